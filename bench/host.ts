@@ -9,7 +9,7 @@ import { cli, type Daemon, ownProgram, startDaemon } from './harness/processes.t
 const ROUNDS = 30
 
 /** `number`: index of the program's result. */
-const compare = async (command: 'run' | 'check', number: 0 | 1): Promise<Bench> => {
+const compare = async (command: 'run' | 'check', number: 0 | 1, ...options: readonly string[]): Promise<Bench> => {
   const program = ownProgram('wrapped')
   const daemon: Daemon = await startDaemon()
   const measure = async (...words: readonly string[]): Promise<number> => {
@@ -19,7 +19,7 @@ const compare = async (command: 'run' | 'check', number: 0 | 1): Promise<Bench> 
   }
   const output = command === 'check' ? ['-o', '/dev/null'] : []
   return {
-    ours: () => measure(cli, command, '--host', ...output, '--'),
+    ours: () => measure(cli, command, '--host', ...options, ...output, '--'),
     reference: () => measure(),
     close: () => daemon.stop(),
   }
@@ -41,5 +41,11 @@ const row = (name: string, quantity: string, floor: number, aim: number, prepare
 export const hostRows: readonly Row[] = [
   row('host post', 'ibv_post_recv under userdma run --host', 200, 100, () => compare('run', 0)),
   row('host poll', 'ibv_poll_cq with a completion under userdma run --host', 200, 100, () => compare('run', 1)),
+  row('host flight post', 'ibv_post_recv under userdma run --host --flight-recorder', 200, 100, () =>
+    compare('run', 0, '--flight-recorder'),
+  ),
+  row('host flight poll', 'ibv_poll_cq with a completion under userdma run --host --flight-recorder', 200, 100, () =>
+    compare('run', 1, '--flight-recorder'),
+  ),
   row('host check post', 'ibv_post_recv under userdma check --host', 400, 200, () => compare('check', 0)),
 ]

@@ -2,6 +2,7 @@
  * The rows of all benchmarks, in the order of a run.
  */
 import { callRows } from './calls.ts'
+import { captureRows } from './captures.ts'
 import { chainRows } from './chain.ts'
 import { checkRows } from './check.ts'
 import { codecRows } from './codec.ts'
@@ -31,6 +32,7 @@ export const rows: readonly Row[] = [
   ...icrcRows,
   ...hookRows,
   ...recordingRows,
+  ...captureRows,
   ...inprocRows,
   ...callRows,
   ...connectionRows,

@@ -204,6 +204,7 @@ export const recordsHeader = observe => {
   const {
     ObserveEnv,
     ObserveFile,
+    FlightFile,
     ObserveLimits,
     RecordKind,
     FileKind,
@@ -226,6 +227,7 @@ ${constants('ENV_OBSERVE_', ObserveEnv).join('\n')}
 
 /* The file, and limits of records. */
 ${constants('OBSERVE_', ObserveFile).join('\n')}
+${constants('FLIGHT_', FlightFile).join('\n')}
 ${constants('OBSERVE_MAX_', ObserveLimits).join('\n')}
 
 /* Kinds of records. */

@@ -242,6 +242,7 @@
 #define USERDMA_GONE_FOREIGN 3u
 #define USERDMA_GONE_NOTHING 4u
 #define USERDMA_GONE_ARGUMENT 5u
+#define USERDMA_GONE_GARBAGE 6u
 /* Mistakes in batches of ibv_wr_*, and the calls that show them. */
 #define USERDMA_BATCH_CALL_START 1u
 #define USERDMA_BATCH_CALL_COMPLETE 2u

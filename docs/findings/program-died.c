@@ -6,7 +6,7 @@ int main(void)
     struct ibv_device_attr attributes;
     memset(&attributes, 0, sizeof attributes);
     open_device();
-    check(ibv_query_device(context, FAULT_OR((struct ibv_device_attr *)64, &attributes)), "ibv_query_device"); /* FAULT */
+    check(ibv_query_device(context, FAULT_OR((struct ibv_device_attr *)0x123456789000, &attributes)), "ibv_query_device"); /* FAULT */
     check(ibv_close_device(context), "ibv_close_device");
     return 0;
 }

@@ -45,19 +45,21 @@ static struct dead dead_part(const void *request, const struct ibv_sge *list, in
     return (struct dead){0};
 }
 
-/* Reports a mistake in a post: `kind`, `index`, `more`, `address` as in MISUSE of spec/session.ts. */
-__attribute__((noinline)) static void report_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
-                                                  uint32_t kind, uint32_t index, uint32_t more, uintptr_t address,
-                                                  uint32_t stack)
+/* Reports a mistake in a post (MISUSE of spec/session.ts). */
+__attribute__((noinline)) static void report_post(int fd, struct userdma_misuse misuse, uint32_t stack)
+{
+    message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
+}
+
+static void report_dead(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, struct dead dead, uint32_t stack)
 {
     const struct userdma_misuse misuse = {.wr_id = wr_id,
-                                          .address = address,
-                                          .kind = kind,
+                                          .address = dead.address,
+                                          .kind = USERDMA_MISUSE_DEAD_POST,
                                           .queue = queue,
                                           .number = number,
-                                          .index = index,
-                                          .more = more};
-    message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
+                                          .index = dead.part};
+    report_post(fd, misuse, stack);
 }
 
 void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, int count, uintptr_t frame, bool is_own)
@@ -66,8 +68,7 @@ void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, 
     if (is_own && UNLIKELY(frames_is_dead((uintptr_t)list, frame)))
         dead = (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
     if (UNLIKELY(dead.part != 0))
-        report_post(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
-                    USERDMA_MISUSE_DEAD_POST, dead.part, 0, dead.address, stack_here());
+        report_dead(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id, dead, stack_here());
 }
 
 /* Maximum reports of each further mistake: posts in a loop repeat it. */
@@ -92,24 +93,32 @@ static bool may_report(unsigned *reports)
             const struct dead dead = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                       \
             if (LIKELY(dead.part == 0))                                                                                \
                 continue;                                                                                              \
-            report_post(fd, queue, number, at->wr_id, USERDMA_MISUSE_DEAD_POST, dead.part, 0, dead.address, stack);                 \
+            report_dead(fd, queue, number, at->wr_id, dead, stack);                                                    \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)
 
 /*
  * Reports requests of a list that follow each other, have different wr_ids, and the same elements: one struct ibv_sge was
- * filled for each. `is_alike`: whether `at` and the one after it are of one kind. `opcode`: of `list`; 0 for receives.
+ * filled for each. `is_alike`: whether `at` and the one after it are of one kind. `of`: the queue. `operation`: the opcode
+ * of `list`; 0 for receives.
  */
-#define CHECK_SHARED(fd, queue, number, list, is_alike, opcode, stack)                                                 \
+#define CHECK_SHARED(fd, of, qpn, list, is_alike, operation, stack)                                                    \
     do {                                                                                                               \
         static unsigned reports;                                                                                       \
         uint32_t alike = 0;                                                                                            \
         for (__typeof__(list) at = (list); at && at->next; at = at->next)                                              \
             alike += at->num_sge > 0 && at->next->num_sge > 0 && at->sg_list == at->next->sg_list &&                   \
                      at->sg_list->length > 0 && at->wr_id != at->next->wr_id && (is_alike);                            \
-        if (UNLIKELY(alike > 0) && may_report(&reports))                                                               \
-            report_post(fd, queue, number, (list)->wr_id, USERDMA_MISUSE_SHARED_ELEMENTS, alike + 1, opcode, 0, stack);   \
+        if (UNLIKELY(alike > 0) && may_report(&reports)) {                                                             \
+            const struct userdma_misuse misuse = {.wr_id = (list)->wr_id,                                              \
+                                                  .kind = USERDMA_MISUSE_SHARED_ELEMENTS,                              \
+                                                  .queue = (of),                                                       \
+                                                  .number = (qpn),                                                     \
+                                                  .index = alike + 1,                                                  \
+                                                  .more = (operation)};                                                \
+            report_post(fd, misuse, stack);                                                                            \
+        }                                                                                                              \
     } while (0)
 
 /*
@@ -120,8 +129,11 @@ static void check_immediate(int fd, uint32_t number, uint64_t wr_id, uint32_t da
 {
     static unsigned reports;
     const uint32_t value = __builtin_bswap32(data);
-    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports))
-        report_post(fd, USERDMA_POST_SEND, number, wr_id, USERDMA_MISUSE_IMMEDIATE, value, 0, 0, stack);
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports)) {
+        const struct userdma_misuse misuse = {
+            .wr_id = wr_id, .kind = USERDMA_MISUSE_IMMEDIATE, .queue = USERDMA_POST_SEND, .number = number, .index = value};
+        report_post(fd, misuse, stack);
+    }
 }
 
 static bool has_immediate(int opcode)

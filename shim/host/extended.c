@@ -52,6 +52,8 @@ void note_completion(struct ibv_cq_ex *cq)
             .flags = cq->status == IBV_WC_SUCCESS ? cq->read_wc_flags(cq) : 0,
         };
         record_end(made, sizeof *made);
+        if (UNLIKELY(flight_is_on))
+            flight_completed(cq->status);
     }
     errno = saved;
 }

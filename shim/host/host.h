@@ -3,6 +3,7 @@
  * nothing: each function calls the next library's and records what it saw (records.h, src/tools/observe/).
  *
  *   ring.c         the observation file: a ring for each thread; starts and ends of the process
+ *   flight.c       the flight recorder: rings that are overwritten, for posts and polls
  *   descriptors.c  which descriptors are RDMA's: opens, duplicates, passing, closes
  *   calls.c        calls on descriptors of RDMA
  *   messages.c     messages that are read or sent: events, management datagrams, netlink
@@ -33,6 +34,16 @@ void *record_begin(uint32_t kind, size_t bytes);
 void record_end(void *record, size_t bytes);
 /* Records `kind` with a descriptor, a number and a text. */
 void record_text(uint32_t kind, int fd, uint32_t number, const char *text);
+/* As record_begin and record_end, of this process's flight recorder (flight.c). */
+void *flight_begin(uint32_t kind, size_t bytes, uint32_t thread);
+void flight_end(void *record, size_t bytes);
+/* Whether there is a flight recorder, which has all posts and polls. */
+extern bool flight_is_on;
+void flight_open(void);
+void flight_in_child(void);
+void flight_thread_ends(void);
+/* A completion with this status was recorded: if it is in error, the observer writes what was recorded. */
+void flight_completed(enum ibv_wc_status status);
 /* The time of a record, now. */
 uint64_t record_time(void);
 /* False in the child of vfork: memory is that of the parent. */

@@ -309,6 +309,8 @@ static void note_some(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count
             wc[i].wr_id,    wc[i].status, wc[i].opcode,  wc[i].vendor_err,
             wc[i].byte_len, wc[i].qp_num, wc[i].wc_flags};
     record_end(made, sizeof *made + count * sizeof made->completions[0]);
+    for (uint32_t i = 0; UNLIKELY(flight_is_on) && i < count; i++)
+        flight_completed(wc[i].status);
 }
 
 void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count)

@@ -11,6 +11,7 @@
 #define USERDMA_ENV_OBSERVE_FILE "USERDMA_OBSERVE"
 #define USERDMA_ENV_OBSERVE_STACKS "USERDMA_OBSERVE_STACKS"
 #define USERDMA_ENV_OBSERVE_FAULTS "USERDMA_OBSERVE_FAULTS"
+#define USERDMA_ENV_OBSERVE_FLIGHT "USERDMA_OBSERVE_FLIGHT"
 
 /* The file, and limits of records. */
 #define USERDMA_OBSERVE_VERSION 3u
@@ -19,6 +20,10 @@
 #define USERDMA_OBSERVE_FIRST_RING 4096u
 #define USERDMA_OBSERVE_RING_HEADER 64u
 #define USERDMA_OBSERVE_RESERVE 16384u
+#define USERDMA_FLIGHT_VERSION 1u
+#define USERDMA_FLIGHT_RINGS 16u
+#define USERDMA_FLIGHT_FIRST_RING 4096u
+#define USERDMA_FLIGHT_LEAST 0x100000u
 #define USERDMA_OBSERVE_MAX_TEXT_BYTES 4096u
 #define USERDMA_OBSERVE_MAX_CALL_BYTES 0x10000u
 #define USERDMA_OBSERVE_MAX_RANGES 64u
@@ -88,6 +93,17 @@ struct userdma_observe_ring {
     uint64_t lost_tail;
 };
 _Static_assert(sizeof(struct userdma_observe_ring) == 48, "layout of struct userdma_observe_ring");
+
+struct userdma_flight_head {
+    uint32_t version;
+    uint32_t pid;
+    uint32_t ring_bytes;
+    uint32_t frozen;
+    uint32_t trigger;
+    uint32_t reserved;
+    uint64_t lost;
+};
+_Static_assert(sizeof(struct userdma_flight_head) == 32, "layout of struct userdma_flight_head");
 
 struct userdma_record {
     uint32_t size;

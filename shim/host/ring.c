@@ -35,6 +35,8 @@ static TLS struct userdma_observe_ring *ring;
 static TLS uint32_t thread_id;
 /* A record is being written. A signal handler's records are dropped meanwhile. */
 static TLS bool is_writing;
+/* The record that is being written is the flight recorder's. */
+static TLS bool is_in_flight;
 /* The number of this thread's last fork. */
 static TLS uint32_t last_fork;
 
@@ -52,6 +54,7 @@ static struct userdma_observe_ring *ring_at(unsigned i)
 
 static void release(void *claimed)
 {
+    flight_thread_ends();
     __atomic_store_n(&((struct userdma_observe_ring *)claimed)->ended, 1, __ATOMIC_RELEASE);
     ring = NULL;
 }
@@ -75,6 +78,13 @@ static bool is_structural(uint32_t kind)
 {
     return kind == USERDMA_RECORD_START || kind == USERDMA_RECORD_END || kind == USERDMA_RECORD_OPEN ||
            kind == USERDMA_RECORD_CLOSE || kind == USERDMA_RECORD_CONTEXT || kind >= USERDMA_RECORD_DUPLICATE;
+}
+
+/* Records that a flight recorder has: those that programs make without calls. */
+static bool is_of_queues(uint32_t kind)
+{
+    return kind == USERDMA_RECORD_POST || kind == USERDMA_RECORD_POLL || kind == USERDMA_RECORD_REFUSED ||
+           kind == USERDMA_RECORD_NOTIFY;
 }
 
 static void *drop(void)
@@ -109,6 +119,13 @@ void *record_begin(uint32_t kind, size_t bytes)
     }
     is_writing = true;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    is_in_flight = flight_is_on && is_of_queues(kind);
+    if (is_in_flight) {
+        void *record = flight_begin(kind, bytes, thread_id);
+        if (!record)
+            is_writing = false;
+        return record;
+    }
     bytes = (bytes + 7) & ~(size_t)7;
     const size_t at = ring->head % CAPACITY, left = CAPACITY - at;
     const size_t padding = left < bytes ? left : 0;
@@ -130,6 +147,12 @@ void *record_begin(uint32_t kind, size_t bytes)
 
 void record_end(void *record, size_t bytes)
 {
+    if (is_in_flight) {
+        flight_end(record, bytes);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        is_writing = false;
+        return;
+    }
     struct userdma_record *header = record;
     const size_t size = (bytes + 7) & ~(size_t)7;
     memset((char *)record + bytes, 0, size - bytes);
@@ -178,6 +201,7 @@ static void in_child(void)
     own_fork = last_fork;
     process = (uint32_t)getpid();
     stacks_in_child();
+    flight_in_child();
     faults_in_child();
     objects_in_child();
 }
@@ -219,6 +243,7 @@ __attribute__((constructor(101))) static void begin(void)
         }
     recorder_is_on = true;
     stacks_begin();
+    flight_open();
     faults_begin(&((struct userdma_observe_head *)file)->asks);
     pthread_atfork(before_fork, NULL, in_child);
     is_started = has_replaced;

@@ -113,7 +113,7 @@ FUNCTION_TYPE(wr_set_ud_addr)
 static void wr_set_ud_addr(wr_set_ud_addr_function *original, struct ibv_qp_ex *qp, struct ibv_ah *ah, uint32_t qpn,
                            uint32_t qkey)
 {
-    if (IS_GONE("ibv_wr_set_ud_addr", USERDMA_OBJECT_AH, ah))
+    if (UNLIKELY(recorder_is_on) && object_is_garbage("ibv_wr_set_ud_addr", USERDMA_OBJECT_AH, ah))
         return;
     batches_set(qp, USERDMA_BATCH_CALL_SET_UD_ADDR, 0, 0);
     note_destination(qp, qpn, qkey);

@@ -79,6 +79,13 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
 #define RETURN_NUMBER return result
 #define RETURN_POINTER return result
 #define RETURN_NOTHING return
+/* An object that the function has created is known from then on. */
+#define KNOW_ERRNO
+#define KNOW_MINUS
+#define KNOW_NEGATIVE
+#define KNOW_NUMBER
+#define KNOW_NOTHING
+#define KNOW_POINTER known_add(KIND_OF(result), result);
 #define FAIL_ERRNO(number) return number
 #define FAIL_MINUS(number)                                                                                             \
     do {                                                                                                               \
@@ -103,7 +110,7 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
 #define NONE() {0, NULL},
 /* An argument that must not be NULL, by its position from 1. */
 #define A(position, pointer) {OBJECT_ARGUMENT | (position), pointer},
-#define OF(pointer, member) ((pointer) ? (pointer)->member : NULL)
+#define OF(pointer, member) (pointer_may_be_memory(pointer) ? (pointer)->member : NULL)
 
 /* After the arguments: facts about them (refusals.h). */
 #define WRAPPER(finder, convention, how, effect, type, name, uses, parameters, arguments, ...)                         \
@@ -121,6 +128,7 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
         if (!object_enter(&call, #name, OBJECT_##effect, taken, sizeof taken / sizeof taken[0]))                       \
             FAIL_##convention(EINVAL);                                                                                 \
         RESULT_##convention(CALL_##how(name, arguments));                                                              \
+        KNOW_##convention                                                                                              \
         OBJECT_LEAVE(&call, ERROR_##convention, __VA_ARGS__);                                                          \
         RETURN_##convention;                                                                                           \
     }

@@ -328,13 +328,34 @@ static void tell(const struct gone_use *use)
 
 bool object_lacks_argument(const char *function, uint32_t position, const void *argument)
 {
-    if (LIKELY(argument != NULL))
+    if (LIKELY(pointer_may_be_memory(argument)))
         return false;
     tell(&(struct gone_use){.function = function,
                             .kind = position,
                             .use = USERDMA_GONE_ARGUMENT,
-                            .number = USERDMA_UNKNOWN_NUMBER});
+                            .number = USERDMA_UNKNOWN_NUMBER,
+                            .age = (uintptr_t)argument});
     return true;
+}
+
+/* Whether a pointer is that of no object of its kind; then that was reported. Of a destroyed one more is known. */
+static bool is_garbage(const char *function, struct object_use use, enum object_effect effect)
+{
+    struct gone_use told;
+    if (!use.object || use.kind == 0 || use.kind & OBJECT_ARGUMENT)
+        return false;
+    if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && report(function, use, use.object, effect))
+        return true;
+    if (LIKELY(known_check(use, &told)))
+        return false;
+    told.function = function;
+    tell(&told);
+    return true;
+}
+
+bool object_is_garbage(const char *function, uint32_t kind, const void *object)
+{
+    return is_garbage(function, (struct object_use){kind, object}, OBJECT_USED);
 }
 
 /* Whether the first object exists, and those of verbs are all of one context; if not, that is reported. */
@@ -359,7 +380,8 @@ static bool is_usable(const char *function, const struct object_use *uses, size_
         }
     }
     for (size_t i = 1; i < count && told.kind == 0; i++)
-        if (uses[i].kind & OBJECT_ARGUMENT && object_lacks_argument(function, uses[i].kind & ~OBJECT_ARGUMENT, uses[i].object))
+        if (uses[i].kind & OBJECT_ARGUMENT &&
+            object_lacks_argument(function, uses[i].kind & ~(uint32_t)OBJECT_ARGUMENT, uses[i].object))
             return false;
     if (LIKELY(told.kind == 0))
         return true;
@@ -370,6 +392,10 @@ static bool is_usable(const char *function, const struct object_use *uses, size_
 bool object_enter(struct object_call *call, const char *function, enum object_effect effect,
                   const struct object_use *uses, size_t count)
 {
+    /* Before anything is read of the objects. */
+    for (size_t i = 0; i < count; i++)
+        if (UNLIKELY(is_garbage(function, uses[i], i == 0 ? effect : OBJECT_USED)))
+            return false;
     if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0)) {
         for (size_t i = 0; i < count; i++)
             if (is_gone(function, uses[i], i == 0 ? effect : OBJECT_USED))
@@ -413,6 +439,7 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts)
     const int saved = errno;
     current = call->outer;
     if (error == 0) {
+        known_remove(call->object.object);
         polls_destroyed(call->object.object);
         promises_destroyed(call->object.object);
         note_destroyed(call->object);

@@ -62,7 +62,7 @@ struct gone_use {
     uint32_t use;
     /* The object's context was closed, not the object destroyed. */
     bool is_owner;
-    /* The stack of the call that destroyed the object, and the nanoseconds since; 0: unknown. */
+    /* The stack of the call that destroyed the object, and the nanoseconds since; 0: unknown. Of GARBAGE: the pointer. */
     uint32_t destroyed;
     uint64_t age;
 };
@@ -92,8 +92,11 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts);
 const void *object_context(struct object_use use);
 uint32_t object_number(struct object_use use);
 
-/* Whether an argument that must not be NULL is NULL; then that was reported. `position`: from 1. */
+/* Whether an argument, or a part of one, is no pointer to memory; then that was reported. `position`: from 1. */
 bool object_lacks_argument(const char *function, uint32_t position, const void *argument);
+
+/* Whether a pointer, which may be NULL, is that of no object of the kind, or of a destroyed one; then that was reported. */
+bool object_is_garbage(const char *function, uint32_t kind, const void *object);
 
 /* For posts and polls: whether the object is gone; then it was reported. */
 #define IS_GONE(function, kind, object)                                                                                \
@@ -109,6 +112,31 @@ void objects_in_child(void);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t objects_nanoseconds(void);
+
+/* ---- known.c ---- */
+
+/* A function has returned an object, or an object was destroyed. `object` may be NULL, and `kind` 0. */
+void known_add(uint32_t kind, const void *object);
+void known_remove(const void *object);
+/* Whether a pointer that is not NULL is that of an object of its kind; if not, all but the function is in `told`. */
+bool known_check(struct object_use use, struct gone_use *told);
+/* False for NULL, small numbers, and numbers that are no address of a program. */
+bool pointer_may_be_memory(const void *pointer);
+
+/* The kind of what a function returns. */
+#define KIND_OF(result)                                                                                                \
+    _Generic((result),                                                                                                 \
+        struct ibv_context *: USERDMA_OBJECT_CONTEXT,                                                                  \
+        struct ibv_pd *: USERDMA_OBJECT_PD,                                                                            \
+        struct ibv_cq *: USERDMA_OBJECT_CQ,                                                                            \
+        struct ibv_qp *: USERDMA_OBJECT_QP,                                                                            \
+        struct ibv_mr *: USERDMA_OBJECT_MR,                                                                            \
+        struct ibv_mw *: USERDMA_OBJECT_MW,                                                                            \
+        struct ibv_ah *: USERDMA_OBJECT_AH,                                                                            \
+        struct ibv_srq *: USERDMA_OBJECT_SRQ,                                                                          \
+        struct ibv_comp_channel *: USERDMA_OBJECT_CHANNEL,                                                             \
+        struct rdma_event_channel *: USERDMA_OBJECT_CM_CHANNEL,                                                        \
+        default: 0)
 
 /* ---- operations.c ---- */
 

@@ -79,6 +79,8 @@
         errno = EINVAL;                                                                                                \
         return NULL;                                                                                                   \
     } while (0)
+#define KNOW_ERRNO
+#define KNOW_POINTER known_add(KIND_OF(result), result);
 #define ERROR_ERRNO (result < 0 ? errno : result)
 #define ERROR_POINTER (result ? 0 : errno)
 
@@ -93,6 +95,7 @@
         if (!object_enter(&call, verb, OBJECT_##effect, taken, sizeof taken / sizeof taken[0]))                        \
             FAIL_##convention;                                                                                         \
         type result = original arguments;                                                                              \
+        KNOW_##convention                                                                                              \
         OBJECT_LEAVE(&call, ERROR_##convention, __VA_ARGS__);                                                          \
         return result;                                                                                                 \
     }

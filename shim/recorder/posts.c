@@ -31,17 +31,39 @@ static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *fir
     note_refused(qp->context->cmd_fd, &refused, LENGTH(first));
 }
 
-/* Whether the queue pair, or the address handle of a request, is gone. Then no request is posted. */
-static bool is_send_to_gone(struct ibv_qp *qp, const struct ibv_send_wr *list)
+/* Positions for parts of requests (src/spec/check/arguments.ts). */
+enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18 };
+
+/* The first request of a list that has no elements where num_sge says so; NULL: none. Then that was reported. */
+#define WITHOUT_ELEMENTS(function, list)                                                                               \
+    ({                                                                                                                 \
+        __typeof__(list) at = (list);                                                                                  \
+        while (at && LIKELY(at->num_sge <= 0 || at->sg_list))                                                          \
+            at = at->next;                                                                                             \
+        at && object_lacks_argument(function, SG_LIST, at->sg_list) ? at : NULL;                                       \
+    })
+
+/*
+ * The first request that the provider would crash on: without elements, or of UD with an address handle that is none.
+ * NULL: none. Then that was reported.
+ */
+static struct ibv_send_wr *wrong_send(const struct ibv_qp *qp, struct ibv_send_wr *list)
 {
-    if (IS_GONE("ibv_post_send", USERDMA_OBJECT_QP, qp))
-        return true;
     if (UNLIKELY(qp->qp_type == IBV_QPT_UD))
-        for (; list; list = list->next)
-            if (IS_GONE("ibv_post_send", USERDMA_OBJECT_AH, list->wr.ud.ah))
-                return true;
-    return false;
+        for (struct ibv_send_wr *at = list; at; at = at->next)
+            if ((!at->wr.ud.ah && object_lacks_argument("ibv_post_send", UD_AH, NULL)) ||
+                object_is_garbage("ibv_post_send", USERDMA_OBJECT_AH, at->wr.ud.ah))
+                return at;
+    return WITHOUT_ELEMENTS("ibv_post_send", list);
 }
+
+/* Reports a post without `bad`: a provider that refuses a request writes to it. */
+#define CHECK_BAD(function, bad)                                                                                       \
+    do {                                                                                                               \
+        static bool is_told;                                                                                           \
+        if (UNLIKELY(!(bad)) && !__atomic_exchange_n(&is_told, true, __ATOMIC_RELAXED))                                \
+            object_lacks_argument(function, BAD_WR, NULL);                                                             \
+    } while (0)
 
 /* Refuses all requests of a list. */
 #define REFUSE(list, bad)                                                                                              \
@@ -56,8 +78,12 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
 {
     if (LIKELY(!recorder_is_on))
         return provider_post_send(original, qp, list, bad);
-    if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && is_send_to_gone(qp, list))
+    if (IS_GONE("ibv_post_send", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
+    CHECK_BAD("ibv_post_send", bad);
+    struct ibv_send_wr *const wrong = wrong_send(qp, list);
+    if (UNLIKELY(wrong != NULL))
+        REFUSE(wrong, bad);
     calls_note("ibv_post_send");
     batches_posting(qp);
     note_sends(qp, list, FRAME);
@@ -91,6 +117,10 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
         return provider_post_recv(original, qp, list, bad);
     if (IS_GONE("ibv_post_recv", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
+    CHECK_BAD("ibv_post_recv", bad);
+    struct ibv_recv_wr *const wrong = WITHOUT_ELEMENTS("ibv_post_recv", list);
+    if (UNLIKELY(wrong != NULL))
+        REFUSE(wrong, bad);
     const int fd = qp->context->cmd_fd;
     calls_note("ibv_post_recv");
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
@@ -110,6 +140,10 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
         return provider_post_srq_recv(original, srq, list, bad);
     if (IS_GONE("ibv_post_srq_recv", USERDMA_OBJECT_SRQ, srq))
         REFUSE(list, bad);
+    CHECK_BAD("ibv_post_srq_recv", bad);
+    struct ibv_recv_wr *const wrong = WITHOUT_ELEMENTS("ibv_post_srq_recv", list);
+    if (UNLIKELY(wrong != NULL))
+        REFUSE(wrong, bad);
     const int fd = srq->context->cmd_fd;
     note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
     const int error = provider_post_srq_recv(original, srq, list, bad);
@@ -125,8 +159,8 @@ static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw 
 {
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
     if (UNLIKELY(recorder_is_on)) {
-        if (IS_GONE("ibv_bind_mw", USERDMA_OBJECT_QP, qp) || IS_GONE("ibv_bind_mw", USERDMA_OBJECT_MW, mw) ||
-            IS_GONE("ibv_bind_mw", USERDMA_OBJECT_MR, bind->bind_info.mr))
+        if (IS_GONE("ibv_bind_mw", USERDMA_OBJECT_QP, qp) || object_is_garbage("ibv_bind_mw", USERDMA_OBJECT_MW, mw) ||
+            object_is_garbage("ibv_bind_mw", USERDMA_OBJECT_MR, bind->bind_info.mr))
             return EINVAL;
         note_sends(qp, &posted, FRAME);
     }

@@ -49,6 +49,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     struct ibv_qp *qp = provider_create_qp(original, context, attributes);
     if (qp)
         created_qp(qp, attributes->cap.max_send_wr, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_PD, attributes->pd));
+    known_add(USERDMA_OBJECT_QP, qp);
     /* An XRC target is no extended queue pair. */
     if (qp && attributes->qp_type != IBV_QPT_XRC_RECV && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);

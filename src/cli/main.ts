@@ -89,6 +89,7 @@ const withWalk = (command: Command): Command =>
     .option('-o, --output <file>', 'write the report to this file', path)
     .option('--json', 'print one JSON object per failure')
     .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
+    .option('--summary <file>', 'also write counts, and the findings that are new, to this file', path)
 
 const RECORD_ON_FAILURE = '--record-on-failure'
 
@@ -125,6 +126,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
       )
       .option(RECORD_ON_FAILURE, 'with --record: keep the file only if the program fails; its last 64M')
+      .option(
+        '--flight-recorder [size]',
+        'with --host: keep the last posts and polls of each process in so much memory (default: 16M), and write them to a session file when a request fails, a device reports an error or a signal ends the program',
+      )
+      .option('--flight-folder <folder>', 'with --flight-recorder: where these files go (default: here)', path)
       .option('--fault-walk', 'fail the first call, post and completion of each call site, in a run for each')
       .option('--points <n>', 'with --fault-walk: at most so many runs (default: 200)')
       .option('--time-limit <seconds>', 'with --fault-walk: begin no run later (default: 600)')
@@ -399,6 +405,16 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .action(async options => (await import('./commands/daemon.ts')).daemon(options))
   },
+  dump(program) {
+    program
+      .command('dump')
+      .description(
+        'Writes a session file of what a program with a flight recorder (`run --host --flight-recorder`) has done last, and prints its name.',
+      )
+      .argument('<pid>', 'the process, or that of `userdma run`')
+      .addHelpText('after', examples('userdma dump $(pidof my-program)'))
+      .action(async pid => (await import('./commands/dump.ts')).dump(pid))
+  },
   stop(program) {
     program
       .command('stop')
@@ -591,8 +607,19 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       .description('Makes the network of a scenario, runs its programs with its failures, and says what did not hold.')
       .argument('<file>', 'the scenario', path)
       .option('--record <folder>', 'record the daemon of each host in a session file there, HOST.udr', path)
+      .option('--fault <host:rule>', 'a fault rule on a host from the start; may be given several times', collect)
+      .option('--restart <host>', 'start programs of this host that fail again')
+      .option('--no-events', 'without the failures of the file')
       .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
       .action(async (file, options) => (await import('./commands/net.ts')).netPlay(file, options))
+    withWalk(net.command('walk'))
+      .description(
+        'Makes the network of a scenario, and runs its programs once without failures, then once for each single failure on a host. Exits with 65 if it has found any.',
+      )
+      .argument('<file>', 'the scenario, whose own failures are left out', path)
+      .option('--timers <factor>', 'multiply the times of retries and of the connection manager, e.g. by 0.1')
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .action(async (file, options) => (await import('./commands/net.ts')).netWalk(file, options))
     net
       .command('show')
       .description('Shows the hosts with their addresses, devices, links and daemons.')

@@ -83,23 +83,23 @@ const PRIVATE_PREFIX = 'userdma-private-'
 const PRIVATE_NAME = new RegExp(`^${PRIVATE_PREFIX}\\w{6}$`)
 
 /**
- * Creates a folder that only this user can enter, in the temporary folder, and removes those that killed processes have
+ * Creates a folder that only this user can enter, in the temporary folder or `base`, and removes those that killed processes have
  * left there. Throws an Error after a failure.
  */
-export const privateFolder = (): string => {
-  removeLeftBehind(tmpdir(), PRIVATE_NAME)
+export const privateFolder = (base = tmpdir()): string => {
+  removeLeftBehind(base, PRIVATE_NAME)
   for (;;) {
     let folder: string
     try {
-      folder = mkdtempSync(resolve(tmpdir(), PRIVATE_PREFIX))
+      folder = mkdtempSync(resolve(base, PRIVATE_PREFIX))
       // mkdtemp's mode depends on the umask.
       chmodSync(folder, 0o700)
       if (holdFolder(folder)) return folder
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       // Another process has removed the folder before it was held.
-      if (code === 'ENOENT' && existsSync(tmpdir())) continue
-      throw new Error(`cannot make a folder in ${tmpdir()} (${code}); set TMPDIR to a folder of yours`, {
+      if (code === 'ENOENT' && existsSync(base)) continue
+      throw new Error(`cannot make a folder in ${base} (${code}); set TMPDIR to a folder of yours`, {
         cause: error,
       })
     }

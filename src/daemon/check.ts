@@ -306,6 +306,7 @@ export class DaemonChecker {
       // `age` is in nanoseconds, `time` in microseconds.
       destroyedAt: time - Number(age) / 1000,
       destroyedStack: this.stackOf(pid, destroyed),
+      value: age,
     })
   }
 

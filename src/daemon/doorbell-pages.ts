@@ -35,6 +35,8 @@ const MAX_PROTECTED = 1024
  */
 const HOLD = { first: 50, longest: 8000 }
 const SOON = 1000
+/** When a new range was last protected. */
+const NEVER = Number.NEGATIVE_INFINITY
 /** Microseconds between searches for stores while the loop is awake. */
 const FIND_INTERVAL = 5
 
@@ -133,8 +135,7 @@ export class DoorbellPages implements StoredDoorbells {
     const { userfault } = watched
     if (!(isClock ? userfault.addReads(start, end) : userfault.add(start, end)))
       return 'the kernel cannot watch the mapping (Linux before 5.19, or too many mappings)'
-    const protectedAt = Number.NEGATIVE_INFINITY
-    const range: WatchedRange = { start, end, context, isClock, hold: HOLD.first, protectedAt, heldUntil: 0 }
+    const range: WatchedRange = { start, end, context, isClock, hold: HOLD.first, protectedAt: NEVER, heldUntil: 0 }
     addRange(watched, range)
     return undefined
   }
@@ -203,6 +204,15 @@ export class DoorbellPages implements StoredDoorbells {
     let left = MAX_PROTECTED
     for (const watched of this.#watched.values())
       for (const range of watched.open) if (left-- === 0 || !this.#protect(watched, range, now)) return false
+    return true
+  }
+
+  protectNew(): boolean {
+    if (this.hasUnwatched) return false
+    const now = nowMicroseconds()
+    for (const watched of this.#watched.values())
+      for (const range of watched.open)
+        if (range.protectedAt !== NEVER || !this.#protect(watched, range, now)) return false
     return true
   }
 

@@ -35,6 +35,8 @@ export interface Pollable {
 export interface StoredDoorbells {
   /** Before the last poll: later stores call `kick`. False if some would not, now or ever: the loop dozes. */
   arm(): boolean
+  /** Protects doorbells that were mapped since `arm`. False if others are not protected, or if it is impossible now. */
+  protectNew(): boolean
   /** Finds stores while the loop is awake, since it returns to the event loop late. `now`: as of `poll`. */
   find(now: number): void
 }
@@ -89,6 +91,8 @@ export class Loop {
   /** Whether `touch` or `advance` was called during `#pollParked`. */
   #pollsAgain = false
   #isStopped = false
+  /** Whether stores to all doorbells that were known when the loop parked would wake it. */
+  #isArmed = false
   /** The queues of the next poll of the awake loop. */
   #nextScope: ScanScope = ScanScope.USED
   /** The next slice of the busy loop; undefined while the loop is parked or runs. */
@@ -134,6 +138,19 @@ export class Loop {
   kick(scope: ScanScope = ScanScope.USED): void {
     if (scope === ScanScope.BEGIN) this.#nextScope = scope
     if (this.#nextSlice === undefined) this.#run(scope)
+  }
+
+  /**
+   * Call before a program learns where it has mapped doorbells. A parked loop protects them, without a poll of all queues:
+   * there are no stores yet. False: `kick` after the answer.
+   */
+  protect(): boolean {
+    return this.isAwake || this.#isStopped || (this.#isArmed && this.#doorbells?.protectNew() === true)
+  }
+
+  /** A parked loop runs in at most so many microseconds. */
+  runWithin(microseconds: number): void {
+    if (!this.#isStopped && !this.isAwake) this.#armTimer(nowMicroseconds() + microseconds)
   }
 
   /** Call after a call that may have changed queues. Polls only changed queues; if they have work, the loop runs. */
@@ -297,6 +314,7 @@ export class Loop {
         if (!yieldOnce(nowMicroseconds())) nap()
         return false
       }
+      this.#isArmed = !dozes
       setWord(this.#parked, ParkedPage.PARKED, 1)
       if (this.#calls?.park() !== true && !this.#pollAll(ScanScope.BEGIN)) {
         this.#onParked(dozes ? this.#endOfDoze() : undefined)

@@ -272,6 +272,14 @@ export const captureCauses = {
     advice: 'set the same pkey_index value at both ends (`/sys/class/infiniband/*/ports/1/pkeys`)',
     findings: ['key-mismatch'],
   },
+  fragmented: {
+    severity: 'failure',
+    rank: 77,
+    title: 'RoCEv2 packets are fragmented by IP',
+    why: 'they are longer than the MTU of a link on the path, and may be fragmented; adapters do not put fragments together, and drop them',
+    advice: 'lower path_mtu of both ends, or raise the MTU of the path (`ping -M do -s`)',
+    findings: ['no-answer', 'path-mtu-mismatch'],
+  },
   'mtu-differs': {
     severity: 'failure',
     rank: 70,

@@ -13,7 +13,18 @@ export const ObserveEnv = {
   file: 'USERDMA_OBSERVE',
   stacks: 'USERDMA_OBSERVE_STACKS',
   faults: 'USERDMA_OBSERVE_FAULTS',
+  /** Present with a flight recorder: the bytes of a process's file, a colon, and how its path begins. */
+  flight: 'USERDMA_OBSERVE_FLIGHT',
 } as const
+
+/**
+ * The file of a process with a flight recorder: posts and polls are kept there, and only there. A thread claims a ring
+ * and overwrites its oldest records: it moves `tail` over them before it writes, so that a reader who looks at `tail` again
+ * after it has copied a ring knows what of its copy is whole. Of a ring, `pid` is the thread and `ended` 1 if it has ended:
+ * the next thread goes on behind its records. The last ring is that of all threads that found no other; `lostTail` is its
+ * lock. `least`: bytes of the smallest file.
+ */
+export const FlightFile = { version: 1, rings: 16, firstRing: 4096, least: 0x10_0000 } as const
 
 /**
  * `firstRing`: its offset; `ringHeader`: bytes of a ring before its data; `reserve`: bytes of a ring that only records of
@@ -129,6 +140,18 @@ export const ObserveStructs = {
     /** `head` at the first dropped record since `tail` changed, and that `tail`. */
     ['lostAt', 'u64'],
     ['lostTail', 'u64'],
+  ),
+  flightHead: layout(
+    ['version', 'u32'],
+    ['pid', 'u32'],
+    ['ringBytes', 'u32'],
+    /** 1: nothing is recorded until the observer has copied the rings. Set with `trigger`, cleared by the observer. */
+    ['frozen', 'u32'],
+    /** Counts completions in error, but for flushed ones. */
+    ['trigger', 'u32'],
+    ['reserved', 'u32'],
+    /** Records that were dropped: while frozen, or because the shared ring was busy. */
+    ['lost', 'u64'],
   ),
   record: layout(
     ['size', 'u32'],

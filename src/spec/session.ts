@@ -341,7 +341,7 @@ export const Messages = {
     ['reserved', 'u32'],
   ),
   /**
-   * age: nanoseconds since the object was destroyed. kind: ObjectKind of the object. number: the number of a queue pair,
+   * age: nanoseconds since the object was destroyed; of GARBAGE, the pointer. kind: ObjectKind of the object. number: the number of a queue pair,
    * else the handle, or UNKNOWN_NUMBER. use: GoneUse. destroyed: the id of the stack of the call that destroyed it; 0:
    * unknown. owner: 1 if the object itself exists, but its context was closed; `kind` is then that of the object in use.
    * function: the name of the called function.
@@ -670,9 +670,19 @@ export const ObjectKind = {
 /**
  * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
- * NULL. ARGUMENT: another argument is NULL, and `gone.kind` is its position, from 1 (check/arguments.ts).
+ * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `gone.kind` is its position, from 1
+ * (check/arguments.ts). GARBAGE: the pointer is that of no such object: `gone.number` is the ObjectKind of the object that
+ * is there, or UNKNOWN_NUMBER, and `gone.owner` 1 if it points to memory.
  */
-export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4, ARGUMENT: 5 } as const
+export const GoneUse = {
+  CALL: 0,
+  DESTROY: 1,
+  CONCURRENT: 2,
+  FOREIGN: 3,
+  NOTHING: 4,
+  ARGUMENT: 5,
+  GARBAGE: 6,
+} as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff

@@ -264,6 +264,7 @@ test('a store that is found while the loop is awake has all queues polled', () =
   }
   const doorbells = {
     arm: () => true,
+    protectNew: () => true,
     find() {
       if (++finds === 1) loop.kick(ScanScope.BEGIN)
     },
@@ -275,11 +276,42 @@ test('a store that is found while the loop is awake has all queues polled', () =
   loop.stop()
 })
 
+test('doorbells of very many queues are protected one by one, without a poll of all queues for each', t => {
+  const { pages, program } = setUp(t)
+  let rounds = 0
+  const device = {
+    poll(_now: number, scope: ScanScope) {
+      if (scope === ScanScope.BEGIN) rounds++
+      return false
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  }
+  const loop = new Loop(new Int32Array(ParkedPage.bytes / 4), [device], undefined, undefined, pages)
+  t.after(() => loop.stop())
+  assert.equal(loop.protect(), false, 'the loop has not parked yet')
+  loop.kick()
+  assert.equal(rounds, 1)
+  for (let i = 1; i <= 1000; i++) {
+    pages.watch(program, i * PAGE, (i + 1) * PAGE, CONTEXT)
+    assert.equal(loop.protect(), true)
+    assert.equal(program.protectedAt.size, i)
+  }
+  assert.equal(rounds, 1)
+  // After a store, whose loop has not run yet, another page is not protected: all queues must be polled.
+  store(pages, program, PAGE)
+  pages.watch(program, 2000 * PAGE, 2001 * PAGE, CONTEXT)
+  assert.equal(loop.protect(), false)
+  // Nor may the loop park if stores of a program cannot wake it.
+  pages.addUnwatched({ whenEnded: new Set() } as unknown as OpenContext)
+  assert.equal(loop.protect(), false)
+})
+
 test('mappings that a program tells of are known without a reading of all its mappings', t => {
   const { pages, program } = setUp(t)
   let readings = 0
   const client = {
     standing: 'owner',
+    contexts: { has: () => true },
     process: {
       get pid() {
         readings++
@@ -287,7 +319,7 @@ test('mappings that a program tells of are known without a reading of all its ma
       },
     },
   }
-  const memory = { expectedMappings: 0 }
+  const memory = { expectedMappings: 0, doorbells: [] }
   const open = { memory, whenEnded: new Set() } as unknown as OpenContext
   const ranges = new DoorbellRanges(client as unknown as Client, program, { doorbells: pages, log: assert.fail })
   const tell = (from: number): void => ranges.mapped(open, from * PAGE, PAGE, 0)
@@ -296,6 +328,9 @@ test('mappings that a program tells of are known without a reading of all its ma
     pages.await(open)
     tell(2 * i)
     assert.equal(pages.mayPark, false, 'the other mapping of the queue is missing')
+    // Of a client that has told of many, the loop need not look at each call.
+    assert.equal(ranges.findAwaited(0), ranges.tellsAll(open) ? 5000 : 0)
+    assert.equal(ranges.tellsAll(open), 2 * i - 1 >= 64)
     tell(2 * i + 1)
     assert.equal(pages.mayPark, true)
   }

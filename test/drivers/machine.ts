@@ -53,23 +53,31 @@ export const completionsOf = <C>(
   return seen
 }
 
+export interface MachineOptions {
+  /** Gets the port of each device. */
+  readonly onPort?: ((port: Port, device: number) => void) | undefined
+  /** Of all devices. */
+  readonly dcqcn?: number | undefined
+  readonly torment?: Torment | undefined
+  /** The address of a device, from 1; default: 127.0.0.1 and so on. */
+  readonly addressOf?: (n: number) => Uint8Array
+  /** Runs of packets for which the network has room. */
+  readonly runs?: number | undefined
+}
+
 /**
- * `names`: of the devices, with the addresses 127.0.0.1 and so on, or `addressOf` of 1 and so on. All messages are packets if `fault` has a rule,
- * otherwise they are delivered directly. `onPort` gets the port of each device. `dcqcn`: of all devices.
+ * `names`: of the devices. All messages are packets if `fault` has a rule, otherwise they are delivered directly.
  */
 export const driverMachine = (
   driver: { createDevice(core: Core, name: string, site: RoceSite): NetworkDevice },
   names: readonly string[],
   fault: string,
-  onPort?: (port: Port, device: number) => void,
-  dcqcn?: number,
-  torment?: Torment,
-  addressOf = ipv4,
+  { onPort, dcqcn, torment, addressOf = ipv4, runs = RUNS }: MachineOptions = {},
 ) => {
   const core = createCore()
-  const arena = plainArena(memorySwitchBytes(RUNS, SMALL_RUNS))
+  const arena = plainArena(memorySwitchBytes(runs, SMALL_RUNS))
   const path = fault === '' ? 'direct' : 'packets'
-  const link = createMemorySwitch({ arena, runs: RUNS, smallRuns: SMALL_RUNS, path, icrc: 'demand' })
+  const link = createMemorySwitch({ arena, runs, smallRuns: SMALL_RUNS, path, icrc: 'demand' })
   const time = { now: 0 }
   const devices = names.map((name, i) => {
     const port = withFaults(link.attach(), name, parseFaults(fault))

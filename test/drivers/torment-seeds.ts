@@ -9,9 +9,10 @@ import { createDecisions } from '../../src/transport/phy/faults/torment-decision
 const probabilityOf = (seed: number, kind: TormentKind): number =>
   createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).probability(kind)
 
-/** The first seed in which the probability of `kind` is at least `min`. */
-export const seedWith = (kind: TormentKind, min: number): number => {
-  for (let seed = 0; ; seed++) if (probabilityOf(seed, kind) >= min) return seed
+/** The first seed in which the probability of `kind` is at least `min`, and `other` never acts. */
+export const seedWith = (kind: TormentKind, min: number, other?: TormentKind): number => {
+  for (let seed = 0; ; seed++)
+    if (probabilityOf(seed, kind) >= min && (other === undefined || probabilityOf(seed, other) === 0)) return seed
 }
 
 /** The first seed in which `kind` never acts. */

@@ -76,6 +76,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   batches: [['-q'], /usage: batches/],
   call_habits: [['-q'], /usage: call_habits/],
   null_arguments: [['-q'], /usage: .*null_arguments/],
+  wrong_objects: [['-q'], /usage: .*wrong_objects/],
   outages: [['-q'], /usage: outages/],
   poll_orders: [[], /usage: poll_orders/],
   given_back: [['-q'], /usage: given_back HOW/],

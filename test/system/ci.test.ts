@@ -117,14 +117,16 @@ const playAction = async (
   assert.equal(runs.using, 'composite')
   for (const name of Object.keys(given)) assert.ok(name in inputs, name)
   const { folder, env: runnerEnv } = setUp(t, path)
-  const files = Object.fromEntries(['ENV', 'PATH', 'OUTPUT'].map(name => [`GITHUB_${name}`, join(folder, name)]))
+  const files = Object.fromEntries(
+    ['ENV', 'PATH', 'OUTPUT', 'STEP_SUMMARY'].map(name => [`GITHUB_${name}`, join(folder, name)]),
+  )
   for (const file of Object.values(files)) writeFileSync(file, '')
   const valuesOf = (name: string): Record<string, string> =>
     Object.fromEntries(
       [...readFileSync(files[name]!, 'utf8').matchAll(/^(\w+)=(.*)$/gm)].map(([, key, value]) => [key, value]),
     )
   const evaluated = (text: string): string =>
-    text.replace(/\$\{\{ ([\w.]+) \}\}/g, (_, expression: string) => {
+    text.replace(/\$\{\{ ([\w.-]+) \}\}/g, (_, expression: string) => {
       const name = expression.split('.').at(-1)!
       if (expression.startsWith('inputs.')) return given[name] ?? inputs[name]!.default
       assert.match(expression, /^steps\.\w+\.outputs\./)
@@ -150,6 +152,8 @@ const playAction = async (
       .split(' && ')
       .filter(Boolean)
       .every(term => {
+        const [, input] = /^inputs\.([\w-]+) != ''$/.exec(term) ?? []
+        if (input !== undefined) return (given[input] ?? inputs[input]!.default) !== ''
         const [, output = '', value] = /^steps\.look\.outputs\.(\w+) == '(\w+)'$/.exec(term) ?? []
         return valuesOf('GITHUB_OUTPUT')[output] === value
       })
@@ -163,8 +167,11 @@ const playAction = async (
       )
   }
   const results = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, evaluated(value)]))
-  return { runStep, results, used }
+  return { runStep, results, used, summary: readFileSync(files.GITHUB_STEP_SUMMARY!, 'utf8') }
 }
+
+/** A line of a walk's report. */
+const OLD_RESULT = { kind: 'calls', outcome: 'crash', isFinding: true, text: 'mr.create fails with ENOMEM', frames: [] }
 
 describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopback')) }, () => {
   it('shows its devices to later steps', async t => {
@@ -186,6 +193,15 @@ describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopbac
     assertGood(await runStep('userdma stop && userdma env --unset --shell github >> "$GITHUB_ENV"'))
     const after = await runStep('echo "[$USERDMA_SOCKET$LD_PRELOAD]"')
     assert.equal(after.stdout, '[]\n')
+  })
+
+  it('walks, and begins with what the last report has not', async t => {
+    const report = join(temporaryFolder(t), 'walk.json')
+    const inputs = { walk: 'ibv_devices', 'walk-minutes': '1', 'walk-report': report }
+    assert.match((await playAction(t, inputs)).summary, /userdma walk: 0 runs in \d+ s: nothing to fail;/)
+    // A report of nothing is none.
+    writeFileSync(report, `${JSON.stringify(OLD_RESULT)}\n`)
+    assert.match((await playAction(t, inputs)).summary, /\nuserdma walk: since .*: 0 new findings, 0 known, 0 mended\n/)
   })
 
   it('builds its own checkout if userdma is not installed', async t => {
@@ -221,6 +237,7 @@ describe('the GitHub action in a container, as root without sudo', {
 describe('the GitLab template', { skip: lacking('ibv_devices') }, () => {
   it('shows devices to the script of a job', async t => {
     const template = parseYaml(readFileSync(join(repoRoot, 'ci', 'gitlab.yml'), 'utf8')) as unknown as {
+      '.userdma-walk': { readonly script: readonly string[] }
       '.userdma': { readonly before_script: readonly string[]; readonly after_script: readonly string[] }
     }
     const { before_script: before, after_script: after } = template['.userdma']
@@ -245,6 +262,14 @@ describe('the GitLab template', { skip: lacking('ibv_devices') }, () => {
     assert.match(tools, / curl ibverbs-utils$/)
     assert.match(fetch, new RegExp(`^curl .* /tmp/userdma.deb ${url}$`))
     assert.equal(install, 'apt-get install -y --no-install-recommends /tmp/userdma.deb')
+    const walk = template['.userdma-walk'].script.join('\n')
+    const inJob = { env: { ...job, USERDMA_WALK: 'ibv_devices', USERDMA_WALK_MINUTES: '1' }, cwd: folder }
+    for (const since of [false, true]) {
+      const walked = await run(t, 'bash', ['-ec', walk], inJob)
+      assertGood(walked)
+      assert.equal(/since userdma-walk\/last\.json: 0 new findings/.test(walked.stdout), since, walked.stdout)
+      writeFileSync(join(folder, 'userdma-walk', 'report.json'), `${JSON.stringify(OLD_RESULT)}\n`)
+    }
     assertGood(await run(t, 'bash', ['-ec', after.join('\n')], { env: job }))
   })
 })

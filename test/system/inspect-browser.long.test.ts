@@ -51,6 +51,13 @@ const PROGRAMS = {
     script: pair('ib_write_bw -q 2 -x 1 -n 500 -s 4096', 'ib_write_bw -q 2 -x 1 -n 500 -s 4096 localhost'),
     options: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
   },
+  '200 connections of mlx5': {
+    script: pair(
+      'ib_write_bw -q 200 -x 1 -n 100 -t 100 -s 4096',
+      'ib_write_bw -q 200 -x 1 -n 100 -t 100 -s 4096 localhost',
+    ),
+    options: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
+  },
   'perftest over SRD of EFA': {
     script: pair('ib_send_bw -c SRD -x 0 -q 2 -n 500', 'ib_send_bw -c SRD -x 0 -q 2 -n 500 localhost'),
     options: ['--device', 'efa_0@127.0.0.1,driver=efa'],

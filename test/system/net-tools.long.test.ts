@@ -32,7 +32,8 @@ describe('tools on hosts of a net', { skip, concurrency: true }, () => {
     const trace = await net.exec('h2', userdma, 'trace', '--private', '--', ...PINGPONG, 'h1')
     assertGood(trace)
     assert.match(trace.stderr + trace.stdout, /rc_qp\.create|qp\.create/)
-    assert.match(trace.stdout, /20 iters in 0\.\d\d seconds = [\d.]{7,} usec/, 'a round takes two milliseconds')
+    const microseconds = Number(/20 iters in [\d.]+ seconds = ([\d.]+) usec/.exec(trace.stdout)?.[1])
+    assert.ok(microseconds >= 2000, 'a round takes two milliseconds')
     const served = await server.ended
     assertGood(served)
     assert.match(served.stderr, /userdma check: programs on h2 are not checked/)

@@ -190,8 +190,11 @@ export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
   return { ...env, ...extra }
 }
 
-export const runUserdma = (scope: Scope, args: readonly string[], options: SpawnOptions = {}): Promise<Finished> =>
-  run(scope, userdma, args, { env: cleanEnvironment(), ...options })
+export const runUserdma = (
+  scope: Scope,
+  args: readonly string[],
+  options: SpawnOptions & { readonly limit?: number } = {},
+): Promise<Finished> => run(scope, userdma, args, { env: cleanEnvironment(), ...options })
 
 export interface TestDaemon {
   readonly socket: string

@@ -4,8 +4,10 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import { walkKindNames } from '../../spec/walk-kinds.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
 import { readScenario } from '../../tools/topology/play-file.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
@@ -20,10 +22,12 @@ import { playScenario } from '../net/play.ts'
 import { lookAtNet, netText } from '../net/show.ts'
 import { type ChosenNet, chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
 import { NetSystem, requireTools, startHolder, tool } from '../net/system.ts'
+import { netStage } from '../net/walk-stage.ts'
 import { userdmaScript } from '../paths.ts'
 import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
 import { openRecordFile } from '../record.ts'
 import { checkProgram } from './run.ts'
+import { parseWalk, type WalkOptions, walkAndReport } from './walk.ts'
 
 /** Options of the commands that take the name of a net. */
 export interface NetOptions {
@@ -73,9 +77,9 @@ const makeNet = async (folder: NetFolder, file: string, plan: Plan, signal: () =
 const networkDrivers = async (): Promise<readonly string[]> =>
   (await import('../../drivers/registered.ts')).networkDrivers
 
-/** `net up`. */
-export const netUp = async (file: string): Promise<void> => {
-  const plan = planNet(readTopology(file), await networkDrivers())
+/** `net up`. `changes`: of the plan. */
+export const netUp = async (file: string, changes: Partial<Plan> = {}): Promise<void> => {
+  const plan = { ...planNet(readTopology(file), await networkDrivers()), ...changes }
   requireTools()
   const folder = new NetFolder(plan.name)
   folder.requireUsablePaths(plan)
@@ -164,23 +168,15 @@ export const netExec = async (host: string, first: string, rest: readonly string
   endAs(await runProgram(enter!, words, env))
 }
 
-/** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
-const playOn = async (file: string, net: ChosenNet, record: string | undefined, stop: AbortSignal): Promise<void> => {
-  const { folder, state } = net
-  const scenario = scenarioOf(file, await networkDrivers()).scenario
-  const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
-  const problems = await playScenario(scenario, {
-    net,
-    system: new NetSystem(folder, state),
-    env,
-    devicesOf: host => devicesOf(folder, host, state.plan.check === true),
-    recordFile: host => openRecordFile(record === undefined ? {} : { record: join(record, `${host}.udr`) }),
-    report: line => void process.stdout.write(`${line}\n`),
-    stop,
-  })
-  for (const problem of problems) process.stdout.write(`userdma net play: ${problem}\n`)
-  process.stdout.write(problems.length === 0 ? 'userdma net play: all held\n' : '')
-  if (problems.length > 0) process.exitCode = 1
+/** What `net play` changes in its scenario, to repeat a run of `net walk`, and where it records. */
+export interface NetPlayOptions {
+  readonly record?: string
+  /** `HOST:RULE`: fault rules from the start. */
+  readonly fault?: readonly string[]
+  /** Programs of this host that fail are started again. */
+  readonly restart?: string
+  /** False: the failures of the file are left out. */
+  readonly events?: boolean
 }
 
 /** The scenario of a file, and the path and plan of its net. */
@@ -195,32 +191,81 @@ const scenarioOf = (file: string, drivers: readonly string[]) => {
   return { scenario, path, plan: plan! }
 }
 
-/** `net play`: makes the net of a scenario, plays it, and removes the net. Exit status 1: something did not hold. */
-export const netPlay = async (
+/** What a play needs of a net that is up. */
+const partsOf = ({ folder, state }: ChosenNet) => {
+  const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
+  const isChecked = state.plan.check === true
+  return {
+    net: { folder, state },
+    system: new NetSystem(folder, state),
+    env,
+    devicesOf: (host: string) => devicesOf(folder, host, isChecked),
+  }
+}
+
+/** Sets `HOST:RULE` on its host. Throws UsageError. */
+const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<void> => {
+  const [, name = '', rule = ''] = /^([^:]+):(.*)$/.exec(text) ?? []
+  const host = state.plan.hosts.find(one => one.name === name && hasDaemon(one))
+  if (host === undefined)
+    throw new UsageError(
+      `--fault "${text}": write HOST:RULE, where HOST is one of ${state.plan.hosts.map(one => one.name).join(', ')}`,
+    )
+  const session = await openToolSession(folder.socket(name))
+  try {
+    await session.faults([(await session.config()).fault, rule].filter(Boolean).join(';'))
+  } finally {
+    session.close()
+  }
+}
+
+/** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
+const playOn = async (file: string, net: ChosenNet, options: NetPlayOptions, stop: AbortSignal): Promise<void> => {
+  const { record, fault = [], restart, events } = options
+  const { scenario } = scenarioOf(file, await networkDrivers())
+  for (const text of fault) await setFault(net, text)
+  const programs = scenario.programs.map(program =>
+    program.host === restart && program.restart === 'never' ? { ...program, restart: 'on-failure' as const } : program,
+  )
+  const played = { ...scenario, programs, ...(events === false && { events: [] }) }
+  const problems = await playScenario(played, {
+    ...partsOf(net),
+    recordFile: host => openRecordFile(record === undefined ? {} : { record: join(record, `${host}.udr`) }),
+    report: line => void process.stdout.write(`${line}\n`),
+    stop,
+  })
+  for (const problem of problems) process.stdout.write(`userdma net play: ${problem}\n`)
+  process.stdout.write(problems.length === 0 ? 'userdma net play: all held\n' : '')
+  if (problems.length > 0) process.exitCode = 1
+}
+
+/**
+ * Makes the net of a scenario, does `work` on it, and removes it. `words`: the command for another user than root, who is
+ * in the net's user namespace then. `changes`: of the net's plan.
+ */
+const onNetOf = async (
   file: string,
-  { at, record }: Pick<NetOptions, 'at'> & { readonly record?: string },
+  at: string | undefined,
+  words: readonly string[],
+  changes: Partial<Plan>,
+  work: (net: ChosenNet, stop: AbortSignal) => Promise<void>,
 ): Promise<void> => {
   const controller = new AbortController()
   let interruption: EndSignal | undefined
-  const begin = (): (() => void) =>
-    onEndSignal(signal => {
-      interruption ??= signal
-      controller.abort(new Interrupted())
-    })
   const { path, plan } = scenarioOf(file, await networkDrivers())
-  if (record !== undefined) mkdirSync(record, { recursive: true })
-  if (at === undefined) await netUp(path)
+  if (at === undefined) await netUp(path, changes)
   const net = runningNet(at === undefined ? plan.name : undefined, at)
   const { folder, state } = net
-  const restoreSignals = begin()
+  const restoreSignals = onEndSignal(signal => {
+    interruption ??= signal
+    controller.abort(new Interrupted())
+  })
   try {
-    const system = new NetSystem(folder, state)
-    const [enter, ...words] = at === undefined ? system.enter : []
-    if (enter === undefined) await playOn(file, net, record, controller.signal)
+    const [enter, ...entering] = at === undefined ? new NetSystem(folder, state).enter : []
+    if (enter === undefined) await work(net, controller.signal)
     else {
-      const own = [process.execPath, userdmaScript, 'net', 'play', resolve(file), '--at', folder.path]
-      if (record !== undefined) own.push('--record', resolve(record))
-      process.exitCode = (await runProgram(enter, [...words, ...own], process.env)).status
+      const own = [process.execPath, userdmaScript, 'net', ...words, '--at', folder.path]
+      process.exitCode = (await runProgram(enter, [...entering, ...own], process.env)).status
     }
   } catch (error) {
     if (!(error instanceof Interrupted)) throw error
@@ -229,6 +274,54 @@ export const netPlay = async (
     restoreSignals()
   }
   if (interruption !== undefined) endBySignal(interruption)
+}
+
+/** `net play`: makes the net of a scenario, plays it, and removes the net. Exit status 1: something did not hold. */
+export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOptions, 'at'>): Promise<void> => {
+  const { at, record, fault = [], restart, events } = options
+  if (record !== undefined) mkdirSync(record, { recursive: true })
+  const words = [
+    'play',
+    resolve(file),
+    ...(record === undefined ? [] : ['--record', resolve(record)]),
+    ...fault.flatMap(text => ['--fault', text]),
+    ...(restart === undefined ? [] : ['--restart', restart]),
+    ...(events === false ? ['--no-events'] : []),
+  ]
+  await onNetOf(file, at, words, {}, (net, stop) => playOn(file, net, options, stop))
+}
+
+/** `net walk`: makes the net of a scenario, and walks over its programs, without the failures of the file. */
+export const netWalk = async (file: string, options: WalkOptions & Pick<NetOptions, 'at'>): Promise<void> => {
+  const { at, ...walkOptions } = options
+  if (options.jobs !== undefined && options.jobs !== '1')
+    throw new UsageError(`--jobs "${options.jobs}": all runs are on the hosts of one net, so give 1`)
+  await parseWalk(walkOptions, walkKindNames)
+  const words = [
+    'walk',
+    resolve(file),
+    ...Object.entries(walkOptions).flatMap(([name, value]) =>
+      value === undefined || value === false
+        ? []
+        : [
+            `--${name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)}`,
+            ...(value === true ? [] : [String(value)]),
+          ],
+    ),
+  ]
+  await onNetOf(file, at, words, { check: true }, async net => {
+    await walkAndReport(
+      {
+        name: file,
+        inputs: [['the scenario', file]],
+        defaultKinds: walkKindNames,
+        defaultJobs: 1,
+        stage: async (_jobs, stop) =>
+          netStage(file, scenarioOf(file, await networkDrivers()).scenario, { ...partsOf(net), stop }),
+      },
+      walkOptions,
+    )
+  })
 }
 
 /** `net show`. */

@@ -8,7 +8,7 @@ import { UsageError } from '../fail.ts'
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'
 import { programFiles, requireDifferentFiles } from '../output-file.ts'
-import type { HostOptions } from '../program/host-program.ts'
+import type { FlightOptions, HostOptions, RecordReader } from '../program/host-program.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import {
   endAs,
@@ -91,15 +91,47 @@ export const directMessages = (command: string) => {
   }
 }
 
+/** `run --host --flight-recorder`: keeps the last posts and polls, and writes them when something fails. */
+const flyOnHost = async (program: string, args: readonly string[], options: FlightOptions & object): Promise<void> => {
+  for (const [name, option] of Object.entries({ record: '--record', fault: '--fault' }))
+    if ((options as Readonly<Record<string, unknown>>)[name] !== undefined)
+      throw new UsageError(`--flight-recorder and ${option} exclude each other: posts are not read while all is well`)
+  const { Observer, runObserved } = await import('../program/host-program.ts')
+  const { startFlight } = await import('../program/flight.ts')
+  const { recorder, observing, close } = await startFlight(options.flightRecorder ?? true, options.flightFolder, {
+    failure: (record: FailureRecord) => {
+      if (record.failure.isNote !== true) process.stderr.write(`userdma run: ${failureLine(record)}\n`)
+    },
+    direct: directMessages('run'),
+  })
+  let end: ProgramEnd
+  try {
+    const observer = new Observer(() => {}, recorder.output)
+    recorder.observer = observer
+    const reader: RecordReader = {
+      answer: question => observer.answer(question),
+      take: records => recorder.take(records),
+      lostThreads: count => observer.lostThreads(count),
+    }
+    end = await runObserved(program, args, reader, observing)
+  } finally {
+    close()
+  }
+  endAs(end)
+}
+
 /** `run --host`: prints each failed request with its cause. */
 const runOnHost = async (
   program: string,
   args: readonly string[],
-  options: JoinOptions & RecordOptions & HostOptions,
+  options: JoinOptions & RecordOptions & HostOptions & FlightOptions,
 ): Promise<void> => {
   const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
   requireNoDevices({ ...options })
   requireDifferentFiles([['--record', options.record]], programFiles(program, args))
+  if (options.flightRecorder === undefined && options.flightFolder !== undefined)
+    throw new UsageError('--flight-folder is for --flight-recorder')
+  if (options.flightRecorder !== undefined) return flyOnHost(program, args, options)
   const observing = await hostFaults(options)
   const { openHostRecording } = await import('../program/host-record.ts')
   const recording = openHostRecording(options)
@@ -120,11 +152,13 @@ const runOnHost = async (
 export const run = async (
   program: string,
   args: readonly string[],
-  options: JoinOptions & RecordOptions & HostOptions,
+  options: JoinOptions & RecordOptions & HostOptions & FlightOptions,
 ): Promise<void> => {
   checkProgram(program, args)
   if (options.host) return runOnHost(program, args, options)
   requireHost(options)
+  if (options.flightRecorder !== undefined || options.flightFolder !== undefined)
+    throw new UsageError('--flight-recorder is for --host; on devices of userdma, use --record-on-failure')
   // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
   const stacks = options.fault?.some(rule => rule.includes('site=')) === true
   // Throws if a library is missing, before a daemon is started.

@@ -22,8 +22,12 @@ const untilClosed = (fd: number): Promise<'closed'> =>
   })
 
 /** The command. Throws an Error if there is no daemon, or it belongs to another user, or does not end. */
-export const stop = async (options: { readonly socket?: string }): Promise<void> => {
-  const client = await openToolSession(namedSocket(options.socket) ?? userSocket())
+export const stop = (options: { readonly socket?: string }): Promise<void> =>
+  stopDaemon(namedSocket(options.socket) ?? userSocket())
+
+/** Ends the daemon at a socket. Throws as `stop`. */
+export const stopDaemon = async (socket: string): Promise<void> => {
+  const client = await openToolSession(socket)
   // The daemon gets one end, which its process closes when it ends.
   const [ours, theirs] = socketPair()
   const late = new AbortController()

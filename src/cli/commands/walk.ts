@@ -44,6 +44,8 @@ export interface WalkOptions {
   readonly timers?: string
   /** An earlier report. */
   readonly since?: string
+  /** The file for the last lines, with the findings that are new. */
+  readonly summary?: string
 }
 
 const DEFAULT_POINTS = 200
@@ -99,11 +101,13 @@ export const walkAndReport = async (subject: WalkSubject, options: WalkOptions):
   const outputs = [
     ['--output', options.output],
     ['--sarif', options.sarif],
+    ['--summary', options.summary],
   ] as const
   const inputs = options.since === undefined ? [] : [['--since', options.since] as const]
   requireDifferentFiles(outputs, [...subject.inputs, ...inputs])
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
+  const summary = options.summary === undefined ? undefined : openReport(options.summary)
   const stop = new AbortController()
   // A second signal ends the process.
   const removeHandlers = onEndSignal(signal => {
@@ -143,18 +147,15 @@ export const walkAndReport = async (subject: WalkSubject, options: WalkOptions):
     )
     progress.end()
     if (walked !== undefined) {
-      if (!options.json) {
-        print(tableText(walked.results, symbols))
-        print(summaryText(LABEL, walked.results, walked.plan, performance.now() - begin, limits.factor))
-        if (options.since !== undefined) {
-          const found = walked.results.filter(isFinding)
-          const fresh = found.filter(since.isNew).length
-          const mended = since.mended(walked.results)
-          print(
-            `${LABEL}: since ${options.since}: ${counted(fresh, 'new finding')}, ${found.length - fresh} known, ${mended} mended\n`,
-          )
-        }
-      }
+      const found = walked.results.filter(isFinding)
+      const fresh = found.filter(since.isNew)
+      const last =
+        summaryText(LABEL, walked.results, walked.plan, performance.now() - begin, limits.factor) +
+        (options.since === undefined
+          ? ''
+          : `${LABEL}: since ${options.since}: ${counted(fresh.length, 'new finding')}, ${found.length - fresh.length} known, ${since.mended(walked.results)} mended\n`)
+      if (!options.json) print(tableText(walked.results, symbols) + last)
+      summary?.write(tableText(fresh, symbols) + last)
       sarif?.write(`${jsonText(walkSarif(walked.results, symbols, packageVersion()), 2)}\n`)
     }
     output.close()
@@ -175,7 +176,7 @@ export const walkAndReport = async (subject: WalkSubject, options: WalkOptions):
   const signal: NodeJS.Signals | undefined = stop.signal.reason
   if (signal !== undefined) endAs({ status: 128 + os.constants.signals[signal], signal })
   else if (results.some(isFinding)) process.exitCode = FOUND_STATUS
-  else process.exitCode = output.hasFailed || sarif?.hasFailed === true ? 1 : 0
+  else process.exitCode = output.hasFailed || [sarif, summary].some(file => file?.hasFailed) ? 1 : 0
 }
 
 /** The command. `defaultKinds`: without `--kinds`. Throws UsageError. */
@@ -190,7 +191,7 @@ export const walkProgram = async (
   checkProgram(program, args)
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks: true })
-  const { output: _output, json: _json, sarif: _sarif, ...join } = options
+  const { output: _output, json: _json, sarif: _sarif, summary: _summary, ...join } = options
   await walkAndReport(
     {
       name: program,

@@ -70,12 +70,24 @@ const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>)
   for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
-const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHost, check: boolean): Promise<void> => {
+/** Starts the daemon of a host. `timers`: as `--timers`. Throws an Error that names the host. */
+export const startHostDaemon = async (
+  folder: NetFolder,
+  system: NetSystem,
+  host: PlannedHost,
+  { check, timers }: { readonly check: boolean; readonly timers?: number | undefined },
+): Promise<void> => {
   const { name, driver, interfaces, faults } = host
   const { registeredDrivers } = await import('../../drivers/registered.ts')
   const devices = interfaces.map(({ device, address }) => specOf(device!, address, driver, registeredDrivers))
   try {
-    const config = fullConfig({ devices, link: 'udp', fault: faults, ...(check && { check }) })
+    const config = fullConfig({
+      devices,
+      link: 'udp',
+      fault: faults,
+      ...(check && { check }),
+      ...(timers !== undefined && { timers }),
+    })
     await startInBackground(folder.socket(name), config, [], command => system.hostCommand(host, command))
   } catch (error) {
     throw new Error(`host ${name}: ${(error as Error).message}`, { cause: error })
@@ -132,7 +144,7 @@ export const buildNet = async (
     checkpoint()
     await untilUp(system, host)
     checkpoint()
-    if (hasDaemon(host)) await startDaemon(folder, system, host, check)
+    if (hasDaemon(host)) await startHostDaemon(folder, system, host, { check })
   })
   checkpoint()
 }

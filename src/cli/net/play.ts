@@ -6,6 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
+import { NoDaemonError } from '../../daemon/client/errors.ts'
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
 import {
   type CountTrigger,
@@ -20,7 +21,7 @@ import {
 import { printable } from '../../tools/trace/printable.ts'
 import { messageOf } from '../fail.ts'
 import type { RecordFile } from '../record.ts'
-import { addressLine } from './build.ts'
+import { addressLine, startHostDaemon } from './build.ts'
 import { hasDaemon, type PlannedHost } from './plan.ts'
 import type { ChosenNet } from './state.ts'
 import { type NetSystem, tool } from './system.ts'
@@ -39,6 +40,10 @@ export interface PlayParts {
   readonly report: (line: string) => void
   /** The file for the recording of a host's daemon. */
   readonly recordFile: (host: string) => RecordFile | undefined
+  /** Programs that are late get SIGQUIT so many milliseconds before they are killed, to write their stacks. */
+  readonly quitTime?: number
+  /** Called when the play is over, before its programs are killed. `isLate`: one has not ended in time. */
+  readonly atEnd?: (isLate: boolean) => Promise<void>
   /** Ends the play early. */
   readonly stop: AbortSignal
 }
@@ -51,15 +56,30 @@ interface Watched {
 
 /** The daemon of a host, with the rules of the scenario. */
 class HostDaemon {
-  readonly session: ToolSession
+  #session: ToolSession
   /** Of the net, and of moments. */
   readonly #rules: string[]
   readonly #watched: Watched[] = []
   readonly #added = new Map<object, string>()
 
   constructor(session: ToolSession, rules: string) {
-    this.session = session
+    this.#session = session
     this.#rules = rules === '' ? [] : rules.split(';')
+  }
+
+  get session(): ToolSession {
+    return this.#session
+  }
+
+  /** Kills the daemon, and starts it again after so many milliseconds by `start`. Its counts begin anew. */
+  async restart(milliseconds: number, start: () => Promise<void>): Promise<void> {
+    const { socket, daemon, ended } = this.#session
+    process.kill(daemon, 'SIGKILL')
+    await ended
+    await setTimeout(milliseconds, undefined, { ref: false })
+    await start()
+    this.#session = await openToolSession(socket)
+    await this.setRules()
   }
 
   watch(trigger: CountTrigger, link: number | undefined, reached: () => void): void {
@@ -83,7 +103,12 @@ class HostDaemon {
   }
 
   async look(): Promise<void> {
-    const counts = await this.session.faults()
+    const { session } = this
+    const counts = await session.faults().catch((error: unknown) => {
+      // The daemon is killed now.
+      if (error instanceof NoDaemonError) return []
+      throw error
+    })
     for (const watched of [...this.#watched]) {
       const { trigger, index, reached } = watched
       if ((counts[index]?.matched ?? 0) < trigger.nth) continue
@@ -104,6 +129,7 @@ class RunningProgram {
   readonly program: PlayProgram
   child: ChildProcess | undefined
   hasOutput = false
+  isLate = false
   /** What did not hold, once it is known; '': all held. */
   verdict: string | undefined
 
@@ -263,6 +289,13 @@ class Play {
           await session.setLink(name, false, action.down)
         return undefined
       }
+      case 'daemon': {
+        const host = this.#hosts.find(({ name }) => name === action.host)!
+        const { net } = this.#parts
+        return this.#daemon(action.host).restart(action.gone, () =>
+          startHostDaemon(net.folder, system, host, { check: net.state.plan.check === true }),
+        )
+      }
       case 'device': {
         const { session } = this.#daemon(action.host)
         const { devices } = await session.config()
@@ -364,21 +397,29 @@ class Play {
       for (const running of this.#programs.values()) {
         const { expect } = running.program
         if (expect === undefined) continue
-        const limit = setTimeout(expect.within, undefined, { signal: over, ref: false }).then(() =>
-          this.#judge(running, `has not ended within ${expect.within / 1000} s`),
-        )
+        const limit = setTimeout(expect.within, undefined, { signal: over, ref: false }).then(() => {
+          running.isLate = true
+          this.#judge(running, `has not ended within ${expect.within / 1000} s`)
+        })
         timers.push(limit.catch(() => {}))
       }
       await untilOver(this.#look())
       if (!over.aborted) await new Promise<void>(resolve => over.addEventListener('abort', () => resolve()))
+      const isLate = [...this.#programs.values()].some(({ isLate: late }) => late)
+      await this.#parts.atEnd?.(isLate)
       for (const running of this.#programs.values()) running.signal('SIGCONT')
+      if (isLate && this.#parts.quitTime !== undefined) {
+        for (const running of this.#programs.values()) running.signal('SIGQUIT')
+        await setTimeout(this.#parts.quitTime)
+      }
       for (const running of this.#programs.values()) running.signal('SIGKILL')
       await Promise.all([...events, ...programs, ...timers])
       await Promise.race([Promise.all(this.#acting), setTimeout(0)])
     } finally {
       this.#over.abort()
       for (const running of this.#programs.values()) running.signal('SIGKILL')
-      for (const [session, recording] of this.#recordings) await recording.end(session, true)
+      // The recording of a daemon that was killed has ended with it.
+      for (const [session, recording] of this.#recordings) await recording.end(session, true).catch(() => {})
       for (const { session } of this.#daemons.values()) session.close()
       this.#parts.stop.removeEventListener('abort', onStop)
     }

@@ -12,6 +12,7 @@ import type { JoinOptions } from '../join.ts'
 import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths.ts'
 import { type ProgramEnd, runProgram } from './program.ts'
 
+export type { RecordReader } from '../../tools/observe/observe.ts'
 export { Observer, observedRecorder, RECORDING_ORIGIN } from '../../tools/observe/observe.ts'
 
 /** Options that configure devices of userdma, of which `--host` has none. */
@@ -54,6 +55,13 @@ export interface HostOptions {
   readonly host?: boolean
   /** Fault rules may act on it. */
   readonly allowHostFaults?: boolean
+}
+
+/** With `run --host`. */
+export interface FlightOptions {
+  /** The bytes of a process's file, as text. */
+  readonly flightRecorder?: string | true
+  readonly flightFolder?: string
 }
 
 /** The fault rules of the options, and what they need. Throws UsageError. */

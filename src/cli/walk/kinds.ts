@@ -37,7 +37,7 @@ export interface WalkPoint {
   readonly isHidden: boolean
   /** The process into which it happens ends by it. */
   readonly kills: boolean
-  /** Of `net walk`: a program that is killed and started again. */
+  /** Of `net walk`: programs of this host that fail are started again. */
   readonly restarts?: string
 }
 
@@ -114,6 +114,8 @@ interface PlanOptions {
   readonly kinds: readonly WalkKind[]
   /** Milliseconds for which a process is stopped. */
   readonly stopped: number
+  /** Killed processes can be started again: hosts of a scenario. */
+  readonly hasRestarts: boolean
   /** Longest time for which a queue pair repeats requests, milliseconds; 0: unknown. */
   readonly retries: number
 }
@@ -268,10 +270,14 @@ class Planner {
   #atSteps(
     kind: WalkKind,
     isJoined: boolean,
-    effects: readonly (Partial<WalkPoint> & { readonly effect: (factor: number) => string; readonly what: string })[],
+    effects: readonly (Partial<WalkPoint> & {
+      readonly effect: (factor: number) => string
+      readonly what: string
+      readonly isRestarted?: boolean
+    })[],
   ): void {
     for (const { site, selectors } of this.#steps(kind, isJoined))
-      for (const { effect, what, ...others } of effects) {
+      for (const { effect, what, isRestarted, ...others } of effects) {
         const at = site.target === 'call' ? site.name : `a completion of ${site.name}`
         this.#add({
           kind,
@@ -279,7 +285,10 @@ class Planner {
           site,
           text: `${what} at ${at}`,
           rule: factor => `${selectors},${effect(factor)}`,
+          ...(isRestarted && { restarts: site.host }),
           ...others,
+          // A program may refuse to begin on a port that is down.
+          ...(UNCONNECTED.includes(site.phase) && { isHidden: false }),
         })
       }
   }
@@ -307,9 +316,12 @@ class Planner {
   }
 
   #peers(): void {
-    const { stopped } = this.#options
+    const { stopped, hasRestarts } = this.#options
     this.#atSteps('peers', true, [
       { effect: () => 'signal=KILL', what: 'the process is killed', kills: true },
+      ...(hasRestarts
+        ? [{ effect: () => 'signal=KILL', what: 'the process is killed and started again', isRestarted: true }]
+        : []),
       { effect: () => `stop=${stopped}ms`, what: `the process is stopped for ${time(stopped)}`, lasts: () => stopped },
     ])
   }

@@ -13,7 +13,7 @@ import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
  *
  * - `crash`: a signal such as SIGSEGV has ended a process
  * - `hang`: the program did not end
- * - `stale`: the program went on with what an event has made invalid (a finding of `check`)
+ * - `stale`: the program has failed because it went on with what an event has made invalid (a finding of `check`)
  * - `leak`: the process has destroyed objects after the failure, but not all
  * - `left`: the program has ended, and a process of it still has a connection to what is gone
  * - `wrong`: the exit status says failure, although the program was told of none: the transport has made up for it, or it
@@ -71,14 +71,28 @@ export interface WalkResult {
   readonly confirmed?: { readonly times: number; readonly runs: number }
 }
 
-/** Findings of `check` about what an event has made invalid. */
-const STALE: readonly FindingId[] = []
+/** Findings of `check` about what an event has made invalid: queue pairs of an earlier connection, and what is gone. */
+const STALE: readonly FindingId[] = [
+  'peer-connected-elsewhere',
+  'qp-after-disconnect',
+  'no-peer-qp',
+  'use-after-destroy',
+  'cm-id-destroyed-early',
+]
+/** The detail of a refused call with an index of the GID table that an address has left. */
+const LEFT_INDEX = /left GID index/
+
+const isStale = ({ id, text, details }: Finding): boolean =>
+  STALE.includes(id) || [text, ...details].some(line => LEFT_INDEX.test(line))
+
+const staleText = ({ text, details }: Finding): string =>
+  [text, ...details.filter(line => LEFT_INDEX.test(line))].join('; ')
 
 /** Numbers differ from run to run: times, addresses, queue pairs, bandwidths. */
 const comparable = (line: string): string => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim()
 
 /** What shells say of processes that a signal has ended is not the program's. */
-const OF_SHELL = /^(?:Killed|Terminated|Aborted|Hangup)\b/
+const OF_SHELL = /^(?:\S*sh: line \d+: +\d+ )?(?:Killed|Terminated|Aborted|Hangup)\b/
 
 const newLine = (output: string, before: string): string | undefined => {
   const known = new Set(before.split('\n').map(comparable))
@@ -118,14 +132,23 @@ export const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
   return run.facts.told.filter(text => !before.has(comparable(text)))
 }
 
-const leaksOf = ({ findings, failed }: WalkRun): readonly Finding[] =>
+/** Objects that are left without failures too do not count. */
+const leaksOf = ({ findings, failed }: WalkRun, clean: WalkRun): readonly Finding[] => {
+  const before = new Set(clean.findings.filter(({ id }) => id === 'leak').map(({ text }) => comparable(text)))
   // A program that ends at once leaves all to the system; one that has destroyed objects has tried to clean up.
-  failed !== undefined && failed.destroyed > 0
-    ? findings.filter(({ id, wasKilled, program }) => id === 'leak' && !wasKilled && program?.pid === failed.pid)
+  return failed !== undefined && failed.destroyed > 0
+    ? findings.filter(
+        ({ id, text, wasKilled, program }) =>
+          id === 'leak' && !wasKilled && program?.pid === failed.pid && !before.has(comparable(text)),
+      )
     : []
+}
 
-const staleOf = (run: WalkRun, clean: WalkRun): readonly Finding[] =>
-  run.findings.filter(({ id }) => STALE.includes(id) && !clean.findings.some(finding => finding.id === id))
+/** That a peer is gone is no mistake if it was killed, or its device removed. */
+const staleOf = ({ kind, kills }: WalkPoint, run: WalkRun, clean: WalkRun): readonly Finding[] =>
+  kills || kind === 'devices'
+    ? []
+    : run.findings.filter(one => isStale(one) && !clean.findings.some(finding => finding.id === one.id))
 
 const isFailing = ({ kind }: WalkPoint): boolean => kind === 'calls' || kind === 'posts' || kind === 'completions'
 
@@ -134,8 +157,8 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
   if (injected === 0) return 'unreached'
   if (records.some(({ isCrash }) => isCrash)) return 'crash'
   if (result.isTimedOut) return 'hang'
-  if (staleOf(run, clean).length > 0) return 'stale'
-  if (leaksOf(run).length > 0) return 'leak'
+  if (result.failure !== undefined && staleOf(point, run, clean).length > 0) return 'stale'
+  if (leaksOf(run, clean).length > 0) return 'leak'
   if (left.length > 0 && clean.left.length === 0) return 'left'
   const told = newlyTold(run, clean)
   const message = messageOf(run, clean)
@@ -163,13 +186,13 @@ export const judge = (point: WalkPoint, clean: WalkRun, run: WalkRun): WalkResul
     run,
     details:
       outcome === 'leak'
-        ? leaksOf(run).map(({ text }) => text)
+        ? leaksOf(run, clean).map(({ text }) => text)
         : outcome === 'stale'
-          ? staleOf(run, clean).map(({ text }) => text)
+          ? staleOf(point, run, clean).map(staleText)
           : outcome === 'left'
             ? run.left
             : outcome === 'hang'
-              ? run.waits
+              ? [...run.waits, ...staleOf(point, run, clean).map(staleText)]
               : outcome === 'swallowed' || outcome === 'wrong'
                 ? newlyTold(run, clean)
                 : [],

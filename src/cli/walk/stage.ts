@@ -23,6 +23,8 @@ export interface RunLimits {
 }
 
 export interface Stage {
+  /** Processes that are killed can be started again. */
+  readonly hasRestarts?: boolean
   /** Runs the program once. Absent `point`: without failure, and packets are counted. */
   run(point: WalkPoint | undefined, limits: RunLimits): Promise<WalkRun>
   /** The command that repeats the run of a point, with a recording. */

@@ -67,7 +67,12 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const clean = await stage.run(undefined, { seconds: limits.seconds, factor: 1 })
   if (stop.aborted) return undefined
   if (clean.result.failure !== undefined) throw new CleanRunError(clean.result)
-  const plan = planWalk(clean.sites, clean.counts, { kinds, stopped, retries: clean.facts.retries })
+  const plan = planWalk(clean.sites, clean.counts, {
+    kinds,
+    stopped,
+    hasRestarts: stage.hasRestarts === true,
+    retries: clean.facts.retries,
+  })
   listener.planned(clean, plan)
   const ordered = inTurns(plan.points)
   const queue = [...ordered.filter(limits.first), ...ordered.filter(point => !limits.first(point))].slice(
@@ -75,7 +80,9 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     limits.points,
   )
   const hang = (point: WalkPoint, runFactor: number): number =>
-    limits.hang ?? Math.ceil((HANG.factor * clean.result.duration + point.lasts(runFactor)) / 1000 + HANG.seconds)
+    Math.ceil(
+      point.lasts(runFactor) / 1000 + (limits.hang ?? (HANG.factor * clean.result.duration) / 1000 + HANG.seconds),
+    )
   const isOver = (): boolean => stop.aborted || performance.now() - begin > limits.seconds * 1000
 
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {

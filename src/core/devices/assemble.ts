@@ -28,6 +28,8 @@ export interface DeviceDescription<D = unknown> {
    * Other classes have no limit. Users have shares of a limit (core/objects/limits.ts).
    */
   readonly limits?: Readonly<Record<string, number>>
+  /** From which its first keys come; absent: the core's. */
+  readonly random?: (() => number) | undefined
 }
 
 const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
@@ -65,7 +67,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
   const { name, driver, attributes, ports } = description
   // Whatever may throw comes before `compile`, because its table would have to be released.
   const gidTables = ports.map(({ gidTblLen }, i) => createGidTable(i + 1, gidTblLen))
-  const memory = createMemoryTable(core.random)
+  const memory = createMemoryTable(description.random ?? core.random)
   const limits = limitsOf(description.limits)
   const table = compile(core.tables, core.classes, withClientClasses(driver as Driver, core))
   const classByName = (className: string): ObjectClass | undefined => device.sharedTable.byName.get(className)?.class

@@ -62,8 +62,8 @@ const NAME = 'userdma-context'
  * chunk, whose size is a power of two, as that of the pool's ranges: so a chunk is one mapping.
  */
 const { chunk: CHUNK } = ContextFile
-/** Bytes that are returned to the system at a time, in about 0.1 ms. */
-const FREED_BYTES = 2 ** 20
+/** Bytes that are returned to the system at a time, in at most 0.3 ms. */
+const FREED_BYTES = 2 ** 22
 /** Longest range of a program that is copied when it is adopted, in about 0.3 ms: so long, others wait. */
 const COPIED_BYTES = 2 ** 20
 

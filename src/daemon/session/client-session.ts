@@ -492,8 +492,10 @@ class ClientSession implements Session, Client, SlotClient {
       this.#calls.notMapped(undo)
     } else this.#handle(fds)
     const { loop } = this.#daemon
-    if (this.#doorbells.findAwaited(nowMicroseconds())) loop.kick()
+    const within = this.#doorbells.findAwaited(nowMicroseconds())
+    if (within === 0) loop.kick()
     else loop.touch()
+    if (within !== undefined) loop.runWithin(within)
   }
 
   /**
@@ -633,8 +635,10 @@ class ClientSession implements Session, Client, SlotClient {
     }
     try {
       this.#doorbells.mapped(open, Number(address), Number(length), refusal)
+      const { loop } = this.#daemon
+      const isProtected = this.#doorbells.tellsAll(open) && loop.protect()
       this.reply(writeCallReply(outgoing, request, 0))
-      this.#daemon.loop.kick()
+      if (!isProtected) loop.kick()
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.refuse(request, error.errno, error.message)

@@ -26,6 +26,8 @@ const FIND_INTERVAL = { least: 2000, times: 4 }
  * as many mappings as it may.
  */
 const TOLD = 64
+/** Microseconds in which such a client tells of what it maps. A poll of all queues for each would be of as many as it has. */
+const TOLD_WITHIN = 5000
 
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
@@ -67,7 +69,7 @@ export class DoorbellRanges {
   }
 
   /**
-   * The client has mapped doorbells of a context. Call `Loop.kick` after the reply, so that they are protected.
+   * The client has mapped doorbells of a context. `Loop.protect` protects them before the reply, or `Loop.kick` after it.
    * `refusal`: as in DOORBELLS. Throws CallError EINVAL.
    */
   mapped(open: OpenContext, start: number, length: number, refusal: number): void {
@@ -75,7 +77,7 @@ export class DoorbellRanges {
     this.#watch(open, start, start + length, refusal)
     const { doorbells } = this.#daemon
     // The client tells nothing of its clock.
-    if (open.memory.clock !== undefined && !doorbells.isClockWatched(this.#program, open) && !this.#tellsAll(open))
+    if (open.memory.clock !== undefined && !doorbells.isClockWatched(this.#program, open) && !this.tellsAll(open))
       this.find(open)
     else if (doorbells.watchedCount(this.#program, open) >= open.memory.expectedMappings) doorbells.found(open)
   }
@@ -107,21 +109,25 @@ export class DoorbellRanges {
   }
 
   /**
-   * As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. True if the loop
-   * must run, so that it protects what was found, or dozes.
+   * As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. Microseconds until
+   * the loop must run, so that it protects what was found, or dozes; undefined: it need not.
    */
-  findAwaited(now: number): boolean {
+  findAwaited(now: number): number | undefined {
     const { awaited } = this.#daemon.doorbells
-    if (awaited.size === 0) return false
+    if (awaited.size === 0) return undefined
+    let tellsAll = true
+    for (const open of awaited) tellsAll = this.#client.contexts.has(open) && this.tellsAll(open) && tellsAll
+    if (tellsAll) return TOLD_WITHIN
     if (now >= this.#nextFind) {
-      for (const open of awaited) if (this.#client.contexts.has(open) && !this.#tellsAll(open)) this.find(open)
+      for (const open of awaited) if (this.#client.contexts.has(open) && !this.tellsAll(open)) this.find(open)
       const end = nowMicroseconds()
       this.#nextFind = end + Math.max(FIND_INTERVAL.least, FIND_INTERVAL.times * (end - now))
     }
-    return true
+    return 0
   }
 
-  #tellsAll(open: OpenContext): boolean {
+  /** Whether the client tells of each mapping, before its program can store there. */
+  tellsAll(open: OpenContext): boolean {
     return this.#daemon.doorbells.watchedCount(this.#program, open) >= TOLD
   }
 

@@ -189,6 +189,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   port.receiver = state
   const device: Device<EfaState> = register(core, {
     name,
+    random: network.torment?.random(name),
     driver: efaDriver,
     state,
     attributes: deviceAttributes(identity.guid),

@@ -80,7 +80,7 @@ export const forgetRequest = (efa: EfaState, request: Request): void => {
 /** Ends a send with this status. */
 export const endSend = (efa: EfaState, request: Request, status: number): void => {
   const { qp, order } = request
-  const kept = qp.active.get(order)
+  const kept = qp.active.size === 0 ? undefined : qp.active.get(order)
   if (kept !== undefined) {
     forgetRequest(efa, kept)
     qp.active.delete(order)

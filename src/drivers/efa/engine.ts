@@ -3,8 +3,8 @@
  * docs/decisions/srd.md). Queue pairs of the same process get messages directly, from memory to memory; others by
  * packets of SRD, which need no order, or of UD. Does no I/O of its own; times are microseconds.
  *
- * Its state is a record (state.ts), its parts are functions that get it: peers.ts, deadlines.ts, ending.ts for the end of
- * sends, delivery.ts for what arrives, srd/ for packets; each imports only those before it.
+ * Its state is a record (device-state.ts); its parts are functions that get it: peers.ts, deadlines.ts, ending.ts for the
+ * end of sends, delivery.ts for what arrives, srd/ for packets, and this file for the polls. No two import each other.
  */
 import { ScanScope } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'

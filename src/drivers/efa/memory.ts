@@ -55,8 +55,10 @@ export const copyRange = (
   const high = (hi + Math.floor(low / TWO_32)) >>> 0
   const region = memory.resolve(pd, key, high, low >>> 0, length, access, qpn)
   if (region < 0) return false
-  const copy = (access & (LOCAL_WRITE | REMOTE_WRITE)) === 0 ? memory.read : memory.write
-  return copy(region, high, low >>> 0, bytes, at, length, length, length) === 0
+  // two calls, which V8 can inline
+  return (access & (LOCAL_WRITE | REMOTE_WRITE)) === 0
+    ? memory.read(region, high, low >>> 0, bytes, at, length, length, length) === 0
+    : memory.write(region, high, low >>> 0, bytes, at, length, length, length) === 0
 }
 
 /** Whether a key grants access to a whole range. */

@@ -219,11 +219,12 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const { port } = options
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
-    this.#state = this.#createState(core, kind, options)
+    const random = torment?.random(options.name) ?? core.random
+    this.#state = this.#createState(kind, options, random)
     const state = this.#state
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
-    this.device = this.#register(core, kind, options.name)
+    this.device = this.#register(core, kind, options.name, random)
     state.taps = this.device.taps
     this.queues = deviceQueues(state)
     this.link = deviceLink(this.device)
@@ -244,9 +245,9 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   #createState(
-    core: Core,
     { limits }: DeviceKind<Own>,
     { name, identity, now, torment, dcqcn }: SoftOptions,
+    random: () => number,
   ): SoftState<Own> {
     const port = this.#port
     return {
@@ -255,7 +256,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       identity,
       port,
       cqs: createSlots(),
-      qpns: createNumbers(FIRST_QPN, core.random()),
+      qpns: createNumbers(FIRST_QPN, random()),
       srqs: createSlots(),
       srqOwners: new WeakMap(),
       srqns: createNumbers(FIRST_SRQN),
@@ -293,7 +294,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   /** Adds the GIDs to the port, and registers the device. */
-  #register(core: Core, kind: DeviceKind<Own>, name: string): Device<SoftState<Own>> {
+  #register(core: Core, kind: DeviceKind<Own>, name: string, random: () => number): Device<SoftState<Own>> {
     const state = this.#state
     const { identity, port } = state
     // first, because it may fail
@@ -301,6 +302,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const attributes = kind.attributes(identity.guid, state.limits)
     const device = register(core, {
       name,
+      random,
       driver: kind.driver,
       state,
       attributes,

@@ -3,6 +3,8 @@
  * in the manual pages, by function and position. The preload library refuses such calls (shim/recorder/functions.c and
  * verbs.c), which would crash.
  */
+import type { Severity } from './severity.ts'
+
 export const requiredArguments: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   ibv_attach_mcast: { 2: 'gid' },
   ibv_create_ah: { 2: 'attr' },
@@ -36,4 +38,25 @@ export const requiredArguments: Readonly<Record<string, Readonly<Record<number, 
   rdma_init_qp_attr: { 2: 'qp_attr', 3: 'qp_attr_mask' },
   rdma_join_multicast_ex: { 2: 'mc_join_attr' },
   rdma_set_option: { 4: 'optval' },
+}
+
+interface RequiredPart {
+  readonly name: string
+  /** Absent: 'error', and the call is refused. */
+  readonly severity?: Severity
+  readonly consequence?: string
+}
+
+const bad: RequiredPart = {
+  name: 'bad_wr',
+  severity: 'warning',
+  consequence: 'a provider that refuses a request writes to it, and crashes',
+}
+const elements: RequiredPart = { name: 'sg_list of a request whose num_sge is not 0' }
+
+/** Arguments of posts, and parts of their requests (from 17 on: shim/recorder/posts.c). */
+export const requiredParts: Readonly<Record<string, Readonly<Record<number, RequiredPart>>>> = {
+  ibv_post_send: { 3: bad, 17: elements, 18: { name: 'wr.ud.ah of a request of a UD queue pair' } },
+  ibv_post_recv: { 3: bad, 17: elements },
+  ibv_post_srq_recv: { 3: bad, 17: elements },
 }

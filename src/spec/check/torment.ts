@@ -53,6 +53,14 @@ export const TormentKinds = {
     help: 'a completion in error has arbitrary values in opcode, byte_len, imm_data, src_qp, wc_flags, pkey_index, slid and sl',
     rule: 'ibv_poll_cq(3): of a completion in error only wr_id, status, qp_num and vendor_err are valid',
   },
+  numbers: {
+    help: 'queue pairs, keys and handles of different devices have the same numbers',
+    rule: 'IBA 10.2.5, 11.2.4: numbers and keys belong to their device; adapters of one model count alike',
+  },
+  skew: {
+    help: 'all completions of some devices come long after those of the others',
+    rule: 'IBA 10.8.3.3: completions of different queues have no order, those of different devices still less',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds

@@ -8,6 +8,7 @@ import { type CaptureConnection, ConnectionTable } from './connections.ts'
 import { CaptureReader, type RawPacket } from './file.ts'
 import { type CaptureFilter, matchesFilter } from './filter.ts'
 import { type Flow, FlowTable } from './flows.ts'
+import { FragmentTable } from './fragments.ts'
 import { type IcmpError, Kind, type Located, Locator, packetKinds } from './locate.ts'
 
 export interface AnalysisOptions {
@@ -41,8 +42,7 @@ export class CaptureAnalysis {
   readonly table: FlowTable
   /** Packets by number of `packetKinds`. */
   readonly kinds = new Float64Array(packetKinds.length)
-  /** IP fragments, first ones, of transport packets. */
-  fragments = 0
+  readonly fragments = new FragmentTable()
   /** Packets whose headers beyond the BTH were not captured. */
   cutHeaders = 0
   /** Seconds since 1970 of the first packet, and nanoseconds. */
@@ -99,7 +99,8 @@ export class CaptureAnalysis {
     const time = this.#timeOf(packet)
     const kind = this.#locator.locate(packet)
     this.kinds[kind]++
-    const { located } = this.#locator
+    const { located, fragment } = this.#locator
+    if (fragment !== undefined) this.fragments.add(fragment, kind <= Kind.INFINIBAND, packet.frame)
     if (kind > Kind.INFINIBAND) {
       if (kind === Kind.ICMP && this.#locator.icmp !== undefined) this.#addError(this.#locator.icmp, packet.frame)
       else if (kind === Kind.OTHER_UDP && this.#locator.isCandidate) this.#tryPort(packet, located)
@@ -107,7 +108,6 @@ export class CaptureAnalysis {
     }
     const qpn = packet.arena.view.getUint32(located.at + 4) & 0xff_ffff
     if (this.#filter !== undefined && !matchesFilter(this.#filter, this.addresses, located, qpn, time)) return
-    if (located.isFragment) this.fragments++
     this.#onPacket?.(packet, located, kind, time)
     this.table.add(packet, located, time)
     const connection = this.connectionTable.add(packet, located, qpn, time)
@@ -155,6 +155,7 @@ export class CaptureAnalysis {
   /** The file has no more bytes. */
   finish(): void {
     this.reader.end()
+    this.fragments.finish()
     this.#pairTheOnlyOnes()
   }
 

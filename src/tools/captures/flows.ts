@@ -39,8 +39,9 @@ export const GROUP = 3
 /** A flow's bytes over time: so many slices, whose width doubles when the capture is longer. */
 const SLICES = 16
 const FIRST_SLICE = 1e6
-/** Packets from which on a flow has slices: a capture may have 100,000 idle ones. */
-const SLICES_FROM = 64
+/** Packets from which on a flow has slices, and answers from which on they are grouped: a capture may have 100,000 flows. */
+const SLICES_FROM = 512
+const GROUPS_FROM = 64
 /** A packet that comes again within this time without an answer between, in nanoseconds, was doubled on the path: no timer is so short. */
 const DOUBLED_WITHIN = 20_000
 /** Nanoseconds of a slice in which the senders to one host are counted. */
@@ -245,6 +246,8 @@ export class Flow {
   /** Bytes in slices of `sliceWidth` nanoseconds since the start of the capture. */
   slices: Float64Array | undefined
   sliceWidth = FIRST_SLICE
+  /** Earlier packets are not in the slices. */
+  slicesFrom = 0
 
   constructor(
     number: number,
@@ -510,7 +513,10 @@ export class FlowTable {
   }
 
   #addToSlice(flow: Flow, bytes: number, time: number): void {
-    flow.slices ??= new Float64Array(SLICES)
+    if (flow.slices === undefined) {
+      flow.slices = new Float64Array(SLICES)
+      flow.slicesFrom = time
+    }
     const { slices } = flow
     while (time >= SLICES * flow.sliceWidth) {
       for (let i = 0; i < SLICES; i++) slices[i] = 2 * i < SLICES ? slices[2 * i] + slices[2 * i + 1] : 0
@@ -843,18 +849,19 @@ export class FlowTable {
       requester.ringCount--
     }
     if (delay < 0) return
-    const group = SIZE_GROUPS.findIndex(most => bytes <= most)
-    const at = GROUP * (group < 0 ? SIZE_GROUPS.length : group)
-    flow.delayBySize ??= new Float64Array(GROUP * (SIZE_GROUPS.length + 1))
-    flow.delayBySize[at]++
-    flow.delayBySize[at + 1] += delay
-    if (delay > flow.delayBySize[at + 2]) flow.delayBySize[at + 2] = delay
     flow.delays++
     flow.delaySum += delay
     if (delay > flow.delayMax) {
       flow.delayMax = delay
       flow.delayFrame = frame
     }
+    if (flow.delays <= GROUPS_FROM) return
+    const group = SIZE_GROUPS.findIndex(most => bytes <= most)
+    const at = GROUP * (group < 0 ? SIZE_GROUPS.length : group)
+    flow.delayBySize ??= new Float64Array(GROUP * (SIZE_GROUPS.length + 1))
+    flow.delayBySize[at]++
+    flow.delayBySize[at + 1] += delay
+    if (delay > flow.delayBySize[at + 2]) flow.delayBySize[at + 2] = delay
   }
 }
 

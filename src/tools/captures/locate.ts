@@ -90,6 +90,18 @@ export interface IcmpError {
   mtu: number
 }
 
+/** A part of a UDP datagram. One object for all packets. */
+export interface IpFragment {
+  /** Numbers of addresses. */
+  source: number
+  destination: number
+  identification: number
+  /** Bytes of the IP payload: where the part begins, and how many it has. */
+  offset: number
+  bytes: number
+  isLast: boolean
+}
+
 const ARP = 0x0806
 const QINQ: readonly number[] = [EtherType.VLAN, 0x88a8, 0x9100]
 const ERSPAN_I_II = 0x88be
@@ -131,6 +143,9 @@ export class Locator {
   }
   /** After `Kind.ICMP`: the error; undefined: another ICMP message, or not about a RoCEv2 packet. */
   icmp: IcmpError | undefined
+  /** After any packet: the part of a datagram that it is; undefined: it is whole. */
+  fragment: IpFragment | undefined
+  readonly #part: IpFragment = { source: 0, destination: 0, identification: 0, offset: 0, bytes: 0, isLast: false }
   /** After `Kind.OTHER_UDP`: a transport packet could begin here, and `located` is right for it. */
   isCandidate = false
   readonly #error: IcmpError = {
@@ -164,6 +179,7 @@ export class Locator {
     this.#tunnels = 0
     this.icmp = undefined
     this.isCandidate = false
+    this.fragment = undefined
     const { located } = this
     located.point = packet.interface * 3 + (packet.direction === undefined ? 0 : packet.direction === 'sent' ? 1 : 2)
     located.isFragment = false
@@ -244,6 +260,12 @@ export class Locator {
     // Total length 0: segmentation offload leaves it to the adapter.
     if (headerBytes < 20 || (total !== 0 && total < headerBytes)) return Kind.MALFORMED
     const fragment = view.getUint16(at + 6)
+    if ((fragment & 0x3fff) !== 0 && view.getUint8(at + 9) === IpProtocol.UDP) {
+      const addresses = this.#addresses
+      const [source, destination] = [addresses.ofIpv4(view, at + 12), addresses.ofIpv4(view, at + 16)]
+      this.#setPart(source, destination, view.getUint16(at + 4), fragment & 0x1fff, total - headerBytes)
+      this.#part.isLast = (fragment & 0x2000) === 0
+    }
     if ((fragment & 0x1fff) !== 0) return Kind.FRAGMENT
     const { located } = this
     located.ipVersion = 4
@@ -253,6 +275,17 @@ export class Locator {
     located.ecn = view.getUint8(at + 1) & 3
     located.hopLimit = view.getUint8(at + 8)
     return this.#protocol(view.getUint8(at + 9), at + headerBytes, at, total === 0 ? -1 : total - headerBytes)
+  }
+
+  /** `units`: of 8 bytes. */
+  #setPart(source: number, destination: number, identification: number, units: number, bytes: number): void {
+    const part = this.#part
+    part.source = source
+    part.destination = destination
+    part.identification = identification
+    part.offset = 8 * units
+    part.bytes = Math.max(0, bytes)
+    this.fragment = part
   }
 
   #ipv6(at: number): number {
@@ -271,6 +304,12 @@ export class Locator {
       if (from + 8 > this.#end) return Kind.CUT
       if (next === Ipv6Extension.FRAGMENT) {
         const fragment = view.getUint16(from + 2)
+        if (view.getUint8(from) === IpProtocol.UDP) {
+          const addresses = this.#addresses
+          const [source, destination] = [addresses.ofGid(view, at + 8), addresses.ofGid(view, at + 24)]
+          this.#setPart(source, destination, view.getUint32(from + 4), fragment >> 3, payload - (from + 8 - at - 40))
+          this.#part.isLast = (fragment & 1) === 0
+        }
         if (fragment >> 3 !== 0) return Kind.FRAGMENT
         located.isFragment = (fragment & 1) !== 0
       }

@@ -70,9 +70,9 @@ const fatalCauses: Readonly<Record<number, CaptureCause>> = {
 }
 
 /** How the rate changed, if it did; slices at the ends may be parts. */
-const ratesText = ({ slices, sliceWidth, firstTime, lastTime }: Flow): string[] => {
+const ratesText = ({ slices, sliceWidth, slicesFrom, lastTime }: Flow): string[] => {
   if (slices === undefined) return []
-  const from = Math.floor(firstTime / sliceWidth) + 1
+  const from = Math.floor(slicesFrom / sliceWidth) + 1
   const whole = [...slices.subarray(from, Math.floor(lastTime / sliceWidth))]
   if (whole.length < 2) return []
   const rates = whole.map(bytes => (8 * bytes) / sliceWidth)
@@ -450,7 +450,15 @@ class Problems {
 
   /** What belongs to no queue pair. */
   ofPath(): void {
-    const { errors, otherPorts, addresses, table } = this.#analysis
+    const { errors, otherPorts, addresses, table, fragments } = this.#analysis
+    if (fragments.packets > 0)
+      this.#add(
+        'fragmented',
+        `${counted(fragments.packets, 'packet')} in fragments${fragments.incomplete > 0 ? `; of ${fragments.incomplete} some are missing` : ''}`,
+        frameList(fragments.firstFrame, fragments.incompleteFrame),
+        fragments.packets,
+        {},
+      )
     for (const error of errors.values()) {
       const { reporter, source, destination, qpn, count, frame } = error
       const what = `${addresses.text(reporter)} says of packets from ${addresses.text(source)} to ${addresses.text(destination)}${qpn < 0 ? '' : ` QP ${hex(qpn)}`}: ${icmpText(error)}`

@@ -122,6 +122,8 @@ export interface UseOfGone {
   /** When, in microseconds, and where the object was destroyed; no stack: unknown. */
   readonly destroyedAt: number
   readonly destroyedStack: Stack
+  /** The pointer, for ARGUMENT and GARBAGE. */
+  readonly value: bigint
 }
 
 /** The end of a program by a signal, from the DIED message (spec/session.ts). */

@@ -4,13 +4,13 @@
  * number, and since numbers are reused, by the time of their destruction.
  */
 
-import { requiredArguments } from '../../spec/check/arguments.ts'
+import { requiredArguments, requiredParts } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import type { DetectorServices } from './detector.ts'
 import type { Death, UseOfGone } from './events.ts'
-import { type KnownObject, moment } from './objects.ts'
+import { hex, type KnownObject, moment } from './objects.ts'
 import type { Occurrence } from './reporting.ts'
 
 interface Kind {
@@ -74,20 +74,47 @@ const occurrenceOf = (
   action,
 })
 
+const pointerText = (value: bigint): string => (value === 0n ? 'NULL' : hex(value))
+
+const argumentOf = ({ name }: Kind): string => (name.includes(' ') ? name : `its ${name}`)
+const articleOf = (name: string): string => (name.includes(' ') ? name : `${/^[AMS]/.test(name) ? 'an' : 'a'} ${name}`)
+
+/** An argument that is no object, or a part of one, is NULL or no address. */
+const reportArgument = (services: DetectorServices, used: UseOfGone): void => {
+  if (!FUNCTION_NAME.test(used.function)) return
+  const name = requiredArguments[used.function]?.[used.kind]
+  const part = requiredParts[used.function]?.[used.kind]
+  if (name === undefined && part === undefined) return
+  services.report('refused-call', occurrenceOf(services, used, undefined, 'called'), {
+    severity: part?.severity ?? 'error',
+    text: `${used.function} is called with ${pointerText(used.value)} for ${part?.name ?? `its argument ${used.kind}, ${name}`}: ${part?.consequence ?? 'without the checker it crashes'}`,
+    advice: 'pass the address of a variable, and check results before they are passed on',
+  })
+}
+
 export const reportGone = (services: DetectorServices, used: UseOfGone): void => {
   const { use, isOwner, destroyedAt, destroyedStack, program } = used
   if (use === GoneUse.ARGUMENT) {
-    const name = FUNCTION_NAME.test(used.function) ? requiredArguments[used.function]?.[used.kind] : undefined
-    if (name === undefined) return
-    services.report('refused-call', occurrenceOf(services, used, undefined, 'called'), {
-      severity: 'error',
-      text: `${used.function} is called with NULL for its argument ${used.kind}, ${name}: without the checker it crashes`,
-      advice: 'pass the address of a variable, and check results before they are passed on',
-    })
+    reportArgument(services, used)
     return
   }
   const kind = kindNumbered.get(used.kind)
   if (kind === undefined || !FUNCTION_NAME.test(used.function)) return
+  if (use === GoneUse.GARBAGE) {
+    const other = kindNumbered.get(used.number)?.name
+    services.report('refused-call', occurrenceOf(services, used, undefined, 'called'), {
+      severity: 'error',
+      text: `${used.function} is called with ${pointerText(used.value)} for ${argumentOf(kind)}: ${
+        other !== undefined
+          ? `there is ${articleOf(other)}`
+          : isOwner
+            ? 'there is memory, but no such object'
+            : 'there is no memory'
+      }; without the checker it crashes, or changes what is there`,
+      advice: 'look where the variable was set: it may never have been, or its memory was overwritten or freed',
+    })
+    return
+  }
   const { classes = [] } = kind
   const number = used.number === UNKNOWN_NUMBER ? undefined : used.number
   const known =
@@ -101,7 +128,7 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
       severity: 'error',
       text:
         use === GoneUse.NOTHING
-          ? `${used.function} is called with NULL for ${kind.name.includes(' ') ? kind.name : `its ${kind.name}`}`
+          ? `${used.function} is called with NULL for ${argumentOf(kind)}`
           : `${used.function} on ${nameOf(kind, used, known)}, which is of another device context (ibv_open_device) than the first object of the call`,
       advice:
         use === GoneUse.NOTHING

@@ -127,7 +127,10 @@ export class ObservedCalls {
     const events = decodeEvents(call)
     for (const { view, call: taken, result } of events) {
       this.#tell({ ...facts, call: messagesOf(view, taken, result ?? { out: {} }), raw })
-      if (context !== undefined && taken.class === Classes.async_fd) this.#portEvent(context.device, result?.out.type)
+      if (context === undefined || taken.class !== Classes.async_fd) continue
+      const type = result?.out.type
+      this.#portEvent(context.device, type)
+      if (typeof type === 'number') this.#observation.output.asyncEvent?.(process.program.pid, type)
     }
     if (events.length === 0) this.#tell({ ...facts, attempt: 'read', raw })
   }

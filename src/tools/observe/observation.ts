@@ -40,6 +40,10 @@ export interface ObserverOutput {
   failure?(record: FailureRecord): void
   /** Records were dropped. */
   lost?(count: number): void
+  /** A program has read an event of its device (ibv_event_type). */
+  asyncEvent?(pid: number, type: number): void
+  /** A process has ended, by itself or not; before its objects are forgotten. */
+  gone?(pid: number, hasEnded: boolean): void
   /** A recording of what happens. */
   readonly recording?: ObservedEvents
   /** A program takes queues around libibverbs' tables by this function, so its requests are not seen. */

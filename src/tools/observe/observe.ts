@@ -12,6 +12,9 @@ import { ObservationFile } from './file.ts'
 import type { ObservedRecord } from './records.ts'
 
 export { ObservedFaults } from './faults.ts'
+export { type Dump, FlightRecorder } from './flight.ts'
+export { FlightFiles } from './flight-files.ts'
+export type { ObserverOutput } from './observation.ts'
 export { Observer } from './observer.ts'
 export { observedRecorder, RECORDING_ORIGIN } from './recording.ts'
 
@@ -30,6 +33,8 @@ export interface Observing {
   /** Calls and posts have stacks. */
   readonly stacks?: boolean
   readonly faults?: ObservedFaults | undefined
+  /** Posts and polls go to files of a flight recorder: how their paths begin, and their bytes. */
+  readonly flight?: { readonly prefix: string; readonly bytes: number }
 }
 
 /** What observing needs of the caller. */
@@ -56,8 +61,9 @@ const observedEnvironment = (
   libraries: readonly string[],
   stacks: boolean,
   questions: string | undefined,
+  flight: Observing['flight'],
 ): NodeJS.ProcessEnv => {
-  const { file: fileName, stacks: stacksName, faults: faultsName } = ObserveEnv
+  const { file: fileName, stacks: stacksName, faults: faultsName, flight: flightName } = ObserveEnv
   const { [fileName]: _, [stacksName]: _stacks, [faultsName]: _faults, LD_PRELOAD: preloads = '', ...env } = process.env
   return {
     ...env,
@@ -65,6 +71,7 @@ const observedEnvironment = (
     [fileName]: file,
     ...(stacks && { [stacksName]: '1' }),
     ...(questions !== undefined && { [faultsName]: questions }),
+    [flightName]: flight === undefined ? undefined : `${flight.bytes}:${flight.prefix}`,
   }
 }
 
@@ -103,7 +110,7 @@ const answerQuestions = (path: string, answer: (question: ObservedQuestion) => U
 export const observe = async (
   { folder, libraries }: ObservePlace,
   reader: RecordReader,
-  { stacks = false, faults }: Observing,
+  { stacks = false, faults, flight }: Observing,
 ): Promise<Observed> => {
   const path = join(folder, 'observed')
   const file = new ObservationFile(path)
@@ -135,7 +142,7 @@ export const observe = async (
     throw error
   }
   return {
-    environment: observedEnvironment(path, libraries, stacks, questions),
+    environment: observedEnvironment(path, libraries, stacks, questions, flight),
     finish() {
       // The second reading tells of the ends of processes whose last records the first has read.
       read()

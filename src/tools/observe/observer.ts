@@ -103,6 +103,18 @@ export class Observer implements Observation {
     }
   }
 
+  /** Takes records of which some are older than those taken last. */
+  replay(records: readonly ObservedRecord[]): void {
+    const { time } = this
+    this.take(records)
+    this.time = Math.max(this.time, time)
+  }
+
+  /** Which requests are outstanding is not known any more. */
+  forgetRequests(): void {
+    for (const { objects } of this.#processes.contexts) for (const { id } of objects.values()) this.#queues.reset(id)
+  }
+
   /**
    * What happens to the call, posts or completions of a question. Take all records that were complete before it first.
    */
@@ -158,6 +170,7 @@ export class Observer implements Observation {
         process.hasEnded = true
         break
       case 'gone':
+        this.output.gone?.(record.pid, process.hasEnded)
         this.#processes.gone(process)
         break
       case 'open':

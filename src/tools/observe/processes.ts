@@ -34,6 +34,10 @@ export class Processes {
     this.#contextEnded = contextEnded
   }
 
+  get contexts(): Iterable<ObservedContext> {
+    return this.#contexts.values()
+  }
+
   /** Number of contexts that are open now. */
   get openContexts(): number {
     let count = 0

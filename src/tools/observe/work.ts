@@ -121,6 +121,7 @@ export class ObservedWork {
       // `age` is in nanoseconds, `time` in microseconds.
       destroyedAt: this.#observation.time - Number(record.age) / 1000,
       destroyedStack: process.stacks.get(record.destroyed) ?? NO_STACK,
+      value: BigInt(record.age),
     })
   }
 

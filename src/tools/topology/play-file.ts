@@ -53,6 +53,7 @@ export type PlayAction =
   | { readonly kind: 'address'; readonly host: string; readonly interface: string; readonly gone: number }
   | { readonly kind: 'fault'; readonly host: string; readonly rules: string; readonly for: number }
   | { readonly kind: 'device'; readonly host: string; readonly device: string; readonly gone: number }
+  | { readonly kind: 'daemon'; readonly host: string; readonly gone: number }
   | { readonly kind: 'kill'; readonly program: string }
   | { readonly kind: 'stop'; readonly program: string; readonly for: number }
 
@@ -85,14 +86,15 @@ const MAX_CUT = MAX_LINK_TIME * 1000
 const NEVER = 'nth=1000000000'
 
 const PROGRAM_KEYS = ['host', 'run', 'command', 'restart', 'after', 'when', 'expect']
-const EVENT_KEYS = ['after', 'when', 'link', 'gid', 'fault', 'device', 'kill', 'stop']
-const WHEN_KEYS = ['line', 'completions', 'calls', 'posts', 'packets']
+const EVENT_KEYS = ['after', 'when', 'link', 'gid', 'fault', 'device', 'daemon', 'kill', 'stop']
+const WHEN_KEYS = ['line', 'completions', 'calls', 'posts', 'events', 'packets']
 
 /** What each kind of count selects: its selectors with `of`, and the effect of its rule. */
 const COUNTS: Readonly<Record<string, readonly [string, string, string]>> = {
   completions: ['completion', '*', 'link=1ms'],
   calls: ['call', '*.*', 'delay=1ms'],
   posts: ['request', '', 'post=ENOMEM'],
+  events: ['notice', '*', 'delay=1ms'],
   packets: ['opcode', '', 'drop=1'],
 }
 
@@ -230,6 +232,10 @@ class Reader {
       const gone = milliseconds(device, 'gone')
       return { kind, host: this.#host(device), device: device.text('device', ''), gone }
     }
+    if (kind === 'daemon') {
+      const daemon = section.section('daemon', ['host', 'gone'])
+      return { kind, host: this.#host(daemon), gone: milliseconds(daemon, 'gone') }
+    }
     if (kind === 'fault') {
       const fault = section.section('fault', ['host', 'rules', 'for'])
       const rules = fault.text('rules')
@@ -272,6 +278,8 @@ const actionText = (action: PlayAction): string => {
       return `faults on ${action.host}${action.for > 0 ? ` for ${time(action.for)}` : ''}: ${action.rules}`
     case 'device':
       return `${action.device || 'the device'} of ${action.host} is removed for ${time(action.gone)}`
+    case 'daemon':
+      return `the daemon of ${action.host} is killed, and starts again after ${time(action.gone)}`
     case 'kill':
       return `${action.program} is killed`
     case 'stop':

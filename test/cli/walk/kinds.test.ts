@@ -32,7 +32,7 @@ const plan = (
   planWalk(
     sites,
     Object.entries(counts).map(([role, count]) => ({ host: '', role: role as PacketRole, count })),
-    { kinds, stopped: 1000, retries },
+    { kinds, stopped: 1000, hasRestarts: false, retries },
   )
 const texts = (...args: Parameters<typeof plan>): readonly string[] => plan(...args).points.map(({ text }) => text)
 

@@ -11,7 +11,7 @@ import type { Scope } from '../../system/programs.ts'
 import { driverMachine } from '../machine.ts'
 import type { Options, Pair } from './end.ts'
 import { mappedEnd } from './mapped.ts'
-import { POLLS, stepped } from './stepped.ts'
+import { POLLS, RUNS, stepped } from './stepped.ts'
 
 const { CONNECT_REQUEST, CONNECT_RESPONSE, ESTABLISHED } = CmEventType.values
 const SERVICE = 7
@@ -34,7 +34,7 @@ export const wirePair =
   async (options: Options, t: Scope): Promise<Pair> => {
     const [one, other] = [++used, ++used].map(addressOf) as [Uint8Array, Uint8Array]
     const addresses = [one, other]
-    const m = driverMachine(driver, ['wire0', 'wire1'], '', undefined, undefined, undefined, i => addresses[i - 1]!)
+    const m = driverMachine(driver, ['wire0', 'wire1'], '', { addressOf: i => addresses[i - 1]!, runs: RUNS })
     const ends = [0, 1].map(i => mappedEnd(m.core, m.devices[i]!, options))
     const [a, b] = [ends[0]!, ends[1]!]
     for (const [end, peer] of [

@@ -19,6 +19,9 @@ type Machine = ReturnType<typeof driverMachine>
 /** Polls of `settle`: more than any case needs that does not wait for a timer. */
 export const POLLS = 50
 
+/** Runs of packets for which the network of a pair has room: few, as each case has memory of its own. */
+export const RUNS = 16
+
 export const listenTo = (decisions: Decisions | undefined): Set<TormentKind> => {
   const acted = new Set<TormentKind>()
   decisions?.listen(({ kind }) => acted.add(kind))

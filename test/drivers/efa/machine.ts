@@ -6,7 +6,6 @@ import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext 
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { EfaState } from '../../../src/drivers/efa/device-state.ts'
-import type { Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -27,11 +26,15 @@ import {
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
-import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
+import { callerOn, driverMachine, ipv4, type MachineOptions, QKEY } from '../machine.ts'
 
 export { ipv4, QKEY }
 
-export const machine = (count: number, fault = '', torment?: Torment) => {
+export const machine = (
+  count: number,
+  fault = '',
+  { torment, runs }: Pick<MachineOptions, 'torment' | 'runs'> = {},
+) => {
   /** Devices whose ports have no room for packets. */
   const full = new Set<number>()
   const names = Array.from({ length: count }, (_, i) => `efa${i}`)
@@ -39,7 +42,7 @@ export const machine = (count: number, fault = '', torment?: Torment) => {
     const { reserve } = port
     port.reserve = bytes => (full.has(i) ? -1 : reserve.call(port, bytes))
   }
-  const made = driverMachine(efaDriver, names, fault, onPort, undefined, torment)
+  const made = driverMachine(efaDriver, names, fault, { onPort, torment, runs })
   return { ...made, full }
 }
 export type Machine = ReturnType<typeof machine>

@@ -7,7 +7,6 @@ import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext 
 import { findableMemory, type MappedChunk, type MappedMemory } from '../../../src/core/memory/mappable-memory.ts'
 import type { Context } from '../../../src/core/model.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
-import type { Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -34,15 +33,9 @@ export { ipv4, QKEY }
 /** PSN of the first request of each queue pair. */
 const PSN = 7
 
-export const machine = (
-  count: number,
-  fault = '',
-  onPort?: (port: Port, device: number) => void,
-  dcqcn?: number,
-  torment?: Torment,
-) => {
+export const machine = (count: number, fault = '', onPort?: (port: Port, device: number) => void, dcqcn?: number) => {
   const names = Array.from({ length: count }, (_, i) => `mlx5_${i}`)
-  return driverMachine(mlx5Driver, names, fault, onPort, dcqcn, torment)
+  return driverMachine(mlx5Driver, names, fault, { onPort, dcqcn })
 }
 export type Machine = ReturnType<typeof machine>
 

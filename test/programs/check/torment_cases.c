@@ -8,6 +8,7 @@
  *   torment_cases depth | depth-right               a queue holds more requests than it was created for
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
+ *   torment_cases numbers | numbers-right           of two devices, qp_num tells whose completion it is
  *
  *   torment_cases fenced-right                      a fenced SEND of what an atomic returns
  *
@@ -216,8 +217,51 @@ static int fenced(int is_right)
     return wrong != 0;
 }
 
+/* A failed receive on each of two devices; their completions are told apart by qp_num alone, or by the CQ too. */
+static int numbers(int is_right)
+{
+    int devices, received[2] = {0, 0};
+    struct ibv_device **list = need(ibv_get_device_list(&devices), "ibv_get_device_list");
+    if (devices < 2) {
+        fprintf(stderr, "two devices are needed\n");
+        return 2;
+    }
+    struct ibv_qp *qps[2];
+    struct ibv_context *contexts[2];
+    struct ibv_wc wc;
+    for (int i = 0; i < 2; i++) {
+        contexts[i] = need(ibv_open_device(list[i]), "ibv_open_device");
+        struct ibv_pd *pd = need(ibv_alloc_pd(contexts[i]), "ibv_alloc_pd");
+        struct ibv_cq *cq = need(ibv_create_cq(contexts[i], 4, NULL, NULL, 0), "ibv_create_cq");
+        struct ibv_qp_init_attr init = {.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
+                                        .cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1}};
+        qps[i] = need(ibv_create_qp(pd, &init), "ibv_create_qp");
+        struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
+        check(ibv_modify_qp(qps[i], &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
+        struct ibv_recv_wr *bad, wr = {.wr_id = 1};
+        check(ibv_post_recv(qps[i], &wr, &bad), "ibv_post_recv");
+        attr.qp_state = IBV_QPS_ERR;
+        check(ibv_modify_qp(qps[i], &attr, IBV_QP_STATE), "ERR");
+    }
+    for (int i = 0; i < 2; i++) {
+        while (ibv_poll_cq(qps[i]->recv_cq, 1, &wc) == 0)
+            ;
+        const int owner = is_right ? i : wc.qp_num == qps[0]->qp_num ? 0 : 1;
+        received[owner]++;
+    }
+    for (int i = 0; i < 2; i++)
+        check(ibv_close_device(contexts[i]), "ibv_close_device");
+    ibv_free_device_list(list);
+    if (received[0] == 1)
+        return 0;
+    fprintf(stderr, "both completions are those of the first device\n");
+    return 1;
+}
+
 int main(int count, char **arguments)
 {
+    if (count == 2 && strncmp(arguments[1], "numbers", 7) == 0)
+        return numbers(strcmp(arguments[1], "numbers-right") == 0);
     static const struct {
         const char *name;
         int (*run)(int is_right);

@@ -559,7 +559,44 @@ export const kinds = {
     legalIf: 'the program does not wait for events',
   },
 
+  'poll-too-many': {
+    mistake: 'polls more completions than its array has room for',
+    edits: text =>
+      change(text, argument(text, 'ibv_poll_cq', 1), () => '16').filter(
+        ({ from, to }) => text.slice(from, to).trim() === '1',
+      ),
+    findings: ['array-too-short'],
+    legalIf: 'the array is not on the stack, or only one completion comes',
+  },
+  'end-poll-missing': {
+    mistake: 'does not end a poll of an extended CQ',
+    edits: text => skip(statementsWith(text, 'ibv_end_poll')),
+    findings: ['poll-misused'],
+    legalIf: 'the poll has not begun, because the CQ is empty',
+  },
+  'elements-unset': {
+    mistake: 'sets no elements of a request of a batch',
+    edits: text => skip(statementsWith(text, 'ibv_wr_set_sge')),
+    findings: ['batch-misused'],
+    legalIf: 'the request needs no bytes',
+  },
+  'immediate-byte-order': {
+    mistake: 'sets immediate data in the byte order of the host',
+    edits: text =>
+      change(text, matchesOf(text, /imm_data = ((?:htonl|htobe32)\([^;]*\));/), value => value.replace(/^\w+/, '')),
+    findings: ['immediate-byte-order'],
+    legalIf: 'the value is 0, or the request is never posted',
+  },
+
   // ---- objects ----
+  'descriptor-closed': {
+    mistake: 'closes the descriptor of its device',
+    edits: text =>
+      change(text, statementsWith(text, 'ibv_close_device'), statement =>
+        /ibv_close_device\((context|ctx)\)/.test(statement) ? `{ close(context->cmd_fd); ${statement} }` : statement,
+      ).filter(({ from, to, text: changed }) => changed !== text.slice(from, to)),
+    findings: ['descriptor-closed'],
+  },
   'destroy-missing': {
     mistake: 'does not destroy an object',
     edits: text => skip(statementsWith(text, DESTROYS)),

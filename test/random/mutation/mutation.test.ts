@@ -26,9 +26,24 @@ const certain: readonly KindName[] = [
   'cq-too-small',
   'destroy-missing',
   'destroy-twice',
+  'poll-too-many',
+  'elements-unset',
+  'immediate-byte-order',
+  'descriptor-closed',
 ]
 /** Programs of docs/findings. */
-const programNames = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']
+const programNames = [
+  'leak',
+  'no-answer',
+  'path-mtu-mismatch',
+  'rkey-no-right',
+  'local-out-of-bounds',
+  'destroy-busy',
+  'array-too-short',
+  'batch-misused',
+  'immediate-byte-order',
+  'descriptor-closed',
+]
 
 describe('mistakes in programs', { skip: longOnly || lacking('cc', 'gcov') }, () => {
   it('are found by userdma check', async t => {

@@ -52,6 +52,14 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
     assert.equal(await statusOf(t, 'fields-right', options), 0)
   })
 
+  it('two devices have queue pairs with one number', async t => {
+    const devices = ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']
+    const tormented = [...devices, '--torment', `${seedWith('numbers', 1)}`]
+    assert.equal(await statusOf(t, 'numbers', devices), 0)
+    assert.equal(await statusOf(t, 'numbers', tormented), 1)
+    assert.equal(await statusOf(t, 'numbers-right', tormented), 0)
+  })
+
   it('userdma check knows which receives have failed, whatever their opcodes', async t => {
     const options = ['--torment', `${seedWith('fields', 1)}`]
     const { status, stderr } = await runUserdma(t, ['check', ...options, '--', cases, 'fields-right'])

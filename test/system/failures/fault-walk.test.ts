@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, it } from 'node:test'
+import { describe, it, type TestContext } from 'node:test'
 import { problemsOf, type Schema } from '../../cli/check/json-schema.ts'
 import { fixture } from '../../paths.ts'
 import { lacking, ownProgram, runUserdma, temporaryFolder } from '../programs.ts'
@@ -21,55 +21,64 @@ interface WalkJson {
   readonly isFinding: boolean
 }
 
+/** Walks with a report in JSON and in SARIF. Expects findings. */
+const walkWithReports = async (t: TestContext, options: readonly string[]) => {
+  const folder = temporaryFolder(t)
+  const [report, sarif] = [join(folder, 'report'), join(folder, 'sarif')]
+  const reports = ['--json', '-o', report, '--sarif', sarif]
+  const { status, stdout, stderr } = await runUserdma(t, [...options, ...reports, '--', program])
+  assert.deepEqual({ status, stdout, stderr }, { status: 65, stdout: '', stderr: '' })
+  const results = readFileSync(report, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map(line => JSON.parse(line) as WalkJson)
+  const found = results.filter(({ isFinding }) => isFinding)
+  const log = JSON.parse(readFileSync(sarif, 'utf8'))
+  assert.deepEqual(
+    log.runs[0].results.map(({ ruleId }: { ruleId: string }) => ruleId),
+    found.map(({ outcome }) => outcome),
+  )
+  const schema = JSON.parse(readFileSync(fixture('sarif', 'sarif-schema-2.1.0.json'), 'utf8')) as Schema
+  assert.deepEqual(problemsOf(schema, log), [])
+  return { results, found, texts: found.map(({ outcome, text }) => `${outcome}: ${text}`) }
+}
+
+const ended = (results: readonly WalkJson[], text: string): void =>
+  assert.ok(
+    results.some(result => result.text === text && result.outcome === 'ended'),
+    text,
+  )
+
 describe('a fault walk', { skip: lacking(program) }, () => {
-  it('reports crashes, hangs, leaks and swallowed failures, and nothing else', async t => {
-    const folder = temporaryFolder(t)
-    const [report, sarif] = [join(folder, 'report'), join(folder, 'sarif')]
-    const options = ['--hang', '2', '--json', '-o', report, '--sarif', sarif]
-    const { status, stdout, stderr } = await runUserdma(t, ['run', '--fault-walk', ...options, '--', program])
-    assert.deepEqual({ status, stdout, stderr }, { status: 65, stdout: '', stderr: '' })
-    const lines = readFileSync(report, 'utf8').trimEnd().split('\n')
-    const results = lines.map(line => JSON.parse(line) as WalkJson)
-    const found = results.filter(({ isFinding }) => isFinding).sort((a, b) => a.outcome.localeCompare(b.outcome))
-    assert.deepEqual(
-      found.map(({ outcome, text }) => `${outcome}: ${text}`),
-      [
-        'crash: comp_channel.create fails with ENOMEM',
-        'hang: WRITE completes with RETRY_EXC_ERR',
-        'leak: srq.create fails with ENOMEM',
-        'swallowed: mr.create fails with ENOMEM',
-      ],
-    )
-    for (const text of ['device.open fails with ENOMEM', 'the post of WRITE fails with ENOMEM'])
-      assert.ok(
-        results.some(result => result.text === text && result.outcome === 'ended'),
-        text,
-      )
-    const [crash, hang, leak] = found
-    assert.deepEqual(
-      [crash, hang].map(({ stacks: [first] }) => [first?.signal, (first?.frames.length ?? 0) > 0]),
-      [
-        ['SIGSEGV', true],
-        ['SIGQUIT', true],
-      ],
-    )
-    assert.match(leak.details.join('\n'), /^CQ \d+ was never destroyed$/)
-
-    const log = JSON.parse(readFileSync(sarif, 'utf8'))
-    assert.deepEqual(
-      log.runs[0].results.map(({ ruleId }: { ruleId: string }) => ruleId).sort(),
-      found.map(({ outcome }) => outcome),
-    )
-    const schema = JSON.parse(readFileSync(fixture('sarif', 'sarif-schema-2.1.0.json'), 'utf8')) as Schema
-    assert.deepEqual(problemsOf(schema, log), [])
-
+  it('reports crashes, leaks and swallowed failures of calls, and nothing else', async t => {
+    const { results, found, texts } = await walkWithReports(t, ['walk', '--kinds', 'calls', '--points', '8'])
+    assert.deepEqual(texts, [
+      'crash: comp_channel.create fails with ENOMEM',
+      'swallowed: mr.create fails with ENOMEM',
+      'leak: srq.create fails with ENOMEM',
+    ])
+    ended(results, 'device.open fails with ENOMEM')
+    const [crash, , leak] = found
+    assert.deepEqual([crash!.stacks[0]?.signal, (crash!.stacks[0]?.frames.length ?? 0) > 0], ['SIGSEGV', true])
+    assert.match(leak!.details.join('\n'), /^CQ \d+ was never destroyed$/)
     // The rule of a finding repeats it, in a run without the walk.
-    const repeated = await runUserdma(t, ['run', '--private', '--fault', crash.rule, '--', program])
+    const repeated = await runUserdma(t, ['run', '--private', '--fault', crash!.rule, '--', program])
     assert.equal(repeated.signal, 'SIGSEGV')
   })
 
+  it('reports a program that hangs, with its stacks', async t => {
+    const options = ['run', '--fault-walk', '--points', '3', '--hang', '2']
+    const { results, found, texts } = await walkWithReports(t, options)
+    assert.deepEqual(texts, ['hang: WRITE completes with RETRY_EXC_ERR'])
+    ended(results, 'the post of WRITE fails with ENOMEM')
+    assert.deepEqual(
+      found[0]!.stacks.map(({ signal, frames }) => [signal, frames.length > 0]),
+      [['SIGQUIT', true]],
+    )
+  })
+
   it('ends early with --points, says so, and prints how to repeat a finding', async t => {
-    const { status, stderr } = await runUserdma(t, ['run', '--fault-walk', '--points', '12', '--', program])
+    const { status, stderr } = await runUserdma(t, ['walk', '--kinds', 'calls', '--points', '4', '--', program])
     assert.equal(status, 65)
     assert.match(
       stderr,
@@ -83,7 +92,7 @@ describe('a fault walk', { skip: lacking(program) }, () => {
       stderr,
       /^ {2}repeat it: userdma run --private --record walk\.udr --fault call=comp_channel\.create,.* -- .*walked$/m,
     )
-    assert.match(stderr, / 12 runs in \d+ s: 1 crash, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
+    assert.match(stderr, / 4 runs in \d+ s: 1 crash, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
   })
 
   it('refuses a program that fails without faults, and options without the walk', async t => {

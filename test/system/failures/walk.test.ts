@@ -19,10 +19,10 @@ interface WalkJson {
 }
 
 /** Walks; the results in the order of the table. */
-const walk = async (t: TestContext, program: string, options: readonly string[]) => {
+const walk = async (t: TestContext, program: string, options: readonly string[], limit?: number) => {
   const report = join(temporaryFolder(t), 'report')
   const all = [...options, '--json', '-o', report, '--', ownProgram(program)]
-  const { status, stderr } = await runUserdma(t, ['walk', ...all])
+  const { status, stderr } = await runUserdma(t, ['walk', ...all], limit === undefined ? {} : { limit })
   assert.ok(status === 0 || status === 65, stderr)
   const lines = readFileSync(report, 'utf8').trimEnd().split('\n').filter(Boolean)
   return { status, results: lines.map(line => JSON.parse(line) as WalkJson) }
@@ -48,7 +48,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
       const options = ['--points', '1000', '--time-limit', '3600']
       const tables = []
       for (let i = 0; i < 2; i++) {
-        const { results } = await walk(t, program, options)
+        const { results } = await walk(t, program, options, 3_600_000)
         assert.deepEqual(findings(results), [])
         tables.push(results.map(({ kind, text, rule, outcome }) => `${kind} ${text} ${rule} ${outcome}`).sort())
       }
@@ -62,5 +62,18 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
       findings(results).some(text => text.startsWith('links: hang: the GID moves at ')),
       findings(results).join('\n'),
     )
+  })
+
+  it('finds a reply that configures a later queue pair (Mooncake #3584)', { skip: longOnly }, async t => {
+    const { results } = await walk(t, 'late_reply', ['--kinds', 'peers', '--points', '100', '--hang', '5'], 600_000)
+    assert.ok(
+      findings(results).some(text => text.startsWith('peers: stale: the process is stopped for 1 s at rc_qp.modify')),
+      findings(results).join('\n'),
+    )
+  })
+
+  it('finds a lost DREQ of which nobody hears (perftest #380)', { skip: longOnly }, async t => {
+    const { results } = await walk(t, 'lost_dreq', ['--kinds', 'packets', '--timers', '0.1'], 900_000)
+    assert.deepEqual(findings(results), ['packets: hang: all DREQs are lost'])
   })
 })

@@ -20,6 +20,7 @@ const used = (changes: Partial<UseOfGone> = {}): UseOfGone => ({
   stack: ['main'],
   destroyedAt: 10,
   destroyedStack: ['destroy'],
+  value: 0n,
   ...changes,
 })
 

@@ -10,6 +10,11 @@ import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/engine/types.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 
+/** Kind `skew`: times the longest wait of the seed, microseconds at most, and when it has shrunk to a half. */
+const MOST_SKEW = 10
+const LONGEST_SKEW = 50_000
+const COMPLETIONS_UNTIL_HALF = 50
+
 /** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192
 /** The opcodes of all receive completions, and no others, have this bit. */
@@ -74,6 +79,26 @@ export interface CompletionSink<Cq> {
   raise(cq: Cq, solicited: boolean): void
 }
 
+/** The devices with late completions, by their network's decisions. */
+const skewed = new WeakMap<Decisions, string[]>()
+
+/** Kind `skew`: how late the next completion of a device is, microseconds. It shrinks, so that programs end. */
+const createSkew = (decisions: Decisions, device: string): (() => number) => {
+  const devices = skewed.get(decisions) ?? []
+  skewed.set(decisions, devices)
+  const isSkewed = devices.push(device) % 2 === 1 && decisions.probability('skew') > 0
+  let skew: number | undefined
+  let count = 0
+  return () => {
+    if (!isSkewed || decisions.isOver) return 0
+    if (skew === undefined) {
+      skew = Math.min(MOST_SKEW * decisions.sequence('skew', device, 0).wait(), LONGEST_SKEW)
+      decisions.note('skew', device, () => `all completions come ${skew} µs late`, true)
+    }
+    return skew / (1 + count++ / COMPLETIONS_UNTIL_HALF)
+  }
+}
+
 export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>): LateCompletions<Cq> => {
   const { device, decisions } = sink
   /** By CQ number, QPN and send or receive queue. */
@@ -81,6 +106,7 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
   let events: LateEvent<Cq>[] = []
   /** Number of held completions. */
   let heldCount = 0
+  const lateness = createSkew(decisions, device)
   let nextDue = Number.POSITIVE_INFINITY
 
   const deliverDue = (key: string, queue: WorkQueueCompletions<Cq>, time: number): boolean => {
@@ -135,6 +161,8 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
       }
       const previousDue = queue?.held.at(-1)?.due ?? 0
       let due = Math.max(previousDue, readyAt)
+      const skew = sink.isSuspended() ? 0 : lateness()
+      if (skew > 0) due = Math.max(due, sink.now() + skew)
       if (queue === undefined && !sink.isSuspended()) {
         const workQueue = 2 * qpn + (isReceive ? 1 : 0)
         const sequence = decisions.sequence('completion', device, workQueue)

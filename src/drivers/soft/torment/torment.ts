@@ -30,6 +30,7 @@ import type { QpQueues } from '../queues.ts'
 import type { CallTorment, CqObject, SoftState } from '../state.ts'
 import { type CompletionSink, createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
+import { decideNumbers } from './numbers.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues, releaseSlot, slotOf } from './queues.ts'
 import { createResponder } from './responder.ts'
@@ -40,6 +41,8 @@ export interface Torment {
   readonly decisions: Decisions
   /** Wraps the port of a new device, before the device is created. */
   port(port: Port, device: string): Port
+  /** The random numbers of a new device, from which its first keys and QPNs come; undefined: its own. */
+  random(device: string): (() => number) | undefined
   /** The limits of a new device, at most `own`. */
   limits(device: string, own: QueueLimits): QueueLimits
   /**
@@ -263,6 +266,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       if (layer !== undefined) layers.set(layer, layer)
       return layer ?? port
     },
+    random: device => decideNumbers(decisions, device),
     limits: (device, own) => decideLimits(decisions, device, own),
     attach(device, memory, createCompletions) {
       const { state, name } = device

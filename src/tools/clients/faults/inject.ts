@@ -255,7 +255,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     })
   }
   const happen = (
-    device: Device | undefined,
+    devices: readonly Device[],
     pid: number,
     fault: ActingRule & { readonly happening: Happening },
   ): void => {
@@ -266,14 +266,21 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       sources.signal(pid, 'STOP')
       void sources.wait(stop).then(() => sources.signal(pid, 'CONT'))
     }
-    if (device === undefined || (link === 0 && gid === 0 && gone === 0 && fatal === '')) return
+    if (link === 0 && gid === 0 && gone === 0 && fatal === '') return
     // Not at once: the device may be in the middle of a poll.
     void sources.wait(0).then(() => {
-      if (device.isAlive && link > 0) setLink(device, false, link)
-      if (device.isAlive && gid > 0) sources.moveGid(device, gid)
-      if (device.isAlive && fatal !== '') failDevice(device, fault)
-      if (device.isAlive && gone > 0) sources.remove(device, gone)
+      for (const device of devices) {
+        if (device.isAlive && link > 0) setLink(device, false, link)
+        if (device.isAlive && gid > 0) sources.moveGid(device, gid)
+        if (device.isAlive && fatal !== '') failDevice(device, fault)
+        if (device.isAlive && gone > 0) sources.remove(device, gone)
+      }
     })
+  }
+  /** The device of an identifier of rdma_cm; all, if it has none yet. */
+  const devicesOf = (object: CoreObject | undefined): readonly Device[] => {
+    const device = (object?.state as Identifier | undefined)?.device?.device
+    return device === undefined ? [...core.devices.values()] : [device]
   }
   const callStack = (): Stack => sources.callStack?.() ?? NO_STACK
 
@@ -293,7 +300,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       void afterDelay(fault.delay, () => {
         survey?.injected(subject.pid)
         raise(context, undefined, fault.event, fault)
-        happen(context.device, subject.pid, fault)
+        happen([context.device], subject.pid, fault)
       })
   }
 
@@ -311,8 +318,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       else if (fault.event !== '') raising.set(call, fault)
       const isOfCm = call.entry.class.name === 'cm_id'
       const fail = (): void => {
-        const device = isOfCm ? (object?.state as Identifier | undefined)?.device?.device : call.context.device
-        happen(device, subject.pid, fault)
+        happen(isOfCm ? devicesOf(object) : [call.context.device], subject.pid, fault)
         if (fault.errno !== '')
           throw new InjectedError(fault.errno, `${method}: injected by fault rule ${fault.number} (${fault.text})`)
       }
@@ -355,7 +361,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
     if (fault === undefined) return undefined
     survey?.injected(subject.pid)
-    happen(context.device, subject.pid, fault)
+    happen([context.device], subject.pid, fault)
     if (fault.status === '') return undefined
     return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
   }

@@ -592,7 +592,7 @@ describe('late requests', () => {
 
 describe('a removed device', () => {
   it('is not kept: the end of the decisions does not change its port', () => {
-    const torment = tormentOf(seedWith('packet', 1), plainArena(4096), 1)
+    const torment = tormentOf(seedWith('packet', 1, 'numbers'), plainArena(4096), 1)
     const m = machine(3, { torment })
     const changed = new Set<number>()
     for (const [i, port] of m.ports.entries())

@@ -6,11 +6,11 @@
  * What packets do not show is not made up: there are no calls and no completions but those that a NAK ends in error. A
  * request is posted when its first packet is seen, and ended when its last PSN is acknowledged.
  */
-import { captureCause } from '../../spec/captures.ts'
-import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
-import { Mtu, QpState } from '../../spec/enums.ts'
-import { mtuBytes } from '../../spec/mtu.ts'
-import { PostQueue } from '../../spec/session.ts'
+import { captureCause } from '../../../spec/captures.ts'
+import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
+import { Mtu, QpState } from '../../../spec/enums.ts'
+import { mtuBytes } from '../../../spec/mtu.ts'
+import { PostQueue } from '../../../spec/session.ts'
 import {
   headers,
   ICRC_BYTES,
@@ -18,7 +18,7 @@ import {
   SYNDROME_KIND_MASK,
   SYNDROME_VALUE_MASK,
   syndromeKind,
-} from '../../spec/wire/headers.ts'
+} from '../../../spec/wire/headers.ts'
 import {
   CNP,
   headerAt,
@@ -33,18 +33,18 @@ import {
   opcodeHeaderBytes,
   TRANSPORT_MASK,
   transportBits,
-} from '../../spec/wire/opcodes.ts'
-import { WcStatus, WrOpcode } from '../../spec/work.ts'
-import { bthPadCount, psnDifference } from '../../transport/wire/bth.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
-import { checkPacket } from '../../transport/wire/packet.ts'
-import type { SessionWriter } from '../record/writer.ts'
-import type { CaptureAnalysis } from './analysis.ts'
-import type { RawPacket } from './file.ts'
-import type { Flow } from './flows.ts'
-import type { Located } from './locate.ts'
-import { type CaptureProblem, problemsOf } from './problems.ts'
-import { flowText } from './report.ts'
+} from '../../../spec/wire/opcodes.ts'
+import { WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { bthPadCount, psnDifference } from '../../../transport/wire/bth.ts'
+import type { PacketFlow } from '../../../transport/wire/flow.ts'
+import { checkPacket } from '../../../transport/wire/packet.ts'
+import type { SessionWriter } from '../../record/writer.ts'
+import type { CaptureAnalysis } from '../analysis.ts'
+import type { RawPacket } from '../file.ts'
+import type { Flow } from '../flows.ts'
+import type { Located } from '../locate.ts'
+import { type CaptureProblem, problemsOf } from '../problems.ts'
+import { flowText } from '../report.ts'
 
 /** Requests without an answer that a queue pair may have; the oldest is left open. */
 const MAX_OUTSTANDING = 4096

@@ -4,14 +4,14 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
-import { CaptureSession } from '../../../src/tools/captures/session.ts'
-import type { AnyEvent, SessionEvent } from '../../../src/tools/record/events.ts'
-import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
-import { TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'
-import { SessionWriter } from '../../../src/tools/record/writer.ts'
-import { aeth, analyse, packetsOfFixture, pcapOf, randomOf, reth, roce } from './build.ts'
+import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
+import { CaptureAnalysis } from '../../../../src/tools/captures/analysis.ts'
+import { CaptureSession } from '../../../../src/tools/captures/sessions/session.ts'
+import type { AnyEvent, SessionEvent } from '../../../../src/tools/record/events.ts'
+import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts'
+import { TimesOfRequests } from '../../../../src/tools/record/times/request-times.ts'
+import { SessionWriter } from '../../../../src/tools/record/writer.ts'
+import { aeth, analyse, packetsOfFixture, pcapOf, randomOf, reth, roce } from '../build.ts'
 
 /** The events of the session that is made of a file. */
 const sessionOf = async (file: Uint8Array): Promise<SessionEvent[]> => {
