@@ -10,7 +10,7 @@ import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { orUsageError, parseCount, parseTimers } from '../config.ts'
-import { onEndSignal } from '../end-signals.ts'
+import { onFirstEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import type { JoinOptions } from '../join.ts'
 import { openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
@@ -110,10 +110,7 @@ export const walkAndReport = async (subject: WalkSubject, options: WalkOptions):
   const summary = options.summary === undefined ? undefined : openReport(options.summary)
   const stop = new AbortController()
   // A second signal ends the process.
-  const removeHandlers = onEndSignal(signal => {
-    removeHandlers()
-    stop.abort(signal)
-  })
+  const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
   const begin = performance.now()
   const results: WalkResult[] = []
   const progress = options.json ? NO_PROGRESS : createProgress(LABEL)
