@@ -3,11 +3,23 @@
  * (test/programs/walks).
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, watch } from 'node:fs'
+import { chownSync, readdirSync, readFileSync, watch } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { longOnly } from '../../long-run.ts'
-import { cleanEnvironment, lacking, ownProgram, runUserdma, start, temporaryFolder, userdma } from '../programs.ts'
+import { canMakeNets } from '../nets.ts'
+import {
+  assertGood,
+  cleanEnvironment,
+  lacking,
+  NOBODY,
+  noOtherUser,
+  ownProgram,
+  runUserdma,
+  start,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
 
 interface WalkJson {
   readonly kind: string
@@ -74,6 +86,17 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     await started
     walking.child.kill('SIGINT')
     assert.equal((await walking.ended).signal, 'SIGINT')
+    assert.deepEqual(readdirSync(folder), [])
+  })
+
+  it('makes runs at a time without root', { skip: lacking('ip', 'unshare') || noOtherUser() }, async t => {
+    const user = { uid: NOBODY, gid: NOBODY }
+    if (!canMakeNets(t, user)) return
+    const folder = temporaryFolder(t)
+    chownSync(folder, NOBODY, NOBODY)
+    const env = cleanEnvironment({ TMPDIR: folder, XDG_RUNTIME_DIR: folder })
+    const words = ['walk', '--kinds', 'calls', '--points', '2', '--jobs', '2', '--', ownProgram('loopback')]
+    assertGood(await runUserdma(t, words, { env, ...user }))
     assert.deepEqual(readdirSync(folder), [])
   })
 
