@@ -65,14 +65,28 @@ static void thread_ends(void *id)
     given_by_thread((uint32_t)(uintptr_t)id);
 }
 
+/*
+ * Whether the program has made the stack of this thread (pthread_attr_setstack), and may keep it: the C library puts a guard
+ * before those that it makes, unless it is told not to.
+ */
+static bool is_own_stack(void)
+{
+    pthread_attr_t attributes;
+    size_t guard = 0;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
+        return true;
+    pthread_attr_getguardsize(&attributes, &guard);
+    pthread_attr_destroy(&attributes);
+    return guard == 0;
+}
 
-/* Calls thread_ends at the end of this thread, unless it is the main one, whose stack stays. */
+/* Calls thread_ends at the end of this thread, unless it is the main one, whose stack stays, as one of the program may. */
 static void watch_end(void)
 {
     static uint32_t has_begun;
     if (!__atomic_exchange_n(&has_begun, 1, __ATOMIC_RELAXED))
         __atomic_store_n(&has_key, pthread_key_create(&key, thread_ends) == 0, __ATOMIC_RELEASE);
-    if (__atomic_load_n(&has_key, __ATOMIC_ACQUIRE) && threads_own() != getpid())
+    if (__atomic_load_n(&has_key, __ATOMIC_ACQUIRE) && threads_own() != getpid() && !is_own_stack())
         pthread_setspecific(key, (void *)(uintptr_t)this_thread.id);
 }
 

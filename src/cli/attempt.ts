@@ -115,6 +115,7 @@ export const attempt = (
       rejectSpawn(error)
       return
     }
+    if (stop.aborted) kill()
     for (const name of ['stdout', 'stderr'] as const)
       child[name]?.setEncoding('utf8').on('data', (text: string) => {
         output = (output + text).slice(-MAX_OUTPUT)

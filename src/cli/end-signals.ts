@@ -31,6 +31,18 @@ export const onEndSignal = (handler: (signal: EndSignal) => void): (() => void) 
   }
 }
 
+/**
+ * As `onEndSignal`, for one signal: a second one ends the process. Not before the other handlers of the first one have
+ * run: `beforeEndBySignal` ends the process if its handler is the only one.
+ */
+export const onFirstEndSignal = (handler: (signal: EndSignal) => void): (() => void) => {
+  const remove = onEndSignal(signal => {
+    setImmediate(remove)
+    handler(signal)
+  })
+  return remove
+}
+
 const cleanUps = new Set<() => void>()
 let removeHandlers = (): void => {}
 

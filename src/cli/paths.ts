@@ -81,6 +81,8 @@ export const holdFolder = (folder: string): boolean => {
 
 const PRIVATE_PREFIX = 'userdma-private-'
 const PRIVATE_NAME = new RegExp(`^${PRIVATE_PREFIX}\\w{6}$`)
+/** Maximum attempts to make a folder. In some file systems, such as /proc, none can be made, with ENOENT. */
+const MAX_ATTEMPTS = 100
 
 /**
  * Creates a folder that only this user can enter, in the temporary folder or `base`, and removes those that killed processes have
@@ -88,7 +90,7 @@ const PRIVATE_NAME = new RegExp(`^${PRIVATE_PREFIX}\\w{6}$`)
  */
 export const privateFolder = (base = tmpdir()): string => {
   removeLeftBehind(base, PRIVATE_NAME)
-  for (;;) {
+  for (let attempts = 1; ; attempts++) {
     let folder: string
     try {
       folder = mkdtempSync(resolve(base, PRIVATE_PREFIX))
@@ -98,7 +100,7 @@ export const privateFolder = (base = tmpdir()): string => {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       // Another process has removed the folder before it was held.
-      if (code === 'ENOENT' && existsSync(base)) continue
+      if (code === 'ENOENT' && attempts < MAX_ATTEMPTS && existsSync(base)) continue
       throw new Error(`cannot make a folder in ${base} (${code}); set TMPDIR to a folder of yours`, {
         cause: error,
       })

@@ -24,8 +24,11 @@ test('if no folder can be created, the message names TMPDIR', t => {
     if (previous === undefined) delete process.env.TMPDIR
     else process.env.TMPDIR = previous
   })
-  process.env.TMPDIR = '/no/such'
-  assert.throws(privateFolder, {
-    message: 'cannot make a folder in /no/such (ENOENT); set TMPDIR to a folder of yours',
-  })
+  // Nobody can make a folder in /proc, which says ENOENT.
+  for (const folder of ['/no/such', '/proc']) {
+    process.env.TMPDIR = folder
+    assert.throws(privateFolder, {
+      message: `cannot make a folder in ${folder} (ENOENT); set TMPDIR to a folder of yours`,
+    })
+  }
 })

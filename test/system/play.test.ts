@@ -104,4 +104,18 @@ describe('a scenario', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'ip') }, () 
     assert.equal((await playing.ended).signal, 'SIGINT')
     run.assertGone()
   })
+
+  it('a walk that is interrupted leaves nothing, and ends by the signal', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(t, 'expect: {}', '{ after: 500s, kill: server }')
+    writeFileSync(
+      run.scenarioFile,
+      `net: ${run.file}\nprograms: { one: { host: h1, run: "ibv_devinfo", expect: {} } }\n`,
+    )
+    const walking = run.startNet('walk', run.scenarioFile)
+    await walking.printed(/without failures the program takes/)
+    walking.child.kill('SIGINT')
+    assert.equal((await walking.ended).signal, 'SIGINT')
+    run.assertGone()
+  })
 })

@@ -19,7 +19,7 @@ import { printable } from '../../tools/trace/printable.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wantedConfig } from '../config.ts'
-import { onEndSignal } from '../end-signals.ts'
+import { onFirstEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { type Output, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
@@ -104,10 +104,7 @@ export const tormentSearch = async (
   const judge = createJudge(options, createSymbols())
   const stop = new AbortController()
   // A second signal ends the process.
-  const removeHandlers = onEndSignal(signal => {
-    removeHandlers()
-    stop.abort(signal)
-  })
+  const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
   const progress = createProgress('userdma check')
   const search = { program, args, options, recording, limitSeconds, judge, output, progress, stop: stop.signal }
   let hasFailure: boolean

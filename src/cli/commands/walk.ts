@@ -10,7 +10,7 @@ import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { orUsageError, parseCount, parseTimers } from '../config.ts'
-import { onEndSignal } from '../end-signals.ts'
+import { onFirstEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import type { JoinOptions } from '../join.ts'
 import { openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
@@ -93,8 +93,14 @@ export interface WalkSubject {
 
 const LABEL = 'userdma walk'
 
-/** Walks, reports, and sets the exit status or ends by the signal that has stopped it. Throws UsageError. */
-export const walkAndReport = async (subject: WalkSubject, options: WalkOptions): Promise<void> => {
+/**
+ * Walks, reports, and sets the exit status, or returns the signal that has stopped it, by which the caller ends. Throws
+ * UsageError.
+ */
+export const walkAndReport = async (
+  subject: WalkSubject,
+  options: WalkOptions,
+): Promise<NodeJS.Signals | undefined> => {
   const { jobs = subject.defaultJobs, ...limits } = await parseWalk(options, subject.defaultKinds)
   const symbols = createSymbols()
   const since = options.since === undefined ? noReport : readReport(options.since, symbols)
@@ -110,10 +116,7 @@ export const walkAndReport = async (subject: WalkSubject, options: WalkOptions):
   const summary = options.summary === undefined ? undefined : openReport(options.summary)
   const stop = new AbortController()
   // A second signal ends the process.
-  const removeHandlers = onEndSignal(signal => {
-    removeHandlers()
-    stop.abort(signal)
-  })
+  const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
   const begin = performance.now()
   const results: WalkResult[] = []
   const progress = options.json ? NO_PROGRESS : createProgress(LABEL)
@@ -160,23 +163,25 @@ export const walkAndReport = async (subject: WalkSubject, options: WalkOptions):
     }
     output.close()
   } catch (error) {
-    if (!(error instanceof CleanRunError)) throw error
-    progress.end()
-    if (stop.signal.aborted) return
-    process.stderr.write(
-      `${LABEL}: ${printable(subject.name)} fails without failures (${error.result.failure}), so none was made; its last output:\n${printable(error.result.output)}\n`,
-    )
-    process.exitCode = 1
-    return
+    // When it is stopped, a stage may throw.
+    if (!stop.signal.aborted) {
+      if (!(error instanceof CleanRunError)) throw error
+      progress.end()
+      process.stderr.write(
+        `${LABEL}: ${printable(subject.name)} fails without failures (${error.result.failure}), so none was made; its last output:\n${printable(error.result.output)}\n`,
+      )
+      process.exitCode = 1
+      return undefined
+    }
   } finally {
     progress.end()
     removeHandlers()
     await stage?.close?.()
   }
-  const signal: NodeJS.Signals | undefined = stop.signal.reason
-  if (signal !== undefined) endAs({ status: 128 + os.constants.signals[signal], signal })
-  else if (results.some(isFinding)) process.exitCode = FOUND_STATUS
+  if (stop.signal.aborted) return stop.signal.reason
+  if (results.some(isFinding)) process.exitCode = FOUND_STATUS
   else process.exitCode = output.hasFailed || [sarif, summary].some(file => file?.hasFailed) ? 1 : 0
+  return undefined
 }
 
 /** The command. `defaultKinds`: without `--kinds`. Throws UsageError. */
@@ -192,7 +197,7 @@ export const walkProgram = async (
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks: true })
   const { output: _output, json: _json, sarif: _sarif, summary: _summary, ...join } = options
-  await walkAndReport(
+  const signal = await walkAndReport(
     {
       name: program,
       inputs: programFiles(program, args).flatMap(([what, name]) =>
@@ -204,4 +209,5 @@ export const walkProgram = async (
     },
     { ...options, ...(timers !== undefined && { timers }) },
   )
+  if (signal !== undefined) endAs({ status: 128 + os.constants.signals[signal], signal })
 }

@@ -2,8 +2,8 @@
  * The report of an earlier walk (`--since`): the lines of its `--json`. What is new or has changed is tried first, and what
  * is found now and was not then is told at the end.
  */
-import { readFileSync } from 'node:fs'
 import type { Frame } from '../../spec/check/frames.ts'
+import { readInputFile } from '../../tools/topology/input-file.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { UsageError } from '../fail.ts'
 import type { WalkPoint } from './kinds.ts'
@@ -51,10 +51,8 @@ const lineOf = (frames: readonly Frame[]): string => {
 export const readReport = (file: string, symbols: Symbols): Since => {
   const entries: Entry[] = []
   try {
-    const text = readFileSync(file, 'utf8')
-    if (text.length > MAX_BYTES) throw new Error('it is longer than 256 MiB')
-    for (const line of text.split('\n').filter(one => one.startsWith('{'))) {
-      const value: unknown = JSON.parse(line)
+    for (const line of readInputFile(file, 'report', MAX_BYTES).split('\n').filter(Boolean)) {
+      const value: unknown = line.startsWith('{') ? JSON.parse(line) : undefined
       if (!isEntry(value)) throw new Error(`it has a line that is no result of a walk: ${line.slice(0, 60)}`)
       entries.push(value)
     }

@@ -75,10 +75,11 @@ export interface CommandStageOptions {
   readonly stop: AbortSignal
 }
 
+/** Without root, exec would take the right to set up the loopback interface. */
 const isolated = (command: readonly string[]): readonly string[] => [
   tool('unshare'),
   '--net',
-  ...(isRoot() ? [] : ['--user', '--map-current-user']),
+  ...(isRoot() ? [] : ['--user', '--map-current-user', '--keep-caps']),
   '--',
   tool('sh'),
   '-c',

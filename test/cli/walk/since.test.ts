@@ -58,7 +58,14 @@ it('tells new findings from known ones, and counts those that are mended', () =>
 })
 
 it('refuses a file that is no report, with what is one', () => {
-  for (const text of ['{"kind":"calls"}', '{', '{"kind":1,"text":"","outcome":"","isFinding":true,"frames":[]}'])
+  for (const text of [
+    '{"kind":"calls"}',
+    '{',
+    'userdma walk: 3 points',
+    'int main(void)',
+    '{"kind":1,"text":"","outcome":"","isFinding":true,"frames":[]}',
+  ])
     assert.throws(() => reportOf(text), /--since ".*": .*; give what `userdma walk --json -o FILE` has written/)
-  assert.throws(() => readReport('/nonexistent/report', symbols), /--since "\/nonexistent\/report": ENOENT/)
+  assert.throws(() => readReport('/dev/zero', symbols), /--since "\/dev\/zero": \/dev\/zero is a device/)
+  assert.throws(() => readReport('/nonexistent/report', symbols), /--since "\/nonexistent\/report": .*: ENOENT/)
 })

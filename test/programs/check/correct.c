@@ -736,6 +736,44 @@ static void threads(void)
     destroy_cq(common);
 }
 
+/* A thread on a stack of the program, which keeps the memory when the thread has ended. */
+enum { STACK_BYTES = 1 << 20 };
+static uint8_t *own_stack;
+
+static void *register_stack(void *unused)
+{
+    (void)unused;
+    return need(ibv_reg_mr(pd, own_stack, 2 * BLOCK, rights()), "ibv_reg_mr");
+}
+
+static void own_stacks(void)
+{
+    struct two two = open_two(reliable(), 0);
+    struct ibv_mr *const memory_mr = mr;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    void *result;
+    must(posix_memalign((void **)&own_stack, 4096, STACK_BYTES) == 0, "posix_memalign");
+    check(pthread_attr_init(&attributes), "pthread_attr_init");
+    check(pthread_attr_setstack(&attributes, own_stack, STACK_BYTES), "pthread_attr_setstack");
+    check(pthread_create(&thread, &attributes, register_stack, NULL), "pthread_create");
+    check(pthread_join(thread, &result), "pthread_join");
+    pthread_attr_destroy(&attributes);
+    mr = result;
+    for (int round = 0; round < ROUNDS; round++) {
+        post_receive(two.qp[1], round, own_stack, BLOCK);
+        fill(own_stack + BLOCK, round, BLOCK);
+        send_piece(two.qp[0], round, own_stack + BLOCK, BLOCK, IBV_SEND_SIGNALED);
+        next_of(two.cq[0], round);
+        next_of(two.cq[1], round);
+        must(is_filled(own_stack, round, BLOCK), "bytes");
+    }
+    check(ibv_dereg_mr(mr), "ibv_dereg_mr");
+    mr = memory_mr;
+    free(own_stack);
+    close_two(&two);
+}
+
 /* ---- processes ---- */
 
 struct address {
@@ -1092,7 +1130,8 @@ int main(int count, char **arguments)
         {"xrc", extended_connections, false},  {"windows", windows, false},
         {"renewal", renewal, false},           {"tear-down", tear_down, false},
         {"events", events, false},             {"extended-polls", extended_polls, false},
-        {"threads", threads, false},           {"processes", processes, true},
+        {"threads", threads, false},           {"own-stacks", own_stacks, false},
+        {"processes", processes, true},
         {"cm", cm_server, true},        {"streams", streams, true},
         {"dynamic", dynamic, false},
     };

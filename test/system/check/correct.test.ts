@@ -13,7 +13,7 @@ import { checkScript, isOf } from './checking.ts'
 const program = ownProgram('correct')
 
 const everywhere = ['ping-pong', 'credits', 'reads', 'datagrams', 'renewal', 'tear-down', 'events', 'extended-polls']
-const withThreads = [...everywhere, 'threads', 'processes']
+const withThreads = [...everywhere, 'threads', 'own-stacks', 'processes']
 const ofInfiniBand = [
   ...withThreads,
   ...['unsignaled', 'inline', 'batches', 'fenced-add', 'atomics', 'multicast', 'uc', 'srq', 'xrc', 'windows'],

@@ -3,11 +3,23 @@
  * (test/programs/walks).
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { chownSync, readdirSync, readFileSync, watch } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { longOnly } from '../../long-run.ts'
-import { lacking, ownProgram, runUserdma, temporaryFolder } from '../programs.ts'
+import { canMakeNets } from '../nets.ts'
+import {
+  assertGood,
+  cleanEnvironment,
+  lacking,
+  NOBODY,
+  noOtherUser,
+  ownProgram,
+  runUserdma,
+  start,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
 
 interface WalkJson {
   readonly kind: string
@@ -30,6 +42,16 @@ const walk = async (t: TestContext, program: string, options: readonly string[],
 
 const findings = (results: readonly WalkJson[]): readonly string[] =>
   results.filter(({ isFinding }) => isFinding).map(({ kind, outcome, text }) => `${kind}: ${outcome}: ${text}`)
+
+/** Resolves when a daemon starts in a private folder of `folder`. */
+const starts = (folder: string): Promise<void> =>
+  new Promise(resolve => {
+    const watcher = watch(folder, { recursive: true }, (_event, name) => {
+      if (!/daemon\.log\.\w+\.new$/.test(name ?? '')) return
+      watcher.close()
+      resolve()
+    })
+  })
 
 describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
   for (const program of ['pool', 'datagram_service']) {
@@ -55,6 +77,28 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
       assert.deepEqual(tables[1], tables[0])
     })
   }
+
+  it('that is interrupted while a daemon starts leaves nothing', async t => {
+    const folder = temporaryFolder(t)
+    const started = starts(folder)
+    const env = cleanEnvironment({ TMPDIR: folder })
+    const walking = start(t, userdma, ['walk', '--', ownProgram('pool')], { env })
+    await started
+    walking.child.kill('SIGINT')
+    assert.equal((await walking.ended).signal, 'SIGINT')
+    assert.deepEqual(readdirSync(folder), [])
+  })
+
+  it('makes runs at a time without root', { skip: lacking('ip', 'unshare') || noOtherUser() }, async t => {
+    const user = { uid: NOBODY, gid: NOBODY }
+    if (!canMakeNets(t, user)) return
+    const folder = temporaryFolder(t)
+    chownSync(folder, NOBODY, NOBODY)
+    const env = cleanEnvironment({ TMPDIR: folder, XDG_RUNTIME_DIR: folder })
+    const words = ['walk', '--kinds', 'calls', '--points', '2', '--jobs', '2', '--', ownProgram('loopback')]
+    assertGood(await runUserdma(t, words, { env, ...user }))
+    assert.deepEqual(readdirSync(folder), [])
+  })
 
   it('finds a cached index of the GID table (nccl #2157)', async t => {
     const { results } = await walk(t, 'stale_gid', ['--kinds', 'links', '--points', '6', '--hang', '3'])
