@@ -1,7 +1,7 @@
 /*
  * Captures as session files, for commands that read these: a capture is written as a session into a temporary file.
  */
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { FileHeader } from '../spec/session-file.ts'
@@ -26,6 +26,8 @@ const LIMIT = 2 ** 30
 export const isSessionFile = (name: string): boolean => {
   const start = Buffer.alloc(FileHeader.start.length)
   try {
+    // A pipe would wait for a writer.
+    if (!statSync(name).isFile()) return true
     const fd = openSync(name, 'r')
     try {
       readSync(fd, start, 0, start.length, 0)

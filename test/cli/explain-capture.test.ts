@@ -39,6 +39,10 @@ test('gzip, zstd and standard input are read; damage ends them with its place', 
   if (findTool('zstd') === undefined) return
   const zstd = spawnSync('zstd', ['-c'], { input: bytes }).stdout
   assert.match(explain(['-'], zstd).stdout, NAMED)
+  const broken = explain(['-'], Buffer.concat([zstd, Buffer.from('not a frame of zstd')]))
+  assert.match(broken.stdout, NAMED)
+  assert.match(broken.stdout, /read up to byte \d+: its compression is damaged/)
+  assert.equal(broken.stderr, '')
 })
 
 test('filters: hosts, queue pairs, time and port', () => {
@@ -86,6 +90,20 @@ test('mistakes get a sentence', t => {
   for (const [args, message] of mistakes) {
     const { status, stderr } = explain(args)
     assert.equal(status, 2, args.join(' '))
+    assert.match(stderr, message)
+  }
+})
+
+test('a named pipe is read once, and refused where a capture is read twice', t => {
+  const pipe = join(temporaryFolder(t), 'pipe')
+  assert.equal(spawnSync('mkfifo', [pipe]).status, 0)
+  for (const [args, message] of [
+    [['explain', capture, pipe], /"\S+pipe" is not a regular file, and is read twice/],
+    [['export', pipe, '--to', 'text'], /cannot read \S+pipe: it is not a regular file/],
+    [['inspect', pipe], /\S+pipe: it is not a regular file/],
+  ] as const) {
+    const { status, stderr } = spawnSync(userdma, args, { encoding: 'utf8', timeout: 60_000 })
+    assert.ok(status === 1 || status === 2, `${args.join(' ')}: ${status}`)
     assert.match(stderr, message)
   }
 })
