@@ -14,6 +14,7 @@ import { SessionFileError } from '../tools/record/error.ts'
 import { openSession } from '../tools/record/reader.ts'
 import { SessionWriter, type WriterOptions } from '../tools/record/writer.ts'
 import { openCapture } from './capture-file.ts'
+import { beforeEndBySignal } from './end-signals.ts'
 import { UsageError } from './fail.ts'
 import { packageVersion } from './paths.ts'
 import { createProgress } from './progress.ts'
@@ -71,10 +72,20 @@ const temporarySession = async (
   options: Omit<WriterOptions, 'application' | 'payload' | 'limit'>,
   fill: (writer: SessionWriter) => Promise<void>,
 ): Promise<SessionOfCapture> => {
-  const folder = mkdtempSync(join(tmpdir(), 'userdma-capture-'))
-  const path = join(folder, 'session.udr')
-  const remove = (): void => rmSync(folder, { recursive: true, force: true })
+  let folder: string | undefined
+  const clear = (): void => {
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
+  }
+  // Before the folder: a signal may come at once.
+  const removeHandlers = beforeEndBySignal(clear)
+  const remove = (): void => {
+    removeHandlers()
+    clear()
+  }
+  let path: string
   try {
+    folder = mkdtempSync(join(tmpdir(), 'userdma-capture-'))
+    path = join(folder, 'session.udr')
     const fd = openSync(path, 'wx', 0o600)
     try {
       const write = (position: number, bytes: Uint8Array, done: () => void): void => {

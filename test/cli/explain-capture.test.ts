@@ -2,8 +2,9 @@
  * `userdma explain FILE…`: files of every kind, and mistakes.
  */
 import assert from 'node:assert/strict'
-import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { gzipSync } from 'node:zlib'
@@ -148,4 +149,24 @@ test('export of a capture: redacted, as pcapng to a file', t => {
     7,
     stdout,
   )
+})
+
+test('a signal while a capture becomes a session leaves no file behind', async t => {
+  const folder = temporaryFolder(t)
+  const temporary = join(folder, 'tmp')
+  mkdirSync(temporary)
+  const large = join(folder, 'large.pcap')
+  const bytes = readFileSync(capture)
+  writeFileSync(large, Buffer.concat([bytes, ...Array.from({ length: 20_000 }, () => bytes.subarray(24))]))
+  const watcher = watch(temporary)
+  const command = spawn(userdma, ['export', large, '--to', 'text'], {
+    env: { ...process.env, TMPDIR: temporary },
+    stdio: 'ignore',
+  })
+  await once(watcher, 'change')
+  watcher.close()
+  command.kill('SIGINT')
+  const [, signal] = await once(command, 'close')
+  assert.equal(signal, 'SIGINT')
+  assert.deepEqual(readdirSync(temporary), [])
 })
