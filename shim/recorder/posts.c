@@ -44,12 +44,14 @@ enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18 };
     })
 
 /*
- * The first request that the provider would crash on: without elements, or of UD with an address handle that is none.
+ * The first request that the provider would crash on: without elements, or of UD or SRD with an address
+ * handle that is none.
  * NULL: none. Then that was reported.
  */
 static struct ibv_send_wr *wrong_send(const struct ibv_qp *qp, struct ibv_send_wr *list)
 {
-    if (UNLIKELY(qp->qp_type == IBV_QPT_UD))
+    /* Posts of SRD too early are told as such. */
+    if (UNLIKELY(qp->qp_type == IBV_QPT_UD || (qp->qp_type == IBV_QPT_DRIVER && qp->state == IBV_QPS_RTS)))
         for (struct ibv_send_wr *at = list; at; at = at->next)
             if ((!at->wr.ud.ah && object_lacks_argument("ibv_post_send", UD_AH, NULL)) ||
                 object_is_garbage("ibv_post_send", USERDMA_OBJECT_AH, at->wr.ud.ah))

@@ -57,14 +57,15 @@ export const netStage = (
   const hosts = net.state.plan.hosts.filter(hasDaemon)
 
   /** Ends the daemons of the last run, and starts new ones. */
-  const renewDaemons = (factor: number): Promise<readonly void[]> =>
-    Promise.all(
+  const renewDaemons = async (factor: number): Promise<void> => {
+    await Promise.all(
       hosts.map(async host => {
         // A daemon that has ended is no error: a run may have killed it.
         await stopDaemon(net.folder.socket(host.name)).catch(() => {})
         await startHostDaemon(net.folder, system, host, { check: true, timers: factor })
       }),
     )
+  }
 
   const runWith = async (
     sessions: ReadonlyMap<string, ToolSession>,

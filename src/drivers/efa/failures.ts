@@ -44,8 +44,13 @@ const elementCause = (
   return undefined
 }
 
+/** Whether the last access to memory on a device of this process failed because the memory's program has ended. */
+const hasProgramEnded = (device: Device | undefined): boolean =>
+  (device?.state as EfaState | undefined)?.memory?.hasProcessEnded() === true
+
 /** The memory is registered, and is not there. */
-const faultCause = ([element]: readonly Element[], count: number): Cause => {
+const faultCause = (device: EfaDevice, [element]: readonly Element[], count: number): Cause => {
+  if (hasProgramEnded(device as Device)) return createCause('LOCAL_ENDED', {})
   if (element === undefined || count === 0) return createCause('REFUSED', {})
   const { written: key, hi, lo, length } = element
   const accessStart = joinWords(hi, lo)
@@ -69,7 +74,8 @@ const remoteCause = (destination: QueuePair, { operation, rkey, remoteHi, remote
 }
 
 /** The memory at the destination is registered, and is not there. */
-const remoteFault = ({ rkey, remoteHi, remoteLo, length }: Request): Cause => {
+const remoteFault = (destination: QueuePair, { rkey, remoteHi, remoteLo, length }: Request): Cause => {
+  if (hasProgramEnded(destination.object.context?.device)) return createCause('REMOTE_ENDED', {})
   const accessStart = joinWords(remoteHi, remoteLo)
   return createCause('REMOTE_FAULT', { key: rkey, accessStart, accessEnd: accessStart + BigInt(length) })
 }
@@ -86,7 +92,7 @@ const sendCause = (device: EfaDevice, request: Request, status: number, mtu: num
     case EfaStatus.INVALID_LKEY: {
       const access = operation === RDMA_READ ? LOCAL_WRITE : 0
       const cause = inlineLength === NO_INLINE ? elementCause(device, qp.pd, elements, count, access) : undefined
-      return cause ?? faultCause(elements, count)
+      return cause ?? faultCause(device, elements, count)
     }
     case EfaStatus.NOT_READY:
       return createCause('RNR_EXCEEDED', { rnrNaks: rnrTries, rnrRetry: qp.rnrRetry })
@@ -97,7 +103,7 @@ const sendCause = (device: EfaDevice, request: Request, status: number, mtu: num
     case EfaStatus.BAD_ADDRESS: {
       const destination = destinationOf(device, request)
       if (destination === undefined) return createCause('NAK_REMOTE_ACCESS', {})
-      return remoteCause(destination, request) ?? remoteFault(request)
+      return remoteCause(destination, request) ?? remoteFault(destination, request)
     }
     case EfaStatus.UNKNOWN_PEER:
       return createCause('SRD_UNKNOWN', {})
@@ -122,7 +128,7 @@ export const reportSend = (
   const { qp, peer, destQpn } = request
   const cause = injected ?? sendCause(device, request, status, mtu)
   const isCauseAtPeer =
-    status === EfaStatus.BAD_ADDRESS && (cause.id.startsWith('RKEY_') || cause.id === 'REMOTE_FAULT')
+    status === EfaStatus.BAD_ADDRESS && (cause.id.startsWith('RKEY_') || cause.id.startsWith('REMOTE_'))
   reportFailure(
     {
       kind: 'send',
@@ -155,7 +161,7 @@ export const reportReceive = (
     status === EfaStatus.LOCAL_LENGTH
       ? createCause('RECEIVE_TOO_SHORT', { bufferBytes, length })
       : elementCause(device, qp.pd, elements, count, LOCAL_WRITE)
-  const cause = injected ?? found ?? faultCause(elements, count)
+  const cause = injected ?? found ?? faultCause(device, elements, count)
   const failure = { kind: 'receive', device: device.name, qpn: qp.qpn, wrId: BigInt(id), cause } as const
   reportFailure({ ...failure, status: wcStatusOf(status) }, device, qp.object.context)
 }

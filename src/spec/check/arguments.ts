@@ -56,7 +56,7 @@ const elements: RequiredPart = { name: 'sg_list of a request whose num_sge is no
 
 /** Arguments of posts, and parts of their requests (from 17 on: shim/recorder/posts.c). */
 export const requiredParts: Readonly<Record<string, Readonly<Record<number, RequiredPart>>>> = {
-  ibv_post_send: { 3: bad, 17: elements, 18: { name: 'wr.ud.ah of a request of a UD queue pair' } },
+  ibv_post_send: { 3: bad, 17: elements, 18: { name: 'wr.ud.ah of a request of a queue pair of datagrams' } },
   ibv_post_recv: { 3: bad, 17: elements },
   ibv_post_srq_recv: { 3: bad, 17: elements },
 }

@@ -93,8 +93,9 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
   }
 
   const checkParameters = (call: CheckedCall, id: KnownObject, parameters: ConnectionParameters): void => {
-    // A request for the service of datagrams names no queue pair, its acceptance does.
-    if (parameters.qpNum === 0 && !(call.method === 'connect' && datagramIds.has(id.id)))
+    // A request for the service of datagrams names no queue pair, its acceptance does. The call may name its own.
+    const isNamed = parameters.qpNum !== 0 || call.args.qp !== undefined
+    if (!isNamed && !(call.method === 'connect' && datagramIds.has(id.id)))
       services.report('conn-param-uninitialised', call, {
         text: `rdma_${call.method} of ${id.name}: the identifier has no queue pair, and qp_num of rdma_conn_param is 0`,
         advice: `create the queue pair by rdma_create_qp before rdma_${call.method}, or set qp_num to that of the program's own`,

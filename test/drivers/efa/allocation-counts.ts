@@ -9,6 +9,7 @@ import { machine, program } from './machine.ts'
 const { SEND, RDMA_WRITE, RDMA_READ } = EfaOperation
 const WARM = 400
 const ROUNDS = 100
+const SETS = 5
 const POLLS = 40
 
 const used = (): number =>
@@ -46,10 +47,16 @@ const bytesPerPacket = (operation: number, fault: string, isUd: boolean, message
     b.poll()
   }
   for (let i = 0; i < WARM; i++) round(false)
-  globalThis.gc?.()
-  const before = sent()
-  for (let i = 0; i < ROUNDS; i++) round(true)
-  return allocated / (sent() - before)
+  // The least of some, because V8 may not have compiled all in time on a busy machine.
+  let least = Number.POSITIVE_INFINITY
+  for (let set = 0; set < SETS; set++) {
+    globalThis.gc?.()
+    const before = sent()
+    allocated = 0
+    for (let i = 0; i < ROUNDS; i++) round(true)
+    least = Math.min(least, allocated / (sent() - before))
+  }
+  return least
 }
 
 console.log(

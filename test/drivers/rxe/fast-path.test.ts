@@ -132,6 +132,7 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
   const counting = {
     port: port => port,
     limits: () => Limits,
+    random: () => undefined,
     attach: ({ state }) =>
       ({
         environment(plain) {
@@ -154,7 +155,7 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
         entriesOf: (_cq, _requested, capacity) => capacity,
         limitQueues() {},
       }) as Partial<DeviceTorment> as DeviceTorment,
-  } as Pick<Torment, 'port' | 'limits' | 'attach'> as Torment
+  } as Pick<Torment, 'port' | 'limits' | 'random' | 'attach'> as Torment
   for (const isLocatable of [false, true]) {
     const { m, a, b } = connected(64, isLocatable, counting)
     loads = 0

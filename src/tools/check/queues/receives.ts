@@ -167,7 +167,7 @@ export class ReceiveQueues {
   /** A message found no receive. UC and UD drop it: finding `message-dropped`. */
   notReady(qp: KnownObject): void {
     // An XRC target has no receive queue of its own.
-    const queue = qp.class === 'rc_qp' ? this.#ofQp(qp) : undefined
+    const queue = qp.class === 'rc_qp' || qp.class === 'driver_qp' ? this.#ofQp(qp) : undefined
     if (queue === undefined || queue.postedReceives > 0) {
       if (queue !== undefined || qp.class === 'xrc_tgt_qp') this.#waits(qp)
       return

@@ -430,16 +430,18 @@ export class RequestFeed implements RequestTaps {
 
   /** Reports the number of completions that the program has polled, if it has changed. `max`: at most this number. */
   #reportPolled(feed: CqFeed, max = Number.POSITIVE_INFINITY): void {
-    if (!feed.hasUnpolled) return
     const { cq } = feed
+    const mapped = cq.context?.mapped
+    // The library's counter is read also if all is polled: what it counts then is false.
+    if (!feed.hasUnpolled && mapped === undefined) return
     const completions = this.#device.driver.requests?.completions?.(cq)
     if (completions === undefined) return
-    const counter = cq.context?.mapped?.takenCompletions?.(cq.handle) ?? 0
+    const counter = mapped?.takenCompletions?.(cq.handle) ?? 0
     // Bounded, because the program may write any count.
     feed.libraryCount = Math.min(feed.libraryCount + ((counter - feed.libraryCounter) >>> 0), completions.written)
     feed.libraryCounter = counter
     const count = Math.min(Math.max(completions.polled, feed.libraryCount), max)
-    if (count >= completions.written) {
+    if (count >= completions.written && feed.hasUnpolled) {
       feed.hasUnpolled = false
       this.#unpolled.delete(feed)
     }
