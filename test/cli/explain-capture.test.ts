@@ -151,22 +151,27 @@ test('export of a capture: redacted, as pcapng to a file', t => {
   )
 })
 
-test('a signal while a capture becomes a session leaves no file behind', async t => {
-  const folder = temporaryFolder(t)
-  const temporary = join(folder, 'tmp')
-  mkdirSync(temporary)
-  const large = join(folder, 'large.pcap')
-  const bytes = readFileSync(capture)
-  writeFileSync(large, Buffer.concat([bytes, ...Array.from({ length: 20_000 }, () => bytes.subarray(24))]))
-  const watcher = watch(temporary)
-  const command = spawn(userdma, ['export', large, '--to', 'text'], {
-    env: { ...process.env, TMPDIR: temporary },
-    stdio: 'ignore',
+for (const to of ['text', 'pcapng'])
+  test(`a signal while a capture is exported as ${to} leaves no file behind`, async t => {
+    const folder = temporaryFolder(t)
+    const temporary = join(folder, 'tmp')
+    mkdirSync(temporary)
+    const large = join(folder, 'large.pcap')
+    const bytes = readFileSync(capture)
+    writeFileSync(large, Buffer.concat([bytes, ...Array.from({ length: 50_000 }, () => bytes.subarray(24))]))
+    const watcher = watch(temporary)
+    const command = spawn(
+      userdma,
+      ['export', large, '--to', to, ...(to === 'text' ? [] : ['-o', join(temporary, 'o')])],
+      {
+        env: { ...process.env, TMPDIR: temporary },
+        stdio: 'ignore',
+      },
+    )
+    await once(watcher, 'change')
+    watcher.close()
+    command.kill('SIGINT')
+    const [, signal] = await once(command, 'close')
+    assert.equal(signal, 'SIGINT')
+    assert.deepEqual(readdirSync(temporary), [])
   })
-  await once(watcher, 'change')
-  watcher.close()
-  command.kill('SIGINT')
-  const [, signal] = await once(command, 'close')
-  assert.equal(signal, 'SIGINT')
-  assert.deepEqual(readdirSync(temporary), [])
-})
