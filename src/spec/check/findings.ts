@@ -206,7 +206,7 @@ const table = {
     severity: 'note',
     needs: ['device'],
     title: 'a program waits, and nothing that is outstanding can complete',
-    why: 'A completion comes only of a request that is outstanding: a wait for another one does not end, for example for a message that was lost, a completion that another thread has polled, or the flush of a queue pair that was destroyed. The finding names the queue pair whose state lets no request complete, the asynchronous event that was not read, the work that was lost before and the threads that poll the CQ; else it counts what the queues of the program have ([waits by device](reference/waits-by-device.md)). It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, unless a reason for the wait is known or an error was found.',
+    why: 'A completion comes only of a request that is outstanding: a wait for another one does not end, for example for a message that was lost, a completion that another thread has polled, or the flush of a queue pair that was destroyed. The finding names the queue pair whose state lets no request complete, the asynchronous event that was not read, the work that was lost before and the threads that poll the CQ; else it counts what the queues of the program have (`userdma help reference/waits-by-device`). It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, unless a reason for the wait is known or an error was found.',
     advice:
       'look for the request whose completion the program waits for: it was not posted, or its completion was polled before',
   },
@@ -442,7 +442,7 @@ const table = {
     severity: 'error',
     needs: ['device'],
     title: 'the device accessed registered memory that its program had given back',
-    why: 'A region outlives its memory: after free, realloc, madvise, the return of a function or the end of a thread whose variable it is, its keys still work, and the device reads or overwrites whatever is there now. Here that is the memory of another object; on an adapter, whose region keeps the old pages, the data is lost too. The finding has the stacks of the access, of the call that gave the memory back, and of the registration ([ways and accesses](reference/memory-given-back.md)). It is a note if the program may have allocated the block again and used it, as registration caches do, and a warning after madvise, which is harmless here.',
+    why: 'A region outlives its memory: after free, realloc, madvise, the return of a function or the end of a thread whose variable it is, its keys still work, and the device reads or overwrites whatever is there now. Here that is the memory of another object; on an adapter, whose region keeps the old pages, the data is lost too. The finding has the stacks of the access, of the call that gave the memory back, and of the registration (`userdma help reference/memory-given-back`). It is a note if the program may have allocated the block again and used it, as registration caches do, and a warning after madvise, which is harmless here.',
     advice: 'deregister a region before its memory is given back',
   },
   'send-buffer-changed': {
