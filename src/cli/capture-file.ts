@@ -3,7 +3,7 @@
  * (22.15 and later), otherwise the program `zstd`.
  */
 import { spawn } from 'node:child_process'
-import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, createReadStream, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import * as zlib from 'node:zlib'
 import { PcapngBlock, pcapMagics } from '../spec/wire/captures.ts'
@@ -71,16 +71,27 @@ const unzstd = (from: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => {
     const stream = create()
     return through(from, stream, stream)
   }
-  const child = spawn('zstd', ['-dc'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn('zstd', ['-dcq'], { stdio: ['pipe', 'pipe', 'pipe'] })
   child.on('error', () =>
     child.stdout.destroy(new UsageError('a zstd file needs the program `zstd`, or Node.js 22.15 or later')),
   )
-  return through(from, child.stdin, child.stdout)
+  let said = ''
+  child.stderr.on('data', (part: Buffer) => {
+    said += part.toString()
+  })
+  const closed = new Promise<number | null>(resolve => child.on('close', resolve))
+  // It ends before its input if that is damaged: its status says so.
+  child.stdin.on('error', () => {})
+  const chunks = through(from, child.stdin, child.stdout)
+  return (async function* (): AsyncGenerator<Uint8Array> {
+    yield* chunks
+    if ((await closed) !== 0) throw Object.assign(new Error(said.trim()), { code: 'ZSTD_error_' })
+  })()
 }
 
-const isEof = (error: unknown): boolean => {
-  const { code } = error as NodeJS.ErrnoException
-  return code === 'Z_BUF_ERROR' || code === 'Z_DATA_ERROR' || code === 'ZSTD_error_srcSize_wrong' || code === 'EPIPE'
+const isDamage = (error: unknown): boolean => {
+  const { code = '' } = error as NodeJS.ErrnoException
+  return code === 'Z_BUF_ERROR' || code === 'Z_DATA_ERROR' || code.startsWith('ZSTD_error_') || code === 'EPIPE'
 }
 
 /** Damage of the compression ends the bytes; `onDamage` is told why. */
@@ -91,9 +102,16 @@ const whole = async function* (
   try {
     yield* chunks
   } catch (error) {
-    if (!isEof(error)) throw error
+    if (!isDamage(error)) throw error
     onDamage(`its compression is damaged (${(error as Error).message})`)
   }
+}
+
+/** For commands that read a capture twice. Throws UsageError for a pipe or a device. */
+export const requireRereadable = (name: string): void => {
+  const stats = statSync(name, { throwIfNoEntry: false })
+  if (stats === undefined || stats.isFile() || stats.isDirectory()) return
+  throw new UsageError(`"${name}" is not a regular file, and is read twice: copy it to a file first`)
 }
 
 /** `-`: standard input. Throws UsageError if there is no such file. */
@@ -138,9 +156,11 @@ export const openCapture = async (name: string, onDamage: (reason: string) => vo
 export const isCaptureFile = (name: string): boolean => {
   const start = Buffer.alloc(ERF_HEADER)
   try {
+    // A pipe would wait for a writer.
+    if (!statSync(name).isFile()) return false
     const fd = openSync(name, 'r')
     try {
-      if (!fstatSync(fd).isFile() || readSync(fd, start, 0, ERF_HEADER, 0) < 4) return false
+      if (readSync(fd, start, 0, ERF_HEADER, 0) < 4) return false
     } finally {
       closeSync(fd)
     }

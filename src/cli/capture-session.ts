@@ -1,7 +1,7 @@
 /*
  * Captures as session files, for commands that read these: a capture is written as a session into a temporary file.
  */
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { FileHeader } from '../spec/session-file.ts'
@@ -14,6 +14,7 @@ import { SessionFileError } from '../tools/record/error.ts'
 import { openSession } from '../tools/record/reader.ts'
 import { SessionWriter, type WriterOptions } from '../tools/record/writer.ts'
 import { openCapture } from './capture-file.ts'
+import { beforeEndBySignal } from './end-signals.ts'
 import { UsageError } from './fail.ts'
 import { packageVersion } from './paths.ts'
 import { createProgress } from './progress.ts'
@@ -26,6 +27,8 @@ const LIMIT = 2 ** 30
 export const isSessionFile = (name: string): boolean => {
   const start = Buffer.alloc(FileHeader.start.length)
   try {
+    // A pipe would wait for a writer.
+    if (!statSync(name).isFile()) return true
     const fd = openSync(name, 'r')
     try {
       readSync(fd, start, 0, start.length, 0)
@@ -69,10 +72,20 @@ const temporarySession = async (
   options: Omit<WriterOptions, 'application' | 'payload' | 'limit'>,
   fill: (writer: SessionWriter) => Promise<void>,
 ): Promise<SessionOfCapture> => {
-  const folder = mkdtempSync(join(tmpdir(), 'userdma-capture-'))
-  const path = join(folder, 'session.udr')
-  const remove = (): void => rmSync(folder, { recursive: true, force: true })
+  let folder: string | undefined
+  const clear = (): void => {
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
+  }
+  // Before the folder: a signal may come at once.
+  const removeHandlers = beforeEndBySignal(clear)
+  const remove = (): void => {
+    removeHandlers()
+    clear()
+  }
+  let path: string
   try {
+    folder = mkdtempSync(join(tmpdir(), 'userdma-capture-'))
+    path = join(folder, 'session.udr')
     const fd = openSync(path, 'wx', 0o600)
     try {
       const write = (position: number, bytes: Uint8Array, done: () => void): void => {

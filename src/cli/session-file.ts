@@ -1,7 +1,7 @@
 /*
  * Session files on disk, for commands that read them.
  */
-import { closeSync, fstatSync, openSync, read as readFile } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, read as readFile } from 'node:fs'
 import type { SessionSource } from '../tools/record/reader.ts'
 import { UsageError } from './fail.ts'
 
@@ -9,7 +9,8 @@ import { UsageError } from './fail.ts'
 export const openSessionFile = (name: string): SessionSource & { close(): void } => {
   let fd: number
   try {
-    fd = openSync(name, 'r')
+    // A pipe would wait for a writer.
+    fd = openSync(name, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (error) {
     throw new UsageError(`cannot read ${name}: ${(error as NodeJS.ErrnoException).code}`)
   }

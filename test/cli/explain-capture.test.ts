@@ -2,8 +2,9 @@
  * `userdma explain FILE…`: files of every kind, and mistakes.
  */
 import assert from 'node:assert/strict'
-import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { gzipSync } from 'node:zlib'
@@ -39,6 +40,10 @@ test('gzip, zstd and standard input are read; damage ends them with its place', 
   if (findTool('zstd') === undefined) return
   const zstd = spawnSync('zstd', ['-c'], { input: bytes }).stdout
   assert.match(explain(['-'], zstd).stdout, NAMED)
+  const broken = explain(['-'], Buffer.concat([zstd, Buffer.from('not a frame of zstd')]))
+  assert.match(broken.stdout, NAMED)
+  assert.match(broken.stdout, /read up to byte \d+: its compression is damaged/)
+  assert.equal(broken.stderr, '')
 })
 
 test('filters: hosts, queue pairs, time and port', () => {
@@ -90,6 +95,20 @@ test('mistakes get a sentence', t => {
   }
 })
 
+test('a named pipe is read once, and refused where a capture is read twice', t => {
+  const pipe = join(temporaryFolder(t), 'pipe')
+  assert.equal(spawnSync('mkfifo', [pipe]).status, 0)
+  for (const [args, message] of [
+    [['explain', capture, pipe], /"\S+pipe" is not a regular file, and is read twice/],
+    [['export', pipe, '--to', 'text'], /cannot read \S+pipe: it is not a regular file/],
+    [['inspect', pipe], /\S+pipe: it is not a regular file/],
+  ] as const) {
+    const { status, stderr } = spawnSync(userdma, args, { encoding: 'utf8', timeout: 60_000 })
+    assert.ok(status === 1 || status === 2, `${args.join(' ')}: ${status}`)
+    assert.match(stderr, message)
+  }
+})
+
 test('a capture as a session: text, JSON, --slow, and what is neither is refused', t => {
   const run = (...args: string[]): SpawnSyncReturns<string> => spawnSync(userdma, args, { encoding: 'utf8' })
   const text = run('export', capture, '--to', 'text').stdout
@@ -131,3 +150,28 @@ test('export of a capture: redacted, as pcapng to a file', t => {
     stdout,
   )
 })
+
+for (const to of ['text', 'pcapng'])
+  test(`a signal while a capture is exported as ${to} leaves no file behind`, async t => {
+    const folder = temporaryFolder(t)
+    const temporary = join(folder, 'tmp')
+    mkdirSync(temporary)
+    const large = join(folder, 'large.pcap')
+    const bytes = readFileSync(capture)
+    writeFileSync(large, Buffer.concat([bytes, ...Array.from({ length: 50_000 }, () => bytes.subarray(24))]))
+    const watcher = watch(temporary)
+    const command = spawn(
+      userdma,
+      ['export', large, '--to', to, ...(to === 'text' ? [] : ['-o', join(temporary, 'o')])],
+      {
+        env: { ...process.env, TMPDIR: temporary },
+        stdio: 'ignore',
+      },
+    )
+    await once(watcher, 'change')
+    watcher.close()
+    command.kill('SIGINT')
+    const [, signal] = await once(command, 'close')
+    assert.equal(signal, 'SIGINT')
+    assert.deepEqual(readdirSync(temporary), [])
+  })

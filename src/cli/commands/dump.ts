@@ -14,7 +14,7 @@ interface Answer {
   readonly reason?: string
 }
 
-/** Undefined: nobody listens there. */
+/** Undefined: nobody listens there. Who listens and is stopped, or ends before it has answered, gets a reason. */
 const ask = (socket: string, pid: string): Promise<Answer | undefined> =>
   new Promise(resolve => {
     let text = ''
@@ -24,15 +24,16 @@ const ask = (socket: string, pid: string): Promise<Answer | undefined> =>
       text += part.toString()
     })
     connection.on('error', error => {
+      const { code } = error as NodeJS.ErrnoException
       // Its command was killed.
-      if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') rmSync(socket, { force: true })
-      resolve(undefined)
+      if (code === 'ECONNREFUSED') rmSync(socket, { force: true })
+      if (code === 'ECONNREFUSED' || code === 'ENOENT') resolve(undefined)
     })
     connection.on('close', () => {
       try {
         resolve(JSON.parse(text) as Answer)
       } catch {
-        resolve(undefined)
+        resolve({ reason: `the flight recorder at ${socket} does not answer` })
       }
     })
   })

@@ -14,7 +14,7 @@ import { compareCaptures, type Point } from '../../tools/captures/together.ts'
 import { togetherLines, togetherObjects } from '../../tools/captures/together-report.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { parseAddress } from '../../transport/wire/address.ts'
-import { openCapture } from '../capture-file.ts'
+import { openCapture, requireRereadable } from '../capture-file.ts'
 import { UsageError } from '../fail.ts'
 import { createProgress } from '../progress.ts'
 import { bytesText } from './stat.ts'
@@ -107,6 +107,7 @@ export const explainCaptures = async (names: readonly string[], options: Explain
   const isMany = names.length > 1
   if (isMany && names.includes('-'))
     throw new UsageError('several captures are read twice: give files, not - (standard input)')
+  if (isMany) for (const name of names) requireRereadable(name)
   const addresses = new AddressTable()
   const points: Point[] = []
   let base: Pick<CaptureAnalysis, 'startSeconds' | 'startNanoseconds'> | undefined

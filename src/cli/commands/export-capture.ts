@@ -6,6 +6,7 @@ import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import { CaptureRedactor, CaptureWriter } from '../../tools/captures/write.ts'
 import { openCapture } from '../capture-file.ts'
 import { sessionBesideCapture, sessionOfCapture } from '../capture-session.ts'
+import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
 import { type FilterOptions, filterOf } from './explain-capture.ts'
@@ -50,8 +51,9 @@ export const exportCapture = async (name: string, options: ExportCaptureOptions)
   requireDifferentFiles([['--output', options.output]], [['the capture', name]])
   const settings = filterOf(options)
   const result = createResult(options.output)
-  const fd = result.open()
+  const removeHandlers = beforeEndBySignal(() => result.discard())
   try {
+    const fd = result.open()
     let parts: Uint8Array[] = []
     let length = 0
     const flush = (): void => {
@@ -89,5 +91,7 @@ export const exportCapture = async (name: string, options: ExportCaptureOptions)
   } catch (error) {
     result.discard()
     throw error
+  } finally {
+    removeHandlers()
   }
 }

@@ -358,11 +358,11 @@ export class CaptureReader {
     const packet = this.#packet
     packet.hasTime = true
     if (!isBinary && (exponent === 9 || exponent === 6)) {
-      // Exact: a remainder of doubles is, and what remains is a multiple of `perSecond`.
+      // Exact: a remainder of doubles is. What remains is a multiple of `perSecond`, but may not be a double.
       const perSecond = exponent === 9 ? 1e9 : 1e6
       const units64 = high * 2 ** 32
       const rest = units64 % perSecond
-      const highSeconds = (units64 - rest) / perSecond
+      const highSeconds = Math.round((units64 - rest) / perSecond)
       const units = rest + low
       packet.seconds = highSeconds + Math.floor(units / perSecond) + secondsAdded
       packet.nanoseconds = (units % perSecond) * (1e9 / perSecond)

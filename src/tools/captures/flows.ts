@@ -242,7 +242,7 @@ export class Flow {
   /** GROUP numbers for each of SIZE_GROUPS and one more. */
   delayBySize: Float64Array | undefined
   /** Slice of INCAST_SLICE in which its sender was counted last. */
-  slice = -1
+  slice = Number.NaN
   /** Bytes in slices of `sliceWidth` nanoseconds since the start of the capture. */
   slices: Float64Array | undefined
   sliceWidth = FIRST_SLICE

@@ -1,6 +1,7 @@
 /*
  * A session file as the data of a page.
  */
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { SessionFileError } from '../record/error.ts'
 import { openSession, type SessionSource } from '../record/reader.ts'
@@ -29,9 +30,12 @@ export const readAt = async (
 export const openFile = async (
   path: string,
 ): Promise<{ readonly data: PageData; readonly source: SessionSource; close(): Promise<void> }> => {
-  const file = await open(path, 'r')
+  // A pipe would wait for a writer.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
-    const { size } = await file.stat()
+    const stat = await file.stat()
+    if (!stat.isFile()) throw new SessionFileError('it is not a regular file')
+    const { size } = stat
     const source: SessionSource = {
       size,
       read: (offset, length) => readAt(file, offset, Math.max(0, Math.min(length, size - offset))),

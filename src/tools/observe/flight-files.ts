@@ -2,7 +2,7 @@
  * The files of flight recorders (spec/observe.ts, shim/host/flight.c): copies their rings, which programs go on to
  * overwrite. What was overwritten during the copy is left out: the ring's tail, read again, says what that is.
  */
-import { closeSync, openSync, readdirSync, readSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readSync, unlinkSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { FlightFile, ObserveFile, ObserveStructs } from '../../spec/observe.ts'
 import { offsetsOf } from '../../spec/session.ts'
@@ -44,6 +44,8 @@ export class FlightFiles {
   /** Looks for files of new processes. */
   scan(): void {
     const folder = dirname(this.#prefix)
+    // Scripts that clear /dev/shm remove it; then there are no new files.
+    if (!existsSync(folder)) return
     for (const name of readdirSync(folder)) {
       const path = join(folder, name)
       if (!name.startsWith(basename(this.#prefix)) || this.#flights.has(path)) continue

@@ -169,6 +169,20 @@ for (const order of ['LE', 'BE'] as const) {
   })
 }
 
+test('pcapng: a time beyond those that doubles have is still whole nanoseconds', () => {
+  const file = Buffer.concat([
+    sectionHeader('LE'),
+    block('LE', INTERFACE, u16('LE', 1, 0), u32('LE', 0)),
+    ...[0x4f49_4591, 0xffff_ffff].map(high =>
+      block('LE', ENHANCED_PACKET, u32('LE', 0, high, 0x89ab_cdef, data.length, data.length), data),
+    ),
+  ])
+  assert.deepEqual(
+    readCapture(file).map(({ time }) => time),
+    [0x4f49_4591n, 0xffff_ffffn].map(high => 1000n * ((high << 32n) | 0x89ab_cdefn)),
+  )
+})
+
 test('a file of another format is refused', () => {
   assert.throws(
     () => readCapture(Buffer.from('#!/bin/sh\necho hello')),

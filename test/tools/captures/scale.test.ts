@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
 import { CaptureReader } from '../../../src/tools/captures/file.ts'
-import { packetsOfFixture, pcapOf } from './build.ts'
+import { analyse, packetsOfFixture, pcapOf } from './build.ts'
 
 const QUEUE_PAIRS = 2000
 const ROUNDS = 10
@@ -50,4 +50,12 @@ test('a record that claims more bytes than a packet can have ends the file, and 
   reader.push(claimed)
   assert.equal(reader.damage?.offset, 24)
   assert.match(reader.damage?.reason ?? '', /a packet of 4026531840 bytes/)
+})
+
+test('packets before the first by the clock are counted, and end nothing', () => {
+  const [first, ...others] = packetsOfFixture('write_lat')
+  const before = others.map(packet => ({ ...packet, time: first.time! - 1n }))
+  const { flows, reader } = analyse(pcapOf([first, ...before]))
+  assert.equal(reader.packets, 1 + others.length)
+  assert.ok(flows.length > 0)
 })
