@@ -13,12 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Cells of 1 KiB, by hash: the number of regions that begin in them. Most frees need no look at the regions. */
-#define CELLS 4096
-#define CELL_SHIFT 10
-/* Of a block with more cells, the regions are looked at. */
+/*
+ * The number of regions that begin in a cell, by hash, for cells of 1 KiB, 64 KiB and 4 MiB. Most frees need no look at
+ * the regions.
+ */
+#define LEVELS 3
+#define CELLS 65536
+#define CELL_BITS 16
+_Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
+static const unsigned shifts[LEVELS] = {10, 16, 22};
+/* Of a block with more of the largest cells, the regions are looked at. */
 #define MAX_CELLS 16
-static uint32_t starts[CELLS];
+static uint32_t starts[LEVELS][CELLS];
 
 /* Kept blocks, the bytes of one and of all. Larger blocks are mostly unmapped, which tells itself. */
 #define MAX_KEPT 64
@@ -33,19 +39,20 @@ static struct {
 static uint32_t kept_first, kept_count;
 static size_t kept_bytes;
 
-static uint32_t *cell_of(uintptr_t number)
+static uint32_t *cell_of(unsigned level, uintptr_t number)
 {
-    return &starts[(uint32_t)(number * 0x9e3779b97f4a7c15u >> 52)];
+    return &starts[level][(uint32_t)(number * 0x9e3779b97f4a7c15u >> (64 - CELL_BITS))];
 }
-_Static_assert(CELLS == 1 << 12, "the hash gives an index of the table");
 
 static bool may_begin_in(uintptr_t start, uintptr_t end)
 {
-    const uintptr_t first = start >> CELL_SHIFT, last = (end - 1) >> CELL_SHIFT;
-    if (last - first >= MAX_CELLS)
+    unsigned level = 0;
+    while (level < LEVELS && ((end - 1) >> shifts[level]) - (start >> shifts[level]) >= MAX_CELLS)
+        level++;
+    if (level == LEVELS)
         return true;
-    for (uintptr_t number = first; number <= last; number++)
-        if (__atomic_load_n(cell_of(number), __ATOMIC_RELAXED) != 0)
+    for (uintptr_t number = start >> shifts[level]; number <= (end - 1) >> shifts[level]; number++)
+        if (__atomic_load_n(cell_of(level, number), __ATOMIC_RELAXED) != 0)
             return true;
     return false;
 }
@@ -266,12 +273,14 @@ void given_to_thread(uintptr_t bottom, uintptr_t top)
 
 void given_registered(const struct region *region)
 {
-    __atomic_fetch_add(cell_of(region->start >> CELL_SHIFT), 1, __ATOMIC_RELAXED);
+    for (unsigned level = 0; level < LEVELS; level++)
+        __atomic_fetch_add(cell_of(level, region->start >> shifts[level]), 1, __ATOMIC_RELAXED);
 }
 
 void given_deregistered(const struct region *region)
 {
-    __atomic_fetch_sub(cell_of(region->start >> CELL_SHIFT), 1, __ATOMIC_RELAXED);
+    for (unsigned level = 0; level < LEVELS; level++)
+        __atomic_fetch_sub(cell_of(level, region->start >> shifts[level]), 1, __ATOMIC_RELAXED);
     free_block_of(region->start, region->end);
 }
 
