@@ -78,7 +78,7 @@ test('mistakes are named with their place, the value, and what is allowed', () =
       /restart: "?\w+"?: give never, on-failure, al/,
     ],
     [withEvent('kill: three'), /events\[0\]\.kill: there is no program "three"; there are one, two/],
-    [withEvent('after: 2s'), /events\[0\]: give one of link, gid, fault, device, kill, stop/],
+    [withEvent('after: 2s'), /events\[0\]: give one of link, gid, fault, device, daemon, kill, stop/],
     [withEvent('kill: one, stop: { program: one, for: 1s }'), /events\[0\]: give one of link, gid/],
     [withEvent('link: { host: a, down: 1h }'), /events\[0\]\.link\.down: "1h": give a time with a unit/],
     [withEvent('link: { host: a }'), /events\[0\]\.link\.down: is missing: give a time/],
