@@ -6,14 +6,15 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
-import type {
-  DeviceLink,
-  DeviceQueues,
-  LayerCounts,
-  NetworkDevice,
-  QpFacts,
-  RegisteredDriver,
-  RequestReader,
+import {
+  type DeviceLink,
+  type DeviceQueues,
+  type LayerCounts,
+  type NetworkDevice,
+  type QpFacts,
+  type RegisteredDriver,
+  type RequestReader,
+  ScanScope,
 } from '../../core/driver-contract.ts'
 import { lastFailure } from '../../core/failures.ts'
 import type { Context, Core, CoreObject, Device } from '../../core/model.ts'
@@ -38,13 +39,20 @@ import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
 import { emptyReceive, pendingElements, pendingSends, postedReceives, tableKey } from './requests.ts'
 import { QueueScan } from './scan.ts'
-import { type CqObject, createNumbers, type QpObject } from './state.ts'
+import { type CqObject, createNumbers, type QpObject, type QueuePair } from './state.ts'
 import { waitsOfDevice } from './waits.ts'
 
 const { ERR } = QpState.values
 const stateNames = Object.entries(QpState.values)
 
 const isQp = (object: CoreObject): object is QpObject => 'qpn' in ((object.state ?? {}) as object)
+
+/** Sends that are posted and not completed, read or not. */
+const outstandingSends = ({ send, active, ended }: QueuePair): number =>
+  send === undefined ? 0 : pendingSends(send) + active.size + ended.size
+
+/** Maximum rounds of `settle`. */
+const MAX_ROUNDS = 16
 
 const requestReader: RequestReader = {
   numbered: 'request',
@@ -55,7 +63,14 @@ const requestReader: RequestReader = {
       : [],
   queuesOf: context => [...(context.device.state as EfaState).qps.values()].filter(qp => qp.context === context),
   completions: cq => ({ written: (cq as CqObject).state.produced, polled: polledOf(cq as CqObject) }),
-  pendingSends: qp => ((qp as QpObject).state.send ? pendingSends((qp as QpObject).state.send!) : 0),
+  pendingSends: qp => outstandingSends((qp as QpObject).state),
+  settle(object) {
+    const { state: qp, context } = object as QpObject
+    const { state, core } = context!.device as Device<EfaState>
+    readDoorbells(state, qp)
+    for (let round = 0; round < MAX_ROUNDS && outstandingSends(qp) > 0; round++)
+      if (!poll(state, core.now(), ScanScope.CHANGED)) return
+  },
 }
 
 export const efaDriver = {
@@ -97,14 +112,14 @@ const lastErrorOf = (context: Context | undefined, qpn: number): Pick<QpFacts, '
   return failure === undefined ? {} : { lastError: failureJson(failure) }
 }
 
-const qpFacts = ({ class: { name }, context, state: { qpn, state, send, receive, cap } }: QpObject): QpFacts => ({
-  qpn,
+const qpFacts = ({ class: { name }, context, state: qp }: QpObject): QpFacts => ({
+  qpn: qp.qpn,
   type: name,
-  state: stateNames.find(([, number]) => number === state)![0],
-  send: { pending: send === undefined ? 0 : pendingSends(send), depth: cap.maxSendWr },
-  receive: { pending: receive === undefined ? 0 : pendingElements(receive), depth: cap.maxRecvWr },
+  state: stateNames.find(([, number]) => number === qp.state)![0],
+  send: { pending: outstandingSends(qp), depth: qp.cap.maxSendWr },
+  receive: { pending: qp.receive === undefined ? 0 : pendingElements(qp.receive), depth: qp.cap.maxRecvWr },
   psn: { next: 0, expected: 0 },
-  ...lastErrorOf(context, qpn),
+  ...lastErrorOf(context, qp.qpn),
 })
 
 const deviceQueues = ({ qps }: EfaState): DeviceQueues => ({

@@ -166,6 +166,21 @@ it('a context has its own queue pairs for watchers', () => {
   assert.deepEqual([qpnsOf(a), qpnsOf(b)], [[a.qpn], [b.qpn]])
 })
 
+it('a send that no poll has seen, and one that waits for a receive, are outstanding', () => {
+  const { requests } = efaDriver
+  const m = machine(2)
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [ah] = [a.handleOf(1), b.handleOf(0)]
+  const [qp] = [...requests.queuesOf!(a.context)]
+  a.post({ id: 1, operation: SEND, ah, qpn: b.qpn, offset: 0, length: 10 })
+  assert.equal(requests.pendingSends!(qp as QpObject), 1)
+  requests.settle!(qp as QpObject)
+  assert.equal(requests.pendingSends!(qp as QpObject), 1)
+  b.receive(2, 0, 100)
+  m.runUntil(() => a.poll().length === 1)
+  assert.equal(requests.pendingSends!(qp as QpObject), 0)
+})
+
 it('all handles of an address in a protection domain have one number until the last is destroyed', () => {
   const a = program(machine(2), 0)
   const first = a.handleOf(1)
