@@ -7,8 +7,9 @@ import { closeSync, createReadStream, fstatSync, openSync, readSync, statSync } 
 import type { Readable } from 'node:stream'
 import * as zlib from 'node:zlib'
 import { PcapngBlock, pcapMagics } from '../spec/wire/captures.ts'
-import { ERF_HEADER, startsErf } from '../tools/captures/file.ts'
+import { type CaptureReader, ERF_HEADER, startsErf } from '../tools/captures/file.ts'
 import { UsageError } from './fail.ts'
+import { createProgress } from './progress.ts'
 
 /** Bytes per read: large, since each is a call. */
 const CHUNK = 1 << 20
@@ -150,6 +151,29 @@ export const openCapture = async (name: string, onDamage: (reason: string) => vo
   }
   if (compression === 'zstd') return { chunks: whole(unzstd(bytes), onDamage), size, read: () => read }
   return { chunks: bytes, size, read: () => read }
+}
+
+/** Reads a capture, with progress. `stateOf`: what is shown of it. Throws UsageError as `openCapture`. */
+export const readCaptureFile = async (
+  name: string,
+  reader: CaptureReader,
+  command: string,
+  stateOf: (source: CaptureSource) => string,
+): Promise<void> => {
+  const source = await openCapture(name, reason => reader.fail(reason))
+  const progress = createProgress(`userdma ${command}`)
+  progress.show(
+    () => stateOf(source),
+    () => (source.size > 0 ? source.read() / source.size : 0),
+  )
+  try {
+    for await (const chunk of source.chunks) {
+      reader.push(chunk)
+      if (reader.damage !== undefined) break
+    }
+  } finally {
+    progress.end()
+  }
 }
 
 /** Whether a file begins as a pcap, pcapng or ERF file, or a compressed one, does; false if it cannot be read. */

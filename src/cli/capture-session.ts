@@ -13,7 +13,7 @@ import { copyEvent } from '../tools/record/copy.ts'
 import { SessionFileError } from '../tools/record/error.ts'
 import { openSession } from '../tools/record/reader.ts'
 import { SessionWriter, type WriterOptions } from '../tools/record/writer.ts'
-import { openCapture } from './capture-file.ts'
+import { openCapture, readCaptureFile } from './capture-file.ts'
 import { beforeEndBySignal } from './end-signals.ts'
 import { UsageError } from './fail.ts'
 import { packageVersion } from './paths.ts'
@@ -50,22 +50,8 @@ export interface SessionOfCapture {
 
 type Settings = Pick<AnalysisOptions, 'port' | 'filter'>
 
-const read = async (name: string, reader: CaptureReader, command: string, what: string): Promise<void> => {
-  const source = await openCapture(name, reason => reader.fail(reason))
-  const progress = createProgress(`userdma ${command}`)
-  progress.show(
-    () => `reading ${name}, ${what}`,
-    () => (source.size > 0 ? source.read() / source.size : 0),
-  )
-  try {
-    for await (const chunk of source.chunks) {
-      reader.push(chunk)
-      if (reader.damage !== undefined) break
-    }
-  } finally {
-    progress.end()
-  }
-}
+const read = (name: string, reader: CaptureReader, command: string, what: string): Promise<void> =>
+  readCaptureFile(name, reader, command, () => `reading ${name}, ${what}`)
 
 /** A new session file, which `fill` writes. */
 const temporarySession = async (

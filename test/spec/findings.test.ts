@@ -101,10 +101,15 @@ const page = (): string =>
     ),
   ].join('\n')}\n`
 
+/** `name`: below docs/. */
+const assertPage = (name: string, text: string): void => {
+  const path = join(repoRoot, 'docs', name)
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
+  assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, '`npm run docs` regenerates it')
+}
+
 test('docs/findings.md has the tables and the programs', () => {
-  const path = join(repoRoot, 'docs', 'findings.md')
-  if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
-  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')
+  assertPage('findings.md', page())
 })
 
 test('docs/reference/findings-by-device.md is generated from spec/check/by-device.ts', () => {
@@ -143,9 +148,7 @@ test('docs/reference/findings-by-device.md is generated from spec/check/by-devic
     'Generated from `src/spec/check/by-device.ts` by `npm run docs`.',
     '',
   ].join('\n')
-  const path = join(repoRoot, 'docs', 'reference', 'findings-by-device.md')
-  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
-  assert.equal(readFileSync(path, 'utf8'), text, 'run `npm run docs`')
+  assertPage('reference/findings-by-device.md', text)
 })
 
 test('docs/reference/waits-by-device.md is generated from spec/check/waits-by-device.ts', () => {
@@ -178,9 +181,7 @@ test('docs/reference/waits-by-device.md is generated from spec/check/waits-by-de
     'Generated from `src/spec/check/waits-by-device.ts` by `npm run docs`.',
     '',
   ].join('\n')
-  const path = join(repoRoot, 'docs', 'reference', 'waits-by-device.md')
-  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
-  assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, 'run `npm run docs`')
+  assertPage('reference/waits-by-device.md', text)
 })
 
 test('docs/reference/memory-given-back.md is generated from spec/check/given-back.ts', () => {
@@ -212,7 +213,5 @@ test('docs/reference/memory-given-back.md is generated from spec/check/given-bac
     'Generated from `src/spec/check/given-back.ts` by `npm run docs`.',
     '',
   ].join('\n')
-  const path = join(repoRoot, 'docs', 'reference', 'memory-given-back.md')
-  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
-  assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, 'run `npm run docs`')
+  assertPage('reference/memory-given-back.md', text)
 })

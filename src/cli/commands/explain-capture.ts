@@ -14,9 +14,8 @@ import { compareCaptures, type Point } from '../../tools/captures/together.ts'
 import { togetherLines, togetherObjects } from '../../tools/captures/together-report.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { parseAddress } from '../../transport/wire/address.ts'
-import { openCapture, requireRereadable } from '../capture-file.ts'
+import { openCapture, readCaptureFile, requireRereadable } from '../capture-file.ts'
 import { UsageError } from '../fail.ts'
-import { createProgress } from '../progress.ts'
 import { bytesText } from './stat.ts'
 
 export interface FilterOptions {
@@ -79,21 +78,10 @@ const readInto = async (
   { reader, finish }: Pick<CaptureAnalysis, 'reader' | 'finish'>,
   name: string,
 ): Promise<void> => {
-  const source = await openCapture(name, reason => reader.fail(reason))
-  const progress = createProgress('userdma explain')
-  progress.show(
-    () =>
-      `${bytesText(source.read())}${source.size > 0 ? ` of ${bytesText(source.size)}` : ''}, ${reader.packets} packets`,
-    () => (source.size > 0 ? source.read() / source.size : 0),
-  )
-  try {
-    for await (const chunk of source.chunks) {
-      reader.push(chunk)
-      if (reader.damage !== undefined) break
-    }
-  } finally {
-    progress.end()
-  }
+  await readCaptureFile(name, reader, 'explain', ({ read, size }) => {
+    const total = size > 0 ? ` of ${bytesText(size)}` : ''
+    return `${bytesText(read())}${total}, ${reader.packets} packets`
+  })
   finish()
   // Nothing was read: a mistake of the user, not a damaged capture.
   if (reader.format === undefined) throw new UsageError(`${name}: ${reader.damage?.reason}`)

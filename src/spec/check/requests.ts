@@ -120,3 +120,36 @@ const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.val
 /** Whether a send takes a receive request of the peer. */
 export const takesReceive = ({ opcode }: WorkRequest): boolean =>
   opcode === SEND || opcode === SEND_WITH_IMM || opcode === SEND_WITH_INV || opcode === RDMA_WRITE_WITH_IMM
+
+const rethrow = (error: unknown): never => {
+  throw error
+}
+
+/**
+ * Tells each of the watchers, also of ones that are added later. `onFault` gets what a watcher throws; without it, that is
+ * thrown, and later watchers are not told.
+ */
+export const allWatchers = (
+  watchers: readonly RequestWatcher[],
+  onFault: (error: unknown) => void = rethrow,
+): RequestWatcher => {
+  const each = <A, B = void>(report: (watcher: RequestWatcher, a: A, b: B) => void) => {
+    return (a: A, b: B): void => {
+      for (const watcher of watchers)
+        try {
+          report(watcher, a, b)
+        } catch (error) {
+          onFault(error)
+        }
+    }
+  }
+  return {
+    posted: each((watcher, request) => watcher.posted(request)),
+    ended: each((watcher, request) => watcher.ended(request)),
+    completed: each((watcher, request, completion) => watcher.completed(request, completion)),
+    receiveLost: each((watcher, request) => watcher.receiveLost(request)),
+    receiverNotReady: each((watcher, qp) => watcher.receiverNotReady(qp)),
+    polled: each((watcher, cq, count) => watcher.polled(cq, count)),
+    queueReset: each((watcher, owner) => watcher.queueReset(owner)),
+  }
+}

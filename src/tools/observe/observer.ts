@@ -6,7 +6,7 @@
  * posted and polled.
  */
 import type { Stack } from '../../spec/check/finding.ts'
-import type { RequestWatcher } from '../../spec/check/requests.ts'
+import { allWatchers } from '../../spec/check/requests.ts'
 import { AskKind, CallEntry } from '../../spec/observe.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcOpcode } from '../../spec/work.ts'
@@ -23,38 +23,6 @@ import { ownerOf, Queues } from './queues.ts'
 import type { ObservedRecord } from './records.ts'
 import { ObservedRequests } from './requests.ts'
 import { ObservedWork } from './work.ts'
-
-/** Tells two watchers. */
-const both = (one: RequestWatcher, other: RequestWatcher): RequestWatcher => ({
-  posted(request) {
-    one.posted(request)
-    other.posted(request)
-  },
-  ended(request) {
-    one.ended(request)
-    other.ended(request)
-  },
-  completed(request, completion) {
-    one.completed(request, completion)
-    other.completed(request, completion)
-  },
-  receiveLost(request) {
-    one.receiveLost(request)
-    other.receiveLost(request)
-  },
-  receiverNotReady(qp) {
-    one.receiverNotReady(qp)
-    other.receiverNotReady(qp)
-  },
-  polled(cq, count) {
-    one.polled(cq, count)
-    other.polled(cq, count)
-  },
-  queueReset(owner) {
-    one.queueReset(owner)
-    other.queueReset(owner)
-  },
-})
 
 export class Observer implements Observation {
   readonly checker: Checker
@@ -82,7 +50,7 @@ export class Observer implements Observation {
     })
     const { recording } = output
     const requests = new ObservedRequests(
-      recording === undefined ? this.checker.requests : both(this.checker.requests, recording.requests),
+      recording === undefined ? this.checker.requests : allWatchers([this.checker.requests, recording.requests]),
     )
     this.#processes = processes
     this.#queues = new Queues(requests)

@@ -171,40 +171,32 @@ test('a pause of the requester is told, if it is long beside its other time', ()
   assert.match(evidence([...before, ...after], 'sender-paused'), /^97\.\d+ ms before frame 101/)
 })
 
+/** A READ of 64 bytes that is answered after a time. */
+const readOf = (psn: number, time: number, delay: number): CapturedPacket[] => [
+  roce({ from: 1, to: 2, opcode: 'RC_READ_REQUEST', qpn: QPN, psn, time, rest: reth(64) }),
+  roce({
+    from: 2,
+    to: 1,
+    opcode: 'RC_READ_RESP_ONLY',
+    qpn: BACK,
+    psn,
+    time: time + delay,
+    rest: Uint8Array.of(...aeth(), ...new Uint8Array(64)),
+  }),
+]
+
 /** READs of 64 bytes: `outstanding` at a time, each answered after 100 µs. */
 const reads = (count: number, outstanding: number): CapturedPacket[] =>
   Array.from({ length: count }, (_, psn) => {
     const time = Math.floor(psn / outstanding) * 101_000 + (psn % outstanding) * 100
-    return [
-      roce({ from: 1, to: 2, opcode: 'RC_READ_REQUEST', qpn: QPN, psn, time, rest: reth(64) }),
-      roce({
-        from: 2,
-        to: 1,
-        opcode: 'RC_READ_RESP_ONLY',
-        qpn: BACK,
-        psn,
-        time: time + 100_000,
-        rest: Uint8Array.of(...aeth(), ...new Uint8Array(64)),
-      }),
-    ]
+    return readOf(psn, time, 100_000)
   }).flat()
 
 test('READs that wait for a limit are told: always as many outstanding', () => {
   // A next READ leaves when an answer comes, so that four are outstanding always.
   const rolling = Array.from({ length: 200 }, (_, psn) => {
     const time = psn * 25_000
-    return [
-      roce({ from: 1, to: 2, opcode: 'RC_READ_REQUEST', qpn: QPN, psn, time, rest: reth(64) }),
-      roce({
-        from: 2,
-        to: 1,
-        opcode: 'RC_READ_RESP_ONLY',
-        qpn: BACK,
-        psn,
-        time: time + 99_000,
-        rest: Uint8Array.of(...aeth(), ...new Uint8Array(64)),
-      }),
-    ]
+    return readOf(psn, time, 99_000)
   }).flat()
   assert.match(evidence(rolling, 'reads-limited'), /never more than 4 outstanding/)
   assert.deepEqual(causes(reads(100, 1)), ['one-in-flight'])

@@ -2,8 +2,8 @@
  * The requests of a device for several watchers: the checker and the recorder share one feed (feed.ts).
  */
 import { noteFault } from '../../../core/attempt.ts'
-import type { Core, Device } from '../../../core/model.ts'
-import type { RequestWatcher } from '../../../spec/check/requests.ts'
+import type { Device } from '../../../core/model.ts'
+import { allWatchers, type RequestWatcher } from '../../../spec/check/requests.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { RequestFeed } from './feed.ts'
 
@@ -28,29 +28,6 @@ interface SharedFeed {
 
 const shared = new WeakMap<Device, SharedFeed>()
 
-/** Runs `report` for each watcher. An exception is reported, not thrown: the caller is in the middle of the device's work. */
-const forwarder = (core: Core, watchers: readonly RequestWatcher[]): RequestWatcher => {
-  const each = <A, B = void>(report: (watcher: RequestWatcher, a: A, b: B) => void) => {
-    return (a: A, b: B): void => {
-      for (const watcher of watchers)
-        try {
-          report(watcher, a, b)
-        } catch (error) {
-          noteFault(core, error)
-        }
-    }
-  }
-  return {
-    posted: each((watcher, request) => watcher.posted(request)),
-    ended: each((watcher, request) => watcher.ended(request)),
-    completed: each((watcher, request, completion) => watcher.completed(request, completion)),
-    receiveLost: each((watcher, request) => watcher.receiveLost(request)),
-    receiverNotReady: each((watcher, qp) => watcher.receiverNotReady(qp)),
-    polled: each((watcher, cq, count) => watcher.polled(cq, count)),
-    queueReset: each((watcher, owner) => watcher.queueReset(owner)),
-  }
-}
-
 /**
  * Reports the device's requests to `watcher` too, until `end` of the result is called. `scratch`: a buffer of
  * SCRATCH_BYTES; that of the first watcher is used.
@@ -59,7 +36,14 @@ export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: 
   let entry = shared.get(device)
   if (entry === undefined) {
     const watchers: RequestWatcher[] = []
-    entry = { watchers, feed: new RequestFeed(device, forwarder(device.core, watchers), scratch) }
+    entry = {
+      watchers,
+      feed: new RequestFeed(
+        device,
+        allWatchers(watchers, error => noteFault(device.core, error)),
+        scratch,
+      ),
+    }
     shared.set(device, entry)
   }
   const { watchers, feed } = entry
