@@ -535,6 +535,8 @@ export interface Context<S = unknown, D = unknown> {
   isClosed: boolean
   /** Number of the context's memory windows. */
   windowCount: number
+  /** Objects that other objects of the context own (dispatch/owned.ts), with the owner. Undefined: there were none yet. */
+  owned: Map<CoreObject, CoreObject> | undefined
   /** Called when all objects of the context are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
   /** Undefined: the context's objects are not charged. */

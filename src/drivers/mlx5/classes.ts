@@ -6,7 +6,7 @@ import { answered, driverClass, withMethods, withoutOptions } from '../../core/d
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
-import type { AnyHandler, CoreObject } from '../../core/model.ts'
+import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
@@ -33,7 +33,9 @@ import { afterCatchUp, describeCq } from '../soft/classes/cq-query.ts'
 import { readConsumer } from '../soft/completion-queue.ts'
 import { Limits } from './attributes.ts'
 import { clockOf, openClock } from './clock.ts'
+import { openCommands } from './commands/context.ts'
 import { Mlx5Cq, resizeCq } from './completions.ts'
+import { giveNumber, takeNumber } from './numbers.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { queuesOf, refuse, requirePowerOfTwo, stateOf } from './state.ts'
 
@@ -63,8 +65,7 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
   DeviceClass,
   {
     open(call, object, args, core) {
-      if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0)
-        refuse('EOPNOTSUPP', 'device.open: the device has no firmware that takes commands (DEVX)')
+      if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0) openCommands(call)
       const hasClock = openClock(call.context, stateOf(call).soft.now, performance.timeOrigin * 1e6)
       return { ...core(call, object, args), ...contextFacts(stateOf(call).soft.limits, hasClock) }
     },
@@ -79,20 +80,32 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
   Mlx5Attributes.device,
 )
 
-/** The numbers of protection domains only inform. */
-const numberOf = ({ id }: CoreObject): number => id & 0xff_ffff
+interface Mlx5Pd {
+  /** In firmware commands. */
+  readonly number: number
+}
+
 export const pdClass = withMethods(
-  driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
+  driverClass<typeof Pd, Mlx5Pd, typeof Mlx5Attributes.pd>(
     Pd,
     {
-      create: (call, object, args, core) => ({ ...core(call, object, args), number: numberOf(object) }),
+      create(call, object, args, core) {
+        const out = core(call, object, args)
+        object.state = { number: giveNumber(call.context, 'pd', object) }
+        return { ...out, number: object.state.number }
+      },
+      destroy(call, object, args, core) {
+        const out = core(call, object, args)
+        takeNumber(call.context, 'pd', object.state.number)
+        return out
+      },
       // as get_prefetchable_mr of Linux
       advise: adviceTaker({ unknown: 'ENOENT', window: 'EINVAL', otherDomain: 'EPERM', readOnly: 'EPERM' }),
     },
     Mlx5Attributes.pd,
   ),
   { queryNumber },
-  { queryNumber: (_call, object) => ({ number: numberOf(object) }) },
+  { queryNumber: (_call, object) => ({ number: (object.state as Mlx5Pd).number }) },
 )
 
 /** A region has one key, also without rights for peers: programs keep it when they add such rights. */
@@ -118,16 +131,19 @@ export const ahClass = withoutOptions(
 
 interface UarState {
   readonly page: MappedChunk
+  /** In creations of queues. */
+  readonly number: number
 }
 
 /** Programs store to these pages to wake the device; it reads the doorbell records. */
 export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
   create(call, object) {
     const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
-    object.state = { page }
-    return { offset: BigInt(page.offset), length: page.length, page: object.id & 0xffff }
+    object.state = { page, number: giveNumber(call.context, 'uar', object) }
+    return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
   },
   destroy(call, { state }) {
+    takeNumber(call.context, 'uar', state.number)
     mappedMemoryOf(call.context).free(state.page)
     return {}
   },

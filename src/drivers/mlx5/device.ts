@@ -22,6 +22,8 @@ import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass, uarClass } from './classes.ts'
+import { commandClasses } from './commands/classes.ts'
+import { closeCommands } from './commands/context.ts'
 import { takeArming } from './completions.ts'
 import { dcQpClasses } from './dc/classes.ts'
 import { DcTransport } from './dc/transport.ts'
@@ -64,9 +66,11 @@ export const mlx5Driver = {
     flowClass,
     wqClass,
     rwqIndTableClass,
+    ...commandClasses,
   ],
   *closing(context) {
     context.device.state.own?.dc.targets.endConnectionsOf(context)
+    closeCommands(context)
     yield* softDriver.closing(context)
   },
   removed(device) {
@@ -105,6 +109,7 @@ const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
     cqs: new Set(),
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
+    uids: new Set(),
     station,
   }),
 })

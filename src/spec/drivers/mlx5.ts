@@ -23,6 +23,7 @@ import {
   u64,
 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
+import { devxMethods } from './mlx5-devx.ts'
 
 /** RDMA_DRIVER_MLX5 */
 export const MLX5_DRIVER_ID = 1
@@ -477,6 +478,7 @@ export const Mlx5Abi: LinuxAbi = {
       [value(0, 8, 'offset'), value(0, 4, 'length'), value(0, 4, 'page')],
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
+    ...devxMethods,
     withDriverAttributes('DEVICE', 'QUERY_CONTEXT', Mlx5Device, { outputs: [contextResponse] }),
     driverMethod('PD_QUERY', 'PD', 0, objectClass('pd', Pd.id, { methods: { queryNumber } }), 'queryNumber', {
       outputs: [value(0, 4, 'number')],

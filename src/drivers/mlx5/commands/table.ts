@@ -1,0 +1,13 @@
+/*
+ * The handlers of all firmware commands that the device has, by opcode.
+ */
+import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
+import { deviceCommands } from './device-queries.ts'
+import { domainCommands } from './domains.ts'
+import { type CommandHandlers, generalCommand } from './handler.ts'
+
+export const handlers: CommandHandlers = new Map([
+  generalCommand(Commands.NOP, () => ({})),
+  ...deviceCommands,
+  ...domainCommands,
+])
