@@ -1,6 +1,7 @@
 /*
  * Firmware commands for targets of DC, which are ready when they are created, unlike those of verbs.
  */
+import { getGid } from '../../../../core/devices/gids.ts'
 import { callWithin, type Owned, ownerOf } from '../../../../core/dispatch/owned.ts'
 import type { CallContext } from '../../../../core/model.ts'
 import { DctQp } from '../../../../spec/classes/qp/dc_qp.ts'
@@ -46,6 +47,8 @@ export const dctCommands = [
     const { dct_context_entry: context } = input
     const { offload_type, rlky } = context
     refuseFeatures({ offload_type, rlky })
+    // a target of verbs is not asked for a path either, but Linux has looked its GID up
+    getGid(call.device.ports[0]!.gids, context.my_addr_index)
     const cq = findCq(call, 'cqn', context.cqn)
     const args = {
       pd: findPd(call, context.pd),
