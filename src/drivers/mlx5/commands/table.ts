@@ -5,9 +5,11 @@ import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
+import { mkeyCommands } from './mkeys.ts'
 
 export const handlers: CommandHandlers = new Map([
   generalCommand(Commands.NOP, () => ({})),
   ...deviceCommands,
   ...domainCommands,
+  ...mkeyCommands,
 ])
