@@ -38,6 +38,12 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
   return view
 }
 
+/** What a call that is refused without a look at it was, for messages. */
+const attemptOf = (decoded: Decoded | Answer): { readonly attempt?: string } => {
+  if (!isAnswer(decoded)) return { attempt: `${decoded.call.class.name}.${decoded.call.methodName}` }
+  return decoded.attempt === undefined ? {} : { attempt: decoded.attempt }
+}
+
 /** Returns a CallError; rethrows any other error. */
 const refusal = (error: unknown): CallError => {
   if (error instanceof CallError) return error
@@ -65,7 +71,7 @@ export const dispatch = <M extends readonly unknown[]>(
       'EIO',
       `the context was closed, or device ${context.device.name} removed`,
     )
-    return { ret: -errno, installs: [], reason }
+    return { ret: -errno, installs: [], reason, ...attemptOf(dialect(callerView(context, caller), ...message)) }
   }
   const decoded = dialect(callerView(context, caller), ...message)
   if (isAnswer(decoded)) return decoded
