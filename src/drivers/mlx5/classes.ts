@@ -24,6 +24,7 @@ import {
   TOEPLITZ,
   Uar,
 } from '../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
 import { CqFlags, CqKind } from '../../spec/enums.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
@@ -76,6 +77,8 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       ...contextFacts(stateOf(call).soft.limits, clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
       driverFlags: 0,
+      maxLogStreams: MAX_LOG_STREAMS.concurrent,
+      maxLogErroredStreams: MAX_LOG_STREAMS.errored,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
     }),
   },
@@ -148,6 +151,11 @@ export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
 
 // ---- completion queues ----
 
+/** Of queues that firmware commands make: their armings are taken without a channel. No program's call has this argument. */
+interface ArmedByCommands {
+  readonly hasArmings?: number
+}
+
 const requireEntries = (method: string, entries: number, entryBytes: number): void => {
   requirePowerOfTwo(`${method}: the number of entries`, entries, Limits.maxCqe + 1)
   if (entryBytes !== CompletionEntry.BYTES && entryBytes !== 2 * CompletionEntry.BYTES)
@@ -184,7 +192,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
         unshare(buffer)
         throw error
       }
-      const hasChannel = channel !== undefined
+      const hasChannel = channel !== undefined || (args as ArmedByCommands).hasArmings === 1
       const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
       const clock = clockOf(call.context)
       const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }

@@ -26,6 +26,7 @@ import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
+import { endSubscriptions } from './commands/events/subscriptions.ts'
 import { takeArming } from './completions.ts'
 import { dcQpClasses } from './dc/classes.ts'
 import { DcTransport } from './dc/transport.ts'
@@ -74,6 +75,7 @@ export const mlx5Driver = {
   *closing(context) {
     context.device.state.own?.dc.targets.endConnectionsOf(context)
     closeCommands(context)
+    endSubscriptions(context)
     yield* softDriver.closing(context)
   },
   removed(device) {

@@ -126,6 +126,14 @@ const qp = {
   },
 } as const
 
+/** Of `create` of initiators of DC: `MAX_LOG_STREAMS`. */
+const dciQp = {
+  create: {
+    in: { ...qp.create.in, logStreams: optional(u8(0x800a)), logErroredStreams: optional(u8(0x800b)) },
+    out: qp.create.out,
+  },
+} as const
+
 /** Of `create` of raw packet queue pairs, with the parameters of receive side scaling in place of queues. */
 const rawQp = {
   create: {
@@ -212,6 +220,8 @@ export const Mlx5Attributes = {
         driverFlags: optional(u32(0x8011)),
         rssFields: optional(u64(0x8012)),
         rssFunctions: optional(u8(0x8013)),
+        maxLogStreams: optional(u8(0x8014)),
+        maxLogErroredStreams: optional(u8(0x8015)),
         // of QUERY_CONTEXT
         ...contextOutputs(0x8020),
       },
@@ -257,7 +267,7 @@ export const Mlx5Attributes = {
   uc_qp: qp,
   ud_qp: qp,
   xrc_ini_qp: qp,
-  dci_qp: qp,
+  dci_qp: dciQp,
   dct_qp: {
     ...qp,
     modify: { out: { responseBytes: optional(u32(0x8010)), number: optional(u32(0x8011)) } },
@@ -291,6 +301,15 @@ const qpCreate: DriverLayout = {
   },
   out: layout(40, value(0, 4, 'uarOut')),
   isTruncated: true,
+}
+
+/** The same, with mlx5_ib_create_qp_dci_streams. */
+const dciQpCreate: DriverLayout = {
+  ...qpCreate,
+  input: {
+    layout: layout(56, ...qpFields, value(52, 1, 'logStreams'), value(53, 1, 'logErroredStreams')),
+    minBytes: 32,
+  },
 }
 
 /**
@@ -401,6 +420,8 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
       value(16, 8, 'rssFields'),
       value(24, 1, 'rssFunctions'),
       value(60, 4, 'driverFlags'),
+      value(100, 1, 'maxLogStreams'),
+      value(101, 1, 'maxLogErroredStreams'),
     ),
     isTruncated: true,
   },
@@ -447,7 +468,7 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   'uc_qp.create': qpCreate,
   'ud_qp.create': qpCreate,
   'xrc_ini_qp.create': qpCreate,
-  'dci_qp.create': qpCreate,
+  'dci_qp.create': dciQpCreate,
   'dct_qp.create': qpCreate,
   'dct_qp.modify': {
     out: layout(RESPONSE_BYTES.dct, value(0, 4, 'responseBytes'), value(4, 4, 'number')),

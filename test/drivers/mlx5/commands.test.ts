@@ -74,7 +74,7 @@ describe('a firmware command', () => {
 
   it('reaches no object by another number', () => {
     const { a, firmware } = oneProgram()
-    const query = encodeFields(commandHeader, { opcode: Commands.QUERY_CQ.opcode })
+    const query = commandBytes(Commands.QUERY_CQ, { cqn: 5 })
     assertErrno(() => firmware.give('query', query, 16, a.cq.object), 'EINVAL', /not of the object/)
     assertErrno(() => firmware.give('query', query, 16, a.pd), 'EINVAL')
     assertErrno(() => firmware.give('query', query, 16, 999), 'ENOENT')

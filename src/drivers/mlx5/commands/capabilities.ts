@@ -3,6 +3,7 @@
  */
 import type { Device } from '../../../core/model.ts'
 import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES } from '../../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, roceCap } from '../../../spec/drivers/mlx5-firmware/device.ts'
 import type { FieldValues, PartOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
@@ -33,6 +34,13 @@ const general = ({ attributes, numCompVectors }: Device): PartOf<typeof cmdHcaCa
   log_max_uctx: 16,
   log_max_ra_req_qp: log(Limits.maxRdAtomic),
   log_max_ra_res_qp: log(Limits.maxRdAtomic),
+  log_max_ra_req_dc: log(Limits.maxRdAtomic),
+  log_max_ra_res_dc: log(Limits.maxRdAtomic),
+  log_max_rmp: log(attributes.maxSrq),
+  dct: 1,
+  log_max_dci_stream_channels: MAX_LOG_STREAMS.concurrent,
+  log_max_dci_errored_streams: MAX_LOG_STREAMS.errored,
+  qpc_extension: 1,
   local_ca_ack_delay: attributes.localCaAckDelay,
   port_type: 1,
   roce: 1,

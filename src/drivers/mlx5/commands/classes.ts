@@ -11,6 +11,7 @@ import { Devx, DevxObj } from '../../../spec/drivers/mlx5-devx.ts'
 import type { CommandMethod } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { refuse } from '../state.ts'
 import { asyncAnswersClass, postAnswer, reserveAnswer } from './async-answers.ts'
+import { eventChannelClass, subscribeTo } from './events/channels.ts'
 import { type Executed, execute } from './execute.ts'
 import type { DevxObject, Subject } from './handler.ts'
 import { type Identity, identityOf } from './identity.ts'
@@ -66,6 +67,10 @@ const devxClass = driverClass(Devx, {
   },
   queryUar: (_call, _object, { index }) =>
     refuse('EINVAL', `devx.queryUar: index ${index}: the context has no pages from its beginning; allocate one`),
+  subscribe(call, _object, { handle, ...args }) {
+    subscribeTo(call, handle === undefined ? undefined : findObject(call.context, 'devx_obj', handle, call.entry), args)
+    return {}
+  },
   queryEqn({ device: { numCompVectors } }, _object, { vector }) {
     if (vector >= numCompVectors)
       refuse('ENOENT', `devx.queryEqn: vector ${vector}: the device has ${numCompVectors}, from 0`)
@@ -91,4 +96,10 @@ const devxObjClass = driverClass<typeof DevxObj, DevxObject>(DevxObj, {
   },
 })
 
-export const commandClasses: readonly DriverClass[] = [devxClass, devxObjClass, umemClass, asyncAnswersClass]
+export const commandClasses: readonly DriverClass[] = [
+  devxClass,
+  devxObjClass,
+  umemClass,
+  asyncAnswersClass,
+  eventChannelClass,
+]
