@@ -209,6 +209,13 @@ export interface EventHandlers {
 
 // ---- callers ----
 
+/** An eventfd of a caller. */
+export interface SignalFd {
+  /** Adds 1 to its count. Never waits. */
+  signal(): void
+  close(): void
+}
+
 /** A memory file of a caller; addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
@@ -244,6 +251,8 @@ export interface Caller {
   file?(fd: number): string | undefined
   /** The memory file or dma-buf behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE, … */
   openFile?(fd: number): FileMemory
+  /** The eventfd behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. Absent: there is none. */
+  openSignal?(fd: number): SignalFd
   /** By number of a processor, whether the caller may run on it. Undefined: unknown. */
   processors?(): readonly boolean[] | undefined
   /** Whether the caller has this now. Absent: the caller has all. */

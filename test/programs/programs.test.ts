@@ -95,6 +95,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   unacknowledged: [['srq'], /usage: unacknowledged/],
   resized: [['mlx5_0'], /usage: resized/],
   dynamic: [['mlx5_0'], /usage: dynamic/],
+  firmware_queues: [[], /usage: firmware_queues DEVICE/],
   adapter: [['-q'], /usage: .*adapter/],
   raw_packets: [[], /usage: raw_packets DEVICE/],
   on_demand: [[], /usage: on_demand DEVICE/],

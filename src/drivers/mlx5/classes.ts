@@ -2,27 +2,29 @@
  * Classes of mlx5 devices: contexts, memory and completion queues (R19, R22). format.ts has the other queues.
  */
 import { adviceTaker } from '../../core/base/advise.ts'
-import { answered, driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
+import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
-import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
+  HAS_NULL_KEY,
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
   Mlx5Clock,
   Mlx5CqFlags,
   Mlx5Responses,
+  NULL_KEY,
   queryNumber,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
   Uar,
 } from '../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
 import { CqFlags, CqKind } from '../../spec/enums.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
@@ -51,7 +53,8 @@ const contextFacts = ({ maxQpWr, maxSrqWr }: QueueLimits, hasClock: boolean) => 
   maxReceives: maxQpWr,
   maxSharedReceives: maxSrqWr,
   ports: 1,
-  responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
+  responseMask: HAS_NULL_KEY | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
+  nullKey: NULL_KEY,
   clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
   responseBytes: RESPONSE_BYTES.context,
   cqeVersion: 1,
@@ -74,6 +77,8 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       ...contextFacts(stateOf(call).soft.limits, clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
       driverFlags: 0,
+      maxLogStreams: MAX_LOG_STREAMS.concurrent,
+      maxLogErroredStreams: MAX_LOG_STREAMS.errored,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
     }),
   },
@@ -107,11 +112,6 @@ export const pdClass = withMethods(
   { queryNumber },
   { queryNumber: (_call, object) => ({ number: (object.state as Mlx5Pd).number }) },
 )
-
-/** A region has one key, also without rights for peers: programs keep it when they add such rights. */
-export const mrClass = driverClass(Mr, {
-  create: (call, object, args, core) => answered(core(call, object, args), out => ({ ...out, rkey: out.lkey })),
-})
 
 /** The program writes addresses into its requests; a handle only checks that there is a path. */
 export const ahClass = withoutOptions(
@@ -151,6 +151,11 @@ export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
 
 // ---- completion queues ----
 
+/** Of queues that firmware commands make: their armings are taken without a channel. No program's call has this argument. */
+interface ArmedByCommands {
+  readonly hasArmings?: number
+}
+
 const requireEntries = (method: string, entries: number, entryBytes: number): void => {
   requirePowerOfTwo(`${method}: the number of entries`, entries, Limits.maxCqe + 1)
   if (entryBytes !== CompletionEntry.BYTES && entryBytes !== 2 * CompletionEntry.BYTES)
@@ -187,7 +192,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
         unshare(buffer)
         throw error
       }
-      const hasChannel = channel !== undefined
+      const hasChannel = channel !== undefined || (args as ArmedByCommands).hasArmings === 1
       const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
       const clock = clockOf(call.context)
       const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }

@@ -60,8 +60,11 @@ export type SendKind = 'connected' | 'datagram' | 'xrc' | 'dc' | 'frame'
 
 /** Decides about requests that name a target of DC. */
 export interface TargetGate {
-  /** Whether the request whose datagram segment begins at `words[at]` is fetched now; if not, it is asked again. */
-  mayTake(words: Int32Array, at: number): boolean
+  /**
+   * Whether the request whose control segment begins at `words[at]` is fetched now; if not, it is asked again.
+   * `needsTarget`: a datagram segment follows.
+   */
+  mayTake(words: Int32Array, at: number, needsTarget: boolean): boolean
 }
 
 /** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
@@ -195,6 +198,14 @@ export class Sends implements SendQueue {
     this.#isOpen = true
   }
 
+  /** The engine counts from 0 again, although the queue goes on. All fetched requests have completed. */
+  restart(): void {
+    this.#produced = 0
+    this.#retired = 0
+    this.refusal = 0
+    this.seen = NO_MARK
+  }
+
   retire(count: number): void {
     this.#retired += count
     if (!this.#isFull) return
@@ -275,8 +286,8 @@ export class Sends implements SendQueue {
     const control = this.#start + block * BLOCK_BYTES
     // read once, since a request of another opcode needs no target
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
-    const needsTarget = this.gate !== undefined && opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
-    if (needsTarget && !this.gate!.mayTake(this.#words, (control + SEGMENT_BYTES) >> 2)) return false
+    const needsTarget = opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
+    if (this.gate !== undefined && !this.gate.mayTake(this.#words, control >> 2, needsTarget)) return false
     const blocks = this.#take(into, at, block, opcode, destinations)
     this.#taken = (this.#taken + Math.min(blocks, left)) & POSTED_MASK
     this.#produced++

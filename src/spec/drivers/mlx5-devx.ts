@@ -68,6 +68,17 @@ export const Devx = objectClass('devx', 0x8001, {
     }),
     /** The number, in commands, of a page of doorbells that the context has had from its beginning. */
     queryUar: method(Block.DRIVER_FAST + 4, { in: { index: u32(1) }, out: { page: u32(64) } }),
+    /** Events of a `devx_obj`, or of the device, go to the channel, or to the eventfd. `types`: u16s. */
+    subscribe: method(Block.DRIVER_FAST + 6, {
+      in: {
+        channel: fd(1, 'devx_async_event_fd'),
+        handle: optional(u32(2)),
+        types: blob(3, MAX_BYTES),
+        eventFd: optional(u32(4)),
+        cookie: optional(u64(5)),
+      },
+      out: {},
+    }),
     /** The event queue of a completion vector. */
     queryEqn: method(Block.DRIVER_FAST + 5, { in: { vector: u32(1) }, out: { eqn: u32(64) } }),
   },
@@ -104,8 +115,23 @@ export const DevxAsyncCmdFd = objectClass('devx_async_cmd_fd', 0x8004, {
   methods: { create: method(CREATE_FD, { in: {}, out: {} }) },
 })
 
+/** MLX5_IB_UAPI_DEVX_CR_EV_CH_FLAGS_…: records have a cookie only. */
+export const ChannelFlags = { OMIT_DATA: 1 } as const
+
+/** A channel of events. Records: a u64, the cookie of the subscription, then an entry of the event queue (mlx5_eqe). */
+export const DevxAsyncEventFd = objectClass('devx_async_event_fd', 0x8005, {
+  identity: 'fd',
+  methods: { create: method(CREATE_FD, { in: { flags: u32(1) }, out: {} }) },
+})
+
 /** MLX5_IB_OBJECT_DEVX and the following. */
-const LinuxDevx = { DEVX: 0x1000, DEVX_OBJ: 0x1001, DEVX_UMEM: 0x1002, DEVX_ASYNC_CMD_FD: 0x1004 } as const
+const LinuxDevx = {
+  DEVX: 0x1000,
+  DEVX_OBJ: 0x1001,
+  DEVX_UMEM: 0x1002,
+  DEVX_ASYNC_CMD_FD: 0x1004,
+  DEVX_ASYNC_EVENT_FD: 0x1005,
+} as const
 
 /** Objects that DEVX_OBJ_MODIFY and …_QUERY take (UVERBS_IDR_ANY_OBJECT), as far as the device has them. */
 const ANY_OBJECT = ['devx_obj', 'cq', 'wq', 'rwq_ind_table', 'dci_qp', 'dct_qp', ...SRQ_CLASSES, ...LINUX_QP_CLASSES]
@@ -114,7 +140,7 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ } = AccessFlags.values
 const input = driverBlob('input', HEADER_BYTES)
 const output = driverBlobOut('output', HEADER_BYTES)
 const anyObject = driverHandle('handle', ANY_OBJECT)
-const { DEVX, DEVX_OBJ, DEVX_UMEM, DEVX_ASYNC_CMD_FD } = LinuxDevx
+const { DEVX, DEVX_OBJ, DEVX_UMEM, DEVX_ASYNC_CMD_FD, DEVX_ASYNC_EVENT_FD } = LinuxDevx
 
 export const devxMethods = [
   driverObjectMethod('DEVX_OTHER', DEVX, 0, Devx, 'command', [input, output]),
@@ -147,5 +173,16 @@ export const devxMethods = [
     optionalAttribute(driverFd('file')),
   ]),
   driverDestruction('DEVX_UMEM_DEREG', DEVX_UMEM, DevxUmem),
+  driverObjectMethod('DEVX_SUBSCRIBE_EVENT', DEVX, 3, Devx, 'subscribe', [
+    driverFd('channel'),
+    optionalAttribute(driverHandle('handle', ['devx_obj'])),
+    driverBlob('types', 2),
+    optionalAttribute(driverInput(value(0, 4, 'eventFd'))),
+    optionalAttribute(driverInput(value(0, 8, 'cookie'))),
+  ]),
+  driverObjectMethod('DEVX_ASYNC_EVENT_FD_ALLOC', DEVX_ASYNC_EVENT_FD, 0, DevxAsyncEventFd, 'create', [
+    driverNewFd,
+    driverFlags('flags', ChannelFlags.OMIT_DATA),
+  ]),
   driverObjectMethod('DEVX_ASYNC_CMD_FD_ALLOC', DEVX_ASYNC_CMD_FD, 0, DevxAsyncCmdFd, 'create', [driverNewFd]),
 ]

@@ -4,12 +4,19 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { macOf } from '../../../src/core/devices/identity.ts'
 import { closeContext } from '../../../src/core/index.ts'
 import { handlers } from '../../../src/drivers/mlx5/commands/table.ts'
 import { contextOf } from '../../../src/drivers/mlx5/context.ts'
+import type { Mlx5Soft } from '../../../src/drivers/mlx5/state.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
-import { DevxUmem } from '../../../src/spec/drivers/mlx5-devx.ts'
-import { Commands, commandHeader, type FirmwareCommand } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import { Devx, DevxAsyncCmdFd, DevxUmem } from '../../../src/spec/drivers/mlx5-devx.ts'
+import {
+  answerHeader,
+  Commands,
+  commandHeader,
+  type FirmwareCommand,
+} from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
 import { decodeFields, encodeFields } from '../../../src/uapi/firmware/fields.ts'
 import { assertErrno, assertRefused, commandBytes, withCommands } from './firmware.ts'
@@ -67,7 +74,7 @@ describe('a firmware command', () => {
 
   it('reaches no object by another number', () => {
     const { a, firmware } = oneProgram()
-    const query = encodeFields(commandHeader, { opcode: Commands.QUERY_CQ.opcode })
+    const query = commandBytes(Commands.QUERY_CQ, { cqn: 5 })
     assertErrno(() => firmware.give('query', query, 16, a.cq.object), 'EINVAL', /not of the object/)
     assertErrno(() => firmware.give('query', query, 16, a.pd), 'EINVAL')
     assertErrno(() => firmware.give('query', query, 16, 999), 'ENOENT')
@@ -117,6 +124,84 @@ describe('user memory', () => {
     assertErrno(create({ access: 2 }), 'EINVAL', /without LOCAL_WRITE/)
     assertErrno(create({ pageSizes: 1n << 21n }), 'EINVAL', /0x1000/)
     assertErrno(create({ file: 3 }), 'EOPNOTSUPP')
+  })
+})
+
+describe('asynchronous queries', () => {
+  const setUp = () => {
+    const { a, firmware, m } = oneProgram()
+    const pd = (a.context.handles.slots[a.pd]!.state as { number: number }).number
+    const { handle, out } = firmware.create(Commands.CREATE_MKEY, {
+      memory_key_mkey_entry: { access_mode_1_0: 1, qpn: 0xff_ffff, len: 64n, start_addr: a.address, pd },
+      mkey_umem_id: firmware.umem().id,
+    })
+    a.call(DevxAsyncCmdFd, 'create', 0, {})
+    const channel = [...m.core.descriptors.keys()].at(-1)!
+    const input = commandBytes(Commands.QUERY_MKEY, { mkey_index: out.mkey_index })
+    const query = (outputBytes: bigint, bytes = input) =>
+      void a.call(Devx, 'queryAsync', 0, { handle, input: bytes, channel, outputBytes, wrId: 77n })
+    const records = () =>
+      m.core.descriptors
+        .get(channel)!
+        .sink.take(1000)
+        .map(({ bytes }) => bytes)
+    return { query, records, out }
+  }
+
+  it('answer by records of their channel', () => {
+    const { query, records } = setUp()
+    query(400n)
+    const [record, ...others] = records()
+    assert.deepEqual([record!.length, others.length], [408, 0])
+    assert.equal(new DataView(record!.buffer).getBigUint64(0, true), 77n)
+    assert.equal(decodeFields(Commands.QUERY_MKEY.out, record!.subarray(8)).memory_key_mkey_entry.len, 64n)
+  })
+
+  it('answer with the status of a refusal, and are refused by Linux as others are', () => {
+    const { query, records, out } = setUp()
+    query(100n)
+    const { status, syndrome } = decodeFields(answerHeader, records()[0]!.subarray(8))
+    assert.deepEqual([status, syndrome], [0x51, 0x10_0004])
+    const other = commandBytes(Commands.QUERY_MKEY, { mkey_index: out.mkey_index + 1 })
+    assertErrno(() => query(400n, other), 'EINVAL')
+    assertErrno(() => query(15n), 'EINVAL', /15 bytes/)
+    assert.deepEqual(records(), [])
+  })
+
+  it('have a MiB of unread answers', () => {
+    const { query, records } = setUp()
+    for (let i = 0; i < 16; i++) query(65_535n)
+    assertErrno(() => query(65_535n), 'EAGAIN', /16 answers/)
+    assert.equal(records().length, 16)
+    query(65_535n)
+  })
+})
+
+describe('queries of the device', () => {
+  it('tell of port, addresses and adapter', () => {
+    const { firmware, m } = oneProgram()
+    const { device } = m.devices[0]!
+    assert.equal(firmware.general(Commands.QUERY_LAG, {}).ctx.lag_state, 0)
+    assert.equal(firmware.general(Commands.QUERY_ISSI, {}).current_issi, 1)
+    assert.equal(firmware.general(Commands.QUERY_ADAPTER, {}).query_adapter_struct.ieee_vendor_id, 0x2c9)
+    assert.equal(firmware.general(Commands.QUERY_VPORT_STATE, {}).state, 1)
+    const { nic_vport_context } = firmware.general(Commands.QUERY_NIC_VPORT_CONTEXT, {})
+    assert.equal(nic_vport_context.roce_en, 1)
+    assert.deepEqual(nic_vport_context.permanent_address, macOf((device.state as Mlx5Soft).identity))
+    for (const [index, entry] of device.ports[0]!.gids.entries.slice(0, 2).entries()) {
+      const { roce_address } = firmware.general(Commands.QUERY_ROCE_ADDRESS, { roce_address_index: index })
+      assert.deepEqual(roce_address.source_l3_address, entry!.gid)
+      assert.equal(roce_address.roce_version, 2)
+    }
+    assertRefused(() => firmware.general(Commands.QUERY_ROCE_ADDRESS, { roce_address_index: 60_000 }), 'noSuchIndex')
+    assertRefused(() => firmware.general(Commands.QUERY_VPORT_STATE, { other_vport: 1 }), 'unsupportedFeature')
+  })
+
+  it('know all kinds of capabilities', () => {
+    const { firmware } = oneProgram()
+    const { capability } = firmware.general(Commands.QUERY_HCA_CAP, {}, { opMod: (0xf << 1) | 1 })
+    assert.deepEqual(capability, new Uint8Array(256))
+    assertRefused(() => firmware.general(Commands.QUERY_HCA_CAP, { other_function: 1 }), 'unsupportedFeature')
   })
 })
 

@@ -2,7 +2,8 @@
  * The capabilities that QUERY_HCA_CAP tells.
  */
 import type { Device } from '../../../core/model.ts'
-import { CORE_CLOCK_KHZ } from '../../../spec/drivers/mlx5.ts'
+import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES } from '../../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, roceCap } from '../../../spec/drivers/mlx5-firmware/device.ts'
 import type { FieldValues, PartOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
@@ -23,12 +24,23 @@ const general = ({ attributes, numCompVectors }: Device): PartOf<typeof cmdHcaCa
   log_max_xrcd: 16,
   log_max_transport_domain: 16,
   log_max_mkey: 24,
+  fixed_buffer_size: 1,
+  log_max_klm_list_size: log(MAX_INDIRECT_ENTRIES),
+  relaxed_ordering_write: 1,
+  relaxed_ordering_read: 1,
   gid_table_size: 3,
   pkey_table_size: 0,
   log_max_msg: 30,
   log_max_uctx: 16,
   log_max_ra_req_qp: log(Limits.maxRdAtomic),
   log_max_ra_res_qp: log(Limits.maxRdAtomic),
+  log_max_ra_req_dc: log(Limits.maxRdAtomic),
+  log_max_ra_res_dc: log(Limits.maxRdAtomic),
+  log_max_rmp: log(attributes.maxSrq),
+  dct: 1,
+  log_max_dci_stream_channels: MAX_LOG_STREAMS.concurrent,
+  log_max_dci_errored_streams: MAX_LOG_STREAMS.errored,
+  qpc_extension: 1,
   local_ca_ack_delay: attributes.localCaAckDelay,
   port_type: 1,
   roce: 1,
@@ -56,7 +68,7 @@ const roce: PartOf<typeof roceCap> = {
 }
 const general2: PartOf<typeof cmdHcaCap2> = {}
 
-/** By kind; other kinds that have a struct are all 0. */
+/** By kind; those of other kinds are all 0. */
 export const capabilities = (device: Device): Readonly<Record<number, FieldValues>> => ({
   [CapabilityModifier.GENERAL]: general(device),
   [CapabilityModifier.ODP]: odp,

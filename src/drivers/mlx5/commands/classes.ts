@@ -10,7 +10,9 @@ import { findHandle } from '../../../core/objects/handles.ts'
 import { Devx, DevxObj } from '../../../spec/drivers/mlx5-devx.ts'
 import type { CommandMethod } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { refuse } from '../state.ts'
-import { execute } from './execute.ts'
+import { asyncAnswersClass, postAnswer, reserveAnswer } from './async-answers.ts'
+import { eventChannelClass, subscribeTo } from './events/channels.ts'
+import { type Executed, execute } from './execute.ts'
 import type { DevxObject, Subject } from './handler.ts'
 import { type Identity, identityOf } from './identity.ts'
 import { eqnOf } from './lookup.ts'
@@ -46,9 +48,29 @@ const devxClass = driverClass(Devx, {
     answered(execute(call, 'general', object, input, outBytes), ({ output }) => ({ output })),
   modify: (call, object, args) => executeAbout(call, 'modify', object, args),
   query: (call, object, args) => executeAbout(call, 'query', object, args),
-  queryAsync: null,
+  queryAsync(call, object, { handle, input, channel, outputBytes, wrId }) {
+    const outBytes = reserveAnswer(channel, outputBytes)
+    const post = (executed: Executed): Record<never, never> => {
+      postAnswer(channel, wrId, { executed })
+      return {}
+    }
+    const postRefusal = (error: unknown): Record<never, never> => {
+      postAnswer(channel, wrId, { error })
+      return {}
+    }
+    try {
+      const result = answered(execute(call, 'query', object, input, outBytes, aboutHandle(call, handle)), post)
+      return result instanceof Promise ? result.catch(postRefusal) : result
+    } catch (error) {
+      return postRefusal(error)
+    }
+  },
   queryUar: (_call, _object, { index }) =>
     refuse('EINVAL', `devx.queryUar: index ${index}: the context has no pages from its beginning; allocate one`),
+  subscribe(call, _object, { handle, ...args }) {
+    subscribeTo(call, handle === undefined ? undefined : findObject(call.context, 'devx_obj', handle, call.entry), args)
+    return {}
+  },
   queryEqn({ device: { numCompVectors } }, _object, { vector }) {
     if (vector >= numCompVectors)
       refuse('ENOENT', `devx.queryEqn: vector ${vector}: the device has ${numCompVectors}, from 0`)
@@ -74,4 +96,10 @@ const devxObjClass = driverClass<typeof DevxObj, DevxObject>(DevxObj, {
   },
 })
 
-export const commandClasses: readonly DriverClass[] = [devxClass, devxObjClass, umemClass]
+export const commandClasses: readonly DriverClass[] = [
+  devxClass,
+  devxObjClass,
+  umemClass,
+  asyncAnswersClass,
+  eventChannelClass,
+]

@@ -6,9 +6,58 @@
  * Linux checks, before the firmware does, that a command is one of its method's, and that a number in MODIFY and QUERY
  * is the object's: otherwise the call fails with EINVAL.
  */
-import { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, queryHcaCapIn, queryHcaCapOut, roceCap } from './device.ts'
+import {
+  atomicCaps,
+  cmdHcaCap,
+  cmdHcaCap2,
+  odpCap,
+  queryAdapterOut,
+  queryHcaCapIn,
+  queryHcaCapOut,
+  queryIssiOut,
+  queryLagOut,
+  queryNicVportContextIn,
+  queryNicVportContextOut,
+  queryRoceAddressIn,
+  queryRoceAddressOut,
+  queryVportStateIn,
+  queryVportStateOut,
+  roceCap,
+} from './device.ts'
 import { bits, type Struct, struct } from './fields.ts'
-import { allocPdOut, allocTransportDomainOut, allocXrcdOut } from './memory.ts'
+import {
+  allocPdOut,
+  allocTransportDomainOut,
+  allocXrcdOut,
+  createMkeyIn,
+  createMkeyOut,
+  queryMkeyIn,
+  queryMkeyOut,
+} from './memory.ts'
+import { rts2rtsQpIn } from './queue-values.ts'
+import {
+  armDctIn,
+  createCqIn,
+  createCqOut,
+  createDctIn,
+  createDctOut,
+  createQpIn,
+  createQpOut,
+  createRmpIn,
+  createRmpOut,
+  modifyCqIn,
+  modifyQpIn,
+  modifyRmpIn,
+  qp2errIn,
+  queryCqIn,
+  queryCqOut,
+  queryDctIn,
+  queryDctOut,
+  queryQpIn,
+  queryQpOut,
+  queryRmpIn,
+  queryRmpOut,
+} from './queues.ts'
 
 /** The beginning of each command, and of its answer. */
 export const commandHeader = struct(16, {
@@ -22,6 +71,10 @@ const header = struct(16, {})
 
 /** Kinds of capabilities: the operation modifier of QUERY_HCA_CAP above bit 0, which tells the largest (0) from the present value (1). */
 export const CapabilityModifier = { GENERAL: 0, ODP: 2, ATOMIC: 3, ROCE: 4, GENERAL_2: 0x20 } as const
+/** All kinds that mlx5_ifc.h has. Of one without struct here, all capabilities are 0. */
+export const CapabilityKinds: readonly number[] = [
+  0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xc, 0xd, 0xf, 0x11, 0x13, 0x14, 0x15, 0x1a, 0x1f, 0x20, 0x25, 0x26,
+]
 export const capabilityStructs: Readonly<Record<number, Struct>> = {
   [CapabilityModifier.GENERAL]: cmdHcaCap,
   [CapabilityModifier.ODP]: odpCap,
@@ -55,7 +108,7 @@ const create = <I extends Struct, O extends Struct>(
   out: O,
   number: keyof O['fields'] & string,
 ) => ({ opcode, method: 'create', in: input, out, number }) as const
-export const ofObject = <M extends 'modify' | 'query', I extends Struct, O extends Struct>(
+const ofObject = <M extends 'modify' | 'query', I extends Struct, O extends Struct>(
   opcode: number,
   method: M,
   of: string,
@@ -69,12 +122,12 @@ const absent = (opcode: number, method: CommandMethod) => ({ opcode, method }) a
 export const Commands = {
   // ---- the device ----
   QUERY_HCA_CAP: general(0x100, queryHcaCapIn, queryHcaCapOut),
-  QUERY_ADAPTER: absent(0x101, 'general'),
-  QUERY_ISSI: absent(0x10a, 'general'),
-  QUERY_VPORT_STATE: absent(0x750, 'general'),
+  QUERY_ADAPTER: general(0x101, header, queryAdapterOut),
+  QUERY_ISSI: general(0x10a, header, queryIssiOut),
+  QUERY_VPORT_STATE: general(0x750, queryVportStateIn, queryVportStateOut),
   QUERY_ESW_VPORT_CONTEXT: absent(0x752, 'general'),
-  QUERY_NIC_VPORT_CONTEXT: absent(0x754, 'general'),
-  QUERY_ROCE_ADDRESS: absent(0x760, 'general'),
+  QUERY_NIC_VPORT_CONTEXT: general(0x754, queryNicVportContextIn, queryNicVportContextOut),
+  QUERY_ROCE_ADDRESS: general(0x760, queryRoceAddressIn, queryRoceAddressOut),
   QUERY_HCA_VPORT_CONTEXT: absent(0x762, 'general'),
   QUERY_VNIC_ENV: absent(0x76f, 'general'),
   QUERY_VPORT_COUNTER: absent(0x770, 'general'),
@@ -83,41 +136,41 @@ export const Commands = {
   QUERY_CONG_STATUS: absent(0x822, 'general'),
   QUERY_CONG_PARAMS: absent(0x824, 'general'),
   QUERY_CONG_STATISTICS: absent(0x826, 'general'),
-  QUERY_LAG: absent(0x842, 'general'),
+  QUERY_LAG: general(0x842, header, queryLagOut),
 
   // ---- memory and small objects ----
-  CREATE_MKEY: absent(0x200, 'create'),
-  QUERY_MKEY: absent(0x201, 'query'),
+  CREATE_MKEY: create(0x200, createMkeyIn, createMkeyOut, 'mkey_index'),
+  QUERY_MKEY: ofObject(0x201, 'query', 'CREATE_MKEY', queryMkeyIn, queryMkeyOut, 'mkey_index'),
   ALLOC_PD: create(0x800, header, allocPdOut, 'pd'),
   ALLOC_TRANSPORT_DOMAIN: create(0x816, header, allocTransportDomainOut, 'transport_domain'),
   ALLOC_XRCD: create(0x80e, header, allocXrcdOut, 'xrcd'),
 
   // ---- queues ----
-  CREATE_CQ: absent(0x400, 'create'),
-  QUERY_CQ: absent(0x402, 'query'),
-  MODIFY_CQ: absent(0x403, 'modify'),
-  CREATE_QP: absent(0x500, 'create'),
-  RST2INIT_QP: absent(0x502, 'modify'),
-  INIT2RTR_QP: absent(0x503, 'modify'),
-  RTR2RTS_QP: absent(0x504, 'modify'),
-  RTS2RTS_QP: absent(0x505, 'modify'),
-  SQERR2RTS_QP: absent(0x506, 'modify'),
-  '2ERR_QP': absent(0x507, 'modify'),
-  '2RST_QP': absent(0x50a, 'modify'),
-  QUERY_QP: absent(0x50b, 'query'),
-  INIT2INIT_QP: absent(0x50e, 'modify'),
+  CREATE_CQ: create(0x400, createCqIn, createCqOut, 'cqn'),
+  QUERY_CQ: ofObject(0x402, 'query', 'CREATE_CQ', queryCqIn, queryCqOut, 'cqn'),
+  MODIFY_CQ: ofObject(0x403, 'modify', 'CREATE_CQ', modifyCqIn, header, 'cqn'),
+  CREATE_QP: create(0x500, createQpIn, createQpOut, 'qpn'),
+  RST2INIT_QP: ofObject(0x502, 'modify', 'CREATE_QP', modifyQpIn, header, 'qpn'),
+  INIT2RTR_QP: ofObject(0x503, 'modify', 'CREATE_QP', modifyQpIn, header, 'qpn'),
+  RTR2RTS_QP: ofObject(0x504, 'modify', 'CREATE_QP', modifyQpIn, header, 'qpn'),
+  RTS2RTS_QP: { ...ofObject(0x505, 'modify', 'CREATE_QP', rts2rtsQpIn, header, 'qpn'), minInput: modifyQpIn.bytes },
+  SQERR2RTS_QP: ofObject(0x506, 'modify', 'CREATE_QP', modifyQpIn, header, 'qpn'),
+  '2ERR_QP': ofObject(0x507, 'modify', 'CREATE_QP', qp2errIn, header, 'qpn'),
+  '2RST_QP': ofObject(0x50a, 'modify', 'CREATE_QP', qp2errIn, header, 'qpn'),
+  QUERY_QP: ofObject(0x50b, 'query', 'CREATE_QP', queryQpIn, queryQpOut, 'qpn'),
+  INIT2INIT_QP: ofObject(0x50e, 'modify', 'CREATE_QP', modifyQpIn, header, 'qpn'),
   CREATE_SRQ: absent(0x700, 'create'),
   QUERY_SRQ: absent(0x702, 'query'),
   ARM_RQ: absent(0x703, 'modify'),
   CREATE_XRC_SRQ: absent(0x705, 'create'),
   QUERY_XRC_SRQ: absent(0x707, 'query'),
   ARM_XRC_SRQ: absent(0x708, 'modify'),
-  CREATE_DCT: absent(0x710, 'create'),
-  QUERY_DCT: absent(0x713, 'query'),
-  ARM_DCT_FOR_KEY_VIOLATION: absent(0x714, 'modify'),
-  CREATE_RMP: absent(0x90c, 'create'),
-  MODIFY_RMP: absent(0x90d, 'modify'),
-  QUERY_RMP: absent(0x90f, 'query'),
+  CREATE_DCT: { ...create(0x710, createDctIn, createDctOut, 'dctn'), minInput: 128 },
+  QUERY_DCT: ofObject(0x713, 'query', 'CREATE_DCT', queryDctIn, queryDctOut, 'dctn'),
+  ARM_DCT_FOR_KEY_VIOLATION: ofObject(0x714, 'modify', 'CREATE_DCT', armDctIn, header, 'dct_number'),
+  CREATE_RMP: create(0x90c, createRmpIn, createRmpOut, 'rmpn'),
+  MODIFY_RMP: ofObject(0x90d, 'modify', 'CREATE_RMP', modifyRmpIn, header, 'rmpn'),
+  QUERY_RMP: ofObject(0x90f, 'query', 'CREATE_RMP', queryRmpIn, queryRmpOut, 'rmpn'),
 
   // ---- what the device does not have ----
   CREATE_PSV: absent(0x600, 'create'),

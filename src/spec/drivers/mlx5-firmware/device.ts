@@ -143,6 +143,7 @@ export const cmdHcaCap = struct(256, {
   umr_extended_translation_offset: bits(0x118, 1),
   null_mkey: bits(0x119, 1),
   log_max_klm_list_size: bits(0x11a, 6),
+  qpc_extension: bits(0x122, 1),
   log_max_ra_req_dc: bits(0x12a, 6),
   ooo_sl_mask: bits(0x138, 1),
   log_max_ra_res_dc: bits(0x13a, 6),
