@@ -31,7 +31,7 @@ const EXAMPLES = '/usr/share/doc/libucx-dev/examples'
 
 const SIZES = [8, 4096, 65_536, 1_048_576] as const
 /** Iterations by size; 1 MiB takes long over UD. */
-const iterations = (bytes: number): number => (bytes > 65_536 ? 20 : 100)
+const iterations = (bytes: number): number => (bytes > 65_536 ? 10 : 50)
 
 /** Columns: what UCX_TLS is. RC connects over UD, as UCX does on any adapter. */
 const TRANSPORTS = {
@@ -172,7 +172,7 @@ describe('UCX on the driver mlx5', { skip: whatLacks() }, () => {
   let clientServer: string
   const checks = {} as Record<keyof typeof MPI, string>
   before(async () => {
-    daemon = await startDaemon(suite, { devices: ['mlx5_0@127.0.0.1,driver=mlx5'] })
+    daemon = await startDaemon(suite, { devices: ['mlx5_0@127.0.0.1,driver=mlx5'], limit: 7_200_000 })
     clientServer = join(temporaryFolder(suite), 'ucp_client_server')
     const source = join(EXAMPLES, 'ucp_client_server.c')
     const { status, stderr } = spawnSync('cc', ['-o', clientServer, source, '-lucp', '-lucs'], { encoding: 'utf8' })
