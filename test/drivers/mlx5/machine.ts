@@ -68,6 +68,13 @@ const programPages = (space: ReturnType<typeof createLocalSpace>) => {
       adopted.set(chunk, `${at}+${bytes}`)
       return chunk
     },
+    join(parts) {
+      const [{ offset: at } = { offset: 0 }] = parts
+      const length = parts.reduce((sum, part) => sum + part.length, 0)
+      const chunk = { offset: at, length, at, bytes: new Uint8Array(buffer), view, words: new Int32Array(buffer) }
+      adopted.set(chunk, `joined ${at}+${length}`)
+      return chunk
+    },
   }
   return {
     memory,
