@@ -2,21 +2,22 @@
  * Classes of mlx5 devices: contexts, memory and completion queues (R19, R22). format.ts has the other queues.
  */
 import { adviceTaker } from '../../core/base/advise.ts'
-import { answered, driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
+import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
-import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
+  HAS_NULL_KEY,
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
   Mlx5Clock,
   Mlx5CqFlags,
   Mlx5Responses,
+  NULL_KEY,
   queryNumber,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
@@ -52,7 +53,8 @@ const contextFacts = ({ maxQpWr, maxSrqWr }: QueueLimits, hasClock: boolean) => 
   maxReceives: maxQpWr,
   maxSharedReceives: maxSrqWr,
   ports: 1,
-  responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
+  responseMask: HAS_NULL_KEY | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
+  nullKey: NULL_KEY,
   clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
   responseBytes: RESPONSE_BYTES.context,
   cqeVersion: 1,
@@ -110,11 +112,6 @@ export const pdClass = withMethods(
   { queryNumber },
   { queryNumber: (_call, object) => ({ number: (object.state as Mlx5Pd).number }) },
 )
-
-/** A region has one key, also without rights for peers: programs keep it when they add such rights. */
-export const mrClass = driverClass(Mr, {
-  create: (call, object, args, core) => answered(core(call, object, args), out => ({ ...out, rkey: out.lkey })),
-})
 
 /** The program writes addresses into its requests; a handle only checks that there is a path. */
 export const ahClass = withoutOptions(

@@ -9,9 +9,11 @@ import { Pd } from '../classes/pd.ts'
 import { driverCreation, driverDestruction, driverMethod, withDriverAttributes } from '../linux/ioctl.ts'
 import { layout, value, zero } from '../linux/layout.ts'
 import {
+  at,
   Block,
   CREATE,
   DESTROY,
+  list,
   method,
   objectClass,
   optional,
@@ -51,9 +53,18 @@ export const TIMESTAMP_MASK = 0x7fff_ffff_ffff_ffffn
 export const CORE_CLOCK_KHZ = 1_000_000n
 /** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_CORE_CLOCK_OFFSET, and version 1 of mlx5_ib_clock_info as a bit. */
 export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_DUMP_FILL_MKEY */
+export const HAS_NULL_KEY = 2
+/**
+ * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros, local
+ * writes go nowhere, in every protection domain.
+ */
+export const NULL_KEY = 0xd5
 
 /** MLX5_USER_CMDS_SUPP_UHW_…: which responses have a driver's part. */
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
+/** Ranges of a key over other keys; as log_max_klm_list_size tells. */
+export const MAX_INDIRECT_ENTRIES = 2048
 /** MLX5_IB_ALLOC_UCTX_DEVX: the context may use the firmware's commands. */
 export const MLX5_CONTEXT_DEVX = 1
 /** MLX5_QP_FLAG_…, flags of a creation. */
@@ -187,6 +198,7 @@ const contextOutputs = (first: number) => ({
   uarsPerPage: optional(u32(first + 13)),
   responseMask: optional(u32(first + 14)),
   clockInfoVersions: optional(u8(first + 15)),
+  nullKey: optional(u32(first + 16)),
 })
 
 /** The driver's attributes by class and method. */
@@ -216,6 +228,19 @@ export const Mlx5Attributes = {
     },
   },
   pd: { create: { out: { number: optional(u32(0x8010)) } } },
+  mr: {
+    create: {
+      in: {
+        /** The lowest byte of the key. */
+        keyByte: optional(u8(0x8000)),
+        /** Of kind INDIRECT: ranges of other keys, one behind the other. `length`: at most 2^32 - 1. */
+        entries: optional(
+          list(0x8001, { key: at(0, u32(0)), length: at(4, u32(0)), address: at(8, u64(0)) }, MAX_INDIRECT_ENTRIES),
+        ),
+      },
+      out: {},
+    },
+  },
   ah: { create: { out: { driverBytes: optional(u32(0x8010)), nextHop: optional(rawBytes(0x8011, 6)) } } },
   cq: {
     create: {
@@ -364,6 +389,7 @@ const contextResponse = layout(
   value(47, 1, 'clockInfoVersions'),
   value(56, 4, 'logUarBytes'),
   value(60, 4, 'uarsPerPage'),
+  value(68, 4, 'nullKey'),
 )
 
 /** The driver's bytes in Linux's dialects, by 'class.method'. All structs may grow at the end. */

@@ -5,6 +5,7 @@ import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
+import { mkeyCommands } from './mkeys.ts'
 import { cqCommands } from './queues/cq.ts'
 import { dctCommands } from './queues/dct.ts'
 import { qpCommands } from './queues/qp.ts'
@@ -20,4 +21,5 @@ export const handlers: CommandHandlers = new Map([
   ...transitionCommands,
   ...receiveCommands,
   ...dctCommands,
+  ...mkeyCommands,
 ])

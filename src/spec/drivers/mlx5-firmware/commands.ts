@@ -8,7 +8,15 @@
  */
 import { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, queryHcaCapIn, queryHcaCapOut, roceCap } from './device.ts'
 import { bits, type Struct, struct } from './fields.ts'
-import { allocPdOut, allocTransportDomainOut, allocXrcdOut } from './memory.ts'
+import {
+  allocPdOut,
+  allocTransportDomainOut,
+  allocXrcdOut,
+  createMkeyIn,
+  createMkeyOut,
+  queryMkeyIn,
+  queryMkeyOut,
+} from './memory.ts'
 import { rts2rtsQpIn } from './queue-values.ts'
 import {
   armDctIn,
@@ -79,7 +87,7 @@ const create = <I extends Struct, O extends Struct>(
   out: O,
   number: keyof O['fields'] & string,
 ) => ({ opcode, method: 'create', in: input, out, number }) as const
-export const ofObject = <M extends 'modify' | 'query', I extends Struct, O extends Struct>(
+const ofObject = <M extends 'modify' | 'query', I extends Struct, O extends Struct>(
   opcode: number,
   method: M,
   of: string,
@@ -110,8 +118,8 @@ export const Commands = {
   QUERY_LAG: absent(0x842, 'general'),
 
   // ---- memory and small objects ----
-  CREATE_MKEY: absent(0x200, 'create'),
-  QUERY_MKEY: absent(0x201, 'query'),
+  CREATE_MKEY: create(0x200, createMkeyIn, createMkeyOut, 'mkey_index'),
+  QUERY_MKEY: ofObject(0x201, 'query', 'CREATE_MKEY', queryMkeyIn, queryMkeyOut, 'mkey_index'),
   ALLOC_PD: create(0x800, header, allocPdOut, 'pd'),
   ALLOC_TRANSPORT_DOMAIN: create(0x816, header, allocTransportDomainOut, 'transport_domain'),
   ALLOC_XRCD: create(0x80e, header, allocXrcdOut, 'xrcd'),
