@@ -23,7 +23,9 @@ import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
 import { Wq } from '../../../src/spec/classes/wq.ts'
 import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
+import { Devx, DevxAsyncEventFd } from '../../../src/spec/drivers/mlx5-devx.ts'
 import type { CommandName } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import { EventRecord, ObjectEvents } from '../../../src/spec/drivers/mlx5-firmware/events.ts'
 import { QpTypes, ReceiveTopology } from '../../../src/spec/drivers/mlx5-firmware/queue-values.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, CqFlags, MwType, QpState } from '../../../src/spec/enums.ts'
@@ -196,7 +198,8 @@ export const program = (
   const asyncEvents = createEventQueue()
   const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0]!.object
   attachSink(m.core.descriptors.get(asyncFd)!, asyncEvents)
-  const channel = events ? invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object : undefined
+  const channel =
+    events && !commands ? invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object : undefined
   const pd = call(Pd, 'create', 0, {}).object
   const bytes = new Uint8Array(BYTES)
   const address = BigInt(space.add(bytes))
@@ -254,6 +257,20 @@ export const program = (
         cq_umem_offset: BigInt(cq.at),
       }),
     )
+
+  /** Events of objects that commands have made. */
+  const firmwareEvents = createEventQueue()
+  const eventFd =
+    firmware && events
+      ? invokeNow(context, DevxAsyncEventFd, 'create', 0, { flags: 0 }, caller).descriptors![0]!.object
+      : undefined
+  if (eventFd !== undefined) attachSink(m.core.descriptors.get(eventFd)!, firmwareEvents)
+  const watch = (handle: number, ...types: readonly { readonly type: number }[]): void => {
+    if (eventFd === undefined) return
+    const list = new Uint8Array(Uint16Array.from(types, ({ type }) => type).buffer)
+    invokeNow(context, Devx, 'subscribe', 0, { channel: eventFd, handle, types: list, cookie: 0n }, caller)
+  }
+  watch(cq.object, ObjectEvents.COMP, ObjectEvents.CQ_ERROR)
 
   const entryAt = (position: number): number =>
     cq.at + (position & (cq.entries - 1)) * cq.entryBytes + cq.entryBytes - 64
@@ -321,6 +338,7 @@ export const program = (
         wq_umem_id: f.umem,
         wq_umem_offset: BigInt(receivesAt),
       })
+      watch(object, ObjectEvents.SRQ_LAST_WQE, ObjectEvents.WQ_CATAS_ERROR, ObjectEvents.WQ_ACCESS_ERROR)
       return { object, out: { qpNum: number } }
     }
     const createByVerbs = () =>
@@ -652,7 +670,13 @@ export const program = (
       call(Ah, 'create', 0, { pd, userHandle: 0n, address: path })
     },
     /** Types of the asynchronous events so far. */
-    asyncEvents: (): number[] => asyncEvents.queue.map(({ type }) => type),
+    asyncEvents: (): number[] => [
+      ...asyncEvents.queue.map(({ type }) => type),
+      ...firmwareEvents.queue.flatMap(({ bytes: record }) => {
+        const type = record[EventRecord.TYPE]
+        return Object.values(ObjectEvents).flatMap(known => (known.type === type ? (known.event ?? []) : []))
+      }),
+    ],
     /** As ibv_req_notify_cq of libmlx5. */
     arm(isSolicitedOnly = false): void {
       const word = ((cq.serial & 3) << 28) | (isSolicitedOnly ? 1 << 24 : 0) | (cq.polled & 0xff_ffff)

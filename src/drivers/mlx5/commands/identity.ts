@@ -22,6 +22,13 @@ export const identityOf = ({ class: { name }, state }: CoreObject): Identity | u
     case 'xrc_tgt_qp':
     case 'dci_qp':
       return { command: 'CREATE_QP', number: (state as { readonly qpn: number }).qpn }
+    case 'dct_qp':
+      return { command: 'CREATE_DCT', number: (state as { readonly qpn: number }).qpn }
+    // shared receive queues of verbs are pools in an adapter
+    case 'srq':
+      return { command: 'CREATE_RMP', number: (state as { readonly number: number }).number }
+    case 'xrc_srq':
+      return { command: 'CREATE_XRC_SRQ', number: (state as { readonly number: number }).number }
     default:
       return undefined
   }

@@ -37,6 +37,7 @@ import {
 import { rts2rtsQpIn } from './queue-values.ts'
 import {
   armDctIn,
+  armXrcSrqIn,
   createCqIn,
   createCqOut,
   createDctIn,
@@ -57,6 +58,8 @@ import {
   queryQpOut,
   queryRmpIn,
   queryRmpOut,
+  queryXrcSrqIn,
+  queryXrcSrqOut,
 } from './queues.ts'
 
 /** The beginning of each command, and of its answer. */
@@ -163,8 +166,8 @@ export const Commands = {
   QUERY_SRQ: absent(0x702, 'query'),
   ARM_RQ: absent(0x703, 'modify'),
   CREATE_XRC_SRQ: absent(0x705, 'create'),
-  QUERY_XRC_SRQ: absent(0x707, 'query'),
-  ARM_XRC_SRQ: absent(0x708, 'modify'),
+  QUERY_XRC_SRQ: ofObject(0x707, 'query', 'CREATE_XRC_SRQ', queryXrcSrqIn, queryXrcSrqOut, 'xrc_srqn'),
+  ARM_XRC_SRQ: ofObject(0x708, 'modify', 'CREATE_XRC_SRQ', armXrcSrqIn, header, 'xrc_srqn'),
   CREATE_DCT: { ...create(0x710, createDctIn, createDctOut, 'dctn'), minInput: 128 },
   QUERY_DCT: ofObject(0x713, 'query', 'CREATE_DCT', queryDctIn, queryDctOut, 'dctn'),
   ARM_DCT_FOR_KEY_VIOLATION: ofObject(0x714, 'modify', 'CREATE_DCT', armDctIn, header, 'dct_number'),

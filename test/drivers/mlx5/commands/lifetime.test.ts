@@ -4,13 +4,16 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { raisePort } from '../../../../src/core/events/events.ts'
 import { attachSink, closeContext, createEventQueue, type EventQueue, invokeNow } from '../../../../src/core/index.ts'
 import type { FdObject } from '../../../../src/core/model.ts'
 import type { SoftState } from '../../../../src/drivers/soft/state.ts'
+import { Srq, XrcSrq } from '../../../../src/spec/classes/srq.ts'
+import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
 import { Devx, DevxAsyncEventFd } from '../../../../src/spec/drivers/mlx5-devx.ts'
 import { Commands } from '../../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import { EventRecord, ObjectEvents } from '../../../../src/spec/drivers/mlx5-firmware/events.ts'
-import { AccessFlags } from '../../../../src/spec/enums.ts'
+import { DeviceEvents, EventRecord, ObjectEvents } from '../../../../src/spec/drivers/mlx5-firmware/events.ts'
+import { AccessFlags, AsyncEventType } from '../../../../src/spec/enums.ts'
 import { completionsOf } from '../../machine.ts'
 import { assertErrno, assertRefused, withCommands } from '../firmware.ts'
 import { ipv4, type Machine, machine, type Program, program, RDMA_WRITE, SEND } from '../machine.ts'
@@ -228,6 +231,44 @@ describe('completion queues and pools of commands', () => {
   })
 })
 
+describe('queues of verbs', () => {
+  it('are told and armed by commands, too', () => {
+    const m = machine(2)
+    const a = program(m, 0)
+    const f = withCommands(a)
+    const xrcd = a.call(Xrcd, 'create', 0, { flags: 0 }).object
+    const common = { pd: a.pd, maxWr: 15, maxSge: 1, limit: 0, userHandle: 0n }
+    const createShared = (cls: typeof Srq | typeof XrcSrq, more: object) => {
+      const bufferAddress = a.pages.addressOf(a.pages.take(4096))
+      const doorbellAddress = a.pages.addressOf(a.record())
+      return a.call<{ number: number }>(cls, 'create', 0, { ...common, bufferAddress, doorbellAddress, ...more })
+    }
+    const srq = createShared(Srq, {})
+    const xrc = createShared(XrcSrq, { xrcd, cq: a.cq.object })
+    f.about(Commands.MODIFY_RMP, srq.object, {
+      rmpn: srq.out.number,
+      rmp_state: 1,
+      lwm: 1,
+      ctx: { state: 1, wq: { lwm: 3 } },
+    })
+    f.about(Commands.ARM_XRC_SRQ, xrc.object, { xrc_srqn: xrc.out.number, lwm: 5 })
+    const { wq } = f.about(Commands.QUERY_RMP, srq.object, { rmpn: srq.out.number }).rmp_context
+    const { xrc_srq_context_entry: context } = f.about(Commands.QUERY_XRC_SRQ, xrc.object, { xrc_srqn: xrc.out.number })
+    assert.deepEqual([wq.log_wq_sz, wq.lwm, context.log_xrc_srq_size, context.lwm], [4, 3, 4, 5])
+    const limits = [srq, xrc].map(
+      ({ object }, i) => a.call<{ limit: number }>(i === 0 ? Srq : XrcSrq, 'query', object, {}).out.limit,
+    )
+    assert.deepEqual(limits, [3, 5])
+    const qp = a.queuePair('rc')
+    f.about(Commands.RST2INIT_QP, qp.object, { qpn: qp.qpn, qpc: { rwe: 1 } })
+    assert.equal(f.about(Commands.QUERY_QP, qp.object, { qpn: qp.qpn }).qpc.state, 1)
+    const target = a.target(srq.object, 5n)
+    f.about(Commands.ARM_DCT_FOR_KEY_VIOLATION, target.object, { dct_number: target.qpn })
+    assert.equal(f.about(Commands.QUERY_DCT, target.object, { dctn: target.qpn }).dct_context_entry.state, 0)
+    assertRefused(() => f.about(Commands.INIT2RTR_QP, qp.object, { qpn: qp.qpn }), 'refused')
+  })
+})
+
 const channelOf = (m: Machine, p: Program, flags = 0) => {
   const { descriptors } = invokeNow(
     p.context,
@@ -336,6 +377,26 @@ describe('events', () => {
       dct_context_entry: Record<string, number>
     }
     assert.equal(dctc.dc_access_key_violation_count, 3)
+  })
+
+  it('of the port', () => {
+    const { m, a } = two()
+    const channel = channelOf(m, a)
+    subscribe(a, channel, undefined, typesOf(DeviceEvents.PORT_CHANGE), 9n)
+    const { PORT_ERR, PORT_ACTIVE } = AsyncEventType.values
+    for (const event of [PORT_ERR, PORT_ACTIVE]) raisePort(a.device, 1, event)
+    assert.deepEqual(
+      channel.queue.queue.map(({ bytes }) => [
+        bytes[0],
+        bytes[EventRecord.TYPE],
+        bytes[EventRecord.SUB_TYPE],
+        bytes[EventRecord.PORT],
+      ]),
+      [
+        [9, 9, 1, 16],
+        [9, 9, 4, 16],
+      ],
+    )
   })
 
   it('of an overrun', () => {

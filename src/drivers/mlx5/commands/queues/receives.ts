@@ -1,6 +1,6 @@
 /*
  * Firmware commands for receive memory pools (RMP): shared receive queues of verbs, whose requests may be a ring
- * (receives.ts).
+ * (receives.ts); and those for XRC SRQs of verbs.
  */
 import { callWithin } from '../../../../core/dispatch/owned.ts'
 import type { CallContext, CoreObject } from '../../../../core/model.ts'
@@ -82,8 +82,32 @@ export const receiveCommands = [
 
   objectCommand(Commands.QUERY_RMP, (_given, { object, own }) => {
     const { queue } = (object as SrqObject).state
-    const created = own as Rmpc
-    const wq = { ...created.wq, lwm: queue.limit, hw_counter: queue.taken, sw_counter: queue.taken + queue.pending() }
+    // undefined: of verbs
+    const created = own as Rmpc | undefined
+    const wq = {
+      ...created?.wq,
+      log_wq_sz: Math.log2(queue.capacity),
+      lwm: queue.limit,
+      hw_counter: queue.taken,
+      sw_counter: queue.taken + queue.pending(),
+    }
     return { rmp_context: { ...created, state: RMP_READY, wq } }
+  }),
+
+  // of verbs: a command that creates one has no place for the doorbell record's user memory
+  objectCommand(Commands.QUERY_XRC_SRQ, (_given, { object }) => {
+    const { queue } = (object as SrqObject).state
+    return {
+      xrc_srq_context_entry: {
+        log_xrc_srq_size: Math.log2(queue.capacity),
+        lwm: queue.limit,
+        wqe_cnt: queue.pending(),
+      },
+    }
+  }),
+
+  objectCommand(Commands.ARM_XRC_SRQ, ({ call, input }, { object }) => {
+    armLimit(call, object, input.lwm)
+    return {}
   }),
 ]
