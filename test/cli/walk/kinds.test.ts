@@ -41,6 +41,7 @@ describe('the points of a walk', () => {
     const sites = [
       site('mr.create'),
       site('rc_qp.modify', { phase: 'connects', first: 3 }),
+      site('devx_obj.create', { phase: 'connects' }),
       site('SEND', { target: 'post', class: 'rc_qp' }),
       completion(),
       site('COMPLETION', { target: 'notice', class: 'comp_channel', site: '' }),

@@ -23,8 +23,8 @@ import { AccessFlags } from '../../../../spec/enums.ts'
 import type { ObjectClass } from '../../../../spec/schema/schema.ts'
 import type { Address, StoredAddress } from '../../../soft/address/path.ts'
 import type { QpObject } from '../../../soft/state.ts'
-import { Limits } from '../../attributes.ts'
 import { receiveElements } from '../../format.ts'
+import { stateOf } from '../../state.ts'
 import { sendEventsOf } from '../events/subscriptions.ts'
 import { creation, objectCommand, refuseCommand } from '../handler.ts'
 import { findPd, findUar } from '../lookup.ts'
@@ -180,6 +180,7 @@ export const qpCommands = [
     const srq = isShared ? findShared(call, 'srqn_rmpn_xrqn', srqn_rmpn_xrqn) : undefined
     const bytes = receiveRequests * 2 ** receiveShift + sendBlocks * BLOCK_BYTES
     const offset = wq_umem_offset
+    const { limits } = stateOf(call).soft
     const args = {
       pd: findPd(call, context.pd),
       sendCq: findCq(call, 'cqn_snd', context.cqn_snd),
@@ -187,9 +188,10 @@ export const qpCommands = [
       cap: {
         maxSendWr: sendBlocks,
         maxRecvWr: receiveRequests,
-        maxSendSge: sendBlocks === 0 ? 0 : Limits.maxSge - 1,
-        maxRecvSge: receiveRequests === 0 ? 0 : receiveElements(receiveShift),
-        maxInlineData: sendBlocks === 0 ? 0 : Limits.maxInline,
+        maxSendSge: sendBlocks === 0 ? 0 : limits.maxSge - 1,
+        maxRecvSge:
+          receiveRequests === 0 ? 0 : Math.min(limits.maxRecvSge ?? limits.maxSge, receiveElements(receiveShift)),
+        maxInlineData: sendBlocks === 0 ? 0 : limits.maxInline,
       },
       userHandle: 0n,
       ...(srq !== undefined && { srq }),
