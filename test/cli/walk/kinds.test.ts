@@ -58,6 +58,12 @@ describe('the points of a walk', () => {
     )
   })
 
+  it('are no calls of a library that goes on without them', () => {
+    const open = site('devx.command', { stack: ['/lib/libmlx5.so.1+0x1', '/lib/libibverbs.so.1+0x2 verbs_open_device'] })
+    assert.deepEqual(texts(['calls'], [open]), [])
+    assert.deepEqual(texts(['calls'], [site('devx.command')]), ['devx.command fails with ENOMEM'])
+  })
+
   it('name the process if there are several, and the first time in a phase', () => {
     const rules = (sites: readonly WalkSite[]) => plan(['devices'], sites).points.map(({ rule }) => rule(1))
     const second = site('mr.create', { process: 2, first: 4, phase: 'connects' })
