@@ -31,6 +31,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   object_costs: [['-q'], /usage: object_costs/],
   longest_calls: [['-q'], /usage: longest_calls/],
   every_call: [['-q'], /usage: .*every_call/],
+  firmware: [[], /usage: firmware DEVICE/],
   every_cm_call: [['-q'], /usage: .*every_cm_call/],
   every_region_call: [['-q'], /usage: .*every_region_call/],
   every_queue_call: [['-q'], /usage: .*every_queue_call/],

@@ -1,6 +1,6 @@
 /*
  * The memory of an indirect key: a list of ranges of other keys of the protection domain, one behind the other (mlx5: KLM
- * and KSM). An address in it is the offset from the key's first address. The other keys are looked up at each access, so
+ * and KSM). The list may repeat, each time with its ranges a stride further. An address in it is the offset from the key's first address. The other keys are looked up at each access, so
  * one that has ended fails the access; and they may be indirect, too, up to MAX_DEPTH. The key's own rights are checked as
  * for any key; of the others only LOCAL_WRITE counts, for writes.
  */
@@ -10,11 +10,18 @@ import { TWO_32 } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
 import { addressHi, addressLo, type MemoryTable, resolve } from './region-table.ts'
 
-/** A range of another key. `length`: bytes, from 1. */
+/** A range of another key. `length`: bytes, from 1. `stride`: bytes by which a repetition is further; default 0. */
 export interface IndirectEntry {
   readonly key: number
   readonly address: bigint
   readonly length: number
+  readonly stride?: number
+}
+
+/** Of a key whose ranges work requests set: at most so many, and whether peers may invalidate it. */
+export interface Configurable {
+  readonly maxEntries: number
+  readonly isRevocable: boolean
 }
 
 /** Keys over keys over keys: a loop ends here. */
@@ -40,31 +47,43 @@ let depth = 0
 export class IndirectSpace implements AddressSpace {
   readonly #table: MemoryTable
   readonly #pd: number
-  readonly #keys: Uint32Array
-  readonly #hi: Uint32Array
-  readonly #lo: Uint32Array
-  /** Offsets of the ranges, and at last the end. */
-  readonly #starts: Float64Array
+  /** Undefined: the ranges stay as they are. */
+  readonly configurable: Configurable | undefined
+  #keys!: Uint32Array
+  #hi!: Uint32Array
+  #lo!: Uint32Array
+  #strides!: Uint32Array
+  /** Offsets of the ranges, and at last the end of the list. */
+  #starts!: Float64Array
+  /** Bytes of all repetitions. */
+  length = 0
 
-  /** Of protection domain `pd`. `entries`: at least one. */
-  constructor(table: MemoryTable, pd: number, entries: readonly IndirectEntry[]) {
+  /** Of protection domain `pd`. */
+  constructor(table: MemoryTable, pd: number, entries: readonly IndirectEntry[], configurable?: Configurable) {
     this.#table = table
     this.#pd = pd
+    this.configurable = configurable
+    this.configure(entries, 1)
+  }
+
+  get pd(): number {
+    return this.#pd
+  }
+
+  /** Sets the ranges, `repeats` times one behind the other. No ranges: no access succeeds. */
+  configure(entries: readonly IndirectEntry[], repeats: number): void {
     this.#keys = Uint32Array.from(entries, ({ key }) => key)
     this.#hi = Uint32Array.from(entries, ({ address }) => Number(address >> 32n))
     this.#lo = Uint32Array.from(entries, ({ address }) => Number(address & 0xffff_ffffn))
+    this.#strides = Uint32Array.from(entries, ({ stride = 0 }) => stride)
     this.#starts = new Float64Array(entries.length + 1)
     for (const [i, { length }] of entries.entries()) this.#starts[i + 1] = this.#starts[i]! + length
-  }
-
-  /** Bytes of all ranges. */
-  get length(): number {
-    return this.#starts[this.#keys.length]!
+    this.length = this.#starts[entries.length]! * repeats
   }
 
   /** Memory of the arrays. */
   static bytesFor(entries: number): number {
-    return entries * 20 + 256
+    return entries * 24 + 512
   }
 
   check(hi: number, lo: number, length: number): boolean {
@@ -140,10 +159,11 @@ export class IndirectSpace implements AddressSpace {
     if (depth === MAX_DEPTH || start + total > this.length) return Errno.EFAULT
     depth++
     try {
-      let index = this.#indexOf(start)
+      const list = this.#starts[this.#keys.length]!
       for (let done = 0; done < total; ) {
-        const offset = start + done
-        while (this.#starts[index + 1]! <= offset) index++
+        const repetition = Math.floor((start + done) / list)
+        const offset = start + done - repetition * list
+        const index = this.#indexOf(offset)
         const inChunk = done % chunk
         const inRange = Math.min(this.#starts[index + 1]! - offset, total - done)
         // to the end of a chunk that was begun, otherwise whole chunks
@@ -155,7 +175,7 @@ export class IndirectSpace implements AddressSpace {
               : inRange - (inRange % chunk)
         const errno = this.#accessRange(
           index,
-          offset - this.#starts[index]!,
+          offset - this.#starts[index]! + repetition * this.#strides[index]!,
           rights,
           count,
           at + Math.floor(done / chunk) * stride + inChunk,

@@ -17,6 +17,7 @@ import { emptyReceiveQueue, emptySendQueue } from '../soft/queues.ts'
 import type { QpCap } from '../soft/state.ts'
 import { Limits } from './attributes.ts'
 import { InlineRegion } from './inline-region.ts'
+import { keyChanger } from './key-changes.ts'
 import { ProgramRecord, type SharedPart, share, unshare } from './program-memory.ts'
 import { Receives, type SharedOrder } from './receives.ts'
 import { BYTES_PER_BLOCK, MAX_FRAME_HEADER, type SendKind, Sends } from './sends.ts'
@@ -138,6 +139,7 @@ const open = (
   const maxSge = Math.min(Math.floor(maxInline / ELEMENT_BYTES), Limits.maxSge)
   const sends =
     buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
+  if (sends !== undefined) sends.changeKey = keyChanger(call.device.memory, args.pd.id)
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({

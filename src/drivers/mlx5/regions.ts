@@ -26,26 +26,29 @@ interface IndirectArguments {
   readonly iova: bigint
   readonly length: bigint
   readonly access: number
+  readonly maxEntries?: number | undefined
+  readonly isRevocable?: number | undefined
 }
 
 /** Makes a region over ranges of other keys, and returns its row. Throws CallError EINVAL, ENOMEM. */
 const createIndirect = (
   { context, device }: CallContext,
   object: CoreObject<Mlx5Region>,
-  { pd, iova, length, access }: IndirectArguments,
+  { pd, iova, length, access, maxEntries, isRevocable }: IndirectArguments,
   entries: readonly IndirectEntry[],
 ): number => {
   const { memory: table } = device
-  if (entries.length === 0 || entries.some(entry => entry.length < 1))
-    refuse('EINVAL', 'mr.create: attribute entries: one or more, each of one byte or more, are required')
-  const bytes = IndirectSpace.bytesFor(entries.length)
+  if ((maxEntries === undefined) !== entries.length > 0 || entries.some(entry => entry.length < 1))
+    refuse('EINVAL', 'mr.create: attribute entries: one or more, each of one byte or more, or none with maxEntries')
+  const configurable = maxEntries === undefined ? undefined : { maxEntries, isRevocable: isRevocable === 1 }
+  const bytes = IndirectSpace.bytesFor(maxEntries ?? entries.length)
   const { account } = context
   chargeMemory(account, 'mr.create: attribute entries', bytes)
   return orRelease(
     () => releaseMemory(account, bytes),
     () => {
-      const space = new IndirectSpace(table, pd.id, entries)
-      if (length < 1n || length > BigInt(space.length))
+      const space = new IndirectSpace(table, pd.id, entries, configurable)
+      if ((length < 1n && configurable === undefined) || length > BigInt(space.length))
         refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${space.length} of the entries`)
       if (iova + length > 1n << 64n)
         refuse('EINVAL', `mr.create: ${length} bytes at iova 0x${iova.toString(16)} reach the end of the address space`)
@@ -59,13 +62,13 @@ const createIndirect = (
 export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.mr>(
   Mr,
   {
-    create(call, object, { keyByte, entries, ...args }, core) {
+    create(call, object, { keyByte, entries, maxEntries, isRevocable, ...args }, core) {
       const { memory: table } = call.device
       if ((args.kind === INDIRECT) !== (entries !== undefined))
         refuse('EINVAL', 'mr.create: attribute entries belongs to regions of kind INDIRECT, which need it')
       if (entries !== undefined) {
         const ranges = entries.map(({ key, address, length }) => ({ key, address, length }))
-        const row = createIndirect(call, object, args, ranges)
+        const row = createIndirect(call, object, { ...args, maxEntries, isRevocable }, ranges)
         if (keyByte !== undefined) setKeyByte(table, row, keyByte)
         const key = table.key[row]!
         return { lkey: key, rkey: key }

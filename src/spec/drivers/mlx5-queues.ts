@@ -97,9 +97,14 @@ export const KeySegments = {
   LENGTH: 72,
   LKEY: 116,
   ADDRESS: 120,
+  OCTOWORDS: 4,
   INLINE: 0x80,
+  TRANSLATION_OFFSET: 0x10,
   IS_FREE: 0x40,
+  LENGTH_MASK: 1,
+  START_MASK: 1 << 6,
   QPN_MASK: 1 << 14,
+  ACCESS_MASK: 0xf << 18,
 } as const
 /** Bits of KeySegments.ACCESS. */
 export const KeyAccess = { ATOMIC: 0x40, REMOTE_WRITE: 0x20, REMOTE_READ: 0x10, LOCAL_WRITE: 8 } as const

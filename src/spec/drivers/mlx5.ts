@@ -237,6 +237,10 @@ export const Mlx5Attributes = {
         entries: optional(
           list(0x8001, { key: at(0, u32(0)), length: at(4, u32(0)), address: at(8, u64(0)) }, MAX_INDIRECT_ENTRIES),
         ),
+        /** Work requests set the ranges, at most so many; there are none in the beginning. */
+        maxEntries: optional(u32(0x8002, { min: 1, max: MAX_INDIRECT_ENTRIES })),
+        /** 1: peers may invalidate such a key. */
+        isRevocable: optional(u8(0x8003)),
       },
       out: {},
     },

@@ -213,3 +213,18 @@ describe('capabilities', () => {
     assert.deepEqual({ log_max_msg, roce, cqe_version }, { log_max_msg: 30, roce: 1, cqe_version: 1 })
   })
 })
+
+describe('10,000 objects', () => {
+  it('of commands are made, and end with their context', () => {
+    const { a, m, firmware } = oneProgram()
+    for (let i = 0; i < 5000; i++) {
+      firmware.create(Commands.ALLOC_PD, {})
+      firmware.umem(0, 4096)
+    }
+    const { device } = m.devices[0]!
+    assert.deepEqual([device.counts.pd, device.counts.devx_umem], [5001, 5000])
+    closeContext(a.context)
+    assert.deepEqual([device.counts.pd, device.counts.devx_umem, device.counts.devx_obj], [0, 0, 0])
+    assert.equal(m.core.faults, 0)
+  })
+})

@@ -28,7 +28,7 @@ import type { CommandName } from '../../../src/spec/drivers/mlx5-firmware/comman
 import { EventRecord, ObjectEvents } from '../../../src/spec/drivers/mlx5-firmware/events.ts'
 import { QpTypes, ReceiveTopology } from '../../../src/spec/drivers/mlx5-firmware/queue-values.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
-import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
+import { AccessFlags, CqFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
@@ -68,6 +68,13 @@ const programPages = (space: ReturnType<typeof createLocalSpace>) => {
       const words = new Int32Array(buffer)
       const chunk = { offset: at, length: bytes, at, bytes: new Uint8Array(buffer), view, words }
       adopted.set(chunk, `${at}+${bytes}`)
+      return chunk
+    },
+    join(parts) {
+      const [{ offset: at } = { offset: 0 }] = parts
+      const length = parts.reduce((sum, part) => sum + part.length, 0)
+      const chunk = { offset: at, length, at, bytes: new Uint8Array(buffer), view, words: new Int32Array(buffer) }
+      adopted.set(chunk, `joined ${at}+${length}`)
       return chunk
     },
   }
@@ -177,7 +184,7 @@ const commandsFor = (args: Modification): readonly (readonly [CommandName, objec
 export const program = (
   m: Machine,
   index: number,
-  { entries = 1024, entryBytes = 64, events = false, commands = false } = {},
+  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0 } = {},
 ) => {
   const { device } = m.devices[index]!
   const space = createLocalSpace()
@@ -232,6 +239,7 @@ export const program = (
       bufferAddress: pages.addressOf(cq.at),
       doorbellAddress: pages.addressOf(cq.record),
       entryBytes,
+      flags: cqFlags,
       ...(channel !== undefined && { channel }),
     }).object
   else
@@ -715,7 +723,8 @@ export const program = (
         })
         cq.polled++
       }
-      view.setUint32(cq.record, cq.polled & 0xff_ffff)
+      // a CQ that ignores overruns does not need the index: UCX does not store it
+      if ((cqFlags & CqFlags.values.IGNORE_OVERRUN) === 0) view.setUint32(cq.record, cq.polled & 0xff_ffff)
       return all
     },
   }

@@ -1,7 +1,7 @@
 /*
  * Firmware commands for memory keys (CREATE_MKEY and QUERY_MKEY). A key is a region of class `mr`: of user memory (access
  * mode MTT), or over ranges of other keys (KLM, and KSM with ranges of one size). The program chooses the lowest byte of
- * the key. Keys without memory that work requests change later (UMR: `free`, `umr_en`) are absent.
+ * the key. A key that is made free (`free`, `umr_en`) has no ranges; work requests set them (key-changes.ts).
  */
 import { answered } from '../../../core/devices/driver.ts'
 import { createOwned, type Owned } from '../../../core/dispatch/owned.ts'
@@ -45,16 +45,7 @@ const accessOf = ({ lw, rr, rw, a, relaxed_ordering_write, relaxed_ordering_read
   (relaxed_ordering_write === 1 || relaxed_ordering_read === 1 ? RELAXED_ORDERING : 0)
 
 /** Fields that ask for what no capability tells. */
-const UNSUPPORTED = [
-  'free',
-  'umr_en',
-  'bsf_en',
-  'sync_umr',
-  'en_rinval',
-  'crypto_en',
-  'length64',
-  'small_fence_on_rdma_read_response',
-] as const
+const UNSUPPORTED = ['bsf_en', 'sync_umr', 'crypto_en', 'length64', 'small_fence_on_rdma_read_response'] as const
 
 const checkContext = (context: MkeyContext, { input_mkey_index, pg_access, data_direct }: MkeyInput): void => {
   for (const field of UNSUPPORTED)
@@ -148,11 +139,42 @@ const createIndirect = (
   })
 }
 
+/** A key whose ranges work requests set. */
+const createFree = (
+  call: CallContext,
+  object: CoreObject,
+  pd: CoreObject,
+  { free, umr_en, en_rinval, translations_octword_size: maxEntries, mkey_7_0 }: MkeyContext,
+  mode: number,
+): Owned | Promise<Owned> => {
+  if (free !== 1 || umr_en !== 1 || mode !== AccessMode.KLM)
+    refuseCommand(
+      'unsupportedFeature',
+      `free ${free}, umr_en ${umr_en}, access mode ${mode}: keys that work requests change have free 1, umr_en 1 and mode KLM (2)`,
+    )
+  if (maxEntries < 1 || maxEntries > MAX_INDIRECT_ENTRIES)
+    refuseCommand('badValue', `translations_octword_size ${maxEntries}; 1 to ${MAX_INDIRECT_ENTRIES}`)
+  return createOwned(call, object, Mr, {
+    pd,
+    kind: MrKind.values.INDIRECT,
+    start: 0n,
+    length: 0n,
+    iova: 0n,
+    access: 0,
+    keyByte: mkey_7_0,
+    entries: [],
+    maxEntries,
+    isRevocable: en_rinval,
+  })
+}
+
 const createKey = (call: CallContext, object: CoreObject, input: MkeyInput): Owned | Promise<Owned> => {
   const context = input.memory_key_mkey_entry
   checkContext(context, input)
   const pd = findPd(call, context.pd)
   const mode = context.access_mode_1_0 | (context.access_mode_4_2 << 2)
+  if (context.free === 1 || context.umr_en === 1 || context.en_rinval === 1)
+    return createFree(call, object, pd, context, mode)
   if (mode === AccessMode.MTT) return createOfUmem(call, object, pd, context, input)
   if (mode !== AccessMode.KLM && mode !== AccessMode.KSM)
     refuseCommand('badValue', `access mode ${mode}; there are MTT (1), KLM (2) and KSM (3)`)

@@ -12,7 +12,7 @@ import { klm } from '../../../../src/spec/drivers/mlx5-firmware/memory.ts'
 import { CompletionKind } from '../../../../src/spec/drivers/mlx5-queues.ts'
 import { encodeFields } from '../../../../src/uapi/firmware/fields.ts'
 import { assertErrno, assertRefused, withCommands } from '../firmware.ts'
-import { ATOMIC_FA, machine, program, RDMA_READ, RDMA_WRITE } from '../machine.ts'
+import { ATOMIC_FA, machine, program, RDMA_READ, RDMA_WRITE, UMR } from '../machine.ts'
 
 const KLM = 2
 const KSM = 3
@@ -68,6 +68,16 @@ const setUp = () => {
     })
     return kind!
   }
+  /** Executes a request of `b`. */
+  const configure = (request: Parameters<typeof qb.post>[0]): number => {
+    qb.post(request)
+    let kind: number | undefined
+    m.runUntil(() => {
+      kind ??= b.poll()[0]?.kind
+      return kind !== undefined
+    })
+    return kind!
+  }
   const read = (rkey: number, address: bigint, length: number) => {
     const kind = execute({ data: [a.element(0, length)], remote: { address, rkey } })
     return { kind, bytes: a.bytes.slice(0, length) }
@@ -81,6 +91,7 @@ const setUp = () => {
     pd,
     key,
     execute,
+    configure,
     read,
     region: b.region.lkey,
     at: (offset: number) => b.address + BigInt(offset),
@@ -202,8 +213,8 @@ describe('CREATE_MKEY', () => {
   it('refuses what the device does not tell or cannot make', () => {
     const { key, region, at, pd } = setUp()
     const range = { key: region, address: at(0), length: 64 }
-    for (const field of ['free', 'umr_en', 'bsf_en', 'length64'])
-      assertRefused(() => key(KLM, { len: 64n, [field]: 1 }, [range]), 'unsupportedFeature', new RegExp(field))
+    for (const field of ['free', 'umr_en', 'en_rinval', 'bsf_en', 'length64'])
+      assertRefused(() => key(KLM, { len: 64n, [field]: 1 }, [range]), 'unsupportedFeature', /free|bsf_en 1|length64 1/)
     assertRefused(() => key(KLM, { len: 64n, pd: pd + 1 }, [range]), 'noSuchPd')
     assertRefused(() => key(KLM, { len: 64n, qpn: 5 }, [range]), 'badValue', /qpn 0x5/)
     assertRefused(() => key(0, { len: 64n }, [range]), 'badValue', /access mode 0/)
@@ -255,5 +266,75 @@ describe('the null region', () => {
     ]
     const { rkey } = key(KLM, { len: 16n }, ranges)
     assert.deepEqual(read(rkey, 0n, 16).bytes, new Uint8Array([...b.bytes.slice(0, 8), ...new Uint8Array(8)]))
+  })
+})
+
+describe('a key whose ranges work requests set (UMR)', () => {
+  const FREE = { free: 1, umr_en: 1, lw: 0, rr: 0, rw: 0, a: 0, translations_octword_size: 4 }
+  const REMOTE_READ = 0x10
+
+  /** A request for `qb`, whose key is `rkey`: elements of four words each. */
+  const change = (rkey: number, words: readonly number[], length: number, { access = REMOTE_READ, count = 4 } = {}) => {
+    const raw = new Uint8Array(112 + 16 * count)
+    const view = new DataView(raw.buffer)
+    view.setUint8(0, 0x80)
+    view.setUint16(4, count)
+    view.setBigUint64(8, 1n | (0xfn << 18n) | (1n << 29n))
+    view.setUint8(50, access)
+    view.setUint32(52, 0xffff_ff00)
+    view.setBigUint64(72, BigInt(length))
+    for (const [i, word] of words.entries()) view.setUint32(112 + 4 * i, word)
+    return { opcode: UMR, imm: rkey, raw }
+  }
+  const invalidation = (rkey: number) => {
+    const raw = new Uint8Array(112)
+    new DataView(raw.buffer).setUint8(0, 0x90)
+    new DataView(raw.buffer).setBigUint64(8, (1n << 14n) | (1n << 29n))
+    new DataView(raw.buffer).setUint8(48, 0x40)
+    return { opcode: UMR, imm: rkey, raw }
+  }
+  const words = (address: bigint): [number, number] => [Number(address >> 32n), Number(address & 0xffff_ffffn)]
+
+  it('reaches what a list says, until it is invalidated', () => {
+    const { key, read, configure, region, at, b } = setUp()
+    const { rkey } = key(KLM, FREE)
+    assert.equal(configure(change(rkey, [8, region, ...words(at(64)), 8, region, ...words(at(0))], 16)), REQUEST)
+    const bytes = new Uint8Array([...b.bytes.slice(64, 72), ...b.bytes.slice(0, 8)])
+    assert.deepEqual(read(rkey, 0n, 16).bytes, bytes)
+    assert.equal(configure(change(rkey, [4, region, ...words(at(100))], 4)), REQUEST)
+    assert.deepEqual(read(rkey, 0n, 4).bytes, b.bytes.slice(100, 104))
+    assert.equal(configure(invalidation(rkey)), REQUEST)
+    assert.equal(read(rkey, 0n, 4).kind, REQUEST_ERROR)
+  })
+
+  it('reaches what a block says that repeats', () => {
+    const { key, read, configure, region, at, b } = setUp()
+    const { rkey } = key(KLM, FREE)
+    const entry = (bytes: number, stride: number, offset: number) => [
+      (stride << 16) | bytes,
+      region,
+      ...words(at(offset)),
+    ]
+    const block = [12, 0x400, 1000, 2, ...entry(8, 10, 0), ...entry(4, 20, 0x8000)]
+    assert.equal(configure(change(rkey, block, 12_000)), REQUEST)
+    const expected = Array.from({ length: 1000 }, (_, i) => [
+      ...b.bytes.slice(10 * i, 10 * i + 8),
+      ...b.bytes.slice(0x8000 + 20 * i, 0x8000 + 20 * i + 4),
+    ])
+    assert.deepEqual(read(rkey, 0n, 12_000).bytes, new Uint8Array(expected.flat()))
+  })
+
+  it('is refused what it has no room for, and other keys are not changed', () => {
+    const ranges = (region: number, address: bigint, count: number) =>
+      Array.from({ length: count }, () => [8, region, ...words(address)]).flat()
+    for (const bad of ['long', 'many', 'region', 'fixed'] as const) {
+      const { key, configure, region, at } = setUp()
+      const { rkey } = key(KLM, FREE)
+      const fixed = key(KLM, { len: 8n }, [{ key: region, address: at(0), length: 8 }]).rkey
+      const list = ranges(region, at(0), bad === 'many' ? 8 : 2)
+      const target = { long: rkey, many: rkey, region, fixed }[bad]
+      const request = change(target, list, bad === 'long' ? 17 : 16, { count: bad === 'many' ? 8 : 4 })
+      assert.equal(configure(request), REQUEST_ERROR, bad)
+    }
   })
 })
