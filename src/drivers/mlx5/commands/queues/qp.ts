@@ -23,8 +23,8 @@ import { AccessFlags } from '../../../../spec/enums.ts'
 import type { ObjectClass } from '../../../../spec/schema/schema.ts'
 import type { Address, StoredAddress } from '../../../soft/address/path.ts'
 import type { QpObject } from '../../../soft/state.ts'
-import { Limits } from '../../attributes.ts'
 import { receiveElements } from '../../format.ts'
+import { stateOf } from '../../state.ts'
 import { sendEventsOf } from '../events/subscriptions.ts'
 import { creation, objectCommand, refuseCommand } from '../handler.ts'
 import { findPd, findUar } from '../lookup.ts'
@@ -178,6 +178,7 @@ export const qpCommands = [
     const { sendBlocks, receiveRequests, receiveShift } = sizes
     const isShared = rq_type === ReceiveType.SHARED
     const srq = isShared ? findShared(call, 'srqn_rmpn_xrqn', srqn_rmpn_xrqn) : undefined
+    const { maxSge, maxRecvSge = maxSge, maxInline } = stateOf(call).soft.limits
     const bytes = receiveRequests * 2 ** receiveShift + sendBlocks * BLOCK_BYTES
     const offset = wq_umem_offset
     const args = {
@@ -187,9 +188,9 @@ export const qpCommands = [
       cap: {
         maxSendWr: sendBlocks,
         maxRecvWr: receiveRequests,
-        maxSendSge: sendBlocks === 0 ? 0 : Limits.maxSge - 1,
-        maxRecvSge: receiveRequests === 0 ? 0 : receiveElements(receiveShift),
-        maxInlineData: sendBlocks === 0 ? 0 : Limits.maxInline,
+        maxSendSge: sendBlocks === 0 ? 0 : maxSge - 1,
+        maxRecvSge: receiveRequests === 0 ? 0 : Math.min(receiveElements(receiveShift), maxRecvSge),
+        maxInlineData: sendBlocks === 0 ? 0 : maxInline,
       },
       userHandle: 0n,
       ...(srq !== undefined && { srq }),

@@ -13,6 +13,7 @@ import { SEGMENT_BYTES } from '../../../../spec/drivers/mlx5-queues.ts'
 import type { SrqObject } from '../../../soft/state.ts'
 import { Limits } from '../../attributes.ts'
 import { SharedOrder } from '../../receives.ts'
+import { stateOf } from '../../state.ts'
 import { sendEventsOf } from '../events/subscriptions.ts'
 import { creation, objectCommand, refuseCommand } from '../handler.ts'
 import { findPd } from '../lookup.ts'
@@ -51,7 +52,7 @@ export const receiveCommands = [
     const args = {
       pd: findPd(call, wq.pd),
       maxWr: requests - 1,
-      maxSge: Math.min(elements, Limits.maxSrqSge),
+      maxSge: Math.min(elements, stateOf(call).soft.limits.maxSrqSge),
       limit: 0,
       userHandle: 0n,
       bufferAddress: placeOf(call, object, {
