@@ -72,7 +72,10 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
       for (let i = 0; i < 2; i++) {
         const { results } = await walk(t, program, options, 3_600_000)
         assert.deepEqual(findings(results), [])
-        tables.push(results.map(({ kind, text, rule, outcome }) => `${kind} ${text} ${rule} ${outcome}`).sort())
+        // Which of two processes that begin at once is the first depends on the scheduler: one that is killed has peers
+        // that recover, or is the one whose status counts.
+        const outcomeOf = ({ rule, outcome }: WalkJson): string => (/signal=KILL/.test(rule) ? '' : outcome)
+        tables.push(results.map(one => `${one.kind} ${one.text} ${one.rule} ${outcomeOf(one)}`).sort())
       }
       assert.deepEqual(tables[1], tables[0])
     })
