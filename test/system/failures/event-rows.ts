@@ -27,7 +27,7 @@ export interface Stage {
 }
 
 interface Source {
-  /** `core/cma.c` and function. */
+  /** A file below drivers/infiniband, and a function. */
   readonly file: string
   readonly function: string
   readonly line: number
