@@ -81,6 +81,14 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     })
   }
 
+  it('takes no slow program for one that hangs', { skip: longOnly }, async t => {
+    const report = join(temporaryFolder(t), 'report')
+    const command = ['sh', '-c', `sleep 3; ${ownProgram('loopback')}`]
+    const options = ['--kinds', 'posts', '--points', '1', '--hang', '1', '--json', '-o', report]
+    assertGood(await runUserdma(t, ['walk', ...options, '--', ...command]))
+    assert.doesNotMatch(readFileSync(report, 'utf8'), /"hang"/)
+  })
+
   it('that is interrupted while a daemon starts leaves nothing', async t => {
     const folder = temporaryFolder(t)
     const started = starts(folder)
