@@ -33,6 +33,9 @@ const MAX_KEPT = 4096
 /** Calls by which a program cleans up, or asks for the state. */
 const TOLERATED = /\.(?:destroy|disconnect|query\w*|getEvents?|init\w*)$/
 
+/** In place of an address: the program has found the index empty. */
+const EMPTY = ''
+
 /** Adds to a map that forgets its oldest entries. */
 const put = <K, V>(map: Map<K, V>, key: K, value: V): void => {
   map.delete(key)
@@ -70,10 +73,10 @@ export class IgnoredEvents {
 
   /** As `Checker.called`, also of calls without a known object. */
   called({ class: cls, method, context, deviceNumber, args, refused }: CheckedCall): void {
-    if (refused !== undefined) return
-    if (cls === 'device' && method === 'queryGidTable') this.#seen.delete(context)
+    if (cls === 'device' && method === 'queryGidTable' && refused === undefined) this.#seen.delete(context)
     if (cls !== 'port' || method !== 'queryGidEntry' || typeof args.index !== 'number') return
-    this.#see(context, args.index, this.#outages.gidAt(deviceNumber, args.index))
+    if (refused === undefined) this.#see(context, args.index, this.#outages.gidAt(deviceNumber, args.index))
+    else if (refused.errno === Errno.ENODATA) this.#see(context, args.index, EMPTY)
   }
 
   #see(context: number, index: number, gid: string | undefined): void {
@@ -83,9 +86,14 @@ export class IgnoredEvents {
     else put(indices, index, gid)
   }
 
-  /** A call with an index of the GID table that is empty was refused. `left`: which address has left it, a clause. */
-  refusedIndex(call: CheckedCall, known: KnownObject | undefined, left: string): void {
+  /**
+   * A call with an index of the GID table that is empty was refused. `left`: which address has left it, a clause. False:
+   * the program knows that the index is empty.
+   */
+  refusedIndex(call: CheckedCall, known: KnownObject | undefined, left: string): boolean {
     const { sgidIndex } = (call.args as QpAttributes).address ?? { sgidIndex: 0 }
+    // The program has been told, and ignores an error, not an event.
+    if (this.#seen.get(call.context)?.get(sgidIndex) === EMPTY) return false
     this.#services.report('event-ignored', call, {
       text: `${known?.name ?? call.class} names GID index ${sgidIndex}, which is empty: ${left}`,
       details: this.#unreadEvents(call.context),
@@ -93,6 +101,7 @@ export class IgnoredEvents {
         'after GID_CHANGE, or a refused call, look for the address again (ibv_query_gid_ex): its index may differ',
       objects: [known],
     })
+    return true
   }
 
   #unreadEvents(context: number): string[] {
@@ -192,7 +201,7 @@ export class IgnoredEvents {
     const gid = this.#outages.gidAt(deviceNumber, index)
     const expected = this.#seen.get(context)?.get(index)
     this.#see(context, index, gid)
-    if (gid === undefined || expected === undefined || gid === expected) return
+    if (gid === undefined || expected === undefined || expected === EMPTY || gid === expected) return
     const left = this.#outages.absenceOf(deviceNumber, index, expected)
     if (left === undefined) return
     this.#services.report('event-ignored', call, {
