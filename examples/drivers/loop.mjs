@@ -77,6 +77,19 @@ const gone = (key, hi, lo, length, access, hasEnded) => {
   return { id, args: { key, accessStart, accessEnd: accessStart + BigInt(length) } }
 }
 
+// ---- addresses ----
+
+export const isIpv4 = gid => gid[10] === 0xff && gid[11] === 0xff && gid.subarray(0, 10).every(byte => byte === 0)
+
+/** A GID as text, as failures name it. */
+export const textOf = gid =>
+  isIpv4(gid)
+    ? gid.subarray(12).join('.')
+    : Array.from({ length: 8 }, (_, i) => ((gid[2 * i] << 8) | gid[2 * i + 1]).toString(16)).join(':')
+
+/** The address of the peer: a queue pair of the same device, if the link has not named another one. */
+const peerAddress = (device, { peer }) => textOf(peer?.gid ?? core.getGid(device.ports[0].gids, 0).gid)
+
 // ---- failures: why requests fail, for the daemon's log and `userdma check` ----
 
 /** By status: the cause, if none was found in the memory. */
@@ -124,12 +137,20 @@ const gather = (device, qp, { at, flags, length, elements }) => {
 
 const polled = ({ ring, produced }) => produced - ((produced - core.loadConsumer(ring)) & ring.mask)
 
+const overrun = cq => {
+  const { device } = cq.context
+  const event = spec.AsyncEventType.values.CQ_ERR
+  const cause = { id: 'CQ_FULL', args: { cq: cq.handle, entries: cq.state.ring.capacity } }
+  core.reportFailure({ kind: 'event', device: device.name, event, cause }, device, cq.context)
+  core.raiseObjectEvent(cq, event)
+}
+
 const complete = (qp, cq, { wrId, status, opcode, bytes, isSolicited }) => {
   const { ring, produced } = cq.state
   const { taps } = qp.context.device
   const completion = { status, opcode, bytes, sourceQpn: qp.state.attributes.destQpn ?? 0, solicited: isSolicited }
   if (produced - polled(cq.state) === ring.capacity) {
-    if (!cq.state.hasOverrun) core.raiseObjectEvent(cq, spec.AsyncEventType.values.CQ_ERR)
+    if (!cq.state.hasOverrun) overrun(cq)
     cq.state.hasOverrun = true
     taps.requests?.completed(qp, cq, { ...completion, position: 0 })
     return
@@ -267,7 +288,7 @@ export const finishSend = (device, qp, request, linkStatus) => {
   if (status !== Status.SUCCESS) {
     const { destQpn } = qp.state.attributes
     const other = device.state.qps.get(destQpn)
-    const peer = { qpn: destQpn ?? 0, address: device.name, state: other?.state.state ?? 'none' }
+    const peer = { qpn: destQpn ?? 0, address: peerAddress(device, qp.state), state: other?.state.state ?? 'none' }
     const isCauseAtPeer = status === Status.REM_ACCESS_ERR && device.state.cause !== undefined
     report(qp, status, { kind: 'send', opcode, wrId, peer, ...(isCauseAtPeer && { isCauseAtPeer }) })
   }

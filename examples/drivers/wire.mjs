@@ -12,7 +12,18 @@
  */
 import { connect, createServer } from 'node:net'
 import * as spec from 'userdma/spec'
-import { arrive, finishSend, MAX_MESSAGE, modifyQp, networkDevice, registerDevice, SENT, verbsDriver } from './loop.mjs'
+import {
+  arrive,
+  finishSend,
+  isIpv4,
+  MAX_MESSAGE,
+  modifyQp,
+  networkDevice,
+  registerDevice,
+  SENT,
+  textOf,
+  verbsDriver,
+} from './loop.mjs'
 
 const { CallError, Errno } = spec
 const { CONNECT_REQUEST, CONNECT_RESPONSE, ESTABLISHED, REJECTED, UNREACHABLE, DISCONNECTED } = spec.CmEventType.values
@@ -101,13 +112,6 @@ const firstFrame = (bytes, types) => {
 }
 
 // ---- addresses ----
-
-const isIpv4 = gid => gid[10] === 0xff && gid[11] === 0xff && gid.subarray(0, 10).every(byte => byte === 0)
-
-const textOf = gid =>
-  isIpv4(gid)
-    ? gid.subarray(12).join('.')
-    : Array.from({ length: 8 }, (_, i) => ((gid[2 * i] << 8) | gid[2 * i + 1]).toString(16)).join(':')
 
 /** An address of rdma_cm. */
 const socketAddress = (address, port) => ({

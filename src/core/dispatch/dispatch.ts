@@ -25,7 +25,10 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
       schema: context.device.schema,
       copyIn: (address, length) => caller.copyIn(address, length),
       copyOut: (address, bytes) => caller.copyOut(address, bytes),
-      classOf: handle => findHandle(context.handles, handle)?.class,
+      classOf: handle => {
+        const object = findHandle(context.handles, handle)
+        return object === undefined || context.owned?.has(object) === true ? undefined : object.class
+      },
       get hasContext() {
         return context.isOpened
       },

@@ -7,6 +7,8 @@
  * (docs/decisions/efa.md).
  */
 import { arm, completed, raiseObjectEvent } from '../../core/events/events.ts'
+import { reportFailure } from '../../core/failures.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, CqDoorbell, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -15,6 +17,7 @@ import type { CqObject } from './state.ts'
 
 const { INDEX_MASK, EVENTS_SHIFT, EVENTS_MASK } = CqDoorbell
 const { PHASE } = CompletionFlag
+const { CQ_ERR } = AsyncEventType.values
 
 /** ibv_wc_status by `EfaStatus`, as libefa translates it (to_ibv_status). */
 const wcStatuses: Readonly<Record<number, number>> = {
@@ -51,11 +54,19 @@ const outstanding = ({ state }: CqObject): number =>
 /** Number of completions that the program has polled. */
 export const polledOf = (cq: CqObject): number => cq.state.produced - outstanding(cq)
 
+const reportOverrun = (cq: CqObject): void => {
+  const device = cq.context?.device
+  const cause = createCause('CQ_FULL', { cq: cq.handle, entries: cq.state.entries })
+  if (device !== undefined)
+    reportFailure({ kind: 'event', device: device.name, event: CQ_ERR, cause }, device, cq.context)
+  raiseObjectEvent(cq, CQ_ERR)
+}
+
 /** Offset of the next entry, whose bytes are 0; -1 if the CQ is full. Then the completion is lost. */
 export const beginEntry = (cq: CqObject): number => {
   const { state } = cq
   if (outstanding(cq) >= state.entries) {
-    if (!state.hasOverrun) raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+    if (!state.hasOverrun) reportOverrun(cq)
     state.hasOverrun = true
     return -1
   }

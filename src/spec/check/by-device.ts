@@ -1,9 +1,9 @@
 /*
  * What `userdma check` tells on each kind of device: every finding, but for these absences, each with the reason that the
- * transport, the library or the adapter gives. test/system/check/by-device.long.test.ts, and host-findings.long.test.ts for
- * `--host`, compare with what the programs of docs/findings show; docs/reference/findings-by-device.md is made of it.
+ * transport, the library or the adapter gives. test/system/check/by-device.long.test.ts compares with what the programs of
+ * docs/findings show; docs/reference/findings-by-device.md is made of it.
  */
-import { type FindingId, findings } from './findings.ts'
+import type { FindingId } from './findings.ts'
 
 export const columns = ['rxe', 'mlx5', 'efa', 'examples', 'host'] as const
 export type Column = (typeof columns)[number]
@@ -20,8 +20,6 @@ export const columnTitles: Readonly<Record<Column, string>> = {
 interface Absence {
   /** A sentence without its full stop. */
   readonly reason: string
-  /** The device could tell it: nothing but our work is missing. */
-  readonly isOpen?: true
   readonly findings: readonly FindingId[]
 }
 
@@ -96,7 +94,6 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       reason: 'libefa refuses a post while completions are unpolled for all slots (`queue-full`)',
       findings: ['sends-unpolled'],
     },
-    { reason: 'not told yet', isOpen: true, findings: ['cq-overrun'] },
   ],
   examples: [
     ONLY_ADAPTERS,
@@ -126,18 +123,85 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'buffer-freed',
         'fork-outstanding',
         'sends-lost',
+        'qp-after-disconnect',
       ],
-    },
-    {
-      reason: 'not told yet',
-      isOpen: true,
-      findings: ['peer-not-ready', 'peer-in-error', 'peer-connected-elsewhere', 'cq-overrun', 'qp-after-disconnect'],
     },
   ],
   host: [
     {
-      reason: 'an adapter and its kernel tell of no fetch, packet, access to memory or wait',
-      findings: (Object.keys(findings) as FindingId[]).filter(id => findings[id].needs.includes('device')),
+      reason:
+        'an adapter drops packets and refuses accesses without a word, or its status has several causes (`adapter-error`, `peer-refused`)',
+      findings: [
+        'key-mismatch',
+        'message-dropped',
+        'invalid-request',
+        'window-not-bound',
+        'bind-refused',
+        'remote-unmapped',
+        'local-unmapped',
+        'peer-ended',
+        'request-length',
+        'cq-overrun',
+      ],
+    },
+    {
+      reason: 'an adapter does not tell what a queue waits for, nor what it has executed before the program polls',
+      findings: [
+        'endless-rnr',
+        'both-receive',
+        'connection-waits',
+        'idle-queues',
+        'peer-gone',
+        'events-unacknowledged',
+        'not-signaled',
+        'late-receives',
+        'receives-short',
+        'lost-wakeup',
+        'sends-unpolled',
+        'completions-unpolled',
+        'sends-lost',
+        'program-ended',
+      ],
+    },
+    {
+      reason: 'an adapter does not tell when it reads and writes memory',
+      findings: [
+        'memory-gone',
+        'slow-memory',
+        'send-buffer-changed',
+        'race',
+        'read-then-write-unfenced',
+        'buffer-reused',
+        'atomic-mixed-with-write',
+      ],
+    },
+    {
+      reason:
+        'the preload library of `--host` intercepts only calls, posts and polls: no memory, stack frame, signal, or function of librdmacm ([why](../decisions/observing-adapters.md))',
+      findings: [
+        'buffer-freed',
+        'region-unmapped',
+        'array-too-short',
+        'frame-returned',
+        'descriptor-closed',
+        'fork-outstanding',
+        'context-inherited',
+        'program-died',
+        'events-overacknowledged',
+        'shared-elements',
+        'immediate-byte-order',
+        'cm-id-destroyed-early',
+        'conn-param-uninitialised',
+        'receives-after-accept',
+      ],
+    },
+    {
+      reason: 'an adapter does not tell when an address leaves its table, nor what an event has made invalid',
+      findings: ['event-ignored'],
+    },
+    {
+      reason: 'the program runs on an adapter, whose own limits apply: `--like` is for devices of ours',
+      findings: ['adapter-limit', 'adapter-operation', 'adapter-memlock', 'fork-unsafe'],
     },
   ],
 }

@@ -302,7 +302,9 @@ export class ObservedCalls {
         access: numberOf(args.access) ?? 0,
         isDeregistered: false,
       }
-      for (const key of [result.out.lkey, result.out.rkey]) if (typeof key === 'number') device.regions.set(key, region)
+      // Some adapters give regions without remote rights the rkey 0, which is no key.
+      for (const key of [result.out.lkey, result.out.rkey])
+        if (typeof key === 'number' && key !== 0) device.regions.set(key, region)
     }
     return object
   }

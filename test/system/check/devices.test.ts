@@ -11,6 +11,7 @@ import { lacking, ownProgram } from '../programs.ts'
 import { checkScript, linesOf } from './checking.ts'
 
 const program = ownProgram('providers')
+const srd = join(repoRoot, 'build', 'findings', 'srd', 'cq-overrun')
 
 const source = readFileSync(join(repoRoot, 'test', 'programs', 'check', 'providers.c'), 'utf8')
 const overlapLine = source.split('\n').findIndex(line => line.includes('/* OVERLAP */')) + 1
@@ -32,6 +33,11 @@ const rows = [
   ['direct', 'mlx5', []],
   ['direct write', 'mlx5', ['unknown-rkey error']],
 ] as const
+
+it('a full CQ of EFA is told, with its number and size', { skip: lacking(srd) }, async t => {
+  const { found } = await checkScript(t, srd, devices.efa)
+  assert.match(found.find(({ id }) => id === 'cq-overrun')?.text ?? '', /^event CQ_ERR: CQ \d+ of 1 is full;/)
+})
 
 describe('userdma check on each device', { skip: lacking(program) }, () => {
   for (const [argument, device, expected] of rows)
