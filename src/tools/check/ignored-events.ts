@@ -49,6 +49,11 @@ export class IgnoredEvents {
   readonly #outages: Outages
   /** By context: the addresses that the program has found at, or used with, indices of the GID table. */
   readonly #seen = new Map<number, Map<number, string>>()
+  /**
+   * The newest address handle by context and address: which of several a request names is unknown, and the newest is right
+   * if one is.
+   */
+  readonly #handles = new Map<string, KnownObject>()
   /** By `CoreObject.id` of address handles: datagrams since their address has left; 0: reported. */
   readonly #sends = new Map<number, number>()
   /** By number of the device: when it was removed, microseconds. */
@@ -154,6 +159,8 @@ export class IgnoredEvents {
     if (object.class === 'cm_id' && method === 'disconnect' && call.queuePair !== undefined)
       put(this.#disconnected, object.id, call.queuePair)
     if (object.class === 'cm_channel' && method === 'getEvent') this.#read(call, context, out)
+    if (object.class === 'ah' && method === 'create' && object.dgid !== undefined)
+      put(this.#handles, `${context} ${addressText(object.dgid)}`, object)
     const { address, state } = args as QpAttributes
     if (address !== undefined && (object.isQp || object.class === 'ah'))
       this.#usesIndex(call, object, address.sgidIndex)
@@ -221,12 +228,8 @@ export class IgnoredEvents {
     const sender = objects.find(owner)
     if (sender === undefined) return
     const gid = addressText(destination.gid)
-    // Which of several handles with this address it is, is unknown: the newest is right if one is.
-    const handle = objects
-      .existingIn(sender.context)
-      .filter(({ class: cls, dgid }) => cls === 'ah' && dgid !== undefined && addressText(dgid) === gid)
-      .reduce<KnownObject | undefined>((last, one) => (last === undefined || one.id > last.id ? one : last), undefined)
-    if (handle === undefined) return
+    const handle = this.#handles.get(`${sender.context} ${gid}`)
+    if (handle === undefined || handle.destruction !== undefined) return
     const why = this.#whyStale(handle, gid, this.#services.deviceWithGid(destination.gid), request.time)
     if (why === undefined) {
       this.#sends.delete(handle.id)
