@@ -56,6 +56,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   stale_gid: [['-q'], /usage: stale_gid/],
   late_reply: [['-q'], /usage: late_reply/],
   lost_dreq: [['-q'], /usage: lost_dreq/],
+  witness: [['-q'], /usage: witness/],
   datagram_service: [['-q'], /usage: datagram_service/],
   gone: [['-q'], /usage: gone calls\|/],
   lifetimes: [['-q'], /usage: lifetimes CASE/],

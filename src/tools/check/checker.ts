@@ -341,8 +341,9 @@ export class Checker {
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     const { address } = call.args as QpAttributes
     const left = errno === Errno.ENODATA && address && this.outages.whoLeft(call.deviceNumber, address.sgidIndex)
-    if (left) this.ignoredEvents.refusedIndex(call, known, left)
-    else this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
+    if (left && this.ignoredEvents.refusedIndex(call, known, left)) return
+    const details = left ? [left] : []
+    this.#reporter.report('refused-call', call, { text, advice, severity, details, objects: [known] })
   }
 
   /** The program's library has refused a call without a call of the device. */
