@@ -6,8 +6,9 @@
 
 import { requiredArguments, requiredParts } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
+import { VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
-import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
+import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import type { DetectorServices } from './detector.ts'
 import type { Death, UseOfGone } from './events.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
@@ -156,20 +157,34 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
   })
 }
 
-/** A frame of a verbs library, and its symbol. */
-const VERBS_FRAME = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so\S*(?: (\w*))?/
-
 /** The function of verbs that the program has called; undefined: none. */
 const verbsIn = (stack: Stack): string | undefined => {
-  const found = stack.map(frame => VERBS_FRAME.exec(frame)).filter(match => match !== null)
+  const found = stack.map(frame => VERBS_LIBRARIES.exec(frame)).filter(match => match !== null)
   return found.length === 0 ? undefined : (found.findLast(([, symbol]) => symbol)?.[1] ?? 'a function of verbs')
 }
 
-export const reportDeath = (services: DetectorServices, { signal, isInOurs, ...death }: Death): void => {
-  const last = FUNCTION_NAME.test(death.lastCall ?? '') ? `; its thread's last call of verbs was ${death.lastCall}` : ''
-  const verbs = verbsIn(death.stack) ?? (isInOurs ? 'a function of verbs' : undefined)
+/** What the program has accessed, as the end of a sentence. */
+const accessText = ({ fault = AddressFault.NONE, address = 0n }: Death): string => {
+  switch (fault) {
+    case AddressFault.UNMAPPED:
+      return `, at an access to 0x${address.toString(16)}, where no memory is`
+    case AddressFault.PROTECTED:
+      return `, at an access to 0x${address.toString(16)}, which its memory does not allow`
+    case AddressFault.WIDE:
+      return ', at an access to an address that no program has: the pointer is no address'
+    default:
+      return ''
+  }
+}
+
+export const reportDeath = (services: DetectorServices, death: Death): void => {
+  const { signal, isInOurs, lastCall = '', stack } = death
+  const verbs = verbsIn(stack) ?? (isInOurs ? 'a function of verbs' : undefined)
+  const place = verbs === undefined ? '' : ` in ${verbs}`
+  const last =
+    stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
-    text: `died of ${signal}${verbs === undefined ? '' : ` in ${verbs}`}${death.stack.length < 2 ? last : ''}`,
+    text: `died of ${signal}${place}${accessText(death)}${last}`,
     ...(verbs === undefined && { severity: 'warning' as const }),
   })
 }
