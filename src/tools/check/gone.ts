@@ -88,8 +88,8 @@ const reportArgument = (services: DetectorServices, used: UseOfGone): void => {
   if (name === undefined && part === undefined) return
   services.report('refused-call', occurrenceOf(services, used, undefined, 'called'), {
     severity: part?.severity ?? 'error',
-    text: `${used.function} is called with ${pointerText(used.value)} for ${part?.name ?? `its argument ${used.kind}, ${name}`}: ${part?.consequence ?? 'without the checker it crashes'}`,
-    advice: 'pass the address of a variable, and check results before they are passed on',
+    text: `${used.function} is called with ${part?.isNumber ? BigInt.asIntN(64, used.value) : pointerText(used.value)} for ${part?.name ?? `its argument ${used.kind}, ${name}`}: ${part?.consequence ?? 'without the checker it crashes'}`,
+    advice: part?.advice ?? 'pass the address of a variable, and check results before they are passed on',
   })
 }
 
@@ -144,7 +144,9 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
     use === GoneUse.CONCURRENT
       ? 'which another thread destroys at the same time'
       : isOwner
-        ? 'whose device was closed'
+        ? used.kind === ObjectKind.CM_ID
+          ? 'whose event channel was destroyed (rdma_destroy_event_channel)'
+          : 'whose device was closed'
         : `which was ${kind.gone}${isDouble ? ' already' : ''}`
   const isInHistory = known?.destruction !== undefined && !isOwner
   services.report(isDouble ? 'double-destroy' : 'use-after-destroy', occurrenceOf(services, used, known, 'called'), {
@@ -179,7 +181,8 @@ const accessText = ({ fault = AddressFault.NONE, address = 0n }: Death): string 
 
 export const reportDeath = (services: DetectorServices, death: Death): void => {
   const { signal, isInOurs, lastCall = '', stack } = death
-  const verbs = verbsIn(stack) ?? (isInOurs ? 'a function of verbs' : undefined)
+  const called = FUNCTION_NAME.test(lastCall) ? lastCall : 'a function of verbs'
+  const verbs = verbsIn(stack) ?? (isInOurs ? called : undefined)
   const place = verbs === undefined ? '' : ` in ${verbs}`
   const last =
     stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
