@@ -596,6 +596,11 @@ export class Checker {
     )
   }
 
+  /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
+  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
+    this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
+  }
+
   #gaveBack({ context, deviceNumber, number, address, wrId, index, more, time, stack }: Misuse): void {
     const region = this.#objects.byHandle(context, 'mr', number)
     if (region?.start === undefined || region.iova === undefined || region.destruction !== undefined) return
