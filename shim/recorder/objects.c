@@ -394,8 +394,8 @@ static bool is_usable(const char *function, const struct object_use *uses, size_
             return false;
     if (LIKELY(told.kind == 0))
         return true;
-    /* What librdmacm passes on is told of the program's call. */
-    if (!calls_are_running())
+    /* Of these the refusal is told, which says what the identifier lacks. */
+    if (!calls_are_running() || strncmp(calls_last.function, "rdma_create_", strlen("rdma_create_")) != 0)
         tell(&told);
     return false;
 }

@@ -9,6 +9,7 @@ import type { Stack } from '../../spec/check/finding.ts'
 import { VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
+import { cmFunctionIn } from './advice.ts'
 import type { DetectorServices } from './detector.ts'
 import type { Death, UseOfGone } from './events.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
@@ -125,11 +126,12 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
       : services.objects.destroyedOf(program, classes, number, destroyedAt)
   const name = nameOf(kind, used, known)
   if (use === GoneUse.NOTHING || use === GoneUse.FOREIGN) {
+    const cmFunction = cmFunctionIn(used.stack)
     services.report('refused-call', occurrenceOf(services, used, known, 'called'), {
       severity: 'error',
       text:
         use === GoneUse.NOTHING
-          ? `${used.function} is called with NULL for ${argumentOf(kind)}`
+          ? `${cmFunction === undefined ? `${used.function} is called` : `${cmFunction} calls ${used.function}`} with NULL for ${argumentOf(kind)}`
           : `${used.function} on ${nameOf(kind, used, known)}, which is of another device context (ibv_open_device) than the first object of the call`,
       advice:
         use === GoneUse.NOTHING

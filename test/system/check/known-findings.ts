@@ -380,4 +380,42 @@ export const applicationFindings: readonly KnownFinding[] = [
     'engines/rdma.c:501, :508, :1346, :1010, :1021 of fio 3.33',
     'it deregisters no region, and what could not be destroyed stays',
   ),
+  {
+    programs: ['qperf'],
+    id: 'refused-call',
+    severity: 'error',
+    text: /^rdma_destroy_qp calls ibv_destroy_qp with NULL/,
+    source: 'src/rdma.c:1942 of qperf 0.4.11 (cm_close)',
+    why: 'the process of the server that serves a test calls rdma_destroy_qp with the identifier that listens, which has no queue pair; without the checker it crashes there, after the test',
+  },
+  warning(
+    'qperf',
+    'destroy-busy',
+    'src/rdma.c:1609, :1611, :1613, :1614 of qperf 0.4.11 (rd_close)',
+    'the queue pair of the server is not destroyed, so CQ, domain and channel are in use; and the domain is deallocated before the region is deregistered (rd_mrfree)',
+  ),
+  warning(
+    'qperf',
+    'region-in-use',
+    'src/rdma.c:1614 of qperf 0.4.11 (rd_mrfree)',
+    'the queue pair of the server is not destroyed, and has receives and sends outstanding',
+  ),
+  warning(
+    'qperf',
+    'leak',
+    'src/rdma.c:1611, :1942 of qperf 0.4.11',
+    'what could not be destroyed stays until the process ends',
+  ),
+  warning(
+    'qperf',
+    'sends-lost',
+    'src/rdma.c:1938, :1942 of qperf 0.4.11 (cm_close)',
+    'a test ends after its time, with sends outstanding',
+  ),
+  warning(
+    'qperf',
+    'receive-overlap',
+    'src/rdma.c of qperf 0.4.11 (rd_post_recv_std)',
+    'all receives are posted to one buffer, whose contents are not read',
+  ),
 ]
