@@ -209,6 +209,13 @@ export interface EventHandlers {
 
 // ---- callers ----
 
+/** An eventfd of a caller. */
+export interface SignalFd {
+  /** Adds 1 to its count. Never waits. */
+  signal(): void
+  close(): void
+}
+
 /** A memory file of a caller; addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
@@ -244,6 +251,8 @@ export interface Caller {
   file?(fd: number): string | undefined
   /** The memory file or dma-buf behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE, … */
   openFile?(fd: number): FileMemory
+  /** The eventfd behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. Absent: there is none. */
+  openSignal?(fd: number): SignalFd
   /** By number of a processor, whether the caller may run on it. Undefined: unknown. */
   processors?(): readonly boolean[] | undefined
   /** Whether the caller has this now. Absent: the caller has all. */
@@ -535,6 +544,8 @@ export interface Context<S = unknown, D = unknown> {
   isClosed: boolean
   /** Number of the context's memory windows. */
   windowCount: number
+  /** Objects that other objects of the context own (dispatch/owned.ts), with the owner. Undefined: there were none yet. */
+  owned: Map<CoreObject, CoreObject> | undefined
   /** Called when all objects of the context are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
   /** Undefined: the context's objects are not charged. */

@@ -169,7 +169,7 @@ export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING
  * discarded, reads return zeros. IMPLICIT: the caller's whole address space, as it is at each access. DEVICE: memory of
  * a `dm`.
  */
-export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })
+export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4, INDIRECT: 5 })
 
 /** Advice about ranges of on-demand regions, and its flags (ib_uverbs_advise_mr_advice, ib_uverbs_advise_mr_flag). */
 export const MrAdvice = enumeration('mr_advice', { PREFETCH: 0, PREFETCH_WRITE: 1, PREFETCH_NO_FAULT: 2 })

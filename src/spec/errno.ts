@@ -44,6 +44,7 @@ export const Errno = {
   ECONNREFUSED: 111,
   EHOSTUNREACH: 113,
   ESTALE: 116,
+  EREMOTEIO: 121,
   ECANCELED: 125,
 } as const
 
@@ -71,6 +72,15 @@ export class CallError extends Error {
   }
   get code(): string {
     return errnoName(this.errno)
+  }
+}
+
+/** A refused call that writes results nevertheless, such as the answer of a firmware command. */
+export class AnsweredError extends CallError {
+  readonly out: Readonly<Record<string, number | bigint | Uint8Array>>
+  constructor(code: ErrnoName, reason: string, out: AnsweredError['out']) {
+    super(code, reason)
+    this.out = out
   }
 }
 

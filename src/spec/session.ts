@@ -506,6 +506,8 @@ export const MAX_STACKS = 4096
 
 /** Maximum bytes of a record that a driver posts on its descriptor. */
 export const DRIVER_RECORD_BYTES = 256
+/** Maximum bytes of a record of any descriptor: the answer of an asynchronous command of mlx5's firmware. */
+export const LARGEST_RECORD_BYTES = 4096 + 8
 
 /** Maxima of one message: attached descriptors, bytes, `range`s, `mapping`s of one kind. */
 export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64, mappings: 8 } as const

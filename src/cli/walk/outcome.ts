@@ -73,20 +73,15 @@ export interface WalkResult {
 
 /** Findings of `check` about what an event has made invalid: queue pairs of an earlier connection, and what is gone. */
 const STALE: readonly FindingId[] = [
+  'event-ignored',
   'peer-connected-elsewhere',
   'qp-after-disconnect',
   'no-peer-qp',
   'use-after-destroy',
   'cm-id-destroyed-early',
 ]
-/** The detail of a refused call with an index of the GID table that an address has left. */
-const LEFT_INDEX = /left GID index/
 
-const isStale = ({ id, text, details }: Finding): boolean =>
-  STALE.includes(id) || [text, ...details].some(line => LEFT_INDEX.test(line))
-
-const staleText = ({ text, details }: Finding): string =>
-  [text, ...details.filter(line => LEFT_INDEX.test(line))].join('; ')
+const isStale = ({ id }: Finding): boolean => STALE.includes(id)
 
 /** Numbers differ from run to run: times, addresses, queue pairs, bandwidths. */
 const comparable = (line: string): string => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim()
@@ -188,11 +183,11 @@ export const judge = (point: WalkPoint, clean: WalkRun, run: WalkRun): WalkResul
       outcome === 'leak'
         ? leaksOf(run, clean).map(({ text }) => text)
         : outcome === 'stale'
-          ? staleOf(point, run, clean).map(staleText)
+          ? staleOf(point, run, clean).map(({ text }) => text)
           : outcome === 'left'
             ? run.left
             : outcome === 'hang'
-              ? [...run.waits, ...staleOf(point, run, clean).map(staleText)]
+              ? [...run.waits, ...staleOf(point, run, clean).map(({ text }) => text)]
               : outcome === 'swallowed' || outcome === 'wrong'
                 ? newlyTold(run, clean)
                 : [],

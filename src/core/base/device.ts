@@ -47,7 +47,13 @@ export const deviceClass = driverClass(DeviceClass, {
   queryHandles({ context }, _object, { classes, max }) {
     const ids = new Set(classes.map(({ id }) => id))
     const objects = context.handles.slots
-      .filter(object => object !== undefined && object.life === Lifecycle.LIVE && ids.has(object.class.id))
+      .filter(
+        object =>
+          object !== undefined &&
+          object.life === Lifecycle.LIVE &&
+          ids.has(object.class.id) &&
+          context.owned?.has(object) !== true,
+      )
       // Newest first.
       .sort((a, b) => b!.id - a!.id)
     return { handles: objects.slice(0, max).map(object => ({ handle: object!.handle })) }

@@ -54,7 +54,7 @@ const SHARE_FLAGS = REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 const WRITE_FLAGS = LOCAL_WRITE | SHARE_FLAGS
 const KNOWN_FLAGS = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
 
-const { MEMORY, FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
+const { MEMORY, FILE, NULL, IMPLICIT, DEVICE, INDIRECT } = MrKind.values
 
 const PAGE_OFFSET_MASK = BigInt(PAGE_BYTES - 1)
 const ADDRESS_LIMIT = 1n << 64n
@@ -266,6 +266,8 @@ const sourceOf = (
           ? absent(device)
           : refuse('create', 'attribute dm is missing: a region of kind DEVICE needs it')
       return { ...partOf(dm.state as DeviceMemory, range, access), special: { kind } }
+    case INDIRECT:
+      throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no regions over other keys`)
     default:
       return absent(device)
   }

@@ -227,6 +227,7 @@ export const openContext = <D>(
     isOpened: options.isOpened ?? !hasOpenMethod(device as Device),
     isClosed: false,
     windowCount: 0,
+    owned: undefined,
     whenEnded: [],
     account: options.account,
     asyncFd: undefined,

@@ -25,7 +25,10 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
       schema: context.device.schema,
       copyIn: (address, length) => caller.copyIn(address, length),
       copyOut: (address, bytes) => caller.copyOut(address, bytes),
-      classOf: handle => findHandle(context.handles, handle)?.class,
+      classOf: handle => {
+        const object = findHandle(context.handles, handle)
+        return object === undefined || context.owned?.has(object) === true ? undefined : object.class
+      },
       get hasContext() {
         return context.isOpened
       },
@@ -33,6 +36,12 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
     context.views.set(caller, view)
   }
   return view
+}
+
+/** What a call that is refused without a look at it was, for messages. */
+const attemptOf = (decoded: Decoded | Answer): { readonly attempt?: string } => {
+  if (!isAnswer(decoded)) return { attempt: `${decoded.call.class.name}.${decoded.call.methodName}` }
+  return decoded.attempt === undefined ? {} : { attempt: decoded.attempt }
 }
 
 /** Returns a CallError; rethrows any other error. */
@@ -62,7 +71,7 @@ export const dispatch = <M extends readonly unknown[]>(
       'EIO',
       `the context was closed, or device ${context.device.name} removed`,
     )
-    return { ret: -errno, installs: [], reason }
+    return { ret: -errno, installs: [], reason, ...attemptOf(dialect(callerView(context, caller), ...message)) }
   }
   const decoded = dialect(callerView(context, caller), ...message)
   if (isAnswer(decoded)) return decoded

@@ -87,7 +87,7 @@ export const findObject = (
   attribute?: ReferenceAttribute,
 ): CoreObject => {
   const object = findHandle(context.handles, handle)
-  if (object === undefined)
+  if (object === undefined || context.owned?.has(object) === true)
     throw new CallError('ENOENT', `${messagePrefix(subject, attribute)}: there is no object with handle ${handle}`)
   if (object.class.name !== className)
     throw new CallError(

@@ -194,13 +194,12 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 // ---- a driver's own records ----
 
 /**
- * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor. poll(2) reports the record, and each
- * read returns one record. A record should announce data rather than contain it: if very many are unread, some are
+ * Posts a driver's own record on a descriptor, of 1 to DRIVER_RECORD_BYTES bytes, or `max`. poll(2) reports the record, and
+ * each read returns one record. A record should announce data rather than contain it: if very many are unread, some are
  * dropped (bounded-queue.ts).
  */
-export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
-  if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)
-    throw new Error(`a record has 1 to ${DRIVER_RECORD_BYTES} bytes, not ${bytes.length}`)
+export const postRecord = (fd: FdObject, bytes: Uint8Array, max: number = DRIVER_RECORD_BYTES): void => {
+  if (bytes.length === 0 || bytes.length > max) throw new Error(`a record has 1 to ${max} bytes, not ${bytes.length}`)
   fd.events ??= affiliationOf(0n)
   post(fd, { element: fd.events, bytes: copyOfBytes(bytes), type: NO_TYPE })
 }

@@ -2,6 +2,7 @@
  * Memory that a context's client can map (R28): rings, queues, and other memory that a driver shares. For another
  * process it is a memory file whose descriptor the client has, in this process ordinary memory.
  */
+import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
 
 /** A range of mapped memory: `length` bytes from byte `at` of `bytes`, `view` and `words`. */
@@ -42,6 +43,9 @@ export interface SharedWord {
 
 /** See `MappedMemory.adopt`. */
 export type PageWriter = 'program' | 'device'
+
+/** `MappedMemory.adopt` refuses pages that another context of the caller's process shares. */
+export class PagesTakenError extends CallError {}
 
 export interface MappedMemory {
   /**

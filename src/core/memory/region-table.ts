@@ -101,6 +101,8 @@ export interface MemoryTable {
   locatableSpaces: number
   /** Cached regions for `findBuffer`, by the lowest bits of a key's index. */
   readonly recent: readonly RecentRegion[]
+  /** Row of the region that every protection domain may use locally (`addSharedRegion`); -1: there is none. */
+  sharedRow: number
   /** Number of windows, bound or not. */
   windows: number
   /** Created when the first key is removed. */
@@ -163,6 +165,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
   recent: Array.from({ length: RECENT_REGIONS }, noRecentRegion),
+  sharedRow: -1,
   windows: 0,
   removed: undefined,
   accessWatch: undefined,
@@ -354,6 +357,34 @@ export const addRegion = (
   return row
 }
 
+/**
+ * Adds the one region that requests of every protection domain may use, locally: all addresses, in `space`, without end.
+ * Its key is `byte`, of index 0, which no other key has. It is not counted.
+ */
+export const addSharedRegion = (table: MemoryTable, byte: number, space: AddressSpace): void => {
+  if (table.freeRows.length === 0 && table.rows === table.key.length) grow(table)
+  const row = table.freeRows.pop() ?? table.rows++
+  table.pages[0] ??= new Int32Array(PAGE_SIZE)
+  table.pages[0][0] = row + 1
+  table.pageUses[0]!++
+  table.key[row] = byte
+  table.pd[row] = -1
+  table.access[row] = 0
+  table.kind[row] = KeyKind.REGION
+  table.windowRegion[row] = -1
+  table.boundWindows[row] = 0
+  table.qp[row] = 0
+  table.space[row] = -1
+  relocateRegion(table, row, 0n, 0n, Number.POSITIVE_INFINITY, space)
+  table.sharedRow = row
+}
+
+/** Sets the key byte of a new region, whose key nobody knows yet, and returns the key. */
+export const setKeyByte = (table: MemoryTable, row: number, byte: number): number => {
+  table.key[row] = ((table.key[row]! & ~0xff) | (byte & 0xff)) >>> 0
+  return table.key[row]!
+}
+
 /** Changes the address range of a region but not its key. */
 export const relocateRegion = (
   table: MemoryTable,
@@ -394,7 +425,8 @@ const windowPermits = (table: MemoryTable, row: number, access: number, qp: numb
  */
 export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
-  if (row < 0 || table.pd[row] !== pd || (table.access[row]! & access) !== access) return -1
+  if (row < 0 || table.pd[row] !== pd || (table.access[row]! & access) !== access)
+    return row >= 0 && row === table.sharedRow && (access & REMOTE_RIGHTS) === 0 ? row : -1
   return table.kind[row] === KeyKind.REGION || windowPermits(table, row, access, qp) ? row : -1
 }
 

@@ -10,6 +10,7 @@ import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { noMemory } from './address-space.ts'
 import { linkToQp, linkToRegion, unlinkFromQp, unlinkFromRegion } from './bound-windows.ts'
+import { IndirectSpace } from './indirect.ts'
 import {
   acquireSpace,
   addressHi,
@@ -196,14 +197,25 @@ const unbindAndSetKey = (table: MemoryTable, row: number, key: number): void => 
 export const Invalidated = { DONE: 0, NOT_BOUND: 1, OTHER_QP: 2 } as const
 export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 
+/** Of regions only those over other keys can be invalidated that were made for it. */
+const revokeRegion = (table: MemoryTable, row: number): Invalidated => {
+  const space = table.spaces[table.space[row]!]
+  if (!(space instanceof IndirectSpace) || space.configurable?.isRevocable !== true) return Invalidated.NOT_BOUND
+  space.configure([], 1)
+  table.length[row] = 0
+  return Invalidated.DONE
+}
+
 /**
  * Invalidates `key` for queue pair `qp` of protection domain `pd`, by a LOCAL_INV request or a peer's SEND with
  * invalidate. Only a window of type 2 that is bound to this queue pair can be invalidated: not type 1 (o10-37.2.26),
- * and not a region, because all regions are created by registration calls (10.6.5).
+ * and of regions only those that `revokeRegion` knows, because others are created by registration calls (10.6.5).
  */
 export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)
-  if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOT_BOUND
+  if (row < 0 || table.pd[row] !== pd) return Invalidated.NOT_BOUND
+  if (table.kind[row] === KeyKind.REGION) return revokeRegion(table, row)
+  if (table.kind[row] !== KeyKind.WINDOW_2) return Invalidated.NOT_BOUND
   if (table.windowRegion[row]! < 0) return Invalidated.NOT_BOUND
   if (table.qp[row] !== qp) return Invalidated.OTHER_QP
   unbindWindow(table, row)

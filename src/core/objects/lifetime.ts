@@ -130,6 +130,7 @@ export const removeObject = (object: CoreObject): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.DESTROYED) return
   object.life = Lifecycle.DESTROYED
+  context.owned?.delete(object)
   const { account } = context
   const { counts, limits } = context.device
   const { name } = object.class

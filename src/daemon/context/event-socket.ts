@@ -31,7 +31,7 @@ import {
   socketPair,
   unreadBytes,
 } from '../../host/net/sockets.ts'
-import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
+import { LARGEST_RECORD_BYTES } from '../../spec/session.ts'
 import { type Containment, createContainment } from '../containment.ts'
 
 export interface EventSocketParts {
@@ -45,6 +45,9 @@ const BUFFER_BYTES = 64 * 1024
 const MAX_UNASKED = 64
 /** The socket's buffer never holds more records, so the program has read all but the last MAX_UNREAD that were sent. */
 const MAX_UNREAD = 1024
+
+/** The record that is being received, of whatever socket. */
+const scratch = new Uint8Array(LARGEST_RECORD_BYTES)
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
@@ -63,7 +66,6 @@ export class EventSocket implements EventSink {
   readonly #ino: number
   /** The target of the peer end's links in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
-  readonly #scratch = new Uint8Array(DRIVER_RECORD_BYTES)
   #isPeerEndOpen = true
   #isClosed = false
   /** Whether the daemon (`close`) or the program has closed its end. */
@@ -184,7 +186,7 @@ export class EventSocket implements EventSink {
 
   /** Whether the program has closed its end. Discards a packet that the program has sent. */
   #hasHungUp(): boolean {
-    const length = recvBytes(this.#ownEnd, this.#scratch)
+    const length = recvBytes(this.#ownEnd, scratch)
     if (length === -ECONNRESET) this.#isReset = true
     return length === 0 || this.#isReset
   }
@@ -273,9 +275,9 @@ export class EventSocket implements EventSink {
     return this.#withPeerEnd(end => {
       const packets: Uint8Array[] = []
       while (packets.length < limit) {
-        const length = recvBytes(end, this.#scratch)
+        const length = recvBytes(end, scratch)
         if (length <= 0) break
-        packets.push(this.#scratch.slice(0, length))
+        packets.push(scratch.slice(0, length))
       }
       return packets
     })

@@ -4,7 +4,7 @@
  * next message says that it has done so: only then is a range of the file used again.
  */
 import type { Bytes } from '../../core/memory/address-space.ts'
-import type { PageWriter } from '../../core/memory/mappable-memory.ts'
+import { PagesTakenError, type PageWriter } from '../../core/memory/mappable-memory.ts'
 import { type Range, RangeList } from '../../core/memory/range-list.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MappingKind, SessionLimits } from '../../spec/session.ts'
@@ -67,7 +67,7 @@ export class Adoptions implements Adopter {
     const isPrivate = this.#space.isPrivate(address, length)
     for (const { range } of this.#ranges.overlapping(address, address + length)) {
       if (!isPrivate || this.#noteOf(range) !== undefined)
-        throw new CallError('EINVAL', `${what} overlap ${textOf(range)} which the device shares already`)
+        throw new PagesTakenError('EINVAL', `${what} overlap ${textOf(range)} which the device shares already`)
       // The program has closed the context, which the daemon does not know yet.
       this.#forget(range)
     }

@@ -56,6 +56,7 @@ import type { Loop } from '../loop.ts'
 import { FileMemories } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
+import { openSignal } from '../memory/signal-fd.ts'
 import type { ToolShare, ToolTime } from '../tool-time.ts'
 import { Adoptions } from './adoptions.ts'
 import { CallSlot } from './call-slot.ts'
@@ -201,6 +202,7 @@ const createCaller = (
     },
     file: number => fdFile(process, number),
     openFile: number => files.open(number),
+    openSignal: number => openSignal(process, account, number),
     processors: () => processorsOf(process.pid),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability =>

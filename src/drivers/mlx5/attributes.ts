@@ -28,7 +28,7 @@ export const Limits = {
 } as const satisfies QueueLimits & Record<string, number>
 
 /** A ConnectX-5; its firmware's version as major, minor and patch (16 bits each). */
-const VENDOR_ID = 0x02c9
+export const VENDOR_ID = 0x02c9
 const PART_ID = 4119
 const FIRMWARE = (16n << 32n) | (35n << 16n) | 2000n
 

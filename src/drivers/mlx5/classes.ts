@@ -2,27 +2,29 @@
  * Classes of mlx5 devices: contexts, memory and completion queues (R19, R22). format.ts has the other queues.
  */
 import { adviceTaker } from '../../core/base/advise.ts'
-import { answered, driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
+import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
-import type { AnyHandler, CoreObject } from '../../core/model.ts'
+import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
-import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
+  HAS_NULL_KEY,
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
   Mlx5Clock,
   Mlx5CqFlags,
   Mlx5Responses,
+  NULL_KEY,
   queryNumber,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
   Uar,
 } from '../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
 import { CqFlags, CqKind } from '../../spec/enums.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
@@ -33,7 +35,9 @@ import { afterCatchUp, describeCq } from '../soft/classes/cq-query.ts'
 import { readConsumer } from '../soft/completion-queue.ts'
 import { Limits } from './attributes.ts'
 import { clockOf, openClock } from './clock.ts'
+import { openCommands } from './commands/context.ts'
 import { Mlx5Cq, resizeCq } from './completions.ts'
+import { giveNumber, takeNumber } from './numbers.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { queuesOf, refuse, requirePowerOfTwo, stateOf } from './state.ts'
 
@@ -49,7 +53,8 @@ const contextFacts = ({ maxQpWr, maxSrqWr }: QueueLimits, hasClock: boolean) => 
   maxReceives: maxQpWr,
   maxSharedReceives: maxSrqWr,
   ports: 1,
-  responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
+  responseMask: HAS_NULL_KEY | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
+  nullKey: NULL_KEY,
   clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
   responseBytes: RESPONSE_BYTES.context,
   cqeVersion: 1,
@@ -63,8 +68,7 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
   DeviceClass,
   {
     open(call, object, args, core) {
-      if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0)
-        refuse('EOPNOTSUPP', 'device.open: the device has no firmware that takes commands (DEVX)')
+      if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0) openCommands(call)
       const hasClock = openClock(call.context, stateOf(call).soft.now, performance.timeOrigin * 1e6)
       return { ...core(call, object, args), ...contextFacts(stateOf(call).soft.limits, hasClock) }
     },
@@ -73,32 +77,41 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       ...contextFacts(stateOf(call).soft.limits, clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
       driverFlags: 0,
+      maxLogStreams: MAX_LOG_STREAMS.concurrent,
+      maxLogErroredStreams: MAX_LOG_STREAMS.errored,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
     }),
   },
   Mlx5Attributes.device,
 )
 
-/** The numbers of protection domains only inform. */
-const numberOf = ({ id }: CoreObject): number => id & 0xff_ffff
+interface Mlx5Pd {
+  /** In firmware commands. */
+  readonly number: number
+}
+
 export const pdClass = withMethods(
-  driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
+  driverClass<typeof Pd, Mlx5Pd, typeof Mlx5Attributes.pd>(
     Pd,
     {
-      create: (call, object, args, core) => ({ ...core(call, object, args), number: numberOf(object) }),
+      create(call, object, args, core) {
+        const out = core(call, object, args)
+        object.state = { number: giveNumber(call.context, 'pd', object) }
+        return { ...out, number: object.state.number }
+      },
+      destroy(call, object, args, core) {
+        const out = core(call, object, args)
+        takeNumber(call.context, 'pd', object.state.number)
+        return out
+      },
       // as get_prefetchable_mr of Linux
       advise: adviceTaker({ unknown: 'ENOENT', window: 'EINVAL', otherDomain: 'EPERM', readOnly: 'EPERM' }),
     },
     Mlx5Attributes.pd,
   ),
   { queryNumber },
-  { queryNumber: (_call, object) => ({ number: numberOf(object) }) },
+  { queryNumber: (_call, object) => ({ number: (object.state as Mlx5Pd).number }) },
 )
-
-/** A region has one key, also without rights for peers: programs keep it when they add such rights. */
-export const mrClass = driverClass(Mr, {
-  create: (call, object, args, core) => answered(core(call, object, args), out => ({ ...out, rkey: out.lkey })),
-})
 
 /** The program writes addresses into its requests; a handle only checks that there is a path. */
 export const ahClass = withoutOptions(
@@ -118,22 +131,30 @@ export const ahClass = withoutOptions(
 
 interface UarState {
   readonly page: MappedChunk
+  /** In creations of queues. */
+  readonly number: number
 }
 
 /** Programs store to these pages to wake the device; it reads the doorbell records. */
 export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
   create(call, object) {
     const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
-    object.state = { page }
-    return { offset: BigInt(page.offset), length: page.length, page: object.id & 0xffff }
+    object.state = { page, number: giveNumber(call.context, 'uar', object) }
+    return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
   },
   destroy(call, { state }) {
+    takeNumber(call.context, 'uar', state.number)
     mappedMemoryOf(call.context).free(state.page)
     return {}
   },
 })
 
 // ---- completion queues ----
+
+/** Of queues that firmware commands make: their armings are taken without a channel. No program's call has this argument. */
+interface ArmedByCommands {
+  readonly hasArmings?: number
+}
 
 const requireEntries = (method: string, entries: number, entryBytes: number): void => {
   requirePowerOfTwo(`${method}: the number of entries`, entries, Limits.maxCqe + 1)
@@ -171,7 +192,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
         unshare(buffer)
         throw error
       }
-      const hasChannel = channel !== undefined
+      const hasChannel = channel !== undefined || (args as ArmedByCommands).hasArmings === 1
       const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
       const clock = clockOf(call.context)
       const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }

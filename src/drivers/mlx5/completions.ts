@@ -91,6 +91,10 @@ export class Mlx5Cq extends CompletionQueue {
     this.#queuesOf = queuesOf
   }
 
+  override get hidesPolls(): boolean {
+    return this.ignoresOverrun
+  }
+
   get capacity(): number {
     return this.ignoresOverrun ? NEVER_FULL : this.entries
   }

@@ -5,7 +5,7 @@ import type { AddressSpace } from '../../core/memory/address-space.ts'
 import type { LocalSpace } from '../../core/memory/local-space.ts'
 import type { ClockPage, MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { Range, RangeList } from '../../core/memory/range-list.ts'
-import type { Context } from '../../core/model.ts'
+import type { Context, CoreObject } from '../../core/model.ts'
 
 /** Pages that the device shares. */
 export interface Extent extends Range {
@@ -29,6 +29,10 @@ export interface DeviceMemoryStore {
 
 /** Each is made when it is needed. */
 export interface Mlx5Context {
+  /** By kind and number (numbers.ts). */
+  readonly numbers: Map<string, Map<number, CoreObject>>
+  /** The number of the context in firmware commands; undefined: it may give none. */
+  uid?: number
   /**
    * Pages of the program that the device shares, by process: another one may have opened the context before a fork, with
    * other memory at the address.
@@ -39,6 +43,6 @@ export interface Mlx5Context {
 }
 
 export const contextOf = (context: Context): Mlx5Context => {
-  context.state ??= {} satisfies Mlx5Context
+  context.state ??= { numbers: new Map() } satisfies Mlx5Context
   return context.state as Mlx5Context
 }

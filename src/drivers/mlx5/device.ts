@@ -5,6 +5,8 @@
 import { driverClass } from '../../core/devices/driver.ts'
 import { macOf } from '../../core/devices/identity.ts'
 import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
+import { nullMemory } from '../../core/memory/address-space.ts'
+import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
@@ -14,14 +16,17 @@ import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { counterValues } from '../../spec/counters.ts'
-import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi } from '../../spec/drivers/mlx5.ts'
+import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import { ahClass, cqClass, deviceClass, mrClass, pdClass, uarClass } from './classes.ts'
+import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
+import { commandClasses } from './commands/classes.ts'
+import { closeCommands } from './commands/context.ts'
+import { endSubscriptions } from './commands/events/subscriptions.ts'
 import { takeArming } from './completions.ts'
 import { dcQpClasses } from './dc/classes.ts'
 import { DcTransport } from './dc/transport.ts'
@@ -31,6 +36,7 @@ import { flowClass } from './raw/flow-class.ts'
 import { Station } from './raw/frame-link.ts'
 import { rawPacketQpClass } from './raw/raw-qp-class.ts'
 import { rwqIndTableClass, wqClass } from './raw/work-queues.ts'
+import { mrClass } from './regions.ts'
 import type { Mlx5Soft, Mlx5State } from './state.ts'
 
 export const mlx5Driver = {
@@ -64,9 +70,12 @@ export const mlx5Driver = {
     flowClass,
     wqClass,
     rwqIndTableClass,
+    ...commandClasses,
   ],
   *closing(context) {
     context.device.state.own?.dc.targets.endConnectionsOf(context)
+    closeCommands(context)
+    endSubscriptions(context)
     yield* softDriver.closing(context)
   },
   removed(device) {
@@ -105,6 +114,7 @@ const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
     cqs: new Set(),
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
+    uids: new Set(),
     station,
   }),
 })
@@ -131,6 +141,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
   })
   const { device, link } = soft
   const { cqs, dc } = device.state.own!
+  addSharedRegion(device.memory, NULL_KEY, nullMemory)
   return {
     device,
     poll(time, scope) {

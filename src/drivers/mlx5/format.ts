@@ -17,8 +17,9 @@ import { emptyReceiveQueue, emptySendQueue } from '../soft/queues.ts'
 import type { QpCap } from '../soft/state.ts'
 import { Limits } from './attributes.ts'
 import { InlineRegion } from './inline-region.ts'
+import { keyChanger } from './key-changes.ts'
 import { ProgramRecord, type SharedPart, share, unshare } from './program-memory.ts'
-import { Receives } from './receives.ts'
+import { Receives, type SharedOrder } from './receives.ts'
 import { BYTES_PER_BLOCK, MAX_FRAME_HEADER, type SendKind, Sends } from './sends.ts'
 import { type ProgramQueues, refuse, requirePowerOfTwo, stateOf } from './state.ts'
 
@@ -138,6 +139,7 @@ const open = (
   const maxSge = Math.min(Math.floor(maxInline / ELEMENT_BYTES), Limits.maxSge)
   const sends =
     buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
+  if (sends !== undefined) sends.changeKey = keyChanger(call.device.memory, args.pd.id)
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({
@@ -180,11 +182,11 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
   sizesOf(method, args: Create) {
     const { cap, sendBlocks = 0, receiveRequests = 0, qpFlags = 0 } = args
     const className = method.slice(0, method.indexOf('.'))
-    const ownFlag = className === DciQp.name ? Mlx5QpFlags.TYPE_DCI : 0
-    if ((qpFlags & ~ownFlag & UNSUPPORTED_FLAGS) !== 0)
+    const ownFlags = className === DciQp.name ? Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.DCI_STREAM : 0
+    if ((qpFlags & ~ownFlags & UNSUPPORTED_FLAGS) !== 0)
       refuse(
         'EOPNOTSUPP',
-        `${method}: flags 0x${qpFlags.toString(16)}: the device has no signatures, and no streams of DC`,
+        `${method}: flags 0x${qpFlags.toString(16)}: the device has no signatures, and only initiators of DC have streams`,
       )
     sendsAtOf(method, args)
     return {
@@ -230,7 +232,14 @@ export const mlx5QpClasses: readonly DriverClass[] = [
 // ---- shared receive queues ----
 
 type CreateShared = SrqCreate &
-  Pick<BlockArguments, 'bufferAddress' | 'doorbellAddress' | 'uidx'> & { readonly srqFlags?: number }
+  Pick<BlockArguments, 'bufferAddress' | 'doorbellAddress' | 'uidx'> & { readonly srqFlags?: number } & SharedLayout
+
+/** Of queues that firmware commands make: their arguments, which no program's call has. */
+export interface SharedLayout {
+  readonly order?: SharedOrder
+  /** Log2 of a request's bytes. */
+  readonly shift?: number
+}
 
 /** Bytes of the link to the next request, before the elements. */
 const LINK_BYTES = 16
@@ -245,14 +254,22 @@ const sharedBlocks: SharedFormat<Receives> = {
     requirePowerOfTwo(`${className}.create: the number of requests`, maxWr + 1, Limits.maxSrqWr + 1)
   },
   open(call, _className, args: CreateShared, sges, onLimitReached) {
-    const { maxWr, maxSge, bufferAddress = 0n, doorbellAddress = 0n, uidx = 0 } = args
+    const { maxWr, maxSge, bufferAddress = 0n, doorbellAddress = 0n, uidx = 0, order } = args
     const count = maxWr + 1
     // as the program computes it
-    const shift = Math.max(5, Math.ceil(Math.log2(LINK_BYTES + maxSge * ELEMENT_BYTES)))
+    const { shift = Math.max(5, Math.ceil(Math.log2(LINK_BYTES + maxSge * ELEMENT_BYTES))) } = args
     return inSteps(undo => {
       const buffer = shareFor(call, bufferAddress, count * 2 ** shift, undo)
       const record = recordFor(call, doorbellAddress, undo)
-      const receives = new Receives({ record, buffer, count, shift, maxSge: sges, onLimitReached })
+      const receives = new Receives({
+        record,
+        buffer,
+        count,
+        shift,
+        maxSge: sges,
+        onLimitReached,
+        ...(order !== undefined && { order }),
+      })
       receives.open()
       const queues = { buffers: [buffer], record, receives, sends: undefined, uidx, bytes: 0, opcodeOf: () => 0 }
       stateOf(call).shared.set(receives, queues)

@@ -4,9 +4,11 @@
  * last one. A queue that begins in the last page of another one, say, has a view of its own, in which that page and its
  * others are neighbours as in the program.
  */
-import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
+import type { AddressSpace } from '../../core/memory/address-space.ts'
+import { type MappedChunk, PagesTakenError, type PageWriter } from '../../core/memory/mappable-memory.ts'
 import { RangeList } from '../../core/memory/range-list.ts'
 import type { CallContext } from '../../core/model.ts'
+import { type Arena, mapArena } from '../../host/memory/mapping.ts'
 import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -135,9 +137,55 @@ export const unshare = ({ extents, joined }: SharedPart): void => {
   release(extents)
 }
 
+/** The other end of its bytes: records are big-endian. */
+const swap = (word: number): number =>
+  ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
+
+/**
+ * A record in a page that another context of the same process shares with its device, as programs' own allocators may put it:
+ * each load is a copy from the program. Only firmware commands place records so; libmlx5 has pages for each context.
+ */
+class DistantRecord {
+  readonly #memory: AddressSpace
+  readonly #hi: number
+  readonly #lo: number
+  /** The last counters, if the program has unmapped the record. */
+  readonly #last = new Int32Array(DoorbellRecord.BYTES / 4)
+  /** A word that was replaced, and what stands for it: a store to the program's memory could overwrite a new one. */
+  #replaced: number | undefined
+  #word = 0
+
+  constructor({ caller }: CallContext, address: bigint, counters: Uint8Array) {
+    this.#memory = caller.memory
+    this.#hi = Number(address >> 32n)
+    this.#lo = Number(address & 0xffff_ffffn)
+    caller.copyOut(address, counters)
+  }
+
+  load(at: number): number {
+    const words = scratch()
+    const index = at >> 2
+    if (this.#memory.read(this.#hi, this.#lo + at, words, 0, 4, 4, 4) === 0) this.#last[index] = words.view.getInt32(0)
+    const word = this.#last[index]!
+    return at === DoorbellRecord.ARM && word === this.#replaced ? this.#word : word
+  }
+
+  replace(seen: number, word: number): void {
+    this.#replaced = seen | 0
+    this.#word = word | 0
+  }
+}
+
+let scratchArena: Arena | undefined
+const scratch = (): Arena => {
+  scratchArena ??= mapArena(PAGE_BYTES)
+  return scratchArena
+}
+
 /** The doorbell record of a queue: two counters that the program stores, big-endian. */
 export class ProgramRecord {
-  readonly #part: SharedPart
+  readonly #part: SharedPart | undefined
+  readonly #distant: DistantRecord | undefined
   readonly #words: Int32Array
   readonly #at: number
 
@@ -146,34 +194,51 @@ export class ProgramRecord {
    * Throws CallError as `share`.
    */
   constructor(call: CallContext, address: bigint, second = 0) {
-    this.#part = share(call, address, DoorbellRecord.BYTES, { alignment: DoorbellRecord.BYTES })
-    this.#words = this.#part.words
-    this.#at = this.#part.at >> 2
     const counters = new Uint8Array(DoorbellRecord.BYTES).fill(second, DoorbellRecord.ARM)
-    this.#part.bytes.set(counters, this.#part.at)
+    const part = shareRecord(call, address)
+    this.#part = part
+    this.#words = part?.words ?? noWords
+    this.#at = (part?.at ?? 0) >> 2
+    if (part === undefined) {
+      this.#distant = new DistantRecord(call, address, counters)
+      return
+    }
+    part.bytes.set(counters, part.at)
     try {
       // to the program, too, since its page is copied again when it is mapped; only now is it known to be writable
       call.caller.copyOut(address, counters)
     } catch (error) {
-      unshare(this.#part)
+      unshare(part)
       throw error
     }
   }
 
   /** The counter at byte 0 or 4. */
   load(at: number): number {
-    const word = Atomics.load(this.#words, this.#at + (at >> 2))
-    return ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
+    if (this.#distant !== undefined) return this.#distant.load(at)
+    return swap(Atomics.load(this.#words, this.#at + (at >> 2)))
   }
 
   /** Stores `word`, all of whose bytes are equal, unless the program has stored something else than `seen`. */
   replace(at: number, seen: number, word: number): void {
-    const swapped = ((seen & 0xff) << 24) | ((seen & 0xff00) << 8) | ((seen >>> 8) & 0xff00) | (seen >>> 24)
-    Atomics.compareExchange(this.#words, this.#at + (at >> 2), swapped, word)
+    if (this.#distant !== undefined) this.#distant.replace(seen, word)
+    else Atomics.compareExchange(this.#words, this.#at + (at >> 2), swap(seen), word)
   }
 
   /** The queue is destroyed. */
   end(): void {
-    unshare(this.#part)
+    if (this.#part !== undefined) unshare(this.#part)
+  }
+}
+
+const noWords = new Int32Array(0)
+
+/** Undefined: its page is shared by another context. Throws CallError as `share`. */
+const shareRecord = (call: CallContext, address: bigint): SharedPart | undefined => {
+  try {
+    return share(call, address, DoorbellRecord.BYTES, { alignment: DoorbellRecord.BYTES })
+  } catch (error) {
+    if (error instanceof PagesTakenError) return undefined
+    throw error
   }
 }

@@ -1,7 +1,7 @@
 /*
  * Receive queues, of a queue pair or shared: requests in the program's memory become the engine's words (`Receive`) when a
  * message takes them. The requests of a shared queue are a list, from the program's free requests in the order in which
- * they became free.
+ * they became free; or a ring, which only firmware commands make (a cyclic RMP).
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import { DataSegment, DoorbellRecord, NextSegment, POSTED_MASK, SEGMENT_BYTES } from '../../spec/drivers/mlx5-queues.ts'
@@ -21,7 +21,15 @@ export interface ReceiveOptions {
   readonly maxSge: number
   /** Of a shared queue. */
   readonly onLimitReached?: (limit: number) => void
+  readonly order?: SharedOrder
 }
+
+/**
+ * Of a shared queue. LIST: each request begins with a segment that names the next one. RING: that segment has no meaning.
+ * BARE_RING: the requests have none.
+ */
+export const SharedOrder = { LIST: 0, RING: 1, BARE_RING: 2 } as const
+export type SharedOrder = (typeof SharedOrder)[keyof typeof SharedOrder]
 
 export class Receives implements ReceiveQueue {
   readonly capacity: number
@@ -37,10 +45,13 @@ export class Receives implements ReceiveQueue {
   readonly #view: DataView
   readonly #start: number
   readonly #shift: number
+  readonly #isList: boolean
+  /** Bytes of a request before its elements. */
+  readonly #elementsAt: number
   /** The next request of the list. */
   #head = 0
 
-  constructor({ record, buffer, count, shift, maxSge, onLimitReached }: ReceiveOptions) {
+  constructor({ record, buffer, count, shift, maxSge, onLimitReached, order = SharedOrder.LIST }: ReceiveOptions) {
     this.capacity = count
     this.maxSge = maxSge
     this.isShared = onLimitReached !== undefined
@@ -49,6 +60,8 @@ export class Receives implements ReceiveQueue {
     this.#view = buffer.view
     this.#start = buffer.at
     this.#shift = shift
+    this.#isList = this.isShared && order === SharedOrder.LIST
+    this.#elementsAt = this.isShared && order !== SharedOrder.BARE_RING ? SEGMENT_BYTES : 0
   }
 
   open(): void {
@@ -94,12 +107,12 @@ export class Receives implements ReceiveQueue {
   }
 
   oldestId(): bigint {
-    return BigInt(this.isShared ? this.#head : this.taken & POSTED_MASK)
+    return BigInt(this.#isList ? this.#head : this.taken & POSTED_MASK)
   }
 
   /** Index of the oldest request that is not taken. */
   #first(): number {
-    return this.isShared ? this.#head : this.taken & (this.capacity - 1)
+    return this.#isList ? this.#head : this.taken & (this.capacity - 1)
   }
 
   /** Copies the request at `index`, the `number`th one since RESET, to word `at` of `into`. Returns the next index. */
@@ -107,11 +120,8 @@ export class Receives implements ReceiveQueue {
     const view = this.#view
     let from = this.#start + index * 2 ** this.#shift
     const end = from + 2 ** this.#shift
-    let next = (index + 1) & (this.capacity - 1)
-    if (this.isShared) {
-      next = view.getUint16(from + NextSegment.INDEX) & (this.capacity - 1)
-      from += SEGMENT_BYTES
-    }
+    const next = this.#isList ? view.getUint16(from + NextSegment.INDEX) : index + 1
+    from += this.#elementsAt
     let count = 0
     let total = 0
     for (; from < end && count < this.maxSge; from += SEGMENT_BYTES) {
@@ -126,11 +136,11 @@ export class Receives implements ReceiveQueue {
       total += length
       count++
     }
-    // A completion has the count of a queue's requests, which UCX compares with its own, or the index in a shared queue.
-    into[at + Receive.ID_LO] = this.isShared ? index : number & POSTED_MASK
+    // A completion has the count of a ring's requests, which UCX compares with its own, or the index in a list.
+    into[at + Receive.ID_LO] = this.#isList ? index : number & POSTED_MASK
     into[at + Receive.ID_HI] = 0
     into[at + Receive.SGES] = count
     into[at + Receive.LENGTH] = Math.min(total, MAX_LENGTH)
-    return next
+    return next & (this.capacity - 1)
   }
 }

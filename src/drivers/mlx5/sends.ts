@@ -15,7 +15,6 @@ import {
   DataSegment,
   DoorbellRecord,
   EthernetSegment,
-  KeyAccess,
   KeySegments,
   Mlx5Opcode,
   POSTED_MASK,
@@ -30,11 +29,12 @@ import type { Arena } from '../../transport/wire/arena.ts'
 import type { Destinations } from '../soft/address/destinations.ts'
 import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
 import type { InlineRegion } from './inline-region.ts'
+import { accessOf, type ChangeKey } from './key-changes.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { BIND_MW, DRIVER1, LOCAL_INV } = WrOpcode.values
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = AccessFlags.values
+const { ZERO_BASED } = AccessFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
@@ -43,6 +43,8 @@ const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 
 /** An opcode that no service has. */
 const REFUSED = 0xff
+/** Segments of a change of a key before its ranges. */
+const KEY_CHANGE_SEGMENTS = 7
 /** More segments than a request has. */
 const SEGMENTS_BEYOND = 0x100
 const FLOW_LABEL_MASK = 0xf_ffff
@@ -60,8 +62,11 @@ export type SendKind = 'connected' | 'datagram' | 'xrc' | 'dc' | 'frame'
 
 /** Decides about requests that name a target of DC. */
 export interface TargetGate {
-  /** Whether the request whose datagram segment begins at `words[at]` is fetched now; if not, it is asked again. */
-  mayTake(words: Int32Array, at: number): boolean
+  /**
+   * Whether the request whose control segment begins at `words[at]` is fetched now; if not, it is asked again.
+   * `needsTarget`: a datagram segment follows.
+   */
+  mayTake(words: Int32Array, at: number, needsTarget: boolean): boolean
 }
 
 /** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
@@ -91,6 +96,8 @@ export class Sends implements SendQueue {
   seen = NO_MARK
   /** Of an initiator of DC. */
   gate: TargetGate | undefined
+  /** Sets the ranges of keys over other keys; true if the key is such a one, and the change is allowed. */
+  changeKey: ChangeKey | undefined
   /** If not 0: `Send.REFUSED` of each request that is loaded. */
   refusal = 0
   /** Whether requests are fetched: not in RESET, where the program sets its counters to 0 after the call. */
@@ -195,6 +202,14 @@ export class Sends implements SendQueue {
     this.#isOpen = true
   }
 
+  /** The engine counts from 0 again, although the queue goes on. All fetched requests have completed. */
+  restart(): void {
+    this.#produced = 0
+    this.#retired = 0
+    this.refusal = 0
+    this.seen = NO_MARK
+  }
+
   retire(count: number): void {
     this.#retired += count
     if (!this.#isFull) return
@@ -275,8 +290,8 @@ export class Sends implements SendQueue {
     const control = this.#start + block * BLOCK_BYTES
     // read once, since a request of another opcode needs no target
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
-    const needsTarget = this.gate !== undefined && opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
-    if (needsTarget && !this.gate!.mayTake(this.#words, (control + SEGMENT_BYTES) >> 2)) return false
+    const needsTarget = opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
+    if (this.gate !== undefined && !this.gate.mayTake(this.#words, control >> 2, needsTarget)) return false
     const blocks = this.#take(into, at, block, opcode, destinations)
     this.#taken = (this.#taken + Math.min(blocks, left)) & POSTED_MASK
     this.#produced++
@@ -488,6 +503,29 @@ export class Sends implements SendQueue {
     into[sge + Sge.LKEY] = lkey
   }
 
+  /** The ranges of a key over other keys. Returns the opcode of a request that does nothing more, or REFUSED. */
+  #takeRanges(key: number, first: number, second: number, segments: number): number {
+    const view = this.#view
+    const count = view.getUint16(first + KeySegments.OCTOWORDS)
+    const at = (offset: number): number => second + offset - KeySegments.FREE
+    const isInline = (view.getUint8(first + KeySegments.FLAGS) & KeySegments.INLINE) !== 0
+    if (!isInline || count > segments - KEY_CHANGE_SEGMENTS) return REFUSED
+    const octowords = new Uint32Array(4 * count)
+    for (let i = 0; i < octowords.length; i += 4) {
+      const segment = this.#next(SEGMENT_BYTES)
+      for (let word = 0; word < 4; word++) octowords[i + word] = view.getUint32(segment + 4 * word)
+    }
+    const mask = view.getUint32(first + KeySegments.MKEY_MASK + 4)
+    const ranges = {
+      octowords,
+      length: (mask & KeySegments.LENGTH_MASK) === 0 ? undefined : view.getBigUint64(at(KeySegments.LENGTH)),
+      start: (mask & KeySegments.START_MASK) === 0 ? undefined : view.getBigUint64(at(KeySegments.START)),
+      access: (mask & KeySegments.ACCESS_MASK) === 0 ? undefined : accessOf(view.getUint8(at(KeySegments.ACCESS))),
+    }
+    const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
+    return this.changeKey?.({ key, isFree, ranges }) ? DRIVER1 : REFUSED
+  }
+
   /** A bind or an invalidation of a memory window. Returns its opcode, or REFUSED. */
   #takeKeyChange(into: Uint32Array, to: number, key: number, segments: number): number {
     const view = this.#view
@@ -498,9 +536,12 @@ export class Sends implements SendQueue {
     const newKey = (key & ~0xff) | (view.getUint32(second + KeySegments.QPN_KEY - KeySegments.FREE) & 0xff)
     const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
     if (isFree && (maskLow & KeySegments.QPN_MASK) !== 0) {
+      if (this.changeKey?.({ key, isFree, ranges: undefined })) return DRIVER1
       into[to + Send.IMM] = key
       return LOCAL_INV
     }
+    const flagBits = view.getUint8(first + KeySegments.FLAGS)
+    if ((flagBits & KeySegments.TRANSLATION_OFFSET) === 0) return this.#takeRanges(key, first, second, segments)
     into[to + BindMw.WINDOW] = key
     into[to + BindMw.KEY] = newKey
     if (isFree) {
@@ -508,7 +549,7 @@ export class Sends implements SendQueue {
         into[to + field] = 0
       return BIND_MW
     }
-    if (segments < 11 || (view.getUint8(first + KeySegments.FLAGS) & KeySegments.INLINE) === 0) return REFUSED
+    if (segments < 11 || (flagBits & KeySegments.INLINE) === 0) return REFUSED
     const third = this.#next(BLOCK_BYTES)
     const at = (offset: number): number => (offset < 112 ? second + offset - KeySegments.FREE : third + offset - 112)
     const access = view.getUint8(at(KeySegments.ACCESS))
@@ -522,11 +563,7 @@ export class Sends implements SendQueue {
     into[to + BindMw.LENGTH_HI] = view.getUint32(at(KeySegments.LENGTH))
     into[to + BindMw.LKEY] = view.getUint32(at(KeySegments.LKEY))
     into[to + BindMw.ACCESS] =
-      ((access & KeyAccess.LOCAL_WRITE) === 0 ? 0 : LOCAL_WRITE) |
-      ((access & KeyAccess.REMOTE_WRITE) === 0 ? 0 : REMOTE_WRITE) |
-      ((access & KeyAccess.REMOTE_READ) === 0 ? 0 : REMOTE_READ) |
-      ((access & KeyAccess.ATOMIC) === 0 ? 0 : REMOTE_ATOMIC) |
-      (startHi === 0 && startLo === 0 && (hi !== 0 || lo !== 0) ? ZERO_BASED : 0)
+      accessOf(access) | (startHi === 0 && startLo === 0 && (hi !== 0 || lo !== 0) ? ZERO_BASED : 0)
     return BIND_MW
   }
 }

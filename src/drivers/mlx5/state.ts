@@ -36,6 +36,8 @@ export interface Mlx5State {
   readonly dc: DcTransport
   /** By QPN, of queue pairs of DC: only for queries, since requests name their paths, and answers return on them. */
   readonly dcAddresses: Map<number, Address>
+  /** Numbers of contexts that may give firmware commands. */
+  readonly uids: Set<number>
   /** The device on the link of raw packets; undefined if the link has none. */
   readonly station: Station | undefined
 }

@@ -51,6 +51,10 @@ export abstract class CompletionQueue {
     this.ignoresOverrun = ignoresOverrun
   }
 
+  /** The program may poll without storing its index, so how much it has polled is not known. */
+  get hidesPolls(): boolean {
+    return false
+  }
   /** Maximum number of completions. */
   abstract get capacity(): number
   /** Mask of indices. */
@@ -80,9 +84,12 @@ export const readConsumer = (cq: CompletionQueue): void => {
   cq.consumer = consumer
 }
 
-/** Number of completions that the program has polled since creation; of a counting CQ: all. */
+/**
+ * Number of completions that the program has polled since creation; all of a counting CQ, or of one whose polls are not
+ * seen.
+ */
 export const polledCompletions = (cq: CompletionQueue): number => {
-  if (cq.kind === COUNTING) return cq.completions
+  if (cq.kind === COUNTING || cq.hidesPolls) return cq.completions
   readConsumer(cq)
   return cq.completions - cq.outstanding
 }

@@ -196,6 +196,10 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       ],
     },
     {
+      reason: 'an adapter does not tell when an address leaves its table, nor what an event has made invalid',
+      findings: ['event-ignored'],
+    },
+    {
       reason: 'the program runs on an adapter, whose own limits apply: `--like` is for devices of ours',
       findings: ['adapter-limit', 'adapter-operation', 'adapter-memlock', 'fork-unsafe'],
     },

@@ -777,6 +777,13 @@ const table = {
     advice:
       'keep one owner of each object, end the threads that use it before it is destroyed, and set the pointer to NULL',
   },
+  'event-ignored': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a program goes on with what an event, or the end of a connection, has made invalid',
+    why: "An index of the GID table may be empty, or another address's, after GID_CHANGE: an address that returns gets another index while queue pairs hold the old one. An address handle keeps the addresses, and on adapters the MAC, of the time when it was made: the finding is reported if it is still used a second after a change. After DEVICE_FATAL all calls on the device fail with EIO, after DEVICE_REMOVAL those of the identifier with ENXIO: the third is reported. A reply to an earlier request for a connection names a queue pair whose peer is gone, while the other end has connected a later one: an error. DISCONNECTED has a status: if it is not 0, nobody has answered DREQ. It is a warning if the peer is still connected, else a note.",
+    advice: 'read the events, and look up or make anew what they are about',
+  },
   'double-destroy': {
     severity: 'error',
     needs: ['call'],

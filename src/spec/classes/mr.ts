@@ -8,6 +8,7 @@
  * - NULL: addresses from `iova` without memory: writes are discarded, reads return zeros; `start` is ignored
  * - IMPLICIT: the whole address space of the caller; `start`, `length` and `iova` are ignored
  * - DEVICE: memory of a `dm`, from byte `start`; with access flag ZERO_BASED, and `iova` 0
+ * - INDIRECT: ranges of other keys, which only drivers make, from their own attributes; `start` is ignored
  */
 import { AccessFlags, MrKind } from '../enums.ts'
 import {

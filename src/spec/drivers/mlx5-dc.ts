@@ -24,5 +24,8 @@ export const DcTime = {
   REAP: 1_000_000,
 } as const
 
+/** Streams of an initiator, log2: those that exist at a time, and those in error that it tolerates (mlx5dv_dci_streams). */
+export const MAX_LOG_STREAMS = { concurrent: 6, errored: 6 } as const
+
 /** Connections of a target, and of a device. */
 export const DC_MAX_CONNECTIONS = { target: 4096, device: 16384 } as const

@@ -19,8 +19,8 @@ export const DoorbellRecord = { RECEIVES: 0, SENDS: 4, CONSUMED: 0, ARM: 4, BYTE
 export const POSTED_MASK = 0xffff
 export const CONSUMED_MASK = 0xff_ffff
 
-/** mlx5_wqe_ctrl_seg */
-export const ControlSegment = { OPCODE: 3, SEGMENTS: 7, FLAGS: 11, IMM: 12, SEGMENTS_MASK: 0x3f } as const
+/** mlx5_wqe_ctrl_seg. STREAM: of an initiator of DC, 16 bits. */
+export const ControlSegment = { OPCODE: 3, SEGMENTS: 7, STREAM: 9, FLAGS: 11, IMM: 12, SEGMENTS_MASK: 0x3f } as const
 /** Bits of the flags of a control segment. FENCE: modes from 2 on wait for READs and atomics. */
 export const ControlFlag = { SOLICITED: 2, SIGNALED: 8, FENCE_SHIFT: 5, FENCE_MASK: 7, FENCE: 2 } as const
 
@@ -97,9 +97,14 @@ export const KeySegments = {
   LENGTH: 72,
   LKEY: 116,
   ADDRESS: 120,
+  OCTOWORDS: 4,
   INLINE: 0x80,
+  TRANSLATION_OFFSET: 0x10,
   IS_FREE: 0x40,
+  LENGTH_MASK: 1,
+  START_MASK: 1 << 6,
   QPN_MASK: 1 << 14,
+  ACCESS_MASK: 0xf << 18,
 } as const
 /** Bits of KeySegments.ACCESS. */
 export const KeyAccess = { ATOMIC: 0x40, REMOTE_WRITE: 0x20, REMOTE_READ: 0x10, LOCAL_WRITE: 8 } as const

@@ -9,9 +9,11 @@ import { Pd } from '../classes/pd.ts'
 import { driverCreation, driverDestruction, driverMethod, withDriverAttributes } from '../linux/ioctl.ts'
 import { layout, value, zero } from '../linux/layout.ts'
 import {
+  at,
   Block,
   CREATE,
   DESTROY,
+  list,
   method,
   objectClass,
   optional,
@@ -23,6 +25,7 @@ import {
   u64,
 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
+import { devxMethods } from './mlx5-devx.ts'
 
 /** RDMA_DRIVER_MLX5 */
 export const MLX5_DRIVER_ID = 1
@@ -50,9 +53,18 @@ export const TIMESTAMP_MASK = 0x7fff_ffff_ffff_ffffn
 export const CORE_CLOCK_KHZ = 1_000_000n
 /** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_CORE_CLOCK_OFFSET, and version 1 of mlx5_ib_clock_info as a bit. */
 export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_DUMP_FILL_MKEY */
+export const HAS_NULL_KEY = 2
+/**
+ * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros, local
+ * writes go nowhere, in every protection domain.
+ */
+export const NULL_KEY = 0xd5
 
 /** MLX5_USER_CMDS_SUPP_UHW_…: which responses have a driver's part. */
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
+/** Ranges of a key over other keys; as log_max_klm_list_size tells. */
+export const MAX_INDIRECT_ENTRIES = 2048
 /** MLX5_IB_ALLOC_UCTX_DEVX: the context may use the firmware's commands. */
 export const MLX5_CONTEXT_DEVX = 1
 /** MLX5_QP_FLAG_…, flags of a creation. */
@@ -111,6 +123,14 @@ const qp = {
       eceOptions: optional(u32(0x8009)),
     },
     out: { uarOut: optional(u32(0x8010)) },
+  },
+} as const
+
+/** Of `create` of initiators of DC: `MAX_LOG_STREAMS`. */
+const dciQp = {
+  create: {
+    in: { ...qp.create.in, logStreams: optional(u8(0x800a)), logErroredStreams: optional(u8(0x800b)) },
+    out: qp.create.out,
   },
 } as const
 
@@ -178,6 +198,7 @@ const contextOutputs = (first: number) => ({
   uarsPerPage: optional(u32(first + 13)),
   responseMask: optional(u32(first + 14)),
   clockInfoVersions: optional(u8(first + 15)),
+  nullKey: optional(u32(first + 16)),
 })
 
 /** The driver's attributes by class and method. */
@@ -199,12 +220,31 @@ export const Mlx5Attributes = {
         driverFlags: optional(u32(0x8011)),
         rssFields: optional(u64(0x8012)),
         rssFunctions: optional(u8(0x8013)),
+        maxLogStreams: optional(u8(0x8014)),
+        maxLogErroredStreams: optional(u8(0x8015)),
         // of QUERY_CONTEXT
         ...contextOutputs(0x8020),
       },
     },
   },
   pd: { create: { out: { number: optional(u32(0x8010)) } } },
+  mr: {
+    create: {
+      in: {
+        /** The lowest byte of the key. */
+        keyByte: optional(u8(0x8000)),
+        /** Of kind INDIRECT: ranges of other keys, one behind the other. `length`: at most 2^32 - 1. */
+        entries: optional(
+          list(0x8001, { key: at(0, u32(0)), length: at(4, u32(0)), address: at(8, u64(0)) }, MAX_INDIRECT_ENTRIES),
+        ),
+        /** Work requests set the ranges, at most so many; there are none in the beginning. */
+        maxEntries: optional(u32(0x8002, { min: 1, max: MAX_INDIRECT_ENTRIES })),
+        /** 1: peers may invalidate such a key. */
+        isRevocable: optional(u8(0x8003)),
+      },
+      out: {},
+    },
+  },
   ah: { create: { out: { driverBytes: optional(u32(0x8010)), nextHop: optional(rawBytes(0x8011, 6)) } } },
   cq: {
     create: {
@@ -231,7 +271,7 @@ export const Mlx5Attributes = {
   uc_qp: qp,
   ud_qp: qp,
   xrc_ini_qp: qp,
-  dci_qp: qp,
+  dci_qp: dciQp,
   dct_qp: {
     ...qp,
     modify: { out: { responseBytes: optional(u32(0x8010)), number: optional(u32(0x8011)) } },
@@ -265,6 +305,15 @@ const qpCreate: DriverLayout = {
   },
   out: layout(40, value(0, 4, 'uarOut')),
   isTruncated: true,
+}
+
+/** The same, with mlx5_ib_create_qp_dci_streams. */
+const dciQpCreate: DriverLayout = {
+  ...qpCreate,
+  input: {
+    layout: layout(56, ...qpFields, value(52, 1, 'logStreams'), value(53, 1, 'logErroredStreams')),
+    minBytes: 32,
+  },
 }
 
 /**
@@ -344,6 +393,7 @@ const contextResponse = layout(
   value(47, 1, 'clockInfoVersions'),
   value(56, 4, 'logUarBytes'),
   value(60, 4, 'uarsPerPage'),
+  value(68, 4, 'nullKey'),
 )
 
 /** The driver's bytes in Linux's dialects, by 'class.method'. All structs may grow at the end. */
@@ -374,6 +424,8 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
       value(16, 8, 'rssFields'),
       value(24, 1, 'rssFunctions'),
       value(60, 4, 'driverFlags'),
+      value(100, 1, 'maxLogStreams'),
+      value(101, 1, 'maxLogErroredStreams'),
     ),
     isTruncated: true,
   },
@@ -420,7 +472,7 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   'uc_qp.create': qpCreate,
   'ud_qp.create': qpCreate,
   'xrc_ini_qp.create': qpCreate,
-  'dci_qp.create': qpCreate,
+  'dci_qp.create': dciQpCreate,
   'dct_qp.create': qpCreate,
   'dct_qp.modify': {
     out: layout(RESPONSE_BYTES.dct, value(0, 4, 'responseBytes'), value(4, 4, 'number')),
@@ -477,6 +529,7 @@ export const Mlx5Abi: LinuxAbi = {
       [value(0, 8, 'offset'), value(0, 4, 'length'), value(0, 4, 'page')],
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
+    ...devxMethods,
     withDriverAttributes('DEVICE', 'QUERY_CONTEXT', Mlx5Device, { outputs: [contextResponse] }),
     driverMethod('PD_QUERY', 'PD', 0, objectClass('pd', Pd.id, { methods: { queryNumber } }), 'queryNumber', {
       outputs: [value(0, 4, 'number')],

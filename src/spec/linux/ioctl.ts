@@ -23,6 +23,8 @@ export const UHW_OUT = 0x1001
 /**
  * - `in`: up to 8 bytes in the attribute itself, more bytes at its address
  * - `records`: records at its address, our argument of kind `list`
+ * - `blob`: bytes of any length, our argument of kind `blob`; `blobOut`: the caller's buffer for our result of kind `blob`,
+ *   whose length is our argument `outBytes`
  * - `out`: the caller's buffer for bytes; `list`: the caller's buffer for records
  * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are refused with EINVAL
  * - `handle`: the handle of an object; `destroy`: the handle of the object to destroy; `fd`: a descriptor
@@ -32,6 +34,8 @@ export const UHW_OUT = 0x1001
 export type IoctlAttributeKind =
   | 'in'
   | 'records'
+  | 'blob'
+  | 'blobOut'
   | 'out'
   | 'list'
   | 'flags'
@@ -55,7 +59,7 @@ export interface IoctlAttribute {
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /**
-   * `handle`, `fd`, `enum`, `list`, `records`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is
+   * `handle`, `fd`, `enum`, `list`, `records`, `blob`, `blobOut`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is
    * the handle of the call's object.
    */
   readonly name: string
@@ -320,6 +324,53 @@ export const withDriverAttributes = <const O extends LinuxObjectName>(
   const own = [...outputsOf(outputs), ...inputsOf(inputs)].map(optional)
   return { ...base, attributes: [...base.attributes, ...numbered(own)], driverClass: cls }
 }
+
+/** Bytes of any length from `min` on. */
+export const driverBlob = (name: string, min: number): NamedAttribute => ({
+  ...blank,
+  linuxName: '',
+  kind: 'blob',
+  min,
+  max: MAX_LENGTH,
+  name,
+})
+/** The caller's buffer for bytes, of `min` or more. */
+export const driverBlobOut = (name: string, min: number): NamedAttribute => ({
+  ...driverBlob(name, min),
+  kind: 'blobOut',
+})
+export const driverInput = (cell: Cell): NamedAttribute => input('', cell.size, cell)
+export const driverOutput = (cell: Cell): NamedAttribute => output('', cell.size, cell)
+/** Flags of `allowed`. */
+export const driverFlags = (name: string, allowed: number): NamedAttribute => flags('', name, allowed)
+/** A handle of an object of one of the classes, as a number. */
+export const driverHandle = (name: string, classes: readonly string[]): NamedAttribute => handle('', name, classes)
+export const driverFd = (name: string): NamedAttribute => fd('', name)
+export const driverNewHandle = newHandle('')
+export const driverNewFd = newFd('')
+export const optionalAttribute = optional
+
+/**
+ * The `index`-th method of a driver's own object, which is our `call` of the class. The ids of the attributes, from
+ * DRIVER_OBJECTS on, are in their order.
+ */
+export const driverObjectMethod = (
+  name: string,
+  object: number,
+  index: number,
+  cls: ObjectClass,
+  call: string | undefined,
+  attributes: readonly NamedAttribute[],
+): IoctlMethod => ({
+  object,
+  number: DRIVER_OBJECTS + index,
+  name,
+  classes: [cls.name],
+  method: call,
+  attributes: numbered(attributes),
+  hasDriverAttributes: false,
+  driverClass: cls,
+})
 
 /** The destruction of a driver's own object. */
 export const driverDestruction = (name: string, object: number, cls: ObjectClass): IoctlMethod => {

@@ -67,6 +67,7 @@ import type {
   UseOfGone,
 } from './events.ts'
 import { reportDeath, reportGone } from './gone.ts'
+import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
@@ -81,7 +82,7 @@ import { immediateOf, sharedElementsOf } from './posted-lists.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
-import { FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
+import { type FindingContent, FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -126,15 +127,24 @@ const participles = (name: string): { readonly created: string; readonly destroy
  */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
-/** Which queue pair a dest_qp_num named, and where it was destroyed; empty: no known one. */
-const whichWas = (qp: KnownObject | undefined, peer: KnownObject | undefined, time: number) => {
+/** Which queue pair a dest_qp_num named, where it was destroyed, and what took its place; empty: no known one. */
+const whichWas = (
+  objects: KnownObjects,
+  qp: KnownObject | undefined,
+  peer: KnownObject | undefined,
+  time: number,
+): Pick<FindingContent, 'details' | 'moments'> => {
   const { destruction, program } = peer ?? {}
   if (peer === undefined || destruction === undefined) return {}
   const whose =
     program !== undefined && program.pid === qp?.program?.pid ? "this process's queue pair" : peer.nameWithProgram
+  const successor = objects
+    .queuePairsOf(peer.context)
+    .find(one => one.destruction === undefined && one !== qp && one.creation.time >= destruction.time)
+  const since = successor === undefined ? '' : `; its successor may be ${successor.name}, created since`
   return {
     details: [
-      `dest_qp_num ${hex(peer.qpn ?? 0)} was ${whose}, ${destruction.action} ${before(destruction.time, time)}`,
+      `dest_qp_num ${hex(peer.qpn ?? 0)} was ${whose}, ${destruction.action} ${before(destruction.time, time)}${since}`,
     ],
     moments: [
       moment(`the queue pair ${hex(peer.qpn ?? 0)} was ${destruction.action}`, destruction.time, destruction.stack),
@@ -186,6 +196,7 @@ export class Checker {
   readonly races: RaceDetector | undefined
   readonly omit: NoteOmission
   readonly outages: Outages
+  readonly ignoredEvents: IgnoredEvents
   /** Whether the program ends without having closed its devices: then open objects of the library are leaks too. */
   isExiting = false
   readonly #objects: KnownObjects
@@ -213,11 +224,13 @@ export class Checker {
     this.#memoryGone = createMemoryGoneDetector(services)
     this.#ignoredPosts = createIgnoredPosts(services)
     this.outages = new Outages(services)
+    this.ignoredEvents = new IgnoredEvents(services, this.outages)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
     this.#detectors = [
       this.#queues,
       this.outages.detector,
+      this.ignoredEvents.detector,
       this.#ignoredPosts,
       // Only the preload library tells of memory that is given back.
       ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
@@ -290,6 +303,7 @@ export class Checker {
   called(call: CheckedCall): void {
     const before = call.object && (this.#objects.find(call.object.id) ?? this.#requestOf(call))
     this.calls++
+    this.ignoredEvents.called(call)
     if (call.refused !== undefined) this.#refused(call, call.refused)
     else if (call.method === 'create') this.#created(call)
     else if (call.method === 'modify') this.#modified(call)
@@ -328,8 +342,8 @@ export class Checker {
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     const { address } = call.args as QpAttributes
     const left = errno === Errno.ENODATA && address && this.outages.whoLeft(call.deviceNumber, address.sgidIndex)
-    const details = left ? [left] : []
-    this.#reporter.report('refused-call', call, { text, advice, severity, details, objects: [known] })
+    if (left) this.ignoredEvents.refusedIndex(call, known, left)
+    else this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
   }
 
   /** The program's library has refused a call without a call of the device. */
@@ -338,7 +352,9 @@ export class Checker {
   }
 
   /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */
-  refusedAttempt({ attempt, errno, reason, ...occurrence }: RefusedAttempt): void {
+  refusedAttempt(refused: RefusedAttempt): void {
+    const { attempt, errno, reason, ...occurrence } = refused
+    if (errno === Errno.EIO) this.ignoredEvents.deviceGone(refused)
     if (!isArgumentError(errno)) return
     const sentence = inC(reason)
     // The sentence names the function, or the call as it was attempted.
@@ -907,7 +923,7 @@ export class Checker {
       const { meant, ...wrong } = this.#wrongNumber(peerDevice, failure.peer.qpn)
       this.#reporter.report('no-peer-qp', occurrence, {
         text,
-        ...whichWas(qp, peer, occurrence.time),
+        ...whichWas(this.#objects, qp, peer, occurrence.time),
         ...wrong,
         objects: [...objects, meant],
       })

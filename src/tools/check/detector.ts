@@ -69,6 +69,8 @@ export interface CheckerSources {
   lossTo?(qpns: readonly number[], time: number): string | undefined
   /** The send or receive of a queue pair that its device knows by this number; undefined: unknown. */
   requestOf?(device: number, qpn: number, isReceive: boolean, number: bigint): WorkRequest | undefined
+  /** How many asynchronous events of a context its program has not read; undefined: unknown. */
+  unreadEvents?(context: number): number | undefined
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number
   /** Absent: the checker does not search for races. */

@@ -146,12 +146,13 @@ export interface Death {
 
 /**
  * A refused call that is no method of an object. `attempt`: Linux's name of a call that could not be decoded, such as
- * `MODIFY_QP`, or the text of a call on a driver's descriptor.
+ * `MODIFY_QP`, `class.method` of a call on a device that was removed, or the text of a call on a driver's descriptor.
  */
 export interface RefusedAttempt {
   /** `time` to `program`: as in `CheckedCall`. */
   readonly time: number
   readonly device: string
+  readonly deviceNumber: number
   readonly context: number
   readonly program: Program | undefined
   readonly attempt: string

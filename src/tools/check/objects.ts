@@ -130,6 +130,8 @@ export class KnownObject {
   readonly signalsAll: boolean
   /** The destination of an address handle. */
   readonly dgid: Uint8Array | undefined
+  /** The index of the source GID of an address handle. */
+  readonly sgidIndex: number | undefined
   /** Of a queue pair. All openers of an XRC target share them. */
   attributes: QpAttributes = {}
   /** The first failure of a queue pair since RESET; not a drop, a flush, or an event such as COMM_EST. */
@@ -170,7 +172,9 @@ export class KnownObject {
     this.regionKind = this.class === 'mr' ? (numberOf(args.kind) ?? MrKind.values.MEMORY) : undefined
     this.limits = (out.cap ??
       args.cap ?? { maxWr: out.maxWr ?? args.maxWr, maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
-    this.dgid = this.class === 'ah' ? (args.address as { readonly dgid?: Uint8Array } | undefined)?.dgid : undefined
+    const address = this.class === 'ah' ? (args as QpAttributes).address : undefined
+    this.dgid = address?.dgid
+    this.sgidIndex = address?.sgidIndex
     this.start = numberOf(args.start)
     this.#iova = numberOf(args.iova)
     this.#noteAccess(args.access)

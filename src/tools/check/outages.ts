@@ -21,6 +21,9 @@ const { PORT_ERR, PORT_ACTIVE } = AsyncEventType.values
 const MAX_OUTAGES = 64
 const MAX_WAITING = 256
 
+/** GID 0 of devices whose interface has a MAC. */
+const LINK_LOCAL = 'fe80:'
+
 /** An entry of a GID table; empty: none. */
 export type Gids = readonly (Uint8Array | undefined)[]
 
@@ -31,7 +34,7 @@ interface Span {
   end: number | undefined
 }
 
-interface Absence extends Span {
+export interface Absence extends Span {
   readonly gid: string
   readonly index: number
   /** The index at which the address has returned. */
@@ -80,6 +83,8 @@ export class Outages {
   readonly #absent: Absence[] = []
   /** The last GID table, by device. */
   readonly #gids = new Map<number, (string | undefined)[]>()
+  /** GID 0 of a device, which has the MAC of its interface, and when that changed, by device. */
+  readonly #macs = new Map<number, { gid: string; changed: number | undefined }>()
   /** By pid; of the process that runs the checker by context. */
   readonly #waiting = new Map<string, Waiting[]>()
   #count = 0
@@ -120,6 +125,7 @@ export class Outages {
     const known = this.#gids.get(device) ?? []
     const table = gids.map(gid => gid && addressText(gid))
     this.#gids.set(device, table)
+    this.#noteMac(device, table[0], now)
     known.forEach((gid, index) => {
       if (gid === undefined || table[index] === gid) return
       add(this.#absent, { device, gid, index, start: now, end: undefined, now: undefined })
@@ -132,9 +138,42 @@ export class Outages {
     }
   }
 
+  #noteMac(device: number, gid: string | undefined, now: number): void {
+    if (gid?.startsWith(LINK_LOCAL) !== true) return
+    const known = this.#macs.get(device)
+    if (known === undefined) this.#macs.set(device, { gid, changed: undefined })
+    else if (known.gid !== gid) this.#macs.set(device, { gid, changed: now })
+  }
+
+  /** When the MAC of a device's interface has changed last; undefined: not known to have changed. */
+  macChange(device: number): number | undefined {
+    return this.#macs.get(device)?.changed
+  }
+
+  /** Whether any address has left, or any MAC changed. */
+  get hasChanges(): boolean {
+    return this.#absent.length > 0
+  }
+
+  /** The address at an index of a device's table; undefined: empty, or unknown. */
+  gidAt(device: number, index: number): string | undefined {
+    return this.#gids.get(device)?.[index]
+  }
+
+  /** The last time that this address left this index. */
+  absenceOf(device: number, index: number, gid: string): Absence | undefined {
+    return this.#absent.findLast(one => one.device === device && one.index === index && one.gid === gid)
+  }
+
+  /** The last address that has left since `time`, and fits. */
+  leftSince(time: number, fits: (absence: Absence) => boolean): Absence | undefined {
+    return this.#absent.findLast(one => one.start > time && fits(one))
+  }
+
   /** A device was removed: its number may be another's later. */
   forget(device: number): void {
     this.#gids.delete(device)
+    this.#macs.delete(device)
     for (const list of [this.#down, this.#absent])
       for (let i = list.length; i-- > 0; ) if (list[i]!.device === device) list.splice(i, 1)
   }
@@ -143,10 +182,11 @@ export class Outages {
   whoLeft(device: number, index: number): string | undefined {
     const absence = this.#absent.findLast(one => one.device === device && one.index === index)
     if (absence === undefined || this.#gids.get(device)?.[index] !== undefined) return undefined
-    return this.#absenceText(absence, this.#services.sources.now())
+    return this.absenceText(absence, this.#services.sources.now())
   }
 
-  #absenceText({ device, gid, index, start, end, now }: Absence, time: number): string {
+  /** A clause. */
+  absenceText({ device, gid, index, start, end, now }: Absence, time: number): string {
     const { sources } = this.#services
     const elsewhere = [...this.#gids].find(([other, table]) => other !== device && table.includes(gid))
     const where =
@@ -186,7 +226,7 @@ export class Outages {
     const gone = this.#absent.findLast(
       one => ((one.device === device && one.index === own) || one.gid === peer?.address) && overlaps(one),
     )
-    if (gone !== undefined) return { reason: this.#absenceText(gone, time), since: gone.start, span: gone }
+    if (gone !== undefined) return { reason: this.absenceText(gone, time), since: gone.start, span: gone }
     const qpns = [qp?.qpn, peer?.qpn].filter(qpn => qpn !== undefined)
     const rule = sources.lossTo?.(qpns, since)
     return rule === undefined

@@ -6,6 +6,7 @@ import { classes } from '../../spec/classes.ts'
 import { knownAdditions } from '../../spec/drivers/known.ts'
 import type { Attributes, Method, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Declaration, TraceRecord } from '../../uapi/tool.ts'
+import { withCommandFields } from './firmware.ts'
 import { type ReadMessage, readMessage } from './message.ts'
 
 export interface DecodedCall {
@@ -71,11 +72,11 @@ export const decodeMessages = (
 ): DecodedCall | undefined => {
   const found = methodOf(classId, call, declared)
   if (found === undefined) return undefined
-  return {
+  return withCommandFields({
     ...found,
     args: readMessage(message, found.in, 'in', maxBytes, memory),
     result: readMessage(answer, found.out, 'out', maxBytes, written),
-  }
+  })
 }
 
 /** Decodes the call in a record; undefined: unknown class or method, or refused before it was decoded. */

@@ -3,7 +3,7 @@
  * spec/linux/ioctl.ts: attributes of a parsed message (ioctl-message.ts) become a call, and the result is written to
  * attributes.
  */
-import { CallError } from '../../spec/errno.ts'
+import { AnsweredError, CallError } from '../../spec/errno.ts'
 import {
   type Choice,
   InvokeWrite,
@@ -111,7 +111,9 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     } else if (kind === 'records') {
       const bytes = bytesOf(message, attribute)
       args[name] = valueIn(`${spec.name}: ${name}`, inputs[name]!.type, viewOf(bytes), 0, bytes.length)
-    } else if (kind === 'enum') args[name] = attribute.element
+    } else if (kind === 'blob') args[name] = bytesOf(message, attribute)
+    else if (kind === 'blobOut') args.outBytes = attribute.length
+    else if (kind === 'enum') args[name] = attribute.element
     // attributes of other classes are ignored
     else if ((kind === 'handle' || kind === 'fd') && inputs[name] !== undefined) args[name] = Number(attribute.data)
   }
@@ -151,8 +153,13 @@ const writeOutputs = (message: Message, { className }: DecodedAttributes, result
       const value = result.out[spec.name]
       fill(message.view, bufferOf(attribute), value === undefined ? new Uint8Array() : payloadOf(type, value))
       markFilled(changes, attribute)
+    } else if (spec.kind === 'blobOut') {
+      const bytes = result.out[spec.name] as Uint8Array
+      message.view.copyOut(attribute.data, bytes.subarray(0, attribute.length))
+      markFilled(changes, attribute)
     } else if (spec.kind === 'newHandle') {
-      viewOf(changes.bytes).setBigUint64(offsetOf(attribute.index) + IoctlAttr.data, BigInt(result.object ?? 0), true)
+      if (result.object === undefined) continue
+      viewOf(changes.bytes).setBigUint64(offsetOf(attribute.index) + IoctlAttr.data, BigInt(result.object), true)
       changes.isChanged = true
     } else if (spec.kind === 'newFd') {
       const descriptor = descriptorOf(result, 'object')
@@ -367,6 +374,10 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
       call,
       legacy: () => legacyOf(message, decoded, undefined),
       answer: outcome => {
+        if (outcome instanceof AnsweredError)
+          return writeAnswer(message, refuse(outcome), changes =>
+            writeOutputs(message, decoded, { out: outcome.out }, changes),
+          )
         if (outcome instanceof CallError) return refuse(outcome)
         return writeAnswer(message, isAgain ? refuse(GET_CONTEXT_AGAIN) : SUCCESS, changes => {
           if (driverOut !== undefined && !isAgain) {

@@ -126,12 +126,12 @@ const onLibrary =
   }
 
 const onMlx5 =
-  (entryBytes: 64 | 128) =>
+  (entryBytes: 64 | 128, commands = false) =>
   (options: Options): Pair => {
     const { entries = 64, fault = '', shared } = options
     const [torment, acted] = tormentOf(options)
     const m = driverMachine(mlx5Driver, ['mlx5_0', 'mlx5_1'], fault, { torment, runs: RUNS })
-    const programs = [0, 1].map(i => mlx5.program(m, i, { entries, entryBytes, events: true }))
+    const programs = [0, 1].map(i => mlx5.program(m, i, { entries, entryBytes, events: true, commands }))
     const sides = programs.map(p => {
       const srq = shared && p.sharedReceives(16)
       const queuePair = () =>
@@ -305,6 +305,11 @@ export const subjects: readonly Subject[] = [
   },
   { name: 'mlx5', open: onMlx5(64), without: ['queue', 'limit', 'fields'] },
   { name: 'mlx5, completions of 128 bytes', open: onMlx5(128), lacks: { torment: 'as of those of 64 bytes' } },
+  {
+    name: 'mlx5, queues of firmware commands',
+    open: onMlx5(64, true),
+    lacks: { torment: 'as of queues of verbs', resize: 'no command resizes a completion queue' },
+  },
   {
     name: 'efa',
     open: onEfa,

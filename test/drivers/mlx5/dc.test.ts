@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, unregister } from '../../../src/core/index.ts'
+import type { Mlx5State } from '../../../src/drivers/mlx5/state.ts'
 import type { SoftState } from '../../../src/drivers/soft/state.ts'
+import { DciQp } from '../../../src/spec/classes/qp/dc_qp.ts'
 import { DC_MAX_CONNECTIONS, DcTime } from '../../../src/spec/drivers/mlx5-dc.ts'
 import { CompletionKind, syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
@@ -248,6 +250,116 @@ describe('a request whose target', () => {
     srq.destroy()
     assert.equal(rowsOf(m, 1), 0)
     assert.equal(b.poll().length, 0)
+  })
+})
+
+describe('an initiator with streams', () => {
+  const { RTS, ERR } = QpState.values
+  const startStreams = (logErroredStreams: number, fault = '') => {
+    const started = start(fault)
+    const { m, a, targets, remote } = started
+    started.dci.destroy()
+    const dci = a.queuePair('dci', { streams: { logStreams: 2, logErroredStreams } })
+    dci.start({ timeout: 10, retryCnt: 1 })
+    const post = (stream: number, rkey = remote(0).rkey, to: 0 | 1 = 0, destination = targets[to].destination) =>
+      dci.post({
+        opcode: RDMA_WRITE,
+        destination,
+        data: [a.element(stream * 8, 8)],
+        remote: { address: remote(stream * 8).address, rkey },
+        stream,
+      })
+    const stateOf = () => a.call<{ state: number }>(DciQp, 'query', dci.object, {}).out.state
+    const { dc } = (m.devices[0]!.device.state as SoftState<Mlx5State>).own!
+    const resetStream = (stream: number): void => dc.initiators(() => 0).resetStream(dci.qpn, stream)
+    /** Streams' first blocks are in the completions. */
+    const outcomes = (count: number) => syndromesOf(completionsOf(m, a, count))
+    return { ...started, dci, post, stateOf, resetStream, outcomes }
+  }
+  const [failed, flushed] = [syndromes[REM_ACCESS_ERR], syndromes[WR_FLUSH_ERR]]
+
+  for (const fault of ['', 'drop=0'])
+    it(`keeps an error to its stream, until the stream is reset${fault && ', by packets'}`, () => {
+      const { b, post, outcomes, stateOf, resetStream } = startStreams(2, fault)
+      post(1)
+      post(2, 77)
+      post(2)
+      post(3)
+      post(2, undefined, 1)
+      post(1, undefined, 1)
+      assert.deepEqual(outcomes(6), [0, failed, flushed, 0, flushed, 0])
+      assert.equal(stateOf(), RTS)
+      post(2)
+      post(3)
+      assert.deepEqual(outcomes(2), [flushed, 0])
+      resetStream(2)
+      post(2)
+      assert.deepEqual(outcomes(1), [0])
+      assert.equal(stateOf(), RTS)
+      assert.equal(b.bytes[16], (16 * 7) & 0xff)
+    })
+
+  it('goes to ERR when as many streams are in error as it was made for, and starts anew after RESET', () => {
+    const { dci, post, outcomes, stateOf } = startStreams(1)
+    post(9, 77)
+    assert.deepEqual(outcomes(1), [failed])
+    assert.equal(stateOf(), RTS)
+    post(8, 77)
+    post(7)
+    assert.deepEqual(outcomes(2), [failed, flushed])
+    assert.equal(stateOf(), ERR)
+    dci.reset()
+    dci.start()
+    post(9)
+    post(8)
+    assert.deepEqual(outcomes(2), [0, 0])
+  })
+
+  it('keeps the failure of a connection to the stream', () => {
+    const { targets, post, outcomes, stateOf } = startStreams(3)
+    post(1, undefined, 0, { ...targets[0].destination, key: KEY + 5n })
+    post(2)
+    post(3, undefined, 0, { ...targets[0].destination, qpn: 99 })
+    post(1)
+    post(2, undefined, 1)
+    assert.deepEqual(outcomes(5), [failed, 0, syndromes[RETRY_EXC_ERR], flushed, 0])
+    assert.equal(stateOf(), RTS)
+  })
+
+  it('flushes all in ERR, to which its program has moved it', () => {
+    const { m, dci, post, outcomes, stateOf } = startStreams(2)
+    post(1, 77)
+    assert.deepEqual(outcomes(1), [failed])
+    pass(m, 10)
+    dci.fail()
+    post(1)
+    post(2)
+    assert.deepEqual(outcomes(2), [flushed, flushed])
+    assert.equal(stateOf(), ERR)
+  })
+
+  it('goes on for 70,000 requests with errors, and ends without a rest', () => {
+    const { m, dci, post, outcomes, resetStream } = startStreams(2)
+    const rows = rowsOf(m, 1)
+    for (let i = 0; i < 3500; i++) {
+      const isBad = i % 5 === 0
+      for (let k = 0; k < 20; k++) post(k % 3, isBad && k === 7 ? 77 : undefined, (k & 1) as 0 | 1)
+      const got = outcomes(20)
+      assert.equal(got.filter(syndrome => syndrome === failed).length, +isBad)
+      if (isBad) resetStream(1)
+    }
+    dci.destroy()
+    pass(m, 10)
+    assert.ok(rowsOf(m, 1) <= rows)
+  })
+
+  it('has no more streams than the device', () => {
+    const { a } = start()
+    for (const streams of [
+      { logStreams: 7, logErroredStreams: 0 },
+      { logStreams: 0, logErroredStreams: 255 },
+    ])
+      assert.throws(() => a.queuePair('dci', { streams }), { errno: 22, message: /at most 2\^6 and 2\^6/ })
   })
 })
 

@@ -1,6 +1,7 @@
 /*
  * mlx5 devices on a memory link in this process, with the test's own clock, and programs that keep their queues as libmlx5
- * does: in their own memory, with requests in blocks and doorbell records, big-endian.
+ * does: in their own memory, with requests in blocks and doorbell records, big-endian. The queues are made by verbs, or by
+ * firmware commands.
  */
 import assert from 'node:assert/strict'
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
@@ -22,11 +23,16 @@ import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
 import { Wq } from '../../../src/spec/classes/wq.ts'
 import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
+import { Devx, DevxAsyncEventFd } from '../../../src/spec/drivers/mlx5-devx.ts'
+import type { CommandName } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import { EventRecord, ObjectEvents } from '../../../src/spec/drivers/mlx5-firmware/events.ts'
+import { QpTypes, ReceiveTopology } from '../../../src/spec/drivers/mlx5-firmware/queue-values.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
-import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
+import { AccessFlags, CqFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
+import { type Firmware, firmwareOf } from './queue-commands.ts'
 
 export { ipv4, QKEY }
 
@@ -62,6 +68,13 @@ const programPages = (space: ReturnType<typeof createLocalSpace>) => {
       const words = new Int32Array(buffer)
       const chunk = { offset: at, length: bytes, at, bytes: new Uint8Array(buffer), view, words }
       adopted.set(chunk, `${at}+${bytes}`)
+      return chunk
+    },
+    join(parts) {
+      const [{ offset: at } = { offset: 0 }] = parts
+      const length = parts.reduce((sum, part) => sum + part.length, 0)
+      const chunk = { offset: at, length, at, bytes: new Uint8Array(buffer), view, words: new Int32Array(buffer) }
+      adopted.set(chunk, `joined ${at}+${length}`)
       return chunk
     },
   }
@@ -121,6 +134,8 @@ export interface Request {
   /** The Ethernet segment of a raw packet. */
   readonly ethernet?: { readonly checksums?: number; readonly header?: Uint8Array }
   readonly imm?: number
+  /** Of an initiator of DC. */
+  readonly stream?: number
   /** Bits of the control segment; default signaled. */
   readonly flags?: number
   /** Segments after the control segment, instead of all others. */
@@ -129,8 +144,48 @@ export interface Request {
 
 const BYTES = 1 << 18
 
-/** A program with a region of 256 KiB and a completion queue. */
-export const program = (m: Machine, index: number, { entries = 1024, entryBytes = 64, events = false } = {}) => {
+type Modification = { readonly state?: number } & { readonly [name: string]: unknown }
+
+/** The commands that do what a modification of verbs does. */
+const commandsFor = (args: Modification): readonly (readonly [CommandName, object])[] => {
+  const { INIT, RTR, RTS, RESET, ERR } = QpState.values
+  const { port = 1, accessFlags = 0, qkey = 0, address, pathMtu = 0, destQpn = 0, rqPsn = 0, minRnrTimer = 0 } = args
+  const { sqPsn = 0, timeout = 0, retryCnt = 0, rnrRetry = 0, maxRdAtomic = 1, maxDestRdAtomic = 1 } = args
+  const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
+  const has = (right: number): number => +(((accessFlags as number) & right) !== 0)
+  const { dgid = new Uint8Array(16), sgidIndex = 0 } = (address ?? {}) as { dgid?: Uint8Array; sgidIndex?: number }
+  switch (args.state) {
+    case INIT: {
+      const rights = { rre: has(REMOTE_READ), rwe: has(REMOTE_WRITE), rae: has(REMOTE_ATOMIC) }
+      return [['RST2INIT_QP', { primary_address_path: { vhca_port_num: port }, q_key: qkey, ...rights }]]
+    }
+    case RTR: {
+      const path = { rgid_rip: dgid, src_addr_index: sgidIndex, vhca_port_num: 1, udp_sport: 0xdcba }
+      const rest = { mtu: pathMtu, remote_qpn: destQpn, next_rcv_psn: rqPsn, min_rnr_nak: minRnrTimer }
+      return [
+        ['INIT2RTR_QP', { primary_address_path: path, ...rest, log_rra_max: Math.log2(maxDestRdAtomic as number) }],
+      ]
+    }
+    case RTS: {
+      const rest = { next_send_psn: sqPsn, retry_count: retryCnt, rnr_retry: rnrRetry }
+      const path = { ack_timeout: timeout, vhca_port_num: 1 }
+      return [['RTR2RTS_QP', { primary_address_path: path, ...rest, log_sra_max: Math.log2(maxRdAtomic as number) }]]
+    }
+    case RESET:
+      return [['2RST_QP', {}]]
+    case ERR:
+      return [['2ERR_QP', {}]]
+    default:
+      return assert.fail(`no command for state ${args.state}`)
+  }
+}
+
+/** A program with a region of 256 KiB and a completion queue. `commands`: firmware commands make its queues. */
+export const program = (
+  m: Machine,
+  index: number,
+  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0 } = {},
+) => {
   const { device } = m.devices[index]!
   const space = createLocalSpace()
   const pages = programPages(space)
@@ -143,7 +198,8 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
   const asyncEvents = createEventQueue()
   const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0]!.object
   attachSink(m.core.descriptors.get(asyncFd)!, asyncEvents)
-  const channel = events ? invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object : undefined
+  const channel =
+    events && !commands ? invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object : undefined
   const pd = call(Pd, 'create', 0, {}).object
   const bytes = new Uint8Array(BYTES)
   const address = BigInt(space.add(bytes))
@@ -163,24 +219,58 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     return nextRecord - 8
   }
   const { view } = pages
+  const firmware = commands ? firmwareOf(context, caller, pages.addressOf(0), view.byteLength) : undefined
+  /** The place of a doorbell record, as in commands. */
+  const recordPlace = (at: number) => ({ dbr_umem_id: firmware!.umem, dbr_addr: BigInt(at) })
 
   // the completion queue
-  const cq = { at: 0, entries: 0, entryBytes: 0, record: record(), polled: 0, serial: 0, object: 0 }
+  const cq = { at: 0, entries: 0, entryBytes: 0, record: record(), polled: 0, serial: 0, object: 0, number: 0 }
   const prepareEntries = (count: number, size: number): number => {
     const at = pages.take(count * size)
     for (let i = 0; i < count; i++) view.setUint8(at + (i + 1) * size - 1, CompletionKind.INVALID << 4)
     return at
   }
   Object.assign(cq, { at: prepareEntries(entries, entryBytes), entries, entryBytes })
-  cq.object = call(Cq, 'create', 0, {
-    cqe: entries - 1,
-    userHandle: 5n,
-    compVector: 0,
-    bufferAddress: pages.addressOf(cq.at),
-    doorbellAddress: pages.addressOf(cq.record),
-    entryBytes,
-    ...(channel !== undefined && { channel }),
-  }).object
+  if (firmware === undefined)
+    cq.object = call(Cq, 'create', 0, {
+      cqe: entries - 1,
+      userHandle: 5n,
+      compVector: 0,
+      bufferAddress: pages.addressOf(cq.at),
+      doorbellAddress: pages.addressOf(cq.record),
+      entryBytes,
+      flags: cqFlags,
+      ...(channel !== undefined && { channel }),
+    }).object
+  else
+    Object.assign(
+      cq,
+      firmware.create('CREATE_CQ', {
+        cq_context: {
+          log_cq_size: Math.log2(entries),
+          cqe_sz: +(entryBytes === 128),
+          uar_page: firmware.uar,
+          c_eqn: firmware.eqn,
+          ...recordPlace(cq.record),
+        },
+        cq_umem_id: firmware.umem,
+        cq_umem_offset: BigInt(cq.at),
+      }),
+    )
+
+  /** Events of objects that commands have made. */
+  const firmwareEvents = createEventQueue()
+  const eventFd =
+    firmware && events
+      ? invokeNow(context, DevxAsyncEventFd, 'create', 0, { flags: 0 }, caller).descriptors![0]!.object
+      : undefined
+  if (eventFd !== undefined) attachSink(m.core.descriptors.get(eventFd)!, firmwareEvents)
+  const watch = (handle: number, ...types: readonly { readonly type: number }[]): void => {
+    if (eventFd === undefined) return
+    const list = new Uint8Array(Uint16Array.from(types, ({ type }) => type).buffer)
+    invokeNow(context, Devx, 'subscribe', 0, { channel: eventFd, handle, types: list, cookie: 0n }, caller)
+  }
+  watch(cq.object, ObjectEvents.COMP, ObjectEvents.CQ_ERROR)
 
   const entryAt = (position: number): number =>
     cq.at + (position & (cq.entries - 1)) * cq.entryBytes + cq.entryBytes - 64
@@ -207,7 +297,15 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       sges = 4,
       inline = 128,
       srq,
-    }: { sends?: number; receives?: number; sges?: number; inline?: number; srq?: number } = {},
+      streams,
+    }: {
+      sends?: number
+      receives?: number
+      sges?: number
+      inline?: number
+      srq?: number
+      streams?: { readonly logStreams: number; readonly logErroredStreams: number }
+    } = {},
   ) => {
     const cls = { rc: RcQp, ud: UdQp, dci: DciQp, raw: RawPacketQp }[kind]
     const count = srq === undefined && kind !== 'dci' ? receives : 0
@@ -219,31 +317,63 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     const sendsAt = receivesAt + receiveBytes
     const doorbell = record()
     const uidx = 100 + doorbell
-    const { object, out } = call<{ qpNum: number }>(cls, 'create', 0, {
-      pd,
-      sendCq: cq.object,
-      recvCq: cq.object,
-      cap: {
-        maxSendWr: sends,
-        maxRecvWr: count,
-        maxSendSge: sges,
-        maxRecvSge: kind === 'dci' ? 0 : sges,
-        maxInlineData: inline,
-      },
-      userHandle: 0n,
-      ...(srq !== undefined && { srq }),
-      bufferAddress: pages.addressOf(receivesAt),
-      doorbellAddress: pages.addressOf(doorbell),
-      sendBlocks: sends,
-      receiveRequests: count,
-      receiveShift: count === 0 ? 0 : shift,
-      ...(kind === 'raw' && { sendBufferAddress: pages.addressOf(sendsAt) }),
-      uidx,
-      qpFlags: kind === 'dci' ? Mlx5QpFlags.TYPE_DCI : 0,
-    })
+    const createByCommand = (f: Firmware) => {
+      const { object, number } = f.create('CREATE_QP', {
+        qpc: {
+          st: { rc: QpTypes.RC, ud: QpTypes.UD, dci: QpTypes.DCI, raw: 9 }[kind],
+          pd: f.pd,
+          uar_page: f.uar,
+          log_sq_size: Math.log2(sends),
+          log_rq_size: count === 0 ? 0 : Math.log2(count),
+          log_rq_stride: shift - 4,
+          rq_type: count > 0 ? 0 : srq === undefined ? 3 : 1,
+          srqn_rmpn_xrqn: srq ?? 0,
+          cqn_snd: cq.number,
+          cqn_rcv: cq.number,
+          user_index: uidx,
+          log_num_dci_stream_channels: streams?.logStreams ?? 0,
+          log_num_dci_errored_streams: streams?.logErroredStreams ?? 0,
+          ...recordPlace(doorbell),
+        },
+        wq_umem_id: f.umem,
+        wq_umem_offset: BigInt(receivesAt),
+      })
+      watch(object, ObjectEvents.SRQ_LAST_WQE, ObjectEvents.WQ_CATAS_ERROR, ObjectEvents.WQ_ACCESS_ERROR)
+      return { object, out: { qpNum: number } }
+    }
+    const createByVerbs = () =>
+      call<{ qpNum: number }>(cls, 'create', 0, {
+        pd,
+        sendCq: cq.object,
+        recvCq: cq.object,
+        cap: {
+          maxSendWr: sends,
+          maxRecvWr: count,
+          maxSendSge: sges,
+          maxRecvSge: kind === 'dci' ? 0 : sges,
+          maxInlineData: inline,
+        },
+        userHandle: 0n,
+        ...(srq !== undefined && { srq }),
+        bufferAddress: pages.addressOf(receivesAt),
+        doorbellAddress: pages.addressOf(doorbell),
+        sendBlocks: sends,
+        receiveRequests: count,
+        receiveShift: count === 0 ? 0 : shift,
+        ...(kind === 'raw' && { sendBufferAddress: pages.addressOf(sendsAt) }),
+        uidx,
+        qpFlags: (kind === 'dci' ? Mlx5QpFlags.TYPE_DCI : 0) | (streams === undefined ? 0 : Mlx5QpFlags.DCI_STREAM),
+        ...streams,
+      })
+    const { object, out } = firmware === undefined ? createByVerbs() : createByCommand(firmware)
     const state = { blocks: 0, received: 0 }
-    const modify = (args: object): void => void call(cls, 'modify', object, args)
     const { INIT, RTR, RTS, RESET, ERR } = QpState.values
+    const modify = (args: object): void => {
+      if (firmware === undefined) call(cls, 'modify', object, args)
+      else
+        for (const [name, qpc] of commandsFor(args as Modification))
+          firmware.modify(object, name, { qpn: out.qpNum, qpc })
+    }
     const putAt = (offset: number): number => sendsAt + (offset & (sends * BLOCK_BYTES - 1))
     return {
       object,
@@ -336,7 +466,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         const control = putAt(first * BLOCK_BYTES)
         view.setUint32(control, ((first & 0xffff) << 8) | request.opcode)
         view.setUint32(control + 4, ((out.qpNum << 8) | segments) >>> 0)
-        view.setUint32(control + 8, request.flags ?? 8)
+        view.setUint32(control + 8, ((request.stream ?? 0) << 8) | (request.flags ?? 8))
         view.setUint32(control + 12, request.imm ?? 0)
         state.blocks += Math.ceil(segments / 4)
         if (isRung) view.setUint32(doorbell + 4, state.blocks & 0xffff)
@@ -354,12 +484,36 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         state.received++
         view.setUint32(doorbell, state.received & 0xffff)
       },
-      destroy: (): void => void call(cls, 'destroy', object, {}),
+      /** Handles of objects that commands have made are of class devx_obj. */
+      destroy: (): void => (firmware === undefined ? void call(cls, 'destroy', object, {}) : firmware.destroy(object)),
     }
+  }
+
+  const targetByCommand = (f: Firmware, srq: number, key: bigint) => {
+    const uidx = 5000 + record()
+    const { object, number: qpn } = f.create('CREATE_DCT', {
+      dct_context_entry: {
+        pd: f.pd,
+        cqn: cq.number,
+        srqn_xrqn: srq,
+        user_index: uidx,
+        dc_access_key: key,
+        rre: 1,
+        rwe: 1,
+        rae: 1,
+        mtu: 3,
+        min_rnr_nak: 1,
+        my_addr_index: 1,
+      },
+    })
+    const modify = (args: object): never => assert.fail(`no command modifies a target: ${Object.keys(args)}`)
+    const destination = { gid: ipv4(index + 1), qpn, key }
+    return { object, qpn, uidx, modify, destination, destroy: (): void => f.destroy(object) }
   }
 
   /** A target of DC in RTR, or in RESET. */
   const target = (srq: number, key: bigint, isReady = true) => {
+    if (firmware !== undefined) return targetByCommand(firmware, srq, key)
     const uidx = 5000 + record()
     const { object, out } = call<{ qpNum: number }>(DctQp, 'create', 0, {
       pd,
@@ -420,24 +574,42 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     }
   }
 
-  const sharedReceives = (count = 16, sges = 1) => {
+  /** `order`: of a pool that a command makes. By command, `object` is the number, as queue pairs name it, and `handle` the handle. */
+  const sharedReceives = (count = 16, sges = 1, order: keyof typeof ReceiveTopology = 'LIST') => {
     const shift = Math.max(5, Math.ceil(Math.log2(16 + sges * 16)))
     const at = pages.take(count * 2 ** shift)
     for (let i = 0; i < count; i++) view.setUint16(at + i * 2 ** shift + 2, (i + 1) % count)
     const doorbell = record()
-    const { object } = call(Srq, 'create', 0, {
-      pd,
-      maxWr: count - 1,
-      maxSge: sges,
-      limit: 0,
-      userHandle: 6n,
-      bufferAddress: pages.addressOf(at),
-      doorbellAddress: pages.addressOf(doorbell),
-      uidx: 77,
+    const pool = firmware?.create('CREATE_RMP', {
+      ctx: {
+        state: 1,
+        wq: {
+          wq_type: ReceiveTopology[order],
+          log_wq_sz: Math.log2(count),
+          log_wq_stride: shift,
+          pd: firmware.pd,
+          wq_umem_id: firmware.umem,
+          wq_umem_offset: BigInt(at),
+          ...recordPlace(doorbell),
+        },
+      },
     })
+    const object =
+      pool?.number ??
+      call(Srq, 'create', 0, {
+        pd,
+        maxWr: count - 1,
+        maxSge: sges,
+        limit: 0,
+        userHandle: 6n,
+        bufferAddress: pages.addressOf(at),
+        doorbellAddress: pages.addressOf(doorbell),
+        uidx: 77,
+      }).object
     const state = { head: 0, tail: count - 1, posted: 0 }
     return {
       object,
+      handle: pool?.object,
       /** Offsets of the requests and of the doorbell record. */
       at,
       record: doorbell,
@@ -446,7 +618,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         const index = state.head
         assert.notEqual(index, state.tail, 'the queue is full')
         const request = at + index * 2 ** shift
-        state.head = view.getUint16(request + 2)
+        state.head = order === 'LIST' ? view.getUint16(request + 2) : (state.head + 1) % count
         putElement(request + 16, data)
         if (sges * 16 + 16 < 2 ** shift) putElement(request + 32, { address: 0n, length: 0, lkey: 0x100 })
         state.posted++
@@ -458,12 +630,22 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         view.setUint16(at + state.tail * 2 ** shift + 2, index)
         state.tail = index
       },
-      limit: (limit: number): void => void call(Srq, 'modify', object, { limit }),
-      destroy: (): void => void call(Srq, 'destroy', object, {}),
+      limit(limit: number): void {
+        if (pool === undefined) call(Srq, 'modify', object, { limit })
+        else {
+          const ctx = { state: 1, wq: { lwm: limit } }
+          firmware!.modify(pool.object, 'MODIFY_RMP', { rmpn: object, rmp_state: 1, lwm: 1, ctx })
+        }
+      },
+      destroy: (): void =>
+        pool === undefined ? void call(Srq, 'destroy', object, {}) : firmware!.destroy(pool.object),
     }
   }
 
   return {
+    firmware,
+    recordPlace,
+    record,
     context,
     device,
     bytes,
@@ -488,7 +670,13 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       call(Ah, 'create', 0, { pd, userHandle: 0n, address: path })
     },
     /** Types of the asynchronous events so far. */
-    asyncEvents: (): number[] => asyncEvents.queue.map(({ type }) => type),
+    asyncEvents: (): number[] => [
+      ...asyncEvents.queue.map(({ type }) => type),
+      ...firmwareEvents.queue.flatMap(({ bytes: record }) => {
+        const type = record[EventRecord.TYPE]
+        return Object.values(ObjectEvents).flatMap(known => (known.type === type ? (known.event ?? []) : []))
+      }),
+    ],
     /** As ibv_req_notify_cq of libmlx5. */
     arm(isSolicitedOnly = false): void {
       const word = ((cq.serial & 3) << 28) | (isSolicitedOnly ? 1 << 24 : 0) | (cq.polled & 0xff_ffff)
@@ -535,7 +723,8 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         })
         cq.polled++
       }
-      view.setUint32(cq.record, cq.polled & 0xff_ffff)
+      // a CQ that ignores overruns does not need the index: UCX does not store it
+      if ((cqFlags & CqFlags.values.IGNORE_OVERRUN) === 0) view.setUint32(cq.record, cq.polled & 0xff_ffff)
       return all
     },
   }

@@ -4,7 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { requestReader } from '../../../src/drivers/soft/taps.ts'
 import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
+import { CqFlags } from '../../../src/spec/enums.ts'
 import { completionsOf } from '../machine.ts'
 import {
   ATOMIC_CS,
@@ -462,5 +464,19 @@ describe('objects', () => {
     for (const qp of queues) qp.destroy()
     srq.destroy()
     assert.equal(a.pages.shared(), before)
+  })
+})
+
+describe('a CQ that ignores overruns', () => {
+  it('counts as polled and never fills, since its program need not store how much it has polled', () => {
+    const { a, qa, qb, b, wait } = start('', { entries: 16, cqFlags: CqFlags.values.IGNORE_OVERRUN })
+    for (let i = 0; i < 50; i++) {
+      qb.receive(b.element(0, 64))
+      qa.post({ opcode: SEND, data: [a.element(0, 64)] })
+      assert.equal(wait(a, 1)[0]!.kind, REQUEST)
+      assert.equal(wait(b, 1)[0]!.kind, RECEIVE)
+    }
+    const cq = b.context.handles.slots.find(object => object?.class.name === 'cq')!
+    assert.deepEqual(requestReader.completions!(cq), { polled: 50, written: 50 })
   })
 })

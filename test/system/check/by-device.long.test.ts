@@ -11,7 +11,19 @@ import { absences, type Column, columns } from '../../../src/spec/check/by-devic
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { repoRoot } from '../../paths.ts'
 import { cleanEnvironment, lacking, run, type Scope, startDaemon, temporaryFolder, userdma } from '../programs.ts'
-import { type FindingJson, faulty, isHanging, NEED_MORE, programNames, sources } from './checking.ts'
+import {
+  programNames as allPrograms,
+  type FindingJson,
+  faulty,
+  isHanging,
+  NEED_MORE,
+  optionsOf,
+  sources,
+  withOptions,
+} from './checking.ts'
+
+/** Those that need options of their own run one at a time. */
+const programNames = allPrograms.filter(name => !withOptions.includes(name))
 
 const idOf = (name: string) => name.split('--')[0] as FindingId
 const usesCm = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('"cm.h"')
@@ -46,6 +58,15 @@ const check = async (scope: Scope, options: readonly string[], programs: readonl
   return toldBy(programs, read(output))
 }
 
+/** As `check`, with the programs that need options of their own, too. */
+const checkAll = async (scope: Scope, options: readonly string[], programs: readonly string[], command = faulty) => {
+  const told = new Set(await check(scope, options, programs, command))
+  for (const name of withOptions)
+    if (command === faulty || existsSync(command(name)))
+      for (const id of await check(scope, [...options, ...optionsOf(name)], [name], command)) told.add(id)
+  return told
+}
+
 const onDevice = (driver: string): readonly string[] => [
   '--races',
   ...(driver === 'rxe' ? [] : ['--device', `${driver}_0@127.0.0.1,driver=${driver}`]),
@@ -53,11 +74,11 @@ const onDevice = (driver: string): readonly string[] => [
 
 /** What is told in each column. */
 const runs: Readonly<Record<Column, (scope: Scope) => Promise<ReadonlySet<FindingId>>>> = {
-  rxe: scope => check(scope, onDevice('rxe'), programNames),
-  mlx5: scope => check(scope, onDevice('mlx5'), programNames),
+  rxe: scope => checkAll(scope, onDevice('rxe'), programNames),
+  mlx5: scope => checkAll(scope, onDevice('mlx5'), programNames),
   efa: scope => {
     const srd = (name: string): string => join(repoRoot, 'build', 'findings', 'srd', name)
-    return check(
+    return checkAll(
       scope,
       onDevice('efa'),
       programNames.filter(name => existsSync(srd(name)) && !usesCm(name)),
@@ -99,7 +120,7 @@ const runs: Readonly<Record<Column, (scope: Scope) => Promise<ReadonlySet<Findin
   },
 }
 
-const ids = (Object.keys(findings) as FindingId[]).filter(id => programNames.some(name => idOf(name) === id))
+const ids = (Object.keys(findings) as FindingId[]).filter(id => allPrograms.some(name => idOf(name) === id))
 
 describe('findings on each device', { skip: lacking(faulty('leak')) }, () => {
   for (const column of columns)

@@ -120,6 +120,11 @@ export const programNames = readdirSync(sources)
 /** Whether the program hangs, and ends by a signal after seconds. */
 export const isHanging = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('alarm(')
 
+/** The options of `userdma check` with which a program shows its fault: a fault rule, for what happens to a device. */
+export const optionsOf = (name: string): readonly string[] =>
+  /^ \* Options: (.*)$/m.exec(readFileSync(join(sources, `${name}.c`), 'utf8'))?.[1]?.split(' ') ?? []
+export const withOptions = programNames.filter(name => optionsOf(name).length > 0)
+
 /** Exit status of `userdma check` with findings. */
 export const EX_DATAERR = 65
 

@@ -17,13 +17,16 @@ import {
   isHanging,
   isOf,
   NEED_MORE,
+  optionsOf,
   programNames,
+  withOptions,
 } from './checking.ts'
 
 /** Findings whose programs need options, rights or another daemon: tests below run them. */
 const withOwnTest = [
   'adapter-error', // host.test.ts
   ...NEED_MORE,
+  ...withOptions,
 ]
 const ids = programNames.filter(id => !withOwnTest.includes(id))
 
@@ -55,6 +58,11 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
       [],
     )
     assert.equal(status, 0, stderr)
+  })
+
+  it('finds the faults of programs to whose device something happens', async t => {
+    for (const name of withOptions)
+      assertFound(name, (await checkScript(t, `${faulty(name)} >&2; true`, optionsOf(name))).found)
   })
 
   it('a NAK of another daemon is reported without a cause', async t => {

@@ -123,6 +123,19 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       if (fault !== undefined) await assertFaultsInjected(one, other)
     })
 
+  for (const [where, settings] of [
+    ['in one daemon', {}],
+    ['over UDP with loss', { link: 'udp', fault: 'drop=0.03,dup=0.02,reorder=0.05,seed=5' }],
+  ] as const)
+    it(`has queues and events of firmware commands, ${where}`, {
+      skip: lacking(ownProgram('firmware_queues')),
+    }, async t => {
+      const daemon = await startDaemon(t, { devices: [DEVICES[0]!], ...settings })
+      const { stdout, stderr, status } = await run(t, ownProgram('firmware_queues'), [PAIR[0]!], { env: daemon.env })
+      assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
+      await daemon.settled(isEmpty)
+    })
+
   it('runs UCX over it', { skip: longOnly || lacking('ucx_perftest') }, async t => {
     const daemon = await withDevices(t)
     const env = { UCX_TLS: 'dc_mlx5,self', UCX_NET_DEVICES: 'mlx5_0:1' }

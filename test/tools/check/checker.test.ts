@@ -599,7 +599,7 @@ test('calls refused for their arguments are reported with the reason, for missin
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
   // The checker has no class for device memory.
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
-  const origin = { time: 1, device: 'rxe0', context: 0, program: client, stack: [] }
+  const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, stack: [] }
   // ENOSPC is no error of an argument.
   s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
   s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })

@@ -110,6 +110,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
       checker.refusedAttempt({
         time: 1,
         device: '',
+        deviceNumber: 0,
         context: 0,
         program: undefined,
         attempt: 'x',
@@ -238,6 +239,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/buffers.ts MAX_READS': { because: 'data of older READs counts as come' },
   'src/tools/check/device-writes.ts MAX_WRITES': { because: 'what is unknown counts as written' },
   'src/tools/check/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
+  'src/tools/check/ignored-events.ts MAX_KEPT': { because: 'what is used now is about the latest' },
   'src/tools/check/ignored-posts.ts MAX_REFUSED': { because: 'later ones are most often the same mistake' },
   'src/tools/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
   'src/tools/check/memory-gone.ts MAX_ENDED': { because: 'a block is told at the next call of its program' },

@@ -35,9 +35,10 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
   )
   for (const device of [0, 1]) checker.outages.gidsOf(device, tables[device]!)
   const program = { pid: 1, command: 'client' }
-  const qps = [1, 2].map(qpNum => ({ id: qpNum, handle: qpNum, class: { name: 'rc_qp' } }))
+  const qps = [1, 2, 3].map(qpNum => ({ id: qpNum, handle: qpNum, class: { name: 'rc_qp' } }))
+  /** Queue pair 3 is made on device 1. */
   const call = (qp: number, method: string, args: Record<string, unknown> = {}, refused?: { errno: number }): void => {
-    const device = qp - 1
+    const device = Math.min(qp, 2) - 1
     checker.called({
       time: now,
       device: `rxe${device}`,
@@ -46,7 +47,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
       program,
       class: 'rc_qp',
       method,
-      object: qps[device]!,
+      object: qps[qp - 1]!,
       args,
       out: method === 'create' ? { qpNum: qp } : {},
       why: 'call',
@@ -211,7 +212,10 @@ test('an address that leaves is named, with its place now, at the failure and at
     s.call(device + 1, 'modify', { address: { dgid: gidOf(1), sgidIndex: 0 } }, { errno: Errno.ENODATA })
     s.end('close')
     const left = `the address ${textOf(device)} left GID index 0 of rxe${device}`
-    assert.deepEqual(s.found[0]?.details, [`${left} 3.0 s before, and returned 1.0 s before, at GID index 3`])
+    assert.equal(
+      s.found[0]?.text,
+      `QP 0x${device + 1} names GID index 0, which is empty: ${left} 3.0 s before, and returned 1.0 s before, at GID index 3`,
+    )
     assert.match(s.found[1]!.text, new RegExp(`${left} 2.0 s before, and has not returned$`))
     s.tables[device]![0] = gid
     s.event(device, GID_CHANGE)
@@ -253,6 +257,11 @@ test('a peer that was destroyed is named as a queue pair of the process, with th
   assert.equal(s.found[0]?.id, 'no-peer-qp')
   assert.deepEqual(s.found[0].details, ["dest_qp_num 0x2 was this process's queue pair, destroyed 2.0 s before"])
   assert.deepEqual(s.found[0].moments[1], { action: 'the queue pair 0x2 was destroyed', time: 0, stack: ['destroy 2'] })
+  const next = scenario()
+  next.call(2, 'destroy')
+  next.call(3, 'create')
+  next.fail('none')
+  assert.match(next.found[0]?.details[0] ?? '', /; its successor may be QP 0x3, created since$/)
 })
 
 test('ten thousand outages and failures are bounded', () => {

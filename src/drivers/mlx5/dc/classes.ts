@@ -8,6 +8,7 @@ import type { DriverClass, MethodAdditions } from '../../../core/driver-contract
 import type { CallContext } from '../../../core/model.ts'
 import { DciQp, DctQp } from '../../../spec/classes/qp/dc_qp.ts'
 import { Mlx5Attributes, Mlx5QpFlags, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
@@ -59,6 +60,26 @@ const softClass = (
 
 const initiatorsOf = (call: CallContext) => stateOf(call).dc.initiators(call.device.core.random)
 
+/** Streams in error with which an initiator goes to ERR. Throws CallError EINVAL. */
+const maxErroredOf = ({
+  qpFlags = 0,
+  logStreams = 0,
+  logErroredStreams = 0,
+}: {
+  readonly qpFlags?: number
+  readonly logStreams?: number
+  readonly logErroredStreams?: number
+}): number => {
+  if ((qpFlags & Mlx5QpFlags.DCI_STREAM) === 0) return 1
+  const { concurrent, errored } = MAX_LOG_STREAMS
+  if (logStreams > concurrent || logErroredStreams > errored)
+    throw new CallError(
+      'EINVAL',
+      `dci_qp.create: 2^${logStreams} streams, 2^${logErroredStreams} of them in error: at most 2^${concurrent} and 2^${errored}`,
+    )
+  return 2 ** logErroredStreams
+}
+
 const dciClass = withoutOptions(
   overlayClass<typeof DciQp, QueuePair, typeof Mlx5Attributes.dci_qp>(
     softClass(DciQp, 'DCI', Service.DCI, Mlx5Attributes.dci_qp),
@@ -67,16 +88,27 @@ const dciClass = withoutOptions(
       create(call, object, { srq: _, ...args }, core) {
         if (args.cap.maxRecvWr !== 0 || args.cap.maxRecvSge !== 0)
           throw new CallError('EINVAL', 'dci_qp.create: attribute cap: an initiator has no receive queue')
+        const maxErrored = maxErroredOf(args)
         // programs pass an SRQ, which would answer requests of peers
         const answer = inner.create(call, object, args, core)
         const sends = stateOf(call).queues.get(object.state.qpn)?.sends
         const { gids } = call.device.ports[0]
-        if (sends !== undefined) initiatorsOf(call).add({ object, sends, gids })
+        if (sends !== undefined) initiatorsOf(call).add({ object, sends, gids, maxErrored })
         return answer
       },
+      query(call, object, args, core) {
+        initiatorsOf(call).settle(object.state.qpn)
+        return inner.query(call, object, args, core)
+      },
       modify(call, object, args, core) {
-        const answer = inner.modify(call, object, args, core)
-        if (args.state === RESET) initiatorsOf(call).reset(object.state.qpn)
+        const initiators = initiatorsOf(call)
+        const { qpn } = object.state
+        initiators.settle(qpn)
+        // a context has the logarithm, so that Linux's mlx5 makes 1 of 0
+        const maxRdAtomic = args.maxRdAtomic === 0 ? 1 : args.maxRdAtomic
+        const answer = inner.modify(call, object, { ...args, ...(maxRdAtomic !== undefined && { maxRdAtomic }) }, core)
+        if (args.state === RESET) initiators.reset(qpn)
+        if (args.state === ERR) initiators.end(qpn)
         return answer
       },
       destroy(call, object, args, core) {
@@ -116,6 +148,8 @@ const dctClass = withoutOptions(
           recvPd: srq.state.pd,
           recvCq: (recvCq as CqObject).state.number,
           connections: new Map(),
+          violations: 0,
+          onViolation: undefined,
         })
         return { cap, qpNum: qpn }
       },

@@ -5,10 +5,16 @@
  * other target makes for it, and goes on. It also disconnects when it is idle.
  *
  * A request whose target cannot be reached is taken with the status with which it fails, and the queue pair goes to ERR.
+ *
+ * Requests name streams (MLX5_QP_FLAG_DCI_STREAM). An initiator that tolerates errors of some fetches requests of one
+ * stream at a time. When one fails, those that were fetched are flushed with it, and the row starts again with the
+ * requests of other streams. Requests of a stream in error are flushed in ERR, where the row stays as long as there are
+ * some, and ends if too many streams are in error.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
+import { createCause } from '../../../spec/check/causes.ts'
 import { DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
-import { DATAGRAM_GID_SHIFT, DatagramSegment } from '../../../spec/drivers/mlx5-queues.ts'
+import { DATAGRAM_GID_SHIFT, DatagramSegment, SEGMENT_BYTES } from '../../../spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
@@ -19,7 +25,7 @@ import type { QpObject, SoftState } from '../../soft/state.ts'
 import type { Sends, TargetGate } from '../sends.ts'
 import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
 
-const { RTS, ERR } = QpState.values
+const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 const { LOC_QP_OP_ERR, RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
 
 /** The statuses with which requests fail that cannot be sent. */
@@ -33,6 +39,8 @@ const Phase = { NONE: 0, CONNECTING: 1, WAITS: 2, CONNECTED: 3, FAILED: 4 } as c
 
 const QPN_MASK = 0xff_ffff
 const WORDS = DatagramSegment.BYTES / 4
+const SEGMENT_WORDS = SEGMENT_BYTES / 4
+const NO_STREAM = -1
 const NO_FLOW = -1
 const NO_PEER = -1
 /** The rnr_retry that means unlimited. */
@@ -44,6 +52,14 @@ export interface InitiatorOptions {
   readonly object: QpObject
   readonly sends: Sends
   readonly gids: GidTable
+  /** Streams in error with which the queue pair goes to ERR. */
+  readonly maxErrored: number
+}
+
+/** ControlSegment.STREAM of the request at `words[at]`: big-endian, in bytes 1 and 2 of the third word. */
+const streamOf = (words: Int32Array, at: number): number => {
+  const word = words[at + 2]!
+  return (word & 0xff00) | ((word >>> 16) & 0xff)
 }
 
 class Initiator implements TargetGate {
@@ -69,9 +85,19 @@ class Initiator implements TargetGate {
   /** `Sends.taken` at the last look for idle ones. */
   seenTaken = -1
   keptAt = 0
+  readonly maxErrored: number
+  /** The stream whose requests are fetched. */
+  stream = NO_STREAM
+  /** Streams in error. */
+  readonly errored = new Set<number>()
+  /** In ERR only to flush requests of streams in error. */
+  flushesErrored = false
+  /** In ERR until RESET. */
+  hasEnded = false
 
-  constructor(all: Initiators, { object, sends, gids }: InitiatorOptions) {
+  constructor(all: Initiators, { object, sends, gids, maxErrored }: InitiatorOptions) {
     this.#all = all
+    this.maxErrored = maxErrored
     this.object = object
     this.sends = sends
     this.gids = gids
@@ -79,9 +105,16 @@ class Initiator implements TargetGate {
     this.view = new DataView(this.target.buffer)
   }
 
+  get confinesErrors(): boolean {
+    return this.maxErrored > 1
+  }
+
   /** `TargetGate.mayTake` */
-  mayTake(words: Int32Array, at: number): boolean {
+  mayTake(words: Int32Array, control: number, needsTarget: boolean): boolean {
+    if (this.confinesErrors && !this.#mayTakeOf(streamOf(words, control))) return false
+    if (!needsTarget) return true
     const { phase, target } = this
+    const at = control + SEGMENT_WORDS
     if (phase === Phase.CONNECTED) {
       let i = 0
       while (i < WORDS && words[at + i] === target[i]) i++
@@ -91,6 +124,19 @@ class Initiator implements TargetGate {
     if (phase === Phase.CONNECTING || phase === Phase.WAITS) return false
     for (let i = 0; i < WORDS; i++) this.wanted[i] = words[at + i]!
     this.#all.onWanted(this)
+    return false
+  }
+
+  #mayTakeOf(stream: number): boolean {
+    const isErrored = this.errored.has(stream)
+    if (this.#all.isFlushing(this)) return isErrored || this.hasEnded
+    if (!isErrored && stream === this.stream) return true
+    if (!isErrored && this.sends.isDrained) {
+      this.stream = stream
+      return true
+    }
+    this.flushesErrored = isErrored
+    this.#all.onPause(this)
     return false
   }
 }
@@ -104,6 +150,9 @@ export class Initiators {
   /** Those that wait for an answer, or to repeat CONNECT. */
   readonly #waiting = new Set<Initiator>()
   readonly #connected = new Set<Initiator>()
+  /** Those that tolerate errors of streams, and of them those whose next request waits for the completion of all earlier ones. */
+  readonly #confining = new Set<Initiator>()
+  readonly #paused = new Set<Initiator>()
   #nextDue = Number.POSITIVE_INFINITY
   #nextSweep = Number.POSITIVE_INFINITY
   readonly #replyQpn: number
@@ -122,6 +171,7 @@ export class Initiators {
     const initiator = new Initiator(this, options)
     sends.gate = initiator
     this.#byNumber.set(object.state.qpn, initiator)
+    if (initiator.confinesErrors) this.#confining.add(initiator)
   }
 
   /** The queue pair was moved to RESET, or is destroyed. */
@@ -130,11 +180,80 @@ export class Initiators {
     if (initiator === undefined) return
     this.#disconnect(initiator)
     initiator.sends.refusal = 0
+    initiator.stream = NO_STREAM
+    initiator.errored.clear()
+    initiator.flushesErrored = false
+    initiator.hasEnded = false
+    this.#paused.delete(initiator)
   }
 
   remove(qpn: number): void {
     this.reset(qpn)
+    const initiator = this.#byNumber.get(qpn)
+    if (initiator !== undefined) this.#confining.delete(initiator)
     this.#byNumber.delete(qpn)
+  }
+
+  /** The program has moved the queue pair to ERR. */
+  end(qpn: number): void {
+    const initiator = this.#byNumber.get(qpn)
+    if (initiator === undefined) return
+    initiator.hasEnded = true
+    this.#soft.recheck(initiator.object.state.row)
+  }
+
+  /** Requests of the stream are sent again (mlx5dv_dci_stream_id_reset). */
+  resetStream(qpn: number, stream: number): void {
+    this.#byNumber.get(qpn)?.errored.delete(stream)
+  }
+
+  /** Before a call that depends on the state of the queue pair: one whose stream has failed is in ERR only until the next poll. */
+  settle(qpn: number): void {
+    const initiator = this.#byNumber.get(qpn)
+    if (initiator === undefined || !this.#confining.has(initiator)) return
+    this.#soft.catchUp(initiator.object.state.row)
+    this.#settle(initiator)
+  }
+
+  /** An initiator that is in ERR goes on with the streams that are not. True if anything was done. */
+  #settle(initiator: Initiator): boolean {
+    if (initiator.hasEnded || !this.isFlushing(initiator)) return false
+    const { row } = initiator.object.state
+    if (!initiator.flushesErrored) initiator.errored.add(initiator.stream)
+    initiator.flushesErrored = false
+    const isLost = this.#soft.failures.last(row)?.cause.id === 'COMPLETION_LOST'
+    if (isLost || initiator.errored.size >= initiator.maxErrored) {
+      initiator.hasEnded = true
+      this.#soft.recheck(row)
+    } else this.#restart(initiator)
+    return true
+  }
+
+  /** From ERR to RTS: nothing is in flight. */
+  #restart(initiator: Initiator): void {
+    const { row } = initiator.object.state
+    const engine = this.#soft.engine()
+    const { access, pkeyIndex, pathMtu, minRnrTimer, timeout, retryCnt, rnrRetry, maxRdAtomic, sqPsn } =
+      engine.query(row)
+    this.#disconnect(initiator)
+    engine.modify(row, RESET, {})
+    initiator.sends.restart()
+    engine.modify(row, INIT, { access, pkeyIndex })
+    engine.modify(row, RTR, { pathMtu, minRnrTimer })
+    engine.modify(row, RTS, { timeout, retryCnt, rnrRetry, maxRdAtomic, sqPsn })
+    this.#soft.recheck(row)
+  }
+
+  onPause(initiator: Initiator): void {
+    this.#paused.add(initiator)
+  }
+
+  #resume(initiator: Initiator): void {
+    const { row } = initiator.object.state
+    const engine = this.#soft.engine()
+    if (engine.stateOf(row) !== RTS) return
+    if (initiator.flushesErrored) engine.modify(row, ERR, {}, createCause('FLUSHED', { state: ERR }))
+    else this.#soft.recheck(row)
   }
 
   isFlushing({ object }: Initiator): boolean {
@@ -157,6 +276,13 @@ export class Initiators {
   /** Begins connections, and repeats messages. True if anything was done. */
   poll(now: number): boolean {
     let progress = false
+    for (const initiator of this.#paused) {
+      if (!initiator.sends.isDrained) continue
+      this.#paused.delete(initiator)
+      this.#resume(initiator)
+      progress = true
+    }
+    for (const initiator of this.#confining) progress = this.#settle(initiator) || progress
     for (const initiator of this.#switching) {
       if (!initiator.sends.isDrained) continue
       this.#switching.delete(initiator)

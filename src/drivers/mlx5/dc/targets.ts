@@ -42,6 +42,9 @@ export interface Target {
   readonly recvPd: number
   readonly recvCq: number
   readonly connections: Map<string, Connection>
+  /** Number of CONNECTs without the access key, and who is told of the next one. */
+  violations: number
+  onViolation: (() => void) | undefined
 }
 
 interface Connection {
@@ -96,6 +99,10 @@ export class Targets {
     }
   }
 
+  targetOf(qpn: number): Target | undefined {
+    return this.#byNumber.get(qpn)
+  }
+
   objectOf(qpn: number): QpObject | undefined {
     return this.#byNumber.get(qpn)?.object
   }
@@ -117,6 +124,10 @@ export class Targets {
       return
     }
     if (!isKey) {
+      target.violations = (target.violations + 1) >>> 0
+      const { onViolation } = target
+      target.onViolation = undefined
+      onViolation?.()
       this.#refuse(request, from, DcStatus.ACCESS_KEY)
       return
     }

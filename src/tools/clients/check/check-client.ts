@@ -267,6 +267,10 @@ const checkerSources = (
     const context = contextWithId(id)
     return context && polls.get(device)?.settleContext(context, isDead)
   },
+  unreadEvents(id) {
+    const fd = contextWithId(id)?.asyncFd
+    return fd?.isClosed === false ? fd.sink.unread() : undefined
+  },
   requestOf: (device, qpn, isReceive, number) => polls.get(device)?.requestOf(qpn, isReceive, number),
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
@@ -315,6 +319,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       devices.set(device.index, device)
       unchecked.delete(device.index)
       checker.outages.forget(device.index)
+      checker.ignoredEvents.forget(device.index)
       checker.outages.gidsOf(device.index, gidsOf(device))
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(device.index, poll)
@@ -338,6 +343,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   addFailureHandler(core, (found, device, context) => {
     if (found.cause.id === 'PORT_EVENT' && found.event !== undefined)
       checker.outages.portEvent(device.index, found.event, gidsOf(device))
+    if (found.cause.id === 'DEVICE_REMOVED' && found.event !== undefined)
+      checker.ignoredEvents.deviceEvent(device.index, found.event)
     const failure = inOwnWords(
       found,
       polls.get(device.index),

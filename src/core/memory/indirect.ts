@@ -1,0 +1,222 @@
+/*
+ * The memory of an indirect key: a list of ranges of other keys of the protection domain, one behind the other (mlx5: KLM
+ * and KSM). The list may repeat, each time with its ranges a stride further. An address in it is the offset from the key's first address. The other keys are looked up at each access, so
+ * one that has ended fails the access; and they may be indirect, too, up to MAX_DEPTH. The key's own rights are checked as
+ * for any key; of the others only LOCAL_WRITE counts, for writes.
+ */
+import { AccessFlags } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import type { AddressSpace, Bytes } from './address-space.ts'
+import { addressHi, addressLo, type MemoryTable, resolve } from './region-table.ts'
+
+/** A range of another key. `length`: bytes, from 1. `stride`: bytes by which a repetition is further; default 0. */
+export interface IndirectEntry {
+  readonly key: number
+  readonly address: bigint
+  readonly length: number
+  readonly stride?: number
+}
+
+/** Of a key whose ranges work requests set: at most so many, and whether peers may invalidate it. */
+export interface Configurable {
+  readonly maxEntries: number
+  readonly isRevocable: boolean
+}
+
+/** Keys over keys over keys: a loop ends here. */
+const MAX_DEPTH = 4
+const { LOCAL_WRITE } = AccessFlags.values
+/** No queue pair: windows of type 2 are no ranges of an indirect key. */
+const NO_QP = -1
+
+/** An access to a part of a copy; the arguments are those of AddressSpace.read, without the buffer. */
+type Access = (
+  space: AddressSpace,
+  hi: number,
+  lo: number,
+  at: number,
+  chunk: number,
+  stride: number,
+  total: number,
+) => number
+
+/** Number of indirect keys of the access in progress. */
+let depth = 0
+
+export class IndirectSpace implements AddressSpace {
+  readonly #table: MemoryTable
+  readonly #pd: number
+  /** Undefined: the ranges stay as they are. */
+  readonly configurable: Configurable | undefined
+  #keys!: Uint32Array
+  #hi!: Uint32Array
+  #lo!: Uint32Array
+  #strides!: Uint32Array
+  /** Offsets of the ranges, and at last the end of the list. */
+  #starts!: Float64Array
+  /** Bytes of all repetitions. */
+  length = 0
+
+  /** Of protection domain `pd`. */
+  constructor(table: MemoryTable, pd: number, entries: readonly IndirectEntry[], configurable?: Configurable) {
+    this.#table = table
+    this.#pd = pd
+    this.configurable = configurable
+    this.configure(entries, 1)
+  }
+
+  get pd(): number {
+    return this.#pd
+  }
+
+  /** Sets the ranges, `repeats` times one behind the other. No ranges: no access succeeds. */
+  configure(entries: readonly IndirectEntry[], repeats: number): void {
+    this.#keys = Uint32Array.from(entries, ({ key }) => key)
+    this.#hi = Uint32Array.from(entries, ({ address }) => Number(address >> 32n))
+    this.#lo = Uint32Array.from(entries, ({ address }) => Number(address & 0xffff_ffffn))
+    this.#strides = Uint32Array.from(entries, ({ stride = 0 }) => stride)
+    this.#starts = new Float64Array(entries.length + 1)
+    for (const [i, { length }] of entries.entries()) this.#starts[i + 1] = this.#starts[i]! + length
+    this.length = this.#starts[entries.length]! * repeats
+  }
+
+  /** Memory of the arrays. */
+  static bytesFor(entries: number): number {
+    return entries * 24 + 512
+  }
+
+  check(hi: number, lo: number, length: number): boolean {
+    return hi * TWO_32 + lo + length <= this.length
+  }
+
+  read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    return this.#copy(hi, lo, 0, at, chunk, stride, total, (space, rowHi, rowLo, offset, bytes, step, count) =>
+      space.read(rowHi, rowLo, to, offset, bytes, step, count),
+    )
+  }
+
+  write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    return this.#copy(
+      hi,
+      lo,
+      LOCAL_WRITE,
+      at,
+      chunk,
+      stride,
+      total,
+      (space, rowHi, rowLo, offset, bytes, step, count) => space.write(rowHi, rowLo, from, offset, bytes, step, count),
+    )
+  }
+
+  compareSwap(
+    hi: number,
+    lo: number,
+    compareHi: number,
+    compareLo: number,
+    swapHi: number,
+    swapLo: number,
+    original: Uint32Array,
+  ): number {
+    return this.#copy(hi, lo, LOCAL_WRITE, 0, 8, 8, 8, (space, rowHi, rowLo, _offset, _bytes, _step, count) =>
+      count < 8 ? Errno.EFAULT : space.compareSwap(rowHi, rowLo, compareHi, compareLo, swapHi, swapLo, original),
+    )
+  }
+
+  fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number {
+    return this.#copy(hi, lo, LOCAL_WRITE, 0, 8, 8, 8, (space, rowHi, rowLo, _offset, _bytes, _step, count) =>
+      count < 8 ? Errno.EFAULT : space.fetchAdd(rowHi, rowLo, addHi, addLo, original),
+    )
+  }
+
+  /** The last range that begins at or before an offset. */
+  #indexOf(offset: number): number {
+    let low = 0
+    let high = this.#keys.length - 1
+    while (low < high) {
+      const middle = (low + high + 1) >> 1
+      if (this.#starts[middle]! <= offset) low = middle
+      else high = middle - 1
+    }
+    return low
+  }
+
+  /**
+   * Calls `access` for each part of the copy (AddressSpace.read) that is in one range and has equal chunks. Stops with the
+   * first errno.
+   */
+  #copy(
+    hi: number,
+    lo: number,
+    rights: number,
+    at: number,
+    chunk: number,
+    stride: number,
+    total: number,
+    access: Access,
+  ): number {
+    const start = hi * TWO_32 + (lo >>> 0)
+    if (depth === MAX_DEPTH || start + total > this.length) return Errno.EFAULT
+    depth++
+    try {
+      const list = this.#starts[this.#keys.length]!
+      for (let done = 0; done < total; ) {
+        const repetition = Math.floor((start + done) / list)
+        const offset = start + done - repetition * list
+        const index = this.#indexOf(offset)
+        const inChunk = done % chunk
+        const inRange = Math.min(this.#starts[index + 1]! - offset, total - done)
+        // to the end of a chunk that was begun, otherwise whole chunks
+        const count =
+          inChunk > 0 || inRange < chunk
+            ? Math.min(inRange, chunk - inChunk)
+            : inRange === total - done
+              ? inRange
+              : inRange - (inRange % chunk)
+        const errno = this.#accessRange(
+          index,
+          offset - this.#starts[index]! + repetition * this.#strides[index]!,
+          rights,
+          count,
+          at + Math.floor(done / chunk) * stride + inChunk,
+          Math.min(chunk, count),
+          stride,
+          access,
+        )
+        if (errno !== 0) return errno
+        done += count
+      }
+      return 0
+    } finally {
+      depth--
+    }
+  }
+
+  #accessRange(
+    index: number,
+    offset: number,
+    rights: number,
+    count: number,
+    at: number,
+    chunk: number,
+    stride: number,
+    access: Access,
+  ): number {
+    const table = this.#table
+    const low = this.#lo[index]! + offset
+    const rangeLo = low % TWO_32
+    const rangeHi = (this.#hi[index]! + Math.floor(low / TWO_32)) >>> 0
+    const row = resolve(table, this.#pd, this.#keys[index]!, rangeHi, rangeLo, count, rights, NO_QP)
+    const space = row < 0 ? undefined : table.spaces[table.space[row]!]
+    if (space === undefined) return Errno.EFAULT
+    return access(
+      space,
+      addressHi(table, row, rangeHi, rangeLo),
+      addressLo(table, row, rangeLo),
+      at,
+      chunk,
+      stride,
+      count,
+    )
+  }
+}

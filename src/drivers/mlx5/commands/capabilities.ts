@@ -1,0 +1,78 @@
+/*
+ * The capabilities that QUERY_HCA_CAP tells.
+ */
+import type { Device } from '../../../core/model.ts'
+import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES } from '../../../spec/drivers/mlx5.ts'
+import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
+import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
+import type { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, roceCap } from '../../../spec/drivers/mlx5-firmware/device.ts'
+import type { FieldValues, PartOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
+import { Limits } from '../attributes.ts'
+
+const log = (limit: number): number => Math.floor(Math.log2(limit))
+
+const general = ({ attributes, numCompVectors }: Device): PartOf<typeof cmdHcaCap> => ({
+  log_max_cq_sz: log(Limits.maxCqe + 1),
+  log_max_cq: log(attributes.maxCq),
+  log_max_qp_sz: log(Limits.maxQpWr),
+  log_max_qp: log(attributes.maxQp),
+  log_max_srq_sz: log(Limits.maxSrqWr + 1),
+  log_max_srq: log(attributes.maxSrq),
+  log_max_eq: log(numCompVectors) + 1,
+  max_num_eqs: numCompVectors,
+  log_max_pd: log(attributes.maxPd),
+  log_max_xrcd: 16,
+  log_max_transport_domain: 16,
+  log_max_mkey: 24,
+  fixed_buffer_size: 1,
+  log_max_klm_list_size: log(MAX_INDIRECT_ENTRIES),
+  relaxed_ordering_write: 1,
+  relaxed_ordering_read: 1,
+  gid_table_size: 3,
+  pkey_table_size: 0,
+  log_max_msg: 30,
+  log_max_uctx: 16,
+  log_max_ra_req_qp: log(Limits.maxRdAtomic),
+  log_max_ra_res_qp: log(Limits.maxRdAtomic),
+  log_max_ra_req_dc: log(Limits.maxRdAtomic),
+  log_max_ra_res_dc: log(Limits.maxRdAtomic),
+  log_max_rmp: log(attributes.maxSrq),
+  dct: 1,
+  log_max_dci_stream_channels: MAX_LOG_STREAMS.concurrent,
+  log_max_dci_errored_streams: MAX_LOG_STREAMS.errored,
+  qpc_extension: 1,
+  local_ca_ack_delay: attributes.localCaAckDelay,
+  port_type: 1,
+  roce: 1,
+  atomic: 1,
+  cqe_version: 1,
+  ud: 1,
+  uc: 1,
+  rc: 1,
+  device_frequency_khz: Number(CORE_CLOCK_KHZ),
+  umem_uid_0: 0,
+})
+
+const atomic: PartOf<typeof atomicCaps> = {
+  // compare and swap, fetch and add; of 8 bytes
+  atomic_operations: 0b11,
+  atomic_size_qp: 8,
+  atomic_size_dc: 8,
+  atomic_req_8B_endianness_mode: 1,
+}
+const odp: PartOf<typeof odpCap> = {}
+const roce: PartOf<typeof roceCap> = {
+  l3_type: 3,
+  roce_version: 4,
+  r_roce_dest_udp_port: 4791,
+}
+const general2: PartOf<typeof cmdHcaCap2> = {}
+
+/** By kind; those of other kinds are all 0. */
+export const capabilities = (device: Device): Readonly<Record<number, FieldValues>> => ({
+  [CapabilityModifier.GENERAL]: general(device),
+  [CapabilityModifier.ODP]: odp,
+  [CapabilityModifier.ATOMIC]: atomic,
+  [CapabilityModifier.ROCE]: roce,
+  [CapabilityModifier.GENERAL_2]: general2,
+})

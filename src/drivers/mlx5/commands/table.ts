@@ -1,0 +1,25 @@
+/*
+ * The handlers of all firmware commands that the device has, by opcode.
+ */
+import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
+import { deviceCommands } from './device-queries.ts'
+import { domainCommands } from './domains.ts'
+import { type CommandHandlers, generalCommand } from './handler.ts'
+import { mkeyCommands } from './mkeys.ts'
+import { cqCommands } from './queues/cq.ts'
+import { dctCommands } from './queues/dct.ts'
+import { qpCommands } from './queues/qp.ts'
+import { receiveCommands } from './queues/receives.ts'
+import { transitionCommands } from './queues/transitions.ts'
+
+export const handlers: CommandHandlers = new Map([
+  generalCommand(Commands.NOP, () => ({})),
+  ...deviceCommands,
+  ...domainCommands,
+  ...mkeyCommands,
+  ...cqCommands,
+  ...qpCommands,
+  ...transitionCommands,
+  ...receiveCommands,
+  ...dctCommands,
+])

@@ -1,0 +1,94 @@
+/*
+ * Work requests that set the ranges of keys over other keys (UMR: mlx5dv_wr_mr_list, …_interleaved, …_mkey_configure), or
+ * invalidate them. The requests take effect when they are fetched, before those that are posted later; to the engine
+ * they are requests that do nothing. The ranges are a list of elements, or one block of elements that repeats, each time a
+ * stride further (mlx5_wqe_umr_repeat_block_seg).
+ */
+import { type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'
+import { findKey, type MemoryTable } from '../../core/memory/region-table.ts'
+import { KeyAccess } from '../../spec/drivers/mlx5-queues.ts'
+import { AccessFlags } from '../../spec/enums.ts'
+
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+
+/** ibv_access_flags of `KeyAccess`. */
+export const accessOf = (bits: number): number =>
+  ((bits & KeyAccess.LOCAL_WRITE) === 0 ? 0 : LOCAL_WRITE) |
+  ((bits & KeyAccess.REMOTE_WRITE) === 0 ? 0 : REMOTE_WRITE) |
+  ((bits & KeyAccess.REMOTE_READ) === 0 ? 0 : REMOTE_READ) |
+  ((bits & KeyAccess.ATOMIC) === 0 ? 0 : REMOTE_ATOMIC)
+
+/** What a request sets; undefined values stay. */
+export interface NewRanges {
+  /** The list, four words an element. */
+  readonly octowords: Uint32Array
+  readonly length: bigint | undefined
+  readonly start: bigint | undefined
+  readonly access: number | undefined
+}
+
+export interface KeyChange {
+  readonly key: number
+  /** The key gets no ranges. */
+  readonly isFree: boolean
+  /** Undefined: an invalidation. */
+  readonly ranges: NewRanges | undefined
+}
+export type ChangeKey = (change: KeyChange) => boolean
+
+/** The second word of a block that repeats. */
+const REPEAT_BLOCK = 0x400
+const WORDS = 4
+const LARGEST_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
+
+const addressAt = (words: Uint32Array, at: number): bigint => (BigInt(words[at]!) << 32n) | BigInt(words[at + 1]!)
+
+/** Elements up to the first empty one, which fills the last block of the request. */
+const listOf = (words: Uint32Array): IndirectEntry[] => {
+  const entries: IndirectEntry[] = []
+  for (let at = 0; at < words.length && words[at] !== 0; at += WORDS)
+    entries.push({ length: words[at]!, key: words[at + 1]!, address: addressAt(words, at + 2) })
+  return entries
+}
+
+/** A block that repeats; undefined: it is malformed. */
+const blockOf = (words: Uint32Array): { entries: IndirectEntry[]; repeats: number } | undefined => {
+  const count = words[3]! & 0xffff
+  if (count === 0 || (count + 1) * WORDS > words.length || words[2] === 0) return undefined
+  const entries = Array.from({ length: count }, (_, i) => {
+    const at = (i + 1) * WORDS
+    const sizes = words[at]!
+    return { stride: sizes >>> 16, length: sizes & 0xffff, key: words[at + 1]!, address: addressAt(words, at + 2) }
+  })
+  return entries.some(({ length }) => length === 0) ? undefined : { entries, repeats: words[2]! }
+}
+
+/** Changes keys of the protection domain with this id. */
+export const keyChanger =
+  (table: MemoryTable, pd: number): ChangeKey =>
+  ({ key, isFree, ranges }) => {
+    const row = findKey(table, key)
+    const space = row < 0 ? undefined : table.spaces[table.space[row]!]
+    if (!(space instanceof IndirectSpace) || space.pd !== pd || space.configurable === undefined) return false
+    if (ranges === undefined || isFree) {
+      space.configure([], 1)
+      table.length[row] = 0
+      return true
+    }
+    const { octowords, length, start, access } = ranges
+    if (octowords.length > 0) {
+      const parts = octowords[1] === REPEAT_BLOCK ? blockOf(octowords) : { entries: listOf(octowords), repeats: 1 }
+      if (parts === undefined || octowords.length / WORDS > space.configurable.maxEntries) return false
+      space.configure(parts.entries, parts.repeats)
+    }
+    const bytes = length ?? BigInt(table.length[row]!)
+    // the ranges have perhaps become shorter
+    const allowed = bytes <= LARGEST_LENGTH && Number(bytes) <= space.length
+    table.length[row] = allowed ? Number(bytes) : 0
+    if (access !== undefined) table.access[row] = access
+    if (start !== undefined) {
+      table.iovaHi[row] = Number(start >> 32n)
+      table.iovaLo[row] = Number(start & 0xffff_ffffn)
+    }
+    return allowed
+  }

@@ -1,0 +1,89 @@
+/*
+ * Class `mr` of mlx5 devices. A region has one key, also without rights for peers: programs keep it when they add such
+ * rights. Firmware commands choose the key's lowest byte, and make regions of kind INDIRECT, whose memory are ranges of other keys.
+ */
+
+import type { MrState } from '../../core/base/mr.ts'
+import { answered, driverClass } from '../../core/devices/driver.ts'
+import { type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'
+import { addRegion, setKeyByte } from '../../core/memory/region-table.ts'
+import type { CallContext, CoreObject } from '../../core/model.ts'
+import { chargeMemory, orRelease, releaseMemory } from '../../core/objects/limits.ts'
+import { Mr } from '../../spec/classes/mr.ts'
+import { Mlx5Attributes } from '../../spec/drivers/mlx5.ts'
+import { MrKind } from '../../spec/enums.ts'
+import { refuse } from './state.ts'
+
+const { INDIRECT } = MrKind.values
+
+interface Mlx5Region extends MrState {
+  /** Charged to the context's account; of kind INDIRECT. */
+  readonly bytes?: number
+}
+
+interface IndirectArguments {
+  readonly pd: CoreObject
+  readonly iova: bigint
+  readonly length: bigint
+  readonly access: number
+  readonly maxEntries?: number | undefined
+  readonly isRevocable?: number | undefined
+}
+
+/** Makes a region over ranges of other keys, and returns its row. Throws CallError EINVAL, ENOMEM. */
+const createIndirect = (
+  { context, device }: CallContext,
+  object: CoreObject<Mlx5Region>,
+  { pd, iova, length, access, maxEntries, isRevocable }: IndirectArguments,
+  entries: readonly IndirectEntry[],
+): number => {
+  const { memory: table } = device
+  if ((maxEntries === undefined) !== entries.length > 0 || entries.some(entry => entry.length < 1))
+    refuse('EINVAL', 'mr.create: attribute entries: one or more, each of one byte or more, or none with maxEntries')
+  const configurable = maxEntries === undefined ? undefined : { maxEntries, isRevocable: isRevocable === 1 }
+  const bytes = IndirectSpace.bytesFor(maxEntries ?? entries.length)
+  const { account } = context
+  chargeMemory(account, 'mr.create: attribute entries', bytes)
+  return orRelease(
+    () => releaseMemory(account, bytes),
+    () => {
+      const space = new IndirectSpace(table, pd.id, entries, configurable)
+      if ((length < 1n && configurable === undefined) || length > BigInt(space.length))
+        refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${space.length} of the entries`)
+      if (iova + length > 1n << 64n)
+        refuse('EINVAL', `mr.create: ${length} bytes at iova 0x${iova.toString(16)} reach the end of the address space`)
+      const row = addRegion(table, pd.id, 0n, iova, Number(length), access >>> 0, space)
+      object.state = { row, iova, special: { kind: INDIRECT }, bytes }
+      return row
+    },
+  )
+}
+
+export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.mr>(
+  Mr,
+  {
+    create(call, object, { keyByte, entries, maxEntries, isRevocable, ...args }, core) {
+      const { memory: table } = call.device
+      if ((args.kind === INDIRECT) !== (entries !== undefined))
+        refuse('EINVAL', 'mr.create: attribute entries belongs to regions of kind INDIRECT, which need it')
+      if (entries !== undefined) {
+        const ranges = entries.map(({ key, address, length }) => ({ key, address, length }))
+        const row = createIndirect(call, object, { ...args, maxEntries, isRevocable }, ranges)
+        if (keyByte !== undefined) setKeyByte(table, row, keyByte)
+        const key = table.key[row]!
+        return { lkey: key, rkey: key }
+      }
+      return answered(core(call, object, args), out => {
+        const key = keyByte === undefined ? out.lkey : setKeyByte(table, object.state.row, keyByte)
+        return { ...out, lkey: key, rkey: key }
+      })
+    },
+    destroy(call, object, args, core) {
+      const { bytes } = object.state
+      const out = core(call, object, args)
+      if (bytes !== undefined) releaseMemory(call.context.account, bytes)
+      return out
+    },
+  },
+  Mlx5Attributes.mr,
+)
