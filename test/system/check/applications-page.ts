@@ -22,9 +22,7 @@ export const cellOf = (cells: Cells, { name }: Application, device: Device): Set
 
 /** A known finding as the page names it. */
 const nameOf = ({ id, source }: KnownFinding): string => `${id}: ${source}`
-export const rowsOf = (_known: readonly KnownFinding[], rows: readonly KnownFinding[]): string[] => [
-  ...new Set(rows.map(nameOf)),
-]
+export const rowsOf = (rows: readonly KnownFinding[]): string[] => [...new Set(rows.map(nameOf))]
 
 const REASONS = '## Why\n'
 const escaped = (text: string): string => text.replaceAll('|', '\\|')

@@ -306,17 +306,20 @@ export const applications: readonly Application[] = [
     mpi('MPICH 4.0.2', `UCX_TLS=${tls}`, 'mpirun.mpich -n 2', 'MPICH_CHECK', ucxTransports[tls], ucxEnv(tls)),
   ),
   ...['write', 'read', 'send'].map(fio),
-  pair(
-    'qperf 0.4.11',
-    `qperf -cm 1 ${QPERF_TESTS.join(' ')}`,
-    {
-      server: 'qperf -lp PORT',
-      client: `qperf -lp PORT -cm 1 -t 1 127.0.0.1 ${QPERF_TESTS.join(' ')}`,
-      ready: 'tcp',
-      isEndless: true,
-    },
-    { devices: ofInfiniBand },
-  ),
+  {
+    ...pair(
+      'qperf 0.4.11',
+      'qperf',
+      {
+        server: 'qperf -lp PORT',
+        client: `qperf -lp PORT -cm 1 -t 1 127.0.0.1 ${QPERF_TESTS.join(' ')}`,
+        ready: 'tcp',
+        isEndless: true,
+      },
+      { devices: ofInfiniBand },
+    ),
+    name: `qperf -cm 1, ${QPERF_TESTS.length} tests`,
+  },
   dapl('dtest -P lo -b 65536 -B 10', 15828),
   dapl('dtestx -P lo', 15828),
 ]
