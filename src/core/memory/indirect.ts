@@ -66,10 +66,6 @@ export class IndirectSpace implements AddressSpace {
     this.configure(entries, 1)
   }
 
-  get pd(): number {
-    return this.#pd
-  }
-
   /** Sets the ranges, `repeats` times one behind the other. No ranges: no access succeeds. */
   configure(entries: readonly IndirectEntry[], repeats: number): void {
     this.#keys = Uint32Array.from(entries, ({ key }) => key)

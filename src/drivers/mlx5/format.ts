@@ -139,7 +139,7 @@ const open = (
   const maxSge = Math.min(Math.floor(maxInline / ELEMENT_BYTES), Limits.maxSge)
   const sends =
     buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
-  if (sends !== undefined) sends.changeKey = keyChanger(call.device.memory, args.pd.id)
+  if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({

@@ -4,7 +4,7 @@
  * they are requests that do nothing. The ranges are a list of elements, or one block of elements that repeats, each time a
  * stride further (mlx5_wqe_umr_repeat_block_seg).
  */
-import { type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'
+import { type Configurable, type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'
 import { findKey, type MemoryTable } from '../../core/memory/region-table.ts'
 import { KeyAccess } from '../../spec/drivers/mlx5-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
@@ -34,7 +34,16 @@ export interface KeyChange {
   /** Undefined: an invalidation. */
   readonly ranges: NewRanges | undefined
 }
-export type ChangeKey = (change: KeyChange) => boolean
+
+export interface KeyChanger {
+  /** Whether the key is one that requests may change. */
+  has(key: number): boolean
+  /** False: the change is refused. */
+  change(change: KeyChange): boolean
+}
+
+const isConfigurable = (space: IndirectSpace): space is IndirectSpace & { readonly configurable: Configurable } =>
+  space.configurable !== undefined
 
 /** The second word of a block that repeats. */
 const REPEAT_BLOCK = 0x400
@@ -64,31 +73,39 @@ const blockOf = (words: Uint32Array): { entries: IndirectEntry[]; repeats: numbe
 }
 
 /** Changes keys of the protection domain with this id. */
-export const keyChanger =
-  (table: MemoryTable, pd: number): ChangeKey =>
-  ({ key, isFree, ranges }) => {
-    const row = findKey(table, key)
-    const space = row < 0 ? undefined : table.spaces[table.space[row]!]
-    if (!(space instanceof IndirectSpace) || space.pd !== pd || space.configurable === undefined) return false
-    if (ranges === undefined || isFree) {
-      space.configure([], 1)
-      table.length[row] = 0
-      return true
-    }
-    const { octowords, length, start, access } = ranges
-    if (octowords.length > 0) {
-      const parts = octowords[1] === REPEAT_BLOCK ? blockOf(octowords) : { entries: listOf(octowords), repeats: 1 }
-      if (parts === undefined || octowords.length / WORDS > space.configurable.maxEntries) return false
-      space.configure(parts.entries, parts.repeats)
-    }
-    const bytes = length ?? BigInt(table.length[row]!)
-    // the ranges have perhaps become shorter
-    const allowed = bytes <= LARGEST_LENGTH && Number(bytes) <= space.length
-    table.length[row] = allowed ? Number(bytes) : 0
-    if (access !== undefined) table.access[row] = access
-    if (start !== undefined) {
-      table.iovaHi[row] = Number(start >> 32n)
-      table.iovaLo[row] = Number(start & 0xffff_ffffn)
-    }
-    return allowed
+export const keyChanger = (table: MemoryTable, pd: number): KeyChanger => {
+  /** The ranges of a key that may be changed; undefined: it is no such key. */
+  const spaceOf = (row: number): (IndirectSpace & { readonly configurable: Configurable }) | undefined => {
+    const space = row < 0 || table.pd[row] !== pd ? undefined : table.spaces[table.space[row]!]
+    return space instanceof IndirectSpace && isConfigurable(space) ? space : undefined
   }
+  return {
+    has: key => spaceOf(findKey(table, key)) !== undefined,
+    change({ key, isFree, ranges }) {
+      const row = findKey(table, key)
+      const space = spaceOf(row)
+      if (space === undefined) return false
+      if (ranges === undefined || isFree) {
+        space.configure([], 1)
+        table.length[row] = 0
+        return true
+      }
+      const { octowords, length, start, access } = ranges
+      if (octowords.length > 0) {
+        const parts = octowords[1] === REPEAT_BLOCK ? blockOf(octowords) : { entries: listOf(octowords), repeats: 1 }
+        if (parts === undefined || octowords.length / WORDS > space.configurable.maxEntries) return false
+        space.configure(parts.entries, parts.repeats)
+      }
+      const bytes = length ?? BigInt(table.length[row]!)
+      // the ranges have perhaps become shorter
+      const isWithin = bytes <= LARGEST_LENGTH && Number(bytes) <= space.length
+      table.length[row] = isWithin ? Number(bytes) : 0
+      if (access !== undefined) table.access[row] = access
+      if (start !== undefined) {
+        table.iovaHi[row] = Number(start >> 32n)
+        table.iovaLo[row] = Number(start & 0xffff_ffffn)
+      }
+      return isWithin
+    },
+  }
+}

@@ -29,7 +29,7 @@ import type { Arena } from '../../transport/wire/arena.ts'
 import type { Destinations } from '../soft/address/destinations.ts'
 import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
 import type { InlineRegion } from './inline-region.ts'
-import { accessOf, type ChangeKey } from './key-changes.ts'
+import { accessOf, type KeyChanger } from './key-changes.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
@@ -96,8 +96,8 @@ export class Sends implements SendQueue {
   seen = NO_MARK
   /** Of an initiator of DC. */
   gate: TargetGate | undefined
-  /** Sets the ranges of keys over other keys; true if the key is such a one, and the change is allowed. */
-  changeKey: ChangeKey | undefined
+  /** Changes keys over other keys. */
+  keyChanger: KeyChanger | undefined
   /** If not 0: `Send.REFUSED` of each request that is loaded. */
   refusal = 0
   /** Whether requests are fetched: not in RESET, where the program sets its counters to 0 after the call. */
@@ -504,7 +504,7 @@ export class Sends implements SendQueue {
   }
 
   /** The ranges of a key over other keys. Returns the opcode of a request that does nothing more, or REFUSED. */
-  #takeRanges(key: number, first: number, second: number, segments: number): number {
+  #takeRanges(changer: KeyChanger, key: number, first: number, second: number, segments: number): number {
     const view = this.#view
     const count = view.getUint16(first + KeySegments.OCTOWORDS)
     const at = (offset: number): number => second + offset - KeySegments.FREE
@@ -523,7 +523,7 @@ export class Sends implements SendQueue {
       access: (mask & KeySegments.ACCESS_MASK) === 0 ? undefined : accessOf(view.getUint8(at(KeySegments.ACCESS))),
     }
     const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
-    return this.changeKey?.({ key, isFree, ranges }) ? DRIVER1 : REFUSED
+    return changer.change({ key, isFree, ranges }) ? DRIVER1 : REFUSED
   }
 
   /** A bind or an invalidation of a memory window. Returns its opcode, or REFUSED. */
@@ -535,13 +535,14 @@ export class Sends implements SendQueue {
     const maskLow = view.getUint32(first + KeySegments.MKEY_MASK + 4)
     const newKey = (key & ~0xff) | (view.getUint32(second + KeySegments.QPN_KEY - KeySegments.FREE) & 0xff)
     const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
+    const changer = this.keyChanger?.has(key) ? this.keyChanger : undefined
     if (isFree && (maskLow & KeySegments.QPN_MASK) !== 0) {
-      if (this.changeKey?.({ key, isFree, ranges: undefined })) return DRIVER1
+      if (changer?.change({ key, isFree, ranges: undefined })) return DRIVER1
       into[to + Send.IMM] = key
       return LOCAL_INV
     }
     const flagBits = view.getUint8(first + KeySegments.FLAGS)
-    if ((flagBits & KeySegments.TRANSLATION_OFFSET) === 0) return this.#takeRanges(key, first, second, segments)
+    if (changer !== undefined) return this.#takeRanges(changer, key, first, second, segments)
     into[to + BindMw.WINDOW] = key
     into[to + BindMw.KEY] = newKey
     if (isFree) {

@@ -99,7 +99,6 @@ export const KeySegments = {
   ADDRESS: 120,
   OCTOWORDS: 4,
   INLINE: 0x80,
-  TRANSLATION_OFFSET: 0x10,
   IS_FREE: 0x40,
   LENGTH_MASK: 1,
   START_MASK: 1 << 6,

@@ -7,7 +7,6 @@ import { Commands, capabilityStructs, commandHeader, commandOf } from '../../spe
 import type { Field, FieldValues, Struct } from '../../spec/drivers/mlx5-firmware/fields.ts'
 import type { AnyRecord, AnyValue, Attributes, Fields, Kind } from '../../spec/schema/schema.ts'
 import { decodeFields } from '../../uapi/firmware/fields.ts'
-import type { DecodedCall } from './decode.ts'
 import type { ReadMessage } from './message.ts'
 
 const kindOf = (field: Field): Kind => {
@@ -64,8 +63,16 @@ const replaced = (
   message: { ...message, values: { ...message.values, [to]: value } },
 })
 
+interface Call {
+  readonly class: { readonly name: string }
+  readonly in: Attributes
+  readonly out: Attributes
+  readonly args: ReadMessage
+  readonly result: ReadMessage
+}
+
 /** The call with the fields of its command; the call itself if it gives none that is known. */
-export const withCommandFields = (call: DecodedCall): DecodedCall => {
+export const withCommandFields = <C extends Call>(call: C): C => {
   const { input } = call.args.values
   if ((call.class.name !== Devx.name && call.class.name !== DevxObj.name) || !(input instanceof Uint8Array)) return call
   const { opcode, op_mod: opMod } = decodeFields(commandHeader, input)

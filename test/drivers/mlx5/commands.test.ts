@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { macOf } from '../../../src/core/devices/identity.ts'
-import { closeContext } from '../../../src/core/index.ts'
+import { addHook, closeContext } from '../../../src/core/index.ts'
 import { handlers } from '../../../src/drivers/mlx5/commands/table.ts'
 import { contextOf } from '../../../src/drivers/mlx5/context.ts'
 import type { Mlx5Soft } from '../../../src/drivers/mlx5/state.ts'
@@ -13,11 +13,13 @@ import { Pd } from '../../../src/spec/classes/pd.ts'
 import { Devx, DevxAsyncCmdFd, DevxUmem } from '../../../src/spec/drivers/mlx5-devx.ts'
 import {
   answerHeader,
+  type CommandName,
   Commands,
   commandHeader,
   type FirmwareCommand,
 } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
+import { InjectedError } from '../../../src/spec/errno.ts'
 import { decodeFields, encodeFields } from '../../../src/uapi/firmware/fields.ts'
 import { assertErrno, assertRefused, commandBytes, withCommands } from './firmware.ts'
 import { machine, program } from './machine.ts'
@@ -205,12 +207,84 @@ describe('queries of the device', () => {
   })
 })
 
+/** What each capability that is told promises: commands, or what verbs and requests have of it anyway. */
+const promises: Readonly<Record<string, readonly CommandName[]>> = {
+  log_max_cq_sz: ['CREATE_CQ'],
+  log_max_cq: ['CREATE_CQ'],
+  log_max_qp_sz: ['CREATE_QP'],
+  log_max_qp: ['CREATE_QP'],
+  log_max_srq_sz: ['CREATE_RMP'],
+  log_max_srq: ['CREATE_RMP'],
+  log_max_rmp: ['CREATE_RMP', 'MODIFY_RMP', 'QUERY_RMP'],
+  log_max_pd: ['ALLOC_PD'],
+  log_max_xrcd: ['ALLOC_XRCD'],
+  log_max_transport_domain: ['ALLOC_TRANSPORT_DOMAIN'],
+  log_max_mkey: ['CREATE_MKEY', 'QUERY_MKEY'],
+  fixed_buffer_size: ['CREATE_MKEY'],
+  log_max_klm_list_size: ['CREATE_MKEY'],
+  relaxed_ordering_write: ['CREATE_MKEY'],
+  relaxed_ordering_read: ['CREATE_MKEY'],
+  dct: ['CREATE_DCT', 'QUERY_DCT'],
+  log_max_ra_req_dc: ['CREATE_DCT'],
+  log_max_ra_res_dc: ['CREATE_DCT'],
+  log_max_dci_stream_channels: ['CREATE_QP'],
+  log_max_dci_errored_streams: ['CREATE_QP'],
+  qpc_extension: ['RTS2RTS_QP'],
+  log_max_ra_req_qp: ['INIT2RTR_QP'],
+  log_max_ra_res_qp: ['RTR2RTS_QP'],
+  gid_table_size: ['QUERY_ROCE_ADDRESS'],
+  roce: ['QUERY_ROCE_ADDRESS'],
+  port_type: ['QUERY_NIC_VPORT_CONTEXT'],
+  rc: ['CREATE_QP', 'RST2INIT_QP', 'INIT2RTR_QP', 'RTR2RTS_QP'],
+  uc: ['CREATE_QP'],
+  ud: ['CREATE_QP'],
+  log_max_eq: [],
+  max_num_eqs: [],
+  log_max_msg: [],
+  log_max_uctx: [],
+  local_ca_ack_delay: [],
+  atomic: [],
+  cqe_version: [],
+  device_frequency_khz: [],
+}
+
 describe('capabilities', () => {
+  const told = (firmware: ReturnType<typeof withCommands>) => {
+    const { capability } = firmware.general(Commands.QUERY_HCA_CAP, {}, { opMod: 1 })
+    return decodeFields(cmdHcaCap, capability) as Record<string, number | bigint>
+  }
+
   it('are those of the device', () => {
     const { firmware } = oneProgram()
-    const { capability } = firmware.general(Commands.QUERY_HCA_CAP, {}, { opMod: 1 })
-    const { log_max_msg, roce, cqe_version } = decodeFields(cmdHcaCap, capability)
+    const { log_max_msg, roce, cqe_version } = told(firmware)
     assert.deepEqual({ log_max_msg, roce, cqe_version }, { log_max_msg: 30, roce: 1, cqe_version: 1 })
+  })
+
+  it('that are told have their commands', () => {
+    const { firmware } = oneProgram()
+    for (const [name, value] of Object.entries(told(firmware)))
+      if (BigInt(value) !== 0n) {
+        assert.ok(promises[name] !== undefined, `${name} is told: name its commands`)
+        for (const command of promises[name]) assert.ok(handlers.has(Commands[command].opcode), `${name}: ${command}`)
+      }
+  })
+})
+
+describe('an object of a command', () => {
+  it('is made with the hooks of its class, which may refuse it', () => {
+    const { m, firmware } = oneProgram()
+    const { device } = m.devices[0]!
+    const before = device.counts.pd
+    const remove = addHook(device, {
+      class: 'pd',
+      method: 'create',
+      pre() {
+        throw new InjectedError('ENOMEM', 'by a rule')
+      },
+    })
+    assertRefused(() => firmware.create(Commands.ALLOC_PD, {}), 'limit', /by a rule/)
+    remove()
+    assert.deepEqual([device.counts.pd, device.counts.devx_obj], [before, 0])
   })
 })
 

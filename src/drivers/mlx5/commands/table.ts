@@ -22,4 +22,5 @@ export const handlers: CommandHandlers = new Map([
   ...transitionCommands,
   ...receiveCommands,
   ...dctCommands,
+  ...mkeyCommands,
 ])
