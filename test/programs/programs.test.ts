@@ -69,6 +69,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   limits: [['-q'], /usage: limits DEVICE/],
   refusals: [['-q'], /usage: refusals/],
   torment_cases: [['-q'], /usage: torment_cases/],
+  mistakes: [['-q'], /usage: mistakes/],
+  remote_owner: [['-q'], /usage: remote_owner/],
   providers: [['-q'], /usage: providers/],
   races: [['-q'], /usage: .*races/],
   identity: [['-q'], /usage: identity client/],
