@@ -85,6 +85,7 @@ export const protocolHeader = session => {
     MisuseKind,
     ObjectKind,
     GoneUse,
+    AddressFault,
     UNKNOWN_NUMBER,
     BatchCall,
     BatchMistake,
@@ -182,6 +183,9 @@ ${constants('MISUSE_', lowered(MisuseKind)).join('\n')}
 ${constants('OBJECT_', lowered(ObjectKind)).join('\n')}
 ${constants('', { unknown_number: UNKNOWN_NUMBER }).join('\n')}
 ${constants('GONE_', lowered(GoneUse)).join('\n')}
+
+/* What the address of an access that ended a program is, in DIED. */
+${constants('FAULT_', lowered(AddressFault)).join('\n')}
 /* Mistakes in batches of ibv_wr_*, and the calls that show them. */
 ${constants('BATCH_CALL_', lowered(BatchCall)).join('\n')}
 ${constants('BATCH_MISTAKE_', lowered(BatchMistake)).join('\n')}

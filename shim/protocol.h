@@ -243,6 +243,12 @@
 #define USERDMA_GONE_NOTHING 4u
 #define USERDMA_GONE_ARGUMENT 5u
 #define USERDMA_GONE_GARBAGE 6u
+
+/* What the address of an access that ended a program is, in DIED. */
+#define USERDMA_FAULT_NONE 0u
+#define USERDMA_FAULT_UNMAPPED 1u
+#define USERDMA_FAULT_PROTECTED 2u
+#define USERDMA_FAULT_WIDE 3u
 /* Mistakes in batches of ibv_wr_*, and the calls that show them. */
 #define USERDMA_BATCH_CALL_START 1u
 #define USERDMA_BATCH_CALL_COMPLETE 2u
@@ -495,13 +501,14 @@ struct userdma_gone {
 _Static_assert(sizeof(struct userdma_gone) == 80, "layout of struct userdma_gone");
 
 struct userdma_died {
+    uint64_t address;
     uint32_t signal;
     uint32_t ours;
-    uint32_t last;
+    uint32_t fault;
     uint32_t reserved;
     char function[40];
 };
-_Static_assert(sizeof(struct userdma_died) == 56, "layout of struct userdma_died");
+_Static_assert(sizeof(struct userdma_died) == 64, "layout of struct userdma_died");
 
 struct userdma_batch {
     uint64_t wr_id;

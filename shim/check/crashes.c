@@ -99,14 +99,26 @@ static void write_record(int signal, const struct stack *stack)
     __atomic_store_n(&is_writing, 0, __ATOMIC_RELEASE);
 }
 
+/* The address whose access has ended the program; a signal that was sent has none. */
+static uint32_t address_fault(const siginfo_t *info, uint64_t *address)
+{
+    if ((info->si_signo != SIGSEGV && info->si_signo != SIGBUS) || info->si_code <= 0)
+        return USERDMA_FAULT_NONE;
+    if (info->si_code == SI_KERNEL)
+        return USERDMA_FAULT_WIDE;
+    *address = (uintptr_t)info->si_addr;
+    return info->si_signo == SIGSEGV && info->si_code == SEGV_MAPERR ? USERDMA_FAULT_UNMAPPED : USERDMA_FAULT_PROTECTED;
+}
+
 /* Tells the daemon, once, if this process uses a device. */
-static void tell(int signal, const struct stack *stack, const void *context)
+static void tell(const siginfo_t *info, const struct stack *stack, const void *context)
 {
     static int is_told;
     if (shim_is_other_process() || !has_space() || __atomic_exchange_n(&is_told, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     reports_send_kept();
-    struct userdma_died died = {.signal = (uint32_t)signal, .ours = stack_is_ours(context)};
+    struct userdma_died died = {.signal = (uint32_t)info->si_signo, .ours = stack_is_ours(context)};
+    died.fault = address_fault(info, &died.address);
     if (calls_last.function)
         strncpy(died.function, calls_last.function, sizeof died.function - 1);
     message_send(-1, USERDMA_DIED, stack_number(stack), &died, sizeof died, false);
@@ -122,7 +134,7 @@ static void on_crash(int signal, siginfo_t *info, void *context)
     /* A program that has used no device has taken no stack: it is not told, since that would allocate. */
     if (unwind_is_ready() || crash_file[0]) {
         take_stack(&stack, context);
-        tell(signal, &stack, context);
+        tell(info, &stack, context);
         if (crash_file[0])
             write_record(signal, &stack);
     }

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
 #include <linux/netlink.h>
@@ -356,22 +357,30 @@ static void send_reports(bool may_be_context)
         reports_send_kept();
 }
 
-/* The program closes the descriptor of a context, not ibv_close_device. */
-static void note_close(int fd)
+/* Whether libibverbs closes it: for a provider whose function opens a device, and fails (mlx5dv_open_device). */
+static bool is_of_libibverbs(const void *caller)
 {
-    if (LIKELY(!recorder_is_on) || shim_is_other_process() || calls_are_running() || !outstanding_is_own(fd))
+    Dl_info found;
+    return dladdr(caller, &found) && found.dli_fname && strstr(found.dli_fname, "/libibverbs.so");
+}
+
+/* The program closes the descriptor of a context, not ibv_close_device. */
+static void note_close(int fd, const void *caller)
+{
+    if (LIKELY(!recorder_is_on) || shim_is_other_process() || calls_are_running() || !outstanding_is_own(fd) ||
+        is_of_libibverbs(caller))
         return;
     const struct userdma_misuse misuse = {.kind = USERDMA_MISUSE_CLOSED, .index = (uint32_t)fd};
     message_send(fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, false);
 }
 
-static void note_close_range(unsigned first, unsigned last)
+static void note_close_range(unsigned first, unsigned last, const void *caller)
 {
     if (LIKELY(!recorder_is_on))
         return;
     for (unsigned fd = first; fd <= last && fd < FD_TABLE_SIZE; fd++)
         if (fd_kind((int)fd) == FD_CONTEXT)
-            note_close((int)fd);
+            note_close((int)fd, caller);
 }
 
 EXPORT int close(int fd)
@@ -383,7 +392,7 @@ EXPORT int close(int fd)
         return fail(EBADF);
     send_reports(kind == FD_CONTEXT);
     if (kind == FD_CONTEXT)
-        note_close(fd);
+        note_close(fd, __builtin_return_address(0));
     if (UNLIKELY(recorder_is_on) && kind == FD_CONTEXT && !shim_is_other_process())
         message_send(fd, USERDMA_END, 0, NULL, 0, false);
     fd_forget(fd);
@@ -412,14 +421,14 @@ EXPORT int fclose(FILE *stream)
 EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 {
     send_reports(true);
-    note_close_range(first, last);
+    note_close_range(first, last, __builtin_return_address(0));
     return fd_close_range(first, last, flags);
 }
 
 EXPORT void closefrom(int first)
 {
     send_reports(true);
-    note_close_range(first < 0 ? 0 : (unsigned)first, FD_TABLE_SIZE);
+    note_close_range(first < 0 ? 0 : (unsigned)first, FD_TABLE_SIZE, __builtin_return_address(0));
     if (LIKELY(fd_table == NULL))
         REAL(closefrom)(first);
     else

@@ -258,7 +258,11 @@ static __attribute__((noinline)) bool is_gone(const char *function, struct objec
     if (report(function, use, use.object, effect))
         return true;
     const void *context = object_context(use);
-    return context && report(function, use, context, effect);
+    if (context && report(function, use, context, effect))
+        return true;
+    /* librdmacm reads the channel of an identifier in every call. */
+    return use.kind == USERDMA_OBJECT_CM_ID &&
+           report(function, use, ((const struct rdma_cm_id *)use.object)->channel, effect);
 }
 
 bool object_is_gone(const char *function, uint32_t kind, const void *object)
@@ -326,15 +330,20 @@ static void tell(const struct gone_use *use)
     errno = saved;
 }
 
-bool object_lacks_argument(const char *function, uint32_t position, const void *argument)
+void object_tell_argument(const char *function, uint32_t position, uint64_t value)
 {
-    if (LIKELY(pointer_may_be_memory(argument)))
-        return false;
     tell(&(struct gone_use){.function = function,
                             .kind = position,
                             .use = USERDMA_GONE_ARGUMENT,
                             .number = USERDMA_UNKNOWN_NUMBER,
-                            .age = (uintptr_t)argument});
+                            .age = value});
+}
+
+bool object_lacks_argument(const char *function, uint32_t position, const void *argument)
+{
+    if (LIKELY(pointer_may_be_memory(argument)))
+        return false;
+    object_tell_argument(function, position, (uintptr_t)argument);
     return true;
 }
 
@@ -385,7 +394,9 @@ static bool is_usable(const char *function, const struct object_use *uses, size_
             return false;
     if (LIKELY(told.kind == 0))
         return true;
-    tell(&told);
+    /* Of these the refusal is told, which says what the identifier lacks. */
+    if (!calls_are_running() || strncmp(calls_last.function, "rdma_create_", strlen("rdma_create_")) != 0)
+        tell(&told);
     return false;
 }
 

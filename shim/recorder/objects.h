@@ -94,6 +94,8 @@ uint32_t object_number(struct object_use use);
 
 /* Whether an argument, or a part of one, is no pointer to memory; then that was reported. `position`: from 1. */
 bool object_lacks_argument(const char *function, uint32_t position, const void *argument);
+/* Reports an argument, or a part of one, that is wrong. `value`: a pointer or a number. */
+void object_tell_argument(const char *function, uint32_t position, uint64_t value);
 
 /* Whether a pointer, which may be NULL, is that of no object of the kind, or of a destroyed one; then that was reported. */
 bool object_is_garbage(const char *function, uint32_t kind, const void *object);

@@ -24,6 +24,9 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
             return -1;
         if (entries > 0 && object_lacks_argument("ibv_poll_cq", 3, wc))
             return -1;
+        static bool is_told;
+        if (UNLIKELY(entries <= 0) && !__atomic_exchange_n(&is_told, true, __ATOMIC_RELAXED))
+            object_tell_argument("ibv_poll_cq", 2, (uint64_t)entries);
         calls_note("ibv_poll_cq");
         note_polling(cq, FRAME);
         if (entries > 1)

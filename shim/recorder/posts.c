@@ -32,7 +32,27 @@ static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *fir
 }
 
 /* Positions for parts of requests (src/spec/check/arguments.ts). */
-enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18 };
+enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18, NEXT = 19 };
+
+/* Whether a list is a ring; then that was reported. A provider fills its queue with it, and note_sends would not end. */
+#define IS_RING(function, list)                                                                                        \
+    ({                                                                                                                 \
+        __typeof__(list) at = (list), earlier = at;                                                                    \
+        size_t steps = 0, limit = 8;                                                                                   \
+        bool is_ring = false;                                                                                          \
+        while (at && LIKELY(at->next) && !is_ring) {                                                                   \
+            at = at->next;                                                                                             \
+            is_ring = at == earlier;                                                                                   \
+            if (++steps == limit) {                                                                                    \
+                earlier = at;                                                                                          \
+                limit *= 2;                                                                                            \
+                steps = 0;                                                                                             \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (UNLIKELY(is_ring))                                                                                         \
+            object_tell_argument(function, NEXT, (uintptr_t)at);                                                       \
+        is_ring;                                                                                                       \
+    })
 
 /* The first request of a list that has no elements where num_sge says so; NULL: none. Then that was reported. */
 #define WITHOUT_ELEMENTS(function, list)                                                                               \
@@ -83,10 +103,12 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     if (IS_GONE("ibv_post_send", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
     CHECK_BAD("ibv_post_send", bad);
+    calls_note("ibv_post_send");
+    if (UNLIKELY(IS_RING("ibv_post_send", list)))
+        REFUSE(list, bad);
     struct ibv_send_wr *const wrong = wrong_send(qp, list);
     if (UNLIKELY(wrong != NULL))
         REFUSE(wrong, bad);
-    calls_note("ibv_post_send");
     batches_posting(qp);
     note_sends(qp, list, FRAME);
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
@@ -120,11 +142,13 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     if (IS_GONE("ibv_post_recv", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
     CHECK_BAD("ibv_post_recv", bad);
+    calls_note("ibv_post_recv");
+    if (UNLIKELY(IS_RING("ibv_post_recv", list)))
+        REFUSE(list, bad);
     struct ibv_recv_wr *const wrong = WITHOUT_ELEMENTS("ibv_post_recv", list);
     if (UNLIKELY(wrong != NULL))
         REFUSE(wrong, bad);
     const int fd = qp->context->cmd_fd;
-    calls_note("ibv_post_recv");
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
     PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
     const int error = provider_post_recv(original, qp, list, bad);
@@ -143,6 +167,9 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     if (IS_GONE("ibv_post_srq_recv", USERDMA_OBJECT_SRQ, srq))
         REFUSE(list, bad);
     CHECK_BAD("ibv_post_srq_recv", bad);
+    calls_note("ibv_post_srq_recv");
+    if (UNLIKELY(IS_RING("ibv_post_srq_recv", list)))
+        REFUSE(list, bad);
     struct ibv_recv_wr *const wrong = WITHOUT_ELEMENTS("ibv_post_srq_recv", list);
     if (UNLIKELY(wrong != NULL))
         REFUSE(wrong, bad);

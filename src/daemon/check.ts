@@ -48,6 +48,15 @@ const MAX_TOTAL_BYTES = 2 ** 27
 const MAX_PROCESSES = 256
 /** Milliseconds between reads of the event logs. */
 const READ_LOGS_INTERVAL = 100
+/** A DIED message. */
+interface EndOfProcess {
+  readonly signal: number
+  readonly ours: number
+  readonly fault: number
+  readonly address: bigint
+  readonly function: string
+}
+
 /** Bytes charged for a frame in addition to its text. */
 const FRAME_BYTES = 32
 
@@ -310,10 +319,20 @@ export class DaemonChecker {
     })
   }
 
-  /** Reports a DIED message of a process. `signal`: its number. */
-  died(pid: number, stack: Stack, signal: number, isInOurs: boolean, lastCall = ''): void {
+  /** Reports a DIED message of a process. */
+  died(pid: number, stack: Stack, { signal, ours, fault, address, function: lastCall }: EndOfProcess): void {
     const program = { pid, command: commandName(pid) ?? '?' }
-    this.#checker.died({ time: this.#now(), program, signal: signalName(signal), isInOurs, stack, lastCall })
+    const isInOurs = ours !== 0
+    this.#checker.died({
+      time: this.#now(),
+      program,
+      signal: signalName(signal),
+      isInOurs,
+      stack,
+      lastCall,
+      fault,
+      address,
+    })
   }
 
   /** Reports a BATCH message of a process. `since`: the stack with that number. */

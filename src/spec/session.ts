@@ -357,10 +357,17 @@ export const Messages = {
     ['function', 48],
   ),
   /**
-   * signal: its number. ours: 1 if it has interrupted the preload library. function, last: the last call of verbs of
-   * the thread, and the number of the stack with its return address; empty and 0: none.
+   * signal: its number. ours: 1 if it has interrupted the preload library. function: the last call of verbs of the thread;
+   * empty: none. fault: AddressFault of a SIGSEGV or SIGBUS. address: that of the access; 0 if it is unknown.
    */
-  died: layout(['signal', 'u32'], ['ours', 'u32'], ['last', 'u32'], ['reserved', 'u32'], ['function', 40]),
+  died: layout(
+    ['address', 'u64'],
+    ['signal', 'u32'],
+    ['ours', 'u32'],
+    ['fault', 'u32'],
+    ['reserved', 'u32'],
+    ['function', 40],
+  ),
   /**
    * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode of
    * the request that is meant; −1: none. wrId: its own. requests: in the batch. since: the number of the stack of the
@@ -685,6 +692,12 @@ export const GoneUse = {
   ARGUMENT: 5,
   GARBAGE: 6,
 } as const
+
+/**
+ * `died.fault`. UNMAPPED: there is no memory at the address. PROTECTED: its memory does not allow the access. WIDE: the
+ * address has more bits than those of programs, and is unknown.
+ */
+export const AddressFault = { NONE: 0, UNMAPPED: 1, PROTECTED: 2, WIDE: 3 } as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff

@@ -214,6 +214,9 @@ test('docs/reference/memory-given-back.md is generated from spec/check/given-bac
     'to free memory. Later the program may have allocated the block again, as registration caches do: the finding is then a',
     'note if the program has used the region since. That a function has returned shows at the next post or poll of its thread.',
     '',
+    'A peer of another daemon, or on another machine: the daemon of the memory tells it on rxe and mlx5, with the queue pair that',
+    'the access came by, instead of the request. EFA tells it for peers of its daemon only.',
+    '',
     'Generated from `src/spec/check/given-back.ts` by `npm run docs`.',
     '',
   ].join('\n')

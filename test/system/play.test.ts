@@ -2,12 +2,12 @@
  * `userdma net play`: scenarios with real programs, failures at their moments, and what is left.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, existsSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { longOnly } from '../long-run.ts'
 import { canMakeNets, newNet } from './nets.ts'
-import { assertGood, lacking, NOBODY, noOtherUser, temporaryFolder } from './programs.ts'
+import { assertGood, lacking, NOBODY, noOtherUser, runUserdma, temporaryFolder } from './programs.ts'
 
 const SERVER = 'stdbuf -oL ibv_rc_pingpong -g 1 -n 400'
 const READY = 'when: { line: { program: server, matches: "local address" } }'
@@ -74,6 +74,103 @@ describe('a scenario', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'ip') }, () 
     assert.match(stdout, /userdma net play: did not come to this: server is killed\n/)
     assert.match(stdout, /the device of h2 is removed for 100ms\n/)
     assert.match(stdout, /server is stopped for 100ms\n/)
+    run.assertGone()
+  })
+
+  it('kills a daemon, which comes back; programs start at a line, and at an event', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'hosts: 2')
+    const file = join(net.folder, 'play.yaml')
+    // The loops end when the device is gone, and when it is there again.
+    const loop =
+      'echo ready; while ibv_devinfo > /dev/null 2>&1; do :; done; until ibv_devinfo > /dev/null 2>&1; do :; done; echo back'
+    writeFileSync(
+      file,
+      `net: ${net.file}
+programs:
+  watch: { host: h2, run: "stdbuf -oL ibv_asyncwatch" }
+  told: { host: h1, run: "echo told", when: { events: { program: watch, nth: 1, of: PORT_ERR } }, expect: { output: told } }
+  one: { host: h1, run: "${loop}", when: { line: { program: told, matches: told } }, expect: { output: back } }
+events:
+  - { when: { line: { program: watch, matches: async event FD } }, link: { host: h2, down: 50ms } }
+  - { when: { line: { program: one, matches: ready } }, daemon: { host: h1, gone: 100ms } }
+`,
+    )
+    const ended = await net.net('play', file)
+    assertGood(ended)
+    assert.match(ended.stdout, /watch: {3}event_type IBV_EVENT_PORT_ERR/)
+    assert.match(ended.stdout, /the daemon of h1 is killed, and starts again after 100ms\n(?:.*\n)*.*one: back\n/)
+    net.assertGone()
+  })
+
+  it('as a walk repeats a finding: with a rule, without events, programs of the host restarted', {
+    skip: longOnly,
+  }, async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(t, 'expect: { output: "400 iters" }', '{ after: 0s, kill: server }')
+    const rule = ['--fault', 'h2:call=rc_qp.create,nth=1,errno=ENOMEM', '--no-events']
+    const refused = await run.play(...rule)
+    assert.equal(refused.status, 1)
+    assert.match(refused.stdout, /client: exit status 1, expected 0\n$/)
+    const restarted = await run.play(...rule, '--restart', 'h2')
+    assertGood(restarted)
+    assert.match(restarted.stdout, /client has ended: exit status 1\n(?:.*\n)*.*client starts\n(?:.*\n)*.*all held\n$/)
+    assert.doesNotMatch(restarted.stdout, /server is killed/)
+    run.assertGone()
+  })
+
+  it('with the same seed loses the same packets, and tells the same', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    // One message is outstanding at a time, so the order of the SENDs is the program's. What depends on the scheduler is
+    // left out: times, numbers of queue pairs, whether the server ends by itself, and how often a late SEND is repeated.
+    const told = async (seed: number) => {
+      const rules = 'opcode=RC_SEND_ONLY,drop=20%'
+      const run = scenario(t, 'expect: { output: "40 iters" }', `{ fault: { host: h1, rules: '${rules}' } }`)
+      const text = readFileSync(run.scenarioFile, 'utf8')
+        .replaceAll('-n 400', '-s 64 -n 40')
+        .replace('\nprograms', `\nseed: ${seed}\nprograms`)
+      writeFileSync(run.scenarioFile, text)
+      const ended = await run.play('--record', join(run.folder, 'records'))
+      assertGood(ended)
+      const exported = await runUserdma(t, ['export', join(run.folder, 'records', 'h1.udr'), '--to', 'text'])
+      const packets = exported.stdout.split('\n').filter(line => /received .*SEND_ONLY/.test(line))
+      run.assertGone()
+      return {
+        lost: packets.slice(0, 30).map(line => /dropped/.test(line)),
+        lines: ended.stdout
+          .split('\n')
+          .filter(line => /client|net play/.test(line))
+          .map(line => line.replace(/^ *[\d.]+ /, '').replace(/0x[\da-f]+|\d+/g, '#'))
+          .sort(),
+      }
+    }
+    const first = await told(7)
+    assert.ok(first.lost.includes(true) && first.lost.includes(false), `${first.lost}`)
+    assert.deepEqual(await told(7), first)
+    assert.notDeepEqual((await told(8)).lost, first.lost)
+  })
+
+  it('is walked: failures on each host, and what recovers with a restart', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(
+      t,
+      'restart: on-failure, expect: { output: "400 iters", within: 10s }',
+      '{ after: 500s, kill: server }',
+    )
+    const text = readFileSync(run.scenarioFile, 'utf8')
+    writeFileSync(run.scenarioFile, text.replace('{ host: h1,', '{ host: h1, restart: always,'))
+    const report = join(run.folder, 'report')
+    const options = ['--kinds', 'calls,links,peers', '--points', '3', '--timers', '0.1', '--json', '-o', report]
+    const words = ['net', 'walk', run.scenarioFile, ...options]
+    const walked = await runUserdma(t, words, { ...run.options, limit: 600_000 })
+    assert.ok(walked.status === 0 || walked.status === 65, walked.stderr)
+    const results = readFileSync(report, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line) as { kind: string; host?: string; outcome: string; text: string })
+    assert.equal(results.length, 3)
+    assert.deepEqual(new Set(results.map(({ kind }) => kind)), new Set(['calls', 'links', 'peers']))
+    for (const { host } of results) assert.match(host ?? '', /^h[12]$/)
     run.assertGone()
   })
 

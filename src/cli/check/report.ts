@@ -2,6 +2,7 @@
  * The output of `userdma check` for tools: findings as JSON objects (`--json`), and as a log of SARIF 2.1.0
  * (`--sarif`), which CI systems show.
  */
+import { inlineArgument } from '../../spec/check/arguments.ts'
 import type { Finding, Moment } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
@@ -14,6 +15,19 @@ const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
   time,
   frames: symbols.framesOf(stack),
 })
+
+/**
+ * A finding with what its frames say: a wrong pointer ends a program in an inline function of verbs.h, which only the
+ * debug information of the program names.
+ */
+export const explained = (finding: Finding, symbols: Symbols): Finding => {
+  if (finding.id !== 'program-died' || finding.severity === 'error') return finding
+  const name = symbols.framesOf(finding.moments[0]?.stack ?? [])[0]?.function ?? ''
+  const argument = inlineArgument(name)
+  if (argument === undefined) return finding
+  const detail = `${name} is inline, and reads its argument ${argument}: the pointer is not that of such an object`
+  return { ...finding, details: [...finding.details, detail] }
+}
 
 /** A finding as a JSON object. `count`: how often it was found. */
 export const findingJson = (finding: Finding, symbols: Symbols, count?: number) => ({

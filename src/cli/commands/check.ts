@@ -20,6 +20,7 @@ import {
   type EndBySignal,
   endJson,
   endText,
+  explained,
   findingJson,
   omissionJson,
   sarifLog,
@@ -190,7 +191,7 @@ export const check = async (program: string, args: readonly string[], options: C
       leaks.push(finding)
       return
     }
-    print(`${findingText(finding, symbols)}\n`)
+    print(`${findingText(explained(finding, symbols), symbols)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
   const onFinding = (finding: Finding): void => {
@@ -218,7 +219,7 @@ export const check = async (program: string, args: readonly string[], options: C
   const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
   const end = signal === null || hasDied ? undefined : { signal, pid }
   // A shared daemon, or a child that still runs, may have sent further findings since.
-  const reported = shown.map(finding => [finding, counts(finding) ?? 1] as const)
+  const reported = shown.map(finding => [explained(finding, symbols), counts(finding) ?? 1] as const)
   if (options.json) {
     symbols.prepare?.(stacksOf(shown))
     for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)

@@ -31,6 +31,8 @@ export interface WalkLimits {
 
 /** A run hangs after so many times the run without failures, and so many seconds more: peers retry, and time out. */
 const HANG = { factor: 3, seconds: 10 } as const
+/** A run of a program that takes longer than `WalkLimits.hang` hangs after so many times the run without failures. */
+const LEAST_HANG = 2
 /** Runs of a finding, and how many of them have the same outcome if it is one. */
 export const CONFIRMATION = { runs: 3, times: 2 } as const
 
@@ -79,10 +81,10 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     0,
     limits.points,
   )
-  const hang = (point: WalkPoint, runFactor: number): number =>
-    Math.ceil(
-      point.lasts(runFactor) / 1000 + (limits.hang ?? (HANG.factor * clean.result.duration) / 1000 + HANG.seconds),
-    )
+  const duration = clean.result.duration / 1000
+  const patience =
+    limits.hang === undefined ? HANG.factor * duration + HANG.seconds : Math.max(limits.hang, LEAST_HANG * duration)
+  const hang = (point: WalkPoint, runFactor: number): number => Math.ceil(point.lasts(runFactor) / 1000 + patience)
   const isOver = (): boolean => stop.aborted || performance.now() - begin > limits.seconds * 1000
 
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {

@@ -50,7 +50,12 @@ interface RemovedKeys {
 }
 
 /** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
+/** An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`: ibv_access_flags. */
+export type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
+
 export interface MemoryTable {
+  /** Called before each access of a peer that a key permits, and that does not take the fast path between local peers. */
+  accessWatch: AccessWatch | undefined
   /** lkey of a region, rkey of a window; 0 in a free row. */
   key: Uint32Array
   /** `id` of the protection domain's object. */
@@ -166,6 +171,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   windows: 0,
   scattered: new Map(),
   removed: undefined,
+  accessWatch: undefined,
   rows: 0,
   liveKeys: 0,
   nextIndex: 1 + (random() % (INDICES - 1)),

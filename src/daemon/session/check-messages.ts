@@ -70,7 +70,7 @@ export const createCheckMessages = (
       reply(0)
     },
     [MessageType.DIED]() {
-      daemon.check?.died(process.pid, stackOfRequest() ?? [], request.signal, request.ours !== 0, request.function)
+      daemon.check?.died(process.pid, stackOfRequest() ?? [], request)
       reply(0)
     },
     [MessageType.BATCH]() {

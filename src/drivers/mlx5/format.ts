@@ -134,9 +134,10 @@ const open = (
   const inline =
     buffer &&
     new InlineRegion(call.device, args.pd.id, buffer.bytes.subarray(buffer.at + offset, buffer.at + offset + sendBytes))
-  // elements and inline data share the bytes of a request: each limit is as large as the bytes allow
+  // elements and inline data share the bytes of a request: the limit is as large as the bytes allow
   const maxInline = Math.max(sizes.maxSendSge * ELEMENT_BYTES, sizes.maxInlineData)
-  const maxSge = Math.min(Math.floor(maxInline / ELEMENT_BYTES), Limits.maxSge)
+  // only libmlx5 knows how many elements the program asked for: UCX posts more to such queues itself
+  const { maxSge } = Limits
   const sends =
     buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
   if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)

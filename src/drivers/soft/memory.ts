@@ -15,11 +15,14 @@ import {
   resolve,
 } from '../../core/memory/region-table.ts'
 import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/memory/windows.ts'
+import { AccessFlags } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/engine/types.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
+const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
+const REMOTE = REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC
 /** `freeKeyStatus`: the status with which a LOCAL_INV of a key that is not bound completes. */
 export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_OP_ERR): Memory => {
   const invalidationStatus = {
@@ -52,7 +55,9 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
   return {
     resolve: (pd, key, hi, lo, length, access, qpn) => {
       errno = 0
-      return resolve(table, pd, key, hi, lo, length, access, qpn)
+      const row = resolve(table, pd, key, hi, lo, length, access, qpn)
+      if (row >= 0 && (access & REMOTE) !== 0) table.accessWatch?.(key, hi, lo, length, access, qpn)
+      return row
     },
     explain: (pd, key, hi, lo, length, access, qpn) => explainKey(table, pd, key, hi, lo, length, access, qpn),
     grants: (pd, key, access, qpn) => findKeyWithRights(table, pd, key, access, qpn) >= 0,

@@ -337,6 +337,13 @@ const lostWakeup = (state: SoftState, cq: CqObject): Wait | undefined => {
   if (unpolled === 0 || channel.isClosed || channel.sink.unread() > 0) return undefined
   const completions = counted(unpolled, 'unpolled completion')
   const armed = armedFor(events)
+  const threshold = events.state?.threshold
+  if (armed === Armed.NEXT && threshold !== undefined && threshold.completions > 0 && threshold.armedPeriod === 0)
+    return {
+      id: 'lost-wakeup',
+      text: `CQ ${handle} has ${completions}, and was armed while ibv_modify_cq asks for one event per ${threshold.armedCount} completions (cq_count), however long they take (cq_period 0)`,
+      cq: handle,
+    }
   if (armed === Armed.SOLICITED) return notSolicited(state, cq, unpolled)
   return {
     id: 'lost-wakeup',

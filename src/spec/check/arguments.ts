@@ -45,6 +45,9 @@ interface RequiredPart {
   /** Absent: 'error', and the call is refused. */
   readonly severity?: Severity
   readonly consequence?: string
+  /** The value is a number, not a pointer. */
+  readonly isNumber?: true
+  readonly advice?: string
 }
 
 const bad: RequiredPart = {
@@ -53,10 +56,40 @@ const bad: RequiredPart = {
   consequence: 'a provider that refuses a request writes to it, and crashes',
 }
 const elements: RequiredPart = { name: 'sg_list of a request whose num_sge is not 0' }
-
-/** Arguments of posts, and parts of their requests (from 17 on: shim/recorder/posts.c). */
-export const requiredParts: Readonly<Record<string, Readonly<Record<number, RequiredPart>>>> = {
-  ibv_post_send: { 3: bad, 17: elements, 18: { name: 'wr.ud.ah of a request of a queue pair of datagrams' } },
-  ibv_post_recv: { 3: bad, 17: elements },
-  ibv_post_srq_recv: { 3: bad, 17: elements },
+const ring: RequiredPart = {
+  name: '`next` of a request that comes later in the list',
+  consequence: 'the list is a ring, and is posted until the queue is full',
+  advice: 'set `next` of the last request to NULL in each post, also if a request is used again',
 }
+
+/** Other arguments of posts and polls, and parts of requests (from 17 on: shim/recorder/posts.c). */
+export const requiredParts: Readonly<Record<string, Readonly<Record<number, RequiredPart>>>> = {
+  ibv_post_send: { 3: bad, 17: elements, 18: { name: 'wr.ud.ah of a request of a queue pair of datagrams' }, 19: ring },
+  ibv_post_recv: { 3: bad, 17: elements, 19: ring },
+  ibv_post_srq_recv: { 3: bad, 17: elements, 19: ring },
+  ibv_poll_cq: {
+    2: {
+      name: 'its argument num_entries',
+      severity: 'warning',
+      isNumber: true,
+      consequence: 'it polls nothing, however many completions there are',
+      advice: 'pass the number of elements of the array, at least 1',
+    },
+  },
+}
+
+/**
+ * First arguments of functions that verbs.h defines inline, by a pattern of their names. The program itself reads the
+ * object, so a wrong pointer ends it before a library is called.
+ */
+const inlineFunctions: readonly (readonly [names: RegExp, argument: string])[] = [
+  [/^ibv_(post_send|post_recv|bind_mw|wr_\w+)$/, 'qp'],
+  [/^ibv_(post_srq_recv|post_srq_ops)$/, 'srq'],
+  [/^ibv_(poll_cq|req_notify_cq|start_poll|next_poll|end_poll|wc_read_\w+|modify_cq)$/, 'cq'],
+  [/^ibv_(alloc_mw|alloc_parent_domain)$/, 'pd'],
+  [/^ibv_dealloc_mw$/, 'mw'],
+]
+
+/** The first argument of an inline function of verbs; undefined: the function is none. */
+export const inlineArgument = (name: string): string | undefined =>
+  inlineFunctions.find(([names]) => names.test(name))?.[1]

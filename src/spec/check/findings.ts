@@ -795,8 +795,9 @@ const table = {
     severity: 'error',
     needs: ['device'],
     title: 'a signal such as SIGSEGV has ended the program',
-    why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding, nor has an overflow of the stack.',
-    advice: 'look at the arguments of the function that the program has called, and at the findings before',
+    why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding.',
+    advice:
+      'look at the arguments of the function that the program has called, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack',
   },
   'refused-call': {
     severity: 'warning',

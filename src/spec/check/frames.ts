@@ -23,8 +23,12 @@ export const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
  */
 export const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
-/** The verbs libraries, whose internal functions do not help the author of a program. */
-const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
+/**
+ * The verbs libraries, whose internal functions do not help the author of a program: providers with functions of their
+ * own have another name. With the symbol of a native frame.
+ */
+export const VERBS_LIBRARIES =
+  /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so\S*(?: (\w*))?/
 
 /**
  * Removes frames that do not help: the callers of main, and the innermost frames, in verbs libraries. Of the latter it

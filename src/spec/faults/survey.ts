@@ -15,7 +15,7 @@ import type { FaultSubject } from './program-faults.ts'
 import { hashOf } from './random.ts'
 
 /** Frames of native stacks in libraries of the verbs API. */
-const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|libibumad|lib\w+-rdmav\d+)\.so/
+const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|libibumad|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so/
 
 /**
  * The number of the call site of a stack (frames as in `Stack`, spec/check/finding.ts), 8 hexadecimal digits.

@@ -4,7 +4,7 @@
  */
 import type { Failure } from '../../spec/check/failures.ts'
 import { joinWords, swap32 } from '../../spec/memory.ts'
-import { hex } from './objects.ts'
+import { hex, type KnownObject } from './objects.ts'
 
 const swap64 = (address: bigint): bigint =>
   joinWords(swap32(Number(address & 0xffff_ffffn)), swap32(Number(address >> 32n)))
@@ -39,5 +39,19 @@ export const accessRangeLines = ({ cause: { args } }: Failure): string[] => {
   return [
     `the access of ${accessEnd - accessStart} bytes ${parts.join(' and ')} of the key's range of ${size} bytes`,
     ...encodingLines(accessStart, rangeStart, rangeEnd),
+  ]
+}
+
+/** A line if the address is one of the region's memory, and the key has addresses of its own. */
+export const basedLines = ({ cause: { args } }: Failure, region: KnownObject | undefined): string[] => {
+  const { accessStart, rangeStart } = args
+  if (typeof accessStart !== 'bigint' || region === undefined) return []
+  const { start, iova, size } = region
+  if (rangeStart === undefined || start === undefined || iova === undefined || size === undefined || start === iova)
+    return []
+  if (accessStart < BigInt(start) || accessStart >= BigInt(start + size)) return []
+  const why = iova === 0 ? 'IBV_ACCESS_ZERO_BASED' : 'ibv_reg_mr_iova'
+  return [
+    `${hex(accessStart)} is the address of the memory: the addresses of this region begin at ${hex(iova)} (${why}), so this byte is ${hex(accessStart - BigInt(start) + BigInt(iova))}`,
   ]
 }

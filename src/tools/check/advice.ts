@@ -11,6 +11,9 @@ import { type KnownObject, typeOf } from './objects.ts'
 /** Advice about the number of a queue pair in the other byte order. */
 export const SWAPPED_QPN = 'convert the number once on each side: htonl before it is sent, ntohl after it was received'
 
+/** Advice about a number that was cut to 16 bits. */
+export const CUT_NUMBER = 'store and exchange numbers of queue pairs and keys in 32 bits (uint32_t), as verbs has them'
+
 /** The rkey of UCX's remote flush if the peer has no flush key (UCT_IB_MD_INVALID_FLUSH_RKEY of UCX 1.17 and newer). */
 const UCX_NO_FLUSH_KEY = 0xff
 const UCX_FLUSH_ADVICE =

@@ -18,7 +18,7 @@ import { Errno, errnoName } from '../../spec/errno.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { DeadPart, EventKind, GiveBack, MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
-import { accessRangeLines } from './access-range.ts'
+import { accessRangeLines, basedLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import {
   ADVICE_FOR_SOLICITED,
@@ -26,9 +26,9 @@ import {
   adviceForCmAttributes,
   adviceForFailure,
   adviceForUnsupported,
+  CUT_NUMBER,
   cmFunctionIn,
   isNotYetBound,
-  SWAPPED_QPN,
 } from './advice.ts'
 import { batchText, type MistakenBatch } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
@@ -73,6 +73,7 @@ import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { lostIn, noteDropped, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
+import { explainNumber, type WrongNumber } from './numbers.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { type Misorder, orderFinding, orderText } from './orders.ts'
 import { before, type Outage, Outages } from './outages.ts'
@@ -341,8 +342,9 @@ export class Checker {
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     const { address } = call.args as QpAttributes
     const left = errno === Errno.ENODATA && address && this.outages.whoLeft(call.deviceNumber, address.sgidIndex)
-    if (left) this.ignoredEvents.refusedIndex(call, known, left)
-    else this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
+    if (left && this.ignoredEvents.refusedIndex(call, known, left)) return
+    const details = left ? [left] : []
+    this.#reporter.report('refused-call', call, { text, advice, severity, details, objects: [known] })
   }
 
   /** The program's library has refused a call without a call of the device. */
@@ -471,6 +473,7 @@ export class Checker {
       peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete
     const { destQpn } = qp.attributes
     // An initiator or target of DC is connected to no queue pair.
+    const { meant, ...wrong } = this.#wrongNumber(peerDevice, destQpn)
     if (peer === undefined && destQpn !== undefined && hasReachedRtr(qp) && knowsAllPeers)
       this.#reporter.report(
         'no-peer-qp',
@@ -478,8 +481,8 @@ export class Checker {
         {
           severity: 'warning',
           text: `${qp.nameWithProgram} was connected to QP ${hex(destQpn)}, which never existed`,
-          ...this.#swappedPeer(peerDevice, destQpn),
-          objects: [qp, this.#qpInOtherOrder(peerDevice, destQpn)],
+          ...wrong,
+          objects: [qp, meant],
         },
       )
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
@@ -504,20 +507,10 @@ export class Checker {
     return address && this.#deviceWithGid(address.dgid)
   }
 
-  /** The queue pair that has this number in the other byte order; undefined: none. */
-  #qpInOtherOrder(device: number | undefined, qpn: number | undefined): KnownObject | undefined {
-    if (device === undefined || qpn === undefined || this.#objects.qp(device, qpn) !== undefined) return undefined
-    return this.#objects.qpWithSwapped(device, qpn)
-  }
-
-  /** Details and advice about a dest_qp_num in the other byte order; empty: it is not. */
-  #swappedPeer(device: number | undefined, qpn: number | undefined) {
-    const meant = this.#qpInOtherOrder(device, qpn)
-    if (meant === undefined || qpn === undefined) return {}
-    return {
-      details: [`${hex(qpn)} is ${meant.nameWithProgram} in the other byte order`],
-      advice: SWAPPED_QPN,
-    }
+  /** What is known of the dest_qp_num of no queue pair; empty: nothing. */
+  #wrongNumber(device: number | undefined, qpn: number | undefined): WrongNumber {
+    if (device === undefined || qpn === undefined || this.#objects.qp(device, qpn) !== undefined) return {}
+    return explainNumber(this.#objects, device, qpn)
   }
 
   #peerOf(qp: KnownObject): KnownObject | undefined {
@@ -618,6 +611,11 @@ export class Checker {
         objects: [owner],
       },
     )
+  }
+
+  /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
+  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
+    this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
   }
 
   #gaveBack({ context, deviceNumber, number, address, wrId, index, more, time, stack }: Misuse): void {
@@ -828,6 +826,10 @@ export class Checker {
       const region = regionWith(key)
       const swapped = typeof key === 'number' && region === undefined ? swap32(key) : undefined
       const meant = regionWith(swapped)
+      const cut =
+        typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
+          ? this.#objects.regionWithLowBits(keyDevice, key)
+          : undefined
       const address = cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
       const atAddress =
         typeof address === 'bigint' && meant === undefined
@@ -837,7 +839,7 @@ export class Checker {
         text: isAhead
           ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
           : failureText(failure),
-        advice: adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp),
+        advice: cut === undefined ? (adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp)) : CUT_NUMBER,
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []
@@ -845,7 +847,11 @@ export class Checker {
           ...(swapped !== undefined && meant !== undefined
             ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
             : []),
+          ...(cut === undefined
+            ? []
+            : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
           ...accessRangeLines(failure),
+          ...basedLines(failure, region),
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
             ? this.#queues.receiveCounts(qp, peer)
             : []),
@@ -856,7 +862,7 @@ export class Checker {
         objects: [
           qp,
           peer,
-          region ?? meant ?? atAddress,
+          region ?? meant ?? cut ?? atAddress,
           this.#objectOfCause(failed),
           id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
         ],
@@ -915,11 +921,11 @@ export class Checker {
     const objects = [qp, peer]
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#peerDeviceOf(qp)
-      const meant = this.#qpInOtherOrder(peerDevice, failure.peer.qpn)
+      const { meant, ...wrong } = this.#wrongNumber(peerDevice, failure.peer.qpn)
       this.#reporter.report('no-peer-qp', occurrence, {
         text,
         ...whichWas(this.#objects, qp, peer, occurrence.time),
-        ...this.#swappedPeer(peerDevice, failure.peer.qpn),
+        ...wrong,
         objects: [...objects, meant],
       })
       return

@@ -12,9 +12,9 @@ import { swap32 } from '../../spec/memory.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { addressText, isMulticastGid } from '../../transport/wire/address.ts'
-import { SWAPPED_QPN } from './advice.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
+import { explainNumber } from './numbers.ts'
 import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, ERR } = QpState.values
@@ -79,15 +79,12 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       const { id, severity, detail } = mismatch
       if (id === 'key-mismatch') sender.hasSentWrongQkey = true
       const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
-      const meant = peer === undefined ? services.objects.qpWithSwapped(device, destQpn) : undefined
+      const { meant, ...wrong } = peer === undefined ? explainNumber(services.objects, device, destQpn) : {}
       const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`
       services.report(id, services.occurrenceAtPost(sender, request), {
         text,
         ...(severity && { severity }),
-        ...(meant && {
-          details: [`${hex(destQpn)} is ${meant.nameWithProgram} in the other byte order`],
-          advice: SWAPPED_QPN,
-        }),
+        ...wrong,
         objects: [sender, peer, meant],
       })
     },

@@ -137,6 +137,10 @@ export interface Death {
   readonly isInOurs: boolean
   /** The function of verbs that the thread has called last; empty: none. Absent: unknown. */
   readonly lastCall?: string
+  /** `AddressFault`; absent: NONE. */
+  readonly fault?: number
+  /** That of the access of a `fault`. */
+  readonly address?: bigint
   readonly stack: Stack
 }
 

@@ -6,8 +6,10 @@
 
 import { requiredArguments, requiredParts } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
+import { VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
-import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
+import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
+import { cmFunctionIn } from './advice.ts'
 import type { DetectorServices } from './detector.ts'
 import type { Death, UseOfGone } from './events.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
@@ -87,8 +89,8 @@ const reportArgument = (services: DetectorServices, used: UseOfGone): void => {
   if (name === undefined && part === undefined) return
   services.report('refused-call', occurrenceOf(services, used, undefined, 'called'), {
     severity: part?.severity ?? 'error',
-    text: `${used.function} is called with ${pointerText(used.value)} for ${part?.name ?? `its argument ${used.kind}, ${name}`}: ${part?.consequence ?? 'without the checker it crashes'}`,
-    advice: 'pass the address of a variable, and check results before they are passed on',
+    text: `${used.function} is called with ${part?.isNumber ? BigInt.asIntN(64, used.value) : pointerText(used.value)} for ${part?.name ?? `its argument ${used.kind}, ${name}`}: ${part?.consequence ?? 'without the checker it crashes'}`,
+    advice: part?.advice ?? 'pass the address of a variable, and check results before they are passed on',
   })
 }
 
@@ -124,11 +126,12 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
       : services.objects.destroyedOf(program, classes, number, destroyedAt)
   const name = nameOf(kind, used, known)
   if (use === GoneUse.NOTHING || use === GoneUse.FOREIGN) {
+    const cmFunction = cmFunctionIn(used.stack)
     services.report('refused-call', occurrenceOf(services, used, known, 'called'), {
       severity: 'error',
       text:
         use === GoneUse.NOTHING
-          ? `${used.function} is called with NULL for ${argumentOf(kind)}`
+          ? `${cmFunction === undefined ? `${used.function} is called` : `${cmFunction} calls ${used.function}`} with NULL for ${argumentOf(kind)}`
           : `${used.function} on ${nameOf(kind, used, known)}, which is of another device context (ibv_open_device) than the first object of the call`,
       advice:
         use === GoneUse.NOTHING
@@ -143,7 +146,9 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
     use === GoneUse.CONCURRENT
       ? 'which another thread destroys at the same time'
       : isOwner
-        ? 'whose device was closed'
+        ? used.kind === ObjectKind.CM_ID
+          ? 'whose event channel was destroyed (rdma_destroy_event_channel)'
+          : 'whose device was closed'
         : `which was ${kind.gone}${isDouble ? ' already' : ''}`
   const isInHistory = known?.destruction !== undefined && !isOwner
   services.report(isDouble ? 'double-destroy' : 'use-after-destroy', occurrenceOf(services, used, known, 'called'), {
@@ -156,20 +161,35 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
   })
 }
 
-/** A frame of a verbs library, and its symbol. */
-const VERBS_FRAME = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so\S*(?: (\w*))?/
-
 /** The function of verbs that the program has called; undefined: none. */
 const verbsIn = (stack: Stack): string | undefined => {
-  const found = stack.map(frame => VERBS_FRAME.exec(frame)).filter(match => match !== null)
+  const found = stack.map(frame => VERBS_LIBRARIES.exec(frame)).filter(match => match !== null)
   return found.length === 0 ? undefined : (found.findLast(([, symbol]) => symbol)?.[1] ?? 'a function of verbs')
 }
 
-export const reportDeath = (services: DetectorServices, { signal, isInOurs, ...death }: Death): void => {
-  const last = FUNCTION_NAME.test(death.lastCall ?? '') ? `; its thread's last call of verbs was ${death.lastCall}` : ''
-  const verbs = verbsIn(death.stack) ?? (isInOurs ? 'a function of verbs' : undefined)
+/** What the program has accessed, as the end of a sentence. */
+const accessText = ({ fault = AddressFault.NONE, address = 0n }: Death): string => {
+  switch (fault) {
+    case AddressFault.UNMAPPED:
+      return `, at an access to 0x${address.toString(16)}, where no memory is`
+    case AddressFault.PROTECTED:
+      return `, at an access to 0x${address.toString(16)}, which its memory does not allow`
+    case AddressFault.WIDE:
+      return ', at an access to an address that no program has: the pointer is no address'
+    default:
+      return ''
+  }
+}
+
+export const reportDeath = (services: DetectorServices, death: Death): void => {
+  const { signal, isInOurs, lastCall = '', stack } = death
+  const called = FUNCTION_NAME.test(lastCall) ? lastCall : 'a function of verbs'
+  const verbs = verbsIn(stack) ?? (isInOurs ? called : undefined)
+  const place = verbs === undefined ? '' : ` in ${verbs}`
+  const last =
+    stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
-    text: `died of ${signal}${verbs === undefined ? '' : ` in ${verbs}`}${death.stack.length < 2 ? last : ''}`,
+    text: `died of ${signal}${place}${accessText(death)}${last}`,
     ...(verbs === undefined && { severity: 'warning' as const }),
   })
 }

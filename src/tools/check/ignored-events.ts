@@ -33,6 +33,9 @@ const MAX_KEPT = 4096
 /** Calls by which a program cleans up, or asks for the state. */
 const TOLERATED = /\.(?:destroy|disconnect|query\w*|getEvents?|init\w*)$/
 
+/** In place of an address: the program has found the index empty. */
+const EMPTY = ''
+
 /** Adds to a map that forgets its oldest entries. */
 const put = <K, V>(map: Map<K, V>, key: K, value: V): void => {
   map.delete(key)
@@ -46,6 +49,11 @@ export class IgnoredEvents {
   readonly #outages: Outages
   /** By context: the addresses that the program has found at, or used with, indices of the GID table. */
   readonly #seen = new Map<number, Map<number, string>>()
+  /**
+   * The newest address handle by context and address: which of several a request names is unknown, and the newest is right
+   * if one is.
+   */
+  readonly #handles = new Map<string, KnownObject>()
   /** By `CoreObject.id` of address handles: datagrams since their address has left; 0: reported. */
   readonly #sends = new Map<number, number>()
   /** By number of the device: when it was removed, microseconds. */
@@ -70,10 +78,10 @@ export class IgnoredEvents {
 
   /** As `Checker.called`, also of calls without a known object. */
   called({ class: cls, method, context, deviceNumber, args, refused }: CheckedCall): void {
-    if (refused !== undefined) return
-    if (cls === 'device' && method === 'queryGidTable') this.#seen.delete(context)
+    if (cls === 'device' && method === 'queryGidTable' && refused === undefined) this.#seen.delete(context)
     if (cls !== 'port' || method !== 'queryGidEntry' || typeof args.index !== 'number') return
-    this.#see(context, args.index, this.#outages.gidAt(deviceNumber, args.index))
+    if (refused === undefined) this.#see(context, args.index, this.#outages.gidAt(deviceNumber, args.index))
+    else if (refused.errno === Errno.ENODATA) this.#see(context, args.index, EMPTY)
   }
 
   #see(context: number, index: number, gid: string | undefined): void {
@@ -83,9 +91,14 @@ export class IgnoredEvents {
     else put(indices, index, gid)
   }
 
-  /** A call with an index of the GID table that is empty was refused. `left`: which address has left it, a clause. */
-  refusedIndex(call: CheckedCall, known: KnownObject | undefined, left: string): void {
+  /**
+   * A call with an index of the GID table that is empty was refused. `left`: which address has left it, a clause. False:
+   * the program knows that the index is empty.
+   */
+  refusedIndex(call: CheckedCall, known: KnownObject | undefined, left: string): boolean {
     const { sgidIndex } = (call.args as QpAttributes).address ?? { sgidIndex: 0 }
+    // The program has been told, and ignores an error, not an event.
+    if (this.#seen.get(call.context)?.get(sgidIndex) === EMPTY) return false
     this.#services.report('event-ignored', call, {
       text: `${known?.name ?? call.class} names GID index ${sgidIndex}, which is empty: ${left}`,
       details: this.#unreadEvents(call.context),
@@ -93,6 +106,7 @@ export class IgnoredEvents {
         'after GID_CHANGE, or a refused call, look for the address again (ibv_query_gid_ex): its index may differ',
       objects: [known],
     })
+    return true
   }
 
   #unreadEvents(context: number): string[] {
@@ -145,6 +159,8 @@ export class IgnoredEvents {
     if (object.class === 'cm_id' && method === 'disconnect' && call.queuePair !== undefined)
       put(this.#disconnected, object.id, call.queuePair)
     if (object.class === 'cm_channel' && method === 'getEvent') this.#read(call, context, out)
+    if (object.class === 'ah' && method === 'create' && object.dgid !== undefined)
+      put(this.#handles, `${context} ${addressText(object.dgid)}`, object)
     const { address, state } = args as QpAttributes
     if (address !== undefined && (object.isQp || object.class === 'ah'))
       this.#usesIndex(call, object, address.sgidIndex)
@@ -192,7 +208,7 @@ export class IgnoredEvents {
     const gid = this.#outages.gidAt(deviceNumber, index)
     const expected = this.#seen.get(context)?.get(index)
     this.#see(context, index, gid)
-    if (gid === undefined || expected === undefined || gid === expected) return
+    if (gid === undefined || expected === undefined || expected === EMPTY || gid === expected) return
     const left = this.#outages.absenceOf(deviceNumber, index, expected)
     if (left === undefined) return
     this.#services.report('event-ignored', call, {
@@ -212,12 +228,8 @@ export class IgnoredEvents {
     const sender = objects.find(owner)
     if (sender === undefined) return
     const gid = addressText(destination.gid)
-    // Which of several handles with this address it is, is unknown: the newest is right if one is.
-    const handle = objects
-      .existingIn(sender.context)
-      .filter(({ class: cls, dgid }) => cls === 'ah' && dgid !== undefined && addressText(dgid) === gid)
-      .reduce<KnownObject | undefined>((last, one) => (last === undefined || one.id > last.id ? one : last), undefined)
-    if (handle === undefined) return
+    const handle = this.#handles.get(`${sender.context} ${gid}`)
+    if (handle === undefined || handle.destruction !== undefined) return
     const why = this.#whyStale(handle, gid, this.#services.deviceWithGid(destination.gid), request.time)
     if (why === undefined) {
       this.#sends.delete(handle.id)

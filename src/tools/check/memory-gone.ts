@@ -9,16 +9,20 @@
  */
 import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import { AccessFlags } from '../../spec/enums.ts'
 import { GiveBack, PostQueue } from '../../spec/session.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import { type KnownObject, moment } from './objects.ts'
+import { hex, type KnownObject, moment } from './objects.ts'
 
 /** Maximum kept requests that have ended, the latest. */
 const MAX_ENDED = 1024
 /** Maximum blocks that are remembered, the latest. */
 const MAX_GIVEN = 256
+/** Maximum kept accesses of peers, the latest, and numbers of one. */
+const MAX_ACCESSES = 256
+const NUMBERS = 7
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 const messages: ReadonlySet<number> = new Set([SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM])
@@ -97,6 +101,8 @@ const ways: Readonly<
 export interface MemoryGone extends Detector {
   /** The program has given back memory of a region. */
   gaveBack(given: Given): void
+  /** As `Checker.accessed`. */
+  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
   /** From `time` on, in microseconds, the program may have the memory of the region again. */
   reusable(region: KnownObject, time: number): void
 }
@@ -180,6 +186,47 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     }
   }
 
+  /** A ring of the latest accesses of peers: time, device, key, address, length, rights, QPN. Rows of an empty one have time 0. */
+  const accesses = new Float64Array(MAX_ACCESSES * NUMBERS)
+  let nextAccess = 0
+
+  /** Whether the checker sees the requests of the peer of a queue pair. */
+  const seesPeerOf = ({ attributes: { address } }: KnownObject): boolean => {
+    const device = address && services.deviceWithGid(address.dgid)
+    return device !== undefined && services.sources.hasUnchecked?.(device) !== true
+  }
+
+  /** The access at `at` of the ring is one to given memory, by a peer whose requests are unknown. */
+  const checkAccess = (given: Gone, at: number): boolean => {
+    if (accesses[at]! < given.time) return false
+    const [time, device, key, address, length, access, qpn] = accesses.subarray(at, at + NUMBERS) as unknown as number[]
+    const { region, start, end, how } = given
+    if (device !== region.device || key !== region.rkey) return false
+    if (address! >= end || start >= address! + length!) return false
+    const qp = services.objects.qp(device!, qpn!)
+    const way = ways[how]
+    if (qp === undefined || way === undefined || seesPeerOf(qp)) return false
+    const isCertain = given.isKept && time! < given.reusableAt
+    services.report('memory-gone', peerOccurrence(qp, region, time!), {
+      text: `a ${accessText(access!)} of the peer of ${qp.name}, of another daemon or machine, accesses ${length} bytes at ${hex(address!)} of ${region.name}, which the program ${way.meaning}`,
+      ...(way.isDiscard ? { severity: 'warning' as const } : !isCertain && { severity: 'note' as const }),
+      advice: way.advice,
+      moments: [moment(way.given, given.time, given.stack)],
+      objects: [region, qp],
+    })
+    givens.delete(region.id)
+    return true
+  }
+
+  const peerOccurrence = (qp: KnownObject, { context, program }: KnownObject, time: number) => ({
+    time,
+    device: services.sources.deviceName(qp.device),
+    context,
+    program,
+    stack: [],
+    action: '',
+  })
+
   const end = (request: WorkRequest): void => {
     outstanding.delete(request)
     ended[next] = request
@@ -188,6 +235,18 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
   }
 
   return {
+    accessed(device, rkey, hi, lo, length, access, qpn) {
+      const at = nextAccess * NUMBERS
+      nextAccess = (nextAccess + 1) % MAX_ACCESSES
+      accesses[at] = services.sources.now()
+      accesses[at + 1] = device
+      accesses[at + 2] = rkey
+      accesses[at + 3] = (hi >>> 0) * 2 ** 32 + (lo >>> 0)
+      accesses[at + 4] = length
+      accesses[at + 5] = access
+      accesses[at + 6] = qpn
+      for (const given of givens.values()) checkAccess(given, at)
+    },
     reusable({ id }, time) {
       const given = givens.get(id)
       if (given !== undefined) given.reusableAt = time
@@ -200,6 +259,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
       const { region, time } = given
       givens.delete(region.id)
       givens.set(region.id, given)
+      for (let at = 0; at < accesses.length; at += NUMBERS) if (accesses[at] !== 0 && checkAccess(given, at)) return
       for (const [at, request] of ended.entries()) {
         if (endTimes[at]! <= time) continue
         const access = accessOf(request, given)
@@ -235,6 +295,10 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     },
   }
 }
+
+const { REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+const accessText = (access: number): string =>
+  (access & REMOTE_ATOMIC) !== 0 ? 'atomic' : (access & REMOTE_READ) !== 0 ? 'READ' : 'WRITE'
 
 const programText = (program: Program | undefined): string =>
   program === undefined ? 'of the peer' : `${program.pid} (${program.command})`

@@ -74,6 +74,8 @@ export interface LostWork {
 const MAX_CHANGES = 8
 /** Maximum kept destroyed objects, the latest. */
 const MAX_DESTROYED = 4096
+/** Of a number that was stored in a variable of 16 bits. */
+const LOW_BITS = 0xffff
 /** Maximum time between the destruction of an object here and in the program, which sees it later. */
 const NEAR_MICROSECONDS = 1_000_000
 
@@ -352,6 +354,22 @@ export class KnownObjects {
     if (whole !== undefined || qpn >>> 24 !== 0) return whole
     for (const object of this.#existing.values())
       if (object.device === device && object.qpn !== undefined && (swap32(object.qpn) & 0xffffff) === qpn) return object
+    return undefined
+  }
+
+  /** An existing queue pair whose number has these lower 16 bits, and others above. */
+  qpWithLowBits(device: number, qpn: number): KnownObject | undefined {
+    if (qpn > LOW_BITS) return undefined
+    for (const object of this.#existing.values())
+      if (object.device === device && object.qpn !== undefined && (object.qpn & LOW_BITS) === qpn) return object
+    return undefined
+  }
+
+  /** An existing region or window whose rkey has these lower 16 bits, and others above. */
+  regionWithLowBits(device: number, key: number): KnownObject | undefined {
+    if (key > LOW_BITS || key === 0) return undefined
+    for (const object of this.#existing.values())
+      if (object.device === device && object.rkey !== undefined && (object.rkey & LOW_BITS) === key) return object
     return undefined
   }
 

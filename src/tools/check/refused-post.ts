@@ -84,7 +84,7 @@ const brokenRule = (
   if (!isSend && queue.uses.has('srq')) return ['refused-call', 'the queue pair has an SRQ: post to the SRQ']
   const [name, max] = sgeLimit(isSend, queue.limits)
   if (max !== undefined && elements > max)
-    return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]
+    return ['bad-request', `it has ${elements | 0} scatter/gather elements, and ${name} is ${max}`]
   if (!isSend) return undefined
   // `length` is unknown if there are several elements.
   const hasLength = elements <= 1

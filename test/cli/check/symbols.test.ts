@@ -7,6 +7,7 @@ import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
+import { trimFrames } from '../../../src/spec/check/frames.ts'
 import type { Symbols } from '../../../src/tools/trace/findings.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
 import { compileWithHeader } from './with-header.ts'
@@ -159,4 +160,15 @@ test('after Ctrl-C, which ends the tool too, no other tool is started', t => {
   symbols.prepare?.([files.map(file => `${file}+0x1 symbol`)], 1000)
   assert.deepEqual(symbols.framesOf([`${files[1]}+0x2 symbol`]), [{ function: 'symbol', object: files[1] }])
   assert.equal(readFileSync(log, 'utf8').length, 1)
+})
+
+test('frames in a provider are left out, also in one with functions of its own', () => {
+  for (const provider of ['libibverbs/librxe-rdmav34.so', 'libmlx5.so.1.24.44.0', 'libefa.so.1']) {
+    const [inner, library, main] = [
+      { function: 'ibv_cmd_create_qp_ex', object: '/usr/lib/libibverbs.so.1' },
+      { function: '', object: `/usr/lib/${provider}` },
+      { function: 'main', object: '/home/me/program' },
+    ]
+    assert.deepEqual(trimFrames([inner!, library!, main!]), [inner, main])
+  }
 })

@@ -230,6 +230,7 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   log_max_dci_stream_channels: ['CREATE_QP'],
   log_max_dci_errored_streams: ['CREATE_QP'],
   qpc_extension: ['RTS2RTS_QP'],
+  rts2rts_qp_udp_sport: ['RTS2RTS_QP'],
   log_max_ra_req_qp: ['INIT2RTR_QP'],
   log_max_ra_res_qp: ['RTR2RTS_QP'],
   gid_table_size: ['QUERY_ROCE_ADDRESS'],

@@ -324,6 +324,13 @@ it('receives of 33 elements are refused', () => {
   assert.throws(() => start('', {}, { sges: 33 }), /rq_wqe_shift: 10 is not in 4 to 9/)
 })
 
+it('a send of more elements than libmlx5 was asked for, as UCX posts it itself', () => {
+  const { a, qa, remote, wait } = start('', {}, { sges: 1 })
+  const data = Array.from({ length: 14 }, (_, i) => a.element(4096 + i * 64, 8))
+  qa.post({ opcode: RDMA_READ, data, remote: remote(0) })
+  assert.equal(wait(a, 1)[0]!.kind, REQUEST)
+})
+
 it('sends without elements, for which libmlx5 tells -4 bytes of inline data', () => {
   const { a, qa, remote, wait } = start('', {}, { inline: -4 >>> 0 })
   qa.post({ opcode: RDMA_WRITE, data: [], remote: remote(0) })

@@ -6,6 +6,7 @@
  *   gone concurrent  arms and polls a CQ that another thread destroys
  *   gone churn    creates and destroys twice COUNT objects, without a mistake
  *   gone abort    aborts
+ *   gone wild     posts to a queue pair whose pointer is none
  */
 #include "../../../docs/findings/cm.h"
 
@@ -506,6 +507,13 @@ static void churn(void)
            is_reused ? "addresses are used again" : "no address is used again");
 }
 
+static void wild(void)
+{
+    struct ibv_qp *qp = (struct ibv_qp *)0x123456789000;
+    struct ibv_send_wr *bad, request = {.opcode = IBV_WR_SEND};
+    ibv_post_send(qp, &request, &bad);
+}
+
 int main(int count, char **arguments)
 {
     const char *name = count == 2 ? arguments[1] : "";
@@ -513,9 +521,10 @@ int main(int count, char **arguments)
                               : strcmp(name, "concurrent") == 0 ? concurrent
                               : strcmp(name, "churn") == 0      ? churn
                               : strcmp(name, "abort") == 0      ? abort
+                              : strcmp(name, "wild") == 0       ? wild
                                                                 : NULL;
     if (!run) {
-        fprintf(stderr, "usage: gone calls|concurrent|churn|abort\n");
+        fprintf(stderr, "usage: gone calls|concurrent|churn|abort|wild\n");
         return 1;
     }
     open_device();

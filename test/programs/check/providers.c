@@ -3,7 +3,7 @@
  * RC; `dc`, a WRITE from an initiator to a target of DC (mlx5dv); `srd`, a SEND of EFA's SRD (efadv). They are correct,
  * but each first posts two receives with wr_id 77 and one buffer, and `batch` with `open` leaves its last batch open;
  * `direct` asks for the memory of the send queue (mlx5dv_init_obj), and `direct write` writes a WRITE with a wrong rkey
- * into it.
+ * into it; `refused` opens a device by a function of libmlx5, which fails under a fault rule.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -228,6 +228,16 @@ static int direct(bool writes)
     return destroy_pair(&end, &other);
 }
 
+/* The daemon fails the call of the function of libmlx5, which closes what it has opened. */
+static int refused(void)
+{
+    struct ibv_device **devices = need(ibv_get_device_list(NULL), "ibv_get_device_list");
+    struct mlx5dv_context_attr attr = {.flags = 0};
+    struct ibv_context *opened = mlx5dv_open_device(devices[0], &attr);
+    ibv_free_device_list(devices);
+    return opened != NULL;
+}
+
 int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
@@ -239,6 +249,8 @@ int main(int count, char **arguments)
         return direct(count > 2);
     if (strcmp(name, "batch") == 0)
         return batch(count > 2);
-    fprintf(stderr, "usage: providers batch [open] | dc | srd | direct [write]\n");
+    if (strcmp(name, "refused") == 0)
+        return refused();
+    fprintf(stderr, "usage: providers batch [open] | dc | srd | direct [write] | refused\n");
     return 1;
 }

@@ -1,7 +1,8 @@
 /*
  * Queues that firmware commands make (mlx5dv_devx_…), without a call of verbs for them: two contexts of one process, each with
  * a completion queue, an RC queue pair with a pool of receives, a target and an initiator of DC. SENDs and WRITEs go from one to
- * the other, and their completions are told by a channel of events. The doorbell records of both contexts are in one page.
+ * the other, and their completions are told by a channel of events, and by an eventfd. The doorbell records of both contexts
+ * are in one page.
  *
  *   firmware_queues DEVICE
  */
@@ -9,6 +10,7 @@
 #include <endian.h>
 #include <infiniband/mlx5dv.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 
 #include "../endpoint.h"
 
@@ -47,6 +49,7 @@ struct side {
     struct mlx5dv_devx_obj *cq, *pool, *target;
     struct mlx5dv_devx_event_channel *channel;
     uint32_t polled, armed, received;
+    int eventfd;
     struct sender {
         struct mlx5dv_devx_obj *qp;
         uint32_t qpn, posted, record;
@@ -105,6 +108,10 @@ static void create_cq(struct side *side)
     const uint16_t events[] = {EVENT_COMP};
     const int error = mlx5dv_devx_subscribe_devx_event(side->channel, side->cq, sizeof events, (uint16_t *)events, COOKIE);
     NEED(error == 0, "subscribe: %s", strerror(error));
+    side->eventfd = eventfd(0, EFD_NONBLOCK);
+    NEED(side->eventfd >= 0, "eventfd: %s", strerror(errno));
+    const int other = mlx5dv_devx_subscribe_devx_event_fd(side->channel, side->eventfd, side->cq, EVENT_COMP);
+    NEED(other == 0, "subscribe an eventfd: %s", strerror(other));
 }
 
 static void create_pool(struct side *side)
@@ -340,6 +347,7 @@ static const uint8_t *wait_for(struct side *side, const char *what)
 
 static void close_side(struct side *side)
 {
+    close(side->eventfd);
     /* the queue pairs use it */
     NEED(mlx5dv_devx_obj_destroy(side->cq) != 0, "the completion queue was destroyed before its queue pairs");
     NEED(mlx5dv_devx_umem_dereg(side->umem) != 0, "the memory was deregistered before its queues");
@@ -381,6 +389,8 @@ int main(int argc, char **argv)
         uint64_t value = i * 0x100000001ull, written;
         memcpy(one.data + 2048, &value, 8);
         post_receive(&other);
+        if (i == 0)
+            arm(&one);
         post(&one, sender, &other, &gid, WRITE, 0, target, index);
         post(&one, sender, &other, &gid, SEND_IMM, i, target, index);
         for (int k = 0; k < 2; k++)
@@ -392,6 +402,9 @@ int main(int argc, char **argv)
         memcpy(&written, other.data + 1024, 8);
         NEED(written == value && memcmp(other.data, &value, 8) == 0, "round %u: other bytes", i);
     }
+    struct pollfd wait = {.fd = one.eventfd, .events = POLLIN};
+    uint64_t events = 0;
+    NEED(poll(&wait, 1, 20000) == 1 && read(one.eventfd, &events, 8) == 8, "the eventfd has no event");
     close_side(&other);
     close_side(&one);
     free(records);

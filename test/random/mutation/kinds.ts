@@ -95,6 +95,20 @@ const inOrder = (ranges: readonly Range[]): Range[] => [...ranges].sort((a, b) =
 const insertBefore = (text: string, statements: readonly Range[], textFor: (statement: string) => string): Edit[] =>
   statements.map(({ from, to }) => ({ from, to: from, text: `${textFor(text.slice(from, to))} ` }))
 
+/** Inserts text before the end of programs with a connected pair `one` and `other`; `RESULT` is its call. */
+const beforeEnd = (text: string, inserted: string): Edit[] =>
+  matchesOf(text, /(return destroy_pair\(&one, &other\);)/).map(({ from, to }) => ({
+    from,
+    to,
+    text: `{ ${inserted.replace('RESULT', 'destroy_pair(&one, &other)')}${inserted.includes('RESULT') ? '' : ' return destroy_pair(&one, &other);'} }`,
+  }))
+const WRITE = 'post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);'
+/** Statements that post from `one`, whose peer is `other`. */
+const postsOfOne = (text: string): Range[] =>
+  statementsWith(text, 'post').filter(
+    ({ from, to }) => /^post\(&one,/.test(text.slice(from, to)) && text.includes('&other'),
+  )
+
 export const kinds = {
   // ---- connections ----
   'sq-psn-ahead': {
@@ -617,6 +631,93 @@ export const kinds = {
     mistake: 'ends without destroying anything',
     edits: text => change(text, matchesOf(text, /return (destroy_pair\(&one, &other\));/), () => '0'),
     findings: ['leak'],
+  },
+
+  // ---- ends, threads and processes ----
+  'peer-to-error': {
+    mistake: 'moves the queue pair of the peer to ERR before a request',
+    edits: text =>
+      insertBefore(
+        text,
+        postsOfOne(text),
+        () => '{ struct ibv_qp_attr e_ = {.qp_state = IBV_QPS_ERR}; ibv_modify_qp(other.qp, &e_, IBV_QP_STATE); }',
+      ),
+    findings: ['peer-in-error', 'peer-gone', 'idle-queues'],
+    legalIf: 'the queue pair was in ERR, or is not the peer',
+  },
+  'memory-given-back': {
+    mistake: 'gives the pages of its buffer back before a request (MADV_DONTNEED)',
+    edits: text => insertBefore(text, postsOfOne(text), () => 'madvise(one.buffer, SIZE, MADV_DONTNEED);'),
+    findings: ['memory-gone'],
+    legalIf: 'the request does not use the buffer',
+  },
+  'receive-twice': {
+    mistake: 'posts a receive twice, with one buffer',
+    edits: text =>
+      change(text, statementsWith(text, 'post_receive|cm_receive'), statement => `{ ${statement} ${statement} }`),
+    findings: ['receive-overlap', 'queue-full'],
+    legalIf: 'the elements name no bytes',
+  },
+  'send-missing': {
+    mistake: 'leaves out a request for whose completion it waits',
+    edits: text => skip(postsOfOne(text)),
+    findings: ['idle-queues', 'both-receive', 'peer-gone', 'completions-unpolled', 'lost-wakeup'],
+    legalIf: 'the program does not wait for it',
+  },
+  'destroyed-while-sending': {
+    mistake: 'destroys a queue pair right after a request',
+    edits: text => beforeEnd(text, `${WRITE} ibv_destroy_qp(one.qp); one.qp = NULL;`),
+    findings: ['sends-lost', 'completions-unpolled', 'use-after-destroy', 'double-destroy'],
+  },
+  'polled-after-destroy': {
+    mistake: 'polls a CQ that was destroyed',
+    edits: text =>
+      beforeEnd(
+        text,
+        'struct ibv_cq *gone_ = one.cq; struct ibv_wc wc_; const int end_ = RESULT; ibv_poll_cq(gone_, 1, &wc_); return end_;',
+      ),
+    findings: ['use-after-destroy'],
+  },
+  'wild-pointer': {
+    mistake: 'passes a pointer to no memory',
+    edits: text => beforeEnd(text, 'ibv_query_device(context, (struct ibv_device_attr *)0x123456789000);'),
+    findings: ['program-died', ['refused-call', /0x123456789000/]],
+  },
+  'fork-while-outstanding': {
+    mistake: 'forks while a request is outstanding, without ibv_fork_init',
+    edits: text => beforeEnd(text, 'post_receive(&one, all_of(&one)); if (fork() == 0) _exit(0); wait(NULL);'),
+    findings: ['fork-outstanding'],
+    legalIf: 'the queue pair takes no receive',
+  },
+  'child-polls': {
+    mistake: 'polls the CQ of its parent in a child',
+    edits: text =>
+      beforeEnd(text, 'if (fork() == 0) { struct ibv_wc wc_; ibv_poll_cq(one.cq, 1, &wc_); _exit(0); } wait(NULL);'),
+    findings: ['context-inherited'],
+  },
+  'acknowledged-twice': {
+    mistake: 'acknowledges an event twice',
+    edits: text =>
+      change(
+        text,
+        statementsWith(text, 'ibv_ack_cq_events|ibv_ack_async_event'),
+        statement => `{ ${statement} ${statement} }`,
+      ),
+    findings: ['events-overacknowledged', 'events-unacknowledged'],
+    legalIf: 'nothing is destroyed afterwards',
+  },
+  'retry-count-beyond': {
+    mistake: 'sets a field of rdma_conn_param beyond its range',
+    edits: text => change(text, matchesOf(text, /rdma_conn_param \w+ = \{[^}]*retry_count = (\d+)/), () => '200'),
+    findings: ['conn-param-uninitialised'],
+    legalIf: 'the call ignores the field',
+  },
+  'port-byte-order': {
+    mistake: 'connects to a port in the byte order of the host',
+    edits: text =>
+      change(text, matchesOf(text, /sin_port = (rdma_get_src_port\([^)]*\));/), value => `ntohs(${value})`),
+    findings: ['port-byte-order'],
+    legalIf: 'no connection is requested',
   },
 } as const satisfies Record<string, Kind>
 

@@ -34,6 +34,14 @@ const rows = [
   ['direct write', 'mlx5', ['unknown-rkey error']],
 ] as const
 
+it('a provider that fails to open a device closes its descriptor itself', { skip: lacking(program) }, async t => {
+  const { found, status, stderr } = await checkScript(t, `${program} refused`, [
+    ...devices.mlx5,
+    ...['--fault', 'call=device.*,errno=ENOMEM'],
+  ])
+  assert.deepEqual([status, found], [0, []], stderr)
+})
+
 it('a full CQ of EFA is told, with its number and size', { skip: lacking(srd) }, async t => {
   const { found } = await checkScript(t, srd, devices.efa)
   assert.match(found.find(({ id }) => id === 'cq-overrun')?.text ?? '', /^event CQ_ERR: CQ \d+ of 1 is full;/)

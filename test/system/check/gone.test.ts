@@ -93,9 +93,19 @@ describe('a program that a signal ends', { skip: lacking(program, faulty('progra
   it('in a function of verbs: an error, and the status is that of findings', async t => {
     const { found, status } = await checkScript(t, `${faulty('program-died')} >&2; true`)
     const [died] = found.filter(({ id }) => id === 'program-died')
-    assert.match(died?.text ?? '', /^died of SIGSEGV in \w+$/)
+    assert.match(died?.text ?? '', /^died of SIGSEGV in \w+, at an access to 0x12345678\w+, where no memory is$/)
     assert.equal(died?.severity, 'error')
     assert.equal(status, EX_DATAERR)
+  })
+
+  it('in an inline function: the report names it and the argument, and the address', async t => {
+    const { found } = await checkScript(t, `${program} wild >&2; true`)
+    const [died] = found.filter(({ id }) => id === 'program-died')
+    assert.equal(died?.text, 'died of SIGSEGV, at an access to 0x123456789000, where no memory is')
+    if (findTool('addr2line') || findTool('llvm-symbolizer'))
+      assert.deepEqual(died?.details, [
+        'ibv_post_send is inline, and reads its argument qp: the pointer is not that of such an object',
+      ])
   })
 
   it('by another signal: the report names it', async t => {

@@ -122,7 +122,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'leak',
     'librdmacm: rdma_create_id, rdma_get_cm_event, rdma_bind_addr',
     'librdmacm keeps one PD for each device until the process ends',
-    /^PD 0 /,
+    /^PD [01] /,
   ),
   warning(
     'rping',
@@ -318,5 +318,111 @@ export const knownFindings: readonly KnownFinding[] = [
     'leak',
     'test/programs/failures/unacknowledged.c, main',
     'it ends with the event unacknowledged',
+  ),
+]
+
+/** Of large applications: UCX 1.13.1, libfabric 1.17.0 and others of Debian 12 (applications.ts). */
+export const applicationFindings: readonly KnownFinding[] = [
+  warning(
+    'ucx_perftest',
+    'send-buffer-changed',
+    'src/tools/perf/lib/ucp_tests.cc:435 of UCX 1.13.1 (write_sn)',
+    'the ping-pong of puts writes the next number into its buffer when the answer of the peer has come, although the put before may not be complete: the peer has its bytes',
+  ),
+  {
+    programs: ['fi_pingpong', 'mpi_check'],
+    id: 'no-receive-posted',
+    severity: 'error',
+    source: 'prov/efa/src/rxr/rxr_pkt_cmd.c:701 of libfabric 1.17.0',
+    why: 'the peer posts its receives when it first makes progress, and rnr_retry is 3: libfabric queues the packet that failed, and sends it again',
+  },
+  warning(
+    'fi_pingpong mpi_check',
+    'late-receives',
+    'prov/efa/src/rxr/rxr_pkt_cmd.c:701 of libfabric 1.17.0',
+    'the peer posts its receives when it first makes progress: the sender sends again',
+  ),
+  warning(
+    'fi_pingpong',
+    'region-in-use',
+    'util/pingpong.c:1876, :1877 of libfabric 1.17.0 (pp_free_res)',
+    'the region is closed before the endpoint whose receives use it',
+    / while QP /,
+  ),
+  warning(
+    'fi_pingpong',
+    'region-in-use',
+    'prov/rxm/src/rxm_ep.c:1010, :1012 of libfabric 1.17.0 (rxm_ep_close)',
+    'the buffers are freed, and their region deregistered, before the shared receive queue is closed',
+    / while (?:XRC_)?SRQ /,
+  ),
+  warning(
+    'fio',
+    'conn-param-uninitialised',
+    'engines/rdma.c:884 of fio 3.33',
+    'it sets retry_count to 10, and the field has 3 bits: the kernel takes 7',
+  ),
+  warning(
+    'fio',
+    'events-overacknowledged',
+    'engines/rdma.c:410, :684 of fio 3.33',
+    'it acknowledges as many events as it has polled completions, after one ibv_get_cq_event',
+  ),
+  warning(
+    'fio',
+    'destroy-busy',
+    'engines/rdma.c:1010, :1011, :1020, :1021 of fio 3.33',
+    'it destroys the CQ before its queue pair, and does not look at the results; so the channel and the protection domain are in use too',
+  ),
+  warning(
+    'fio',
+    'leak',
+    'engines/rdma.c:501, :508, :1346, :1010, :1021 of fio 3.33',
+    'it deregisters no region, and what could not be destroyed stays',
+  ),
+  {
+    programs: ['qperf'],
+    id: 'refused-call',
+    severity: 'error',
+    text: /^rdma_destroy_qp calls ibv_destroy_qp with NULL/,
+    source: 'src/rdma.c:1942 of qperf 0.4.11 (cm_close)',
+    why: 'the process of the server that serves a test calls rdma_destroy_qp with the identifier that listens, which has no queue pair; without the checker it crashes there, after the test',
+  },
+  warning(
+    'qperf',
+    'destroy-busy',
+    'src/rdma.c:1609, :1611, :1613, :1614 of qperf 0.4.11 (rd_close)',
+    'the queue pair of the server is not destroyed, so CQ, domain and channel are in use; and the domain is deallocated before the region is deregistered (rd_mrfree)',
+  ),
+  warning(
+    'qperf',
+    'region-in-use',
+    'src/rdma.c:1614 of qperf 0.4.11 (rd_mrfree)',
+    'the queue pair of the server is not destroyed, and has receives and sends outstanding',
+  ),
+  warning(
+    'qperf',
+    'leak',
+    'src/rdma.c:1611, :1942 of qperf 0.4.11',
+    'what could not be destroyed stays until the process ends',
+  ),
+  warning(
+    'qperf',
+    'sends-lost',
+    'src/rdma.c:1938, :1942 of qperf 0.4.11 (cm_close)',
+    'a test ends after its time, with sends outstanding',
+  ),
+  warning(
+    'qperf',
+    'receive-overlap',
+    'src/rdma.c of qperf 0.4.11 (rd_post_recv_std)',
+    'all receives are posted to one buffer, whose contents are not read',
+  ),
+  warning(
+    'ib_write_bw',
+    'leak',
+    'perftest_resources.c:1605, :1633, :1415',
+    'a server of DC creates a CQ for receives, and destroy_ctx does not destroy it',
+    /^CQ /,
   ),
 ]

@@ -55,14 +55,14 @@ export const startCheckedDaemon = async (
 }
 
 /** `pattern`: of `KnownFinding.programs`. */
-const matchesName = (pattern: string, name: string): boolean =>
+export const isOfProgram = (pattern: string, name: string): boolean =>
   pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
 
 const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
   known.id === finding.id &&
   // A row also covers findings of a lower severity.
   isFailure(known.severity, finding.severity) &&
-  known.programs.some(pattern => matchesName(pattern, finding.program?.command ?? '')) &&
+  known.programs.some(pattern => isOfProgram(pattern, finding.program?.command ?? '')) &&
   (known.text?.test(finding.text) ?? true) &&
   (known.stackFunction === undefined || frames.some(frame => frame.function === known.stackFunction))
 

@@ -32,7 +32,8 @@ describe('firmware commands', { skip: lacking(firmware, LIBRARY) }, () => {
     })
 
   it('are traced by name and field, with the reason of a refusal', async t => {
-    const { stderr, stdout } = await runUserdma(t, ['trace', '--device', DEVICE, '--', firmware, 'mlx5_0', 'destroy'])
+    const args = ['trace', '--private', '--device', DEVICE, '--', firmware, 'mlx5_0', 'destroy']
+    const { stderr, stdout } = await runUserdma(t, args)
     const lines = `${stdout}${stderr}`
     for (const line of [
       /devx\.command\(QUERY_HCA_CAP \{op_mod 1\}\) = 0 \{output \{capability \{log_max_srq_sz \d+/,

@@ -54,16 +54,16 @@ const starts = (folder: string): Promise<void> =>
   })
 
 describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
-  for (const program of ['pool', 'datagram_service']) {
+  // One point of each kind; the long run has all points of both programs.
+  for (const [program, kinds] of [
+    ['pool', ['packets', 'links', 'peers', 'devices']],
+    ['datagram_service', ['calls', 'posts', 'completions', 'events']],
+  ] as const) {
     it(`has no finding in a program that recovers: ${program}`, async t => {
-      // One point of each kind.
-      const { status, results } = await walk(t, program, ['--points', '8'])
+      const { status, results } = await walk(t, program, ['--kinds', kinds.join(), '--points', '4'])
       assert.deepEqual(findings(results), [])
       assert.equal(status, 0)
-      assert.deepEqual(
-        new Set(results.map(({ kind }) => kind)),
-        new Set(['calls', 'posts', 'completions', 'packets', 'links', 'peers', 'devices', 'events']),
-      )
+      assert.deepEqual(new Set(results.map(({ kind }) => kind)), new Set(kinds))
     })
 
     it(`has none in ${program} at any point, and the same table twice`, { skip: longOnly }, async t => {
@@ -72,11 +72,22 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
       for (let i = 0; i < 2; i++) {
         const { results } = await walk(t, program, options, 3_600_000)
         assert.deepEqual(findings(results), [])
-        tables.push(results.map(({ kind, text, rule, outcome }) => `${kind} ${text} ${rule} ${outcome}`).sort())
+        // Which of two processes that begin at once is the first depends on the scheduler: one that is killed has peers
+        // that recover, or is the one whose status counts.
+        const outcomeOf = ({ rule, outcome }: WalkJson): string => (/signal=KILL/.test(rule) ? '' : outcome)
+        tables.push(results.map(one => `${one.kind} ${one.text} ${one.rule} ${outcomeOf(one)}`).sort())
       }
       assert.deepEqual(tables[1], tables[0])
     })
   }
+
+  it('takes no slow program for one that hangs', { skip: longOnly }, async t => {
+    const report = join(temporaryFolder(t), 'report')
+    const command = ['sh', '-c', `sleep 3; ${ownProgram('loopback')}`]
+    const options = ['--kinds', 'posts', '--points', '1', '--hang', '1', '--json', '-o', report]
+    assertGood(await runUserdma(t, ['walk', ...options, '--', ...command]))
+    assert.doesNotMatch(readFileSync(report, 'utf8'), /"hang"/)
+  })
 
   it('that is interrupted while a daemon starts leaves nothing', async t => {
     const folder = temporaryFolder(t)
@@ -101,7 +112,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
   })
 
   it('finds a cached index of the GID table (nccl #2157)', async t => {
-    const { results } = await walk(t, 'stale_gid', ['--kinds', 'links', '--points', '6', '--hang', '3'])
+    const { results } = await walk(t, 'stale_gid', ['--kinds', 'links', '--points', '6', '--hang', '1'])
     assert.ok(
       findings(results).some(text => text.startsWith('links: hang: the GID moves at ')),
       findings(results).join('\n'),

@@ -116,6 +116,14 @@ test('an index whose address has left, of a call that is refused, and what the p
     /^warning: ah names GID index 1, which is empty: the address .*1:101 left GID index 1 of rxe0 1.0 s before, and returned .* at GID index 3$/,
   )
   assert.match(s.found[0]?.details[0] ?? '', /^2 asynchronous events of its context were delivered and not read/)
+  // So it is if the program has found it empty.
+  const empty = { errno: Errno.ENODATA, reason: 'empty' }
+  const told = scenario()
+  told.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
+  told.call(0, 'port', 'queryGidEntry', 0, { args: { index: 1 }, refused: empty })
+  told.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: empty })
+  assert.equal(told.found[0]?.id, 'refused-call')
+  assert.match(told.found[0].details[0] ?? '', /left GID index 1/)
   // An index that was always empty is only refused.
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 9), refused: { errno: Errno.ENODATA, reason: 'empty' } })
   assert.equal(s.found[1]?.id, 'refused-call')

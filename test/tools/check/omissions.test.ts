@@ -244,6 +244,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
   'src/tools/check/memory-gone.ts MAX_ENDED': { because: 'a block is told at the next call of its program' },
   'src/tools/check/memory-gone.ts MAX_GIVEN': { because: 'not counted: no table can hold all blocks of a program' },
+  'src/tools/check/memory-gone.ts MAX_ACCESSES': { because: 'not counted: the latest accesses of peers' },
   'src/tools/check/lost-work.ts MAX_NAMED': { because: 'the last queue pairs explain a wait' },
   'src/tools/check/outages.ts MAX_OUTAGES': { because: 'a request fails a little after its outage: the latest count' },
   'src/tools/check/outages.ts MAX_WAITING': { because: 'the oldest are reported, as notes' },

@@ -41,6 +41,7 @@ const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): P
   log_max_dci_stream_channels: MAX_LOG_STREAMS.concurrent,
   log_max_dci_errored_streams: MAX_LOG_STREAMS.errored,
   qpc_extension: 1,
+  rts2rts_qp_udp_sport: 1,
   local_ca_ack_delay: attributes.localCaAckDelay,
   port_type: 1,
   roce: 1,

@@ -150,6 +150,7 @@ export const cmdHcaCap = struct(256, {
   release_all_pages: bits(0x145, 1),
   log_max_ra_req_qp: bits(0x14a, 6),
   rts2rts_lag_tx_port_affinity: bits(0x152, 1),
+  rts2rts_qp_udp_sport: bits(0x151, 1),
   log_max_ra_res_qp: bits(0x15a, 6),
   end_pad: bits(0x160, 1),
   cc_query_allowed: bits(0x161, 1),

@@ -37,12 +37,12 @@ export const QpOption = {
   RNR_TIMEOUT: 1 << 6,
   PRIMARY_PORT: 1 << 16,
 } as const
-/** The bit of `opt_param_mask_95_32` for `dci_stream_channel_id`. */
-export const EXTENDED_STREAM = 1n
+/** Bits of `opt_param_mask_95_32`; STREAM: `dci_stream_channel_id`, with `qpc_ext`. */
+export const ExtendedOption = { STREAM: 1n, UDP_SPORT: 4n } as const
 
 const qpcExt = struct(192, { mmo: bits(0x2, 1), dci_stream_channel_id: bits(0x10, 16) })
 
-/** RTS2RTS_QP with its extension, which is there if `qpc_ext` is 1. */
+/** RTS2RTS_QP; its extension is there if `qpc_ext` is 1. */
 export const rts2rtsQpIn = struct(464, {
   qpc_ext: bits(0x40, 1),
   qpn: bits(0x48, 24),

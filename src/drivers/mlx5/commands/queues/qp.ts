@@ -178,9 +178,9 @@ export const qpCommands = [
     const { sendBlocks, receiveRequests, receiveShift } = sizes
     const isShared = rq_type === ReceiveType.SHARED
     const srq = isShared ? findShared(call, 'srqn_rmpn_xrqn', srqn_rmpn_xrqn) : undefined
+    const { maxSge, maxRecvSge = maxSge, maxInline } = stateOf(call).soft.limits
     const bytes = receiveRequests * 2 ** receiveShift + sendBlocks * BLOCK_BYTES
     const offset = wq_umem_offset
-    const { limits } = stateOf(call).soft
     const args = {
       pd: findPd(call, context.pd),
       sendCq: findCq(call, 'cqn_snd', context.cqn_snd),
@@ -188,10 +188,9 @@ export const qpCommands = [
       cap: {
         maxSendWr: sendBlocks,
         maxRecvWr: receiveRequests,
-        maxSendSge: sendBlocks === 0 ? 0 : limits.maxSge - 1,
-        maxRecvSge:
-          receiveRequests === 0 ? 0 : Math.min(limits.maxRecvSge ?? limits.maxSge, receiveElements(receiveShift)),
-        maxInlineData: sendBlocks === 0 ? 0 : limits.maxInline,
+        maxSendSge: sendBlocks === 0 ? 0 : maxSge - 1,
+        maxRecvSge: receiveRequests === 0 ? 0 : Math.min(receiveElements(receiveShift), maxRecvSge),
+        maxInlineData: sendBlocks === 0 ? 0 : maxInline,
       },
       userHandle: 0n,
       ...(srq !== undefined && { srq }),

@@ -7,20 +7,20 @@
  * its peers by GID, as for queue pairs of verbs. `udp_sport` selects the UDP source port.
  */
 import { callWithin } from '../../../../core/dispatch/owned.ts'
-import type { CoreObject } from '../../../../core/model.ts'
+import type { CallContext, CoreObject } from '../../../../core/model.ts'
 import { DciQp } from '../../../../spec/classes/qp/dc_qp.ts'
 import { RcQp } from '../../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../../spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../../spec/classes/qp/ud_qp.ts'
 import { Commands } from '../../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { RecordOf } from '../../../../spec/drivers/mlx5-firmware/fields.ts'
-import { EXTENDED_STREAM, QpOption } from '../../../../spec/drivers/mlx5-firmware/queue-values.ts'
+import { ExtendedOption, QpOption } from '../../../../spec/drivers/mlx5-firmware/queue-values.ts'
 import type { ads, qpc } from '../../../../spec/drivers/mlx5-firmware/queues.ts'
 import { AccessFlags, QpState } from '../../../../spec/enums.ts'
-import type { Address } from '../../../soft/address/path.ts'
+import { type Address, flowAddress, openPath, sourceOf, storedAddress } from '../../../soft/address/path.ts'
 import type { QpModify, QpObject } from '../../../soft/state.ts'
 import { stateOf } from '../../state.ts'
-import { type Given, objectCommand, refuseCommand } from '../handler.ts'
+import { objectCommand, refuseCommand } from '../handler.ts'
 import { queryQp } from './qp.ts'
 
 type Qpc = RecordOf<typeof qpc>
@@ -132,12 +132,7 @@ const optionsOf = (object: QpObject, context: Qpc, mask: number, present: number
 
 type TransitionInput = { readonly qpn: number; readonly opt_param_mask: number; readonly qpc: Qpc }
 
-const move = (
-  call: Given<unknown>['call'],
-  object: CoreObject,
-  input: TransitionInput,
-  step: Step,
-): Record<never, never> => {
+const move = (call: CallContext, object: CoreObject, input: TransitionInput, step: Step): Record<never, never> => {
   const { from, to, attributes } = step
   const attributesOfClass = attributesOf(object)
   const { state, accessFlags = 0 } = queryQp(call, object)
@@ -153,7 +148,24 @@ const move = (
   return {}
 }
 
-const moveTo = (call: Given<unknown>['call'], object: CoreObject, state: number): Record<never, never> => {
+/** The packets of a connected queue pair come from another UDP port. */
+const setSourcePort = (call: CallContext, { state }: QpObject, udpPort: number): void => {
+  const { soft } = stateOf(call)
+  const { qpn, row } = state
+  const address =
+    state.address ?? refuseCommand('unsupportedFeature', 'opt_param_mask_95_32: the queue pair has no path')
+  const engine = soft.engine()
+  const moved = { ...address, flowLabel: udpPort & PORT_MASK }
+  const source = sourceOf(call.device.ports[0]!.gids, moved, 'RTS2RTS_QP')
+  const owner = { ecn: soft.ecn, qpn, destQpn: engine.query(row).destQpn }
+  const flow = openPath(soft.port, flowAddress(soft.port, source, moved, owner), 'RTS2RTS_QP')
+  engine.modify(row, undefined, { flow })
+  soft.port.closeFlow(state.flow)
+  state.flow = flow
+  state.address = storedAddress(soft, moved, address.dmac)
+}
+
+const moveTo = (call: CallContext, object: CoreObject, state: number): Record<never, never> => {
   attributesOf(object)
   callWithin(call, object, { ...object.class.methods.modify!, name: 'modify' }, { state })
   return {}
@@ -173,14 +185,19 @@ export const transitionCommands = [
     move(call, object, input, { from: RTR, to: RTS, attributes: 'rts' }),
   ),
   objectCommand(Commands.RTS2RTS_QP, ({ call, input }, { object }) => {
-    const { qpc_ext, opt_param_mask_95_32, qpc_data_ext } = input
-    const extended = qpc_ext === 0 ? 0n : opt_param_mask_95_32
-    if ((extended & ~EXTENDED_STREAM) !== 0n)
-      refuseCommand('unsupportedFeature', `opt_param_mask_95_32 0x${extended.toString(16)}; there is 1 (stream)`)
-    if (extended !== 0n && object.class.name !== DciQp.name)
+    const { qpc_ext, opt_param_mask_95_32: mask, qpc_data_ext, qpc: context } = input
+    const { STREAM, UDP_SPORT } = ExtendedOption
+    const [hasStream, hasPort] = [(mask & STREAM) !== 0n, (mask & UDP_SPORT) !== 0n]
+    if ((mask & ~(STREAM | UDP_SPORT)) !== 0n || (hasStream && qpc_ext === 0))
+      refuseCommand(
+        'unsupportedFeature',
+        `opt_param_mask_95_32 0x${mask.toString(16)}, qpc_ext ${qpc_ext}; there are 1 (stream), with qpc_ext, and 4 (UDP source port)`,
+      )
+    if (hasStream && object.class.name !== DciQp.name)
       refuseCommand('unsupportedFeature', 'opt_param_mask_95_32: only initiators of DC have streams')
     const answer = move(call, object, input, { from: RTS, to: RTS, attributes: undefined })
-    if (extended !== 0n) {
+    if (hasPort) setSourcePort(call, object as QpObject, context.primary_address_path.udp_sport)
+    if (hasStream) {
       const { qpn } = (object as QpObject).state
       stateOf(call).dc.initiators(call.device.core.random).resetStream(qpn, qpc_data_ext.dci_stream_channel_id)
     }

@@ -1,0 +1,185 @@
+/*
+ * Mistakes of programs, one a run, for `userdma check` (test/system/check/mistakes.test.ts): the argument names it. Those
+ * whose program would wait for ever are ended by SIGALRM.
+ */
+#include "../../../docs/findings/cm.h"
+#include "../../../docs/findings/datagrams.h"
+
+static struct end one, other;
+
+static int ended(void)
+{
+    return destroy_pair(&one, &other);
+}
+
+static struct ibv_send_wr write_of(struct ibv_sge *sge)
+{
+    return (struct ibv_send_wr){.wr_id = 1,
+                                .sg_list = sge,
+                                .num_sge = 1,
+                                .opcode = IBV_WR_RDMA_WRITE,
+                                .wr.rdma = {address_of(&other), other.mr->rkey}};
+}
+
+/* A request that is posted again has the list of before. */
+static int ring_of_sends(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, first = write_of(&sge), second = write_of(&sge);
+    first.next = &second;
+    second.next = &first;
+    if (ibv_post_send(one.qp, &first, &bad) == 0)
+        return 1;
+    return ended();
+}
+
+static int ring_of_receives(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_recv_wr *bad, request = {.sg_list = &sge, .num_sge = 1};
+    request.next = &request;
+    if (ibv_post_recv(one.qp, &request, &bad) == 0)
+        return 1;
+    return ended();
+}
+
+static int wild_next(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.next = (struct ibv_send_wr *)0x5a5a5a5a5a50;
+    ibv_post_send(one.qp, &request, &bad);
+    return ended();
+}
+
+static int negative_elements(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_send_wr *bad, request = write_of(&sge);
+    request.num_sge = -1;
+    ibv_post_send(one.qp, &request, &bad);
+    return ended();
+}
+
+static int polls_nothing(void)
+{
+    make_pair(&one, &other);
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+    struct ibv_wc wc;
+    ibv_poll_cq(one.cq, 0, &wc);
+    completion(&one);
+    return ended();
+}
+
+static int cut_number(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.dest_qp_num = (uint16_t)other.qp->qp_num;
+    connect_ends(&one, &other);
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+    completion(&one);
+    return ended();
+}
+
+static int cut_number_of_datagrams(void)
+{
+    struct datagram_end from = {0}, to = {0};
+    open_device();
+    make_datagram_end(&from, QKEY);
+    make_datagram_end(&to, QKEY);
+    struct ibv_sge sge = {.addr = address_of(&from.end), .length = 64, .lkey = from.end.mr->lkey};
+    struct ibv_send_wr *bad, request = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND};
+    request.wr.ud.ah = from.ah;
+    request.wr.ud.remote_qpn = (uint16_t)to.end.qp->qp_num;
+    request.wr.ud.remote_qkey = QKEY;
+    check(ibv_post_send(from.end.qp, &request, &bad), "ibv_post_send");
+    completion(&from.end);
+    destroy_datagram_end(&from);
+    destroy_datagram_end(&to);
+    return 0;
+}
+
+static int cut_key(void)
+{
+    make_pair(&one, &other);
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), (uint16_t)other.mr->rkey);
+    completion(&one);
+    return ended();
+}
+
+static int zero_based(void)
+{
+    make_pair(&one, &other);
+    other.extra = need(ibv_reg_mr(other.pd, other.buffer, SIZE, ALL_RIGHTS | IBV_ACCESS_ZERO_BASED), "ibv_reg_mr");
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.extra->rkey);
+    completion(&one);
+    return ended();
+}
+
+/* One completion, and events of 64. */
+static int moderated(void)
+{
+    open_device();
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    make_end(&one);
+    make_end(&other);
+    struct ibv_cq *cq = need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq");
+    replace_cq(&one, cq);
+    connect_ends(&one, &other);
+    struct ibv_modify_cq_attr attr = {.attr_mask = IBV_CQ_ATTR_MODERATE, .moderate = {.cq_count = 64}};
+    check(ibv_modify_cq(cq, &attr), "ibv_modify_cq");
+    check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+    alarm(3);
+    void *unused;
+    return ibv_get_cq_event(channel, &cq, &unused);
+}
+
+static int channel_first(void)
+{
+    struct rdma_event_channel *channel = need(rdma_create_event_channel(), "rdma_create_event_channel");
+    struct rdma_cm_id *id;
+    check(rdma_create_id(channel, &id, NULL, RDMA_PS_TCP), "rdma_create_id");
+    rdma_destroy_event_channel(channel);
+    return rdma_destroy_id(id) == 0;
+}
+
+/* Before the address is resolved. */
+static int early_queue_pair(void)
+{
+    struct rdma_event_channel *channel = need(rdma_create_event_channel(), "rdma_create_event_channel");
+    struct rdma_cm_id *id;
+    struct ibv_qp_init_attr init = small_qp();
+    check(rdma_create_id(channel, &id, NULL, RDMA_PS_TCP), "rdma_create_id");
+    const int error = rdma_create_qp(id, NULL, &init);
+    check(rdma_destroy_id(id), "rdma_destroy_id");
+    rdma_destroy_event_channel(channel);
+    return error == 0;
+}
+
+static const struct {
+    const char *name;
+    int (*run)(void);
+} mistakes[] = {
+    {"ring-of-sends", ring_of_sends},       {"ring-of-recvs", ring_of_receives},
+    {"wild-next", wild_next},               {"negative-sges", negative_elements},
+    {"polls-nothing", polls_nothing},       {"cut-number", cut_number},
+    {"cut-number-ud", cut_number_of_datagrams}, {"cut-key", cut_key},
+    {"zero-based", zero_based},             {"moderated", moderated},
+    {"channel-first", channel_first},       {"early-qp", early_queue_pair},
+};
+
+int main(int count, char **arguments)
+{
+    for (size_t i = 0; count == 2 && i < sizeof mistakes / sizeof mistakes[0]; i++)
+        if (strcmp(arguments[1], mistakes[i].name) == 0)
+            return mistakes[i].run();
+    fprintf(stderr, "usage: mistakes MISTAKE\n");
+    return 1;
+}

@@ -1,0 +1,65 @@
+/*
+ * What `userdma check` says of mistakes that outside programs have made (test/programs/check/mistakes.c): the cause, in the
+ * words of the program's call, and no other error.
+ */
+import assert from 'node:assert/strict'
+import { symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { before, describe, it } from 'node:test'
+import { lacking, ownProgram, suiteScope, temporaryFolder } from '../programs.ts'
+import { checkScript, type FindingJson, isOf } from './checking.ts'
+
+const program = ownProgram('mistakes')
+const mlx5 = ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']
+
+/** By mistake: what text and details of its errors and warnings say, in their order. */
+const told: Readonly<Record<string, readonly RegExp[]>> = {
+  'ring-of-sends': [/^refused-call: ibv_post_send is called with 0x\w+ for `next` of a request .* the list is a ring/],
+  'ring-of-recvs': [/^refused-call: ibv_post_recv is called with 0x\w+ for `next` of a request .* the list is a ring/],
+  'wild-next': [
+    /^program-died: died of SIGSEGV in ibv_post_send, at an access to 0x5a5a5a5a5a\w\w, where no memory is$/,
+  ],
+  'negative-sges': [/^bad-request: .*: it has -1 scatter\/gather elements, and max_send_sge is 1$/],
+  'polls-nothing': [/^refused-call: ibv_poll_cq is called with 0 for its argument num_entries: it polls nothing/],
+  'cut-number': [/^no-peer-qp: .*there is no QP 0x\w+ at.* \/ 0x\w+ is the lower 16 bits of QP 0x\w+ of process/],
+  'cut-number-ud': [/^no-peer-qp: .* \/ 0x\w+ is the lower 16 bits of QP 0x\w+ of process/],
+  'cut-key': [/^unknown-rkey: .* \/ 0x\w+ is the lower 16 bits of 0x\w+, of MR 0x\w+ of 4096 bytes$/],
+  'zero-based': [
+    /^remote-out-of-bounds: .* addresses of this region begin at 0x0 \(IBV_ACCESS_ZERO_BASED\), so this byte is 0x0$/,
+  ],
+  'channel-first': [/^use-after-destroy: rdma_destroy_id on CM_ID 0, whose event channel was destroyed/],
+  'early-qp': [/^refused-call: rdma_create_qp on CM_ID 0: EINVAL: the identifier has no device yet/],
+}
+/** On mlx5, which moderates events. */
+const toldOnMlx5: typeof told = {
+  moderated: [
+    /^lost-wakeup: CQ \d+ has 1 unpolled completion, and was armed while ibv_modify_cq asks for one event per 64/,
+  ],
+}
+
+const sentence = ({ id, text, details }: FindingJson): string => [`${id}: ${text}`, ...details].join(' / ')
+
+describe('mistakes of outside programs', { skip: lacking(program) }, () => {
+  const suite = suiteScope()
+  for (const [device, options, mistakes] of [
+    ['rxe', [], told],
+    ['mlx5', mlx5, toldOnMlx5],
+  ] as const)
+    describe(device, () => {
+      let found: readonly FindingJson[] = []
+      before(async () => {
+        const folder = temporaryFolder(suite)
+        const names = Object.keys(mistakes)
+        for (const name of names) symlinkSync(program, join(folder, name))
+        const script = names.map(name => `${folder}/${name} ${name} >&2;`).join(' ')
+        found = (await checkScript(suite, `${script} true`, options)).found
+      })
+
+      for (const [name, expected] of Object.entries(mistakes))
+        it(name, () => {
+          const own = found.filter(isOf(name)).filter(({ severity, id }) => severity !== 'note' && id !== 'leak')
+          assert.equal(own.length, expected.length, own.map(sentence).join('\n'))
+          for (const [i, pattern] of expected.entries()) assert.match(sentence(own[i]!), pattern)
+        })
+    })
+})
