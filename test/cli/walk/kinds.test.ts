@@ -59,7 +59,9 @@ describe('the points of a walk', () => {
   })
 
   it('are no calls of a library that goes on without them', () => {
-    const open = site('devx.command', { stack: ['/lib/libmlx5.so.1+0x1', '/lib/libibverbs.so.1+0x2 verbs_open_device'] })
+    const open = site('devx.command', {
+      stack: ['/lib/libmlx5.so.1+0x1', '/lib/libibverbs.so.1+0x2 verbs_open_device'],
+    })
     assert.deepEqual(texts(['calls'], [open]), [])
     assert.deepEqual(texts(['calls'], [site('devx.command')]), ['devx.command fails with ENOMEM'])
   })
