@@ -276,6 +276,7 @@ export class Checker {
   /** The objects of a context are about to end. May be repeated: only the first counts. */
   contextEnds(device: number, context: number, how: ContextEnd['how']): void {
     this.outages.contextEnds(context, how)
+    this.ignoredEvents.contextEnds(context)
     const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
     if (pendingSends === undefined) return
     const end = { context, how, pendingSends }
