@@ -227,13 +227,13 @@ export class Checker {
     this.ignoredEvents = new IgnoredEvents(services, this.outages)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
+    this.watchesAccesses = isCopiedByFork !== undefined && sources.hasDevice !== false
     this.#detectors = [
       this.#queues,
       this.outages.detector,
       this.ignoredEvents.detector,
       this.#ignoredPosts,
-      // Only the preload library tells of memory that is given back.
-      ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
+      ...(this.watchesAccesses ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
@@ -614,6 +614,8 @@ export class Checker {
     )
   }
 
+  /** Whether `accessed` is of use: only the preload library tells of memory that is given back. */
+  readonly watchesAccesses: boolean
   /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
