@@ -276,7 +276,7 @@ export class Checker {
   /** The objects of a context are about to end. May be repeated: only the first counts. */
   contextEnds(device: number, context: number, how: ContextEnd['how']): void {
     this.outages.contextEnds(context, how)
-    this.ignoredEvents.contextEnds(context)
+    this.ignoredEvents.contextEnds(context, how)
     const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
     if (pendingSends === undefined) return
     const end = { context, how, pendingSends }
@@ -328,6 +328,7 @@ export class Checker {
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
     if (method === 'destroy' && errno === Errno.EBUSY) {
+      if (this.ignoredEvents.isGone(call.context)) return
       this.#reporter.report('destroy-busy', call, busyContent(call.class, participles(call.class).destroyed, known))
       return
     }
@@ -350,6 +351,8 @@ export class Checker {
 
   /** The program's library has refused a call without a call of the device. */
   refusedByLibrary(refusal: LibraryRefusal): void {
+    // What uses the object can't be destroyed any more.
+    if (refusal.errno === Errno.EBUSY && this.ignoredEvents.isGone(refusal.context ?? -1)) return
     refusedByLibrary(refusal, this.#objects, this.#reporter, (device, index) => this.outages.whoLeft(device, index))
   }
 

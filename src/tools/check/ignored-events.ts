@@ -7,6 +7,7 @@
  * - the status of DISCONNECTED.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
@@ -14,7 +15,7 @@ import { counted } from '../../spec/text.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { cmFunctionIn } from './advice.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { CheckedCall, RefusedAttempt } from './events.ts'
+import type { CheckedCall, ContextEnd, RefusedAttempt } from './events.ts'
 import { type KnownObject, moment, type QpAttributes } from './objects.ts'
 import { before, type Outages } from './outages.ts'
 import type { FindingContent, Occurrence } from './reporting.ts'
@@ -32,8 +33,9 @@ const TIME_TO_HANDLE = 1_000_000
 /** Maximum remembered queue pairs, address handles, identifiers and contexts, of each the latest. */
 const MAX_KEPT = 4096
 
-/** Calls by which a program cleans up (queue pairs go to ERR before), or asks for the state. */
-const TOLERATED = /\.(?:destroy|disconnect|reject|modify|detachMcast|query\w*|getEvents?|init\w*)$/
+/** Calls by which a program cleans up (queue pairs go to ERR before), or asks for the state: methods, or Linux's names. */
+const TOLERATED =
+  /\.(?:destroy|disconnect|reject|modify|detachMcast|query\w*|getEvents?|init\w*)$|DESTROY|DEALLOC|DEREG|CLOSE|DETACH|MODIFY|QUERY/
 
 /** In place of an address: the program has found the index empty. */
 const EMPTY = ''
@@ -100,6 +102,8 @@ export class IgnoredEvents {
   readonly #sends = new Map<number, number>()
   /** By number of the device: when it was removed, microseconds. */
   readonly #removed = new Map<number, number>()
+  /** Contexts with refused calls, of devices that were removed. */
+  readonly #gone = new Map<number, true>()
   /** Refused calls since the removal, of a device those after `TIME_TO_CLOSE`, by context or `CoreObject.id` of the identifier. */
   readonly #refused = new Map<string, number>()
   /** `CoreObject.id` of identifiers whose DEVICE_REMOVAL was read. */
@@ -158,20 +162,20 @@ export class IgnoredEvents {
       objects: [known],
     }
     put(this.#refusedIndices, call.context, { index: sgidIndex, occurrence: kept(call), content })
-    if (earlier?.index === sgidIndex) this.#reportIndex(call.context)
+    if (earlier?.index === sgidIndex) this.#reportIndex(call.context, 'warning')
     return true
   }
 
-  #reportIndex(context: number): void {
+  #reportIndex(context: number, severity: Severity): void {
     const refused = this.#refusedIndices.get(context)
     if (refused === undefined) return
     this.#refusedIndices.delete(context)
-    this.#services.report('event-ignored', refused.occurrence, refused.content)
+    this.#services.report('event-ignored', refused.occurrence, { ...refused.content, severity })
   }
 
-  /** As `Checker.contextEnds`. */
-  contextEnds(context: number): void {
-    this.#reportIndex(context)
+  /** As `Checker.contextEnds`. A program that closes its device may open it again, and look. */
+  contextEnds(context: number, how: ContextEnd['how']): void {
+    this.#reportIndex(context, how === 'close' ? 'note' : 'warning')
     this.#seen.delete(context)
   }
 
@@ -187,6 +191,7 @@ export class IgnoredEvents {
   /** A call on a device that was removed. */
   deviceGone({ context, ...call }: RefusedAttempt & { readonly deviceNumber: number }): void {
     const { attempt, time, device, deviceNumber } = call
+    put(this.#gone, context, true)
     const since = this.#removed.get(deviceNumber)
     if (since === undefined || time - since < TIME_TO_CLOSE || TOLERATED.test(attempt)) return
     if (this.#countRefused(`context ${context}`) !== MANY_CALLS) return
@@ -210,6 +215,11 @@ export class IgnoredEvents {
   /** A device was removed, or has failed. */
   deviceEvent(device: number, event: number): void {
     if (event === DEVICE_FATAL) put(this.#removed, device, this.#services.sources.now())
+  }
+
+  /** Whether calls of a context were refused because its device was removed. */
+  isGone(context: number): boolean {
+    return this.#gone.has(context)
   }
 
   /** The number of a device is another's. */

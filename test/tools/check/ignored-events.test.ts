@@ -112,7 +112,7 @@ test('an index whose address has left, of a call that is refused, and what the p
   s.wait(1)
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
   assert.deepEqual(s.told(), [], 'the program may look again')
-  s.checker.contextEnds(0, 0, 'close')
+  s.checker.contextEnds(0, 0, 'exit')
   assert.match(
     s.told()[0] ?? '',
     /^warning: ah names GID index 1, which is empty: the address .*1:101 left GID index 1 of rxe0 1.0 s before, and returned .* at GID index 3$/,
@@ -140,9 +140,17 @@ test('an index that was refused once, and looked up again: nothing; refused agai
     s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: empty })
     if (looks) s.call(0, 'port', 'queryGidEntry', 0, { args: { index: 3 } })
     s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), looks ? 3 : 1), ...(!looks && { refused: empty }) })
-    if (looks) s.checker.contextEnds(0, 0, 'close')
+    if (looks) s.checker.contextEnds(0, 0, 'exit')
     assert.equal(s.told().length, looks ? 0 : 1)
   }
+})
+
+test('an index that was refused before the device was closed is a note: the program may open it again', () => {
+  const s = scenario()
+  s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
+  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
+  s.checker.contextEnds(0, 0, 'close')
+  assert.match(s.told()[0] ?? '', /^note: /)
 })
 
 test('an index that rdma_cm has named, and one of a program that may read sysfs, are right', () => {
@@ -272,6 +280,8 @@ test('the third call after the removal of a device; not those that clean up', ()
   for (let i = 0; i < 9; i++) {
     s.attempt('rc_qp.modify')
     s.attempt('ud_qp.detachMcast')
+    s.attempt('CQ_DESTROY')
+    s.attempt('DEALLOC_PD')
   }
   assert.deepEqual(s.told(), [])
   s.attempt('mr.create')
@@ -279,6 +289,9 @@ test('the third call after the removal of a device; not those that clean up', ()
   assert.deepEqual(s.told(), [
     'warning: mr.create on rxe0, which was removed 1.0 s before (DEVICE_FATAL): 3 calls were refused since then (EIO)',
   ])
+  // The CQ could not be destroyed, so its channel cannot.
+  s.call(0, 'comp_channel', 'destroy', 6, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  assert.equal(s.found.length, 1)
   s.checker.ignoredEvents.forget(0)
   for (let i = 0; i < 9; i++) s.attempt('pd.create', 1)
   assert.equal(s.told().length, 1)
