@@ -177,7 +177,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     },
     {
       reason:
-        'the preload library of `--host` intercepts only calls, posts and polls: no memory, stack frame, signal, or function of librdmacm ([why](../decisions/observing-adapters.md))',
+        'the preload library of `--host` intercepts only calls, posts and polls: no memory, stack frame, signal, or function of librdmacm',
       findings: [
         'buffer-freed',
         'region-unmapped',
