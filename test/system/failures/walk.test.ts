@@ -112,11 +112,17 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
   })
 
   it('finds a cached index of the GID table (nccl #2157)', async t => {
-    const { results } = await walk(t, 'stale_gid', ['--kinds', 'links', '--points', '6', '--hang', '1'])
+    const page = join(temporaryFolder(t), 'page.html')
+    const options = ['--kinds', 'links', '--points', '6', '--hang', '1', '--html', page]
+    const { results } = await walk(t, 'stale_gid', options)
     assert.ok(
       findings(results).some(text => text.startsWith('links: hang: the GID moves at ')),
       findings(results).join('\n'),
     )
+    const html = readFileSync(page, 'utf8')
+    assert.equal(html.match(/<summary>/g)?.length, results.length)
+    assert.match(html, /<details class="finding" open><summary><b>hangs<\/b><span>the GID moves at /)
+    assert.match(html, /<dt>Repeat it<\/dt><dd><code class="again">userdma run --private --record walk\.udr .*gid=1/)
   })
 
   it('finds a reply that configures a later queue pair (Mooncake #3584)', { skip: longOnly }, async t => {
