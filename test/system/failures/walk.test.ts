@@ -111,6 +111,14 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     assert.deepEqual(readdirSync(folder), [])
   })
 
+  it('gives events to other threads than those that wait first', { skip: lacking(ownProgram('turns')) }, async t => {
+    const statusOf = async (fault: string) =>
+      (await runUserdma(t, ['run', '--private', '--fault', fault, '--', ownProgram('turns')])).status
+    assert.equal(await statusOf('notice=COMPLETION,nth=99,turn=5ms'), 0)
+    // A thread may be so fast that an event cannot be taken back, but not 20 times.
+    assert.equal(await statusOf('notice=COMPLETION,turn=5ms'), 2)
+  })
+
   it('finds a cached index of the GID table (nccl #2157)', async t => {
     const page = join(temporaryFolder(t), 'page.html')
     const options = ['--kinds', 'links', '--points', '6', '--hang', '1', '--html', page]
