@@ -362,6 +362,7 @@ const verbs = (object: number, method: number, attributes: readonly Attr[]): Dec
   view.handles.set(4, 'xrcd')
   view.handles.set(5, 'srq')
   view.handles.set(6, 'counters')
+  view.handles.set(7, 'xrc_srq')
   return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 }
 /** The attributes of QP_CREATE (names: spec/linux/names.ts). `changes`: replacements by id; null omits an attribute. */
@@ -436,6 +437,9 @@ test('ioctl QP_CREATE: handles that the type of the queue pair does not take are
     ['EINVAL', { ...xrcTarget, 4: [4, 0, 2n] }],
     ['EINVAL', { ...xrcTarget, 5: [5, 0, 2n] }],
     ['EINVAL', { ...xrcTarget, 10: [10, 4, 2n] }],
+    ['OK', { ...xrcTarget, 3: [3, 0, 7n] }],
+    ['EINVAL', { ...xrcTarget, 3: [3, 0, 5n] }],
+    ['ENOENT', { ...xrcTarget, 3: [3, 0, 99n] }],
     ['OK', xrcInitiator],
     ['OK', { ...xrcInitiator, 5: [5, 0, 2n] }],
     ['EINVAL', { ...xrcInitiator, 3: [3, 0, 5n] }],

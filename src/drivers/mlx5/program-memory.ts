@@ -174,6 +174,13 @@ class DistantRecord {
     this.#replaced = seen | 0
     this.#word = word | 0
   }
+
+  clear(at: number): void {
+    const words = scratch()
+    words.view.setInt32(0, 0)
+    this.#memory.write(this.#hi, this.#lo + at, words, 0, 4, 4, 4)
+    this.#last[at >> 2] = 0
+  }
 }
 
 let scratchArena: Arena | undefined
@@ -223,6 +230,12 @@ export class ProgramRecord {
   replace(at: number, seen: number, word: number): void {
     if (this.#distant !== undefined) this.#distant.replace(seen, word)
     else Atomics.compareExchange(this.#words, this.#at + (at >> 2), swap(seen), word)
+  }
+
+  /** Stores 0, while the program waits for a call that ends with this counter at 0. */
+  clear(at: number): void {
+    if (this.#distant !== undefined) this.#distant.clear(at)
+    else Atomics.store(this.#words, this.#at + (at >> 2), 0)
   }
 
   /** The queue is destroyed. */

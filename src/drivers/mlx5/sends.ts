@@ -100,7 +100,7 @@ export class Sends implements SendQueue {
   keyChanger: KeyChanger | undefined
   /** If not 0: `Send.REFUSED` of each request that is loaded. */
   refusal = 0
-  /** Whether requests are fetched: not in RESET, where the program sets its counters to 0 after the call. */
+  /** Whether requests are fetched: not in RESET, where libmlx5 sets its counters to 0 after the call. */
   #isOpen = false
   readonly #record: ProgramRecord
   readonly #view: DataView
@@ -190,6 +190,8 @@ export class Sends implements SendQueue {
 
   reset(): void {
     this.#isOpen = false
+    // UCX leaves the old counter there until it posts: an adapter reads it only when the program rings the doorbell
+    this.#record.clear(DoorbellRecord.SENDS)
     this.#taken = 0
     this.#posted = 0
     this.#produced = 0

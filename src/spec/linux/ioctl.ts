@@ -79,6 +79,8 @@ export interface IoctlAttribute {
    * ignore it.
    */
   readonly refusedFor?: readonly string[]
+  /** `handle`: by classes of the call, those that Linux's handler accepts, if not all of `classes`. */
+  readonly classesFor?: Readonly<Record<string, readonly string[]>>
 }
 
 export interface Choice {
@@ -153,6 +155,11 @@ const handle = (linuxName: string, name: string, classes: readonly string[]): Na
   kind: 'handle',
   name,
   classes,
+})
+/** An XRC target, for which libfabric passes one, ignores it; our methods of the other classes refuse one of XRC. */
+const sharedQueue = (linuxName: string, name: string): NamedAttribute => ({
+  ...handle(linuxName, name, SRQ_CLASSES),
+  classesFor: { xrc_tgt_qp: ['xrc_srq'] },
 })
 const destroy = (linuxName: string, classes: readonly string[]): NamedAttribute => ({
   ...blank,
@@ -500,7 +507,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       newHandle('CREATE_QP_HANDLE'),
       refusedFor(ALL_BUT_XRC_TARGET, checkedByHandler(handle('CREATE_QP_XRCD_HANDLE', 'xrcd', ['xrcd']), 'ENOENT')),
       refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_PD_HANDLE', 'pd', ['pd']), 'ENOENT')),
-      refusedFor(['xrc_ini_qp'], optional(handle('CREATE_QP_SRQ_HANDLE', 'srq', ['srq']))),
+      refusedFor(['xrc_ini_qp'], optional(sharedQueue('CREATE_QP_SRQ_HANDLE', 'srq'))),
       refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_SEND_CQ_HANDLE', 'sendCq', ['cq']), 'ENOENT')),
       refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT')),
       refusedFor(XRC_TARGET, optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTable', ['rwq_ind_table']))),

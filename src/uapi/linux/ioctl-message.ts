@@ -179,7 +179,7 @@ const wrongLength = (where: string, length: number, { min, max, isExtensible }: 
   return new CallError('EINVAL', `${where} has ${length} bytes; ${isExtensible ? `at least ${min}` : range} are right`)
 }
 
-const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
+export const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
   if (classes.every(name => view.schema.classByName(name) === undefined))
     throw new CallError('EINVAL', `${where}: this device has no objects that it could name`)
   // Linux takes the handle as a signed number

@@ -37,6 +37,7 @@ import { clearRequest, type DecodedCommand, deviceCommand, readCommand } from '.
 import {
   bufferOf,
   bytesOf,
+  checkHandle,
   constantOf,
   flagsOf,
   INLINE_BYTES,
@@ -86,9 +87,13 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
       facts.class = constantOf(message, id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts, inputOf(message, passed.get(UHW_IN)))
-  for (const { compiled } of passed.values())
-    if (compiled.spec.refusedFor?.includes(className))
-      throw new CallError('EINVAL', `${spec.name}: ${className} has no attribute ${compiled.spec.id}`)
+  for (const { compiled, data } of passed.values()) {
+    const { id, refusedFor, classesFor } = compiled.spec
+    if (refusedFor?.includes(className))
+      throw new CallError('EINVAL', `${spec.name}: ${className} has no attribute ${id}`)
+    const classes = classesFor?.[className]
+    if (classes !== undefined) checkHandle(message.view, `${spec.name}: attribute ${id}`, data, classes)
+  }
   const { in: inputs } = declaredMethod(className, spec.method!, spec.driverClass)
   // an argument that the class lacks belongs to other classes of the method, and is not required
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>

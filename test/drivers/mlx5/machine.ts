@@ -406,13 +406,13 @@ export const program = (
         modify({ state: RTR })
         modify({ state: RTS, ...(isUd && { sqPsn: 0 }) })
       },
-      /** As libmlx5: the counters are set to 0 after the call. */
+      /** As libmlx5: the counters are set to 0 after the call; with commands that of sends is not, as by UCX. */
       reset(): void {
         modify({ state: RESET })
         state.blocks = 0
         state.received = 0
         view.setUint32(doorbell, 0)
-        view.setUint32(doorbell + 4, 0)
+        if (!commands) view.setUint32(doorbell + 4, 0)
       },
       fail: (): void => modify({ state: ERR }),
       /** Stores a request and, by default, the doorbell record. Returns the number of its first block. */

@@ -294,8 +294,7 @@ export const applications: readonly Application[] = [
   fabric('verbs', 'msg', ofInfiniBand),
   fabric('verbs;ofi_rxd', 'rdm', ofInfiniBand),
   {
-    // on mlx5 it does not end, without the checker too
-    ...fabric('verbs;ofi_rxm', 'rdm', ['rxe'], { FI_VERBS_PREFER_XRC: '1', FI_OFI_RXM_USE_SRX: '1' }),
+    ...fabric('verbs;ofi_rxm', 'rdm', ofInfiniBand, { FI_VERBS_PREFER_XRC: '1', FI_OFI_RXM_USE_SRX: '1' }),
     name: "fi_pingpong -p 'verbs;ofi_rxm' -e rdm, over XRC",
   },
   openMpi('mtl ofi', '--mca pml cm --mca mtl ofi --mca osc ^ucx --mca mtl_ofi_provider_include "RDM"', all),

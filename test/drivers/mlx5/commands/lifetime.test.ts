@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { raisePort } from '../../../../src/core/events/events.ts'
 import { attachSink, closeContext, createEventQueue, type EventQueue, invokeNow } from '../../../../src/core/index.ts'
+import { PagesTakenError } from '../../../../src/core/memory/mappable-memory.ts'
 import type { FdObject } from '../../../../src/core/model.ts'
 import type { SoftState } from '../../../../src/drivers/soft/state.ts'
 import { Srq, XrcSrq } from '../../../../src/spec/classes/srq.ts'
@@ -90,6 +91,26 @@ describe('a queue pair of commands', () => {
     x.post({ opcode: SEND, data: [a.element(0, 8)] })
     assert.equal(completionsOf(m, b, 1)[0]!.bytes, 8)
   })
+
+  for (const place of ['a page of its context', 'a page that another context shares'])
+    it(`has no requests after 2RST_QP: its doorbell record, in ${place}, is 0`, () => {
+      const { a, fa } = two()
+      const at = a.pages.take(4096)
+      const { adopt } = a.pages.memory
+      const own: NonNullable<typeof adopt> = (address, ...rest) => {
+        if (address === a.pages.addressOf(at) && place !== 'a page of its context')
+          throw new PagesTakenError('EINVAL', 'another context shares the page')
+        return adopt!(address, ...rest)
+      }
+      Object.assign(a.pages.memory, { adopt: own })
+      const { object, number } = createQp(a, a.recordPlace(at))
+      for (const counter of [5, 0x1_0000, 0xffff_ffff]) {
+        a.pages.view.setUint32(at, 7)
+        a.pages.view.setUint32(at + 4, counter)
+        fa.modify(object, '2RST_QP', { qpn: number })
+        assert.deepEqual([a.pages.view.getUint32(at), a.pages.view.getUint32(at + 4)], [7, 0])
+      }
+    })
 
   it('has the limits of an adapter', () => {
     const { a, fa } = two()

@@ -97,6 +97,29 @@ for (const [name, fault, entryBytes] of [
       assert.equal(completionsOf(m, b, 1)[0]!.bytes, 104)
     })
 
+    it('begin anew after 2RST_QP, although the doorbell record has its old counter', () => {
+      const { m, a, x, y, remote } = pair(fault)
+      for (const count of [3, 2, 1]) {
+        m.runUntil(() => true) // the device has looked at the record
+        const blocks = Array.from({ length: count }, () =>
+          x.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: remote(0) }),
+        )
+        assert.equal(blocks[0], 0)
+        assert.deepEqual(
+          completionsOf(m, a, count).map(({ syndrome, counter }) => [syndrome, counter]),
+          blocks.map(block => [0, block]),
+        )
+        for (const qp of [x, y]) {
+          qp.fail()
+          qp.reset()
+        }
+        x.connect(y, 1)
+        y.connect(x, 0)
+      }
+      m.runUntil(() => true)
+      assert.deepEqual(a.poll(), [])
+    })
+
     it('are initiators and targets of DC, with streams', () => {
       const m = machine(2, fault)
       const [a, b] = [program(m, 0, { commands: true }), program(m, 1, { commands: true })]
