@@ -89,6 +89,7 @@ const withWalk = (command: Command): Command =>
     .option('-o, --output <file>', 'write the report to this file', path)
     .option('--json', 'print one JSON object per failure')
     .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
+    .option('--html <file>', 'also write a page of all results to this file', path)
     .option('--summary <file>', 'also write counts, and the findings that are new, to this file', path)
 
 const RECORD_ON_FAILURE = '--record-on-failure'
@@ -141,6 +142,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('-o, --output <file>', 'with --fault-walk: write the report to this file', path)
       .option('--json', 'with --fault-walk: print one JSON object per run')
       .option('--sarif <file>', 'with --fault-walk: also write the findings to this file as SARIF 2.1.0', path)
+      .option('--html <file>', 'with --fault-walk: also write a page of all results to this file', path)
       .addHelpText(
         'after',
         examples(
@@ -152,7 +154,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         ),
       )
       .action(async (name, args, options, command) => {
-        const walkOption = ['points', 'timeLimit', 'hang', 'output', 'json', 'sarif'].find(
+        const walkOption = ['points', 'timeLimit', 'hang', 'output', 'json', 'sarif', 'html'].find(
           option => options[option] !== undefined,
         )
         if (options.faultWalk && options.host)

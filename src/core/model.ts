@@ -91,6 +91,13 @@ export interface EventSink {
   prepareWithdraw?(): Promise<void> | undefined
   /** Withdraws the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
+  /** To be awaited before `skipTurn`, as `prepareWithdraw`. */
+  prepareSkip?(): Promise<void> | undefined
+  /**
+   * Lets the thread that has waited longest for an event wait again behind the others: delivers the event and takes it back.
+   * True: the thread has read it first, so it is delivered. Absent: nobody waits.
+   */
+  skipTurn?(event: EventRecord): boolean
   /** Number of events that the client has not read. */
   unread(): number
   /** Takes the oldest events, at most `limit`, for a method that reads them (R39). */
@@ -168,6 +175,8 @@ export type Armed = (typeof Armed)[keyof typeof Armed]
 export interface Lateness {
   readonly delay: number
   readonly again: number
+  /** After so many milliseconds it comes to the thread that waits next (`EventSink.skipTurn`); 0: not. */
+  readonly turn: number
 }
 
 /** What a rule does to an event of a descriptor, and how to wait. */

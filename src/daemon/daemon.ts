@@ -28,6 +28,7 @@ import { closeElsewhere } from '../host/memory/mover.ts'
 import { type Interfaces, openInterfaces } from '../host/net/interfaces.ts'
 import { sourceAddress } from '../host/net/route.ts'
 import { accept, close, listen } from '../host/net/sockets.ts'
+import { isThreaded } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { clientNames } from '../services/clients.ts'
 import { readTorment } from '../spec/check/torment.ts'
@@ -295,6 +296,7 @@ const createParts = (
       if (found !== undefined) devices.moveGid(found, by)
     },
     remove: (device, milliseconds) => returning.remove(device, milliseconds),
+    isThreaded,
     signal(pid, signal) {
       try {
         process.kill(pid, `SIG${signal}`)

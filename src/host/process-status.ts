@@ -24,6 +24,14 @@ export const commandName = (pid: number): string | undefined => {
   }
 }
 
+export const isThreaded = (pid: number): boolean => {
+  try {
+    return readdirSync(`/proc/${pid}/task`).length > 1
+  } catch {
+    return false
+  }
+}
+
 /** The initial user namespace (PROC_USER_INIT_INO). */
 export const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 

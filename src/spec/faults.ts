@@ -170,6 +170,11 @@ export const FaultSettings = {
     help: 'the program receives the event once more after so long, without cause',
     targets: ['notice'],
   },
+  turn: {
+    example: 'turn=20ms',
+    help: 'the event comes after so long, to the next of the threads that wait for it',
+    targets: ['notice'],
+  },
   delay: {
     example: 'delay=5ms',
     help: 'delay of every packet, of the call, or of the event',
@@ -257,6 +262,8 @@ export interface SurveySite {
   readonly phase: ProgramPhase
   /** The number of the first here, counted by process and site over all phases, from 1. */
   readonly first: number
+  /** Of a received event: the process had other threads. */
+  readonly isThreaded?: true
 }
 
 /** How far a process has come: it has a device, a queue pair, a connection, has got completions, and closes again. */

@@ -11,7 +11,7 @@ export const walkKinds = {
   links: "the link goes down, for less and for longer than retries last; the device's GID moves",
   peers: 'each process is killed, or stopped for a time',
   devices: 'the device fails, is removed, or is removed and comes back',
-  events: 'each event comes late, or once more without cause',
+  events: 'each event comes late, to another thread, or once more without cause',
 } as const
 export type WalkKind = keyof typeof walkKinds
 export const walkKindNames = Object.keys(walkKinds) as readonly WalkKind[]

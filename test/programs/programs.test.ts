@@ -55,6 +55,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   pool: [['-q'], /usage: pool/],
   stale_gid: [['-q'], /usage: stale_gid/],
   late_reply: [['-q'], /usage: late_reply/],
+  turns: [['-q'], /usage: turns/],
   lost_dreq: [['-q'], /usage: lost_dreq/],
   witness: [['-q'], /usage: witness/],
   datagram_service: [['-q'], /usage: datagram_service/],

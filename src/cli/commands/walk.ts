@@ -18,6 +18,7 @@ import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries } from '../program/program.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
 import type { WalkResult } from '../walk/outcome.ts'
+import { walkHtml } from '../walk/page.ts'
 import { cleanLine, isFinding, resultJson, resultText, summaryText, tableText, walkSarif } from '../walk/report.ts'
 import { noReport, readReport } from '../walk/since.ts'
 import { commandStage, type Stage } from '../walk/stage.ts'
@@ -29,6 +30,8 @@ export interface WalkOptions {
   readonly output?: string
   readonly json?: boolean
   readonly sarif?: string
+  /** The file for a page. */
+  readonly html?: string
   /** Kinds, separated by commas; default: all. */
   readonly kinds?: string
   /** Maximum number of points. */
@@ -107,12 +110,14 @@ export const walkAndReport = async (
   const outputs = [
     ['--output', options.output],
     ['--sarif', options.sarif],
+    ['--html', options.html],
     ['--summary', options.summary],
   ] as const
   const inputs = options.since === undefined ? [] : [['--since', options.since] as const]
   requireDifferentFiles(outputs, [...subject.inputs, ...inputs])
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
+  const page = options.html === undefined ? undefined : openReport(options.html)
   const summary = options.summary === undefined ? undefined : openReport(options.summary)
   const stop = new AbortController()
   // A second signal ends the process.
@@ -159,6 +164,7 @@ export const walkAndReport = async (
           : `${LABEL}: since ${options.since}: ${counted(fresh.length, 'new finding')}, ${found.length - fresh.length} known, ${since.mended(walked.results)} mended\n`)
       if (!options.json) print(tableText(walked.results, symbols) + last)
       summary?.write(tableText(fresh, symbols) + last)
+      page?.write(walkHtml(subject.name, walked.results, last, symbols, stage))
       sarif?.write(`${jsonText(walkSarif(walked.results, symbols, packageVersion()), 2)}\n`)
     }
     output.close()
@@ -180,7 +186,7 @@ export const walkAndReport = async (
   }
   if (stop.signal.aborted) return stop.signal.reason
   if (results.some(isFinding)) process.exitCode = FOUND_STATUS
-  else process.exitCode = output.hasFailed || [sarif, summary].some(file => file?.hasFailed) ? 1 : 0
+  else process.exitCode = output.hasFailed || [sarif, page, summary].some(file => file?.hasFailed) ? 1 : 0
   return undefined
 }
 
@@ -196,7 +202,7 @@ export const walkProgram = async (
   checkProgram(program, args)
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks: true })
-  const { output: _output, json: _json, sarif: _sarif, summary: _summary, ...join } = options
+  const { output: _output, json: _json, sarif: _sarif, html: _html, summary: _summary, ...join } = options
   const signal = await walkAndReport(
     {
       name: program,

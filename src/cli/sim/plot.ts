@@ -3,22 +3,27 @@
  * percentiles of latency, drawn as SVG.
  */
 import type { Result } from '../../tools/sim/scenario.ts'
+import { escapeHtml, htmlDocument } from '../html.ts'
 import { tableText } from './output.ts'
 
 const WIDTH = 760
 const HEIGHT = 240
 const MARGIN = { left: 70, right: 15, top: 12, bottom: 34 }
 /** By control; they differ in lightness too. */
-const COLORS = ['#0b5cad', '#d9730d', '#6b7280']
+const COLORS = ['var(--data)', 'var(--retry)', 'var(--quiet)']
+
+const STYLE = `body{max-width:800px}svg{width:100%;font-size:11px;fill:currentColor}.grid line{stroke:var(--line)}
+figure{margin:1.5em 0}pre{overflow-x:auto;font-size:12px}
+${COLORS.map((color, i) => `.line${i}{color:${color}}`).join('')}
+`
+/** The colour of a line. */
+const look = (i: number): string => `class="line${i % COLORS.length}"`
 
 type Point = readonly [x: number, y: number]
 interface Line {
   readonly name: string
   readonly points: readonly Point[]
 }
-
-const escapeHtml = (text: string): string =>
-  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
 
 /** A round number, at least `value`. */
 const roundUp = (value: number): number => {
@@ -43,15 +48,13 @@ const chart = (title: string, xTitle: string, yTitle: string, lines: readonly Li
   )
   const paths = lines.map(
     ({ points }, i) =>
-      `<polyline stroke="${COLORS[i % COLORS.length]}" points="${points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(' ')}"/>`,
+      `<polyline ${look(i)} points="${points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(' ')}"/>`,
   )
-  const legend = lines.map(
-    ({ name }, i) => `<span style="color:${COLORS[i % COLORS.length]}">&#9644; ${escapeHtml(name)}</span>`,
-  )
+  const legend = lines.map(({ name }, i) => `<span ${look(i)}>&#9644; ${escapeHtml(name)}</span>`)
   return `<figure><figcaption>${escapeHtml(title)} ${legend.join(' ')}</figcaption>
 <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeHtml(title)}"><g class="grid">${ticks.join('')}${xTicks.join('')}</g>
 ${text(WIDTH / 2, HEIGHT - 4, 'middle', xTitle)}${text(MARGIN.left, MARGIN.top - 2, 'start', yTitle)}
-<g fill="none" stroke-width="1.5">${paths.join('')}</g></svg></figure>`
+<g fill="none" stroke="currentColor" stroke-width="1.5">${paths.join('')}</g></svg></figure>`
 }
 
 /** The percentiles of a latency, by number of nines: 0 is p0, 1 is p90, 2 is p99. */
@@ -63,17 +66,13 @@ const percentiles = ({ latency: { p50, p90, p99, p999 } }: Result): Point[] => [
 ]
 
 export const plotHtml = (results: readonly Result[]): string => {
-  const name = escapeHtml(results[0]?.scenario ?? '')
+  const name = results[0]?.scenario ?? ''
   const overTime = (value: (sample: Result['samples'][number]) => number): Line[] =>
     results.map(({ control, samples }) => ({
       name: control,
       points: samples.map(sample => [sample.time / 1000, value(sample)] as const),
     }))
-  return `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>${name}</title>
-<style>body{font:14px system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em}svg{width:100%;font-size:11px}
-.grid line{stroke:#ddd}figure{margin:1.5em 0}pre{overflow-x:auto;font-size:12px}</style>
-<h1>${name}</h1><pre>${escapeHtml(tableText(results))}</pre>
+  const body = `<h1>${escapeHtml(name)}</h1><pre>${escapeHtml(tableText(results))}</pre>
 ${chart(
   'Goodput',
   'virtual time, ms',
@@ -92,6 +91,6 @@ ${chart(
   'µs',
   results.map(result => ({ name: result.control, points: percentiles(result) })),
 )}
-</html>
 `
+  return htmlDocument(name, STYLE, body)
 }

@@ -109,6 +109,9 @@ const GONE = 500
 const GONE_FOR_EVER = 600_000
 const EVENT_LATE = 200
 const EVENT_AGAIN = 20
+const EVENT_TURN = 20
+/** A thread may be so fast that an event cannot be taken back. */
+const EVENT_TURNS = 5
 
 const none = (): number => 0
 
@@ -341,11 +344,16 @@ class Planner {
 
   #events(): void {
     for (const site of this.#sites.filter(({ target }) => target === 'notice')) {
-      const { host, name, first } = site
+      const { host, name, first, isThreaded } = site
       const selectors = `notice=${name}${this.#process(site)},nth=${first}`
       const add = (effect: string, text: string): void =>
         this.#add({ kind: 'events', host, site, text, rule: () => `${selectors},${effect}`, isHidden: true })
       add(`delay=${EVENT_LATE}ms`, `${name} comes ${EVENT_LATE} ms late`)
+      if (isThreaded)
+        add(
+          `count=${EVENT_TURNS},turn=${EVENT_TURN}ms`,
+          `${name} comes to the next of the threads that wait for it, ${EVENT_TURNS} times`,
+        )
       if (isRepeatable(name)) add(`again=${EVENT_AGAIN}ms`, `${name} comes once more without cause`)
       else this.#leave('events', 'events of rdma_cm, which come once')
     }

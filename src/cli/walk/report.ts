@@ -87,7 +87,7 @@ const stackOf = ({ site }: WalkPoint): Stack => site?.stack ?? []
 export const framesOf = (point: WalkPoint, symbols: Symbols): readonly Frame[] => programFrames(stackOf(point), symbols)
 
 /** Where it happens: process and place; '' for packets. */
-const whereText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
+export const whereText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
   if (site === undefined) return ''
   const place = placeOf(programFrames(site.stack, symbols))
   const process = `process ${site.process} (${printable(site.program)})${host === '' ? '' : ` of ${host}`}`
@@ -101,19 +101,19 @@ const stackLines = (frames: readonly Frame[]): string =>
     .map((frame, i) => `    #${i} ${printable(frameText(frame))}\n`)
     .join('')
 
-const recordsOf = ({ outcome, run }: WalkResult): readonly CrashRecord[] =>
+export const recordsOf = ({ outcome, run }: WalkResult): readonly CrashRecord[] =>
   outcome === 'crash' ? run.records.filter(({ isCrash }) => isCrash) : outcome === 'hang' ? run.records : []
 
-const recordTitle = ({ pid, command, signal, isCrash }: CrashRecord): string =>
+export const recordTitle = ({ pid, command, signal, isCrash }: CrashRecord): string =>
   isCrash ? `${signal} in process ${pid} (${command})` : `process ${pid} (${command}) is at`
 
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`
 
-const endText = ({ result }: WalkRun): string =>
+export const endText = ({ result }: WalkRun): string =>
   result.isTimedOut ? `no end after ${seconds(result.duration)}` : (result.failure ?? 'exit status 0')
 
 /** The outcome in words: `recovered in 1.2 s`, `ended with the message …`. */
-const outcomeText = (result: WalkResult): string => {
+export const outcomeText = (result: WalkResult): string => {
   const { outcome, run, message, recovery, confirmed } = result
   const sometimes =
     isFindingOutcome(outcome) && !isConfirmed(result) && confirmed
@@ -172,7 +172,8 @@ export const tableText = (results: readonly WalkResult[], symbols: Symbols): str
   return rows.map(row => `  ${row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell)).join('  ')}\n`).join('')
 }
 
-const placeText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
+/** As `whereText`, in few words. */
+export const placeText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
   if (site === undefined) return ''
   const place = placeOf(programFrames(site.stack, symbols))
   const process = `${host === '' ? '' : `${host}:`}${printable(site.program)} ${site.process}`

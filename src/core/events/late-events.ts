@@ -1,5 +1,5 @@
 /*
- * Events that a fault rule delays, or lets come once more (spec/faults/program-faults.ts): between core and the sink of a
+ * Events that a fault rule delays, gives to another thread, or lets come once more (spec/faults/program-faults.ts): between core and the sink of a
  * descriptor. Later events of the descriptor wait for a delayed one, so their order stays. What is held counts as unread,
  * and is withdrawn with its object.
  */
@@ -29,6 +29,20 @@ class LateSink implements EventSink {
     const held: HeldEvent = { event, isDue: false }
     this.#held.push(held)
     await wait
+    this.#release(held)
+  }
+
+  /** As `hold`, after the thread that has waited longest was woken in vain. */
+  async skip(event: EventRecord, wait: () => Promise<void>): Promise<void> {
+    const held: HeldEvent = { event, isDue: false }
+    this.#held.push(held)
+    await this.#inner.prepareSkip?.()
+    if (this.#held[0] === held && this.#inner.skipTurn?.(event)) this.#held.shift()
+    else await wait()
+    this.#release(held)
+  }
+
+  #release(held: HeldEvent): void {
     held.isDue = true
     while (this.#held[0]?.isDue) this.#inner.post(this.#held.shift()!.event)
   }
@@ -71,17 +85,18 @@ class LateSink implements EventSink {
 export const postLate = (
   fd: FdObject,
   event: EventRecord,
-  { delay, again }: Lateness,
+  { delay, again, turn }: Lateness,
   { wait }: EventDelays,
   post: () => void,
 ): void => {
   const mutable: { sink: EventSink } = fd
   const sink = fd.sink instanceof LateSink ? fd.sink : new LateSink(fd.sink)
   mutable.sink = sink
-  if (delay > 0) void sink.hold(event, wait(delay))
+  if (turn > 0) void sink.skip(event, () => wait(delay + turn))
+  else if (delay > 0) void sink.hold(event, wait(delay))
   else sink.post(event)
   if (again > 0)
-    void sink.isRepeated(event, wait(delay + again)).then(isRepeated => {
+    void sink.isRepeated(event, wait(delay + turn + again)).then(isRepeated => {
       if (isRepeated && !fd.isClosed) post()
     })
 }

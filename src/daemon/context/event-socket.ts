@@ -151,6 +151,21 @@ export class EventSocket implements EventSink {
     return withdrawn
   }
 
+  prepareSkip(): Promise<void> | undefined {
+    return this.#isDisconnected || this.#isPeerEndFound() ? undefined : this.#slices.run(this.#search())
+  }
+
+  /**
+   * The kernel gives packets to threads that read in the order in which they wait, and a thread that finds none waits behind
+   * the others.
+   */
+  skipTurn(event: EventRecord): boolean {
+    if (this.#isDisconnected || this.#queue.records.length > 0 || !this.#isAllRead()) return false
+    const isRead = this.#withPeerEnd(end => sendBytes(this.#ownEnd, event.bytes) > 0 && recvBytes(end, scratch) <= 0)
+    if (isRead) this.#sent.push(event)
+    return isRead ?? false
+  }
+
   unread(): number {
     if (this.#isDisconnected) return 0
     // FIONREAD counts the bytes of unread packets, and leaves the packets to the program.

@@ -41,10 +41,11 @@ export interface CompletionFault extends ActingRule {
   readonly happening: Happening
 }
 
-/** A received event: it comes `delay` milliseconds later, and `again` milliseconds later once more (0: not). */
+/** A received event: `delay`, `again` and `turn` as in rules; 0: not. */
 export interface NoticeFault extends ActingRule {
   readonly delay: number
   readonly again: number
+  readonly turn: number
 }
 
 /** `delay`: milliseconds until the event, and until what happens. */
@@ -240,6 +241,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
           ...first.acting,
           delay: Math.max(...rules.map(({ rule }) => rule.delay)),
           again: Math.max(...rules.map(({ rule }) => rule.again)),
+          turn: Math.max(...rules.map(({ rule }) => rule.turn)),
         }
       )
     },

@@ -163,9 +163,9 @@ const checkCompletion = (text: string, rule: FaultRule): void => {
     )
 }
 
-const checkNotice = (text: string, { notice, delay, again }: FaultRule): void => {
-  if (delay === 0 && again === 0)
-    throw new Error(`fault "${text}": the rule has no effect; add delay, as delay=100ms, or again`)
+const checkNotice = (text: string, { notice, delay, again, turn }: FaultRule): void => {
+  if (delay === 0 && again === 0 && turn === 0)
+    throw new Error(`fault "${text}": the rule has no effect; add delay, as delay=100ms, again or turn`)
   const once = notice.find(name => name !== '*' && !isRepeatable(name))
   if (again > 0 && once !== undefined)
     throw new Error(`fault again: ${once} is an event of rdma_cm, which comes once; leave out again`)

@@ -92,6 +92,8 @@ export interface FaultRule extends Probabilities, Happening {
   readonly page: 'gone' | ''
   /** Effect: the received event comes once more after so many milliseconds. */
   readonly again: number
+  /** Effect: the received event comes after so many milliseconds, to the next of the threads that wait for it. */
+  readonly turn: number
   /** Effect: delay of every packet, of a call, or of an event, milliseconds. */
   readonly delay: number
   /** Effect: maximum random change of `delay` (up or down), milliseconds; at most `delay`. */
@@ -142,6 +144,7 @@ export const noFaults: FaultRule = {
   page: '',
   ...noHappening,
   again: 0,
+  turn: 0,
   delay: 0,
   jitter: 0,
   rate: 0,

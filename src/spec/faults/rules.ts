@@ -244,6 +244,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   },
   stop: linkTime,
   again: linkTime,
+  turn: linkTime,
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,

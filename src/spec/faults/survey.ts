@@ -37,6 +37,7 @@ export interface Survey {
     name: string,
     program: Pick<FaultSubject, 'pid' | 'program'>,
     stack: readonly string[],
+    isThreaded?: boolean,
   ): void
   /** A fault was injected into this process. */
   injected(pid: number): void
@@ -106,7 +107,7 @@ export const createSurvey = (numberOf: (pid: number) => number, now: () => numbe
     retries(milliseconds) {
       facts.retries = Math.max(facts.retries, milliseconds)
     },
-    note(target, cls, name, { pid, program }, stack) {
+    note(target, cls, name, { pid, program }, stack, isThreaded = false) {
       if (pid === failed?.pid && name.endsWith('.destroy')) failed.destroyed++
       const number = numberOf(pid)
       const known = processes.get(number) ?? { phase: 'begins', counts: new Map() }
@@ -137,6 +138,7 @@ export const createSurvey = (numberOf: (pid: number) => number, now: () => numbe
           first,
           stack,
           count: 1,
+          ...(isThreaded && { isThreaded }),
         }
         byKey.set(key, added)
         sites.push(added)

@@ -34,6 +34,10 @@ export const SERVED_POLICY = `${policy({ 'script-src': "'self'", 'style-src': "'
 
 const hashOf = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`
 
-/** For a page in one file: only this script and this style, and no connections. */
-export const filePolicy = ({ script, style }: Page): string =>
-  policy({ 'script-src': hashOf(script), 'style-src': hashOf(style), 'img-src': 'data:' })
+/** For a page in one file: only this script, if it has one, and this style, and no connections. */
+export const filePolicy = ({ script, style }: Pick<Page, 'style'> & Partial<Page>): string =>
+  policy({
+    ...(script !== undefined && { 'script-src': hashOf(script) }),
+    'style-src': hashOf(style),
+    'img-src': 'data:',
+  })

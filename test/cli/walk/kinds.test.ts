@@ -37,6 +37,13 @@ const plan = (
 const texts = (...args: Parameters<typeof plan>): readonly string[] => plan(...args).points.map(({ text }) => text)
 
 describe('the points of a walk', () => {
+  it('give events to the next thread if there are several', () => {
+    const notice = site('COMPLETION', { target: 'notice', class: 'comp_channel', site: '' })
+    const turns = (isThreaded: boolean): number =>
+      texts(['events'], [{ ...notice, ...(isThreaded && { isThreaded }) }]).filter(text => /next/.test(text)).length
+    assert.deepEqual([turns(false), turns(true)], [0, 1])
+  })
+
   it('are rules that parse, of every kind', () => {
     const sites = [
       site('mr.create'),
@@ -45,6 +52,7 @@ describe('the points of a walk', () => {
       site('SEND', { target: 'post', class: 'rc_qp' }),
       completion(),
       site('COMPLETION', { target: 'notice', class: 'comp_channel', site: '' }),
+      site('CQ_ERR', { target: 'notice', class: 'async_fd', site: '', isThreaded: true }),
       site('ESTABLISHED', { target: 'notice', class: 'cm_channel', site: '' }),
     ]
     const { points } = plan(walkKindNames, sites, { REQ: 1, 'ONLY packet': 9 }, 540)

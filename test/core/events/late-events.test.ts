@@ -31,8 +31,9 @@ const stage = () => {
   }
   return {
     fd,
+    delays,
     post(event: EventRecord, delay: number, again = 0) {
-      postLate(fd, event, { delay, again }, delays, () => fd.sink.post(event))
+      postLate(fd, event, { delay, again, turn: 0 }, delays, () => fd.sink.post(event))
     },
     async pass(milliseconds: number) {
       time += milliseconds
@@ -53,6 +54,26 @@ it('later events wait for a delayed one, and all count as unread', async () => {
   await pass(20)
   fd.sink.post(eventOf(element, 3))
   assert.deepEqual(read(), [1, 2, 3])
+})
+
+it('an event that skips a turn comes later, unless the thread has read it', async () => {
+  for (const isRead of [false, true]) {
+    const { fd, pass, read, delays } = stage()
+    const skipped: number[] = []
+    Object.assign(fd.sink, {
+      skipTurn({ type }: EventRecord) {
+        skipped.push(type)
+        return isRead
+      },
+    })
+    const element = elementOf()
+    postLate(fd, eventOf(element, 1), { delay: 0, again: 0, turn: 20 }, delays, () => {})
+    fd.sink.post(eventOf(element, 2))
+    await pass(0)
+    assert.deepEqual([skipped, read()], [[1], isRead ? [2] : []])
+    await pass(20)
+    assert.deepEqual(read(), isRead ? [] : [1, 2])
+  }
 })
 
 it('an event comes again, unless its object is gone meanwhile', async () => {

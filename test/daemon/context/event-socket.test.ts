@@ -106,6 +106,20 @@ test('a record is one packet with exactly its bytes', () => {
   setup.close()
 })
 
+test('a turn is skipped if no record is unread', async () => {
+  const setup = setUp()
+  const a = element(1n)
+  await setup.socket.prepareSkip()
+  assert.equal(setup.socket.skipTurn(record(a, 1)), false)
+  assert.deepEqual([setup.socket.unread(), setup.read()], [0, []])
+  setup.socket.post(record(a, 2))
+  assert.equal(setup.socket.skipTurn(record(a, 3)), false)
+  assert.deepEqual(setup.read(), [hex(record(a, 2).bytes)])
+  close(setup.programEnd)
+  assert.equal(setup.socket.skipTurn(record(a, 4)), false)
+  setup.socket.close()
+})
+
 for (const isPassed of [true, false])
   test(`a withdrawal counts unread records, and other records stay in order (${isPassed ? 'the program has its end' : 'the program does not have its end'})`, () => {
     const anyStep = fc.oneof(

@@ -141,10 +141,10 @@ describe('rules that let something happen', () => {
   })
 
   it('delay received events, and repeat those that may come again', () => {
-    const faults = faultsOf('notice=*,nth=2,delay=20ms;notice=COMPLETION+PORT_ERR,nth=2,again=5ms')
+    const faults = faultsOf('notice=*,nth=2,delay=20ms;notice=COMPLETION+PORT_ERR,nth=2,again=5ms,turn=7ms')
     assert.equal(faults.onNotice(SUBJECT, 'COMPLETION'), undefined)
-    const { delay, again } = faults.onNotice(SUBJECT, 'PORT_ERR') ?? {}
-    assert.deepEqual({ delay, again }, { delay: 20, again: 5 })
+    const { delay, again, turn } = faults.onNotice(SUBJECT, 'PORT_ERR') ?? {}
+    assert.deepEqual({ delay, again, turn }, { delay: 20, again: 5, turn: 7 })
     assert.equal(faultsOf('notice=*,again=5ms').onNotice(SUBJECT, 'ESTABLISHED'), undefined)
   })
 })

@@ -180,7 +180,7 @@ describe('fault rules', () => {
       ['link=601s', /link: "601s" is not milliseconds from 1 to 600000/],
       ['post=ENOMEM,link=1s', /link is for calls and completions and asynchronous events, and this rule is for posts/],
       ['opcode=RC_SEND_ONLY,link=1s', /opcode is for packets, and this rule is for asynchronous events/],
-      ['notice=COMPLETION', /the rule has no effect; add delay, as delay=100ms, or again/],
+      ['notice=COMPLETION', /the rule has no effect; add delay, as delay=100ms, again or turn/],
       ['notice=HELLO,delay=1', /notice: "HELLO" is not the name of an event, as COMPLETION, /],
       ['notice=ESTABLISHED,again=1', /ESTABLISHED is an event of rdma_cm, which comes once; leave out again/],
       ['call=mr.create,gid=9', /gid: "9" is not an integer from 1 to 8/],

@@ -28,7 +28,7 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import { ClassId } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState, QpType } from '../../../spec/enums.ts'
 import { CallError, Errno, type ErrnoName, InjectedError } from '../../../spec/errno.ts'
-import type { CallFault, FaultSubject, ProgramFaults } from '../../../spec/faults/program-faults.ts'
+import type { CallFault, FaultSubject, NoticeFault, ProgramFaults } from '../../../spec/faults/program-faults.ts'
 import { type Happening, happens } from '../../../spec/faults/rule.ts'
 import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
 import {
@@ -56,6 +56,8 @@ export interface FaultSources {
   remove(device: Device, milliseconds: number): void
   /** Sends a signal to a process. */
   signal(pid: number, signal: RuleSignal | 'STOP' | 'CONT'): void
+  /** Whether a process has several threads. Absent: none has. */
+  isThreaded?(pid: number): boolean
   /** Milliseconds. */
   now(): number
   /** The process that has opened a context; undefined for a client inside the subsystem. */
@@ -390,11 +392,11 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       },
     }),
   )
-  const decideEvent = (fd: FdObject, event: EventRecord): { delay: number; again: number } | undefined => {
+  const decideEvent = (fd: FdObject, event: EventRecord): NoticeFault | undefined => {
     const notice = noticeOf(fd, event)
     const subject = notice === undefined ? undefined : subjectOf(fd.context, sources.processOf(fd.context), noStack)
     if (notice === undefined || subject === undefined) return undefined
-    survey?.note('notice', fd.class.name, notice, subject, NO_STACK)
+    survey?.note('notice', fd.class.name, notice, subject, NO_STACK, sources.isThreaded?.(subject.pid))
     const { details } = event as { readonly details?: { readonly status?: number } }
     if (fd.class.id === ClassId.cm_channel && (FAILED_EVENTS.has(notice) || (details?.status ?? 0) !== 0))
       survey?.told(`process ${faults.processNumber(subject.pid)}: ${notice}, status ${details?.status ?? 0}`, false)
