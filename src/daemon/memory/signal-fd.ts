@@ -1,18 +1,23 @@
 /*
  * The eventfd behind a descriptor of a program, for events that the program wants there (core's `SignalFd`).
  *
- * A write to an eventfd may wait: a program can set its count to the largest value. So the writes are made by the threads of
- * libuv, one at a time for each eventfd; an event meanwhile is counted with the next one. Descriptors of other users'
- * programs are not taken (host/memory/guest.ts).
+ * A write to an eventfd may wait: a program can set its count to the largest value. An event is not counted then, as in
+ * Linux. A program may do so between the look and the write, so the writes are made by the threads of libuv, one at a time
+ * for each eventfd, and of 1, for which there is room. Descriptors of other users' programs are not taken
+ * (host/memory/guest.ts).
  */
 import { close, readlinkSync, write } from 'node:fs'
 import type { Account, SignalFd } from '../../core/model.ts'
 import { orRelease, take } from '../../core/objects/limits.ts'
 import { errnoName } from '../../host/errno.ts'
+import { isWritable } from '../../host/event-loop/wait.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError } from '../../spec/errno.ts'
 
 const EVENTFD = 'anon_inode:[eventfd]'
+
+/** A count. */
+const ONE = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0)
 
 const closeFd = (fd: number): void => close(fd, () => {})
 
@@ -40,15 +45,12 @@ class OpenSignal implements SignalFd {
   }
 
   #write(): void {
-    this.#isWriting = true
-    const count = Buffer.alloc(8)
-    count.writeBigUInt64LE(BigInt(this.#pending))
-    this.#pending = 0
-    write(this.#fd, count, () => {
-      this.#isWriting = false
-      if (this.#pending > 0) this.#write()
-      else if (this.#isClosed) this.#end()
-    })
+    if (!isWritable(this.#fd)) this.#pending = 0
+    this.#isWriting = this.#pending > 0
+    if (this.#isWriting) {
+      this.#pending--
+      write(this.#fd, ONE, () => this.#write())
+    } else if (this.#isClosed) this.#end()
   }
 
   #end(): void {

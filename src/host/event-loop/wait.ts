@@ -31,6 +31,14 @@ export const waitReadable = (fd: number, milliseconds: number): boolean => {
   }
 }
 
+/** Whether `fd` is writable now, or has an error, which the next write returns. */
+export const isWritable = (fd: number): boolean => {
+  arena ??= mapArena(POLLFD)
+  arena.i32[0] = fd
+  arena.i32[1] = POLLOUT
+  return sys().poll(arena.address, 1, 0) !== 0
+}
+
 /** Waits until `fd` is writable, or has an error, which the next write returns. */
 export const waitWritable = (fd: number): void => {
   arena ??= mapArena(POLLFD)
