@@ -8,11 +8,12 @@ int main(void)
 {
     open_device();
     struct ibv_pd *pd = ibv_alloc_pd(context);
-    const int tries = FAULT_OR(3, 1);
+    const int tries = FAULT_OR(5, 1);
     for (int i = 0; i < tries; i++) {
         struct ibv_cq *cq = ibv_create_cq(context, 16, NULL, NULL, 0); /* FAULT */
         if (cq)
             check(ibv_destroy_cq(cq), "ibv_destroy_cq");
+        usleep(100000);
     }
     if (pd)
         ibv_dealloc_pd(pd);

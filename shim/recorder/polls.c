@@ -13,6 +13,24 @@
 
 bool verbs_tells_completions;
 
+/* A program without room for completions may poll for none, but not always. */
+#define MANY_EMPTY 100
+
+static void check_entries(int entries)
+{
+    static unsigned empty;
+    static bool is_told;
+    if (LIKELY(entries > 0)) {
+        if (UNLIKELY(__atomic_load_n(&empty, __ATOMIC_RELAXED) != 0))
+            __atomic_store_n(&empty, 0, __ATOMIC_RELAXED);
+        return;
+    }
+    if (entries == 0 && __atomic_add_fetch(&empty, 1, __ATOMIC_RELAXED) < MANY_EMPTY)
+        return;
+    if (!__atomic_exchange_n(&is_told, true, __ATOMIC_RELAXED))
+        object_tell_argument("ibv_poll_cq", 2, (uint64_t)(int64_t)entries);
+}
+
 FUNCTION_TYPE(poll_cq)
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
@@ -24,9 +42,7 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
             return -1;
         if (entries > 0 && object_lacks_argument("ibv_poll_cq", 3, wc))
             return -1;
-        static bool is_told;
-        if (UNLIKELY(entries <= 0) && !__atomic_exchange_n(&is_told, true, __ATOMIC_RELAXED))
-            object_tell_argument("ibv_poll_cq", 2, (uint64_t)entries);
+        check_entries(entries);
         calls_note("ibv_poll_cq");
         note_polling(cq, FRAME);
         if (entries > 1)

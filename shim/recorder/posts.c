@@ -32,7 +32,7 @@ static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *fir
 }
 
 /* Positions for parts of requests (src/spec/check/arguments.ts). */
-enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18, NEXT = 19 };
+enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18, NEXT = 19, NUM_SGE = 20 };
 
 /* Whether a list is a ring; then that was reported. A provider fills its queue with it, and note_sends would not end. */
 #define IS_RING(function, list)                                                                                        \
@@ -54,13 +54,22 @@ enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18, NEXT = 19 };
         is_ring;                                                                                                       \
     })
 
+/* Whether a request lacks the elements that it should have; then that was reported. libmlx5 posts it if num_sge < 0. */
+static bool lacks_elements(const char *function, int count, const struct ibv_sge *elements)
+{
+    if (count >= 0)
+        return object_lacks_argument(function, SG_LIST, elements);
+    object_tell_argument(function, NUM_SGE, (uint64_t)(int64_t)count);
+    return true;
+}
+
 /* The first request of a list that has no elements where num_sge says so; NULL: none. Then that was reported. */
 #define WITHOUT_ELEMENTS(function, list)                                                                               \
     ({                                                                                                                 \
         __typeof__(list) at = (list);                                                                                  \
-        while (at && LIKELY(at->num_sge <= 0 || at->sg_list))                                                          \
+        while (at && LIKELY(at->num_sge == 0 || (at->num_sge > 0 && at->sg_list)))                                     \
             at = at->next;                                                                                             \
-        at && object_lacks_argument(function, SG_LIST, at->sg_list) ? at : NULL;                                       \
+        at && lacks_elements(function, at->num_sge, at->sg_list) ? at : NULL;                                          \
     })
 
 /*

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -211,27 +212,49 @@ static int copy_file(long call, int fd, uint64_t address, uint64_t length, uint6
     return 0;
 }
 
-/* The pages become private anonymous memory, with the same content. */
+/* Copies pages, by the kernel: the program may have unmapped them. False: it has, or permits no reading. */
+static bool copy_pages(void *to, uint64_t address, uint64_t length)
+{
+    const struct iovec local = {to, length}, remote = {pointer(address), length};
+    const long copied =
+        early_syscall(SYS_process_vm_readv, getpid(), (long)&local, 1, (long)&remote, 1, 0);
+    if (copied < 0 && errno != EFAULT)
+        memcpy(to, pointer(address), length); /* the call is forbidden here */
+    return copied == (long)length || (copied < 0 && errno != EFAULT);
+}
+
+/*
+ * The pages become private anonymous memory, with the same content. What the program has unmapped, or made unreadable,
+ * stays as it is.
+ */
 static void make_ordinary(const struct adopted *range)
 {
     const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS, saved = errno;
     const bool is_frozen = freeze(range->address, range->length);
     void *copy = REAL(mmap)(NULL, range->length, protection, flags, -1, 0);
-    bool is_done = false;
+    bool is_done = false, is_readable = true;
     if (copy != MAP_FAILED) {
-        memcpy(copy, pointer(range->address), range->length);
-        is_done = early_syscall(SYS_mremap, (long)copy, (long)range->length, (long)range->length,
+        is_readable = copy_pages(copy, range->address, range->length);
+        is_done = is_readable && early_syscall(SYS_mremap, (long)copy, (long)range->length, (long)range->length,
                                 MREMAP_MAYMOVE | MREMAP_FIXED, (long)range->address, 0) == (long)range->address;
         if (!is_done)
             early_syscall(SYS_munmap, (long)copy, (long)range->length, 0, 0, 0, 0);
     }
     /* Too many mappings (vm.max_map_count). In place no more are needed, but other threads may see zeros in between. */
-    const int file = is_done ? -1 : file_of(range);
+    const int file = is_done || !is_readable ? -1 : file_of(range);
     if (file >= 0 && !range->is_private &&
         REAL(mmap)(pointer(range->address), range->length, protection, flags | MAP_FIXED, -1, 0) != MAP_FAILED)
         copy_file(SYS_pread64, file, range->address, range->length, range->offset);
     thaw(is_frozen, range->address, range->length);
     errno = saved;
+    if (is_readable)
+        return;
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    struct adopted one = *range;
+    for (one.length = page; range->length > page && one.address < range->address + range->length; one.address += page) {
+        make_ordinary(&one);
+        one.offset += page;
+    }
 }
 
 /* Maps the file over the pages. 0 or -errno. */

@@ -103,6 +103,27 @@ events:
     net.assertGone()
   })
 
+  it('kills a daemon that is gone already: nothing; what cannot be is refused', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'hosts: 1')
+    const file = join(net.folder, 'play.yaml')
+    const gone = '{ after: 100ms, daemon: { host: h1, gone: 50ms } }'
+    writeFileSync(
+      file,
+      `net: ${net.file}\nprograms: { one: { host: h1, run: "sleep 2; ibv_devinfo", expect: { exit: 0 } } }\nevents: [${gone}, ${gone}]\n`,
+    )
+    assertGood(await net.net('play', file))
+    for (const [option, value, expected] of [
+      ['--restart', 'h9', /^userdma: --restart "h9": give one of h1\n$/],
+      ['--record', '/proc/none', /^userdma: --record: cannot make the folder \/proc\/none: ENOENT\n$/],
+    ] as const) {
+      const { status, stderr } = await net.net('play', file, option, value)
+      assert.equal(status, 2)
+      assert.match(stderr, expected)
+    }
+    net.assertGone()
+  })
+
   it('as a walk repeats a finding: with a rule, without events, programs of the host restarted', {
     skip: longOnly,
   }, async t => {

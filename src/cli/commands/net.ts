@@ -2,7 +2,7 @@
  * `userdma net`: makes a network of hosts on this machine from a file, runs programs on its hosts, shows and removes it
  * (docs/how-to/net.md).
  */
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { endBySignal } from '../../host/end-by-signal.ts'
@@ -276,10 +276,25 @@ const onNetOf = async (
   if (interruption !== undefined) endBySignal(interruption)
 }
 
+/** As `mkdir -p`: mkdirSync of Node loops for ever where no folder can be made, as in /proc. Throws UsageError. */
+const makeFolder = (path: string): void => {
+  if (existsSync(path)) return
+  const parent = dirname(resolve(path))
+  makeFolder(parent)
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    throw new UsageError(`--record: cannot make the folder ${path}: ${(error as NodeJS.ErrnoException).code}`)
+  }
+}
+
 /** `net play`: makes the net of a scenario, plays it, and removes the net. Exit status 1: something did not hold. */
 export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOptions, 'at'>): Promise<void> => {
   const { at, record, fault = [], restart, events } = options
-  if (record !== undefined) mkdirSync(record, { recursive: true })
+  const { hosts } = scenarioOf(file, await networkDrivers()).plan
+  if (restart !== undefined && !hosts.some(({ name }) => name === restart))
+    throw new UsageError(`--restart "${restart}": give one of ${hosts.map(({ name }) => name).join(', ')}`)
+  if (record !== undefined) makeFolder(record)
   const words = [
     'play',
     resolve(file),

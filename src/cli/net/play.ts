@@ -61,6 +61,7 @@ class HostDaemon {
   readonly #rules: string[]
   readonly #watched: Watched[] = []
   readonly #added = new Map<object, string>()
+  #isGone = false
 
   constructor(session: ToolSession, rules: string) {
     this.#session = session
@@ -71,8 +72,21 @@ class HostDaemon {
     return this.#session
   }
 
-  /** Kills the daemon, and starts it again after so many milliseconds by `start`. Its counts begin anew. */
+  /**
+   * Kills the daemon, and starts it again after so many milliseconds by `start`. Its counts begin anew. Nothing happens
+   * while it is gone already.
+   */
   async restart(milliseconds: number, start: () => Promise<void>): Promise<void> {
+    if (this.#isGone) return
+    this.#isGone = true
+    try {
+      await this.#restart(milliseconds, start)
+    } finally {
+      this.#isGone = false
+    }
+  }
+
+  async #restart(milliseconds: number, start: () => Promise<void>): Promise<void> {
     const { socket, daemon, ended } = this.#session
     process.kill(daemon, 'SIGKILL')
     await ended

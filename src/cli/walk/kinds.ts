@@ -57,6 +57,8 @@ const WAITS = /\.getEvents?$/
 
 /** librdmacm tries in this function what the machine can, and goes on without it. */
 const TRIES = / rdma_create_event_channel$/
+/** libmlx5 asks a device that it opens for capabilities, and goes on without them. */
+const OPENS = / verbs_open_device$/
 
 /** The status of a failed request: what a lost peer leads to; for a receive, that its queue pair failed. */
 const PREFERRED_STATUSES = ['RETRY_EXC_ERR', 'WR_FLUSH_ERR'] as const
@@ -136,7 +138,10 @@ const selectorsOf = (site: SurveySite, process: string): string | undefined => {
 
 const failingPoint = (site: WalkSite, process: string): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
   const { target, name, class: cls, site: number, stack } = site
-  if (number === '' || (cls === 'cm_id' && stack.some(frame => TRIES.test(frame)))) return undefined
+  const isTried =
+    (cls === 'cm_id' && stack.some(frame => TRIES.test(frame))) ||
+    (name === 'devx.command' && stack.some(frame => OPENS.test(frame)))
+  if (number === '' || isTried) return undefined
   const at = `class=${cls},site=${number}${process}`
   const fixed = (rule: string, text: string) => ({ rule: () => rule, text })
   switch (target) {

@@ -8,7 +8,7 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
-import { addressHi, addressLo, type MemoryTable, resolve } from './region-table.ts'
+import { addressHi, addressLo, findKey, type MemoryTable, resolve } from './region-table.ts'
 
 /** A range of another key. `length`: bytes, from 1. `stride`: bytes by which a repetition is further; default 0. */
 export interface IndirectEntry {
@@ -26,6 +26,9 @@ export interface Configurable {
 
 /** Keys over keys over keys: a loop ends here. */
 const MAX_DEPTH = 4
+/** A key is scattered if PROBE_BYTES may reach more ranges than that: each costs a copy of its own. */
+const MANY_RANGES = 1024
+const PROBE_BYTES = 0x1_0000
 const { LOCAL_WRITE } = AccessFlags.values
 /** No queue pair: windows of type 2 are no ranges of an indirect key. */
 const NO_QP = -1
@@ -57,6 +60,8 @@ export class IndirectSpace implements AddressSpace {
   #starts!: Float64Array
   /** Bytes of all repetitions. */
   length = 0
+  /** Counted in `MemoryTable.scattered`. */
+  #isScattered = false
 
   /** Of protection domain `pd`. */
   constructor(table: MemoryTable, pd: number, entries: readonly IndirectEntry[], configurable?: Configurable) {
@@ -75,6 +80,29 @@ export class IndirectSpace implements AddressSpace {
     this.#starts = new Float64Array(entries.length + 1)
     for (const [i, { length }] of entries.entries()) this.#starts[i + 1] = this.#starts[i]! + length
     this.length = this.#starts[entries.length]! * repeats
+    const list = this.#starts[entries.length]!
+    const reached = entries.length * (repeats === 1 ? 1 : 1 + Math.ceil(PROBE_BYTES / list))
+    this.#setScattered(Math.min(reached, this.length) > MANY_RANGES || entries.some(({ key }) => !this.#isPlain(key)))
+  }
+
+  /** The key has ended. */
+  end(): void {
+    this.#setScattered(false)
+  }
+
+  /** Whether a key is one of memory. Others may be over short ranges, now or later. */
+  #isPlain(key: number): boolean {
+    const row = findKey(this.#table, key)
+    return row >= 0 && !(this.#table.spaces[this.#table.space[row]!] instanceof IndirectSpace)
+  }
+
+  #setScattered(isScattered: boolean): void {
+    if (this.#isScattered === isScattered) return
+    this.#isScattered = isScattered
+    const { scattered } = this.#table
+    const count = (scattered.get(this.#pd) ?? 0) + (isScattered ? 1 : -1)
+    if (count === 0) scattered.delete(this.#pd)
+    else scattered.set(this.#pd, count)
   }
 
   /** Memory of the arrays. */

@@ -105,6 +105,8 @@ export interface MemoryTable {
   sharedRow: number
   /** Number of windows, bound or not. */
   windows: number
+  /** Protection domains, by id, with keys of many short ranges (indirect.ts), and how many of these. */
+  readonly scattered: Map<number, number>
   /** Created when the first key is removed. */
   removed: RemovedKeys | undefined
   /** Number of rows ever used, free ones included. */
@@ -167,6 +169,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   recent: Array.from({ length: RECENT_REGIONS }, noRecentRegion),
   sharedRow: -1,
   windows: 0,
+  scattered: new Map(),
   removed: undefined,
   accessWatch: undefined,
   rows: 0,

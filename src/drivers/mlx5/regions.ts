@@ -19,6 +19,7 @@ const { INDIRECT } = MrKind.values
 interface Mlx5Region extends MrState {
   /** Charged to the context's account; of kind INDIRECT. */
   readonly bytes?: number
+  readonly indirect?: IndirectSpace
 }
 
 interface IndirectArguments {
@@ -44,16 +45,20 @@ const createIndirect = (
   const bytes = IndirectSpace.bytesFor(maxEntries ?? entries.length)
   const { account } = context
   chargeMemory(account, 'mr.create: attribute entries', bytes)
+  let space: IndirectSpace | undefined
   return orRelease(
-    () => releaseMemory(account, bytes),
     () => {
-      const space = new IndirectSpace(table, pd.id, entries, configurable)
+      space?.end()
+      releaseMemory(account, bytes)
+    },
+    () => {
+      space = new IndirectSpace(table, pd.id, entries, configurable)
       if ((length < 1n && configurable === undefined) || length > BigInt(space.length))
         refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${space.length} of the entries`)
       if (iova + length > 1n << 64n)
         refuse('EINVAL', `mr.create: ${length} bytes at iova 0x${iova.toString(16)} reach the end of the address space`)
       const row = addRegion(table, pd.id, 0n, iova, Number(length), access >>> 0, space)
-      object.state = { row, iova, special: { kind: INDIRECT }, bytes }
+      object.state = { row, iova, special: { kind: INDIRECT }, bytes, indirect: space }
       return row
     },
   )
@@ -79,8 +84,9 @@ export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.
       })
     },
     destroy(call, object, args, core) {
-      const { bytes } = object.state
+      const { bytes, indirect } = object.state
       const out = core(call, object, args)
+      indirect?.end()
       if (bytes !== undefined) releaseMemory(call.context.account, bytes)
       return out
     },

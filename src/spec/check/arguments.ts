@@ -56,6 +56,12 @@ const bad: RequiredPart = {
   consequence: 'a provider that refuses a request writes to it, and crashes',
 }
 const elements: RequiredPart = { name: 'sg_list of a request whose num_sge is not 0' }
+const count: RequiredPart = {
+  name: 'num_sge of a request',
+  isNumber: true,
+  consequence: 'providers that do not refuse it post a request without data',
+  advice: 'set num_sge to the number of elements of sg_list, or to 0',
+}
 const ring: RequiredPart = {
   name: '`next` of a request that comes later in the list',
   consequence: 'the list is a ring, and is posted until the queue is full',
@@ -64,9 +70,15 @@ const ring: RequiredPart = {
 
 /** Other arguments of posts and polls, and parts of requests (from 17 on: shim/recorder/posts.c). */
 export const requiredParts: Readonly<Record<string, Readonly<Record<number, RequiredPart>>>> = {
-  ibv_post_send: { 3: bad, 17: elements, 18: { name: 'wr.ud.ah of a request of a queue pair of datagrams' }, 19: ring },
-  ibv_post_recv: { 3: bad, 17: elements, 19: ring },
-  ibv_post_srq_recv: { 3: bad, 17: elements, 19: ring },
+  ibv_post_send: {
+    3: bad,
+    17: elements,
+    18: { name: 'wr.ud.ah of a request of a queue pair of datagrams' },
+    19: ring,
+    20: count,
+  },
+  ibv_post_recv: { 3: bad, 17: elements, 19: ring, 20: count },
+  ibv_post_srq_recv: { 3: bad, 17: elements, 19: ring, 20: count },
   ibv_poll_cq: {
     2: {
       name: 'its argument num_entries',

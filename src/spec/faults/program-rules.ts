@@ -3,7 +3,9 @@
  * could do (spec/faults.ts). A rule acts only where its effect is possible: `*.create` with EMFILE acts on descriptors
  * only. A rule whose effect is possible nowhere is refused.
  */
-import { classes } from '../classes.ts'
+import { classes as coreClasses } from '../classes.ts'
+import { Uar } from '../drivers/mlx5.ts'
+import { Devx, DevxAsyncCmdFd, DevxAsyncEventFd, DevxObj, DevxUmem } from '../drivers/mlx5-devx.ts'
 import {
   completionNames,
   connectionEventNames,
@@ -18,6 +20,9 @@ import {
   statusesOf,
 } from '../faults.ts'
 import { type FaultRule, happens } from './rule.ts'
+
+/** With those of drivers, whose calls programs make, too. */
+const classes = [...coreClasses, Uar, Devx, DevxObj, DevxUmem, DevxAsyncCmdFd, DevxAsyncEventFd]
 
 interface KnownMethod {
   /** `class.method`. */

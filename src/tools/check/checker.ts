@@ -227,13 +227,13 @@ export class Checker {
     this.ignoredEvents = new IgnoredEvents(services, this.outages)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
+    this.watchesAccesses = isCopiedByFork !== undefined && sources.hasDevice !== false
     this.#detectors = [
       this.#queues,
       this.outages.detector,
       this.ignoredEvents.detector,
       this.#ignoredPosts,
-      // Only the preload library tells of memory that is given back.
-      ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
+      ...(this.watchesAccesses ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
@@ -276,6 +276,7 @@ export class Checker {
   /** The objects of a context are about to end. May be repeated: only the first counts. */
   contextEnds(device: number, context: number, how: ContextEnd['how']): void {
     this.outages.contextEnds(context, how)
+    this.ignoredEvents.contextEnds(context, how)
     const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
     if (pendingSends === undefined) return
     const end = { context, how, pendingSends }
@@ -327,6 +328,7 @@ export class Checker {
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
     if (method === 'destroy' && errno === Errno.EBUSY) {
+      if (this.ignoredEvents.isGone(call.context)) return
       this.#reporter.report('destroy-busy', call, busyContent(call.class, participles(call.class).destroyed, known))
       return
     }
@@ -349,6 +351,8 @@ export class Checker {
 
   /** The program's library has refused a call without a call of the device. */
   refusedByLibrary(refusal: LibraryRefusal): void {
+    // What uses the object can't be destroyed any more.
+    if (refusal.errno === Errno.EBUSY && this.ignoredEvents.isGone(refusal.context ?? -1)) return
     refusedByLibrary(refusal, this.#objects, this.#reporter, (device, index) => this.outages.whoLeft(device, index))
   }
 
@@ -613,6 +617,8 @@ export class Checker {
     )
   }
 
+  /** Whether `accessed` is of use: only the preload library tells of memory that is given back. */
+  readonly watchesAccesses: boolean
   /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)

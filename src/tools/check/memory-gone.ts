@@ -190,22 +190,22 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
   const accesses = new Float64Array(MAX_ACCESSES * NUMBERS)
   let nextAccess = 0
 
-  /** Whether the checker sees the requests of the peer of a queue pair. */
-  const seesPeerOf = ({ attributes: { address } }: KnownObject): boolean => {
-    const device = address && services.deviceWithGid(address.dgid)
+  /** Whether the checker may see the requests of the peer of a queue pair: of SRD and DC it is unknown who the peer is. */
+  const maySeePeerOf = ({ attributes: { address } }: KnownObject): boolean => {
+    if (address === undefined) return true
+    const device = services.deviceWithGid(address.dgid)
     return device !== undefined && services.sources.hasUnchecked?.(device) !== true
   }
 
   /** The access at `at` of the ring is one to given memory, by a peer whose requests are unknown. */
   const checkAccess = (given: Gone, at: number): boolean => {
-    if (accesses[at]! < given.time) return false
-    const [time, device, key, address, length, access, qpn] = accesses.subarray(at, at + NUMBERS) as unknown as number[]
     const { region, start, end, how } = given
-    if (device !== region.device || key !== region.rkey) return false
-    if (address! >= end || start >= address! + length!) return false
+    if (accesses[at]! < given.time || accesses[at + 2] !== region.rkey) return false
+    const [time, device, , address, length, access, qpn] = accesses.subarray(at, at + NUMBERS) as unknown as number[]
+    if (device !== region.device || address! >= end || start >= address! + length!) return false
     const qp = services.objects.qp(device!, qpn!)
     const way = ways[how]
-    if (qp === undefined || way === undefined || seesPeerOf(qp)) return false
+    if (qp === undefined || way === undefined || maySeePeerOf(qp)) return false
     const isCertain = given.isKept && time! < given.reusableAt
     services.report('memory-gone', peerOccurrence(qp, region, time!), {
       text: `a ${accessText(access!)} of the peer of ${qp.name}, of another daemon or machine, accesses ${length} bytes at ${hex(address!)} of ${region.name}, which the program ${way.meaning}`,
@@ -236,6 +236,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
 
   return {
     accessed(device, rkey, hi, lo, length, access, qpn) {
+      if (length === 0) return
       const at = nextAccess * NUMBERS
       nextAccess = (nextAccess + 1) % MAX_ACCESSES
       accesses[at] = services.sources.now()

@@ -53,6 +53,7 @@ import {
   type EngineState,
   giveBlock,
   log2OfResources,
+  MAX_LOCAL_BYTES,
   schedule,
   scheduleFirst,
   takeBlock,
@@ -532,9 +533,6 @@ const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 const MORE_COST = 0x100
 
-/** A call ends after so many window bytes were passed to local peers. */
-const MAX_LOCAL_BYTES = 0x10_0000
-
 const beginSending = (s: EngineState, sink: TransmitSink): void => {
   flushDma(s)
   s.localBytes = 0
@@ -577,7 +575,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): number =
       schedule(s, row)
       pollsLeft -= MORE_COST
     }
-    if (s.localBytes > MAX_LOCAL_BYTES) {
+    if (s.localBytes >= MAX_LOCAL_BYTES) {
       outcome = s.queueHead >= 0 ? PollResult.MORE : PollResult.DONE
       break
     }

@@ -46,6 +46,8 @@ export interface FastBatch {
 
 /** The window bytes of a packet are its payload plus this number. */
 export const PACKET_WEIGHT = 64
+/** A poll ends after so many window bytes were passed to local peers. */
+export const MAX_LOCAL_BYTES = 0x10_0000
 
 /**
  * Called when the pending DMA write fails (dma.ts). `kind`: DmaKind; `result`: DmaResult; `psn` and `msn`: expected PSN

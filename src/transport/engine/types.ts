@@ -204,6 +204,8 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
+  /** Whether `pd` has keys whose bytes are so scattered that copies take long. Absent: never. */
+  isScattered?(pd: number): boolean
   /** Whether the last access failed because the process has ended. If so, the queue pair does not respond. */
   hasProcessEnded(): boolean
   /** For the cause: whether the last access failed because missing pages took too long. Absent if it cannot happen. */

@@ -48,6 +48,7 @@ describe('the points of a walk', () => {
     const sites = [
       site('mr.create'),
       site('rc_qp.modify', { phase: 'connects', first: 3 }),
+      site('devx_obj.create', { phase: 'connects' }),
       site('SEND', { target: 'post', class: 'rc_qp' }),
       completion(),
       site('COMPLETION', { target: 'notice', class: 'comp_channel', site: '' }),
@@ -63,6 +64,12 @@ describe('the points of a walk', () => {
         .map(({ kind }) => kind),
       walkKindNames,
     )
+  })
+
+  it('are no calls of a library that goes on without them', () => {
+    const open = site('devx.command', { stack: ['/lib/libmlx5.so.1+0x1', '/lib/libibverbs.so.1+0x2 verbs_open_device'] })
+    assert.deepEqual(texts(['calls'], [open]), [])
+    assert.deepEqual(texts(['calls'], [site('devx.command')]), ['devx.command fails with ENOMEM'])
   })
 
   it('name the process if there are several, and the first time in a phase', () => {

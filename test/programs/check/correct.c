@@ -1113,6 +1113,202 @@ static void dynamic(void)
     destroy_cq(target_cq);
 }
 
+/* ---- habits of services ---- */
+
+/* Requests in rings that stay linked: the last one of a batch ends the list, and is linked again after the post. */
+static void rings(void)
+{
+    enum { RING = 8, BATCH = 3 };
+    struct two two = open_two(IBV_QPT_RC, 0);
+    struct ibv_sge from[RING], to[RING];
+    struct ibv_send_wr sends[RING] = {0}, *bad;
+    struct ibv_recv_wr receives[RING] = {0}, *bad_receive;
+    for (int i = 0; i < RING; i++) {
+        from[i] = piece(memory[i], BLOCK);
+        to[i] = piece(memory[RING + i], BLOCK);
+        sends[i] = (struct ibv_send_wr){.wr_id = (uint64_t)i,
+                                        .next = &sends[(i + 1) % RING],
+                                        .sg_list = &from[i],
+                                        .num_sge = 1,
+                                        .opcode = IBV_WR_SEND,
+                                        .send_flags = IBV_SEND_SIGNALED};
+        receives[i] = (struct ibv_recv_wr){
+            .wr_id = (uint64_t)i, .next = &receives[(i + 1) % RING], .sg_list = &to[i], .num_sge = 1};
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        const int first = round * BATCH % RING, last = (first + BATCH - 1) % RING;
+        receives[last].next = NULL;
+        check(ibv_post_recv(two.qp[1], &receives[first], &bad_receive), "ibv_post_recv");
+        receives[last].next = &receives[(last + 1) % RING];
+        for (int i = 0; i < BATCH; i++)
+            fill(memory[(first + i) % RING], round + i, BLOCK);
+        sends[last].next = NULL;
+        check(ibv_post_send(two.qp[0], &sends[first], &bad), "ibv_post_send");
+        sends[last].next = &sends[(last + 1) % RING];
+        for (int i = 0; i < BATCH; i++) {
+            const int at = (first + i) % RING;
+            next_of(two.cq[1], (uint64_t)at);
+            must(is_filled(memory[RING + at], round + i, BLOCK), "bytes");
+        }
+        for (int i = 0; i < BATCH; i++)
+            next_of(two.cq[0], (uint64_t)((first + i) % RING));
+    }
+    close_two(&two);
+}
+
+/* Polls for as many completions as there is room for, which may be none. */
+static void budgets(void)
+{
+    struct two two = open_two(reliable(), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        int room = 0;
+        post_receive(two.qp[1], 2, memory[1], BLOCK);
+        send_piece(two.qp[0], 1, memory[0], BLOCK, IBV_SEND_SIGNALED);
+        for (int got = 0; got == 0; room = (room + 1) % 3) {
+            struct ibv_wc wc[2];
+            got = ibv_poll_cq(two.cq[1], room, wc);
+            must(got >= 0, "ibv_poll_cq");
+        }
+        next_of(two.cq[0], 1);
+    }
+    close_two(&two);
+}
+
+/* A region whose addresses begin at 0. */
+static void zero_based(void)
+{
+    struct two two = open_two(IBV_QPT_RC, 0);
+    struct ibv_mr *based = need(ibv_reg_mr(pd, memory[4], 4 * BLOCK, RIGHTS | IBV_ACCESS_ZERO_BASED), "ibv_reg_mr");
+    for (int round = 0; round < ROUNDS; round++) {
+        const uint64_t at = (uint64_t)(round % 4) * BLOCK;
+        struct ibv_sge sge = piece(memory[0], BLOCK);
+        struct ibv_send_wr wr = {.wr_id = 1,
+                                 .sg_list = &sge,
+                                 .num_sge = 1,
+                                 .opcode = IBV_WR_RDMA_WRITE,
+                                 .send_flags = IBV_SEND_SIGNALED,
+                                 .wr.rdma = {at, based->rkey}};
+        fill(memory[0], round, BLOCK);
+        post(two.qp[0], wr);
+        next_of(two.cq[0], 1);
+        must(is_filled(memory[4 + round % 4], round, BLOCK), "bytes");
+        sge = (struct ibv_sge){at, BLOCK, based->lkey};
+        post_receive(two.qp[1], 3, memory[1], BLOCK);
+        wr.opcode = IBV_WR_SEND;
+        post(two.qp[0], wr);
+        next_of(two.cq[0], 1);
+        next_of(two.cq[1], 3);
+        must(is_filled(memory[1], round, BLOCK), "bytes");
+    }
+    check(ibv_dereg_mr(based), "ibv_dereg_mr");
+    close_two(&two);
+}
+
+/* One event for several completions, which all are polled for each, and after a wait. */
+static void moderated(void)
+{
+    enum { MESSAGES = 3 };
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    struct ibv_cq *cq = create_cq(2 * DEPTH, channel), *other_cq = create_cq(2 * DEPTH, NULL);
+    struct ibv_qp *qp = create_qp(IBV_QPT_RC, cq, cq, NULL, 0), *peer = create_qp(IBV_QPT_RC, other_cq, other_cq, NULL, 0);
+    connect_both(qp, peer);
+    struct ibv_modify_cq_attr attr = {.attr_mask = IBV_CQ_ATTR_MODERATE, .moderate = {4, 100}};
+    const int error = ibv_modify_cq(cq, &attr);
+    must(error == 0 || error == EOPNOTSUPP || error == ENOSYS, "ibv_modify_cq");
+    unsigned events = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
+        for (int i = 0; i < MESSAGES; i++) {
+            post_receive(qp, 2, memory[i], BLOCK);
+            send_piece(peer, 1, memory[8 + i], BLOCK, IBV_SEND_SIGNALED);
+        }
+        for (int got = 0; got < MESSAGES;) {
+            struct pollfd ready = {.fd = channel->fd, .events = POLLIN};
+            if (poll(&ready, 1, 20) == 1) {
+                struct ibv_cq *ready_cq;
+                void *user;
+                check(ibv_get_cq_event(channel, &ready_cq, &user), "ibv_get_cq_event");
+                events++;
+                check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
+            }
+            struct ibv_wc wc;
+            while (ibv_poll_cq(cq, 1, &wc) > 0)
+                got++;
+        }
+        for (int i = 0; i < MESSAGES; i++)
+            next_of(other_cq, 1);
+    }
+    ibv_ack_cq_events(cq, events);
+    destroy_qp(qp);
+    destroy_qp(peer);
+    destroy_cq(cq);
+    destroy_cq(other_cq);
+    check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
+}
+
+/* A pool of connections, one of which is made anew after each round: by new queue pairs, or by the same through RESET. */
+static void pool(void)
+{
+    enum { SLOTS = 4 };
+    struct ibv_cq *cq = create_cq(4 * DEPTH, NULL);
+    struct ibv_qp *ends[SLOTS][2];
+    for (int i = 0; i < SLOTS; i++) {
+        for (int end = 0; end < 2; end++)
+            ends[i][end] = create_qp(IBV_QPT_RC, cq, cq, NULL, 0);
+        connect_both(ends[i][0], ends[i][1]);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < SLOTS; i++) {
+            access_remote(ends[i][0], IBV_WR_RDMA_WRITE, 1, memory[i], BLOCK, memory[8 + i], IBV_SEND_SIGNALED);
+            next_of(cq, 1);
+        }
+        struct ibv_qp **old = ends[round % SLOTS];
+        struct ibv_qp_attr attr = {0};
+        if (round % 3 == 0) {
+            /* One end stays, through RESET. */
+            destroy_qp(old[0]);
+            old[0] = create_qp(IBV_QPT_RC, cq, cq, NULL, 0);
+            modify(old[1], &attr, IBV_QPS_RESET, 0);
+        } else
+            for (int end = 0; end < 2; end++) {
+                struct ibv_qp *const gone = old[end];
+                if (round % 2)
+                    old[end] = create_qp(IBV_QPT_RC, cq, cq, NULL, 0);
+                destroy_qp(gone);
+                if (round % 2 == 0)
+                    old[end] = create_qp(IBV_QPT_RC, cq, cq, NULL, 0);
+            }
+        connect_both(old[round % 2], old[!(round % 2)]);
+    }
+    for (int i = 0; i < SLOTS; i++)
+        for (int end = 0; end < 2; end++)
+            destroy_qp(ends[i][end]);
+    destroy_cq(cq);
+}
+
+/* Processes before the device is opened, and programs that are started while messages are outstanding. */
+static void forks(void)
+{
+    for (int i = 0; i < 2; i++) {
+        const pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        must(child > 0 && waitpid(child, NULL, 0) == child, "fork");
+    }
+    check(ibv_fork_init(), "ibv_fork_init");
+    open_all();
+    struct two two = open_two(reliable(), 0);
+    for (int round = 0; round < 3; round++) {
+        post_receive(two.qp[1], 2, memory[1], BLOCK);
+        must(system("true") == 0, "system");
+        send_piece(two.qp[0], 1, memory[0], BLOCK, IBV_SEND_SIGNALED);
+        next_of(two.cq[1], 2);
+        next_of(two.cq[0], 1);
+    }
+    close_two(&two);
+    close_all();
+}
+
 int main(int count, char **arguments)
 {
     static const struct {
@@ -1133,7 +1329,10 @@ int main(int count, char **arguments)
         {"threads", threads, false},           {"own-stacks", own_stacks, false},
         {"processes", processes, true},
         {"cm", cm_server, true},        {"streams", streams, true},
-        {"dynamic", dynamic, false},
+        {"dynamic", dynamic, false},           {"rings", rings, false},
+        {"budgets", budgets, false},           {"zero-based", zero_based, false},
+        {"moderated", moderated, false},       {"pool", pool, false},
+        {"forks", forks, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {

@@ -18,6 +18,7 @@
  *   full      as many mappings as the system allows: the call fails with ENOMEM, and its object is gone. Only checked
  *             if vm.max_map_count is not raised
  *   many      MANY objects
+ *   unmapped  the program unmaps pages, or makes them unreadable, before the destroy: they stay so, the others are ordinary
  *
  * Each prints "good" at its end.
  */
@@ -250,6 +251,21 @@ static void share(void)
     }
     free((void *)queue);
     free((void *)record);
+}
+
+static void unmapped(void)
+{
+    volatile uint32_t *queue = pages_of(4 * PAGE, 7), *record = pages_of(PAGE, 8), *other = pages_of(PAGE, 9);
+    const struct range ranges[] = {range_of(queue, 4 * PAGE), range_of(record, PAGE), range_of(other, PAGE)};
+    const int handle = create(ranges, 3);
+    NEED(handle >= 0);
+    NEED(munmap((void *)(queue + 1024), PAGE) == 0 && munmap((void *)record, PAGE) == 0);
+    NEED(mprotect((void *)other, PAGE, PROT_NONE) == 0);
+    destroy(handle);
+    NEED(!is_mapped(queue + 1024, 'p') && !is_mapped(record, 'p') && !is_mapped(record, 's'));
+    need_ordinary(queue);
+    need_ordinary(queue + 2048);
+    NEED(queue[4] == 7 && queue[2048] == 7);
 }
 
 static void fork_case(void)
@@ -552,7 +568,7 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } cases[] = {{"share", share}, {"fork", fork_case}, {"close", close_case}, {"threads", threads}, {"race", race},
-                 {"hostile", hostile}, {"fails", fails}, {"full", full}, {"many", many}};
+                 {"hostile", hostile}, {"fails", fails}, {"full", full}, {"many", many}, {"unmapped", unmapped}};
     for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
             device = open_device();
@@ -560,6 +576,6 @@ int main(int argc, char **argv)
             printf("good\n");
             return 0;
         }
-    fprintf(stderr, "usage: adopted share|fork|close|threads|race|hostile|fails|full|many\n");
+    fprintf(stderr, "usage: adopted share|fork|close|threads|race|hostile|fails|full|many|unmapped\n");
     return 1;
 }

@@ -13,11 +13,11 @@ import { checkScript, isOf } from './checking.ts'
 const program = ownProgram('correct')
 
 const everywhere = ['ping-pong', 'credits', 'reads', 'datagrams', 'renewal', 'tear-down', 'events', 'extended-polls']
-const withThreads = [...everywhere, 'threads', 'own-stacks', 'processes']
+const withThreads = [...everywhere, 'threads', 'own-stacks', 'processes', 'budgets', 'forks']
 const ofInfiniBand = [
   ...withThreads,
   ...['unsignaled', 'inline', 'batches', 'fenced-add', 'atomics', 'multicast', 'uc', 'srq', 'xrc', 'windows'],
-  ...['cm', 'streams'],
+  ...['cm', 'streams', 'rings', 'zero-based', 'moderated', 'pool'],
 ]
 /** The kinds that run on a device. */
 const kinds: Readonly<Record<'rxe' | 'mlx5' | 'efa', readonly string[]>> = {

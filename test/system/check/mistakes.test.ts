@@ -19,7 +19,7 @@ const told: Readonly<Record<string, readonly RegExp[]>> = {
   'wild-next': [
     /^program-died: died of SIGSEGV in ibv_post_send, at an access to 0x5a5a5a5a5a\w\w, where no memory is$/,
   ],
-  'negative-sges': [/^bad-request: .*: it has -1 scatter\/gather elements, and max_send_sge is 1$/],
+  'negative-sges': [/^refused-call: ibv_post_send is called with -1 for num_sge of a request: providers /],
   'polls-nothing': [/^refused-call: ibv_poll_cq is called with 0 for its argument num_entries: it polls nothing/],
   'cut-number': [/^no-peer-qp: .*there is no QP 0x\w+ at.* \/ 0x\w+ is the lower 16 bits of QP 0x\w+ of process/],
   'cut-number-ud': [/^no-peer-qp: .* \/ 0x\w+ is the lower 16 bits of QP 0x\w+ of process/],
@@ -32,6 +32,7 @@ const told: Readonly<Record<string, readonly RegExp[]>> = {
 }
 /** On mlx5, which moderates events. */
 const toldOnMlx5: typeof told = {
+  'negative-sges': told['negative-sges']!,
   moderated: [
     /^lost-wakeup: CQ \d+ has 1 unpolled completion, and was armed while ibv_modify_cq asks for one event per 64/,
   ],

@@ -43,6 +43,7 @@ for (const [whose, prefix] of Object.entries(AS_GUEST))
       ['fails', 'stay as they are if the call fails'],
       ['full', 'stay as they are if they cannot be mapped, and the call is undone'],
       ['many', 'may be many'],
+      ['unmapped', 'may be unmapped by the program before the destroy'],
     ] as const) {
       // These take long, and their calls are those of another user's program.
       if (whose === IN_NAMESPACE && ['threads', 'race', 'many'].includes(name) && !inLongRun(true, false)) continue

@@ -111,6 +111,8 @@ test('an index whose address has left, of a call that is refused, and what the p
   s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
   s.wait(1)
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
+  assert.deepEqual(s.told(), [], 'the program may look again')
+  s.checker.contextEnds(0, 0, 'exit')
   assert.match(
     s.told()[0] ?? '',
     /^warning: ah names GID index 1, which is empty: the address .*1:101 left GID index 1 of rxe0 1.0 s before, and returned .* at GID index 3$/,
@@ -127,6 +129,46 @@ test('an index whose address has left, of a call that is refused, and what the p
   // An index that was always empty is only refused.
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 9), refused: { errno: Errno.ENODATA, reason: 'empty' } })
   assert.equal(s.found[1]?.id, 'refused-call')
+})
+
+test('an index that was refused once, and looked up again: nothing; refused again: found', () => {
+  const empty = { errno: Errno.ENODATA, reason: 'empty' }
+  for (const looks of [true, false]) {
+    const s = scenario()
+    s.call(0, 'port', 'queryGidEntry', 0, { args: { index: 1 } })
+    s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
+    s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: empty })
+    if (looks) s.call(0, 'port', 'queryGidEntry', 0, { args: { index: 3 } })
+    s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), looks ? 3 : 1), ...(!looks && { refused: empty }) })
+    if (looks) s.checker.contextEnds(0, 0, 'exit')
+    assert.equal(s.told().length, looks ? 0 : 1)
+  }
+})
+
+test('an index that was refused before the device was closed is a note: the program may open it again', () => {
+  const s = scenario()
+  s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
+  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
+  s.checker.contextEnds(0, 0, 'close')
+  assert.match(s.told()[0] ?? '', /^note: /)
+})
+
+test('an index that rdma_cm has named, and one of a program that may read sysfs, are right', () => {
+  for (const how of ['frame', 'attributes', 'sysfs'] as const) {
+    const s = scenario()
+    s.call(0, 'rc_qp', 'create', 10, { out: { qpNum: 10 } })
+    s.call(0, 'cm_id', 'create', 2)
+    const modify = (): void => {
+      if (how === 'attributes') s.call(0, 'cm_id', 'initQpAttr', 2, { out: { address: { sgidIndex: 1 } } })
+      const stack = how === 'frame' ? ['/usr/lib/librdmacm.so.1 rdma_connect'] : []
+      s.call(0, 'rc_qp', 'modify', 10, { args: { state: RTR, destQpn: 9, ...address(gidOf(3), 1).args }, stack })
+    }
+    if (how !== 'sysfs') s.call(0, 'device', 'queryGidTable', 0)
+    modify()
+    s.table(0, macGid(1), gidOf(2), gidOf(1))
+    modify()
+    assert.deepEqual(s.told(), [], how)
+  }
 })
 
 test('an index that another address has now, unless the program has looked it up since', () => {
@@ -181,7 +223,20 @@ const handles: readonly {
       s.table(1, macGid(7))
       s.table(1, macGid(7), gidOf(3))
     },
-    expected: /made before rxe1 got another MAC 2.0 s before: adapters keep the MAC in the handle/,
+    expected: /^note: .* made before rxe1 got another MAC 2.0 s before: adapters keep the MAC in the handle/,
+  },
+  {
+    what: 'the address of the peer leaves',
+    change: s => s.table(1, macGid(2)),
+    expected: undefined,
+  },
+  {
+    what: 'the source address of another handle leaves',
+    change(s) {
+      s.call(0, 'ah', 'create', 7, address(gidOf(3), 2))
+      s.table(0, macGid(1), gidOf(1))
+    },
+    expected: undefined,
   },
   {
     what: 'the address of the peer leaves and returns',
@@ -218,14 +273,25 @@ for (const { what, change, expected } of handles)
 test('the third call after the removal of a device; not those that clean up', () => {
   const s = scenario()
   s.checker.ignoredEvents.deviceEvent(0, DEVICE_FATAL)
+  for (let i = 0; i < 9; i++) s.attempt('mr.create')
+  assert.deepEqual(s.told(), [], 'threads need some time')
   s.wait(1)
   for (const attempt of ['rc_qp.destroy', 'cq.destroy', 'port.query', 'pd.create', 'pd.create']) s.attempt(attempt)
+  for (let i = 0; i < 9; i++) {
+    s.attempt('rc_qp.modify')
+    s.attempt('ud_qp.detachMcast')
+    s.attempt('CQ_DESTROY')
+    s.attempt('DEALLOC_PD')
+  }
   assert.deepEqual(s.told(), [])
   s.attempt('mr.create')
   s.attempt('mr.create')
   assert.deepEqual(s.told(), [
     'warning: mr.create on rxe0, which was removed 1.0 s before (DEVICE_FATAL): 3 calls were refused since then (EIO)',
   ])
+  // The CQ could not be destroyed, so its channel cannot.
+  s.call(0, 'comp_channel', 'destroy', 6, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  assert.equal(s.found.length, 1)
   s.checker.ignoredEvents.forget(0)
   for (let i = 0; i < 9; i++) s.attempt('pd.create', 1)
   assert.equal(s.told().length, 1)
@@ -245,8 +311,9 @@ for (const isRead of [false, true])
     assert.match(s.told()[0] ?? '', isRead ? /DEVICE_REMOVAL was read$/ : /DEVICE_REMOVAL was not read/)
   })
 
-test('DISCONNECTED whose status nobody can have wanted: a warning while the peer is connected, else a note', () => {
-  for (const isLeft of [true, false]) {
+test('DISCONNECTED whose status nobody can have wanted: a warning if the peer stays connected, else a note', () => {
+  for (const how of ['left', 'gone', 'told'] as const) {
+    const isLeft = how === 'left'
     const s = scenario()
     s.call(0, 'cm_channel', 'create', 1)
     s.call(0, 'cm_id', 'create', 2)
@@ -259,12 +326,14 @@ test('DISCONNECTED whose status nobody can have wanted: a warning while the peer
       s.call(device, 'rc_qp', 'modify', qp, { args })
     }
     s.call(0, 'cm_id', 'disconnect', 2, { queuePair: 10 })
-    if (!isLeft) s.call(1, 'rc_qp', 'destroy', 11)
+    if (how === 'gone') s.call(1, 'rc_qp', 'destroy', 11)
     const event = (status: number) =>
       s.call(0, 'cm_channel', 'getEvent', 1, { out: { type: DISCONNECTED, status: status >>> 0, object: 2 } })
     event(0)
     assert.deepEqual(s.told(), [])
     event(-Errno.ETIMEDOUT)
+    if (how === 'told') s.call(1, 'rc_qp', 'destroy', 11)
+    s.call(0, 'cm_id', 'destroy', 2)
     assert.match(
       s.told()[0] ?? '',
       isLeft

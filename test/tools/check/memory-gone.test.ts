@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
+import { AccessFlags } from '../../../src/spec/enums.ts'
 import { GiveBack, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
@@ -162,6 +163,16 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
       s.post({ opcode: SEND })
     },
     ['memory-gone note'],
+  ],
+  [
+    'a peer of SRD accesses it, which may be one whose request tells it',
+    s => {
+      s.create('driver_qp', {}, { qpNum: 9 })
+      giveBack(s, FREE, 10)
+      s.advance(20)
+      s.checker.accessed(0, LKEY, 0, START, 64, AccessFlags.values.REMOTE_READ, 9)
+    },
+    [],
   ],
   [
     'a peer writes to a frame that has returned',

@@ -7,16 +7,16 @@ import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, roceCap } from '../../../spec/drivers/mlx5-firmware/device.ts'
 import type { FieldValues, PartOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
-import { Limits } from '../attributes.ts'
+import type { QueueLimits } from '../../soft/attributes.ts'
 
 const log = (limit: number): number => Math.floor(Math.log2(limit))
 
-const general = ({ attributes, numCompVectors }: Device): PartOf<typeof cmdHcaCap> => ({
-  log_max_cq_sz: log(Limits.maxCqe + 1),
+const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): PartOf<typeof cmdHcaCap> => ({
+  log_max_cq_sz: log(limits.maxCqe + 1),
   log_max_cq: log(attributes.maxCq),
-  log_max_qp_sz: log(Limits.maxQpWr),
+  log_max_qp_sz: log(limits.maxQpWr),
   log_max_qp: log(attributes.maxQp),
-  log_max_srq_sz: log(Limits.maxSrqWr + 1),
+  log_max_srq_sz: log(limits.maxSrqWr + 1),
   log_max_srq: log(attributes.maxSrq),
   log_max_eq: log(numCompVectors) + 1,
   max_num_eqs: numCompVectors,
@@ -32,10 +32,10 @@ const general = ({ attributes, numCompVectors }: Device): PartOf<typeof cmdHcaCa
   pkey_table_size: 0,
   log_max_msg: 30,
   log_max_uctx: 16,
-  log_max_ra_req_qp: log(Limits.maxRdAtomic),
-  log_max_ra_res_qp: log(Limits.maxRdAtomic),
-  log_max_ra_req_dc: log(Limits.maxRdAtomic),
-  log_max_ra_res_dc: log(Limits.maxRdAtomic),
+  log_max_ra_req_qp: log(limits.maxRdAtomic),
+  log_max_ra_res_qp: log(limits.maxRdAtomic),
+  log_max_ra_req_dc: log(limits.maxRdAtomic),
+  log_max_ra_res_dc: log(limits.maxRdAtomic),
   log_max_rmp: log(attributes.maxSrq),
   dct: 1,
   log_max_dci_stream_channels: MAX_LOG_STREAMS.concurrent,
@@ -69,9 +69,9 @@ const roce: PartOf<typeof roceCap> = {
 }
 const general2: PartOf<typeof cmdHcaCap2> = {}
 
-/** By kind; those of other kinds are all 0. */
-export const capabilities = (device: Device): Readonly<Record<number, FieldValues>> => ({
-  [CapabilityModifier.GENERAL]: general(device),
+/** By kind; those of other kinds are all 0. `limits`: the device's own. */
+export const capabilities = (device: Device, limits: QueueLimits): Readonly<Record<number, FieldValues>> => ({
+  [CapabilityModifier.GENERAL]: general(device, limits),
   [CapabilityModifier.ODP]: odp,
   [CapabilityModifier.ATOMIC]: atomic,
   [CapabilityModifier.ROCE]: roce,

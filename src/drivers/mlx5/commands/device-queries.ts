@@ -53,7 +53,7 @@ export const deviceCommands = [
         `op_mod ${hex(opMod)}: there are no capabilities of kind ${hex(kind)}`,
       )
     const struct = capabilityStructs[kind]
-    const values = capabilities(call.device)[kind]
+    const values = capabilities(call.device, stateOf(call).soft.limits)[kind]
     return struct === undefined || values === undefined ? {} : { capability: encodeFields(struct, values) }
   }),
   generalCommand(Commands.QUERY_ADAPTER, () => ({ query_adapter_struct: { ieee_vendor_id: VENDOR_ID } })),

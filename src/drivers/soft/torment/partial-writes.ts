@@ -230,6 +230,7 @@ export const createPartialWrites = (
     },
     explain: inner.explain,
     grants: inner.grants,
+    isScattered: inner.isScattered,
     read: inner.read,
     hasProcessEnded: inner.hasProcessEnded,
     hasTimedOut: inner.hasTimedOut,

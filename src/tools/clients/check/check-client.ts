@@ -323,8 +323,9 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       checker.outages.gidsOf(device.index, gidsOf(device))
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(device.index, poll)
-      device.memory.accessWatch = (key, hi, lo, length, access, qpn) =>
-        checker.accessed(device.index, key, hi, lo, length, access, qpn)
+      if (checker.watchesAccesses)
+        device.memory.accessWatch = (key, hi, lo, length, access, qpn) =>
+          checker.accessed(device.index, key, hi, lo, length, access, qpn)
       addHook(
         device,
         hookOf(device, checker, sources, poll, whileClosing, () => unchecked.add(device.index)),

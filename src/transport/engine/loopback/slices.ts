@@ -45,7 +45,7 @@ import { onExpectedPsn, onRequest } from '../responder/responder.ts'
 import { beginWrite, receiveSend, receiveWrite } from '../responder/send-write.ts'
 import { noSrqCause, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
+import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
 import { admitPacket } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
@@ -74,10 +74,29 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
   return kind === READ ? sendReadSlice(s, row, request, now) : sendAtomicOrFlush(s, row, request, now)
 }
 
-/** Number of packets in the next slice of a message of `psns` packets after `done` packets were sent. */
-const slicePackets = (mtu: number, psns: number, done: number): number => {
+/**
+ * Number of packets in the next slice of a message of `psns` packets after `done` packets were sent. If its memory may be
+ * scattered, a slice is one packet, and the last one of this poll.
+ */
+const slicePackets = (s: EngineState, row: number, mtu: number, psns: number, done: number): number => {
+  if (isScattered(s, row)) {
+    s.localBytes += MAX_LOCAL_BYTES
+    return 1
+  }
   const maxPackets = SLICE_BYTES / mtu
   return psns - done < maxPackets ? psns - done : maxPackets
+}
+
+/** Whether memory of the queue pair, or of its peer, may be scattered. */
+const isScattered = (s: EngineState, row: number): boolean => {
+  const peer = s.peerState as EngineState
+  const { memory } = peer.env
+  const peerBase = s.peerRow * QP.WORDS
+  return (
+    s.env.memory.isScattered?.(s.rows[row * QP.WORDS + QP.PD]) === true ||
+    memory.isScattered?.(peer.rows[peerBase + QP.PD]) === true ||
+    memory.isScattered?.(peer.rows[peerBase + QP.RECV_PD]) === true
+  )
 }
 
 /**
@@ -143,7 +162,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   const mtu = w[base + QP.MTU]
   const psns = p[request + WQE.PSNS]
   const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
-  const packets = slicePackets(mtu, psns, done)
+  const packets = slicePackets(s, row, mtu, psns, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   if (locateLocal(s, row, request, done * mtu, bytes) !== DmaResult.OK) return failLocalAccess(s, row, request)
@@ -230,7 +249,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const part = readPartPackets(s, mtu)
   const doneInPart = done % part
   const partEnd = Math.min(done - doneInPart + part, psns)
-  const packets = slicePackets(mtu, partEnd, done)
+  const packets = slicePackets(s, row, mtu, partEnd, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   const peer = s.peerState as EngineState

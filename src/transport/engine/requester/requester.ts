@@ -27,7 +27,7 @@ import { basicHeaderBytes, firstOf, lastOf, middleOf, onlyOf, operationOf } from
 import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { advance, failLocalAccess, PollResult, Step } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
+import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { putDatagramHeader } from '../unreliable/datagram.ts'
@@ -70,7 +70,8 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     const w = s.rows
     const state = w[base + QP.STATE]
     if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
-    if (((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    const isUsedUp = isLocal && s.localBytes >= MAX_LOCAL_BYTES
+    if (isUsedUp || ((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
     }

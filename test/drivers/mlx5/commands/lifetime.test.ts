@@ -13,8 +13,10 @@ import { Srq, XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
 import { Devx, DevxAsyncEventFd } from '../../../../src/spec/drivers/mlx5-devx.ts'
 import { Commands } from '../../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import { cmdHcaCap } from '../../../../src/spec/drivers/mlx5-firmware/device.ts'
 import { DeviceEvents, EventRecord, ObjectEvents } from '../../../../src/spec/drivers/mlx5-firmware/events.ts'
 import { AccessFlags, AsyncEventType } from '../../../../src/spec/enums.ts'
+import { decodeFields } from '../../../../src/uapi/firmware/fields.ts'
 import { completionsOf } from '../../machine.ts'
 import { assertErrno, assertRefused, withCommands } from '../firmware.ts'
 import { ipv4, type Machine, machine, type Program, program, RDMA_WRITE, SEND } from '../machine.ts'
@@ -141,6 +143,27 @@ describe('a queue pair of commands', () => {
     assert.equal(a.device.counts.rc_qp ?? 0, 0)
     assert.equal(a.device.counts.devx_obj, 1)
     assert.ok(fa.umemOf(a.pages.addressOf(0), 64).object)
+  })
+
+  it('has no more than a device with smaller limits permits', () => {
+    const { a } = two()
+    const soft = a.device.state as SoftState
+    Object.assign(soft, {
+      limits: { ...soft.limits, maxInline: 101, maxSge: 3, maxRecvSge: 3, maxSrqSge: 2, maxQpWr: 256 },
+    })
+    createQp(a, { log_rq_stride: 3 })
+    a.sharedReceives(16, 1, 'RING')
+    const { capability } = withCommands(a).general(Commands.QUERY_HCA_CAP, {}, { opMod: 1 })
+    assert.equal(decodeFields(cmdHcaCap, capability).log_max_qp_sz, 8)
+  })
+
+  it('leaves nothing if a step after its creation fails', () => {
+    const { a, fa } = two()
+    const pool = a.sharedReceives(16, 1, 'RING')
+    const dct = { cqn: a.cq.number, srqn_xrqn: pool.object, pd: fa.pd, mtu: 7, port: 1, my_addr_index: 1 }
+    assertRefused(() => fa.create('CREATE_DCT', { dct_context_entry: dct }), 'refused')
+    assert.equal(a.device.counts.dct_qp ?? 0, 0)
+    for (const handle of [pool.handle!, a.cq.object]) fa.destroy(handle)
   })
 
   it('uses the objects that it names: none is destroyed before it', () => {

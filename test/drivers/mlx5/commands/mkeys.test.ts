@@ -87,6 +87,7 @@ const setUp = () => {
     m,
     a,
     b,
+    qa,
     firmware,
     pd,
     key,
@@ -153,6 +154,25 @@ describe('a key of ranges (KLM)', () => {
     const loop = key(KLM, { len: 64n }, [{ key: own, address: 0n, length: 64 }])
     assert.equal(loop.rkey, own)
     assert.equal(read(loop.rkey, 0n, 8).kind, REQUEST_ERROR)
+  })
+
+  it('of one byte does not keep others waiting for a whole message', () => {
+    const { key, a, b, m, qa, at, region } = setUp()
+    const other = [a.queuePair('rc'), b.queuePair('rc')] as const
+    other[0].connect(other[1], 1)
+    other[1].connect(other[0], 0)
+    const bytes = Array.from({ length: 2048 }, (_, i) => ({ key: region, address: at(2 * i), length: 1 }))
+    const scattered = key(KLM, { len: 2048n }, bytes).rkey
+    const lists = Array.from({ length: 32 }, () => ({ key: scattered, address: 0n, length: 2048 }))
+    const { rkey } = key(KLM, { len: 65_536n }, lists)
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 65_536)], remote: { address: 0n, rkey } })
+    other[0].post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: at(0), rkey: region } })
+    const order: number[] = []
+    m.runUntil(() => {
+      order.push(...a.poll().map(({ qpn }) => qpn))
+      return order.length === 2
+    })
+    assert.deepEqual(order, [other[0].qpn, qa.qpn])
   })
 
   it('over a key that has ended reaches nothing', () => {

@@ -53,6 +53,7 @@ const memoryNames = namesOf<Memory>({
   explain: true,
   grants: true,
   read: true,
+  isScattered: true,
   hasProcessEnded: true,
   hasTimedOut: true,
   injectedFault: true,

@@ -19,7 +19,7 @@ export const makeObject = <M>(
     try {
       return { ...finish(owned), end: () => endSubscriptions(object) }
     } catch (error) {
-      destroyOwned(call, object, owned.object)
+      destroyOwned({ ...call, why: 'undo' }, object, owned.object)
       throw error
     }
   })
