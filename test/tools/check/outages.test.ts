@@ -209,14 +209,19 @@ test('an address that leaves is named, with its place now, at the failure and at
     s.tables[device]![3] = gid
     s.event(device, GID_CHANGE)
     s.wait(1)
-    s.call(device + 1, 'modify', { address: { dgid: gidOf(1), sgidIndex: 0 } }, { errno: Errno.ENODATA })
+    // the second time it is no look any more
+    for (const _ of [1, 2])
+      s.call(device + 1, 'modify', { address: { dgid: gidOf(1), sgidIndex: 0 } }, { errno: Errno.ENODATA })
     s.end('close')
     const left = `the address ${textOf(device)} left GID index 0 of rxe${device}`
-    assert.equal(
-      s.found[0]?.text,
-      `QP 0x${device + 1} names GID index 0, which is empty: ${left} 3.0 s before, and returned 1.0 s before, at GID index 3`,
+    const texts = s.found.map(({ text }) => text)
+    assert.ok(
+      texts.includes(
+        `QP 0x${device + 1} names GID index 0, which is empty: ${left} 3.0 s before, and returned 1.0 s before, at GID index 3`,
+      ),
+      texts.join('\n'),
     )
-    assert.match(s.found[1]!.text, new RegExp(`${left} 2.0 s before, and has not returned$`))
+    assert.ok(texts.some(text => text.endsWith(`${left} 2.0 s before, and has not returned`)))
     s.tables[device]![0] = gid
     s.event(device, GID_CHANGE)
     assert.equal(s.checker.outages.whoLeft(device, 0), undefined)
