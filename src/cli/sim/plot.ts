@@ -2,8 +2,10 @@
  * The results of `userdma sim` as an HTML page that needs nothing else: goodput and longest queue over time, and the
  * percentiles of latency, drawn as SVG.
  */
+
+import { escapeHtml } from '../../tools/inspect/page.ts'
 import type { Result } from '../../tools/sim/scenario.ts'
-import { escapeHtml, htmlDocument } from '../html.ts'
+import { htmlDocument } from '../html.ts'
 import { tableText } from './output.ts'
 
 const WIDTH = 760

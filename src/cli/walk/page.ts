@@ -5,9 +5,10 @@
 import { frameText } from '../../spec/check/frames.ts'
 import { counted } from '../../spec/text.ts'
 import { walkKindNames, walkKinds } from '../../spec/walk-kinds.ts'
+import { escapeHtml } from '../../tools/inspect/page.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { printable } from '../../tools/trace/printable.ts'
-import { escapeHtml, htmlDocument } from '../html.ts'
+import { htmlDocument } from '../html.ts'
 import { quoted } from '../program/quoted.ts'
 import { outcomes, type WalkResult } from './outcome.ts'
 import {

@@ -49,10 +49,10 @@ interface RemovedKeys {
   next: number
 }
 
-/** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 /** An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`: ibv_access_flags. */
 export type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
 
+/** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
   /** Called before each access of a peer that a key permits, and that does not take the fast path between local peers. */
   accessWatch: AccessWatch | undefined

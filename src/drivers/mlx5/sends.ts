@@ -543,7 +543,6 @@ export class Sends implements SendQueue {
       into[to + Send.IMM] = key
       return LOCAL_INV
     }
-    const flagBits = view.getUint8(first + KeySegments.FLAGS)
     if (changer !== undefined) return this.#takeRanges(changer, key, first, second, segments)
     into[to + BindMw.WINDOW] = key
     into[to + BindMw.KEY] = newKey
@@ -552,7 +551,7 @@ export class Sends implements SendQueue {
         into[to + field] = 0
       return BIND_MW
     }
-    if (segments < 11 || (flagBits & KeySegments.INLINE) === 0) return REFUSED
+    if (segments < 11 || (view.getUint8(first + KeySegments.FLAGS) & KeySegments.INLINE) === 0) return REFUSED
     const third = this.#next(BLOCK_BYTES)
     const at = (offset: number): number => (offset < 112 ? second + offset - KeySegments.FREE : third + offset - 112)
     const access = view.getUint8(at(KeySegments.ACCESS))

@@ -6,7 +6,7 @@
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import type { SessionSource } from '../record/reader.ts'
-import { filePolicy, type Page } from './page.ts'
+import { escapeHtml, filePolicy, type Page } from './page.ts'
 import { PART_TYPE } from './protocol.ts'
 
 /** A multiple of the pages in which the page reads. */
@@ -14,8 +14,6 @@ const PART_BYTES = 2 ** 20
 
 /** More bytes do not fit into a browser's memory. */
 export const MAX_HTML_SESSION = 2 ** 30
-
-const attribute = (text: string): string => text.replace(/[&"<>]/g, character => `&#${character.codePointAt(0)};`)
 
 /** Code for an element `end`. Throws an Error if the code would end the element. */
 const inElement = (code: string, end: string): string => {
@@ -40,7 +38,7 @@ export const writeHtml = async (
 <html lang="${lang}">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${attribute(filePolicy(page))}">
+<meta http-equiv="Content-Security-Policy" content="${escapeHtml(filePolicy(page))}">
 <meta name="referrer" content="no-referrer">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
@@ -56,7 +54,7 @@ export const writeHtml = async (
     const part = await source.read(at, PART_BYTES)
     const text = (await compress(part)).toString('base64')
     write(
-      `<script type="${PART_TYPE}" data-name="${attribute(name)}" data-size="${source.size}" data-part-bytes="${PART_BYTES}">${text}</script>\n`,
+      `<script type="${PART_TYPE}" data-name="${escapeHtml(name)}" data-size="${source.size}" data-part-bytes="${PART_BYTES}">${text}</script>\n`,
     )
   }
   write(`<script type="module">${inElement(script, 'script')}</script>

@@ -41,3 +41,7 @@ export const filePolicy = ({ script, style }: Pick<Page, 'style'> & Partial<Page
     'style-src': hashOf(style),
     'img-src': 'data:',
   })
+
+/** For the text of an element, and for the value of an attribute in double quotes. */
+export const escapeHtml = (text: string): string =>
+  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
