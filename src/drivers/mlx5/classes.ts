@@ -16,6 +16,7 @@ import {
   Mlx5Attributes,
   Mlx5Clock,
   Mlx5CqFlags,
+  Mlx5DeviceFlags,
   Mlx5Responses,
   NULL_KEY,
   queryNumber,
@@ -76,7 +77,7 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       ...core(call, object, args),
       ...contextFacts(stateOf(call).soft.limits, clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
-      driverFlags: 0,
+      driverFlags: Mlx5DeviceFlags.CQE_128B_PAD | Mlx5DeviceFlags.OOO_DP,
       maxLogStreams: MAX_LOG_STREAMS.concurrent,
       maxLogErroredStreams: MAX_LOG_STREAMS.errored,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
@@ -174,13 +175,13 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
           'EOPNOTSUPP',
           'cq.create: of flags the device has IGNORE_OVERRUN and TIMESTAMP_COMPLETION, and it has no counting queues',
         )
-      if (isCompressed !== 0 || (cqFlags & ~Mlx5CqFlags.UAR_PAGE_INDEX) !== 0)
-        refuse(
-          'EOPNOTSUPP',
-          'cq.create: the device neither compresses nor pads entries, and time stamps are free running',
-        )
+      if (isCompressed !== 0 || (cqFlags & ~(Mlx5CqFlags.UAR_PAGE_INDEX | Mlx5CqFlags.PAD_128)) !== 0)
+        refuse('EOPNOTSUPP', 'cq.create: the device does not compress entries, and time stamps are free running')
       const entries = cqe + 1
       requireEntries('cq.create', entries, entryBytes)
+      const isPadded = (cqFlags & Mlx5CqFlags.PAD_128) !== 0
+      if (isPadded && entryBytes !== 2 * CompletionEntry.BYTES)
+        refuse('EOPNOTSUPP', `cq.create: only entries of 128 bytes are padded, not of ${entryBytes}`)
       if (compVector >= call.device.numCompVectors)
         refuse('EINVAL', `cq.create: attribute compVector: ${compVector}: the device has ${call.device.numCompVectors}`)
       const mlx5 = stateOf(call)
@@ -195,7 +196,17 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const hasChannel = channel !== undefined || (args as ArmedByCommands).hasArmings === 1
       const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
       const clock = clockOf(call.context)
-      const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }
+      const description = {
+        entries,
+        entryBytes,
+        isPadded,
+        buffer,
+        record,
+        compVector,
+        hasChannel,
+        ignoresOverrun,
+        clock,
+      }
       object.state = new Mlx5Cq(description, qpn => queuesOf(mlx5, qpn))
       object.state.number = mlx5.soft.cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })

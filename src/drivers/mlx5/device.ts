@@ -8,6 +8,7 @@ import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract
 import { nullMemory } from '../../core/memory/address-space.ts'
 import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
+import { createLimit } from '../../core/objects/limits.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
@@ -16,7 +17,7 @@ import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { counterValues } from '../../spec/counters.ts'
-import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
+import { MAX_RESERVED_QPNS, MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
@@ -115,6 +116,7 @@ const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
     uids: new Set(),
+    reserved: createLimit('reserved QPNs', MAX_RESERVED_QPNS),
     station,
   }),
 })

@@ -1,7 +1,7 @@
 /*
  * What mlx5 devices keep beside the soft device's state.
  */
-import type { CallContext } from '../../core/model.ts'
+import type { CallContext, Limit } from '../../core/model.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import type { Address } from '../soft/address/path.ts'
 import type { SoftState } from '../soft/state.ts'
@@ -38,6 +38,8 @@ export interface Mlx5State {
   readonly dcAddresses: Map<number, Address>
   /** Numbers of contexts that may give firmware commands. */
   readonly uids: Set<number>
+  /** Numbers of queue pairs that commands have reserved. */
+  readonly reserved: Limit
   /** The device on the link of raw packets; undefined if the link has none. */
   readonly station: Station | undefined
 }

@@ -4,6 +4,7 @@
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
+import { generalObjectCommands } from './general-objects.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
 import { mkeyCommands } from './mkeys.ts'
 import { cqCommands } from './queues/cq.ts'
@@ -22,5 +23,6 @@ export const handlers: CommandHandlers = new Map([
   ...transitionCommands,
   ...receiveCommands,
   ...dctCommands,
+  ...generalObjectCommands,
   ...mkeyCommands,
 ])
