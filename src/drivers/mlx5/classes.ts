@@ -5,7 +5,7 @@ import { adviceTaker } from '../../core/base/advise.ts'
 import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
-import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
+import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
@@ -38,6 +38,7 @@ import { Limits } from './attributes.ts'
 import { clockOf, openClock } from './clock.ts'
 import { openCommands } from './commands/context.ts'
 import { Mlx5Cq, resizeCq } from './completions.ts'
+import type { DoorbellPage } from './doorbell-register.ts'
 import { giveNumber, takeNumber } from './numbers.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { queuesOf, refuse, requirePowerOfTwo, stateOf } from './state.ts'
@@ -130,8 +131,7 @@ export const ahClass = withoutOptions(
   NO_VLAN,
 )
 
-interface UarState {
-  readonly page: MappedChunk
+interface UarState extends DoorbellPage {
   /** In creations of queues. */
   readonly number: number
 }

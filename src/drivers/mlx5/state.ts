@@ -7,6 +7,7 @@ import type { Address } from '../soft/address/path.ts'
 import type { SoftState } from '../soft/state.ts'
 import type { CompletedQueues, Mlx5Cq } from './completions.ts'
 import type { DcTransport } from './dc/transport.ts'
+import type { DoorbellRegister } from './doorbell-register.ts'
 import type { InlineRegion } from './inline-region.ts'
 import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import type { Station } from './raw/frame-link.ts'
@@ -21,6 +22,7 @@ export interface ProgramQueues extends CompletedQueues {
   readonly sends: Sends | undefined
   readonly receives: Receives | undefined
   readonly inline?: InlineRegion | undefined
+  readonly register?: DoorbellRegister | undefined
   /** Charged to the context's account. */
   readonly bytes: number
 }

@@ -301,6 +301,7 @@ export const program = (
       inline = 128,
       srq,
       streams,
+      isRecordless = false,
     }: {
       sends?: number
       receives?: number
@@ -308,6 +309,8 @@ export const program = (
       inline?: number
       srq?: number
       streams?: { readonly logStreams: number; readonly logErroredStreams: number }
+      /** Of commands: the sends have no doorbell record. */
+      isRecordless?: boolean
     } = {},
   ) => {
     const cls = { rc: RcQp, ud: UdQp, dci: DciQp, raw: RawPacketQp }[kind]
@@ -334,6 +337,7 @@ export const program = (
           cqn_snd: cq.number,
           cqn_rcv: cq.number,
           user_index: uidx,
+          send_dbr_mode: +isRecordless,
           log_num_dci_stream_channels: streams?.logStreams ?? 0,
           log_num_dci_errored_streams: streams?.logErroredStreams ?? 0,
           ...recordPlace(doorbell),

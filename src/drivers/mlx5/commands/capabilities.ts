@@ -96,7 +96,12 @@ const roce: PartOf<typeof roceCap> = {
   roce_version: 4,
   r_roce_dest_udp_port: 4791,
 }
-const general2: PartOf<typeof cmdHcaCap2> = { log_max_num_reserved_qpn: log(MAX_RESERVED_QPNS) }
+const general2: PartOf<typeof cmdHcaCap2> = {
+  log_max_num_reserved_qpn: log(MAX_RESERVED_QPNS),
+  send_dbr_mode_no_dbr_ext: 1,
+  // one for each doorbell page
+  log_max_send_dbr_less_qp_sq: 16,
+}
 
 /** By kind; those of other kinds are all 0. `limits`: the device's own. */
 export const capabilities = (device: Device, limits: QueueLimits): Readonly<Record<number, FieldValues>> => ({

@@ -334,6 +334,8 @@ export const cmdHcaCap2 = struct(256, {
   cross_vhca_object_to_object_supported: bits(0xe0, 32),
   allowed_object_for_other_vhca_access: long(0x100),
   ts_cqe_metadata_size2wqe_counter: bits(0x24b, 5),
+  send_dbr_mode_no_dbr_ext: bits(0x2e1, 1),
+  log_max_send_dbr_less_qp_sq: bits(0x2e3, 5),
   mkey_by_name_reserve: bits(0x3c0, 1),
 })
 
