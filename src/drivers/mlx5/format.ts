@@ -140,7 +140,12 @@ const open = (
   const { maxSge } = Limits
   const sends =
     buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
-  if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
+  const { signatures } = stateOf(call)
+  const wire = signatures.requestLengths(call.device.memory)
+  if (sends !== undefined) {
+    sends.keyChanger = keyChanger(call.device.memory, args.pd.id, signatures)
+    sends.wire = wire
+  }
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({
@@ -149,6 +154,7 @@ const open = (
           count: receiveRequests,
           shift: receiveShift,
           maxSge: receiveElements(receiveShift),
+          wire,
         })
       : undefined
   return {
@@ -269,6 +275,7 @@ const sharedBlocks: SharedFormat<Receives> = {
         shift,
         maxSge: sges,
         onLimitReached,
+        wire: stateOf(call).signatures.requestLengths(call.device.memory),
         ...(order !== undefined && { order }),
       })
       receives.open()

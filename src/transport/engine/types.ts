@@ -214,7 +214,7 @@ export interface Memory {
   injectedFault?(): ActingRule | undefined
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
-   * in as few steps as possible.
+   * in as few steps as possible. `isResponse`: the bytes answer the queue pair's own READ or atomic.
    */
   write(
     region: number,
@@ -225,6 +225,7 @@ export interface Memory {
     chunk: number,
     stride: number,
     total: number,
+    isResponse?: boolean,
   ): number
   /** Completes all writes for the queue pair `qpn`. Absent: they are complete when `write` returns. */
   completeWrites?(qpn: number): void
@@ -502,6 +503,8 @@ export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer'>
   readonly sqSigAll: boolean
   /** In SQD: whether fetched WQEs have not completed yet. */
   readonly isDraining: boolean
+  readonly sendCq: number
+  readonly recvCq: number
 }
 
 /** Counters of one engine. */

@@ -6,6 +6,7 @@ import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
 import { mkeyCommands } from './mkeys.ts'
+import { psvCommands } from './psvs.ts'
 import { cqCommands } from './queues/cq.ts'
 import { dctCommands } from './queues/dct.ts'
 import { qpCommands } from './queues/qp.ts'
@@ -17,6 +18,7 @@ export const handlers: CommandHandlers = new Map([
   ...deviceCommands,
   ...domainCommands,
   ...mkeyCommands,
+  ...psvCommands,
   ...cqCommands,
   ...qpCommands,
   ...transitionCommands,
