@@ -10,6 +10,7 @@ import {
   BLOCK_BYTES,
   ControlFlag,
   ControlSegment,
+  CopySegments,
   DATAGRAM_GID_SHIFT,
   DatagramSegment,
   DataSegment,
@@ -35,7 +36,7 @@ import type { ProgramRecord } from './program-memory.ts'
 import type { WireLengths } from './signature/signed-space.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
-const { BIND_MW, DRIVER1, LOCAL_INV } = WrOpcode.values
+const { BIND_MW, DRIVER1, LOCAL_INV, MEMCPY } = WrOpcode.values
 const { ZERO_BASED } = AccessFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
@@ -45,6 +46,8 @@ const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 
 /** An opcode that no service has. */
 const REFUSED = 0xff
+/** Opcodes of requests without a target. */
+const WITHOUT_TARGET: readonly number[] = [Mlx5Opcode.UMR, Mlx5Opcode.NOP, Mlx5Opcode.MMO, Mlx5Opcode.SET_PSV]
 /** Segments of a change of a key before its ranges. */
 const KEY_CHANGE_SEGMENTS = 7
 /** More segments than a request has. */
@@ -89,6 +92,8 @@ export interface BlockOptions {
   readonly offset: number
   readonly blocks: number
   readonly kind: SendKind
+  /** Whether its requests may copy within memory: of RC and of initiators of DC. */
+  readonly hasCopies: boolean
   /** Of the queue. */
   readonly inline: InlineRegion
   readonly maxSge: number
@@ -120,6 +125,7 @@ export class Sends implements SendQueue {
   readonly #start: number
   readonly #size: number
   readonly #kind: SendKind
+  readonly #hasCopies: boolean
   readonly #inline: InlineRegion
   /** Opcodes of the fetched requests, by block. */
   readonly #opcodes: Uint8Array
@@ -138,7 +144,7 @@ export class Sends implements SendQueue {
   /** Offset of the next segment from `#start`. */
   #segment = 0
 
-  constructor({ record, buffer, offset, blocks, kind, inline, maxSge, maxInline }: BlockOptions) {
+  constructor({ record, buffer, offset, blocks, kind, hasCopies, inline, maxSge, maxInline }: BlockOptions) {
     const { view, bytes, words, at } = buffer
     this.capacity = blocks
     this.maxSge = maxSge
@@ -150,6 +156,7 @@ export class Sends implements SendQueue {
     this.#start = at + offset
     this.#size = blocks * BLOCK_BYTES
     this.#kind = kind
+    this.#hasCopies = hasCopies
     this.#inline = inline
     this.#opcodes = new Uint8Array(blocks)
     this.#fetched = new Uint32Array(blocks)
@@ -303,7 +310,7 @@ export class Sends implements SendQueue {
     const control = this.#start + block * BLOCK_BYTES
     // read once, since a request of another opcode needs no target
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
-    const needsTarget = opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP && opcode !== Mlx5Opcode.SET_PSV
+    const needsTarget = !WITHOUT_TARGET.includes(opcode)
     if (this.drainsOnFault && !this.isDrained && isFenced(this.#view.getUint8(control + ControlSegment.FLAGS))) {
       this.#isFull = true
       return false
@@ -373,6 +380,7 @@ export class Sends implements SendQueue {
     let wrOpcode = wrOpcodes[opcode] ?? REFUSED
     if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(into, to, imm, left)
     else if (opcode === Mlx5Opcode.SET_PSV) wrOpcode = left < 1 ? REFUSED : this.#takePsv()
+    else if (wrOpcode === MEMCPY) wrOpcode = this.#takeCopy(into, to, control, left)
     else if (wrOpcode !== REFUSED && wrOpcode !== DRIVER1) {
       if (this.#kind === 'xrc') {
         flags |= view.getUint32(this.#next(SEGMENT_BYTES)) << SRQN_SHIFT
@@ -424,6 +432,24 @@ export class Sends implements SendQueue {
     into[to + Send.SWAP_LO] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD + 4) : 0
     into[to + Send.SWAP_HI] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD) : 0
     return 2
+  }
+
+  /** A copy within memory. Returns its opcode, or REFUSED. */
+  #takeCopy(into: Uint32Array, to: number, control: number, segments: number): number {
+    const view = this.#view
+    const isCopy = view.getUint8(control + ControlSegment.MODIFIER) === CopySegments.MODIFIER
+    if (!this.#hasCopies || !isCopy || segments !== CopySegments.COUNT) return REFUSED
+    this.#next(SEGMENT_BYTES)
+    for (let i = 0; i < 2; i++) {
+      const at = this.#next(SEGMENT_BYTES)
+      const bytes = view.getUint32(at + DataSegment.BYTES)
+      if ((bytes & DataSegment.INLINE) !== 0) return REFUSED
+      const hi = view.getUint32(at + DataSegment.ADDRESS)
+      const lo = view.getUint32(at + DataSegment.ADDRESS + 4)
+      this.#putElement(into, to, i, hi, lo, bytes, view.getUint32(at + DataSegment.LKEY))
+    }
+    into[to + Send.SGES] = 2
+    return MEMCPY
   }
 
   #takeDestination(into: Uint32Array, to: number, destinations: Destinations): void {

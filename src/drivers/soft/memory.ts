@@ -71,8 +71,8 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const space = spaceOf(region)
       return ended(space, space?.read(spaceHi, spaceLo, to, at, chunk, stride, total))
     },
-    write: (region, hi, lo, from, at, chunk, stride, total, isResponse = false) => {
-      accessor.isRequester = isResponse
+    write: (region, hi, lo, from, at, chunk, stride, total, isOwn = false) => {
+      accessor.isRequester = isOwn
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)

@@ -7,6 +7,7 @@ import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, roceCap } from '../../../spec/drivers/mlx5-firmware/device.ts'
 import type { FieldValues, PartOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
+import { MAX_COPY_BYTES } from '../../../spec/work.ts'
 import type { QueueLimits } from '../../soft/attributes.ts'
 
 const log = (limit: number): number => Math.floor(Math.log2(limit))
@@ -49,6 +50,8 @@ const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): P
   sig_crc64_xp10: 1,
   drain_sigerr: 1,
   rts2rts_qp_udp_sport: 1,
+  dma_mmo_sq: 1,
+  log_dma_mmo_max_size: log(MAX_COPY_BYTES),
   local_ca_ack_delay: attributes.localCaAckDelay,
   port_type: 1,
   roce: 1,
