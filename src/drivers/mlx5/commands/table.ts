@@ -4,6 +4,7 @@
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
+import { flowCommands } from './flows.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
 import { mkeyCommands } from './mkeys.ts'
 import { cqCommands } from './queues/cq.ts'
@@ -17,6 +18,7 @@ export const handlers: CommandHandlers = new Map([
   ...deviceCommands,
   ...domainCommands,
   ...mkeyCommands,
+  ...flowCommands,
   ...cqCommands,
   ...qpCommands,
   ...transitionCommands,
