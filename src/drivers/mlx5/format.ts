@@ -46,6 +46,8 @@ const kinds: Readonly<Record<string, SendKind>> = {
   dci_qp: 'dc',
   raw_packet_qp: 'frame',
 }
+/** Classes whose requests may copy within memory (dma_mmo_sq). */
+const COPYING_CLASSES: readonly string[] = ['rc_qp', DciQp.name]
 const kindOf = (className: string): SendKind => kinds[className] ?? 'connected'
 
 /** Throws CallError EINVAL. */
@@ -138,8 +140,11 @@ const open = (
   const maxInline = Math.max(sizes.maxSendSge * ELEMENT_BYTES, sizes.maxInlineData)
   // only libmlx5 knows how many elements the program asked for: UCX posts more to such queues itself
   const { maxSge } = Limits
+  const hasCopies = COPYING_CLASSES.includes(className)
   const sends =
-    buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
+    buffer &&
+    inline &&
+    new Sends({ record, buffer, offset, blocks: sendBlocks, kind, hasCopies, inline, maxSge, maxInline })
   if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined

@@ -10,6 +10,7 @@ import {
   BLOCK_BYTES,
   ControlFlag,
   ControlSegment,
+  CopySegments,
   DATAGRAM_GID_SHIFT,
   DatagramSegment,
   DataSegment,
@@ -33,7 +34,7 @@ import { accessOf, type KeyChanger } from './key-changes.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
-const { BIND_MW, DRIVER1, LOCAL_INV } = WrOpcode.values
+const { BIND_MW, DRIVER1, LOCAL_INV, MEMCPY } = WrOpcode.values
 const { ZERO_BASED } = AccessFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
@@ -83,6 +84,8 @@ export interface BlockOptions {
   readonly offset: number
   readonly blocks: number
   readonly kind: SendKind
+  /** Whether its requests may copy within memory: of RC and of initiators of DC. */
+  readonly hasCopies: boolean
   /** Of the queue. */
   readonly inline: InlineRegion
   readonly maxSge: number
@@ -110,6 +113,7 @@ export class Sends implements SendQueue {
   readonly #start: number
   readonly #size: number
   readonly #kind: SendKind
+  readonly #hasCopies: boolean
   readonly #inline: InlineRegion
   /** Opcodes of the fetched requests, by block. */
   readonly #opcodes: Uint8Array
@@ -128,7 +132,7 @@ export class Sends implements SendQueue {
   /** Offset of the next segment from `#start`. */
   #segment = 0
 
-  constructor({ record, buffer, offset, blocks, kind, inline, maxSge, maxInline }: BlockOptions) {
+  constructor({ record, buffer, offset, blocks, kind, hasCopies, inline, maxSge, maxInline }: BlockOptions) {
     const { view, bytes, words, at } = buffer
     this.capacity = blocks
     this.maxSge = maxSge
@@ -140,6 +144,7 @@ export class Sends implements SendQueue {
     this.#start = at + offset
     this.#size = blocks * BLOCK_BYTES
     this.#kind = kind
+    this.#hasCopies = hasCopies
     this.#inline = inline
     this.#opcodes = new Uint8Array(blocks)
     this.#fetched = new Uint32Array(blocks)
@@ -292,7 +297,7 @@ export class Sends implements SendQueue {
     const control = this.#start + block * BLOCK_BYTES
     // read once, since a request of another opcode needs no target
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
-    const needsTarget = opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
+    const needsTarget = opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP && opcode !== Mlx5Opcode.MMO
     if (this.gate !== undefined && !this.gate.mayTake(this.#words, control >> 2, needsTarget)) return false
     const blocks = this.#take(into, at, block, opcode, destinations)
     this.#taken = (this.#taken + Math.min(blocks, left)) & POSTED_MASK
@@ -358,6 +363,7 @@ export class Sends implements SendQueue {
     let left = segments - 1
     let wrOpcode = wrOpcodes[opcode] ?? REFUSED
     if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(into, to, imm, left)
+    else if (wrOpcode === MEMCPY) wrOpcode = this.#takeCopy(into, to, control, left)
     else if (wrOpcode !== REFUSED && wrOpcode !== DRIVER1) {
       if (this.#kind === 'xrc') {
         flags |= view.getUint32(this.#next(SEGMENT_BYTES)) << SRQN_SHIFT
@@ -409,6 +415,24 @@ export class Sends implements SendQueue {
     into[to + Send.SWAP_LO] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD + 4) : 0
     into[to + Send.SWAP_HI] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD) : 0
     return 2
+  }
+
+  /** A copy within memory. Returns its opcode, or REFUSED. */
+  #takeCopy(into: Uint32Array, to: number, control: number, segments: number): number {
+    const view = this.#view
+    const isCopy = view.getUint8(control + ControlSegment.MODIFIER) === CopySegments.MODIFIER
+    if (!this.#hasCopies || !isCopy || segments !== CopySegments.COUNT) return REFUSED
+    this.#next(SEGMENT_BYTES)
+    for (let i = 0; i < 2; i++) {
+      const at = this.#next(SEGMENT_BYTES)
+      const bytes = view.getUint32(at + DataSegment.BYTES)
+      if ((bytes & DataSegment.INLINE) !== 0) return REFUSED
+      const hi = view.getUint32(at + DataSegment.ADDRESS)
+      const lo = view.getUint32(at + DataSegment.ADDRESS + 4)
+      this.#putElement(into, to, i, hi, lo, bytes, view.getUint32(at + DataSegment.LKEY))
+    }
+    into[to + Send.SGES] = 2
+    return MEMCPY
   }
 
   #takeDestination(into: Uint32Array, to: number, destinations: Destinations): void {

@@ -19,8 +19,16 @@ export const DoorbellRecord = { RECEIVES: 0, SENDS: 4, CONSUMED: 0, ARM: 4, BYTE
 export const POSTED_MASK = 0xffff
 export const CONSUMED_MASK = 0xff_ffff
 
-/** mlx5_wqe_ctrl_seg. STREAM: of an initiator of DC, 16 bits. */
-export const ControlSegment = { OPCODE: 3, SEGMENTS: 7, STREAM: 9, FLAGS: 11, IMM: 12, SEGMENTS_MASK: 0x3f } as const
+/** mlx5_wqe_ctrl_seg. MODIFIER: of the opcode. STREAM: of an initiator of DC, 16 bits. */
+export const ControlSegment = {
+  MODIFIER: 0,
+  OPCODE: 3,
+  SEGMENTS: 7,
+  STREAM: 9,
+  FLAGS: 11,
+  IMM: 12,
+  SEGMENTS_MASK: 0x3f,
+} as const
 /** Bits of the flags of a control segment. FENCE: modes from 2 on wait for READs and atomics. */
 export const ControlFlag = { SOLICITED: 2, SIGNALED: 8, FENCE_SHIFT: 5, FENCE_MASK: 7, FENCE: 2 } as const
 
@@ -36,6 +44,7 @@ export const Mlx5Opcode = {
   ATOMIC_CS: 0x11,
   ATOMIC_FA: 0x12,
   UMR: 0x25,
+  MMO: 0x2f,
 } as const
 
 const { values: Wr } = WrOpcode
@@ -50,6 +59,7 @@ export const wrOpcodes: Readonly<Record<number, number>> = {
   [Mlx5Opcode.RDMA_READ]: Wr.RDMA_READ,
   [Mlx5Opcode.ATOMIC_CS]: Wr.ATOMIC_CMP_AND_SWP,
   [Mlx5Opcode.ATOMIC_FA]: Wr.ATOMIC_FETCH_AND_ADD,
+  [Mlx5Opcode.MMO]: Wr.MEMCPY,
 }
 
 /** mlx5_wqe_datagram_seg. SOURCE: flow label in bits 0 to 19, index of the source GID in bits 20 to 27. */
@@ -80,6 +90,11 @@ export const RemoteSegment = { ADDRESS: 0, RKEY: 8 } as const
 export const AtomicSegment = { SWAP_ADD: 0, COMPARE: 8 } as const
 /** mlx5_wqe_data_seg. With INLINE, the other bits are the number of bytes that follow the first word. */
 export const DataSegment = { BYTES: 0, LKEY: 4, ADDRESS: 8, INLINE: 0x8000_0000, INVALID_LKEY: 0x100 } as const
+/**
+ * A copy within memory (mlx5_mmo_wqe): a segment of metadata, which names memory for more about operations of other
+ * modifiers, the source and the destination. The number of bytes 0 is 2^31.
+ */
+export const CopySegments = { MODIFIER: 1, COUNT: 3 } as const
 /** mlx5_wqe_srq_next_seg, 16 bytes: the next request of the list. */
 export const NextSegment = { INDEX: 2 } as const
 

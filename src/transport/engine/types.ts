@@ -17,7 +17,7 @@ import type { Arena } from '../wire/arena.ts'
 export const Send = {
   /**
    * ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 7 LOCAL_INV, 8
-   * BIND_MW (`BindMw`), 9 SEND_WITH_INV, 14 FLUSH (`Flush`), 15 ATOMIC_WRITE (8 bytes of data).
+   * BIND_MW (`BindMw`), 9 SEND_WITH_INV, 12 MEMCPY (`Copy`), 14 FLUSH (`Flush`), 15 ATOMIC_WRITE (8 bytes of data).
    */
   OPCODE: 0,
   /**
@@ -88,6 +88,12 @@ export const Flush = {
   /** `flushPlacement` and `flushSelectivity` (spec/wire/headers.ts). */
   PLACEMENT: Send.SWAP_LO,
   SELECTIVITY: Send.SWAP_HI,
+} as const
+
+/** A MEMCPY copies from its first element to its second one, of the same length. Its other words are the engine's. */
+export const Copy = {
+  /** Bytes that were copied. */
+  DONE: Send.REMOTE_LO,
 } as const
 
 /** Words of a receive work request; elements (`Sge`) follow at `SGE`. */

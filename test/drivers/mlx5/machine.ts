@@ -120,6 +120,8 @@ export interface Element {
 
 export interface Request {
   readonly opcode: number
+  /** Of the opcode. */
+  readonly modifier?: number
   readonly data?: readonly Element[]
   readonly inline?: Uint8Array
   readonly remote?: { readonly address: bigint; readonly rkey: number }
@@ -464,7 +466,7 @@ export const program = (
         offset += raw?.length ?? 0
         const segments = (offset - first * BLOCK_BYTES) / 16
         const control = putAt(first * BLOCK_BYTES)
-        view.setUint32(control, ((first & 0xffff) << 8) | request.opcode)
+        view.setUint32(control, ((request.modifier ?? 0) << 24) | ((first & 0xffff) << 8) | request.opcode)
         view.setUint32(control + 4, ((out.qpNum << 8) | segments) >>> 0)
         view.setUint32(control + 8, ((request.stream ?? 0) << 8) | (request.flags ?? 8))
         view.setUint32(control + 12, request.imm ?? 0)
@@ -732,5 +734,5 @@ export const program = (
 }
 export type Program = ReturnType<typeof program>
 
-export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR } =
+export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR, MMO } =
   Mlx5Opcode

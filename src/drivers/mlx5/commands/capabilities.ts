@@ -12,6 +12,7 @@ import {
   type flowTableNicCap,
   type flowTableProperties,
 } from '../../../spec/drivers/mlx5-firmware/flow.ts'
+import { MAX_COPY_BYTES } from '../../../spec/work.ts'
 import type { QueueLimits } from '../../soft/attributes.ts'
 import { objectLimits } from '../attributes.ts'
 import { MAX_HEADER_BYTES, MAX_SETTINGS } from '../raw/matcher-flows.ts'
@@ -51,6 +52,8 @@ const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): P
   log_max_dci_errored_streams: MAX_LOG_STREAMS.errored,
   qpc_extension: 1,
   rts2rts_qp_udp_sport: 1,
+  dma_mmo_sq: 1,
+  log_dma_mmo_max_size: log(MAX_COPY_BYTES),
   local_ca_ack_delay: attributes.localCaAckDelay,
   port_type: 1,
   roce: 1,

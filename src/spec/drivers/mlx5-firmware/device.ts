@@ -123,6 +123,7 @@ export const generalObjOutCmdHdr = struct(16, {
 export const cmdHcaCap = struct(256, {
   hca_cap_2: bits(0x20, 1),
   vhca_id: bits(0x30, 16),
+  log_dma_mmo_max_size: bits(0x6b, 5),
   log_max_srq_sz: bits(0x80, 8),
   log_max_qp_sz: bits(0x88, 8),
   event_cap: bits(0x90, 1),
@@ -151,6 +152,7 @@ export const cmdHcaCap = struct(256, {
   log_max_ra_req_qp: bits(0x14a, 6),
   rts2rts_lag_tx_port_affinity: bits(0x152, 1),
   rts2rts_qp_udp_sport: bits(0x151, 1),
+  dma_mmo_sq: bits(0x153, 1),
   log_max_ra_res_qp: bits(0x15a, 6),
   end_pad: bits(0x160, 1),
   cc_query_allowed: bits(0x161, 1),
@@ -227,6 +229,7 @@ export const cmdHcaCap = struct(256, {
   log_max_pd: bits(0x32b, 5),
   dp_ordering_ooo_all_ud: bits(0x330, 1),
   dp_ordering_ooo_all_uc: bits(0x331, 1),
+  dp_ordering_ooo_all_xrc: bits(0x332, 1),
   dp_ordering_ooo_all_dc: bits(0x333, 1),
   dp_ordering_ooo_all_rc: bits(0x334, 1),
   log_max_xrcd: bits(0x33b, 5),
