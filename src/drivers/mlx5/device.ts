@@ -34,6 +34,7 @@ import { dmClass } from './device-memory.ts'
 import { mlx5QpClasses, mlx5SrqClasses } from './format.ts'
 import { flowClass } from './raw/flow-class.ts'
 import { Station } from './raw/frame-link.ts'
+import { actionClass, matcherClass } from './raw/matcher-flows.ts'
 import { rawPacketQpClass } from './raw/raw-qp-class.ts'
 import { rwqIndTableClass, wqClass } from './raw/work-queues.ts'
 import { mrClass } from './regions.ts'
@@ -69,6 +70,8 @@ export const mlx5Driver = {
     uarClass,
     rawPacketQpClass,
     flowClass,
+    matcherClass,
+    actionClass,
     wqClass,
     rwqIndTableClass,
     ...commandClasses,

@@ -26,6 +26,7 @@ import {
 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 import { devxMethods } from './mlx5-devx.ts'
+import { flowAttributes, flowMethods } from './mlx5-flow.ts'
 
 /** RDMA_DRIVER_MLX5 */
 export const MLX5_DRIVER_ID = 1
@@ -283,6 +284,7 @@ export const Mlx5Attributes = {
   raw_packet_qp: rawQp,
   wq,
   rwq_ind_table: { create: { out: { driverBytes: optional(u32(0x8010)) } } },
+  flow: flowAttributes,
 } as const
 
 /** Bytes of mlx5_ib_alloc_ucontext_resp, and of the responses of other commands. */
@@ -534,6 +536,7 @@ export const Mlx5Abi: LinuxAbi = {
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
     ...devxMethods,
+    ...flowMethods,
     withDriverAttributes('DEVICE', 'QUERY_CONTEXT', Mlx5Device, { outputs: [contextResponse] }),
     driverMethod('PD_QUERY', 'PD', 0, objectClass('pd', Pd.id, { methods: { queryNumber } }), 'queryNumber', {
       outputs: [value(0, 4, 'number')],

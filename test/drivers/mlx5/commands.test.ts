@@ -225,6 +225,11 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   relaxed_ordering_write: ['CREATE_MKEY'],
   relaxed_ordering_read: ['CREATE_MKEY'],
   dct: ['CREATE_DCT', 'QUERY_DCT'],
+  hca_cap_2: ['QUERY_HCA_CAP'],
+  // rules with matchers: matchers.test.ts
+  nic_flow_table: [],
+  flow_counter_bulk_alloc: ['ALLOC_FLOW_COUNTER', 'QUERY_FLOW_COUNTER'],
+  log_max_tir: ['CREATE_TIR'],
   log_max_ra_req_dc: ['CREATE_DCT'],
   log_max_ra_res_dc: ['CREATE_DCT'],
   log_max_dci_stream_channels: ['CREATE_QP'],

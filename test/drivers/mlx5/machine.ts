@@ -554,7 +554,7 @@ export const program = (
     const at = pages.take(receives * 16)
     const doorbell = record()
     const uidx = 5000 + doorbell
-    const { object } = call(Wq, 'create', 0, {
+    const { object, out } = call<{ wqNum: number }>(Wq, 'create', 0, {
       pd,
       cq: cq.object,
       type: 0,
@@ -570,6 +570,7 @@ export const program = (
     let received = 0
     return {
       object,
+      number: out.wqNum,
       uidx,
       modify: (args: object): void => void call(Wq, 'modify', object, args),
       receive(data: Element): void {

@@ -4,6 +4,7 @@
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
+import { flowCommands } from './flows.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
 import { mkeyCommands } from './mkeys.ts'
 import { psvCommands } from './psvs.ts'
@@ -19,6 +20,7 @@ export const handlers: CommandHandlers = new Map([
   ...domainCommands,
   ...mkeyCommands,
   ...psvCommands,
+  ...flowCommands,
   ...cqCommands,
   ...qpCommands,
   ...transitionCommands,

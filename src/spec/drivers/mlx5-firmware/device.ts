@@ -226,6 +226,7 @@ export const cmdHcaCap = struct(256, {
   max_wqe_sz_rq: bits(0x2b0, 16),
   max_wqe_sz_sq_dc: bits(0x2d0, 16),
   max_qp_mcg: bits(0x2e7, 25),
+  flow_counter_bulk_alloc: bits(0x310, 8),
   log_max_mcg: bits(0x318, 8),
   log_max_transport_domain: bits(0x323, 5),
   relaxed_ordering_read: bits(0x32a, 1),
@@ -320,6 +321,7 @@ export const cmdHcaCap2 = struct(256, {
   cross_vhca_object_to_object_supported: bits(0xe0, 32),
   allowed_object_for_other_vhca_access: long(0x100),
   ts_cqe_metadata_size2wqe_counter: bits(0x24b, 5),
+  flow_counter_bulk_log_max_alloc: bits(0x253, 5),
   mkey_by_name_reserve: bits(0x3c0, 1),
 })
 
@@ -331,5 +333,5 @@ export const odpCap = struct(256, {
   dc_odp_caps: nested(0x100, odpPerTransportServiceCap),
 })
 
-/** The capability is a struct by the operation modifier (`CapabilityStructs`). */
-export const queryHcaCapOut = struct(272, { capability: raw(0x80, 256) })
+/** The capability is a struct by the operation modifier (`CapabilityStructs`); some have more than 256 bytes. */
+export const queryHcaCapOut = struct(272, { capability: rest(0x80) })
