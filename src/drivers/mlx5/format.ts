@@ -166,7 +166,12 @@ const open = (
       maxSge,
       maxInline,
     })
-  if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
+  const { signatures } = stateOf(call)
+  const wire = signatures.requestLengths(call.device.memory)
+  if (sends !== undefined) {
+    sends.keyChanger = keyChanger(call.device.memory, args.pd.id, signatures)
+    sends.wire = wire
+  }
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({
@@ -175,6 +180,7 @@ const open = (
           count: receiveRequests,
           shift: receiveShift,
           maxSge: receiveElements(receiveShift),
+          wire,
         })
       : undefined
   return {
@@ -298,6 +304,7 @@ const sharedBlocks: SharedFormat<Receives> = {
         shift,
         maxSge: sges,
         onLimitReached,
+        wire: stateOf(call).signatures.requestLengths(call.device.memory),
         ...(order !== undefined && { order }),
       })
       receives.open()
