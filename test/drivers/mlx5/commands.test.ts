@@ -251,7 +251,6 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   rc: ['CREATE_QP', 'RST2INIT_QP', 'INIT2RTR_QP', 'RTR2RTS_QP'],
   uc: ['CREATE_QP'],
   ud: ['CREATE_QP'],
-  hca_cap_2: [],
   general_obj_types: ['CREATE_GENERAL_OBJECT'],
   // of work requests: memcpy.test.ts
   dma_mmo_sq: [],
