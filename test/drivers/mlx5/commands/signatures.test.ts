@@ -6,11 +6,13 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { closeContext } from '../../../../src/core/index.ts'
+import { SignedSpace } from '../../../../src/drivers/mlx5/signature/signed-space.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { Commands } from '../../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { QpOption } from '../../../../src/spec/drivers/mlx5-firmware/queue-values.ts'
 import { CompletionKind, Mlx5Opcode } from '../../../../src/spec/drivers/mlx5-queues.ts'
 import { AsyncEventType, QpState } from '../../../../src/spec/enums.ts'
+import { arenaOver } from '../../../../src/transport/wire/arena.ts'
 import { inLongRun } from '../../../long-run.ts'
 import { assertErrno, assertRefused, withCommands } from '../firmware.ts'
 import {
@@ -399,6 +401,17 @@ describe('an error of a signature', () => {
       seen.map(({ kind }) => kind),
       [SIGNATURE_ERROR, RECEIVE],
     )
+  })
+
+  it('is none if something else reads the memory, such as the checker', () => {
+    const { b, qb, rkey, run, configure } = setUp()
+    configure({ mem: { kind: 'crc32', block: 512 } }, [b.element(0, 516)])
+    const { memory } = b.device
+    const space = memory.spaces.find(candidate => candidate instanceof SignedSpace)!
+    assert.equal(space.read(0, 0, arenaOver(new Uint8Array(512)), 0, 512, 512, 512), 0)
+    const remote = { address: b.address, rkey: b.region.rkey }
+    const write = { opcode: RDMA_WRITE, data: [{ address: 0n, length: 512, lkey: rkey }], remote }
+    assert.equal(faultOf(run(b, qb, write))?.syndrome, GUARD)
   })
 
   it('is of the guard, the application tag or the reference tag, in this order', () => {
