@@ -504,7 +504,7 @@ describe('an error of a signature', () => {
     }
   })
 
-  it('does not stop other queues, nor one that was reset', () => {
+  it('does not stop other queues, nor one that was reset, nor those of other services', () => {
     const { a, b, qb, firmware, rkey, run, configure } = setUp()
     configure({ mem: { kind: 'crc32', block: 512 } }, [b.element(0, 516)])
     const remote = { address: a.address, rkey: a.region.rkey }
@@ -514,6 +514,10 @@ describe('an error of a signature', () => {
     drained.qb.reset()
     const { qpc } = drained.firmware.about(Commands.QUERY_QP, drained.qb.object, { qpn: drained.qb.qpn })
     assert.equal(qpc.drain_sigerr, 0)
+    const dci = b.queuePair('dci')
+    dci.modify({ state: QpState.values.INIT, pkeyIndex: 0, port: 1 })
+    const drain = { qpn: dci.qpn, opt_param_mask: QpOption.DRAIN_SIGERR, qpc: { drain_sigerr: 1 } }
+    assertRefused(() => firmware.about(Commands.INIT2INIT_QP, dci.object, drain), 'unsupportedFeature', /only RC/)
     assert.equal(firmware.about(Commands.QUERY_QP, qb.object, { qpn: qb.qpn }).qpc.state, 3)
   })
 })
