@@ -9,7 +9,6 @@ import { nullMemory } from '../../core/memory/address-space.ts'
 import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
@@ -23,7 +22,7 @@ import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
+import { ahClass, cqClass, deviceClass, pdClass, portClass, uarClass, varClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
 import { endSubscriptions } from './commands/events/subscriptions.ts'
@@ -51,7 +50,7 @@ export const mlx5Driver = {
   classes: [
     driverClass(Interface),
     deviceClass,
-    driverClass(PortClass),
+    portClass,
     pdClass,
     mrClass,
     driverClass(Mw),
@@ -67,6 +66,7 @@ export const mlx5Driver = {
     ...mlx5SrqClasses,
     xrcdClass,
     uarClass,
+    varClass,
     rawPacketQpClass,
     flowClass,
     matcherClass,
