@@ -145,7 +145,12 @@ const open = (
     buffer &&
     inline &&
     new Sends({ record, buffer, offset, blocks: sendBlocks, kind, hasCopies, inline, maxSge, maxInline })
-  if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
+  const { signatures } = stateOf(call)
+  const wire = signatures.requestLengths(call.device.memory)
+  if (sends !== undefined) {
+    sends.keyChanger = keyChanger(call.device.memory, args.pd.id, signatures)
+    sends.wire = wire
+  }
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({
@@ -154,6 +159,7 @@ const open = (
           count: receiveRequests,
           shift: receiveShift,
           maxSge: receiveElements(receiveShift),
+          wire,
         })
       : undefined
   return {
@@ -274,6 +280,7 @@ const sharedBlocks: SharedFormat<Receives> = {
         shift,
         maxSge: sges,
         onLimitReached,
+        wire: stateOf(call).signatures.requestLengths(call.device.memory),
         ...(order !== undefined && { order }),
       })
       receives.open()

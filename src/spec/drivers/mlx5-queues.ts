@@ -43,6 +43,7 @@ export const Mlx5Opcode = {
   RDMA_READ: 0x10,
   ATOMIC_CS: 0x11,
   ATOMIC_FA: 0x12,
+  SET_PSV: 0x20,
   UMR: 0x25,
   MMO: 0x2f,
 } as const
@@ -51,6 +52,7 @@ const { values: Wr } = WrOpcode
 /** ibv_wr_opcode by opcode; UMR becomes BIND_MW or LOCAL_INV. */
 export const wrOpcodes: Readonly<Record<number, number>> = {
   [Mlx5Opcode.NOP]: Wr.DRIVER1,
+  [Mlx5Opcode.SET_PSV]: Wr.DRIVER1,
   [Mlx5Opcode.SEND_INVAL]: Wr.SEND_WITH_INV,
   [Mlx5Opcode.RDMA_WRITE]: Wr.RDMA_WRITE,
   [Mlx5Opcode.RDMA_WRITE_IMM]: Wr.RDMA_WRITE_WITH_IMM,
@@ -113,12 +115,17 @@ export const KeySegments = {
   LKEY: 116,
   ADDRESS: 120,
   OCTOWORDS: 4,
+  BSF_OCTOWORDS: 6,
+  BSF_FLAGS: 60,
   INLINE: 0x80,
   IS_FREE: 0x40,
   LENGTH_MASK: 1,
   START_MASK: 1 << 6,
+  BSF_MASK: 1 << 12,
   QPN_MASK: 1 << 14,
   ACCESS_MASK: 0xf << 18,
+  /** Of BSF_FLAGS. */
+  HAS_BSF: 1 << 30,
 } as const
 /** Bits of KeySegments.ACCESS. */
 export const KeyAccess = { ATOMIC: 0x40, REMOTE_WRITE: 0x20, REMOTE_READ: 0x10, LOCAL_WRITE: 8 } as const
@@ -164,6 +171,8 @@ export const CompletionKind = {
   RECEIVE_IMM: 3,
   RECEIVE_INVALIDATE: 4,
   RESIZED: 5,
+  /** spec/drivers/mlx5-signature.ts */
+  SIGNATURE_ERROR: 12,
   REQUEST_ERROR: 13,
   RECEIVE_ERROR: 14,
   INVALID: 15,

@@ -70,6 +70,8 @@ export const CORE_CLOCK_KHZ = 1_000_000n
 export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
 /** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_DUMP_FILL_MKEY */
 export const HAS_NULL_KEY = 2
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_SQD2RTS: a queue pair leaves SQD for RTS. */
+export const HAS_SQD_TO_RTS = 8
 /**
  * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros, local
  * writes go nowhere, in every protection domain.
@@ -272,6 +274,8 @@ export const Mlx5Attributes = {
         maxEntries: optional(u32(0x8002, { min: 1, max: MAX_INDIRECT_ENTRIES })),
         /** 1: peers may invalidate such a key. */
         isRevocable: optional(u8(0x8003)),
+        /** 1: work requests may give such a key block signatures. */
+        hasSignatures: optional(u8(0x8004)),
       },
       out: {},
     },

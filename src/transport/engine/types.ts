@@ -220,7 +220,8 @@ export interface Memory {
   injectedFault?(): ActingRule | undefined
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
-   * in as few steps as possible.
+   * in as few steps as possible. `isOwn`: for a request of the queue
+   * pair's own, such as a READ.
    */
   write(
     region: number,
@@ -231,6 +232,7 @@ export interface Memory {
     chunk: number,
     stride: number,
     total: number,
+    isOwn?: boolean,
   ): number
   /** Completes all writes for the queue pair `qpn`. Absent: they are complete when `write` returns. */
   completeWrites?(qpn: number): void
@@ -508,6 +510,8 @@ export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer'>
   readonly sqSigAll: boolean
   /** In SQD: whether fetched WQEs have not completed yet. */
   readonly isDraining: boolean
+  readonly sendCq: number
+  readonly recvCq: number
 }
 
 /** Counters of one engine. */

@@ -110,6 +110,8 @@ export interface Completion {
   readonly vendor: number
   /** `FrameHeaders` of a raw packet. */
   readonly headers: number
+  /** The whole entry. */
+  readonly entry: Uint8Array
 }
 
 export interface Element {
@@ -382,8 +384,10 @@ export const program = (
       qpn: out.qpNum,
       uidx,
       modify,
-      connect(peer: { qpn: number }, other: number, rnrRetry = 7): void {
+      /** `inInit`: called in INIT. */
+      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
+        inInit()
         const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
         modify({
           state: RTR,
@@ -723,6 +727,7 @@ export const program = (
           syndrome: isError ? view.getUint8(at + CompletionEntry.SYNDROME) : 0,
           vendor: isError ? view.getUint8(at + CompletionEntry.VENDOR_SYNDROME) : 0,
           headers: isError ? 0 : view.getUint16(at + CompletionEntry.FRAME_HEADERS),
+          entry: pages.bytes.slice(at, at + CompletionEntry.BYTES),
         })
         cq.polled++
       }

@@ -7,6 +7,7 @@ import { domainCommands } from './domains.ts'
 import { flowCommands } from './flows.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
 import { mkeyCommands } from './mkeys.ts'
+import { psvCommands } from './psvs.ts'
 import { cqCommands } from './queues/cq.ts'
 import { dctCommands } from './queues/dct.ts'
 import { qpCommands } from './queues/qp.ts'
@@ -18,6 +19,7 @@ export const handlers: CommandHandlers = new Map([
   ...deviceCommands,
   ...domainCommands,
   ...mkeyCommands,
+  ...psvCommands,
   ...flowCommands,
   ...cqCommands,
   ...qpCommands,

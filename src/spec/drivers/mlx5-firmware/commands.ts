@@ -40,6 +40,8 @@ import {
   allocXrcdOut,
   createMkeyIn,
   createMkeyOut,
+  createPsvIn,
+  createPsvOut,
   queryMkeyIn,
   queryMkeyOut,
 } from './memory.ts'
@@ -161,6 +163,7 @@ export const Commands = {
   // ---- memory and small objects ----
   CREATE_MKEY: create(0x200, createMkeyIn, createMkeyOut, 'mkey_index'),
   QUERY_MKEY: ofObject(0x201, 'query', 'CREATE_MKEY', queryMkeyIn, queryMkeyOut, 'mkey_index'),
+  CREATE_PSV: create(0x600, createPsvIn, createPsvOut, 'psv0_index'),
   ALLOC_PD: create(0x800, header, allocPdOut, 'pd'),
   ALLOC_TRANSPORT_DOMAIN: create(0x816, header, allocTransportDomainOut, 'transport_domain'),
   ALLOC_XRCD: create(0x80e, header, allocXrcdOut, 'xrcd'),
@@ -205,7 +208,6 @@ export const Commands = {
   ),
 
   // ---- what the device does not have ----
-  CREATE_PSV: absent(0x600, 'create'),
   CREATE_XRQ: absent(0x717, 'create'),
   QUERY_XRQ: absent(0x719, 'query'),
   ARM_XRQ: absent(0x71a, 'modify'),

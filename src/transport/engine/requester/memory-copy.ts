@@ -79,7 +79,7 @@ const access = (
   const errno =
     right === LOCAL_READ
       ? memory.read(region, hi, lo, arena, at, bytes, bytes, bytes)
-      : memory.write(region, hi, lo, arena, at, bytes, bytes, bytes)
+      : memory.write(region, hi, lo, arena, at, bytes, bytes, bytes, true)
   if (errno !== 0) noteMemoryFault(s, key, hi, lo, bytes, right)
   return errno === 0
 }
