@@ -9,6 +9,7 @@ import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
   HAS_NULL_KEY,
@@ -21,10 +22,12 @@ import {
   Mlx5Responses,
   NULL_KEY,
   queryNumber,
+  querySwitchPort,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
   Uar,
+  Var,
 } from '../../spec/drivers/mlx5.ts'
 import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
@@ -150,6 +153,28 @@ export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
     return {}
   },
 })
+
+export const varClass = driverClass<typeof Var, UarState>(Var, {
+  create(call, object) {
+    const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
+    object.state = { page, number: giveNumber(call.context, 'var', object) }
+    return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
+  },
+  destroy(call, { state }) {
+    takeNumber(call.context, 'var', state.number)
+    mappedMemoryOf(call.context).free(state.page)
+    return {}
+  },
+})
+
+// ---- ports ----
+
+/** The device is no port of a switch. */
+export const portClass = withMethods(
+  driverClass(PortClass),
+  { querySwitchPort },
+  { querySwitchPort: () => ({ flags: 0n }) },
+)
 
 // ---- completion queues ----
 

@@ -10,7 +10,6 @@ import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
 import { createLimit } from '../../core/objects/limits.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
@@ -24,7 +23,7 @@ import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
+import { ahClass, cqClass, deviceClass, pdClass, portClass, uarClass, varClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
 import { endSubscriptions } from './commands/events/subscriptions.ts'
@@ -53,7 +52,7 @@ export const mlx5Driver = {
   classes: [
     driverClass(Interface),
     deviceClass,
-    driverClass(PortClass),
+    portClass,
     pdClass,
     mrClass,
     driverClass(Mw),
@@ -69,6 +68,7 @@ export const mlx5Driver = {
     ...mlx5SrqClasses,
     xrcdClass,
     uarClass,
+    varClass,
     rawPacketQpClass,
     flowClass,
     matcherClass,
