@@ -3,6 +3,7 @@
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText } from '../../spec/check/frames.ts'
+import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { counted } from '../../spec/text.ts'
 import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
@@ -208,7 +209,8 @@ export const summaryText = (
     (left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`) +
     (plan.varying === 0
       ? ''
-      : `; ${counted(plan.varying, 'call site')} left out, to which not every run without failures comes`)
+      : `; ${counted(plan.varying, 'call site')} left out, to which not every run without failures comes`) +
+    (plan.isCut ? `; more than ${MAX_SITES} call sites: the later ones are left out` : '')
   const kinds = walkKindNames.flatMap(kind => {
     const ofKind = results.filter(({ point }) => point.kind === kind)
     const leftOut = leftOutText(plan, kind)
