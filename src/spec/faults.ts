@@ -425,6 +425,7 @@ export const statusesOf = (cls: string, completion: string): readonly StatusName
   if (cls === 'xrc_tgt_qp' || cls === 'dct_qp') return []
   if (LOCAL_OPERATIONS.includes(completion))
     return service === 'datagram' ? [] : ['LOC_QP_OP_ERR', 'MW_BIND_ERR', ...ANY_ERRORS]
+  if (completion === 'MEMCPY') return service === 'reliable' ? [...LOCAL_ERRORS, ...ANY_ERRORS] : []
   if (service === 'reliable') return [...LOCAL_ERRORS, ...REMOTE_ERRORS, ...ANY_ERRORS]
   const isKnown = completion === 'SEND' || (service === 'unreliable' && completion === 'WRITE')
   return isKnown ? [...LOCAL_ERRORS, ...ANY_ERRORS] : []
