@@ -107,6 +107,8 @@ export interface MemoryTable {
   windows: number
   /** Protection domains, by id, with keys of many short ranges (indirect.ts), and how many of these. */
   readonly scattered: Map<number, number>
+  /** Number of accesses to ranges of keys over other keys. */
+  rangeAccesses: number
   /** Created when the first key is removed. */
   removed: RemovedKeys | undefined
   /** Number of rows ever used, free ones included. */
@@ -170,6 +172,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   sharedRow: -1,
   windows: 0,
   scattered: new Map(),
+  rangeAccesses: 0,
   removed: undefined,
   accessWatch: undefined,
   rows: 0,
