@@ -32,6 +32,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   longest_calls: [['-q'], /usage: longest_calls/],
   every_call: [['-q'], /usage: .*every_call/],
   firmware: [[], /usage: firmware DEVICE/],
+  firmware_attack: [[], /usage: firmware_attack DEVICE/],
   every_cm_call: [['-q'], /usage: .*every_cm_call/],
   every_region_call: [['-q'], /usage: .*every_region_call/],
   every_queue_call: [['-q'], /usage: .*every_queue_call/],

@@ -204,7 +204,11 @@ export const summaryText = (
       .map(([outcome, count]) => `${count} ${outcome}`)
       .join(', ') || 'nothing to fail'
   const left = plan.points.length - results.length
-  const rest = left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`
+  const rest =
+    (left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`) +
+    (plan.varying === 0
+      ? ''
+      : `; ${counted(plan.varying, 'call site')} left out, to which not every run without failures comes`)
   const kinds = walkKindNames.flatMap(kind => {
     const ofKind = results.filter(({ point }) => point.kind === kind)
     const leftOut = leftOutText(plan, kind)

@@ -52,10 +52,19 @@ interface RemovedKeys {
 /** An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`: ibv_access_flags. */
 export type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
 
+/** Of the access in progress. */
+export interface Accessor {
+  qpn: number
+  /** The queue pair accesses its own memory for a request of its own. */
+  isRequester: boolean
+}
+
 /** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
   /** Called before each access of a peer that a key permits, and that does not take the fast path between local peers. */
   accessWatch: AccessWatch | undefined
+  /** For spaces that tell of errors: the queue pair of the access. */
+  readonly accessor: Accessor
   /** lkey of a region, rkey of a window; 0 in a free row. */
   key: Uint32Array
   /** `id` of the protection domain's object. */
@@ -180,6 +189,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   rangeAccesses: 0,
   removed: undefined,
   accessWatch: undefined,
+  accessor: { qpn: 0, isRequester: false },
   rows: 0,
   liveKeys: 0,
   nextIndex: 1 + (random() % (INDICES - 1)),

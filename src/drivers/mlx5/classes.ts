@@ -12,6 +12,7 @@ import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
   HAS_NULL_KEY,
+  HAS_SQD_TO_RTS,
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
   Mlx5Clock,
@@ -53,7 +54,7 @@ const contextFacts = ({ maxQpWr, maxSrqWr }: QueueLimits, hasClock: boolean) => 
   maxReceives: maxQpWr,
   maxSharedReceives: maxSrqWr,
   ports: 1,
-  responseMask: HAS_NULL_KEY | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
+  responseMask: HAS_NULL_KEY | HAS_SQD_TO_RTS | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
   nullKey: NULL_KEY,
   clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
   responseBytes: RESPONSE_BYTES.context,

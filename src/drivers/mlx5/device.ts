@@ -35,9 +35,11 @@ import { dmClass } from './device-memory.ts'
 import { mlx5QpClasses, mlx5SrqClasses } from './format.ts'
 import { flowClass } from './raw/flow-class.ts'
 import { Station } from './raw/frame-link.ts'
+import { actionClass, matcherClass } from './raw/matcher-flows.ts'
 import { rawPacketQpClass } from './raw/raw-qp-class.ts'
 import { rwqIndTableClass, wqClass } from './raw/work-queues.ts'
 import { mrClass } from './regions.ts'
+import { Signatures } from './signature/signatures.ts'
 import type { Mlx5Soft, Mlx5State } from './state.ts'
 
 export const mlx5Driver = {
@@ -69,6 +71,8 @@ export const mlx5Driver = {
     uarClass,
     rawPacketQpClass,
     flowClass,
+    matcherClass,
+    actionClass,
     wqClass,
     rwqIndTableClass,
     ...commandClasses,
@@ -99,7 +103,7 @@ const stationIn = (core: Core): Station | undefined => {
   return undefined
 }
 
-const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
+const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): DeviceKind<Mlx5State> => ({
   driver: mlx5Driver,
   limits: Limits,
   attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
@@ -115,6 +119,7 @@ const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
     armings: new Armings(takeArming),
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
+    signatures: new Signatures(soft, allocate, qpn => soft.own?.queues.get(qpn)?.sends?.drainsOnFault === true),
     uids: new Set(),
     station,
   }),
@@ -130,7 +135,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     port.windowBytes === undefined
       ? new Station({ mac: macOf(identity), seed: core.random(), allocate, isUp, neighbour: stationIn(core) })
       : undefined
-  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station), {
+  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station, allocate), {
     name,
     port,
     identity,

@@ -46,6 +46,8 @@ const kinds: Readonly<Record<string, SendKind>> = {
   dci_qp: 'dc',
   raw_packet_qp: 'frame',
 }
+/** Classes whose requests may copy within memory (dma_mmo_sq). */
+const COPYING_CLASSES: readonly string[] = ['rc_qp', DciQp.name]
 const kindOf = (className: string): SendKind => kinds[className] ?? 'connected'
 
 /** Throws CallError EINVAL. */
@@ -138,9 +140,17 @@ const open = (
   const maxInline = Math.max(sizes.maxSendSge * ELEMENT_BYTES, sizes.maxInlineData)
   // only libmlx5 knows how many elements the program asked for: UCX posts more to such queues itself
   const { maxSge } = Limits
+  const hasCopies = COPYING_CLASSES.includes(className)
   const sends =
-    buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
-  if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
+    buffer &&
+    inline &&
+    new Sends({ record, buffer, offset, blocks: sendBlocks, kind, hasCopies, inline, maxSge, maxInline })
+  const { signatures } = stateOf(call)
+  const wire = signatures.requestLengths(call.device.memory)
+  if (sends !== undefined) {
+    sends.keyChanger = keyChanger(call.device.memory, args.pd.id, signatures)
+    sends.wire = wire
+  }
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({
@@ -149,6 +159,7 @@ const open = (
           count: receiveRequests,
           shift: receiveShift,
           maxSge: receiveElements(receiveShift),
+          wire,
         })
       : undefined
   return {
@@ -269,6 +280,7 @@ const sharedBlocks: SharedFormat<Receives> = {
         shift,
         maxSge: sges,
         onLimitReached,
+        wire: stateOf(call).signatures.requestLengths(call.device.memory),
         ...(order !== undefined && { order }),
       })
       receives.open()

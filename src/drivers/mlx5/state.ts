@@ -13,6 +13,7 @@ import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import type { Station } from './raw/frame-link.ts'
 import type { Receives } from './receives.ts'
 import type { Sends } from './sends.ts'
+import type { Signatures } from './signature/signatures.ts'
 
 /** The program's queues of a queue pair or shared receive queue. */
 export interface ProgramQueues extends CompletedQueues {
@@ -37,6 +38,7 @@ export interface Mlx5State {
   readonly dc: DcTransport
   /** By QPN, of queue pairs of DC: only for queries, since requests name their paths, and answers return on them. */
   readonly dcAddresses: Map<number, Address>
+  readonly signatures: Signatures
   /** Numbers of contexts that may give firmware commands. */
   readonly uids: Set<number>
   /** The device on the link of raw packets; undefined if the link has none. */

@@ -26,6 +26,7 @@ import {
 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 import { devxMethods } from './mlx5-devx.ts'
+import { flowAttributes, flowMethods } from './mlx5-flow.ts'
 
 /** RDMA_DRIVER_MLX5 */
 export const MLX5_DRIVER_ID = 1
@@ -55,6 +56,8 @@ export const CORE_CLOCK_KHZ = 1_000_000n
 export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
 /** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_DUMP_FILL_MKEY */
 export const HAS_NULL_KEY = 2
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_SQD2RTS: a queue pair leaves SQD for RTS. */
+export const HAS_SQD_TO_RTS = 8
 /**
  * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros, local
  * writes go nowhere, in every protection domain.
@@ -241,6 +244,8 @@ export const Mlx5Attributes = {
         maxEntries: optional(u32(0x8002, { min: 1, max: MAX_INDIRECT_ENTRIES })),
         /** 1: peers may invalidate such a key. */
         isRevocable: optional(u8(0x8003)),
+        /** 1: work requests may give such a key block signatures. */
+        hasSignatures: optional(u8(0x8004)),
       },
       out: {},
     },
@@ -279,6 +284,7 @@ export const Mlx5Attributes = {
   raw_packet_qp: rawQp,
   wq,
   rwq_ind_table: { create: { out: { driverBytes: optional(u32(0x8010)) } } },
+  flow: flowAttributes,
 } as const
 
 /** Bytes of mlx5_ib_alloc_ucontext_resp, and of the responses of other commands. */
@@ -530,6 +536,7 @@ export const Mlx5Abi: LinuxAbi = {
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
     ...devxMethods,
+    ...flowMethods,
     withDriverAttributes('DEVICE', 'QUERY_CONTEXT', Mlx5Device, { outputs: [contextResponse] }),
     driverMethod('PD_QUERY', 'PD', 0, objectClass('pd', Pd.id, { methods: { queryNumber } }), 'queryNumber', {
       outputs: [value(0, 4, 'number')],

@@ -6,6 +6,7 @@
 import { classes as coreClasses } from '../classes.ts'
 import { Uar } from '../drivers/mlx5.ts'
 import { Devx, DevxAsyncCmdFd, DevxAsyncEventFd, DevxObj, DevxUmem } from '../drivers/mlx5-devx.ts'
+import { FlowAction, FlowMatcher } from '../drivers/mlx5-flow.ts'
 import {
   completionNames,
   connectionEventNames,
@@ -22,7 +23,17 @@ import {
 import { type FaultRule, happens } from './rule.ts'
 
 /** With those of drivers, whose calls programs make, too. */
-const classes = [...coreClasses, Uar, Devx, DevxObj, DevxUmem, DevxAsyncCmdFd, DevxAsyncEventFd]
+const classes = [
+  ...coreClasses,
+  Uar,
+  Devx,
+  DevxObj,
+  DevxUmem,
+  DevxAsyncCmdFd,
+  DevxAsyncEventFd,
+  FlowMatcher,
+  FlowAction,
+]
 
 interface KnownMethod {
   /** `class.method`. */

@@ -448,6 +448,8 @@ const query = (s: EngineState, row: number): QpSnapshot => {
     rqPsn: w[base + QP.RESP_EPSN],
     sqPsn: w[base + QP.REQ_MAX_PSN],
     isDraining: (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0,
+    sendCq: w[base + QP.SEND_CQ],
+    recvCq: w[base + QP.RECV_CQ],
   }
 }
 

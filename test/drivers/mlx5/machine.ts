@@ -110,6 +110,8 @@ export interface Completion {
   readonly vendor: number
   /** `FrameHeaders` of a raw packet. */
   readonly headers: number
+  /** The whole entry. */
+  readonly entry: Uint8Array
 }
 
 export interface Element {
@@ -120,6 +122,8 @@ export interface Element {
 
 export interface Request {
   readonly opcode: number
+  /** Of the opcode. */
+  readonly modifier?: number
   readonly data?: readonly Element[]
   readonly inline?: Uint8Array
   readonly remote?: { readonly address: bigint; readonly rkey: number }
@@ -380,8 +384,10 @@ export const program = (
       qpn: out.qpNum,
       uidx,
       modify,
-      connect(peer: { qpn: number }, other: number, rnrRetry = 7): void {
+      /** `inInit`: called in INIT. */
+      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
+        inInit()
         const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
         modify({
           state: RTR,
@@ -464,7 +470,7 @@ export const program = (
         offset += raw?.length ?? 0
         const segments = (offset - first * BLOCK_BYTES) / 16
         const control = putAt(first * BLOCK_BYTES)
-        view.setUint32(control, ((first & 0xffff) << 8) | request.opcode)
+        view.setUint32(control, ((request.modifier ?? 0) << 24) | ((first & 0xffff) << 8) | request.opcode)
         view.setUint32(control + 4, ((out.qpNum << 8) | segments) >>> 0)
         view.setUint32(control + 8, ((request.stream ?? 0) << 8) | (request.flags ?? 8))
         view.setUint32(control + 12, request.imm ?? 0)
@@ -548,7 +554,7 @@ export const program = (
     const at = pages.take(receives * 16)
     const doorbell = record()
     const uidx = 5000 + doorbell
-    const { object } = call(Wq, 'create', 0, {
+    const { object, out } = call<{ wqNum: number }>(Wq, 'create', 0, {
       pd,
       cq: cq.object,
       type: 0,
@@ -564,6 +570,7 @@ export const program = (
     let received = 0
     return {
       object,
+      number: out.wqNum,
       uidx,
       modify: (args: object): void => void call(Wq, 'modify', object, args),
       receive(data: Element): void {
@@ -720,6 +727,7 @@ export const program = (
           syndrome: isError ? view.getUint8(at + CompletionEntry.SYNDROME) : 0,
           vendor: isError ? view.getUint8(at + CompletionEntry.VENDOR_SYNDROME) : 0,
           headers: isError ? 0 : view.getUint16(at + CompletionEntry.FRAME_HEADERS),
+          entry: pages.bytes.slice(at, at + CompletionEntry.BYTES),
         })
         cq.polled++
       }
@@ -731,5 +739,5 @@ export const program = (
 }
 export type Program = ReturnType<typeof program>
 
-export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR } =
+export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR, MMO } =
   Mlx5Opcode

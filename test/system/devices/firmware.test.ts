@@ -4,12 +4,15 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { inLongRun } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
-import { isEmpty, lacking, ownProgram, run, runUserdma, startDaemon } from '../programs.ts'
+import { isEmpty, lacking, NOBODY, noGuests, ownProgram, run, runUserdma, start, startDaemon } from '../programs.ts'
 
 const LIBRARY = '/etc/libibverbs.d/mlx5.driver'
 const DEVICE = `mlx5_0@${loopbackText(34)},driver=mlx5`
 const firmware = ownProgram('firmware')
+const victim = ownProgram('firmware_queues')
+const attacker = ownProgram('firmware_attack')
 
 const OUTPUT = [
   'log_max_msg 30',
@@ -30,6 +33,25 @@ describe('firmware commands', { skip: lacking(firmware, LIBRARY) }, () => {
       assert.equal(status, end === 'kill' ? null : 0, stderr)
       await daemon.settled(isEmpty)
     })
+
+  it('reach nothing of another user', { skip: noGuests() || lacking(victim, attacker) }, async t => {
+    const daemon = await startDaemon(t, { devices: [DEVICE], guest: NOBODY })
+    const stdio = ['pipe', 'pipe', 'pipe'] as const
+    const attacked = start(t, victim, ['mlx5_0', 'attacked'], { env: daemon.env, stdio: [...stdio] })
+    const [line] = await attacked.printed(/^\d.*\n/)
+    const args = ['mlx5_0', `${inLongRun(5000, 200)}`, ...line.trim().split(' ')]
+    const options = { env: daemon.env, stdio: [...stdio], uid: NOBODY, gid: NOBODY, limit: 300_000 }
+    const attacking = start(t, attacker, args, options)
+    await attacking.printed(/^refused\n/)
+    // all that the first user has made works, while the attacker has its objects
+    attacked.child.stdin?.end()
+    const { status, stdout, stderr } = await attacked.ended
+    assert.deepEqual([status, stdout, stderr], [0, `${line}good\n`, ''])
+    attacking.child.stdin?.end()
+    const after = await attacking.ended
+    assert.deepEqual([after.status, after.stdout, after.stderr], [0, 'refused\nno event\n', ''])
+    await daemon.settled(isEmpty)
+  })
 
   it('are traced by name and field, with the reason of a refusal', async t => {
     const args = ['trace', '--private', '--device', DEVICE, '--', firmware, 'mlx5_0', 'destroy']

@@ -123,6 +123,7 @@ export const generalObjOutCmdHdr = struct(16, {
 export const cmdHcaCap = struct(256, {
   hca_cap_2: bits(0x20, 1),
   vhca_id: bits(0x30, 16),
+  log_dma_mmo_max_size: bits(0x6b, 5),
   log_max_srq_sz: bits(0x80, 8),
   log_max_qp_sz: bits(0x88, 8),
   event_cap: bits(0x90, 1),
@@ -148,9 +149,12 @@ export const cmdHcaCap = struct(256, {
   ooo_sl_mask: bits(0x138, 1),
   log_max_ra_res_dc: bits(0x13a, 6),
   release_all_pages: bits(0x145, 1),
+  sig_crc64_xp10: bits(0x147, 1),
+  sig_crc32c: bits(0x148, 1),
   log_max_ra_req_qp: bits(0x14a, 6),
   rts2rts_lag_tx_port_affinity: bits(0x152, 1),
   rts2rts_qp_udp_sport: bits(0x151, 1),
+  dma_mmo_sq: bits(0x153, 1),
   log_max_ra_res_qp: bits(0x15a, 6),
   end_pad: bits(0x160, 1),
   cc_query_allowed: bits(0x161, 1),
@@ -170,6 +174,7 @@ export const cmdHcaCap = struct(256, {
   dp_ordering_ooo_rw_dc: bits(0x1c9, 1),
   dp_ordering_ooo_rw_rc: bits(0x1ca, 1),
   max_tc: bits(0x1cc, 4),
+  sig_block_4048: bits(0x1f0, 1),
   init2_lag_tx_port_affinity: bits(0x1f8, 1),
   wqe_based_flow_table_update_cap: bits(0x1fb, 1),
   cqe_version: bits(0x1fc, 4),
@@ -181,6 +186,7 @@ export const cmdHcaCap = struct(256, {
   umr_modify_atomic_disabled: bits(0x208, 1),
   umr_indirect_mkey_disabled: bits(0x209, 1),
   drain_sigerr: bits(0x20f, 1),
+  sigerr_cqe: bits(0x212, 1),
   sho: bits(0x217, 1),
   dct: bits(0x21a, 1),
   eth_net_offloads: bits(0x21c, 1),
@@ -220,12 +226,14 @@ export const cmdHcaCap = struct(256, {
   max_wqe_sz_rq: bits(0x2b0, 16),
   max_wqe_sz_sq_dc: bits(0x2d0, 16),
   max_qp_mcg: bits(0x2e7, 25),
+  flow_counter_bulk_alloc: bits(0x310, 8),
   log_max_mcg: bits(0x318, 8),
   log_max_transport_domain: bits(0x323, 5),
   relaxed_ordering_read: bits(0x32a, 1),
   log_max_pd: bits(0x32b, 5),
   dp_ordering_ooo_all_ud: bits(0x330, 1),
   dp_ordering_ooo_all_uc: bits(0x331, 1),
+  dp_ordering_ooo_all_xrc: bits(0x332, 1),
   dp_ordering_ooo_all_dc: bits(0x333, 1),
   dp_ordering_ooo_all_rc: bits(0x334, 1),
   log_max_xrcd: bits(0x33b, 5),
@@ -246,6 +254,7 @@ export const cmdHcaCap = struct(256, {
   log_max_uctx: bits(0x463, 5),
   crypto: bits(0x469, 1),
   max_num_eqs: bits(0x470, 16),
+  sigerr_domain_and_sig_type: bits(0x480, 1),
   log_max_l2_table: bits(0x483, 5),
   log_uar_page_sz: bits(0x490, 16),
   device_frequency_khz: bits(0x4e0, 32),
@@ -312,6 +321,7 @@ export const cmdHcaCap2 = struct(256, {
   cross_vhca_object_to_object_supported: bits(0xe0, 32),
   allowed_object_for_other_vhca_access: long(0x100),
   ts_cqe_metadata_size2wqe_counter: bits(0x24b, 5),
+  flow_counter_bulk_log_max_alloc: bits(0x253, 5),
   mkey_by_name_reserve: bits(0x3c0, 1),
 })
 
@@ -323,5 +333,5 @@ export const odpCap = struct(256, {
   dc_odp_caps: nested(0x100, odpPerTransportServiceCap),
 })
 
-/** The capability is a struct by the operation modifier (`CapabilityStructs`). */
-export const queryHcaCapOut = struct(272, { capability: raw(0x80, 256) })
+/** The capability is a struct by the operation modifier (`CapabilityStructs`); some have more than 256 bytes. */
+export const queryHcaCapOut = struct(272, { capability: rest(0x80) })

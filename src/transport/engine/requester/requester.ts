@@ -34,6 +34,7 @@ import { putDatagramHeader } from '../unreliable/datagram.ts'
 import { sendFrame } from '../unreliable/raw-packet.ts'
 import { onSent } from '../unreliable/unreliable.ts'
 import { executeLocal, isFenced } from './local-operation.ts'
+import { copySlice, ENDED, isCopy } from './memory-copy.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from './read-atomic-request.ts'
 import { putRequestHeader, srqnOf } from './request-header.ts'
 import { fetchWqe } from './wqe-fetch.ts'
@@ -57,6 +58,7 @@ const QUANTUM = 0x1_0000
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
+  const localBefore = s.localBytes
   const isReliable = reliableService[s.rows[base + QP.SERVICE]] !== 0
   openWindow(s, row, now)
   const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
@@ -70,8 +72,9 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     const w = s.rows
     const state = w[base + QP.STATE]
     if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
-    const isUsedUp = s.isPaused || (isLocal && s.localBytes >= MAX_LOCAL_BYTES)
-    if (isUsedUp || ((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    // what copies within memory count for, too
+    const used = Math.max((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0, s.localBytes - localBefore)
+    if (s.isPaused || s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
     }
@@ -194,13 +197,17 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
 }
 
 /**
- * Executes a local operation, and completes it if it is the oldest WQE. It has the weight of a packet without payload,
+ * Executes a local operation, or a slice of a copy, and completes it if it is the oldest WQE. It has the weight of a packet without payload,
  * so that a poll ends after many local operations.
  */
 const sendLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
   if (isFenced(s, row, request)) return WAITS
+  if (isCopy(s, request)) {
+    const step = copySlice(s, row, request)
+    if (step !== ENDED) return step
+  }
   if (!executeLocal(s, row, request)) return FAILS
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME

@@ -53,6 +53,9 @@ const useAll = (a: Program): void => {
       { translations_octword_actual_size: 1, klm_pas_mtt: list },
       list.length,
     )
+  firmware.create(Commands.CREATE_PSV, { num_psv: 1, pd })
+  const changeable = { free: 1, umr_en: 1, bsf_en: 1, bsf_octword_size: 4, translations_octword_size: 4 }
+  key(2, { ...changeable, lw: 0, rr: 0 }, {})
   for (const command of [Commands.ALLOC_PD, Commands.ALLOC_XRCD, Commands.ALLOC_TRANSPORT_DOMAIN])
     firmware.create(command, {})
   for (const command of Object.values(Commands) as readonly FirmwareCommand[])

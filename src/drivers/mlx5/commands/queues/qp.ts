@@ -217,6 +217,8 @@ export const qpCommands = [
 
   objectCommand(Commands.QUERY_QP, ({ call }, { object, own }) => {
     const answer = queryQp(call, object)
-    return { qpc: { ...(own as Qpc | undefined), ...contextFields(object as QpObject, answer) } }
+    const sends = stateOf(call).queues.get((object as QpObject).state.qpn)?.sends
+    const place = { hw_sq_wqebb_counter: sends?.taken ?? 0, drain_sigerr: +(sends?.drainsOnFault ?? false) }
+    return { qpc: { ...(own as Qpc | undefined), ...contextFields(object as QpObject, answer), ...place } }
   }),
 ]
