@@ -237,7 +237,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       object.state.number = mlx5.soft.cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })
       if (hasChannel) {
-        mlx5.cqs.add(object.state)
+        mlx5.armings.add(object.state)
         object.state.object = object
       }
       return { cqe, number: object.state.number }
@@ -272,7 +272,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
     destroy(call, object, args, core) {
       const mlx5 = stateOf(call)
       mlx5.soft.cqs.remove(object.state.number)
-      mlx5.cqs.delete(object.state)
+      mlx5.armings.delete(object.state)
       unshare(object.state.buffer)
       object.state.record.end()
       return core(call, object, args)
