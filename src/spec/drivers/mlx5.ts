@@ -82,6 +82,8 @@ export const NULL_KEY = 0xd5
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
 /** Ranges of a key over other keys; as log_max_klm_list_size tells. */
 export const MAX_INDIRECT_ENTRIES = 2048
+/** Reserved numbers of queue pairs of a device, of all its users. */
+export const MAX_RESERVED_QPNS = 0x1_0000
 /** MLX5_IB_ALLOC_UCTX_DEVX: the context may use the firmware's commands. */
 export const MLX5_CONTEXT_DEVX = 1
 /** MLX5_QP_FLAG_…, flags of a creation. */
@@ -94,6 +96,11 @@ export const Mlx5QpFlags = {
   UAR_PAGE_INDEX: 1 << 10,
   DCI_STREAM: 1 << 11,
 } as const
+/**
+ * MLX5_IB_QUERY_DEV_RESP_FLAGS_…: entries of 128 bytes may be padded; receives may be taken in another order than messages
+ * are sent, which here they never are.
+ */
+export const Mlx5DeviceFlags = { CQE_128B_PAD: 2, OOO_DP: 16 } as const
 /** MLX5_IB_CREATE_CQ_FLAGS_… */
 export const Mlx5CqFlags = { PAD_128: 1, UAR_PAGE_INDEX: 2, REAL_TIME: 4 } as const
 /** MLX5_IB_UAPI_UAR_ALLOC_TYPE_…: write combining, and not cached. */
