@@ -9,6 +9,7 @@ import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
   HAS_NULL_KEY,
@@ -21,10 +22,12 @@ import {
   Mlx5Responses,
   NULL_KEY,
   queryNumber,
+  querySwitchPort,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
   Uar,
+  Var,
 } from '../../spec/drivers/mlx5.ts'
 import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
@@ -151,6 +154,28 @@ export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
   },
 })
 
+export const varClass = driverClass<typeof Var, UarState>(Var, {
+  create(call, object) {
+    const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
+    object.state = { page, number: giveNumber(call.context, 'var', object) }
+    return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
+  },
+  destroy(call, { state }) {
+    takeNumber(call.context, 'var', state.number)
+    mappedMemoryOf(call.context).free(state.page)
+    return {}
+  },
+})
+
+// ---- ports ----
+
+/** The device is no port of a switch. */
+export const portClass = withMethods(
+  driverClass(PortClass),
+  { querySwitchPort },
+  { querySwitchPort: () => ({ flags: 0n }) },
+)
+
 // ---- completion queues ----
 
 /** Of queues that firmware commands make: their armings are taken without a channel. No program's call has this argument. */
@@ -212,7 +237,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       object.state.number = mlx5.soft.cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })
       if (hasChannel) {
-        mlx5.cqs.add(object.state)
+        mlx5.armings.add(object.state)
         object.state.object = object
       }
       return { cqe, number: object.state.number }
@@ -247,7 +272,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
     destroy(call, object, args, core) {
       const mlx5 = stateOf(call)
       mlx5.soft.cqs.remove(object.state.number)
-      mlx5.cqs.delete(object.state)
+      mlx5.armings.delete(object.state)
       unshare(object.state.buffer)
       object.state.record.end()
       return core(call, object, args)

@@ -10,7 +10,6 @@ import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
 import { createLimit } from '../../core/objects/limits.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
@@ -23,8 +22,9 @@ import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
+import { Armings } from './armings.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
+import { ahClass, cqClass, deviceClass, pdClass, portClass, uarClass, varClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
 import { endSubscriptions } from './commands/events/subscriptions.ts'
@@ -53,7 +53,7 @@ export const mlx5Driver = {
   classes: [
     driverClass(Interface),
     deviceClass,
-    driverClass(PortClass),
+    portClass,
     pdClass,
     mrClass,
     driverClass(Mw),
@@ -69,6 +69,7 @@ export const mlx5Driver = {
     ...mlx5SrqClasses,
     xrcdClass,
     uarClass,
+    varClass,
     rawPacketQpClass,
     flowClass,
     matcherClass,
@@ -116,7 +117,7 @@ const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): 
     soft,
     queues: new Map(),
     shared: new Map(),
-    cqs: new Set(),
+    armings: new Armings(takeArming),
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
     signatures: new Signatures(soft, allocate, qpn => soft.own?.queues.get(qpn)?.sends?.drainsOnFault === true),
@@ -147,18 +148,17 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     frames: station,
   })
   const { device, link } = soft
-  const { cqs, dc } = device.state.own!
+  const { armings, dc } = device.state.own!
   addSharedRegion(device.memory, NULL_KEY, nullMemory)
   return {
     device,
     poll(time, scope) {
-      let isArmed = false
-      for (const cq of cqs) isArmed = takeArming(cq) || isArmed
+      const isArmed = armings.take(scope)
       const hasWorked = soft.poll(time, scope)
       const hasConnected = dc.poll(time)
       return station?.deliver() || hasConnected || hasWorked || isArmed
     },
-    isUnfinished: () => soft.isUnfinished(),
+    isUnfinished: () => soft.isUnfinished() || armings.isUnfinished(),
     nextTimeout: () =>
       Math.min(
         soft.nextTimeout(),

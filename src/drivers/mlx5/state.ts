@@ -5,6 +5,7 @@ import type { CallContext, Limit } from '../../core/model.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import type { Address } from '../soft/address/path.ts'
 import type { SoftState } from '../soft/state.ts'
+import type { Armings } from './armings.ts'
 import type { CompletedQueues, Mlx5Cq } from './completions.ts'
 import type { DcTransport } from './dc/transport.ts'
 import type { DoorbellRegister } from './doorbell-register.ts'
@@ -34,8 +35,8 @@ export interface Mlx5State {
   readonly queues: Map<number, ProgramQueues>
   /** Shared receive queues, by their queue in the soft device. */
   readonly shared: Map<object, ProgramQueues>
-  /** CQs with a channel. */
-  readonly cqs: Set<Mlx5Cq>
+  /** Of CQs with a channel. */
+  readonly armings: Armings<Mlx5Cq>
   readonly dc: DcTransport
   /** By QPN, of queue pairs of DC: only for queries, since requests name their paths, and answers return on them. */
   readonly dcAddresses: Map<number, Address>
