@@ -87,6 +87,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
     locate: (region, hi, lo, length, offset) =>
       spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),
     canLocate: () => table.locatableSpaces > 0,
+    rangeAccesses: () => table.rangeAccesses,
     isScattered: pd => table.scattered.size > 0 && table.scattered.has(pd),
     resolveAndLocate: (pd, key, hi, lo, length, access, offset) =>
       findBuffer(table, pd, key, hi, lo, length, access, offset),
