@@ -241,6 +241,7 @@ export class IndirectSpace implements AddressSpace {
     access: Access,
   ): number {
     const table = this.#table
+    table.rangeAccesses++
     const low = this.#lo[index]! + offset
     const rangeLo = low % TWO_32
     const rangeHi = (this.#hi[index]! + Math.floor(low / TWO_32)) >>> 0

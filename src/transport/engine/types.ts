@@ -212,6 +212,8 @@ export interface Memory {
   ): number
   /** Whether `pd` has keys whose bytes are so scattered that copies take long. Absent: never. */
   isScattered?(pd: number): boolean
+  /** Number of ranges that copies of scattered bytes have accessed. Absent: always 0. */
+  rangeAccesses?(): number
   /** Whether the last access failed because the process has ended. If so, the queue pair does not respond. */
   hasProcessEnded(): boolean
   /** For the cause: whether the last access failed because missing pages took too long. Absent if it cannot happen. */

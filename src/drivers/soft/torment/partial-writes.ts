@@ -231,6 +231,7 @@ export const createPartialWrites = (
     explain: inner.explain,
     grants: inner.grants,
     isScattered: inner.isScattered,
+    rangeAccesses: inner.rangeAccesses,
     read: inner.read,
     hasProcessEnded: inner.hasProcessEnded,
     hasTimedOut: inner.hasTimedOut,

@@ -26,7 +26,7 @@ import { sendSlice } from '../loopback/slices.ts'
 import { basicHeaderBytes, firstOf, lastOf, middleOf, onlyOf, operationOf } from '../operations.ts'
 import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
-import { advance, failLocalAccess, PollResult, Step } from '../scheduling.ts'
+import { advance, failLocalAccess, isScattered, PollResult, Step } from '../scheduling.ts'
 import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
@@ -74,7 +74,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
     // what copies within memory count for, too
     const used = Math.max((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0, s.localBytes - localBefore)
-    if (s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    if (s.isPaused || s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
     }
@@ -107,14 +107,12 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
 }
 
 /** One step for a WQE, as packets or as a local operation. Returns a `Step`. */
-const sendStep = (s: EngineState, row: number, request: number, kind: number): number =>
-  (kind & RESPONSE) !== 0
-    ? sendReadAtomicRequest(s, row, request)
-    : kind === LOCAL
-      ? sendLocal(s, row, request)
-      : s.rows[row * QP.WORDS + QP.SERVICE] === Service.RAW
-        ? sendFrame(s, row, request)
-        : sendMessage(s, row, request)
+const sendStep = (s: EngineState, row: number, request: number, kind: number): number => {
+  if ((kind & RESPONSE) !== 0) return sendReadAtomicRequest(s, row, request)
+  if (kind === LOCAL) return sendLocal(s, row, request)
+  if (isScattered(s, row)) s.isPaused = true
+  return s.rows[row * QP.WORDS + QP.SERVICE] === Service.RAW ? sendFrame(s, row, request) : sendMessage(s, row, request)
+}
 
 /** A WQE with a local error fails once it is the oldest. Until then no later WQE is sent. */
 const failIfOldest = (s: EngineState, row: number, request: number): void => {
@@ -251,7 +249,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const lastOpcode = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendLastPacket(s, row, request, lastOpcode, done * mtu)
-  const allowed = withinRate(s, Math.ceil(free / (mtu + PACKET_WEIGHT)), mtu + PACKET_WEIGHT)
+  const allowed = s.isPaused ? 1 : withinRate(s, Math.ceil(free / (mtu + PACKET_WEIGHT)), mtu + PACKET_WEIGHT)
   // A LAST with further headers is left to the next step.
   const maxPackets = HEADER_BYTES[lastOpcode] === basicHeaderBytes[service] ? left : left - 1
   const want = allowed < maxPackets ? allowed : maxPackets
