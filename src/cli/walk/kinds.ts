@@ -5,6 +5,7 @@
  */
 import type { ErrnoName } from '../../spec/errno.ts'
 import { methodErrnos } from '../../spec/faults/program-rules.ts'
+import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
 import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 
@@ -47,6 +48,8 @@ export interface WalkPlan {
   readonly leftOut: readonly { readonly kind: WalkKind; readonly why: string; readonly count: number }[]
   /** Call sites to which only some of the runs without failures have come. */
   readonly varying: number
+  /** There are more call sites than a survey notes. */
+  readonly isCut: boolean
 }
 
 /** The errors in the order in which they are preferred: most programs must expect the first. */
@@ -375,7 +378,12 @@ class Planner {
       else if (kind === 'devices') this.#devices()
       else this.#events()
     }
-    return { points: this.#points, leftOut: [...this.#leftOut.values()], varying: this.#options.varying }
+    return {
+      points: this.#points,
+      leftOut: [...this.#leftOut.values()],
+      varying: this.#options.varying,
+      isCut: this.#sites.length >= MAX_SITES,
+    }
   }
 }
 

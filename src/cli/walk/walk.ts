@@ -103,7 +103,12 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const isOver = (): boolean => stop.aborted || performance.now() - begin > limits.seconds * 1000
 
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {
-    const run = await stage.run(point, { seconds: hang(point, runFactor), factor: runFactor })
+    const runLimits = { seconds: hang(point, runFactor), factor: runFactor }
+    // On a busy machine a daemon may not start: one run should not end the walk.
+    const run = await stage.run(point, runLimits).catch(error => {
+      if (stop.aborted) throw error
+      return stage.run(point, runLimits)
+    })
     if (stop.aborted) return undefined
     // In another order of threads or packets the program may come to the site.
     return run.injected === 0 && attempts > 1 ? runOnce(point, runFactor, attempts - 1) : judge(point, clean, run)

@@ -54,8 +54,10 @@ export type AccessWatch = (key: number, hi: number, lo: number, length: number, 
 
 /** Of the access in progress. */
 export interface Accessor {
+  /** False: something else than a queue pair reads the memory, such as the checker. */
+  isActive: boolean
   qpn: number
-  /** The queue pair accesses its own memory for a request of its own. */
+  /** It accesses its own memory for a request of its own. */
   isRequester: boolean
 }
 
@@ -189,7 +191,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   rangeAccesses: 0,
   removed: undefined,
   accessWatch: undefined,
-  accessor: { qpn: 0, isRequester: false },
+  accessor: { isActive: false, qpn: 0, isRequester: false },
   rows: 0,
   liveKeys: 0,
   nextIndex: 1 + (random() % (INDICES - 1)),

@@ -50,6 +50,8 @@ export interface CqDescription {
   /** A power of two. */
   readonly entries: number
   readonly entryBytes: number
+  /** The first half of an entry is written, too. */
+  readonly isPadded: boolean
   readonly buffer: SharedPart
   /** Its arm word is ArmWord.TAKEN. */
   readonly record: ProgramRecord
@@ -67,6 +69,7 @@ export class Mlx5Cq extends CompletionQueue {
   readonly showsAllFields = false
   readonly record: ProgramRecord
   readonly hasChannel: boolean
+  readonly isPadded: boolean
   readonly clock: ClockPage | undefined
   /** Its events; undefined before it has any. */
   object: CoreObject | undefined
@@ -88,6 +91,7 @@ export class Mlx5Cq extends CompletionQueue {
     super({ kind: CqKind.values.ENTRIES, compVector, ignoresOverrun })
     this.record = description.record
     this.hasChannel = description.hasChannel
+    this.isPadded = description.isPadded
     this.clock = description.clock
     this.buffer = description.buffer
     this.entries = description.entries
@@ -180,6 +184,7 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
   const kind = kindOf(status, words[Completion.OPCODE]!, flags)
   const opcode =
     kind === CompletionKind.REQUEST || kind === CompletionKind.REQUEST_ERROR ? queues?.opcodeOf(counter) : 0
+  if (cq.isPadded) cq.buffer.bytes.fill(0, at - CompletionEntry.BYTES, at)
   view.setUint32(at + CompletionEntry.UIDX, queues?.uidx ?? 0)
   view.setUint32(
     at + CompletionEntry.OPCODE_QPN,

@@ -8,15 +8,15 @@ import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract
 import { nullMemory } from '../../core/memory/address-space.ts'
 import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
+import { createLimit } from '../../core/objects/limits.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { counterValues } from '../../spec/counters.ts'
-import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
+import { MAX_RESERVED_QPNS, MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
@@ -24,7 +24,7 @@ import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { Armings } from './armings.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
+import { ahClass, cqClass, deviceClass, pdClass, portClass, uarClass, varClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
 import { endSubscriptions } from './commands/events/subscriptions.ts'
@@ -53,7 +53,7 @@ export const mlx5Driver = {
   classes: [
     driverClass(Interface),
     deviceClass,
-    driverClass(PortClass),
+    portClass,
     pdClass,
     mrClass,
     driverClass(Mw),
@@ -69,6 +69,7 @@ export const mlx5Driver = {
     ...mlx5SrqClasses,
     xrcdClass,
     uarClass,
+    varClass,
     rawPacketQpClass,
     flowClass,
     matcherClass,
@@ -121,6 +122,7 @@ const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): 
     dcAddresses: new Map(),
     signatures: new Signatures(soft, allocate, qpn => soft.own?.queues.get(qpn)?.sends?.drainsOnFault === true),
     uids: new Set(),
+    reserved: createLimit('reserved QPNs', MAX_RESERVED_QPNS),
     station,
   }),
 })

@@ -8,6 +8,7 @@ import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import {
   AtomicSegment,
   BLOCK_BYTES,
+  blocksOf,
   ControlFlag,
   ControlSegment,
   CopySegments,
@@ -30,9 +31,9 @@ import { BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.t
 import type { Arena } from '../../transport/wire/arena.ts'
 import type { Destinations } from '../soft/address/destinations.ts'
 import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
+import type { PostedCounter } from './doorbell-register.ts'
 import type { InlineRegion } from './inline-region.ts'
 import { accessOf, type KeyChanger } from './key-changes.ts'
-import type { ProgramRecord } from './program-memory.ts'
 import type { WireLengths } from './signature/signed-space.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
@@ -77,16 +78,13 @@ export interface TargetGate {
 /** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
 export const MAX_FRAME_HEADER = 64
 
-/** Number of blocks of a request; one without segments has one. */
-const blocksOf = (segments: number): number => (segments <= 4 ? 1 : (segments + 3) >> 2)
-
 const { FENCE_SHIFT, FENCE_MASK } = ControlFlag
 /** Whether the flags of a control segment have a fence. */
 const isFenced = (flags: number): boolean => ((flags >>> FENCE_SHIFT) & FENCE_MASK) >= ControlFlag.FENCE
 
 /** What a send queue is made of. */
 export interface BlockOptions {
-  readonly record: ProgramRecord
+  readonly record: PostedCounter
   /** The program's pages; the queue begins at `offset`, and has `blocks` blocks, a power of two. */
   readonly buffer: MappedChunk
   readonly offset: number
@@ -117,7 +115,7 @@ export class Sends implements SendQueue {
   refusal = 0
   /** Whether requests are fetched: not in RESET, where libmlx5 sets its counters to 0 after the call. */
   #isOpen = false
-  readonly #record: ProgramRecord
+  readonly #record: PostedCounter
   readonly #view: DataView
   readonly #bytes: Uint8Array
   readonly #words: Int32Array

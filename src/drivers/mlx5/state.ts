@@ -1,13 +1,14 @@
 /*
  * What mlx5 devices keep beside the soft device's state.
  */
-import type { CallContext } from '../../core/model.ts'
+import type { CallContext, Limit } from '../../core/model.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import type { Address } from '../soft/address/path.ts'
 import type { SoftState } from '../soft/state.ts'
 import type { Armings } from './armings.ts'
 import type { CompletedQueues, Mlx5Cq } from './completions.ts'
 import type { DcTransport } from './dc/transport.ts'
+import type { DoorbellRegister } from './doorbell-register.ts'
 import type { InlineRegion } from './inline-region.ts'
 import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import type { Station } from './raw/frame-link.ts'
@@ -23,6 +24,7 @@ export interface ProgramQueues extends CompletedQueues {
   readonly sends: Sends | undefined
   readonly receives: Receives | undefined
   readonly inline?: InlineRegion | undefined
+  readonly register?: DoorbellRegister | undefined
   /** Charged to the context's account. */
   readonly bytes: number
 }
@@ -41,6 +43,8 @@ export interface Mlx5State {
   readonly signatures: Signatures
   /** Numbers of contexts that may give firmware commands. */
   readonly uids: Set<number>
+  /** Numbers of queue pairs that commands have reserved. */
+  readonly reserved: Limit
   /** The device on the link of raw packets; undefined if the link has none. */
   readonly station: Station | undefined
 }

@@ -69,14 +69,20 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      return ended(space, space?.read(spaceHi, spaceLo, to, at, chunk, stride, total))
+      accessor.isActive = true
+      const result = space?.read(spaceHi, spaceLo, to, at, chunk, stride, total)
+      accessor.isActive = false
+      return ended(space, result)
     },
     write: (region, hi, lo, from, at, chunk, stride, total, isOwn = false) => {
       accessor.isRequester = isOwn
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      return ended(space, space?.write(spaceHi, spaceLo, from, at, chunk, stride, total))
+      accessor.isActive = true
+      const result = space?.write(spaceHi, spaceLo, from, at, chunk, stride, total)
+      accessor.isActive = false
+      return ended(space, result)
     },
     locate: (region, hi, lo, length, offset) =>
       spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),

@@ -29,6 +29,8 @@ export const ControlSegment = {
   IMM: 12,
   SEGMENTS_MASK: 0x3f,
 } as const
+/** Number of blocks of a request; one without segments has one. */
+export const blocksOf = (segments: number): number => (segments <= 4 ? 1 : (segments + 3) >> 2)
 /** Bits of the flags of a control segment. FENCE: modes from 2 on wait for READs and atomics. */
 export const ControlFlag = { SOLICITED: 2, SIGNALED: 8, FENCE_SHIFT: 5, FENCE_MASK: 7, FENCE: 2 } as const
 

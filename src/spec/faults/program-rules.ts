@@ -4,7 +4,7 @@
  * only. A rule whose effect is possible nowhere is refused.
  */
 import { classes as coreClasses } from '../classes.ts'
-import { Uar } from '../drivers/mlx5.ts'
+import { Uar, Var } from '../drivers/mlx5.ts'
 import { Devx, DevxAsyncCmdFd, DevxAsyncEventFd, DevxObj, DevxUmem } from '../drivers/mlx5-devx.ts'
 import { FlowAction, FlowMatcher } from '../drivers/mlx5-flow.ts'
 import {
@@ -26,6 +26,7 @@ import { type FaultRule, happens } from './rule.ts'
 const classes = [
   ...coreClasses,
   Uar,
+  Var,
   Devx,
   DevxObj,
   DevxUmem,

@@ -41,7 +41,7 @@ export interface Survey {
 }
 
 /** Maximum number of sites; later ones are not noted. */
-const MAX_SITES = 4096
+export const MAX_SITES = 4096
 const MAX_TOLD = 16
 
 type Programs = Pick<ProgramFaults, 'processNumber' | 'roleOf' | 'phaseOf'>

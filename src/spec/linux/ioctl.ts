@@ -348,6 +348,9 @@ export const driverBlobOut = (name: string, min: number): NamedAttribute => ({
 })
 export const driverInput = (cell: Cell): NamedAttribute => input('', cell.size, cell)
 export const driverOutput = (cell: Cell): NamedAttribute => output('', cell.size, cell)
+/** A struct that may be longer. */
+export const driverExtensibleOutput = ({ size, cells }: Layout): NamedAttribute =>
+  extensible(output('', size, ...cells))
 /** Flags of `allowed`. */
 export const driverFlags = (name: string, allowed: number): NamedAttribute => flags('', name, allowed)
 /** A handle of an object of one of the classes, as a number. */

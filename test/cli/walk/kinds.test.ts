@@ -109,6 +109,12 @@ describe('the points of a walk', () => {
     assert.deepEqual(leftOut, [{ kind: 'packets', why: 'further packets of the same role', count: 11 }])
   })
 
+  it('are cut at the most sites that a survey notes, and say so', () => {
+    const sites = (count: number) => Array.from({ length: count }, (_, i) => site('mr.create', { site: `${i}` }))
+    const isCut = (count: number): boolean => plan(['peers'], sites(count)).isCut
+    assert.deepEqual([isCut(4095), isCut(4096)], [false, true])
+  })
+
   it('take a link down for less and for longer than retries last, with shortened timers for less', () => {
     const [, short, long] = plan(['links'], [completion()], {}, 540).points
     const times = (factor: number) => [short, long].map(point => Number(/link=(\d+)ms/.exec(point!.rule(factor))?.[1]))

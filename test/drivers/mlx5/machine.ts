@@ -22,7 +22,7 @@ import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
 import { Wq } from '../../../src/spec/classes/wq.ts'
-import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
+import { Mlx5CqFlags, Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
 import { Devx, DevxAsyncEventFd } from '../../../src/spec/drivers/mlx5-devx.ts'
 import type { CommandName } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { EventRecord, ObjectEvents } from '../../../src/spec/drivers/mlx5-firmware/events.ts'
@@ -188,7 +188,7 @@ const commandsFor = (args: Modification): readonly (readonly [CommandName, objec
 export const program = (
   m: Machine,
   index: number,
-  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0 } = {},
+  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0, isPadded = false } = {},
 ) => {
   const { device } = m.devices[index]!
   const space = createLocalSpace()
@@ -244,6 +244,7 @@ export const program = (
       doorbellAddress: pages.addressOf(cq.record),
       entryBytes,
       flags: cqFlags,
+      ...(isPadded && { cqFlags: Mlx5CqFlags.PAD_128 }),
       ...(channel !== undefined && { channel }),
     }).object
   else
@@ -302,6 +303,7 @@ export const program = (
       inline = 128,
       srq,
       streams,
+      isRecordless = false,
     }: {
       sends?: number
       receives?: number
@@ -309,6 +311,8 @@ export const program = (
       inline?: number
       srq?: number
       streams?: { readonly logStreams: number; readonly logErroredStreams: number }
+      /** Of commands: the sends have no doorbell record. */
+      isRecordless?: boolean
     } = {},
   ) => {
     const cls = { rc: RcQp, ud: UdQp, dci: DciQp, raw: RawPacketQp }[kind]
@@ -335,6 +339,7 @@ export const program = (
           cqn_snd: cq.number,
           cqn_rcv: cq.number,
           user_index: uidx,
+          send_dbr_mode: +isRecordless,
           log_num_dci_stream_channels: streams?.logStreams ?? 0,
           log_num_dci_errored_streams: streams?.logErroredStreams ?? 0,
           ...recordPlace(doorbell),

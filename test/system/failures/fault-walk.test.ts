@@ -67,7 +67,7 @@ describe('a fault walk', { skip: lacking(program) }, () => {
   })
 
   it('reports a program that hangs, with its stacks and how to repeat it, and ends early with --points', async t => {
-    const options = ['run', '--fault-walk', '--points', '3', '--hang', '1']
+    const options = ['run', '--fault-walk', '--points', '3', '--hang', '2']
     const { status, stderr } = await runUserdma(t, [...options, '--', program])
     assert.equal(status, 65)
     assert.match(

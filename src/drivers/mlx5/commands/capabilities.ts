@@ -2,10 +2,18 @@
  * The capabilities that QUERY_HCA_CAP tells.
  */
 import type { Device } from '../../../core/model.ts'
-import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES } from '../../../spec/drivers/mlx5.ts'
+import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES, MAX_RESERVED_QPNS } from '../../../spec/drivers/mlx5.ts'
 import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
-import type { atomicCaps, cmdHcaCap, cmdHcaCap2, odpCap, roceCap } from '../../../spec/drivers/mlx5-firmware/device.ts'
+import {
+  type atomicCaps,
+  type cmdHcaCap,
+  type cmdHcaCap2,
+  GeneralObject,
+  type odpCap,
+  type odpSchemeCap,
+  type roceCap,
+} from '../../../spec/drivers/mlx5-firmware/device.ts'
 import type { FieldValues, PartOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
 import {
   allFieldsSupported,
@@ -19,9 +27,13 @@ import { MAX_HEADER_BYTES, MAX_SETTINGS } from '../raw/matcher-flows.ts'
 import type { Mlx5Soft } from '../state.ts'
 import { COUNTER_BULKS, MAX_LOG_COUNTERS } from './flows.ts'
 
+const generalObjectTypes = Object.values(GeneralObject).reduce((bits, type) => bits | (1n << BigInt(type)), 0n)
+
 const log = (limit: number): number => Math.floor(Math.log2(limit))
 
 const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): PartOf<typeof cmdHcaCap> => ({
+  hca_cap_2: 1,
+  general_obj_types: generalObjectTypes,
   log_max_cq_sz: log(limits.maxCqe + 1),
   log_max_cq: log(attributes.maxCq),
   log_max_qp_sz: log(limits.maxQpWr),
@@ -60,11 +72,17 @@ const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): P
   drain_sigerr: 1,
   rts2rts_qp_udp_sport: 1,
   dma_mmo_sq: 1,
+  dp_ordering_ooo_all_rc: 1,
+  dp_ordering_ooo_all_dc: 1,
+  dp_ordering_ooo_all_xrc: 1,
+  dp_ordering_ooo_all_uc: 1,
+  dp_ordering_ooo_all_ud: 1,
   log_dma_mmo_max_size: log(MAX_COPY_BYTES),
   local_ca_ack_delay: attributes.localCaAckDelay,
   port_type: 1,
   roce: 1,
   atomic: 1,
+  pg: 1,
   cqe_version: 1,
   ud: 1,
   uc: 1,
@@ -89,13 +107,26 @@ const atomic: PartOf<typeof atomicCaps> = {
   atomic_size_dc: 8,
   atomic_req_8B_endianness_mode: 1,
 }
-const odp: PartOf<typeof odpCap> = {}
+const connected = { send: 1, receive: 1, write: 1, read: 1, atomic: 1, srq_receive: 1 }
+/** As verbs tell; of DC as of RC. */
+const odpServices: PartOf<typeof odpSchemeCap> = {
+  rc_odp_caps: connected,
+  ud_odp_caps: { send: 1, receive: 1, srq_receive: 1 },
+  xrc_odp_caps: connected,
+  dc_odp_caps: connected,
+}
+const odp: PartOf<typeof odpCap> = { ...odpServices, memory_page_fault_scheme_cap: odpServices, mem_page_fault: 1 }
 const roce: PartOf<typeof roceCap> = {
   l3_type: 3,
   roce_version: 4,
   r_roce_dest_udp_port: 4791,
 }
-const general2: PartOf<typeof cmdHcaCap2> = {}
+const general2: PartOf<typeof cmdHcaCap2> = {
+  log_max_num_reserved_qpn: log(MAX_RESERVED_QPNS),
+  send_dbr_mode_no_dbr_ext: 1,
+  // one for each doorbell page
+  log_max_send_dbr_less_qp_sq: 16,
+}
 
 /** Of tables for received and sent frames. `isReceive`: what is only for one of both. */
 const flowTable = (isReceive: boolean): PartOf<typeof flowTableProperties> => ({

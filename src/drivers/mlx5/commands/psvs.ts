@@ -6,7 +6,7 @@ import { addParent } from '../../../core/objects/lifetime.ts'
 import { chargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { stateOf } from '../state.ts'
-import { creation, refuseCommand } from './handler.ts'
+import { creation } from './handler.ts'
 import { findPd } from './lookup.ts'
 
 /** What the device has for one. */
@@ -14,8 +14,6 @@ const PSV_BYTES = 128
 
 export const psvCommands = [
   creation(Commands.CREATE_PSV, ({ call, input }, object) => {
-    if (input.num_psv !== 1)
-      refuseCommand('badValue', `num_psv ${input.num_psv}; it must be 1, since one object is one value`)
     const pd = findPd(call, input.pd)
     const { signatures } = stateOf(call)
     const { account } = call.context

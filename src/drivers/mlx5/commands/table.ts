@@ -5,6 +5,7 @@ import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { deviceCommands } from './device-queries.ts'
 import { domainCommands } from './domains.ts'
 import { flowCommands } from './flows.ts'
+import { generalObjectCommands } from './general-objects.ts'
 import { type CommandHandlers, generalCommand } from './handler.ts'
 import { mkeyCommands } from './mkeys.ts'
 import { psvCommands } from './psvs.ts'
@@ -26,5 +27,6 @@ export const handlers: CommandHandlers = new Map([
   ...transitionCommands,
   ...receiveCommands,
   ...dctCommands,
+  ...generalObjectCommands,
   ...mkeyCommands,
 ])

@@ -369,6 +369,7 @@ export class SignedSpace extends IndirectSpace {
   /** Compares `#read` with `#computed`. */
   #compare(signature: Signature, domain: Domain, block: number): void {
     const psv = this.#psvOf(domain)!
+    if (!this.#accessor.isActive) return
     const fault = psv.isFailed ? SigFault.NONE : compareValues(domain, signature, this.#read, this.#computed)
     if (fault === SigFault.NONE) return
     psv.isFailed = true

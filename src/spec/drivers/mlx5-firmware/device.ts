@@ -115,6 +115,25 @@ export const queryRoceAddressOut = struct(48, {
   roce_address: nested(0x80, roceAddrLayout),
 })
 
+/** Of CREATE_GENERAL_OBJECT: the struct of the type follows (`generalObjects`). */
+export const generalObjInCmdHdr = struct(16, {
+  obj_type: bits(0x30, 16),
+  obj_id: bits(0x40, 32),
+  log_obj_range: bits(0x63, 5),
+  object: rest(0x80),
+})
+
+/** MLX5_OBJ_TYPE_…: types of general objects that the device has. */
+export const GeneralObject = { RESERVED_QPN: 0x2c, AV_QP_MAPPING: 0x3a } as const
+
+/** With its remote_address_vector. */
+export const avQpMapping = struct(64, {
+  qpn: bits(0x60, 32),
+  sl_or_eth_prio: bits(0xe4, 4),
+  src_addr_index: bits(0x164, 8),
+  rgid_or_rip: raw(0x180, 16),
+})
+
 export const generalObjOutCmdHdr = struct(16, {
   status: bits(0x0, 8),
   syndrome: bits(0x20, 32),
@@ -322,7 +341,18 @@ export const cmdHcaCap2 = struct(256, {
   allowed_object_for_other_vhca_access: long(0x100),
   ts_cqe_metadata_size2wqe_counter: bits(0x24b, 5),
   flow_counter_bulk_log_max_alloc: bits(0x253, 5),
+  send_dbr_mode_no_dbr_ext: bits(0x2e1, 1),
+  log_max_send_dbr_less_qp_sq: bits(0x2e3, 5),
   mkey_by_name_reserve: bits(0x3c0, 1),
+})
+
+/** Of faults that are handled by memory, not by queues. */
+export const odpSchemeCap = struct(64, {
+  rc_odp_caps: nested(0x80, odpPerTransportServiceCap),
+  uc_odp_caps: nested(0xa0, odpPerTransportServiceCap),
+  ud_odp_caps: nested(0xc0, odpPerTransportServiceCap),
+  xrc_odp_caps: nested(0xe0, odpPerTransportServiceCap),
+  dc_odp_caps: nested(0x100, odpPerTransportServiceCap),
 })
 
 export const odpCap = struct(256, {
@@ -331,6 +361,8 @@ export const odpCap = struct(256, {
   ud_odp_caps: nested(0xc0, odpPerTransportServiceCap),
   xrc_odp_caps: nested(0xe0, odpPerTransportServiceCap),
   dc_odp_caps: nested(0x100, odpPerTransportServiceCap),
+  memory_page_fault_scheme_cap: nested(0x200, odpSchemeCap),
+  mem_page_fault: bits(0x600, 1),
 })
 
 /** The capability is a struct by the operation modifier (`CapabilityStructs`); some have more than 256 bytes. */

@@ -182,8 +182,14 @@ export const transitionCommands = [
     move(call, object, input, { from: RESET, to: INIT, attributes: 'init' }),
   ),
   objectCommand(Commands.INIT2INIT_QP, ({ call, input }, { object }) => {
+    const drains = (input.opt_param_mask & QpOption.DRAIN_SIGERR) !== 0
+    if (drains && object.class.name !== RcQp.name)
+      refuseCommand(
+        'unsupportedFeature',
+        `opt_param_mask: drain_sigerr: only RC queue pairs have it, not ${object.class.name}`,
+      )
     const answer = move(call, object, input, { from: INIT, to: INIT, attributes: undefined })
-    if ((input.opt_param_mask & QpOption.DRAIN_SIGERR) !== 0) setDrain(call, object as QpObject, input.qpc)
+    if (drains) setDrain(call, object as QpObject, input.qpc)
     return answer
   }),
   objectCommand(Commands.INIT2RTR_QP, ({ call, input }, { object }) =>
