@@ -226,9 +226,6 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   relaxed_ordering_read: ['CREATE_MKEY'],
   dct: ['CREATE_DCT', 'QUERY_DCT'],
   hca_cap_2: ['QUERY_HCA_CAP'],
-  // requests of queue pairs
-  dma_mmo_sq: ['CREATE_QP'],
-  log_dma_mmo_max_size: ['CREATE_QP'],
   // rules with matchers: matchers.test.ts
   nic_flow_table: [],
   flow_counter_bulk_alloc: ['ALLOC_FLOW_COUNTER', 'QUERY_FLOW_COUNTER'],
