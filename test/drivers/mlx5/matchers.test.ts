@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { closeContext } from '../../../src/core/index.ts'
 import { Flow } from '../../../src/spec/classes/flow.ts'
 import { Commands } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import type { FieldValues, Struct } from '../../../src/spec/drivers/mlx5-firmware/fields.ts'
@@ -509,6 +510,26 @@ describe('receivers and counters of firmware commands', () => {
     flow.remove()
     firmware.destroy(tir.handle)
     wq.destroy()
+  })
+
+  it('end with their context, and rules with them', () => {
+    const { m, b, open, send, toMac, valueOfMac, firmware } = pair()
+    const wq = b.workQueue()
+    const tir = firmware.create(Commands.CREATE_TIR, { ctx: { inline_rqn: wq.number } })
+    const counter = firmware.create(Commands.ALLOC_FLOW_COUNTER, { flow_counter_bulk_log_size: 9 })
+    const settings = setFields([ActionField.OUT_IP_TTL, 8, 1])
+    const action = b.call(FlowAction, 'create', 0, { settings, tableType: NIC_RX }).object
+    const all = { matcher: toMac, matchValue: valueOfMac, flowCounters: [{ handle: counter.handle }] }
+    rule(b, { ...all, destination: tir.handle, actions: [{ handle: action }] })
+    rule(b, { ...all, rawQp: open(b).object })
+    const sent = matcher(b, match({}), { tableType: NIC_TX })
+    rule(b, { matcher: sent, matchValue: match({}), matcherFlags: DROP })
+    closeContext(b.context)
+    send(datagram(mac(1)))
+    assert.deepEqual(
+      Object.entries(m.devices[1]!.device.counts).filter(([, count]) => count !== 0),
+      [],
+    )
   })
 
   it('are of the own context only, and as the capabilities tell', () => {

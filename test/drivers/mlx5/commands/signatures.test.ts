@@ -364,6 +364,28 @@ describe("a program's own requests", () => {
     assert.deepEqual(a.bytes.slice(0x8000, 0x8000 + 1040), image.slice(520, 1560))
   })
 
+  it('copy no blocks from or to a key with signatures only on the wire, whose lengths differ', () => {
+    const { b, qb, rkey, run, kindOf, configure } = setUp()
+    const copy = (source: Element, target: Element): number => {
+      const raw = new Uint8Array(48)
+      const view = new DataView(raw.buffer)
+      for (const [i, { address, length, lkey }] of [source, target].entries()) {
+        view.setUint32(16 + 16 * i, length)
+        view.setUint32(20 + 16 * i, lkey)
+        view.setBigUint64(24 + 16 * i, address)
+      }
+      return kindOf(run(b, qb, { opcode: Mlx5Opcode.MMO, modifier: 1, raw }))
+    }
+    configure({ wire: { kind: 't10', block: 512 } }, [b.element(0, 70_000)])
+    const key = (length: number) => ({ address: 0n, length, lkey: rkey })
+    b.bytes.set(bytesAt(3, 70_000))
+    assert.equal(copy(key(100), b.element(100_000, 100)), REQUEST)
+    assert.deepEqual(b.bytes.slice(100_000, 100_100), bytesAt(3, 100))
+    const before = b.bytes.slice()
+    assert.equal(copy(key(70_000), b.element(100_000, 70_000)), REQUEST_ERROR)
+    assert.deepEqual(b.bytes, before)
+  })
+
   it('of atomics have no keys with signatures', () => {
     const { a, b, qa, rkey, run, kindOf, configure } = setUp()
     configure({ mem: { kind: 'crc32', block: 512 } }, [b.element(0, 516)])
