@@ -4,6 +4,7 @@
  * the program has ended. So are processes that have left the group, if they have the daemon of the run.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { statSync } from 'node:fs'
 import { processesWith } from '../host/process-status.ts'
 import { SessionEnv } from '../spec/session.ts'
 import { spawnError } from './program/program.ts'
@@ -33,6 +34,8 @@ export interface AttemptLimits {
    * not.
    */
   readonly quitMilliseconds?: number
+  /** The file to which they write them: once it is quiet, the wait is over. */
+  readonly quitFile?: string
   /** The socket of a daemon that only this run uses: all processes that have it in their environment are killed too. */
   readonly ownSocket?: string
   /**
@@ -48,13 +51,17 @@ const MAX_STREAM = 2 ** 16
 const OUTPUT_TIMEOUT = 1000
 /** The longest time of `look`, milliseconds. */
 const LOOK_TIMEOUT = 5000
+/** A file is quiet that has something, and as much as so many milliseconds before. */
+const QUIET = 500
+
+const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0
 
 /** Runs the program until it ends, the time limit, or `stop`. Throws ProgramError if it cannot be started. */
 export const attempt = (
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  { seconds: limitSeconds, stop, quitMilliseconds, ownSocket, look = async () => {} }: AttemptLimits,
+  { seconds: limitSeconds, stop, quitMilliseconds, quitFile, ownSocket, look = async () => {} }: AttemptLimits,
 ): Promise<AttemptResult> =>
   new Promise((resolve, reject) => {
     const begin = performance.now()
@@ -102,7 +109,18 @@ export const attempt = (
         void looked().then(() => {
           if (hasEnded) return
           signalGroup('SIGQUIT')
-          quitTimer = setTimeout(kill, quitMilliseconds)
+          const end = performance.now() + quitMilliseconds
+          const wait = (before: number): void => {
+            quitTimer = setTimeout(
+              () => {
+                const size = quitFile === undefined ? 0 : sizeOf(quitFile)
+                if ((size > 0 && size === before) || performance.now() >= end) kill()
+                else wait(size)
+              },
+              quitFile === undefined ? quitMilliseconds : Math.min(QUIET, quitMilliseconds),
+            )
+          }
+          wait(0)
         })
     }, limitSeconds * 1000)
     const rejectSpawn = (error: unknown): void => {

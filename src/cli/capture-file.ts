@@ -66,6 +66,33 @@ const through = (
   return output as AsyncIterable<Uint8Array>
 }
 
+/**
+ * Bytes that gunzip gets at a time. An error loses what it has made of the piece with the error, so that the first pieces
+ * are short: there are small captures.
+ */
+const GZIP_PIECE = { first: 64, later: 1 << 16, change: 1 << 16 }
+
+const gunzip = (from: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => {
+  const stream = zlib.createGunzip({ chunkSize: CHUNK })
+  const pieces = async function* (): AsyncGenerator<Uint8Array> {
+    let done = 0
+    for await (const chunk of from)
+      for (let at = 0; at < chunk.length; ) {
+        const size = done < GZIP_PIECE.change ? GZIP_PIECE.first : GZIP_PIECE.later
+        const piece = chunk.subarray(at, at + size)
+        // An error discards what was not taken.
+        while (stream.writableLength > 0 || stream.readableLength > 0) {
+          if (stream.destroyed) return
+          await new Promise(setImmediate)
+        }
+        yield piece
+        at += piece.length
+        done += piece.length
+      }
+  }
+  return through(pieces(), stream, stream)
+}
+
 const unzstd = (from: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => {
   const create = (zlib as { readonly createZstdDecompress?: () => zlib.Gunzip }).createZstdDecompress
   if (create !== undefined) {
@@ -145,10 +172,7 @@ export const openCapture = async (name: string, onDamage: (reason: string) => vo
   const { start, all } = await peek(stream)
   const bytes = counted(all)
   const compression = compressionOf(start)
-  if (compression === 'gzip') {
-    const gunzip = zlib.createGunzip({ chunkSize: CHUNK })
-    return { chunks: whole(through(bytes, gunzip, gunzip), onDamage), size, read: () => read }
-  }
+  if (compression === 'gzip') return { chunks: whole(gunzip(bytes), onDamage), size, read: () => read }
   if (compression === 'zstd') return { chunks: whole(unzstd(bytes), onDamage), size, read: () => read }
   return { chunks: bytes, size, read: () => read }
 }

@@ -85,7 +85,11 @@ const temporarySession = async (
     }
   } catch (error) {
     remove()
-    throw error
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error
+    throw new Error(
+      `${folder ?? tmpdir()}: ${code}: the capture is written there as a session file, of up to ${LIMIT / 2 ** 30} GiB; free some disk space, or choose another file system with TMPDIR`,
+    )
   }
   return { path, remove }
 }

@@ -4,6 +4,7 @@
 import { closeSync, fstatSync } from 'node:fs'
 import type { ToolSession } from '../daemon/client/tool-session.ts'
 import { removeHeld } from '../host/held-file.ts'
+import { lockOpenFile } from '../host/lock-file.ts'
 import { MIN_RECORD_LIMIT } from '../tools/record/writer.ts'
 import type { Symbols } from '../tools/trace/findings.ts'
 import type { ProgramEnd } from '../uapi/tool.ts'
@@ -85,6 +86,11 @@ export const openRecordFile = ({
   if (!fstatSync(fd).isFile()) {
     closeSync(fd)
     throw new UsageError(`--record ${name}: a recording needs a regular file`)
+  }
+  const holder = lockOpenFile(fd)
+  if (holder !== undefined) {
+    closeSync(fd)
+    throw new UsageError(`--record ${name}: ${holder} records into this file; choose another file`)
   }
   const warn = (text: string): void => void process.stderr.write(`userdma: ${name}: ${text}\n`)
   return {

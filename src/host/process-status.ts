@@ -32,6 +32,47 @@ export const isThreaded = (pid: number): boolean => {
   }
 }
 
+/** Variables in which launchers tell ranks their number. */
+const RANK = /^(?:OMPI_COMM_WORLD_RANK|PMI_RANK|PMIX_RANK|SLURM_PROCID|RANK)=(\d+)$/
+
+/** The program and its arguments without what differs from run to run: paths, ports and ids. '': unknown. */
+const wordsOf = (pid: number): string => {
+  try {
+    const read = (name: string): readonly string[] => readFileSync(`/proc/${pid}/${name}`, 'utf8').split('\0')
+    const [program = '', ...args] = read('cmdline')
+    const rank = read('environ').map(setting => RANK.exec(setting)?.[1])
+    const words = [program.split('/').at(-1)!, ...args.filter(word => !word.includes('/')), ...rank.filter(Boolean)]
+    return words.join(' ').replace(/\d{3,}/g, '#')
+  } catch {
+    return ''
+  }
+}
+
+const parentOf = (pid: number): number => {
+  try {
+    return Number(/^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0)
+  } catch {
+    return 0
+  }
+}
+
+/** Generations of a program that forks which are told apart. */
+const MAX_GENERATIONS = 8
+
+/**
+ * What a process is in each run of the same programs: its program and arguments, and how often it was forked by one with
+ * the same.
+ */
+export const roleOf = (pid: number): string => {
+  const words = wordsOf(pid)
+  let generation = 0
+  for (let parent = parentOf(pid); parent > 1 && generation < MAX_GENERATIONS; parent = parentOf(parent)) {
+    if (wordsOf(parent) !== words) break
+    generation++
+  }
+  return generation === 0 ? words : `${words} (fork ${generation})`
+}
+
 /** The initial user namespace (PROC_USER_INIT_INO). */
 export const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 

@@ -81,6 +81,16 @@ export const FaultSettings = {
     help: 'the second process, in the order in which they make their first calls (from 1; several: 1+2)',
     targets: PROGRAM,
   },
+  role: {
+    example: 'role=5b1c07d2',
+    help: 'processes of one command line, as `userdma walk` prints it (5b1c07d2.2: the second of them to make a call)',
+    targets: PROGRAM,
+  },
+  phase: {
+    example: 'phase=transfers',
+    help: 'processes that have come so far: begins, has-a-queue-pair, connects, transfers, closes (several with +)',
+    targets: PROGRAM,
+  },
   pid: { example: 'pid=4711', help: 'one process only (several: 4711+4712)', targets: PROGRAM },
   class: {
     example: 'class=rc_qp',
@@ -258,6 +268,8 @@ export interface SurveySite {
   count: number
   /** Which process of the survey, in the order of their first calls, from 1. */
   readonly process: number
+  /** What the process is in each run, as in rules: its command line (`roleOf` in host/process-status.ts). */
+  readonly role: string
   /** What the process had done then; a site has an entry for each phase. */
   readonly phase: ProgramPhase
   /** The number of the first here, counted by process and site over all phases, from 1. */
@@ -266,9 +278,11 @@ export interface SurveySite {
   readonly isThreaded?: true
 }
 
-/** How far a process has come: it has a device, a queue pair, a connection, has got completions, and closes again. */
+/** How far a process has come: it has a device, a queue pair, a connection, has requests, and closes again. */
 export const programPhases = ['begins', 'has a queue pair', 'connects', 'transfers', 'closes'] as const
 export type ProgramPhase = (typeof programPhases)[number]
+/** A phase in rules. */
+export const phaseWord = (phase: ProgramPhase): string => phase.replaceAll(' ', '-')
 
 /** What a survey has seen beside the call sites. Times are milliseconds since its begin. */
 export interface SurveyFacts {
@@ -411,6 +425,7 @@ export const statusesOf = (cls: string, completion: string): readonly StatusName
   if (cls === 'xrc_tgt_qp' || cls === 'dct_qp') return []
   if (LOCAL_OPERATIONS.includes(completion))
     return service === 'datagram' ? [] : ['LOC_QP_OP_ERR', 'MW_BIND_ERR', ...ANY_ERRORS]
+  if (completion === 'MEMCPY') return service === 'reliable' ? [...LOCAL_ERRORS, ...ANY_ERRORS] : []
   if (service === 'reliable') return [...LOCAL_ERRORS, ...REMOTE_ERRORS, ...ANY_ERRORS]
   const isKnown = completion === 'SEND' || (service === 'unreliable' && completion === 'WRITE')
   return isKnown ? [...LOCAL_ERRORS, ...ANY_ERRORS] : []

@@ -46,6 +46,8 @@ export const WcOpcode = enumeration('wc_opcode', {
   LOCAL_INV: 6,
   FLUSH: 8,
   ATOMIC_WRITE: 9,
+  /** Of drivers. */
+  MEMCPY: 10,
   RECV: 128,
   RECV_RDMA_WITH_IMM: 129,
   /** Tag matching. TM_RECV: a message with a matching tag; TM_NO_TAG: a message without one. */
@@ -73,6 +75,8 @@ export const WrOpcode = enumeration('wr_opcode', {
   SEND_WITH_INV: 9,
   /** Of drivers: a request that does nothing. Programs cannot post it to rings of their own. */
   DRIVER1: 11,
+  /** Of drivers: copies within the memory of the program (mlx5dv_wr_memcpy). Rings have no such request. */
+  MEMCPY: 12,
   FLUSH: 14,
   ATOMIC_WRITE: 15,
 })
@@ -87,6 +91,9 @@ export const SRQN_SHIFT = 8
 
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
+
+/** The longest copy (MEMCPY), in bytes. */
+export const MAX_COPY_BYTES = 2 ** 21
 
 /** Bytes of the word of an atomic or ATOMIC WRITE, also the alignment of its remote address (IBA 9.4.5, annex A19). */
 export const ATOMIC_BYTES = 8
@@ -107,7 +114,7 @@ export const KindFlags = {
 
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 
-/** Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV, BIND_MW and DRIVER1, without packets. */
+/** Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV, BIND_MW, DRIVER1 and MEMCPY, without packets. */
 export const SendKind = {
   NONE: 0,
   LOCAL: 1,
@@ -181,6 +188,7 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.LOCAL_INV]: { completion: wc.LOCAL_INV, ...noPackets },
   [wr.BIND_MW]: { completion: wc.BIND_MW, ...noPackets },
   [wr.DRIVER1]: { completion: wc.SEND, ...noPackets },
+  [wr.MEMCPY]: { completion: wc.MEMCPY, ...noPackets },
 }
 
 /** Microseconds of a local ACK timeout code (0–31); Infinity for 0, no timeout. */

@@ -37,6 +37,10 @@ test('gzip, zstd and standard input are read; damage ends them with its place', 
     explain(['-'], gzipSync(bytes).subarray(0, -40)).stdout,
     /read up to byte \d+: its compression is damaged/,
   )
+  // The packets before the damage are read, also of a small file.
+  const more = gzipSync(bytes.subarray(24))
+  writeFileSync(gzip, Buffer.concat([gzipSync(bytes), more, Buffer.from(more).fill(0xff, 12)]))
+  assert.match(explain([gzip]).stdout, /: pcap, 14 packets .*\n {2}read up to byte \d+: its compression is damaged/)
   if (findTool('zstd') === undefined) return
   const zstd = spawnSync('zstd', ['-c'], { input: bytes }).stdout
   assert.match(explain(['-'], zstd).stdout, NAMED)

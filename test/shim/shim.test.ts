@@ -88,7 +88,7 @@ test('operations on a NETLINK_RDMA socket go to the daemon', async t => {
   )
 })
 
-testScenarios()
+describe('in programs as compilers build them by default', { concurrency: 8 }, () => testScenarios())
 
 describe('in programs with large files and _FORTIFY_SOURCE', { concurrency: 8 }, () => {
   // As Debian builds programs: they call openat64 for openat, and __realpath_chk for realpath.
@@ -124,18 +124,21 @@ test('two threads that open devices while the daemon is slow share one connectio
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
 })
 
-test('a daemon that does not answer the first message is given up, whatever signals the program handles', async t => {
-  if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['no_hello'], { refusal: LATE })
-  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
-})
+// Each takes 10 seconds, in which it waits.
+describe('a daemon that does not answer', { concurrency: true }, () => {
+  test('the first message is given up, whatever signals the program handles', async t => {
+    if (!shimIsPossible(t)) return
+    const { status, stdout, stderr } = await run(['no_hello'], { refusal: LATE })
+    assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+    assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
+  })
 
-test('a daemon that does not answer is given up also after a thread was cancelled while it waited', async t => {
-  if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['no_hello_after_cancel'], { refusal: LATE })
-  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
+  test('is given up also after a thread was cancelled while it waited', async t => {
+    if (!shimIsPossible(t)) return
+    const { status, stdout, stderr } = await run(['no_hello_after_cancel'], { refusal: LATE })
+    assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+    assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
+  })
 })
 
 for (const scope of ['verbs_global', 'verbs_private']) {

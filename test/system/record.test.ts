@@ -102,6 +102,25 @@ describe('userdma run --record', { skip: lacking(LOOPBACK) }, () => {
     assert.equal(readFileSync(join(folder, 'precious'), 'utf8'), 'text')
   })
 
+  it('refuses a file into which another command records', async t => {
+    const folder = temporaryFolder(t)
+    const [file, go] = [join(folder, 'session.udr'), join(folder, 'go')]
+    const first = runUserdma(t, [
+      ...private_,
+      ...['--record', file, '--', 'sh', '-c', `touch ${go}; until [ -e ${go}.end ]; do sleep 0.01; done; ${LOOPBACK}`],
+    ])
+    while (!existsSync(go)) await new Promise(setImmediate)
+    const second = await runUserdma(t, [...private_, '--record', file, '--', 'echo', 'ran'])
+    assert.equal(second.status, 2)
+    assert.equal(second.stdout, '')
+    assert.match(second.stderr, /^userdma: --record .*: (process \d+|another process) records into this file; choose/)
+    writeFileSync(`${go}.end`, '')
+    assertGood(await first)
+    assert.ok(ofKind(await eventsIn(file), 'completed').length > 0)
+    // It is free again.
+    assertGood(await runUserdma(t, [...private_, '--record', file, '--', LOOPBACK]))
+  })
+
   it('records a program of a running daemon, and nothing after it', async t => {
     const daemon = await startDaemon(t)
     const file = join(temporaryFolder(t), 'session.udr')

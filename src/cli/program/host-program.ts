@@ -2,6 +2,7 @@
  * Runs a program on the machine's own devices, observed (`--host`): no daemon, and no path is redirected. The door to
  * what observes it is src/tools/observe/observe.ts.
  */
+import { roleOf } from '../../host/process-status.ts'
 import { checkHostRule } from '../../spec/faults/host-rules.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
 import { parseFaults } from '../../spec/faults/rules.ts'
@@ -78,7 +79,10 @@ export const hostFaults = ({
     const rules = parseFaults(texts.join(';'))
     for (const rule of rules) checkHostRule(rule)
     // Call sites are known of recorded stacks only.
-    return { faults: new ObservedFaults(createProgramFaults(rules)), stacks: rules.some(({ site }) => site.length > 0) }
+    return {
+      faults: new ObservedFaults(createProgramFaults(rules, roleOf)),
+      stacks: rules.some(({ site }) => site.length > 0),
+    }
   })
 
 /** Runs the program to its end, and passes all of its records to `reader`. Throws ProgramError, or an Error. */

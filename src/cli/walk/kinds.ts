@@ -5,7 +5,8 @@
  */
 import type { ErrnoName } from '../../spec/errno.ts'
 import { methodErrnos } from '../../spec/faults/program-rules.ts'
-import { isRepeatable, type ProgramPhase, type SurveySite, statusesOf } from '../../spec/faults.ts'
+import { MAX_SITES } from '../../spec/faults/survey.ts'
+import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
 import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 
 /** A site of a host of a net; '': without net. */
@@ -45,6 +46,10 @@ export interface WalkPlan {
   readonly points: readonly WalkPoint[]
   /** What is not tried, by kind: why, and how many. */
   readonly leftOut: readonly { readonly kind: WalkKind; readonly why: string; readonly count: number }[]
+  /** Call sites to which only some of the runs without failures have come. */
+  readonly varying: number
+  /** There are more call sites than a survey notes. */
+  readonly isCut: boolean
 }
 
 /** The errors in the order in which they are preferred: most programs must expect the first. */
@@ -123,17 +128,22 @@ interface PlanOptions {
   readonly hasRestarts: boolean
   /** Longest time for which a queue pair repeats requests, milliseconds; 0: unknown. */
   readonly retries: number
+  /** As in `WalkPlan`. */
+  readonly varying: number
 }
 
 /** Selects the process, if there are several. */
 type SelectProcess = (site: SurveySite) => string
 
+/** How often a process comes to a site before a phase depends on times, so the first time is counted in the phase. */
+const inPhase = ({ first, phase }: SurveySite): string => (first === 1 ? '' : `,phase=${phaseWord(phase)}`)
+
 /** The selectors of the first time that a process comes to a site in a phase. */
 const selectorsOf = (site: SurveySite, process: string): string | undefined => {
-  const { target, name, class: cls, site: number, first } = site
+  const { target, name, class: cls, site: number } = site
   if (number === '') return undefined
   const what = target === 'call' ? `call=${name}` : target === 'completion' ? `completion=${name}` : undefined
-  return what && `${what},class=${cls},site=${number}${process},nth=${first}`
+  return what && `${what},class=${cls},site=${number}${process}${inPhase(site)},nth=1`
 }
 
 const failingPoint = (site: WalkSite, process: string): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
@@ -190,10 +200,10 @@ class Planner {
     this.#options = options
     const several = new Set(
       sites
-        .filter(({ host, process }) => sites.some(other => other.host === host && other.process !== process))
+        .filter(({ host, role }) => sites.some(other => other.host === host && other.role !== role))
         .map(({ host }) => host),
     )
-    this.#process = site => (several.has((site as WalkSite).host) ? `,process=${site.process}` : '')
+    this.#process = site => (several.has((site as WalkSite).host) ? `,role=${site.role}` : '')
   }
 
   #leave(kind: WalkKind, why: string, count = 1): void {
@@ -209,8 +219,8 @@ class Planner {
   #failing(kind: WalkKind): void {
     const seen = new Set<string>()
     for (const site of this.#sites.filter(({ target }) => target === FAILING[kind])) {
-      const { host, process, name, class: cls, site: number } = site
-      const key = [host, process, name, cls, number].join(' ')
+      const { host, role, name, class: cls, site: number } = site
+      const key = [host, role, name, cls, number].join(' ')
       // Another phase of the same site.
       if (seen.has(key)) continue
       seen.add(key)
@@ -265,7 +275,7 @@ class Planner {
       if (selectors === undefined) return []
       const { host, phase } = site
       const isOne = isJoined && UNCONNECTED.includes(phase)
-      const key = [host, site.process, phase, ...(isOne ? [] : [site.target, site.name, site.site])].join(' ')
+      const key = [host, site.role, phase, ...(isOne ? [] : [site.target, site.name, site.site])].join(' ')
       if (seen.has(key)) {
         this.#leave(kind, 'call sites in the same state as another')
         return []
@@ -308,6 +318,7 @@ class Planner {
     const long: Lasts = factor =>
       Math.round(Math.min(LONGEST_OUTAGE, retries > 0 ? retries * factor * 1.5 + 200 : LONG_OUTAGE))
     this.#atSteps('links', true, [
+      { effect: () => 'gid=1', what: 'the GID moves' },
       {
         effect: factor => `link=${short(factor)}ms`,
         what: 'the link goes down for less than retries last',
@@ -319,7 +330,6 @@ class Planner {
         what: 'the link goes down for longer than retries last',
         lasts: long,
       },
-      { effect: () => 'gid=1', what: 'the GID moves' },
     ])
   }
 
@@ -344,8 +354,8 @@ class Planner {
 
   #events(): void {
     for (const site of this.#sites.filter(({ target }) => target === 'notice')) {
-      const { host, name, first, isThreaded } = site
-      const selectors = `notice=${name}${this.#process(site)},nth=${first}`
+      const { host, name, isThreaded } = site
+      const selectors = `notice=${name}${this.#process(site)}${inPhase(site)},nth=1`
       const add = (effect: string, text: string): void =>
         this.#add({ kind: 'events', host, site, text, rule: () => `${selectors},${effect}`, isHidden: true })
       add(`delay=${EVENT_LATE}ms`, `${name} comes ${EVENT_LATE} ms late`)
@@ -368,7 +378,12 @@ class Planner {
       else if (kind === 'devices') this.#devices()
       else this.#events()
     }
-    return { points: this.#points, leftOut: [...this.#leftOut.values()] }
+    return {
+      points: this.#points,
+      leftOut: [...this.#leftOut.values()],
+      varying: this.#options.varying,
+      isCut: this.#sites.length >= MAX_SITES,
+    }
   }
 }
 

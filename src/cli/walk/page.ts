@@ -54,7 +54,7 @@ const rowHtml = (result: WalkResult, symbols: Symbols, stage: Stage): string => 
     ['Where', html(whereText(point, symbols))],
     ['Called by', code(framesOf(point, symbols).map(frameText))],
     ['Time to recover', outcome === 'recovered' && time(recovery)],
-    ['Run', `${html(endText(run))}, ${time(run.result.duration)}`],
+    ['Run', `${html(endText(run))}${run.result.isTimedOut ? '' : `, ${time(run.result.duration)}`}`],
     ['Message', message !== undefined && html(message)],
     ['Happened in', confirmed !== undefined && `${confirmed.times} of ${confirmed.runs} runs`],
     [outcome === 'hang' ? 'Waits for' : 'Details', details.length > 0 && code(details)],

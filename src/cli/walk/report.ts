@@ -3,6 +3,7 @@
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText } from '../../spec/check/frames.ts'
+import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { counted } from '../../spec/text.ts'
 import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
@@ -197,25 +198,31 @@ export const summaryText = (
   milliseconds: number,
   factor: number,
 ): string => {
-  const countsOf = (some: readonly WalkResult[]): string =>
+  const countsOf = (some: readonly WalkResult[], points: readonly WalkPoint[]): string =>
     outcomes
       .map(outcome => [outcome, some.filter(result => result.outcome === outcome).length] as const)
       .filter(([, count]) => count > 0)
       .map(([outcome, count]) => `${count} ${outcome}`)
-      .join(', ') || 'nothing to fail'
+      .join(', ') || (points.length > 0 ? 'none tried' : 'nothing to fail')
   const left = plan.points.length - results.length
-  const rest = left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`
+  const rest =
+    (left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`) +
+    (plan.varying === 0
+      ? ''
+      : `; ${counted(plan.varying, 'call site')} left out, to which not every run without failures comes`) +
+    (plan.isCut ? `; more than ${MAX_SITES} call sites: the later ones are left out` : '')
   const kinds = walkKindNames.flatMap(kind => {
     const ofKind = results.filter(({ point }) => point.kind === kind)
     const leftOut = leftOutText(plan, kind)
     if (ofKind.length === 0 && leftOut === '') return []
-    return [`  ${kind}: ${countsOf(ofKind)}${leftOut === '' ? '' : `; left out: ${leftOut}`}\n`]
+    const points = plan.points.filter(point => point.kind === kind)
+    return [`  ${kind}: ${countsOf(ofKind, points)}${leftOut === '' ? '' : `; left out: ${leftOut}`}\n`]
   })
   const timers =
     factor === 1
       ? ''
       : `; times of retries were multiplied by ${factor}, and findings confirmed without that; timers of the program are its own`
-  return `${label}: ${results.length} runs in ${(milliseconds / 1000).toFixed(0)} s: ${countsOf(results)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
+  return `${label}: ${counted(results.length, 'run')} in ${(milliseconds / 1000).toFixed(0)} s: ${countsOf(results, plan.points)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
 }
 
 /** A result as a JSON object. */

@@ -113,6 +113,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
         seconds,
         stop,
         quitMilliseconds: QUIT_TIME,
+        quitFile: crashes,
         ownSocket: client.socket,
         async look(isTimedOut) {
           if (isTimedOut) waits.push(...(await client.waits()).map(({ text }) => text))

@@ -5,6 +5,7 @@
 
 import type { WalkKind } from '../../spec/walk-kinds.ts'
 import type { AttemptResult } from '../attempt.ts'
+import { CLEAN_RUNS, commonRun, isAlike } from './clean.ts'
 import { inTurns, planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
 import { judge, type Outcome, type WalkResult, type WalkRun } from './outcome.ts'
 import { isFindingOutcome } from './report.ts'
@@ -36,6 +37,9 @@ const LEAST_HANG = 2
 /** Runs of a finding, and how many of them have the same outcome if it is one. */
 export const CONFIRMATION = { runs: 3, times: 2 } as const
 
+/** A walk that has time for fewer runs than this makes one without failures only. */
+const LEAST_RUNS = 20
+
 /** How often a point is tried to which the program does not come. */
 const REACHING = 3
 
@@ -66,14 +70,25 @@ export class CleanRunError extends Error {
 export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListener): Promise<Walked | undefined> => {
   const { kinds, factor, jobs, stopped, stop } = limits
   const begin = performance.now()
-  const clean = await stage.run(undefined, { seconds: limits.seconds, factor: 1 })
-  if (stop.aborted) return undefined
-  if (clean.result.failure !== undefined) throw new CleanRunError(clean.result)
+  const runs: WalkRun[] = []
+  // Long runs leave no time for several.
+  const isShort = (): boolean => performance.now() - begin < (limits.seconds * 1000) / LEAST_RUNS
+  while (
+    runs.length === 0 ||
+    (runs.length < CLEAN_RUNS && isShort() && !(runs.length > 1 && isAlike(runs[0]!, runs[1]!)))
+  ) {
+    const run = await stage.run(undefined, { seconds: limits.seconds, factor: 1 })
+    if (stop.aborted) return undefined
+    if (run.result.failure !== undefined) throw new CleanRunError(run.result)
+    runs.push(run)
+  }
+  const { run: clean, left } = commonRun(runs as [WalkRun, ...WalkRun[]])
   const plan = planWalk(clean.sites, clean.counts, {
     kinds,
     stopped,
     hasRestarts: stage.hasRestarts === true,
     retries: clean.facts.retries,
+    varying: left,
   })
   listener.planned(clean, plan)
   const ordered = inTurns(plan.points)
@@ -88,7 +103,12 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const isOver = (): boolean => stop.aborted || performance.now() - begin > limits.seconds * 1000
 
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {
-    const run = await stage.run(point, { seconds: hang(point, runFactor), factor: runFactor })
+    const runLimits = { seconds: hang(point, runFactor), factor: runFactor }
+    // On a busy machine a daemon may not start: one run should not end the walk.
+    const run = await stage.run(point, runLimits).catch(error => {
+      if (stop.aborted) throw error
+      return stage.run(point, runLimits)
+    })
     if (stop.aborted) return undefined
     // In another order of threads or packets the program may come to the site.
     return run.injected === 0 && attempts > 1 ? runOnce(point, runFactor, attempts - 1) : judge(point, clean, run)

@@ -46,6 +46,8 @@ type Access = (
 
 /** Number of indirect keys of the access in progress. */
 let depth = 0
+/** Of the access in progress: ranges that it may still reach. */
+let rangesLeft = Number.POSITIVE_INFINITY
 
 export class IndirectSpace implements AddressSpace {
   readonly #table: MemoryTable
@@ -60,6 +62,10 @@ export class IndirectSpace implements AddressSpace {
   #starts!: Float64Array
   /** Bytes of all repetitions. */
   length = 0
+  /** Ranges that an access may reach, those of inner keys too. */
+  readonly maxRanges: number = Number.POSITIVE_INFINITY
+  #hasManyRanges = false
+  #isRestricted = false
   /** Counted in `MemoryTable.scattered`. */
   #isScattered = false
 
@@ -82,7 +88,14 @@ export class IndirectSpace implements AddressSpace {
     this.length = this.#starts[entries.length]! * repeats
     const list = this.#starts[entries.length]!
     const reached = entries.length * (repeats === 1 ? 1 : 1 + Math.ceil(PROBE_BYTES / list))
-    this.#setScattered(Math.min(reached, this.length) > MANY_RANGES || entries.some(({ key }) => !this.#isPlain(key)))
+    this.#hasManyRanges = Math.min(reached, this.length) > MANY_RANGES || entries.some(({ key }) => !this.#isPlain(key))
+    this.#setScattered(this.#hasManyRanges || this.#isRestricted)
+  }
+
+  /** Whether accesses take long whatever the ranges are, so that other keys may have no ranges of this one. */
+  protected restrict(isRestricted: boolean): void {
+    this.#isRestricted = isRestricted
+    this.#setScattered(this.#hasManyRanges || isRestricted)
   }
 
   /** The key has ended. */
@@ -181,6 +194,7 @@ export class IndirectSpace implements AddressSpace {
   ): number {
     const start = hi * TWO_32 + (lo >>> 0)
     if (depth === MAX_DEPTH || start + total > this.length) return Errno.EFAULT
+    if (depth === 0) rangesLeft = this.maxRanges
     depth++
     try {
       const list = this.#starts[this.#keys.length]!
@@ -227,12 +241,14 @@ export class IndirectSpace implements AddressSpace {
     access: Access,
   ): number {
     const table = this.#table
+    table.rangeAccesses++
     const low = this.#lo[index]! + offset
     const rangeLo = low % TWO_32
     const rangeHi = (this.#hi[index]! + Math.floor(low / TWO_32)) >>> 0
     const row = resolve(table, this.#pd, this.#keys[index]!, rangeHi, rangeLo, count, rights, NO_QP)
     const space = row < 0 ? undefined : table.spaces[table.space[row]!]
-    if (space === undefined) return Errno.EFAULT
+    if (space === undefined || rangesLeft-- <= 0) return Errno.EFAULT
+    if (space instanceof IndirectSpace && space.#isRestricted) return Errno.EFAULT
     return access(
       space,
       addressHi(table, row, rangeHi, rangeLo),

@@ -52,10 +52,21 @@ interface RemovedKeys {
 /** An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`: ibv_access_flags. */
 export type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
 
+/** Of the access in progress. */
+export interface Accessor {
+  /** False: something else than a queue pair reads the memory, such as the checker. */
+  isActive: boolean
+  qpn: number
+  /** It accesses its own memory for a request of its own. */
+  isRequester: boolean
+}
+
 /** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
   /** Called before each access of a peer that a key permits, and that does not take the fast path between local peers. */
   accessWatch: AccessWatch | undefined
+  /** For spaces that tell of errors: the queue pair of the access. */
+  readonly accessor: Accessor
   /** lkey of a region, rkey of a window; 0 in a free row. */
   key: Uint32Array
   /** `id` of the protection domain's object. */
@@ -92,6 +103,9 @@ export interface MemoryTable {
   readonly spaces: (AddressSpace | undefined)[]
   /** Number of rows that use each space. */
   readonly spaceUses: number[]
+  /** The index of each space, and those in `spaces` that are free. */
+  readonly spaceIndex: Map<AddressSpace, number>
+  readonly freeSpaces: number[]
   /** The directory: pages of row + 1, 0 for none. */
   readonly pages: (Int32Array | undefined)[]
   /** Number of live keys per page. */
@@ -107,6 +121,8 @@ export interface MemoryTable {
   windows: number
   /** Protection domains, by id, with keys of many short ranges (indirect.ts), and how many of these. */
   readonly scattered: Map<number, number>
+  /** Number of accesses to ranges of keys over other keys. */
+  rangeAccesses: number
   /** Created when the first key is removed. */
   removed: RemovedKeys | undefined
   /** Number of rows ever used, free ones included. */
@@ -162,6 +178,8 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   firstOfQp: new Map(),
   spaces: [],
   spaceUses: [],
+  spaceIndex: new Map(),
+  freeSpaces: [],
   locatableSpaces: 0,
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
@@ -170,8 +188,10 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   sharedRow: -1,
   windows: 0,
   scattered: new Map(),
+  rangeAccesses: 0,
   removed: undefined,
   accessWatch: undefined,
+  accessor: { isActive: false, qpn: 0, isRequester: false },
   rows: 0,
   liveKeys: 0,
   nextIndex: 1 + (random() % (INDICES - 1)),
@@ -239,11 +259,11 @@ const nextFreeKey = (table: MemoryTable): number => {
 
 /** Counts a row that uses `space`, and adds a new space. Returns the index of the space. */
 export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
-  let index = table.spaces.indexOf(space)
-  if (index < 0) {
-    index = table.spaces.indexOf(undefined)
-    if (index < 0) index = table.spaces.length
+  let index = table.spaceIndex.get(space)
+  if (index === undefined) {
+    index = table.freeSpaces.pop() ?? table.spaces.length
     table.spaces[index] = space
+    table.spaceIndex.set(space, index)
     table.spaceUses[index] = 0
     if (space.locate !== undefined) table.locatableSpaces++
   }
@@ -254,8 +274,12 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
 /** Ends a row's use of the space with this index. No effect for -1. */
 export const releaseSpace = (table: MemoryTable, index: number): void => {
   if (index < 0 || --table.spaceUses[index]! > 0) return
-  if (table.spaces[index]?.locate !== undefined) table.locatableSpaces--
+  const space = table.spaces[index]
+  if (space === undefined) return
+  if (space.locate !== undefined) table.locatableSpaces--
   table.spaces[index] = undefined
+  table.spaceIndex.delete(space)
+  table.freeSpaces.push(index)
 }
 
 /**

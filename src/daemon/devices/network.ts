@@ -7,6 +7,7 @@ import type { NetworkLink } from '../../assembly/link.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
 import { appendBlock } from '../../host/output-file.ts'
+import { roleOf } from '../../host/process-status.ts'
 import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
 import type { FaultRule } from '../../spec/faults/rule.ts'
 import { formatFaults, formatRule, parseFaults } from '../../spec/faults/rules.ts'
@@ -79,7 +80,7 @@ export const createNetwork = (
   link: NetworkLink,
 ): Network => {
   let rules = faultRules(fault, devices.filter(hasAddress))
-  const programFaults = createProgramFaults(rules)
+  const programFaults = createProgramFaults(rules, roleOf)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 

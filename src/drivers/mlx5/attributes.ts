@@ -53,7 +53,12 @@ const RAW_FLAGS = RAW_IP_CSUM | MANAGED_FLOW_STEERING
 const MAX_TABLES = 1 << 12
 const MAX_FLOWS = 1 << 16
 /** Maximum objects of the classes of raw packets (core's `limits`). */
-export const objectLimits = { flow: MAX_FLOWS, rwq_ind_table: MAX_TABLES } as const
+export const objectLimits = {
+  flow: MAX_FLOWS,
+  flow_matcher: MAX_FLOWS,
+  flow_action: MAX_FLOWS,
+  rwq_ind_table: MAX_TABLES,
+} as const
 
 /** `hasFrames`: whether the device's link carries frames, and so raw packets. */
 export const mlx5Attributes = (

@@ -5,24 +5,29 @@ import { adviceTaker } from '../../core/base/advise.ts'
 import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
-import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
+import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
   HAS_NULL_KEY,
+  HAS_SQD_TO_RTS,
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
   Mlx5Clock,
   Mlx5CqFlags,
+  Mlx5DeviceFlags,
   Mlx5Responses,
   NULL_KEY,
   queryNumber,
+  querySwitchPort,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
   Uar,
+  Var,
 } from '../../spec/drivers/mlx5.ts'
 import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
@@ -37,6 +42,7 @@ import { Limits } from './attributes.ts'
 import { clockOf, openClock } from './clock.ts'
 import { openCommands } from './commands/context.ts'
 import { Mlx5Cq, resizeCq } from './completions.ts'
+import type { DoorbellPage } from './doorbell-register.ts'
 import { giveNumber, takeNumber } from './numbers.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { queuesOf, refuse, requirePowerOfTwo, stateOf } from './state.ts'
@@ -53,7 +59,7 @@ const contextFacts = ({ maxQpWr, maxSrqWr }: QueueLimits, hasClock: boolean) => 
   maxReceives: maxQpWr,
   maxSharedReceives: maxSrqWr,
   ports: 1,
-  responseMask: HAS_NULL_KEY | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
+  responseMask: HAS_NULL_KEY | HAS_SQD_TO_RTS | (hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0),
   nullKey: NULL_KEY,
   clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
   responseBytes: RESPONSE_BYTES.context,
@@ -76,7 +82,7 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       ...core(call, object, args),
       ...contextFacts(stateOf(call).soft.limits, clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
-      driverFlags: 0,
+      driverFlags: Mlx5DeviceFlags.CQE_128B_PAD | Mlx5DeviceFlags.OOO_DP,
       maxLogStreams: MAX_LOG_STREAMS.concurrent,
       maxLogErroredStreams: MAX_LOG_STREAMS.errored,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
@@ -129,8 +135,7 @@ export const ahClass = withoutOptions(
   NO_VLAN,
 )
 
-interface UarState {
-  readonly page: MappedChunk
+interface UarState extends DoorbellPage {
   /** In creations of queues. */
   readonly number: number
 }
@@ -148,6 +153,28 @@ export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
     return {}
   },
 })
+
+export const varClass = driverClass<typeof Var, UarState>(Var, {
+  create(call, object) {
+    const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
+    object.state = { page, number: giveNumber(call.context, 'var', object) }
+    return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
+  },
+  destroy(call, { state }) {
+    takeNumber(call.context, 'var', state.number)
+    mappedMemoryOf(call.context).free(state.page)
+    return {}
+  },
+})
+
+// ---- ports ----
+
+/** The device is no port of a switch. */
+export const portClass = withMethods(
+  driverClass(PortClass),
+  { querySwitchPort },
+  { querySwitchPort: () => ({ flags: 0n }) },
+)
 
 // ---- completion queues ----
 
@@ -174,13 +201,13 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
           'EOPNOTSUPP',
           'cq.create: of flags the device has IGNORE_OVERRUN and TIMESTAMP_COMPLETION, and it has no counting queues',
         )
-      if (isCompressed !== 0 || (cqFlags & ~Mlx5CqFlags.UAR_PAGE_INDEX) !== 0)
-        refuse(
-          'EOPNOTSUPP',
-          'cq.create: the device neither compresses nor pads entries, and time stamps are free running',
-        )
+      if (isCompressed !== 0 || (cqFlags & ~(Mlx5CqFlags.UAR_PAGE_INDEX | Mlx5CqFlags.PAD_128)) !== 0)
+        refuse('EOPNOTSUPP', 'cq.create: the device does not compress entries, and time stamps are free running')
       const entries = cqe + 1
       requireEntries('cq.create', entries, entryBytes)
+      const isPadded = (cqFlags & Mlx5CqFlags.PAD_128) !== 0
+      if (isPadded && entryBytes !== 2 * CompletionEntry.BYTES)
+        refuse('EOPNOTSUPP', `cq.create: only entries of 128 bytes are padded, not of ${entryBytes}`)
       if (compVector >= call.device.numCompVectors)
         refuse('EINVAL', `cq.create: attribute compVector: ${compVector}: the device has ${call.device.numCompVectors}`)
       const mlx5 = stateOf(call)
@@ -195,12 +222,22 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const hasChannel = channel !== undefined || (args as ArmedByCommands).hasArmings === 1
       const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
       const clock = clockOf(call.context)
-      const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }
+      const description = {
+        entries,
+        entryBytes,
+        isPadded,
+        buffer,
+        record,
+        compVector,
+        hasChannel,
+        ignoresOverrun,
+        clock,
+      }
       object.state = new Mlx5Cq(description, qpn => queuesOf(mlx5, qpn))
       object.state.number = mlx5.soft.cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })
       if (hasChannel) {
-        mlx5.cqs.add(object.state)
+        mlx5.armings.add(object.state)
         object.state.object = object
       }
       return { cqe, number: object.state.number }
@@ -235,7 +272,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
     destroy(call, object, args, core) {
       const mlx5 = stateOf(call)
       mlx5.soft.cqs.remove(object.state.number)
-      mlx5.cqs.delete(object.state)
+      mlx5.armings.delete(object.state)
       unshare(object.state.buffer)
       object.state.record.end()
       return core(call, object, args)

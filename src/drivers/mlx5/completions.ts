@@ -15,6 +15,7 @@ import {
   syndromes,
   vendorSyndromes,
 } from '../../spec/drivers/mlx5-queues.ts'
+import { SignatureError } from '../../spec/drivers/mlx5-signature.ts'
 import { CqKind } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -22,6 +23,7 @@ import { Completion } from '../../transport/engine/types.ts'
 import { CompletionQueue } from '../soft/completion-queue.ts'
 import { clockCount } from './clock.ts'
 import type { ProgramRecord, SharedPart } from './program-memory.ts'
+import { SigFault, type SignatureFault } from './signature/signature.ts'
 
 const { SUCCESS } = WcStatus.values
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
@@ -48,6 +50,8 @@ export interface CqDescription {
   /** A power of two. */
   readonly entries: number
   readonly entryBytes: number
+  /** The first half of an entry is written, too. */
+  readonly isPadded: boolean
   readonly buffer: SharedPart
   /** Its arm word is ArmWord.TAKEN. */
   readonly record: ProgramRecord
@@ -65,6 +69,7 @@ export class Mlx5Cq extends CompletionQueue {
   readonly showsAllFields = false
   readonly record: ProgramRecord
   readonly hasChannel: boolean
+  readonly isPadded: boolean
   readonly clock: ClockPage | undefined
   /** Its events; undefined before it has any. */
   object: CoreObject | undefined
@@ -76,6 +81,8 @@ export class Mlx5Cq extends CompletionQueue {
   reported = 0
   /** Entries of a new buffer that have nothing, not even the sign that they are invalid. */
   blank = 0
+  /** The error of a signature that the next entry tells of. */
+  fault: SignatureFault | undefined
   readonly #queuesOf: FindQueues
 
   /** `queuesOf`: finds the queues of a completion. */
@@ -84,6 +91,7 @@ export class Mlx5Cq extends CompletionQueue {
     super({ kind: CqKind.values.ENTRIES, compVector, ignoresOverrun })
     this.record = description.record
     this.hasChannel = description.hasChannel
+    this.isPadded = description.isPadded
     this.clock = description.clock
     this.buffer = description.buffer
     this.entries = description.entries
@@ -108,7 +116,9 @@ export class Mlx5Cq extends CompletionQueue {
   }
 
   write(words: Uint32Array, now: () => number): void {
-    writeEntry(this, words, now, this.#queuesOf(words[Completion.QPN]!))
+    const { fault } = this
+    if (fault === undefined) writeEntry(this, words, now, this.#queuesOf(words[Completion.QPN]!))
+    else writeFault(this, fault, words[Completion.QPN]!)
   }
 
   /** The owner bit of the entry has told the program. */
@@ -174,6 +184,7 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
   const kind = kindOf(status, words[Completion.OPCODE]!, flags)
   const opcode =
     kind === CompletionKind.REQUEST || kind === CompletionKind.REQUEST_ERROR ? queues?.opcodeOf(counter) : 0
+  if (cq.isPadded) cq.buffer.bytes.fill(0, at - CompletionEntry.BYTES, at)
   view.setUint32(at + CompletionEntry.UIDX, queues?.uidx ?? 0)
   view.setUint32(
     at + CompletionEntry.OPCODE_QPN,
@@ -199,11 +210,43 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     view.setUint8(at + CompletionEntry.VENDOR_SYNDROME, vendorSyndromes[status] ?? words[Completion.VENDOR]!)
     view.setUint8(at + CompletionEntry.SYNDROME, syndromes[status] ?? GENERAL_SYNDROME)
   }
-  if (cq.hasChannel) {
-    takeArming(cq)
-    if (cq.object?.events?.armed === Armed.NEXT) cq.reported = cq.completions + 1
-  }
+  noteArming(cq)
   publish(cq, at, kind, counter)
+}
+
+/** Before an entry: its event, if the CQ is armed, is that of all completions so far. */
+const noteArming = (cq: Mlx5Cq): void => {
+  if (!cq.hasChannel) return
+  takeArming(cq)
+  if (cq.object?.events?.armed === Armed.NEXT) cq.reported = cq.completions + 1
+}
+
+const syndromeOfFault = {
+  [SigFault.NONE]: 0,
+  [SigFault.GUARD]: SignatureError.GUARD,
+  [SigFault.APPLICATION_TAG]: SignatureError.APPLICATION_TAG,
+  [SigFault.REFERENCE_TAG]: SignatureError.REFERENCE_TAG,
+} as const
+
+const writeFault = (
+  cq: Mlx5Cq,
+  { fault, key, isWire, expected, actual, offset }: SignatureFault,
+  qpn: number,
+): void => {
+  const { view } = cq.buffer
+  const at = entryAt(cq, cq.producer)
+  view.setUint32(at + SignatureError.EXPECTED, expected[0])
+  view.setUint32(at + SignatureError.ACTUAL, actual[0])
+  view.setUint32(at + SignatureError.EXPECTED_REFERENCE, expected[1])
+  view.setUint32(at + SignatureError.ACTUAL_REFERENCE, actual[1])
+  view.setUint32(at + SignatureError.SYNDROME, syndromeOfFault[fault] << 16)
+  view.setUint8(at + SignatureError.DOMAIN, isWire ? SignatureError.WIRE : SignatureError.MEMORY)
+  view.setUint32(at + SignatureError.KEY, key)
+  view.setUint32(at + SignatureError.OFFSET, offset / TWO_32)
+  view.setUint32(at + SignatureError.OFFSET + 4, offset)
+  view.setUint32(at + CompletionEntry.OPCODE_QPN, qpn)
+  noteArming(cq)
+  publish(cq, at, CompletionKind.SIGNATURE_ERROR, 0)
 }
 
 /** The arming that the program has stored, once; undefined: none. */

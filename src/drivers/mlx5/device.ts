@@ -8,22 +8,23 @@ import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract
 import { nullMemory } from '../../core/memory/address-space.ts'
 import { addSharedRegion } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
+import { createLimit } from '../../core/objects/limits.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { counterValues } from '../../spec/counters.ts'
-import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
+import { MAX_RESERVED_QPNS, MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
+import { Armings } from './armings.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import { ahClass, cqClass, deviceClass, pdClass, uarClass } from './classes.ts'
+import { ahClass, cqClass, deviceClass, pdClass, portClass, uarClass, varClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
 import { endSubscriptions } from './commands/events/subscriptions.ts'
@@ -34,9 +35,11 @@ import { dmClass } from './device-memory.ts'
 import { mlx5QpClasses, mlx5SrqClasses } from './format.ts'
 import { flowClass } from './raw/flow-class.ts'
 import { Station } from './raw/frame-link.ts'
+import { actionClass, matcherClass } from './raw/matcher-flows.ts'
 import { rawPacketQpClass } from './raw/raw-qp-class.ts'
 import { rwqIndTableClass, wqClass } from './raw/work-queues.ts'
 import { mrClass } from './regions.ts'
+import { Signatures } from './signature/signatures.ts'
 import type { Mlx5Soft, Mlx5State } from './state.ts'
 
 export const mlx5Driver = {
@@ -50,7 +53,7 @@ export const mlx5Driver = {
   classes: [
     driverClass(Interface),
     deviceClass,
-    driverClass(PortClass),
+    portClass,
     pdClass,
     mrClass,
     driverClass(Mw),
@@ -66,8 +69,11 @@ export const mlx5Driver = {
     ...mlx5SrqClasses,
     xrcdClass,
     uarClass,
+    varClass,
     rawPacketQpClass,
     flowClass,
+    matcherClass,
+    actionClass,
     wqClass,
     rwqIndTableClass,
     ...commandClasses,
@@ -98,7 +104,7 @@ const stationIn = (core: Core): Station | undefined => {
   return undefined
 }
 
-const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
+const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): DeviceKind<Mlx5State> => ({
   driver: mlx5Driver,
   limits: Limits,
   attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
@@ -111,10 +117,12 @@ const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
     soft,
     queues: new Map(),
     shared: new Map(),
-    cqs: new Set(),
+    armings: new Armings(takeArming),
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
+    signatures: new Signatures(soft, allocate, qpn => soft.own?.queues.get(qpn)?.sends?.drainsOnFault === true),
     uids: new Set(),
+    reserved: createLimit('reserved QPNs', MAX_RESERVED_QPNS),
     station,
   }),
 })
@@ -129,7 +137,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     port.windowBytes === undefined
       ? new Station({ mac: macOf(identity), seed: core.random(), allocate, isUp, neighbour: stationIn(core) })
       : undefined
-  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station), {
+  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station, allocate), {
     name,
     port,
     identity,
@@ -140,18 +148,17 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     frames: station,
   })
   const { device, link } = soft
-  const { cqs, dc } = device.state.own!
+  const { armings, dc } = device.state.own!
   addSharedRegion(device.memory, NULL_KEY, nullMemory)
   return {
     device,
     poll(time, scope) {
-      let isArmed = false
-      for (const cq of cqs) isArmed = takeArming(cq) || isArmed
+      const isArmed = armings.take(scope)
       const hasWorked = soft.poll(time, scope)
       const hasConnected = dc.poll(time)
       return station?.deliver() || hasConnected || hasWorked || isArmed
     },
-    isUnfinished: () => soft.isUnfinished(),
+    isUnfinished: () => soft.isUnfinished() || armings.isUnfinished(),
     nextTimeout: () =>
       Math.min(
         soft.nextTimeout(),

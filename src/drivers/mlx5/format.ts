@@ -3,7 +3,7 @@
  * their doorbell records, and tells where they are.
  */
 import type { DriverClass, MethodAdditions } from '../../core/driver-contract.ts'
-import type { CallContext } from '../../core/model.ts'
+import type { CallContext, CoreObject } from '../../core/model.ts'
 import { mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { DciQp } from '../../spec/classes/qp/dc_qp.ts'
 import { Mlx5Attributes, Mlx5QpFlags } from '../../spec/drivers/mlx5.ts'
@@ -16,6 +16,7 @@ import type { QpCreate, QueueFormat, SharedFormat, SrqCreate } from '../soft/for
 import { emptyReceiveQueue, emptySendQueue } from '../soft/queues.ts'
 import type { QpCap } from '../soft/state.ts'
 import { Limits } from './attributes.ts'
+import { type DoorbellPage, DoorbellRegister } from './doorbell-register.ts'
 import { InlineRegion } from './inline-region.ts'
 import { keyChanger } from './key-changes.ts'
 import { ProgramRecord, type SharedPart, share, unshare } from './program-memory.ts'
@@ -36,7 +37,13 @@ interface BlockArguments {
   readonly uidx?: number
   readonly sendBufferAddress?: bigint
 }
-type Create = QpCreate & BlockArguments
+type Create = QpCreate & BlockArguments & ByCommand
+
+/** Of queues that firmware commands make: an argument that no program's call has. */
+export interface ByCommand {
+  /** The send queue has no doorbell record. */
+  readonly doorbellPage?: CoreObject<DoorbellPage>
+}
 
 const UNSUPPORTED_FLAGS = Mlx5QpFlags.SIGNATURE | Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.TYPE_DCT | Mlx5QpFlags.DCI_STREAM
 
@@ -46,6 +53,8 @@ const kinds: Readonly<Record<string, SendKind>> = {
   dci_qp: 'dc',
   raw_packet_qp: 'frame',
 }
+/** Classes whose requests may copy within memory (dma_mmo_sq). */
+const COPYING_CLASSES: readonly string[] = ['rc_qp', DciQp.name]
 const kindOf = (className: string): SendKind => kinds[className] ?? 'connected'
 
 /** Throws CallError EINVAL. */
@@ -100,6 +109,7 @@ const recordFor = (call: CallContext, address: bigint, undo: Undo): ProgramRecor
 interface Opened extends ProgramQueues {
   readonly send: Sends | typeof emptySendQueue
   readonly receive: Receives | typeof emptyReceiveQueue
+  readonly register: DoorbellRegister | undefined
 }
 
 /**
@@ -138,9 +148,30 @@ const open = (
   const maxInline = Math.max(sizes.maxSendSge * ELEMENT_BYTES, sizes.maxInlineData)
   // only libmlx5 knows how many elements the program asked for: UCX posts more to such queues itself
   const { maxSge } = Limits
+  const register =
+    buffer && args.doorbellPage && new DoorbellRegister(args.doorbellPage.state, buffer, buffer.at + offset, sendBlocks)
+  undo(() => register?.end())
+  const hasCopies = COPYING_CLASSES.includes(className)
   const sends =
-    buffer && inline && new Sends({ record, buffer, offset, blocks: sendBlocks, kind, inline, maxSge, maxInline })
-  if (sends !== undefined) sends.keyChanger = keyChanger(call.device.memory, args.pd.id)
+    buffer &&
+    inline &&
+    new Sends({
+      record: register ?? record,
+      buffer,
+      offset,
+      blocks: sendBlocks,
+      kind,
+      hasCopies,
+      inline,
+      maxSge,
+      maxInline,
+    })
+  const { signatures } = stateOf(call)
+  const wire = signatures.requestLengths(call.device.memory)
+  if (sends !== undefined) {
+    sends.keyChanger = keyChanger(call.device.memory, args.pd.id, signatures)
+    sends.wire = wire
+  }
   const receives =
     shared === undefined && receiveRequests > 0 && first !== undefined
       ? new Receives({
@@ -149,6 +180,7 @@ const open = (
           count: receiveRequests,
           shift: receiveShift,
           maxSge: receiveElements(receiveShift),
+          wire,
         })
       : undefined
   return {
@@ -156,6 +188,7 @@ const open = (
     receive: shared ?? receives ?? emptyReceiveQueue,
     buffers: [first, second === first ? undefined : second].filter(part => part !== undefined),
     record,
+    register,
     sends,
     receives,
     inline,
@@ -167,8 +200,9 @@ const open = (
 }
 
 export const closeQueues = ({ context }: Pick<CallContext, 'context'>, queues: ProgramQueues): void => {
-  const { buffers, record, inline, bytes } = queues
+  const { buffers, record, register, inline, bytes } = queues
   inline?.end()
+  register?.end()
   for (const buffer of buffers) unshare(buffer)
   record.end()
   releaseMemory(context.account, bytes)
@@ -208,6 +242,7 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
   },
 
   opened(call, _args, qpn, opened: Partial<Opened>) {
+    if (opened.register !== undefined) opened.register.qpn = qpn
     if (opened.record !== undefined) stateOf(call).queues.set(qpn, opened as Opened)
   },
 
@@ -269,6 +304,7 @@ const sharedBlocks: SharedFormat<Receives> = {
         shift,
         maxSge: sges,
         onLimitReached,
+        wire: stateOf(call).signatures.requestLengths(call.device.memory),
         ...(order !== undefined && { order }),
       })
       receives.open()

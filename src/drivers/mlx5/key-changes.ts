@@ -8,6 +8,8 @@ import { type Configurable, type IndirectEntry, IndirectSpace } from '../../core
 import { findKey, type MemoryTable } from '../../core/memory/region-table.ts'
 import { KeyAccess } from '../../spec/drivers/mlx5-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
+import { signatureOf } from './signature/signature.ts'
+import { type PsvTable, SignedSpace } from './signature/signed-space.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
 
@@ -25,6 +27,8 @@ export interface NewRanges {
   readonly length: bigint | undefined
   readonly start: bigint | undefined
   readonly access: number | undefined
+  /** Bytes of a BSF (signature/signature.ts); empty: the key has no signatures any more. */
+  readonly bsf: Uint8Array | undefined
 }
 
 export interface KeyChange {
@@ -36,6 +40,8 @@ export interface KeyChange {
 }
 
 export interface KeyChanger {
+  /** Sets a protection signature value. False: the domain has none of the number. */
+  setPsv(number: number, hi: number, lo: number): boolean
   /** Whether the key is one that requests may change. */
   has(key: number): boolean
   /** False: the change is refused. */
@@ -72,14 +78,23 @@ const blockOf = (words: Uint32Array): { entries: IndirectEntry[]; repeats: numbe
   return entries.some(({ length }) => length === 0) ? undefined : { entries, repeats: words[2]! }
 }
 
+/** False: the key can have no signatures, or none like this. */
+const setSignature = (space: IndirectSpace, bsf: Uint8Array): boolean => {
+  const signature = bsf.length === 0 ? undefined : signatureOf(bsf)
+  if (!(space instanceof SignedSpace)) return bsf.length === 0
+  space.signature = signature
+  return signature !== undefined || bsf.length === 0
+}
+
 /** Changes keys of the protection domain with this id. */
-export const keyChanger = (table: MemoryTable, pd: number): KeyChanger => {
+export const keyChanger = (table: MemoryTable, pd: number, psvs: PsvTable): KeyChanger => {
   /** The ranges of a key that may be changed; undefined: it is no such key. */
   const spaceOf = (row: number): (IndirectSpace & { readonly configurable: Configurable }) | undefined => {
     const space = row < 0 || table.pd[row] !== pd ? undefined : table.spaces[table.space[row]!]
     return space instanceof IndirectSpace && isConfigurable(space) ? space : undefined
   }
   return {
+    setPsv: (number, hi, lo) => psvs.set(pd, number, hi, lo),
     has: key => spaceOf(findKey(table, key)) !== undefined,
     change({ key, isFree, ranges }) {
       const row = findKey(table, key)
@@ -88,24 +103,28 @@ export const keyChanger = (table: MemoryTable, pd: number): KeyChanger => {
       if (ranges === undefined || isFree) {
         space.configure([], 1)
         table.length[row] = 0
+        if (space instanceof SignedSpace) space.signature = undefined
         return true
       }
-      const { octowords, length, start, access } = ranges
+      const { octowords, length, start, access, bsf } = ranges
       if (octowords.length > 0) {
         const parts = octowords[1] === REPEAT_BLOCK ? blockOf(octowords) : { entries: listOf(octowords), repeats: 1 }
         if (parts === undefined || octowords.length / WORDS > space.configurable.maxEntries) return false
         space.configure(parts.entries, parts.repeats)
       }
-      const bytes = length ?? BigInt(table.length[row]!)
+      if (bsf !== undefined && !setSignature(space, bsf)) return false
+      const isSigned = space instanceof SignedSpace
+      const bytes = length ?? BigInt(isSigned ? space.memoryBytes : table.length[row]!)
       // the ranges have perhaps become shorter
       const isWithin = bytes <= LARGEST_LENGTH && Number(bytes) <= space.length
-      table.length[row] = isWithin ? Number(bytes) : 0
+      const accessible = isWithin && isSigned ? space.resize(Number(bytes)) : Number(bytes)
+      table.length[row] = isWithin && accessible !== undefined ? accessible : 0
       if (access !== undefined) table.access[row] = access
       if (start !== undefined) {
         table.iovaHi[row] = Number(start >> 32n)
         table.iovaLo[row] = Number(start & 0xffff_ffffn)
       }
-      return isWithin
+      return isWithin && accessible !== undefined
     },
   }
 }

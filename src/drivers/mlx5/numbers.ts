@@ -7,7 +7,14 @@ import type { Context, CoreObject } from '../../core/model.ts'
 import { contextOf } from './context.ts'
 
 /** With the largest number. */
-const Largest = { pd: 0xff_ffff, transportDomain: 0xff_ffff, xrcd: 0xff_ffff, uar: 0xffff, umem: 0x7fff_ffff } as const
+const Largest = {
+  pd: 0xff_ffff,
+  transportDomain: 0xff_ffff,
+  xrcd: 0xff_ffff,
+  uar: 0xffff,
+  var: 0xffff,
+  umem: 0x7fff_ffff,
+} as const
 export type NumberKind = keyof typeof Largest
 
 /** Gives an object a number, which is not 0, until `takeNumber`. */

@@ -8,6 +8,7 @@ import { DataSegment, DoorbellRecord, NextSegment, POSTED_MASK, SEGMENT_BYTES } 
 import { Receive, Sge } from '../../transport/engine/types.ts'
 import { checkLimit, NO_MARK, type ReceiveQueue } from '../soft/queues.ts'
 import type { ProgramRecord } from './program-memory.ts'
+import type { WireLengths } from './signature/signed-space.ts'
 
 const MAX_LENGTH = 0xffff_ffff
 
@@ -22,6 +23,7 @@ export interface ReceiveOptions {
   /** Of a shared queue. */
   readonly onLimitReached?: (limit: number) => void
   readonly order?: SharedOrder
+  readonly wire?: WireLengths
 }
 
 /**
@@ -48,10 +50,20 @@ export class Receives implements ReceiveQueue {
   readonly #isList: boolean
   /** Bytes of a request before its elements. */
   readonly #elementsAt: number
+  readonly #wire: WireLengths | undefined
   /** The next request of the list. */
   #head = 0
 
-  constructor({ record, buffer, count, shift, maxSge, onLimitReached, order = SharedOrder.LIST }: ReceiveOptions) {
+  constructor({
+    record,
+    buffer,
+    count,
+    shift,
+    maxSge,
+    onLimitReached,
+    order = SharedOrder.LIST,
+    wire,
+  }: ReceiveOptions) {
     this.capacity = count
     this.maxSge = maxSge
     this.isShared = onLimitReached !== undefined
@@ -60,6 +72,7 @@ export class Receives implements ReceiveQueue {
     this.#view = buffer.view
     this.#start = buffer.at
     this.#shift = shift
+    this.#wire = wire
     this.#isList = this.isShared && order === SharedOrder.LIST
     this.#elementsAt = this.isShared && order !== SharedOrder.BARE_RING ? SEGMENT_BYTES : 0
   }
@@ -133,7 +146,8 @@ export class Receives implements ReceiveQueue {
       into[sge + Sge.HI] = view.getUint32(from + DataSegment.ADDRESS)
       into[sge + Sge.LENGTH] = length
       into[sge + Sge.LKEY] = lkey
-      total += length
+      if (this.#wire?.areNeeded === true) this.#wire.adjust(into, sge)
+      total += into[sge + Sge.LENGTH]!
       count++
     }
     // A completion has the count of a ring's requests, which UCX compares with its own, or the index in a list.

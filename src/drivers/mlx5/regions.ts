@@ -12,7 +12,8 @@ import { chargeMemory, orRelease, releaseMemory } from '../../core/objects/limit
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mlx5Attributes } from '../../spec/drivers/mlx5.ts'
 import { MrKind } from '../../spec/enums.ts'
-import { refuse } from './state.ts'
+import { SignedSpace } from './signature/signed-space.ts'
+import { refuse, stateOf } from './state.ts'
 
 const { INDIRECT } = MrKind.values
 
@@ -29,15 +30,17 @@ interface IndirectArguments {
   readonly access: number
   readonly maxEntries?: number | undefined
   readonly isRevocable?: number | undefined
+  readonly hasSignatures?: number | undefined
 }
 
 /** Makes a region over ranges of other keys, and returns its row. Throws CallError EINVAL, ENOMEM. */
 const createIndirect = (
-  { context, device }: CallContext,
+  call: CallContext,
   object: CoreObject<Mlx5Region>,
-  { pd, iova, length, access, maxEntries, isRevocable }: IndirectArguments,
+  { pd, iova, length, access, maxEntries, isRevocable, hasSignatures }: IndirectArguments,
   entries: readonly IndirectEntry[],
 ): number => {
+  const { context, device } = call
   const { memory: table } = device
   if ((maxEntries === undefined) !== entries.length > 0 || entries.some(entry => entry.length < 1))
     refuse('EINVAL', 'mr.create: attribute entries: one or more, each of one byte or more, or none with maxEntries')
@@ -52,7 +55,10 @@ const createIndirect = (
       releaseMemory(account, bytes)
     },
     () => {
-      space = new IndirectSpace(table, pd.id, entries, configurable)
+      space =
+        hasSignatures === 1 && configurable !== undefined
+          ? new SignedSpace(table, pd.id, configurable, stateOf(call).signatures)
+          : new IndirectSpace(table, pd.id, entries, configurable)
       if ((length < 1n && configurable === undefined) || length > BigInt(space.length))
         refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${space.length} of the entries`)
       if (iova + length > 1n << 64n)
@@ -67,15 +73,17 @@ const createIndirect = (
 export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.mr>(
   Mr,
   {
-    create(call, object, { keyByte, entries, maxEntries, isRevocable, ...args }, core) {
+    create(call, object, { keyByte, entries, maxEntries, isRevocable, hasSignatures, ...args }, core) {
       const { memory: table } = call.device
       if ((args.kind === INDIRECT) !== (entries !== undefined))
         refuse('EINVAL', 'mr.create: attribute entries belongs to regions of kind INDIRECT, which need it')
       if (entries !== undefined) {
         const ranges = entries.map(({ key, address, length }) => ({ key, address, length }))
-        const row = createIndirect(call, object, { ...args, maxEntries, isRevocable }, ranges)
+        const row = createIndirect(call, object, { ...args, maxEntries, isRevocable, hasSignatures }, ranges)
         if (keyByte !== undefined) setKeyByte(table, row, keyByte)
         const key = table.key[row]!
+        const { indirect } = object.state
+        if (indirect instanceof SignedSpace) indirect.key = key
         return { lkey: key, rkey: key }
       }
       return answered(core(call, object, args), out => {

@@ -8,8 +8,10 @@ import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import {
   AtomicSegment,
   BLOCK_BYTES,
+  blocksOf,
   ControlFlag,
   ControlSegment,
+  CopySegments,
   DATAGRAM_GID_SHIFT,
   DatagramSegment,
   DataSegment,
@@ -22,18 +24,20 @@ import {
   SEGMENT_BYTES,
   wrOpcodes,
 } from '../../spec/drivers/mlx5-queues.ts'
+import { Bsf, PsvSegment } from '../../spec/drivers/mlx5-signature.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SRQN_SHIFT, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
 import type { Destinations } from '../soft/address/destinations.ts'
 import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
+import type { PostedCounter } from './doorbell-register.ts'
 import type { InlineRegion } from './inline-region.ts'
 import { accessOf, type KeyChanger } from './key-changes.ts'
-import type { ProgramRecord } from './program-memory.ts'
+import type { WireLengths } from './signature/signed-space.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
-const { BIND_MW, DRIVER1, LOCAL_INV } = WrOpcode.values
+const { BIND_MW, DRIVER1, LOCAL_INV, MEMCPY } = WrOpcode.values
 const { ZERO_BASED } = AccessFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
@@ -43,6 +47,8 @@ const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 
 /** An opcode that no service has. */
 const REFUSED = 0xff
+/** Opcodes of requests without a target. */
+const WITHOUT_TARGET: readonly number[] = [Mlx5Opcode.UMR, Mlx5Opcode.NOP, Mlx5Opcode.MMO, Mlx5Opcode.SET_PSV]
 /** Segments of a change of a key before its ranges. */
 const KEY_CHANGE_SEGMENTS = 7
 /** More segments than a request has. */
@@ -72,17 +78,20 @@ export interface TargetGate {
 /** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
 export const MAX_FRAME_HEADER = 64
 
-/** Number of blocks of a request; one without segments has one. */
-const blocksOf = (segments: number): number => (segments <= 4 ? 1 : (segments + 3) >> 2)
+const { FENCE_SHIFT, FENCE_MASK } = ControlFlag
+/** Whether the flags of a control segment have a fence. */
+const isFenced = (flags: number): boolean => ((flags >>> FENCE_SHIFT) & FENCE_MASK) >= ControlFlag.FENCE
 
 /** What a send queue is made of. */
 export interface BlockOptions {
-  readonly record: ProgramRecord
+  readonly record: PostedCounter
   /** The program's pages; the queue begins at `offset`, and has `blocks` blocks, a power of two. */
   readonly buffer: MappedChunk
   readonly offset: number
   readonly blocks: number
   readonly kind: SendKind
+  /** Whether its requests may copy within memory: of RC and of initiators of DC. */
+  readonly hasCopies: boolean
   /** Of the queue. */
   readonly inline: InlineRegion
   readonly maxSge: number
@@ -98,11 +107,15 @@ export class Sends implements SendQueue {
   gate: TargetGate | undefined
   /** Changes keys over other keys. */
   keyChanger: KeyChanger | undefined
+  /** Of keys with signatures only on the wire. */
+  wire: WireLengths | undefined
+  /** A signature error of a request stops the queue: a request with a fence waits for all before it. */
+  drainsOnFault = false
   /** If not 0: `Send.REFUSED` of each request that is loaded. */
   refusal = 0
   /** Whether requests are fetched: not in RESET, where libmlx5 sets its counters to 0 after the call. */
   #isOpen = false
-  readonly #record: ProgramRecord
+  readonly #record: PostedCounter
   readonly #view: DataView
   readonly #bytes: Uint8Array
   readonly #words: Int32Array
@@ -110,6 +123,7 @@ export class Sends implements SendQueue {
   readonly #start: number
   readonly #size: number
   readonly #kind: SendKind
+  readonly #hasCopies: boolean
   readonly #inline: InlineRegion
   /** Opcodes of the fetched requests, by block. */
   readonly #opcodes: Uint8Array
@@ -128,7 +142,7 @@ export class Sends implements SendQueue {
   /** Offset of the next segment from `#start`. */
   #segment = 0
 
-  constructor({ record, buffer, offset, blocks, kind, inline, maxSge, maxInline }: BlockOptions) {
+  constructor({ record, buffer, offset, blocks, kind, hasCopies, inline, maxSge, maxInline }: BlockOptions) {
     const { view, bytes, words, at } = buffer
     this.capacity = blocks
     this.maxSge = maxSge
@@ -140,6 +154,7 @@ export class Sends implements SendQueue {
     this.#start = at + offset
     this.#size = blocks * BLOCK_BYTES
     this.#kind = kind
+    this.#hasCopies = hasCopies
     this.#inline = inline
     this.#opcodes = new Uint8Array(blocks)
     this.#fetched = new Uint32Array(blocks)
@@ -198,6 +213,7 @@ export class Sends implements SendQueue {
     this.#retired = 0
     this.#isFull = false
     this.refusal = 0
+    this.drainsOnFault = false
   }
 
   open(): void {
@@ -292,7 +308,11 @@ export class Sends implements SendQueue {
     const control = this.#start + block * BLOCK_BYTES
     // read once, since a request of another opcode needs no target
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
-    const needsTarget = opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
+    const needsTarget = !WITHOUT_TARGET.includes(opcode)
+    if (this.drainsOnFault && !this.isDrained && isFenced(this.#view.getUint8(control + ControlSegment.FLAGS))) {
+      this.#isFull = true
+      return false
+    }
     if (this.gate !== undefined && !this.gate.mayTake(this.#words, control >> 2, needsTarget)) return false
     const blocks = this.#take(into, at, block, opcode, destinations)
     this.#taken = (this.#taken + Math.min(blocks, left)) & POSTED_MASK
@@ -343,11 +363,10 @@ export class Sends implements SendQueue {
     this.#opcodes[block] = opcode
     this.#fetched[this.#produced & (this.capacity - 1)] =
       this.#taken | (opcode << OPCODE_SHIFT) | (isSignaled ? SIGNALED_BIT : 0)
-    const { FENCE_SHIFT, FENCE_MASK } = ControlFlag
     let flags =
       (isSignaled ? SIGNALED : 0) |
       ((controlFlags & ControlFlag.SOLICITED) === 0 ? 0 : SOLICITED) |
-      (((controlFlags >>> FENCE_SHIFT) & FENCE_MASK) >= ControlFlag.FENCE ? FENCE : 0)
+      (isFenced(controlFlags) ? FENCE : 0)
     into[to + Send.ID_LO] = this.#taken
     into[to + Send.ID_HI] = 0
     into[to + Send.SGES] = 0
@@ -358,6 +377,8 @@ export class Sends implements SendQueue {
     let left = segments - 1
     let wrOpcode = wrOpcodes[opcode] ?? REFUSED
     if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(into, to, imm, left)
+    else if (opcode === Mlx5Opcode.SET_PSV) wrOpcode = left < 1 ? REFUSED : this.#takePsv()
+    else if (wrOpcode === MEMCPY) wrOpcode = this.#takeCopy(into, to, control, left)
     else if (wrOpcode !== REFUSED && wrOpcode !== DRIVER1) {
       if (this.#kind === 'xrc') {
         flags |= view.getUint32(this.#next(SEGMENT_BYTES)) << SRQN_SHIFT
@@ -411,6 +432,24 @@ export class Sends implements SendQueue {
     return 2
   }
 
+  /** A copy within memory. Returns its opcode, or REFUSED. */
+  #takeCopy(into: Uint32Array, to: number, control: number, segments: number): number {
+    const view = this.#view
+    const isCopy = view.getUint8(control + ControlSegment.MODIFIER) === CopySegments.MODIFIER
+    if (!this.#hasCopies || !isCopy || segments !== CopySegments.COUNT) return REFUSED
+    this.#next(SEGMENT_BYTES)
+    for (let i = 0; i < 2; i++) {
+      const at = this.#next(SEGMENT_BYTES)
+      const bytes = view.getUint32(at + DataSegment.BYTES)
+      if ((bytes & DataSegment.INLINE) !== 0) return REFUSED
+      const hi = view.getUint32(at + DataSegment.ADDRESS)
+      const lo = view.getUint32(at + DataSegment.ADDRESS + 4)
+      this.#putElement(into, to, i, hi, lo, bytes, view.getUint32(at + DataSegment.LKEY))
+    }
+    into[to + Send.SGES] = 2
+    return MEMCPY
+  }
+
   #takeDestination(into: Uint32Array, to: number, destinations: Destinations): void {
     const view = this.#view
     const at = this.#next(DatagramSegment.BYTES)
@@ -458,8 +497,7 @@ export class Sends implements SendQueue {
       if ((word & DataSegment.INLINE) === 0) {
         const hi = view.getUint32(at + DataSegment.ADDRESS)
         const lo = view.getUint32(at + DataSegment.ADDRESS + 4)
-        this.#putElement(into, to, count++, hi, lo, word, view.getUint32(at + DataSegment.LKEY))
-        total += word
+        total += this.#putElement(into, to, count++, hi, lo, word, view.getUint32(at + DataSegment.LKEY))
         left--
         continue
       }
@@ -495,14 +533,24 @@ export class Sends implements SendQueue {
     if (this.#kind === 'frame') into[to + Send.HEADER_AT] -= from
   }
 
-  /** There is room for `maxSge` elements; a request with more is refused. */
-  #putElement(into: Uint32Array, to: number, i: number, hi: number, lo: number, length: number, lkey: number): void {
-    if (i >= this.maxSge) return
+  /** There is room for `maxSge` elements; a request with more is refused. Returns the element's bytes. */
+  #putElement(into: Uint32Array, to: number, i: number, hi: number, lo: number, length: number, lkey: number): number {
+    if (i >= this.maxSge) return length
     const sge = to + Send.SGE + i * Sge.WORDS
     into[sge + Sge.LO] = lo
     into[sge + Sge.HI] = hi
     into[sge + Sge.LENGTH] = length
     into[sge + Sge.LKEY] = lkey
+    if (this.wire?.areNeeded === true) this.wire.adjust(into, sge)
+    return into[sge + Sge.LENGTH]!
+  }
+
+  /** Sets a protection signature value. Returns the opcode of a request that does nothing more, or REFUSED. */
+  #takePsv(): number {
+    const view = this.#view
+    const at = this.#next(SEGMENT_BYTES)
+    const [hi, lo] = [view.getUint32(at + PsvSegment.VALUE_HI), view.getUint32(at + PsvSegment.VALUE_LO)]
+    return this.keyChanger?.setPsv(view.getUint32(at + PsvSegment.INDEX), hi, lo) === true ? DRIVER1 : REFUSED
   }
 
   /** The ranges of a key over other keys. Returns the opcode of a request that does nothing more, or REFUSED. */
@@ -511,11 +559,20 @@ export class Sends implements SendQueue {
     const count = view.getUint16(first + KeySegments.OCTOWORDS)
     const at = (offset: number): number => second + offset - KeySegments.FREE
     const isInline = (view.getUint8(first + KeySegments.FLAGS) & KeySegments.INLINE) !== 0
-    if (!isInline || count > segments - KEY_CHANGE_SEGMENTS) return REFUSED
+    const changesBsf = (view.getUint32(first + KeySegments.MKEY_MASK + 4) & KeySegments.BSF_MASK) !== 0
+    const hasBsf = changesBsf && (view.getUint32(at(KeySegments.BSF_FLAGS)) & KeySegments.HAS_BSF) !== 0
+    const bsf = changesBsf ? new Uint8Array(hasBsf ? Bsf.BYTES : 0) : undefined
+    const bsfSegments = hasBsf ? Bsf.BYTES / SEGMENT_BYTES : 0
+    if (hasBsf && view.getUint16(first + KeySegments.BSF_OCTOWORDS) !== bsfSegments) return REFUSED
+    if (!isInline || count + bsfSegments > segments - KEY_CHANGE_SEGMENTS) return REFUSED
     const octowords = new Uint32Array(4 * count)
     for (let i = 0; i < octowords.length; i += 4) {
       const segment = this.#next(SEGMENT_BYTES)
       for (let word = 0; word < 4; word++) octowords[i + word] = view.getUint32(segment + 4 * word)
+    }
+    for (let i = 0; i < bsfSegments; i++) {
+      const segment = this.#next(SEGMENT_BYTES)
+      bsf!.set(this.#bytes.subarray(segment, segment + SEGMENT_BYTES), i * SEGMENT_BYTES)
     }
     const mask = view.getUint32(first + KeySegments.MKEY_MASK + 4)
     const ranges = {
@@ -523,6 +580,7 @@ export class Sends implements SendQueue {
       length: (mask & KeySegments.LENGTH_MASK) === 0 ? undefined : view.getBigUint64(at(KeySegments.LENGTH)),
       start: (mask & KeySegments.START_MASK) === 0 ? undefined : view.getBigUint64(at(KeySegments.START)),
       access: (mask & KeySegments.ACCESS_MASK) === 0 ? undefined : accessOf(view.getUint8(at(KeySegments.ACCESS))),
+      bsf,
     }
     const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
     return changer.change({ key, isFree, ranges }) ? DRIVER1 : REFUSED

@@ -1,17 +1,20 @@
 /*
  * What mlx5 devices keep beside the soft device's state.
  */
-import type { CallContext } from '../../core/model.ts'
+import type { CallContext, Limit } from '../../core/model.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import type { Address } from '../soft/address/path.ts'
 import type { SoftState } from '../soft/state.ts'
+import type { Armings } from './armings.ts'
 import type { CompletedQueues, Mlx5Cq } from './completions.ts'
 import type { DcTransport } from './dc/transport.ts'
+import type { DoorbellRegister } from './doorbell-register.ts'
 import type { InlineRegion } from './inline-region.ts'
 import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import type { Station } from './raw/frame-link.ts'
 import type { Receives } from './receives.ts'
 import type { Sends } from './sends.ts'
+import type { Signatures } from './signature/signatures.ts'
 
 /** The program's queues of a queue pair or shared receive queue. */
 export interface ProgramQueues extends CompletedQueues {
@@ -21,6 +24,7 @@ export interface ProgramQueues extends CompletedQueues {
   readonly sends: Sends | undefined
   readonly receives: Receives | undefined
   readonly inline?: InlineRegion | undefined
+  readonly register?: DoorbellRegister | undefined
   /** Charged to the context's account. */
   readonly bytes: number
 }
@@ -31,13 +35,16 @@ export interface Mlx5State {
   readonly queues: Map<number, ProgramQueues>
   /** Shared receive queues, by their queue in the soft device. */
   readonly shared: Map<object, ProgramQueues>
-  /** CQs with a channel. */
-  readonly cqs: Set<Mlx5Cq>
+  /** Of CQs with a channel. */
+  readonly armings: Armings<Mlx5Cq>
   readonly dc: DcTransport
   /** By QPN, of queue pairs of DC: only for queries, since requests name their paths, and answers return on them. */
   readonly dcAddresses: Map<number, Address>
+  readonly signatures: Signatures
   /** Numbers of contexts that may give firmware commands. */
   readonly uids: Set<number>
+  /** Numbers of queue pairs that commands have reserved. */
+  readonly reserved: Limit
   /** The device on the link of raw packets; undefined if the link has none. */
   readonly station: Station | undefined
 }

@@ -26,8 +26,17 @@ import { type ExactQueue, LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type Se
 import { copySges } from './elements.ts'
 import { exactRing, releaseSlots } from './exact-rings.ts'
 
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, DRIVER1, FLUSH, ATOMIC_WRITE } =
-  WrOpcode.values
+const {
+  ATOMIC_CMP_AND_SWP,
+  ATOMIC_FETCH_AND_ADD,
+  SEND_WITH_INV,
+  LOCAL_INV,
+  BIND_MW,
+  DRIVER1,
+  MEMCPY,
+  FLUSH,
+  ATOMIC_WRITE,
+} = WrOpcode.values
 const { INLINE, SIGNALED } = SendFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
@@ -35,9 +44,10 @@ const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
 const INLINE_TOO_LONG = refusal(LOC_LEN_ERR, 'INLINE_TOO_LONG')
 const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
-/** Opcodes of all services together, one bit each. A driver's own opcode is none of rxe's. */
+/** Opcodes of all services together, one bit each. A driver's own opcodes are none of rxe's. */
 const KNOWN_OPCODES =
-  Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0) & ~(1 << DRIVER1)
+  Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0) &
+  ~((1 << DRIVER1) | (1 << MEMCPY))
 
 /** Opcodes whose WQE has neither elements nor inline data, one bit each. */
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)

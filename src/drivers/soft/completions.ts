@@ -36,14 +36,26 @@ export const cqCompletions = (
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
     const { requests } = device.taps
-    const hadOverrun = cq.state.hasOverrun
     const seen = cq.state.showsAllFields ? programWords?.(words) : undefined
-    const isWritten = !hadOverrun && pushCompletion(cq.state, seen ?? words, device.now)
-    if (isWritten && cq.events) notify(cq.events, solicited, cq)
-    else if (!isWritten && !cq.state.ignoresOverrun) loseCompletion(device, cq, words, hadOverrun)
+    const isWritten = writeCompletion(device, cq, seen ?? words, solicited, notify)
     if (requests !== undefined) tapCompletion(device, requests, cq, words, solicited, isWritten)
   },
 })
+
+/** Writes a completion to a CQ, with its event; false if it is lost. */
+export const writeCompletion = (
+  device: SoftState,
+  cq: CqObject,
+  words: Uint32Array,
+  solicited: boolean,
+  notify: Notify = completed,
+): boolean => {
+  const hadOverrun = cq.state.hasOverrun
+  const isWritten = !hadOverrun && pushCompletion(cq.state, words, device.now)
+  if (isWritten && cq.events) notify(cq.events, solicited, cq)
+  else if (!isWritten && !cq.state.ignoresOverrun) loseCompletion(device, cq, words, hadOverrun)
+  return isWritten
+}
 
 const loseCompletion = (device: SoftState, cq: CqObject, words: Uint32Array, hadOverrun: boolean): void => {
   const params = { cq: cq.handle, entries: cq.state.capacity }

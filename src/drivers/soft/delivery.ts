@@ -4,11 +4,14 @@
  */
 
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { TRANSPORT_MASK } from '../../spec/wire/opcodes.ts'
+import { Service, serviceBits } from '../../spec/wire/services.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
-import type { Port, ReceivedRun } from '../../transport/phy/port.ts'
-import { bthDestQp } from '../../transport/wire/bth.ts'
+import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../transport/phy/port.ts'
+import { bthDestQp, bthOpcode } from '../../transport/wire/bth.ts'
 import { ECN_CE, ECN_MASK } from '../../transport/wire/flow.ts'
 import type { CoreQueue, SoftState } from './state.ts'
+import { WaitingPackets } from './waiting-packets.ts'
 
 /** `peer` of a multicast packet: its receivers are UD queue pairs, which have no peer. */
 const NO_PEER = -1
@@ -16,11 +19,15 @@ const NO_PEER = -1
 /** After this many received bytes, the runs are released to the port. */
 const BURST_BYTES = 1 << 20
 
+/** After so many packets that had waited, those of the port are next. */
+const MAX_WAITING_PASSED = 64
+
 /** `run`: the record into which `port` writes each run of packets. */
 export class PacketDelivery {
   readonly #port: Port
   readonly #engine: Engine
   readonly #run: ReceivedRun
+  readonly #waiting = new WaitingPackets()
   // properties of the state, copied because every run of packets reads them
   readonly #rowOf: SoftState['qpns']['rowOf']
   readonly #groups: SoftState['groups']
@@ -35,10 +42,15 @@ export class PacketDelivery {
     this.#coreQueues = coreQueues.byNumber
   }
 
+  /** Whether packets wait for the next `deliver`. */
+  get hasWaiting(): boolean {
+    return this.#waiting.size > 0
+  }
+
   /** Passes the packets that the port delivers in this poll; returns their number. `time` in microseconds. */
   deliver(time: number): number {
-    if (!this.#port.receive(this.#run)) return 0
-    let received = 0
+    let received = this.#waiting.size > 0 ? this.#deliverWaiting(time) : 0
+    if (!this.#port.receive(this.#run)) return received
     let unreleased = 0
     do {
       this.#deliverRun(time)
@@ -56,6 +68,58 @@ export class PacketDelivery {
     return received
   }
 
+  /** Passes waiting packets until they have taken long; returns their number. */
+  #deliverWaiting(time: number): number {
+    const { arena, scratch } = this.#port
+    let passed = 0
+    while (!this.#engine.isBusy() && passed < MAX_WAITING_PASSED) {
+      const packet = this.#waiting.take()
+      if (packet === undefined) break
+      passed++
+      const { qpn, bytes, peer, isMarked } = packet
+      const row = this.#rowOf(qpn)
+      if (row < 0) this.#engine.counters.dropped++
+      else {
+        arena.bytes.set(bytes, scratch)
+        this.#pass(row, scratch, bytes.length, 1, bytes.length, peer, isMarked, time)
+        // the next packet comes to the same place
+        this.#engine.endBurst()
+      }
+    }
+    return passed
+  }
+
+  /** Passes packets for a queue pair of the engine, and returns how many it has handled. */
+  #pass(
+    row: number,
+    at: number,
+    packetBytes: number,
+    count: number,
+    lastBytes: number,
+    peer: number,
+    isMarked: boolean,
+    time: number,
+  ): number {
+    const { arena } = this.#port
+    const packets = this.#engine.onRun(row, arena, at, packetBytes, count, lastBytes, peer, time)
+    if (isMarked) this.#engine.onMarked(row, arena, at, packets, peer, time)
+    return packets
+  }
+
+  /**
+   * Whether the packet must not be passed now. It waits for the next poll, as a copy; datagrams, which have the GRH of
+   * their run, are dropped, as by a full queue.
+   */
+  #isHeld(row: number, qpn: number, at: number, length: number, peer: number, isMarked: boolean): boolean {
+    if (!this.#engine.isScattered(row) || length > SCRATCH_BYTES) return false
+    const { arena } = this.#port
+    if (!this.#engine.isBusy() && !this.#waiting.isBehind(qpn, arena, at)) return false
+    const isDatagram = (bthOpcode(arena.view, at) & TRANSPORT_MASK) === serviceBits[Service.UD]
+    if (isDatagram || this.#waiting.isFull) this.#engine.counters.dropped++
+    else this.#waiting.add(qpn, arena, at, length, peer, isMarked)
+    return true
+  }
+
   #deliverToGroup(at: number, length: number, time: number): void {
     this.#engine.counters.multicastReceived++
     const rows = this.#groups.rowsOf(this.#run.flowAddress.destination)
@@ -63,6 +127,7 @@ export class PacketDelivery {
     // The groups list a core client's queue pair by its negated QPN, because it has no row.
     for (let i = 0; i < rows.length; i++)
       if (rows[i] < 0) this.#deliverToCore(-rows[i], at, length)
+      else if (this.#engine.isBusy() && this.#engine.isScattered(rows[i])) this.#engine.counters.dropped++
       else this.#engine.onPacket(rows[i], this.#port.arena, at, length, NO_PEER, time)
   }
 
@@ -89,8 +154,9 @@ export class PacketDelivery {
       if (destQpn === MULTICAST_QPN) this.#deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
       else if (row < 0) this.#deliverToCore(destQpn, at, i === count - 1 ? lastBytes : packetBytes)
       else {
-        packets = this.#engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
-        if (isMarked) this.#engine.onMarked(row, arena, at, packets, peer, time)
+        const length = i === count - 1 ? lastBytes : packetBytes
+        if (!this.#isHeld(row, qpn, at, length, peer, isMarked))
+          packets = this.#pass(row, at, packetBytes, count - i, lastBytes, peer, isMarked, time)
       }
       i += packets
       at += packets * packetBytes

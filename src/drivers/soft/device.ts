@@ -211,7 +211,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   readonly #coreQueues: SoftState['coreQueues']
   /** Whether the port has sockets: only such ports have a window. */
   readonly #isSocketPort: boolean
-  /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
+  /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS, or packets that take long). */
   #isSendingHeld = false
 
   constructor(core: Core, kind: DeviceKind<Own>, options: SoftOptions) {
@@ -389,6 +389,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   poll(time: number, scope: ScanScope = ScanScope.ALL): boolean {
+    this.#engine.beginPoll()
     let progress = this.#posts.scan(scope)
     if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
     if (time >= this.#port.nextTimeout()) this.#port.onTimeout(time)
@@ -397,7 +398,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     // before timeouts: an ACK that arrived in time may still be in the port
     const received = wasHeld ? 0 : this.#delivery.deliver(time)
     if (received > 0) progress = true
-    this.#isSendingHeld = mayHold && received > 0 && received <= DELAYED_ACK_PACKETS
+    this.#isSendingHeld = this.#engine.isBusy() || (mayHold && received > 0 && received <= DELAYED_ACK_PACKETS)
     if (time >= this.#engine.nextTimeout()) {
       this.#engine.onTimeout(time)
       progress = true
@@ -432,6 +433,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       this.#posts.hasChanges() ||
       !this.#engine.isIdle() ||
       this.#coreQueues.waiting > 0 ||
+      this.#delivery.hasWaiting ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
       this.#state.failingQps.length > 0
@@ -476,10 +478,15 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     do {
       before = counters.sentPackets
       result = this.#engine.pollTransmit(this.#port, time)
-    } while (result !== PollResult.DONE && counters.sentPackets !== before && --callsLeft > 0)
+    } while (
+      result !== PollResult.DONE &&
+      result !== PollResult.PAUSE &&
+      counters.sentPackets !== before &&
+      --callsLeft > 0
+    )
     if (this.#coreQueues.waiting > 0) for (const queue of this.#coreQueues.byNumber.values()) queue.transmit()
     this.#port.flush()
-    return result === PollResult.MORE || counters.sentPackets !== start
+    return result === PollResult.MORE || result === PollResult.PAUSE || counters.sentPackets !== start
   }
 
   /**

@@ -21,8 +21,9 @@ import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/engine/types.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
-const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
 const REMOTE = REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC
+const NOT_TO_SEND = REMOTE | LOCAL_WRITE
 /** `freeKeyStatus`: the status with which a LOCAL_INV of a key that is not bound completes. */
 export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_OP_ERR): Memory => {
   const invalidationStatus = {
@@ -43,6 +44,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
     bind.access = words[at + BindMw.ACCESS]
     return bind
   }
+  const { accessor } = table
   /** Error of the last copy or atomic; `resolve` sets it to 0. */
   let errno = 0
   /** The space of the last access, if that failed. */
@@ -55,6 +57,8 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
   return {
     resolve: (pd, key, hi, lo, length, access, qpn) => {
       errno = 0
+      accessor.qpn = qpn
+      accessor.isRequester = (access & NOT_TO_SEND) === 0
       const row = resolve(table, pd, key, hi, lo, length, access, qpn)
       if (row >= 0 && (access & REMOTE) !== 0) table.accessWatch?.(key, hi, lo, length, access, qpn)
       return row
@@ -65,17 +69,25 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      return ended(space, space?.read(spaceHi, spaceLo, to, at, chunk, stride, total))
+      accessor.isActive = true
+      const result = space?.read(spaceHi, spaceLo, to, at, chunk, stride, total)
+      accessor.isActive = false
+      return ended(space, result)
     },
-    write: (region, hi, lo, from, at, chunk, stride, total) => {
+    write: (region, hi, lo, from, at, chunk, stride, total, isOwn = false) => {
+      accessor.isRequester = isOwn
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      return ended(space, space?.write(spaceHi, spaceLo, from, at, chunk, stride, total))
+      accessor.isActive = true
+      const result = space?.write(spaceHi, spaceLo, from, at, chunk, stride, total)
+      accessor.isActive = false
+      return ended(space, result)
     },
     locate: (region, hi, lo, length, offset) =>
       spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),
     canLocate: () => table.locatableSpaces > 0,
+    rangeAccesses: () => table.rangeAccesses,
     isScattered: pd => table.scattered.size > 0 && table.scattered.has(pd),
     resolveAndLocate: (pd, key, hi, lo, length, access, offset) =>
       findBuffer(table, pd, key, hi, lo, length, access, offset),

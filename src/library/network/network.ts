@@ -33,7 +33,7 @@ import {
   waitAtLeast,
 } from '../../host/event-loop/clock.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
-import { commandName } from '../../host/process-status.ts'
+import { commandName, roleOf } from '../../host/process-status.ts'
 import { secureRandom } from '../../host/random.ts'
 import type { Clients } from '../../services/clients.ts'
 import { isSeed, SEED_RANGE } from '../../spec/check/torment.ts'
@@ -486,7 +486,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     }
   }
 
-  const programFaults = createProgramFaults(rules)
+  const programFaults = createProgramFaults(rules, roleOf)
   const faults = injectFaults(core, programFaults, {
     wait: milliseconds =>
       clock.isVirtual

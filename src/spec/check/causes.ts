@@ -53,6 +53,11 @@ const table = {
     text: 'the inline data is longer than max_inline_data of the queue pair',
   },
   ATOMIC_LENGTH: { code: 0x108, results: ['LOC_LEN_ERR'], text: 'the request has {length} bytes; an atomic needs 8' },
+  COPY_LENGTH: {
+    code: 0x10e,
+    results: ['LOC_LEN_ERR'],
+    text: 'a copy has 1 to {max} bytes, the same number on both sides',
+  },
   NO_ADDRESS_HANDLE: {
     code: 0x109,
     results: ['LOC_QP_OP_ERR'],

@@ -19,8 +19,18 @@ export const DoorbellRecord = { RECEIVES: 0, SENDS: 4, CONSUMED: 0, ARM: 4, BYTE
 export const POSTED_MASK = 0xffff
 export const CONSUMED_MASK = 0xff_ffff
 
-/** mlx5_wqe_ctrl_seg. STREAM: of an initiator of DC, 16 bits. */
-export const ControlSegment = { OPCODE: 3, SEGMENTS: 7, STREAM: 9, FLAGS: 11, IMM: 12, SEGMENTS_MASK: 0x3f } as const
+/** mlx5_wqe_ctrl_seg. MODIFIER: of the opcode. STREAM: of an initiator of DC, 16 bits. */
+export const ControlSegment = {
+  MODIFIER: 0,
+  OPCODE: 3,
+  SEGMENTS: 7,
+  STREAM: 9,
+  FLAGS: 11,
+  IMM: 12,
+  SEGMENTS_MASK: 0x3f,
+} as const
+/** Number of blocks of a request; one without segments has one. */
+export const blocksOf = (segments: number): number => (segments <= 4 ? 1 : (segments + 3) >> 2)
 /** Bits of the flags of a control segment. FENCE: modes from 2 on wait for READs and atomics. */
 export const ControlFlag = { SOLICITED: 2, SIGNALED: 8, FENCE_SHIFT: 5, FENCE_MASK: 7, FENCE: 2 } as const
 
@@ -35,13 +45,16 @@ export const Mlx5Opcode = {
   RDMA_READ: 0x10,
   ATOMIC_CS: 0x11,
   ATOMIC_FA: 0x12,
+  SET_PSV: 0x20,
   UMR: 0x25,
+  MMO: 0x2f,
 } as const
 
 const { values: Wr } = WrOpcode
 /** ibv_wr_opcode by opcode; UMR becomes BIND_MW or LOCAL_INV. */
 export const wrOpcodes: Readonly<Record<number, number>> = {
   [Mlx5Opcode.NOP]: Wr.DRIVER1,
+  [Mlx5Opcode.SET_PSV]: Wr.DRIVER1,
   [Mlx5Opcode.SEND_INVAL]: Wr.SEND_WITH_INV,
   [Mlx5Opcode.RDMA_WRITE]: Wr.RDMA_WRITE,
   [Mlx5Opcode.RDMA_WRITE_IMM]: Wr.RDMA_WRITE_WITH_IMM,
@@ -50,6 +63,7 @@ export const wrOpcodes: Readonly<Record<number, number>> = {
   [Mlx5Opcode.RDMA_READ]: Wr.RDMA_READ,
   [Mlx5Opcode.ATOMIC_CS]: Wr.ATOMIC_CMP_AND_SWP,
   [Mlx5Opcode.ATOMIC_FA]: Wr.ATOMIC_FETCH_AND_ADD,
+  [Mlx5Opcode.MMO]: Wr.MEMCPY,
 }
 
 /** mlx5_wqe_datagram_seg. SOURCE: flow label in bits 0 to 19, index of the source GID in bits 20 to 27. */
@@ -80,6 +94,11 @@ export const RemoteSegment = { ADDRESS: 0, RKEY: 8 } as const
 export const AtomicSegment = { SWAP_ADD: 0, COMPARE: 8 } as const
 /** mlx5_wqe_data_seg. With INLINE, the other bits are the number of bytes that follow the first word. */
 export const DataSegment = { BYTES: 0, LKEY: 4, ADDRESS: 8, INLINE: 0x8000_0000, INVALID_LKEY: 0x100 } as const
+/**
+ * A copy within memory (mlx5_mmo_wqe): a segment of metadata, which names memory for more about operations of other
+ * modifiers, the source and the destination. The number of bytes 0 is 2^31.
+ */
+export const CopySegments = { MODIFIER: 1, COUNT: 3 } as const
 /** mlx5_wqe_srq_next_seg, 16 bytes: the next request of the list. */
 export const NextSegment = { INDEX: 2 } as const
 
@@ -98,12 +117,17 @@ export const KeySegments = {
   LKEY: 116,
   ADDRESS: 120,
   OCTOWORDS: 4,
+  BSF_OCTOWORDS: 6,
+  BSF_FLAGS: 60,
   INLINE: 0x80,
   IS_FREE: 0x40,
   LENGTH_MASK: 1,
   START_MASK: 1 << 6,
+  BSF_MASK: 1 << 12,
   QPN_MASK: 1 << 14,
   ACCESS_MASK: 0xf << 18,
+  /** Of BSF_FLAGS. */
+  HAS_BSF: 1 << 30,
 } as const
 /** Bits of KeySegments.ACCESS. */
 export const KeyAccess = { ATOMIC: 0x40, REMOTE_WRITE: 0x20, REMOTE_READ: 0x10, LOCAL_WRITE: 8 } as const
@@ -149,6 +173,8 @@ export const CompletionKind = {
   RECEIVE_IMM: 3,
   RECEIVE_INVALIDATE: 4,
   RESIZED: 5,
+  /** spec/drivers/mlx5-signature.ts */
+  SIGNATURE_ERROR: 12,
   REQUEST_ERROR: 13,
   RECEIVE_ERROR: 14,
   INVALID: 15,

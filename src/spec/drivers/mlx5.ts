@@ -4,10 +4,24 @@
  * dialects the driver's bytes of requests and responses. Addresses are those of the program's memory.
  */
 import { DeviceClass } from '../classes/device/device.ts'
+import { PortClass } from '../classes/device/port.ts'
 import { Dm } from '../classes/dm.ts'
 import { Pd } from '../classes/pd.ts'
-import { driverCreation, driverDestruction, driverMethod, withDriverAttributes } from '../linux/ioctl.ts'
-import { layout, value, zero } from '../linux/layout.ts'
+import {
+  driverCreation,
+  driverDestruction,
+  driverExtensibleOutput,
+  driverFlags,
+  driverInput,
+  driverMethod,
+  driverNewHandle,
+  driverObjectMethod,
+  driverOutput,
+  optionalAttribute,
+  withDriverAttributes,
+} from '../linux/ioctl.ts'
+import { layout, object, value, zero } from '../linux/layout.ts'
+import { LinuxObject } from '../linux/names.ts'
 import {
   at,
   Block,
@@ -26,6 +40,7 @@ import {
 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 import { devxMethods } from './mlx5-devx.ts'
+import { flowAttributes, flowMethods } from './mlx5-flow.ts'
 
 /** RDMA_DRIVER_MLX5 */
 export const MLX5_DRIVER_ID = 1
@@ -55,6 +70,8 @@ export const CORE_CLOCK_KHZ = 1_000_000n
 export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
 /** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_DUMP_FILL_MKEY */
 export const HAS_NULL_KEY = 2
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_SQD2RTS: a queue pair leaves SQD for RTS. */
+export const HAS_SQD_TO_RTS = 8
 /**
  * The key of memory that is none (dump_fill_mkey; ibv_alloc_null_mr of libmlx5 returns it): local reads give zeros, local
  * writes go nowhere, in every protection domain.
@@ -65,6 +82,8 @@ export const NULL_KEY = 0xd5
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
 /** Ranges of a key over other keys; as log_max_klm_list_size tells. */
 export const MAX_INDIRECT_ENTRIES = 2048
+/** Reserved numbers of queue pairs of a device, of all its users. */
+export const MAX_RESERVED_QPNS = 0x1_0000
 /** MLX5_IB_ALLOC_UCTX_DEVX: the context may use the firmware's commands. */
 export const MLX5_CONTEXT_DEVX = 1
 /** MLX5_QP_FLAG_…, flags of a creation. */
@@ -77,6 +96,11 @@ export const Mlx5QpFlags = {
   UAR_PAGE_INDEX: 1 << 10,
   DCI_STREAM: 1 << 11,
 } as const
+/**
+ * MLX5_IB_QUERY_DEV_RESP_FLAGS_…: entries of 128 bytes may be padded; receives may be taken in another order than messages
+ * are sent, which here they never are.
+ */
+export const Mlx5DeviceFlags = { CQE_128B_PAD: 2, OOO_DP: 16 } as const
 /** MLX5_IB_CREATE_CQ_FLAGS_… */
 export const Mlx5CqFlags = { PAD_128: 1, UAR_PAGE_INDEX: 2, REAL_TIME: 4 } as const
 /** MLX5_IB_UAPI_UAR_ALLOC_TYPE_…: write combining, and not cached. */
@@ -86,6 +110,22 @@ export const UarType = { BLUEFLAME: 0, NOT_CACHED: 1 } as const
 export const Uar = objectClass('uar', 0x8000, {
   methods: {
     create: method(CREATE, { in: { type: u64(1) }, out: { offset: u64(64), length: u32(65), page: u32(66) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
+
+/** MLX5_IB_UAPI_VAR_ALLOC_FLAG_TLP: for devices whose transactions (TLP) a program serves. */
+const VAR_TLP = 1
+/**
+ * A page of doorbells for queues of VirtIO (MLX5_IB_OBJECT_VAR): the program maps it, and gives it to a guest. `page`: its
+ * number in commands. The device has no such queues, so nothing listens to it.
+ */
+export const Var = objectClass('var', 0x8012, {
+  methods: {
+    create: method(CREATE, {
+      in: { flags: optional(u32(1)) },
+      out: { offset: u64(64), length: u32(65), page: u32(66) },
+    }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })
@@ -241,6 +281,8 @@ export const Mlx5Attributes = {
         maxEntries: optional(u32(0x8002, { min: 1, max: MAX_INDIRECT_ENTRIES })),
         /** 1: peers may invalidate such a key. */
         isRevocable: optional(u8(0x8003)),
+        /** 1: work requests may give such a key block signatures. */
+        hasSignatures: optional(u8(0x8004)),
       },
       out: {},
     },
@@ -279,6 +321,7 @@ export const Mlx5Attributes = {
   raw_packet_qp: rawQp,
   wq,
   rwq_ind_table: { create: { out: { driverBytes: optional(u32(0x8010)) } } },
+  flow: flowAttributes,
 } as const
 
 /** Bytes of mlx5_ib_alloc_ucontext_resp, and of the responses of other commands. */
@@ -486,8 +529,9 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   },
 }
 
-/** MLX5_IB_OBJECT_UAR */
+/** MLX5_IB_OBJECT_UAR, …_VAR */
 const UAR_OBJECT = 0x1008
+const VAR_OBJECT = 0x1006
 
 /** Class `dm` with the driver's attributes. */
 const { create: dmCreate, query: dmQuery } = Dm.methods
@@ -509,6 +553,21 @@ const Mlx5Device = objectClass('device', DeviceClass.id, {
 /** The driver's method of protection domains (MLX5_IB_METHOD_PD_QUERY), for programs that import one. */
 export const queryNumber = method(Block.DRIVER_FAST + 2, { in: {}, out: { number: u32(64) } })
 
+/**
+ * The driver's method of ports (MLX5_IB_METHOD_QUERY_PORT; mlx5dv_query_port). `flags`: the values that the port has, of which
+ * there are none outside of a switch (MLX5_IB_UAPI_QUERY_PORT_…).
+ */
+export const querySwitchPort = method(Block.DRIVER_FAST + 2, { in: {}, out: { flags: u64(64) } })
+/** mlx5_ib_uapi_query_port. */
+const portQuery = driverObjectMethod(
+  'QUERY_PORT',
+  LinuxObject.DEVICE,
+  0,
+  objectClass('port', PortClass.id, { methods: { querySwitchPort } }),
+  'querySwitchPort',
+  [driverInput(object(0, 4)), driverExtensibleOutput(layout(40, value(0, 8, 'flags')))],
+)
+
 /** Layouts of `dmPlace`. */
 const DM_PLACE = [value(0, 8, 'startOffset'), value(0, 2, 'pageIndex')]
 
@@ -529,7 +588,17 @@ export const Mlx5Abi: LinuxAbi = {
       [value(0, 8, 'offset'), value(0, 4, 'length'), value(0, 4, 'page')],
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
+    driverObjectMethod('VAR_OBJ_ALLOC', VAR_OBJECT, 0, Var, 'create', [
+      driverNewHandle,
+      driverOutput(value(0, 8, 'offset')),
+      driverOutput(value(0, 4, 'length')),
+      driverOutput(value(0, 4, 'page')),
+      optionalAttribute(driverFlags('flags', VAR_TLP)),
+    ]),
+    driverDestruction('VAR_OBJ_DESTROY', VAR_OBJECT, Var),
+    portQuery,
     ...devxMethods,
+    ...flowMethods,
     withDriverAttributes('DEVICE', 'QUERY_CONTEXT', Mlx5Device, { outputs: [contextResponse] }),
     driverMethod('PD_QUERY', 'PD', 0, objectClass('pd', Pd.id, { methods: { queryNumber } }), 'queryNumber', {
       outputs: [value(0, 4, 'number')],

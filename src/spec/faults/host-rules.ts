@@ -31,6 +31,7 @@ export const checkHostRule = (rule: FaultRule): void => {
   }
   if (target === 'page') refuse("the pages of the machine's own devices are the kernel's")
   if (target === 'packet') refuse("the packets of the machine's own devices are not seen")
+  if (rule.phase.length > 0) refuse('a phase is of programs on devices of userdma')
   if (rule.link > 0) refuse("the links of the machine's own devices are not userdma's")
   if (rule.event !== '') refuse(`the kernel of the machine's own devices gives the events, ${rule.event} too`)
   if (target === 'call' && ![...methodsOfRule(rule)].some(name => hostMethods.has(name)))

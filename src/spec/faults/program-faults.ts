@@ -4,7 +4,15 @@
  * the first rule's counts. A rule counts its matches over all programs.
  */
 import type { ErrnoName } from '../errno.ts'
-import { type ActingRule, type FaultTarget, isRepeatable, type ProgramRuleCounts } from '../faults.ts'
+import {
+  type ActingRule,
+  type FaultTarget,
+  isRepeatable,
+  type ProgramPhase,
+  type ProgramRuleCounts,
+  phaseWord,
+  programPhases,
+} from '../faults.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
 import { type FaultRule, type Happening, happeningOf, isActive, targetOf } from './rule.ts'
@@ -80,6 +88,10 @@ export interface ProgramFaults {
   onNotice(subject: FaultSubject, notice: string): NoticeFault | undefined
   /** The number of a process in the order of first calls since the rules were set, from 1. */
   processNumber(pid: number): number
+  /** What a process is in each run, as in rules: a hash of its role, with `.2` if it is the second to make a call. */
+  roleOf(pid: number): string
+  /** How far a process has come before what it does now. */
+  phaseOf(pid: number): ProgramPhase
   /** The device accesses an on-demand region of a program. Undefined: the page is there. */
   onPage(subject: FaultSubject): ActingRule | undefined
   /** By index in the list of all rules; undefined for rules that are not for programs. */
@@ -139,7 +151,33 @@ const acts = ({ rule, counts, first, times, random }: ActiveRule): boolean => {
   return true
 }
 
-export const createProgramFaults = (initial: readonly FaultRule[] = []): ProgramFaults => {
+const CREATES = /_qp\.create$/
+const CONNECTS = /(?:_qp\.modify|cm_id\.(?:connect|accept))$/
+const CLOSES = /(?:_qp\.destroy|cm_id\.disconnect)$/
+/** A send does not wait for its completion, whose time is not the program's. */
+const TRANSFERS: readonly FaultTarget[] = ['completion', 'post']
+
+/** The phase of a process after what it does now. */
+const phaseAfter = (before: ProgramPhase, target: FaultTarget, name: string): ProgramPhase => {
+  const now: ProgramPhase = TRANSFERS.includes(target)
+    ? 'transfers'
+    : CREATES.test(name)
+      ? 'has a queue pair'
+      : CONNECTS.test(name)
+        ? 'connects'
+        : CLOSES.test(name)
+          ? 'closes'
+          : 'begins'
+  // A program that has closed its connections begins anew with the next queue pair.
+  if (before === 'closes' && now === 'has a queue pair') return now
+  return programPhases.indexOf(now) > programPhases.indexOf(before) ? now : before
+}
+
+/** `nameOf`: what a process is in each run of the same programs (`roleOf` in host/process-status.ts). */
+export const createProgramFaults = (
+  initial: readonly FaultRule[] = [],
+  nameOf: (pid: number) => string = () => '',
+): ProgramFaults => {
   let active: readonly ActiveRule[] = []
   let counts: readonly (ProgramRuleCounts | undefined)[] = []
   const targets = new Set<FaultTarget>()
@@ -148,6 +186,25 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
     const known = numbers.get(pid) ?? numbers.size + 1
     numbers.set(pid, known)
     return known
+  }
+  const roles = new Map<number, string>()
+  /** By role: how many processes have it. */
+  const alike = new Map<string, number>()
+  const roleOf = (pid: number): string => {
+    const known = roles.get(pid)
+    if (known !== undefined) return known
+    const hash = hashOf(nameOf(pid)).toString(16).padStart(8, '0')
+    const number = (alike.get(hash) ?? 0) + 1
+    alike.set(hash, number)
+    const role = number === 1 ? hash : `${hash}.${number}`
+    roles.set(pid, role)
+    return role
+  }
+  const phases = new Map<number, ProgramPhase>()
+  const phaseOf = (pid: number): ProgramPhase => phases.get(pid) ?? 'begins'
+  /** Call this after rules were asked: they see the phase before. */
+  const advance = (pid: number, target: FaultTarget, name: string): void => {
+    phases.set(pid, phaseAfter(phaseOf(pid), target, name))
   }
 
   const setRules = (rules: readonly FaultRule[]): void => {
@@ -159,13 +216,17 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
     targets.clear()
     for (const {
       target,
-      rule: { process: numbered },
+      rule: { process: numbered, role, phase },
     } of active) {
       targets.add(target)
-      // Processes are counted by their calls.
-      if (numbered.length > 0) targets.add('call')
+      // Processes are counted by their calls, and come to phases by all that they do.
+      if (numbered.length > 0 || role.length > 0) targets.add('call')
+      if (phase.length > 0) for (const one of ['call', ...TRANSFERS] as const) targets.add(one)
     }
     numbers.clear()
+    roles.clear()
+    alike.clear()
+    phases.clear()
   }
   setRules(initial)
 
@@ -181,6 +242,8 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         isSelected(one) &&
         isOfProgram(one, subject) &&
         includes(one.rule.process, numberOf(subject.pid)) &&
+        (one.rule.role.length === 0 || includes(one.rule.role, roleOf(subject.pid))) &&
+        (one.rule.phase.length === 0 || includes(one.rule.phase, phaseWord(phaseOf(subject.pid)))) &&
         acts(one),
     )
 
@@ -189,9 +252,13 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
     has: target => targets.has(target),
     canAct: target => active.some(rule => rule.target === target && rule.counts.injected < rule.times),
     processNumber: numberOf,
+    roleOf,
+    phaseOf,
     onCall(subject, method, canRaise = () => true) {
       numberOf(subject.pid)
+      roleOf(subject.pid)
       const rules = acting('call', subject, ({ rule, names }) => names.has(method) && canRaise(rule.event))
+      advance(subject.pid, 'call', method)
       const failing = rules.find(({ rule }) => rule.errno !== '')
       const raising = rules.find(({ rule }) => rule.event !== '')
       const [first] = rules
@@ -210,6 +277,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         subject,
         ({ rule }) => includes(rule.class, cls) && includes(rule.qp, qpn) && includes(rule.request, request),
       )
+      if (request !== 'RECV') advance(subject.pid, 'post', request ?? '')
       return first === undefined || first.rule.post === '' ? undefined : { ...first.acting, errno: first.rule.post }
     },
     onCompletion(subject, cls, qpn, completion) {
@@ -218,6 +286,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         subject,
         ({ rule, names }) => names.has(`${cls} ${completion}`) && includes(rule.qp, qpn),
       )
+      advance(subject.pid, 'completion', completion)
       const first = rules.find(({ rule }) => rule.status !== '') ?? rules[0]
       return first && { ...first.acting, status: first.rule.status, happening: happeningIn(rules) }
     },

@@ -4,8 +4,9 @@
  * only. A rule whose effect is possible nowhere is refused.
  */
 import { classes as coreClasses } from '../classes.ts'
-import { Uar } from '../drivers/mlx5.ts'
+import { Uar, Var } from '../drivers/mlx5.ts'
 import { Devx, DevxAsyncCmdFd, DevxAsyncEventFd, DevxObj, DevxUmem } from '../drivers/mlx5-devx.ts'
+import { FlowAction, FlowMatcher } from '../drivers/mlx5-flow.ts'
 import {
   completionNames,
   connectionEventNames,
@@ -22,7 +23,18 @@ import {
 import { type FaultRule, happens } from './rule.ts'
 
 /** With those of drivers, whose calls programs make, too. */
-const classes = [...coreClasses, Uar, Devx, DevxObj, DevxUmem, DevxAsyncCmdFd, DevxAsyncEventFd]
+const classes = [
+  ...coreClasses,
+  Uar,
+  Var,
+  Devx,
+  DevxObj,
+  DevxUmem,
+  DevxAsyncCmdFd,
+  DevxAsyncEventFd,
+  FlowMatcher,
+  FlowAction,
+]
 
 interface KnownMethod {
   /** `class.method`. */

@@ -52,6 +52,10 @@ export interface FaultRule extends Probabilities, Happening {
   readonly program: string
   /** Selector: processes by the order of their first calls since the rules were set, from 1; empty: all. */
   readonly process: readonly number[]
+  /** Selector: what processes are in each run (`ProgramFaults.roleOf`); empty: all. */
+  readonly role: readonly string[]
+  /** Selector: how far processes have come (`phaseWord`); empty: all. */
+  readonly phase: readonly string[]
   /** Selector: process ids; empty: all. */
   readonly pid: readonly number[]
   /** Selector: names of classes; empty: all. */
@@ -122,6 +126,8 @@ export const noFaults: FaultRule = {
   device: '',
   program: '',
   process: [],
+  role: [],
+  phase: [],
   pid: [],
   class: [],
   site: [],

@@ -12,6 +12,8 @@ import {
   MAX_GID_MOVE,
   MAX_LINK_TIME,
   noticeNames,
+  phaseWord,
+  programPhases,
   requestNames,
   ruleSignals,
   targetsOf,
@@ -150,6 +152,15 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
       allOf(text.split('+').map(number => (number === '0' ? undefined : parseInteger(number, MAX_PROCESS)))),
     write: numbers => numbers.join('+'),
     allowed: `the number of a process from 1 to ${MAX_PROCESS}, or several separated by +`,
+  },
+  role: {
+    ...listOf(role => /^[0-9a-f]{8}(?:\.[1-9][0-9]{0,5})?$/.test(role)),
+    allowed:
+      'a role of 8 hexadecimal digits, with a number if there are several (5b1c07d2.2), or several separated by +',
+  },
+  phase: {
+    ...listOf(word => programPhases.some(phase => phaseWord(phase) === word)),
+    allowed: `${programPhases.map(phaseWord).join(', ')}; several are separated by +`,
   },
   pid: {
     read: text => allOf(text.split('+').map(pid => (pid === '0' ? undefined : parseInteger(pid, MAX_PID)))),

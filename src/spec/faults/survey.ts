@@ -3,15 +3,8 @@
  * site and phase. A call site is the program's innermost frame, from which it has called the verbs API. With it what a run
  * shows beside: what programs were told, and when a failure was injected and repaired.
  */
-import {
-  type FailedProgram,
-  type FaultTarget,
-  type ProgramPhase,
-  programPhases,
-  type SurveyFacts,
-  type SurveySite,
-} from '../faults.ts'
-import type { FaultSubject } from './program-faults.ts'
+import type { FailedProgram, FaultTarget, SurveyFacts, SurveySite } from '../faults.ts'
+import type { FaultSubject, ProgramFaults } from './program-faults.ts'
 import { hashOf } from './random.ts'
 
 /** Frames of native stacks in libraries of the verbs API. */
@@ -48,41 +41,17 @@ export interface Survey {
 }
 
 /** Maximum number of sites; later ones are not noted. */
-const MAX_SITES = 4096
+export const MAX_SITES = 4096
 const MAX_TOLD = 16
 
-const CREATES = /_qp\.create$/
-const CONNECTS = /(?:_qp\.modify|cm_id\.(?:connect|accept))$/
-const CLOSES = /(?:_qp\.destroy|cm_id\.disconnect)$/
+type Programs = Pick<ProgramFaults, 'processNumber' | 'roleOf' | 'phaseOf'>
 
-/** The phase of a process after what it does now. */
-const phaseAfter = (before: ProgramPhase, target: FaultTarget, name: string): ProgramPhase => {
-  const now: ProgramPhase =
-    target === 'completion'
-      ? 'transfers'
-      : CREATES.test(name)
-        ? 'has a queue pair'
-        : CONNECTS.test(name)
-          ? 'connects'
-          : CLOSES.test(name)
-            ? 'closes'
-            : 'begins'
-  // A program that has closed its connections begins anew with the next queue pair.
-  if (before === 'closes' && now === 'has a queue pair') return now
-  return programPhases.indexOf(now) > programPhases.indexOf(before) ? now : before
-}
-
-interface Process {
-  phase: ProgramPhase
-  /** By what is done where: how often. */
-  readonly counts: Map<string, number>
-}
-
-/** `numberOf`: `ProgramFaults.processNumber`. `now`: milliseconds. */
-export const createSurvey = (numberOf: (pid: number) => number, now: () => number): Survey => {
+/** `programs`: asked before they learn of what is noted. `now`: milliseconds. */
+export const createSurvey = (programs: Programs, now: () => number): Survey => {
   const byKey = new Map<string, SurveySite>()
   const sites: SurveySite[] = []
-  const processes = new Map<number, Process>()
+  /** By role, and what is done where: how often. */
+  const counts = new Map<string, number>()
   const begin = now()
   const facts: { -readonly [N in keyof SurveyFacts]: SurveyFacts[N] } & { readonly told: string[] } = {
     told: [],
@@ -109,20 +78,18 @@ export const createSurvey = (numberOf: (pid: number) => number, now: () => numbe
     },
     note(target, cls, name, { pid, program }, stack, isThreaded = false) {
       if (pid === failed?.pid && name.endsWith('.destroy')) failed.destroyed++
-      const number = numberOf(pid)
-      const known = processes.get(number) ?? { phase: 'begins', counts: new Map() }
-      processes.set(number, known)
+      const number = programs.processNumber(pid)
+      const role = programs.roleOf(pid)
+      const phase = programs.phaseOf(pid)
       if (target === 'completion' && isBroken) {
         isBroken = false
         facts.recoveredAt = now() - begin
       }
-      const { phase } = known
-      known.phase = phaseAfter(phase, target, name)
       const site = siteOf(stack) ?? ''
       const place = `${target} ${cls} ${name} ${site}`
-      const first = (known.counts.get(place) ?? 0) + 1
-      known.counts.set(place, first)
-      const key = `${number} ${phase} ${place}`
+      const first = (counts.get(`${role} ${place}`) ?? 0) + 1
+      counts.set(`${role} ${place}`, first)
+      const key = `${role} ${phase} ${place}`
       const before = byKey.get(key)
       if (before !== undefined) before.count++
       else if (sites.length < MAX_SITES) {
@@ -134,6 +101,7 @@ export const createSurvey = (numberOf: (pid: number) => number, now: () => numbe
           site,
           program: command,
           process: number,
+          role,
           phase,
           first,
           stack,

@@ -28,7 +28,7 @@ export const UHW_OUT = 0x1001
  * - `out`: the caller's buffer for bytes; `list`: the caller's buffer for records
  * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are refused with EINVAL
  * - `handle`: the handle of an object; `destroy`: the handle of the object to destroy; `fd`: a descriptor
- * - `enum`: a number in the attribute's header, below `allowed`
+ * - `enum`: a number in the attribute's header, below `allowed`; with cells, a payload
  * - `newHandle`, `newFd`: outputs of a creation
  */
 export type IoctlAttributeKind =
@@ -348,11 +348,23 @@ export const driverBlobOut = (name: string, min: number): NamedAttribute => ({
 })
 export const driverInput = (cell: Cell): NamedAttribute => input('', cell.size, cell)
 export const driverOutput = (cell: Cell): NamedAttribute => output('', cell.size, cell)
+/** A struct that may be longer. */
+export const driverExtensibleOutput = ({ size, cells }: Layout): NamedAttribute =>
+  extensible(output('', size, ...cells))
 /** Flags of `allowed`. */
 export const driverFlags = (name: string, allowed: number): NamedAttribute => flags('', name, allowed)
 /** A handle of an object of one of the classes, as a number. */
 export const driverHandle = (name: string, classes: readonly string[]): NamedAttribute => handle('', name, classes)
 export const driverFd = (name: string): NamedAttribute => fd('', name)
+/** Records of `bytes` each. */
+export const driverRecords = (name: string, bytes: number): NamedAttribute => records('', name, bytes)
+/** An enumeration of values 0 to `count` - 1, with a payload. */
+export const driverEnum = (name: string, count: number, payload: Cell): NamedAttribute => ({
+  ...enumerated('', name, count),
+  min: payload.size,
+  max: payload.size,
+  cells: [payload],
+})
 export const driverNewHandle = newHandle('')
 export const driverNewFd = newFd('')
 export const optionalAttribute = optional

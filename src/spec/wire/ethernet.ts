@@ -1,6 +1,6 @@
 /*
  * Ethernet II frames, as far as flow rules and checksums need them: sizes, EtherTypes, protocols (IEEE 802.3, 802.1Q,
- * RFC 791, 8200, 768, 9293, 7348, 2890, 3032, 4303). Without frame check sequence.
+ * RFC 791, 8200, 768, 9293, 7348, 8926, 2890, 3032, 4303). Without frame check sequence.
  */
 
 export const ETHERNET_BYTES = 14
@@ -23,8 +23,8 @@ export const EtherType = {
 export const IpProtocol = { TCP: 6, UDP: 17, GRE: 47, ESP: 50 } as const
 /** Extension headers of IPv6 with a length in units of 8 bytes, and the fragment header. */
 export const Ipv6Extension = { HOP_BY_HOP: 0, ROUTING: 43, FRAGMENT: 44, DESTINATION: 60 } as const
-/** UDP ports of tunnels (RFC 7348, 7510). */
-export const TunnelPort = { VXLAN: 4789, MPLS: 6635 } as const
+/** UDP ports of tunnels (RFC 7348, 7510, 8926). */
+export const TunnelPort = { VXLAN: 4789, MPLS: 6635, GENEVE: 6081 } as const
 
 /** The bit of the first byte of an address that says: a group. */
 export const GROUP_BIT = 1
@@ -46,11 +46,15 @@ export const FlowKey = {
   GRE: 84,
   MPLS: 92,
   ESP: 96,
-  INNER: 104,
+  /** A u16. */
+  TCP_FLAGS: 104,
+  /** The first 8 bytes of the header. */
+  GENEVE: 108,
+  INNER: 116,
 } as const
 export const FLOW_KEY_BYTES = 2 * FlowKey.INNER
 
-/** Headers that a frame has, outside of a tunnel and behind it. VLAN: the frame has a tag. */
+/** Headers that a frame has, outside of a tunnel and behind it. VLAN: the frame has a tag. FRAGMENT: it is a part of a datagram. */
 export const FlowHeader = {
   ETH: 1 << 0,
   VLAN: 1 << 1,
@@ -62,4 +66,6 @@ export const FlowHeader = {
   GRE: 1 << 7,
   MPLS: 1 << 8,
   ESP: 1 << 9,
+  GENEVE: 1 << 10,
+  FRAGMENT: 1 << 11,
 } as const

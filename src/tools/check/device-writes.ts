@@ -1,6 +1,6 @@
 /*
  * What devices have written to the memory of programs lately, for findings about changed buffers: a change by a device is
- * none of the program. Receives, READs and atomics write to their elements, WRITEs and atomics to memory of the peer.
+ * none of the program. Receives, READs, atomics and copies write to their elements, WRITEs and atomics to memory of the peer.
  * Memory is compared by program and address. What is unknown counts as written.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
@@ -11,9 +11,9 @@ import type { KnownObject } from './objects.ts'
 /** Maximum kept writes, the latest. */
 const MAX_WRITES = 1024
 
-const { RDMA_READ, RDMA_WRITE, RDMA_WRITE_WITH_IMM, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } =
+const { RDMA_READ, RDMA_WRITE, RDMA_WRITE_WITH_IMM, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, MEMCPY } =
   WrOpcode.values
-const localWriters: ReadonlySet<number> = new Set([-1, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD])
+const localWriters: ReadonlySet<number> = new Set([-1, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, MEMCPY])
 const remoteWriters: ReadonlySet<number> = new Set([
   RDMA_WRITE,
   RDMA_WRITE_WITH_IMM,

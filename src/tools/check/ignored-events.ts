@@ -64,6 +64,9 @@ interface Staleness {
   readonly isHarmless?: true
 }
 
+/** libmlx5 looks at the index within this function: the program learns nothing of it. */
+const AH_FRAME = / ibv_create_ah(_from_wc)?$/
+
 /** A call as an occurrence that is kept. */
 const kept = ({ time, device, context, program, stack }: CheckedCall): Occurrence => ({
   time,
@@ -125,7 +128,8 @@ export class IgnoredEvents {
   }
 
   /** As `Checker.called`, also of calls without a known object. */
-  called({ class: cls, method, context, deviceNumber, args, refused }: CheckedCall): void {
+  called({ class: cls, method, context, deviceNumber, args, refused, stack }: CheckedCall): void {
+    if (stack.some(frame => AH_FRAME.test(frame))) return
     if (cls === 'device' && method === 'queryGidTable' && refused === undefined) {
       put(this.#seen, context, new Map())
       this.#refusedIndices.delete(context)

@@ -260,7 +260,7 @@ export const writePayloadNow = (
   const qpn = s.rows[row * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, bytes, access, qpn)
   if (region < 0) return refuseKey(s, pd, key, hi, lo, bytes, access, qpn)
-  if (memory.write(region, hi, lo, arena, at, bytes, bytes, bytes) === 0) return OK
+  if (memory.write(region, hi, lo, arena, at, bytes, bytes, bytes, kind === DmaKind.READ_RESPONSE) === 0) return OK
   return fault(s, key, hi, lo, bytes, access)
 }
 
@@ -276,9 +276,10 @@ export const flushDma = (s: EngineState): void => {
   const lo = dma[DMA.LO]
   const total = dma[DMA.TOTAL]
   const region = memory.resolve(dma[DMA.PD], dma[DMA.KEY], hi, lo, total, dma[DMA.ACCESS], qpn)
+  const isResponse = dma[DMA.KIND] === DmaKind.READ_RESPONSE
   let result: number = OK
   if (region < 0) result = refuseKey(s, dma[DMA.PD], dma[DMA.KEY], hi, lo, total, dma[DMA.ACCESS], qpn)
-  else if (memory.write(region, hi, lo, arena, dma[DMA.AT], dma[DMA.CHUNK], dma[DMA.STRIDE], total) !== 0)
+  else if (memory.write(region, hi, lo, arena, dma[DMA.AT], dma[DMA.CHUNK], dma[DMA.STRIDE], total, isResponse) !== 0)
     result = fault(s, dma[DMA.KEY], hi, lo, total, dma[DMA.ACCESS])
   if (result !== OK) s.onDmaFailed(s, dma[DMA.ROW], dma[DMA.KIND], result, dma[DMA.PSN], dma[DMA.MSN])
 }

@@ -41,11 +41,11 @@ import {
 } from './qp-layout.ts'
 import { transmitRequests } from './requester/requester.ts'
 import { onRequestDmaFailed } from './responder/nak.ts'
-import { onRequest } from './responder/responder.ts'
+import { onRequest, scheduleAck } from './responder/responder.ts'
 import { transmitResponses } from './responder/responses.ts'
 import { dropSrq } from './responder/xrc.ts'
 import { endRun } from './run.ts'
-import { PollResult } from './scheduling.ts'
+import { isBusy, isScattered, PollResult } from './scheduling.ts'
 import {
   createState,
   type DmaFailed,
@@ -138,10 +138,17 @@ export interface Engine {
   onMarked(row: number, arena: Arena, offset: number, count: number, peer: number, now: number): void
   /** The rate to which rate control limits a queue pair, bytes/µs; Infinity: none. */
   rateOf(row: number, now: number): number
+  /** Call this at the start of each poll of the device. */
+  beginPoll(): void
+  /** Whether a packet for the queue pair may take long to copy. */
+  isScattered(row: number): boolean
+  /** Whether copies of such packets have taken so long in this poll that further ones should wait for the next one. */
+  isBusy(): boolean
   /** Writes all received payloads to memory. Call this before the bytes of the packets are reused. */
   endBurst(): void
   /**
-   * Sends for scheduled rows, and continues their flushes. Returns a `PollResult`; MORE: a call is limited, call again.
+   * Sends for scheduled rows, and continues their flushes. Returns a `PollResult`; MORE: a call is limited, call again;
+   * PAUSE: call again after other work.
    */
   pollTransmit(sink: TransmitSink, now: number): number
   /** Whether there is nothing to send: `pollTransmit` need not be called before the next input. */
@@ -225,6 +232,11 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     onFrame: (row, arena, offset, length, tag, headers) => onFrame(s, row, arena, offset, length, tag, headers),
     onMarked: (row, arena, offset, count, peer, now) => onMarked(s, row, arena, offset, count, peer, now),
     rateOf: (row, now) => (s.rates === undefined ? Number.POSITIVE_INFINITY : rateOf(s.rates, row, now)),
+    beginPoll: () => {
+      s.rangesBefore = s.env.memory.rangeAccesses?.() ?? 0
+    },
+    isScattered: row => isScattered(s, row),
+    isBusy: () => isBusy(s),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
     isIdle: () => s.queueHead < 0 && s.windows.waitingWindows.length === 0,
@@ -436,6 +448,8 @@ const query = (s: EngineState, row: number): QpSnapshot => {
     rqPsn: w[base + QP.RESP_EPSN],
     sqPsn: w[base + QP.REQ_MAX_PSN],
     isDraining: (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0,
+    sendCq: w[base + QP.SEND_CQ],
+    recvCq: w[base + QP.RECV_CQ],
   }
 }
 
@@ -513,6 +527,14 @@ const onRun = (
 ): number => {
   const base = row * QP.WORDS
   const state = s.rows[base + QP.STATE]
+  if (isScattered(s, row)) {
+    onPacket(s, row, arena, offset, count === 1 ? lastBytes : packetBytes, peer, now)
+    flushDma(s)
+    // a peer whose packets take long gets its ACKs before its timer expires
+    const after = s.rows[base + QP.STATE]
+    if (after >= RTR && after !== ERR) scheduleAck(s, row, isBusy(s))
+    return 1
+  }
   if (count > 1 && state >= RTR && state !== ERR && peer === s.rows[base + QP.PEER] && peer >= 0) {
     const equalPackets = lastBytes === packetBytes ? count : count - 1
     const handled = onMiddles(s, row, arena, offset, packetBytes, equalPackets, now)
@@ -536,6 +558,7 @@ const MORE_COST = 0x100
 const beginSending = (s: EngineState, sink: TransmitSink): void => {
   flushDma(s)
   s.localBytes = 0
+  s.isPaused = false
   s.sink = sink
   s.maxSinglePacketRun = sink.maxSinglePacketRun ?? sink.maxPackets
 }
@@ -574,6 +597,10 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): number =
     if (result === PollResult.MORE) {
       schedule(s, row)
       pollsLeft -= MORE_COST
+    }
+    if (s.isPaused) {
+      outcome = PollResult.PAUSE
+      break
     }
     if (s.localBytes >= MAX_LOCAL_BYTES) {
       outcome = s.queueHead >= 0 ? PollResult.MORE : PollResult.DONE

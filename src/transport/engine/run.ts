@@ -139,6 +139,15 @@ const reserve = (s: EngineState, size: number): boolean => {
   return true
 }
 
+/** The offset of `bytes` bytes in the sink's arena, until the next run begins or goes on; -1: the port is full. */
+export const scratchFor = (s: EngineState, bytes: number): number => {
+  if (s.reservedEnd - s.reservedAt < bytes) {
+    commitRun(s)
+    if (!reserve(s, bytes)) return -1
+  }
+  return s.reservedAt
+}
+
 /** Adds `count` packets to the run: the last is `lastSize` bytes long, the others `size` bytes. */
 export const acceptRun = (s: EngineState, count: number, size: number, lastSize: number): void => {
   if (s.runCount === 0 && count === 1) s.runPacketBytes = lastSize

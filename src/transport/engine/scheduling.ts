@@ -14,9 +14,9 @@ const { LOC_PROT_ERR } = WcStatus.values
 
 /**
  * Result of polling a row (queue pair), or all scheduled rows. DONE: nothing more can be sent now; MORE: poll again;
- * FULL: the port is full.
+ * PAUSE: poll again after others, because a packet took long (`isScattered`); FULL: the port is full.
  */
-export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
+export const PollResult = { DONE: 0, MORE: 1, PAUSE: 2, FULL: -1 } as const
 
 /**
  * Result of one sending step of a WQE. WAITS: for a window, a fence or a response, or after a NAK; FAILS: the WQE
@@ -47,6 +47,23 @@ export const advance = (
   w[base + QP.REQ_SENT_BYTES] += weight
   if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]
 }
+
+/**
+ * Whether memory of a queue pair may be scattered (`Memory.isScattered`). Then a copy is of one packet, so that a poll can
+ * end after it (`isBusy`).
+ */
+export const isScattered = (s: EngineState, row: number): boolean => {
+  const { memory } = s.env
+  const base = row * QP.WORDS
+  return memory.isScattered?.(s.rows[base + QP.PD]) === true || memory.isScattered?.(s.rows[base + QP.RECV_PD]) === true
+}
+
+/** A poll in which copies have accessed so many ranges copies no more to or from scattered memory: half a millisecond. */
+const MAX_RANGES = 512
+
+/** Whether copies of scattered memory in this poll have taken so long that others come first. */
+export const isBusy = (s: EngineState): boolean =>
+  s.env.memory.rangeAccesses !== undefined && s.env.memory.rangeAccesses() - s.rangesBefore >= MAX_RANGES
 
 /** Sets the status of a WQE whose client memory could not be accessed; returns Step.FAILS. */
 export const failLocalAccess = (s: EngineState, row: number, request: number): number => {

@@ -153,6 +153,10 @@ export interface EngineState {
   peerRow: number
   /** Window bytes sent to local peers since `pollTransmit` was called. */
   localBytes: number
+  /** Whether a packet of scattered memory was sent since then (`isScattered`). */
+  isPaused: boolean
+  /** `Memory.rangeAccesses` when the poll began. */
+  rangesBefore: number
   /** Bytes that the polled row may still send at its rate, and those that it might at the start; Infinity: any. */
   paceLeft: number
   paceOpened: number
@@ -223,6 +227,8 @@ export const createState = (
   peerState: undefined,
   peerRow: -1,
   localBytes: 0,
+  isPaused: false,
+  rangesBefore: 0,
   paceLeft: Number.POSITIVE_INFINITY,
   paceOpened: Number.POSITIVE_INFINITY,
   pollCounts: new Float64Array(PollCounts.WORDS),

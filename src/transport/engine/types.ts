@@ -17,7 +17,7 @@ import type { Arena } from '../wire/arena.ts'
 export const Send = {
   /**
    * ibv_wr_opcode: 0 WRITE, 1 WRITE_WITH_IMM, 2 SEND, 3 SEND_WITH_IMM, 4 READ, 5 CMP_SWAP, 6 FETCH_ADD, 7 LOCAL_INV, 8
-   * BIND_MW (`BindMw`), 9 SEND_WITH_INV, 14 FLUSH (`Flush`), 15 ATOMIC_WRITE (8 bytes of data).
+   * BIND_MW (`BindMw`), 9 SEND_WITH_INV, 12 MEMCPY (`Copy`), 14 FLUSH (`Flush`), 15 ATOMIC_WRITE (8 bytes of data).
    */
   OPCODE: 0,
   /**
@@ -88,6 +88,12 @@ export const Flush = {
   /** `flushPlacement` and `flushSelectivity` (spec/wire/headers.ts). */
   PLACEMENT: Send.SWAP_LO,
   SELECTIVITY: Send.SWAP_HI,
+} as const
+
+/** A MEMCPY copies from its first element to its second one, of the same length. Its other words are the engine's. */
+export const Copy = {
+  /** Bytes that were copied. */
+  DONE: Send.REMOTE_LO,
 } as const
 
 /** Words of a receive work request; elements (`Sge`) follow at `SGE`. */
@@ -206,6 +212,8 @@ export interface Memory {
   ): number
   /** Whether `pd` has keys whose bytes are so scattered that copies take long. Absent: never. */
   isScattered?(pd: number): boolean
+  /** Number of ranges that copies of scattered bytes have accessed. Absent: always 0. */
+  rangeAccesses?(): number
   /** Whether the last access failed because the process has ended. If so, the queue pair does not respond. */
   hasProcessEnded(): boolean
   /** For the cause: whether the last access failed because missing pages took too long. Absent if it cannot happen. */
@@ -214,7 +222,8 @@ export interface Memory {
   injectedFault?(): ActingRule | undefined
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
-   * in as few steps as possible.
+   * in as few steps as possible. `isOwn`: for a request of the queue
+   * pair's own, such as a READ.
    */
   write(
     region: number,
@@ -225,6 +234,7 @@ export interface Memory {
     chunk: number,
     stride: number,
     total: number,
+    isOwn?: boolean,
   ): number
   /** Completes all writes for the queue pair `qpn`. Absent: they are complete when `write` returns. */
   completeWrites?(qpn: number): void
@@ -502,6 +512,8 @@ export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer'>
   readonly sqSigAll: boolean
   /** In SQD: whether fetched WQEs have not completed yet. */
   readonly isDraining: boolean
+  readonly sendCq: number
+  readonly recvCq: number
 }
 
 /** Counters of one engine. */

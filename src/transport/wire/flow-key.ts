@@ -33,6 +33,9 @@ export interface FrameKey {
   isFragment: boolean
   /** A packet of RoCE, of version 1 or 2. */
   isRoce: boolean
+  /** Offset of what a tunnel of VXLAN, GENEVE or GRE carries, -1: none; and whether that is an Ethernet frame, or an IP datagram. */
+  inner: number
+  isInnerFrame: boolean
 }
 
 export const createFrameKey = (): FrameKey => {
@@ -48,6 +51,8 @@ export const createFrameKey = (): FrameKey => {
     isIpv4: false,
     isFragment: false,
     isRoce: false,
+    inner: -1,
+    isInnerFrame: false,
   }
 }
 
@@ -58,6 +63,7 @@ export const readKey = (key: FrameKey, arena: Arena, at: number, length: number)
   key.l4 = -1
   key.isFragment = false
   key.isRoce = false
+  key.inner = -1
   readEthernet(key, arena, at, at + length, 0)
 }
 
@@ -114,6 +120,7 @@ const readIpv4 = (key: FrameKey, arena: Arena, at: number, end: number, base: nu
     key.isIpv4 = true
     key.isFragment = fragment !== 0
   }
+  if (fragment !== 0) mark(key, base, FlowHeader.FRAGMENT)
   // a later fragment has no header of layer 4
   if ((fragment & 0x1fff) === 0) readLayer4(key, arena, at + headerBytes, datagramEnd, base, bytes[at + 9]!)
 }
@@ -152,6 +159,7 @@ const readIpv6 = (key: FrameKey, arena: Arena, at: number, end: number, base: nu
     key.isIpv4 = false
     key.isFragment = isFragment
   }
+  if (isFragment) mark(key, base, FlowHeader.FRAGMENT)
   if (!isLater) readLayer4(key, arena, next, datagramEnd, base, protocol)
 }
 
@@ -167,6 +175,7 @@ const readLayer4 = (key: FrameKey, arena: Arena, at: number, end: number, base: 
     const port = view.getUint16(at + 2)
     key.view.setUint16(to, port)
     key.view.setUint16(to + 2, view.getUint16(at))
+    if (isTcp) key.view.setUint16(base + FlowKey.TCP_FLAGS, view.getUint16(at + 12) & 0x1ff)
     mark(key, base, isTcp ? FlowHeader.TCP : FlowHeader.UDP)
     if (base === 0) {
       key.l4 = at
@@ -185,7 +194,12 @@ const readTunnel = (key: FrameKey, arena: Arena, at: number, end: number, port: 
   else if (port === TunnelPort.VXLAN && at + 8 <= end) {
     key.view.setUint32(FlowKey.VXLAN, arena.view.getUint32(at + 4) >>> 8)
     mark(key, 0, FlowHeader.VXLAN)
-    readEthernet(key, arena, at + 8, end, FlowKey.INNER)
+    readInner(key, arena, at + 8, end, EtherType.BRIDGED)
+  } else if (port === TunnelPort.GENEVE && at + 8 <= end) {
+    copy(key, FlowKey.GENEVE, arena.bytes, at, 8)
+    mark(key, 0, FlowHeader.GENEVE)
+    const options = (arena.view.getUint8(at) & 0x3f) * 4
+    readInner(key, arena, at + 8 + options, end, arena.view.getUint16(at + 2))
   } else if (port === TunnelPort.MPLS) readMpls(key, arena, at, end, 0)
 }
 
@@ -207,9 +221,17 @@ const readGre = (key: FrameKey, arena: Arena, at: number, end: number): void => 
   }
   if ((flags & GRE_SEQUENCE) !== 0) next += 4
   mark(key, 0, FlowHeader.GRE)
-  if (type === EtherType.BRIDGED) readEthernet(key, arena, next, end, FlowKey.INNER)
-  else if (type === EtherType.MPLS) readMpls(key, arena, next, end, 0)
-  else readPayload(key, arena, next, end, FlowKey.INNER, type)
+  if (type === EtherType.MPLS) readMpls(key, arena, next, end, 0)
+  else readInner(key, arena, next, end, type)
+}
+
+/** What a tunnel carries: a frame, or a payload of the EtherType. */
+const readInner = (key: FrameKey, arena: Arena, at: number, end: number, type: number): void => {
+  if (at > end) return
+  key.inner = at
+  key.isInnerFrame = type === EtherType.BRIDGED
+  if (key.isInnerFrame) readEthernet(key, arena, at, end, FlowKey.INNER)
+  else readPayload(key, arena, at, end, FlowKey.INNER, type)
 }
 
 const MPLS_BOTTOM = 0x100

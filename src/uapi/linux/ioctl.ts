@@ -118,7 +118,11 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
       args[name] = valueIn(`${spec.name}: ${name}`, inputs[name]!.type, viewOf(bytes), 0, bytes.length)
     } else if (kind === 'blob') args[name] = bytesOf(message, attribute)
     else if (kind === 'blobOut') args.outBytes = attribute.length
-    else if (kind === 'enum') args[name] = attribute.element
+    else if (kind === 'enum') {
+      args[name] = attribute.element
+      if (cells.length > 0)
+        readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
+    }
     // attributes of other classes are ignored
     else if ((kind === 'handle' || kind === 'fd') && inputs[name] !== undefined) args[name] = Number(attribute.data)
   }

@@ -14,6 +14,7 @@ const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => ({
   site: '0000abcd',
   program: 'p',
   process: 1,
+  role: '0000aaaa',
   phase: 'begins',
   first: 1,
   count: 1,
@@ -32,7 +33,7 @@ const plan = (
   planWalk(
     sites,
     Object.entries(counts).map(([role, count]) => ({ host: '', role: role as PacketRole, count })),
-    { kinds, stopped: 1000, hasRestarts: false, retries },
+    { kinds, stopped: 1000, hasRestarts: false, retries, varying: 0 },
   )
 const texts = (...args: Parameters<typeof plan>): readonly string[] => plan(...args).points.map(({ text }) => text)
 
@@ -76,9 +77,9 @@ describe('the points of a walk', () => {
 
   it('name the process if there are several, and the first time in a phase', () => {
     const rules = (sites: readonly WalkSite[]) => plan(['devices'], sites).points.map(({ rule }) => rule(1))
-    const second = site('mr.create', { process: 2, first: 4, phase: 'connects' })
-    assert.match(rules([second])[0]!, /^call=mr\.create,class=mr,site=0000abcd,nth=4,fatal=qps$/)
-    assert.match(rules([site('pd.create'), second])[3]!, /,process=2,nth=4,fatal=qps$/)
+    const second = site('mr.create', { process: 2, role: '0000bbbb', first: 4, phase: 'connects' })
+    assert.match(rules([second])[0]!, /^call=mr\.create,class=mr,site=0000abcd,phase=connects,nth=1,fatal=qps$/)
+    assert.match(rules([site('pd.create'), second])[3]!, /,role=0000bbbb,phase=connects,nth=1,fatal=qps$/)
   })
 
   it('of calls are one for each site, of links one for each phase before a connection', () => {
@@ -108,8 +109,14 @@ describe('the points of a walk', () => {
     assert.deepEqual(leftOut, [{ kind: 'packets', why: 'further packets of the same role', count: 11 }])
   })
 
+  it('are cut at the most sites that a survey notes, and say so', () => {
+    const sites = (count: number) => Array.from({ length: count }, (_, i) => site('mr.create', { site: `${i}` }))
+    const isCut = (count: number): boolean => plan(['peers'], sites(count)).isCut
+    assert.deepEqual([isCut(4095), isCut(4096)], [false, true])
+  })
+
   it('take a link down for less and for longer than retries last, with shortened timers for less', () => {
-    const [short, long] = plan(['links'], [completion()], {}, 540).points
+    const [, short, long] = plan(['links'], [completion()], {}, 540).points
     const times = (factor: number) => [short, long].map(point => Number(/link=(\d+)ms/.exec(point!.rule(factor))?.[1]))
     assert.deepEqual(times(1), [50, 1010])
     assert.deepEqual(times(0.1), [14, 281])

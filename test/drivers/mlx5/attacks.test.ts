@@ -55,6 +55,16 @@ describe('a completion queue', () => {
     )
   })
 
+  it('has entries of 128 bytes whose first half is zeros, if it is padded, and none of 64 bytes', () => {
+    const { a, m, write } = pair({ entries: 16, entryBytes: 128, isPadded: true })
+    a.pages.bytes.fill(0x55, a.cq.at, a.cq.at + 64)
+    write()
+    settle(m)
+    const first = a.pages.bytes.slice(a.cq.at, a.cq.at + 64)
+    assert.deepEqual([a.poll().map(({ kind }) => kind), first], [[REQUEST], new Uint8Array(64)])
+    assert.throws(() => program(m, 0, { entryBytes: 64, isPadded: true }), /only entries of 128 bytes/)
+  })
+
   it('that is full is not resized, since no entry is left that tells the program', () => {
     const { a, m, write } = pair({ entries: 16 })
     for (let i = 0; i < 16; i++) write()

@@ -18,7 +18,7 @@ import {
   commandHeader,
   type FirmwareCommand,
 } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import { cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
+import { avQpMapping, cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
 import { InjectedError } from '../../../src/spec/errno.ts'
 import { decodeFields, encodeFields } from '../../../src/uapi/firmware/fields.ts'
 import { assertErrno, assertRefused, commandBytes, withCommands } from './firmware.ts'
@@ -225,11 +225,23 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   relaxed_ordering_write: ['CREATE_MKEY'],
   relaxed_ordering_read: ['CREATE_MKEY'],
   dct: ['CREATE_DCT', 'QUERY_DCT'],
+  hca_cap_2: ['QUERY_HCA_CAP'],
+  // rules with matchers: matchers.test.ts
+  nic_flow_table: [],
+  flow_counter_bulk_alloc: ['ALLOC_FLOW_COUNTER', 'QUERY_FLOW_COUNTER'],
+  log_max_tir: ['CREATE_TIR'],
   log_max_ra_req_dc: ['CREATE_DCT'],
   log_max_ra_res_dc: ['CREATE_DCT'],
   log_max_dci_stream_channels: ['CREATE_QP'],
   log_max_dci_errored_streams: ['CREATE_QP'],
   qpc_extension: ['RTS2RTS_QP'],
+  sho: ['CREATE_PSV', 'CREATE_MKEY'],
+  sigerr_cqe: ['CREATE_PSV'],
+  sigerr_domain_and_sig_type: ['CREATE_PSV'],
+  sig_block_4048: ['CREATE_PSV'],
+  sig_crc32c: ['CREATE_PSV'],
+  sig_crc64_xp10: ['CREATE_PSV'],
+  drain_sigerr: ['INIT2INIT_QP', 'QUERY_QP'],
   rts2rts_qp_udp_sport: ['RTS2RTS_QP'],
   log_max_ra_req_qp: ['INIT2RTR_QP'],
   log_max_ra_res_qp: ['RTR2RTS_QP'],
@@ -239,6 +251,14 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   rc: ['CREATE_QP', 'RST2INIT_QP', 'INIT2RTR_QP', 'RTR2RTS_QP'],
   uc: ['CREATE_QP'],
   ud: ['CREATE_QP'],
+  general_obj_types: ['CREATE_GENERAL_OBJECT'],
+  // receives are taken in order
+  dp_ordering_ooo_all_rc: [],
+  dp_ordering_ooo_all_dc: [],
+  dp_ordering_ooo_all_xrc: [],
+  dp_ordering_ooo_all_uc: [],
+  dp_ordering_ooo_all_ud: [],
+  pg: [],
   log_max_eq: [],
   max_num_eqs: [],
   log_max_msg: [],
@@ -268,6 +288,49 @@ describe('capabilities', () => {
         assert.ok(promises[name] !== undefined, `${name} is told: name its commands`)
         for (const command of promises[name]) assert.ok(handlers.has(Commands[command].opcode), `${name}: ${command}`)
       }
+  })
+})
+
+describe('a general object', () => {
+  const RESERVED_QPN = 0x2c
+  const AV_QP_MAPPING = 0x3a
+  // the type is where other commands have a modifier
+  const create = (firmware: ReturnType<typeof withCommands>, type: number, fields: object = {}, restBytes = 0) =>
+    firmware.create(Commands.CREATE_GENERAL_OBJECT, fields, { opMod: type, restBytes })
+
+  it('reserves a number that no queue pair gets, until it ends', () => {
+    const { m, a, firmware } = oneProgram()
+    const { qpns } = m.devices[0]!.device.state as Mlx5Soft
+    const before = qpns.count()
+    const numbers = Array.from({ length: 100 }, () => {
+      const { handle, out } = create(firmware, RESERVED_QPN)
+      return { handle, qpn: out.obj_id, other: a.queuePair('rc').qpn }
+    })
+    assert.equal(new Set(numbers.flatMap(({ qpn, other }) => [qpn, other])).size, 200)
+    for (const { handle } of numbers) firmware.destroy(handle)
+    assert.equal(qpns.count(), before + 100)
+    const { state } = m.devices[0]!.device as { state: Mlx5Soft }
+    assert.equal(state.own!.reserved.used, 0)
+    create(firmware, RESERVED_QPN)
+    closeContext(a.context)
+    assert.deepEqual([qpns.count(), state.own!.reserved.used], [before, 0])
+  })
+
+  it('maps a path of the device to a queue pair', () => {
+    const { firmware } = oneProgram()
+    const mapping = (fields: object) =>
+      create(firmware, AV_QP_MAPPING, { object: encodeFields(avQpMapping, fields) }, avQpMapping.bytes)
+    firmware.destroy(mapping({ qpn: 5, src_addr_index: 1 }).handle)
+    assertRefused(() => mapping({ qpn: 5, src_addr_index: 200 }), 'noSuchIndex')
+    assertRefused(() => mapping({ qpn: 0x100_0000, src_addr_index: 1 }), 'badValue')
+  })
+
+  it('of another type, range or length is refused', () => {
+    const { firmware } = oneProgram()
+    for (const type of [0, 0xc, 0x2b, 0x2d, 0xffff])
+      assertRefused(() => create(firmware, type), 'unsupportedObject', /obj_type/)
+    assertRefused(() => create(firmware, RESERVED_QPN, { log_obj_range: 1 }), 'badValue')
+    assertRefused(() => create(firmware, AV_QP_MAPPING), 'shortInput')
   })
 })
 

@@ -22,7 +22,7 @@ import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
 import { Wq } from '../../../src/spec/classes/wq.ts'
-import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
+import { Mlx5CqFlags, Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
 import { Devx, DevxAsyncEventFd } from '../../../src/spec/drivers/mlx5-devx.ts'
 import type { CommandName } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { EventRecord, ObjectEvents } from '../../../src/spec/drivers/mlx5-firmware/events.ts'
@@ -110,6 +110,8 @@ export interface Completion {
   readonly vendor: number
   /** `FrameHeaders` of a raw packet. */
   readonly headers: number
+  /** The whole entry. */
+  readonly entry: Uint8Array
 }
 
 export interface Element {
@@ -120,6 +122,8 @@ export interface Element {
 
 export interface Request {
   readonly opcode: number
+  /** Of the opcode. */
+  readonly modifier?: number
   readonly data?: readonly Element[]
   readonly inline?: Uint8Array
   readonly remote?: { readonly address: bigint; readonly rkey: number }
@@ -184,7 +188,7 @@ const commandsFor = (args: Modification): readonly (readonly [CommandName, objec
 export const program = (
   m: Machine,
   index: number,
-  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0 } = {},
+  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0, isPadded = false } = {},
 ) => {
   const { device } = m.devices[index]!
   const space = createLocalSpace()
@@ -240,6 +244,7 @@ export const program = (
       doorbellAddress: pages.addressOf(cq.record),
       entryBytes,
       flags: cqFlags,
+      ...(isPadded && { cqFlags: Mlx5CqFlags.PAD_128 }),
       ...(channel !== undefined && { channel }),
     }).object
   else
@@ -298,6 +303,7 @@ export const program = (
       inline = 128,
       srq,
       streams,
+      isRecordless = false,
     }: {
       sends?: number
       receives?: number
@@ -305,6 +311,8 @@ export const program = (
       inline?: number
       srq?: number
       streams?: { readonly logStreams: number; readonly logErroredStreams: number }
+      /** Of commands: the sends have no doorbell record. */
+      isRecordless?: boolean
     } = {},
   ) => {
     const cls = { rc: RcQp, ud: UdQp, dci: DciQp, raw: RawPacketQp }[kind]
@@ -331,6 +339,7 @@ export const program = (
           cqn_snd: cq.number,
           cqn_rcv: cq.number,
           user_index: uidx,
+          send_dbr_mode: +isRecordless,
           log_num_dci_stream_channels: streams?.logStreams ?? 0,
           log_num_dci_errored_streams: streams?.logErroredStreams ?? 0,
           ...recordPlace(doorbell),
@@ -380,8 +389,10 @@ export const program = (
       qpn: out.qpNum,
       uidx,
       modify,
-      connect(peer: { qpn: number }, other: number, rnrRetry = 7): void {
+      /** `inInit`: called in INIT. */
+      connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
+        inInit()
         const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
         modify({
           state: RTR,
@@ -464,7 +475,7 @@ export const program = (
         offset += raw?.length ?? 0
         const segments = (offset - first * BLOCK_BYTES) / 16
         const control = putAt(first * BLOCK_BYTES)
-        view.setUint32(control, ((first & 0xffff) << 8) | request.opcode)
+        view.setUint32(control, ((request.modifier ?? 0) << 24) | ((first & 0xffff) << 8) | request.opcode)
         view.setUint32(control + 4, ((out.qpNum << 8) | segments) >>> 0)
         view.setUint32(control + 8, ((request.stream ?? 0) << 8) | (request.flags ?? 8))
         view.setUint32(control + 12, request.imm ?? 0)
@@ -548,7 +559,7 @@ export const program = (
     const at = pages.take(receives * 16)
     const doorbell = record()
     const uidx = 5000 + doorbell
-    const { object } = call(Wq, 'create', 0, {
+    const { object, out } = call<{ wqNum: number }>(Wq, 'create', 0, {
       pd,
       cq: cq.object,
       type: 0,
@@ -564,6 +575,7 @@ export const program = (
     let received = 0
     return {
       object,
+      number: out.wqNum,
       uidx,
       modify: (args: object): void => void call(Wq, 'modify', object, args),
       receive(data: Element): void {
@@ -720,6 +732,7 @@ export const program = (
           syndrome: isError ? view.getUint8(at + CompletionEntry.SYNDROME) : 0,
           vendor: isError ? view.getUint8(at + CompletionEntry.VENDOR_SYNDROME) : 0,
           headers: isError ? 0 : view.getUint16(at + CompletionEntry.FRAME_HEADERS),
+          entry: pages.bytes.slice(at, at + CompletionEntry.BYTES),
         })
         cq.polled++
       }
@@ -731,5 +744,5 @@ export const program = (
 }
 export type Program = ReturnType<typeof program>
 
-export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR } =
+export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR, MMO } =
   Mlx5Opcode

@@ -6,19 +6,33 @@
 
 #include <arpa/inet.h>
 #include <rdma/rdma_cma.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 static struct rdma_event_channel *channel;
 
-/* Waits for an event, and looks only at its type. */
+/* Waits for an event, and looks only at its type. An end may come before the RTU, which may be lost. */
 static struct rdma_cm_id *wait_for(enum rdma_cm_event_type type)
 {
+    static bool has_ended;
     struct rdma_cm_event *event;
+    if (has_ended)
+        return NULL;
     NEED(rdma_get_cm_event(channel, &event) == 0, "rdma_get_cm_event: %s", strerror(errno));
-    NEED(event->event == type, "%s instead of %s", rdma_event_str(event->event), rdma_event_str(type));
+    has_ended = event->event == RDMA_CM_EVENT_DISCONNECTED;
+    NEED(event->event == type || has_ended, "%s instead of %s", rdma_event_str(event->event), rdma_event_str(type));
     struct rdma_cm_id *id = event->id;
     rdma_ack_cm_event(event);
     return id;
+}
+
+/* A client that has failed may never connect. */
+static void on_child(int number)
+{
+    siginfo_t info = {0};
+    (void)number;
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_status != 0)
+        _exit(1);
 }
 
 static struct rdma_cm_id *new_id(void)
@@ -73,6 +87,7 @@ int main(int argc, char **argv)
     NEED(rdma_bind_addr(listener, (struct sockaddr *)&at) == 0, "rdma_bind_addr: %s", strerror(errno));
     NEED(rdma_listen(listener, 1) == 0, "rdma_listen: %s", strerror(errno));
     const uint16_t port = rdma_get_src_port(listener);
+    signal(SIGCHLD, on_child);
     const pid_t child = fork();
     NEED(child >= 0, "fork: %s", strerror(errno));
     if (child == 0) {

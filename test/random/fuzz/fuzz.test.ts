@@ -8,7 +8,7 @@ import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-/** Executions by target in the long run: fewer for slow targets, more for the engine. `npm test` has a fifth of them. */
+/** Executions by target in the long run: fewer for slow targets, more for the engine. `npm test` has a tenth of them. */
 const EXECUTIONS: Readonly<Record<string, number>> = {
   engine: 8000,
   'calls-object': 600,
@@ -24,7 +24,7 @@ const DEFAULT_EXECUTIONS = 3000
 
 describe('fuzzing', () => {
   for (const target of targets) {
-    const executions = Math.ceil((EXECUTIONS[target.name] ?? DEFAULT_EXECUTIONS) / inLongRun(1, 5))
+    const executions = Math.ceil((EXECUTIONS[target.name] ?? DEFAULT_EXECUTIONS) / inLongRun(1, 10))
     const corpus = readCorpus(target)
     if (corpus.length > 0)
       it(`${target.name}: no findings in the corpus`, () => {

@@ -24,6 +24,7 @@ import {
 const { SUCCESS, WR_FLUSH_ERR, RETRY_EXC_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
 const { SIGNALED, SOLICITED } = SendFlags.values
+const { FLUSH, MEMCPY } = WrOpcode.values
 const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
@@ -70,6 +71,9 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array, subject: () => str
   assert.fail(`${subject()}: byte ${at} of ${expected.length} is ${actual[at]}, not ${expected[at]}`)
 }
 
+/** The elements that a READ, an atomic or a copy writes to: the first one of a copy is its source. */
+const writtenBy = ({ opcode, sges }: SendRequest): SendRequest['sges'] => (opcode === MEMCPY ? sges.slice(1) : sges)
+
 // ---- sends ----
 
 const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics): void => {
@@ -94,8 +98,10 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
     if (!mayBeOverwritten)
       assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => nameOf(end, operation))
   }
-  if (read !== undefined && read.length > 0)
-    assertSame(memoryOf(end, request.sges[0].at, read.length), read, () => nameOf(end, operation))
+  if (read !== undefined && read.length > 0) {
+    const { at } = writtenBy(request)[0]
+    assertSame(memoryOf(end, at, read.length), read, () => nameOf(end, operation))
+  }
   if (atomic !== undefined) {
     assert.equal(atomic.executed, 1, `${nameOf(end, operation)} was executed ${atomic.executed} times`)
     const result = end.host.memory.words.getBigUint64(request.sges[0].at, true)
@@ -159,9 +165,11 @@ export const onSendCompleted = (end: End, completion: Completed, statistics: Sta
       `${nameOf(end, operation)} is unsignaled, but has a completion`,
     )
     assert.equal(completion.opcode, sendOperations[opcode].completion)
-    // A FLUSH has its length in `compare`.
+    // A FLUSH has its length in `compare`; a copy has two elements of its length.
     const { compare } = operation.request
-    assert.equal(completion.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
+    const total = totalOf(operation.request)
+    const length = opcode === MEMCPY ? total / 2 : total
+    assert.equal(completion.bytes, opcode === FLUSH ? Number(compare) : length)
     onSendSucceeded(end, operation, statistics)
   } else if (end.hasFailed) {
     assert.equal(completion.status, WR_FLUSH_ERR, `${nameOf(end, operation)} after one that failed`)
@@ -277,7 +285,7 @@ const checkLocalWrite = (end: End, at: number, length: number): void => {
   if (receive !== undefined && isInside(receive, at, length)) return
   for (let i = end.endedSends; i < end.sends.length; i++) {
     const { read, atomic, request } = end.sends[i]
-    if ((read !== undefined || atomic !== undefined) && isInside(request, at, length)) return
+    if ((read !== undefined || atomic !== undefined) && isInside({ sges: writtenBy(request) }, at, length)) return
   }
   assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
 }

@@ -45,6 +45,7 @@ const kinds: readonly Kind[] = [
   { name: 'FETCH_AND_ADD', weight: 6, make: make.atomic({ isCompareSwap: false }) },
   { name: 'ATOMIC_WRITE', weight: 5, make: make.atomicWrite },
   { name: 'FLUSH', weight: 4, make: make.flush(flushPlacement.GLOBAL) },
+  { name: 'MEMCPY', weight: 3, make: make.copy, alsoUc: true },
   { name: 'BIND_MW', weight: 3, make: make.bindWindow, alsoUc: true },
   { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, alsoUc: true },
 ]
@@ -98,6 +99,25 @@ const invalidateWrongKey = failedLocally('LOCAL_INV of a wrong key', LOC_QP_OP_E
 const bindWrongKey = failedLocally('BIND_MW of a wrong key', MW_BIND_ERR, (end, random) => {
   const bind = { window: random.pick([badKey(random), end.target.key]), at: end.areas.target, length: 8, access: 0 }
   return plain(end, random, wr.BIND_MW, { bind })
+})
+
+/** A copy needs two elements. */
+const withTwoElements =
+  (copy: make.Make): make.Make =>
+  (end, random) =>
+    end.pair.maxSge < 2 ? undefined : copy(end, random)
+const copyIntoReadOnly = failedLocally('MEMCPY into read-only memory', LOC_PROT_ERR, (end, random) => {
+  const length = 1 + make.drawLength(end, random)
+  const [source, target] = [end.areas.results, end.areas.source]
+  const sges = [
+    { at: source, length, key: end.local.key },
+    { at: target, length, key: end.sourceKey },
+  ]
+  return plain(end, random, wr.MEMCPY, { sges })
+})
+const unequalCopy = failedLocally('MEMCPY of unequal lengths', LOC_LEN_ERR, (end, random) => {
+  const sges = [end.areas.source, end.areas.results].map((at, i) => ({ at, length: 8 + i, key: end.local.key }))
+  return plain(end, random, wr.MEMCPY, { sges: random.pick([sges, sges.slice(1), []]) })
 })
 
 const tooLong: make.Make = (end, random) => {
@@ -164,6 +184,8 @@ const fatalKinds: readonly Kind[] = [
   { name: 'unknown opcode', weight: 1, make: unknownOpcode, alsoUc: true },
   { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateWrongKey, alsoUc: true },
   { name: 'BIND_MW of a wrong key', weight: 1, make: bindWrongKey, alsoUc: true },
+  { name: 'MEMCPY into read-only memory', weight: 1, make: withTwoElements(copyIntoReadOnly), alsoUc: true },
+  { name: 'MEMCPY of unequal lengths', weight: 1, make: withTwoElements(unequalCopy), alsoUc: true },
 ]
 
 /** A request that RC refuses: UC ignores it without notifying the sender. */

@@ -202,6 +202,21 @@ export const read =
     }
   }
 
+/** From the source to a slot of READs. */
+export const copy: Make = (end, random) => {
+  const slot = slotOf(end, end.sends.length, READ_SLOTS)
+  if (slot === undefined || end.pair.maxSge < 2) return undefined
+  const length = 1 + random.int(bufferBytes(end))
+  const at = end.areas.source + random.int(SOURCE_BYTES - length + 1)
+  const to = end.areas.results + slot * MESSAGE_BYTES
+  const data = end.host.memory.bytes.slice(at, at + length)
+  const sges = [
+    { at, length, key: end.sourceKey },
+    { at: to, length, key: end.local.key },
+  ]
+  return { kind: 'MEMCPY', request: plain(end, random, wr.MEMCPY, { sges }), ...noFailure, read: data }
+}
+
 export const atomic =
   ({ isCompareSwap }: { readonly isCompareSwap: boolean }): Make =>
   (end, random) => {

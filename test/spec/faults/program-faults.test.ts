@@ -127,6 +127,43 @@ describe('rules that let something happen', () => {
     })
   })
 
+  it('select processes by their role, whichever makes its first call first, and the second with the same', () => {
+    const names = new Map([
+      [7, 'serve'],
+      [8, 'ask'],
+      [9, 'ask'],
+    ])
+    const roles = createProgramFaults([], pid => names.get(pid)!)
+    const [serve, ask, again] = [7, 8, 9].map(roles.roleOf)
+    assert.match(`${serve} ${ask}`, /^[0-9a-f]{8} [0-9a-f]{8}$/)
+    assert.equal(again, `${ask}.2`)
+    for (const order of [
+      [7, 8, 9],
+      [8, 9, 7],
+    ]) {
+      const select = (role: string) => {
+        const faults = createProgramFaults(parseFaults(`call=mr.create,role=${role},errno=EIO`), pid => names.get(pid)!)
+        return order.filter(pid => faults.onCall({ ...SUBJECT, pid }, 'mr.create') !== undefined)
+      }
+      assert.deepEqual([serve!, ask!, again!].map(select), [[7], [8], [9]])
+    }
+  })
+
+  it('select what a process does in a phase: a send is one, its completion comes when it comes', () => {
+    const faults = faultsOf('call=ah.create,phase=transfers,nth=1,errno=EIO')
+    const fails = () => faults.onCall(SUBJECT, 'ah.create') !== undefined
+    assert.deepEqual(
+      ['call', 'post', 'completion'].map(target => faults.has(target as 'call')),
+      [true, true, true],
+    )
+    assert.equal(fails(), false)
+    faults.onCall(SUBJECT, 'ud_qp.modify')
+    faults.onPost(SUBJECT, 'ud_qp', 1, 'RECV')
+    assert.equal(fails(), false)
+    faults.onPost(SUBJECT, 'ud_qp', 1, 'SEND')
+    assert.deepEqual([fails(), fails()], [true, false])
+  })
+
   it('select processes in the order of their first calls, also of calls that they do not name', () => {
     const faults = faultsOf('completion=SEND,process=2,signal=KILL')
     const [a, b] = [7, 8].map(pid => ({ ...SUBJECT, pid }))

@@ -101,7 +101,7 @@ describe('fault rules', () => {
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
       [
         'loss=0.1',
-        /no "loss"; there are call, completion, device, program, process, pid, class, site, dir, qp, opcode, cm, ack, notice, request, nth, /,
+        /no "loss"; there are call, completion, device, program, process, role, phase, pid, class, site, dir, qp, opcode, cm, ack, notice, request, nth, /,
       ],
       ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],

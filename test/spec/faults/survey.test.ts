@@ -6,7 +6,7 @@ import { it } from 'node:test'
 import { createProgramFaults } from '../../../src/spec/faults/program-faults.ts'
 import { createSurvey, siteOf } from '../../../src/spec/faults/survey.ts'
 
-const surveyAt = (now = () => 0) => createSurvey(createProgramFaults().processNumber, now)
+const surveyAt = (now = () => 0) => createSurvey(createProgramFaults(), now)
 const program = (pid: number) => ({ pid, program: () => `p${pid}` })
 
 it('a call site is the innermost frame outside the libraries of the verbs API', () => {
@@ -43,8 +43,14 @@ it('sites are counted, and of the first program with a fault also the objects th
 })
 
 it('the same site in another phase of the process is another one, with the number of its first', () => {
-  const survey = surveyAt()
-  const note = (target: 'call' | 'completion', name: string) => survey.note(target, 'rc_qp', name, program(1), ['f'])
+  const faults = createProgramFaults()
+  const survey = createSurvey(faults, () => 0)
+  const subject = { device: 'd', pid: 1, program: () => 'p' }
+  const note = (target: 'call' | 'completion', name: string) => {
+    survey.note(target, 'rc_qp', name, subject, ['f'])
+    if (target === 'call') faults.onCall(subject, name)
+    else faults.onCompletion(subject, 'rc_qp', 1, name)
+  }
   for (const name of ['mr.create', 'rc_qp.create', 'mr.create', 'mr.create', 'rc_qp.modify']) note('call', name)
   note('completion', 'SEND')
   for (const name of ['mr.create', 'rc_qp.destroy', 'mr.create', 'rc_qp.create', 'mr.create']) note('call', name)

@@ -16,11 +16,11 @@ const namesOf = (service: number): string[] =>
 it('a sending service has the work requests of its opcodes; a connected one also has the local ones', () => {
   const sends = ['SEND', 'SEND_WITH_IMM']
   const writes = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM']
-  const local = ['LOCAL_INV', 'BIND_MW', 'DRIVER1']
+  const local = ['LOCAL_INV', 'BIND_MW', 'DRIVER1', 'MEMCPY']
   const unreliable = [...writes, ...sends, ...local]
   const answered = ['RDMA_READ', 'ATOMIC_CMP_AND_SWP', 'ATOMIC_FETCH_AND_ADD']
   const connected = [
-    ...[...writes, ...sends, ...answered, 'LOCAL_INV', 'BIND_MW', 'SEND_WITH_INV', 'DRIVER1', 'FLUSH'],
+    ...[...writes, ...sends, ...answered, 'LOCAL_INV', 'BIND_MW', 'SEND_WITH_INV', 'DRIVER1', 'MEMCPY', 'FLUSH'],
     'ATOMIC_WRITE',
   ]
   assert.deepEqual(namesOf(Service.RC), connected)

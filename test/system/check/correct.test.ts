@@ -27,7 +27,7 @@ const kinds: Readonly<Record<'rxe' | 'mlx5' | 'efa', readonly string[]>> = {
 }
 
 const allSeeds = Array.from({ length: 100 }, (_, i) => i + 1)
-const seeds = casesOf(allSeeds, one => one === 1 || one === 5)
+const seeds = casesOf(allSeeds, one => one === 1)
 /** Programs at the same time: most of the time they wait. */
 const PARALLEL = 8
 

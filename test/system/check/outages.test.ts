@@ -65,6 +65,18 @@ describe('userdma check in an outage', { skip: lacking(program) }, () => {
     assert.match(finding?.moments[1]?.action ?? '', /^the queue pair 0x\w+ was destroyed$/)
   })
 
+  it('an index that empties between an address handle and its datagram is no mistake: mlx5', async t => {
+    const options = ['--device', 'mlx5_0@127.0.0.1,driver=mlx5', '--fault', 'call=ah.create,nth=1,gid=1']
+    const { found, status, stderr } = await checkScript(t, `exec ${ownProgram('datagram_service')} >&2`, options)
+    assert.deepEqual(
+      found.filter(({ severity }) => severity !== 'note').map(({ id, text }) => `${id}: ${text}`),
+      [],
+    )
+    const texts = withId(found, 'event-ignored').map(({ text }) => text)
+    for (const text of texts) assert.match(text, /^ah names GID index 1, which is empty: the address 127\.0\.0\.1 left/)
+    assert.equal(status, 0, stderr)
+  })
+
   it('names the address that left, when, and where it is now', async t => {
     if (!canMakeNamespaces(t)) return
     const [netns] = twoNamespaces(t, 1500)

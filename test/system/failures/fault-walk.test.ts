@@ -66,19 +66,9 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     assert.equal(repeated.signal, 'SIGSEGV')
   })
 
-  it('reports a program that hangs, with its stacks', async t => {
+  it('reports a program that hangs, with its stacks and how to repeat it, and ends early with --points', async t => {
     const options = ['run', '--fault-walk', '--points', '3', '--hang', '2']
-    const { results, found, texts } = await walkWithReports(t, options)
-    assert.deepEqual(texts, ['hang: WRITE completes with RETRY_EXC_ERR'])
-    ended(results, 'the post of WRITE fails with ENOMEM')
-    assert.deepEqual(
-      found[0]!.stacks.map(({ signal, frames }) => [signal, frames.length > 0]),
-      [['SIGQUIT', true]],
-    )
-  })
-
-  it('ends early with --points, says so, and prints how to repeat a finding', async t => {
-    const { status, stderr } = await runUserdma(t, ['walk', '--kinds', 'calls', '--points', '4', '--', program])
+    const { status, stderr } = await runUserdma(t, [...options, '--', program])
     assert.equal(status, 65)
     assert.match(
       stderr,
@@ -86,13 +76,15 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     )
     assert.match(
       stderr,
-      /^userdma walk: crash: comp_channel\.create fails with ENOMEM in .*: signal SIGSEGV \(2 of 2 runs\)$/m,
+      /^userdma walk: hang: WRITE completes with RETRY_EXC_ERR in .*: no end after \d+\.\d s \(2 of 2 runs\)$/m,
     )
+    assert.match(stderr, /^ {2}process \d+ \(walked\) is at\n {4}#0 /m)
     assert.match(
       stderr,
-      /^ {2}repeat it: userdma run --private --record walk\.udr --fault call=comp_channel\.create,.* -- .*walked$/m,
+      /^ {2}repeat it: userdma run --private --record walk\.udr --fault completion=WRITE,.* -- .*walked$/m,
     )
-    assert.match(stderr, / 4 runs in \d+ s: 1 crash, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
+    assert.match(stderr, /^ {2}posts +the post of WRITE fails with ENOMEM .* ended /m)
+    assert.match(stderr, / 3 runs in \d+ s: 1 hang, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
   })
 
   it('refuses a program that fails without faults, and options without the walk', async t => {

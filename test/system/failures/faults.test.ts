@@ -28,7 +28,7 @@ describe('ibv_rc_pingpong on a bad network', { skip: lacking('ibv_rc_pingpong') 
     for (const rate of casesOf([0.01, 0.05], one => one === 0.05))
       it(`${kind} ${rate * 100} %`, async t => {
         const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: `${kind}=${rate},seed=7` })
-        for (const [pingpong, iterations] of cases)
+        for (const [pingpong, iterations] of casesOf(cases, (_, i) => i % 2 === 0))
           await t.test(`${caseName(pingpong)}, ${iterations} times`, s => runCase(s, daemon, pingpong, iterations))
         const { devices } = await daemon.settled(isEmpty)
         for (const counter of evidence[kind]) {

@@ -73,7 +73,7 @@ const DEVICES = {
       TLS: 'rc_mlx5,ud_mlx5:aux',
     },
     env: { FI_UNIVERSE_SIZE: '8' },
-    failing: /test_mlx5_dr|test_flow_table_drop|test_devx_obj_export_import|test_multi_process_alloc_dm/,
+    failing: /test_flow_table_drop|test_multi_process_alloc_dm/,
     hasInterface: true,
   },
 } as const satisfies Readonly<Record<string, DeviceKind>>

@@ -24,6 +24,7 @@ import { bytesSource, type EventRange, openSession, type Session } from '../../.
 import { readSymbols } from '../../../src/tools/record/symbols.ts'
 import { readLastWaits, SessionWaits } from '../../../src/tools/record/waits.ts'
 import { SessionWriter, type WriterOptions } from '../../../src/tools/record/writer.ts'
+import { inLongRun } from '../../long-run.ts'
 import { anyEvent } from './arbitrary.ts'
 import { createMemorySink } from './memory-sink.ts'
 
@@ -182,7 +183,7 @@ describe('a session file', () => {
           )
         },
       ),
-      { numRuns: 20 },
+      { numRuns: inLongRun(20, 8) },
     )
   })
 

@@ -4,7 +4,12 @@
  */
 import { macOf } from '../../../core/devices/identity.ts'
 import type { CallContext } from '../../../core/model.ts'
-import { CapabilityKinds, Commands, capabilityStructs } from '../../../spec/drivers/mlx5-firmware/commands.ts'
+import {
+  answerHeader,
+  CapabilityKinds,
+  Commands,
+  capabilityStructs,
+} from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { GidType, PortState } from '../../../spec/enums.ts'
 import { encodeFields } from '../../../uapi/firmware/fields.ts'
 import { VENDOR_ID } from '../attributes.ts'
@@ -44,7 +49,7 @@ const ADMIN_FOLLOWS = 2
 const ETHERNET_MTU = 9978
 
 export const deviceCommands = [
-  generalCommand(Commands.QUERY_HCA_CAP, ({ call, opMod, input }) => {
+  generalCommand(Commands.QUERY_HCA_CAP, ({ call, opMod, input, outBytes }) => {
     requireOwn(input)
     const kind = opMod >> 1
     if (!CapabilityKinds.includes(kind))
@@ -54,7 +59,9 @@ export const deviceCommands = [
       )
     const struct = capabilityStructs[kind]
     const values = capabilities(call.device, stateOf(call).soft.limits)[kind]
-    return struct === undefined || values === undefined ? {} : { capability: encodeFields(struct, values) }
+    if (struct === undefined || values === undefined) return {}
+    // programs pass as many bytes as they know
+    return { capability: encodeFields(struct, values).subarray(0, outBytes - answerHeader.bytes) }
   }),
   generalCommand(Commands.QUERY_ADAPTER, () => ({ query_adapter_struct: { ieee_vendor_id: VENDOR_ID } })),
   // interface step sequence ID 1, and 0, of which the device is not

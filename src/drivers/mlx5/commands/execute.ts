@@ -114,6 +114,9 @@ export const execute = (
     if (identity === undefined || command?.of !== identity.command || number !== identity.number)
       refuse('EINVAL', `devx.${method}: ${nameOf(opcode)}: the handle is not of the object of the command`)
   }
+  // one object of Linux is one value
+  if (command?.name === 'CREATE_PSV' && input?.num_psv !== 1)
+    refuse('EINVAL', `devx_obj.create: CREATE_PSV: num_psv is ${input?.num_psv}; it must be 1`)
   const fail = (error: unknown): never => {
     throw refusalOf(call, opcode, outBytes, error)
   }

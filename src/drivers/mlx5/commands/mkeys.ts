@@ -12,6 +12,7 @@ import { MAX_INDIRECT_ENTRIES } from '../../../spec/drivers/mlx5.ts'
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { RecordOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
 import { type createMkeyIn, klm, type mkc } from '../../../spec/drivers/mlx5-firmware/memory.ts'
+import { Bsf } from '../../../spec/drivers/mlx5-signature.ts'
 import { AccessFlags, MrKind } from '../../../spec/enums.ts'
 import { PAGE_BYTES } from '../../../spec/memory.ts'
 import { decodeFields } from '../../../uapi/firmware/fields.ts'
@@ -27,6 +28,7 @@ const AccessMode = { MTT: 1, KLM: 2, KSM: 3 } as const
 /** No queue pair: the key serves all of its domain. */
 const ANY_QP = 0xff_ffff
 const MAX_LOG_ENTITY = 31
+const OCTOWORD_BYTES = 16
 
 /** What QUERY_MKEY tells. */
 interface Mkey {
@@ -45,9 +47,15 @@ const accessOf = ({ lw, rr, rw, a, relaxed_ordering_write, relaxed_ordering_read
   (relaxed_ordering_write === 1 || relaxed_ordering_read === 1 ? RELAXED_ORDERING : 0)
 
 /** Fields that ask for what no capability tells. */
-const UNSUPPORTED = ['bsf_en', 'sync_umr', 'crypto_en', 'length64', 'small_fence_on_rdma_read_response'] as const
+const UNSUPPORTED = ['sync_umr', 'crypto_en', 'length64', 'small_fence_on_rdma_read_response'] as const
 
 const checkContext = (context: MkeyContext, { input_mkey_index, pg_access, data_direct }: MkeyInput): void => {
+  const { bsf_en, umr_en, bsf_octword_size } = context
+  if (bsf_en === 1 && (umr_en !== 1 || bsf_octword_size !== Bsf.BYTES / OCTOWORD_BYTES))
+    refuseCommand(
+      'unsupportedFeature',
+      `bsf_en 1, umr_en ${umr_en}, bsf_octword_size ${bsf_octword_size}: keys with signatures have umr_en 1 and ${Bsf.BYTES / OCTOWORD_BYTES}`,
+    )
   for (const field of UNSUPPORTED)
     if (context[field] !== 0) refuseCommand('unsupportedFeature', `${field} ${context[field]}; it must be 0`)
   if (input_mkey_index !== 0) refuseCommand('unsupportedFeature', `input_mkey_index ${input_mkey_index}; it must be 0`)
@@ -144,7 +152,7 @@ const createFree = (
   call: CallContext,
   object: CoreObject,
   pd: CoreObject,
-  { free, umr_en, en_rinval, translations_octword_size: maxEntries, mkey_7_0 }: MkeyContext,
+  { free, umr_en, en_rinval, bsf_en, translations_octword_size: maxEntries, mkey_7_0 }: MkeyContext,
   mode: number,
 ): Owned | Promise<Owned> => {
   if (free !== 1 || umr_en !== 1 || mode !== AccessMode.KLM)
@@ -165,6 +173,7 @@ const createFree = (
     entries: [],
     maxEntries,
     isRevocable: en_rinval,
+    hasSignatures: bsf_en,
   })
 }
 

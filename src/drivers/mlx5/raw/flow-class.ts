@@ -1,25 +1,22 @@
 /*
  * Class `flow` of mlx5 devices: the specs of a rule become values under a mask of the frame's key (`FlowKey`), and a spec
- * demands its header also if it masks nothing.
+ * demands its header also if it masks nothing. A rule with a matcher has matcher-flows.ts.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Flow, type FlowSpec } from '../../../spec/classes/flow.ts'
+import { flowAttributes } from '../../../spec/drivers/mlx5-flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType, nameIn } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { FLOW_KEY_BYTES, FlowHeader, FlowKey } from '../../../spec/wire/ethernet.ts'
 import { requireFrames, stateOf } from '../state.ts'
+import { createMatcherFlow, LAST_PRIORITY, TAG_MASK } from './matcher-flows.ts'
 import { receiverOf } from './raw-qp-class.ts'
 
 const { ACTION_TAG, ACTION_DROP, ...headers } = FlowSpecType.values
 const { NORMAL, SNIFFER } = FlowType.values
 const { DONT_TRAP, EGRESS } = FlowFlags.values
 const { INNER } = FlowSpecFlags.values
-
-/** Lowest priority (Linux's MLX5_IB_FLOW_LAST_PRIO). */
-const LAST_PRIORITY = 15
-/** Of completions. */
-const TAG_MASK = 0xff_ffff
 
 /** Where the fields of a spec are in the key, by type of the spec, their bytes, and the header that it demands. */
 const places: Readonly<Record<number, { readonly at: number; readonly bytes: number; readonly header: number }>> = {
@@ -74,66 +71,78 @@ interface FlowState {
   readonly specs: readonly Spec[]
 }
 
-export const flowClass = driverClass<typeof Flow, FlowState>(Flow, {
-  create(call, object, { rawQp, udQp, type, priority, port, flags, specs }) {
-    requireFrames(call, 'flow.create')
-    const { station, soft } = stateOf(call)
-    if (udQp !== undefined)
-      throw new CallError(
-        'EOPNOTSUPP',
-        'flow.create: attribute udQp: datagrams have no flow rules: they find their queue pair by its number',
-      )
-    if (rawQp === undefined) throw new CallError('EINVAL', 'flow.create: attribute rawQp is missing')
-    if (port !== 1) throw new CallError('EINVAL', `flow.create: attribute port: ${port}: the device has port 1`)
-    if ((flags & EGRESS) !== 0)
-      throw new CallError(
-        'EOPNOTSUPP',
-        'flow.create: attribute flags: EGRESS: the device has rules for received frames only',
-      )
-    if (priority > LAST_PRIORITY)
-      throw new CallError('ENOSPC', `flow.create: attribute priority: ${priority} is not in 0 to ${LAST_PRIORITY}`)
-    const mask = new Uint8Array(FLOW_KEY_BYTES)
-    const value = new Uint8Array(FLOW_KEY_BYTES)
-    let tag = 0
-    let isDropped = false
-    for (const [i, spec] of specs.entries()) {
-      const where = `flow.create: spec ${i}`
-      if (spec.type === ACTION_DROP) isDropped = true
-      else if (spec.type === ACTION_TAG) {
-        if (spec.tag > TAG_MASK)
-          throw new CallError('EINVAL', `${where}: tag 0x${spec.tag.toString(16)} has more than 24 bits`)
-        tag = spec.tag
-      } else addHeader(where, spec, value, mask)
-    }
-    const hasHeaders = mask.some(byte => byte !== 0)
-    if (type !== NORMAL && hasHeaders)
-      throw new CallError(
-        'EINVAL',
-        `flow.create: attribute specs: a rule of type ${nameIn(FlowType.values, type)} names no headers`,
-      )
-    if (type === SNIFFER && (isDropped || flags !== 0))
-      throw new CallError(
-        'EINVAL',
-        'flow.create: a sniffer only gets copies: it neither drops frames nor passes them on',
-      )
-    // what a spec demands is in its mask, and so in its value
-    new DataView(value.buffer).setUint32(0, new DataView(mask.buffer).getUint32(0))
-    new DataView(value.buffer).setUint32(FlowKey.INNER, new DataView(mask.buffer).getUint32(FlowKey.INNER))
-    const remove = station!.steering.add({
-      type,
-      priority,
-      value,
-      mask,
-      doesNotTrap: (flags & DONT_TRAP) !== 0,
-      receiver: isDropped ? undefined : receiverOf(rawQp, soft),
-      tag,
-    })
-    object.state = { remove, type, priority, port, specs }
-    return {}
+export const flowClass = driverClass<typeof Flow, FlowState, typeof flowAttributes>(
+  Flow,
+  {
+    create(call, object, args) {
+      const { rawQp, udQp, type, priority, port, flags, specs } = args
+      requireFrames(call, 'flow.create')
+      if (args.matcher !== undefined) {
+        const { remove, priority: matched } = createMatcherFlow(call, object, args.matcher, args)
+        object.state = { remove, type, priority: matched, port, specs }
+        return {}
+      }
+      if (Object.keys(flowAttributes.create.in).some(name => args[name as keyof typeof args] !== undefined))
+        throw new CallError('EINVAL', 'flow.create: attribute matcher is missing')
+      const { station, soft } = stateOf(call)
+      if (udQp !== undefined)
+        throw new CallError(
+          'EOPNOTSUPP',
+          'flow.create: attribute udQp: datagrams have no flow rules: they find their queue pair by its number',
+        )
+      if (rawQp === undefined) throw new CallError('EINVAL', 'flow.create: attribute rawQp is missing')
+      if (port !== 1) throw new CallError('EINVAL', `flow.create: attribute port: ${port}: the device has port 1`)
+      if ((flags & EGRESS) !== 0)
+        throw new CallError(
+          'EOPNOTSUPP',
+          'flow.create: attribute flags: EGRESS: the device has rules for received frames only',
+        )
+      if (priority > LAST_PRIORITY)
+        throw new CallError('ENOSPC', `flow.create: attribute priority: ${priority} is not in 0 to ${LAST_PRIORITY}`)
+      const mask = new Uint8Array(FLOW_KEY_BYTES)
+      const value = new Uint8Array(FLOW_KEY_BYTES)
+      let tag = 0
+      let isDropped = false
+      for (const [i, spec] of specs.entries()) {
+        const where = `flow.create: spec ${i}`
+        if (spec.type === ACTION_DROP) isDropped = true
+        else if (spec.type === ACTION_TAG) {
+          if (spec.tag > TAG_MASK)
+            throw new CallError('EINVAL', `${where}: tag 0x${spec.tag.toString(16)} has more than 24 bits`)
+          tag = spec.tag
+        } else addHeader(where, spec, value, mask)
+      }
+      const hasHeaders = mask.some(byte => byte !== 0)
+      if (type !== NORMAL && hasHeaders)
+        throw new CallError(
+          'EINVAL',
+          `flow.create: attribute specs: a rule of type ${nameIn(FlowType.values, type)} names no headers`,
+        )
+      if (type === SNIFFER && (isDropped || flags !== 0))
+        throw new CallError(
+          'EINVAL',
+          'flow.create: a sniffer only gets copies: it neither drops frames nor passes them on',
+        )
+      // what a spec demands is in its mask, and so in its value
+      new DataView(value.buffer).setUint32(0, new DataView(mask.buffer).getUint32(0))
+      new DataView(value.buffer).setUint32(FlowKey.INNER, new DataView(mask.buffer).getUint32(FlowKey.INNER))
+      const remove = station!.steering.add({
+        type,
+        priority,
+        value,
+        mask,
+        doesNotTrap: (flags & DONT_TRAP) !== 0,
+        receiver: isDropped ? undefined : receiverOf(rawQp, soft),
+        tag,
+      })
+      object.state = { remove, type, priority, port, specs }
+      return {}
+    },
+    query: (_call, { state: { type, priority, port, specs } }) => ({ type, priority, port, specs: [...specs] }),
+    destroy(_call, { state }) {
+      state.remove()
+      return {}
+    },
   },
-  query: (_call, { state: { type, priority, port, specs } }) => ({ type, priority, port, specs: [...specs] }),
-  destroy(_call, { state }) {
-    state.remove()
-    return {}
-  },
-})
+  flowAttributes,
+)

@@ -16,7 +16,8 @@ import { FrameChecksum, type FrameSink } from '../../../transport/engine/types.t
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { createFrameKey, type FrameKey, readKey } from '../../../transport/wire/flow-key.ts'
 import { isL3Ok, isL4Ok, putL3, putL4 } from '../../../transport/wire/frame-checksums.ts'
-import { type ArrivedFrame, Steering } from './steering.ts'
+import { type ArrivedFrame, type Scratch, UNKNOWN_HEADERS } from './arrived-frame.ts'
+import { Steering } from './steering.ts'
 
 /** Bytes and frames of an outbox. */
 const OUTBOX_BYTES = 0x4_0000
@@ -33,9 +34,6 @@ const macAt = (view: DataView, at: number): number => view.getUint16(at) * 2 ** 
 
 const { L2_OK, L3_OK, L4_OK, IPV4, IPV6, UDP, TCP } = FrameHeaders
 
-/** `ArrivedFrame.headers` before the first receiver asks: the checksums take longer than all else. */
-const UNKNOWN = -1
-
 const readHeaders = (key: FrameKey, arena: Arena): number => {
   let bits: number = L2_OK
   if (key.ip >= 0) bits |= key.isIpv4 ? IPV4 : IPV6
@@ -46,7 +44,7 @@ const readHeaders = (key: FrameKey, arena: Arena): number => {
 
 /** What a completion says of the frame: bits of `FrameHeaders`. */
 export const headersOf = (frame: ArrivedFrame): number => {
-  if (frame.headers === UNKNOWN) frame.headers = readHeaders(frame.key, frame.arena)
+  if (frame.headers === UNKNOWN_HEADERS) frame.headers = readHeaders(frame.key, frame.arena)
   return frame.headers
 }
 
@@ -69,13 +67,35 @@ export interface StationOptions {
   readonly neighbour: Station | undefined
 }
 
+/** Bytes of the place for a changed frame. */
+const SCRATCH_BYTES = (SHIFT + MAX_FRAME_BYTES + ALIGNMENT - 1) & -ALIGNMENT
+
+class LazyScratch implements Scratch {
+  readonly #allocate: (bytes: number) => Bytes
+  #frame: ArrivedFrame | undefined
+
+  constructor(allocate: (bytes: number) => Bytes) {
+    this.#allocate = allocate
+  }
+
+  get frame(): ArrivedFrame {
+    this.#frame ??= { arena: this.#allocate(SCRATCH_BYTES), key: createFrameKey(), at: SHIFT, length: 0, headers: 0 }
+    return this.#frame
+  }
+}
+
 /** A device on the link. */
 export class Station implements FrameSink {
   readonly steering: Steering
+  /** The rules for frames that the device sends. */
+  readonly egress: Steering
   readonly counts: FrameCounts = { roceFrames: 0, unmatchedFrames: 0 }
   readonly maxBytes = MAX_FRAME_BYTES
   readonly #options: StationOptions
   readonly #stations: Station[]
+  /** For frames that rules change as they are sent, and as they arrive. */
+  readonly #sent: Scratch
+  readonly #changed: Scratch
   readonly #mac: number
   #arrived: ArrivedFrame | undefined
   /** By frame: offset, length, checksums. */
@@ -88,6 +108,9 @@ export class Station implements FrameSink {
   constructor(options: StationOptions) {
     this.#options = options
     this.steering = new Steering(options.seed)
+    this.egress = new Steering(options.seed)
+    this.#sent = new LazyScratch(options.allocate)
+    this.#changed = new LazyScratch(options.allocate)
     const { mac } = options
     this.#mac = macAt(new DataView(mac.buffer, mac.byteOffset, MAC_BYTES), 0)
     this.#stations = options.neighbour === undefined ? [] : options.neighbour.#stations
@@ -161,20 +184,26 @@ export class Station implements FrameSink {
     if ((checksums & FrameChecksum.L4) !== 0) putL4(key, arena)
     frame.at = at
     frame.length = length
-    frame.headers = UNKNOWN
-    let copies = this.steering.sniff(frame)
-    const mac = macAt(arena.view, at)
+    frame.headers = UNKNOWN_HEADERS
+    const sent = this.egress.isEmpty ? frame : this.egress.filter(frame, this.#sent)
+    if (sent === undefined) return 0
+    // a rule may have made one of it
+    if (sent.key.isRoce) {
+      this.counts.roceFrames++
+      return 0
+    }
+    let copies = this.steering.sniff(sent)
+    const mac = macAt(sent.arena.view, sent.at)
     const stations = this.#stations
-    for (let i = 0; i < stations.length; i++)
-      if (stations[i]!.#mac === mac) return copies + stations[i]!.#receive(frame)
-    for (let i = 0; i < stations.length; i++) copies += stations[i]!.#receive(frame)
+    for (let i = 0; i < stations.length; i++) if (stations[i]!.#mac === mac) return copies + stations[i]!.#receive(sent)
+    for (let i = 0; i < stations.length; i++) copies += stations[i]!.#receive(sent)
     return copies
   }
 
   #receive(frame: ArrivedFrame): number {
     if (this.steering.isEmpty || !this.#options.isUp()) return 0
     const sniffers = this.steering.sniff(frame)
-    const rules = this.steering.deliver(frame)
+    const rules = this.steering.deliver(frame, this.#changed)
     if (rules === 0) this.counts.unmatchedFrames++
     return sniffers + rules
   }

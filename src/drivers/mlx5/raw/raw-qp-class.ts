@@ -13,9 +13,10 @@ import { emptyReceiveQueue, emptySendQueue } from '../../soft/queues.ts'
 import { noPsns, type QpCap, type QpObject, type QueuePair, type SoftState } from '../../soft/state.ts'
 import { blockFormat } from '../format.ts'
 import { refuse, requireFrames, stateOf } from '../state.ts'
+import type { ArrivedFrame } from './arrived-frame.ts'
 import { headersOf } from './frame-link.ts'
 import { hashFrame, type RssKey } from './rss-hash.ts'
-import type { ArrivedFrame, FrameReceiver } from './steering.ts'
+import type { FrameReceiver } from './steering.ts'
 import type { TableObject, WqObject } from './work-queues.ts'
 
 /** A queue pair or work queue that receives frames. */

@@ -1,6 +1,6 @@
 /*
- * The flow rules of a device (IBV_FLOW_ATTR_…): which receivers get a frame. A rule names fields of the frame under a
- * mask. Rules with one mask, priority and type are a group, with a hash table by the masked fields: a frame costs one
+ * The flow rules of a device (IBV_FLOW_ATTR_…, and those with matchers of mlx5dv): which receivers get a frame, and what
+ * becomes of frames that are sent. A rule names fields of the frame under a mask. Rules with one mask, priority and type are a group, with a hash table by the masked fields: a frame costs one
  * look-up per group, not per rule, whatever programs create. Groups are limited for that reason.
  *
  * Order: NORMAL rules by priority, then MC_DEFAULT, then ALL_DEFAULT; of groups with one priority the one with more bits
@@ -10,8 +10,8 @@
 import { FlowType } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { FLOW_KEY_BYTES, FlowKey, GROUP_BIT } from '../../../spec/wire/ethernet.ts'
-import type { Arena } from '../../../transport/wire/arena.ts'
-import type { FrameKey } from '../../../transport/wire/flow-key.ts'
+import type { ArrivedFrame, Scratch } from './arrived-frame.ts'
+import { applyEdits, type FrameEdits } from './frame-edits.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
 const KEY_WORDS = FLOW_KEY_BYTES / 4
@@ -19,19 +19,20 @@ const KEY_WORDS = FLOW_KEY_BYTES / 4
 const MAX_GROUPS = 64
 const MAX_COPIES = 64
 
-/** A frame that arrives: one record per sender, valid during the call. */
-export interface ArrivedFrame {
-  readonly arena: Arena
-  readonly key: FrameKey
-  at: number
-  length: number
-  /** As of `Engine.onFrame`; read them with `headersOf` (frame-link.ts). */
-  headers: number
-}
-
 /** What receives frames: a queue pair, or work queues by an indirection table. */
 export interface FrameReceiver {
   receive(frame: ArrivedFrame, tag: number): void
+}
+
+/** The receiver of rules for frames that are sent: they go on to the link. */
+export const link: FrameReceiver = { receive: () => undefined }
+/** The receiver of rules whose frames go on as if none of the NORMAL rules had matched. */
+export const defaultMiss: FrameReceiver = { receive: () => undefined }
+
+/** Counts the frames of rules: packets at 2 · `index`, and bytes behind it. */
+export interface FlowCounter {
+  readonly counts: Float64Array
+  readonly index: number
 }
 
 /** A rule as a program creates it. */
@@ -47,6 +48,9 @@ export interface FlowRule {
   readonly receiver: FrameReceiver | undefined
   /** 24 bits, for the completion. */
   readonly tag: number
+  readonly counter?: FlowCounter
+  /** Changes the frames for the receiver. */
+  readonly edits?: FrameEdits
 }
 
 /** The rules with the same fields. */
@@ -55,6 +59,8 @@ interface Match {
   readonly rules: Set<FlowRule>
   /** The first rule of each receiver: it gets one copy. */
   readonly takers: FlowRule[]
+  /** The counters of its rules, each once. */
+  readonly counters: FlowCounter[]
   /** Rules without DONT_TRAP. */
   trapping: number
   next: Match | undefined
@@ -94,12 +100,23 @@ const explicit = (rule: FlowRule): FlowRule => {
 
 const wordsOf = (bytes: Uint8Array): Uint32Array => new Uint32Array(bytes.slice().buffer)
 
-const requireRoom = ({ length }: readonly FlowRule[]): void => {
+const requireRoom = ({ length }: readonly unknown[], receivers = 'queue pairs'): void => {
   if (length === MAX_COPIES)
     throw new CallError(
       'ENOSPC',
-      `flow.create: ${length} queue pairs get these frames already, the most that the device copies a frame to`,
+      `flow.create: ${length} ${receivers} get these frames already, the most that the device has for a frame`,
     )
+}
+
+const isSame = (one: FlowCounter, other: FlowCounter): boolean =>
+  one.counts === other.counts && one.index === other.index
+
+const count = (counters: readonly FlowCounter[], bytes: number): void => {
+  for (let i = 0; i < counters.length; i++) {
+    const { counts, index } = counters[i]!
+    counts[2 * index]!++
+    counts[2 * index + 1]! += bytes
+  }
 }
 
 /** `seed`: a random u32, so that programs cannot choose rules with one hash. */
@@ -131,13 +148,16 @@ export class Steering {
     let match = first
     while (match !== undefined && !match.words.every((word, i) => word === words[i])) match = match.next
     if (match === undefined) {
-      match = { words, rules: new Set(), takers: [], trapping: 0, next: first }
+      match = { words, rules: new Set(), takers: [], counters: [], trapping: 0, next: first }
       group.matches.set(hash, match)
     }
-    if (!match.takers.some(({ receiver }) => receiver === rule.receiver)) {
-      requireRoom(match.takers)
-      match.takers.push(rule)
-    }
+    const isNewTaker = !match.takers.some(({ receiver }) => receiver === rule.receiver)
+    const { counter } = rule
+    const isNewCounter = counter !== undefined && !match.counters.some(other => isSame(other, counter))
+    if (isNewTaker) requireRoom(match.takers)
+    if (isNewCounter) requireRoom(match.counters, 'counters')
+    if (isNewTaker) match.takers.push(rule)
+    if (isNewCounter) match.counters.push(counter)
     match.rules.add(rule)
     if (!rule.doesNotTrap) match.trapping++
     group.rules++
@@ -145,21 +165,53 @@ export class Steering {
     return () => this.#remove(group, hash, found, rule)
   }
 
-  /** Passes the frame to the receivers of the first match. Returns the number of copies, and of drops. */
-  deliver(frame: ArrivedFrame): number {
+  /**
+   * Passes the frame to the receivers of the first match. Returns the number of copies, and of drops. `scratch`: for changed
+   * frames.
+   */
+  deliver(frame: ArrivedFrame, scratch: Scratch): number {
     let rules = 0
+    let tier = 0
     for (let g = 0; g < this.#groups.length; g++) {
       const group = this.#groups[g]!
+      if (group.tier < tier) continue
       const match = this.#find(group, frame.key.words)
       if (match === undefined) continue
-      rules += match.takers.length
+      count(match.counters, frame.length)
+      let isMiss = false
       for (let i = 0; i < match.takers.length; i++) {
-        const { receiver, tag } = match.takers[i]!
-        receiver?.receive(frame, tag)
+        const { receiver, tag, edits } = match.takers[i]!
+        if (receiver === defaultMiss) {
+          isMiss = true
+          continue
+        }
+        rules++
+        if (edits === undefined) receiver?.receive(frame, tag)
+        else if (receiver !== undefined && applyEdits(frame, scratch.frame, edits)) receiver.receive(scratch.frame, tag)
       }
-      if (match.trapping > 0) break
+      if (isMiss) tier = group.tier + 1
+      else if (match.trapping > 0) break
     }
     return rules
+  }
+
+  /** What becomes of a frame that is sent: itself, or `scratch` with the changed frame; undefined: it is dropped. */
+  filter(frame: ArrivedFrame, scratch: Scratch): ArrivedFrame | undefined {
+    for (let g = 0; g < this.#groups.length; g++) {
+      const match = this.#find(this.#groups[g]!, frame.key.words)
+      if (match === undefined) continue
+      count(match.counters, frame.length)
+      let result: ArrivedFrame = frame
+      for (let i = 0; i < match.takers.length; i++) {
+        const { receiver, edits } = match.takers[i]!
+        if (receiver === undefined) return undefined
+        if (edits === undefined || result !== frame) continue
+        if (!applyEdits(frame, scratch.frame, edits)) return undefined
+        result = scratch.frame
+      }
+      return result
+    }
+    return frame
   }
 
   /** Passes the frame to the sniffers; returns their number. */
@@ -240,6 +292,19 @@ export class Steering {
           match.takers.push(other)
           break
         }
+    }
+    const { counter } = rule
+    if (counter !== undefined) {
+      let isUsed = false
+      for (const other of match.rules)
+        if (other.counter !== undefined && isSame(other.counter, counter)) {
+          isUsed = true
+          break
+        }
+      if (!isUsed) {
+        const at = match.counters.findIndex(other => isSame(other, counter))
+        match.counters.splice(at, 1)
+      }
     }
     if (!rule.doesNotTrap) match.trapping--
     if (match.rules.size === 0) {

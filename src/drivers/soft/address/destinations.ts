@@ -14,6 +14,7 @@
 import type { GidTable } from '../../../core/devices/gids.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { Port } from '../../../transport/phy/port.ts'
+import { isSameAddress } from '../../../transport/wire/address.ts'
 import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
 
 /** The destination of an address handle. */
@@ -73,8 +74,27 @@ const vector = new Uint8Array(24)
 const vectorView = new DataView(vector.buffer)
 const Vector = { PORT: 0, SGID_INDEX: 1, TRAFFIC_CLASS: 2, FLOW_LABEL: 4, DGID: 8 } as const
 
+/** Of a device with more address handles, none is looked for: a hostile program's requests would take long. */
+const MAX_COMPARED = 1024
+
+/**
+ * Opens the flow of an address handle with the index and the destination of `vector`: its address was in the index when it
+ * was made, and has left. As with handles of rxe, datagrams go on from there. -1: there is no such handle.
+ */
+const reopenHandle = ({ ahs, port, pd }: Fields & Pick<Destinations, 'pd'>): number => {
+  if (ahs.size > MAX_COMPARED) return -1
+  const dgid = vector.subarray(Vector.DGID)
+  for (const ah of ahs.values())
+    if (ah.pd === pd && ah.address.sgidIndex === vector[Vector.SGID_INDEX] && isSameAddress(ah.address.dgid, dgid)) {
+      port.reopenFlow(ah.flow)
+      return ah.flow
+    }
+  return -1
+}
+
 /** Opens the flow for `vector`. */
-const openVector = ({ port, gids }: Fields): number => {
+const openVector = (fields: Fields & Pick<Destinations, 'pd'>): number => {
+  const { port, gids } = fields
   const address = {
     ...noAddress,
     port: vector[Vector.PORT],
@@ -86,7 +106,7 @@ const openVector = ({ port, gids }: Fields): number => {
   try {
     return openPath(port, flowAddress(port, sourceOf(gids, address, 'work request'), address), 'work request')
   } catch (error) {
-    if (error instanceof CallError) return -1
+    if (error instanceof CallError) return error.code === 'ENODATA' ? reopenHandle(fields) : -1
     throw error
   }
 }

@@ -141,7 +141,7 @@ export const createPartialWrites = (
     return [count - 1, ...order.filter(i => i !== count - 1)]
   }
 
-  const write: Memory['write'] = (region, hi, lo, from, at, chunk, stride, total) => {
+  const write: Memory['write'] = (region, hi, lo, from, at, chunk, stride, total, isOwn) => {
     const { pd, key, access, qpn } = lastResolve
     const space = table.space[region]
     const spaceHi = addressHi(table, region, hi, lo)
@@ -157,7 +157,7 @@ export const createPartialWrites = (
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
     // again, because this resets the error of the last access (`hasProcessEnded`), which `executeIf` may have set
     inner.resolve(pd, key, hi, lo, total, access, qpn)
-    if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total)
+    if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total, isOwn)
     const bytes = new Uint8Array(total)
     for (let done = 0, source = at; done < total; done += chunk, source += stride)
       bytes.set(from.bytes.subarray(source, source + Math.min(chunk, total - done)), done)
@@ -231,6 +231,7 @@ export const createPartialWrites = (
     explain: inner.explain,
     grants: inner.grants,
     isScattered: inner.isScattered,
+    rangeAccesses: inner.rangeAccesses,
     read: inner.read,
     hasProcessEnded: inner.hasProcessEnded,
     hasTimedOut: inner.hasTimedOut,

@@ -10,6 +10,8 @@ import {
   atomicCaps,
   cmdHcaCap,
   cmdHcaCap2,
+  generalObjInCmdHdr,
+  generalObjOutCmdHdr,
   odpCap,
   queryAdapterOut,
   queryHcaCapIn,
@@ -26,11 +28,22 @@ import {
 } from './device.ts'
 import { bits, type Struct, struct } from './fields.ts'
 import {
+  allocFlowCounterIn,
+  allocFlowCounterOut,
+  createTirIn,
+  createTirOut,
+  flowTableNicCap,
+  queryFlowCounterIn,
+  queryFlowCounterOut,
+} from './flow.ts'
+import {
   allocPdOut,
   allocTransportDomainOut,
   allocXrcdOut,
   createMkeyIn,
   createMkeyOut,
+  createPsvIn,
+  createPsvOut,
   queryMkeyIn,
   queryMkeyOut,
 } from './memory.ts'
@@ -73,7 +86,14 @@ export const answerHeader = struct(16, { status: bits(0x0, 8), syndrome: bits(0x
 const header = struct(16, {})
 
 /** Kinds of capabilities: the operation modifier of QUERY_HCA_CAP above bit 0, which tells the largest (0) from the present value (1). */
-export const CapabilityModifier = { GENERAL: 0, ODP: 2, ATOMIC: 3, ROCE: 4, GENERAL_2: 0x20 } as const
+export const CapabilityModifier = {
+  GENERAL: 0,
+  ODP: 2,
+  ATOMIC: 3,
+  ROCE: 4,
+  NIC_FLOW_TABLE: 7,
+  GENERAL_2: 0x20,
+} as const
 /** All kinds that mlx5_ifc.h has. Of one without struct here, all capabilities are 0. */
 export const CapabilityKinds: readonly number[] = [
   0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xc, 0xd, 0xf, 0x11, 0x13, 0x14, 0x15, 0x1a, 0x1f, 0x20, 0x25, 0x26,
@@ -83,6 +103,7 @@ export const capabilityStructs: Readonly<Record<number, Struct>> = {
   [CapabilityModifier.ODP]: odpCap,
   [CapabilityModifier.ATOMIC]: atomicCaps,
   [CapabilityModifier.ROCE]: roceCap,
+  [CapabilityModifier.NIC_FLOW_TABLE]: flowTableNicCap,
   [CapabilityModifier.GENERAL_2]: cmdHcaCap2,
 }
 
@@ -144,6 +165,7 @@ export const Commands = {
   // ---- memory and small objects ----
   CREATE_MKEY: create(0x200, createMkeyIn, createMkeyOut, 'mkey_index'),
   QUERY_MKEY: ofObject(0x201, 'query', 'CREATE_MKEY', queryMkeyIn, queryMkeyOut, 'mkey_index'),
+  CREATE_PSV: create(0x600, createPsvIn, createPsvOut, 'psv0_index'),
   ALLOC_PD: create(0x800, header, allocPdOut, 'pd'),
   ALLOC_TRANSPORT_DOMAIN: create(0x816, header, allocTransportDomainOut, 'transport_domain'),
   ALLOC_XRCD: create(0x80e, header, allocXrcdOut, 'xrcd'),
@@ -175,8 +197,19 @@ export const Commands = {
   MODIFY_RMP: ofObject(0x90d, 'modify', 'CREATE_RMP', modifyRmpIn, header, 'rmpn'),
   QUERY_RMP: ofObject(0x90f, 'query', 'CREATE_RMP', queryRmpIn, queryRmpOut, 'rmpn'),
 
+  // ---- flow steering ----
+  CREATE_TIR: create(0x900, createTirIn, createTirOut, 'tirn'),
+  ALLOC_FLOW_COUNTER: create(0x939, allocFlowCounterIn, allocFlowCounterOut, 'flow_counter_id'),
+  QUERY_FLOW_COUNTER: ofObject(
+    0x93b,
+    'query',
+    'ALLOC_FLOW_COUNTER',
+    queryFlowCounterIn,
+    queryFlowCounterOut,
+    'flow_counter_id',
+  ),
+
   // ---- what the device does not have ----
-  CREATE_PSV: absent(0x600, 'create'),
   CREATE_XRQ: absent(0x717, 'create'),
   QUERY_XRQ: absent(0x719, 'query'),
   ARM_XRQ: absent(0x71a, 'modify'),
@@ -194,7 +227,6 @@ export const Commands = {
   ADD_VXLAN_UDP_DPORT: absent(0x827, 'create'),
   SET_L2_TABLE_ENTRY: absent(0x829, 'create'),
   QUERY_L2_TABLE_ENTRY: absent(0x82a, 'query'),
-  CREATE_TIR: absent(0x900, 'create'),
   MODIFY_TIR: absent(0x901, 'modify'),
   QUERY_TIR: absent(0x903, 'query'),
   CREATE_SQ: absent(0x904, 'create'),
@@ -215,14 +247,12 @@ export const Commands = {
   QUERY_FLOW_GROUP: absent(0x935, 'query'),
   SET_FLOW_TABLE_ENTRY: absent(0x936, 'create'),
   QUERY_FLOW_TABLE_ENTRY: absent(0x937, 'query'),
-  ALLOC_FLOW_COUNTER: absent(0x939, 'create'),
-  QUERY_FLOW_COUNTER: absent(0x93b, 'query'),
   MODIFY_FLOW_TABLE: absent(0x93c, 'modify'),
   ALLOC_PACKET_REFORMAT_CONTEXT: absent(0x93d, 'create'),
   QUERY_PACKET_REFORMAT_CONTEXT: absent(0x93f, 'query'),
   ALLOC_MODIFY_HEADER_CONTEXT: absent(0x940, 'create'),
   QUERY_MODIFY_HEADER_CONTEXT: absent(0x942, 'query'),
-  CREATE_GENERAL_OBJECT: absent(0xa00, 'create'),
+  CREATE_GENERAL_OBJECT: create(0xa00, generalObjInCmdHdr, generalObjOutCmdHdr, 'obj_id'),
   MODIFY_GENERAL_OBJECT: absent(0xa01, 'modify'),
   QUERY_GENERAL_OBJECT: absent(0xa02, 'query'),
   SYNC_STEERING: absent(0xb00, 'general'),

@@ -115,6 +115,25 @@ export const queryRoceAddressOut = struct(48, {
   roce_address: nested(0x80, roceAddrLayout),
 })
 
+/** Of CREATE_GENERAL_OBJECT: the struct of the type follows (`generalObjects`). */
+export const generalObjInCmdHdr = struct(16, {
+  obj_type: bits(0x30, 16),
+  obj_id: bits(0x40, 32),
+  log_obj_range: bits(0x63, 5),
+  object: rest(0x80),
+})
+
+/** MLX5_OBJ_TYPE_…: types of general objects that the device has. */
+export const GeneralObject = { RESERVED_QPN: 0x2c, AV_QP_MAPPING: 0x3a } as const
+
+/** With its remote_address_vector. */
+export const avQpMapping = struct(64, {
+  qpn: bits(0x60, 32),
+  sl_or_eth_prio: bits(0xe4, 4),
+  src_addr_index: bits(0x164, 8),
+  rgid_or_rip: raw(0x180, 16),
+})
+
 export const generalObjOutCmdHdr = struct(16, {
   status: bits(0x0, 8),
   syndrome: bits(0x20, 32),
@@ -123,6 +142,7 @@ export const generalObjOutCmdHdr = struct(16, {
 export const cmdHcaCap = struct(256, {
   hca_cap_2: bits(0x20, 1),
   vhca_id: bits(0x30, 16),
+  log_dma_mmo_max_size: bits(0x6b, 5),
   log_max_srq_sz: bits(0x80, 8),
   log_max_qp_sz: bits(0x88, 8),
   event_cap: bits(0x90, 1),
@@ -148,9 +168,12 @@ export const cmdHcaCap = struct(256, {
   ooo_sl_mask: bits(0x138, 1),
   log_max_ra_res_dc: bits(0x13a, 6),
   release_all_pages: bits(0x145, 1),
+  sig_crc64_xp10: bits(0x147, 1),
+  sig_crc32c: bits(0x148, 1),
   log_max_ra_req_qp: bits(0x14a, 6),
   rts2rts_lag_tx_port_affinity: bits(0x152, 1),
   rts2rts_qp_udp_sport: bits(0x151, 1),
+  dma_mmo_sq: bits(0x153, 1),
   log_max_ra_res_qp: bits(0x15a, 6),
   end_pad: bits(0x160, 1),
   cc_query_allowed: bits(0x161, 1),
@@ -170,6 +193,7 @@ export const cmdHcaCap = struct(256, {
   dp_ordering_ooo_rw_dc: bits(0x1c9, 1),
   dp_ordering_ooo_rw_rc: bits(0x1ca, 1),
   max_tc: bits(0x1cc, 4),
+  sig_block_4048: bits(0x1f0, 1),
   init2_lag_tx_port_affinity: bits(0x1f8, 1),
   wqe_based_flow_table_update_cap: bits(0x1fb, 1),
   cqe_version: bits(0x1fc, 4),
@@ -181,6 +205,7 @@ export const cmdHcaCap = struct(256, {
   umr_modify_atomic_disabled: bits(0x208, 1),
   umr_indirect_mkey_disabled: bits(0x209, 1),
   drain_sigerr: bits(0x20f, 1),
+  sigerr_cqe: bits(0x212, 1),
   sho: bits(0x217, 1),
   dct: bits(0x21a, 1),
   eth_net_offloads: bits(0x21c, 1),
@@ -220,12 +245,14 @@ export const cmdHcaCap = struct(256, {
   max_wqe_sz_rq: bits(0x2b0, 16),
   max_wqe_sz_sq_dc: bits(0x2d0, 16),
   max_qp_mcg: bits(0x2e7, 25),
+  flow_counter_bulk_alloc: bits(0x310, 8),
   log_max_mcg: bits(0x318, 8),
   log_max_transport_domain: bits(0x323, 5),
   relaxed_ordering_read: bits(0x32a, 1),
   log_max_pd: bits(0x32b, 5),
   dp_ordering_ooo_all_ud: bits(0x330, 1),
   dp_ordering_ooo_all_uc: bits(0x331, 1),
+  dp_ordering_ooo_all_xrc: bits(0x332, 1),
   dp_ordering_ooo_all_dc: bits(0x333, 1),
   dp_ordering_ooo_all_rc: bits(0x334, 1),
   log_max_xrcd: bits(0x33b, 5),
@@ -246,6 +273,7 @@ export const cmdHcaCap = struct(256, {
   log_max_uctx: bits(0x463, 5),
   crypto: bits(0x469, 1),
   max_num_eqs: bits(0x470, 16),
+  sigerr_domain_and_sig_type: bits(0x480, 1),
   log_max_l2_table: bits(0x483, 5),
   log_uar_page_sz: bits(0x490, 16),
   device_frequency_khz: bits(0x4e0, 32),
@@ -312,7 +340,19 @@ export const cmdHcaCap2 = struct(256, {
   cross_vhca_object_to_object_supported: bits(0xe0, 32),
   allowed_object_for_other_vhca_access: long(0x100),
   ts_cqe_metadata_size2wqe_counter: bits(0x24b, 5),
+  flow_counter_bulk_log_max_alloc: bits(0x253, 5),
+  send_dbr_mode_no_dbr_ext: bits(0x2e1, 1),
+  log_max_send_dbr_less_qp_sq: bits(0x2e3, 5),
   mkey_by_name_reserve: bits(0x3c0, 1),
+})
+
+/** Of faults that are handled by memory, not by queues. */
+export const odpSchemeCap = struct(64, {
+  rc_odp_caps: nested(0x80, odpPerTransportServiceCap),
+  uc_odp_caps: nested(0xa0, odpPerTransportServiceCap),
+  ud_odp_caps: nested(0xc0, odpPerTransportServiceCap),
+  xrc_odp_caps: nested(0xe0, odpPerTransportServiceCap),
+  dc_odp_caps: nested(0x100, odpPerTransportServiceCap),
 })
 
 export const odpCap = struct(256, {
@@ -321,7 +361,9 @@ export const odpCap = struct(256, {
   ud_odp_caps: nested(0xc0, odpPerTransportServiceCap),
   xrc_odp_caps: nested(0xe0, odpPerTransportServiceCap),
   dc_odp_caps: nested(0x100, odpPerTransportServiceCap),
+  memory_page_fault_scheme_cap: nested(0x200, odpSchemeCap),
+  mem_page_fault: bits(0x600, 1),
 })
 
-/** The capability is a struct by the operation modifier (`CapabilityStructs`). */
-export const queryHcaCapOut = struct(272, { capability: raw(0x80, 256) })
+/** The capability is a struct by the operation modifier (`CapabilityStructs`); some have more than 256 bytes. */
+export const queryHcaCapOut = struct(272, { capability: rest(0x80) })

@@ -67,6 +67,18 @@ export const queryMkeyOut = struct(304, {
   bsf1_klm1_pas_mtt2_3: raw(0x900, 16),
 })
 
+export const createPsvIn = struct(16, {
+  num_psv: bits(0x40, 4),
+  pd: bits(0x48, 24),
+})
+
+export const createPsvOut = struct(32, {
+  psv0_index: bits(0x88, 24),
+  psv1_index: bits(0xa8, 24),
+  psv2_index: bits(0xc8, 24),
+  psv3_index: bits(0xe8, 24),
+})
+
 export const allocPdOut = struct(16, {
   pd: bits(0x48, 24),
 })

@@ -35,6 +35,8 @@ export const QpOption = {
   RWE: 1 << 3,
   Q_KEY: 1 << 5,
   RNR_TIMEOUT: 1 << 6,
+  /** Of INIT2INIT. */
+  DRAIN_SIGERR: 1 << 11,
   PRIMARY_PORT: 1 << 16,
 } as const
 /** Bits of `opt_param_mask_95_32`; STREAM: `dci_stream_channel_id`, with `qpc_ext`. */

@@ -78,6 +78,7 @@ export const Syndromes = {
   noSuchKey: syndrome(0x10_0017, 'BAD_RES_ERR', 'the protection domain has no memory key of the value'),
   outsideUmem: syndrome(0x10_0018, 'BAD_PARAM_ERR', 'the range is not in the user memory (UMEM)'),
   noSuchIndex: syndrome(0x10_0019, 'IX_ERR', 'the table has no entry of the index'),
+  noSuchTransportDomain: syndrome(0x10_001b, 'BAD_RES_ERR', 'the context has no transport domain of the number'),
   limit: syndrome(0x10_0020, 'LIM_ERR', 'the caller has used up its share of a limit'),
   inUse: syndrome(0x10_0021, 'BAD_RES_STATE_ERR', 'the object is in use'),
   badState: syndrome(0x10_0022, 'BAD_QP_STATE_ERR', 'the queue pair is not in a state that permits the transition'),

@@ -433,7 +433,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   )
   return {
     beginSurvey() {
-      survey = createSurvey(faults.processNumber, sources.now)
+      survey = createSurvey(faults, sources.now)
     },
     get survey() {
       return survey

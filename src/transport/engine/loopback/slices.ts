@@ -44,8 +44,8 @@ import { checkRead, consumeResponse } from '../responder/rd-atomic.ts'
 import { onExpectedPsn, onRequest } from '../responder/responder.ts'
 import { beginWrite, receiveSend, receiveWrite } from '../responder/send-write.ts'
 import { noSrqCause, selectSrq } from '../responder/xrc.ts'
-import { advance, failLocalAccess, Step } from '../scheduling.ts'
-import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, readPartPackets } from '../state.ts'
+import { advance, failLocalAccess, isScattered, Step } from '../scheduling.ts'
+import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
 import { admitPacket } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
@@ -79,24 +79,12 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
  * scattered, a slice is one packet, and the last one of this poll.
  */
 const slicePackets = (s: EngineState, row: number, mtu: number, psns: number, done: number): number => {
-  if (isScattered(s, row)) {
-    s.localBytes += MAX_LOCAL_BYTES
+  if (isScattered(s, row) || isScattered(s.peerState as EngineState, s.peerRow)) {
+    s.isPaused = true
     return 1
   }
   const maxPackets = SLICE_BYTES / mtu
   return psns - done < maxPackets ? psns - done : maxPackets
-}
-
-/** Whether memory of the queue pair, or of its peer, may be scattered. */
-const isScattered = (s: EngineState, row: number): boolean => {
-  const peer = s.peerState as EngineState
-  const { memory } = peer.env
-  const peerBase = s.peerRow * QP.WORDS
-  return (
-    s.env.memory.isScattered?.(s.rows[row * QP.WORDS + QP.PD]) === true ||
-    memory.isScattered?.(peer.rows[peerBase + QP.PD]) === true ||
-    memory.isScattered?.(peer.rows[peerBase + QP.RECV_PD]) === true
-  )
 }
 
 /**

@@ -1,6 +1,6 @@
 /*
  * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3), and DRIVER1, which does nothing. They are executed in the order of the send queue, before any later request
+ * 10.8.3.3), MEMCPY (memory-copy.ts), and DRIVER1, which does nothing. They are executed in the order of the send queue, before any later request
  * is sent: the window is bound before a later SEND gives its key to the peer. They complete after all earlier WQEs, and
  * are not executed again when requests are sent again after a loss.
  * state.ts explains short names such as `row`, `base` and `request`.
@@ -12,7 +12,7 @@ import { QP, WQE } from '../fields.ts'
 import type { EngineState } from '../state.ts'
 import { BindMw, Send } from '../types.ts'
 
-const { LOCAL_INV, DRIVER1 } = WrOpcode.values
+const { LOCAL_INV, DRIVER1, MEMCPY } = WrOpcode.values
 const { FENCE } = SendFlags.values
 const { SUCCESS, MW_BIND_ERR } = WcStatus.values
 
@@ -42,7 +42,7 @@ export const executeLocal = (s: EngineState, row: number, request: number): bool
   const isInvalidate = opcode === LOCAL_INV
   let status: number = SUCCESS
   if (isInvalidate) status = memory.invalidate(pd, qpn, p[wr + Send.IMM])
-  else if (opcode !== DRIVER1 && !memory.bindWindow(pd, qpn, p, wr)) status = MW_BIND_ERR
+  else if (opcode !== DRIVER1 && opcode !== MEMCPY && !memory.bindWindow(pd, qpn, p, wr)) status = MW_BIND_ERR
   if (status === SUCCESS) {
     p[request + WQE.DONE] = 1
     return true

@@ -26,7 +26,7 @@ import { sendSlice } from '../loopback/slices.ts'
 import { basicHeaderBytes, firstOf, lastOf, middleOf, onlyOf, operationOf } from '../operations.ts'
 import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
-import { advance, failLocalAccess, PollResult, Step } from '../scheduling.ts'
+import { advance, failLocalAccess, isScattered, PollResult, Step } from '../scheduling.ts'
 import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
@@ -34,6 +34,7 @@ import { putDatagramHeader } from '../unreliable/datagram.ts'
 import { sendFrame } from '../unreliable/raw-packet.ts'
 import { onSent } from '../unreliable/unreliable.ts'
 import { executeLocal, isFenced } from './local-operation.ts'
+import { copySlice, ENDED, isCopy } from './memory-copy.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from './read-atomic-request.ts'
 import { putRequestHeader, srqnOf } from './request-header.ts'
 import { fetchWqe } from './wqe-fetch.ts'
@@ -57,6 +58,7 @@ const QUANTUM = 0x1_0000
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
+  const localBefore = s.localBytes
   const isReliable = reliableService[s.rows[base + QP.SERVICE]] !== 0
   openWindow(s, row, now)
   const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
@@ -70,8 +72,9 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     const w = s.rows
     const state = w[base + QP.STATE]
     if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
-    const isUsedUp = isLocal && s.localBytes >= MAX_LOCAL_BYTES
-    if (isUsedUp || ((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    // what copies within memory count for, too
+    const used = Math.max((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0, s.localBytes - localBefore)
+    if (s.isPaused || s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
     }
@@ -104,14 +107,12 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
 }
 
 /** One step for a WQE, as packets or as a local operation. Returns a `Step`. */
-const sendStep = (s: EngineState, row: number, request: number, kind: number): number =>
-  (kind & RESPONSE) !== 0
-    ? sendReadAtomicRequest(s, row, request)
-    : kind === LOCAL
-      ? sendLocal(s, row, request)
-      : s.rows[row * QP.WORDS + QP.SERVICE] === Service.RAW
-        ? sendFrame(s, row, request)
-        : sendMessage(s, row, request)
+const sendStep = (s: EngineState, row: number, request: number, kind: number): number => {
+  if ((kind & RESPONSE) !== 0) return sendReadAtomicRequest(s, row, request)
+  if (kind === LOCAL) return sendLocal(s, row, request)
+  if (isScattered(s, row)) s.isPaused = true
+  return s.rows[row * QP.WORDS + QP.SERVICE] === Service.RAW ? sendFrame(s, row, request) : sendMessage(s, row, request)
+}
 
 /** A WQE with a local error fails once it is the oldest. Until then no later WQE is sent. */
 const failIfOldest = (s: EngineState, row: number, request: number): void => {
@@ -196,13 +197,17 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
 }
 
 /**
- * Executes a local operation, and completes it if it is the oldest WQE. It has the weight of a packet without payload,
+ * Executes a local operation, or a slice of a copy, and completes it if it is the oldest WQE. It has the weight of a packet without payload,
  * so that a poll ends after many local operations.
  */
 const sendLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
   if (isFenced(s, row, request)) return WAITS
+  if (isCopy(s, request)) {
+    const step = copySlice(s, row, request)
+    if (step !== ENDED) return step
+  }
   if (!executeLocal(s, row, request)) return FAILS
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
@@ -244,7 +249,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const lastOpcode = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendLastPacket(s, row, request, lastOpcode, done * mtu)
-  const allowed = withinRate(s, Math.ceil(free / (mtu + PACKET_WEIGHT)), mtu + PACKET_WEIGHT)
+  const allowed = s.isPaused ? 1 : withinRate(s, Math.ceil(free / (mtu + PACKET_WEIGHT)), mtu + PACKET_WEIGHT)
   // A LAST with further headers is left to the next step.
   const maxPackets = HEADER_BYTES[lastOpcode] === basicHeaderBytes[service] ? left : left - 1
   const want = allowed < maxPackets ? allowed : maxPackets

@@ -5,20 +5,30 @@
  */
 import { type Cause, causeOfCode, createCause } from '../../../spec/check/causes.ts'
 import { Service } from '../../../spec/wire/services.ts'
-import { ATOMIC_BYTES, KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../../spec/work.ts'
+import {
+  ATOMIC_BYTES,
+  KindFlags,
+  MAX_COPY_BYTES,
+  MAX_MESSAGE_BYTES,
+  SendFlags,
+  SendKind,
+  WcStatus,
+  WrOpcode,
+} from '../../../spec/work.ts'
 import { storeCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { operationOf, sendKindOf } from '../operations.ts'
 import { maxSendSge, sendBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock, takeBlock, tapsOf } from '../state.ts'
-import { Access, Flush, Send, Sge } from '../types.ts'
+import { Access, Copy, Flush, Send, Sge } from '../types.ts'
 import { isFlushKnown } from './read-atomic-request.ts'
 
 const { ATOMIC, NONE, LOCAL, FLUSH } = SendKind
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
+const { MEMCPY } = WrOpcode.values
 /** Bits of `Send.REFUSED` with the ibv_wc_status; the higher bits are the number of the cause. */
 const STATUS_BITS = 0xff
 
@@ -78,6 +88,24 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
+/** As `checkWqe`. Both ranges are checked as a whole: nothing is copied if one of them is refused. */
+const checkCopy = (s: EngineState, row: number, wr: number): number => {
+  const p = s.pool
+  const source = wr + Send.SGE
+  const target = source + Sge.WORDS
+  const length = p[source + Sge.LENGTH]
+  const isInline = (p[wr + Send.FLAGS] & INLINE) !== 0
+  const isPair = p[wr + Send.SGES] === 2 && !isInline && p[target + Sge.LENGTH] === length
+  if (!isPair || length === 0 || length > MAX_COPY_BYTES)
+    return storeCause(s, row, LOC_LEN_ERR, createCause('COPY_LENGTH', { max: MAX_COPY_BYTES }))
+  p[wr + Send.LENGTH] = length
+  p[wr + Copy.DONE] = 0
+  const mayCopy =
+    checkElements(s, row, source, 1, Access.LOCAL_READ) === DmaResult.OK &&
+    checkElements(s, row, target, 1, Access.LOCAL_WRITE) === DmaResult.OK
+  return mayCopy ? 0 : storeCause(s, row, LOC_PROT_ERR, takeCause(s))
+}
+
 /** Sets kind and length, and checks for local errors. Returns 0, or the status with which the WQE completes. */
 const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
@@ -98,6 +126,7 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     return storeCause(s, row, LOC_QP_OP_ERR, createCause('NOT_INLINE', { opcode }))
   if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
     return storeCause(s, row, LOC_QP_OP_ERR, createCause('NO_READS', {}))
+  if (opcode === MEMCPY) return checkCopy(s, row, wr)
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as on Linux
     if (kind === LOCAL || isFlushKnown(s, request)) return 0

@@ -45,8 +45,9 @@ export const transmitResponses = (s: EngineState, row: number): number => {
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.CNP_DUE) !== 0 && !sendCnp(s, base)) return PollResult.FULL
   while (s.rows[base + QP.RESP_PENDING] > 0) {
     if (s.paceLeft <= 0) return PollResult.DONE
-    if (budget <= 0) return PollResult.MORE
+    if (budget <= 0 || s.isPaused) return PollResult.MORE
     const resource = oldestPending(s, base)
+    if (s.env.memory.isScattered?.(s.pool[resource + RES.PD]) === true) s.isPaused = true
     const sent =
       s.pool[resource + RES.KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadResponses(s, row, resource)
     if (sent === 0) return PollResult.FULL
@@ -132,6 +133,10 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
   return size
 }
 
+/** Of `wanted` packets of `size` bytes those that may be sent now: one from scattered memory. */
+const responsesAllowed = (s: EngineState, wanted: number, size: number): number =>
+  s.isPaused ? 1 : withinRate(s, wanted, size)
+
 /**
  * Sends a READ response FIRST and the MIDDLEs after it, all filled by one read of memory. `end`: RES.END. Returns as
  * `sendReadResponses`.
@@ -143,7 +148,7 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   const mtu = w[base + QP.MTU]
   const firstSize = BTH_AETH_BYTES + mtu + ICRC_BYTES
   const size = BTH_BYTES + mtu + ICRC_BYTES
-  const middles = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], withinRate(s, end - 1, size) - 1)
+  const middles = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], responsesAllowed(s, end - 1, size) - 1)
   if (middles < 0) return 0
   const at = s.result.runAt
   const view = s.sink!.arena.view
@@ -177,7 +182,7 @@ const sendReadMiddles = (
   const base = row * QP.WORDS
   const mtu = w[base + QP.MTU]
   const size = BTH_BYTES + mtu + ICRC_BYTES
-  const count = openRun(s, size, w[base + QP.FLOW], withinRate(s, end - 1 - next, size))
+  const count = openRun(s, size, w[base + QP.FLOW], responsesAllowed(s, end - 1 - next, size))
   if (count === 0) return 0
   if (!fillReadResponses(s, row, resource, next, offset, s.result.runAt + BTH_BYTES, mtu, size, count * mtu))
     return NAK_SCHEDULED

@@ -53,8 +53,16 @@ const useAll = (a: Program): void => {
       { translations_octword_actual_size: 1, klm_pas_mtt: list },
       list.length,
     )
+  firmware.create(Commands.CREATE_PSV, { num_psv: 1, pd })
+  const changeable = { free: 1, umr_en: 1, bsf_en: 1, bsf_octword_size: 4, translations_octword_size: 4 }
+  key(2, { ...changeable, lw: 0, rr: 0 }, {})
   for (const command of [Commands.ALLOC_PD, Commands.ALLOC_XRCD, Commands.ALLOC_TRANSPORT_DOMAIN])
     firmware.create(command, {})
+  const counter = firmware.create(Commands.ALLOC_FLOW_COUNTER, { flow_counter_bulk_log_size: 1 })
+  const { flow_counter_id } = counter.out
+  firmware.about(Commands.QUERY_FLOW_COUNTER, counter.handle, { flow_counter_id, num_of_counters: 2 }, { outBytes: 48 })
+  // work queues are of verbs; the command is a seed nevertheless
+  assert.throws(() => firmware.create(Commands.CREATE_TIR, { ctx: { inline_rqn: 1 } }))
   for (const command of Object.values(Commands) as readonly FirmwareCommand[])
     if (command.method === 'general' && command.in !== undefined)
       firmware.give('command', commandBytes(command, {}), command.out!.bytes)
@@ -156,7 +164,16 @@ it('firmware commands are answered or refused, whatever is in them', () => {
   recorder.stop()
   const seeds = recorder.of(a.context)
   const names = new Set(seeds.map(({ bytes }) => commandOf(decodeFields(commandHeader, bytes).opcode)!.name))
-  for (const name of ['CREATE_CQ', 'CREATE_QP', 'INIT2RTR_QP', 'CREATE_RMP', 'CREATE_DCT', 'CREATE_MKEY', 'QUERY_LAG'])
+  for (const name of [
+    'CREATE_CQ',
+    'CREATE_QP',
+    'INIT2RTR_QP',
+    'CREATE_RMP',
+    'CREATE_DCT',
+    'CREATE_MKEY',
+    'CREATE_TIR',
+    'QUERY_LAG',
+  ])
     assert.ok(names.has(name), name)
   const others = numbersOf(victim)
   const before = victim.context.handles.count

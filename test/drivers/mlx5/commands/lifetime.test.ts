@@ -119,7 +119,7 @@ describe('a queue pair of commands', () => {
     for (const [changes, syndrome] of [
       [{ st: 9 }, 'unsupportedFeature'],
       [{ st: 3 }, 'unsupportedFeature'],
-      [{ send_dbr_mode: 1 }, 'unsupportedFeature'],
+      [{ send_dbr_mode: 2 }, 'unsupportedFeature'],
       [{ rq_type: 2 }, 'unsupportedFeature'],
       [{ wq_signature: 1 }, 'unsupportedFeature'],
       [{ ts_format: 2 }, 'unsupportedFeature'],

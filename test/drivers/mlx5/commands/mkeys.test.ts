@@ -27,8 +27,8 @@ interface Range {
 }
 
 /** Two connected programs; `b` gives commands. */
-const setUp = () => {
-  const m = machine(2)
+const setUp = (fault = '') => {
+  const m = machine(2, fault)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
   qa.connect(qb, 1)
@@ -174,6 +174,49 @@ describe('a key of ranges (KLM)', () => {
     })
     assert.deepEqual(order, [other[0].qpn, qa.qpn])
   })
+
+  /** A rule that never applies: messages are packets. */
+  const asPackets = 'opcode=RC_ATOMIC_ACK,drop=100%'
+
+  for (const [name, opcode] of [
+    ['WRITE', RDMA_WRITE],
+    ['READ', RDMA_READ],
+  ] as const)
+    it(`of one byte, as packets, does not keep others waiting for a window of ${name} packets`, () => {
+      const { key, a, m, qa, at, region } = setUp(asPackets)
+      const c = program(m, 1)
+      const other = [a.queuePair('rc'), c.queuePair('rc')] as const
+      other[0].connect(other[1], 1)
+      other[1].connect(other[0], 0)
+      const bytes = Array.from({ length: 2048 }, (_, i) => ({ key: region, address: at(2 * i), length: 1 }))
+      const scattered = key(KLM, { len: 2048n }, bytes).rkey
+      const lists = Array.from({ length: 32 }, () => ({ key: scattered, address: 0n, length: 2048 }))
+      const { rkey } = key(KLM, { len: 65_536n }, lists)
+      const { memory } = m.devices[1]!.device
+      let before = memory.rangeAccesses
+      let most = 0
+      const count = () => {
+        most = Math.max(most, memory.rangeAccesses - before)
+        before = memory.rangeAccesses
+      }
+      qa.post({ opcode, data: [a.element(0, 65_536)], remote: { address: 0n, rkey } })
+      for (const _ of [0, 1, 2, 3])
+        other[0].post({
+          opcode: RDMA_WRITE,
+          data: [a.element(0, 8)],
+          remote: { address: c.address, rkey: c.region.rkey },
+        })
+      const order: number[] = []
+      m.runUntil(() => {
+        count()
+        order.push(...a.poll().map(({ qpn }) => qpn))
+        return order.length === 5
+      })
+      assert.deepEqual(order, [...Array.from({ length: 4 }, () => other[0].qpn), qa.qpn])
+      // two accesses to ranges a byte: of the list of lists, and of the list
+      assert.ok(most > 0 && most <= 2 * 4096 + 8, String(most))
+      assert.ok(memory.rangeAccesses >= 65_536)
+    })
 
   it('over a key that has ended reaches nothing', () => {
     const { key, read, firmware, region, at } = setUp()

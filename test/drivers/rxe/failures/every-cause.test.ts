@@ -193,13 +193,14 @@ const unacknowledged: Raise = () => {
   return reported
 }
 
-/** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts). */
+/** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts, memcpy.test.ts). */
 type OwnCause = Exclude<
   CauseName,
   | 'NOT_OBSERVED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
   | 'DC_ACCESS_KEY'
+  | 'COPY_LENGTH'
   | 'SRD_LENGTH'
   | 'SRD_NO_ANSWER'
   | 'SRD_NO_QUEUE_PAIR'

@@ -54,6 +54,7 @@ const memoryNames = namesOf<Memory>({
   grants: true,
   read: true,
   isScattered: true,
+  rangeAccesses: true,
   hasProcessEnded: true,
   hasTimedOut: true,
   injectedFault: true,

@@ -4,6 +4,7 @@
  */
 import { callWithin } from '../../../../core/dispatch/owned.ts'
 import type { CallContext, CoreObject } from '../../../../core/model.ts'
+import { addParent } from '../../../../core/objects/lifetime.ts'
 import { DciQp } from '../../../../spec/classes/qp/dc_qp.ts'
 import { RcQp } from '../../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../../spec/classes/qp/uc_qp.ts'
@@ -23,6 +24,7 @@ import { AccessFlags } from '../../../../spec/enums.ts'
 import type { ObjectClass } from '../../../../spec/schema/schema.ts'
 import type { Address, StoredAddress } from '../../../soft/address/path.ts'
 import type { QpObject } from '../../../soft/state.ts'
+import type { DoorbellPage } from '../../doorbell-register.ts'
 import { receiveElements } from '../../format.ts'
 import { stateOf } from '../../state.ts'
 import { sendEventsOf } from '../events/subscriptions.ts'
@@ -41,6 +43,8 @@ const classes: Readonly<Record<number, ObjectClass>> = {
 }
 /** Of `ts_format`. */
 const REAL_TIME = 2
+/** Of `send_dbr_mode`: the program stores its requests in the doorbell page. */
+const NO_DBR_EXT = 1
 /** Log2 of the bytes of a receive, of `log_rq_stride` 0. */
 const LOG_RECEIVE = 4
 
@@ -56,13 +60,23 @@ const sizesOf = ({ no_sq, log_sq_size, rq_type, log_rq_size, log_rq_stride }: Qp
 
 const checkFields = (context: Qpc): void => {
   const { wq_signature, send_dbr_mode, offload_type, rdma_wr_disabled, ts_format, rlky, rq_type, st } = context
-  refuseFeatures({ wq_signature, send_dbr_mode, offload_type, rdma_wr_disabled, rlky })
+  if (send_dbr_mode > NO_DBR_EXT)
+    refuseCommand('unsupportedFeature', `send_dbr_mode ${send_dbr_mode}; there are 0 and 1`)
+  refuseFeatures({ wq_signature, offload_type, rdma_wr_disabled, rlky })
   if (ts_format === REAL_TIME) refuseCommand('unsupportedFeature', 'ts_format 2; time stamps are free running (0, 1)')
   if (rq_type === ReceiveType.XRQ) refuseCommand('unsupportedFeature', 'rq_type 2; there are 0, 1 and 3')
   if (st !== QpTypes.DCI) {
     const { log_num_dci_stream_channels, log_num_dci_errored_streams } = context
     refuseFeatures({ log_num_dci_stream_channels, log_num_dci_errored_streams })
   }
+}
+
+/** The doorbell page, which the new queue pair uses from now on. */
+const registerOf = (object: CoreObject, uar: CoreObject): CoreObject => {
+  if ((uar.state as DoorbellPage).register === true)
+    refuseCommand('inUse', 'the doorbell page has a queue without doorbell record already')
+  addParent(object, uar)
+  return uar
 }
 
 const streamsOf = ({ log_num_dci_stream_channels, log_num_dci_errored_streams }: Qpc) => {
@@ -173,7 +187,8 @@ export const qpCommands = [
       classes[st] ?? refuseCommand('unsupportedFeature', `st ${st}; there are 0 (RC), 1 (UC), 2 (UD), 5 (DCI)`)
     checkFields(context)
     if (input_qpn !== 0) refuseCommand('unsupportedFeature', `input_qpn ${input_qpn}; the device chooses numbers`)
-    findUar(call, uar_page)
+    const uar = findUar(call, uar_page)
+    const doorbellPage = context.send_dbr_mode === NO_DBR_EXT ? registerOf(object, uar) : undefined
     const sizes = sizesOf(context)
     const { sendBlocks, receiveRequests, receiveShift } = sizes
     const isShared = rq_type === ReceiveType.SHARED
@@ -205,6 +220,7 @@ export const qpCommands = [
         doorbellAddress: recordPlaceOf(call, object, context),
       }),
       ...sizes,
+      ...(doorbellPage && { doorbellPage }),
       ...(st === QpTypes.DCI ? streamsOf(context) : { qpFlags: 0 }),
       uidx: context.user_index,
     }
@@ -217,6 +233,8 @@ export const qpCommands = [
 
   objectCommand(Commands.QUERY_QP, ({ call }, { object, own }) => {
     const answer = queryQp(call, object)
-    return { qpc: { ...(own as Qpc | undefined), ...contextFields(object as QpObject, answer) } }
+    const sends = stateOf(call).queues.get((object as QpObject).state.qpn)?.sends
+    const place = { hw_sq_wqebb_counter: sends?.taken ?? 0, drain_sigerr: +(sends?.drainsOnFault ?? false) }
+    return { qpc: { ...(own as Qpc | undefined), ...contextFields(object as QpObject, answer), ...place } }
   }),
 ]

@@ -165,6 +165,12 @@ const setSourcePort = (call: CallContext, { state }: QpObject, udpPort: number):
   state.address = storedAddress(soft, moved, address.dmac)
 }
 
+/** Whether a signature error of the queue pair's requests stops its queue. */
+const setDrain = (call: CallContext, { state: { qpn } }: QpObject, { drain_sigerr }: Qpc): void => {
+  const sends = stateOf(call).queues.get(qpn)?.sends
+  if (sends !== undefined) sends.drainsOnFault = drain_sigerr === 1
+}
+
 const moveTo = (call: CallContext, object: CoreObject, state: number): Record<never, never> => {
   attributesOf(object)
   callWithin(call, object, { ...object.class.methods.modify!, name: 'modify' }, { state })
@@ -175,9 +181,17 @@ export const transitionCommands = [
   objectCommand(Commands.RST2INIT_QP, ({ call, input }, { object }) =>
     move(call, object, input, { from: RESET, to: INIT, attributes: 'init' }),
   ),
-  objectCommand(Commands.INIT2INIT_QP, ({ call, input }, { object }) =>
-    move(call, object, input, { from: INIT, to: INIT, attributes: undefined }),
-  ),
+  objectCommand(Commands.INIT2INIT_QP, ({ call, input }, { object }) => {
+    const drains = (input.opt_param_mask & QpOption.DRAIN_SIGERR) !== 0
+    if (drains && object.class.name !== RcQp.name)
+      refuseCommand(
+        'unsupportedFeature',
+        `opt_param_mask: drain_sigerr: only RC queue pairs have it, not ${object.class.name}`,
+      )
+    const answer = move(call, object, input, { from: INIT, to: INIT, attributes: undefined })
+    if (drains) setDrain(call, object as QpObject, input.qpc)
+    return answer
+  }),
   objectCommand(Commands.INIT2RTR_QP, ({ call, input }, { object }) =>
     move(call, object, input, { from: INIT, to: RTR, attributes: 'rtr' }),
   ),

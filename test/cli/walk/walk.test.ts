@@ -1,0 +1,142 @@
+/*
+ * A walk on a stage without programs: runs without failures, points, confirmations.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { WalkPoint, WalkSite } from '../../../src/cli/walk/kinds.ts'
+import type { WalkRun } from '../../../src/cli/walk/outcome.ts'
+import type { Stage } from '../../../src/cli/walk/stage.ts'
+import { walk } from '../../../src/cli/walk/walk.ts'
+
+const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => ({
+  target: 'call',
+  name,
+  class: name.split('.')[0]!,
+  site: '0000abcd',
+  program: 'p',
+  process: 1,
+  role: '0000aaaa',
+  phase: 'begins',
+  first: 1,
+  count: 1,
+  stack: ['f (/bin/p+0x1)'],
+  host: '',
+  ...others,
+})
+
+const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkRun => ({
+  result: {
+    failure: undefined,
+    output: '',
+    stdout: '',
+    stderr: '',
+    status: 0,
+    signal: null,
+    isTimedOut: false,
+    duration: 10,
+  },
+  sites,
+  counts: [],
+  records: [],
+  findings: [],
+  failed: undefined,
+  facts: { told: [], retries: 0 },
+  injected: 1,
+  waits: [],
+  left: [],
+  ...others,
+})
+
+/** A walk of calls whose runs are `run`, by point and number. */
+const walkWith = async (run: (point: WalkPoint | undefined, number: number) => WalkRun) => {
+  const points: (string | undefined)[] = []
+  const stage: Stage = {
+    async run(point) {
+      points.push(point?.text)
+      return run(point, points.length)
+    },
+    repeatCommand: () => [],
+  }
+  const limits = {
+    kinds: ['calls'] as const,
+    points: 100,
+    seconds: 60,
+    hang: undefined,
+    factor: 1,
+    jobs: 1,
+    stopped: 1000,
+  }
+  const walked = await walk(
+    stage,
+    { ...limits, first: () => false, stop: new AbortController().signal },
+    { planned() {}, finished() {} },
+  )
+  return { walked: walked!, points }
+}
+
+describe('a walk', () => {
+  const sites = [site('mr.create'), site('pd.create')]
+
+  it('makes two runs without failures if they are alike', async () => {
+    const { walked, points } = await walkWith(() => runOf(sites))
+    assert.deepEqual(points.slice(0, 3), [undefined, undefined, 'mr.create fails with ENOMEM'])
+    assert.equal(walked.plan.varying, 0)
+  })
+
+  it('makes a third if they differ; its points are those that two runs have, whichever process comes first', async () => {
+    const peer = site('mr.create', { role: '0000bbbb', process: 2 })
+    const rare = site('ah.create')
+    const runs = [
+      [...sites, rare, peer],
+      [{ ...peer, process: 1 }, ...sites.map(one => ({ ...one, process: 2 }))],
+    ]
+    const { walked, points } = await walkWith((_point, number) => runOf(runs[number - 1] ?? runs[1]!))
+    assert.equal(points.filter(text => text === undefined).length, 3)
+    assert.deepEqual(
+      walked.plan.points.map(({ text, site: at }) => `${at?.process} ${text}`),
+      ['1 mr.create fails with ENOMEM', '1 pd.create fails with ENOMEM', '2 mr.create fails with ENOMEM'],
+    )
+    assert.equal(walked.plan.varying, 1)
+  })
+
+  it('takes a program for one that makes up for a failure by the run that needed least', async () => {
+    const often = [site('mr.create', { count: 4 })]
+    const { walked } = await walkWith((point, number) =>
+      runOf(point === undefined && number === 1 ? often : [site('mr.create', { count: point === undefined ? 3 : 4 })]),
+    )
+    assert.deepEqual(
+      walked.results.map(({ outcome }) => outcome),
+      ['recovered'],
+    )
+  })
+
+  it('takes a failed request for an event for repeated if a later one succeeds', async () => {
+    for (const [count, outcome] of [
+      [2, 'recovered'],
+      [1, 'swallowed'],
+    ] as const) {
+      const { walked } = await walkWith(point =>
+        runOf([site('cq.reqNotify', { count: point === undefined ? 9 : count })]),
+      )
+      assert.deepEqual(
+        walked.results.map(result => result.outcome),
+        [outcome],
+      )
+    }
+  })
+
+  it('makes a run that cannot begin once more', async () => {
+    const { walked } = await walkWith((_point, number) => {
+      if (number === 3) throw new Error('no daemon')
+      return runOf(sites)
+    })
+    assert.equal(walked.results.length, 2)
+    await assert.rejects(
+      walkWith((_point, number) => {
+        if (number >= 3) throw new Error('no daemon')
+        return runOf(sites)
+      }),
+      /no daemon/,
+    )
+  })
+})
