@@ -32,7 +32,7 @@ const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
  * Folders of test/ whose files run in one process in a run of all: they start no programs, and change nothing that others in
  * the process see. Most of them take less time than the start of a process with their imports.
  */
-const TOGETHER = ['core', 'spec', 'uapi', 'web']
+const TOGETHER = ['core', 'services', 'spec', 'transport', 'uapi', 'web']
 
 /**
  * `files` for the runner: those of a folder of TOGETHER are replaced by one that imports them, written into `folder`. The

@@ -137,6 +137,16 @@ const driverAttributes: Readonly<Record<string, readonly [device: 1 | 2, object:
     EFA_IB_ATTR_CREATE_COMP_CNTR_ERR_BUFFER: [2, LinuxObject.COMP_CNTR, 0, 0x1001],
   }
 
+/** What their methods demand beside them, if the answer is more than a refusal. */
+const driverArguments: Readonly<Record<string, (caller: Caller) => number[][]>> = {
+  MLX5_IB_ATTR_VAR_OBJ_ALLOC_FLAGS: ({ client: { memory } }) => [
+    attribute(0x1000, 0, 0),
+    attribute(0x1001, 8, memory.address + DATA_AT),
+    attribute(0x1002, 4, memory.address + DATA_AT + 8),
+    attribute(0x1003, 4, memory.address + DATA_AT + 12),
+  ],
+}
+
 /** Writes a command of rdma_cm; `body` begins with the response's address, if there is one. */
 const ucma = async ({ client, channel }: Caller, name: string, body: readonly number[], outLength = 0) => {
   const {
@@ -241,7 +251,8 @@ describe('each addition of Linux since 6.12', () => {
       },
       'driver attribute'(name) {
         const [device, object, method, number] = driverAttributes[name]!
-        return ioctl(callers[device]!, object, method, [attribute(number, 8, 0)])
+        const others = driverArguments[name]?.(caller) ?? []
+        return ioctl(callers[device]!, object, method, [...others, attribute(number, 8, 0)])
       },
       'rdma_cm command': name => cmCommands[name]!(caller, id),
       'rdma_cm query': name =>
