@@ -12,6 +12,7 @@ import { CallError } from '../../../spec/errno.ts'
 import { FLOW_KEY_BYTES, FlowKey, GROUP_BIT } from '../../../spec/wire/ethernet.ts'
 import type { ArrivedFrame, Scratch } from './arrived-frame.ts'
 import { applyEdits, type FrameEdits } from './frame-edits.ts'
+import { hashWords } from './keyed-hash.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
 const KEY_WORDS = FLOW_KEY_BYTES / 4
@@ -53,14 +54,26 @@ export interface FlowRule {
   readonly edits?: FrameEdits
 }
 
-/** The rules with the same fields. */
+/** A rule in the list of those with its receiver, at `at`. */
+interface Entry {
+  readonly rule: FlowRule
+  at: number
+}
+
+interface UsedCounter extends FlowCounter {
+  /** Rules. */
+  uses: number
+}
+
+/** The rules with the same fields. Adding and removing one takes the same time, whatever their number. */
 interface Match {
   readonly words: Uint32Array
-  readonly rules: Set<FlowRule>
-  /** The first rule of each receiver: it gets one copy. */
+  /** Of each receiver one rule, the first of `entries`: it gets one copy. */
   readonly takers: FlowRule[]
+  /** By index of the taker. */
+  readonly entries: Entry[][]
   /** The counters of its rules, each once. */
-  readonly counters: FlowCounter[]
+  readonly counters: UsedCounter[]
   /** Rules without DONT_TRAP. */
   trapping: number
   next: Match | undefined
@@ -124,6 +137,8 @@ export class Steering {
   readonly #seed: number
   readonly #groups: Group[] = []
   readonly #sniffers: FlowRule[] = []
+  /** Of `#find`. */
+  readonly #words = new Uint32Array(KEY_WORDS)
 
   constructor(seed: number) {
     this.#seed = seed
@@ -143,26 +158,32 @@ export class Steering {
     }
     const group = this.#groupOf(rule)
     const words = this.#masked(group, wordsOf(rule.value))
-    const hash = this.#hash(words)
+    const hash = hashWords(this.#seed, words, words.length)
     const first = group.matches.get(hash)
     let match = first
     while (match !== undefined && !match.words.every((word, i) => word === words[i])) match = match.next
     if (match === undefined) {
-      match = { words, rules: new Set(), takers: [], counters: [], trapping: 0, next: first }
+      match = { words, takers: [], entries: [], counters: [], trapping: 0, next: first }
       group.matches.set(hash, match)
     }
-    const isNewTaker = !match.takers.some(({ receiver }) => receiver === rule.receiver)
     const { counter } = rule
-    const isNewCounter = counter !== undefined && !match.counters.some(other => isSame(other, counter))
-    if (isNewTaker) requireRoom(match.takers)
-    if (isNewCounter) requireRoom(match.counters, 'counters')
-    if (isNewTaker) match.takers.push(rule)
-    if (isNewCounter) match.counters.push(counter)
-    match.rules.add(rule)
+    const taker = match.takers.findIndex(({ receiver }) => receiver === rule.receiver)
+    const counted = counter && match.counters.find(other => isSame(other, counter))
+    if (taker < 0) requireRoom(match.takers)
+    if (counter !== undefined && counted === undefined) requireRoom(match.counters, 'counters')
+    const entries = match.entries[taker] ?? []
+    const entry: Entry = { rule, at: entries.length }
+    entries.push(entry)
+    if (taker < 0) {
+      match.takers.push(rule)
+      match.entries.push(entries)
+    }
+    if (counted !== undefined) counted.uses++
+    else if (counter !== undefined) match.counters.push({ ...counter, uses: 1 })
     if (!rule.doesNotTrap) match.trapping++
     group.rules++
     const found = match
-    return () => this.#remove(group, hash, found, rule)
+    return () => this.#remove(group, hash, found, entry)
   }
 
   /**
@@ -257,57 +278,39 @@ export class Steering {
     return mask.map((bits, i) => bits & words[at[i]!]!)
   }
 
-  #mix(hash: number, word: number): number {
-    const mixed = Math.imul(hash ^ word, 0x9e37_79b1)
-    return mixed ^ (mixed >>> 15)
-  }
-
-  /** `words`: as of `#masked`. */
-  #hash(words: Uint32Array): number {
-    let hash = this.#seed
-    for (const word of words) hash = this.#mix(hash, word)
-    return hash
-  }
-
   #find({ at, mask, matches }: Group, words: Uint32Array): Match | undefined {
-    let hash = this.#seed
-    for (let i = 0; i < at.length; i++) hash = this.#mix(hash, words[at[i]!]! & mask[i]!)
-    let match = matches.get(hash)
+    const masked = this.#words
+    for (let i = 0; i < at.length; i++) masked[i] = words[at[i]!]! & mask[i]!
+    let match = matches.get(hashWords(this.#seed, masked, at.length))
     while (match !== undefined) {
       let i = 0
-      while (i < at.length && (words[at[i]!]! & mask[i]!) >>> 0 === match.words[i]) i++
+      while (i < at.length && masked[i] === match.words[i]) i++
       if (i === at.length) return match
       match = match.next
     }
     return undefined
   }
 
-  #remove(group: Group, hash: number, match: Match, rule: FlowRule): void {
-    match.rules.delete(rule)
-    const taken = match.takers.indexOf(rule)
-    if (taken >= 0) {
-      match.takers.splice(taken, 1)
-      for (const other of match.rules)
-        if (other.receiver === rule.receiver) {
-          match.takers.push(other)
-          break
-        }
+  #remove(group: Group, hash: number, match: Match, entry: Entry): void {
+    const { rule, at } = entry
+    const taker = match.takers.findIndex(({ receiver }) => receiver === rule.receiver)
+    const entries = match.entries[taker]!
+    const last = entries.pop()!
+    if (entries.length === 0) {
+      match.takers.splice(taker, 1)
+      match.entries.splice(taker, 1)
+    } else if (last !== entry) {
+      last.at = at
+      entries[at] = last
+      match.takers[taker] = entries[0]!.rule
     }
     const { counter } = rule
     if (counter !== undefined) {
-      let isUsed = false
-      for (const other of match.rules)
-        if (other.counter !== undefined && isSame(other.counter, counter)) {
-          isUsed = true
-          break
-        }
-      if (!isUsed) {
-        const at = match.counters.findIndex(other => isSame(other, counter))
-        match.counters.splice(at, 1)
-      }
+      const used = match.counters.findIndex(other => isSame(other, counter))
+      if (--match.counters[used]!.uses === 0) match.counters.splice(used, 1)
     }
     if (!rule.doesNotTrap) match.trapping--
-    if (match.rules.size === 0) {
+    if (match.takers.length === 0) {
       const first = group.matches.get(hash)!
       if (first === match) {
         if (match.next === undefined) group.matches.delete(hash)
