@@ -252,6 +252,9 @@ const promises: Readonly<Record<string, readonly CommandName[]>> = {
   uc: ['CREATE_QP'],
   ud: ['CREATE_QP'],
   general_obj_types: ['CREATE_GENERAL_OBJECT'],
+  // of work requests: memcpy.test.ts
+  dma_mmo_sq: [],
+  log_dma_mmo_max_size: [],
   // receives are taken in order
   dp_ordering_ooo_all_rc: [],
   dp_ordering_ooo_all_dc: [],

@@ -94,7 +94,6 @@ const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): P
 const hasFrames = ({ state }: Device): boolean => (state as Mlx5Soft).own?.station !== undefined
 /** Of devices whose link carries frames. */
 const frames: PartOf<typeof cmdHcaCap> = {
-  hca_cap_2: 1,
   nic_flow_table: 1,
   flow_counter_bulk_alloc: COUNTER_BULKS,
   log_max_tir: 16,

@@ -28,5 +28,4 @@ export const handlers: CommandHandlers = new Map([
   ...receiveCommands,
   ...dctCommands,
   ...generalObjectCommands,
-  ...mkeyCommands,
 ])
