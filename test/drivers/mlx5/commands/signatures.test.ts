@@ -586,7 +586,7 @@ describe('requests that change keys and PSVs', () => {
         qb.post({ opcode: RDMA_WRITE, data: [{ address: 0n, length: 8, lkey: 5 }], remote: { address: 0n, rkey } })
       else qb.modify({ state: QpState.values.ERR })
       qb.post(setPsv(numbers.mem, [0, 0], 8))
-      qb.post({ ...configuration(rkey, [b.element(4096, 4096)], undefined), flags: 8 })
+      qb.post({ ...configuration(rkey, [b.element(4096, 4096)], undefined), flags: FENCED | 8 })
       const seen: Completion[] = []
       m.runUntil(() => seen.push(...b.poll()) >= (fails ? 3 : 2))
       assert.ok(seen.every(({ kind }) => kind === REQUEST_ERROR))
