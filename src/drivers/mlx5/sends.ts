@@ -42,6 +42,7 @@ const { ZERO_BASED } = AccessFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
+const KEY_CONFIGURATION = refusal(LOC_QP_OP_ERR, 'KEY_CONFIGURATION')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
 const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 
@@ -411,7 +412,11 @@ export class Sends implements SendQueue {
       if (data === REFUSED) wrOpcode = REFUSED
       else flags |= data
     }
-    if (wrOpcode === REFUSED) into[to + Send.REFUSED] = BAD_OPCODE
+    if (wrOpcode === REFUSED) {
+      const isKeyChange = AT_ONCE.includes(opcode)
+      into[to + Send.REFUSED] = isKeyChange ? KEY_CONFIGURATION : BAD_OPCODE
+      if (isKeyChange) wrOpcode = DRIVER1
+    }
     if (this.refusal !== 0) into[to + Send.REFUSED] = this.refusal
     if (into[to + Send.REFUSED] !== 0) {
       into[to + Send.SGES] = 0

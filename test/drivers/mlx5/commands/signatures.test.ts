@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { addFailureHandler } from '../../../../src/core/failures.ts'
 import { closeContext } from '../../../../src/core/index.ts'
 import { SignedSpace } from '../../../../src/drivers/mlx5/signature/signed-space.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
@@ -617,6 +618,18 @@ describe('a key without signatures', () => {
 
 describe('hostile programs', () => {
   const mem = { kind: 'crc32', block: 512 } as const
+
+  it('are told what was refused', () => {
+    const causes: string[] = []
+    for (const isKey of [false, true]) {
+      const { m, b, qb, rkey, numbers, run } = setUp()
+      addFailureHandler(m.core, ({ cause }) => causes.push(cause.id))
+      const bsf = bsfOf({ mem }, numbers)
+      bsf[0] = 0xff
+      run(b, qb, isKey ? configuration(rkey, [b.element(0, 516)], bsf) : setPsv(0xff_ffff, [0, 0]))
+    }
+    assert.deepEqual(causes, ['KEY_CONFIGURATION', 'KEY_CONFIGURATION'])
+  })
 
   it('have no PSVs of others, nor values of them', () => {
     for (const whose of ['program', 'domain', 'nobody'] as const) {
