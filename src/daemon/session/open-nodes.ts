@@ -30,7 +30,7 @@ import { nodeRdev } from '../files/tree.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
 /** Maximum number of open contexts of a session. rdma_cm channels and umad files do not count. */
-const MAX_CONTEXTS = 256
+const MAX_CONTEXTS = 1024
 
 const { O_RDONLY, O_WRONLY, O_RDWR } = constants
 

@@ -1,7 +1,7 @@
 /*
  * Work requests that set the ranges of keys over other keys (UMR: mlx5dv_wr_mr_list, …_interleaved, …_mkey_configure), or
- * invalidate them. The requests take effect when they are fetched, before those that are posted later; to the engine
- * they are requests that do nothing. The ranges are a list of elements, or one block of elements that repeats, each time a
+ * invalidate them. The requests take effect when they are fetched, before those that are posted later, with a fence
+ * after those before have completed; to the engine they are requests that do nothing. The ranges are a list of elements, or one block of elements that repeats, each time a
  * stride further (mlx5_wqe_umr_repeat_block_seg).
  */
 import { type Configurable, type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'

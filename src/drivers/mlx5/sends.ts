@@ -42,6 +42,7 @@ const { ZERO_BASED } = AccessFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
+const KEY_CONFIGURATION = refusal(LOC_QP_OP_ERR, 'KEY_CONFIGURATION')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
 const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 
@@ -49,6 +50,8 @@ const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 const REFUSED = 0xff
 /** Opcodes of requests without a target. */
 const WITHOUT_TARGET: readonly number[] = [Mlx5Opcode.UMR, Mlx5Opcode.NOP, Mlx5Opcode.MMO, Mlx5Opcode.SET_PSV]
+/** Opcodes of requests that take effect when they are fetched. */
+const AT_ONCE: readonly number[] = [Mlx5Opcode.UMR, Mlx5Opcode.SET_PSV]
 /** Segments of a change of a key before its ranges. */
 const KEY_CHANGE_SEGMENTS = 7
 /** More segments than a request has. */
@@ -141,6 +144,8 @@ export class Sends implements SendQueue {
   #budget = 0
   /** Offset of the next segment from `#start`. */
   #segment = 0
+  /** The request that is fetched does nothing. */
+  #isFlushed = false
 
   constructor({ record, buffer, offset, blocks, kind, hasCopies, inline, maxSge, maxInline }: BlockOptions) {
     const { view, bytes, words, at } = buffer
@@ -282,7 +287,13 @@ export class Sends implements SendQueue {
   }
 
   /** The engine fetches requests in order; one that it could not begin it fetches again. */
-  load(index: number, into: Uint32Array, at: number, destinations: Destinations | undefined): boolean {
+  load(
+    index: number,
+    into: Uint32Array,
+    at: number,
+    destinations: Destinations | undefined,
+    isFlushed = false,
+  ): boolean {
     if (index !== this.#produced >>> 0) {
       this.#produced--
       this.#taken = this.#fetched[this.#produced & (this.capacity - 1)]! & POSTED_MASK
@@ -309,11 +320,13 @@ export class Sends implements SendQueue {
     // read once, since a request of another opcode needs no target
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
     const needsTarget = !WITHOUT_TARGET.includes(opcode)
-    if (this.drainsOnFault && !this.isDrained && isFenced(this.#view.getUint8(control + ControlSegment.FLAGS))) {
+    const waits = this.drainsOnFault || AT_ONCE.includes(opcode)
+    if (waits && !this.isDrained && isFenced(this.#view.getUint8(control + ControlSegment.FLAGS))) {
       this.#isFull = true
       return false
     }
     if (this.gate !== undefined && !this.gate.mayTake(this.#words, control >> 2, needsTarget)) return false
+    this.#isFlushed = isFlushed
     const blocks = this.#take(into, at, block, opcode, destinations)
     this.#taken = (this.#taken + Math.min(blocks, left)) & POSTED_MASK
     this.#produced++
@@ -399,7 +412,11 @@ export class Sends implements SendQueue {
       if (data === REFUSED) wrOpcode = REFUSED
       else flags |= data
     }
-    if (wrOpcode === REFUSED) into[to + Send.REFUSED] = BAD_OPCODE
+    if (wrOpcode === REFUSED) {
+      const isKeyChange = AT_ONCE.includes(opcode)
+      into[to + Send.REFUSED] = isKeyChange ? KEY_CONFIGURATION : BAD_OPCODE
+      if (isKeyChange) wrOpcode = DRIVER1
+    }
     if (this.refusal !== 0) into[to + Send.REFUSED] = this.refusal
     if (into[to + Send.REFUSED] !== 0) {
       into[to + Send.SGES] = 0
@@ -547,6 +564,7 @@ export class Sends implements SendQueue {
 
   /** Sets a protection signature value. Returns the opcode of a request that does nothing more, or REFUSED. */
   #takePsv(): number {
+    if (this.#isFlushed) return DRIVER1
     const view = this.#view
     const at = this.#next(SEGMENT_BYTES)
     const [hi, lo] = [view.getUint32(at + PsvSegment.VALUE_HI), view.getUint32(at + PsvSegment.VALUE_LO)]
@@ -596,6 +614,7 @@ export class Sends implements SendQueue {
     const newKey = (key & ~0xff) | (view.getUint32(second + KeySegments.QPN_KEY - KeySegments.FREE) & 0xff)
     const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
     const changer = this.keyChanger?.has(key) ? this.keyChanger : undefined
+    if (changer !== undefined && this.#isFlushed) return DRIVER1
     if (isFree && (maskLow & KeySegments.QPN_MASK) !== 0) {
       if (changer?.change({ key, isFree, ranges: undefined })) return DRIVER1
       into[to + Send.IMM] = key

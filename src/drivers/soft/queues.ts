@@ -49,7 +49,13 @@ export interface SendQueue extends PostedQueue {
   /** Bytes. */
   readonly maxInline: number
   /** `WorkSource.loadSend`. `destinations`: only of queue pairs that send datagrams. */
-  load(index: number, into: Uint32Array, at: number, destinations: Destinations | undefined): boolean
+  load(
+    index: number,
+    into: Uint32Array,
+    at: number,
+    destinations: Destinations | undefined,
+    isFlushed?: boolean,
+  ): boolean
   /** `WorkSource.retireSend`. */
   retire(count: number): void
   copyInline(inlineAt: number, from: number, to: Arena, at: number, chunk: number, stride: number, total: number): void
@@ -183,9 +189,9 @@ export const queueWork = (
 ): WorkSource => {
   const queuesOf = queues as readonly QpQueues[] // the engine names rows that exist
   return {
-    loadSend: (row, index, into, at) => {
+    loadSend: (row, index, into, at, isFlushed) => {
       const { send, destinations } = queuesOf[row]
-      return send.load(index, into, at, destinations)
+      return send.load(index, into, at, destinations, isFlushed)
     },
     retireSend: (row, count) => queuesOf[row].send.retire(count),
     copyInline: (row, inlineAt, from, to, at, chunk, stride, total) =>

@@ -78,6 +78,11 @@ const table = {
     results: ['LOC_LEN_ERR'],
     text: 'the request has {length} bytes: a SEND may have {mtu}, the inline data of a request must be whole, and the elements of a READ or WRITE must be as long as its remote range',
   },
+  KEY_CONFIGURATION: {
+    code: 0x10d,
+    results: ['LOC_QP_OP_ERR'],
+    text: 'the request configures a key, or sets a protection signature, that the protection domain does not have, or in a way that the device does not have',
+  },
   REFUSED: {
     code: 0x10f,
     results: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'],

@@ -536,7 +536,15 @@ const table = {
     advice: "check opcode, flags and num_sge against the queue pair's type and capabilities",
     libraryAdvice:
       "check operation, options and number of slices against the queue pair's type and options (maxSendSge, maxInlineData)",
-    causes: ['BAD_OPCODE', 'TOO_MANY_SGE', 'NOT_INLINE', 'BAD_FLUSH', 'NO_ADDRESS_HANDLE', 'REFUSED'],
+    causes: [
+      'BAD_OPCODE',
+      'TOO_MANY_SGE',
+      'NOT_INLINE',
+      'BAD_FLUSH',
+      'KEY_CONFIGURATION',
+      'NO_ADDRESS_HANDLE',
+      'REFUSED',
+    ],
   },
   'batch-misused': {
     severity: 'error',

@@ -131,9 +131,9 @@ export interface WorkSource {
   /**
    * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to `into`, from word `at` on, with at most
    * the number of elements given to `Engine.create`. False if the WQE was not posted yet. Indices ascend by one; only the
-   * last one may be loaded again.
+   * last one may be loaded again. `isFlushed`: it completes at once and does nothing; default false.
    */
-  loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
+  loadSend(row: number, index: number, into: Uint32Array, at: number, isFlushed?: boolean): boolean
   /** The `count` oldest send WQEs have completed: their slots are free. */
   retireSend(row: number, count: number): void
   /**

@@ -407,12 +407,12 @@ const openUntilRefused = async (client: Client, max: number): Promise<number> =>
   return assert.fail(`more than ${max} contexts were opened`)
 }
 
-test('a session has at most 256 contexts, not counting closed ones', async t => {
+test('a session has at most 1024 contexts, not counting closed ones', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await connectOther(t, daemon)
   const client = dial(t, daemon)
   await client.hello()
-  assert.equal(await openUntilRefused(client, 1000), 256)
+  assert.equal(await openUntilRefused(client, 2000), 1024)
   const second = dial(t, daemon)
   await second.hello()
   assert.equal((await second.open()).error, 0, 'another session may open contexts')

@@ -157,7 +157,7 @@ export const flushSends = (s: EngineState, row: number): void => {
   const log2 = sendBlockLog2(s.rows, base)
   const block = takeBlock(s, log2)
   let left = MAX_FLUSHED
-  while (left > 0 && s.env.work.loadSend(row, s.rows[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, block + WQE.WR)) {
+  while (left > 0 && s.env.work.loadSend(row, s.rows[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, block + WQE.WR, true)) {
     s.rows[base + QP.REQ_WQE_INDEX]++
     tapsOf(s)?.loaded(row, s.pool, block + WQE.WR)
     s.env.work.retireSend(row, 1)

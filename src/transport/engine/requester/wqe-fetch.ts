@@ -77,6 +77,8 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
       return createCause('MESSAGE_TOO_LONG', {})
     case 'NO_ADDRESS_HANDLE':
       return createCause('NO_ADDRESS_HANDLE', {})
+    case 'KEY_CONFIGURATION':
+      return createCause('KEY_CONFIGURATION', {})
     case 'DC_NO_ANSWER':
       return createCause('DC_NO_ANSWER', {})
     case 'DC_BUSY':

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { addFailureHandler } from '../../../../src/core/failures.ts'
 import { closeContext } from '../../../../src/core/index.ts'
 import { SignedSpace } from '../../../../src/drivers/mlx5/signature/signed-space.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
@@ -184,8 +185,8 @@ const setPsv = (psv: number, [hi, lo]: readonly [number, number], flags = 0): Re
 }
 
 /** Two connected programs; `b` has a key with signatures. */
-const setUp = ({ drains = false } = {}) => {
-  const m = machine(2)
+const setUp = ({ drains = false, fault = '' } = {}) => {
+  const m = machine(2, fault)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
   qa.connect(qb, 1)
@@ -555,6 +556,49 @@ describe('an error of a signature', () => {
   })
 })
 
+describe('requests that change keys and PSVs', () => {
+  const mem = { kind: 'crc32', block: 512 } as const
+
+  it('with a fence wait for READs before them, also for one whose request was lost', () => {
+    for (const changesKey of [false, true]) {
+      const { a, b, qb, rkey, numbers, run, kindOf, configure } = setUp({ fault: 'drop=1,count=1' })
+      configure({ mem }, [b.element(0, 2064)])
+      a.bytes.set(bytesAt(3, 2048))
+      const remote = { address: a.address, rkey: a.region.rkey }
+      qb.post({ opcode: RDMA_READ, data: [{ address: 0n, length: 2048, lkey: rkey }], remote, flags: 0 })
+      const change = changesKey
+        ? configuration(rkey, [b.element(4096, 4096)], undefined)
+        : setPsv(numbers.mem, firstValue({ ...mem, hasSeed: false }))
+      assert.equal(kindOf(run(b, qb, { ...change, flags: FENCED })), REQUEST)
+      assert.deepEqual(b.bytes.slice(0, 2064), signed(mem, bytesAt(3, 2048)))
+    }
+  })
+
+  it('do nothing if they are flushed', () => {
+    for (const fails of [false, true]) {
+      const { m, a, b, qb, rkey, numbers, configure, run, kindOf } = setUp()
+      configure({ mem }, [b.element(0, 516)])
+      const signedBytes = signed(mem, bytesAt(4, 512))
+      b.bytes.set(signedBytes)
+      const other = [a.queuePair('rc'), b.queuePair('rc')] as const
+      other[0].connect(other[1], 1)
+      other[1].connect(other[0], 0)
+      if (fails)
+        qb.post({ opcode: RDMA_WRITE, data: [{ address: 0n, length: 8, lkey: 5 }], remote: { address: 0n, rkey } })
+      else qb.modify({ state: QpState.values.ERR })
+      qb.post(setPsv(numbers.mem, [0, 0], 8))
+      qb.post({ ...configuration(rkey, [b.element(4096, 4096)], undefined), flags: FENCED | 8 })
+      const seen: Completion[] = []
+      m.runUntil(() => seen.push(...b.poll()) >= (fails ? 3 : 2))
+      assert.ok(seen.every(({ kind }) => kind === REQUEST_ERROR))
+      const read = { opcode: RDMA_READ, data: [a.element(0, 512)], remote: { address: 0n, rkey } }
+      assert.equal(kindOf(run(a, other[0], read)), REQUEST)
+      assert.deepEqual(a.bytes.slice(0, 512), bytesAt(4, 512))
+      assert.equal(faultOf(b.poll()), undefined)
+    }
+  })
+})
+
 describe('a key without signatures', () => {
   it('is as before, also one that had some', () => {
     const { a, b, qa, qb, rkey, numbers, run, kindOf, configure } = setUp()
@@ -574,6 +618,18 @@ describe('a key without signatures', () => {
 
 describe('hostile programs', () => {
   const mem = { kind: 'crc32', block: 512 } as const
+
+  it('are told what was refused', () => {
+    const causes: string[] = []
+    for (const isKey of [false, true]) {
+      const { m, b, qb, rkey, numbers, run } = setUp()
+      addFailureHandler(m.core, ({ cause }) => causes.push(cause.id))
+      const bsf = bsfOf({ mem }, numbers)
+      bsf[0] = 0xff
+      run(b, qb, isKey ? configuration(rkey, [b.element(0, 516)], bsf) : setPsv(0xff_ffff, [0, 0]))
+    }
+    assert.deepEqual(causes, ['KEY_CONFIGURATION', 'KEY_CONFIGURATION'])
+  })
 
   it('have no PSVs of others, nor values of them', () => {
     for (const whose of ['program', 'domain', 'nobody'] as const) {

@@ -193,7 +193,7 @@ const unacknowledged: Raise = () => {
   return reported
 }
 
-/** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts, memcpy.test.ts). */
+/** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/). */
 type OwnCause = Exclude<
   CauseName,
   | 'NOT_OBSERVED'
@@ -201,6 +201,7 @@ type OwnCause = Exclude<
   | 'DC_BUSY'
   | 'DC_ACCESS_KEY'
   | 'COPY_LENGTH'
+  | 'KEY_CONFIGURATION'
   | 'SRD_LENGTH'
   | 'SRD_NO_ANSWER'
   | 'SRD_NO_QUEUE_PAIR'
