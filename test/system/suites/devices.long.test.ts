@@ -73,7 +73,7 @@ const DEVICES = {
       TLS: 'rc_mlx5,ud_mlx5:aux',
     },
     env: { FI_UNIVERSE_SIZE: '8' },
-    failing: /test_flow_table_drop|test_multi_process_alloc_dm/,
+    failing: /test_flow_table_drop|test_multi_process_alloc_dm|test_dc_send_stream_bad_flow$/,
     hasInterface: true,
   },
 } as const satisfies Readonly<Record<string, DeviceKind>>
