@@ -11,6 +11,7 @@ import { createCore, type Device } from '../../../src/core/index.ts'
 import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
 import { createDeviceFiles } from '../../../src/daemon/files/device-files.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { LinkLayer } from '../../../src/spec/enums.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/transport/phy/memory.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
@@ -60,4 +61,14 @@ test('a device is renamed while a file of the tree cannot be written: its counte
   whileBlocked(() => files.rename(first, 'rxe0'))
   assert.equal(files.refreshCounters(), 0, 'no errno')
   assert.ok(existsSync(path('mlx5_0/ports/1/counters/port_xmit_data')))
+})
+
+test('a port without Ethernet, as of EFA, belongs to no interface', () => {
+  const { files, create, path } = setUp('unspecified')
+  const added = create('efa0', 2)
+  Object.assign(added.device.ports[0]!.attributes, { linkLayer: LinkLayer.values.UNSPECIFIED })
+  files.add(added)
+  assert.ok(!existsSync(path('efa0/parent')))
+  assert.equal(readFileSync(path('efa0/ports/1/gid_attrs/ndevs/0'), 'latin1'), '\n')
+  assert.equal(readFileSync(path('rxe0/parent'), 'latin1'), 'lo\n')
 })
