@@ -10,13 +10,11 @@
 import { closeSync } from 'node:fs'
 import type { NetworkDevice } from '../../core/driver-contract.ts'
 import { holdFile, isAt, removeHeld } from '../../host/held-file.ts'
-import { LinkLayer, NodeType } from '../../spec/enums.ts'
+import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { type CountedDevice, createCounterFiles } from './counter-files.ts'
 import { addToTree, makeRoot, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
-
-const { ETHERNET } = LinkLayer.values
 
 export interface DeviceFiles {
   add(device: DaemonDevice): void
@@ -42,8 +40,8 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
     abi: driver.abi ?? 1,
     guid: attributes.nodeGuid,
     hasUmad: driver.openManagement !== undefined,
-    // as on Linux, ports without Ethernet (EFA) belong to no interface
-    interfaceName: port?.attributes.linkLayer === ETHERNET ? (network?.link?.identity.interfaceName ?? '') : '',
+    // as on Linux, devices without Ethernet (EFA) belong to no interface
+    interfaceName: driver.link === 'roce' ? (network?.link?.identity.interfaceName ?? '') : '',
     ...(spec.pci !== undefined && { pci: spec.pci }),
     port: port && {
       gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ ...entry, index }])),

@@ -4,6 +4,7 @@
  */
 
 import type { Identity } from '../../core/devices/identity.ts'
+import type { Device } from '../../core/model.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
@@ -46,11 +47,15 @@ const describeDevice = (found: DaemonDevice): Entries => {
   ]
 }
 
-export const interfaceOf = ({ network }: Pick<DaemonDevice, 'network'>): readonly Entry[] =>
-  network?.link === undefined ? [] : describeInterface(network.link.identity)
+export const interfaceOf = ({ device, network }: Pick<DaemonDevice, 'device' | 'network'>): readonly Entry[] =>
+  network?.link === undefined ? [] : describeInterface(device, network.link.identity)
 
-export const describeInterface = ({ interfaceIndex, interfaceName }: Identity): readonly Entry[] =>
-  interfaceIndex === 0
+/** Nothing for devices without Ethernet (EFA): as on Linux, they belong to no interface. */
+export const describeInterface = (
+  { driver }: Pick<Device, 'driver'>,
+  { interfaceIndex, interfaceName }: Identity,
+): readonly Entry[] =>
+  driver.link !== 'roce' || interfaceIndex === 0
     ? []
     : [
         ['NDEV_INDEX', interfaceIndex],

@@ -63,11 +63,12 @@ export const notifyMoved = (
   previous: Identity,
 ): void => {
   const send = (event: MonitorEventName, identity: Identity): void =>
-    notifyInterface(netlink, event, { device }, 1, describeInterface(identity))
+    notifyInterface(netlink, event, { device }, 1, describeInterface(device, identity))
   const { identity } = link
+  const entries = describeInterface(device, identity)
+  if (entries.length === 0) return
   // As in Linux (fill_mon_netdev_rename), without device and port.
-  if (previous.interfaceIndex === identity.interfaceIndex)
-    notify(netlink, 'NETDEV_RENAME', { device }, describeInterface(identity))
+  if (previous.interfaceIndex === identity.interfaceIndex) notify(netlink, 'NETDEV_RENAME', { device }, entries)
   else {
     send('NETDEV_DETACH', previous)
     send('NETDEV_ATTACH', identity)

@@ -11,7 +11,6 @@ import { createCore, type Device } from '../../../src/core/index.ts'
 import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
 import { createDeviceFiles } from '../../../src/daemon/files/device-files.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
-import { LinkLayer } from '../../../src/spec/enums.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/transport/phy/memory.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
@@ -63,10 +62,10 @@ test('a device is renamed while a file of the tree cannot be written: its counte
   assert.ok(existsSync(path('mlx5_0/ports/1/counters/port_xmit_data')))
 })
 
-test('a port without Ethernet, as of EFA, belongs to no interface', () => {
-  const { files, create, path } = setUp('unspecified')
+test('a device without Ethernet, as of EFA, belongs to no interface', () => {
+  const { files, create, path } = setUp('efa')
   const added = create('efa0', 2)
-  Object.assign(added.device.ports[0]!.attributes, { linkLayer: LinkLayer.values.UNSPECIFIED })
+  Object.assign(added.device, { driver: { ...added.device.driver, link: undefined } })
   files.add(added)
   assert.ok(!existsSync(path('efa0/parent')))
   assert.equal(readFileSync(path('efa0/ports/1/gid_attrs/ndevs/0'), 'latin1'), '\n')
