@@ -6,7 +6,7 @@ import { driverClass, withMethods, withoutOptions } from '../../core/devices/dri
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
-import type { AnyHandler } from '../../core/model.ts'
+import type { AnyHandler, CallContext, CoreObject } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
@@ -140,32 +140,24 @@ interface UarState extends DoorbellPage {
   readonly number: number
 }
 
-/** Programs store to these pages to wake the device; it reads the doorbell records. */
-export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
-  create(call, object) {
+/** Of classes whose objects are pages that programs map. `kind`: of their numbers. */
+const pageHandlers = (kind: 'uar' | 'var') => ({
+  create(call: CallContext, object: CoreObject<UarState>) {
     const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
-    object.state = { page, number: giveNumber(call.context, 'uar', object) }
+    object.state = { page, number: giveNumber(call.context, kind, object) }
     return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
   },
-  destroy(call, { state }) {
-    takeNumber(call.context, 'uar', state.number)
+  destroy(call: CallContext, { state }: CoreObject<UarState>) {
+    takeNumber(call.context, kind, state.number)
     mappedMemoryOf(call.context).free(state.page)
     return {}
   },
 })
 
-export const varClass = driverClass<typeof Var, UarState>(Var, {
-  create(call, object) {
-    const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
-    object.state = { page, number: giveNumber(call.context, 'var', object) }
-    return { offset: BigInt(page.offset), length: page.length, page: object.state.number }
-  },
-  destroy(call, { state }) {
-    takeNumber(call.context, 'var', state.number)
-    mappedMemoryOf(call.context).free(state.page)
-    return {}
-  },
-})
+/** Programs store to these pages to wake the device; it reads the doorbell records. */
+export const uarClass = driverClass<typeof Uar, UarState>(Uar, pageHandlers('uar'))
+
+export const varClass = driverClass<typeof Var, UarState>(Var, pageHandlers('var'))
 
 // ---- ports ----
 

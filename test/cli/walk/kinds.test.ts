@@ -6,22 +6,8 @@ import { describe, it } from 'node:test'
 import { inTurns, type PacketRole, planWalk, type WalkSite } from '../../../src/cli/walk/kinds.ts'
 import { parseRule } from '../../../src/spec/faults/rules.ts'
 import { type WalkKind, walkKindNames } from '../../../src/spec/walk-kinds.ts'
+import { site } from './site.ts'
 
-const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => ({
-  target: 'call',
-  name,
-  class: name.split('.')[0]!,
-  site: '0000abcd',
-  program: 'p',
-  process: 1,
-  role: '0000aaaa',
-  phase: 'begins',
-  first: 1,
-  count: 1,
-  stack: ['f (/bin/p+0x1)'],
-  host: '',
-  ...others,
-})
 const completion = (others: Partial<WalkSite> = {}): WalkSite =>
   site('WRITE', { target: 'completion', class: 'rc_qp', phase: 'transfers', ...others })
 const plan = (

@@ -7,22 +7,7 @@ import type { WalkPoint, WalkSite } from '../../../src/cli/walk/kinds.ts'
 import type { WalkRun } from '../../../src/cli/walk/outcome.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import { walk } from '../../../src/cli/walk/walk.ts'
-
-const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => ({
-  target: 'call',
-  name,
-  class: name.split('.')[0]!,
-  site: '0000abcd',
-  program: 'p',
-  process: 1,
-  role: '0000aaaa',
-  phase: 'begins',
-  first: 1,
-  count: 1,
-  stack: ['f (/bin/p+0x1)'],
-  host: '',
-  ...others,
-})
+import { site } from './site.ts'
 
 const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkRun => ({
   result: {

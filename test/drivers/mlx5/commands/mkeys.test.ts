@@ -156,15 +156,21 @@ describe('a key of ranges (KLM)', () => {
     assert.equal(read(loop.rkey, 0n, 8).kind, REQUEST_ERROR)
   })
 
-  it('of one byte does not keep others waiting for a whole message', () => {
-    const { key, a, b, m, qa, at, region } = setUp()
-    const other = [a.queuePair('rc'), b.queuePair('rc')] as const
-    other[0].connect(other[1], 1)
-    other[1].connect(other[0], 0)
+  /** A key of 64 KiB over lists of 2048 ranges of one byte. */
+  const scatteredKey = ({ key, at, region }: Pick<ReturnType<typeof setUp>, 'key' | 'at' | 'region'>): number => {
     const bytes = Array.from({ length: 2048 }, (_, i) => ({ key: region, address: at(2 * i), length: 1 }))
     const scattered = key(KLM, { len: 2048n }, bytes).rkey
     const lists = Array.from({ length: 32 }, () => ({ key: scattered, address: 0n, length: 2048 }))
-    const { rkey } = key(KLM, { len: 65_536n }, lists)
+    return key(KLM, { len: 65_536n }, lists).rkey
+  }
+
+  it('of one byte does not keep others waiting for a whole message', () => {
+    const made = setUp()
+    const { a, b, m, qa, at, region } = made
+    const other = [a.queuePair('rc'), b.queuePair('rc')] as const
+    other[0].connect(other[1], 1)
+    other[1].connect(other[0], 0)
+    const rkey = scatteredKey(made)
     qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 65_536)], remote: { address: 0n, rkey } })
     other[0].post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { address: at(0), rkey: region } })
     const order: number[] = []
@@ -183,15 +189,13 @@ describe('a key of ranges (KLM)', () => {
     ['READ', RDMA_READ],
   ] as const)
     it(`of one byte, as packets, does not keep others waiting for a window of ${name} packets`, () => {
-      const { key, a, m, qa, at, region } = setUp(asPackets)
+      const made = setUp(asPackets)
+      const { a, m, qa } = made
       const c = program(m, 1)
       const other = [a.queuePair('rc'), c.queuePair('rc')] as const
       other[0].connect(other[1], 1)
       other[1].connect(other[0], 0)
-      const bytes = Array.from({ length: 2048 }, (_, i) => ({ key: region, address: at(2 * i), length: 1 }))
-      const scattered = key(KLM, { len: 2048n }, bytes).rkey
-      const lists = Array.from({ length: 32 }, () => ({ key: scattered, address: 0n, length: 2048 }))
-      const { rkey } = key(KLM, { len: 65_536n }, lists)
+      const rkey = scatteredKey(made)
       const { memory } = m.devices[1]!.device
       let before = memory.rangeAccesses
       let most = 0
