@@ -17,6 +17,7 @@
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
  *   build/native/libuserdma_host.so      preload library that observes programs on the machine's devices, for `--host`
+ *   build/arm64/                         the same for another architecture, if its compiler is here
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c);
  *   build/findings/srd/NAME              with their fault, and queue pairs of SRD
@@ -31,6 +32,7 @@ import { bundle } from './bundle.mjs'
 import { filesBelow, inRoot, isMain, main, modified, run, StepError, say } from './common.mjs'
 import { C_FLAGS, compileStale, sourcesIn, VERBS } from './compile.mjs'
 import { nativeTargets } from './native-targets.mjs'
+import { compileForPackages } from './package/native.mjs'
 import { buildPage } from './page.mjs'
 
 /** Removes compiled files without a source: stale tests would run, and stale imports work. */
@@ -131,6 +133,9 @@ const findingTargets = () => {
     .concat(srdTargets(flags, more))
 }
 
+/** In CI a warning is a failure. Elsewhere it is only printed, because other compilers have others. */
+const WARNINGS = process.env.CI ? ['-Werror'] : []
+
 const testTargets = () => [
   ...targetsOf('test/programs', 'programs', [...C_FLAGS, '-g'], {
     libraries: ['-libverbs', '-lpthread'],
@@ -144,11 +149,11 @@ const testTargets = () => [
   })),
 ]
 
-/** In CI a warning is a failure. Elsewhere it is only printed, because other compilers have others. */
-const WARNINGS = process.env.CI ? ['-Werror'] : []
-
-const targets = purpose =>
-  [...nativeTargets(), ...(isForUse(purpose) ? [] : testTargets())].filter(target => target.sources.length > 0)
+const buildC = async purpose => {
+  if (isForUse(purpose)) return (await compileStale(nativeTargets(), [])).isComplete
+  const areComplete = [await compileForPackages(WARNINGS), (await compileStale(testTargets(), WARNINGS)).isComplete]
+  return areComplete.every(Boolean)
+}
 
 /** Builds outdated parts that `purpose` needs. Steps run even after the failure of an earlier step. True on success. */
 export const build = async purpose => {
@@ -157,7 +162,7 @@ export const build = async purpose => {
     await bundle(),
     await buildPage(),
     generateProtocol(),
-    (await compileStale(targets(purpose), isForUse(purpose) ? [] : WARNINGS)).isComplete,
+    await buildC(purpose),
   ]
   return successes.every(Boolean)
 }

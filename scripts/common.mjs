@@ -2,8 +2,9 @@
  * Helpers of the scripts, without npm packages: setup-steps.mjs runs before packages are installed.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, realpathSync, statSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { isatty, WriteStream } from 'node:tty'
 import { fileURLToPath } from 'node:url'
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -15,6 +16,31 @@ export class StepError extends Error {}
 
 /** Prints to standard error. Standard output is for programs that the scripts run. */
 export const say = text => process.stderr.write(`userdma: ${text}\n`)
+
+/** Milliseconds between two lines of progress where they cannot be rewritten in place. */
+const INTERVAL = 15_000
+
+/**
+ * Progress of a long step on standard error: one line that is rewritten on a terminal, elsewhere a line every 15 s. `end`
+ * removes the line; before any other output.
+ */
+export const progressLine = () => {
+  const isTerminal = isatty(2)
+  const columns = (isTerminal && new WriteStream(2).columns) || 80
+  let last = performance.now()
+  return {
+    show(text) {
+      // Without process.stderr, whose output in a thread waits for the main thread.
+      if (isTerminal) return writeSync(2, `\r${`userdma: ${text}`.slice(0, columns - 1)}\x1b[K`)
+      if (performance.now() - last < INTERVAL) return
+      last = performance.now()
+      writeSync(2, `userdma: ${text}\n`)
+    },
+    end() {
+      if (isTerminal) writeSync(2, '\r\x1b[K')
+    },
+  }
+}
 
 /** stat(2), or undefined if the file is not accessible. */
 const statOf = path => {

@@ -1,8 +1,9 @@
 /*
  * Compiles C targets that are out of date into build/.
  *
- * A target: `output`, a path below build/; `sources`; `flags`, `libraries`: arguments of the compiler. `needs`: a header
- * of the system, and its Debian package. `without`: what does not work without the target.
+ * A target: `output`, a path below build/; `sources`; `includes`: headers that the compiler reads first; `flags`,
+ * `libraries`: arguments of the compiler. `needs`: a header of the system, and its Debian package. `without`: what does
+ * not work without the target. `check`: gets the path of the compiled file, and returns what is wrong with it.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -45,39 +46,42 @@ const addIncludes = (path, found) => {
 const isCurrent = target => {
   const built = modified(inRoot('build', target.output))
   const read = new Set(SCRIPTS)
-  for (const source of target.sources) addIncludes(source, read)
+  for (const source of [...target.sources, ...(target.includes ?? [])]) addIncludes(source, read)
   return built > 0 && [...read].every(path => modified(path) <= built)
 }
 
 /**
- * Compiles a target into the file `output`: to a temporary name, then renames. This never overwrites a library that a
- * process has mapped. `flags`: additional arguments. True on success.
+ * Compiles a target: to a temporary name, then renames. This never overwrites a library that a process has mapped.
+ * `flags`: additional arguments. True on success.
  */
-export const compile = async (cc, target, output = inRoot('build', target.output), flags = []) => {
+const compile = async (cc, target, flags = []) => {
+  const output = inRoot('build', target.output)
   const temporary = `${output}.${process.pid}`
   mkdirSync(dirname(output), { recursive: true })
   const sources = target.sources.map(path => relative(root, path))
-  const args = [...target.flags, ...flags, '-o', temporary, ...sources, ...(target.libraries || [])]
+  const includes = (target.includes ?? []).flatMap(path => ['-include', relative(root, path)])
+  const args = [...target.flags, ...flags, ...includes, '-o', temporary, ...sources, ...(target.libraries || [])]
   const hasCompiled = await once(spawn(cc, args, { cwd: root, stdio: 'inherit' }), 'close').then(
     ([status]) => status === 0,
     error => say(`${cc}: ${error.message}`),
   )
-  if (hasCompiled) renameSync(temporary, output)
+  const wrong = hasCompiled ? target.check?.(temporary) : 'did not compile'
+  if (wrong === undefined) renameSync(temporary, output)
   else {
     rmSync(temporary, { force: true })
-    say(`build: ${relative(root, output)} did not compile`)
+    say(`build: ${relative(root, output)} ${wrong}`)
   }
-  return hasCompiled
+  return wrong === undefined
 }
 
 /**
  * Compiles the targets that are out of date. If this machine lacks a compiler or headers, prints what does not work
  * without the blocked targets, whose number is `blocked`. `flags`: as for `compile`. `isComplete`: all others compiled.
+ * `cc`: the compiler, by default this machine's.
  */
-export const compileStale = async (targets, flags) => {
+export const compileStale = async (targets, flags, cc = compiler()) => {
   const stale = targets.filter(target => !isCurrent(target))
   if (stale.length === 0) return { isComplete: true, blocked: 0 }
-  const cc = compiler()
   /** Missing prerequisites, with the targets that need them. */
   const missing = []
   if (!cc) missing.push({ name: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
@@ -102,7 +106,7 @@ export const compileStale = async (targets, flags) => {
   let isComplete = true
   const compileWaiting = async () => {
     for (let target = waiting.shift(); target !== undefined; target = waiting.shift())
-      if (!(await compile(cc, target, undefined, flags))) isComplete = false
+      if (!(await compile(cc, target, flags))) isComplete = false
   }
   await Promise.all(Array.from({ length: availableParallelism() }, compileWaiting))
   return { isComplete, blocked: allBlocked.size }

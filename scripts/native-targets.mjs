@@ -1,6 +1,6 @@
 /*
  * The C libraries that users need, as targets of compile.mjs: the preload libraries of programs, and the small library
- * that Node loads.
+ * that Node loads. They load with glibc 2.28 and newer (shim/old-glibc.h).
  */
 import { sep } from 'node:path'
 import { inRoot } from './common.mjs'
@@ -8,43 +8,47 @@ import { C_FLAGS, sourcesIn, VERBS } from './compile.mjs'
 
 const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 
+/** By file: `-ldl` and `-lpthread` name static libraries, which are empty in a newer glibc. */
+const LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpthread.so.0', '-Wl,--pop-state']
+
 /** True for sources of shim/ that belong to a separate library. */
 const isOwnLibrary = path => ['waits', 'frees', 'host'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
-export const nativeTargets = () => [
-  {
-    output: 'native/libuserdma_native.so',
-    sources: sourcesIn('native'),
+/** `folder`: below build/. */
+export const nativeTargets = (folder = 'native') =>
+  libraries().map(({ name, ...target }) => ({
+    ...target,
+    output: `${folder}/libuserdma_${name}.so`,
+    includes: [inRoot('shim', 'old-glibc.h')],
     flags: [...C_FLAGS, ...SHARED],
+    libraries: LIBRARIES,
+  }))
+
+const libraries = () => [
+  {
+    name: 'native',
+    sources: sourcesIn('native'),
     without: 'packets are checked with zlib, which is slower, and memory that never answers keeps the daemon waiting',
   },
   {
-    output: 'native/libuserdma_shim.so',
+    name: 'shim',
     sources: sourcesIn('shim').filter(path => !isOwnLibrary(path)),
-    flags: [...C_FLAGS, ...SHARED],
-    libraries: ['-ldl', '-lpthread'],
     needs: VERBS,
     without: 'only programs in TypeScript can use the device',
   },
   {
-    output: 'native/libuserdma_waits.so',
+    name: 'waits',
     sources: sourcesIn('shim/waits'),
-    flags: [...C_FLAGS, ...SHARED],
-    libraries: ['-ldl', '-lpthread'],
     without: '`userdma check --races` does not run',
   },
   {
-    output: 'native/libuserdma_frees.so',
+    name: 'frees',
     sources: sourcesIn('shim/frees'),
-    flags: [...C_FLAGS, ...SHARED],
-    libraries: ['-ldl'],
     without: '`userdma check` does not run',
   },
   {
-    output: 'native/libuserdma_host.so',
+    name: 'host',
     sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder')],
-    flags: [...C_FLAGS, ...SHARED],
-    libraries: ['-ldl', '-lpthread'],
     needs: VERBS,
     without: "`--host` does not run: programs on the machine's devices are not observed",
   },

@@ -18,12 +18,12 @@ import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { createProgress } from '../dist/src/cli/progress.js'
 import { findProgram, inRoot, main, StepError, say } from './common.mjs'
 import { makeDeb, makeTarball } from './package/archives.mjs'
 import { makeImage, toolsForImage } from './package/image.mjs'
 import { ARCHITECTURES, compileNative, missingForNative } from './package/native.mjs'
 import { packMain, packPlatform } from './package/npm.mjs'
+import { withProgress } from './package/progress.mjs'
 
 /** Debian packages of programs that are missing. `tools`: packages by program. */
 const missing = tools => Object.keys(tools).flatMap(name => (findProgram(name) ? [] : [tools[name]]))
@@ -123,8 +123,6 @@ main(async args => {
   mkdirSync(options.output, { recursive: true })
   const work = mkdtempSync(join(tmpdir(), 'userdma-package-'))
   const compiled = new Map()
-  // At once: the tools block the event loop.
-  const progress = createProgress('userdma package', { delay: 0 })
   const libraries = arch => {
     if (!compiled.has(arch)) compiled.set(arch, compileNative(arch, join(work, `native-${arch}`)))
     return compiled.get(arch)
@@ -133,22 +131,19 @@ main(async args => {
   try {
     for (const [i, { name, architectures }] of files.entries()) {
       const what = [name, ...architectures].join(' ')
-      progress.show(() => `${what}, ${i + 1} of ${files.length}`)
       const job = { libraries, work: mkdtempSync(join(work, `${name}-`)), output: options.output }
       try {
-        const file = await MAKERS[name].make(architectures, job)
-        progress.clear()
+        const text = `package: ${what}, ${i + 1} of ${files.length}`
+        const file = await withProgress(text, () => MAKERS[name].make(architectures, job))
         say(`${file}: ${(statSync(file).size / 1e6).toFixed(1)} MB`)
       } catch (error) {
         if (!(error instanceof StepError)) throw error
         // The others may work: an image needs a mirror.
         failed++
-        progress.clear()
         say(`package: ${what}: ${error.message}`)
       }
     }
   } finally {
-    progress.end()
     rmSync(work, { recursive: true, force: true })
   }
   return failed > 0 ? 1 : 0

@@ -4,10 +4,12 @@
  * Debian packages are found by their files, not by name: other distributions with these files work. Without root, or
  * after a failure of apt-get, the script prints what to install, and continues.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, lstatSync, realpathSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 import { build, purposeOf } from './build.mjs'
-import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
+import { findProgram, inRoot, main, modified, progressLine, run, StepError, say } from './common.mjs'
 import { quickBuild } from './quick-build.mjs'
 import { chosenSources, runTests } from './test.mjs'
 
@@ -115,6 +117,12 @@ const PACKAGES = [
           for: ['package', 'long'],
           use: 'compiles the packages for arm64',
           found: program('aarch64-linux-gnu-gcc'),
+        },
+        {
+          name: 'libc6-dev-arm64-cross',
+          for: ['package', 'long'],
+          use: 'compiles the packages for arm64',
+          found: anyOf(['/usr/aarch64-linux-gnu/include/stdio.h']),
         },
         { name: 'e2fsprogs', for: ['long'], use: "makes the guest's disk", found: program('mke2fs') },
       ]
@@ -225,13 +233,34 @@ const PACKAGES = [
   },
 ]
 
-/** Runs apt-get, and shows its output only after a failure. True on success. */
-const apt = args => {
+/** Of a line of APT::Status-Fd: `dlstatus:NUMBER:PERCENT:TEXT` for downloads, `pmstatus:PACKAGE:PERCENT:TEXT` for dpkg. */
+const progressOf = line => {
+  const [, kind, percent, text] = /^(dl|pm)status:[^:]*(?::[^:]*)??:([\d.]+):(.*)$/.exec(line) ?? []
+  return kind && `Debian packages: ${kind === 'dl' ? 'download' : 'installation'} ${Math.floor(percent)} %, ${text}`
+}
+
+/** Runs apt-get with a line of progress, and shows its output only after a failure. True on success. */
+const apt = async args => {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-  const { status, error, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', maxBuffer: 1 << 26 })
-  if (status === 0) return true
-  process.stderr.write(`${stdout || ''}${stderr || ''}${error ? `${error.message}\n` : ''}`)
-  return false
+  const options = { env, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] }
+  const child = spawn('apt-get', ['-o', 'APT::Status-Fd=3', ...args], options)
+  const progress = progressLine()
+  let output = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', text => {
+      output += text
+    })
+  createInterface(child.stdio[3]).on('line', line => {
+    const text = progressOf(line)
+    if (text) progress.show(text)
+  })
+  const failure = await once(child, 'close').then(
+    ([status]) => (status === 0 ? undefined : output),
+    error => `${error.message}\n`,
+  )
+  progress.end()
+  if (failure !== undefined) process.stderr.write(failure)
+  return failure === undefined
 }
 
 /** `--reinstall`: small images omit documentation of installed packages. */
@@ -239,20 +268,20 @@ const INSTALL = [
   ...['-y', '-q', '--no-install-recommends', '--reinstall'],
   ...['-o', `Dpkg::Options::=--path-include=${PYVERBS_TESTS}/*`],
 ]
-const aptInstall = names => {
+const aptInstall = async names => {
   say(`installing Debian packages, which takes a minute: ${names.join(' ')}`)
-  return apt(['-q', 'update']) && apt([...INSTALL, 'install', ...names])
+  return (await apt(['-q', 'update'])) && (await apt([...INSTALL, 'install', ...names]))
 }
 
 const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
 
 /** As root, installs Debian packages. Prints packages that are still missing, with their use. */
-const installDebian = purpose => {
+const installDebian = async purpose => {
   const findMissing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
   const missing = findMissing()
   if (missing.length === 0) return
   const canInstall = process.getuid && process.getuid() === 0 && findProgram('apt-get')
-  const hasFailed = canInstall && !aptInstall(missing.map(entry => entry.name))
+  const hasFailed = canInstall && !(await aptInstall(missing.map(entry => entry.name)))
   const stillMissing = findMissing()
   if (stillMissing.length === 0) return
   for (const entry of stillMissing) say(`missing: ${entry.name} (${entry.use})`)
@@ -264,7 +293,7 @@ const installDebian = purpose => {
 
 /** Debian packages and the build. */
 const prepare = async purpose => {
-  installDebian(purpose)
+  await installDebian(purpose)
   if (!(await build(purpose))) throw new StepError('the build failed: the messages above say where')
 }
 

@@ -1,7 +1,7 @@
 /*
- * The C library's functions at the versions that glibc 2.28 has. Packages are compiled with `-include` of this file, so
- * that libraries which a newer glibc links also load with 2.28. scripts/package/native.mjs refuses a library that needs
- * a newer version: then its function belongs here, or must be looked up with dlsym.
+ * The C library's functions at the versions that glibc 2.28 has. The libraries of users are compiled with `-include` of
+ * this file, so that they load with 2.28 too if a newer glibc links them. The build refuses a library that needs a newer
+ * version: then its function belongs here, or must be looked up with dlsym.
  *
  * The functions were in libdl and libpthread, which the libraries therefore need by name. Newer glibcs keep both as
  * empty libraries.
@@ -12,9 +12,8 @@
 #elif defined(__aarch64__)
 #define FIRST "GLIBC_2.17"
 #define NEXT_OF_DL FIRST
-#else
-#error "packages are for x86-64 and arm64"
 #endif
+#ifdef FIRST
 #define AT(name, version) __asm__(".symver " #name "," #name "@" version)
 
 AT(dladdr, FIRST);
@@ -23,6 +22,7 @@ AT(dlsym, FIRST);
 AT(dlvsym, FIRST);
 AT(dladdr1, NEXT_OF_DL);
 AT(dlinfo, NEXT_OF_DL);
+AT(pthread_attr_getguardsize, FIRST);
 AT(pthread_attr_getstack, FIRST);
 AT(pthread_getattr_np, FIRST);
 AT(pthread_key_create, FIRST);
@@ -32,3 +32,4 @@ AT(pthread_sigmask, FIRST);
 #undef FIRST
 #undef NEXT_OF_DL
 #undef AT
+#endif

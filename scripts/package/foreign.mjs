@@ -7,7 +7,6 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { inRoot, StepError } from '../common.mjs'
-import { toolFor } from './native.mjs'
 
 /** Node.js 24 for glibc 2.28 and newer. A new version needs the `dist.integrity` of both packages (`npm view`). */
 const NODE = {
@@ -66,10 +65,4 @@ export const extract = (foreign, files, folder) => {
   const flags = ['--no-same-owner', '--transform', 's,.*/,,', '-xzf', archiveOf(foreign), '-C', folder]
   const { status, stderr } = spawnSync('tar', [...flags, ...members], { encoding: 'utf8' })
   if (status !== 0) throw new StepError(`tar: ${stderr}`)
-}
-
-/** Removes the symbols of an ELF file that only debuggers read: a seventh of Node.js. Throws StepError. */
-export const strip = (arch, path) => {
-  const { status, error, stderr } = spawnSync(toolFor(arch, 'strip'), [path], { encoding: 'utf8' })
-  if (status !== 0) throw new StepError(`strip ${path}: ${error?.message ?? stderr}`)
 }

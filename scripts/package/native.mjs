@@ -1,11 +1,12 @@
 /*
- * Compiles the C libraries for packages: for x64 and arm64, loadable with glibc 2.28 and newer (shim/old-glibc.h), and
- * without symbols that only debuggers read.
+ * The C libraries of packages: for x64 and arm64, loadable with glibc 2.28 and newer (shim/old-glibc.h), and without
+ * symbols that only debuggers read. This machine's are those of the build; the others are compiled into build/ARCH.
  */
 import { spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { findProgram, inRoot, StepError } from '../common.mjs'
-import { compile, hasHeader, VERBS } from '../compile.mjs'
+import { findProgram, inRoot, StepError, say } from '../common.mjs'
+import { compileStale, hasHeader, VERBS } from '../compile.mjs'
 import { nativeTargets } from '../native-targets.mjs'
 
 /** By process.arch. `tools`: what the names of its compiler and strip begin with; `debian`: its name in Debian. */
@@ -20,19 +21,27 @@ export const toolFor = (arch, name) =>
 
 /** Debian packages that are missing to compile for an architecture. */
 export const missingForNative = arch => {
+  const isOwn = arch === process.arch
+  const { compiler: crossCompiler, debian } = ARCHITECTURES[arch]
   const compiler = toolFor(arch, 'gcc')
+  // apt-get installs the C library's headers with gcc only if it installs recommended packages.
+  const headers = isOwn ? 'libc6-dev' : `libc6-dev-${debian}-cross`
+  const hasHeaders = compiler !== undefined && hasHeader(compiler, 'stdio.h')
   return [
-    ...(compiler === undefined ? [arch === process.arch ? 'gcc' : ARCHITECTURES[arch].compiler] : []),
-    ...(compiler === undefined || hasHeader(compiler, VERBS.header) ? [] : [VERBS.package]),
+    ...(compiler === undefined ? [isOwn ? 'gcc' : crossCompiler] : []),
+    ...(hasHeaders || (isOwn && compiler === undefined) ? [] : [headers]),
+    ...(!hasHeaders || hasHeader(compiler, VERBS.header) ? [] : [VERBS.package]),
     ...(findProgram('objdump') ? [] : ['binutils']),
   ]
 }
 
 const OLDEST_GLIBC = [2, 28]
 
-const FLAGS = ['-s', '-include', inRoot('shim', 'old-glibc.h')]
-/** By file: `-ldl` and `-lpthread` name static libraries, which are empty. */
-const OLD_LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpthread.so.0', '-Wl,--pop-state']
+/** Removes the symbols of an ELF file that only debuggers read: a seventh of Node.js. Throws StepError. */
+export const strip = (arch, path) => {
+  const { status, error, stderr } = spawnSync(toolFor(arch, 'strip'), [path], { encoding: 'utf8' })
+  if (status !== 0) throw new StepError(`strip ${path}: ${error?.message ?? stderr}`)
+}
 
 /**
  * The symbols of ELF files that need a newer glibc than 2.28, as `FILE: SYMBOL VERSION`. Throws StepError if objdump
@@ -50,18 +59,52 @@ export const tooNewSymbols = files =>
       .map(([, major, minor, symbol]) => `${basename(file)}: ${symbol} GLIBC_${major}.${minor}`)
   })
 
-/** Compiles the libraries for an architecture into `folder`; resolves to their paths. Needs all of `missingForNative`. Throws StepError. */
-export const compileNative = async (arch, folder) => {
-  const compiler = toolFor(arch, 'gcc')
-  const paths = []
-  for (const { libraries: _, ...target } of nativeTargets()) {
-    const path = join(folder, basename(target.output))
-    if (!(await compile(compiler, { ...target, libraries: OLD_LIBRARIES }, path, FLAGS)))
-      throw new StepError(`${compiler} failed (see above)`)
-    paths.push(path)
+const targetsFor = arch => nativeTargets(arch === process.arch ? undefined : arch)
+
+/** What is wrong with the symbols of ELF files; undefined if nothing is. */
+const newerThanOldest = files => {
+  const tooNew = tooNewSymbols(files)
+  if (tooNew.length === 0) return undefined
+  return `needs a newer glibc than ${OLDEST_GLIBC.join('.')}: ${tooNew.join(', ')}; each belongs into shim/old-glibc.h, or is looked up with dlsym`
+}
+
+/**
+ * Compiles the libraries for this machine and for the architectures whose compilers are here, and looks whether packages
+ * can be made of them: in CI it is a failure if not; elsewhere it is only printed, because a newer C library has newer
+ * symbols. `flags`: as for `compileStale`. True on success.
+ */
+export const compileForPackages = async flags => {
+  const check = path => {
+    const wrong = newerThanOldest([path])
+    if (wrong === undefined || process.env.CI) return wrong
+    say(`build: no packages can be made here: ${wrong}`)
   }
-  const tooNew = tooNewSymbols(paths)
-  if (tooNew.length > 0)
-    throw new StepError(`these symbols need a newer glibc than ${OLDEST_GLIBC.join('.')}: ${tooNew.join(', ')}`)
+  const results = []
+  for (const arch of Object.keys(ARCHITECTURES)) {
+    const isOwn = arch === process.arch
+    if (!isOwn && missingForNative(arch).length > 0) continue
+    const targets = targetsFor(arch).map(target => (findProgram('objdump') ? { ...target, check } : target))
+    results.push(await compileStale(targets, flags, isOwn ? undefined : toolFor(arch, 'gcc')))
+  }
+  return results.every(({ isComplete }) => isComplete)
+}
+
+/**
+ * Copies the libraries of an architecture, compiled if they are out of date, into `folder`; resolves to their paths. Needs
+ * all of `missingForNative`. Throws StepError.
+ */
+export const compileNative = async (arch, folder) => {
+  const targets = targetsFor(arch)
+  if (!(await compileStale(targets, [], toolFor(arch, 'gcc'))).isComplete)
+    throw new StepError('the C libraries did not compile (see above)')
+  mkdirSync(folder, { recursive: true })
+  const paths = targets.map(({ output }) => {
+    const path = join(folder, basename(output))
+    cpSync(inRoot('build', output), path)
+    strip(arch, path)
+    return path
+  })
+  const wrong = newerThanOldest(paths)
+  if (wrong !== undefined) throw new StepError(`a library ${wrong}`)
   return paths
 }

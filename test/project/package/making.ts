@@ -9,11 +9,14 @@ import { findTool, scratchFolder } from '../../tools.ts'
 
 const scratch = scratchFolder()
 
-/** `made`: the names of the packages, in `output`. */
-export const makePackages = (tools: readonly string[], ...args: readonly string[]) => {
+/** Tools: names, or a name with what it starts. `made`: the names of the packages, in `output`. */
+export const makePackages = (tools: readonly (string | readonly [string, string])[], ...args: readonly string[]) => {
   const [path, packages] = ['tools-', 'packages-'].map(name => mkdtempSync(join(scratch, name))) as [string, string]
   const output = join(packages, 'made')
-  for (const tool of tools) symlinkSync(findTool(tool) ?? '', join(path, tool))
+  for (const tool of tools) {
+    const [name, program] = typeof tool === 'string' ? [tool, tool] : tool
+    symlinkSync(findTool(program) ?? '', join(path, name))
+  }
   const { status, stderr } = spawnSync(
     process.execPath,
     [join(repoRoot, 'scripts', 'package.mjs'), ...args, '--output', output],

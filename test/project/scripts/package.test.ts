@@ -20,3 +20,11 @@ test('without what was named, or anything with --all, it fails before it makes a
     assert.match(stderr, new RegExp(`^userdma: package: ${message}`), args.join(' '))
   }
 })
+
+test('a compiler for another architecture without its C library is told, and no package that is here', () => {
+  const [prefix, debian] = process.arch === 'x64' ? ['aarch64', 'arm64'] : ['x86_64', 'amd64']
+  const tools = ['objdump', [`${prefix}-linux-gnu-gcc`, 'false']] as const
+  const { status, stderr } = makePackages(tools, 'platform', '--arch', other)
+  assert.equal(status, 1)
+  assert.match(stderr, new RegExp(`sudo apt-get install libc6-dev-${debian}-cross\n$`))
+})
