@@ -18,12 +18,12 @@ import { strip, tooNewSymbols } from './native.mjs'
 import { forgetMaps, manifest } from './npm.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
-/** It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines about descriptors. */
+/** It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines before Node.js. */
 const launcher = () => `#!/bin/sh
 self=$(readlink -f "$0")
 home=\${self%/bin/*}/lib/userdma
-${/^fds=$[\s\S]*?^done$/m.exec(readFileSync(inRoot('bin', 'userdma'), 'utf8'))[0]}
-USERDMA_FDS=$fds exec "$home/bin/node" "$home/bin/userdma" "$@"
+${/^fds=$[\s\S]*?^export .*$/m.exec(readFileSync(inRoot('bin', 'userdma'), 'utf8'))[0]}
+exec "$home/bin/node" "$home/bin/userdma" "$@"
 `
 
 const copy = (from, to) => {

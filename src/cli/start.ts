@@ -66,8 +66,15 @@ const lastLines = (path: string): string =>
 /** Whether an option of Node.js opens its inspector, to every local user. */
 const isInspector = (option: string): boolean => /^"?--inspect(?:-brk|-wait)?(?:=|"?$)/.test(option)
 
-/** The environment for our own processes: NODE_OPTIONS is for the user's programs, but inspectors are not for ours. */
-const withoutInspector = ({ NODE_OPTIONS: options, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
+/**
+ * The environment for our own processes: NODE_OPTIONS is for the user's programs, but inspectors are not for ours, which
+ * need no certificates either (bin/userdma).
+ */
+const forOwnProcess = ({
+  NODE_OPTIONS: options,
+  NODE_EXTRA_CA_CERTS: _certificates,
+  ...env
+}: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   const others = options?.split(' ').filter(option => !isInspector(option))
   return others === undefined ? env : { ...env, NODE_OPTIONS: others.join(' ') }
 }
@@ -87,7 +94,7 @@ export const startInBackground = async (
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const ownLog = `${log}.${randomBytes(8).toString('hex')}.new`
   removeLeftBehind(dirname(socket), OWN_LOG)
-  const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutInspector(withoutShim(process.env))
+  const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = forOwnProcess(withoutShim(process.env))
   // Before the log exists: a signal must not end the process between the two.
   let output: number | undefined
   const removeLog = (): void => {

@@ -51,6 +51,17 @@ const untilRemoved = async (path: string): Promise<void> => {
 }
 
 describe('userdma run', { skip: lacking('ibv_devices') }, () => {
+  it('passes the certificates for Node.js on, which its own processes do not read', async t => {
+    const { env } = freshUser(t)
+    const report = 'console.log(process.env.NODE_EXTRA_CA_CERTS, process.env.USERDMA_CERTIFICATES)'
+    const command = ['run', '--private', '--', process.execPath, '-e', report]
+    for (const given of [undefined, '', '/nowhere'])
+      assert.deepEqual(
+        await runUserdma(t, command, { env: { ...env, NODE_EXTRA_CA_CERTS: given } }).then(({ stdout }) => stdout),
+        `${given} undefined\n`,
+      )
+  })
+
   it("passes the program's input, output and status on", async t => {
     const { env } = freshUser(t)
     const result = await run(t, 'sh', ['-c', `echo in | "$0" run -- sh -c 'cat; echo err >&2; exit 42'`, userdma], {
@@ -161,7 +172,9 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 
   it('shows devices in lists of the folders above them', { skip: lacking('find') }, async t => {
     const script = 'echo /sys/class/infiniband_v* /dev/infiniband/u*; find /dev -type c -name uverbs0'
-    const { stdout } = await runUserdma(t, ['run', '--private', ...shell(script)])
+    // Not below /dev, which is listed.
+    const env = cleanEnvironment({ TMPDIR: '/tmp' })
+    const { stdout } = await runUserdma(t, ['run', '--private', ...shell(script)], { env })
     const nodes = ['umad0', 'userdma', 'uverbs0'].map(name => `/dev/infiniband/${name}`)
     assert.equal(stdout, `${['/sys/class/infiniband_verbs', ...nodes].join(' ')}\n/dev/infiniband/uverbs0\n`)
   })
