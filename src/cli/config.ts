@@ -1,8 +1,9 @@
 /*
- * The options that configure a daemon: `--device`, `--link`, `--path`, `--fault`, `--torment`, `--ignore-memlock`,
- * `--check`, `--like`, `--buffers` and `--timers`. Parses them, and compares them with the configuration of a running daemon
+ * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers` and `--timers`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
+import { resolve } from 'node:path'
 import type { RegisteredDriver } from '../core/driver-contract.ts'
 import {
   checkDevices,
@@ -34,6 +35,8 @@ export interface ConfigOptions {
   readonly like?: string
   readonly buffers?: string
   readonly timers?: string
+  /** Files of drivers. */
+  readonly driver?: readonly string[]
 }
 
 /** The settings that were given as options; others are absent. */
@@ -50,6 +53,8 @@ export interface WantedConfig {
   readonly adapters?: readonly AdapterName[]
   readonly buffers?: BufferCheck
   readonly timers?: number
+  /** Absolute paths. */
+  readonly drivers?: readonly string[]
 }
 
 /** A value of an option that is one of `choices`. Throws an Error. */
@@ -110,20 +115,22 @@ export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> =
 const needsDriver = ({ address, driver }: DeviceSpec): boolean => address === '' || driver !== undefined
 
 /**
- * Parses the options. Throws UsageError. `loaded`: drivers from files. The registered drivers are loaded only for devices
- * that need them, because all commands parse options.
+ * Parses the options. Throws UsageError. `loaded`: the drivers in the files of `--driver`; if they are absent, only the
+ * daemon can tell whether a driver makes a device. The registered drivers are loaded only for devices that need them,
+ * because all commands parse options.
  */
 export const wantedConfig = (
-  { device, fault, link, path, ignoreMemlock, check, torment, like, buffers, timers }: ConfigOptions,
-  loaded: readonly RegisteredDriver[] = [],
+  { device, fault, link, path, ignoreMemlock, check, torment, like, buffers, timers, driver }: ConfigOptions,
+  loaded: readonly RegisteredDriver[] | undefined = driver === undefined ? [] : undefined,
 ): Promise<WantedConfig> =>
   orUsageError(async () => {
     const devices = device?.map(text => parseDevice(text))
     if (devices) checkDevices(devices)
-    for (const spec of devices?.filter(needsDriver) ?? []) {
-      const { registeredDrivers } = await import('../drivers/registered.ts')
-      driverOf(spec, [...loaded, ...registeredDrivers])
-    }
+    if (loaded !== undefined)
+      for (const spec of devices?.filter(needsDriver) ?? []) {
+        const { registeredDrivers } = await import('../drivers/registered.ts')
+        driverOf(spec, [...loaded, ...registeredDrivers])
+      }
     return {
       ...(devices && { devices }),
       ...(fault !== undefined && { fault: await canonicalFaults(fault) }),
@@ -135,6 +142,7 @@ export const wantedConfig = (
       ...(like !== undefined && { adapters: parseAdapters(like) }),
       ...(buffers !== undefined && { buffers: parseChoice('--buffers', bufferChecks, buffers) }),
       ...(timers !== undefined && { timers: parseTimers(timers) }),
+      ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
     }
   })
 
@@ -163,6 +171,7 @@ export const configArguments = ({
   adapters,
   buffers,
   timers,
+  drivers = [],
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
@@ -174,11 +183,20 @@ export const configArguments = ({
   ...(adapters === undefined ? [] : ['--like', adapters.join(',')]),
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
   ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
+  ...drivers.flatMap(file => ['--driver', file]),
 ]
 
 /** The devices as the end of a sentence. A daemon has none if all were removed. */
 export const devicesText = (devices: readonly DeviceSpec[]): string =>
   devices.map(deviceText).join(', ') || 'no devices'
+
+/** Devices, link and faults as text. */
+export const settingsText = ({ devices, fault, link }: DaemonConfig): string =>
+  [
+    devicesText(devices),
+    ...(link === 'memory' ? [] : [`link ${link}`]),
+    ...(fault === '' ? [] : [`faults ${fault}`]),
+  ].join(', ')
 
 /** Devices as a text that depends neither on their order nor on the spelling of their addresses. */
 const canonicalDevices = (devices: readonly DeviceSpec[]): string =>

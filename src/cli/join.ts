@@ -1,7 +1,7 @@
 /*
  * Finds the daemon for a command (docs/decisions/joining-a-daemon.md): the command joins the daemon at the socket that
  * `--socket` or the environment names, starts a private daemon in a new folder (`--private`), or joins the user's
- * daemon, which it starts if there is none. On a host of a net, a private daemon has the host's devices.
+ * daemon, which it starts if there is none. A private daemon may have the devices of another daemon (taken-settings.ts).
  *
  * A daemon that a command starts ends with its last client; the session that the command holds while its program runs
  * counts as a client. Two commands that start at the same time may both start a daemon: the daemon that finds the
@@ -15,10 +15,10 @@ import { makeSocketFolder, namedSocket } from '../daemon/client/user-socket.ts'
 import { close, connect } from '../host/net/sockets.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
-import { hostOfNet, type OnHost } from './net/on-host.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
 import { StartError, startInBackground } from './start.ts'
+import { type Taken, type TakingCommand, takeSettings } from './taken-settings.ts'
 
 /** The options as commander parses them. */
 export interface JoinOptions extends ConfigOptions {
@@ -39,35 +39,6 @@ const END_WITH_LAST_CLIENT = '--end-with-last-client'
 const MAX_STARTS = 5
 /** A private daemon that still runs this many milliseconds after the end of the command's session is killed. */
 const END_TIMEOUT = 5000
-
-/**
- * Starts a private daemon with the devices of the host on which this command runs. The host's daemon has none meanwhile:
- * both would need the UDP port of each address. What packets meet on the host's links (fault rules) stays.
- */
-const startOnHost = async (host: OnHost, wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
-  const owner = await openToolSession(host.socket)
-  try {
-    const { fault, link } = await owner.config()
-    const devices = await owner.borrowDevices().catch((error: Error) => {
-      const reason = error.message.replace(/^.* refused borrow: /, '')
-      throw new Error(
-        `the command needs the devices of host ${host.name} for a daemon of its own, and ${reason}; end that first, or put \`check: true\` into ${host.file}, so that the host's own daemon checks programs`,
-      )
-    })
-    const faults = [fault, wanted.fault ?? ''].filter(Boolean).join(';')
-    const joined = await startPrivate({ ...wanted, devices, link: wanted.link ?? link, fault: faults }, handlers)
-    return {
-      ...joined,
-      async leave() {
-        await joined.leave()
-        owner.close()
-      },
-    }
-  } catch (error) {
-    owner.close()
-    throw error
-  }
-}
 
 const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const folder = privateFolder()
@@ -90,6 +61,22 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
     }
   } catch (error) {
     removeFolder(folder)
+    throw error
+  }
+}
+
+const startWithTaken = async ({ options, release }: Taken<JoinOptions>, handlers?: Handlers): Promise<Joined> => {
+  try {
+    const joined = await startPrivate(await wantedConfig(options), handlers)
+    return {
+      ...joined,
+      async leave() {
+        await joined.leave()
+        release()
+      },
+    }
+  } catch (error) {
+    release()
     throw error
   }
 }
@@ -152,16 +139,20 @@ const requireConfig = async (client: ToolSession, wanted: WantedConfig): Promise
     )
 }
 
-/** Joins or starts a daemon as the options require. Throws an Error with a message. */
-export const joinDaemon = async (options: JoinOptions, handlers?: Handlers): Promise<Joined> => {
+/**
+ * Joins or starts a daemon as the options require. `command`: a private daemon takes settings of any daemon
+ * (`takeSettings`). Throws an Error with a message.
+ */
+export const joinDaemon = async (
+  options: JoinOptions,
+  handlers?: Handlers,
+  command?: TakingCommand,
+): Promise<Joined> => {
   const wanted = await wantedConfig(options)
   if (options.private) {
     if (options.socket !== undefined)
       throw new UsageError('--private and --socket exclude each other: a private daemon has a socket of its own')
-    // Who names devices or the memory link does not want those of the host.
-    const isOfHost = wanted.devices === undefined && wanted.link !== 'memory'
-    const host = isOfHost ? await hostOfNet() : undefined
-    return host === undefined ? startPrivate(wanted, handlers) : startOnHost(host, wanted, handlers)
+    return startWithTaken(await takeSettings(options, command), handlers)
   }
   const named = namedSocket(options.socket)
   const joined =

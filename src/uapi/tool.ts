@@ -78,6 +78,8 @@ export interface DaemonConfig {
   readonly buffers?: BufferCheck
   /** Times of retries and of the connection manager are multiplied by it; absent: 1. */
   readonly timers?: number
+  /** Absolute paths of the files of `--driver`. */
+  readonly drivers?: readonly string[]
 }
 
 export type ToolRequest =

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { describe, it } from 'node:test'
+import { loopbackText } from '../loopback.ts'
 import { repoRoot } from '../paths.ts'
 import { findTool } from '../tools.ts'
 import {
@@ -170,6 +171,10 @@ const playAction = async (
   return { runStep, results, used, summary: readFileSync(files.GITHUB_STEP_SUMMARY!, 'utf8') }
 }
 
+/** Devices of a job, and a line for a shell that fails in a daemon with others, without the job's link or without its faults. */
+const JOB_DEVICES = [`mlx5_0@${loopbackText(2)},driver=mlx5`, `rxe1@${loopbackText(3)}`]
+const IN_JOB = `userdma run ${JOB_DEVICES.map(device => `--device ${device}`).join(' ')} --link udp -- true && userdma fault show | grep 'drop=0.01,seed=7'`
+
 /** A line of a walk's report. */
 const OLD_RESULT = { kind: 'calls', outcome: 'crash', isFinding: true, text: 'mr.create fails with ENOMEM', frames: [] }
 
@@ -195,10 +200,12 @@ describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopbac
     assert.equal(after.stdout, '[]\n')
   })
 
-  it('walks, and begins with what the last report has not', async t => {
+  it('walks on its devices, faults and link, and begins with what the last report has not', async t => {
     const report = join(temporaryFolder(t), 'walk.json')
+    const job = { devices: JOB_DEVICES.join('\n'), faults: 'drop=1%,seed=7', link: 'udp' }
     const inputs = { walk: 'ibv_devices', 'walk-minutes': '1', 'walk-report': report }
-    assert.match((await playAction(t, inputs)).summary, /userdma walk: 0 runs in \d+ s: nothing to fail;/)
+    const { summary } = await playAction(t, { ...inputs, ...job, walk: IN_JOB })
+    assert.match(summary, /userdma walk: 0 runs in \d+ s: nothing to fail;/)
     // A report of nothing is none.
     writeFileSync(report, `${JSON.stringify(OLD_RESULT)}\n`)
     assert.match((await playAction(t, inputs)).summary, /\nuserdma walk: since .*: 0 new findings, 0 known, 0 mended\n/)
@@ -247,30 +254,30 @@ describe('the GitLab template', { skip: lacking('ibv_devices') }, () => {
     assert.deepEqual([forgotten.status, calls()], [1, []])
     assert.match(forgotten.stderr, /set USERDMA_PACKAGE to the URL or file/)
     const url = 'https://a.example/u_amd64.deb'
+    const devices = JOB_DEVICES.map(device => `--device ${device}`).join(' ')
     const job = {
       ...env,
       USERDMA_PACKAGE: url,
-      USERDMA_OPTIONS: '--device mlx5_0@127.0.0.1 --fault drop=1%,seed=7',
+      USERDMA_OPTIONS: `${devices} --link udp --fault drop=1%,seed=7`,
+      USERDMA_WALK_MINUTES: '1',
     }
-    const { stdout, stderr, status } = await run(t, 'bash', ['-ec', [...before, 'ibv_devices'].join('\n')], {
-      env: job,
-    })
-    assert.match(stdout, /mlx5_0/, stderr)
-    assert.equal(status, 0)
+    const walk = template['.userdma-walk'].script
+    for (const since of [false, true]) {
+      // GitLab's runner gives one shell both, and another one what comes after.
+      const script = [...before, 'ibv_devices', ...walk].join('\n')
+      const inJob = { ...job, USERDMA_WALK: since ? 'ibv_devices' : IN_JOB }
+      const walked = await run(t, 'bash', ['-ec', script], { env: inJob, cwd: folder })
+      assertGood(walked)
+      assert.match(walked.stdout, /mlx5_0/)
+      assert.equal(/since userdma-walk\/last\.json: 0 new findings/.test(walked.stdout), since, walked.stdout)
+      writeFileSync(join(folder, 'userdma-walk', 'report.json'), `${JSON.stringify(OLD_RESULT)}\n`)
+      assertGood(await run(t, 'bash', ['-ec', after.join('\n')], { env: job }))
+    }
     const [update, tools = '', fetch = '', install] = calls()
     assert.equal(update, 'apt-get update')
     assert.match(tools, / curl ibverbs-utils$/)
     assert.match(fetch, new RegExp(`^curl .* /tmp/userdma.deb ${url}$`))
     assert.equal(install, 'apt-get install -y --no-install-recommends /tmp/userdma.deb')
-    const walk = template['.userdma-walk'].script.join('\n')
-    const inJob = { env: { ...job, USERDMA_WALK: 'ibv_devices', USERDMA_WALK_MINUTES: '1' }, cwd: folder }
-    for (const since of [false, true]) {
-      const walked = await run(t, 'bash', ['-ec', walk], inJob)
-      assertGood(walked)
-      assert.equal(/since userdma-walk\/last\.json: 0 new findings/.test(walked.stdout), since, walked.stdout)
-      writeFileSync(join(folder, 'userdma-walk', 'report.json'), `${JSON.stringify(OLD_RESULT)}\n`)
-    }
-    assertGood(await run(t, 'bash', ['-ec', after.join('\n')], { env: job }))
   })
 })
 

@@ -266,7 +266,7 @@ const checkUnderDaemon = async (
   const isPrivate = options.private === true || (options.socket === undefined && !isShared)
   const peers = new PeerFindings(onFinding)
   const own = host === undefined ? onFinding : (finding: Finding) => onFinding({ ...finding, host: host.name })
-  const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding: own })
+  const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding: own }, 'check')
   try {
     await record.file?.start(joined.client)
     const { buffers, adapters: like = [] } = await joined.client.config()

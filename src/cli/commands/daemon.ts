@@ -19,7 +19,7 @@ import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { setTimerFactor } from '../../spec/work.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
-import { type ConfigOptions, devicesText, fullConfig, orUsageError, wantedConfig } from '../config.ts'
+import { type ConfigOptions, devicesText, fullConfig, orUsageError, settingsText, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { requireDifferentFiles } from '../output-file.ts'
@@ -40,8 +40,6 @@ export interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recor
   /** Names or numbers. */
   readonly allowUser?: readonly string[]
   readonly allowGroup?: readonly string[]
-  /** Files of drivers. */
-  readonly driver?: readonly string[]
 }
 
 /** (uid_t) -1, which is no valid id of a user or group. */
@@ -70,14 +68,6 @@ const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
 
 /** Milliseconds within which the process that serves a socket must answer, to be named in an error message. */
 const ANSWER_TIMEOUT = 5000
-
-/** The settings that a daemon prints when it is ready. */
-const settingsText = ({ devices, fault, link }: DaemonConfig): string =>
-  [
-    devicesText(devices),
-    ...(link === 'memory' ? [] : [`link ${link}`]),
-    ...(fault === '' ? [] : [`faults ${fault}`]),
-  ].join(', ')
 
 /** The process that serves the socket, with its devices, as text; undefined if it opens no session for us. */
 const serverText = async (socket: string): Promise<string | undefined> => {
@@ -132,13 +122,12 @@ const stopSignal = (): Promise<undefined> =>
 
 /** Starts a daemon in the background, and prints its line when it is ready. */
 const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
-  const { allowUser = [], allowGroup = [], driver = [], endWithLastClient, record, payload, recordLimit } = options
+  const { allowUser = [], allowGroup = [], endWithLastClient, record, payload, recordLimit } = options
   // The log would be there too.
   if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
   await startInBackground(socket, config, [
     ...allowUser.flatMap(user => ['--allow-user', user]),
     ...allowGroup.flatMap(group => ['--allow-group', group]),
-    ...driver.flatMap(file => ['--driver', resolve(file)]),
     ...(endWithLastClient ? ['--end-with-last-client'] : []),
     ...(record === undefined ? [] : ['--record', resolve(record)]),
     ...(payload === undefined ? [] : ['--payload', payload]),

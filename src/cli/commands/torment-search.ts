@@ -26,6 +26,7 @@ import { type Output, openOutput, programFiles, requireDifferentFiles } from '..
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { quoted } from '../program/quoted.ts'
 import { createProgress, type Progress } from '../progress.ts'
+import { takeSettings } from '../taken-settings.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from './check.ts'
 import { checkProgram } from './run.ts'
 
@@ -106,7 +107,18 @@ export const tormentSearch = async (
   // A second signal ends the process.
   const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
   const progress = createProgress('userdma check')
-  const search = { program, args, options, recording, limitSeconds, judge, output, progress, stop: stop.signal }
+  const taken = await takeSettings(options, 'check')
+  const search = {
+    program,
+    args,
+    options: taken.options,
+    recording,
+    limitSeconds,
+    judge,
+    output,
+    progress,
+    stop: stop.signal,
+  }
   let hasFailure: boolean
   try {
     hasFailure = await searchSeeds(search, firstSeed, seedCount)
@@ -114,6 +126,7 @@ export const tormentSearch = async (
   } finally {
     progress.end()
     removeHandlers()
+    taken.release()
   }
   const signal = endSignal(search)
   const status = hasFailure ? FOUND_STATUS : output.hasFailed ? 1 : 0
@@ -147,10 +160,11 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
     if (result.failure !== undefined) failed.push(result)
   }
   const signal = endSignal(search)
-  const seeds = signal === undefined ? `${seedCount} seeds` : `${tried} seeds until ${signal}`
+  const seeds = signal === undefined ? counted(seedCount, 'seed') : `${counted(tried, 'seed')} until ${signal}`
   const [fewest] = failed.sort((a, b) => a.decisions - b.decisions)
   if (fewest === undefined) {
-    say(search, `no failure with ${seeds}${tried === 0 ? '' : `, ${firstSeed} to ${firstSeed + tried - 1}`}`)
+    const range = [firstSeed, firstSeed + tried - 1].slice(0, tried).join(' to ')
+    say(search, `no failure with ${seeds}${range && `, ${range}`}`)
     return false
   }
   const shortest = await shorten(search, fewest)

@@ -17,6 +17,7 @@ import { openOutput, openReport, programFiles, requireDifferentFiles } from '../
 import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries } from '../program/program.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
+import { takeSettings } from '../taken-settings.ts'
 import type { WalkResult } from '../walk/outcome.ts'
 import { walkHtml } from '../walk/page.ts'
 import { cleanLine, isFinding, resultJson, resultText, summaryText, tableText, walkSarif } from '../walk/report.ts'
@@ -202,18 +203,32 @@ export const walkProgram = async (
   checkProgram(program, args)
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks: true })
-  const { output: _output, json: _json, sarif: _sarif, html: _html, summary: _summary, ...join } = options
-  const signal = await walkAndReport(
-    {
-      name: program,
-      inputs: programFiles(program, args).flatMap(([what, name]) =>
-        name === undefined ? [] : [[what, name] as const],
-      ),
-      defaultKinds,
-      defaultJobs: Math.max(1, Math.floor(availableParallelism() / PROCESSORS_PER_JOB)),
-      stage: async (jobs, stop) => commandStage({ program, args, options: join, isIsolated: jobs > 1, stop }),
-    },
-    { ...options, ...(timers !== undefined && { timers }) },
-  )
+  const walkOptions = { ...options, ...(timers !== undefined && { timers }) }
+  const { jobs = 1 } = await parseWalk(walkOptions, defaultKinds)
+  const taken = await takeSettings(options, 'walk')
+  let signal: NodeJS.Signals | undefined
+  try {
+    const { output: _output, json: _json, sarif: _sarif, html: _html, summary: _summary, ...join } = taken.options
+    const { link = 'memory' } = join
+    const maxJobs = link === 'memory' ? MAX_JOBS : 1
+    if (jobs > maxJobs)
+      throw new UsageError(
+        `--jobs ${jobs} needs --link memory: over ${link} only one daemon at a time can have the devices' addresses`,
+      )
+    signal = await walkAndReport(
+      {
+        name: program,
+        inputs: programFiles(program, args).flatMap(([what, name]) =>
+          name === undefined ? [] : [[what, name] as const],
+        ),
+        defaultKinds,
+        defaultJobs: Math.min(maxJobs, Math.max(1, Math.floor(availableParallelism() / PROCESSORS_PER_JOB))),
+        stage: async (jobs, stop) => commandStage({ program, args, options: join, isIsolated: jobs > 1, stop }),
+      },
+      walkOptions,
+    )
+  } finally {
+    taken.release()
+  }
   if (signal !== undefined) endAs({ status: 128 + os.constants.signals[signal], signal })
 }

@@ -28,3 +28,14 @@ export class NoDaemonError extends SessionError {
 export class VersionError extends SessionError {
   override readonly name = 'VersionError'
 }
+
+/** The daemon does not do what a tool asks for. `reason`: in its words; `message` also says what was asked, and whom. */
+export class RefusalError extends Error {
+  override readonly name = 'RefusalError'
+  readonly reason: string
+
+  constructor(socket: string, asked: string, reason: string) {
+    super(`the daemon at ${socket} refuses ${asked}: ${reason}`)
+    this.reason = reason
+  }
+}

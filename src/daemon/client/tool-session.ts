@@ -33,7 +33,7 @@ import {
   type WaitStat,
 } from '../../uapi/tool.ts'
 import { type Channel, helloRefusal, openChannel, type WriteRequest } from './channel.ts'
-import { NoDaemonError } from './errors.ts'
+import { NoDaemonError, RefusalError } from './errors.ts'
 
 /**
  * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths of
@@ -261,6 +261,24 @@ const openExchange = (channel: Channel, onRecord: (record: ToolRecord) => void):
   }
 }
 
+/** What a tool asks for, as users call it, after "refuses". */
+const askedText = (request: ToolRequest): string => {
+  switch (request.kind) {
+    case 'device':
+      return request.add === undefined ? `to remove ${request.remove}` : `to add ${request.add.name}`
+    case 'fault':
+      return request.set === undefined ? 'to show its fault rules' : 'these fault rules'
+    case 'link':
+      return `to take the link of ${request.device} ${request.up ? 'up' : 'down'}`
+    case 'borrow':
+      return 'to lend its devices'
+    case 'subscribe':
+      return `the topic ${request.topic}`
+    default:
+      return `the request ${request.kind}`
+  }
+}
+
 /**
  * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
  * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of the
@@ -280,7 +298,7 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     const text = JSON.stringify(toolRequest)
     const answer = await exchange((buffer, header) => writeTool(buffer, header, text), fds, onReply)
     const reply = JSON.parse(answer.text) as ToolReply
-    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.kind}: ${reply.error}`)
+    if ('error' in reply) throw new RefusalError(socket, askedText(toolRequest), reply.error)
     return reply
   }
   const unexpectedReply = (what: string): Error =>

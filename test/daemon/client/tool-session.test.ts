@@ -150,7 +150,7 @@ describe('a tool’s session', () => {
     await client.trace('')
     assert.deepEqual(await client.config(), { devices: [], fault: '', link: 'memory' })
     assert.deepEqual(seen.slice(0, 2), [1, 2])
-    await assert.rejects(client.stat(), /refused stat: not today/)
+    await assert.rejects(client.stat(), /refuses the request stat: not today/)
     assert.deepEqual(seen.slice(0, 5), [1, 2, 3, 1, 2])
     client.close()
     await client.ended

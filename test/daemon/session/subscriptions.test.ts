@@ -134,7 +134,7 @@ test('an interval of a subscription has limits', { skip }, async t => {
   for (const interval of [99, 3_600_001, -1])
     await assert.rejects(
       tool.subscribe('stat', { interval }, () => {}),
-      new RegExp(`refused subscribe: interval ${interval} is not from 100 to 3600000 milliseconds`),
+      new RegExp(`refuses the topic stat: interval ${interval} is not from 100 to 3600000 milliseconds`),
     )
 })
 

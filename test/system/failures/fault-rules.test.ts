@@ -70,7 +70,7 @@ describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
     assert.equal(wrong.status, 1)
     assert.match(
       wrong.stderr,
-      /refused fault: fault device: there is no soft device "rxe7"; there are rxe0, rxe1, did you mean "rxe0"\?\n$/,
+      /refuses these fault rules: fault device: there is no soft device "rxe7"; there are rxe0, rxe1, did you mean "rxe0"\?\n$/,
     )
     assert.equal((await fault('clear')).status, 0)
     assert.equal((await fault('show')).stdout, 'no faults\n')
