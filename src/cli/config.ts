@@ -13,7 +13,7 @@ import {
   parseDevice,
   withoutOwnFunction,
 } from '../daemon/devices/device-spec.ts'
-import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
+import { type AdapterName, adapterNames, pciModelNames } from '../spec/check/adapters.ts'
 import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
 import { parseAddress } from '../transport/wire/address.ts'
@@ -37,6 +37,12 @@ export interface ConfigOptions {
   readonly timers?: string
   /** Files of drivers. */
   readonly driver?: readonly string[]
+}
+
+/** Options that decide whether standard error has JSON objects: then it has nothing else. */
+export interface OutputOptions {
+  readonly output?: string
+  readonly json?: boolean
 }
 
 /** The settings that were given as options; others are absent. */
@@ -145,6 +151,34 @@ export const wantedConfig = (
       ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
     }
   })
+
+/** Names of devices of whose driver the user was told, or knows. */
+const told = new Set<string>()
+
+/** No line of `tellDrivers` about these devices: they are those of a daemon that runs. */
+export const knowDrivers = (devices: readonly DeviceSpec[]): void => {
+  for (const { name } of devices) told.add(name)
+}
+
+/**
+ * Tells the user, once for each device, that one with the name of an adapter's devices has rxe's driver, because no other
+ * was asked for: vendors' libraries do not find it. On standard error, unless that has JSON objects.
+ */
+export const tellDrivers = async (
+  devices: readonly DeviceSpec[] | undefined,
+  { json, output }: OutputOptions,
+): Promise<void> => {
+  for (const { name, address, driver } of devices ?? []) {
+    const adapter = pciModelNames.find(model => name.startsWith(model))
+    if (adapter === undefined || address === '' || driver !== undefined || told.has(name)) continue
+    const { networkDrivers } = await import('../drivers/registered.ts')
+    const [byDefault] = networkDrivers
+    if (adapter === byDefault || !networkDrivers.includes(adapter)) continue
+    told.add(name)
+    if (!json || output !== undefined)
+      process.stderr.write(`userdma: ${name}: driver ${byDefault} (for lib${adapter}: driver=${adapter})\n`)
+  }
+}
 
 /**
  * The configuration of a new daemon. Devices, faults and link have defaults; other settings are absent if they were not

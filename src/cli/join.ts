@@ -13,7 +13,15 @@ import { NoDaemonError, VersionError } from '../daemon/client/errors.ts'
 import { type Handlers, openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
 import { makeSocketFolder, namedSocket } from '../daemon/client/user-socket.ts'
 import { close, connect } from '../host/net/sockets.ts'
-import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
+import {
+  type ConfigOptions,
+  difference,
+  fullConfig,
+  type OutputOptions,
+  tellDrivers,
+  type WantedConfig,
+  wantedConfig,
+} from './config.ts'
 import { UsageError } from './fail.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
@@ -21,7 +29,7 @@ import { StartError, startInBackground } from './start.ts'
 import { type Taken, type TakingCommand, takeSettings } from './taken-settings.ts'
 
 /** The options as commander parses them. */
-export interface JoinOptions extends ConfigOptions {
+export interface JoinOptions extends ConfigOptions, OutputOptions {
   readonly socket?: string
   readonly private?: boolean
 }
@@ -154,6 +162,7 @@ export const joinDaemon = async (
       throw new UsageError('--private and --socket exclude each other: a private daemon has a socket of its own')
     return startWithTaken(await takeSettings(options, command), handlers)
   }
+  await tellDrivers(wanted.devices, options)
   const named = namedSocket(options.socket)
   const joined =
     named === undefined ? await joinOrStart(wanted, handlers) : asJoined(await openToolSession(named, handlers))

@@ -10,14 +10,17 @@ import { RefusalError } from '../daemon/client/errors.ts'
 import { openToolSession } from '../daemon/client/tool-session.ts'
 import { namedSocket } from '../daemon/client/user-socket.ts'
 import { deviceText, withoutOwnFunction } from '../daemon/devices/device-spec.ts'
-import { type ConfigOptions, settingsText, wantedConfig } from './config.ts'
+import {
+  type ConfigOptions,
+  knowDrivers,
+  type OutputOptions,
+  settingsText,
+  tellDrivers,
+  wantedConfig,
+} from './config.ts'
 import { hostOfNet } from './net/on-host.ts'
 
-/** `output` and `json`: whether standard error has JSON objects. */
-interface OwnDaemonOptions extends ConfigOptions {
-  readonly output?: string
-  readonly json?: boolean
-}
+type OwnDaemonOptions = ConfigOptions & OutputOptions
 
 export interface Taken<T> {
   /** The options, with what was taken as if it had been given. */
@@ -49,6 +52,7 @@ const takeFrom = async <T extends OwnDaemonOptions>({ socket, name, advice }: So
     const { devices, fault, link, path, ignoreMemlock, drivers, check } = await owner.config()
     if (devices.length === 0)
       throw new Error(`${name} has no devices for a daemon of the command's own; add one, or give --device`)
+    knowDrivers(devices)
     if (link === 'memory' || options.link === 'memory') owner.close()
     else
       await owner.borrowDevices().catch(error => {
@@ -89,7 +93,8 @@ export const takeSettings = async <T extends OwnDaemonOptions>(
   command?: TakingCommand,
 ): Promise<Taken<T>> => {
   // A wrong option comes before other errors.
-  await wantedConfig(options)
+  const wanted = await wantedConfig(options)
+  await tellDrivers(wanted.devices, options)
   if (options.device !== undefined) return { options, release() {} }
   const host = await hostOfNet()
   // Who wants the memory link does not want the devices of a host.

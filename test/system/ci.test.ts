@@ -84,6 +84,7 @@ describe('a daemon in the background', { skip: lacking('ibv_devices') }, () => {
     assert.equal(lines.filter(line => line.includes('mlx5_0')).length, 2 + others.length)
     const errors = stderr.trim().split('\n')
     for (const [i, pattern] of [
+      /^userdma: mlx5_0: driver rxe \(for libmlx5: driver=mlx5\)$/,
       /^userdma: .* is served already by process \d+ .* with mlx5_0@127\.0\.0\.1/,
       /^userdma: socket .*\/missing\/sock: folder .*\/missing does not exist$/,
       /^userdma: --shell "toString" is not one of sh, bash, zsh, fish, github$/,

@@ -170,6 +170,21 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     await untilRemoved(socket)
   })
 
+  it('tells of devices with the name of an adapter and the driver rxe, which nobody has asked for', async t => {
+    const devices = [
+      'efa0@127.0.0.1',
+      'mlx5_0@127.0.0.2,pci=0000:81:00.0',
+      'mlx5_1@127.0.0.3,driver=rxe',
+      'rxe0@127.0.0.4',
+    ]
+    const options = ['--private', ...devices.flatMap(device => ['--device', device])]
+    const { stderr } = await runUserdma(t, ['run', ...options, '--', 'true'])
+    assert.equal(
+      stderr,
+      'userdma: efa0: driver rxe (for libefa: driver=efa)\nuserdma: mlx5_0: driver rxe (for libmlx5: driver=mlx5)\n',
+    )
+  })
+
   it('shows devices in lists of the folders above them', { skip: lacking('find') }, async t => {
     const script = 'echo /sys/class/infiniband_v* /dev/infiniband/u*; find /dev -type c -name uverbs0'
     // Not below /dev, which is listed.

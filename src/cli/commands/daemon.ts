@@ -19,7 +19,15 @@ import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { setTimerFactor } from '../../spec/work.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
-import { type ConfigOptions, devicesText, fullConfig, orUsageError, settingsText, wantedConfig } from '../config.ts'
+import {
+  type ConfigOptions,
+  devicesText,
+  fullConfig,
+  orUsageError,
+  settingsText,
+  tellDrivers,
+  wantedConfig,
+} from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { requireDifferentFiles } from '../output-file.ts'
@@ -150,6 +158,8 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const config = fullConfig(await wantedConfig(options, drivers))
   for (const name of ['like', 'buffers'] as const)
     if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
+  // A command that has started this daemon has told it.
+  if (!options.background) await tellDrivers(config.devices, {})
   const served = servedAccounts(options)
   const inherited = options.detach ? undefined : inheritedSocket()
   const socket = socketOf(options, inherited)
