@@ -9,6 +9,7 @@ import { FaultSettings } from '../spec/faults.ts'
 import { walkKinds } from '../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail, UsageError } from './fail.ts'
+import { examples, helpLayout, listText, upToUnknownCommand, withoutHelpCommand } from './help-layout.ts'
 import { versionText } from './version.ts'
 
 /** Collects the values of an option that may be given several times. */
@@ -25,6 +26,9 @@ const collectPaths = (value: string, all?: string[]): string[] => collect(path(v
 
 const SOCKET = '--socket <path>'
 const DEVICE = '--device <name[@address][,pci=…]>'
+/** What a device looks like. */
+const DEVICE_HELP =
+  'a name and an IP address of this machine, and settings, e.g. rxe1@127.0.0.2 or mlx5_0@127.0.0.3,driver=mlx5'
 const FAULT = '--fault <rule>'
 const FAULT_HELP =
   'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'
@@ -48,7 +52,7 @@ const PATH_HELP = `how messages pass between devices in memory: ${kindsText(path
 /** Adds options that configure a daemon. */
 const withConfig = (command: Command): Command =>
   command
-    .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
+    .option(DEVICE, `a device: ${DEVICE_HELP}; may be given several times (default: rxe0@127.0.0.1)`, collect)
     .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
@@ -103,19 +107,16 @@ const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and c
 const NET = '--net <name>'
 const NET_HELP = 'name of the network (default: the only one)'
 
-const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
-
-const faultHelp = `
-A rule selects packets and says what happens to them; every rule that matches a packet acts on it.
-${Object.values(FaultSettings)
-  .map(({ example, help }) => `  ${example.padEnd(26)}  ${help}`)
-  .join('\n')}
-${examples(
-  'userdma fault set drop=1%',
-  "userdma fault set 'device=rxe0,dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms' rate=100mbit",
-  'userdma fault show',
-  'userdma fault clear',
-)}`
+const faultHelp = listText(
+  'A rule selects packets and says what happens to them; every rule that matches a packet acts on it.',
+  Object.values(FaultSettings).map(({ example, help }) => [example, help]),
+  examples(
+    'userdma fault set drop=1%',
+    "userdma fault set 'device=rxe0,dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms' rate=100mbit",
+    'userdma fault show',
+    'userdma fault clear',
+  ),
+)
 
 /** The declaration of each command. */
 const commands: Readonly<Record<string, (program: Command) => void>> = {
@@ -527,7 +528,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     device
       .command('add')
       .description('Adds a device; programs find it immediately.')
-      .argument('<name[@address]>', 'as for --device')
+      .argument('<name[@address]>', `${DEVICE_HELP} (\`userdma help reference/cli\`)`)
       .option(SOCKET, 'the daemon at this socket', path)
       .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
       .action(async (text, options) => (await import('./commands/device.ts')).addDevice(text, options))
@@ -578,14 +579,23 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .addHelpText(
         'after',
         `
-The file is YAML; the smallest is \`hosts: 2\`. All settings (\`userdma help how-to/net\`):
+The file is YAML; the smallest is \`hosts: 2\`. More is in
+\`userdma help how-to/net\`:
 
   hosts: { client: { count: 7 }, server: { driver: mlx5 } }
   switches: [tor]
   links:
-    - { between: [client, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
-    - { between: [server, tor], rate: 10gbit }
-${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo', 'userdma net show', 'userdma net down')}`,
+    - { between: [client, tor], rate: 1gbit, loss: 0.1% }
+    - { between: [server, tor], rate: 10gbit, mtu: 4200 }`,
+      )
+      .addHelpText(
+        'after',
+        examples(
+          'userdma net up lab.yaml',
+          'userdma net exec client1 -- ibv_devinfo',
+          'userdma net show',
+          'userdma net down',
+        ),
       )
     net
       .command('up')
@@ -755,6 +765,13 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
   },
 }
 
+/** What is said about wrong words for a command. */
+const remedies: Readonly<Record<string, string>> = {
+  'userdma device':
+    'a device is added by `userdma device add NAME@ADDRESS`, for example `userdma device add rxe1@127.0.0.2`\n',
+  'userdma device add': 'for example `userdma device add rxe1@127.0.0.2`\n',
+}
+
 /** Prints help. If its reader has closed the output, ends the process, also for CONTINUE_WITHOUT_OUTPUT. */
 const writeHelp = (text: string): void => {
   exitOnBrokenPipe()
@@ -770,6 +787,7 @@ const buildProgram = (named: string | undefined): Command => {
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
     .helpOption('-h, --help', 'print this help')
     .helpCommand('help [command]', 'print the help of a command, or a page: `userdma help pages` lists them')
+    .configureHelp(helpLayout)
     .enablePositionalOptions()
     .showSuggestionAfterError()
     .exitOverride()
@@ -796,7 +814,8 @@ const buildProgram = (named: string | undefined): Command => {
     const name = `userdma ${parent === null || parent === program ? '' : `${parent.name()} `}${command.name()}`
     command.helpOption('-h, --help', 'print this help').configureOutput({
       writeOut: writeHelp,
-      outputError: (text, write) => write(`${text.replace(/^error: /, `${name}: `)}see \`${name} --help\`\n`),
+      outputError: (text, write) =>
+        write(`${text.replace(/^error: /, `${name}: `)}${remedies[name] ?? ''}see \`${name} --help\`\n`),
     })
   }
   return program
@@ -810,7 +829,8 @@ const CONTINUE_WITHOUT_OUTPUT = ['daemon', 'run', 'trace', 'check']
 
 /** A function: bundled modules (scripts/bundle.mjs) cannot have a top-level await. */
 const main = async (): Promise<void> => {
-  const [, , first, second] = process.argv
+  const words = process.argv.slice(2)
+  const [first, second] = words
   try {
     if (first === undefined || !CONTINUE_WITHOUT_OUTPUT.includes(first)) exitOnBrokenPipe()
     const program = buildProgram(first !== undefined && Object.hasOwn(commands, first) ? first : undefined)
@@ -829,7 +849,10 @@ const main = async (): Promise<void> => {
               : `error: unknown command or page '${second}'; \`userdma help pages\` lists the pages`,
           )
         else writeHelp(text)
-      } else await program.parseAsync()
+      } else {
+        const asked = withoutHelpCommand(program, words)
+        await program.parseAsync(upToUnknownCommand(program, asked) ?? asked, { from: 'user' })
+      }
     }
   } catch (error) {
     if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2

@@ -7,7 +7,7 @@ import { constants } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
-import { cleanEnvironment, run, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
+import { cleanEnvironment, lacking, run, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
 /** `message` is on standard error; standard output is empty. */
 type Case = readonly [args: readonly string[], status: number, message: RegExp]
@@ -22,6 +22,16 @@ const cases: readonly Case[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
   [['help', 'rum'], 2, /^userdma: unknown command or page 'rum'; `userdma help pages` lists the pages\n$/],
+  [['rum', '--help'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n$/],
+  [['rum', '--version'], 2, /^userdma: unknown command 'rum'\n/],
+  [['net', 'foo', '--help'], 2, /^userdma net: unknown command 'foo'\nsee `userdma net --help`\n$/],
+  [['help', 'net', 'foo'], 2, /^userdma net: unknown command 'foo'\n/],
+  [
+    ['device', 'foo'],
+    2,
+    /^userdma device: unknown command 'foo'\na device is added by `userdma device add NAME@ADDRESS`, /,
+  ],
+  [['device', 'add'], 2, /^userdma device add: missing .*\nfor example `userdma device add rxe1@127\.0\.0\.2`\n/],
   [['--foo'], 2, /^userdma: unknown option '--foo'\n/],
   [['run', '--foo'], 2, /^userdma run: unknown option '--foo'\nsee `userdma run --help`\n$/],
   [['run'], 2, /^userdma run: missing required argument 'program'\nsee `userdma run --help`\n$/],
@@ -77,6 +87,10 @@ const cases: readonly Case[] = [
   [['schema', '--socket', 'x'], 2, /^userdma: --socket selects a daemon; select one of its devices with --device\n/],
   [['schema', '--device', 'rxe0', '--socket', '/nonexistent'], 1, /^userdma: .*no daemon at \/nonexistent/],
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
+  ...[['inspect'], ['export', '--to', 'text'], ['explain', '--slow']].map(
+    (command): Case => [[...command, '/nonexistent.udr'], 2, /^userdma: cannot read \/nonexistent\.udr: ENOENT\n$/],
+  ),
+  [['inspect', '/tmp'], 2, /^userdma: cannot read \/tmp: it is not a regular file\n$/],
 
   // Values: with = or as the next word, empty, out of range, and the last one of several.
   [['run', '--link=', '--', 'true'], 2, /^userdma: --link "" is not one of memory, udp, udp-plain, dgram\n$/],
@@ -173,6 +187,29 @@ describe('help', () => {
       assert.match(stdout, new RegExp(`^Usage: userdma ${command} `))
       assert.match(stdout, new RegExp(`Examples:\n +\\$ userdma ${command}`))
     }
+  })
+
+  it('has no line that is wider than the terminal', { skip: lacking('script') }, async t => {
+    const fits = async (command: readonly string[], width: number): Promise<void> => {
+      const line = [userdma, ...command, '--help'].join(' ')
+      const inTerminal = ['-qec', `stty cols ${width}; ${line}`, '/dev/null']
+      const { stdout } =
+        width === 80
+          ? await runUserdma(t, [...command, '--help'])
+          : await run(t, 'script', inTerminal, { env: cleanEnvironment() })
+      const longest = Math.max(...stdout.split(/\r?\n/).map(({ length }) => length))
+      assert.ok(longest > width - 8 && longest <= width, `${line}: a line of ${longest} columns`)
+    }
+    for (const command of [[], ['net'], ['check'], ['fault'], ['device-plugin']]) await fits(command, 80)
+    for (const command of [[], ['net']]) await fits(command, 60)
+  })
+
+  it('of a command of a command is found by both orders of words', async t => {
+    for (const args of [
+      ['help', 'net', 'up'],
+      ['net', 'help', 'up'],
+    ])
+      assert.match((await runUserdma(t, args)).stdout, /^Usage: userdma net up /)
   })
 
   it('of help is that of userdma', async t => {

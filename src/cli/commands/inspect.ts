@@ -17,6 +17,7 @@ import { type ChosenNet, type NetFolder, type NetState, runningNet } from '../ne
 import { openChosenSession } from '../own-daemon.ts'
 import { packageVersion, pageFolder } from '../paths.ts'
 import { newSymbols } from '../recorded-symbols.ts'
+import { openSessionFile } from '../session-file.ts'
 
 /** As commander parses them. */
 export interface InspectOptions {
@@ -63,12 +64,20 @@ const openDaemon = (name: string, socket: string | undefined, limit: number, all
     },
   })
 
-/** A session file, or a capture as one. */
+/** Throws UsageError if the file cannot be read, or is no session file. */
+const openReadable = async (path: string): ReturnType<typeof openFile> => {
+  openSessionFile(path).close()
+  return openFile(path).catch(error => {
+    throw new UsageError(error.message)
+  })
+}
+
+/** A session file, or a capture as one. Throws UsageError. */
 const openSessionOrCapture = async (file: string, capture: string | undefined): Promise<Opened> => {
   const { path, remove } = await openedSession(file, capture, 'inspect')
   const removeHandlers = beforeEndBySignal(remove)
   try {
-    const { data, close } = await openFile(path)
+    const { data, close } = await openReadable(path)
     return {
       data: { ...data, name: file },
       async close(): Promise<void> {

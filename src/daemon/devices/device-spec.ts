@@ -194,7 +194,7 @@ export const driverOf = <D extends NamedDriver>(
   const found = named ?? (address === '' ? undefined : drivers.find(driver => driver.hasAddress))
   if (found === undefined || (found.hasAddress && address === ''))
     throw refuse(
-      `the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1 (names of devices without an address begin with ${namesOf(drivers.filter(driver => !driver.hasAddress))})`,
+      `the address is missing; write it as NAME@ADDRESS, for example ${name}@127.0.0.1 (names of devices without an address begin with ${namesOf(drivers.filter(driver => !driver.hasAddress))})`,
     )
   if (!found.hasAddress && address !== '')
     throw refuse(`a device of driver ${found.name} has no network; omit the address`)

@@ -64,7 +64,7 @@ test('docs/start/tools.md names existing commands and options', { skip: lacking(
   const rows = page('start/tools.md')
     .split('\n')
     .filter(line => line.startsWith('| ') && line.includes('`'))
-  const commands = rows.flatMap(row => [...row.split(' | ')[1].matchAll(/`([a-z]+)(?![a-z])([^`]*)`/g)])
+  const commands = rows.flatMap(row => [...row.split(' | ')[1].matchAll(/`([a-z]+)(?![a-z.])([^`]*)`/g)])
   const wanted = new Map<string, string[]>()
   // After `export … --to text` come other formats.
   for (const [, name, rest] of commands) {
