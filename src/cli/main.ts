@@ -8,6 +8,7 @@ import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { walkKinds } from '../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
+import { colorChoices } from './colors.ts'
 import { exitOnBrokenPipe, fail, UsageError } from './fail.ts'
 import { examples, helpLayout, listText, upToUnknownCommand, withoutHelpCommand } from './help-layout.ts'
 import { versionText } from './version.ts'
@@ -73,6 +74,14 @@ const withJoin = (command: Command, program = '<program>'): Command =>
       .option('--private', 'start a daemon for this program only'),
   ).passThroughOptions()
 
+/** The option of commands that print severities. `of`: another option without which it means nothing. */
+const color = (of = ''): Option =>
+  new Option('--color <when>', `${of}severities in color: ${kindsText(colorChoices)}`).argParser(value => {
+    if (!Object.hasOwn(colorChoices, value))
+      throw new InvalidArgumentError(`Give one of ${Object.keys(colorChoices).join(', ')}.`)
+    return value
+  })
+
 /** Adds options of commands that record. */
 const withRecord = (command: Command): Command =>
   command
@@ -95,6 +104,7 @@ const withWalk = (command: Command): Command =>
     .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
     .option('--html <file>', 'also write a page of all results to this file', path)
     .option('--summary <file>', 'also write counts, and the findings that are new, to this file', path)
+    .addOption(color())
 
 const RECORD_ON_FAILURE = '--record-on-failure'
 
@@ -144,6 +154,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--json', 'with --fault-walk: print one JSON object per run')
       .option('--sarif <file>', 'with --fault-walk: also write the findings to this file as SARIF 2.1.0', path)
       .option('--html <file>', 'with --fault-walk: also write a page of all results to this file', path)
+      .addOption(color('with --fault-walk: '))
       .addHelpText(
         'after',
         examples(
@@ -155,7 +166,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         ),
       )
       .action(async (name, args, options, command) => {
-        const walkOption = ['points', 'timeLimit', 'hang', 'output', 'json', 'sarif', 'html'].find(
+        const walkOption = ['points', 'timeLimit', 'hang', 'output', 'json', 'sarif', 'html', 'color'].find(
           option => options[option] !== undefined,
         )
         if (options.faultWalk && options.host)
@@ -244,6 +255,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--time-limit <seconds>', 'with --torment-search: a run that takes longer fails (default: 60)')
       .option(RECORD_ON_FAILURE, 'with --record: keep the file only for failures and findings; its last 64M')
       .option('--explain [id]', 'explain a finding, or list all, and run nothing')
+      .addOption(color())
       .addHelpText(
         'after',
         examples(
@@ -261,7 +273,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         if (options.explain !== undefined) {
           exitOnBrokenPipe()
           const { explainFinding } = await import('./commands/explain.ts')
-          explainFinding(options.explain)
+          explainFinding(options.explain, options)
         } else if (name === undefined) command.error("error: missing required argument 'program'")
         else if (tormentSearch !== undefined && options.host)
           command.error('error: --host and --torment-search exclude each other: torment needs devices of userdma')
@@ -302,6 +314,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         '--max-size <size>',
         'the most bytes of the output, e.g. 4G (default: 512 times the events; pcapng: 16,384 times)',
       )
+      .addOption(color('with --to text: '))
       .addHelpText(
         'after',
         examples(
@@ -345,6 +358,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--qp <number>', 'with captures: only packets to this queue pair; may be given several times', collect)
       .option('--from <seconds>', 'with captures: only packets from this time on, after the first packet')
       .option('--until <seconds>', 'with captures: only packets up to this time')
+      .addOption(color())
       .addHelpText(
         'after',
         examples(
@@ -365,8 +379,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         const { explain, isExplained } = await import('./commands/explain.ts')
         const word = words.join(' ')
         if (!words.every(name => name === '-' || existsSync(name)) || (words.length === 1 && isExplained(word))) {
-          if (Object.keys(options).length > 0) command.error('error: options of explain are for captures and --slow')
-          explain(word)
+          if (Object.keys(options).some(name => name !== 'color'))
+            command.error('error: options of explain are for captures and --slow, except --color')
+          explain(word, options)
         } else await (await import('./commands/explain-capture.ts')).explainCaptures(words, options)
       })
   },
@@ -739,6 +754,7 @@ The file is YAML; the smallest is \`hosts: 2\`. More is in
         'Looks at the machine, and says what works, what does not, and what to do; exits with 1 if something fails.',
       )
       .option('--json', 'as JSON')
+      .addOption(color())
       .addHelpText('after', examples('userdma doctor', 'userdma doctor ./my-program'))
       .action(async (programs, options) => (await import('./commands/doctor.ts')).doctor(programs, options))
   },

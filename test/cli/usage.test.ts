@@ -103,6 +103,12 @@ const cases: readonly Case[] = [
   [['check', '--fail-on=', '--', 'true'], 2, /^userdma: --fail-on "" is not one of note, warning, error, never\n$/],
   [['check', '--buffers', 'All', '--', 'true'], 2, /^userdma: --buffers "All" is not one of sampled, all\n$/],
   [['check', '--like', 'mlx5,', '--', 'true'], 2, /^userdma: --like "" is not one of mlx5, efa, irdma, rxe\n$/],
+  [
+    ['check', '--color', 'red', '--', 'true'],
+    2,
+    /^userdma check: option '--color <when>' .* Give one of auto, always, never\.\n/,
+  ],
+  [['run', '--color', 'always', '--', 'true'], 2, /^userdma run: --color is for --fault-walk\n/],
   [['check', '--explain='], 2, /^userdma: --explain "": there is no such finding; there are /],
   [
     ['check', '--torment-search', '1.5', '--', 'true'],

@@ -3,6 +3,7 @@
  * each kind of object and place of its creation.
  */
 import type { Finding } from '../../spec/check/finding.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
 import { callersText, findingText, headText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { printable } from '../../tools/trace/printable.ts'
@@ -40,10 +41,14 @@ const blockOf = (leaks: readonly Finding[], symbols: Symbols): string => {
   ].join('\n')
 }
 
-/** The texts of leaks, each with its line feed. `isDetailed`: each by itself. */
-export const leakTexts = (leaks: readonly Finding[], symbols: Symbols, isDetailed: boolean): string[] =>
+/** The blocks of leaks, each with its line feed. `isDetailed`: each leak is one. */
+export const leakBlocks = (
+  leaks: readonly Finding[],
+  symbols: Symbols,
+  isDetailed: boolean,
+): { readonly severity: Severity; readonly text: string }[] =>
   groupedBy(leaks, ({ program, device }) => `${program?.pid} ${device}`).flatMap(group =>
     isDetailed || group.length <= MAX_SINGLE
-      ? group.map(leak => `${findingText(leak, symbols)}\n`)
-      : [`${blockOf(group, symbols)}\n`],
+      ? group.map(leak => ({ severity: leak.severity, text: `${findingText(leak, symbols)}\n` }))
+      : [{ severity: group[0]!.severity, text: `${blockOf(group, symbols)}\n` }],
   )

@@ -10,12 +10,19 @@ import { basename } from 'node:path'
 import { adapters } from '../../spec/check/adapters.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
-import { type FailLimit, FOUND_STATUS, failLimits, isFailure, severities } from '../../spec/check/severity.ts'
+import {
+  type FailLimit,
+  FOUND_STATUS,
+  failLimits,
+  isFailure,
+  type Severity,
+  severities,
+} from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
 import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
-import { leakTexts } from '../check/leaks.ts'
+import { leakBlocks } from '../check/leaks.ts'
 import {
   type EndBySignal,
   endJson,
@@ -35,6 +42,7 @@ import {
   suppressionOf,
 } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
+import { type ColorOptions, type Paint, paintedWord, paintFor } from '../colors.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { hostOfNet } from '../net/on-host.ts'
@@ -48,7 +56,7 @@ import { openRecordFile, type RecordFile, type RecordOptions } from '../record.t
 import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
 
 /** As commander parses them. */
-export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions {
+export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions, ColorOptions {
   readonly output?: string
   readonly json?: boolean
   readonly sarif?: string
@@ -171,7 +179,14 @@ export const check = async (program: string, args: readonly string[], options: C
     file === ''
       ? 'the program has ended, its last events are checked'
       : `source lines are looked up in ${printable(basename(file))}`
+  const paint = paintFor(options, options.output === undefined ? process.stderr : undefined)
   const shown: Finding[] = []
+  /** The severities of the blocks that were printed. */
+  const blocks: Severity[] = []
+  const printBlock = (severity: Severity, text: string): void => {
+    blocks.push(severity)
+    print(paintedWord(text, severity, severity, paint))
+  }
   const hidden: Finding[] = []
   /** Of `shown`, those that are not printed yet. */
   const leaks: Finding[] = []
@@ -191,7 +206,7 @@ export const check = async (program: string, args: readonly string[], options: C
       leaks.push(finding)
       return
     }
-    print(`${findingText(explained(finding, symbols), symbols)}\n`)
+    printBlock(finding.severity, `${findingText(explained(finding, symbols), symbols)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
   const onFinding = (finding: Finding): void => {
@@ -227,8 +242,8 @@ export const check = async (program: string, args: readonly string[], options: C
     for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
     if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
   } else {
-    for (const text of leakTexts(leaks, symbols, options.notes === true)) print(text)
-    print(summary(reported, hidden, suppressed, omissions, hasCalls, end))
+    for (const { severity, text } of leakBlocks(leaks, symbols, options.notes === true)) printBlock(severity, text)
+    print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, paint))
   }
   sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
   output.close()
@@ -366,20 +381,24 @@ const hiddenText = (hidden: readonly Finding[]): string => {
   return texts.length === 0 ? '' : ` (${texts.join('; ')})`
 }
 
-/** The last lines of the output. `hasCalls`: a program has made a call, or has a device open. */
+/**
+ * The last lines of the output. `blocks`: the severities of the printed blocks, of which one may have many leaks. `hasCalls`: a
+ * program has made a call, or has a device open.
+ */
 const summary = (
+  blocks: readonly Severity[],
   reported: readonly (readonly [Finding, number])[],
   hidden: readonly Finding[],
   suppressed: ReadonlyMap<string | undefined, number>,
   omissions: readonly Omission[],
   hasCalls: boolean,
   end: EndBySignal | undefined,
+  paint: Paint,
 ): string => {
-  const severityTexts = [...severities]
-    .reverse()
-    .map(severity => [severity, reported.filter(([finding]) => finding.severity === severity)] as const)
-    .filter(([, found]) => found.length > 0)
-    .map(([severity, found]) => counted(found.length, severity))
+  const severityTexts = [...severities].reverse().flatMap(severity => {
+    const count = blocks.filter(one => one === severity).length
+    return count === 0 ? [] : [paint(severity, counted(count, severity))]
+  })
   // A program that made no calls was not checked, so the summary must not look like a success.
   const noFindings = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = reported.filter(([, count]) => count > 1)

@@ -1,7 +1,9 @@
 /*
  * `userdma doctor`: looks at the machine and at programs, and says what works, what does not, and what to do.
  */
+import type { Severity } from '../../spec/check/severity.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
+import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
 import { type CheckName, type Diagnosis, doctorChecks, pageOf, type Verdict } from '../doctor/diagnosis.ts'
 import {
   checkAdapters,
@@ -15,7 +17,7 @@ import {
 } from '../doctor/machine.ts'
 import { checkDaemon, checkLibrary, checkProgramNamed, checkPrograms, checkProviders } from '../doctor/programs.ts'
 
-export interface DoctorOptions {
+export interface DoctorOptions extends ColorOptions {
   readonly json?: boolean
 }
 
@@ -25,6 +27,9 @@ const MARKS: Readonly<Record<Verdict, string>> = {
   limited: 'limited',
   fails: 'FAILS  ',
 }
+
+/** Whose color a verdict has. */
+const severityOf: Partial<Record<Verdict, Severity>> = { note: 'note', limited: 'warning', fails: 'error' }
 
 type Check = () => readonly Diagnosis[] | Promise<readonly Diagnosis[]>
 
@@ -43,20 +48,24 @@ const machineChecks: Readonly<Record<Exclude<CheckName, 'program'>, Check>> = {
   adapters: checkAdapters,
 }
 
-const lineOf = ({ check, verdict, text, advice }: Diagnosis): string => {
+const lineOf = ({ check, verdict, text, advice }: Diagnosis, paint: Paint): string => {
+  const severity = severityOf[verdict]
+  const mark = severity === undefined ? MARKS[verdict] : paint(severity, MARKS[verdict])
   const indent = ' '.repeat(MARKS.ok.length + 2 + WIDTH + 2)
-  const head = `${MARKS[verdict]}  ${check.padEnd(WIDTH)}  ${text.replaceAll('\n', `\n${indent}`)}\n`
+  const head = `${mark}  ${check.padEnd(WIDTH)}  ${text.replaceAll('\n', `\n${indent}`)}\n`
   const page = verdict === 'fails' || verdict === 'limited' ? ` (userdma help ${pageOf(check)})` : ''
   return advice === undefined && page === '' ? head : `${head}${indent}${advice ?? 'more'}${page}\n`
 }
 const WIDTH = Math.max(...Object.keys(doctorChecks).map(name => name.length))
 
 /** The command. The exit status is 1 if a check fails. */
-export const doctor = async (programs: readonly string[], { json = false }: DoctorOptions): Promise<void> => {
+export const doctor = async (programs: readonly string[], options: DoctorOptions): Promise<void> => {
+  const { json = false } = options
+  const paint = paintFor(options, process.stdout)
   const found: Diagnosis[] = []
   const report = (diagnoses: readonly Diagnosis[]): void => {
     found.push(...diagnoses)
-    if (!json) for (const diagnosis of diagnoses) process.stdout.write(lineOf(diagnosis))
+    if (!json) for (const diagnosis of diagnoses) process.stdout.write(lineOf(diagnosis, paint))
   }
   for (const check of Object.values(machineChecks)) report(await check())
   for (const program of programs) report(checkProgramNamed(program))

@@ -3,6 +3,8 @@
  *
  * Files may be from somebody else: texts are made printable, and damage ends a file with a line.
  */
+import type { CaptureSeverity } from '../../spec/captures.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { AddressTable } from '../../tools/captures/addresses.ts'
 import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import type { RawPacket } from '../../tools/captures/file.ts'
@@ -15,6 +17,7 @@ import { togetherLines, togetherObjects } from '../../tools/captures/together-re
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { parseAddress } from '../../transport/wire/address.ts'
 import { openCapture, readCaptureFile, requireRereadable } from '../capture-file.ts'
+import { type ColorOptions, paintedWord, paintFor } from '../colors.ts'
 import { UsageError } from '../fail.ts'
 import { bytesText } from './stat.ts'
 
@@ -26,10 +29,14 @@ export interface FilterOptions {
   readonly until?: string
 }
 
-export interface ExplainCaptureOptions extends FilterOptions {
+export interface ExplainCaptureOptions extends FilterOptions, ColorOptions {
   readonly top?: string
   readonly json?: boolean
 }
+
+/** The severities of captures, with whose color they have. */
+const colorOf = { failure: 'error', slow: 'warning', note: 'note' } as const satisfies Record<CaptureSeverity, Severity>
+const SEVERITY = new RegExp(`^(?:\\d+\\. )?(${Object.keys(colorOf).join('|')}): `)
 
 const DEFAULT_TOP = 5
 const MAX_TOP = 10_000
@@ -91,7 +98,13 @@ const readInto = async (
 export const explainCaptures = async (names: readonly string[], options: ExplainCaptureOptions): Promise<void> => {
   const top = options.top === undefined ? DEFAULT_TOP : integer('--top', options.top, 1, MAX_TOP)
   const settings = filterOf(options)
+  const paint = paintFor(options, process.stdout)
   const write = (line: string): void => void process.stdout.write(`${line}\n`)
+  const writeText = (line: string): void => {
+    const text = printable(line)
+    const severity = SEVERITY.exec(text)?.[1] as CaptureSeverity | undefined
+    write(severity === undefined ? text : paintedWord(text, severity, colorOf[severity], paint))
+  }
   const isMany = names.length > 1
   if (isMany && names.includes('-'))
     throw new UsageError('several captures are read twice: give files, not - (standard input)')
@@ -113,7 +126,7 @@ export const explainCaptures = async (names: readonly string[], options: Explain
     if (options.json) for (const object of reportObjects(analysis, name)) write(jsonText(object))
     else {
       if (i > 0) write('')
-      for (const line of reportLines(analysis, { name, top })) write(printable(line))
+      for (const line of reportLines(analysis, { name, top })) writeText(line)
     }
     const { startSeconds, startNanoseconds, end } = analysis
     base ??= { startSeconds, startNanoseconds }
@@ -124,5 +137,5 @@ export const explainCaptures = async (names: readonly string[], options: Explain
   if (!isMany) return
   const together = await compareCaptures(points, addresses, settings)
   if (options.json) for (const object of togetherObjects(points, addresses, together)) write(jsonText(object))
-  else for (const line of togetherLines(points, addresses, together, top)) write(printable(line))
+  else for (const line of togetherLines(points, addresses, together, top)) writeText(line)
 }

@@ -9,15 +9,16 @@ import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses 
 import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { didYouMean } from '../../tools/trace/suggest.ts'
+import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
 import { UsageError } from '../fail.ts'
 
 const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)
 
 /** The lines about a finding. */
-const findingPage = (id: FindingId): string[] => {
+const findingPage = (id: FindingId, paint: Paint): string[] => {
   const { severity, title, why, advice, causes: causeNames = [] } = findings[id]
   return [
-    `${id} (${severity}): ${title}`,
+    `${id} (${paint(severity, severity)}): ${title}`,
     '',
     why,
     '',
@@ -71,15 +72,17 @@ const statusPage = (name: StatusName | EventName): string[] => {
 }
 
 /** `--explain`: prints a finding, or the list of all. Throws UsageError. */
-export const explainFinding = (id: string | true): void => {
+export const explainFinding = (id: string | true, options: ColorOptions): void => {
+  const paint = paintFor(options, process.stdout)
   if (id === true) {
     const width = Math.max(...findingIds.map(known => known.length))
     print(
       findingIds.map(
-        known => `${known.padEnd(width)}  ${findings[known].severity.padEnd(7)}  ${findings[known].title}`,
+        known =>
+          `${known.padEnd(width)}  ${paint(findings[known].severity, findings[known].severity.padEnd(7))}  ${findings[known].title}`,
       ),
     )
-  } else if (isFindingId(id)) print(findingPage(id))
+  } else if (isFindingId(id)) print(findingPage(id, paint))
   else
     throw new UsageError(
       `--explain "${id}": there is no such finding${didYouMean(id, findingIds) || `; there are ${findingIds.join(', ')}`}`,
@@ -125,17 +128,18 @@ export const isExplained = (word: string): boolean =>
   cmEventName(word) !== undefined
 
 /** `userdma explain`. Throws UsageError for an unknown word. */
-export const explain = (word: string): void => {
+export const explain = (word: string, options: ColorOptions = {}): void => {
+  const paint = paintFor(options, process.stdout)
   const status = statusName(word)
   const cmEvent = cmEventName(word)
   const causeByCode = isNumber(word) ? causeOfCode(Number(word)) : undefined
   const cause = causeByCode ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
-  if (isFindingId(word)) print(findingPage(word))
+  if (isFindingId(word)) print(findingPage(word, paint))
   // Before the status: DEVICE_REMOVED is also an event. Logs and traces name the cause.
   else if (cause !== undefined) {
     const finding = findingOfCause(cause)
     const ofEvent = cmEvent === undefined ? [] : ['', ...cmEventPage(cmEvent)]
-    print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)]), ...ofEvent])
+    print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding, paint)]), ...ofEvent])
   } else if (status !== undefined) print(statusPage(status))
   else if (cmEvent !== undefined) print(cmEventPage(cmEvent))
   else {

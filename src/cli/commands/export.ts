@@ -7,6 +7,7 @@
 import { fstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import { isatty } from 'node:tty'
+import type { Severity } from '../../spec/check/severity.ts'
 import { writeHtml } from '../../tools/inspect/html.ts'
 import { readPage } from '../../tools/inspect/page.ts'
 import { copyEvent } from '../../tools/record/copy.ts'
@@ -17,6 +18,7 @@ import { createRedactor } from '../../tools/record/redact.ts'
 import { readSymbols, SessionSymbols } from '../../tools/record/symbols.ts'
 import { SessionWriter } from '../../tools/record/writer.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
+import { type ColorOptions, type Paint, paintedWord, paintFor } from '../colors.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
@@ -30,7 +32,7 @@ import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
 /** As commander parses them. */
-export interface ExportOptions {
+export interface ExportOptions extends ColorOptions {
   readonly to: string
   readonly output?: string
   readonly redact?: boolean
@@ -54,8 +56,8 @@ interface Exporting {
   /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
   forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
-  /** Writes a line of text, made printable. */
-  writeLine(text: string): void
+  /** Writes a line of text, made printable. `severity`: of the finding in it. */
+  writeLine(text: string, severity?: Severity): void
   /** How far the exporter is, 0 to 1, beside `forEach`, which reports itself. */
   report(share: number): void
 }
@@ -76,7 +78,11 @@ const toText: Exporter = async ({ session, symbols: read, forEach, writeLine }) 
   const symbols = await read()
   const { application, machine, origin } = session.header
   writeLine(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}`)
-  await forEach(fromStart(session.start, event => writeLine(eventLine(event, symbols))))
+  await forEach(
+    fromStart(session.start, event =>
+      writeLine(eventLine(event, symbols), event.kind === 'finding' ? event.finding.severity : undefined),
+    ),
+  )
 }
 
 const toJson: Exporter = async ({ session, forEach, write }) => {
@@ -172,7 +178,7 @@ class OutputError extends Error {
 const CHUNK = 2 ** 16
 
 /** Collects output into larger writes. `open`: returns the descriptor, and throws an Error. `limit`: bytes in total. */
-const createBuffer = (name: string, open: () => number, limit: number, limitText: string) => {
+const createBuffer = (name: string, open: () => number, limit: number, limitText: string, paint: Paint) => {
   const chunk = new Uint8Array(CHUNK)
   let length = 0
   let total = 0
@@ -205,11 +211,11 @@ const createBuffer = (name: string, open: () => number, limit: number, limitText
   return {
     flush,
     write,
-    writeLine(text: string): void {
+    writeLine(text: string, severity?: Severity): void {
       const line = printable(text)
       // Characters that are left out have cost time too.
       spend(text.length - line.length)
-      write(`${line}\n`)
+      write(`${severity === undefined ? line : paintedWord(line, `(${severity})`, severity, paint)}\n`)
     },
   }
 }
@@ -259,7 +265,8 @@ export const exportSession = async (name: string, options: ExportOptions, path =
       discard = result.discard
       removeHandlers = beforeEndBySignal(discard)
     }
-    const buffer = createBuffer(output ?? 'standard output', () => result?.open() ?? 1, limit, limitText)
+    const paint = paintFor(options, output === undefined ? process.stdout : undefined)
+    const buffer = createBuffer(output ?? 'standard output', () => result?.open() ?? 1, limit, limitText, paint)
     const redactor = redact ? createRedactor() : (event: SessionEvent) => event
     let unreadable = 0
     type Use = (event: SessionEvent) => void

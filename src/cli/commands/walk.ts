@@ -9,6 +9,7 @@ import { counted } from '../../spec/text.ts'
 import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { createSymbols } from '../check/symbols.ts'
+import { type ColorOptions, paintedWord, paintFor } from '../colors.ts'
 import { orUsageError, parseCount, parseTimers } from '../config.ts'
 import { onFirstEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
@@ -20,14 +21,23 @@ import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
 import type { WalkResult } from '../walk/outcome.ts'
 import { walkHtml } from '../walk/page.ts'
-import { cleanLine, isFinding, resultJson, resultText, summaryText, tableText, walkSarif } from '../walk/report.ts'
+import {
+  cleanLine,
+  isFinding,
+  resultJson,
+  resultText,
+  severityOf,
+  summaryText,
+  tableText,
+  walkSarif,
+} from '../walk/report.ts'
 import { noReport, readReport } from '../walk/since.ts'
 import { commandStage, type Stage } from '../walk/stage.ts'
 import { CleanRunError, walk } from '../walk/walk.ts'
 import { checkProgram } from './run.ts'
 
 /** The options of a walk, also of a net. */
-export interface WalkOptions {
+export interface WalkOptions extends ColorOptions {
   readonly output?: string
   readonly json?: boolean
   readonly sarif?: string
@@ -126,6 +136,7 @@ export const walkAndReport = async (
   const begin = performance.now()
   const results: WalkResult[] = []
   const progress = options.json ? NO_PROGRESS : createProgress(LABEL)
+  const paint = paintFor(options, options.output === undefined ? process.stderr : undefined)
   const print = (text: string): void => {
     progress.clear()
     output.write(text)
@@ -150,7 +161,10 @@ export const walkAndReport = async (
         finished(result) {
           results.push(result)
           if (options.json) print(`${jsonText(resultJson(result, symbols))}\n`)
-          else if (isFinding(result)) print(resultText(LABEL, result, symbols, stage!))
+          else if (isFinding(result)) {
+            const text = resultText(LABEL, result, symbols, stage!)
+            print(paintedWord(text, result.outcome, severityOf(result.outcome) ?? 'error', paint))
+          }
         },
       },
     )
@@ -163,7 +177,7 @@ export const walkAndReport = async (
         (options.since === undefined
           ? ''
           : `${LABEL}: since ${options.since}: ${counted(fresh.length, 'new finding')}, ${found.length - fresh.length} known, ${since.mended(walked.results)} mended\n`)
-      if (!options.json) print(tableText(walked.results, symbols) + last)
+      if (!options.json) print(tableText(walked.results, symbols, paint) + last)
       summary?.write(tableText(fresh, symbols) + last)
       page?.write(walkHtml(subject.name, walked.results, last, symbols, stage))
       sarif?.write(`${jsonText(walkSarif(walked.results, symbols, packageVersion()), 2)}\n`)

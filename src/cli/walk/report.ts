@@ -3,12 +3,14 @@
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText } from '../../spec/check/frames.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { counted } from '../../spec/text.ts'
 import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { printable } from '../../tools/trace/printable.ts'
 import { type SarifResult, sarifDocument } from '../check/sarif.ts'
+import { type Paint, unpainted } from '../colors.ts'
 import { quoted } from '../program/quoted.ts'
 import type { CrashRecord } from './crashes.ts'
 import type { WalkPlan, WalkPoint } from './kinds.ts'
@@ -54,6 +56,10 @@ const findings = {
   },
 } as const
 type FindingOutcome = keyof typeof findings
+
+/** The severity of an outcome that is a finding. */
+export const severityOf = (outcome: Outcome): Severity | undefined =>
+  isFindingOutcome(outcome) ? findings[outcome].level : undefined
 
 export const isFindingOutcome = (outcome: Outcome): outcome is FindingOutcome => Object.hasOwn(findings, outcome)
 
@@ -161,13 +167,17 @@ export const resultText = (label: string, result: WalkResult, symbols: Symbols, 
   ].join('')
 }
 
-/** All results: kind, what, where, outcome. */
-export const tableText = (results: readonly WalkResult[], symbols: Symbols): string => {
+/** All results: kind, what, where, outcome. `paint`: the outcomes that are findings. */
+export const tableText = (results: readonly WalkResult[], symbols: Symbols, paint: Paint = unpainted): string => {
+  const outcomeCell = (result: WalkResult): string => {
+    const severity = isFinding(result) ? severityOf(result.outcome) : undefined
+    return severity === undefined ? outcomeText(result) : paint(severity, outcomeText(result))
+  }
   const rows = results.map(result => [
     result.point.kind,
     result.point.text,
     placeText(result.point, symbols),
-    outcomeText(result),
+    outcomeCell(result),
   ])
   const widths = [0, 1, 2].map(column => Math.max(0, ...rows.map(row => row[column]!.length)))
   return rows.map(row => `  ${row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell)).join('  ')}\n`).join('')

@@ -3,9 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { leakTexts } from '../../../src/cli/check/leaks.ts'
+import { leakBlocks } from '../../../src/cli/check/leaks.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { Symbols } from '../../../src/tools/trace/findings.ts'
+
+const leakTexts = (...args: Parameters<typeof leakBlocks>): string[] => leakBlocks(...args).map(({ text }) => text)
 
 const symbols: Symbols = { framesOf: stack => stack.map(name => ({ function: name, file: 'a.c', line: 7 })) }
 const leak = (name: string, verb: string, stack: readonly string[], pid = 5): Finding => ({

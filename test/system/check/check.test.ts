@@ -405,6 +405,27 @@ describe('userdma check', {
     }
   })
 
+  it('the summary counts blocks, and a terminal gets severities in color', {
+    skip: lacking('cc', 'script'),
+  }, async t => {
+    const folder = temporaryFolder(t)
+    const lines = [
+      '#include <infiniband/verbs.h>',
+      'int main(void) {',
+      'struct ibv_context *context = ibv_open_device(ibv_get_device_list(NULL)[0]);',
+      // A finding for each line.
+      ...Array.from({ length: 5 }, () => 'ibv_alloc_pd(context);'),
+      'return 0; }',
+    ]
+    writeFileSync(join(folder, 'leaks.c'), lines.join('\n'))
+    const program = compileC(join(folder, 'leaks'), [join(folder, 'leaks.c')], ['-g', '-libverbs'])
+    const command = ['-qec', `${userdma} check -- ${program}`, '/dev/null']
+    const { stdout } = await run(t, 'script', command, { env: cleanEnvironment({ TERM: 'xterm', NO_COLOR: '' }) })
+    const text = stdout.replaceAll('\x1b[', '<').replaceAll('\r', '')
+    assert.match(text, /^userdma check: <1;35mwarning<0m leak: .*: 5 objects were never destroyed$/m)
+    assert.match(text, /^userdma check: <1;35m1 warning<0m$/m)
+  })
+
   it('a static program is not reported as correct', { skip: lacking('cc') }, async t => {
     const folder = temporaryFolder(t)
     writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')
@@ -487,7 +508,7 @@ describe('userdma check', {
     // The program polls for three seconds.
     if (longOnly) return
     const shown = await runUserdma(t, ['check', '--leaks', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
-    assert.match(shown.stderr, /userdma check: 8 warnings, 1 note\n/)
+    assert.match(shown.stderr, /8 objects were never destroyed\n[\s\S]*userdma check: 1 warning, 1 note\n/)
   })
 
   it('after Ctrl-C the report says what a program waits for that goes on', async t => {
