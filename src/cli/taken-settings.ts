@@ -7,9 +7,10 @@
  * (daemon/devices/lent-devices.ts).
  */
 import { RefusalError } from '../daemon/client/errors.ts'
-import { openToolSession } from '../daemon/client/tool-session.ts'
+import { openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
 import { namedSocket } from '../daemon/client/user-socket.ts'
 import { deviceText, withoutOwnFunction } from '../daemon/devices/device-spec.ts'
+import type { DeviceSpec, Link } from '../uapi/tool.ts'
 import {
   type ConfigOptions,
   knowDrivers,
@@ -42,30 +43,34 @@ interface Source {
   readonly socket: string
   /** Its name in messages. */
   readonly name: string
-  /** What to do if its devices cannot be borrowed, beside ending what uses them. */
+  /** What to do if its devices cannot be borrowed. */
   readonly advice: string
 }
 
-const takeFrom = async <T extends OwnDaemonOptions>({ socket, name, advice }: Source, options: T) => {
-  const owner = await openToolSession(socket)
+const borrowFrom = (owner: ToolSession, { name, advice }: Source): Promise<readonly DeviceSpec[]> =>
+  owner.borrowDevices().catch(error => {
+    const reason = error instanceof RefusalError ? error.reason : error.message
+    throw new Error(`the command needs the devices of ${name} for a daemon of its own, and ${reason}; ${advice}`, {
+      cause: error,
+    })
+  })
+
+const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) => {
+  const owner = await openToolSession(source.socket)
   try {
-    const { devices, fault, link, path, ignoreMemlock, drivers, check } = await owner.config()
+    const config = await owner.config()
+    const { fault, path, ignoreMemlock, drivers } = config
+    const link = (options.link as Link | undefined) ?? config.link
+    const isBound = link !== 'memory' && config.link !== 'memory'
+    const devices = (isBound ? await borrowFrom(owner, source) : config.devices).map(withoutOwnFunction)
+    if (!isBound) owner.close()
     if (devices.length === 0)
-      throw new Error(`${name} has no devices for a daemon of the command's own; add one, or give --device`)
+      throw new Error(`${source.name} has no devices for a daemon of the command's own; add one, or give --device`)
     knowDrivers(devices)
-    if (link === 'memory' || options.link === 'memory') owner.close()
-    else
-      await owner.borrowDevices().catch(error => {
-        const reason = error instanceof RefusalError ? error.reason : error.message
-        throw new Error(
-          `the command needs the devices of ${name} for a daemon of its own, and ${reason}; end that first, or ${advice}`,
-          { cause: error },
-        )
-      })
     const faults = [fault, ...(options.fault ?? [])].filter(Boolean)
     const taken: ConfigOptions = {
-      device: devices.map(device => deviceText(withoutOwnFunction(device))),
-      link: options.link ?? link,
+      device: devices.map(deviceText),
+      link,
       ...(faults.length > 0 && { fault: faults }),
       ...(path !== undefined && options.path === undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
@@ -73,8 +78,8 @@ const takeFrom = async <T extends OwnDaemonOptions>({ socket, name, advice }: So
     }
     return {
       options: { ...options, ...taken },
-      text: settingsText({ devices: devices.map(withoutOwnFunction), fault, link }),
-      checks: check === true,
+      text: settingsText({ devices, fault, link }),
+      checks: config.check === true,
       release: () => owner.close(),
     }
   } catch (error) {
@@ -103,14 +108,17 @@ export const takeSettings = async <T extends OwnDaemonOptions>(
       {
         socket: host.socket,
         name: `host ${host.name}`,
-        advice: `put \`check: true\` into ${host.file}, so that the host's own daemon checks programs`,
+        advice: `end that first, or put \`check: true\` into ${host.file}, so that the host's own daemon checks programs`,
       },
       options,
     )
   const socket = host === undefined && command !== undefined ? namedSocket(undefined) : undefined
   if (socket === undefined || command === undefined) return { options, release() {} }
   const name = `the daemon at ${socket}`
-  const { text, checks, ...taken } = await takeFrom({ socket, name, advice: 'give --link memory' }, options)
+  const { text, checks, ...taken } = await takeFrom(
+    { socket, name, advice: 'give --link memory, which needs no addresses' },
+    options,
+  )
   // Where standard error has JSON objects, it has nothing else.
   if (!options.json || options.output !== undefined)
     process.stderr.write(
