@@ -160,11 +160,10 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
     if (result.failure !== undefined) failed.push(result)
   }
   const signal = endSignal(search)
-  const seeds = signal === undefined ? counted(seedCount, 'seed') : `${counted(tried, 'seed')} until ${signal}`
+  const seeds = signal === undefined ? `${seedCount} seeds` : `${tried} seeds until ${signal}`
   const [fewest] = failed.sort((a, b) => a.decisions - b.decisions)
   if (fewest === undefined) {
-    const range = [firstSeed, firstSeed + tried - 1].slice(0, tried).join(' to ')
-    say(search, `no failure with ${seeds}${range && `, ${range}`}`)
+    say(search, `no failure with ${seeds}${tried === 0 ? '' : `, ${firstSeed} to ${firstSeed + tried - 1}`}`)
     return false
   }
   const shortest = await shorten(search, fewest)
