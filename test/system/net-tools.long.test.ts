@@ -45,7 +45,7 @@ describe('tools on hosts of a net', { skip, concurrency: true }, () => {
     const searched = await net.exec('h1', userdma, 'check', '--torment-search', '1', '--', 'ibv_devices')
     assert.match(searched.stderr, /no failure with 1 seed/)
     const walked = await net.exec('h1', userdma, 'run', '--fault-walk', '--points', '2', '--', 'ibv_devinfo')
-    assert.match(walked.stdout + walked.stderr, /4 points at 3 call sites[\s\S]*2 handled/)
+    assert.match(walked.stdout + walked.stderr, /4 points at 3 call sites[\s\S]*2 ended/)
     // A program that uses the device, then a command that is killed.
     const user = net.startExec('h2', 'ibv_asyncwatch')
     await user.printed(/async event FD/)
