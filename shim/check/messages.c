@@ -113,6 +113,14 @@ void post_note_index(int fd, uint32_t queue, uint32_t number, uint32_t index, ui
                                                                       .own_wr_id = wr_id};
 }
 
+void post_forget_index(int fd, uint32_t queue, uint32_t number, uint32_t index)
+{
+    struct userdma_post *log = events_post_log(fd);
+    struct userdma_post *entry = log ? &log[post_slot(queue | USERDMA_POST_BY_INDEX, number, index)] : NULL;
+    if (entry && entry->queue == (queue | USERDMA_POST_BY_INDEX) && entry->number == number && entry->wr_id == index)
+        entry->queue = 0;
+}
+
 int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects)
 {
     struct shim_guard guard;

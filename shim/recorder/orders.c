@@ -45,12 +45,17 @@ TLS bool polls_are_recorded;
 
 /* ---- threads ---- */
 
-pid_t threads_own(void)
+TLS pid_t threads_number;
+
+pid_t threads_find(void)
 {
-    static TLS pid_t thread;
-    if (UNLIKELY(thread == 0))
-        thread = (pid_t)syscall(SYS_gettid);
-    return thread;
+    threads_number = (pid_t)syscall(SYS_gettid);
+    return threads_number;
+}
+
+IN_CHILD void threads_in_child(void)
+{
+    threads_number = 0;
 }
 
 bool threads_has_ended(pid_t thread)
