@@ -36,15 +36,23 @@ static void at_exit(void)
         message_send(-1, USERDMA_END, 0, NULL, 0, false);
 }
 
-static void warn_if_full(void)
+/* A queue is unordered. */
+static bool has_lost_order;
+
+/* Without the lock: tells once of each thing that is not checked. */
+static void warn(void)
 {
-    static bool is_printed;
-    if (!requests_are_full || __atomic_exchange_n(&is_printed, true, __ATOMIC_RELAXED))
-        return;
-    dprintf(STDERR_FILENO,
-            "userdma check: there are more than %d queues, or %d memory ranges of outstanding requests: further requests "
-            "are not checked for free() and fork()\n",
-            MAX_QUEUES, MAX_RANGES);
+    static bool full_is_told, order_is_told;
+    if (UNLIKELY(requests_are_full) && !full_is_told && !__atomic_exchange_n(&full_is_told, true, __ATOMIC_RELAXED))
+        dprintf(STDERR_FILENO,
+                "userdma check: there are more than %d queues, or %d memory ranges of outstanding requests: further "
+                "requests are not checked for free() and fork()\n",
+                MAX_QUEUES, MAX_RANGES);
+    if (UNLIKELY(has_lost_order) && !order_is_told && !__atomic_exchange_n(&order_is_told, true, __ATOMIC_RELAXED))
+        dprintf(STDERR_FILENO,
+                "userdma check: the order of the requests of a queue is unknown: a signal handler has posted within a "
+                "post, a post was left, the program writes to the queue itself, or there are too many queues. Their "
+                "buffers are not compared with what was posted, and findings may lack the wr_id or the stack\n");
 }
 
 /* Sets the memory of a request. `slot`: the first element, or NONE if there was no free slot. */
@@ -112,6 +120,7 @@ static void forget_notes(const struct queue *queue, uint32_t index)
 /* With the lock held: the order of the queue is lost, perhaps also of requests that the device has not fetched yet. */
 static void lose_order(struct queue *queue)
 {
+    has_lost_order = true;
     queue->is_unordered = true;
     for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
         elements[slot].is_hashed = false;
@@ -169,7 +178,7 @@ static uint32_t add_request(struct place place, uint64_t wr_id, struct request_k
     requests_unlock();
     if (UNLIKELY(overlap != 0))
         report_overlap(place.fd, place.number, wr_id, overlap, stack);
-    warn_if_full();
+    warn();
     return index;
 }
 

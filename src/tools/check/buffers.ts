@@ -396,7 +396,12 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         )
       const isUnsettled = waitsForData(request, requests)
       requests.push(request)
-      if (isUnsettled || !readsBuffer(request) || !(checksAll || isSample(request.postIndex ?? request.index, FIRST_SENDS))) return
+      if (
+        isUnsettled ||
+        !readsBuffer(request) ||
+        !(checksAll || isSample(request.postIndex ?? request.index, FIRST_SENDS))
+      )
+        return
       const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
       if (hash === undefined || owner === undefined) return

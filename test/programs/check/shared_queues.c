@@ -3,10 +3,10 @@
  * request has memory of its own, which is written before the post alone: nothing is wrong. For `userdma check`
  * (test/system/check/shared-queues.test.ts).
  *
- *   shared_queues ROUNDS CASE[,wrong]...
+ *   shared_queues CASE[,wrong]...
  *
- * With `wrong`, one request of one thread has a mistake, in each round of another thread, and the program prints the
- * thread and the wr_id of what has failed.
+ * Each case has two rounds. With `wrong`, one request of one thread has a mistake, in each round of another thread, and
+ * the program prints the thread and the wr_id of what has failed. Before each round it prints the queue pairs of the case.
  */
 #define _GNU_SOURCE
 #define DEPTH 512
@@ -26,7 +26,6 @@
 /* Elements of a request that no device takes. */
 #define TOO_MANY 40
 
-static int rounds;
 static bool is_wrong;
 /* In this round. */
 static int wrong_thread, wrong_request;
@@ -51,6 +50,8 @@ struct kind {
     /* The requests are messages, for which the peer has receives; or they are receives. */
     bool are_messages, are_receives;
     bool with_srqs, with_extended_polls;
+    /* The first thread with a mistake: another one for each kind with the same function `post`. */
+    int first_wrong;
 };
 static const struct kind *kind;
 
@@ -340,7 +341,7 @@ static void one_round(int round)
     pthread_t threads[THREADS];
     struct ibv_cq_init_attr_ex extended = {.cqe = 4 * DEPTH, .wc_flags = IBV_WC_STANDARD_FLAGS};
     struct ibv_xrcd *xrcd = NULL;
-    wrong_thread = (3 * round + 1) % THREADS;
+    wrong_thread = (3 * round + kind->first_wrong) % THREADS;
     wrong_request = (5 * round + 3) % REQUESTS;
     receive_cq = create_cq(4 * DEPTH, NULL);
     if (kind->with_extended_polls) {
@@ -372,6 +373,10 @@ static void one_round(int round)
         }
     }
     connect_both(sender, receiver);
+    printf("queue pairs %x %x", sender->qp_num, receiver->qp_num);
+    if (second_sender)
+        printf(" %x %x", second_sender->qp_num, second_receiver->qp_num);
+    printf(" of %s%s\n", kind->name, is_wrong ? ",wrong" : "");
     expected = TOTAL;
     has_failed = false;
     for (int i = 0; i < TOTAL && kind->are_messages; i++, expected++) {
@@ -416,36 +421,32 @@ static void one_round(int round)
 #define OPERATIONS (IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_SEND)
 static const struct kind kinds[] = {
     {"sends", sends, .type = IBV_QPT_RC, .are_messages = true},
-    {"datagrams", sends, .type = IBV_QPT_UD, .are_messages = true},
-    {"xrc", sends, .type = IBV_QPT_XRC_SEND, .are_messages = true},
+    {"datagrams", sends, .type = IBV_QPT_UD, .are_messages = true, .first_wrong = 1},
+    {"xrc", sends, .type = IBV_QPT_XRC_SEND, .are_messages = true, .first_wrong = 2},
     {"writes", writes, .type = IBV_QPT_RC},
     {"batches", batches, .type = IBV_QPT_RC, .operations = OPERATIONS, .are_messages = true},
     {"mixed", mixed, .type = IBV_QPT_RC, .operations = OPERATIONS},
-    {"extended-polls", writes, .type = IBV_QPT_RC, .with_extended_polls = true},
+    {"extended", writes, .type = IBV_QPT_RC, .with_extended_polls = true, .first_wrong = 1},
     {"receives", receives, .type = IBV_QPT_RC, .are_receives = true},
-    {"datagram-receives", receives, .type = IBV_QPT_UD, .are_receives = true},
-    {"shared-receives", shared_receives, .type = IBV_QPT_RC, .are_receives = true, .with_srqs = true},
+    {"ud-receives", receives, .type = IBV_QPT_UD, .are_receives = true, .first_wrong = 1},
+    {"srq", shared_receives, .type = IBV_QPT_RC, .are_receives = true, .with_srqs = true},
 };
 
 int main(int argc, char **argv)
 {
     setlinebuf(stdout);
-    rounds = argc > 1 ? atoi(argv[1]) : 0;
-    must(rounds > 0, "usage: shared_queues ROUNDS CASE[,wrong]...");
     check(pthread_barrier_init(&barrier, NULL, THREADS + 1), "pthread_barrier_init");
     open_all();
-    for (int i = 2; i < argc; i++) {
-        const char *comma = strchr(argv[i], ',');
-        const size_t length = comma ? (size_t)(comma - argv[i]) : strlen(argv[i]);
+    for (int i = 1; i < argc; i++) {
+        const size_t length = strcspn(argv[i], ",");
         kind = NULL;
         for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
             if (strlen(kinds[k].name) == length && strncmp(kinds[k].name, argv[i], length) == 0)
                 kind = &kinds[k];
         must(kind != NULL, argv[i]);
-        is_wrong = comma != NULL;
-        printf("case %s\n", argv[i]);
-        for (int round = 0; round < rounds; round++)
-            one_round(round);
+        is_wrong = argv[i][length] == ',';
+        one_round(0);
+        one_round(1);
     }
     close_all();
     return 0;

@@ -277,10 +277,7 @@ const checkerSources = (
 })
 
 /** The request that has failed; undefined: none has, or it is unknown. */
-const requestBehind = (
-  { kind, qpn, wrId }: Failure,
-  poll: RequestPoll | undefined,
-): WorkRequest | undefined =>
+const requestBehind = ({ kind, qpn, wrId }: Failure, poll: RequestPoll | undefined): WorkRequest | undefined =>
   qpn === undefined || wrId === undefined || kind === 'post'
     ? undefined
     : poll?.requestOf(qpn, kind === 'receive' || kind === 'drop', wrId)
