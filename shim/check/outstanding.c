@@ -51,8 +51,8 @@ static void warn(void)
     if (UNLIKELY(has_lost_order) && !order_is_told && !__atomic_exchange_n(&order_is_told, true, __ATOMIC_RELAXED))
         dprintf(STDERR_FILENO,
                 "userdma check: the order of the requests of a queue is unknown: a signal handler has posted within a "
-                "post, a post was left, the program writes to the queue itself, or there are too many queues. Their "
-                "buffers are not compared with what was posted, and findings may lack the wr_id or the stack\n");
+                "post, a thread has left or not ended a post, or there are too many queues. Their buffers are not "
+                "compared with what was posted, and findings may lack the wr_id or the stack\n");
 }
 
 /* Sets the memory of a request. `slot`: the first element, or NONE if there was no free slot. */
@@ -128,11 +128,11 @@ static void lose_order(struct queue *queue)
     }
 }
 
-/* The queue of a post. `is_ordered`: as in outstanding.h. */
+/* The queue of a post. `is_ordered`: as in outstanding.h. `is_built`: its batch is not complete, which notes its position. */
 struct place {
     int fd;
     uint32_t kind, number;
-    bool is_ordered;
+    bool is_ordered, is_built;
 };
 
 /* What is known of a request. `is_sent`: as in struct element. */
@@ -163,6 +163,8 @@ static uint32_t add_request(struct place place, uint64_t wr_id, struct request_k
         if (UNLIKELY(queue->is_unordered)) {
             forget_notes(queue, index);
             index = UINT32_MAX;
+        } else if (!place.is_built) {
+            post_note_index(place.fd, place.kind, place.number, index, wr_id, stack);
         }
         const uint32_t first = element_append(queue, wr_id, request.is_signaled);
         if (first != NONE) {
@@ -226,10 +228,12 @@ static void hash_send(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge
     const int saved = errno;
     uint32_t hash;
     const bool is_known = hashes_take(index, list, count, &hash);
-    hashes_note(fd, qpn, index, is_known, hash);
-    if (is_known && requests_lock()) {
+    if (requests_lock()) {
         const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
-        const uint32_t slot = queue ? find_send(queue, index) : NONE;
+        /* A signal handler may have posted to the queue meanwhile. */
+        const bool is_ordered = queue && !queue->is_unordered;
+        const uint32_t slot = is_ordered && is_known ? find_send(queue, index) : NONE;
+        hashes_note(fd, qpn, index, is_ordered && is_known, hash);
         if (slot != NONE) {
             elements[slot].is_hashed = true;
             elements[slot].hash = hash;
@@ -256,13 +260,10 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
         const bool is_sent =
             has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
         const uint32_t index =
-            add_request((struct place){fd, USERDMA_POST_SEND, qp->qp_num, is_ordered}, list->wr_id,
+            add_request((struct place){fd, USERDMA_POST_SEND, qp->qp_num, is_ordered, false}, list->wr_id,
                         (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read},
                         list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
-        if (UNLIKELY(index == UINT32_MAX))
-            continue;
-        post_note_index(fd, USERDMA_POST_SEND, qp->qp_num, index, list->wr_id, stack);
-        if (is_sent && hashes_are_wanted(index))
+        if (is_sent && LIKELY(index != UINT32_MAX) && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
     }
 }
@@ -271,20 +272,15 @@ void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct i
                           uint32_t stack, bool is_ordered)
 {
     register_at_exit();
-    for (; list; list = list->next) {
-        const uint32_t index =
-            add_request((struct place){fd, kind, number, is_ordered}, list->wr_id,
-                        (struct request_kind){.is_signaled = true}, list->sg_list, list->num_sge, frame, stack);
-        if (LIKELY(index != UINT32_MAX))
-            post_note_index(fd, kind, number, index, list->wr_id, stack);
-    }
+    for (; list; list = list->next)
+        add_request((struct place){fd, kind, number, is_ordered, false}, list->wr_id,
+                    (struct request_kind){.is_signaled = true}, list->sg_list, list->num_sge, frame, stack);
 }
 
-/* outstanding_completed_batch notes its position. */
 void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool is_ordered)
 {
     register_at_exit();
-    add_request((struct place){qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered}, qp->wr_id,
+    add_request((struct place){qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered, true}, qp->wr_id,
                 (struct request_kind){qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE),
                                       reads(opcode)},
                 NULL, 0, 0, 0);

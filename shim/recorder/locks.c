@@ -169,15 +169,6 @@ uint32_t locks_counted(const struct queue_lock *lock)
     return lock->counted;
 }
 
-void locks_disorder(const void *queue)
-{
-    struct queue_lock *lock = find(queue);
-    if (!lock)
-        lock = add(queue);
-    if (lock)
-        disorder(lock);
-}
-
 void locks_reset(const void *queue)
 {
     struct queue_lock *lock = find(queue);

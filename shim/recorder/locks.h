@@ -15,7 +15,7 @@
  *
  * A queue whose order cannot be kept is unordered, until it is reset or destroyed: nothing about it is matched by
  * position. So it is if a signal handler posts while its thread is in a post of the same queue, if the holder ends or
- * leaves the post by siglongjmp, if the program posts by memory of the queue (own.c), or if there are too many queues.
+ * leaves the post by siglongjmp, or if there are too many queues.
  */
 #ifndef USERDMA_RECORDER_LOCKS_H
 #define USERDMA_RECORDER_LOCKS_H
@@ -61,8 +61,6 @@ void locks_leave_any(const void *queue);
 void locks_count(struct queue_lock *lock);
 uint32_t locks_counted(const struct queue_lock *lock);
 
-/* The program uses memory of the queue itself. */
-void locks_disorder(const void *queue);
 /* A queue pair was reset: its queues are empty, and ordered. */
 void locks_reset(const void *queue);
 /* An object was destroyed. `kind`: USERDMA_OBJECT_. Those without queues are ignored. */

@@ -1,15 +1,19 @@
 /*
  * Programs whose threads post to one queue at the same time (test/programs/check/shared_queues.c): each kind of queue on
  * each device that has it. Nothing is found where nothing is wrong, and an error names the request that has failed, with
- * the function that has posted it. The long form runs them often, and looks for races too.
+ * the function that has posted it. The long form runs them often, and looks for races too. Programs that interrupt a post
+ * (test/programs/check/interrupted_posts.c): nothing is found, nobody waits, and after a RESET all is known again.
  */
 import assert from 'node:assert/strict'
+import { symlinkSync } from 'node:fs'
+import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { casesOf } from '../../long-run.ts'
-import { lacking, ownProgram, suiteScope } from '../programs.ts'
+import { lacking, ownProgram, suiteScope, temporaryFolder } from '../programs.ts'
 import { checkScript, type FindingJson } from './checking.ts'
 
 const program = ownProgram('shared_queues')
+const interruptedPosts = ownProgram('interrupted_posts')
 
 const everywhere = ['datagrams', 'ud-receives', 'batches']
 const ofConnections = [...everywhere, 'sends', 'writes', 'mixed', 'extended', 'receives', 'srq', 'xrc']
@@ -101,4 +105,35 @@ describe('threads that post to one queue', { skip: lacking(program) }, () => {
           )
         })
       })
+})
+
+describe('posts that do not end as they began', { skip: lacking(interruptedPosts) }, () => {
+  const suite = suiteScope()
+  const interruptions = ['signal', 'jump', 'exit', 'fork']
+  let result: Awaited<ReturnType<typeof checkScript>>
+
+  before(async () => {
+    // Findings of one command with one stack are told together.
+    const folder = temporaryFolder(suite)
+    for (const kind of interruptions) symlinkSync(interruptedPosts, join(folder, kind))
+    const script = interruptions.map(kind => `${folder}/${kind} ${kind}`).join(' && ')
+    // This device knows requests by their positions alone.
+    result = await checkScript(suite, script, ['--buffers', 'all', '--device', 'mlx5_0@127.0.0.1,driver=mlx5'])
+  })
+
+  for (const kind of interruptions)
+    it(`${kind}: the only finding is the request that has failed after the RESET`, () => {
+      const [, qpn, wrId] =
+        new RegExp(`^${kind}: QP (\\w+) wr_id (\\d+): local protection error$`, 'm').exec(result.stdout) ?? []
+      const found = result.found.filter(({ severity, text }) => severity !== 'note' && text.includes(`QP ${qpn} `))
+      assert.deepEqual(
+        found.map(({ id, text }) => `${id}: ${text.slice(0, text.indexOf(':'))}`),
+        [`unknown-lkey: QP ${qpn} WRITE wr_id ${wrId}`],
+      )
+    })
+
+  it('the program says what is not checked, unless the order is known', () => {
+    const told = [...result.stderr.matchAll(/^userdma check: the order of the requests of a queue is unknown: /gm)]
+    assert.equal(told.length, interruptions.length - 1)
+  })
 })
