@@ -5,8 +5,9 @@
  *
  *   shared_queues CASE[,wrong]...
  *
- * Each case has two rounds. With `wrong`, one request of one thread has a mistake, in each round of another thread, and
- * the program prints the thread and the wr_id of what has failed. Before each round it prints the queue pairs of the case.
+ * Each case has two rounds; in the second all requests have one wr_id. With `wrong`, one request of one thread has a
+ * mistake, in each round of another thread, and the program prints the thread and the wr_id of what has failed. Before
+ * each round it prints the queue pairs of the case.
  */
 #define _GNU_SOURCE
 #define DEPTH 512
@@ -26,8 +27,13 @@
 /* Elements of a request that no device takes. */
 #define TOO_MANY 40
 
+/* wr_ids of another thread's messages and receives, and of all requests of the threads in a second round. */
+#define OTHER_ID 0
+#define EQUAL_ID 9
+
 static bool is_wrong;
 /* In this round. */
+static bool has_equal_ids;
 static int wrong_thread, wrong_request;
 static pthread_barrier_t barrier;
 
@@ -57,7 +63,7 @@ static const struct kind *kind;
 
 static uint64_t id_of(int thread, int request)
 {
-    return (uint64_t)(1000 * (thread + 1) + request);
+    return has_equal_ids ? EQUAL_ID : (uint64_t)(1000 * (thread + 1) + request);
 }
 
 static uint8_t *block_of(int thread, int request)
@@ -240,9 +246,10 @@ static void completed(uint64_t id, enum ibv_wc_status status)
     if (status == IBV_WC_SUCCESS || status == IBV_WC_WR_FLUSH_ERR)
         return;
     must(is_wrong, ibv_wc_status_str(status));
-    if (id < 1000)
+    if (id == OTHER_ID)
         return; /* the message for a receive with the mistake */
-    printf("failed thread_%d wr_id %d\n", (int)id / 1000 - 1, (int)id);
+    must(id == id_of(wrong_thread, wrong_request), "the request with the mistake fails");
+    printf("failed thread_%d wr_id %d\n", wrong_thread, (int)id);
     __atomic_store_n(&has_failed, true, __ATOMIC_RELAXED);
 }
 
@@ -324,7 +331,7 @@ static void send_all(void)
 {
     for (int i = 0; i < TOTAL; i++) {
         struct ibv_sge sge = piece(memory[i], BLOCK);
-        struct ibv_send_wr *bad, wr = {.wr_id = 0, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND};
+        struct ibv_send_wr *bad, wr = {.wr_id = OTHER_ID, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND};
         struct ibv_qp *qp = srqs[0] && i % 2 ? second_sender : sender;
         if (qp->qp_type == IBV_QPT_UD) {
             wr.wr.ud.ah = own_address;
@@ -341,6 +348,7 @@ static void one_round(int round)
     pthread_t threads[THREADS];
     struct ibv_cq_init_attr_ex extended = {.cqe = 4 * DEPTH, .wc_flags = IBV_WC_STANDARD_FLAGS};
     struct ibv_xrcd *xrcd = NULL;
+    has_equal_ids = round == 1;
     wrong_thread = (3 * round + kind->first_wrong) % THREADS;
     wrong_request = (5 * round + 3) % REQUESTS;
     receive_cq = create_cq(4 * DEPTH, NULL);
@@ -381,7 +389,7 @@ static void one_round(int round)
     has_failed = false;
     for (int i = 0; i < TOTAL && kind->are_messages; i++, expected++) {
         struct ibv_sge sge = receive_piece(i);
-        struct ibv_recv_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1};
+        struct ibv_recv_wr *bad, wr = {.wr_id = OTHER_ID, .sg_list = &sge, .num_sge = 1};
         if (srqs[0])
             check(ibv_post_srq_recv(srqs[i % 2], &wr, &bad), "ibv_post_srq_recv");
         else

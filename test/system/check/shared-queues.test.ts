@@ -5,11 +5,20 @@
  * (test/programs/check/interrupted_posts.c): nothing is found, nobody waits, and after a RESET all is known again.
  */
 import assert from 'node:assert/strict'
-import { symlinkSync } from 'node:fs'
+import { readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { casesOf } from '../../long-run.ts'
-import { lacking, ownProgram, suiteScope, temporaryFolder } from '../programs.ts'
+import {
+  cleanEnvironment,
+  lacking,
+  ownProgram,
+  runUserdma,
+  type Scope,
+  suiteScope,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
 import { checkScript, type FindingJson } from './checking.ts'
 
 const program = ownProgram('shared_queues')
@@ -17,15 +26,29 @@ const interruptedPosts = ownProgram('interrupted_posts')
 
 const everywhere = ['datagrams', 'ud-receives', 'batches']
 const ofConnections = [...everywhere, 'sends', 'writes', 'mixed', 'extended', 'receives', 'srq', 'xrc']
-const kinds: Readonly<Record<'rxe' | 'mlx5' | 'efa', readonly string[]>> = {
+/** By driver; or of a program on the machine's own devices, here those of a daemon. */
+const kinds: Readonly<Record<'rxe' | 'mlx5' | 'efa' | 'host', readonly string[]>> = {
   rxe: ofConnections,
   mlx5: ofConnections,
   efa: everywhere,
+  host: ofConnections,
+}
+
+const check = {
+  device: (scope: Scope, driver: string, script: string, options: readonly string[]) =>
+    checkScript(scope, script, ['--buffers', 'all', '--device', `${driver}_0@127.0.0.1,driver=${driver}`, ...options]),
+  async host(scope: Scope, _driver: string, script: string) {
+    const output = join(temporaryFolder(scope), 'findings')
+    const inner = [userdma, 'check', '--host', '--notes', '--json', '-o', output, '--', 'sh', '-c', script]
+    const ended = await runUserdma(scope, ['run', '--private', '--', ...inner], { env: cleanEnvironment() })
+    const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
+    return { ...ended, found: lines.map(line => JSON.parse(line) as FindingJson).filter(one => 'id' in one) }
+  },
 }
 /** True findings: `mixed` posts requests with too many elements, which rxe and mlx5 refuse with other errors. */
 const expected: readonly string[] = ['bad-request', 'queue-full']
 /** On rxe and mlx5 a datagram for a receive that is too short is dropped, and no request fails. */
-const canFail = (driver: string, kind: string): boolean => kind !== 'ud-receives' || driver === 'efa'
+const canFail = (place: string, kind: string): boolean => kind !== 'ud-receives' || place === 'efa'
 
 const runs = casesOf(
   Array.from({ length: 10 }, (_, i) => i),
@@ -56,11 +79,11 @@ const toldBy = ({ text, moments }: FindingJson): string => {
 }
 
 describe('threads that post to one queue', { skip: lacking(program) }, () => {
-  for (const [driver, names] of Object.entries(kinds))
+  for (const [place, names] of Object.entries(kinds))
     for (const i of runs)
-      describe(`${driver}, run ${i}`, () => {
+      describe(`${place}, run ${i}`, () => {
         const suite = suiteScope()
-        const wrong = names.filter(name => canFail(driver, name))
+        const wrong = names.filter(name => canFail(place, name))
         let cases: ReturnType<typeof casesIn>
         let found: readonly FindingJson[]
         /** Findings about the queue pairs of a case that are no notes. */
@@ -69,9 +92,8 @@ describe('threads that post to one queue', { skip: lacking(program) }, () => {
 
         before(async () => {
           const words = [...names, ...wrong.map(name => `${name},wrong`)].join(' ')
-          const options = ['--buffers', 'all', '--device', `${driver}_0@127.0.0.1,driver=${driver}`]
-          const races = i % 2 === 1 ? ['--races'] : []
-          const result = await checkScript(suite, `${program} ${words}`, [...options, ...races])
+          const races = i % 2 === 1 && place !== 'host' ? ['--races'] : []
+          const result = await check[place === 'host' ? 'host' : 'device'](suite, place, `${program} ${words}`, races)
           assert.doesNotMatch(`${result.stdout}${result.stderr}`, /wrong:|order of the requests/)
           cases = casesIn(result.stdout)
           found = result.found.filter(({ severity, id }) => severity !== 'note' && !expected.includes(id))
