@@ -128,7 +128,7 @@ static void lose_order(struct queue *queue)
     }
 }
 
-/* The queue of a post. `is_ordered`: as in outstanding.h. `is_built`: its batch is not complete, which notes its position. */
+/* The queue of a post. `is_ordered`: as in outstanding.h. `is_built`: its position is noted when its batch is complete. */
 struct place {
     int fd;
     uint32_t kind, number;
@@ -280,7 +280,8 @@ void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct i
 void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool is_ordered)
 {
     register_at_exit();
-    add_request((struct place){qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered, true}, qp->wr_id,
+    const struct place place = {qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered, true};
+    add_request(place, qp->wr_id,
                 (struct request_kind){qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE),
                                       reads(opcode)},
                 NULL, 0, 0, 0);
@@ -304,7 +305,7 @@ void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_
         report_overlap(qp->qp_base.context->cmd_fd, qp->qp_base.qp_num, qp->wr_id, overlap, 0);
 }
 
-/* Notes the last `count` requests of a queue by their positions. Those without elements, as a table was full, are unknown. */
+/* Notes the last `count` requests of a queue by their positions, if they have elements: a table may have been full. */
 static void note_last(int fd, uint32_t qpn, uint32_t count, uint32_t stack)
 {
     if (!requests_lock())
@@ -312,7 +313,8 @@ static void note_last(int fd, uint32_t qpn, uint32_t count, uint32_t stack)
     const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
     if (queue && !queue->is_unordered) {
         uint32_t index = queue->posted - count, slot = NONE;
-        for (uint32_t at = queue->last; at != NONE && (int32_t)(elements[at].index - index) > 0; at = elements[at].previous)
+        for (uint32_t at = queue->last; at != NONE && (int32_t)(elements[at].index - index) > 0;
+             at = elements[at].previous)
             slot = at;
         for (; index != queue->posted; index++) {
             if (slot == NONE || elements[slot].index != index + 1) {

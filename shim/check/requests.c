@@ -193,6 +193,8 @@ IN_CHILD void requests_forget_all(void)
     holder = 0;
     /* A child that uses the parent's queue goes on with its positions. */
     for (struct queue *queue = queues; has_queues && queue < queues + MAX_QUEUES; queue++) {
+        if (queue->kind == 0)
+            continue;
         queue->first = queue->last = NONE;
         queue->next_shared = NULL;
         if (queue->kind == USERDMA_POST_SHARED && queue->fd >= 0) {

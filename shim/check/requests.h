@@ -116,8 +116,8 @@ extern struct queue *first_shared;
 extern bool requests_are_full;
 
 /*
- * The lock of requests, ranges and kept reports. False as of holder_take: a signal handler has interrupted the holder, or
- * has left it by siglongjmp. Not the session's lock, because free() may be called with any lock held.
+ * The lock of requests, ranges and kept reports. False as of holder_take: a signal handler has interrupted the holder,
+ * or the lock is lost. Not the session's lock, because free() may be called with any lock held.
  */
 bool requests_lock(void);
 void requests_unlock(void);

@@ -11,7 +11,7 @@
 #define MAX_LOCKS 16384
 /* Places in which a queue may be. */
 #define PROBES 32
-/* Looks at a lock before the first yield, yields before the first nap, naps, and the nanoseconds of one: ten seconds in all. */
+/* Looks before the first yield, yields before the first nap, naps, and the nanoseconds of one: ten seconds in all. */
 #define LOOKS 100
 #define YIELDS 100
 #define NAPS 60000
@@ -24,30 +24,33 @@ bool holder_wait(uint32_t *holder)
     if (__atomic_load_n(holder, __ATOMIC_RELAXED) == own)
         return false;
     const int saved = errno;
-    uint32_t last = 0;
-    bool is_taken = false;
-    for (unsigned looks = 0, naps = 0; naps < NAPS; looks++) {
-        const uint32_t present = __atomic_load_n(holder, __ATOMIC_RELAXED);
-        uint32_t none = 0;
-        is_taken = present == 0 && __atomic_compare_exchange_n(holder, &none, own, false, __ATOMIC_ACQUIRE,
-                                                               __ATOMIC_RELAXED);
-        if (is_taken)
+    uint32_t present, last = 0;
+    for (unsigned looks = 0, naps = 0;; looks++) {
+        present = 0;
+        if (__atomic_load_n(holder, __ATOMIC_RELAXED) == 0 &&
+            __atomic_compare_exchange_n(holder, &present, own, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
             break;
-        if (looks < LOOKS)
+        present = __atomic_load_n(holder, __ATOMIC_RELAXED);
+        if (present == HOLDER_LOST)
+            break;
+        if (present == 0 || looks < LOOKS)
             continue;
         if (looks < LOOKS + YIELDS) {
             sched_yield();
             continue;
         }
-        if (present != 0 && threads_has_ended((pid_t)present))
-            break;
-        nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
         /* Each holder may have the lock for that time. */
         naps = present == last ? naps + 1 : 0;
         last = present;
+        if ((naps == NAPS || threads_has_ended((pid_t)present)) &&
+            __atomic_compare_exchange_n(holder, &present, HOLDER_LOST, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+            present = HOLDER_LOST;
+            break;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
     }
     errno = saved;
-    return is_taken;
+    return present == 0;
 }
 
 struct queue_lock {

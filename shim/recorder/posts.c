@@ -175,7 +175,8 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int error = provider_post_recv(original, qp, list, bad);
     struct userdma_refused refused;
     if (UNLIKELY(error != 0))
-        refused = receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error, stack);
+        refused = receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error,
+                                   stack);
     locks_leave(lock);
     PROMISES_LEAVE(RECEIVES_OF(qp));
     if (UNLIKELY(error != 0))

@@ -238,8 +238,8 @@ export class DaemonChecker {
   }
 
   /** The stack of a request's post, also of a batch. Arguments as of `postStack`. */
-  requestStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
-    const stack = this.postStack(context, queue, number, wrId)
+  requestStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack {
+    const stack = this.postStack(context, queue, number, wrId, index)
     const isBatch = stack.length === 0 && queue === PostQueue.SEND
     return isBatch ? this.postStack(context, PostQueue.BATCH, number, 0n) : stack
   }

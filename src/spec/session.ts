@@ -822,7 +822,7 @@ export const CompletionField = {
 
 /**
  * The queue of a post. RECEIVE: the receive queue of a queue pair. SHARED: an SRQ. BATCH: the last ibv_wr_complete of a
- * queue pair; the stack is that of all its requests, and wr_id is 0.
+ * queue pair; the stack is that of its requests if their positions are unknown, and wr_id is 0.
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
 

@@ -131,6 +131,14 @@ const completedRequest = (feed: QpFeed, { opcode, status }: WrittenCompletion): 
 /** Feeds by device, while the devices are watched: a receiver looks for the messages of senders. */
 const feeds = new WeakMap<Device, RequestFeed>()
 
+/** As `RequestFeed.requestOf`. Undefined too if nobody watches the device's requests. */
+export const watchedRequest = (
+  device: Device,
+  qpn: number,
+  isReceive: boolean,
+  deviceWrId: bigint,
+): WorkRequest | undefined => feeds.get(device)?.requestOf(qpn, isReceive, deviceWrId)
+
 export class RequestFeed implements RequestTaps {
   readonly #device: Device
   readonly #watcher: RequestWatcher
