@@ -55,7 +55,6 @@ export const protocolHeader = session => {
     CM_NODE,
     CM_NAME,
     UMAD_NODES,
-    POST_BY_INDEX,
     UNKNOWN_OPCODE,
     UMAD_NAME,
     SessionEnv,
@@ -73,6 +72,7 @@ export const protocolHeader = session => {
     NetlinkOperation,
     DescriptorMark,
     HashLog,
+    PositionLog,
     PostLog,
     DeadPart,
     GiveBack,
@@ -151,14 +151,15 @@ ${constants('PARKED_PAGE_', lowered(ParkedPage)).join('\n')}
 /* A context's memory file. */
 ${constants('CONTEXT_FILE_', lowered(ContextFile)).join('\n')}
 
-/* The post log in it, and the queues of its entries. */
+/* The post log and the position log in it, and the queues of their entries. */
 ${constants('POST_LOG_', lowered(PostLog)).join('\n')}
+${constants('POSITION_LOG_', lowered(PositionLog)).join('\n')}
 ${constants('POST_', lowered(PostQueue)).join('\n')}
 ${constants('GIVE_BACK_', lowered(GiveBack)).join('\n')}
 ${constants('DEAD_PART_', lowered(DeadPart)).join('\n')}
 
 /* The opcode in POST of a batch and of a receive. */
-${constants('', { unknown_opcode: UNKNOWN_OPCODE, post_by_index: POST_BY_INDEX }).join('\n')}
+${constants('', { unknown_opcode: UNKNOWN_OPCODE }).join('\n')}
 
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}

@@ -126,9 +126,12 @@
 #define USERDMA_CONTEXT_FILE_DOORBELLS 0x10000000000u
 #define USERDMA_CONTEXT_FILE_DOORBELL_BYTES 0x100000000u
 
-/* The post log in it, and the queues of its entries. */
+/* The post log and the position log in it, and the queues of their entries. */
 #define USERDMA_POST_LOG_OFFSET 0xffff00000u
-#define USERDMA_POST_LOG_ENTRIES 32768u
+#define USERDMA_POST_LOG_ENTRIES 16384u
+#define USERDMA_POSITION_LOG_OFFSET 0xffff80000u
+#define USERDMA_POSITION_LOG_SETS 4096u
+#define USERDMA_POSITION_LOG_WAYS 4u
 #define USERDMA_POST_SEND 1u
 #define USERDMA_POST_RECEIVE 2u
 #define USERDMA_POST_SHARED 3u
@@ -145,7 +148,6 @@
 
 /* The opcode in POST of a batch and of a receive. */
 #define USERDMA_UNKNOWN_OPCODE 0xffffffffu
-#define USERDMA_POST_BY_INDEX 256u
 
 /* The event log, and kinds of its entries. */
 #define USERDMA_EVENT_LOG_OFFSET 0xfffc00000u
@@ -414,9 +416,19 @@ struct userdma_post {
     uint32_t number;
     uint32_t pid;
     uint32_t stack;
-    uint64_t own_wr_id;
 };
-_Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
+_Static_assert(sizeof(struct userdma_post) == 24, "layout of struct userdma_post");
+
+struct userdma_position {
+    uint64_t wr_id;
+    uint32_t index;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t pid;
+    uint32_t stack;
+    uint32_t age;
+};
+_Static_assert(sizeof(struct userdma_position) == 32, "layout of struct userdma_position");
 
 struct userdma_hash {
     uint32_t number;

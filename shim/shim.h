@@ -206,8 +206,10 @@ void crashes_detect(void);
  * `queue`: USERDMA_POST_…. `number`: the QPN, or the SRQ's handle. Preserves errno.
  */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
-/* Notes the wr_id and the stack (0: unknown) of the request at `index` of its queue, from 0, in the post log. */
+/* Notes the wr_id and the stack of the request at `index` of its queue, from 0, in the position log. */
 void post_note_index(int fd, uint32_t queue, uint32_t number, uint32_t index, uint64_t wr_id, uint32_t stack);
+/* What was noted of the request at `index`, or of an earlier one of the queue's time before a RESET, is not valid. */
+void post_forget_index(int fd, uint32_t queue, uint32_t number, uint32_t index);
 /*
  * Sends a message of this type, about the context of `fd` or with fd -1 about the process, with a body of `size` bytes.
  * Returns `ret` of the reply; 0 without one. Preserves errno. `connects`: false if the message is lost without a
@@ -227,6 +229,7 @@ void events_open(int fd);
 void events_taken(int fd, uint32_t cq, uint32_t count);
 /* The post log; NULL: not mapped. */
 struct userdma_post *events_post_log(int fd);
+struct userdma_position *events_position_log(int fd);
 /* As events_post_log, for the hash log (hashes.c). */
 struct userdma_hash *events_hash_log(int fd);
 /* Read the environment. */

@@ -1,7 +1,8 @@
 /*
- * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
- * log, with USERDMA_STACKS=2, tells in order what threads did: posts, refused posts, polls with completions, and when
- * each thread last waited for others. The taken counts tell which completions the program has polled.
+ * The logs in a context's memory file, for `userdma check`. The post log and the position log tell where requests were
+ * posted. The event log, with USERDMA_STACKS=2, tells in order what threads did: posts, refused posts, polls with
+ * completions, and when each thread last waited for others. The taken counts tell which completions the program has
+ * polled.
  *
  * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
  * alive. They stay mapped until another context has this descriptor number.
@@ -101,6 +102,12 @@ struct userdma_post *events_post_log(int fd)
 {
     char *log = log_of(fd);
     return log ? (struct userdma_post *)(log + (USERDMA_POST_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
+}
+
+struct userdma_position *events_position_log(int fd)
+{
+    char *log = log_of(fd);
+    return log ? (struct userdma_position *)(log + (USERDMA_POSITION_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
 }
 
 struct userdma_hash *events_hash_log(int fd)

@@ -99,18 +99,55 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
     errno = saved;
 }
 
+/* The set of the position log for a request, as positionSet of spec/session.ts; NULL: there is no log. */
+static struct userdma_position *position_set(int fd, uint32_t queue, uint32_t number, uint32_t index)
+{
+    struct userdma_position *log = events_position_log(fd);
+    _Static_assert(USERDMA_POSITION_LOG_SETS == 1 << 12, "the hash has 12 bits");
+    const uint32_t hash = (number * 31 ^ queue) * 0x9e3779b1u >> 20;
+    return log ? &log[(hash + index) % USERDMA_POSITION_LOG_SETS * USERDMA_POSITION_LOG_WAYS] : NULL;
+}
+
+static bool is_entry(const struct userdma_position *entry, uint32_t queue, uint32_t number, uint32_t index)
+{
+    return entry->index == index && entry->queue == queue && entry->number == number;
+}
+
 void post_note_index(int fd, uint32_t queue, uint32_t number, uint32_t index, uint64_t wr_id, uint32_t stack)
 {
-    struct userdma_post *log = events_post_log(fd);
-    queue |= USERDMA_POST_BY_INDEX;
+    static uint32_t last_age;
+    struct userdma_position *const set = position_set(fd, queue, number, index);
     /* Without a log only the request's own name is missing in findings. */
-    if (LIKELY(log != NULL))
-        log[post_slot(queue, number, index)] = (struct userdma_post){.wr_id = index,
-                                                                      .queue = queue,
-                                                                      .number = number,
-                                                                      .pid = (uint32_t)known_pid,
-                                                                      .stack = stack,
-                                                                      .own_wr_id = wr_id};
+    if (UNLIKELY(!set))
+        return;
+    /* Not exact: threads may get the same. */
+    const uint32_t age = __atomic_load_n(&last_age, __ATOMIC_RELAXED) + 1;
+    __atomic_store_n(&last_age, age, __ATOMIC_RELAXED);
+    struct userdma_position *place = set;
+    for (unsigned way = 0; way < USERDMA_POSITION_LOG_WAYS; way++) {
+        struct userdma_position *entry = &set[way];
+        if (is_entry(entry, queue, number, index)) {
+            place = entry;
+            break;
+        }
+        if (place->queue != 0 && (entry->queue == 0 || age - entry->age > age - place->age))
+            place = entry;
+    }
+    *place = (struct userdma_position){.wr_id = wr_id,
+                                        .index = index,
+                                        .queue = queue,
+                                        .number = number,
+                                        .pid = (uint32_t)known_pid,
+                                        .stack = stack,
+                                        .age = age};
+}
+
+void post_forget_index(int fd, uint32_t queue, uint32_t number, uint32_t index)
+{
+    struct userdma_position *const set = position_set(fd, queue, number, index);
+    for (unsigned way = 0; set && way < USERDMA_POSITION_LOG_WAYS; way++)
+        if (is_entry(&set[way], queue, number, index))
+            set[way].queue = 0;
 }
 
 int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects)

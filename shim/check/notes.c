@@ -141,7 +141,7 @@ static bool has_immediate(int opcode)
     return opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
 }
 
-void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
+uint32_t note_posting_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
 {
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
@@ -150,23 +150,36 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
     CHECK_DEAD(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode != IBV_WR_BIND_MW,
                !(at->send_flags & IBV_SEND_INLINE) && at->opcode != IBV_WR_LOCAL_INV, frame, stack);
     CHECK_SHARED(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode == at->next->opcode, list->opcode, stack);
-    outstanding_sends(qp, list, frame, stack);
-    if (UNLIKELY(shim_logs_events) && list)
-        events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
-    for (; list; list = list->next) {
+    for (; list; list = list->next)
         if (has_immediate(list->opcode))
             check_immediate(fd, qp->qp_num, list->wr_id, list->imm_data, stack);
-        stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
-    }
+    return stack;
 }
 
-void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
+void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
+                bool is_ordered)
+{
+    const int fd = qp->context->cmd_fd;
+    outstanding_sends(qp, list, frame, stack, is_ordered);
+    if (UNLIKELY(shim_logs_events) && list)
+        events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
+    for (; list; list = list->next)
+        stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
+}
+
+uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
 {
     const uint32_t stack = stack_here();
     note_use(fd, queue, number, frame);
     CHECK_DEAD(fd, queue, number, list, true, true, frame, stack);
     CHECK_SHARED(fd, queue, number, list, true, 0, stack);
-    outstanding_receives(fd, queue, number, list, frame, stack);
+    return stack;
+}
+
+void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
+                   uint32_t stack, bool is_ordered)
+{
+    outstanding_receives(fd, queue, number, list, frame, stack, is_ordered);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -182,10 +195,10 @@ static bool sends_elements(int opcode)
            opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_SEND_WITH_INV;
 }
 
-void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate)
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate, bool is_ordered)
 {
     (void)rkey, (void)address;
-    outstanding_built(qp, opcode, sends_elements(opcode));
+    outstanding_built(qp, opcode, sends_elements(opcode), is_ordered);
     if (UNLIKELY(immediate != 0) && immediate < 0x10000)
         check_immediate(qp->qp_base.context->cmd_fd, qp->qp_base.qp_num, qp->wr_id, immediate, stack_here());
 }
@@ -200,16 +213,18 @@ void note_aborted(const struct ibv_qp_ex *qp)
     outstanding_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
 }
 
-void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame)
+uint32_t note_batch(const struct ibv_qp_ex *qp, uintptr_t frame, bool is_ordered)
 {
     const int fd = qp->qp_base.context->cmd_fd;
     const uint32_t number = qp->qp_base.qp_num, stack = stack_here();
     note_use(fd, USERDMA_POST_SEND, number, frame);
     if (UNLIKELY(shim_logs_events))
         events_note(fd, USERDMA_POST_SEND, number, batch_size(qp), qp->wr_id, stack);
-    outstanding_completed_batch(qp, batch_size(qp));
+    if (LIKELY(is_ordered))
+        outstanding_completed_batch(qp, batch_size(qp), stack);
     stack_note_post(fd, USERDMA_POST_BATCH, number, 0, stack);
     stack_note_post(fd, USERDMA_POST_SEND, number, qp->wr_id, stack);
+    return stack;
 }
 
 void note_batch_mistake(int fd, const struct userdma_batch *mistake)
@@ -305,18 +320,23 @@ void note_completion(struct ibv_cq_ex *cq)
 
 /* Maximum reports of a process. Bounded: some programs always post until the queue is full. */
 #define MAX_REPORTS 1000
+static unsigned refusals_told;
 
-void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
+void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack)
 {
-    static unsigned reports;
+    (void)stack;
     outstanding_refused(fd, refused->queue, refused->number, count);
     if (UNLIKELY(shim_logs_events) && count > 0)
         events_note(fd, USERDMA_EVENT_REFUSED | refused->queue, refused->number, count, 0, 0);
-    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
-        return;
-    if (refused->queue == USERDMA_POST_SEND)
+    if (refused->queue == USERDMA_POST_SEND && __atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS)
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
-    message_send(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused, true);
+}
+
+void tell_refused(int fd, const struct userdma_refused *refused, uint32_t stack)
+{
+    if (__atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS &&
+        __atomic_fetch_add(&refusals_told, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
+        message_send(fd, USERDMA_REFUSED, stack, refused, sizeof *refused, true);
 }
 
 /* ---- calls ---- */

@@ -36,15 +36,23 @@ static void at_exit(void)
         message_send(-1, USERDMA_END, 0, NULL, 0, false);
 }
 
-static void warn_if_full(void)
+/* A queue is unordered. */
+static bool has_lost_order;
+
+/* Without the lock: tells once of each thing that is not checked. */
+static void warn(void)
 {
-    static bool is_printed;
-    if (!requests_are_full || __atomic_exchange_n(&is_printed, true, __ATOMIC_RELAXED))
-        return;
-    dprintf(STDERR_FILENO,
-            "userdma check: there are more than %d queues, or %d memory ranges of outstanding requests: further requests "
-            "are not checked for free() and fork()\n",
-            MAX_QUEUES, MAX_RANGES);
+    static bool full_is_told, order_is_told;
+    if (UNLIKELY(requests_are_full) && !full_is_told && !__atomic_exchange_n(&full_is_told, true, __ATOMIC_RELAXED))
+        dprintf(STDERR_FILENO,
+                "userdma check: there are more than %d queues, or %d memory ranges of outstanding requests: further "
+                "requests are not checked for free() and fork()\n",
+                MAX_QUEUES, MAX_RANGES);
+    if (UNLIKELY(has_lost_order) && !order_is_told && !__atomic_exchange_n(&order_is_told, true, __ATOMIC_RELAXED))
+        dprintf(STDERR_FILENO,
+                "userdma check: the order of the requests of a queue is unknown: a signal handler has posted within a "
+                "post, a thread has left or not ended a post, or there are too many queues. Their buffers are not "
+                "compared with what was posted, and findings may lack the wr_id or the stack\n");
 }
 
 /* Sets the memory of a request. `slot`: the first element, or NONE if there was no free slot. */
@@ -98,26 +106,66 @@ __attribute__((noinline)) static void report_overlap(int fd, uint32_t qpn, uint6
     message_send(fd, USERDMA_MISUSE, stack ? stack : stack_here(), &misuse, sizeof misuse, true);
 }
 
+/* A request was not counted: nothing is known of its queue's positions, nor which queue it was. */
+static bool has_missed;
+
+/* With the lock held: what was noted of a request by its position (from 0) is not valid. */
+static void forget_notes(const struct queue *queue, uint32_t index)
+{
+    post_forget_index(queue->fd, queue->kind, queue->number, index);
+    if (queue->kind == USERDMA_POST_SEND)
+        hashes_note(queue->fd, queue->number, index, false, 0);
+}
+
+/* With the lock held: the order of the queue is lost, perhaps also of requests that the device has not fetched yet. */
+static void lose_order(struct queue *queue)
+{
+    has_lost_order = true;
+    queue->is_unordered = true;
+    for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
+        elements[slot].is_hashed = false;
+        forget_notes(queue, elements[slot].index - 1);
+    }
+}
+
+/* The queue of a post. `is_ordered`: as in outstanding.h. `is_built`: its position is noted when its batch is complete. */
+struct place {
+    int fd;
+    uint32_t kind, number;
+    bool is_ordered, is_built;
+};
+
 /* What is known of a request. `is_sent`: as in struct element. */
 struct request_kind {
     bool is_signaled, is_sent, is_read;
 };
 
 /*
- * `stack`: of the post; 0: unknown. Returns the position of the request in its queue, from 0; UINT32_MAX: unknown.
+ * `stack`: of the post; 0: unknown. Returns the position of the request in the device's queue, from 0; UINT32_MAX:
+ * unknown.
  */
-static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, struct request_kind request,
+static uint32_t add_request(struct place place, uint64_t wr_id, struct request_kind request,
                             const struct ibv_sge *list, int num_sge, uintptr_t frame, uint32_t stack)
 {
     const int count = num_sge > MAX_SGE ? 0 : num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
     uint32_t index = UINT32_MAX;
     uintptr_t overlap = 0;
-    if (!requests_lock())
+    if (!requests_lock()) {
+        __atomic_store_n(&has_missed, true, __ATOMIC_RELAXED);
         return index;
-    struct queue *queue = queue_of(fd, kind, number, true);
+    }
+    struct queue *queue = queue_of(place.fd, place.kind, place.number, true);
     if (queue) {
         index = queue->posted++;
+        if (UNLIKELY(!place.is_ordered || __atomic_load_n(&has_missed, __ATOMIC_RELAXED)) && !queue->is_unordered)
+            lose_order(queue);
+        if (UNLIKELY(queue->is_unordered)) {
+            forget_notes(queue, index);
+            index = UINT32_MAX;
+        } else if (!place.is_built) {
+            post_note_index(place.fd, place.kind, place.number, index, wr_id, stack);
+        }
         const uint32_t first = element_append(queue, wr_id, request.is_signaled);
         if (first != NONE) {
             elements[first].is_sent = request.is_sent;
@@ -131,10 +179,8 @@ static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_
     }
     requests_unlock();
     if (UNLIKELY(overlap != 0))
-        report_overlap(fd, number, wr_id, overlap, stack);
-    if (index != UINT32_MAX)
-        post_note_index(fd, kind, number, index, wr_id, stack);
-    warn_if_full();
+        report_overlap(place.fd, place.number, wr_id, overlap, stack);
+    warn();
     return index;
 }
 
@@ -182,10 +228,12 @@ static void hash_send(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge
     const int saved = errno;
     uint32_t hash;
     const bool is_known = hashes_take(index, list, count, &hash);
-    hashes_note(fd, qpn, index, is_known, hash);
-    if (is_known && requests_lock()) {
+    if (requests_lock()) {
         const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
-        const uint32_t slot = queue ? find_send(queue, index) : NONE;
+        /* A signal handler may have posted to the queue meanwhile. */
+        const bool is_ordered = queue && !queue->is_unordered;
+        const uint32_t slot = is_ordered && is_known ? find_send(queue, index) : NONE;
+        hashes_note(fd, qpn, index, is_ordered && is_known, hash);
         if (slot != NONE) {
             elements[slot].is_hashed = true;
             elements[slot].hash = hash;
@@ -200,7 +248,8 @@ static bool reads(int opcode)
     return opcode == IBV_WR_RDMA_READ || opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
 }
 
-void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack)
+void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
+                       bool is_ordered)
 {
     const int fd = qp->context->cmd_fd;
     register_at_exit();
@@ -211,27 +260,28 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
         const bool is_sent =
             has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
         const uint32_t index =
-            add_request(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id,
+            add_request((struct place){fd, USERDMA_POST_SEND, qp->qp_num, is_ordered, false}, list->wr_id,
                         (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read},
                         list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
-        if (is_sent && index != UINT32_MAX && hashes_are_wanted(index))
+        if (is_sent && LIKELY(index != UINT32_MAX) && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
     }
 }
 
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
-                          uint32_t stack)
+                          uint32_t stack, bool is_ordered)
 {
     register_at_exit();
     for (; list; list = list->next)
-        add_request(fd, kind, number, list->wr_id, (struct request_kind){.is_signaled = true}, list->sg_list,
-                    list->num_sge, frame, stack);
+        add_request((struct place){fd, kind, number, is_ordered, false}, list->wr_id,
+                    (struct request_kind){.is_signaled = true}, list->sg_list, list->num_sge, frame, stack);
 }
 
-void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends)
+void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool is_ordered)
 {
     register_at_exit();
-    add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
+    const struct place place = {qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, is_ordered, true};
+    add_request(place, qp->wr_id,
                 (struct request_kind){qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE),
                                       reads(opcode)},
                 NULL, 0, 0, 0);
@@ -255,17 +305,43 @@ void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_
         report_overlap(qp->qp_base.context->cmd_fd, qp->qp_base.qp_num, qp->wr_id, overlap, 0);
 }
 
-void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count)
+/* Notes the last `count` requests of a queue by their positions, if they have elements: a table may have been full. */
+static void note_last(int fd, uint32_t qpn, uint32_t count, uint32_t stack)
+{
+    if (!requests_lock())
+        return;
+    const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+    if (queue && !queue->is_unordered) {
+        uint32_t index = queue->posted - count, slot = NONE;
+        for (uint32_t at = queue->last; at != NONE && (int32_t)(elements[at].index - index) > 0;
+             at = elements[at].previous)
+            slot = at;
+        for (; index != queue->posted; index++) {
+            if (slot == NONE || elements[slot].index != index + 1) {
+                post_forget_index(fd, USERDMA_POST_SEND, qpn, index);
+                continue;
+            }
+            post_note_index(fd, USERDMA_POST_SEND, qpn, index, elements[slot].wr_id, stack);
+            while (slot != NONE && elements[slot].index == index + 1)
+                slot = elements[slot].next;
+        }
+    }
+    requests_unlock();
+}
+
+void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uint32_t stack)
 {
     const int fd = qp->qp_base.context->cmd_fd;
     struct ibv_sge list[MAX_SGE];
+    note_last(fd, qp->qp_base.qp_num, count, stack);
     for (; count > 0 && !requests_are_full; count--) {
         int found = 0;
         if (!requests_lock())
             return;
         const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
         const uint32_t index = queue ? queue->posted - count : 0;
-        const uint32_t slot = queue && hashes_are_wanted(index) ? find_send(queue, index) : NONE;
+        const bool is_wanted = queue && !queue->is_unordered && hashes_are_wanted(index);
+        const uint32_t slot = is_wanted ? find_send(queue, index) : NONE;
         if (slot != NONE)
             found = copy_memory(slot, list);
         requests_unlock();
@@ -276,8 +352,12 @@ void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count)
 
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count)
 {
-    if (count == 0 || !requests_lock())
+    if (count == 0)
         return;
+    if (!requests_lock()) {
+        __atomic_store_n(&has_missed, true, __ATOMIC_RELAXED);
+        return;
+    }
     struct queue *queue = queue_of(fd, kind, number, false);
     for (; queue && count > 0; count--) {
         const uint32_t index = queue->posted--;
@@ -305,9 +385,16 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
 
 /* ---- completions ---- */
 
-/* With the lock held. A completion does not name the SRQ, so all SRQs of the context are searched. */
-static void complete_shared(int fd, uint64_t wr_id)
+/* With the lock held. `receives`: those of the queue pair; NULL: unknown. */
+static void complete_shared(int fd, const struct queue *receives, uint64_t wr_id)
 {
+    if (receives && receives->has_shared) {
+        struct queue *shared = queue_of(fd, USERDMA_POST_SHARED, receives->shared, false);
+        if (shared)
+            receive_complete(shared, wr_id);
+        return;
+    }
+    /* A target of XRC takes receives of any SRQ, which a completion does not name. */
     for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
         if (queue->fd == fd && receive_complete(queue, wr_id))
             return;
@@ -371,9 +458,10 @@ static bool was_receive(int fd, uint32_t qpn, uint64_t wr_id, bool by_opcode)
     const struct queue *receives = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
     const bool is_send = sends && send_find(sends, wr_id) != NONE;
     bool is_receive = receives && receive_find(receives, wr_id) != NONE;
-    /* A completion does not name the SRQ. */
+    const bool has_shared = receives && receives->has_shared;
     for (const struct queue *shared = first_shared; shared && !is_receive && !is_send; shared = shared->next_shared)
-        is_receive = shared->fd == fd && receive_find(shared, wr_id) != NONE;
+        is_receive = shared->fd == fd && (!has_shared || shared->number == receives->shared) &&
+                     receive_find(shared, wr_id) != NONE;
     requests_unlock();
     return is_send == is_receive ? by_opcode : is_receive;
 }
@@ -390,7 +478,7 @@ void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, b
         return;
     struct queue *queue = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
     if (!queue || !receive_complete(queue, wr_id))
-        complete_shared(fd, wr_id);
+        complete_shared(fd, queue, wr_id);
     requests_unlock();
 }
 
@@ -442,6 +530,18 @@ static bool has_created;
 void outstanding_created(void)
 {
     has_created = true;
+}
+
+void outstanding_shares(const struct ibv_qp *qp)
+{
+    if (!qp->srq || !requests_lock())
+        return;
+    struct queue *queue = queue_of(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, true);
+    if (queue) {
+        queue->has_shared = true;
+        queue->shared = qp->srq->handle;
+    }
+    requests_unlock();
 }
 
 void outstanding_opened(int fd)

@@ -12,14 +12,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Posts, before the device can see them. `stack`: the number of the caller's stack. */
-void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack);
+/*
+ * Posts, before the device can see them, with the lock of the queue (../recorder/locks.h) if `is_ordered`. `stack`: the
+ * number of the caller's stack.
+ */
+void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
+                       bool is_ordered);
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
-                          uint32_t stack);
+                          uint32_t stack, bool is_ordered);
 /* A request that ibv_wr_* functions build. `sends`: the device sends the bytes of its elements. */
-void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends);
-/* The last `count` requests that were built for the queue pair are posted now: hashes their buffers (hashes.c). */
-void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count);
+void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool is_ordered);
+/*
+ * The last `count` requests that were built for the queue pair are posted now, by the function that `stack` calls: notes
+ * their positions, and hashes their buffers (hashes.c). With the lock of the queue.
+ */
+void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uint32_t stack);
 /* The last `count` requests that were posted to the queue were refused. */
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
@@ -45,6 +52,8 @@ void reports_send_kept(void);
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number);
 /* This process has created a queue pair. */
 void outstanding_created(void);
+/* A queue pair has no requests. If it takes receives from an SRQ, notes that. */
+void outstanding_shares(const struct ibv_qp *qp);
 /* As outstanding_check_inherited: a queue pair is destroyed, which this process has not created since it was forked. */
 void outstanding_check_destroyer(int fd, uint32_t kind, uint32_t number);
 /* Whether this process has opened the context of `fd`. */

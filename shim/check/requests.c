@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-/* Attempts to get the lock, with a yield after each. */
-#define MAX_ATTEMPTS 2000
+#include "../recorder/locks.h"
 
 struct element elements[MAX_RANGES];
 uint32_t used_slots;
@@ -15,19 +14,21 @@ bool requests_are_full;
 struct queue *first_shared;
 
 static uint32_t first_free = NONE;
+/* A queue was ever added. */
+static bool has_queues;
 static uint32_t lives;
 /* A hash table with linear probing. */
 static struct queue queues[MAX_QUEUES];
-static uint32_t is_locked;
+static uint32_t holder;
 
 bool requests_lock(void)
 {
-    return lock_within(&is_locked, MAX_ATTEMPTS);
+    return holder_take(&holder);
 }
 
 void requests_unlock(void)
 {
-    lock_release(&is_locked);
+    holder_release(&holder);
 }
 
 /* ---- queues ---- */
@@ -49,6 +50,7 @@ struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_creat
     }
     if (!should_create || !unused)
         return NULL;
+    has_queues = true;
     *unused = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE, .life = ++lives};
     if (kind == USERDMA_POST_SHARED) {
         unused->next_shared = first_shared;
@@ -185,11 +187,21 @@ bool receive_complete(struct queue *queue, uint64_t wr_id)
 
 IN_CHILD void requests_forget_all(void)
 {
-    /* If no element was ever used, the table is empty, unless a thread of the parent was adding a queue. */
-    if (is_locked != 0 || used_slots != 0)
-        memset(queues, 0, sizeof queues);
+    if (holder != 0)
+        memset(queues, 0, sizeof queues); /* a thread of the parent was in the table */
     first_shared = NULL;
-    is_locked = 0;
+    holder = 0;
+    /* A child that uses the parent's queue goes on with its positions. */
+    for (struct queue *queue = queues; has_queues && queue < queues + MAX_QUEUES; queue++) {
+        if (queue->kind == 0)
+            continue;
+        queue->first = queue->last = NONE;
+        queue->next_shared = NULL;
+        if (queue->kind == USERDMA_POST_SHARED && queue->fd >= 0) {
+            queue->next_shared = first_shared;
+            first_shared = queue;
+        }
+    }
     used_slots = 0;
     first_free = NONE;
 }

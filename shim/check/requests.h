@@ -93,8 +93,14 @@ struct queue {
     int fd;
     /* Slots of elements, or NONE. */
     uint32_t first, last;
-    /* Number of requests since creation or RESET. */
+    /* Number of requests since creation or RESET, without refused ones. */
     uint32_t posted;
+    /* The order of `posted` may not be that of the device's queue (../recorder/locks.h): nothing is noted by position. */
+    bool is_unordered;
+    /* Of the receives of a queue pair that takes them from an SRQ. */
+    bool has_shared;
+    /* Its handle. */
+    uint32_t shared;
     /* max_send_wr of a send queue (slots.c); 0: not known yet. */
     uint32_t slots;
     /* Unlike that of earlier queues with this number. */
@@ -110,8 +116,8 @@ extern struct queue *first_shared;
 extern bool requests_are_full;
 
 /*
- * The lock of requests, ranges and kept reports. False if a holder keeps the lock for long: a signal handler may
- * have left the holder by siglongjmp. Not the session's lock, because free() may be called with any lock held.
+ * The lock of requests, ranges and kept reports. False as of holder_take: a signal handler has interrupted the holder,
+ * or the lock is lost. Not the session's lock, because free() may be called with any lock held.
  */
 bool requests_lock(void);
 void requests_unlock(void);

@@ -78,11 +78,12 @@ static TLS struct {
     uint32_t first[USERDMA_OBSERVE_MAX_REQUESTS];
 } batch;
 
-static void record_batch(const struct ibv_qp *qp)
+static void record_batch(const struct ibv_qp *qp, uint32_t stack)
 {
-    struct userdma_request_record *first =
-        batch.count == 0 ? NULL
-                         : post_begin(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, batch.count, batch.elements);
+    struct userdma_request_record *first = batch.count == 0
+                                               ? NULL
+                                               : post_begin(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num,
+                                                            batch.count, batch.elements, stack);
     if (first) {
         char *at = (char *)first;
         for (uint32_t i = 0; i < batch.count; i++) {
@@ -98,14 +99,14 @@ static void record_batch(const struct ibv_qp *qp)
     batch.count = batch.elements = 0;
 }
 
-void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate)
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate, bool is_ordered)
 {
-    (void)immediate;
+    (void)immediate, (void)is_ordered;
     if (batch.qp != qp) {
         batch.qp = qp;
         batch.count = batch.elements = batch.posted = 0;
     } else if (batch.count == USERDMA_OBSERVE_MAX_REQUESTS) {
-        record_batch(&qp->qp_base);
+        record_batch(&qp->qp_base, STACK_HERE());
     }
     batch.first[batch.count] = batch.elements;
     batch.requests[batch.count++] = (struct userdma_request_record){
@@ -139,14 +140,16 @@ void note_aborted(const struct ibv_qp_ex *qp)
         batch.qp = NULL;
 }
 
-void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame)
+uint32_t note_batch(const struct ibv_qp_ex *qp, uintptr_t frame, bool is_ordered)
 {
-    (void)frame;
+    const uint32_t stack = STACK_HERE();
+    (void)frame, (void)is_ordered;
     if (batch.qp == qp)
-        record_batch(&qp->qp_base);
+        record_batch(&qp->qp_base, stack);
     else
         batch.posted = 0;
     batch.qp = NULL;
+    return stack;
 }
 
 uint32_t batch_posted(void)

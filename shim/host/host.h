@@ -12,8 +12,9 @@
  *   stacks.c       records of stacks (../recorder/)
  *   faults.c       faults of calls, posts and completions (--allow-host-faults)
  *
- * Rules for all files: a program behaves as without the library, unless a fault rule acts. So nothing waits, errno is
- * kept, and no call of the system is added to a post or poll while no rule may act on it.
+ * Rules for all files: a program behaves as without the library, unless a fault rule acts. So errno is kept, and nothing
+ * waits but a post or poll for that of another thread in the same queue (../recorder/locks.h), as in the provider. No
+ * call of the system is added to another post or poll while no rule may act on it.
  */
 #ifndef USERDMA_HOST_H
 #define USERDMA_HOST_H
@@ -115,8 +116,12 @@ uint32_t ask_completions(const struct ibv_cq *cq, struct userdma_polled_completi
 
 /* ---- queues.c ---- */
 
-/* Begins the record of requests before a post; NULL: it is dropped. Their elements follow each of them. */
-struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements);
+/*
+ * Begins the record of requests before a post; NULL: it is dropped. Their elements follow each of them. `stack`: of the
+ * post.
+ */
+struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements,
+                                          uint32_t stack);
 
 /* ---- extended.c ---- */
 

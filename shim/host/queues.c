@@ -17,14 +17,14 @@
 
 /* ---- posts ---- */
 
-struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements)
+struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements,
+                                          uint32_t stack)
 {
     struct made {
         struct userdma_record record;
         struct userdma_post_record post;
         struct userdma_request_record requests[];
     };
-    const uint32_t stack = STACK_HERE();
     struct made *made =
         record_begin(USERDMA_RECORD_POST, sizeof *made + count * sizeof made->requests[0] +
                                               elements * sizeof(struct userdma_element_record));
@@ -42,14 +42,12 @@ static void post_end(struct userdma_request_record *first, void *end)
     record_end(record, (size_t)((char *)end - record));
 }
 
-void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
+void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack)
 {
     struct {
         struct userdma_record record;
         struct userdma_post_record post;
-    } *made;
-    const uint32_t stack = STACK_HERE();
-    made = record_begin(USERDMA_RECORD_REFUSED, sizeof *made);
+    } *made = record_begin(USERDMA_RECORD_REFUSED, sizeof *made);
     if (!made)
         return;
     made->record.stack = stack;
@@ -59,6 +57,11 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
                                               .count = count,
                                               .error = (int)refused->error};
     record_end(made, sizeof *made);
+}
+
+void tell_refused(int fd, const struct userdma_refused *refused, uint32_t stack)
+{
+    (void)fd, (void)refused, (void)stack;
 }
 
 void note_refusal(int fd, const struct userdma_refusal *refusal)
@@ -161,15 +164,29 @@ static void put_send(struct userdma_request_record *made, const struct ibv_qp *q
     }
 }
 
-void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
+uint32_t note_posting_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
 {
-    (void)frame;
+    (void)qp, (void)list, (void)frame;
+    return STACK_HERE();
+}
+
+uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
+{
+    (void)fd, (void)queue, (void)number, (void)list, (void)frame;
+    return STACK_HERE();
+}
+
+/* Posts are matched with completions by their order, also if it may be wrong. */
+void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
+                bool is_ordered)
+{
+    (void)frame, (void)is_ordered;
     while (list) {
         const struct ibv_send_wr *rest;
         uint32_t elements;
         const uint32_t count = COUNT(list, rest, elements);
         struct userdma_request_record *first =
-            post_begin(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count, elements);
+            post_begin(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count, elements, stack);
         void *at = first;
         for (; first && list != rest; list = list->next) {
             struct userdma_request_record *made = at;
@@ -182,14 +199,15 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
     }
 }
 
-void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
+void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
+                   uint32_t stack, bool is_ordered)
 {
-    (void)frame;
+    (void)frame, (void)is_ordered;
     while (list) {
         const struct ibv_recv_wr *rest;
         uint32_t elements;
         const uint32_t count = COUNT(list, rest, elements);
-        struct userdma_request_record *first = post_begin(fd, queue, number, count, elements);
+        struct userdma_request_record *first = post_begin(fd, queue, number, count, elements, stack);
         void *at = first;
         for (; first && list != rest; list = list->next) {
             struct userdma_request_record *made = at;

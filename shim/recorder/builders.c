@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "batches.h"
+#include "locks.h"
 #include "objects.h"
 #include "orders.h"
 #include "verbs.h"
@@ -12,19 +13,25 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* The queue pair whose batch this thread builds, and the number of requests in it. */
+/* Without a lock: the queue pair whose batch this thread builds, and the number of requests in it. */
 static TLS const struct ibv_qp_ex *batch_qp;
 static TLS uint32_t batch_requests;
 
 uint32_t batch_size(const struct ibv_qp_ex *qp)
 {
+    const struct queue_lock *lock = locks_held(SENDS_OF(qp));
+    if (LIKELY(lock != NULL))
+        return locks_counted(lock);
     return batch_qp == qp ? batch_requests : 0;
 }
 
 static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate, void *caller)
 {
+    struct queue_lock *const lock = locks_held(SENDS_OF(qp));
     batches_added(qp, opcode, caller);
-    note_built(qp, opcode, rkey, address, immediate);
+    note_built(qp, opcode, rkey, address, immediate, lock != NULL);
+    if (LIKELY(lock != NULL))
+        locks_count(lock);
     if (batch_qp == qp)
         batch_requests++;
     else
@@ -167,6 +174,8 @@ static IN_WRAPPER void wr_start(wr_start_function *original, struct ibv_qp_ex *q
     batch_requests = 0;
     batches_starting(qp);
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_WR_START);
+    /* Until ibv_wr_complete or ibv_wr_abort. */
+    locks_enter(SENDS_OF(qp));
     original(qp);
     batches_started(qp, CALLER);
 }
@@ -178,12 +187,16 @@ static TLS bool is_completing;
 FUNCTION_TYPE(wr_abort)
 static void wr_abort(wr_abort_function *original, struct ibv_qp_ex *qp)
 {
-    if (!is_completing)
+    /* ibv_wr_complete notes itself what it has refused. */
+    if (!is_completing) {
         batches_ending(qp, USERDMA_BATCH_CALL_ABORT);
-    note_aborted(qp);
+        note_aborted(qp);
+    }
     if (batch_qp == qp)
         batch_qp = NULL;
     original(qp);
+    if (!is_completing)
+        locks_leave_any(SENDS_OF(qp));
     PROMISES_LEAVE(SENDS_OF(qp));
 }
 SLOTS_OF(wr_abort)
@@ -193,11 +206,11 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     const struct ibv_qp *base = &qp->qp_base;
     struct batch_sizes sizes = {0};
-    uint32_t count = 0;
+    uint32_t count = 0, stack = 0;
     if (UNLIKELY(recorder_is_on)) {
         sizes = batches_ending(qp, USERDMA_BATCH_CALL_COMPLETE);
         count = batch_size(qp);
-        note_batch(qp, FRAME);
+        stack = note_batch(qp, FRAME, locks_held(SENDS_OF(qp)) != NULL);
         if (batch_qp == qp)
             batch_qp = NULL;
     }
@@ -223,7 +236,11 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
             refused.flags = IBV_SEND_INLINE;
             refused.length = sizes.inline_bytes;
         }
-        note_refused(base->context->cmd_fd, &refused, count);
+        note_refused(base->context->cmd_fd, &refused, count, stack);
+        locks_leave_any(SENDS_OF(qp));
+        tell_refused(base->context->cmd_fd, &refused, stack);
+    } else if (UNLIKELY(recorder_is_on)) {
+        locks_leave_any(SENDS_OF(qp));
     }
     return error;
 }

@@ -4,6 +4,7 @@
  * thread destroys.
  */
 #define _GNU_SOURCE
+#include "locks.h"
 #include "objects.h"
 #include "orders.h"
 #include "refusals.h"
@@ -453,6 +454,7 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts)
         known_remove(call->object.object);
         polls_destroyed(call->object.object);
         promises_destroyed(call->object.object);
+        locks_destroyed(call->object.kind, call->object.object);
         note_destroyed(call->object);
     }
     void *block = call->block ? keep(call, stack_here()) : NULL;
@@ -480,6 +482,8 @@ bool userdma_holds(void *block, size_t bytes)
 
 IN_CHILD void objects_in_child(void)
 {
+    threads_in_child();
+    locks_in_child();
     locked = 0;
     for (unsigned i = 0; i < MAX_DESTROYING; i++)
         destroying[i] = NULL;

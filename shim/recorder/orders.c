@@ -28,6 +28,8 @@ struct poll {
     bool is_single;
     /* That has started the poll; 0: none is open. */
     pid_t thread;
+    /* Number of polls. */
+    uint32_t polls;
     void *started_at;
     bool has_completion;
     /* That has started a poll last and found no completion, and where. */
@@ -45,12 +47,17 @@ TLS bool polls_are_recorded;
 
 /* ---- threads ---- */
 
-pid_t threads_own(void)
+TLS pid_t threads_number;
+
+pid_t threads_find(void)
 {
-    static TLS pid_t thread;
-    if (UNLIKELY(thread == 0))
-        thread = (pid_t)syscall(SYS_gettid);
-    return thread;
+    threads_number = (pid_t)syscall(SYS_gettid);
+    return threads_number;
+}
+
+IN_CHILD void threads_in_child(void)
+{
+    threads_number = 0;
 }
 
 bool threads_has_ended(pid_t thread)
@@ -155,19 +162,26 @@ void polls_destroyed(const void *object)
 #define NAPS 5000
 #define NAP 200000
 
+/* Whether the poll with this number is open. */
+static bool is_open(const struct poll *poll, uint32_t number)
+{
+    return thread_of(poll) != 0 && __atomic_load_n(&poll->polls, __ATOMIC_RELAXED) == number;
+}
+
 /*
  * The provider's lock of the CQ is held by the poll of another thread, mostly for microseconds. If the poll does not end
  * within a second, that is reported; then the provider waits.
  */
 static void wait_for(struct poll *poll, uint32_t call)
 {
+    const uint32_t number = __atomic_load_n(&poll->polls, __ATOMIC_RELAXED);
     const pid_t thread = thread_of(poll);
     for (unsigned i = 0; i < LOOKS; i++)
-        if (LIKELY(thread_of(poll) != thread))
+        if (LIKELY(!is_open(poll, number)))
             return;
     const int saved = errno;
     unsigned naps = 0;
-    for (; naps < NAPS && thread_of(poll) == thread; naps++)
+    for (; naps < NAPS && is_open(poll, number); naps++)
         nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
     errno = saved;
     if (naps < NAPS)
@@ -210,6 +224,7 @@ void polls_started(const struct ibv_cq_ex *cq, bool has_completion, void *caller
     poll->has_completion = true;
     /* A provider without locks has let a second thread in: that is told by promises.c. */
     poll->is_told = thread_of(poll) != 0;
+    __atomic_fetch_add(&poll->polls, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&poll->thread, threads_own(), __ATOMIC_RELEASE);
 }
 

@@ -68,8 +68,16 @@ void promises_leave_always(const void *queue);
 
 /* ---- threads (orders.c) ---- */
 
-pid_t threads_own(void);
+/* The number of this thread; 0: not known yet. */
+HIDDEN extern TLS pid_t threads_number;
+pid_t threads_find(void);
+static inline pid_t threads_own(void)
+{
+    return LIKELY(threads_number != 0) ? threads_number : threads_find();
+}
 bool threads_has_ended(pid_t thread);
+/* In the child of a fork. */
+void threads_in_child(void);
 /* Reports a mistake, at most 1,000 of a process. `since`: a return address; NULL: none. */
 void orders_report(int fd, struct userdma_order *mistake, void *since);
 

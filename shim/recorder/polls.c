@@ -3,6 +3,7 @@
  * each extended CQ. verbs.h says what each library does around the provider's functions and what it notes.
  */
 #define _GNU_SOURCE
+#include "locks.h"
 #include "objects.h"
 #include "orders.h"
 #include "refusals.h"
@@ -32,6 +33,20 @@ static void check_entries(int entries)
 }
 
 FUNCTION_TYPE(poll_cq)
+
+/* Polls, and notes what was found. */
+static int poll_once(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
+{
+    if (LIKELY(!recorder_is_on))
+        return original(cq, entries, wc);
+    struct queue_lock *const lock = locks_enter(cq);
+    const int found = original(cq, entries, wc);
+    if (found > 0)
+        note_completions(cq, wc, (uint32_t)found);
+    locks_leave(lock);
+    return found;
+}
+
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
     if (UNLIKELY(recorder_is_on)) {
@@ -50,12 +65,12 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
         polls_locking(cq, USERDMA_ORDER_CALL_POLL_CQ);
         PROMISES_ENTER(cq, USERDMA_ORDER_CALL_POLL_CQ);
     }
-    int found = original(cq, entries, wc);
+    int found = poll_once(original, cq, entries, wc);
     if (UNLIKELY(recorder_is_on))
         PROMISES_LEAVE(cq);
     if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
         /* A last poll, for completions that the device wrote before it ended. */
-        found = original(cq, entries, wc);
+        found = poll_once(original, cq, entries, wc);
         if (found == 0) {
             errno = EIO;
             return -1;
@@ -63,8 +78,6 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     }
     if (UNLIKELY(verbs_tells_completions) && found > 0)
         provider_completed();
-    if (UNLIKELY(recorder_is_on) && found > 0)
-        note_completions(cq, wc, (uint32_t)found);
     return found;
 }
 SLOTS_OF(poll_cq)
@@ -83,6 +96,19 @@ static int completed(struct ibv_cq_ex *cq, int result)
 }
 
 FUNCTION_TYPE(start_poll)
+
+/* Starts a poll. If it has found a completion, the lock of the CQ is held until ibv_end_poll. */
+static int start_once(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    if (LIKELY(!recorder_is_on))
+        return original(cq, attributes);
+    struct queue_lock *const lock = locks_enter(cq);
+    const int result = original(cq, attributes);
+    if (result != 0)
+        locks_leave(lock);
+    return result;
+}
+
 static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
     if (UNLIKELY(recorder_is_on)) {
@@ -97,9 +123,9 @@ static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex
         polls_starting(cq);
         PROMISES_ENTER(cq, USERDMA_ORDER_CALL_START_POLL);
     }
-    int result = original(cq, attributes);
+    int result = start_once(original, cq, attributes);
     if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
-        result = original(cq, attributes);
+        result = start_once(original, cq, attributes);
         if (result == ENOENT)
             result = EIO;
     }
@@ -130,6 +156,7 @@ static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
 {
     polls_ending(cq);
     original(cq);
+    locks_leave_any(cq);
     PROMISES_LEAVE(cq);
     note_poll_end(cq);
 }

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "batches.h"
+#include "locks.h"
 #include "objects.h"
 #include "orders.h"
 #include "verbs.h"
@@ -12,8 +13,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* The sends from `first` on were refused. */
-static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *first, int error)
+/* Notes that the sends from `first` on were refused, with the lock of their queue. */
+static struct userdma_refused sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *first, int error,
+                                            uint32_t stack)
 {
     struct userdma_refused refused = {
         .queue = USERDMA_POST_SEND, .number = qp->qp_num, .error = (uint32_t)abs(error), .state = qp->state};
@@ -28,7 +30,8 @@ static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *fir
         if (first->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || first->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
             refused.address_low = (uint32_t)first->wr.atomic.remote_addr;
     }
-    note_refused(qp->context->cmd_fd, &refused, LENGTH(first));
+    note_refused(qp->context->cmd_fd, &refused, LENGTH(first), stack);
+    return refused;
 }
 
 /* Positions for parts of requests (src/spec/check/arguments.ts). */
@@ -119,20 +122,26 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     if (UNLIKELY(wrong != NULL))
         REFUSE(wrong, bad);
     batches_posting(qp);
-    note_sends(qp, list, FRAME);
+    const uint32_t stack = note_posting_sends(qp, list, FRAME);
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
+    struct queue_lock *const lock = locks_enter(SENDS_OF(qp));
+    note_sends(qp, list, FRAME, stack, lock != NULL);
     const int error = provider_post_send(original, qp, list, bad);
-    PROMISES_LEAVE(SENDS_OF(qp));
+    struct userdma_refused refused;
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
     if (UNLIKELY(error != 0))
-        sends_refused(qp, bad && *bad ? *bad : list, error);
+        refused = sends_refused(qp, bad && *bad ? *bad : list, error, stack);
+    locks_leave(lock);
+    PROMISES_LEAVE(SENDS_OF(qp));
+    if (UNLIKELY(error != 0))
+        tell_refused(qp->context->cmd_fd, &refused, stack);
     return error;
 }
 SLOTS_OF(post_send)
 
-/* The receives from `first` on were refused. `state`: of the queue pair; an SRQ has none: 0. */
-static void receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *first,
-                             int error)
+/* As sends_refused. `state`: of the queue pair; an SRQ has none: 0. */
+static struct userdma_refused receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t state,
+                                               const struct ibv_recv_wr *first, int error, uint32_t stack)
 {
     struct userdma_refused refused = {
         .queue = queue, .number = number, .error = (uint32_t)abs(error), .state = state};
@@ -140,7 +149,8 @@ static void receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t s
         refused.wr_id = first->wr_id;
         refused.elements = (uint32_t)first->num_sge;
     }
-    note_refused(fd, &refused, LENGTH(first));
+    note_refused(fd, &refused, LENGTH(first), stack);
+    return refused;
 }
 
 static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
@@ -158,12 +168,19 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     if (UNLIKELY(wrong != NULL))
         REFUSE(wrong, bad);
     const int fd = qp->context->cmd_fd;
-    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
+    const uint32_t stack = note_posting_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
     PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
+    struct queue_lock *const lock = locks_enter(RECEIVES_OF(qp));
+    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME, stack, lock != NULL);
     const int error = provider_post_recv(original, qp, list, bad);
+    struct userdma_refused refused;
+    if (UNLIKELY(error != 0))
+        refused = receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error,
+                                   stack);
+    locks_leave(lock);
     PROMISES_LEAVE(RECEIVES_OF(qp));
     if (UNLIKELY(error != 0))
-        receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error);
+        tell_refused(fd, &refused, stack);
     return error;
 }
 SLOTS_OF(post_recv)
@@ -183,10 +200,16 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     if (UNLIKELY(wrong != NULL))
         REFUSE(wrong, bad);
     const int fd = srq->context->cmd_fd;
-    note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
+    const uint32_t stack = note_posting_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
+    struct queue_lock *const lock = locks_enter(srq);
+    note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME, stack, lock != NULL);
     const int error = provider_post_srq_recv(original, srq, list, bad);
+    struct userdma_refused refused;
     if (UNLIKELY(error != 0))
-        receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error);
+        refused = receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error, stack);
+    locks_leave(lock);
+    if (UNLIKELY(error != 0))
+        tell_refused(fd, &refused, stack);
     return error;
 }
 SLOTS_OF(post_srq_recv)
@@ -196,16 +219,25 @@ FUNCTION_TYPE(bind_mw)
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    struct queue_lock *lock = NULL;
+    uint32_t stack = 0;
     if (UNLIKELY(recorder_is_on)) {
         if (IS_GONE("ibv_bind_mw", USERDMA_OBJECT_QP, qp) || object_is_garbage("ibv_bind_mw", USERDMA_OBJECT_MW, mw) ||
             object_is_garbage("ibv_bind_mw", USERDMA_OBJECT_MR, bind->bind_info.mr))
             return EINVAL;
-        note_sends(qp, &posted, FRAME);
+        stack = note_posting_sends(qp, &posted, FRAME);
+        lock = locks_enter(SENDS_OF(qp));
+        note_sends(qp, &posted, FRAME, stack, lock != NULL);
     }
     const int refusal = provider_refusal(qp, bind->wr_id, IBV_WR_BIND_MW);
     const int error = refusal != 0 ? refusal : original(qp, mw, bind);
-    if (UNLIKELY(recorder_is_on) && error != 0)
-        sends_refused(qp, &posted, error);
+    const bool is_refused = UNLIKELY(recorder_is_on) && error != 0;
+    struct userdma_refused refused;
+    if (is_refused)
+        refused = sends_refused(qp, &posted, error, stack);
+    locks_leave(lock);
+    if (is_refused)
+        tell_refused(qp->context->cmd_fd, &refused, stack);
     return error;
 }
 SLOTS_OF(bind_mw)

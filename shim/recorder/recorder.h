@@ -7,6 +7,7 @@
  *   polls.c, posts.c, builders.c   those of polls and extended CQs, of posts, of ibv_wr_*; wrapped.h: what they share
  *   own.c      functions of providers' own libraries, as mlx5dv_create_qp
  *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
+ *   locks.c    the lock of each queue: what is noted has the order of the provider's queue
  *   batches.c  mistakes in batches of ibv_wr_*
  *   orders.c   mistakes in polls of extended CQs, and with threads; orders.h lists further files
  *   watched.h  objects by address

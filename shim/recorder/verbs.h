@@ -142,11 +142,23 @@ void note_direct(const char *name);
  * number, or the handle of the SRQ.
  */
 
-/* Before posts. */
-void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
-void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
-/* The last `count` noted requests were refused; `refused`: the first of them, of a batch of ibv_wr_* the last. */
-void note_refused(int fd, struct userdma_refused *refused, uint32_t count);
+/* Before posts, without the lock of the queue. Returns the number of the caller's stack. */
+uint32_t note_posting_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
+uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
+/*
+ * Then, with the lock of the queue (locks.h), before the provider posts. `is_ordered`: the lock is held; else nothing
+ * may be matched with the queue by position.
+ */
+void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack,
+                bool is_ordered);
+void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
+                   uint32_t stack, bool is_ordered);
+/*
+ * Still with the lock: the last `count` noted requests were refused; `refused`: the first of them, of a batch of ibv_wr_*
+ * the last; `stack`: of the post. Then, without it, that is told.
+ */
+void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack);
+void tell_refused(int fd, const struct userdma_refused *refused, uint32_t stack);
 /* Before a poll. */
 void note_polling(const struct ibv_cq *cq, uintptr_t frame);
 /* How many of `entries` completions the program's array has room for, as far as is known; less is reported. */
@@ -156,12 +168,15 @@ void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count
 /* A poll of an extended CQ has returned one; the poll of several ends. */
 void note_completion(struct ibv_cq_ex *cq);
 void note_poll_end(const struct ibv_cq_ex *cq);
-/* ibv_wr_* have added a request, its elements or its destination to the batch. `is_own`: the list is the program's. */
-void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate);
+/*
+ * ibv_wr_* have added a request, its elements or its destination to the batch, for which the lock is held if
+ * `is_ordered`. `is_own`: the list is the program's.
+ */
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate, bool is_ordered);
 void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame, bool is_own);
 void note_destination(const struct ibv_qp_ex *qp, uint32_t qpn, uint32_t qkey);
-/* Before a batch is posted. */
-void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame);
+/* Before a batch is posted. Returns the number of the caller's stack. */
+uint32_t note_batch(const struct ibv_qp_ex *qp, uintptr_t frame, bool is_ordered);
 /* The requests that were built, batch_size, are dropped. */
 void note_aborted(const struct ibv_qp_ex *qp);
 

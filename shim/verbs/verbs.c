@@ -22,6 +22,7 @@
 
 #include "../check/outstanding.h"
 #include "../recorder/batches.h"
+#include "../recorder/locks.h"
 #include "verbs_ops.h"
 
 /*
@@ -192,8 +193,13 @@ struct ibv_qp *provider_create_qp(create_qp_ex_function *original, struct ibv_co
 
 void provider_created_qp(struct ibv_qp *qp, uint32_t slots)
 {
-    if (UNLIKELY(recorder_is_on))
+    if (UNLIKELY(recorder_is_on)) {
+        locks_reset(SENDS_OF(qp));
+        locks_reset(RECEIVES_OF(qp));
         outstanding_created();
+        if (fd_kind_for_use(qp->context->cmd_fd) == FD_CONTEXT)
+            outstanding_shares(qp);
+    }
     if (UNLIKELY(shim_frees_at_poll) && fd_kind_for_use(qp->context->cmd_fd) == FD_CONTEXT)
         slots_set(qp, slots);
 }
@@ -283,6 +289,9 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
         forget_queues(qp->context->cmd_fd, qp->qp_num);
         if (slots != 0)
             slots_set(qp, slots);
+        outstanding_shares(qp);
+        locks_reset(SENDS_OF(qp));
+        locks_reset(RECEIVES_OF(qp));
     }
     return error;
 }

@@ -14,15 +14,17 @@ import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import {
   CM_NAME,
+  findPosition,
   HashLog,
   hashSlot,
   MAX_STACKS,
   Messages,
   MisuseKind,
   offsetsOf,
-  POST_BY_INDEX,
+  PositionLog,
   PostLog,
   PostQueue,
+  positionSet,
   postSlot,
 } from '../spec/session.ts'
 import type { MistakenBatch } from '../tools/check/batches.ts'
@@ -69,6 +71,7 @@ interface ProcessStacks {
 }
 
 const POST_OFFSETS = offsetsOf(Messages.post)
+const POSITION_OFFSETS = offsetsOf(Messages.position)
 const HASH_OFFSETS = offsetsOf(Messages.hash)
 
 const NO_STACK: Stack = []
@@ -88,6 +91,9 @@ export class DaemonChecker {
   /** Buffer for an entry of a post log. A typed array, not the DataView, is read: event-log.ts says why. */
   readonly #entryBytes = new Uint8Array(Messages.post.size)
   readonly #entry = new DataView(this.#entryBytes.buffer)
+  /** A set of the position log. */
+  readonly #setBytes = new Uint8Array(PositionLog.ways * Messages.position.size)
+  readonly #set = new DataView(this.#setBytes.buffer)
   /** Buffer for an entry of a hash log. */
   readonly #hashBytes = new Uint8Array(Messages.hash.size)
   readonly #hash = new DataView(this.#hashBytes.buffer)
@@ -232,8 +238,8 @@ export class DaemonChecker {
   }
 
   /** The stack of a request's post, also of a batch. Arguments as of `postStack`. */
-  requestStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
-    const stack = this.postStack(context, queue, number, wrId)
+  requestStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack {
+    const stack = this.postStack(context, queue, number, wrId, index)
     const isBatch = stack.length === 0 && queue === PostQueue.SEND
     return isBatch ? this.postStack(context, PostQueue.BATCH, number, 0n) : stack
   }
@@ -474,9 +480,9 @@ export class DaemonChecker {
   }
 
   /** The hash of a send's buffer at its post, from the hash log in the context's memory file (`Messages.hash`). */
-  #postHash(context: Context, { number, index }: WorkRequest) {
+  #postHash(context: Context, { number, postIndex: index }: WorkRequest) {
     const memory = this.#memoryOf(context)
-    if (memory === undefined) return undefined
+    if (memory === undefined || index === undefined) return undefined
     const bytes = this.#hashBytes
     readSync(memory.fd, bytes, 0, bytes.length, HashLog.offset + hashSlot(number, index) * bytes.length)
     const entry = this.#hash
@@ -489,13 +495,12 @@ export class DaemonChecker {
   }
 
   /**
-   * The stack of a request's post, from the post log in the context's memory file (`Messages.post`); empty: unknown.
+   * The stack of a request's post, from the logs in the context's memory file (`PositionLog`, `PostLog`); empty: unknown.
    * `queue`: PostQueue. `number`: the QPN, or the handle of the SRQ. `index`: its position; absent: unknown.
    */
   postStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack {
-    const exact =
-      index === undefined ? NO_STACK : this.#postEntry(context, queue | POST_BY_INDEX, number, BigInt(index))
-    // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
+    const exact = index === undefined ? NO_STACK : this.#positionEntry(context, queue, number, index)
+    // ibv_wr_complete logs one entry, with wr_id 0, for all its requests, beside those by their positions.
     return exact.length > 0 ? exact : this.#postEntry(context, queue, number, queue === PostQueue.BATCH ? 0n : wrId)
   }
 
@@ -512,6 +517,18 @@ export class DaemonChecker {
     if (!matches) return NO_STACK
     const pid = this.#processOf(owner.pid, this.#entry.getUint32(POST_OFFSETS.pid, true))
     return this.stackOf(pid, this.#entry.getUint32(POST_OFFSETS.stack, true))
+  }
+
+  #positionEntry(context: Context, queue: number, number: number, index: number): Stack {
+    const memory = this.#memoryOf(context)
+    const owner = this.#failures.ownerOf(context)
+    if (memory === undefined || owner === undefined) return NO_STACK
+    const bytes = this.#setBytes
+    readSync(memory.fd, bytes, 0, bytes.length, PositionLog.offset + positionSet(queue, number, index))
+    const at = findPosition(this.#set, 0, queue, number, index)
+    if (at < 0) return NO_STACK
+    const pid = this.#processOf(owner.pid, this.#set.getUint32(at + POSITION_OFFSETS.pid, true))
+    return this.stackOf(pid, this.#set.getUint32(at + POSITION_OFFSETS.stack, true))
   }
 
   #programOf(context: Context): Program | undefined {

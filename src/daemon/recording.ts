@@ -79,8 +79,8 @@ export const recordDaemon = (
     const owner = failures.ownerOf(context)
     return owner && { pid: owner.pid, command: owner.command }
   }
-  const postStack = (context: Context, queue: number, number: number, wrId: bigint): Stack => {
-    const stack = check?.postStack(context, queue, number, wrId) ?? []
+  const postStack = (context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack => {
+    const stack = check?.postStack(context, queue, number, wrId, index) ?? []
     // A send of the ibv_wr_ interface has the stack of its ibv_wr_complete.
     return stack.length > 0 || queue !== PostQueue.SEND
       ? stack

@@ -249,18 +249,20 @@ export const Messages = {
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
   /** id: chosen by the client, from 1. frames: see STACK above; NUL-terminated. */
   stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
+  /** An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. */
+  post: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['pid', 'u32'], ['stack', 'u32']),
   /**
-   * An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. With
-   * POST_BY_INDEX in `queue`, `wrId` is the position of the request in its queue, from 0, `ownWrId` its wr_id, and
-   * `stack` 0 in a batch of ibv_wr_*: some devices know no wr_id, or another.
+   * An entry of the position log (`PositionLog`): the request at `index` of its queue, as `WorkRequest.postIndex`. queue,
+   * number, pid, stack: as in `post`; queue 0: no entry. age: grows from post to post of a process, modulo 2^32.
    */
-  post: layout(
+  position: layout(
     ['wrId', 'u64'],
+    ['index', 'u32'],
     ['queue', 'u32'],
     ['number', 'u32'],
     ['pid', 'u32'],
     ['stack', 'u32'],
-    ['ownWrId', 'u64'],
+    ['age', 'u32'],
   ),
   /**
    * An entry of the hash log (`HashLog`). number: the QPN. hashed: index of the send in its queue, from 1; 0: none. hash:
@@ -549,13 +551,21 @@ export const ContextFile = {
  * file. A later post replaces an earlier post in the same slot (`postSlot`). Only clients that record stacks write the
  * log.
  */
-export const PostLog = { offset: ContextFile.bytes - 2 ** 20, entries: 2 ** 15 } as const
+export const PostLog = { offset: ContextFile.bytes - 2 ** 20, entries: 2 ** 14 } as const
+
+/**
+ * The position log, with what programs have posted at each position of a queue: some devices know no wr_id, or another;
+ * and programs may post one wr_id often. A table of `sets` sets of `ways` `position` structs at `offset` of the context's
+ * memory file. A request's entry is in the set `positionSet`; a new one replaces the oldest one there. Only the preload
+ * library writes the log, in the order of the queue (shim/recorder/locks.h).
+ */
+export const PositionLog = { offset: ContextFile.bytes - 2 ** 19, sets: 2 ** 12, ways: 4 } as const
 
 /**
  * The event log, with a program's posts and polls in their order: an `eventLog` struct at `offset` of the context's
  * memory file, and a ring of `event` structs at `offset` + `firstEntry`. If the ring is full, the program waits
  * briefly, then overwrites entries. Only clients that record events write the log. `bytes`: the size of the event log,
- * the taken counts and the post log, which clients map together.
+ * the hash log, the taken counts, the post log and the position log, which clients map together.
  */
 export const EventLog = {
   offset: ContextFile.bytes - 2 ** 22,
@@ -812,12 +822,9 @@ export const CompletionField = {
 
 /**
  * The queue of a post. RECEIVE: the receive queue of a queue pair. SHARED: an SRQ. BATCH: the last ibv_wr_complete of a
- * queue pair; the stack is that of all its requests, and wr_id is 0.
+ * queue pair; the stack is that of its requests if their positions are unknown, and wr_id is 0.
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
-
-/** A bit of `post.queue`. */
-export const POST_BY_INDEX = 0x100
 
 /** `posting.opcode` of a batch of ibv_wr_*, and of a receive. */
 export const UNKNOWN_OPCODE = 0xffff_ffff
@@ -834,6 +841,26 @@ export const postSlot = (queue: number, number: number, wrId: bigint): number =>
   const high = Number(wrId >> 32n)
   const hash = Math.imul(low ^ high ^ Math.imul(number, 31) ^ queue, HASH_FACTOR)
   return (hash >>> 0) >>> (32 - Math.log2(PostLog.entries))
+}
+
+const POSITION = offsetsOf(Messages.position)
+
+/** Offset of a request's set in the position log, in bytes. The shim computes the same one. */
+export const positionSet = (queue: number, number: number, index: number): number => {
+  const hash = Math.imul(Math.imul(number, 31) ^ queue, HASH_FACTOR) >>> 20
+  return ((hash + index) % PositionLog.sets) * PositionLog.ways * Messages.position.size
+}
+
+/** The offset of a request's entry, if its set of the position log begins at `at` of `view`; -1: there is none. */
+export const findPosition = (view: DataView, at: number, queue: number, number: number, index: number): number => {
+  for (let way = 0, entry = at; way < PositionLog.ways; way++, entry += Messages.position.size)
+    if (
+      view.getUint32(entry + POSITION.index, true) === index &&
+      view.getUint32(entry + POSITION.queue, true) === queue &&
+      view.getUint32(entry + POSITION.number, true) === number
+    )
+      return entry
+  return -1
 }
 
 /**

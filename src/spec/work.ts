@@ -81,6 +81,10 @@ export const WrOpcode = enumeration('wr_opcode', {
   ATOMIC_WRITE: 15,
 })
 
+/** Whether only functions of drivers post such a request, and none of verbs. */
+export const isOfDriver = (opcode: number): boolean =>
+  opcode === WrOpcode.values.DRIVER1 || opcode === WrOpcode.values.MEMCPY
+
 /** ibv_send_flags. */
 export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 })
 /** The bits of ibv_send_flags, with IBV_SEND_IP_CSUM, which the device ignores. */

@@ -103,7 +103,7 @@ export interface MappedMemory {
    */
   takenCompletions?(handle: number): number
   /**
-   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PostLog in spec/session.ts.
+   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PositionLog in spec/session.ts.
    * Undefined, also if absent: unknown.
    */
   postedWrId?(queue: number, number: number, index: number): bigint | undefined

@@ -44,16 +44,16 @@ import { wholePages } from '../../spec/memory.ts'
 import {
   ArmWords,
   ContextFile,
+  findPosition,
   Messages,
   offsetsOf,
-  POST_BY_INDEX,
-  PostLog,
-  postSlot,
+  PositionLog,
+  positionSet,
   TakenCounts,
 } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
 
-const POST_FIELDS = offsetsOf(Messages.post)
+const POSITION_FIELDS = offsetsOf(Messages.position)
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -181,7 +181,7 @@ export class ContextMemory implements MappedMemory {
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
-  #posts: ChargedMapping | undefined
+  #positions: ChargedMapping | undefined
   /** Mapped for the first CQ with a completion channel. */
   #armWords: ChargedMapping | undefined
   /** Device and inode identify the file in every process. */
@@ -436,20 +436,15 @@ export class ContextMemory implements MappedMemory {
   mapCheckLogs(): void {
     const { offset, entries } = TakenCounts
     this.#takenCounts = this.#charged(entries * 4, () => this.#pool.map(this.fd, offset, entries * 4, 'read'))
-    const bytes = PostLog.entries * Messages.post.size
-    this.#posts = this.#charged(bytes, () => this.#pool.map(this.fd, PostLog.offset, bytes, 'read'))
+    const bytes = PositionLog.sets * PositionLog.ways * Messages.position.size
+    this.#positions = this.#charged(bytes, () => this.#pool.map(this.fd, PositionLog.offset, bytes, 'read'))
   }
 
   postedWrId(queue: number, number: number, index: number): bigint | undefined {
-    if (this.#posts === undefined) return undefined
-    const { view } = this.#posts.mapping
-    const kind = queue | POST_BY_INDEX
-    const at = postSlot(kind, number, BigInt(index)) * Messages.post.size
-    const matches =
-      view.getUint32(at + POST_FIELDS.queue, true) === kind &&
-      view.getUint32(at + POST_FIELDS.number, true) === number &&
-      view.getUint32(at + POST_FIELDS.wrId, true) === index
-    return matches ? view.getBigUint64(at + POST_FIELDS.ownWrId, true) : undefined
+    if (this.#positions === undefined) return undefined
+    const { view } = this.#positions.mapping
+    const at = findPosition(view, positionSet(queue, number, index), queue, number, index)
+    return at < 0 ? undefined : view.getBigUint64(at + POSITION_FIELDS.wrId, true)
   }
 
   takenCompletions(handle: number): number {
@@ -483,8 +478,8 @@ export class ContextMemory implements MappedMemory {
     this.#lastAdopter = undefined
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
-    if (this.#posts !== undefined) this.#unmap(this.#posts)
-    this.#posts = undefined
+    if (this.#positions !== undefined) this.#unmap(this.#positions)
+    this.#positions = undefined
     if (this.#armWords !== undefined) this.#unmap(this.#armWords)
     this.#armWords = undefined
     this.#chunks.clear()

@@ -43,6 +43,11 @@ export interface WorkRequest {
   readonly number: number
   /** Position among the requests of the queue since its creation or RESET, from 0. */
   readonly index: number
+  /**
+   * As `index`, among the requests that functions of verbs post: by it the preload library names the request
+   * (shim/recorder/locks.h). Undefined: a function of a driver posts it, or there is no device that counts.
+   */
+  readonly postIndex?: number | undefined
   readonly wrId: bigint
   /** The wr_id as the device knows it, if that is another: on mlx5 the number of a block, on EFA a number of its own. */
   readonly deviceWrId?: bigint

@@ -365,7 +365,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
    */
   const changedAtPoll = (owner: KnownObject, index: number): void => {
     const sends = finished.get(owner.id) ?? []
-    const at = sends.findIndex(({ request }) => request.index === index)
+    const at = sends.findIndex(({ request }) => request.postIndex === index)
     const [send] = at < 0 ? [] : sends.splice(at, 1)
     if (send === undefined || writes === undefined || !hasProgramAddresses(owner, send.request)) return
     if (writes.hasAnswered(owner, send.time) || writes.mayHaveWritten(send.request, owner, outstanding.values())) return
@@ -396,7 +396,12 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         )
       const isUnsettled = waitsForData(request, requests)
       requests.push(request)
-      if (isUnsettled || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
+      if (
+        isUnsettled ||
+        !readsBuffer(request) ||
+        !(checksAll || isSample(request.postIndex ?? request.index, FIRST_SENDS))
+      )
+        return
       const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
       if (hash === undefined || owner === undefined) return

@@ -156,8 +156,9 @@ export class DetectorServices {
   }
 
   /**
-   * The stack of the post of a request of this queue pair or SRQ, or of another post with the same wr_id. For a send of
-   * the ibv_wr_ interface, the stack of the last ibv_wr_complete.
+   * The stack of the post of a request of this queue pair or SRQ, for a send of the ibv_wr_ interface that of
+   * ibv_wr_complete. If the position of the request is unknown, of another post with the same wr_id, or of the last
+   * ibv_wr_complete.
    */
   postStack({ context }: KnownObject, request: WorkRequest): Stack {
     return this.postStackIn(context, request)
@@ -166,10 +167,10 @@ export class DetectorServices {
   /** As `postStack`. `context`: the number of the context. */
   postStackIn(
     context: number,
-    { queue, number, wrId, index }: Pick<WorkRequest, 'queue' | 'number' | 'wrId'> & { readonly index?: number },
+    { queue, number, wrId, postIndex }: Pick<WorkRequest, 'queue' | 'number' | 'wrId' | 'postIndex'>,
   ): Stack {
     const { sources } = this
-    const stack = sources.postStack(context, queue, number, wrId, index)
+    const stack = sources.postStack(context, queue, number, wrId, postIndex)
     return stack.length > 0 || queue !== PostQueue.SEND
       ? stack
       : sources.postStack(context, PostQueue.BATCH, number, wrId)

@@ -20,7 +20,7 @@ const AWAITED_MICROSECONDS = 1_000_000
 interface QueueRequests {
   /** Unpolled requests. The value: whether the device has finished the request. */
   readonly requests: Map<WorkRequest, boolean>
-  /** Number of sends that the device has fetched since creation or RESET. */
+  /** Number of sends that the device has fetched since creation or RESET, of those that functions of verbs post. */
   fetched: number
 }
 
@@ -105,13 +105,15 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       const queue = queueOf(request.owner)
       queue.requests.set(request, false)
       if (request.queue !== PostQueue.SEND) return
-      queue.fetched = request.index + 1
+      const { postIndex } = request
+      if (postIndex === undefined) return
+      queue.fetched = postIndex + 1
       if (awaiting.length === 0) return
       dropExpired(services.sources.now())
       const owner = services.objects.find(request.owner)
       for (let i = awaiting.length - 1; i >= 0; i--) {
         const { misuse, owner: id } = awaiting[i]!
-        if (id !== request.owner || misuse.index !== request.index || misuse.wrId !== request.wrId) continue
+        if (id !== request.owner || misuse.index !== postIndex || misuse.wrId !== request.wrId) continue
         awaiting.splice(i, 1)
         if (owner !== undefined) report(misuse, owner, request, false)
       }
@@ -167,7 +169,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       const { requests, fetched } = queueOf(owner.id)
       // A request with a higher index was posted after the misuse: the report may be late.
       for (const [request, isFinished] of requests)
-        if (request.wrId === wrId && request.index <= index && elementAt(request, address) !== undefined)
+        if (request.wrId === wrId && (request.postIndex ?? 0) <= index && elementAt(request, address) !== undefined)
           return report(misuse, owner, request, isFinished)
       if (queue !== PostQueue.SEND || index < fetched) return
       const now = services.sources.now()

@@ -42,8 +42,8 @@ export class Observer implements Observation {
     this.checker = new Checker(gid => adapters.withGid(gid), report, {
       now: () => this.time,
       deviceName: index => adapters.at(index)?.name ?? '',
-      postStack: (context, queue, number, wrId) =>
-        this.#queues.postStack(processes.context(context), queue, number, wrId),
+      postStack: (context, queue, number, wrId, index) =>
+        this.#queues.postStack(processes.context(context), queue, number, wrId, index),
       // Programs that are not observed, and other machines, use the adapters too.
       hasUnchecked: () => true,
       hasDevice: false,
@@ -91,7 +91,8 @@ export class Observer implements Observation {
     if (faults === undefined) return new Uint8Array()
     const process = this.#processes.of(pid)
     const context = this.#processes.contextOf(process, fd, process.calls.get(tid)?.call.fileKind)
-    const postStack = (of: number, at: number, wrId: bigint): Stack => this.#queues.postStack(context, of, at, wrId)
+    const postStack = (of: number, at: number, wrId: bigint): Stack =>
+      this.#queues.postStack(context, of, at, wrId, undefined)
     if (kind === AskKind.CALL) {
       const record = process.calls.get(tid)
       const classOf = (handle: number) => this.#calls.objectOf(process, context, handle)?.class

@@ -39,6 +39,7 @@ export class Queues {
       signalsAll: ((numberOf(args.flags) ?? 0) & SQ_SIG_ALL) !== 0,
       outstanding: [],
       stacks: new Map(),
+      stacksById: new Map(),
       posted: 0,
       failed: undefined,
     })
@@ -66,8 +67,16 @@ export class Queues {
     return owner && this.#byOwner.get(owner.id)?.find(one => one.queue === queue)
   }
 
-  postStack(context: ObservedContext | undefined, queue: number, number: number, wrId: bigint): Stack {
-    return this.of(context, queue, number)?.stacks.get(wrId) ?? NO_STACK
+  /** The stack of the post at `index` of the queue; `index` undefined: of the latest post with this wr_id. */
+  postStack(
+    context: ObservedContext | undefined,
+    queue: number,
+    number: number,
+    wrId: bigint,
+    index: number | undefined,
+  ): Stack {
+    const of = this.of(context, queue, number)
+    return (index === undefined ? of?.stacksById.get(wrId) : of?.stacks.get(index)) ?? NO_STACK
   }
 
   /** The queue of a completion. Of a failed one only wr_id, status and QPN are valid. */

@@ -11,8 +11,16 @@ import type { ObservedCompletion, ObservedPost } from './records.ts'
 const { SIGNALED, INLINE } = SendFlags.values
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 
-/** Stacks of posts that are kept for each queue. */
+/** Stacks of posts that are kept for each queue, the latest. */
 const MAX_STACKS = 4096
+
+/** Sets the value of a key that is now the latest, and forgets the oldest key beyond MAX_STACKS. */
+const keep = <K, V>(map: Map<K, V>, key: K, value: V): void => {
+  map.delete(key)
+  map.set(key, value)
+  const [oldest] = map.keys()
+  if (map.size > MAX_STACKS && oldest !== undefined) map.delete(oldest)
+}
 
 const hasRemote = (opcode: number): boolean =>
   [RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD].some(one => one === opcode)
@@ -27,7 +35,9 @@ export interface RequestQueue {
   readonly signalsAll: boolean
   /** Oldest first. */
   readonly outstanding: WorkRequest[]
-  readonly stacks: Map<bigint, Stack>
+  /** Of posts, by `WorkRequest.postIndex`; and of the latest post with a wr_id. */
+  readonly stacks: Map<number, Stack>
+  readonly stacksById: Map<bigint, Stack>
   posted: number
   /** The receive that failed last. */
   failed: WorkRequest | undefined
@@ -53,7 +63,8 @@ export class ObservedRequests {
         owner: queue.owner,
         queue: queue.queue,
         number: queue.number,
-        index: queue.posted++,
+        index: queue.posted,
+        postIndex: queue.posted,
         wrId,
         opcode,
         flags,
@@ -65,10 +76,8 @@ export class ObservedRequests {
         destination: undefined,
       }
       queue.outstanding.push(request)
-      queue.stacks.delete(wrId)
-      queue.stacks.set(wrId, stack)
-      const [oldest] = queue.stacks.keys()
-      if (queue.stacks.size > MAX_STACKS && oldest !== undefined) queue.stacks.delete(oldest)
+      keep(queue.stacks, queue.posted++, stack)
+      keep(queue.stacksById, wrId, stack)
       this.#watcher.posted(request)
     }
   }

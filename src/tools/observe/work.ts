@@ -5,6 +5,7 @@
 
 import { type Cause, causeOfRule, createCause } from '../../spec/check/causes.ts'
 import { type Failure, failureJson } from '../../spec/check/failures.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { QpState } from '../../spec/enums.ts'
 import type { ActingRule } from '../../spec/faults.ts'
 import { CM_NAME, PostQueue } from '../../spec/session.ts'
@@ -87,7 +88,9 @@ export class ObservedWork {
         ...(owner !== undefined && { qpn: record.number }),
         ...(first !== undefined && first.opcode >= 0 && { opcode: first.opcode }),
       }
-      this.#failed(context, failure, wrId, undefined)
+      const postStack = (kind: number, number: number): Stack =>
+        this.#queues.postStack(context, kind, number, wrId, first?.postIndex)
+      this.#failed(context, failure, postStack, undefined)
       return
     }
     this.#observation.checker.refusedPost({
@@ -175,15 +178,22 @@ export class ObservedWork {
     const injected = this.#observation.faults?.takeCompletion(qp, completion.wrId)
     const failure = this.#failureOf(context, qp, completion, request, isSend, injected && causeOfRule(injected))
     if (completion.status !== WR_FLUSH_ERR || injected !== undefined) qp.attributes.state = ERR
-    this.#failed(context, failure, completion.wrId, this.#adapters.ofPeer(qp))
+    const postStack = (kind: number, number: number): Stack =>
+      this.#queues.postStack(context, kind, number, completion.wrId, request?.postIndex)
+    this.#failed(context, failure, postStack, this.#adapters.ofPeer(qp))
   }
 
-  #failed(context: ObservedContext, failure: Failure, wrId: bigint, peerDevice: number | undefined): void {
+  #failed(
+    context: ObservedContext,
+    failure: Failure,
+    postStack: (kind: number, number: number) => Stack,
+    peerDevice: number | undefined,
+  ): void {
     this.#observation.checker.failed({
       ...callFacts(this.#observation, context, NO_STACK),
       failure,
       peerDevice,
-      postStack: (kind, number) => this.#queues.postStack(context, kind, number, wrId),
+      postStack,
     })
     const { pid, command } = context.process.program
     const { output, time } = this.#observation

@@ -1,5 +1,5 @@
 /*
- * What the programs of correct.c share: one device, one protection domain, queue pairs that reach each other by their
+ * What the programs of correct.c and shared_queues.c have in common: one device, one protection domain, queue pairs that reach each other by their
  * numbers. Where the device has no reliable connections, but SRD, that takes their place. A failure ends the program
  * with a message and exit status 1.
  */
@@ -17,12 +17,17 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Not each program calls all. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+
 #define QKEY 0x11111111
-#define DEPTH 8
 #define ROUNDS 6
-/* Bytes of a block of `memory`, and their number. */
+/* Unless the program has its own: requests of a queue; bytes of a block of `memory`, and their number. */
+#ifndef DEPTH
+#define DEPTH 8
 #define BLOCK 512
 #define BLOCKS 64
+#endif
 #define GRH_BYTES 40
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
 

@@ -293,7 +293,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/outstanding.c MAX_CONTEXTS': { because: 'not counted: the preload library has no message for it' },
   'shim/check/outstanding.c MAX_FORKED': { because: 'requests of one fork repeat one finding' },
   'shim/check/requests.h MAX_SGE': { because: 'requests with more elements are refused' },
-  'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
+  'shim/recorder/locks.c MAX_LOCKS': { because: 'the program itself says so on standard error' },
   'shim/recorder/watched.h MAX_WATCHED': { because: 'batches and polls of further objects are not watched' },
   'shim/check/given.c MAX_CELLS': { because: 'of larger blocks the regions are looked at' },
   'shim/check/given.c MAX_KEPT': { because: 'later the program may have the block again' },

@@ -29,6 +29,7 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
   queue: PostQueue.SEND,
   number: 1,
   index: 0,
+  postIndex: changes.index ?? 0,
   wrId: 0n,
   opcode: WrOpcode.values.RDMA_WRITE,
   flags: 0,

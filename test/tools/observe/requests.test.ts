@@ -22,6 +22,7 @@ const queueOf = (queue: number, signalsAll = false): RequestQueue => ({
   signalsAll,
   outstanding: [],
   stacks: new Map(),
+  stacksById: new Map(),
   posted: 0,
   failed: undefined,
 })
@@ -99,7 +100,7 @@ describe('requests of observed programs', () => {
       ],
     )
     assert.deepEqual(seen[1].remote, { address: 0x9000, length: 64, rkey: 5 })
-    assert.deepEqual(queue.stacks.get(3n), ['main'])
+    assert.deepEqual([queue.stacks.get(2), queue.stacksById.get(3n)], [['main'], ['main']])
   })
 
   it('of a send queue end in order, with the earlier ones; of a receive queue each for itself', () => {

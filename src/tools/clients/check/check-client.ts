@@ -15,6 +15,7 @@ import type { Program, Stack } from '../../../spec/check/finding.ts'
 import type { RequestNumber, WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError, InjectedError, UnknownLimitError } from '../../../spec/errno.ts'
+import { PostQueue } from '../../../spec/session.ts'
 import { addressText } from '../../../transport/wire/address.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { Checker } from '../../check/checker.ts'
@@ -275,13 +276,24 @@ const checkerSources = (
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
 
+/** The request that has failed; undefined: none has, or it is unknown. */
+const requestBehind = ({ kind, qpn, wrId }: Failure, poll: RequestPoll | undefined): WorkRequest | undefined =>
+  qpn === undefined || wrId === undefined || kind === 'post'
+    ? undefined
+    : poll?.requestOf(qpn, kind === 'receive' || kind === 'drop', wrId)
+
 /** A failure with the program's own wr_id, if the device knows the request by another. */
-const inOwnWords = (failure: Failure, poll: RequestPoll | undefined, numbered: RequestNumber | undefined): Failure => {
+const inOwnWords = (
+  failure: Failure,
+  request: WorkRequest | undefined,
+  numbered: RequestNumber | undefined,
+): Failure => {
   const { kind, qpn, wrId } = failure
-  if (qpn === undefined || wrId === undefined) return failure
-  const request = poll?.requestOf(qpn, kind === 'receive' || kind === 'drop', wrId)
-  if (request !== undefined) return { ...failure, wrId: request.wrId }
-  return numbered === undefined || kind === 'post' ? failure : { ...failure, numbered }
+  if (request?.numbered === undefined && request !== undefined)
+    return wrId === request.wrId ? failure : { ...failure, wrId: request.wrId }
+  return numbered === undefined || kind === 'post' || qpn === undefined || wrId === undefined
+    ? failure
+    : { ...failure, numbered }
 }
 
 /** Creates a checker and feeds it until the core ends. */
@@ -346,9 +358,10 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       checker.outages.portEvent(device.index, found.event, gidsOf(device))
     if (found.cause.id === 'DEVICE_REMOVED' && found.event !== undefined)
       checker.ignoredEvents.deviceEvent(device.index, found.event)
+    const request = requestBehind(found, polls.get(device.index))
     const failure = inOwnWords(
       found,
-      polls.get(device.index),
+      request,
       context?.mapped?.packed === undefined ? device.driver.requests?.numbered : undefined,
     )
     if (context === undefined || !sources.isChecked(context)) return
@@ -364,7 +377,10 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       peerDevice:
         peer &&
         deviceWithPort(core, ({ entries }) => entries.some(entry => entry && addressText(entry.gid) === peer.address)),
-      postStack: (queue, number) => sources.postStack(context, queue, number, wrId),
+      postStack: (queue, number) =>
+        request === undefined || queue === PostQueue.BATCH
+          ? sources.postStack(context, queue, number, wrId)
+          : sources.postStack(context, request.queue, request.number, wrId, request.postIndex),
     })
   })
   return checker

@@ -44,6 +44,7 @@ import {
 import { MODIFY } from '../../../spec/schema/schema.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
+import { watchedRequest } from '../requests/feed.ts'
 
 export interface FaultSources {
   /** Fulfilled after so many milliseconds. */
@@ -64,8 +65,8 @@ export interface FaultSources {
   processOf(context: Context): CallingProcess | undefined
   /** The stack of the current call; empty: unknown. Absent: always. */
   callStack?(): Stack
-  /** The stack of the post of a completed request. `queue`: a PostQueue. */
-  postStack?(context: Context, queue: number, number: number, wrId: bigint): Stack
+  /** The stack of the post of a completed request. `queue`: a PostQueue. `index`: as `WorkRequest.postIndex`. */
+  postStack?(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack
 }
 
 /** A request that is posted to a queue pair or SRQ. */
@@ -356,7 +357,13 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     if (context === undefined) return undefined
     const completion = completionNameOf(opcode)
     const queue = completion.startsWith('RECV') ? PostQueue.RECEIVE : PostQueue.SEND
-    const stack = (): Stack => sources.postStack?.(context, queue, qpn, wrId) ?? NO_STACK
+    const stack = (): Stack => {
+      const request = watchedRequest(context.device, qpn, queue === PostQueue.RECEIVE, wrId)
+      const found = request
+        ? sources.postStack?.(context, request.queue, request.number, request.wrId, request.postIndex)
+        : sources.postStack?.(context, queue, qpn, wrId)
+      return found ?? NO_STACK
+    }
     const subject = subjectOf(context, sources.processOf(context), stack)
     if (subject === undefined) return undefined
     survey?.note('completion', queuePair.class.name, completion, subject, stack())

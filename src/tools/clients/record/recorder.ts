@@ -34,7 +34,7 @@ export interface RecorderSources {
   /** Captures the stack of the current call. Absent: stacks are unknown. */
   callStack?(): () => Stack
   /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
-  postStack?(context: Context, queue: number, number: number, wrId: bigint): Stack
+  postStack?(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack
   /**
    * The record of a call that has ended, as tools would get it. `start`: microseconds. Absent: the caller of
    * `startRecorder` records calls.
@@ -262,9 +262,9 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
 
   // ---- requests ----
 
-  const stackOf = ({ owner, queue, number, wrId }: WorkRequest): string => {
+  const stackOf = ({ owner, queue, number, wrId, postIndex }: WorkRequest): string => {
     const context = contexts.get(owner)
-    return context === undefined ? '' : (sources.postStack?.(context, queue, number, wrId).join('\n') ?? '')
+    return context === undefined ? '' : (sources.postStack?.(context, queue, number, wrId, postIndex).join('\n') ?? '')
   }
   const hasStacks = sources.postStack !== undefined
   /** The last recorded windows by the ids of their queue pairs. */

@@ -43,7 +43,8 @@ export const createDigest = (table: MemoryTable, scratch: Arena, reader?: Reques
     return true
   }
 
-  return (pd: number, { index, number: qpn, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
+  return (pd: number, request: WorkRequest, isWhole: boolean): number | undefined => {
+    const { index, postIndex = index, number: qpn, elements, length } = request
     let hash = 0
     /** Adds bytes of the message to the hash; false if they cannot be read. */
     const add = (from: number, bytes: number): boolean => {
@@ -56,7 +57,7 @@ export const createDigest = (table: MemoryTable, scratch: Arena, reader?: Reques
       for (let from = 0; from < length; from += step) if (!add(from, Math.min(step, length - from))) return undefined
       return hash >>> 0
     }
-    const middle = (index * SAMPLE_STEP) % (length - SAMPLE_BYTES)
+    const middle = (postIndex * SAMPLE_STEP) % (length - SAMPLE_BYTES)
     for (const from of [0, middle, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
     return hash >>> 0
   }

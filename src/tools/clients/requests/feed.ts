@@ -16,7 +16,7 @@ import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import { type RequestWatcher, takesReceive, type WorkRequest } from '../../../spec/check/requests.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
-import { WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { isOfDriver, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { GRH_BYTES } from '../../../transport/wire/ip.ts'
 import { createDigest } from './digest.ts'
@@ -45,8 +45,9 @@ interface QpFeed {
   readonly isDatagram: boolean
   /** UC or UD: a failed or flushed send never arrives, and later ones may. */
   readonly isUnreliable: boolean
-  /** Number of loaded sends. */
+  /** Number of loaded sends, and of those that functions of verbs post. */
   count: number
+  posts: number
   /** Sends that are loaded and not retired, oldest first. */
   readonly loaded: WorkRequest[]
   /** Retired sends that will have a completion, oldest first. */
@@ -129,6 +130,14 @@ const completedRequest = (feed: QpFeed, { opcode, status }: WrittenCompletion): 
 
 /** Feeds by device, while the devices are watched: a receiver looks for the messages of senders. */
 const feeds = new WeakMap<Device, RequestFeed>()
+
+/** As `RequestFeed.requestOf`. Undefined too if nobody watches the device's requests. */
+export const watchedRequest = (
+  device: Device,
+  qpn: number,
+  isReceive: boolean,
+  deviceWrId: bigint,
+): WorkRequest | undefined => feeds.get(device)?.requestOf(qpn, isReceive, deviceWrId)
 
 export class RequestFeed implements RequestTaps {
   readonly #device: Device
@@ -223,15 +232,15 @@ export class RequestFeed implements RequestTaps {
   }
 
   /**
-   * The request of a queue pair that the device knows by `deviceWrId` and has not completed, the oldest. Undefined: the
-   * device knows it by the program's own wr_id, or it is unknown.
+   * The request of a queue pair that the device knows by `deviceWrId`, often the program's own wr_id, and has not
+   * completed, the oldest. Undefined: it is unknown.
    */
   requestOf(qpn: number, isReceive: boolean, deviceWrId: bigint): WorkRequest | undefined {
     const feed = this.#qps.get(qpn)
     if (feed === undefined) return undefined
     const sends = feed.lastUnsignaled === undefined ? feed.loaded : [...feed.loaded, feed.lastUnsignaled]
     const requests = isReceive ? feed.takenReceives : [...sends, ...feed.retired]
-    return requests.find(request => request.deviceWrId === deviceWrId)
+    return requests.find(request => (request.deviceWrId ?? request.wrId) === deviceWrId)
   }
 
   // ---- taps ----
@@ -239,7 +248,8 @@ export class RequestFeed implements RequestTaps {
   loaded(qp: QueuePairObject, send: PostedRequest): void {
     const feed = this.#feedOf(qp)
     this.#reportAllPolled(feed.cqs)
-    const request = this.#requestOf(qp, PostQueue.SEND, feed.count++, send)
+    const postIndex = isOfDriver(send.opcode) ? undefined : feed.posts++
+    const request = this.#requestOf(qp, PostQueue.SEND, feed.count++, postIndex, send)
     feed.loaded.push(request)
     if (takesReceive(request) && request.destQpn !== MULTICAST_QPN) {
       if (feed.messages.length === MAX_MESSAGES) feed.messages.shift()
@@ -342,6 +352,7 @@ export class RequestFeed implements RequestTaps {
       isDatagram: name === 'ud_qp',
       isUnreliable: name === 'ud_qp' || name === 'uc_qp',
       count: 0,
+      posts: 0,
       loaded: [],
       retired: [],
       lastUnsignaled: undefined,
@@ -361,13 +372,21 @@ export class RequestFeed implements RequestTaps {
     return feed
   }
 
-  #requestOf(owner: CoreObject, queue: number, index: number, posted: PostedRequest): WorkRequest {
+  #requestOf(
+    owner: CoreObject,
+    queue: number,
+    index: number,
+    postIndex: number | undefined,
+    posted: PostedRequest,
+  ): WorkRequest {
     const number = isQp(owner) ? owner.state.qpn : owner.handle
     const { mapped, device } = owner.context ?? {}
-    const logged = mapped?.postedWrId?.(queue, number, index)
+    // Most devices know a request by the program's wr_id.
+    const word = mapped?.packed === undefined ? device?.driver.requests?.numbered : undefined
+    const logged =
+      word === undefined || postIndex === undefined ? undefined : mapped?.postedWrId?.(queue, number, postIndex)
     const own = logged ?? posted.wrId
-    const numbered =
-      logged === undefined && mapped?.packed === undefined ? device?.driver.requests?.numbered : undefined
+    const numbered = logged === undefined ? word : undefined
     // Made for each request: a spread would take longer than all else.
     const request: WorkRequest = {
       id: ++lastId,
@@ -376,6 +395,7 @@ export class RequestFeed implements RequestTaps {
       queue,
       number,
       index,
+      postIndex,
       wrId: own,
       opcode: posted.opcode,
       flags: posted.flags,
@@ -386,7 +406,6 @@ export class RequestFeed implements RequestTaps {
       destQpn: posted.destQpn,
       destination: posted.destination,
     }
-    // Most devices know a request by the program's wr_id.
     if (own !== posted.wrId) return { ...request, deviceWrId: posted.wrId }
     return numbered === undefined ? request : { ...request, numbered }
   }
@@ -402,7 +421,8 @@ export class RequestFeed implements RequestTaps {
     if (qp !== undefined && qp !== feed.owner) this.#reportAllPolled(this.#feedOf(qp).cqs)
     const queue = isQp(feed.owner) ? PostQueue.RECEIVE : PostQueue.SHARED
     for (const receive of receives) {
-      const request = this.#requestOf(feed.owner, queue, feed.count++, receive)
+      const index = feed.count++
+      const request = this.#requestOf(feed.owner, queue, index, index, receive)
       feed.pending.push(request)
       this.#watcher.posted(request)
     }
