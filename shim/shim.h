@@ -221,6 +221,8 @@ int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, si
 
 /* The event log is written. */
 extern bool shim_logs_events;
+/* Whether the daemon searches races in it. */
+extern bool shim_finds_races;
 /* After messages_detect. */
 void events_detect(void);
 /* Maps the logs of a context, unless they are mapped. */

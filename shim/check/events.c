@@ -1,6 +1,6 @@
 /*
  * The logs in a context's memory file, for `userdma check`. The post log and the position log tell where requests were
- * posted. The event log, with USERDMA_STACKS=2, tells in order what threads did: posts, refused posts, polls with
+ * posted. The event log, with USERDMA_STACKS=2 or 3, tells in order what threads did: posts, refused posts, polls with
  * completions, and when each thread last waited for others. The taken counts tell which completions the program has
  * polled.
  *
@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 bool shim_logs_events;
+bool shim_finds_races;
 
 /* Maximum yields of a thread for the daemon to read a full log. Then the thread overwrites an entry. */
 #define MAX_YIELDS 10000
@@ -54,7 +55,8 @@ static void note_process_start(void)
 void events_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
-    shim_logs_events = recorder_is_on && strcmp(wanted, "2") == 0;
+    shim_finds_races = recorder_is_on && strcmp(wanted, "2") == 0;
+    shim_logs_events = shim_finds_races || (recorder_is_on && strcmp(wanted, "3") == 0);
     note_process_start();
     if (!recorder_is_on)
         return;

@@ -18,9 +18,9 @@ static pid_t known_pid;
 
 void messages_detect(void)
 {
-    /* 2: also the event log (events.c). */
+    /* 2, 3: also the event log (events.c). */
     const char *wanted = getenv(USERDMA_ENV_STACKS);
-    recorder_is_on = shim_is_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
+    recorder_is_on = shim_is_active && wanted && *wanted >= '1' && *wanted <= '3' && wanted[1] == 0;
 }
 
 bool stacks_are_current(void)

@@ -80,7 +80,7 @@ static int exchange_hello(const struct shim_guard *guard)
     /* Valgrind would not see what the daemon has written. */
     if (!shim_under_valgrind && (!calls || strcmp(calls, "messages") != 0))
         request.hello.wants |= USERDMA_HELLO_SLOT;
-    if (shim_logs_events)
+    if (shim_finds_races)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
     int error = session_exchange_with(&request, sizeof request.hello, userfaultfd, &reply, guard);
     /* An error has closed our connection: an open one is another thread's. */

@@ -71,7 +71,7 @@ const parseChoice = <T extends string>(option: string, choices: readonly T[], te
 }
 
 /** The adapters of `--like`, each once. Throws an Error. */
-const parseAdapters = (text: string): AdapterName[] => [
+export const parseAdapters = (text: string): AdapterName[] => [
   ...new Set(text.split(',').map(name => parseChoice('--like', adapterNames, name.trim()))),
 ]
 

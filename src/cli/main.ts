@@ -11,6 +11,7 @@ import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { colorChoices } from './colors.ts'
 import { exitOnBrokenPipe, fail, UsageError } from './fail.ts'
 import { examples, helpLayout, listText, upToUnknownCommand, withoutHelpCommand } from './help-layout.ts'
+import { readsFiles } from './recorded-arguments.ts'
 import { versionText } from './version.ts'
 
 /** Collects the values of an option that may be given several times. */
@@ -82,10 +83,13 @@ const color = (of = ''): Option =>
     return value
   })
 
+const RECORD_DEPTH_HELP = 'with --record: plain, or check: all that `userdma check FILE` needs (default: plain)'
+
 /** Adds options of commands that record. */
 const withRecord = (command: Command): Command =>
   command
     .option('--record <file>', 'record all events of the daemon in this file: `userdma export` reads it', path)
+    .option('--record-depth <depth>', RECORD_DEPTH_HELP)
     .option('--payload <bytes>', 'with --record: also the first bytes of the payload of each packet (default: 0)')
     .option('--record-limit <size>', 'with --record: the most bytes of the file, e.g. 64M; the oldest are dropped')
 
@@ -113,6 +117,37 @@ const HOST_HELP = "let the program keep the machine's own devices, and observe i
 const BESIDE = 'with a recording: the packets of a capture that was made on the same machine at the same time'
 const HOST_FAULTS = '--allow-host-faults'
 const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and completions of the program'
+
+/** Adds the options of `check`. */
+const withCheck = (command: Command): Command =>
+  withRecord(command)
+    .option(HOST, `${HOST_HELP}, for the findings that need no device of userdma`)
+    .option(HOST_FAULTS, HOST_FAULTS_HELP)
+    .option('-o, --output <file>', 'write the findings to this file instead of standard error', path)
+    .option('--json', 'print one JSON object per finding')
+    .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
+    .option('--races', 'also find requests that access the same bytes without order; programs are slower')
+    .option('--notes', 'print notes too, not only warnings and errors')
+    .option('--leaks', 'print leaks of programs that a signal ended too')
+    .option('--hang <seconds>', 'print what a program waits for when it has waited so long, not only at its end')
+    .option(
+      '--fail-on <severity>',
+      'exit with 65 for findings from this severity on: note, warning, error (default), or never',
+    )
+    .option(LIKE, LIKE_HELP)
+    .option(BUFFERS, BUFFERS_HELP)
+    .option(
+      '--suppressions <file>',
+      'do not report the findings that this file names; may be given several times',
+      collectPaths,
+    )
+    .option('--no-default-suppressions', 'report also the known findings in libraries, such as UCX')
+    .option('--gen-suppressions', 'print after each finding a block for a suppressions file')
+    .option('--torment-search <n>', 'run the program with N seeds of --torment, and print the shortest run that fails')
+    .option('--time-limit <seconds>', 'with --torment-search: a run that takes longer fails (default: 60)')
+    .option(RECORD_ON_FAILURE, 'with --record: keep the file only for failures and findings; its last 64M')
+    .option('--explain [id]', 'explain a finding, or list all, and run nothing')
+    .addOption(color())
 
 const NET = '--net <name>'
 const NET_HELP = 'name of the network (default: the only one)'
@@ -222,40 +257,10 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .action(async (name, args, options) => (await import('./commands/trace.ts')).trace(name, args, options))
   },
   check(program) {
-    withRecord(withJoin(program.command('check'), '[program]'))
-      .option(HOST, `${HOST_HELP}, for the findings that need no device of userdma`)
-      .option(HOST_FAULTS, HOST_FAULTS_HELP)
+    withCheck(withJoin(program.command('check'), '[program]'))
       .description(
-        'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program.',
+        'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program. Session files of --record and captures are read, not run: their findings, also with other options; `check -- FILE` runs any file.',
       )
-      .option('-o, --output <file>', 'write the findings to this file instead of standard error', path)
-      .option('--json', 'print one JSON object per finding')
-      .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
-      .option('--races', 'also find requests that access the same bytes without order; programs are slower')
-      .option('--notes', 'print notes too, not only warnings and errors')
-      .option('--leaks', 'print leaks of programs that a signal ended too')
-      .option('--hang <seconds>', 'print what a program waits for when it has waited so long, not only at its end')
-      .option(
-        '--fail-on <severity>',
-        'exit with 65 for findings from this severity on: note, warning, error (default), or never',
-      )
-      .option(LIKE, LIKE_HELP)
-      .option(BUFFERS, BUFFERS_HELP)
-      .option(
-        '--suppressions <file>',
-        'do not report the findings that this file names; may be given several times',
-        collectPaths,
-      )
-      .option('--no-default-suppressions', 'report also the known findings in libraries, such as UCX')
-      .option('--gen-suppressions', 'print after each finding a block for a suppressions file')
-      .option(
-        '--torment-search <n>',
-        'run the program with N seeds of --torment, and print the shortest run that fails',
-      )
-      .option('--time-limit <seconds>', 'with --torment-search: a run that takes longer fails (default: 60)')
-      .option(RECORD_ON_FAILURE, 'with --record: keep the file only for failures and findings; its last 64M')
-      .option('--explain [id]', 'explain a finding, or list all, and run nothing')
-      .addOption(color())
       .addHelpText(
         'after',
         examples(
@@ -265,6 +270,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma check --torment-search 100 -- ./my-test',
           'userdma check --like mlx5,irdma -- ./my-test',
           'userdma check --races -- ./my-test',
+          'userdma run --record session.udr --record-depth check -- ./my-test; userdma check session.udr',
           'userdma check --explain stale-rkey',
         ),
       )
@@ -275,6 +281,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           const { explainFinding } = await import('./commands/explain.ts')
           explainFinding(options.explain, options)
         } else if (name === undefined) command.error("error: missing required argument 'program'")
+        else if (await readsFiles(name, args, command, withCheck(withConfig(new Command('check'))))) return
         else if (tormentSearch !== undefined && options.host)
           command.error('error: --host and --torment-search exclude each other: torment needs devices of userdma')
         else if (tormentSearch !== undefined && options.record !== undefined)
@@ -634,6 +641,7 @@ The file is YAML; the smallest is \`hosts: 2\`. More is in
       .description('Makes the network of a scenario, runs its programs with its failures, and says what did not hold.')
       .argument('<file>', 'the scenario', path)
       .option('--record <folder>', 'record the daemon of each host in a session file there, HOST.udr', path)
+      .option('--record-depth <depth>', RECORD_DEPTH_HELP)
       .option('--fault <host:rule>', 'a fault rule on a host from the start; may be given several times', collect)
       .option('--restart <host>', 'start programs of this host that fail again')
       .option('--no-events', 'without the failures of the file')

@@ -1,5 +1,6 @@
 /*
- * The options of commands that record: `--record`, `--payload`, `--record-limit` and `--record-on-failure`.
+ * The options of commands that record: `--record`, `--record-depth`, `--payload`, `--record-limit` and
+ * `--record-on-failure`.
  */
 import { closeSync, fstatSync } from 'node:fs'
 import type { ToolSession } from '../daemon/client/tool-session.ts'
@@ -18,6 +19,17 @@ export interface RecordOptions {
   readonly payload?: string
   readonly recordLimit?: string
   readonly recordOnFailure?: boolean
+  readonly recordDepth?: string
+}
+
+/** Values of --record-depth. */
+export const recordDepths = ['plain', 'check'] as const
+
+/** Whether --record-depth asks for what the checker needs. Throws UsageError. */
+export const isForCheck = ({ recordDepth = 'plain' }: Pick<RecordOptions, 'recordDepth'>): boolean => {
+  if (!(recordDepths as readonly string[]).includes(recordDepth))
+    throw new UsageError(`--record-depth "${recordDepth}" is not one of ${recordDepths.join(', ')}`)
+  return recordDepth === 'check'
 }
 
 /** The largest --payload: that of the largest packet. */
@@ -44,7 +56,12 @@ const payloadOf = (text: string): number => {
 /** A file for a recording. */
 export interface RecordFile {
   readonly fd: number
-  readonly options: { readonly application: string; readonly payload: number; readonly limit?: number }
+  readonly options: {
+    readonly application: string
+    readonly payload: number
+    readonly limit?: number
+    readonly depth?: 'check'
+  }
   /** Starts the recording of the client's daemon. Throws an Error. */
   start(client: ToolSession): Promise<void>
   /**
@@ -59,14 +76,12 @@ export interface RecordFile {
  * Opens the file of --record; undefined without the option. An older file is emptied when the recording starts. Throws
  * UsageError.
  */
-export const openRecordFile = ({
-  record: name,
-  payload,
-  recordLimit,
-  recordOnFailure = false,
-}: RecordOptions): RecordFile | undefined => {
+export const openRecordFile = (recordOptions: RecordOptions): RecordFile | undefined => {
+  const { record: name, payload, recordLimit, recordOnFailure = false, recordDepth } = recordOptions
+  const depth = isForCheck(recordOptions)
   if (name === undefined) {
-    const option = payload !== undefined ? '--payload' : recordLimit !== undefined ? '--record-limit' : undefined
+    const given = { '--payload': payload, '--record-limit': recordLimit, '--record-depth': recordDepth }
+    const option = Object.entries(given).find(([, value]) => value !== undefined)?.[0]
     const lacking = option ?? (recordOnFailure ? '--record-on-failure' : undefined)
     if (lacking !== undefined) throw new UsageError(`${lacking} is for --record FILE`)
     return undefined
@@ -81,6 +96,7 @@ export const openRecordFile = ({
     application: `userdma ${packageVersion()}`,
     payload: payload === undefined ? 0 : payloadOf(payload),
     ...(limit !== undefined && { limit }),
+    ...(depth && { depth: 'check' as const }),
   }
   const fd = openInPlace(name)
   if (!fstatSync(fd).isFile()) {

@@ -11,6 +11,17 @@ import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
+import type {
+  LibraryRefusal,
+  Misorder,
+  MistakenBatch,
+  Misuse,
+  ProgramEvent,
+  RefusedAttempt,
+  RefusedPost,
+  RequestFacts,
+  UseOfGone,
+} from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import {
   CM_NAME,
@@ -27,12 +38,8 @@ import {
   positionSet,
   postSlot,
 } from '../spec/session.ts'
-import type { MistakenBatch } from '../tools/check/batches.ts'
-import type { Checker } from '../tools/check/checker.ts'
-import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../tools/check/events.ts'
-import type { Misorder } from '../tools/check/orders.ts'
-import type { RefusedPost, RequestFacts } from '../tools/check/refused-post.ts'
-import { createChecker } from '../tools/clients/check/check-client.ts'
+import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
+import type { RecordedCheck } from '../tools/record/events.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -99,11 +106,14 @@ export class DaemonChecker {
   readonly #hash = new DataView(this.#hashBytes.buffer)
   #totalBytes = 0
   #areLogsRead = false
+  #findsRaces = false
   readonly #unmappings = new Unmappings()
-  readonly #checker: Checker
+  readonly #checked: CheckedCore
   readonly #core: Core
   /** Contexts that their program closes, or whose program ends by exit(3), _exit(2) or exec(2). */
   readonly #ending = new WeakSet<Context>()
+  readonly #sessions = new WeakMap<object, number>()
+  #lastSession = 0
   readonly waits: WaitWatch
   /** The program's stack of the current call; undefined between calls. */
   currentStack: Stack | undefined
@@ -131,9 +141,8 @@ export class DaemonChecker {
     this.#failures = failures
     this.#containment = containment
     const logs = new EventLogs(contexts, (context, pid) => this.#processOf(failures.ownerOf(context)?.pid ?? -1, pid))
-    this.#checker = createChecker(core, finding => this.#report(finding), {
+    this.#checked = createChecker(core, finding => this.#report(finding), {
       scratch: mapArena(SCRATCH_BYTES),
-      now,
       isChecked: context => this.#programOf(context) !== undefined,
       program: context => this.#programOf(context),
       callStack: () => {
@@ -149,7 +158,7 @@ export class DaemonChecker {
       buffers,
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
-      events: { stackOf: (pid, id) => this.stackOf(pid, id), read: () => logs.read() },
+      events: { logStack: (pid, id) => this.stackOf(pid, id), readLog: () => logs.read() },
       wasKilled: context => this.#wasKilled(context),
       closing: context => {
         if (this.#wasKilled(context)) this.waits.ended(context)
@@ -160,11 +169,11 @@ export class DaemonChecker {
     })
     this.waits = new WaitWatch(
       () => {
-        this.#checker.scan()
+        this.#checked.scan()
         return [...waits()].filter(wait => wait !== undefined)
       },
       now,
-      (context, wait) => this.#checker.waits({ ...this.#originOf(context), wait }),
+      (context, wait) => this.#checked.waits(context, { ...this.#originOf(context), wait }),
       containment,
     )
   }
@@ -205,16 +214,17 @@ export class DaemonChecker {
     const bytes = frames.length + stack.length * FRAME_BYTES
     const { byId } = processStacks
     if (byId.size >= MAX_STACKS || processStacks.bytes + bytes > MAX_PROCESS_BYTES || byId.has(id)) {
-      this.#checker.omit('stacks', 1)
+      this.#event({ event: 'omitted', id: 'stacks', count: 1 })
       return false
     }
     byId.set(id, stack)
+    this.#checked.stream.answered('logStack', [pid, id], stack)
     processStacks.bytes += bytes
     this.#totalBytes += bytes
     for (const oldest of this.#stacks.keys()) {
       const isWithinLimits = this.#stacks.size <= MAX_PROCESSES && this.#totalBytes <= MAX_TOTAL_BYTES
       if (oldest === pid || isWithinLimits) break
-      this.#checker.omit('stacks', this.#stacks.get(oldest)?.byId.size ?? 0)
+      this.#event({ event: 'omitted', id: 'stacks', count: this.#stacks.get(oldest)?.byId.size ?? 0 })
       this.#removeStacks(oldest)
     }
     return true
@@ -250,7 +260,7 @@ export class DaemonChecker {
     stack: Stack,
     post: Pick<RefusedPost, 'number' | 'error' | 'wrId' | 'queue' | 'state'> & RequestFacts,
   ): void {
-    this.#checker.refusedPost({ ...post, ...this.#originOf(context), stack, request: post })
+    this.#event({ event: 'refusedPost', ...post, ...this.#originOf(context), stack, request: post })
   }
 
   /** Reports a MISUSE message of a process. The context may be the parent's. */
@@ -269,8 +279,11 @@ export class DaemonChecker {
   ): void {
     // The check of FORKED reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
     if (guest !== undefined && misuse.kind === MisuseKind.FORKED) return
+    // The detectors must see the posts and polls before the misuse, which is told late.
+    this.#checked.scan(context)
     const origin = this.#originOf(context)
-    this.#checker.misused({
+    this.#event({
+      event: 'misused',
       ...misuse,
       ...origin,
       stack,
@@ -291,9 +304,9 @@ export class DaemonChecker {
     const program = { pid, command: commandName(pid) ?? '?' }
     const origin =
       context === undefined
-        ? { time: this.#now(), device: CM_NAME, deviceNumber: -1, context: undefined }
+        ? { time: this.#checked.stream.next(), device: CM_NAME, deviceNumber: -1, context: undefined }
         : this.#originOf(context)
-    this.#checker.refusedByLibrary({ ...refusal, ...origin, program, stack })
+    this.#event({ event: 'refusedByLibrary', ...refusal, ...origin, program, stack })
   }
 
   /** Reports a GONE message of a process. `destroyed`: the id of a stack. */
@@ -311,8 +324,9 @@ export class DaemonChecker {
       readonly owner: number
     },
   ): void {
-    const time = this.#now()
-    this.#checker.usedGone({
+    const time = this.#checked.stream.next()
+    this.#event({
+      event: 'usedGone',
       ...use,
       time,
       program: { pid, command: commandName(pid) ?? '?' },
@@ -329,8 +343,9 @@ export class DaemonChecker {
   died(pid: number, stack: Stack, { signal, ours, fault, address, function: lastCall }: EndOfProcess): void {
     const program = { pid, command: commandName(pid) ?? '?' }
     const isInOurs = ours !== 0
-    this.#checker.died({
-      time: this.#now(),
+    this.#event({
+      event: 'died',
+      time: this.#checked.stream.next(),
       program,
       signal: signalName(signal),
       isInOurs,
@@ -348,7 +363,7 @@ export class DaemonChecker {
     since: Stack,
     batch: Pick<MistakenBatch, 'number' | 'mistake' | 'called' | 'opcode' | 'wrId' | 'requests'>,
   ): void {
-    this.#checker.batchMistaken({ ...batch, ...this.#originOf(context), stack, since })
+    this.#event({ event: 'batchMistaken', ...batch, ...this.#originOf(context), stack, since })
   }
 
   /** Reports an ORDER message of a process. `since`: the stack with that number. */
@@ -358,17 +373,17 @@ export class DaemonChecker {
     since: Stack,
     order: Pick<Misorder, 'object' | 'number' | 'mistake' | 'called' | 'field' | 'isSingle'>,
   ): void {
-    this.#checker.misordered({ ...order, ...this.#originOf(context), stack, since })
+    this.#event({ event: 'misordered', ...order, ...this.#originOf(context), stack, since })
   }
 
   /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'stack' | 'attempt' | 'errno' | 'reason'>): void {
-    this.#checker.refusedAttempt({ ...attempt, ...this.#originOf(context) })
+    this.#event({ event: 'refusedAttempt', ...attempt, ...this.#originOf(context) })
   }
 
   /** Reports a FORK message of a process. */
   forked(pid: number, stack: Stack): void {
-    this.#checker.forked(pid, stack)
+    this.#event({ event: 'forked', pid, stack })
   }
 
   /**
@@ -376,7 +391,10 @@ export class DaemonChecker {
    * it has said so of too many ranges.
    */
   allowRaces(session: object, pid: number, start: bigint, length: bigint): boolean {
-    return this.#checker.races?.allow(session, pid, Number(start), Number(start + length)) ?? true
+    const number = this.#numberOf(session)
+    const hasSpace = this.#checked.checker.races?.hasSpace(number, pid) ?? true
+    this.#event({ event: 'benign', session: number, pid, start: Number(start), end: Number(start + length) })
+    return hasSpace
   }
 
   /** Message UNMAP of a process. */
@@ -386,14 +404,14 @@ export class DaemonChecker {
 
   /** Message DIRECT of a process. */
   postsDirectly(pid: number, name: string): void {
-    this.#checker.postsDirectly(pid, name)
+    this.#event({ event: 'postsDirectly', pid, name })
   }
 
   /** Message END of a process: about one context, or all contexts that the process has opened. */
   ends(pid: number, context: Context | undefined): void {
     if (context !== undefined) {
       this.#ending.add(context)
-      this.#checker.contextEnds(context.device.index, context.id, 'close')
+      this.#checked.contextEnds(context, 'close')
       return
     }
     const { devices, system } = this.#core
@@ -401,7 +419,7 @@ export class DaemonChecker {
       for (const one of contexts)
         if (this.#failures.ownerOf(one)?.pid === pid) {
           this.#ending.add(one)
-          this.#checker.contextEnds(one.device.index, one.id, 'exit')
+          this.#checked.contextEnds(one, 'exit')
         }
   }
 
@@ -414,13 +432,30 @@ export class DaemonChecker {
     return sendsStacks && !this.#ending.has(context) && context.mapped?.packed === undefined
   }
 
-  /** Starts to read the event logs. */
+  /** Starts to search for races. */
   watchEvents(): void {
+    if (this.#findsRaces) return
+    this.#findsRaces = true
+    this.#checked.checker.races?.begin()
+    this.#readLogs()
+  }
+
+  /** The facts for a recording of depth `check`, which has the event logs too. */
+  recorded(): RecordedCheck {
+    this.#readLogs()
+    return this.#checked.recorded
+  }
+
+  /** Starts to read the event logs. */
+  #readLogs(): void {
     if (this.#areLogsRead) return
     this.#areLogsRead = true
-    this.#checker.races?.begin()
-    const join = this.#containment.guard('the search for races', () => this.#checker.races?.join())
-    setInterval(join, READ_LOGS_INTERVAL).unref()
+    const read = this.#containment.guard('the reading of event logs', () => {
+      this.#event({ event: 'logged' })
+      // The search for races reads them.
+      this.#checked.recordLogs(!this.#findsRaces)
+    })
+    setInterval(read, READ_LOGS_INTERVAL).unref()
   }
 
   /** All findings so far, oldest first; grows. */
@@ -430,7 +465,7 @@ export class DaemonChecker {
 
   /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
   beginFresh(): number {
-    return this.#checker.beginFresh()
+    return this.#checked.checker.beginFresh()
   }
 
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
@@ -444,18 +479,18 @@ export class DaemonChecker {
   /** How often each finding was found, indexed by its number − 1. */
   get counts(): readonly number[] {
     // Finds the races in entries of the log that were not read yet.
-    this.#checker.settle()
-    return this.#checker.counts
+    this.#checked.checker.settle()
+    return this.#checked.checker.counts
   }
 
   /** What was not checked so far, and how often. */
   get omissions(): readonly Omission[] {
-    return this.#checker.omissions
+    return this.#checked.checker.omissions
   }
 
   /** Number of checked calls. */
   get calls(): number {
-    return this.#checker.calls
+    return this.#checked.checker.calls
   }
 
   #removeStacks(pid: number): void {
@@ -531,6 +566,17 @@ export class DaemonChecker {
     return this.stackOf(pid, this.#set.getUint32(at + POSITION_OFFSETS.stack, true))
   }
 
+  #event(event: ProgramEvent): void {
+    this.#checked.stream.event(event)
+  }
+
+  /** Numbers sessions, from 1. */
+  #numberOf(session: object): number {
+    const number = this.#sessions.get(session) ?? ++this.#lastSession
+    this.#sessions.set(session, number)
+    return number
+  }
+
   #programOf(context: Context): Program | undefined {
     const owner = this.#failures.ownerOf(context)
     return owner && { pid: owner.pid, command: owner.command }
@@ -544,7 +590,7 @@ export class DaemonChecker {
     program: Program | undefined
   } {
     return {
-      time: this.#now(),
+      time: this.#checked.stream.next(),
       device: context.device.name,
       deviceNumber: context.device.index,
       context: context.id,

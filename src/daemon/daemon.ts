@@ -56,7 +56,7 @@ import { type DaemonEnd, Lifetime } from './lifetime.ts'
 import { Loop, type Pollable } from './loop.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
-import { type DaemonRecording, recordDaemon } from './recording.ts'
+import { type DaemonRecording, type DepthOption, recordDaemon } from './recording.ts'
 import { createSession, type SessionParts } from './session/client-session.ts'
 import { PolledSlots } from './session/polled-slots.ts'
 import { createRefusal } from './session/refuse-connection.ts'
@@ -80,7 +80,7 @@ export interface DaemonOptions {
   /** Users to serve besides the daemon's own; default: none. */
   readonly served?: Served
   /** A recording from the start to the end of the daemon. `fd`: an empty regular file, which the daemon closes. */
-  readonly record?: RecordingOptions & { readonly fd: number }
+  readonly record?: Omit<RecordingOptions, 'check'> & DepthOption & { readonly fd: number }
   /** Drivers besides the registered ones, for example from files (devices/driver-file.ts). They come first. */
   readonly drivers?: readonly RegisteredDriver[]
   /** Parts that tests replace. */

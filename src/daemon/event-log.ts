@@ -2,11 +2,13 @@
  * Reads the event logs for `userdma check --races`. A program logs its posts and polls in its context's memory file
  * (spec/session.ts). The contents are not trusted.
  */
+
 import { readSync, writeSync } from 'node:fs'
 import type { Context } from '../core/model.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import type { LoggedEvent, LoggedEvents } from '../spec/check/probes.ts'
+import { eventTime } from '../spec/check/stream.ts'
 import { EventLog, Messages, offsetsOf } from '../spec/session.ts'
-import type { LoggedEvent } from '../tools/check/races/feed.ts'
 import type { Contexts } from './context/contexts.ts'
 
 /** Microseconds after which an entry that was claimed but not written counts as lost. */
@@ -59,19 +61,20 @@ export class EventLogs {
   }
 
   /** New entries of all contexts, and the ids of the contexts with lost entries. */
-  read(): { entries: LoggedEvent[]; lost: number[] } {
+  read(): LoggedEvents {
+    const time = eventTime(nowMicroseconds())
     const entries: LoggedEvent[] = []
     const lost: number[] = []
     // Includes contexts that are being destroyed: their programs may have logged entries just before the end.
     for (const { context, memory } of this.#contexts.withMemory())
       if (!this.#readContext(context, memory.fd, entries)) lost.push(context.id)
-    return { entries, lost }
+    return { entries, lost, time }
   }
 
   /** The logged time at offset `at` of `#bytes`, on the clock of `nowMicroseconds`; `now` if it is in the future. */
   #timeAt(at: number, now: number): number {
     const time = Number(this.#entries.getBigUint64(at, true)) / 1000 - this.#start
-    return time > now + MAX_FUTURE ? now : time
+    return eventTime(time > now + MAX_FUTURE ? now : time)
   }
 
   /** Reads `count` entries of the ring, from entry number `from` on, into `#bytes`. */

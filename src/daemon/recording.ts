@@ -47,12 +47,20 @@ export interface RecordedParts {
   readonly torment: Decisions | undefined
 }
 
+/** How much is recorded (`--record-depth`). */
+export interface DepthOption {
+  /** Also what the checker needs; only of a daemon that checks programs. */
+  readonly depth?: 'check'
+}
+
 /** Starts to record into `fd`, an empty regular file that is closed at the end. Throws a RangeError: wrong options. */
 export const recordDaemon = (
   { core, network, trace, failures, check, torment, devices, stat, containment }: RecordedParts,
   fd: number,
-  options: RecordingOptions,
+  { depth, ...options }: Omit<RecordingOptions, 'check'> & DepthOption,
 ): DaemonRecording => {
+  if (depth === 'check' && check === undefined)
+    throw new RangeError('this daemon does not check programs, so it cannot record what the checker needs')
   const now = nowMicroseconds
   /** The last recorded values of counters, by device and name. */
   const recorded = new Map<string, number>()
@@ -73,7 +81,8 @@ export const recordDaemon = (
     }
   }
 
-  const recording = startRecording(fd, now, options, sample)
+  const isForCheck = depth === 'check'
+  const recording = startRecording(fd, now, { ...options, ...(isForCheck && { check: check?.recorded() }) }, sample)
   const { writer } = recording
   const program = (context: Context): Program | undefined => {
     const owner = failures.ownerOf(context)
@@ -89,6 +98,7 @@ export const recordDaemon = (
   const recorder = startRecorder(core, writer, {
     now,
     program,
+    isForCheck,
     addTap: (device, tap) => network.tap(device.name, tap),
     ...(check && {
       callStack() {

@@ -115,8 +115,16 @@ export const ObjectChange = { EXISTS: 0, CREATED: 1, CHANGED: 2, DESTROYED: 3 } 
 export const DeviceChange = { EXISTS: 0, ADDED: 1, REMOVED: 2, RENAMED: 3 } as const
 /** Values of `wait.change`. EXISTS: in a checkpoint. */
 export const WaitChange = { EXISTS: 0, BEGAN: 1, OVER: 2, CLOSED: 3 } as const
-/** Bits of `posted.bits`. */
-export const PostedBit = { SIGNALED: 1, REMOTE: 2, DATAGRAM: 4, DESTINATION: 8 } as const
+/** Bits of `posted.bits`. BLOCK, REQUEST: `WorkRequest.numbered`. POST_INDEX: it is known. */
+export const PostedBit = {
+  SIGNALED: 1,
+  REMOTE: 2,
+  DATAGRAM: 4,
+  DESTINATION: 8,
+  BLOCK: 16,
+  REQUEST: 32,
+  POST_INDEX: 64,
+} as const
 /** Bytes of an element of a posted request: f64 address, u32 length, u32 lkey. */
 export const ELEMENT_BYTES = 16
 
@@ -127,9 +135,11 @@ export const ELEMENT_BYTES = 16
  *
  * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; flows of a block are numbered from 0
  * - `object`, `call`, `failure`, `finding`, `torment`, `wait`, `symbol`: JSON
- * - `posted`: `elements` elements (ELEMENT_BYTES); with PostedBit.DESTINATION 16 bytes of GID
+ * - `posted`: `elements` elements (ELEMENT_BYTES); with PostedBit.DESTINATION 16 bytes of GID; with
+ *   PostedBit.POST_INDEX `WorkRequest.postIndex` (f64)
  * - `packets`: the headers, and the recorded bytes of payload
  * - `counters`: `count` times a text (u32) and a value (f64)
+ * - `program`, `answer`: a part of JSON; `more`: 1 if the next record of the kind goes on
  */
 export const Records = {
   text: layout(),
@@ -224,6 +234,17 @@ export const Records = {
     ['maxQueue', 'f64'],
     ['meanQueue', 'f64'],
     ['utilization', 'f64'],
+  ),
+  program: layout(['more', 'u32']),
+  answer: layout(['more', 'u32']),
+  accessed: layout(
+    ['device', 'u32'],
+    ['rkey', 'u32'],
+    ['high', 'u32'],
+    ['low', 'u32'],
+    ['length', 'f64'],
+    ['access', 'u32'],
+    ['qpn', 'u32'],
   ),
 } as const satisfies Readonly<Record<string, RecordLayout>>
 export type RecordKind = keyof typeof Records

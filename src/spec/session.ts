@@ -68,11 +68,11 @@ export const SESSION_VERSION = 3
 
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
- * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log. `buffers`: `all` if all bytes of
- * all sends are hashed (`HashLog`). `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are
- * posted and not freed by a polled completion. `crashes`: a file, to which the program appends its stacks if it crashes,
- * and at SIGQUIT (shim/check/crashes.c). `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the
- * tests compare.
+ * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log, `3` the event log for a
+ * recording, in which no races are searched. `buffers`: `all` if all bytes of all sends are hashed (`HashLog`). `slots`:
+ * `polled` if a send is refused with ENOMEM while max_send_wr sends are posted and not freed by a polled completion.
+ * `crashes`: a file, to which the program appends its stacks if it crashes, and at SIGQUIT (shim/check/crashes.c).
+ * `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the tests compare.
  */
 export const SessionEnv = {
   socket: 'USERDMA_SOCKET',
@@ -452,8 +452,8 @@ export const Exchanges = {
 /**
  * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is a new
  * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
- * it writes, for the request WRITTEN. EVENTS: the client writes the event log of its contexts. ADOPTION: the client does
- * what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its second descriptor.
+ * it writes, for the request WRITTEN. EVENTS: races are searched in the event log of the client's contexts. ADOPTION: the
+ * client does what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its second descriptor.
  */
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16, SLOT: 32 } as const
 

@@ -118,9 +118,15 @@ export type ToolRequest =
   /**
    * Records the events of all programs in the attached descriptor, an empty regular file, until `end-record` or the end
    * of the session (docs/reference/session-file.md). `payload`: recorded bytes of each packet's payload. `limit`:
-   * maximum bytes of the file. `application`: the program that asks.
+   * maximum bytes of the file. `application`: the program that asks. `depth`: also what the checker needs.
    */
-  | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
+  | {
+      readonly kind: 'record'
+      readonly application: string
+      readonly payload: number
+      readonly limit?: number
+      readonly depth?: 'check'
+    }
   /** The frames of the stacks in the recording. `from`: the number of those that the tool has. */
   | { readonly kind: 'record-frames'; readonly from: number }
   /** What frames of the recording are: they become part of the file when it ends. */

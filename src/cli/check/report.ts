@@ -87,9 +87,10 @@ export const sarifLog = (
   sarifDocument(
     'userdma check',
     version,
-    [...new Set(counted.map(([{ id }]) => id))].map(id => {
-      const { title, why, advice, severity } = findings[id]
-      return { id, title, why, advice, level: severity }
+    [...new Map(counted.map(([finding]) => [finding.id, finding])).values()].map(({ id, severity, text, advice }) => {
+      // What a capture shows (`explain`) has a text and an advice of its own.
+      const row = findings[id] ?? { title: text, why: text, advice: advice ?? '', severity }
+      return { id, title: row.title, why: row.why, advice: row.advice, level: row.severity }
     }),
     counted.map(([{ id, severity, host, text, details, moments }, count]) => ({
       id,

@@ -32,7 +32,7 @@ import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { requireDifferentFiles } from '../output-file.ts'
 import { holdFolder, removeFolder } from '../paths.ts'
-import { openRecordFile, type RecordOptions } from '../record.ts'
+import { isForCheck, openRecordFile, type RecordOptions } from '../record.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
 /** As commander parses them. */
@@ -130,7 +130,7 @@ const stopSignal = (): Promise<undefined> =>
 
 /** Starts a daemon in the background, and prints its line when it is ready. */
 const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
-  const { allowUser = [], allowGroup = [], endWithLastClient, record, payload, recordLimit } = options
+  const { allowUser = [], allowGroup = [], endWithLastClient, record, payload, recordLimit, recordDepth } = options
   // The log would be there too.
   if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
   await startInBackground(socket, config, [
@@ -140,6 +140,7 @@ const detach = async (socket: string, config: DaemonConfig, options: DaemonOptio
     ...(record === undefined ? [] : ['--record', resolve(record)]),
     ...(payload === undefined ? [] : ['--payload', payload]),
     ...(recordLimit === undefined ? [] : ['--record-limit', recordLimit]),
+    ...(recordDepth === undefined ? [] : ['--record-depth', recordDepth]),
   ])
   process.stdout.write(`${READY}${socket} (${settingsText(config)})\n`)
 }
@@ -152,7 +153,8 @@ const socketOf = ({ socket }: DaemonOptions, inherited: InheritedSocket | undefi
 }
 
 /** The command. Ends the process. */
-export const daemon = async (options: DaemonOptions): Promise<void> => {
+export const daemon = async (given: DaemonOptions): Promise<void> => {
+  const options = isForCheck(given) ? { ...given, check: true } : given
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const drivers = await orUsageError(() => loadDrivers(options.driver ?? []))
   const config = fullConfig(await wantedConfig(options, drivers))

@@ -12,7 +12,7 @@ import { writeHtml } from '../../tools/inspect/html.ts'
 import { readPage } from '../../tools/inspect/page.ts'
 import { copyEvent } from '../../tools/record/copy.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
-import type { SessionEvent } from '../../tools/record/events.ts'
+import { isForChecker, type SessionEvent } from '../../tools/record/events.ts'
 import { bytesSource, openSession, type Session, type SessionSource } from '../../tools/record/reader.ts'
 import { createRedactor } from '../../tools/record/redact.ts'
 import { readSymbols, SessionSymbols } from '../../tools/record/symbols.ts'
@@ -297,7 +297,7 @@ export const exportSession = async (name: string, options: ExportOptions, path =
     const forEach = async (use: Use): Promise<void> => {
       let read = 0
       for await (const event of session.eventsIn()) {
-        redactFor(use, event)
+        if (!isForChecker(event)) redactFor(use, event)
         report(++read / events)
       }
       passed++

@@ -25,7 +25,7 @@ import { NetSystem, requireTools, startHolder, tool } from '../net/system.ts'
 import { netStage } from '../net/walk-stage.ts'
 import { userdmaScript } from '../paths.ts'
 import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
-import { openRecordFile } from '../record.ts'
+import { isForCheck, openRecordFile } from '../record.ts'
 import { checkProgram } from './run.ts'
 import { parseWalk, type WalkOptions, walkAndReport } from './walk.ts'
 
@@ -171,6 +171,7 @@ export const netExec = async (host: string, first: string, rest: readonly string
 /** What `net play` changes in its scenario, to repeat a run of `net walk`, and where it records. */
 export interface NetPlayOptions {
   readonly record?: string
+  readonly recordDepth?: string
   /** `HOST:RULE`: fault rules from the start. */
   readonly fault?: readonly string[]
   /** Programs of this host that fail are started again. */
@@ -221,7 +222,7 @@ const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<voi
 
 /** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
 const playOn = async (file: string, net: ChosenNet, options: NetPlayOptions, stop: AbortSignal): Promise<void> => {
-  const { record, fault = [], restart, events } = options
+  const { record, recordDepth, fault = [], restart, events } = options
   const { scenario } = scenarioOf(file, await networkDrivers())
   for (const text of fault) await setFault(net, text)
   const programs = scenario.programs.map(program =>
@@ -230,7 +231,12 @@ const playOn = async (file: string, net: ChosenNet, options: NetPlayOptions, sto
   const played = { ...scenario, programs, ...(events === false && { events: [] }) }
   const problems = await playScenario(played, {
     ...partsOf(net),
-    recordFile: host => openRecordFile(record === undefined ? {} : { record: join(record, `${host}.udr`) }),
+    recordFile: host =>
+      openRecordFile(
+        record === undefined
+          ? {}
+          : { record: join(record, `${host}.udr`), ...(recordDepth !== undefined && { recordDepth }) },
+      ),
     report: line => void process.stdout.write(`${line}\n`),
     stop,
   })
@@ -290,7 +296,9 @@ const makeFolder = (path: string): void => {
 
 /** `net play`: makes the net of a scenario, plays it, and removes the net. Exit status 1: something did not hold. */
 export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOptions, 'at'>): Promise<void> => {
-  const { at, record, fault = [], restart, events } = options
+  const { at, record, recordDepth, fault = [], restart, events } = options
+  const isRecordedForCheck = isForCheck(options)
+  if (recordDepth !== undefined && record === undefined) throw new UsageError('--record-depth is for --record FOLDER')
   const { hosts } = scenarioOf(file, await networkDrivers()).plan
   if (restart !== undefined && !hosts.some(({ name }) => name === restart))
     throw new UsageError(`--restart "${restart}": give one of ${hosts.map(({ name }) => name).join(', ')}`)
@@ -299,11 +307,14 @@ export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOp
     'play',
     resolve(file),
     ...(record === undefined ? [] : ['--record', resolve(record)]),
+    ...(recordDepth === undefined ? [] : ['--record-depth', recordDepth]),
     ...fault.flatMap(text => ['--fault', text]),
     ...(restart === undefined ? [] : ['--restart', restart]),
     ...(events === false ? ['--no-events'] : []),
   ]
-  await onNetOf(file, at, words, {}, (net, stop) => playOn(file, net, options, stop))
+  // The daemons of the hosts check programs then, whose stacks are recorded too.
+  const changes = isRecordedForCheck ? { check: true } : {}
+  await onNetOf(file, at, words, changes, (net, stop) => playOn(file, net, options, stop))
 }
 
 /** `net walk`: makes the net of a scenario, and walks over its programs, without the failures of the file. */

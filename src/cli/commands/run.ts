@@ -21,7 +21,7 @@ import {
   requireProgram,
   runProgram,
 } from '../program/program.ts'
-import { openRecordFile, type RecordOptions } from '../record.ts'
+import { isForCheck, openRecordFile, type RecordOptions } from '../record.ts'
 
 /** The signals with which programs end that lack memory, threads, file size or time; Node.js also ends by SIGTRAP. */
 const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
@@ -143,7 +143,8 @@ const runOnHost = async (
     direct: directMessages('run'),
   }
   const observer = new Observer(() => {}, output, observing.faults)
-  const end = await runObserved(program, args, observer, observing)
+  const stacks = observing.stacks || isForCheck(options)
+  const end = await runObserved(program, args, observer, { ...observing, stacks })
   const isComplete = (await recording?.end(recordedEnd(program, end))) ?? true
   endAs(isComplete ? end : { ...end, status: end.status || 1 })
 }
@@ -160,9 +161,11 @@ export const run = async (
   if (options.flightRecorder !== undefined || options.flightFolder !== undefined)
     throw new UsageError('--flight-recorder is for --host; on devices of userdma, use --record-on-failure')
   // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
-  const stacks = options.fault?.some(rule => rule.includes('site=')) === true
+  const recorded = isForCheck(options)
+  const stacks = recorded || options.fault?.some(rule => rule.includes('site=')) === true
+  const preloaded = { stacks, ...(recorded && { events: 'record' as const }) }
   // Throws if a library is missing, before a daemon is started.
-  preloadedLibraries({ stacks })
+  preloadedLibraries(preloaded)
   requireDifferentFiles([['--record', options.record]], programFiles(program, args))
   const recording = openRecordFile(options)
   const joined = await joinDaemon({ ...options, ...(stacks && { check: true }) })
@@ -170,7 +173,7 @@ export const run = async (
   let end: ProgramEnd
   try {
     await recording?.start(client)
-    end = await runUnder(joined, program, args, { stacks })
+    end = await runUnder(joined, program, args, preloaded)
     const isComplete =
       (await recording?.end(client, end.status !== 0 || end.signal !== null, recordedEnd(program, end))) ?? true
     if (!isComplete) end = { ...end, status: end.status || 1 }

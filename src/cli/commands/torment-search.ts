@@ -17,6 +17,7 @@ import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/tor
 import { counted } from '../../spec/text.ts'
 import { printable } from '../../tools/trace/printable.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
+import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wantedConfig } from '../config.ts'
 import { onFirstEndSignal } from '../end-signals.ts'
@@ -27,7 +28,6 @@ import { endAs, preloadedLibraries, programEnvironment, type Recording } from '.
 import { quoted } from '../program/quoted.ts'
 import { createProgress, type Progress } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
-import { type CheckOptions, createJudge, suppressionFiles } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface SearchOptions extends CheckOptions {

@@ -101,6 +101,10 @@ const eventText = (event: SessionEvent, symbols: SessionSymbols): string => {
       return `${event.command} (${event.pid}) ${programEndText(event)}`
     case 'symbol':
       return symbolText(event)
+    case 'program':
+    case 'answer':
+    case 'accessed':
+      return 'what the checker knew'
     case 'end':
       return `end: ${event.reason}`
   }

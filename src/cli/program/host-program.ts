@@ -36,6 +36,7 @@ export const RECORDINGS = {
   record: '--record',
   recordLimit: '--record-limit',
   recordOnFailure: '--record-on-failure',
+  recordDepth: '--record-depth',
 } as const
 
 /** Throws UsageError for options that `--host` excludes. `others`: further ones, by their names in `options`. */

@@ -6,7 +6,7 @@ import { writeSync } from 'node:fs'
 import { release } from 'node:os'
 import { removeHeld } from '../../host/held-file.ts'
 import { emptyOutputFile } from '../../host/output-file.ts'
-import { observedRecorder, RECORDING_ORIGIN } from '../../tools/observe/observe.ts'
+import { OBSERVED_CHECK, observedRecorder, RECORDING_ORIGIN } from '../../tools/observe/observe.ts'
 import { SessionWriter } from '../../tools/record/writer.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import type { ProgramEnd } from '../../uapi/tool.ts'
@@ -42,8 +42,11 @@ export const openHostRecording = (options: RecordOptions): HostRecording | undef
       done(error as Error)
     }
   }
-  const writer = new SessionWriter({ write }, { ...file.options, origin: RECORDING_ORIGIN, machine })
-  const events = observedRecorder(writer, addressText)
+  const { depth, ...rest } = file.options
+  const isForCheck = depth === 'check'
+  const about = { ...rest, origin: RECORDING_ORIGIN, machine, ...(isForCheck && { check: OBSERVED_CHECK }) }
+  const writer = new SessionWriter({ write }, about)
+  const events = observedRecorder(writer, addressText, isForCheck)
   const timer = setInterval(() => writer.flush(), FLUSH)
   return {
     events,

@@ -43,8 +43,11 @@ export interface Recording {
   readonly tag?: string | undefined
   /** The stacks of its calls and posts. */
   readonly stacks?: boolean
-  /** Also the order of its posts and polls (the event log, spec/session.ts). Needs `stacks`. */
-  readonly events?: boolean
+  /**
+   * Also the order of its posts and polls (the event log, spec/session.ts): for the search for races, or for a recording
+   * only. Needs `stacks`.
+   */
+  readonly events?: boolean | 'record'
   /** Which bytes of sends are hashed at the post. Needs `stacks`. Absent: `sampled`. */
   readonly buffers?: BufferCheck
   /** Sends are refused as by adapters that free slots of send queues at polls. Needs `stacks`. */
@@ -71,8 +74,8 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     LD_PRELOAD: [...preloadedLibraries(recording), ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
-    // 1: stacks; 2: also the event log.
-    ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
+    // 1: stacks; 2: also the event log, in which races are searched; 3: the event log for a recording.
+    ...(stacks && { [SessionEnv.stacks]: events === 'record' ? '3' : events ? '2' : '1' }),
     ...(stacks && buffers === 'all' && { [SessionEnv.buffers]: buffers }),
     ...(stacks && freesAtPoll && { [SessionEnv.slots]: 'polled' }),
     ...(stacks && crashes !== undefined && { [SessionEnv.crashes]: crashes }),

@@ -77,11 +77,16 @@ const isListOfText = (value: unknown): value is readonly string[] =>
 /** Maximum characters of `application` in a request to record. */
 const MAX_APPLICATION = 64
 
-const parseRecord = ({ application, payload, limit }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+const parseRecord = ({
+  application,
+  payload,
+  limit,
+  depth,
+}: Partial<Record<string, unknown>>): ToolRequest | undefined => {
   const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
   if (typeof application !== 'string' || application.length > MAX_APPLICATION || !isCount(payload)) return undefined
-  if (limit === undefined) return { kind: 'record', application, payload }
-  return isCount(limit) ? { kind: 'record', application, payload, limit } : undefined
+  if ((limit !== undefined && !isCount(limit)) || (depth !== undefined && depth !== 'check')) return undefined
+  return { kind: 'record', application, payload, ...(limit !== undefined && { limit }), ...(depth && { depth }) }
 }
 
 const parseSymbols = ({ symbols }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
@@ -266,13 +271,13 @@ export class ToolRequests {
   }
 
   /** `file`: descriptor of the session file; stays open unless the answer is an error. */
-  #startRecording({ application, payload, limit }: RecordRequest, file: number | undefined): ToolReply {
+  #startRecording({ kind: _, ...options }: RecordRequest, file: number | undefined): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may record' }
     if (this.#recording !== undefined) return { error: 'this session records already' }
     if (file === undefined) return { error: 'a recording needs the descriptor of a file' }
     try {
       if (!fstatSync(file).isFile()) return { error: 'a recording can be written to a regular file only' }
-      this.#recording = recordDaemon(this.#daemon, file, { application, payload, limit })
+      this.#recording = recordDaemon(this.#daemon, file, options)
       return { recording: true }
     } catch (error) {
       return { error: `cannot record: ${error instanceof Error ? error.message : String(error)}` }

@@ -12,8 +12,9 @@ import type { Finding } from '../../spec/check/finding.ts'
 import { omissionText } from '../../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { FOUND_STATUS, isFailure } from '../../spec/check/severity.ts'
+import type { ProgramStream } from '../../spec/check/stream.ts'
 import type { Checker } from '../../tools/check/checker.ts'
-import { createChecker } from '../../tools/clients/check/check-client.ts'
+import { type CheckedCore, createChecker } from '../../tools/clients/check/check-client.ts'
 import { findingText, type Symbols, v8Frame } from '../../tools/trace/findings.ts'
 import { plainArena } from '../../transport/wire/arena.ts'
 import { FindingsError } from '../verbs/error.ts'
@@ -33,6 +34,7 @@ interface CheckedDevice {
 
 interface NetworkCheck {
   readonly checker: Checker
+  readonly stream: ProgramStream
   readonly log: ProgramLog
   readonly devices: Map<Context, CheckedDevice>
   /** The adapters in the options of all checked devices, also of closed devices. */
@@ -85,13 +87,12 @@ const networkCheck = (core: Core): NetworkCheck => {
       }
   }
   const log = createProgramLog(
-    () => checker.races?.join(),
-    (id, count) => checker.omit(id, count),
+    () => checked.stream.event({ event: 'logged' }),
+    (id, count) => checked.stream.event({ event: 'omitted', id, count }),
     core.now,
   )
-  const checker: Checker = createChecker(core, report, {
+  const checked: CheckedCore = createChecker(core, report, {
     scratch: plainArena(SCRATCH_BYTES),
-    now: core.now,
     isChecked: context => devices.has(context),
     program: () => undefined,
     callStack: captureStack,
@@ -99,7 +100,8 @@ const networkCheck = (core: Core): NetworkCheck => {
     adapters,
     events: log,
   })
-  const check = { checker, log, devices, adapters }
+  const { checker, stream } = checked
+  const check = { checker, stream, log, devices, adapters }
   checks.set(core, check)
   return check
 }
@@ -119,7 +121,7 @@ let hasExitListener = false
 const onExit = (status: number): void => {
   if (status !== 0) return
   for (const context of openChecks.keys()) {
-    networkCheck(context.device.core).checker.isExiting = true
+    networkCheck(context.device.core).stream.event({ event: 'exiting' })
     closeContext(context)
   }
   for (const check of openChecks.values())
@@ -133,7 +135,7 @@ const onExit = (status: number): void => {
 
 export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
   const { core, name } = context.device
-  const { checker, log, devices, adapters } = networkCheck(core)
+  const { checker, stream, log, devices, adapters } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.races?.begin()
   for (const adapter of options.like ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
@@ -151,8 +153,9 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
       ...posts,
       ...(races && pollWatch((cq, count, wrId) => log.poll(context.id, cq, count, wrId))),
       refused(queue, number, wrId, error, state, severity) {
-        checker.refusedPost({
-          time: context.device.core.now(),
+        stream.event({
+          event: 'refusedPost',
+          time: stream.next(),
           device: name,
           deviceNumber: context.device.index,
           context: context.id,
@@ -167,8 +170,9 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
         })
       },
     },
-    markInternal: (className, handle) => checker.markInternal(context.id, className, handle),
-    markMessages: qp => checker.markMessages(context.id, qp),
+    markInternal: (className, handle) =>
+      stream.event({ event: 'internal', context: context.id, class: className, handle }),
+    markMessages: handle => stream.event({ event: 'messages', context: context.id, handle }),
     get findings() {
       checker.settle()
       return device.findings.map(withCount)

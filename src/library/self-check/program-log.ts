@@ -4,9 +4,10 @@
  */
 
 import type { NoteOmission } from '../../spec/check/omissions.ts'
+import type { LoggedEvent } from '../../spec/check/probes.ts'
+import { eventTime } from '../../spec/check/stream.ts'
 import { EventKind } from '../../spec/session.ts'
-import type { LoggedEvent } from '../../tools/check/races/feed.ts'
-import type { RaceSources } from '../../tools/check/races/sources.ts'
+import type { RaceProbes } from '../../tools/check/races/detector.ts'
 import type { LazyStack } from '../verbs/watch/stacks.ts'
 
 /** The search reads the log when it has this number of entries. */
@@ -16,7 +17,7 @@ const MAX_STACKS = 16_384
 /** After this time the search reads fewer entries too. */
 const READ_DELAY_MS = 100
 
-export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
+export interface ProgramLog extends Omit<RaceProbes, 'memoryOf'> {
   /**
    * A post to a work queue. `context`: id of the context; `queue`: PostQueue; `number`: the QPN, or the handle of the
    * SRQ.
@@ -26,7 +27,7 @@ export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
   poll(context: number, cq: number, count: number, wrId: bigint): void
 }
 
-/** `join`: lets the search read the entries (`read`); `omit`: called when a stack is forgotten; `now`: microseconds. */
+/** `join`: lets the search read the entries (`readLog`); `omit`: called when a stack is forgotten; `now`: microseconds. */
 export const createProgramLog = (join: () => void, omit: NoteOmission, now: () => number): ProgramLog => {
   let entries: LoggedEvent[] = []
   let hasTimer = false
@@ -65,7 +66,7 @@ export const createProgramLog = (join: () => void, omit: NoteOmission, now: () =
     stack: number,
   ): void => {
     entries.push({
-      time: now(),
+      time: eventTime(now()),
       acquired: 0,
       wrId,
       process: 0,
@@ -86,11 +87,11 @@ export const createProgramLog = (join: () => void, omit: NoteOmission, now: () =
     // The kind of a post is its PostQueue.
     post: (context, queue, number, wrId, stack) => addEntry(context, queue, number, 1, wrId, numberOf(stack)),
     poll: (context, cq, count, wrId) => addEntry(context, EventKind.POLL, cq, count, wrId, 0),
-    stackOf: (_process, stack) => stacksByNumber.get(stack)?.() ?? [],
-    read() {
+    logStack: (_process, stack) => stacksByNumber.get(stack)?.() ?? [],
+    readLog() {
       const read = entries
       entries = []
-      return { entries: read, lost: [] }
+      return { entries: read, lost: [], time: eventTime(now()) }
     },
   }
 }

@@ -4,14 +4,8 @@
 
 import type { WcStatus } from '../work.ts'
 import type { CauseName } from './causes.ts'
+import type { Need } from './needs.ts'
 import type { Severity } from './severity.ts'
-
-/**
- * What a finding needs to know. `call`, `post`, `completion`: those of the program. `peer`: also those of the peer's
- * program. `device`: what only a device of ours or our preload library sees: fetches, packets, memory, waits. Findings
- * without `device` work on adapters of the machine too (`--host`).
- */
-export type Need = 'call' | 'post' | 'completion' | 'peer' | 'device'
 
 interface FindingRow {
   readonly severity: Severity

@@ -130,16 +130,26 @@ const rethrow = (error: unknown): never => {
   throw error
 }
 
+/** The time of the events of requests. */
+export interface RequestClock {
+  /** An event begins. */
+  begin(): void
+  /** An event begins, at this time. */
+  at(time: number): void
+}
+
 /**
  * Tells each of the watchers, also of ones that are added later. `onFault` gets what a watcher throws; without it, that is
- * thrown, and later watchers are not told.
+ * thrown, and later watchers are not told. `clock` learns first of each event.
  */
 export const allWatchers = (
   watchers: readonly RequestWatcher[],
   onFault: (error: unknown) => void = rethrow,
+  clock?: RequestClock,
 ): RequestWatcher => {
   const each = <A, B = void>(report: (watcher: RequestWatcher, a: A, b: B) => void) => {
     return (a: A, b: B): void => {
+      clock?.begin()
       for (const watcher of watchers)
         try {
           report(watcher, a, b)
@@ -149,7 +159,15 @@ export const allWatchers = (
     }
   }
   return {
-    posted: each((watcher, request) => watcher.posted(request)),
+    posted(request) {
+      clock?.at(request.time)
+      for (const watcher of watchers)
+        try {
+          watcher.posted(request)
+        } catch (error) {
+          onFault(error)
+        }
+    },
     ended: each((watcher, request) => watcher.ended(request)),
     completed: each((watcher, request, completion) => watcher.completed(request, completion)),
     receiveLost: each((watcher, request) => watcher.receiveLost(request)),

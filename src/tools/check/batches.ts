@@ -2,7 +2,9 @@
  * Mistakes in batches of ibv_wr_*, which the preload library reports (BATCH in spec/session.ts): the sentence, severity
  * and advice of each.
  */
-import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
+
+import type { Moment } from '../../spec/check/finding.ts'
+import type { MistakenBatch } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { BatchCall, BatchMistake } from '../../spec/session.ts'
@@ -10,31 +12,6 @@ import { counted } from '../../spec/text.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import type { KnownObject } from './objects.ts'
 import { moment } from './objects.ts'
-
-export interface MistakenBatch {
-  /** Microseconds. */
-  readonly time: number
-  /** The device's name. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context. */
-  readonly context: number
-  readonly program: Program | undefined
-  /** BatchMistake. */
-  readonly mistake: number
-  /** BatchCall. */
-  readonly called: number
-  /** The number of the queue pair. */
-  readonly number: number
-  /** ibv_wr_opcode of the request that is meant; −1: none. */
-  readonly opcode: number
-  readonly wrId: bigint
-  /** In the batch. */
-  readonly requests: number
-  readonly stack: Stack
-  /** Of the earlier call; empty: none, or unknown. */
-  readonly since: Stack
-}
 
 /** What a finding says about the mistake. */
 export interface BatchText {

@@ -13,13 +13,13 @@
  */
 import { requestName } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/finding.ts'
+import type { Misuse } from '../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import { MrKind } from '../../spec/enums.ts'
 import { HashLog, MisuseKind } from '../../spec/session.ts'
 import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { createDeviceWrites } from './device-writes.ts'
-import type { Misuse } from './events.ts'
 import { hex, type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values

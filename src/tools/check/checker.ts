@@ -5,32 +5,35 @@
  */
 
 import { adapters } from '../../spec/check/adapters.ts'
-import { causeText } from '../../spec/check/causes.ts'
-import { type Failure, failureText } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
-import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
+import { findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../../spec/check/omissions.ts'
+import type {
+  BeginningCall,
+  CheckedCall,
+  CheckedFailure,
+  CheckedWait,
+  ContextEnd,
+  Death,
+  LibraryRefusal,
+  Misorder,
+  MistakenBatch,
+  Misuse,
+  ProgramEvent,
+  ProgramEventName,
+  RefusedAttempt,
+  RefusedPost,
+  UseOfGone,
+} from '../../spec/check/program-events.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
-import { swap32 } from '../../spec/memory.ts'
-import { DeadPart, EventKind, GiveBack, MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
-import { counted } from '../../spec/text.ts'
-import { accessRangeLines, basedLines } from './access-range.ts'
+import { ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { createAdapterDetector } from './adapters.ts'
-import {
-  ADVICE_FOR_SOLICITED,
-  adviceForCm,
-  adviceForCmAttributes,
-  adviceForFailure,
-  adviceForUnsupported,
-  CUT_NUMBER,
-  cmFunctionIn,
-  isNotYetBound,
-} from './advice.ts'
-import { batchText, type MistakenBatch } from './batches.ts'
+import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
+import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, inC } from './c-words.ts'
 import { createCmDisconnectDetector } from './cm-disconnects.ts'
@@ -41,48 +44,29 @@ import {
   attributeTable,
   type DeviceWithGid,
   hasReachedRtr,
-  mismatchBehind,
   mismatches,
   rdAtomicExceeds,
   swappedPsnLines,
 } from './connection.ts'
 import { createDatagramDetector } from './datagrams.ts'
-import {
-  type BeginningCall,
-  type CheckerSources,
-  type Detector,
-  DetectorServices,
-  noSources,
-  watcherFor,
-} from './detector.ts'
-import type {
-  CheckedCall,
-  CheckedFailure,
-  CheckedWait,
-  ContextEnd,
-  Death,
-  LibraryRefusal,
-  Misuse,
-  RefusedAttempt,
-  UseOfGone,
-} from './events.ts'
+import { type CheckerSources, type Detector, DetectorServices, noSources, watcherFor } from './detector.ts'
+import { FailureReports } from './failed.ts'
 import { reportDeath, reportGone } from './gone.ts'
 import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
-import { lostIn, noteDropped, noteLostByDestroy } from './lost-work.ts'
+import { lostIn, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
-import { explainNumber, type WrongNumber } from './numbers.ts'
-import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
-import { type Misorder, orderFinding, orderText } from './orders.ts'
-import { before, type Outage, Outages } from './outages.ts'
+import { MisuseReports } from './misuses.ts'
+import { hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, stateOf } from './objects.ts'
+import { orderFinding, orderText } from './orders.ts'
+import { Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
-import { immediateOf, sharedElementsOf } from './posted-lists.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
-import { type RefusedPost, refusalOf } from './refused-post.ts'
-import { type FindingContent, FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
+import { refusalOf } from './refused-post.ts'
+import { FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -99,82 +83,47 @@ const severityOfRefusal = (class_: string, errno: number, isTrial: boolean): Sev
   return isArgumentError(errno) || isOfMemory ? (isTrial ? 'note' : 'warning') : undefined
 }
 
-/** What the program did with the failed request; `noticed`: the failure is not about a request. */
-const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
-  if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'posted'
-  return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'posted the receive' : 'noticed'
-}
-
-/** The stack of the post of the failed request; empty: there is no request, or its stack is unknown. */
-const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | undefined): Stack => {
-  const action = failedActionOf(failure)
-  if (qp?.qpn === undefined || action === 'noticed') return []
-  if (action === 'posted') {
-    const stack = postStack(PostQueue.SEND, qp.qpn)
-    // Sends of the ibv_wr_ interface are logged as BATCH.
-    return stack.length > 0 ? stack : postStack(PostQueue.BATCH, qp.qpn)
-  }
-  const srq = qp.uses.get('srq')
-  return srq === undefined ? postStack(PostQueue.RECEIVE, qp.qpn) : postStack(PostQueue.SHARED, srq.handle)
-}
-
 const participles = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
-
-/**
- * Names a queue of a queue pair, an SRQ or a CQ. `queue`: a PostQueue, or EventKind.POLL for a CQ. `number`: the number
- * of the queue pair, or the handle of the SRQ or CQ.
- */
-type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
-
-/** Which queue pair a dest_qp_num named, where it was destroyed, and what took its place; empty: no known one. */
-const whichWas = (
-  objects: KnownObjects,
-  qp: KnownObject | undefined,
-  peer: KnownObject | undefined,
-  time: number,
-): Pick<FindingContent, 'details' | 'moments'> => {
-  const { destruction, program } = peer ?? {}
-  if (peer === undefined || destruction === undefined) return {}
-  const whose =
-    program !== undefined && program.pid === qp?.program?.pid ? "this process's queue pair" : peer.nameWithProgram
-  const successor = objects
-    .queuePairsOf(peer.context)
-    .find(one => one.destruction === undefined && one !== qp && one.creation.time >= destruction.time)
-  const since = successor === undefined ? '' : `; its successor may be ${successor.name}, created since`
-  return {
-    details: [
-      `dest_qp_num ${hex(peer.qpn ?? 0)} was ${whose}, ${destruction.action} ${before(destruction.time, time)}${since}`,
-    ],
-    moments: [
-      moment(`the queue pair ${hex(peer.qpn ?? 0)} was ${destruction.action}`, destruction.time, destruction.stack),
-    ],
-  }
-}
-
-/** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
-const showsBothEnds: ReadonlySet<FindingId> = new Set([
-  'rd-atomic-exceeds',
-  'no-receive-posted',
-  'path-mtu-mismatch',
-  'invalid-request',
-  'psn-mismatch',
-])
 
 const inCmWords = (cmFunction: string | undefined): string =>
   cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
 
-/** How a peer looks that has given up its connection. */
-const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error', 'peer-not-ready'])
+type Taker<K extends ProgramEventName> = (checker: Checker, event: ProgramEvent<K>) => void
 
-/** Of the key of a memory window that no bind has given it yet. */
-const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
-
-/** The part of a request, by DeadPart. */
-const deadParts: Readonly<Record<number, string>> = {
-  [DeadPart.LIST]: 'the struct',
-  [DeadPart.ELEMENTS]: 'the list of elements',
-  [DeadPart.BUFFER]: 'the buffer',
+/** What the checker does with each event. */
+const takers: { readonly [K in ProgramEventName]: Taker<K> } = {
+  calling: (checker, call) => checker.calling(call),
+  called: (checker, call) => checker.called(call),
+  contextEnds: (checker, end) => checker.contextEnds(end),
+  forked: (checker, { pid, stack }) => checker.forked(pid, stack),
+  unmapped: (checker, { object }) => checker.unmapped(object),
+  misused: (checker, misuse) => checker.misused(misuse),
+  usedGone: (checker, use) => checker.usedGone(use),
+  postsDirectly: (checker, { pid, name }) => checker.postsDirectly(pid, name),
+  died: (checker, death) => checker.died(death),
+  batchMistaken: (checker, batch) => checker.batchMistaken(batch),
+  misordered: (checker, order) => checker.misordered(order),
+  refusedPost: (checker, post) => checker.refusedPost(post),
+  refusedByLibrary: (checker, refusal) => checker.refusedByLibrary(refusal),
+  refusedAttempt: (checker, attempt) => checker.refusedAttempt(attempt),
+  waits: (checker, wait) => checker.waits(wait),
+  failed: (checker, failure) => checker.failed(failure),
+  gids: ({ outages }, { device, gids }) => outages.gidsOf(device, gids),
+  portEvent: ({ outages }, { device, type, gids }) => outages.portEvent(device, type, gids),
+  deviceEvent: ({ ignoredEvents }, { device, type }) => ignoredEvents.deviceEvent(device, type),
+  deviceAdded({ outages, ignoredEvents }, { device }) {
+    outages.forget(device)
+    ignoredEvents.forget(device)
+  },
+  internal: (checker, event) => checker.markInternal(event.context, event.class, event.handle),
+  messages: (checker, { context, handle }) => checker.markMessages(context, handle),
+  exiting(checker) {
+    checker.isExiting = true
+  },
+  benign: ({ races }, { session, pid, start, end }) => races?.allow(session, pid, start, end),
+  logged: ({ races }) => races?.join(),
+  omitted: (checker, { id, count }) => checker.omit(id, count),
 }
 
 /** Detectors of every checker, except the detector of queues: the checker keeps a reference to it. */
@@ -205,28 +154,28 @@ export class Checker {
   readonly #services: DetectorServices
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
+  readonly #misuses: MisuseReports
+  readonly #failures: FailureReports
   readonly #ignoredPosts: IgnoredPosts
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
-  /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
-  readonly #closedContexts = new Set<number>()
 
   /** `report` is called once for each distinct finding. */
-  constructor(deviceWithGid: DeviceWithGid, report: ReportFinding, sources: CheckerSources = noSources) {
-    this.#deviceWithGid = deviceWithGid
+  constructor(report: ReportFinding, sources: CheckerSources = noSources) {
+    this.#deviceWithGid = gid => sources.deviceWithGid(gid)
     this.#sources = sources
     this.#reporter = new FindingReporter(report, sources.hasDevice !== false)
     this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
-    const services = new DetectorServices(this.#objects, this.#reporter, deviceWithGid, sources)
+    const services = new DetectorServices(this.#objects, this.#reporter, sources)
     this.#services = services
     this.#queues = createQueueDetector(services)
     this.#memoryGone = createMemoryGoneDetector(services)
     this.#ignoredPosts = createIgnoredPosts(services)
     this.outages = new Outages(services)
     this.ignoredEvents = new IgnoredEvents(services, this.outages)
-    this.races = sources.races && createRaceDetector(services, sources.races)
-    const { isCopiedByFork } = sources
+    const { isCopiedByFork, memoryOf, logStack, readLog } = sources
+    this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.watchesAccesses = isCopiedByFork !== undefined && sources.hasDevice !== false
     this.#detectors = [
       this.#queues,
@@ -238,6 +187,8 @@ export class Checker {
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
     ]
+    this.#misuses = new MisuseReports(services, this.#reporter, this.#memoryGone, this.#detectors)
+    this.#failures = new FailureReports(services, this.#reporter, this.#queues, this.outages)
     this.requests = watcherFor(this.#objects, this.#detectors)
   }
 
@@ -263,24 +214,26 @@ export class Checker {
     return [...this.#reporter.omitted].map(([id, count]) => ({ id, count }))
   }
 
+  /** Takes an event of the stream. */
+  event<K extends ProgramEventName>(event: ProgramEvent<K>): void {
+    const take = takers[event.event as K] as (checker: Checker, event: ProgramEvent<K>) => void
+    take(this, event)
+  }
+
   // ---- calls ----
 
-  /** A call on the object with this id begins. */
-  calling(call: BeginningCall, id: number): void {
-    const known = this.#objects.find(id)
+  calling(call: BeginningCall): void {
+    const known = this.#objects.find(call.object)
     if (known === undefined) return
     noteLostByDestroy(call, known)
     for (const detector of this.#detectors) detector.calling?.(call, known)
   }
 
   /** The objects of a context are about to end. May be repeated: only the first counts. */
-  contextEnds(device: number, context: number, how: ContextEnd['how']): void {
-    this.outages.contextEnds(context, how)
-    this.ignoredEvents.contextEnds(context, how)
-    const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
-    if (pendingSends === undefined) return
-    const end = { context, how, pendingSends }
-    for (const detector of this.#detectors) detector.contextEnds?.(end)
+  contextEnds(end: ContextEnd): void {
+    this.outages.contextEnds(end.context, end.how)
+    this.ignoredEvents.contextEnds(end.context, end.how)
+    if (end.pendingSends !== undefined) for (const detector of this.#detectors) detector.contextEnds?.(end)
   }
 
   /** A process that has not called ibv_fork_init is about to fork. */
@@ -420,7 +373,7 @@ export class Checker {
     known.addChange(moment(action, call.time, call.stack))
     if (state === QpState.values.RTS && known.attributes.timeout === 0)
       this.#reporter.report('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
-    if (state === QpState.values.RTR && this.#peerOf(known) === known)
+    if (state === QpState.values.RTR && this.#services.peerOf(known) === known)
       this.#reporter.report('connected-to-itself', call, {
         text: `${known.name} is connected to itself`,
         objects: [known],
@@ -438,7 +391,7 @@ export class Checker {
       remove: 'removed with its device',
     }[call.why]
     this.#objects.remove(known, moment(action, call.time, call.stack))
-    const isLeft = call.why === 'close' && !this.#closedContexts.has(call.context)
+    const isLeft = call.why === 'close' && !this.#misuses.closedContexts.has(call.context)
     if (isLeft && isVerbsClass(known.class) && !known.isInternal)
       this.#reporter.report(
         'leak',
@@ -469,15 +422,15 @@ export class Checker {
    * reported failure it reports nothing: the mismatch may have caused the failure.
    */
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
-    const peer = this.#peerOf(qp)
+    const peer = this.#services.peerOf(qp)
     // An XRC target is checked when its last opener closes it.
     if (qp.isReported || this.#objects.openersOf(qp).size > 1) return
-    const peerDevice = this.#peerDeviceOf(qp)
+    const peerDevice = this.#services.peerDeviceOf(qp)
     const knowsAllPeers =
       peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete
     const { destQpn } = qp.attributes
     // An initiator or target of DC is connected to no queue pair.
-    const { meant, ...wrong } = this.#wrongNumber(peerDevice, destQpn)
+    const { meant, ...wrong } = this.#services.wrongNumber(peerDevice, destQpn)
     if (peer === undefined && destQpn !== undefined && hasReachedRtr(qp) && knowsAllPeers)
       this.#reporter.report(
         'no-peer-qp',
@@ -506,115 +459,9 @@ export class Checker {
     )
   }
 
-  /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
-  #peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
-    return address && this.#deviceWithGid(address.dgid)
-  }
-
-  /** What is known of the dest_qp_num of no queue pair; empty: nothing. */
-  #wrongNumber(device: number | undefined, qpn: number | undefined): WrongNumber {
-    if (device === undefined || qpn === undefined || this.#objects.qp(device, qpn) !== undefined) return {}
-    return explainNumber(this.#objects, device, qpn)
-  }
-
-  #peerOf(qp: KnownObject): KnownObject | undefined {
-    const device = this.#peerDeviceOf(qp)
-    const { destQpn } = qp.attributes
-    return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
-  }
-
-  #queueOf({ deviceNumber, context, queue, number }: QueueName): KnownObject | undefined {
-    if (queue === EventKind.POLL) return this.#objects.byHandle(context, 'cq', number)
-    return queue === PostQueue.SHARED
-      ? (this.#objects.byHandle(context, 'srq', number) ?? this.#objects.byHandle(context, 'xrc_srq', number))
-      : this.#objects.qp(deviceNumber, number)
-  }
-
   /** The preload library of a program reports wrong use of memory or a queue. */
   misused(misuse: Misuse): void {
-    if (misuse.kind === MisuseKind.CLOSED) {
-      this.#closed(misuse)
-      return
-    }
-    if (misuse.kind === MisuseKind.INHERITED && misuse.index === 1) {
-      this.#destroyedByChild(misuse)
-      return
-    }
-    if (misuse.kind === MisuseKind.GAVE_BACK) {
-      this.#gaveBack(misuse)
-      return
-    }
-    const owner = this.#queueOf(misuse)
-    const { deviceNumber, context, kind, queue, program } = misuse
-    if (owner === undefined || owner.destruction !== undefined) return
-    if (kind === MisuseKind.INHERITED) {
-      const text = `process ${program?.pid ?? '?'} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
-      this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
-      return
-    }
-    if (kind === MisuseKind.SHORT_ARRAY) {
-      const { index: entries, more: room } = misuse
-      this.#reporter.report('array-too-short', misuse, {
-        text: `ibv_poll_cq on ${owner.name} with num_entries ${entries}: the array of struct ibv_wc at ${hex(misuse.address)} is on the stack, and has room for at most ${counted(room, 'completion')}; more were not polled`,
-        objects: [owner],
-      })
-      return
-    }
-    if (kind === MisuseKind.DEAD_POST) {
-      const part = deadParts[misuse.index] ?? 'the memory'
-      const region = misuse.index === DeadPart.BUFFER ? this.#objects.regionAt(context, misuse.address) : undefined
-      this.#reporter.report(
-        'frame-returned',
-        { ...misuse, action: 'posted' },
-        {
-          text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
-          objects: [owner, region],
-        },
-      )
-      return
-    }
-    if (kind === MisuseKind.SHARED_ELEMENTS || kind === MisuseKind.IMMEDIATE) {
-      const { id, ...content } =
-        kind === MisuseKind.IMMEDIATE ? immediateOf(misuse, owner) : sharedElementsOf(misuse, owner)
-      this.#reporter.report(id, { ...misuse, action: 'posted' }, { ...content, objects: [owner] })
-      return
-    }
-    if (kind === MisuseKind.ACKNOWLEDGED) {
-      this.#overacknowledged(misuse, owner)
-      return
-    }
-    // The detectors must see the posts and polls before the misuse.
-    this.#sources.scanContext?.(deviceNumber, context)
-    for (const detector of this.#detectors) detector.misused?.(misuse, owner)
-  }
-
-  /** The program closes the descriptor of a context: its objects end with it. */
-  #closed(misuse: Misuse): void {
-    const { context, index, program, device } = misuse
-    this.#closedContexts.add(context)
-    this.#reporter.report(
-      'descriptor-closed',
-      { ...misuse, action: 'closed' },
-      {
-        text: `process ${program?.pid ?? '?'} closes descriptor ${index}, that of its context of ${device}, by close: the device destroys all objects of the context, and later calls fail`,
-      },
-    )
-  }
-
-  #destroyedByChild(misuse: Misuse): void {
-    const { number, deviceNumber, program } = misuse
-    const owner = this.#objects.qp(deviceNumber, number)
-    if (owner === undefined) return
-    this.#reporter.report(
-      'context-inherited',
-      { ...misuse, action: 'destroyed' },
-      {
-        text: `process ${program?.pid ?? '?'}, a child, destroys ${owner.nameWithProgram}, whose context it inherited by fork: the parent loses it`,
-        advice:
-          'end the child by _exit, or exec, so that it does not run the clean-up of its parent (atexit, destructors)',
-        objects: [owner],
-      },
-    )
+    this.#misuses.misused(misuse)
   }
 
   /** Whether `accessed` is of use: only the preload library tells of memory that is given back. */
@@ -622,45 +469,6 @@ export class Checker {
   /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
-  }
-
-  #gaveBack({ context, deviceNumber, number, address, wrId, index, more, time, stack }: Misuse): void {
-    const region = this.#objects.byHandle(context, 'mr', number)
-    if (region?.start === undefined || region.iova === undefined || region.destruction !== undefined) return
-    // The detector must see what was posted before the report, which comes late.
-    this.#sources.scanContext?.(deviceNumber, context)
-    if (index === GiveBack.REUSABLE) {
-      this.#memoryGone.reusable(region, time)
-      return
-    }
-    const offset = region.iova - region.start
-    this.#memoryGone.gaveBack({
-      region,
-      how: index,
-      start: address + offset,
-      end: Number(wrId) + offset,
-      isKept: more === 1,
-      time,
-      stack,
-    })
-  }
-
-  #overacknowledged({ index: count, more: read, address, wrId, context, ...at }: Misuse, object: KnownObject): void {
-    const other = wrId === 0n ? undefined : this.#objects.byHandle(context, 'cq', Number(wrId) - 1)
-    const isOther = other !== undefined && other !== object && other.destruction === undefined
-    const call = address === 1 ? 'ibv_ack_async_event' : 'ibv_ack_cq_events'
-    const events = `${counted(count, 'event')} of ${object.name}`
-    const rest = read === 0 ? 'none was' : `only ${read} of them ${read === 1 ? 'was' : 'were'}`
-    const where = isOther ? `; the event that this thread has read last is of ${other.name}` : ''
-    this.#reporter.report(
-      'events-overacknowledged',
-      { ...at, context },
-      {
-        text: `${call} acknowledges ${events}, and ${rest} read and not acknowledged yet${where}`,
-        ...(isOther && { advice: 'acknowledge the event of the CQ that ibv_get_cq_event has returned' }),
-        objects: [object, isOther ? other : undefined],
-      },
-    )
   }
 
   /** A program has used an object that it has destroyed. */
@@ -680,7 +488,7 @@ export class Checker {
 
   /** The preload library of a program reports a mistake in a batch of ibv_wr_*. */
   batchMistaken(batch: MistakenBatch): void {
-    const qp = this.#queueOf({ ...batch, queue: PostQueue.SEND })
+    const qp = queueOf(this.#objects, { ...batch, queue: PostQueue.SEND })
     const content = qp && batchText(batch, qp)
     if (content !== undefined) this.#reporter.report('batch-misused', batch, { ...content, objects: [qp] })
   }
@@ -702,7 +510,7 @@ export class Checker {
 
   /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
-    const target = this.#queueOf(post)
+    const target = queueOf(this.#objects, post)
     const { id, text, advice, severity: least } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
     const severity = post.severity ?? least ?? (findings[id].severity === 'note' ? 'note' : 'warning')
@@ -717,13 +525,8 @@ export class Checker {
 
   // ---- waits ----
 
-  /** The driver reports all receives and polls so far. */
-  scan(): void {
-    for (const { device, context } of this.#objects.contexts()) this.#sources.scanContext?.(device, context)
-  }
-
   /** A program waits for a completion, an event or a message that does not come. */
-  waits({ wait, ...at }: CheckedWait): void {
+  waits({ wait, own, ...at }: CheckedWait): void {
     const { deviceNumber, context } = at
     const {
       id,
@@ -736,13 +539,12 @@ export class Checker {
       cmId,
       request,
     } = wait
-    const own =
-      request && this.#sources.requestOf?.(deviceNumber, request.number, request.queue !== PostQueue.SEND, request.wrId)
-    const text = own
-      ? inDeviceWords.replace(/(?:wr_id|block|request) (\d+)/, (whole, number) =>
-          BigInt(number) === request.wrId ? `wr_id ${own.wrId}` : whole,
-        )
-      : inDeviceWords
+    const text =
+      own && request
+        ? inDeviceWords.replace(/(?:wr_id|block|request) (\d+)/, (whole, number) =>
+            BigInt(number) === request.wrId ? `wr_id ${own.wrId}` : whole,
+          )
+        : inDeviceWords
     const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
     const channel =
       channelHandle === undefined ? undefined : this.#objects.byHandle(context, 'comp_channel', channelHandle)
@@ -788,170 +590,6 @@ export class Checker {
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
-    const { time, deviceNumber, context, failure, peerDevice } = failed
-    const { device, qpn, cause, kind } = failure
-    const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
-    const idOfCause = findingOfCause(cause.id)
-    // Events such as COMM_EST are no failures: their causes have no finding.
-    if (idOfCause === undefined || kind === 'flush') return
-    if (qp !== undefined && kind === 'drop') noteDropped(qp, failure, causeText(cause))
-    else if (qp !== undefined) qp.failure ??= failure
-    // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
-    if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
-    // An event repeats the failure of the CQ, or the failed request of a peer in this process.
-    const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
-    if (kind === 'event' && isRepeated) return
-    const peer = this.#peerOfFailure(failed, qp)
-    // A device moves queue pairs to ERR and SQE without a call.
-    if (peer !== undefined && typeof failure.peer?.state === 'number') peer.attributes.state = failure.peer.state
-    for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
-    const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
-    const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
-    const id = mismatch ?? (isAhead ? 'window-not-bound' : idOfCause)
-    const occurrence: Occurrence = {
-      time,
-      device,
-      context,
-      program: failed.program ?? qp?.program,
-      stack: postStackOf(failed, qp),
-      action: failedActionOf(failure),
-    }
-    if (id === 'no-answer') {
-      const outage = this.outages.behind(time, deviceNumber, qp, peerDevice, failure.peer)
-      if (outage === undefined || !this.#isOutage(outage, failure, qp, peer))
-        this.#reportUnanswered(occurrence, failure, qp, peer)
-      else {
-        const details = qp === undefined || peer === undefined ? [] : attributeTable(qp, peer)
-        this.outages.unanswered(occurrence, { text: failureText(failure), details, objects: [qp, peer] }, outage)
-      }
-    } else {
-      const key = cause.args.key
-      const keyDevice = failure.isCauseAtPeer === true ? peerDevice : deviceNumber
-      const regionWith = (number: unknown): KnownObject | undefined =>
-        typeof number === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, number) : undefined
-      const region = regionWith(key)
-      const swapped = typeof key === 'number' && region === undefined ? swap32(key) : undefined
-      const meant = regionWith(swapped)
-      const cut =
-        typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
-          ? this.#objects.regionWithLowBits(keyDevice, key)
-          : undefined
-      const address = cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
-      const atAddress =
-        typeof address === 'bigint' && meant === undefined
-          ? this.#objects.regionAt(context, Number(address))
-          : undefined
-      this.#reporter.report(id, occurrence, {
-        text: isAhead
-          ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
-          : failureText(failure),
-        advice: cut === undefined ? (adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp)) : CUT_NUMBER,
-        details: [
-          ...(atAddress === undefined || typeof address !== 'bigint'
-            ? []
-            : [`the address ${hex(address)} is in ${atAddress.name}, whose lkey is ${hex(atAddress.lkey ?? 0)}`]),
-          ...(swapped !== undefined && meant !== undefined
-            ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
-            : []),
-          ...(cut === undefined
-            ? []
-            : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
-          ...accessRangeLines(failure),
-          ...basedLines(failure, region),
-          ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
-            ? this.#queues.receiveCounts(qp, peer)
-            : []),
-          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
-            ? [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
-            : []),
-        ],
-        objects: [
-          qp,
-          peer,
-          region ?? meant ?? cut ?? atAddress,
-          this.#objectOfCause(failed),
-          id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
-        ],
-      })
-    }
-  }
-
-  #peerOfFailure({ failure, peerDevice }: CheckedFailure, qp: KnownObject | undefined): KnownObject | undefined {
-    // The requester finds BAD_RESPONSE and names no peer.
-    if (failure.cause.id === 'BAD_RESPONSE' && qp !== undefined) return this.#peerOf(qp)
-    if (failure.peer === undefined || peerDevice === undefined) return undefined
-    return this.#objects.qp(peerDevice, failure.peer.qpn)
-  }
-
-  /** The object that the arguments of a cause name; undefined: none, or an unknown object. */
-  #objectOfCause({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
-    const { cq, object, number } = cause.args
-    if (typeof cq === 'number') return this.#objects.byHandle(context, 'cq', cq)
-    if (typeof object !== 'string' || typeof number !== 'number') return undefined
-    if (object === 'qp') return this.#objects.qp(deviceNumber, number)
-    return this.#objects.byHandle(context, object === 'id' ? 'cm_id' : object, number)
-  }
-
-  /** Whether an outage is the reason, and no mismatch of the ends: those that follow from the outage do not count. */
-  #isOutage(
-    { since, isRule }: Outage,
-    { peer: named }: Failure,
-    qp: KnownObject | undefined,
-    peer: KnownObject | undefined,
-  ): boolean {
-    if (qp === undefined || peer === undefined) return named?.state !== 'none'
-    // While an address is away, no device has it.
-    const areEachOthers = qp.attributes.destQpn === peer.qpn && peer.attributes.destQpn === qp.qpn
-    const reason = mismatches(qp, peer, this.#deviceWithGid).find(
-      one => one !== 'peer-connected-elsewhere' || !areEachOthers,
-    )
-    if (reason === undefined || !GIVEN_UP.has(reason)) return reason === undefined
-    const changed = peer.destruction ?? peer.changes.at(-1)
-    return (
-      (peer.failure !== undefined && findingOfCause(peer.failure.cause.id) === 'no-answer') ||
-      (!isRule && changed !== undefined && changed.time >= since)
-    )
-  }
-
-  /**
-   * Retries ran out. The finding is `no-peer-qp` if the peer's device has no such queue pair, else the first mismatch,
-   * else `no-answer`. If the first mismatch is `peer-in-error`, the finding is the peer's own first failure, if known.
-   */
-  #reportUnanswered(
-    occurrence: Occurrence,
-    failure: Failure,
-    qp: KnownObject | undefined,
-    peer: KnownObject | undefined,
-  ): void {
-    const text = failureText(failure)
-    const objects = [qp, peer]
-    if (failure.peer?.state === 'none') {
-      const peerDevice = qp && this.#peerDeviceOf(qp)
-      const { meant, ...wrong } = this.#wrongNumber(peerDevice, failure.peer.qpn)
-      this.#reporter.report('no-peer-qp', occurrence, {
-        text,
-        ...whichWas(this.#objects, qp, peer, occurrence.time),
-        ...wrong,
-        objects: [...objects, meant],
-      })
-      return
-    }
-    if (qp === undefined || peer === undefined) {
-      this.#reporter.report('no-answer', occurrence, { text, objects })
-      return
-    }
-    const details = [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
-    const [reason] = mismatches(qp, peer, this.#deviceWithGid)
-    const root = reason === 'peer-in-error' ? peer.failure : undefined
-    const rootId = root && findingOfCause(root.cause.id)
-    if (root !== undefined && rootId !== undefined)
-      this.#reporter.report(rootId, occurrence, {
-        text: `${text}: the peer failed first: ${failureText(root)}`,
-        details,
-        objects,
-      })
-    else if (reason !== undefined)
-      this.#reporter.report(reason, occurrence, { text: `${text}: ${findings[reason].title}`, details, objects })
-    else this.#reporter.report('no-answer', occurrence, { text, details, objects })
+    this.#failures.failed(failed)
   }
 }

@@ -1,11 +1,12 @@
 /*
  * The finding that rdma_disconnect leaves a queue pair of the program's own in RTS, which it does not move to ERR.
  */
+
+import type { CheckedCall } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { QpState } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { CheckedCall } from './events.ts'
 import type { KnownObject } from './objects.ts'
 
 const { RTS } = QpState.values
@@ -50,10 +51,7 @@ export const createCmDisconnectDetector = (services: DetectorServices): Detector
     },
     calling({ method }, object) {
       if (method !== 'destroy') return
-      if (object.isQp) {
-        services.sources.scanContext?.(object.device, object.context)
-        ends(object)
-      }
+      if (object.isQp) ends(object)
     },
     called(call, object) {
       const { method, refused, args, queuePair } = call

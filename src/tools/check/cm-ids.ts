@@ -6,12 +6,12 @@
  * - receives that are posted after the connection is accepted.
  */
 import type { Stack } from '../../spec/check/finding.ts'
+import type { CheckedCall } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { CheckedCall } from './events.ts'
 import type { KnownObject } from './objects.ts'
 import type { Occurrence } from './reporting.ts'
 
@@ -116,7 +116,6 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
   const accepted = (call: CheckedCall, id: KnownObject, { qpNum }: ConnectionParameters): void => {
     const qp = qpOf(id, qpNum)
     if (qp === undefined) return
-    services.sources.scanContext?.(qp.device, qp.context)
     if (qp.class !== 'rc_qp' || withReceives.has((qp.uses.get('srq') ?? qp).id)) return
     earlyAccepts.set(qp.id, { id, time: call.time, stack: call.stack })
   }

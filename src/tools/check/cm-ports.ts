@@ -3,8 +3,8 @@
  * has forgotten htons.
  */
 import type { Moment } from '../../spec/check/finding.ts'
+import type { CheckedCall } from '../../spec/check/program-events.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { CheckedCall } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 const AF_INET = 2

@@ -77,7 +77,10 @@ export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: K
   // The responder cuts READ responses into packets of its own path MTU.
   if (cause === 'BAD_RESPONSE' && differs(requester.attributes.pathMtu, peer.attributes.pathMtu))
     return 'path-mtu-mismatch'
-  return undefined
+  // The responder is of another daemon, whose recording is read too: its NAK does not say why.
+  if (cause !== 'NAK_INVALID_REQUEST') return undefined
+  if (differs(requester.attributes.pathMtu, peer.attributes.pathMtu)) return 'path-mtu-mismatch'
+  return rdAtomicExceeds(requester, peer) ? 'rd-atomic-exceeds' : undefined
 }
 
 const hex = (value: number | undefined): string | undefined =>

@@ -2,83 +2,37 @@
  * The interface of the checker's detectors. A detector receives calls and requests, and reports one kind of mistake
  * through `DetectorServices`. Its memory must be bounded by the existing requests and objects, or by constants.
  */
+
 import type { AdapterName } from '../../spec/check/adapters.ts'
-import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
+import type { Moment, Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
+import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
+import type { BeginningCall, CheckedCall, ContextEnd, Misuse } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
-import type { CheckedCall, ContextEnd, Misuse } from './events.ts'
+import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
-import type { RaceSources } from './races/sources.ts'
 import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
 
-/** Facts from the daemon or library that serves the calls. Contexts and devices are numbers. */
-export interface CheckerSources {
-  /** Microseconds. */
+/** What a checker is made with: what its producer is and can answer, and the options of its user. */
+export interface CheckerSources extends ProgramProbes, ProducerFacts {
+  /** The time of the current event, in microseconds. */
   now(): number
-  deviceName(device: number): string
-  /**
-   * The stack of the post at `index` of the queue, or of a post with this wr_id; empty: unknown. `queue`: PostQueue.
-   * For BATCH: the stack of the last ibv_wr_complete, with any wr_id. `number`: the QPN, or the handle of the SRQ.
-   */
-  postStack(context: number, queue: number, number: number, wrId: bigint, index?: number): Stack
-  /**
-   * A hash of the bytes that an outstanding send reads; undefined: unreadable now. `isWhole` false: of a long message,
-   * only samples.
-   */
-  digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
-  /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/session.ts). */
-  postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
-  /** The stack of the call that has unmapped memory of this range of a program; undefined: unknown. */
-  unmapStack?(program: Program, start: number, end: number): Stack | undefined
-  /** Makes the driver report all receives that a context has posted, and all completions that it has polled. */
-  scanContext?(device: number, context: number): void
-  /**
-   * Executes what sends of a context can be executed now, and reports polls. By `KnownObject.id`: how many sends of its
-   * queue pairs are not complete then; undefined: unknown. `isDead`: its program has ended, nothing can be executed.
-   */
-  settleContext?(device: number, context: number, isDead: boolean): ReadonlyMap<number, number> | undefined
-  /**
-   * Whether a child of fork gets a copy of the page of this address; undefined: unknown. Absent: programs run without
-   * the preload library, so `Checker.misused` is never called.
-   */
-  isCopiedByFork?(program: Program, address: number): boolean | undefined
-  /** Whether what programs wait for is found too, such as `endless-rnr`. Absent: it is not. */
-  readonly findsWaits?: boolean
   /** Absent: `sampled`. */
   readonly buffers?: BufferCheck
   /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
-  /**
-   * False: programs are observed on adapters of the machine, which report no fetches and no packets. Findings that need
-   * a device of ours are not made. Absent: true.
-   */
-  readonly hasDevice?: boolean
-  /** Whether packets reach only devices of this process. Absent: unknown. */
-  readonly isClosed?: boolean
-  /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */
-  hasMember?(group: Uint8Array): boolean | undefined
-  /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
-  hasUnchecked?(device: number): boolean
-  /**
-   * The last fault rule that lost, damaged or delayed a packet to one of these queue pairs since `time`, in
-   * microseconds; undefined: none.
-   */
-  lossTo?(qpns: readonly number[], time: number): string | undefined
-  /** The send or receive of a queue pair that its device knows by this number; undefined: unknown. */
-  requestOf?(device: number, qpn: number, isReceive: boolean, number: bigint): WorkRequest | undefined
-  /** How many asynchronous events of a context its program has not read; undefined: unknown. */
-  unreadEvents?(context: number): number | undefined
-  /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
-  lockLimit?(program: Program): number
-  /** Absent: the checker does not search for races. */
-  readonly races?: RaceSources
 }
 
 /** For a checker that only gets calls and failures. */
-export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
+export const noSources: CheckerSources = {
+  now: () => 0,
+  deviceName: () => '',
+  deviceWithGid: () => undefined,
+  postStack: () => [],
+}
 
 /** The events that a detector receives. Events of requests are only about objects that the checker knows. */
 export interface Detector extends Partial<RequestWatcher> {
@@ -99,19 +53,6 @@ export interface Detector extends Partial<RequestWatcher> {
   forked?(pid: number, stack: Stack): void
 }
 
-/** The fields of `CheckedCall` that are known when a call begins. */
-export interface BeginningCall {
-  readonly class: string
-  readonly method: string
-  readonly program: Program | undefined
-  readonly args: Readonly<Record<string, unknown>>
-  readonly stack: Stack
-  /** If a queue pair is destroyed, reset or moved to ERR: how many of its sends are not complete. Absent: unknown. */
-  readonly pendingSends?: number
-  /** If a queue pair is destroyed: how many of its own receives no message has taken. Absent: unknown. */
-  readonly pendingReceives?: number
-}
-
 export class DetectorServices {
   readonly objects: KnownObjects
   readonly deviceWithGid: DeviceWithGid
@@ -119,12 +60,29 @@ export class DetectorServices {
   readonly omit: NoteOmission
   readonly #reporter: FindingReporter
 
-  constructor(objects: KnownObjects, reporter: FindingReporter, deviceWithGid: DeviceWithGid, sources: CheckerSources) {
+  constructor(objects: KnownObjects, reporter: FindingReporter, sources: CheckerSources) {
     this.objects = objects
-    this.deviceWithGid = deviceWithGid
+    this.deviceWithGid = gid => sources.deviceWithGid(gid)
     this.sources = sources
     this.omit = reporter.omit
     this.#reporter = reporter
+  }
+
+  /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
+  peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
+    return address && this.deviceWithGid(address.dgid)
+  }
+
+  peerOf(qp: KnownObject): KnownObject | undefined {
+    const device = this.peerDeviceOf(qp)
+    const { destQpn } = qp.attributes
+    return device === undefined || destQpn === undefined ? undefined : this.objects.qp(device, destQpn)
+  }
+
+  /** What is known of the dest_qp_num of no queue pair; empty: nothing. */
+  wrongNumber(device: number | undefined, qpn: number | undefined): WrongNumber {
+    if (device === undefined || qpn === undefined || this.objects.qp(device, qpn) !== undefined) return {}
+    return explainNumber(this.objects, device, qpn)
   }
 
   /** Returns the number of the finding, for `repeat`; undefined if it was left out. */

@@ -7,11 +7,11 @@
 import { requiredArguments, requiredParts } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { VERBS_LIBRARIES } from '../../spec/check/frames.ts'
+import type { Death, UseOfGone } from '../../spec/check/program-events.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import { cmFunctionIn } from './advice.ts'
 import type { DetectorServices } from './detector.ts'
-import type { Death, UseOfGone } from './events.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
 import type { Occurrence } from './reporting.ts'
 

@@ -6,6 +6,8 @@
  * - a queue pair of an earlier connection, while the peer has connected another one;
  * - the status of DISCONNECTED.
  */
+
+import type { CheckedCall, ContextEnd, RefusedAttempt } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
@@ -15,7 +17,6 @@ import { counted } from '../../spec/text.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { cmFunctionIn } from './advice.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { CheckedCall, ContextEnd, RefusedAttempt } from './events.ts'
 import { type KnownObject, moment, type QpAttributes } from './objects.ts'
 import { before, type Outages } from './outages.ts'
 import type { FindingContent, Occurrence } from './reporting.ts'

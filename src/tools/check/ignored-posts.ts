@@ -2,12 +2,13 @@
  * Refused posts that the program has ignored: it goes on with other requests of the queue, or waits, and never posts the
  * refused one again. Most often it tests the result of ibv_post_* for < 0, which is a positive errno.
  */
+
 import type { FindingId } from '../../spec/check/findings.ts'
+import type { RefusedPost } from '../../spec/check/program-events.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
-import type { RefusedPost } from './refused-post.ts'
 
 /** Maximum refused requests of a queue that are remembered, the first: later ones are most often the same mistake. */
 const MAX_REFUSED = 16

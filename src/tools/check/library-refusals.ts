@@ -2,10 +2,11 @@
  * Findings about calls that libibverbs, a provider or librdmacm refused themselves: the device never saw them. The
  * reasons are in spec/check/refusals.ts.
  */
+
+import type { LibraryRefusal } from '../../spec/check/program-events.ts'
 import { refusalReason } from '../../spec/check/refusals.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { adviceForBusy } from './advice.ts'
-import type { LibraryRefusal } from './events.ts'
 import type { KnownObject, KnownObjects } from './objects.ts'
 import { type FindingContent, type FindingReporter, MAX_NAMED } from './reporting.ts'
 

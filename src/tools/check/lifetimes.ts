@@ -4,11 +4,12 @@
  * detector looks up the request. If the request is neither outstanding nor unpolled, there is no finding. Deregistered
  * memory is left out: finding `region-in-use`.
  */
+
+import type { Misuse } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { MisuseKind, PostQueue } from '../../spec/session.ts'
 import { requestText } from './buffers.ts'
 import type { CheckerSources, Detector, DetectorServices } from './detector.ts'
-import type { Misuse } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum unexpired reports about sends that the device has not fetched. */

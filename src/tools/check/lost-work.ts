@@ -2,10 +2,11 @@
  * What explains a wait in which nothing is outstanding: work that the program has lost earlier without a completion. The
  * queues of its context do not show it any more.
  */
+
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment } from '../../spec/check/finding.ts'
+import type { BeginningCall } from '../../spec/check/program-events.ts'
 import { counted } from '../../spec/text.ts'
-import type { BeginningCall } from './detector.ts'
 import { type KnownObject, type KnownObjects, typeOf } from './objects.ts'
 
 /** Queue pairs that a finding names. */

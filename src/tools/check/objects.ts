@@ -6,9 +6,11 @@
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
+import type { RefusedPost } from '../../spec/check/program-events.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
+import { EventKind, PostQueue } from '../../spec/session.ts'
 
 const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 
@@ -519,3 +521,20 @@ const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
 ]
 
 export const moment = (action: string, time: number, stack: Stack): Moment => ({ action, time, stack })
+
+/**
+ * Names a queue of a queue pair, an SRQ or a CQ. `queue`: a PostQueue, or EventKind.POLL for a CQ. `number`: the number
+ * of the queue pair, or the handle of the SRQ or CQ.
+ */
+export type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
+
+/** The object that a queue belongs to; undefined: unknown. */
+export const queueOf = (
+  objects: KnownObjects,
+  { deviceNumber, context, queue, number }: QueueName,
+): KnownObject | undefined => {
+  if (queue === EventKind.POLL) return objects.byHandle(context, 'cq', number)
+  return queue === PostQueue.SHARED
+    ? (objects.byHandle(context, 'srq', number) ?? objects.byHandle(context, 'xrc_srq', number))
+    : objects.qp(deviceNumber, number)
+}

@@ -3,36 +3,13 @@
  * in spec/session.ts): the finding, sentence, severity and advice of each.
  */
 
-import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
+import type { Moment } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
+import type { Misorder } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { CompletionField, OrderCall, OrderMistake } from '../../spec/session.ts'
 import type { KnownObject } from './objects.ts'
 import { moment } from './objects.ts'
-
-export interface Misorder {
-  /** Microseconds. */
-  readonly time: number
-  /** The device's name. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context. */
-  readonly context: number
-  readonly program: Program | undefined
-  /** ObjectKind: CQ or QP. */
-  readonly object: number
-  readonly number: number
-  /** OrderMistake. */
-  readonly mistake: number
-  /** OrderCall. */
-  readonly called: number
-  /** CompletionField; of a broken promise 1: that of a thread domain. */
-  readonly field: number
-  readonly isSingle: number
-  readonly stack: Stack
-  /** Of the earlier call; empty: none, or unknown. */
-  readonly since: Stack
-}
 
 /** What a finding says about the mistake. */
 export interface OrderText {

@@ -6,12 +6,12 @@
  * Also where addresses were in the GID tables, for calls that name an empty index.
  */
 import type { FailurePeer } from '../../spec/check/failures.ts'
+import type { ContextEnd } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { ContextEnd } from './events.ts'
 import type { KnownObject } from './objects.ts'
 import type { FindingContent, Occurrence } from './reporting.ts'
 

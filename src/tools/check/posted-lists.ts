@@ -4,9 +4,9 @@
  */
 import { requestName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
+import type { Misuse } from '../../spec/check/program-events.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WrOpcode } from '../../spec/work.ts'
-import type { Misuse } from './events.ts'
 import { hex, type KnownObject } from './objects.ts'
 import type { FindingContent } from './reporting.ts'
 

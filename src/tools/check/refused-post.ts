@@ -3,8 +3,8 @@
  * the preload library or src/library/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
-import type { Program, Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
+import type { RefusedPost, RequestFacts } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
@@ -12,47 +12,6 @@ import { PostQueue } from '../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, WrOpcode } from '../../spec/work.ts'
 import { adviceForReset } from './advice.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
-
-/** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
-export interface RequestFacts {
-  /** ibv_wr_opcode. */
-  readonly opcode: number
-  /** ibv_send_flags. */
-  readonly flags: number
-  /** Number of scatter/gather elements. */
-  readonly elements: number
-  /** Bytes of a single element; 0 if there are several. */
-  readonly length: bigint
-  /** The low 32 bits of the remote address of an atomic. */
-  readonly addressLow: number
-  /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
-  readonly unsignaled: number
-}
-
-export interface RefusedPost {
-  /** Microseconds. */
-  readonly time: number
-  /** The device's name. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context. */
-  readonly context: number
-  readonly program: Program | undefined
-  /** PostQueue. */
-  readonly queue: number
-  /** The number of the queue pair, or the handle of the SRQ. */
-  readonly number: number
-  readonly wrId: bigint
-  /** An errno. */
-  readonly error: number
-  /** ibv_qp_state, as the library knew it. */
-  readonly state: number
-  readonly stack: Stack
-  /** Absent: src/library/verbs refused the post, on a device in the same process. */
-  readonly request?: RequestFacts
-  /** Absent: the severity of the finding, at most 'warning'. */
-  readonly severity?: Severity
-}
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
 

@@ -4,6 +4,7 @@
  */
 
 import type { Stack } from '../../spec/check/finding.ts'
+import type { ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
 import { Classes } from '../../spec/classes.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
@@ -11,7 +12,6 @@ import { CallEntry, FileKind } from '../../spec/observe.ts'
 import { CREATE, CREATE_FD } from '../../spec/schema/schema.ts'
 import type { Call, Result } from '../../uapi/call.ts'
 import type { RawAccess, TraceRecord } from '../../uapi/tool.ts'
-import type { CheckedCall, ContextEnd } from '../check/events.ts'
 import { messagesOf } from '../trace/call-messages.ts'
 import { netlinkText } from '../trace/netlink.ts'
 import { type Adapters, gidTableOf, SYSTEM } from './adapters.ts'
@@ -69,7 +69,7 @@ export class ObservedCalls {
 
   /** The last descriptor of a context was closed, and its objects are destroyed. */
   contextEnded(context: ObservedContext, how: ContextEnd['how']): void {
-    this.#observation.checker.contextEnds(context.device.index, context.id, how)
+    this.#observation.stream.event({ event: 'contextEnds', context: context.id, how, pendingSends: undefined })
     const objects = context.isShared ? [] : [...context.objects.values(), ...context.descriptors.values()]
     for (const object of objects.reverse()) {
       this.#queues.reset(object.id)
@@ -79,7 +79,8 @@ export class ObservedCalls {
         ...NO_VALUES,
         why: 'close',
       })
-      this.#observation.checker.called({
+      this.#observation.stream.event({
+        event: 'called',
         ...callFacts(this.#observation, context, NO_STACK),
         class: object.class.name,
         method: 'destroy',
@@ -138,7 +139,7 @@ export class ObservedCalls {
   /** The program has read an event of its device. */
   #portEvent({ index, name }: ObservedDevice, type: unknown): void {
     if (typeof type === 'number' && PORT_EVENTS.has(type))
-      this.#observation.checker.outages.portEvent(index, type, gidTableOf(name))
+      this.#observation.stream.event({ event: 'portEvent', device: index, type, gids: gidTableOf(name) })
   }
 
   called(process: ObservedProcess, before: CallRecord, after: CallRecord): void {
@@ -158,7 +159,8 @@ export class ObservedCalls {
       this.#tell({ ...facts, attempt: decoded.attempt, raw }, 0, stack)
       if (ret >= 0 && fileKind === FileKind.VERBS) context.device.knowsAllKeys = false
       if (ret < 0 && injected === undefined)
-        this.#observation.checker.refusedAttempt({
+        this.#observation.stream.event({
+          event: 'refusedAttempt',
           ...callFacts(this.#observation, context, stack),
           attempt: decoded.attempt,
           errno: -ret,
@@ -209,12 +211,13 @@ export class ObservedCalls {
     if (cls.name === 'device' && methodName === 'open' && result !== undefined) {
       context.isOpen = true
       const { index, name } = context.device
-      this.#observation.checker.outages.gidsOf(index, gidTableOf(name))
+      this.#observation.stream.event({ event: 'gids', device: index, gids: gidTableOf(name) })
     }
     const args = this.#namedArguments(context, call)
     const creates = method.call === CREATE || method.call === CREATE_FD
     const object = creates ? this.#create(context, call, args, result) : target
-    const checked: CheckedCall = {
+    const checked: ProgramEvent<'called'> = {
+      event: 'called',
       ...callFacts(this.#observation, context, stack),
       class: cls.name,
       method: methodName,
@@ -227,9 +230,17 @@ export class ObservedCalls {
     const { program } = context.process
     if (cls.name === 'cm_channel' && result !== undefined) this.#takeRequest(context, result)
     if (!creates && object !== undefined)
-      this.#observation.checker.calling({ class: cls.name, method: methodName, program, args, stack }, object.id)
+      this.#observation.stream.event({
+        event: 'calling',
+        object: object.id,
+        class: cls.name,
+        method: methodName,
+        program,
+        args,
+        stack,
+      })
     if (result !== undefined && object !== undefined && !creates) this.#changed(context, object, methodName, args)
-    this.#observation.checker.called(checked)
+    this.#observation.stream.event(checked)
     if (result !== undefined && object !== undefined) {
       const change = creates
         ? 'created'

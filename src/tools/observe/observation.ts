@@ -4,8 +4,8 @@
 
 import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
+import type { ProgramStream } from '../../spec/check/stream.ts'
 import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
-import type { Checker } from '../check/checker.ts'
 import type { ObjectEvent } from '../record/events.ts'
 import type { ObservedFaults } from './faults.ts'
 import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'
@@ -17,6 +17,8 @@ export const MONOTONIC_START = Date.now() - Number(process.hrtime.bigint()) / 1e
 /** Receives what the observer learns, for a recording. */
 export interface ObservedEvents {
   readonly requests: RequestWatcher
+  /** Records the events of the stream too (`--record-depth check`). Absent: it does not. */
+  programs?(stream: ProgramStream): void
   /** What follows happens at this time, in microseconds. */
   at(time: number): void
   /** The stack of the next requests that are posted. */
@@ -51,7 +53,8 @@ export interface ObserverOutput {
 }
 
 export interface Observation {
-  readonly checker: Checker
+  /** Where the events of the checker and of recordings go. */
+  readonly stream: ProgramStream
   readonly output: ObserverOutput
   /** Undefined: no fault rules. */
   readonly faults: ObservedFaults | undefined

@@ -16,7 +16,7 @@ export { type Dump, FlightRecorder } from './flight.ts'
 export { FlightFiles } from './flight-files.ts'
 export type { ObserverOutput } from './observation.ts'
 export { Observer } from './observer.ts'
-export { observedRecorder, RECORDING_ORIGIN } from './recording.ts'
+export { OBSERVED_CHECK, observedRecorder, RECORDING_ORIGIN } from './recording.ts'
 
 /** Milliseconds between two readings of the file. A ring holds some thousands of records. */
 const INTERVAL = 10

@@ -7,6 +7,7 @@
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { allWatchers } from '../../spec/check/requests.ts'
+import { ConsumerRank, eventTime, ProgramStream } from '../../spec/check/stream.ts'
 import { AskKind, CallEntry } from '../../spec/observe.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcOpcode } from '../../spec/work.ts'
@@ -26,6 +27,7 @@ import { ObservedWork } from './work.ts'
 
 export class Observer implements Observation {
   readonly checker: Checker
+  readonly stream = new ProgramStream(() => this.time)
   readonly output: ObserverOutput
   readonly faults: ObservedFaults | undefined
   time = 0
@@ -39,19 +41,23 @@ export class Observer implements Observation {
     this.faults = faults
     const adapters = new Adapters()
     const processes = new Processes(adapters, (context, how) => this.#calls.contextEnded(context, how))
-    this.checker = new Checker(gid => adapters.withGid(gid), report, {
-      now: () => this.time,
-      deviceName: index => adapters.at(index)?.name ?? '',
-      postStack: (context, queue, number, wrId, index) =>
-        this.#queues.postStack(processes.context(context), queue, number, wrId, index),
-      // Programs that are not observed, and other machines, use the adapters too.
-      hasUnchecked: () => true,
+    this.checker = new Checker(report, {
+      now: () => this.stream.time,
+      ...this.stream.probed({
+        deviceName: index => adapters.at(index)?.name ?? '',
+        deviceWithGid: gid => adapters.withGid(gid),
+        postStack: (context, queue, number, wrId, index) =>
+          this.#queues.postStack(processes.context(context), queue, number, wrId, index),
+        // Programs that are not observed, and other machines, use the adapters too.
+        hasUnchecked: () => true,
+      }),
       hasDevice: false,
     })
+    this.stream.add(ConsumerRank.CHECK, this.checker)
     const { recording } = output
-    const requests = new ObservedRequests(
-      recording === undefined ? this.checker.requests : allWatchers([this.checker.requests, recording.requests]),
-    )
+    recording?.programs?.(this.stream)
+    const watchers = recording === undefined ? [this.checker.requests] : [recording.requests, this.checker.requests]
+    const requests = new ObservedRequests(allWatchers(watchers, undefined, this.stream))
     this.#processes = processes
     this.#queues = new Queues(requests)
     this.#calls = new ObservedCalls(this, adapters, processes, this.#queues)
@@ -65,7 +71,7 @@ export class Observer implements Observation {
 
   take(records: readonly ObservedRecord[]): void {
     for (const record of records) {
-      this.time = Number(record.time) / 1000
+      this.time = eventTime(Number(record.time) / 1000)
       this.output.recording?.at(this.time)
       this.#take(record)
     }
@@ -111,7 +117,7 @@ export class Observer implements Observation {
 
   /** Records of threads without a ring were dropped. */
   lostThreads(count: number): void {
-    this.checker.omit('observed', count)
+    this.stream.event({ event: 'omitted', id: 'observed', count })
     this.output.lost?.(count)
     this.output.recording?.lost(count)
   }
@@ -196,8 +202,8 @@ export class Observer implements Observation {
         if (context === undefined) break
         const stackOf = (number: number): Stack => process.stacks.get(number) ?? NO_STACK
         const facts = { ...callFacts(this, context, stackOf(record.stack)), since: stackOf(record.since) }
-        if (record.kind === 'batch') this.checker.batchMistaken({ ...record, ...facts })
-        else this.checker.misordered({ ...record, ...facts })
+        if (record.kind === 'batch') this.stream.event({ event: 'batchMistaken', ...record, ...facts })
+        else this.stream.event({ event: 'misordered', ...record, ...facts })
         break
       }
       case 'direct':

@@ -3,8 +3,8 @@
  * others, and a context lives until the last one is closed.
  */
 import { commandName } from '../../host/process-status.ts'
+import type { ContextEnd } from '../../spec/check/program-events.ts'
 import { FileKind } from '../../spec/observe.ts'
-import type { ContextEnd } from '../check/events.ts'
 import { type Adapters, adapterOf } from './adapters.ts'
 import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'
 import type { DescriptorRecord, ObservedRecord } from './records.ts'

@@ -6,7 +6,9 @@
  * seen.
  */
 import type { Program } from '../../spec/check/finding.ts'
+import type { ProgramStream } from '../../spec/check/stream.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
+import { recordProgramEvents } from '../record/program/journal.ts'
 import type { SessionWriter } from '../record/writer.ts'
 import { gidTableOf } from './adapters.ts'
 import type { ObservedContext, ObservedObject } from './objects.ts'
@@ -44,10 +46,17 @@ const addressOf = (device: string): Uint8Array | undefined => {
 /** Milliseconds since the epoch at time 0 of the recordings of observed programs. */
 export const RECORDING_ORIGIN = MONOTONIC_START
 
-/** Writes what happens to `writer`. `addressText`: an address for people. */
+/** What a checker of observed programs may ask. */
+export const OBSERVED_CHECK = {
+  hasDevice: false,
+  probes: ['deviceName', 'deviceWithGid', 'postStack', 'hasUnchecked'],
+} as const
+
+/** Writes what happens to `writer`. `addressText`: an address for people. `isForCheck`: all that the checker needs. */
 export const observedRecorder = (
   writer: SessionWriter,
   addressText: (gid: Uint8Array) => string,
+  isForCheck = false,
 ): ObservedEvents & { end(time: number, reason: string): Promise<void> } => {
   const devices = new Map<number, string>()
   let now = 0
@@ -70,6 +79,7 @@ export const observedRecorder = (
       polled: (cq, count) => writer.polled(now, cq, count),
       queueReset: owner => writer.queueReset(now, owner),
     },
+    ...(isForCheck && { programs: (stream: ProgramStream) => void recordProgramEvents(stream, writer) }),
     at(time) {
       now = time
     },

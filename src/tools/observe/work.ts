@@ -5,7 +5,7 @@
 
 import { type Cause, causeOfRule, createCause } from '../../spec/check/causes.ts'
 import { type Failure, failureJson } from '../../spec/check/failures.ts'
-import type { Stack } from '../../spec/check/finding.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { QpState } from '../../spec/enums.ts'
 import type { ActingRule } from '../../spec/faults.ts'
 import { CM_NAME, PostQueue } from '../../spec/session.ts'
@@ -88,12 +88,11 @@ export class ObservedWork {
         ...(owner !== undefined && { qpn: record.number }),
         ...(first !== undefined && first.opcode >= 0 && { opcode: first.opcode }),
       }
-      const postStack = (kind: number, number: number): Stack =>
-        this.#queues.postStack(context, kind, number, wrId, first?.postIndex)
-      this.#failed(context, failure, postStack, undefined)
+      this.#failed(context, failure, first, undefined)
       return
     }
-    this.#observation.checker.refusedPost({
+    this.#observation.stream.event({
+      event: 'refusedPost',
       ...callFacts(this.#observation, context, process.stacks.get(record.stack) ?? NO_STACK),
       number: record.number,
       queue: record.queue,
@@ -112,7 +111,8 @@ export class ObservedWork {
   }
 
   usedGone(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'use of gone' }>): void {
-    this.#observation.checker.usedGone({
+    this.#observation.stream.event({
+      event: 'usedGone',
       time: this.#observation.time,
       program: process.program,
       function: record.function,
@@ -143,7 +143,7 @@ export class ObservedWork {
             stack,
           }
         : callFacts(this.#observation, context, stack)
-    this.#observation.checker.refusedByLibrary({ ...origin, function: name, object, errno, facts })
+    this.#observation.stream.event({ event: 'refusedByLibrary', ...origin, function: name, object, errno, facts })
   }
 
   armed(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'notify' }>): void {
@@ -153,8 +153,16 @@ export class ObservedWork {
     const stack = process.stacks.get(record.stack) ?? NO_STACK
     const args = { solicitedOnly: record.solicitedOnly ? 1 : 0 }
     const facts = callFacts(this.#observation, context, stack)
-    this.#observation.checker.calling({ ...facts, class: 'cq', method: 'reqNotify', args }, cq.id)
-    this.#observation.checker.called({
+    this.#observation.stream.event({
+      event: 'calling',
+      ...facts,
+      object: cq.id,
+      class: 'cq',
+      method: 'reqNotify',
+      args,
+    })
+    this.#observation.stream.event({
+      event: 'called',
       ...facts,
       class: 'cq',
       method: 'reqNotify',
@@ -178,22 +186,28 @@ export class ObservedWork {
     const injected = this.#observation.faults?.takeCompletion(qp, completion.wrId)
     const failure = this.#failureOf(context, qp, completion, request, isSend, injected && causeOfRule(injected))
     if (completion.status !== WR_FLUSH_ERR || injected !== undefined) qp.attributes.state = ERR
-    const postStack = (kind: number, number: number): Stack =>
-      this.#queues.postStack(context, kind, number, completion.wrId, request?.postIndex)
-    this.#failed(context, failure, postStack, this.#adapters.ofPeer(qp))
+    this.#failed(context, failure, request, this.#adapters.ofPeer(qp))
   }
 
   #failed(
     context: ObservedContext,
     failure: Failure,
-    postStack: (kind: number, number: number) => Stack,
+    request: WorkRequest | undefined,
     peerDevice: number | undefined,
   ): void {
-    this.#observation.checker.failed({
+    this.#observation.stream.event({
+      event: 'failed',
       ...callFacts(this.#observation, context, NO_STACK),
       failure,
+      ...(request && {
+        request: {
+          queue: request.queue,
+          number: request.number,
+          wrId: request.wrId,
+          postIndex: request.postIndex,
+        },
+      }),
       peerDevice,
-      postStack,
     })
     const { pid, command } = context.process.program
     const { output, time } = this.#observation

@@ -77,7 +77,7 @@ export interface PacketsRecord {
 
 /** Bytes of the record of a posted request, without its stack. */
 export const postedBytes = ({ elements }: WorkRequest): number =>
-  RECORD_HEADER + Records.posted.size + elements.length * ELEMENT_BYTES + GID_BYTES
+  RECORD_HEADER + Records.posted.size + elements.length * ELEMENT_BYTES + GID_BYTES + 8
 
 /** Bytes of a record of packets, with a record for their flow. */
 export const packetsBytes = (recorded: number): number =>
@@ -201,8 +201,12 @@ export class BlockBuilder {
 
   /** `stack`: the text of the stack; empty: unknown. */
   posted(time: number, request: WorkRequest, stack: string): void {
-    const { elements, remote, destination } = request
-    const size = Records.posted.size + elements.length * ELEMENT_BYTES + (destination ? GID_BYTES : 0)
+    const { elements, remote, destination, postIndex } = request
+    const size =
+      Records.posted.size +
+      elements.length * ELEMENT_BYTES +
+      (destination ? GID_BYTES : 0) +
+      (postIndex === undefined ? 0 : 8)
     const text = stack === '' ? 0 : this.#addText(stack, time)
     const at = this.#addRecord('posted', time, size)
     const view = this.#view
@@ -218,7 +222,9 @@ export class BlockBuilder {
       (request.isSignaled ? PostedBit.SIGNALED : 0) |
       (remote ? PostedBit.REMOTE : 0) |
       (request.destQpn === undefined ? 0 : PostedBit.DATAGRAM) |
-      (destination ? PostedBit.DESTINATION : 0)
+      (destination ? PostedBit.DESTINATION : 0) |
+      (postIndex === undefined ? 0 : PostedBit.POST_INDEX) |
+      (request.numbered === undefined ? 0 : request.numbered === 'block' ? PostedBit.BLOCK : PostedBit.REQUEST)
     view.setUint32(at + POSTED.bits, bits, true)
     view.setFloat64(at + POSTED.length, request.length, true)
     view.setFloat64(at + POSTED.remoteAddress, remote?.address ?? 0, true)
@@ -236,6 +242,7 @@ export class BlockBuilder {
       view.setUint32(end + 12, lkey, true)
     }
     if (destination) this.bytes.set(destination.gid, end)
+    if (postIndex !== undefined) view.setFloat64(end + (destination ? GID_BYTES : 0), postIndex, true)
   }
 
   /** A record of two ids, such as `ended` or `polled`. */

@@ -59,6 +59,10 @@ const copiers: { readonly [K in Exclude<AnyEvent['kind'], 'checkpoint' | 'end' |
   link: (writer, time, event) => writer.link(time, event),
   programEnd: (writer, time, event) => writer.programEnd(time, event),
   symbol: (writer, _time, event) => void writer.symbol(event),
+  program: (writer, time, event) => writer.part(time, event),
+  answer: (writer, time, event) => writer.part(time, event),
+  accessed: (writer, time, { device, rkey, high, low, length, access, qpn }) =>
+    writer.accessed(time, device, rkey, high, low, length, access, qpn),
   counters: (writer, time, { device, object, values }) => writer.counters(time, device, object, values),
 }
 

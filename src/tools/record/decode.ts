@@ -278,6 +278,11 @@ const isWanted = (kind: AnyEvent['kind'], { view, at, end }: Body, wanted: Wante
   return objects === undefined || field === undefined || objects.has(view.getFloat64(at + field, true))
 }
 
+const partOf = (kind: 'program' | 'answer', body: Body): { readonly hasMore: boolean; readonly text: string } => ({
+  hasMore: body.view.getUint32(body.at, true) === 1,
+  text: utf8.decode(tailOf(kind, body)),
+})
+
 type Decoders = {
   readonly [K in Exclude<RecordKind, 'text' | 'flow'>]: (body: Body) => AnyEvent & { kind: K; readonly time: number }
 }
@@ -324,6 +329,8 @@ const decoders: Decoders = {
         length: view.getUint32(end + 8, true),
         lkey: view.getUint32(end + 12, true),
       })
+    const postIndexAt =
+      (bits & PostedBit.POST_INDEX) === 0 ? body.end : end + ((bits & PostedBit.DESTINATION) === 0 ? 0 : GID_BYTES)
     return {
       kind: 'posted',
       stack: stackOf(view.getUint32(at + POSTED.stack, true), body),
@@ -334,6 +341,7 @@ const decoders: Decoders = {
         queue: view.getUint32(at + POSTED.queue, true),
         number: view.getUint32(at + POSTED.number, true),
         index: view.getFloat64(at + POSTED.index, true),
+        ...(postIndexAt + 8 <= body.end && { postIndex: view.getFloat64(postIndexAt, true) }),
         wrId: view.getBigUint64(at + POSTED.wrId, true),
         opcode: view.getInt32(at + POSTED.opcode, true),
         flags: view.getUint32(at + POSTED.flags, true),
@@ -349,6 +357,9 @@ const decoders: Decoders = {
                 rkey: view.getUint32(at + POSTED.rkey, true),
               },
         destQpn: (bits & PostedBit.DATAGRAM) === 0 ? undefined : view.getUint32(at + POSTED.destQpn, true),
+        ...((bits & (PostedBit.BLOCK | PostedBit.REQUEST)) !== 0 && {
+          numbered: (bits & PostedBit.BLOCK) === 0 ? ('request' as const) : ('block' as const),
+        }),
         destination:
           (bits & PostedBit.DESTINATION) === 0
             ? undefined
@@ -430,6 +441,9 @@ const decoders: Decoders = {
     return { kind: 'wait', wait, change: nameOf(WaitChange, change) as WaitEvent['change'], facts, time: body.time }
   },
   programEnd: body => ({ kind: 'programEnd', ...fieldsOf('programEnd', body), time: body.time }),
+  program: body => ({ kind: 'program', ...partOf('program', body), time: body.time }),
+  answer: body => ({ kind: 'answer', ...partOf('answer', body), time: body.time }),
+  accessed: body => ({ kind: 'accessed', ...fieldsOf('accessed', body), time: body.time }),
   link: body => ({ kind: 'link', ...fieldsOf('link', body), time: body.time }),
   symbol(body) {
     const frames = symbolFrames(jsonOf('symbol', body))

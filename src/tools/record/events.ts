@@ -6,10 +6,13 @@
  *
  * Nothing here or beside it depends on Node, so that a page can read session files.
  */
+
+import type { AdapterName } from '../../spec/check/adapters.ts'
 import type { CaptureFindingId, Finding, Program, Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
-import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
+import type { ProbeName, ProducerFacts } from '../../spec/check/probes.ts'
+import type { BufferCheck, RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import type { PacketOutcome } from '../../spec/faults.ts'
 import type { PacketFlow } from '../../transport/wire/flow.ts'
 import type { FailureRecord, TormentRecord, TraceRecord, WaitStat } from '../../uapi/tool.ts'
@@ -271,6 +274,33 @@ export interface LinkEvent {
   readonly utilization: number
 }
 
+/**
+ * A part of the JSON of an event of the stream of programs (spec/check/program-events.ts), or of an answer about the last
+ * one: program/replay.ts puts them together. `--record-depth check` records them.
+ */
+export interface ProgramPart {
+  readonly kind: 'program' | 'answer'
+  /** Whether the next event of the kind has the rest. */
+  readonly hasMore: boolean
+  readonly text: string
+}
+
+/** A peer has accessed registered memory, as in `ProgramConsumer`. */
+export interface AccessedEvent {
+  readonly kind: 'accessed'
+  readonly device: number
+  readonly rkey: number
+  readonly high: number
+  readonly low: number
+  readonly length: number
+  readonly access: number
+  readonly qpn: number
+}
+
+/** Whether an event is of use to the checker only, not to people. */
+export const isForChecker = ({ kind }: AnyEvent): boolean =>
+  kind === 'program' || kind === 'answer' || kind === 'accessed'
+
 export type AnyEvent =
   | DeviceEvent
   | ObjectEvent
@@ -294,12 +324,22 @@ export type AnyEvent =
   | ProgramEndEvent
   | SymbolEvent
   | LinkEvent
+  | ProgramPart
+  | AccessedEvent
 
 /**
  * An event with its time, in microseconds of the recorder's clock: when the recorder learned of it, so events are in
  * the order of their times. The time of a call is that of its end.
  */
 export type SessionEvent = AnyEvent & { readonly time: number }
+
+/** Of a recording of depth `check`: the producer of the events of programs, and the options with which it was asked. */
+export interface RecordedCheck extends ProducerFacts {
+  /** The probes that it has. */
+  readonly probes: readonly ProbeName[]
+  readonly buffers?: BufferCheck
+  readonly adapters?: readonly AdapterName[]
+}
 
 /** What a session file says about itself. */
 export interface SessionHeader {
@@ -317,6 +357,8 @@ export interface SessionHeader {
   readonly segments: number
   /** For example `linux x64, kernel 6.1.0, node v20.19.0`. */
   readonly machine: string
+  /** What the checker needs is recorded (`--record-depth check`): facts about the events' producer. */
+  readonly check?: RecordedCheck | undefined
   /** The session was made of a capture: it has packets, and what they show, and no calls. */
   readonly isCapture?: true
 }

@@ -49,6 +49,7 @@ import type {
   ObjectDetails,
   ObjectEvent,
   ProgramEndEvent,
+  ProgramPart,
   RecordedFinding,
   SessionHeader,
   SymbolEvent,
@@ -85,6 +86,8 @@ const BUFFERS_FOR_SEGMENT = BUFFERS / 2
 /** Most bytes of a record with its texts. */
 const LARGEST = MAX_RECORD + 2 ** 14
 const NOTED_KEYS = 64
+/** Characters of a part of JSON: a character has at most 3 bytes. */
+const MAX_PART = MAX_RECORD / 4
 /** Most bytes of all symbols, and their least part of a file with a limit. They must fit into the buffers. */
 const MAX_SYMBOLS = 2 ** 20
 const SYMBOLS_SHARE = 8
@@ -410,6 +413,45 @@ export class SessionWriter {
       })
     })
     if (object !== 0) this.#note(object)
+  }
+
+  /** An event of the stream of programs, as JSON. */
+  program(time: number, text: string): void {
+    this.#addParts('program', time, text)
+  }
+
+  /** The answer of a probe about the last event of the stream, as JSON. */
+  answer(time: number, text: string): void {
+    this.#addParts('answer', time, text)
+  }
+
+  /** As `ProgramConsumer.accessed`. */
+  accessed(
+    time: number,
+    device: number,
+    rkey: number,
+    high: number,
+    low: number,
+    length: number,
+    access: number,
+    qpn: number,
+  ): void {
+    this.#add('accessed', time, { device, rkey, high: high >>> 0, low: low >>> 0, length, access, qpn })
+  }
+
+  #addParts(kind: 'program' | 'answer', time: number, text: string): void {
+    for (let at = 0; at < text.length; ) {
+      let end = Math.min(at + MAX_PART, text.length)
+      // A pair of surrogates stays together.
+      if (end < text.length && text.charCodeAt(end - 1) >>> 10 === 0x36) end--
+      this.part(time, { kind, hasMore: end < text.length, text: text.slice(at, end) })
+      at = end
+    }
+  }
+
+  /** A part of the JSON of `program` or `answer`, of at most `MAX_PART` characters. */
+  part(time: number, { kind, hasMore, text }: ProgramPart): void {
+    this.#add(kind, time, { more: hasMore ? 1 : 0 }, NO_TEXTS, utf8.encode(text))
   }
 
   /** `count` events were lost before the recorder learned of them. */

@@ -191,6 +191,9 @@ describe('userdma export of hostile files', async () => {
     { kind: 'wait', change: 'began', wait: 1, facts: wait },
     { kind: 'programEnd', pid: 2, command: ESCAPE, status: 139, signal: ESCAPE },
     { kind: 'symbol', frame: `/app+0x1 ${ESCAPE}`, frames: [symbol] },
+    { kind: 'program', hasMore: false, text: `{"event":"forked","pid":1,"stack":["${ESCAPE}"]}` },
+    { kind: 'answer', hasMore: true, text: ESCAPE },
+    { kind: 'accessed', device: 0, rkey: 1, high: 0, low: 4096, length: 8, access: 1, qpn: 17 },
   ] as unknown as AnyEvent[]
   const events = [...(await sessionEvents()), ...others, ...fc.sample(anyEvent, { numRuns: 60, seed: 3 })]
   // One of each kind with escape sequences in its texts.

@@ -1,18 +1,18 @@
 /*
  * Findings about limits and missing operations of other adapters (`--like`).
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { AdapterName } from '../../../src/spec/check/adapters.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
+import type { CheckedCall, ObjectName } from '../../../src/spec/check/program-events.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
-import type { CheckedCall } from '../../../src/tools/check/events.ts'
-import type { ObjectName } from '../../../src/tools/check/objects.ts'
 
 const { ATOMIC_FETCH_AND_ADD, FLUSH, SEND } = WrOpcode.values
 const { REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
@@ -23,15 +23,12 @@ const scenario = (...adapters: AdapterName[]) => {
   const sources = {
     now: () => 0,
     deviceName: () => 'rxe0',
+    deviceWithGid: () => undefined,
     postStack: () => ['post'],
     adapters,
     lockLimit: () => 4 * PAGE,
   }
-  const checker = new Checker(
-    () => undefined,
-    finding => found.push(finding),
-    sources,
-  )
+  const checker = new Checker(finding => found.push(finding), sources)
   let ids = 0
   const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method' | 'object'>): void =>
     checker.called({

@@ -33,7 +33,6 @@ test('a receive of UD that is too short for the GRH only is told about the GRH',
     s.checker.failed({
       ...origin,
       time: 1,
-      postStack: () => [],
       failure: { kind: 'drop', device: 'rxe0', qpn: 9, count: 1, cause },
     })
     assert.ok(qp > 0)

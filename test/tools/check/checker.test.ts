@@ -1,20 +1,19 @@
 /*
  * Findings of the checker about calls and failures, in virtual time.
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Cause, createCause } from '../../../src/spec/check/causes.ts'
 import type { Failure } from '../../../src/spec/check/failures.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
+import type { CheckedCall, CheckedFailure, ObjectName, RequestFacts } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, CmPortSpace, CqKind, Mtu, QpFlags, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { EventKind, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import { type CheckerSources, noSources } from '../../../src/tools/check/detector.ts'
-import type { CheckedCall, CheckedFailure } from '../../../src/tools/check/events.ts'
-import type { ObjectName } from '../../../src/tools/check/objects.ts'
-import type { RequestFacts } from '../../../src/tools/check/refused-post.ts'
 import { workRequest } from './requests.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
@@ -25,15 +24,16 @@ const client = { pid: 1, command: 'client' }
 const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
 
 /** A checker of the devices rxe0 and rxe1. */
-const scenario = (sources: CheckerSources = noSources) => {
+const scenario = (sources: Partial<CheckerSources> = {}) => {
   const found: Finding[] = []
   let time = 0
   let ids = 0
-  const checker = new Checker(
-    gid => [0, 1].find(device => gidOf(`rxe${device}`)[0] === gid[0]),
-    finding => found.push(finding),
-    sources,
-  )
+  const checker = new Checker(finding => found.push(finding), {
+    ...noSources,
+    deviceWithGid: gid => [0, 1].find(device => gidOf(`rxe${device}`)[0] === gid[0]),
+    postStack: (_context, queue, number) => (queue === PostQueue.SEND ? [`post to ${number}`] : []),
+    ...sources,
+  })
   const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method'>): void => {
     time += 1000
     const origin = { device: 'rxe0', deviceNumber: 0, context: 0 }
@@ -74,7 +74,6 @@ const scenario = (sources: CheckerSources = noSources) => {
         ...failure,
       },
       peerDevice: failure.peer === undefined ? undefined : 0,
-      postStack: (queue, number) => (queue === PostQueue.SEND ? [`post to ${number}`] : []),
       ...changes,
     })
   }
@@ -352,7 +351,7 @@ test('a connection to a queue pair that never existed is a warning, to a destroy
 const MAX_DESTROYED = 4096
 
 test('a queue pair that the checker may not know, or may have forgotten, is not missing', () => {
-  const unchecked = scenario({ ...noSources, hasUnchecked: () => true })
+  const unchecked = scenario({ hasUnchecked: () => true })
   unchecked.destroy(unchecked.connected(1, 2))
   assert.deepEqual(unchecked.ids(), [])
   const forgetful = scenario()
@@ -893,7 +892,14 @@ test('an own queue pair that rdma_disconnect leaves in RTS with receives is a no
     const queuePair = use === 'of rdma_create_qp' ? { queuePair: 1 } : {}
     if (use !== 'not disconnected') s.call({ class: 'cm_id', method: 'disconnect', object: id, ...queuePair })
     if (use === 'moved to ERR') s.modify(qp, { state: ERR })
-    s.checker.calling({ class: 'rc_qp', method: 'destroy', program: client, args: {}, stack: [] }, qp.id)
+    s.checker.calling({
+      object: qp.id,
+      class: 'rc_qp',
+      method: 'destroy',
+      program: client,
+      args: {},
+      stack: [],
+    })
     s.destroy(qp)
     const found = s.found.filter(one => one.id === 'qp-after-disconnect')
     assert.equal(found.length, isFound ? 1 : 0, use)

@@ -35,12 +35,11 @@ const findingsOf = (
   sender = 'ud_qp',
 ) => {
   const findings: Finding[] = []
-  const checker = new Checker(
-    // The number of the device with this GID.
-    wanted => (wanted[0] === GID[0] ? 0 : undefined),
-    finding => findings.push(finding),
-    { ...noSources, ...sources },
-  )
+  const checker = new Checker(finding => findings.push(finding), {
+    ...noSources,
+    deviceWithGid: wanted => (wanted[0] === GID[0] ? 0 : undefined),
+    ...sources,
+  })
   const call = (id: number, name: string, method: string, args: object, out: object = {}): void =>
     checker.called({
       ...{ time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: undefined, class: name, method, why: 'call' },

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import type { UseOfGone } from '../../../src/spec/check/program-events.ts'
 import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../../src/spec/session.ts'
-import type { UseOfGone } from '../../../src/tools/check/events.ts'
 import { requestScenario } from './requests.ts'
 
 const program = { pid: 1, command: 'client' }

@@ -5,11 +5,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Finding } from '../../../src/spec/check/finding.ts'
+import type { CheckedCall } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
-import type { CheckedCall } from '../../../src/tools/check/events.ts'
 import { workRequest } from './requests.ts'
 
 const { RTR, RTS } = QpState.values
@@ -30,14 +30,16 @@ const scenario = (unread = 0) => {
     [macGid(1), gidOf(1), gidOf(2)],
     [macGid(2), gidOf(3)],
   ]
-  const checker = new Checker(
-    gid => {
+  const checker = new Checker(finding => found.push(finding), {
+    now: () => now,
+    deviceName: device => `rxe${device}`,
+    deviceWithGid(gid) {
       const at = tables.findIndex(table => table.some(entry => entry?.every((byte, i) => byte === gid[i])))
       return at < 0 ? undefined : at
     },
-    finding => found.push(finding),
-    { now: () => now, deviceName: device => `rxe${device}`, postStack: () => [], unreadEvents: () => unread },
-  )
+    postStack: () => [],
+    unreadEvents: () => unread,
+  })
   for (const device of [0, 1]) checker.outages.gidsOf(device, tables[device]!)
   const call = (
     device: number,
@@ -112,7 +114,7 @@ test('an index whose address has left, of a call that is refused, and what the p
   s.wait(1)
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
   assert.deepEqual(s.told(), [], 'the program may look again')
-  s.checker.contextEnds(0, 0, 'exit')
+  s.checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
   assert.match(
     s.told()[0] ?? '',
     /^warning: ah names GID index 1, which is empty: the address .*1:101 left GID index 1 of rxe0 1.0 s before, and returned .* at GID index 3$/,
@@ -140,7 +142,7 @@ test('an index that was refused once, and looked up again: nothing; refused agai
     s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: empty })
     if (looks) s.call(0, 'port', 'queryGidEntry', 0, { args: { index: 3 } })
     s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), looks ? 3 : 1), ...(!looks && { refused: empty }) })
-    if (looks) s.checker.contextEnds(0, 0, 'exit')
+    if (looks) s.checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
     assert.equal(s.told().length, looks ? 0 : 1)
   }
 })
@@ -149,7 +151,7 @@ test('an index that was refused before the device was closed is a note: the prog
   const s = scenario()
   s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
-  s.checker.contextEnds(0, 0, 'close')
+  s.checker.contextEnds({ context: 0, how: 'close', pendingSends: undefined })
   assert.match(s.told()[0] ?? '', /^note: /)
 })
 

@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import type { Misuse } from '../../../src/spec/check/program-events.ts'
 import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
-import type { Misuse } from '../../../src/tools/check/events.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
 const { FREED, RETURNED, FORKED } = MisuseKind

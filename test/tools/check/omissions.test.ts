@@ -1,6 +1,7 @@
 /*
  * The checker counts what it leaves out because a table is full (spec/check/omissions.ts).
  */
+
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -8,13 +9,14 @@ import { describe, it } from 'node:test'
 import { sarifLog } from '../../../src/cli/check/report.ts'
 import { createProgramLog } from '../../../src/library/self-check/program-log.ts'
 import { type OmissionId, omissions, omissionText } from '../../../src/spec/check/omissions.ts'
+import type { LoggedEvent } from '../../../src/spec/check/probes.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import { BenignRaces, MAX_BENIGN_RANGES } from '../../../src/tools/check/races/benign.ts'
 import { MAX_SLOTS } from '../../../src/tools/check/races/clock.ts'
-import { type LoggedEvent, type Posted, RaceFeed } from '../../../src/tools/check/races/feed.ts'
+import { type Posted, RaceFeed } from '../../../src/tools/check/races/feed.ts'
 import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races, type Request } from '../../../src/tools/check/races/races.ts'
 import { AccessKind, MAX_INTERVALS } from '../../../src/tools/check/races/shadow.ts'
 import { repoRoot } from '../../paths.ts'
@@ -90,11 +92,7 @@ const seenSend = {
   isReliable: false,
 } as const
 
-const silentChecker = (): Checker =>
-  new Checker(
-    () => 0,
-    () => {},
-  )
+const silentChecker = (): Checker => new Checker(() => {})
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
@@ -151,7 +149,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   stacks() {
     const { counts, omit } = counter()
     const log = createProgramLog(
-      () => void log.read(),
+      () => void log.readLog(),
       omit,
       () => 0,
     )
@@ -226,7 +224,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   'race-benign'() {
     const { counts, omit } = counter()
     const benign = new BenignRaces(omit)
-    for (let i = 0; i <= MAX_BENIGN_RANGES; i++) benign.allow(benign, 1, i, i + 1)
+    for (let i = 0; i <= MAX_BENIGN_RANGES; i++) benign.allow(1, 1, i, i + 1)
     return counts
   },
 }

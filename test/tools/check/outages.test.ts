@@ -5,12 +5,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createCause } from '../../../src/spec/check/causes.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
+import type { ContextEnd } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { CheckerSources } from '../../../src/tools/check/detector.ts'
-import type { ContextEnd } from '../../../src/tools/check/events.ts'
 import { workRequest } from './requests.ts'
 
 const { RTR, RTS, ERR, RESET } = QpState.values
@@ -25,14 +25,16 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
   const found: Finding[] = []
   let now = 0
   const tables: (Uint8Array | undefined)[][] = [[gidOf(0)], [gidOf(1)]]
-  const checker = new Checker(
-    gid => {
+  const checker = new Checker(finding => found.push(finding), {
+    now: () => now,
+    deviceName: device => `rxe${device}`,
+    deviceWithGid(gid) {
       const at = tables.findIndex(table => table.some(entry => entry?.[15] === gid[15]))
       return at < 0 ? undefined : at
     },
-    finding => found.push(finding),
-    { now: () => now, deviceName: device => `rxe${device}`, postStack: () => [], ...sources },
-  )
+    postStack: () => ['post'],
+    ...sources,
+  })
   for (const device of [0, 1]) checker.outages.gidsOf(device, tables[device]!)
   const program = { pid: 1, command: 'client' }
   const qps = [1, 2, 3].map(qpNum => ({ id: qpNum, handle: qpNum, class: { name: 'rc_qp' } }))
@@ -91,7 +93,6 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
           cause: createCause('NO_ANSWER', { tries: 2, retryCnt: 1 }),
           peer: { qpn: 2, address: textOf(1), ...(peerDevice !== undefined && { state }) },
         },
-        postStack: () => ['post'],
       })
     },
     succeed: () =>
@@ -105,7 +106,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
         qp: 1,
         message: undefined,
       }),
-    end: (how: ContextEnd['how']) => checker.contextEnds(0, 0, how),
+    end: (how: ContextEnd['how']) => checker.contextEnds({ context: 0, how, pendingSends: undefined }),
     told: () =>
       found.map(
         ({ id, severity, text }) => `${id} ${severity}: ${text.replace(/^.* is in \w+: |^.*0x2 at \S+: /, '')}`,

@@ -4,14 +4,13 @@
 
 import type { Cause } from '../../../src/spec/check/causes.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
+import type { BeginningCall, CheckedCall, ObjectName } from '../../../src/spec/check/program-events.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
-import type { BeginningCall, CheckerSources } from '../../../src/tools/check/detector.ts'
-import type { CheckedCall } from '../../../src/tools/check/events.ts'
-import type { ObjectName } from '../../../src/tools/check/objects.ts'
+import type { CheckerSources } from '../../../src/tools/check/detector.ts'
 
 const { RTS } = QpState.values
 const program = { pid: 1, command: 'client' }
@@ -63,10 +62,9 @@ export const requestScenario = ({
   let completions = 0
   /** Digests of the sampled and of the other bytes of sends' buffers. */
   const digests: { sampledDigest: number; otherDigest: number; atPost?: number } = { sampledDigest: 0, otherDigest: 0 }
-  /** The number of the device that has a GID. */
-  const deviceWithGid = () => 0
-  const checker = new Checker(deviceWithGid, finding => found.push(finding), {
+  const checker = new Checker(finding => found.push(finding), {
     now: () => now,
+    deviceWithGid: () => 0,
     deviceName: () => 'rxe0',
     postStack: () => ['posted'],
     isCopiedByFork: () => true,
@@ -105,10 +103,15 @@ export const requestScenario = ({
   ): void => {
     const stack = callStack ?? [`${name}.${method}`]
     if (outcome.why === undefined)
-      checker.calling(
-        { class: name, method, program, args, stack, ...(pendingSends !== undefined && { pendingSends }) },
-        id,
-      )
+      checker.calling({
+        object: id,
+        class: name,
+        method,
+        program,
+        args,
+        stack,
+        ...(pendingSends !== undefined && { pendingSends }),
+      })
     const object = names.get(id)
     checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack, ...outcome })
   }
@@ -210,7 +213,7 @@ export const requestScenario = ({
     /** The first queue pair fails. */
     fail(cause: Cause): void {
       const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
-      const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
+      const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0 }
       checker.failed({ ...origin, time: now, failure })
     },
     /** Id and severity of each occurrence since `forget`, by finding: a repeated finding is not in `found` again. */

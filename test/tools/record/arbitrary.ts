@@ -200,4 +200,7 @@ export const anyEvent = fc.oneof(
       ),
     }),
   ),
+  of('program', record({ hasMore: fc.boolean(), text })),
+  of('answer', record({ hasMore: fc.boolean(), text })),
+  of('accessed', record({ device: u32, rkey: u32, high: u32, low: u32, length: id, access: u32, qpn: u32 })),
 ) as fc.Arbitrary<AnyEvent>

@@ -7,14 +7,14 @@
  */
 
 import type { Moment } from '../../../spec/check/finding.ts'
+import type { BeginningCall, CheckedCall, ContextEnd } from '../../../spec/check/program-events.ts'
 import { type RequestCompletion, takesReceive, type WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { DEFINED_SEND_FLAGS, WcStatus } from '../../../spec/work.ts'
 import { isRead, requestText } from '../buffers.ts'
-import type { BeginningCall, DetectorServices } from '../detector.ts'
-import type { CheckedCall, ContextEnd } from '../events.ts'
+import type { DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, typeOf, unreleasedIn } from '../objects.ts'
 import { MAX_NAMED, type Occurrence } from '../reporting.ts'
 import type { UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
@@ -185,7 +185,7 @@ export class SendQueues {
   contextEnds({ context, how, pendingSends }: ContextEnd): void {
     for (const qp of this.#services.objects.existingIn(context)) {
       const queue = qp.isQp ? this.#queues.get(qp.id) : undefined
-      const pending = pendingSends.get(qp.id) ?? 0
+      const pending = pendingSends?.get(qp.id) ?? 0
       if (!qp.isQp || queue?.isOver || (queue === undefined && pending === 0)) continue
       const ending = this.#of(qp.id)
       ending.isOver = true

@@ -10,7 +10,7 @@ export const MAX_BENIGN_PROCESSES = 1024
 
 interface ProcessRanges {
   /** Another session of this pid is another process. */
-  readonly session: object
+  readonly session: number
   readonly ranges: { readonly start: number; readonly end: number }[]
 }
 
@@ -23,8 +23,14 @@ export class BenignRaces {
     this.#omit = omit
   }
 
-  /** Allows races in the bytes from `start` to before `end` of a process. False: the process has too many ranges. */
-  allow(session: object, pid: number, start: number, end: number): boolean {
+  /** Whether a process may allow races in another range. */
+  hasSpace(session: number, pid: number): boolean {
+    const known = this.#processes.get(pid)
+    return known?.session !== session || known.ranges.length < MAX_BENIGN_RANGES
+  }
+
+  /** Allows races in the bytes from `start` to before `end` of a process, unless it has too many ranges. */
+  allow(session: number, pid: number, start: number, end: number): void {
     let known = this.#processes.get(pid)
     if (known?.session !== session) {
       known = { session, ranges: [] }
@@ -35,10 +41,9 @@ export class BenignRaces {
     }
     if (known.ranges.length === MAX_BENIGN_RANGES) {
       this.#omit('race-benign', 1)
-      return false
+      return
     }
     known.ranges.push({ start, end })
-    return true
   }
 
   #forget(pid: number): void {

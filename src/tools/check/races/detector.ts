@@ -4,6 +4,7 @@
  */
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
+import type { KeyedMemory, LoggedEvents } from '../../../spec/check/probes.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
@@ -14,11 +15,18 @@ import { type Posted, RaceFeed } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
-import type { RaceSources } from './sources.ts'
+
+/** The probes of the search for races. */
+export interface RaceProbes {
+  memoryOf(device: number, key: number): KeyedMemory | undefined
+  logStack(process: number, stack: number): Stack
+  readLog(): LoggedEvents
+}
 
 export interface RaceDetector extends Detector {
-  /** As `BenignRaces.allow`. */
-  allow(session: object, pid: number, start: number, end: number): boolean
+  /** As `BenignRaces.allow` and `BenignRaces.hasSpace`. */
+  allow(session: number, pid: number, start: number, end: number): void
+  hasSpace(session: number, pid: number): boolean
   /** A program writes an event log from now on. */
   begin(): void
   /** Joins requests, posts and polls so far (feed.ts), and reports races. */
@@ -82,7 +90,7 @@ const isReliable = ({ class: name }: KnownObject): boolean => name === 'rc_qp' |
 
 const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
 
-export const createRaceDetector = (services: DetectorServices, sources: RaceSources): RaceDetector => {
+export const createRaceDetector = (services: DetectorServices, sources: RaceProbes): RaceDetector => {
   const { objects } = services
   let hasBegun = false
   /** Registered regions by device, then lkey. */
@@ -169,7 +177,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     'buffer-reused': 'the first was not known to be over',
   }
 
-  const stackOf = ({ info: { process, stack } }: Request<Posted>): Stack => sources.stackOf(process, stack)
+  const stackOf = ({ info: { process, stack } }: Request<Posted>): Stack => sources.logStack(process, stack)
 
   const report = ({ id, isProven, first, second, start, end }: Race<Posted>): void => {
     const [earlier, later] = [first.request, second.request]
@@ -217,10 +225,9 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
 
   const join = (): void => {
     if (!hasBegun) return
-    const readStart = services.sources.now()
-    const { entries, lost } = sources.read()
+    const { entries, lost, time } = sources.readLog()
     for (const context of lost) markLogLost(context)
-    feed.join(entries, readStart)
+    feed.join(entries, time)
   }
   const joinBatch = (): void => {
     if (feed.unjoinedEvents >= BATCH) join()
@@ -228,8 +235,9 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
 
   return {
     allow(session, pid, start, end) {
-      return benign.allow(session, pid, start, end)
+      benign.allow(session, pid, start, end)
     },
+    hasSpace: (session, pid) => benign.hasSpace(session, pid),
     begin() {
       hasBegun = true
     },

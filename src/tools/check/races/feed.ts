@@ -8,32 +8,14 @@
  *
  * Requests of programs without an event log, and queues with lost entries, are left out.
  */
+
 import type { NoteOmission } from '../../../spec/check/omissions.ts'
+import type { LoggedEvent } from '../../../spec/check/probes.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../spec/session.ts'
 import type { RequestKind } from './order.ts'
 import type { PostStamp, Races, Request } from './races.ts'
 import type { Range } from './shadow.ts'
-
-/** An entry of an event log: a post, a refused post, or a poll. Times are microseconds of the clock of all logs. */
-export interface LoggedEvent {
-  readonly time: number
-  /** As in `Races.post`. */
-  readonly acquired: number
-  /** Of a single posted request, or of the last polled completion. 0 for a counting CQ. */
-  readonly wrId: bigint
-  readonly process: number
-  readonly thread: number
-  /** EventKind.POLL, or PostQueue. For refused posts EventKind.REFUSED is added. */
-  readonly kind: number
-  readonly context: number
-  /** The number of the queue pair, or the handle of the SRQ or CQ. */
-  readonly number: number
-  /** Number of requests or completions; 0: unknown. */
-  readonly count: number
-  /** The number of the stack of a post, for `RaceSources.stackOf`. */
-  readonly stack: number
-}
 
 /** A request, with the process and the stack number of its post. */
 export interface Posted {

@@ -1,6 +1,7 @@
 /*
- * Feeds the checker (src/tools/check/) with the calls, failures and requests of a core. Calls are seen by a hook of each
- * device. Contexts that are not checked are left out (`HostSources.isChecked`).
+ * The producer of program events (spec/check/program-events.ts) of a core, and the checker (src/tools/check/) as a
+ * consumer of them. Calls are seen by a hook of each device. Contexts that are not checked are left out
+ * (`HostSources.isChecked`).
  */
 
 import { registerClient } from '../../../core/devices/clients.ts'
@@ -12,21 +13,25 @@ import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
 import type { Failure } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
+import { type ProgramProbes, probeNames } from '../../../spec/check/probes.ts'
+import type { CheckedWait, ContextEnd, PlacedRequest } from '../../../spec/check/program-events.ts'
 import type { RequestNumber, WorkRequest } from '../../../spec/check/requests.ts'
+import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError, InjectedError, UnknownLimitError } from '../../../spec/errno.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { addressText } from '../../../transport/wire/address.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { Checker } from '../../check/checker.ts'
-import type { DeviceWithGid } from '../../check/connection.ts'
-import type { BeginningCall, CheckerSources } from '../../check/detector.ts'
+import type { CheckerSources } from '../../check/detector.ts'
 import type { Gids } from '../../check/outages.ts'
-import type { RaceSources } from '../../check/races/sources.ts'
+import type { RaceProbes } from '../../check/races/detector.ts'
 import type { ReportFinding } from '../../check/reporting.ts'
+import type { RecordedCheck } from '../../record/events.ts'
 import { lossesOf } from '../faults/losses.ts'
 import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 import { keyMemory } from './key-memory.ts'
+import { streamOf } from './streams.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
 export interface HostSources
@@ -36,17 +41,15 @@ export interface HostSources
   > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
-  /** Microseconds. */
-  now(): number
   /** Whether the calls and failures of a context are checked. */
   isChecked(context: Context): boolean
   /** The program of a context; undefined for the process that runs the checker. */
   program(context: Context): Program | undefined
   /** Captures the stack of the current call. The returned function returns the stack, also after the call. */
   callStack(): () => Stack
-  /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
+  /** As in `ProgramProbes`. `number`: the QPN, or the handle of the SRQ. */
   postStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack
-  /** As in `CheckerSources`. */
+  /** As in `ProgramProbes`. */
   postHash?(context: Context, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
   /** Whether a signal ended the program of a context that is being closed. Absent: never. */
   wasKilled?(context: Context): boolean
@@ -55,7 +58,7 @@ export interface HostSources
   /** A program has closed a channel of a context that is open, or ends. */
   channelCloses?(context: Context, channel: CoreObject): void
   /** The event logs of programs. Absent: no search for races. */
-  readonly events?: Omit<RaceSources, 'memoryOf'>
+  readonly events?: Omit<RaceProbes, 'memoryOf'>
 }
 
 /** The index of the first device with a port whose GID table matches. */
@@ -65,7 +68,7 @@ const deviceWithPort = (core: Core, matches: (gids: GidTable) => boolean): numbe
 }
 
 const deviceWithGid =
-  (core: Core): DeviceWithGid =>
+  (core: Core): ProgramProbes['deviceWithGid'] =>
   gid =>
     deviceWithPort(core, gids => findGid(gids, gid) >= 0)
 
@@ -100,17 +103,26 @@ const { RESET, ERR } = QpState.values
 const endsSends = ({ class: cls, name }: Entry, { state }: HandlerValues): boolean =>
   cls.name.endsWith('_qp') && (name === 'destroy' || (name === 'modify' && (state === RESET || state === ERR)))
 
+interface HookActions {
+  /** A queue or its CQ ends: what its program has logged of it is read before, if nobody else reads the logs. */
+  queueEnds(): void
+  /** Called at a call on queue pairs by a context that is not checked. */
+  onUnchecked(): void
+  /** Reports the receives and polls of all contexts of the program of a context. */
+  scanProgram(of: Context): void
+  contextEnds(context: Context, how: ContextEnd['how']): void
+}
+
 /**
- * The hook that reports the calls of a device to the checker. `poll`: undefined for the system-wide device;
- * `onUnchecked`: called at a call on queue pairs by a context that is not checked.
+ * The hook that gives the calls of a device to the stream. `poll`: undefined for the system-wide device.
  */
 const hookOf = (
   device: Device,
-  checker: Checker,
+  stream: ProgramStream,
   sources: HostSources,
   poll: RequestPoll | undefined,
   whileClosing: WhileClosing,
-  onUnchecked: () => void,
+  { queueEnds, onUnchecked, scanProgram, contextEnds }: HookActions,
 ): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   const closed = new WeakSet<Context>()
@@ -127,7 +139,7 @@ const hookOf = (
       }
       if (!opened.has(context)) {
         opened.add(context)
-        checker.outages.gidsOf(device.index, gidsOf(device))
+        stream.event({ event: 'gids', device: device.index, gids: gidsOf(device) })
       }
       // First the driver reports what the program has polled before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
@@ -138,7 +150,7 @@ const hookOf = (
         closed.add(context)
         whileClosing(context, () => {
           sources.closing?.(context)
-          checker.contextEnds(device.index, context.id, sources.wasKilled?.(context) ? 'kill' : 'close')
+          contextEnds(context, sources.wasKilled?.(context) ? 'kill' : 'close')
         })
       }
       if (why !== 'call') return
@@ -149,10 +161,15 @@ const hookOf = (
       stacks.set(call, stack)
       if (entry.name === 'create') return
       if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
+      if (entry.name === 'destroy' || endsSends(entry, args)) queueEnds()
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
       const endsReceives = entry.name === 'destroy' && entry.class.name.endsWith('_qp')
       const pendingReceives = endsReceives ? device.driver.requests?.receives?.(object, 0).length : undefined
-      const beginning: BeginningCall = {
+      // The receives of before its end, which nothing reports afterwards.
+      if (endsReceives) poll?.reportContext(context)
+      stream.event({
+        event: 'calling',
+        object: object.id,
         class: entry.class.name,
         method: entry.name,
         program: sources.program(context),
@@ -162,15 +179,17 @@ const hookOf = (
         get stack() {
           return stack()
         },
-      }
-      checker.calling(beginning, object.id)
+      })
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
       if (!sources.isChecked(context) || error instanceof InjectedError) return
       const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : noStack
-      checker.called({
-        time: sources.now(),
+      // Whether a queue pair has receives is known from now on.
+      if (entry.class.name === 'cm_id' && entry.name === 'accept' && error === undefined) scanProgram(context)
+      stream.event({
+        event: 'called',
+        time: stream.next(),
         device: device.name,
         deviceNumber: device.index,
         context: context.id,
@@ -208,31 +227,17 @@ const contextOf = (devices: Iterable<Pick<Device, 'contexts'>>, id: number): Con
 }
 
 /** `contextWithId`: also finds a context that is about to be closed. */
-const checkerSources = (
+const probesOf = (
+  core: Core,
   devices: ReadonlyMap<number, Device>,
   contextWithId: (id: number) => Context | undefined,
-  {
-    now,
-    isChecked,
-    postStack,
-    postHash,
-    adapters,
-    buffers,
-    findsWaits,
-    isClosed,
-    lockLimit,
-    isCopiedByFork,
-    unmapStack,
-  }: HostSources,
+  { isChecked, postStack, postHash, lockLimit, isCopiedByFork, unmapStack, events }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
-): CheckerSources => ({
-  now,
-  ...(adapters && { adapters }),
-  ...(buffers && { buffers }),
+): ProgramProbes => ({
+  deviceName: index => devices.get(index)?.name ?? '',
+  deviceWithGid: deviceWithGid(core),
   ...(lockLimit && { lockLimit }),
-  ...(findsWaits && { findsWaits }),
-  ...(isClosed && { isClosed }),
   hasMember(group) {
     let isKnown = true
     for (const device of devices.values()) {
@@ -249,7 +254,6 @@ const checkerSources = (
     for (const context of devices.get(index)?.contexts ?? []) if (!isChecked(context)) return true
     return false
   },
-  deviceName: index => devices.get(index)?.name ?? '',
   postStack(id, queue, number, wrId, index) {
     const context = contextWithId(id)
     return context === undefined ? NO_STACK : postStack(context, queue, number, wrId, index)
@@ -260,21 +264,21 @@ const checkerSources = (
       return context && postHash(context, request)
     },
   }),
-  scanContext(device, id) {
-    const context = contextWithId(id)
-    if (context !== undefined) polls.get(device)?.reportContext(context)
-  },
-  settleContext(device, id, isDead) {
-    const context = contextWithId(id)
-    return context && polls.get(device)?.settleContext(context, isDead)
-  },
   unreadEvents(id) {
     const fd = contextWithId(id)?.asyncFd
     return fd?.isClosed === false ? fd.sink.unread() : undefined
   },
-  requestOf: (device, qpn, isReceive, number) => polls.get(device)?.requestOf(qpn, isReceive, number),
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
+  lossTo: (qpns, time) => lossesOf.get(core)?.(qpns, time),
+  ...(events && {
+    memoryOf: keyMemory(index => devices.get(index)),
+    logStack: (process: number, stack: number) => events.logStack(process, stack),
+    readLog: () => events.readLog(),
+  }),
 })
+
+/** By what a request's post is found. */
+const placeOf = ({ queue, number, wrId, postIndex }: WorkRequest): PlacedRequest => ({ queue, number, wrId, postIndex })
 
 /** The request that has failed; undefined: none has, or it is unknown. */
 const requestBehind = ({ kind, qpn, wrId }: Failure, poll: RequestPoll | undefined): WorkRequest | undefined =>
@@ -296,52 +300,97 @@ const inOwnWords = (
     : { ...failure, numbered }
 }
 
+/** A core whose programs are checked. */
+export interface CheckedCore {
+  readonly checker: Checker
+  readonly stream: ProgramStream
+  /** For recordings. */
+  readonly recorded: RecordedCheck
+  /** Reads the event logs now, and when queues end, for recordings: nobody else does. False: somebody else does. */
+  recordLogs(isWanted: boolean): void
+  /** Reports the receives and polls so far of a context, or of all that are checked. */
+  scan(context?: Context): void
+  /** The objects of a context are about to end. May be repeated: only the first counts. */
+  contextEnds(context: Context, how: ContextEnd['how']): void
+  /** A program waits for a completion, an event or a message that does not come. */
+  waits(context: Context, wait: Omit<CheckedWait, 'own'>): void
+}
+
 /** Creates a checker and feeds it until the core ends. */
-export const createChecker = (core: Core, report: ReportFinding, sources: HostSources): Checker => {
+export const createChecker = (core: Core, report: ReportFinding, sources: HostSources): CheckedCore => {
   /** By device index. A removed device stays until another has its index: its objects are destroyed later. */
   const devices = new Map<number, Device>()
   const polls = new Map<number, RequestPoll>()
   /** Indexes of the devices with queue pairs of contexts that are not checked, also of closed contexts. */
   const unchecked = new Set<number>()
-  const races = sources.events && { ...sources.events, memoryOf: keyMemory(index => devices.get(index)) }
   /** About to be closed: it is not in its device's list any more. */
   let closingContext: Context | undefined
   const whileClosing: WhileClosing = (context, body) => {
+    const before = closingContext
     closingContext = context
     try {
       body()
     } finally {
-      closingContext = undefined
+      closingContext = before
     }
   }
   const contextWithId = (id: number): Context | undefined =>
     closingContext?.id === id ? closingContext : contextOf(devices.values(), id)
-  const commonSources = checkerSources(devices, contextWithId, sources, polls, unchecked)
-  const checker = new Checker(deviceWithGid(core), report, {
-    ...commonSources,
-    lossTo: (qpns, time) => lossesOf.get(core)?.(qpns, time),
-    ...(races && { races }),
+  const stream = streamOf(core)
+  const { adapters, buffers, findsWaits, isClosed } = sources
+  const probes = stream.probed(probesOf(core, devices, contextWithId, sources, polls, unchecked))
+  const facts = {
+    ...(adapters && { adapters }),
+    ...(buffers && { buffers }),
+    ...(findsWaits && { findsWaits }),
+    ...(isClosed && { isClosed }),
+  }
+  const checker = new Checker(report, { now: () => stream.time, ...probes, ...facts })
+  stream.add(ConsumerRank.CHECK, checker)
+  const scan = (context?: Context): void => {
+    if (context !== undefined) polls.get(context.device.index)?.reportContext(context)
+    else
+      for (const [index, { contexts }] of devices)
+        for (const one of contexts) if (sources.isChecked(one)) polls.get(index)?.reportContext(one)
+  }
+  let recordsLogs = false
+  const queueEnds = (): void => {
+    if (recordsLogs) probes.readLog?.()
+  }
+  const contextEnds = (context: Context, how: ContextEnd['how']): void => {
+    queueEnds()
+    const pendingSends = polls.get(context.device.index)?.settleContext(context, how === 'kill')
+    stream.event({ event: 'contextEnds', context: context.id, how, pendingSends })
+  }
+  const actionsOf = (index: number): HookActions => ({
+    queueEnds,
+    onUnchecked: () => unchecked.add(index),
+    scanProgram(of) {
+      const pid = sources.program(of)?.pid
+      for (const [at, { contexts }] of devices)
+        for (const one of contexts)
+          if (sources.isChecked(one) && sources.program(one)?.pid === pid) polls.get(at)?.reportContext(one)
+    },
+    contextEnds,
   })
   onRegionUnmapped(core, region => {
-    if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)
+    if (region.context !== undefined && sources.isChecked(region.context))
+      stream.event({ event: 'unmapped', object: region.id })
   })
   registerClient(core, {
     name: 'check',
     add(device) {
-      devices.set(device.index, device)
-      unchecked.delete(device.index)
-      checker.outages.forget(device.index)
-      checker.ignoredEvents.forget(device.index)
-      checker.outages.gidsOf(device.index, gidsOf(device))
+      const { index } = device
+      devices.set(index, device)
+      unchecked.delete(index)
+      stream.event({ event: 'deviceAdded', device: index })
+      stream.event({ event: 'gids', device: index, gids: gidsOf(device) })
       const poll = watchRequests(device, checker.requests, sources.scratch)
-      polls.set(device.index, poll)
+      polls.set(index, poll)
       if (checker.watchesAccesses)
         device.memory.accessWatch = (key, hi, lo, length, access, qpn) =>
-          checker.accessed(device.index, key, hi, lo, length, access, qpn)
-      addHook(
-        device,
-        hookOf(device, checker, sources, poll, whileClosing, () => unchecked.add(device.index)),
-      )
+          stream.accessed(index, key, hi, lo, length, access, qpn)
+      addHook(device, hookOf(device, stream, sources, poll, whileClosing, actionsOf(index)))
       return true
     },
     // The hook stays, because the checker needs the later destroys of the device's objects.
@@ -349,16 +398,14 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   })
   // rdma_cm, whose identifiers belong to no device.
   const system = systemDevice(core)
-  addHook(
-    system,
-    hookOf(system, checker, sources, undefined, whileClosing, () => {}),
-  )
+  addHook(system, hookOf(system, stream, sources, undefined, whileClosing, { ...actionsOf(-1), onUnchecked() {} }))
   addFailureHandler(core, (found, device, context) => {
-    if (found.cause.id === 'PORT_EVENT' && found.event !== undefined)
-      checker.outages.portEvent(device.index, found.event, gidsOf(device))
-    if (found.cause.id === 'DEVICE_REMOVED' && found.event !== undefined)
-      checker.ignoredEvents.deviceEvent(device.index, found.event)
-    const request = requestBehind(found, polls.get(device.index))
+    const { index } = device
+    if (found.event !== undefined && found.cause.id === 'PORT_EVENT')
+      stream.event({ event: 'portEvent', device: index, type: found.event, gids: gidsOf(device) })
+    if (found.event !== undefined && found.cause.id === 'DEVICE_REMOVED')
+      stream.event({ event: 'deviceEvent', device: index, type: found.event })
+    const request = requestBehind(found, polls.get(index))
     const failure = inOwnWords(
       found,
       request,
@@ -367,21 +414,45 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     if (context === undefined || !sources.isChecked(context)) return
     // Its memory ends before the context: what the program has waited for is the first finding.
     if (failure.cause.id === 'LOCAL_ENDED') sources.closing?.(context)
-    const { peer, wrId = 0n } = failure
-    checker.failed({
-      time: sources.now(),
-      deviceNumber: device.index,
-      context: context.id,
-      program: sources.program(context),
-      failure,
-      peerDevice:
-        peer &&
-        deviceWithPort(core, ({ entries }) => entries.some(entry => entry && addressText(entry.gid) === peer.address)),
-      postStack: (queue, number) =>
-        request === undefined || queue === PostQueue.BATCH
-          ? sources.postStack(context, queue, number, wrId)
-          : sources.postStack(context, request.queue, request.number, wrId, request.postIndex),
-    })
+    const { peer } = failure
+    whileClosing(context, () =>
+      stream.event({
+        event: 'failed',
+        time: stream.next(),
+        deviceNumber: index,
+        context: context.id,
+        program: sources.program(context),
+        failure,
+        ...(request && { request: placeOf(request) }),
+        peerDevice:
+          peer &&
+          deviceWithPort(core, ({ entries }) =>
+            entries.some(entry => entry && addressText(entry.gid) === peer.address),
+          ),
+      }),
+    )
   })
-  return checker
+  return {
+    checker,
+    stream,
+    recorded: { ...facts, probes: probeNames.filter(name => probes[name] !== undefined) },
+    recordLogs(isWanted) {
+      recordsLogs = isWanted
+      if (isWanted) probes.readLog?.()
+    },
+    scan,
+    contextEnds,
+    waits(context, { wait, ...at }) {
+      const { request } = wait
+      const own =
+        request &&
+        polls.get(context.device.index)?.requestOf(request.number, request.queue !== PostQueue.SEND, request.wrId)
+      stream.event({
+        event: 'waits',
+        ...at,
+        wait,
+        ...(own && { own: placeOf(own) }),
+      })
+    },
+  }
 }

@@ -5,8 +5,8 @@
 import { nullMemory } from '../../../core/memory/address-space.ts'
 import { KeyKind, rowAt } from '../../../core/memory/region-table.ts'
 import type { Device } from '../../../core/model.ts'
+import type { KeyedMemory } from '../../../spec/check/probes.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
-import type { KeyedMemory } from '../../check/races/sources.ts'
 
 /**
  * Returns a look-up by device index and key; undefined if the key is unknown, of a region of kind NULL or an unbound

@@ -13,6 +13,7 @@ import { type Clock, realClock, type Timer } from '../../../host/event-loop/cloc
 import { failureJson } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
 import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../../spec/check/requests.ts'
+import { ConsumerRank } from '../../../spec/check/stream.ts'
 import { type PacketOutcome, packetOutcomes } from '../../../spec/faults.ts'
 import type { PortTap, TappedRun } from '../../../transport/phy/port.ts'
 import { addressText, isLinkLocal, isMappedIpv4 } from '../../../transport/wire/address.ts'
@@ -20,7 +21,9 @@ import { plainArena } from '../../../transport/wire/arena.ts'
 import type { PacketFlow } from '../../../transport/wire/flow.ts'
 import type { TraceRecord } from '../../../uapi/tool.ts'
 import type { ObjectDetails, ObjectEvent } from '../../record/events.ts'
+import { recordProgramEvents } from '../../record/program/journal.ts'
 import type { SessionWriter } from '../../record/writer.ts'
+import { streamOf } from '../check/streams.ts'
 import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 
 /** What the daemon or library provides. */
@@ -45,6 +48,8 @@ export interface RecorderSources {
     values: { readonly args: HandlerValues; readonly out: HandlerValues | undefined; readonly error: unknown },
     start: number,
   ): TraceRecord
+  /** Also records what the checker needs (`--record-depth check`): the stream has a producer. */
+  readonly isForCheck?: boolean
   /** Adds a tap to the port of a device, which ignores ICRCs; returns a function that removes it. Undefined: no port. */
   addTap(device: Device, tap: PortTap): (() => void) | undefined
 }
@@ -290,25 +295,26 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       if (hasUnpolled.includes(true)) lookAtPolls(Math.min(SLOWER * pause, RARELY))
     })
   }
+  const stream = streamOf(core)
   const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({
     posted(request) {
-      writer.posted(now(), request, hasStacks ? stackOf(request) : '')
+      writer.posted(stream.time, request, hasStacks ? stackOf(request) : '')
       if (request.opcode >= 0) recordWindow(index, request, windowOf(request))
     },
     ended(request) {
-      writer.ended(now(), request)
+      writer.ended(stream.time, request)
       recordWindow(index, request, windowOf(request))
     },
     completed(request, completion) {
-      writer.completed(now(), request, completion)
+      writer.completed(stream.time, request, completion)
       lookAtPolls(SOON)
     },
-    receiveLost: request => writer.receiveLost(now(), request),
-    receiverNotReady: qp => writer.receiverNotReady(now(), qp),
-    polled: (cq, count) => writer.polled(now(), cq, count),
+    receiveLost: request => writer.receiveLost(stream.time, request),
+    receiverNotReady: qp => writer.receiverNotReady(stream.time, qp),
+    polled: (cq, count) => writer.polled(stream.time, cq, count),
     queueReset(owner) {
       windows.delete(owner)
-      writer.queueReset(now(), owner)
+      writer.queueReset(stream.time, owner)
     },
   })
 
@@ -373,11 +379,13 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       device,
       watcherOf(device, request => poll.window(request)),
       scratch,
+      ConsumerRank.RECORD,
     )
     const removeTap = sources.addTap(device, tapOf(device))
     devices.set(index, { device, poll, removers: [removeHook, () => poll.end(), () => removeTap?.()] })
   }
 
+  const endProgramEvents = sources.isForCheck ? recordProgramEvents(stream, writer) : undefined
   let isStopped = false
   let isStarting = true
   const unregister = registerClient(core, {
@@ -422,6 +430,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       unregister()
       removeSystemHook()
       removeFailureHandler()
+      endProgramEvents?.()
       for (const index of devices.keys()) removeFrom(index)
       clock.clear(look)
     },

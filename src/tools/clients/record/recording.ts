@@ -7,6 +7,7 @@ import { type Clock, realClock } from '../../../host/event-loop/clock.ts'
 import { createFileSink } from '../../../host/file-sink.ts'
 import { emptyOutputFile } from '../../../host/output-file.ts'
 import type { RecordingEnd } from '../../../uapi/tool.ts'
+import type { RecordedCheck } from '../../record/events.ts'
 import { SessionWriter } from '../../record/writer.ts'
 
 /** Milliseconds after which an event is in the file at the latest, unless the disk is slower. */
@@ -21,6 +22,8 @@ export interface RecordingOptions {
   readonly payload: number
   /** Maximum bytes of the file; undefined: no limit. */
   readonly limit?: number | undefined
+  /** The file has what the checker needs, with these facts about its producer. */
+  readonly check?: RecordedCheck | undefined
 }
 
 export interface Recording {

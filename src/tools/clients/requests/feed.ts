@@ -14,6 +14,7 @@ import { type Context, type CoreObject, type Device, Lifecycle } from '../../../
 import { pdOf } from '../../../core/resources.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import { type RequestWatcher, takesReceive, type WorkRequest } from '../../../spec/check/requests.ts'
+import { eventTime } from '../../../spec/check/stream.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { isOfDriver, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
@@ -390,7 +391,7 @@ export class RequestFeed implements RequestTaps {
     // Made for each request: a spread would take longer than all else.
     const request: WorkRequest = {
       id: ++lastId,
-      time: this.#device.core.now(),
+      time: eventTime(this.#device.core.now()),
       owner: owner.id,
       queue,
       number,

@@ -4,7 +4,9 @@
 import { noteFault } from '../../../core/attempt.ts'
 import type { Device } from '../../../core/model.ts'
 import { allWatchers, type RequestWatcher } from '../../../spec/check/requests.ts'
+import { ConsumerRank } from '../../../spec/check/stream.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
+import { streamOf } from '../check/streams.ts'
 import { RequestFeed } from './feed.ts'
 
 /** What a watcher may ask. */
@@ -30,9 +32,14 @@ const shared = new WeakMap<Device, SharedFeed>()
 
 /**
  * Reports the device's requests to `watcher` too, until `end` of the result is called. `scratch`: a buffer of
- * SCRATCH_BYTES; that of the first watcher is used.
+ * SCRATCH_BYTES; that of the first watcher is used. `rank`: ConsumerRank (spec/check/stream.ts).
  */
-export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: Arena): RequestPoll => {
+export const watchRequests = (
+  device: Device,
+  watcher: RequestWatcher,
+  scratch: Arena,
+  rank: number = ConsumerRank.CHECK,
+): RequestPoll => {
   let entry = shared.get(device)
   if (entry === undefined) {
     const watchers: RequestWatcher[] = []
@@ -40,14 +47,15 @@ export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: 
       watchers,
       feed: new RequestFeed(
         device,
-        allWatchers(watchers, error => noteFault(device.core, error)),
+        allWatchers(watchers, error => noteFault(device.core, error), streamOf(device.core)),
         scratch,
       ),
     }
     shared.set(device, entry)
   }
   const { watchers, feed } = entry
-  watchers.push(watcher)
+  if (rank === ConsumerRank.RECORD) watchers.unshift(watcher)
+  else watchers.push(watcher)
   return {
     requestOf: (qpn, isReceive, deviceWrId) => feed.requestOf(qpn, isReceive, deviceWrId),
     reportCq: cq => feed.reportCq(cq),

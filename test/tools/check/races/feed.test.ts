@@ -2,13 +2,15 @@
  * RaceFeed finds the thread and stack of each post and poll: it joins the event logs of programs with the requests and
  * completions of devices.
  */
+
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { OmissionId } from '../../../../src/spec/check/omissions.ts'
+import type { LoggedEvent } from '../../../../src/spec/check/probes.ts'
 import type { WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../../src/spec/session.ts'
 import { WrOpcode } from '../../../../src/spec/work.ts'
-import { type LoggedEvent, type Posted, RaceFeed } from '../../../../src/tools/check/races/feed.ts'
+import { type Posted, RaceFeed } from '../../../../src/tools/check/races/feed.ts'
 import { type Race, Races } from '../../../../src/tools/check/races/races.ts'
 import { AccessKind } from '../../../../src/tools/check/races/shadow.ts'
 import { workRequest } from '../requests.ts'

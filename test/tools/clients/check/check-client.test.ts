@@ -18,7 +18,6 @@ const checkedPair = (buffers?: BufferCheck) => {
   const found: Finding[] = []
   createChecker(m.core, finding => found.push(finding), {
     scratch: plainArena(SCRATCH_BYTES),
-    now: () => m.now,
     isChecked: () => true,
     program: () => undefined,
     callStack: () => () => [],

@@ -1,0 +1,217 @@
+/*
+ * The report of `userdma check`: of a program that it has run, or of recordings that it has read. It judges findings as
+ * they come, prints them, and ends with a summary and the exit status.
+ */
+import { basename } from 'node:path'
+import type { Finding } from '../../spec/check/finding.ts'
+import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severity.ts'
+import { counted } from '../../spec/text.ts'
+import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
+import { jsonText, printable } from '../../tools/trace/printable.ts'
+import { type Paint, paintedWord, paintFor } from '../colors.ts'
+import { UsageError } from '../fail.ts'
+import { type NamedFile, openOutput, openReport, requireDifferentFiles } from '../output-file.ts'
+import { packageVersion } from '../paths.ts'
+import { endAs, type ProgramEnd } from '../program/program.ts'
+import { createProgress, NO_PROGRESS, type Progress } from '../progress.ts'
+import { type CheckOptions, createJudge, INTERRUPTED, suppressionFiles } from './judge.ts'
+import { leakBlocks } from './leaks.ts'
+import {
+  type EndBySignal,
+  endJson,
+  endText,
+  explained,
+  findingJson,
+  omissionJson,
+  sarifLog,
+  suppressedJson,
+  suppressedText,
+} from './report.ts'
+import { suppressionBlock } from './suppressions.ts'
+import { createSymbols } from './symbols.ts'
+
+/** Bytes of a file in which a look-up of source lines may take seconds. */
+const LARGE_FILE = 2 ** 26
+
+/** How a program has ended, and what the checker has counted. */
+export interface Checked {
+  readonly programEnd: ProgramEnd
+  /** How often a finding was found. */
+  counts(finding: Finding): number | undefined
+  readonly omissions: readonly Omission[]
+  /** Whether a program has made a call, or has a device open. */
+  readonly hasCalls: boolean
+  /** False: the file of --record lacks something. */
+  readonly isRecorded: boolean
+  /** Lines of the summary about what a recording lacks; for tools too. */
+  readonly lacks?: readonly string[]
+  /** What was read, for a summary without findings; absent: a program was run. */
+  readonly file?: string
+}
+
+export interface Report {
+  readonly symbols: Symbols
+  readonly progress: Progress
+  /** Of `progress`, when the program has ended. */
+  describe(): string
+  /** The findings that are reported, so far. */
+  readonly shown: readonly Finding[]
+  onFinding(finding: Finding): void
+  /** Prints what is left, and sets the exit status. */
+  finish(checked: Checked): void
+}
+
+/** `inputs`: files that are no outputs. `symbolsOf` makes the look-up of frames. Throws UsageError. */
+export const openReportOf = (
+  options: CheckOptions,
+  inputs: readonly NamedFile[],
+  symbolsOf: (live: Symbols) => Symbols = live => live,
+): Report => {
+  if (options.genSuppressions && options.json)
+    throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
+  const progress = options.json ? NO_PROGRESS : createProgress('userdma check')
+  /** In which source lines are looked up now; empty: in none. */
+  let file = ''
+  const live = createSymbols(undefined, (path, bytes) => {
+    file = path
+    progress.refresh(bytes > LARGE_FILE)
+  })
+  const symbols = symbolsOf(live)
+  const judge = createJudge(options, symbols)
+  requireDifferentFiles(
+    [
+      ['--output', options.output],
+      ['--sarif', options.sarif],
+      ['--record', options.record],
+    ],
+    [...suppressionFiles(options), ...inputs],
+  )
+  const output = openOutput(options.output)
+  const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
+  const print = (text: string): void => {
+    progress.clear()
+    output.write(text)
+  }
+  const describe = (): string =>
+    file === ''
+      ? 'the program has ended, its last events are checked'
+      : `source lines are looked up in ${printable(basename(file))}`
+  const paint = paintFor(options, options.output === undefined ? process.stderr : undefined)
+  const shown: Finding[] = []
+  /** The severities of the blocks that were printed. */
+  const blocks: Severity[] = []
+  const printBlock = (severity: Severity, text: string): void => {
+    blocks.push(severity)
+    print(paintedWord(text, severity, severity, paint))
+  }
+  const hidden: Finding[] = []
+  /** Of `shown`, those that are not printed yet. */
+  const leaks: Finding[] = []
+  /** Suppressed findings by library; undefined: those that files name. */
+  const suppressed = new Map<string | undefined, number>()
+  let hasFailure = false
+  const take = (finding: Finding): void => {
+    const verdict = judge(finding)
+    if (verdict.action === 'suppress') suppressed.set(verdict.library, (suppressed.get(verdict.library) ?? 0) + 1)
+    if (verdict.action === 'hide') hidden.push(finding)
+    if (verdict.action !== 'show' && verdict.action !== 'fail') return
+    hasFailure ||= verdict.action === 'fail'
+    shown.push(finding)
+    if (options.json) return
+    // Leaks come last: errors may be their reason.
+    if (finding.id === 'leak' && !options.genSuppressions) {
+      leaks.push(finding)
+      return
+    }
+    printBlock(finding.severity, `${findingText(explained(finding, symbols), symbols)}\n`)
+    if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
+  }
+  const onFinding = (finding: Finding): void => {
+    take(finding)
+    file = ''
+  }
+  return {
+    symbols,
+    progress,
+    describe,
+    shown,
+    onFinding,
+    finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read }) {
+      const { status, signal, pid } = programEnd
+      // The finding program-died has the stack too.
+      const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
+      const end = signal === null || hasDied ? undefined : { signal, pid }
+      // A shared daemon, or a child that still runs, may have sent further findings since.
+      const reported = shown.map(finding => [explained(finding, symbols), counts(finding) ?? 1] as const)
+      if (options.json) {
+        symbols.prepare?.(stacksOf(shown))
+        for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
+        for (const [library, count] of suppressed) print(`${jsonText(suppressedJson(library, count))}\n`)
+        for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
+        for (const line of lacks) print(`${jsonText({ lacks: line })}\n`)
+        if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
+      } else {
+        for (const { severity, text } of leakBlocks(leaks, symbols, options.notes === true)) printBlock(severity, text)
+        print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, lacks, read, paint))
+      }
+      sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
+      output.close()
+      const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
+      if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
+      // Of a recording the signal has ended its program, not this one.
+      else endAs({ status: isIncomplete ? status || 1 : status, signal: read === undefined ? signal : null })
+    },
+  }
+}
+
+/** The hidden findings, with the options that show them: ` (3 notes: --notes; 1 leak: --leaks)`; empty: none. */
+const hiddenText = (hidden: readonly Finding[]): string => {
+  const notes = hidden.filter(({ severity }) => severity === 'note').length
+  const leaks = hidden.length - notes
+  const texts = [
+    ...(notes > 0 ? [`${counted(notes, 'note')}: \`--notes\``] : []),
+    ...(leaks > 0 ? [`${counted(leaks, 'leak')} of programs that a signal ended: \`--leaks\``] : []),
+  ]
+  return texts.length === 0 ? '' : ` (${texts.join('; ')})`
+}
+
+/**
+ * The last lines of the output. `blocks`: the severities of the printed blocks, of which one may have many leaks. `hasCalls`: a
+ * program has made a call, or has a device open.
+ */
+const summary = (
+  blocks: readonly Severity[],
+  reported: readonly (readonly [Finding, number])[],
+  hidden: readonly Finding[],
+  suppressed: ReadonlyMap<string | undefined, number>,
+  omissions: readonly Omission[],
+  hasCalls: boolean,
+  end: EndBySignal | undefined,
+  lacks: readonly string[],
+  file: string | undefined,
+  paint: Paint,
+): string => {
+  const severityTexts = [...severities].reverse().flatMap(severity => {
+    const count = blocks.filter(one => one === severity).length
+    return count === 0 ? [] : [paint(severity, counted(count, severity))]
+  })
+  // A program that made no calls was not checked, so the summary must not look like a success.
+  const noFindings = hasCalls
+    ? 'no findings'
+    : `no findings: no program made a call of verbs${file === undefined ? '' : ` in ${file}`}`
+  const repeated = reported.filter(([, count]) => count > 1)
+  const byFiles = suppressed.get(undefined) ?? 0
+  const byDefault = [...suppressed].flatMap(([library, count]) =>
+    library === undefined ? [] : [[library, count] as const],
+  )
+  return [
+    `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
+    ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
+    ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),
+    ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
+    ...lacks.map(line => `  ${line}`),
+    ...(end === undefined ? [] : [`  ${endText(end)}`]),
+    '',
+  ].join('\n')
+}

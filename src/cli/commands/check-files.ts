@@ -1,0 +1,219 @@
+/*
+ * `userdma check FILE`: the findings of recordings, without running their programs again. Of a capture: what its packets
+ * show, in the words of `userdma explain`.
+ */
+import { statSync } from 'node:fs'
+import type { Finding } from '../../spec/check/finding.ts'
+import { findingIds, findings } from '../../spec/check/findings.ts'
+import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
+import type { ProducerFacts } from '../../spec/check/probes.ts'
+import { counted } from '../../spec/text.ts'
+import { Checker } from '../../tools/check/checker.ts'
+import { SessionFileError } from '../../tools/record/error.ts'
+import type { RecordedFinding, SessionEvent } from '../../tools/record/events.ts'
+import { ReplayTogether } from '../../tools/record/program/together.ts'
+import { openSession, type Session } from '../../tools/record/reader.ts'
+import { readSymbols } from '../../tools/record/symbols.ts'
+import type { Symbols } from '../../tools/trace/findings.ts'
+import type { ProgramEnd as RecordedEnd } from '../../uapi/tool.ts'
+import { isCaptureFile } from '../capture-file.ts'
+import { isSessionFile, openedSession } from '../capture-session.ts'
+import type { CheckOptions } from '../check/judge.ts'
+import { type Checked, openReportOf } from '../check/reporting.ts'
+import { orUsageError, parseAdapters } from '../config.ts'
+import { UsageError } from '../fail.ts'
+import { openSessionFile } from '../session-file.ts'
+
+/** Whether `userdma check` reads a file rather than run it: a session file, or a capture. */
+export const isRecordingFile = (name: string): boolean => {
+  const isFile = statSync(name, { throwIfNoEntry: false })?.isFile() === true
+  return isFile && (isSessionFile(name) || isCaptureFile(name))
+}
+
+/** The options that are about findings; all others are about the run of a program. */
+const FOR_FILES: ReadonlySet<string> = new Set([
+  'output',
+  'json',
+  'sarif',
+  'notes',
+  'leaks',
+  'races',
+  'failOn',
+  'like',
+  'suppressions',
+  'defaultSuppressions',
+  'genSuppressions',
+  'color',
+])
+
+/** Throws UsageError for options that say how a program is run. */
+const requireFileOptions = (options: CheckOptions, file: string): void => {
+  for (const [name, value] of Object.entries(options))
+    if (!FOR_FILES.has(name) && value !== undefined && value !== false)
+      throw new UsageError(
+        `--${name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)} is for a program that runs; "${file}" is a recording, which is read`,
+      )
+}
+
+/** What frames are: as the recording says; of one without symbols, whose recorder was killed, as this machine says. */
+const recordedSymbols = (known: ReadonlyMap<string, readonly Frame[]>, live: Symbols): Symbols => {
+  /** The recorder has found nothing about the frame. */
+  const unknownFrame = (frame: string): readonly Frame[] => {
+    const [, object, , symbol = ''] = NATIVE_FRAME.exec(frame) ?? []
+    return object === undefined ? live.framesOf([frame]) : [{ function: symbol, object }]
+  }
+  return {
+    framesOf: stack =>
+      known.size === 0
+        ? live.framesOf(stack)
+        : trimFrames(stack.flatMap((frame): readonly Frame[] => known.get(frame) ?? unknownFrame(frame))),
+    prepare(stacks, within) {
+      if (known.size === 0) live.prepare?.(stacks, within)
+    },
+  }
+}
+
+/** Findings that a recording without `--record-depth check` cannot have. */
+const LACKING = findingIds.filter(id => findings[id].needs.includes('device'))
+
+type Read = Omit<Checked, 'isRecorded' | 'file'>
+
+/** What recordings lack, a line each. */
+const lacksOf = (
+  sessions: readonly Session[],
+  { lost, damaged }: Pick<ReplayTogether, 'lost' | 'damaged'>,
+  options: CheckOptions,
+): string[] => {
+  const recordings = sessions.filter(({ header }) => header.isCapture !== true)
+  const sum = (of: (session: Session) => number): number => recordings.reduce((all, session) => all + of(session), 0)
+  const overwritten = sum(session => session.overwritten)
+  const unreadable = sum(session => session.damaged) + damaged
+  const missing = 'findings may be missing'
+  return [
+    ...(recordings.some(({ header }) => header.check === undefined)
+      ? [`not of a recording that was made without \`--record-depth check\`: ${LACKING.join(', ')}`]
+      : []),
+    ...(recordings.some(({ header }) => header.check?.hasDevice === false)
+      ? [`not of programs on the machine's own adapters (\`--host\`): ${LACKING.join(', ')}`]
+      : []),
+    ...(options.races && recordings.some(({ header }) => header.check?.probes.includes('readLog') !== true)
+      ? ['no races: a recording has no log of posts and polls']
+      : []),
+    ...(overwritten > 0 ? [`${counted(overwritten, 'event')} were overwritten (--record-limit): ${missing}`] : []),
+    ...(lost > 0 ? [`${counted(lost, 'event')} were lost by the recorder: ${missing}`] : []),
+    ...(unreadable > 0 ? [`${counted(unreadable, 'part')} of the recording could not be read: ${missing}`] : []),
+  ]
+}
+
+/** The events of a session, first those of a checkpoint, if its beginning was overwritten. */
+const eventsOf = async function* (session: Session): AsyncGenerator<SessionEvent> {
+  if (session.overwritten > 0) yield* (await session.checkpointBefore(session.start)).events
+  yield* session.eventsIn()
+}
+
+/** The facts that hold for all recordings: a finding needs what each of them has. */
+const commonFacts = (sessions: readonly Session[]): ProducerFacts => {
+  const facts: readonly ProducerFacts[] = sessions.map(({ header }) => header.check ?? { hasDevice: false })
+  return {
+    hasDevice: facts.every(({ hasDevice }) => hasDevice !== false),
+    findsWaits: facts.every(({ findsWaits }) => findsWaits === true),
+    // A net goes beyond each of its hosts.
+    isClosed: facts.length === 1 && facts[0]!.isClosed === true,
+  }
+}
+
+/** Reads recordings, whose events are merged by their times. */
+const readSessions = async (
+  sessions: readonly Session[],
+  options: CheckOptions,
+  onFinding: (finding: Finding) => void,
+): Promise<Read> => {
+  const { adapters, buffers } = sessions[0]!.header.check ?? {}
+  const { like: names } = options
+  const like = names === undefined ? adapters : await orUsageError(() => parseAdapters(names))
+  const consumer: { checker?: Checker } = {}
+  const replay = new ReplayTogether(
+    sessions.map(({ header }) => header),
+    probes => {
+      consumer.checker = new Checker(onFinding, {
+        ...commonFacts(sessions),
+        ...probes,
+        ...(like && { adapters: like }),
+        ...(buffers && { buffers }),
+      })
+      return consumer.checker
+    },
+  )
+  const checker = consumer.checker!
+  if (options.races) checker.races?.begin()
+  let end: RecordedEnd | undefined
+  const ofCaptures: RecordedFinding[] = []
+  const readers = sessions.map(eventsOf)
+  const next = await Promise.all(readers.map(reader => reader.next()))
+  for (let place = 0; ; ) {
+    const at = (one: number): number => {
+      const { done, value } = next[one]!
+      return done ? Number.POSITIVE_INFINITY : replay.timeOf(one, value)
+    }
+    // Of equal times, first those of the recording that was read last: an event and the answers about it.
+    const earliest = Math.min(...next.map((_, one) => at(one)))
+    if (earliest === Number.POSITIVE_INFINITY) break
+    if (at(place) !== earliest) place = next.findIndex((_, one) => at(one) === earliest)
+    const event = next[place]!.value as SessionEvent
+    if (event.kind === 'programEnd' && (end === undefined || end.status === 0)) end = event
+    if (event.kind === 'finding' && sessions[place]!.header.isCapture) ofCaptures.push(event.finding)
+    replay.take(place, event)
+    next[place] = await readers[place]!.next()
+  }
+  replay.finish()
+  checker.settle()
+  for (const finding of ofCaptures) onFinding(finding as Finding)
+  const { counts, omissions } = checker
+  return {
+    programEnd: { status: end?.status ?? 0, signal: (end?.signal || null) as NodeJS.Signals | null, pid: end?.pid },
+    counts: ({ number }) => counts[number - 1],
+    omissions,
+    hasCalls: checker.calls > 0 || sessions.some(({ header }) => header.isCapture === true),
+    lacks: lacksOf(sessions, replay, options),
+  }
+}
+
+/** The command, of files. */
+export const checkFiles = async (files: readonly string[], options: CheckOptions): Promise<void> => {
+  requireFileOptions(options, files[0]!)
+  const known = new Map<string, readonly Frame[]>()
+  const report = openReportOf(
+    options,
+    files.map(file => ['a recording', file]),
+    live => recordedSymbols(known, live),
+  )
+  const closes: (() => void)[] = []
+  const sessions: Session[] = []
+  try {
+    for (const file of files) {
+      const { path, remove } = await openedSession(file, undefined, 'check')
+      closes.push(remove)
+      const source = openSessionFile(path)
+      closes.push(() => source.close())
+      try {
+        const session = await openSession(source)
+        await readSymbols(session, event => {
+          // Lines of source are for the page.
+          if (event.kind === 'symbol')
+            known.set(
+              event.frame,
+              event.frames.map(({ source: _, ...frame }) => frame),
+            )
+        })
+        sessions.push(session)
+      } catch (error) {
+        if (error instanceof SessionFileError) throw new UsageError(`${file}: ${error.message}`)
+        throw error
+      }
+    }
+    const checked = await readSessions(sessions, options, report.onFinding)
+    report.finish({ ...checked, isRecorded: true, file: files.join(', ') })
+  } finally {
+    for (const close of closes) close()
+  }
+}

@@ -1,0 +1,131 @@
+/*
+ * What the checker may ask while it takes an event (stream.ts): records by index, which would cost too much at every
+ * post, and the present state of things that no event tells. A producer has those that it can answer; findings that
+ * need another are not made. The answers of our own devices are recorded with the events (`--record-depth check`), so
+ * that a session file answers too.
+ */
+import type { Program, Stack } from './finding.ts'
+import type { WorkRequest } from './requests.ts'
+
+/** The memory that a key grants access to. */
+export interface KeyedMemory {
+  /** The number of the address space, such as the memory of a process. */
+  readonly space: number
+  /** Address in `space` minus address in requests. */
+  readonly shift: number
+  /** The lkey of the region. */
+  readonly region: number
+}
+
+/** An entry of an event log: a post, a refused post, or a poll. Times are microseconds of the clock of all logs. */
+export interface LoggedEvent {
+  readonly time: number
+  /** As in `Races.post`. */
+  readonly acquired: number
+  /** Of a single posted request, or of the last polled completion. 0 for a counting CQ. */
+  readonly wrId: bigint
+  readonly process: number
+  readonly thread: number
+  /** EventKind.POLL, or PostQueue. For refused posts EventKind.REFUSED is added. */
+  readonly kind: number
+  readonly context: number
+  /** The number of the queue pair, or the handle of the SRQ or CQ. */
+  readonly number: number
+  /** Number of requests or completions; 0: unknown. */
+  readonly count: number
+  /** The number of the stack of a post, for `logStack`. */
+  readonly stack: number
+}
+
+/** New entries of event logs. */
+export interface LoggedEvents {
+  readonly entries: readonly LoggedEvent[]
+  /** Ids of the contexts that have lost entries. */
+  readonly lost: readonly number[]
+  /** Microseconds: entries of before are read. */
+  readonly time: number
+}
+
+export interface ProgramProbes {
+  deviceName(device: number): string
+  /** The number of the device with a GID; undefined: none of this process. */
+  deviceWithGid(gid: Uint8Array): number | undefined
+  /**
+   * The stack of the post at `index` of the queue, or of a post with this wr_id; empty: unknown. `queue`: PostQueue.
+   * For BATCH: the stack of the last ibv_wr_complete, with any wr_id. `number`: the QPN, or the handle of the SRQ.
+   */
+  postStack(context: number, queue: number, number: number, wrId: bigint, index?: number): Stack
+  /**
+   * A hash of the bytes that an outstanding send reads; undefined: unreadable now. `isWhole` false: of a long message,
+   * only samples.
+   */
+  digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
+  /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/session.ts). */
+  postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
+  /** The stack of the call that has unmapped memory of this range of a program; undefined: unknown. */
+  unmapStack?(program: Program, start: number, end: number): Stack | undefined
+  /**
+   * Whether a child of fork gets a copy of the page of this address; undefined: unknown. Absent: programs run without
+   * the preload library, so there are no events `misused`.
+   */
+  isCopiedByFork?(program: Program, address: number): boolean | undefined
+  /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */
+  hasMember?(group: Uint8Array): boolean | undefined
+  /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
+  hasUnchecked?(device: number): boolean
+  /**
+   * The last fault rule that lost, damaged or delayed a packet to one of these queue pairs since `time`, in
+   * microseconds; undefined: none.
+   */
+  lossTo?(qpns: readonly number[], time: number): string | undefined
+  /** How many asynchronous events of a context its program has not read; undefined: unknown. */
+  unreadEvents?(context: number): number | undefined
+  /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
+  lockLimit?(program: Program): number
+  /**
+   * The memory of a key of the device with index `device`. Undefined: an unknown key, the key of an unbound window or
+   * of a region without memory (kind NULL), or a key of memory with addresses above 2^53.
+   */
+  memoryOf?(device: number, key: number): KeyedMemory | undefined
+  /** The stack with this number (`LoggedEvent.stack`) of a process. */
+  logStack?(process: number, stack: number): Stack
+  /** The entries of the event logs since the previous call. Absent: there are no logs, so races are not found. */
+  readLog?(): LoggedEvents
+}
+export type ProbeName = keyof ProgramProbes
+
+/**
+ * Every probe. `lasts`: an answer stays true until another is given, so that a file can answer by an earlier one; the
+ * others are about one moment.
+ */
+export const probes = {
+  deviceName: { lasts: true },
+  deviceWithGid: { lasts: true },
+  postStack: { lasts: true },
+  digest: { lasts: false },
+  postHash: { lasts: true },
+  unmapStack: { lasts: true },
+  isCopiedByFork: { lasts: true },
+  hasMember: { lasts: true },
+  hasUnchecked: { lasts: true },
+  lossTo: { lasts: false },
+  unreadEvents: { lasts: true },
+  lockLimit: { lasts: true },
+  memoryOf: { lasts: true },
+  logStack: { lasts: true },
+  readLog: { lasts: false },
+} as const satisfies Readonly<Record<ProbeName, { readonly lasts: boolean }>>
+export const probeNames = Object.keys(probes) as readonly ProbeName[]
+
+/** What is true of all events of a producer. */
+export interface ProducerFacts {
+  /** Whether what programs wait for is found too, such as `endless-rnr`. Absent: it is not. */
+  readonly findsWaits?: boolean
+  /**
+   * False: programs are observed on adapters of the machine, which report no fetches and no packets. Findings that need
+   * a device of ours are not made. Absent: true.
+   */
+  readonly hasDevice?: boolean
+  /** Whether packets reach only devices of this process. Absent: unknown. */
+  readonly isClosed?: boolean
+}

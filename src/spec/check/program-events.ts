@@ -1,0 +1,369 @@
+/*
+ * The stream of program events: what happens to programs and their objects, as `ProgramEvent`s in the order of their
+ * times, and the events of requests, which stay calls with numbers (requests.ts), because they are the data path.
+ * Producers are our own devices (tools/clients/check/), observed adapters (tools/observe/) and session files
+ * (tools/replay/); consumers are the checker and recordings. Neither knows which others there are (stream.ts).
+ *
+ * Events have ids and handles, and no object of core: an `ObjectName` has the three fields that a consumer may read.
+ */
+import type { Failure } from './failures.ts'
+import type { Program, Stack } from './finding.ts'
+import type { OmissionId } from './omissions.ts'
+import type { WorkRequest } from './requests.ts'
+import type { Severity } from './severity.ts'
+import type { Wait } from './waits.ts'
+
+/** An object. Its `id` is unique for the life of the process that records; handles are reused. */
+export interface ObjectName {
+  readonly id: number
+  readonly handle: number
+  readonly class: { readonly name: string }
+}
+
+/** A call on the object with the id `object` begins: the fields of `CheckedCall` that are known then. */
+export interface BeginningCall {
+  readonly object: number
+  readonly class: string
+  readonly method: string
+  readonly program: Program | undefined
+  readonly args: Readonly<Record<string, unknown>>
+  readonly stack: Stack
+  /** If a queue pair is destroyed, reset or moved to ERR: how many of its sends are not complete. Absent: unknown. */
+  readonly pendingSends?: number
+  /** If a queue pair is destroyed: how many of its own receives no message has taken. Absent: unknown. */
+  readonly pendingReceives?: number
+}
+
+/** A call that has ended. Objects in `args` are `ObjectName`s. */
+export interface CheckedCall {
+  /** Microseconds. */
+  readonly time: number
+  /** The device's name. `deviceNumber` survives a renaming. */
+  readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context. Handles belong to a context. */
+  readonly context: number
+  readonly program: Program | undefined
+  /** Whether the client is the TypeScript library. Absent: no. */
+  readonly isLibrary?: boolean
+  readonly class: string
+  readonly method: string
+  /** The object of the call, or the created one. Undefined: the call was refused before there was one. */
+  readonly object: ObjectName | undefined
+  readonly args: Readonly<Record<string, unknown>>
+  readonly out: Readonly<Record<string, unknown>>
+  /** Present if the call failed. `isTrial`: an UnknownLimitError (spec/errno.ts). */
+  readonly refused?: { readonly errno: number; readonly reason: string; readonly isTrial?: boolean }
+  /**
+   * `call`: the program made the call. The others destroy an object: the call that created it was rolled back
+   * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).
+   */
+  readonly why: 'call' | 'undo' | 'close' | 'remove'
+  /** At the destroy or disconnect of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
+  readonly queuePair?: number
+  /** Present if `why` is `close` because a signal ended the program. */
+  readonly wasKilled?: true
+  readonly stack: Stack
+}
+
+/** A program closes a device, or ends. */
+export interface ContextEnd {
+  readonly context: number
+  /** `close`: it closes the device. `exit`: it ends by itself. `kill`: a signal has ended it. */
+  readonly how: 'close' | 'exit' | 'kill'
+  /**
+   * By `ObjectName.id` of the queue pairs that have any: sends that are posted and not complete, once what could be
+   * executed was executed (a signal: nothing is). Undefined: unknown, or told before.
+   */
+  readonly pendingSends: ReadonlyMap<number, number> | undefined
+}
+
+/** By what the post of a request is found (`ProgramProbes.postStack`). */
+export type PlacedRequest = Pick<WorkRequest, 'queue' | 'number' | 'wrId' | 'postIndex'>
+
+/** What a program waits for, with fields as in `CheckedCall`. */
+export interface CheckedWait {
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly wait: Wait
+  /** The request of `wait.request`, if the device knows it by another number: with the program's own wr_id. */
+  readonly own?: PlacedRequest
+}
+
+/** A failure, with facts about the failed request. */
+export interface CheckedFailure {
+  /** `time` to `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly failure: Failure
+  /** The request that has failed, if it is known. */
+  readonly request?: PlacedRequest
+  /** The number of the peer's device. Undefined: no peer is named, or its device is not of this process. */
+  readonly peerDevice: number | undefined
+}
+
+/**
+ * Misuse by `program`, from the MISUSE message (spec/session.ts). Before the completion of a request was polled, the
+ * program freed the request's memory, returned from the stack frame with the memory, or forked. Or the program used a
+ * queue that it inherited by fork. `context`: the queue's.
+ */
+export interface Misuse {
+  /** `time` to `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  /** MisuseKind. */
+  readonly kind: number
+  /** PostQueue. An inherited CQ: EventKind.POLL. */
+  readonly queue: number
+  /** The QPN, or the handle of the SRQ or CQ. */
+  readonly number: number
+  readonly wrId: bigint
+  /** Position of the request among the posts to the queue since its creation or RESET, from 0. */
+  readonly index: number
+  /** Address of the element's memory. */
+  readonly address: number
+  /** Number of further elements with the same mistake. */
+  readonly more: number
+  readonly stack: Stack
+}
+
+/**
+ * A call with an object that the program has destroyed, from the GONE message (spec/session.ts): the preload library has
+ * refused the call.
+ */
+export interface UseOfGone {
+  /** `time` and `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly program: Program | undefined
+  /** The name of the called function. */
+  readonly function: string
+  /** ObjectKind. */
+  readonly kind: number
+  /** The QPN, else the handle; UNKNOWN_NUMBER: unknown. */
+  readonly number: number
+  /** GoneUse. */
+  readonly use: number
+  /** The object's context was closed, not the object destroyed. */
+  readonly isOwner: boolean
+  readonly stack: Stack
+  /** When, in microseconds, and where the object was destroyed; no stack: unknown. */
+  readonly destroyedAt: number
+  readonly destroyedStack: Stack
+  /** The pointer, for ARGUMENT and GARBAGE. */
+  readonly value: bigint
+}
+
+/** The end of a program by a signal, from the DIED message (spec/session.ts). */
+export interface Death {
+  /** `time` and `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly program: Program | undefined
+  /** Its name. */
+  readonly signal: string
+  /** Whether the signal has interrupted the preload library. */
+  readonly isInOurs: boolean
+  /** The function of verbs that the thread has called last; empty: none. Absent: unknown. */
+  readonly lastCall?: string
+  /** `AddressFault`; absent: NONE. */
+  readonly fault?: number
+  /** That of the access of a `fault`. */
+  readonly address?: bigint
+  readonly stack: Stack
+}
+
+/**
+ * A refused call that is no method of an object. `attempt`: Linux's name of a call that could not be decoded, such as
+ * `MODIFY_QP`, `class.method` of a call on a device that was removed, or the text of a call on a driver's descriptor.
+ */
+export interface RefusedAttempt {
+  /** `time` to `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly attempt: string
+  readonly errno: number
+  readonly reason: string
+  readonly stack: Stack
+}
+
+/** A call that the program's library refused itself, from the REFUSAL message (spec/session.ts). */
+export interface LibraryRefusal {
+  /** `time` to `program`: as in `CheckedCall`. Without a context (rdma_cm) `context` is undefined. */
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number | undefined
+  readonly program: Program | undefined
+  /** The name of the function. */
+  readonly function: string
+  /** The handle of its object, of a queue pair the number, of an identifier of rdma_cm the user handle. */
+  readonly object: bigint
+  readonly errno: number
+  /** Facts about the arguments, in the order of spec/check/refusals.ts. */
+  readonly facts: readonly bigint[]
+  readonly stack: Stack
+}
+
+/** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
+export interface RequestFacts {
+  /** ibv_wr_opcode. */
+  readonly opcode: number
+  /** ibv_send_flags. */
+  readonly flags: number
+  /** Number of scatter/gather elements. */
+  readonly elements: number
+  /** Bytes of a single element; 0 if there are several. */
+  readonly length: bigint
+  /** The low 32 bits of the remote address of an atomic. */
+  readonly addressLow: number
+  /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
+  readonly unsignaled: number
+}
+
+export interface RefusedPost {
+  /** Microseconds. */
+  readonly time: number
+  /** The device's name. */
+  readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context. */
+  readonly context: number
+  readonly program: Program | undefined
+  /** PostQueue. */
+  readonly queue: number
+  /** The number of the queue pair, or the handle of the SRQ. */
+  readonly number: number
+  readonly wrId: bigint
+  /** An errno. */
+  readonly error: number
+  /** ibv_qp_state, as the library knew it. */
+  readonly state: number
+  readonly stack: Stack
+  /** Absent: src/library/verbs refused the post, on a device in the same process. */
+  readonly request?: RequestFacts
+  /** Absent: the severity of the finding, at most 'warning'. */
+  readonly severity?: Severity
+}
+
+export interface Misorder {
+  /** Microseconds. */
+  readonly time: number
+  /** The device's name. */
+  readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context. */
+  readonly context: number
+  readonly program: Program | undefined
+  /** ObjectKind: CQ or QP. */
+  readonly object: number
+  readonly number: number
+  /** OrderMistake. */
+  readonly mistake: number
+  /** OrderCall. */
+  readonly called: number
+  /** CompletionField; of a broken promise 1: that of a thread domain. */
+  readonly field: number
+  readonly isSingle: number
+  readonly stack: Stack
+  /** Of the earlier call; empty: none, or unknown. */
+  readonly since: Stack
+}
+
+export interface MistakenBatch {
+  /** Microseconds. */
+  readonly time: number
+  /** The device's name. */
+  readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context. */
+  readonly context: number
+  readonly program: Program | undefined
+  /** BatchMistake. */
+  readonly mistake: number
+  /** BatchCall. */
+  readonly called: number
+  /** The number of the queue pair. */
+  readonly number: number
+  /** ibv_wr_opcode of the request that is meant; −1: none. */
+  readonly opcode: number
+  readonly wrId: bigint
+  /** In the batch. */
+  readonly requests: number
+  readonly stack: Stack
+  /** Of the earlier call; empty: none, or unknown. */
+  readonly since: Stack
+}
+
+/** A program has closed a device, or its device has changed: `gids` is the table of its first port, by index. */
+export interface DeviceAddresses {
+  readonly device: number
+  readonly gids: readonly (Uint8Array | undefined)[]
+}
+
+interface ProgramEvents {
+  calling: BeginningCall
+  called: CheckedCall
+  contextEnds: ContextEnd
+  /** A process that has not called ibv_fork_init is about to fork. */
+  forked: { readonly pid: number; readonly stack: Stack }
+  /** A program has unmapped memory of the region with the id `object`. */
+  unmapped: { readonly object: number }
+  misused: Misuse
+  usedGone: UseOfGone
+  /** A program has taken memory of a queue by a provider's function, so its posts may not be seen. */
+  postsDirectly: { readonly pid: number; readonly name: string }
+  died: Death
+  batchMistaken: MistakenBatch
+  misordered: Misorder
+  refusedPost: RefusedPost
+  refusedByLibrary: LibraryRefusal
+  refusedAttempt: RefusedAttempt
+  waits: CheckedWait
+  failed: CheckedFailure
+  /** A device has this table of GIDs now. */
+  gids: DeviceAddresses
+  /** A port of a device has raised an asynchronous event (`type`). */
+  portEvent: DeviceAddresses & { readonly type: number }
+  /** A device was removed, or has failed, with this asynchronous event. */
+  deviceEvent: { readonly device: number; readonly type: number }
+  /** The number of a device is another's from now on. */
+  deviceAdded: { readonly device: number }
+  /** The library has created an object for itself: if it stays open, that is no leak of the program. */
+  internal: { readonly context: number; readonly class: string; readonly handle: number }
+  /** The requests of an RC queue pair are frames of the library: whether they end is not up to the program. */
+  messages: { readonly context: number; readonly handle: number }
+  /** The program ends without having closed its devices. */
+  exiting: object
+  /** A process (of a session with this number) allows races in the bytes from `start` to before `end`. */
+  benign: { readonly session: number; readonly pid: number; readonly start: number; readonly end: number }
+  /** Programs have written to their event logs, perhaps: time to read them (`ProgramProbes.readLog`). */
+  logged: object
+  /** Something could not be seen, `count` times. */
+  omitted: { readonly id: OmissionId; readonly count: number }
+}
+export type ProgramEventName = keyof ProgramEvents
+
+/** One event. The kinds with `time` have it in microseconds. */
+export type ProgramEvent<Name extends ProgramEventName = ProgramEventName> = {
+  [K in Name]: { readonly event: K } & ProgramEvents[K]
+}[Name]
+
+/** A consumer of the stream. The events of requests come to its `RequestWatcher` (requests.ts), at the same time. */
+export interface ProgramConsumer {
+  event(event: ProgramEvent): void
+  /**
+   * A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the
+   * responder's. Absent: accesses are of no use.
+   */
+  accessed?(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
+}

@@ -1,0 +1,274 @@
+/*
+ * Failed requests and other failures of devices (spec/check/failures.ts): the finding that a cause is, or that the
+ * attributes of both ends and the outages of ports explain.
+ */
+import { causeText } from '../../spec/check/causes.ts'
+import { type Failure, failureText } from '../../spec/check/failures.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
+import type { ProgramProbes } from '../../spec/check/probes.ts'
+import type { CheckedFailure } from '../../spec/check/program-events.ts'
+import { swap32 } from '../../spec/memory.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { accessRangeLines, basedLines } from './access-range.ts'
+import { adviceForCmAttributes, adviceForFailure, CUT_NUMBER, isNotYetBound } from './advice.ts'
+import { attributeTable, mismatchBehind, mismatches, swappedPsnLines } from './connection.ts'
+import type { DetectorServices } from './detector.ts'
+import { noteDropped } from './lost-work.ts'
+import { hex, type KnownObject, type KnownObjects, moment } from './objects.ts'
+import { before, type Outage, type Outages } from './outages.ts'
+import type { QueueDetector } from './queues/queues.ts'
+import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
+
+/** What the program did with the failed request; `noticed`: the failure is not about a request. */
+const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
+  if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'posted'
+  return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'posted the receive' : 'noticed'
+}
+
+/** The stack of the post of the failed request; empty: there is no request, or its stack is unknown. */
+const postStackOf = (
+  { failure, context, request }: CheckedFailure,
+  qp: KnownObject | undefined,
+  { postStack: find }: ProgramProbes,
+): Stack => {
+  const postStack = (queue: number, number: number): Stack =>
+    request === undefined || queue === PostQueue.BATCH
+      ? find(context, queue, number, failure.wrId ?? 0n)
+      : find(context, request.queue, request.number, failure.wrId ?? 0n, request.postIndex)
+  const action = failedActionOf(failure)
+  if (qp?.qpn === undefined || action === 'noticed') return []
+  if (action === 'posted') {
+    const stack = postStack(PostQueue.SEND, qp.qpn)
+    // Sends of the ibv_wr_ interface are logged as BATCH.
+    return stack.length > 0 ? stack : postStack(PostQueue.BATCH, qp.qpn)
+  }
+  const srq = qp.uses.get('srq')
+  return srq === undefined ? postStack(PostQueue.RECEIVE, qp.qpn) : postStack(PostQueue.SHARED, srq.handle)
+}
+
+/** Which queue pair a dest_qp_num named, where it was destroyed, and what took its place; empty: no known one. */
+const whichWas = (
+  objects: KnownObjects,
+  qp: KnownObject | undefined,
+  peer: KnownObject | undefined,
+  time: number,
+): Pick<FindingContent, 'details' | 'moments'> => {
+  const { destruction, program } = peer ?? {}
+  if (peer === undefined || destruction === undefined) return {}
+  const whose =
+    program !== undefined && program.pid === qp?.program?.pid ? "this process's queue pair" : peer.nameWithProgram
+  const successor = objects
+    .queuePairsOf(peer.context)
+    .find(one => one.destruction === undefined && one !== qp && one.creation.time >= destruction.time)
+  const since = successor === undefined ? '' : `; its successor may be ${successor.name}, created since`
+  return {
+    details: [
+      `dest_qp_num ${hex(peer.qpn ?? 0)} was ${whose}, ${destruction.action} ${before(destruction.time, time)}${since}`,
+    ],
+    moments: [
+      moment(`the queue pair ${hex(peer.qpn ?? 0)} was ${destruction.action}`, destruction.time, destruction.stack),
+    ],
+  }
+}
+
+/** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
+const showsBothEnds: ReadonlySet<FindingId> = new Set([
+  'rd-atomic-exceeds',
+  'no-receive-posted',
+  'path-mtu-mismatch',
+  'invalid-request',
+  'psn-mismatch',
+])
+
+/** How a peer looks that has given up its connection. */
+const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error', 'peer-not-ready'])
+
+/** Of the key of a memory window that no bind has given it yet. */
+const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
+
+export class FailureReports {
+  readonly #services: DetectorServices
+  readonly #reporter: FindingReporter
+  readonly #queues: QueueDetector
+  readonly #outages: Outages
+
+  constructor(services: DetectorServices, reporter: FindingReporter, queues: QueueDetector, outages: Outages) {
+    this.#services = services
+    this.#reporter = reporter
+    this.#queues = queues
+    this.#outages = outages
+  }
+
+  /** A request failed, or a device reported another failure (spec/check/failures.ts). */
+  failed(failed: CheckedFailure): void {
+    const { time, deviceNumber, context, failure, peerDevice } = failed
+    const { device, qpn, cause, kind } = failure
+    const qp = qpn === undefined ? undefined : this.#services.objects.qp(deviceNumber, qpn)
+    const idOfCause = findingOfCause(cause.id)
+    // Events such as COMM_EST are no failures: their causes have no finding.
+    if (idOfCause === undefined || kind === 'flush') return
+    if (qp !== undefined && kind === 'drop') noteDropped(qp, failure, causeText(cause))
+    else if (qp !== undefined) qp.failure ??= failure
+    // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
+    if (cause.id === 'QKEY_DIFFERS' && this.#services.objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
+    // An event repeats the failure of the CQ, or the failed request of a peer in this process.
+    const isRepeated =
+      cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#services.peerDeviceOf(qp) !== undefined)
+    if (kind === 'event' && isRepeated) return
+    const peer = this.#peerOfFailure(failed, qp)
+    // A device moves queue pairs to ERR and SQE without a call.
+    if (peer !== undefined && typeof failure.peer?.state === 'number') peer.attributes.state = failure.peer.state
+    for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
+    const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
+    const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
+    const id = mismatch ?? (isAhead ? 'window-not-bound' : idOfCause)
+    const occurrence: Occurrence = {
+      time,
+      device,
+      context,
+      program: failed.program ?? qp?.program,
+      stack: postStackOf(failed, qp, this.#services.sources),
+      action: failedActionOf(failure),
+    }
+    if (id === 'no-answer') {
+      const outage = this.#outages.behind(time, deviceNumber, qp, peerDevice, failure.peer)
+      if (outage === undefined || !this.#isOutage(outage, failure, qp, peer))
+        this.#reportUnanswered(occurrence, failure, qp, peer)
+      else {
+        const details = qp === undefined || peer === undefined ? [] : attributeTable(qp, peer)
+        this.#outages.unanswered(occurrence, { text: failureText(failure), details, objects: [qp, peer] }, outage)
+      }
+    } else {
+      const key = cause.args.key
+      const keyDevice = failure.isCauseAtPeer === true ? peerDevice : deviceNumber
+      const regionWith = (number: unknown): KnownObject | undefined =>
+        typeof number === 'number' && keyDevice !== undefined
+          ? this.#services.objects.region(keyDevice, number)
+          : undefined
+      const region = regionWith(key)
+      const swapped = typeof key === 'number' && region === undefined ? swap32(key) : undefined
+      const meant = regionWith(swapped)
+      const cut =
+        typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
+          ? this.#services.objects.regionWithLowBits(keyDevice, key)
+          : undefined
+      const address = cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
+      const atAddress =
+        typeof address === 'bigint' && meant === undefined
+          ? this.#services.objects.regionAt(context, Number(address))
+          : undefined
+      this.#reporter.report(id, occurrence, {
+        text: isAhead
+          ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
+          : failureText(failure),
+        advice: cut === undefined ? (adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp)) : CUT_NUMBER,
+        details: [
+          ...(atAddress === undefined || typeof address !== 'bigint'
+            ? []
+            : [`the address ${hex(address)} is in ${atAddress.name}, whose lkey is ${hex(atAddress.lkey ?? 0)}`]),
+          ...(swapped !== undefined && meant !== undefined
+            ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
+            : []),
+          ...(cut === undefined
+            ? []
+            : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
+          ...accessRangeLines(failure),
+          ...basedLines(failure, region),
+          ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
+            ? this.#queues.receiveCounts(qp, peer)
+            : []),
+          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
+            ? [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
+            : []),
+        ],
+        objects: [
+          qp,
+          peer,
+          region ?? meant ?? cut ?? atAddress,
+          this.#objectOfCause(failed),
+          id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
+        ],
+      })
+    }
+  }
+
+  #peerOfFailure({ failure, peerDevice }: CheckedFailure, qp: KnownObject | undefined): KnownObject | undefined {
+    // The requester finds BAD_RESPONSE and names no peer.
+    if (failure.cause.id === 'BAD_RESPONSE' && qp !== undefined) return this.#services.peerOf(qp)
+    if (failure.peer === undefined || peerDevice === undefined) return undefined
+    return this.#services.objects.qp(peerDevice, failure.peer.qpn)
+  }
+
+  /** The object that the arguments of a cause name; undefined: none, or an unknown object. */
+  #objectOfCause({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
+    const { cq, object, number } = cause.args
+    if (typeof cq === 'number') return this.#services.objects.byHandle(context, 'cq', cq)
+    if (typeof object !== 'string' || typeof number !== 'number') return undefined
+    if (object === 'qp') return this.#services.objects.qp(deviceNumber, number)
+    return this.#services.objects.byHandle(context, object === 'id' ? 'cm_id' : object, number)
+  }
+
+  /** Whether an outage is the reason, and no mismatch of the ends: those that follow from the outage do not count. */
+  #isOutage(
+    { since, isRule }: Outage,
+    { peer: named }: Failure,
+    qp: KnownObject | undefined,
+    peer: KnownObject | undefined,
+  ): boolean {
+    if (qp === undefined || peer === undefined) return named?.state !== 'none'
+    // While an address is away, no device has it.
+    const areEachOthers = qp.attributes.destQpn === peer.qpn && peer.attributes.destQpn === qp.qpn
+    const reason = mismatches(qp, peer, this.#services.deviceWithGid).find(
+      one => one !== 'peer-connected-elsewhere' || !areEachOthers,
+    )
+    if (reason === undefined || !GIVEN_UP.has(reason)) return reason === undefined
+    const changed = peer.destruction ?? peer.changes.at(-1)
+    return (
+      (peer.failure !== undefined && findingOfCause(peer.failure.cause.id) === 'no-answer') ||
+      (!isRule && changed !== undefined && changed.time >= since)
+    )
+  }
+
+  /**
+   * Retries ran out. The finding is `no-peer-qp` if the peer's device has no such queue pair, else the first mismatch,
+   * else `no-answer`. If the first mismatch is `peer-in-error`, the finding is the peer's own first failure, if known.
+   */
+  #reportUnanswered(
+    occurrence: Occurrence,
+    failure: Failure,
+    qp: KnownObject | undefined,
+    peer: KnownObject | undefined,
+  ): void {
+    const text = failureText(failure)
+    const objects = [qp, peer]
+    if (failure.peer?.state === 'none') {
+      const peerDevice = qp && this.#services.peerDeviceOf(qp)
+      const { meant, ...wrong } = this.#services.wrongNumber(peerDevice, failure.peer.qpn)
+      this.#reporter.report('no-peer-qp', occurrence, {
+        text,
+        ...whichWas(this.#services.objects, qp, peer, occurrence.time),
+        ...wrong,
+        objects: [...objects, meant],
+      })
+      return
+    }
+    if (qp === undefined || peer === undefined) {
+      this.#reporter.report('no-answer', occurrence, { text, objects })
+      return
+    }
+    const details = [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
+    const [reason] = mismatches(qp, peer, this.#services.deviceWithGid)
+    const root = reason === 'peer-in-error' ? peer.failure : undefined
+    const rootId = root && findingOfCause(root.cause.id)
+    if (root !== undefined && rootId !== undefined)
+      this.#reporter.report(rootId, occurrence, {
+        text: `${text}: the peer failed first: ${failureText(root)}`,
+        details,
+        objects,
+      })
+    else if (reason !== undefined)
+      this.#reporter.report(reason, occurrence, { text: `${text}: ${findings[reason].title}`, details, objects })
+    else this.#reporter.report('no-answer', occurrence, { text, details, objects })
+  }
+}

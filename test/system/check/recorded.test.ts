@@ -1,0 +1,169 @@
+/*
+ * `userdma check FILE`: a recording of depth check has the findings of its run, byte for byte, in all forms of output, and
+ * one of a plain recording says which it cannot have.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { casesOf, longOnly } from '../../long-run.ts'
+import { loopbackText } from '../../loopback.ts'
+import { repoRoot } from '../../paths.ts'
+import {
+  freePort,
+  lacking,
+  runUserdma,
+  type Scope,
+  start,
+  temporaryFolder,
+  untilListening,
+  userdma,
+} from '../programs.ts'
+import { EX_DATAERR, faulty, isHanging, NEED_MORE, optionsOf, programNames } from './checking.ts'
+
+/** One of each kind of event: failures, races, misuse that the preload library sees, waits, calls, ends of programs. */
+const FEW = [
+  'stale-rkey',
+  'buffer-reused',
+  'frame-returned',
+  'memory-gone',
+  'send-buffer-changed',
+  'sends-lost--exit',
+  'batch-misused',
+  'refused-call--library',
+  'program-died',
+  'message-dropped--no-member',
+]
+/** Those whose finding depends on the time between two events, so that the run may have others. */
+const OTHERS: readonly string[] = [...NEED_MORE, 'adapter-error']
+
+/** The names of programs that can run together: without options of their own. */
+const together = (names: readonly string[]): string => names.map(name => `${faulty(name)} >&2`).join('; ')
+
+/** Records a check of a script, and checks the recording with the same options. */
+const both = async (scope: Scope, script: string, recordOptions: readonly string[], options: readonly string[]) => {
+  const folder = temporaryFolder(scope)
+  const file = join(folder, 'session.udr')
+  const [live, read] = [join(folder, 'live'), join(folder, 'read')]
+  const record = ['--record', file, '--record-depth', 'check']
+  const run = await runUserdma(scope, [
+    'check',
+    ...options,
+    ...recordOptions,
+    ...record,
+    '-o',
+    live,
+    '--',
+    'sh',
+    '-c',
+    script,
+  ])
+  const again = await runUserdma(scope, ['check', file, ...options, '-o', read])
+  return { file, run, again, live: readFileSync(live, 'utf8'), read: readFileSync(read, 'utf8') }
+}
+
+describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () => {
+  for (const json of casesOf([false, true], one => !one))
+    it(`has the findings of its run, ${json ? 'as JSON' : 'as text'}`, async t => {
+      const options = ['--notes', '--races', ...(json ? ['--json'] : [])]
+      const { live, read, run, again } = await both(t, `${together(FEW)}; true`, [], options)
+      assert.equal(read, live)
+      for (const name of FEW) assert.match(live, new RegExp(name.replace(/--.*/, '')), name)
+      assert.deepEqual([run.status, again.status], [EX_DATAERR, EX_DATAERR])
+    })
+
+  it('has them also for programs that hang, and other programs of docs/findings', async t => {
+    const all = programNames.filter(name => !OTHERS.includes(name) && !FEW.includes(name))
+    for (const name of casesOf(all, one => one === 'lost-wakeup--no-channel')) {
+      const hang = isHanging(name) ? ['--hang', '2'] : []
+      const { live, read } = await both(
+        t,
+        `${faulty(name)} >&2; true`,
+        [...optionsOf(name), ...hang],
+        ['--notes', '--races'],
+      )
+      assert.equal(read, live, name)
+    }
+  })
+
+  it('finds races, and what other adapters refuse, although the run has not looked for them', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    const script = `${faulty('read-then-write-unfenced')}; ${faulty('adapter-limit')}; true`
+    const { status } = await runUserdma(t, [
+      'run',
+      '--record',
+      file,
+      '--record-depth',
+      'check',
+      '--',
+      'sh',
+      '-c',
+      script,
+    ])
+    assert.equal(status, 0)
+    const plain = await runUserdma(t, ['check', file])
+    assert.doesNotMatch(plain.stderr, /read-then-write-unfenced|adapter-limit/)
+    const { stderr } = await runUserdma(t, ['check', file, '--races', '--like', 'mlx5,rxe'])
+    assert.match(stderr, /read-then-write-unfenced: .*\n(.*\n)*.*read-then-write-unfenced\.c:\d+/)
+    assert.match(stderr, /adapter-limit: .*max_send_sge 32 exceeds 30 of mlx5/)
+  })
+
+  it('of a plain recording has the findings of calls, posts and completions, and names the others', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    await runUserdma(t, ['run', '--record', file, '--', faulty('unknown-rkey')])
+    const { stderr, status } = await runUserdma(t, ['check', file, '--fail-on', 'warning'])
+    assert.match(
+      stderr,
+      /error unknown-rkey: process \d+ \(unknown-rkey\), rxe0: QP 0x\w+ WRITE wr_id 1: REM_ACCESS_ERR/,
+    )
+    assert.match(stderr, /without `--record-depth check`: .*send-buffer-changed/)
+    assert.equal(status, EX_DATAERR)
+  })
+
+  it('knows both ends, if the recordings of both are read', {
+    skip: longOnly || lacking('ibv_rc_pingpong'),
+  }, async t => {
+    const folder = temporaryFolder(t)
+    const port = await freePort()
+    const [server, client] = [101, 102].map((host, i) => [
+      ...['run', '--private', '--link', 'udp', '--device', `rxe${i}@${loopbackText(host)}`],
+      ...['--record', join(folder, `${i}.udr`), '--record-depth', 'check', '--', 'ibv_rc_pingpong', '-g', '1'],
+      ...['-s', '8000', '-n', '20', '-p', String(port), '-m', i === 0 ? '1024' : '2048'],
+    ]) as [string[], string[]]
+    const serving = start(t, userdma, server)
+    await untilListening(port, serving.ended)
+    await Promise.all([serving.ended, runUserdma(t, [...client, 'localhost'])])
+    const files = [0, 1].map(i => join(folder, `${i}.udr`))
+    assert.match((await runUserdma(t, ['check', files[1]!])).stderr, /error peer-refused: /)
+    const { stderr } = await runUserdma(t, ['check', ...files])
+    assert.match(stderr, /error path-mtu-mismatch: .*REM_INV_REQ_ERR/)
+    assert.match(stderr, /path_mtu +2048 +1024 +< does not fit/)
+  })
+
+  it('of a capture has what its packets show', async t => {
+    const capture = join(repoRoot, 'test', 'fixtures', 'wire', 'nak_access_range.pcap')
+    const { stderr, status } = await runUserdma(t, [
+      'check',
+      capture,
+      '--sarif',
+      join(temporaryFolder(t), 'found.sarif'),
+    ])
+    assert.match(stderr, /error capture remote-access: .*NAK remote access error/)
+    assert.equal(status, EX_DATAERR)
+  })
+
+  it('runs what is no recording, and any file after --', async t => {
+    const folder = temporaryFolder(t)
+    const file = join(folder, 'session.udr')
+    await runUserdma(t, ['run', '--record', file, '--', 'true'])
+    assert.match((await runUserdma(t, ['check', '--', file])).stderr, /is not executable for you/)
+    assert.match((await runUserdma(t, ['check', file, folder])).stderr, /is neither a session file nor a capture/)
+    assert.match(
+      (await runUserdma(t, ['check', '--device', 'rxe0@127.0.0.1', file])).stderr,
+      /--device is for a program that runs/,
+    )
+    const { stderr, status } = await runUserdma(t, ['check', file])
+    assert.match(stderr, /no findings: no program made a call of verbs/)
+    assert.equal(status, 0)
+  })
+})
