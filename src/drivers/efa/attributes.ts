@@ -33,6 +33,12 @@ export const Limits = {
   compVectors: 1,
 } as const
 
+/**
+ * Queue pairs at other addresses that send to those of a device by SRD, and the addresses. `bytes`: of memory, of a sender;
+ * measured, and rounded up.
+ */
+export const Senders = { max: 0x1_0000, bytes: 2048, maxAddresses: 8192 } as const
+
 export const capabilities =
   EfaCaps.RDMA_READ |
   EfaCaps.RDMA_WRITE |
