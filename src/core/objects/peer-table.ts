@@ -1,17 +1,24 @@
 /*
  * What packets make of peers that nobody has named before: senders, connections, requests. Any host can send, so all such
- * state is bounded, and an entry is charged to the account whose object the packets are for (docs/decisions/shares.md):
- * who has many such peers leaves room for those of others. An entry that the account may not have is not made, and its packet is dropped.
+ * state is bounded, and charged to the account whose object the packets are for (docs/decisions/shares.md): who has many
+ * such peers leaves room for those of others. What the account may not have is not made, and the packet is dropped.
  */
 import { createCause } from '../../spec/check/causes.ts'
-import { hasFailureHandlers, reportFailure } from '../failures.ts'
-import type { Account, Context, Device, Limit } from '../model.ts'
-import { addTo, createLimit, hasShare, mayChargeMemory, refusalOf, releaseMemory, removeFrom } from './limits.ts'
+import { reportFailure } from '../failures.ts'
+import type { Account, Context, Limit } from '../model.ts'
+import {
+  addMemory,
+  addTo,
+  createLimit,
+  hasShare,
+  mayChargeMemory,
+  refusalOf,
+  releaseMemory,
+  removeFrom,
+} from './limits.ts'
 
-/** For whom a packet is. `qpn`: of the queue pair that got it. */
+/** For whom a packet is. `context`: undefined for core's own. `qpn`: of the queue pair that got it. */
 export interface Receiver {
-  readonly device: Device
-  /** Undefined: core's own. */
   readonly context: Context | undefined
   readonly qpn: number
 }
@@ -21,32 +28,41 @@ const NO_PAYER = -1
 export class PeerTable {
   readonly limit: Limit
   readonly #bytes: number
-  /** By payer: what the table had when its last entry was refused, and the failure was reported. */
+  /** By payer: how much it had when more was refused, and that was reported. */
   readonly #refused = new Map<number, number>()
 
-  /** `subject`: what is counted, as in `3 senders`. `max`: of all accounts. `bytes`: of memory, of an entry. */
+  /**
+   * `subject`: what is counted, as in `3 senders`. `max`: of all accounts; Infinity: memory is the limit. `bytes`: of
+   * memory, of one.
+   */
   constructor(subject: string, max: number, bytes: number) {
     this.limit = createLimit(subject, max)
     this.#bytes = bytes
   }
 
   /**
-   * Charges the receiver's account for an entry, with `bytes` of memory. False: it may not have one more, which is reported
-   * once until the account has half as many.
+   * Charges the receiver's account for one, or for `amount`. False: it may not have it, which is reported once until the
+   * account has half as much as then.
    */
-  take(receiver: Receiver, bytes = this.#bytes): boolean {
+  take(receiver: Receiver, amount = 1, bytes = amount * this.#bytes): boolean {
     const account = receiver.context?.account
-    const hasRoom = hasShare(this.limit, account, 1)
+    const hasRoom = hasShare(this.limit, account, amount)
     if (!hasRoom || !mayChargeMemory(account, bytes)) {
-      this.#report(receiver, hasRoom ? account!.memory : this.limit, hasRoom ? bytes : 1)
+      this.#report(receiver, hasRoom ? account!.memory : this.limit, hasRoom ? bytes : amount)
       return false
     }
-    addTo(this.limit, account)
+    addTo(this.limit, account, amount)
     return true
   }
 
-  release(account: Account | undefined, bytes = this.#bytes): void {
-    removeFrom(this.limit, account)
+  /** Charges also beyond the share, to undo a release. */
+  add(account: Account | undefined, amount = 1, bytes = amount * this.#bytes): void {
+    addTo(this.limit, account, amount)
+    addMemory(account, bytes)
+  }
+
+  release(account: Account | undefined, amount = 1, bytes = amount * this.#bytes): void {
+    removeFrom(this.limit, account, amount)
     releaseMemory(account, bytes)
     const payer = account?.payer ?? NO_PAYER
     const refusedAt = this.#refused.get(payer)
@@ -57,14 +73,20 @@ export class PeerTable {
     return account === undefined ? this.limit.used : (this.limit.held.get(`user ${account.payer}`) ?? 0)
   }
 
-  #report({ device, context, qpn }: Receiver, limit: Limit, amount: number): void {
+  #report({ context, qpn }: Receiver, limit: Limit, amount: number): void {
     const account = context?.account
     const payer = account?.payer ?? NO_PAYER
     if (this.#refused.has(payer)) return
     this.#refused.set(payer, this.#heldBy(account))
-    if (!hasFailureHandlers(device.core)) return
-    const reason = refusalOf(limit, account, amount)?.text ?? limit.subject
-    const cause = createCause('NO_SHARE', { subject: this.limit.subject, reason })
-    reportFailure({ kind: 'drop', device: device.name, qpn, cause }, device, context)
+    if (context === undefined) return
+    reportNoShare(context, this.limit.subject, refusalOf(limit, account, amount)?.text ?? '', qpn)
   }
+}
+
+/** Reports that something of a peer was dropped. `reason`: as of limits.ts. */
+export const reportNoShare = (context: Context, subject: string, reason: string, qpn?: number): void => {
+  const { device } = context
+  const cause = createCause('NO_SHARE', { subject, reason })
+  const failure = { kind: 'drop', device: device.name, cause, ...(qpn !== undefined && { qpn }) } as const
+  reportFailure(failure, device, context)
 }

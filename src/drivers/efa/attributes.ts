@@ -34,10 +34,18 @@ export const Limits = {
 } as const
 
 /**
- * Queue pairs at other addresses that send to those of a device by SRD, and the addresses. `bytes`: of memory, of a sender;
- * measured, and rounded up.
+ * Queue pairs at other addresses that send to those of a device by SRD, and the addresses. Bytes are of memory, measured and
+ * rounded up: of a sender; of an incomplete WRITE with immediate data; of a READ until its data is acknowledged, and with the
+ * first one of a sender, of the window.
  */
-export const Senders = { max: 0x1_0000, bytes: 2048, maxAddresses: 8192 } as const
+export const Senders = {
+  max: 0x1_0000,
+  maxAddresses: 8192,
+  bytes: 2048,
+  writeBytes: 64,
+  responseBytes: 512,
+  windowBytes: 14_000,
+} as const
 
 export const capabilities =
   EfaCaps.RDMA_READ |

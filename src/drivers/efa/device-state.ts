@@ -81,6 +81,9 @@ export interface EfaState {
   /** `ReceivedFrom` of all queue pairs, and the addresses that they have. */
   readonly senders: PeerTable
   readonly addresses: PeerTable
+  /** WRITEs with immediate data of which packets are missing, and READs whose data is not acknowledged. */
+  readonly writes: PeerTable
+  readonly responses: PeerTable
   /** The sender of the received run. */
   readonly sender: Sender
   /** Peers that were opened in this poll to refuse packets. */

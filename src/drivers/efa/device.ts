@@ -28,7 +28,7 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
 import { createTimers } from '../../transport/engine/timers.ts'
-import { emptyRun } from '../../transport/phy/port.ts'
+import { emptyRun, flowsOfPeers } from '../../transport/phy/port.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { setPortState, withCarrier } from '../soft/port-state.ts'
 import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes, Senders } from './attributes.ts'
@@ -198,7 +198,13 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     run: emptyRun(),
     ready: new Set(),
     senders: new PeerTable('senders of SRD packets', Senders.max, Senders.bytes),
-    addresses: new PeerTable('addresses of senders of SRD packets', Senders.maxAddresses, 0),
+    addresses: new PeerTable(
+      'addresses of senders of SRD packets',
+      Math.min(Senders.maxAddresses, flowsOfPeers(port)),
+      0,
+    ),
+    writes: new PeerTable('incomplete WRITEs of peers', Number.POSITIVE_INFINITY, Senders.writeBytes),
+    responses: new PeerTable('READs of peers with data in flight', Number.POSITIVE_INFINITY, Senders.responseBytes),
     sender: { address: new Uint8Array(16), text: '', peer: undefined },
     opened: 0,
     toAcknowledge: [],

@@ -131,7 +131,7 @@ const endAll = (efa: EfaState, qp: QueuePair): void => {
 const endPair = (efa: EfaState, pair: Pair): void => {
   efa.ready.delete(pair)
   clearDeadline(efa, pair)
-  endResponses(pair, pair.responses)
+  endResponses(efa, pair, pair.responses)
   closePeer(efa, pair.peer)
 }
 

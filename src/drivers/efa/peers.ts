@@ -3,7 +3,6 @@
  * senders whose packets a queue pair has taken (docs/decisions/shares.md). Strangers, whose packets were refused, keep their
  * flows too, and are forgotten when they are many.
  */
-import type { Device } from '../../core/model.ts'
 import type { Receiver } from '../../core/objects/peer-table.ts'
 import { addressText, isSameAddress } from '../../transport/wire/address.ts'
 import type { EfaState } from './device-state.ts'
@@ -150,17 +149,13 @@ const openSender = (efa: EfaState, sender: Sender): Peer | undefined => {
   return sender.peer
 }
 
-const receiverOf = (efa: EfaState, { object, qpn }: QueuePair): Receiver => ({
-  device: efa.device() as Device,
-  context: object.context,
-  qpn,
-})
+export const receiverOf = ({ object: { context }, qpn }: QueuePair): Receiver => ({ context, qpn })
 
 /** Takes a new sender for a queue pair: the peer is used once more. Undefined if the account may have no more of them. */
 export const takeSender = (efa: EfaState, qp: QueuePair): Peer | undefined => {
   const { sender, senders, addresses } = efa
-  const receiver = receiverOf(efa, qp)
-  const account = qp.object.context?.account
+  const receiver = receiverOf(qp)
+  const account = receiver.context?.account
   if (!senders.take(receiver)) return undefined
   const held = sender.peer?.senders.get(account?.payer) ?? 0
   if (held === 0 && !addresses.take(receiver)) {

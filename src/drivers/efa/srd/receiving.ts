@@ -3,18 +3,18 @@
  */
 
 import type { Account } from '../../../core/model.ts'
-import { addMemory, hasShare, mayChargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { headerAt } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
+import { Senders } from '../attributes.ts'
 import { findReceiver, refuseRdma, setArrival, takeImmediate, takeMessage } from '../delivery.ts'
 import type { EfaState } from '../device-state.ts'
 import { endSend } from '../ending.ts'
 import { receives, WAIT } from '../engine-common.ts'
 import { copyElements, copyRange, memoryOf, setRange } from '../memory.ts'
-import { commit, releaseSender, strangerToRefuse, takeSender } from '../peers.ts'
+import { commit, receiverOf, releaseSender, strangerToRefuse, takeSender } from '../peers.ts'
 import { emptyRequest } from '../requests.ts'
 import { type Pair, type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
 import {
@@ -42,24 +42,14 @@ const { OK } = EfaStatus
 const MAX_RESPONSES = 128
 /** Incomplete WRITEs with immediate data of one source. */
 const MAX_WRITES = 4096
-/** Bytes that an incomplete one costs the account, and a READ until its data is acknowledged. */
-const WRITE_BYTES = 64
-const RESPONSE_BYTES = 512
-/** Bytes of the window of a pair (pairs.ts), and of its records. */
-const RESPONDER_BYTES = 14_000
 
 /** The bits of an acknowledgement, until it is written. */
 const bits = new Uint32Array(ACKNOWLEDGED / 32)
 
 const accountOf = ({ object }: QueuePair): Account | undefined => object.context?.account
 
-const hasMemory = (qp: QueuePair, bytes: number): boolean => {
-  const account = accountOf(qp)
-  return account === undefined || hasShare(account.memory, account, bytes)
-}
-
 export const closeSource = (efa: EfaState, { qp, peer, writes }: ReceivedFrom): void => {
-  releaseMemory(accountOf(qp), writes.size * WRITE_BYTES)
+  efa.writes.release(accountOf(qp), writes.size)
   releaseSender(efa, qp, peer)
 }
 
@@ -145,7 +135,7 @@ const receivedFrom = (
     if (source?.earlierEpochs.includes(epoch)) return undefined
     const peer = source?.peer ?? takeSender(efa, qp)
     if (peer === undefined) return undefined
-    if (source !== undefined) releaseMemory(accountOf(qp), source.writes.size * WRITE_BYTES)
+    if (source !== undefined) efa.writes.release(accountOf(qp), source.writes.size)
     source = createReceivedFrom(qp, peer, qpn, epoch, psn, source)
     qp.sources.set(pairKey(peer, qpn), source)
   }
@@ -187,19 +177,19 @@ const takePacket = (efa: EfaState, source: ReceivedFrom, at: number, opcode: num
     return OK
   }
   const { writes } = source
-  const isFirst = !writes.has(message)
+  const isKnown = writes.has(message)
   const received = (writes.get(message) ?? 0) + payload
   const isLast = received >= length
-  if (isFirst && !isLast && (writes.size >= MAX_WRITES || !hasMemory(qp, WRITE_BYTES))) return WAIT
-  if (!copyRange(memoryOf(efa), qp, access, range, offset, arena, data, payload)) return EfaStatus.BAD_ADDRESS
+  if (!isKnown && !isLast && (writes.size >= MAX_WRITES || !efa.writes.take(receiverOf(qp)))) return WAIT
+  if (!copyRange(memoryOf(efa), qp, access, range, offset, arena, data, payload)) {
+    if (!isKnown && !isLast) efa.writes.release(accountOf(qp))
+    return EfaStatus.BAD_ADDRESS
+  }
   if (isLast) {
     setArrival(efa, RDMA_WRITE, length, true, imm, qpn, peer)
     if (takeImmediate(efa, qp) === WAIT) return EfaStatus.NOT_READY
-    if (writes.delete(message)) releaseMemory(accountOf(qp), WRITE_BYTES)
-  } else {
-    if (isFirst) addMemory(accountOf(qp), WRITE_BYTES)
-    writes.set(message, received)
-  }
+    if (writes.delete(message)) efa.writes.release(accountOf(qp))
+  } else writes.set(message, received)
   efa.counts.rdma_write_recv_bytes += payload
   return OK
 }
@@ -209,8 +199,8 @@ const respond = (efa: EfaState, { qp, peer, qpn }: ReceivedFrom, message: number
   const { hi, lo, key, length } = efa.range
   const pair = pairOf(efa, qp, peer, qpn)
   if (pair.queue.length >= MAX_RESPONSES) return EfaStatus.NOT_READY
-  const bytes = RESPONSE_BYTES + (pair.responses === 0 ? RESPONDER_BYTES : 0)
-  if (!mayChargeMemory(accountOf(qp), bytes)) return EfaStatus.NOT_READY
+  const bytes = Senders.responseBytes + (pair.responses === 0 ? Senders.windowBytes : 0)
+  if (!efa.responses.take(receiverOf(qp), 1, bytes)) return EfaStatus.NOT_READY
   pair.responses++
   efa.counts.rdma_read_resp_bytes += length
   pair.queue.push({
@@ -222,10 +212,11 @@ const respond = (efa: EfaState, { qp, peer, qpn }: ReceivedFrom, message: number
 }
 
 /** The data of `count` READs of the pair's destination is acknowledged, or was given up. */
-export const endResponses = (pair: Pair, count: number): void => {
+export const endResponses = (efa: EfaState, pair: Pair, count: number): void => {
   if (count === 0) return
   pair.responses -= count
-  releaseMemory(accountOf(pair.qp), count * RESPONSE_BYTES + (pair.responses === 0 ? RESPONDER_BYTES : 0))
+  const bytes = count * Senders.responseBytes + (pair.responses === 0 ? Senders.windowBytes : 0)
+  efa.responses.release(accountOf(pair.qp), count, bytes)
 }
 
 const takeReadData = (

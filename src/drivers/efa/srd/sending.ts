@@ -181,7 +181,7 @@ const giveUp = (efa: EfaState, pair: Pair, request: Request, status: number): vo
     endSend(efa, request, status)
     return
   }
-  endResponses(pair, 1)
+  endResponses(efa, pair, 1)
   if (status === EfaStatus.BAD_ADDRESS)
     refuse(efa, request.peer!, request.destQpn, request.qp.qpn, 0, 0, status, request.message)
 }
@@ -270,7 +270,7 @@ const onAcknowledged = (efa: EfaState, pair: Pair, psn: number): void => {
   if (request.operation === RDMA_READ) return
   request.done += length
   if (request.done < request.length || request.sent < request.length) return
-  if (request.operation === READ_DATA) endResponses(pair, 1)
+  if (request.operation === READ_DATA) endResponses(efa, pair, 1)
   else endSend(efa, request, OK)
 }
 
