@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { addFailureHandler } from '../../src/core/failures.ts'
-import { closeContext } from '../../src/core/index.ts'
+import { closeContext, invokeNow, noMemory, openContext } from '../../src/core/index.ts'
 import type { Account, Context, Core, Limit } from '../../src/core/model.ts'
 import { addMemory, addTo, hasShare } from '../../src/core/objects/limits.ts'
 import { createSharedLimits } from '../../src/daemon/accounts.ts'
@@ -17,19 +17,24 @@ import type { SoftState } from '../../src/drivers/soft/state.ts'
 import { WaitingPackets } from '../../src/drivers/soft/waiting-packets.ts'
 import { createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
+import { MadAgentClass } from '../../src/spec/classes/mad/mad_agent.ts'
+import { MadChannel } from '../../src/spec/classes/mad/mad_channel.ts'
 import { UdQp } from '../../src/spec/classes/qp/ud_qp.ts'
 import { EfaOperation } from '../../src/spec/drivers/efa-queues.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
+import { MadClass, MadMethod, RMPP_VERSION, RmppFlag, RmppType } from '../../src/spec/wire/management.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { emptyRun, type Port } from '../../src/transport/phy/port.ts'
 import { plainArena } from '../../src/transport/wire/arena.ts'
 import { putBth } from '../../src/transport/wire/bth.ts'
 import { putDeth } from '../../src/transport/wire/extensions.ts'
+import { emitRmpp } from '../../src/transport/wire/mad/management.ts'
 import { accountIn, GUEST } from '../core/accounts.ts'
 import * as efa from '../drivers/efa/machine.ts'
 import * as mlx5 from '../drivers/mlx5/machine.ts'
 import { Stack } from '../services/ipoib/stack.ts'
+import { plainMad, SA_HEADERS } from '../services/mad/pair.ts'
 import { GUID, req, senderOf, sidrReq } from '../services/rdma-cm/forged.ts'
 import { ip4, twoHosts } from '../services/rdma-cm/hosts.ts'
 import { Program } from '../services/rdma-cm/program.ts'
@@ -289,6 +294,47 @@ const neighbours = (isSocket: boolean, accounts: Accounts): Table => {
   }
 }
 
+/** Long messages of which segments are missing, or whole ones that a program has not read. */
+const managementMessages = (isLong: boolean, accounts: Accounts): Table => {
+  const { network, a, b } = twoHosts()
+  const { device } = b.devices.get('rxe2')!
+  const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () => {}, descriptor: (fd: number) => fd }
+  const versions = { one: 1, other: 2 }
+  /** An agent for reports of subnet administration; each program has a version of the class. */
+  const open = (who: Who) => {
+    const context = openContext(device, { isOpened: true, account: accounts[who] })
+    const channel = invokeNow(context, MadChannel, 'create', 0, {}, caller).descriptors![0]!.object
+    const methods = new Uint8Array(16)
+    methods[MadMethod.REPORT >> 3] = 1 << (MadMethod.REPORT & 7)
+    const agent = {
+      channel,
+      mgmtClass: MadClass.SUBNET_ADMINISTRATION,
+      classVersion: versions[who],
+      methods,
+      rmppVersion: 1,
+    }
+    invokeNow(context, MadAgentClass, 'create', 0, agent, caller)
+    return { context, unread: () => invokeNow(context, MadChannel, 'query', channel, {}, caller).out.unread }
+  }
+  const programs = { one: open('one'), other: open('other') }
+  const send = senderOf(network, a)
+  const heldBy = (who: Who): number => accounts[who].memory.held.get(`user ${accounts[who].user}`) ?? 0
+  return {
+    core: b.core,
+    flood: isLong ? 100 : 300,
+    send(to, peer) {
+      const mad = plainMad(MadClass.SUBNET_ADMINISTRATION, MadMethod.REPORT, peer)
+      mad[2] = versions[to]
+      const rmpp = { version: RMPP_VERSION, type: RmppType.DATA, flags: RmppFlag.ACTIVE | RmppFlag.FIRST, segment: 1 }
+      const before = isLong ? heldBy(to) : programs[to].unread()
+      send(isLong ? emitRmpp(mad.subarray(0, SA_HEADERS), rmpp) : mad)
+      network.settle()
+      return (isLong ? heldBy(to) : programs[to].unread()) > before
+    },
+    end: () => closeContext(programs.one.context),
+  }
+}
+
 const tables: Readonly<Record<string, (accounts: Accounts) => Table>> = {
   'senders of SRD packets, efa': accounts => srd('queue pairs', accounts),
   'addresses of senders of SRD packets, efa': accounts => srd('addresses', accounts),
@@ -298,6 +344,8 @@ const tables: Readonly<Record<string, (accounts: Accounts) => Table>> = {
   'packets that wait for scattered memory, mlx5': waiting,
   'requests of connections, rxe': accounts => connections(false, accounts),
   'requests of service ids, rxe': accounts => connections(true, accounts),
+  'long management messages, rxe': accounts => managementMessages(true, accounts),
+  'unread management messages, rxe': accounts => managementMessages(false, accounts),
   'neighbours of IP interfaces, rxe': accounts => neighbours(false, accounts),
   'datagrams of IP sockets, rxe': accounts => neighbours(true, accounts),
   'datagrams, efa': accounts => datagrams('efa', false, accounts),

@@ -160,9 +160,10 @@ const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpA
 
 /** `layer` returns the MAD layer, and starts it if necessary. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
+  const unread = new PeerTable('bytes of unread management messages', Number.POSITIVE_INFINITY, 1)
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {
-      object.state = new MadQueue(object as FdObject)
+      object.state = new MadQueue(object as FdObject, unread)
       return {}
     },
     query: (_call, { state }) => ({ unread: state.unread }),
