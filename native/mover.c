@@ -40,6 +40,8 @@ enum {
     STACK_BYTES = 16384,
     BUFFER_BYTES = 1 << 18,
     YIELDS = 64, /* sched_yield before a futex wait */
+    LONG_YIELD_US = 500, /* other threads compete for the processor */
+    NO_YIELD_US = 100000, /* then no yields for so long: who sleeps runs soon after it is woken */
     MAX_EXTENSIONS = 20, /* of the time limit of a mover that is running or runnable */
     MAX_ABANDONED = 8, /* movers of one user that cannot die */
     MAX_KEPT_FDS = 2,
@@ -92,17 +94,6 @@ static inline long raw_syscall(long number, long a, long b, long c, long d, long
 #define SYS_pidfd_getfd 438
 #endif
 
-static void wait_while(uint32_t *word, uint32_t value)
-{
-    for (int yields = 0; yields < YIELDS; yields++) {
-        if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
-            return;
-        raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
-    }
-    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value)
-        raw_syscall(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
-}
-
 /* How often the calling process has slept. Preemption does not count. */
 static long voluntary_switches(void)
 {
@@ -116,6 +107,26 @@ static int64_t microseconds(void)
     struct timespec time;
     raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&time, 0, 0, 0, 0);
     return time.tv_sec * 1000000 + time.tv_nsec / 1000;
+}
+
+/*
+ * Waits a little while for *word not to be `value`, and lets others run meanwhile; whether it is not. Whoever yields while
+ * others compete for the processor waits for a time slice of each of them: longer than for a wake-up. `yield_from`: of
+ * the calling process, in microseconds.
+ */
+static int yield_while(const uint32_t *word, uint32_t value, int64_t *yield_from)
+{
+    int64_t now = microseconds();
+    for (int yields = 0; yields < YIELDS && now >= *yield_from; yields++) {
+        if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
+            return 1;
+        raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+        const int64_t after = microseconds();
+        if (after - now > LONG_YIELD_US)
+            *yield_from = after + NO_YIELD_US;
+        now = after;
+    }
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE) != value;
 }
 
 /* Closes the caller's descriptors from `first` to `end` - 1; one by one before Linux 5.9. */
@@ -152,8 +163,11 @@ static int serve(void *argument)
     raw_syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     raw_syscall(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
     close_all_but(m->kept_fds);
+    int64_t yield_from = 0;
     while (raw_syscall(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
-        wait_while(&m->is_busy, 0);
+        if (!yield_while(&m->is_busy, 0, &yield_from))
+            while (__atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE) == 0)
+                raw_syscall(SYS_futex, (long)&m->is_busy, FUTEX_WAIT, 0, 0, 0, 0);
         const long switches = voluntary_switches();
         const int64_t begin = microseconds();
         const long *const a = m->arguments;
@@ -256,11 +270,9 @@ static int is_running(const struct mover *m)
  */
 static int64_t await_answer(struct mover *m, uint64_t timeout_us)
 {
-    for (int yields = 0; yields < YIELDS; yields++) {
-        if (!__atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE))
-            return 0;
-        sched_yield();
-    }
+    static int64_t yield_from;
+    if (yield_while(&m->is_busy, 1, &yield_from))
+        return 0;
     uint64_t due = (uint64_t)microseconds() + timeout_us;
     for (int extensions = 0; __atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE);) {
         const uint64_t now = (uint64_t)microseconds();

@@ -56,6 +56,7 @@ import { type DaemonEnd, Lifetime } from './lifetime.ts'
 import { Loop, type Pollable } from './loop.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
+import { ProgramLines } from './program-lines.ts'
 import { type DaemonRecording, type DepthOption, recordDaemon } from './recording.ts'
 import { createSession, type SessionParts } from './session/client-session.ts'
 import { PolledSlots } from './session/polled-slots.ts'
@@ -284,7 +285,8 @@ const createParts = (
   const network = createNetwork(config, link)
   lossesOf.set(core, network.lossTo)
   const trace = new TraceHub(nowMicroseconds, () => setCallsWord())
-  const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) => trace.postFailure(tag, record))
+  const lines = new ProgramLines(log, nowMicroseconds)
+  const failures = createFailureReports(core, nowMicroseconds, lines, (tag, record) => trace.postFailure(tag, record))
   const faults = injectFaults(core, network.programFaults, {
     wait: milliseconds => waitAtLeast(milliseconds, true),
     setLink(device, isUp) {
@@ -377,7 +379,7 @@ const createParts = (
     /** Objects and devices, and what serves them. */
     objects: { core, clients, cm: clients.use('rdma_cm'), network, devices, returning, namespaces, removeFaulty },
     /** What sees programs or acts on them. */
-    watching: { trace, failures, faults, check, torment: torment?.decisions },
+    watching: { trace, failures, lines, faults, check, torment: torment?.decisions },
     /** What programs hold. */
     programs: { sessions, contexts, ringPool, events, destroyWaits, limits: createSharedLimits() },
   }

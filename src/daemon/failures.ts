@@ -1,17 +1,20 @@
 /*
  * Reports failures (spec/check/failures.ts) to the daemon's log, within rate limits, and to tools that trace the
- * program of the failed object. Notes (`isNote`) are not logged.
+ * program of the failed object. Notes (`isNote`) are not logged. Of a guest, whose programs may restart without end, a
+ * cause is logged once a minute (program-lines.ts).
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, ContextProgram, Core } from '../core/model.ts'
 import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
-import { printable } from '../tools/trace/printable.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
+import type { ProgramLines } from './program-lines.ts'
 
 /** The program that opened a context. */
 export interface Owner extends ContextProgram {
   /** The tag of the program's session, by which `userdma trace` selects programs. */
   readonly tag: string
+  /** The uid whose share the program uses, if that is not the daemon's own user. */
+  readonly guest?: number | undefined
 }
 
 export interface FailureReports {
@@ -26,24 +29,28 @@ const MICROSECONDS_PER_SECOND = 1e6
 /** Logged failures of one client, and of all clients. Lines about omitted failures may precede each. */
 const CLIENT_LIMIT = { burst: 20, perSecond: 2 }
 const TOTAL_LIMIT = { burst: 200, perSecond: 20 }
+/** What guests leave of TOTAL_LIMIT to the daemon's own user. */
+const OWN_TOKENS = TOTAL_LIMIT.burst / 8
 /** Maximum number of clients with a limit; the oldest is removed. */
 const MAX_CLIENTS = 1024
 
-/** A token bucket: the returned function takes a token if there is one. `start`, `time`: microseconds. */
+/**
+ * A token bucket: the returned function takes a token if there is one besides `left`. `start`, `time`: microseconds.
+ */
 const createLimit = ({ burst, perSecond }: typeof CLIENT_LIMIT, start: number) => {
   let tokens = burst
   let renewed = start
-  return (time: number): boolean => {
+  return (time: number, left = 0): boolean => {
     tokens = Math.min(burst, tokens + ((time - renewed) * perSecond) / MICROSECONDS_PER_SECOND)
     renewed = time
-    if (tokens < 1) return false
+    if (tokens < 1 + left) return false
     tokens--
     return true
   }
 }
 
 interface Client {
-  readonly mayLog: (time: number) => boolean
+  readonly mayLog: ReturnType<typeof createLimit>
   readonly name: string
   suppressed: number
 }
@@ -61,7 +68,7 @@ const lineOf = (failure: Failure, owner: Owner | undefined): string => {
 export const createFailureReports = (
   core: Core,
   now: () => number,
-  log: (line: string) => void,
+  lines: ProgramLines,
   post: (tag: string, record: FailureRecord) => void,
 ): FailureReports => {
   const owners = new WeakMap<Context, Owner>()
@@ -71,8 +78,7 @@ export const createFailureReports = (
   /** Number of omitted failures of removed clients that no line mentions yet. */
   let forgotten = 0
 
-  // A program chooses its command: the name must not forge lines.
-  const write = (text: string): void => log(`userdma daemon: ${printable(text)}`)
+  const write = (text: string): void => lines.write(undefined, '', text)
   const writeSuppressed = (count: number, name: string): void => {
     if (count > 0) write(`${count} more failures of ${name} were not logged`)
   }
@@ -95,6 +101,11 @@ export const createFailureReports = (
     clients.set(pid, client)
     return client
   }
+  const logLineOfGuest = (guest: number, kind: string, line: string): void => {
+    if (!lines.isDue(guest, kind)) return
+    if (mayLog(now(), OWN_TOKENS)) lines.writeDue(guest, kind, line)
+    else forgotten++
+  }
   const logLine = (owner: Owner | undefined, line: string): void => {
     const time = now()
     const client = clientOf(owner, time)
@@ -111,7 +122,11 @@ export const createFailureReports = (
 
   addFailureHandler(core, (failure, { name }, context) => {
     const owner = context && owners.get(context)
-    if (!isNote(failure)) logLine(owner, `${name}: ${lineOf(failure, owner)}`)
+    if (!isNote(failure)) {
+      const line = `${name}: ${lineOf(failure, owner)}`
+      if (owner?.guest === undefined) logLine(owner, line)
+      else logLineOfGuest(owner.guest, `${name} ${failure.kind} ${failure.cause.id}`, line)
+    }
     post(owner?.tag ?? '', {
       time: performance.timeOrigin + now() / 1000,
       pid: owner?.pid ?? 0,

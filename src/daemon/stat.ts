@@ -7,6 +7,7 @@ import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context, Core, CoreObject } from '../core/model.ts'
 import { stat as coreStat } from '../core/stat.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import { processorWait, type WaitCount, waits, waitsForUsers } from '../host/event-loop/waits.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import { failureText } from '../spec/check/failures.ts'
@@ -29,6 +30,41 @@ const QPS_PER_MESSAGE = 50
 const MAX_WAITS = 100
 /** Maximum number of processes in a stat. */
 const MAX_PROCESSES = 10
+
+/** Maximum number of users in a stat. */
+const MAX_USERS = 10
+
+/** Whole microseconds. */
+const waitStat = ({ count, microseconds, longest }: WaitCount) => ({
+  count,
+  microseconds: Math.round(microseconds),
+  longest: Math.round(longest),
+})
+
+const waited = (): Stat['waited'] => {
+  const { movers, memory, yields, naps } = waits
+  return {
+    events: { microseconds: Math.round(performance.eventLoopUtilization().idle * 1000) },
+    movers: waitStat(movers),
+    memory: waitStat(memory),
+    yields: waitStat(yields),
+    naps: waitStat(naps),
+    processor: { microseconds: Math.round(processorWait() ?? 0) },
+  }
+}
+
+/** The longest first. */
+const waitedFor = (): Stat['waitedFor'] =>
+  [...waitsForUsers()]
+    .map(([user, { movers, memory }]) => ({
+      user,
+      ...waitStat({
+        count: movers.count,
+        microseconds: movers.microseconds + memory.microseconds,
+        longest: Math.max(movers.longest, memory.longest),
+      }),
+    }))
+    .sort((a, b) => b.microseconds - a.microseconds || a.user - b.user)
 
 /** What is counted. */
 export interface StatSources {
@@ -181,6 +217,8 @@ export class DaemonStat {
       descriptors: events.count + netlink.count,
       memory: { resident: memory.rss, heap: memory.heapUsed },
       charged: { bytes: limits.memory.used, processes: memoryOfProcesses(limits).slice(0, MAX_PROCESSES) },
+      waited: waited(),
+      waitedFor: waitedFor().slice(0, MAX_USERS),
       connections: cm.counts,
       devices: devices.map(device => this.device(device, counts.devices[device.name]?.objects)),
     }

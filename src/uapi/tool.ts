@@ -11,6 +11,7 @@ import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
 import type { WaitId } from '../spec/check/waits.ts'
 import type { FailedProgram, FaultRuleCounts, ProgramRuleCounts, SurveyFacts, SurveySite } from '../spec/faults.ts'
+import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** The PCI function that sysfs shows as a device's parent. */
@@ -262,6 +263,10 @@ export interface Stat {
     readonly bytes: number
     readonly processes: readonly { readonly pid: number; readonly bytes: number }[]
   }
+  /** What the daemon's thread has waited for since its start. */
+  readonly waited: Readonly<Record<LoopWait, LoopWaitStat>>
+  /** Of `waited.movers` and `waited.memory`: the users of programs for which it waited, the longest sums first. */
+  readonly waitedFor: readonly (Required<LoopWaitStat> & { readonly user: number })[]
   readonly connections: ConnectionStat
   readonly devices: readonly DeviceStat[]
 }

@@ -9,6 +9,7 @@ import { DaemonChecker } from '../../src/daemon/check.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { Contexts } from '../../src/daemon/context/contexts.ts'
 import { createFailureReports } from '../../src/daemon/failures.ts'
+import { ProgramLines } from '../../src/daemon/program-lines.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import type { Stack } from '../../src/spec/check/finding.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -94,7 +95,7 @@ test('the frames of the newest programs come first: a recording asks for a part 
   const containment = createContainment(() => {})
   const ignore = (): void => {}
   const contexts = new Contexts(createRingPool(), ignore, ignore, containment)
-  const failures = createFailureReports(core, () => 0, ignore, ignore)
+  const failures = createFailureReports(core, () => 0, new ProgramLines(ignore, () => 0), ignore)
   const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment, waits: () => [] })
   for (const pid of [1, 2, 3])
     checker.defineStack({}, { pid, namespacePid: pid }, 1, `/app${pid}+0x1 main\n/libc+0x1 f`)
@@ -106,7 +107,7 @@ test('the steps of a call that continues later have the stack of the call', () =
   const containment = createContainment(() => {})
   const ignore = (): void => {}
   const contexts = new Contexts(createRingPool(), ignore, ignore, containment)
-  const failures = createFailureReports(core, () => 0, ignore, ignore)
+  const failures = createFailureReports(core, () => 0, new ProgramLines(ignore, () => 0), ignore)
   const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment, waits: () => [] })
   const [stack, other] = [['first'], ['second']]
   const seen: (Stack | undefined)[] = []

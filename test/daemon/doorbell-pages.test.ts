@@ -9,6 +9,7 @@ import type { OpenContext } from '../../src/daemon/context/contexts.ts'
 import { DoorbellPages, type DoorbellProgram, MAX_RANGES } from '../../src/daemon/doorbell-pages.ts'
 import { Loop } from '../../src/daemon/loop.ts'
 import type { StoreListener } from '../../src/daemon/memory/registered-ranges.ts'
+import { ProgramLines } from '../../src/daemon/program-lines.ts'
 import type { Client } from '../../src/daemon/session/client.ts'
 import { DoorbellRanges } from '../../src/daemon/session/doorbell-ranges.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
@@ -321,7 +322,10 @@ test('mappings that a program tells of are known without a reading of all its ma
   }
   const memory = { expectedMappings: 0, doorbells: [] }
   const open = { memory, whenEnded: new Set() } as unknown as OpenContext
-  const ranges = new DoorbellRanges(client as unknown as Client, program, { doorbells: pages, log: assert.fail })
+  const ranges = new DoorbellRanges(client as unknown as Client, program, {
+    doorbells: pages,
+    lines: new ProgramLines(assert.fail, () => 0),
+  })
   const tell = (from: number): void => ranges.mapped(open, from * PAGE, PAGE, 0)
   for (let i = 1; i <= 100; i++) {
     memory.expectedMappings = 2 * i

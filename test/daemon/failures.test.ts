@@ -6,6 +6,7 @@ import { test } from 'node:test'
 import { reportFailure } from '../../src/core/failures.ts'
 import { createCore, openContext } from '../../src/core/index.ts'
 import { createFailureReports } from '../../src/daemon/failures.ts'
+import { ProgramLines } from '../../src/daemon/program-lines.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
 import { createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
@@ -32,7 +33,10 @@ const setUp = () => {
   const reports = createFailureReports(
     core,
     () => clock.now,
-    line => lines.push(line),
+    new ProgramLines(
+      line => lines.push(line),
+      () => clock.now,
+    ),
     (tag, record) => posted.push([tag, record]),
   )
   return { core, device, lines, posted, clock, reports }
@@ -159,4 +163,32 @@ test('a newline in the name of a program begins no log line, and control charact
   reports.onDisconnect(4711)
   assert.equal(lines.length, CLIENT_BURST + 1)
   for (const line of lines) assert.match(line, /^[^\p{C}]*4711[^\p{C}]*$/u)
+})
+
+test('a guest that starts again and again has a line of each cause in a minute, and leaves lines to others', () => {
+  const { device, lines, clock, reports } = setUp()
+  const own = openContext(device, { isOpened: true })
+  reports.setOwner(own, { pid: 1, command: 'own', tag: '' })
+  const restart = (guest: number, times: number): void => {
+    for (let pid = 2; pid < 2 + times; pid++) {
+      const context = openContext(device, { isOpened: true })
+      reports.setOwner(context, { pid, command: 'program', tag: '', guest })
+      for (const key of [1, 2])
+        reportFailure({ ...failure, cause: createCause('LKEY_UNKNOWN', { key }) }, device, context)
+      reportFailure({ ...failure, cause: createCause('MESSAGE_TOO_LONG', {}) }, device, context)
+      reports.onDisconnect(pid)
+    }
+  }
+  restart(1001, 1000)
+  assert.equal(lines.length, 2)
+  assert.match(lines[0]!, /null0: QP 0x11 \(2, program\) WRITE .*0x1/)
+  clock.now += 60 * SECOND
+  lines.length = 0
+  restart(1001, 1)
+  assert.match(lines[0]!, /\(1999 more such lines about programs of user 1001 were left out\)$/)
+  // as many guests as there may be
+  for (let guest = 2000; guest < 3000; guest++) restart(guest, 1)
+  lines.length = 0
+  reportFailure(failure, device, own)
+  assert.match(lines.at(-1)!, /\(1, own\)/)
 })

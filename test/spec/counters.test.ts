@@ -12,6 +12,7 @@ import {
   otherCounts,
   portCounterFiles,
 } from '../../src/spec/counters.ts'
+import { loopWaits } from '../../src/spec/loop-waits.ts'
 import { repoRoot } from '../paths.ts'
 
 const namesIn = (folder: CounterFolder): string[] =>
@@ -78,6 +79,6 @@ test('docs/reference/counters.md has all counters, with the descriptions of the 
     const sourceList = sources.length === 0 ? '–' : sources.map(source => `\`${source}\``).join(' ')
     assert.ok(page.includes(`| \`${folder}/${name}\` | ${unit} | ${meaning} | ${sourceList} |\n`), `${folder}/${name}`)
   }
-  for (const [name, meaning] of Object.entries(engineCounters))
+  for (const [name, meaning] of Object.entries({ ...engineCounters, ...loopWaits }))
     assert.ok(page.includes(`| \`${name}\` | ${meaning} |\n`), name)
 })

@@ -4,6 +4,7 @@
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { otherCounts } from '../../spec/counters.ts'
+import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { openChosenSession } from '../own-daemon.ts'
@@ -49,6 +50,29 @@ const chargedText = ({ bytes, processes }: Stat['charged']): string => {
   return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${ellipsis})`
 }
 
+const secondsText = (microseconds: number): string =>
+  microseconds < 1000
+    ? `${microseconds} µs`
+    : microseconds < 1e6
+      ? `${(microseconds / 1000).toFixed(1)} ms`
+      : `${(microseconds / 1e6).toFixed(1)} s`
+
+/** A wait: `1.2 s (4123 times, longest 31.0 ms)`. */
+const waitText = ({ microseconds, count, longest = 0 }: LoopWaitStat): string =>
+  count === undefined
+    ? secondsText(microseconds)
+    : `${secondsText(microseconds)} (${count} times, longest ${secondsText(longest)})`
+
+/** What the loop has waited for. */
+const waitedText = (waited: Stat['waited']): string =>
+  Object.entries(waited)
+    .filter(([, { microseconds }]) => microseconds > 0)
+    .map(([cause, wait]) => `${cause} ${waitText(wait)}`)
+    .join(', ') || 'never'
+
+/** Maximum users that are named with the waits for their programs, those with the longest. */
+const MAX_USERS = 3
+
 /** The output of `userdma stat`. */
 export const statText = (stat: Stat, socket: string): string => {
   const { rings, mappings, memory } = stat
@@ -61,7 +85,11 @@ export const statText = (stat: Stat, socket: string): string => {
     ['connections', countsText({ ...stat.connections })],
     ['memory', `${bytesText(memory.resident)} resident, ${bytesText(memory.heap)} heap`],
     ['objects', chargedText(stat.charged)],
+    ['waited', waitedText(stat.waited)],
   ]
+  const users = stat.waitedFor.slice(0, MAX_USERS)
+  if (users.length > 0)
+    rows.push(['waited for', users.map(({ user, ...wait }) => `user ${user} ${waitText(wait)}`).join(', ')])
   const lines = [`daemon ${stat.pid} at ${socket}`, ...rows.map(([name, value]) => `  ${name.padEnd(12)} ${value}`)]
   for (const device of stat.devices)
     lines.push(

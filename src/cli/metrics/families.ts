@@ -19,6 +19,8 @@ export interface Scraped {
 
 const PORT = '1'
 const BITS_PER_GIGABIT = 1e9
+/** Of a second. */
+const MICROSECONDS = 1e6
 
 /** The value of a file of a port: `4: ACTIVE`, or `10 Gb/sec (…)` as bytes per second. Undefined: there is none. */
 const portState = (socket: string, device: string, file: string): number | undefined => {
@@ -111,6 +113,16 @@ export const familiesOf = (all: readonly Scraped[]): Family[] => {
       'userdma_objects',
       'live objects by class',
       ofCounts('class', device => device.objects),
+    ),
+    counter(
+      'userdma_waited_seconds_total',
+      "what the daemon's thread has waited for",
+      running.flatMap(({ labels, stat }) =>
+        Object.entries(stat.waited).map(([cause, { microseconds }]) => ({
+          labels: { ...labels, cause },
+          value: microseconds / MICROSECONDS,
+        })),
+      ),
     ),
     gauge(
       'userdma_sessions',

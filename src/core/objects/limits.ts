@@ -45,7 +45,7 @@ export const createAccount = (
   return { ...limits, user, payer, holders: [ofProcess, ...ofUser] }
 }
 
-const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
+export const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
 
 const fullText = ({ subject, format, used, max, held }: Limit): string => {
   const [user, most] = [...held]
@@ -95,18 +95,28 @@ const exceeded = (
 export const hasShare = (limit: Limit, account: Account | undefined, amount: number): boolean =>
   limit.used + amount <= limit.max && (account === undefined || exceeded(limit, account, amount) === undefined)
 
+/** Why the account may not have `amount` more, and the errno; undefined: it may. */
+export const refusalOf = (
+  limit: Limit,
+  account: Account | undefined,
+  amount = 1,
+): { readonly text: string; readonly errno: Limit['errno'] } | undefined => {
+  const { max, used, subject, format, errno, fullErrno } = limit
+  const need = amount === 1 ? '' : `; ${format(amount)} more are needed`
+  if (used + amount > max) return { text: `${fullText(limit)}${need}`, errno: fullErrno }
+  const share = account && exceeded(limit, account, amount)
+  if (share === undefined) return undefined
+  const { name, text } = share.holder
+  return {
+    text: `${name} has ${format(heldBy(limit, name))} ${subject} and may have ${format(share.available)}, ${text}${need}`,
+    errno,
+  }
+}
+
 /** Throws CallError, with the limit's errno, unless `hasShare`. `what` begins the message. */
 export const requireShare = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
-  const { max, used, subject, format, errno, fullErrno, advice } = limit
-  const need = amount === 1 ? '' : `; ${format(amount)} more are needed`
-  if (used + amount > max) throw new CallError(fullErrno, `${what}: ${fullText(limit)}${need}; ${advice}`)
-  const share = account && exceeded(limit, account, amount)
-  if (share === undefined) return
-  const { name, text } = share.holder
-  throw new CallError(
-    errno,
-    `${what}: ${name} has ${format(heldBy(limit, name))} ${subject} and may have ${format(share.available)}, ${text}${need}; ${advice}`,
-  )
+  const refusal = refusalOf(limit, account, amount)
+  if (refusal !== undefined) throw new CallError(refusal.errno, `${what}: ${refusal.text}; ${limit.advice}`)
 }
 
 /** `requireShare`, then `addTo`. */

@@ -30,18 +30,26 @@ const overlaps = (range: Range, from: bigint, to: bigint): boolean => range.addr
 /** Separate, because `userdma stat` shows the counts of the contexts' pool. */
 let pool: RingPool | undefined
 
+/** What a slot needs of its program. */
+export interface SlotProgram {
+  /** Writes to the process itself. Throws CallError EFAULT. */
+  write(address: bigint, bytes: Uint8Array): void
+  /** The client has asked again, and has not taken the answer before. No request is taken from then on. */
+  leftAnswer(): void
+}
+
 export class CallSlot {
   /** The memory file, for the client. `fileSent` closes it. */
   readonly fd: number
   readonly #mapping: Mapping
   readonly #release: () => void
-  /** Writes to the process itself. Throws CallError EFAULT. */
-  readonly #write: (address: bigint, bytes: Uint8Array) => void
+  readonly #program: SlotProgram
   /** The serial of the last request. */
   #taken = 0
   #isCalled = false
   #isClosed = false
   #isPolled = false
+  #hasLeftAnswer = false
   /** Copies of what the request's pointers name. */
   #inputs: Range[] = []
   /** What the answer brings, which the process's memory does not have yet. */
@@ -51,8 +59,8 @@ export class CallSlot {
   #stackHigh = 0n
 
   /** Charges `account` for the mapping. Throws CallError ENOMEM, SystemError. */
-  constructor(account: Account, write: (address: bigint, bytes: Uint8Array) => void) {
-    this.#write = write
+  constructor(account: Account, program: SlotProgram) {
+    this.#program = program
     this.#release = takeRings(account, Offsets.bytes)
     this.fd = orRelease(this.#release, () => createMemfd('userdma-calls', Offsets.bytes))
     this.#mapping = orRelease(
@@ -91,13 +99,24 @@ export class CallSlot {
 
   /** Whether there is a request to take. */
   get isAsked(): boolean {
-    return !this.#isClosed && !this.#isCalled && loadWord(this.#mapping.i32, Offsets.asked >> 2) !== this.#taken
+    return (
+      !this.#isClosed &&
+      !this.#isCalled &&
+      !this.#hasLeftAnswer &&
+      loadWord(this.#mapping.i32, Offsets.asked >> 2) !== this.#taken
+    )
   }
 
   /** Copies the next request into `message`. Returns its length as the client says, at most that of a slot; −1: none. */
   take(message: Uint8Array): number {
     if (!this.isAsked) return -1
     const { i32, view, bytes } = this.#mapping
+    // The client sets NONE, then asks.
+    const answer = loadWord(i32, Offsets.answer >> 2)
+    if (answer === SLOT || answer === SOCKET) {
+      this.#onLeftAnswer()
+      return -1
+    }
     this.#taken = loadWord(i32, Offsets.asked >> 2)
     this.#isCalled = true
     const length = Math.min(view.getUint32(Offsets.request + MESSAGE_SIZE, true), Offsets.requestBytes)
@@ -152,8 +171,20 @@ export class CallSlot {
     return true
   }
 
-  /** Writes the answer; false: it must go over the socket, followed by `answeredBySocket`. */
+  /** Whether the client has asked again before the answer. */
+  get #hasAskedAgain(): boolean {
+    return loadWord(this.#mapping.i32, Offsets.asked >> 2) !== this.#taken
+  }
+
+  #onLeftAnswer(): void {
+    if (this.#hasLeftAnswer) return
+    this.#hasLeftAnswer = true
+    this.#program.leftAnswer()
+  }
+
+  /** Writes the answer; false: it must go over the socket, after `beforeSocket`. */
   answer(message: Uint8Array): boolean {
+    if (this.#hasAskedAgain) this.#onLeftAnswer()
     if (message.length > Offsets.replyBytes) return false
     const { i32, bytes } = this.#mapping
     bytes.set(message, Offsets.reply)
@@ -176,13 +207,14 @@ export class CallSlot {
     }
   }
 
-  /** Before an answer by the socket. The client takes the output from the slot: it may have left a late call. */
+  /**
+   * Before an answer by the socket. The client takes the output from the slot: it may have left a late call. After the
+   * answer it may ask again at once.
+   */
   beforeSocket(): void {
-    if (this.#isCalled) this.#putOutputs()
-  }
-
-  answeredBySocket(): void {
     if (!this.#isCalled) return
+    if (this.#hasAskedAgain) this.#onLeftAnswer()
+    this.#putOutputs()
     this.#end()
     Atomics.compareExchange(this.#mapping.i32, Offsets.answer >> 2, NONE, SOCKET)
   }
@@ -209,7 +241,7 @@ export class CallSlot {
     this.#outputBytes = 0
     for (const { address, bytes } of outputs)
       try {
-        this.#write(address, bytes)
+        this.#program.write(address, bytes)
       } catch (error) {
         // The client has said that this is its stack.
         if (!(error instanceof CallError)) throw error

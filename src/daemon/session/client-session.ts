@@ -11,7 +11,7 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
 import { oneSlice, type Slices } from '../../host/event-loop/slices.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
-import { MAX_WAIT } from '../../host/memory/budget.ts'
+import { chargedRequest, MAX_WAIT, untilRequests } from '../../host/memory/budget.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import {
   closeProcess,
@@ -37,7 +37,6 @@ import { needsOwner } from '../../host/owner.ts'
 import { commandName, confinementOf, hasCapability, processorsOf } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
-import { printable } from '../../tools/trace/printable.ts'
 import {
   type Header,
   messageBuffer,
@@ -217,6 +216,7 @@ class ClientSession implements Session, Client, SlotClient {
   readonly process: ProcessHandle
   readonly account: Account
   readonly standing: ClientStanding
+  readonly guest: number | undefined
   readonly caller: Caller
   readonly request = newRequest()
   readonly outgoing = outgoing
@@ -271,6 +271,7 @@ class ClientSession implements Session, Client, SlotClient {
     this.process = process
     this.account = account
     this.standing = standing
+    this.guest = standing === 'guest' ? account.payer : undefined
     this.time = daemon.toolTime.of(account, standing === 'guest')
     this.#fd = fd
     this.#ended = ended
@@ -280,7 +281,7 @@ class ClientSession implements Session, Client, SlotClient {
       onTooSlow: () => this.#cutOff(),
       ignoreLimit: daemon.config.ignoreMemlock === true,
       guard: containment.guard,
-      log: message => daemon.log(`userdma daemon: ${message}`),
+      log: message => daemon.lines.write(this.guest, 'locked memory', message),
     })
     this.adoptions = new Adoptions(process.pid, this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
@@ -355,9 +356,19 @@ class ClientSession implements Session, Client, SlotClient {
     const slot = this.#slot?.isCalled ? this.#slot : undefined
     if (fds.length === 0 && slot?.answer(message)) return
     slot?.beforeSocket()
-    // A client has at most one call in progress. If the answer does not fit in the socket, the client does not read.
-    if (send(this.#fd, message, fds) < 0) this.close()
-    else slot?.answeredBySocket()
+    const sent = send(this.#fd, message, fds)
+    if (sent === -EAGAIN) this.#onUnread()
+    else if (sent < 0) this.close()
+  }
+
+  /** A client has one request at a time, and takes its answer. */
+  #onUnread(): void {
+    this.#disconnect('unread answers', 'it asks again, and does not take the answers')
+  }
+
+  /** Writes a line to the log about the process. */
+  #tell(kind: string, text: string): void {
+    this.#daemon.lines.write(this.guest, kind, `process ${this.process.pid} (${this.name()}) ${text}`)
   }
 
   refuse(header: Header, errno: number, reason?: string): void {
@@ -407,16 +418,20 @@ class ClientSession implements Session, Client, SlotClient {
     ])
   }
 
-  /** Ends the session: access to the process's memory or descriptors has blocked the daemon for too long. */
+  /** Access to the process's memory or descriptors has blocked the daemon for too long. */
   #cutOff(): void {
+    this.#disconnect(
+      'waits',
+      `its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
+    )
+  }
+
+  /** Ends the session, possibly in the middle of a call. `kind`: of the line in the log. */
+  #disconnect(kind: string, why: string): void {
     if (this.#isCutOff) return
     this.#isCutOff = true
-    const { log, containment } = this.#daemon
-    const { pid } = this.process
-    log(
-      `userdma daemon: process ${pid} (${printable(this.name())}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
-    )
-    setImmediate(containment.guard('a session that is disconnected', () => this.close()))
+    this.#tell(kind, `is disconnected: ${why}`)
+    setImmediate(this.#daemon.containment.guard('a session that is disconnected', () => this.close()))
   }
 
   /** Timers run before sockets are read: if the daemon itself was stopped or suspended, HELLO may have arrived in time. */
@@ -437,7 +452,7 @@ class ClientSession implements Session, Client, SlotClient {
   #onReadable(): void {
     // First the socket: an unread CALL would count as other work.
     let hasMessages = true
-    for (let messages = 0; messages < BURST && !this.isClosed && this.#callsInProgress === 0; messages++) {
+    for (let messages = 0; messages < BURST && this.#mayTake(); messages++) {
       const received: Received = hasMessages ? this.#receiveMessage() : this.#await()
       if (received.length === -EAGAIN && !hasMessages) break
       // A client with a slot calls there. What else it sends wakes us again.
@@ -450,8 +465,40 @@ class ClientSession implements Session, Client, SlotClient {
     if (!isPolled && this.leaveSlot()) this.#takeSlotSoon()
   }
 
+  /** Whether a request may be handled now. If the user's programs have delayed the daemon, it waits. */
+  #mayTake(): boolean {
+    if (this.isClosed || this.#isCutOff || this.#callsInProgress > 0) return false
+    const wait = this.guest === undefined ? 0 : untilRequests(this.guest)
+    if (wait > 0) this.#pause(wait)
+    return wait <= 0
+  }
+
+  /** Handles no request for so many microseconds. */
+  #pause(microseconds: number): void {
+    this.#tell(
+      'pauses',
+      `waits for its answers, as all programs of user ${this.guest} do: while the daemon copied their memory, it had to wait for a processor for longer than a twentieth of the time (more threads than processors?)`,
+    )
+    this.#callsInProgress++
+    this.#updateWatcher()
+    setTimeout(
+      this.#daemon.containment.guard(
+        'a session that has waited',
+        () => {
+          this.#callsInProgress--
+          this.#updateWatcher()
+          // What was asked in the slot meanwhile wakes nobody.
+          this.#onReadable()
+        },
+        () => this.close(),
+      ),
+      microseconds / 1000,
+    ).unref()
+  }
+
   takeSlot(): boolean {
-    if (this.#callsInProgress > 0 || this.isClosed) return false
+    // A pause does not change that the slot is looked at: it is asked again after it.
+    if (!this.#mayTake()) return false
     const received = this.#slot && takeFrom(this.#slot)
     if (received === undefined || received.length === -EAGAIN) return false
     this.#guardedTake(received)
@@ -489,10 +536,8 @@ class ClientSession implements Session, Client, SlotClient {
     this.#daemon.turn.count++
     this.#calls.settleTrace()
     const undo = this.adoptions.next()
-    if (this.request.type === MessageType.NOT_MAPPED && this.#hasGreeted) {
-      for (const extra of fds) close(extra)
-      this.#calls.notMapped(undo)
-    } else this.#handle(fds)
+    if (this.guest === undefined) this.#answer(fds, undo)
+    else chargedRequest(this.guest, () => this.#answer(fds, undo))
     const { loop } = this.#daemon
     const within = this.#doorbells.findAwaited(nowMicroseconds())
     if (within === 0) loop.kick()
@@ -525,6 +570,14 @@ class ClientSession implements Session, Client, SlotClient {
   /** As `recvGuarded`: another user's program could send a descriptor with which even close(2) blocks. */
   #receiveGuarded(time?: ToolShare): Received {
     return recvGuarded(this.#fd, incoming.bytes, { user: this.account.payer, time })
+  }
+
+  /** `undo`: as of `SessionCalls.notMapped`. */
+  #answer(fds: readonly number[], undo: (() => void) | undefined): void {
+    if (this.request.type === MessageType.NOT_MAPPED && this.#hasGreeted) {
+      for (const extra of fds) close(extra)
+      this.#calls.notMapped(undo)
+    } else this.#handle(fds)
   }
 
   #handle(fds: readonly number[]): void {
@@ -614,7 +667,10 @@ class ClientSession implements Session, Client, SlotClient {
   #createSlot(): CallSlot | undefined {
     if (this.#slot !== undefined) return undefined
     try {
-      return new CallSlot(this.account, (address, bytes) => this.#space.copyOut(address, bytes))
+      return new CallSlot(this.account, {
+        write: (address, bytes) => this.#space.copyOut(address, bytes),
+        leftAnswer: () => this.#onUnread(),
+      })
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
       return undefined

@@ -21,6 +21,8 @@ export interface Client {
   readonly process: ProcessHandle
   readonly account: Account
   readonly standing: ClientStanding
+  /** Of a guest: the uid whose share it uses. */
+  readonly guest: number | undefined
   /** For requests of tools and netlink. */
   readonly time: ToolShare
   readonly caller: Caller

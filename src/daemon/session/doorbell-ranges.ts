@@ -9,14 +9,14 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { mappingsOfFile } from '../../host/memory/ranges.ts'
 import { CallError } from '../../spec/errno.ts'
-import { printable } from '../../tools/trace/printable.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { DoorbellPages, DoorbellProgram } from '../doorbell-pages.ts'
+import type { ProgramLines } from '../program-lines.ts'
 import type { Client } from './client.ts'
 
 export interface DoorbellParts {
   readonly doorbells: DoorbellPages
-  readonly log: (line: string) => void
+  readonly lines: ProgramLines
 }
 
 /** Microseconds between two readings of a process's mappings: at least so many, and so many times those of a reading. */
@@ -146,13 +146,15 @@ export class DoorbellRanges {
 
   #refuse(open: OpenContext, reason: string): void {
     const { doorbells } = this.#daemon
-    // One line for all that are open at the same time: guests could fill the log.
+    // One line for all that are open at the same time.
     const isFirst = !doorbells.hasUnwatched
     doorbells.addUnwatched(open)
     if (!isFirst) return
-    const { process } = this.#client
-    this.#daemon.log(
-      `userdma daemon: polls every 10 ms while process ${process.pid} (${printable(this.#client.name())}) has device ${open.context.device.name} open: its stores to doorbell pages cannot wake the daemon (${reason})`,
+    const { process, guest } = this.#client
+    this.#daemon.lines.write(
+      guest,
+      'doorbells',
+      `polls every 10 ms while process ${process.pid} (${this.#client.name()}) has device ${open.context.device.name} open: its stores to doorbell pages cannot wake the daemon (${reason})`,
     )
   }
 }

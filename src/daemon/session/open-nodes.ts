@@ -97,6 +97,7 @@ export class NodeOpening {
       command: this.#client.name(),
       tag: this.#client.tag,
       life: this.#client.life,
+      guest: this.#client.guest,
     })
   }
 

@@ -33,6 +33,20 @@ export const Limits = {
   compVectors: 1,
 } as const
 
+/**
+ * Queue pairs at other addresses that send to those of a device by SRD, and the addresses. Bytes are of memory, measured and
+ * rounded up: of a sender; of an incomplete WRITE with immediate data; of a READ until its data is acknowledged, and with the
+ * first one of a sender, of the window.
+ */
+export const Senders = {
+  max: 0x1_0000,
+  maxAddresses: 8192,
+  bytes: 2048,
+  writeBytes: 64,
+  responseBytes: 512,
+  windowBytes: 14_000,
+} as const
+
 export const capabilities =
   EfaCaps.RDMA_READ |
   EfaCaps.RDMA_WRITE |

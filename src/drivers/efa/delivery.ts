@@ -21,7 +21,7 @@ import { copyElements, copyRange, gather, isGranted, memoryOf, setRange } from '
 import { commit } from './peers.ts'
 import { pendingReceives, postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
-import type { Arrival, Element, Peer, QueuePair, Request, Source } from './state.ts'
+import type { Arrival, Element, QueuePair, Request, Source } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
@@ -286,15 +286,19 @@ const takeDatagram = (
   if (takeMessage(efa, qp, bytes, at, length) === WAIT) efa.counts.rx_drops++
 }
 
-/** A packet of UD. */
-export const onDatagram = (efa: EfaState, peer: Peer, at: number, opcode: number, length: number): void => {
+/** A packet of UD, of `efa.sender`. */
+export const onDatagram = (efa: EfaState, at: number, opcode: number, length: number): void => {
+  const { sender, torment } = efa
   const { arena } = efa.port
   const { view } = arena
   if (length > efa.mtu) return
   const deth = at + headerAt.DETH[opcode]!
   const hasImm = opcode === UD_SEND_IMM
   const imm = hasImm ? view.getUint32(at + headerAt.ImmDt[opcode]!) : 0
-  setArrival(efa, SEND, GRH_BYTES + length, hasImm, imm, view.getUint32(deth + 4) & 0xff_ffff, peer)
+  // the record of an unknown sender is that of the next run, too: torment keeps it
+  const unknown = torment === undefined ? sender : { ...sender, address: sender.address.slice() }
+  const source = sender.peer ?? unknown
+  setArrival(efa, SEND, GRH_BYTES + length, hasImm, imm, view.getUint32(deth + 4) & 0xff_ffff, source)
   const qkey = view.getUint32(deth)
-  takeDatagram(efa, bthDestQp(view, at), qkey, peer.address, efa.gid, arena, at + payloadAt(opcode), length)
+  takeDatagram(efa, bthDestQp(view, at), qkey, source.address, efa.gid, arena, at + payloadAt(opcode), length)
 }

@@ -3,6 +3,7 @@
  */
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { CallContext, Device } from '../../core/model.ts'
+import type { PeerTable } from '../../core/objects/peer-table.ts'
 import type { Timers } from '../../transport/engine/timers.ts'
 import type { Memory } from '../../transport/engine/types.ts'
 import type { Port, ReceivedRun } from '../../transport/phy/port.ts'
@@ -19,6 +20,7 @@ import type {
   Receive,
   ReceivedFrom,
   Request,
+  Sender,
 } from './state.ts'
 import type { EfaTorment } from './torment.ts'
 
@@ -76,8 +78,16 @@ export interface EfaState {
   readonly run: ReceivedRun
   /** Pairs that may have something to send, or have sent all. */
   readonly ready: Set<Pair>
-  /** Number of `ReceivedFrom` of all queue pairs. */
-  sources: number
+  /** `ReceivedFrom` of all queue pairs, and the addresses that they have. */
+  readonly senders: PeerTable
+  readonly addresses: PeerTable
+  /** WRITEs with immediate data of which packets are missing, and READs whose data is not acknowledged. */
+  readonly writes: PeerTable
+  readonly responses: PeerTable
+  /** The sender of the received run. */
+  readonly sender: Sender
+  /** Peers that were opened in this poll to refuse packets. */
+  opened: number
   /** To acknowledge at the end of the poll. */
   readonly toAcknowledge: ReceivedFrom[]
   forgetAt: number
@@ -98,7 +108,10 @@ export interface Peers {
   readonly free: number[]
   /** By the port's number of the source address. */
   readonly bySource: (Peer | undefined)[]
-  /** Sources of packets that nobody has a handle of, and when a packet came last. Oldest first. */
+  /**
+   * Peers that neither an address handle nor a queue pair needs, and when a packet came last. Oldest first. Their packets
+   * were refused: any of them may be forgotten.
+   */
   readonly strangers: Map<Peer, number>
 }
 

@@ -18,6 +18,7 @@ import {
 } from '../../core/driver-contract.ts'
 import { lastFailure } from '../../core/failures.ts'
 import type { Context, Core, CoreObject, Device } from '../../core/model.ts'
+import { PeerTable } from '../../core/objects/peer-table.ts'
 import { failureJson } from '../../spec/check/failures.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
@@ -27,10 +28,10 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
 import { createTimers } from '../../transport/engine/timers.ts'
-import { emptyRun } from '../../transport/phy/port.ts'
+import { emptyRun, flowsOfPeers } from '../../transport/phy/port.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { setPortState, withCarrier } from '../soft/port-state.ts'
-import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
+import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes, Senders } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
 import { polledOf, readCqDoorbell } from './completions.ts'
 import { createCounts, type EfaState } from './device-state.ts'
@@ -196,7 +197,16 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     timerRows: [],
     run: emptyRun(),
     ready: new Set(),
-    sources: 0,
+    senders: new PeerTable('senders of SRD packets', Senders.max, Senders.bytes),
+    addresses: new PeerTable(
+      'addresses of senders of SRD packets',
+      Math.min(Senders.maxAddresses, flowsOfPeers(port)),
+      0,
+    ),
+    writes: new PeerTable('incomplete WRITEs of peers', Number.POSITIVE_INFINITY, Senders.writeBytes),
+    responses: new PeerTable('READs of peers with data in flight', Number.POSITIVE_INFINITY, Senders.responseBytes),
+    sender: { address: new Uint8Array(16), text: '', peer: undefined },
+    opened: 0,
     toAcknowledge: [],
     forgetAt: 0,
     torment: undefined,

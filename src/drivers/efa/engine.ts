@@ -25,7 +25,7 @@ import { endSend, endTransfer, endWait, forgetRequest, keep } from './ending.ts'
 import { UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
 import { forgetQueuePair, reportFlush } from './failures.ts'
 import { elementsGranted, memoryOf } from './memory.ts'
-import { closePeer, forgetStrangers, sourcePeer } from './peers.ts'
+import { closePeer, forgetStrangers, noteSender } from './peers.ts'
 import {
   NO_INLINE,
   pendingReceives,
@@ -38,9 +38,9 @@ import {
 } from './requests.ts'
 import { Opcode, payloadAt } from './srd/packets.ts'
 import { isIdle } from './srd/pairs.ts'
-import { acknowledge, closeSource, onMessage } from './srd/receiving.ts'
+import { acknowledge, closeSource, endResponses, onMessage } from './srd/receiving.ts'
 import { onAck, onReadTimeout, onRefusal, resend, sendPackets, transmitReady } from './srd/sending.ts'
-import type { Pair, Peer, QueuePair, Request } from './state.ts'
+import type { Pair, QueuePair, Request } from './state.ts'
 import { EfaTorment } from './torment.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
@@ -131,6 +131,7 @@ const endAll = (efa: EfaState, qp: QueuePair): void => {
 const endPair = (efa: EfaState, pair: Pair): void => {
   efa.ready.delete(pair)
   clearDeadline(efa, pair)
+  endResponses(efa, pair, pair.responses)
   closePeer(efa, pair.peer)
 }
 
@@ -305,21 +306,21 @@ const retry = (efa: EfaState, request: Request): void => {
 // ---- packets ----
 
 const receivePackets = (efa: EfaState): boolean => {
-  const { port, run, counts } = efa
+  const { port, run } = efa
   if (!port.receive(run)) return false
+  efa.opened = 0
   do {
-    const peer = sourcePeer(efa)
-    if (peer === undefined) counts.rx_drops += run.count
-    else
-      for (let i = 0; i < run.count; i++)
-        onPacket(efa, peer, run.offset + i * run.packetBytes, i === run.count - 1 ? run.lastBytes : run.packetBytes)
+    noteSender(efa)
+    for (let i = 0; i < run.count; i++)
+      onPacket(efa, run.offset + i * run.packetBytes, i === run.count - 1 ? run.lastBytes : run.packetBytes)
   } while (port.receive(run))
   port.release()
   return true
 }
 
-const onPacket = (efa: EfaState, peer: Peer, at: number, length: number): void => {
-  const { counts } = efa
+/** A packet of `efa.sender`. */
+const onPacket = (efa: EfaState, at: number, length: number): void => {
+  const { counts, sender } = efa
   const { view } = efa.port.arena
   if (checkPacket(view, at, length) !== 0) {
     counts.rx_drops++
@@ -329,9 +330,9 @@ const onPacket = (efa: EfaState, peer: Peer, at: number, length: number): void =
   counts.rx_bytes += length
   const opcode = bthOpcode(view, at)
   const payload = length - payloadAt(opcode) - ICRC_BYTES - bthPadCount(view, at)
-  if (opcode === UD_SEND || opcode === UD_SEND_IMM) onDatagram(efa, peer, at, opcode, payload)
-  else if (opcode === Opcode.ACK) onAck(efa, peer, at)
-  else if (opcode === Opcode.REFUSE) onRefusal(efa, peer, at)
-  else if (opcode >= Opcode.SEND && opcode <= Opcode.READ_DATA) onMessage(efa, peer, at, opcode, payload)
+  if (opcode === UD_SEND || opcode === UD_SEND_IMM) onDatagram(efa, at, opcode, payload)
+  else if (opcode >= Opcode.SEND && opcode <= Opcode.READ_DATA) onMessage(efa, at, opcode, payload)
+  else if (sender.peer !== undefined && opcode === Opcode.ACK) onAck(efa, sender.peer, at)
+  else if (sender.peer !== undefined && opcode === Opcode.REFUSE) onRefusal(efa, sender.peer, at)
   else counts.rx_drops++
 }

@@ -16,6 +16,13 @@ export interface Peer {
   heardAt: number
   /** Number of the address handles of this address, by protection domain. */
   readonly ahs: Map<number, number>
+  /** Number of `ReceivedFrom` of this address, by `Account.payer` of their queue pairs. */
+  readonly senders: Map<number | undefined, number>
+}
+
+/** Where a packet comes from. Without a peer, the address is not known yet. */
+export interface Sender extends Pick<Source, 'address' | 'text'> {
+  peer: Peer | undefined
 }
 
 /** Where a message comes from, for its completion: one record for all messages of a queue pair. */
@@ -263,6 +270,8 @@ export interface Pair extends Window, Timed {
   readonly refused: Refused[]
   /** When a request was queued last. */
   usedAt: number
+  /** READs of the destination whose data is not acknowledged, charged to the account. */
+  responses: number
   /** The destination has answered before. */
   isHeard: boolean
   /** The port had no room for a packet. */

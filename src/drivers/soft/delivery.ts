@@ -32,9 +32,11 @@ export class PacketDelivery {
   readonly #rowOf: SoftState['qpns']['rowOf']
   readonly #groups: SoftState['groups']
   readonly #coreQueues: ReadonlyMap<number, CoreQueue>
+  readonly #qps: SoftState['qps']
 
-  constructor({ qpns, groups, coreQueues }: SoftState, port: Port, engine: Engine, run: ReceivedRun) {
+  constructor({ qpns, groups, coreQueues, qps }: SoftState, port: Port, engine: Engine, run: ReceivedRun) {
     this.#port = port
+    this.#qps = qps
     this.#engine = engine
     this.#run = run
     this.#rowOf = qpns.rowOf
@@ -115,8 +117,8 @@ export class PacketDelivery {
     const { arena } = this.#port
     if (!this.#engine.isBusy() && !this.#waiting.isBehind(qpn, arena, at)) return false
     const isDatagram = (bthOpcode(arena.view, at) & TRANSPORT_MASK) === serviceBits[Service.UD]
-    if (isDatagram || this.#waiting.isFull) this.#engine.counters.dropped++
-    else this.#waiting.add(qpn, arena, at, length, peer, isMarked)
+    const receiver = { context: this.#qps[row]?.context, qpn }
+    if (isDatagram || !this.#waiting.add(receiver, arena, at, length, peer, isMarked)) this.#engine.counters.dropped++
     return true
   }
 

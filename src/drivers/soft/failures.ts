@@ -24,7 +24,10 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** Maximum number of kept NAKs. Those of destroyed queue pairs are kept too: failures of peers need their causes. */
+/**
+ * Maximum number of kept NAKs. Those of destroyed queue pairs are kept too: failures of peers need their causes. With one
+ * more, the oldest of the user who has the most is forgotten.
+ */
 const MAX_NAKS = 64
 
 /** A NAK that queue pair `qpn` has sent to queue pair `peer` for `psn`. */
@@ -34,6 +37,16 @@ interface Nak {
   readonly peer: number
   readonly psn: number
   readonly cause: Cause
+  /** `Account.payer` of the queue pair. */
+  readonly user: number | undefined
+}
+
+/** Position of the oldest NAK of the user who has the most. */
+const oldestOfMost = (naks: readonly Nak[]): number => {
+  const counts = new Map<number | undefined, number>()
+  for (const { user } of naks) counts.set(user, (counts.get(user) ?? 0) + 1)
+  const most = Math.max(...counts.values())
+  return naks.findIndex(({ user }) => counts.get(user) === most)
 }
 
 /** The same for the two types of queue pair that can be connected to each other: `rc`, `uc`, `xrc`. */
@@ -109,8 +122,9 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
     nak(row, psn, cause) {
       const own = state().queues[row]
       if (own === undefined) return
-      if (naks.length === MAX_NAKS) naks.shift()
-      naks.push({ qpn: own.qpn, peer: state().engine().query(row).destQpn, psn, cause })
+      if (naks.length === MAX_NAKS) naks.splice(oldestOfMost(naks), 1)
+      const user = objectOf(row)?.context?.account?.payer
+      naks.push({ qpn: own.qpn, peer: state().engine().query(row).destQpn, psn, cause, user })
     },
     dropped(row, cause, wrId, sourceQpn) {
       const qp = objectOf(row)

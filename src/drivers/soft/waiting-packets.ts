@@ -2,6 +2,8 @@
  * Packets for scattered memory (transport/engine/scheduling.ts) that wait until others had their turn, as copies: the
  * packets behind them in the port do not wait.
  */
+import type { Account } from '../../core/model.ts'
+import { PeerTable, type Receiver } from '../../core/objects/peer-table.ts'
 import { OP_RESPONSE, opcodeFlags } from '../../spec/wire/opcodes.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
 import { bthOpcode } from '../../transport/wire/bth.ts'
@@ -20,18 +22,20 @@ const MAX_BYTES = 1 << 20
 const keyOf = (qpn: number, arena: Arena, at: number): number =>
   (opcodeFlags[bthOpcode(arena.view, at)] & OP_RESPONSE) === 0 ? qpn : ~qpn
 
+interface Kept extends WaitingPacket {
+  readonly key: number
+  readonly account: Account | undefined
+}
+
 export class WaitingPackets {
-  readonly #packets: (WaitingPacket & { readonly key: number })[] = []
+  readonly #packets: Kept[] = []
   /** Number of packets, by key. */
   readonly #counts = new Map<number, number>()
-  #bytes = 0
+  /** Of the bytes: programs that have scattered memory share them. */
+  readonly #table = new PeerTable('bytes of packets that wait for scattered memory', MAX_BYTES, 1)
 
   get size(): number {
     return this.#packets.length
-  }
-
-  get isFull(): boolean {
-    return this.#bytes >= MAX_BYTES
   }
 
   /** Whether packets wait that the one at `at` must not overtake. */
@@ -39,11 +43,15 @@ export class WaitingPackets {
     return this.#counts.has(keyOf(qpn, arena, at))
   }
 
-  add(qpn: number, arena: Arena, at: number, length: number, peer: number, isMarked: boolean): void {
+  /** Keeps a packet for the receiver; false if its account may have no more bytes. */
+  add(receiver: Receiver, arena: Arena, at: number, length: number, peer: number, isMarked: boolean): boolean {
+    if (!this.#table.take(receiver, length)) return false
+    const { context, qpn } = receiver
     const key = keyOf(qpn, arena, at)
-    this.#packets.push({ key, qpn, bytes: arena.bytes.slice(at, at + length), peer, isMarked })
+    const bytes = arena.bytes.slice(at, at + length)
+    this.#packets.push({ key, qpn, bytes, peer, isMarked, account: context?.account })
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
-    this.#bytes += length
+    return true
   }
 
   take(): WaitingPacket | undefined {
@@ -52,7 +60,7 @@ export class WaitingPackets {
     const left = this.#counts.get(packet.key)! - 1
     if (left === 0) this.#counts.delete(packet.key)
     else this.#counts.set(packet.key, left)
-    this.#bytes -= packet.bytes.length
+    this.#table.release(packet.account, packet.bytes.length)
     return packet
   }
 }

@@ -7,6 +7,7 @@
 import { mapArena } from '../memory/mapping.ts'
 import { libcFunctions } from '../native.ts'
 import { nowMicroseconds } from './clock.ts'
+import { countWait, waits } from './waits.ts'
 
 const sys = libcFunctions({
   sched_yield: 'int sched_yield()',
@@ -33,7 +34,9 @@ export const nap = (): void => {
     // Without it Linux adds 50 µs.
     sys().prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
   }
+  const begin = nowMicroseconds()
   sys().nanosleep(napTime, 0)
+  countWait(waits.naps, nowMicroseconds() - begin)
 }
 
 /** If a yield takes longer than this, another program competes for the processor. Microseconds. */
@@ -51,6 +54,7 @@ export const yieldOnce = (now: number): boolean => {
   if (now < yieldFrom) return false
   yieldProcessor()
   const end = nowMicroseconds()
+  countWait(waits.yields, end - now)
   if (end - now > MAX_YIELD) yieldFrom = end + PAUSE
   return true
 }

@@ -1,5 +1,7 @@
 /*
- * A budget for each user: how long calls that wait for the user's programs may block the daemon.
+ * Two budgets for each user: how long calls that wait for the user's programs may block the daemon, and how long those
+ * may that wait for a processor meanwhile. The program is at fault for the first, which ends its session. The second also
+ * runs out on a machine that has much to do, so then the user's next requests wait.
  */
 import { type Budget, createBudget } from '../budget.ts'
 import { ETIMEDOUT } from '../errno.ts'
@@ -12,24 +14,61 @@ const MIN_REMAINING = 1000
 /** Waits take at most this share of the time. */
 const SHARE = 0.05
 
-/** By user. */
-const budgets = new Map<number, Budget>()
+/** Requests that have waited are handled again when so many microseconds of the second budget are left. */
+const MIN_LEFT = 500
 
-const budgetOf = (uid: number): Budget => {
-  const budget = budgets.get(uid) ?? createBudget(MAX_WAIT, SHARE)
-  budgets.set(uid, budget)
-  return budget
+interface Budgets {
+  readonly waits: Budget
+  readonly delays: Budget
+}
+
+/** By user. */
+const budgets = new Map<number, Budgets>()
+
+const budgetsOf = (uid: number): Budgets => {
+  const known = budgets.get(uid) ?? {
+    waits: createBudget(MAX_WAIT, SHARE),
+    delays: createBudget(MAX_WAIT, SHARE),
+  }
+  budgets.set(uid, known)
+  return known
+}
+
+/** Microseconds until requests of the user may be handled; 0 or less: now. */
+export const untilRequests = (uid: number): number => {
+  const delays = budgets.get(uid)?.delays
+  return delays === undefined || delays.remaining() > 0 ? 0 : delays.untilRemaining(MIN_LEFT)
+}
+
+/** The user whose request is handled. */
+let requester: number | undefined
+
+/**
+ * Handles a request of the user: waits for a processor are charged to the second budget. Those of the user's queues, which
+ * other programs' packets need too, are not.
+ */
+export const chargedRequest = (uid: number, handle: () => void): void => {
+  requester = uid
+  try {
+    handle()
+  } finally {
+    requester = undefined
+  }
 }
 
 /**
  * Runs `call` with the user's remaining waiting time as its timeout (µs). Charges the user for the time that `mover`
- * waited, or for all that was left if `call` returns -ETIMEDOUT. If no time is left, returns -ETIMEDOUT without a call.
+ * waited, or for all that was left if `call` returns -ETIMEDOUT, and in a request for its delay. If no time is left,
+ * returns -ETIMEDOUT without a call.
  */
 export const charged = (uid: number, mover: Mover, call: (timeout: number) => number): number => {
-  const budget = budgetOf(uid)
-  const timeout = budget.remaining()
+  const { waits, delays } = budgetsOf(uid)
+  const timeout = waits.remaining()
   if (timeout < MIN_REMAINING) return -ETIMEDOUT
   const result = call(timeout)
-  budget.take(result === -ETIMEDOUT ? budget.remaining() : mover.waited())
+  waits.take(result === -ETIMEDOUT ? waits.remaining() : mover.waited())
+  const delay = mover.delayed()
+  // A single long wait costs the user no more than all that can be saved up.
+  if (uid === requester && delay > 0) delays.take(Math.min(delay, Math.max(0, delays.remaining() + MAX_WAIT)))
   return result
 }

@@ -8,6 +8,8 @@
  */
 import { closeSync } from 'node:fs'
 import { ECHILD, EFAULT, ETIMEDOUT } from '../errno.ts'
+import { nowMicroseconds } from '../event-loop/clock.ts'
+import { countWait, waits, waitsForUser } from '../event-loop/waits.ts'
 import { TWO_32 } from '../halves.ts'
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions, type NativeFunction } from '../native.ts'
@@ -62,8 +64,12 @@ export interface Mover {
   take(fd: number): number
   /** Increases when the mover's process ends. The next process has only the inherited descriptors. */
   readonly incarnation: number
-  /** Microseconds that calls have waited since the previous `waited`, without those of an ended process. */
+  /** Microseconds of calls in which the mover slept, since the previous `waited`. */
   waited(): number
+  /**
+   * Microseconds of other calls beyond USUAL, since the previous `delayed`: the mover, or we, waited for a processor.
+   */
+  delayed(): number
   /**
    * Ends the mover's process; the next call starts a new one. `mayBlock`: closing its descriptors may block the process
    * at its end, so it counts towards the limit of `createMover`.
@@ -90,6 +96,9 @@ const prototypes = {
   userdma_mover_receive:
     'int64_t userdma_mover_receive(int64_t mover, int fd, int64_t buffer, uint64_t length, int64_t passed, int max_fds, uint64_t timeout_us)',
 }
+
+/** Microseconds that a call takes at most while there is a processor for the mover, and another one for us. */
+const USUAL = 100
 
 /** For `userdma_mover_start`: no descriptor, and no user whose movers are limited. */
 const [NO_FD, NO_USER] = [-1, -1]
@@ -143,8 +152,25 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
     mover = started
     return mover
   }
-  /** Returns `answer`. Ends a process that did not answer in time or was killed. */
-  const endIfLost = (answer: number): number => {
+  const ofUser = user === NO_USER ? undefined : waitsForUser(user)
+  /** For `waited` and `delayed`. */
+  let slept = 0
+  let delay = 0
+  /**
+   * Counts the wait for `answer`, and returns it. Ends a process that did not answer in time or was killed. `begin`: when
+   * the call began.
+   */
+  const ended = (answer: number, begin: number): number => {
+    const elapsed = nowMicroseconds() - begin
+    const asleep = answer === -ETIMEDOUT ? elapsed : Math.min(elapsed, calls.userdma_mover_waited(mover))
+    countWait(waits.movers, elapsed - asleep)
+    if (elapsed - asleep > USUAL) delay += elapsed - asleep - USUAL
+    if (ofUser !== undefined) countWait(ofUser.movers, elapsed - asleep)
+    if (asleep > 0) {
+      slept += asleep
+      countWait(waits.memory, asleep)
+      if (ofUser !== undefined) countWait(ofUser.memory, asleep)
+    }
     if (answer === -ETIMEDOUT || answer === -ECHILD) end(answer === -ETIMEDOUT)
     return answer
   }
@@ -159,8 +185,10 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
       for (let attemptsLeft = isInherited ? 2 : 0; ; attemptsLeft--) {
         const handle = runningMover()
         if (handle < 0) return handle
-        const moved = endIfLost(
+        const begin = nowMicroseconds()
+        const moved = ended(
           calls.userdma_mover_move(handle, write ? 1 : 0, pid, fd, remote, localAddress, chunk, stride, total, timeout),
+          begin,
         )
         if (moved !== -ECHILD || attemptsLeft === 0) return moved
       }
@@ -169,7 +197,8 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
       const handle = runningMover()
       if (handle < 0) return handle
       const [address, length] = buffer ? [buffer.arena.address + buffer.at, buffer.length] : [0, 0]
-      return endIfLost(calls.userdma_mover_call(handle, kind, fd, value, address, length, timeout))
+      const begin = nowMicroseconds()
+      return ended(calls.userdma_mover_call(handle, kind, fd, value, address, length, timeout), begin)
     },
     receive(fd, body, passed, timeout) {
       const handle = runningMover()
@@ -177,13 +206,23 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
       const [buffer, passedFds] = [body.arena.address + body.at, passed.arena.address + passed.at]
       // The first i32 is the number of descriptors.
       const maxFds = (passed.length >> 2) - 1
-      return endIfLost(calls.userdma_mover_receive(handle, fd, buffer, body.length, passedFds, maxFds, timeout))
+      const begin = nowMicroseconds()
+      return ended(calls.userdma_mover_receive(handle, fd, buffer, body.length, passedFds, maxFds, timeout), begin)
     },
     take: fd => (mover === 0 ? -ECHILD : calls.userdma_mover_take(mover, fd)),
     get incarnation() {
       return incarnation
     },
-    waited: () => (mover === 0 ? 0 : calls.userdma_mover_waited(mover)),
+    waited() {
+      const before = slept
+      slept = 0
+      return before
+    },
+    delayed() {
+      const before = delay
+      delay = 0
+      return before
+    },
     close: (mayBlock = false) => end(mayBlock),
   }
 }

@@ -5,7 +5,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, FdObject } from '../../core/model.ts'
-import { addMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
+import type { PeerTable } from '../../core/objects/peer-table.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { IpInterfaceClass, IpSocketClass, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -30,6 +30,7 @@ class ProgramSocket {
   readonly interface: DeviceInterface
   readonly socket: IpSocket
   readonly #object: FdObject
+  readonly #table: PeerTable
   readonly #waiting: Datagram[] = []
   #freeBytes = SOCKET_RECEIVE_BYTES
   /** Number of datagrams dropped because the queue was full, or the share of memory used up. */
@@ -37,6 +38,7 @@ class ProgramSocket {
 
   constructor(service: IpOverDevice, object: FdObject, iface: DeviceInterface, protocol: SocketProtocol, port: number) {
     this.#object = object
+    this.#table = service.datagrams
     this.interface = iface
     this.socket = service.withEngine('ip_socket.create', iface, ip =>
       ip.open(protocol, port, (from, payload) => this.#received({ from, payload })),
@@ -49,7 +51,9 @@ class ProgramSocket {
 
   #received(datagram: Datagram): void {
     const bytes = sizeOf(datagram)
-    if (bytes > this.#freeBytes || !mayChargeMemory(this.#object.context.account, bytes)) {
+    const { context } = this.#object
+    const { qpn } = this.interface.port.queuePair
+    if (bytes > this.#freeBytes || !this.#table.take({ context, qpn }, bytes)) {
       this.overflowed++
       return
     }
@@ -71,7 +75,7 @@ class ProgramSocket {
     if (this.#object.isClosed) return
     // May become negative: other datagrams may have used the space.
     this.#freeBytes -= sizeOf(datagram)
-    addMemory(this.#object.context.account, sizeOf(datagram))
+    this.#table.add(this.#object.context.account, sizeOf(datagram))
     if (this.#waiting.unshift(datagram) === 1) postRecord(this.#object, READABLE)
   }
 
@@ -82,7 +86,7 @@ class ProgramSocket {
 
   #release(bytes: number): void {
     this.#freeBytes += bytes
-    releaseMemory(this.#object.context.account, bytes)
+    this.#table.release(this.#object.context.account, bytes)
   }
 }
 

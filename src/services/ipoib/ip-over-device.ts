@@ -7,14 +7,8 @@
 import { registerClient } from '../../core/devices/clients.ts'
 import type { DatagramPort } from '../../core/driver-contract.ts'
 import type { Account, Context, Core, Device } from '../../core/model.ts'
-import {
-  addTo,
-  createLimit,
-  mayChargeMemory,
-  releaseMemory,
-  removeFrom,
-  requireShare,
-} from '../../core/objects/limits.ts'
+import { addTo, createLimit, removeFrom, requireShare } from '../../core/objects/limits.ts'
+import { PeerTable } from '../../core/objects/peer-table.ts'
 import { CallError } from '../../spec/errno.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
@@ -111,6 +105,9 @@ export class IpOverDevice {
   readonly #devices = new Set<Device>()
   readonly #interfaces = new Set<DeviceInterface>()
   readonly #limit = createLimit('IP interfaces', MAX_INTERFACES)
+  readonly #neighbours = new PeerTable('bytes of IP neighbours and packets for them', Number.POSITIVE_INFINITY, 1)
+  /** Datagrams that wait in sockets. */
+  readonly datagrams = new PeerTable('bytes of datagrams of IP sockets', Number.POSITIVE_INFINITY, 1)
   readonly #close: () => void
 
   constructor(core: Core, environment: IpEnvironment) {
@@ -166,10 +163,11 @@ export class IpOverDevice {
    * prefix length, EADDRINUSE, EOPNOTSUPP, ENOMEM beyond a share, and EADDRNOTAVAIL if the port cannot join a group.
    */
   create(
-    { device, account }: Pick<Context, 'device' | 'account'>,
+    context: Context,
     address: Uint8Array,
     prefixLength = isMappedIpv4(address) ? DEFAULT_IPV4_PREFIX : DEFAULT_IPV6_PREFIX,
   ): DeviceInterface {
+    const { device, account } = context
     if (!this.#devices.has(device))
       throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no UD queue pairs for clients`)
     requireShare(this.#limit, account, 'ip_interface.create')
@@ -190,8 +188,8 @@ export class IpOverDevice {
         random: this.#environment.random,
         join: group => port.join(group),
         leave: group => port.leave(group),
-        reserve: bytes => mayChargeMemory(account, bytes),
-        release: bytes => releaseMemory(account, bytes),
+        reserve: bytes => this.#neighbours.take({ context, qpn }, bytes),
+        release: bytes => this.#neighbours.release(account, bytes),
       })
       created = { device, account, ip, port }
     } catch (error) {

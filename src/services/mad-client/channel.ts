@@ -6,9 +6,10 @@
 import type { MadAddress } from '../../core/driver-contract.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { Account, FdObject } from '../../core/model.ts'
-import { addMemory, chargeMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
+import { chargeMemory, releaseMemory } from '../../core/objects/limits.ts'
+import type { PeerTable } from '../../core/objects/peer-table.ts'
 import { CallError } from '../../spec/errno.ts'
-import { MAD_BYTES } from '../../spec/wire/mad.ts'
+import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 
 /** A message, or the header of a send that timed out. */
 export interface WaitingMessage {
@@ -41,6 +42,7 @@ const RECORD = new Uint8Array(8)
 
 export class MadQueue {
   readonly #channel: FdObject
+  readonly #table: PeerTable
   readonly #waiting: WaitingMessage[] = []
   #unreadBytes = 0
   /** Bytes of unfinished sends. */
@@ -48,8 +50,10 @@ export class MadQueue {
   /** Number of agents of this channel. */
   agentCount = 0
 
-  constructor(channel: FdObject) {
+  /** `table`: of the bytes of all unread messages. */
+  constructor(channel: FdObject, table: PeerTable) {
     this.#channel = channel
+    this.#table = table
   }
 
   get #account(): Account | undefined {
@@ -80,7 +84,7 @@ export class MadQueue {
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.isClosed || this.#unreadBytes + bytes > MAX_BYTES) return
-    if (!mayChargeMemory(this.#account, bytes)) return
+    if (!this.#table.take({ context: this.#channel.context, qpn: GSI_QPN }, bytes)) return
     this.#unreadBytes += bytes
     this.#waiting.push(message)
     postRecord(this.#channel, RECORD)
@@ -111,7 +115,7 @@ export class MadQueue {
   putBack(message: WaitingMessage): void {
     if (this.#channel.isClosed) return
     const bytes = sizeOf(message)
-    addMemory(this.#account, bytes)
+    this.#table.add(this.#account, bytes)
     this.#unreadBytes += bytes
     this.#waiting.unshift(message)
     postRecord(this.#channel, RECORD)
@@ -124,7 +128,7 @@ export class MadQueue {
   }
 
   #release(bytes: number): void {
-    releaseMemory(this.#account, bytes)
+    this.#table.release(this.#account, bytes)
     this.#unreadBytes -= bytes
   }
 }

@@ -7,6 +7,7 @@ import { findGid, getGid } from '../../core/devices/gids.ts'
 import type { DriverClass, MadAddress } from '../../core/driver-contract.ts'
 import type { CoreObject, FdObject } from '../../core/model.ts'
 import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
+import { PeerTable } from '../../core/objects/peer-table.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { MadAgentClass } from '../../spec/classes/mad/mad_agent.ts'
 import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad/mad_channel.ts'
@@ -159,9 +160,10 @@ const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpA
 
 /** `layer` returns the MAD layer, and starts it if necessary. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
+  const unread = new PeerTable('bytes of unread management messages', Number.POSITIVE_INFINITY, 1)
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {
-      object.state = new MadQueue(object as FdObject)
+      object.state = new MadQueue(object as FdObject, unread)
       return {}
     },
     query: (_call, { state }) => ({ unread: state.unread }),
@@ -181,8 +183,9 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
     },
   })
 
+  const transfers = new PeerTable('bytes of long messages that are being received', Number.POSITIVE_INFINITY, 1)
   const agentClass = driverClass<typeof MadAgentClass, AgentState>(MadAgentClass, {
-    create({ device }, object, args) {
+    create({ device, context }, object, args) {
       const channel = args.channel as FdObject<MadQueue>
       const { state: queue } = channel
       const options = optionsOf(args, queue.agentCount)
@@ -193,6 +196,8 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
           if (outcome !== 'timeout') return
           queue.post({ agent: object.handle, data: message.slice(0, MAD_HEADER_BYTES), from: undefined, tag })
         },
+        reserve: bytes => transfers.take({ context, qpn: GSI_QPN }, bytes),
+        release: bytes => transfers.release(context.account, bytes),
       })
       object.state = { queue, agent, rmppVersion: args.rmppVersion ?? 0 }
       queue.agentCount++

@@ -29,6 +29,9 @@ export interface MadConsumer<T> {
   receive(message: Uint8Array, from: MadAddress): void
   /** `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
+  /** As of `AgentOwner` (src/services/mad/agent.ts). */
+  reserve?(bytes: number): boolean
+  release?(bytes: number): void
 }
 
 export interface MadAgentOptions {
@@ -138,6 +141,8 @@ export class MadLayer {
         },
         deliver: (message, from) => consumer.receive(message, from),
         ended: (tag, outcome, message) => consumer.ended(tag, outcome, message),
+        reserve: bytes => consumer.reserve?.(bytes) ?? true,
+        release: bytes => consumer.release?.(bytes),
       },
     )
     const receiver: AgentReceiver = {

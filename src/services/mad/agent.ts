@@ -41,6 +41,8 @@ const COMPLETE_TIMEOUT = 10_000_000
 const MAX_BURST = 64
 /** Maximum RMPP transfers that are being received, or complete and still acknowledged. */
 const MAX_TRANSFERS = 256
+/** Bytes charged for a transfer that is being received, besides its segments. */
+const TRANSFER_BYTES = 1024
 /** Maximum bytes of the messages that are being received. */
 const MAX_RECEIVING_BYTES = 4 << 20
 
@@ -76,6 +78,9 @@ export interface AgentOwner<P extends MadPath, T> {
   deliver(message: Uint8Array, from: P): void
   /** A send of `message` has ended. `tag`: from its options. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
+  /** Charges memory of transfers that are being received; false: there is none. Absent: they are not charged. */
+  reserve?(bytes: number): boolean
+  release?(bytes: number): void
 }
 
 /** An unfinished send. */
@@ -182,7 +187,7 @@ export class MadAgentEngine<P extends MadPath, T> {
         continue
       }
       done++
-      this.#receiving.delete(receiving)
+      this.#forget(receiving)
       if (!receiving.segments.isComplete) this.#abort(receiving.mad, receiving.from, RmppStatus.TIME_TOO_LONG)
     }
     return done
@@ -190,7 +195,7 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /** Ends all sends as aborted, and drops transfers that are being received. */
   close(): void {
-    this.#receiving.clear()
+    for (const receiving of this.#receiving) this.#forget(receiving)
     for (const sending of this.#sending) this.#end(sending, 'aborted')
   }
 
@@ -322,7 +327,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     const sending = this.#sendingOf(fields, from)
     if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')
     const receiving = this.#receivingOf(fields, from)
-    if (receiving !== undefined && !receiving.segments.isComplete) this.#receiving.delete(receiving)
+    if (receiving !== undefined && !receiving.segments.isComplete) this.#forget(receiving)
   }
 
   #onAck(mad: Uint8Array, fields: MadFields, rmpp: RmppFields, from: P, now: number): void {
@@ -395,7 +400,7 @@ export class MadAgentEngine<P extends MadPath, T> {
   #startTransfer(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MAX_TRANSFERS) {
       const [oldestComplete] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
-      if (oldestComplete !== undefined) this.#receiving.delete(oldestComplete)
+      if (oldestComplete !== undefined) this.#forget(oldestComplete)
       else if (!this.#makeRoom(from, () => 1)) {
         this.#refuseTransfer(mad, from)
         return undefined
@@ -403,7 +408,11 @@ export class MadAgentEngine<P extends MadPath, T> {
     }
     const segments = new SegmentReceiver(fields.mgmtClass)
     const peer = peerOf(from.remoteGid)
-    const receiving = { mad, fields, from, peer, segments, deadline: now + TRANSFER_TIMEOUT }
+    const receiving = { mad, fields, from, peer, segments, deadline: now + TRANSFER_TIMEOUT, charged: 0 }
+    if (!this.#charge(receiving)) {
+      this.#refuseTransfer(mad, from)
+      return undefined
+    }
     this.#receiving.add(receiving)
     this.#wakeAt(receiving.deadline)
     return receiving
@@ -413,17 +422,35 @@ export class MadAgentEngine<P extends MadPath, T> {
     const { segments, from, fields } = receiving
     const { reply, message, hasFailed } = segments.onData(mad, segment)
     if (reply !== undefined) this.#owner.transmit(reply, from)
-    if (hasFailed) this.#receiving.delete(receiving)
-    else if (message !== undefined) {
+    if (hasFailed) this.#forget(receiving)
+    else if (!this.#charge(receiving)) {
+      this.#forget(receiving)
+      this.#refuseTransfer(mad, from)
+    } else if (message !== undefined) {
       receiving.deadline = now + COMPLETE_TIMEOUT
       this.#wakeAt(receiving.deadline)
       this.#deliver(message, fields, from)
     } else
       while (this.#receiving.has(receiving) && this.#receivingBytes() > MAX_RECEIVING_BYTES)
         if (!this.#makeRoom(from, transfer => transfer.segments.bytes)) {
-          this.#receiving.delete(receiving)
+          this.#forget(receiving)
           this.#refuseTransfer(mad, from)
         }
+  }
+
+  /** Charges what the transfer has now; false: there is no memory for what it has more. */
+  #charge(receiving: Receiving<P>): boolean {
+    const more = TRANSFER_BYTES + receiving.segments.bytes - receiving.charged
+    if (more > 0 && this.#owner.reserve?.(more) === false) return false
+    if (more < 0) this.#owner.release?.(-more)
+    receiving.charged += more
+    return true
+  }
+
+  #forget(receiving: Receiving<P>): void {
+    if (!this.#receiving.delete(receiving)) return
+    this.#owner.release?.(receiving.charged)
+    receiving.charged = 0
   }
 
   /** Sends a STOP: there is no space. */
@@ -438,7 +465,7 @@ export class MadAgentEngine<P extends MadPath, T> {
   #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
     const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)
     if (victim === undefined) return false
-    this.#receiving.delete(victim)
+    this.#forget(victim)
     this.#refuseTransfer(victim.mad, victim.from)
     return true
   }

@@ -16,6 +16,8 @@ export interface Receiving<P> {
   readonly segments: SegmentReceiver
   /** When the transfer is dropped, µs. */
   deadline: number
+  /** Bytes charged for it. */
+  charged: number
 }
 
 /** A GID as text. */

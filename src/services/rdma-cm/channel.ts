@@ -5,6 +5,7 @@
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
 import { createObject } from '../../core/objects/lifetime.ts'
+import { reportNoShare } from '../../core/objects/peer-table.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmEventType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -135,6 +136,8 @@ export const postWrittenEvent = (object: CmIdObject, type: number, details: Even
 class ProgramOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #object: CmIdObject
+  /** Whether the last request of a peer was dropped because there was no share for it, and that was reported. */
+  #isRefusing = false
 
   constructor(cm: RdmaCm, object: CmIdObject) {
     this.#cm = cm
@@ -157,9 +160,12 @@ class ProgramOwner implements IdOwner {
     try {
       object = createObject(context, CmId, []) as CmIdObject
     } catch (error) {
-      if (error instanceof CallError) return undefined
-      throw error
+      if (!(error instanceof CallError)) throw error
+      if (!this.#isRefusing) reportNoShare(context, 'requests of connections', error.message)
+      this.#isRefusing = true
+      return undefined
     }
+    this.#isRefusing = false
     object.life = Lifecycle.LIVE
     return bindToChannel(this.#cm, object, channel, 0n, template)
   }

@@ -416,6 +416,7 @@ const table = {
     isNote: true,
     text: 'the speed of a port has changed (`ibv_query_port_speed`)',
   },
+  NO_SHARE: { code: 0x818, results: [], text: 'no room for {subject}: {reason}; those of new peers are dropped' },
   OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
 
   // ---- 0x9..: injected faults ----

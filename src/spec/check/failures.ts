@@ -93,7 +93,7 @@ const subjectText = (failure: Failure): string => {
     case 'flush':
       return `${qp} ${flushText(failure)}: `
     case 'drop':
-      return `${qp} drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
+      return `${qp}${qp && ' '}drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
     case 'event':
       return cmEvent === undefined
         ? `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `

@@ -95,6 +95,9 @@ export const STAGING_BYTES = 0x1_0000
 /** Bytes of `Port.scratch`. */
 export const SCRATCH_BYTES = 4160
 
+/** Flows that peers may have made by their packets: the others are for what programs name. */
+export const flowsOfPeers = ({ maxFlows = Number.POSITIVE_INFINITY }: Port): number => maxFlows / 2
+
 export interface Port {
   readonly arena: Arena
   /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
@@ -103,6 +106,8 @@ export interface Port {
   readonly maxPackets: number
   /** Maximum packets of a run of single-packet messages; absent if short runs have no advantage. */
   readonly maxSinglePacketRun?: number | undefined
+  /** Maximum number of open flows. Absent: any number. */
+  readonly maxFlows?: number | undefined
   /** Maximum bytes of a run. */
   readonly maxBytes: number
   /** Maximum path MTU of the link in bytes, when the port was created. */

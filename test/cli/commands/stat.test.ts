@@ -65,6 +65,18 @@ rxe0    0x1   -        GSI   RTS    -                  3/8   0/16
       connections: { identifiers: 0, listeners: 0, connections: 0 },
       memory: { resident: 2 ** 26, heap: 2 ** 23 },
       charged: { bytes: 9216, processes: [4, 5, 6, 7].map(pid => ({ pid, bytes: 4096 - 512 * pid })) },
+      waited: {
+        events: { microseconds: 2_500_000 },
+        movers: { microseconds: 40_500, count: 900, longest: 1200 },
+        memory: { microseconds: 0, count: 0, longest: 0 },
+        yields: { microseconds: 999, count: 30, longest: 200 },
+        naps: { microseconds: 0, count: 0, longest: 0 },
+        processor: { microseconds: 1000 },
+      },
+      waitedFor: [
+        { user: 7, microseconds: 30_000, count: 800, longest: 1200 },
+        { user: 9, microseconds: 4000, count: 90, longest: 50 },
+      ],
       devices: [
         {
           name: 'rxe0',
@@ -89,6 +101,8 @@ rxe0    0x1   -        GSI   RTS    -                  3/8   0/16
   connections  none
   memory       64 MiB resident, 8 MiB heap
   objects      9 KiB (process 4 2 KiB, process 5 1.5 KiB, process 6 1 KiB, …)
+  waited       events 2.5 s, movers 40.5 ms (900 times, longest 1.2 ms), yields 999 µs (30 times, longest 200 µs), processor 1.0 ms
+  waited for   user 7 30.0 ms (800 times, longest 1.2 ms), user 9 4.0 ms (90 times, longest 50 µs)
 device rxe0 at 127.0.0.1
   objects      pd 1, rc_qp 2
   hw_counters  sent_pkts 5

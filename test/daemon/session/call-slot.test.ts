@@ -2,9 +2,14 @@
  * Calls in shared memory (`CallSlot` in spec/session.ts), by a client that fills the slot itself.
  */
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
+import { dispatch } from '../../../src/core/dispatch/dispatch.ts'
+import { startDaemon } from '../../../src/daemon/daemon.ts'
+import { EAGAIN } from '../../../src/host/errno.ts'
 import { createRingPool, type Mapping } from '../../../src/host/memory/mapping.ts'
+import { close, connect, send } from '../../../src/host/net/sockets.ts'
 import { AnswerState, CallSlot, HelloWants, Messages } from '../../../src/spec/session.ts'
 import {
   messageBuffer,
@@ -177,6 +182,82 @@ test('an answer with descriptors comes by the socket', async t => {
   client.keep(reply!.descriptors)
   while (word(one.slot, CallSlot.answer) === AnswerState.NONE) await new Promise(setImmediate)
   assert.equal(word(one.slot, CallSlot.answer), AnswerState.SOCKET)
+})
+
+const startLogged = async (t: TestContext, dispatched = () => {}) => {
+  const lines: string[] = []
+  const daemon = await startDaemon({
+    socket: join(folder, `logged${logged++}`),
+    config: { devices: [{ name: 'rxe0', address: '127.0.0.1' }], fault: '', link: 'memory' },
+    endWithLastClient: false,
+    parts: {
+      log: line => lines.push(String(line)),
+      dispatch: ((...args: Parameters<typeof dispatch>) => {
+        dispatched()
+        return dispatch(...args)
+      }) as typeof dispatch,
+    },
+  })
+  t.after(() => daemon.close())
+  return { lines, socket: daemon.socket }
+}
+let logged = 0
+const LEAVES = /^userdma daemon: process \d+ \(.*\) is disconnected: it asks again, and does not take the answers$/
+
+/** Asks without setting NONE: the answer before is not taken. */
+const askAgain = ({ slot, client }: SlotClient): void => {
+  Atomics.add(slot.i32, CallSlot.asked >> 2, 1)
+  call(client)
+}
+
+const asksAgain: Readonly<Record<string, (one: SlotClient) => Promise<void>>> = {
+  'after an answer in the slot': async one => {
+    one.ask(NOWHERE, CommandBytes.ALLOC_PD, [])
+    await one.answer()
+    askAgain(one)
+  },
+  'after an answer by the socket': async one => {
+    const { memory } = one.client
+    const bytes = allocPd(BigInt(memory.address + 2048))
+    new DataView(bytes.buffer).setUint32(0, Command.CREATE_COMP_CHANNEL, true)
+    one.ask(NOWHERE, bytes.length, [[NOWHERE, bytes]])
+    one.client.keep((await one.client.next())!.descriptors)
+    askAgain(one)
+  },
+}
+for (const [when, act] of Object.entries(asksAgain))
+  test(`a client that asks again ${when}, and has not taken it, is disconnected, as the log says`, async t => {
+    const { lines, socket } = await startLogged(t)
+    const [one, other] = [await slotClient(t, socket), await slotClient(t, socket)]
+    await act(one)
+    assert.equal(await one.client.next(), undefined)
+    assert.equal(lines.length, 1)
+    assert.match(lines[0]!, LEAVES)
+    other.ask(NOWHERE, CommandBytes.ALLOC_PD, [])
+    assert.equal((await other.answer()).ret, -14n)
+  })
+
+test('a client that asks again before the answer is disconnected, as the log says', async t => {
+  let one: SlotClient | undefined
+  const { lines, socket } = await startLogged(t, () => one && askAgain(one))
+  one = await slotClient(t, socket)
+  one.ask(NOWHERE, CommandBytes.ALLOC_PD, [])
+  assert.equal(await one.client.next(), undefined)
+  assert.match(lines.join('\n'), LEAVES)
+})
+
+test('a client that sends messages and reads no answers is disconnected, as the log says', async t => {
+  const { lines, socket } = await startLogged(t)
+  const fd = connect(socket)
+  t.after(() => close(fd))
+  const message = messageBuffer()
+  send(fd, message.bytes.slice(0, writeHello(message, {}, '', 0)))
+  const refresh = message.bytes.slice(0, writeRequest(message, 'WRITTEN', {}))
+  for (let sent = 0; lines.length === 0; sent++) {
+    assert.ok(sent < 1e6, 'it is served without end')
+    if (send(fd, refresh) === -EAGAIN) await new Promise(setImmediate)
+  }
+  assert.match(lines[0]!, LEAVES)
 })
 
 test('a CALL without a request has no effect', async t => {

@@ -9,7 +9,9 @@ import fc from 'fast-check'
 import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts'
 import { EAGAIN, ECONNRESET, EPIPE } from '../../../src/host/errno.ts'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
+import { charged, chargedRequest, MAX_WAIT } from '../../../src/host/memory/budget.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import type { Mover } from '../../../src/host/memory/mover.ts'
 import { close, connect, send } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
@@ -393,6 +395,46 @@ test('another user’s messages with descriptors, each of which costs a process,
   assert.equal(await Promise.race([answer, 'none']), 'none')
   milliseconds += 60_000
   assert.ok(await answer)
+})
+
+test('requests of a user whose programs have delayed the daemon wait, others do not, and nobody is disconnected', async t => {
+  let milliseconds = performance.now()
+  t.mock.method(performance, 'now', () => milliseconds)
+  const lines: string[] = []
+  const user = process.getuid?.() ?? 0
+  const daemon = await startDaemon({
+    socket: join(folder, 'delayed'),
+    config: { devices: [], fault: '', link: 'memory' },
+    endWithLastClient: false,
+    served: { users: [user], groups: [] },
+    parts: { log: line => lines.push(String(line)) },
+  })
+  t.after(() => daemon.close())
+  const own = dial(t, daemon)
+  await own.hello()
+  // From now on this process's user is a guest.
+  const effective = t.mock.method(process as { geteuid(): number }, 'geteuid', () => 12345)
+  t.after(() => effective.mock.restore())
+  const guests = [dial(t, daemon), dial(t, daemon)]
+  for (const guest of guests) await guest.hello()
+  const mover = { waited: () => 0, delayed: () => MAX_WAIT + 500 } as Mover
+  chargedRequest(user, () => void charged(user, mover, () => 0))
+  const written = message(MessageType.WRITTEN)
+  let answered = 0
+  const answers = guests.map(async guest => {
+    guest.send(written)
+    assert.ok(await guest.next())
+    answered++
+  })
+  // the timers of the guests' sessions run out meanwhile, but on the daemon's clock no time passes
+  for (let i = 0; i < 50; i++) {
+    own.send(written)
+    assert.ok(await own.next())
+  }
+  assert.equal(answered, 0)
+  assert.equal(lines.filter(line => /waits for its answers, as all programs of user/.test(line)).length, 1)
+  milliseconds += 60_000
+  await Promise.all(answers)
 })
 
 const openUntilRefused = async (client: Client, max: number): Promise<number> => {

@@ -4,6 +4,7 @@
  */
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
+import type { Account } from '../../../src/core/model.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { EfaState } from '../../../src/drivers/efa/device-state.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
@@ -77,11 +78,13 @@ export const program = (
     entries?: number
     channel?: boolean
     isUd?: boolean
+    account?: Account
   } = {},
 ) => {
   const { device: efa } = m.devices[device]!
   const mapped = findableMemory()
-  const context = openContext(efa, { isOpened: true, mapped })
+  const { account } = options
+  const context = openContext(efa, { isOpened: true, mapped, ...(account && { account }) })
   const space = createLocalSpace()
   const caller = callerOn(space)
   const watch = (fd: number) => {

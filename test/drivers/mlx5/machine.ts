@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk, type MappedMemory } from '../../../src/core/memory/mappable-memory.ts'
-import type { Context } from '../../../src/core/model.ts'
+import type { Account, Context } from '../../../src/core/model.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
@@ -188,12 +188,21 @@ const commandsFor = (args: Modification): readonly (readonly [CommandName, objec
 export const program = (
   m: Machine,
   index: number,
-  { entries = 1024, entryBytes = 64, events = false, commands = false, cqFlags = 0, isPadded = false } = {},
+  {
+    entries = 1024,
+    entryBytes = 64,
+    events = false,
+    commands = false,
+    cqFlags = 0,
+    isPadded = false,
+    account = undefined as Account | undefined,
+  } = {},
 ) => {
   const { device } = m.devices[index]!
   const space = createLocalSpace()
   const pages = programPages(space)
-  const context: Context = openContext(device, { isOpened: true, mapped: pages.memory })
+  const options = { isOpened: true, mapped: pages.memory, ...(account && { account }) }
+  const context: Context = openContext(device, options)
   const caller = callerOn(space, (address, bytes) => pages.put(address, bytes))
   const call = <T = Record<string, never>>(cls: ObjectClass, method: string, object: number, args: object) => {
     const { object: created, out } = invokeNow(context, cls as never, method as never, object, args as never, caller)

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { ETIMEDOUT } from '../../../src/host/errno.ts'
-import { charged, MAX_WAIT } from '../../../src/host/memory/budget.ts'
+import { charged, chargedRequest, MAX_WAIT, untilRequests } from '../../../src/host/memory/budget.ts'
 import type { Mover } from '../../../src/host/memory/mover.ts'
 
 let users = 5_000_000
@@ -18,8 +18,9 @@ const setUp = (t: TestContext) => {
   let milliseconds = performance.now()
   t.mock.method(performance, 'now', () => milliseconds)
   return {
+    uid,
     wait(microseconds: number, answer = 0): number {
-      const mover = { waited: () => microseconds } as Mover
+      const mover = { waited: () => microseconds, delayed: () => 0 } as Mover
       let given = 0
       const result = charged(uid, mover, timeout => {
         given = timeout
@@ -28,6 +29,10 @@ const setUp = (t: TestContext) => {
       if (given === 0) return result
       assert.equal(result, answer)
       return given
+    },
+    /** Charges a call that waits so long for a processor. */
+    delay(microseconds: number): void {
+      charged(uid, { waited: () => 0, delayed: () => microseconds } as Mover, () => 0)
     },
     sleep(microseconds: number): void {
       milliseconds += microseconds / 1000
@@ -65,4 +70,28 @@ test('a call with at least a millisecond left is made', t => {
   wait(10, -ETIMEDOUT)
   sleep(21_000)
   assertNear(wait(0), 21_000 / 20)
+})
+
+test('a user whose requests have waited for a processor gets no less time for waits, and pauses', t => {
+  const { wait, delay, sleep, uid } = setUp(t)
+  delay(3600e6)
+  assert.equal(untilRequests(uid), 0, 'of its queues')
+  for (let i = 0; i < 10; i++) {
+    assert.equal(untilRequests(uid), 0)
+    chargedRequest(uid, () => delay(MAX_WAIT / 10))
+  }
+  assert.ok(untilRequests(uid) > 0)
+  assertNear(wait(0), MAX_WAIT)
+  for (const last of [100_000, 3600e6]) {
+    const before = untilRequests(uid)
+    chargedRequest(uid, () => delay(last))
+    // at a twentieth of the time, and at most for what can be saved up
+    assertNear(untilRequests(uid) - before, 20 * Math.min(last, MAX_WAIT - 100_000))
+  }
+  const pause = untilRequests(uid)
+  sleep(pause / 2)
+  assert.ok(untilRequests(uid) > 0)
+  sleep(pause / 2)
+  assert.equal(untilRequests(uid), 0)
+  assert.equal(untilRequests(setUp(t).uid), 0)
 })

@@ -89,7 +89,7 @@ test('a guest whose user has no waiting time left is late, which is reported onc
 }, () => {
   // regained at a twentieth of the time, so for the whole test there is none left
   const hour = 3600e6
-  charged(THIRD_USER, { waited: () => hour } as Mover, () => 0)
+  charged(THIRD_USER, { waited: () => hour, delayed: () => 0 } as Mover, () => 0)
   const self = openProcess(process.pid) as ProcessHandle
   const guest = createGuest(process.pid, self.pidfd, THIRD_USER)!
   let reports = 0

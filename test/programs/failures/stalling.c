@@ -11,6 +11,7 @@
  *   stalling exec        programs that connect and whose exec never ends, because mmap_lock is held
  *   stalling shown       another process sends ATTACH on the session of such a program
  *   stalling mapped      another process registers memory of such a program
+ *   stalling unread      asks in its call slot without end, and leaves the answers
  *
  * A second argument is the UID and GID that the client takes before it connects.
  */
@@ -266,18 +267,42 @@ static bool waits_in_exec(pid_t pid)
     }
 }
 
+/* Returns when the daemon has ended the session. */
+static void ask_without_end(void)
+{
+    const int session = connect_session();
+    const struct userdma_hello hello = {.version = USERDMA_SESSION_VERSION, .wants = USERDMA_HELLO_SLOT};
+    struct userdma_hello_reply reply;
+    struct userdma_header call = {.fd = NO_FD};
+    int doorbell;
+    NEED(send_message(session, USERDMA_HELLO, call, &hello, sizeof hello, NO_FD), "HELLO: %s", strerror(errno));
+    /* The last descriptor is that of the slot. */
+    uint8_t *const slot = mmap(NULL, USERDMA_SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+                               receive_reply(session, &reply, sizeof reply), 0);
+    NEED(reply.error == 0 && slot != MAP_FAILED, "a call slot: %s", strerror(errno));
+    struct {
+        struct userdma_header header;
+        struct userdma_write write;
+    } request = {{.type = USERDMA_WRITE, .size = sizeof request, .fd = NO_FD}, {(uintptr_t)slot, 16}};
+    request.header.context = open_device(session, &doorbell);
+    memcpy(slot + USERDMA_SLOT_REQUEST, &request, sizeof request);
+    do
+        __atomic_add_fetch((uint32_t *)(slot + USERDMA_SLOT_ASKED), 1, __ATOMIC_SEQ_CST);
+    while (send_message(session, USERDMA_CALL, call, NULL, 0, NO_FD));
+}
+
 int main(int count, char **arguments)
 {
     static const char *const kinds[] = {"passed",   "queued",  "attached", "linger", "doorbell",
-                                        "written", "exec",    "shown",    "mapped", NULL};
+                                        "written", "exec",    "shown",    "mapped", "unread", NULL};
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
     int i = 0;
     while (kinds[i] && strcmp(kind, kinds[i]) != 0)
         i++;
-    NEED(kinds[i], "usage: %s passed|queued|attached|linger|doorbell|written|exec|shown|mapped [USER]",
+    NEED(kinds[i], "usage: %s passed|queued|attached|linger|doorbell|written|exec|shown|mapped|unread [USER]",
          arguments[0]);
-    const bool needs_no_file =
-        strcmp(kind, "linger") == 0 || strcmp(kind, "queued") == 0 || strcmp(kind, "doorbell") == 0;
+    const bool needs_no_file = strcmp(kind, "linger") == 0 || strcmp(kind, "queued") == 0 ||
+                               strcmp(kind, "doorbell") == 0 || strcmp(kind, "unread") == 0;
     void *slow = needs_no_file ? NULL : map_slow_file(user, 0, MAP_PRIVATE);
     become(user);
     make_passed_file();
@@ -313,6 +338,8 @@ int main(int count, char **arguments)
             close(last_fd);
     } else if (strcmp(kind, "written") == 0) {
         answer_into_locked_file(slow);
+    } else if (strcmp(kind, "unread") == 0) {
+        ask_without_end();
     } else {
         if (strcmp(kind, "shown") == 0) {
             prepare = prepare_session;

@@ -81,7 +81,7 @@ test('userdma explain --slow --json', { skip }, async t => {
 test('the page lists every definition and every command with --json', () => {
   const page = readReference('json.md')
   const listed = [...page.matchAll(/`#\/\$defs\/([^`]+)`/g)].map(([, name]) => name)
-  const helpers = ['deviceStat', 'failure', 'frame', 'moment']
+  const helpers = ['deviceStat', 'failure', 'frame', 'loopWait', 'moment']
   assert.deepEqual([...listed, ...helpers].sort(), Object.keys(schema.$defs).sort())
   const commands = readFileSync(join(repoRoot, 'src', 'cli', 'main.ts'), 'utf8').match(/option\('--json'/g)
   // `stat --qps`, `trace -c` and `explain --slow` are outputs of their own; `run --fault-walk` prints those of `walk`.

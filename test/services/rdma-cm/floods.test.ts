@@ -5,102 +5,40 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { createRandom } from '../../../src/spec/faults/random.ts'
-import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import {
   CM_CLASS,
   CM_CLASS_VERSION,
   cmAnswered,
-  GSI_QPN,
   MAD_BASE_VERSION,
   MAD_BYTES,
   MAD_METHOD_SEND,
-  rdmaCmHeader,
   rejReason,
   transportType,
 } from '../../../src/spec/wire/mad.ts'
-import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/transport/wire/mad/mad.ts'
+import { emitCm, emitRdmaCmHeader } from '../../../src/transport/wire/mad/mad.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { plainRequest } from '../cm/request.ts'
-import { any4, assertNothingLeft, cmOf, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
+import {
+  GUID,
+  listenerAddress,
+  PORT,
+  req,
+  SOURCE_PORT,
+  senderOf,
+  sidrReq,
+  withHeader,
+  withoutHeader,
+} from './forged.ts'
+import { any4, assertNothingLeft, cmOf, establish, ip4, parametersOf, twoHosts } from './hosts.ts'
 
-const PORT = 7471
 const BACKLOG = 8
 /** Number of messages of a flood. */
 const FLOOD = 5000
 const { TCP, UDP } = CmPortSpace.values
-
 const QPNS = [0x11, 0x22] as const
-/** CA GUID of a peer. */
-const GUID = 7n
-/** The address of b. rdma_cm does not check that the header's source is the sender's address. */
-const listenerAddress = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
-const SOURCE_PORT = 9
-/** Private data with a valid header of rdma_cm, and without one. */
-const withHeader = emitRdmaCmHeader(
-  { ipVersion: 4, port: SOURCE_PORT, source: listenerAddress, destination: listenerAddress },
-  Uint8Array.of(1),
-)
-const withoutHeader = new Uint8Array(rdmaCmHeader.bytes).fill(0xee)
-/** QPNs of peers are below 2^24, and not 0 or 1. */
-const peerQpn = (number: number): number => 2 + (number % 0xff_fff0)
 /** Offset of the attribute id in a MAD. Ids of CM messages are 0x10 to 0x1a; the flood also has 0x1b. */
 const ATTRIBUTE_ID_AT = 16
 const FIRST_CM_ATTRIBUTE = 0x10
 const CM_ATTRIBUTES = 12
-/** The largest local ACK timeout. */
-const ACK_TIMEOUT = 31
-
-/** A REQ with the local id `number`. The rdma_cm of `a` has no such connection. */
-const req = (
-  number: number,
-  caGuid: bigint,
-  {
-    port = PORT,
-    portSpace = TCP as number,
-    privateData = withHeader,
-    remoteGid = ipv4(10, 0, 0, 2),
-    transportType: type = transportType.RC as number,
-  } = {},
-) =>
-  emitCm({
-    ...plainRequest,
-    tid: BigInt(number),
-    localId: number,
-    serviceId: rdmaCmServiceId(portSpace, port),
-    transportType: type,
-    caGuid,
-    qpn: peerQpn(number),
-    localGid: ipv4(10, 0, 0, 1),
-    remoteGid,
-    localAckTimeout: ACK_TIMEOUT,
-    privateData,
-  })
-
-/** A SIDR_REQ. The rdma_cm of `a` has no such request. */
-const sidrReq = (requestId: number, privateData = withHeader, portSpace: number = UDP) =>
-  emitCm({
-    name: 'SIDR_REQ',
-    tid: BigInt(requestId),
-    requestId,
-    pkey: DEFAULT_PKEY,
-    serviceId: rdmaCmServiceId(portSpace, PORT),
-    privateData,
-  })
-
-/** The number of messages after which the hosts run. */
-const BATCH = 64
-
-/** The returned function sends from queue pair 1 of `a` to queue pair 1 of `b`. */
-const senderOf = (network: ReturnType<typeof twoHosts>['network'], a: Host) => {
-  const { device } = a.devices.get('rxe1')!
-  const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: GSI_QPN, pkey: DEFAULT_PKEY }
-  const to = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }
-  let sent = 0
-  return (mad: Uint8Array): void => {
-    a.mads.send(device, mad, to)
-    if (++sent % BATCH === 0) network.settle()
-  }
-}
 
 describe('a flood', () => {
   for (const [name, guidOf] of [

@@ -112,10 +112,10 @@ describe('memory whose access never completes', { skip }, () => {
 })
 
 /** Arguments of test/programs/failures/stalling.c. */
-const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
-/** In `npm test`: one that waits, one that sends, one that ends, one that is disconnected. */
-const ordinaryStalls = ['queued', 'doorbell', 'exec', 'shown']
-const disconnectedStalls = ['written', 'shown', 'mapped']
+const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped', 'unread']
+/** In `npm test`: one that waits, one that sends, one that ends, and one for each reason to disconnect. */
+const ordinaryStalls = ['queued', 'doorbell', 'exec', 'shown', 'unread']
+const disconnectedStalls = ['written', 'shown', 'mapped', 'unread']
 
 describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of casesOf(stalls, one => ordinaryStalls.includes(one)))

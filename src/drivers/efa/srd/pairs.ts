@@ -65,6 +65,7 @@ const createPair = (qp: QueuePair, peer: Peer, qpn: number, epoch: number): Pair
   dataAt: 0,
   refused: [],
   usedAt: 0,
+  responses: 0,
   isHeard: false,
   isBlocked: false,
   timer: NO_TIMER,

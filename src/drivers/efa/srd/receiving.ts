@@ -2,19 +2,21 @@
  * The receiving half of SRD (docs/decisions/srd.md): executes each packet once, in any order, and acknowledges it.
  */
 
+import type { Account } from '../../../core/model.ts'
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { headerAt } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
+import { Senders } from '../attributes.ts'
 import { findReceiver, refuseRdma, setArrival, takeImmediate, takeMessage } from '../delivery.ts'
 import type { EfaState } from '../device-state.ts'
 import { endSend } from '../ending.ts'
 import { receives, WAIT } from '../engine-common.ts'
 import { copyElements, copyRange, memoryOf, setRange } from '../memory.ts'
-import { closePeer, commit } from '../peers.ts'
+import { commit, receiverOf, releaseSender, strangerToRefuse, takeSender } from '../peers.ts'
 import { emptyRequest } from '../requests.ts'
-import { type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
+import { type Pair, type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
 import {
   ACK_BYTES,
   Opcode,
@@ -40,15 +42,15 @@ const { OK } = EfaStatus
 const MAX_RESPONSES = 128
 /** Incomplete WRITEs with immediate data of one source. */
 const MAX_WRITES = 4096
-/** Sources of packets of all queue pairs, each about 1.3 KB; packets of further ones are dropped. */
-const MAX_SOURCES = 0x1_0000
 
 /** The bits of an acknowledgement, until it is written. */
 const bits = new Uint32Array(ACKNOWLEDGED / 32)
 
-export const closeSource = (efa: EfaState, { peer }: ReceivedFrom): void => {
-  efa.sources--
-  closePeer(efa, peer)
+const accountOf = ({ object }: QueuePair): Account | undefined => object.context?.account
+
+export const closeSource = (efa: EfaState, { qp, peer, writes }: ReceivedFrom): void => {
+  efa.writes.release(accountOf(qp), writes.size)
+  releaseSender(efa, qp, peer)
 }
 
 /** Refuses packet `psn` of queue pair `qpn` of the peer. If the port is full the packet comes again, and is refused then. */
@@ -68,8 +70,8 @@ export const refuse = (
   commit(efa, at, REFUSE_BYTES, peer)
 }
 
-/** A packet with `payload` bytes. */
-export const onMessage = (efa: EfaState, peer: Peer, at: number, opcode: number, payload: number): void => {
+/** A packet with `payload` bytes, of `efa.sender`. */
+export const onMessage = (efa: EfaState, at: number, opcode: number, payload: number): void => {
   const { view } = efa.port.arena
   const psn = bthPsn(view, at)
   const sourceQpn = srdSource(view, at)
@@ -78,22 +80,29 @@ export const onMessage = (efa: EfaState, peer: Peer, at: number, opcode: number,
   const message = srdMessage(view, at)
   const isData = opcode === Opcode.READ_DATA
   const qp = isData ? efa.qps.get(qpn)?.state : findReceiver(efa, qpn, true, srdQkey(view, at))
+  const known = qp && sourceOf(efa, qp, sourceQpn)
   // data that nobody has asked for, which needs no Q_Key, makes no state
-  const isUnasked = isData && qp !== undefined && !qp.sources.has(pairKey(peer, sourceQpn)) && !qp.reads.has(message)
+  const isUnasked = isData && known === undefined && !qp?.reads.has(message)
   if (qp === undefined || !qp.isReliable || !receives(qp.state) || isUnasked) {
-    refuse(efa, peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, message)
+    const peer = strangerToRefuse(efa)
+    if (peer === undefined) efa.counts.rx_drops++
+    else refuse(efa, peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, message)
     return
   }
-  const source = receivedFrom(efa, qp, peer, sourceQpn, epoch, psn)
+  const source = receivedFrom(efa, qp, known, sourceQpn, epoch, psn)
   if (source === undefined) {
     efa.counts.rx_drops++
     return
   }
   const status = takeOnce(efa, source, psn, at, opcode, payload)
   if (status === WAIT) return
-  if (status !== OK) refuse(efa, peer, sourceQpn, qpn, epoch, psn, status, message)
+  if (status !== OK) refuse(efa, source.peer, sourceQpn, qpn, epoch, psn, status, message)
   else if (acknowledgeLater(source, psn)) efa.toAcknowledge.push(source)
 }
+
+/** What the queue pair has received from the sender's queue pair `qpn`. */
+const sourceOf = ({ sender: { peer } }: EfaState, { sources }: QueuePair, qpn: number): ReceivedFrom | undefined =>
+  peer === undefined ? undefined : sources.get(pairKey(peer, qpn))
 
 /** As `takePacket`, for a packet that may have come before. */
 const takeOnce = (
@@ -111,26 +120,24 @@ const takeOnce = (
   return status
 }
 
+/** `known`: as `sourceOf` found it. */
 const receivedFrom = (
   efa: EfaState,
   qp: QueuePair,
-  peer: Peer,
+  known: ReceivedFrom | undefined,
   qpn: number,
   epoch: number,
   psn: number,
 ): ReceivedFrom | undefined => {
-  const key = pairKey(peer, qpn)
-  let source = qp.sources.get(key)
+  let source = known
   if (source === undefined || source.epoch !== epoch) {
     // a packet of an earlier pair is late: if it counted as a new one, packets of today would count as new again
     if (source?.earlierEpochs.includes(epoch)) return undefined
-    if (source === undefined) {
-      if (efa.sources === MAX_SOURCES) return undefined
-      efa.sources++
-      peer.uses++
-    }
+    const peer = source?.peer ?? takeSender(efa, qp)
+    if (peer === undefined) return undefined
+    if (source !== undefined) efa.writes.release(accountOf(qp), source.writes.size)
     source = createReceivedFrom(qp, peer, qpn, epoch, psn, source)
-    qp.sources.set(key, source)
+    qp.sources.set(pairKey(peer, qpn), source)
   }
   source.usedAt = efa.now
   return source
@@ -170,14 +177,18 @@ const takePacket = (efa: EfaState, source: ReceivedFrom, at: number, opcode: num
     return OK
   }
   const { writes } = source
+  const isKnown = writes.has(message)
   const received = (writes.get(message) ?? 0) + payload
   const isLast = received >= length
-  if (!isLast && !writes.has(message) && writes.size >= MAX_WRITES) return WAIT
-  if (!copyRange(memoryOf(efa), qp, access, range, offset, arena, data, payload)) return EfaStatus.BAD_ADDRESS
+  if (!isKnown && !isLast && (writes.size >= MAX_WRITES || !efa.writes.take(receiverOf(qp)))) return WAIT
+  if (!copyRange(memoryOf(efa), qp, access, range, offset, arena, data, payload)) {
+    if (!isKnown && !isLast) efa.writes.release(accountOf(qp))
+    return EfaStatus.BAD_ADDRESS
+  }
   if (isLast) {
     setArrival(efa, RDMA_WRITE, length, true, imm, qpn, peer)
     if (takeImmediate(efa, qp) === WAIT) return EfaStatus.NOT_READY
-    writes.delete(message)
+    if (writes.delete(message)) efa.writes.release(accountOf(qp))
   } else writes.set(message, received)
   efa.counts.rdma_write_recv_bytes += payload
   return OK
@@ -188,6 +199,9 @@ const respond = (efa: EfaState, { qp, peer, qpn }: ReceivedFrom, message: number
   const { hi, lo, key, length } = efa.range
   const pair = pairOf(efa, qp, peer, qpn)
   if (pair.queue.length >= MAX_RESPONSES) return EfaStatus.NOT_READY
+  const bytes = Senders.responseBytes + (pair.responses === 0 ? Senders.windowBytes : 0)
+  if (!efa.responses.take(receiverOf(qp), 1, bytes)) return EfaStatus.NOT_READY
+  pair.responses++
   efa.counts.rdma_read_resp_bytes += length
   pair.queue.push({
     ...emptyRequest(qp),
@@ -195,6 +209,14 @@ const respond = (efa: EfaState, { qp, peer, qpn }: ReceivedFrom, message: number
     ...{ remoteHi: hi, remoteLo: lo, rkey: key },
   })
   return OK
+}
+
+/** The data of `count` READs of the pair's destination is acknowledged, or was given up. */
+export const endResponses = (efa: EfaState, pair: Pair, count: number): void => {
+  if (count === 0) return
+  pair.responses -= count
+  const bytes = count * Senders.responseBytes + (pair.responses === 0 ? Senders.windowBytes : 0)
+  efa.responses.release(accountOf(pair.qp), count, bytes)
 }
 
 const takeReadData = (

@@ -37,7 +37,7 @@ import {
   slotOf,
   WINDOW,
 } from './pairs.ts'
-import { refuse } from './receiving.ts'
+import { endResponses, refuse } from './receiving.ts'
 
 const { RDMA_READ } = EfaOperation
 const { REMOTE_READ } = AccessFlags.values
@@ -177,8 +177,12 @@ const gatherResponse = (efa: EfaState, request: Request, offset: number, at: num
 /** Ends a request of packets. The data of a READ is no request of a program: its requester is told. */
 const giveUp = (efa: EfaState, pair: Pair, request: Request, status: number): void => {
   endPacketsOf(efa, pair, request)
-  if (request.operation !== READ_DATA) endSend(efa, request, status)
-  else if (status === EfaStatus.BAD_ADDRESS)
+  if (request.operation !== READ_DATA) {
+    endSend(efa, request, status)
+    return
+  }
+  endResponses(efa, pair, 1)
+  if (status === EfaStatus.BAD_ADDRESS)
     refuse(efa, request.peer!, request.destQpn, request.qp.qpn, 0, 0, status, request.message)
 }
 
@@ -265,8 +269,9 @@ const onAcknowledged = (efa: EfaState, pair: Pair, psn: number): void => {
   endPacket(pair, psn)
   if (request.operation === RDMA_READ) return
   request.done += length
-  if (request.done >= request.length && request.sent >= request.length && request.operation !== READ_DATA)
-    endSend(efa, request, OK)
+  if (request.done < request.length || request.sent < request.length) return
+  if (request.operation === READ_DATA) endResponses(efa, pair, 1)
+  else endSend(efa, request, OK)
 }
 
 export const onRefusal = (efa: EfaState, peer: Peer, at: number): void => {

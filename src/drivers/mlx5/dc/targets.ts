@@ -6,18 +6,12 @@
  */
 
 import type { Context } from '../../../core/model.ts'
-import {
-  addTo,
-  createLimit,
-  hasShare,
-  mayChargeMemory,
-  releaseMemory,
-  removeFrom,
-} from '../../../core/objects/limits.ts'
+import { PeerTable } from '../../../core/objects/peer-table.ts'
 import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
+import { flowsOfPeers } from '../../../transport/phy/port.ts'
 import { ECN_MASK } from '../../../transport/wire/flow.ts'
 import { flowAddress, noAddress, openPath, storedAddress } from '../../soft/address/path.ts'
 import { forgetFailing } from '../../soft/completions.ts'
@@ -29,8 +23,8 @@ import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './m
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 
-/** Bytes that a connection costs the target's account. */
-const CONNECTION_BYTES = 1024
+/** Bytes that a connection costs the target's account, with a flow of its own. */
+const CONNECTION_BYTES = 2048
 
 /** A target. `recvPd`: of its SRQ's memory; `recvCq`: number of its CQ. */
 export interface Target {
@@ -67,12 +61,17 @@ export class Targets {
   readonly #byNumber = new Map<number, Target>()
   /** By QPN of the responder: what its completions say. */
   readonly #responders = new Map<number, CompletedQueues>()
-  /** Of all targets, so that those of other users can have some. */
-  readonly #limit = createLimit('connections of DC targets', DC_MAX_CONNECTIONS.device)
+  /** The connections of all targets. */
+  readonly table: PeerTable
   #nextReap = Number.POSITIVE_INFINITY
 
   constructor(soft: SoftState, outbox: Outbox) {
     this.#soft = soft
+    this.table = new PeerTable(
+      'connections of DC targets',
+      Math.min(DC_MAX_CONNECTIONS.device, flowsOfPeers(soft.port)),
+      CONNECTION_BYTES,
+    )
     this.#outbox = outbox
   }
 
@@ -207,15 +206,14 @@ export class Targets {
   #connect(target: Target, key: string, request: Request, from: Path, now: number): Connection | undefined {
     const { object, pd, recvPd, recvCq, uidx } = target
     const soft = this.#soft
-    const account = object.context?.account
-    if (target.connections.size >= DC_MAX_CONNECTIONS.target || !hasShare(this.#limit, account, 1)) return undefined
-    if (!mayChargeMemory(account, CONNECTION_BYTES)) return undefined
+    const { context } = object
+    if (target.connections.size >= DC_MAX_CONNECTIONS.target) return undefined
+    if (!this.table.take({ context, qpn: object.state.qpn })) return undefined
     const flow = this.#openFlow(from)
     if (flow === undefined) {
-      releaseMemory(account, CONNECTION_BYTES)
+      this.table.release(context?.account)
       return undefined
     }
-    addTo(this.#limit, account)
     const engine = soft.engine()
     const { receive } = object.state
     const qpn = soft.qpns.take()
@@ -277,8 +275,6 @@ export class Targets {
     forgetFailing(soft, qpn)
     soft.qpns.free(qpn)
     soft.releasedFlows.push(flow)
-    const account = target.object.context?.account
-    removeFrom(this.#limit, account)
-    releaseMemory(account, CONNECTION_BYTES)
+    this.table.release(target.object.context?.account)
   }
 }

@@ -174,6 +174,7 @@ export const withFaults = (
     faults,
     maxPackets: port.maxPackets,
     maxSinglePacketRun: port.maxSinglePacketRun,
+    maxFlows: port.maxFlows,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
     pathBytes: port.pathBytes,

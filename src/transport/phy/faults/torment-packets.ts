@@ -24,6 +24,7 @@ const delegate = (port: Port): Port =>
     scratch: port.scratch,
     maxPackets: port.maxPackets,
     maxSinglePacketRun: port.maxSinglePacketRun,
+    maxFlows: port.maxFlows,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
     pathBytes: port.pathBytes,

@@ -99,6 +99,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     scratch: SEND_AREA_BYTES + LAYER_BUFFERS_BYTES,
     maxPackets: RUN_PACKETS,
     maxSinglePacketRun: FLUSH_EARLY_PACKETS,
+    maxFlows: MAX_FLOWS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
     hasGroupSockets: true,

@@ -193,10 +193,14 @@ const unacknowledged: Raise = () => {
   return reported
 }
 
-/** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/). */
+/**
+ * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
+ * (test/daemon/peer-tables.test.ts), others for mlx5 (drivers/mlx5/).
+ */
 type OwnCause = Exclude<
   CauseName,
   | 'NOT_OBSERVED'
+  | 'NO_SHARE'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
   | 'DC_ACCESS_KEY'

@@ -140,7 +140,14 @@ const memoryPort = (): AllMembers<Port> => {
     path: 'direct',
     icrc: 'demand',
   }).attach()
-  const others = { windowBytes: 1, sharedWindowBytes: 1, pathBytes: 1, maxSinglePacketRun: 1, setInterface: () => {} }
+  const others = {
+    windowBytes: 1,
+    sharedWindowBytes: 1,
+    pathBytes: 1,
+    maxSinglePacketRun: 1,
+    maxFlows: 1,
+    setInterface: () => {},
+  }
   return { ...port, ...others, wake: () => {}, receiver: {}, tap: () => {} } as AllMembers<Port>
 }
 /** What an owner may set after the port was wrapped. */
