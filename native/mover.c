@@ -44,6 +44,7 @@ enum {
     NO_YIELD_US = 100000, /* then no yields for so long: who sleeps runs soon after it is woken */
     MAX_EXTENSIONS = 20, /* of the time limit of a mover that is running or runnable */
     MAX_ABANDONED = 8, /* movers of one user that cannot die */
+    FROZEN_PAUSE_US = 20, /* between attempts to write to a frozen page */
     MAX_KEPT_FDS = 2,
     MAX_FDS = 1 << 20, /* closed one by one where the kernel has no close_range */
 };
@@ -302,6 +303,15 @@ static int64_t call(struct mover *m, uint64_t timeout_us, long number, long a, l
     return error ? error : m->result;
 }
 
+/* Lets other processes run; counted as the mover's waiting time. */
+static void pause_for(struct mover *m, long pause_us)
+{
+    const int64_t begin = microseconds();
+    const struct timespec time = {0, pause_us * 1000};
+    nanosleep(&time, NULL);
+    m->waited_us += (uint64_t)(microseconds() - begin);
+}
+
 /* In native.c. */
 void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
                   uint64_t total);
@@ -310,7 +320,8 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
  * Copies `total` bytes, at least one, between `remote` in a program and our memory: chunks of `chunk` bytes, `stride`
  * bytes apart, the first at `local`. `is_write`: to the program. `pid` -1: `remote` is an offset in file `fd`, a
  * descriptor of the mover.
- * Each system call copies at most BUFFER_BYTES, and may wait `timeout_us` microseconds for a page. Returns
+ * Each system call copies at most BUFFER_BYTES, and may wait `timeout_us` microseconds for a page. `is_frozen`: a page may
+ * permit no writes for a moment (docs/decisions/adopted-pages.md), so a write to it is tried for `timeout_us`. Returns
  *
  *   the number of bytes copied; fewer than `total` if a later page does not permit the access
  *   -errno if the first page does not permit the access
@@ -319,8 +330,9 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
  *   -EINVAL if chunks with gaps are longer than BUFFER_BYTES
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,
-                                  uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)
+                                  uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us, int is_frozen)
 {
+    const int64_t due = microseconds() + (int64_t)timeout_us;
     const int is_contiguous = stride == chunk || total <= chunk;
     if (is_contiguous)
         chunk = stride = total < BUFFER_BYTES ? total : BUFFER_BYTES;
@@ -346,6 +358,13 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd
                          (long)&m->local_part, 1, (long)&m->remote_part, 1, 0);
         if (moved == -ETIMEDOUT || moved == -ECHILD)
             return moved;
+        const int is_fault = moved == -EFAULT || moved == -EIO || (moved > 0 && (uint64_t)moved < bytes);
+        if (is_fault && is_frozen && microseconds() < due) {
+            if (moved > 0)
+                done += moved / (int64_t)chunk * (int64_t)chunk;
+            pause_for(m, FROZEN_PAUSE_US);
+            continue;
+        }
         if (moved <= 0)
             return done > 0 ? done : moved;
         if (!is_write)

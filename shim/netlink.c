@@ -175,7 +175,7 @@ void netlink_received(int fd, struct msghdr *message, socklen_t address_size)
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
 {
     const socklen_t address_size = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
-    const ssize_t received = REAL(recvfrom)(fd, buffer, count, flags, from, length);
+    const ssize_t received = RETRIED(REAL(recvfrom)(fd, buffer, count, flags, from, length));
     if (received >= 0)
         store_sender(fd, from, address_size, length);
     return received;
@@ -185,7 +185,7 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_
                               socklen_t *length)
 {
     const socklen_t address_size = UNLIKELY(fd_table != NULL) && from && length ? *length : 0;
-    const ssize_t received = REAL(__recvfrom_chk)(fd, buffer, count, buffer_size, flags, from, length);
+    const ssize_t received = RETRIED(REAL(__recvfrom_chk)(fd, buffer, count, buffer_size, flags, from, length));
     if (received >= 0)
         store_sender(fd, from, address_size, length);
     return received;

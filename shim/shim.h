@@ -105,6 +105,7 @@ int __openat64_2(int dir, const char *path, int flags);
 ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
                        socklen_t *length);
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
+ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags);
 ssize_t __pread_chk(int fd, void *buffer, size_t count, off_t offset, size_t buffer_size);
 ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset, size_t buffer_size);
 ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t buffer_size);
@@ -144,7 +145,7 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
     X(pwritev64v2) X(__pread_chk) X(__pread64_chk) X(fallocate) X(fallocate64) X(posix_fallocate)                      \
     X(posix_fallocate64) X(ftruncate) X(ftruncate64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr)              \
     X(listxattr) X(llistxattr) X(chmod) X(fchmodat) X(chown) X(lchown) X(fchownat) X(mkdir) X(mkdirat)                 \
-    X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
+    X(recv) X(__recv_chk) X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
     X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(dlclose) X(syscall)  \
     X(_exit) X(_Exit) X(abort) X(__assert_fail)
 
@@ -508,6 +509,33 @@ static inline int fd_kind_for_use(int fd)
 int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping_count);
 /* A descriptor of a context is no longer in the table. After the last one, the context's pages are ordinary memory. */
 void adopted_close(uint32_t context);
+
+/* A system call that stores to the program's memory: errno before it, and how often pages had been frozen. */
+struct frozen_call {
+    int saved_errno;
+    unsigned freezes;
+};
+/* Whether pages are being replaced. */
+extern bool adopted_is_replacing;
+/* Waits until no pages are being replaced, but not for long. */
+void adopted_wait(void);
+/*
+ * After a call has failed: whether to make it again, because it may have failed with EFAULT while pages were replaced. Waits as
+ * adopted_wait.
+ */
+bool adopted_froze(struct frozen_call *call);
+/* The result of `call`, which begins when no pages are being replaced, and is made again as adopted_froze says. */
+#define RETRIED(call)                                                                                                  \
+    ({                                                                                                                 \
+        struct frozen_call frozen_ = {.saved_errno = errno};                                                           \
+        if (UNLIKELY(__atomic_load_n(&adopted_is_replacing, __ATOMIC_RELAXED)))                                        \
+            adopted_wait();                                                                                            \
+        __typeof__(call) result_;                                                                                      \
+        while ((result_ = (call)) < 0 && UNLIKELY(adopted_froze(&frozen_)))                                            \
+            ;                                                                                                          \
+        result_;                                                                                                       \
+    })
+
 /* Around a fork, and in a child whose fork ran no handlers. */
 void adopted_before_fork(void);
 /* A hidden descriptor has another number; -1: it is closed. With the lock of adopted_before_fork held. */

@@ -185,7 +185,7 @@ static inline bool read_if_ours(int fd, void *buffer, size_t count, ssize_t *res
 EXPORT ssize_t read(int fd, void *buffer, size_t count)
 {
     ssize_t result;
-    return read_if_ours(fd, buffer, count, &result) ? result : REAL(read)(fd, buffer, count);
+    return read_if_ours(fd, buffer, count, &result) ? result : RETRIED(REAL(read)(fd, buffer, count));
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size)
@@ -193,14 +193,14 @@ EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size
     ssize_t result;
     if (count <= buffer_size && read_if_ours(fd, buffer, count, &result))
         return result;
-    return REAL(__read_chk)(fd, buffer, count, buffer_size);
+    return RETRIED(REAL(__read_chk)(fd, buffer, count, buffer_size));
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
     const int kind = fd_kind_for_use(fd);
     if (LIKELY(!has_own_read(kind)))
-        return REAL(readv)(fd, vector, count);
+        return RETRIED(REAL(readv)(fd, vector, count));
     const bool has_no_reads = kind == FD_CONTEXT || kind == FD_CM || kind == FD_RECEIVED || kind == FD_HIDDEN;
     return has_no_reads ? read_ours(fd, kind, NULL, 0) : move_vector(fd, kind, vector, count, read_ours);
 }
@@ -214,12 +214,12 @@ static bool has_no_position(int fd)
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t count, off_t offset)
 {
-    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pread)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(REAL(pread)(fd, buffer, count, offset));
 }
 
 EXPORT ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset)
 {
-    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pread64)(fd, buffer, count, offset);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(REAL(pread64)(fd, buffer, count, offset));
 }
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t count, off_t offset)
@@ -234,19 +234,19 @@ EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset
 
 EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t count, off_t offset, size_t buffer_size)
 {
-    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(__pread_chk)(fd, buffer, count, offset, buffer_size);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(REAL(__pread_chk)(fd, buffer, count, offset, buffer_size));
 }
 
 EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset, size_t buffer_size)
 {
-    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(__pread64_chk)(fd, buffer, count, offset, buffer_size);
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(REAL(__pread64_chk)(fd, buffer, count, offset, buffer_size));
 }
 
 /* preadv and pwritev. */
 #define VECTOR_AT(name)                                                                                                \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset)                                 \
     {                                                                                                                  \
-        return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset);                   \
+        return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : RETRIED(REAL(name)(fd, vector, count, offset));          \
     }
 
 /* Flags that a socket accepts. */
@@ -260,7 +260,7 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
     {                                                                                                                  \
         const int kind = fd_kind(fd);                                                                                  \
         if (LIKELY(kind == FD_OTHER) || kind == direct || offset != -1)                                                \
-            return has_no_position(fd) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset, flags);                  \
+            return has_no_position(fd) ? fail(ESPIPE) : RETRIED(REAL(name)(fd, vector, count, offset, flags));         \
         const int known = kind == FD_NETLINK ? KNOWN_FLAGS : RWF_HIPRI;                                                \
         return flags & ~known ? fail(EOPNOTSUPP) : vector_call(fd, vector, count);                                     \
     }

@@ -6,19 +6,28 @@
  * pages are in its heap, too, and must not be its parent's queues.
  *
  * While pages are replaced, stores of other threads to them wait in the kernel (write protection by a userfaultfd):
- * doorbell records of many queues share a page. Where the kernel refuses that, such a store may be lost.
+ * doorbell records of many queues share a page. Where the kernel refuses that, such a store may be lost. Stores by the
+ * kernel itself, for example in read(2), wait too if the process is privileged; otherwise they fail with EFAULT, and the
+ * call is made again (RETRIED).
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
 
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <ucontext.h>
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
+
+enum {
+    OTHER_STACK_BYTES = 65536, /* also the most that our functions use */
+    MAX_YIELDS = 1000, /* of a thread that waits until pages are replaced */
+};
 
 struct adopted {
     uint64_t address;
@@ -42,6 +51,9 @@ static size_t count, capacity;
  * which may be ten thousands.
  */
 static int watcher = -1;
+/* How often pages have been protected. */
+static unsigned freezes;
+bool adopted_is_replacing;
 
 static void *pointer(uint64_t address)
 {
@@ -156,7 +168,10 @@ static bool open_watcher(void)
         return false; /* a vfork child has our memory, and descriptors of its own */
     if (watcher >= 0)
         return true;
-    const int fd = (int)early_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
+    /* Stores by the kernel wait only for privileged processes (CAP_SYS_PTRACE, vm.unprivileged_userfaultfd). */
+    int fd = (int)early_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0, 0);
+    if (fd < 0)
+        fd = (int)early_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
     if (fd < 0)
         return false;
     if (REAL(ioctl)(fd, UFFDIO_API, &api) != 0)
@@ -175,6 +190,8 @@ static bool freeze(uint64_t address, uint64_t length)
     struct uffdio_register watched = {.range = {address, length}, .mode = UFFDIO_REGISTER_MODE_WP};
     struct uffdio_writeprotect protection = {.range = {address, length}, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
     bool is_frozen = open_watcher() && REAL(ioctl)(watcher, UFFDIO_REGISTER, &watched) == 0;
+    if (is_frozen) /* before the first store that may fail */
+        __atomic_fetch_add(&freezes, 1, __ATOMIC_RELEASE);
     if (is_frozen && REAL(ioctl)(watcher, UFFDIO_WRITEPROTECT, &protection) != 0) {
         REAL(ioctl)(watcher, UFFDIO_UNREGISTER, &watched.range);
         is_frozen = false;
@@ -324,20 +341,107 @@ static void leave(const struct shim_guard *guard)
     shim_guard_leave(guard);
 }
 
+/* As enter and leave, for those who replace pages. */
+static void begin(struct shim_guard *guard)
+{
+    enter(guard);
+    __atomic_store_n(&adopted_is_replacing, true, __ATOMIC_RELAXED);
+}
+
+static void end(const struct shim_guard *guard)
+{
+    __atomic_store_n(&adopted_is_replacing, false, __ATOMIC_RELAXED);
+    leave(guard);
+}
+
+void adopted_wait(void)
+{
+    /* Not by the lock: this may be a signal handler, or the child of a fork without handlers. */
+    for (int yields = 0; yields < MAX_YIELDS && __atomic_load_n(&adopted_is_replacing, __ATOMIC_ACQUIRE); yields++)
+        sched_yield();
+}
+
+bool adopted_froze(struct frozen_call *call)
+{
+    const unsigned before = __atomic_load_n(&freezes, __ATOMIC_ACQUIRE);
+    if (LIKELY(errno != EFAULT) || before == call->freezes)
+        return false;
+    adopted_wait();
+    call->freezes = before;
+    errno = call->saved_errno;
+    return true;
+}
+
+/* Work with the lock held, that of adopted_apply or of adopted_close. */
+static struct {
+    int fd;
+    const struct userdma_mapping *mappings;
+    size_t count;
+    uint32_t context;
+    int error;
+} work;
+
+static void apply(void)
+{
+    work.error = 0;
+    for (size_t i = 0; i < work.count; i++)
+        if (work.mappings[i].kind == USERDMA_MAPPING_RELEASE)
+            release(work.mappings + i);
+        else if (work.error == 0)
+            work.error = adopt(work.fd, work.mappings + i);
+    for (size_t i = 0; work.error != 0 && i < work.count; i++)
+        if (work.mappings[i].kind != USERDMA_MAPPING_RELEASE)
+            release(work.mappings + i);
+}
+
+static void end_ranges(void)
+{
+    const bool is_known = find_mapped();
+    for (size_t i = count; i-- > 0;)
+        if (ranges[i].context == work.context) {
+            if (!is_known || ranges[i].mapped == ranges[i].length)
+                make_ordinary(ranges + i);
+            forget(i);
+        }
+}
+
+/* Whether the stack of this thread, from here downwards, may be in the range. */
+static bool has_stack(uint64_t address, uint64_t length)
+{
+    const uint64_t here = (uintptr_t)__builtin_frame_address(0);
+    return address <= here && here - address < length + OTHER_STACK_BYTES;
+}
+
+/* On another stack, if pages of ours are replaced: our stores to them would wait for ourselves. */
+static void run(void (*body)(void), bool is_own_stack)
+{
+    static ucontext_t here, there;
+    static uint8_t other_stack[OTHER_STACK_BYTES] __attribute__((aligned(64)));
+    if (LIKELY(!is_own_stack)) {
+        body();
+        return;
+    }
+    getcontext(&there);
+    there.uc_stack.ss_sp = other_stack;
+    there.uc_stack.ss_size = sizeof other_stack;
+    there.uc_link = &here;
+    makecontext(&there, body, 0);
+    swapcontext(&here, &there);
+}
+
 int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping_count)
 {
     struct shim_guard guard;
-    int error = 0;
-    enter(&guard);
+    bool is_own_stack = false;
     for (size_t i = 0; i < mapping_count; i++)
-        if (mappings[i].kind == USERDMA_MAPPING_RELEASE)
-            release(mappings + i);
-        else if (error == 0)
-            error = adopt(fd, mappings + i);
-    for (size_t i = 0; error != 0 && i < mapping_count; i++)
-        if (mappings[i].kind != USERDMA_MAPPING_RELEASE)
-            release(mappings + i);
-    leave(&guard);
+        is_own_stack = is_own_stack || has_stack(mappings[i].address, mappings[i].length);
+    begin(&guard);
+    work.fd = fd;
+    work.mappings = mappings; /* reads of a stack do not wait */
+    work.count = mapping_count;
+    run(apply, is_own_stack);
+    const int error = work.error;
+    end(&guard);
     return error;
 }
 
@@ -346,17 +450,14 @@ void adopted_close(uint32_t context)
     if (LIKELY(__atomic_load_n(&count, __ATOMIC_RELAXED) == 0))
         return;
     struct shim_guard guard;
-    enter(&guard);
-    if (fd_of_context(context, 0) < 0) {
-        const bool is_known = find_mapped();
-        for (size_t i = count; i-- > 0;)
-            if (ranges[i].context == context) {
-                if (!is_known || ranges[i].mapped == ranges[i].length)
-                    make_ordinary(ranges + i);
-                forget(i);
-            }
-    }
-    leave(&guard);
+    bool is_own_stack = false;
+    begin(&guard);
+    for (size_t i = 0; i < count; i++)
+        is_own_stack = is_own_stack || has_stack(ranges[i].address, ranges[i].length);
+    work.context = context;
+    if (fd_of_context(context, 0) < 0)
+        run(end_ranges, is_own_stack);
+    end(&guard);
 }
 
 void adopted_moved(int old_fd, int new_fd)
@@ -379,6 +480,7 @@ IN_CHILD void adopted_in_child(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     lock = fresh;
+    adopted_is_replacing = false;
     if (watcher >= 0) {
         /* It is of the parent's memory. */
         fd_forget_hidden(watcher);

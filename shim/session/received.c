@@ -113,11 +113,21 @@ static void register_passed(struct msghdr *message)
     errno = saved;
 }
 
+EXPORT ssize_t recv(int socket, void *buffer, size_t count, int flags)
+{
+    return RETRIED(REAL(recv)(socket, buffer, count, flags));
+}
+
+EXPORT ssize_t __recv_chk(int socket, void *buffer, size_t count, size_t buffer_size, int flags)
+{
+    return RETRIED(REAL(__recv_chk)(socket, buffer, count, buffer_size, flags));
+}
+
 EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 {
     /* The size of the program's buffer: the kernel overwrites it with the size of the address. */
     const socklen_t address_size = fd_kind(socket) == FD_NETLINK ? message->msg_namelen : 0;
-    const ssize_t length = REAL(recvmsg)(socket, message, flags);
+    const ssize_t length = RETRIED(REAL(recvmsg)(socket, message, flags));
     if (LIKELY(!shim_is_active) || length < 0)
         return length;
     if (message->msg_controllen > 0)
@@ -135,7 +145,7 @@ EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, in
         for (unsigned int i = 0; i < count && i < UIO_MAXIOV; i++)
             address_sizes[i] = messages[i].msg_hdr.msg_namelen;
     }
-    const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
+    const int received = RETRIED(REAL(recvmmsg)(socket, messages, count, flags, timeout));
     if (UNLIKELY(shim_is_active))
         for (int i = 0; i < received; i++) {
             struct msghdr *message = &messages[i].msg_hdr;

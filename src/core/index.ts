@@ -119,5 +119,5 @@ export {
   type Port,
 } from './model.ts'
 export { closeDescriptor, findDescriptor } from './objects/descriptors.ts'
-export { addParent, createDescriptor, dropParent } from './objects/lifetime.ts'
+export { addParent, createDescriptor, dropParent, numberFromId } from './objects/lifetime.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'

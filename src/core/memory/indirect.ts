@@ -22,6 +22,8 @@ export interface IndirectEntry {
 export interface Configurable {
   readonly maxEntries: number
   readonly isRevocable: boolean
+  /** Bytes of each range; undefined: each range has its own. */
+  entityBytes?: number | undefined
 }
 
 /** Keys over keys over keys: a loop ends here. */
@@ -70,11 +72,17 @@ export class IndirectSpace implements AddressSpace {
   #isScattered = false
 
   /** Of protection domain `pd`. */
-  constructor(table: MemoryTable, pd: number, entries: readonly IndirectEntry[], configurable?: Configurable) {
+  constructor(
+    table: MemoryTable,
+    pd: number,
+    entries: readonly IndirectEntry[],
+    configurable?: Configurable,
+    repeats = 1,
+  ) {
     this.#table = table
     this.#pd = pd
     this.configurable = configurable
-    this.configure(entries, 1)
+    this.configure(entries, repeats)
   }
 
   /** Sets the ranges, `repeats` times one behind the other. No ranges: no access succeeds. */

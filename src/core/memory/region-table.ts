@@ -384,16 +384,22 @@ export const addRegion = (
   return row
 }
 
+/** A row that the table never frees, for an index below PAGE_SIZE. */
+const takeRowFor = (table: MemoryTable, index: number): number => {
+  if (table.freeRows.length === 0 && table.rows === table.key.length) grow(table)
+  const row = table.freeRows.pop() ?? table.rows++
+  table.pages[0] ??= new Int32Array(PAGE_SIZE)
+  table.pages[0][index] = row + 1
+  table.pageUses[0]!++
+  return row
+}
+
 /**
  * Adds the one region that requests of every protection domain may use, locally: all addresses, in `space`, without end.
  * Its key is `byte`, of index 0, which no other key has. It is not counted.
  */
 export const addSharedRegion = (table: MemoryTable, byte: number, space: AddressSpace): void => {
-  if (table.freeRows.length === 0 && table.rows === table.key.length) grow(table)
-  const row = table.freeRows.pop() ?? table.rows++
-  table.pages[0] ??= new Int32Array(PAGE_SIZE)
-  table.pages[0][0] = row + 1
-  table.pageUses[0]!++
+  const row = takeRowFor(table, 0)
   table.key[row] = byte
   table.pd[row] = -1
   table.access[row] = 0
@@ -404,6 +410,14 @@ export const addSharedRegion = (table: MemoryTable, byte: number, space: Address
   table.space[row] = -1
   relocateRegion(table, row, 0n, 0n, Number.POSITIVE_INFINITY, space)
   table.sharedRow = row
+}
+
+/** No region gets a key with this index, at most 4095. */
+export const reserveIndex = (table: MemoryTable, index: number): void => {
+  const row = takeRowFor(table, index)
+  table.key[row] = 0
+  table.pd[row] = -1
+  table.space[row] = -1
 }
 
 /** Sets the key byte of a new region, whose key nobody knows yet, and returns the key. */

@@ -81,6 +81,12 @@ export const createObject = (context: Context, cls: ObjectClass, parents: readon
 }
 
 /**
+ * A number for programs that is not 0, from the id of an object that the device finds otherwise: 1 to `largest`. Of more
+ * than `largest` objects, some have the same.
+ */
+export const numberFromId = ({ id }: CoreObject, largest: number): number => (id % largest) + 1
+
+/**
  * Creates an additional fd object in a handler, as device.open does for its async fd. As an `fd` result it becomes a
  * descriptor of the caller. It is discarded if the call fails. The create handler of its class does not run. Throws
  * EOPNOTSUPP if the device does not have the class, and the errors of `createObject`.

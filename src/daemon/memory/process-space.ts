@@ -5,10 +5,12 @@
  * At most once per turn (`DaemonState.turn`), before the first access, this file checks that the pid is still the
  * process that connected, with the same program. Registration asks the kernel whether the pages exist and permit the
  * access (host/memory/ranges.ts). If a copy blocks for too long (host/memory/moves.ts), all later reads and writes fail
- * with ETIMEDOUT.
+ * with ETIMEDOUT. Writes to pages that the program shares with a device wait while it replaces them
+ * (docs/decisions/adopted-pages.md).
  */
 import type { AddressSpace, Bytes } from '../../core/memory/address-space.ts'
-import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
+import { type Range, RangeList } from '../../core/memory/range-list.ts'
+import { EFAULT, ESRCH, ETIMEDOUT } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
 import { type Arena, mapArena } from '../../host/memory/mapping.ts'
@@ -65,6 +67,8 @@ export class ProcessSpace implements AddressSpace {
   readonly #registered: RegisteredRanges
   #written: WrittenRanges | undefined
   readonly #moves: Moves
+  /** Pages that the program shares with a device, or is about to: it may replace them at any moment. */
+  readonly #shared = new RangeList<Range>()
   /** Turn of the last check of the process, and its result. */
   #checkedTurn = -1
   #isSameProcess = true
@@ -82,7 +86,11 @@ export class ProcessSpace implements AddressSpace {
     this.#slices = slices
     this.#onTooSlow = onTooSlow
     this.#registered = new RegisteredRanges(handle, options)
-    this.#moves = createMoves(handle, isInUse => this.#isAlive(isInUse))
+    this.#moves = createMoves(
+      handle,
+      isInUse => this.#isAlive(isInUse),
+      (start, end) => this.#shared.size > 0 && this.#shared.overlapping(start, end).length > 0,
+    )
   }
 
   check(hi: number, lo: number, length: number, writable: boolean): boolean {
@@ -139,10 +147,12 @@ export class ProcessSpace implements AddressSpace {
 
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
     this.#written?.add(hi * TWO_32 + lo, total)
-    return (
-      this.#refusalErrno() ||
-      this.#errnoOf(this.#moves.write(hi, lo, from, at, chunk, stride, total, this.#now()), total)
-    )
+    const refusal = this.#refusalErrno()
+    if (refusal !== 0) return refusal
+    let moved = this.#moves.write(hi, lo, from, at, chunk, stride, total, this.#now())
+    if (this.#isFrozen(moved, hi, lo, total))
+      moved = this.#moves.write(hi, lo, from, at, chunk, stride, total, this.#now(), true)
+    return this.#errnoOf(moved, total)
   }
 
   compareSwap(
@@ -213,12 +223,17 @@ export class ProcessSpace implements AddressSpace {
     this.#registered.setUserfault(fd)
   }
 
-  /** As the functions of `RegisteredRanges`. */
+  /** As the function of `RegisteredRanges`. */
   beginReplacement(start: number, end: number): void {
+    this.#shared.removeOverlapping(start, end)
+    this.#shared.add({ start, end })
+    this.#moves.forget(start, end)
     this.#registered.beginReplacement(start, end)
   }
 
-  endReplacement(start: number, end: number): void {
+  /** As the function of `RegisteredRanges`. `isShared`: a device shares the pages now. */
+  endReplacement(start: number, end: number, isShared: boolean): void {
+    if (!isShared) this.#shared.removeOverlapping(start, end)
     this.#registered.endReplacement(start, end)
   }
 
@@ -269,6 +284,14 @@ export class ProcessSpace implements AddressSpace {
       this.#time = nowMicroseconds()
     }
     return this.#time
+  }
+
+  /** Whether a write of `total` bytes that has returned `moved` has failed because the program replaces pages now. */
+  #isFrozen(moved: number, hi: number, lo: number, total: number): boolean {
+    if (moved === total || (moved < 0 && moved !== -EFAULT) || this.#shared.size === 0) return false
+    const start = hi * TWO_32 + lo
+    // the mapping permits writes, also while the pages do not
+    return this.#shared.overlapping(start, start + total).length > 0 && this.check(hi, lo, total, true)
   }
 
   /** The errno of a copy of `total` bytes that has returned `moved`; 0: success. */

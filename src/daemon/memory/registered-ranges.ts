@@ -138,10 +138,13 @@ export class RegisteredRanges {
 
   /**
    * The program is told to map other pages with the same content over these (docs/decisions/adopted-pages.md): registered
-   * memory may be beside a queue in one page, and stays registered. Until `endReplacement`.
+   * memory may be beside a queue in one page, and stays registered. Until `endReplacement`. The pages are not watched
+   * meanwhile: the program could not protect pages that we watch (shim/session/adopted.c).
    */
   beginReplacement(start: number, end: number): void {
     this.#replaced.set(start, end)
+    if (this.#isWatchedIn(start, end)) this.#watch()?.remove(start, end)
+    this.#dropPrepared(start, end)
   }
 
   /** The program has done so: registered memory in the new pages is watched. */
@@ -177,7 +180,7 @@ export class RegisteredRanges {
 
   #reportUnmapped(start: number, end: number): void {
     this.#stores?.unmapped(start, end)
-    for (const [first, last] of this.#prepared) if (first < end && start < last) this.#prepared.delete(first)
+    this.#dropPrepared(start, end)
     if (this.#replaced.get(start) === end) return
     for (const range of this.#watched)
       if (range.start < end && start < range.end) {
@@ -244,6 +247,17 @@ export class RegisteredRanges {
   /** As in Linux, a capability in another user namespace does not count. */
   #mayLockAll(): boolean {
     return hasCapability(this.#process.pid, CAP_IPC_LOCK, INITIAL_USER_NAMESPACE) && isStillOwned(this.#process)
+  }
+
+  #dropPrepared(start: number, end: number): void {
+    for (const [first, last] of this.#prepared) if (first < end && start < last) this.#prepared.delete(first)
+  }
+
+  #isWatchedIn(start: number, end: number): boolean {
+    if (this.#overlapsAny(start, end)) return true
+    for (const ranges of [this.#stillWatched, this.#prepared])
+      for (const [first, last] of ranges) if (first < end && start < last) return true
+    return false
   }
 
   #overlapsAny(start: number, end: number): boolean {

@@ -40,7 +40,7 @@ export class Adoptions implements Adopter {
   readonly #ranges = new RangeList<SharedRange>()
   #notes: Note[] = []
   /** What the last answer told: the client replaces these pages. */
-  #told: readonly AdoptedRange[] = []
+  #told: readonly MappingNote[] = []
   /** Of the releases that the client was told of by the last answer. */
   #unmapped: (() => void)[] = []
   /** Undoes the call whose answer had adopted memory, until the client's next message. */
@@ -142,7 +142,8 @@ export class Adoptions implements Adopter {
 
   #endReplacements(): void {
     if (this.#told.length === 0) return
-    for (const { address, length } of this.#told) this.#space.endReplacement(address, address + length)
+    for (const { address, length, kind } of this.#told)
+      this.#space.endReplacement(address, address + length, kind !== MappingKind.RELEASE)
     this.#told = []
   }
 

@@ -6,6 +6,7 @@ import { answered, driverClass, withMethods } from '../../core/devices/driver.ts
 import { getGid } from '../../core/devices/gids.ts'
 import { affiliate } from '../../core/events/events.ts'
 import type { CoreObject } from '../../core/model.ts'
+import { numberFromId } from '../../core/objects/lifetime.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
@@ -68,7 +69,9 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof EfaAt
 /** The numbers of protection domains only inform. */
 export const pdClass = driverClass<typeof Pd, unknown, typeof EfaAttributes.pd>(
   Pd,
-  { create: (call, object, args, core) => ({ ...core(call, object, args), number: object.id & 0xffff }) },
+  {
+    create: (call, object, args, core) => ({ ...core(call, object, args), number: numberFromId(object, Limits.maxPd) }),
+  },
   EfaAttributes.pd,
 )
 

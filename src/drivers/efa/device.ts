@@ -179,7 +179,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     scan: new QueueScan(queue => (isQp(queue) ? readDoorbells(state, queue.state) : readCqDoorbell(queue))),
     ahs: new Map(),
     qpns: createNumbers(1, Limits.maxQp),
-    cqNumbers: createNumbers(0, Limits.maxCq),
+    cqNumbers: createNumbers(1, Limits.maxCq + 1),
     ahNumbers: createNumbers(1, Limits.maxAh),
     memory: undefined,
     scratch: allocate(SCRATCH_BYTES),

@@ -180,7 +180,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         const reason = checkTransition(type, qp.state, after, names, args.curState)
         if (reason !== undefined) refuse('EINVAL', `${cls.name}.modify: ${reason}`)
         if (args.port !== undefined && args.port !== 1)
-          refuse('EOPNOTSUPP', `${cls.name}.modify: attribute port: ${args.port}: the device has port 1`)
+          refuse('EINVAL', `${cls.name}.modify: attribute port: ${args.port}: the device has port 1`)
         if (args.pkeyIndex !== undefined && args.pkeyIndex !== 0)
           refuse('EOPNOTSUPP', `${cls.name}.modify: attribute pkeyIndex: ${args.pkeyIndex}: the device has index 0`)
         const before = qp.state

@@ -6,7 +6,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { macOf } from '../../core/devices/identity.ts'
 import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
 import { nullMemory } from '../../core/memory/address-space.ts'
-import { addSharedRegion } from '../../core/memory/region-table.ts'
+import { addSharedRegion, reserveIndex } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
 import { createLimit } from '../../core/objects/limits.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -16,7 +16,14 @@ import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { counterValues } from '../../spec/counters.ts'
-import { MAX_RESERVED_QPNS, MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi, NULL_KEY } from '../../spec/drivers/mlx5.ts'
+import {
+  MAX_RESERVED_QPNS,
+  MLX5_ABI,
+  MLX5_DRIVER_ID,
+  Mlx5Abi,
+  NULL_KEY,
+  REPEAT_BLOCK,
+} from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
@@ -150,6 +157,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
   const { device, link } = soft
   const { armings, dc } = device.state.own!
   addSharedRegion(device.memory, NULL_KEY, nullMemory)
+  reserveIndex(device.memory, REPEAT_BLOCK >>> 8)
   return {
     device,
     poll(time, scope) {

@@ -8,6 +8,7 @@ import { mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { DciQp } from '../../spec/classes/qp/dc_qp.ts'
 import { Mlx5Attributes, Mlx5QpFlags } from '../../spec/drivers/mlx5.ts'
 import { BLOCK_BYTES } from '../../spec/drivers/mlx5-queues.ts'
+import type { Address } from '../soft/address/path.ts'
 import { datagramQpClasses } from '../soft/classes/datagram-qp-classes.ts'
 import { connectedQpClasses } from '../soft/classes/qp-class.ts'
 import { srqClasses } from '../soft/classes/srq-class.ts'
@@ -208,6 +209,19 @@ export const closeQueues = ({ context }: Pick<CallContext, 'context'>, queues: P
   releaseMemory(context.account, bytes)
 }
 
+/** Of ib_rate, from 2.5 to 600 Gb/s; those of 800 and 1600 Gb/s are as none. */
+const STATIC_RATES = { first: 2, last: 22, others: [0, 23, 25] } as const
+
+/** Throws CallError EINVAL for a rate that Linux's driver does not know (mlx5r_ib_rate). The device limits no rate. */
+export const checkStaticRate = (method: string, { staticRate }: Address): void => {
+  const { first, last, others } = STATIC_RATES
+  if ((staticRate < first || staticRate > last) && !others.some(rate => rate === staticRate))
+    refuse(
+      'EINVAL',
+      `${method}: attribute address.staticRate: ${staticRate}: ${first} to ${last}, ${others.join(', ')} are rates`,
+    )
+}
+
 /** Blocks, for classes whose calls have these attributes. */
 export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): QueueFormat => ({
   additions,
@@ -247,6 +261,8 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
   },
 
   answer: ({ cap }, qpNum) => ({ cap, qpNum, uarOut: 0 }),
+
+  checkPath: checkStaticRate,
 
   close(call, qpn) {
     const { queues } = stateOf(call)

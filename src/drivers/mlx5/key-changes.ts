@@ -1,13 +1,13 @@
 /*
  * Work requests that set the ranges of keys over other keys (UMR: mlx5dv_wr_mr_list, …_interleaved, …_mkey_configure), or
  * invalidate them. The requests take effect when they are fetched, before those that are posted later, with a fence
- * after those before have completed; to the engine they are requests that do nothing. The ranges are a list of elements, or one block of elements that repeats, each time a
- * stride further (mlx5_wqe_umr_repeat_block_seg).
+ * after those before have completed; to the engine they are requests that do nothing. key-ranges.ts reads the ranges.
  */
-import { type Configurable, type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'
+import { type Configurable, IndirectSpace } from '../../core/memory/indirect.ts'
 import { findKey, type MemoryTable } from '../../core/memory/region-table.ts'
 import { KeyAccess } from '../../spec/drivers/mlx5-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
+import { rangesOf } from './key-ranges.ts'
 import { signatureOf } from './signature/signature.ts'
 import { type PsvTable, SignedSpace } from './signature/signed-space.ts'
 
@@ -22,8 +22,10 @@ export const accessOf = (bits: number): number =>
 
 /** What a request sets; undefined values stay. */
 export interface NewRanges {
-  /** The list, four words an element. */
+  /** Four words a range. */
   readonly octowords: Uint32Array
+  /** Bytes of each range of a key of fixed ranges (KSM). */
+  readonly entityBytes: number | undefined
   readonly length: bigint | undefined
   readonly start: bigint | undefined
   readonly access: number | undefined
@@ -51,32 +53,7 @@ export interface KeyChanger {
 const isConfigurable = (space: IndirectSpace): space is IndirectSpace & { readonly configurable: Configurable } =>
   space.configurable !== undefined
 
-/** The second word of a block that repeats. */
-const REPEAT_BLOCK = 0x400
-const WORDS = 4
 const LARGEST_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
-
-const addressAt = (words: Uint32Array, at: number): bigint => (BigInt(words[at]!) << 32n) | BigInt(words[at + 1]!)
-
-/** Elements up to the first empty one, which fills the last block of the request. */
-const listOf = (words: Uint32Array): IndirectEntry[] => {
-  const entries: IndirectEntry[] = []
-  for (let at = 0; at < words.length && words[at] !== 0; at += WORDS)
-    entries.push({ length: words[at]!, key: words[at + 1]!, address: addressAt(words, at + 2) })
-  return entries
-}
-
-/** A block that repeats; undefined: it is malformed. */
-const blockOf = (words: Uint32Array): { entries: IndirectEntry[]; repeats: number } | undefined => {
-  const count = words[3]! & 0xffff
-  if (count === 0 || (count + 1) * WORDS > words.length || words[2] === 0) return undefined
-  const entries = Array.from({ length: count }, (_, i) => {
-    const at = (i + 1) * WORDS
-    const sizes = words[at]!
-    return { stride: sizes >>> 16, length: sizes & 0xffff, key: words[at + 1]!, address: addressAt(words, at + 2) }
-  })
-  return entries.some(({ length }) => length === 0) ? undefined : { entries, repeats: words[2]! }
-}
 
 /** False: the key can have no signatures, or none like this. */
 const setSignature = (space: IndirectSpace, bsf: Uint8Array): boolean => {
@@ -107,9 +84,13 @@ export const keyChanger = (table: MemoryTable, pd: number, psvs: PsvTable): KeyC
         return true
       }
       const { octowords, length, start, access, bsf } = ranges
+      const { configurable } = space
+      // a key of ranges of any length has no entities
+      if (configurable.entityBytes !== undefined && ranges.entityBytes !== undefined)
+        configurable.entityBytes = ranges.entityBytes
       if (octowords.length > 0) {
-        const parts = octowords[1] === REPEAT_BLOCK ? blockOf(octowords) : { entries: listOf(octowords), repeats: 1 }
-        if (parts === undefined || octowords.length / WORDS > space.configurable.maxEntries) return false
+        const parts = rangesOf(octowords, configurable.entityBytes)
+        if (parts === undefined || parts.octowords > configurable.maxEntries) return false
         space.configure(parts.entries, parts.repeats)
       }
       if (bsf !== undefined && !setSignature(space, bsf)) return false

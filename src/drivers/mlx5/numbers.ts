@@ -4,6 +4,7 @@
  * of the soft device.
  */
 import type { Context, CoreObject } from '../../core/model.ts'
+import { numberFromId } from '../../core/objects/lifetime.ts'
 import { contextOf } from './context.ts'
 
 /** With the largest number. */
@@ -26,7 +27,7 @@ export const giveNumber = (context: Context, kind: NumberKind, object: CoreObjec
     numbers.set(kind, table)
   }
   const largest = Largest[kind]
-  let number = (object.id % largest) + 1
+  let number = numberFromId(object, largest)
   while (table.has(number)) number = (number % largest) + 1
   table.set(number, object)
   return number

@@ -31,21 +31,25 @@ interface IndirectArguments {
   readonly maxEntries?: number | undefined
   readonly isRevocable?: number | undefined
   readonly hasSignatures?: number | undefined
+  readonly logEntity?: number | undefined
+  readonly repeats?: number | undefined
 }
 
 /** Makes a region over ranges of other keys, and returns its row. Throws CallError EINVAL, ENOMEM. */
 const createIndirect = (
   call: CallContext,
   object: CoreObject<Mlx5Region>,
-  { pd, iova, length, access, maxEntries, isRevocable, hasSignatures }: IndirectArguments,
+  { pd, iova, length, access, maxEntries, isRevocable, hasSignatures, logEntity, repeats }: IndirectArguments,
   entries: readonly IndirectEntry[],
 ): number => {
   const { context, device } = call
   const { memory: table } = device
-  if ((maxEntries === undefined) !== entries.length > 0 || entries.some(entry => entry.length < 1))
+  if ((maxEntries === undefined && entries.length === 0) || entries.some(entry => entry.length < 1))
     refuse('EINVAL', 'mr.create: attribute entries: one or more, each of one byte or more, or none with maxEntries')
-  const configurable = maxEntries === undefined ? undefined : { maxEntries, isRevocable: isRevocable === 1 }
-  const bytes = IndirectSpace.bytesFor(maxEntries ?? entries.length)
+  const entityBytes = logEntity === undefined ? undefined : 2 ** logEntity
+  const configurable =
+    maxEntries === undefined ? undefined : { maxEntries, isRevocable: isRevocable === 1, entityBytes }
+  const bytes = IndirectSpace.bytesFor(Math.max(maxEntries ?? 0, entries.length))
   const { account } = context
   chargeMemory(account, 'mr.create: attribute entries', bytes)
   let space: IndirectSpace | undefined
@@ -58,9 +62,10 @@ const createIndirect = (
       space =
         hasSignatures === 1 && configurable !== undefined
           ? new SignedSpace(table, pd.id, configurable, stateOf(call).signatures)
-          : new IndirectSpace(table, pd.id, entries, configurable)
-      if ((length < 1n && configurable === undefined) || length > BigInt(space.length))
-        refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${space.length} of the entries`)
+          : new IndirectSpace(table, pd.id, entries, configurable, repeats)
+      const longest = Math.min(space.length, Number.MAX_SAFE_INTEGER)
+      if ((length < 1n && configurable === undefined) || length > BigInt(longest))
+        refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${longest} of the entries`)
       if (iova + length > 1n << 64n)
         refuse('EINVAL', `mr.create: ${length} bytes at iova 0x${iova.toString(16)} reach the end of the address space`)
       const row = addRegion(table, pd.id, 0n, iova, Number(length), access >>> 0, space)
@@ -73,13 +78,14 @@ const createIndirect = (
 export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.mr>(
   Mr,
   {
-    create(call, object, { keyByte, entries, maxEntries, isRevocable, hasSignatures, ...args }, core) {
+    create(call, object, { keyByte, entries, maxEntries, ...others }, core) {
+      const { isRevocable, hasSignatures, logEntity, repeats, ...args } = others
       const { memory: table } = call.device
       if ((args.kind === INDIRECT) !== (entries !== undefined))
         refuse('EINVAL', 'mr.create: attribute entries belongs to regions of kind INDIRECT, which need it')
       if (entries !== undefined) {
-        const ranges = entries.map(({ key, address, length }) => ({ key, address, length }))
-        const row = createIndirect(call, object, { ...args, maxEntries, isRevocable, hasSignatures }, ranges)
+        const ranges = entries.map(({ key, address, length, stride }) => ({ key, address, length, stride }))
+        const row = createIndirect(call, object, { ...others, maxEntries }, ranges)
         if (keyByte !== undefined) setKeyByte(table, row, keyByte)
         const key = table.key[row]!
         const { indirect } = object.state

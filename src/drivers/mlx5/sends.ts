@@ -593,8 +593,10 @@ export class Sends implements SendQueue {
       bsf!.set(this.#bytes.subarray(segment, segment + SEGMENT_BYTES), i * SEGMENT_BYTES)
     }
     const mask = view.getUint32(first + KeySegments.MKEY_MASK + 4)
+    const logEntity = view.getUint8(at(KeySegments.LOG_ENTITY)) & KeySegments.LOG_MASK
     const ranges = {
       octowords,
+      entityBytes: (mask & KeySegments.ENTITY_MASK) === 0 ? undefined : 2 ** logEntity,
       length: (mask & KeySegments.LENGTH_MASK) === 0 ? undefined : view.getBigUint64(at(KeySegments.LENGTH)),
       start: (mask & KeySegments.START_MASK) === 0 ? undefined : view.getBigUint64(at(KeySegments.START)),
       access: (mask & KeySegments.ACCESS_MASK) === 0 ? undefined : accessOf(view.getUint8(at(KeySegments.ACCESS))),

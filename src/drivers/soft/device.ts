@@ -55,6 +55,7 @@ import { createSlots } from './slots.ts'
 import {
   AttributeBits,
   createNumbers,
+  FIRST_CQN,
   FIRST_QPN,
   FIRST_SRQN,
   openersOf,
@@ -255,7 +256,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       limits: torment?.limits(name, limits) ?? limits,
       identity,
       port,
-      cqs: createSlots(),
+      cqs: createSlots(FIRST_CQN),
       qpns: createNumbers(FIRST_QPN, random()),
       srqs: createSlots(),
       srqOwners: new WeakMap(),

@@ -7,6 +7,7 @@ import type { CallContext, Context, CoreObject } from '../../core/model.ts'
 import type { Srq } from '../../spec/classes/srq.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import type { Destinations } from './address/destinations.ts'
+import type { Address } from './address/path.ts'
 import type { ReceiveQueue, SendQueue } from './queues.ts'
 import type { AnyQp, QpCap } from './state.ts'
 
@@ -45,6 +46,8 @@ export interface QueueFormat {
   /** The queue pair of `opened` has this number. */
   opened?(call: CallContext, args: QpCreate, qpn: number, opened: OpenedQueues): void
   answer(args: QpCreate, qpn: number, send: SendQueue, receive: ReceiveQueue): QpCreated
+  /** Checks the path of a queue pair beyond what every device does. Throws CallError. */
+  checkPath?(method: string, address: Address): void
   /** The queue pair is destroyed. */
   close(
     call: CallContext,

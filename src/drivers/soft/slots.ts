@@ -10,8 +10,9 @@ export interface Slots<T> {
   size(): number
 }
 
-export const createSlots = <T>(): Slots<T> => {
-  const values: (T | undefined)[] = []
+/** `first`: the lowest slot. */
+export const createSlots = <T>(first = 0): Slots<T> => {
+  const values: (T | undefined)[] = new Array(first).fill(undefined)
   const free: number[] = []
   return {
     add(value) {
@@ -27,7 +28,7 @@ export const createSlots = <T>(): Slots<T> => {
     get: slot => values[slot] as T,
     values: () => values.filter(value => value !== undefined),
     size() {
-      return values.length - free.length
+      return values.length - first - free.length
     },
   }
 }

@@ -283,7 +283,8 @@ export interface Numbers {
   count(): number
 }
 
-/** The lowest numbers that a program gets from Linux's rxe. QPNs 0 and 1 are SMI and GSI. */
+/** The lowest numbers that a program gets from Linux's rxe. 0 is no queue: programs take it for a failure. QPNs 0 and 1 are SMI and GSI. */
+export const FIRST_CQN = 1
 export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
 /** 0xffffff is the multicast QPN. */

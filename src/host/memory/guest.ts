@@ -40,10 +40,10 @@ export interface Guest {
   /** `mem`: the descriptor from `openMemory`, for `move`. It must stay open until `close`. */
   useMemory(mem: number): void
   /**
-   * Copies to (`write`) or from the guest's memory. Returns as `Mover.move` for a file (`memResult` converts that);
-   * -EPERM without `useMemory`.
+   * Copies to (`write`) or from the guest's memory. `isFrozen`: as of `Mover.move`. Returns as `Mover.move` for a file
+   * (`memResult` converts that); -EPERM without `useMemory`.
    */
-  move(write: boolean, ...args: MoveArguments): number
+  move(write: boolean, isFrozen: boolean, ...args: MoveArguments): number
   /** Makes an ioctl on the guest's maps file. Returns the result or -errno: -ESRCH after `close`. */
   ioctlMaps(request: number, argument: ArenaRange): number
   /** Reads the guest's maps file. Returns the number of bytes or -errno: -ESRCH after `close`. */
@@ -150,7 +150,8 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       mem = opened
       inheritedFds[1] = mem
     },
-    move: (write, ...args) => (mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout))),
+    move: (write, isFrozen, ...args) =>
+      mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout, isFrozen)),
     ioctlMaps: (request, argument) => callOnMaps(MoverCall.IOCTL, request, argument),
     readMaps: (offset, into) => callOnMaps(MoverCall.READ, offset, into),
     descriptor(number, socket) {

@@ -38,7 +38,8 @@ export interface ArenaRange {
 export interface Mover {
   /**
    * Copies to (`write`) or from process `pid`. If `pid` is -1: to or from the file behind the mover's descriptor `fd`;
-   * the address is the offset. Other arguments as for `readv` and `writev` of process.ts. Returns the number of bytes
+   * the address is the offset. Other arguments as for `readv` and `writev` of process.ts. `isFrozen`: a page may permit
+   * no writes for a moment, so a write to it is tried again for `timeout` microseconds. Returns the number of bytes
    * copied, fewer if the rest is not accessible. If none are copied, returns 0 at the end of a file, -errno of
    * process_vm_readv(2) or pread(2), or
    *
@@ -48,7 +49,12 @@ export interface Mover {
    * - -ECHILD: the mover's process was killed, also in two further attempts. There are no further attempts for an `fd`
    *   that is not inherited, because the next process does not have it.
    */
-  move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
+  move(
+    write: boolean,
+    pid: number,
+    fd: number,
+    ...args: [...MoveArguments, timeout: number, isFrozen?: boolean]
+  ): number
   /**
    * Makes a call of kind `MoverCall` with a descriptor of the mover. A success overwrites `buffer`. Returns the result
    * or -errno; also -ETIMEDOUT, as `move`, and -ECHILD: the mover's process was killed.
@@ -90,7 +96,7 @@ const prototypes = {
   userdma_mover_waited: 'uint64_t userdma_mover_waited(int64_t mover)',
   userdma_mover_take: 'int64_t userdma_mover_take(int64_t mover, int fd)',
   userdma_mover_move:
-    'int64_t userdma_mover_move(int64_t mover, int write, int pid, int fd, uint64_t remote, int64_t local, uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)',
+    'int64_t userdma_mover_move(int64_t mover, int write, int pid, int fd, uint64_t remote, int64_t local, uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us, int is_frozen)',
   userdma_mover_call:
     'int64_t userdma_mover_call(int64_t mover, int operation, int fd, int64_t value, int64_t buffer, uint64_t length, uint64_t timeout_us)',
   userdma_mover_receive:
@@ -175,7 +181,7 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
     return answer
   }
   return {
-    move(write, pid, fd, high, low, local, offset, chunk, stride, total, timeout) {
+    move(write, pid, fd, high, low, local, offset, chunk, stride, total, timeout, isFrozen = false) {
       if (total === 0) return 0
       requirePieces(local, offset, chunk, stride, total)
       const remote = high * TWO_32 + low
@@ -186,8 +192,21 @@ export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions 
         const handle = runningMover()
         if (handle < 0) return handle
         const begin = nowMicroseconds()
+        const [isWrite, tries] = [write ? 1 : 0, isFrozen ? 1 : 0]
         const moved = ended(
-          calls.userdma_mover_move(handle, write ? 1 : 0, pid, fd, remote, localAddress, chunk, stride, total, timeout),
+          calls.userdma_mover_move(
+            handle,
+            isWrite,
+            pid,
+            fd,
+            remote,
+            localAddress,
+            chunk,
+            stride,
+            total,
+            timeout,
+            tries,
+          ),
           begin,
         )
         if (moved !== -ECHILD || attemptsLeft === 0) return moved

@@ -208,6 +208,8 @@ export const queryInterconnects = method(Block.DRIVER_FAST + 0, {
 export const EfaAbi: LinuxAbi = {
   layouts: EfaLayouts,
   attributes: EfaAttributes,
+  // EFA_MODIFY_QP_SUPP_MASK
+  qpModifications: ['state', 'curState', 'enSqdAsyncNotify', 'pkeyIndex', 'port', 'qkey', 'sqPsn', 'rnrRetry'],
   methods: [
     driverMethod(
       'MR_QUERY',

@@ -41,4 +41,9 @@ export interface LinuxAbi {
   readonly driverQps?: DriverQpClasses
   /** By 'class.method': bits of the attribute of flags that Linux's driver knows and this one has not: EOPNOTSUPP. */
   readonly absentFlags?: Readonly<Record<string, number>>
+  /**
+   * Attributes of queue pairs that Linux's driver lets programs modify, whatever their types: others are EOPNOTSUPP. Absent: the
+   * type decides, with EINVAL.
+   */
+  readonly qpModifications?: readonly string[]
 }

@@ -114,6 +114,7 @@ export const KeySegments = {
   QPN_KEY: 52,
   START: 64,
   LENGTH: 72,
+  LOG_ENTITY: 107,
   LKEY: 116,
   ADDRESS: 120,
   OCTOWORDS: 4,
@@ -121,7 +122,10 @@ export const KeySegments = {
   BSF_FLAGS: 60,
   INLINE: 0x80,
   IS_FREE: 0x40,
+  /** Of LOG_ENTITY. */
+  LOG_MASK: 0x3f,
   LENGTH_MASK: 1,
+  ENTITY_MASK: 1 << 1,
   START_MASK: 1 << 6,
   BSF_MASK: 1 << 12,
   QPN_MASK: 1 << 14,

@@ -77,9 +77,13 @@ export const HAS_SQD_TO_RTS = 8
  * writes go nowhere, in every protection domain.
  */
 export const NULL_KEY = 0xd5
+/** A key that no memory has: in a list of ranges, it says that a block of ranges repeats. */
+export const REPEAT_BLOCK = 0x400
 
 /** MLX5_USER_CMDS_SUPP_UHW_…: which responses have a driver's part. */
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
+/** Largest range of a key of fixed ranges (KSM). */
+export const MAX_LOG_ENTITY = 31
 /** Ranges of a key over other keys; as log_max_klm_list_size tells. */
 export const MAX_INDIRECT_ENTRIES = 2048
 /** Reserved numbers of queue pairs of a device, of all its users. */
@@ -273,16 +277,27 @@ export const Mlx5Attributes = {
       in: {
         /** The lowest byte of the key. */
         keyByte: optional(u8(0x8000)),
-        /** Of kind INDIRECT: ranges of other keys, one behind the other. `length`: at most 2^32 - 1. */
+        /**
+         * Of kind INDIRECT: ranges of other keys, one behind the other. `length`: at most 2^32 - 1. `stride`: how much further
+         * a repetition is (`repeats`).
+         */
         entries: optional(
-          list(0x8001, { key: at(0, u32(0)), length: at(4, u32(0)), address: at(8, u64(0)) }, MAX_INDIRECT_ENTRIES),
+          list(
+            0x8001,
+            { key: at(0, u32(0)), length: at(4, u32(0)), address: at(8, u64(0)), stride: at(16, u32(0)) },
+            MAX_INDIRECT_ENTRIES,
+          ),
         ),
-        /** Work requests set the ranges, at most so many; there are none in the beginning. */
+        /** Work requests set the ranges, at most so many. */
         maxEntries: optional(u32(0x8002, { min: 1, max: MAX_INDIRECT_ENTRIES })),
         /** 1: peers may invalidate such a key. */
         isRevocable: optional(u8(0x8003)),
         /** 1: work requests may give such a key block signatures. */
         hasSignatures: optional(u8(0x8004)),
+        /** Log2 of the bytes of each range that work requests set; absent: each range has its own length. */
+        logEntity: optional(u8(0x8005, { max: MAX_LOG_ENTITY })),
+        /** How often the entries follow one behind the other; default 1. */
+        repeats: optional(u32(0x8006, { min: 1 })),
       },
       out: {},
     },

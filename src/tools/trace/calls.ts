@@ -14,6 +14,7 @@ import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, objectText, plainArgs, plainResult } from './chain.ts'
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
+import { reasonOf } from './failed.ts'
 import { printable } from './printable.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
@@ -44,7 +45,8 @@ const callText = (record: TraceRecord, decoded: DecodedCall | undefined, style: 
 
 /** The return value and the outputs. */
 const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style: Style): string => {
-  const { ret, reason } = record
+  const { ret } = record
+  const reason = reasonOf(record)
   if (ret < 0) return `-1 ${errnoName(-ret)}${reason === undefined ? '' : ` (${safeText(reason)})`}`
   if (decoded === undefined) return String(ret)
   const { result } = decoded
@@ -96,7 +98,8 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
 
 /** The record with decoded messages, for `JSON.stringify`. docs/reference/cli.md lists the keys. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
-  const { call, ret, reason, descriptors = [], raw, request: _request, ...fields } = record
+  const { call, ret, reason: _reason, descriptors = [], raw, request: _request, ...fields } = record
+  const reason = reasonOf(record)
   const decoded = decodeRecord(record, WHOLE.bytes)
   const newDescriptors = Object.fromEntries(descriptors.map(({ attribute, fd }) => [attribute, fd ?? null]))
   const error = ret < 0 ? { error: errnoName(-ret), ...(reason !== undefined && { reason }) } : {}

@@ -14,5 +14,9 @@ type Outcome = Pick<TraceRecord, 'dialect' | 'attempt' | 'ret'>
 const isProbe = ({ dialect, attempt, ret }: Outcome): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
 
+/** Why a call was refused, if the record says so; of the probe also that it is one. */
+export const reasonOf = (call: Outcome & Pick<TraceRecord, 'reason'>): string | undefined =>
+  isProbe(call) ? `libibverbs' probe${call.reason === undefined ? '' : `: ${call.reason}`}` : call.reason
+
 /** Whether a call has failed; without a look at the entries of its chain. */
 export const isFailed = (call: Outcome): boolean => call.ret < 0 && !isProbe(call)

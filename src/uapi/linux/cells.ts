@@ -136,8 +136,13 @@ const load = (values: AnyValues, bound: BoundCell): AnyValue | undefined =>
     ? values[bound.attribute]
     : (values[bound.attribute] as AnyRecord | undefined)?.[bound.field]
 
-/** The attribute mask of a struct; 0 without a mask. `isChecked`: as for `readCells`. */
-const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean): number => {
+/** The attribute mask of a struct; 0 without a mask. `isChecked`, `known`: as for `readCells`. */
+const readMask = (
+  compiled: CompiledLayout,
+  view: DataView,
+  isChecked: boolean,
+  known: readonly string[] | undefined,
+): number => {
   const { maskAt, maskBits } = compiled.layout
   if (maskAt === undefined) return 0
   const bits = view.getUint32(maskAt, true)
@@ -148,8 +153,9 @@ const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean):
   if (lackingBits !== 0) {
     const { lacking, className } = compiled
     const names = new Set(lacking.filter(({ bit }) => (bit & lackingBits) !== 0).map(({ name }) => name))
+    const isKnown = known === undefined || [...names].every(name => known.includes(name))
     throw new CallError(
-      'EINVAL',
+      isKnown ? 'EINVAL' : 'EOPNOTSUPP',
       `attribute mask: bits 0x${lackingBits.toString(16)} (${[...names].join(', ')}) are of attributes that ${className} lacks`,
     )
   }
@@ -158,7 +164,8 @@ const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean):
 
 /**
  * Reads a struct into `values` and `facts`; `bytes` has at least the layout's size. `isChecked`: refuses values outside
- * their limits and wrong mask bits. Cells that must be 0 are always checked. Throws CallError.
+ * their limits and wrong mask bits; `known`: attributes that may be in the mask for some class (default all), others are
+ * EOPNOTSUPP. Cells that must be 0 are always checked. Throws CallError.
  */
 export const readCells = (
   compiled: CompiledLayout,
@@ -166,9 +173,10 @@ export const readCells = (
   values: AnyValues,
   facts: Facts,
   isChecked: boolean,
+  known?: readonly string[],
 ): void => {
   const view = viewOf(bytes)
-  const mask = readMask(compiled, view, isChecked)
+  const mask = readMask(compiled, view, isChecked, known)
   for (const bound of compiled.boundCells) {
     const { cell, type } = bound
     if (bound.maskBit !== 0 && (mask & bound.maskBit) === 0) continue

@@ -5,6 +5,7 @@
  * As in the kernel, only zeros may follow the struct of a request and its tail (tail.ts), otherwise the error is
  * EOPNOTSUPP. The rest of a longer response buffer is filled with zeros.
  */
+import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
@@ -135,7 +136,8 @@ export const readCommand = (view: CallerView, found: CompiledCommand, parts: Com
     className = classNameOf(view, command.classes, facts, parts.driverInput)
   }
   const struct = found.in(className, link)
-  readCells(struct, request, args, facts, true)
+  const isQpChange = command.method === 'modify' && Object.hasOwn(QpTypes, className)
+  readCells(struct, request, args, facts, true, isQpChange ? view.schema.linux?.qpModifications : undefined)
   className = classNameOf(view, command.classes, facts, parts.driverInput)
   chooseByClass(view, struct, args)
   readTail(command, declaredMethod(className, command.method).in, request, tail, args)

@@ -18,6 +18,7 @@
  *   full      as many mappings as the system allows: the call fails with ENOMEM, and its object is gone. Only checked
  *             if vm.max_map_count is not raised
  *   many      MANY objects
+ *   stack     pages of the stack that the call uses itself
  *   unmapped  the program unmaps pages, or makes them unreadable, before the destroy: they stay so, the others are ordinary
  *
  * Each prints "good" at its end.
@@ -562,13 +563,35 @@ static void many(void)
         NEED(queues[i][DOORBELL] == 1000 + (uint32_t)i && queues[i][1024] == (uint32_t)i && !is_mapped(queues[i], 's'));
 }
 
+static void stack(void)
+{
+    /* the frames of the call are below this one */
+    volatile char deep[8 * PAGE];
+    for (size_t i = 0; i < sizeof deep; i += PAGE)
+        deep[i] = 0;
+    const uintptr_t here = (uintptr_t)__builtin_frame_address(0) / PAGE * PAGE;
+    volatile uint32_t *low = (uint32_t *)((uintptr_t)deep / PAGE * PAGE - 3 * PAGE);
+    const struct range range = {(uintptr_t)low, here + PAGE - (uintptr_t)low};
+    for (size_t at = 0; at < range.bytes; at += PAGE)
+        (void)low[at / 4];
+    const int handle = create(&range, 1);
+    NEED(handle >= 0);
+    NEED(is_mapped((uint32_t *)here, 's'));
+    destroy(handle);
+    NEED(!is_mapped((uint32_t *)here, 's'));
+    NEED(create(&range, 1) >= 0);
+    close(device);
+    NEED(!is_mapped((uint32_t *)here, 's'));
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
         void (*run)(void);
     } cases[] = {{"share", share}, {"fork", fork_case}, {"close", close_case}, {"threads", threads}, {"race", race},
-                 {"hostile", hostile}, {"fails", fails}, {"full", full}, {"many", many}, {"unmapped", unmapped}};
+                 {"hostile", hostile}, {"fails", fails}, {"full", full}, {"many", many}, {"unmapped", unmapped},
+                 {"stack", stack}};
     for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
             device = open_device();
@@ -576,6 +599,6 @@ int main(int argc, char **argv)
             printf("good\n");
             return 0;
         }
-    fprintf(stderr, "usage: adopted share|fork|close|threads|race|hostile|fails|full|many|unmapped\n");
+    fprintf(stderr, "usage: adopted share|fork|close|threads|race|hostile|fails|full|many|stack|unmapped\n");
     return 1;
 }

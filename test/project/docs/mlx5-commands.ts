@@ -1,7 +1,12 @@
 /*
  * Generates docs/reference/mlx5-commands.md from the table of firmware commands and the syndromes.
  */
-import { Commands, type FirmwareCommand } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import {
+  type CommandName,
+  Commands,
+  commandLimits,
+  type FirmwareCommand,
+} from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { CommandStatus, type Syndrome, Syndromes, statusErrno } from '../../../src/spec/drivers/mlx5-firmware/status.ts'
 
 const hex = (number: number, digits = 0): string => `0x${number.toString(16).padStart(digits, '0')}`
@@ -16,8 +21,11 @@ const linuxMethod: Readonly<Record<FirmwareCommand['method'], string>> = {
 const { unsupportedCommand } = Syndromes
 const refusal = `no: \`${unsupportedCommand.status}\`, syndrome ${hex(unsupportedCommand.number)}`
 
-const commandRow = ([name, command]: [string, FirmwareCommand]): string =>
-  `| ${hex(command.opcode, 3)} | \`${name}\` | ${linuxMethod[command.method]} | ${command.in === undefined ? refusal : 'yes'} |`
+const commandRow = ([name, command]: [string, FirmwareCommand]): string => {
+  const limit = commandLimits[name as CommandName]
+  const here = command.in === undefined ? refusal : `yes${limit === undefined ? '' : `: ${limit}`}`
+  return `| ${hex(command.opcode, 3)} | \`${name}\` | ${linuxMethod[command.method]} | ${here} |`
+}
 
 const syndromeRow = ({ number, status, text }: Syndrome): string =>
   `| ${hex(number)} | \`${status}\` (${hex(CommandStatus[status])}) | ${statusErrno[status]} | ${text} |`
@@ -33,6 +41,7 @@ structs are those of mlx5_ifc.h. [A record](../decisions/mlx5-firmware-commands.
 
 All commands that Linux's mlx5_ib takes from programs, by opcode. A call with another command, or with a command of another
 method, fails with EINVAL, as in Linux. The command that destroys an object is given by Linux itself (\`DEVX_OBJ_DESTROY\`).
+Behind "yes" stands what the device takes where mlx5_ifc.h has more; other values are refused.
 
 | opcode | command | Linux's method | here |
 |---|---|---|---|

@@ -4,9 +4,23 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { inLongRun } from '../../long-run.ts'
-import { lacking, NOBODY, noGuests, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
+import { loopbackText } from '../../loopback.ts'
+import {
+  assertGood,
+  lacking,
+  NOBODY,
+  noGuests,
+  noOtherUser,
+  ownProgram,
+  run,
+  runUserdma,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+} from '../programs.ts'
 
 const program = ownProgram('adopted')
+const frozen = ownProgram('frozen')
 const DRIVER = 'test/system/devices/adopted.mjs'
 
 const IN_NAMESPACE = ', in a user namespace'
@@ -43,6 +57,7 @@ for (const [whose, prefix] of Object.entries(AS_GUEST))
       ['fails', 'stay as they are if the call fails'],
       ['full', 'stay as they are if they cannot be mapped, and the call is undone'],
       ['many', 'may be many'],
+      ['stack', 'may be those of the stack that the call uses'],
       ['unmapped', 'may be unmapped by the program before the destroy'],
     ] as const) {
       // These take long, and their calls are those of another user's program.
@@ -57,3 +72,27 @@ for (const [whose, prefix] of Object.entries(AS_GUEST))
       })
     }
   })
+
+describe('data beside a queue that comes and goes: a peer writes it, and threads store and read(2) there', {
+  skip: lacking(frozen, '/etc/libibverbs.d/mlx5.driver'),
+}, () => {
+  const device = `mlx5_0@${loopbackText(61)},driver=mlx5`
+  const args = ['mlx5_0', `${inLongRun(1000, 50)}`]
+  const user = { uid: NOBODY, gid: NOBODY }
+  // stores by the kernel wait for frozen pages if the user has the capability for that, otherwise they fail for a moment
+  for (const [whose, skip, options] of [
+    ["of the tests' user", false, {}],
+    ['of an ordinary user', noOtherUser(), user],
+  ] as const)
+    it(`nothing fails or is lost, ${whose}`, { skip }, async t => {
+      const finished = await runUserdma(t, ['run', '--private', '--device', device, '--', frozen, ...args], options)
+      assertGood(finished)
+      assert.equal(finished.stdout, 'good\n')
+    })
+
+  it('nothing fails or is lost, of a guest', { skip: noGuests() }, async t => {
+    const daemon = await startDaemon(t, { devices: [device], guest: NOBODY })
+    const { stdout, stderr, status } = await run(t, frozen, args, { ...user, env: daemon.env })
+    assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
+  })
+})

@@ -3,7 +3,7 @@
  * (src/drivers/mlx5/raw/matcher-flows.ts).
  */
 import type { CoreObject } from '../../../core/model.ts'
-import { addParent } from '../../../core/objects/lifetime.ts'
+import { addParent, numberFromId } from '../../../core/objects/lifetime.ts'
 import { chargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { TRAFFIC_COUNTER_BYTES } from '../../../spec/drivers/mlx5-firmware/flow.ts'
@@ -47,7 +47,7 @@ export const flowCommands = [
     const own: FlowCounters = { counts: new Float64Array(2 * size), size }
     return {
       // the numbers of the others of a bulk follow
-      out: { flow_counter_id: ((object.id % LARGEST_ID) + 1) * 2 ** MAX_LOG_COUNTERS },
+      out: { flow_counter_id: numberFromId(object, LARGEST_ID) * 2 ** MAX_LOG_COUNTERS },
       own,
       end: () => releaseMemory(account, bytes),
     }
@@ -90,6 +90,6 @@ export const flowCommands = [
       return refuseCommand('noSuchReceiveQueue', `inline_rqn 0x${inline_rqn.toString(16)}`)
     addParent(object, queue)
     const own: FrameTarget = { receiver: queueReceiver(queue as WqObject, soft) }
-    return { out: { tirn: (object.id % 0xff_ffff) + 1 }, own }
+    return { out: { tirn: numberFromId(object, 0xff_ffff) }, own }
   }),
 ]

@@ -3,12 +3,16 @@
  * and mappings of a path to the congestion control of a queue pair (mlx5dv_map_ah_to_qp). A mapping is a hint to an adapter;
  * here all queue pairs of a device have the same congestion control, so it does nothing.
  */
+import type { CoreObject } from '../../../core/model.ts'
+import { numberFromId } from '../../../core/objects/lifetime.ts'
 import { take } from '../../../core/objects/limits.ts'
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { avQpMapping, GeneralObject } from '../../../spec/drivers/mlx5-firmware/device.ts'
 import { decodeFields } from '../../../uapi/firmware/fields.ts'
 import { stateOf } from '../state.ts'
 import { creation, type Given, type Made, refuseCommand } from './handler.ts'
+
+const LARGEST_ID = 0xffff_ffff
 
 type Create = typeof Commands.CREATE_GENERAL_OBJECT
 
@@ -24,14 +28,14 @@ const reserveQpn = ({ call, input: { log_obj_range } }: Given<Create>): Made<Cre
   return { out: { obj_id: qpn }, end }
 }
 
-const mapPath = ({ call, input }: Given<Create>, { id }: { readonly id: number }): Made<Create> => {
+const mapPath = ({ call, input }: Given<Create>, object: CoreObject): Made<Create> => {
   if (input.object.length < avQpMapping.bytes)
     refuseCommand('shortInput', `${input.object.length} bytes after the header; at least ${avQpMapping.bytes}`)
   const { qpn, src_addr_index } = decodeFields(avQpMapping, input.object)
   if (qpn > 0xff_ffff) refuseCommand('badValue', `qpn 0x${qpn.toString(16)}; it has 24 bits`)
   if (call.device.ports[0]!.gids.entries[src_addr_index] === undefined)
     refuseCommand('noSuchIndex', `src_addr_index ${src_addr_index}`)
-  return { out: { obj_id: id } }
+  return { out: { obj_id: numberFromId(object, LARGEST_ID) } }
 }
 
 export const generalObjectCommands = [

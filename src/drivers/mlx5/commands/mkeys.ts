@@ -1,21 +1,22 @@
 /*
  * Firmware commands for memory keys (CREATE_MKEY and QUERY_MKEY). A key is a region of class `mr`: of user memory (access
- * mode MTT), or over ranges of other keys (KLM, and KSM with ranges of one size). The program chooses the lowest byte of
- * the key. A key that is made free (`free`, `umr_en`) has no ranges; work requests set them (key-changes.ts).
+ * mode MTT), or over ranges of other keys (KLM, also in a block that repeats, and KSM with ranges of one size). The program
+ * chooses the lowest byte of the key. Work requests may change one over other keys (`umr_en`, key-changes.ts), which has no
+ * ranges if it is made free.
  */
 import { answered } from '../../../core/devices/driver.ts'
 import { createOwned, type Owned } from '../../../core/dispatch/owned.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'
 import { addParent } from '../../../core/objects/lifetime.ts'
 import { Mr } from '../../../spec/classes/mr.ts'
-import { MAX_INDIRECT_ENTRIES } from '../../../spec/drivers/mlx5.ts'
+import { MAX_INDIRECT_ENTRIES, MAX_LOG_ENTITY } from '../../../spec/drivers/mlx5.ts'
 import { Commands } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { RecordOf } from '../../../spec/drivers/mlx5-firmware/fields.ts'
-import { type createMkeyIn, klm, type mkc } from '../../../spec/drivers/mlx5-firmware/memory.ts'
+import type { createMkeyIn, mkc } from '../../../spec/drivers/mlx5-firmware/memory.ts'
 import { Bsf } from '../../../spec/drivers/mlx5-signature.ts'
 import { AccessFlags, MrKind } from '../../../spec/enums.ts'
 import { PAGE_BYTES } from '../../../spec/memory.ts'
-import { decodeFields } from '../../../uapi/firmware/fields.ts'
+import { rangesOf } from '../key-ranges.ts'
 import { creation, objectCommand, refuseCommand } from './handler.ts'
 import { findPd, findUmem } from './lookup.ts'
 import { placeInUmem } from './umem.ts'
@@ -27,7 +28,6 @@ type MkeyInput = RecordOf<typeof createMkeyIn>
 const AccessMode = { MTT: 1, KLM: 2, KSM: 3 } as const
 /** No queue pair: the key serves all of its domain. */
 const ANY_QP = 0xff_ffff
-const MAX_LOG_ENTITY = 31
 const OCTOWORD_BYTES = 16
 
 /** What QUERY_MKEY tells. */
@@ -110,70 +110,67 @@ const createOfUmem = (
   )
 }
 
-/** A key over ranges of other keys. */
+/** The ranges of the input, without the padding. */
+const rangesOfInput = ({ klm_pas_mtt, translations_octword_actual_size: count }: MkeyInput, logEntity?: number) => {
+  if (count > MAX_INDIRECT_ENTRIES)
+    refuseCommand('badValue', `translations_octword_actual_size ${count}; at most ${MAX_INDIRECT_ENTRIES}`)
+  if (klm_pas_mtt.length < count * OCTOWORD_BYTES)
+    refuseCommand('shortInput', `${klm_pas_mtt.length} bytes of ranges; ${count} have ${count * OCTOWORD_BYTES}`)
+  const view = new DataView(klm_pas_mtt.buffer, klm_pas_mtt.byteOffset)
+  const words = Uint32Array.from({ length: (count * OCTOWORD_BYTES) / 4 }, (_, i) => view.getUint32(4 * i))
+  const ranges = rangesOf(words, logEntity === undefined ? undefined : 2 ** logEntity)
+  if (ranges === undefined)
+    return refuseCommand(
+      'badValue',
+      `a block of ${words[3]! & 0xffff} ranges that repeats ${words[2]} times, in ${count} octowords`,
+    )
+  const { octowords } = ranges
+  if (words.subarray(4 * octowords).some(word => word !== 0))
+    refuseCommand(
+      'badValue',
+      `range ${octowords} has ${logEntity === undefined ? 'byte_count' : 'mkey'} 0, and others follow`,
+    )
+  return ranges
+}
+
+/** A key over ranges of other keys. If work requests may change it (`umr_en`), it needs no ranges now, and is perhaps not valid (`free`). */
 const createIndirect = (
   call: CallContext,
   object: CoreObject,
   pd: CoreObject,
   context: MkeyContext,
-  { klm_pas_mtt, translations_octword_actual_size: count }: MkeyInput,
+  input: MkeyInput,
   isKsm: boolean,
 ): Owned | Promise<Owned> => {
-  if (count < 1 || count > MAX_INDIRECT_ENTRIES)
-    refuseCommand('badValue', `translations_octword_actual_size ${count}; 1 to ${MAX_INDIRECT_ENTRIES}`)
-  if (context.translations_octword_size < count)
-    refuseCommand(
-      'badValue',
-      `translations_octword_size ${context.translations_octword_size} is less than the ${count} of the input`,
-    )
-  if (klm_pas_mtt.length < count * klm.bytes)
-    refuseCommand('shortInput', `${klm_pas_mtt.length} bytes of ranges; ${count} have ${count * klm.bytes}`)
-  const { log_page_size: log } = context
+  const { free, umr_en, en_rinval, bsf_en, translations_octword_size: size, log_page_size: log } = context
   if (isKsm && log > MAX_LOG_ENTITY) refuseCommand('badValue', `log_entity_size ${log}; at most ${MAX_LOG_ENTITY}`)
-  const entries = Array.from({ length: count }, (_, i) => {
-    const { byte_count, mkey, address } = decodeFields(klm, klm_pas_mtt.subarray(i * klm.bytes, (i + 1) * klm.bytes))
-    if (!isKsm && byte_count === 0) refuseCommand('badValue', `byte_count 0 of range ${i}`)
-    return { key: mkey, length: isKsm ? 2 ** log : byte_count, address }
-  })
+  if (umr_en === 0 && (free === 1 || en_rinval === 1))
+    refuseCommand('unsupportedFeature', `free ${free}, en_rinval ${en_rinval}: keys with these have umr_en 1`)
+  if (isKsm && bsf_en === 1) refuseCommand('unsupportedFeature', 'bsf_en 1: keys with signatures are of mode KLM (2)')
+  if (size > MAX_INDIRECT_ENTRIES || (umr_en === 1 && size < 1))
+    refuseCommand('badValue', `translations_octword_size ${size}; 1 to ${MAX_INDIRECT_ENTRIES}`)
+  const { entries, repeats, octowords } = rangesOfInput(input, isKsm ? log : undefined)
+  if (octowords > size)
+    refuseCommand('badValue', `translations_octword_size ${size} is less than the ${octowords} of the input`)
+  if (octowords === 0 && umr_en === 0) refuseCommand('badValue', 'no ranges; a key without umr_en 1 has some')
+  // of signatures nothing is known before the first request
+  const isEmpty = free === 1 || bsf_en === 1 || octowords === 0
   return createOwned(call, object, Mr, {
     pd,
     kind: MrKind.values.INDIRECT,
     start: 0n,
-    length: context.len,
-    iova: context.start_addr,
-    access: accessOf(context),
+    length: isEmpty ? 0n : context.len,
+    iova: isEmpty ? 0n : context.start_addr,
+    access: free === 1 ? 0 : accessOf(context),
     keyByte: context.mkey_7_0,
-    entries,
-  })
-}
-
-/** A key whose ranges work requests set. */
-const createFree = (
-  call: CallContext,
-  object: CoreObject,
-  pd: CoreObject,
-  { free, umr_en, en_rinval, bsf_en, translations_octword_size: maxEntries, mkey_7_0 }: MkeyContext,
-  mode: number,
-): Owned | Promise<Owned> => {
-  if (free !== 1 || umr_en !== 1 || mode !== AccessMode.KLM)
-    refuseCommand(
-      'unsupportedFeature',
-      `free ${free}, umr_en ${umr_en}, access mode ${mode}: keys that work requests change have free 1, umr_en 1 and mode KLM (2)`,
-    )
-  if (maxEntries < 1 || maxEntries > MAX_INDIRECT_ENTRIES)
-    refuseCommand('badValue', `translations_octword_size ${maxEntries}; 1 to ${MAX_INDIRECT_ENTRIES}`)
-  return createOwned(call, object, Mr, {
-    pd,
-    kind: MrKind.values.INDIRECT,
-    start: 0n,
-    length: 0n,
-    iova: 0n,
-    access: 0,
-    keyByte: mkey_7_0,
-    entries: [],
-    maxEntries,
-    isRevocable: en_rinval,
-    hasSignatures: bsf_en,
+    entries: isEmpty ? [] : entries.map(({ stride = 0, ...range }) => ({ ...range, stride })),
+    repeats,
+    ...(umr_en === 1 && {
+      maxEntries: size,
+      isRevocable: en_rinval,
+      hasSignatures: bsf_en,
+      ...(isKsm && { logEntity: log }),
+    }),
   })
 }
 
@@ -182,12 +179,16 @@ const createKey = (call: CallContext, object: CoreObject, input: MkeyInput): Own
   checkContext(context, input)
   const pd = findPd(call, context.pd)
   const mode = context.access_mode_1_0 | (context.access_mode_4_2 << 2)
-  if (context.free === 1 || context.umr_en === 1 || context.en_rinval === 1)
-    return createFree(call, object, pd, context, mode)
-  if (mode === AccessMode.MTT) return createOfUmem(call, object, pd, context, input)
-  if (mode !== AccessMode.KLM && mode !== AccessMode.KSM)
-    refuseCommand('badValue', `access mode ${mode}; there are MTT (1), KLM (2) and KSM (3)`)
-  return createIndirect(call, object, pd, context, input, mode === AccessMode.KSM)
+  const { free, umr_en, en_rinval } = context
+  if (mode === AccessMode.KLM || mode === AccessMode.KSM)
+    return createIndirect(call, object, pd, context, input, mode === AccessMode.KSM)
+  if (mode !== AccessMode.MTT) refuseCommand('badValue', `access mode ${mode}; there are MTT (1), KLM (2) and KSM (3)`)
+  if (free === 1 || umr_en === 1 || en_rinval === 1)
+    refuseCommand(
+      'unsupportedFeature',
+      `free ${free}, umr_en ${umr_en}, en_rinval ${en_rinval}: work requests change keys of modes KLM (2) and KSM (3) only`,
+    )
+  return createOfUmem(call, object, pd, context, input)
 }
 
 /** Two ranges. */

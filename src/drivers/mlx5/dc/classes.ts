@@ -15,7 +15,7 @@ import { Service } from '../../../spec/wire/services.ts'
 import { addressAnswer, copyAddress } from '../../soft/address/path.ts'
 import { qpClass, UNSUPPORTED_ATTRIBUTES, useGid } from '../../soft/classes/qp-class.ts'
 import type { CqObject, QueuePair, SrqObject } from '../../soft/state.ts'
-import { blockFormat } from '../format.ts'
+import { blockFormat, checkStaticRate } from '../format.ts'
 import { stateOf } from '../state.ts'
 
 const { RESET, RTR, ERR } = QpState.values
@@ -104,6 +104,7 @@ const dciClass = withoutOptions(
         const initiators = initiatorsOf(call)
         const { qpn } = object.state
         initiators.settle(qpn)
+        if (args.address !== undefined) checkStaticRate('dci_qp.modify', args.address)
         // a context has the logarithm, so that Linux's mlx5 makes 1 of 0
         const maxRdAtomic = args.maxRdAtomic === 0 ? 1 : args.maxRdAtomic
         const answer = inner.modify(call, object, { ...args, ...(maxRdAtomic !== undefined && { maxRdAtomic }) }, core)

@@ -6,6 +6,7 @@ import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import { type CoreObject, Lifecycle } from '../../../core/model.ts'
 import { findHandle } from '../../../core/objects/handles.ts'
+import { numberFromId } from '../../../core/objects/lifetime.ts'
 import { MAX_LOG_TABLE_SIZE, RwqIndTable, Wq } from '../../../spec/classes/wq.ts'
 import { Mlx5Attributes, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
 import { QpState, WqState } from '../../../spec/enums.ts'
@@ -161,7 +162,7 @@ export const rwqIndTableClass = driverClass<typeof RwqIndTable, Table, typeof Ml
       for (const wq of queues) wq.uses++
       object.parents = [...object.parents, ...queues]
       object.state = { queues }
-      return { tableNum: object.id & 0xff_ffff, driverBytes: RESPONSE_BYTES.rwqIndTable }
+      return { tableNum: numberFromId(object, 0xff_ffff), driverBytes: RESPONSE_BYTES.rwqIndTable }
     },
     destroy: () => ({}),
     query: (_call, { state }) => ({ queues: state.queues.map(({ handle }) => ({ wq: handle })) }),

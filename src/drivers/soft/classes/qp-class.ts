@@ -295,6 +295,7 @@ export const qpClass = (
       checkTransitionAttributes(type, before, after, args, modifyCall)
       const { activeMtu } = call.device.ports[0].attributes
       checkValues(modifyCall, args, activeMtu, device.limits)
+      if (source && args.address) format.checkPath?.(modifyCall, args.address)
       let path: { flow: number; peer: number } | undefined
       if (args.address && source) {
         const { destQpn = device.engine().query(state.row).destQpn } = args

@@ -273,3 +273,23 @@ const byOpcode = new Map(
 /** The command of an opcode; undefined: Linux does not know it. */
 export const commandOf = (opcode: number): (FirmwareCommand & { readonly name: string }) | undefined =>
   byOpcode.get(opcode)
+
+/** What the device takes of commands with more in mlx5_ifc.h. Other values are refused, with the field in the reason. */
+export const commandLimits: Partial<Record<CommandName, string>> = {
+  QUERY_HCA_CAP: 'kinds of capabilities that mlx5_ifc.h names; of the own function',
+  QUERY_VPORT_STATE: 'of the own function',
+  QUERY_NIC_VPORT_CONTEXT: 'of the own function',
+  CREATE_MKEY:
+    'modes MTT, KLM (also a block that repeats) and KSM; `umr_en` and `free` of KLM and KSM; `bsf_en` of KLM; for all queue pairs; no encryption (`crypto_en`), `pg_access` or `data_direct`',
+  CREATE_CQ: 'no compressed or collapsed entries, and no real-time stamps',
+  MODIFY_CQ: 'moderation (period and count); no resize',
+  CREATE_QP: 'types RC, UC, UD and DCI; no signatures of requests, tag matching (XRQ) or real-time stamps',
+  RTS2RTS_QP: 'also a stream of an initiator, and the UDP source port',
+  CREATE_DCT: 'no tag matching',
+  CREATE_RMP: 'lists and rings, without strides and signatures',
+  MODIFY_RMP: 'the limit (`lwm`)',
+  CREATE_TIR: 'to one receive queue (`disp_type` 0), without LRO, TLS and NVMe over TCP',
+  QUERY_FLOW_COUNTER: 'into the output only',
+  CREATE_GENERAL_OBJECT:
+    'reserved numbers of queue pairs (0x2c), one an object, and mappings of paths to queue pairs (0x3a)',
+}

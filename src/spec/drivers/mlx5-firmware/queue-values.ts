@@ -25,6 +25,8 @@ export const firmwareStates: Readonly<Record<number, number>> = {
   [Ib.SQD]: 5,
   [Ib.ERR]: 6,
 }
+/** By `stat_rate` of a path: the rate of ib_verbs.h (ib_rate), as Linux's driver translates rates. */
+export const StaticRates: readonly number[] = [0, 12, 15, 16, 17, 20, 21, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 /** Of `pm_state`: there is no path migration. */
 export const PATH_MIGRATED = 3
 

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { closeContext } from '../../../../src/core/index.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
-import { NULL_KEY } from '../../../../src/spec/drivers/mlx5.ts'
+import { NULL_KEY, REPEAT_BLOCK } from '../../../../src/spec/drivers/mlx5.ts'
 import { Commands } from '../../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { klm } from '../../../../src/spec/drivers/mlx5-firmware/memory.ts'
 import { CompletionKind } from '../../../../src/spec/drivers/mlx5-queues.ts'
@@ -149,8 +149,9 @@ describe('a key of ranges (KLM)', () => {
     const first = key(KLM, { len: 64n }, [{ key: region, address: at(0), length: 64 }])
     const second = key(KLM, { len: 32n }, [{ key: first.rkey, address: 32n, length: 32 }])
     assert.deepEqual(read(second.rkey, 8n, 8).bytes, b.bytes.slice(40, 48))
-    // the next key that is made has this number
-    const own = ((second.index + 1) << 8) >>> 0
+    // the next key that is made has the number behind this one
+    const last = key(KLM, { len: 64n }, [{ key: region, address: at(0), length: 64 }])
+    const own = ((last.index + 1) << 8) >>> 0
     const loop = key(KLM, { len: 64n }, [{ key: own, address: 0n, length: 64 }])
     assert.equal(loop.rkey, own)
     assert.equal(read(loop.rkey, 0n, 8).kind, REQUEST_ERROR)
@@ -247,6 +248,31 @@ describe('a key of ranges (KLM)', () => {
   })
 })
 
+describe('a key of a block of ranges that repeats (KLM)', () => {
+  it('has the ranges of each repetition, and may be padded as libdpcp pads it', () => {
+    const { key, read, b, region, at } = setUp()
+    // the address of a repeated block: its repetitions, and its ranges; the length of a range: stride, and bytes
+    const block = { key: REPEAT_BLOCK, address: (1000n << 32n) | 2n, length: 12 }
+    const ranges = [
+      { key: region, address: at(0), length: (10 << 16) | 8 },
+      { key: region, address: at(0x8000), length: (20 << 16) | 4 },
+    ]
+    const padding = { key: 0, address: 0n, length: 0 }
+    const { rkey } = key(KLM, { start_addr: 0x1000n, len: 12_000n, mkey_7_0: 9 }, [block, ...ranges, padding])
+    const expected = Array.from({ length: 1000 }, (_, i) => [
+      ...b.bytes.slice(10 * i, 10 * i + 8),
+      ...b.bytes.slice(0x8000 + 20 * i, 0x8000 + 20 * i + 4),
+    ])
+    assert.deepEqual(read(rkey | 9, 0x1000n, 12_000).bytes, new Uint8Array(expected.flat()))
+    assert.equal(read(rkey | 9, 0x1001n, 12_000).kind, REQUEST_ERROR)
+    const rkeys = Array.from(
+      { length: 8 },
+      () => key(KLM, { len: 4n }, [{ key: region, address: at(0), length: 4 }]).rkey,
+    )
+    assert.ok(!rkeys.includes(REPEAT_BLOCK))
+  })
+})
+
 describe('a key of user memory (MTT)', () => {
   it('is a region of the model, and keeps the memory registered', () => {
     const { key, read, b, firmware, m, at } = setUp()
@@ -280,16 +306,31 @@ describe('CREATE_MKEY', () => {
   it('refuses what the device does not tell or cannot make', () => {
     const { key, region, at, pd } = setUp()
     const range = { key: region, address: at(0), length: 64 }
-    for (const field of ['free', 'umr_en', 'en_rinval', 'bsf_en', 'length64'])
-      assertRefused(() => key(KLM, { len: 64n, [field]: 1 }, [range]), 'unsupportedFeature', /free|bsf_en 1|length64 1/)
+    for (const field of ['free', 'en_rinval', 'bsf_en', 'length64'])
+      assertRefused(
+        () => key(KLM, { len: 64n, [field]: 1 }, [range]),
+        'unsupportedFeature',
+        /free|umr_en 1|bsf_en 1|length64 1/,
+      )
+    assertRefused(() => key(MTT, { len: 64n, umr_en: 1 }), 'unsupportedFeature', /modes KLM \(2\) and KSM/)
+    assertRefused(() => key(KSM, { len: 8n, log_page_size: 32 }, [range]), 'badValue', /log_entity_size 32/)
+    assertRefused(
+      () => key(KLM, { umr_en: 1, translations_octword_size: 0 }),
+      'badValue',
+      /translations_octword_size 0/,
+    )
     assertRefused(() => key(KLM, { len: 64n, pd: pd + 1 }, [range]), 'noSuchPd')
     assertRefused(() => key(KLM, { len: 64n, qpn: 5 }, [range]), 'badValue', /qpn 0x5/)
     assertRefused(() => key(0, { len: 64n }, [range]), 'badValue', /access mode 0/)
-    assertRefused(() => key(KLM, { len: 64n }, []), 'badValue', /actual_size 0/)
+    assertRefused(() => key(KLM, { len: 64n }, []), 'badValue', /no ranges/)
+    assertRefused(() => key(KLM, { len: 64n, translations_octword_size: 1 }, [range, range]), 'badValue', /the 2 of/)
+    const block = { key: REPEAT_BLOCK, address: (1n << 32n) | 2n, length: 64 }
+    assertRefused(() => key(KLM, { len: 64n }, [block, range]), 'badValue', /a block of 2 ranges that repeats 1 times/)
     assertRefused(() => key(KLM, { len: 65n }, [range]), 'refused', /65 is not in 1 to the 64/)
-    assertRefused(() => key(KLM, { len: 64n }, [{ ...range, length: 0 }]), 'badValue', /byte_count 0/)
+    assertRefused(() => key(KLM, { len: 64n }, [{ ...range, length: 0 }]), 'badValue', /range 0 has byte_count 0/)
+    assertRefused(() => key(KSM, { len: 64n }, [{ ...range, key: 0 }]), 'badValue', /range 0 has mkey 0/)
     const many = { translations_octword_actual_size: 2049 }
-    assertRefused(() => key(KLM, { len: 64n, translations_octword_size: 5000 }, [range], many), 'badValue', /2049/)
+    assertRefused(() => key(KLM, { len: 64n, translations_octword_size: 2048 }, [range], many), 'badValue', /2049/)
     const missing = { translations_octword_actual_size: 5 }
     assertRefused(() => key(KLM, { len: 64n, translations_octword_size: 5 }, [range], missing), 'shortInput')
   })
@@ -372,6 +413,48 @@ describe('a key whose ranges work requests set (UMR)', () => {
     assert.deepEqual(read(rkey, 0n, 4).bytes, b.bytes.slice(100, 104))
     assert.equal(configure(invalidation(rkey)), REQUEST)
     assert.equal(read(rkey, 0n, 4).kind, REQUEST_ERROR)
+  })
+
+  it('has room for what is padded to four octowords', () => {
+    const { key, read, configure, region, at, b } = setUp()
+    const { rkey } = key(KLM, { ...FREE, translations_octword_size: 2 })
+    assert.equal(configure(change(rkey, [8, region, ...words(at(64)), 8, region, ...words(at(0))], 16)), REQUEST)
+    const bytes = new Uint8Array([...b.bytes.slice(64, 72), ...b.bytes.slice(0, 8)])
+    assert.deepEqual(read(rkey, 0n, 16).bytes, bytes)
+  })
+
+  it('of fixed ranges (KSM) has ranges of the size that it was made with, or of a new one', () => {
+    const { key, read, configure, region, at, b } = setUp()
+    const { rkey } = key(KSM, { ...FREE, translations_octword_size: 2, log_page_size: 12 })
+    // byte counts do not matter
+    const list = [5, region, ...words(at(0x3000)), 0, region, ...words(at(0x1000))]
+    assert.equal(configure(change(rkey, list, 0x2000)), REQUEST)
+    const bytes = (size: number) =>
+      new Uint8Array([...b.bytes.slice(0x3000, 0x3000 + size), ...b.bytes.slice(0x1000, 0x1000 + size)])
+    assert.deepEqual(read(rkey, 0n, 0x2000).bytes, bytes(0x1000))
+    assert.equal(configure(change(rkey, list, 0x2001)), REQUEST_ERROR)
+    const small = setUp()
+    const other = small.key(KSM, { ...FREE, log_page_size: 12 }).rkey
+    const request = change(other, [0, small.region, ...words(small.at(0)), 0, small.region, ...words(small.at(64))], 32)
+    const view = new DataView(request.raw.buffer)
+    view.setBigUint64(8, view.getBigUint64(8) | 2n)
+    view.setUint8(107, 4)
+    assert.equal(small.configure(request), REQUEST)
+    assert.deepEqual(
+      small.read(other, 0n, 32).bytes,
+      new Uint8Array([...small.b.bytes.slice(0, 16), ...small.b.bytes.slice(64, 80)]),
+    )
+  })
+
+  it('may be valid from the beginning', () => {
+    const { key, read, configure, region, at, b } = setUp()
+    const valid = { ...FREE, free: 0, rr: 1, len: 8n, translations_octword_size: 4 }
+    const { rkey } = key(KLM, valid, [{ key: region, address: at(64), length: 8 }])
+    assert.deepEqual(read(rkey, 0n, 8).bytes, b.bytes.slice(64, 72))
+    assert.equal(configure(change(rkey, [4, region, ...words(at(100))], 4)), REQUEST)
+    assert.deepEqual(read(rkey, 0n, 4).bytes, b.bytes.slice(100, 104))
+    const empty = key(KLM, valid).rkey
+    assert.equal(read(empty, 0n, 8).kind, REQUEST_ERROR)
   })
 
   it('reaches what a block says that repeats', () => {

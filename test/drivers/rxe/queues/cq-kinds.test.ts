@@ -69,7 +69,7 @@ test('a counting CQ counts more completions than its cqe without an overrun, and
   const { kind, completions: count, errors, compVector } = query(b, cqOfKind)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
   // the program reads the count at the offset of a ring's producer index
-  const { area, headerAt } = (m.devices[1].device.state.cqs.get(0).state as CqRing).ring
+  const { area, headerAt } = (m.devices[1].device.state.cqs.values()[0].state as CqRing).ring
   assert.equal(area.view.getUint32(headerAt + RingHeader.PRODUCER, true), 100)
   assert.equal(
     errnoOf(() => invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { cqe: 100 }, b.caller)),
@@ -129,7 +129,7 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   // µs
   m.now = 5_000_000.25
   send(1)
-  const { ring } = m.devices[1].device.state.cqs.get(0).state as CqRing
+  const { ring } = m.devices[1].device.state.cqs.values()[0].state as CqRing
   assert.equal(ring.area.view.getBigUint64(ring.elementsAt + Wc.TIMESTAMP, true), 5_000_000_250n)
   m.now += 1
   send(1)

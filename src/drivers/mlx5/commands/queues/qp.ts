@@ -17,6 +17,7 @@ import {
   PATH_MIGRATED,
   QpTypes,
   ReceiveType,
+  StaticRates,
 } from '../../../../spec/drivers/mlx5-firmware/queue-values.ts'
 import type { qpc } from '../../../../spec/drivers/mlx5-firmware/queues.ts'
 import { BLOCK_BYTES } from '../../../../spec/drivers/mlx5-queues.ts'
@@ -105,7 +106,7 @@ const macFields = (mac: Uint8Array | undefined) => ({
 
 const pathFields = ({ address, dmac }: { readonly address: Address; readonly dmac?: Uint8Array }) => ({
   src_addr_index: address.sgidIndex,
-  stat_rate: address.staticRate,
+  stat_rate: StaticRates.indexOf(address.staticRate),
   hop_limit: address.hopLimit,
   tclass: address.trafficClass,
   dscp: address.trafficClass >>> 2,

@@ -14,7 +14,7 @@ import { UcQp } from '../../../../spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../../spec/classes/qp/ud_qp.ts'
 import { Commands } from '../../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { RecordOf } from '../../../../spec/drivers/mlx5-firmware/fields.ts'
-import { ExtendedOption, QpOption } from '../../../../spec/drivers/mlx5-firmware/queue-values.ts'
+import { ExtendedOption, QpOption, StaticRates } from '../../../../spec/drivers/mlx5-firmware/queue-values.ts'
 import type { ads, qpc } from '../../../../spec/drivers/mlx5-firmware/queues.ts'
 import { AccessFlags, QpState } from '../../../../spec/enums.ts'
 import { type Address, flowAddress, openPath, sourceOf, storedAddress } from '../../../soft/address/path.ts'
@@ -41,7 +41,7 @@ const addressOf = (path: RecordOf<typeof ads>): Address => ({
   hopLimit: path.hop_limit,
   trafficClass: path.dscp === 0 && path.ecn === 0 ? path.tclass : (path.dscp << 2) | path.ecn,
   sl: path.eth_prio === 0 ? path.sl : path.eth_prio,
-  staticRate: path.stat_rate,
+  staticRate: StaticRates[path.stat_rate] ?? 0,
   isGlobal: 1,
   port: path.vhca_port_num || 1,
 })
