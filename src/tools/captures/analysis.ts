@@ -7,7 +7,8 @@ import { AddressTable } from './addresses.ts'
 import { type CaptureConnection, ConnectionTable } from './connections.ts'
 import { CaptureReader, type RawPacket } from './file.ts'
 import { type CaptureFilter, matchesFilter } from './filter.ts'
-import { type Flow, FlowTable } from './flows.ts'
+import type { Flow } from './flows/flow.ts'
+import { FlowTable } from './flows/table.ts'
 import { FragmentTable } from './fragments.ts'
 import { type IcmpError, Kind, type Located, Locator, packetKinds } from './locate.ts'
 
@@ -175,7 +176,8 @@ export class CaptureAnalysis {
     for (const group of groups.values()) {
       if (group.length !== 2) continue
       const [flow, other] = group
-      if (flow.source === other.destination && flow.destination === other.source) this.table.pair(flow, other, 'only')
+      if (flow.source === other.destination && flow.destination === other.source)
+        this.table.pairs.pair(flow, other, 'only')
     }
   }
 

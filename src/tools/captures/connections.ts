@@ -7,7 +7,7 @@ import { mtuBytes } from '../../spec/mtu.ts'
 import { CM_CLASS, type CmMessageName, cmMessages, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { parseRdmaCmHeader, viewCm } from '../../transport/wire/mad/mad.ts'
 import type { RawPacket } from './file.ts'
-import type { Flow } from './flows.ts'
+import type { Flow } from './flows/flow.ts'
 import type { Located } from './locate.ts'
 
 /** Connections beyond are counted only. */

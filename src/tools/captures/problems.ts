@@ -11,7 +11,7 @@ import { psnDifference } from '../../transport/wire/bth.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
-import { type Flow, isMtu } from './flows.ts'
+import { type Flow, isMtu } from './flows/flow.ts'
 import type { IcmpError } from './locate.ts'
 
 export interface CaptureProblem {

@@ -7,7 +7,7 @@ import { transportBits } from '../../spec/wire/opcodes.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
-import { type Flow, GROUP, messageKinds, SIZE_GROUPS } from './flows.ts'
+import { type Flow, GROUP, messageKinds, SIZE_GROUPS } from './flows/flow.ts'
 import { packetKinds } from './locate.ts'
 import { type CaptureProblem, problemsOf } from './problems.ts'
 
