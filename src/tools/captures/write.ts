@@ -16,7 +16,8 @@ import { viewCm } from '../../transport/wire/mad/mad.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import type { AddressTable } from './addresses.ts'
 import type { RawPacket } from './file.ts'
-import { Kind, type Located } from './locate.ts'
+import { Kind } from './locate.ts'
+import type { Located } from './located.ts'
 
 const SNAP_LENGTH = 262_144
 const ETHERNET_IPV4_UDP = 14 + 20 + 8
@@ -45,6 +46,7 @@ export class CaptureWriter {
   readonly #redactor: CaptureRedactor | undefined
   /** Numbers of interfaces in the output, by number and link type in the source. */
   readonly #interfaces = new Map<string, number>()
+  #lastFrame = 0
 
   /** `write` may keep the bytes. */
   constructor(write: (bytes: Uint8Array) => void, redactor?: CaptureRedactor) {
@@ -69,8 +71,13 @@ export class CaptureWriter {
     return added
   }
 
+  /** A packet; a frame that has several is written as it is, and with a redactor as these. */
   add(packet: RawPacket, located: Located, kind: number): void {
     const { arena, at, captured, length, linkType, seconds, nanoseconds } = packet
+    if (this.#redactor === undefined) {
+      if (packet.frame === this.#lastFrame) return
+      this.#lastFrame = packet.frame
+    }
     const redacted = this.#redactor?.frameOf(packet, located, kind)
     if (this.#redactor !== undefined && redacted === undefined) {
       this.leftOut++

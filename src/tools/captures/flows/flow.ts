@@ -8,6 +8,8 @@ import { mtuBytes } from '../../../spec/mtu.ts'
 import { type HeaderName, headers } from '../../../spec/wire/headers.ts'
 import { CNP, opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import type { Flow as IcrcFlow } from '../../../transport/wire/icrc.ts'
+import type { Repeats } from './bursts.ts'
+import type { Refused } from './refused.ts'
 
 /** Outstanding requests of a flow whose times are kept. */
 export const RING = 8
@@ -35,6 +37,8 @@ export const endsMessage = new Uint8Array(256)
 export const kindOf = new Uint8Array(256)
 export const hasReth = new Uint8Array(256)
 export const hasAeth = new Uint8Array(256)
+/** Responses of READs. */
+export const isReadResponse = new Uint8Array(256)
 /** Responses that end a READ or an atomic. */
 export const isLastOfRead = new Uint8Array(256)
 for (let number = 0; number < 256; number++) {
@@ -48,6 +52,7 @@ for (let number = 0; number < 256; number++) {
   const before: readonly HeaderName[] = at < 0 ? [] : opcode.headers.slice(0, at)
   hasReth[number] = at < 0 ? 0 : before.reduce<number>((sum, name) => sum + headers[name].bytes, headers.BTH.bytes)
   hasAeth[number] = opcode.headers[0] === 'AETH' ? 1 : 0
+  isReadResponse[number] = opcode.role !== 'request' && opcode.kind === 'read' ? 1 : 0
   isLastOfRead[number] = opcode.role !== 'request' && opcode.kind !== 'ack' ? endsMessage[number] : 0
 }
 
@@ -102,6 +107,8 @@ export class Flow {
   // Requests.
   requests = 0
   firstPsn = -1
+  /** The lowest PSN since the last jump. */
+  earliestPsn = -1
   /** One after the highest PSN that was sent. */
   nextPsn = -1
   lastPsn = -1
@@ -113,10 +120,21 @@ export class Flow {
   /** Messages by kind; undefined: none. */
   messages: Uint32Array | undefined
   messageBytes = 0
+  smallestMessage = Number.POSITIVE_INFINITY
   largestMessage = 0
   partBytes = 0
   /** The kind of the message that is not complete, plus one; 0: none. */
   openMessage = 0
+  /** Its first PSN; -1: missing. */
+  startPsn = -1
+  /** Its bytes, as its RETH says; -1: not known. */
+  messageLength = -1
+  /** Some of its packets are missing; also before the first message begins. */
+  isPartial = true
+  /** Its last packet may have been in a frame that was cut. */
+  isOpenUncertain = false
+  /** Packets that came again or late; undefined: none. */
+  repeats: Repeats | undefined
   repeated = 0
   repeatedBytes = 0
   repeatFrame = 0
@@ -132,7 +150,6 @@ export class Flow {
   holeFrame = 0
   holePsn = -1
   holeLength = 0
-  sinceHole = 0
   /** Packets of a hole that came later: lost before the capture point, or by another path. */
   filled = 0
   reordered = 0
@@ -143,13 +160,12 @@ export class Flow {
   formerPsn = -1
   ghosts = 0
   ghostFrame = 0
-  /** Packets that the path doubled. */
+  /** Packets that the path, or the capture, doubled. */
   doubled = 0
   doubledFrame = 0
-  /** Identification of the last request packet's IP header. */
-  lastIdentification = 0
-  /** Bytes of the first packets of bursts: what was lost, at least. */
-  headBytes = 0
+  /** Nanoseconds from a packet to its double. */
+  leastDoubled = Number.POSITIVE_INFINITY
+  mostDoubled = 0
   /** Bytes of the packet that is sent again now. */
   headLength = 0
   /** The longest packet with an acknowledgement. */
@@ -177,7 +193,24 @@ export class Flow {
   lastAnswer: Answer = 'none'
   lastAnswerFrame = 0
   lastAnswerTime = 0
+  lastAnswerIdentity = 0
   duplicateAcks = 0
+  /** Answers that the capture has twice. */
+  answerCopies = 0
+  /** The highest PSN of any answer; -1: none. */
+  answerPsn = -1
+  /** Acknowledgements whose syndrome was not captured: they may be NAKs. */
+  cutSyndromes = 0
+  /** By reserved syndrome: how often, and the frame of the first. */
+  reserved: Map<number, { count: number; readonly frame: number }> | undefined
+  /** A response to a READ began, and has not ended. */
+  isResponseOpen = false
+  /** Responses that are missing in the capture before a later one. */
+  missingResponses = 0
+  missingFrame = 0
+  /** The first PSN that was missing last, and when that was seen. */
+  missingPsn = -1
+  missingTime = 0
   /** Packets after the connection's end, by its DREP; `closedFrame`: of the DREP, 0: not ended. */
   closedFrame = 0
   afterClose = 0
@@ -192,6 +225,8 @@ export class Flow {
   fatalCode = -1
   fatalFrame = 0
   fatalPsn = -1
+  /** The request that the NAK refused; undefined: not captured. */
+  refused: Refused | undefined
   rnrs = 0
   rnrRow = 0
   mostRnrRow = 0

@@ -2,7 +2,7 @@
  * Hosts to which several others send at the same time, and whether what congestion causes (marks, CNPs, repeats) happens
  * then.
  */
-import type { Located } from '../locate.ts'
+import type { Located } from '../located.ts'
 import type { Flow } from './flow.ts'
 
 /** Nanoseconds of a slice in which the senders to one host are counted. */

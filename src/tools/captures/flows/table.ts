@@ -12,11 +12,12 @@ import { makeFlow, verifyIcrc } from '../../../transport/wire/icrc.ts'
 import { checkPacket, packetFaults } from '../../../transport/wire/packet.ts'
 import type { AddressTable } from '../addresses.ts'
 import type { RawPacket } from '../file.ts'
-import type { Located } from '../locate.ts'
+import type { Located } from '../located.ts'
 import { AnswerTracker } from './answers.ts'
-import { endsMessage, Flow, markMalformed, REQUEST, roleOf } from './flow.ts'
+import { endsMessage, Flow, isMtu, markMalformed, REQUEST, roleOf } from './flow.ts'
 import { IncastTable } from './incast.ts'
 import { hashOf, PairTable } from './pairs.ts'
+import { RecentPackets } from './recent.ts'
 import { RequestTracker } from './requests.ts'
 
 /** Flows beyond are counted, and not followed: 130,000 queue pairs. */
@@ -31,12 +32,26 @@ const ICRC_EVERY = 16
 /** Packets beyond the flow's PSN at another point before that point becomes the flow's. */
 const POINT_SWITCH = 8
 
+const isOf = (
+  flow: Flow,
+  source: number,
+  destination: number,
+  qpn: number,
+  service: number,
+  sourceQpn: number,
+): boolean =>
+  flow.qpn === qpn &&
+  flow.source === source &&
+  flow.destination === destination &&
+  flow.service === service &&
+  flow.sourceQpn === sourceQpn
+
 export class FlowTable {
   readonly flows: Flow[] = []
   readonly incast = new IncastTable()
   readonly pairs = new PairTable(this.flows)
-  readonly #requests = new RequestTracker(this.incast, this.pairs)
-  readonly #answers = new AnswerTracker(this.pairs)
+  readonly #requests: RequestTracker
+  readonly #answers: AnswerTracker
   /** Packets of flows beyond MAX_FLOWS. */
   leftOut = 0
   opcodes = new Float64Array(256)
@@ -47,15 +62,38 @@ export class FlowTable {
   #slots = new Int32Array(1 << 12)
   readonly #peerOf: (flow: Flow) => { readonly address: number; readonly qpn: number } | undefined
   #last: Flow | undefined
+  /** The packet that was added last is the copy of another one. */
+  isCopy = false
 
-  /** `peerOf`: where the peer's packets go, if connection management has said it. */
+  /**
+   * What connection management has said of a flow's connection: `peerOf`, where the peer's packets go; `timeoutOf`, the
+   * nanoseconds of the ACK timeout, 0 if not known.
+   */
   constructor(
     addresses: AddressTable,
     peerOf: (flow: Flow) => { readonly address: number; readonly qpn: number } | undefined,
+    timeoutOf: (flow: Flow) => number,
   ) {
     this.#addresses = addresses
     this.#peerOf = peerOf
+    const recent = new RecentPackets()
+    this.#requests = new RequestTracker(recent, this.incast, this.pairs, timeoutOf)
+    this.#answers = new AnswerTracker(recent, this.pairs)
   }
+
+  get cutSyndromes(): number {
+    return this.#answers.cutSyndromes
+  }
+
+  get cutSyndromeFrame(): number {
+    return this.#answers.cutSyndromeFrame
+  }
+
+  /** The capture has no more packets. */
+  finish(): void {
+    for (const flow of this.flows) this.#requests.finish(flow)
+  }
+
   find(source: number, destination: number, qpn: number, service: number, sourceQpn: number): Flow | undefined {
     const mask = this.#slots.length - 1
     let slot = hashOf(source, destination, qpn + service * 0x100_0000, sourceQpn) & mask
@@ -63,14 +101,7 @@ export class FlowTable {
       const number = this.#slots[slot]
       if (number === 0) return undefined
       const flow = this.flows[number - 1]
-      if (
-        flow.qpn === qpn &&
-        flow.source === source &&
-        flow.destination === destination &&
-        flow.service === service &&
-        flow.sourceQpn === sourceQpn
-      )
-        return flow
+      if (isOf(flow, source, destination, qpn, service, sourceQpn)) return flow
       slot = (slot + 1) & mask
     }
   }
@@ -85,15 +116,14 @@ export class FlowTable {
   #flowOf(located: Located, qpn: number, service: number, sourceQpn: number): Flow | undefined {
     const { source, destination } = located
     const last = this.#last
-    if (
-      last !== undefined &&
-      last.qpn === qpn &&
-      last.source === source &&
-      last.destination === destination &&
-      last.service === service &&
-      last.sourceQpn === sourceQpn
-    )
-      return last
+    if (last !== undefined) {
+      if (isOf(last, source, destination, qpn, service, sourceQpn)) return last
+      const { peer } = last
+      if (peer !== undefined && isOf(peer, source, destination, qpn, service, sourceQpn)) {
+        this.#last = peer
+        return peer
+      }
+    }
     const found = this.find(source, destination, qpn, service, sourceQpn)
     if (found !== undefined) {
       this.#last = found
@@ -136,9 +166,11 @@ export class FlowTable {
     const isDatagram = service === transportBits.UD
     const sourceQpn = isDatagram && located.captured >= 20 ? view.getUint32(at + 16) & 0xff_ffff : 0
     const flow = this.#flowOf(located, word & 0xff_ffff, service, sourceQpn)
+    this.isCopy = false
     if (flow === undefined) return undefined
     const psn = view.getUint32(at + 8) & 0xff_ffff
-    if (!this.#isFirstSight(flow, located, roleOf[opcode], psn)) return flow
+    this.isCopy = !this.#isFirstSight(flow, located, roleOf[opcode], psn)
+    if (this.isCopy) return flow
 
     const { frame } = packet
     if (flow.packets === 0) {
@@ -179,8 +211,8 @@ export class FlowTable {
       }
     }
     const payload = located.length - header - ICRC_BYTES - bthPadCount(view, at)
-    if (endsMessage[opcode] === 0 && payload > flow.mtu) flow.mtu = payload
-    if (roleOf[opcode] === REQUEST) this.#requests.add(flow, packet, located, opcode, psn, payload, time)
+    if (endsMessage[opcode] === 0 && payload > flow.mtu && isMtu(payload)) flow.mtu = payload
+    if (roleOf[opcode] === REQUEST) this.isCopy = !this.#requests.add(flow, packet, located, opcode, psn, payload, time)
     else this.#answers.add(flow, packet, located, opcode, psn, time)
     flow.lastFrame = frame
     flow.lastTime = time
@@ -210,7 +242,10 @@ export class FlowTable {
       return true
     }
     flow.copies++
-    const isNew = role !== REQUEST || flow.nextPsn < 0 || psnDifference(psn, flow.nextPsn) >= 0
+    const isNew =
+      role === REQUEST
+        ? flow.nextPsn < 0 || psnDifference(psn, flow.nextPsn) >= 0
+        : flow.answerPsn < 0 || psnDifference(psn, flow.answerPsn) > 0
     if (!isNew || ++flow.newElsewhere < POINT_SWITCH) return false
     flow.point = located.point
     flow.newElsewhere = 0
