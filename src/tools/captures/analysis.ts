@@ -184,6 +184,7 @@ export class CaptureAnalysis {
     this.fragments.finish()
     this.table.finish()
     this.#pairTheOnlyOnes()
+    this.table.findRefused()
   }
 
   /**

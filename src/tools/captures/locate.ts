@@ -129,6 +129,7 @@ export class Locator {
     parts: 1,
     hasChecksum: false,
     joined: 0,
+    joinedCaptured: 0,
     isInferred: false,
     hasMore: false,
   }
@@ -574,6 +575,7 @@ export class Locator {
     located.isInferred = false
     located.hasMore = false
     located.captured = Math.min(length, this.#end - at)
+    located.joinedCaptured = located.captured
     return kind
   }
 }

@@ -34,6 +34,8 @@ export interface Located {
   hasChecksum: boolean
   /** Bytes from the first packet's BTH to the last one's ICRC. */
   joined: number
+  /** Of these, bytes that were captured. */
+  joinedCaptured: number
   /** The BTH of this packet of a frame was not captured: it is made from that of the first. */
   isInferred: boolean
   /** Further packets of the frame are not known: they were not captured. */

@@ -12,6 +12,7 @@ import { type Flow, GROUP, messageKinds, SIZE_GROUPS } from './flows/flow.ts'
 import { type Refused, refusedText } from './flows/refused.ts'
 import { Kind, packetKinds } from './locate.ts'
 import { type OtherGroup, otherText } from './others.ts'
+import { copiesIn } from './problems/list.ts'
 import { type CaptureProblem, problemsOf } from './problems.ts'
 
 const serviceNames = new Map<number, string>(Object.entries(transportBits).map(([name, bits]) => [bits, name]))
@@ -327,7 +328,7 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
               bySize: delaysBySize(flow),
             },
       ghosts: flow.ghosts,
-      doubled: flow.doubled,
+      doubled: copiesIn(flow),
       mostReads: flow.mostReads,
       idle: flow.idle,
       rate: flow.slices && { slice: flow.sliceWidth, bytes: [...flow.slices] },

@@ -95,7 +95,7 @@ export class AnswerTracker {
         flow.fatalCode = value
         flow.fatalFrame = frame
         flow.fatalPsn = psn
-        flow.refused = peer === undefined ? undefined : refusedRequest(this.#recent, peer.number, psn)
+        this.findRefused(flow)
         break
       default:
         answer = this.#acknowledged(flow, opcode, psn, time, frame)
@@ -105,6 +105,11 @@ export class AnswerTracker {
     flow.lastAnswerFrame = frame
     flow.lastAnswerTime = time
     if (answer === 'ack' && peer !== undefined) this.#acknowledge(flow, peer, psn, time, frame)
+  }
+
+  /** Looks for the request that a NAK refused, if it is known whose it is. */
+  findRefused(flow: Flow): void {
+    flow.refused = flow.peer && refusedRequest(this.#recent, flow.peer.number, flow.fatalPsn)
   }
 
   /** What an acknowledgement, or a response, leaves as the last answer. */

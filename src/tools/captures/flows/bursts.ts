@@ -2,8 +2,11 @@
  * What is known of packets of a flow that came again or late (repeats.ts).
  */
 
-/** Why packets were sent again. TIMEOUT: no answer in the capture asked for them. */
-export const BurstCause = { NAK: 0, TIMEOUT: 1, IMPLIED_NAK: 2, RNR: 3, REORDERED: 4 } as const
+/**
+ * Why packets were sent again. TIMEOUT: no answer in the capture asked for them. AT_ONCE: nor is any timer so short; copies, or
+ * the capture lacks the answer.
+ */
+export const BurstCause = { NAK: 0, TIMEOUT: 1, IMPLIED_NAK: 2, RNR: 3, REORDERED: 4, AT_ONCE: 5 } as const
 
 const CAUSES = Object.keys(BurstCause).length
 /** Bursts after timeouts of which answers are awaited. */
@@ -52,8 +55,10 @@ export class Repeats {
     firstFrame: 0,
     lastFrame: 0,
   }))
-  /** Bursts that begin behind the one before: what lies between was acknowledged. */
+  /** Bursts that begin behind the one before, after new packets: what lies between was acknowledged. */
   advances = 0
+  /** The next new PSN at the last burst. */
+  nextPsn = -1
   /** From a packet to its repeat after a timeout. */
   leastTimeout = Number.POSITIVE_INFINITY
   mostTimeout = 0

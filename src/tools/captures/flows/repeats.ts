@@ -145,24 +145,29 @@ export class RepeatTracker {
   }
 
   #double(flow: Flow, repeats: Repeats, packet: RequestPacket): void {
-    // The late original of a packet that was sent again.
-    if (repeats.beganMissing && packet.psn === flow.headPsn) {
-      repeats.beganMissing = false
-      const { cause, burstPackets, burstBytes } = repeats
-      const from = repeats.of[cause]
-      from.bursts--
-      from.packets -= burstPackets
-      from.bytes -= burstBytes
-      from.headBytes -= flow.headLength
-      const to = repeats.of[BurstCause.REORDERED]
-      to.bursts++
-      to.packets += burstPackets
-      to.bytes += burstBytes
-      repeats.cause = BurstCause.REORDERED
-      if (flow.reordered++ === 0) flow.reorderFrame = packet.frame
+    if (!repeats.beganMissing || packet.psn !== flow.headPsn) {
+      countDouble(flow, packet)
       return
     }
-    countDouble(flow, packet)
+    // The late original of a packet that was sent again.
+    const { burstPackets, burstBytes } = repeats
+    this.#takeBack(flow, repeats)
+    const to = repeats.of[BurstCause.REORDERED]
+    to.bursts++
+    to.packets += burstPackets
+    to.bytes += burstBytes
+    repeats.cause = BurstCause.REORDERED
+    if (flow.reordered++ === 0) flow.reorderFrame = packet.frame
+  }
+
+  /** The last burst was none of its cause. */
+  #takeBack(flow: Flow, repeats: Repeats): void {
+    repeats.beganMissing = false
+    const from = repeats.of[repeats.cause]
+    from.bursts--
+    from.packets -= repeats.burstPackets
+    from.bytes -= repeats.burstBytes
+    from.headBytes -= flow.headLength
   }
 
   #fill(flow: Flow, packet: RequestPacket): void {
@@ -187,6 +192,18 @@ export class RepeatTracker {
   #begin(flow: Flow, repeats: Repeats, packet: RequestPacket): void {
     const { psn, bytes, frame, time } = packet
     const acked = repeats.waitingAcked
+    // What came alone was the late original, and this is what the NAK asked for.
+    if (
+      repeats.beganMissing &&
+      psn === flow.headPsn &&
+      repeats.burstPackets === 1 &&
+      repeats.cause === BurstCause.NAK
+    ) {
+      this.#takeBack(flow, repeats)
+      if (flow.reordered++ === 0) flow.reorderFrame = flow.lastRepeatFrame
+      repeats.latePsn = psn
+      if (repeats.waitingNaks === repeats.naks) repeats.naks--
+    }
     if (repeats.isFill) this.#fill(flow, packet)
     repeats.beganMissing = repeats.isFill
     repeats.burstPackets = 0
@@ -201,8 +218,13 @@ export class RepeatTracker {
     flow.reads = 0
     flow.bursts++
     const ahead = flow.headPsn < 0 ? 0 : psnDifference(psn, flow.headPsn)
-    if (ahead > 0) repeats.advances++
-    const hasProgress = flow.headPsn < 0 || (acked >= 0 && psnDifference(acked, flow.headPsn) >= 0)
+    const isAdvance = ahead > 0 && flow.nextPsn !== repeats.nextPsn
+    repeats.nextPsn = flow.nextPsn
+    if (isAdvance) repeats.advances++
+    // The capture lacks the first packets of the burst before.
+    else if (ahead < 0) repeats.advances = 0
+    const hasProgress =
+      flow.headPsn < 0 || (acked >= 0 ? psnDifference(acked, flow.headPsn) >= 0 : flow.peer === undefined && isAdvance)
     if (!hasProgress && Math.abs(ahead) < SAME_HEAD) {
       flow.tries++
       if (ahead < 0) flow.headPsn = psn
@@ -237,6 +259,7 @@ export class RepeatTracker {
         return BurstCause.IMPLIED_NAK
       }
     }
+    if (since >= 0 && since < DOUBLED_WITHIN) return BurstCause.AT_ONCE
     if (since >= 0) {
       if (since < repeats.leastTimeout) repeats.leastTimeout = since
       if (since > repeats.mostTimeout) repeats.mostTimeout = since

@@ -94,6 +94,12 @@ export class FlowTable {
     for (const flow of this.flows) this.#requests.finish(flow)
   }
 
+  /** Looks for the refused requests of flows whose peers became known at the end. */
+  findRefused(): void {
+    for (const flow of this.flows)
+      if (flow.fatalCode >= 0 && flow.refused === undefined) this.#answers.findRefused(flow)
+  }
+
   find(source: number, destination: number, qpn: number, service: number, sourceQpn: number): Flow | undefined {
     const mask = this.#slots.length - 1
     let slot = hashOf(source, destination, qpn + service * 0x100_0000, sourceQpn) & mask

@@ -6,6 +6,7 @@ import { transportBits } from '../../../spec/wire/opcodes.ts'
 import { durationText } from '../../trace/duration.ts'
 import type { CaptureAnalysis } from '../analysis.ts'
 import type { CaptureConnection } from '../connections.ts'
+import { BurstCause } from '../flows/bursts.ts'
 import type { Flow } from '../flows/flow.ts'
 import type { Refused } from '../flows/refused.ts'
 
@@ -29,6 +30,8 @@ export interface CaptureProblem {
 /** What a problem is about. */
 export type About = Pick<CaptureProblem, 'flow' | 'connection' | 'refused' | 'absent'>
 
+/** Many: one in so many. */
+const MOST_DOUBLED = 4
 /** Problems beyond are counted by cause only. */
 const MAX_PROBLEMS = 10_000
 
@@ -44,6 +47,12 @@ export const rangeText = (least: number, most: number): string => {
 export const isReliable = ({ service }: Flow): boolean => service === transportBits.RC || service === transportBits.XRC
 export const frameList = (...frames: number[]): number[] =>
   [...new Set(frames.filter(frame => frame > 0))].sort((a, b) => a - b)
+
+/** Packets of a flow that the path, or the capture, doubled. Where many come twice, whole bursts that come at once are copies. */
+export const copiesIn = ({ doubled, requests, repeats }: Flow): number => {
+  const { bursts, packets } = repeats?.of[BurstCause.AT_ONCE] ?? { bursts: 0, packets: 0 }
+  return doubled > 2 * bursts && MOST_DOUBLED * (doubled + packets) >= requests ? doubled + packets : doubled
+}
 
 export class ProblemList {
   readonly list: CaptureProblem[] = []

@@ -7,7 +7,7 @@ import { transportBits } from '../../../spec/wire/opcodes.ts'
 import { BurstCause } from '../flows/bursts.ts'
 import { type Flow, isMtu } from '../flows/flow.ts'
 import type { IcmpError } from '../locate.ts'
-import { frameList, nanoText, type ProblemList, rangeText, times } from './list.ts'
+import { copiesIn, frameList, nanoText, type ProblemList, rangeText, times } from './list.ts'
 
 /** A rate that changed by less than this is not worth a word. */
 const RATE_RATIO = 1.5
@@ -98,12 +98,13 @@ export const addOfPackets = (problems: ProblemList, flow: Flow): void => {
       of,
     )
   }
-  if (flow.doubled > 0)
+  const copies = copiesIn(flow)
+  if (copies > 0)
     problems.add(
       'doubled',
-      `${flow.doubled} of ${counted(flow.packets, 'packet')}, ${rangeText(flow.leastDoubled, flow.mostDoubled)} after the first`,
+      `${copies} of ${counted(flow.packets, 'packet')}, ${rangeText(flow.leastDoubled, flow.mostDoubled)} after the first`,
       frameList(flow.doubledFrame),
-      flow.doubled,
+      copies,
       of,
     )
   if (flow.reordered > 0) {

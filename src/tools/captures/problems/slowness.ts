@@ -5,7 +5,7 @@ import { counted } from '../../../spec/text.ts'
 import { durationText } from '../../trace/duration.ts'
 import { BurstCause, type BurstFacts, type Repeats } from '../flows/bursts.ts'
 import type { Flow } from '../flows/flow.ts'
-import { frameList, nanoText, type ProblemList, rangeText } from './list.ts'
+import { copiesIn, frameList, nanoText, type ProblemList, rangeText } from './list.ts'
 
 /** Acknowledged requests from which a mean says something. */
 const MIN_MESSAGES = 32
@@ -38,9 +38,12 @@ const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void =
   const { peer } = flow
   const isAnswered = peer !== undefined && peer.answers > 0
   if (!isAnswered && !(problems.isOneWay(flow) && repeats.advances > 0)) return
-  const [naks, timeouts, implied] = [BurstCause.NAK, BurstCause.TIMEOUT, BurstCause.IMPLIED_NAK].map(
-    cause => repeats.of[cause],
-  )
+  const [naks, timeouts, implied, atOnce] = [
+    BurstCause.NAK,
+    BurstCause.TIMEOUT,
+    BurstCause.IMPLIED_NAK,
+    BurstCause.AT_ONCE,
+  ].map(cause => repeats.of[cause])
   const share = ({ bytes }: BurstFacts): string =>
     `${((100 * bytes) / Math.max(1, flow.bytes)).toFixed(1)} % of the bytes`
   const sent = (facts: BurstFacts): string =>
@@ -73,7 +76,8 @@ const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void =
       implied.bytes,
       about,
     )
-  const lost = sumOf([naks, ...(isLate ? [] : [timeouts])])
+  const isCopied = copiesIn(flow) > flow.doubled
+  const lost = sumOf([naks, ...(isLate ? [] : [timeouts]), ...(isCopied ? [] : [atOnce])])
   if (lost.packets === 0) return
   const before = flow.filled - flow.reordered
   const where =
@@ -83,6 +87,7 @@ const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void =
   const after = [
     ...(naks.bursts > 0 ? [counted(naks.bursts, 'NAK')] : []),
     ...(!isLate && timeouts.bursts > 0 ? [`${counted(timeouts.bursts, 'timeout')}${waited}`] : []),
+    ...(!isCopied && atOnce.bursts > 0 ? ['NAKs that the capture lacks'] : []),
   ]
   const hidden =
     (peer?.cutSyndromes ?? 0) > 0
