@@ -12,6 +12,8 @@ import { addSlowness } from './problems/slowness.ts'
 
 export type { CaptureProblem } from './problems/list.ts'
 
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+
 /** The problems of a finished analysis, worst first, and their counts. */
 export const problemsOf = (
   analysis: CaptureAnalysis,
@@ -34,6 +36,7 @@ export const problemsOf = (
     const { severity, rank } = captureCause(cause)
     return 1000 * severityOrder[severity] + rank
   }
-  problems.list.sort((a, b) => order(b) - order(a) || b.weight - a.weight)
+  // All of a cause together, also where another one has its rank.
+  problems.list.sort((a, b) => order(b) - order(a) || compare(a.cause, b.cause) || b.weight - a.weight)
   return { problems: problems.list, counts: problems.counts }
 }

@@ -173,7 +173,7 @@ test('a packet that is late is not lost, however late, also if the responder ask
     assert.deepEqual(causes(capture.file()), ['reordered'], `${original}`)
     assert.match(
       problem(capture.file(), 'reordered').evidence,
-      /^1 packet; the responder took 1 of them as lost, and 20 packets were sent again$/,
+      /^1 packet; the responder dropped what followed, and 20 packets in 1 burst were sent again$/,
     )
   }
 })

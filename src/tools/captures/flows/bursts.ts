@@ -44,6 +44,18 @@ export interface BurstFacts {
   lastFrame: number
 }
 
+/** Of bursts that began with a missing packet, and of packets that came late or are left out, the last ones are kept. */
+export const KEPT = 8
+
+/** A burst whose first packet was missing before: its original may come late. */
+export interface MissingBurst {
+  readonly psn: number
+  readonly cause: number
+  packets: number
+  bytes: number
+  readonly headBytes: number
+}
+
 /** What a flow has of packets that came again or late. Times are nanoseconds, frames those of the capture. */
 export class Repeats {
   /** By BurstCause. */
@@ -78,19 +90,21 @@ export class Repeats {
   waitingAnswerTime = 0
   waitingNaks = 0
   waitingRnrs = 0
-  /** Nanoseconds since it was sent before; -1: it was not seen before. */
-  waitingSince = -1
   /** It fills a hole. */
   isFill = false
+  /** It came again sooner than a timer ends. */
+  isSoon = false
 
   // The burst that was last.
   cause: number = BurstCause.TIMEOUT
-  /** It began with a packet that was missing before. */
-  beganMissing = false
-  burstPackets = 0
-  burstBytes = 0
-  /** The last packet that came late, alone. */
-  latePsn = -1
+  /** If it began with a packet that was missing before. */
+  burst: MissingBurst | undefined
+  /** The last ones of these. */
+  readonly missing: MissingBurst[] = []
+  /** The last packets that came late, alone. */
+  readonly late: number[] = []
+  /** The last PSNs that bursts left out. */
+  readonly leftOut: number[] = []
   /** Sequence NAKs and RNR NAKs of the peer that have led to a burst. */
   naks = 0
   rnrs = 0

@@ -11,7 +11,7 @@
  */
 import { transportBits } from '../../../spec/wire/opcodes.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
-import { AWAITED, BurstCause, Repeats, type RequestPacket } from './bursts.ts'
+import { AWAITED, BurstCause, KEPT, type MissingBurst, Repeats, type RequestPacket } from './bursts.ts'
 import type { Flow } from './flow.ts'
 import type { IncastTable } from './incast.ts'
 
@@ -19,13 +19,15 @@ import type { IncastTable } from './incast.ts'
 const DOUBLED_AT_ONCE = 20_000
 /** Within this time a packet may have been doubled: adapters' timers are longer, if the connection does not say. */
 const DOUBLED_WITHIN = 1e6
-/** No path delays a double for longer. */
+/** Also where the connection says how long its timer is. */
 const LONGEST_DOUBLE = 20e6
+/** A double that is not the oldest packet may be so late: the requester's timer would repeat the oldest. */
+const LONGEST_LATE = 1e9
 /** A requester repeats a READ so soon after the response that shows that another one is missing; its timer is mostly longer. */
 const IMPLIED_WITHIN = 25e6
 /** Kinds of messages from this one on are answered with data: a READ, or an atomic. */
 const FIRST_ANSWERED_KIND = 2
-const [YES, NO, MAYBE] = [0, 1, 2] as const
+const [DOUBLED, AGAIN, WAITS] = [0, 1, 2] as const
 /** PSNs around the first one of a burst within which it is the same burst once more. */
 const SAME_HEAD = 16
 
@@ -48,6 +50,15 @@ export const answeredAgain = (repeats: Repeats, psn: number, time: number): void
   repeats.spurious++
   if (took < repeats.leastAnswer) repeats.leastAnswer = took
   if (took > repeats.mostAnswer) repeats.mostAnswer = took
+}
+
+/** The last request packet was one of a burst. */
+const isInBurst = (flow: Flow): boolean => flow.bursts > 0 && flow.lastRequestFrame === flow.lastRepeatFrame
+
+/** Adds to the last ones of a list. */
+const keep = <T>(list: T[], one: T): void => {
+  list.push(one)
+  if (list.length > KEPT) list.shift()
 }
 
 export class RepeatTracker {
@@ -74,11 +85,21 @@ export class RepeatTracker {
   decide(flow: Flow, repeats: Repeats, packet: RequestPacket | undefined, isNew: boolean): boolean {
     const waiting = repeats.waiting!
     repeats.isWaiting = false
-    const isBurst = packet !== undefined && !isNew && packet.psn === waiting.end
-    if (isBurst) this.#begin(flow, repeats, waiting)
-    else if (repeats.isFill) this.#late(flow, repeats, waiting)
-    else this.#double(flow, repeats, waiting)
-    return isBurst
+    // After an answer and a pause, it is another burst that begins there.
+    const isOther =
+      packet !== undefined &&
+      packet.time - waiting.time > DOUBLED_WITHIN &&
+      (flow.peer?.lastAnswerTime ?? -1) > waiting.time
+    const isFollowed = packet !== undefined && !isNew && packet.psn === waiting.end && !isOther
+    if (!isFollowed) {
+      if (repeats.isFill) return this.#late(flow, repeats, waiting)
+      const burst = repeats.missing.find(({ psn }) => psn === waiting.psn)
+      if (burst !== undefined) return this.#lateOriginal(flow, repeats, burst, waiting)
+      if (repeats.leftOut.includes(waiting.psn)) return this.#reordered(flow, repeats, waiting)
+      // A requester that sends the last packet again has none to follow it.
+      if (repeats.isSoon || waiting.end !== flow.nextPsn) return this.#double(flow, waiting)
+    }
+    return this.#begin(flow, repeats, waiting)
   }
 
   /**
@@ -87,87 +108,102 @@ export class RepeatTracker {
    */
   add(flow: Flow, packet: RequestPacket, isFill: boolean): boolean {
     flow.repeats ??= new Repeats()
-    const { repeats } = flow
+    const { repeats, peer } = flow
     const { psn } = packet
-    // The next one of a burst.
-    if (psn === ((flow.lastPsn + 1) & 0xff_ffff) && flow.bursts > 0 && flow.lastRequestFrame === flow.lastRepeatFrame) {
+    // The next one of a burst; the capture may lack some of it.
+    if (isInBurst(flow) && psnDifference(psn, flow.lastPsn) > 0) {
       if (isFill) this.#fill(flow, packet)
+      this.#leaveOut(flow, repeats, psn)
       this.#count(flow, repeats, packet)
       return true
     }
-    const { peer } = flow
     repeats.waitingAcked = peer?.ackedPsn ?? -1
     repeats.waitingAnswerTime = peer?.lastAnswerTime ?? -1
     repeats.waitingNaks = peer?.sequenceNaks ?? 0
     repeats.waitingRnrs = peer?.rnrs ?? 0
-    repeats.waitingSince = packet.since
     repeats.isFill = isFill
-    if (!isFill) {
-      const doubled = this.#canBeDoubled(flow, repeats, packet)
-      if (doubled === YES) this.#double(flow, repeats, packet)
-      if (doubled === NO) this.#begin(flow, repeats, packet)
-      if (doubled !== MAYBE) return doubled === NO
-    }
-    // A datagram of a service without acknowledgements is never sent again.
-    if (flow.service === transportBits.UC) {
-      if (isFill) this.#late(flow, repeats, packet)
-      else this.#double(flow, repeats, packet)
-      return false
-    }
+    const { UC } = transportBits
+    const state = isFill ? WAITS : this.#stateOf(flow, repeats, packet)
+    // A packet of a service without acknowledgements is never sent again.
+    if (state === DOUBLED || (flow.service === UC && !isFill)) return this.#double(flow, packet)
+    if (flow.service === UC) return this.#late(flow, repeats, packet)
+    if (state === AGAIN) return this.#begin(flow, repeats, packet)
     repeats.waiting ??= { ...packet }
     Object.assign(repeats.waiting, packet)
     repeats.isWaiting = true
     return false
   }
 
-  #canBeDoubled(flow: Flow, repeats: Repeats, packet: RequestPacket): number {
-    const { peer } = flow
-    const { psn, since } = packet
-    const isOriginal = repeats.beganMissing && psn === flow.headPsn
-    if (!packet.isSame && !isOriginal) return NO
-    const isAsked =
-      peer !== undefined &&
-      ((repeats.waitingNaks > repeats.naks && peer.nakPsn === psn) ||
-        (repeats.waitingRnrs > repeats.rnrs && peer.rnrPsn === psn))
-    if (isAsked) return NO
-    if (isOriginal) return MAYBE
-    if (since < DOUBLED_AT_ONCE) return YES
-    const isLast =
-      psn === flow.lastPsn && packet.identification !== 0 && repeats.waitingAnswerTime < packet.time - since
-    if (isLast) return YES
-    if (flow.service !== transportBits.RC && flow.service !== transportBits.XRC && flow.service !== transportBits.UC)
-      return NO
-    const timeout = this.#timeoutOf(flow)
-    if (since >= (timeout > 0 ? Math.min(timeout, LONGEST_DOUBLE) : DOUBLED_WITHIN)) return NO
-    if (peer === undefined) return MAYBE
-    const acked = repeats.waitingAcked
-    return psn === (acked < 0 ? flow.firstPsn : (acked + 1) & 0xff_ffff) ? MAYBE : YES
+  /** A new packet, in order: a burst is over. */
+  onNew(flow: Flow, repeats: Repeats, psn: number): void {
+    if (isInBurst(flow)) this.#leaveOut(flow, repeats, psn)
   }
 
-  #double(flow: Flow, repeats: Repeats, packet: RequestPacket): void {
-    if (!repeats.beganMissing || packet.psn !== flow.headPsn) {
-      countDouble(flow, packet)
-      return
-    }
-    // The late original of a packet that was sent again.
-    const { burstPackets, burstBytes } = repeats
-    this.#takeBack(flow, repeats)
+  /** The burst goes on with `psn`: what lies between is missing, or comes late. */
+  #leaveOut(flow: Flow, repeats: Repeats, psn: number): void {
+    const missing = psnDifference(psn, flow.lastPsn) - 1
+    for (let i = Math.max(1, missing - KEPT + 1); i <= missing; i++)
+      keep(repeats.leftOut, (flow.lastPsn + i) & 0xff_ffff)
+  }
+
+  /** What a packet is that was sent before: doubled, or sent again; or the next packet tells. */
+  #stateOf(flow: Flow, repeats: Repeats, packet: RequestPacket): number {
+    const { peer, service } = flow
+    const { psn, since } = packet
+    const isAfterNak = peer !== undefined && repeats.waitingNaks > repeats.naks
+    const isAfterRnr = peer !== undefined && repeats.waitingRnrs > repeats.rnrs
+    if ((isAfterNak && peer.nakPsn === psn) || (isAfterRnr && peer.rnrPsn === psn)) return AGAIN
+    const timeout = this.#timeoutOf(flow)
+    repeats.isSoon = since < (timeout > 0 ? Math.min(timeout, LONGEST_DOUBLE) : DOUBLED_WITHIN)
+    if (repeats.leftOut.includes(psn) || repeats.missing.some(burst => burst.psn === psn)) return WAITS
+    if (!packet.isSame) return AGAIN
+    if (since < DOUBLED_AT_ONCE) return DOUBLED
+    if (service !== transportBits.RC && service !== transportBits.XRC && service !== transportBits.UC) return AGAIN
+    if (isAfterNak || isAfterRnr) return WAITS
+    const isLast = psn === flow.lastPsn && packet.identification !== 0
+    if (isLast && repeats.waitingAnswerTime < packet.time - since) return DOUBLED
+    // Without the answers, a NAK may have asked for it.
+    if (peer === undefined || peer.cutSyndromes > 0) return repeats.isSoon ? WAITS : AGAIN
+    const acked = repeats.waitingAcked
+    const isOldest = psn === (acked < 0 ? flow.firstPsn : (acked + 1) & 0xff_ffff)
+    if (isOldest) return repeats.isSoon ? WAITS : AGAIN
+    if (repeats.isSoon) return DOUBLED
+    return since < LONGEST_LATE ? WAITS : AGAIN
+  }
+
+  /** Each of these returns whether the packet was sent again. */
+  #double(flow: Flow, packet: RequestPacket): boolean {
+    countDouble(flow, packet)
+    return false
+  }
+
+  /** The late original of a packet that was missing, and with which a burst began. */
+  #lateOriginal(flow: Flow, repeats: Repeats, burst: MissingBurst, packet: RequestPacket): boolean {
+    this.#takeBack(repeats, burst)
     const to = repeats.of[BurstCause.REORDERED]
     to.bursts++
-    to.packets += burstPackets
-    to.bytes += burstBytes
-    repeats.cause = BurstCause.REORDERED
-    if (flow.reordered++ === 0) flow.reorderFrame = packet.frame
+    to.packets += burst.packets
+    to.bytes += burst.bytes
+    return this.#reordered(flow, repeats, packet)
   }
 
-  /** The last burst was none of its cause. */
-  #takeBack(flow: Flow, repeats: Repeats): void {
-    repeats.beganMissing = false
-    const from = repeats.of[repeats.cause]
+  #reordered(flow: Flow, repeats: Repeats, { psn, frame }: Pick<RequestPacket, 'psn' | 'frame'>): boolean {
+    keep(repeats.late, psn)
+    if (flow.reordered++ === 0) flow.reorderFrame = frame
+    return false
+  }
+
+  /** A burst was none of its cause. */
+  #takeBack(repeats: Repeats, burst: MissingBurst): void {
+    const from = repeats.of[burst.cause]
     from.bursts--
-    from.packets -= repeats.burstPackets
-    from.bytes -= repeats.burstBytes
-    from.headBytes -= flow.headLength
+    from.packets -= burst.packets
+    from.bytes -= burst.bytes
+    from.headBytes -= burst.headBytes
+    repeats.missing.splice(repeats.missing.indexOf(burst), 1)
+    if (repeats.burst !== burst) return
+    repeats.burst = undefined
+    repeats.cause = BurstCause.REORDERED
   }
 
   #fill(flow: Flow, packet: RequestPacket): void {
@@ -176,39 +212,33 @@ export class RepeatTracker {
   }
 
   /** A packet that was missing, and comes alone. */
-  #late(flow: Flow, repeats: Repeats, packet: RequestPacket): void {
+  #late(flow: Flow, repeats: Repeats, packet: RequestPacket): boolean {
     const { peer } = flow
     // A responder that takes packets out of order may have asked for this one alone.
-    if (peer !== undefined && repeats.waitingNaks > repeats.naks && peer.nakPsn === packet.psn) {
-      this.#begin(flow, repeats, packet)
-      return
-    }
+    if (peer !== undefined && repeats.waitingNaks > repeats.naks && peer.nakPsn === packet.psn)
+      return this.#begin(flow, repeats, packet)
     this.#fill(flow, packet)
-    repeats.latePsn = packet.psn
-    if (flow.reordered++ === 0) flow.reorderFrame = packet.frame
+    return this.#reordered(flow, repeats, packet)
   }
 
   /** The first packet of a burst. */
-  #begin(flow: Flow, repeats: Repeats, packet: RequestPacket): void {
+  #begin(flow: Flow, repeats: Repeats, packet: RequestPacket): boolean {
     const { psn, bytes, frame, time } = packet
     const acked = repeats.waitingAcked
+    const before = repeats.burst
     // What came alone was the late original, and this is what the NAK asked for.
-    if (
-      repeats.beganMissing &&
-      psn === flow.headPsn &&
-      repeats.burstPackets === 1 &&
-      repeats.cause === BurstCause.NAK
-    ) {
-      this.#takeBack(flow, repeats)
-      if (flow.reordered++ === 0) flow.reorderFrame = flow.lastRepeatFrame
-      repeats.latePsn = psn
+    if (before?.psn === psn && before.packets === 1 && before.cause === BurstCause.NAK) {
+      this.#takeBack(repeats, before)
+      this.#reordered(flow, repeats, { psn, frame: flow.lastRepeatFrame })
       if (repeats.waitingNaks === repeats.naks) repeats.naks--
     }
-    if (repeats.isFill) this.#fill(flow, packet)
-    repeats.beganMissing = repeats.isFill
-    repeats.burstPackets = 0
-    repeats.burstBytes = 0
     repeats.cause = this.#causeOf(flow, repeats, packet)
+    repeats.burst = undefined
+    if (repeats.isFill) {
+      this.#fill(flow, packet)
+      repeats.burst = { psn, cause: repeats.cause, packets: 0, bytes: 0, headBytes: bytes }
+      keep(repeats.missing, repeats.burst)
+    }
     repeats.naks = repeats.waitingNaks
     repeats.rnrs = repeats.waitingRnrs
     repeats.of[repeats.cause].bursts++
@@ -240,14 +270,16 @@ export class RepeatTracker {
     flow.lastPsn = (packet.end - 1) & 0xff_ffff
     flow.lastRequestFrame = frame
     flow.lastRequestTime = time
+    return true
   }
 
   #causeOf(flow: Flow, repeats: Repeats, { psn, kind, since, time }: RequestPacket): number {
     const { peer } = flow
     // What follows a packet without a receive is out of order, too.
     if (repeats.waitingRnrs > repeats.rnrs) return BurstCause.RNR
-    const isNak = repeats.waitingNaks > repeats.naks
-    if (isNak) return repeats.latePsn === psn ? BurstCause.REORDERED : BurstCause.NAK
+    // A responder drops what follows a late packet: it asks for that, or for the next one, or waits for it.
+    if (repeats.late.includes(psn) || repeats.late.includes((psn - 1) & 0xff_ffff)) return BurstCause.REORDERED
+    if (repeats.waitingNaks > repeats.naks) return BurstCause.NAK
     const acked = repeats.waitingAcked
     if (peer !== undefined && kind >= FIRST_ANSWERED_KIND && acked >= 0 && psnDifference(acked, psn) > 0) {
       const delay = time - (peer.missingPsn === psn ? peer.missingTime : repeats.waitingAnswerTime)
@@ -281,8 +313,10 @@ export class RepeatTracker {
     if (flow.repeated++ === 0) flow.repeatFrame = frame
     flow.repeatedBytes += bytes
     flow.lastRepeatFrame = frame
-    repeats.burstPackets++
-    repeats.burstBytes += bytes
+    if (repeats.burst !== undefined) {
+      repeats.burst.packets++
+      repeats.burst.bytes += bytes
+    }
     const facts = repeats.of[repeats.cause]
     if (facts.packets++ === 0) facts.firstFrame = frame
     facts.bytes += bytes

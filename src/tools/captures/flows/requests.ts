@@ -33,6 +33,8 @@ const SHORT_READ = 256
 const RETH_BYTES = 16
 /** Bytes that an atomic changes. */
 const ATOMIC_BYTES = 8
+/** More than Linux makes of a frame. */
+const MAX_SEGMENTS = 129
 /** Offset of the message's length in a RETH. */
 const LENGTH_AT = 12
 
@@ -81,10 +83,11 @@ export class RequestTracker {
     const isSpanUnknown = isRead && (length < 0 || (mtu === 0 && length > SHORT_READ))
     const span = isRead && length > 0 && !isSpanUnknown ? Math.ceil(length / mtuOf(mtu, length)) : 1
     const end = (psn + span) & 0xff_ffff
-    // The word of the PSN has the AckReq bit.
+    // The word of the PSN has the AckReq bit. Linux numbers the datagrams of a segmented frame from 0 on.
+    const identification = located.identification < MAX_SEGMENTS ? 0 : located.identification
     const identity =
       (Math.imul(view.getUint32(located.at + 8), 0x9e37_79b1) ^
-        Math.imul(located.identification + (opcode << 16), 0x85eb_ca6b) ^
+        Math.imul(identification + (opcode << 16), 0x85eb_ca6b) ^
         Math.imul(located.length, 0xc2b2_ae35) ^
         length) |
       0
@@ -128,6 +131,7 @@ export class RequestTracker {
       this.#leave(flow)
     }
     if (isNew) {
+      if (flow.repeats !== undefined && ahead === 0) this.#repeats.onNew(flow, flow.repeats, psn)
       // What may be missing after a READ of unknown length cannot be seen.
       const isInOrder = ahead === 0 && !flow.isNextUncertain
       if (!isInOrder && !isJump && flow.openMessage > 0) this.#leave(flow)

@@ -114,7 +114,7 @@ export const addOfPackets = (problems: ProblemList, flow: Flow): void => {
       `${counted(flow.reordered, 'packet')}${
         asked === undefined || asked.bursts === 0
           ? ''
-          : `; the responder took ${asked.bursts} of them as lost, and ${counted(asked.packets, 'packet')} ${asked.packets === 1 ? 'was' : 'were'} sent again`
+          : `; the responder dropped what followed, and ${counted(asked.packets, 'packet')} in ${counted(asked.bursts, 'burst')} ${asked.packets === 1 ? 'was' : 'were'} sent again`
       }`,
       frameList(flow.reorderFrame),
       flow.reordered,

@@ -206,8 +206,8 @@ export class CaptureSession {
     if (flow === undefined || (flow.copies > 0 && flow.point !== located.point)) return
     const sender = isWell ? this.#senders.get(flow) : undefined
     const flags = opcodeFlags[opcode]!
-    if (sender !== undefined && captured >= headerBytes && (flags & OP_REQUEST) !== 0)
-      this.#request(sender, opcode, flags, length, micros)
+    if (sender !== undefined && (captured >= headerBytes || located.isInferred) && (flags & OP_REQUEST) !== 0)
+      this.#request(sender, opcode, flags, length, micros, located.isInferred)
     this.#packet(located, micros, length)
     if (isWell && (flags & OP_REQUEST) === 0 && flow.peer !== undefined && captured >= headerBytes)
       this.#answer(flow.peer, opcode, micros)
@@ -244,8 +244,9 @@ export class CaptureSession {
     }
   }
 
-  #packet({ source, identification, ecn, ...rest }: Located, time: number, length: number): void {
-    const flow = this.#flowOf({ source, identification, ecn, ...rest })
+  #packet(located: Located, time: number, length: number): void {
+    const { source, identification, ecn } = located
+    const flow = this.#flowOf(located)
     const facts = { device: source, direction: 0, outcome: ecn === 3 ? MARKED : PASSED, flow, identification }
     if (this.#begun.size === 0) {
       this.#writer.packets(time, facts, this.#scratch, this.#scratchView, 0, length, 1, length)
@@ -255,7 +256,8 @@ export class CaptureSession {
     this.#write(() => this.#writer.packets(time, facts, copy, new DataView(copy.buffer), 0, length, 1, length))
   }
 
-  #request(sender: Pair, opcode: number, flags: number, length: number, time: number): void {
+  /** `isInferred`: the opcode is not captured, only that of a packet before. */
+  #request(sender: Pair, opcode: number, flags: number, length: number, time: number, isInferred: boolean): void {
     const view = this.#scratchView
     const psn = view.getUint32(8) & 0xff_ffff
     const isReliable = isReliableOpcode(opcode)
@@ -296,7 +298,8 @@ export class CaptureSession {
     sender.nextPsn = (psn + span) & 0xff_ffff
     if (open === undefined) return
     open.bytes += isRead ? 0 : payload
-    if ((flags & OP_END) === 0) return
+    const isWhole = isInferred && open.remote !== undefined && open.bytes >= open.remote.length
+    if ((flags & OP_END) === 0 && !isWhole) return
     const request = this.#close(sender, open)
     if (!isReliable) {
       this.#write(() => this.#writer.ended(time, request))
