@@ -383,8 +383,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         exitOnBrokenPipe()
         if (options.slow !== undefined)
           return (await import('./commands/explain-slow.ts')).explainSlow(options.slow, options)
-        const { explain, isExplained } = await import('./commands/explain.ts')
+        const { explain, isExplained, requireFiles } = await import('./commands/explain.ts')
         const word = words.join(' ')
+        if (!isExplained(word)) requireFiles(words)
         if (!words.every(name => name === '-' || existsSync(name)) || (words.length === 1 && isExplained(word))) {
           if (Object.keys(options).some(name => name !== 'color'))
             command.error('error: options of explain are for captures and --slow, except --color')

@@ -11,7 +11,7 @@ import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import type { Wait } from '../spec/check/waits.ts'
 import { CmEventType, nameIn } from '../spec/enums.ts'
 import { counted } from '../spec/text.ts'
-import { rejectText, rejReason } from '../spec/wire/mad.ts'
+import { rejectText } from '../spec/wire/mad.ts'
 import { addressText, isSameAddress } from '../transport/wire/address.ts'
 import { EventSocket } from './context/event-socket.ts'
 import type { FailureReports } from './failures.ts'
@@ -49,8 +49,7 @@ const destinationOf = ({ destination, remoteGid }: Identifier): string =>
 /** An event, and of REJECTED the reason. */
 const eventText = (event: Identifier['lastRead']): string => {
   if (event?.type !== REJECTED) return nameIn(CmEventType.values, event?.type)
-  const meaning = event.status === rejReason.INVALID_SERVICE_ID ? ': no program listens there' : ''
-  return `REJECTED (${rejectText(event.status)}${meaning})`
+  return `REJECTED (${rejectText(event.status)})`
 }
 
 type Rule = (id: Identifier, ids: readonly Identifier[]) => readonly (readonly [Identifier, Wait['text']])[]

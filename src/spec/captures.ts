@@ -153,9 +153,10 @@ export const captureCauses = {
     severity: 'failure',
     rank: 84,
     title: 'NAK invalid request',
-    why: 'the request breaks a rule of the protocol: more READs and atomics outstanding than max_dest_rd_atomic, an operation that the responder lacks or its queue pair does not allow, a length that does not fit, a misaligned atomic, or a message that is longer than the receive',
+    why: 'the request breaks a rule of the protocol: more READs and atomics outstanding than max_dest_rd_atomic, an operation that the responder lacks or its queue pair does not allow, a length that does not fit, packets that are not as long as the path MTU of its queue pair, a misaligned atomic, or a message that is longer than the receive; or the responder expects a later PSN than the first, and the first packet that it takes is a MIDDLE or LAST of a message',
     unknown: 'the NAK has one code for all of them',
-    advice: 'on the responder: qp_access_flags and max_dest_rd_atomic, and the length of its receives',
+    advice:
+      "on the responder: qp_access_flags and max_dest_rd_atomic, and the length of its receives; at both ends: the same path_mtu, and the requester's sq_psn as the responder's rq_psn",
     findings: [
       'invalid-request',
       'rd-atomic-exceeds',
@@ -163,6 +164,7 @@ export const captureCauses = {
       'receive-too-short',
       'qp-no-right',
       'path-mtu-mismatch',
+      'psn-mismatch',
       'peer-refused',
       'request-length',
     ],
@@ -237,6 +239,22 @@ export const captureCauses = {
     advice:
       'look at the reason: 8 means that nobody listens at this port, 28 that the program called rdma_reject, or ended with the connection waiting',
     findings: ['port-byte-order', 'refused-call', 'conn-param-uninitialised', 'connection-waits'],
+  },
+  'cm-rejected-alone': {
+    severity: 'failure',
+    rank: 78,
+    title: 'a REJ, and nothing else of its connection',
+    why: 'the REJ says why; the message that it rejects is not in the capture, because that began later or has one direction only',
+    advice:
+      'look at the reason: 4 means that its sender waited for an answer in vain, 8 that nobody listens at this port, 28 that the program called rdma_reject, or ended; capture from before the connection, on both hosts',
+    findings: [
+      'port-byte-order',
+      'refused-call',
+      'conn-param-uninitialised',
+      'connection-waits',
+      'no-answer',
+      'peer-gone',
+    ],
   },
   'cm-no-answer': {
     severity: 'failure',
@@ -351,6 +369,16 @@ export const captureCauses = {
       'both-receive',
     ],
   },
+  'one-direction': {
+    severity: 'note',
+    rank: 46,
+    title: 'the capture has packets of one direction only',
+    why: 'a filter of the capturing program, a mirror port that copies one direction, a bond or a path whose other direction takes another way',
+    unknown: 'a host that sends nothing looks the same',
+    advice:
+      'capture where both directions pass, without a filter for one host; the missing half says which requests succeeded, and why others were sent again',
+    findings: [],
+  },
   unpaired: {
     severity: 'note',
     rank: 20,
@@ -375,6 +403,25 @@ export const captureCauses = {
     why: 'go-back-N sends all packets again from the lost one on',
     advice:
       'look at drops on the path (`ethtool -S`: rx_discards_phy, rx_out_of_buffer; switch queues) and at PFC or ECN; requester counters: mlx5 packet_seq_err, local_ack_timeout_err; bnxt_re to_retransmits, seq_err_naks_rcvd; EFA retrans_pkts; rxe retry_exceeded_err, out_of_seq_request; irdma has none for RoCE',
+    findings: ['no-answer'],
+  },
+  'implied-nak': {
+    severity: 'slow',
+    rank: 37,
+    title: 'responses were lost, and the requester asked for them again (implied NAK)',
+    why: 'a response to a READ or an atomic was lost on the way to the requester; it sees that at the next one, and repeats the request from the missing PSN on, without waiting for its timer',
+    unknown: 'a timeout that is as short looks the same',
+    advice:
+      'look at drops on the path from the responder to the requester (`ethtool -S`: rx_discards_phy, rx_out_of_buffer; switch queues), and at PFC or ECN; requester counters: mlx5 implied_nak_seq_err, rxe completer_retry_err',
+    findings: ['no-answer'],
+  },
+  'late-acknowledgements': {
+    severity: 'slow',
+    rank: 39,
+    title: 'acknowledgements came later than the timeout: nothing was lost',
+    why: 'the timeout of the queue pair is shorter than an answer takes: a long path, a queue on it, or a responder that is busy; the requester sends again what has arrived already',
+    advice:
+      'raise timeout of the requester (4.096 µs × 2^timeout; rdma_cm: RDMA_OPTION_ID_ACK_TIMEOUT) above the longest answer; look at why answers take so long: queues on the path, the load of the responder; counters: mlx5 local_ack_timeout_err, and duplicate_request at the responder',
     findings: ['no-answer'],
   },
   congestion: {

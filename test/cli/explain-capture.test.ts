@@ -88,7 +88,13 @@ test('mistakes get a sentence', t => {
     [['--host', 'x', capture], /--host "x" is not an IPv4 or IPv6 address/],
     [['--qp', '-1', capture], /--qp "-1" is not a number from 0 to 16777215/],
     [['--from', 'now', capture], /--from "now" is not a number of seconds/],
-    [['no-such.pcap'], /explain "no-such.pcap": not a status.*nor a capture file/],
+    [['no-such.pcap'], /explain "no-such.pcap": there is no such file\n$/],
+    [
+      [capture.replace('nak_', 'nac_')],
+      /nac_access_write\.pcap": there is no such file, did you mean "nak_access_write\.pcap"/,
+    ],
+    [[capture, 'nosuch'], /explain "nosuch": there is no such file\n$/],
+    [['nosuch'], /explain "nosuch": not a status.*nor a capture file/],
     [['--json', 'stale-rkey'], /options of explain are for captures and --slow/],
     [[fixture('wire')], /is a folder, not a capture/],
   ]

@@ -2,6 +2,8 @@
  * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event of a device or of
  * rdma_cm, or a cause by its vendor_err or name.
  */
+import { existsSync, readdirSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
 import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../../spec/check/events.ts'
 import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
@@ -126,6 +128,26 @@ export const isExplained = (word: string): boolean =>
   (isNumber(word) && causeOfCode(Number(word)) !== undefined) ||
   statusName(word) !== undefined ||
   cmEventName(word) !== undefined
+
+/** What names of captures and recordings end with, or the whole name of one in another folder. */
+const FILE_NAME = /[/\\]|\.(?:pcap(?:ng)?|cap|dmp|erf|ntar|snoop|udr|gz|zst)(?:\.?\d+)?$/i
+
+/** Names of files in the folder of a file; none if it cannot be read. */
+const filesBeside = (name: string): readonly string[] => {
+  try {
+    return readdirSync(dirname(name))
+  } catch {
+    return []
+  }
+}
+
+/** Throws UsageError if `words` are meant as files, and one does not exist. `-` is standard input. */
+export const requireFiles = (words: readonly string[]): void => {
+  const missing = words.filter(name => name !== '-' && !existsSync(name))
+  const name = missing.length < words.length ? missing[0] : missing.find(word => FILE_NAME.test(word))
+  if (name === undefined) return
+  throw new UsageError(`explain "${name}": there is no such file${didYouMean(basename(name), filesBeside(name))}`)
+}
 
 /** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string, options: ColorOptions = {}): void => {

@@ -1,6 +1,6 @@
 /*
  * Ethernet II frames, as far as flow rules and checksums need them: sizes, EtherTypes, protocols (IEEE 802.3, 802.1Q,
- * RFC 791, 8200, 768, 9293, 7348, 8926, 2890, 3032, 4303). Without frame check sequence.
+ * RFC 791, 8200, 768, 9293, 7348, 8926, 2890, 3032, 4303, 2003, 2473, 4023). Without frame check sequence.
  */
 
 export const ETHERNET_BYTES = 14
@@ -20,11 +20,12 @@ export const EtherType = {
   MPLS: 0x8847,
   ROCE_V1: 0x8915,
 } as const
-export const IpProtocol = { TCP: 6, UDP: 17, GRE: 47, ESP: 50 } as const
+/** IPIP, IPV6, MPLS: a packet of that protocol within IP. */
+export const IpProtocol = { IPIP: 4, TCP: 6, UDP: 17, IPV6: 41, GRE: 47, ESP: 50, MPLS: 137 } as const
 /** Extension headers of IPv6 with a length in units of 8 bytes, and the fragment header. */
 export const Ipv6Extension = { HOP_BY_HOP: 0, ROUTING: 43, FRAGMENT: 44, DESTINATION: 60 } as const
-/** UDP ports of tunnels (RFC 7348, 7510, 8926). */
-export const TunnelPort = { VXLAN: 4789, MPLS: 6635, GENEVE: 6081 } as const
+/** UDP ports of tunnels (RFC 7348, 7510, 8926). VXLAN_LINUX: Linux's default for VXLAN, from before the RFC. */
+export const TunnelPort = { VXLAN: 4789, VXLAN_LINUX: 8472, MPLS: 6635, GENEVE: 6081 } as const
 
 /** The bit of the first byte of an address that says: a group. */
 export const GROUP_BIT = 1

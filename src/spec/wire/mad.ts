@@ -225,10 +225,27 @@ export const rejReason = {
   VENDOR_OPTION_NOT_SUPPORTED: 35,
 } as const
 
-/** A reason of a REJ, in words. */
+/** What the commonest reasons mean: what the sender of the REJ says of itself. */
+const rejectMeanings: Readonly<Record<number, string>> = {
+  [rejReason.NO_QP]: 'it has no queue pair for the connection',
+  [rejReason.NO_RESOURCES]: 'it has no resources for the connection',
+  [rejReason.TIMEOUT]: 'it waited for an answer, and gave up',
+  [rejReason.INVALID_COMM_ID]: 'it does not know the connection',
+  [rejReason.INVALID_SERVICE_ID]: 'no program listens there',
+  [rejReason.STALE_CONN]: 'it has a connection with this queue pair already',
+  [rejReason.INVALID_GID]: 'the GID of the path is not its own',
+  [rejReason.INVALID_MTU]: 'it cannot have this path MTU',
+  [rejReason.CONSUMER_DEFINED]: 'its program rejected the connection, or ended',
+  [rejReason.DUPLICATE_LOCAL_COMM_ID]: 'it has a connection with this communication id already',
+}
+
+/** `reason 8, invalid service id: no program listens there` */
 export const rejectText = (reason: number): string => {
   const name = Object.entries(rejReason).find(([, value]) => value === reason)?.[0]
-  return name === undefined ? `reason ${reason}` : `reason ${reason}, ${name.toLowerCase().replaceAll('_', ' ')}`
+  const meaning = rejectMeanings[reason]
+  return `reason ${reason}${name === undefined ? '' : `, ${name.toLowerCase().replaceAll('_', ' ')}`}${
+    meaning === undefined ? '' : `: ${meaning}`
+  }`
 }
 
 /** `status` of a SIDR_REP (clause 12.11.2.2, table 121). */
@@ -240,6 +257,12 @@ export const sidrStatus = {
   REDIRECT: 4,
   UNSUPPORTED_VERSION: 5,
 } as const
+
+/** `status 1, unsupported` */
+export const sidrStatusText = (status: number): string => {
+  const name = Object.entries(sidrStatus).find(([, value]) => value === status)?.[0]
+  return `status ${status}${name === undefined ? '' : `, ${name.toLowerCase().replaceAll('_', ' ')}`}`
+}
 
 /** `status` of an APR (clause 12.8.2.2). */
 export const aprStatus = {

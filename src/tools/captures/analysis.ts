@@ -7,9 +7,12 @@ import { AddressTable } from './addresses.ts'
 import { type CaptureConnection, ConnectionTable } from './connections.ts'
 import { CaptureReader, type RawPacket } from './file.ts'
 import { type CaptureFilter, matchesFilter } from './filter.ts'
-import { type Flow, FlowTable } from './flows.ts'
+import type { Flow } from './flows/flow.ts'
+import { FlowTable } from './flows/table.ts'
 import { FragmentTable } from './fragments.ts'
-import { type IcmpError, Kind, type Located, Locator, packetKinds } from './locate.ts'
+import { type IcmpError, Kind, Locator, packetKinds } from './locate.ts'
+import type { Located } from './located.ts'
+import type { OtherPackets } from './others.ts'
 
 export interface AnalysisOptions {
   /** The UDP port of RoCEv2; default 4791. */
@@ -43,8 +46,6 @@ export class CaptureAnalysis {
   /** Packets by number of `packetKinds`. */
   readonly kinds = new Float64Array(packetKinds.length)
   readonly fragments = new FragmentTable()
-  /** Packets whose headers beyond the BTH were not captured. */
-  cutHeaders = 0
   /** Seconds since 1970 of the first packet, and nanoseconds. */
   startSeconds = 0
   startNanoseconds = 0
@@ -67,9 +68,19 @@ export class CaptureAnalysis {
     this.addresses = addresses
     this.reader = new CaptureReader(this.#add)
     this.#locator = new Locator(this.addresses, port)
-    this.table = new FlowTable(this.addresses, this.connectionTable.peerOf)
+    this.table = new FlowTable(this.addresses, this.connectionTable.peerOf, this.connectionTable.timeoutOf)
     this.#filter = filter
     this.#onPacket = onPacket
+  }
+
+  /** What is no RoCE packet. */
+  get others(): OtherPackets {
+    return this.#locator.others
+  }
+
+  /** Frames with several packets, and how many these have. */
+  get joined(): { readonly frames: number; readonly packets: number } {
+    return this.#locator.joined
   }
 
   get flows(): readonly Flow[] {
@@ -106,10 +117,25 @@ export class CaptureAnalysis {
       else if (kind === Kind.OTHER_UDP && this.#locator.isCandidate) this.#tryPort(packet, located)
       return
     }
+    const { parts } = located
+    if (parts === 1) {
+      this.#addTransport(packet, located, kind, time)
+      return
+    }
+    for (let part = 0; part < parts; part++) {
+      this.#locator.select(packet, part)
+      this.#addTransport(packet, located, kind, time)
+    }
+    this.#locator.select(packet, 0)
+  }
+
+  /** A transport packet of a frame. */
+  #addTransport(packet: RawPacket, located: Located, kind: number, time: number): void {
     const qpn = packet.arena.view.getUint32(located.at + 4) & 0xff_ffff
     if (this.#filter !== undefined && !matchesFilter(this.#filter, this.addresses, located, qpn, time)) return
     this.#onPacket?.(packet, located, kind, time)
     this.table.add(packet, located, time)
+    if (this.table.isCopy) return
     const connection = this.connectionTable.add(packet, located, qpn, time)
     if (connection === undefined) return
     const { DREP } = connection.messages
@@ -156,7 +182,9 @@ export class CaptureAnalysis {
   finish(): void {
     this.reader.end()
     this.fragments.finish()
+    this.table.finish()
     this.#pairTheOnlyOnes()
+    this.table.findRefused()
   }
 
   /**
@@ -175,7 +203,8 @@ export class CaptureAnalysis {
     for (const group of groups.values()) {
       if (group.length !== 2) continue
       const [flow, other] = group
-      if (flow.source === other.destination && flow.destination === other.source) this.table.pair(flow, other, 'only')
+      if (flow.source === other.destination && flow.destination === other.source)
+        this.table.pairs.pair(flow, other, 'only')
     }
   }
 

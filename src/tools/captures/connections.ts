@@ -7,20 +7,35 @@ import { mtuBytes } from '../../spec/mtu.ts'
 import { CM_CLASS, type CmMessageName, cmMessages, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { parseRdmaCmHeader, viewCm } from '../../transport/wire/mad/mad.ts'
 import type { RawPacket } from './file.ts'
-import type { Flow } from './flows.ts'
-import type { Located } from './locate.ts'
+import type { Flow } from './flows/flow.ts'
+import type { Located } from './located.ts'
 
 /** Connections beyond are counted only. */
 const MAX_CONNECTIONS = 1 << 17
 /** Offset of the MAD in the transport packet: behind BTH and DETH. */
 const MAD_AT = 20
 
+/** Nanoseconds (IBA 9.7.6.1.3). */
+const ACK_TIMEOUT_UNIT = 4096
+
 export interface SeenMessage {
   readonly frame: number
+  /** Nanoseconds since the first packet of the capture. */
   readonly time: number
   /** How often it was sent. */
   count: number
   lastFrame: number
+  lastTime: number
+}
+
+/** A REJ of a connection of which the capture has no other message. Numbers of addresses. */
+export interface LoneReject extends SeenMessage {
+  readonly source: number
+  readonly destination: number
+  /** `cmAnswered`: the message that it rejects. */
+  readonly message: number | undefined
+  readonly reason: number | undefined
+  readonly data: Uint8Array | undefined
 }
 
 export interface CaptureConnection {
@@ -54,6 +69,9 @@ export interface CaptureConnection {
   serverData: Uint8Array | undefined
   rejectReason: number | undefined
   rejectData: Uint8Array | undefined
+  /** Who sent the REJ, and of which message (`cmAnswered`). */
+  rejectedBy: 'client' | 'server' | undefined
+  rejectedMessage: number | undefined
   /** 'client' or 'server': who sent the first DREQ. */
   closedBy: 'client' | 'server' | undefined
   readonly isDatagram: boolean
@@ -70,6 +88,7 @@ const trimmed = (bytes: Uint8Array): Uint8Array => {
 export class ConnectionTable {
   readonly connections: CaptureConnection[] = []
   leftOut = 0
+  readonly #loneRejects = new Map<string, LoneReject>()
   /** Management datagrams that are not of the connection manager. */
   otherMads = 0
   /** By address and communication id of an end. */
@@ -77,6 +96,10 @@ export class ConnectionTable {
   /** By address and QPN of an end: the latest connection. */
   readonly #byQp = new Map<number, CaptureConnection>()
   readonly #mad = new Uint8Array(MAD_BYTES)
+
+  get loneRejects(): Iterable<LoneReject> {
+    return this.#loneRejects.values()
+  }
 
   /** The connection of the queue pair `qpn` at an address. */
   ofQp(address: number, qpn: number): CaptureConnection | undefined {
@@ -91,6 +114,12 @@ export class ConnectionTable {
     if (clientQpn === undefined || serverQpn === undefined) return undefined
     const isToServer = flow.qpn === serverQpn && flow.destination === server
     return isToServer ? { address: client, qpn: clientQpn } : { address: server, qpn: serverQpn }
+  }
+
+  /** Nanoseconds of the ACK timeout of a flow's queue pair, as the REQ has it; 0: not known, or without end. */
+  readonly timeoutOf = (flow: Flow): number => {
+    const code = this.ofQp(flow.destination, flow.qpn)?.ackTimeout ?? 0
+    return code === 0 ? 0 : ACK_TIMEOUT_UNIT * 2 ** code
   }
 
   /**
@@ -141,15 +170,28 @@ export class ConnectionTable {
     const connection =
       known ??
       (name === 'REQ' || name === 'SIDR_REQ' ? this.#create(source, destination, localId, isDatagram) : undefined)
-    if (connection === undefined) return undefined
+    const seenNow = { frame, time, count: 1, lastFrame: frame, lastTime: time }
+    if (connection === undefined) {
+      if (name !== 'REJ') return undefined
+      const key = `${source}/${destination}/${localId}/${remoteId}/${number('reason')}`
+      const alone = this.#loneRejects.get(key)
+      if (alone !== undefined) this.#count(alone, frame, time)
+      else if (this.#loneRejects.size < MAX_CONNECTIONS)
+        this.#loneRejects.set(key, {
+          ...seenNow,
+          source,
+          destination,
+          message: number('message'),
+          reason: number('reason'),
+          data: data(),
+        })
+      return undefined
+    }
     const isFromClient =
       source === connection.client && (source !== connection.server || localId === connection.clientId)
     const seen = connection.messages[name]
-    if (seen === undefined) connection.messages[name] = { frame, time, count: 1, lastFrame: frame }
-    else {
-      seen.count++
-      seen.lastFrame = frame
-    }
+    if (seen === undefined) connection.messages[name] = seenNow
+    else this.#count(seen, frame, time)
     if (name === 'REQ') {
       connection.clientQpn = number('qpn')
       // The receiver of the message sends its first packet with this PSN.
@@ -173,6 +215,8 @@ export class ConnectionTable {
     } else if (name === 'REJ') {
       connection.rejectReason = number('reason')
       connection.rejectData = data()
+      connection.rejectedBy = isFromClient ? 'client' : 'server'
+      connection.rejectedMessage = number('message')
     } else if (name === 'SIDR_REP') {
       connection.serverQpn = number('qpn')
       connection.rejectReason = number('status')
@@ -198,6 +242,12 @@ export class ConnectionTable {
     if (name !== 'REP' || connection.serverQpn === undefined || isDatagram) return undefined
     this.#setQp(connection.server, connection.serverQpn, connection)
     return connection
+  }
+
+  #count(seen: SeenMessage, frame: number, time: number): void {
+    seen.count++
+    seen.lastFrame = frame
+    seen.lastTime = time
   }
 
   #setQp(address: number, qpn: number, connection: CaptureConnection): void {
@@ -232,6 +282,8 @@ export class ConnectionTable {
       serverData: undefined,
       rejectReason: undefined,
       rejectData: undefined,
+      rejectedBy: undefined,
+      rejectedMessage: undefined,
       closedBy: undefined,
       isDatagram,
       messages: {},

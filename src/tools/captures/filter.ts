@@ -3,7 +3,7 @@
  */
 import { addressKey } from '../../transport/wire/address.ts'
 import type { AddressTable } from './addresses.ts'
-import type { Located } from './locate.ts'
+import type { Located } from './located.ts'
 
 export interface CaptureFilter {
   /** 16 bytes each: packets from or to one of these addresses. */

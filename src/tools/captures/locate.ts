@@ -1,10 +1,12 @@
 /*
- * Finds the transport packet (BTH to ICRC) in a captured packet: through Ethernet with tags, Linux cooked capture, raw
- * IP and InfiniBand's headers, and through the tunnels in which mirrors of switches send copies (VXLAN, GRE, ERSPAN I to
- * III). Reads only bytes that were captured. What is no RoCE packet has a kind, for counts.
+ * Finds the transport packets (BTH to ICRC) in a captured packet: through Ethernet with tags, Linux cooked capture, raw
+ * IP and InfiniBand's headers, and through tunnels of networks and of mirrors (VXLAN, GENEVE, GRE, IP in IP, MPLS, ERSPAN I
+ * to III). A frame that a host joined has several (joined.ts). Reads only bytes that were captured. What is no RoCE packet
+ * has a kind, for counts.
  *
- * Layouts: IEEE 802.3, 802.1Q; draft-ietf-opsawg-pcaplinktype; RFC 791, 8200, 768, 7348, 2890; draft-foschiano-erspan;
- * InfiniBand Architecture Specification, clauses 7.7 (LRH) and 8.3 (GRH), annexes A16 and A17.
+ * Layouts: IEEE 802.3, 802.1Q; draft-ietf-opsawg-pcaplinktype; RFC 791, 8200, 768, 7348, 8926, 2890, 2003, 2473, 3032,
+ * 4448, 7510; draft-foschiano-erspan; InfiniBand Architecture Specification, clauses 7.7 (LRH) and 8.3 (GRH), annexes A16
+ * and A17.
  */
 import { LinkType } from '../../spec/wire/captures.ts'
 import { EtherType, IpProtocol, Ipv6Extension, TunnelPort } from '../../spec/wire/ethernet.ts'
@@ -13,6 +15,9 @@ import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import type { AddressTable } from './addresses.ts'
 import { erfPayload, type RawPacket } from './file.ts'
+import { JoinedFrames } from './joined.ts'
+import type { Located } from './located.ts'
+import { OtherPackets } from './others.ts'
 
 /** What a captured packet is. */
 export const packetKinds = [
@@ -48,33 +53,6 @@ export const Kind = {
   UNKNOWN_LINK: 13,
 } as const
 
-/** Where a transport packet lies. One object for all packets. */
-export interface Located {
-  /** Offset of the BTH in the arena. */
-  at: number
-  /** Bytes from `at` that were captured, at most `length`. */
-  captured: number
-  /** Bytes from BTH to ICRC on the wire. */
-  length: number
-  /** Numbers of the addresses in the table. */
-  source: number
-  destination: number
-  /** 0 if the packet is not of RoCEv2. */
-  sourcePort: number
-  destinationPort: number
-  /** 4, 6, or 0: InfiniBand. */
-  ipVersion: number
-  identification: number
-  dontFragment: boolean
-  /** The first fragment of a datagram: its bytes are not all in this packet. */
-  isFragment: boolean
-  hopLimit: number
-  /** ECN bits of the traffic class. */
-  ecn: number
-  /** A number for the tags, tunnel and interface of the packet: where it was seen. */
-  point: number
-}
-
 /** An ICMP error about a RoCEv2 packet, whose first bytes it quotes. One object for all packets. */
 export interface IcmpError {
   isIpv6: boolean
@@ -103,9 +81,16 @@ export interface IpFragment {
 }
 
 const ARP = 0x0806
-const QINQ: readonly number[] = [EtherType.VLAN, 0x88a8, 0x9100]
+/** EtherTypes of tags. */
+const isTag = (type: number): boolean => type === EtherType.VLAN || type === 0x88a8 || type === 0x9100
 const ERSPAN_I_II = 0x88be
 const ERSPAN_III = 0x22eb
+const MPLS_MULTICAST = 0x8848
+const MPLS_BOTTOM = 0x100
+/** Length fields of IEEE 802.3 are smaller, EtherTypes are not. */
+const FIRST_ETHERTYPE = 0x600
+/** Flags of a VXLAN header with a network identifier, and of no extension. */
+const VXLAN_FLAGS = 0x08
 /** A mirror of a mirror of a tunnel is rare; a hostile packet nests until its bytes end. */
 const MAX_TUNNELS = 4
 const LRH_BYTES = 8
@@ -140,7 +125,17 @@ export class Locator {
     hopLimit: 0,
     ecn: 0,
     point: 0,
+    part: 0,
+    parts: 1,
+    hasChecksum: false,
+    joined: 0,
+    joinedCaptured: 0,
+    isInferred: false,
+    hasMore: false,
   }
+  /** What is no RoCE packet, by EtherType, IP protocol and UDP port. */
+  readonly others = new OtherPackets()
+  readonly joined: JoinedFrames
   /** After `Kind.ICMP`: the error; undefined: another ICMP message, or not about a RoCEv2 packet. */
   icmp: IcmpError | undefined
   /** After any packet: the part of a datagram that it is; undefined: it is whole. */
@@ -161,6 +156,11 @@ export class Locator {
   #candidates = MAX_CANDIDATES
   readonly #addresses: AddressTable
   readonly #port: number
+  // IPv4 addresses of an earlier packet, and their numbers.
+  #first = -1
+  #second = -1
+  #firstNumber = 0
+  #secondNumber = 0
   #view: DataView = new DataView(new ArrayBuffer(0))
   /** End of the captured bytes. */
   #end = 0
@@ -170,10 +170,25 @@ export class Locator {
   constructor(addresses: AddressTable, port: number = ROCE_UDP_PORT) {
     this.#addresses = addresses
     this.#port = port
+    this.joined = new JoinedFrames(addresses)
   }
 
-  /** Returns a number of `packetKinds`; for the first three, `located` says where the packet is. */
+  /**
+   * Returns a number of `packetKinds`. For the first three, `located` says where the packet is, and `located.parts` how
+   * many there are: then `select` chooses each.
+   */
   locate(packet: RawPacket): number {
+    const kind = this.#locate(packet)
+    if (kind <= Kind.INFINIBAND) this.joined.split(packet, this.located)
+    return kind
+  }
+
+  /** Makes `located`, and the packet's arena, those of a packet of the frame, from 0. Before the next frame, select 0. */
+  select(packet: RawPacket, part: number): void {
+    if (part !== this.located.part) this.joined.select(packet, this.located, part)
+  }
+
+  #locate(packet: RawPacket): number {
     this.#view = packet.arena.view
     this.#end = packet.at + packet.captured
     this.#tunnels = 0
@@ -225,7 +240,7 @@ export class Locator {
   #typed(type: number, from: number): number {
     let at = from
     let inner = type
-    while (QINQ.includes(inner)) {
+    while (isTag(inner)) {
       if (at + 4 > this.#end) return Kind.CUT
       this.#addPoint(this.#view.getUint16(at) & 0xfff)
       inner = this.#view.getUint16(at + 2)
@@ -238,12 +253,34 @@ export class Locator {
       case EtherType.ROCE_V1:
         return this.#grh(at, Kind.ROCE_V1)
       case EtherType.BRIDGED:
-        return this.#ethernet(at)
+        return this.#isTunnel(inner) ? this.#ethernet(at) : Kind.TOO_DEEP
+      case EtherType.MPLS:
+      case MPLS_MULTICAST:
+        return this.#mpls(at)
       case ARP:
         return Kind.ARP
       default:
-        return Kind.OTHER_ETHERTYPE
+        return this.others.count('etherTypes', inner < FIRST_ETHERTYPE ? 0 : inner, Kind.OTHER_ETHERTYPE)
     }
+  }
+
+  /** Labels, and what is behind the last one: IP, or an Ethernet frame, which may have a control word (RFC 4448). */
+  #mpls(from: number): number {
+    const view = this.#view
+    let at = from
+    for (;;) {
+      if (at + 4 > this.#end) return Kind.CUT
+      const label = view.getUint32(at)
+      at += 4
+      if ((label & MPLS_BOTTOM) === 0) continue
+      this.#addPoint(label >>> 12)
+      break
+    }
+    if (++this.#tunnels > MAX_TUNNELS) return Kind.TOO_DEEP
+    if (at >= this.#end) return Kind.CUT
+    const version = view.getUint8(at) >> 4
+    if (version === 4 || version === 6) return this.#ip(at)
+    return this.#ethernet(version === 0 ? at + 4 : at)
   }
 
   #ip(at: number): number {
@@ -327,6 +364,11 @@ export class Locator {
         return this.#udp(at, ip, length)
       case IpProtocol.GRE:
         return this.#gre(at)
+      case IpProtocol.IPIP:
+      case IpProtocol.IPV6:
+        return this.#isTunnel(protocol) ? this.#ip(at) : Kind.TOO_DEEP
+      case IpProtocol.MPLS:
+        return this.#mpls(at)
       case IpProtocol.TCP:
         return Kind.TCP
       case ICMP:
@@ -334,7 +376,7 @@ export class Locator {
         this.#icmp(at, ip, protocol === ICMPV6)
         return Kind.ICMP
       default:
-        return Kind.OTHER_IP
+        return this.others.count('protocols', protocol, Kind.OTHER_IP)
     }
   }
 
@@ -372,10 +414,9 @@ export class Locator {
     if (at + 8 > this.#end) return Kind.CUT
     const { located } = this
     const destinationPort = view.getUint16(at + 2)
-    if (destinationPort === TunnelPort.VXLAN && destinationPort !== this.#port) {
-      if (at + 16 > this.#end) return Kind.CUT
-      if (!this.#isTunnel(view.getUint32(at + 12) >>> 8)) return Kind.TOO_DEEP
-      return this.#ethernet(at + 16)
+    if (destinationPort !== this.#port) {
+      const kind = this.#tunnel(destinationPort, at + 8)
+      if (kind >= 0) return kind
     }
     const sourcePort = view.getUint16(at)
     const udpLength = view.getUint16(at + 4)
@@ -387,14 +428,38 @@ export class Locator {
         this.#candidates--
         this.isCandidate = this.#found(at + 8, bytes, ip, Kind.ROCE_V2) === Kind.ROCE_V2
       }
-      return Kind.OTHER_UDP
+      return this.others.count('ports', Math.min(sourcePort, destinationPort), Kind.OTHER_UDP)
     }
     // Datagrams that were joined by the receiving host have no UDP length of their own.
     if (bytes < headers.BTH.bytes) return Kind.MALFORMED
     if (length >= 0 && bytes + 8 > length && !located.isFragment) return Kind.MALFORMED
     located.sourcePort = sourcePort
     located.destinationPort = destinationPort
+    located.hasChecksum = view.getUint16(at + 6) !== 0
     return this.#found(at + 8, bytes, ip, Kind.ROCE_V2)
+  }
+
+  /** What follows the UDP header at a tunnel's port; -1: none. */
+  #tunnel(port: number, at: number): number {
+    const view = this.#view
+    switch (port) {
+      case TunnelPort.VXLAN:
+      case TunnelPort.VXLAN_LINUX:
+        if (at + 8 > this.#end) return Kind.CUT
+        if (port === TunnelPort.VXLAN_LINUX && view.getUint8(at) !== VXLAN_FLAGS) return -1
+        return this.#isTunnel(view.getUint32(at + 4) >>> 8) ? this.#ethernet(at + 8) : Kind.TOO_DEEP
+      case TunnelPort.GENEVE: {
+        if (at + 8 > this.#end) return Kind.CUT
+        const version = view.getUint8(at) >> 6
+        if (version !== 0) return -1
+        if (!this.#isTunnel(view.getUint32(at + 4) >>> 8)) return Kind.TOO_DEEP
+        return this.#typed(view.getUint16(at + 2), at + 8 + 4 * (view.getUint8(at) & 0x3f))
+      }
+      case TunnelPort.MPLS:
+        return this.#mpls(at)
+      default:
+        return -1
+    }
   }
 
   #isTunnel(number: number): boolean {
@@ -409,7 +474,7 @@ export class Locator {
     const type = view.getUint16(at + 2)
     const hasSequence = (flags & 0x1000) !== 0
     const from = at + 4 + ((flags & 0x8000) !== 0 ? 4 : 0) + ((flags & 0x2000) !== 0 ? 4 : 0) + (hasSequence ? 4 : 0)
-    if ((flags & 7) !== 0) return Kind.OTHER_IP
+    if ((flags & 7) !== 0) return this.others.count('protocols', IpProtocol.GRE, Kind.OTHER_IP)
     if (!this.#isTunnel(type)) return Kind.TOO_DEEP
     if (type === ERSPAN_I_II) {
       // Type I has no sequence number and no header of its own.
@@ -473,8 +538,7 @@ export class Locator {
     const { located } = this
     this.#addPoint(located.hopLimit)
     if (located.ipVersion === 4) {
-      located.source = this.#addresses.ofIpv4(this.#view, ip + 12)
-      located.destination = this.#addresses.ofIpv4(this.#view, ip + 16)
+      this.#ipv4Addresses(ip)
     } else {
       located.source = this.#addresses.ofGid(this.#view, ip + 8)
       located.destination = this.#addresses.ofGid(this.#view, ip + 24)
@@ -482,11 +546,36 @@ export class Locator {
     return this.#place(at, length, kind)
   }
 
+  /** Most packets have the addresses of the one before, or the same the other way round. */
+  #ipv4Addresses(ip: number): void {
+    const { located } = this
+    const source = this.#view.getUint32(ip + 12)
+    const destination = this.#view.getUint32(ip + 16)
+    if (source === this.#first && destination === this.#second) {
+      located.source = this.#firstNumber
+      located.destination = this.#secondNumber
+    } else if (source === this.#second && destination === this.#first) {
+      located.source = this.#secondNumber
+      located.destination = this.#firstNumber
+    } else {
+      this.#first = source
+      this.#second = destination
+      located.source = this.#firstNumber = this.#addresses.ofIpv4(this.#view, ip + 12)
+      located.destination = this.#secondNumber = this.#addresses.ofIpv4(this.#view, ip + 16)
+    }
+  }
+
   #place(at: number, length: number, kind: number): number {
     const { located } = this
     located.at = at
     located.length = length
+    located.joined = length
+    located.part = 0
+    located.parts = 1
+    located.isInferred = false
+    located.hasMore = false
     located.captured = Math.min(length, this.#end - at)
+    located.joinedCaptured = located.captured
     return kind
   }
 }

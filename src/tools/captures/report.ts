@@ -2,13 +2,17 @@
  * What a capture shows, as text for people and as objects for programs.
  */
 import { type CaptureCause, captureCause } from '../../spec/captures.ts'
-import { hex } from '../../spec/text.ts'
+import { counted, hex } from '../../spec/text.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
-import { type Flow, GROUP, messageKinds, SIZE_GROUPS } from './flows.ts'
-import { packetKinds } from './locate.ts'
+import { BurstCause } from './flows/bursts.ts'
+import { type Flow, GROUP, messageKinds, SIZE_GROUPS } from './flows/flow.ts'
+import { type Refused, refusedText } from './flows/refused.ts'
+import { Kind, packetKinds } from './locate.ts'
+import { type OtherGroup, otherText } from './others.ts'
+import { copiesIn } from './problems/list.ts'
 import { type CaptureProblem, problemsOf } from './problems.ts'
 
 const serviceNames = new Map<number, string>(Object.entries(transportBits).map(([name, bits]) => [bits, name]))
@@ -29,21 +33,40 @@ const connectionText = ({ addresses }: CaptureAnalysis, connection: CaptureConne
 const subjectText = (analysis: CaptureAnalysis, { flow, connection }: CaptureProblem): string =>
   flow !== undefined ? flowText(analysis, flow) : connection !== undefined ? connectionText(analysis, connection) : ''
 
-/** `3 WRITE of 4096 bytes at most`. */
-const messagesText = (flow: Flow): string =>
-  messageKinds
+/** `3 WRITE of 4096 bytes`, `2 SEND, 3 READ of 64 to 4096 bytes`; sizes are those of messages without missing packets. */
+const messagesText = (flow: Flow): string => {
+  const { smallestMessage: least, largestMessage: most } = flow
+  const sizes = least > most ? '' : ` of ${least === most ? '' : `${least} to `}${counted(most, 'byte')}`
+  const kinds = messageKinds
     .map((kind, i) => ({ kind, count: flow.messages?.[i] ?? 0 }))
     .filter(({ count }) => count > 0)
     .map(({ kind, count }) => `${number(count)} ${kind}`)
     .join(', ')
+  return kinds === '' ? '' : `${kinds}${sizes}`
+}
 
-const kindsText = ({ kinds }: CaptureAnalysis): string =>
-  packetKinds
-    .map((kind, i) => ({ kind, count: kinds[i] }))
+/** Numbers of a kind that are named. */
+const MAX_NAMED = 4
+/** Kinds of packets whose numbers are named. */
+const groupOf: readonly (readonly [kind: number, group: OtherGroup])[] = [
+  [Kind.OTHER_ETHERTYPE, 'etherTypes'],
+  [Kind.OTHER_IP, 'protocols'],
+  [Kind.OTHER_UDP, 'ports'],
+]
+
+const kindsText = ({ kinds, others }: CaptureAnalysis): string => {
+  const list = packetKinds.map((kind, i) => ({ kind: kind as string, count: kinds[i] }))
+  for (const [kind, group] of groupOf)
+    for (const other of others.list(group).slice(0, MAX_NAMED)) {
+      list[kind].count -= other.count
+      list.push({ kind: otherText(group, other), count: other.count })
+    }
+  return list
     .filter(({ count }) => count > 0)
     .sort((a, b) => b.count - a.count)
     .map(({ kind, count }) => `${number(count)} ${kind}`)
     .join(', ')
+}
 
 export interface ReportOptions {
   /** The file, as the user named it. */
@@ -98,7 +121,7 @@ const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
 
 /** The report in lines. */
 export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOptions): string[] => {
-  const { reader, flows, connections, table, end } = analysis
+  const { reader, flows, connections, table, end, joined } = analysis
   const { problems, counts } = problemsOf(analysis)
   const lines = [
     `${name}: ${reader.format ?? 'no capture'}, ${plural(reader.packets, 'packet')}${reader.packets > 1 ? ` in ${durationText(end / 1000)}` : ''}${reader.packets > 0 ? `: ${kindsText(analysis)}` : ''}`,
@@ -107,6 +130,15 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
   if (reader.cut > 0)
     lines.push(
       `  ${plural(reader.cut, 'packet')} ${reader.cut === 1 ? 'is' : 'are'} cut (snap length): their ICRC is not checked`,
+    )
+  const { cutSyndromes, cutSyndromeFrame } = table
+  if (cutSyndromes > 0)
+    lines.push(
+      `  of ${plural(cutSyndromes, 'answer')} the syndrome is cut, the first in frame ${cutSyndromeFrame}: whether they are ACKs or NAKs is not known (snap length; without tags and over IPv4, 58 bytes have it)`,
+    )
+  if (joined.frames > 0)
+    lines.push(
+      `  ${plural(joined.frames, 'frame')} ${joined.frames === 1 ? 'has' : 'have'} several packets, ${number(joined.packets)} in all: the host had not segmented them yet, or had joined them (GSO, GRO)`,
     )
   if (table.leftOut > 0) lines.push(`  ${plural(table.leftOut, 'packet')} of further queue pairs were left out`)
   if (analysis.backwards > 0) lines.push(`  the clock went back ${plural(analysis.backwards, 'time')}`)
@@ -128,7 +160,7 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
     )
   }
   for (const problem of problems) {
-    const { cause, evidence, frames } = problem
+    const { cause, evidence, frames, refused } = problem
     if (cause !== current) {
       close()
       current = cause
@@ -142,6 +174,7 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
     if (subject !== '') lines.push(`   ${subject}`)
     lines.push(`     ${evidence}`)
     if (frames.length > 0) lines.push(`     ${frames.length === 1 ? 'frame' : 'frames'} ${frames.join(', ')}`)
+    if (refused !== undefined) lines.push(`     refused: ${refusedText(refused)}`)
   }
   close()
   if (problems.length === 0)
@@ -153,6 +186,16 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
   if (shown.length > 0) lines.push('', 'the busiest flows', ...shown.map(flow => flowLine(analysis, flow)))
   return lines
 }
+
+/** Packets that were sent again, by why. */
+const againJson = ({ repeats }: Flow) =>
+  repeats &&
+  Object.fromEntries(
+    Object.entries(BurstCause)
+      .map(([name, cause]) => [name, repeats.of[cause]] as const)
+      .filter(([, { packets }]) => packets > 0)
+      .map(([name, { bursts, packets, bytes }]) => [name, { bursts, packets, bytes }]),
+  )
 
 const flowJson = (analysis: CaptureAnalysis, flow: Flow) => ({
   source: analysis.addresses.text(flow.source),
@@ -170,12 +213,20 @@ const connectionJson = ({ addresses }: CaptureAnalysis, connection: CaptureConne
   port: connection.port,
 })
 
+/** The request that a NAK refused. */
+const refusedJson = ({ opcode, remote, length }: Refused) => ({
+  opcode,
+  rkey: remote?.rkey,
+  address: remote && hex(remote.address),
+  length,
+})
+
 const hexOf = (bytes: Uint8Array | undefined): string | undefined =>
   bytes === undefined ? undefined : [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join('')
 
 /** The report as objects: the capture, its problems, its connections and flows. Times are nanoseconds since the first packet. */
 export const reportObjects = function* (analysis: CaptureAnalysis, name: string): Generator<Record<string, unknown>> {
-  const { reader, kinds, connections, flows, table } = analysis
+  const { reader, kinds, connections, flows, table, others, joined } = analysis
   yield {
     kind: 'capture',
     name,
@@ -186,11 +237,18 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
     start: analysis.startSeconds + analysis.startNanoseconds / 1e9,
     damage: reader.damage,
     cut: reader.cut,
+    cutSyndromes: table.cutSyndromes,
     leftOut: table.leftOut,
     kinds: Object.fromEntries(packetKinds.map((kind, i) => [kind, kinds[i]]).filter(([, count]) => count !== 0)),
+    others: {
+      etherTypes: others.list('etherTypes'),
+      protocols: others.list('protocols'),
+      ports: others.list('ports'),
+    },
+    joined: { frames: joined.frames, packets: joined.packets },
     opcodes: analysis.opcodes,
   }
-  for (const { cause, flow, connection, evidence, frames } of problemsOf(analysis).problems) {
+  for (const { cause, flow, connection, evidence, frames, refused, absent } of problemsOf(analysis).problems) {
     const { severity, title, why, unknown, advice, findings } = captureCause(cause)
     yield {
       kind: 'problem',
@@ -201,6 +259,8 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
       frames,
       ...(flow !== undefined && { flow: flowJson(analysis, flow) }),
       ...(connection !== undefined && { connection: connectionJson(analysis, connection) }),
+      ...(refused !== undefined && { refused: refusedJson(refused) }),
+      ...(absent !== undefined && { absent: analysis.addresses.text(absent) }),
       why,
       unknown,
       advice,
@@ -249,6 +309,7 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
       messageBytes: flow.messageBytes,
       repeated: flow.repeated,
       missing: flow.holes - flow.filled,
+      again: againJson(flow),
       reordered: flow.reordered,
       answers: flow.answers,
       ackedPsn: flow.ackedPsn,
@@ -267,7 +328,7 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
               bySize: delaysBySize(flow),
             },
       ghosts: flow.ghosts,
-      doubled: flow.doubled,
+      doubled: copiesIn(flow),
       mostReads: flow.mostReads,
       idle: flow.idle,
       rate: flow.slices && { slice: flow.sliceWidth, bytes: [...flow.slices] },

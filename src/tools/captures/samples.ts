@@ -3,14 +3,14 @@
  * another point, and a sample of them with their times. All captures keep the same packets: those whose numbers have
  * the most zeros, so that memory is bounded and samples still have packets in common.
  */
+import { OP_REQUEST, opcodeFlags, TRANSPORT_MASK } from '../../spec/wire/opcodes.ts'
 import type { RawPacket } from './file.ts'
-import type { Located } from './locate.ts'
+import type { Located } from './located.ts'
 
 /** Packets that are kept. */
 const MAX_SAMPLE = 1 << 17
-/** BTH byte 4 has marks that switches set. */
-const MARKS_AT = 4
-const BTH_WORDS = 3
+/** Bits of the words of a BTH that count: not the operation and its flags, the marks of switches, and AckReq. */
+const COUNTED = [TRANSPORT_MASK * 2 ** 24 + 0xffff, 0x00ff_ffff, 0x00ff_ffff] as const
 const LOW_BITS = 1 << 21
 
 const mixed = (hash: number, word: number): number => {
@@ -20,14 +20,16 @@ const mixed = (hash: number, word: number): number => {
 
 /**
  * A number of 53 bits for a packet, the same wherever it is seen: its addresses (numbers of one table), IP identification,
- * length and BTH. Packets that were sent again have the same, unless their identification tells.
+ * length, service, queue pair and PSN, and whether it is a request. Packets that were sent again have the same, unless their
+ * identification tells. What a cut frame with several packets does not show is not part of it (joined.ts).
  */
 export const packetNumber = ({ arena }: RawPacket, located: Located): number => {
   const { at, source, destination, identification, length } = located
   let high = mixed(mixed(0x1234_5678, source), destination)
   let low = mixed(mixed(0x2bad_cafe, identification), length)
-  for (let i = 0; i < BTH_WORDS; i++) {
-    const word = arena.view.getUint32(at + 4 * i) & (4 * i === MARKS_AT ? 0x00ff_ffff : -1)
+  high = mixed(high, opcodeFlags[arena.view.getUint8(at)] & OP_REQUEST)
+  for (let i = 0; i < COUNTED.length; i++) {
+    const word = arena.view.getUint32(at + 4 * i) & COUNTED[i]
     high = mixed(high, word)
     low = mixed(low, Math.imul(word, 0x85eb_ca6b))
   }

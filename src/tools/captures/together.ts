@@ -82,16 +82,20 @@ class PointReader {
       }
       if (locator.locate(packet) > Kind.INFINIBAND) return
       const { located } = locator
-      const qpn = packet.arena.view.getUint32(located.at + 4) & 0xff_ffff
-      if (filter !== undefined && !matchesFilter(filter, addresses, located, qpn, this.#time)) return
-      this.#found.push(
-        packetNumber(packet, located),
-        located.source,
-        located.destination,
-        qpn,
-        this.#time,
-        packet.frame,
-      )
+      for (let part = 0; part < located.parts; part++) {
+        locator.select(packet, part)
+        const qpn = packet.arena.view.getUint32(located.at + 4) & 0xff_ffff
+        if (filter !== undefined && !matchesFilter(filter, addresses, located, qpn, this.#time)) continue
+        this.#found.push(
+          packetNumber(packet, located),
+          located.source,
+          located.destination,
+          qpn,
+          this.#time,
+          packet.frame,
+        )
+      }
+      locator.select(packet, 0)
     })
   }
 

@@ -16,7 +16,8 @@ import { viewCm } from '../../transport/wire/mad/mad.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import type { AddressTable } from './addresses.ts'
 import type { RawPacket } from './file.ts'
-import { Kind, type Located } from './locate.ts'
+import { Kind } from './locate.ts'
+import type { Located } from './located.ts'
 
 const SNAP_LENGTH = 262_144
 const ETHERNET_IPV4_UDP = 14 + 20 + 8
@@ -45,6 +46,7 @@ export class CaptureWriter {
   readonly #redactor: CaptureRedactor | undefined
   /** Numbers of interfaces in the output, by number and link type in the source. */
   readonly #interfaces = new Map<string, number>()
+  #lastFrame = 0
 
   /** `write` may keep the bytes. */
   constructor(write: (bytes: Uint8Array) => void, redactor?: CaptureRedactor) {
@@ -69,8 +71,12 @@ export class CaptureWriter {
     return added
   }
 
+  /** A packet. A frame that has several is written as it is; with a redactor as these, if all were captured. */
   add(packet: RawPacket, located: Located, kind: number): void {
     const { arena, at, captured, length, linkType, seconds, nanoseconds } = packet
+    const isSplit = this.#redactor !== undefined && !isCutFrame(located)
+    if (!isSplit && packet.frame === this.#lastFrame) return
+    this.#lastFrame = packet.frame
     const redacted = this.#redactor?.frameOf(packet, located, kind)
     if (this.#redactor !== undefined && redacted === undefined) {
       this.leftOut++
@@ -84,6 +90,10 @@ export class CaptureWriter {
     this.packets++
   }
 }
+
+/** A frame with several packets that were not all captured: what it has is not known, only concluded. */
+const isCutFrame = ({ parts, hasMore, joined, joinedCaptured }: Located): boolean =>
+  (parts > 1 || hasMore) && joinedCaptured < joined
 
 /** Bits of a field become zero. Only whole bytes: such are the fields here. */
 const clear = (bytes: Uint8Array, at: number, [first, width]: BitField): void => {
@@ -125,7 +135,11 @@ export class CaptureRedactor {
     // Fragments have no ICRC, and number 0 stands for many addresses.
     if (kind !== Kind.ROCE_V2 || located.isFragment || located.source === 0 || located.destination === 0)
       return undefined
-    const { at, captured, length, sourcePort, destinationPort, dontFragment, identification, ecn, hopLimit } = located
+    const { at, sourcePort, destinationPort, dontFragment, identification, ecn, hopLimit } = located
+    // Of a cut frame, the first packet without its ICRC, which could not be made right.
+    const [length, captured] = isCutFrame(located)
+      ? [located.joined, Math.min(located.captured, located.length - ICRC_BYTES)]
+      : [located.length, located.captured]
     const original = packet.arena.bytes.subarray(at, at + captured)
     const addresses = [located.source, located.destination].map(number => this.#addresses.bytes(number))
     const ports = { sourcePort, destinationPort, dontFragment }

@@ -2,6 +2,7 @@
  * Captures that tests make: files from packets, and packets from Linux's captures (test/fixtures/wire).
  */
 import { readFileSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
 import { type OpcodeName, opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import type { AddressTable } from '../../../src/tools/captures/addresses.ts'
 import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
@@ -40,6 +41,10 @@ export const pcapOf = (packets: readonly CapturedPacket[], { linkType = 1, snap 
 export const packetsOfFixture = (name: string): CapturedPacket[] =>
   readCapture(readFileSync(fixture('wire', `${name}.pcap`)))
 
+/** A capture of test/fixtures/captures. */
+export const knownCapture = (name: string): Uint8Array =>
+  new Uint8Array(gunzipSync(readFileSync(fixture('captures', `${name}.pcap.gz`))))
+
 /** Analyses a file that is in memory, in chunks of `chunk` bytes. */
 export const analyse = (file: Uint8Array, chunk = file.length): CaptureAnalysis => {
   const analysis = new CaptureAnalysis()
@@ -76,12 +81,15 @@ export interface RoceFields {
   readonly identification?: number
   readonly trafficClass?: number
   readonly port?: number
+  /** fd00::x instead of 10.0.0.x. */
+  readonly isIpv6?: boolean
+  readonly hopLimit?: number
 }
 
 const BTH_BYTES = 12
 const ICRC_BYTES = 4
 
-/** A RoCEv2 packet with its right ICRC, as an Ethernet frame over IPv4. */
+/** A RoCEv2 packet with its right ICRC, as an Ethernet frame. */
 export const roce = ({
   from,
   to,
@@ -94,6 +102,8 @@ export const roce = ({
   identification = 0,
   trafficClass = 0,
   port = 4791,
+  isIpv6 = false,
+  hopLimit = 64,
 }: RoceFields): CapturedPacket => {
   const payload = new Uint8Array(BTH_BYTES + rest.length + ICRC_BYTES)
   const view = new DataView(payload.buffer)
@@ -102,11 +112,10 @@ export const roce = ({
   view.setUint32(4, qpn)
   view.setUint32(8, ((ackReq ? 0x8000_0000 : 0) | (psn & 0xff_ffff)) >>> 0)
   payload.set(rest, BTH_BYTES)
-  const [source, destination] = [from, to].map(last => parseAddress(`10.0.0.${last}`)!)
+  const [source, destination] = [from, to].map(last => parseAddress(isIpv6 ? `fd00::${last}` : `10.0.0.${last}`)!)
   const flow = makeFlow({ source, destination, sourcePort: 0xc000, destinationPort: port, dontFragment: true })
   sealIcrc(arenaOver(payload), 0, payload.length, flow, identification)
-  const bytes = emitFrame({
-    kind: 'ipv4',
+  const fields = {
     destinationMac: Uint8Array.of(2, 0, 0, 0, 0, to),
     sourceMac: Uint8Array.of(2, 0, 0, 0, 0, from),
     source,
@@ -114,12 +123,31 @@ export const roce = ({
     sourcePort: 0xc000,
     destinationPort: port,
     trafficClass,
-    hopLimit: 64,
-    identification,
-    dontFragment: true,
+    hopLimit,
     payload,
-  })
+  }
+  const bytes = emitFrame(
+    isIpv6
+      ? { kind: 'ipv6', ...fields, flowLabel: 0 }
+      : { kind: 'ipv4', ...fields, identification, dontFragment: true },
+  )
   return { time: START + BigInt(Math.round(time)), linkType: 1, bytes, length: bytes.length }
+}
+
+/** One frame with the transport packets of several, as before segmentation: of equal size, but the last may be shorter. */
+export const joined = (packets: readonly CapturedPacket[]): CapturedPacket => {
+  const [first] = packets
+  const isIpv6 = first!.bytes[12] === 0x86
+  const from = isIpv6 ? 62 : 42
+  const bytes = new Uint8Array(
+    Buffer.concat([first!.bytes.subarray(0, from), ...packets.map(packet => packet.bytes.subarray(from))]),
+  )
+  const view = new DataView(bytes.buffer)
+  if (isIpv6) view.setUint16(18, bytes.length - 54)
+  else view.setUint16(16, bytes.length - 14)
+  view.setUint16(from - 4, bytes.length - from + 8)
+  view.setUint16(from - 2, 0x1234)
+  return { ...first!, bytes, length: bytes.length }
 }
 
 /** An AETH: an acknowledgement unless `syndrome` says otherwise. */

@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { LinkType } from '../../../src/spec/wire/captures.ts'
-import type { CapturedPacket } from '../../../src/tools/captures/file.ts'
+import { type CapturedPacket, packetsOf } from '../../../src/tools/captures/file.ts'
 import { packetKinds } from '../../../src/tools/captures/locate.ts'
-import { analyse, causesIn, packetsOfFixture, pcapOf, randomOf } from './build.ts'
+import { analyse, causesIn, knownCapture, packetsOfFixture, pcapOf, randomOf } from './build.ts'
 
 const bytesOf = (...values: number[]): Uint8Array => Uint8Array.from(values)
 const join = (...parts: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts))
@@ -22,6 +22,7 @@ const outerIp = (protocol: number, payload: Uint8Array): Uint8Array => {
   new DataView(header.buffer).setUint16(2, 20 + payload.length)
   return join(new Uint8Array(MACS), bytesOf(8, 0), header, payload)
 }
+const ethernet = (type: number, payload: Uint8Array): Uint8Array => join(new Uint8Array(MACS), u16(type), payload)
 const udp = (port: number, payload: Uint8Array): Uint8Array =>
   join(u16(50_000), u16(port), u16(8 + payload.length), u16(0), payload)
 const gre = (flags: number, type: number, ...rest: Uint8Array[]): Uint8Array =>
@@ -47,6 +48,39 @@ const wraps: Readonly<Record<string, readonly [linkType: number, wrap: Wrap]>> =
   'Linux cooked v2': [LinkType.LINUX_COOKED_V2, frame => join(typeOf(frame), new Uint8Array(18), payloadOf(frame))],
   'raw IP': [LinkType.RAW, payloadOf],
   VXLAN: [LinkType.ETHERNET, frame => outerIp(17, udp(4789, join(bytesOf(8, 0, 0, 0, 0, 0, 42, 0), frame)))],
+  'VXLAN at 8472, Linux’s own port': [
+    LinkType.ETHERNET,
+    frame => outerIp(17, udp(8472, join(bytesOf(8, 0, 0, 0, 0, 0, 42, 0), frame))),
+  ],
+  GENEVE: [LinkType.ETHERNET, frame => outerIp(17, udp(6081, join(bytesOf(0, 0, 0x65, 0x58, 0, 0, 42, 0), frame)))],
+  'GENEVE with options and IP': [
+    LinkType.ETHERNET,
+    frame =>
+      outerIp(
+        17,
+        udp(6081, join(bytesOf(2, 0), typeOf(frame), bytesOf(0, 0, 42, 0), new Uint8Array(8), payloadOf(frame))),
+      ),
+  ],
+  MPLS: [LinkType.ETHERNET, frame => ethernet(0x8847, join(bytesOf(0, 1, 0, 64, 0, 2, 1, 64), payloadOf(frame)))],
+  'MPLS with Ethernet and a control word': [
+    LinkType.ETHERNET,
+    frame => ethernet(0x8847, join(bytesOf(0, 2, 1, 64, 0, 0, 0, 0), frame)),
+  ],
+  'MPLS with Ethernet': [LinkType.ETHERNET, frame => ethernet(0x8848, join(bytesOf(0, 2, 1, 64), frame))],
+  'MPLS in UDP': [LinkType.ETHERNET, frame => outerIp(17, udp(6635, join(bytesOf(0, 2, 1, 64), payloadOf(frame))))],
+  'IP in IP': [LinkType.ETHERNET, frame => outerIp(frame[12] === 8 ? 4 : 41, payloadOf(frame))],
+  'IP in IPv6': [
+    LinkType.ETHERNET,
+    frame => {
+      const header = new Uint8Array(40)
+      const view = new DataView(header.buffer)
+      view.setUint32(0, 0x6000_0000)
+      view.setUint16(4, payloadOf(frame).length)
+      header.set([frame[12] === 8 ? 4 : 41, 64, 0xfd], 6)
+      header[24] = 0xfd
+      return ethernet(0x86dd, join(header, payloadOf(frame)))
+    },
+  ],
   'GRE with IP': [LinkType.ETHERNET, frame => gre(0, 0x0800, payloadOf(frame))],
   'GRE with a key and Ethernet': [LinkType.ETHERNET, frame => gre(0x2000, 0x6558, bytesOf(0, 0, 0, 1), frame)],
   'ERSPAN I': [LinkType.ETHERNET, frame => gre(0, 0x88be, frame)],
@@ -60,10 +94,13 @@ const wraps: Readonly<Record<string, readonly [linkType: number, wrap: Wrap]>> =
 
 for (const [name, [linkType, wrap]] of Object.entries(wraps)) {
   test(`${name}: packets are those of the plain capture`, () => {
-    for (const capture of ['nak_access_write', 'atomics_ipv6', 'rping_reject']) {
-      const packets = packetsOfFixture(capture).filter(
-        ({ bytes }) => capture !== 'atomics_ipv6' || name !== 'GRE with IP' || bytes[12] === 8,
-      )
+    for (const capture of ['nak_access_write', 'atomics_ipv6', 'rping_reject', 'healthy-udp-gso']) {
+      const all = capture === 'healthy-udp-gso' ? packetsOf(knownCapture(capture)).packets : packetsOfFixture(capture)
+      // Only IP can be within IP.
+      const packets = all.filter(({ bytes }) => {
+        if (/GRE with IP$/.test(name)) return bytes[12] === 8 && bytes[13] === 0
+        return !/IP$|^MPLS$|MPLS in UDP|^IP in|raw IP/.test(name) || bytes[13] !== 6
+      })
       const wrapped = packets.map((packet): CapturedPacket => {
         const bytes = wrap(packet.bytes)
         return { ...packet, bytes, length: bytes.length }
@@ -72,8 +109,8 @@ for (const [name, [linkType, wrap]] of Object.entries(wraps)) {
       const found = analyse(pcapOf(wrapped, { linkType }), 777)
       assert.deepEqual([...found.kinds], [...plain.kinds], capture)
       assert.deepEqual(
-        found.flows.map(({ qpn, packets: count, icrcWrong }) => [qpn, count, icrcWrong]),
-        plain.flows.map(({ qpn, packets: count }) => [qpn, count, 0]),
+        found.flows.map(({ qpn, packets: count, icrcWrong, messageBytes }) => [qpn, count, icrcWrong, messageBytes]),
+        plain.flows.map(({ qpn, packets: count, messageBytes }) => [qpn, count, 0, messageBytes]),
       )
       assert.deepEqual(causesIn(pcapOf(wrapped, { linkType })), causesIn(pcapOf(packets)))
     }

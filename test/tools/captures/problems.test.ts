@@ -66,7 +66,17 @@ test('cut to 96 bytes, all queue pairs have the same causes; only the reason of 
 })
 
 /** What missing frames may make of a capture: the failure is less sure, or the loss is of the capture. */
-const LESS_SURE: readonly string[] = ['answers-stop', 'loss', 'reordered', 'cm-no-answer', 'no-answer']
+const LESS_SURE: readonly string[] = [
+  'answers-stop',
+  'loss',
+  'implied-nak',
+  'late-acknowledgements',
+  'doubled',
+  'reordered',
+  'cm-no-answer',
+  'cm-rejected-alone',
+  'no-answer',
+]
 
 /** Fails if a cause of a failure is one that the whole capture does not have, and that is not a lesser form of it. */
 const assertNoOther = (name: string, causes: readonly string[]): void => {

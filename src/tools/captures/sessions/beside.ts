@@ -13,7 +13,8 @@ import type { DeviceEvent, ObjectEvent, SessionEvent } from '../../record/events
 import type { SessionWriter } from '../../record/writer.ts'
 import { AddressTable } from '../addresses.ts'
 import { CaptureReader, type RawPacket } from '../file.ts'
-import { Kind, type Located, Locator } from '../locate.ts'
+import { Kind, Locator } from '../locate.ts'
+import type { Located } from '../located.ts'
 
 /** Devices of senders that the recording does not know have numbers from here on. */
 const FIRST_OTHER = 1 << 20
@@ -71,6 +72,15 @@ export class PacketsBeside {
   #add(packet: RawPacket): void {
     if (!packet.hasTime || this.#locator.locate(packet) > Kind.INFINIBAND) return
     const { located } = this.#locator
+    for (let part = 0; part < located.parts; part++) {
+      this.#locator.select(packet, part)
+      this.#addTransport(packet, located)
+    }
+    this.#locator.select(packet, 0)
+  }
+
+  /** A transport packet of a frame. */
+  #addTransport(packet: RawPacket, located: Located): void {
     const time = (packet.seconds * 1000 - this.#origin) * 1000 + packet.nanoseconds / 1000
     const { at, length, captured, source, destination, ecn, identification } = located
     const { view, bytes } = packet.arena

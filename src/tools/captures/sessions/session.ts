@@ -10,15 +10,9 @@ import { captureCause } from '../../../spec/captures.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { Mtu, QpState } from '../../../spec/enums.ts'
 import { mtuBytes } from '../../../spec/mtu.ts'
+import { refusalOf, Verdict, verdictOf } from '../../../spec/naks.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import {
-  headers,
-  ICRC_BYTES,
-  nakCode,
-  SYNDROME_KIND_MASK,
-  SYNDROME_VALUE_MASK,
-  syndromeKind,
-} from '../../../spec/wire/headers.ts'
+import { headers, ICRC_BYTES, SYNDROME_VALUE_MASK } from '../../../spec/wire/headers.ts'
 import {
   CNP,
   headerAt,
@@ -34,15 +28,16 @@ import {
   TRANSPORT_MASK,
   transportBits,
 } from '../../../spec/wire/opcodes.ts'
-import { WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { WrOpcode } from '../../../spec/work.ts'
 import { bthPadCount, psnDifference } from '../../../transport/wire/bth.ts'
 import type { PacketFlow } from '../../../transport/wire/flow.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
 import type { SessionWriter } from '../../record/writer.ts'
 import type { CaptureAnalysis } from '../analysis.ts'
 import type { RawPacket } from '../file.ts'
-import type { Flow } from '../flows.ts'
-import type { Located } from '../locate.ts'
+import type { Flow } from '../flows/flow.ts'
+import { refusedText, requestOf } from '../flows/refused.ts'
+import type { Located } from '../located.ts'
 import { type CaptureProblem, problemsOf } from '../problems.ts'
 import { flowText } from '../report.ts'
 
@@ -55,26 +50,6 @@ const MAX_FLOWS = 1 << 16
 /** Bytes of a packet that are passed on: all headers. */
 const MAX_HEADERS = 256
 const NO_TEXT = ''
-
-const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
-
-/** The request of an opcode's name, without its service. A first packet does not say whether its last has immediate data. */
-const requestOpcode = (name: string): number => {
-  if (name.includes('COMPARE_SWAP')) return ATOMIC_CMP_AND_SWP
-  if (name.includes('FETCH_ADD')) return ATOMIC_FETCH_AND_ADD
-  if (name.includes('ATOMIC_WRITE')) return ATOMIC_WRITE
-  if (name.includes('FLUSH')) return FLUSH
-  if (name.includes('READ')) return RDMA_READ
-  if (name.includes('WRITE')) return name.includes('IMM') ? RDMA_WRITE_WITH_IMM : RDMA_WRITE
-  return name.includes('INV') ? SEND_WITH_INV : name.includes('IMM') ? SEND_WITH_IMM : SEND
-}
-
-const failedBy = new Map<number, number>([
-  [nakCode.INVALID_REQUEST, WcStatus.values.REM_INV_REQ_ERR],
-  [nakCode.REMOTE_ACCESS, WcStatus.values.REM_ACCESS_ERR],
-  [nakCode.REMOTE_OPERATION, WcStatus.values.REM_OP_ERR],
-])
 
 const mtuNumber = (bytes: number): number | undefined =>
   Object.values(Mtu.values).find(number => mtuBytes(number) === bytes)
@@ -231,8 +206,8 @@ export class CaptureSession {
     if (flow === undefined || (flow.copies > 0 && flow.point !== located.point)) return
     const sender = isWell ? this.#senders.get(flow) : undefined
     const flags = opcodeFlags[opcode]!
-    if (sender !== undefined && captured >= headerBytes && (flags & OP_REQUEST) !== 0)
-      this.#request(sender, opcode, flags, length, micros)
+    if (sender !== undefined && (captured >= headerBytes || located.isInferred) && (flags & OP_REQUEST) !== 0)
+      this.#request(sender, opcode, flags, length, micros, located.isInferred)
     this.#packet(located, micros, length)
     if (isWell && (flags & OP_REQUEST) === 0 && flow.peer !== undefined && captured >= headerBytes)
       this.#answer(flow.peer, opcode, micros)
@@ -269,8 +244,9 @@ export class CaptureSession {
     }
   }
 
-  #packet({ source, identification, ecn, ...rest }: Located, time: number, length: number): void {
-    const flow = this.#flowOf({ source, identification, ecn, ...rest })
+  #packet(located: Located, time: number, length: number): void {
+    const { source, identification, ecn } = located
+    const flow = this.#flowOf(located)
     const facts = { device: source, direction: 0, outcome: ecn === 3 ? MARKED : PASSED, flow, identification }
     if (this.#begun.size === 0) {
       this.#writer.packets(time, facts, this.#scratch, this.#scratchView, 0, length, 1, length)
@@ -280,7 +256,8 @@ export class CaptureSession {
     this.#write(() => this.#writer.packets(time, facts, copy, new DataView(copy.buffer), 0, length, 1, length))
   }
 
-  #request(sender: Pair, opcode: number, flags: number, length: number, time: number): void {
+  /** `isInferred`: the opcode is not captured, only that of a packet before. */
+  #request(sender: Pair, opcode: number, flags: number, length: number, time: number, isInferred: boolean): void {
     const view = this.#scratchView
     const psn = view.getUint32(8) & 0xff_ffff
     const isReliable = isReliableOpcode(opcode)
@@ -294,10 +271,14 @@ export class CaptureSession {
     const dmaLength = reth > 0 ? view.getUint32(reth + 12) : 0
     const isRead = (flags & OP_READ) !== 0
     if ((flags & OP_START) !== 0) {
-      if (sender.open !== undefined) this.#close(sender, sender.open)
+      if (sender.open !== undefined) {
+        // Its last packet is missing, or was in a frame that is cut.
+        const request = this.#close(sender, sender.open)
+        if (isReliable) this.#isSent(sender, { request, lastPsn: (psn - 1) & 0xff_ffff })
+      }
       sender.open = {
         time,
-        opcode: requestOpcode(opcodeByNumber[opcode]?.name ?? ''),
+        opcode: WrOpcode.values[requestOf(opcodeByNumber[opcode]!)],
         remote:
           reth > 0
             ? {
@@ -317,14 +298,19 @@ export class CaptureSession {
     sender.nextPsn = (psn + span) & 0xff_ffff
     if (open === undefined) return
     open.bytes += isRead ? 0 : payload
-    if ((flags & OP_END) === 0) return
+    const isWhole = isInferred && open.remote !== undefined && open.bytes >= open.remote.length
+    if ((flags & OP_END) === 0 && !isWhole) return
     const request = this.#close(sender, open)
     if (!isReliable) {
       this.#write(() => this.#writer.ended(time, request))
       return
     }
-    sender.sent.push({ request, lastPsn: (psn + span - 1) & 0xff_ffff })
-    if (sender.sent.length > MAX_OUTSTANDING) sender.sent.shift()
+    this.#isSent(sender, { request, lastPsn: (psn + span - 1) & 0xff_ffff })
+  }
+
+  #isSent({ sent }: Pair, one: Sent): void {
+    sent.push(one)
+    if (sent.length > MAX_OUTSTANDING) sent.shift()
   }
 
   /** Reserves the place of a message among the events. */
@@ -394,21 +380,18 @@ export class CaptureSession {
     const psn = view.getUint32(8) & 0xff_ffff
     const aeth = headerAt.AETH[opcode]!
     const syndrome = aeth > 0 ? view.getUint8(aeth) : 0
-    const kind = syndrome & SYNDROME_KIND_MASK
-    const isNak = kind === syndromeKind.NAK || kind === syndromeKind.RNR_NAK
+    const verdict = verdictOf[syndrome]!
+    if (verdict === Verdict.RESERVED) return
+    const isNak = verdict !== Verdict.ACK
     const { sent } = sender
     // A NAK acknowledges what was before its PSN.
     while (sent.length > 0 && psnDifference(sent[0]!.lastPsn, psn) <= (isNak ? -1 : 0)) {
       const { request } = sent.shift()!
       this.#write(() => this.#writer.ended(time, request))
     }
-    if (kind !== syndromeKind.NAK) return
-    const status = failedBy.get(syndrome & SYNDROME_VALUE_MASK)
+    if (verdict !== Verdict.REFUSAL) return
+    const { status } = refusalOf[syndrome & SYNDROME_VALUE_MASK]!
     const failed = sent.shift()
-    if (status === undefined) {
-      if (failed !== undefined) sent.unshift(failed)
-      return
-    }
     if (failed === undefined) return
     const { request } = failed
     const { object, cq } = sender
@@ -431,7 +414,7 @@ export class CaptureSession {
     })
   }
 
-  #finding({ cause, flow, evidence, frames }: CaptureProblem, time: number): void {
+  #finding({ cause, flow, evidence, frames, refused }: CaptureProblem, time: number): void {
     const { severity, title, why, unknown, advice } = captureCause(cause)
     const subject = flow === undefined ? '' : `${flowText(this.#analysis, flow)}: `
     const qpn = flow?.qpn
@@ -443,6 +426,7 @@ export class CaptureSession {
         text: `${title}: ${subject}${evidence}`,
         details: [
           ...(frames.length > 0 ? [`frames ${frames.join(', ')}`] : []),
+          ...(refused === undefined ? [] : [`refused: ${refusedText(refused)}`]),
           unknown === undefined ? why : `unknown, because ${unknown}: ${why}`,
         ],
         advice,

@@ -8,13 +8,8 @@
 
 import { type Cause, createCause } from '../../../spec/check/causes.ts'
 import { QpState } from '../../../spec/enums.ts'
-import {
-  ICRC_BYTES,
-  nakCode,
-  SYNDROME_KIND_MASK,
-  SYNDROME_VALUE_MASK,
-  syndromeKind,
-} from '../../../spec/wire/headers.ts'
+import { refusalOf, Verdict, verdictOf } from '../../../spec/naks.ts'
+import { ICRC_BYTES, SYNDROME_VALUE_MASK } from '../../../spec/wire/headers.ts'
 import {
   headerAt,
   OP_ATOMIC,
@@ -42,31 +37,18 @@ import { completeOldest, failOldest, onDrained } from './completion.ts'
 const { RTS, SQD } = QpState.values
 const { READ, ATOMIC } = SendKind
 const { RESPONSE, EMPTY_RESPONSE } = KindFlags
-const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR } = WcStatus.values
-const { RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
+const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, RETRY_EXC_ERR, RNR_RETRY_EXC_ERR } = WcStatus.values
 const AETH_AT = headerAt.AETH
 const ATOMIC_ACK_AT = headerAt.AtomicAckETH
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
-const { ACK, RNR_NAK, NAK } = syndromeKind
 /** The rnr_retry that means unlimited; a retry_cnt of 7 means seven. */
 const RNR_RETRY_UNLIMITED = 7
 /** Microseconds; longer timer codes are waited for as they are. */
 const LONGEST_RNR_WAIT = 10_000
 
-/** By NAK code: the status with which the request completes; 0 for PSN_SEQUENCE and reserved codes. */
-const nakStatus = new Uint8Array(32)
-nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
-nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
-nakStatus[nakCode.REMOTE_OPERATION] = REM_OP_ERR
-nakStatus[nakCode.INVALID_RD_REQUEST] = REM_INV_RD_REQ_ERR
-
-const nakCauses: Readonly<Record<number, Cause>> = {
-  [nakCode.INVALID_REQUEST]: createCause('NAK_INVALID_REQUEST', {}),
-  [nakCode.REMOTE_ACCESS]: createCause('NAK_REMOTE_ACCESS', {}),
-  [nakCode.REMOTE_OPERATION]: createCause('NAK_REMOTE_OPERATION', {}),
-  [nakCode.INVALID_RD_REQUEST]: createCause('NAK_INVALID_RD', {}),
-}
+/** By NAK code. */
+const nakCauses: readonly (Cause | undefined)[] = refusalOf.map(row => row && createCause(row.cause, {}))
 
 const failResponse = (s: EngineState, row: number): void => {
   const opcode = s.pool[s.rows[row * QP.WORDS + QP.REQ_HEAD] + WQE.WR + Send.OPCODE]
@@ -111,15 +93,13 @@ export const onResponse = (
  */
 export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
-  const kind = syndrome & SYNDROME_KIND_MASK
+  const verdict = verdictOf[syndrome]
   const value = syndrome & SYNDROME_VALUE_MASK
-  if (kind === ACK) {
+  if (verdict === Verdict.ACK) {
     if (!acknowledge(s, row, ahead + 1, now)) onReportedLoss(s, row)
     return
   }
-  const isRefusal = kind === NAK && nakStatus[value] !== 0
-  const isRetryable = kind === RNR_NAK || (kind === NAK && value === nakCode.PSN_SEQUENCE)
-  if (!isRefusal && !isRetryable) {
+  if (verdict === Verdict.RESERVED) {
     s.counters.dropped++
     return
   }
@@ -129,13 +109,13 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     return
   }
   if (s.rows[base + QP.REQ_HEAD] === 0) return
-  if (isRefusal) {
-    failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
+  if (verdict === Verdict.REFUSAL) {
+    failOldest(s, row, refusalOf[value]!.status, peerCause(s, row, nakCauses[value]!))
     return
   }
   // If nothing was sent since the last go-back, this NAK is for the same loss.
   if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
-  if (kind === RNR_NAK) onRnrNak(s, row, value, now)
+  if (verdict === Verdict.RNR) onRnrNak(s, row, value, now)
   else {
     s.counters.receivedSequenceErrors++
     onReportedLoss(s, row)

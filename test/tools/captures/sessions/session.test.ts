@@ -6,12 +6,14 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { CaptureAnalysis } from '../../../../src/tools/captures/analysis.ts'
+import { packetsOf } from '../../../../src/tools/captures/file.ts'
+import { PacketsBeside } from '../../../../src/tools/captures/sessions/beside.ts'
 import { CaptureSession } from '../../../../src/tools/captures/sessions/session.ts'
 import type { AnyEvent, SessionEvent } from '../../../../src/tools/record/events.ts'
 import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts'
 import { TimesOfRequests } from '../../../../src/tools/record/times/request-times.ts'
 import { SessionWriter } from '../../../../src/tools/record/writer.ts'
-import { aeth, analyse, packetsOfFixture, pcapOf, randomOf, reth, roce } from '../build.ts'
+import { aeth, analyse, knownCapture, packetsOfFixture, pcapOf, randomOf, reth, roce } from '../build.ts'
 
 /** The events of the session that is made of a file. */
 const sessionOf = async (file: Uint8Array): Promise<SessionEvent[]> => {
@@ -65,6 +67,28 @@ test('messages of several packets are requests with their sizes, before their pa
     times,
     [...times].sort((a, b) => a - b),
   )
+})
+
+test('frames with several packets are the requests of these, whole and cut', async () => {
+  const whole = knownCapture('healthy-udp-gso')
+  for (const snap of [262_144, 96]) {
+    const events = await sessionOf(pcapOf(packetsOf(whole).packets, { snap }))
+    assert.deepEqual(
+      of(events, 'posted').map(({ request }) => [request.opcode, request.length]),
+      Array.from({ length: 12 }, () => [WrOpcode.values.RDMA_WRITE, 6144]),
+      `${snap}`,
+    )
+    assert.equal(of(events, 'ended').length, 12)
+    // 72 packets of WRITEs and 6 acknowledgements.
+    assert.equal(of(events, 'packets').length, 78)
+    assert.equal(of(events, 'finding').length, 0)
+  }
+  const beside = new PacketsBeside(
+    new SessionWriter({ write: () => {} }, { application: 'test', machine: 'test', origin: 0, payload: 0 }),
+    0,
+  )
+  beside.reader.push(whole)
+  assert.equal(beside.queue.length, 78)
 })
 
 test('READs end at their last response, and a NAK is the status of its request', async () => {
