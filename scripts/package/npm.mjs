@@ -40,9 +40,9 @@ const PARTS = [
 const COMPILED = './dist/src/'
 const TYPES = './dist/types/'
 
-/** The files with types that `entries` import, and so on. Paths are absolute. */
-const typesReachedFrom = entries => {
-  const reached = new Set(entries)
+/** Paths of the files with types of the entry points, of what they import, and so on. */
+export const publicTypes = () => {
+  const reached = new Set(Object.values(manifest.exports).flatMap(({ types }) => (types ? [inRoot(types)] : [])))
   // A set iterates over what is added meanwhile.
   for (const path of reached)
     for (const [, specifier] of readFileSync(path, 'utf8').matchAll(/(?:from |import\()['"](\.[^'"]+)\.[jt]s['"]/g))
@@ -52,9 +52,7 @@ const typesReachedFrom = entries => {
 
 /** Copies the types of the entry points `exports`, and returns the entry points as the package has them. */
 const stageTypes = (folder, exports) => {
-  const entries = Object.values(exports).flatMap(({ types }) => types ?? [])
-  for (const path of typesReachedFrom(entries.map(types => inRoot(types))))
-    cpSync(path, join(folder, TYPES, relative(inRoot(COMPILED), path)))
+  for (const path of publicTypes()) cpSync(path, join(folder, TYPES, relative(inRoot(COMPILED), path)))
   return JSON.parse(JSON.stringify(exports).replaceAll(COMPILED, TYPES))
 }
 

@@ -224,6 +224,7 @@ const carrierOn = (
         )
       return soft.counters()
     },
+    isUsed: handle => !isClosed && (findHandle(context.handles, handle)?.uses ?? 0) > 0,
     explain: (qpn, id) => explainRequest(device, qpn, BigInt(id)),
     setWaiting() {},
     refusesPost(handle, qpn, isSend, opcode, id) {

@@ -890,7 +890,7 @@ const table = {
   },
 } as const satisfies Record<string, FindingRow>
 
-/** Ids of findings (docs/findings.md). */
+/** Ids of findings. */
 export type FindingId = keyof typeof table
 export const findings: Readonly<Record<FindingId, FindingRow>> = table
 export const findingIds = Object.keys(table) as readonly FindingId[]

@@ -170,8 +170,8 @@ export interface EngineOptions {
   /** Maximum window that all reliable QPs with the same peer share, in window bytes. Default 0: unlimited. */
   readonly sharedWindowBytes?: number
   /**
-   * Whether READ responses count in the window. If so, a READ is requested in parts of at most half the window
-   * (docs/decisions/reads-in-parts.md). Default false.
+   * Whether READ responses count in the window. If so, a READ is requested in parts of at most half the window.
+   * Default false.
    */
   readonly boundReads?: boolean
   /**
