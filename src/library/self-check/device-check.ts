@@ -97,6 +97,7 @@ const networkCheck = (core: Core): NetworkCheck => {
     callStack: captureStack,
     postStack: (context, queue, number, wrId) => devices.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
     adapters,
+    findsWaits: true,
     events: log,
   })
   const check = { checker, log, devices, adapters }
@@ -168,6 +169,15 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
       },
     },
     markInternal: (className, handle) => checker.markInternal(context.id, className, handle),
+    waits: wait =>
+      checker.waits({
+        time: core.now(),
+        device: name,
+        deviceNumber: context.device.index,
+        context: context.id,
+        program: undefined,
+        wait,
+      }),
     markMessages: qp => checker.markMessages(context.id, qp),
     get findings() {
       checker.settle()

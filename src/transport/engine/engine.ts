@@ -89,8 +89,11 @@ export interface Engine {
   signalsAll(row: number): boolean
   /** Bytes that a queue pair may have unacknowledged, with 64 bytes per packet: `windowBytes`, or less after a loss. */
   windowOf(row: number): number
-  /** Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN. */
-  visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number) => void): void
+  /**
+   * Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN; `since`: the
+   * time of the first RNR NAK, in microseconds.
+   */
+  visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number, since: number) => void): void
   /** Number of RNR NAKs for the oldest outstanding request. */
   rnrNaks(row: number): number
   /**
@@ -213,9 +216,9 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     signalsAll: row => signalsAll(s.rows, requireRow(s, row)),
     windowOf: row => windowOf(s, row),
     visitRnrWaits(visit) {
-      for (const [row, { psn }] of s.rnrNaks) {
+      for (const [row, { psn, since }] of s.rnrNaks) {
         const times = rnrNaksOf(s, row)
-        if (times > 0) visit(row, psn, times)
+        if (times > 0) visit(row, psn, times, since)
       }
     },
     rnrNaks: row => rnrNaksOf(s, row),
