@@ -1,32 +1,24 @@
 /*
- * Remote procedure calls over `connection.messages()`. Short calls and answers are one SEND each; clients read long
- * answers from the server's memory by RDMA READ. Messages keep their order, so the oldest answer belongs to the oldest
- * call, and calls need no ids.
+ * Remote procedure calls by `serve` and `connection.messages()`. Short calls and answers are one SEND each; clients read
+ * long answers from the server's memory by RDMA READ. Messages keep their order, so the oldest answer belongs to the
+ * oldest call, and calls need no ids.
  *
  *   node dist/examples/rpc.js [clients]
  */
-import { connect, createNetwork, listen, type Messages, open } from 'userdma'
+import { connect, createNetwork, open, serve } from 'userdma'
 
 const methods: Readonly<Record<string, (argument: string) => Buffer>> = {
   upper: text => Buffer.from(text.toUpperCase()),
   bulk: size => Buffer.alloc(Number(size), 'x'),
 }
 
-const serve = async (messages: Messages): Promise<void> => {
-  for await (const call of messages) {
-    const [method = '', argument = ''] = Buffer.from(call).toString().split(' ')
-    await messages.send(methods[method]?.(argument) ?? Buffer.from('unknown method'))
-  }
-  await messages.close()
-}
-
 const network = createNetwork()
 await using serverDevice = await open({ network })
 await using clientDevice = await open({ network })
-await using server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
-void (async () => {
-  for await (const request of server) void request.accept().then(async connection => serve(await connection.messages()))
-})()
+await using server = await serve({ address: 'rdma://0.0.0.0:0', device: serverDevice }, message => {
+  const [method = '', argument = ''] = Buffer.from(message).toString().split(' ')
+  return methods[method]?.(argument) ?? Buffer.from('unknown method')
+})
 
 const CALLS = 1000
 const runClient = async (): Promise<boolean> => {

@@ -1,14 +1,16 @@
 /*
- * Bundles, which start faster: of commands and of the library.
+ * Bundles, which start faster: of commands, of the library, and of the command line in packages.
  *
  * bundled.json names bundles and their commands, by the modules of src/cli/commands; bin/userdma loads such a command
  * from one file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache, if this exists. All other commands are
  * loaded from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  *
  * The library's entry points (`exports` of package.json) are dist/lib/NAME.js, with common parts in dist/lib/parts: an import
- * of userdma loads some dozen files instead of hundreds, in less than half the time. They are for Node.js: bundlers for a
- * browser get the compiled modules, of which they leave out what is not used. Without esbuild the files only pass on what
- * the compiled modules export.
+ * of userdma loads some dozen files instead of hundreds, in less than half the time. The code is not minified: Node prints
+ * the line that has thrown. Without esbuild the files only pass on what the compiled modules export.
+ *
+ * Packages have all commands as dist/program, with common parts too, instead of the compiled modules of dist/src. It has
+ * the library's entry points once more, for drivers from files, which need the daemon's own objects.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -28,8 +30,8 @@ const compiledOf = name => inRoot('dist', `${name}.cache`)
 const LIBRARY = inRoot('dist', 'lib')
 const entryPoints = () => {
   const { exports } = JSON.parse(readFileSync(inRoot('package.json'), 'utf8'))
-  const entries = Object.values(exports).filter(entry => entry.node !== undefined)
-  return entries.map(entry => [basename(entry.node, '.js'), inRoot(entry.default)])
+  const entries = Object.values(exports).filter(entry => entry.types !== undefined)
+  return entries.map(({ types, default: bundled }) => [basename(bundled, '.js'), inRoot(types.replace('.d.ts', '.js'))])
 }
 
 /** A plugin of esbuild that leaves all commands but `commands` out of a bundle. */
@@ -144,6 +146,19 @@ const bundleOne = async (name, commands, newest) => {
   }
 }
 
+/** Options of esbuild for entry points with common parts. */
+const WITH_PARTS = {
+  chunkNames: 'parts/[hash]',
+  bundle: true,
+  splitting: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node20.19',
+  // CommonJS, whose `require` of Node's modules an ES module does not have
+  external: ['yaml', 'commander'],
+  logLevel: 'warning',
+}
+
 /** As `bundleOne`, for the library. */
 const bundleLibrary = async newest => {
   const entries = entryPoints()
@@ -157,22 +172,7 @@ const bundleLibrary = async newest => {
         mkdirSync(unfinished, { recursive: true })
         writeFileSync(join(unfinished, `${name}.js`), `export * from './${relative(LIBRARY, module)}'\n`)
       }
-    else
-      await esbuild.build({
-        entryPoints: Object.fromEntries(entries),
-        outdir: unfinished,
-        chunkNames: 'parts/[hash]',
-        bundle: true,
-        splitting: true,
-        platform: 'node',
-        format: 'esm',
-        target: 'node20.19',
-        minifySyntax: true,
-        minifyWhitespace: true,
-        // CommonJS, whose `require` of Node's modules an ES module does not have
-        external: ['yaml'],
-        logLevel: 'warning',
-      })
+    else await esbuild.build({ ...WITH_PARTS, entryPoints: Object.fromEntries(entries), outdir: unfinished })
     rmSync(LIBRARY, { recursive: true, force: true })
     renameSync(unfinished, LIBRARY)
     return true
@@ -197,4 +197,21 @@ export const bundle = async () => {
   for (const [name, commands] of Object.entries(JSON.parse(readFileSync(BUNDLED, 'utf8'))))
     if (!(await bundleOne(name, commands, newest))) return false
   return bundleLibrary(newest)
+}
+
+/**
+ * Writes the command line of packages into `folder`: files of the same names as the compiled modules that are run, imported
+ * by drivers, or known to Node by their path. Rejects without esbuild.
+ */
+export const bundleProgram = async folder => {
+  const esbuild = await import('esbuild')
+  const modules = ['cli/main.js', 'daemon/devices/driver-modules.js'].map(name => inRoot('dist', 'src', name))
+  await esbuild.build({
+    ...WITH_PARTS,
+    entryPoints: [...modules, ...entryPoints().map(([, module]) => module)],
+    outbase: inRoot('dist', 'src'),
+    outdir: folder,
+    // which has a bundle of its own
+    external: [...WITH_PARTS.external, './commands/device-plugin.js'],
+  })
 }

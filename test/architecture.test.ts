@@ -394,12 +394,12 @@ describe('the source tree', () => {
 
   it('exports only existing sources', () => {
     const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as {
-      exports: Record<string, string | { default: string }>
+      exports: Record<string, string | { types: string }>
     }
     const sources = new Set(readSources('src', ['.ts']).map(([path]) => path))
     for (const [name, target] of Object.entries(exports)) {
       if (typeof target === 'string') continue
-      const source = target.default.replace('./dist/', '').replace(/\.js$/, '.ts')
+      const source = target.types.replace('./dist/', '').replace(/\.d\.ts$/, '.ts')
       assert.ok(sources.has(source), `package.json exports ${name} from ${source}, which does not exist`)
     }
   })

@@ -24,9 +24,9 @@ import { stageTree } from './tree.mjs'
 const XZ = '-6 --threads=2 --block-size=32MiB'
 
 /** Makes the tarball of an architecture in `output`; returns its path. `work`: an empty folder. */
-export const makeTarball = (arch, libraries, work, output) => {
+export const makeTarball = async (arch, libraries, work, output) => {
   const name = `${manifest.name}-${manifest.version}-linux-${arch}`
-  stageTree(join(work, name), arch, libraries)
+  await stageTree(join(work, name), arch, libraries)
   const path = join(output, `${name}.tar.xz`)
   writeTar(path, work, [name], '-I', `xz ${XZ}`)
   return path
@@ -53,9 +53,9 @@ Description: RDMA devices in user space for unmodified programs
  found. Brings its own Node.js.
 `
 
-const COPYRIGHT = `userdma, and the Node.js, koffi and commander that it contains, are under the MIT licence. Node.js contains parts under other licences. The texts are in /usr/share/doc/${manifest.name}/licenses:
+const COPYRIGHT = `userdma, and the Node.js, koffi, commander, preact and uPlot that it contains, are under the MIT licence. Node.js contains parts under other licences. The texts are in /usr/share/doc/${manifest.name}/licenses:
 
-userdma/LICENSE, node/LICENSE, koffi/LICENSE, commander/LICENSE
+userdma/LICENSE, node/LICENSE, koffi/LICENSE, commander/LICENSE, preact/LICENSE, uplot/LICENSE
 
 yaml, which it contains too, is under the ISC licence: yaml/LICENSE
 
@@ -74,8 +74,8 @@ const writeBelow = (folder, path, text) => {
 /** Compresses files in place, as policy wants documentation; without names and times. */
 const gzip = paths => runTool('gzip', ['-9n', ...paths])
 
-const stageDebian = (folder, arch, libraries) => {
-  stageTree(join(folder, 'usr'), arch, libraries)
+const stageDebian = async (folder, arch, libraries) => {
+  await stageTree(join(folder, 'usr'), arch, libraries)
   const doc = join(folder, 'usr', 'share', 'doc', manifest.name)
   const date = new Date(sourceDate() * 1000).toUTCString().replace('GMT', '+0000')
   writeBelow(
@@ -109,9 +109,9 @@ const setTimes = (path, seconds) => {
 }
 
 /** Makes the Debian package of an architecture in `output`; returns its path. `work`: an empty folder. */
-export const makeDeb = (arch, libraries, work, output) => {
+export const makeDeb = async (arch, libraries, work, output) => {
   const folder = join(work, `deb-${arch}`)
-  stageDebian(folder, arch, libraries)
+  await stageDebian(folder, arch, libraries)
   const seconds = sourceDate()
   setTimes(folder, seconds)
   const path = join(output, `${manifest.name}_${manifest.version}_${ARCHITECTURES[arch].debian}.deb`)

@@ -19,13 +19,17 @@ const NODE = {
 
 const lock = JSON.parse(readFileSync(inRoot('package-lock.json'), 'utf8'))
 
+const locked = name => ({ name, ...lock.packages[`node_modules/${name}`] })
+
+/** The packages that the page of `userdma inspect` contains. */
+export const pagePackages = () => [locked('preact'), locked('uplot')]
+
 /**
- * The foreign packages of an installed tree, by use. `license`: an SPDX expression. `hasPlugin`: with `userdma
+ * The foreign packages of an installed tree beside the page's, by use. `license`: an SPDX expression. `hasPlugin`: with `userdma
  * device-plugin`.
  */
 export const foreignPackages = (arch, hasPlugin = false) => {
   const koffi = `@koromix/koffi-linux-${arch}`
-  const locked = name => ({ name, ...lock.packages[`node_modules/${name}`] })
   return {
     node: { name: `node-linux-${arch}`, version: NODE.version, integrity: NODE.integrity[arch], license: 'MIT' },
     koffi: locked(koffi),

@@ -53,10 +53,10 @@ const makeRoot = (arch, path) => {
   runTool(program, args, { SOURCE_DATE_EPOCH: String(sourceDate()) })
 }
 
-const makeTree = (arch, libraries, work, path) => {
+const makeTree = async (arch, libraries, work, path) => {
   const root = join(work, `root-${arch}`)
   mkdirSync(join(root, 'usr'), { recursive: true })
-  stageTree(join(root, 'usr', 'local'), arch, libraries, true)
+  await stageTree(join(root, 'usr', 'local'), arch, libraries, true)
   // Without units of systemd, and without the folders above, which are Debian's.
   writeTar(path, root, ['usr/local/bin/userdma', 'usr/local/lib/userdma', 'usr/local/share'])
 }
@@ -84,7 +84,7 @@ export const makeImage = async (architectures, libraries, work, output) => {
   for (const arch of architectures) {
     const [debian, tree] = ['debian', 'tree'].map(layer => join(work, `${layer}-${arch}.tar`))
     makeRoot(arch, debian)
-    makeTree(arch, await libraries(arch), work, tree)
+    await makeTree(arch, await libraries(arch), work, tree)
     const architecture = ARCHITECTURES[arch].debian
     images.push({
       platform: { architecture, os: 'linux', ...(arch === 'arm64' ? { variant: 'v8' } : {}) },

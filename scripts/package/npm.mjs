@@ -4,10 +4,12 @@
  * on a registry would be installed.
  */
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join, relative } from 'node:path'
+import { bundleProgram } from '../bundle.mjs'
 import { filesBelow, inRoot, StepError } from '../common.mjs'
-import { foreignPackages } from './foreign.mjs'
+import { pagePackages } from './foreign.mjs'
+import { helpFiles, imagesOf } from './pages.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
 export const manifest = JSON.parse(readFileSync(inRoot('package.json'), 'utf8'))
@@ -25,32 +27,64 @@ const pack = (folder, output) => {
   return join(output, JSON.parse(stdout)[0].filename)
 }
 
-/** Removes the names of source maps, which no package has, from the compiled files in a folder. */
-export const forgetMaps = folder => {
-  for (const path of filesBelow(folder, file => file.endsWith('.js'))) {
-    const code = readFileSync(path, 'utf8')
-    writeFileSync(path, code.replace(/^\/\/# sourceMappingURL=\S+\.map\n?$/m, ''))
+/** What the package userdma has of a checkout, beside pages, types and the program. */
+const PARTS = [
+  ...['bin', 'browser', 'deploy', 'dist/lib', 'dist/page', 'examples', 'native', 'shim'],
+  ...['build-native.mjs', 'bundled.json', 'common.mjs', 'compile.mjs', 'native-targets.mjs'].map(
+    name => `scripts/${name}`,
+  ),
+  ...['README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE'],
+]
+
+/** Folders of types: in a checkout all, in the package those that its entry points need. */
+const COMPILED = './dist/src/'
+const TYPES = './dist/types/'
+
+/** Paths of the files with types of the entry points, of what they import, and so on. */
+export const publicTypes = () => {
+  const reached = new Set(Object.values(manifest.exports).flatMap(({ types }) => (types ? [inRoot(types)] : [])))
+  // A set iterates over what is added meanwhile.
+  for (const path of reached)
+    for (const [, specifier] of readFileSync(path, 'utf8').matchAll(/(?:from |import\()['"](\.[^'"]+)\.[jt]s['"]/g))
+      reached.add(join(dirname(path), `${specifier}.d.ts`))
+  return [...reached]
+}
+
+/** Copies the types of the entry points `exports`, and returns the entry points as the package has them. */
+const stageTypes = (folder, exports) => {
+  for (const path of publicTypes()) cpSync(path, join(folder, TYPES, relative(inRoot(COMPILED), path)))
+  return JSON.parse(JSON.stringify(exports).replaceAll(COMPILED, TYPES))
+}
+
+/** Copies examples that run, without the names of source maps, which the package does not have. */
+const stageExamples = folder => {
+  for (const path of filesBelow(inRoot('dist', 'examples'), file => file.endsWith('.js'))) {
+    const code = readFileSync(path, 'utf8').replace(/^\/\/# sourceMappingURL=\S+\.map\n?$/m, '')
+    mkdirSync(join(folder, 'dist', 'examples'), { recursive: true })
+    writeFileSync(join(folder, 'dist', 'examples', basename(path)), code)
   }
 }
 
 /** Copies what the package userdma has, its manifest included, into a new folder. */
-export const stageMain = folder => {
+const stageMain = async folder => {
   mkdirSync(folder, { recursive: true })
-  for (const name of manifest.files)
-    if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
-  forgetMaps(join(folder, 'dist'))
+  for (const name of PARTS) cpSync(inRoot(name), join(folder, name), { recursive: true })
+  const pages = helpFiles()
+  for (const path of [...pages, ...imagesOf(pages)]) cpSync(path, join(folder, relative(inRoot(), path)))
+  stageExamples(folder)
+  await bundleProgram(join(folder, 'dist', 'program'))
   const { scripts: _, devDependencies: __, ...fields } = manifest
-  const bundled = [foreignPackages(process.arch).commander]
+  const bundled = pagePackages()
   for (const { name } of bundled)
     cpSync(inRoot('node_modules', name, 'LICENSE'), join(folder, 'licenses', name, 'LICENSE'))
   writeFileSync(join(folder, SBOM), sbomOf(fields, bundled))
-  writeManifest(folder, { ...fields, files: [...fields.files, 'licenses', SBOM] })
+  writeManifest(folder, { ...fields, exports: stageTypes(folder, fields.exports) })
 }
 
 /** Makes the package userdma in the folder `output`; returns its path. `work`: an empty folder. */
-export const packMain = (work, output) => {
+export const packMain = async (work, output) => {
   const folder = join(work, manifest.name)
-  stageMain(folder)
+  await stageMain(folder)
   return pack(folder, output)
 }
 

@@ -12,10 +12,12 @@
 import { spawnSync } from 'node:child_process'
 import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative } from 'node:path'
+import { bundleProgram } from '../bundle.mjs'
 import { filesBelow, inRoot, StepError } from '../common.mjs'
-import { extract, foreignPackages } from './foreign.mjs'
+import { extract, foreignPackages, pagePackages } from './foreign.mjs'
 import { strip, tooNewSymbols } from './native.mjs'
-import { forgetMaps, manifest } from './npm.mjs'
+import { manifest } from './npm.mjs'
+import { helpFiles } from './pages.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
 /** It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines before Node.js. */
@@ -37,30 +39,20 @@ const write = (path, text, mode = 0o644) => {
   chmodSync(path, mode)
 }
 
-/** Whether only `userdma device-plugin` needs this compiled file. */
-const isOfPlugin = path =>
-  /dist\/(?:device-plugin\.cjs|src\/cli\/(?:commands\/device-plugin\.js|kubernetes\/.*))$/.test(path)
-
 /**
  * The program: JavaScript and what it reads, without types and maps, which only programs that import userdma use. The
  * pages of `userdma help` are here, not in share/doc, which slim images leave out.
  */
-export const stageProgram = (home, hasPlugin = false) => {
-  for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md') || file.includes('/dashboards/')))
-    if (!path.startsWith(inRoot('docs', 'decisions'))) copy(path, join(home, relative(inRoot(), path)))
+export const stageProgram = async (home, hasPlugin = false) => {
+  for (const path of helpFiles()) copy(path, join(home, relative(inRoot(), path)))
   // Without its first line, which names another Node.js.
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
-  const isWanted = path => hasPlugin || !isOfPlugin(path)
-  const bundles = filesBelow(inRoot('dist'), file => file.endsWith('.cjs') && isWanted(file)).map(path =>
-    relative(inRoot(), path),
-  )
-  for (const name of ['bin/package.json', 'scripts/bundled.json', ...bundles]) copy(inRoot(name), join(home, name))
-  copy(inRoot('dist', 'page'), join(home, 'dist', 'page'))
-  copy(inRoot('deploy'), join(home, 'deploy'))
-  for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js') && isWanted(file)))
-    copy(path, join(home, relative(inRoot(), path)))
-  forgetMaps(join(home, 'dist', 'src'))
-  copy(inRoot('deploy'), join(home, 'deploy'))
+  const bundles = Object.keys(JSON.parse(readFileSync(inRoot('scripts', 'bundled.json'), 'utf8')))
+    .filter(name => hasPlugin || name !== 'device-plugin')
+    .map(name => `dist/${name}.cjs`)
+  for (const name of ['bin/package.json', 'scripts/bundled.json', 'dist/page', 'deploy', ...bundles])
+    copy(inRoot(name), join(home, name))
+  await bundleProgram(join(home, 'dist', 'program'))
   // by `exports` a daemon finds what its drivers import (src/daemon/devices/driver-modules.ts)
   const { name, version, license, exports } = manifest
   write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module', exports }, null, 2)}\n`)
@@ -87,8 +79,8 @@ const stageForeign = (home, doc, arch, hasPlugin) => {
   for (const path of [join(home, 'bin', 'node'), join(native, 'koffi.node')]) strip(arch, path)
   stageScripts(commander, ['package.json', 'index.js', 'esm.mjs', 'lib'])
   stageScripts(yaml, ['package.json', 'dist'])
-  // which dist/device-plugin.cjs contains
-  for (const bundled of hasPlugin ? [grpc, orderedMap] : []) stageLicense(bundled)
+  // which dist/page and dist/device-plugin.cjs contain
+  for (const bundled of [...pagePackages(), ...(hasPlugin ? [grpc, orderedMap] : [])]) stageLicense(bundled)
 }
 
 /** Files below share/ that commands of userdma print. */
@@ -123,16 +115,16 @@ const setModes = folder => {
  * Stages the tree in `prefix`, a folder that does not exist. `libraries`: the compiled C libraries. Throws StepError if
  * a file needs a newer glibc than we promise. `hasPlugin`: with `userdma device-plugin`.
  */
-export const stageTree = (prefix, arch, libraries, hasPlugin = false) => {
+export const stageTree = async (prefix, arch, libraries, hasPlugin = false) => {
   const home = join(prefix, 'lib', 'userdma')
   const doc = join(prefix, 'share', 'doc', 'userdma')
   write(join(prefix, 'bin', 'userdma'), launcher(), 0o755)
-  stageProgram(home, hasPlugin)
+  await stageProgram(home, hasPlugin)
   for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
   stageForeign(home, doc, arch, hasPlugin)
   copy(inRoot('shim', 'include', 'userdma_check.h'), join(prefix, 'include', 'userdma_check.h'))
   copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))
-  write(join(doc, SBOM), sbomOf(manifest, Object.values(foreignPackages(arch, hasPlugin))))
+  write(join(doc, SBOM), sbomOf(manifest, [...Object.values(foreignPackages(arch, hasPlugin)), ...pagePackages()]))
   stagePrinted(join(prefix, 'share'))
   for (const name of ['user', 'system'])
     copy(inRoot('scripts', 'package', 'systemd', name), join(prefix, 'lib', 'systemd', name))

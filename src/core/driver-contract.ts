@@ -70,8 +70,8 @@ export interface Driver<D = unknown> {
   /** Linux's rdma_driver_id (RDMA_DRIVER_RXE = 14). The ioctl dialect checks it. */
   readonly id: number
   /**
-   * The classes of the driver's devices. A class without handlers has core's own; a class that is not listed is absent
-   * (R19). Classes of core's clients need no line: a device has those whose needs its driver meets (`ClientClasses`).
+   * The classes of the driver's devices. A class without handlers has core's own; a class that is not listed is absent.
+   * Classes of core's clients need no line: a device has those whose needs its driver meets (`ClientClasses`).
    */
   readonly classes: readonly DriverClass[]
   /**
@@ -93,7 +93,7 @@ export interface Driver<D = unknown> {
   readonly linux?: LinuxAbi
   /** By versioned name, newest first. The interface with the driver's own name is its provider channel. */
   readonly interfaces?: Readonly<Record<string, DriverOps>>
-  /** Link of the driver's devices: attributes of other links are absent (R10, R27). Undefined: all attributes exist. */
+  /** Link of the driver's devices: attributes of other links are absent. Undefined: all attributes exist. */
   readonly link?: LinkName
   /**
    * The device is being removed, and its objects still exist. Ends their work with errors, for programs that only poll
@@ -147,7 +147,7 @@ export interface DriverClass {
   readonly additions: MethodAdditions
   /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
   readonly methods: Methods
-  /** Handlers for devices of one link, used instead of those in `handlers` (R27). */
+  /** Handlers for devices of one link, used instead of those in `handlers`. */
   readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
   /** Optional attributes that the driver does not support, in any method, each with the reason. */
   readonly unsupported?: Readonly<Record<string, string>>

@@ -47,7 +47,7 @@ export interface CoreObject<S = unknown> {
   events: Affiliation | undefined
 }
 
-/** An object behind a file descriptor of the client (R37). Remains after the close while other objects use it. */
+/** An object behind a file descriptor of the client. Remains after the close while other objects use it. */
 export interface FdObject<S = unknown> extends CoreObject<S> {
   readonly context: Context
   readonly sink: EventSink
@@ -100,13 +100,13 @@ export interface EventSink {
   skipTurn?(event: EventRecord): boolean
   /** Number of events that the client has not read. */
   unread(): number
-  /** Takes the oldest events, at most `limit`, for a method that reads them (R39). */
+  /** Takes the oldest events, at most `limit`, for a method that reads them. */
   take(limit: number): readonly EventRecord[]
   /** No event follows. After the remaining events the client reads EIO; on a socket, end-of-file. */
   end(): void
 }
 
-/** The attachment of an event source to an event queue (R38). */
+/** The attachment of an event source to an event queue. */
 export interface Attachment {
   readonly queue: FdObject
   /** Identifies the source in the queue's records; chosen by the client. */
@@ -191,7 +191,7 @@ export interface Affiliation {
   userHandle: bigint
   route: EventRoute
   armed: Armed
-  /** Undefined before the first event, threshold or attachment. Most objects never have one (R15). */
+  /** Undefined before the first event, threshold or attachment. Most objects never have one. */
   state: EventState | undefined
 }
 
@@ -206,7 +206,7 @@ export interface EventRoute {
 }
 
 /**
- * Event handlers of a caller in this process (R33), called instead of queueing events. A handler runs in the middle of
+ * Event handlers of a caller in this process, called instead of queueing events. A handler runs in the middle of
  * the device's work and must not make calls. An exception is counted and reported (core/attempt.ts).
  */
 export interface EventHandlers {
@@ -563,7 +563,7 @@ export interface Context<S = unknown, D = unknown> {
   asyncFd: FdObject | undefined
   /** Undefined: unknown, or a client in this process. */
   program: ContextProgram | undefined
-  /** Parents and event route of the last created object. The next object usually shares these records (R15). */
+  /** Parents and event route of the last created object. The next object usually shares these records. */
   lastParents: readonly CoreObject[]
   lastRoute: EventRoute
   /** Aborts when the context closes or the device is removed. Created by `abortSignalOf`. */
@@ -617,7 +617,7 @@ export interface Core {
   eventDelays: EventDelays | undefined
 }
 
-/** Dispatch tables in use, so that devices with equal tables share them (R20). */
+/** Dispatch tables in use, so that devices with equal tables share them. */
 export interface TablePool {
   readonly classes: Map<string, { readonly table: ClassTable; uses: number }>
   readonly devices: Map<string, { readonly table: DispatchTable; readonly classes: readonly string[]; uses: number }>

@@ -13,7 +13,7 @@ const sys = libcFunctions({
 })
 
 /** The C library's function of the name does not return the number of bytes. */
-const SCHED_GETAFFINITY = process.arch === 'arm64' ? 123 : 204
+const schedGetaffinity = (): number => (process.arch === 'arm64' ? 123 : 204)
 
 /** The command name (15 bytes at most, as in ps); undefined if the process has ended. */
 export const commandName = (pid: number): string | undefined => {
@@ -174,7 +174,7 @@ const workArena = (): Arena => {
  */
 export const processorsOf = (pid: number): readonly boolean[] | undefined => {
   const { address, bytes } = workArena()
-  const length = sys().syscall(SCHED_GETAFFINITY, pid, MASK_BYTES, address)
+  const length = sys().syscall(schedGetaffinity(), pid, MASK_BYTES, address)
   if (length < 0) return undefined
   return Array.from({ length: length * 8 }, (_, cpu) => ((bytes[cpu >> 3]! >> (cpu & 7)) & 1) === 1)
 }

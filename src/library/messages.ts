@@ -23,6 +23,13 @@ export {
 export type { CloseReason } from './connections/events.ts'
 export type { Messages, MessagesOptions } from './connections/messages/messages.ts'
 export { type ReconnectOptions, reconnect } from './connections/reconnect.ts'
+export {
+  type MessageClient,
+  type MessageHandler,
+  type MessageServer,
+  type ServeOptions,
+  serve,
+} from './connections/serve.ts'
 export type { ListenerAddress } from './connections/url.ts'
 export { type OpenOptions, open } from './open/open.ts'
 export { RequestError } from './verbs/awaitable/request-error.ts'

@@ -161,7 +161,7 @@ export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
 
-/** Kinds of completion queues. EXTENDED: entries have a timestamp. COUNTING: only counts of completions (R11). */
+/** Kinds of completion queues. EXTENDED: entries have a timestamp. COUNTING: only counts of completions. */
 export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING: 2 })
 
 /**

@@ -283,7 +283,7 @@ const plans = new Map<string, readonly Step[] | string>()
 const MAX_PLANS = 256
 
 /**
- * The transitions that move a new queue pair to state `to` (a number of `QpState`) with these attributes (R7). Each
+ * The transitions that move a new queue pair to state `to` (a number of `QpState`) with these attributes. Each
  * attribute belongs to the step that requires it, otherwise to the first step that accepts it. Returns the steps, or
  * the message of the error (EINVAL).
  */

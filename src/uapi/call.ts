@@ -31,7 +31,7 @@ export interface Result {
   readonly object?: number
   /** By attribute name, with the driver's attributes, without new fd objects. */
   readonly out: AnyValues
-  /** Handles of all new objects, for pd.createAhs and chains (lists of calls that run as one, R16). */
+  /** Handles of all new objects, for pd.createAhs and chains (lists of calls that run as one). */
   readonly createdObjects?: readonly number[]
   /** New file descriptors for the caller. */
   readonly descriptors?: readonly NewDescriptor[]
@@ -75,7 +75,7 @@ export interface Decoded {
   readonly call: Call
   /**
    * What `call` lacks of the caller's message: pointers, lengths, the order of attributes, bytes that the kernel
-   * ignores. With the object dialect's LEGACY attribute, translation is lossless in both directions (R41). Undefined
+   * ignores. With the object dialect's LEGACY attribute, translation is lossless in both directions. Undefined
    * for calls on rdma_cm and umad files, and for calls of the object dialect without LEGACY.
    */
   legacy(): Uint8Array | undefined

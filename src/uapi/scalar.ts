@@ -232,7 +232,7 @@ export const readRecord = <F extends Fields>(view: DataView, at: number, fields:
   return record as RecordOf<F>
 }
 
-/** The record at the start of `bytes`, which must have all its bytes; for calls of drivers (R28). */
+/** The record at the start of `bytes`, which must have all its bytes; for calls of drivers. */
 export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
   readRecord(viewOf(bytes), 0, fields, 'record')
 

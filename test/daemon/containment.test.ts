@@ -103,6 +103,7 @@ const membersOf = (rxe: RxeDevice): RxeDevice => ({
   nextTimeout: () => rxe.nextTimeout(),
   waits: disconnected => rxe.waits(disconnected),
   visitStalls: (minRnrNaks, visit) => rxe.visitStalls(minRnrNaks, visit),
+  rnrWait: qpn => rxe.rnrWait(qpn),
 })
 
 for (const method of ['poll', 'nextTimeout'] as const)

@@ -102,7 +102,7 @@ export const withMethods = <const M extends Methods, S = unknown>(
   methods: { ...base.methods, ...extra },
 })
 
-/** Adds handlers for link layers (R27), which replace those of `base` on devices of the link layer. `null`: no method. */
+/** Adds handlers for link layers, which replace those of `base` on devices of the link layer. `null`: no method. */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   base: DriverClass,
   variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,

@@ -90,7 +90,7 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object (R39). Throws EAGAIN if there is none, EIO if none can follow, because
+ * Reads up to `limit` events from an fd object. Throws EAGAIN if there is none, EIO if none can follow, because
  * the context was closed or the device removed.
  */
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
@@ -293,7 +293,7 @@ export const setEventHandlers = ({ context, events }: CoreObject, handlers: Even
 
 /**
  * REQ_NOTIFY: the next completion raises one event; with `solicitedOnly`, the next solicited or failed one. With a
- * threshold (R36) the event is raised after `count` such completions, or `period` microseconds after the first of them.
+ * threshold the event is raised after `count` such completions, or `period` microseconds after the first of them.
  * Undefined values are those of the CQ's own threshold. If the CQ is armed already, its event can only become earlier
  * (thresholds.ts), and `solicitedOnly` does not weaken an arming for the next completion, as on Linux.
  */
@@ -354,7 +354,7 @@ const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | 
   return state.threshold
 }
 
-/** Sets the threshold of a CQ (R36). Undefined values are not changed. */
+/** Sets the threshold of a CQ. Undefined values are not changed. */
 export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
   const { events } = object
   const threshold = events && thresholdOf(object, events)
@@ -404,7 +404,7 @@ export const completedSome = (events: Affiliation, isSolicited: boolean, count: 
 }
 
 /**
- * Raises the completion events that are due at `now` (R36); true if there were any. The owner of core calls it at
+ * Raises the completion events that are due at `now`; true if there were any. The owner of core calls it at
  * `nextDue` (thresholds.ts).
  */
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, raiseAndDisarm)
@@ -470,7 +470,7 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 }
 
 /**
- * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …), with the port number as element on async fds (R32). Also
+ * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …), with the port number as element on async fds. Also
  * reports it as a failure.
  */
 export const raisePort = (device: Device, port: number, type: number): void => {

@@ -19,13 +19,13 @@ export interface MappedChunk {
 
 /**
  * What the client does with a range. doorbells: it stores to the range without a call afterwards, and the store must
- * wake a sleeping device (docs/decisions/doorbell-pages.md).
+ * wake a sleeping device.
  */
 export type RangeUse = 'rings' | 'doorbells'
 
 /**
  * A page from which the client reads a clock without a call, in units of the driver. While the device is awake, the owner
- * of the memory calls `tick` at each turn; a read while the device sleeps wakes it (docs/decisions/clock-pages.md).
+ * of the memory calls `tick` at each turn; a read while the device sleeps wakes it.
  */
 export interface ClockPage {
   /** Stores the time. */

@@ -15,10 +15,10 @@ import { exposure, userText } from '../../host/exposure.ts'
 
 const WRITABLE_BY_OTHERS = 0o022
 
-/** This package, its compiled files, and the only one of them that imports a driver. */
-const ROOT = new URL('../../../../', import.meta.url)
-const OWN_FILES = new URL('dist/', ROOT).href
-const LOADER = new URL('./driver-file.js', import.meta.url).href
+/** This package, and its folder with the running modules: dist/src of a checkout, dist/program of a package. */
+const [, ROOT = '', RUNNING = ''] = /^(.*\/)dist\/(src|program)\//.exec(import.meta.url) ?? []
+const OWN_FILES = `${ROOT}dist/`
+const ownModule = (name: string): string => `${OWN_FILES}${RUNNING}/${name}.js`
 
 /** Why others than this user and root could change a file or folder, for a message; undefined if they cannot. */
 export const exposureOf = (path: string): string | undefined => {
@@ -75,7 +75,8 @@ type Way = 'unchecked' | 'own' | 'checked'
 
 /** The way for an import of the module `parent`, a URL. Throws if others decide which file Node finds. */
 const wayOf = (specifier: string, parent: string): Way => {
-  if (parent.startsWith(OWN_FILES) && parent !== LOADER) return 'unchecked'
+  // Only a driver is imported by its URL (driver-file.ts).
+  if (parent.startsWith(OWN_FILES) && !specifier.startsWith('file:')) return 'unchecked'
   if (ownImports.has(parent) || isBuiltin(specifier)) return 'unchecked'
   if (specifier === 'userdma' || specifier.startsWith('userdma/')) return 'own'
   if (parent.startsWith('file:'))
@@ -93,25 +94,25 @@ const onResolved = (way: Way, specifier: string, url: string): void => {
  * The file of the running package that an import of userdma means: the daemon's own module, not the bundle of it for other
  * programs (scripts/bundle.mjs), whose objects the daemon does not know. Throws if the package does not export it.
  */
-const ownFile = (specifier: string): URL => {
-  const manifest = new URL('package.json', ROOT)
+const ownFile = (specifier: string): string => {
+  const manifest = new URL(`${ROOT}package.json`)
   const { exports } = JSON.parse(readFileSync(manifest, 'utf8')) as {
-    readonly exports: Readonly<Record<string, { readonly default?: string }>>
+    readonly exports: Readonly<Record<string, { readonly types?: string }>>
   }
-  const file = exports[specifier.replace(/^userdma/, '.')]?.default
-  if (file === undefined) {
-    const names = Object.keys(exports).filter(name => exports[name]?.default !== undefined)
+  const [, name] = /^\.\/dist\/\w+\/(.*)\.d\.ts$/.exec(exports[specifier.replace(/^userdma/, '.')]?.types ?? '') ?? []
+  if (name === undefined) {
+    const names = Object.keys(exports).filter(name => exports[name]?.types !== undefined)
     throw new Error(
       `the package has no "${specifier}"; it has ${names.map(name => name.replace('.', 'userdma')).join(', ')}`,
     )
   }
-  return new URL(file, ROOT)
+  return ownModule(name)
 }
 
 export const resolve: ResolveHook = async (specifier, context, next) => {
   if (context.parentURL === undefined) return next(specifier, context)
   const way = wayOf(specifier, context.parentURL)
-  if (way === 'own') return { url: ownFile(specifier).href, shortCircuit: true }
+  if (way === 'own') return { url: ownFile(specifier), shortCircuit: true }
   const resolved = await next(specifier, context)
   onResolved(way, specifier, resolved.url)
   return resolved
@@ -128,7 +129,7 @@ let isGuarded = false
 export const guardModules = (): void => {
   if (isGuarded) return
   isGuarded = true
-  register(import.meta.url)
+  register(ownModule('daemon/devices/driver-modules'))
   const resolver = Module as unknown as Resolver
   const plain = resolver._resolveFilename
   resolver._resolveFilename = (request, parent, ...rest) => {

@@ -64,7 +64,7 @@ import {
 } from './state.ts'
 import { engineTaps, requestReader, tapReceives } from './taps.ts'
 import type { DeviceTorment, Torment } from './torment/torment.ts'
-import { waitsOfDevice } from './waits.ts'
+import { rnrWaitOf, waitsOfDevice } from './waits.ts'
 
 /**
  * A soft device: what its owner polls, and what a program's own event loop that drives it needs in addition
@@ -82,7 +82,20 @@ export interface SoftDevice<Own = unknown> extends LinkedDevice {
   /** Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. */
   hasWork(): boolean
   /** Calls `visit` for each send that has got at least `minRnrNaks` RNR NAKs. */
-  visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void
+  visitStalls(minRnrNaks: number, visit: (stall: Stall) => void): void
+  /** What the queue pair with this number waits for without limit: a receive of its peer. Undefined: it does not. */
+  rnrWait(qpn: number): ContextWait | undefined
+}
+
+/** A send whose peer has no receive for it. */
+export interface Stall {
+  readonly qpn: number
+  /** The PSN of the send. */
+  readonly psn: number
+  readonly rnrNaks: number
+  /** When the first RNR NAK came, in microseconds. */
+  readonly since: number
+  readonly rnrRetry: number
 }
 
 /** What the devices of one driver have in common. `Own`: what the driver keeps of its own. */
@@ -458,11 +471,16 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return waitsOfDevice(this.#state, disconnected)
   }
 
-  visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void {
-    this.#engine.visitRnrWaits((row, psn, rnrNaks) => {
+  visitStalls(minRnrNaks: number, visit: (stall: Stall) => void): void {
+    this.#engine.visitRnrWaits((row, psn, rnrNaks, since) => {
       const qpn = this.#state.qps[row]?.state.qpn
-      if (qpn !== undefined && rnrNaks >= minRnrNaks) visit(qpn, psn, rnrNaks, this.#engine.query(row).rnrRetry)
+      if (qpn !== undefined && rnrNaks >= minRnrNaks)
+        visit({ qpn, psn, rnrNaks, since, rnrRetry: this.#engine.query(row).rnrRetry })
     })
+  }
+
+  rnrWait(qpn: number): ContextWait | undefined {
+    return rnrWaitOf(this.#state, qpn)
   }
 
   /**

@@ -215,7 +215,7 @@ export interface SoftState<Own = unknown> {
   readonly qps: (QpObject | undefined)[]
   /** Rows of the datagram queue pairs, by the id of their protection domain. */
   readonly datagramRows: Map<number, Set<number>>
-  /** The address that was stored last: queue pairs and address handles with equal addresses share it (R15). */
+  /** The address that was stored last: queue pairs and address handles with equal addresses share it. */
   lastAddress: StoredAddress | undefined
   /** By row of the engine; undefined for a free row. */
   readonly queues: (QueuePair | undefined)[]

@@ -98,6 +98,14 @@ const endlessRnr = (state: SoftState, { state: qp }: QpObject, peer: ConnectedPe
   }
 }
 
+/** The wait of a queue pair of the device for a receive of its peer (`endlessRnr`). */
+export const rnrWaitOf = (state: SoftState, qpn: number): ContextWait | undefined => {
+  const qp = state.qps[state.qpns.rowOf(qpn)]
+  if (qp?.context === undefined) return undefined
+  const wait = endlessRnr(state, qp, qp.state.address === undefined ? undefined : state.failures.peerOf(qp.state.row))
+  return wait && { context: qp.context, wait }
+}
+
 // ---- peers that are gone ----
 
 /** What is known of a peer that neither sends nor answers: the end of a sentence, after the peer's name. */

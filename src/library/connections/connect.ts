@@ -34,7 +34,7 @@ import { hostAndPort, type ListenerAddress, resolveUrl, shownAddress, urlText } 
 
 /** Maximum bytes of a program's private data. A REQ also contains rdma_cm's header. */
 const MAX_REQ_DATA = privateDataBytes.REQ - rdmaCmHeader.bytes
-const MAX_REP_DATA = privateDataBytes.REP
+export const MAX_REP_DATA = privateDataBytes.REP
 const MAX_REJ_DATA = privateDataBytes.REJ
 /** The attribute `reason` of `cm_id.reject` has 8 bits. */
 const HIGHEST_REASON = 255

@@ -30,6 +30,7 @@ import type { AttachedDevice, DevicePlace, LocalNetwork } from './contract.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile, ownFile } from './file.ts'
 import { ownProcess } from './network.ts'
+import { stallWatch } from './stalls.ts'
 
 /** Starts the check of a context (library/self-check/device-check.ts). */
 export type StartCheck = (context: Context) => DeviceCheck
@@ -99,6 +100,8 @@ const carrierOn = (
   const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
   const check = startCheck?.(context)
   const ownRings = soft && openLocalRings(context)
+  const watch = soft && check && stallWatch(soft.network, context, network.core.now, check)
+  if (watch !== undefined) network.stallWatches.add(watch)
   const rings = mapped === undefined ? (ownRings as SlabRings) : ringsIn(mapped)
   // Only ports with sockets have packet memory that native code can access.
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
@@ -224,6 +227,7 @@ const carrierOn = (
         )
       return soft.counters()
     },
+    isUsed: handle => !isClosed && (findHandle(context.handles, handle)?.uses ?? 0) > 0,
     explain: (qpn, id) => explainRequest(device, qpn, BigInt(id)),
     setWaiting() {},
     refusesPost(handle, qpn, isSend, opcode, id) {
@@ -265,6 +269,7 @@ const carrierOn = (
     close() {
       isClosed = true
       unsubscribe()
+      if (watch !== undefined) network.stallWatches.delete(watch)
       return new Promise(resolve => closeContext(context, () => resolve(onClosed())))
     },
   }

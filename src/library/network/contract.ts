@@ -260,6 +260,8 @@ export interface LocalNetwork extends Network {
   portOf(name: string): FaultPort | undefined
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
+  /** Called after each drive in which the devices have worked: the looks of `stallWatch` (stalls.ts). */
+  readonly stallWatches: Set<() => void>
   /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
   kick(): void
   /** Schedules a drive, which also arms the timers: a call may give the devices work. */

@@ -130,6 +130,7 @@ const createDriveLoop = (
   clients: Clients,
   clock: Clock,
   carrier: PacketCarrier | undefined,
+  stallWatches: ReadonlySet<() => void>,
 ) => {
   const { now: nowMicroseconds, onNextTurn } = clock
   let isTouched = true
@@ -243,6 +244,7 @@ const createDriveLoop = (
     }
     isDriving = false
     publishWaits(devices)
+    for (const look of stallWatches) look()
     if (isBusy) driveNextTurn()
     armTimer()
     wasCalled = false
@@ -442,6 +444,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const devices: SoftDevice[] = []
   const attached = new Map<string, AttachedDevice>()
   const faultPorts = new Map<string, FaultPort>()
+  const stallWatches = new Set<() => void>()
   const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
     core,
     devices,
@@ -450,6 +453,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     clients,
     clock,
     carrier,
+    stallWatches,
   )
   let rules = faultRules('createNetwork', fault, seed)
 
@@ -523,6 +527,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const network: LocalNetwork = {
     core,
+    stallWatches,
     faults,
     hasPostFaults: programFaults.has('post'),
     clock,

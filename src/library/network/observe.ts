@@ -101,7 +101,7 @@ const STALLED_RNR_NAKS = 64
 const publishStalls = (device: SoftDevice, receivedRnr: number, last: PublishedCounters): void => {
   if (receivedRnr === last.lookedAtRnr) return
   last.lookedAtRnr = receivedRnr
-  device.visitStalls(STALLED_RNR_NAKS, (qpn, psn, rnrNaks, rnrRetry) => {
+  device.visitStalls(STALLED_RNR_NAKS, ({ qpn, psn, rnrNaks, rnrRetry }) => {
     if (last.stalled.get(qpn) === psn) return
     last.stalled.set(qpn, psn)
     const cause = createCause('RNR_EXCEEDED', { rnrNaks, rnrRetry })

@@ -98,6 +98,7 @@ const networkCheck = (core: Core): NetworkCheck => {
     callStack: captureStack,
     postStack: (context, queue, number, wrId) => devices.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
     adapters,
+    findsWaits: true,
     events: log,
   })
   const { checker, stream } = checked
@@ -172,6 +173,16 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     },
     markInternal: (className, handle) =>
       stream.event({ event: 'internal', context: context.id, class: className, handle }),
+    waits: wait =>
+      stream.event({
+        event: 'waits',
+        time: stream.next(),
+        device: name,
+        deviceNumber: context.device.index,
+        context: context.id,
+        program: undefined,
+        wait,
+      }),
     markMessages: handle => stream.event({ event: 'messages', context: context.id, handle }),
     get findings() {
       checker.settle()

@@ -79,7 +79,7 @@ export interface MappedBytes {
 }
 
 /**
- * Operations on descriptors, beside the methods of their classes (R28, R37). `fd`: the object number that `create`
+ * Operations on descriptors, beside the methods of their classes. `fd`: the object number that `create`
  * returned. `ioctl`, `write` and `map` throw RdmaError.
  */
 export interface Descriptors {
@@ -149,6 +149,8 @@ export interface Carrier {
   /** Arguments of every `cq.create`: the completion channel for this carrier's events, if needed. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
+  /** Whether other objects use the object with this handle. Only for devices in this process; others refuse the destroy. */
+  isUsed?(handle: number): boolean
   /** Why the request with this id has failed, as a sentence, if known. */
   explain?(qpn: number, id: number): string | undefined
   /**

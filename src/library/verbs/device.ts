@@ -91,7 +91,7 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
   metrics(): DeviceMetrics
-  /** The device's own description of its classes (R13). */
+  /** The device's own description of its classes. */
   interface(): readonly ObjectClass[]
   /** Whether the device has a class, or a method of the class. */
   supports(className: string, method?: string): boolean
@@ -106,10 +106,10 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
    * EADDRINUSE, ENOMEM, EOPNOTSUPP.
    */
   ip(options: IpOptions): IpInterface
-  /** Creates an event queue, which can receive the events of all objects of the device (R38). */
+  /** Creates an event queue, which can receive the events of all objects of the device. */
   eventQueue(): EventQueue
   /**
-   * Opens a descriptor of a driver's own interface (R28): the first of `names` that the driver has. Without names,
+   * Opens a descriptor of a driver's own interface: the first of `names` that the driver has. Without names,
    * opens the driver's provider channel. Throws RdmaError ENOENT if the driver has none of `names`, EOPNOTSUPP if the
    * driver has no interfaces.
    */
@@ -119,7 +119,7 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** Creates an object of any class of the device, drivers' private ones included, with the methods of its class. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): ObjectOf<C>
   /**
-   * Calls any method of any class (R14): of the device, a port (its number), or an object. An object of this library
+   * Calls any method of any class: of the device, a port (its number), or an object. An object of this library
    * does not learn of the call: reset, resize and destroy it with its own methods. Throws RdmaError EOPNOTSUPP if the
    * device lacks the method.
    */
@@ -165,7 +165,7 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** What the check of the device's network has left out, because its memory is bounded; empty without a check. */
   readonly omissions: readonly Omission[]
   /**
-   * Closes the device and all its objects, and abandons outstanding requests. With `drain`, waits for the requests of
+   * Closes the device and all its objects, and abandons outstanding requests. `await using` calls it. With `drain`, waits for the requests of
    * send queues first; if `signal` is aborted during this wait, rejects with the signal's reason, and the device stays
    * open. If a checked device has findings that fail (`CheckOptions.failOn`), closes the device and rejects with
    * FindingsError. A later call resolves when the device is closed.
@@ -277,7 +277,15 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     noteWaiting(carrier, name, hasWaiters)
   }
   const waiters = createWaiterList(onWaiting, sources)
-  const context: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), check }
+  const context: DeviceContext = {
+    carrier,
+    waiters,
+    sources,
+    path,
+    makeAll: plans => chains.makeAll(plans),
+    check,
+    disposed: new Map(),
+  }
   const handlers = new Handlers<DeviceEvent>()
   carrier.targets = eventTargets(context, handlers)
   let classes: readonly ObjectClass[] | undefined
@@ -355,6 +363,7 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     state.isOpen = false
     handlers.clear()
     for (const source of sources.values()) if (source instanceof VerbsObject) source[DROP_RINGS]()
+    context.disposed.clear()
     closed = carrier.close()
     waiters.wakeAll()
     await closed

@@ -23,7 +23,7 @@ import { type AbortOptions, type Arrivals, checkAbortOptions, checkSignal } from
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from './objects/verbs-object.ts'
-import { CLOSED, type DeviceContext, type Plan, plan } from './plan.ts'
+import { CLOSED, closeDisposed, type DeviceContext, type Plan, plan } from './plan.ts'
 
 /** Options of `device.ip`. */
 export interface IpOptions {
@@ -142,6 +142,7 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   const close = descriptorCloser(carrier, IpSocketClass, handle, () => {
     currentHandle = CLOSED
     markEnded()
+    closeDisposed(context)
   })
   /** `carrier.call` on this socket; refused after `close`. */
   const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, currentHandle, args)

@@ -116,7 +116,7 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(destination: Destination): AddressHandle
   /**
-   * Creates many address handles, all or none (R25): up to 32,768 with one call of the device if it supports this and
+   * Creates many address handles, all or none: up to 32,768 with one call of the device if it supports this and
    * no destination has `dmac` or `vlan`.
    */
   addressHandles(destinations: readonly Destination[]): readonly AddressHandle[]

@@ -85,6 +85,14 @@ export interface DeviceContext {
   readonly makeAll: MakeAll
   /** Set only for a checked device (`open({ check })`, or `userdma check`). */
   readonly check: DeviceCheck | undefined
+  /** Objects that the program has disposed of while others used them, with their classes; see `dispose`. */
+  readonly disposed: Map<Closable, ObjectClass>
+}
+
+/** What `dispose` closes. */
+interface Closable extends ObjectReference {
+  /** Throws RdmaError EBUSY while other objects use it. */
+  close(): void
 }
 
 /** Members of every object of the library's own classes (`VerbsObject` in objects/verbs-object.ts). */
@@ -312,6 +320,59 @@ export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): voi
 /** Whether a synchronous call was refused because its handler is asynchronous. The handler runs nevertheless. */
 export const isAsynchronousError = (error: unknown): boolean =>
   error instanceof RdmaError && error.hint === USE_ASYNC_HINT
+
+const isBusyError = (error: unknown): boolean => error instanceof RdmaError && error.errno === Errno.EBUSY
+
+/**
+ * What `using` does with an object at the end of a block. While other objects use it, it stays open, without an error:
+ * they may be closed later, or with the device, which `await using` closes after this object. `closeDisposed` closes it
+ * then. Throws RdmaError for any other refusal.
+ */
+export const dispose = (context: DeviceContext, cls: ObjectClass, object: Closable): void => {
+  if (context.carrier.isUsed?.(object.handle) === true) {
+    closeLater(context, cls, object)
+    return
+  }
+  try {
+    object.close()
+  } catch (error) {
+    if (!isBusyError(error)) throw error
+    closeLater(context, cls, object)
+  }
+}
+
+const closeLater = ({ disposed, check }: DeviceContext, cls: ObjectClass, object: Closable): void => {
+  disposed.set(object, cls)
+  // What was not closed and uses it may be a leak, but not this object.
+  check?.markInternal(cls.name, object.handle)
+}
+
+/** As `dispose`, for an object of an asynchronous driver. */
+export const disposeAsync = async (
+  context: DeviceContext,
+  cls: ObjectClass,
+  object: Closable,
+  close: () => Promise<void>,
+): Promise<void> => {
+  try {
+    await close()
+  } catch (error) {
+    if (!isBusyError(error)) throw error
+    closeLater(context, cls, object)
+  }
+}
+
+/** Closes what was disposed of and is no longer used, newest first. Called when an object is closed. */
+export const closeDisposed = (context: DeviceContext): void => {
+  for (const [object, cls] of [...context.disposed].reverse()) {
+    context.disposed.delete(object)
+    try {
+      dispose(context, cls, object)
+    } catch (error) {
+      if (!isAsynchronousError(error)) throw error
+    }
+  }
+}
 
 /**
  * Makes a call that destroys objects, then calls `release`. If the call is refused because it is asynchronous, the

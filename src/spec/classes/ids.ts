@@ -109,14 +109,14 @@ export const CallNumber = {
  * Flags of an attribute: bits 0 to 15 of the flags word. MANDATORY: a device that does not know the attribute refuses
  * the call; without the flag the device ignores the attribute. OUT: an output. FILLED: the device has written the
  * output. INDIRECT: the payload is elsewhere in the caller's memory. CHAINED: the payload is the number of the chain
- * entry that created the referenced object (R16).
+ * entry that created the referenced object.
  *
  * In the reply, bits 16 to 31 of an output are the bytes written or, after ENOSPC, the bytes needed. An indirect output
  * has this number in the length of its payload.
  */
 export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8, CHAINED: 16 } as const
 
-/** Flags of a chain entry. OBJECT: the call is on the object that entry `ref` created (R16). */
+/** Flags of a chain entry. OBJECT: the call is on the object that entry `ref` created. */
 export const ChainEntryFlag = { OBJECT: 1 } as const
 
 /** Flags of a message. ANSWERED: the message is a reply. */
@@ -128,5 +128,5 @@ export const OpCtrl = { ATTRIBUTES: 0 } as const
 /** Attribute ids with the same meaning in every method. LEGACY: bytes of a Linux call that no attribute has. */
 export const CommonAttribute = { LEGACY: 0x7ff0 } as const
 
-/** First id of drivers' own classes, and of the attributes that drivers add to common classes (R12). */
+/** First id of drivers' own classes, and of the attributes that drivers add to common classes. */
 export const DRIVER_FIRST = 0x8000

@@ -45,7 +45,7 @@ export type Kind<T = unknown> = { readonly __type?: T } & (
   | { readonly kind: 'list'; readonly fields: Fields; readonly max: number }
 )
 
-/** A field of a record at a byte offset. Records grow at the end only (R4). */
+/** A field of a record at a byte offset. Records grow at the end only. */
 export interface Field<T = unknown> {
   readonly offset: number
   readonly type: Kind<T>
@@ -122,7 +122,7 @@ export const fd = (id: number, name: string): RequiredAttribute<Reference> => ({
   type: { kind: 'fd', class: name },
   optional: false,
 })
-/** A struct, versioned by its size (R4). A shorter struct is zero-extended. A longer struct must end in zeros. */
+/** A struct, versioned by its size. A shorter struct is zero-extended. A longer struct must end in zeros. */
 export const record = <const F extends Fields>(id: number, fields: F): RequiredAttribute<RecordOf<F>> => ({
   id,
   type: { kind: 'record', fields },
@@ -196,7 +196,7 @@ export const recordSize = (fields: Fields): number => {
 // ---- methods and classes ----
 
 /**
- * First call number of each block of 32 (R5). COMMON: the methods below, the same in all classes. MANAGEMENT: further
+ * First call number of each block of 32. COMMON: the methods below, the same in all classes. MANAGEMENT: further
  * control calls of a class. DRIVER_FAST: calls of the data path, and drivers' own methods. EXPERIMENTAL: methods that
  * may change with the next release. Numbers from RESERVED on are not used.
  */
@@ -231,7 +231,7 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
   /** The driver may add inputs and outputs with ids from 0x8000. */
   readonly driverAttributes: boolean
   /**
-   * A chain with UNDO may call the method on any object (R16): the method changes nothing, or only creates objects, and
+   * A chain with UNDO may call the method on any object: the method changes nothing, or only creates objects, and
    * undoing destroys them.
    */
   readonly undoable?: boolean
@@ -256,14 +256,14 @@ export type Methods = Readonly<Record<string, Method>>
 
 export interface ObjectClass<M extends Methods = Methods> {
   readonly name: string
-  /** 1 … 0x7fff common, from 0x8000 driver-private (R12). */
+  /** 1 … 0x7fff common, from 0x8000 driver-private. */
   readonly id: number
   /**
-   * How a call names the object. `handle`: by a number in the context. `fd`: by a file descriptor (R37). `fixed`: by a
+   * How a call names the object. `handle`: by a number in the context. `fd`: by a file descriptor. `fixed`: by a
    * predefined number (a port by its port number; device, interface and system by 0).
    */
   readonly identity: 'handle' | 'fd' | 'fixed'
-  /** The system-wide device has the class too (R18). */
+  /** The system-wide device has the class too. */
   readonly global: boolean
   readonly methods: M
 }

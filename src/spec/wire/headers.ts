@@ -61,7 +61,7 @@ export const headers = {
   /** The SRQ of an XRC request. */
   XRCETH: { bytes: 4, fields: { resv8: [0, 8], xrcSrq: [8, 24] } },
   /**
-   * Of our SRD packets with data (docs/decisions/srd.md), which are in no specification. `epoch`: of the sending queue
+   * Of our SRD packets with data, which are in no specification. `epoch`: of the sending queue
    * pair, so that packets of an earlier one with its number are not mistaken. `message`: number of the sender's message
    * to this destination; `offset`, `length`: the payload's position in the message, and the message's bytes.
    */
@@ -85,7 +85,7 @@ export const headers = {
   /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (spec/drivers/efa-queues.ts). */
   SRDNAK: { bytes: 12, fields: { status: [0, 8], srcQp: [8, 24], epoch: [32, 32], message: [64, 32] } },
   /**
-   * From an initiator of DC to a target (docs/decisions/dc.md), in no specification either. `connection`: its number, of
+   * From an initiator of DC to a target, in no specification either. `connection`: its number, of
    * the initiator; `replyQp`: where its device takes answers.
    */
   DCETH: {

@@ -555,6 +555,8 @@ export class Checker {
     const identifier = cmId === undefined ? undefined : this.#objects.byHandle(context, 'cm_id', cmId)
     const waited = cq ?? channel ?? identifier
     const named = qpns.map((qpn, i) => this.#objects.qp(i === 0 ? deviceNumber : peerDevice, qpn))
+    // When the peer takes messages is up to the library of the peer.
+    if (id === 'endless-rnr' && named[0]?.hasMessages) return
     // A peer that an error has kept from its connection, or from its end, is no mistake of its own.
     const isConsequence = id === 'peer-gone' && (this.#reporter.hasErrors || named.some(qp => qp?.isReported === true))
     const leastSeverity = isConsequence ? ('note' as const) : severity

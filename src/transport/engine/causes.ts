@@ -86,17 +86,13 @@ export const takeStoredCause = (s: EngineState, row: number): Cause => {
 export const peerCause = (s: EngineState, row: number, nakCause: Cause): Cause =>
   s.env.causes?.causeAtPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? nakCause
 
-/** Counts an RNR NAK for the oldest unacknowledged PSN; returns the count for this PSN. */
-export const countRnrNak = (s: EngineState, row: number): number => {
+/** Counts an RNR NAK for the oldest unacknowledged PSN; returns the count for this PSN. `now`: microseconds. */
+export const countRnrNak = (s: EngineState, row: number, now: number): number => {
   const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
   const counted = s.rnrNaks.get(row)
-  const times = counted !== undefined && counted.psn === psn ? counted.times + 1 : 1
-  if (counted === undefined) s.rnrNaks.set(row, { psn, times })
-  else {
-    counted.psn = psn
-    counted.times = times
-  }
-  return times
+  if (counted?.psn === psn) return ++counted.times
+  s.rnrNaks.set(row, { psn, times: 1, since: now })
+  return 1
 }
 
 /** Number of RNR NAKs for the oldest unacknowledged PSN. */

@@ -89,8 +89,11 @@ export interface Engine {
   signalsAll(row: number): boolean
   /** Bytes that a queue pair may have unacknowledged, with 64 bytes per packet: `windowBytes`, or less after a loss. */
   windowOf(row: number): number
-  /** Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN. */
-  visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number) => void): void
+  /**
+   * Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN; `since`: the
+   * time of the first RNR NAK, in microseconds.
+   */
+  visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number, since: number) => void): void
   /** Number of RNR NAKs for the oldest outstanding request. */
   rnrNaks(row: number): number
   /**
@@ -170,8 +173,8 @@ export interface EngineOptions {
   /** Maximum window that all reliable QPs with the same peer share, in window bytes. Default 0: unlimited. */
   readonly sharedWindowBytes?: number
   /**
-   * Whether READ responses count in the window. If so, a READ is requested in parts of at most half the window
-   * (docs/decisions/reads-in-parts.md). Default false.
+   * Whether READ responses count in the window. If so, a READ is requested in parts of at most half the window.
+   * Default false.
    */
   readonly boundReads?: boolean
   /**
@@ -213,9 +216,9 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     signalsAll: row => signalsAll(s.rows, requireRow(s, row)),
     windowOf: row => windowOf(s, row),
     visitRnrWaits(visit) {
-      for (const [row, { psn }] of s.rnrNaks) {
+      for (const [row, { psn, since }] of s.rnrNaks) {
         const times = rnrNaksOf(s, row)
-        if (times > 0) visit(row, psn, times)
+        if (times > 0) visit(row, psn, times, since)
       }
     },
     rnrNaks: row => rnrNaksOf(s, row),

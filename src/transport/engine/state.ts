@@ -126,8 +126,8 @@ export interface EngineState {
   queueNext: Int32Array
   /** By row: the cause of the local error of a WQE that waits for earlier WQEs (causes.ts). */
   readonly storedCauses: Map<number, Cause>
-  /** By row: the PSN for which RNR NAKs were received, and how many. */
-  readonly rnrNaks: Map<number, { psn: number; times: number }>
+  /** By row: the PSN for which RNR NAKs were received, how many, and when the first came, in microseconds. */
+  readonly rnrNaks: Map<number, { readonly psn: number; times: number; readonly since: number }>
 
   // ---- valid during a call: one poll for sending, or one burst of packets ----
   sink: TransmitSink | undefined

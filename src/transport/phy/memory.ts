@@ -33,7 +33,7 @@ const PATH_MTU = 4096
 const NOWHERE = -1
 const GROUP = -2
 
-/** The time that packets take (docs/decisions/virtual-time.md). Times are microseconds. */
+/** The time that packets take. Times are microseconds. */
 export interface Transit {
   now(): number
   /** From port to port, whatever the bytes; with a carrier only from a port to itself. */

@@ -37,7 +37,7 @@ export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
   /** By attribute: the space for an output; 0: not requested. By default lists and blobs get up to 1 KiB. */
   readonly outputBuffers?: { readonly [attribute: string]: OutputBuffer }
-  /** Attributes that a device may ignore if it does not know them (R3). */
+  /** Attributes that a device may ignore if it does not know them. */
   readonly ignorable?: readonly string[]
   /** By attribute: the address of the value's bytes, which are then not in the message. */
   readonly inputAddresses?: { readonly [attribute: string]: bigint }

@@ -286,7 +286,7 @@ test('a send that waits for a receive is reported once, on the channel and by th
     const { a, b } = await pair(openTwoInProcess(createNetwork({ path, check })))
     subscribe('userdma:failure', onFailure)
     // The check reports after a second.
-    const isFound = () => path === 'packets' || b.device.findings.some(({ id }) => id === 'late-receives')
+    const isFound = () => path === 'packets' || a.device.findings.some(({ id }) => id === 'endless-rnr')
     a.qp.send(Uint8Array.of(1))
     while (waits.length === 0 || !isFound()) await new Promise(resolve => setImmediate(resolve))
     b.qp.receive(b.mr.slice(0, 8))

@@ -13,7 +13,7 @@ const noEsbuild = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esb
 const drivers = new URL('../../../src/drivers/index.js', import.meta.url).href
 
 for (const [name, lines] of [
-  ['start/library.md', 14],
+  ['start/library.md', 15],
   ['start/tutorials/key-value.md', 3],
   ['start/tutorials/bad-networks.md', 7],
   ['how-to/virtual-time.md', 7],

@@ -25,8 +25,8 @@ const run = (name: string, args: readonly string[] = [], options: readonly strin
 
 test('examples and a third-party driver import only the package’s exports', () => {
   const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
-  const exportedFiles = Object.values<{ default?: string }>(exports).map(entry =>
-    entry.default?.replace('./dist', repoRoot).replace(/\.js$/, '.ts'),
+  const exportedFiles = Object.values<{ types?: string }>(exports).map(entry =>
+    entry.types?.replace('./dist', repoRoot).replace(/\.d\.ts$/, '.ts'),
   )
   const sources = readdirSync(join(repoRoot, 'examples'), { recursive: true, encoding: 'utf8' })
     .filter(name => /\.m?[jt]s$/.test(name))

@@ -30,7 +30,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
     })
 
   // 600 WRITEs: more than BUDGET of src/library/network/network.ts, so the library must await turns of the event loop.
-  test('bundles for a browser: devices in one page', async () => {
+  test('bundles for a browser: devices in one page', async t => {
     const entry = write(
       'browser.mjs',
       `import { createNetwork, open } from 'userdma'
@@ -55,6 +55,9 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
     const source = readFileSync(await bundle(entry, 'iife', 'browser'), 'utf8')
     // Ports keep Node running until they are closed.
     const channels: InstanceType<typeof MessageChannel>[] = []
+    t.after(() => {
+      for (const { port1 } of channels) port1.close()
+    })
     const TrackedChannel = class {
       constructor() {
         const channel = new MessageChannel()
@@ -70,7 +73,6 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
     const run = context.run as (options: object) => Promise<number>
     assert.equal(await run({}), 5000)
     assert.equal(await run({ path: 'packets', fault: 'drop=5%,seed=1' }), 5000)
-    for (const { port1 } of channels) port1.close()
   })
 })
 

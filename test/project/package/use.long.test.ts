@@ -3,28 +3,74 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
-import { join } from 'node:path'
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
+import { repoRoot } from '../../paths.ts'
 import { findTool, requireTool } from '../../tools.ts'
 import { makePackages } from './making.ts'
 import { env, folder, installed, node, nodeModules, openAndClose, pathOf, unpack, version, write } from './unpacked.ts'
 
 const SLURM = 'deploy/slurm/userdma.sh'
 
-test('the package has the documents, the header, the examples and their compiled files, and no tests', () => {
+/** Files of the package. */
+const packaged = () => readdirSync(pathOf('node_modules/userdma'), { recursive: true, encoding: 'utf8' })
+
+test('the package has the documents, the header, the examples and their compiled files', () => {
   const header = 'shim/include/userdma_check.h'
   for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM, header])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
-  assert.ok(!existsSync(pathOf('node_modules/userdma/dist/test')))
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
+})
+
+test('the package has nothing that only a checkout needs', () => {
+  const checkouts =
+    /^(?:dist\/(?:src|test|bench|web)|docs\/decisions|docs\/findings\/.*|.*\.(?:map|cache|tsbuildinfo))$/
+  assert.deepEqual(
+    packaged().filter(name => checkouts.test(name)),
+    [],
+  )
+  const pages = packaged().filter(name => /^docs\/.*\.md$/.test(name))
+  const shown = pages.flatMap(page =>
+    [...readFileSync(pathOf(`node_modules/userdma/${page}`), 'utf8').matchAll(/!\[[^\]]*\]\(([^)]+)\)/g)].map(
+      ([, image = '']) => join(dirname(page), image),
+    ),
+  )
+  assert.deepEqual(new Set(packaged().filter(name => /^docs\/images\/./.test(name))), new Set(shown))
+})
+
+test('`userdma help` prints every page that a checkout has', () => {
+  const help = (...args: string[]) => spawnSync(process.execPath, args, { cwd: folder, env, encoding: 'utf8' }).stdout
+  const script = pathOf('node_modules/userdma/bin/userdma')
+  assert.equal(help(script, 'help', 'pages'), help(join(repoRoot, 'bin/userdma'), 'help', 'pages'))
+  assert.match(help(script, 'help', 'findings#stale-rkey'), /deregister/)
+})
+
+test('a daemon of the package has the driver of a file', () => {
+  const driver = join(repoRoot, 'examples/drivers/loop.mjs')
+  const [socket, copy] = ['driver-socket', 'loop.mjs'].map(pathOf) as [string, string]
+  copyFileSync(driver, copy)
+  chmodSync(copy, 0o644)
+  const run = (...args: string[]) =>
+    spawnSync(process.execPath, [pathOf('node_modules/userdma/bin/userdma'), ...args, '--socket', socket], {
+      cwd: folder,
+      env,
+      encoding: 'utf8',
+    })
+  const { status, stderr } = run('daemon', '--detach', '--driver', copy, '--device', 'loop0')
+  try {
+    assert.equal(status, 0, stderr)
+    assert.match(run('devices').stdout, /loop0/)
+  } finally {
+    run('stop')
+  }
 })
 
 test('the package names what it contains, with licences', () => {
   const { components } = JSON.parse(readFileSync(pathOf('node_modules/userdma/sbom.cdx.json'), 'utf8'))
   const names = components.map((component: { name: string }) => component.name)
-  assert.deepEqual(names, ['commander'])
+  assert.deepEqual(names, ['preact', 'uplot'])
   for (const name of ['LICENSE', ...names.map((name: string) => `licenses/${name}/LICENSE`)])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
 })
@@ -83,14 +129,9 @@ describe('the preload library', { skip: !hasNative() && 'native code does not wo
   })
 })
 
-test('there are no source maps, which would name files outside the package, and none is named; stacks begin at the program', () => {
+test('no source map is named; stacks begin at the program', () => {
   const root = pathOf('node_modules/userdma')
-  const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
-  assert.deepEqual(
-    files.filter(name => name.endsWith('.map')),
-    [],
-  )
-  const compiled = files.filter(name => /^dist\/.*\.js$/.test(name))
+  const compiled = packaged().filter(name => /^dist\/.*\.js$/.test(name))
   assert.ok(compiled.length > 100)
   assert.deepEqual(
     compiled.filter(name => readFileSync(join(root, name), 'utf8').includes('sourceMappingURL')),
@@ -103,6 +144,21 @@ test('there are no source maps, which would name files outside the package, and 
     encoding: 'utf8',
   })
   assert.match(stderr, /^RdmaError: device\.cq: entries: 0 .*\n {4}at \S*throws\.mjs:2:\d+ \{$/m)
+})
+
+test('what an error of a callback prints is readable', () => {
+  const program = write(
+    'callback.mjs',
+    `import { createNetwork, open } from 'userdma'
+    const network = createNetwork()
+    const device = await open({ network })
+    device.onEvent(() => { throw new Error('mine') })
+    network.setLink(device.name, false)`,
+  )
+  const { status, stderr } = spawnSync(process.execPath, [program], { cwd: folder, env, encoding: 'utf8' })
+  assert.equal(status, 1)
+  assert.ok(Math.max(...stderr.split('\n').map(line => line.length)) <= 160, stderr)
+  assert.match(stderr, /^Error: mine\n {4}at \S*.*callback\.mjs:4:/m)
 })
 
 const MISTAKES: readonly (readonly [wrong: string, right: string])[] = [

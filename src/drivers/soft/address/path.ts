@@ -86,7 +86,7 @@ const isSame = (a: Address, b: Address): boolean =>
   a.isGlobal === b.isGlobal &&
   a.port === b.port
 
-/** A copy of an address, with HOP_LIMIT; or the last copy if it is equal: many objects may have one address (R15). */
+/** A copy of an address, with HOP_LIMIT; or the last copy if it is equal: many objects may have one address. */
 export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined },
   address: Address,
@@ -145,7 +145,7 @@ export const flowAddress = (
 
 /**
  * Opens the port's flow for a path. Throws CallError EADDRNOTAVAIL if the port does not have the source address or has
- * too many flows, and with the system's errno if there is no route (docs/decisions/routes.md). `method` begins the
+ * too many flows, and with the system's errno if there is no route. `method` begins the
  * message.
  */
 export const openPath = (port: Port, path: FlowAddress, method: string): number => {

@@ -85,7 +85,7 @@ export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   abort(reason?: unknown): Promise<void>
 }
 
-const messagesOptionNames: KnownOptions<MessagesOptions> = {
+export const messagesOptionNames: KnownOptions<MessagesOptions> = {
   slotBytes: true,
   maxMessageBytes: true,
   keepalive: true,
@@ -185,10 +185,8 @@ class MessagesObject implements Messages {
 }
 showAs<MessagesObject>(MessagesObject.prototype, 'Messages', MessagesObject.shown, MessagesObject.is)
 
-/** Starts messages on a connection: `connection.messages()`. */
-export const openMessages = async (connection: Carrier, options: MessagesOptions): Promise<Messages> => {
-  const call = 'connection.messages'
-  checkOptions(call, 'options', options, messagesOptionNames)
+/** The values of options, whose names are known, with the defaults. Throws RdmaError EINVAL. */
+export const messagesValues = (call: string, options: MessagesOptions) => {
   const {
     slotBytes = DEFAULT_SLOT_BYTES,
     maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
@@ -200,6 +198,14 @@ export const openMessages = async (connection: Carrier, options: MessagesOptions
   checkInteger(call, 'maxMessageBytes', maxMessageBytes, 1, 2 ** 32 - 1)
   checkInteger(call, 'keepalive', keepalive, 30, MAX_TIMER_DELAY)
   checkLimits(call, { signal, timeout })
+  return { slotBytes, maxMessageBytes, keepalive, timeout, signal }
+}
+
+/** Starts messages on a connection: `connection.messages()`. */
+export const openMessages = async (connection: Carrier, options: MessagesOptions): Promise<Messages> => {
+  const call = 'connection.messages'
+  checkOptions(call, 'options', options, messagesOptionNames)
+  const { slotBytes, maxMessageBytes, keepalive, timeout, signal } = messagesValues(call, options)
   const qp = connection.qp as QueuedQp
   const promises = promisesOf(qp)
   if (promises === undefined) throw invalidArgument(call, 'the queue pair has a sendCq', 'connect or accept without it')

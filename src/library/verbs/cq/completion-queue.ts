@@ -29,7 +29,7 @@ const kinds = {
   counting: CqKind.values.COUNTING,
 } as const
 
-/** Limits of event moderation (R36): the first limit reached raises the event; both 0: each completion does. */
+/** Limits of event moderation: the first limit reached raises the event; both 0: each completion does. */
 export interface Threshold {
   /** After this many completions, 0 to 65,535; 0: no limit. */
   readonly completions?: number | undefined
@@ -81,7 +81,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Cq.methods.query>
   /**
-   * Sets event moderation (R36): an armed queue raises its event at the first limit reached. Default of each limit: 0.
+   * Sets event moderation: an armed queue raises its event at the first limit reached. Default of each limit: 0.
    */
   moderate(threshold: Threshold): void
   /**
@@ -100,7 +100,7 @@ export interface CqOptions {
   /** Completion vector, from 0 to `device.numCompVectors` - 1; default 0. */
   readonly vector?: number | undefined
   /**
-   * 'entries' (default): a queue of completions. 'timed': completions have timestamps. 'counting' (R11): the queue has
+   * 'entries' (default): a queue of completions. 'timed': completions have timestamps. 'counting': the queue has
    * only `count`, no completions, and never overflows.
    */
   readonly kind?: keyof typeof kinds | undefined

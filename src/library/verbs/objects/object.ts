@@ -9,10 +9,13 @@ import { formatValue, invalidArgument } from '../error.ts'
 import {
   CLOSED,
   clearOwner,
+  closeDisposed,
   type DeviceContext,
   destroy,
   destroyAsync,
   destroyThen,
+  dispose,
+  disposeAsync,
   eventSource,
   type ObjectReference,
   type Plan,
@@ -100,6 +103,7 @@ export const objectPlan = <C extends ObjectClass>(
         if (self.handle === CLOSED) return
         if (hasDestroy) destroyThen(() => destroy(carrier, cls, handle), release)
         else release()
+        closeDisposed(context)
       }
       let closing: Promise<void> | undefined
       const destroyAndRelease = async (): Promise<void> => {
@@ -114,6 +118,7 @@ export const objectPlan = <C extends ObjectClass>(
           closing = undefined
         }
         release()
+        closeDisposed(context)
       }
       const closeAsync = async (): Promise<void> => {
         if (closing === undefined && self.handle === CLOSED) return
@@ -128,8 +133,8 @@ export const objectPlan = <C extends ObjectClass>(
         class: cls,
         createOutput: out,
         close,
-        [Symbol.dispose]: close,
-        [Symbol.asyncDispose]: closeAsync,
+        [Symbol.dispose]: () => dispose(context, cls, self),
+        [Symbol.asyncDispose]: () => disposeAsync(context, cls, self, closeAsync),
       }
       // Adds the methods to `self`. The library's properties win over methods of the class with the same names.
       const object = Object.assign(self, { ...Object.fromEntries(methods), ...self }) as ObjectOf<C>

@@ -4,7 +4,15 @@
  */
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { asProgramCall, withoutObject } from '../error.ts'
-import { CLOSED, type DeviceContext, destroy, destroyThen, type LibraryObject } from '../plan.ts'
+import {
+  CLOSED,
+  closeDisposed,
+  type DeviceContext,
+  destroy,
+  destroyThen,
+  dispose,
+  type LibraryObject,
+} from '../plan.ts'
 import { type Shown, showAs, shownClosed } from './show.ts'
 
 // Internal methods: symbols hide them from programs.
@@ -41,10 +49,11 @@ export abstract class VerbsObject implements LibraryObject, Disposable {
         this[RELEASED]()
       },
     )
+    closeDisposed(this.context)
   }
 
   [Symbol.dispose](): void {
-    this.close()
+    dispose(this.context, this.cls, this)
   }
 
   protected [RELEASED](): void {}

@@ -7,7 +7,7 @@ import { combineSteps, modifyInSteps } from './connection.ts'
 
 /** The option that creates a queue pair in RTS. */
 export interface ActiveOptions<A> {
-  /** Creates the queue pair in RTS (R7), with the options of `activate`. true: default options. Default: false. */
+  /** Creates the queue pair in RTS, with the options of `activate`. true: default options. Default: false. */
   readonly active?: boolean | A | undefined
 }
 

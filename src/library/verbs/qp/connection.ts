@@ -93,7 +93,7 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
 /** A random first PSN, 24 bits. */
 export const firstPsn = (): number => secureRandom() >>> 8
 
-/** Options that create a queue pair in RTS, connected to a peer (R7). */
+/** Options that create a queue pair in RTS, connected to a peer. */
 export interface PeerOptions<O extends ConnectOptions> {
   /** The peer's endpoint. */
   readonly peer?: Endpoint | undefined

@@ -36,6 +36,7 @@ import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/ver
 import {
   checkDevicePresent,
   checkObject,
+  closeDisposed,
   type DeviceContext,
   destroyThen,
   destroyUnlessRemoved,
@@ -290,7 +291,7 @@ type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: r
 const lacksBatches = (error: unknown): boolean =>
   error instanceof RdmaError && error.code === 'EOPNOTSUPP' && !isAsynchronousError(error)
 
-/** Creates many address handles, all or none; up to AHS_PER_CALL with one call if the device supports it (R25). */
+/** Creates many address handles, all or none; up to AHS_PER_CALL with one call if the device supports it. */
 export const makeAddresses = (
   context: DeviceContext,
   pd: ObjectReference,
@@ -352,6 +353,7 @@ export const closeAddresses = (
       for (const address of chunk) address.close()
     }
   }
+  closeDisposed(context)
 }
 
 /** A queue pair that sends datagrams. */

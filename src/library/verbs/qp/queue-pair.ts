@@ -114,7 +114,7 @@ export const DEFAULT_QKEY = 0x11111111
 type CreateOnly = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
 
 /**
- * Attributes of a queue pair that is created directly in a state (R7): `state`, and the attributes that `modify` needs
+ * Attributes of a queue pair that is created directly in a state: `state`, and the attributes that `modify` needs
  * to reach this state. If a step fails, nothing is created.
  */
 export type InitialAttributes<C extends ObjectClass> = LibraryAttributes<

@@ -127,6 +127,8 @@ export const createPostLog = (session: Session, context: number, file: number, w
     omissions: [],
     // A daemon does not know which objects the library has created for itself.
     markInternal() {},
+    // `userdma check` looks itself.
+    waits() {},
     markMessages() {},
     end() {
       isEnded = true

@@ -23,11 +23,12 @@ const capture = (above?: (...args: never[]) => unknown): { stack?: unknown } => 
  * (scripts/bundle.mjs); undefined if another bundler has moved it.
  */
 const [, root] =
-  /(?:file:\/\/)?(\/[^:]*?\/)(?:(?:dist\/)?src\/library\/verbs\/watch\/stacks\.[jt]s|dist\/lib\/parts\/[A-Z0-9]{8}\.js)/.exec(
+  /(?:file:\/\/)?(\/[^:]*?\/)(?:(?:dist\/)?src\/library\/verbs\/watch\/stacks\.[jt]s|dist\/(?:lib|program)\/parts\/[A-Z0-9]{8}\.js)/.exec(
     String(capture().stack),
   ) ?? []
-/** Folders of userdma's code: dist/lib and dist/src, or src if Node applies source maps. */
-const ownFolders = root === undefined ? [] : [`${root}dist/lib/`, `${root}dist/src/`, `${root}src/`]
+/** Folders of userdma's code; src if Node applies source maps. */
+const ownFolders =
+  root === undefined ? [] : ['dist/lib/', 'dist/program/', 'dist/src/', 'src/'].map(name => root + name)
 
 /** A captured stack; the first call formats it. */
 export type LazyStack = () => Stack

@@ -5,6 +5,7 @@
 import type { Finding } from '../../../spec/check/finding.ts'
 import type { Omission } from '../../../spec/check/omissions.ts'
 import type { Severity } from '../../../spec/check/severity.ts'
+import type { Wait } from '../../../spec/check/waits.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 
@@ -56,6 +57,8 @@ export interface DeviceCheck {
    * when the connection ends. Calls of messages tell the program what was lost.
    */
   markMessages(qp: number): void
+  /** Reports what the program waits for. */
+  waits(wait: Wait): void
   /** Called when the device is closed. Throws FindingsError if there are findings that fail. */
   end(): void
 }

@@ -127,7 +127,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * UNREACHABLE if the peer does not answer. If the peer accepts, the call raises ESTABLISHED for datagrams and with
      * `qp`. Otherwise it raises CONNECT_RESPONSE, which the caller confirms by `accept` without parameters.
      *
-     * `qp`: the handle of a queue pair of the same context, which this call connects (R17). The call resolves address
+     * `qp`: the handle of a queue pair of the same context, which this call connects. The call resolves address
      * and route of `destination`, if given (EINVAL without `qp`), and moves the queue pair to INIT. When the peer
      * accepts, the queue pair moves to RTS, and ESTABLISHED is raised. Until the connection ends, the program may move
      * the queue pair only to ERR. A failure in INIT leaves the queue pair in INIT. A later failure, or the connection's

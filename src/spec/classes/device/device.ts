@@ -149,7 +149,7 @@ export const DeviceClass = objectClass('device', ClassId.device, {
       out: { nanoseconds: u64(64) },
       undoable: true,
     }),
-    /** Names of the interfaces that class `driver_ops` can open, each NUL-terminated (R28). */
+    /** Names of the interfaces that class `driver_ops` can open, each NUL-terminated. */
     queryDriverOps: method(CallNumber.device.queryDriverOps, {
       in: {},
       out: { names: blob(64, 4096) },

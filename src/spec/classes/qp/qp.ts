@@ -57,7 +57,7 @@ export const QpCap = {
   maxInlineData: at(16, u32(0)),
 }
 
-/** Destination on Ethernet (R10). Devices refuse `isGlobal` 0: RoCE packets always have a global route. */
+/** Destination on Ethernet. Devices refuse `isGlobal` 0: RoCE packets always have a global route. */
 export const QpAddress = {
   dgid: at(0, bytes(0, 16)),
   flowLabel: at(16, u32(0)),
@@ -79,7 +79,7 @@ export const IbAddress = {
 /** Destination on Omni-Path. */
 export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(28, u32(0)) }
 
-/** The destination attributes of all links (R10, R27). A device accepts only those of its link (spec/links.ts). */
+/** The destination attributes of all links. A device accepts only those of its link (spec/links.ts). */
 export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] as const
 
 /**
@@ -158,7 +158,7 @@ const asInitialAttributes = <A extends Attributes>(attributes: A): Optional<A> =
   ) as Optional<A>
 
 /**
- * `state` and other attributes of `modify` as attributes of `create`, to create a queue pair in that state (R7). Core
+ * `state` and other attributes of `modify` as attributes of `create`, to create a queue pair in that state. Core
  * makes the transitions of the state table, each with its attributes. If a transition fails, the creation fails.
  */
 export const initialAttributes = <const N extends QpAttributeName>(...names: readonly N[]) =>

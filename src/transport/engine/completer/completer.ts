@@ -439,7 +439,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
   const base = row * QP.WORDS
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
-  const rnrNaks = countRnrNak(s, row)
+  const rnrNaks = countRnrNak(s, row, now)
   if (w[base + QP.RNR_RETRY] !== RNR_RETRY_UNLIMITED) {
     if (w[base + QP.COMP_RNR_RETRIES] === 0) {
       s.counters.rnrRetryExceeded++
