@@ -207,8 +207,8 @@ export const targetsOf = (name: keyof typeof FaultSettings): readonly FaultTarge
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']
 
-/** Packets that matched a rule, and packets that each kind affected. */
-export type FaultRuleCounts = Record<'matched' | Counter, number>
+/** Packets that matched a rule, that each kind affected, and that its delay or rate held. */
+export type FaultRuleCounts = Record<'matched' | Counter | 'delayed', number>
 
 /** A rule that acts, for messages. */
 export interface ActingRule {
@@ -229,7 +229,7 @@ export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 const zeros = (): Record<Counter, number> =>
   Object.fromEntries(faultKinds.map(kind => [FaultKinds[kind].counter, 0])) as Record<Counter, number>
 
-export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros() })
+export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros(), delayed: 0 })
 /** The sum of a rule's counts over ports or directions. */
 export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRuleCounts => {
   const sum = noFaultRuleCounts()

@@ -235,8 +235,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   const removers = new Map<Device, () => void>()
   /** Faults of calls in progress that raise an event. */
   const raising = new WeakMap<CallContext, CallFault>()
-  /** Contexts to which the rules for events were applied. */
-  let opened = new WeakSet<Context>()
+  /** By context: the edition of the rules for events that were applied to it. */
+  const opened = new WeakMap<Context, number>()
   let survey: Survey | undefined
   /** What keeps links down: rules, each for its time, and commands. */
   const outages = new WeakMap<Device, Set<object>>()
@@ -293,13 +293,14 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     return undefined
   }
 
-  /** Applies the rules for events to a context that can get events, once. */
+  /** Applies the rules for events to a context that can get events, each once. */
   const onOpen = (context: Context): void => {
-    if (opened.has(context) || (context.asyncFd === undefined && !hasEventHandler(context))) return
-    opened.add(context)
+    const asked = opened.get(context) ?? 0
+    if (asked === faults.edition || (context.asyncFd === undefined && !hasEventHandler(context))) return
+    opened.set(context, faults.edition)
     const subject = subjectOf(context, sources.processOf(context), noStack)
     if (subject === undefined) return
-    for (const fault of faults.onOpen(subject))
+    for (const fault of faults.onOpen(subject, asked))
       void afterDelay(fault.delay, () => {
         survey?.injected(subject.pid)
         raise(context, undefined, fault.event, fault)
@@ -476,7 +477,6 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       return fault.errno
     },
     rulesChanged() {
-      opened = new WeakSet()
       hookCalls(this.hasCalls)
       tapCompletions(survey !== undefined || faults.has('completion'))
       tapPages(faults.has('page'))
