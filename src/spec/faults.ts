@@ -296,7 +296,10 @@ export interface SurveyFacts {
   readonly retries: number
 }
 
-/** The first process of a survey into which a fault was injected, and how many objects it has destroyed since. */
+/**
+ * The first process of a survey into which a fault was injected, and how many objects its program, not a library for
+ * itself, has destroyed since.
+ */
 export interface FailedProgram {
   readonly pid: number
   readonly destroyed: number

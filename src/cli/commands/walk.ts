@@ -24,6 +24,7 @@ import { walkHtml } from '../walk/page.ts'
 import {
   cleanLine,
   isFinding,
+  lineOf,
   resultJson,
   resultText,
   severityOf,
@@ -147,7 +148,7 @@ export const walkAndReport = async (
     stage = await subject.stage(jobs, stop.signal)
     const walked = await walk(
       stage,
-      { ...limits, jobs, first: since.isFirst, stop: stop.signal },
+      { ...limits, jobs, first: since.isFirst, lineOf: point => lineOf(point, symbols), stop: stop.signal },
       {
         planned(clean, plan) {
           if (!options.json) print(cleanLine(LABEL, clean, plan))

@@ -130,14 +130,25 @@ export const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
   return run.facts.told.filter(text => !before.has(comparable(text)))
 }
 
+/** libibverbs and its providers. */
+const OF_VERBS = /\/(?:libibverbs|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so/
+
+/** librdmacm makes a protection domain for itself, which no program can deallocate. */
+const isOfCm = ({ text, moments: [created] }: Finding): boolean =>
+  text.startsWith('PD ') && /\/librdmacm\.so/.test(created?.stack.find(frame => !OF_VERBS.test(frame)) ?? '')
+
 /** Objects that are left without failures too do not count. */
 const leaksOf = ({ findings, failed }: WalkRun, clean: WalkRun): readonly Finding[] => {
   const before = new Set(clean.findings.filter(({ id }) => id === 'leak').map(({ text }) => comparable(text)))
   // A program that ends at once leaves all to the system; one that has destroyed objects has tried to clean up.
   return failed !== undefined && failed.destroyed > 0
     ? findings.filter(
-        ({ id, text, wasKilled, program }) =>
-          id === 'leak' && !wasKilled && program?.pid === failed.pid && !before.has(comparable(text)),
+        finding =>
+          finding.id === 'leak' &&
+          !finding.wasKilled &&
+          finding.program?.pid === failed.pid &&
+          !before.has(comparable(finding.text)) &&
+          !isOfCm(finding),
       )
     : []
 }

@@ -93,6 +93,12 @@ const stackOf = ({ site }: WalkPoint): Stack => site?.stack ?? []
 
 export const framesOf = (point: WalkPoint, symbols: Symbols): readonly Frame[] => programFrames(stackOf(point), symbols)
 
+/** The source line of a point; without debug information the call site, and without one what it happens to. */
+export const lineOf = (point: WalkPoint, symbols: Symbols): string => {
+  const { file, line = 0 } = placeOf(framesOf(point, symbols)) ?? {}
+  return file === undefined ? point.site?.site || point.what : `${file}:${line}`
+}
+
 /** Where it happens: process and place; '' for packets. */
 export const whereText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
   if (site === undefined) return ''

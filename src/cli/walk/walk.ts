@@ -6,7 +6,8 @@
 import type { WalkKind } from '../../spec/walk-kinds.ts'
 import type { AttemptResult } from '../attempt.ts'
 import { CLEAN_RUNS, commonRun, isAlike } from './clean.ts'
-import { inTurns, planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
+import { planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
+import { inTurns } from './order.ts'
 import { judge, type Outcome, type WalkResult, type WalkRun } from './outcome.ts'
 import { isFindingOutcome } from './report.ts'
 import type { Stage } from './stage.ts'
@@ -27,6 +28,8 @@ export interface WalkLimits {
   readonly stopped: number
   /** Points of these texts and places come first: what was new or changed. */
   readonly first: (point: WalkPoint) => boolean
+  /** The source line of a point, or what stands for it. */
+  readonly lineOf: (point: WalkPoint) => string
   readonly stop: AbortSignal
 }
 
@@ -91,7 +94,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     varying: left,
   })
   listener.planned(clean, plan)
-  const ordered = inTurns(plan.points)
+  const ordered = inTurns(plan.points, limits.lineOf)
   const queue = [...ordered.filter(limits.first), ...ordered.filter(point => !limits.first(point))].slice(
     0,
     limits.points,

@@ -53,7 +53,7 @@ const walkWith = async (run: (point: WalkPoint | undefined, number: number) => W
   }
   const walked = await walk(
     stage,
-    { ...limits, first: () => false, stop: new AbortController().signal },
+    { ...limits, first: () => false, lineOf: ({ site }) => site?.site ?? '', stop: new AbortController().signal },
     { planned() {}, finished() {} },
   )
   return { walked: walked!, points }

@@ -317,7 +317,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       const canRaise = (event: string): boolean => !isOfConnection(event) || canFailBy(object, call.entry.name, event)
       const fault = faults.onCall(subject, method, canRaise)
       if (fault === undefined) return undefined
-      survey?.injected(subject.pid)
+      survey?.injected(subject.pid, callStack())
       if (isOfConnection(fault.event)) failByEvent(call, object, fault.event, fault)
       else if (fault.event !== '') raising.set(call, fault)
       const isOfCm = call.entry.class.name === 'cm_id'
