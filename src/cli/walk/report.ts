@@ -206,14 +206,24 @@ const leftOutText = ({ leftOut }: WalkPlan, kind: WalkKind): string =>
     .map(({ why, count }) => `${count} ${why}`)
     .join(', ')
 
+/** What the last lines say of the walk, beside its results. */
+export interface WalkFacts {
+  /** Undefined: it was interrupted in the run without failures. */
+  readonly plan: WalkPlan | undefined
+  readonly milliseconds: number
+  /** What times of retries were multiplied by. */
+  readonly factor: number
+  /** The signal that has ended the walk. */
+  readonly interruptedBy: string | undefined
+}
+
 /** The last lines. */
 export const summaryText = (
   label: string,
   results: readonly WalkResult[],
-  plan: WalkPlan,
-  milliseconds: number,
-  factor: number,
+  { plan, milliseconds, factor, interruptedBy }: WalkFacts,
 ): string => {
+  if (plan === undefined) return `${label}: interrupted by ${interruptedBy} in the run without failures\n`
   const countsOf = (some: readonly WalkResult[], points: readonly WalkPoint[]): string =>
     outcomes
       .map(outcome => [outcome, some.filter(result => result.outcome === outcome).length] as const)
@@ -222,7 +232,9 @@ export const summaryText = (
       .join(', ') || (points.length > 0 ? 'none tried' : 'nothing to fail')
   const left = plan.points.length - results.length
   const rest =
-    (left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`) +
+    (left === 0
+      ? ''
+      : `; ${left} points were not tried${interruptedBy === undefined ? ' (--points, --time-limit)' : ''}`) +
     (plan.varying === 0
       ? ''
       : `; ${counted(plan.varying, 'call site')} left out, to which not every run without failures comes`) +
@@ -238,7 +250,9 @@ export const summaryText = (
     factor === 1
       ? ''
       : `; times of retries were multiplied by ${factor}, and findings confirmed without that; timers of the program are its own`
-  return `${label}: ${counted(results.length, 'run')} in ${(milliseconds / 1000).toFixed(0)} s: ${countsOf(results, plan.points)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
+  const runs = `${counted(results.length, 'run')} in ${(milliseconds / 1000).toFixed(0)} s`
+  const head = interruptedBy === undefined ? runs : `interrupted by ${interruptedBy} after ${runs}`
+  return `${label}: ${head}: ${countsOf(results, plan.points)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
 }
 
 /** A result as a JSON object. */
