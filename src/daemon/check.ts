@@ -12,6 +12,7 @@ import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.t
 import type { Finding, Program, Stack } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
+import type { Relapse } from '../spec/faults.ts'
 import {
   CM_NAME,
   findPosition,
@@ -439,6 +440,11 @@ export class DaemonChecker {
     for (const finding of this.#findings) receive(finding)
     this.#receivers.add(receive)
     return () => this.#receivers.delete(receive)
+  }
+
+  /** Programs that go on with failing completions. */
+  get relapses(): readonly Relapse[] {
+    return this.#checker.relapses
   }
 
   /** How often each finding was found, indexed by its number − 1. */

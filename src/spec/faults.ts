@@ -284,6 +284,15 @@ export type ProgramPhase = (typeof programPhases)[number]
 /** A phase in rules. */
 export const phaseWord = (phase: ProgramPhase): string => phase.replaceAll(' ', '-')
 
+/** A queue pair with whose failing completions a program has gone on. */
+export interface Relapse {
+  readonly pid: number
+  readonly program: string
+  readonly text: string
+  /** Of a post after the failure; empty: unknown. */
+  readonly stack: readonly string[]
+}
+
 /** What a survey has seen beside the call sites. Times are milliseconds since its begin. */
 export interface SurveyFacts {
   /** When a rule first acted. */
@@ -294,6 +303,8 @@ export interface SurveyFacts {
   readonly told: readonly string[]
   /** The longest time for which a queue pair repeats a request, milliseconds. */
   readonly retries: number
+  /** Empty without the checker. */
+  readonly relapses: readonly Relapse[]
 }
 
 /**

@@ -60,6 +60,7 @@ export const commonRun = (runs: readonly [WalkRun, ...WalkRun[]]): { readonly ru
       ...first.facts,
       told: runs.flatMap(({ facts }) => facts.told),
       retries: Math.max(...runs.map(({ facts }) => facts.retries)),
+      relapses: runs.flatMap(({ facts }) => facts.relapses),
     },
     result: {
       ...first.result,

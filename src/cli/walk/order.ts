@@ -23,13 +23,13 @@ const merged = <T>(lists: readonly (readonly T[])[]): readonly T[] => {
 
 /**
  * Points in turns of the first key, those of one value in turns of the next. The values of a key begin with another one for
- * each value of the key before, so that few points have many of both.
+ * each value of the keys before, so that few points have many of all; so do the failures at one line.
  */
 const inTurnsOf = (points: readonly WalkPoint[], [key, ...others]: readonly Key[], turn = 0): readonly WalkPoint[] => {
   if (key === undefined) return rotated(points, turn)
   const groups = new Map<string, WalkPoint[]>()
   for (const point of points) groups.set(key(point), [...(groups.get(key(point)) ?? []), point])
-  return merged(rotated([...groups.values()], turn).map((group, i) => inTurnsOf(group, others, i)))
+  return merged(rotated([...groups.values()], turn).map((group, i) => inTurnsOf(group, others, turn + i)))
 }
 
 /** `lineOf`: the source line, or what stands for it. */

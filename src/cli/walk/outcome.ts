@@ -3,7 +3,7 @@
  */
 import type { Finding } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
-import type { FailedProgram, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
 import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
@@ -21,6 +21,8 @@ import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
  * - `swallowed`: the exit status is 0, the output is as without the failure, and the program, which was told of it, has
  *   not made up for it: it has fewer successful calls or requests of this kind, and no further connection. Queries are
  *   left out: programs and libraries may do without an answer
+ * - `degraded`: the exit status is 0, and the program went on to its end with a queue pair whose failures it had polled, or
+ *   with others in its place that failed too
  * - `recovered`: the exit status is 0, and nothing of the above
  * - `ended`: the program has ended with another status, and said why
  * - `unreached`: the program did not come to the site
@@ -33,6 +35,7 @@ export const outcomes = [
   'left',
   'wrong',
   'swallowed',
+  'degraded',
   'recovered',
   'ended',
   'unreached',
@@ -61,8 +64,10 @@ export interface WalkResult {
   readonly point: WalkPoint
   readonly outcome: Outcome
   readonly run: WalkRun
-  /** Objects that were left, of a `leak`; findings of `stale`; connections of `left`. */
+  /** Objects that were left, of a `leak`; findings of `stale`; connections of `left`; queue pairs of `degraded`. */
   readonly details: readonly string[]
+  /** Of `degraded`. */
+  readonly relapses: readonly Relapse[]
   /** The first line of output that the run without failures has not. */
   readonly message: string | undefined
   /** Milliseconds from the failure to the next success; without one, by which the run was longer. */
@@ -159,6 +164,12 @@ const staleOf = ({ kind, kills }: WalkPoint, run: WalkRun, clean: WalkRun): read
     ? []
     : run.findings.filter(one => isStale(one) && !clean.findings.some(finding => finding.id === one.id))
 
+/** What goes on without failures too does not count. */
+const relapsesOf = (run: WalkRun, clean: WalkRun): readonly Relapse[] => {
+  const before = new Set(clean.facts.relapses.map(({ text }) => comparable(text)))
+  return run.facts.relapses.filter(({ text }) => !before.has(comparable(text)))
+}
+
 const isFailing = ({ kind }: WalkPoint): boolean => kind === 'calls' || kind === 'posts' || kind === 'completions'
 
 const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
@@ -176,6 +187,7 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
     if (result.signal !== null) return 'crash'
     return point.isHidden && told.length === 0 ? 'wrong' : 'ended'
   }
+  if (relapsesOf(run, clean).length > 0) return 'degraded'
   if (message !== undefined) return 'recovered'
   if (isFailing(point) && point.site !== undefined) {
     const needed = isReplaced(point.site) ? 1 : countOf(clean.sites, point.site)
@@ -183,6 +195,28 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
     return isMadeUpFor || isQuery(point.site) ? 'recovered' : 'swallowed'
   }
   return told.length === 0 || isRepeated(run, clean) ? 'recovered' : 'swallowed'
+}
+
+const textsOf = (some: readonly { readonly text: string }[]): readonly string[] => some.map(({ text }) => text)
+
+const detailsOf = (outcome: Outcome, point: WalkPoint, run: WalkRun, clean: WalkRun): readonly string[] => {
+  switch (outcome) {
+    case 'leak':
+      return textsOf(leaksOf(run, clean))
+    case 'stale':
+      return textsOf(staleOf(point, run, clean))
+    case 'left':
+      return run.left
+    case 'hang':
+      return [...run.waits, ...textsOf(staleOf(point, run, clean))]
+    case 'degraded':
+      return textsOf(relapsesOf(run, clean))
+    case 'swallowed':
+    case 'wrong':
+      return newlyTold(run, clean)
+    default:
+      return []
+  }
 }
 
 /** `clean`: the run without failures. */
@@ -194,18 +228,8 @@ export const judge = (point: WalkPoint, clean: WalkRun, run: WalkRun): WalkResul
     point,
     outcome,
     run,
-    details:
-      outcome === 'leak'
-        ? leaksOf(run, clean).map(({ text }) => text)
-        : outcome === 'stale'
-          ? staleOf(point, run, clean).map(({ text }) => text)
-          : outcome === 'left'
-            ? run.left
-            : outcome === 'hang'
-              ? [...run.waits, ...staleOf(point, run, clean).map(({ text }) => text)]
-              : outcome === 'swallowed' || outcome === 'wrong'
-                ? newlyTold(run, clean)
-                : [],
+    details: detailsOf(outcome, point, run, clean),
+    relapses: outcome === 'degraded' ? relapsesOf(run, clean) : [],
     message: messageOf(run, clean),
     recovery: Math.max(0, took ?? run.result.duration - clean.result.duration),
   }

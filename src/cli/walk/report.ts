@@ -49,6 +49,12 @@ const findings = {
     level: 'warning',
     advice: 'a lost datagram, a late event and a short outage are no failures: repeat, or go on',
   },
+  degraded: {
+    title: 'the program goes on with failing completions',
+    level: 'warning',
+    advice:
+      'when a completion has failed, post nothing more to its queue pair: reset it and connect it again, or leave it',
+  },
   swallowed: {
     title: 'the program goes on as if what failed had succeeded',
     level: 'warning',
@@ -114,11 +120,21 @@ const stackLines = (frames: readonly Frame[]): string =>
     .map((frame, i) => `    #${i} ${printable(frameText(frame))}\n`)
     .join('')
 
-export const recordsOf = ({ outcome, run }: WalkResult): readonly CrashRecord[] =>
-  outcome === 'crash' ? run.records.filter(({ isCrash }) => isCrash) : outcome === 'hang' ? run.records : []
+/** Where a process is in the code. Absent `signal`: it posts there to a queue pair that has failed. */
+type ProcessPlace = Omit<CrashRecord, 'signal'> & Partial<CrashRecord>
 
-export const recordTitle = ({ pid, command, signal, isCrash }: CrashRecord): string =>
-  isCrash ? `${signal} in process ${pid} (${command})` : `process ${pid} (${command}) is at`
+export const recordsOf = ({ outcome, run, relapses }: WalkResult): readonly ProcessPlace[] => {
+  if (outcome === 'crash') return run.records.filter(({ isCrash }) => isCrash)
+  if (outcome === 'hang') return run.records
+  return relapses.flatMap(({ pid, program, stack }) =>
+    stack.length === 0 ? [] : [{ pid, command: program, isCrash: false, stack }],
+  )
+}
+
+export const recordTitle = ({ pid, command, signal, isCrash }: ProcessPlace): string => {
+  if (isCrash) return `${signal} in process ${pid} (${command})`
+  return `process ${pid} (${command}) ${signal === undefined ? 'posts' : 'is'} at`
+}
 
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`
 

@@ -395,7 +395,7 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         if (!('sites' in answer)) throw unexpectedReply('sites')
         sites.push(...answer.sites)
         if (sites.length >= answer.total || answer.sites.length === 0)
-          return { sites, failed: answer.failed, facts: answer.facts ?? { told: [], retries: 0 } }
+          return { sites, failed: answer.failed, facts: answer.facts ?? { told: [], retries: 0, relapses: [] } }
       }
     },
     async changeDevices(change) {

@@ -350,7 +350,8 @@ export class ToolRequests {
     const isFirst = faults.survey === undefined
     if (from === undefined) faults.beginSurvey()
     if (isFirst) network.rulesChanged()
-    const { sites = [], failed, facts } = faults.survey ?? {}
+    const { sites = [], failed, facts: seen } = faults.survey ?? {}
+    const facts = seen && { ...seen, relapses: this.#daemon.check?.relapses ?? [] }
     const part = from === undefined ? [] : sites.slice(from, from + SITES_PER_REPLY)
     return { sites: part, total: sites.length, ...(failed && { failed }), ...(facts && { facts }) }
   }

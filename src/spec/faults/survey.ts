@@ -74,6 +74,7 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
   const facts: { -readonly [N in keyof SurveyFacts]: SurveyFacts[N] } & { readonly told: string[] } = {
     told: [],
     retries: 0,
+    relapses: [],
   }
   let failed: { readonly pid: number; destroyed: number } | undefined
   /** The call site of the failed call. */

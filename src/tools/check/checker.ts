@@ -15,6 +15,7 @@ import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
+import type { Relapse } from '../../spec/faults.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { DeadPart, EventKind, GiveBack, MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
@@ -244,6 +245,11 @@ export class Checker {
   /** Occurrences of each finding, by its number − 1. */
   get counts(): readonly number[] {
     return this.#reporter.counts
+  }
+
+  /** Programs that go on with failing completions. */
+  get relapses(): readonly Relapse[] {
+    return this.#queues.relapses.all
   }
 
   /** As `FindingReporter.beginFresh`. */

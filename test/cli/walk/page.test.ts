@@ -28,6 +28,7 @@ const result = (kind: WalkKind, text: string, outcome: Outcome, others: Partial<
   outcome,
   run: { result: { isTimedOut: outcome === 'hang', duration: 1200 }, records: [] } as unknown as WalkResult['run'],
   details: [],
+  relapses: [],
   message: undefined,
   recovery: 0,
   ...others,

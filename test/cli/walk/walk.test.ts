@@ -25,7 +25,7 @@ const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkR
   records: [],
   findings: [],
   failed: undefined,
-  facts: { told: [], retries: 0 },
+  facts: { told: [], retries: 0, relapses: [] },
   injected: 1,
   waits: [],
   left: [],
@@ -108,6 +108,19 @@ describe('a walk', () => {
         [outcome],
       )
     }
+  })
+
+  it('takes a program for degraded that goes on with failing completions, unless it does so without a failure', async () => {
+    const relapses = (pid: number) => [{ pid, program: 'p', text: `QP 0x1${pid} of process ${pid}`, stack: ['f'] }]
+    const walkOf = async (isUsual: boolean) => {
+      const { walked } = await walkWith((point, number) => ({
+        ...runOf([site('mr.create', { count: 2 })]),
+        facts: { told: [], retries: 0, relapses: point !== undefined || isUsual ? relapses(number) : [] },
+      }))
+      return walked.results.map(({ outcome, details, relapses: all }) => [outcome, details.length, all.length])
+    }
+    assert.deepEqual(await walkOf(false), [['degraded', 1, 1]])
+    assert.deepEqual(await walkOf(true), [['swallowed', 0, 0]])
   })
 
   it('makes a run that cannot begin once more', async () => {
