@@ -59,13 +59,13 @@ const ended = (results: readonly WalkJson[], text: string): void =>
 
 describe('a fault walk', { skip: lacking(program) }, () => {
   it('reports crashes, leaks and swallowed failures of calls, and nothing else', async t => {
-    const { results, found, texts } = await walkWithReports(t, ['walk', '--kinds', 'calls', '--points', '10'])
+    const { results, found, texts } = await walkWithReports(t, ['walk', '--kinds', 'calls', '--points', '8'])
     assert.deepEqual(texts, [
       'crash: comp_channel.create fails with ENOMEM',
       'swallowed: mr.create fails with ENOMEM',
       'leak: srq.create fails with ENOMEM',
     ])
-    ended(results, 'pd.create fails with ENOMEM')
+    ended(results, 'cq.create fails with ENOMEM')
     const [crash, , leak] = found
     assert.deepEqual([crash!.stacks[0]?.signal, (crash!.stacks[0]?.frames.length ?? 0) > 0], ['SIGSEGV', true])
     assert.match(leak!.details.join('\n'), /^CQ \d+ was never destroyed$/)
