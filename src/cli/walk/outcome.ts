@@ -86,7 +86,19 @@ const STALE: readonly FindingId[] = [
   'cm-id-destroyed-early',
 ]
 
-const isStale = ({ id }: Finding): boolean => STALE.includes(id)
+/**
+ * Whether a queue pair has lost its peer: it was connected before the peer's queue pair ended, most often with its process.
+ * The program learns so by the failure itself.
+ */
+const hasLostPeer = ({ id, moments, objects: [qp] }: Finding): boolean => {
+  const ended = moments.find(({ action }) => action.startsWith('the queue pair '))
+  const connected = qp?.history.findLast(({ action }) => action === 'modified to RTR')
+  return id === 'no-peer-qp' && ended !== undefined && connected !== undefined && connected.time <= ended.time
+}
+
+/** A note is not necessarily a mistake. */
+const isStale = (finding: Finding): boolean =>
+  STALE.includes(finding.id) && finding.severity !== 'note' && !hasLostPeer(finding)
 
 /** Numbers differ from run to run: times, addresses, queue pairs, bandwidths. */
 const comparable = (line: string): string => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim()

@@ -7,6 +7,7 @@ import type { WalkPoint, WalkSite } from '../../../src/cli/walk/kinds.ts'
 import type { WalkRun } from '../../../src/cli/walk/outcome.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import { walk } from '../../../src/cli/walk/walk.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import { site } from './site.ts'
 
 const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkRun => ({
@@ -102,6 +103,42 @@ describe('a walk', () => {
     ] as const) {
       const { walked } = await walkWith(point =>
         runOf([site('cq.reqNotify', { count: point === undefined ? 9 : count })]),
+      )
+      assert.deepEqual(
+        walked.results.map(result => result.outcome),
+        [outcome],
+      )
+    }
+  })
+
+  it('takes a program for stale that went on with what is gone, not if its peer has ended and it says so', async () => {
+    const at = (action: string, time: number) => ({ action, time, stack: [] })
+    const finding = (others: Partial<Finding>): Finding => ({
+      number: 1,
+      id: 'no-peer-qp',
+      severity: 'error',
+      text: 'QP 0x11 SEND: RETRY_EXC_ERR',
+      details: [],
+      device: 'rxe0',
+      time: 100,
+      moments: [at('posted', 80), at('the queue pair 0x12 was closed with its device', 60)],
+      objects: [{ name: 'QP 0x11', history: [at('created', 10), at('modified to RTR', 20)] }],
+      ...others,
+    })
+    const late = { name: 'QP 0x11', history: [at('created', 10), at('modified to RTR', 70)] }
+    const failed = { ...runOf([]).result, failure: 'exit status 1', status: 1, stderr: 'lost the peer\n' }
+    for (const [found, outcome] of [
+      [finding({}), 'ended'],
+      // It was connected to what had ended before.
+      [finding({ objects: [late] }), 'stale'],
+      [finding({ moments: [at('posted', 80)] }), 'stale'],
+      [finding({ id: 'event-ignored' }), 'stale'],
+      [finding({ id: 'event-ignored', severity: 'note' }), 'ended'],
+    ] as const) {
+      const { walked } = await walkWith(point =>
+        point === undefined
+          ? runOf([site('mr.create')])
+          : runOf([site('mr.create')], { findings: [found], result: failed }),
       )
       assert.deepEqual(
         walked.results.map(result => result.outcome),
