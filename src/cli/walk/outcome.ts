@@ -3,6 +3,7 @@
  */
 import type { Finding } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
+import { libraryFrameOf } from '../../spec/faults/survey.ts'
 import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
@@ -125,8 +126,20 @@ const countOf = (sites: readonly SurveySite[], { target, name, class: cls }: Sur
 /** A later call does what the failed one has not, and how often a program makes it depends on times. */
 const isReplaced = ({ target, name }: SurveySite): boolean => target === 'call' && name === 'cq.reqNotify'
 
-/** Queries, and what the kernel does without a program. */
-const isQuery = ({ target, name }: SurveySite): boolean => target === 'call' && /\.query/.test(name)
+/** In this function of libibverbs providers prepare a device. */
+const OPENS = / (?:verbs|ibv)_open_device$/
+/** Functions of libmlx5 that send a command for the program. */
+const COMMANDS = / mlx5dv_(?:devx_general_cmd|dr_\w+)$/
+
+/**
+ * Calls of which a program learns nothing, or may do without: queries, commands by which libmlx5 asks, and what providers
+ * prepare when a device is opened.
+ */
+const isQuery = ({ target, name, stack }: SurveySite): boolean => {
+  if (target !== 'call' || name === 'device.open') return false
+  if (name === 'devx.command' && !COMMANDS.test(libraryFrameOf(stack) ?? '')) return true
+  return /\.query/.test(name) || stack.some(frame => OPENS.test(frame))
+}
 
 const MAKES_UP = /\.(?:create|connect|modify|resolveAddress|resolveRoute|accept|listen)$/
 

@@ -160,6 +160,19 @@ describe('a walk', () => {
     assert.deepEqual(await walkOf(true), [['swallowed', 0, 0]])
   })
 
+  it('takes no program for one that swallows what a library asks or prepares', async () => {
+    const outcomeOf = async (name: string, ...frames: readonly string[]) => {
+      const stack = ['/lib/libmlx5.so.1+0x1 ', ...frames.map(frame => `/lib/libmlx5.so.1+0x2 ${frame}`), '/bin/p+0x1 ']
+      const { walked } = await walkWith(() => runOf([site(name, { stack })]))
+      return walked.results.map(({ outcome }) => outcome).join()
+    }
+    assert.equal(await outcomeOf('uar.create', 'verbs_open_device'), 'recovered')
+    assert.equal(await outcomeOf('uar.create', 'ibv_create_qp'), 'swallowed')
+    assert.equal(await outcomeOf('devx.command', 'ibv_query_device_ex'), 'recovered')
+    assert.equal(await outcomeOf('devx.command', 'mlx5dv_devx_general_cmd'), 'swallowed')
+    assert.equal(await outcomeOf('device.open', 'verbs_open_device'), 'swallowed')
+  })
+
   it('makes a run that cannot begin once more', async () => {
     const { walked } = await walkWith((_point, number) => {
       if (number === 3) throw new Error('no daemon')
