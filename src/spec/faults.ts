@@ -276,6 +276,8 @@ export interface SurveySite {
   readonly first: number
   /** Of a received event: the process had other threads. */
   readonly isThreaded?: true
+  /** How many of the calls only ask: they were refused, or made queue pairs that were destroyed without a modify. */
+  asked?: number
 }
 
 /** How far a process has come: it has a device, a queue pair, a connection, has requests, and closes again. */

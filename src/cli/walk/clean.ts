@@ -42,7 +42,8 @@ export const commonRun = (runs: readonly [WalkRun, ...WalkRun[]]): { readonly ru
   const sites = kept.map(([, all]): WalkSite => {
     const isFirst = all.filter(site => site.first === 1).length >= needed
     const least = Math.min(...all.map(({ count }) => count))
-    return { ...all[0]!, count: least, first: isFirst ? 1 : Math.max(2, all[0]!.first) }
+    const asked = Math.min(...all.map(one => one.asked ?? 0))
+    return { ...all[0]!, count: least, asked, first: isFirst ? 1 : Math.max(2, all[0]!.first) }
   })
   const counts = first.counts.map(({ host, role }): RoleCount => {
     const all = runs.map(run => run.counts.find(one => one.host === host && one.role === role)?.count ?? 0)

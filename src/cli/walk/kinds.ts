@@ -5,9 +5,10 @@
  */
 import type { ErrnoName } from '../../spec/errno.ts'
 import { methodErrnos } from '../../spec/faults/program-rules.ts'
-import { libraryFrameOf, MAX_SITES } from '../../spec/faults/survey.ts'
+import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
 import type { WalkKind } from '../../spec/walk-kinds.ts'
+import { askedAt, isOfSameSite, sumOf } from './asks.ts'
 
 /** A site of a host of a net; '': without net. */
 export type WalkSite = SurveySite & { readonly host: string }
@@ -150,26 +151,6 @@ const selectorsOf = (site: SurveySite, process: string): string | undefined => {
   if (number === '') return undefined
   const what = target === 'call' ? `call=${name}` : target === 'completion' ? `completion=${name}` : undefined
   return what && `${what},class=${cls},site=${number}${process}${inPhase(site)},nth=1`
-}
-
-const isOfSameSite = (one: WalkSite, other: WalkSite): boolean =>
-  one.host === other.host && one.role === other.role && one.class === other.class && one.site === other.site
-
-const sumOf = (sites: readonly WalkSite[]): number => sites.reduce((sum, { count }) => sum + count, 0)
-
-/**
- * How many objects a library makes in the function of a call only to ask, and destroys there: so librdmacm learns in its
- * first function whether the machine has AF_IB, and goes on if it has not.
- */
-const askedAt = (sites: readonly WalkSite[], site: WalkSite): number => {
-  const frame = libraryFrameOf(site.stack)
-  return frame === undefined
-    ? 0
-    : sumOf(
-        sites.filter(
-          one => isOfSameSite(one, site) && one.name === `${site.class}.destroy` && libraryFrameOf(one.stack) === frame,
-        ),
-      )
 }
 
 /** `asked`: how many calls of the site were made to ask; they come first. */

@@ -33,6 +33,7 @@ export interface Survey {
   /** Undefined: no fault was injected. */
   readonly failed: FailedProgram | undefined
   readonly facts: SurveyFacts
+  /** Returns the site; undefined: there are too many. */
   note(
     target: FaultTarget,
     cls: string,
@@ -40,7 +41,7 @@ export interface Survey {
     program: Pick<FaultSubject, 'pid' | 'program'>,
     stack: readonly string[],
     isThreaded?: boolean,
-  ): void
+  ): SurveySite | undefined
   /** A fault was injected into this process. `stack`: of the call that fails. */
   injected(pid: number, stack?: readonly string[]): void
   /** A program was told of a failure. `isCompletion`: by a failed completion. */
@@ -114,25 +115,24 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
       const key = `${role} ${phase} ${place}`
       const before = byKey.get(key)
       if (before !== undefined) before.count++
-      else if (sites.length < MAX_SITES) {
-        const command = program()
-        const added = {
-          target,
-          name,
-          class: cls,
-          site,
-          program: command,
-          process: number,
-          role,
-          phase,
-          first,
-          stack,
-          count: 1,
-          ...(isThreaded && { isThreaded }),
-        }
-        byKey.set(key, added)
-        sites.push(added)
+      if (before !== undefined || sites.length >= MAX_SITES) return before
+      const added: SurveySite = {
+        target,
+        name,
+        class: cls,
+        site,
+        program: program(),
+        process: number,
+        role,
+        phase,
+        first,
+        stack,
+        count: 1,
+        ...(isThreaded && { isThreaded }),
       }
+      byKey.set(key, added)
+      sites.push(added)
+      return added
     },
   }
 }

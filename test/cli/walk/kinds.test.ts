@@ -75,6 +75,26 @@ describe('the points of a walk', () => {
       plan(['calls'], both).points.map(({ rule }) => rule(1).replace(/class.*(?=nth)/, '')),
       ['call=cm_id.create,nth=2,errno=ENOMEM', 'call=cm_id.listen,nth=1,errno=ENOMEM'],
     )
+    // Refused, or of queue pairs that were not modified.
+    const made = site('rc_qp.create', { count: 3, asked: 2 })
+    assert.match(plan(['calls'], [made]).points[0]!.rule(1), /,nth=3,/)
+    assert.deepEqual(plan(['calls'], [{ ...made, asked: 3 }]).points, [])
+    // Another library makes and destroys it in one call, and does no more.
+    const foreign = [
+      '/lib/libibverbs.so.1+0x1 ibv_alloc_pd',
+      '/lib/libfabric.so.1+0x1 ',
+      '/lib/libfabric.so.1+0x2 fi_getinfo',
+    ]
+    const inCall = (name: string, others: Partial<WalkSite> = {}) =>
+      site(name, {
+        site: name,
+        stack: [...foreign.slice(0, 1), `/lib/libfabric.so.1+0x${name.length} `, foreign[2]!, '/bin/p+0x1 '],
+        ...others,
+      })
+    const getInfo = [inCall('pd.create'), inCall('pd.destroy')]
+    assert.deepEqual(plan(['calls'], getInfo).points, [])
+    for (const more of [inCall('rc_qp.modify'), inCall('SEND', { target: 'post', class: 'rc_qp' })])
+      assert.ok(texts(['calls'], [...getInfo, more]).includes('pd.create fails with ENOMEM'))
     // In another process, another line, or without a library it is the program's.
     const [create, , destroy] = asks as [WalkSite, WalkSite, WalkSite]
     for (const others of [{ role: '0000bbbb' }, { site: '0000abce' }])

@@ -93,5 +93,5 @@ it('knows when a failure was injected, and when the next completion came after a
   completes()
   survey.retries(7)
   survey.retries(3)
-  assert.deepEqual(survey.facts, { told: ['a'], retries: 7, injectedAt: 30, recoveredAt: 70 })
+  assert.deepEqual(survey.facts, { told: ['a'], retries: 7, relapses: [], injectedAt: 30, recoveredAt: 70 })
 })
