@@ -10,18 +10,11 @@
  *   fi_getinfo.
  */
 import { libraryFrameOf } from '../../spec/faults/survey.ts'
-import type { WalkSite } from './kinds.ts'
+import { isOfSameProcess, isOfSameSite, sumOf, type WalkSite } from './site.ts'
 
 const SHARED = /\.so[.\d]*\+0x/
 /** Calls after which more than to ask is meant. */
 const USES = /_qp\.modify$|cm_id\.(?:connect|accept|listen)$/
-
-export const sumOf = (sites: readonly WalkSite[]): number => sites.reduce((sum, { count }) => sum + count, 0)
-
-const isOfProcess = (one: WalkSite, other: WalkSite): boolean => one.host === other.host && one.role === other.role
-
-export const isOfSameSite = (one: WalkSite, other: WalkSite): boolean =>
-  isOfProcess(one, other) && one.class === other.class && one.site === other.site
 
 /** The call of the program into a library that is no verbs library, with the frame there; undefined: there is none. */
 const libraryCallOf = ({ stack }: WalkSite): string | undefined => {
@@ -34,7 +27,7 @@ const libraryCallOf = ({ stack }: WalkSite): string | undefined => {
 const isAskedByCall = (sites: readonly WalkSite[], site: WalkSite): boolean => {
   const call = libraryCallOf(site)
   if (call === undefined) return false
-  const inCall = sites.filter(one => isOfProcess(one, site) && libraryCallOf(one) === call)
+  const inCall = sites.filter(one => isOfSameProcess(one, site) && libraryCallOf(one) === call)
   if (inCall.some(({ target, name }) => target === 'post' || target === 'completion' || USES.test(name))) return false
   const countOf = (method: string): number => sumOf(inCall.filter(({ name }) => name === `${site.class}.${method}`))
   return countOf('destroy') > 0 && countOf('create') - askedIn(inCall, `${site.class}.create`) <= countOf('destroy')

@@ -8,10 +8,8 @@ import { methodErrnos } from '../../spec/faults/program-rules.ts'
 import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
 import type { WalkKind } from '../../spec/walk-kinds.ts'
-import { askedAt, isOfSameSite, sumOf } from './asks.ts'
-
-/** A site of a host of a net; '': without net. */
-export type WalkSite = SurveySite & { readonly host: string }
+import { askedAt } from './asks.ts'
+import { isOfSameSite, sumOf, type WalkSite } from './site.ts'
 
 /** How many packets of a role a host has received. */
 export interface RoleCount {

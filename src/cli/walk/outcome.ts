@@ -7,7 +7,8 @@ import { libraryFrameOf } from '../../spec/faults/survey.ts'
 import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
-import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
+import type { RoleCount, WalkPoint } from './kinds.ts'
+import type { WalkSite } from './site.ts'
 
 /**
  * Outcomes of a point.
