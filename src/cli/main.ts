@@ -217,7 +217,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   walk(program) {
     withWalk(withJoin(program.command('walk')))
       .description(
-        'Runs a program once without failures, then once for each single failure: calls, packets, links, peers, devices, events. Exits with 65 if it has found crashes, hangs, swallowed failures, leaks or wrong results.',
+        'Runs a program once without failures, then once for each single failure: calls, packets, links, peers, devices, events. Exits with 65 if it has found crashes, hangs, swallowed failures, leaks, wrong results, or a program that goes on with failing completions.',
       )
       .addHelpText(
         'after',

@@ -23,6 +23,7 @@ import type {
   UseOfGone,
 } from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
+import type { Relapse } from '../spec/faults.ts'
 import {
   CM_NAME,
   findPosition,
@@ -474,6 +475,11 @@ export class DaemonChecker {
     for (const finding of this.#findings) receive(finding)
     this.#receivers.add(receive)
     return () => this.#receivers.delete(receive)
+  }
+
+  /** Programs that go on with failing completions. */
+  get relapses(): readonly Relapse[] {
+    return this.#checker.relapses
   }
 
   /** How often each finding was found, indexed by its number − 1. */

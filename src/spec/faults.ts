@@ -207,8 +207,8 @@ export const targetsOf = (name: keyof typeof FaultSettings): readonly FaultTarge
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']
 
-/** Packets that matched a rule, and packets that each kind affected. */
-export type FaultRuleCounts = Record<'matched' | Counter, number>
+/** Packets that matched a rule, that each kind affected, and that its delay or rate held. */
+export type FaultRuleCounts = Record<'matched' | Counter | 'delayed', number>
 
 /** A rule that acts, for messages. */
 export interface ActingRule {
@@ -229,7 +229,7 @@ export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 const zeros = (): Record<Counter, number> =>
   Object.fromEntries(faultKinds.map(kind => [FaultKinds[kind].counter, 0])) as Record<Counter, number>
 
-export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros() })
+export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros(), delayed: 0 })
 /** The sum of a rule's counts over ports or directions. */
 export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRuleCounts => {
   const sum = noFaultRuleCounts()
@@ -276,6 +276,8 @@ export interface SurveySite {
   readonly first: number
   /** Of a received event: the process had other threads. */
   readonly isThreaded?: true
+  /** How many of the calls only ask: they were refused, or made queue pairs that were destroyed without a modify. */
+  asked?: number
 }
 
 /** How far a process has come: it has a device, a queue pair, a connection, has requests, and closes again. */
@@ -283,6 +285,15 @@ export const programPhases = ['begins', 'has a queue pair', 'connects', 'transfe
 export type ProgramPhase = (typeof programPhases)[number]
 /** A phase in rules. */
 export const phaseWord = (phase: ProgramPhase): string => phase.replaceAll(' ', '-')
+
+/** A queue pair with whose failing completions a program has gone on. */
+export interface Relapse {
+  readonly pid: number
+  readonly program: string
+  readonly text: string
+  /** Of a post after the failure; empty: unknown. */
+  readonly stack: readonly string[]
+}
 
 /** What a survey has seen beside the call sites. Times are milliseconds since its begin. */
 export interface SurveyFacts {
@@ -294,9 +305,14 @@ export interface SurveyFacts {
   readonly told: readonly string[]
   /** The longest time for which a queue pair repeats a request, milliseconds. */
   readonly retries: number
+  /** Empty without the checker. */
+  readonly relapses: readonly Relapse[]
 }
 
-/** The first process of a survey into which a fault was injected, and how many objects it has destroyed since. */
+/**
+ * The first process of a survey into which a fault was injected, and how many objects its program, not a library for
+ * itself, has destroyed since.
+ */
 export interface FailedProgram {
   readonly pid: number
   readonly destroyed: number

@@ -95,8 +95,8 @@ export type ToolRequest =
   | { readonly kind: 'report-waits' }
   /** The reply follows when the context with this number has ended and its objects are destroyed. */
   | { readonly kind: 'closed'; readonly context: number }
-  /** The fault rules. `set` first replaces them. */
-  | { readonly kind: 'fault'; readonly set?: string }
+  /** The fault rules. `set` first replaces them; `keeps`: those that were there before go on with their counts. */
+  | { readonly kind: 'fault'; readonly set?: string; readonly keeps?: boolean }
   /** Takes the link of a device down or up. `milliseconds`: down for so long. */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
   /** Begins a new survey of call sites. With `from`: the sites of the survey so far, from this number on. */

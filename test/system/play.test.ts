@@ -26,7 +26,12 @@ describe('a scenario', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'ip') }, () 
 
   it('takes a link down at a completion for less than retries last: all holds, and hosts are recorded', async t => {
     if (!canMakeNets(t)) return
-    const run = scenario(t, 'expect: { output: "400 iters" }', `{ ${atHalf}, link: { host: h2, down: 50ms } }`)
+    // Counts go on when the rules change: of 800 completions, 700 do not follow the first 200.
+    const events = [
+      `{ when: { completions: { program: client, nth: 200 } }, fault: { host: h2, rules: 'opcode=UC_SEND_ONLY,drop=1' } }`,
+      `{ when: { completions: { program: client, nth: 700 } }, link: { host: h2, down: 50ms } }`,
+    ]
+    const run = scenario(t, 'expect: { output: "400 iters" }', events.join('\n  - '))
     const ended = await run.play('--record', join(run.folder, 'records'))
     assertGood(ended)
     assert.match(

@@ -9,7 +9,7 @@ import { endBySignal } from '../../host/end-by-signal.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { walkKindNames } from '../../spec/walk-kinds.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
-import { readScenario } from '../../tools/topology/play-file.ts'
+import { faultsOf, readScenario, type ScenarioHost } from '../../tools/topology/play-file.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
 import { didYouMean } from '../../tools/trace/suggest.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
@@ -180,6 +180,14 @@ export interface NetPlayOptions {
   readonly events?: boolean
 }
 
+const scenarioHosts = ({ hosts }: Plan): readonly ScenarioHost[] =>
+  hosts.map(host => ({
+    name: host.name,
+    hasDaemon: hasDaemon(host),
+    devices: host.interfaces.flatMap(({ device }) => device ?? []),
+    interfaces: host.interfaces.map(({ name }) => name),
+  }))
+
 /** The scenario of a file, and the path and plan of its net. */
 const scenarioOf = (file: string, drivers: readonly string[]) => {
   let path = ''
@@ -187,7 +195,7 @@ const scenarioOf = (file: string, drivers: readonly string[]) => {
   const scenario = readScenario(file, net => {
     path = resolve(dirname(file), net)
     plan = planNet(readTopology(path), drivers)
-    return plan.hosts.map(({ name }) => name)
+    return scenarioHosts(plan)
   })
   return { scenario, path, plan: plan! }
 }
@@ -204,15 +212,27 @@ const partsOf = ({ folder, state }: ChosenNet) => {
   }
 }
 
-/** Sets `HOST:RULE` on its host. Throws UsageError. */
-const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<void> => {
+/** The host and the rule of `HOST:RULE`. Throws UsageError. */
+const parseHostFault = (text: string, plan: Plan): { readonly host: string; readonly rule: string } => {
   const [, name = '', rule = ''] = /^([^:]+):(.*)$/.exec(text) ?? []
-  const host = state.plan.hosts.find(one => one.name === name && hasDaemon(one))
+  const hosts = scenarioHosts(plan).filter(one => one.hasDaemon)
+  const host = hosts.find(one => one.name === name)
   if (host === undefined)
     throw new UsageError(
-      `--fault "${text}": write HOST:RULE, where HOST is one of ${state.plan.hosts.map(one => one.name).join(', ')}`,
+      `--fault "${text}": write HOST:RULE, where HOST is one of ${hosts.map(one => one.name).join(', ')}`,
     )
-  const session = await openToolSession(folder.socket(name))
+  try {
+    faultsOf(rule, host)
+  } catch (error) {
+    throw new UsageError(`--fault "${text}": ${(error as Error).message}`)
+  }
+  return { host: name, rule }
+}
+
+/** Sets `HOST:RULE` on its host. */
+const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<void> => {
+  const { host, rule } = parseHostFault(text, state.plan)
+  const session = await openToolSession(folder.socket(host))
   try {
     await session.faults([(await session.config()).fault, rule].filter(Boolean).join(';'))
   } finally {
@@ -299,7 +319,9 @@ export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOp
   const { at, record, recordDepth, fault = [], restart, events } = options
   const isRecordedForCheck = isForCheck(options)
   if (recordDepth !== undefined && record === undefined) throw new UsageError('--record-depth is for --record FOLDER')
-  const { hosts } = scenarioOf(file, await networkDrivers()).plan
+  const { plan } = scenarioOf(file, await networkDrivers())
+  const { hosts } = plan
+  for (const text of fault) parseHostFault(text, plan)
   if (restart !== undefined && !hosts.some(({ name }) => name === restart))
     throw new UsageError(`--restart "${restart}": give one of ${hosts.map(({ name }) => name).join(', ')}`)
   if (record !== undefined) makeFolder(record)

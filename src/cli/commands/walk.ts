@@ -19,11 +19,13 @@ import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries } from '../program/program.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
+import type { WalkPlan } from '../walk/kinds.ts'
 import type { WalkResult } from '../walk/outcome.ts'
 import { walkHtml } from '../walk/page.ts'
 import {
   cleanLine,
   isFinding,
+  lineOf,
   resultJson,
   resultText,
   severityOf,
@@ -135,19 +137,41 @@ export const walkAndReport = async (
   const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
   const begin = performance.now()
   const results: WalkResult[] = []
-  const progress = options.json ? NO_PROGRESS : createProgress(LABEL)
+  // Beside JSON on standard error there is no room.
+  const isShown = !options.json || options.output !== undefined
+  const progress = isShown ? createProgress(LABEL) : NO_PROGRESS
   const paint = paintFor(options, options.output === undefined ? process.stderr : undefined)
   const print = (text: string): void => {
     progress.clear()
     output.write(text)
   }
   let stage: Awaited<ReturnType<WalkSubject['stage']>> | undefined
+  /** `plan`: undefined if the run without failures was interrupted. */
+  const report = (plan: WalkPlan | undefined): void => {
+    const interruption: unknown = stop.signal.aborted ? stop.signal.reason : undefined
+    const interruptedBy = typeof interruption === 'string' ? interruption : undefined
+    const found = results.filter(isFinding)
+    const fresh = found.filter(since.isNew)
+    const sinceText =
+      options.since === undefined
+        ? ''
+        : `${LABEL}: since ${options.since}: ${counted(fresh.length, 'new finding')}, ${found.length - fresh.length} known, ${since.mended(results)} mended\n`
+    const milliseconds = performance.now() - begin
+    const facts = { plan, milliseconds, factor: limits.factor, interruptedBy }
+    const last = summaryText(LABEL, results, facts) + sinceText
+    if (!options.json) print(tableText(results, symbols, paint) + last)
+    // What is on the terminal ends with a line too.
+    if (options.output !== undefined) process.stderr.write(last.replace(/^ .*\n/gm, ''))
+    summary?.write(tableText(fresh, symbols) + last)
+    page?.write(walkHtml(subject.name, { results, summary: last, interruptedBy }, symbols, stage))
+    sarif?.write(`${jsonText(walkSarif(results, symbols, packageVersion()), 2)}\n`)
+  }
   try {
     progress.show(() => 'a run without failures')
     stage = await subject.stage(jobs, stop.signal)
     const walked = await walk(
       stage,
-      { ...limits, jobs, first: since.isFirst, stop: stop.signal },
+      { ...limits, jobs, first: since.isFirst, lineOf: point => lineOf(point, symbols), stop: stop.signal },
       {
         planned(clean, plan) {
           if (!options.json) print(cleanLine(LABEL, clean, plan))
@@ -169,25 +193,17 @@ export const walkAndReport = async (
       },
     )
     progress.end()
-    if (walked !== undefined) {
-      const found = walked.results.filter(isFinding)
-      const fresh = found.filter(since.isNew)
-      const last =
-        summaryText(LABEL, walked.results, walked.plan, performance.now() - begin, limits.factor) +
-        (options.since === undefined
-          ? ''
-          : `${LABEL}: since ${options.since}: ${counted(fresh.length, 'new finding')}, ${found.length - fresh.length} known, ${since.mended(walked.results)} mended\n`)
-      if (!options.json) print(tableText(walked.results, symbols, paint) + last)
-      summary?.write(tableText(fresh, symbols) + last)
-      page?.write(walkHtml(subject.name, walked.results, last, symbols, stage))
-      sarif?.write(`${jsonText(walkSarif(walked.results, symbols, packageVersion()), 2)}\n`)
-    }
+    if (walked !== undefined) results.splice(0, results.length, ...walked.results)
+    report(walked?.plan)
     output.close()
   } catch (error) {
-    // When it is stopped, a stage may throw.
-    if (!stop.signal.aborted) {
+    progress.end()
+    // When it is stopped, a stage may not begin.
+    if (stop.signal.aborted) {
+      report(undefined)
+      output.close()
+    } else {
       if (!(error instanceof CleanRunError)) throw error
-      progress.end()
       process.stderr.write(
         `${LABEL}: ${printable(subject.name)} fails without failures (${error.result.failure}), so none was made; its last output:\n${printable(error.result.output)}\n`,
       )

@@ -4,6 +4,7 @@
  * down at the very completion or call.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { setMaxListeners } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
 import { NoDaemonError } from '../../daemon/client/errors.ts'
@@ -48,20 +49,26 @@ export interface PlayParts {
   readonly stop: AbortSignal
 }
 
+/** A moment that counts, by a rule of the daemon. */
 interface Watched {
   readonly trigger: CountTrigger
-  readonly index: number
+  /** Milliseconds for which the rule takes the link down then; undefined: it never acts. */
+  readonly link: number | undefined
   readonly reached: () => void
+  /** What daemons have counted that are gone. */
+  counted: number
+  isReached: boolean
 }
 
 /** The daemon of a host, with the rules of the scenario. */
 class HostDaemon {
   #session: ToolSession
-  /** Of the net, and of moments. */
-  readonly #rules: string[]
+  /** Of the net. */
+  readonly #rules: readonly string[]
   readonly #watched: Watched[] = []
   readonly #added = new Map<object, string>()
-  #isGone = false
+  /** While the daemon is gone. */
+  #restarting: Promise<void> | undefined
 
   constructor(session: ToolSession, rules: string) {
     this.#session = session
@@ -73,21 +80,25 @@ class HostDaemon {
   }
 
   /**
-   * Kills the daemon, and starts it again after so many milliseconds by `start`. Its counts begin anew. Nothing happens
-   * while it is gone already.
+   * Kills the daemon, and starts it again after so many milliseconds by `start`. What it has counted counts on. Nothing
+   * happens while it is gone already.
    */
   async restart(milliseconds: number, start: () => Promise<void>): Promise<void> {
-    if (this.#isGone) return
-    this.#isGone = true
+    if (this.#restarting !== undefined) return
+    this.#restarting = this.#restart(milliseconds, start)
     try {
-      await this.#restart(milliseconds, start)
+      await this.#restarting
     } finally {
-      this.#isGone = false
+      this.#restarting = undefined
     }
   }
 
   async #restart(milliseconds: number, start: () => Promise<void>): Promise<void> {
     const { socket, daemon, ended } = this.#session
+    const counts = await this.look()
+    this.#watched.forEach((watched, i) => {
+      watched.counted += counts[i] ?? 0
+    })
     process.kill(daemon, 'SIGKILL')
     await ended
     await setTimeout(milliseconds, undefined, { ref: false })
@@ -97,38 +108,42 @@ class HostDaemon {
   }
 
   watch(trigger: CountTrigger, link: number | undefined, reached: () => void): void {
-    this.#watched.push({ trigger, index: this.#rules.length, reached })
-    this.#rules.push(ruleOf(trigger, link))
+    this.#watched.push({ trigger, link, reached, counted: 0, isReached: false })
   }
 
-  /** Sets all rules. A change begins all counts anew: those that were not reached are looked at before. */
+  /** Sets all rules. Those that were there go on counting. */
   async setRules(): Promise<void> {
-    await this.session.faults([...this.#rules, ...this.#added.values()].join(';'))
+    const watching = this.#watched.map(({ trigger, link, counted, isReached }) =>
+      ruleOf({ ...trigger, nth: trigger.nth - counted }, isReached ? undefined : link),
+    )
+    await this.session.faults([...this.#rules, ...watching, ...this.#added.values()].join(';'), true)
   }
 
   async add(key: object, rules: string | undefined): Promise<void> {
     if (rules === undefined) this.#added.delete(key)
     else this.#added.set(key, rules)
+    await this.#restarting
     await this.setRules()
   }
 
   get isWatching(): boolean {
-    return this.#watched.length > 0
+    return this.#watched.some(({ isReached }) => !isReached)
   }
 
-  async look(): Promise<void> {
-    const { session } = this
-    const counts = await session.faults().catch((error: unknown) => {
+  /** Looks which moments have come. What this daemon has counted, by moment; none while it is gone. */
+  async look(): Promise<readonly number[]> {
+    const all = await this.session.faults().catch((error: unknown) => {
       // The daemon is killed now.
       if (error instanceof NoDaemonError) return []
       throw error
     })
-    for (const watched of [...this.#watched]) {
-      const { trigger, index, reached } = watched
-      if ((counts[index]?.matched ?? 0) < trigger.nth) continue
-      this.#watched.splice(this.#watched.indexOf(watched), 1)
-      reached()
-    }
+    const counts = this.#watched.map((_, i) => all[this.#rules.length + i]?.matched ?? 0)
+    this.#watched.forEach((watched, i) => {
+      if (watched.isReached || watched.counted + counts[i]! < watched.trigger.nth) return
+      watched.isReached = true
+      watched.reached()
+    })
+    return counts
   }
 }
 
@@ -151,12 +166,14 @@ class RunningProgram {
     this.program = program
   }
 
-  signal(signal: NodeJS.Signals): void {
+  /** False: the program does not run. */
+  signal(signal: NodeJS.Signals): boolean {
+    if (this.child?.pid === undefined || this.child.exitCode !== null || this.child.signalCode !== null) return false
     try {
-      if (this.child?.pid !== undefined && this.child.exitCode === null && this.child.signalCode === null)
-        process.kill(-this.child.pid, signal)
+      return process.kill(-this.child.pid, signal)
     } catch {
       // It has ended.
+      return false
     }
   }
 }
@@ -180,6 +197,8 @@ class Play {
     this.#scenario = scenario
     this.#parts = parts
     this.#programs = new Map(scenario.programs.map(program => [program.name, new RunningProgram(program)]))
+    // Each moment listens.
+    setMaxListeners(0, this.#over.signal)
   }
 
   #say(text: string): void {
@@ -289,12 +308,14 @@ class Play {
     const { system } = this.#parts
     switch (action.kind) {
       case 'kill':
-        return this.#programs.get(action.program)!.signal('SIGKILL')
+        if (!this.#programs.get(action.program)!.signal('SIGKILL')) this.#say(`${action.program} does not run now`)
+        return undefined
       case 'stop': {
         const running = this.#programs.get(action.program)!
-        running.signal('SIGSTOP')
+        if (!running.signal('SIGSTOP')) return this.#say(`${action.program} does not run now`)
         await setTimeout(action.for, undefined, { ref: false })
-        return running.signal('SIGCONT')
+        running.signal('SIGCONT')
+        return undefined
       }
       case 'link': {
         const { session } = this.#daemon(action.host)
@@ -322,11 +343,9 @@ class Play {
       }
       case 'fault': {
         const daemon = this.#daemon(action.host)
-        await daemon.look()
         await daemon.add(action, withSeed(action.rules, this.#scenario.seed))
         if (action.for === 0) return undefined
         await setTimeout(action.for, undefined, { ref: false })
-        await daemon.look()
         return daemon.add(action, undefined)
       }
       case 'gid':

@@ -42,6 +42,7 @@ const merged = (all: readonly SurveyFacts[]): SurveyFacts => {
   return {
     told: all.flatMap(({ told }) => told),
     retries: Math.max(0, ...all.map(({ retries }) => retries)),
+    relapses: all.flatMap(({ relapses }) => relapses),
     ...(injectedAt !== undefined && { injectedAt }),
     ...(recoveredAt !== undefined && { recoveredAt }),
   }

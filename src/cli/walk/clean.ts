@@ -2,8 +2,9 @@
  * What runs without failures have in common. Threads and times decide what a program does beside: it polls once more, or
  * repeats what was late. What only some runs show is no point, so that a walk has the same points again.
  */
-import type { RoleCount, WalkSite } from './kinds.ts'
+import type { RoleCount } from './kinds.ts'
 import type { WalkRun } from './outcome.ts'
+import type { WalkSite } from './site.ts'
 
 /** Runs without failures if the first two differ, and in how many of them a site must be. */
 export const CLEAN_RUNS = 3
@@ -42,7 +43,8 @@ export const commonRun = (runs: readonly [WalkRun, ...WalkRun[]]): { readonly ru
   const sites = kept.map(([, all]): WalkSite => {
     const isFirst = all.filter(site => site.first === 1).length >= needed
     const least = Math.min(...all.map(({ count }) => count))
-    return { ...all[0]!, count: least, first: isFirst ? 1 : Math.max(2, all[0]!.first) }
+    const asked = Math.min(...all.map(one => one.asked ?? 0))
+    return { ...all[0]!, count: least, asked, first: isFirst ? 1 : Math.max(2, all[0]!.first) }
   })
   const counts = first.counts.map(({ host, role }): RoleCount => {
     const all = runs.map(run => run.counts.find(one => one.host === host && one.role === role)?.count ?? 0)
@@ -60,6 +62,7 @@ export const commonRun = (runs: readonly [WalkRun, ...WalkRun[]]): { readonly ru
       ...first.facts,
       told: runs.flatMap(({ facts }) => facts.told),
       retries: Math.max(...runs.map(({ facts }) => facts.retries)),
+      relapses: runs.flatMap(({ facts }) => facts.relapses),
     },
     result: {
       ...first.result,

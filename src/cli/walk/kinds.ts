@@ -7,10 +7,9 @@ import type { ErrnoName } from '../../spec/errno.ts'
 import { methodErrnos } from '../../spec/faults/program-rules.ts'
 import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
-import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
-
-/** A site of a host of a net; '': without net. */
-export type WalkSite = SurveySite & { readonly host: string }
+import type { WalkKind } from '../../spec/walk-kinds.ts'
+import { askedAt } from './asks.ts'
+import { isOfSameSite, sumOf, type WalkSite } from './site.ts'
 
 /** How many packets of a role a host has received. */
 export interface RoleCount {
@@ -28,6 +27,10 @@ export interface WalkPoint {
   readonly host: string
   /** Absent: of a packet, or an action of a scenario. */
   readonly site?: WalkSite
+  /** How far the process has come; of packets, what they belong to. */
+  readonly phase: ProgramPhase
+  /** What it happens to, if that has no line of the program: a role of packets, an event. */
+  readonly what: string
   /** For reports: `mr.create fails with ENOMEM`. */
   readonly text: string
   /** The fault rule, with timers that are `factor` of their length; '' for an action. */
@@ -60,8 +63,6 @@ const NOT_FAILED = /\.(?:destroy|getEvents?|destroyAhs)$/
 /** No steps: a program waits here, and has come to the same state by its last call. */
 const WAITS = /\.getEvents?$/
 
-/** librdmacm tries in this function what the machine can, and goes on without it. */
-const TRIES = / rdma_create_event_channel$/
 /** libmlx5 asks a device that it opens for capabilities, and goes on without them. */
 const OPENS = / verbs_open_device$/
 
@@ -97,6 +98,10 @@ export const packetRoleNames = Object.keys(packetRoles) as readonly PacketRole[]
 export const countingRules: readonly string[] = packetRoleNames.map(
   role => `${packetRoles[role]},drop=1,nth=1000000000`,
 )
+
+/** The phase of packets of a role. */
+const phaseOfRole = (role: PacketRole): ProgramPhase =>
+  role === 'DREQ' || role === 'DREP' ? 'closes' : packetRoles[role].startsWith('cm=') ? 'connects' : 'transfers'
 
 /** Acknowledgements may be joined, so only the first is the same in each run. */
 const VARYING: readonly PacketRole[] = ['acknowledgement', 'NAK', 'RNR NAK']
@@ -146,19 +151,17 @@ const selectorsOf = (site: SurveySite, process: string): string | undefined => {
   return what && `${what},class=${cls},site=${number}${process}${inPhase(site)},nth=1`
 }
 
-const failingPoint = (site: WalkSite, process: string): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
-  const { target, name, class: cls, site: number, stack } = site
-  const isTried =
-    (cls === 'cm_id' && stack.some(frame => TRIES.test(frame))) ||
-    (name === 'devx.command' && stack.some(frame => OPENS.test(frame)))
-  if (number === '' || isTried) return undefined
+/** `asked`: how many calls of the site were made to ask; they come first. */
+const failingPoint = (site: WalkSite, process: string, asked: number): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
+  const { target, name, class: cls, site: number } = site
+  if (number === '') return undefined
   const at = `class=${cls},site=${number}${process}`
   const fixed = (rule: string, text: string) => ({ rule: () => rule, text })
   switch (target) {
     case 'call': {
       const errnos = NOT_FAILED.test(name) ? [] : methodErrnos(name)
       const errno = PREFERRED_ERRNOS.find(preferred => errnos.includes(preferred))
-      return errno && fixed(`call=${name},${at},nth=1,errno=${errno}`, `${name} fails with ${errno}`)
+      return errno && fixed(`call=${name},${at},nth=${asked + 1},errno=${errno}`, `${name} fails with ${errno}`)
     }
     case 'post': {
       const request = name === '' ? '' : `,request=${name}`
@@ -213,7 +216,8 @@ class Planner {
   }
 
   #add(point: Pick<WalkPoint, 'kind' | 'host' | 'text' | 'rule'> & Partial<WalkPoint>): void {
-    this.#points.push({ lasts: none, isHidden: false, kills: false, ...point })
+    const { phase = 'transfers', name = '' } = point.site ?? {}
+    this.#points.push({ phase, what: name, lasts: none, isHidden: false, kills: false, ...point })
   }
 
   #failing(kind: WalkKind): void {
@@ -224,8 +228,14 @@ class Planner {
       // Another phase of the same site.
       if (seen.has(key)) continue
       seen.add(key)
-      const found = failingPoint(site, this.#process(site))
-      if (found !== undefined) this.#add({ kind, host, site, ...found })
+      const asked = kind === 'calls' ? askedAt(this.#sites, site) : 0
+      const all = sumOf(this.#sites.filter(one => isOfSameSite(one, site) && one.name === site.name))
+      const isAsked =
+        (asked > 0 && all <= asked) || (name === 'devx.command' && site.stack.some(frame => OPENS.test(frame)))
+      const found = failingPoint(site, this.#process(site), asked)
+      if (found === undefined) continue
+      if (isAsked) this.#leave(kind, 'calls by which libraries ask what there is')
+      else this.#add({ kind, host, site, ...found })
     }
   }
 
@@ -237,6 +247,8 @@ class Planner {
         this.#add({
           kind: 'packets',
           host,
+          phase: phaseOfRole(role),
+          what: role,
           text: `all ${role}s${host === '' ? '' : ` to ${host}`} are lost`,
           rule: () => `${packetRoles[role]},drop=1`,
           lasts: factor => given * factor,
@@ -256,6 +268,8 @@ class Planner {
           this.#add({
             kind: 'packets',
             host,
+            phase: phaseOfRole(role),
+            what: role,
             text: text2,
             rule: () => `${packetRoles[role]},nth=${nth},${effect}`,
             lasts: none,
@@ -390,10 +404,3 @@ class Planner {
 /** The points of the kinds, from what a run without failures has shown. */
 export const planWalk = (sites: readonly WalkSite[], counts: readonly RoleCount[], options: PlanOptions): WalkPlan =>
   new Planner(sites, options).plan(counts)
-
-/** The points in turns of the kinds, so that a limit leaves some of each. */
-export const inTurns = (points: readonly WalkPoint[]): readonly WalkPoint[] => {
-  const byKind = walkKindNames.map(kind => points.filter(point => point.kind === kind))
-  const longest = Math.max(0, ...byKind.map(({ length }) => length))
-  return Array.from({ length: longest }, (_, i) => byKind.flatMap(ofKind => ofKind[i] ?? [])).flat()
-}

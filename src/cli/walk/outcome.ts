@@ -3,10 +3,12 @@
  */
 import type { Finding } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
-import type { FailedProgram, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import { libraryFrameOf } from '../../spec/faults/survey.ts'
+import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
-import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
+import type { RoleCount, WalkPoint } from './kinds.ts'
+import type { WalkSite } from './site.ts'
 
 /**
  * Outcomes of a point.
@@ -21,6 +23,8 @@ import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
  * - `swallowed`: the exit status is 0, the output is as without the failure, and the program, which was told of it, has
  *   not made up for it: it has fewer successful calls or requests of this kind, and no further connection. Queries are
  *   left out: programs and libraries may do without an answer
+ * - `degraded`: the exit status is 0, and the program went on to its end with a queue pair whose failures it had polled, or
+ *   with others in its place that failed too
  * - `recovered`: the exit status is 0, and nothing of the above
  * - `ended`: the program has ended with another status, and said why
  * - `unreached`: the program did not come to the site
@@ -33,6 +37,7 @@ export const outcomes = [
   'left',
   'wrong',
   'swallowed',
+  'degraded',
   'recovered',
   'ended',
   'unreached',
@@ -61,8 +66,10 @@ export interface WalkResult {
   readonly point: WalkPoint
   readonly outcome: Outcome
   readonly run: WalkRun
-  /** Objects that were left, of a `leak`; findings of `stale`; connections of `left`. */
+  /** Objects that were left, of a `leak`; findings of `stale`; connections of `left`; queue pairs of `degraded`. */
   readonly details: readonly string[]
+  /** Of `degraded`. */
+  readonly relapses: readonly Relapse[]
   /** The first line of output that the run without failures has not. */
   readonly message: string | undefined
   /** Milliseconds from the failure to the next success; without one, by which the run was longer. */
@@ -81,7 +88,19 @@ const STALE: readonly FindingId[] = [
   'cm-id-destroyed-early',
 ]
 
-const isStale = ({ id }: Finding): boolean => STALE.includes(id)
+/**
+ * Whether a queue pair has lost its peer: it was connected before the peer's queue pair ended, most often with its process.
+ * The program learns so by the failure itself.
+ */
+const hasLostPeer = ({ id, moments, objects: [qp] }: Finding): boolean => {
+  const ended = moments.find(({ action }) => action.startsWith('the queue pair '))
+  const connected = qp?.history.findLast(({ action }) => action === 'modified to RTR')
+  return id === 'no-peer-qp' && ended !== undefined && connected !== undefined && connected.time <= ended.time
+}
+
+/** A note is not necessarily a mistake. */
+const isStale = (finding: Finding): boolean =>
+  STALE.includes(finding.id) && finding.severity !== 'note' && !hasLostPeer(finding)
 
 /** Numbers differ from run to run: times, addresses, queue pairs, bandwidths. */
 const comparable = (line: string): string => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim()
@@ -108,8 +127,20 @@ const countOf = (sites: readonly SurveySite[], { target, name, class: cls }: Sur
 /** A later call does what the failed one has not, and how often a program makes it depends on times. */
 const isReplaced = ({ target, name }: SurveySite): boolean => target === 'call' && name === 'cq.reqNotify'
 
-/** Queries, and what the kernel does without a program. */
-const isQuery = ({ target, name }: SurveySite): boolean => target === 'call' && /\.query/.test(name)
+/** In this function of libibverbs providers prepare a device. */
+const OPENS = / (?:verbs|ibv)_open_device$/
+/** Functions of libmlx5 that send a command for the program. */
+const COMMANDS = / mlx5dv_(?:devx_general_cmd|dr_\w+)$/
+
+/**
+ * Calls of which a program learns nothing, or may do without: queries, commands by which libmlx5 asks, and what providers
+ * prepare when a device is opened.
+ */
+const isQuery = ({ target, name, stack }: SurveySite): boolean => {
+  if (target !== 'call' || name === 'device.open') return false
+  if (name === 'devx.command' && !COMMANDS.test(libraryFrameOf(stack) ?? '')) return true
+  return /\.query/.test(name) || stack.some(frame => OPENS.test(frame))
+}
 
 const MAKES_UP = /\.(?:create|connect|modify|resolveAddress|resolveRoute|accept|listen)$/
 
@@ -130,14 +161,25 @@ export const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
   return run.facts.told.filter(text => !before.has(comparable(text)))
 }
 
+/** libibverbs and its providers. */
+const OF_VERBS = /\/(?:libibverbs|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so/
+
+/** librdmacm makes a protection domain for itself, which no program can deallocate. */
+const isOfCm = ({ text, moments: [created] }: Finding): boolean =>
+  text.startsWith('PD ') && /\/librdmacm\.so/.test(created?.stack.find(frame => !OF_VERBS.test(frame)) ?? '')
+
 /** Objects that are left without failures too do not count. */
 const leaksOf = ({ findings, failed }: WalkRun, clean: WalkRun): readonly Finding[] => {
   const before = new Set(clean.findings.filter(({ id }) => id === 'leak').map(({ text }) => comparable(text)))
   // A program that ends at once leaves all to the system; one that has destroyed objects has tried to clean up.
   return failed !== undefined && failed.destroyed > 0
     ? findings.filter(
-        ({ id, text, wasKilled, program }) =>
-          id === 'leak' && !wasKilled && program?.pid === failed.pid && !before.has(comparable(text)),
+        finding =>
+          finding.id === 'leak' &&
+          !finding.wasKilled &&
+          finding.program?.pid === failed.pid &&
+          !before.has(comparable(finding.text)) &&
+          !isOfCm(finding),
       )
     : []
 }
@@ -147,6 +189,12 @@ const staleOf = ({ kind, kills }: WalkPoint, run: WalkRun, clean: WalkRun): read
   kills || kind === 'devices'
     ? []
     : run.findings.filter(one => isStale(one) && !clean.findings.some(finding => finding.id === one.id))
+
+/** What goes on without failures too does not count. */
+const relapsesOf = (run: WalkRun, clean: WalkRun): readonly Relapse[] => {
+  const before = new Set(clean.facts.relapses.map(({ text }) => comparable(text)))
+  return run.facts.relapses.filter(({ text }) => !before.has(comparable(text)))
+}
 
 const isFailing = ({ kind }: WalkPoint): boolean => kind === 'calls' || kind === 'posts' || kind === 'completions'
 
@@ -165,6 +213,7 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
     if (result.signal !== null) return 'crash'
     return point.isHidden && told.length === 0 ? 'wrong' : 'ended'
   }
+  if (relapsesOf(run, clean).length > 0) return 'degraded'
   if (message !== undefined) return 'recovered'
   if (isFailing(point) && point.site !== undefined) {
     const needed = isReplaced(point.site) ? 1 : countOf(clean.sites, point.site)
@@ -172,6 +221,28 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
     return isMadeUpFor || isQuery(point.site) ? 'recovered' : 'swallowed'
   }
   return told.length === 0 || isRepeated(run, clean) ? 'recovered' : 'swallowed'
+}
+
+const textsOf = (some: readonly { readonly text: string }[]): readonly string[] => some.map(({ text }) => text)
+
+const detailsOf = (outcome: Outcome, point: WalkPoint, run: WalkRun, clean: WalkRun): readonly string[] => {
+  switch (outcome) {
+    case 'leak':
+      return textsOf(leaksOf(run, clean))
+    case 'stale':
+      return textsOf(staleOf(point, run, clean))
+    case 'left':
+      return run.left
+    case 'hang':
+      return [...run.waits, ...textsOf(staleOf(point, run, clean))]
+    case 'degraded':
+      return textsOf(relapsesOf(run, clean))
+    case 'swallowed':
+    case 'wrong':
+      return newlyTold(run, clean)
+    default:
+      return []
+  }
 }
 
 /** `clean`: the run without failures. */
@@ -183,18 +254,8 @@ export const judge = (point: WalkPoint, clean: WalkRun, run: WalkRun): WalkResul
     point,
     outcome,
     run,
-    details:
-      outcome === 'leak'
-        ? leaksOf(run, clean).map(({ text }) => text)
-        : outcome === 'stale'
-          ? staleOf(point, run, clean).map(({ text }) => text)
-          : outcome === 'left'
-            ? run.left
-            : outcome === 'hang'
-              ? [...run.waits, ...staleOf(point, run, clean).map(({ text }) => text)]
-              : outcome === 'swallowed' || outcome === 'wrong'
-                ? newlyTold(run, clean)
-                : [],
+    details: detailsOf(outcome, point, run, clean),
+    relapses: outcome === 'degraded' ? relapsesOf(run, clean) : [],
     message: messageOf(run, clean),
     recovery: Math.max(0, took ?? run.result.duration - clean.result.duration),
   }

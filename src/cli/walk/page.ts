@@ -34,7 +34,7 @@ summary:hover,details[open]{background:var(--raised)}
 .finding b{color:var(--bad)}.sometimes b{color:var(--retry)}.recovered b{color:var(--good)}b{font-weight:600}
 summary i{font-style:normal;color:var(--quiet)}
 dl{display:grid;grid-template-columns:9em minmax(0,1fr);gap:.2em 1em;margin:0;padding:.2em .6em .8em}dt{color:var(--quiet)}dd{margin:0}
-.again{user-select:all}
+.again{user-select:all}p.cut{color:var(--bad);font-weight:600}
 @media(max-width:700px){summary,dl{grid-template-columns:minmax(0,1fr)}}
 `
 
@@ -47,7 +47,7 @@ const time = (milliseconds: number): string =>
 const rank = (result: WalkResult): number =>
   outcomes.indexOf(result.outcome) + (isFinding(result) ? 0 : outcomes.length)
 
-const rowHtml = (result: WalkResult, symbols: Symbols, stage: Stage): string => {
+const rowHtml = (result: WalkResult, symbols: Symbols, stage: Stage | undefined): string => {
   const { point, outcome, run, details, message, recovery, confirmed } = result
   const isFound = isFinding(result)
   const rows: readonly (readonly [string, string | false])[] = [
@@ -62,7 +62,11 @@ const rowHtml = (result: WalkResult, symbols: Symbols, stage: Stage): string => 
       record => ['Stack', code([recordTitle(record), ...symbols.framesOf(record.stack).map(frameText)])] as const,
     ),
     // As it is: a word may have several lines.
-    ['Repeat it', `<code class="again">${escapeHtml(stage.repeatCommand(point).map(quoted).join(' '))}</code>`],
+    [
+      'Repeat it',
+      stage !== undefined &&
+        `<code class="again">${escapeHtml(stage.repeatCommand(point).map(quoted).join(' '))}</code>`,
+    ],
   ]
   const list = rows.map(([name, value]) =>
     value === false || value === '' || value === '<pre></pre>' ? '' : `<dt>${name}</dt><dd>${value}</dd>`,
@@ -71,13 +75,20 @@ const rowHtml = (result: WalkResult, symbols: Symbols, stage: Stage): string => 
   return `<details class="${look}"${isFound ? ' open' : ''}><summary><b>${html(outcomeText(result))}</b><span>${html(point.text)}</span><i>${html(placeText(point, symbols))}</i></summary><dl>${list.join('')}</dl></details>\n`
 }
 
-/** `name`: of the program. `summary`: the last lines of the report. */
+/** `name`: of the program. `summary`: the last lines of the report. `interruptedBy`: the signal that has ended the walk. */
 export const walkHtml = (
   name: string,
-  results: readonly WalkResult[],
-  summary: string,
+  {
+    results,
+    summary,
+    interruptedBy,
+  }: {
+    readonly results: readonly WalkResult[]
+    readonly summary: string
+    readonly interruptedBy: string | undefined
+  },
   symbols: Symbols,
-  stage: Stage,
+  stage: Stage | undefined,
 ): string => {
   const kinds = walkKindNames.map(kind => {
     const ofKind = results.filter(({ point }) => point.kind === kind).sort((a, b) => rank(a) - rank(b))
@@ -90,7 +101,11 @@ export const walkHtml = (
         ? ''
         : `<section><h2>${kind}: ${counted(ofKind.length, 'run')}, ${counted(found, 'finding')}</h2><p>${html(walkKinds[kind])}</p>\n${ofKind.map(result => rowHtml(result, symbols, stage)).join('')}</section>\n`,
   )
-  const title = `Walk: ${printable(name)}`
+  const title = `Walk: ${printable(name)}${interruptedBy === undefined ? '' : ' (interrupted)'}`
+  const cut =
+    interruptedBy === undefined
+      ? ''
+      : `<p class="cut">The walk was interrupted by ${html(interruptedBy)}: this page has what was tried until then.</p>\n`
   const text = summary.trimEnd().split('\n')
-  return htmlDocument(title, STYLE, `<h1>${escapeHtml(title)}</h1>\n${code(text)}\n${sections.join('')}`)
+  return htmlDocument(title, STYLE, `<h1>${escapeHtml(title)}</h1>\n${cut}${code(text)}\n${sections.join('')}`)
 }

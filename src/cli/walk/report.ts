@@ -49,6 +49,12 @@ const findings = {
     level: 'warning',
     advice: 'a lost datagram, a late event and a short outage are no failures: repeat, or go on',
   },
+  degraded: {
+    title: 'the program goes on with failing completions',
+    level: 'warning',
+    advice:
+      'when a completion has failed, post nothing more to its queue pair: reset it and connect it again, or leave it',
+  },
   swallowed: {
     title: 'the program goes on as if what failed had succeeded',
     level: 'warning',
@@ -93,6 +99,12 @@ const stackOf = ({ site }: WalkPoint): Stack => site?.stack ?? []
 
 export const framesOf = (point: WalkPoint, symbols: Symbols): readonly Frame[] => programFrames(stackOf(point), symbols)
 
+/** The source line of a point; without debug information the call site, and without one what it happens to. */
+export const lineOf = (point: WalkPoint, symbols: Symbols): string => {
+  const { file, line = 0 } = placeOf(framesOf(point, symbols)) ?? {}
+  return file === undefined ? point.site?.site || point.what : `${file}:${line}`
+}
+
 /** Where it happens: process and place; '' for packets. */
 export const whereText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
   if (site === undefined) return ''
@@ -108,11 +120,21 @@ const stackLines = (frames: readonly Frame[]): string =>
     .map((frame, i) => `    #${i} ${printable(frameText(frame))}\n`)
     .join('')
 
-export const recordsOf = ({ outcome, run }: WalkResult): readonly CrashRecord[] =>
-  outcome === 'crash' ? run.records.filter(({ isCrash }) => isCrash) : outcome === 'hang' ? run.records : []
+/** Where a process is in the code. Absent `signal`: it posts there to a queue pair that has failed. */
+type ProcessPlace = Omit<CrashRecord, 'signal'> & Partial<CrashRecord>
 
-export const recordTitle = ({ pid, command, signal, isCrash }: CrashRecord): string =>
-  isCrash ? `${signal} in process ${pid} (${command})` : `process ${pid} (${command}) is at`
+export const recordsOf = ({ outcome, run, relapses }: WalkResult): readonly ProcessPlace[] => {
+  if (outcome === 'crash') return run.records.filter(({ isCrash }) => isCrash)
+  if (outcome === 'hang') return run.records
+  return relapses.flatMap(({ pid, program, stack }) =>
+    stack.length === 0 ? [] : [{ pid, command: program, isCrash: false, stack }],
+  )
+}
+
+export const recordTitle = ({ pid, command, signal, isCrash }: ProcessPlace): string => {
+  if (isCrash) return `${signal} in process ${pid} (${command})`
+  return `process ${pid} (${command}) ${signal === undefined ? 'posts' : 'is'} at`
+}
 
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`
 
@@ -200,14 +222,24 @@ const leftOutText = ({ leftOut }: WalkPlan, kind: WalkKind): string =>
     .map(({ why, count }) => `${count} ${why}`)
     .join(', ')
 
+/** What the last lines say of the walk, beside its results. */
+export interface WalkFacts {
+  /** Undefined: it was interrupted in the run without failures. */
+  readonly plan: WalkPlan | undefined
+  readonly milliseconds: number
+  /** What times of retries were multiplied by. */
+  readonly factor: number
+  /** The signal that has ended the walk. */
+  readonly interruptedBy: string | undefined
+}
+
 /** The last lines. */
 export const summaryText = (
   label: string,
   results: readonly WalkResult[],
-  plan: WalkPlan,
-  milliseconds: number,
-  factor: number,
+  { plan, milliseconds, factor, interruptedBy }: WalkFacts,
 ): string => {
+  if (plan === undefined) return `${label}: interrupted by ${interruptedBy} in the run without failures\n`
   const countsOf = (some: readonly WalkResult[], points: readonly WalkPoint[]): string =>
     outcomes
       .map(outcome => [outcome, some.filter(result => result.outcome === outcome).length] as const)
@@ -216,7 +248,9 @@ export const summaryText = (
       .join(', ') || (points.length > 0 ? 'none tried' : 'nothing to fail')
   const left = plan.points.length - results.length
   const rest =
-    (left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`) +
+    (left === 0
+      ? ''
+      : `; ${left} points were not tried${interruptedBy === undefined ? ' (--points, --time-limit)' : ''}`) +
     (plan.varying === 0
       ? ''
       : `; ${counted(plan.varying, 'call site')} left out, to which not every run without failures comes`) +
@@ -232,7 +266,9 @@ export const summaryText = (
     factor === 1
       ? ''
       : `; times of retries were multiplied by ${factor}, and findings confirmed without that; timers of the program are its own`
-  return `${label}: ${counted(results.length, 'run')} in ${(milliseconds / 1000).toFixed(0)} s: ${countsOf(results, plan.points)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
+  const runs = `${counted(results.length, 'run')} in ${(milliseconds / 1000).toFixed(0)} s`
+  const head = interruptedBy === undefined ? runs : `interrupted by ${interruptedBy} after ${runs}`
+  return `${label}: ${head}: ${countsOf(results, plan.points)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
 }
 
 /** A result as a JSON object. */

@@ -6,7 +6,8 @@
 import type { WalkKind } from '../../spec/walk-kinds.ts'
 import type { AttemptResult } from '../attempt.ts'
 import { CLEAN_RUNS, commonRun, isAlike } from './clean.ts'
-import { inTurns, planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
+import { planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
+import { inTurns } from './order.ts'
 import { judge, type Outcome, type WalkResult, type WalkRun } from './outcome.ts'
 import { isFindingOutcome } from './report.ts'
 import type { Stage } from './stage.ts'
@@ -27,6 +28,8 @@ export interface WalkLimits {
   readonly stopped: number
   /** Points of these texts and places come first: what was new or changed. */
   readonly first: (point: WalkPoint) => boolean
+  /** The source line of a point, or what stands for it. */
+  readonly lineOf: (point: WalkPoint) => string
   readonly stop: AbortSignal
 }
 
@@ -71,14 +74,22 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const { kinds, factor, jobs, stopped, stop } = limits
   const begin = performance.now()
   const runs: WalkRun[] = []
+  /** Undefined: stopped. A run that is stopped may throw. */
+  const unlessStopped = async (running: Promise<WalkRun>): Promise<WalkRun | undefined> => {
+    const run = await running.catch(error => {
+      if (stop.aborted) return undefined
+      throw error
+    })
+    return stop.aborted ? undefined : run
+  }
   // Long runs leave no time for several.
   const isShort = (): boolean => performance.now() - begin < (limits.seconds * 1000) / LEAST_RUNS
   while (
     runs.length === 0 ||
     (runs.length < CLEAN_RUNS && isShort() && !(runs.length > 1 && isAlike(runs[0]!, runs[1]!)))
   ) {
-    const run = await stage.run(undefined, { seconds: limits.seconds, factor: 1 })
-    if (stop.aborted) return undefined
+    const run = await unlessStopped(stage.run(undefined, { seconds: limits.seconds, factor: 1 }))
+    if (run === undefined) return undefined
     if (run.result.failure !== undefined) throw new CleanRunError(run.result)
     runs.push(run)
   }
@@ -91,7 +102,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     varying: left,
   })
   listener.planned(clean, plan)
-  const ordered = inTurns(plan.points)
+  const ordered = inTurns(plan.points, limits.lineOf)
   const queue = [...ordered.filter(limits.first), ...ordered.filter(point => !limits.first(point))].slice(
     0,
     limits.points,
@@ -105,11 +116,13 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {
     const runLimits = { seconds: hang(point, runFactor), factor: runFactor }
     // On a busy machine a daemon may not start: one run should not end the walk.
-    const run = await stage.run(point, runLimits).catch(error => {
-      if (stop.aborted) throw error
-      return stage.run(point, runLimits)
-    })
-    if (stop.aborted) return undefined
+    const run = await unlessStopped(
+      stage.run(point, runLimits).catch(error => {
+        if (stop.aborted) throw error
+        return stage.run(point, runLimits)
+      }),
+    )
+    if (run === undefined) return undefined
     // In another order of threads or packets the program may come to the site.
     return run.injected === 0 && attempts > 1 ? runOnce(point, runFactor, attempts - 1) : judge(point, clean, run)
   }

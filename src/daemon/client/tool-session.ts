@@ -64,8 +64,11 @@ export interface ToolSession {
   qps(): Promise<readonly QpStat[]>
   /** What programs wait for, in the order of reports. */
   waits(): Promise<readonly WaitStat[]>
-  /** The fault rules with their counts. `set`: rules that replace all present ones. */
-  faults(set?: string): Promise<readonly FaultStat[]>
+  /**
+   * The fault rules with their counts. `set`: rules that replace all present ones. `keeps`: of these, those that were
+   * there before go on with their counts and random sequences.
+   */
+  faults(set?: string, keeps?: boolean): Promise<readonly FaultStat[]>
   /** Takes the link of a device down or up. `milliseconds`: down for so long. */
   setLink(device: string, up: boolean, milliseconds?: number): Promise<void>
   /** Begins a new survey of call sites. */
@@ -372,8 +375,10 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       if ('waits' in answer) return answer.waits
       throw unexpectedReply('waits')
     },
-    async faults(set) {
-      const answer = await request(set === undefined ? { kind: 'fault' } : { kind: 'fault', set })
+    async faults(set, keeps = false) {
+      const answer = await request(
+        set === undefined ? { kind: 'fault' } : { kind: 'fault', set, ...(keeps && { keeps }) },
+      )
       if ('faults' in answer) return answer.faults
       throw unexpectedReply('fault')
     },
@@ -390,7 +395,7 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         if (!('sites' in answer)) throw unexpectedReply('sites')
         sites.push(...answer.sites)
         if (sites.length >= answer.total || answer.sites.length === 0)
-          return { sites, failed: answer.failed, facts: answer.facts ?? { told: [], retries: 0 } }
+          return { sites, failed: answer.failed, facts: answer.facts ?? { told: [], retries: 0, relapses: [] } }
       }
     },
     async changeDevices(change) {

@@ -10,7 +10,7 @@ import { appendBlock } from '../../host/output-file.ts'
 import { roleOf } from '../../host/process-status.ts'
 import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
 import type { FaultRule } from '../../spec/faults/rule.ts'
-import { formatFaults, formatRule, parseFaults } from '../../spec/faults/rules.ts'
+import { formatFaults, formatRule, MAX_DAEMON_RULES, parseFaults, sameRules } from '../../spec/faults/rules.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../tools/trace/pcapng.ts'
 import { didYouMean } from '../../tools/trace/suggest.ts'
@@ -43,8 +43,11 @@ export interface Network {
    * devices, since `time` (microseconds); undefined: none.
    */
   lossTo(qpns: readonly number[], time: number): string | undefined
-  /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or no such soft device. */
-  setFaults(text: string): void
+  /**
+   * Replaces the fault rules. `keeps`: those that were there before go on with their counts and random sequences. Throws
+   * an Error with a message for people: invalid rules, or no such soft device.
+   */
+  setFaults(text: string, keeps?: boolean): void
   /** Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port. */
   tap(device: string, tap: PortTap): (() => void) | undefined
   /** Decides about calls, posts, completions and contexts of programs. */
@@ -65,7 +68,7 @@ export interface Network {
  * device.
  */
 const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
-  const rules = parseFaults(text)
+  const rules = parseFaults(text, MAX_DAEMON_RULES)
   const names = devices.map(({ name }) => name)
   for (const { device } of rules)
     if (device !== '' && !names.includes(device))
@@ -103,9 +106,10 @@ export const createNetwork = (
       const hasRuleOfName = rules.some(rule => rule.device === name)
       rules = rules.map(rule => (rule.device === device ? { ...rule, device: name } : rule))
       found.device = { ...found.device, name }
-      programFaults.setRules(rules)
+      const kept = rules.map((_, i) => i)
+      programFaults.setRules(rules, kept)
       // Otherwise the same rules apply to the port, which keeps their counts, random sequences and rate limits.
-      if (hasRuleOfName) found.port.setFaults(rules, name)
+      if (hasRuleOfName) found.port.setFaults(rules, name, kept)
     },
     get faults() {
       return formatFaults(rules)
@@ -126,13 +130,15 @@ export const createNetwork = (
         }
       return undefined
     },
-    setFaults(text) {
+    setFaults(text, keeps = false) {
+      const before = rules
       rules = faultRules(
         text,
         ports.map(port => port.device),
       )
-      for (const { port, device } of ports) port.setFaults(rules, device.name)
-      programFaults.setRules(rules)
+      const kept = keeps ? sameRules(before, rules) : undefined
+      for (const { port, device } of ports) port.setFaults(rules, device.name, kept)
+      programFaults.setRules(rules, kept)
       network.rulesChanged()
     },
     tap(device, tap) {

@@ -128,7 +128,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { kind, set, add, remove, cursor, devices, context, id, from } = fields
+  const { kind, set, keeps, add, remove, cursor, devices, context, id, from } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
   if (kind === 'stat' && devices === undefined) return { kind }
@@ -145,7 +145,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
-  if (kind === 'fault' && typeof set === 'string') return { kind, set }
+  if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'link') return parseLink(fields)
   if (kind === 'sites' && from === undefined) return { kind }
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
@@ -323,10 +323,10 @@ export class ToolRequests {
     reply()
   }
 
-  #setFaults(text: string): ToolReply | undefined {
+  #setFaults(text: string, keeps: boolean): ToolReply | undefined {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may set faults' }
     try {
-      this.#daemon.network.setFaults(text)
+      this.#daemon.network.setFaults(text, keeps)
       return undefined
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) }
@@ -355,7 +355,8 @@ export class ToolRequests {
     const isFirst = faults.survey === undefined
     if (from === undefined) faults.beginSurvey()
     if (isFirst) network.rulesChanged()
-    const { sites = [], failed, facts } = faults.survey ?? {}
+    const { sites = [], failed, facts: seen } = faults.survey ?? {}
+    const facts = seen && { ...seen, relapses: this.#daemon.check?.relapses ?? [] }
     const part = from === undefined ? [] : sites.slice(from, from + SITES_PER_REPLY)
     return { sites: part, total: sites.length, ...(failed && { failed }), ...(facts && { facts }) }
   }
@@ -411,7 +412,7 @@ export class ToolRequests {
       case 'closed':
         return { closed: true }
       case 'fault': {
-        const refusal = request.set === undefined ? undefined : this.#setFaults(request.set)
+        const refusal = request.set === undefined ? undefined : this.#setFaults(request.set, request.keeps === true)
         return refusal ?? { faults: network.faultCounts() }
       }
       case 'link':

@@ -98,10 +98,10 @@ const checked = <T>(call: string, make: () => T): T => {
 
 /** Throws InputError. */
 const settingsOf = (title: string, link: LinkOptions, fallback: LinkSettings): LinkSettings =>
-  readSettings(new Section('', title, link, LINK_KEYS, true), fallback)
+  readSettings(new Section(undefined, title, link, LINK_KEYS, true), fallback)
 
 const countOf = (name: string, value: number, max: number): number =>
-  new Section('', '', { [name]: value }, [name], true).integer(name, undefined, 1, max)
+  new Section(undefined, '', { [name]: value }, [name], true).integer(name, undefined, 1, max)
 
 /**
  * All hosts at one switch: hosts h1, h2 …, switch s1. Throws RdmaError EINVAL for invalid options, as the other functions.
@@ -181,13 +181,13 @@ export const lineRateOf = (call: string, dcqcn: unknown, own: number): number | 
     ? undefined
     : dcqcn === true
       ? own
-      : checked(call, () => new Section('', '', { dcqcn }, ['dcqcn']).rate('dcqcn', undefined))
+      : checked(call, () => new Section(undefined, '', { dcqcn }, ['dcqcn']).rate('dcqcn', undefined))
 
 /** The topology that option `links` of `createNetwork` describes. Throws RdmaError EINVAL. */
 export const compileTopology = (value: unknown): LinkTopology => checked('createNetwork', () => compile(value))
 
 const compile = (value: unknown): LinkTopology => {
-  const top: Section = new Section('', 'links', value, TOPOLOGY_KEYS, true)
+  const top: Section = new Section(undefined, 'links', value, TOPOLOGY_KEYS, true)
   const hosts = readNames(top, 'hosts', MAX_HOSTS)
   if (hosts.length === 0) top.complain('hosts', 'there is none')
   const hasLinks = top.has('links')
@@ -213,7 +213,7 @@ const compile = (value: unknown): LinkTopology => {
     switches: switches.length,
     names,
     links: links.map((link, i) => {
-      const section: Section = new Section('', `links.links[${i}]`, link, ['between', ...LINK_KEYS], true)
+      const section: Section = new Section(undefined, `links.links[${i}]`, link, ['between', ...LINK_KEYS], true)
       const settings = readSettings(section, DEFAULT_LINK)
       const ends = readEnds(section, names, numbers)
       const { mtu = Number.POSITIVE_INFINITY } = settings

@@ -65,8 +65,12 @@ export interface EventFault extends ActingRule {
 }
 
 export interface ProgramFaults {
-  /** Replaces all rules; those for packets are ignored. Counts and random sequences restart. */
-  setRules(rules: readonly FaultRule[]): void
+  /**
+   * Replaces all rules; those for packets are ignored. Counts and random sequences restart, and processes are known no
+   * more. `kept`: by rule, the index that it has had among the rules before: it goes on, and processes stay known;
+   * undefined: it is new.
+   */
+  setRules(rules: readonly FaultRule[], kept?: readonly (number | undefined)[]): void
   /** Whether a rule may act on this target. */
   has(target: FaultTarget): boolean
   /** As `has`, without rules that have acted as often as they may. */
@@ -82,8 +86,10 @@ export interface ProgramFaults {
   ): PostFault | undefined
   /** `cls`: class of the queue pair. `completion`: a name of `completionNames`. */
   onCompletion(subject: FaultSubject, cls: string, qpn: number, completion: string): CompletionFault | undefined
-  /** A program has opened a device. */
-  onOpen(subject: FaultSubject): readonly EventFault[]
+  /** A program has opened a device. `since`: the edition of the rules that were asked about it before; 0: none were. */
+  onOpen(subject: FaultSubject, since?: number): readonly EventFault[]
+  /** The number of the last change of the rules, from 1. */
+  readonly edition: number
   /** A program receives an event. `notice`: a name of `noticeNames`. */
   onNotice(subject: FaultSubject, notice: string): NoticeFault | undefined
   /** The number of a process in the order of first calls since the rules were set, from 1. */
@@ -112,12 +118,15 @@ interface ActiveRule {
   readonly program: string
   readonly counts: ProgramRuleCounts
   readonly random: () => number
+  /** The edition of the rules (`ProgramFaults.edition`) since which it exists. */
+  readonly since: number
   /** The first match on which the rule may act, and the number of times. */
   readonly first: number
   readonly times: number
 }
 
-const activeRule = (rule: FaultRule, index: number): ActiveRule => {
+/** `before`: the same rule, which goes on. */
+const activeRule = (rule: FaultRule, index: number, edition: number, before: ActiveRule | undefined): ActiveRule => {
   const target = targetOf(rule)
   const noNames: ReadonlySet<string> = new Set()
   return {
@@ -126,8 +135,9 @@ const activeRule = (rule: FaultRule, index: number): ActiveRule => {
     acting: { number: index + 1, text: formatRule(rule) },
     names: target === 'call' ? methodsOfRule(rule) : target === 'completion' ? completionsOfRule(rule) : noNames,
     program: rule.program.slice(0, COMMAND_LENGTH),
-    counts: { matched: 0, injected: 0 },
-    random: createRandom(rule.seed ^ hashOf(`program ${index}`)),
+    counts: before?.counts ?? { matched: 0, injected: 0 },
+    random: before?.random ?? createRandom(rule.seed ^ hashOf(`program ${index}`)),
+    since: before?.since ?? edition,
     first: rule.nth || rule.every || 1,
     times: rule.count || (rule.nth > 0 ? 1 : Number.POSITIVE_INFINITY),
   }
@@ -178,8 +188,11 @@ export const createProgramFaults = (
   initial: readonly FaultRule[] = [],
   nameOf: (pid: number) => string = () => '',
 ): ProgramFaults => {
+  /** By index in the list of all rules. */
+  let all: readonly (ActiveRule | undefined)[] = []
   let active: readonly ActiveRule[] = []
   let counts: readonly (ProgramRuleCounts | undefined)[] = []
+  let edition = 0
   const targets = new Set<FaultTarget>()
   const numbers = new Map<number, number>()
   const numberOf = (pid: number): number => {
@@ -207,9 +220,13 @@ export const createProgramFaults = (
     phases.set(pid, phaseAfter(phaseOf(pid), target, name))
   }
 
-  const setRules = (rules: readonly FaultRule[]): void => {
-    const all = rules.map((rule, index) =>
-      targetOf(rule) === 'packet' || !isActive(rule) ? undefined : activeRule(rule, index),
+  const setRules = (rules: readonly FaultRule[], kept?: readonly (number | undefined)[]): void => {
+    edition++
+    const before = all
+    all = rules.map((rule, index) =>
+      targetOf(rule) === 'packet' || !isActive(rule)
+        ? undefined
+        : activeRule(rule, index, edition, before[kept?.[index] ?? -1]),
     )
     active = all.filter(rule => rule !== undefined)
     counts = all.map(rule => rule?.counts)
@@ -223,6 +240,7 @@ export const createProgramFaults = (
       if (numbered.length > 0 || role.length > 0) targets.add('call')
       if (phase.length > 0) for (const one of ['call', ...TRANSFERS] as const) targets.add(one)
     }
+    if (kept !== undefined) return
     numbers.clear()
     roles.clear()
     alike.clear()
@@ -290,8 +308,8 @@ export const createProgramFaults = (
       const first = rules.find(({ rule }) => rule.status !== '') ?? rules[0]
       return first && { ...first.acting, status: first.rule.status, happening: happeningIn(rules) }
     },
-    onOpen: subject =>
-      acting('event', subject, () => true).map(({ acting, rule }) => ({
+    onOpen: (subject, asked = 0) =>
+      acting('event', subject, ({ since }) => since > asked).map(({ acting, rule }) => ({
         ...acting,
         event: rule.event,
         happening: happeningOf([rule]),
@@ -315,6 +333,9 @@ export const createProgramFaults = (
       )
     },
     onPage: subject => acting('page', subject, () => true)[0]?.acting,
+    get edition() {
+      return edition
+    },
     get counts() {
       return counts
     },

@@ -266,8 +266,12 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   },
 }
 const settingNames = Object.keys(FaultSettings) as Name[]
-/** `Decisions.rateLimits` has a bit for each rule. */
-const MAX_RULES = 32
+/** Most rules that a user gives. */
+const MAX_RULES = 256
+/** Most rules of a daemon: those of its user, those of the links of a net, and those by which walks and plays count. */
+export const MAX_DAEMON_RULES = 2048
+/** `Decisions.rateLimits` has a bit for each rule with a rate. */
+const MAX_RATES = 32
 
 /** The numbers of the opcodes that the rule selects; empty for all. */
 export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
@@ -346,13 +350,30 @@ export const formatRule = (rule: FaultRule): string => {
 
 /**
  * Parses rules. Empty rules, and rules whose effects are all 0, are omitted. Throws as `parseRule`, and for more than
- * MAX_RULES rules.
+ * `most` rules, or MAX_RATES with a rate.
  */
-export const parseFaults = (text: string): FaultRule[] => {
+export const parseFaults = (text: string, most: number = MAX_RULES): FaultRule[] => {
   const rules = text.split(';').map(parseRule).filter(isActive)
-  if (rules.length > MAX_RULES)
-    throw new Error(`there are ${rules.length} fault rules; ${MAX_RULES} are allowed at most`)
+  if (rules.length > most) throw new Error(`there are ${rules.length} fault rules; ${most} are allowed at most`)
+  const limited = rules.filter(({ rate }) => rate > 0).length
+  if (limited > MAX_RATES)
+    throw new Error(`there are ${limited} fault rules with a rate; ${MAX_RATES} are allowed at most`)
   return rules
+}
+
+/**
+ * By rule of `after`: the index of the same rule in `before`; undefined: it is new. Of equal rules each is one of its own.
+ */
+export const sameRules = (
+  before: readonly FaultRule[],
+  after: readonly FaultRule[],
+): readonly (number | undefined)[] => {
+  const known = new Map<string, number[]>()
+  before.forEach((rule, i) => {
+    const text = formatRule(rule)
+    known.set(text, [...(known.get(text) ?? []), i])
+  })
+  return after.map(rule => known.get(formatRule(rule))?.shift())
 }
 
 export const formatFaults = (rules: readonly FaultRule[]): string => rules.map(formatRule).join(';')

@@ -7,6 +7,9 @@ import type { FailedProgram, FaultTarget, SurveyFacts, SurveySite } from '../fau
 import type { FaultSubject, ProgramFaults } from './program-faults.ts'
 import { hashOf } from './random.ts'
 
+/** The dynamic linker runs the destructors of libraries, at exit and when they are unloaded. */
+const DESTRUCTORS = /\/ld-[^/]*\.so/
+
 /** Frames of native stacks in libraries of the verbs API. */
 const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|libibumad|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so/
 
@@ -19,11 +22,18 @@ export const siteOf = (stack: readonly string[]): string | undefined => {
   return frame === undefined ? undefined : hashOf(frame).toString(16).padStart(8, '0')
 }
 
+/** The frame in the library function that the program has called; undefined: the call is not a library's. */
+export const libraryFrameOf = (stack: readonly string[]): string | undefined => {
+  const outer = stack.findIndex(line => !VERBS_LIBRARIES.test(line))
+  return stack[outer - 1]
+}
+
 export interface Survey {
   readonly sites: readonly SurveySite[]
   /** Undefined: no fault was injected. */
   readonly failed: FailedProgram | undefined
   readonly facts: SurveyFacts
+  /** Returns the site; undefined: there are too many. */
   note(
     target: FaultTarget,
     cls: string,
@@ -31,9 +41,9 @@ export interface Survey {
     program: Pick<FaultSubject, 'pid' | 'program'>,
     stack: readonly string[],
     isThreaded?: boolean,
-  ): void
-  /** A fault was injected into this process. */
-  injected(pid: number): void
+  ): SurveySite | undefined
+  /** A fault was injected into this process. `stack`: of the call that fails. */
+  injected(pid: number, stack?: readonly string[]): void
   /** A program was told of a failure. `isCompletion`: by a failed completion. */
   told(text: string, isCompletion: boolean): void
   /** A queue pair repeats requests for so many milliseconds. */
@@ -43,6 +53,15 @@ export interface Survey {
 /** Maximum number of sites; later ones are not noted. */
 export const MAX_SITES = 4096
 const MAX_TOLD = 16
+
+/**
+ * Whether the program has made a destroy, not a library: librdmacm cleans up in the call that fails, and at exit.
+ * `failedSite`: of that call.
+ */
+const isOfProgram = (stack: readonly string[], failedSite: string | undefined): boolean => {
+  const site = siteOf(stack)
+  return (site === undefined || site !== failedSite) && !stack.some(frame => DESTRUCTORS.test(frame))
+}
 
 type Programs = Pick<ProgramFaults, 'processNumber' | 'roleOf' | 'phaseOf'>
 
@@ -56,8 +75,11 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
   const facts: { -readonly [N in keyof SurveyFacts]: SurveyFacts[N] } & { readonly told: string[] } = {
     told: [],
     retries: 0,
+    relapses: [],
   }
   let failed: { readonly pid: number; destroyed: number } | undefined
+  /** The call site of the failed call. */
+  let failedSite: string | undefined
   let isBroken = false
   return {
     sites,
@@ -65,7 +87,8 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
       return failed
     },
     facts,
-    injected(pid) {
+    injected(pid, stack = []) {
+      if (failed === undefined) failedSite = siteOf(stack)
       failed ??= { pid, destroyed: 0 }
       facts.injectedAt ??= now() - begin
     },
@@ -77,7 +100,7 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
       facts.retries = Math.max(facts.retries, milliseconds)
     },
     note(target, cls, name, { pid, program }, stack, isThreaded = false) {
-      if (pid === failed?.pid && name.endsWith('.destroy')) failed.destroyed++
+      if (pid === failed?.pid && name.endsWith('.destroy') && isOfProgram(stack, failedSite)) failed.destroyed++
       const number = programs.processNumber(pid)
       const role = programs.roleOf(pid)
       const phase = programs.phaseOf(pid)
@@ -92,25 +115,24 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
       const key = `${role} ${phase} ${place}`
       const before = byKey.get(key)
       if (before !== undefined) before.count++
-      else if (sites.length < MAX_SITES) {
-        const command = program()
-        const added = {
-          target,
-          name,
-          class: cls,
-          site,
-          program: command,
-          process: number,
-          role,
-          phase,
-          first,
-          stack,
-          count: 1,
-          ...(isThreaded && { isThreaded }),
-        }
-        byKey.set(key, added)
-        sites.push(added)
+      if (before !== undefined || sites.length >= MAX_SITES) return before
+      const added: SurveySite = {
+        target,
+        name,
+        class: cls,
+        site,
+        program: program(),
+        process: number,
+        role,
+        phase,
+        first,
+        stack,
+        count: 1,
+        ...(isThreaded && { isThreaded }),
       }
+      byKey.set(key, added)
+      sites.push(added)
+      return added
     },
   }
 }

@@ -30,6 +30,7 @@ import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
+import type { Relapse } from '../../spec/faults.ts'
 import { ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
@@ -195,6 +196,11 @@ export class Checker {
   /** Occurrences of each finding, by its number − 1. */
   get counts(): readonly number[] {
     return this.#reporter.counts
+  }
+
+  /** Programs that go on with failing completions. */
+  get relapses(): readonly Relapse[] {
+    return this.#queues.relapses.all
   }
 
   /** As `FindingReporter.beginFresh`. */

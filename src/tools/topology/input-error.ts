@@ -8,3 +8,6 @@ export class InputError extends Error {
   /** Of a command that ends with it: wrong usage. */
   readonly status = 2
 }
+
+/** A file that a user has named cannot be read. */
+export class UnreadableFile extends InputError {}

@@ -2,32 +2,52 @@
  * The part of a file of `userdma sim` that describes links (docs/how-to/simulate.md): `topology`, `link` and `trunk`.
  */
 import { dirname, resolve } from 'node:path'
-import { isMap, parseDocument } from 'yaml'
+import { isCollection, isMap, isPair, LineCounter, type Node, parseDocument, visit } from 'yaml'
 import { chain, type LinkSettings, type LinkTopology, leafSpine, star } from '../../transport/phy/links/graph.ts'
 import { InputError } from './input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from './link-settings.ts'
 import { deepAt, MAX_DEPTH, readTopology, type Topology } from './net-file.ts'
-import { Section } from './section.ts'
+import { type Place, Section } from './section.ts'
 
 export const MAX_FILE_BYTES = 2 ** 18
 const MAX_HOSTS = 4096
 const MAX_SWITCHES = 1024
 
+/** The offset of what is at a place: of the key of a setting, or of an item of a list; of the last that exists. */
+const offsetOf = (root: unknown, place: Place): number => {
+  let node = root
+  let offset = (root as Node | null)?.range?.[0] ?? 0
+  for (const step of place) {
+    if (!isCollection(node)) break
+    const item = node.items.find((one, i) => (isPair(one) ? String(one.key) === step : i === step))
+    if (item === undefined) break
+    offset = ((isPair(item) ? item.key : item) as Node).range?.[0] ?? offset
+    node = isPair(item) ? item.value : item
+  }
+  return offset
+}
+
 /** Parses YAML that is a map with no other keys than `keys`; undefined: with any. Throws InputError. */
 export const documentOf = (source: string, file: string, keys: readonly string[] | undefined): Section => {
-  if (deepAt(source) !== undefined)
-    throw new InputError(`${file}: there are more than ${MAX_DEPTH} levels of lists and maps`)
-  const document = parseDocument(source)
-  const [error] = document.errors
-  if (error !== undefined) throw new InputError(`${file}: ${error.message.split('\n')[0]}`)
-  let value: unknown
-  try {
-    // no aliases: a few lines could stand for a huge file
-    value = document.toJS({ maxAliasCount: 0 })
-  } catch (error) {
-    throw new InputError(`${file}: ${(error as Error).message}`)
+  const lines = new LineCounter()
+  const placeAt = (offset: number): string => {
+    const { line, col } = lines.linePos(offset)
+    return `${file}:${line}:${col}`
   }
-  return new Section(file, '', value, keys)
+  const deep = deepAt(source)
+  if (deep !== undefined)
+    throw new InputError(`${file}:${deep}: there are more than ${MAX_DEPTH} levels of lists and maps`)
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false })
+  const [error] = document.errors
+  if (error !== undefined)
+    throw new InputError(`${placeAt(error.pos[0])}: ${error.message.replace(/\.?\n[\s\S]*$/, '')}`)
+  visit(document, {
+    // A few lines could stand for a huge file.
+    Alias(_, { range, source: name }) {
+      throw new InputError(`${placeAt(range?.[0] ?? 0)}: *${name}: an alias is not allowed; write it out`)
+    },
+  })
+  return new Section({ at: place => placeAt(offsetOf(document.contents, place)) }, '', document.toJS(), keys)
 }
 
 /** Whether a file is one of `userdma sim`: a map with the key `topology`, in any notation. */

@@ -105,13 +105,18 @@ const listed = (names: readonly string[]): string => names.join(', ')
 /** Levels of lists and maps. The parser's second half calls itself for each. */
 export const MAX_DEPTH = 32
 
-/** Where `source` has more than `MAX_DEPTH` levels; undefined: nowhere. The parser's first half keeps a stack of them. */
-export const deepAt = (source: string): number | undefined => {
+/**
+ * Line and column where `source` has more than `MAX_DEPTH` levels, as `3:5`; undefined: nowhere. The parser's first half
+ * keeps a stack of them.
+ */
+export const deepAt = (source: string): string | undefined => {
   const parser = new Parser()
   for (const lexeme of new Lexer().lex(source)) {
     for (const _ of parser.next(lexeme));
     // The document is the first.
-    if (parser.stack.length > MAX_DEPTH + 1) return parser.offset - lexeme.length
+    if (parser.stack.length <= MAX_DEPTH + 1) continue
+    const before = source.slice(0, parser.offset - lexeme.length).split('\n')
+    return `${before.length}:${before.at(-1)!.length + 1}`
   }
   return undefined
 }
@@ -128,13 +133,10 @@ class Reader {
     this.#file = file
     this.#source = source
     const deep = deepAt(source)
-    if (deep !== undefined) {
-      const before = source.slice(0, deep).split('\n')
-      const place = `${before.length}:${before.at(-1)!.length + 1}`
+    if (deep !== undefined)
       throw new InputError(
-        `${file}:${place}: nested too deeply; a topology needs 4 levels, and ${MAX_DEPTH} are allowed`,
+        `${file}:${deep}: nested too deeply; a topology needs 4 levels, and ${MAX_DEPTH} are allowed`,
       )
-    }
     // `entries` looks for equal keys: the parser compares all with all.
     const document = parseDocument(source, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: false })
     const [error] = [...document.errors, ...document.warnings]

@@ -4,12 +4,23 @@
  * watched. An error names the setting by its path, the value as written, and what is allowed.
  */
 import { basename } from 'node:path'
-import { parseRule } from '../../spec/faults/rules.ts'
+import type { FaultRule } from '../../spec/faults/rule.ts'
+import { parseFaults, parseRule } from '../../spec/faults/rules.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import { didYouMean } from '../trace/suggest.ts'
+import { UnreadableFile } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { documentOf } from './links-file.ts'
 import type { Section } from './section.ts'
+
+/** A host of the net: what events may name. */
+export interface ScenarioHost {
+  readonly name: string
+  /** False: `driver: none`. */
+  readonly hasDaemon: boolean
+  readonly devices: readonly string[]
+  readonly interfaces: readonly string[]
+}
 
 /** What is waited for; `after` milliseconds later it is time. */
 export interface Moment {
@@ -75,9 +86,12 @@ export interface Scenario {
 const MAX_FILE_BYTES = 2 ** 18
 const MAX_PROGRAMS = 256
 const MAX_EVENTS = 256
+/** Fault rules of all events. */
+const MAX_FAULTS = 256
 const MAX_SEED = 0xffff_ffff
 const MAX_MOVE = 8
 const MAX_EXIT = 255
+const DEFAULT_INTERFACE = 'eth0'
 /** Milliseconds. */
 const DEFAULT_WITHIN = 60_000
 /** µs. */
@@ -119,27 +133,68 @@ const oneKey = (section: Section, keys: readonly string[]): string => {
 /** The first command of a shell's line, as the kernel names its process. */
 const firstCommand = (run: string): string => basename(run.trim().split(/\s+/)[0] ?? '')
 
+/** A name that is not among `names`, and these. */
+const unknown = (name: string, names: readonly string[]): string =>
+  `"${name}"${didYouMean(name, names) || `; there ${names.length === 1 ? 'is' : 'are'} ${names.join(', ') || 'none'}`}`
+
+const noDaemon = ({ name }: ScenarioHost, what: string): string =>
+  `host "${name}" has no daemon (driver: none), and ${what}`
+
+/** The fault rules of a text for a host. Throws an Error: a wrong rule, or one for a device that the host has not. */
+export const faultsOf = (text: string, { name, devices }: ScenarioHost): readonly FaultRule[] => {
+  const rules = parseFaults(text)
+  const { device } = rules.find(rule => rule.device !== '' && !devices.includes(rule.device)) ?? {}
+  if (device !== undefined) throw new Error(`fault device: host "${name}" has no device ${unknown(device, devices)}`)
+  return rules
+}
+
 class Reader {
   /** By name. `command`: the name of its process. */
   readonly #programs = new Map<string, { readonly host: string; readonly run: string; readonly command: string }>()
-  readonly #hosts: readonly string[]
+  readonly #hosts: ReadonlyMap<string, ScenarioHost>
+  /** Fault rules of events so far. */
+  #rules = 0
 
-  constructor(hosts: readonly string[]) {
-    this.#hosts = hosts
+  constructor(hosts: readonly ScenarioHost[]) {
+    this.#hosts = new Map(hosts.map(host => [host.name, host]))
   }
 
-  #host(section: Section): string {
-    const host = section.text('host')
-    if (!this.#hosts.includes(host))
-      section.complain('host', `the net has no host "${host}"${didYouMean(host, this.#hosts)}`)
+  #host(section: Section): ScenarioHost {
+    const name = section.text('host')
+    const found = this.#hosts.get(name)
+    return found ?? section.complain('host', `the net has no host ${unknown(name, [...this.#hosts.keys()])}`)
+  }
+
+  /** A host with a daemon. `what`: of `section`, needs one. */
+  #hostWithDaemon(section: Section, what: string): ScenarioHost {
+    const host = this.#host(section)
+    if (!host.hasDaemon) section.complain('host', noDaemon(host, what))
     return host
+  }
+
+  /** A device of the host; '' if the setting is absent and the host has some. */
+  #device(section: Section, { name: host, devices }: ScenarioHost): string {
+    if (devices.length === 0) section.complain('host', `host "${host}" has no device`)
+    const name = section.text('device', '')
+    if (section.has('device') && !devices.includes(name))
+      section.complain('device', `host "${host}" has no device ${unknown(name, devices)}`)
+    return name
+  }
+
+  #interface(section: Section, { name: host, interfaces }: ScenarioHost): string {
+    const name = section.text('interface', DEFAULT_INTERFACE)
+    if (!interfaces.includes(name))
+      section.complain(
+        section.has('interface') ? 'interface' : 'host',
+        `host "${host}" has no interface ${unknown(name, interfaces)}`,
+      )
+    return name
   }
 
   #program(section: Section, key: string): string {
     const name = section.text(key)
     const names = [...this.#programs.keys()]
-    if (!this.#programs.has(name))
-      section.complain(key, `there is no program "${name}"${didYouMean(name, names)}; there are ${names.join(', ')}`)
+    if (!this.#programs.has(name)) section.complain(key, `there is no program ${unknown(name, names)}`)
     return name
   }
 
@@ -152,14 +207,17 @@ class Reader {
     const counted = section.section(kind, kind === 'packets' ? ['host', 'nth', 'of'] : ['program', 'nth', 'of'])
     const [selector, all, effect] = COUNTS[kind]!
     const of = counted.text('of', all)
+    const what = `\`${kind}\` are counted by the daemon`
     const program = kind === 'packets' ? undefined : this.#programs.get(this.#program(counted, 'program'))!
+    const host = program === undefined ? this.#hostWithDaemon(counted, what) : this.#hosts.get(program.host)!
+    if (!host.hasDaemon) counted.complain('program', noDaemon(host, what))
     const selectors = [
       of === '' ? '' : `${selector}=${of}`,
       program === undefined ? 'dir=sent' : this.#isAlone(program.host) ? '' : `program=${program.command}`,
     ]
     const trigger: CountTrigger = {
       kind: 'count',
-      host: program?.host ?? this.#host(counted),
+      host: host.name,
       nth: counted.integer('nth', undefined, 1, 1e9 - 1),
       selectors: selectors.filter(Boolean).join(','),
       effect,
@@ -184,7 +242,7 @@ class Reader {
   }
 
   programs(top: Section): PlayProgram[] {
-    const all = top.child('programs', top.raw('programs'), undefined)
+    const all = top.map('programs')
     const names = all.keys()
     if (names.length === 0 || names.length > MAX_PROGRAMS)
       top.complain('programs', `give 1 to ${MAX_PROGRAMS} programs`)
@@ -194,7 +252,7 @@ class Reader {
       const section = sections[i]!
       const run = section.text('run')
       const command = section.text('command', firstCommand(run))
-      this.#programs.set(name, { host: this.#host(section), run, command })
+      this.#programs.set(name, { host: this.#host(section).name, run, command })
     })
     return names.map((name, i) => {
       const section = sections[i]!
@@ -225,39 +283,52 @@ class Reader {
     if (kind === 'link') {
       const link = section.section('link', ['host', 'device', 'down'])
       const down = milliseconds(link, 'down', undefined, MAX_CUT)
-      return { kind, host: this.#host(link), device: link.text('device', ''), down }
+      const host = this.#hostWithDaemon(link, 'the link of a device goes down')
+      return { kind, host: host.name, device: this.#device(link, host), down }
     }
     if (kind === 'device') {
       const device = section.section('device', ['host', 'device', 'gone'])
       const gone = milliseconds(device, 'gone')
-      return { kind, host: this.#host(device), device: device.text('device', ''), gone }
+      const host = this.#hostWithDaemon(device, 'a device is removed')
+      return { kind, host: host.name, device: this.#device(device, host), gone }
     }
     if (kind === 'daemon') {
       const daemon = section.section('daemon', ['host', 'gone'])
-      return { kind, host: this.#host(daemon), gone: milliseconds(daemon, 'gone') }
+      const host = this.#hostWithDaemon(daemon, 'a daemon is killed')
+      return { kind, host: host.name, gone: milliseconds(daemon, 'gone') }
     }
     if (kind === 'fault') {
       const fault = section.section('fault', ['host', 'rules', 'for'])
-      const rules = fault.text('rules')
-      try {
-        rules.split(';').forEach(parseRule)
-      } catch (error) {
-        fault.complain('rules', (error as Error).message)
-      }
-      return { kind, host: this.#host(fault), rules, for: milliseconds(fault, 'for', 0) }
+      const host = this.#hostWithDaemon(fault, 'faults are injected by the daemon')
+      const rules = this.#faults(fault, host)
+      return { kind, host: host.name, rules, for: milliseconds(fault, 'for', 0) }
     }
     const gid = section.section('gid', ['host', 'interface', 'move', 'gone'])
-    const place = { host: this.#host(gid), interface: gid.text('interface', 'eth0') }
+    const host = this.#hostWithDaemon(gid, "a GID is a device's")
+    const place = { host: host.name, interface: this.#interface(gid, host) }
     if (oneKey(gid, ['move', 'gone']) === 'move')
       return { kind: 'gid', ...place, move: gid.integer('move', undefined, 1, MAX_MOVE) }
     return { kind: 'address', ...place, gone: milliseconds(gid, 'gone') }
+  }
+
+  /** The rules of a `fault`. */
+  #faults(fault: Section, host: ScenarioHost): string {
+    const text = fault.text('rules')
+    try {
+      this.#rules += faultsOf(text, host).length
+      if (this.#rules > MAX_FAULTS)
+        throw new Error(`the events have ${this.#rules} fault rules; ${MAX_FAULTS} are allowed at most`)
+    } catch (error) {
+      fault.complain('rules', (error as Error).message)
+    }
+    return text
   }
 
   events(top: Section): PlayEvent[] {
     const list = top.raw('events') ?? []
     if (!Array.isArray(list) || list.length > MAX_EVENTS) top.complain('events', `give a list of at most ${MAX_EVENTS}`)
     return (list as unknown[]).map((value, i) => {
-      const section = top.child(`events[${i}]`, value, EVENT_KEYS)
+      const section = top.item('events', i, value, EVENT_KEYS)
       const action = this.#action(section)
       return { moment: this.#moment(section), action, text: actionText(action) }
     })
@@ -293,12 +364,26 @@ export const ruleOf = ({ selectors, effect, nth }: CountTrigger, link?: number):
 
 const KEYS = ['net', 'seed', 'programs', 'events']
 
-/** Reads the top of a scenario; `hostsOf` reads the topology of this name and returns the hosts. Throws InputError. */
-export const readScenario = (file: string, hostsOf: (net: string) => readonly string[]): Scenario => {
+/** A mistake in the topology has its place there; that there is no such file is one of the scenario. */
+const readHosts = (
+  top: Section,
+  net: string,
+  hostsOf: (net: string) => readonly ScenarioHost[],
+): readonly ScenarioHost[] => {
+  try {
+    return hostsOf(net)
+  } catch (error) {
+    if (error instanceof UnreadableFile) top.complain('net', error.message)
+    throw error
+  }
+}
+
+/** Reads a scenario; `hostsOf` reads the topology of this name and returns its hosts. Throws InputError. */
+export const readScenario = (file: string, hostsOf: (net: string) => readonly ScenarioHost[]): Scenario => {
   const top = documentOf(readInputFile(file, 'scenario', MAX_FILE_BYTES), file, KEYS)
   const net = top.text('net')
   const seed = top.integer('seed', 1, 0, MAX_SEED)
-  const reader = new Reader(hostsOf(net))
+  const reader = new Reader(readHosts(top, net, hostsOf))
   const programs = reader.programs(top)
   if (programs.every(({ expect }) => expect === undefined))
     top.complain('programs', 'give one of them `expect`: the play ends when those programs have ended')

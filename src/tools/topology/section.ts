@@ -1,6 +1,6 @@
 /*
  * Settings of files and objects that describe networks: maps whose values have units. An error names the setting by its
- * path, the value as written, and what is allowed.
+ * path, the value as written, and what is allowed; of a file, also line and column.
  */
 
 import { LineRate } from '../../spec/congestion.ts'
@@ -37,20 +37,38 @@ export const shown = (value: unknown): string => {
   }
 }
 
+/** Keys of maps and positions in lists, from the root of a document. */
+export type Place = readonly (string | number)[]
+
+/** A file, for messages. */
+export interface Source {
+  /** File, line and column of what is at a place, `lab.yaml:3:5`; of the last that exists. */
+  at(place: Place): string
+}
+
 /** A map, whose settings are read one by one. */
 export class Section {
   readonly #path: string
-  readonly #file: string
+  readonly #source: Source | undefined
+  readonly #place: Place
   readonly #entries: Readonly<Record<string, unknown>>
   /** Sizes may be numbers of bytes, and times numbers of milliseconds. */
   readonly #hasNumbers: boolean
 
   /**
-   * Throws an InputError if `value` is no map, or has other keys than `keys` (undefined: any). `file`: begins messages; '':
-   * none.
+   * Throws an InputError if `value` is no map, or has other keys than `keys` (undefined: any). `source`: the file, which
+   * begins messages; `place`: where the map is in it.
    */
-  constructor(file: string, path: string, value: unknown, keys: readonly string[] | undefined, hasNumbers = false) {
-    this.#file = file
+  constructor(
+    source: Source | undefined,
+    path: string,
+    value: unknown,
+    keys: readonly string[] | undefined,
+    hasNumbers = false,
+    place: Place = [],
+  ) {
+    this.#source = source
+    this.#place = place
     this.#path = path
     this.#hasNumbers = hasNumbers
     if (typeof value !== 'object' || value === null || Array.isArray(value))
@@ -62,8 +80,9 @@ export class Section {
   }
 
   complain(key: string, message: string): never {
-    const place = [this.#path, key].filter(part => part !== '').join('.')
-    throw new InputError([this.#file, place, message].filter(part => part !== '').join(': '))
+    const path = [this.#path, key].filter(part => part !== '').join('.')
+    const at = this.#source?.at(key === '' ? this.#place : [...this.#place, key]) ?? ''
+    throw new InputError([at, path, message].filter(part => part !== '').join(': '))
   }
   has(key: string): boolean {
     return this.#entries[key] !== undefined
@@ -75,12 +94,19 @@ export class Section {
     return this.#entries[key]
   }
   section(key: string, keys: readonly string[]): Section {
-    return this.child(key, this.raw(key), keys)
+    return this.#child(key, [key], this.raw(key), keys)
   }
-  /** A map that is not at a key, such as an item of a list. `place`: its path below this section. */
-  child(place: string, value: unknown, keys: readonly string[] | undefined): Section {
-    const path = [this.#path, place].filter(part => part !== '').join('.')
-    return new Section(this.#file, path, value, keys, this.#hasNumbers)
+  /** A map of any keys. */
+  map(key: string): Section {
+    return this.#child(key, [key], this.raw(key), undefined)
+  }
+  /** The map at a position of a list. */
+  item(key: string, index: number, value: unknown, keys: readonly string[]): Section {
+    return this.#child(`${key}[${index}]`, [key, index], value, keys)
+  }
+  #child(name: string, place: Place, value: unknown, keys: readonly string[] | undefined): Section {
+    const path = [this.#path, name].filter(part => part !== '').join('.')
+    return new Section(this.#source, path, value, keys, this.#hasNumbers, [...this.#place, ...place])
   }
   #read<T>(key: string, fallback: T | undefined, parse: (value: unknown) => T | undefined, allowed: string): T {
     const value = this.raw(key)

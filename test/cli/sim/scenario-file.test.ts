@@ -54,38 +54,41 @@ test('a topology of `userdma net` can be used', () => {
 
 test('mistakes name the setting, the value and what is allowed', () => {
   for (const [source, message] of [
-    ['', /^lab\.yaml: null: give a map with name, topology/],
-    ['topology: { star: 3 }', /^lab\.yaml: traffic: undefined: give a map with pattern/],
+    ['', /^lab\.yaml:\d+:\d+: null: give a map with name, topology/],
+    ['topology: { star: 3 }', /^lab\.yaml:\d+:\d+: traffic: undefined: give a map with pattern/],
     [
       'topology: { ring: 3 }\ntraffic: { pattern: incast }',
-      /^lab\.yaml: topology\.ring: there is no such setting.*star, chain, leaf-spine, file/,
+      /^lab\.yaml:\d+:\d+: topology\.ring: there is no such setting.*star, chain, leaf-spine, file/,
     ],
-    ['topology: { star: 3, chain: {} }', /^lab\.yaml: topology: give one of star/],
-    ['topology: { star: 1 }', /^lab\.yaml: topology\.star: 1: give an integer from 2 to 4096/],
-    [`${SMALL}link: { rate: fast }`, /^lab\.yaml: link\.rate: "fast": give a rate from 1mbit to 800gbit/],
-    [`${SMALL}link: { delay: 3 }`, /^lab\.yaml: link\.delay: 3: give a time with a unit/],
-    [`${SMALL}link: { mark: 200kb-5kb-1% }`, /^lab\.yaml: link\.mark: "200kb-5kb-1%": give MIN-MAX-PROBABILITY/],
+    ['topology: { star: 3, chain: {} }', /^lab\.yaml:\d+:\d+: topology: give one of star/],
+    ['topology: { star: 1 }', /^lab\.yaml:\d+:\d+: topology\.star: 1: give an integer from 2 to 4096/],
+    [`${SMALL}link: { rate: fast }`, /^lab\.yaml:\d+:\d+: link\.rate: "fast": give a rate from 1mbit to 800gbit/],
+    [`${SMALL}link: { delay: 3 }`, /^lab\.yaml:\d+:\d+: link\.delay: 3: give a time with a unit/],
+    [
+      `${SMALL}link: { mark: 200kb-5kb-1% }`,
+      /^lab\.yaml:\d+:\d+: link\.mark: "200kb-5kb-1%": give MIN-MAX-PROBABILITY/,
+    ],
     [
       `${SMALL}link: { mtu: 900 }`,
-      /^lab\.yaml: mtu: 1024: packets with headers have 1084 bytes, and a link has an MTU of 900/,
+      /^lab\.yaml:\d+:\d+: mtu: 1024: packets with headers have 1084 bytes, and a link has an MTU of 900/,
     ],
-    [`${SMALL}mtu: 1000`, /^lab\.yaml: mtu: 1000: give one of 256, 512/],
+    [`${SMALL}mtu: 1000`, /^lab\.yaml:\d+:\d+: mtu: 1000: give one of 256, 512/],
     [
       `${SMALL}control: [dcqcn, timely]`,
-      /^lab\.yaml: control: \["dcqcn","timely"\]: give one or several of dcqcn, go-back-n, none/,
+      /^lab\.yaml:\d+:\d+: control: \["dcqcn","timely"\]: give one or several of dcqcn, go-back-n, none/,
     ],
-    [`${SMALL}tiem: 1ms`, /^lab\.yaml: tiem: there is no such setting, did you mean "time"\?/],
+    [`${SMALL}tiem: 1ms`, /^lab\.yaml:\d+:\d+: tiem: there is no such setting, did you mean "time"\?/],
     [
       'topology: { star: 2 }\ntraffic: { pattern: parking-lot, message: 5b }',
-      /^lab\.yaml: traffic\.message: 5 bytes are not a multiple of 4/,
+      /^lab\.yaml:\d+:\d+: traffic\.message: 5 bytes are not a multiple of 4/,
     ],
     [
       'topology: { star: 2000 }\ntraffic: { pattern: all-to-all }',
-      /^lab\.yaml: traffic\.pattern: all-to-all of 2000 hosts has 3998000 flows; at most 100000/,
+      /^lab\.yaml:\d+:\d+: traffic\.pattern: all-to-all of 2000 hosts has 3998000 flows; at most 100000/,
     ],
-    ['a: [', /^lab\.yaml: /],
+    ['a: [', /^lab\.yaml:\d+:\d+: /],
     ['a: &x [1]\nb: *x', /alias/i],
-    [`${'['.repeat(100_000)}`, /^lab\.yaml: there are more than 32 levels/],
+    [`${'['.repeat(100_000)}`, /^lab\.yaml:\d+:\d+: there are more than 32 levels/],
   ] as const)
     assert.throws(() => parseScenario(source, 'lab.yaml'), { message }, source.slice(0, 80))
   assert.throws(() => readScenario('/nonexistent.yaml'), /cannot read the scenario \/nonexistent\.yaml: ENOENT/)

@@ -3,7 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { inTurns, type PacketRole, planWalk, type WalkSite } from '../../../src/cli/walk/kinds.ts'
+import { type PacketRole, planWalk } from '../../../src/cli/walk/kinds.ts'
+import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import { parseRule } from '../../../src/spec/faults/rules.ts'
 import { type WalkKind, walkKindNames } from '../../../src/spec/walk-kinds.ts'
 import { site } from './site.ts'
@@ -45,12 +46,6 @@ describe('the points of a walk', () => {
     const { points } = plan(walkKindNames, sites, { REQ: 1, 'ONLY packet': 9 }, 540)
     assert.deepEqual(new Set(points.map(({ kind }) => kind)), new Set(walkKindNames))
     for (const { rule } of points) for (const factor of [1, 0.1]) parseRule(rule(factor))
-    assert.deepEqual(
-      inTurns(points)
-        .slice(0, 8)
-        .map(({ kind }) => kind),
-      walkKindNames,
-    )
   })
 
   it('are no calls of a library that goes on without them', () => {
@@ -59,6 +54,53 @@ describe('the points of a walk', () => {
     })
     assert.deepEqual(texts(['calls'], [open]), [])
     assert.deepEqual(texts(['calls'], [site('devx.command')]), ['devx.command fails with ENOMEM'])
+  })
+
+  it('are no calls by which a library asks, on objects that it destroys in the same call', () => {
+    const stack = ['/lib/librdmacm.so.1+0x1 ', '/lib/librdmacm.so.1+0x2 rdma_f', '/bin/p+0x1 ']
+    const inOne = (names: readonly string[], own = stack) => names.map(name => site(`cm_id.${name}`, { stack: own }))
+    const asks = inOne(['create', 'bind', 'destroy'])
+    const { points, leftOut } = plan(['calls'], asks)
+    assert.deepEqual(points, [])
+    assert.deepEqual(
+      leftOut.map(({ count }) => count),
+      [2],
+    )
+    // The identifier that the program gets comes after the one with which the library asks.
+    const both = [
+      ...inOne(['create']).map(one => ({ ...one, count: 2 })),
+      ...asks.slice(1),
+      ...inOne(['listen'], [stack[0]!.replace('2', '3'), '/lib/librdmacm.so.1+0x4 rdma_f', stack[2]!]),
+    ]
+    assert.deepEqual(
+      plan(['calls'], both).points.map(({ rule }) => rule(1).replace(/class.*(?=nth)/, '')),
+      ['call=cm_id.create,nth=2,errno=ENOMEM', 'call=cm_id.listen,nth=1,errno=ENOMEM'],
+    )
+    // Refused, or of queue pairs that were not modified.
+    const made = site('rc_qp.create', { count: 3, asked: 2 })
+    assert.match(plan(['calls'], [made]).points[0]!.rule(1), /,nth=3,/)
+    assert.deepEqual(plan(['calls'], [{ ...made, asked: 3 }]).points, [])
+    // Another library makes and destroys it in one call, and does no more.
+    const foreign = [
+      '/lib/libibverbs.so.1+0x1 ibv_alloc_pd',
+      '/lib/libfabric.so.1+0x1 ',
+      '/lib/libfabric.so.1+0x2 fi_getinfo',
+    ]
+    const inCall = (name: string, others: Partial<WalkSite> = {}) =>
+      site(name, {
+        site: name,
+        stack: [...foreign.slice(0, 1), `/lib/libfabric.so.1+0x${name.length} `, foreign[2]!, '/bin/p+0x1 '],
+        ...others,
+      })
+    const getInfo = [inCall('pd.create'), inCall('pd.destroy')]
+    assert.deepEqual(plan(['calls'], getInfo).points, [])
+    for (const more of [inCall('rc_qp.modify'), inCall('SEND', { target: 'post', class: 'rc_qp' })])
+      assert.ok(texts(['calls'], [...getInfo, more]).includes('pd.create fails with ENOMEM'))
+    // In another process, another line, or without a library it is the program's.
+    const [create, , destroy] = asks as [WalkSite, WalkSite, WalkSite]
+    for (const others of [{ role: '0000bbbb' }, { site: '0000abce' }])
+      assert.equal(plan(['calls'], [create, { ...destroy, ...others }]).points.length, 1)
+    assert.equal(plan(['calls'], inOne(['create', 'destroy'], ['/bin/p+0x1 '])).points.length, 1)
   })
 
   it('name the process if there are several, and the first time in a phase', () => {

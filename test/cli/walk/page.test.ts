@@ -28,6 +28,7 @@ const result = (kind: WalkKind, text: string, outcome: Outcome, others: Partial<
   outcome,
   run: { result: { isTimedOut: outcome === 'hang', duration: 1200 }, records: [] } as unknown as WalkResult['run'],
   details: [],
+  relapses: [],
   message: undefined,
   recovery: 0,
   ...others,
@@ -35,18 +36,21 @@ const result = (kind: WalkKind, text: string, outcome: Outcome, others: Partial<
 const confirmed = { times: 2, runs: 2 }
 
 describe('the page of a walk', () => {
-  const page = walkHtml(
-    HOSTILE,
-    [
-      result('calls', 'a', 'recovered', { recovery: 1234 }),
-      result('links', 'b', 'ended', { message: HOSTILE }),
-      result('links', 'c', 'swallowed', { confirmed: { times: 1, runs: 3 } }),
-      result('links', `d ${HOSTILE}`, 'hang', { confirmed, details: [`waits ${HOSTILE}`] }),
-    ],
-    `4 runs ${HOSTILE}\n`,
-    symbols,
-    stage,
-  )
+  const results = [
+    result('calls', 'a', 'recovered', { recovery: 1234 }),
+    result('links', 'b', 'ended', { message: HOSTILE }),
+    result('links', 'c', 'swallowed', { confirmed: { times: 1, runs: 3 } }),
+    result('links', `d ${HOSTILE}`, 'hang', { confirmed, details: [`waits ${HOSTILE}`] }),
+  ]
+  const pageOf = (interruptedBy?: string): string =>
+    walkHtml(HOSTILE, { results, summary: `4 runs ${HOSTILE}\n`, interruptedBy }, symbols, stage)
+  const page = pageOf()
+
+  it('says that it was interrupted, and by what', () => {
+    assert.doesNotMatch(page, /interrupted/)
+    assert.match(pageOf('SIGINT'), /<title>[^<]* \(interrupted\)<\/title>/)
+    assert.match(pageOf('SIGINT'), /<p class="cut">The walk was interrupted by SIGINT:/)
+  })
 
   it('has every row by kind, what has findings first, and findings open', () => {
     const rows = [...page.matchAll(/<details class="(\w+)"( open)?><summary><b>([^<]*)<\/b><span>(\w)/g)]

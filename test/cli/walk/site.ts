@@ -1,7 +1,7 @@
 /*
  * A site of a program as a survey finds it.
  */
-import type { WalkSite } from '../../../src/cli/walk/kinds.ts'
+import type { WalkSite } from '../../../src/cli/walk/site.ts'
 
 export const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => ({
   target: 'call',

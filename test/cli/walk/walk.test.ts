@@ -3,10 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { WalkPoint, WalkSite } from '../../../src/cli/walk/kinds.ts'
+import type { WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import type { WalkRun } from '../../../src/cli/walk/outcome.ts'
+import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import { walk } from '../../../src/cli/walk/walk.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import { site } from './site.ts'
 
 const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkRun => ({
@@ -25,7 +27,7 @@ const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkR
   records: [],
   findings: [],
   failed: undefined,
-  facts: { told: [], retries: 0 },
+  facts: { told: [], retries: 0, relapses: [] },
   injected: 1,
   waits: [],
   left: [],
@@ -53,7 +55,7 @@ const walkWith = async (run: (point: WalkPoint | undefined, number: number) => W
   }
   const walked = await walk(
     stage,
-    { ...limits, first: () => false, stop: new AbortController().signal },
+    { ...limits, first: () => false, lineOf: ({ site }) => site?.site ?? '', stop: new AbortController().signal },
     { planned() {}, finished() {} },
   )
   return { walked: walked!, points }
@@ -108,6 +110,68 @@ describe('a walk', () => {
         [outcome],
       )
     }
+  })
+
+  it('takes a program for stale that went on with what is gone, not if its peer has ended and it says so', async () => {
+    const at = (action: string, time: number) => ({ action, time, stack: [] })
+    const finding = (others: Partial<Finding>): Finding => ({
+      number: 1,
+      id: 'no-peer-qp',
+      severity: 'error',
+      text: 'QP 0x11 SEND: RETRY_EXC_ERR',
+      details: [],
+      device: 'rxe0',
+      time: 100,
+      moments: [at('posted', 80), at('the queue pair 0x12 was closed with its device', 60)],
+      objects: [{ name: 'QP 0x11', history: [at('created', 10), at('modified to RTR', 20)] }],
+      ...others,
+    })
+    const late = { name: 'QP 0x11', history: [at('created', 10), at('modified to RTR', 70)] }
+    const failed = { ...runOf([]).result, failure: 'exit status 1', status: 1, stderr: 'lost the peer\n' }
+    for (const [found, outcome] of [
+      [finding({}), 'ended'],
+      // It was connected to what had ended before.
+      [finding({ objects: [late] }), 'stale'],
+      [finding({ moments: [at('posted', 80)] }), 'stale'],
+      [finding({ id: 'event-ignored' }), 'stale'],
+      [finding({ id: 'event-ignored', severity: 'note' }), 'ended'],
+    ] as const) {
+      const { walked } = await walkWith(point =>
+        point === undefined
+          ? runOf([site('mr.create')])
+          : runOf([site('mr.create')], { findings: [found], result: failed }),
+      )
+      assert.deepEqual(
+        walked.results.map(result => result.outcome),
+        [outcome],
+      )
+    }
+  })
+
+  it('takes a program for degraded that goes on with failing completions, unless it does so without a failure', async () => {
+    const relapses = (pid: number) => [{ pid, program: 'p', text: `QP 0x1${pid} of process ${pid}`, stack: ['f'] }]
+    const walkOf = async (isUsual: boolean) => {
+      const { walked } = await walkWith((point, number) => ({
+        ...runOf([site('mr.create', { count: 2 })]),
+        facts: { told: [], retries: 0, relapses: point !== undefined || isUsual ? relapses(number) : [] },
+      }))
+      return walked.results.map(({ outcome, details, relapses: all }) => [outcome, details.length, all.length])
+    }
+    assert.deepEqual(await walkOf(false), [['degraded', 1, 1]])
+    assert.deepEqual(await walkOf(true), [['swallowed', 0, 0]])
+  })
+
+  it('takes no program for one that swallows what a library asks or prepares', async () => {
+    const outcomeOf = async (name: string, ...frames: readonly string[]) => {
+      const stack = ['/lib/libmlx5.so.1+0x1 ', ...frames.map(frame => `/lib/libmlx5.so.1+0x2 ${frame}`), '/bin/p+0x1 ']
+      const { walked } = await walkWith(() => runOf([site(name, { stack })]))
+      return walked.results.map(({ outcome }) => outcome).join()
+    }
+    assert.equal(await outcomeOf('uar.create', 'verbs_open_device'), 'recovered')
+    assert.equal(await outcomeOf('uar.create', 'ibv_create_qp'), 'swallowed')
+    assert.equal(await outcomeOf('devx.command', 'ibv_query_device_ex'), 'recovered')
+    assert.equal(await outcomeOf('devx.command', 'mlx5dv_devx_general_cmd'), 'swallowed')
+    assert.equal(await outcomeOf('device.open', 'verbs_open_device'), 'swallowed')
   })
 
   it('makes a run that cannot begin once more', async () => {

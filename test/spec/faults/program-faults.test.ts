@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { createProgramFaults, type FaultSubject } from '../../../src/spec/faults/program-faults.ts'
 import { noHappening } from '../../../src/spec/faults/rule.ts'
-import { parseFaults } from '../../../src/spec/faults/rules.ts'
+import { parseFaults, sameRules } from '../../../src/spec/faults/rules.ts'
 
 const SUBJECT: FaultSubject = { device: 'rxe0', pid: 7, program: () => 'a-long-program-name', site: () => '0000abcd' }
 const faultsOf = (text: string) => createProgramFaults(parseFaults(text))
@@ -175,6 +175,29 @@ describe('rules that let something happen', () => {
     assert.deepEqual([8, 7, 9].map(faults.processNumber), [1, 2, 3])
     faults.setRules([])
     assert.equal(faults.processNumber(7), 1)
+  })
+
+  it('go on if they are kept: counts, processes, and contexts to which they were applied', () => {
+    const before = parseFaults('call=mr.create,nth=3,errno=EIO;event=PORT_ERR')
+    const after = parseFaults(
+      'call=mr.create,nth=2,errno=EIO;event=PORT_ERR;call=mr.create,nth=3,errno=EIO;event=PORT_ERR',
+    )
+    const actedOf = (isKept: boolean) => {
+      const faults = createProgramFaults(before)
+      for (let i = 0; i < 2; i++) faults.onCall(SUBJECT, 'mr.create')
+      assert.equal(faults.onOpen(SUBJECT).length, 1)
+      const { edition } = faults
+      faults.setRules(after, isKept ? sameRules(before, after) : undefined)
+      const other = { ...SUBJECT, pid: SUBJECT.pid + 1 }
+      return [
+        faults.onOpen(SUBJECT, edition).map(({ number }) => number),
+        faults.processNumber(other.pid),
+        faults.onCall(SUBJECT, 'mr.create')?.number,
+        faults.counts.map(counts => counts?.matched),
+      ]
+    }
+    assert.deepEqual(actedOf(true), [[4], 2, 3, [1, 1, 3, 1]])
+    assert.deepEqual(actedOf(false), [[2, 4], 2, undefined, [1, 1, 1, 1]])
   })
 
   it('delay received events, and repeat those that may come again', () => {

@@ -57,7 +57,10 @@ describe('fault rules', () => {
     assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
     assert.deepEqual(parseFaults(''), [])
     assert.equal(isActive(parseRule('drop=0,seed=5')), false)
-    assert.throws(() => parseFaults('drop=1;'.repeat(33)), /there are 33 fault rules; 32 are allowed at most/)
+    assert.throws(() => parseFaults('drop=1;'.repeat(257)), /there are 257 fault rules; 256 are allowed at most/)
+    assert.equal(parseFaults('drop=1;'.repeat(257), 257).length, 257)
+    assert.equal(parseFaults(`${'rate=1gbit;'.repeat(32)}drop=1`).length, 33)
+    assert.throws(() => parseFaults('rate=1gbit;'.repeat(33)), /there are 33 fault rules with a rate; 32 are allowed/)
   })
 
   it('name opcodes by patterns', () => {

@@ -42,6 +42,19 @@ it('sites are counted, and of the first program with a fault also the objects th
   assert.deepEqual(survey.failed, { pid: 1, destroyed: 1 })
 })
 
+it('what libraries destroy for themselves does not count: in the call that fails, and at exit', () => {
+  const library = '/lib/librdmacm.so.1+0x8a1d rdma_destroy_id'
+  const destroyedIn = (...frames: readonly string[]): number => {
+    const survey = surveyAt()
+    survey.injected(1, ['/lib/librdmacm.so.1+0x10 rdma_create_ep', '/bin/p+0x7', '/bin/p+0x1'])
+    survey.note('call', 'cm_id', 'cm_id.destroy', program(1), [library, ...frames])
+    return survey.failed!.destroyed
+  }
+  assert.equal(destroyedIn('/bin/p+0x7', '/bin/p+0x1'), 0)
+  assert.equal(destroyedIn('/bin/p+0x9', '/bin/p+0x1'), 1)
+  assert.equal(destroyedIn('/lib64/ld-linux-x86-64.so.2+0x11fa', '/lib/libc.so.6+0x3f exit', '/bin/p+0x9'), 0)
+})
+
 it('the same site in another phase of the process is another one, with the number of its first', () => {
   const faults = createProgramFaults()
   const survey = createSurvey(faults, () => 0)
@@ -80,5 +93,5 @@ it('knows when a failure was injected, and when the next completion came after a
   completes()
   survey.retries(7)
   survey.retries(3)
-  assert.deepEqual(survey.facts, { told: ['a'], retries: 7, injectedAt: 30, recoveredAt: 70 })
+  assert.deepEqual(survey.facts, { told: ['a'], retries: 7, relapses: [], injectedAt: 30, recoveredAt: 70 })
 })

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { problemsOf, type Schema } from '../../cli/check/json-schema.ts'
+import { longOnly } from '../../long-run.ts'
 import { fixture } from '../../paths.ts'
 import { lacking, ownProgram, runUserdma, temporaryFolder } from '../programs.ts'
 
@@ -16,18 +17,25 @@ interface WalkJson {
   readonly text: string
   readonly rule: string
   readonly frames: readonly { readonly function: string }[]
-  readonly stacks: readonly { readonly signal: string; readonly frames: readonly unknown[] }[]
+  readonly stacks: readonly { readonly signal?: string; readonly frames: readonly unknown[] }[]
   readonly details: readonly string[]
   readonly isFinding: boolean
 }
 
 /** Walks with a report in JSON and in SARIF. Expects findings. */
-const walkWithReports = async (t: TestContext, options: readonly string[]) => {
+const walkWithReports = async (t: TestContext, options: readonly string[], ...words: readonly string[]) => {
   const folder = temporaryFolder(t)
   const [report, sarif] = [join(folder, 'report'), join(folder, 'sarif')]
   const reports = ['--json', '-o', report, '--sarif', sarif]
-  const { status, stdout, stderr } = await runUserdma(t, [...options, ...reports, '--', program])
-  assert.deepEqual({ status, stdout, stderr }, { status: 65, stdout: '', stderr: '' })
+  const { status, stdout, stderr } = await runUserdma(t, [
+    ...options,
+    ...reports,
+    '--',
+    ...(words.length > 0 ? words : [program]),
+  ])
+  assert.deepEqual({ status, stdout }, { status: 65, stdout: '' })
+  // What goes into files ends on the terminal with a line too.
+  assert.match(stderr, /^userdma walk: \d+ runs? in \d+ s: .*\n$/)
   const results = readFileSync(report, 'utf8')
     .trimEnd()
     .split('\n')
@@ -57,7 +65,7 @@ describe('a fault walk', { skip: lacking(program) }, () => {
       'swallowed: mr.create fails with ENOMEM',
       'leak: srq.create fails with ENOMEM',
     ])
-    ended(results, 'device.open fails with ENOMEM')
+    ended(results, 'cq.create fails with ENOMEM')
     const [crash, , leak] = found
     assert.deepEqual([crash!.stacks[0]?.signal, (crash!.stacks[0]?.frames.length ?? 0) > 0], ['SIGSEGV', true])
     assert.match(leak!.details.join('\n'), /^CQ \d+ was never destroyed$/)
@@ -85,6 +93,20 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     )
     assert.match(stderr, /^ {2}posts +the post of WRITE fails with ENOMEM .* ended /m)
     assert.match(stderr, / 3 runs in \d+ s: 1 hang, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
+  })
+
+  it('reports a program that goes on with failing completions, and where it posts', async t => {
+    const options = ['walk', '--kinds', 'completions', '--points', '1']
+    const { found, texts } = await walkWithReports(t, options, ownProgram('rails'))
+    assert.deepEqual(texts, ['degraded: WRITE completes with RETRY_EXC_ERR'])
+    assert.match(found[0]!.details.join('\n'), /^QP 0x\w+ .* was not made anew after its failure: .* 23 times more/)
+    assert.ok(found[0]!.stacks[0]!.frames.length > 0)
+    assert.equal(found[0]!.stacks[0]!.signal, undefined)
+  })
+
+  it('has no finding if the connection is made anew', { skip: longOnly }, async t => {
+    const ended = await runUserdma(t, ['walk', '--kinds', 'completions', '--', ownProgram('rails'), '-a'])
+    assert.equal(ended.status, 0, ended.stderr)
   })
 
   it('refuses a program that fails without faults, and options without the walk', async t => {

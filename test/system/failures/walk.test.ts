@@ -3,7 +3,7 @@
  * (test/programs/walks).
  */
 import assert from 'node:assert/strict'
-import { chownSync, readdirSync, readFileSync, watch } from 'node:fs'
+import { chownSync, readdirSync, readFileSync, statSync, watch } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
@@ -106,6 +106,31 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     assert.deepEqual(readdirSync(folder), [])
   })
 
+  it('that is interrupted has what was tried until then on its page, and says so', async t => {
+    const folder = temporaryFolder(t)
+    const [page, report] = [join(folder, 'page.html'), join(folder, 'report')]
+    const words = ['walk', '--kinds', 'posts', '--jobs', '1', '--html', page, '--json', '-o', report]
+    const walking = start(t, userdma, [...words, '--', ownProgram('loopback')])
+    const tried = new Promise<void>(resolve => {
+      const watcher = watch(folder, () => {
+        if ((statSync(report, { throwIfNoEntry: false })?.size ?? 0) === 0) return
+        watcher.close()
+        resolve()
+      })
+    })
+    await Promise.race([tried, walking.ended])
+    walking.child.kill('SIGINT')
+    const { signal, stderr } = await walking.ended
+    assert.equal(signal, 'SIGINT', stderr)
+    assert.match(
+      stderr,
+      /^userdma walk: interrupted by SIGINT after \d+ runs? in \d+ s: .*; \d+ points were not tried\n$/,
+    )
+    const html = readFileSync(page, 'utf8')
+    assert.match(html, /The walk was interrupted by SIGINT: this page has what was tried until then\./)
+    assert.ok(html.includes('<summary>'))
+  })
+
   it('makes runs at a time without root', { skip: lacking('ip', 'unshare') || noOtherUser() }, async t => {
     const user = { uid: NOBODY, gid: NOBODY }
     if (!canMakeNets(t, user)) return
@@ -127,7 +152,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
 
   it('finds a cached index of the GID table (nccl #2157)', async t => {
     const page = join(temporaryFolder(t), 'page.html')
-    const options = ['--kinds', 'links', '--points', '4', '--hang', '1', '--html', page]
+    const options = ['--kinds', 'links', '--points', '1', '--hang', '1', '--html', page]
     const { results } = await walk(t, 'stale_gid', options)
     assert.ok(
       findings(results).some(text => text.startsWith('links: hang: the GID moves at ')),

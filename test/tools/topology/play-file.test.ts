@@ -6,15 +6,19 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { parseRule } from '../../../src/spec/faults/rules.ts'
-import { readScenario, ruleOf } from '../../../src/tools/topology/play-file.ts'
+import { UnreadableFile } from '../../../src/tools/topology/input-error.ts'
+import { readScenario, ruleOf, type ScenarioHost } from '../../../src/tools/topology/play-file.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
 
+const host = (name: string): ScenarioHost => ({ name, hasDaemon: true, devices: ['rxe0'], interfaces: ['eth0'] })
+const HOSTS = [host('a'), host('b'), { name: 'bare', hasDaemon: false, devices: [], interfaces: ['eth0'] }]
+
 const read = (text: string) => {
   const file = join(folder, 'play.yaml')
   writeFileSync(file, text)
-  return readScenario(file, () => ['a', 'b'])
+  return readScenario(file, () => HOSTS)
 }
 const PROGRAMS = 'programs: { one: { host: a, run: "/usr/bin/rping -s" }, two: { host: b, run: "true", expect: {} } }'
 const withEvent = (event: string): string => `net: lab.yaml\n${PROGRAMS}\nevents: [{ ${event} }]`
@@ -69,7 +73,7 @@ test('every count is a rule that never acts', () => {
 
 test('mistakes are named with their place, the value, and what is allowed', () => {
   for (const [text, message] of [
-    ['net: lab.yaml', /play\.yaml: programs: undefined: give a map/],
+    ['net: lab.yaml', /play\.yaml:1:1: programs: undefined: give a map/],
     [`net: lab.yaml\nprograms: {}`, /programs: give 1 to 256 programs/],
     [`net: lab.yaml\nprograms: { one: { host: a, run: x } }`, /programs: give one of them `expect`/],
     [`net: lab.yaml\nprograms: { one: { host: c, run: x } }`, /programs\.one\.host: the net has no host "c"/],
@@ -77,7 +81,7 @@ test('mistakes are named with their place, the value, and what is allowed', () =
       `net: lab.yaml\nprograms: { one: { host: a, run: x, restart: no } }`,
       /restart: "?\w+"?: give never, on-failure, al/,
     ],
-    [withEvent('kill: three'), /events\[0\]\.kill: there is no program "three"; there are one, two/],
+    [withEvent('kill: three'), /events\[0\]\.kill: there is no program "three".*; there are one, two/],
     [withEvent('after: 2s'), /events\[0\]: give one of link, gid, fault, device, daemon, kill, stop/],
     [withEvent('kill: one, stop: { program: one, for: 1s }'), /events\[0\]: give one of link, gid/],
     [withEvent('link: { host: a, down: 1h }'), /events\[0\]\.link\.down: "1h": give a time with a unit/],
@@ -89,8 +93,92 @@ test('mistakes are named with their place, the value, and what is allowed', () =
     [withEvent('when: { completions: { program: one, nth: 1, of: NO } }, kill: one'), /completion: "NO" is not/],
     [withEvent('when: { packets: { host: a, nth: 1, program: one } }, kill: one'), /there is no such setting/],
     ['[]', /give a map with net, seed, programs, events/],
-    [`net: &a [*a]`, /play\.yaml: /],
+    [`net: &a [*a]`, /play\.yaml:1:10: \*a: an alias is not allowed/],
+    ['net: lab.yaml\nprograms: [', /play\.yaml:2:12: Flow sequence/],
+    [`net: lab.yaml\nseed: 1\nevents: 7\n${PROGRAMS}`, /play\.yaml:3:1: events: give a list of at most 256/],
     ['['.repeat(10_000), /there are more than 32 levels of lists and maps/],
   ] as const)
     assert.throws(() => read(text), message, text.slice(0, 200))
+})
+
+// Each kind of event and each kind of moment, with every name that it has.
+for (const [what, event, message] of [
+  ['kill, program', 'kill: three', 'there is no program "three"'],
+  ['stop, program', 'stop: { program: three, for: 1s }', 'there is no program "three"'],
+  ['link, host', 'link: { host: c, down: 1s }', 'the net has no host "c"'],
+  ['link, device', 'link: { host: a, device: rxe7, down: 1s }', 'host "a" has no device "rxe7", did you mean "rxe0"?'],
+  ['link, empty device', 'link: { host: a, device: "", down: 1s }', 'host "a" has no device ""'],
+  ['link, host without daemon', 'link: { host: bare, down: 1s }', 'host "bare" has no daemon (driver: none)'],
+  ['gid, host', 'gid: { host: c, move: 1 }', 'the net has no host "c"'],
+  ['gid, interface', 'gid: { host: a, interface: eth7, move: 1 }', 'host "a" has no interface "eth7"'],
+  ['gid, interface that is gone', 'gid: { host: a, interface: e, gone: 1s }', 'host "a" has no interface "e"'],
+  ['gid, host without device', 'gid: { host: bare, move: 1 }', 'host "bare" has no daemon (driver: none)'],
+  ['device, host', 'device: { host: c, gone: 1s }', 'the net has no host "c"'],
+  ['device, device', 'device: { host: a, device: mlx5_0, gone: 1s }', 'host "a" has no device "mlx5_0"; there is rxe0'],
+  ['device, host without daemon', 'device: { host: bare, gone: 1s }', 'host "bare" has no daemon'],
+  ['daemon, host', 'daemon: { host: c, gone: 1s }', 'the net has no host "c"'],
+  ['daemon, host without one', 'daemon: { host: bare, gone: 1s }', 'host "bare" has no daemon'],
+  ['fault, host', 'fault: { host: c, rules: drop=1 }', 'the net has no host "c"'],
+  ['fault, host without daemon', 'fault: { host: bare, rules: drop=1 }', 'host "bare" has no daemon'],
+  ['fault, device of packets', 'fault: { host: a, rules: "drop=1;device=rxe7,drop=1" }', 'has no device "rxe7"'],
+  ['fault, device of calls', 'fault: { host: a, rules: "device=x,call=mr.create,errno=EIO" }', 'has no device "x"'],
+  ['fault, setting', 'fault: { host: a, rules: "port=1,drop=1" }', 'there is no "port"'],
+  ['fault, method', 'fault: { host: a, rules: "call=mr.make,errno=EIO" }', '"mr.make" is not a method'],
+  [
+    'fault, process',
+    'fault: { host: a, rules: "process=one,call=mr.*,errno=EIO" }',
+    '"one" is not the number of a process',
+  ],
+  ['an event', 'lnik: { host: a, down: 1s }', 'there is no such setting, did you mean "link"?'],
+  ['line, program', 'when: { line: { program: three, matches: x } }, kill: one', 'there is no program "three"'],
+  ['calls, program', 'when: { calls: { program: three, nth: 1 } }, kill: one', 'there is no program "three"'],
+  [
+    'calls, program of a host without daemon',
+    'when: { calls: { program: idle, nth: 1 } }, kill: one',
+    '"bare" has no daemon',
+  ],
+  ['calls, method', 'when: { calls: { program: one, nth: 1, of: mr.make } }, kill: one', '"mr.make" is not a method'],
+  ['posts, request', 'when: { posts: { program: one, nth: 1, of: SNED } }, kill: one', '"SNED" is not WRITE'],
+  [
+    'events, event',
+    'when: { events: { program: one, nth: 1, of: GONE } }, kill: one',
+    '"GONE" is not the name of an event',
+  ],
+  ['packets, host', 'when: { packets: { host: c, nth: 1 } }, kill: one', 'the net has no host "c"'],
+  ['packets, host without daemon', 'when: { packets: { host: bare, nth: 1 } }, kill: one', '"bare" has no daemon'],
+  ['packets, opcode', 'when: { packets: { host: a, nth: 1, of: RC_SNED } }, kill: one', '"RC_SNED" is not an opcode'],
+] as const)
+  test(`a wrong name is refused with file and line: ${what}`, () => {
+    const programs = `${PROGRAMS.slice(0, -2)}, idle: { host: bare, run: "true" } }`
+    const text = `net: lab.yaml\n${programs}\nevents:\n  - { kill: one }\n  - { ${event} }\n`
+    assert.throws(
+      () => read(text),
+      ({ message: told }: Error) => {
+        assert.match(told, /play\.yaml:5:\d+: events\[1\]/)
+        assert.ok(told.includes(message), told)
+        return true
+      },
+    )
+  })
+
+test('a topology that cannot be read is a mistake of the scenario', () => {
+  const file = join(folder, 'play.yaml')
+  writeFileSync(file, `seed: 1\nnet: lab.yaml\n${PROGRAMS}\n`)
+  const unreadable = (): never => {
+    throw new UnreadableFile('cannot read the topology lab.yaml: ENOENT')
+  }
+  assert.throws(
+    () => readScenario(file, unreadable),
+    /play\.yaml:2:1: net: cannot read the topology lab\.yaml: ENOENT$/,
+  )
+})
+
+test('events may have 256 fault rules, and no more', () => {
+  const events = (count: number): string =>
+    `net: x\n${PROGRAMS}\nevents:\n${`  - { fault: { host: a, rules: "${'drop=1;'.repeat(64)}" } }\n`.repeat(count)}`
+  read(events(4))
+  assert.throws(
+    () => read(events(5)),
+    /play\.yaml:8:\d+: events\[4\]\.fault\.rules: the events have 320 fault rules; 256/,
+  )
 })

@@ -13,6 +13,7 @@ import { requestText, usesRegion } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
 import { ReceiveQueues } from './receives.ts'
+import { Relapses } from './relapses.ts'
 import { SendQueues } from './sends.ts'
 import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 import { Wakeups } from './wakeups.ts'
@@ -24,6 +25,7 @@ const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =
   status !== SUCCESS && status !== WR_FLUSH_ERR && qp.failure?.cause.id !== 'LOCAL_ENDED'
 
 export interface QueueDetector extends Detector {
+  readonly relapses: Relapses
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
   /**
@@ -38,9 +40,11 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const sends = new SendQueues(services, unpolled)
   const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
   const wakeups = new Wakeups(services, unpolled)
+  const relapses = new Relapses(services)
 
-  const requestPolled = (request: WorkRequest): void => {
-    if (request.queue === PostQueue.SEND) sends.polled(request)
+  const completionPolled = (one: UnpolledCompletion): void => {
+    if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
+    relapses.polled(one)
   }
 
   /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
@@ -112,7 +116,9 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   }
 
   return {
+    relapses,
     posted(request) {
+      relapses.posted(request)
       if (request.queue === PostQueue.SEND) sends.posted(request)
       else receives.posted(request)
     },
@@ -121,6 +127,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     completed(request, completion) {
       const { qp, status, cqPosition } = completion
+      relapses.completed(request, completion)
       if (request.queue === PostQueue.SEND) sends.completed(request)
       else if (status !== WR_FLUSH_ERR) {
         receives.taken(request, qp)
@@ -135,13 +142,14 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (qp !== undefined) receives.notReady(qp)
     },
     polled(id, count) {
-      unpolled.polled(id, count, requestPolled)
+      unpolled.polled(id, count, completionPolled)
       wakeups.polled(id)
     },
     queueReset(id) {
       const owner = services.objects.find(id)
       if (owner?.isQp) sends.reset(owner)
       receives.reset(id)
+      relapses.reset(id)
       unpolled.qpReset(id)
     },
     calling(call, object) {

@@ -36,14 +36,14 @@ export class UnpolledCompletions {
   }
 
   /** The program has polled `count` completions of the CQ in total. Calls `onPolled` for each that is new. */
-  polled(cq: number, count: number, onPolled: (request: WorkRequest) => void): void {
+  polled(cq: number, count: number, onPolled: (one: UnpolledCompletion) => void): void {
     const unpolled = this.#byCq.get(cq)
     if (unpolled === undefined) return
     let removed = 0
     for (; removed < unpolled.length; removed++) {
-      const { request, completion } = unpolled[removed]!
-      if (completion.cqPosition > count) break
-      onPolled(request)
+      const one = unpolled[removed]!
+      if (one.completion.cqPosition > count) break
+      onPolled(one)
     }
     // Called for each request: most calls have nothing new.
     if (removed === 1) unpolled.shift()

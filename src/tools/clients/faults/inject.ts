@@ -40,6 +40,7 @@ import {
   queuePairClasses,
   type RuleSignal,
   requestNameOf,
+  type SurveySite,
 } from '../../../spec/faults.ts'
 import { MODIFY } from '../../../spec/schema/schema.ts'
 import { PostQueue } from '../../../spec/session.ts'
@@ -126,7 +127,7 @@ const subjectOf = (
     site: () => siteOf(stack()),
   }
 
-const QP_MODIFY = /_qp$/
+const IS_QP = /_qp$/
 
 const isOfConnection = (event: string): boolean => connectionEventNames.includes(event)
 const isOfDevice = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
@@ -235,9 +236,30 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   const removers = new Map<Device, () => void>()
   /** Faults of calls in progress that raise an event. */
   const raising = new WeakMap<CallContext, CallFault>()
-  /** Contexts to which the rules for events were applied. */
-  let opened = new WeakSet<Context>()
+  /** By context: the edition of the rules for events that were applied to it. */
+  const opened = new WeakMap<Context, number>()
   let survey: Survey | undefined
+  /** The sites of calls in progress, and of the creates of queue pairs that were not modified yet. */
+  const noted = new WeakMap<CallContext, SurveySite>()
+  const unused = new WeakMap<CoreObject, SurveySite>()
+  const asks = (site: SurveySite): void => {
+    site.asked = (site.asked ?? 0) + 1
+  }
+  /** A call on a queue pair begins. */
+  const noteUse = (queuePair: CoreObject, method: string): void => {
+    const site = unused.get(queuePair)
+    if (site === undefined || method === 'query') return
+    unused.delete(queuePair)
+    if (method === 'destroy') asks(site)
+  }
+  /** A call has ended. `error`: it was refused. */
+  const noteEnd = (call: CallContext, object: CoreObject | undefined, error: unknown): void => {
+    const site = noted.get(call)
+    if (site === undefined) return
+    if (error !== undefined && !(error instanceof InjectedError)) asks(site)
+    if (error !== undefined || object === undefined) return
+    if (call.entry.name === 'create' && IS_QP.test(call.entry.class.name)) unused.set(object, site)
+  }
   /** What keeps links down: rules, each for its time, and commands. */
   const outages = new WeakMap<Device, Set<object>>()
   const setLink = (device: Device, isUp: boolean, milliseconds?: number): void => {
@@ -293,13 +315,14 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     return undefined
   }
 
-  /** Applies the rules for events to a context that can get events, once. */
+  /** Applies the rules for events to a context that can get events, each once. */
   const onOpen = (context: Context): void => {
-    if (opened.has(context) || (context.asyncFd === undefined && !hasEventHandler(context))) return
-    opened.add(context)
+    const asked = opened.get(context) ?? 0
+    if (asked === faults.edition || (context.asyncFd === undefined && !hasEventHandler(context))) return
+    opened.set(context, faults.edition)
     const subject = subjectOf(context, sources.processOf(context), noStack)
     if (subject === undefined) return
-    for (const fault of faults.onOpen(subject))
+    for (const fault of faults.onOpen(subject, asked))
       void afterDelay(fault.delay, () => {
         survey?.injected(subject.pid)
         raise(context, undefined, fault.event, fault)
@@ -312,11 +335,15 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       const subject = subjectOf(call.context, call.caller.process, callStack)
       if (subject === undefined) return undefined
       const method = `${call.entry.class.name}.${call.entry.name}`
-      survey?.note('call', call.entry.class.name, method, subject, callStack())
+      const site = survey?.note('call', call.entry.class.name, method, subject, callStack())
+      if (site !== undefined) {
+        noted.set(call, site)
+        if (object !== undefined) noteUse(object, call.entry.name)
+      }
       const canRaise = (event: string): boolean => !isOfConnection(event) || canFailBy(object, call.entry.name, event)
       const fault = faults.onCall(subject, method, canRaise)
       if (fault === undefined) return undefined
-      survey?.injected(subject.pid)
+      survey?.injected(subject.pid, callStack())
       if (isOfConnection(fault.event)) failByEvent(call, object, fault.event, fault)
       else if (fault.event !== '') raising.set(call, fault)
       const isOfCm = call.entry.class.name === 'cm_id'
@@ -328,7 +355,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       return afterDelay(fault.delay, fail)
     },
     post(call, object, args, _out, error) {
-      if (survey !== undefined && call.why === 'call' && error === undefined && QP_MODIFY.test(call.entry.class.name))
+      noteEnd(call, object, error)
+      if (survey !== undefined && call.why === 'call' && error === undefined && IS_QP.test(call.entry.class.name))
         survey.retries(retriesOf(args))
       if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
       if (call.why !== 'call' || error !== undefined) return
@@ -476,7 +504,6 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       return fault.errno
     },
     rulesChanged() {
-      opened = new WeakSet()
       hookCalls(this.hasCalls)
       tapCompletions(survey !== undefined || faults.has('completion'))
       tapPages(faults.has('page'))

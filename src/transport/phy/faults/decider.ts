@@ -22,7 +22,7 @@ export interface Decisions {
   randomBits: Uint32Array
   /** Delay of each packet, microseconds. */
   delays: Float64Array
-  /** Rules whose rate limits apply to each packet: bit n for rule n of the list of all rules. */
+  /** Rules whose rate limits apply to each packet: bit n for the nth rule with a rate. */
   rateLimits: Uint32Array
 }
 
@@ -34,6 +34,8 @@ export interface FaultDecider {
   readonly decisions: Decisions
   /** By index in the list of all rules; undefined for rules that do not apply to this device and direction. */
   readonly counts: readonly (FaultRuleCounts | undefined)[]
+  /** The state of a rule, for a decider that follows; undefined: it does not apply to this device and direction. */
+  stateOf(index: number): RuleState | undefined
   /**
    * Decides about the packets of a run at `at` in `view`. May replace the arrays of `decisions`. True if a fault
    * applies to any packet.
@@ -48,11 +50,21 @@ export interface FaultDecider {
   departure(rateLimits: number, time: number, bytes: number): number
 }
 
-/** A rule that applies to the device and direction, with its state. */
+/** What a rule has done so far. */
+export interface RuleState {
+  readonly random: () => number
+  readonly counts: FaultRuleCounts
+  /** When all earlier packets have been transferred at the limited rate, microseconds. */
+  busyUntil: number
+}
+
+/** A rule that applies to the device and direction. */
 interface ActiveRule {
   readonly rule: FaultRule
   /** Index in the list of all rules. */
   readonly index: number
+  /** The bit in `Decisions.rateLimits`; 0: the rule has no rate. */
+  readonly rateBit: number
   /** By opcode: 1 if selected; null: all are selected. */
   readonly opcodes: Uint8Array | null
   /** The names of the selected messages of the connection manager; null: all packets. */
@@ -61,8 +73,7 @@ interface ActiveRule {
   readonly acks: ReadonlySet<number> | null
   /** The selected destination QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
-  readonly random: () => number
-  readonly counts: FaultRuleCounts
+  readonly state: RuleState
   /** The first match on which the rule acts, from 1, and the last. */
   readonly first: number
   readonly last: number
@@ -70,8 +81,6 @@ interface ActiveRule {
   readonly thresholds: readonly number[]
   /** Microseconds per byte at the limited rate; 0: unlimited. */
   readonly byteTime: number
-  /** When all earlier packets have been transferred at the limited rate, microseconds. */
-  busyUntil: number
 }
 
 /** Packets may leave this many µs earlier than a rate limit allows, because timers may be late. */
@@ -95,7 +104,8 @@ const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'firs
 
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
- * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair.
+ * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair. `kept`: the state of the
+ * rule with this index in the list, which goes on; undefined: it begins anew.
  */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
@@ -103,22 +113,22 @@ export const createFaultDecider = (
   direction: 'sent' | 'received',
   maxPackets: number,
   onLoss: (qpn: number, rule: FaultRule) => void = () => {},
+  kept: (index: number) => RuleState | undefined = () => undefined,
 ): FaultDecider => {
   /** By seed: the number of rules with it so far. */
   const rulesWithSeed = new Map<number, number>()
-  const counts: (FaultRuleCounts | undefined)[] = []
+  let rates = 0
   const activeRules = rules.flatMap((rule, index): ActiveRule[] => {
     if (targetOf(rule) !== 'packet') return []
     const sameSeedRules = rulesWithSeed.get(rule.seed) ?? 0
     rulesWithSeed.set(rule.seed, sameSeedRules + 1)
     if (!isActive(rule) || !appliesTo(rule, device, direction)) return []
     const numbers = opcodeNumbers(rule)
-    const ruleCounts = noFaultRuleCounts()
-    counts[index] = ruleCounts
     return [
       {
         rule,
         index,
+        rateBit: rule.rate > 0 ? 1 << rates++ : 0,
         opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
         messages: rule.cm.length > 0 ? new Set(rule.cm) : null,
         acks:
@@ -126,15 +136,21 @@ export const createFaultDecider = (
             ? new Set(ackNames.flatMap(name => (rule.ack.includes(name) ? syndromeKind[name] : [])))
             : null,
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
-        random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
-        counts: ruleCounts,
+        state: kept(index) ?? {
+          random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
+          counts: noFaultRuleCounts(),
+          busyUntil: Number.NEGATIVE_INFINITY,
+        },
         ...actingMatches(rule),
         thresholds: faultKinds.map(kind => rule[kind] * 2 ** 32),
         byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
-        busyUntil: Number.NEGATIVE_INFINITY,
       },
     ]
   })
+  const states = new Map(activeRules.map(({ index, state }) => [index, state]))
+  const counts: (FaultRuleCounts | undefined)[] = []
+  for (const [index, state] of states) counts[index] = state.counts
+  const limited = activeRules.filter(({ rateBit }) => rateBit !== 0)
 
   const makeDecisions = (packets: number): Decisions => ({
     actions: new Uint16Array(packets),
@@ -145,8 +161,9 @@ export const createFaultDecider = (
   const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
 
   /** Adds the decisions of a rule about packet `i`, which is at `packet` in `view`. */
-  const decideFor = (state: ActiveRule, i: number, view: DataView, packet: number): void => {
-    const { rule, random, counts, thresholds, first, last } = state
+  const decideFor = (active: ActiveRule, i: number, view: DataView, packet: number): void => {
+    const { rule, thresholds, first, last } = active
+    const { random, counts } = active.state
     const match = ++counts.matched
     if (match < first || match > last || (rule.every > 1 && (match - first) % rule.every !== 0)) return
     let action = 0
@@ -159,10 +176,11 @@ export const createFaultDecider = (
       action |= WAIT
       decisions.delays[i] += 1000 * (rule.delay + rule.jitter * (2 * (bits / 2 ** 32) - 1))
     }
-    if (state.byteTime > 0) {
+    if (active.rateBit !== 0) {
       action |= WAIT
-      decisions.rateLimits[i] |= 1 << state.index
+      decisions.rateLimits[i] |= active.rateBit
     }
+    if ((action & (WAIT | LOSE)) === WAIT) counts.delayed++
     if ((action & (LOSE | DAMAGE | WAIT)) !== 0) onLoss(bthDestQp(view, packet), rule)
     decisions.actions[i] |= action
     decisions.randomBits[i] ^= bits
@@ -175,6 +193,7 @@ export const createFaultDecider = (
     ),
     decisions,
     counts,
+    stateOf: index => states.get(index),
     decide: (view, at, packetBytes, count) => {
       if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
       let anyAction = 0
@@ -185,12 +204,12 @@ export const createFaultDecider = (
         decisions.rateLimits[i] = 0
         const packet = at + i * packetBytes
         for (let p = 0; p < activeRules.length; p++) {
-          const state = activeRules[p]
-          if (state.opcodes !== null && state.opcodes[bthOpcode(view, packet)] === 0) continue
-          if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
-          if (state.messages !== null && !state.messages.has(cmNameIn(view, packet, packetBytes) ?? '')) continue
-          if (state.acks !== null && !state.acks.has(acknowledgementOf(view, packet))) continue
-          decideFor(state, i, view, packet)
+          const active = activeRules[p]
+          if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
+          if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
+          if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, packetBytes) ?? '')) continue
+          if (active.acks !== null && !active.acks.has(acknowledgementOf(view, packet))) continue
+          decideFor(active, i, view, packet)
         }
         anyAction |= decisions.actions[i]
       }
@@ -202,10 +221,10 @@ export const createFaultDecider = (
     },
     departure: (rateLimits, time, bytes) => {
       let leaveTime = time
-      for (const state of activeRules) {
-        if (((rateLimits >>> state.index) & 1) === 0) continue
+      for (const { rateBit, byteTime, state } of limited) {
+        if ((rateLimits & rateBit) === 0) continue
         leaveTime = Math.max(leaveTime, state.busyUntil - BURST)
-        state.busyUntil = Math.max(leaveTime, state.busyUntil) + bytes * state.byteTime
+        state.busyUntil = Math.max(leaveTime, state.busyUntil) + bytes * byteTime
       }
       return leaveTime
     },

@@ -10,7 +10,7 @@ import { type FaultRule, noFaults } from '../../../spec/faults/rule.ts'
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../../spec/faults.ts'
 import type { AllMembers } from '../../../spec/wrapper.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
-import { createFaultDecider } from './decider.ts'
+import { createFaultDecider, type FaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
 import { createRecentLosses } from './recent-losses.ts'
 import { createFaultySending } from './sending.ts'
@@ -18,10 +18,11 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Replaces all rules. Random sequences restart, and delayed packets leave in the next poll. `rules`: those of all
-   * devices; `device`: the current name of this port's device, if it was renamed.
+   * Replaces all rules. Counts and random sequences restart, and delayed packets leave in the next poll. `rules`: those of
+   * all devices; `device`: the current name of this port's device, if it was renamed. `kept`: by rule, the index that it
+   * has had among the rules before: it goes on; undefined: it is new.
    */
-  setFaults(rules: readonly FaultRule[], device?: string): void
+  setFaults(rules: readonly FaultRule[], device?: string, kept?: readonly (number | undefined)[]): void
   /** While the link is down, all packets are lost, sent and received. Rules keep their counts and random sequences. */
   setLink(isUp: boolean): void
   /** By rule: its effects on this port since the last `setFaults`. */
@@ -88,6 +89,16 @@ export const withFaults = (
   let deviceName = device
   const deciderFor = (direction: 'sent' | 'received', ofRules = rules) =>
     createFaultDecider(ofRules, deviceName, direction, port.maxPackets, ofRules === rules ? losses.add : undefined)
+  /** The decider of the rules after `before`. */
+  const nextDecider = (
+    direction: 'sent' | 'received',
+    before: FaultDecider,
+    kept: readonly (number | undefined)[],
+  ): FaultDecider =>
+    createFaultDecider(rules, deviceName, direction, port.maxPackets, losses.add, index => {
+      const earlier = kept[index]
+      return earlier === undefined ? undefined : before.stateOf(earlier)
+    })
   // Those of the rules.
   let receivedRules = deciderFor('received')
   let sentRules = deciderFor('sent')
@@ -155,11 +166,15 @@ export const withFaults = (
     sending.setDecider(sentDecider)
     connect()
   }
-  const setFaults = (newRules: readonly FaultRule[], device = deviceName): void => {
+  const setFaults = (
+    newRules: readonly FaultRule[],
+    device = deviceName,
+    kept: readonly (number | undefined)[] = [],
+  ): void => {
     rules = newRules
     deviceName = device
-    receivedRules = deciderFor('received')
-    sentRules = deciderFor('sent')
+    receivedRules = nextDecider('received', receivedRules, kept)
+    sentRules = nextDecider('sent', sentRules, kept)
     setDeciders()
   }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { parseFaults } from '../../../../src/spec/faults/rules.ts'
+import { noFaultRuleCounts } from '../../../../src/spec/faults.ts'
 import { opcodeNumber, opcodes } from '../../../../src/spec/wire/opcodes.ts'
 import { createFaultDecider, type FaultDecider } from '../../../../src/transport/phy/faults/decider.ts'
 import { faultBits, WAIT } from '../../../../src/transport/phy/faults/kinds.ts'
@@ -84,8 +85,31 @@ describe('fault rules', () => {
     const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
     assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
     assert.deepEqual(Array.from(decider.decisions.delays.subarray(0, 2)), [5000, 5000])
-    const noHits = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0, marked: 0 }
-    assert.deepEqual(decider.counts, [{ ...noHits, dropped: 2 }, { ...noHits, duplicated: 2 }, noHits])
+    const noHits = { ...noFaultRuleCounts(), matched: 2 }
+    assert.deepEqual(decider.counts, [
+      { ...noHits, dropped: 2 },
+      { ...noHits, duplicated: 2, delayed: 2 },
+      { ...noHits, delayed: 2 },
+    ])
+  })
+
+  it('count what a delay or a rate has held, and not what they lose too', () => {
+    const decider = deciderOf('delay=5;rate=1mbit;delay=5,drop=1;delay=5,nth=2')
+    actionsOf(decider, sends(3))
+    assert.deepEqual(
+      decider.counts.map(counts => counts?.delayed),
+      [3, 3, 0, 1],
+    )
+  })
+
+  it('with rates have a bit each, however many rules there are', () => {
+    const decider = deciderOf(`${'drop=0.5;'.repeat(40)}rate=1mbit;qp=0x12,rate=2mbit`)
+    actionsOf(decider, sends(1))
+    assert.equal(decider.decisions.rateLimits[0], 1)
+    actionsOf(decider, [{ opcode: RC_SEND_ONLY, qp: 0x12 }])
+    assert.equal(decider.decisions.rateLimits[0], 3)
+    const first = decider.departure(3, 0, 1250)
+    assert.ok(first < decider.departure(3, 0, 1250))
   })
 
   it('decide equally for equal packets, for any division into runs', () => {

@@ -336,6 +336,30 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(setup.receiver)), [])
   })
 
+  it('go on with their counts, the packets that they lose and their rates if they are kept', () => {
+    const rules = 'drop=50%,seed=3'
+    const receivedWith = (kept?: readonly (number | undefined)[]) => {
+      const { sender, receiver, flow } = setUp(rules)
+      const delivered = [0, 10].map(psn => {
+        if (psn > 0) receiver.setFaults(parseFaults(`nth=99,drop=1;${rules}`), undefined, kept)
+        sendRun(sender, flow, psn, 10)
+        return psns(receiveAll(receiver))
+      })
+      return { delivered, counts: receiver.ruleCounts().map(({ matched }) => matched) }
+    }
+    const { sender, receiver, flow } = setUp(rules)
+    sendRun(sender, flow, 0, 20)
+    const whole = psns(receiveAll(receiver))
+    const kept = receivedWith([undefined, 0])
+    assert.deepEqual([kept.delivered.flat(), kept.counts], [whole, [10, 20]])
+    const anew = receivedWith()
+    assert.deepEqual(anew.counts, [10, 10])
+    assert.deepEqual(
+      anew.delivered[1],
+      anew.delivered[0]?.map(psn => psn + 10),
+    )
+  })
+
   it('corrupt a packet to a multicast group only for the member to which the rule applies', () => {
     const link = smallSwitch()
     const group = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224, 0, 0, 9)
