@@ -479,7 +479,7 @@ export class DaemonChecker {
 
   /** Programs that go on with failing completions. */
   get relapses(): readonly Relapse[] {
-    return this.#checker.relapses
+    return this.#checked.checker.relapses
   }
 
   /** How often each finding was found, indexed by its number − 1. */
