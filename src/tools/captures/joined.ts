@@ -21,6 +21,7 @@ import {
   opcodeByNumber,
   opcodeFlags,
   opcodeHeaderBytes,
+  type Position,
   TRANSPORT_MASK,
   transportBits,
 } from '../../spec/wire/opcodes.ts'
@@ -48,17 +49,31 @@ const RETH_BYTES = headers.RETH.bytes
 const MTUS = 1 << 14
 const ICRC_FLOWS = 1 << 8
 
-/** By opcode of a FIRST or MIDDLE packet: that of the next one, if it is not the last, and of the last. Others: 0. */
-const middleOf = new Uint8Array(256)
-const lastOf = new Uint8Array(256)
+/**
+ * By opcode: what the next packet of the frame is, as far as that can be guessed, and what it is if it is shorter; 0: nobody
+ * knows. A message that begins behind the last packet of one is of the same kind, if that has no larger first packet.
+ */
+const nextOf = new Uint8Array(256)
+const shorterOf = new Uint8Array(256)
 for (const opcode of opcodeByNumber) {
-  if (opcode === undefined || (opcode.position !== 'first' && opcode.position !== 'middle')) continue
-  for (const other of opcodeByNumber) {
-    if (other === undefined || other.kind !== opcode.kind || other.role !== opcode.role) continue
-    if ((other.opcode & TRANSPORT_MASK) !== (opcode.opcode & TRANSPORT_MASK)) continue
-    if (other.position === 'middle') middleOf[opcode.opcode] = other.opcode
-    if (other.position === 'last' && !other.headers.includes('ImmDt') && !other.headers.includes('IETH'))
-      lastOf[opcode.opcode] = other.opcode
+  if (opcode === undefined || !opcode.hasPayload) continue
+  const like = opcodeByNumber.filter(
+    other =>
+      other !== undefined &&
+      other.kind === opcode.kind &&
+      other.role === opcode.role &&
+      (other.opcode & TRANSPORT_MASK) === (opcode.opcode & TRANSPORT_MASK) &&
+      !other.headers.includes('ImmDt') &&
+      !other.headers.includes('IETH'),
+  )
+  const at = (position: Position): number => like.find(other => other?.position === position)?.opcode ?? 0
+  if (opcode.position === 'only') nextOf[opcode.opcode] = shorterOf[opcode.opcode] = opcode.opcode
+  else if (opcode.position !== 'last') {
+    nextOf[opcode.opcode] = at('middle')
+    shorterOf[opcode.opcode] = at('last')
+  } else if (opcode.kind !== 'write') {
+    nextOf[opcode.opcode] = at('first')
+    shorterOf[opcode.opcode] = at('only')
   }
 }
 
@@ -127,6 +142,13 @@ export class JoinedFrames {
     if (isWrite && captured >= reth + RETH_BYTES) {
       const bytes = view.getUint32(at + reth + DMA_LENGTH_AT)
       if (bytes < payload) this.#trySizes(arena, located, header + ((bytes + 3) & ~3) + ICRC_BYTES)
+      return
+    }
+    if (captured < length) {
+      const mtu = this.#mtus[this.#slotOf(view, located) + 1]
+      // If the first packet is as long as the path MTU, the others' number is known, if not what they are.
+      if (payload > (mtu || LONGEST))
+        located.hasMore = !this.#trySizes(arena, located, mtu && header + mtu + ICRC_BYTES)
       return
     }
     // Linux joins only datagrams with a checksum, which most devices do not write.
@@ -237,8 +259,7 @@ export class JoinedFrames {
     /** Packets whose BTH was captured. */
     const seen = Math.min(count, Math.floor((captured - BTH_BYTES) / size) + 1)
     for (let i = 1; i < seen; i++) if (!this.#follows(view, at, at + i * size, i)) return false
-    const last = view.getUint8(at + (seen - 1) * size)
-    const isKnown = middleOf[last] !== 0 || (opcodeFlags[last] & (OP_ONLY | OP_PAYLOAD)) === (OP_ONLY | OP_PAYLOAD)
+    const isKnown = nextOf[view.getUint8(at + (seen - 1) * size)] !== 0
     this.#arena = arena
     this.#at = at
     this.#size = size
@@ -270,9 +291,10 @@ export class JoinedFrames {
     }
     const { view } = this.#scratch
     const to = this.#at + (this.#seen - 1) * this.#size
-    const opcode = this.#arena.view.getUint8(to)
-    const isLast = length < this.#size
-    view.setUint8(0, middleOf[opcode] === 0 ? opcode : isLast ? lastOf[opcode] : middleOf[opcode])
+    let opcode = this.#arena.view.getUint8(to)
+    // From the second one on they are of the middle.
+    if (part > this.#seen) opcode = nextOf[opcode]
+    view.setUint8(0, length < this.#size ? shorterOf[opcode] : nextOf[opcode])
     view.setUint8(1, 0)
     view.setUint16(2, this.#arena.view.getUint16(to + 2))
     view.setUint32(4, this.#arena.view.getUint32(to + 4) & 0xff_ffff)

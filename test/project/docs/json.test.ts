@@ -89,8 +89,11 @@ test('the page lists every definition and every command with --json', () => {
 })
 
 test('userdma explain FILE --json', async t => {
-  const names = ['rping', 'nak_access_write', 'udaddy_reject', 'loss_read_responses']
-  const { stdout } = await runUserdma(t, ['explain', '--json', ...names.map(name => fixture('wire', `${name}.pcap`))])
+  const files = [
+    ...['rping', 'nak_access_write', 'udaddy_reject', 'loss_read_responses'].map(name => `wire/${name}.pcap`),
+    ...['healthy-udp-gso', 'one-direction-requests', 'wrong-rkey'].map(name => `captures/${name}.pcap.gz`),
+  ]
+  const { stdout } = await runUserdma(t, ['explain', '--json', ...files.map(file => fixture(file))])
   const lines = stdout.trimEnd().split('\n')
   assert.ok(lines.length > 12, stdout)
   for (const line of lines) assertValid('explain', JSON.parse(line))

@@ -99,6 +99,7 @@ export class AnswerTracker {
         break
       default:
         answer = this.#acknowledged(flow, opcode, psn, time, frame)
+        flow.isAnswerUncertain = located.hasMore
     }
     // After a fatal NAK, only what has nothing to do with it follows.
     if (flow.lastAnswer !== 'fatal' || answer === 'ack') flow.lastAnswer = answer
@@ -122,7 +123,11 @@ export class AnswerTracker {
     if (ahead > 0) {
       if (flow.ackedPsn < 0) flow.firstAckedPsn = psn
       // Within a READ, and before what follows its first response, no PSN may be missing.
-      else if (ahead > 1 && (flow.isResponseOpen || (isResponse && startsMessage[opcode] === 0))) {
+      else if (
+        ahead > 1 &&
+        !flow.isAnswerUncertain &&
+        (flow.isResponseOpen || (isResponse && startsMessage[opcode] === 0))
+      ) {
         if (flow.missingResponses === 0) flow.missingFrame = frame
         flow.missingResponses += ahead - 1
         flow.missingPsn = (flow.ackedPsn + 1) & 0xff_ffff

@@ -92,6 +92,8 @@ export class Repeats {
   waitingRnrs = 0
   /** It fills a hole. */
   isFill = false
+  /** A NAK or RNR NAK had come that no burst has answered. */
+  isAsked = false
   /** It came again sooner than a timer ends. */
   isSoon = false
 

@@ -205,6 +205,8 @@ export class Flow {
   reserved: Map<number, { count: number; readonly frame: number }> | undefined
   /** A response to a READ began, and has not ended. */
   isResponseOpen = false
+  /** What follows the last answer in its frame was not captured. */
+  isAnswerUncertain = false
   /** Responses that are missing in the capture before a later one. */
   missingResponses = 0
   missingFrame = 0

@@ -90,7 +90,11 @@ export class RepeatTracker {
       packet !== undefined &&
       packet.time - waiting.time > DOUBLED_WITHIN &&
       (flow.peer?.lastAnswerTime ?? -1) > waiting.time
-    const isFollowed = packet !== undefined && !isNew && packet.psn === waiting.end && !isOther
+    // What a NAK asked for may lack packets, as everything else.
+    const isNext =
+      packet !== undefined &&
+      (packet.psn === waiting.end || (repeats.isAsked && psnDifference(packet.psn, waiting.psn) > 0))
+    const isFollowed = isNext && !isNew && !isOther
     if (!isFollowed) {
       if (repeats.isFill) return this.#late(flow, repeats, waiting)
       const burst = repeats.missing.find(({ psn }) => psn === waiting.psn)
@@ -122,6 +126,7 @@ export class RepeatTracker {
     repeats.waitingNaks = peer?.sequenceNaks ?? 0
     repeats.waitingRnrs = peer?.rnrs ?? 0
     repeats.isFill = isFill
+    repeats.isAsked = repeats.waitingNaks > repeats.naks || repeats.waitingRnrs > repeats.rnrs
     const { UC } = transportBits
     const state = isFill ? WAITS : this.#stateOf(flow, repeats, packet)
     // A packet of a service without acknowledgements is never sent again.
@@ -150,16 +155,14 @@ export class RepeatTracker {
   #stateOf(flow: Flow, repeats: Repeats, packet: RequestPacket): number {
     const { peer, service } = flow
     const { psn, since } = packet
-    const isAfterNak = peer !== undefined && repeats.waitingNaks > repeats.naks
-    const isAfterRnr = peer !== undefined && repeats.waitingRnrs > repeats.rnrs
-    if ((isAfterNak && peer.nakPsn === psn) || (isAfterRnr && peer.rnrPsn === psn)) return AGAIN
+    if (repeats.isAsked && (peer?.nakPsn === psn || peer?.rnrPsn === psn)) return AGAIN
     const timeout = this.#timeoutOf(flow)
     repeats.isSoon = since < (timeout > 0 ? Math.min(timeout, LONGEST_DOUBLE) : DOUBLED_WITHIN)
     if (repeats.leftOut.includes(psn) || repeats.missing.some(burst => burst.psn === psn)) return WAITS
     if (!packet.isSame) return AGAIN
     if (since < DOUBLED_AT_ONCE) return DOUBLED
     if (service !== transportBits.RC && service !== transportBits.XRC && service !== transportBits.UC) return AGAIN
-    if (isAfterNak || isAfterRnr) return WAITS
+    if (repeats.isAsked) return WAITS
     const isLast = psn === flow.lastPsn && packet.identification !== 0
     if (isLast && repeats.waitingAnswerTime < packet.time - since) return DOUBLED
     // Without the answers, a NAK may have asked for it.
@@ -238,6 +241,12 @@ export class RepeatTracker {
       this.#fill(flow, packet)
       repeats.burst = { psn, cause: repeats.cause, packets: 0, bytes: 0, headBytes: bytes }
       keep(repeats.missing, repeats.burst)
+    }
+    // The requester begins with what the NAK asked for.
+    const { peer } = flow
+    if (peer !== undefined && repeats.waitingNaks > repeats.naks) {
+      const missing = psnDifference(psn, peer.nakPsn)
+      for (let i = Math.min(missing, KEPT); i > 0; i--) keep(repeats.leftOut, (psn - i) & 0xff_ffff)
     }
     repeats.naks = repeats.waitingNaks
     repeats.rnrs = repeats.waitingRnrs

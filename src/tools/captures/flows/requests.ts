@@ -28,6 +28,7 @@ import { countDouble, RepeatTracker } from './repeats.ts'
 /** Kinds of messages (`messageKinds`); READs and the kinds after them are answered with data. */
 const WRITE = 1
 const READ = 2
+const ATOMIC = 3
 /** A READ whose responses have one PSN whatever the path MTU. */
 const SHORT_READ = 256
 const RETH_BYTES = 16
@@ -330,6 +331,7 @@ export class RequestTracker {
   /** Bytes of the message that ends with a packet; `seen`: of those packets that are there. */
   #bytesOf(flow: Flow, kind: number, psn: number, length: number, seen: number): number {
     if (length >= 0) return length
+    if (kind === ATOMIC) return ATOMIC_BYTES
     if (kind !== WRITE) return seen
     if (flow.messageLength >= 0) return flow.messageLength
     const slot = this.#recent.find(flow.number, Sent.REQUEST, (psn - 1) & 0xff_ffff)
