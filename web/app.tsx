@@ -205,12 +205,22 @@ export const App = ({ store }: { readonly store: Store }) => {
     return () => removeEventListener('keydown', onKey)
   }, [current, name, views.length])
 
+  // Of a row of views that is wider than the window, the current one is in sight.
+  const nav = useRef<HTMLElement>(null)
+  useLayoutEffect(() => {
+    const show = (): void =>
+      nav.current?.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' })
+    show()
+    addEventListener('resize', show)
+    return () => removeEventListener('resize', show)
+  }, [current])
+
   const Current = current?.view
   return (
     <div class="app">
       <header class="top">
         <h1 class="brand">userdma</h1>
-        <nav aria-label="Views">
+        <nav aria-label="Views" ref={nav}>
           {views.map(view => {
             const count = view.count?.(store) ?? 0
             return (

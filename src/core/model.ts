@@ -602,6 +602,8 @@ export interface Core {
   nextObject: number
   /** Number of the next fd object. A caller in this process passes it as a descriptor, which has 31 bits. */
   nextDescriptor: number
+  /** Called when a descriptor's object ends whose class has no `destroy`, which hooks would see. */
+  readonly descriptorEnds: Set<(object: CoreObject, context: Context, why: CallContext['why']) => void>
   nextContext: number
   /** Whether programs may use controlled Q_Keys without CAP_NET_RAW. */
   allowsPrivilegedQkeys: boolean

@@ -226,6 +226,64 @@ describe('the page in a browser', { skip }, () => {
     await context.close()
   })
 
+  it('at 390 pixels shows the current view in the row of views, and charts with values and axes without a pointer', async t => {
+    const file = await record(t, 'rping')
+    const html = join(temporaryFolder(t), 'session.html')
+    assertGood(await runUserdma(t, ['export', file, '--to', 'html', '-o', html]))
+    const { page, errors } = await openPage(browser, `file://${html}`)
+    /** Whether the current view is wholly in sight in the row. */
+    const isInSight = () =>
+      page.evaluate<boolean>(`(() => {
+        const [row, link] = ['nav', 'nav [aria-current]'].map(one => document.querySelector(one).getBoundingClientRect())
+        return link.left >= row.left - 1 && link.right <= row.right + 1
+      })()`)
+    await goTo(page, 'findings')
+    await page.setViewportSize({ width: 390, height: 800 })
+    await page.waitForFunction('document.querySelector("nav").scrollLeft > 0')
+    assert.ok(await isInSight())
+    for (const view of [...VIEWS, ...VIEWS.toReversed()]) {
+      await goTo(page, view)
+      await page.locator('nav [aria-current]', { hasText: new RegExp(view, 'i') }).waitFor()
+      assert.ok(await isInSight(), view)
+    }
+
+    await goTo(page, 'charts')
+    const chart = page.locator('.chart', { hasText: 'Packets that were lost or sent again' })
+    await chart.locator('.u-legend').waitFor()
+    const legends = () => chart.locator('.u-legend .u-value').allInnerTexts()
+    const [at, ...values] = await legends()
+    assert.match(at ?? '', /^[\d.]+ (?:µs|ms|s)$/)
+    assert.deepEqual(values, ['0', '0'])
+    for (const legend of await page.locator('.u-legend .u-value').allInnerTexts()) assert.notEqual(legend.trim(), '')
+    await chart.locator('.u-over').hover({ position: { x: 5, y: 20 } })
+    assert.notDeepEqual((await legends())[0], at, 'at the pointer')
+    await page.mouse.move(5, 5)
+    assert.deepEqual(await legends(), [at, ...values])
+
+    await goTo(page, 'overview')
+    const states = page
+      .locator('section', { has: page.getByRole('heading', { name: 'Connections' }) })
+      .locator('tbody tr')
+    await states.first().locator('td').nth(6).locator('a').click()
+    await page.locator('nav [aria-current]', { hasText: 'States' }).waitFor()
+    assert.deepEqual(errors, [])
+  })
+
+  it('leads from a descriptor to its calls and back, by the number that the program has', async t => {
+    const { page, errors } = await openPage(browser, await startInspect(t, await record(t, 'pingpong')))
+    await goTo(page, 'calls?filter=async_fd.create')
+    await page.locator('.call-row[role=row]').first().click()
+    const text = await page.locator('.call-row[role=row]').first().innerText()
+    const [, fd] = /\{object fd (\d+)\}/.exec(text) ?? []
+    await page.locator('.detail a', { hasText: `async_fd fd ${fd}` }).click()
+    await page.locator('.detail h2', { hasText: `async_fd fd ${fd}` }).waitFor()
+    await page.locator('.detail h3', { hasText: 'destroyed' }).waitFor()
+    await page.locator('.detail a', { hasText: 'Calls' }).click()
+    await page.locator('.status', { hasText: /^1 call of/ }).waitFor()
+    assert.match(await page.locator('.call-row[role=row]').innerText(), /async_fd\.create/)
+    assert.deepEqual(errors, [])
+  })
+
   it('shows a lost packet, its NAK and its retransmission, and finds them by keys, filter and link', async t => {
     const link = await startInspect(t, await record(t, 'perftest with loss'))
     const { page, errors } = await openPage(browser, link)

@@ -131,8 +131,10 @@ const addObject = ({ objects, memory }: Facts, event: Timed<ObjectEvent>): void 
   if (before === 0 && isQueuePairClass(event.class)) memory.records += QUEUE_BYTES
 }
 
-const addCall = ({ calls, callers, memory }: Facts, event: Timed<CallEvent>): void => {
+const addCall = ({ calls, callers, memory, objects }: Facts, event: Timed<CallEvent>): void => {
   const { call } = event
+  const fd = call.descriptors?.find(({ attribute }) => attribute === 'object')?.fd
+  if (event.object !== 0 && fd !== undefined) objects.setDescriptor(event.object, fd)
   calls.add(event, bytesOf(event))
   const caller = callers.get(call.pid) ?? { command: call.command, calls: 0, failed: 0 }
   if (caller.calls === 0) {

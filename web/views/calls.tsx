@@ -3,6 +3,7 @@
  */
 import { useCallback, useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/tools/record/events.ts'
+import type { SessionObjects } from '../../src/tools/record/objects.ts'
 import { callJson, callLine } from '../../src/tools/trace/calls.ts'
 import { isFailed } from '../../src/tools/trace/failed.ts'
 import { omittedText } from '../data/coverage.ts'
@@ -18,7 +19,7 @@ import { linkTo, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
 const ROW_HEIGHT = 24
-const FIELDS = ['pid', 'command', 'device', 'ret', 'duration', 'class', 'method']
+const FIELDS = ['pid', 'command', 'device', 'ret', 'duration', 'class', 'method', 'object']
 
 const texts = new WeakMap<CallEvent, string>()
 
@@ -35,16 +36,25 @@ const textOf = (event: CallEvent): string => {
   return text
 }
 
-const filtered = (event: CallEvent): Filtered => ({
+const filtered = (event: CallEvent, objects: SessionObjects): Filtered => ({
   text: textOf(event),
   field(name) {
+    if (name === 'object') return objects.objects.has(event.object) ? objects.objectName(event.object) : undefined
     const { pid, command, device, ret, duration } = event.call
     const [, className, method] = /^(\w+)\.(\w+)\(/.exec(textOf(event)) ?? []
     return { pid, command, device, ret, duration, class: className, method }[name]
   },
 })
 
-const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readonly start: number }) => {
+const CallDetail = ({
+  event,
+  start,
+  objects,
+}: {
+  readonly event: Timed<CallEvent>
+  readonly start: number
+  readonly objects: SessionObjects
+}) => {
   const { call, stack } = event
   const copied = useCallback(() => callLine(call), [call])
   const { args, out, reason } = useMemo(() => callJson(call), [call])
@@ -65,13 +75,13 @@ const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readon
           ['Dialect', call.dialect],
           ['Device', call.device],
           ['Thread', String(call.tid)],
-          ...(event.object === 0
+          ...(!objects.objects.has(event.object)
             ? []
             : ([
                 [
                   'Object',
                   <a key="object" href={linkTo('objects', { id: event.object })}>
-                    history
+                    {objects.objectName(event.object)}
                   </a>,
                 ],
               ] as const)),
@@ -95,7 +105,7 @@ const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readon
 export const Calls = ({ store, route }: ViewProps) => {
   const { calls: kept } = store.facts
   const { entries: calls, omitted } = kept
-  const { start } = store.facts
+  const { start, objects } = store.facts
   const source = route.params.get('filter') ?? ''
   const failedOnly = route.params.get('failed') === '1'
   const { filter, problem } = useMemo((): { filter: Filter; problem: string } => {
@@ -106,7 +116,10 @@ export const Calls = ({ store, route }: ViewProps) => {
     }
   }, [source])
   const shown = useMemo(
-    () => calls.filter(event => !(failedOnly && !isFailed(event.call)) && (source === '' || filter(filtered(event)))),
+    () =>
+      calls.filter(
+        event => !(failedOnly && !isFailed(event.call)) && (source === '' || filter(filtered(event, objects))),
+      ),
     [calls, calls.length, omitted, filter, failedOnly],
   )
   const wanted = route.params.get('call')
@@ -184,7 +197,7 @@ export const Calls = ({ store, route }: ViewProps) => {
           {omittedText(kept)}
         </p>
       </div>
-      {selected && <CallDetail event={selected} start={start} />}
+      {selected && <CallDetail event={selected} start={start} objects={objects} />}
     </div>
   )
 }

@@ -33,6 +33,8 @@ interface ChartProps {
   readonly isLog?: boolean
   /** Ticks are powers of two. */
   readonly isBinary?: boolean
+  /** Ticks may be fractions. */
+  readonly isFractional?: boolean
   readonly version: number
   /** Seconds from the start that are shown; absent: all. */
   readonly range?: { readonly min: number; readonly max: number } | undefined
@@ -40,6 +42,17 @@ interface ChartProps {
 
 const HEIGHT = 190
 const POWERS = Array.from({ length: 50 }, (_, i) => 2 ** i)
+const WHOLE = Array.from({ length: 15 }, (_, i) => [1, 2, 5].map(step => step * 10 ** i)).flat()
+
+/** From 0, also of values that are all 0: these have an axis to 1. */
+const rangeOfValues: UPlot.Scale['range'] = (_, __, max) => (max > 0 ? UPlot.rangeNum(0, max, 0.1, true) : [0, 1])
+
+/** What the legend shows without a pointer: the last point, or of a histogram the highest. */
+const restingIndex = ([x, values]: UPlot.AlignedData, isHistogram: boolean): number => {
+  if (!isHistogram) return x.length - 1
+  const counts = [...(values ?? [])].map(Number)
+  return counts.indexOf(Math.max(...counts))
+}
 
 const Chart = ({
   title,
@@ -50,6 +63,7 @@ const Chart = ({
   yText,
   isLog = false,
   isBinary = false,
+  isFractional = false,
   version,
   range,
 }: ChartProps) => {
@@ -69,22 +83,33 @@ const Chart = ({
         ticks: { stroke: color('--line'), width: 1 },
         font: '11px system-ui, sans-serif',
       }
+      /** The value at the pointer; without one, that of `restingIndex`, or the last one before it. */
+      const shownText =
+        (text: (value: number) => string): UPlot.Series.Value =>
+        (plot, value, series, index) => {
+          if (index !== null) return value === null ? '' : text(value)
+          const values = plot.data[series] ?? []
+          let i = restingIndex(plot.data, isLog)
+          while (i > 0 && values[i] === null) i--
+          const latest = values[i]
+          return latest === undefined || latest === null ? '' : text(latest)
+        }
       plot.current = new UPlot(
         {
           width: Math.max(200, element.clientWidth),
           height: HEIGHT,
-          scales: { x: { time: false, ...(isLog && { distr: 3, log: 2 }) } },
+          scales: { x: { time: false, ...(isLog && { distr: 3, log: 2 }) }, y: { range: rangeOfValues } },
           axes: [
             { ...axis, values: (_, ticks) => ticks.map(tick => (tick === null ? '' : xText(tick))), space: 70 },
             {
               ...axis,
               values: (_, ticks) => ticks.map(tick => yText(tick)),
               size: 76,
-              ...(isBinary && { incrs: POWERS }),
+              ...(!isFractional && { incrs: isBinary ? POWERS : WHOLE }),
             },
           ],
           series: [
-            { label: 'at', value: (_, value) => (value === null ? '' : xText(value)) },
+            { label: 'at', value: shownText(xText) },
             ...lines.map(({ label, color: name }) => ({
               label,
               stroke: color(name),
@@ -92,7 +117,7 @@ const Chart = ({
               width: 1.25,
               points: { show: false },
               paths: UPlot.paths.stepped!({ align: 1 }),
-              value: (_: UPlot, value: number | null) => (value === null ? '' : yText(value)),
+              value: shownText(yText),
             })),
           ],
           cursor: { sync: { key: isLog ? 'latency' : 'time' } },
@@ -117,6 +142,9 @@ const Chart = ({
 
   useEffect(() => {
     plot.current?.setData(data)
+    const { idx = null } = plot.current?.cursor ?? {}
+    // Without a pointer, the texts are made again of the new data.
+    if (idx === null) plot.current?.setLegend({ idxs: data.map(() => null) }, false)
     if (range !== undefined && !isLog) plot.current?.setScale('x', range)
   }, [version, x.length, range?.min, range?.max])
   return (
@@ -313,7 +341,8 @@ const TrafficCharts = ({ traffic, version, start, range: shown, isOne }: Traffic
           {...common}
           title="Latency of sends over time"
           note="of those that ended in an interval, from post to end"
-          yText={durationText}
+          yText={value => (value === 0 ? '0' : durationText(value))}
+          isFractional={true}
           lines={[
             { label: '99 %', color: '--retry', values: traffic.percentiles(0.99) },
             { label: 'median', color: '--data', values: traffic.percentiles(0.5) },

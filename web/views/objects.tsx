@@ -18,6 +18,8 @@ import type { ViewProps } from './view-props.ts'
 const ROW_HEIGHT = 26
 /** Columns of values. */
 const MAX_COLUMNS = 4
+/** Objects that the details name. */
+const MAX_USERS = 30
 
 /** Attributes of a class's creation, in the order of the schema, that are single values. */
 const columnsOf = (name: string): readonly string[] => {
@@ -38,9 +40,13 @@ const template = (columns: number): { readonly gridTemplateColumns: string } => 
 const valueText = (value: unknown): string =>
   value === undefined ? '' : typeof value === 'number' && value > 0xffff ? hexText(value) : String(value)
 
-const Parents = ({ object, objects }: { readonly object: ObjectRecord; readonly objects: SessionObjects }) => (
+/** A fact about other objects, with links to them; none without such objects. */
+const others = (name: string, ids: readonly number[], objects: SessionObjects) =>
+  ids.length === 0 ? [] : ([[name, <Names key={name} ids={ids} objects={objects} />]] as const)
+
+const Names = ({ ids, objects }: { readonly ids: readonly number[]; readonly objects: SessionObjects }) => (
   <>
-    {[...new Set(object.uses)].map((id, i) => (
+    {ids.map((id, i) => (
       <span key={id}>
         {i > 0 && ', '}
         <a href={linkTo('objects', { id })}>{objects.objectName(id)}</a>
@@ -49,9 +55,13 @@ const Parents = ({ object, objects }: { readonly object: ObjectRecord; readonly 
   </>
 )
 
+/** The filter of the calls on an object; names are those of one process. */
+const callsOf = ({ id, program }: ObjectRecord, objects: SessionObjects): string =>
+  `${program ? `pid == ${program.pid} && ` : ''}object == "${objects.objectName(id)}"`
+
 const ObjectDetail = ({ object, store }: { readonly object: ObjectRecord; readonly store: Store }) => {
   const { objects, start } = store.facts
-  const users = [...objects.objects.values()].filter(({ uses }) => uses.includes(object.id)).slice(0, 30)
+  const users = [...objects.objects.values()].filter(({ uses }) => uses.includes(object.id)).map(({ id }) => id)
   return (
     <aside class="detail" aria-label="Object">
       <DetailHead
@@ -61,28 +71,21 @@ const ObjectDetail = ({ object, store }: { readonly object: ObjectRecord; readon
       />
       <Facts
         of={[
-          ['Handle', String(object.handle)],
+          object.fd === undefined ? ['Handle', String(object.handle)] : ['Descriptor', String(object.fd)],
           ...(object.number === 0 ? [] : ([['Number', hexText(object.number)]] as const)),
-          ['Uses', <Parents key="uses" object={object} objects={objects} />],
-          [
-            'Used by',
-            <span key="users">
-              {users.map(({ id }, i) => (
-                <span key={id}>
-                  {i > 0 && ', '}
-                  <a href={linkTo('objects', { id })}>{objects.objectName(id)}</a>
-                </span>
-              ))}
-            </span>,
-          ],
+          ...others('Uses', [...new Set(object.uses)], objects),
+          ...others('Used by', users.slice(0, MAX_USERS), objects),
         ]}
       />
-      {isQueuePairClass(object.class) && (
-        <p class="sentence">
-          <a href={linkTo('ladder', { qp: object.id })}>Ladder</a> ·{' '}
-          <a href={linkTo('states', { qp: object.id })}>States</a>
-        </p>
-      )}
+      <p class="sentence">
+        {isQueuePairClass(object.class) && (
+          <>
+            <a href={linkTo('ladder', { qp: object.id })}>Ladder</a> ·{' '}
+            <a href={linkTo('states', { qp: object.id })}>States</a> ·{' '}
+          </>
+        )}
+        <a href={linkTo('calls', { filter: callsOf(object, objects) })}>Calls</a>
+      </p>
       <WaitsOf store={store} objects={[object.id]} />
       {object.history.map(({ time, change, method, why, details, stack }) => (
         <section class="detail-part" key={`${time} ${change} ${method}`}>

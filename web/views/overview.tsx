@@ -2,7 +2,7 @@
  * What the session has: totals, devices, processes, connections with their traffic.
  */
 
-import { connectionsOf } from '../../src/tools/record/objects.ts'
+import { connectionsOf, type QueuePair } from '../../src/tools/record/objects.ts'
 import {
   bytesText,
   clockText,
@@ -61,8 +61,8 @@ export const Overview = ({ store, route }: ViewProps) => {
   const shownDevices = pageOfRows([...objects.devices.values()], 'devices')
   const links = [...facts.links.values()].sort((a, b) => a.link - b.link)
   const shownLinks = pageOfRows(links, 'links')
-  const perSecond = (value: number): string =>
-    facts.covered > 0 ? `${countText(Math.round(value / (facts.covered / 1e6)))} per second` : ''
+  const perSecond = (value: number, text = countText): string =>
+    facts.covered > 0 ? `${text(Math.round(value / (facts.covered / 1e6)))} per second` : ''
   if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
     return (
       <Empty title="Nothing has happened yet">
@@ -79,7 +79,7 @@ export const Overview = ({ store, route }: ViewProps) => {
           note={clockText(session.header.origin + facts.start / 1000)}
         />
         <Tile title="Packets" value={countText(totals.packets)} note={perSecond(totals.packets)} />
-        <Tile title="Bytes on the wire" value={bytesText(totals.bytes)} note={perSecond(totals.bytes)} />
+        <Tile title="Bytes on the wire" value={bytesText(totals.bytes)} note={perSecond(totals.bytes, bytesText)} />
         <Tile title="Completions" value={countText(totals.completed)} note={perSecond(totals.completed)} />
         <Tile
           title="Lost packets"
@@ -142,13 +142,11 @@ export const Overview = ({ store, route }: ViewProps) => {
                   <td class="mono">{hexText(left.qpn)}</td>
                   <td>{left.object.program ? `${left.object.program.command} ${left.object.program.pid}` : '–'}</td>
                   <td>
-                    <a href={linkTo('states', { qp: left.object.id })} class={`state-${left.state}`}>
-                      {left.object.destroyed === undefined ? left.state : 'destroyed'}
-                    </a>
+                    <StateLink qp={left} />
                   </td>
                   <td class="mono">{rightQpn === undefined ? '–' : hexText(rightQpn)}</td>
                   <td>{right?.object.program ? `${right.object.program.command} ${right.object.program.pid}` : '–'}</td>
-                  <td>{right ? (right.object.destroyed === undefined ? right.state : 'destroyed') : '–'}</td>
+                  <td>{right ? <StateLink qp={right} /> : '–'}</td>
                   <td>
                     <a href={linkTo('ladder', { qp: left.object.id })}>ladder</a>{' '}
                     <a href={linkTo('charts', { qp: left.object.id })}>charts</a>
@@ -297,6 +295,10 @@ export const Overview = ({ store, route }: ViewProps) => {
     </div>
   )
 }
+
+const StateLink = ({ qp }: { readonly qp: QueuePair }) => (
+  <a href={linkTo('states', { qp: qp.object.id })}>{qp.object.destroyed === undefined ? qp.state : 'destroyed'}</a>
+)
 
 const Tile = ({
   title,

@@ -396,7 +396,7 @@ export const Times = ({ store, route }: ViewProps) => {
           <div class="table-row time-row table-head">
             <span>Queue pair</span>
             <span>Program</span>
-            <span>Sends waited for</span>
+            <span>Waited for</span>
             {columns.map(({ name, title }) => (
               <button
                 key={name}

@@ -104,6 +104,7 @@ export const createCore = ({
   deadlines: [],
   nextObject: 1,
   nextDescriptor: FIRST_DESCRIPTOR,
+  descriptorEnds: new Set(),
   nextContext: 1,
   allowsPrivilegedQkeys: false,
   waitingCalls: 0,

@@ -167,6 +167,7 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
   const entry = table === undefined ? undefined : findDestroy(table)
   object.life = Lifecycle.DESTROYING
   if (isLive && entry !== undefined) runDestroy(context, entry, object, why)
+  else if (isLive) for (const ended of device.core.descriptorEnds) ended(object, context, why)
   removeObject(object)
 }
 

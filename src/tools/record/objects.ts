@@ -20,6 +20,8 @@ export interface ObjectRecord {
   readonly program: Program | undefined
   /** The QPN of a queue pair, the key of a region or window; 0: none. */
   number: number
+  /** Of an object that is a descriptor: its number in the program, as calls name it; undefined: unknown. */
+  fd: number | undefined
   uses: readonly number[]
   destroyed: number | undefined
   readonly history: ObjectMoment[]
@@ -100,6 +102,7 @@ export class SessionObjects {
         handle,
         program,
         number,
+        fd: undefined,
         uses: [],
         destroyed: undefined,
         history: [],
@@ -155,15 +158,23 @@ export class SessionObjects {
     if (qp.states.length < MAX_HISTORY) qp.states.push({ time, state })
   }
 
+  /** The program has got the descriptor of an object by a call. */
+  setDescriptor(id: number, fd: number): void {
+    const object = this.objects.get(id)
+    if (object !== undefined) object.fd = fd
+  }
+
   deviceName(index: number): string {
     return index < 0 ? 'rdma_cm' : (this.devices.get(index)?.name ?? `device ${index}`)
   }
 
-  /** For people: `QP 0x11`, `mr 3`. */
+  /** For people: `QP 0x11`, `mr 3`, `async_fd fd 4`. */
   objectName(id: number): string {
     const object = this.objects.get(id)
     if (object === undefined) return `object ${id}`
-    return isQueuePairClass(object.class) ? `QP 0x${object.number.toString(16)}` : `${object.class} ${object.handle}`
+    const { class: name, handle, number, fd } = object
+    if (isQueuePairClass(name)) return `QP 0x${number.toString(16)}`
+    return `${name} ${fd === undefined ? handle : `fd ${fd}`}`
   }
 }
 

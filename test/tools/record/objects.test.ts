@@ -49,6 +49,18 @@ describe('objects of a session', () => {
     )
   })
 
+  it('are named by the number that a program has: of a queue pair, of a descriptor, otherwise the handle', () => {
+    const objects = new SessionObjects()
+    qp(objects, 1, 0x11, {})
+    qp(objects, 2, 0, {}, { class: 'mr', handle: 3 })
+    qp(objects, 3, 0, {}, { class: 'async_fd', handle: 1 << 30 })
+    const names = () => [1, 2, 3].map(id => objects.objectName(id))
+    assert.deepEqual(names(), ['QP 0x11', 'mr 3', `async_fd ${1 << 30}`])
+    objects.setDescriptor(3, 4)
+    objects.setDescriptor(99, 5)
+    assert.deepEqual(names(), ['QP 0x11', 'mr 3', 'async_fd fd 4'])
+  })
+
   it('keep the states, the first PSN that is sent, and the end', () => {
     const objects = new SessionObjects()
     qp(objects, 1, 0x11, { state: QpState.values.RTR, rqPsn: 5, destQpn: 0x12, address: { dgid: 'fe80' } })

@@ -125,9 +125,11 @@ const noStack = (): Stack => NO_STACK
 
 // ---- the recorder ----
 
-/** The objects of an open context that have handles. */
-const objectsOf = (context: Context): readonly CoreObject[] =>
-  context.handles.slots.filter(object => object !== undefined)
+/** The objects of an open context. */
+const objectsOf = (context: Context): readonly CoreObject[] => [
+  ...context.handles.slots.filter(object => object !== undefined),
+  ...context.descriptors,
+]
 
 const isQueuePair = ({ class: { name } }: CoreObject): boolean => name.endsWith('_qp')
 
@@ -254,6 +256,10 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       },
     }
   }
+
+  const onDescriptorEnd: Parameters<Core['descriptorEnds']['add']>[0] = (object, context, why) =>
+    recordObject('destroyed', object, context, { method: '', why, stack: NO_STACK, values: {} }, 0)
+  core.descriptorEnds.add(onDescriptorEnd)
 
   const recordExisting = (device: Device): void => {
     for (const context of device.contexts)
@@ -431,6 +437,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       removeSystemHook()
       removeFailureHandler()
       endProgramEvents?.()
+      core.descriptorEnds.delete(onDescriptorEnd)
       for (const index of devices.keys()) removeFrom(index)
       clock.clear(look)
     },

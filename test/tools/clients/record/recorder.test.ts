@@ -17,7 +17,7 @@ import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts
 import { SessionWriter } from '../../../../src/tools/record/writer.ts'
 import { addTap } from '../../../../src/transport/phy/tap.ts'
 import { plainArena } from '../../../../src/transport/wire/arena.ts'
-import { connectQps, machine, makeCq, makeQp, program } from '../../../drivers/rxe/machine.ts'
+import { connectQps, machine, makeChannel, makeCq, makeQp, program } from '../../../drivers/rxe/machine.ts'
 import { createMemorySink } from '../../record/memory-sink.ts'
 
 const nothing = () => {}
@@ -33,6 +33,7 @@ const start = () => {
     systemTable: systemDevice(m.core).table,
     tap: m.ports[0].tap,
     watchesFailures: hasFailureHandlers(m.core),
+    descriptors: m.core.descriptorEnds.size,
   })
   const sink = createMemorySink()
   const record = () => {
@@ -63,12 +64,30 @@ test('a queue pair that exists at the start has its state and its peer', async (
   assert.deepEqual([found.states.map(({ state }) => state), found.peerQpn], [['RTS'], other.qpn])
 })
 
+test('a descriptor whose class has no destroy ends with its context', async () => {
+  const { m, record } = start()
+  const { recorder, writer, sink } = record()
+  const own = program(m)
+  makeChannel(own)
+  own.close()
+  recorder.stop()
+  await writer.end(m.now, 'test')
+  const objects = new SessionObjects()
+  for await (const event of (await openSession(bytesSource(sink.bytes))).eventsIn())
+    if (event.kind === 'object') objects.add(event)
+  const [channel] = [...objects.objects.values()].filter(object => object.class === 'comp_channel')
+  assert.deepEqual(
+    channel?.history.map(({ change, why }) => `${change} ${why}`),
+    ['created call', 'destroyed close'],
+  )
+})
+
 test('when a recorder stops, nobody listens', () => {
   const { listeners, record } = start()
   const original = listeners()
   const { recorder } = record()
   const recording = listeners()
-  for (const name of ['requests', 'table', 'systemTable', 'tap', 'watchesFailures'] as const)
+  for (const name of ['requests', 'table', 'systemTable', 'tap', 'watchesFailures', 'descriptors'] as const)
     assert.notEqual(recording[name], original[name], name)
   recorder.stop()
   assert.deepEqual(listeners(), original)
