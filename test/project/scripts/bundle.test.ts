@@ -46,7 +46,15 @@ test('bundled commands work without the compiled modules', { skip }, () => {
   }
   const underDaemon = [['run'], ['trace'], ['check']]
   const clients = [['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show'], ['env'], ['stop']]
-  const others = [['daemon'], ['explain'], ['explain-slow'], ['explain-capture'], ['torment-search'], ['device-plugin']]
+  const others = [
+    ['daemon'],
+    ['check-files'],
+    ['explain'],
+    ['explain-slow'],
+    ['explain-capture'],
+    ['torment-search'],
+    ['device-plugin'],
+  ]
   const named = [...underDaemon, ...clients, ...others].map(([name]) => name)
   assert.deepEqual(new Set(named), new Set(Object.values(bundles).flat()))
   for (const command of underDaemon) assert.deepEqual(run(...command, '--socket', socket, '--', 'true'), noDaemon)
