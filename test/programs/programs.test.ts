@@ -23,6 +23,9 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   memory_windows: [['-q'], /usage: .*memory_windows/],
   persist: [['-s', '0'], /block of 0 bytes: 1 to 16777216 are allowed/],
   shared_queues: [['-q'], /usage: .*shared_queues/],
+  queue_threads: [['-q'], /usage: queue_threads KIND/],
+  interrupted_posts: [['-q'], /usage: interrupted_posts/],
+  frozen: [['-q'], /usage: frozen DEVICE ROUNDS/],
   datagrams: [['-q'], /usage: .*datagrams/],
   contexts: [['-q'], /usage: .*contexts/],
   hostile: [['-q'], /usage: .*hostile/],
@@ -118,6 +121,16 @@ const canCompile = (t: TestContext): boolean => {
     skipTest(t, '<infiniband/verbs.h> is not installed here (Debian: apt-get install libibverbs-dev)')
   )
 }
+
+test('no two programs have one name: they are compiled into one folder', () => {
+  const names = filesBelow(sources)
+    .filter(isC)
+    .map(path => basename(path))
+  assert.deepEqual(
+    names.filter((name, i) => names.indexOf(name) !== i),
+    [],
+  )
+})
 
 for (const source of filesBelow(sources).filter(isC)) {
   const name = basename(source, '.c')

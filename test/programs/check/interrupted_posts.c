@@ -1,5 +1,5 @@
 /*
- * Posts that do not end as they began, for `userdma check` (test/system/check/shared-queues.test.ts): the preload library
+ * Posts that do not end as they began, for `userdma check` (test/system/check/queue-threads.test.ts): the preload library
  * has counted the request, and the provider has not got it yet. This program defines mincore, which the preload library
  * calls at that moment. Each request has memory of its own, which is written before the post alone.
  *
@@ -148,7 +148,13 @@ static void reconnect(void)
 
 int main(int argc, char **argv)
 {
-    const char *kind = argc > 1 ? argv[1] : "";
+    static const char *const kinds[] = {"jump", "exit", "fork", "signal"};
+    const char *kind = NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && argc == 2; i++)
+        if (strcmp(argv[1], kinds[i]) == 0)
+            kind = kinds[i];
+    if (!kind)
+        return fprintf(stderr, "usage: interrupted_posts jump|exit|fork|signal\n"), 1;
     const struct sigaction action = {.sa_handler = strcmp(kind, "jump") == 0 ? jump_from_handler : post_in_handler};
     check(sigaction(SIGUSR1, &action, NULL), "sigaction");
     check(ibv_fork_init(), "ibv_fork_init");

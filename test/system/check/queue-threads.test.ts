@@ -1,5 +1,5 @@
 /*
- * Programs whose threads post to one queue at the same time (test/programs/check/shared_queues.c): each kind of queue on
+ * Programs whose threads post to one queue at the same time (test/programs/check/queue_threads.c): each kind of queue on
  * each device that has it. Nothing is found where nothing is wrong, and an error names the request that has failed, with
  * the function that has posted it. The long form runs them often, and looks for races too. Programs that interrupt a post
  * (test/programs/check/interrupted_posts.c): nothing is found, nobody waits, and after a RESET all is known again.
@@ -21,7 +21,7 @@ import {
 } from '../programs.ts'
 import { checkScript, type FindingJson } from './checking.ts'
 
-const program = ownProgram('shared_queues')
+const program = ownProgram('queue_threads')
 const interruptedPosts = ownProgram('interrupted_posts')
 
 const everywhere = ['datagrams', 'ud-receives', 'batches']

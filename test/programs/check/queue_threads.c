@@ -1,9 +1,9 @@
 /*
  * Eight threads post to one queue at the same time, without a lock of their own, as verbs allow; and poll one CQ. Each
  * request has memory of its own, which is written before the post alone: nothing is wrong. For `userdma check`
- * (test/system/check/shared-queues.test.ts).
+ * (test/system/check/queue-threads.test.ts).
  *
- *   shared_queues CASE[,wrong]...
+ *   queue_threads CASE[,wrong]...
  *
  * Each case has two rounds; in the second all requests have one wr_id. With `wrong`, one request of one thread has a
  * mistake, in each round of another thread, and the program prints the thread and the wr_id of what has failed. Before
@@ -440,19 +440,27 @@ static const struct kind kinds[] = {
     {"srq", shared_receives, .type = IBV_QPT_RC, .are_receives = true, .with_srqs = true},
 };
 
+/* The kind with the name before a comma in `text`; NULL: there is none. */
+static const struct kind *kind_of(const char *text)
+{
+    const size_t length = strcspn(text, ",");
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
+        if (strlen(kinds[k].name) == length && strncmp(kinds[k].name, text, length) == 0)
+            return &kinds[k];
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
+    for (int i = 1; i < argc; i++)
+        if (!kind_of(argv[i]))
+            return fprintf(stderr, "usage: queue_threads KIND[,wrong] ...\n"), 1;
     setlinebuf(stdout);
     check(pthread_barrier_init(&barrier, NULL, THREADS + 1), "pthread_barrier_init");
     open_all();
     for (int i = 1; i < argc; i++) {
-        const size_t length = strcspn(argv[i], ",");
-        kind = NULL;
-        for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
-            if (strlen(kinds[k].name) == length && strncmp(kinds[k].name, argv[i], length) == 0)
-                kind = &kinds[k];
-        must(kind != NULL, argv[i]);
-        is_wrong = argv[i][length] == ',';
+        kind = kind_of(argv[i]);
+        is_wrong = strchr(argv[i], ',') != NULL;
         one_round(0);
         one_round(1);
     }
