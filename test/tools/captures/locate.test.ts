@@ -199,6 +199,24 @@ test('other packets are counted by kind', () => {
   assert.equal(unknown.kinds[packetKinds.indexOf('an unknown link type')], 1)
 })
 
+test('frames within frames without end are told, and end nothing', () => {
+  const [{ bytes: frame }] = packetsOfFixture('nak_access_write')
+  const ethernets = new Uint8Array(14 * 100_000 + frame.length)
+  for (let at = 12; at < 14 * 100_000; at += 14) ethernets.set([0x65, 0x58], at)
+  ethernets.set(frame, 14 * 100_000)
+  const headers = new Uint8Array(14 + 20 * 100_000)
+  headers.set([8, 0], 12)
+  for (let at = 14; at < headers.length; at += 20) {
+    headers[at] = 0x45
+    headers[at + 9] = 4
+  }
+  for (const bytes of [ethernets, headers]) {
+    const packet: CapturedPacket = { time: 0n, linkType: 1, bytes, length: bytes.length }
+    const { kinds } = analyse(pcapOf([packet], { snap: 1 << 24 }))
+    assert.equal(kinds[packetKinds.indexOf('tunnels within tunnels')], 1)
+  }
+})
+
 test('2,000 damaged captures are read without an exception, and end', () => {
   const seeds = ['inject', 'rping', 'atomics_ipv6', 'loss_read_responses', 'cm_loss_at_server'].map(name =>
     pcapOf(packetsOfFixture(name)),
