@@ -25,6 +25,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   shared_queues: [['-q'], /usage: .*shared_queues/],
   queue_threads: [['-q'], /usage: queue_threads KIND/],
   interrupted_posts: [['-q'], /usage: interrupted_posts/],
+  rails: [['-q'], /usage: .*rails/],
   frozen: [['-q'], /usage: frozen DEVICE ROUNDS/],
   datagrams: [['-q'], /usage: .*datagrams/],
   contexts: [['-q'], /usage: .*contexts/],
