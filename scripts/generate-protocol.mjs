@@ -1,15 +1,10 @@
 #!/usr/bin/env node
 /*
- * Writes shim/protocol.h, the structs and numbers of the session protocol for C, from the compiled src/spec/session.ts,
- * and shim/host/records.h, those of the observation file, from src/spec/observe.ts. The headers are committed; a test
- * compares them with the output of this generator.
- *
- *   generate-protocol.mjs [SESSION_JS [HEADER]]    by default dist/src/spec/session.js and shim/protocol.h; `-` as
- *                                                  SESSION_JS: the default; `-` as HEADER: standard output. Without
- *                                                  arguments also shim/host/records.h
+ * Writes shim/protocol.h, the structs and numbers of the session protocol for C, from the compiled src/spec/session.ts and
+ * context-logs.ts, and shim/host/records.h, those of the observation file, from src/spec/observe.ts. The headers are
+ * committed; a test compares them with the output of this generator.
  */
 import { writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { inRoot, isMain, main } from './common.mjs'
 
@@ -46,7 +41,7 @@ const lowered = values =>
     Object.entries(values).map(([name, value]) => [/^[A-Z_]+$/.test(name) ? name.toLowerCase() : name, value]),
   )
 
-/** The header's text. `session` is the module src/spec/session.ts. */
+/** The header's text. `session`: the exports of src/spec/session.ts and context-logs.ts. */
 export const protocolHeader = session => {
   const {
     SESSION_VERSION,
@@ -254,15 +249,12 @@ ${Object.entries(ObserveStructs)
 `
 }
 
+const compiled = name => import(pathToFileURL(inRoot('dist', 'src', 'spec', name)).href)
+
 if (isMain(import.meta.url))
-  await main(async ([source, header]) => {
-    if (source === undefined) {
-      const observe = await import(pathToFileURL(inRoot('dist', 'src', 'spec', 'observe.js')).href)
-      writeFileSync(inRoot('shim', 'host', 'records.h'), recordsHeader(observe))
-    }
-    const path = source && source !== '-' ? resolve(source) : inRoot('dist', 'src', 'spec', 'session.js')
-    const text = protocolHeader(await import(pathToFileURL(path).href))
-    if (header === '-') process.stdout.write(text)
-    else writeFileSync(header ? resolve(header) : inRoot('shim', 'protocol.h'), text)
+  await main(async () => {
+    const [session, logs] = [await compiled('session.js'), await compiled('context-logs.js')]
+    writeFileSync(inRoot('shim', 'protocol.h'), protocolHeader({ ...session, ...logs }))
+    writeFileSync(inRoot('shim', 'host', 'records.h'), recordsHeader(await compiled('observe.js')))
     return 0
   })

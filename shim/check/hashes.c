@@ -1,6 +1,6 @@
 /*
  * Hashes of the buffers of sends at their post, for `userdma check`. The daemon hashes the same bytes when the device
- * fetches the send, and compares with the hash log in the context's memory file (HashLog in spec/session.ts).
+ * fetches the send, and compares with the hash log in the context's memory file (HashLog in spec/context-logs.ts).
  * outstanding.c compares when the completion is polled.
  *
  * The bytes are copied by a system call, and only from pages that are present: a scatter/gather element may have any

@@ -23,22 +23,9 @@ import type {
   UseOfGone,
 } from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
+import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
 import type { Relapse } from '../spec/faults.ts'
-import {
-  CM_NAME,
-  findPosition,
-  HashLog,
-  hashSlot,
-  MAX_STACKS,
-  Messages,
-  MisuseKind,
-  offsetsOf,
-  PositionLog,
-  PostLog,
-  PostQueue,
-  positionSet,
-  postSlot,
-} from '../spec/session.ts'
+import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
 import type { RecordedCheck } from '../tools/record/events.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'

@@ -250,5 +250,16 @@ export const Records = {
 export type RecordKind = keyof typeof Records
 export const recordKinds = Object.keys(Records) as readonly RecordKind[]
 
+/** The records about requests. */
+export const requestKinds = [
+  'posted',
+  'ended',
+  'completed',
+  'receiveLost',
+  'receiverNotReady',
+  'polled',
+  'queueReset',
+] as const satisfies readonly RecordKind[]
+
 /** Bytes before a record's fields. */
 export const RECORD_HEADER = 8

@@ -7,3 +7,11 @@ export const counted = (number: number, noun: string): string => `${number} ${no
 
 /** `0x1f` */
 export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
+
+/** `001f` */
+export const hexBytes = (bytes: Uint8Array): string =>
+  Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
+
+/** The bytes of a text of `hexBytes`. */
+export const bytesOfHex = (text: string): Uint8Array =>
+  Uint8Array.from(text.match(/../g) ?? [], pair => Number.parseInt(pair, 16))

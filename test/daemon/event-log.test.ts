@@ -9,7 +9,8 @@ import type { Contexts } from '../../src/daemon/context/contexts.ts'
 import { EventLogs } from '../../src/daemon/event-log.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
-import { ContextFile, EventKind, EventLog, Messages, offsetsOf } from '../../src/spec/session.ts'
+import { EventLog } from '../../src/spec/context-logs.ts'
+import { ContextFile, EventKind, Messages, offsetsOf } from '../../src/spec/session.ts'
 
 const ENTRY = offsetsOf(Messages.event)
 const HEADER = offsetsOf(Messages.eventLog)

@@ -7,10 +7,13 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import * as logs from '../../src/spec/context-logs.ts'
 import * as observe from '../../src/spec/observe.ts'
-import * as session from '../../src/spec/session.ts'
+import * as sessionOnly from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
+
+const session = { ...sessionOnly, ...logs }
 
 interface Generator {
   protocolHeader(exports: typeof session): string

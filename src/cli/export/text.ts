@@ -5,6 +5,7 @@
 import type { Stack } from '../../spec/check/finding.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { nameIn } from '../../spec/enums.ts'
+import { hexBytes } from '../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { PacketsEvent, SessionEvent, SymbolEvent } from '../../tools/record/events.ts'
 import { callersLine, type SessionSymbols } from '../../tools/record/symbols.ts'
@@ -14,7 +15,6 @@ import { packetText } from '../../tools/trace/packets.ts'
 import { paddedPacket } from './packets.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`
-const bytesHex = (bytes: Uint8Array): string => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
 
 const packetsText = (event: PacketsEvent): string => {
   const { bytes, packetBytes, lastBytes, count, direction, outcome, device } = event
@@ -120,7 +120,7 @@ export const eventJson = (event: SessionEvent): Record<string, unknown> => {
   return JSON.parse(
     JSON.stringify(plain, (_key, value) => {
       if (typeof value === 'bigint') return String(value)
-      return value instanceof Uint8Array ? bytesHex(value) : value
+      return value instanceof Uint8Array ? hexBytes(value) : value
     }),
   )
 }

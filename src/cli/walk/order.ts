@@ -28,7 +28,12 @@ const merged = <T>(lists: readonly (readonly T[])[]): readonly T[] => {
 const inTurnsOf = (points: readonly WalkPoint[], [key, ...others]: readonly Key[], turn = 0): readonly WalkPoint[] => {
   if (key === undefined) return rotated(points, turn)
   const groups = new Map<string, WalkPoint[]>()
-  for (const point of points) groups.set(key(point), [...(groups.get(key(point)) ?? []), point])
+  for (const point of points) {
+    const value = key(point)
+    const group = groups.get(value)
+    if (group === undefined) groups.set(value, [point])
+    else group.push(point)
+  }
   return merged(rotated([...groups.values()], turn).map((group, i) => inTurnsOf(group, others, turn + i)))
 }
 

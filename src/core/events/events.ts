@@ -9,10 +9,11 @@
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
+import { ArmWord } from '../../spec/context-logs.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
-import { ArmWord, DRIVER_RECORD_BYTES } from '../../spec/session.ts'
+import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
 import { noteFault } from '../attempt.ts'
 import { reportFailure } from '../failures.ts'
 import type { SharedWord } from '../memory/mappable-memory.ts'

@@ -91,7 +91,7 @@ export interface MappedMemory {
   /** Whether the present call has adopted memory that the program does not map yet. */
   readonly isAdopting?: boolean
   /**
-   * The word by which the client arms the CQ with this handle (ArmWords in spec/session.ts). Undefined, also if absent:
+   * The word by which the client arms the CQ with this handle (ArmWords in spec/context-logs.ts). Undefined, also if absent:
    * only calls arm it.
    */
   armWord?(handle: number): SharedWord | undefined
@@ -103,7 +103,7 @@ export interface MappedMemory {
    */
   takenCompletions?(handle: number): number
   /**
-   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PositionLog in spec/session.ts.
+   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PositionLog in spec/context-logs.ts.
    * Undefined, also if absent: unknown.
    */
   postedWrId?(queue: number, number: number, index: number): bigint | undefined

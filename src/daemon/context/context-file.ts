@@ -39,18 +39,10 @@ import {
   SEAL_SHRINK,
 } from '../../host/memory/memfd.ts'
 import { close } from '../../host/net/sockets.ts'
+import { ArmWords, findPosition, PositionLog, positionSet, TakenCounts } from '../../spec/context-logs.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import {
-  ArmWords,
-  ContextFile,
-  findPosition,
-  Messages,
-  offsetsOf,
-  PositionLog,
-  positionSet,
-  TakenCounts,
-} from '../../spec/session.ts'
+import { ContextFile, Messages, offsetsOf } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
 
 const POSITION_FIELDS = offsetsOf(Messages.position)

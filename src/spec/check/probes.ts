@@ -60,7 +60,7 @@ export interface ProgramProbes {
    * only samples.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
-  /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/session.ts). */
+  /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/context-logs.ts). */
   postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
   /** The stack of the call that has unmapped memory of this range of a program; undefined: unknown. */
   unmapStack?(program: Program, start: number, end: number): Stack | undefined

@@ -81,6 +81,13 @@ export interface ContextEnd {
 /** By what the post of a request is found (`ProgramProbes.postStack`). */
 export type PlacedRequest = Pick<WorkRequest, 'queue' | 'number' | 'wrId' | 'postIndex'>
 
+export const placeOf = ({ queue, number, wrId, postIndex }: WorkRequest): PlacedRequest => ({
+  queue,
+  number,
+  wrId,
+  postIndex,
+})
+
 /** What a program waits for, with fields as in `CheckedCall`. */
 export interface CheckedWait {
   readonly time: number

@@ -2,7 +2,7 @@
  * What a capture shows, as text for people and as objects for programs.
  */
 import { type CaptureCause, captureCause } from '../../spec/captures.ts'
-import { counted, hex } from '../../spec/text.ts'
+import { counted, hex, hexBytes } from '../../spec/text.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
@@ -221,8 +221,7 @@ const refusedJson = ({ opcode, remote, length }: Refused) => ({
   length,
 })
 
-const hexOf = (bytes: Uint8Array | undefined): string | undefined =>
-  bytes === undefined ? undefined : [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join('')
+const hexOf = (bytes: Uint8Array | undefined): string | undefined => bytes && hexBytes(bytes)
 
 /** The report as objects: the capture, its problems, its connections and flows. Times are nanoseconds since the first packet. */
 export const reportObjects = function* (analysis: CaptureAnalysis, name: string): Generator<Record<string, unknown>> {

@@ -5,8 +5,10 @@
  * There is no device to ask: a send ends when a poll has returned its completion, or a later one's, and packets are not
  * seen.
  */
+
 import type { Program } from '../../spec/check/finding.ts'
 import type { ProgramStream } from '../../spec/check/stream.ts'
+import { hexBytes } from '../../spec/text.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { recordProgramEvents } from '../record/program/journal.ts'
 import type { SessionWriter } from '../record/writer.ts'
@@ -18,7 +20,7 @@ import { MONOTONIC_START, type ObservedEvents } from './observation.ts'
 const MAX_BYTES = 64
 
 const hexOf = (bytes: Uint8Array): string =>
-  `${Array.from(bytes.subarray(0, MAX_BYTES), byte => byte.toString(16).padStart(2, '0')).join('')}${bytes.length > MAX_BYTES ? '…' : ''}`
+  `${hexBytes(bytes.subarray(0, MAX_BYTES))}${bytes.length > MAX_BYTES ? '…' : ''}`
 
 const isObject = (value: object): value is ObservedObject => 'handle' in value && 'class' in value && 'id' in value
 

@@ -1,7 +1,9 @@
 /*
  * Records of the observation file (spec/observe.ts) as values.
  */
+
 import type { Stack } from '../../spec/check/finding.ts'
+import type { Misorder, MistakenBatch } from '../../spec/check/program-events.ts'
 import type { RequestElement } from '../../spec/check/requests.ts'
 import { ObserveStructs, RecordKind } from '../../spec/observe.ts'
 import { Messages, offsetsOf } from '../../spec/session.ts'
@@ -107,28 +109,14 @@ export type ObservedRecord = Common &
         readonly completions: readonly ObservedCompletion[]
       }
     | { readonly kind: 'notify'; readonly fd: number; readonly cq: number; readonly solicitedOnly: boolean }
-    | {
-        readonly kind: 'batch'
-        readonly fd: number
-        readonly number: number
-        readonly mistake: number
-        readonly called: number
-        readonly opcode: number
-        readonly wrId: bigint
-        readonly requests: number
-        readonly since: number
-      }
-    | {
-        readonly kind: 'order'
-        readonly fd: number
-        readonly object: number
-        readonly number: number
-        readonly mistake: number
-        readonly called: number
-        readonly field: number
-        readonly isSingle: number
-        readonly since: number
-      }
+    | ({ readonly kind: 'batch'; readonly fd: number; readonly since: number } & Pick<
+        MistakenBatch,
+        'number' | 'mistake' | 'called' | 'opcode' | 'wrId' | 'requests'
+      >)
+    | ({ readonly kind: 'order'; readonly fd: number; readonly since: number } & Pick<
+        Misorder,
+        'object' | 'number' | 'mistake' | 'called' | 'field' | 'isSingle'
+      >)
     | { readonly kind: 'direct'; readonly function: string }
     | {
         readonly kind: 'use of gone'

@@ -5,6 +5,7 @@
 
 import { type Cause, causeOfRule, createCause } from '../../spec/check/causes.ts'
 import { type Failure, failureJson } from '../../spec/check/failures.ts'
+import { placeOf } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { QpState } from '../../spec/enums.ts'
 import type { ActingRule } from '../../spec/faults.ts'
@@ -199,14 +200,7 @@ export class ObservedWork {
       event: 'failed',
       ...callFacts(this.#observation, context, NO_STACK),
       failure,
-      ...(request && {
-        request: {
-          queue: request.queue,
-          number: request.number,
-          wrId: request.wrId,
-          postIndex: request.postIndex,
-        },
-      }),
+      ...(request && { request: placeOf(request) }),
       peerDevice,
     })
     const { pid, command } = context.process.program

@@ -21,6 +21,7 @@ import {
   type RecordLayout,
   Records,
   recordKinds,
+  requestKinds,
   SegmentBytes,
   WaitChange,
 } from '../../spec/session-file.ts'
@@ -243,17 +244,7 @@ const checks: Partial<Readonly<Record<RecordKind, (body: Body) => void>>> = {
 }
 
 /** Kinds whose records are checked without being decoded. */
-const FREQUENT: ReadonlySet<RecordKind> = new Set([
-  'posted',
-  'ended',
-  'completed',
-  'receiveLost',
-  'receiverNotReady',
-  'polled',
-  'queueReset',
-  'packets',
-  'counters',
-])
+const FREQUENT: ReadonlySet<RecordKind> = new Set([...requestKinds, 'packets', 'counters'])
 
 /** Where frequent records have the object by which they are chosen. */
 const OBJECT_FIELDS: Partial<Readonly<Record<RecordKind, number>>> = {

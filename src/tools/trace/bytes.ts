@@ -1,13 +1,11 @@
 /*
  * Bytes and addresses as text, bounded in length.
  */
+import { hexBytes } from '../../spec/text.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 
 /** Default maximum of shown bytes. */
 export const MAX_BYTES = 32
-
-export const hexBytes = (bytes: Uint8Array): string =>
-  Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
 
 /** At most `max` bytes in hexadecimal; if there are more, followed by the number of bytes. `(no bytes)`: none. */
 export const bytesText = (bytes: Uint8Array, max: number = MAX_BYTES): string => {

@@ -3,9 +3,9 @@
  *
  *   REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c
  */
+import { hexBytes } from '../../spec/text.ts'
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../../transport/wire/mad/mad.ts'
-import { hexBytes } from './bytes.ts'
 
 const shownFields: Readonly<Record<CmMessageName, readonly string[]>> = {
   REQ: ['localId', 'serviceId', 'qpn', 'startingPsn'],

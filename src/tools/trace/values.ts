@@ -3,8 +3,10 @@
  * addresses and keys hexadecimal, GIDs IPv6 addresses, and records {field value, …}. Text is abridged by default
  * (`ABRIDGED`).
  */
+
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../../spec/schema/schema.ts'
-import { bytesText, gidText, groups, hexBytes, MAX_BYTES } from './bytes.ts'
+import { hexBytes } from '../../spec/text.ts'
+import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
 
 /** Names of hexadecimal numbers: keys, QP numbers, PSNs, masks. Numbers of 24 bits are always hexadecimal. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/

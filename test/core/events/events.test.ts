@@ -23,8 +23,8 @@ import {
 } from '../../../src/core/index.ts'
 import { type Affiliation, Armed } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { ArmWord } from '../../../src/spec/context-logs.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
-import { ArmWord } from '../../../src/spec/session.ts'
 import { cap, errnoOf, install, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes

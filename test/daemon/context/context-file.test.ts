@@ -11,7 +11,8 @@ import { createSlices, type Slices } from '../../../src/host/event-loop/slices.t
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
-import { ArmWords, ContextFile } from '../../../src/spec/session.ts'
+import { ArmWords } from '../../../src/spec/context-logs.ts'
+import { ContextFile } from '../../../src/spec/session.ts'
 
 const PAGE = 4096
 

@@ -4,7 +4,8 @@
  */
 import { loadWord } from '../../../host/memory/fence.ts'
 import type { Mapping } from '../../../host/memory/mapping.ts'
-import { ArmWord, ArmWords, ParkedPage } from '../../../spec/session.ts'
+import { ArmWord, ArmWords } from '../../../spec/context-logs.ts'
+import { ParkedPage } from '../../../spec/session.ts'
 import { ringPool } from './file-rings.ts'
 
 export interface ArmedByWord {

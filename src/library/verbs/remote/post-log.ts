@@ -6,8 +6,9 @@
  * for other programs.
  */
 import type { Mapping } from '../../../host/memory/mapping.ts'
+import { EventLog, PostLog, postSlot } from '../../../spec/context-logs.ts'
 import { mappedLayout } from '../../../spec/drivers/ring-layout.ts'
-import { EventKind, EventLog, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../../../spec/session.ts'
+import { EventKind, Messages, offsetsOf, PostQueue } from '../../../spec/session.ts'
 import { writeRequest } from '../../../uapi/session-codec.ts'
 import { sharingStacks } from '../watch/stack-sharing.ts'
 import { type DeviceCheck, pollWatch } from '../watch/watch.ts'

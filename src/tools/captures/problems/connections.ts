@@ -1,7 +1,7 @@
 /*
  * What the messages of the connection manager show: connections that were rejected, given up, or never answered.
  */
-import { counted, hex } from '../../../spec/text.ts'
+import { counted, hex, hexBytes } from '../../../spec/text.ts'
 import { cmAnswered, rejectText, rejReason, sidrStatusText } from '../../../spec/wire/mad.ts'
 import type { CaptureConnection, LoneReject, SeenMessage } from '../connections.ts'
 import { frameList, nanoText, type ProblemList, times } from './list.ts'
@@ -13,9 +13,7 @@ const reasonText = (reason: number | undefined): string =>
   reason === undefined ? 'the reason was not captured' : rejectText(reason)
 
 const dataText = (data: Uint8Array | undefined): string =>
-  data?.length
-    ? `, with ${counted(data.length, 'byte')} of private data: ${[...data.subarray(0, MAX_DATA)].map(byte => byte.toString(16).padStart(2, '0')).join('')}`
-    : ''
+  data?.length ? `, with ${counted(data.length, 'byte')} of private data: ${hexBytes(data.subarray(0, MAX_DATA))}` : ''
 
 /** What a REJ rejects. */
 const rejectedText = (message: number | undefined): string =>

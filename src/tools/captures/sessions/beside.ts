@@ -5,6 +5,7 @@
  * A packet belongs to the device of the recording that has its source address, or whose queue pair is connected to its
  * destination. Other senders become devices of their own.
  */
+import { hexBytes } from '../../../spec/text.ts'
 import { headers } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes } from '../../../spec/wire/opcodes.ts'
 import type { PacketFlow } from '../../../transport/wire/flow.ts'
@@ -21,8 +22,6 @@ const FIRST_OTHER = 1 << 20
 const MAX_HEADERS = 256
 const PASSED = 0
 const MARKED = 7
-
-const hexOf = (bytes: Uint8Array): string => [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join('')
 
 /** A packet of the capture, with the time of the recording in microseconds. */
 export interface BesidePacket {
@@ -107,7 +106,7 @@ export class PacketsBeside {
   }
 
   #deviceOf(time: number, source: number, destination: number, qpn: number): number {
-    const peer = this.#byPeer.get(`${hexOf(this.addresses.bytes(destination))}/${qpn}`)
+    const peer = this.#byPeer.get(`${hexBytes(this.addresses.bytes(destination))}/${qpn}`)
     const name = this.addresses.text(source)
     const known = this.#byAddress.get(name) ?? peer ?? this.#others.get(source)
     if (known !== undefined) return known

@@ -6,12 +6,14 @@
  * What packets do not show is not made up: there are no calls and no completions but those that a NAK ends in error. A
  * request is posted when its first packet is seen, and ended when its last PSN is acknowledged.
  */
+
 import { captureCause } from '../../../spec/captures.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { Mtu, QpState } from '../../../spec/enums.ts'
 import { mtuBytes } from '../../../spec/mtu.ts'
 import { refusalOf, Verdict, verdictOf } from '../../../spec/naks.ts'
 import { PostQueue } from '../../../spec/session.ts'
+import { hexBytes } from '../../../spec/text.ts'
 import { headers, ICRC_BYTES, SYNDROME_VALUE_MASK } from '../../../spec/wire/headers.ts'
 import {
   CNP,
@@ -53,8 +55,6 @@ const NO_TEXT = ''
 
 const mtuNumber = (bytes: number): number | undefined =>
   Object.values(Mtu.values).find(number => mtuBytes(number) === bytes)
-
-const hexOf = (bytes: Uint8Array): string => [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join('')
 
 /** A message whose last PSN is not acknowledged. */
 interface Sent {
@@ -158,7 +158,7 @@ export class CaptureSession {
           values: {
             state: (back?.requests ?? 0) > 0 ? QpState.values.RTS : QpState.values.RTR,
             ...(peer !== undefined &&
-              !isDatagram(of) && { destQpn: peer, address: { dgid: hexOf(addresses.bytes(peerAddress)) } }),
+              !isDatagram(of) && { destQpn: peer, address: { dgid: hexBytes(addresses.bytes(peerAddress)) } }),
             ...(mtu !== undefined && { pathMtu: mtu }),
             ...(back !== undefined && back.firstPsn >= 0 && { sqPsn: back.firstPsn }),
           },

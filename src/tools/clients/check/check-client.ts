@@ -14,7 +14,7 @@ import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValu
 import type { Failure } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
 import { type ProgramProbes, probeNames } from '../../../spec/check/probes.ts'
-import type { CheckedWait, ContextEnd, PlacedRequest } from '../../../spec/check/program-events.ts'
+import { type CheckedWait, type ContextEnd, placeOf } from '../../../spec/check/program-events.ts'
 import type { RequestNumber, WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
 import { QpState } from '../../../spec/enums.ts'
@@ -277,9 +277,6 @@ const probesOf = (
   }),
 })
 
-/** By what a request's post is found. */
-const placeOf = ({ queue, number, wrId, postIndex }: WorkRequest): PlacedRequest => ({ queue, number, wrId, postIndex })
-
 /** The request that has failed; undefined: none has, or it is unknown. */
 const requestBehind = ({ kind, qpn, wrId }: Failure, poll: RequestPoll | undefined): WorkRequest | undefined =>
   qpn === undefined || wrId === undefined || kind === 'post'
@@ -293,7 +290,7 @@ const inOwnWords = (
   numbered: RequestNumber | undefined,
 ): Failure => {
   const { kind, qpn, wrId } = failure
-  if (request?.numbered === undefined && request !== undefined)
+  if (request !== undefined && request.numbered === undefined)
     return wrId === request.wrId ? failure : { ...failure, wrId: request.wrId }
   return numbered === undefined || kind === 'post' || qpn === undefined || wrId === undefined
     ? failure

@@ -2,6 +2,7 @@
  * Writes what happens on a core's devices to a session file (tools/record/writer.ts): devices, objects, requests, failures and
  * packets. The daemon adds calls, findings and counters (daemon/recording.ts), and so does the library.
  */
+
 import { registerClient } from '../../../core/devices/clients.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { systemDevice } from '../../../core/devices/system.ts'
@@ -15,6 +16,7 @@ import type { Program, Stack } from '../../../spec/check/finding.ts'
 import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank } from '../../../spec/check/stream.ts'
 import { type PacketOutcome, packetOutcomes } from '../../../spec/faults.ts'
+import { hexBytes } from '../../../spec/text.ts'
 import type { PortTap, TappedRun } from '../../../transport/phy/port.ts'
 import { addressText, isLinkLocal, isMappedIpv4 } from '../../../transport/wire/address.ts'
 import { plainArena } from '../../../transport/wire/arena.ts'
@@ -83,7 +85,7 @@ export interface Recorder {
 const MAX_BYTES = 64
 
 const hex = (bytes: Uint8Array): string =>
-  `${Array.from(bytes.subarray(0, MAX_BYTES), byte => byte.toString(16).padStart(2, '0')).join('')}${bytes.length > MAX_BYTES ? '…' : ''}`
+  `${hexBytes(bytes.subarray(0, MAX_BYTES))}${bytes.length > MAX_BYTES ? '…' : ''}`
 
 const isObject = (value: object): value is CoreObject => 'life' in value && 'handle' in value && 'class' in value
 

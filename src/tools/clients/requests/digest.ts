@@ -5,8 +5,8 @@
 import type { RequestReader } from '../../../core/driver-contract.ts'
 import { addressHi, addressLo, type MemoryTable, resolve } from '../../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
+import { HashLog } from '../../../spec/context-logs.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
-import { HashLog } from '../../../spec/session.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { crcOfArena } from '../../../transport/wire/crc.ts'
 

@@ -9,8 +9,10 @@ import { classes } from '../../../spec/classes.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { Errno } from '../../../spec/errno.ts'
 import { CM_NAME } from '../../../spec/session.ts'
+import { bytesOfHex } from '../../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { CallEvent, FailureEvent, ObjectEvent } from '../events.ts'
+import { isQueuePairClass } from '../objects.ts'
 
 /** Digits of a GID in hexadecimal. */
 const GID = /^[0-9a-f]{32}$/
@@ -20,7 +22,7 @@ const NUMBER = /^0x[0-9a-f]+$/
 const callValue = (value: unknown): unknown => {
   if (typeof value === 'string') {
     if (NUMBER.test(value)) return BigInt(value)
-    return GID.test(value) ? Uint8Array.from(value.match(/../g)!, pair => Number.parseInt(pair, 16)) : value
+    return GID.test(value) ? bytesOfHex(value) : value
   }
   if (Array.isArray(value)) return value.map(callValue)
   if (typeof value !== 'object' || value === null) return value
@@ -194,5 +196,5 @@ export class PlainEvents {
 const numbersOf = ({ class: name, number }: ObjectEvent): Record<string, number> => {
   if (name === 'mr') return { lkey: number }
   if (name === 'mw') return { rkey: number }
-  return name.endsWith('_qp') ? { qpNum: number } : {}
+  return isQueuePairClass(name) ? { qpNum: number } : {}
 }

@@ -13,6 +13,7 @@ import {
 import type { ObjectName, ProgramConsumer, ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank, ProgramStream } from '../../../spec/check/stream.ts'
+import { requestKinds } from '../../../spec/session-file.ts'
 import { parseAddress } from '../../../transport/wire/address.ts'
 import type { ProgramPart, SessionEvent, SessionHeader } from '../events.ts'
 import { PlainEvents } from './plain.ts'
@@ -49,7 +50,7 @@ class Requests {
   }
 
   endAllOf(owner: number): void {
-    for (const request of [...this.#open.values()]) if (request.owner === owner) this.end(request.id)
+    for (const request of this.#open.values()) if (request.owner === owner) this.end(request.id)
   }
 }
 
@@ -208,6 +209,7 @@ export class SessionReplay {
     const request =
       'request' in event && typeof event.request === 'number' ? this.#known.find(event.request) : undefined
     const stream = this.#stream
+    stream.begin()
     switch (event.kind) {
       case 'device':
         this.#device(event)
@@ -232,34 +234,28 @@ export class SessionReplay {
         return
       case 'ended':
         if (request === undefined) return
-        stream.begin()
         this.#requests.ended(request)
         if (!request.isSignaled) this.#known.end(request.id)
         return
       case 'completed': {
         if (request === undefined) return
         const { message, ...completion } = event
-        stream.begin()
         this.#requests.completed(request, { ...completion, message: this.#known.find(message) })
         this.#known.end(request.id)
         return
       }
       case 'receiveLost':
         if (request === undefined) return
-        stream.begin()
         this.#requests.receiveLost(request)
         this.#known.end(request.id)
         return
       case 'receiverNotReady':
-        stream.begin()
         this.#requests.receiverNotReady(event.qp)
         return
       case 'polled':
-        stream.begin()
         this.#requests.polled(event.cq, event.count)
         return
       case 'queueReset':
-        stream.begin()
         this.#requests.queueReset(event.owner)
         this.#known.endAllOf(event.owner)
         return
@@ -353,13 +349,7 @@ const USED: ReadonlySet<SessionEvent['kind']> = new Set([
   'call',
   'failure',
   'lost',
-  'posted',
-  'ended',
-  'completed',
-  'receiveLost',
-  'receiverNotReady',
-  'polled',
-  'queueReset',
+  ...requestKinds,
   'program',
   'answer',
   'accessed',

@@ -11,6 +11,7 @@ import { eventTime } from '../../../spec/check/stream.ts'
 import { parseAddress } from '../../../transport/wire/address.ts'
 import type { SessionEvent, SessionHeader } from '../events.ts'
 import { SessionReplay } from './replay.ts'
+import { isObjectName } from './values.ts'
 
 /** Steps between the numbers of two recordings: more than one has. */
 const IDS = 2 ** 40
@@ -40,8 +41,6 @@ const createShift = (place: number, microseconds: number) => {
     names.set(own.id, known)
     return known
   }
-  const isName = (value: unknown): value is ObjectName =>
-    typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value
   const request = (own: WorkRequest): WorkRequest => {
     const known = requests.get(own)
     if (known !== undefined) return known
@@ -65,7 +64,10 @@ const createShift = (place: number, microseconds: number) => {
     if (own.event === 'called') {
       if (own.object !== undefined) changed.object = nameOf(own.object)
       changed.args = Object.fromEntries(
-        Object.entries(own.args).map(([name, value]) => [name, isName(value) ? nameOf(value) : value]),
+        Object.entries(own.args).map(([name, value]) => [
+          name,
+          typeof value === 'object' && value !== null && isObjectName(value) ? nameOf(value) : value,
+        ]),
       )
       if (own.method === 'destroy' && own.object !== undefined) names.delete(own.object.id)
     }

@@ -1,12 +1,12 @@
 /*
  * Program events as JSON, with the values that JSON lacks: 64-bit numbers, bytes, names of objects, maps, infinity.
  */
+
 import type { ObjectName } from '../../../spec/check/program-events.ts'
+import { bytesOfHex, hexBytes } from '../../../spec/text.ts'
 
-const isObjectName = (value: object): value is ObjectName => 'id' in value && 'handle' in value && 'class' in value
-
-const hexOf = (bytes: Uint8Array): string => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
-const bytesOf = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], pair => Number.parseInt(pair, 16))
+export const isObjectName = (value: object): value is ObjectName =>
+  'id' in value && 'handle' in value && 'class' in value
 
 /** Most elements of a list in the arguments of a call that are recorded. */
 const MAX_LIST = 256
@@ -17,7 +17,7 @@ export const plainValue = (value: unknown): unknown => {
   if (typeof value === 'number') return Number.isFinite(value) ? value : { $f: String(value) }
   if (typeof value === 'function' || typeof value === 'symbol') return undefined
   if (typeof value !== 'object' || value === null) return value
-  if (value instanceof Uint8Array) return { $b: hexOf(value) }
+  if (value instanceof Uint8Array) return { $b: hexBytes(value) }
   if (value instanceof Map) return { $m: [...value].map(pair => pair.map(plainValue)) }
   if (Array.isArray(value)) return value.slice(0, MAX_LIST).map(plainValue)
   if (isObjectName(value)) return { $o: [value.id, value.handle, value.class.name] }
@@ -40,7 +40,7 @@ export const richValue = (
   const { $n, $f, $b, $m, $o } = plain as Readonly<Record<string, unknown>>
   if (typeof $n === 'string') return BigInt($n)
   if (typeof $f === 'string') return Number($f)
-  if (typeof $b === 'string') return bytesOf($b)
+  if (typeof $b === 'string') return bytesOfHex($b)
   if (Array.isArray($m)) return new Map(richValue($m, nameObject) as [unknown, unknown][])
   if (Array.isArray($o)) return nameObject(Number($o[0]), Number($o[1]), String($o[2]))
   return Object.fromEntries(Object.entries(plain).map(([name, value]) => [name, richValue(value, nameObject)]))
@@ -51,7 +51,7 @@ export const probeKey = (args: readonly unknown[]): string =>
   args
     .map(arg => {
       if (arg === undefined) return ''
-      if (arg instanceof Uint8Array) return hexOf(arg)
+      if (arg instanceof Uint8Array) return hexBytes(arg)
       if (typeof arg !== 'object' || arg === null) return String(arg)
       if ('wrId' in arg && 'id' in arg) return String(arg.id)
       return 'pid' in arg ? String(arg.pid) : String(arg)

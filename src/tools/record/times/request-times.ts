@@ -10,6 +10,7 @@
 
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
+import { hexBytes } from '../../../spec/text.ts'
 import { SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
 import {
   headerAt,
@@ -209,8 +210,6 @@ const beginsWith = ({ opcode }: WorkRequest, packet: number): boolean => {
 
 /** A key for packets to a queue pair on a path: rarely two paths have the same. */
 const pathKey = (qpn: number, flow: PacketFlow, isBack = false): string => `${qpn} ${flowHash(flow, isBack)}`
-
-const hexOf = (bytes: Uint8Array): string => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
 
 /** PSNs of the longest READ: 2 GiB (IBA 9.7.3.1) would be more than half of all. */
 const MAX_READ_PSNS = 2 ** 23 - 1
@@ -641,7 +640,7 @@ export class TimesOfRequests {
     const queues = [...(this.#byPeer.get(`${device} ${qpn}`) ?? [])].filter(
       ({ qp }) => qp.peerQpn === qpn && qp.object.destroyed === undefined,
     )
-    const to = queues.length > 1 ? hexOf(flow.destination) : ''
+    const to = queues.length > 1 ? hexBytes(flow.destination) : ''
     const queue = queues.find(({ qp }) => qp.peerGid === to) ?? queues[0]
     if (queue === undefined) return undefined
     this.#ofRequests.set(key, queue)

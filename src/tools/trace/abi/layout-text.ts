@@ -2,13 +2,15 @@
  * Bytes of calls for `userdma trace --abi`: calls of the object dialect as lines and as JSON, calls on a driver's
  * descriptor as lines.
  */
+
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../../spec/drivers/ctx.ts'
 import { type AnyRecord, type Fields, recordSize, sizeOf } from '../../../spec/schema/schema.ts'
-import { hex } from '../../../spec/text.ts'
+import { hex, hexBytes } from '../../../spec/text.ts'
 import { callOfRequest } from '../../../uapi/object/format.ts'
 import type { TraceRecord } from '../../../uapi/tool.ts'
-import { bytesText, hexBytes } from '../bytes.ts'
+import { bytesText } from '../bytes.ts'
+
 import { readValue } from '../message.ts'
 import { type Style, valueJson, valueText } from '../values.ts'
 import { type AttributeLayout, type ChainParts, type MessageParts, type MessageSource, splitMessage } from './layout.ts'
