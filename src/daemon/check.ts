@@ -425,11 +425,14 @@ export class DaemonChecker {
     if (this.#findsRaces) return
     this.#findsRaces = true
     this.#checked.checker.races?.begin()
+    this.#checked.recordLogs(false)
     this.#readLogs()
   }
 
   /** The facts for a recording of depth `check`, which has the event logs too. */
   recorded(): RecordedCheck {
+    // At once: a program may end before the first interval.
+    this.#checked.recordLogs(!this.#findsRaces)
     this.#readLogs()
     return this.#checked.recorded
   }
