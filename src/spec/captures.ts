@@ -263,7 +263,7 @@ export const captureCauses = {
     why: 'the other host does not run the service, does not get the packets (firewall for UDP port 4791, wrong GID), or its program does not accept',
     unknown: 'silence has one form only',
     advice: 'on the other host: `rdma resource show cm_id`, and a capture at its port',
-    findings: ['port-byte-order', 'no-answer', 'peer-gone'],
+    findings: ['port-byte-order', 'no-answer', 'peer-gone', 'connection-waits', 'conn-param-uninitialised'],
   },
   'disconnected-outstanding': {
     severity: 'note',

@@ -198,7 +198,7 @@ const reads = (missing: number, repeatedAfter: number, isHere = false): ReturnTy
   for (let i = 0; i < 8; i++) read(4 * i, i, 4096)
   const respond = (from: number, to: number, time: number): void => {
     for (let psn = from; psn <= to; psn++) {
-      if (psn === missing && time < 1000 && !isHere) continue
+      if (psn === missing && time === 100 && !isHere) continue
       const place = psn % 4 === 0 ? 'FIRST' : psn % 4 === 3 ? 'LAST' : 'MIDDLE'
       capture.answer(psn, time + psn, 0x1f, `RC_READ_RESP_${place}`, 1024)
     }
@@ -217,6 +217,8 @@ test('READs that are repeated where a response is missing are an implied NAK; la
     assert.match(problem(file, 'implied-nak').evidence, /; 1 response is missing here, the first before frame \d+$/)
   }
   assert.deepEqual(causes(reads(10, 70_000).file()), ['loss'])
+  // Sooner than a timer, and from a whole READ on: no double.
+  assert.deepEqual(causes(reads(12, 600).file()), ['implied-nak'])
   // Here all responses passed.
   assert.match(problem(reads(10, 5000, true).file(), 'implied-nak').evidence, /all responses had passed here before/)
 })

@@ -161,6 +161,10 @@ export class RepeatTracker {
     if (repeats.leftOut.includes(psn) || repeats.missing.some(burst => burst.psn === psn)) return WAITS
     if (!packet.isSame) return AGAIN
     if (since < DOUBLED_AT_ONCE) return DOUBLED
+    // A later response since it was sent may have asked for it (implied NAK).
+    const isBehind = repeats.waitingAcked >= 0 && psnDifference(repeats.waitingAcked, psn) > 0
+    const isImplied = packet.kind >= FIRST_ANSWERED_KIND && isBehind
+    if (isImplied && repeats.waitingAnswerTime > packet.time - since) return AGAIN
     if (service !== transportBits.RC && service !== transportBits.XRC && service !== transportBits.UC) return AGAIN
     if (repeats.isAsked) return WAITS
     const isLast = psn === flow.lastPsn && packet.identification !== 0
