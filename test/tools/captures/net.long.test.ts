@@ -5,7 +5,7 @@
  * that the other direction would refute. docs/reference/captures.md has these rows.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type CaptureCause, captureCause } from '../../../src/spec/captures.ts'
@@ -90,7 +90,27 @@ const causesOf = (packets: readonly CapturedPacket[], snap = 262_144): CaptureCa
     .map(({ cause }) => cause)
     .filter(cause => !isOfMachine(cause))
 
-const skip = lacking('ib_write_bw', 'ib_read_bw', 'ib_send_bw', 'dumpcap', 'ip')
+/** A datagram to this port is a mark: what came before it is in the file. */
+const MARK = 9
+
+const marksIn = (file: string): number =>
+  analyse(existsSync(file) ? readFileSync(file) : new Uint8Array(0))
+    .others.list('ports')
+    .find(({ number }) => number === MARK)?.count ?? 0
+
+/** Resolves when the capture has `count` marks. `mark` sends one. Before the first, the capture may not run yet. */
+const untilMarked = async (file: string, count: number, mark: () => Promise<unknown>): Promise<void> => {
+  for (;;) {
+    await mark()
+    const deadline = Date.now() + 2000
+    while (Date.now() < deadline) {
+      if (marksIn(file) >= count) return
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  }
+}
+
+const skip = lacking('ib_write_bw', 'ib_read_bw', 'ib_send_bw', 'dumpcap', 'bash', 'ip')
 
 describe('captures of hosts whose devices have fault rules', { skip }, () => {
   it('are explained by what the rules did', async t => {
@@ -109,17 +129,19 @@ describe('captures of hosts whose devices have fault rules', { skip }, () => {
           assertGood(await net.exec(host, userdma, 'fault', ...(rule === undefined ? ['clear'] : ['set', rule])))
         const file = join(folder, `${i}.pcapng`)
         const capture = net.startExec('client', 'dumpcap', '-i', 'eth0', '-w', file)
-        await capture.printed(/File: /)
+        const mark = () => net.exec('client', 'bash', '-c', `echo > /dev/udp/server/${MARK}`)
+        await untilMarked(file, 1, mark)
         const serving = net.startExec('server', ...command.trim().split(' '))
         await untilListeningAt(serverPid, 18_515, serving)
         assertGood(await net.exec('client', ...command.trim().split(' '), 'server'))
         assertGood(await serving.ended)
+        await untilMarked(file, marksIn(file) + 1, mark)
         capture.child.kill('SIGINT')
         await capture.ended
         const { packets } = packetsOf(readFileSync(file))
         const { flows } = analyse(pcapOf(packets))
         const counts = flows.map(flow => flow.messages?.reduce((sum, count) => sum + count, 0) ?? 0)
-        assert.equal(Math.max(...counts), messages, 'messages')
+        assert.equal(Math.max(...counts), messages)
         for (const snap of [262_144, 96]) {
           const found = causesOf(packets, snap)
           for (const cause of causes) assert.ok(found.includes(cause), `${snap}: ${cause} of ${found.join()}`)

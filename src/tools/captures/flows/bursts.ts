@@ -45,7 +45,7 @@ export interface BurstFacts {
 }
 
 /** Of bursts that began with a missing packet, and of packets that came late or are left out, the last ones are kept. */
-export const KEPT = 8
+export const KEPT = 32
 
 /** A burst whose first packet was missing before: its original may come late. */
 export interface MissingBurst {
@@ -92,6 +92,8 @@ export class Repeats {
   waitingRnrs = 0
   /** It fills a hole. */
   isFill = false
+  /** It is behind the last packet of a burst. */
+  isWithin = false
   /** A NAK or RNR NAK had come that no burst has answered. */
   isAsked = false
   /** It came again sooner than a timer ends. */
@@ -105,11 +107,13 @@ export class Repeats {
   readonly missing: MissingBurst[] = []
   /** The last packets that came late, alone. */
   readonly late: number[] = []
-  /** The last PSNs that bursts left out. */
+  /** The last PSNs that bursts left out, or filled: their originals may come late. */
   readonly leftOut: number[] = []
   /** Sequence NAKs and RNR NAKs of the peer that have led to a burst. */
   naks = 0
   rnrs = 0
+  /** The last one of them whose PSN a burst has begun with. */
+  answeredNak = 0
   /** Time and first PSN of bursts after timeouts. */
   readonly awaited = new Float64Array(2 * AWAITED)
   awaitedFrom = 0

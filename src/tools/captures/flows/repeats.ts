@@ -27,6 +27,8 @@ const LONGEST_LATE = 1e9
 const IMPLIED_WITHIN = 25e6
 /** Kinds of messages from this one on are answered with data: a READ, or an atomic. */
 const FIRST_ANSWERED_KIND = 2
+/** Packets in a row that a burst left out, and that may come late. */
+const MOST_LATE = 8
 const [DOUBLED, AGAIN, WAITS] = [0, 1, 2] as const
 /** PSNs around the first one of a burst within which it is the same burst once more. */
 const SAME_HEAD = 16
@@ -51,6 +53,10 @@ export const answeredAgain = (repeats: Repeats, psn: number, time: number): void
   if (took < repeats.leastAnswer) repeats.leastAnswer = took
   if (took > repeats.mostAnswer) repeats.mostAnswer = took
 }
+
+/** The last NAK asked for this PSN, and no burst has begun with it since: two NAKs may lead to two bursts. */
+const isAnswerToNak = ({ peer }: Flow, { waitingNaks, answeredNak }: Repeats, psn: number): boolean =>
+  peer !== undefined && peer.nakPsn === psn && waitingNaks > answeredNak
 
 /** The last request packet was one of a burst. */
 const isInBurst = (flow: Flow): boolean => flow.bursts > 0 && flow.lastRequestFrame === flow.lastRepeatFrame
@@ -90,10 +96,14 @@ export class RepeatTracker {
       packet !== undefined &&
       packet.time - waiting.time > DOUBLED_WITHIN &&
       (flow.peer?.lastAnswerTime ?? -1) > waiting.time
-    // What a NAK asked for may lack packets, as everything else.
+    // What a NAK asked for may lack packets, as everything else; but one late packet may follow another.
     const isNext =
       packet !== undefined &&
-      (packet.psn === waiting.end || (repeats.isAsked && psnDifference(packet.psn, waiting.psn) > 0))
+      (packet.psn === waiting.end ||
+        (repeats.isAsked &&
+          psnDifference(packet.psn, waiting.psn) > 0 &&
+          packet.isKnown &&
+          !repeats.leftOut.includes(packet.psn)))
     const isFollowed = isNext && !isNew && !isOther
     if (!isFollowed) {
       if (repeats.isFill) return this.#late(flow, repeats, waiting)
@@ -103,7 +113,22 @@ export class RepeatTracker {
       // A requester that sends the last packet again has none to follow it.
       if (repeats.isSoon || waiting.end !== flow.nextPsn) return this.#double(flow, waiting)
     }
+    if (isFollowed && repeats.isWithin) return this.#goOn(flow, repeats, waiting)
     return this.#begin(flow, repeats, waiting)
+  }
+
+  /** The next packet of a burst; the capture may lack some of it. */
+  #goOn(flow: Flow, repeats: Repeats, packet: RequestPacket): boolean {
+    if (repeats.isFill) {
+      this.#fill(flow, packet)
+      keep(repeats.leftOut, packet.psn)
+    }
+    this.#leaveOut(flow, repeats, packet.psn)
+    this.#count(flow, repeats, packet)
+    flow.lastPsn = (packet.end - 1) & 0xff_ffff
+    flow.lastRequestFrame = packet.frame
+    flow.lastRequestTime = packet.time
+    return true
   }
 
   /**
@@ -114,18 +139,17 @@ export class RepeatTracker {
     flow.repeats ??= new Repeats()
     const { repeats, peer } = flow
     const { psn } = packet
-    // The next one of a burst; the capture may lack some of it.
-    if (isInBurst(flow) && psnDifference(psn, flow.lastPsn) > 0) {
-      if (isFill) this.#fill(flow, packet)
-      this.#leaveOut(flow, repeats, psn)
-      this.#count(flow, repeats, packet)
-      return true
-    }
     repeats.waitingAcked = peer?.ackedPsn ?? -1
     repeats.waitingAnswerTime = peer?.lastAnswerTime ?? -1
     repeats.waitingNaks = peer?.sequenceNaks ?? 0
     repeats.waitingRnrs = peer?.rnrs ?? 0
     repeats.isFill = isFill
+    const ahead = psnDifference(psn, flow.lastPsn)
+    repeats.isWithin = isInBurst(flow) && ahead > 0
+    // What was alone until a NAK asks for the next packet came late.
+    const isSecond = repeats.burst?.packets === 1 && isAnswerToNak(flow, repeats, psn)
+    if (repeats.isWithin && !isSecond && (ahead === 1 || !(isFill || repeats.leftOut.includes(psn))))
+      return this.#goOn(flow, repeats, packet)
     repeats.isAsked = repeats.waitingNaks > repeats.naks || repeats.waitingRnrs > repeats.rnrs
     const { UC } = transportBits
     const state = isFill ? WAITS : this.#stateOf(flow, repeats, packet)
@@ -155,10 +179,10 @@ export class RepeatTracker {
   #stateOf(flow: Flow, repeats: Repeats, packet: RequestPacket): number {
     const { peer, service } = flow
     const { psn, since } = packet
-    if (repeats.isAsked && (peer?.nakPsn === psn || peer?.rnrPsn === psn)) return AGAIN
     const timeout = this.#timeoutOf(flow)
     repeats.isSoon = since < (timeout > 0 ? Math.min(timeout, LONGEST_DOUBLE) : DOUBLED_WITHIN)
     if (repeats.leftOut.includes(psn) || repeats.missing.some(burst => burst.psn === psn)) return WAITS
+    if (isAnswerToNak(flow, repeats, psn) || (repeats.isAsked && peer?.rnrPsn === psn)) return AGAIN
     if (!packet.isSame) return AGAIN
     if (since < DOUBLED_AT_ONCE) return DOUBLED
     // A later response since it was sent may have asked for it (implied NAK).
@@ -233,10 +257,11 @@ export class RepeatTracker {
     const { psn, bytes, frame, time } = packet
     const acked = repeats.waitingAcked
     const before = repeats.burst
-    // What came alone was the late original, and this is what the NAK asked for.
-    if (before?.psn === psn && before.packets === 1 && before.cause === BurstCause.NAK) {
+    // What came alone was the late original, and this is what the NAK asked for, or one for the next packet.
+    const after = before === undefined ? -1 : psnDifference(psn, before.psn)
+    if (before?.packets === 1 && before.cause === BurstCause.NAK && (after === 0 || after === 1)) {
       this.#takeBack(repeats, before)
-      this.#reordered(flow, repeats, { psn, frame: flow.lastRepeatFrame })
+      this.#reordered(flow, repeats, { psn: before.psn, frame: flow.lastRepeatFrame })
       if (repeats.waitingNaks === repeats.naks) repeats.naks--
     }
     repeats.cause = this.#causeOf(flow, repeats, packet)
@@ -250,8 +275,9 @@ export class RepeatTracker {
     const { peer } = flow
     if (peer !== undefined && repeats.waitingNaks > repeats.naks) {
       const missing = psnDifference(psn, peer.nakPsn)
-      for (let i = Math.min(missing, KEPT); i > 0; i--) keep(repeats.leftOut, (psn - i) & 0xff_ffff)
+      if (missing <= MOST_LATE) for (let i = missing; i > 0; i--) keep(repeats.leftOut, (psn - i) & 0xff_ffff)
     }
+    if (peer?.nakPsn === psn) repeats.answeredNak = repeats.waitingNaks
     repeats.naks = repeats.waitingNaks
     repeats.rnrs = repeats.waitingRnrs
     repeats.of[repeats.cause].bursts++
@@ -292,7 +318,7 @@ export class RepeatTracker {
     if (repeats.waitingRnrs > repeats.rnrs) return BurstCause.RNR
     // A responder drops what follows a late packet: it asks for that, or for the next one, or waits for it.
     if (repeats.late.includes(psn) || repeats.late.includes((psn - 1) & 0xff_ffff)) return BurstCause.REORDERED
-    if (repeats.waitingNaks > repeats.naks) return BurstCause.NAK
+    if (repeats.waitingNaks > repeats.naks || isAnswerToNak(flow, repeats, psn)) return BurstCause.NAK
     const acked = repeats.waitingAcked
     if (peer !== undefined && kind >= FIRST_ANSWERED_KIND && acked >= 0 && psnDifference(acked, psn) > 0) {
       const delay = time - (peer.missingPsn === psn ? peer.missingTime : repeats.waitingAnswerTime)

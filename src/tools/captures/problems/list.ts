@@ -30,7 +30,7 @@ export interface CaptureProblem {
 /** What a problem is about. */
 export type About = Pick<CaptureProblem, 'flow' | 'connection' | 'refused' | 'absent'>
 
-/** Many: one in so many. */
+/** Many, beside others: one in so many, or so many times as many. */
 const MOST_DOUBLED = 4
 /** Problems beyond are counted by cause only. */
 const MAX_PROBLEMS = 10_000
@@ -48,10 +48,19 @@ export const isReliable = ({ service }: Flow): boolean => service === transportB
 export const frameList = (...frames: number[]): number[] =>
   [...new Set(frames.filter(frame => frame > 0))].sort((a, b) => a - b)
 
-/** Packets of a flow that the path, or the capture, doubled. Where many come twice, whole bursts that come at once are copies. */
-export const copiesIn = ({ doubled, requests, repeats }: Flow): number => {
+/** Packets that come twice and packets that come late, of a flow. */
+export const copiesIn = ({
+  doubled,
+  reordered,
+  requests,
+  repeats,
+}: Flow): { readonly doubled: number; readonly late: number } => {
   const { bursts, packets } = repeats?.of[BurstCause.AT_ONCE] ?? { bursts: 0, packets: 0 }
-  return doubled > 2 * bursts && MOST_DOUBLED * (doubled + packets) >= requests ? doubled + packets : doubled
+  // Where many come twice, whole bursts that come at once are copies.
+  const isCopied = doubled > 2 * bursts && MOST_DOUBLED * (doubled + packets) >= requests
+  if (isCopied) return { doubled: doubled + packets, late: reordered }
+  // Where many come late, what comes twice was late, and had been sent again.
+  return MOST_DOUBLED * doubled <= reordered ? { doubled: 0, late: reordered + doubled } : { doubled, late: reordered }
 }
 
 export class ProblemList {

@@ -98,26 +98,26 @@ export const addOfPackets = (problems: ProblemList, flow: Flow): void => {
       of,
     )
   }
-  const copies = copiesIn(flow)
-  if (copies > 0)
+  const { doubled, late } = copiesIn(flow)
+  if (doubled > 0)
     problems.add(
       'doubled',
-      `${copies} of ${counted(flow.packets, 'packet')}, ${rangeText(flow.leastDoubled, flow.mostDoubled)} after the first`,
+      `${doubled} of ${counted(flow.packets, 'packet')}, ${rangeText(flow.leastDoubled, flow.mostDoubled)} after the first`,
       frameList(flow.doubledFrame),
-      copies,
+      doubled,
       of,
     )
-  if (flow.reordered > 0) {
+  if (late > 0) {
     const asked = flow.repeats?.of[BurstCause.REORDERED]
     problems.add(
       'reordered',
-      `${counted(flow.reordered, 'packet')}${
+      `${counted(late, 'packet')}${
         asked === undefined || asked.bursts === 0
           ? ''
           : `; the responder dropped what followed, and ${counted(asked.packets, 'packet')} in ${counted(asked.bursts, 'burst')} ${asked.packets === 1 ? 'was' : 'were'} sent again`
       }`,
       frameList(flow.reorderFrame),
-      flow.reordered,
+      late,
       of,
     )
   }

@@ -76,7 +76,7 @@ const addRepeats = (problems: ProblemList, flow: Flow, repeats: Repeats): void =
       implied.bytes,
       about,
     )
-  const isCopied = copiesIn(flow) > flow.doubled
+  const isCopied = copiesIn(flow).doubled > flow.doubled
   const lost = sumOf([naks, ...(isLate ? [] : [timeouts]), ...(isCopied ? [] : [atOnce])])
   if (lost.packets === 0) return
   const before = flow.filled - flow.reordered
