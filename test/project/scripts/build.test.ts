@@ -12,7 +12,8 @@ import { findTool, scratchFolder } from '../../tools.ts'
 /** A minimal checkout with the project's build scripts. */
 const smallCheckout = (): string => {
   const folder = scratchFolder()
-  for (const name of ['scripts', 'tsconfig.json', 'package.json', 'src/spec/session.ts', 'src/spec/observe.ts'])
+  const sources = ['session', 'context-logs', 'observe'].map(name => `src/spec/${name}.ts`)
+  for (const name of ['scripts', 'tsconfig.json', 'package.json', ...sources])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
   symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))
   mkdirSync(join(folder, 'shim', 'host'), { recursive: true })
