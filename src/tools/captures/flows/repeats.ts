@@ -194,7 +194,7 @@ export class RepeatTracker {
     const isLast = psn === flow.lastPsn && packet.identification !== 0
     if (isLast && repeats.waitingAnswerTime < packet.time - since) return DOUBLED
     // Without the answers, a NAK may have asked for it.
-    if (peer === undefined || peer.cutSyndromes > 0) return repeats.isSoon ? WAITS : AGAIN
+    if (peer === undefined || peer.cutSyndromes > 0) return since < LONGEST_LATE ? WAITS : AGAIN
     const acked = repeats.waitingAcked
     const isOldest = psn === (acked < 0 ? flow.firstPsn : (acked + 1) & 0xff_ffff)
     if (isOldest) return repeats.isSoon ? WAITS : AGAIN
