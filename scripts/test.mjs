@@ -33,9 +33,9 @@ const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
  * them take less time than the start of a process with their imports, and later ones find compiled code: the files of
  * library/ take 0.7 of the processor time.
  */
-const LONG_TOGETHER = ['library', 'drivers/rxe', 'drivers/mlx5']
+const LONG_TOGETHER = ['library', 'drivers/soft', 'drivers/mlx5']
 const TOGETHER = [
-  ...['core', 'services', 'spec', 'transport', 'uapi', 'web'],
+  ...['core', 'drivers/rings', 'services', 'spec', 'transport', 'uapi', 'web'],
   ...['check', 'record', 'trace', 'captures'].map(name => `tools/${name}`),
 ]
 

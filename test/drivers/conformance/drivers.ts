@@ -279,7 +279,7 @@ const example = async (name: string): Promise<Driver> =>
 
 const library = {
   events: 'the library arms itself when a program awaits: test/library/verbs/cq',
-  scribble: 'the rings are the memory of the program that has the device: test/drivers/rxe/failures',
+  scribble: 'the rings are the memory of the program that has the device: test/drivers/soft/failures',
 }
 const verbs = {
   faults: 'there are no packets',

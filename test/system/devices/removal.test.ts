@@ -1,5 +1,5 @@
 /*
- * A device is removed while programs use it (R23). test/drivers/rxe/failures/removal.test.ts tests peers on other
+ * A device is removed while programs use it (R23). test/drivers/soft/failures/removal.test.ts tests peers on other
  * devices.
  */
 import assert from 'node:assert/strict'
