@@ -30,7 +30,7 @@ export interface Setup {
 /** An object of the library, or the handle of an object that a call has created. */
 export type CreatedObject = Disposable | number
 
-export interface Maker {
+interface Maker {
   readonly class: ObjectClass
   /** Creates what all objects share; returns the function that creates one object. */
   prepare(setup: Setup): () => CreatedObject

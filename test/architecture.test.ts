@@ -2,10 +2,11 @@
  * Rules of the source tree (ARCHITECTURE.md, CONTRIBUTING.md).
  */
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join, posix } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from './paths.ts'
+import { importsOf, readSources, withoutComments } from './sources.ts'
 
 interface Folder {
   readonly floor: number
@@ -167,13 +168,6 @@ const SUPPRESSION = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
 const CLOCKS_AND_RANDOMNESS =
   /\b(?:Date\.now|new Date|performance\.now|Math\.random|setTimeout|setInterval|setImmediate|process\.\w+)\b/
 
-/** The source with spaces in place of comments. */
-const withoutComments = (source: string): string =>
-  source.replace(
-    /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
-    (token: string) => (token.startsWith('//') || token.startsWith('/*') ? token.replace(/[^\n]/g, ' ') : token),
-  )
-
 const PATH = /(?<![\w./<*-])(?:[\w-]+\/)+[\w.-]*\.(?:ts|c|h|mjs|md|txt|json|out)\b/g
 /** Headers of the system, and placeholders. */
 const FOREIGN_FILES = /^(?:asm-generic|infiniband|linux|rdma|sys)\/|\bNAME\b/
@@ -183,14 +177,6 @@ const namedFiles = (source: string): string[] => {
   const code = withoutComments(source)
   const comments = source.replace(/[\s\S]/g, (unit, i: number) => (code[i] === unit ? ' ' : unit))
   return [...comments.matchAll(PATH)].map(match => match[0]).filter(name => !FOREIGN_FILES.test(name))
-}
-
-/** The modules in import and export statements, import(), typeof import() and createRequire()(). */
-const importsOf = (source: string): string[] => {
-  const code = withoutComments(source)
-  const statements = code.matchAll(/^\s*(?:import|export)\b(?:[^'";]*?\bfrom)?\s*['"]([^'"\n]+)['"]/gm)
-  const calls = code.matchAll(/(?:\bimport|\brequire|createRequire\([^)]*\))\s*\(\s*['"`]([^'"`\n]+)['"`]/g)
-  return [...statements, ...calls].map(match => match[1])
 }
 
 /** The folder of FOLDERS that a file of src/ is in: the innermost one. */
@@ -291,13 +277,6 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
   }
   return [...found, ...cyclesIn(sources)]
 }
-
-/** Path from the root, and text, of the sources below a folder. */
-const readSources = (folder: string, ends: readonly string[]): [string, string][] =>
-  readdirSync(join(repoRoot, folder), { recursive: true, withFileTypes: true })
-    .filter(entry => entry.isFile() && ends.some(end => entry.name.endsWith(end)))
-    .map(entry => join(entry.parentPath, entry.name))
-    .map(path => [path.slice(repoRoot.length + 1), readFileSync(path, 'utf8')])
 
 describe('the source tree', () => {
   it('breaks no rule about imports, clocks and types in src/', () => {

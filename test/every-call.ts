@@ -19,7 +19,7 @@ const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), '
 /** Lines with the name and result of a call. Indented lines have values that the preceding call returned. */
 export const onLinux = linesOf('every-call.txt')
 
-export interface Departure {
+interface Departure {
   readonly reason: string
   /** Lines of Linux, and the last word of userdma's line, or the whole line, which then begins with two spaces. */
   readonly lines: readonly (readonly [linux: string, resultHere: string])[]

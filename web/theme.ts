@@ -3,7 +3,7 @@
  * document is always `light` or `dark`; style.css has a palette for each.
  */
 export const THEMES = ['auto', 'light', 'dark'] as const
-export type Theme = (typeof THEMES)[number]
+type Theme = (typeof THEMES)[number]
 
 const KEY = 'userdma theme'
 

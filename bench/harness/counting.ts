@@ -13,7 +13,7 @@ import { Unavailable } from './harness.ts'
 const NOT_COUNTED = new Set(['futex', 'restart_syscall'])
 const COPIES = new Set(['process_vm_readv', 'process_vm_writev'])
 
-export interface SystemCalls {
+interface SystemCalls {
   /** All, without futex. */
   readonly calls: number
   /** process_vm_readv and process_vm_writev. */

@@ -45,7 +45,7 @@ export interface Row {
 /** The reason why a row cannot be measured on this machine. */
 export class Unavailable extends Error {}
 
-export interface Round {
+interface Round {
   readonly ours: number
   readonly reference?: number
   /** ours ÷ reference, or ours without a reference. */
@@ -55,7 +55,7 @@ export interface Round {
   readonly noise: string
 }
 
-export type Verdict = 'aim reached' | 'floor met' | 'floor missed' | 'not measured'
+type Verdict = 'aim reached' | 'floor met' | 'floor missed' | 'not measured'
 
 export interface Outcome {
   readonly row: Row

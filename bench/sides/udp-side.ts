@@ -75,7 +75,7 @@ export type Order =
   | { readonly kind: 'ping' | 'pong'; readonly rounds: number; readonly spin: boolean }
   | { readonly kind: 'usage' }
 
-export type Answer =
+type Answer =
   | { readonly facts: SideFacts }
   | { readonly value: number }
   | { readonly cpu: number; readonly resent: number }

@@ -19,7 +19,7 @@ import { plainArena } from '../transport/wire/arena.ts'
 import type { Link, Path } from '../uapi/tool.ts'
 import { createLink, type NetworkLink } from './link.ts'
 
-export interface AssemblyOptions {
+interface AssemblyOptions {
   readonly link: Link
   readonly path: Path
   /** As for `createLink`. */

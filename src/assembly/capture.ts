@@ -10,7 +10,7 @@ import { addTap, forEachPacket } from '../transport/phy/tap.ts'
 /** Milliseconds for which a packet waits at least, while packets may be lost; at most twice as long. */
 const FLUSH_INTERVAL = 50
 
-export interface PacketCapture {
+interface PacketCapture {
   /** Captures a port, interface `index` of the file, until the returned function is called. */
   add(port: Port, index: number): () => void
   /** Writes the last packets. Ports that were not removed may be used further. */

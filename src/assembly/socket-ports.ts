@@ -20,7 +20,7 @@ import { plainArena } from '../transport/wire/arena.ts'
 import { useCrcEngine } from '../transport/wire/crc.ts'
 import type { DeviceSpec, Link } from '../uapi/tool.ts'
 
-export type SocketLink = Exclude<Link, 'memory'>
+type SocketLink = Exclude<Link, 'memory'>
 
 /** The error to throw if the device's socket cannot be opened. */
 const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {

@@ -25,7 +25,7 @@ export interface AttemptResult {
   readonly duration: number
 }
 
-export interface AttemptLimits {
+interface AttemptLimits {
   readonly seconds: number
   /** Stops the run when it is aborted. */
   readonly stop: AbortSignal

@@ -14,7 +14,7 @@ import { createProgress } from './progress.ts'
 /** Bytes per read: large, since each is a call. */
 const CHUNK = 1 << 20
 
-export interface CaptureSource {
+interface CaptureSource {
   /** Chunks of the capture's bytes, decompressed. */
   readonly chunks: AsyncIterable<Uint8Array>
   /** Bytes of the file; 0 if unknown. */

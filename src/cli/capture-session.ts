@@ -41,7 +41,7 @@ export const isSessionFile = (name: string): boolean => {
   return start.toString('latin1') === FileHeader.start
 }
 
-export interface SessionOfCapture {
+interface SessionOfCapture {
   /** Of the session file. */
   readonly path: string
   /** Removes the file. */

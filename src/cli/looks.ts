@@ -14,7 +14,7 @@ export interface Look {
   readonly waits: readonly WaitStat[]
 }
 
-export interface Looks {
+interface Looks {
   /** Waits for a new look, or takes the newest unseen one; undefined when the daemon has ended. */
   next(): Promise<Look | undefined>
   /** Ends the looks. */

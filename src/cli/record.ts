@@ -23,7 +23,7 @@ export interface RecordOptions {
 }
 
 /** Values of --record-depth. */
-export const recordDepths = ['plain', 'check'] as const
+const recordDepths = ['plain', 'check'] as const
 
 /** Whether --record-depth asks for what the checker needs. Throws UsageError. */
 export const isForCheck = ({ recordDepth = 'plain' }: Pick<RecordOptions, 'recordDepth'>): boolean => {

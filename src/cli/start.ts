@@ -26,7 +26,7 @@ export const FAILED = 'userdma daemon: failed: '
 /** Prefix of the log lines about the daemon's start and end. */
 export const NOTE = 'userdma daemon: process '
 
-export interface StartedDaemon {
+interface StartedDaemon {
   readonly process: ChildProcess
   /** Resolves when the process has ended. */
   readonly ended: Promise<void>

@@ -12,7 +12,7 @@ import { parseFrame } from '../transport/wire/frame.ts'
 import { type Packet, parsePacket } from '../transport/wire/packet.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 
-export interface Entry {
+interface Entry {
   readonly kind: 'call' | 'packet'
   /** Microseconds since 1970. */
   readonly time: number

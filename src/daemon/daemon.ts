@@ -70,7 +70,7 @@ import { ToolTime } from './tool-time.ts'
 import { TraceHub } from './trace/trace-hub.ts'
 import type { Turn } from './turn.ts'
 
-export interface DaemonOptions {
+interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
   /** A descriptor that already listens at `socket`. Its owner removes the file (host/net/activation.ts). */

@@ -25,7 +25,7 @@ export interface DestroyWaits {
   current(): readonly DestroyWait[]
 }
 
-export interface DestroyWait {
+interface DestroyWait {
   readonly object: CoreObject
   readonly failure: Failure
 }

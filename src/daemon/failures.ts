@@ -10,7 +10,7 @@ import type { FailureRecord } from '../uapi/tool.ts'
 import type { ProgramLines } from './program-lines.ts'
 
 /** The program that opened a context. */
-export interface Owner extends ContextProgram {
+interface Owner extends ContextProgram {
   /** The tag of the program's session, by which `userdma trace` selects programs. */
   readonly tag: string
   /** The uid whose share the program uses, if that is not the daemon's own user. */

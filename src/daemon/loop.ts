@@ -42,7 +42,7 @@ export interface StoredDoorbells {
 }
 
 /** Calls that clients make without waking the daemon (session/polled-slots.ts). `now`: as of `poll`. */
-export interface AwakeCalls {
+interface AwakeCalls {
   /** Handles waiting calls; true if there were any. */
   poll(now: number): boolean
   /** Before the last poll: later calls wake the daemon. True if there were calls. */

@@ -67,7 +67,7 @@ const waitedFor = (): Stat['waitedFor'] =>
     .sort((a, b) => b.microseconds - a.microseconds || a.user - b.user)
 
 /** What is counted. */
-export interface StatSources {
+interface StatSources {
   readonly core: Core
   readonly devices: Devices
   readonly network: Network
@@ -83,7 +83,7 @@ export interface StatSources {
 }
 
 /** The waits of programs for queues of devices and for connections; undefined between steps. */
-export function* waitsOfQueues(
+function* waitsOfQueues(
   sources: Pick<StatSources, 'devices' | 'failures' | 'cm'>,
 ): Generator<ContextWait | undefined, void> {
   const ofDrivers: ContextWait[] = []

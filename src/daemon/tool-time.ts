@@ -39,7 +39,7 @@ interface User {
   readonly slices: (() => boolean)[]
 }
 
-export interface ToolTimeParts {
+interface ToolTimeParts {
   /** Whether queues have work, or had work a short time ago. */
   isBusy(): boolean
   /** Called in each turn with waiting jobs, before their slices. */

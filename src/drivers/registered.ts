@@ -18,7 +18,6 @@ import { rxeDriver } from './rxe/device.ts'
 
 export { openLocalRings } from './rings/context.ts'
 export type { SlabRings } from './rings/ring-memory.ts'
-export type { RxeDevice } from './rxe/device.ts'
 export type { SoftDevice } from './soft/device.ts'
 export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './soft/torment/torment.ts'
 

@@ -9,7 +9,7 @@ import { libraryFunctions } from './native.ts'
 /** Maximum buffers of one call of `NativeBatchCrc.crc`. */
 const MAX_BUFFERS = 128
 
-export interface NativeCrc {
+interface NativeCrc {
   /** For reports and tests: 'native'. */
   readonly name: string
   /** CRC of `length` bytes at `address`, continuing from `seed` as zlib's crc32 does (0 to begin); 0 to 2^32-1. */
@@ -18,7 +18,7 @@ export interface NativeCrc {
   readonly batch: NativeBatchCrc
 }
 
-export interface NativeBatchCrc {
+interface NativeBatchCrc {
   /** By buffer: its seed before `crc`, its CRC afterwards. */
   readonly registers: Int32Array
   /** CRCs of `count` buffers, at most as many as `registers`, of `length` bytes each, `stride` bytes apart. */

@@ -51,7 +51,6 @@ export const EINVAL = 22
 export const ENFILE = 23
 export const EMFILE = 24
 export const ENOTTY = 25
-export const EPIPE = 32
 export const EMSGSIZE = 90
 export const EPROTOTYPE = 91
 export const ENOPROTOOPT = 92

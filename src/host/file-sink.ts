@@ -3,7 +3,7 @@
  */
 import { write as writeFile, writeSync } from 'node:fs'
 
-export interface FileSink {
+interface FileSink {
   /** Writes `bytes` at `position`, in any order; then calls `done`, with the system's error if there was one. */
   write(position: number, bytes: Uint8Array, done: (error?: Error) => void): void
   /** Writes what is not written yet, at the exit of the process. Later writes are done at once. */

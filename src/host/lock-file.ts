@@ -60,7 +60,7 @@ const tryLock = (fd: number, path: string): boolean => {
 export const lockOpenFile = (fd: number): string | undefined =>
   sys().flock(fd, LOCK_EX_NB) === 0 || lastErrno() !== EAGAIN ? undefined : holderText(fd)
 
-export interface LockFile {
+interface LockFile {
   /** Removes the file and frees the lock. */
   release(): void
 }

@@ -30,7 +30,7 @@ const numbersOf = (list: string): number[] =>
 export const numaNodes = (): readonly number[] => numbersOf(read(`${NODES}/online`) ?? '0')
 
 /** A set of processors as sysfs writes it: `0-3,8`, and as hexadecimal mask: `10f`. */
-export interface ProcessorSet {
+interface ProcessorSet {
   readonly list: string
   readonly mask: string
 }

@@ -7,7 +7,7 @@ import { accountId } from './accounts.ts'
 
 const FILE = '/etc/subuid'
 
-export interface SubordinateRange {
+interface SubordinateRange {
   readonly first: number
   readonly count: number
   /** The uid of the user who has the range; undefined if the system has no such user. */

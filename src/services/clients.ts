@@ -26,7 +26,7 @@ interface ClientTypes {
   /** IP over the device. */
   readonly ipoib: IpOverDevice
 }
-export type ClientName = keyof ClientTypes
+type ClientName = keyof ClientTypes
 
 const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
   mad: ({ core, environment }) => new MadLayer(core, environment),

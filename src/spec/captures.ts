@@ -34,7 +34,7 @@ const ACCESS = [
   'peer-refused',
 ] as const satisfies readonly FindingId[]
 
-export const captureCauses = {
+const captureCauses = {
   'lost-between': {
     severity: 'failure',
     rank: 97,

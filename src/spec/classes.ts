@@ -88,5 +88,3 @@ export const Classes = {
 /** Sorted by id. */
 export const classes: readonly ObjectClass[] = Object.values(Classes).sort((a, b) => a.id - b.id)
 checkClasses(classes)
-
-export { ClassId } from './classes/ids.ts'

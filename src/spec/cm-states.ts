@@ -49,9 +49,9 @@ export interface CmStep {
 }
 
 /** The effect of a received message: a transition, or for a duplicate only an answer. */
-export type CmReceipt = CmStep | { readonly answer: CmMessageName }
+type CmReceipt = CmStep | { readonly answer: CmMessageName }
 
-export interface CmStateRules {
+interface CmStateRules {
   readonly receive: Partial<Readonly<Record<CmMessageName, CmReceipt>>>
   readonly command: Partial<Readonly<Record<CmCommand, CmState>>>
   /**

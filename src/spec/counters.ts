@@ -34,9 +34,9 @@ export const engineCounters = {
 export type EngineCounter = keyof typeof engineCounters
 
 export type CounterFolder = 'hw_counters' | 'counters'
-export type CounterUnit = 'packets' | 'requests' | 'times' | '4 bytes'
+type CounterUnit = 'packets' | 'requests' | 'times' | '4 bytes'
 
-export interface PortCounterFile {
+interface PortCounterFile {
   readonly folder: CounterFolder
   readonly name: string
   readonly unit: CounterUnit

@@ -20,7 +20,7 @@ interface Refusal {
 const { REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
 
 /** The NAKs that refuse a request. PSN_SEQUENCE asks for packets again; all other codes are reserved. */
-export const refusals: readonly Refusal[] = [
+const refusals: readonly Refusal[] = [
   {
     code: nakCode.INVALID_REQUEST,
     status: REM_INV_REQ_ERR,

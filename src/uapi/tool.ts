@@ -234,16 +234,6 @@ export interface DeviceStat {
   readonly faults: Readonly<Record<string, number>>
 }
 
-/** Totals of connection management, over all programs. */
-export interface ConnectionStat {
-  /** Number of rdma_cm identifiers. */
-  readonly identifiers: number
-  /** Number of identifiers that listen. */
-  readonly listeners: number
-  /** Number of connections, also in TIMEWAIT. */
-  readonly connections: number
-}
-
 export interface Stat {
   readonly pid: number
   /** Connected sessions, without the requesting tool's. */
@@ -267,7 +257,15 @@ export interface Stat {
   readonly waited: Readonly<Record<LoopWait, LoopWaitStat>>
   /** Of `waited.movers` and `waited.memory`: the users of programs for which it waited, the longest sums first. */
   readonly waitedFor: readonly (Required<LoopWaitStat> & { readonly user: number })[]
-  readonly connections: ConnectionStat
+  /** Totals of connection management, over all programs. */
+  readonly connections: {
+    /** Number of rdma_cm identifiers. */
+    readonly identifiers: number
+    /** Number of identifiers that listen. */
+    readonly listeners: number
+    /** Number of connections, also in TIMEWAIT. */
+    readonly connections: number
+  }
   readonly devices: readonly DeviceStat[]
 }
 

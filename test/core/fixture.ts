@@ -90,7 +90,7 @@ export const describeDevice = (
   ...options,
 })
 
-export interface TestCaller extends Caller {
+interface TestCaller extends Caller {
   readonly memory: LocalSpace
   /** Core's number of each descriptor, by the caller's number. */
   readonly fds: Map<number, number>

@@ -25,12 +25,11 @@ import {
   type ProcessHandle,
   pidfdGetfd,
   readAt,
-  writeAt,
 } from '../../src/host/memory/process.ts'
 import { needsOwner, openOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
 import { takeDescriptors } from '../soft-limits.ts'
-import { halves, onePiece } from './copy-arguments.ts'
+import { halves, onePiece, writeAt } from './copy-arguments.ts'
 
 const NOBODY = 65534
 /** The page that test/programs/failures/identity.c maps. The client fills it with 'c', the program after exec with 's'. */

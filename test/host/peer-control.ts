@@ -6,7 +6,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { PeerCalls } from './peer.ts'
 
-export interface Peer {
+interface Peer {
   readonly pid: number
   request<K extends keyof PeerCalls>(call: K, request: PeerCalls[K]['request']): Promise<PeerCalls[K]['answer']>
   /** Kills the process and waits until it is gone (reaped). */

@@ -5,13 +5,13 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { absences, type Column, columns, columnTitles } from '../../src/spec/check/by-device.ts'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
-import { type AccessName, accesses, toldOf, type WayName, ways } from '../../src/spec/check/given-back.ts'
-import { explanationOf, waitColumns, waitKinds } from '../../src/spec/check/waits-by-device.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
+import { absences, type Column, columns, columnTitles } from './by-device.ts'
+import { type AccessName, accesses, toldOf, type WayName, ways } from './given-back.ts'
+import { explanationOf, waitColumns, waitKinds } from './waits-by-device.ts'
 
 const programs = join(repoRoot, 'docs', 'findings')
 const sources = readdirSync(programs)
@@ -115,7 +115,7 @@ test('docs/findings.md has the tables and the programs', () => {
   assertPage('findings.md', page())
 })
 
-test('docs/reference/findings-by-device.md is generated from spec/check/by-device.ts', () => {
+test('docs/reference/findings-by-device.md is generated from spec/by-device.ts', () => {
   const notes: string[] = []
   const noteOf = (column: Column, reason: string): number => {
     const note = `${columnTitles[column]}: ${reason}`
@@ -152,13 +152,13 @@ test('docs/reference/findings-by-device.md is generated from spec/check/by-devic
     '',
     ...notes.map((note, i) => `${i + 1}. ${note}.`),
     '',
-    'Generated from `src/spec/check/by-device.ts` by `npm run docs`.',
+    'Generated from `test/spec/by-device.ts` by `npm run docs`.',
     '',
   ].join('\n')
   assertPage('reference/findings-by-device.md', text)
 })
 
-test('docs/reference/waits-by-device.md is generated from spec/check/waits-by-device.ts', () => {
+test('docs/reference/waits-by-device.md is generated from spec/waits-by-device.ts', () => {
   const notes: string[] = []
   const noteOf = (reason: string): number => notes.indexOf(reason) + 1 || notes.push(reason)
   const linkOf = (id: FindingId): string => `[\`${id}\`](../findings.md#${id})`
@@ -185,13 +185,13 @@ test('docs/reference/waits-by-device.md is generated from spec/check/waits-by-de
     '',
     ...notes.map((note, i) => `${i + 1}. ${note}.`),
     '',
-    'Generated from `src/spec/check/waits-by-device.ts` by `npm run docs`.',
+    'Generated from `test/spec/waits-by-device.ts` by `npm run docs`.',
     '',
   ].join('\n')
   assertPage('reference/waits-by-device.md', text)
 })
 
-test('docs/reference/memory-given-back.md is generated from spec/check/given-back.ts', () => {
+test('docs/reference/memory-given-back.md is generated from spec/given-back.ts', () => {
   const accessNames = Object.keys(accesses) as AccessName[]
   const rows = (Object.keys(ways) as WayName[]).map(way => {
     const cells = accessNames.map(access => {
@@ -220,7 +220,7 @@ test('docs/reference/memory-given-back.md is generated from spec/check/given-bac
     'A peer of another daemon, or on another machine: the daemon of the memory tells it on rxe and mlx5, with the queue pair that',
     'the access came by, instead of the request. EFA tells it for peers of its daemon only.',
     '',
-    'Generated from `src/spec/check/given-back.ts` by `npm run docs`.',
+    'Generated from `test/spec/given-back.ts` by `npm run docs`.',
     '',
   ].join('\n')
   assertPage('reference/memory-given-back.md', text)

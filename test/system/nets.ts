@@ -22,7 +22,7 @@ import {
 } from './programs.ts'
 
 /** The parts of `net show --json` that tests use. */
-export interface ShownNet {
+interface ShownNet {
   readonly phase: string
   readonly hosts: readonly {
     readonly name: string
@@ -32,7 +32,7 @@ export interface ShownNet {
   }[]
 }
 
-export interface NetUser {
+interface NetUser {
   readonly uid?: number
   readonly gid?: number
 }

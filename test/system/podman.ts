@@ -31,7 +31,7 @@ export const PAIR = `${PINGPONG} & until ${PINGPONG} localhost 2>/dev/null; do s
 export const noContainers = (...programs: readonly string[]): string | false =>
   (process.geteuid?.() !== 0 && 'needs root') || lacking('podman', 'mmdebstrap', 'unshare', 'mountpoint', ...programs)
 
-export interface Podman {
+interface Podman {
   /** A folder for images and containers. */
   readonly storage: string
   /** The folder that is /etc/cdi. */

@@ -216,7 +216,7 @@ export const removeDevice = async (t: Scope, { socket }: TestDaemon, name: strin
 export const ONE_DEVICE = ['rxe0@127.0.0.1']
 export const TWO_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
 
-export interface DaemonSettings {
+interface DaemonSettings {
   readonly devices?: readonly string[]
   readonly fault?: string
   readonly link?: string

@@ -2,7 +2,7 @@
  * Parses the YAML of this repository's files for CI: maps, lists, texts in one line, and `|` blocks. Everything else of
  * YAML is an error.
  */
-export type Yaml = string | readonly Yaml[] | { readonly [key: string]: Yaml }
+type Yaml = string | readonly Yaml[] | { readonly [key: string]: Yaml }
 
 interface Line {
   readonly indent: number

@@ -54,19 +54,19 @@ export interface LoggedWrite extends Logged {
   readonly response: Uint8Array | undefined
 }
 /** An ioctl that is not RDMA_VERBS_IOCTL. */
-export interface LoggedRequest extends Logged {
+interface LoggedRequest extends Logged {
   readonly kind: 'request'
   readonly path: string
   readonly request: number
 }
-export interface LoggedOpen extends Logged {
+interface LoggedOpen extends Logged {
   readonly kind: 'open'
   readonly path: string
 }
-export interface LoggedClose extends Logged {
+interface LoggedClose extends Logged {
   readonly kind: 'close'
 }
-export interface LoggedRead extends Logged {
+interface LoggedRead extends Logged {
   readonly kind: 'read'
   readonly data: Uint8Array
 }

@@ -10,7 +10,7 @@ import type { ObjectEvent, PacketsEvent, PostedEvent, SessionEvent } from '../..
 
 export const LEFT = 10
 export const RIGHT = 11
-export const QPN = { [LEFT]: 0x11, [RIGHT]: 0x12 } as const
+const QPN = { [LEFT]: 0x11, [RIGHT]: 0x12 } as const
 type Qp = typeof LEFT | typeof RIGHT
 
 export const FIRST_PSN = 0x100

@@ -89,7 +89,7 @@ const readOn = async (store: Store, connection: Connection, reading: Reading, on
   onChange()
 }
 
-export interface ConnectionTraffic {
+interface ConnectionTraffic {
   readonly traffic: Traffic
   /** The part of the session that was read, 0 to 1; undefined: all. */
   readonly share: number | undefined

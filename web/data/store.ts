@@ -195,7 +195,7 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
   }
 }
 
-export type ReadState = 'reading' | 'paused' | 'done'
+type ReadState = 'reading' | 'paused' | 'done'
 
 export class Store {
   readonly source: Source

@@ -11,7 +11,7 @@ const INTERVALS = 1024
 /** Microseconds of an interval at the start. */
 const FIRST_WIDTH = 64
 
-export const seriesNames = [
+const seriesNames = [
   'bytes',
   'packets',
   'lost',

@@ -7,9 +7,9 @@
  */
 
 /** Characters of a pattern at most. */
-export const MAX_PATTERN = 200
+const MAX_PATTERN = 200
 /** States at most: `{n,m}` copies what it repeats. */
-export const MAX_STATES = 2000
+const MAX_STATES = 2000
 
 type CharTest = (char: string) => boolean
 type State =

@@ -15,7 +15,7 @@ const MAX_ROWS = 40_000
 /** Milliseconds between two drawings while rows are read: a filter is asked about the newest rows each time. */
 const DRAW_INTERVAL = 100
 
-export interface LoadedLadder {
+interface LoadedLadder {
   /** With a filter, those that match. */
   readonly rows: readonly Row[]
   /** Rows that were read, also those that the filter has left out. */

@@ -20,7 +20,7 @@ export interface PacketField {
   readonly bits: string
 }
 
-export interface PacketHeader {
+interface PacketHeader {
   readonly name: HeaderName
   readonly title: string
   readonly start: number

@@ -5,7 +5,7 @@
  */
 import { type Section, stringAt, withSections } from './sections.ts'
 
-export interface SourceLine {
+interface SourceLine {
   /** Relative if the folder of the compilation is. */
   readonly file: string
   readonly line: number

@@ -4,7 +4,7 @@
 import { type Frame, frameText } from '../../spec/check/frames.ts'
 
 /** Severities have the names of SARIF's levels. */
-export interface SarifRule {
+interface SarifRule {
   readonly id: string
   readonly title: string
   readonly why: string
@@ -22,7 +22,7 @@ export interface SarifResult {
 }
 
 /** The run was incomplete. */
-export interface SarifNote {
+interface SarifNote {
   readonly id: string
   readonly text: string
 }

@@ -35,9 +35,9 @@ interface StackPattern {
 }
 
 /** The stacks of a finding. `all`: one. `posted`: of each moment. `registered`: of the creation of each object. */
-export type FindingStacks = Readonly<Record<StackKind, readonly (readonly Frame[])[]>>
+type FindingStacks = Readonly<Record<StackKind, readonly (readonly Frame[])[]>>
 
-export interface Suppression {
+interface Suppression {
   readonly name: string
   /** The library whose findings a suppression of userdma itself matches; absent in those of files. */
   readonly library?: string

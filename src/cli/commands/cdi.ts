@@ -9,7 +9,7 @@ import { openChosenSession } from '../own-daemon.ts'
 import { shimLibrary } from '../paths.ts'
 
 /** As commander parses them. */
-export interface CdiOptions {
+interface CdiOptions {
   readonly socket?: string
   readonly output?: string
 }

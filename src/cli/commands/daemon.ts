@@ -36,7 +36,7 @@ import { isForCheck, openRecordFile, type RecordOptions } from '../record.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
 /** As commander parses them. */
-export interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recordOnFailure'> {
+interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recordOnFailure'> {
   readonly socket?: string
   readonly endWithLastClient?: boolean
   /** Start the daemon in the background. */

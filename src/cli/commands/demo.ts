@@ -24,7 +24,7 @@ import { newTag } from './trace.ts'
 const MESSAGES = 2
 
 /** As commander parses them. */
-export interface DemoOptions {
+interface DemoOptions {
   readonly link?: string
 }
 

@@ -19,7 +19,7 @@ import { openReport } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
 
 /** As commander parses them. */
-export interface DevicePluginOptions {
+interface DevicePluginOptions {
   readonly socket?: string
   readonly kubelet?: string
   readonly resource?: readonly string[]

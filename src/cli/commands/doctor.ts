@@ -17,7 +17,7 @@ import {
 } from '../doctor/machine.ts'
 import { checkDaemon, checkLibrary, checkProgramNamed, checkPrograms, checkProviders } from '../doctor/programs.ts'
 
-export interface DoctorOptions extends ColorOptions {
+interface DoctorOptions extends ColorOptions {
   readonly json?: boolean
 }
 

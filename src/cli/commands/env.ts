@@ -10,7 +10,7 @@ import { UsageError } from '../fail.ts'
 import { programEnvironment, withoutShim } from '../program/program.ts'
 
 /** As commander parses them. */
-export interface EnvOptions {
+interface EnvOptions {
   readonly socket?: string
   readonly shell?: string
   readonly unset?: boolean

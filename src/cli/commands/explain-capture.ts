@@ -29,7 +29,7 @@ export interface FilterOptions {
   readonly until?: string
 }
 
-export interface ExplainCaptureOptions extends FilterOptions, ColorOptions {
+interface ExplainCaptureOptions extends FilterOptions, ColorOptions {
   readonly top?: string
   readonly json?: boolean
 }

@@ -24,7 +24,7 @@ import { createProgress } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
-export interface SlowOptions {
+interface SlowOptions {
   /** The queue pairs and requests that are printed: text of a number from 1 to 10,000. */
   readonly top?: string
   readonly json?: boolean

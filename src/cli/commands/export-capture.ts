@@ -12,7 +12,7 @@ import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts
 import { type FilterOptions, filterOf } from './explain-capture.ts'
 import { exportSession } from './export.ts'
 
-export interface ExportCaptureOptions extends FilterOptions {
+interface ExportCaptureOptions extends FilterOptions {
   readonly to: string
   readonly output?: string
   readonly redact?: boolean

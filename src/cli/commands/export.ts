@@ -32,7 +32,7 @@ import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
 /** As commander parses them. */
-export interface ExportOptions extends ColorOptions {
+interface ExportOptions extends ColorOptions {
   readonly to: string
   readonly output?: string
   readonly redact?: boolean

@@ -20,7 +20,7 @@ import { newSymbols } from '../recorded-symbols.ts'
 import { openSessionFile } from '../session-file.ts'
 
 /** As commander parses them. */
-export interface InspectOptions {
+interface InspectOptions {
   readonly socket?: string
   readonly allowFaults?: boolean
   readonly capture?: string

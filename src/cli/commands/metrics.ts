@@ -21,7 +21,7 @@ import { hostsWithDaemon } from '../net/plan.ts'
 import { runningNet } from '../net/state.ts'
 
 /** As commander parses them. */
-export interface MetricsOptions {
+interface MetricsOptions {
   readonly socket?: string
   readonly net?: string
   readonly listen?: string

@@ -30,14 +30,14 @@ import { checkProgram } from './run.ts'
 import { parseWalk, type WalkOptions, walkAndReport } from './walk.ts'
 
 /** Options of the commands that take the name of a net. */
-export interface NetOptions {
+interface NetOptions {
   readonly net?: string
   readonly json?: boolean
   /** The folder of the net (`ranInside`). */
   readonly at?: string
 }
 
-export interface NetExecOptions extends NetOptions {
+interface NetExecOptions extends NetOptions {
   readonly shell?: boolean
 }
 
@@ -169,7 +169,7 @@ export const netExec = async (host: string, first: string, rest: readonly string
 }
 
 /** What `net play` changes in its scenario, to repeat a run of `net walk`, and where it records. */
-export interface NetPlayOptions {
+interface NetPlayOptions {
   readonly record?: string
   readonly recordDepth?: string
   /** `HOST:RULE`: fault rules from the start. */

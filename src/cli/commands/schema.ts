@@ -24,7 +24,7 @@ import { UsageError } from '../fail.ts'
 import type { QueryOptions } from './stat.ts'
 
 /** As commander parses them. */
-export interface SchemaOptions extends QueryOptions {
+interface SchemaOptions extends QueryOptions {
   readonly device?: string
 }
 

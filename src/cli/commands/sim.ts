@@ -9,7 +9,7 @@ import { csvText, jsonText, tableText } from '../sim/output.ts'
 import { plotHtml } from '../sim/plot.ts'
 import { readScenario } from '../sim/scenario-file.ts'
 
-export interface SimOptions {
+interface SimOptions {
   readonly json?: boolean
   readonly csv?: string
   readonly html?: string

@@ -14,7 +14,7 @@ import { batchText, screenLines, type View, visibleQps } from '../top/screen.ts'
 import { watchSeconds } from '../watch.ts'
 import { printFromDaemon } from './stat.ts'
 
-export interface TopOptions {
+interface TopOptions {
   readonly socket?: string
   /** As commander parses them: texts. */
   readonly delay?: string

@@ -30,7 +30,7 @@ import { createProgress, type Progress } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
 import { checkProgram } from './run.ts'
 
-export interface SearchOptions extends CheckOptions {
+interface SearchOptions extends CheckOptions {
   /** The number of seeds to try. */
   readonly tormentSearch: string
   /** Maximum seconds of one run. */

@@ -98,7 +98,7 @@ export const parseWalk = (
   }))
 
 /** `stage`: made when the walk begins. `name`: of the program, for messages. */
-export interface WalkSubject {
+interface WalkSubject {
   readonly name: string
   readonly inputs: readonly (readonly [string, string])[]
   readonly defaultKinds: readonly WalkKind[]

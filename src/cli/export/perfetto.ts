@@ -106,7 +106,7 @@ const operations: ReadonlyMap<number, number> = new Map([
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
-export interface PerfettoWriter {
+interface PerfettoWriter {
   add(event: SessionEvent): void
 }
 

@@ -27,7 +27,7 @@ const RETRY = { first: 50, longest: 10_000 }
 const SILENCE = { first: 2000, longest: 120_000 }
 
 /** A plugin in the folder. */
-export interface Registered {
+interface Registered {
   readonly resource: string
   /** The name of its socket. */
   readonly endpoint: string

@@ -32,14 +32,14 @@ import type { WatchedDaemon } from './watched-daemon.ts'
 export const PLUGIN_OPTIONS: PluginOptions = { pre_start_required: false, get_preferred_allocation_available: true }
 
 /** What containers get. */
-export interface ContainerSettings {
+interface ContainerSettings {
   /** Throws an Error. */
   edits(): Edits
   /** Whether kubelet gets names of the Container Device Interface too. */
   readonly hasCdi: boolean
 }
 
-export interface Plugin {
+interface Plugin {
   /** Serves a connection of kubelet. */
   serve(connection: Socket): void
   /** Open streams of `ListAndWatch`. */

@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path'
 import { SessionEnv } from '../../spec/session.ts'
 
 /** A host with a daemon. */
-export interface OnHost {
+interface OnHost {
   readonly name: string
   /** Of the host's daemon. */
   readonly socket: string

@@ -39,7 +39,7 @@ export interface PlannedHost {
 }
 
 /** An end of a link: the namespace's node, and the name of the interface there. */
-export interface PlannedEnd {
+interface PlannedEnd {
   readonly node: string
   readonly interface: string
 }

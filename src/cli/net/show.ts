@@ -9,7 +9,7 @@ import { hasDaemon, type PlannedInterface } from './plan.ts'
 import type { NetFolder, NetState } from './state.ts'
 
 /** What a daemon says about itself. */
-export type DaemonState =
+type DaemonState =
   | { readonly state: 'running'; readonly pid: number }
   | { readonly state: 'ended' | 'silent' }
   /** The host has none. */
@@ -26,7 +26,7 @@ interface ShownHost {
   readonly interfaces: readonly ShownInterface[]
 }
 
-export interface ShownNet {
+interface ShownNet {
   readonly name: string
   readonly phase: NetState['phase']
   readonly file: string

@@ -24,7 +24,7 @@ const MAX_NAME = 256
 const MAX_DYNAMIC = 1 << 16
 
 /** What a program's file says of how it is started. */
-export interface ElfProgram {
+interface ElfProgram {
   readonly is64Bit: boolean
   /** EM_X86_64 and so on. */
   readonly machine: number

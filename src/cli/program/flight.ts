@@ -32,7 +32,7 @@ const PAUSE = 1000
 /** Longest question. */
 const MAX_QUESTION = 64
 
-export interface Flight {
+interface Flight {
   readonly recorder: FlightRecorder
   readonly observing: Observing
   /** The program has ended. */

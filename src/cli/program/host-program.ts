@@ -14,7 +14,7 @@ import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths
 import { type ProgramEnd, runProgram } from './program.ts'
 
 export type { RecordReader } from '../../tools/observe/observe.ts'
-export { Observer, observedRecorder, RECORDING_ORIGIN } from '../../tools/observe/observe.ts'
+export { Observer } from '../../tools/observe/observe.ts'
 
 /** Options that configure devices of userdma, of which `--host` has none. */
 const DEVICE_OPTIONS = {

@@ -15,7 +15,7 @@ import { openRecordFile, type RecordOptions } from '../record.ts'
 /** Milliseconds between writes of what was recorded. */
 const FLUSH = 500
 
-export interface HostRecording {
+interface HostRecording {
   readonly events: ReturnType<typeof observedRecorder>
   /** The program has ended. Returns false, with a message on standard error, if the file lacks something. */
   end(program: ProgramEnd): Promise<boolean>

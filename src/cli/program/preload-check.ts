@@ -61,7 +61,7 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
   return problemOfFile(path)
 }
 
-export interface PreloadProblem {
+interface PreloadProblem {
   /** The program, as on the command line. */
   readonly name: string
   /** Why it will not load the preload library: a sentence about "it". */

@@ -7,7 +7,7 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
 import { findProgram } from './program.ts'
 
-export interface StartedProgram {
+interface StartedProgram {
   /** As the command line or the script names it. */
   readonly name: string
   readonly path: string

@@ -9,7 +9,7 @@ import { readInputFile } from '../../tools/topology/input-file.ts'
 import { documentOf, LINKS_KEYS, MAX_FILE_BYTES, readLinks } from '../../tools/topology/links-file.ts'
 import type { Section } from '../../tools/topology/section.ts'
 
-export interface ScenarioFile {
+interface ScenarioFile {
   readonly scenario: Scenario
   readonly controls: readonly Control[]
 }

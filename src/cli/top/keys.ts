@@ -6,7 +6,7 @@ import { type OrderKey, orders } from './rates.ts'
 import type { View } from './screen.ts'
 
 /** What a key does beside changing the view. */
-export type KeyEffect = 'quit' | 'look' | undefined
+type KeyEffect = 'quit' | 'look' | undefined
 
 const ESCAPE = '\x1b'
 const CTRL_C = '\x03'

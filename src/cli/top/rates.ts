@@ -6,7 +6,7 @@ import { type CounterFile, DATA_UNIT_BYTES } from '../../spec/counters.ts'
 import type { DeviceStat, QpStat, WaitStat } from '../../uapi/tool.ts'
 import type { Look } from '../looks.ts'
 
-export interface DeviceRates {
+interface DeviceRates {
   readonly device: string
   readonly address: string
   /** Bytes per second. */
@@ -36,7 +36,7 @@ export interface QpRates {
   readonly cause: string | undefined
 }
 
-export interface ProcessRates {
+interface ProcessRates {
   readonly pid: number
   readonly command: string
   readonly queuePairs: number

@@ -131,13 +131,13 @@ const qpCells = (qp: QpRates): readonly string[] => [
 ]
 
 /** The table of queue pairs, with its heads. */
-export const qpLines = (qps: readonly QpRates[]): readonly string[] => table(QP_COLUMNS, qps.map(qpCells))
+const qpLines = (qps: readonly QpRates[]): readonly string[] => table(QP_COLUMNS, qps.map(qpCells))
 
 const summary = ({ daemon, sessions, residentBytes, queuePairs }: Rates, { order, reverse, delay }: View): string =>
   `userdma top: daemon ${daemon}, ${sessions} ${sessions === 1 ? 'session' : 'sessions'}, ${queuePairs.length} queue pairs, ${bytesText(residentBytes)}; every ${delay} s, by ${orders[order].name}${reverse ? ', reversed' : ''}`
 
 /** The lines above the queue pairs. */
-export const headLines = (rates: Rates, view: View): readonly string[] => [
+const headLines = (rates: Rates, view: View): readonly string[] => [
   summary(rates, view),
   ...(view.typing === undefined ? [] : [`seconds between two looks [${view.delay}]: ${view.typing}`]),
   ...(view.help ? HELP : []),

@@ -17,7 +17,7 @@ export interface CrashRecord {
 
 const signalNames = new Map<number, string>(Object.entries(os.signals).map(([name, number]) => [number, name]))
 
-export const parseCrashes = (text: string): readonly CrashRecord[] =>
+const parseCrashes = (text: string): readonly CrashRecord[] =>
   text
     .split('\n\n')
     .map(record => record.split('\n').filter(Boolean))

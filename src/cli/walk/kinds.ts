@@ -70,7 +70,7 @@ const OPENS = / verbs_open_device$/
 const PREFERRED_STATUSES = ['RETRY_EXC_ERR', 'WR_FLUSH_ERR'] as const
 
 /** Packets by role, with the selectors of a rule for received ones. */
-export const packetRoles = {
+const packetRoles = {
   REQ: 'cm=REQ',
   REP: 'cm=REP',
   RTU: 'cm=RTU',

@@ -156,7 +156,7 @@ const isRepeated = (run: WalkRun, clean: WalkRun): boolean =>
 const toldOf = ({ facts }: WalkRun): ReadonlySet<string> => new Set(facts.told.map(comparable))
 
 /** What the program was told, and is not in the run without failures. */
-export const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
+const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
   const before = toldOf(clean)
   return run.facts.told.filter(text => !before.has(comparable(text)))
 }

@@ -223,7 +223,7 @@ const leftOutText = ({ leftOut }: WalkPlan, kind: WalkKind): string =>
     .join(', ')
 
 /** What the last lines say of the walk, beside its results. */
-export interface WalkFacts {
+interface WalkFacts {
   /** Undefined: it was interrupted in the run without failures. */
   readonly plan: WalkPlan | undefined
   readonly milliseconds: number

@@ -31,7 +31,7 @@ const isEntry = (value: unknown): value is Entry => {
 
 const MAX_BYTES = 2 ** 28
 
-export interface Since {
+interface Since {
   /** The point was not in the report, its place has changed, or it was a finding. */
   isFirst(point: WalkPoint): boolean
   isNew(result: WalkResult): boolean

@@ -43,7 +43,7 @@ const pause = (milliseconds: number): Promise<void> => new Promise(resolve => vo
  * Connected queue pairs whose peer is gone, of processes that go on. `sessions`: the daemons of all hosts, so that all
  * peers are known.
  */
-export const lostConnections = async (sessions: readonly ToolSession[]): Promise<readonly string[]> => {
+const lostConnections = async (sessions: readonly ToolSession[]): Promise<readonly string[]> => {
   const lists = await Promise.all(sessions.map(session => session.qps()))
   const all = lists.flat()
   const numbers = new Set(all.map(({ qpn }) => qpn))
@@ -66,7 +66,7 @@ export const settledConnections = async (sessions: readonly ToolSession[]): Prom
   }
 }
 
-export interface CommandStageOptions {
+interface CommandStageOptions {
   readonly program: string
   readonly args: readonly string[]
   readonly options: JoinOptions

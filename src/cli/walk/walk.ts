@@ -12,7 +12,7 @@ import { judge, type Outcome, type WalkResult, type WalkRun } from './outcome.ts
 import { isFindingOutcome } from './report.ts'
 import type { Stage } from './stage.ts'
 
-export interface WalkLimits {
+interface WalkLimits {
   readonly kinds: readonly WalkKind[]
   /** Most points that are tried. */
   readonly points: number
@@ -38,7 +38,7 @@ const HANG = { factor: 3, seconds: 10 } as const
 /** A run of a program that takes longer than `WalkLimits.hang` hangs after so many times the run without failures. */
 const LEAST_HANG = 2
 /** Runs of a finding, and how many of them have the same outcome if it is one. */
-export const CONFIRMATION = { runs: 3, times: 2 } as const
+const CONFIRMATION = { runs: 3, times: 2 } as const
 
 /** A walk that has time for fewer runs than this makes one without failures only. */
 const LEAST_RUNS = 20
@@ -47,12 +47,12 @@ const LEAST_RUNS = 20
 const REACHING = 3
 
 /** What is told while a walk runs. */
-export interface WalkListener {
+interface WalkListener {
   planned(clean: WalkRun, plan: WalkPlan): void
   finished(result: WalkResult): void
 }
 
-export interface Walked {
+interface Walked {
   readonly clean: WalkRun
   readonly plan: WalkPlan
   readonly results: readonly WalkResult[]

@@ -31,7 +31,7 @@ const refuse = (errno: ErrnoName, reason: string): never => {
 }
 
 /** With what a driver refuses keys of the ranges: without an on-demand region, of a window, of another domain, for reading. */
-export interface KeyRefusals {
+interface KeyRefusals {
   readonly unknown: ErrnoName
   readonly window: ErrnoName
   readonly otherDomain: ErrnoName

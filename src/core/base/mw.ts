@@ -8,7 +8,7 @@ import { driverClass } from '../devices/driver.ts'
 import { KeyKind } from '../memory/region-table.ts'
 import { addWindow, removeWindow } from '../memory/windows.ts'
 
-export interface MwState {
+interface MwState {
   /** Row of the device's MemoryTable. */
   readonly row: number
 }

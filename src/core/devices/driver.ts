@@ -21,13 +21,13 @@ type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
   A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
 
 /** The type of a method with the driver's own attributes added. */
-export type Extended<M, A> =
+type Extended<M, A> =
   M extends Method<infer I, infer O> ? Method<MergedAttributes<I, A, 'in'>, MergedAttributes<O, A, 'out'>> : never
 
 type OrUndefined<O> = Record<never, never> extends O ? O | undefined : O
 
 /** The results of a method. A handler may return `undefined` if no result is mandatory. */
-export type ResultOf<M> = OrUndefined<Out<M, CoreObject>>
+type ResultOf<M> = OrUndefined<Out<M, CoreObject>>
 
 /**
  * The implementation of a method. Throws CallError to refuse. Returns a promise if it is asynchronous, and then checks
@@ -41,7 +41,7 @@ export type Handler<M, S> = (
 ) => ResultOf<M> | Promise<ResultOf<M>>
 
 /** Core's version of a method, which an override can call. Of asynchronous methods (mr.create, mr.modify): see `answered`. */
-export type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
+type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
 
 /** `change` of core's answer, which is a promise if a method waits: a region is checked in slices if it has many mappings. */
 export const answered = <T, R>(answer: T | Promise<T>, change: (answer: T) => R): R | Promise<R> =>
@@ -66,7 +66,7 @@ export const driverClass = <C extends ObjectClass, S = unknown, const A extends 
 })
 
 /** The handlers that an overlay replaces, which are synchronous. */
-export type Inner<C extends ObjectClass, S, A> = {
+type Inner<C extends ObjectClass, S, A> = {
   readonly [K in keyof C['methods']]: (
     ...args: Parameters<Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S>>
   ) => ResultOf<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>>

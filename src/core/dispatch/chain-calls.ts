@@ -23,7 +23,7 @@ export interface ChainedCall {
   readonly refs: ChainedRefs | undefined
 }
 
-export interface CallsOutcome {
+interface CallsOutcome {
   /** Results of the entries that succeeded, in order. */
   readonly results: readonly Result[]
   /** The error of the entry that failed, after which all were undone. Undefined: all succeeded. */

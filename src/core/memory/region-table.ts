@@ -50,7 +50,7 @@ interface RemovedKeys {
 }
 
 /** An access of a peer to memory that is registered with `key`, in the addresses of work requests. `access`: ibv_access_flags. */
-export type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
+type AccessWatch = (key: number, hi: number, lo: number, length: number, access: number, qpn: number) => void
 
 /** Of the access in progress. */
 export interface Accessor {

@@ -45,7 +45,7 @@ export const createAccount = (
   return { ...limits, user, payer, holders: [ofProcess, ...ofUser] }
 }
 
-export const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
+const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
 
 const fullText = ({ subject, format, used, max, held }: Limit): string => {
   const [user, most] = [...held]
@@ -120,7 +120,7 @@ export const requireShare = (limit: Limit, account: Account | undefined, what: s
 }
 
 /** `requireShare`, then `addTo`. */
-export const charge = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
+const charge = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
   requireShare(limit, account, what, amount)
   addTo(limit, account, amount)
 }

@@ -15,7 +15,7 @@ import { daemonCommand, notServed } from './user-socket.ts'
 export type WriteRequest = (buffer: MessageBuffer, header: Partial<Header>) => number
 
 /** `length`: as of `recv`; `fault`: why a message of this length is invalid. */
-export interface Received {
+interface Received {
   readonly length: number
   /** The caller must close them. */
   readonly fds: readonly number[]

@@ -130,14 +130,14 @@ export interface Handlers {
   readonly onLost?: (count: number) => void
 }
 
-export interface Subscription {
+interface Subscription {
   readonly id: number
   /** Ends the subscription, after the records that the daemon has sent. Resolves with the number of lost changes. */
   end(): Promise<number>
 }
 
 /** The options of `ToolSession.subscribe`. `pcap`: the descriptor of the capture file. */
-export type TopicOptions<T extends Topic> = {
+type TopicOptions<T extends Topic> = {
   readonly [O in keyof Topics[T]['options']]: O extends 'pcap' ? number | undefined : Topics[T]['options'][O]
 }
 

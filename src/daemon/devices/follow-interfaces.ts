@@ -35,7 +35,7 @@ const OWN_GID = 1
 const DELETED_LINK = { isUp: false, hasCarrier: false }
 
 /** Receives the MACs that connections depend on. */
-export interface MacListener {
+interface MacListener {
   /** The MAC of a device whose interface is a bond. Called at the start, and when the interface changes. */
   ownMac(device: Followed, mac: Uint8Array): void
   /** The MAC of a neighbour of the device. Called when the MAC becomes known or changes. */

@@ -10,7 +10,7 @@ import type { FailureReports } from '../failures.ts'
 import type { DeviceListener, Devices } from './devices.ts'
 import { ReturningDevices } from './returning-devices.ts'
 
-export interface LendingParts {
+interface LendingParts {
   readonly devices: Pick<Devices, 'all' | 'add' | 'remove' | 'find' | 'of' | 'listeners'>
   readonly contexts: { readonly count: number; withMemory(): Iterable<Pick<OpenContext, 'context'>> }
   /** Channels and descriptors of programs without a device. */

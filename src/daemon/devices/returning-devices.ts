@@ -7,7 +7,7 @@ import type { DeviceSpec } from '../../uapi/tool.ts'
 import type { Containment } from '../containment.ts'
 import type { Devices } from './devices.ts'
 
-export interface ReturningParts {
+interface ReturningParts {
   readonly devices: Pick<Devices, 'add' | 'find' | 'of' | 'remove'>
   readonly containment: Pick<Containment, 'guard'>
   readonly log: (...words: unknown[]) => void

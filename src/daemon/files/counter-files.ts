@@ -22,7 +22,7 @@ export interface CountedDevice extends Pick<TreeDevice, 'name' | 'pci'> {
   counted(): LayerCounts
 }
 
-export interface CounterFiles {
+interface CounterFiles {
   /** Creates the files of a device. Throws the system's error. */
   add(device: CountedDevice): void
   /** Stops updating the files of a device; leaves the files. */

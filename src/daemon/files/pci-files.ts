@@ -17,7 +17,7 @@ const upper = (value: number, digits: number): string => hex(value, digits).toUp
 const ETHERNET_CLASS = 0x020000
 
 /** Paths are below the tree's root. */
-export interface PciPaths {
+interface PciPaths {
   /** The folder of the function, which contains the folders of the device's entries. */
   readonly folder: string
   /** The folder of the root bus. */

@@ -34,7 +34,7 @@ export interface TreeDevice {
   readonly pci?: PciFunction
 }
 
-export interface TreePort {
+interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array; readonly type: number }[]
   /** `PortState` and `PhysState` (spec/enums.ts). */

@@ -49,7 +49,7 @@ const faultError = (address: bigint, length: number): CallError =>
     `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
   )
 
-export interface SpaceOptions extends RegistrationOptions {
+interface SpaceOptions extends RegistrationOptions {
   /** Runs long checks of mappings in slices. */
   readonly slices?: Slices
   /** Called once, after a copy has blocked for too long. */

@@ -66,7 +66,7 @@ const BURST = 16
 
 const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
 
-export interface NetlinkSocketParts {
+interface NetlinkSocketParts {
   readonly containment: Containment
   readonly time: ToolShare
   /** As of `NetlinkSocket`. */

@@ -26,7 +26,7 @@ export type AnswerMessage = (
 
 const noDescriptors: NamespaceOfFd = () => undefined
 
-export interface NetlinkParts {
+interface NetlinkParts {
   readonly containment: Containment
   readonly answer: AnswerMessage
   /** Called when a socket was closed. */
@@ -34,7 +34,7 @@ export interface NetlinkParts {
 }
 
 /** The sender of a request. */
-export interface Sender {
+interface Sender {
   /** In the sender's own namespace; 0: unknown. */
   readonly pid: number
   /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */

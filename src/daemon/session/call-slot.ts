@@ -31,7 +31,7 @@ const overlaps = (range: Range, from: bigint, to: bigint): boolean => range.addr
 let pool: RingPool | undefined
 
 /** What a slot needs of its program. */
-export interface SlotProgram {
+interface SlotProgram {
   /** Writes to the process itself. Throws CallError EFAULT. */
   write(address: bigint, bytes: Uint8Array): void
   /** The client has asked again, and has not taken the answer before. No request is taken from then on. */

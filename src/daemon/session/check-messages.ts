@@ -11,7 +11,7 @@ import type { Client } from './client.ts'
 import type { PostFaults } from './post-faults.ts'
 
 /** What the messages are passed to. */
-export interface CheckParts {
+interface CheckParts {
   readonly contexts: Contexts
   /** Undefined without `userdma check`. */
   readonly check: DaemonChecker | undefined

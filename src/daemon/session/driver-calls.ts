@@ -16,7 +16,7 @@ import type { Request } from '../../uapi/session-codec.ts'
 const PROT_WRITE = 2
 
 /** A call on a descriptor, from the session's message. */
-export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
+type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
 const requestNames = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
 

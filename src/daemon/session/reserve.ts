@@ -9,13 +9,13 @@ import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Containment } from '../containment.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
 
-export interface Reserve {
+interface Reserve {
   /** Call after accept(2) has failed with `error`, EMFILE or ENFILE: refuses the next connection. */
   refuseNext(error: number): void
   close(): void
 }
 
-export interface ReserveParts {
+interface ReserveParts {
   readonly listening: number
   readonly refuseConnection: RefuseConnection
   /** Starts or stops accepting connections. While the reserve is in use, no other connection is accepted. */

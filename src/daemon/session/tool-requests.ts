@@ -31,7 +31,7 @@ import type { ToolShare } from '../tool-time.ts'
 import { FINDINGS_REFUSED, parseSubscribe, type SubscribedParts, Subscriptions } from './subscriptions.ts'
 import { type Outlet, ToolQueue } from './tool-queue.ts'
 
-export interface ToolSession extends Outlet {
+interface ToolSession extends Outlet {
   /** The user's time for requests. */
   readonly time: ToolShare
   /** Whether the client may see calls, findings and queue pairs, and change the daemon: only the daemon's user may. */

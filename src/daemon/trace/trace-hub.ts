@@ -12,7 +12,7 @@ import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi
 import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import { type RecordingView, recordingView } from './trace-messages.ts'
 
-export interface Subscriber {
+interface Subscriber {
   /** Selects the processes with this tag; empty: all. */
   readonly tag: string
   /** Whether the subscriber wants the raw bytes of every call. */
@@ -26,7 +26,7 @@ export interface Subscriber {
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
 /** Looks up the numbers of created descriptors, in the order of `Answer.installs`; undefined: unknown. */
-export type DescriptorNumbers = () => readonly (number | undefined)[]
+type DescriptorNumbers = () => readonly (number | undefined)[]
 
 /** `ret`: negative errno. */
 type Refusal = Pick<TraceRecord, 'ret' | 'reason'>

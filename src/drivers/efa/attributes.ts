@@ -9,7 +9,7 @@ import { LinkLayer, LinkSpeed, LinkWidth, PhysState, PortState } from '../../spe
 import { MAX_MTU_BYTES, mtuEnum } from '../../spec/mtu.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 
-export const PciIds = { vendor: 0x1d0f, device: 0xefa1 } as const
+const PciIds = { vendor: 0x1d0f, device: 0xefa1 } as const
 
 /** `maxRdmaBytes`: of one READ or WRITE. `maxSendRingBytes`: of the ring of sends. */
 export const Limits = {

@@ -101,7 +101,7 @@ export const isEfaState = (receiver: object | null | undefined): receiver is Efa
   (receiver as Partial<EfaState> | null | undefined)?.kind === 'efa'
 
 /** What is known of addresses. */
-export interface Peers {
+interface Peers {
   /** By text of the address. */
   readonly byText: Map<string, Peer>
   /** Numbers of closed peers. */

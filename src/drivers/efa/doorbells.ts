@@ -79,7 +79,7 @@ class Doorbells {
 }
 
 /** The memory that a program maps of a queue: its ring and its doorbell. */
-export interface QueueMemory {
+interface QueueMemory {
   readonly ring: MappedChunk
   readonly doorbell: Doorbell
 }

@@ -17,7 +17,7 @@ export const NOT_READY_DELAY = 1000
 export const ENDLESS = 7
 /** Time until an unacknowledged packet is sent again, doubled at each try. */
 export const FIRST_TIMEOUT = 4000
-export const MAX_TIMEOUT = 256_000
+const MAX_TIMEOUT = 256_000
 /** The hop limit of all packets. */
 export const HOP_LIMIT = 64
 /** The request waits: it is not completed now. */

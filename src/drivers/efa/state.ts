@@ -149,7 +149,7 @@ export interface QueuePair extends ScanState {
 export type QpObject = CoreObject<QueuePair>
 
 /** A send that has ended before an older one, while watchers need completions in order. */
-export interface Ended {
+interface Ended {
   readonly request: Request
   readonly status: number
 }
@@ -158,7 +158,7 @@ export interface Ended {
 export const pairKey = ({ number }: Peer, qpn: number): number => number * 0x100_0000 + qpn
 
 /** What a timer of the device is set for (deadlines.ts). */
-export interface Timed {
+interface Timed {
   /** The row of its timer; NO_TIMER: it is not set. */
   timer: number
 }
@@ -240,7 +240,7 @@ export interface Window {
 }
 
 /** A packet that the destination could not take yet. */
-export interface Refused {
+interface Refused {
   readonly request: Request
   readonly offset: number
   readonly length: number

@@ -16,7 +16,7 @@ const MAX_ADDED = 3_000_000
 const OPERATIONS = 3
 
 /** Values of a completion in error that ibv_poll_cq(3) leaves undefined. */
-export interface UndefinedFields {
+interface UndefinedFields {
   readonly operation: number
   readonly length: number
   readonly hasImm: boolean
@@ -26,7 +26,7 @@ export interface UndefinedFields {
 }
 
 /** What torment does with the engine of a device. */
-export interface TormentedSrd {
+interface TormentedSrd {
   readonly port: Port
   readonly cqs: ReadonlyMap<number, CqObject>
   readonly qps: ReadonlyMap<number, unknown>

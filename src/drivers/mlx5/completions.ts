@@ -40,13 +40,13 @@ export interface CompletedQueues {
 }
 
 /** The queue pair of a completion, or the SRQ of an XRC target's; undefined if it was destroyed. */
-export type FindQueues = (qpn: number) => CompletedQueues | undefined
+type FindQueues = (qpn: number) => CompletedQueues | undefined
 
 /** More than a CQ's 2^22 entries. */
 const NEVER_FULL = 0x7fff_ffff
 const QPN_MASK = 0xff_ffff
 
-export interface CqDescription {
+interface CqDescription {
   /** A power of two. */
   readonly entries: number
   readonly entryBytes: number

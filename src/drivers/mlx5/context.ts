@@ -28,7 +28,7 @@ export interface DeviceMemoryStore {
 }
 
 /** Each is made when it is needed. */
-export interface Mlx5Context {
+interface Mlx5Context {
   /** By kind and number (numbers.ts). */
   readonly numbers: Map<string, Map<number, CoreObject>>
   /** The number of the context in firmware commands; undefined: it may give none. */

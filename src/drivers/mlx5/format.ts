@@ -41,7 +41,7 @@ interface BlockArguments {
 type Create = QpCreate & BlockArguments & ByCommand
 
 /** Of queues that firmware commands make: an argument that no program's call has. */
-export interface ByCommand {
+interface ByCommand {
   /** The send queue has no doorbell record. */
   readonly doorbellPage?: CoreObject<DoorbellPage>
 }
@@ -287,7 +287,7 @@ type CreateShared = SrqCreate &
   Pick<BlockArguments, 'bufferAddress' | 'doorbellAddress' | 'uidx'> & { readonly srqFlags?: number } & SharedLayout
 
 /** Of queues that firmware commands make: their arguments, which no program's call has. */
-export interface SharedLayout {
+interface SharedLayout {
   readonly order?: SharedOrder
   /** Log2 of a request's bytes. */
   readonly shift?: number

@@ -21,7 +21,7 @@ export const accessOf = (bits: number): number =>
   ((bits & KeyAccess.ATOMIC) === 0 ? 0 : REMOTE_ATOMIC)
 
 /** What a request sets; undefined values stay. */
-export interface NewRanges {
+interface NewRanges {
   /** Four words a range. */
   readonly octowords: Uint32Array
   /** Bytes of each range of a key of fixed ranges (KSM). */
@@ -33,7 +33,7 @@ export interface NewRanges {
   readonly bsf: Uint8Array | undefined
 }
 
-export interface KeyChange {
+interface KeyChange {
   readonly key: number
   /** The key gets no ranges. */
   readonly isFree: boolean

@@ -8,7 +8,7 @@ import { REPEAT_BLOCK } from '../../spec/drivers/mlx5.ts'
 
 const WORDS = 4
 
-export interface KeyRanges {
+interface KeyRanges {
   readonly entries: readonly IndirectEntry[]
   /** How often the entries follow one behind the other, from 1. */
   readonly repeats: number

@@ -16,7 +16,7 @@ const Largest = {
   var: 0xffff,
   umem: 0x7fff_ffff,
 } as const
-export type NumberKind = keyof typeof Largest
+type NumberKind = keyof typeof Largest
 
 /** Gives an object a number, which is not 0, until `takeNumber`. */
 export const giveNumber = (context: Context, kind: NumberKind, object: CoreObject): number => {

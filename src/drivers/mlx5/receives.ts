@@ -13,7 +13,7 @@ import type { WireLengths } from './signature/signed-space.ts'
 const MAX_LENGTH = 0xffff_ffff
 
 /** What a receive queue is made of. */
-export interface ReceiveOptions {
+interface ReceiveOptions {
   readonly record: ProgramRecord
   /** The program's pages, with `count` requests, a power of two, of 2^`shift` bytes. */
   readonly buffer: MappedChunk

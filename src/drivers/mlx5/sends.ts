@@ -86,7 +86,7 @@ const { FENCE_SHIFT, FENCE_MASK } = ControlFlag
 const isFenced = (flags: number): boolean => ((flags >>> FENCE_SHIFT) & FENCE_MASK) >= ControlFlag.FENCE
 
 /** What a send queue is made of. */
-export interface BlockOptions {
+interface BlockOptions {
   readonly record: PostedCounter
   /** The program's pages; the queue begins at `offset`, and has `blocks` blocks, a power of two. */
   readonly buffer: MappedChunk

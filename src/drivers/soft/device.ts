@@ -88,7 +88,7 @@ export interface SoftDevice<Own = unknown> extends LinkedDevice {
 }
 
 /** A send whose peer has no receive for it. */
-export interface Stall {
+interface Stall {
   readonly qpn: number
   /** The PSN of the send. */
   readonly psn: number

@@ -15,14 +15,14 @@ import type { AnyQp, QpCap } from './state.ts'
 export type QpCreate = In<AnyQp['methods']['create'], CoreObject>
 export type QpCreated = Out<AnyQp['methods']['create']>
 
-export interface OpenedQueues {
+interface OpenedQueues {
   readonly send: SendQueue
   /** That of the SRQ, if there is one. */
   readonly receive: ReceiveQueue
 }
 
 /** What queues are opened for. */
-export interface OpenRequest {
+interface OpenRequest {
   /** Name of the class, for messages, and because requests of some types have parts of their own. */
   readonly className: string
   /** `sizesOf`, within the device's limits. */
@@ -60,7 +60,7 @@ export interface QueueFormat {
 export type SrqCreate = In<typeof Srq.methods.create, CoreObject>
 
 /** What `create` of a shared receive queue returns beside its number. */
-export interface SrqSizes {
+interface SrqSizes {
   readonly maxWr: number
   readonly maxSge: number
 }

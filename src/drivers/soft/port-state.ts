@@ -10,7 +10,7 @@ const { PORT_ACTIVE, PORT_ERR } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
 const { LINK_UP, POLLING, DISABLED } = PhysState.values
 
-export interface PortChange {
+interface PortChange {
   readonly isActive: boolean
   /** The port was active, and is no longer. */
   readonly wentDown: boolean

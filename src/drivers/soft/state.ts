@@ -55,7 +55,7 @@ export type AnyQp = ObjectClass<
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
 /** First PSNs, of requests of a queue pair and of its peer; undefined before the transition that sets them. */
-export interface FirstPsns {
+interface FirstPsns {
   readonly sq: number | undefined
   readonly rq: number | undefined
 }
@@ -90,7 +90,7 @@ export type QpObject = CoreObject<QueuePair>
 export const openersOf = (qp: QpObject): readonly QpObject[] => qp.state.openers ?? [qp]
 
 /** A queue pair with a completion that was lost because a CQ was full (`isLost`), or that a fault rule has failed. */
-export interface FailingQp {
+interface FailingQp {
   readonly qpn: number
   readonly cause: Cause
   readonly isLost: boolean

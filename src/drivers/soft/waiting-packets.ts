@@ -8,7 +8,7 @@ import { OP_RESPONSE, opcodeFlags } from '../../spec/wire/opcodes.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
 import { bthOpcode } from '../../transport/wire/bth.ts'
 
-export interface WaitingPacket {
+interface WaitingPacket {
   readonly qpn: number
   readonly bytes: Uint8Array
   readonly peer: number

@@ -22,7 +22,7 @@ import { EBADF, EEXIST, EPERM, SystemError } from '../errno.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { koffi, libcFunctions } from '../native.ts'
 
-export interface Interest {
+interface Interest {
   readonly readable?: boolean
   readonly writable?: boolean
 }
@@ -31,7 +31,7 @@ export interface Interest {
  * Called when the descriptor is readable or writable. A descriptor with an error is readable, and the read returns the
  * error. The callback should read until EAGAIN.
  */
-export type ReadyCallback = (readable: boolean, writable: boolean) => void
+type ReadyCallback = (readable: boolean, writable: boolean) => void
 
 export interface Watch {
   /** Changes the events to watch for. No effect after stop. */

@@ -25,7 +25,7 @@ const ARENA_BYTES = 40
 /** Maximum wait, microseconds: some 30 years. */
 const MAX_WAIT = 1e15
 
-export interface Timer {
+interface Timer {
   /** Calls back once after this many microseconds, at least one. Replaces an earlier setting. */
   set(microseconds: number): void
   close(): void

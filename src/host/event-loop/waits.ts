@@ -10,7 +10,7 @@ export interface WaitCount {
   longest: number
 }
 
-export const createWaitCount = (): WaitCount => ({ count: 0, microseconds: 0, longest: 0 })
+const createWaitCount = (): WaitCount => ({ count: 0, microseconds: 0, longest: 0 })
 
 export const countWait = (count: WaitCount, microseconds: number): void => {
   count.count++
@@ -27,7 +27,7 @@ export const waits = {
 }
 
 /** Waits for the processes of a user, in movers. */
-export interface UserWaits {
+interface UserWaits {
   readonly movers: WaitCount
   readonly memory: WaitCount
 }

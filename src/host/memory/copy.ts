@@ -6,7 +6,7 @@ import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions } from '../native.ts'
 import { addressOf } from './mapping.ts'
 
-export interface NativeCopier {
+interface NativeCopier {
   /** The address of a buffer's bytes, valid until the buffer is transferred. */
   addressOf(bytes: Uint8Array): number
   /**

@@ -8,7 +8,7 @@
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mappingAt } from './ranges.ts'
 
-export interface FileMappings {
+interface FileMappings {
   /**
    * Whether a write to [start, end) may wait for a file system; false if the mappings cannot be read. `now`:
    * microseconds, always of the same clock.

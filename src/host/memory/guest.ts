@@ -23,7 +23,7 @@ export interface FileIdentity {
 }
 
 /** As readSync and writeSync of node:fs at a position, but returns -errno for errors, also those of `Mover.move`. */
-export interface GuestFile {
+interface GuestFile {
   read(bytes: Uint8Array, offset: number, length: number, position: number): number
   write(bytes: Uint8Array, offset: number, length: number, position: number): number
   /** Closes the mover's copy of the descriptor. To be called once. */

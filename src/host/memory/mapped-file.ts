@@ -44,7 +44,7 @@ const putIovec = (at: number, address: number, length: number): void => {
 }
 
 /** As readSync and writeSync of node:fs at a position, but returns -errno for errors. */
-export interface MappedFile {
+interface MappedFile {
   read(bytes: Uint8Array, offset: number, length: number, position: number): number
   write(bytes: Uint8Array, offset: number, length: number, position: number): number
   /** Unmaps the file. To be called once. */

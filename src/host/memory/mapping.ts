@@ -131,7 +131,7 @@ export interface Mapping extends Omit<Arena, 'length'> {
   readonly length: number
 }
 
-export interface RingPoolCounters {
+interface RingPoolCounters {
   /** Ranges with a file. */
   readonly mapped: number
   /** Bytes of files mapped now, in whole pages. */
@@ -140,7 +140,7 @@ export interface RingPoolCounters {
   readonly idle: number
 }
 
-export interface FilePart {
+interface FilePart {
   readonly offset: number
   readonly length: number
 }

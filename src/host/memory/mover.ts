@@ -83,7 +83,7 @@ export interface Mover {
   close(mayBlock?: boolean): void
 }
 
-export interface MoverOptions {
+interface MoverOptions {
   /** Our descriptors that each of the mover's processes inherits, with the same numbers. At most two. */
   readonly inheritedFds?: readonly number[]
   /** Id of the user whose programs may delay the mover; absent: no limit of hanging movers. */

@@ -13,7 +13,7 @@
  * memory of its other threads. On most kernels /proc/PID/mem ignores page protection: pages that are protected after
  * their registration are still accessed, as by an RDMA adapter, which has pinned them.
  *
- * Remote addresses are two 32-bit words, or a Number (`readAt`, `writeAt`).
+ * Remote addresses are two 32-bit words, or a Number (`readAt`).
  */
 import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
 import { basename } from 'node:path'
@@ -119,7 +119,7 @@ export const allowPtraceBy = (pid: number): void => {
   sys().prctl(PR_SET_PTRACER, pid, 0, 0, 0)
 }
 
-export interface ProcessOptions {
+interface ProcessOptions {
   /**
    * The pidfd from `peerPidfd`, owned by the handle from now on, or its -errno, with which `openProcess` fails. If
    * undefined, `openProcess` opens a pidfd by the pid, which may already belong to another process.
@@ -310,15 +310,6 @@ export const readAt = (
   offset: number,
   length: number,
 ): number => move(false, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
-
-/** Writes `length` bytes of `local` from `offset` to a Number address (below 2^53); returns as `readv`. */
-export const writeAt = (
-  handle: ProcessHandle,
-  address: number,
-  local: LocalMemory,
-  offset: number,
-  length: number,
-): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /**
  * Whether the kernel allows us to access the process's memory. The kernel checks that before the address, so a read of

@@ -82,7 +82,7 @@ const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   keyOf(a.mac) === keyOf(b.mac)
 
 /** What a datagram's messages say about the dump in progress. */
-export interface DumpProgress {
+interface DumpProgress {
   /** The dump's error number, 0 for success; undefined: the dump has not ended. */
   readonly ended: number | undefined
   /** The list has changed during the dump, so the dump may lack entries (NLM_F_DUMP_INTR). */
@@ -181,7 +181,7 @@ export const createInterfaceTable = () => {
 }
 
 /** The netlink socket. */
-export interface RouteSocket {
+interface RouteSocket {
   /** Requests a dump. Throws SystemError. */
   request(type: Dump): void
   /** The next datagram, valid until the next call, or -errno. */

@@ -53,11 +53,7 @@ export interface NeighbourMessage {
 }
 
 /** `done`: a dump has ended. `errno`: 0 if the dump is complete. */
-export type RouteMessage =
-  | LinkMessage
-  | AddressMessage
-  | NeighbourMessage
-  | { readonly kind: 'done'; readonly errno: number }
+type RouteMessage = LinkMessage | AddressMessage | NeighbourMessage | { readonly kind: 'done'; readonly errno: number }
 
 /** Size of struct nlmsghdr {length u32, type u16, flags u16, sequence u32, port u32}. */
 const HEADER = 16

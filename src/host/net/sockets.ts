@@ -182,7 +182,7 @@ const refuseServed = (path: string): void => {
   if (fd !== -ECONNREFUSED && fd !== -ENOENT) throw new SystemError('connect', fd, path)
 }
 
-export interface ListenOptions {
+interface ListenOptions {
   /** Maximum connections that wait for `accept`. Default: 128. */
   readonly backlog?: number
   /** Permission bits of the socket file. Default: 0o600, its owner only. */
@@ -325,7 +325,7 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
   return { length, fds }
 }
 
-export interface GuardedOptions {
+interface GuardedOptions {
   /** Id of the user whose movers are counted; default: the peer. */
   readonly user?: number
   /**

@@ -37,7 +37,7 @@ const readTable = (path: string): string => {
 }
 
 /** An address as Node writes it, and a port. */
-export interface TcpEnd {
+interface TcpEnd {
   readonly address: string
   readonly port: number
 }

@@ -300,7 +300,7 @@ export const interfaceMtu = (name: string): number | undefined => {
   }
 }
 
-export interface UdpSizes {
+interface UdpSizes {
   /** Bytes at the start of the arena, where the caller builds datagrams. */
   readonly staging: number
   /** Number of message headers for sending. */

@@ -70,7 +70,7 @@ const markText = ({ min, max, probability }: NonNullable<LinkSettings['marking']
   `${min}b-${max}b-${linkQuantities.loss.write(probability)}`
 
 /** The object for a topology, as a program would write it. */
-export const describe = (topology: LinkTopology): NetworkTopology => {
+const describe = (topology: LinkTopology): NetworkTopology => {
   const names = namesOf(topology)
   return {
     hosts: names.slice(0, topology.hosts),

@@ -39,7 +39,7 @@ export const pathOptionNames: KnownOptions<PathOptions> = {
 }
 
 /** The address of a peer: its GID as text (an IPv4 or IPv6 address), and its LID on InfiniBand and Omni-Path. */
-export interface PeerAddress {
+interface PeerAddress {
   readonly gid?: string | undefined
   readonly lid?: number | undefined
 }

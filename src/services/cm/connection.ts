@@ -70,7 +70,7 @@ export interface CmRequest extends CmOffer {
 }
 
 /** The agreed parameters, seen from this end. Complete in REP_RCVD, REP_SENT and later states. */
-export interface CmAgreement {
+interface CmAgreement {
   localQpn: number
   remoteQpn: number
   /** First PSN that this end sends, and first PSN that it expects. */
@@ -86,7 +86,7 @@ export interface CmAgreement {
 }
 
 /** A sent message, kept for retransmission. */
-export interface CmSent {
+interface CmSent {
   readonly name: CmMessageName
   readonly bytes: Uint8Array
 }

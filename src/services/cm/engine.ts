@@ -16,7 +16,7 @@ import { receive } from './receive.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
 /** A request to resolve a service id to a queue pair. */
-export interface SidrRequest {
+interface SidrRequest {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly privateData?: Uint8Array

@@ -44,7 +44,7 @@ import { NeighbourCache, type NeighbourHost } from './neighbours.ts'
 import { isUnspecified, Prefix } from './prefix.ts'
 import { type IpEnd, type IpReceiver, type IpSocket, IpSockets, SocketLimits, type SocketProtocol } from './sockets.ts'
 
-export interface IpOptions {
+interface IpOptions {
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
   readonly address: Uint8Array
   /** Bits: 1 to 32 for IPv4, 1 to 128 for IPv6. */
@@ -75,7 +75,7 @@ type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 
 /** An encapsulated packet to send. */
-export interface Frame {
+interface Frame {
   readonly bytes: Uint8Array
   readonly to: LinkAddress
 }

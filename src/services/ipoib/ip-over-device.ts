@@ -16,7 +16,7 @@ import { ENCAPSULATION_BYTES, IPOIB_QKEY, type LinkAddress } from '../../transpo
 import { IpError } from '../ip/error.ts'
 import { IpInterface } from '../ip/interface.ts'
 
-export interface IpEnvironment {
+interface IpEnvironment {
   /** Microseconds. */
   readonly now: () => number
   /** Returns a u32. */

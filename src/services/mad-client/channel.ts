@@ -12,7 +12,7 @@ import { CallError } from '../../spec/errno.ts'
 import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 
 /** A message, or the header of a send that timed out. */
-export interface WaitingMessage {
+interface WaitingMessage {
   /** Handle of the agent. */
   readonly agent: number
   readonly data: Uint8Array
@@ -22,7 +22,7 @@ export interface WaitingMessage {
   readonly tag: Uint8Array | undefined
 }
 
-export interface TakenMessage {
+interface TakenMessage {
   readonly message: WaitingMessage
   /** The message, or only its first datagram if the buffer is too small. */
   readonly data: Uint8Array

@@ -24,7 +24,7 @@ export interface MadService extends MadClaim {
 }
 
 /** Callbacks of an agent. */
-export interface MadConsumer<T> {
+interface MadConsumer<T> {
   /** `message`: a request or response. If the engine does not do RMPP, it is one datagram. */
   receive(message: Uint8Array, from: MadAddress): void
   /** `message`: the message that was sent. */
@@ -52,7 +52,7 @@ export interface MadAgent<T> {
   close(): void
 }
 
-export interface MadEnvironment {
+interface MadEnvironment {
   /** Microseconds. */
   readonly now: () => number
   /** Called when datagrams wait for the devices' next poll. */

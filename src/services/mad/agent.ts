@@ -70,7 +70,7 @@ export interface AgentOptions {
   readonly engineDoesRmpp: boolean
 }
 
-export interface AgentOwner<P extends MadPath, T> {
+interface AgentOwner<P extends MadPath, T> {
   transmit(mad: Uint8Array, path: P): void
   /** `nextTimeout` is now `time`. */
   wakeAt(time: number): void

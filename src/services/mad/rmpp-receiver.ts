@@ -12,7 +12,7 @@ import { answerRmpp, parseRmpp } from '../../transport/wire/mad/management.ts'
 const WINDOW = 64
 
 /** The result of a segment. */
-export interface SegmentOutcome {
+interface SegmentOutcome {
   /** A datagram for the sender of the segment. */
   readonly reply?: Uint8Array
   /** The complete message. */

@@ -17,7 +17,7 @@ import { emitRmpp, type RmppFields } from '../../transport/wire/mad/management.t
  * The effect of an ACK. `old`: none. `progress`: segments were acknowledged. `open`: only the window has grown. `done`:
  * all segments have arrived. `abort`: the ACK is invalid, and an ABORT with this status must be sent.
  */
-export type AckOutcome = 'old' | 'progress' | 'open' | 'done' | { readonly abort: number }
+type AckOutcome = 'old' | 'progress' | 'open' | 'done' | { readonly abort: number }
 
 export class SegmentSender {
   readonly #header: Uint8Array

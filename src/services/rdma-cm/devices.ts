@@ -18,7 +18,7 @@ import {
 import { Family, isAny, isLoopback } from '../socket-address.ts'
 import type { CmDevice, Neighbour } from './identifier.ts'
 
-export interface Route {
+interface Route {
   readonly device: CmDevice
   readonly localGid: Uint8Array
   readonly remoteGid: Uint8Array

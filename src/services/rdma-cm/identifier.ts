@@ -40,7 +40,7 @@ export interface Neighbour {
 }
 
 /** An event with which a fault rule fails a call on an identifier. */
-export interface InjectedEvent {
+interface InjectedEvent {
   /** CmEventType. */
   readonly type: number
   /** Tells of it. */

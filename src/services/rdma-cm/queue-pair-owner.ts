@@ -71,7 +71,7 @@ export const unownedObject = ({ context }: CallContext, handle: number, method: 
 const qpnOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
 
 /** Attributes of the queue pair that the program chooses; absent: the agreed ones, and MIN_RNR_TIMER. */
-export type ChosenAttributes = Pick<In<typeof RcQp.methods.modify>, 'timeout' | 'retryCnt' | 'rnrRetry' | 'minRnrTimer'>
+type ChosenAttributes = Pick<In<typeof RcQp.methods.modify>, 'timeout' | 'retryCnt' | 'rnrRetry' | 'minRnrTimer'>
 
 /** Takes the place of an identifier's owner until the connection ends. */
 class QueuePairOwner implements IdOwner {

@@ -42,7 +42,7 @@ export interface RdmaCmEnvironment {
 }
 
 /** The connection protocol of devices whose drivers have none; undefined: it does not support the device. */
-export interface CommonProtocol {
+interface CommonProtocol {
   open(device: Device, listeners: ConnectionListeners): ConnectionProtocol | undefined
 }
 

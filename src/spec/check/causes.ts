@@ -469,7 +469,7 @@ type ArgumentName<T extends string> = T extends `${string}{${infer Placeholder}}
   ? (Placeholder extends `${infer Name}:${string}` ? Name : Placeholder) | ArgumentName<Rest>
   : never
 
-export type CauseArguments<N extends CauseName> = {
+type CauseArguments<N extends CauseName> = {
   readonly [name in ArgumentName<(typeof table)[N]['text']>]: number | bigint | string
 }
 

@@ -5,7 +5,7 @@
  */
 import type { FindingId } from './findings.ts'
 
-export interface LibrarySuppression {
+interface LibrarySuppression {
   /** The library that makes the calls, as the report names it. */
   readonly library: string
   /** What the library does: a sentence without its full stop. */

@@ -79,7 +79,7 @@ export interface ContextEnd {
 }
 
 /** By what the post of a request is found (`ProgramProbes.postStack`). */
-export type PlacedRequest = Pick<WorkRequest, 'queue' | 'number' | 'wrId' | 'postIndex'>
+type PlacedRequest = Pick<WorkRequest, 'queue' | 'number' | 'wrId' | 'postIndex'>
 
 export const placeOf = ({ queue, number, wrId, postIndex }: WorkRequest): PlacedRequest => ({
   queue,
@@ -312,7 +312,7 @@ export interface MistakenBatch {
 }
 
 /** A program has closed a device, or its device has changed: `gids` is the table of its first port, by index. */
-export interface DeviceAddresses {
+interface DeviceAddresses {
   readonly device: number
   readonly gids: readonly (Uint8Array | undefined)[]
 }

@@ -285,7 +285,7 @@ const connecting = {
   source: 'librdmacm/cma.c, ucma_valid_param',
 } as const
 
-const table = {
+export const refusals = {
   // ---- libibverbs ----
   ibv_rereg_mr: row({
     object: 'mr',
@@ -755,10 +755,9 @@ const table = {
   }),
 } as const satisfies Readonly<Record<string, RefusingFunction>>
 
-export type RefusingFunctionName = keyof typeof table
-export const refusals: Readonly<Record<RefusingFunctionName, RefusingFunction>> = table
+type RefusingFunctionName = keyof typeof refusals
 
-export interface Refusal {
+interface Refusal {
   /** A sentence without its full stop; undefined: no reason is known. */
   readonly reason: string | undefined
   readonly advice?: string
@@ -769,7 +768,7 @@ export interface Refusal {
 
 /** Why a library has refused a call, from the REFUSAL message. `values`: in the order of `facts` of the function. */
 export const refusalReason = (name: string, errno: number, values: readonly bigint[]): Refusal => {
-  const function_ = Object.hasOwn(table, name) ? table[name as RefusingFunctionName] : undefined
+  const function_ = Object.hasOwn(refusals, name) ? refusals[name as RefusingFunctionName] : undefined
   if (function_ === undefined) return { reason: undefined, severity: 'note' }
   const { facts: names, reasons, object } = function_ as RefusingFunction
   const facts = Object.fromEntries(names.map((fact, i) => [fact, Number(values[i] ?? 0n)]))

@@ -21,7 +21,7 @@ export interface RequestElement {
   readonly lkey: number
 }
 
-export interface RemoteRange {
+interface RemoteRange {
   readonly address: number
   readonly length: number
   readonly rkey: number
@@ -131,7 +131,7 @@ const rethrow = (error: unknown): never => {
 }
 
 /** The time of the events of requests. */
-export interface RequestClock {
+interface RequestClock {
   /** An event begins. */
   begin(): void
   /** An event begins, at this time. */

@@ -14,7 +14,7 @@ export const eventTime = (microseconds: number): number => Math.round(microsecon
 export const ConsumerRank = { RECORD: 0, CHECK: 1 } as const
 
 /** Gets each answer of a probe, while an event is taken. */
-export type ProbeListener = (probe: ProbeName, args: readonly unknown[], answer: unknown) => void
+type ProbeListener = (probe: ProbeName, args: readonly unknown[], answer: unknown) => void
 
 type AnyProbe = (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown) => unknown
 

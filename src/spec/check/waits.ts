@@ -7,7 +7,7 @@ import type { FindingId } from './findings.ts'
 import type { Severity } from './severity.ts'
 
 /** The findings that are waits, in the order of reports. */
-export const waitIds = [
+const waitIds = [
   'events-unacknowledged',
   'not-signaled',
   'lost-wakeup',

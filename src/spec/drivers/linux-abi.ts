@@ -22,7 +22,7 @@ export interface DriverLayout {
 }
 
 /** The classes of a driver's own types of queue pair: by bits of a word of the driver's bytes. */
-export interface DriverQpClasses {
+interface DriverQpClasses {
   /** Offset of the word (u32). */
   readonly at: number
   readonly classes: readonly { readonly bit: number; readonly name: string }[]

@@ -10,8 +10,6 @@ import { WcStatus, WrOpcode } from '../work.ts'
 
 export const BLOCK_BYTES = 64
 export const SEGMENT_BYTES = 16
-/** Maximum blocks of a request: its number of segments has six bits. */
-export const MAX_BLOCKS = 16
 
 /** Offsets in a doorbell record, and its bytes. */
 export const DoorbellRecord = { RECEIVES: 0, SENDS: 4, CONSUMED: 0, ARM: 4, BYTES: 8 } as const

@@ -107,8 +107,6 @@ export const Mlx5QpFlags = {
 export const Mlx5DeviceFlags = { CQE_128B_PAD: 2, OOO_DP: 16 } as const
 /** MLX5_IB_CREATE_CQ_FLAGS_… */
 export const Mlx5CqFlags = { PAD_128: 1, UAR_PAGE_INDEX: 2, REAL_TIME: 4 } as const
-/** MLX5_IB_UAPI_UAR_ALLOC_TYPE_…: write combining, and not cached. */
-export const UarType = { BLUEFLAME: 0, NOT_CACHED: 1 } as const
 
 /** A page of doorbells (MLX5_IB_OBJECT_UAR). `offset`: for mmap(2). `page`: its number in creations of queues. */
 export const Uar = objectClass('uar', 0x8000, {
@@ -135,7 +133,7 @@ export const Var = objectClass('var', 0x8012, {
 })
 
 /** Bytes of mlx5_ib_create_qp_rss.rx_hash_key, and of a Toeplitz key. */
-export const RSS_KEY_BYTES = 128
+const RSS_KEY_BYTES = 128
 export const TOEPLITZ_KEY_BYTES = 40
 /** MLX5_RX_HASH_…: fields of a frame that its hash covers, and the function. */
 export const RxHash = {

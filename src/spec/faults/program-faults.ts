@@ -39,11 +39,11 @@ export interface CallFault extends ActingRule {
   readonly happening: Happening
 }
 
-export interface PostFault extends ActingRule {
+interface PostFault extends ActingRule {
   readonly errno: ErrnoName
 }
 
-export interface CompletionFault extends ActingRule {
+interface CompletionFault extends ActingRule {
   /** A name of `WcStatus`; empty: the completion does not fail. */
   readonly status: string
   readonly happening: Happening
@@ -57,7 +57,7 @@ export interface NoticeFault extends ActingRule {
 }
 
 /** `delay`: milliseconds until the event, and until what happens. */
-export interface EventFault extends ActingRule {
+interface EventFault extends ActingRule {
   /** Empty: none. */
   readonly event: string
   readonly happening: Happening

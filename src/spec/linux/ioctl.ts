@@ -31,7 +31,7 @@ export const UHW_OUT = 0x1001
  * - `enum`: a number in the attribute's header, below `allowed`; with cells, a payload
  * - `newHandle`, `newFd`: outputs of a creation
  */
-export type IoctlAttributeKind =
+type IoctlAttributeKind =
   | 'in'
   | 'records'
   | 'blob'

@@ -22,7 +22,7 @@ import { type Fields, sizeOf } from '../schema/schema.ts'
  * - `zero`: a value other than 0 is refused with `errno`
  * - `length`: number of bytes written to the response
  */
-export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
+type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
 
 export interface Cell {
   /** Offset in the struct, and size, in bytes. */

@@ -323,7 +323,7 @@ export type NldevAttributeName = keyof typeof NldevAttributes
 // ---- resources ----
 
 /** Objects that programs can list. */
-export interface NldevResource {
+interface NldevResource {
   /** Name in the summary. */
   readonly name: string
   readonly command: NldevCommandName

@@ -130,7 +130,7 @@ export const usesRmpp = (mgmtClass: number): boolean => dataOffset(mgmtClass) !=
 export const PERFORMANCE_VERSION = 1
 
 /** A counter, and the file in `counters` with the same value (spec/counters.ts). */
-export interface PerformanceCounter {
+interface PerformanceCounter {
   readonly field: BitField
   readonly file: string
 }

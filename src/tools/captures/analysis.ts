@@ -33,7 +33,7 @@ const MAX_ERRORS = 1000
 const MAX_PORTS = 8
 
 /** ICMP errors of one kind about one path. */
-export interface SeenError extends IcmpError {
+interface SeenError extends IcmpError {
   count: number
   readonly frame: number
 }

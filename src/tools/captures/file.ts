@@ -41,7 +41,7 @@ export interface RawPacket {
   offset: number
 }
 
-export interface CaptureInterface {
+interface CaptureInterface {
   readonly linkType: number
   readonly name?: string
 }

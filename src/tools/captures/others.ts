@@ -5,7 +5,7 @@
 import { etherTypeNames, ipProtocolNames, udpPortNames } from '../../spec/wire/protocol-names.ts'
 
 /** Packets with one number. */
-export interface OtherCount {
+interface OtherCount {
   /** EtherType 0: a frame of IEEE 802.3 with a length. */
   readonly number: number
   readonly name?: string

@@ -17,7 +17,7 @@ export interface PathReport {
   readonly packets: number
 }
 
-export interface PointReport {
+interface PointReport {
   readonly point: number
   /** Packets that this point saw. */
   seen: number
@@ -67,12 +67,12 @@ interface Path extends PathReport {
 }
 
 /** The time that a capture has, by aligned clocks. */
-export interface Span {
+interface Span {
   readonly from: number
   readonly to: number
 }
 
-export interface PathOptions {
+interface PathOptions {
   /** Of each capture. */
   readonly spans: readonly Span[]
   /** The points of a direction, in the order in which packets come to them. */

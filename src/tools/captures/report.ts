@@ -68,7 +68,7 @@ const kindsText = ({ kinds, others }: CaptureAnalysis): string => {
     .join(', ')
 }
 
-export interface ReportOptions {
+interface ReportOptions {
   /** The file, as the user named it. */
   readonly name: string
   /** Instances of each cause, and queue pairs, that are printed. */

@@ -134,7 +134,7 @@ class PointReader {
 
 const FIELDS = 6
 
-export interface TogetherOptions {
+interface TogetherOptions {
   readonly port?: number
   readonly filter?: CaptureFilter
 }

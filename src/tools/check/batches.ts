@@ -14,7 +14,7 @@ import type { KnownObject } from './objects.ts'
 import { moment } from './objects.ts'
 
 /** What a finding says about the mistake. */
-export interface BatchText {
+interface BatchText {
   readonly text: string
   readonly advice: string
   readonly severity?: Severity

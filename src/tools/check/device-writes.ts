@@ -35,7 +35,7 @@ interface Write {
   readonly time: number
 }
 
-export interface DeviceWrites {
+interface DeviceWrites {
   /** A request has ended. `qp`: as in `Write`. */
   ended(request: WorkRequest, qp: number): void
   /**

@@ -30,7 +30,7 @@ export const noteDropped = (qp: KnownObject, { count = 1 }: Failure, why: string
   if (UNRELIABLE.has(typeOf(qp))) qp.lost.drops = { count, why }
 }
 
-export interface LostBefore {
+interface LostBefore {
   readonly details: readonly string[]
   readonly moments: readonly Moment[]
 }

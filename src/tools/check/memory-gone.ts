@@ -28,7 +28,7 @@ const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.val
 const messages: ReadonlySet<number> = new Set([SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM])
 
 /** Memory of a region, in its addresses, that was given back at `time`, in microseconds, by `stack`. */
-export interface Given {
+interface Given {
   readonly region: KnownObject
   /** GiveBack. */
   readonly how: number

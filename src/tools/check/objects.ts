@@ -15,7 +15,7 @@ import { EventKind, PostQueue } from '../../spec/session.ts'
 const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 
 /** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
-export interface ObjectName {
+interface ObjectName {
   readonly id: number
   readonly handle: number
   readonly class: { readonly name: string }
@@ -64,7 +64,7 @@ interface CheckedCreate {
 }
 
 /** What a queue pair has lost without a completion. */
-export interface LostWork {
+interface LostWork {
   /** Requests that were outstanding when it was destroyed. */
   sends: number
   receives: number
@@ -526,7 +526,7 @@ export const moment = (action: string, time: number, stack: Stack): Moment => ({
  * Names a queue of a queue pair, an SRQ or a CQ. `queue`: a PostQueue, or EventKind.POLL for a CQ. `number`: the number
  * of the queue pair, or the handle of the SRQ or CQ.
  */
-export type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
+type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
 /** The object that a queue belongs to; undefined: unknown. */
 export const queueOf = (

@@ -12,7 +12,7 @@ import type { KnownObject } from './objects.ts'
 import { moment } from './objects.ts'
 
 /** What a finding says about the mistake. */
-export interface OrderText {
+interface OrderText {
   readonly text: string
   readonly advice?: string
   readonly severity?: Severity

@@ -34,7 +34,7 @@ interface Span {
   end: number | undefined
 }
 
-export interface Absence extends Span {
+interface Absence extends Span {
   readonly gid: string
   readonly index: number
   /** The index at which the address has returned. */

@@ -43,7 +43,7 @@ class Secrets {
   }
 }
 
-export interface Access {
+interface Access {
   /** A token for a new link. */
   createToken(): string
   /** A session in exchange for a token; undefined: the token is wrong, or was used. */

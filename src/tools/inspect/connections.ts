@@ -48,7 +48,7 @@ const victimOf = (connections: readonly Connection[]): Connection | undefined =>
   return ofPeer.find(({ requests }) => requests === 0) ?? ofPeer[0]
 }
 
-export interface ConnectionLimit {
+interface ConnectionLimit {
   /** Notes that a request has a session. */
   noteSession(request: IncomingMessage): void
   /** Whether the connection of a new request has others that were not answered. */

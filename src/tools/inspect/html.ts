@@ -13,7 +13,7 @@ import { PART_TYPE } from './protocol.ts'
 const PART_BYTES = 2 ** 20
 
 /** More bytes do not fit into a browser's memory. */
-export const MAX_HTML_SESSION = 2 ** 30
+const MAX_HTML_SESSION = 2 ** 30
 
 /** Code for an element `end`. Throws an Error if the code would end the element. */
 const inElement = (code: string, end: string): string => {

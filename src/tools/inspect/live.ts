@@ -25,7 +25,7 @@ export interface LiveClient {
   close(): void
 }
 
-export interface LiveOptions {
+interface LiveOptions {
   readonly name: string
   /** The program that asks, with its version. */
   readonly application: string

@@ -46,7 +46,7 @@ export interface PageData {
   faults?(rules?: string): Promise<readonly FaultState[]>
 }
 
-export interface ServerOptions {
+interface ServerOptions {
   /** Default: 127.0.0.1. */
   readonly host?: string
   /** 0: a free one. */

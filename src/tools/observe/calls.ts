@@ -51,7 +51,7 @@ const copyFrom =
   }
 
 /** A call as the tables know it, or the name of one that they do not know. */
-export type DecodedCall =
+type DecodedCall =
   | { readonly view: CallerView; readonly call: Call; readonly result: Result | undefined }
   | { readonly view: CallerView; readonly attempt: string }
 

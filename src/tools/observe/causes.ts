@@ -52,7 +52,7 @@ export interface FailedRequest {
 }
 
 /** `isAtPeer`: the peer's objects are the cause. */
-export interface FoundCause {
+interface FoundCause {
   readonly cause: Cause
   readonly isAtPeer?: true
 }

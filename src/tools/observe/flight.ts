@@ -49,7 +49,7 @@ interface Asked {
   readonly why: string
 }
 
-export interface FlightSettings {
+interface FlightSettings {
   readonly files: FlightFiles
   /** Opens a session file. `why`: a sentence. Undefined: there are enough. */
   open(pid: number, why: string): Dump | undefined

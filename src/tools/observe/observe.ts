@@ -38,7 +38,7 @@ export interface Observing {
 }
 
 /** What observing needs of the caller. */
-export interface ObservePlace {
+interface ObservePlace {
   /** A folder for the file of records and the socket of questions. */
   readonly folder: string
   /** The preload library of shim/host/, and with stacks that of shim/frees/. */
@@ -46,7 +46,7 @@ export interface ObservePlace {
 }
 
 /** Programs that are observed, from now on. */
-export interface Observed {
+interface Observed {
   /** The environment that makes a program record. */
   readonly environment: NodeJS.ProcessEnv
   /** All programs have ended: passes the last records on. */

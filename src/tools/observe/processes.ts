@@ -17,7 +17,7 @@ const MAX_FORKS = 1024
 type Started = Extract<ObservedRecord, { readonly kind: 'start' }>
 
 /** Called when the last descriptor of a context is closed. */
-export type ContextEnded = (context: ObservedContext, how: ContextEnd['how']) => void
+type ContextEnded = (context: ObservedContext, how: ContextEnd['how']) => void
 
 export class Processes {
   readonly #adapters: Adapters

@@ -53,7 +53,7 @@ const MAX_PACKET = 2 ** 16
 const MAX_TIME = 2 ** 63
 const LENGTH_MASK = 0xff_ffff
 
-export type BlockFacts = LayoutValues<typeof BlockHeader>
+type BlockFacts = LayoutValues<typeof BlockHeader>
 
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 

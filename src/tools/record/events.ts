@@ -90,7 +90,7 @@ interface OfRequest {
 }
 
 /** A send has ended, as in `RequestWatcher`. */
-export interface EndedEvent extends OfRequest {
+interface EndedEvent extends OfRequest {
   readonly kind: 'ended'
 }
 
@@ -101,25 +101,25 @@ export interface CompletedEvent extends OfRequest, Omit<RequestCompletion, 'mess
 }
 
 /** The queue pair that took this receive of an SRQ was reset or destroyed. */
-export interface ReceiveLostEvent extends OfRequest {
+interface ReceiveLostEvent extends OfRequest {
   readonly kind: 'receiveLost'
 }
 
 /** A message for the queue pair found no receive. `qp`: an id. */
-export interface ReceiverNotReadyEvent {
+interface ReceiverNotReadyEvent {
   readonly kind: 'receiverNotReady'
   readonly qp: number
 }
 
 /** The program has polled `count` completions of a CQ (an id) in total. */
-export interface PolledEvent {
+interface PolledEvent {
   readonly kind: 'polled'
   readonly cq: number
   readonly count: number
 }
 
 /** Outstanding requests of a queue pair or shared receive queue (an id) have no completions. */
-export interface QueueResetEvent {
+interface QueueResetEvent {
   readonly kind: 'queueReset'
   readonly owner: number
 }
@@ -160,7 +160,7 @@ export interface FindingEvent {
   readonly finding: RecordedFinding
 }
 
-export interface TormentEvent {
+interface TormentEvent {
   readonly kind: 'torment'
   readonly torment: TormentRecord
 }
@@ -170,7 +170,7 @@ export interface TormentEvent {
  * values that have changed since the last event. A queue pair has `window`, the bytes that it may have unacknowledged
  * (`Engine.windowOf`), at its posts and ends.
  */
-export interface CountersEvent {
+interface CountersEvent {
   readonly kind: 'counters'
   readonly device: number
   readonly object: number
@@ -178,19 +178,19 @@ export interface CountersEvent {
 }
 
 /** Events were lost before this one, because the recorder's buffers were full. */
-export interface LostEvent {
+interface LostEvent {
   readonly kind: 'lost'
   readonly count: number
 }
 
 /** The start of a checkpoint. `omitted`: number of existing objects that the checkpoint leaves out. */
-export interface CheckpointEvent {
+interface CheckpointEvent {
   readonly kind: 'checkpoint'
   readonly omitted: number
 }
 
 /** The recording has ended in order. */
-export interface EndEvent {
+interface EndEvent {
   readonly kind: 'end'
   readonly reason: string
 }
@@ -286,7 +286,7 @@ export interface ProgramPart {
 }
 
 /** A peer has accessed registered memory, as in `ProgramConsumer`. */
-export interface AccessedEvent {
+interface AccessedEvent {
   readonly kind: 'accessed'
   readonly device: number
   readonly rkey: number

@@ -7,7 +7,7 @@ import { Mtu, QpState } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
 import type { DeviceEvent, ObjectEvent } from './events.ts'
 
-export type ObjectMoment = Pick<ObjectEvent, 'change' | 'method' | 'why' | 'stack' | 'details'> & {
+type ObjectMoment = Pick<ObjectEvent, 'change' | 'method' | 'why' | 'stack' | 'details'> & {
   readonly time: number
 }
 
@@ -50,7 +50,7 @@ export interface QueuePair {
   pathMtu: number | undefined
 }
 
-export interface DeviceRecord {
+interface DeviceRecord {
   readonly index: number
   name: string
   address: string

@@ -30,7 +30,7 @@ export const continuesRun = (view: DataView, at: number, next: number, headerByt
 }
 
 /** A packet of a recorded run. */
-export interface RecordedPacket {
+interface RecordedPacket {
   /** Its headers, and the recorded part of its payload. */
   readonly bytes: Uint8Array
   /** Bytes of the packet, BTH to ICRC. */

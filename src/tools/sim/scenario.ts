@@ -16,7 +16,7 @@ export const patterns = {
 export type Pattern = keyof typeof patterns
 
 /** What the flows of a pattern have in common. */
-export interface Messages extends Omit<FlowSpec, 'from' | 'to' | 'start'> {
+interface Messages extends Omit<FlowSpec, 'from' | 'to' | 'start'> {
   /** Time between the starts of two flows, µs. */
   readonly stagger: number
 }
@@ -61,7 +61,7 @@ export interface Scenario extends Omit<WorldOptions, 'control'> {
 }
 
 /** Latencies, µs. */
-export interface Latencies {
+interface Latencies {
   readonly messages: number
   readonly mean: number
   readonly p50: number
@@ -72,7 +72,7 @@ export interface Latencies {
 }
 
 /** The state at a time, µs. */
-export interface Sample {
+interface Sample {
   readonly time: number
   /** Bits/s of payload since the last sample. */
   readonly goodput: number

@@ -30,7 +30,7 @@ import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'
 
-export interface HostEntry {
+interface HostEntry {
   readonly name: string
   /** Undefined: the default. */
   readonly driver: NamedDriver | undefined
@@ -38,7 +38,7 @@ export interface HostEntry {
 }
 
 /** The driver that the file names for the devices of a host. Which there are is known only where the host is planned. */
-export interface NamedDriver {
+interface NamedDriver {
   readonly name: string
   readonly complain: Complain
 }

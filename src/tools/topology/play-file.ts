@@ -44,7 +44,7 @@ export interface CountTrigger {
   readonly canCutLink: boolean
 }
 
-export const restarts = ['never', 'on-failure', 'always'] as const
+const restarts = ['never', 'on-failure', 'always'] as const
 
 export interface PlayProgram {
   readonly name: string

@@ -41,7 +41,7 @@ export const shown = (value: unknown): string => {
 export type Place = readonly (string | number)[]
 
 /** A file, for messages. */
-export interface Source {
+interface Source {
   /** File, line and column of what is at a place, `lab.yaml:3:5`; of the last that exists. */
   at(place: Place): string
 }

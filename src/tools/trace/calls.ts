@@ -65,7 +65,7 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
  * `verbose`: all fields of records, including zeros, all records of lists and all bytes. `abi`: lines with dialect and
  * bytes below the call, if the record has them.
  */
-export interface LineOptions {
+interface LineOptions {
   readonly verbose?: boolean
   readonly abi?: boolean
 }

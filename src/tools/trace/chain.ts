@@ -16,7 +16,7 @@ interface DecodedEntry {
   readonly call: DecodedCall | undefined
 }
 
-export interface DecodedChain {
+interface DecodedChain {
   readonly entries: readonly DecodedEntry[]
   /** Number of entries that succeeded. */
   readonly done: number

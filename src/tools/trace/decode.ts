@@ -31,7 +31,7 @@ export const fromBase64 = (text: string): Uint8Array => {
   }
 }
 
-export interface MessageContext {
+interface MessageContext {
   /** Memory to which the message points, by address. */
   readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
   /** Memory to which the answer points. Absent: `memory`. */

@@ -31,7 +31,7 @@ const keysOf = ({ payload, flow, identification }: PcapngPacket): Waiting['keys'
   return [`${packet} ${identification & 0xffff}`, packet]
 }
 
-export interface Losses {
+interface Losses {
   /** Adds a packet that was sent, or received from outside. Its bytes must not change until it is written. */
   sent(packet: PcapngPacket): void
   /** What happened on arrival to a packet: the comment of the packet that waits, else of one more frame. */

@@ -14,7 +14,7 @@ interface Count {
   duration: number
 }
 
-export interface SummaryRow {
+interface SummaryRow {
   /** class.method; for an undecoded call, dialect and `TraceRecord.attempt`. */
   readonly name: string
   readonly calls: number
@@ -27,13 +27,13 @@ export interface SummaryRow {
 }
 
 /** The executed entries of all chains that call one method. */
-export interface ChainedRow {
+interface ChainedRow {
   readonly name: string
   readonly entries: number
   readonly errors: number
 }
 
-export interface Summary {
+interface Summary {
   /** Counts a call. */
   add(record: TraceRecord): void
   /** Counts lost records. */

@@ -56,7 +56,7 @@ export const MAX_LOCAL_BYTES = 0x10_0000
 export type DmaFailed = (s: EngineState, row: number, kind: number, result: number, psn: number, msn: number) => void
 
 /** Payloads to write to memory: `count` payloads of `bytes` bytes each, one every `stride` bytes from `at` on. */
-export interface Payloads {
+interface Payloads {
   arena: Arena
   at: number
   bytes: number
@@ -65,7 +65,7 @@ export interface Payloads {
 }
 
 /** Second results of functions. Each field is valid until the next call of a function that sets it. */
-export interface Results {
+interface Results {
   /** Of openRun, openRunWithFirst and continueRun: offset of the packets. */
   runAt: number
   /** Of scatterPayloads: number of payloads that were written. */

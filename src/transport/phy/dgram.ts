@@ -29,7 +29,7 @@ import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from './socket-
 import { createSenders, type Senders } from './udp/senders.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp/window.ts'
 
-export interface DgramCounters extends PortCounters {
+interface DgramCounters extends PortCounters {
   /** Dropped packets from other kinds of ports. */
   foreignPackets: number
   /** Received packets that were dropped because the memory for received packets was full. */
@@ -43,7 +43,7 @@ export interface DgramPort extends Port {
   readonly counters: DgramCounters
 }
 
-export interface DgramPortOptions {
+interface DgramPortOptions {
   /** Maximum IP packet of the interface, bytes; name of the interface, for link-local addresses and groups. */
   readonly mtu: number
   readonly interfaceName: string

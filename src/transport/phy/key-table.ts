@@ -4,7 +4,7 @@
  * over typed arrays, so that a look-up per run allocates nothing (docs/decisions/engines-without-io.md).
  */
 
-export interface KeyTable {
+interface KeyTable {
   /** The keys, in the order of their numbers. The array is replaced when the table grows, so do not keep it. */
   readonly keys: Uint32Array
   /** The number of the key at `at` in `words`; -1 if there is none. */

@@ -45,7 +45,7 @@ export interface Transit {
 /** `direct`: messages may be passed without packets (`Port.receiverOf`) while no ICRCs and taps are needed. */
 export type Path = 'packets' | 'direct'
 
-export interface MemorySwitchOptions {
+interface MemorySwitchOptions {
   /** Has at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses them from offset 0 on. */
   readonly arena: Arena
   /** Number of run buffers of RUN_BYTES (264 KiB), default 64; also the maximum number of ports. */

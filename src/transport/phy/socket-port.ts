@@ -12,7 +12,7 @@ import type { Senders } from './udp/senders.ts'
 const LAYER_BUFFERS = 8
 export const LAYER_BUFFERS_BYTES = LAYER_BUFFERS * RUN_BYTES
 
-export interface Addresses<S> {
+interface Addresses<S> {
   /** By number: an address, and its socket while the port has the address. Numbers do not change until `freeNumber`. */
   readonly addresses: Uint8Array[]
   readonly sockets: (S | undefined)[]

@@ -18,7 +18,7 @@ export interface CrcEngine {
   readonly batch?: BatchCrc
 }
 
-export interface BatchCrc {
+interface BatchCrc {
   /** At least 64 entries. Before the call, entry i is the seed of buffer i; after the call, its CRC. */
   readonly registers: Int32Array
   /**

@@ -109,7 +109,7 @@ const pseudoHeaderSum = ({ source, destination, protocol }: IpPacket, length: nu
 
 // ---- UDP ----
 
-export interface UdpDatagram {
+interface UdpDatagram {
   readonly sourcePort: number
   readonly destinationPort: number
   readonly payload: Uint8Array
@@ -152,7 +152,7 @@ export const udpPacket = (
 
 const ICMP_HEADER_BYTES = 4
 
-export interface IcmpMessage {
+interface IcmpMessage {
   readonly type: number
   readonly code: number
   /** The bytes after the checksum. */

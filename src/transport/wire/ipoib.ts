@@ -87,7 +87,7 @@ const ARP_BYTES = ARP_HEADER_BYTES + 2 * (LINK_ADDRESS_BYTES + IPV4_ADDRESS_BYTE
 const ArpAt = { SENDER_LINK: 8, SENDER: 28, TARGET_LINK: 32, TARGET: 52 } as const
 export const ArpOperation = { REQUEST: 1, REPLY: 2 } as const
 
-export interface Arp {
+interface Arp {
   readonly operation: number
   readonly senderLink: LinkAddress
   /** 16 bytes each, IPv4. */

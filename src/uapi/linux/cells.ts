@@ -19,7 +19,7 @@ export interface Facts {
 }
 
 /** A descriptor number in a struct: offset and attribute. */
-export interface FdSlot {
+interface FdSlot {
   readonly at: number
   readonly attribute: string
 }

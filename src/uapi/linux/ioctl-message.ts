@@ -51,11 +51,11 @@ export const INLINE_BYTES = 8
 // ---- the compiled table ----
 
 /** An attribute of a method, with the layout of its struct for each class. */
-export interface CompiledAttribute {
+interface CompiledAttribute {
   readonly spec: IoctlAttribute
   readonly layout: (className: string) => CompiledLayout
 }
-export interface CompiledMethod {
+interface CompiledMethod {
   readonly spec: IoctlMethod
   readonly attributes: ReadonlyMap<number, CompiledAttribute>
 }

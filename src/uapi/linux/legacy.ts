@@ -13,7 +13,7 @@ export const EntryPoint = { WRITE: 1, IOCTL: 2 } as const
 export type EntryPoint = (typeof EntryPoint)[keyof typeof EntryPoint]
 
 /** `parts`: the buffer of write(); or an ioctl's header with attributes, then the memory that attributes point to. */
-export interface Legacy {
+interface Legacy {
   readonly entryPoint: EntryPoint
   readonly parts: readonly Uint8Array[]
 }

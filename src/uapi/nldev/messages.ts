@@ -49,7 +49,7 @@ export const writeMessage = ({ type, flags, sequence, port, body }: Message): Ui
   return bytes
 }
 
-export interface Acknowledgement {
+interface Acknowledgement {
   /** 0, or a positive errno. */
   readonly errno: number
   /** For a program that has set NETLINK_EXT_ACK. */

@@ -42,7 +42,7 @@ import {
   writePayload,
 } from './format.ts'
 
-export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
+export { callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
@@ -52,7 +52,7 @@ const HeaderAt = { CLASS_ID: 2, OBJECT_ID: 4, OP_CTRL: 8, FLAGS: 12 } as const
 /** Maximum bytes of an indirect record, as of an attribute on Linux. A record may be longer than its known fields. */
 const MAX_RECORD = 0xffff
 
-export interface ObjectMessage {
+interface ObjectMessage {
   readonly call: Call
   readonly legacy: Uint8Array | undefined
   /** ENOSPC if an output of fixed size has too little room: the call must be refused without running. */
@@ -67,7 +67,7 @@ export interface ObjectMessage {
 }
 
 /** Where a new descriptor's number belongs: at `offset` of the message, or of the memory at `base`. */
-export interface DescriptorSlot {
+interface DescriptorSlot {
   readonly descriptor: Install['descriptor']
   readonly offset: number
   readonly base?: bigint

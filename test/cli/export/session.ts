@@ -56,7 +56,7 @@ const request = (id: number, owner: number, fields: Partial<WorkRequest>): WorkR
 })
 
 /** The file, with times in microseconds from 1,000,000 on. */
-export const sessionFile = async (): Promise<Uint8Array> => {
+const sessionFile = async (): Promise<Uint8Array> => {
   const sink = createMemorySink()
   const writer = new SessionWriter(sink, { application: 'userdma 0', machine: 'a machine', origin: 0, payload: 0 })
   let time = 1_000_000

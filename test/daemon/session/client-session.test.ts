@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts'
-import { EAGAIN, ECONNRESET, EPIPE } from '../../../src/host/errno.ts'
+import { EAGAIN, ECONNRESET } from '../../../src/host/errno.ts'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { charged, chargedRequest, MAX_WAIT } from '../../../src/host/memory/budget.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
@@ -530,7 +530,7 @@ for (const [title, request] of [
       await other.client.stat()
       if (result === -EAGAIN) result = send(fd, request)
     }
-    assert.ok(result === -EPIPE || result === -ECONNRESET, `result ${result}`)
+    assert.ok(result === -Errno.EPIPE || result === -ECONNRESET, `result ${result}`)
     await eventually(other.client, ({ sessions }) => sessions === 0)
     await other.assertServed()
   })

@@ -41,7 +41,7 @@ export const statusOf = (status: number): Completion['status'] => {
 }
 
 /** An end that is not connected. `connect` connects it, and its second queue pair, if the driver has no protocol for that. */
-export interface MappedEnd extends End {
+interface MappedEnd extends End {
   readonly memory: { readonly address: number; readonly rkey: number }
   /** Moves its queue pairs to INIT. */
   initialize(): void

@@ -56,7 +56,7 @@ export const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): 
 type Info = RecordOf<typeof CtxInfo>
 
 /** The mapped memory of a context. */
-export interface Mapped {
+interface Mapped {
   readonly chunk: MappedChunk
   readonly info: Info
 }
@@ -84,7 +84,7 @@ export const receive = (mapped: Mapped) => {
   return { ...header, data }
 }
 
-export interface Client {
+interface Client {
   readonly context: Context
   readonly caller: ReturnType<typeof flatCaller>
   readonly fd: FdObject

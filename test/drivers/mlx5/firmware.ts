@@ -5,7 +5,14 @@ import assert from 'node:assert/strict'
 import { contextOf } from '../../../src/drivers/mlx5/context.ts'
 import { Devx, DevxObj, DevxUmem } from '../../../src/spec/drivers/mlx5-devx.ts'
 import { answerHeader, commandHeader, type FirmwareCommand } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import type { PartOf, RecordOf, Struct } from '../../../src/spec/drivers/mlx5-firmware/fields.ts'
+import {
+  bits,
+  long,
+  type PartOf,
+  type RecordOf,
+  type Struct,
+  struct,
+} from '../../../src/spec/drivers/mlx5-firmware/fields.ts'
 import {
   CommandStatus,
   type StatusName,
@@ -16,10 +23,17 @@ import { AnsweredError, CallError, type ErrnoName } from '../../../src/spec/errn
 import { decodeFields, encodeFields, encodeFieldsInto } from '../../../src/uapi/firmware/fields.ts'
 import type { Program } from './machine.ts'
 
+/** An entry of the list in CREATE_MKEY. */
+export const klm = struct(16, {
+  byte_count: bits(0x0, 32),
+  mkey: bits(0x20, 32),
+  address: long(0x40),
+})
+
 type InputOf<C> = C extends { readonly in: infer S extends Struct } ? PartOf<S> : never
 type OutputOf<C> = C extends { readonly out: infer S extends Struct } ? RecordOf<S> : never
 
-export interface Extra {
+interface Extra {
   readonly opMod?: number
   /** Bytes of the output; default those of the struct. */
   readonly outBytes?: number

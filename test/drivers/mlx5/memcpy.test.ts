@@ -8,12 +8,11 @@ import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { NULL_KEY } from '../../../src/spec/drivers/mlx5.ts'
 import { Commands } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import { klm } from '../../../src/spec/drivers/mlx5-firmware/memory.ts'
 import { CompletionKind, syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags } from '../../../src/spec/enums.ts'
 import { MAX_COPY_BYTES, WcStatus } from '../../../src/spec/work.ts'
 import { encodeFields } from '../../../src/uapi/firmware/fields.ts'
-import { withCommands } from './firmware.ts'
+import { klm, withCommands } from './firmware.ts'
 import { type Element, MMO, machine, type Program, program, RDMA_READ, RDMA_WRITE, SEND } from './machine.ts'
 
 const { REQUEST, REQUEST_ERROR } = CompletionKind

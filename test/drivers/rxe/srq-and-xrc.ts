@@ -86,7 +86,7 @@ export const makeInitiator = (p: Program, cq: TestCq): TestQp => {
 }
 
 /** An XRC target queue pair, which has no rings. */
-export interface Target {
+interface Target {
   readonly program: Program
   readonly handle: number
   readonly qpn: number

@@ -23,7 +23,6 @@ import {
   readAt,
   readv,
   searchFd,
-  writeAt,
   writev,
 } from '../../../src/host/memory/process.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
@@ -31,7 +30,7 @@ import { close } from '../../../src/host/net/sockets.ts'
 import { commandName, hasCapability } from '../../../src/host/process-status.ts'
 import { repoRoot } from '../../paths.ts'
 import { requireTool } from '../../tools.ts'
-import { halves, onePiece } from '../copy-arguments.ts'
+import { halves, onePiece, writeAt } from '../copy-arguments.ts'
 import { startPeer } from '../peer-control.ts'
 
 const SIZE = 1 << 20

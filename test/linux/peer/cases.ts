@@ -9,7 +9,7 @@ export interface PeerCase {
   readonly args: readonly string[]
 }
 
-export const peerCase = (program: string, ...args: string[]): PeerCase => ({ program, args })
+const peerCase = (program: string, ...args: string[]): PeerCase => ({ program, args })
 
 /** perftest with a local ACK timeout of 1 s: the default of 67 ms expires while an emulated CPU is preempted. */
 const perftest = (program: string, ...args: string[]): PeerCase => peerCase(program, '-u', '18', ...args)

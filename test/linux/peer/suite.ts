@@ -218,7 +218,7 @@ const countedBy = async (guest: Guest, scope: Scope): Promise<Counted> => ({
 
 const direction = (guestServes: boolean): string => (guestServes ? 'Linux serves userdma' : 'userdma serves Linux')
 
-export interface PeerPlan {
+interface PeerPlan {
   readonly kernel: Kernel
   readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
   readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>

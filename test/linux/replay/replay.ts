@@ -159,7 +159,7 @@ const recordedNumber = (logged: LoggedIoctl | LoggedWrite, address: bigint): num
   return found
 }
 
-export interface Replayed {
+interface Replayed {
   /** Number of system calls compared. */
   readonly calls: number
   /** How many of them the kernel refused. */
@@ -169,7 +169,7 @@ export interface Replayed {
 }
 
 /** Permitted differences from a log. */
-export interface Differences {
+interface Differences {
   /** Calls without a method are skipped. Protection domains take the handles that these calls created. */
   readonly skipsMissingMethods?: boolean
   /** Path MTU of the interface in bytes, 1024 if absent. */

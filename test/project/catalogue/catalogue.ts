@@ -6,7 +6,7 @@ import { perftestPrograms } from './perftest-cases.ts'
 import { rdmacmPrograms } from './rdmacm-cases.ts'
 import { diagsPrograms, ibverbsPrograms, iproutePrograms } from './verbs-cases.ts'
 
-export interface Section {
+interface Section {
   /** The Debian package. */
   readonly name: string
   readonly cases: readonly ProgramCase[]

@@ -25,7 +25,7 @@ const commandOf = ({ server, client }: ProgramCase): string =>
     ? code(client)
     : `${code(server)}, ${code(client)}`
 
-export const rowOf = (programCase: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
+const rowOf = (programCase: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
   const reasons = [...new Set(userlands.flatMap(userland => reasonOf(programCase, userland) ?? []))]
   return `| ${[commandOf(programCase), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import type * as TypeScript from 'typescript-oldest'
 import { repoRoot } from '../../paths.ts'
 
-export interface ApiPage {
+interface ApiPage {
   readonly text: string
   readonly undocumented: readonly string[]
 }

@@ -12,7 +12,7 @@ import { departures, onLinux } from '../../every-call.ts'
 import { additionKinds, additions, methodSince } from './linux-additions.ts'
 
 /** Whether the soft device has a method. */
-export type HasMethod = (className: string, method: string) => boolean
+type HasMethod = (className: string, method: string) => boolean
 
 const code = (text: string): string => `\`${text}\``
 const row = (...cells: readonly string[]): string => `| ${cells.join(' | ')} |`

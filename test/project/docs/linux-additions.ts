@@ -8,7 +8,7 @@
  */
 import type { ErrnoName } from '../../../src/spec/errno.ts'
 
-export type Release = '6.13' | '6.15' | '6.16' | '6.17' | '6.18' | '7.0' | '7.1' | '7.2' | '7.3'
+type Release = '6.13' | '6.15' | '6.16' | '6.17' | '6.18' | '7.0' | '7.1' | '7.2' | '7.3'
 
 /**
  * Prefix and suffix of Linux's names. `undefined`: names are whole. Events of devices and of rdma_cm are in no header for
@@ -37,7 +37,7 @@ export type AdditionKind = keyof typeof additionKinds
  * What a call with it gets: OK or an errno. Of attributes and values in answers, and of events: whether programs can get
  * them.
  */
-export type AdditionAnswer = 'OK' | ErrnoName | 'sent' | 'never sent'
+type AdditionAnswer = 'OK' | ErrnoName | 'sent' | 'never sent'
 
 export interface Addition {
   readonly since: Release

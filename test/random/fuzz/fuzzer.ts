@@ -70,7 +70,7 @@ export const runInput = (target: Target, bytes: Uint8Array, feature: (number: nu
 /** Number of mutated inputs after which the coverage is read. */
 const BATCH = 64
 
-export interface FuzzResult {
+interface FuzzResult {
   readonly executions: number
   readonly features: number
   /** Inputs that reached something new, in the order of discovery. */

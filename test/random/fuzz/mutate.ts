@@ -5,7 +5,7 @@
 import type { RandomSource } from '../model/random.ts'
 
 /** Longest input, in bytes. */
-export const MAX_INPUT = 4096
+const MAX_INPUT = 4096
 
 /** Boundary numbers of at most 15 bits. */
 const SMALL_NUMBERS = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1023, 1024, 4095, 4096, 0x7fff]

@@ -44,7 +44,7 @@ export const createStatistics = () => ({
   /** Attacks on idle pairs (exact.ts). */
   attacks: 0,
 })
-export type Statistics = ReturnType<typeof createStatistics>
+type Statistics = ReturnType<typeof createStatistics>
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
 /** Only unreliable queue pairs have the state SQE. */

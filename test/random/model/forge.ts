@@ -43,7 +43,7 @@ const put32 = (bytes: Uint8Array, at: number, value: number): void => {
   put24(bytes, at + 1, value)
 }
 
-export interface Knowledge {
+interface Knowledge {
   readonly ends: readonly End[]
   readonly nodes: number
   /** The live queue pair with this number; undefined if there is none. */

@@ -8,7 +8,7 @@ import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../../src/transpor
 import type { RandomSource } from './random.ts'
 
 /** Faults as fractions of packets, 0 to 1. `weight` is the relative frequency of the quality. */
-export interface Quality {
+interface Quality {
   readonly name: string
   readonly weight: number
   readonly drop: number
@@ -53,7 +53,7 @@ interface InFlight extends Packet {
   readonly isForged: boolean
 }
 
-export interface LinkHooks {
+interface LinkHooks {
   /** Packets back to back, of one size except the last, which may be shorter. */
   deliver(to: number, from: number, packets: readonly Uint8Array[]): void
   /** Called before the delivery of a forged packet with a correct ICRC. */

@@ -67,7 +67,7 @@ export interface Completed {
 }
 
 /** `first`: number of the oldest send request in `sends`. */
-export interface Queues {
+interface Queues {
   sends: SendRequest[]
   first: number
   receives: ReceiveRequest[]
@@ -75,7 +75,7 @@ export interface Queues {
   readonly shared?: { readonly srqn: number; readonly pd: number; readonly cq: number } | undefined
 }
 
-export interface QpSpec {
+interface QpSpec {
   /** `Service` */
   readonly service: number
   readonly qpn: number
@@ -88,14 +88,14 @@ export interface QpSpec {
   readonly srqn?: number | undefined
 }
 
-export interface NodeHooks extends Observer {
+interface NodeHooks extends Observer {
   completed(cq: number, completion: Completed): void
   event(row: number, type: number): void
   /** `bytes`: a copy of the packet, with room for the ICRC. */
   sent(bytes: Uint8Array, flow: number): void
 }
 
-export interface NodeOptions {
+interface NodeOptions {
   readonly memoryBytes: number
   /** Of the engine (`createEngine`). */
   readonly windowBytes?: number | undefined

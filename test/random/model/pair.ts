@@ -44,7 +44,7 @@ export interface Operation {
 }
 
 /** An operation of an unreliable service that was sent. */
-export interface SentOperation {
+interface SentOperation {
   readonly operation: Operation
   readonly from: End
   /** All packets of the operation have lower numbers in the network; undefined while more may be sent. */
@@ -71,7 +71,7 @@ export const END_BYTES = TARGET_BYTES + (RECEIVE_SLOTS + READ_SLOTS + 2) * MESSA
 const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
 
 /** Offsets in the node's memory. */
-export interface Areas {
+interface Areas {
   readonly source: number
   readonly target: number
   readonly words: number

@@ -5,7 +5,7 @@ import { createRandomSource } from './random.ts'
 import { createSimulation, type SimulationOptions } from './simulation.ts'
 
 /** The seed also determines the size of the simulation. */
-export const optionsOf = (seed: number): SimulationOptions => {
+const optionsOf = (seed: number): SimulationOptions => {
   const random = createRandomSource(seed ^ 0x5eed)
   const hasSmallWindows = random.hits(0.4)
   return {

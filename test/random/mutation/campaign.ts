@@ -12,7 +12,7 @@ import { type Base, type JudgedMutant, runBases, runMutants, TIMEOUT_STATUS } fr
 /** Maximum mutants per `userdma check`. */
 const BATCH = 40
 
-export interface Campaign {
+interface Campaign {
   readonly seed: number
   readonly judged: readonly JudgedMutant[]
 }

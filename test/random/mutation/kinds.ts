@@ -9,7 +9,7 @@ import { callsOf, type Edit, fieldsOf, matchesOf, type Range, statementsWith, va
 /** A finding that names the mistake: its ID and, if the ID can have other causes, a pattern of its text. */
 export type Naming = FindingId | readonly [id: FindingId, text: RegExp]
 
-export interface Kind {
+interface Kind {
   /** The mistake, as the predicate of "a program". */
   readonly mistake: string
   /** All edits that make the mistake once. `text`: C text without comments (`searchable` in source.ts). */
@@ -109,7 +109,7 @@ const postsOfOne = (text: string): Range[] =>
     ({ from, to }) => /^post\(&one,/.test(text.slice(from, to)) && text.includes('&other'),
   )
 
-export const kinds = {
+const kinds = {
   // ---- connections ----
   'sq-psn-ahead': {
     mistake: 'sends from a higher PSN than the peer expects',

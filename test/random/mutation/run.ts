@@ -20,9 +20,9 @@ export const TIMEOUT_STATUS = 124
 const LANES = 2
 
 /** A line of `userdma check --json`. */
-export type FindingJson = ReturnType<typeof findingJson> & { readonly count: number }
+type FindingJson = ReturnType<typeof findingJson> & { readonly count: number }
 
-export interface RunResult {
+interface RunResult {
   /** Exit status, or TIMEOUT_STATUS. */
   readonly status: number
   readonly stdout: string
@@ -115,7 +115,7 @@ export const runBases = async (scope: Scope, programs: readonly Program[]): Prom
  * `found`: a new finding names the mistake; `equivalent`: no finding does, the mutant behaves as the program, and its
  * kind has `legalIf`; `missed`: otherwise.
  */
-export type Verdict = 'found' | 'equivalent' | 'missed'
+type Verdict = 'found' | 'equivalent' | 'missed'
 
 export interface JudgedMutant {
   readonly mutant: Mutant

@@ -14,7 +14,7 @@ export interface Edit extends Range {
   readonly text: string
 }
 
-export interface Call extends Range {
+interface Call extends Range {
   readonly args: readonly Range[]
 }
 

@@ -19,7 +19,7 @@ export interface Entry {
   readonly refs: Readonly<Record<string, number>>
 }
 
-export interface ChainResult {
+interface ChainResult {
   /** 'ok', or the errno of a chain that was refused before its first entry. */
   readonly code: Code
   /** The number of entries that succeeded. */

@@ -7,8 +7,7 @@ import { AttributeFlag } from '../../../src/spec/classes/ids.ts'
 import { type Kind, recordSize, sizeOf } from '../../../src/spec/schema/schema.ts'
 import type { Call } from '../../../src/uapi/call.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
-import { ATTRIBUTE, HEADER } from '../../../src/uapi/object/dialect.ts'
-import { type Item, itemAt, pad, payloadOf } from '../../../src/uapi/object/format.ts'
+import { ATTRIBUTE, HEADER, type Item, itemAt, pad, payloadOf } from '../../../src/uapi/object/format.ts'
 import { type ClientState, isCreate } from './plausible.ts'
 
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag

@@ -2,8 +2,9 @@
  * Draws the calls of the model test: mostly with valid arguments, sometimes with a wrong handle, descriptor or value.
  */
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
+import { ClassId } from '../../../src/spec/classes/ids.ts'
 import { QpTypes } from '../../../src/spec/classes/qp/qp.ts'
-import { Classes, ClassId } from '../../../src/spec/classes.ts'
+import { Classes } from '../../../src/spec/classes.ts'
 import { AccessFlags, CqKind, Mtu, MwType, QpState, XrcdFlags } from '../../../src/spec/enums.ts'
 import { qpTransitions } from '../../../src/spec/qp-states.ts'
 import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
@@ -24,13 +25,13 @@ export interface CallSite {
 }
 
 /** The arguments of a call. */
-export interface Drawn {
+interface Drawn {
   readonly args: AnyValues
   /** In a chain, by attribute: the index of the entry that creates the argument's object. */
   readonly refs: Record<string, number>
 }
 
-export const classOf = (name: string): ObjectClass => (Classes as Readonly<Record<string, ObjectClass>>)[name]
+const classOf = (name: string): ObjectClass => (Classes as Readonly<Record<string, ObjectClass>>)[name]
 
 /** Numbers that no object has. Devices have port 1 only, and completion vectors 0 and 1. */
 const ABSENT_HANDLE = 4000
@@ -260,12 +261,7 @@ const compact = (args: AnyValues): AnyValues =>
   Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined))
 
 /** Draws the arguments of a call on `target`; in a chain some arguments name the objects of earlier entries. */
-export const drawArguments = (
-  site: CallSite,
-  cls: ObjectClass,
-  method: string,
-  target: ModelObject | undefined,
-): Drawn => {
+const drawArguments = (site: CallSite, cls: ObjectClass, method: string, target: ModelObject | undefined): Drawn => {
   const { random, planned } = site
   const args = compact(makers[`${cls.name}.${method}`]?.(site, target, cls.name) ?? {})
   const refs: Record<string, number> = {}
@@ -305,7 +301,7 @@ const called: readonly Weighted[] = Object.values(Classes as Readonly<Record<str
 const onContext = called.filter(({ cls, method }) => !isDescriptorClass(cls) || method === 'create')
 const onDescriptors = called.filter(({ cls, method }) => isDescriptorClass(cls) && method !== 'create')
 
-export interface DrawnCall extends Drawn {
+interface DrawnCall extends Drawn {
   readonly cls: ObjectClass
   readonly method: string
   readonly object: number

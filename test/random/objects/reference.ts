@@ -9,7 +9,7 @@ import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../..
 export type Code = string
 
 /** An unread event. */
-export interface Event {
+interface Event {
   /** The object that raised the event, a port's number, or 0 for the device. */
   readonly source: ModelObject | number
   /** An ibv_event_type, or COMPLETION. */
@@ -154,7 +154,7 @@ export const newObject = (
   return modelObject
 }
 
-export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
+const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
 /** The number of objects of each class. */
 export const countsOf = ({ openings }: ModelDevice): Record<string, number> => {

@@ -13,7 +13,7 @@ import { type CmMessage, emitCm, parseCm } from '../../../src/transport/wire/mad
 import { type Loss, readConversation, type Side } from '../../transport/engine/captures/conversation.ts'
 import { factsOf } from '../../transport/engine/captures/facts.ts'
 
-export interface RecordedMessage {
+interface RecordedMessage {
   /** Packet number in its file. */
   readonly number: number
   /** µs since the first packet of the file. */

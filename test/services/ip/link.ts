@@ -19,7 +19,7 @@ export const address = (text: string): Uint8Array => {
   return bytes
 }
 
-export interface WireFrame {
+interface WireFrame {
   readonly from: Host
   readonly bytes: Uint8Array
   readonly to: LinkAddress

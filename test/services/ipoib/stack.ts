@@ -9,7 +9,7 @@ import { IpProtocol } from '../../../src/spec/enums.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { address } from '../ip/link.ts'
 
-export interface Received {
+interface Received {
   readonly address: Uint8Array
   readonly port: number
   readonly payload: Uint8Array
@@ -22,7 +22,7 @@ const caller: Caller = {
   descriptor: fd => fd,
 }
 
-export class Socket {
+class Socket {
   readonly number: number
   readonly #core: Core
   readonly #context: Context

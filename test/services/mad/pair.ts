@@ -19,12 +19,12 @@ export interface OnWire {
   readonly mad: Uint8Array
 }
 
-export interface ReceivedMessage {
+interface ReceivedMessage {
   readonly message: Uint8Array
   readonly from: MadPath
 }
 
-export class Agent {
+class Agent {
   readonly engine: MadAgentEngine<MadPath, string>
   readonly received: ReceivedMessage[] = []
   readonly ended: (readonly [tag: string, outcome: SendOutcome])[] = []

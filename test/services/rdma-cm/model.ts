@@ -73,7 +73,7 @@ const MAX_IDENTIFIERS = 60
 /** Microseconds, longer than any TIMEWAIT. */
 const TIMEWAIT_BOUND = 9_000_000
 
-export class CmModel {
+class CmModel {
   readonly #network = new VirtualNetwork()
   readonly #random: ReturnType<typeof createRandomSource>
   readonly #hasLoss: boolean

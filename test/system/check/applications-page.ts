@@ -7,7 +7,7 @@ import { devices } from './applications.ts'
 import type { KnownFinding } from './known-findings.ts'
 
 /** The numbers of known findings by cell; the page's own. */
-export type Cells = Map<string, Set<string>>
+type Cells = Map<string, Set<string>>
 
 const columns = Object.keys(devices) as Device[]
 const titles: Readonly<Record<Device, string>> = { rxe: 'rxe', mlx5: 'mlx5', efa: 'EFA' }

@@ -1,15 +1,15 @@
 /*
  * What `userdma check` tells on each kind of device: runs the programs of docs/findings on those that they can run on, and
- * compares with the table (spec/check/by-device.ts), of which docs/reference/findings-by-device.md is made. An empty cell
+ * compares with the table (spec/by-device.ts), of which docs/reference/findings-by-device.md is made. An empty cell
  * has a reason there.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { absences, type Column, columns } from '../../../src/spec/check/by-device.ts'
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { repoRoot } from '../../paths.ts'
+import { absences, type Column, columns } from '../../spec/by-device.ts'
 import { cleanEnvironment, lacking, run, type Scope, startDaemon, temporaryFolder, userdma } from '../programs.ts'
 import {
   programNames as allPrograms,

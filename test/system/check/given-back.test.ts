@@ -1,12 +1,12 @@
 /*
- * `userdma check` on accesses to memory that its program gave back while it was registered (spec/check/given-back.ts):
+ * `userdma check` on accesses to memory that its program gave back while it was registered (spec/given-back.ts):
  * each way of giving back with each access, on each device. The finding has the stacks of the access and of the program's
  * fault.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { type AccessName, accesses, toldOf, type WayName, ways } from '../../../src/spec/check/given-back.ts'
 import { casesOf } from '../../long-run.ts'
+import { type AccessName, accesses, toldOf, type WayName, ways } from '../../spec/given-back.ts'
 import { lacking, ownProgram } from '../programs.ts'
 import { checkScript, type FindingJson } from './checking.ts'
 

@@ -1,18 +1,12 @@
 /*
- * `userdma check` explains every wait that does not end (spec/check/waits-by-device.ts): runs the kinds of
+ * `userdma check` explains every wait that does not end (spec/waits-by-device.ts): runs the kinds of
  * test/programs/check/waits.c on each device until each is told, without `--notes`.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import {
-  explanationOf,
-  type WaitColumn,
-  type WaitKind,
-  waitColumns,
-  waitKinds,
-} from '../../../src/spec/check/waits-by-device.ts'
 import { casesOf } from '../../long-run.ts'
+import { explanationOf, type WaitColumn, type WaitKind, waitColumns, waitKinds } from '../../spec/waits-by-device.ts'
 import { cleanEnvironment, lacking, ownProgram, type Scope, start, userdma } from '../programs.ts'
 
 const program = (column: WaitColumn): string => ownProgram(column === 'efa' ? 'waits_srd' : 'waits')

@@ -30,7 +30,7 @@ export const COLUMNS: readonly Column[] = [...DRIVERS, 'library']
 export const DEVICES = DRIVERS.map((driver, i) => `${driver}_0@${loopbackText(51 + i)},driver=${driver}`)
 
 /** A case of tools.c. */
-export type Case = 'exchange' | 'hang' | 'unarmed' | 'page' | 'event' | 'leak' | 'change' | 'race'
+type Case = 'exchange' | 'hang' | 'unarmed' | 'page' | 'event' | 'leak' | 'change' | 'race'
 
 const waits = (name: Case): boolean => name === 'hang' || name === 'unarmed'
 
@@ -72,7 +72,7 @@ export interface Run {
   readonly file: string
 }
 
-export const eventsIn = async (file: string): Promise<SessionEvent[]> => {
+const eventsIn = async (file: string): Promise<SessionEvent[]> => {
   const events: SessionEvent[] = []
   for await (const event of (await openSession(bytesSource(readFileSync(file)))).eventsIn()) events.push(event)
   return events

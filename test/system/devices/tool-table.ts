@@ -27,7 +27,7 @@ import {
 } from './tool-runs.ts'
 
 /** On which devices a row was seen. */
-export type Seen = ReadonlySet<Column>
+type Seen = ReadonlySet<Column>
 
 export interface Row {
   readonly tool: string

@@ -22,7 +22,7 @@ export interface Registration {
   readonly rmpp?: number
 }
 
-export interface Message {
+interface Message {
   readonly agent?: number
   /** Milliseconds; 0: no response is expected. */
   readonly timeout?: number
@@ -34,7 +34,7 @@ export interface Message {
   readonly data: Uint8Array
 }
 
-export interface Received {
+interface Received {
   readonly agent: number
   /** 0, or ETIMEDOUT for a request without a response. */
   readonly status: number

@@ -66,7 +66,7 @@ export const randomOf = (seed: number): (() => number) => {
   }
 }
 
-export interface RoceFields {
+interface RoceFields {
   /** Last byte of 10.0.0.x. */
   readonly from: number
   readonly to: number

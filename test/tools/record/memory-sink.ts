@@ -3,7 +3,7 @@
  */
 import type { SessionSink } from '../../../src/tools/record/writer.ts'
 
-export interface MemorySink extends SessionSink {
+interface MemorySink extends SessionSink {
   /** The file. */
   readonly bytes: Uint8Array
   /** Stops calling `done`, as a disk that hangs. */

@@ -12,7 +12,7 @@
 import { CNP_INTERVAL, Dcqcn } from '../../../src/spec/congestion.ts'
 import { bytesPerMicrosecond } from '../../../src/transport/engine/congestion/dcqcn.ts'
 
-export interface SteadyOptions {
+interface SteadyOptions {
   readonly flows: number
   /** Bits/s of the link, and bytes of a packet on it. */
   readonly rate: number
@@ -20,7 +20,7 @@ export interface SteadyOptions {
   readonly marking: { readonly min: number; readonly max: number; readonly probability: number }
 }
 
-export interface SteadyState {
+interface SteadyState {
   /** Probability that a packet is marked. */
   readonly marked: number
   /** Bytes of queue. */

@@ -8,7 +8,7 @@ import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../../src/transpo
 import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
 
-export interface CapturedRoce {
+interface CapturedRoce {
   readonly file: string
   readonly frame: Ipv4Frame | Ipv6Frame
   readonly flow: PacketFlow

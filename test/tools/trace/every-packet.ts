@@ -28,7 +28,7 @@ const WINDOW_KEY = 0x4444
 const REMOTE = 0x8000
 const UNALIGNED_REMOTE = REMOTE + 3
 
-export interface EnginePacket {
+interface EnginePacket {
   /** The sending node. */
   readonly sender: 0 | 1
   /** BTH to ICRC. The ICRC is not computed. */

@@ -33,7 +33,7 @@ export const putElements = (elements: readonly ElementWords[], into: Uint32Array
   return total
 }
 
-export interface SendWords {
+interface SendWords {
   readonly opcode: number
   readonly flags: number
   readonly id: number

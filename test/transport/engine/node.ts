@@ -83,12 +83,12 @@ export interface SendSpec {
   to?: { qpn: number; qkey: number; flow: number }
 }
 
-export interface ReceiveSpec {
+interface ReceiveSpec {
   id: number
   sges: SgeSpec[]
 }
 
-export interface Cqe {
+interface Cqe {
   id: number
   status: number
   opcode: number
@@ -104,7 +104,7 @@ export interface Cqe {
   cause: CauseName | undefined
 }
 
-export interface SentPacket {
+interface SentPacket {
   readonly bytes: Uint8Array
   readonly flow: number
   /** Number of the packet's run, from 1. */
@@ -147,7 +147,7 @@ export interface NodeOptions {
   locate?: (address: bigint) => number
 }
 
-export type TestNode = ReturnType<typeof createNode>
+export interface TestNode extends ReturnType<typeof createNode> {}
 
 export const createNode = (options: NodeOptions = {}) => {
   const memoryBytes = options.memoryBytes ?? MEMORY_BYTES

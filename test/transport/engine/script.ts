@@ -15,7 +15,15 @@ import { WcFlags, WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import { psnDifference } from '../../../src/transport/engine/psn.ts'
 import type { QpAttributes } from '../../../src/transport/engine/types.ts'
 import { emitPacket, type Packet, parsePacket } from '../../../src/transport/wire/packet.ts'
-import { createNode, MEMORY_BASE, type NodeOptions, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from './node.ts'
+import {
+  createNode,
+  MEMORY_BASE,
+  type NodeOptions,
+  REMOTE_KEY,
+  type SendSpec,
+  SHARED_QUEUE,
+  type TestNode,
+} from './node.ts'
 
 /** First PSN of the engine's requests; wraps after two packets. */
 export const SQ_PSN = 0xff_fffe
@@ -177,7 +185,7 @@ export const startScript = (
   attributes: QpAttributes = {},
   options: NodeOptions & { service?: number; sqSigAll?: boolean; maxSge?: number } = {},
 ) => {
-  const node = createNode(options)
+  const node: TestNode = createNode(options)
   const row = node.createQp(QPN, options)
   node.connect(row, { destQpn: PEER_QPN, sqPsn: SQ_PSN, rqPsn: RQ_PSN, ...attributes })
   node.events.length = 0

@@ -12,7 +12,7 @@ import { makeFlow, verifyIcrc } from '../../../src/transport/wire/icrc.ts'
 import { groupAddress } from '../../loopback.ts'
 import { collect, flowBetween, ipv6, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
 
-export interface LinkUnderTest {
+interface LinkUnderTest {
   /** Creates a port that has the nth address. */
   attach(n: number): Port
   /** The nth address, from 1. */

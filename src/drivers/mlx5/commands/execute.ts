@@ -73,7 +73,7 @@ const syndromeOf = (error: unknown): CommandRefused | undefined => {
 }
 
 /** The error for a program, whose output has status and syndrome. Other errors than refusals are returned as they are. */
-export const refusalOf = (call: CallContext, opcode: number, outBytes: number, error: unknown): unknown => {
+const refusalOf = (call: CallContext, opcode: number, outBytes: number, error: unknown): unknown => {
   const refused = syndromeOf(error)
   if (refused === undefined) return error
   const { number, status } = refused.syndrome

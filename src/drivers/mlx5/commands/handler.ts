@@ -67,7 +67,7 @@ export interface Subject {
 }
 
 /** A handler with its types erased. `object`: the `devx_obj` that a create makes. */
-export type AnyCommandHandler = (
+type AnyCommandHandler = (
   given: Given<never>,
   object: CoreObject,
   subject: Subject | undefined,

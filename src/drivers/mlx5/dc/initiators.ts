@@ -48,7 +48,7 @@ const UNLIMITED = 7
 /** Repetitions before a CONNECT is given up, however short the queue pair's timeout is. */
 const MIN_TRIES = 4
 
-export interface InitiatorOptions {
+interface InitiatorOptions {
   readonly object: QpObject
   readonly sends: Sends
   readonly gids: GidTable

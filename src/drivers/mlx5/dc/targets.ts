@@ -27,7 +27,7 @@ const { INIT, RTR, RTS, ERR } = QpState.values
 const CONNECTION_BYTES = 2048
 
 /** A target. `recvPd`: of its SRQ's memory; `recvCq`: number of its CQ. */
-export interface Target {
+interface Target {
   readonly object: QpObject
   readonly keyHi: number
   readonly keyLo: number

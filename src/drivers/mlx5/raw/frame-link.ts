@@ -49,14 +49,14 @@ export const headersOf = (frame: ArrivedFrame): number => {
 }
 
 /** Frames since the device was added. */
-export interface FrameCounts {
+interface FrameCounts {
   /** Sent as packets of RoCE, and so dropped. */
   roceFrames: number
   /** Arrived, and no rule matched. */
   unmatchedFrames: number
 }
 
-export interface StationOptions {
+interface StationOptions {
   /** 6 bytes. */
   readonly mac: Uint8Array
   readonly seed: number

@@ -166,7 +166,7 @@ const versionOf = (value: Record<string, number>, mask: Record<string, number>):
   return value.ethertype === EtherType.IPV6 ? 6 : undefined
 }
 
-export interface KeyMatch {
+interface KeyMatch {
   /** FLOW_KEY_BYTES each. */
   readonly value: Uint8Array
   readonly mask: Uint8Array

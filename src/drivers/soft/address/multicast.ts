@@ -12,7 +12,7 @@ import { copyOfBytes } from '../../../spec/memory.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import { addressKey, addressText, isMulticastGid } from '../../../transport/wire/address.ts'
 
-export interface MulticastLimits {
+interface MulticastLimits {
   readonly groups: number
   /** Queue pairs of programs in one group. */
   readonly members: number

@@ -11,7 +11,7 @@ import type { Decisions } from '../../../transport/phy/faults/torment-decisions.
 import type { ExactQueue, QpQueues } from '../queues.ts'
 import type { QpCap } from '../state.ts'
 
-export interface ExactQueues {
+interface ExactQueues {
   /** Makes the queues of a new queue pair exact if the seed decides so. */
   limit(device: string, queues: QpQueues, qpn: number, requested: QpCap): void
   /** An SRQ was created or resized: it becomes exact if the seed decides so, and then stays exact. `name`: for the trace. */

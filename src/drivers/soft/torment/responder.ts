@@ -28,7 +28,7 @@ interface HeldAck {
   readonly until: number
 }
 
-export interface Responder {
+interface Responder {
   readonly choices: Choices
   /** Sends due ACKs; true if there were any. */
   poll(now: number): boolean

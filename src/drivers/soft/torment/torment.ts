@@ -82,7 +82,7 @@ export interface DeviceTorment extends CallTorment, DelaysInTime {
 }
 
 /** What torment uses of a device with an engine of its own. */
-export interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' | 'isArmed' | 'raise'> {
+interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' | 'isArmed' | 'raise'> {
   hasQp(qpn: number): boolean
   /** Executes the posted sends of a queue pair. */
   ring(qpn: number): void

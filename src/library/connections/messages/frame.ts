@@ -39,7 +39,7 @@ export interface Hello {
 }
 
 /** The memory of an offered message. */
-export interface Offer {
+interface Offer {
   readonly address: bigint
   readonly rkey: number
 }

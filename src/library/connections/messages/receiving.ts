@@ -49,7 +49,7 @@ export class ReceivedFrame implements Outstanding {
 }
 
 /** Executes a frame: `bytes` and `opcode` of its completion. Returns what is wrong with it. */
-export type ExecuteFrame = (frame: ReceivedFrame, bytes: number, opcode: string) => string | undefined
+type ExecuteFrame = (frame: ReceivedFrame, bytes: number, opcode: string) => string | undefined
 
 /** A message that has arrived, or was offered. */
 interface Incoming {

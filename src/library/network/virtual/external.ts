@@ -30,7 +30,7 @@ const WORDS: Readonly<Record<string, string>> = {
 const active = (): readonly string[] =>
   typeof process === 'object' && process.getActiveResourcesInfo !== undefined ? process.getActiveResourcesInfo() : []
 
-export interface External {
+interface External {
   /** A request is in progress. */
   readonly hasRequests: boolean
   /** Timers and handles that are new since the network was made, as words. */

@@ -6,7 +6,7 @@ import { didYouMean } from '../../../tools/trace/suggest.ts'
 import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'
 import { formatValue, invalidArgument, refused } from '../../verbs/error.ts'
 
-export interface Hosts {
+interface Hosts {
   /**
    * The number of a host without a device: the first one, or the one with the name `wanted`; undefined without links.
    * Throws RdmaError.

@@ -14,7 +14,7 @@ import type { LocalNetwork } from '../contract.ts'
 /** Lines that a ladder keeps. */
 const MAX_LINES = 40
 
-export interface Observed {
+interface Observed {
   /** Received packets by the name of the device. */
   readonly received: Map<string, number>
   /** Packets that were sent, of all devices. */

@@ -16,7 +16,7 @@ import { startOwnTimer, watchExternal } from './external.ts'
 import { type VirtualTimer, VirtualTimers } from './timers.ts'
 
 /** What happens when time should pass while the program has real timers or sockets. */
-export type ExternalRule = 'refuse' | 'wait'
+type ExternalRule = 'refuse' | 'wait'
 
 /** Time 0 of every network in virtual time, for captures and recordings: 2000-01-01, in milliseconds since 1970. */
 const ORIGIN = 946_684_800_000

@@ -137,7 +137,7 @@ const refuseReservedOptions = (call: string, options: unknown): void => {
 }
 
 /** Index of the options among the arguments, by posting method. */
-export type OptionsIndexes = Readonly<Record<string, number>>
+type OptionsIndexes = Readonly<Record<string, number>>
 
 interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises

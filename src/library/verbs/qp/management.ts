@@ -23,7 +23,7 @@ import {
 } from './queue-pair.ts'
 
 /** Options of `activate` of queue pairs 0 and 1. */
-export interface ManagementPath {
+interface ManagementPath {
   /** Index of the partition in the port's P_Key table; default 0. */
   readonly pkeyIndex?: number | undefined
 }

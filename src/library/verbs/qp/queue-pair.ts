@@ -398,7 +398,7 @@ const queryOf = ({ context, cls, handle }: BareQp<ObjectClass>) =>
   context.carrier.call(anyQp(cls), 'query', handle, {}).out
 
 /** The output attributes of `create`, with the rings of drivers that have them. */
-export type QpCreateResult = Out<AnyQpClass['methods']['create']> & {
+type QpCreateResult = Out<AnyQpClass['methods']['create']> & {
   readonly sendQueue?: MmapInfo
   readonly recvQueue?: MmapInfo
 }

@@ -8,7 +8,7 @@ import { ArmWord, ArmWords } from '../../../spec/context-logs.ts'
 import { ParkedPage } from '../../../spec/session.ts'
 import { ringPool } from './file-rings.ts'
 
-export interface ArmedByWord {
+interface ArmedByWord {
   /** Arms the CQ with this handle. False: only a call can. The caller then looks at the CQ, by Atomics.load. */
   arm(handle: number, solicitedOnly: boolean): boolean
   /** From now on `arm` returns false. */

@@ -53,7 +53,7 @@ const NO_RESULT: CallResult<AnyValues> = { object: 0, out: {} }
 /** Empty polls between two checks that the daemon is alive. */
 const POLLS_PER_CHECK = 128
 
-export interface RemoteDevice {
+interface RemoteDevice {
   readonly name: string
   /** IP address as text; '' for a device without a network. */
   readonly address: string

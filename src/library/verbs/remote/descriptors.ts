@@ -17,7 +17,7 @@ import { readRecords } from './records.ts'
 const PROT_READ = 1
 const PROT_WRITE = 2
 
-export interface RemoteDescriptors extends Descriptors {
+interface RemoteDescriptors extends Descriptors {
   /** Takes ownership of a descriptor that a call created: `close` or `closeAll` closes the descriptor. */
   add(fd: number): void
   /** See `Carrier.setWaiting`. */

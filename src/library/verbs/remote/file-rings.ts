@@ -25,7 +25,7 @@ interface SharedMapping {
 }
 
 /** `ring` and `release` as in `Carrier`. */
-export interface FileRings {
+interface FileRings {
   ring(info: MmapInfo): RingBytes
   release(info: MmapInfo): void
   /** Unmaps all rings. */

@@ -23,7 +23,7 @@ const MAX_INLINE_BYTES = 1024
 /** Whether values of this kind may be outside the message. */
 const canBeOutside = (kind: string): boolean => kind === 'list' || kind === 'blob'
 
-export interface Calls {
+interface Calls {
   /** Makes a call. Throws RdmaError. */
   (cls: ObjectClass, method: string, object: number, args: AnyValues): CallResult<AnyValues>
   /** Sets the device's declarations: later calls use what both program and device declare (R47). */

@@ -33,7 +33,7 @@ export interface PostWatch {
 }
 
 /** The completion object of a CQ. A poll that finds a completion sets `at`, the offset of the CQE. `id`: wr_id. */
-export interface PolledCompletion {
+interface PolledCompletion {
   readonly id: number
   at: number
 }

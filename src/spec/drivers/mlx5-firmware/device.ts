@@ -10,7 +10,7 @@ export const queryHcaCapIn = struct(16, {
   function_id: bits(0x50, 16),
 })
 
-export const queryAdapterParamBlock = struct(256, {
+const queryAdapterParamBlock = struct(256, {
   ieee_vendor_id: bits(0xc8, 24),
   vsd_vendor_id: bits(0xf0, 16),
   vsd: raw(0x100, 208),
@@ -21,20 +21,12 @@ export const queryAdapterOut = struct(272, {
   query_adapter_struct: nested(0x80, queryAdapterParamBlock),
 })
 
-export const querySpecialContextsOut = struct(32, {
-  dump_fill_mkey: bits(0x40, 32),
-  resd_lkey: bits(0x60, 32),
-  null_mkey: bits(0x80, 32),
-  terminate_scatter_list_mkey: bits(0xa0, 32),
-  repeated_mkey: bits(0xc0, 32),
-})
-
 export const queryIssiOut = struct(112, {
   current_issi: bits(0x50, 16),
   supported_issi_dw0: bits(0x360, 32),
 })
 
-export const lagc = struct(8, {
+const lagc = struct(8, {
   fdb_selection_mode: bits(0x0, 1),
   port_select_mode: bits(0x15, 3),
   lag_state: bits(0x1d, 3),
@@ -57,7 +49,7 @@ export const queryVportStateOut = struct(16, {
   state: bits(0x7c, 4),
 })
 
-export const nicVportContext = struct(256, {
+const nicVportContext = struct(256, {
   min_wqe_inline_mode: bits(0x5, 3),
   disable_mc_local_lb: bits(0x1d, 1),
   disable_uc_local_lb: bits(0x1e, 1),
@@ -96,7 +88,7 @@ export const queryNicVportContextOut = struct(272, {
   nic_vport_context: nested(0x80, nicVportContext),
 })
 
-export const roceAddrLayout = struct(32, {
+const roceAddrLayout = struct(32, {
   source_l3_address: raw(0x0, 16),
   vlan_valid: bits(0x83, 1),
   vlan_id: bits(0x84, 12),
@@ -306,7 +298,7 @@ export const atomicCaps = struct(256, {
   compare_swap_pci_atomic: bits(0x2a0, 16),
 })
 
-export const odpPerTransportServiceCap = struct(4, {
+const odpPerTransportServiceCap = struct(4, {
   send: bits(0x0, 1),
   receive: bits(0x1, 1),
   write: bits(0x2, 1),

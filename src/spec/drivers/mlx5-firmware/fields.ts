@@ -13,7 +13,7 @@ export type Field<T = unknown> = { readonly at: number; readonly __type?: T } & 
   | { readonly kind: 'nested'; readonly struct: Struct }
   | { readonly kind: 'rest' }
 )
-export type Fields = Readonly<Record<string, Field>>
+type Fields = Readonly<Record<string, Field>>
 
 export interface Struct<F extends Fields = Fields> {
   /** Bytes without `rest`. */

@@ -143,7 +143,7 @@ export const queryFlowCounterOut = struct(16, {
 
 // ---- receivers of frames ----
 
-export const tirc = struct(240, {
+const tirc = struct(240, {
   disp_type: bits(0x20, 4),
   tls_en: bits(0x24, 1),
   nvmeotcp_zerocopy_en: bits(0x25, 1),

@@ -3,12 +3,6 @@
  */
 import { bits, long, nested, raw, rest, struct } from './fields.ts'
 
-export const klm = struct(16, {
-  byte_count: bits(0x0, 32),
-  mkey: bits(0x20, 32),
-  address: long(0x40),
-})
-
 export const mkc = struct(64, {
   free: bits(0x1, 1),
   access_mode_4_2: bits(0x3, 3),

@@ -118,7 +118,7 @@ export const qpc = struct(232, {
   dbr_umem_id: bits(0x720, 32),
 })
 
-export const cqc = struct(64, {
+const cqc = struct(64, {
   status: bits(0x0, 4),
   as_notify: bits(0x4, 1),
   initiator_src_dct: bits(0x5, 1),
@@ -152,7 +152,7 @@ export const cqc = struct(64, {
   dbr_addr: long(0x1c0),
 })
 
-export const wq = struct(192, {
+const wq = struct(192, {
   wq_type: bits(0x0, 4),
   wq_signature: bits(0x4, 1),
   end_padding_mode: bits(0x5, 2),
@@ -187,7 +187,7 @@ export const rmpc = struct(240, {
   wq: nested(0x180, wq),
 })
 
-export const xrcSrqc = struct(64, {
+const xrcSrqc = struct(64, {
   state: bits(0x0, 4),
   log_xrc_srq_size: bits(0x4, 4),
   wq_signature: bits(0x20, 1),
@@ -207,23 +207,6 @@ export const xrcSrqc = struct(64, {
   wqe_cnt: bits(0xf0, 16),
   db_record_addr_h: bits(0x140, 32),
   db_record_addr_l: bits(0x160, 30),
-})
-
-export const srqc = struct(64, {
-  state: bits(0x0, 4),
-  log_srq_size: bits(0x4, 4),
-  wq_signature: bits(0x20, 1),
-  cont_srq: bits(0x21, 1),
-  rlky: bits(0x23, 1),
-  log_rq_stride: bits(0x25, 3),
-  xrcd: bits(0x28, 24),
-  page_offset: bits(0x40, 6),
-  cqn: bits(0x48, 24),
-  log_page_size: bits(0x82, 6),
-  pd: bits(0xc8, 24),
-  lwm: bits(0xe0, 16),
-  wqe_cnt: bits(0xf0, 16),
-  dbr_addr: long(0x140),
 })
 
 export const dctc = struct(112, {
@@ -294,12 +277,6 @@ export const qp2errIn = struct(16, {
   qpn: bits(0x48, 24),
 })
 
-export const sqerr2rtsQpIn = struct(272, {
-  qpn: bits(0x48, 24),
-  opt_param_mask: bits(0x80, 32),
-  qpc: nested(0xc0, qpc),
-})
-
 export const queryQpIn = struct(16, {
   qpc_ext: bits(0x40, 1),
   qpn: bits(0x48, 24),
@@ -364,23 +341,6 @@ export const modifyRmpIn = struct(272, {
   ctx: nested(0x100, rmpc),
 })
 
-export const armRqIn = struct(16, {
-  srq_number: bits(0x48, 24),
-  lwm: bits(0x70, 16),
-})
-
-export const createXrcSrqIn = struct(272, {
-  xrc_srq_context_entry: nested(0x80, xrcSrqc),
-  xrc_srq_umem_offset: long(0x280),
-  xrc_srq_umem_id: bits(0x2c0, 32),
-  xrc_srq_umem_valid: bits(0x2e0, 1),
-  pas: rest(0x880),
-})
-
-export const createXrcSrqOut = struct(16, {
-  xrc_srqn: bits(0x48, 24),
-})
-
 export const queryXrcSrqIn = struct(16, {
   xrc_srqn: bits(0x48, 24),
 })
@@ -393,15 +353,6 @@ export const queryXrcSrqOut = struct(272, {
 export const armXrcSrqIn = struct(16, {
   xrc_srqn: bits(0x48, 24),
   lwm: bits(0x70, 16),
-})
-
-export const createSrqIn = struct(272, {
-  srq_context_entry: nested(0x80, srqc),
-  pas: rest(0x880),
-})
-
-export const createSrqOut = struct(16, {
-  srqn: bits(0x48, 24),
 })
 
 export const createDctIn = struct(176, {
@@ -419,10 +370,6 @@ export const queryDctIn = struct(16, {
 
 export const queryDctOut = struct(128, {
   dct_context_entry: nested(0x80, dctc),
-})
-
-export const drainDctIn = struct(16, {
-  dctn: bits(0x48, 24),
 })
 
 export const armDctIn = struct(16, {

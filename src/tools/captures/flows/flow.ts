@@ -30,7 +30,7 @@ const kindIndex: Readonly<Record<string, number>> = { send: 0, write: 1, read: 2
 
 /** By opcode, what the analysis asks, as numbers: request, answer; position; kind. */
 export const REQUEST = 1
-export const ANSWER = 2
+const ANSWER = 2
 export const roleOf = new Uint8Array(256)
 export const startsMessage = new Uint8Array(256)
 export const endsMessage = new Uint8Array(256)

@@ -9,7 +9,7 @@ import type { Flow } from './flow.ts'
 const INCAST_SLICE = 1e6
 
 /** A host to which several others sent at once. */
-export interface Incast {
+interface Incast {
   readonly destination: number
   /** The most senders in one slice of INCAST_SLICE, their bytes, and the time of the slice. */
   readonly senders: number

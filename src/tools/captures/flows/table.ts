@@ -21,7 +21,7 @@ import { RecentPackets } from './recent.ts'
 import { RequestTracker } from './requests.ts'
 
 /** Flows beyond are counted, and not followed: 130,000 queue pairs. */
-export const MAX_FLOWS = 1 << 18
+const MAX_FLOWS = 1 << 18
 /** A flow's bytes over time: so many slices, whose width doubles when the capture is longer. */
 const SLICES = 16
 /** Packets from which on a flow has slices: a capture may have 100,000 flows. */

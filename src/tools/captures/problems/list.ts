@@ -28,7 +28,7 @@ export interface CaptureProblem {
 }
 
 /** What a problem is about. */
-export type About = Pick<CaptureProblem, 'flow' | 'connection' | 'refused' | 'absent'>
+type About = Pick<CaptureProblem, 'flow' | 'connection' | 'refused' | 'absent'>
 
 /** Many, beside others: one in so many, or so many times as many. */
 const MOST_DOUBLED = 4

@@ -24,7 +24,7 @@ const PASSED = 0
 const MARKED = 7
 
 /** A packet of the capture, with the time of the recording in microseconds. */
-export interface BesidePacket {
+interface BesidePacket {
   readonly time: number
   /** Writes it. */
   write(): void

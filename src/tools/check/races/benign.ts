@@ -6,7 +6,7 @@ import type { NoteOmission } from '../../../spec/check/omissions.ts'
 /** Maximum ranges of a process. */
 export const MAX_BENIGN_RANGES = 4096
 /** Maximum processes with ranges. The ranges of the oldest process are forgotten. */
-export const MAX_BENIGN_PROCESSES = 1024
+const MAX_BENIGN_PROCESSES = 1024
 
 interface ProcessRanges {
   /** Another session of this pid is another process. */

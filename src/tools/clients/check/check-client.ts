@@ -34,7 +34,7 @@ import { keyMemory } from './key-memory.ts'
 import { streamOf } from './streams.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
-export interface HostSources
+interface HostSources
   extends Pick<
     CheckerSources,
     'adapters' | 'buffers' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'

@@ -47,7 +47,7 @@ import { PostQueue } from '../../../spec/session.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
 import { watchedRequest } from '../requests/feed.ts'
 
-export interface FaultSources {
+interface FaultSources {
   /** Fulfilled after so many milliseconds. */
   wait(milliseconds: number): Promise<void>
   /** Takes the link of a device down or up: its port's state, and its packets. Nothing for a device without link. */
@@ -71,7 +71,7 @@ export interface FaultSources {
 }
 
 /** A request that is posted to a queue pair or SRQ. */
-export interface Posting {
+interface Posting {
   readonly context: Context
   /** The queue pair or SRQ. */
   readonly object: CoreObject

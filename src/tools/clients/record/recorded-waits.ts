@@ -35,7 +35,7 @@ interface Watched {
 const keyOf = ({ pid, device, id, text, context }: FoundWait): string =>
   `${pid} ${device} ${context?.id ?? ''} ${id} ${text}`
 
-export interface RecordedWaits {
+interface RecordedWaits {
   /** Looks at the present state. */
   look(): void
   /** Looks a last time, and stops looking. */

@@ -26,7 +26,7 @@ export interface RecordingOptions {
   readonly check?: RecordedCheck | undefined
 }
 
-export interface Recording {
+interface Recording {
   readonly writer: SessionWriter
   /** Ends the file and closes it. Resolves when everything is written. */
   end(reason: string): Promise<RecordingEnd>

@@ -53,7 +53,7 @@ export interface RequestTimes {
 }
 
 /** What advice needs to know beside the times (advice.ts). Times are microseconds. */
-export interface Evidence {
+interface Evidence {
   /** Sends that were outstanding without any other. */
   readonly alone: number
   /**

@@ -64,7 +64,7 @@ export interface MessageParts {
   readonly undecodedLength: number
 }
 
-export interface EntryParts {
+interface EntryParts {
   readonly entry: ChainEntry
   readonly message: MessageParts
 }

@@ -15,7 +15,7 @@ import { cmNameIn } from '../../wire/mad/mad.ts'
 import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
 
 /** Decisions for the packets of one run, by packet. */
-export interface Decisions {
+interface Decisions {
   /** Bits of the kinds of faults, and WAIT (kinds.ts). */
   actions: Uint16Array
   /** 32 random bits for the effects on each packet. */
@@ -51,7 +51,7 @@ export interface FaultDecider {
 }
 
 /** What a rule has done so far. */
-export interface RuleState {
+interface RuleState {
   readonly random: () => number
   readonly counts: FaultRuleCounts
   /** When all earlier packets have been transferred at the limited rate, microseconds. */

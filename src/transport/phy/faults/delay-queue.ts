@@ -31,7 +31,7 @@ export interface DelayedPacket<Tag> {
   isReady: boolean
 }
 
-export interface DelayQueue<Tag> {
+interface DelayQueue<Tag> {
   /** Number of queued packets, and of packets that are ready to leave. */
   readonly count: number
   readonly ready: number

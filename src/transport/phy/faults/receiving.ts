@@ -21,7 +21,7 @@ import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay
 import { countHits, DAMAGE, damage, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
-export interface FaultyReceiving {
+interface FaultyReceiving {
   /** As in `Port`. */
   receive(run: ReceivedRun): boolean
   release(): void

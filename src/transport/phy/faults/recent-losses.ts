@@ -6,7 +6,7 @@ import type { FaultRule } from '../../../spec/faults/rule.ts'
 
 const SLOTS = 1024
 
-export interface RecentLosses {
+interface RecentLosses {
   readonly add: (qpn: number, rule: FaultRule) => void
   /** The rule of the last such packet to this queue pair, if that was not before `time`. */
   readonly since: (qpn: number, time: number) => FaultRule | undefined

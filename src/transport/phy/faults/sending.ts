@@ -13,7 +13,7 @@ import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay
 import { countHits, DAMAGE, damage, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
-export interface FaultySending {
+interface FaultySending {
   /** As in `Port`. */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   flush(): void

@@ -19,7 +19,7 @@ export interface LinkSettings {
   readonly mtu?: number | undefined
 }
 
-export interface TopologyLink extends LinkSettings {
+interface TopologyLink extends LinkSettings {
   readonly ends: readonly [number, number]
 }
 

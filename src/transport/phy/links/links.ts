@@ -17,7 +17,7 @@ import { type Arena, plainArena } from '../../wire/arena.ts'
 import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
 import { type LinkTopology, type Routes, routesOf } from './graph.ts'
 
-export interface LinksOptions {
+interface LinksOptions {
   readonly topology: LinkTopology
   readonly seed: number
   /** Bytes of a packet that are kept; the rest is not carried, only its length. */
@@ -36,7 +36,7 @@ export const FRAME_BYTES = 8 + 14 + 20 + 8 + 4 + 12
 export const IP_UDP_BYTES = 28
 
 /** Counts of one direction of a link. */
-export interface DirectionStats {
+interface DirectionStats {
   packets: number
   /** With `overhead`. */
   bytes: number

@@ -20,7 +20,7 @@ const MAX_IN_FLIGHT = 65_536
 const BASE_WINDOW = 2 ** 18
 const MAX_WINDOW = 2 ** 28
 
-export interface PacketCarrierOptions {
+interface PacketCarrierOptions {
   readonly topology: LinkTopology
   readonly seed: number
   /** Microseconds. */

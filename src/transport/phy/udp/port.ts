@@ -25,7 +25,7 @@ import {
 } from './sending.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES, pathMtuOf, sharedWindowOf } from './window.ts'
 
-export interface UdpCounters extends SendCounters, ReceiveCounters {}
+interface UdpCounters extends SendCounters, ReceiveCounters {}
 
 export interface UdpPort extends Port {
   readonly counters: UdpCounters

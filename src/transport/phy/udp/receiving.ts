@@ -15,7 +15,7 @@ export interface ReceiveCounters extends PortCounters {
   unexpectedIdentifications: number
 }
 
-export interface UdpReceiving {
+interface UdpReceiving {
   /** As in `Port`. */
   receive(run: ReceivedRun): boolean
   release(): void

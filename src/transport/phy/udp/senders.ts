@@ -10,7 +10,7 @@ import { createKeyTable } from '../key-table.ts'
 import type { FlowAddress } from '../port.ts'
 
 /** By receive buffer: the source of its packets, as in `UdpBatches`. */
-export interface SourceColumns {
+interface SourceColumns {
   readonly addresses: ArrayLike<number>
   readonly ports: ArrayLike<number>
   readonly trafficClasses: ArrayLike<number>

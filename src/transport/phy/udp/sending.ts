@@ -28,7 +28,7 @@ export interface SendCounters extends PortCounters {
   lastSendError: number
 }
 
-export interface UdpSending {
+interface UdpSending {
   /** As in `Port`. */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void

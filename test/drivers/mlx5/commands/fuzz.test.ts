@@ -16,11 +16,10 @@ import {
   type FirmwareCommand,
 } from '../../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import type { FieldValues, Struct } from '../../../../src/spec/drivers/mlx5-firmware/fields.ts'
-import { klm } from '../../../../src/spec/drivers/mlx5-firmware/memory.ts'
 import { CallError } from '../../../../src/spec/errno.ts'
 import { decodeFields, encodeFields, encodeFieldsInto } from '../../../../src/uapi/firmware/fields.ts'
 import { inLongRun } from '../../../long-run.ts'
-import { commandBytes, withCommands } from '../firmware.ts'
+import { commandBytes, klm, withCommands } from '../firmware.ts'
 import { type Machine, machine, type Program, program } from '../machine.ts'
 
 interface Seed {

@@ -8,10 +8,9 @@ import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { NULL_KEY, REPEAT_BLOCK } from '../../../../src/spec/drivers/mlx5.ts'
 import { Commands } from '../../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import { klm } from '../../../../src/spec/drivers/mlx5-firmware/memory.ts'
 import { CompletionKind } from '../../../../src/spec/drivers/mlx5-queues.ts'
 import { encodeFields } from '../../../../src/uapi/firmware/fields.ts'
-import { assertErrno, assertRefused, withCommands } from '../firmware.ts'
+import { assertErrno, assertRefused, klm, withCommands } from '../firmware.ts'
 import { ATOMIC_FA, machine, program, RDMA_READ, RDMA_WRITE, UMR } from '../machine.ts'
 
 const KLM = 2

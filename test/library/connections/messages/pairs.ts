@@ -10,7 +10,7 @@ import {
   type MessagesOptions,
 } from '../../../../src/library/index.ts'
 
-export type Cleanup = () => Promise<void>
+type Cleanup = () => Promise<void>
 
 /** A connection between two devices. */
 export const connectPair = async (

@@ -13,7 +13,7 @@ import {
   open,
 } from '../../../../src/library/index.ts'
 
-export interface Echo {
+interface Echo {
   readonly network: Network
   readonly left: Device
   readonly right: Device

@@ -33,7 +33,7 @@ import { type ClientState, plausibleCall } from '../plausible.ts'
 /** Addresses of the message and of its buffers. Each area has AREA_BYTES bytes; all other addresses are unmapped. */
 export const MESSAGE_AT = 0x10_0000n
 export const BUFFERS_AT = 0x20_0000n
-export const AREA_BYTES = 0x1_0000
+const AREA_BYTES = 0x1_0000
 
 const fault = (address: bigint): never => {
   throw new CallError('EFAULT', `address 0x${address.toString(16)} is not mapped`)
@@ -182,7 +182,7 @@ export const linuxMessage = (
 
 // ---- the client ----
 
-export interface HostileClient {
+interface HostileClient {
   readonly m: Machine
   readonly p: Program
   readonly context: Context

@@ -24,7 +24,7 @@ import {
 
 export type { DialectName }
 
-export interface Results {
+interface Results {
   /** Number of calls by result: ok, or the errno by name. */
   readonly [outcome: string]: number
 }

@@ -22,7 +22,7 @@ import {
 } from './buffers.ts'
 import type { Memory, Script } from './script.ts'
 
-export interface Case {
+interface Case {
   readonly name: string
   /** The expected finding. */
   readonly race: RaceId | undefined

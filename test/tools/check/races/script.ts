@@ -12,10 +12,10 @@ import { AccessKind, type Range } from '../../../../src/tools/check/races/shadow
 
 export type Memory = readonly [process: number, start: number, length: number]
 
-export type RaceRequest = Request<string>
+type RaceRequest = Request<string>
 
 /** The engine's ids of a queue pair's two queues: its sends, and the messages that it receives. */
-export interface Qp {
+interface Qp {
   readonly sends: number
   readonly receives: number
 }

@@ -49,7 +49,7 @@ export interface Difference {
 }
 
 /** Values as text; `-` for an absent field or packet. */
-export interface FieldDifference {
+interface FieldDifference {
   readonly path: string
   readonly recorded: string
   readonly ours: string
@@ -135,7 +135,7 @@ const fieldsOf = (packet: WellFormedPacket): Fields => {
 const abbreviate = (text: string): string =>
   text.length > 24 ? `${text.slice(0, 24)}… (${text.length / 2} bytes)` : text
 
-export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
+const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
   const recordedFields = fieldsOf(recorded.packet)
   const ourFields = fieldsOf(ours.packet)
   const paths = new Set([...recordedFields.keys(), ...ourFields.keys()])

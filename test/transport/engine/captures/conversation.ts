@@ -21,7 +21,7 @@ export const otherSide = (side: Side): Side => (side === 0 ? 1 : 0)
 type Value = number | bigint | boolean
 
 /** The headers of any packet, for lookups that do not depend on the opcode. */
-export type AnyHeaders = Readonly<Record<string, Readonly<Record<string, Value>> | undefined>>
+type AnyHeaders = Readonly<Record<string, Readonly<Record<string, Value>> | undefined>>
 export const headersOf = (packet: WellFormedPacket): AnyHeaders => packet as unknown as AnyHeaders
 export const field = (packet: WellFormedPacket, header: string, name: string): number =>
   Number(headersOf(packet)[header]![name])

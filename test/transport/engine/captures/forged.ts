@@ -21,7 +21,7 @@ import type { Sent } from './play.ts'
 export type Linux = '6.1' | '6.12'
 
 /** A row of a table in responder.md. */
-export interface TableRow {
+interface TableRow {
   readonly name: string
   /** Number of forged packets. */
   readonly sent: number

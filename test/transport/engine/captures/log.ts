@@ -14,7 +14,7 @@ export interface LoggedCompletion {
   readonly flags: number
 }
 
-export interface Log {
+interface Log {
   readonly qpn: number
   readonly psn: number
   readonly rkey: number

@@ -24,7 +24,7 @@ import type { Pair } from './pairs.ts'
 
 const PAGE = 4096n
 
-export interface Space {
+interface Space {
   /** Total bytes. */
   readonly bytes: number
   /** Offset of an address; -1 outside the packed pages. */
@@ -38,7 +38,7 @@ interface Range {
 }
 
 /** Packs the whole pages that contain these address ranges. */
-export const packSpace = (ranges: readonly Range[]): Space => {
+const packSpace = (ranges: readonly Range[]): Space => {
   const pages = ranges
     .map(({ start, end }) => ({ start: start - (start % PAGE), end: end + ((PAGE - (end % PAGE)) % PAGE) }))
     .sort((a, b) => (a.start < b.start ? -1 : 1))
@@ -79,7 +79,7 @@ const rightOf = (flags: number): number => {
 }
 
 /** Whether the responder answered with a NAK other than a PSN sequence error. */
-export const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
+const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
   entries.some(
     e =>
       e.from !== pair.requester &&

@@ -62,7 +62,7 @@ const isSamePacket = (a: Recorded, b: Recorded): boolean =>
   a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
 /** Whether a field is not mutated. Field 'packet': the packet is not removed, repeated or moved. */
-export type Exempt = (recorded: Recorded, field: string) => boolean
+type Exempt = (recorded: Recorded, field: string) => boolean
 
 const mutantsOf = (list: readonly Recorded[], isExempt: Exempt, seed: string): [string, Recorded[]][] => {
   const positionsFor = (field: string): number[] => list.flatMap((r, i) => (isExempt(r, field) ? [] : [i]))

@@ -29,7 +29,7 @@ export interface Pair {
   readonly mtu: number
 }
 
-export const UNKNOWN_QPN = 0xabcd
+const UNKNOWN_QPN = 0xabcd
 const DEFAULT_MTU = 1024
 
 const CONNECTED = { RC: Service.RC, UC: Service.UC } as const

@@ -46,7 +46,7 @@ export interface Sent {
 }
 
 /** Packets that one queue pair sent. */
-export interface Stream {
+interface Stream {
   readonly qpn: number
   readonly answers: Sent[]
   readonly requests: Sent[]
@@ -85,7 +85,7 @@ const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
 const DEFAULT_RD_ATOMIC = 16
 
-export interface Posted {
+interface Posted {
   readonly message: Message
   /** Offset of the request's data in the node's memory. */
   readonly dataAt: number
@@ -122,7 +122,7 @@ const rnrTimerOf = (conversation: Conversation, side: Side): number => {
 /** The bytes that our engine receives for a recorded packet; undefined if the packet is withheld. */
 export type PacketToDeliver = (entry: Entry) => Uint8Array | undefined
 
-export interface PlayOptions {
+interface PlayOptions {
   /** By default the recorded packets are delivered. */
   readonly deliver?: PacketToDeliver
   /** Packets between two packets of `side` are delivered as one burst. */

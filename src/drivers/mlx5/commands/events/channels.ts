@@ -16,7 +16,7 @@ import {
 } from './subscriptions.ts'
 
 /** Throws CallError EINVAL. */
-export const requireCommands = ({ context }: CallContext, method: string): void => {
+const requireCommands = ({ context }: CallContext, method: string): void => {
   if (contextOf(context).uid === undefined)
     refuse('EINVAL', `${method}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`)
 }

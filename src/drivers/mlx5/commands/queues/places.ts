@@ -17,7 +17,7 @@ import { placeInUmem } from '../umem.ts'
 const OFFSET_BYTES = 64
 
 /** The fields of a command that say where a queue is. */
-export interface QueuePlace {
+interface QueuePlace {
   /** Of the field with the user memory's number. */
   readonly field: string
   readonly umem: number

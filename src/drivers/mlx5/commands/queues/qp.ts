@@ -93,7 +93,7 @@ const streamsOf = ({ log_num_dci_stream_channels, log_num_dci_errored_streams }:
 
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
 
-export const rightsOf = (access: number) => ({
+const rightsOf = (access: number) => ({
   rre: +((access & REMOTE_READ) !== 0),
   rwe: +((access & REMOTE_WRITE) !== 0),
   rae: +((access & REMOTE_ATOMIC) !== 0),

@@ -3,7 +3,7 @@
  * transport, the library or the adapter gives. test/system/check/by-device.long.test.ts compares with what the programs of
  * docs/findings show; docs/reference/findings-by-device.md is made of it.
  */
-import type { FindingId } from './findings.ts'
+import type { FindingId } from '../../src/spec/check/findings.ts'
 
 export const columns = ['rxe', 'mlx5', 'efa', 'examples', 'host'] as const
 export type Column = (typeof columns)[number]

@@ -3,8 +3,8 @@
  * afterwards: the ways and accesses of test/programs/check/given_back.c. test/system/check/given-back.test.ts runs them on
  * each device; docs/reference/memory-given-back.md is made of this table.
  */
-import type { FindingId } from './findings.ts'
-import type { Severity } from './severity.ts'
+import type { FindingId } from '../../src/spec/check/findings.ts'
+import type { Severity } from '../../src/spec/check/severity.ts'
 
 export const accesses = {
   send: 'a SEND of it, posted later',

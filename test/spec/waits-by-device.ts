@@ -2,13 +2,13 @@
  * Waits that do not end, and what `userdma check` says of each, by device: the kinds of test/programs/check/waits.c.
  * test/system/check/waits.test.ts runs them; docs/reference/waits-by-device.md is made of this table.
  */
-import type { FindingId } from './findings.ts'
+import type { FindingId } from '../../src/spec/check/findings.ts'
 
 export const waitColumns = ['rxe', 'mlx5', 'efa'] as const
 export type WaitColumn = (typeof waitColumns)[number]
 
 /** The finding, and words of its text or details. */
-export interface Explanation {
+interface Explanation {
   readonly finding: FindingId
   readonly says: string
 }
