@@ -5,7 +5,7 @@
 import type { LinkEvent } from '../src/tools/record/events.ts'
 import { gidText } from '../src/tools/trace/bytes.ts'
 
-export { durationText } from '../src/tools/trace/duration.ts'
+export { durationText } from '../src/spec/duration.ts'
 
 const thousands = new Intl.NumberFormat('en-US')
 

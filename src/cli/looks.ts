@@ -3,8 +3,9 @@
  */
 import { NoDaemonError } from '../daemon/client/errors.ts'
 import type { ToolSession } from '../daemon/client/tool-session.ts'
+import type { WaitStat } from '../spec/check/waits.ts'
 import { applyPatch } from '../uapi/merge-patch.ts'
-import type { QpStat, Stat, StatView, WaitStat } from '../uapi/tool.ts'
+import type { QpStat, Stat, StatView } from '../uapi/tool.ts'
 
 /** One look at a daemon; `time` in milliseconds. Queue pairs and waits are empty unless they were asked for. */
 export interface Look {

@@ -5,12 +5,13 @@
  * Both programs use one device, so a packet identifies its receiver only by the QPN. The process of a QPN is that of
  * the call that created the queue pair; the sender is the other process.
  */
+
+import type { TraceRecord } from '../spec/records.ts'
 import { packetsOf } from '../tools/captures/file.ts'
 import { callJson, callLine } from '../tools/trace/calls.ts'
 import { packetLine } from '../tools/trace/packets.ts'
 import { parseFrame } from '../transport/wire/frame.ts'
 import { type Packet, parsePacket } from '../transport/wire/packet.ts'
-import type { TraceRecord } from '../uapi/tool.ts'
 
 interface Entry {
   readonly kind: 'call' | 'packet'

@@ -6,7 +6,7 @@
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, ContextProgram, Core } from '../core/model.ts'
 import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
-import type { FailureRecord } from '../uapi/tool.ts'
+import type { FailureRecord } from '../spec/records.ts'
 import type { ProgramLines } from './program-lines.ts'
 
 /** The program that opened a context. */

@@ -223,6 +223,12 @@ export interface ProgramRuleCounts {
   injected: number
 }
 
+/** A fault rule, and its counts: of packets and faults, or for programs of matches and injected faults. */
+export interface FaultStat extends Readonly<Partial<FaultRuleCounts & ProgramRuleCounts>> {
+  readonly rule: string
+  readonly matched: number
+}
+
 /** Packets of a device by outcome. `overflowed`: dropped because there was no room to delay them. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 

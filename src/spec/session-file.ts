@@ -263,3 +263,11 @@ export const requestKinds = [
 
 /** Bytes before a record's fields. */
 export const RECORD_HEADER = 8
+
+/** How a recording ended. */
+export interface RecordingEnd {
+  /** Number of events that were lost, because the disk was too slow. */
+  readonly lost: number
+  /** Why the file is not complete; null: it is. */
+  readonly error: string | null
+}

@@ -8,11 +8,11 @@ import type { Finding } from '../spec/check/finding.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
-import type { TormentDecision } from '../spec/check/torment.ts'
-import type { WaitId } from '../spec/check/waits.ts'
-import type { FailedProgram, FaultRuleCounts, ProgramRuleCounts, SurveyFacts, SurveySite } from '../spec/faults.ts'
+import type { WaitStat } from '../spec/check/waits.ts'
+import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
 import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
-import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
+import type { TormentRecord, TraceEvent, TraceRecord } from '../spec/records.ts'
+import type { RecordingEnd } from '../spec/session-file.ts'
 
 /** The PCI function that sysfs shows as a device's parent. */
 export interface PciFunction {
@@ -211,12 +211,6 @@ export interface StatView {
   readonly waits?: readonly WaitStat[]
 }
 
-/** A fault rule, and its counts: of packets and faults, or for programs of matches and injected faults. */
-export interface FaultStat extends Readonly<Partial<FaultRuleCounts & ProgramRuleCounts>> {
-  readonly rule: string
-  readonly matched: number
-}
-
 export interface DeviceStat {
   readonly name: string
   readonly address: string
@@ -294,16 +288,6 @@ export interface QpStat {
   readonly lastError?: FailureJson
 }
 
-/** What a program waits for. */
-export interface WaitStat {
-  readonly device: string
-  readonly pid: number
-  readonly command: string
-  readonly id: WaitId
-  /** A sentence without its full stop. */
-  readonly text: string
-}
-
 export type ToolReply =
   | { readonly error: string }
   | { readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] } }
@@ -363,95 +347,6 @@ export interface FrameSymbol {
   })[]
 }
 
-/** How a recording ended. */
-export interface RecordingEnd {
-  /** Number of events that were lost, because the disk was too slow. */
-  readonly lost: number
-  /** Why the file is not complete; null: it is. */
-  readonly error: string | null
-}
-
-/** One access to the program's memory: address (0x…), all or the first bytes in base64, and length. */
-export type RawAccess = readonly [address: string, bytes: string, length: number]
-
-/** A method as the device declares it. */
-export interface Declaration {
-  readonly classId: number
-  readonly class: string
-  readonly identity: ObjectClass['identity']
-  readonly call: number
-  readonly method: string
-  readonly in: Attributes
-  readonly out: Attributes
-}
-
-/** A failure of an object of a traced program, or of a device (`pid` 0). */
-export interface FailureRecord {
-  /** Milliseconds since the epoch. */
-  readonly time: number
-  readonly pid: number
-  readonly command: string
-  readonly device: string
-  readonly failure: FailureJson
-}
-
-/** One traced call (JSON, `traceTexts`). `message` and `answer` are in the object dialect, base64. */
-export interface TraceRecord {
-  /** Milliseconds since the epoch. */
-  readonly time: number
-  /** Microseconds. */
-  readonly duration: number
-  readonly pid: number
-  readonly tid: number
-  readonly fd: number
-  /** Name of the process. */
-  readonly command: string
-  readonly device: string
-  /**
-   * `driver`: a call on a descriptor of a driver's interface. `event`: a read of an event descriptor. `netlink`: a
-   * message on a NETLINK_RDMA socket. The last two only with `--host`.
-   */
-  readonly dialect: 'ioctl' | 'write' | 'rdma_cm' | 'umad' | 'object' | 'driver' | 'event' | 'netlink'
-  /** The request of an ioctl of the object dialect or of a driver. */
-  readonly request?: number
-  /** Name of a call that was not decoded into a method, or text of a driver's call. */
-  readonly attempt?: string
-  /** The arguments of a call that has no method, as text. */
-  readonly detail?: string
-  /** Absent when the bytes could not be decoded. */
-  readonly call?: {
-    readonly classId: number
-    readonly call: number
-    readonly message: string
-    readonly answer: string
-    /** Memory of indirect attributes: addresses (0x…) and bytes, base64. */
-    readonly memory?: readonly (readonly [address: string, bytes: string])[]
-    /** In a chain: memory of the entries' indirect attributes, when the entry read or wrote it. */
-    readonly pointed?: readonly (readonly [entry: number, direction: 'in' | 'out', address: string, bytes: string])[]
-    /** The driver's own methods in the record. */
-    readonly declared?: readonly Declaration[]
-  }
-  /**
-   * The program's memory that the call read (`in`, first the call's message) and wrote (`out`). Present if requested,
-   * and for calls that could not be decoded.
-   */
-  readonly raw?: { readonly in: readonly RawAccess[]; readonly out: readonly RawAccess[] }
-  /** ≥ 0: the call's result. < 0: negative errno. */
-  readonly ret: number
-  readonly reason?: string
-  /** New descriptors by attribute. `fd`: the program's number, if known. */
-  readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
-}
-
-/** One decision of `--torment`. */
-export interface TormentRecord {
-  /** Milliseconds since the epoch. */
-  readonly time: number
-  readonly device: string
-  readonly torment: TormentDecision
-}
-
-export type TraceEvent = TraceRecord | FailureRecord
 /** A record of TRACE messages. `id`: of the subscription. */
 export type ToolRecord = { readonly id: number } & TopicRecord
 

@@ -10,8 +10,8 @@ import { ProgramLines } from '../../src/daemon/program-lines.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
 import { createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
+import type { FailureRecord } from '../../src/spec/records.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import type { FailureRecord } from '../../src/uapi/tool.ts'
 
 const failure: Failure = {
   kind: 'send',

@@ -5,6 +5,7 @@
  */
 
 import { frameText } from '../../spec/check/frames.ts'
+import { durationText } from '../../spec/duration.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
@@ -16,7 +17,6 @@ import { LongestRequests } from '../../tools/record/times/longest.ts'
 import { phases, rankedPhases, sumOfPhases, timesOfSpans } from '../../tools/record/times/phases.ts'
 import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools/record/times/request-times.ts'
 import { programEndText, SessionWaits } from '../../tools/record/waits.ts'
-import { durationText } from '../../tools/trace/duration.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { openedSession } from '../capture-session.ts'
 import { UsageError } from '../fail.ts'

@@ -9,8 +9,8 @@ import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../../s
 import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
 import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
+import { didYouMean } from '../../spec/suggest.ts'
 import { WcStatus } from '../../spec/work.ts'
-import { didYouMean } from '../../tools/trace/suggest.ts'
 import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
 import { UsageError } from '../fail.ts'
 

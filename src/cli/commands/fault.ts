@@ -5,9 +5,9 @@
 
 import { targetOf } from '../../spec/faults/rule.ts'
 import { outageTime, parseRule } from '../../spec/faults/rules.ts'
+import type { FaultStat } from '../../spec/faults.ts'
 import { FaultTargets } from '../../spec/faults.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
-import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
 import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'
 

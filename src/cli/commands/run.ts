@@ -2,8 +2,9 @@
  * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Ends as
  * the program: with its exit status, or by the same signal.
  */
+
+import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
-import type { FailureRecord } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'

@@ -3,10 +3,11 @@
  */
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
+import type { WaitStat } from '../../spec/check/waits.ts'
 import { otherCounts } from '../../spec/counters.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
-import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
+import type { QpStat, Stat } from '../../uapi/tool.ts'
 import { openChosenSession } from '../own-daemon.ts'
 
 /** Options of commands that query or change a daemon, as commander parses them. */

@@ -1,9 +1,11 @@
 /*
  * What `userdma top` shows: rates of devices, processes and queue pairs, from two looks at a daemon.
  */
+
+import type { WaitStat } from '../../spec/check/waits.ts'
 import { type QpClassName, QpTypes } from '../../spec/classes/qp/qp.ts'
 import { type CounterFile, DATA_UNIT_BYTES } from '../../spec/counters.ts'
-import type { DeviceStat, QpStat, WaitStat } from '../../uapi/tool.ts'
+import type { DeviceStat, QpStat } from '../../uapi/tool.ts'
 import type { Look } from '../looks.ts'
 
 interface DeviceRates {

@@ -3,7 +3,7 @@
  * so a tool looks twice.
  */
 import { setTimeout } from 'node:timers/promises'
-import type { WaitStat } from '../../uapi/tool.ts'
+import type { WaitStat } from '../../spec/check/waits.ts'
 
 /** Milliseconds between two looks: what has changed is work in progress. */
 const SECOND_LOOK = 250

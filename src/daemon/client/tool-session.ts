@@ -7,19 +7,20 @@ import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
 import type { Finding } from '../../spec/check/finding.ts'
-import type { FailedProgram, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import type { WaitStat } from '../../spec/check/waits.ts'
+import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
+import type { RecordingEnd } from '../../spec/session-file.ts'
 import { newReply, type Reply, writeHello, writeTool } from '../../uapi/session-codec.ts'
 import {
   type DaemonConfig,
   type DeviceSpec,
-  type FaultStat,
   type FrameSymbol,
   type ListedDevice,
   type ProgramEnd,
   type QpCursor,
   type QpStat,
-  type RecordingEnd,
   type Stat,
   type ToolRecord,
   type ToolReply,
@@ -27,10 +28,7 @@ import {
   type Topic,
   type TopicRecord,
   type Topics,
-  type TormentRecord,
-  type TraceEvent,
   traceReader,
-  type WaitStat,
 } from '../../uapi/tool.ts'
 import { type Channel, helloRefusal, openChannel, type WriteRequest } from './channel.ts'
 import { NoDaemonError, RefusalError } from './errors.ts'

@@ -13,7 +13,7 @@ import type { Driver } from '../../core/driver-contract.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
-import { didYouMean } from '../../tools/trace/suggest.ts'
+import { didYouMean } from '../../spec/suggest.ts'
 import { parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 

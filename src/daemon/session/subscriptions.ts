@@ -8,6 +8,7 @@ import { addTo, removeFrom, requireShare } from '../../core/objects/limits.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
+import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
 import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
 import {
   MAX_INTERVAL,
@@ -15,8 +16,6 @@ import {
   recordTexts,
   type SubscribeRequest,
   type ToolReply,
-  type TormentRecord,
-  type TraceEvent,
   traceTexts,
 } from '../../uapi/tool.ts'
 import type { DaemonChecker } from '../check.ts'

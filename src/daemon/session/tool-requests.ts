@@ -8,9 +8,10 @@ import { isLinked } from '../../core/driver-contract.ts'
 import { close } from '../../host/net/sockets.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
+import type { RecordingEnd } from '../../spec/session-file.ts'
+import { noDeviceText } from '../../spec/suggest.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import { symbolFrames } from '../../tools/record/symbol-frames.ts'
-import { noDeviceText } from '../../tools/trace/suggest.ts'
 import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
 import type {
   DaemonConfig,
@@ -19,7 +20,6 @@ import type {
   ListedDevice,
   ProgramEnd,
   QpCursor,
-  RecordingEnd,
   ToolReply,
   ToolRequest,
 } from '../../uapi/tool.ts'

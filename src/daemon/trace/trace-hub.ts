@@ -7,9 +7,9 @@
  * waits for the session's next message, the session's end, or a request of a tool that traces.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
+import type { FailureRecord, TraceRecord } from '../../spec/records.ts'
 import { type Access, messagesOf } from '../../tools/trace/call-messages.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
-import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import { type RecordingView, recordingView } from './trace-messages.ts'
 
 interface Subscriber {

@@ -2,9 +2,9 @@
  * The program's memory that a call reads and writes, for trace records.
  */
 import type { Caller } from '../../core/model.ts'
+import type { RawAccess, TraceRecord } from '../../spec/records.ts'
 import { type Access, base64, hexAddress } from '../../tools/trace/call-messages.ts'
 import type { CallerView } from '../../uapi/call.ts'
-import type { RawAccess, TraceRecord } from '../../uapi/tool.ts'
 
 /** Maximum bytes of one access in `raw` of the record. */
 const MAX_RAW = 16384

@@ -4,10 +4,10 @@
  */
 
 import { linkQuantities } from '../../spec/faults/rules.ts'
+import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from '../../tools/topology/input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from '../../tools/topology/link-settings.ts'
 import { Section, shown } from '../../tools/topology/section.ts'
-import { didYouMean } from '../../tools/trace/suggest.ts'
 import {
   chain,
   type LinkSettings,

@@ -31,6 +31,16 @@ export interface WaitingRequest {
   readonly context?: number
 }
 
+/** What a program waits for. */
+export interface WaitStat {
+  readonly device: string
+  readonly pid: number
+  readonly command: string
+  readonly id: WaitId
+  /** A sentence without its full stop. */
+  readonly text: string
+}
+
 export interface Wait {
   readonly id: WaitId
   /** Absent: that of the finding. */

@@ -1,7 +1,7 @@
 /*
  * What is known of drivers above them: the default one, how their devices are named, and the attributes of calls
  * that tools know. Records of calls need no declarations of these; all other attributes of drivers are declared in the
- * record (`Declaration` in uapi/tool.ts). The ABI is that of Linux's rxe: devices of this machine (`--host`) and drivers that
+ * record (`Declaration` in spec/records.ts). The ABI is that of Linux's rxe: devices of this machine (`--host`) and drivers that
  * take the provider `rxe` have it too.
  */
 import type { Attributes } from '../schema/schema.ts'

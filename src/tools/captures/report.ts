@@ -2,9 +2,9 @@
  * What a capture shows, as text for people and as objects for programs.
  */
 import { type CaptureCause, captureCause } from '../../spec/captures.ts'
+import { durationText } from '../../spec/duration.ts'
 import { counted, hex, hexBytes } from '../../spec/text.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
-import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
 import { BurstCause } from './flows/bursts.ts'

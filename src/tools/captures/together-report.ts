@@ -3,8 +3,8 @@
  * and how long it took between the points.
  */
 import { captureCause } from '../../spec/captures.ts'
+import { durationText } from '../../spec/duration.ts'
 import { counted, hex } from '../../spec/text.ts'
-import { durationText } from '../trace/duration.ts'
 import type { AddressTable } from './addresses.ts'
 import type { LostReport, PathReport } from './paths.ts'
 import type { Point, PointClock, Together } from './together.ts'

@@ -5,7 +5,7 @@
 import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { ProgramStream } from '../../spec/check/stream.ts'
-import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
+import type { FailureRecord, TraceRecord } from '../../spec/records.ts'
 import type { ObjectEvent } from '../record/events.ts'
 import type { ObservedFaults } from './faults.ts'
 import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'

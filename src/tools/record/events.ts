@@ -1,7 +1,7 @@
 /*
  * The events of a session, as a session file has them: what happened to the programs of a daemon, or of the library's
  * devices in a process. `userdma check`, `trace`, recordings and the page use these types. Calls, failures, findings and
- * decisions of torment are the records that tools receive (uapi/tool.ts); requests are those of the checker's feed
+ * decisions of torment are the records that tools receive (spec/records.ts); requests are those of the checker's feed
  * (spec/check/requests.ts), which refer to each other by their ids here.
  *
  * Nothing here or beside it depends on Node, so that a page can read session files.
@@ -13,9 +13,10 @@ import type { FindingId } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import type { ProbeName, ProducerFacts } from '../../spec/check/probes.ts'
 import type { BufferCheck, RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
+import type { WaitStat } from '../../spec/check/waits.ts'
 import type { PacketOutcome } from '../../spec/faults.ts'
+import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
 import type { PacketFlow } from '../../transport/wire/flow.ts'
-import type { FailureRecord, TormentRecord, TraceRecord, WaitStat } from '../../uapi/tool.ts'
 
 /**
  * A device. `exists`: in a checkpoint, or at the start of the recording. `device`: the number of the device, unique

@@ -5,10 +5,10 @@
  */
 import type { Moment, Stack } from '../../spec/check/finding.ts'
 import { NATIVE_FRAME, V8_FRAME } from '../../spec/check/frames.ts'
+import type { FailureRecord } from '../../spec/records.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import type { PacketFlow } from '../../transport/wire/flow.ts'
-import type { FailureRecord } from '../../uapi/tool.ts'
 import { viewOf } from './decode.ts'
 import type { PacketsEvent, RecordedFinding, SessionEvent, SymbolFrame } from './events.ts'
 

@@ -6,6 +6,7 @@
  * Memory is bounded by the buffers, the existing objects, and the index of one segment.
  */
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
+import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -31,7 +32,6 @@ import {
   WaitChange,
 } from '../../spec/session-file.ts'
 import { bthDestQp } from '../../transport/wire/bth.ts'
-import type { FailureRecord, TormentRecord, TraceRecord } from '../../uapi/tool.ts'
 import {
   BlockBuilder,
   COMPLETED_BYTES,

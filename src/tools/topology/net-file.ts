@@ -25,7 +25,7 @@ import {
   type YAMLMap,
 } from 'yaml'
 import { linkQuantities } from '../../spec/faults/rules.ts'
-import { didYouMean } from '../trace/suggest.ts'
+import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'

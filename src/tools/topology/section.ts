@@ -5,7 +5,7 @@
 
 import { LineRate } from '../../spec/congestion.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
-import { didYouMean } from '../trace/suggest.ts'
+import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from './input-error.ts'
 
 /** One hour, µs. */

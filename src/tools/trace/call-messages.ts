@@ -1,5 +1,5 @@
 /*
- * A call as message and answer of the object dialect: the contents of a trace record (uapi/tool.ts). Any call has one,
+ * A call as message and answer of the object dialect: the contents of a trace record (spec/records.ts). Any call has one,
  * of whatever dialect, and of the library in its own process.
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -7,6 +7,7 @@ import { AttributeFlag } from '../../spec/classes/ids.ts'
 import { Classes } from '../../spec/classes.ts'
 import { knownAdditions } from '../../spec/drivers/known.ts'
 import { CallError } from '../../spec/errno.ts'
+import type { Declaration, TraceRecord } from '../../spec/records.ts'
 import type { AnyValue, Attributes, Method, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Call, CallerView, Result } from '../../uapi/call.ts'
 import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
@@ -14,7 +15,6 @@ import { encodeCall, type OutputBuffer } from '../../uapi/object/client.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { INDIRECT_BYTES, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
-import type { Declaration, TraceRecord } from '../../uapi/tool.ts'
 import { itemsOf } from './message.ts'
 
 /** Maximum bytes of a value in the message. Longer values are in `memory` of the record. */

@@ -4,12 +4,12 @@
  *   [pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {…}, pathMtu MTU_1024, …) = 0 <0.000034>
  *   [pid 123 a.out] fd 3 cq.create(cqe 0, …) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
  *
- * Calls of every dialect have the names of spec/: the record (uapi/tool.ts) has all calls in the object dialect.
+ * Calls of every dialect have the names of spec/: the record (spec/records.ts) has all calls in the object dialect.
  * Outputs and new descriptors are in braces after the return value. Parts that cannot be decoded are shown as bytes.
  */
 
 import { errnoName } from '../../spec/errno.ts'
-import type { FailureRecord, TormentRecord, TraceRecord } from '../../uapi/tool.ts'
+import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
 import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, objectText, plainArgs, plainResult } from './chain.ts'

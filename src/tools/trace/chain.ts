@@ -4,8 +4,8 @@
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
+import type { TraceRecord } from '../../spec/records.ts'
 import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
-import type { TraceRecord } from '../../uapi/tool.ts'
 import { bytesText } from './bytes.ts'
 import { createdOf, type DecodedCall, decodeMessages, fromBase64, objectOf } from './decode.ts'
 import { attributesJson, attributesText, type ShownValues, type Style, WHOLE } from './values.ts'

@@ -4,8 +4,8 @@
  */
 import { classes } from '../../spec/classes.ts'
 import { knownAdditions } from '../../spec/drivers/known.ts'
+import type { Declaration, TraceRecord } from '../../spec/records.ts'
 import type { Attributes, Method, ObjectClass } from '../../spec/schema/schema.ts'
-import type { Declaration, TraceRecord } from '../../uapi/tool.ts'
 import { withCommandFields } from './firmware.ts'
 import { type ReadMessage, readMessage } from './message.ts'
 

@@ -2,7 +2,7 @@
  * Which calls have failed: for traces, exports and the page.
  */
 import { Errno } from '../../spec/errno.ts'
-import type { TraceRecord } from '../../uapi/tool.ts'
+import type { TraceRecord } from '../../spec/records.ts'
 
 /** What of a call tells whether it has failed. */
 type Outcome = Pick<TraceRecord, 'dialect' | 'attempt' | 'ret'>

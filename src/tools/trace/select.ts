@@ -4,7 +4,7 @@
 import { classes } from '../../spec/classes.ts'
 import { linuxCalls } from '../../spec/linux/coverage.ts'
 import { ucmaCommands } from '../../spec/linux/ucma.ts'
-import type { TraceRecord } from '../../uapi/tool.ts'
+import type { TraceRecord } from '../../spec/records.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
 import { isFailed } from './failed.ts'

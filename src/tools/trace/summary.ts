@@ -2,7 +2,7 @@
  * Counts calls like `strace -c`: time, calls and errors of each method. A chain is one call. The entries of chains are
  * counted separately, because they have no times.
  */
-import type { TraceRecord } from '../../uapi/tool.ts'
+import type { TraceRecord } from '../../spec/records.ts'
 import { decodeChain } from './chain.ts'
 import { type DecodedCall, decodeRecord } from './decode.ts'
 import { hasFailed } from './select.ts'

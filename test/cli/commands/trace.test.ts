@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { printer, type TraceOptions } from '../../../src/cli/commands/trace.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import type { TraceRecord } from '../../../src/spec/records.ts'
 
 const call: TraceRecord = {
   time: 0,

@@ -5,9 +5,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Dialect } from '../../../src/core/dispatch/dispatch.ts'
 import { TraceHub } from '../../../src/daemon/trace/trace-hub.ts'
+import type { FailureRecord, TraceRecord } from '../../../src/spec/records.ts'
 import { type Answer, type CallerView, isAnswer } from '../../../src/uapi/call.ts'
 import { decodeWrite } from '../../../src/uapi/linux/write.ts'
-import type { FailureRecord, TraceRecord } from '../../../src/uapi/tool.ts'
 import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 
 const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { openToolSession, type ToolSession } from '../../../src/daemon/client/tool-session.ts'
-import type { FaultStat } from '../../../src/uapi/tool.ts'
+import type { FaultStat } from '../../../src/spec/faults.ts'
 import { assertGoodPair, type PingpongCase, runCase, startPair } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 

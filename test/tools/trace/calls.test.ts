@@ -7,12 +7,12 @@ import fc from 'fast-check'
 import { AttributeFlag, ClassId, DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import type { TraceRecord } from '../../../src/spec/records.ts'
 import type { Attributes, Method, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import { callJson, callLine } from '../../../src/tools/trace/calls.ts'
 import type { Call, CallerView } from '../../../src/uapi/call.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../../src/uapi/object/dialect.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
 
 /** An attribute and its payload. */
 type Raw = readonly [id: number, hex: string]

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import type { TraceRecord } from '../../../src/spec/records.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import { messagesOf } from '../../../src/tools/trace/call-messages.ts'
 import { callJson, callLine } from '../../../src/tools/trace/calls.ts'
@@ -14,7 +15,6 @@ import { createSummary, summaryJson, summaryText } from '../../../src/tools/trac
 import type { Call, Result } from '../../../src/uapi/call.ts'
 import { type ChainLink, chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { decodeMessage } from '../../../src/uapi/object/dialect.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { fakeView, rxeSchema } from '../../uapi/fake-view.ts'
 
 const callOf = (className: string, methodName: string, args: AnyValues = {}, object = 0): Call => {

@@ -7,12 +7,12 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { InvokeWrite, RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
+import type { TraceRecord } from '../../../src/spec/records.ts'
 import { callLine } from '../../../src/tools/trace/calls.ts'
 import { type Decoded, isAnswer } from '../../../src/uapi/call.ts'
 import { decodeVerbsIoctl } from '../../../src/uapi/linux/ioctl.ts'
 import { decodeWrite } from '../../../src/uapi/linux/write.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { repoRoot } from '../../paths.ts'
 import {
   type LoggedIoctl,

@@ -4,9 +4,9 @@
 
 import { recordingView } from '../../../src/daemon/trace/trace-messages.ts'
 import { CallError, type ErrnoName, errnoName } from '../../../src/spec/errno.ts'
+import type { TraceRecord } from '../../../src/spec/records.ts'
 import { messagesOf } from '../../../src/tools/trace/call-messages.ts'
 import { isAnswer } from '../../../src/uapi/call.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { decodeLogged, recordedResult, replay } from '../../uapi/recorded.ts'
 
 export const recordsOf = (log: string): TraceRecord[] => {

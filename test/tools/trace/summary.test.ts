@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
+import type { TraceRecord } from '../../../src/spec/records.ts'
 import { classesOf, isSelected, parseClasses } from '../../../src/tools/trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../../src/tools/trace/summary.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { recordsOf } from './records.ts'
 
 const records = recordsOf('ibv_rc_pingpong.client.abilog')

@@ -8,8 +8,8 @@
  */
 import { type Clock, MAX_TIMER_DELAY, type Timer } from '../../../host/event-loop/clock.ts'
 import { onNextTurn } from '../../../host/event-loop/next-turn.ts'
+import { durationText } from '../../../spec/duration.ts'
 import type { ErrnoName } from '../../../spec/errno.ts'
-import { durationText } from '../../../tools/trace/duration.ts'
 import { refused, warn } from '../../verbs/error.ts'
 import { captureStack, type LazyStack } from '../../verbs/watch/stacks.ts'
 import { startOwnTimer, watchExternal } from './external.ts'

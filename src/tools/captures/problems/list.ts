@@ -2,8 +2,8 @@
  * The problems of a capture while they are collected, and the words that they share.
  */
 import type { CaptureCause } from '../../../spec/captures.ts'
+import { durationText } from '../../../spec/duration.ts'
 import { transportBits } from '../../../spec/wire/opcodes.ts'
-import { durationText } from '../../trace/duration.ts'
 import type { CaptureAnalysis } from '../analysis.ts'
 import type { CaptureConnection } from '../connections.ts'
 import { BurstCause } from '../flows/bursts.ts'

@@ -5,8 +5,7 @@
 import type { Context } from '../../../core/model.ts'
 import { findHandle } from '../../../core/objects/handles.ts'
 import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
-import type { Wait } from '../../../spec/check/waits.ts'
-import type { WaitStat } from '../../../uapi/tool.ts'
+import type { Wait, WaitStat } from '../../../spec/check/waits.ts'
 import type { WaitEvent, WaitFacts } from '../../record/events.ts'
 import type { Recorder } from './recorder.ts'
 

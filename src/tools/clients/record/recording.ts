@@ -6,7 +6,7 @@ import os from 'node:os'
 import { type Clock, realClock } from '../../../host/event-loop/clock.ts'
 import { createFileSink } from '../../../host/file-sink.ts'
 import { emptyOutputFile } from '../../../host/output-file.ts'
-import type { RecordingEnd } from '../../../uapi/tool.ts'
+import type { RecordingEnd } from '../../../spec/session-file.ts'
 import type { RecordedCheck } from '../../record/events.ts'
 import { SessionWriter } from '../../record/writer.ts'
 

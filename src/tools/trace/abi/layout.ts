@@ -5,11 +5,11 @@
 
 import { Interface } from '../../../spec/classes/device/interface.ts'
 import { AttributeFlag, CommonAttribute } from '../../../spec/classes/ids.ts'
+import type { Declaration } from '../../../spec/records.ts'
 import type { AnyValue, Kind } from '../../../spec/schema/schema.ts'
 import { type ChainEntry, readableEntries } from '../../../uapi/object/chain.ts'
 import { HEADER, INDIRECT_BYTES, WRITTEN_SHIFT } from '../../../uapi/object/format.ts'
 import { viewOf } from '../../../uapi/scalar.ts'
-import type { Declaration } from '../../../uapi/tool.ts'
 import { methodOf } from '../decode.ts'
 import { itemsOf, readValue } from '../message.ts'
 import { limitedRange, type MemoryRange } from './memory-range.ts'

@@ -1,8 +1,9 @@
 /*
  * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`).
  */
+
+import type { RawAccess } from '../../../spec/records.ts'
 import { hex } from '../../../spec/text.ts'
-import type { RawAccess } from '../../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
 import { fromBase64 } from '../decode.ts'
 import type { Style } from '../values.ts'

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { didYouMean } from '../../../src/tools/trace/suggest.ts'
-import { runUserdma } from '../../system/programs.ts'
+import { didYouMean } from '../../src/spec/suggest.ts'
+import { runUserdma } from '../system/programs.ts'
 
 test('the nearest name is suggested, a word unlike all is not', () => {
   const names = ['stale-rkey', 'stale-lkey', 'queue-full']
