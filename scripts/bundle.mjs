@@ -199,6 +199,15 @@ export const bundle = async () => {
   return bundleLibrary(newest)
 }
 
+/** `userdma device-plugin` has a bundle of its own; the path is that from cli/main.js. */
+const devicePluginApart = {
+  name: 'device-plugin-apart',
+  setup(build) {
+    const path = './commands/device-plugin.js'
+    build.onResolve({ filter: /\/commands\/device-plugin\.js$/ }, () => ({ path, external: true }))
+  },
+}
+
 /**
  * Writes the command line of packages into `folder`: files of the same names as the compiled modules that are run, imported
  * by drivers, or known to Node by their path. Rejects without esbuild.
@@ -211,7 +220,6 @@ export const bundleProgram = async folder => {
     entryPoints: [...modules, ...entryPoints().map(([, module]) => module)],
     outbase: inRoot('dist', 'src'),
     outdir: folder,
-    // which has a bundle of its own
-    external: [...WITH_PARTS.external, './commands/device-plugin.js'],
+    plugins: [devicePluginApart],
   })
 }

@@ -4,18 +4,16 @@
  */
 import type { Severity } from '../spec/check/severity.ts'
 
-/** As commander parses it. */
-export interface ColorOptions {
-  /** The name of one of `colorChoices`; absent: the first. */
-  readonly color?: string
-}
-
 /** The values of `--color` with their meanings; the first one is the default. */
 export const colorChoices = {
   auto: 'on a terminal without NO_COLOR',
   always: 'also in files and pipes',
   never: 'nowhere',
 } as const
+
+export interface ColorOptions {
+  readonly color?: keyof typeof colorChoices
+}
 
 /** Bold, as those of gcc and clang: red, magenta and cyan can be read on dark and on light ground. */
 const codes: Readonly<Record<Severity, string>> = { error: '1;31', warning: '1;35', note: '1;36' }

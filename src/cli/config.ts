@@ -13,31 +13,19 @@ import {
   parseDevice,
   withoutOwnFunction,
 } from '../daemon/devices/device-spec.ts'
-import { type AdapterName, adapterNames, pciModelNames } from '../spec/check/adapters.ts'
-import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
+import { type AdapterName, pciModelNames } from '../spec/check/adapters.ts'
+import type { BufferCheck } from '../spec/check/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
 import { parseAddress } from '../transport/wire/address.ts'
-import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
+import type { DaemonConfig, DeviceSpec, Link, Path } from '../uapi/tool.ts'
+import type { OptionsOf } from './command-line/option.ts'
+import type { configOptions, daemonOptions } from './command-line/options.ts'
 import { UsageError } from './fail.ts'
 
-/** The options as commander parses them. */
-export interface ConfigOptions {
-  readonly device?: readonly string[]
-  /** Each element has one rule, or several separated by `;`. */
-  readonly fault?: readonly string[]
-  readonly link?: string
-  readonly path?: string
-  readonly ignoreMemlock?: boolean
-  readonly check?: boolean
-  /** SEED or SEED:COUNT. */
-  readonly torment?: string
-  /** Names of adapters, separated by commas. */
-  readonly like?: string
-  readonly buffers?: string
-  readonly timers?: string
-  /** Files of drivers. */
-  readonly driver?: readonly string[]
-}
+/** Each element of `fault` has one rule, or several separated by `;`. */
+export type ConfigOptions = OptionsOf<
+  typeof configOptions & Pick<typeof daemonOptions, 'check' | 'like' | 'buffers' | 'driver'>
+>
 
 /** Options that decide whether standard error has JSON objects: then it has nothing else. */
 export interface OutputOptions {
@@ -63,18 +51,6 @@ export interface WantedConfig {
   readonly drivers?: readonly string[]
 }
 
-/** A value of an option that is one of `choices`. Throws an Error. */
-const parseChoice = <T extends string>(option: string, choices: readonly T[], text: string): T => {
-  const found = choices.find(choice => choice === text)
-  if (found === undefined) throw new Error(`${option} "${text}" is not one of ${choices.join(', ')}`)
-  return found
-}
-
-/** The adapters of `--like`, each once. Throws an Error. */
-export const parseAdapters = (text: string): AdapterName[] => [
-  ...new Set(text.split(',').map(name => parseChoice('--like', adapterNames, name.trim()))),
-]
-
 /** The setting of `--torment`. Throws an Error. */
 export const parseTorment = (text: string): TormentSetting => {
   const setting = readTorment(text)
@@ -83,23 +59,6 @@ export const parseTorment = (text: string): TormentSetting => {
       `--torment "${text}": a seed is ${SEED_RANGE}; SEED:COUNT makes only the first COUNT decisions of the seed`,
     )
   return setting
-}
-
-/** The number that is the value of `option`, from 1 to `max`. Throws an Error. */
-export const parseCount = (option: string, text: string, max: number): number => {
-  const count = /^\d{1,15}$/.test(text) ? Number(text) : 0
-  if (count < 1 || count > max) throw new Error(`${option} "${text}": give an integer from 1 to ${max}`)
-  return count
-}
-
-/** The shortest factor of `--timers`: below, a busy machine answers later than a retry. */
-const MIN_TIMERS = 0.01
-
-/** The factor of `--timers`. Throws an Error. */
-export const parseTimers = (text: string): number => {
-  const factor = /^\d*\.?\d+$/.test(text) ? Number(text) : 0
-  if (factor < MIN_TIMERS || factor > 1) throw new Error(`--timers "${text}": give a factor from ${MIN_TIMERS} to 1`)
-  return factor
 }
 
 /** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
@@ -140,14 +99,14 @@ export const wantedConfig = (
     return {
       ...(devices && { devices }),
       ...(fault !== undefined && { fault: await canonicalFaults(fault) }),
-      ...(link !== undefined && { link: parseChoice('--link', links, link) }),
-      ...(path !== undefined && { path: parseChoice('--path', paths, path) }),
+      ...(link !== undefined && { link }),
+      ...(path !== undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
-      ...(like !== undefined && { adapters: parseAdapters(like) }),
-      ...(buffers !== undefined && { buffers: parseChoice('--buffers', bufferChecks, buffers) }),
-      ...(timers !== undefined && { timers: parseTimers(timers) }),
+      ...(like !== undefined && { adapters: like }),
+      ...(buffers !== undefined && { buffers }),
+      ...(timers !== undefined && { timers }),
       ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
     }
   })

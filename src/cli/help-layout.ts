@@ -45,7 +45,7 @@ export const helpLayout: HelpConfiguration = {
 }
 
 /** A text after the generated part of a command's help. */
-type HelpText = (context: AddHelpTextContext) => string
+export type HelpText = (context: AddHelpTextContext) => string
 
 /** The help of a command with the width of its output. */
 const helpOf = ({ command, error }: AddHelpTextContext): Help => {
@@ -83,9 +83,9 @@ export const examples =
     return `\nExamples:\n${all.map(command => `${commandLines(command, width)}\n`).join('')}`
   }
 
-/** A paragraph, and a list of terms with their descriptions, before `rest`. */
+/** A paragraph, and a list of terms with their descriptions. */
 export const listText =
-  (paragraph: string, items: readonly (readonly [term: string, description: string])[], rest: HelpText): HelpText =>
+  (paragraph: string, items: readonly (readonly [term: string, description: string])[]): HelpText =>
   context => {
     const help = helpOf(context)
     const pad = padOf(
@@ -93,7 +93,7 @@ export const listText =
       widthOf(help),
     )
     const lines = items.map(([term, description]) => itemText(term, pad, description, help))
-    return `\n${[help.boxWrap(paragraph, widthOf(help)), ...lines].join('\n')}\n${rest(context)}`
+    return `\n${[help.boxWrap(paragraph, widthOf(help)), ...lines].join('\n')}`
   }
 
 /** Whether a command has commands of its own. */

@@ -13,6 +13,8 @@ import { NoDaemonError, VersionError } from '../daemon/client/errors.ts'
 import { type Handlers, openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
 import { makeSocketFolder, namedSocket } from '../daemon/client/user-socket.ts'
 import { close, connect } from '../host/net/sockets.ts'
+import type { OptionsOf } from './command-line/option.ts'
+import type { joinOptions } from './command-line/options.ts'
 import {
   type ConfigOptions,
   difference,
@@ -22,17 +24,12 @@ import {
   type WantedConfig,
   wantedConfig,
 } from './config.ts'
-import { UsageError } from './fail.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
 import { StartError, startInBackground } from './start.ts'
 import { type Taken, type TakingCommand, takeSettings } from './taken-settings.ts'
 
-/** The options as commander parses them. */
-export interface JoinOptions extends ConfigOptions, OutputOptions {
-  readonly socket?: string
-  readonly private?: boolean
-}
+export type JoinOptions = ConfigOptions & OutputOptions & Pick<OptionsOf<typeof joinOptions>, 'socket' | 'private'>
 
 export interface Joined {
   readonly client: ToolSession
@@ -158,8 +155,6 @@ export const joinDaemon = async (
 ): Promise<Joined> => {
   const wanted = await wantedConfig(options)
   if (options.private) {
-    if (options.socket !== undefined)
-      throw new UsageError('--private and --socket exclude each other: a private daemon has a socket of its own')
     return startWithTaken(await takeSettings(options, command), handlers)
   }
   await tellDrivers(wanted.devices, options)

@@ -8,20 +8,7 @@ import { DATA_UNIT_BYTES } from '../spec/counters.ts'
 import { jsonText } from '../tools/trace/printable.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
-import { UsageError } from './fail.ts'
 import { openLooks } from './looks.ts'
-
-/** Limits of an interval, seconds. */
-export const MIN_SECONDS = 0.1
-export const MAX_SECONDS = 3600
-
-/** The seconds given with an option, 1 by default. Throws UsageError. */
-export const watchSeconds = (text: string | true, option = '--watch'): number => {
-  const seconds = text === true ? 1 : /^\d*\.?\d+$/.test(text) ? Number(text) : Number.NaN
-  if (!(seconds >= MIN_SECONDS && seconds <= MAX_SECONDS))
-    throw new UsageError(`${option}: "${text}" is not a number of seconds from ${MIN_SECONDS} to ${MAX_SECONDS}`)
-  return seconds
-}
 
 type Kind = 'hw_counters' | 'counters' | 'faults'
 
@@ -79,10 +66,9 @@ export const watchStat = async (
   }
 }
 
-/** The command. `watch`: as commander parses it, `true` if the option has no value. */
-export const watch = async (options: QueryOptions & { readonly watch: string | true }): Promise<void> => {
-  const seconds = watchSeconds(options.watch)
-  if (options.qps) throw new UsageError('--qps and --watch exclude each other: the rates are those of devices')
+/** The command. `watch`: seconds; true: one. */
+export const watch = async (options: QueryOptions & { readonly watch: number | true }): Promise<void> => {
+  const seconds = options.watch === true ? 1 : options.watch
   await printFromDaemon(options, async client => {
     await watchStat(client, seconds, options.json === true)
     return ''

@@ -84,10 +84,10 @@ test('mistakes get a sentence', t => {
   writeFileSync(text, 'this is no capture at all')
   const mistakes: readonly (readonly [args: readonly string[], message: RegExp])[] = [
     [[text], /neither a pcap, a pcapng nor an ERF file: it begins with 0x74686973/],
-    [['--top', '0', capture], /--top "0" is not a number from 1 to 10000/],
+    [['--top', '0', capture], /--top "0": give an integer from 1 to 10000/],
     [['--host', 'x', capture], /--host "x" is not an IPv4 or IPv6 address/],
-    [['--qp', '-1', capture], /--qp "-1" is not a number from 0 to 16777215/],
-    [['--from', 'now', capture], /--from "now" is not a number of seconds/],
+    [['--qp', '-1', capture], /--qp "-1": give an integer from 0 to 16777215/],
+    [['--from', 'now', capture], /--from "now": give a number of seconds/],
     [['no-such.pcap'], /explain "no-such.pcap": there is no such file\n$/],
     [
       [capture.replace('nak_', 'nac_')],

@@ -15,7 +15,7 @@ type Case = readonly [args: readonly string[], status: number, message: RegExp]
 const emptyPath = (option: string, ...args: string[]): Case => [
   args,
   2,
-  new RegExp(`^userdma ${args[0]}: option '${option}' argument '' is invalid\\. Give a path\\.\n`),
+  new RegExp(`^userdma: ${option} "": give a path\n$`),
 ]
 
 const cases: readonly Case[] = [
@@ -84,7 +84,7 @@ const cases: readonly Case[] = [
   [['fault', 'set', 'drop=2'], 2, /^userdma: fault drop: "2" is not a probability/],
   [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": the rule has no effect; add/],
   [['fault', 'show'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
-  [['schema', '--socket', 'x'], 2, /^userdma: --socket selects a daemon; select one of its devices with --device\n/],
+  [['schema', '--socket', 'x'], 2, /^userdma: --socket is for --device NAME\n$/],
   [['schema', '--device', 'rxe0', '--socket', '/nonexistent'], 1, /^userdma: .*no daemon at \/nonexistent/],
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
   ...[['inspect'], ['export', '--to', 'text'], ['explain', '--slow']].map(
@@ -103,28 +103,35 @@ const cases: readonly Case[] = [
   [['check', '--fail-on=', '--', 'true'], 2, /^userdma: --fail-on "" is not one of note, warning, error, never\n$/],
   [['check', '--buffers', 'All', '--', 'true'], 2, /^userdma: --buffers "All" is not one of sampled, all\n$/],
   [['check', '--like', 'mlx5,', '--', 'true'], 2, /^userdma: --like "" is not one of mlx5, efa, irdma, rxe\n$/],
+  [['check', '--color', 'red', '--', 'true'], 2, /^userdma: --color "red" is not one of auto, always, never\n$/],
   [
-    ['check', '--color', 'red', '--', 'true'],
+    ['run', '--fault-walk', '--', 'true'],
     2,
-    /^userdma check: option '--color <when>' .* Give one of auto, always, never\.\n/,
+    /^userdma: --fault-walk is `userdma walk --kinds calls,posts,completions` now\n$/,
   ],
-  [['run', '--color', 'always', '--', 'true'], 2, /^userdma run: --color is for --fault-walk\n/],
   [['check', '--explain='], 2, /^userdma: --explain "": there is no such finding; there are /],
   [
     ['check', '--torment-search', '1.5', '--', 'true'],
     2,
     /^userdma: --torment-search "1\.5": give an integer from 1 to/,
   ],
-  [['stat', '--watch=0'], 2, /^userdma: --watch: "0" is not a number of seconds from 0\.1 to 3600\n$/],
+  [['stat', '--watch=0'], 2, /^userdma: --watch "0": give a number of seconds from 0\.1 to 3600\n$/],
+  [['top', '-d', '1h'], 2, /^userdma: --delay "1h": give a number of seconds from 0\.1 to 3600\n$/],
+  [['top', '--count', '0'], 2, /^userdma: --count "0": give an integer from 1 to 999999999\n$/],
+  [['run', '--timers', '2', '--', 'true'], 2, /^userdma: --timers "2": give a number from 0\.01 to 1\n$/],
+  [['walk', '--kinds', 'calls,x', '--', 'true'], 2, /^userdma: --kinds "x" is not one of calls, posts, .*, events\n$/],
+  [['walk', '--jobs', '1.5', '--', 'true'], 2, /^userdma: --jobs "1\.5": give an integer from 1 to 64\n$/],
+  [['explain', '--qp', '0x1000000', 'x.pcap'], 2, /^userdma: --qp "0x1000000": give an integer from 0 to 16777215\n$/],
+  [['explain', '--from', '', 'x.pcap'], 2, /^userdma: --from "": give a number of seconds, such as 1\.5\n$/],
   [['daemon', '--allow-group=-1'], 2, /^userdma: --allow-group "-1": there is no such group; give a name or a number/],
-  emptyPath('--socket <path>', 'run', '--socket', '', '--', 'true'),
-  emptyPath('--socket <path>', 'daemon', '--socket='),
-  emptyPath('--socket <path>', 'stat', '--socket='),
-  emptyPath('--socket <path>', 'schema', '--device', 'rxe0', '--socket', ''),
-  emptyPath('-o, --output <file>', 'trace', '-o', '', '--', 'true'),
-  emptyPath('--pcap <file>', 'trace', '--pcap=', '--', 'true'),
-  emptyPath('--sarif <file>', 'check', '--sarif=', '--', 'true'),
-  emptyPath('--suppressions <file>', 'check', '--suppressions', '', '--', 'true'),
+  emptyPath('--socket', 'run', '--socket', '', '--', 'true'),
+  emptyPath('--socket', 'daemon', '--socket='),
+  emptyPath('--socket', 'stat', '--socket='),
+  emptyPath('--socket', 'schema', '--device', 'rxe0', '--socket', ''),
+  emptyPath('--output', 'trace', '-o', '', '--', 'true'),
+  emptyPath('--pcap', 'trace', '--pcap=', '--', 'true'),
+  emptyPath('--sarif', 'check', '--sarif=', '--', 'true'),
+  emptyPath('--suppressions', 'check', '--suppressions', '', '--', 'true'),
 
   // Options that contradict each other, or have no effect.
   [
@@ -137,7 +144,7 @@ const cases: readonly Case[] = [
     2,
     /^userdma: --output and --sarif are the same file /,
   ],
-  [['check', '--time-limit', '3', '--', 'true'], 2, /^userdma check: --time-limit is for --torment-search\n/],
+  [['check', '--time-limit', '3', '--', 'true'], 2, /^userdma: --time-limit is for --torment-search N\n$/],
   [
     ['check', '--torment-search', '2', '--socket', '/x', '--', 'true'],
     2,
@@ -146,15 +153,15 @@ const cases: readonly Case[] = [
   [
     ['check', '--torment-search', '2', '--gen-suppressions', '--', 'true'],
     2,
-    /^userdma: --json, --sarif and --gen-suppressions are for one run: search first, then repeat the run that fails\n$/,
+    /^userdma: --torment-search and --gen-suppressions exclude each other: it is for one run: search first, then repeat/,
   ],
   [
     ['check', '--torment-search', '2', '--torment', '5:3', '--', 'true'],
     2,
     /^userdma: --torment "5:3": with --torment-search give the first seed, without a COUNT\n$/,
   ],
-  [['daemon', '--like', 'mlx5'], 2, /^userdma: --like is for --check\n$/],
-  [['daemon', '--buffers', 'all'], 2, /^userdma: --buffers is for --check\n$/],
+  [['daemon', '--like', 'mlx5'], 2, /^userdma: --like is for --check or --record-depth DEPTH\n$/],
+  [['daemon', '--buffers', 'all'], 2, /^userdma: --buffers is for --check or --record-depth DEPTH\n$/],
   [
     ['stat', '--qps', '--watch'],
     2,

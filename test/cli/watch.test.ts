@@ -3,8 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { UsageError } from '../../src/cli/fail.ts'
-import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
+import { rateText, rateTexts, watchStat } from '../../src/cli/watch.ts'
 import { NoDaemonError } from '../../src/daemon/client/errors.ts'
 import type { ToolSession } from '../../src/daemon/client/tool-session.ts'
 import type { DeviceStat } from '../../src/uapi/tool.ts'
@@ -57,16 +56,5 @@ describe('userdma stat --watch', () => {
     }
     await watchStat(client, 1, NO_JSON)
     await watchStat({ ...client, subscribe: async () => ({ id: 1, end: async () => 0 }) }, 1, NO_JSON)
-  })
-
-  it('takes the interval in seconds, 1 by default', () => {
-    assert.equal(watchSeconds(true), 1)
-    assert.equal(watchSeconds('.5'), 0.5)
-    assert.equal(watchSeconds('3600'), 3600)
-    for (const wrong of ['0', '-1', 'x', '', '1h', '3601'])
-      assert.throws(
-        () => watchSeconds(wrong),
-        error => error instanceof UsageError && /is not a number of seconds from 0\.1 to 3600/.test(error.message),
-      )
   })
 })

@@ -44,7 +44,17 @@ describe('tools on hosts of a net', { skip, concurrency: true }, () => {
     assert.match(checked.stderr, /error stale-rkey: process \d+ \(stale-rkey\) on h1, rxe0:/)
     const searched = await net.exec('h1', userdma, 'check', '--torment-search', '1', '--', 'ibv_devices')
     assert.match(searched.stderr, /no failure with 1 seed/)
-    const walked = await net.exec('h1', userdma, 'run', '--fault-walk', '--points', '2', '--', 'ibv_devinfo')
+    const walked = await net.exec(
+      'h1',
+      userdma,
+      'walk',
+      '--kinds',
+      'calls,posts,completions',
+      '--points',
+      '2',
+      '--',
+      'ibv_devinfo',
+    )
     assert.match(walked.stdout + walked.stderr, /4 points at 3 call sites[\s\S]*2 ended/)
     // A program that uses the device, then a command that is killed.
     const user = net.startExec('h2', 'ibv_asyncwatch')

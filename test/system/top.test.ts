@@ -33,8 +33,8 @@ test('top shows the rates of processes and their queue pairs', { skip: lacking('
 test('top without a terminal, and wrong numbers, are refused', async t => {
   for (const [args, message] of [
     [[], /needs a terminal: use --batch or --json/],
-    [['--batch', '-d', 'soon'], /--delay: "soon" is not a number of seconds from 0\.1 to 3600/],
-    [['--batch', '-n', '0'], /--count: "0" is not a number of looks/],
+    [['--batch', '-d', 'soon'], /--delay "soon": give a number of seconds from 0\.1 to 3600/],
+    [['--batch', '-n', '0'], /--count "0": give an integer from 1 to 999999999/],
   ] as const) {
     const { status, stderr } = await runUserdma(t, ['top', ...args])
     assert.equal(status, 2)

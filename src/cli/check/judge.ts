@@ -4,43 +4,18 @@
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import type { Finding } from '../../spec/check/finding.ts'
-import { type FailLimit, failLimits, isFailure } from '../../spec/check/severity.ts'
+import { isFailure } from '../../spec/check/severity.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
-import type { ColorOptions } from '../colors.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { checkOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import type { JoinOptions } from '../join.ts'
 import type { NamedFile } from '../output-file.ts'
-import type { HostOptions } from '../program/host-program.ts'
-import type { RecordOptions } from '../record.ts'
 import { defaultSuppressions, parseSuppressions, stacksOfFinding, suppressionOf } from './suppressions.ts'
 
-/** As commander parses them. */
-export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions, ColorOptions {
-  readonly output?: string
-  readonly json?: boolean
-  readonly sarif?: string
-  readonly notes?: boolean
-  /** Also leaks of programs that a signal ended. */
-  readonly leaks?: boolean
-  /** Seconds. */
-  readonly hang?: string
-  readonly races?: boolean
-  readonly failOn?: string
-  /** Paths of files. */
-  readonly suppressions?: readonly string[]
-  /** False: findings in libraries are reported too. */
-  readonly defaultSuppressions?: boolean
-  readonly genSuppressions?: boolean
-}
+export type CheckOptions = OptionsOf<Omit<typeof checkOptions, 'explain' | 'tormentSearch' | 'timeLimit'>>
 
 /** The status of a program that Ctrl-C ended. It is kept, so that a script can tell that the user ended the program. */
 export const INTERRUPTED = 128 + os.constants.signals.SIGINT
-
-const failLimitOf = (text: string): FailLimit => {
-  const found = failLimits.find(limit => limit === text)
-  if (found === undefined) throw new UsageError(`--fail-on "${text}" is not one of ${failLimits.join(', ')}`)
-  return found
-}
 
 const readSuppressions = (paths: readonly string[]) => {
   try {
@@ -64,16 +39,9 @@ type Verdict =
  * or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
  */
 export const createJudge = (
-  {
-    failOn: text = 'error',
-    suppressions: paths = [],
-    defaultSuppressions: isDefault = true,
-    notes,
-    leaks,
-  }: CheckOptions,
+  { failOn, suppressions: paths = [], defaultSuppressions: isDefault = true, notes, leaks }: CheckOptions,
   symbols: Symbols,
 ) => {
-  const failOn = failLimitOf(text)
   const suppressions = [...readSuppressions(paths), ...(isDefault ? defaultSuppressions() : [])]
   return (finding: Finding): Verdict => {
     const isHidden =

@@ -10,7 +10,6 @@ import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
-import { UsageError } from '../fail.ts'
 import { type NamedFile, openOutput, openReport, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
@@ -68,8 +67,6 @@ export const openReportOf = (
   inputs: readonly NamedFile[],
   symbolsOf: (live: Symbols) => Symbols = live => live,
 ): Report => {
-  if (options.genSuppressions && options.json)
-    throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   const progress = options.json ? NO_PROGRESS : createProgress('userdma check')
   /** In which source lines are looked up now; empty: in none. */
   let file = ''

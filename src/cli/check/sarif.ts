@@ -1,5 +1,5 @@
 /*
- * Logs of SARIF 2.1.0, which CI systems show: of `userdma check` and of `userdma run --fault-walk`.
+ * Logs of SARIF 2.1.0, which CI systems show: of `userdma check` and of `userdma walk`.
  */
 import { type Frame, frameText } from '../../spec/check/frames.ts'
 

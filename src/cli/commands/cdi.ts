@@ -3,16 +3,14 @@
  * 0.3.0), by which podman and others give containers the devices of a daemon on the host: environment, socket and preload
  * library (docs/how-to/containers.md).
  */
+import type { OptionsOf } from '../command-line/option.ts'
+import type { cdiOptions } from '../command-line/options.ts'
 import { cdiText, editsFor } from '../container-edits.ts'
 import { openReport } from '../output-file.ts'
 import { openChosenSession } from '../own-daemon.ts'
 import { shimLibrary } from '../paths.ts'
 
-/** As commander parses them. */
-interface CdiOptions {
-  readonly socket?: string
-  readonly output?: string
-}
+type CdiOptions = OptionsOf<typeof cdiOptions>
 
 /** The command. */
 export const cdi = async ({ socket, output }: CdiOptions): Promise<void> => {

@@ -20,7 +20,8 @@ import { isCaptureFile } from '../capture-file.ts'
 import { isSessionFile, openedSession } from '../capture-session.ts'
 import type { CheckOptions } from '../check/judge.ts'
 import { type Checked, openReportOf } from '../check/reporting.ts'
-import { orUsageError, parseAdapters } from '../config.ts'
+import { flagOf } from '../command-line/option.ts'
+import { findingOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
 import { openSessionFile } from '../session-file.ts'
 
@@ -30,29 +31,11 @@ export const isRecordingFile = (name: string): boolean => {
   return isFile && (isSessionFile(name) || isCaptureFile(name))
 }
 
-/** The options that are about findings; all others are about the run of a program. */
-const FOR_FILES: ReadonlySet<string> = new Set([
-  'output',
-  'json',
-  'sarif',
-  'notes',
-  'leaks',
-  'races',
-  'failOn',
-  'like',
-  'suppressions',
-  'defaultSuppressions',
-  'genSuppressions',
-  'color',
-])
-
 /** Throws UsageError for options that say how a program is run. */
-const requireFileOptions = (options: CheckOptions, file: string): void => {
-  for (const [name, value] of Object.entries(options))
-    if (!FOR_FILES.has(name) && value !== undefined && value !== false)
-      throw new UsageError(
-        `--${name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)} is for a program that runs; "${file}" is a recording, which is read`,
-      )
+const requireFileOptions = (given: Iterable<string>, file: string): void => {
+  for (const name of given)
+    if (!Object.hasOwn(findingOptions, name))
+      throw new UsageError(`${flagOf(name)} is for a program that runs; "${file}" is a recording, which is read`)
 }
 
 /** What frames are: as the recording says; of one without symbols, whose recorder was killed, as this machine says. */
@@ -129,8 +112,7 @@ const readSessions = async (
   onFinding: (finding: Finding) => void,
 ): Promise<Read> => {
   const { adapters, buffers } = sessions[0]!.header.check ?? {}
-  const { like: names } = options
-  const like = names === undefined ? adapters : await orUsageError(() => parseAdapters(names))
+  const { like = adapters } = options
   const consumer: { checker?: Checker } = {}
   const replay = new ReplayTogether(
     sessions.map(({ header }) => header),
@@ -178,9 +160,13 @@ const readSessions = async (
   }
 }
 
-/** The command, of files. */
-export const checkFiles = async (files: readonly string[], options: CheckOptions): Promise<void> => {
-  requireFileOptions(options, files[0]!)
+/** The command, of files. `given`: the names of the options that were given. */
+export const checkFiles = async (
+  files: readonly string[],
+  options: CheckOptions,
+  given: Iterable<string>,
+): Promise<void> => {
+  requireFileOptions(given, files[0]!)
   const known = new Map<string, readonly Frame[]>()
   const report = openReportOf(
     options,

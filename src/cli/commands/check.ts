@@ -12,41 +12,28 @@ import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import { stacksOf } from '../../tools/trace/findings.ts'
 import type { CheckOptions } from '../check/judge.ts'
 import { type Checked, openReportOf, type Report } from '../check/reporting.ts'
-import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { hostOfNet } from '../net/on-host.ts'
 import { checksPrograms, PeerFindings } from '../net/peer-findings.ts'
 import { programFiles } from '../output-file.ts'
 import { type ProgramEnd, preloadedLibraries, type Recording, recordedEnd } from '../program/program.ts'
 import { isForCheck, openRecordFile, type RecordFile } from '../record.ts'
-import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
-
-/** The maximum of --hang: a day. */
-const MAX_HANG = 86_400
-
-const secondsOf = (text: string): number => {
-  const seconds = Number(text)
-  if (/^\d+$/.test(text) && seconds >= 1 && seconds <= MAX_HANG) return seconds
-  throw new UsageError(`--hang "${text}" is not a number of seconds from 1 to ${MAX_HANG}`)
-}
+import { checkProgram, directMessages, runUnder } from './run.ts'
 
 /** The command. */
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
   checkProgram(program, args)
   const host = options.host ? await import('../program/host-program.ts') : undefined
-  host?.requireNoDevices({ ...options }, { ...host.RECORDINGS, races: '--races', hang: '--hang' })
-  requireHost(options)
   const faults = (await host?.hostFaults(options))?.faults
   const events: boolean | 'record' = options.races === true || (isForCheck(options) && 'record')
   const recording = { stacks: true, events }
-  const hang = options.hang === undefined ? undefined : secondsOf(options.hang)
   // Throws if a library is missing, before a daemon is started.
   if (host === undefined) preloadedLibraries(recording)
   const report = openReportOf(options, programFiles(program, args))
   const record = openRecordFile(options)
   const checked = host
     ? await checkOnHost(host, program, args, report.onFinding, faults)
-    : await checkUnderDaemon(program, args, options, recording, hang, report, record).finally(report.progress.end)
+    : await checkUnderDaemon(program, args, options, recording, report, record).finally(report.progress.end)
   report.finish(checked)
 }
 
@@ -55,10 +42,10 @@ const checkUnderDaemon = async (
   args: readonly string[],
   options: CheckOptions,
   recording: Recording,
-  hang: number | undefined,
   { onFinding, progress, describe, shown, symbols }: Report,
   record: RecordFile | undefined,
 ): Promise<Checked> => {
+  const { hang } = options
   const host = options.socket === undefined ? await hostOfNet() : undefined
   // Without --socket the daemon is private, so that findings are those of this program and its children only. On a host
   // whose daemon checks programs, several programs may be checked at once, unless they need other settings.

@@ -3,6 +3,8 @@
  * `--help` shows.
  */
 import type { Command, Help, Option } from 'commander'
+import { DeclaredOption } from '../command-line/command.ts'
+import type { OptionSpec } from '../command-line/option.ts'
 import { UsageError } from '../fail.ts'
 
 /** A command of the command line, as the scripts need it. */
@@ -44,7 +46,10 @@ const flagsOf = ({ short, long }: Option): readonly string[] => [short, long].fi
 /** The name of an option's value: `path` of `--socket <path>`. */
 const valueName = ({ flags }: Option): string | undefined => /[<[]([\w-]+)/.exec(flags)?.[1]
 
-const isFile = (option: Option): boolean => ['path', 'file'].includes(valueName(option) ?? '')
+const kindOf = (option: Option): OptionSpec['kind'] => (option instanceof DeclaredOption ? option.spec.kind : undefined)
+const isFile = (option: Option): boolean => kindOf(option)?.isPath === true
+/** The values of an option, if it has one of a few. */
+const valuesOf = (option: Option): readonly string[] => Object.keys(kindOf(option)?.values ?? {})
 
 /** A name of a shell function. */
 const functionOf = ({ words }: Completed): string => ['_userdma', ...words].join('_')
@@ -65,6 +70,13 @@ const bash = (root: Completed): string => {
     .map(
       command =>
         `      "${command.words.slice(0, -1).join(' ')}/${command.words.at(-1)}") command="${key(command)}" ;;`,
+    )
+  const valuesText = (option: Option): string => (option.required ? valuesOf(option).join(' ') : '')
+  const valueCases = [...new Set(all.flatMap(({ options }) => options.map(valuesText)))]
+    .filter(values => values !== '')
+    .map(
+      values =>
+        `      ${withValue(option => valuesText(option) === values)}) COMPREPLY=($(compgen -W "${values}" -- "$current")) ;;`,
     )
   const words = all.map(
     command =>
@@ -93,6 +105,7 @@ ${descents.join('\n')}
   if [[ -n $option ]]; then
     case $option in
       ${withValue(option => option.required && isFile(option))}) COMPREPLY=($(compgen -f -- "$current")) ;;
+${valueCases.join('\n')}
     esac
     return
   fi
@@ -115,7 +128,10 @@ const zshOption = (option: Option): string => {
   const flags = flagsOf(option).map(flag =>
     value === undefined ? flag : `${flag}${flag.startsWith('--') ? '=' : '+'}`,
   )
-  const argument = value === undefined ? '' : `:${value}:${isFile(option) ? '_files' : ' '}`
+  const argument =
+    value === undefined
+      ? ''
+      : `:${value}:${isFile(option) ? '_files' : valuesOf(option).length > 0 ? `(${valuesOf(option).join(' ')})` : ' '}`
   return `'*'${flags.length > 1 ? `{${flags.join(',')}}` : flags[0]}'[${firstSentence(option.description)}]${argument}'`
 }
 
@@ -157,7 +173,12 @@ const fish = (root: Completed): string => {
       ...command.commands.map(inner => `${complete} -a ${inner.words.at(-1)} -d '${inner.description}'`),
       ...command.options.map(option => {
         const names = [option.short && ` -s ${option.short.slice(1)}`, option.long && ` -l ${option.long.slice(2)}`]
-        const value = option.required ? (isFile(option) ? ' -r -F' : ' -x') : ''
+        const values = valuesOf(option)
+        const value = !option.required
+          ? ''
+          : isFile(option)
+            ? ' -r -F'
+            : ` -x${values.length > 0 ? ` -a '${values.join(' ')}'` : ''}`
         return `${complete}${names.filter(Boolean).join('')}${value} -d '${firstSentence(option.description)}'`
       }),
       ...(command.hasProgram ? [`${complete} -a '(__fish_complete_subcommand)'`] : []),

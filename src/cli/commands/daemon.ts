@@ -19,36 +19,17 @@ import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { setTimerFactor } from '../../spec/work.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
-import {
-  type ConfigOptions,
-  devicesText,
-  fullConfig,
-  orUsageError,
-  settingsText,
-  tellDrivers,
-  wantedConfig,
-} from '../config.ts'
+import { type OptionsOf, optionWords } from '../command-line/option.ts'
+import { daemonOptions, recordOptions } from '../command-line/options.ts'
+import { devicesText, fullConfig, orUsageError, settingsText, tellDrivers, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { requireDifferentFiles } from '../output-file.ts'
 import { holdFolder, removeFolder } from '../paths.ts'
-import { isForCheck, openRecordFile, type RecordOptions } from '../record.ts'
+import { isForCheck, openRecordFile } from '../record.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
-/** As commander parses them. */
-interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recordOnFailure'> {
-  readonly socket?: string
-  readonly endWithLastClient?: boolean
-  /** Start the daemon in the background. */
-  readonly detach?: boolean
-  /** A command has started this daemon and waits for its first line; standard error is a log. */
-  readonly background?: boolean
-  /** Remove the socket's folder, which was created for this daemon, at its end. */
-  readonly removeFolder?: boolean
-  /** Names or numbers. */
-  readonly allowUser?: readonly string[]
-  readonly allowGroup?: readonly string[]
-}
+type DaemonOptions = OptionsOf<typeof daemonOptions>
 
 /** (uid_t) -1, which is no valid id of a user or group. */
 const INVALID_ID = 2 ** 32 - 1
@@ -130,18 +111,16 @@ const stopSignal = (): Promise<undefined> =>
 
 /** Starts a daemon in the background, and prints its line when it is ready. */
 const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
-  const { allowUser = [], allowGroup = [], endWithLastClient, record, payload, recordLimit, recordDepth } = options
   // The log would be there too.
   if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
-  await startInBackground(socket, config, [
-    ...allowUser.flatMap(user => ['--allow-user', user]),
-    ...allowGroup.flatMap(group => ['--allow-group', group]),
-    ...(endWithLastClient ? ['--end-with-last-client'] : []),
-    ...(record === undefined ? [] : ['--record', resolve(record)]),
-    ...(payload === undefined ? [] : ['--payload', payload]),
-    ...(recordLimit === undefined ? [] : ['--record-limit', recordLimit]),
-    ...(recordDepth === undefined ? [] : ['--record-depth', recordDepth]),
-  ])
+  const { record } = options
+  const { allowUser, allowGroup, endWithLastClient } = daemonOptions
+  const given = { ...options, ...(record !== undefined && { record: resolve(record) }) }
+  await startInBackground(
+    socket,
+    config,
+    optionWords({ ...recordOptions, allowUser, allowGroup, endWithLastClient }, given),
+  )
   process.stdout.write(`${READY}${socket} (${settingsText(config)})\n`)
 }
 
@@ -158,8 +137,6 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const drivers = await orUsageError(() => loadDrivers(options.driver ?? []))
   const config = fullConfig(await wantedConfig(options, drivers))
-  for (const name of ['like', 'buffers'] as const)
-    if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   // A command that has started this daemon has told it.
   if (!options.background) await tellDrivers(config.devices, {})
   const served = servedAccounts(options)

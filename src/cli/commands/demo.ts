@@ -10,7 +10,8 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { hasNative } from '../../host/native.ts'
 import type { TraceRecord } from '../../spec/records.ts'
-import { wantedConfig } from '../config.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { demoOptions } from '../command-line/options.ts'
 import { blank, heading, line, output, paragraph, prompt } from '../demo-format.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { type Joined, joinDaemon } from '../join.ts'
@@ -23,10 +24,7 @@ import { newTag } from './trace.ts'
 /** Number of messages whose calls and packets are shown. */
 const MESSAGES = 2
 
-/** As commander parses them. */
-interface DemoOptions {
-  readonly link?: string
-}
+type DemoOptions = OptionsOf<typeof demoOptions>
 
 /** Prerequisites of the full demo that this machine lacks, with the remedy. */
 const missingPrerequisites = (): string[] => {
@@ -234,8 +232,6 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
 
 /** The command. */
 export const demo = async (options: DemoOptions = {}): Promise<void> => {
-  // Throws now if the option is wrong, not after the first lines.
-  await wantedConfig(options)
   heading('userdma: RDMA without hardware')
   const problems = missingPrerequisites()
   if (problems.length === 0) return demoWithPrograms(options)

@@ -6,7 +6,8 @@
 import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
-import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { devicePluginOptions } from '../command-line/options.ts'
 import { cdiText, type Edits, editsFor } from '../container-edits.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
@@ -18,14 +19,7 @@ import { watchDaemon } from '../kubernetes/watched-daemon.ts'
 import { openReport } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
 
-/** As commander parses them. */
-interface DevicePluginOptions {
-  readonly socket?: string
-  readonly kubelet?: string
-  readonly resource?: readonly string[]
-  readonly cdi?: string
-  readonly libraryFolder?: string
-}
+type DevicePluginOptions = OptionsOf<typeof devicePluginOptions>
 
 const say = (sentence: string): void => {
   process.stderr.write(`userdma device-plugin: ${sentence}\n`)
@@ -90,7 +84,7 @@ export const devicePlugin = async (options: DevicePluginOptions): Promise<void> 
     daemon.close()
   }
   try {
-    const folder = resolve(options.kubelet ?? KUBELET_FOLDER)
+    const folder = resolve(options.kubelet)
     kubelet = await joinKubelet(
       folder,
       resources.map((resource, i) => ({

@@ -3,7 +3,9 @@
  */
 import type { Severity } from '../../spec/check/severity.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
-import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
+import { type Paint, paintFor } from '../colors.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { doctorOptions } from '../command-line/options.ts'
 import { type CheckName, type Diagnosis, doctorChecks, pageOf, type Verdict } from '../doctor/diagnosis.ts'
 import {
   checkAdapters,
@@ -17,9 +19,7 @@ import {
 } from '../doctor/machine.ts'
 import { checkDaemon, checkLibrary, checkProgramNamed, checkPrograms, checkProviders } from '../doctor/programs.ts'
 
-interface DoctorOptions extends ColorOptions {
-  readonly json?: boolean
-}
+type DoctorOptions = OptionsOf<typeof doctorOptions>
 
 const MARKS: Readonly<Record<Verdict, string>> = {
   ok: 'ok     ',

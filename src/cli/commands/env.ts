@@ -6,15 +6,11 @@
 import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { SessionEnv } from '../../spec/session.ts'
-import { UsageError } from '../fail.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { envOptions, shellNames } from '../command-line/options.ts'
 import { programEnvironment, withoutShim } from '../program/program.ts'
 
-/** As commander parses them. */
-interface EnvOptions {
-  readonly socket?: string
-  readonly shell?: string
-  readonly unset?: boolean
-}
+type EnvOptions = OptionsOf<typeof envOptions>
 
 const quoted = (value: string): string => `'${value.replaceAll("'", "'\\''")}'`
 
@@ -30,7 +26,7 @@ type Line = (name: string, value: string | undefined) => string
 const posix: Line = (name, value) => (value === undefined ? `unset ${name}` : `export ${name}=${quoted(value)}`)
 
 /** The lines of each shell. `github`: those of the file $GITHUB_ENV, which can only empty a variable. */
-const shells: Readonly<Record<string, Line>> = {
+const shells: Readonly<Record<keyof typeof shellNames, Line>> = {
   sh: posix,
   bash: posix,
   zsh: posix,
@@ -49,9 +45,7 @@ const joined = async (option: string | undefined): Promise<NodeJS.ProcessEnv> =>
 
 /** The command. For a shell it prints `false` if it fails, so that `eval "$(userdma env)"` fails too. */
 export const env = async ({ socket, shell = 'sh', unset = false }: EnvOptions): Promise<void> => {
-  const line = Object.hasOwn(shells, shell) ? shells[shell] : undefined
-  if (unset && socket !== undefined) throw new UsageError('--unset needs no daemon; leave out --socket')
-  if (line === undefined) throw new UsageError(`--shell "${shell}" is not one of ${Object.keys(shells).join(', ')}`)
+  const line = shells[shell]
   try {
     const { [SessionEnv.socket]: _, ...own } = withoutShim(process.env)
     const variables = unset ? own : await joined(socket)

@@ -17,43 +17,20 @@ import { togetherLines, togetherObjects } from '../../tools/captures/together-re
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { parseAddress } from '../../transport/wire/address.ts'
 import { openCapture, readCaptureFile, requireRereadable } from '../capture-file.ts'
-import { type ColorOptions, paintedWord, paintFor } from '../colors.ts'
+import { paintedWord, paintFor } from '../colors.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
 import { bytesText } from './stat.ts'
 
-export interface FilterOptions {
-  readonly port?: string
-  readonly host?: readonly string[]
-  readonly qp?: readonly string[]
-  readonly from?: string
-  readonly until?: string
-}
+type ExplainOptions = OptionsOf<typeof explainOptions>
 
-interface ExplainCaptureOptions extends FilterOptions, ColorOptions {
-  readonly top?: string
-  readonly json?: boolean
-}
+/** Options that select packets. */
+type FilterOptions = Pick<ExplainOptions, 'port' | 'host' | 'qp' | 'from' | 'until'>
 
 /** The severities of captures, with whose color they have. */
 const colorOf = { failure: 'error', slow: 'warning', note: 'note' } as const satisfies Record<CaptureSeverity, Severity>
 const SEVERITY = new RegExp(`^(?:\\d+\\. )?(${Object.keys(colorOf).join('|')}): `)
-
-const DEFAULT_TOP = 5
-const MAX_TOP = 10_000
-const MAX_QPN = 0xff_ffff
-
-const integer = (option: string, text: string, least: number, most: number): number => {
-  const value = /^(?:\d+|0x[0-9a-f]+)$/i.test(text) ? Number(text) : Number.NaN
-  if (!(value >= least && value <= most))
-    throw new UsageError(`${option} "${text}" is not a number from ${least} to ${most}`)
-  return value
-}
-
-const secondsOf = (option: string, text: string): number => {
-  const value = /^\d+(?:\.\d*)?$/.test(text) ? Number(text) : Number.NaN
-  if (Number.isNaN(value)) throw new UsageError(`${option} "${text}" is not a number of seconds, such as 1.5`)
-  return value * 1e9
-}
 
 /** The port and the filter of options. Throws UsageError. */
 export const filterOf = ({
@@ -70,12 +47,12 @@ export const filterOf = ({
   })
   const filter: CaptureFilter = {
     ...(hosts !== undefined && { hosts }),
-    ...(qp !== undefined && { qpns: qp.map(text => integer('--qp', text, 0, MAX_QPN)) }),
-    ...(from !== undefined && { from: secondsOf('--from', from) }),
-    ...(until !== undefined && { to: secondsOf('--until', until) }),
+    ...(qp !== undefined && { qpns: qp }),
+    ...(from !== undefined && { from: from * 1e9 }),
+    ...(until !== undefined && { to: until * 1e9 }),
   }
   return {
-    ...(port !== undefined && { port: integer('--port', port, 1, 65_535) }),
+    ...(port !== undefined && { port }),
     ...(Object.keys(filter).length > 0 && { filter }),
   }
 }
@@ -95,8 +72,8 @@ const readInto = async (
 }
 
 /** The command. Throws UsageError. */
-export const explainCaptures = async (names: readonly string[], options: ExplainCaptureOptions): Promise<void> => {
-  const top = options.top === undefined ? DEFAULT_TOP : integer('--top', options.top, 1, MAX_TOP)
+export const explainCaptures = async (names: readonly string[], options: ExplainOptions): Promise<void> => {
+  const { top } = options
   const settings = filterOf(options)
   const paint = paintFor(options, process.stdout)
   const write = (line: string): void => void process.stdout.write(`${line}\n`)

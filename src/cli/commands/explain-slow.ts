@@ -19,28 +19,15 @@ import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools
 import { programEndText, SessionWaits } from '../../tools/record/waits.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { openedSession } from '../capture-session.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
 import { createProgress } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
-interface SlowOptions {
-  /** The queue pairs and requests that are printed: text of a number from 1 to 10,000. */
-  readonly top?: string
-  readonly json?: boolean
-  /** Of the machine, beside the recording. */
-  readonly capture?: string
-}
-
-const DEFAULT_TOP = 5
-const MAX_TOP = 10_000
-
-const topOf = (text: string | undefined): number => {
-  if (text === undefined) return DEFAULT_TOP
-  const top = /^\d{1,5}$/.test(text) ? Number(text) : 0
-  if (top < 1 || top > MAX_TOP) throw new UsageError(`--top "${text}" is not a number from 1 to ${MAX_TOP}`)
-  return top
-}
+/** Options of `explain --slow`. */
+type SlowOptions = Pick<OptionsOf<typeof explainOptions>, 'top' | 'json' | 'capture'>
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 const percent = (part: number, whole: number): string =>
@@ -176,7 +163,7 @@ const waitLines = (waits: SessionWaits, end: number): string[] => {
 
 /** The command. Throws UsageError. */
 const explainSession = async (name: string, options: SlowOptions, path: string): Promise<void> => {
-  const top = topOf(options.top)
+  const { top } = options
   const source = openSessionFile(path)
   const progress = createProgress('userdma explain')
   try {

@@ -6,24 +6,21 @@ import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import { CaptureRedactor, CaptureWriter } from '../../tools/captures/write.ts'
 import { openCapture } from '../capture-file.ts'
 import { sessionBesideCapture, sessionOfCapture } from '../capture-session.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { exportOptions } from '../command-line/options.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
-import { type FilterOptions, filterOf } from './explain-capture.ts'
+import { filterOf } from './explain-capture.ts'
 import { exportSession } from './export.ts'
 
-interface ExportCaptureOptions extends FilterOptions {
-  readonly to: string
-  readonly output?: string
-  readonly redact?: boolean
-  readonly maxSize?: string
-}
+type ExportOptions = OptionsOf<typeof exportOptions>
 
 /** Bytes that are collected before a write. */
 const BUFFER = 1 << 20
 
 /** The command with `--capture`: a recording with the packets of a capture. Throws UsageError. */
-export const exportBeside = async (name: string, capture: string, options: ExportCaptureOptions): Promise<void> => {
+export const exportBeside = async (name: string, capture: string, options: ExportOptions): Promise<void> => {
   const { path, remove } = await sessionBesideCapture(name, capture, 'export', filterOf(options))
   try {
     await exportSession(name, options, path)
@@ -33,7 +30,7 @@ export const exportBeside = async (name: string, capture: string, options: Expor
 }
 
 /** Other formats: those of a session that is made of the capture. */
-const exportAsSession = async (name: string, options: ExportCaptureOptions): Promise<void> => {
+const exportAsSession = async (name: string, options: ExportOptions): Promise<void> => {
   if (options.redact)
     throw new UsageError(`--redact of a capture is for --to pcapng: write that first, and export it --to ${options.to}`)
   const { path, remove } = await sessionOfCapture(name, 'export', filterOf(options))
@@ -45,7 +42,7 @@ const exportAsSession = async (name: string, options: ExportCaptureOptions): Pro
 }
 
 /** The command. Throws UsageError. */
-export const exportCapture = async (name: string, options: ExportCaptureOptions): Promise<void> => {
+export const exportCapture = async (name: string, options: ExportOptions): Promise<void> => {
   if (options.to !== 'pcapng') return exportAsSession(name, options)
   if (options.output === undefined) throw new UsageError('a capture is written to a file: name it with -o FILE')
   requireDifferentFiles([['--output', options.output]], [['the capture', name]])

@@ -18,7 +18,9 @@ import { createRedactor } from '../../tools/record/redact.ts'
 import { readSymbols, SessionSymbols } from '../../tools/record/symbols.ts'
 import { SessionWriter } from '../../tools/record/writer.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
-import { type ColorOptions, type Paint, paintedWord, paintFor } from '../colors.ts'
+import { type Paint, paintedWord, paintFor } from '../colors.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { exportFormats, exportOptions } from '../command-line/options.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
@@ -27,17 +29,10 @@ import { UsageError } from '../fail.ts'
 import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
 import { pageFolder } from '../paths.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
-import { sizeOf } from '../record.ts'
 import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
-/** As commander parses them. */
-interface ExportOptions extends ColorOptions {
-  readonly to: string
-  readonly output?: string
-  readonly redact?: boolean
-  readonly maxSize?: string
-}
+type ExportOptions = OptionsOf<typeof exportOptions>
 
 type Write = (data: string | Uint8Array) => void
 
@@ -147,15 +142,13 @@ const toHtml: Exporter = async exporting => {
   await writeHtml(readPage(pageFolder), basename(name), { size, read: reported }, write)
 }
 
-const exporters: Readonly<Record<string, Exporter>> = {
+const exporters: Readonly<Record<keyof typeof exportFormats, Exporter>> = {
   text: toText,
   json: toJson,
   pcapng: toPcapng,
   perfetto: toPerfetto,
   html: toHtml,
 }
-/** Formats of `--to`. */
-export const formats = Object.keys(exporters)
 /** How often an exporter reads the whole session, if not once. */
 const PASSES: Readonly<Record<string, number>> = { pcapng: 2 }
 const BINARY: readonly string[] = ['pcapng', 'perfetto']
@@ -224,17 +217,14 @@ const createBuffer = (name: string, open: () => number, limit: number, limitText
 const mayShowProgress = (output: string | undefined): boolean => output !== undefined || fstatSync(1).isFile()
 
 /** The most bytes of the output, and the sentence if it would have more. Throws UsageError. */
-const limitOf = (maxSize: string | undefined, to: string, name: string, size: number) => {
-  if (maxSize !== undefined) {
-    const limit = sizeOf('--max-size', maxSize, 1)
-    return { limit, limitText: `the output has more than ${bytesText(limit)}, the --max-size` }
-  }
+const limitOf = (limit: number | undefined, to: string, name: string, size: number) => {
+  if (limit !== undefined) return { limit, limitText: `the output has more than ${bytesText(limit)}, the --max-size` }
   const ratio = to === 'pcapng' ? MAX_CAPTURE_RATIO : MAX_RATIO
-  const limit = Math.max(LEAST_MAX_SIZE, ratio * size)
-  const reason = limit === LEAST_MAX_SIZE ? '' : `, ${ratio} times the events of ${name}`
+  const least = Math.max(LEAST_MAX_SIZE, ratio * size)
+  const reason = least === LEAST_MAX_SIZE ? '' : `, ${ratio} times the events of ${name}`
   return {
-    limit,
-    limitText: `the output has more than ${bytesText(limit)}${reason}: if you trust the file, allow more with --max-size`,
+    limit: least,
+    limitText: `the output has more than ${bytesText(least)}${reason}: if you trust the file, allow more with --max-size`,
   }
 }
 
@@ -242,7 +232,6 @@ const limitOf = (maxSize: string | undefined, to: string, name: string, size: nu
 export const exportSession = async (name: string, options: ExportOptions, path = name): Promise<void> => {
   const { to, output, redact, maxSize } = options
   const exporter = exporters[to]
-  if (exporter === undefined) throw new UsageError(`--to "${to}" is not one of ${formats.join(', ')}`)
   if (output === undefined && BINARY.includes(to) && isatty(1))
     throw new UsageError(`--to ${to} is not text: name a file with -o FILE`)
   const outputFile =

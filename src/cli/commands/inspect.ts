@@ -8,6 +8,8 @@ import { type LiveClient, openLive } from '../../tools/inspect/live.ts'
 import { readPage } from '../../tools/inspect/page.ts'
 import { type PageData, servePage } from '../../tools/inspect/server.ts'
 import { openedSession } from '../capture-session.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { inspectOptions } from '../command-line/options.ts'
 import { beforeEndBySignal, onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { listenAddress } from '../listen-address.ts'
@@ -19,18 +21,7 @@ import { packageVersion, pageFolder } from '../paths.ts'
 import { newSymbols } from '../recorded-symbols.ts'
 import { openSessionFile } from '../session-file.ts'
 
-/** As commander parses them. */
-interface InspectOptions {
-  readonly socket?: string
-  readonly allowFaults?: boolean
-  readonly capture?: string
-  readonly listen?: string
-  readonly hostName?: readonly string[]
-  /** The name of a net. */
-  readonly net?: string
-  /** The folder of the net (`ranInside`). */
-  readonly at?: string
-}
+type InspectOptions = OptionsOf<typeof inspectOptions>
 
 /** NAME or NAME:PORT. */
 const hostNames = (names: readonly string[] = []): readonly string[] => {
@@ -117,8 +108,8 @@ export const inspect = async (file: string | undefined, options: InspectOptions)
   if (file === undefined && options.capture !== undefined)
     throw new UsageError('--capture shows packets beside a recording: name its session file')
   if (file !== undefined && options.allowFaults) throw new UsageError('--allow-faults is for a daemon')
-  if (options.net !== undefined && (file !== undefined || options.socket !== undefined))
-    throw new UsageError('--net shows the daemons of a net; leave out the file and --socket')
+  if (file !== undefined && options.net !== undefined)
+    throw new UsageError('--net shows the daemons of a net; leave out the file')
   const net = options.net === undefined ? undefined : runningNet(options.net, options.at)
   if (net !== undefined && (await ranInside(net.folder, net.state, process.argv.slice(2)))) return
   const page = readPage(pageFolder)

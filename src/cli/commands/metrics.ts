@@ -11,8 +11,9 @@ import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { isLoopback, machineNames, urlHost } from '../../tools/inspect/addresses.ts'
 import { limitConnections } from '../../tools/inspect/connections.ts'
 import type { Stat } from '../../uapi/tool.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { metricsOptions } from '../command-line/options.ts'
 import { onEndSignal } from '../end-signals.ts'
-import { UsageError } from '../fail.ts'
 import { listenAddress } from '../listen-address.ts'
 import { contentTypes, exposition, type Format } from '../metrics/exposition.ts'
 import { familiesOf, type Scraped } from '../metrics/families.ts'
@@ -20,14 +21,7 @@ import { ranInside } from '../net/inside.ts'
 import { hostsWithDaemon } from '../net/plan.ts'
 import { runningNet } from '../net/state.ts'
 
-/** As commander parses them. */
-interface MetricsOptions {
-  readonly socket?: string
-  readonly net?: string
-  readonly listen?: string
-  /** The folder of the net (`ranInside`). */
-  readonly at?: string
-}
+type MetricsOptions = OptionsOf<typeof metricsOptions>
 
 /** Milliseconds for a daemon's answer; Prometheus waits 10 s by default. */
 const ANSWER_TIME = 5000
@@ -120,8 +114,6 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
 
 /** The command. */
 export const metrics = async (options: MetricsOptions): Promise<void> => {
-  if (options.net !== undefined && options.socket !== undefined)
-    throw new UsageError('--net and --socket exclude each other')
   let targets: readonly Target[]
   if (options.net === undefined) targets = [{ socket: namedSocket(options.socket) ?? userSocket(), labels: {} }]
   else {

@@ -8,10 +8,11 @@ import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { didYouMean } from '../../spec/suggest.ts'
-import { walkKindNames } from '../../spec/walk-kinds.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
 import { faultsOf, readScenario, type ScenarioHost } from '../../tools/topology/play-file.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
+import { type OptionsOf, optionWords } from '../command-line/option.ts'
+import { type netExecOptions, netPlayOptions, type netShowOptions, netWalkOptions } from '../command-line/options.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { isServed } from '../join.ts'
@@ -27,19 +28,7 @@ import { userdmaScript } from '../paths.ts'
 import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
 import { checkProgram } from './run.ts'
-import { parseWalk, type WalkOptions, walkAndReport } from './walk.ts'
-
-/** Options of the commands that take the name of a net. */
-interface NetOptions {
-  readonly net?: string
-  readonly json?: boolean
-  /** The folder of the net (`ranInside`). */
-  readonly at?: string
-}
-
-interface NetExecOptions extends NetOptions {
-  readonly shell?: boolean
-}
+import { type WalkOptions, walkAndReport } from './walk.ts'
 
 /** `net up` was interrupted by a signal. */
 class Interrupted extends Error {
@@ -140,7 +129,12 @@ const devicesOf = (folder: NetFolder, host: string, isChecked: boolean): NodeJS.
 }
 
 /** `net exec`: ends as the program. With `shell`, its words are a line for the host's `sh`, as with ssh. */
-export const netExec = async (host: string, first: string, rest: readonly string[], options: NetExecOptions) => {
+export const netExec = async (
+  host: string,
+  first: string,
+  rest: readonly string[],
+  options: OptionsOf<typeof netExecOptions>,
+) => {
   // What stands after the host is the program's, with or without --.
   const [program, ...args] = first === '--' ? rest : [first, ...rest]
   if (program === undefined) throw new UsageError(`net exec: after ${host} -- stands the program to run`)
@@ -169,16 +163,7 @@ export const netExec = async (host: string, first: string, rest: readonly string
 }
 
 /** What `net play` changes in its scenario, to repeat a run of `net walk`, and where it records. */
-interface NetPlayOptions {
-  readonly record?: string
-  readonly recordDepth?: string
-  /** `HOST:RULE`: fault rules from the start. */
-  readonly fault?: readonly string[]
-  /** Programs of this host that fail are started again. */
-  readonly restart?: string
-  /** False: the failures of the file are left out. */
-  readonly events?: boolean
-}
+type NetPlayOptions = OptionsOf<typeof netPlayOptions>
 
 const scenarioHosts = ({ hosts }: Plan): readonly ScenarioHost[] =>
   hosts.map(host => ({
@@ -315,10 +300,9 @@ const makeFolder = (path: string): void => {
 }
 
 /** `net play`: makes the net of a scenario, plays it, and removes the net. Exit status 1: something did not hold. */
-export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOptions, 'at'>): Promise<void> => {
-  const { at, record, recordDepth, fault = [], restart, events } = options
-  const isRecordedForCheck = isForCheck(options)
-  if (recordDepth !== undefined && record === undefined) throw new UsageError('--record-depth is for --record FOLDER')
+export const netPlay = async (file: string, options: NetPlayOptions): Promise<void> => {
+  const { at, ...play } = options
+  const { record, fault = [], restart } = play
   const { plan } = scenarioOf(file, await networkDrivers())
   const { hosts } = plan
   for (const text of fault) parseHostFault(text, plan)
@@ -328,41 +312,24 @@ export const netPlay = async (file: string, options: NetPlayOptions & Pick<NetOp
   const words = [
     'play',
     resolve(file),
-    ...(record === undefined ? [] : ['--record', resolve(record)]),
-    ...(recordDepth === undefined ? [] : ['--record-depth', recordDepth]),
-    ...fault.flatMap(text => ['--fault', text]),
-    ...(restart === undefined ? [] : ['--restart', restart]),
-    ...(events === false ? ['--no-events'] : []),
+    ...optionWords(netPlayOptions, { ...play, ...(record !== undefined && { record: resolve(record) }) }),
   ]
   // The daemons of the hosts check programs then, whose stacks are recorded too.
-  const changes = isRecordedForCheck ? { check: true } : {}
+  const changes = isForCheck(options) ? { check: true } : {}
   await onNetOf(file, at, words, changes, (net, stop) => playOn(file, net, options, stop))
 }
 
 /** `net walk`: makes the net of a scenario, and walks over its programs, without the failures of the file. */
-export const netWalk = async (file: string, options: WalkOptions & Pick<NetOptions, 'at'>): Promise<void> => {
+export const netWalk = async (file: string, options: WalkOptions): Promise<void> => {
   const { at, ...walkOptions } = options
-  if (options.jobs !== undefined && options.jobs !== '1')
+  if ((options.jobs ?? 1) !== 1)
     throw new UsageError(`--jobs "${options.jobs}": all runs are on the hosts of one net, so give 1`)
-  await parseWalk(walkOptions, walkKindNames)
-  const words = [
-    'walk',
-    resolve(file),
-    ...Object.entries(walkOptions).flatMap(([name, value]) =>
-      value === undefined || value === false
-        ? []
-        : [
-            `--${name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)}`,
-            ...(value === true ? [] : [String(value)]),
-          ],
-    ),
-  ]
+  const words = ['walk', resolve(file), ...optionWords(netWalkOptions, walkOptions)]
   await onNetOf(file, at, words, { check: true }, async net => {
     await walkAndReport(
       {
         name: file,
         inputs: [['the scenario', file]],
-        defaultKinds: walkKindNames,
         defaultJobs: 1,
         stage: async (_jobs, stop) =>
           netStage(file, scenarioOf(file, await networkDrivers()).scenario, { ...partsOf(net), stop }),
@@ -373,7 +340,7 @@ export const netWalk = async (file: string, options: WalkOptions & Pick<NetOptio
 }
 
 /** `net show`. */
-export const netShow = async (name: string | undefined, options: NetOptions): Promise<void> => {
+export const netShow = async (name: string | undefined, options: OptionsOf<typeof netShowOptions>): Promise<void> => {
   const { folder, state } = chosenNet(name, options.at)
   if (await ranInside(folder, state, ['net', 'show', folder.name, ...(options.json ? ['--json'] : [])])) return
   const shown = await lookAtNet(folder, state)

@@ -5,11 +5,12 @@
 
 import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
-import { UsageError } from '../fail.ts'
-import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { runOptions } from '../command-line/options.ts'
+import { type Joined, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'
 import { programFiles, requireDifferentFiles } from '../output-file.ts'
-import type { FlightOptions, HostOptions, RecordReader } from '../program/host-program.ts'
+import type { RecordReader } from '../program/host-program.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import {
   endAs,
@@ -22,7 +23,9 @@ import {
   requireProgram,
   runProgram,
 } from '../program/program.ts'
-import { isForCheck, openRecordFile, type RecordOptions } from '../record.ts'
+import { isForCheck, openRecordFile } from '../record.ts'
+
+type RunOptions = OptionsOf<typeof runOptions>
 
 /** The signals with which programs end that lack memory, threads, file size or time; Node.js also ends by SIGTRAP. */
 const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
@@ -71,12 +74,6 @@ export const checkProgram = (program: string, args: readonly string[]): void => 
   }
 }
 
-/** Throws UsageError for options that are for `--host`. */
-export const requireHost = ({ host, allowHostFaults }: HostOptions): void => {
-  if (allowHostFaults && !host)
-    throw new UsageError('--allow-host-faults is for --host; on devices of userdma --fault needs no other option')
-}
-
 /** Says once for each function that a program takes queues around libibverbs' tables. */
 export const directMessages = (command: string) => {
   const told = new Set<string>()
@@ -93,10 +90,7 @@ export const directMessages = (command: string) => {
 }
 
 /** `run --host --flight-recorder`: keeps the last posts and polls, and writes them when something fails. */
-const flyOnHost = async (program: string, args: readonly string[], options: FlightOptions & object): Promise<void> => {
-  for (const [name, option] of Object.entries({ record: '--record', fault: '--fault' }))
-    if ((options as Readonly<Record<string, unknown>>)[name] !== undefined)
-      throw new UsageError(`--flight-recorder and ${option} exclude each other: posts are not read while all is well`)
+const flyOnHost = async (program: string, args: readonly string[], options: RunOptions): Promise<void> => {
   const { Observer, runObserved } = await import('../program/host-program.ts')
   const { startFlight } = await import('../program/flight.ts')
   const { recorder, observing, close } = await startFlight(options.flightRecorder ?? true, options.flightFolder, {
@@ -122,16 +116,9 @@ const flyOnHost = async (program: string, args: readonly string[], options: Flig
 }
 
 /** `run --host`: prints each failed request with its cause. */
-const runOnHost = async (
-  program: string,
-  args: readonly string[],
-  options: JoinOptions & RecordOptions & HostOptions & FlightOptions,
-): Promise<void> => {
-  const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
-  requireNoDevices({ ...options })
+const runOnHost = async (program: string, args: readonly string[], options: RunOptions): Promise<void> => {
+  const { hostFaults, Observer, runObserved } = await import('../program/host-program.ts')
   requireDifferentFiles([['--record', options.record]], programFiles(program, args))
-  if (options.flightRecorder === undefined && options.flightFolder !== undefined)
-    throw new UsageError('--flight-folder is for --flight-recorder')
   if (options.flightRecorder !== undefined) return flyOnHost(program, args, options)
   const observing = await hostFaults(options)
   const { openHostRecording } = await import('../program/host-record.ts')
@@ -151,16 +138,9 @@ const runOnHost = async (
 }
 
 /** The command. */
-export const run = async (
-  program: string,
-  args: readonly string[],
-  options: JoinOptions & RecordOptions & HostOptions & FlightOptions,
-): Promise<void> => {
+export const run = async (program: string, args: readonly string[], options: RunOptions): Promise<void> => {
   checkProgram(program, args)
   if (options.host) return runOnHost(program, args, options)
-  requireHost(options)
-  if (options.flightRecorder !== undefined || options.flightFolder !== undefined)
-    throw new UsageError('--flight-recorder is for --host; on devices of userdma, use --record-on-failure')
   // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
   const recorded = isForCheck(options)
   const stacks = recorded || options.fault?.some(rule => rule.includes('site=')) === true

@@ -20,13 +20,10 @@ import {
   schemaOf,
 } from '../../spec/schema/schema-json.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
-import { UsageError } from '../fail.ts'
-import type { QueryOptions } from './stat.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { schemaOptions } from '../command-line/options.ts'
 
-/** As commander parses them. */
-interface SchemaOptions extends QueryOptions {
-  readonly device?: string
-}
+type SchemaOptions = OptionsOf<typeof schemaOptions>
 
 const neverCalled = (): never => {
   throw new Error('a device that exists only for its description was called')
@@ -160,8 +157,6 @@ export const schemaText = ({ classes: described, enumerations }: Schema): string
 
 /** The command. Throws UsageError. */
 export const schema = ({ socket, device, json }: SchemaOptions): void => {
-  if (socket !== undefined && device === undefined)
-    throw new UsageError('--socket selects a daemon; select one of its devices with --device')
   const found = device === undefined ? declaredSchema() : deviceSchema(namedSocket(socket) ?? userSocket(), device)
   process.stdout.write(json ? `${jsonText(found, 2)}\n` : schemaText(found))
 }

@@ -3,17 +3,15 @@
  */
 import type { Result } from '../../tools/sim/scenario.ts'
 import { simulate } from '../../tools/sim/scenario.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { simOptions } from '../command-line/options.ts'
 import { openReport, requireDifferentFiles } from '../output-file.ts'
 import { createProgress } from '../progress.ts'
 import { csvText, jsonText, tableText } from '../sim/output.ts'
 import { plotHtml } from '../sim/plot.ts'
 import { readScenario } from '../sim/scenario-file.ts'
 
-interface SimOptions {
-  readonly json?: boolean
-  readonly csv?: string
-  readonly html?: string
-}
+type SimOptions = OptionsOf<typeof simOptions>
 
 /** Lets the line of the progress be drawn, and signals act. */
 const nextTurn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))

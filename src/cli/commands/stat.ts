@@ -8,15 +8,12 @@ import { otherCounts } from '../../spec/counters.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import type { QpStat, Stat } from '../../uapi/tool.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { statOptions } from '../command-line/options.ts'
 import { openChosenSession } from '../own-daemon.ts'
 
-/** Options of commands that query or change a daemon, as commander parses them. */
-export interface QueryOptions {
-  readonly socket?: string
-  readonly json?: boolean
-  /** Show the queue pairs instead of the daemon. */
-  readonly qps?: boolean
-}
+/** Options of commands that query or change a daemon. */
+export type QueryOptions = Omit<OptionsOf<typeof statOptions>, 'watch'>
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 

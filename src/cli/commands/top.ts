@@ -5,23 +5,15 @@
 
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { topOptions } from '../command-line/options.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { type Look, openLooks } from '../looks.ts'
 import { afterKey, keysOf } from '../top/keys.ts'
 import { type Rates, ratesBetween } from '../top/rates.ts'
 import { batchText, screenLines, type View, visibleQps } from '../top/screen.ts'
-import { watchSeconds } from '../watch.ts'
 import { printFromDaemon } from './stat.ts'
-
-interface TopOptions {
-  readonly socket?: string
-  /** As commander parses them: texts. */
-  readonly delay?: string
-  readonly count?: string
-  readonly batch?: boolean
-  readonly json?: boolean
-}
 
 /** The other screen of the terminal, without cursor; and back. */
 const ENTER = '\x1b[?1049h\x1b[?25l'
@@ -30,13 +22,6 @@ const LEAVE = '\x1b[?25h\x1b[?1049l'
 const HOME = '\x1b[H'
 const CLEAR_LINE = '\x1b[K'
 const CLEAR_BELOW = '\x1b[J'
-
-const lookCount = (text: string | undefined): number => {
-  if (text === undefined) return Number.POSITIVE_INFINITY
-  if (!/^[1-9]\d{0,8}$/.test(text))
-    throw new UsageError(`--count: "${text}" is not a number of looks from 1 to 999999999`)
-  return Number(text)
-}
 
 const printLooks = async (client: ToolSession, view: View, count: number, json: boolean): Promise<void> => {
   const looks = await openLooks(client, view.delay, true)
@@ -112,10 +97,9 @@ const showScreen = async (client: ToolSession, initial: View, count: number): Pr
 }
 
 /** The command. */
-export const top = async (options: TopOptions): Promise<void> => {
-  const { delay = '2', json = false, batch = false } = options
-  const count = lookCount(options.count)
-  const view: View = { order: 'P', reverse: false, first: 0, delay: watchSeconds(delay, '--delay'), help: false }
+export const top = async (options: OptionsOf<typeof topOptions>): Promise<void> => {
+  const { delay, json = false, batch = false, count = Number.POSITIVE_INFINITY } = options
+  const view: View = { order: 'P', reverse: false, first: 0, delay, help: false }
   if (!json && !batch && !(process.stdin.isTTY && process.stdout.isTTY))
     throw new UsageError('top needs a terminal: use --batch or --json for files and pipes')
   await printFromDaemon(options, async client => {

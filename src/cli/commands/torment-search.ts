@@ -19,9 +19,11 @@ import { printable } from '../../tools/trace/printable.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
 import { createSymbols } from '../check/symbols.ts'
-import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wantedConfig } from '../config.ts'
+import { integer } from '../command-line/kinds.ts'
+import { optionWords } from '../command-line/option.ts'
+import { findingOptions } from '../command-line/options.ts'
+import { configArguments, fullConfig, orUsageError, parseTorment, wantedConfig } from '../config.ts'
 import { onFirstEndSignal } from '../end-signals.ts'
-import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { type Output, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
@@ -30,11 +32,11 @@ import { createProgress, type Progress } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
 import { checkProgram } from './run.ts'
 
-interface SearchOptions extends CheckOptions {
+type SearchOptions = CheckOptions & {
   /** The number of seeds to try. */
   readonly tormentSearch: string
   /** Maximum seconds of one run. */
-  readonly timeLimit?: string
+  readonly timeLimit: number
 }
 
 /** A run of the program; its `failure` may also be a finding. */
@@ -61,25 +63,19 @@ interface Search {
   readonly stop: AbortSignal
 }
 
-/** Default and maximum of `--time-limit`. */
-const DEFAULT_SECONDS = 60
-const MAX_SECONDS = 86_400
 /** Of the program's output, so many last lines are printed. */
 const LAST_LINES = 5
 /** How often the shortest failing run is repeated, unless a signal ends the search. */
 const REPEATS = 2
 
-/** The numbers in the options. Throws UsageError. */
-const parseNumbers = ({ torment, tormentSearch, timeLimit }: SearchOptions) =>
+/** The seeds. Throws UsageError. */
+const parseSeeds = ({ torment, tormentSearch }: SearchOptions) =>
   orUsageError(() => {
     const { seed: firstSeed, maxDecisions } = parseTorment(torment ?? '1')
     if (maxDecisions !== Number.POSITIVE_INFINITY)
       throw new Error(`--torment "${torment}": with --torment-search give the first seed, without a COUNT`)
-    return {
-      firstSeed,
-      seedCount: parseCount('--torment-search', tormentSearch, MAX_SEED - firstSeed + 1),
-      limitSeconds: timeLimit === undefined ? DEFAULT_SECONDS : parseCount('--time-limit', timeLimit, MAX_SECONDS),
-    }
+    const seedCount = integer(1, MAX_SEED - firstSeed + 1).read(tormentSearch, '--torment-search')
+    return { firstSeed, seedCount }
   })
 
 /** The command. Throws UsageError. */
@@ -88,13 +84,7 @@ export const tormentSearch = async (
   args: readonly string[],
   options: SearchOptions,
 ): Promise<void> => {
-  const { firstSeed, seedCount, limitSeconds } = await parseNumbers(options)
-  if (options.socket !== undefined)
-    throw new UsageError('--torment-search and --socket exclude each other: each run has a daemon of its own')
-  if (options.json || options.sarif !== undefined || options.genSuppressions)
-    throw new UsageError(
-      '--json, --sarif and --gen-suppressions are for one run: search first, then repeat the run that fails',
-    )
+  const { firstSeed, seedCount } = await parseSeeds(options)
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
   // Throws if a library is missing, before a daemon is started.
@@ -113,7 +103,7 @@ export const tormentSearch = async (
     args,
     options: taken.options,
     recording,
-    limitSeconds,
+    limitSeconds: options.timeLimit,
     judge,
     output,
     progress,
@@ -277,13 +267,8 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   // Default devices need no option.
   const runConfig = options.device === undefined ? { ...config, devices: [] } : config
   const checkConfig = { ...runConfig, ...(adapters && { adapters }), ...(buffers && { buffers }) }
-  const { races, failOn, suppressions = [], defaultSuppressions } = options
-  const checkOptions = [
-    ...(races ? ['--races'] : []),
-    ...(failOn === undefined ? [] : ['--fail-on', failOn]),
-    ...suppressions.flatMap(path => ['--suppressions', path]),
-    ...(defaultSuppressions === false ? ['--no-default-suppressions'] : []),
-  ]
+  const { races, failOn, suppressions, defaultSuppressions } = findingOptions
+  const checkOptions = optionWords({ races, failOn, suppressions, defaultSuppressions }, options)
   say(search, `repeat it: ${commandLine(['check', ...configArguments(checkConfig), ...checkOptions])}`)
   if (setting === undefined) return
   say(search, `what the devices did: ${commandLine(['trace', '--private', ...configArguments(runConfig)])}`)

@@ -16,26 +16,16 @@ import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../to
 import { jsonText } from '../../tools/trace/printable.ts'
 import { isSelected, parseClasses, type Selection } from '../../tools/trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../tools/trace/summary.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { traceOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import { type JoinOptions, joinDaemon } from '../join.ts'
+import { joinDaemon } from '../join.ts'
 import { openInPlace, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
-import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
-import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
+import { checkProgram, directMessages, runUnder } from './run.ts'
 
-/** As commander parses them. */
-export interface TraceOptions extends JoinOptions, HostOptions {
-  readonly output?: string
-  readonly pcap?: string
-  readonly verbose?: boolean
-  readonly abi?: boolean
-  /** The values of `--class`: lists of class names, separated by commas. */
-  readonly class?: readonly string[]
-  readonly errors?: boolean
-  readonly summary?: boolean
-  readonly json?: boolean
-}
+export type TraceOptions = OptionsOf<typeof traceOptions>
 
 /** Names of classes that drivers have beside the common ones. */
 const DRIVER_CLASSES = [CtxContext.name, Sink.name]
@@ -87,8 +77,7 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
 
 /** `trace --host`: the calls as the kernel answers them, and failed requests. */
 const traceOnHost = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
-  const { hostFaults, Observer, RECORDINGS, requireNoDevices, runObserved } = await import('../program/host-program.ts')
-  requireNoDevices({ ...options }, { ...RECORDINGS, pcap: '--pcap' })
+  const { hostFaults, Observer, runObserved } = await import('../program/host-program.ts')
   const observing = await hostFaults(options)
   requireDifferentFiles([['--output', options.output]], programFiles(program, args))
   const output = openOutput(options.output)
@@ -121,7 +110,6 @@ const withoutBytes = ({ raw: _, ...record }: TraceRecord): TraceRecord => record
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
   if (options.host) return traceOnHost(program, args, options)
-  requireHost(options)
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
   const { end: printEnd, ...handlers } = printer(options, text => output.write(`${text}\n`))

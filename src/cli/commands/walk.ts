@@ -1,19 +1,19 @@
 /*
  * `userdma walk`: runs a program once without failures, then once for each single failure of the kinds that are asked for,
- * and reports crashes, hangs, swallowed failures and what else it finds (cli/walk/). `userdma run --fault-walk` is the walk
- * of the kinds calls, posts and completions. Exits with 65 (EX_DATAERR) if it has found any.
+ * and reports crashes, hangs, swallowed failures and what else it finds (cli/walk/). Exits with 65 (EX_DATAERR) if it has
+ * found any.
  */
 import os, { availableParallelism } from 'node:os'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
-import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
+import { walkKindNames } from '../../spec/walk-kinds.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { createSymbols } from '../check/symbols.ts'
-import { type ColorOptions, paintedWord, paintFor } from '../colors.ts'
-import { orUsageError, parseCount, parseTimers } from '../config.ts'
+import { paintedWord, paintFor } from '../colors.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import { MAX_JOBS, type netWalkOptions, type programWalkOptions } from '../command-line/options.ts'
 import { onFirstEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
-import type { JoinOptions } from '../join.ts'
 import { openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries } from '../program/program.ts'
@@ -39,69 +39,15 @@ import { CleanRunError, walk } from '../walk/walk.ts'
 import { checkProgram } from './run.ts'
 
 /** The options of a walk, also of a net. */
-export interface WalkOptions extends ColorOptions {
-  readonly output?: string
-  readonly json?: boolean
-  readonly sarif?: string
-  /** The file for a page. */
-  readonly html?: string
-  /** Kinds, separated by commas; default: all. */
-  readonly kinds?: string
-  /** Maximum number of points. */
-  readonly points?: string
-  /** Seconds after which no further point is begun. */
-  readonly timeLimit?: string
-  /** Seconds after which a run counts as hanging. */
-  readonly hang?: string
-  /** Runs at a time. */
-  readonly jobs?: string
-  /** Seconds for which processes are stopped. */
-  readonly stopped?: string
-  readonly timers?: string
-  /** An earlier report. */
-  readonly since?: string
-  /** The file for the last lines, with the findings that are new. */
-  readonly summary?: string
-}
+export type WalkOptions = OptionsOf<typeof netWalkOptions>
 
-const DEFAULT_POINTS = 200
-const MAX_POINTS = 100_000
-const DEFAULT_SECONDS = 600
-const MAX_SECONDS = 86_400
-const DEFAULT_STOPPED = 1
-const MAX_STOPPED = 600
-const MAX_JOBS = 64
 /** A run keeps a daemon and a program busy. */
 const PROCESSORS_PER_JOB = 2
-
-const parseKinds = (text: string): readonly WalkKind[] => {
-  const words = text.split(',').map(word => word.trim())
-  const unknown = words.find(word => !(walkKindNames as readonly string[]).includes(word))
-  if (unknown !== undefined)
-    throw new Error(`--kinds "${unknown}": give some of ${walkKindNames.join(', ')}, separated by commas`)
-  return walkKindNames.filter(kind => words.includes(kind))
-}
-
-/** The numbers in the options. Throws UsageError. */
-export const parseWalk = (
-  { kinds, points, timeLimit, hang, jobs, stopped, timers }: WalkOptions,
-  defaults: readonly WalkKind[],
-) =>
-  orUsageError(() => ({
-    kinds: kinds === undefined ? defaults : parseKinds(kinds),
-    points: points === undefined ? DEFAULT_POINTS : parseCount('--points', points, MAX_POINTS),
-    seconds: timeLimit === undefined ? DEFAULT_SECONDS : parseCount('--time-limit', timeLimit, MAX_SECONDS),
-    hang: hang === undefined ? undefined : parseCount('--hang', hang, MAX_SECONDS),
-    jobs: jobs === undefined ? undefined : parseCount('--jobs', jobs, MAX_JOBS),
-    stopped: 1000 * (stopped === undefined ? DEFAULT_STOPPED : parseCount('--stopped', stopped, MAX_STOPPED)),
-    factor: timers === undefined ? 1 : parseTimers(timers),
-  }))
 
 /** `stage`: made when the walk begins. `name`: of the program, for messages. */
 interface WalkSubject {
   readonly name: string
   readonly inputs: readonly (readonly [string, string])[]
-  readonly defaultKinds: readonly WalkKind[]
   /** Runs at a time, by default. */
   readonly defaultJobs: number
   stage(jobs: number, stop: AbortSignal): Promise<Stage & { close?(): Promise<void> }>
@@ -117,7 +63,9 @@ export const walkAndReport = async (
   subject: WalkSubject,
   options: WalkOptions,
 ): Promise<NodeJS.Signals | undefined> => {
-  const { jobs = subject.defaultJobs, ...limits } = await parseWalk(options, subject.defaultKinds)
+  const { jobs = subject.defaultJobs, points, timeLimit, hang, timers: factor = 1 } = options
+  const kinds = walkKindNames.filter(kind => options.kinds?.includes(kind) ?? true)
+  const limits = { kinds, points, hang, factor, seconds: timeLimit, stopped: 1000 * options.stopped }
   const symbols = createSymbols()
   const since = options.since === undefined ? noReport : readReport(options.since, symbols)
   const outputs = [
@@ -221,20 +169,17 @@ export const walkAndReport = async (
   return undefined
 }
 
-/** The command. `defaultKinds`: without `--kinds`. Throws UsageError. */
+/** The command. Throws UsageError. */
 export const walkProgram = async (
   program: string,
   args: readonly string[],
-  { timers, ...options }: JoinOptions & WalkOptions,
-  defaultKinds: readonly WalkKind[] = walkKindNames,
+  { timers, ...options }: OptionsOf<typeof programWalkOptions>,
 ): Promise<void> => {
-  if (options.socket !== undefined)
-    throw new UsageError('a walk and --socket exclude each other: each run has a daemon of its own')
   checkProgram(program, args)
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks: true })
   const walkOptions = { ...options, ...(timers !== undefined && { timers }) }
-  const { jobs = 1 } = await parseWalk(walkOptions, defaultKinds)
+  const { jobs = 1 } = options
   const taken = await takeSettings(options, 'walk')
   let signal: NodeJS.Signals | undefined
   try {
@@ -251,7 +196,6 @@ export const walkProgram = async (
         inputs: programFiles(program, args).flatMap(([what, name]) =>
           name === undefined ? [] : [[what, name] as const],
         ),
-        defaultKinds,
         defaultJobs: Math.min(maxJobs, Math.max(1, Math.floor(availableParallelism() / PROCESSORS_PER_JOB))),
         stage: async (jobs, stop) => commandStage({ program, args, options: join, isIsolated: jobs > 1, stop }),
       },

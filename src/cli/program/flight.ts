@@ -6,7 +6,6 @@ import { closeSync, existsSync, openSync, rmSync, unlinkSync, writeSync } from '
 import { createServer, type Server } from 'node:net'
 import { release } from 'node:os'
 import { basename, join } from 'node:path'
-import { FlightFile } from '../../spec/observe.ts'
 import {
   type Dump,
   FlightFiles,
@@ -20,11 +19,9 @@ import { addressText } from '../../transport/wire/address.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { flightSocket } from '../flight-sockets.ts'
 import { packageVersion, privateFolder, removeFolder } from '../paths.ts'
-import { sizeOf } from '../record.ts'
 
 /** Bytes of a process's file by default. */
 const DEFAULT_BYTES = 16 * 2 ** 20
-const MIB = 2 ** 20
 /** Session files that are written without being asked for. */
 const MAX_DUMPS = 8
 /** Milliseconds between two of them. */
@@ -62,13 +59,13 @@ const newFile = (folder: string, pid: number): { readonly path: string; readonly
 
 const say = (text: string): void => void process.stderr.write(`userdma run: ${text}\n`)
 
-/** Starts a flight recorder. `size`: text of --flight-recorder; true: the default. Throws UsageError, or an Error. */
+/** Starts a flight recorder. `size`: bytes of a process's file; true: the default. Throws UsageError, or an Error. */
 export const startFlight = async (
-  size: string | true,
+  size: number | true,
   dumpFolder: string | undefined,
   output: ObserverOutput,
 ): Promise<Flight> => {
-  const bytes = size === true ? DEFAULT_BYTES : sizeOf('--flight-recorder', size, FlightFile.least / MIB)
+  const bytes = size === true ? DEFAULT_BYTES : size
   const folder = dumpFolder ?? process.cwd()
   if (!existsSync(folder)) throw new UsageError(`--flight-folder ${folder}: there is no such folder`)
   const memory = memoryFolder()

@@ -1,7 +1,7 @@
 /*
  * The keys of `userdma top`: what each changes in the view.
  */
-import { MAX_SECONDS, MIN_SECONDS } from '../watch.ts'
+import { MAX_INTERVAL, MIN_INTERVAL } from '../command-line/options.ts'
 import { type OrderKey, orders } from './rates.ts'
 import type { View } from './screen.ts'
 
@@ -30,7 +30,7 @@ const typed = (view: View, text: string, key: string): View => {
   if (BACKSPACE.test(key)) return { ...view, typing: text.slice(0, -1) }
   if (key !== '\r' && key !== '\n') return /^[\d.]$/.test(key) ? { ...view, typing: text + key } : view
   const seconds = text === '' ? view.delay : Number(text)
-  const delay = Math.min(Math.max(Number.isNaN(seconds) ? view.delay : seconds, MIN_SECONDS), MAX_SECONDS)
+  const delay = Math.min(Math.max(Number.isNaN(seconds) ? view.delay : seconds, MIN_INTERVAL), MAX_INTERVAL)
   return { ...view, typing: undefined, delay }
 }
 

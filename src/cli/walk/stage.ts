@@ -95,7 +95,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
     const findings: Finding[] = []
     const crashes = join(folder, 'crashes')
     const joined = await joinDaemon(
-      { ...options, private: true, check: true, timers: String(factor) },
+      { ...options, private: true, check: true, timers: factor },
       { onFinding: finding => void findings.push(finding) },
     )
     const { client } = joined

@@ -4,12 +4,12 @@
  */
 import { WrOpcode } from '../work.ts'
 
-/**
- * `userdma check --buffers`: the sends whose bytes are compared at the fetch and at the end. `sampled`: a sample of the
- * sends, and a sample of the bytes of long messages. `all`: all bytes of all sends.
- */
-export const bufferChecks = ['sampled', 'all'] as const
-export type BufferCheck = (typeof bufferChecks)[number]
+/** `userdma check --buffers`: the sends whose bytes are compared at the fetch and at the end, with the text of `--help`. */
+export const bufferChecks = {
+  sampled: 'some requests, parts of long messages',
+  all: 'all bytes of all requests',
+} as const
+export type BufferCheck = keyof typeof bufferChecks
 
 /** Bytes of the buffer into which a driver reads messages to compare them. */
 export const SCRATCH_BYTES = 0x1_0000

@@ -9,7 +9,7 @@ export type Severity = (typeof severities)[number]
 
 /** Findings of at least this severity make the run fail (`userdma check --fail-on`). */
 export const failLimits = [...severities, 'never'] as const
-export type FailLimit = (typeof failLimits)[number]
+type FailLimit = (typeof failLimits)[number]
 
 export const isFailure = (severity: Severity, limit: FailLimit): boolean =>
   limit !== 'never' && severities.indexOf(severity) >= severities.indexOf(limit)

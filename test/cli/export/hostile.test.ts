@@ -8,8 +8,9 @@ import { closeSync, linkSync, openSync, readdirSync, readFileSync, writeFileSync
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
+import { exportFormats } from '../../../src/cli/command-line/options.ts'
 import { explainSlow } from '../../../src/cli/commands/explain-slow.ts'
-import { exportSession, formats } from '../../../src/cli/commands/export.ts'
+import { exportSession } from '../../../src/cli/commands/export.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -35,6 +36,8 @@ import { anyEvent } from '../../tools/record/arbitrary.ts'
 import { createMemorySink } from '../../tools/record/memory-sink.ts'
 import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from '../../web/events.ts'
 import { sessionEvents } from './session.ts'
+
+const formats = Object.keys(exportFormats) as (keyof typeof exportFormats)[]
 
 const ESCAPE = '\u001b]0;owned\u0007\u009b31m\u202e\n'
 const POLLS = 424_242
@@ -246,7 +249,7 @@ describe('userdma export of hostile files', async () => {
       const inCheckpoint = damage.startsWith('times') || damage.startsWith('wrong') ? [] : damaged.map(asCheckpoint)
       writeFileSync(file, fileOf(header, [...inCheckpoint, polled, ...damaged, polled]))
       for (const redact of [false, true])
-        for (const to of redact ? ['json', 'html'] : formats) {
+        for (const to of redact ? (['json', 'html'] as const) : formats) {
           const output = join(folder, to)
           await exportSession(file, { to, output, redact })
           if (to !== 'text' && to !== 'json') continue
@@ -283,8 +286,8 @@ describe('userdma export of hostile files', async () => {
     }
     let [text, json] = ['', '']
     const said = await capture('stderr', async () => {
-      text = await capture('stdout', () => explainSlow(file, {}))
-      json = await capture('stdout', () => explainSlow(file, { json: true }))
+      text = await capture('stdout', () => explainSlow(file, { top: 5 }))
+      json = await capture('stdout', () => explainSlow(file, { top: 5, json: true }))
     })
     return { text, json, said }
   }
@@ -338,8 +341,8 @@ describe('userdma export of hostile files', async () => {
       const [file, output] = [join(folder, 'session.udr'), join(folder, 'output')]
       writeFileSync(file, fileOf(header, await make()))
       writeFileSync(output, 'older')
-      const to = title.split(' as ')[1]
-      await assert.rejects(exportSession(file, { to, output, maxSize: '1M' }), {
+      const to = title.split(' as ')[1] as keyof typeof exportFormats
+      await assert.rejects(exportSession(file, { to, output, maxSize: 2 ** 20 }), {
         message: 'the output has more than 1 MiB, the --max-size',
       })
       assert.deepEqual([readFileSync(output, 'utf8'), readdirSync(folder).sort()], ['older', ['output', 'session.udr']])

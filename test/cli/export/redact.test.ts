@@ -7,12 +7,15 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { gunzipSync } from 'node:zlib'
-import { exportSession, formats } from '../../../src/cli/commands/export.ts'
+import { exportFormats } from '../../../src/cli/command-line/options.ts'
+import { exportSession } from '../../../src/cli/commands/export.ts'
 import { copyEvent } from '../../../src/tools/record/copy.ts'
 import { SessionWriter } from '../../../src/tools/record/writer.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { createMemorySink } from '../../tools/record/memory-sink.ts'
 import { sessionEvents } from './session.ts'
+
+const formats = Object.keys(exportFormats) as (keyof typeof exportFormats)[]
 
 const SECRETS = ['someone', '192.168.3.', '7f12345', '\xc0\xa8\x03\x04', '\x7f\x12\x34\x56']
 const found = (bytes: Uint8Array): string[] => {

@@ -1,5 +1,5 @@
 /*
- * A program with known faults in its handling of failures, for `userdma run --fault-walk`. Comments name the outcomes
+ * A program with known faults in its handling of failures, for `userdma walk`. Comments name the outcomes
  * of its call sites.
  */
 #include <poll.h>

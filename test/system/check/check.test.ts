@@ -487,7 +487,7 @@ describe('userdma check', {
       /warning not-signaled: [\s\S]*userdma check: 1 warning \(8 leaks of programs that a signal ended/,
     )
     const wrong = await runUserdma(t, ['check', '--hang', 'x', '--', 'true'])
-    assert.match(wrong.stderr, /--hang "x" is not a number of seconds from 1 to 86400/)
+    assert.match(wrong.stderr, /--hang "x": give an integer from 1 to 86400/)
   })
 
   it('--hang reports a program whose peer is gone', async t => {

@@ -186,7 +186,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       [['--torment-search', '2', '--torment', '4294967295'], /give an integer from 1 to 1/],
       [['--torment-search', '2', '--time-limit', 'long'], /--time-limit "long": give an integer from 1 to 86400/],
       [['--time-limit', '5'], /--time-limit is for --torment-search/],
-      [['--torment-search', '2', '--json'], /--json, --sarif and --gen-suppressions are for one run/],
+      [['--torment-search', '2', '--json'], /--torment-search and --json exclude each other/],
     ]
     for (const [options, message] of refused) {
       const { status, stderr } = await search(t, options, 'true')

@@ -1,5 +1,5 @@
 /*
- * `userdma run --fault-walk` on a program with known faults (test/programs/failures/walked.c).
+ * `userdma walk` on a program with known faults (test/programs/failures/walked.c).
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -75,7 +75,7 @@ describe('a fault walk', { skip: lacking(program) }, () => {
   })
 
   it('reports a program that hangs, with its stacks and how to repeat it, and ends early with --points', async t => {
-    const options = ['run', '--fault-walk', '--points', '3', '--hang', '2']
+    const options = ['walk', '--kinds', 'calls,posts,completions', '--points', '3', '--hang', '2']
     const { status, stderr } = await runUserdma(t, [...options, '--', program])
     assert.equal(status, 65)
     assert.match(
@@ -109,12 +109,9 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     assert.equal(ended.status, 0, ended.stderr)
   })
 
-  it('refuses a program that fails without faults, and options without the walk', async t => {
-    const failing = await runUserdma(t, ['run', '--fault-walk', '--', 'sh', '-c', 'echo no >&2; exit 3'])
+  it('refuses a program that fails without faults', async t => {
+    const failing = await runUserdma(t, ['walk', '--', 'sh', '-c', 'echo no >&2; exit 3'])
     assert.deepEqual([failing.status, failing.stdout], [1, ''])
     assert.match(failing.stderr, /^userdma walk: sh fails without failures \(exit status 3\), so none was made; .*\nno/)
-    const { status, stderr } = await runUserdma(t, ['run', '--points', '3', '--', 'true'])
-    assert.equal(status, 2)
-    assert.match(stderr, /--points is for --fault-walk/)
   })
 })

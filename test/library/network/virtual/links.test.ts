@@ -482,7 +482,7 @@ for (const [what, link, bytes] of [
     await close()
     stop()
     await (network as LocalNetwork).endRecording?.()
-    await exportSession(record, { to: 'pcapng', output: exported, maxSize: '1G' })
+    await exportSession(record, { to: 'pcapng', output: exported, maxSize: 2 ** 30 })
     const lost = links.reduce((sum, { lost }) => sum + lost.chance + lost.overflow, 0)
     const sent = links.reduce((sum, { from, packets, lost }) => sum + (from === 's1' ? 0 : packets + lost.chance), 0)
     assert.ok(lost > 2, `${lost}`)
