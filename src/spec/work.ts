@@ -5,6 +5,7 @@
  * (spec/wire/services.ts).
  */
 
+import { AccessFlags } from './enums.ts'
 import { enumeration } from './schema/schema.ts'
 import { rnrTimerMicroseconds } from './wire/headers.ts'
 import { type OperationName, operationCode } from './wire/opcodes.ts'
@@ -194,6 +195,50 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.DRIVER1]: { completion: wc.SEND, ...noPackets },
   [wr.MEMCPY]: { completion: wc.MEMCPY, ...noPackets },
 }
+
+/** The work requests for which `has` is true, one bit each: opcodes are below 32. */
+const opcodesWith = (has: (operation: SendOperation, opcode: number) => boolean): number =>
+  Object.entries(sendOperations).reduce(
+    (bits, [opcode, operation]) => (has(operation, Number(opcode)) ? bits | (1 << Number(opcode)) : bits),
+    0,
+  )
+/** Opcodes of programs may be any number; a receive is −1. */
+const isAmong = (bits: number, opcode: number): boolean => opcode >>> 0 < 32 && ((bits >>> opcode) & 1) !== 0
+
+const atomics = opcodesWith(({ kind }) => kind === ATOMIC)
+/** Whether a work request changes a word of the peer, and returns what it was. */
+export const isAtomic = (opcode: number): boolean => isAmong(atomics, opcode)
+
+const remotes = opcodesWith(({ kind }) => kind !== LOCAL && kind !== SEND)
+/** Whether a work request names memory of the peer. */
+export const isRemote = (opcode: number): boolean => isAmong(remotes, opcode)
+
+const returning = opcodesWith(({ kind }) => kind === READ || kind === ATOMIC)
+/** Whether the response has data, which the device writes into the elements of the work request. */
+export const returnsData = (opcode: number): boolean => isAmong(returning, opcode)
+
+const counted = opcodesWith(({ kind }) => (kind & RESPONSE) !== 0)
+/** Whether a work request counts against max_rd_atomic. */
+export const countsAsRead = (opcode: number): boolean => isAmong(counted, opcode)
+
+const immediates = (1 << wr.SEND_WITH_IMM) | (1 << wr.RDMA_WRITE_WITH_IMM)
+/** Whether a work request has immediate data. */
+export const hasImmediate = (opcode: number): boolean => isAmong(immediates, opcode)
+
+const receiving = opcodesWith(({ kind }, opcode) => kind === SEND || hasImmediate(opcode))
+/** Whether a work request takes a receive request of the peer. */
+export const takesReceive = (opcode: number): boolean => isAmong(receiving, opcode)
+
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+const rightsOfKind: Readonly<Record<number, number>> = {
+  [WRITE]: REMOTE_WRITE,
+  [READ]: REMOTE_READ,
+  [ATOMIC]: REMOTE_ATOMIC,
+  [FLUSH]: FLUSH_GLOBAL | FLUSH_PERSISTENT,
+  [ATOMIC_WRITE]: REMOTE_WRITE,
+}
+/** The rights (access_flags) of which a work request needs one at the peer; 0: none. */
+export const remoteRights = (opcode: number): number => rightsOfKind[sendOperations[opcode]?.kind ?? LOCAL] ?? 0
 
 /** Microseconds of a local ACK timeout code (0–31); Infinity for 0, no timeout. */
 export const ackTimeoutMicroseconds = (code: number): number =>

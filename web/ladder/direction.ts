@@ -2,7 +2,8 @@
  * What is known of the requests of one side of a connection, whose packets go to the other: which were posted, sent and
  * acknowledged, and what the sender waits for.
  */
-import { WrOpcode } from '../../src/spec/work.ts'
+import { operations } from '../../src/spec/wire/opcodes.ts'
+import { SendKind, sendOperations } from '../../src/spec/work.ts'
 import type { PostedEvent } from '../../src/tools/record/events.ts'
 import { psnDifference } from '../../src/transport/wire/bth.ts'
 import { countText, psnText } from '../format.ts'
@@ -12,23 +13,11 @@ import { PSN_MASK, type Wait } from './row.ts'
 /** PSNs whose requests are remembered for retransmissions. */
 const MAX_REMEMBERED = 8192
 
-const kindOfRequest = (name: string): string =>
-  name.startsWith('SEND')
-    ? 'send'
-    : name.startsWith('RDMA_WRITE')
-      ? 'write'
-      : name.startsWith('RDMA_READ')
-        ? 'read'
-        : name === 'FLUSH'
-          ? 'flush'
-          : name === 'ATOMIC_WRITE'
-            ? 'atomic_write'
-            : name.startsWith('ATOMIC')
-              ? 'atomic'
-              : ''
-
-const requestKinds: ReadonlyMap<number, string> = new Map(
-  Object.entries(WrOpcode.values).map(([name, opcode]) => [opcode, kindOfRequest(name)]),
+/** By ibv_wr_opcode: the kind of the request's packets. */
+const requestKinds: ReadonlyMap<number, string | undefined> = new Map(
+  Object.entries(sendOperations)
+    .filter(([, { kind }]) => kind !== SendKind.LOCAL)
+    .map(([opcode, { only }]) => [Number(opcode), operations.find(({ code }) => code === only)?.kind]),
 )
 
 /** What is known of the requests of one side, whose packets go to the other. */
@@ -63,7 +52,7 @@ export const takePosted = (own: Direction, kind: string): PostedEvent | undefine
   // Local operations have no packets.
   while (own.posted.length > 0) {
     const posted = own.posted.shift()!
-    if ((requestKinds.get(posted.request.opcode) ?? '') === kind) return posted
+    if (requestKinds.get(posted.request.opcode) === kind) return posted
   }
   return undefined
 }

@@ -4,13 +4,8 @@
  * request a packet belongs to, who waits for what.
  */
 import { errnoName } from '../../src/spec/errno.ts'
-import {
-  nakCode,
-  rnrTimerMicroseconds,
-  SYNDROME_KIND_MASK,
-  SYNDROME_VALUE_MASK,
-  syndromeKind,
-} from '../../src/spec/wire/headers.ts'
+import { Verdict, verdictOf } from '../../src/spec/naks.ts'
+import { rnrTimerMicroseconds, SYNDROME_VALUE_MASK } from '../../src/spec/wire/headers.ts'
 import {
   headerAt,
   OP_ACK,
@@ -337,8 +332,8 @@ export class LadderRows {
       }
       if ((flags & OP_ACK) !== 0 && !isLost) {
         const syndrome = event.bytes[headerAt.AETH[opcode]!] ?? 0
-        const kind = syndrome & SYNDROME_KIND_MASK
-        if (kind === syndromeKind.ACK) {
+        const verdict = verdictOf[syndrome]
+        if (verdict === Verdict.ACK) {
           const before = other.acknowledged
           if (before === undefined || psnDifference(last, before) > 0) other.acknowledged = last
           const first = note
@@ -347,11 +342,11 @@ export class LadderRows {
           tone = 'nak'
           note = syndromeText(syndrome)
           // After other NAKs the request has failed.
-          if (kind === syndromeKind.RNR_NAK) {
+          if (verdict === Verdict.RNR) {
             const timer = rnrTimerMicroseconds[syndrome & SYNDROME_VALUE_MASK] ?? 0
             note = `receiver not ready: wait ${durationText(timer)}`
             nak = { wait: 'rnr', time: event.time, text: 'RNR NAK' }
-          } else if (kind === syndromeKind.NAK && (syndrome & SYNDROME_VALUE_MASK) === nakCode.PSN_SEQUENCE) {
+          } else if (verdict === Verdict.SEQUENCE) {
             note = `sequence error: expects ${psnText(psn)}`
             nak = { wait: 'nak', time: event.time, text: 'NAK' }
           }

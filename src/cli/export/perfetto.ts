@@ -11,7 +11,7 @@
  */
 
 import type { Program } from '../../spec/check/finding.ts'
-import { takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
@@ -28,7 +28,7 @@ import {
   opcodeByNumber,
   opcodeFlags,
 } from '../../spec/wire/opcodes.ts'
-import { WcStatus, WrOpcode } from '../../spec/work.ts'
+import { SendKind, sendOperations, takesReceive, WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../tools/record/events.ts'
 import { decodeRecord } from '../../tools/trace/decode.ts'
 import { isFailed } from '../../tools/trace/failed.ts'
@@ -93,16 +93,15 @@ interface OpenRequest {
 
 const PSN_BITS = 24
 
-const { RDMA_WRITE, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
-/** By opcode of a request: the flag of its packets' opcodes. */
-const operations: ReadonlyMap<number, number> = new Map([
-  [RDMA_WRITE, OP_WRITE],
-  [RDMA_READ, OP_READ],
-  [ATOMIC_CMP_AND_SWP, OP_ATOMIC],
-  [ATOMIC_FETCH_AND_ADD, OP_ATOMIC],
-  [ATOMIC_WRITE, OP_ATOMIC_WRITE],
-  [FLUSH, OP_FLUSH],
-])
+/** By SendKind of a request: the flag of its packets' opcodes. */
+const flagsOfKind: Readonly<Record<number, number>> = {
+  [SendKind.WRITE]: OP_WRITE,
+  [SendKind.READ]: OP_READ,
+  [SendKind.ATOMIC]: OP_ATOMIC,
+  [SendKind.ATOMIC_WRITE]: OP_ATOMIC_WRITE,
+  [SendKind.FLUSH]: OP_FLUSH,
+}
+const packetFlags = (opcode: number): number => flagsOfKind[sendOperations[opcode]?.kind ?? SendKind.NONE] ?? 0
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
@@ -290,7 +289,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
       annotations: { wr_id: String(wrId), length, queue: number },
     })
     if (isSend) count(time, queue, length, 1)
-    if (remote !== undefined && !takesReceive(request))
+    if (remote !== undefined && !takesReceive(request.opcode))
       unsent.set(owner, (unsent.get(owner) ?? new Map()).set(id, request))
   }
 
@@ -300,8 +299,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
     const rkey = view.getUint32(at + 8)
     for (const sender of senders.get(device * 2 ** PSN_BITS + destQpn) ?? [])
       for (const { id, opcode, remote } of unsent.get(sender)?.values() ?? []) {
-        if (remote?.address !== address || remote.rkey !== rkey || ((operations.get(opcode) ?? 0) & flags) === 0)
-          continue
+        if (remote?.address !== address || remote.rkey !== rkey || (packetFlags(opcode) & flags) === 0) continue
         unsent.get(sender)?.delete(id)
         const name = `${nameIn(WrOpcode.values, opcode)} request`
         addEvent(time, destinationTrack(destQpn, device), {

@@ -18,7 +18,15 @@ import {
 } from '../../core/memory/rings.ts'
 import { AddressVector } from '../../spec/drivers/mapped-rings.ts'
 import { joinWords, swap32 } from '../../spec/memory.ts'
-import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
+import {
+  ATOMIC_BYTES,
+  isAtomic,
+  MAX_MESSAGE_BYTES,
+  SendFlags,
+  sendOperations,
+  WcStatus,
+  WrOpcode,
+} from '../../spec/work.ts'
 import { BindMw, Flush, Send } from '../../transport/engine/types.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
 import type { Destinations } from '../soft/address/destinations.ts'
@@ -26,17 +34,7 @@ import { type ExactQueue, LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type Se
 import { copySges } from './elements.ts'
 import { exactRing, releaseSlots } from './exact-rings.ts'
 
-const {
-  ATOMIC_CMP_AND_SWP,
-  ATOMIC_FETCH_AND_ADD,
-  SEND_WITH_INV,
-  LOCAL_INV,
-  BIND_MW,
-  DRIVER1,
-  MEMCPY,
-  FLUSH,
-  ATOMIC_WRITE,
-} = WrOpcode.values
+const { SEND_WITH_INV, LOCAL_INV, BIND_MW, DRIVER1, MEMCPY, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 const { INLINE, SIGNALED } = SendFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
@@ -51,8 +49,6 @@ const KNOWN_OPCODES =
 
 /** Opcodes whose WQE has neither elements nor inline data, one bit each. */
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
-
-const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 /** Copies the posted WQE number `index`, as `WorkSource.loadSend`. */
 const loadSend = (

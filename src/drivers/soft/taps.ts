@@ -5,29 +5,17 @@ import type { DeviceTaps, PostedRequest, RequestReader, RequestTaps } from '../.
 import type { CoreObject } from '../../core/model.ts'
 import type { RequestElement } from '../../spec/check/requests.ts'
 import { joinWords, TWO_32 } from '../../spec/memory.ts'
-import { SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
+import { ATOMIC_BYTES, isAtomic, isRemote, SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
 import { Completion, Flush, Receive, Send, Sge, type WorkTaps } from '../../transport/engine/types.ts'
 import { polledCompletions } from './completion-queue.ts'
 import type { ReceiveQueue } from './queues.ts'
 import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
 
-const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
+const { FLUSH } = WrOpcode.values
 const { SIGNALED } = SendFlags.values
 /** Mask of the send flags of an XRC request. The higher bits are the number of an SRQ. */
 const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
-
-/** Opcodes whose requests name memory of the peer. */
-const remoteOperations: ReadonlySet<number> = new Set([
-  RDMA_WRITE,
-  RDMA_WRITE_WITH_IMM,
-  RDMA_READ,
-  ATOMIC_CMP_AND_SWP,
-  ATOMIC_FETCH_AND_ADD,
-  ATOMIC_WRITE,
-  FLUSH,
-])
 
 const elementsAt = (words: Uint32Array, at: number, count: number): RequestElement[] => {
   const elements = new Array<RequestElement>(count)
@@ -42,7 +30,7 @@ const elementsAt = (words: Uint32Array, at: number, count: number): RequestEleme
 
 const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => {
   if (opcode === FLUSH) return words[at + Flush.LENGTH]
-  return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
+  return isAtomic(opcode) ? ATOMIC_BYTES : words[at + Send.LENGTH]
 }
 
 /** The destination of the datagram at `words[at]` (`Send`); undefined if its address handle (`flow`) was destroyed. */
@@ -64,7 +52,7 @@ const sendAt = (
   const isXrc = qp.class.name.startsWith('xrc_')
   const opcode = words[at + Send.OPCODE]
   const flags = words[at + Send.FLAGS]
-  const hasRemote = !isDatagram && remoteOperations.has(opcode) && words[at + Send.REFUSED] === 0
+  const hasRemote = !isDatagram && isRemote(opcode) && words[at + Send.REFUSED] === 0
   return {
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,

@@ -2,7 +2,6 @@
  * Work requests as a device sees them, for `userdma check` and recordings: the records, and the watcher that gets them
  * (tools/clients/requests/feed.ts). Addresses are Numbers: addresses of Linux programs are below 2^48.
  */
-import { WrOpcode } from '../work.ts'
 
 /** `userdma check --buffers`: the sends whose bytes are compared at the fetch and at the end, with the text of `--help`. */
 export const bufferChecks = {
@@ -119,12 +118,6 @@ export interface RequestWatcher {
   /** The queue pair or shared receive queue was reset or destroyed: outstanding requests have no completions. */
   queueReset(owner: number): void
 }
-
-const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.values
-
-/** Whether a send takes a receive request of the peer. */
-export const takesReceive = ({ opcode }: WorkRequest): boolean =>
-  opcode === SEND || opcode === SEND_WITH_IMM || opcode === SEND_WITH_INV || opcode === RDMA_WRITE_WITH_IMM
 
 const rethrow = (error: unknown): never => {
   throw error

@@ -14,12 +14,11 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { SendFlags, WrOpcode } from '../../spec/work.ts'
+import { SendFlags, SendKind, sendOperations } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 import type { Occurrence } from './reporting.ts'
 
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 const { REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL, FLUSH_PERSISTENT, ON_DEMAND } = AccessFlags.values
 const { FENCE, SOLICITED } = SendFlags.values
 
@@ -35,12 +34,11 @@ const callOperations: Readonly<Record<string, OperationName>> = {
   'mw.create': 'mw',
   'ud_qp.attachMcast': 'multicast',
 }
-/** Operations that requests use, by ibv_wr_opcode. */
-const requestOperations: ReadonlyMap<number, OperationName> = new Map([
-  [ATOMIC_CMP_AND_SWP, 'atomics'],
-  [ATOMIC_FETCH_AND_ADD, 'atomics'],
-  [FLUSH, 'flush'],
-  [ATOMIC_WRITE, 'atomicWrite'],
+/** Operations that requests use, by SendKind. */
+const requestOperations: ReadonlyMap<number | undefined, OperationName> = new Map([
+  [SendKind.ATOMIC, 'atomics'],
+  [SendKind.FLUSH, 'flush'],
+  [SendKind.ATOMIC_WRITE, 'atomicWrite'],
 ])
 /** Operations that flags of a send use. */
 const flagOperations: readonly (readonly [uses: (request: WorkRequest) => boolean, operation: OperationName])[] = [
@@ -58,7 +56,7 @@ const accessOperations: readonly (readonly [bits: number, operation: OperationNa
 
 const operationsOfRequest = (request: WorkRequest): readonly OperationName[] => {
   if (request.queue !== PostQueue.SEND) return []
-  const operation = requestOperations.get(request.opcode)
+  const operation = requestOperations.get(sendOperations[request.opcode]?.kind)
   return [
     ...(operation === undefined ? [] : [operation]),
     ...flagOperations.filter(([uses]) => uses(request)).map(([, used]) => used),

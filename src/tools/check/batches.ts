@@ -9,7 +9,7 @@ import type { Severity } from '../../spec/check/severity.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { BatchCall, BatchMistake } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
-import { WrOpcode } from '../../spec/work.ts'
+import { returnsData, WrOpcode } from '../../spec/work.ts'
 import type { KnownObject } from './objects.ts'
 import { moment } from './objects.ts'
 
@@ -60,11 +60,6 @@ const isAddress = (called: number): boolean => called === BatchCall.SET_UD_ADDR 
 
 const isInline = (called: number): boolean =>
   called === BatchCall.SET_INLINE_DATA || called === BatchCall.SET_INLINE_DATA_LIST
-
-const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
-/** Operations that are useless without memory for the result. */
-const needsMemory = (opcode: number): boolean =>
-  opcode === RDMA_READ || opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 const END_IT = 'end each batch by ibv_wr_complete, or by ibv_wr_abort on paths that give it up'
 const SETTERS_AFTER = 'call the setters of a request after the function that adds it, ibv_wr_send for example'
@@ -145,7 +140,7 @@ export const batchText = (
     case BatchMistake.NO_DATA:
       return {
         text: `${request} on ${qp.name} has no data: no setter such as ibv_wr_set_sge was called after it`,
-        ...(!needsMemory(opcode) && {
+        ...(!returnsData(opcode) && {
           severity: 'warning' as const,
           details: ['mlx5 finishes a request in its data setter (rdma-core providers/mlx5/qp.c), also one of 0 bytes'],
         }),

@@ -18,12 +18,12 @@ import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.t
 import { HashLog } from '../../spec/context-logs.ts'
 import { MrKind } from '../../spec/enums.ts'
 import { MisuseKind } from '../../spec/session.ts'
-import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { returnsData, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { createDeviceWrites } from './device-writes.ts'
 import { hex, type KnownObject, unreleasedIn } from './objects.ts'
 
-const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
+const { RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 const { FENCE } = SendFlags.values
 const { MEMORY, NULL, IMPLICIT } = MrKind.values
@@ -45,25 +45,17 @@ const MAX_FINISHED = 256
 export const requestText = ({ opcode, wrId, numbered }: WorkRequest): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} ${numbered ?? 'wr_id'} ${wrId}`
 
-/** The ibv_wc_opcode of a send; −1 for a receive. */
-const completionOpcodeOf = (opcode: number): number =>
-  (sendOperations as Readonly<Record<number, { readonly completion: number }>>)[opcode]?.completion ?? -1
-
 /** Whether the device sends the buffer. */
 const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
-  const kind = completionOpcodeOf(opcode)
-  return elements.length > 0 && (kind === SEND || kind === RDMA_WRITE)
+  const kind = sendOperations[opcode]?.kind
+  return elements.length > 0 && (kind === SendKind.SEND || kind === SendKind.WRITE)
 }
 
 /** Whether the device writes to the buffer. */
-const writesBuffer = ({ opcode }: WorkRequest): boolean => {
-  if (opcode < 0) return true
-  const kind = completionOpcodeOf(opcode)
-  return kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
-}
+const writesBuffer = ({ opcode }: WorkRequest): boolean => opcode < 0 || returnsData(opcode)
 
 /** Whether a request is a READ or an atomic. */
-export const isRead = (request: WorkRequest): boolean => request.opcode >= 0 && writesBuffer(request)
+export const isRead = ({ opcode }: WorkRequest): boolean => returnsData(opcode)
 
 /** Whether a request accesses memory of a region. An element of length 0 accesses none. */
 export const usesRegion = ({ elements }: WorkRequest, region: KnownObject): boolean =>

@@ -4,23 +4,18 @@
  * Memory is compared by program and address. What is unknown counts as written.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { WrOpcode } from '../../spec/work.ts'
+import { AccessFlags } from '../../spec/enums.ts'
+import { remoteRights, returnsData, WrOpcode } from '../../spec/work.ts'
 import type { DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 
 /** Maximum kept writes, the latest. */
 const MAX_WRITES = 1024
 
-const { RDMA_READ, RDMA_WRITE, RDMA_WRITE_WITH_IMM, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, MEMCPY } =
-  WrOpcode.values
-const localWriters: ReadonlySet<number> = new Set([-1, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, MEMCPY])
-const remoteWriters: ReadonlySet<number> = new Set([
-  RDMA_WRITE,
-  RDMA_WRITE_WITH_IMM,
-  ATOMIC_CMP_AND_SWP,
-  ATOMIC_FETCH_AND_ADD,
-  ATOMIC_WRITE,
-])
+const { REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
+const writesElements = (opcode: number): boolean =>
+  opcode < 0 || returnsData(opcode) || opcode === WrOpcode.values.MEMCPY
+const writesAtPeer = (opcode: number): boolean => (remoteRights(opcode) & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0
 
 interface Range {
   readonly start: number
@@ -73,12 +68,12 @@ export const createDeviceWrites = (services: DetectorServices): DeviceWrites => 
       return range === undefined || ranges.some(({ start, end }) => start < range.end && range.start < end)
     }
     if (
-      localWriters.has(request.opcode) &&
+      writesElements(request.opcode) &&
       request.elements.some(({ lkey, address, length }) => touches(owner?.device, lkey, address, length))
     )
       return true
     const { remote } = request
-    if (remote === undefined || !remoteWriters.has(request.opcode)) return false
+    if (remote === undefined || !writesAtPeer(request.opcode)) return false
     return touches(owner && peerDeviceOf(owner), remote.rkey, remote.address, remote.length)
   }
 
@@ -95,7 +90,7 @@ export const createDeviceWrites = (services: DetectorServices): DeviceWrites => 
 
   return {
     ended(request, qp) {
-      if (!localWriters.has(request.opcode) && !remoteWriters.has(request.opcode)) return
+      if (!writesElements(request.opcode) && !writesAtPeer(request.opcode)) return
       writes[next] = { request, qp, time: sources.now() }
       next = (next + 1) % MAX_WRITES
     },

@@ -11,7 +11,7 @@ import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { GiveBack, PostQueue } from '../../spec/session.ts'
-import { WrOpcode } from '../../spec/work.ts'
+import { takesReceive } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
@@ -23,9 +23,6 @@ const MAX_GIVEN = 256
 /** Maximum kept accesses of peers, the latest, and numbers of one. */
 const MAX_ACCESSES = 256
 const NUMBERS = 7
-
-const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.values
-const messages: ReadonlySet<number> = new Set([SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM])
 
 /** Memory of a region, in its addresses, that was given back at `time`, in microseconds, by `stack`. */
 interface Given {
@@ -153,7 +150,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     const uses = (request: WorkRequest): boolean => {
       const owner = objects.find(request.owner)
       if (request.time <= time || request.id >= before.id || owner?.program?.pid !== region.program?.pid) return false
-      return messages.has(request.opcode) || request.elements.some(({ lkey }) => lkey === region.lkey)
+      return takesReceive(request.opcode) || request.elements.some(({ lkey }) => lkey === region.lkey)
     }
     return ended.some(uses) || [...outstanding].some(uses)
   }

@@ -6,18 +6,15 @@ import { requestName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { Misuse } from '../../spec/check/program-events.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { WrOpcode } from '../../spec/work.ts'
+import { returnsData } from '../../spec/work.ts'
 import { hex, type KnownObject } from './objects.ts'
 import type { FindingContent } from './reporting.ts'
-
-const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
-const readers: readonly number[] = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD]
 
 type Content = FindingContent & { readonly id: FindingId }
 
 export const sharedElementsOf = ({ queue, index: count, wrId, more: opcode }: Misuse, owner: KnownObject): Content => {
   const isSend = queue === PostQueue.SEND
-  const isRead = isSend && readers.includes(opcode)
+  const isRead = isSend && returnsData(opcode)
   const kind = isSend ? requestName(opcode) : 'receive'
   const result = isRead
     ? 'all results are written to the same memory'

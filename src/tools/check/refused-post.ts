@@ -9,11 +9,11 @@ import type { Severity } from '../../spec/check/severity.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { ATOMIC_BYTES, SendFlags, WrOpcode } from '../../spec/work.ts'
+import { ATOMIC_BYTES, isAtomic, SendFlags, WrOpcode } from '../../spec/work.ts'
 import { adviceForReset } from './advice.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
+const { BIND_MW } = WrOpcode.values
 
 /** The limit of scatter/gather elements; `max` undefined: unknown. */
 const sgeLimit = (
@@ -49,7 +49,7 @@ const brokenRule = (
   const hasLength = elements <= 1
   if (hasLength && (flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
     return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
-  if (opcode !== ATOMIC_CMP_AND_SWP && opcode !== ATOMIC_FETCH_AND_ADD) return undefined
+  if (!isAtomic(opcode)) return undefined
   if (addressLow % ATOMIC_BYTES !== 0)
     return ['atomic-misaligned', `its remote address modulo ${ATOMIC_BYTES} is ${addressLow % ATOMIC_BYTES}`]
   if (hasLength && length < ATOMIC_BYTES)

@@ -3,12 +3,20 @@
  * only a status and a number of its vendor.
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
-import { takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { AccessFlags } from '../../spec/enums.ts'
-import { WcStatus, WrOpcode } from '../../spec/work.ts'
+import {
+  ATOMIC_BYTES,
+  countsAsRead,
+  isAtomic,
+  remoteRights,
+  returnsData,
+  takesReceive,
+  WcStatus,
+  WrOpcode,
+} from '../../spec/work.ts'
 
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
-const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { LOCAL_WRITE } = AccessFlags.values
 
 export interface KnownRegion {
   /** Handle of its protection domain, and number of its context. */
@@ -57,13 +65,6 @@ interface FoundCause {
   readonly isAtPeer?: true
 }
 
-/** The right that a request needs at the peer; 0: none. */
-const remoteRight = (opcode: number): number => {
-  if (opcode === RDMA_WRITE || opcode === RDMA_WRITE_WITH_IMM) return REMOTE_WRITE
-  if (opcode === RDMA_READ) return REMOTE_READ
-  return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? REMOTE_ATOMIC : 0
-}
-
 const rangeArgs = (region: KnownRegion, start: number, length: number) => ({
   accessStart: start,
   accessEnd: start + length,
@@ -76,7 +77,7 @@ const isOutside = ({ start, length }: KnownRegion, address: number, bytes: numbe
 
 const localCause = (request: WorkRequest, { regions, pd, context, knowsAllKeys }: KnownEnd): Cause | undefined => {
   const { opcode } = request
-  const writes = opcode < 0 || opcode === RDMA_READ || remoteRight(opcode) === REMOTE_ATOMIC
+  const writes = opcode < 0 || returnsData(opcode)
   for (const { address, length, lkey: key } of request.elements) {
     if (length === 0) continue
     const region = regions.get(key)
@@ -104,8 +105,8 @@ const remoteCause = (
   if (region.context === context && region.pd !== pd) return createCause('RKEY_OTHER_PD', { key })
   if (isOutside(region, address, length))
     return createCause('RKEY_RANGE', { key, ...rangeArgs(region, address, length) })
-  const right = remoteRight(opcode)
-  return (region.access & right) === right ? undefined : createCause('RKEY_NO_RIGHT', { key, right })
+  const right = remoteRights(opcode)
+  return right === 0 || (region.access & right) !== 0 ? undefined : createCause('RKEY_NO_RIGHT', { key, right })
 }
 
 /** Bytes of an ibv_mtu. */
@@ -118,27 +119,22 @@ const refusedCause = (
   peer: KnownEnd,
   maxRdAtomic: number | undefined,
 ): Cause | undefined => {
-  const right = remoteRight(request.opcode)
-  if (right === REMOTE_ATOMIC && request.remote !== undefined && request.remote.address % 8 !== 0)
+  const { opcode } = request
+  const right = remoteRights(opcode)
+  if (isAtomic(opcode) && request.remote !== undefined && request.remote.address % ATOMIC_BYTES !== 0)
     return createCause('ATOMIC_ADDRESS', { address: request.remote.address })
   if (own.pathMtu !== undefined && peer.pathMtu !== undefined && own.pathMtu !== peer.pathMtu)
     return createCause('PACKET_LENGTH', {
       payload: Math.min(request.length, mtuBytes(own.pathMtu)),
       mtu: mtuBytes(peer.pathMtu),
     })
-  if (peer.accessFlags !== undefined && (peer.accessFlags & right) !== right)
+  if (right !== 0 && peer.accessFlags !== undefined && (peer.accessFlags & right) === 0)
     return createCause('QP_NO_RIGHT', { right })
   const bufferBytes = peer.receive?.length
-  if (
-    takesReceive(request) &&
-    request.remote === undefined &&
-    bufferBytes !== undefined &&
-    bufferBytes < request.length
-  )
+  if (takesReceive(opcode) && request.remote === undefined && bufferBytes !== undefined && bufferBytes < request.length)
     return createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: request.length })
-  const reads = request.opcode === RDMA_READ || right === REMOTE_ATOMIC
   const max = peer.maxDestRdAtomic
-  return reads && max !== undefined && maxRdAtomic !== undefined && maxRdAtomic > max
+  return countsAsRead(opcode) && max !== undefined && maxRdAtomic !== undefined && maxRdAtomic > max
     ? createCause('TOO_MANY_READS', { max })
     : undefined
 }
@@ -151,8 +147,7 @@ const operationCause = (request: WorkRequest, { maxSendSge, maxRdAtomic }: Faile
   if (opcode >= 0 && !OPCODES.includes(opcode)) return createCause('BAD_OPCODE', { opcode })
   if (maxSendSge !== undefined && request.elements.length > maxSendSge)
     return createCause('TOO_MANY_SGE', { max: maxSendSge })
-  const reads = request.opcode === RDMA_READ || remoteRight(request.opcode) === REMOTE_ATOMIC
-  return reads && maxRdAtomic === 0 ? createCause('NO_READS', {}) : undefined
+  return countsAsRead(opcode) && maxRdAtomic === 0 ? createCause('NO_READS', {}) : undefined
 }
 
 /** A receive that is shorter than the peer's message, as far as the peer's post was seen. */

@@ -5,11 +5,10 @@
 import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { ATOMIC_BYTES, isAtomic, isRemote, SendFlags, WcStatus } from '../../spec/work.ts'
 import type { ObservedCompletion, ObservedPost } from './records.ts'
 
 const { SIGNALED, INLINE } = SendFlags.values
-const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 
 /** Stacks of posts that are kept for each queue, the latest. */
 const MAX_STACKS = 4096
@@ -21,10 +20,6 @@ const keep = <K, V>(map: Map<K, V>, key: K, value: V): void => {
   const [oldest] = map.keys()
   if (map.size > MAX_STACKS && oldest !== undefined) map.delete(oldest)
 }
-
-const hasRemote = (opcode: number): boolean =>
-  [RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD].some(one => one === opcode)
-const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
 export interface RequestQueue {
   /** The id of the queue pair or SRQ. */
@@ -56,7 +51,7 @@ export class ObservedRequests {
   post(queue: RequestQueue, posts: readonly ObservedPost[], time: number, stack: Stack): void {
     for (const post of posts) {
       const { wrId, opcode, flags, elements, destQpn } = post
-      const length = isAtomic(opcode) ? 8 : elements.reduce((sum, element) => sum + element.length, 0)
+      const length = isAtomic(opcode) ? ATOMIC_BYTES : elements.reduce((sum, element) => sum + element.length, 0)
       const request: WorkRequest = {
         id: ++this.#ids,
         time,
@@ -71,7 +66,7 @@ export class ObservedRequests {
         isSignaled: opcode < 0 || queue.signalsAll || (flags & SIGNALED) !== 0,
         length,
         elements: (flags & INLINE) !== 0 ? [] : elements,
-        remote: hasRemote(opcode) ? { address: Number(post.remoteAddress), length, rkey: post.rkey } : undefined,
+        remote: isRemote(opcode) ? { address: Number(post.remoteAddress), length, rkey: post.rkey } : undefined,
         destQpn: destQpn === 0 ? undefined : destQpn,
         destination: undefined,
       }

@@ -14,8 +14,8 @@ import {
   type KnownRegion,
 } from '../../../src/tools/observe/causes.ts'
 
-const { LOCAL_WRITE, REMOTE_WRITE } = AccessFlags.values
-const { RDMA_WRITE, SEND, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { LOCAL_WRITE, REMOTE_WRITE, FLUSH_PERSISTENT } = AccessFlags.values
+const { RDMA_WRITE, SEND, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 const { LOC_PROT_ERR, LOC_LEN_ERR, LOC_QP_OP_ERR, REM_ACCESS_ERR, REM_INV_REQ_ERR, MW_BIND_ERR } = WcStatus.values
 const { RETRY_EXC_ERR, RNR_RETRY_EXC_ERR } = WcStatus.values
 
@@ -98,6 +98,21 @@ test('regions say why memory is refused', () => {
   assert.equal(causeOf(REM_ACCESS_ERR, { peer: withKey({ access: LOCAL_WRITE }) }), 'RKEY_NO_RIGHT')
   const receive = request({ opcode: -1, remote: undefined })
   assert.equal(causeOf(LOC_PROT_ERR, { request: receive, own: withKey({ access: 0 }) }), 'LKEY_NO_RIGHT')
+})
+
+test('FLUSH and ATOMIC WRITE name memory of the peer too', () => {
+  const flush = request({ opcode: FLUSH, length: 0, elements: [], remote: { address: 0x1000, length: 0, rkey: 7 } })
+  for (const [opcode, sent] of [
+    [FLUSH, flush],
+    [ATOMIC_WRITE, request({ opcode: ATOMIC_WRITE })],
+  ] as const) {
+    const right = opcode === FLUSH ? FLUSH_PERSISTENT : REMOTE_WRITE
+    const peer = (access: number) => ({ ...withKey({ access }), accessFlags: right })
+    const cause = (access: number) => causeOf(REM_ACCESS_ERR, { request: sent, peer: peer(access) })
+    assert.deepEqual([cause(LOCAL_WRITE), cause(right)], ['RKEY_NO_RIGHT', 'NAK_REMOTE_ACCESS'])
+    assert.equal(causeOf(REM_ACCESS_ERR, { request: sent, peer: end({ regions: new Map() }) }), 'RKEY_UNKNOWN')
+    assert.equal(causeOf(REM_INV_REQ_ERR, { request: sent, peer: peer(right), maxRdAtomic: 2 }), 'TOO_MANY_READS')
+  }
 })
 
 test('the peer says why it refuses a request, if it is observed', () => {

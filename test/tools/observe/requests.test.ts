@@ -10,7 +10,7 @@ import type { ObservedCompletion, ObservedPost } from '../../../src/tools/observ
 import { ObservedRequests, type RequestQueue } from '../../../src/tools/observe/requests.ts'
 
 const { SIGNALED, INLINE } = SendFlags.values
-const { SEND, RDMA_WRITE, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { SEND, RDMA_WRITE, ATOMIC_FETCH_AND_ADD, FLUSH } = WrOpcode.values
 const { SUCCESS, WR_FLUSH_ERR, LOC_PROT_ERR } = WcStatus.values
 const CQ = 30
 const QP = 20
@@ -76,6 +76,7 @@ describe('requests of observed programs', () => {
       post(3n, { opcode: ATOMIC_FETCH_AND_ADD }),
       post(4n, { flags: INLINE, destQpn: 9 }),
       post(5n, { opcode: -1 }),
+      post(7n, { opcode: FLUSH, elements: [] }),
     ]
     requests.post(queue, posts, 77, ['main'])
     requests.post(queueOf(PostQueue.SEND, true), [post(6n)], 78, [])
@@ -96,7 +97,8 @@ describe('requests of observed programs', () => {
         [3, 2, 77, 8, 2, 8, false, undefined],
         [4, 3, 77, 64, 0, undefined, false, 9],
         [5, 4, 77, 64, 2, undefined, true, undefined],
-        [6, 0, 78, 64, 2, undefined, true, undefined],
+        [6, 5, 77, 0, 0, 0, false, undefined],
+        [7, 0, 78, 64, 2, undefined, true, undefined],
       ],
     )
     assert.deepEqual(seen[1].remote, { address: 0x9000, length: 64, rkey: 5 })

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { Durations } from '../../../src/tools/record/times/durations.ts'
@@ -76,6 +77,23 @@ describe('the phases of a send', () => {
       [queue?.notReady, queue?.lost, queue?.repeated, queue?.phases.receiver, queue?.phases.loss],
       [1, 1, 2, 1000, 2000],
     )
+  })
+
+  it('a NAK tells of a loss, and a reserved code none', () => {
+    const untoldWith = (code: number): number | undefined => {
+      const found = timesOf(
+        posted(LEFT, 1, 'SEND', 64, 100),
+        packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN, 100, { outcome: 'dropped' }),
+        packets(RIGHT, 'RC_ACKNOWLEDGE', FIRST_PSN, 110, { syndrome: syndromeKind.NAK | code }),
+        packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN, 3110),
+        packets(RIGHT, 'RC_ACKNOWLEDGE', FIRST_PSN, 3120),
+        ended(1, 3120),
+        completed(1, 1, 3120),
+        polled(1, 3125),
+      )
+      return found.times.queues[0]?.evidence.untold
+    }
+    assert.deepEqual([untoldWith(nakCode.PSN_SEQUENCE), untoldWith(5)], [0, 3010])
   })
 
   it('a receiver that is not ready for very long interrupts it all the time', () => {

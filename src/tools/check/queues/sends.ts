@@ -8,11 +8,11 @@
 
 import type { Moment } from '../../../spec/check/finding.ts'
 import type { BeginningCall, CheckedCall, ContextEnd } from '../../../spec/check/program-events.ts'
-import { type RequestCompletion, takesReceive, type WorkRequest } from '../../../spec/check/requests.ts'
+import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
-import { DEFINED_SEND_FLAGS, WcStatus } from '../../../spec/work.ts'
+import { DEFINED_SEND_FLAGS, takesReceive, WcStatus } from '../../../spec/work.ts'
 import { isRead, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, typeOf, unreleasedIn } from '../objects.ts'
@@ -69,7 +69,7 @@ const fateOf = (qp: KnownObject, request: WorkRequest, isDelivered: boolean): st
   const type = typeOf(qp)
   if (type === 'UC' || type === 'UD') return 'it was not sent, or not whole'
   if (isRead(request)) return 'its data has not come'
-  return takesReceive(request) ? 'the peer has not received it' : 'the peer may have it in part'
+  return takesReceive(request.opcode) ? 'the peer has not received it' : 'the peer may have it in part'
 }
 
 export class SendQueues {
@@ -99,7 +99,7 @@ export class SendQueues {
   posted(request: WorkRequest): void {
     const queue = this.#of(request.owner)
     queue.outstanding.push(request)
-    if (takesReceive(request)) queue.outstandingMessages++
+    if (takesReceive(request.opcode)) queue.outstandingMessages++
     queue.unsignaled = request.isSignaled ? 0 : queue.unsignaled + 1
     const qp = this.#services.objects.find(request.owner)
     if (qp === undefined) return
@@ -132,7 +132,7 @@ export class SendQueues {
 
   ended(request: WorkRequest): void {
     const queue = this.#of(request.owner)
-    if (takesReceive(request)) queue.outstandingMessages--
+    if (takesReceive(request.opcode)) queue.outstandingMessages--
     if (queue.outstanding[0] === request) queue.outstanding.shift()
     queue.lastEnded = request
     queue.ended = request.index + 1
@@ -263,7 +263,7 @@ export class SendQueues {
 
   /** The oldest outstanding send that takes a receive of the peer. */
   oldestMessage(qp: number): WorkRequest | undefined {
-    return this.#queues.get(qp)?.outstanding.find(takesReceive)
+    return this.#queues.get(qp)?.outstanding.find(({ opcode }) => takesReceive(opcode))
   }
 
   /** The number of outstanding sends that take a receive of the peer. */

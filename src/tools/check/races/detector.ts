@@ -7,7 +7,7 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import type { KeyedMemory, LoggedEvents } from '../../../spec/check/probes.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { ATOMIC_BYTES, SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { ATOMIC_BYTES, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { BenignRaces } from './benign.ts'
@@ -36,9 +36,6 @@ export interface RaceDetector extends Detector {
 /** After this many events of devices, the events are joined with the logs. */
 const BATCH = 512
 
-const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ } = WrOpcode.values
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.values
-
 /** What a send opcode does to memory. */
 interface Operation {
   readonly kind: RequestKind
@@ -47,20 +44,13 @@ interface Operation {
   readonly remoteAccess: number
 }
 
-const writeOperation: Operation = { kind: 'WRITE', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.WRITE }
-const sendOperation: Operation = { kind: 'SEND', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.READ }
-const atomicOperation: Operation = { kind: 'ATOMIC', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.ATOMIC }
-/** By ibv_wr_opcode. Accesses of other opcodes are not checked. */
-const operations: ReadonlyMap<number, Operation> = new Map([
-  [RDMA_WRITE, writeOperation],
-  [RDMA_WRITE_WITH_IMM, writeOperation],
-  [SEND, sendOperation],
-  [SEND_WITH_IMM, sendOperation],
-  [SEND_WITH_INV, sendOperation],
-  [RDMA_READ, { kind: 'READ', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.READ }],
-  [ATOMIC_CMP_AND_SWP, atomicOperation],
-  [ATOMIC_FETCH_AND_ADD, atomicOperation],
-  [ATOMIC_WRITE, { ...atomicOperation, localAccess: AccessKind.SOURCE }],
+/** By SendKind. Accesses of other requests are not checked. */
+const operations: ReadonlyMap<number | undefined, Operation> = new Map([
+  [SendKind.WRITE, { kind: 'WRITE', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.WRITE }],
+  [SendKind.SEND, { kind: 'SEND', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.READ }],
+  [SendKind.READ, { kind: 'READ', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.READ }],
+  [SendKind.ATOMIC, { kind: 'ATOMIC', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.ATOMIC }],
+  [SendKind.ATOMIC_WRITE, { kind: 'ATOMIC', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.ATOMIC }],
 ])
 
 /** By AccessKind. */
@@ -246,7 +236,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
       const owner = hasBegun ? objects.find(request.owner) : undefined
       if (owner === undefined) return
       const isSend = request.queue === PostQueue.SEND
-      const operation = isSend ? operations.get(request.opcode) : undefined
+      const operation = isSend ? operations.get(sendOperations[request.opcode]?.kind) : undefined
       feed.add({
         event: isSend ? 'send' : 'receive',
         request,

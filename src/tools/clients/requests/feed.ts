@@ -13,11 +13,11 @@ import type { PostedRequest, QueuePairObject, RequestTaps, WrittenCompletion } f
 import { type Context, type CoreObject, type Device, Lifecycle } from '../../../core/model.ts'
 import { pdOf } from '../../../core/resources.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
-import { type RequestWatcher, takesReceive, type WorkRequest } from '../../../spec/check/requests.ts'
+import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
 import { eventTime } from '../../../spec/check/stream.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
-import { isOfDriver, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { isOfDriver, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { GRH_BYTES } from '../../../transport/wire/ip.ts'
 import { createDigest } from './digest.ts'
@@ -252,7 +252,7 @@ export class RequestFeed implements RequestTaps {
     const postIndex = isOfDriver(send.opcode) ? undefined : feed.posts++
     const request = this.#requestOf(qp, PostQueue.SEND, feed.count++, postIndex, send)
     feed.loaded.push(request)
-    if (takesReceive(request) && request.destQpn !== MULTICAST_QPN) {
+    if (takesReceive(request.opcode) && request.destQpn !== MULTICAST_QPN) {
       if (feed.messages.length === MAX_MESSAGES) feed.messages.shift()
       feed.messages.push(request)
     }

@@ -10,8 +10,8 @@
 
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
+import { Verdict, verdictOf } from '../../../spec/naks.ts'
 import { hexBytes } from '../../../spec/text.ts'
-import { SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
 import {
   headerAt,
   isReliableOpcode,
@@ -25,7 +25,7 @@ import {
   opcodeFlags,
   sourceQpnAt,
 } from '../../../spec/wire/opcodes.ts'
-import { KindFlags, SendFlags, SendKind, sendOperations } from '../../../spec/work.ts'
+import { countsAsRead, SendFlags, SendKind, sendOperations } from '../../../spec/work.ts'
 import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { aethSyndrome, rethDmaLen } from '../../../transport/wire/extensions.ts'
 import { flowHash, type PacketFlow } from '../../../transport/wire/flow.ts'
@@ -195,7 +195,7 @@ interface Queue extends QueueTimes {
 
 const kindOf = ({ opcode }: WorkRequest): number => sendOperations[opcode]?.kind ?? SendKind.NONE
 /** Whether a request takes one of max_rd_atomic slots. */
-const takesSlot = (request: WorkRequest): boolean => (kindOf(request) & KindFlags.RESPONSE) !== 0
+const takesSlot = ({ opcode }: WorkRequest): boolean => countsAsRead(opcode)
 
 /** Whether a message of this request begins with a packet of this opcode. */
 const beginsWith = ({ opcode }: WorkRequest, packet: number): boolean => {
@@ -724,9 +724,9 @@ export class TimesOfRequests {
       queue.highest = last
     const at = headerAt.AETH[bthOpcode(view, 0)]!
     if ((flags & OP_ACK) === 0 || view.byteLength < at + 4) return
-    const kind = aethSyndrome(view, at) & SYNDROME_KIND_MASK
-    if (kind === syndromeKind.NAK) queue.toldAt = time
-    if (kind !== syndromeKind.RNR_NAK) return
+    const verdict = verdictOf[aethSyndrome(view, at)]
+    if (verdict === Verdict.SEQUENCE || verdict === Verdict.REFUSAL) queue.toldAt = time
+    if (verdict !== Verdict.RNR) return
     queue.notReady++
     queue.receivedAt = undefined
     // It is still not ready, so that was the reason all the time; there may be very many NAKs.
