@@ -28,13 +28,9 @@ const DECLARATION =
 const LIST = /^(import|export)\s+(?:type\s+)?\{([^}]*)\}(?:\s*from\s*['"]([^'"\n]+)['"])?/gm
 const WHOLE = /^(?:import|export)\s+(?:type\s+)?\*\s*(?:as\s+\w+\s*)?from\s*['"]([^'"\n]+)['"]/gm
 const DYNAMIC = /\bimport\(\s*['"`]([^'"`\n]+)['"`]\s*\)/g
-const WORD = /\w+/g
 
-const countOf = (words: readonly string[]): Map<string, number> => {
-  const counts = new Map<string, number>()
-  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1)
-  return counts
-}
+/** How often `name` is in `code` as a word. */
+const countOf = (name: string, code: string): number => code.match(new RegExp(`\\b${name}\\b`, 'g'))?.length ?? 0
 
 /** The source that `module` is in an import of the file `path`; compiled files stand for their sources. */
 const sourceOf = (path: string, module: string): string =>
@@ -51,17 +47,20 @@ const unusedExports = (
   entries: ReadonlySet<string>,
   otherUses = OTHER_USES,
 ): string[] => {
-  const exported: { path: string; name: string; isUsedHere: boolean }[] = []
+  const exported: { path: string; name: string; isUsedHere(): boolean }[] = []
   // Users, by file and name, or by file and '*' for all names.
   const users = new Map<string, string[]>()
   const use = (file: string, name: string, path: string): void => {
     const key = `${file} ${name}`
-    users.set(key, [...(users.get(key) ?? []), path])
+    const known = users.get(key)
+    if (known) known.push(path)
+    else users.set(key, [path])
   }
   for (const [path, source] of sources) {
     const code = withoutComments(source)
-    const names = [...code.matchAll(DECLARATION)].map(match => match[1])
-    const declared = countOf(names)
+    // Names with the number of their declarations.
+    const declared = new Map<string, number>()
+    for (const [, name] of code.matchAll(DECLARATION)) declared.set(name, (declared.get(name) ?? 0) + 1)
     for (const [, keyword, list, module] of code.matchAll(LIST)) {
       for (const [, name, alias] of list.matchAll(/(?:^|,)\s*(?:type\s+)?(\w+)(?:\s+as\s+(\w+))?/g)) {
         if (module !== undefined) use(sourceOf(path, module), name, path)
@@ -69,17 +68,16 @@ const unusedExports = (
       }
     }
     for (const [, module] of code.matchAll(WHOLE)) use(sourceOf(path, module), '*', path)
-    const words = countOf(code.match(WORD) ?? [])
     for (const [, module] of code.matchAll(DYNAMIC))
-      for (const word of words.keys()) use(sourceOf(path, module), word, path)
+      for (const word of new Set(code.match(/\w+/g))) use(sourceOf(path, module), word, path)
     if (entries.has(path) || !path.endsWith('.ts')) continue
-    for (const [name, count] of declared) exported.push({ path, name, isUsedHere: (words.get(name) ?? 0) > count })
+    for (const [name, count] of declared) exported.push({ path, name, isUsedHere: () => countOf(name, code) > count })
   }
   return exported.flatMap(({ path, name, isUsedHere }) => {
     const by = [...(users.get(`${path} ${name}`) ?? []), ...(users.get(`${path} *`) ?? [])]
     if (otherUses[path]?.split(' ').includes(name)) return []
     if (by.length === 0) return [`${path}: no other file imports ${name}`]
-    return isUsedHere || by.some(user => !user.startsWith('test/')) || path.startsWith('test/')
+    return path.startsWith('test/') || by.some(user => !user.startsWith('test/')) || isUsedHere()
       ? []
       : [`${path}: only tests use ${name}`]
   })

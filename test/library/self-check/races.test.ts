@@ -56,29 +56,6 @@ const cases: Readonly<Record<string, Case>> = {
       near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64))
     },
   ],
-  'two writes of one queue': [
-    undefined,
-    ({ a, b }) => {
-      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
-      a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64))
-    },
-  ],
-  'two writes to adjacent bytes': [
-    undefined,
-    ({ a, b, near }) => {
-      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
-      near.qp.write(a.mr.slice(64, 64), b.mr.remote(64, 64))
-    },
-  ],
-  'another completion polled': [
-    'race',
-    async ({ a, b, near }) => {
-      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64))
-      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE another completion polled
-      assert.equal(await completionText(near.cq), '0 RDMA_WRITE')
-      near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE another completion polled
-    },
-  ],
   'a message in between': [
     undefined,
     async ({ a, b, far }) => {
@@ -96,40 +73,11 @@ const cases: Readonly<Record<string, Case>> = {
       a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE a read, then a write
     },
   ],
-  'a read, then a fenced write': [
-    undefined,
-    ({ a, b }) => {
-      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
-      a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64), { fence: true })
-    },
-  ],
-  'the buffer of a read is the source of a write': [
-    'buffer-reused',
-    ({ a, b, near }) => {
-      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE the buffer of a read is the source of a write
-      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64)) // RACE the buffer of a read is the source of a write
-    },
-  ],
-  'the buffer of a read is the source of a write after its completion': [
-    undefined,
-    async ({ a, b, near }) => {
-      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
-      assert.equal(await completionText(a.cq), '0 RDMA_READ')
-      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64))
-    },
-  ],
   'an atomic and a write': [
     'atomic-mixed-with-write',
     ({ a, b, near }) => {
       a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // RACE an atomic and a write
       near.qp.write(a.mr.slice(64, 8), b.mr.remote(0, 8)) // RACE an atomic and a write
-    },
-  ],
-  'two atomics': [
-    undefined,
-    ({ a, b, near }) => {
-      a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n)
-      near.qp.fetchAdd(a.mr.slice(8, 8), b.mr.remote(0, 8), 1n)
     },
   ],
 }

@@ -88,26 +88,6 @@ test('a message that is longer than an adapter allows is found, a receive of tha
   assert.deepEqual(take().sort(), [limit('max_msg_sz 2147483648 exceeds 2147483647 of irdma')])
 })
 
-test('a capacity of a queue pair above a limit of an adapter is found, with the source of the limit', () => {
-  const { take, found, create } = scenario('mlx5', 'irdma', 'rxe')
-  // the smallest limits of the three adapters
-  create('rc_qp', { cap: { maxSendWr: 32510, maxRecvWr: 32767, maxSendSge: 13, maxRecvSge: 13, maxInlineData: 101 } })
-  assert.deepEqual(take(), [])
-  create('rc_qp', { cap: { maxSendWr: 40000, maxRecvWr: 1, maxSendSge: 31, maxRecvSge: 14, maxInlineData: 513 } })
-  assert.equal(found[0]?.severity, 'warning')
-  assert.match(found[0]?.details[0] ?? '', /^source: /)
-  assert.deepEqual(found[0]?.moments[0]?.stack, ['rc_qp.create'])
-  assert.deepEqual(take(), [
-    limit('max_send_wr 40000 exceeds 32768 of mlx5'),
-    limit('max_send_wr 40000 exceeds 32510 of irdma'),
-    limit('max_send_sge 31 exceeds 30 of mlx5'),
-    limit('max_send_sge 31 exceeds 13 of irdma'),
-    limit('max_inline_data 513 exceeds 101 of irdma'),
-    limit('max_inline_data 513 exceeds 512 of rxe'),
-    limit('max_recv_sge 14 exceeds 13 of irdma'),
-  ])
-})
-
 test('a limit may concern only some types of queue pair', () => {
   const { take, create } = scenario('mlx5', 'efa')
   create('ud_qp', { cap: { maxInlineData: 900, maxSendWr: 4097, maxRecvWr: 8193 } })
@@ -237,24 +217,6 @@ test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () =>
   for (const region of [one, two, three]) destroy(region)
   modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: BigInt(25 * PAGE) } })
   assert.deepEqual(take(), [memlock(1 + 25)])
-})
-
-test('a fork with registered memory is a finding at the fork, also for several regions', () => {
-  const { found, checker, create, destroy } = scenario('mlx5')
-  const one = create('mr', { start: 0n, length: 1n })
-  create('mr', { start: 0n, length: 1n })
-  // Only process 1 has registered memory.
-  checker.forked(2, ['other process'])
-  checker.forked(1, ['fork'])
-  destroy(one)
-  checker.forked(1, ['later fork'])
-  assert.deepEqual(
-    found.map(({ id, text, moments }) => [id, text, moments[0]?.action, moments[0]?.stack[0]]),
-    [
-      ['fork-unsafe', 'process 1 forks with 2 regions registered, and without ibv_fork_init', 'forked', 'fork'],
-      ['fork-unsafe', 'process 1 forks with 1 region registered, and without ibv_fork_init', 'forked', 'later fork'],
-    ],
-  )
 })
 
 test('refused calls, and calls without --like, are not compared', () => {

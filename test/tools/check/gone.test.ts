@@ -24,29 +24,6 @@ const used = (changes: Partial<UseOfGone> = {}): UseOfGone => ({
   ...changes,
 })
 
-it('a call names the object and has its history', () => {
-  const s = requestScenario()
-  s.destroy('rc_qp', s.qp)
-  s.checker.usedGone(used())
-  s.checker.usedGone(used({ function: 'ibv_destroy_qp', use: GoneUse.DESTROY }))
-  assert.deepEqual(
-    s.found.map(({ id, severity, text }) => `${severity} ${id}: ${text}`),
-    [
-      'error use-after-destroy: ibv_post_send on QP 0x1, which was destroyed',
-      'error double-destroy: ibv_destroy_qp on QP 0x1, which was destroyed already',
-    ],
-  )
-  const [finding] = s.found
-  assert.deepEqual(
-    finding?.objects[0]?.history.map(({ action }) => action),
-    ['created', 'modified to RTS', 'destroyed'],
-  )
-  assert.deepEqual(
-    finding?.moments.map(({ stack }) => stack),
-    [['main']],
-  )
-})
-
 it('of several objects that had a number, the one that was destroyed at the time is meant', () => {
   const s = requestScenario()
   const destroyAt = (microseconds: number, length: bigint): void => {
@@ -92,19 +69,6 @@ it('an unknown object, and one without an object of the kernel, has the stack of
         objects: [],
         stacks: [['main'], ['destroy']],
       },
-    ],
-  )
-})
-
-it('an object of a closed device, and one that another thread destroys, need not be destroyed yet', () => {
-  const s = requestScenario()
-  s.checker.usedGone(used({ isOwner: true }))
-  s.checker.usedGone(used({ use: GoneUse.CONCURRENT }))
-  assert.deepEqual(
-    s.found.map(({ text, objects }) => [text, objects.length]),
-    [
-      ['ibv_post_send on QP 0x1, whose device was closed', 1],
-      ['ibv_post_send on QP 0x1, which another thread destroys at the same time', 1],
     ],
   )
 })

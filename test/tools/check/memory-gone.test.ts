@@ -1,5 +1,6 @@
 /*
- * Accesses to memory that was given back while its region lived, in virtual time.
+ * Accesses to memory that was given back while its region lived, in virtual time: what test/spec/given-back.ts, whose ways
+ * and accesses programs have, does not tell.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -37,7 +38,7 @@ const giveBack = (s: Scenario, how: number, time: number, isKept = false): void 
     stack: ['free'],
   })
 
-const { FREE, REALLOC, DISCARD, FRAME, THREAD, REUSABLE } = GiveBack
+const { FREE, REALLOC, DISCARD, REUSABLE } = GiveBack
 
 /** What happens, and the findings. */
 const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: readonly string[]])[] = [
@@ -48,15 +49,6 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
       [DISCARD, 'warning'],
     ] as const
   ).flatMap(([how, severity]): [string, (s: Scenario) => void, string[]][] => [
-    [
-      `a peer writes after ${how}`,
-      s => {
-        giveBack(s, how, 10)
-        s.advance(20)
-        s.post(remote())
-      },
-      [`memory-gone ${severity}`],
-    ],
     [
       `a write that was outstanding at ${how} ends later`,
       s => {
@@ -134,15 +126,6 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
     },
     [],
   ],
-  ...([FREE, REALLOC, THREAD] as const).map((how): (typeof rows)[number] => [
-    `a request of the program itself after ${how}, of memory that is kept`,
-    s => {
-      giveBack(s, how, 10, true)
-      s.advance(20)
-      s.post({ opcode: SEND })
-    },
-    ['memory-gone error'],
-  ]),
   [
     'a message of the program, and a write to memory that is kept',
     s => {
@@ -171,24 +154,6 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
       giveBack(s, FREE, 10)
       s.advance(20)
       s.checker.accessed(0, LKEY, 0, START, 64, AccessFlags.values.REMOTE_READ, 9)
-    },
-    [],
-  ],
-  [
-    'a peer writes to a frame that has returned',
-    s => {
-      giveBack(s, FRAME, 10)
-      s.advance(20)
-      s.post(remote())
-    },
-    ['memory-gone error'],
-  ],
-  [
-    'a request of the program itself uses a frame that has returned, which frame-returned tells',
-    s => {
-      giveBack(s, FRAME, 10)
-      s.advance(20)
-      s.post({ opcode: SEND })
     },
     [],
   ],

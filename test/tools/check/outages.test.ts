@@ -238,23 +238,6 @@ test('an address that has moved to another device is told', () => {
   assert.match(s.checker.outages.whoLeft(0, 0) ?? '', /and is now GID index 1 of rxe1$/)
 })
 
-test('a fault rule that lost packets of the connection is named', () => {
-  const asked: (readonly number[])[] = []
-  const s = scenario({
-    lossTo(qpns) {
-      asked.push(qpns)
-      return 'drop=1'
-    },
-  })
-  s.fail()
-  s.connect()
-  s.succeed()
-  assert.deepEqual(s.told(), [
-    'no-answer note: the fault rule drop=1 lost, damaged or delayed packets of the connection',
-  ])
-  assert.deepEqual(asked, [[1, 2]])
-})
-
 test('a peer that was destroyed is named as a queue pair of the process, with the place', () => {
   const s = scenario()
   s.call(2, 'destroy')

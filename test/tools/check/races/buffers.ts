@@ -1,6 +1,5 @@
 /*
- * Buffers of scripts (script.ts); the last digit is the process. `overlapping3` overlaps `data3`, `adjacent3` follows it,
- * `aroundWord3` contains `word3`.
+ * Buffers of scripts (script.ts); the last digit is the process. `aroundWord3` contains `word3`.
  */
 import type { Memory } from './script.ts'
 
@@ -13,5 +12,3 @@ export const word3: Memory = [3, 0x6000, 8]
 export const aroundWord3: Memory = [3, 0x5fc0, 128]
 export const result1: Memory = [1, 0x7000, 8]
 export const result2: Memory = [2, 0x7000, 8]
-export const overlapping3: Memory = [3, 0x3020, 64]
-export const adjacent3: Memory = [3, 0x3040, 64]

