@@ -15,7 +15,7 @@ import {
 } from '../daemon/devices/device-spec.ts'
 import { type AdapterName, pciModelNames } from '../spec/check/adapters.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
-import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
+import { kindsOf, readTorment, type TormentSetting, tormentText } from '../spec/check/torment.ts'
 import { parseAddress } from '../transport/wire/address.ts'
 import type { DaemonConfig, DeviceSpec, Link, Path } from '../uapi/tool.ts'
 import type { OptionsOf } from './command-line/option.ts'
@@ -51,14 +51,13 @@ export interface WantedConfig {
   readonly drivers?: readonly string[]
 }
 
-/** The setting of `--torment`. Throws an Error. */
-export const parseTorment = (text: string): TormentSetting => {
-  const setting = readTorment(text)
-  if (setting === undefined)
-    throw new Error(
-      `--torment "${text}": a seed is ${SEED_RANGE}; SEED:COUNT makes only the first COUNT decisions of the seed`,
-    )
-  return setting
+/** The setting of `--torment` with `--torment-kinds`. Throws an Error. */
+export const parseTorment = (text: string, kinds: readonly string[] | undefined): TormentSetting => {
+  try {
+    return { ...readTorment(text), ...(kinds !== undefined && { kinds: kindsOf(kinds) }) }
+  } catch (error) {
+    throw new Error(`--torment "${text}": ${error instanceof Error ? error.message : String(error)}`)
+  }
 }
 
 /** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
@@ -85,7 +84,20 @@ const needsDriver = ({ address, driver }: DeviceSpec): boolean => address === ''
  * because all commands parse options.
  */
 export const wantedConfig = (
-  { device, fault, link, path, ignoreMemlock, check, torment, like, buffers, timers, driver }: ConfigOptions,
+  {
+    device,
+    fault,
+    link,
+    path,
+    ignoreMemlock,
+    check,
+    torment,
+    tormentKinds,
+    like,
+    buffers,
+    timers,
+    driver,
+  }: ConfigOptions,
   loaded: readonly RegisteredDriver[] | undefined = driver === undefined ? [] : undefined,
 ): Promise<WantedConfig> =>
   orUsageError(async () => {
@@ -103,7 +115,7 @@ export const wantedConfig = (
       ...(path !== undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
-      ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
+      ...(torment !== undefined && { torment: tormentText(parseTorment(torment, tormentKinds)) }),
       ...(like !== undefined && { adapters: like }),
       ...(buffers !== undefined && { buffers }),
       ...(timers !== undefined && { timers }),

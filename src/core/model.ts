@@ -237,6 +237,8 @@ export interface CallingProcess {
   readonly pid: number
   /** Its command. */
   name(): string
+  /** Its place in the tree of forks, with commands: the same in each run of the same programs. Absent: unknown. */
+  readonly place?: (() => string) | undefined
 }
 
 /** The process that makes a call. */

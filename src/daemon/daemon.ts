@@ -60,6 +60,7 @@ import { ProgramLines } from './program-lines.ts'
 import { type DaemonRecording, type DepthOption, recordDaemon } from './recording.ts'
 import { createSession, type SessionParts } from './session/client-session.ts'
 import { PolledSlots } from './session/polled-slots.ts'
+import { ProcessPlaces } from './session/process-places.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
@@ -381,7 +382,11 @@ const createParts = (
     /** What sees programs or acts on them. */
     watching: { trace, failures, lines, faults, check, torment: torment?.decisions },
     /** What programs hold. */
-    programs: { sessions, contexts, ringPool, events, destroyWaits, limits: createSharedLimits() },
+    programs: {
+      ...{ sessions, contexts, ringPool, events, destroyWaits },
+      places: new ProcessPlaces(),
+      limits: createSharedLimits(),
+    },
   }
 }
 type Parts = ReturnType<typeof createParts>

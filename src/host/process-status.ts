@@ -48,11 +48,42 @@ const wordsOf = (pid: number): string => {
   }
 }
 
-const parentOf = (pid: number): number => {
+export const parentOf = (pid: number): number => {
   try {
     return Number(/^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0)
   } catch {
     return 0
+  }
+}
+
+/** When the process began, in clock ticks since the machine's start; 0: it has ended. */
+export const startOf = (pid: number): number => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19])
+  } catch {
+    return 0
+  }
+}
+
+/** The children of a process, as far as the kernel tells (CONFIG_PROC_CHILDREN). */
+export const childrenOf = (pid: number): readonly number[] => {
+  try {
+    const ofTask = (task: string): string => readFileSync(`/proc/${pid}/task/${task}/children`, 'latin1')
+    return readdirSync(`/proc/${pid}/task`).flatMap(task => ofTask(task).split(' ').filter(Boolean).map(Number))
+  } catch {
+    return []
+  }
+}
+
+/** Whether the process was started with this variable in its environment. */
+export const hasVariable = (pid: number, name: string): boolean => {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1')
+      .split('\0')
+      .some(setting => setting.startsWith(`${name}=`))
+  } catch {
+    return false
   }
 }
 

@@ -71,7 +71,7 @@ export interface DaemonConfig {
   readonly ignoreMemlock?: boolean
   /** Whether programs are checked, so that tools may subscribe to findings. */
   readonly check?: boolean
-  /** SEED or SEED:COUNT of `--torment` (spec/check/torment.ts). */
+  /** The setting of `--torment` as text (spec/check/torment.ts). */
   readonly torment?: string
   /** Programs are checked against the limits of these adapters. */
   readonly adapters?: readonly AdapterName[]
@@ -321,13 +321,15 @@ export type ToolReply =
   | { readonly stopping: true }
   /**
    * `counts`: how often each finding was found, by finding number − 1. `omissions`: records that the checks dropped.
-   * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`.
+   * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`; `missed`: the identities of its
+   * `only` that have not occurred.
    */
   | {
       readonly counts: readonly number[]
       readonly omissions: readonly Omission[]
       readonly calls: number
       readonly decisions?: number
+      readonly missed?: readonly string[]
     }
 
 /** How a program has ended. `status`: its exit status, or 128+n after signal n. `signal`: its name; empty: none. */

@@ -158,7 +158,7 @@ const cases: readonly Case[] = [
   [
     ['check', '--torment-search', '2', '--torment', '5:3', '--', 'true'],
     2,
-    /^userdma: --torment "5:3": with --torment-search give the first seed, without a COUNT\n$/,
+    /^userdma: --torment "5:3": with --torment-search give the first seed, without a COUNT or "only"\n$/,
   ],
   [['daemon', '--like', 'mlx5'], 2, /^userdma: --like is for --check or --record-depth DEPTH\n$/],
   [['daemon', '--buffers', 'all'], 2, /^userdma: --buffers is for --check or --record-depth DEPTH\n$/],

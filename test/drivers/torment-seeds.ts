@@ -3,11 +3,10 @@
  * 0 to 1.
  */
 
-import type { TormentKind } from '../../src/spec/check/torment.ts'
+import { type TormentKind, tormentOf } from '../../src/spec/check/torment.ts'
 import { createDecisions } from '../../src/transport/phy/faults/torment-decisions.ts'
 
-const probabilityOf = (seed: number, kind: TormentKind): number =>
-  createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).probability(kind)
+const probabilityOf = (seed: number, kind: TormentKind): number => createDecisions(tormentOf(seed)).probability(kind)
 
 /** The first seed in which the probability of `kind` is at least `min`, and `other` never acts. */
 export const seedWith = (kind: TormentKind, min: number, other?: TormentKind): number => {

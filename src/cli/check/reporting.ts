@@ -43,7 +43,7 @@ export interface Checked {
   readonly hasCalls: boolean
   /** False: the file of --record lacks something. */
   readonly isRecorded: boolean
-  /** Lines of the summary about what a recording lacks; for tools too. */
+  /** Lines of the summary about what a recording or a run lacks; for tools too. */
   readonly lacks?: readonly string[]
   /** What was read, for a summary without findings; absent: a program was run. */
   readonly file?: string

@@ -4,6 +4,7 @@
 import { adapterNames } from '../../spec/check/adapters.ts'
 import { bufferChecks } from '../../spec/check/requests.ts'
 import { failLimits } from '../../spec/check/severity.ts'
+import { tormentKindNames } from '../../spec/check/torment.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { walkKinds } from '../../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../../uapi/tool.ts'
@@ -44,13 +45,19 @@ const color = (of = '') => valued('when', meaning(colorChoices), `${of}severitie
 export const socketOptions = { socket } as const
 export const queryOptions = { socket, json } as const
 
+const tormentKinds = (needs: readonly string[]) =>
+  valued('kinds', list(tormentKindNames), 'only these kinds, at each opportunity, several separated by commas', {
+    needs,
+  })
+
 /** They configure a daemon. */
 export const configOptions = {
   device: repeated('name[@address][,pci=…]', text, `a device: ${DEVICE_HELP} (default: rxe0@127.0.0.1)`),
   fault: repeated('rule', text, 'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms'),
   link,
   path: valued('kind', meaning(pathKinds), 'how messages pass between devices in memory'),
-  torment: valued('seed[:count]', text, 'let the devices do what the specification allows and hardware rarely does'),
+  torment: valued('seed', text, 'let the devices do what the specification allows and hardware rarely does'),
+  tormentKinds: tormentKinds(['torment']),
   timers,
   ignoreMemlock: flag('let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)'),
 } as const
@@ -92,6 +99,7 @@ const DEVICE_OPTIONS = [
   'link',
   'path',
   'torment',
+  'tormentKinds',
   'like',
   'buffers',
   'timers',
@@ -187,6 +195,7 @@ export const checkOptions = {
     'print what a program waits for when it has waited so long, not only at its end',
   ),
   buffers,
+  tormentKinds: tormentKinds(['torment', 'tormentSearch']),
   tormentSearch: valued('n', text, 'run the program with N seeds of --torment, and print the shortest run that fails', {
     excludes: {
       socket: 'each run has a daemon of its own',

@@ -73,7 +73,7 @@ const checkUnderDaemon = async (
     // While the program runs, the terminal is the program's.
     progress.show(describe)
     // Messages of the session stay in order: all findings have arrived before this reply.
-    const { counts, omissions, calls } = await joined.client.counts()
+    const { counts, omissions, calls, missed = [] } = await joined.client.counts()
     await peers.end()
     const { contexts } = await joined.client.stat()
     progress.end()
@@ -89,12 +89,17 @@ const checkUnderDaemon = async (
       omissions: omissionsSince(omissions, before?.omissions),
       hasCalls: calls > (before?.calls ?? 0) || contexts > 0,
       isRecorded,
+      lacks: missedText(missed),
     }
   } finally {
     peers.close()
     await joined.leave()
   }
 }
+
+/** A line about the decisions of `--torment SEED:only=` that have not occurred. */
+const missedText = (missed: readonly string[]): string[] =>
+  missed.length === 0 ? [] : [`${counted(missed.length, 'decision')} of --torment did not occur: ${missed.join(', ')}`]
 
 /** Whether the options need a daemon with settings of their own. */
 const needsOwnDaemon = ({
@@ -105,12 +110,13 @@ const needsOwnDaemon = ({
   path,
   ignoreMemlock,
   torment,
+  tormentKinds,
   like,
   buffers,
 }: CheckOptions): boolean =>
   isPrivate === true ||
   ignoreMemlock === true ||
-  [device, fault, link, path, torment, like, buffers].some(value => value !== undefined)
+  [device, fault, link, path, torment, tormentKinds, like, buffers].some(value => value !== undefined)
 
 const omissionsSince = (now: readonly Omission[], before: readonly Omission[] = []): readonly Omission[] =>
   now.flatMap(({ id, count }) => {

@@ -69,13 +69,12 @@ const LAST_LINES = 5
 const REPEATS = 2
 
 /** The seeds. Throws UsageError. */
-const parseSeeds = ({ torment, tormentSearch }: SearchOptions) =>
+const parseSeeds = ({ torment, tormentKinds, tormentSearch }: SearchOptions) =>
   orUsageError(() => {
-    const { seed: firstSeed, maxDecisions } = parseTorment(torment ?? '1')
-    if (maxDecisions !== Number.POSITIVE_INFINITY)
-      throw new Error(`--torment "${torment}": with --torment-search give the first seed, without a COUNT`)
-    const seedCount = integer(1, MAX_SEED - firstSeed + 1).read(tormentSearch, '--torment-search')
-    return { firstSeed, seedCount }
+    const first = parseTorment(torment ?? '1', tormentKinds)
+    if (first.maxDecisions !== Number.POSITIVE_INFINITY || first.only !== undefined)
+      throw new Error(`--torment "${torment}": with --torment-search give the first seed, without a COUNT or "only"`)
+    return { first, seedCount: integer(1, MAX_SEED - first.seed + 1).read(tormentSearch, '--torment-search') }
   })
 
 /** The command. Throws UsageError. */
@@ -84,7 +83,7 @@ export const tormentSearch = async (
   args: readonly string[],
   options: SearchOptions,
 ): Promise<void> => {
-  const { firstSeed, seedCount } = await parseSeeds(options)
+  const { first, seedCount } = await parseSeeds(options)
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
   // Throws if a library is missing, before a daemon is started.
@@ -111,7 +110,7 @@ export const tormentSearch = async (
   }
   let hasFailure: boolean
   try {
-    hasFailure = await searchSeeds(search, firstSeed, seedCount)
+    hasFailure = await searchSeeds(search, first, seedCount)
     output.close()
   } finally {
     progress.end()
@@ -128,7 +127,8 @@ export const tormentSearch = async (
 const endSignal = ({ stop }: Search): NodeJS.Signals | undefined => stop.reason
 
 /** Searches, and prints the result. Resolves with whether a run failed, with or without torment. */
-const searchSeeds = async (search: Search, firstSeed: number, seedCount: number): Promise<boolean> => {
+const searchSeeds = async (search: Search, first: TormentSetting, seedCount: number): Promise<boolean> => {
+  const { seed: firstSeed } = first
   const { progress } = search
   progress.show(() => 'a run without torment')
   const untormented = await runOnce(search, undefined)
@@ -145,7 +145,7 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
     () => tried / seedCount,
   )
   for (; tried < seedCount && endSignal(search) === undefined; tried++) {
-    const result = await runOnce(search, { seed: firstSeed + tried, maxDecisions: Number.POSITIVE_INFINITY })
+    const result = await runOnce(search, { ...first, seed: firstSeed + tried })
     if (result === undefined) break
     if (result.failure !== undefined) failed.push(result)
   }
@@ -209,7 +209,7 @@ const repeat = async (search: Search, setting: TormentSetting): Promise<void> =>
 
 /** The options of the command, with this torment. */
 const optionsWith = (
-  { torment: _, ...options }: SearchOptions,
+  { torment: _, tormentKinds: __, ...options }: SearchOptions,
   setting: TormentSetting | undefined,
 ): SearchOptions => ({
   ...options,

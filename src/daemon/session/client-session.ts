@@ -66,6 +66,7 @@ import { type DoorbellParts, DoorbellRanges } from './doorbell-ranges.ts'
 import { NodeOpening, type OpenParts } from './open-nodes.ts'
 import type { PolledSlots, SlotClient } from './polled-slots.ts'
 import { type PostFaultParts, PostFaults } from './post-faults.ts'
+import type { ProcessPlaces } from './process-places.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
 import type { Session, Sessions } from './sessions.ts'
 import { type ToolParts, ToolRequests } from './tool-requests.ts'
@@ -112,6 +113,7 @@ export interface SessionParts extends CallParts, OpenParts, PostFaultParts, Tool
   readonly loop: Loop
   readonly polledSlots: PolledSlots
   readonly destroyWaits: DestroyWaits
+  readonly places: ProcessPlaces
   readonly hotPlug: HotPlug
   /** Folder of the sysfs and device tree. */
   readonly root: string
@@ -177,7 +179,7 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
  * user may use raw packets without CAP_NET_RAW.
  */
 const createCaller = (
-  daemon: Pick<SessionParts, 'events' | 'destroyWaits'>,
+  daemon: Pick<SessionParts, 'events' | 'destroyWaits' | 'places'>,
   process: ProcessHandle,
   account: Account,
   space: ProcessSpace,
@@ -189,7 +191,7 @@ const createCaller = (
   const files = new FileMemories(process, account)
   const caller: Caller = {
     memory: space,
-    process: { pid: process.pid, name },
+    process: { pid: process.pid, name, place: () => daemon.places.of(process.pid) },
     copyIn: (address, length) => slot()?.copyIn(address, length) ?? (passedMemory() ?? space).copyIn(address, length),
     copyOut(address, bytes) {
       if (slot()?.copyOut(address, bytes) !== true) (passedMemory() ?? space).copyOut(address, bytes)

@@ -385,7 +385,7 @@ export class ToolRequests {
       counts: check?.counts ?? [],
       omissions: check?.omissions ?? [],
       calls: check?.calls ?? 0,
-      ...(torment && { decisions: torment.count }),
+      ...(torment && { decisions: torment.count, missed: torment.missed }),
     }
   }
 

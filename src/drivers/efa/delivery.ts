@@ -208,7 +208,7 @@ export const completeReceive = (efa: EfaState, qp: QueuePair, taken: number): vo
 
 const writeReceive = (efa: EfaState, qp: QueuePair, arrived: Arrival, status: number, opcode: number): void => {
   const cq = qp.receiveCq
-  const fields = status === OK ? undefined : efa.torment?.undefinedFields(qp.qpn)
+  const fields = status === OK ? undefined : efa.torment?.undefinedFields(qp.qpn, true)
   const { id, source, isUnsolicited } = arrived
   const { operation, length } = fields ?? arrived
   const at = beginEntry(cq)

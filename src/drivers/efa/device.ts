@@ -214,7 +214,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   port.receiver = state
   const device: Device<EfaState> = register(core, {
     name,
-    random: network.torment?.random(name),
+    random: network.torment?.random(),
     driver: efaDriver,
     state,
     attributes: deviceAttributes(identity.guid),

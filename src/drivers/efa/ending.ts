@@ -42,8 +42,8 @@ export const endTransfer = ({ transfers }: EfaState, request: Request): void => 
 }
 
 /** Microseconds after which a request without receive is tried again. */
-export const notReadyDelay = ({ torment }: EfaState, { qpn }: QueuePair): number =>
-  torment?.notReadyDelay(qpn) ?? NOT_READY_DELAY
+export const notReadyDelay = ({ torment }: EfaState, request: Request): number =>
+  torment?.notReadyDelay(request) ?? NOT_READY_DELAY
 
 /** The send found no receive at `destination`. Returns WAIT, or the status with which it fails. */
 export const waitForReceive = (efa: EfaState, request: Request, destination: QueuePair): number => {
@@ -53,7 +53,7 @@ export const waitForReceive = (efa: EfaState, request: Request, destination: Que
   if (kept.rnrTries++ >= qp.rnrRetry && qp.rnrRetry < ENDLESS) return EfaStatus.NOT_READY
   endTransfer(efa, kept)
   kept.isWaiting = true
-  setDeadline(efa, kept, efa.now + notReadyDelay(efa, qp))
+  setDeadline(efa, kept, efa.now + notReadyDelay(efa, kept))
   kept.destination?.waiters.delete(kept)
   kept.destination = destination
   destination.waiters.add(kept)
@@ -140,7 +140,7 @@ const complete = (efa: EfaState, request: Request, executed: number): void => {
 const writeSend = (efa: EfaState, request: Request, status: number, opcode: number): void => {
   const { qp, operation, length, id } = request
   const cq = qp.sendCq
-  const fields = status === OK ? undefined : efa.torment?.undefinedFields(qp.qpn)
+  const fields = status === OK ? undefined : efa.torment?.undefinedFields(qp.qpn, false)
   const at = beginEntry(cq)
   if (at >= 0) {
     const { view } = cq.state.ring

@@ -194,7 +194,7 @@ const forgetIdle = (efa: EfaState): void => {
 /** The doorbells of a queue pair have changed, or may have; true if there was anything to do. */
 export const readDoorbells = (efa: EfaState, qp: QueuePair): boolean => {
   const { send, receive } = qp
-  const hasSent = send !== undefined && pendingSends(send) > 0 && mayTakeSends(efa, qp)
+  const hasSent = send !== undefined && pendingSends(send) > 0 && takeSends(efa, qp)
   if (receive === undefined) return hasSent
   const posted = loadDoorbell(receive.doorbell)
   if (posted === receive.seenDoorbell) return hasSent
@@ -225,14 +225,6 @@ const load = (efa: EfaState, qp: QueuePair): Request => {
   return request
 }
 
-/** Takes sends now or, with torment, perhaps later. True if any was taken. */
-const mayTakeSends = (efa: EfaState, qp: QueuePair): boolean => {
-  if (efa.torment === undefined) return takeSends(efa, qp)
-  const before = qp.loaded
-  efa.torment.ring(qp.qpn)
-  return qp.loaded !== before
-}
-
 /** For torment: a poll takes what is left then. */
 const startSends = (efa: EfaState, qpn: number): void => {
   const object = efa.qps.get(qpn)
@@ -240,6 +232,7 @@ const startSends = (efa: EfaState, qpn: number): void => {
     efa.scan.recheck(object)
 }
 
+/** True if any was taken. */
 const takeSends = (efa: EfaState, qp: QueuePair): boolean => {
   if (qp.state === ERR) {
     flush(efa, qp, 0)
@@ -247,8 +240,12 @@ const takeSends = (efa: EfaState, qp: QueuePair): boolean => {
   }
   if (qp.state !== RTS) return false
   const count = Math.min(pendingSends(qp.send!), MAX_SENDS)
-  for (let i = 0; i < count && qp.state === RTS; i++) begin(efa, load(efa, qp))
-  return true
+  const before = qp.loaded
+  for (let i = 0; i < count && qp.state === RTS; i++) {
+    if (efa.torment?.holdsPost(qp.qpn, qp.loaded)) break
+    begin(efa, load(efa, qp))
+  }
+  return qp.loaded !== before
 }
 
 const begin = (efa: EfaState, loaded: Request): void => {

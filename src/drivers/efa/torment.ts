@@ -2,12 +2,13 @@
  * `--torment` of an EFA device (spec/check/torment.ts). Delays of bytes, completions, events and requests are those of all
  * devices (soft/torment/); here are the kinds that belong to SRD and to its completions (docs/decisions/srd.md).
  */
-import type { Device } from '../../core/model.ts'
+import type { CoreObject, Device } from '../../core/model.ts'
 import type { Memory } from '../../transport/engine/types.ts'
+import type { HoldEnd } from '../../transport/phy/faults/torment-decisions.ts'
 import type { Port } from '../../transport/phy/port.ts'
 import type { EngineTorment, Torment } from '../soft/torment/torment.ts'
 import { FIRST_TIMEOUT, NOT_READY_DELAY } from './engine-common.ts'
-import type { CqObject, ReceivedFrom } from './state.ts'
+import type { CqObject, ReceivedFrom, Request } from './state.ts'
 
 /** Longest wait of an acknowledgement, µs: well before the sender sends its packets again. */
 const MAX_ACK_WAIT = FIRST_TIMEOUT / 4
@@ -29,7 +30,7 @@ interface UndefinedFields {
 interface TormentedSrd {
   readonly port: Port
   readonly cqs: ReadonlyMap<number, CqObject>
-  readonly qps: ReadonlyMap<number, unknown>
+  readonly qps: ReadonlyMap<number, CoreObject>
   /** Raises the event of an armed CQ. */
   raise(cq: CqObject): void
   /** Executes the posted sends of a queue pair. */
@@ -38,18 +39,23 @@ interface TormentedSrd {
   acknowledge(): void
 }
 
+interface HeldAcknowledgement {
+  /** When it is sent. */
+  readonly until: number
+  readonly end: HoldEnd
+}
+
 export class EfaTorment {
   readonly #delays: EngineTorment<CqObject>
-  readonly #device: string
   readonly #now: () => number
-  /** When held acknowledgements are sent. */
-  readonly #held = new Map<ReceivedFrom, number>()
+  readonly #held = new Map<ReceivedFrom, HeldAcknowledgement>()
+  /** The number of a source among those of its queue pair. */
+  readonly #sources = new WeakMap<ReceivedFrom, number>()
   /** Microseconds that were added to waits for receives, by QPN. */
   readonly #added = new Map<number, number>()
 
   constructor(torment: Torment, device: Device, memory: Memory, now: () => number, engine: TormentedSrd) {
     const { cqs, qps, port } = engine
-    this.#device = device.name
     this.#now = now
     this.#delays = torment.attachEngine<CqObject>(device, port, memory, {
       now,
@@ -58,10 +64,11 @@ export class EfaTorment {
       raise: cq => {
         if (cq.state.isArmed) engine.raise(cq)
       },
-      hasQp: qpn => qps.has(qpn),
+      qp: qpn => qps.get(qpn),
       ring: qpn => engine.startSends(qpn),
       releaseAcknowledgements: () => engine.acknowledge(),
-      nextAcknowledgement: () => Math.min(Number.POSITIVE_INFINITY, ...this.#held.values()),
+      nextAcknowledgement: () =>
+        Math.min(Number.POSITIVE_INFINITY, ...[...this.#held.values()].map(({ until }) => until)),
     })
   }
 
@@ -81,8 +88,9 @@ export class EfaTorment {
     this.#delays.close()
   }
 
-  ring(qpn: number): void {
-    this.#delays.ring(qpn)
+  /** Whether the next send of a queue pair waits, counted from 0 since RESET: `startSends` follows. */
+  holdsPost(qpn: number, index: number): boolean {
+    return this.#delays.holdsPost(qpn, index)
   }
 
   notify(cq: CqObject): void {
@@ -102,25 +110,28 @@ export class EfaTorment {
 
   /** Whether an acknowledgement waits. If not, the bytes that it acknowledges are in memory. */
   holds(source: ReceivedFrom): boolean {
-    const { decisions, memory } = this.#delays
+    const { decisions, memory, objectOf } = this.#delays
     const { qpn } = source.qp
     const time = this.#now()
-    let until = this.#held.get(source)
-    if (until === undefined && !this.#delays.isSuspended()) {
-      const sequence = decisions.sequence('ack', this.#device, qpn)
-      if (sequence.acts()) {
-        const wait = Math.min(sequence.wait(), MAX_ACK_WAIT)
-        until = time + wait
-        decisions.note('ack', this.#device, () => `the ACK of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
+    const held = this.#held.get(source)
+    if (held === undefined && !this.#delays.isSuspended()) {
+      const object = objectOf(qpn)
+      const number = this.#sources.get(source) ?? object.next('source')
+      this.#sources.set(source, number)
+      const psn = source.lastToAcknowledge
+      const decision = decisions.decide('ack', object.name, `source${number}.packet`, psn)
+      const wait = decision === undefined ? 0 : Math.min(decision.wait(), MAX_ACK_WAIT)
+      if (decision !== undefined && wait > 0) {
+        decision.note(() => `the ACK of packet ${psn} of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
+        this.#held.set(source, { until: time + wait, end: decision.hold(time) })
+        return true
       }
     }
-    if (until === undefined || until <= time || this.#delays.isSuspended()) {
-      this.#held.delete(source)
-      memory.completeWrites?.(qpn)
-      return false
-    }
-    this.#held.set(source, until)
-    return true
+    if (held !== undefined && held.until > time && !this.#delays.isSuspended()) return true
+    this.#held.delete(source)
+    held?.end(time, held.until > time)
+    memory.completeWrites?.(qpn)
+    return false
   }
 
   /** The source does not exist any more. */
@@ -128,38 +139,37 @@ export class EfaTorment {
     this.#held.delete(source)
   }
 
-  /** When a request of a queue pair that found no receive is tried again, µs from now. */
-  notReadyDelay(qpn: number): number {
-    const { decisions } = this.#delays
+  /** When a request that found no receive is tried again, µs from now. */
+  notReadyDelay({ qp: { qpn }, order, rnrTries }: Request): number {
+    const { decisions, objectOf } = this.#delays
     const added = this.#added.get(qpn) ?? 0
-    const sequence = decisions.sequence('rnr', this.#device, qpn)
-    if (this.#delays.isSuspended() || added > MAX_ADDED || !sequence.acts()) return NOT_READY_DELAY
-    const wait = sequence.wait()
+    if (this.#delays.isSuspended() || added > MAX_ADDED) return NOT_READY_DELAY
+    const decision = decisions.decide('rnr', objectOf(qpn).name, `post${order + 1}.try`, rnrTries)
+    if (decision === undefined) return NOT_READY_DELAY
+    const wait = decision.wait()
     this.#added.set(qpn, added + wait)
-    decisions.note(
-      'rnr',
-      this.#device,
+    decision.note(
       () => `a request of QP 0x${qpn.toString(16)} without a receive waits for ${NOT_READY_DELAY + wait} µs`,
     )
     return NOT_READY_DELAY + wait
   }
 
   /** What a program finds in a completion in error; undefined: the true values. */
-  undefinedFields(qpn: number): UndefinedFields | undefined {
-    const { decisions } = this.#delays
-    const sequence = decisions.sequence('fields', this.#device, qpn)
-    if (!sequence.acts()) return undefined
-    const [operation, length] = [sequence.below(OPERATIONS), sequence.below(0x1_0000)]
-    const hasImm = sequence.below(2) !== 0
+  undefinedFields(qpn: number, isReceive: boolean): UndefinedFields | undefined {
+    const { decisions, objectOf } = this.#delays
+    const object = objectOf(qpn)
+    const thing = isReceive ? 'failed-receive' : 'failed-send'
+    const decision = decisions.decide('fields', object.name, thing, object.next(thing))
+    if (decision === undefined) return undefined
+    const [operation, length] = [decision.below(OPERATIONS), decision.below(0x1_0000)]
+    const hasImm = decision.below(2) !== 0
     const fields: UndefinedFields = {
       ...{ operation, length, hasImm },
-      imm: hasImm ? sequence.below(2 ** 32) : 0,
-      ah: sequence.below(0x1_0000),
-      sourceQpn: sequence.below(0x1_0000),
+      imm: hasImm ? decision.below(2 ** 32) : 0,
+      ah: decision.below(0x1_0000),
+      sourceQpn: decision.below(0x1_0000),
     }
-    decisions.note(
-      'fields',
-      this.#device,
+    decision.note(
       () =>
         `a completion of QP 0x${qpn.toString(16)} in error has operation ${fields.operation} and byte_len ${fields.length}`,
     )

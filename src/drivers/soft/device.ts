@@ -233,7 +233,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const { port } = options
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
-    const random = torment?.random(options.name) ?? core.random
+    const random = torment?.random() ?? core.random
     this.#state = this.#createState(kind, options, random)
     const state = this.#state
     this.#releasedFlows = state.releasedFlows
@@ -391,9 +391,8 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const { device } = this
     const state = this.#state
     const engine = this.#engine
-    const { onDoorbell } = this.#torment ?? engine
     const handlers = {
-      onDoorbell,
+      onDoorbell: engine.onDoorbell,
       onReceiveScan(row: number) {
         if (state.taps.requests !== undefined) tapReceives(state, state.taps.requests, row)
         engine.onReceiveScan(row)

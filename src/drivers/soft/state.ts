@@ -176,7 +176,7 @@ export interface CallTorment {
   /** The size of a new CQ: `requested` entries, or the `capacity` of its ring. */
   entriesOf(cq: CoreObject, requested: number, capacity: number): number
   /** A new queue pair may be limited to exactly the requested sizes, if its queues can be. */
-  limitQueues(queues: QpQueues, qpn: number, requested: QpCap): void
+  limitQueues(qp: CoreObject, queues: QpQueues, qpn: number, requested: QpCap): void
   /** A shared receive queue was created or resized: it may be limited to exactly `requests` requests. */
   limitShared(srq: SrqObject, exact: ExactQueue, requests: number): void
   /** Ends all delays, then calls `run`. Nothing that `run` causes is delayed. */

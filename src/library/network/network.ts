@@ -36,7 +36,7 @@ import { createSlices } from '../../host/event-loop/slices.ts'
 import { commandName, roleOf } from '../../host/process-status.ts'
 import { secureRandom } from '../../host/random.ts'
 import type { Clients } from '../../services/clients.ts'
-import { isSeed, SEED_RANGE } from '../../spec/check/torment.ts'
+import { isSeed, SEED_RANGE, tormentOf } from '../../spec/check/torment.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
@@ -437,7 +437,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     // A client starts when a call needs it. Until then the program may create queue pair 1.
     clients: { wake: () => kick(), repeatsEarly: true, ...((clock.isVirtual || seeded !== undefined) && { random }) },
-    torment: torment === undefined ? undefined : { seed: torment, maxDecisions: Number.POSITIVE_INFINITY },
+    torment: torment === undefined ? undefined : tormentOf(torment),
     onPackets: () => kick(),
   })
   const { core, clients, link: ports } = assembly

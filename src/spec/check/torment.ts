@@ -66,13 +66,36 @@ export const TormentKinds = {
 export type TormentKind = keyof typeof TormentKinds
 export const tormentKinds = Object.keys(TormentKinds) as readonly TormentKind[]
 
-/** A random decision, for traces. */
+/** Kinds that have one name in lists of kinds. */
+const groups: Readonly<Record<string, readonly TormentKind[]>> = {
+  late: ['completion', 'event', 'request', 'ack', 'rnr', 'skew'],
+}
+
+/** A random decision, for traces; again with `held` once what it has held goes on. */
 export interface TormentDecision {
   /** Counts the decisions of all devices, from 1. */
   readonly number: number
   readonly kind: TormentKind
+  /**
+   * KIND/DEVICE/PROCESS/OBJECT/THING: the same decision in each run of the same programs. PROCESS: its ancestors' and own
+   * command; OBJECT: class and n-th creation by that process; `-`: the decision has none.
+   */
+  readonly id: string
   /** The decision as a sentence without its full stop. */
   readonly text: string
+  readonly held?: TormentHeld
+}
+
+/** What a decision has held back, after it. */
+export interface TormentHeld {
+  /** How long it was held, until the time of this record. */
+  readonly microseconds: number
+  /** The completions of other queues that came meanwhile, the first ones, as DEVICE/PROCESS/OBJECT/THING. */
+  readonly passed: readonly string[]
+  /** Number of all these completions. */
+  readonly passedCount: number
+  /** A call needed what was held, so it went on before its time. */
+  readonly isEarly: boolean
 }
 
 export const MAX_SEED = 2 ** 32 - 1
@@ -82,19 +105,65 @@ export const SEED_RANGE = `an integer from 0 to ${MAX_SEED}`
 export const isSeed = (value: unknown): value is number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_SEED
 
-/** The argument of `--torment`: SEED, or SEED:COUNT. */
+/** The argument of `--torment`: SEED[:COUNT][:kinds=KIND,…][:only=ID+…]. */
 export interface TormentSetting {
   readonly seed: number
   /** COUNT, or Infinity: after this many decisions the devices behave as without `--torment`. */
   readonly maxDecisions: number
+  /** Only these kinds act, at each opportunity; undefined: the seed decides. */
+  readonly kinds?: readonly TormentKind[] | undefined
+  /** Only these decisions are made, by identity, and certainly; undefined: all of the seed. */
+  readonly only?: readonly string[] | undefined
 }
 
-export const tormentText = ({ seed, maxDecisions }: TormentSetting): string =>
-  maxDecisions === Number.POSITIVE_INFINITY ? String(seed) : `${seed}:${maxDecisions}`
+/** A setting with only a seed. */
+export const tormentOf = (seed: number): TormentSetting => ({ seed, maxDecisions: Number.POSITIVE_INFINITY })
 
-/** Undefined if the text is neither SEED nor SEED:COUNT. */
-export const readTorment = (text: string): TormentSetting | undefined => {
-  const [, seed, count] = /^(\d{1,10})(?::(\d{1,15}))?$/.exec(text) ?? []
-  if (seed === undefined || !isSeed(Number(seed))) return undefined
-  return { seed: Number(seed), maxDecisions: count === undefined ? Number.POSITIVE_INFINITY : Number(count) }
+export const tormentText = ({ seed, maxDecisions, kinds, only }: TormentSetting): string =>
+  [
+    seed,
+    ...(maxDecisions === Number.POSITIVE_INFINITY ? [] : [maxDecisions]),
+    ...(kinds === undefined ? [] : [`kinds=${kinds.join(',')}`]),
+    ...(only === undefined ? [] : [`only=${only.join('+')}`]),
+  ].join(':')
+
+export const tormentKindNames: readonly string[] = [...Object.keys(groups), ...tormentKinds]
+
+/** The kinds of these names, each once. Throws an Error. */
+export const kindsOf = (names: readonly string[]): readonly TormentKind[] => [
+  ...new Set(
+    names.flatMap(word => {
+      const kinds = tormentKinds.filter(kind => kind === word)
+      const found = kinds.length > 0 ? kinds : Object.hasOwn(groups, word) ? groups[word]! : []
+      if (found.length > 0) return found
+      throw new Error(`kind of torment "${word}" is not one of ${tormentKindNames.join(', ')}`)
+    }),
+  ),
+]
+
+/** Identities separated by +. Throws an Error. */
+const readIds = (text: string): readonly string[] =>
+  text.split('+').map(id => {
+    const [kind = '', ...rest] = id.split('/')
+    if (tormentKinds.some(known => known === kind) && rest.length === 4 && rest.every(part => /^[\w.-]+$/.test(part)))
+      return id
+    throw new Error(
+      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does`,
+    )
+  })
+
+/** Throws an Error, which says what is wrong. */
+export const readTorment = (text: string): TormentSetting => {
+  const [, seed, count, kinds, only] =
+    /^(\d{1,10})(?::(\d{1,15}))?(?::kinds=([^:]*))?(?::only=([^:]*))?$/.exec(text) ?? []
+  if (seed === undefined || !isSeed(Number(seed)))
+    throw new Error(
+      `a seed is ${SEED_RANGE}; SEED:COUNT makes only the first COUNT decisions of the seed, SEED:only=ID+ID only these`,
+    )
+  return {
+    seed: Number(seed),
+    maxDecisions: count === undefined ? Number.POSITIVE_INFINITY : Number(count),
+    ...(kinds !== undefined && { kinds: kindsOf(kinds.split(',')) }),
+    ...(only !== undefined && { only: readIds(only) }),
+  }
 }

@@ -169,11 +169,18 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
         return { ...event, failure: failure(event.failure) }
       case 'finding':
         return { ...event, finding: finding(event.finding) }
-      case 'torment':
+      case 'torment': {
+        const { torment } = event.torment
+        const decision = { ...torment, id: text(torment.id), text: text(torment.text) }
+        const { held } = torment
         return {
           ...event,
-          torment: { ...event.torment, torment: { ...event.torment.torment, text: text(event.torment.torment.text) } },
+          torment: {
+            ...event.torment,
+            torment: held === undefined ? decision : { ...decision, held: { ...held, passed: held.passed.map(text) } },
+          },
         }
+      }
       case 'wait':
         return { ...event, facts: { ...event.facts, text: text(event.facts.text) } }
       case 'link':

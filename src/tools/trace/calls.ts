@@ -8,6 +8,7 @@
  * Outputs and new descriptors are in braces after the return value. Parts that cannot be decoded are shown as bytes.
  */
 
+import type { TormentHeld } from '../../spec/check/torment.ts'
 import { errnoName } from '../../spec/errno.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
 import { rawJson, rawLines } from './abi/raw.ts'
@@ -74,8 +75,17 @@ interface LineOptions {
 export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
   pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${safeText(command)}] ${text}`
 
-export const tormentLine = ({ device, torment: { number, kind, text } }: TormentRecord): string =>
-  `[${device} torment ${number}, ${kind}] ${text}`
+export const tormentLine = ({ device, torment: { number, id, text, held } }: TormentRecord): string =>
+  `[${device} torment ${number}, ${safeText(id)}] ${held === undefined ? text : heldText(held)}`
+
+const heldText = ({ microseconds, passed, passedCount, isEarly }: TormentHeld): string => {
+  const named = [
+    ...passed.map(safeText),
+    ...(passedCount > passed.length ? [`${passedCount - passed.length} others`] : []),
+  ]
+  const passedText = passedCount === 0 ? 'no completion has passed' : `passed by ${named.join(', ')}`
+  return `goes on after ${microseconds} µs${isEarly ? ', early because of a call' : ''}; ${passedText}`
+}
 
 export const lostLine = (lost: number): string => `[${lost} records were lost: the reader was too slow]`
 

@@ -425,10 +425,10 @@ export interface WorkTaps {
 
 /** Choices that the specification leaves to a responder (drivers/soft/torment/). */
 export interface Choices {
-  /** Whether an ACK or NAK that would be sent now waits until `Engine.resume`. */
-  holdsAcknowledge(row: number, isNak: boolean): boolean
-  /** The timer code of an RNR NAK; its time is not below that of `code`, the row's min_rnr_timer. */
-  rnrTimer(row: number, code: number): number
+  /** Whether an ACK or NAK that would be sent now waits until `Engine.resume`. `msn`: of the last executed message. */
+  holdsAcknowledge(row: number, isNak: boolean, msn: number): boolean
+  /** The timer code of an RNR NAK; its time is not below that of `code`, the row's min_rnr_timer. `msn`: as above. */
+  rnrTimer(row: number, code: number, msn: number): number
 }
 
 export interface Environment {

@@ -573,7 +573,7 @@ const cases: readonly Case[] = [
 const tormentCases = ({ without = [] }: Subject): readonly Case[] =>
   tormentKinds.map(kind => ({
     name: `torment of kind ${kind} ${without.includes(kind) ? 'does not act' : 'acts'}`,
-    options: { torment: seedWith(kind, 0.3) },
+    options: { torment: seedWith(kind, 1) },
     needs: 'torment',
     async run(pair) {
       await exchangeWithWaits(pair, 12)

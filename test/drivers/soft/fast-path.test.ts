@@ -133,7 +133,7 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
     port: port => port,
     limits: () => Limits,
     random: () => undefined,
-    attach: ({ state }) =>
+    attach: () =>
       ({
         environment(plain) {
           const { loadSend } = plain.work
@@ -148,7 +148,6 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
             },
           })
         },
-        onDoorbell: row => state.engine().onDoorbell(row),
         poll: () => false,
         nextTimeout: () => Number.POSITIVE_INFINITY,
         withoutDelays: run => run(),

@@ -85,15 +85,52 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
     })
 })
 
+describe('userdma check --torment SEED:only=', { skip: lacking(cases) }, () => {
+  it('makes one decision, which fails the program, and says which did not occur', async t => {
+    // the seed has long waits
+    const deciding = 'bytes/rxe0/torment_cases/rc_qp2/byte0'
+    assert.equal(await statusOf(t, 'last-byte', ['--torment', `2:only=${deciding}`]), 1)
+    const none = deciding.replace('qp2', 'qp9')
+    const checked = await runUserdma(t, ['check', '--torment', `2:only=${none}`, '--', cases, 'last-byte'])
+    assert.equal(checked.status, 0, checked.stderr)
+    assert.ok(checked.stderr.includes(`1 decision of --torment did not occur: ${none}\n`), checked.stderr)
+  })
+  it('refuses what is no kind and no identity', async t => {
+    for (const [options, message] of [
+      [['--torment', '1:only=lost'], /--torment "1:only=lost": "lost" is not the identity of a decision: write KIND/],
+      [['--torment', '1', '--torment-kinds', 'lost'], /--torment-kinds "lost" is not one of late, /],
+      [['--torment-kinds', 'bytes'], /--torment-kinds is for --torment SEED or --torment-search N/],
+    ] as const) {
+      const { status, stderr } = await runUserdma(t, ['check', ...options, '--', 'true'])
+      assert.match(stderr, message)
+      assert.equal(status, 2)
+    }
+  })
+  it('names a process by its place in the tree of forks', async t => {
+    const script = `${cases} event-right & ${cases} event-right & wait`
+    const { stderr } = await runUserdma(t, ['trace', '--private', '--torment', '5', '--', 'sh', '-c', script])
+    const names = new Set([...stderr.matchAll(/ torment \d+, \w+\/rxe0\/([\w.-]+)\//g)].map(([, name]) => name))
+    assert.deepEqual([...names].filter(name => name !== '-').sort(), ['sh.torment_cases', 'sh.torment_cases-2'])
+  })
+})
+
 describe('userdma trace --torment', { skip: lacking(cases) }, () => {
   it('prints each decision, in the order of the calls', async t => {
     const { status, stderr } = await runUserdma(t, ['trace', '--private', '--torment', '5', '--', cases, 'event-right'])
     assert.equal(status, 0, stderr)
     const lines = stderr.split('\n')
+    let outcomes = 0
     const decisions = lines.flatMap(line => {
-      const [, number, kind] = /^\[rxe0 torment (\d+), (\w+)\] ./.exec(line) ?? []
-      return kind === undefined ? [] : [{ number: Number(number), kind }]
+      const [, number, kind, process, outcome] =
+        /^\[(?:rxe0|all) torment (\d+), (\w+)\/(?:rxe0|all)\/([\w.-]+)\/[\w-]+\/[\w.-]+\] (goes on after \d+ µs)?/.exec(
+          line,
+        ) ?? []
+      if (kind === undefined) return []
+      if (outcome !== undefined) outcomes++
+      assert.ok(process === 'torment_cases' || process === '-', line)
+      return outcome === undefined ? [{ number: Number(number), kind }] : []
     })
+    assert.ok(outcomes > 0, stderr)
     assert.ok(decisions.length > 5, stderr)
     for (const [i, { number, kind }] of decisions.entries()) {
       assert.equal(number, i + 1)
@@ -110,8 +147,8 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     runUserdma(scope, ['check', ...options, '--', ...program])
 
   it('prints the shortest run that fails, and how to repeat it', async t => {
-    const first = String(seedWith('bytes', 1))
-    const { status, stderr } = await search(t, ['--torment-search', '2', '--torment', first], cases, 'last-byte')
+    const options = ['--torment-search', '2', '--torment', '1', '--torment-kinds', 'bytes']
+    const { status, stderr } = await search(t, options, cases, 'last-byte')
     assert.equal(status, EX_DATAERR, stderr)
     const [, failed, text, decisions] =
       /(\d+) of 2 seeds fail; the shortest is --torment (\S+) with (\d+) decisions\n/.exec(stderr) ?? []

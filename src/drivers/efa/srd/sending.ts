@@ -307,6 +307,6 @@ export const onRefusal = (efa: EfaState, peer: Peer, at: number): void => {
   endPacket(pair, psn)
   // oldest first, also if torment makes a wait longer
   const before = pair.refused.at(-1)?.dueAt ?? 0
-  const dueAt = Math.max(before, efa.now + notReadyDelay(efa, sender))
+  const dueAt = Math.max(before, efa.now + notReadyDelay(efa, request))
   pair.refused.push({ request, offset, length, dueAt })
 }

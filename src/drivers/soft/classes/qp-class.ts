@@ -207,7 +207,7 @@ export const qpClass = (
       const opened = format.open(call, args, { className: cls.name, sizes, shared, destinations })
       const qpn = takeQpn(device)
       const { send, receive } = opened
-      device.torment?.limitQueues(opened, qpn, cap)
+      device.torment?.limitQueues(object, opened, qpn, cap)
       const row = device.engine().create({
         service,
         qpn,

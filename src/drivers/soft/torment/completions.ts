@@ -6,9 +6,11 @@
  * receive completion also waits until the payloads for its queue pair are in memory (partial-writes.ts), a send
  * completion until the payloads for its queue pair and for the peer are in memory.
  */
+import type { CoreObject } from '../../../core/model.ts'
 import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/engine/types.ts'
-import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
+import type { Decisions, HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'
+import { NO_PROCESS, type ObjectNames, type TormentedObject } from './objects.ts'
 
 /** Kind `skew`: times the longest wait of the seed, microseconds at most, and when it has shrunk to a half. */
 const MOST_SKEW = 10
@@ -22,15 +24,13 @@ const { RECV } = WcOpcode.values
 export const isReceiveCompletion = (words: Uint32Array): boolean => (words[Completion.OPCODE] & RECV) !== 0
 
 /** What is known here of a completion queue. */
-interface AnyCq {
-  readonly handle: number
-  readonly state: { readonly number: number }
-}
+type AnyCq = CoreObject<{ readonly number: number }>
 
 interface HeldCompletion {
   readonly write: () => void
   /** When it is written: clock of `poll`, microseconds. */
   readonly due: number
+  readonly end: HoldEnd | undefined
 }
 
 /** The held completions of one work queue for one CQ, in order. */
@@ -45,6 +45,8 @@ interface LateEvent<Cq> {
   readonly solicited: boolean
   /** When it is raised: clock of `poll`, microseconds. */
   readonly due: number
+  /** Absent: it comes without a completion. */
+  readonly end?: HoldEnd
 }
 
 export interface LateCompletions<Cq> {
@@ -67,6 +69,8 @@ export interface CompletionSink<Cq> {
   /** The device's name. */
   readonly device: string
   readonly decisions: Decisions
+  readonly names: ObjectNames
+  objectOf(qpn: number): TormentedObject
   now(): number
   /** Whether nothing may be delayed now (`CallTorment.withoutDelays`). */
   isSuspended(): boolean
@@ -86,21 +90,23 @@ const skewed = new WeakMap<Decisions, string[]>()
 const createSkew = (decisions: Decisions, device: string): (() => number) => {
   const devices = skewed.get(decisions) ?? []
   skewed.set(decisions, devices)
-  const isSkewed = devices.push(device) % 2 === 1 && decisions.probability('skew') > 0
+  const isSkewed = devices.push(device) % 2 === 1
   let skew: number | undefined
   let count = 0
   return () => {
-    if (!isSkewed || decisions.isOver) return 0
+    if (!isSkewed || !decisions.mayAct('skew')) return 0
     if (skew === undefined) {
-      skew = Math.min(MOST_SKEW * decisions.sequence('skew', device, 0).wait(), LONGEST_SKEW)
-      decisions.note('skew', device, () => `all completions come ${skew} µs late`, true)
+      const decision = decisions.decide('skew', `${device}/${NO_PROCESS}/device`, 'completions', '', { isAlways: true })
+      const longest = decision === undefined ? 0 : Math.min(MOST_SKEW * decision.wait(), LONGEST_SKEW)
+      decision?.note(() => `all completions come ${longest} µs late`, true)
+      skew = longest
     }
     return skew / (1 + count++ / COMPLETIONS_UNTIL_HALF)
   }
 }
 
 export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>): LateCompletions<Cq> => {
-  const { device, decisions } = sink
+  const { device, decisions, names, objectOf } = sink
   /** By CQ number, QPN and send or receive queue. */
   const queues = new Map<string, WorkQueueCompletions<Cq>>()
   let events: LateEvent<Cq>[] = []
@@ -108,12 +114,15 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
   let heldCount = 0
   const lateness = createSkew(decisions, device)
   let nextDue = Number.POSITIVE_INFINITY
+  /** Everything held goes on before its time. */
+  let isEarly = false
 
   const deliverDue = (key: string, queue: WorkQueueCompletions<Cq>, time: number): boolean => {
     const { cq, held } = queue
     let count = 0
     for (; count < held.length && held[count].due <= time; count++) {
       if (sink.exists(cq)) held[count].write()
+      held[count].end?.(sink.now(), isEarly)
     }
     held.splice(0, count)
     heldCount -= count
@@ -126,7 +135,10 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
     const due = events.filter(event => event.due <= time)
     if (due.length === 0) return false
     events = events.filter(event => event.due > time)
-    for (const { cq, solicited } of due) if (sink.exists(cq)) sink.raise(cq, solicited)
+    for (const { cq, solicited, end } of due) {
+      if (sink.exists(cq)) sink.raise(cq, solicited)
+      end?.(sink.now(), isEarly)
+    }
     return true
   }
 
@@ -146,7 +158,9 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
   }
   const deliverAll = (): void => {
     sink.writeAllBytes()
+    isEarly = true
     while (queues.size > 0 || events.length > 0) poll(Number.POSITIVE_INFINITY)
+    isEarly = false
   }
 
   return {
@@ -161,27 +175,35 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
       }
       const previousDue = queue?.held.at(-1)?.due ?? 0
       let due = Math.max(previousDue, readyAt)
-      const skew = sink.isSuspended() ? 0 : lateness()
+      const isSuspended = sink.isSuspended()
+      const skew = isSuspended ? 0 : lateness()
       if (skew > 0) due = Math.max(due, sink.now() + skew)
-      if (queue === undefined && !sink.isSuspended()) {
-        const workQueue = 2 * qpn + (isReceive ? 1 : 0)
-        const sequence = decisions.sequence('completion', device, workQueue)
-        if (sequence.acts()) {
-          const wait = sequence.wait()
-          due = Math.max(due, sink.now() + wait)
-          const kind = isReceive ? 'receive' : 'send'
-          decisions.note(
-            'completion',
-            device,
-            () => `${kind} completions of QP 0x${qpn.toString(16)} wait for ${wait} µs`,
+      const object = objectOf(qpn)
+      const thing = isReceive ? 'receive' : 'send'
+      const nth = object.next(thing)
+      let end: HoldEnd | undefined
+      const decision = isSuspended ? undefined : decisions.decide('completion', object.name, thing, nth)
+      if (decision !== undefined) {
+        const now = sink.now()
+        const wait = decision.wait()
+        // of a queue whose completions wait longer already, this one waits with them
+        if (now + wait > due) {
+          due = now + wait
+          decision.note(
+            () => `completion ${nth} of the ${thing} queue of QP 0x${qpn.toString(16)} waits for ${wait} µs`,
           )
+          end = decision.hold(now)
         }
       }
-      if (due === 0) {
+      const writeNow = (): void => {
         write()
+        decisions.passed(object.name, thing, nth)
+      }
+      if (due === 0) {
+        writeNow()
         return
       }
-      const completion = { write, due }
+      const completion = { write: writeNow, due, end }
       if (queue === undefined) queues.set(key, { cq, held: [completion] })
       else queue.held.push(completion)
       nextDue = Math.min(nextDue, due)
@@ -193,25 +215,24 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
         sink.raise(cq, solicited)
         return
       }
-      const { number } = cq.state
+      // The event is on its way.
+      if (events.some(event => event.cq === cq && event.end !== undefined)) return
+      const object = names.of(device, cq, 'cq')
+      const nth = object.next('event')
       const time = sink.now()
-      const late = decisions.sequence('event', device, number)
-      const delay = late.acts() ? late.wait() : 0
-      if (delay === 0) sink.raise(cq, solicited)
+      const late = decisions.decide('event', object.name, 'event', nth)
+      const delay = late?.wait() ?? 0
+      if (late === undefined) sink.raise(cq, solicited)
       else {
-        raiseLater({ cq, solicited, due: time + delay })
-        decisions.note('event', device, () => `the event of CQ ${cq.handle} comes after ${delay} µs`)
+        late.note(() => `event ${nth} of CQ ${cq.handle} comes after ${delay} µs`)
+        raiseLater({ cq, solicited, due: time + delay, end: late.hold(time) })
       }
-      const extra = decisions.sequence('spurious', device, number)
-      if (!extra.acts()) return
+      const extra = decisions.decide('spurious', object.name, 'event', nth)
+      if (extra === undefined) return
       // the first event disarms the CQ, so the program gets this one only if it arms the CQ again
       const extraDelay = delay + extra.wait()
       raiseLater({ cq, solicited: true, due: time + extraDelay })
-      decisions.note(
-        'spurious',
-        device,
-        () => `CQ ${cq.handle} gets an event without a completion after ${extraDelay} µs, if it is armed then`,
-      )
+      extra.note(() => `CQ ${cq.handle} gets an event without a completion after ${extraDelay} µs, if it is armed then`)
     },
 
     poll,

@@ -6,6 +6,7 @@
 import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { QueueLimits } from '../attributes.ts'
+import { NO_PROCESS } from './objects.ts'
 
 /** `maxRecvSge` is decided with `maxSge`. */
 type Decided = Exclude<keyof QueueLimits, 'maxRecvSge'>
@@ -33,14 +34,16 @@ const smallestLimit = (name: Decided, own: number): number =>
 
 /** The limits of a new device whose own are `own`. */
 export const decideLimits = (decisions: Decisions, device: string, own: QueueLimits): QueueLimits => {
-  const sequence = decisions.sequence('adapter', device, 0)
   const limits: { -readonly [name in keyof QueueLimits]: QueueLimits[name] } = { ...own }
   for (const name of limitNames) {
     const small = smallestLimit(name, own[name])
-    if (small === own[name] || !sequence.acts()) continue
+    const [thing] = namesInTable[name]
+    const decision =
+      small === own[name] ? undefined : decisions.decide('adapter', `${device}/${NO_PROCESS}/device`, thing!, '')
+    if (decision === undefined) continue
     limits[name] = small
     if (name === 'maxSge' && own.maxRecvSge !== undefined) limits.maxRecvSge = small
-    decisions.note('adapter', device, () => `${namesInTable[name].join(' and ')}: at most ${small}`, IS_LASTING)
+    decision.note(() => `${namesInTable[name].join(' and ')}: at most ${small}`, IS_LASTING)
   }
   return limits
 }

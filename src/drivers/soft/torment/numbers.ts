@@ -4,18 +4,22 @@
  */
 import { createRandom, hashOf } from '../../../spec/faults/random.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
+import { NO_PROCESS } from './objects.ts'
 
 /** Argument of `Decisions.note`: a listener that comes later gets the decision too. */
 const IS_LASTING = true
 
-const noted = new WeakSet<Decisions>()
+const decided = new WeakMap<Decisions, boolean>()
 
 /** The random numbers of a new device; undefined: its own. */
-export const decideNumbers = (decisions: Decisions, device: string): (() => number) | undefined => {
+export const decideNumbers = (decisions: Decisions): (() => number) | undefined => {
   // One decision for all devices: with one alone nothing is equal.
-  if (decisions.isOver || decisions.probability('numbers') === 0) return undefined
-  if (!noted.has(decisions))
-    decisions.note('numbers', device, () => 'first QPNs and keys of all devices are equal', IS_LASTING)
-  noted.add(decisions)
-  return createRandom(decisions.seed ^ hashOf('numbers'))
+  let isEqual = decided.get(decisions)
+  if (isEqual === undefined) {
+    const decision = decisions.decide('numbers', `all/${NO_PROCESS}/devices`, 'first', '', { isAlways: true })
+    decision?.note(() => 'first QPNs and keys of all devices are equal', IS_LASTING)
+    isEqual = decision !== undefined
+    decided.set(decisions, isEqual)
+  }
+  return isEqual ? createRandom(decisions.seed ^ hashOf('numbers')) : undefined
 }

@@ -16,8 +16,9 @@ import { TWO_32 } from '../../../spec/memory.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
 import { upperWord } from '../../../transport/engine/address.ts'
 import { Access, type Memory } from '../../../transport/engine/types.ts'
-import type { Decisions, Sequence } from '../../../transport/phy/faults/torment-decisions.ts'
+import type { Decision, Decisions, HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
+import type { TormentedObject } from './objects.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = Access
 
@@ -28,6 +29,8 @@ const MAX_HELD_BYTES = 4 * 2 ** 20
  * Adapters write such a word with one access, and programs use it as a flag.
  */
 const ALIGNMENTS = [64, 64, 64, 8, 8]
+/** Of so many bytes each, the waits for bytes of a queue pair become shorter as those for so many messages. */
+const BYTES_OF_ROUND = 4096
 /** Maximum number of partial writes of a payload. */
 const MAX_PARTS = 6
 
@@ -50,6 +53,8 @@ interface PartialWrite {
   readonly bytes: Uint8Array
   /** When it is executed, in microseconds of the clock of `poll`. */
   readonly due: number
+  /** Only of the last part of a payload. */
+  readonly end: HoldEnd | undefined
 }
 
 export interface PartialWrites {
@@ -70,11 +75,13 @@ export const createPartialWrites = (
   inner: Memory,
   table: MemoryTable,
   scratch: Arena,
-  device: string,
+  objectOf: (qpn: number) => TormentedObject,
   decisions: Decisions,
   now: () => number,
   isSuspended: () => boolean,
 ): PartialWrites => {
+  /** Bytes so far, of messages that a queue pair has received, and of responses to its READs. */
+  const streams = new WeakMap<TormentedObject, { received: number; read: number }>()
   /** By QPN, in the order of the payloads. */
   const waiting = new Map<number, PartialWrite[]>()
   let heldBytes = 0
@@ -83,8 +90,9 @@ export const createPartialWrites = (
   const lastResolve = { pd: 0, key: 0, access: 0, qpn: 0 }
 
   /** Executes a partial write if its key still permits it. */
-  const execute = ({ pd, key, access, qpn, hi, lo, begin, bytes }: PartialWrite): void => {
+  const execute = ({ pd, key, access, qpn, hi, lo, begin, bytes, due, end }: PartialWrite): void => {
     heldBytes -= bytes.length
+    end?.(now(), due > now())
     for (let done = 0; done < bytes.length; ) {
       const size = Math.min(bytes.length - done, scratch.bytes.length)
       const low = lo + begin + done
@@ -120,25 +128,40 @@ export const createPartialWrites = (
   }
 
   /** Divides `total` bytes at address `start` into parts: returns the ends of the parts, ascending. */
-  const partEnds = (sequence: Sequence, start: number, total: number): number[] => {
-    const alignment = ALIGNMENTS[sequence.below(ALIGNMENTS.length)]
+  const partEnds = (decision: Decision, start: number, total: number): number[] => {
+    const alignment = ALIGNMENTS[decision.below(ALIGNMENTS.length)]
     const firstBoundary = alignment - (start % alignment)
     const boundaries = firstBoundary >= total ? 0 : 1 + Math.floor((total - firstBoundary - 1) / alignment)
     const ends = new Set<number>()
-    const cuts = boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
-    for (let i = 0; i < cuts; i++) ends.add(firstBoundary + alignment * sequence.below(boundaries))
+    const cuts = boundaries === 0 ? 0 : 1 + decision.below(MAX_PARTS - 1)
+    for (let i = 0; i < cuts; i++) ends.add(firstBoundary + alignment * decision.below(boundaries))
     return [...[...ends].sort((a, b) => a - b), total]
   }
 
   /** A random order of `count` parts. In half of the cases the last part is moved to the front. */
-  const orderOf = (sequence: Sequence, count: number): number[] => {
+  const orderOf = (decision: Decision, count: number): number[] => {
     const order = Array.from({ length: count }, (_, i) => i)
     for (let i = count - 1; i > 0; i--) {
-      const other = sequence.below(i + 1)
+      const other = decision.below(i + 1)
       ;[order[i], order[other]] = [order[other], order[i]]
     }
-    if (sequence.below(2) === 0) return order
+    if (decision.below(2) === 0) return order
     return [count - 1, ...order.filter(i => i !== count - 1)]
+  }
+
+  /** `isOwn`: a response to a READ of the queue pair. */
+  const decide = (object: TormentedObject, isOwn: boolean, total: number): Decision | undefined => {
+    let stream = streams.get(object)
+    if (stream === undefined) {
+      stream = { received: 0, read: 0 }
+      streams.set(object, stream)
+    }
+    const at = isOwn ? stream.read : stream.received
+    if (isOwn) stream.read += total
+    else stream.received += total
+    return decisions.decide('bytes', object.name, isOwn ? 'read-byte' : 'byte', at, {
+      round: Math.floor(at / BYTES_OF_ROUND),
+    })
   }
 
   const write: Memory['write'] = (region, hi, lo, from, at, chunk, stride, total, isOwn) => {
@@ -148,11 +171,12 @@ export const createPartialWrites = (
     const spaceLo = addressLo(table, region, lo)
     const start = spaceHi * TWO_32 + spaceLo
     executeIf(qpn, part => part.space === space && part.start < start + total && start < part.start + part.bytes.length)
-    const sequence = decisions.sequence('bytes', device, qpn)
+    const object = objectOf(qpn)
+    const decision = decide(object, isOwn === true, total)
     const mayHold =
       !isSuspended() &&
       total > 0 &&
-      sequence.acts() &&
+      decision !== undefined &&
       Number.isSafeInteger(start) &&
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
     // again, because this resets the error of the last access (`hasProcessEnded`), which `executeIf` may have set
@@ -161,17 +185,26 @@ export const createPartialWrites = (
     const bytes = new Uint8Array(total)
     for (let done = 0, source = at; done < total; done += chunk, source += stride)
       bytes.set(from.bytes.subarray(source, source + Math.min(chunk, total - done)), done)
-    const ends = partEnds(sequence, start, total)
+    const ends = partEnds(decision, start, total)
     const arrival = now()
     /** Microseconds from the arrival to the current part. */
     let delay = 0
     const texts: string[] = []
-    for (const [nth, i] of orderOf(sequence, ends.length).entries()) {
-      const begin = i === 0 ? 0 : ends[i - 1]
+    const order = orderOf(decision, ends.length)
+    const delays = order.map((_, nth) => {
       const isFirstOfSeveral = nth === 0 && ends.length > 1
-      const wait = isFirstOfSeveral ? 0 : sequence.wait()
-      delay += wait
-      const due = arrival + delay
+      if (!isFirstOfSeveral) delay += decision.wait()
+      return delay
+    })
+    for (const [nth, i] of order.entries())
+      texts.push(`${i === 0 ? 0 : ends[i - 1]}–${ends[i] - 1}${delays[nth] === 0 ? '' : ` after ${delays[nth]} µs`}`)
+    decision.note(
+      () => `${total} bytes for QP 0x${qpn.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
+    )
+    const end = decision.hold(arrival)
+    for (const [nth, i] of order.entries()) {
+      const begin = i === 0 ? 0 : ends[i - 1]
+      const due = arrival + delays[nth]
       const part: PartialWrite = {
         pd,
         key,
@@ -184,10 +217,10 @@ export const createPartialWrites = (
         start: start + begin,
         bytes: bytes.subarray(begin, ends[i]),
         due,
+        end: nth === order.length - 1 ? end : undefined,
       }
       heldBytes += part.bytes.length
-      texts.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${delay} µs`}`)
-      if (wait === 0) execute(part)
+      if (delays[nth] === 0) execute(part)
       else {
         const parts = waiting.get(qpn)
         if (parts === undefined) waiting.set(qpn, [part])
@@ -195,11 +228,6 @@ export const createPartialWrites = (
         nextDue = Math.min(nextDue, due)
       }
     }
-    decisions.note(
-      'bytes',
-      device,
-      () => `${total} bytes for QP 0x${qpn.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
-    )
     if (heldBytes > MAX_HELD_BYTES) writeAll()
     return 0
   }

@@ -10,34 +10,34 @@
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { ExactQueue, QpQueues } from '../queues.ts'
 import type { QpCap } from '../state.ts'
+import type { TormentedObject } from './objects.ts'
 
 interface ExactQueues {
   /** Makes the queues of a new queue pair exact if the seed decides so. */
-  limit(device: string, queues: QpQueues, qpn: number, requested: QpCap): void
+  limit(object: TormentedObject, queues: QpQueues, qpn: number, requested: QpCap): void
   /** An SRQ was created or resized: it becomes exact if the seed decides so, and then stays exact. `name`: for the trace. */
-  limitShared(device: string, queue: ExactQueue, name: string, requests: number): void
+  limitShared(object: TormentedObject, queue: ExactQueue, name: string, requests: number): void
 }
 
 export const createExactQueues = (decisions: Decisions): ExactQueues => {
-  /** Whether the next queue pair or SRQ of a device gets exact queues. */
-  const acts = (device: string): boolean => decisions.sequence('queue', device, 0).acts()
+  const decide = ({ name }: TormentedObject) => decisions.decide('queue', name, 'size', '')
   return {
-    limit(device, { send, receive }, qpn, { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge, maxInlineData }) {
-      if (send.exact === undefined || !acts(device)) return
+    limit(object, { send, receive }, qpn, { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge, maxInlineData }) {
+      const decision = send.exact && decide(object)
+      if (send.exact === undefined || decision === undefined) return
       send.exact.limitTo(maxSendWr, maxSendSge, maxInlineData)
       if (!receive.isShared) receive.exact?.limitTo(maxRecvWr)
-      decisions.note(
-        'queue',
-        device,
+      decision.note(
         () =>
           `QP 0x${qpn.toString(16)} has room for exactly ${maxSendWr} sends of ${maxSendSge} elements and ${maxInlineData} bytes inline` +
           (receive.isShared ? '' : `, and ${maxRecvWr} receives of ${maxRecvSge} elements`),
       )
     },
-    limitShared(device, queue, name, requests) {
-      if (!queue.isExact && !acts(device)) return
+    limitShared(object, queue, name, requests) {
+      const decision = queue.isExact ? undefined : decide(object)
+      if (!queue.isExact && decision === undefined) return
       queue.limitTo(requests)
-      decisions.note('queue', device, () => `${name} has room for exactly ${requests} requests`)
+      decision?.note(() => `${name} has room for exactly ${requests} requests`)
     },
   }
 }

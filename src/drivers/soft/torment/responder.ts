@@ -10,8 +10,9 @@
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../spec/work.ts'
 import type { Engine } from '../../../transport/engine/engine.ts'
 import type { Choices } from '../../../transport/engine/types.ts'
-import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
+import type { Decisions, HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { QpObject, SoftState } from '../state.ts'
+import type { TormentedObject } from './objects.ts'
 import type { PartialWrites } from './partial-writes.ts'
 
 /** Longest wait of an ACK, microseconds. */
@@ -26,6 +27,18 @@ const RNR_CODES = 32
 interface HeldAck {
   readonly since: number
   readonly until: number
+  readonly ends: readonly HoldEnd[]
+}
+
+/** What was decided about a responder. */
+interface Decided {
+  /** The last message whose ACK was decided about: an ACK that is sent again does not wait. */
+  acked: number
+  /** Microseconds that RNR NAKs have added to the peer's waits. */
+  added: number
+  /** The message that has found no receive request, counted from 0, and how often. */
+  msn: number
+  count: number
 }
 
 interface Responder {
@@ -37,10 +50,10 @@ interface Responder {
   releaseAll(): void
 }
 
-/** `device`: name. `isSuspended`: whether nothing may be delayed now. */
+/** `isSuspended`: whether nothing may be delayed now. */
 export const createResponder = (
   state: SoftState,
-  device: string,
+  objectAt: (row: number) => TormentedObject,
   decisions: Decisions,
   writes: PartialWrites,
   isSuspended: () => boolean,
@@ -48,9 +61,13 @@ export const createResponder = (
   const { now } = state
   /** By row of the engine. */
   const held = new Map<number, HeldAck>()
-  /** Microseconds that RNR NAKs of a queue pair have added. */
-  const added = new WeakMap<QpObject, number>()
+  const decided = new WeakMap<QpObject, Decided>()
   let nextDue = Number.POSITIVE_INFINITY
+  const decidedOf = (qp: QpObject): Decided => {
+    const before = decided.get(qp) ?? { acked: -1, added: 0, msn: 0, count: 0 }
+    decided.set(qp, before)
+    return before
+  }
   const qpnOf = (row: number): number => state.qps[row]?.state.qpn ?? 0
 
   const maxAckWait = (engine: Engine, row: number): number =>
@@ -65,18 +82,23 @@ export const createResponder = (
 
   return {
     choices: {
-      holdsAcknowledge(row, isNak) {
+      holdsAcknowledge(row, isNak, msn) {
         const qpn = qpnOf(row)
         const time = now()
         const maxWait = maxAckWait(state.engine(), row)
         const before = held.get(row)
         let until = Math.max(before?.until ?? 0, writes.readyAt(qpn))
-        if (before === undefined && !isNak && !isSuspended()) {
-          const sequence = decisions.sequence('ack', device, qpn)
-          if (sequence.acts()) {
-            const wait = Math.min(sequence.wait(), maxWait)
-            until = Math.max(until, time + wait)
-            decisions.note('ack', device, () => `the ACK of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
+        let ends = before?.ends ?? []
+        // one that waits is also for the messages that arrive meanwhile, each with a decision of its own
+        const qp = state.qps[row]
+        if (qp !== undefined && decidedOf(qp).acked !== msn && !isNak && !isSuspended()) {
+          decidedOf(qp).acked = msn
+          const decision = decisions.decide('ack', objectAt(row).name, 'message', msn)
+          const wait = decision === undefined ? 0 : Math.min(decision.wait(), maxWait)
+          if (decision !== undefined && time + wait > until) {
+            until = time + wait
+            decision.note(() => `the ACK of message ${msn} of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
+            ends = [...ends, decision.hold(time)]
           }
         }
         const since = before?.since ?? time
@@ -85,26 +107,29 @@ export const createResponder = (
           // Sent now: first the acknowledged bytes.
           writes.memory.completeWrites?.(qpn)
           held.delete(row)
+          for (const end of ends) end(time, until > time)
           return false
         }
-        held.set(row, { since, until })
+        held.set(row, { since, until, ends })
         nextDue = Math.min(nextDue, until)
         return true
       },
-      rnrTimer(row, code) {
+      rnrTimer(row, code, msn) {
         const qp = state.qps[row]
         if (qp === undefined || isSuspended() || code === 0) return code
         const { qpn } = qp.state
-        const sequence = decisions.sequence('rnr', device, qpn)
-        const before = added.get(qp) ?? 0
-        if (before > MAX_ADDED_RNR || !sequence.acts()) return code
-        const longerCode = sequence.below(2) === 0 ? 0 : code + sequence.below(RNR_CODES - code)
-        added.set(qp, before + rnrMicroseconds(longerCode) - rnrMicroseconds(code))
-        decisions.note(
-          'rnr',
-          device,
-          () => `QP 0x${qpn.toString(16)} asks for an RNR wait of ${rnrMicroseconds(longerCode)} µs`,
-        )
+        const naks = decidedOf(qp)
+        if (naks.msn !== msn) naks.count = 0
+        naks.msn = msn
+        naks.count++
+        const decision =
+          naks.added > MAX_ADDED_RNR
+            ? undefined
+            : decisions.decide('rnr', objectAt(row).name, `message${msn + 1}.nak`, naks.count)
+        if (decision === undefined) return code
+        const longerCode = decision.below(2) === 0 ? 0 : code + decision.below(RNR_CODES - code)
+        naks.added += rnrMicroseconds(longerCode) - rnrMicroseconds(code)
+        decision.note(() => `QP 0x${qpn.toString(16)} asks for an RNR wait of ${rnrMicroseconds(longerCode)} µs`)
         return longerCode
       },
     },
@@ -122,6 +147,7 @@ export const createResponder = (
     releaseAll: () => {
       nextDue = Number.POSITIVE_INFINITY
       const rows = [...held.keys()]
+      for (const { ends } of held.values()) for (const end of ends) end(now(), true)
       held.clear()
       release(rows)
     },

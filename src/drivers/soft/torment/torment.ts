@@ -9,7 +9,7 @@
 
 import { addHook } from '../../../core/devices/registry.ts'
 import { armedFor, completed } from '../../../core/events/events.ts'
-import { Armed, type Device } from '../../../core/model.ts'
+import { Armed, type CoreObject, type Device } from '../../../core/model.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
 import {
@@ -18,9 +18,10 @@ import {
   type Environment,
   type Events,
   type Memory,
+  type WorkSource,
 } from '../../../transport/engine/types.ts'
 import type { FaultPort } from '../../../transport/phy/faults/layer.ts'
-import { createDecisions, type Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
+import { createDecisions, type Decisions, type HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'
 import { withPacketTorment } from '../../../transport/phy/faults/torment-packets.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -31,6 +32,7 @@ import type { CallTorment, CqObject, SoftState } from '../state.ts'
 import { type CompletionSink, createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
 import { decideNumbers } from './numbers.ts'
+import { createObjectNames, type TormentedObject } from './objects.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues, releaseSlot, slotOf } from './queues.ts'
 import { createResponder } from './responder.ts'
@@ -42,7 +44,7 @@ export interface Torment {
   /** Wraps the port of a new device, before the device is created. */
   port(port: Port, device: string): Port
   /** The random numbers of a new device, from which its first keys and QPNs come; undefined: its own. */
-  random(device: string): (() => number) | undefined
+  random(): (() => number) | undefined
   /** The limits of a new device, at most `own`. */
   limits(device: string, own: QueueLimits): QueueLimits
   /**
@@ -77,13 +79,12 @@ interface DelaysInTime {
 export interface DeviceTorment extends CallTorment, DelaysInTime {
   /** Wraps the engine's environment. */
   environment(plain: Environment): Environment
-  /** The engine's `onDoorbell`, now or later: for the scan of posts. */
-  onDoorbell(row: number): void
 }
 
 /** What torment uses of a device with an engine of its own. */
 interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' | 'isArmed' | 'raise'> {
-  hasQp(qpn: number): boolean
+  /** The queue pair with a number. */
+  qp(qpn: number): CoreObject | undefined
   /** Executes the posted sends of a queue pair. */
   ring(qpn: number): void
   /** Sends all acknowledgements that it holds. Called while `isSuspended`. */
@@ -103,8 +104,9 @@ export interface EngineTorment<Cq> extends DelaysInTime {
   readyAt(qpn: number): number
   readyAtAllDevices(qpn: number): number
   readonly completions: Pick<LateCompletions<Cq>, 'push' | 'notify'>
-  /** The queue pair has posted sends: `TormentedEngine.ring`, now or later. */
-  ring(qpn: number): void
+  objectOf(qpn: number): TormentedObject
+  /** Whether a posted send waits, counted from 0 since RESET: `TormentedEngine.ring` follows. */
+  holdsPost(qpn: number, index: number): boolean
 }
 
 /** The fault layer and the delays of one device. */
@@ -114,64 +116,96 @@ interface DeviceParts {
   readonly writes: PartialWrites
   readonly completions: Pick<LateCompletions<never>, 'poll' | 'nextTimeout' | 'deliverAll'>
   readonly responder: { poll(now: number): boolean; nextTimeout(): number; releaseAll(): void }
-  readonly doorbells: { poll(now: number): boolean; nextTimeout(): number; ringAll(): void }
+  readonly posts: { poll(now: number): boolean; nextTimeout(): number; releaseAll(): void }
 }
 
-type AnyCq = Pick<CqObject, 'handle'> & { readonly state: { readonly number: number } }
+type AnyCq = CoreObject<{ readonly number: number }>
 
 /** Methods before which all delays end. */
 const CHANGES = ['modify', 'destroy']
 
 /** Queue pairs by row: whatever number the engine knows them by. */
-interface DoorbellSink {
+interface PostSink {
   now(): number
   mayHold(): boolean
-  exists(row: number): boolean
+  /** The queue pair; undefined: it is destroyed. */
+  qp(row: number): CoreObject | undefined
+  objectOf(row: number): TormentedObject
   qpnOf(row: number): number
   /** The engine gets the doorbell. */
   ring(row: number): void
 }
 
-/** Kind `request` of torment (spec/check/torment.ts): the engine gets some doorbells of a device late. */
-const createDoorbells = (name: string, decisions: Decisions, sink: DoorbellSink) => {
-  /** By row of the engine: when the doorbell is due. */
-  const held = new Map<number, number>()
+/** The post of a queue pair that was looked at last. */
+interface LastPost {
+  readonly qp: CoreObject | undefined
+  readonly index: number
+  /** When it starts; 0: it has started. */
+  due: number
+  readonly end: HoldEnd | undefined
+}
+
+/** Kind `request` of torment (spec/check/torment.ts): the engine finds some posts of a device late. */
+const createLatePosts = (decisions: Decisions, sink: PostSink) => {
+  /** By row of the engine. */
+  const last = new Map<number, LastPost>()
+  const held = new Set<number>()
   let nextDue = Number.POSITIVE_INFINITY
-  const poll = (now: number): boolean => {
+
+  const start = (row: number, post: LastPost, isEarly: boolean): void => {
+    held.delete(row)
+    post.due = 0
+    post.end?.(sink.now(), isEarly)
+  }
+  const poll = (now: number, isEarly = false): boolean => {
     if (now < nextDue) return false
     nextDue = Number.POSITIVE_INFINITY
-    const due: number[] = []
-    for (const [row, time] of held)
-      if (time <= now) due.push(row)
-      else nextDue = Math.min(nextDue, time)
-    for (const row of due) {
-      held.delete(row)
-      if (sink.exists(row)) sink.ring(row)
+    let worked = false
+    for (const row of [...held]) {
+      const post = last.get(row)!
+      if (post.due > now) {
+        nextDue = Math.min(nextDue, post.due)
+        continue
+      }
+      start(row, post, isEarly)
+      worked = true
+      if (sink.qp(row) === post.qp) sink.ring(row)
     }
-    return due.length > 0
+    return worked
   }
   return {
     poll,
     nextTimeout: () => nextDue,
-    ringAll: () => {
-      poll(Number.POSITIVE_INFINITY)
+    releaseAll: () => {
+      poll(Number.POSITIVE_INFINITY, true)
     },
-    ring(row: number): void {
+    /** Whether post number `index` of a row, counted from 0 since RESET, waits. */
+    holds(row: number, index: number): boolean {
       const mayHold = sink.mayHold()
-      if (mayHold && held.has(row)) return
-      const qpn = sink.qpnOf(row)
-      const sequence = decisions.sequence('request', name, qpn)
-      if (!mayHold || !sequence.acts()) {
-        // a doorbell may be held since before the first window was created
-        held.delete(row)
-        sink.ring(row)
-        return
+      const qp = sink.qp(row)
+      const before = last.get(row)
+      if (before?.qp === qp && before?.index === index) {
+        if (before.due === 0) return false
+        if (mayHold) return true
+        // a post may be held since before the first window was created
+        start(row, before, true)
+        return false
       }
-      const wait = sequence.wait()
-      const due = sink.now() + wait
-      held.set(row, due)
-      nextDue = Math.min(nextDue, due)
-      decisions.note('request', name, () => `requests of QP 0x${qpn.toString(16)} start after ${wait} µs`)
+      if (before !== undefined && held.has(row)) start(row, before, true)
+      const decision = mayHold
+        ? decisions.decide('request', sink.objectOf(row).name, 'post', index + 1, { round: index })
+        : undefined
+      if (decision === undefined) {
+        last.set(row, { qp, index, due: 0, end: undefined })
+        return false
+      }
+      const wait = decision.wait()
+      const now = sink.now()
+      decision.note(() => `request ${index + 1} of QP 0x${sink.qpnOf(row).toString(16)} starts after ${wait} µs`)
+      last.set(row, { qp, index, due: now + wait, end: decision.hold(now) })
+      held.add(row)
+      nextDue = Math.min(nextDue, now + wait)
+      return true
     },
   }
 }
@@ -182,7 +216,10 @@ export const TORMENT_SCRATCH_BYTES = 0x1_0000
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
   const devices = new Set<DeviceParts>()
+  const names = createObjectNames()
   const exactQueues = createExactQueues(decisions)
+  /** By device: the object of a queue pair, for packets. */
+  const objects = new Map<string, (qpn: number) => TormentedObject>()
   /** The fault layers among the ports that `port` has returned. */
   const layers = new WeakMap<Port, FaultPort>()
   let hasEndedPackets = false
@@ -210,9 +247,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     // bytes first: completions announce them
     for (const { writes } of devices) worked = writes.poll(now) || worked
     for (const { completions } of devices) worked = completions.poll(now) || worked
-    for (const { doorbells, responder } of devices) {
+    for (const { posts, responder } of devices) {
       worked = responder.poll(now) || worked
-      worked = doorbells.poll(now) || worked
+      worked = posts.poll(now) || worked
     }
     return worked
   }
@@ -221,8 +258,8 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   }
   const endDelays = (): void =>
     suspended(() => {
-      for (const { doorbells, responder } of devices) {
-        doorbells.ringAll()
+      for (const { posts, responder } of devices) {
+        posts.releaseAll()
         responder.releaseAll()
       }
       writeAllBytes()
@@ -240,8 +277,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
 
   /** The delays of a device are among those of its network. */
   const join = (device: Device, parts: DeviceParts): DelaysInTime => {
-    const { writes, completions, responder, doorbells } = parts
+    const { writes, completions, responder, posts } = parts
     devices.add(parts)
+    const removeNames = addHook(device, names.hook(device.name))
     const removeHook = addHook(device, {
       pre({ entry }) {
         if (CHANGES.includes(entry.name)) endDelays()
@@ -250,11 +288,12 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     return {
       poll: pollAll,
       nextTimeout: () =>
-        Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
+        Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), posts.nextTimeout()),
       close() {
         endDelays()
         devices.delete(parts)
         removeHook()
+        removeNames()
       },
     }
   }
@@ -262,20 +301,23 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   return {
     decisions,
     port(port, device) {
-      const layer = withPacketTorment(port, device, decisions)
+      const layer = withPacketTorment(port, device, decisions, qpn => objects.get(device)?.(qpn).name)
       if (layer !== undefined) layers.set(layer, layer)
       return layer ?? port
     },
-    random: device => decideNumbers(decisions, device),
+    random: () => decideNumbers(decisions),
     limits: (device, own) => decideLimits(decisions, device, own),
     attach(device, memory, createCompletions) {
       const { state, name } = device
+      const objectAt = (row: number): TormentedObject => names.of(name, state.qps[row], 'qp')
+      const objectOf = (qpn: number): TormentedObject => objectAt(state.qpns.rowOf(qpn))
+      objects.set(name, objectOf)
       const queuesOf = (qpn: number): QpQueues | undefined => state.queues[state.qpns.rowOf(qpn)]
       const { now } = state
-      const writes = createPartialWrites(memory, device.memory, scratch, name, decisions, now, isSuspended)
+      const writes = createPartialWrites(memory, device.memory, scratch, objectOf, decisions, now, isSuspended)
       const plain = createCompletions(
         (_events, solicited, cq) => completions.notify(cq, solicited),
-        withUndefinedFields(name, decisions),
+        withUndefinedFields(objectOf, decisions),
       )
       /** When all bytes that a completion of this queue pair announces are in memory; 0: now. */
       const readyAt = (qpn: number, isReceive: boolean): number => {
@@ -289,6 +331,8 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       const completions = createLateCompletions<CqObject>({
         device: name,
         decisions,
+        names,
+        objectOf,
         now,
         isSuspended,
         writeAllBytes,
@@ -315,21 +359,22 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
           plain.push(number, own, solicited)
         })
       }
-      const doorbells = createDoorbells(name, decisions, {
+      const posts = createLatePosts(decisions, {
         now,
-        // with memory windows, the order of doorbells matters (../posts.ts)
+        // with memory windows, the order of posts matters (../posts.ts)
         mayHold: () => !isSuspended() && device.memory.windows === 0,
-        exists: row => state.qps[row] !== undefined,
+        qp: row => state.qps[row],
+        objectOf: objectAt,
         qpnOf: row => state.qps[row]?.state.qpn ?? 0,
         ring: row => state.engine().onDoorbell(row),
       })
-      const responder = createResponder(state, name, decisions, writes, isSuspended)
+      const responder = createResponder(state, objectAt, decisions, writes, isSuspended)
       const parts: DeviceParts = {
         packets: layers.get(state.port),
         writes,
         completions,
         responder,
-        doorbells,
+        posts,
       }
       return {
         ...join(device as Device, parts),
@@ -338,7 +383,14 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             localDevice,
             grh,
             frames,
-            work,
+            work: wrapper<WorkSource>({
+              loadSend: (row, index, into, at, isFlushed) =>
+                (isFlushed === true || !posts.holds(row, index)) && work.loadSend(row, index, into, at, isFlushed),
+              retireSend: work.retireSend,
+              copyInline: work.copyInline,
+              takeReceive: work.takeReceive,
+              selectShared: work.selectShared,
+            }),
             causes,
             taps,
             refusesLongDatagrams,
@@ -352,15 +404,23 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
               },
             }),
           }),
-        onDoorbell: doorbells.ring,
-        entriesOf({ handle }, requested, capacity) {
-          if (decisions.probability('limit') === 0 || decisions.isOver || requested >= capacity) return capacity
-          decisions.note('limit', name, () => `CQ ${handle} has ${requested} entries, not ${capacity}`)
+        entriesOf(cq, requested, capacity) {
+          if (requested >= capacity) return capacity
+          const { name: object } = names.of(name, cq, 'cq')
+          const decision = decisions.decide('limit', object, 'entries', '', { isAlways: true })
+          if (decision === undefined) return capacity
+          decision.note(() => `CQ ${cq.handle} has ${requested} entries, not ${capacity}`)
           return requested
         },
-        limitQueues: (queues, qpn, requested) => exactQueues.limit(name, queues, qpn, requested),
-        limitShared: ({ state: { number } }, exact, requests) =>
-          exactQueues.limitShared(name, exact, `SRQ 0x${number.toString(16)}`, requests),
+        limitQueues: (qp, queues, qpn, requested) =>
+          exactQueues.limit(names.of(name, qp, 'qp'), queues, qpn, requested),
+        limitShared: (srq, exact, requests) =>
+          exactQueues.limitShared(
+            names.of(name, srq, 'srq'),
+            exact,
+            `SRQ 0x${srq.state.number.toString(16)}`,
+            requests,
+          ),
         withoutDelays(run) {
           endDelays()
           return suspended(run)
@@ -369,10 +429,14 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     },
     attachEngine<Cq extends AnyCq>(device: Device, port: Port, memory: Memory, engine: TormentedEngine<Cq>) {
       const { name } = device
-      const writes = createPartialWrites(memory, device.memory, scratch, name, decisions, engine.now, isSuspended)
+      const objectOf = (qpn: number): TormentedObject => names.of(name, engine.qp(qpn), 'qp')
+      objects.set(name, objectOf)
+      const writes = createPartialWrites(memory, device.memory, scratch, objectOf, decisions, engine.now, isSuspended)
       const completions = createLateCompletions<Cq>({
         device: name,
         decisions,
+        names,
+        objectOf,
         isSuspended,
         writeAllBytes,
         now: engine.now,
@@ -380,10 +444,11 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         isArmed: engine.isArmed,
         raise: engine.raise,
       })
-      const doorbells = createDoorbells(name, decisions, {
+      const posts = createLatePosts(decisions, {
         now: engine.now,
         mayHold: () => !isSuspended(),
-        exists: engine.hasQp,
+        qp: engine.qp,
+        objectOf,
         qpnOf: qpn => qpn,
         ring: engine.ring,
       })
@@ -394,14 +459,15 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         releaseAll: engine.releaseAcknowledgements,
       }
       return {
-        ...join(device, { packets: layers.get(port), writes, completions, responder, doorbells }),
+        ...join(device, { packets: layers.get(port), writes, completions, responder, posts }),
         decisions,
         isSuspended,
         memory: writes.memory,
         readyAt: writes.readyAt,
         readyAtAllDevices,
         completions,
-        ring: doorbells.ring,
+        objectOf,
+        holdsPost: posts.holds,
       }
     },
   }

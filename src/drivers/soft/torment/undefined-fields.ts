@@ -8,6 +8,8 @@ import { WcFlags, WcOpcode, WcStatus } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/engine/types.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { ProgramWords } from '../completions.ts'
+import { isReceiveCompletion } from './completions.ts'
+import type { TormentedObject } from './objects.ts'
 
 const { STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, PKEY_INDEX, SL, QPN } = Completion
 const { SUCCESS } = WcStatus.values
@@ -21,24 +23,24 @@ const MAX_QPN = 2 ** 24
 const MAX_BYTE = 2 ** 8
 
 export const withUndefinedFields =
-  (device: string, decisions: Decisions): ProgramWords =>
+  (objectOf: (qpn: number) => TormentedObject, decisions: Decisions): ProgramWords =>
   words => {
     if (words[STATUS] === SUCCESS) return words
     const qpn = words[QPN]
-    const sequence = decisions.sequence('fields', device, qpn)
-    if (!sequence.acts()) return words
+    const object = objectOf(qpn)
+    const thing = isReceiveCompletion(words) ? 'failed-receive' : 'failed-send'
+    const decision = decisions.decide('fields', object.name, thing, object.next(thing))
+    if (decision === undefined) return words
     const seen = words.slice()
-    seen[OPCODE] = opcodes[sequence.below(opcodes.length)]
-    seen[FLAGS] = flags[sequence.below(flags.length)]
-    seen[BYTES] = sequence.below(MAX_WORD)
-    seen[IMM] = sequence.below(MAX_WORD)
-    seen[SRC_QPN] = sequence.below(MAX_QPN)
+    seen[OPCODE] = opcodes[decision.below(opcodes.length)]
+    seen[FLAGS] = flags[decision.below(flags.length)]
+    seen[BYTES] = decision.below(MAX_WORD)
+    seen[IMM] = decision.below(MAX_WORD)
+    seen[SRC_QPN] = decision.below(MAX_QPN)
     // with the SLID in the upper half
-    seen[PKEY_INDEX] = sequence.below(MAX_WORD)
-    seen[SL] = sequence.below(MAX_BYTE)
-    decisions.note(
-      'fields',
-      device,
+    seen[PKEY_INDEX] = decision.below(MAX_WORD)
+    seen[SL] = decision.below(MAX_BYTE)
+    decision.note(
       () => `a completion of QP 0x${qpn.toString(16)} in error has opcode ${seen[OPCODE]} and byte_len ${seen[BYTES]}`,
     )
     return seen

@@ -55,7 +55,8 @@ export const transmitResponses = (s: EngineState, row: number): number => {
   }
   const due = s.rows[base + QP.RESP_FLAGS] & (RespFlag.NAK_DUE | RespFlag.ACK_DUE)
   if (due === 0) return PollResult.DONE
-  if (s.env.choices?.holdsAcknowledge(row, (due & RespFlag.NAK_DUE) !== 0)) return PollResult.DONE
+  const isNak = (due & RespFlag.NAK_DUE) !== 0
+  if (s.env.choices?.holdsAcknowledge(row, isNak, s.rows[base + QP.RESP_MSN])) return PollResult.DONE
   return sendAcknowledge(s, base, due) ? PollResult.DONE : PollResult.FULL
 }
 

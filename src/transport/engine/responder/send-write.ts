@@ -45,7 +45,7 @@ const requireReceive = (s: EngineState, row: number): boolean => {
   }
   s.counters.sentRnr++
   const code = s.rows[base + QP.MIN_RNR_TIMER]
-  scheduleNak(s, row, syndromeKind.RNR_NAK | (s.env.choices?.rnrTimer(row, code) ?? code))
+  scheduleNak(s, row, syndromeKind.RNR_NAK | (s.env.choices?.rnrTimer(row, code, s.rows[base + QP.RESP_MSN]) ?? code))
   return false
 }
 

@@ -76,12 +76,16 @@ const accessors: AllMembers<AccessorProperties> & ThisType<LayerState> = {
   },
 }
 
-/** Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. */
+/**
+ * Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. `ownDecider`: decides about received
+ * packets instead of rules, until `setFaults`.
+ */
 export const withFaults = (
   port: Port,
   device: string,
   initial: readonly FaultRule[] = [],
   now: () => number = () => 0,
+  ownDecider?: FaultDecider,
 ): FaultPort => {
   const losses = createRecentLosses(now)
   const faults = noFaultCounts()
@@ -100,7 +104,7 @@ export const withFaults = (
       return earlier === undefined ? undefined : before.stateOf(earlier)
     })
   // Those of the rules.
-  let receivedRules = deciderFor('received')
+  let receivedRules = ownDecider ?? deciderFor('received')
   let sentRules = deciderFor('sent')
   // Those that decide: they differ while the link is down.
   let receivedDecider = receivedRules
@@ -250,5 +254,6 @@ export const withFaults = (
   }
   const layer: FaultPort & LayerState = Object.setPrototypeOf(properties, accessors)
   if (initial.length > 0) setFaults(initial)
+  else if (ownDecider !== undefined) connect()
   return layer
 }

@@ -4,18 +4,40 @@
  * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
  */
 
-import { parseFaults } from '../../../spec/faults/rules.ts'
-import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
+import { headerAt, opcodeByNumber, opcodes } from '../../../spec/wire/opcodes.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
-import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import type { Port } from '../port.ts'
+import type { FaultDecider } from './decider.ts'
+import { OVERTAKE, REPEAT } from './kinds.ts'
 import { type FaultPort, withFaults } from './layer.ts'
 import type { Decisions } from './torment-decisions.ts'
 
-/** Probabilities that a packet is duplicated or reordered, if that of the kind is 1. */
-const DUPLICATED = 0.1
-const REORDERED = 0.05
-const DATAGRAMS_REORDERED = 0.25
+/** One of so many packets is duplicated or reordered, if the probability of the kind is 1. */
+const DUPLICATED = 10
+const REORDERED = 20
+const DATAGRAMS_REORDERED = 4
+/** Random numbers below this are compared with probabilities. */
+const PRECISION = 2 ** 20
+/** Maximum number of PSNs of which a flow counts transmissions. */
+const MAX_PSNS = 4096
+
+const RELIABLE = 1
+const DATAGRAM = 2
+/** By opcode: RELIABLE, DATAGRAM, or 0 for a packet that is unchanged. */
+const serviceOf = new Uint8Array(256)
+for (const { opcode, name } of opcodes)
+  if (/^(?:RC|XRC|SRD|DC)_/.test(name)) serviceOf[opcode] = RELIABLE
+  else if (/^UD_/.test(name)) serviceOf[opcode] = DATAGRAM
+
+/** Packets to a queue pair that count PSNs together. */
+interface Flow {
+  /** `request1`, `response1`: several senders are numbered as they come first. */
+  readonly name: string
+  readonly firstPsn: number
+  /** By PSN after the first one. */
+  readonly transmissions: Map<number, number>
+}
 
 /** Reads the functions of `port` at each call: a fault layer below replaces them when its rules change. */
 const delegate = (port: Port): Port =>
@@ -77,19 +99,98 @@ const delegate = (port: Port): Port =>
     close: port.close,
   })
 
-/** The port with the fault layer; undefined if the seed does not use the kind. */
-export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
-  const probability = decisions.probability('packet')
-  if (probability === 0 || decisions.isOver) return undefined
-  const rules = parseFaults(
-    `opcode=RC_*+XRC_*+SRD_*+DC_*,dup=${DUPLICATED * probability},reorder=${REORDERED * probability},seed=${decisions.seed};` +
-      `opcode=UD_*,reorder=${DATAGRAMS_REORDERED * probability},seed=${decisions.seed}`,
-  )
-  const layer = withFaults(delegate(port), device, rules)
-  layer.tap = ({ outcome, arena: { view }, offset }) => {
-    if (outcome === 'passed') return
-    const name = opcodeByNumber[bthOpcode(view, offset)]?.name
-    decisions.note('packet', device, () => `${outcome}: ${name} to QP 0x${bthDestQp(view, offset).toString(16)}`)
+/** Bytes of the packet that tell the sender, if several may send to a queue pair; 0: the sender is its only one. */
+const senderOf = (view: DataView, packet: number, opcode: number): number => {
+  const deth = headerAt.DETH[opcode]
+  const srd = headerAt.SRDETH[opcode]
+  if (deth !== 0) return view.getUint32(packet + deth + 4)
+  return srd === 0 ? 0 : view.getUint32(packet + srd + 4)
+}
+
+/** Decides by identity. `objectOf`: DEVICE/PROCESS/OBJECT of a queue pair. */
+const createDecider = (
+  device: string,
+  decisions: Decisions,
+  maxPackets: number,
+  objectOf: (qpn: number) => string | undefined,
+): FaultDecider => {
+  const flows = new Map<string, Flow>()
+  const senders = new Map<string, number>()
+  const arraysFor = (packets: number) => ({
+    actions: new Uint16Array(packets),
+    randomBits: new Uint32Array(packets),
+    delays: new Float64Array(packets),
+    rateLimits: new Uint32Array(packets),
+  })
+  const decided = arraysFor(maxPackets)
+  const flowOf = (object: string, view: DataView, packet: number, opcode: number, psn: number): Flow => {
+    const direction = opcodeByNumber[opcode]?.role === 'response' ? 'response' : 'request'
+    const group = `${object}/${direction}`
+    const key = `${group} ${senderOf(view, packet, opcode)}`
+    let flow = flows.get(key)
+    if (flow === undefined) {
+      const number = (senders.get(group) ?? 0) + 1
+      senders.set(group, number)
+      flow = { name: `${direction}${number}`, firstPsn: psn, transmissions: new Map() }
+      flows.set(key, flow)
+    }
+    return flow
   }
-  return layer
+
+  /** The action about a packet; sets its random bits. */
+  const decidePacket = (i: number, view: DataView, packet: number): number => {
+    const opcode = bthOpcode(view, packet)
+    const service = serviceOf[opcode]
+    if (service === 0 || !decisions.mayAct('packet')) return 0
+    const qpn = bthDestQp(view, packet)
+    const object = objectOf(qpn) ?? `${device}/-/qp`
+    const psn = bthPsn(view, packet)
+    const { name, firstPsn, transmissions } = flowOf(object, view, packet, opcode, psn)
+    const relative = psnDifference(psn, firstPsn)
+    const transmission = (transmissions.get(relative) ?? 0) + 1
+    transmissions.set(relative, transmission)
+    if (transmissions.size > MAX_PSNS) transmissions.delete(transmissions.keys().next().value as number)
+    const decision = decisions.decide('packet', object, `${name}.psn${relative}.sent`, transmission, { isAlways: true })
+    if (decision === undefined) return 0
+    const probability = decisions.probability('packet')
+    const hits = (one: number): boolean => decision.below(PRECISION) < (probability * PRECISION) / one
+    const action =
+      (service === RELIABLE && hits(DUPLICATED) ? REPEAT : 0) |
+      (hits(service === RELIABLE ? REORDERED : DATAGRAMS_REORDERED) ? OVERTAKE : 0)
+    if (action === 0) return 0
+    decided.randomBits[i] = decision.below(2 ** 32)
+    const done = [...(action & REPEAT ? ['duplicated'] : []), ...(action & OVERTAKE ? ['reordered'] : [])].join(' and ')
+    decision.note(() => `${done}: ${opcodeByNumber[opcode]?.name} to QP 0x${qpn.toString(16)}`)
+    return action
+  }
+
+  return {
+    hasRules: true,
+    changesBytes: false,
+    decisions: decided,
+    counts: [],
+    stateOf: () => undefined,
+    decide(view, at, packetBytes, count) {
+      if (decided.actions.length < count) Object.assign(decided, arraysFor(count))
+      let any = 0
+      for (let i = 0; i < count; i++) {
+        decided.actions[i] = decidePacket(i, view, at + i * packetBytes)
+        any |= decided.actions[i]
+      }
+      return any !== 0
+    },
+    clear: count => void decided.actions.fill(0, 0, count),
+    departure: (_, time) => time,
+  }
+}
+
+/** The port with the fault layer; undefined if the seed does not use the kind. `objectOf`: as of `createDecider`. */
+export const withPacketTorment = (
+  port: Port,
+  device: string,
+  decisions: Decisions,
+  objectOf: (qpn: number) => string | undefined,
+): FaultPort | undefined => {
+  if (!decisions.mayAct('packet')) return undefined
+  return withFaults(delegate(port), device, [], undefined, createDecider(device, decisions, port.maxPackets, objectOf))
 }

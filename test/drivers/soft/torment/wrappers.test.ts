@@ -104,7 +104,7 @@ it('torment of an environment', () => {
   const attached = attach(plain.memory)
   const wrapped = attached.environment(plain as Environment)
   for (const name of Object.keys(plain) as (keyof Environment)[]) {
-    const isReplaced = ['memory', 'completions', 'events', 'choices'].includes(name)
+    const isReplaced = ['memory', 'completions', 'events', 'choices', 'work'].includes(name)
     assert.equal(wrapped[name] !== plain[name], isReplaced, name)
     assert.notEqual(wrapped[name], undefined, name)
   }
