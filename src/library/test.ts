@@ -17,6 +17,7 @@ export type {
   NetworkOptions,
   NetworkStats,
   RecordOptions,
+  TormentOptions,
 } from './network/contract.ts'
 export {
   chainTopology,

@@ -100,9 +100,9 @@ export interface NetworkOptions {
   readonly check?: boolean | CheckOptions | undefined
   /**
    * A seed, an integer from 0 to 2^32 - 1. With a seed the devices do what the specification allows and hardware rarely
-   * does, as with `userdma check --torment`. Default: no seed.
+   * does, as with `userdma check --torment`; with `only`, they make only these decisions of the seed. Default: no seed.
    */
-  readonly torment?: number | undefined
+  readonly torment?: number | TormentOptions | undefined
   /**
    * Records the network into a session file (docs/reference/session-file.md) from its first opened device to the end of
    * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no recording.
@@ -183,6 +183,14 @@ export interface RecordOptions {
   readonly limit?: number | undefined
 }
 
+/** Decisions of torment. */
+export interface TormentOptions {
+  /** An integer from 0 to 2^32 - 1. */
+  readonly seed: number
+  /** The identities of the decisions, as a recording or an `ExploreError` has them. Default: all of the seed. */
+  readonly only?: readonly string[] | undefined
+}
+
 /** Options of `network.explore`. */
 export interface ExploreOptions {
   /** Number of seeds, default 100. */
@@ -191,7 +199,8 @@ export interface ExploreOptions {
   readonly first?: number | undefined
   /**
    * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
-   * sends nor receives; a test then has to expect that requests fail.
+   * sends nor receives; a test then has to expect that requests fail. 'torment': the decisions of `NetworkOptions.torment`
+   * with each seed.
    */
   readonly kinds?: readonly ExploredFault[] | undefined
   /** Maximum faults of a seed, 1 to 32; default 8. */

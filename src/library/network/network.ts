@@ -36,7 +36,7 @@ import { createSlices } from '../../host/event-loop/slices.ts'
 import { commandName, roleOf } from '../../host/process-status.ts'
 import { secureRandom } from '../../host/random.ts'
 import type { Clients } from '../../services/clients.ts'
-import { isSeed, SEED_RANGE, tormentOf } from '../../spec/check/torment.ts'
+import { isDecisionId, isSeed, SEED_RANGE, type TormentSetting, tormentOf } from '../../spec/check/torment.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
@@ -71,6 +71,7 @@ import {
   type Network,
   type NetworkOptions,
   networks,
+  type TormentOptions,
 } from './contract.ts'
 import { compileTopology, lineRateOf, requirePaths } from './links.ts'
 import { observe, publishWaits } from './observe.ts'
@@ -394,6 +395,25 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
   },
 })
 
+const tormentNames: KnownOptions<TormentOptions> = { seed: true, only: true }
+
+/** Throws RdmaError EINVAL. */
+const readTorment = (torment: number | TormentOptions): TormentSetting => {
+  const { seed, only } = typeof torment === 'object' && torment !== null ? torment : { seed: torment }
+  if (typeof torment === 'object') checkOptions('createNetwork', 'torment', torment, tormentNames)
+  if (!isSeed(seed))
+    throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  if (only === undefined) return tormentOf(seed)
+  const wrong = Array.isArray(only) ? only.find(id => !isDecisionId(id)) : only
+  if (wrong !== undefined)
+    throw invalidArgument(
+      'createNetwork',
+      `torment.only: ${formatValue(wrong)} is not the identity of a decision`,
+      'write KIND/DEVICE/PROCESS/OBJECT/THING, as a recording has it',
+    )
+  return { ...tormentOf(seed), only: [...only] }
+}
+
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
@@ -412,8 +432,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (check !== undefined && typeof check !== 'boolean')
     checkRecord('createNetwork', 'check', check, 'give true, false or an object of options')
   checkRecording('createNetwork', record)
-  if (torment !== undefined && !isSeed(torment))
-    throw invalidArgument('createNetwork', `torment ${formatValue(torment)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  const tormented = torment === undefined ? undefined : readTorment(torment)
   const carrier = topology && createClockedLinks(topology, seed ?? 0, clock, () => void drive())
   if (carrier !== undefined) requirePaths(topology!, carrier.links.routes)
   const slices = createSlices(undefined, STEPS_PER_TURN, clock.onNextTurn)
@@ -437,7 +456,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     // A client starts when a call needs it. Until then the program may create queue pair 1.
     clients: { wake: () => kick(), repeatsEarly: true, ...((clock.isVirtual || seeded !== undefined) && { random }) },
-    torment: torment === undefined ? undefined : tormentOf(torment),
+    torment: tormented,
     onPackets: () => kick(),
   })
   const { core, clients, link: ports } = assembly

@@ -141,12 +141,16 @@ export const kindsOf = (names: readonly string[]): readonly TormentKind[] => [
   ),
 ]
 
+/** Whether a value is KIND/DEVICE/PROCESS/OBJECT/THING. */
+export const isDecisionId = (value: unknown): value is string => {
+  const [kind, ...rest] = typeof value === 'string' ? value.split('/') : []
+  return tormentKinds.some(known => known === kind) && rest.length === 4 && rest.every(part => /^[\w.-]+$/.test(part))
+}
+
 /** Identities separated by +. Throws an Error. */
 const readIds = (text: string): readonly string[] =>
   text.split('+').map(id => {
-    const [kind = '', ...rest] = id.split('/')
-    if (tormentKinds.some(known => known === kind) && rest.length === 4 && rest.every(part => /^[\w.-]+$/.test(part)))
-      return id
+    if (isDecisionId(id)) return id
     throw new Error(
       `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does`,
     )

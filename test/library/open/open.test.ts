@@ -89,6 +89,11 @@ test('a torment that is not a seed is refused', () => {
       () => createNetwork({ torment }),
       /torment .* is not a seed.*a seed is an integer from 0 to 4294967295/,
     )
+  assert.throws(
+    () => createNetwork({ torment: { seed: 7, only: ['bytes'] } }),
+    /torment.only: "bytes" is not the identity of a decision.*KIND\/DEVICE\/PROCESS\/OBJECT\/THING/,
+  )
+  assert.throws(() => createNetwork({ torment: { seed: 7, count: 3 } as never }), /torment.*count/)
 })
 
 test('a device that cannot be opened is refused with a message', async t => {

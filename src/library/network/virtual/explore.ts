@@ -7,6 +7,7 @@ import type { EventEmitter } from 'node:events'
 import { nextTurn } from '../../../host/event-loop/next-turn.ts'
 import type { FaultRule } from '../../../spec/faults/rule.ts'
 import { formatFaults, formatRule } from '../../../spec/faults/rules.ts'
+import { shrink } from '../../../spec/shrink.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import type { Device } from '../../verbs/device.ts'
 import {
@@ -28,7 +29,7 @@ const MAX_SEED = 2 ** 32 - 1
 const MAX_FAULTS = 32
 const MAX_LIMIT = 2 ** 31 - 1
 const DEFAULT_LIMIT = 600_000
-/** Runs of a failed seed with fewer faults. */
+/** Runs of a failed seed with fewer faults and decisions. */
 const MAX_SHRINKS = 100
 
 /** A test has failed under `network.explore`. The `cause` is its error. */
@@ -39,13 +40,23 @@ export class ExploreError extends Error {
   readonly seed: number
   /** The faults without which the test does not fail, as rules of `createNetwork({ fault })`. */
   readonly faults: readonly string[]
+  /** The decisions of torment without which it does not fail, for `createNetwork({ torment: { seed, only } })`. */
+  readonly torment: readonly string[]
   /** The last packets and failures, a line each. */
   readonly ladder: readonly string[]
 
-  constructor(message: string, cause: unknown, seed: number, faults: readonly string[], ladder: readonly string[]) {
+  constructor(
+    message: string,
+    cause: unknown,
+    seed: number,
+    faults: readonly string[],
+    torment: readonly string[],
+    ladder: readonly string[],
+  ) {
     super(message, { cause })
     this.seed = seed
     this.faults = faults
+    this.torment = torment
     this.ladder = ladder
     // The message has it already.
     hideFields(this, 'ladder')
@@ -59,7 +70,17 @@ interface Run {
   readonly packets: number
   readonly milliseconds: number
   readonly lines: readonly string[]
+  /** The decisions of torment. */
+  readonly decisions: readonly string[]
 }
+
+/** What makes a run fail: a fault, or the identity of a decision of torment. */
+type Cause = FaultRule | string
+const faultRulesOf = (causes: readonly Cause[]): FaultRule[] => causes.filter(cause => typeof cause !== 'string')
+const decisionsOf = (causes: readonly Cause[]): string[] => causes.filter(cause => typeof cause === 'string')
+
+/** The kind of a decision; all faults are of one. */
+const kindOf = (cause: Cause): string => (typeof cause === 'string' ? cause.slice(0, cause.indexOf('/')) : '')
 
 const processEvents = ['uncaughtException', 'unhandledRejection'] as const
 
@@ -124,6 +145,10 @@ const runOnce = async (
   if (clock === undefined) throw new TypeError('the network of a run is in virtual time')
   const observed = observeRun(network, hasLadder)
   const devices: Device[] = []
+  const decisions: string[] = []
+  network.decisions?.listen(({ id, held }) => {
+    if (held === undefined) decisions.push(id)
+  })
   network.onOpened = device => void devices.push(device)
   let failure: Run['failure']
   let isEnding = false
@@ -172,36 +197,27 @@ const runOnce = async (
   )
   await network.endRecording?.()
   network.end()
-  return { failure, received: observed.received, packets: observed.packets, milliseconds, lines: observed.lines() }
-}
-
-/** Leaves out faults as long as a run still fails. Resolves with the last run that failed. */
-const shrink = async (
-  faults: readonly FaultRule[],
-  run: (faults: readonly FaultRule[]) => Promise<Run>,
-): Promise<readonly FaultRule[]> => {
-  let left = faults
-  let runs = 0
-  for (let part = Math.ceil(left.length / 2); part >= 1; part = part === 1 ? 0 : Math.ceil(part / 2))
-    for (let start = 0; start < left.length && runs < MAX_SHRINKS; ) {
-      const fewer = [...left.slice(0, start), ...left.slice(start + part)]
-      runs++
-      if ((await run(fewer)).failure === undefined) start += part
-      else left = fewer
-    }
-  return left
+  const { received, packets } = observed
+  return { failure, received, packets, milliseconds, lines: observed.lines(), decisions }
 }
 
 /** The program's text that makes the network of a failed run; an object or function has the name of its option. */
-const replayOf = (options: NetworkOptions, seed: number, left: readonly FaultRule[]): string => {
-  const { clock, fault = '', seed: _, record: __, ...rest } = options
-  const others = Object.entries(rest).flatMap(([name, value]) =>
+const replayOf = (options: NetworkOptions, seed: number, left: readonly Cause[]): string => {
+  const { clock, fault = '', torment, seed: _, record: __, ...rest } = options
+  const only = decisionsOf(left).map(id => `'${id}'`)
+  const others = Object.entries({ ...rest, ...(only.length === 0 && { torment }) }).flatMap(([name, value]) =>
     value === undefined
       ? []
       : [typeof value === 'object' || typeof value === 'function' ? name : `${name}: ${JSON.stringify(value)}`],
   )
-  const faults = [fault, formatFaults(left)].filter(Boolean).join(';')
-  const settings = [`clock: '${clock}'`, ...others, `seed: ${seed}`, ...(faults === '' ? [] : [`fault: '${faults}'`])]
+  const faults = [fault, formatFaults(faultRulesOf(left))].filter(Boolean).join(';')
+  const settings = [
+    `clock: '${clock}'`,
+    ...others,
+    `seed: ${seed}`,
+    ...(faults === '' ? [] : [`fault: '${faults}'`]),
+    ...(only.length === 0 ? [] : [`torment: { seed: ${seed}, only: [${only.join(', ')}] }`]),
+  ]
   return `createNetwork({ ${settings.join(', ')} })`
 }
 
@@ -209,22 +225,27 @@ const reportOf = (
   options: NetworkOptions,
   seed: number,
   of: string,
-  all: readonly FaultRule[],
-  left: readonly FaultRule[],
+  all: readonly Cause[],
+  left: readonly Cause[],
   { failure, lines }: Run,
 ): ExploreError => {
-  const faults = left.map(formatRule)
+  const faults = faultRulesOf(left).map(formatRule)
+  const torment = decisionsOf(left)
   const error = failure?.error
+  /** `what`: faults or decisions of torment. */
+  const listed = (what: string, names: readonly string[], count: number): string[] =>
+    names.length > 0 ? [`${what} (${names.length} of ${count}):`, ...names.map(name => `  ${name}`)] : []
   const text = [
     left.length === 0
       ? `seed ${seed} fails without faults: ${messageOf(error)}`
       : `seed ${seed} ${of} fails: ${messageOf(error)}`,
-    ...(left.length > 0 ? [`faults (${left.length} of ${all.length}):`, ...faults.map(rule => `  ${rule}`)] : []),
+    ...listed('faults', faults, faultRulesOf(all).length),
+    ...listed('torment', torment, decisionsOf(all).length),
     `again: ${replayOf(options, seed, left)}`,
     'ladder:',
     ...lines.map(line => `  ${line}`),
   ].join('\n')
-  return new ExploreError(text, error, seed, faults, lines)
+  return new ExploreError(text, error, seed, faults, torment, lines)
 }
 
 /** Errors that nothing catches belong to one run: only one `explore` of a process runs at a time. */
@@ -275,11 +296,21 @@ const exploreAlone = async (
       call,
       `kinds ${Array.isArray(kinds) ? `[${kinds.map(formatValue).join(', ')}]` : formatValue(kinds)} is not a list of ${exploredFaults.join(', ')}`,
     )
-  const { record, fault = '', ...rest } = networkOptions
-  const run = (seed: number, faults: readonly FaultRule[], hasLadder = false): Promise<Run> => {
-    const text = [fault, formatFaults(faults)].filter(Boolean).join(';')
-    const network = create({ ...rest, seed, fault: text, ...(hasLadder && { record }) }) as LocalNetwork
-    return runOnce(network, test, seed, limit, hasLadder)
+  const { record, fault = '', torment: ownTorment, ...rest } = networkOptions
+  const run = (
+    seed: number,
+    causes: readonly Cause[],
+    torment: NetworkOptions['torment'],
+    hasLadder = false,
+  ): Promise<Run> => {
+    const text = [fault, formatFaults(faultRulesOf(causes))].filter(Boolean).join(';')
+    const options = { ...rest, seed, fault: text, torment, ...(hasLadder && { record }) }
+    return runOnce(create(options) as LocalNetwork, test, seed, limit, hasLadder)
+  }
+  /** A run with only these causes. */
+  const runWith = (seed: number, causes: readonly Cause[], hasLadder = false): Promise<Run> => {
+    const only = decisionsOf(causes)
+    return run(seed, causes, only.length === 0 ? ownTorment : { seed, only }, hasLadder)
   }
   const total = { seeds: 0, packets: 0, virtualTime: 0 }
   const count = ({ packets, milliseconds }: Run): void => {
@@ -287,25 +318,31 @@ const exploreAlone = async (
     total.virtualTime += milliseconds
   }
   // Later runs overwrite the recording.
-  const plain = await run(first, [], true)
+  const plain = await runWith(first, [], true)
   count(plain)
   if (plain.failure !== undefined) throw reportOf(networkOptions, first, '', [], [], plain)
+  const hasTorment = kinds.includes('torment')
   for (let seed = first; seed < first + seeds; seed++) {
     const faults = faultsOf(seed, kinds, maxFaults, plain.received)
-    const result = await run(seed, faults)
+    const result = await run(seed, faults, hasTorment ? seed : ownTorment)
     count(result)
     total.seeds++
     if (result.failure === undefined) continue
-    const left = await shrink(faults, fewer => run(seed, fewer))
-    const last = await run(seed, left, true)
+    const causes: readonly Cause[] = hasTorment ? [...faults, ...result.decisions] : faults
+    let runs = 0
+    const fails = async (left: readonly Cause[]): Promise<boolean | undefined> =>
+      runs++ < MAX_SHRINKS ? (await runWith(seed, left)).failure !== undefined : undefined
+    const left = await shrink(causes, fails, hasTorment ? [kindOf] : [])
+    const last = await runWith(seed, left, true)
     if (last.failure !== undefined)
-      throw reportOf(networkOptions, seed, `(number ${total.seeds} of ${seeds})`, faults, left, last)
+      throw reportOf(networkOptions, seed, `(number ${total.seeds} of ${seeds})`, causes, left, last)
     const reason = `seed ${seed} fails, and does not fail again with the same faults: the test does not repeat`
     throw new ExploreError(
       `${reason}\n${messageOf(result.failure.error)}`,
       result.failure.error,
       seed,
       faults.map(formatRule),
+      decisionsOf(causes),
       [],
     )
   }

@@ -31,14 +31,16 @@ const makers = {
   death: () => ({ dir: 'both', drop: 1, count: FOR_EVER }),
 } as const satisfies Readonly<Record<string, (random: Fraction) => Partial<FaultRule>>>
 
-/** A kind of fault of `network.explore`. */
-export type ExploredFault = keyof typeof makers
-export const exploredFaults = Object.keys(makers) as readonly ExploredFault[]
+type PacketFault = keyof typeof makers
+
+/** What a seed of `network.explore` decides: kinds of faults, and torment. */
+export type ExploredFault = PacketFault | 'torment'
+export const exploredFaults: readonly ExploredFault[] = [...(Object.keys(makers) as PacketFault[]), 'torment']
 
 /** The faults of a seed: 1 to `max`, of these kinds. At most one device dies. */
 export const faultsOf = (
   seed: number,
-  kinds: readonly ExploredFault[],
+  wanted: readonly ExploredFault[],
   max: number,
   packets: ReceivedPackets,
 ): FaultRule[] => {
@@ -46,7 +48,8 @@ export const faultsOf = (
   const random: Fraction = () => next() / 2 ** 32
   const oneOf = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
   const devices = [...packets].filter(([, count]) => count > 0)
-  if (devices.length === 0) return []
+  const kinds = wanted.filter(kind => kind !== 'torment')
+  if (devices.length === 0 || kinds.length === 0) return []
   let hasDeath = false
   return Array.from({ length: 1 + Math.floor(random() * max) }, () => {
     const [device, count] = oneOf(devices)

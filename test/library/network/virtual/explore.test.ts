@@ -16,6 +16,7 @@ import {
   starTopology,
 } from '../../../../src/library/index.ts'
 import { casesOf } from '../../../long-run.ts'
+import { closeAll, nextCompletion, openTwoInProcess, pair } from '../../verbs/endpoints.ts'
 import { startEcho, talk } from './echo.ts'
 
 const ignore = (): void => {}
@@ -299,4 +300,32 @@ test('the line of the message that makes the failure again has all options of th
   assert.match(again, /createNetwork\(\{ clock: 'virtual', links, dcqcn: "10gbit", seed: 1, fault: 'dup=10%/)
   const make = new Function('createNetwork', 'links', `return ${again.slice('again: '.length)}`)
   await assert.rejects(message(make(createNetwork, links)), { message: (error.cause as Error).message })
+})
+
+test('a program that relies on the last byte fails with the decision of torment that matters', async () => {
+  const length = 4096
+  const lastByte = async (network: Network): Promise<void> => {
+    const { a: from, b: to } = await pair(openTwoInProcess(network))
+    for (let round = 1; round <= 4; round++) {
+      from.buffer.fill(round)
+      const done = nextCompletion(from.cq)
+      from.qp.write(from.mr.slice(), to.mr.remote())
+      while (to.buffer[length - 1] !== round) await network.sleep(0.001)
+      assert.equal(to.buffer[0], round, 'the first byte is there too')
+      await done
+    }
+    await closeAll(from, to)
+  }
+  const error = await failureOf(network.explore(lastByte, { seeds: 100, kinds: ['torment'] }))
+  assert.match(error.message, /fails: the first byte is there too/)
+  assert.deepEqual(error.faults, [])
+  assert.equal(error.torment.length, 1, error.message)
+  assert.match(error.torment[0]!, /^bytes\/rxe1\/program\/rc_qp1\/byte\d+$/)
+  // The line of the message makes the same failure without `explore`, and without the decision there is none.
+  const { seed, torment } = error
+  assert.ok(error.message.includes(`torment: { seed: ${seed}, only: ['${torment[0]}'] }`), error.message)
+  const again = (only: readonly string[]) =>
+    lastByte(createNetwork({ clock: 'virtual', seed, torment: { seed, only } }))
+  await assert.rejects(again(torment), assert.AssertionError)
+  await again([])
 })
