@@ -133,7 +133,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   'tools/inspect': { floor: 4, imports: ['spec', 'host', 'tools/record', 'daemon/client'], node: 'all' },
   'library/self-check': {
     floor: 5,
-    imports: ['spec', 'transport/wire', 'core', 'tools/check', 'tools/trace', 'tools/clients', 'library/verbs'],
+    imports: ['spec', 'transport/wire', 'core', 'tools/check', 'tools/clients', 'library/verbs'],
     node: ['node:path'],
   },
   'library/network': {

@@ -7,9 +7,9 @@ import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'n
 import { extname, resolve } from 'node:path'
 import type { ToolSession } from '../daemon/client/tool-session.ts'
 import type { Frame } from '../spec/check/frames.ts'
+import type { Symbols } from '../tools/check/finding-text.ts'
 import type { SymbolFrame } from '../tools/record/events.ts'
 import { MAX_SOURCE_LINE, MAX_TEXT } from '../tools/record/symbol-frames.ts'
-import type { Symbols } from '../tools/trace/findings.ts'
 import type { FrameSymbol } from '../uapi/tool.ts'
 import { createSymbols } from './check/symbols.ts'
 

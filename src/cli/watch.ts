@@ -5,7 +5,7 @@
 
 import type { ToolSession } from '../daemon/client/tool-session.ts'
 import { DATA_UNIT_BYTES } from '../spec/counters.ts'
-import { jsonText } from '../tools/trace/printable.ts'
+import { jsonText } from '../spec/printable.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { openLooks } from './looks.ts'

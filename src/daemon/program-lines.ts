@@ -2,7 +2,7 @@
  * Lines of the log about programs. A guest can start programs without end, so about those of one guest a line of a kind
  * comes once per minute; the next one says how many were left out.
  */
-import { printable } from '../tools/trace/printable.ts'
+import { printable } from '../spec/printable.ts'
 
 /** Microseconds. */
 const MINUTE = 60_000_000

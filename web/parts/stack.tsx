@@ -4,9 +4,9 @@
 import { createContext } from 'preact'
 import { useContext } from 'preact/hooks'
 import { frameText } from '../../src/spec/check/frames.ts'
+import { printable } from '../../src/spec/printable.ts'
 import type { SymbolFrame } from '../../src/tools/record/events.ts'
 import { SessionSymbols } from '../../src/tools/record/symbols.ts'
-import { printable } from '../../src/tools/trace/printable.ts'
 
 /** The symbols of the session. */
 export const Symbols = createContext(new SessionSymbols())

@@ -4,9 +4,9 @@
  */
 import type { Finding } from '../../spec/check/finding.ts'
 import type { Severity } from '../../spec/check/severity.ts'
+import { printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
-import { callersText, findingText, headText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
-import { printable } from '../../tools/trace/printable.ts'
+import { callersText, findingText, headText, type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
 
 /** Leaks of a program that are printed one by one. */
 const MAX_SINGLE = 4

@@ -7,7 +7,7 @@ import type { Finding, Moment } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
-import type { Symbols } from '../../tools/trace/findings.ts'
+import type { Symbols } from '../../tools/check/finding-text.ts'
 import { sarifDocument } from './sarif.ts'
 
 const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({

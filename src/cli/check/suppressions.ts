@@ -21,8 +21,8 @@ import type { Finding } from '../../spec/check/finding.ts'
 import { findingIds } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
-import { type Symbols, stacksOf } from '../../tools/trace/findings.ts'
-import { printable } from '../../tools/trace/printable.ts'
+import { printable } from '../../spec/printable.ts'
+import { type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly regExp: RegExp }
 

@@ -8,7 +8,7 @@ import { statSync } from 'node:fs'
 import { isAbsolute, relative, resolve } from 'node:path'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
-import { type Symbols, v8Frame } from '../../tools/trace/findings.ts'
+import { type Symbols, v8Frame } from '../../tools/check/finding-text.ts'
 import { readLines } from './line-table.ts'
 import { withSections } from './sections.ts'
 

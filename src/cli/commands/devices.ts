@@ -4,7 +4,7 @@
 
 import { type DeviceEntry, openSystem } from '../../library/open/system.ts'
 import { classes } from '../../spec/classes.ts'
-import { jsonText } from '../../tools/trace/printable.ts'
+import { jsonText } from '../../spec/printable.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 import { printFromDaemon, type QueryOptions } from './stat.ts'
 

@@ -2,7 +2,7 @@
  * `userdma doctor`: looks at the machine and at programs, and says what works, what does not, and what to do.
  */
 import type { Severity } from '../../spec/check/severity.ts'
-import { jsonText } from '../../tools/trace/printable.ts'
+import { jsonText } from '../../spec/printable.ts'
 import { type Paint, paintFor } from '../colors.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { doctorOptions } from '../command-line/options.ts'

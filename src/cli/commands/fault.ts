@@ -7,7 +7,7 @@ import { targetOf } from '../../spec/faults/rule.ts'
 import { outageTime, parseRule } from '../../spec/faults/rules.ts'
 import type { FaultStat } from '../../spec/faults.ts'
 import { FaultTargets } from '../../spec/faults.ts'
-import { jsonText } from '../../tools/trace/printable.ts'
+import { jsonText } from '../../spec/printable.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
 import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'
 

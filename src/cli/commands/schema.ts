@@ -9,6 +9,7 @@ import { openSystem } from '../../library/open/system.ts'
 import { classesWithClients } from '../../services/clients.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
+import { jsonText } from '../../spec/printable.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import {
   type DriversOf,
@@ -19,7 +20,6 @@ import {
   type Schema,
   schemaOf,
 } from '../../spec/schema/schema-json.ts'
-import { jsonText } from '../../tools/trace/printable.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { schemaOptions } from '../command-line/options.ts'
 

@@ -4,7 +4,7 @@
  */
 
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
-import { jsonText } from '../../tools/trace/printable.ts'
+import { jsonText } from '../../spec/printable.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { topOptions } from '../command-line/options.ts'
 import { beforeEndBySignal } from '../end-signals.ts'

@@ -5,9 +5,9 @@
  */
 import os, { availableParallelism } from 'node:os'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
+import { jsonText, printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
 import { walkKindNames } from '../../spec/walk-kinds.ts'
-import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { paintedWord, paintFor } from '../colors.ts'
 import type { OptionsOf } from '../command-line/option.ts'

@@ -22,7 +22,7 @@ import {
   type PluginMethods,
   type PluginOptions,
 } from '../../spec/device-plugin.ts'
-import { printable } from '../../tools/trace/printable.ts'
+import { printable } from '../../spec/printable.ts'
 import { type Edits, KIND } from '../container-edits.ts'
 import { messageOf } from '../fail.ts'
 import { definitionOf } from './definition.ts'

@@ -9,6 +9,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
 import { NoDaemonError } from '../../daemon/client/errors.ts'
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
+import { printable } from '../../spec/printable.ts'
 import {
   type CountTrigger,
   type LineTrigger,
@@ -19,7 +20,6 @@ import {
   ruleOf,
   type Scenario,
 } from '../../tools/topology/play-file.ts'
-import { printable } from '../../tools/trace/printable.ts'
 import { messageOf } from '../fail.ts'
 import type { RecordFile } from '../record.ts'
 import { addressLine, startHostDaemon } from './build.ts'

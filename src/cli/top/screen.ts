@@ -1,7 +1,7 @@
 /*
  * The screen of `userdma top`: text from rates, for a width and a height.
  */
-import { printable } from '../../tools/trace/printable.ts'
+import { printable } from '../../spec/printable.ts'
 import { bytesText } from '../commands/stat.ts'
 import { type OrderKey, orders, type QpRates, type Rates, sorted } from './rates.ts'
 

@@ -3,11 +3,11 @@
  * program waited for, how long it took to recover, and the command that repeats it.
  */
 import { frameText } from '../../spec/check/frames.ts'
+import { printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
 import { walkKindNames, walkKinds } from '../../spec/walk-kinds.ts'
+import type { Symbols } from '../../tools/check/finding-text.ts'
 import { escapeHtml } from '../../tools/inspect/page.ts'
-import type { Symbols } from '../../tools/trace/findings.ts'
-import { printable } from '../../tools/trace/printable.ts'
 import { htmlDocument } from '../html.ts'
 import { quoted } from '../program/quoted.ts'
 import { outcomes, type WalkResult } from './outcome.ts'

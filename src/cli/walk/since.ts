@@ -3,8 +3,8 @@
  * is found now and was not then is told at the end.
  */
 import type { Frame } from '../../spec/check/frames.ts'
+import type { Symbols } from '../../tools/check/finding-text.ts'
 import { readInputFile } from '../../tools/topology/input-file.ts'
-import type { Symbols } from '../../tools/trace/findings.ts'
 import { UsageError } from '../fail.ts'
 import type { WalkPoint } from './kinds.ts'
 import type { WalkResult } from './outcome.ts'

@@ -10,13 +10,13 @@
 
 import type { TormentHeld } from '../../spec/check/torment.ts'
 import { errnoName } from '../../spec/errno.ts'
+import { printable } from '../../spec/printable.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
 import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, objectText, plainArgs, plainResult } from './chain.ts'
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
 import { reasonOf } from './failed.ts'
-import { printable } from './printable.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
 /** A text that a program has chosen, safe for terminals. */

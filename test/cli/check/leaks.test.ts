@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { leakBlocks } from '../../../src/cli/check/leaks.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
-import type { Symbols } from '../../../src/tools/trace/findings.ts'
+import type { Symbols } from '../../../src/tools/check/finding-text.ts'
 
 const leakTexts = (...args: Parameters<typeof leakBlocks>): string[] => leakBlocks(...args).map(({ text }) => text)
 

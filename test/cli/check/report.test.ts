@@ -8,7 +8,7 @@ import { endJson, endText, findingJson, sarifLog } from '../../../src/cli/check/
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
 import { findingIds } from '../../../src/spec/check/findings.ts'
-import { findingText } from '../../../src/tools/trace/findings.ts'
+import { findingText } from '../../../src/tools/check/finding-text.ts'
 import { fixture } from '../../paths.ts'
 import { problemsOf, type Schema } from './json-schema.ts'
 

@@ -12,7 +12,7 @@ import {
 } from '../../../src/cli/check/suppressions.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { Frame } from '../../../src/spec/check/frames.ts'
-import { type Symbols, v8Frame } from '../../../src/tools/trace/findings.ts'
+import { type Symbols, v8Frame } from '../../../src/tools/check/finding-text.ts'
 
 const frames = [
   { function: 'ibv_post_send', file: '/usr/include/infiniband/verbs.h', line: 3342, object: '/opt/app' },

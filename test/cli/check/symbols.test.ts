@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { trimFrames } from '../../../src/spec/check/frames.ts'
-import type { Symbols } from '../../../src/tools/trace/findings.ts'
+import type { Symbols } from '../../../src/tools/check/finding-text.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
 import { compileWithHeader } from './with-header.ts'
 

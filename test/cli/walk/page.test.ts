@@ -8,7 +8,7 @@ import type { Outcome, WalkResult } from '../../../src/cli/walk/outcome.ts'
 import { walkHtml } from '../../../src/cli/walk/page.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import type { WalkKind } from '../../../src/spec/walk-kinds.ts'
-import type { Symbols } from '../../../src/tools/trace/findings.ts'
+import type { Symbols } from '../../../src/tools/check/finding-text.ts'
 
 const HOSTILE = `</style><script>"&'\u001b[31m\u202e`
 

@@ -8,7 +8,7 @@ import { it } from 'node:test'
 import type { WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import type { WalkResult } from '../../../src/cli/walk/outcome.ts'
 import { readReport } from '../../../src/cli/walk/since.ts'
-import type { Symbols } from '../../../src/tools/trace/findings.ts'
+import type { Symbols } from '../../../src/tools/check/finding-text.ts'
 import { scratchFolder } from '../../tools.ts'
 
 /** Stacks are lines `FUNCTION:LINE`. */

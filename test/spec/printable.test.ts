@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { jsonText, printable } from '../../../src/tools/trace/printable.ts'
+import { jsonText, printable } from '../../src/spec/printable.ts'
 
 test('text of other programs has no control characters and no line breaks', () => {
   assert.equal(printable('a\u001b[31mb\r\nc\u0085d\u202ee'), 'a [31mb c d e')

@@ -4,7 +4,7 @@
 import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
-import { printable } from './printable.ts'
+import { printable } from '../../spec/printable.ts'
 
 export interface Symbols {
   /** Frames, innermost first. An address with inlined functions has several frames. */

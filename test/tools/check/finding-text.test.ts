@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { v8Frame } from '../../../src/tools/trace/findings.ts'
+import { v8Frame } from '../../../src/tools/check/finding-text.ts'
 
 test('a frame has function, path and line, also outside of functions and after an `await`', () => {
   const cases: readonly (readonly [text: string, name: string, file?: string])[] = [
