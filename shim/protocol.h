@@ -215,6 +215,7 @@
 #define USERDMA_MISUSE_SHARED_ELEMENTS 11u
 #define USERDMA_MISUSE_IMMEDIATE 12u
 #define USERDMA_MISUSE_READ_OVERLAP 13u
+#define USERDMA_MISUSE_POSTED_AGAIN 14u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u
@@ -471,7 +472,7 @@ struct userdma_refused {
     uint32_t address_low;
     uint64_t length;
     uint32_t unsignaled;
-    uint32_t reserved;
+    uint32_t taken;
 };
 _Static_assert(sizeof(struct userdma_refused) == 56, "layout of struct userdma_refused");
 

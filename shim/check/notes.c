@@ -136,6 +136,15 @@ static void check_immediate(int fd, uint32_t number, uint64_t wr_id, uint32_t da
     }
 }
 
+void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, uint32_t taken, uint32_t stack)
+{
+    static unsigned reports;
+    const struct userdma_misuse misuse = {
+        .wr_id = head, .kind = USERDMA_MISUSE_POSTED_AGAIN, .queue = queue, .number = number, .index = taken};
+    if (may_report(&reports))
+        report_post(fd, misuse, stack);
+}
+
 static bool has_immediate(int opcode)
 {
     return opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
@@ -325,7 +334,7 @@ static unsigned refusals_told;
 void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack)
 {
     (void)stack;
-    outstanding_refused(fd, refused->queue, refused->number, count);
+    refused->taken = outstanding_refused(fd, refused->queue, refused->number, count);
     if (UNLIKELY(shim_logs_events) && count > 0)
         events_note(fd, USERDMA_EVENT_REFUSED | refused->queue, refused->number, count, 0, 0);
     if (refused->queue == USERDMA_POST_SEND && __atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS)

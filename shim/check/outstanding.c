@@ -350,13 +350,13 @@ void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uin
     }
 }
 
-void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count)
+uint32_t outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count)
 {
     if (count == 0)
-        return;
+        return 0;
     if (!requests_lock()) {
         __atomic_store_n(&has_missed, true, __ATOMIC_RELAXED);
-        return;
+        return 0;
     }
     struct queue *queue = queue_of(fd, kind, number, false);
     for (; queue && count > 0; count--) {
@@ -364,7 +364,9 @@ void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count)
         while (queue->last != NONE && elements[queue->last].index == index)
             element_remove(queue, queue->last);
     }
+    const uint32_t taken = queue && !queue->is_unordered ? queue->posted : 0;
     requests_unlock();
+    return taken;
 }
 
 uint32_t outstanding_unsignaled(int fd, uint32_t number)

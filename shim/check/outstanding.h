@@ -27,8 +27,11 @@ void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool 
  * their positions, and hashes their buffers (hashes.c). With the lock of the queue.
  */
 void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uint32_t stack);
-/* The last `count` requests that were posted to the queue were refused. */
-void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
+/*
+ * The last `count` requests that were posted to the queue were refused. Returns how many it has taken before, since its
+ * creation or RESET; 0: none, or unknown.
+ */
+uint32_t outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
 

@@ -229,6 +229,7 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         struct userdma_refused refused = {.wr_id = qp->wr_id,
                                           .queue = USERDMA_POST_SEND,
                                           .number = base->qp_num,
+                                          .opcode = USERDMA_UNKNOWN_OPCODE,
                                           .error = (uint32_t)abs(error),
                                           .state = base->state,
                                           .elements = sizes.elements};

@@ -75,8 +75,14 @@ static bool lacks_elements(const char *function, int count, const struct ibv_sge
         at && lacks_elements(function, at->num_sge, at->sg_list) ? at : NULL;                                          \
     })
 
+/* Whether `wr.ud` of a request of UD or SRD is meant: other operations have their remote memory there. */
+static bool has_destination(const struct ibv_send_wr *request)
+{
+    return request->opcode == IBV_WR_SEND || request->opcode == IBV_WR_SEND_WITH_IMM;
+}
+
 /*
- * The first request that the provider would crash on: without elements, or of UD or SRD with an address
+ * The first request that the provider would crash on: without elements, or a SEND of UD or SRD with an address
  * handle that is none.
  * NULL: none. Then that was reported.
  */
@@ -85,11 +91,46 @@ static struct ibv_send_wr *wrong_send(const struct ibv_qp *qp, struct ibv_send_w
     /* Posts of SRD too early are told as such. */
     if (UNLIKELY(qp->qp_type == IBV_QPT_UD || (qp->qp_type == IBV_QPT_DRIVER && qp->state == IBV_QPS_RTS)))
         for (struct ibv_send_wr *at = list; at; at = at->next)
-            if ((!at->wr.ud.ah && object_lacks_argument("ibv_post_send", UD_AH, NULL)) ||
-                object_is_garbage("ibv_post_send", USERDMA_OBJECT_AH, at->wr.ud.ah))
+            if (has_destination(at) && ((!at->wr.ud.ah && object_lacks_argument("ibv_post_send", UD_AH, NULL)) ||
+                                        object_is_garbage("ibv_post_send", USERDMA_OBJECT_AH, at->wr.ud.ah)))
                 return at;
     return WITHOUT_ELEMENTS("ibv_post_send", list);
 }
+
+/* The list of which the thread's last refused post has taken the first requests, until it posts to the queue again. */
+static TLS struct {
+    const void *of, *list, *bad;
+    uint64_t head, bad_id;
+    uint32_t taken;
+} rest;
+
+/* Before a post to the queue of `of`: reports a list that is posted again though only its rest was refused. */
+#define CHECK_AGAIN(fd, of_, queue, number, first, stack)                                                              \
+    do {                                                                                                               \
+        if (LIKELY(rest.of != (of_)))                                                                                  \
+            break;                                                                                                     \
+        rest.of = NULL;                                                                                                \
+        __typeof__(first) at = (first);                                                                                \
+        if (at != rest.list || at->wr_id != rest.head)                                                                 \
+            break;                                                                                                     \
+        for (uint32_t i = 0; at && i < rest.taken; i++)                                                                \
+            at = at->next;                                                                                             \
+        if (at && at == rest.bad && at->wr_id == rest.bad_id)                                                          \
+            note_posted_again(fd, queue, number, rest.head, rest.taken, stack);                                        \
+    } while (0)
+
+/* After a post that was refused from `bad_wr` on. Requests with one wr_id may be others. */
+#define KEEP_REST(of_, first, bad_wr)                                                                                  \
+    do {                                                                                                               \
+        __typeof__(first) at = (first);                                                                                \
+        uint32_t taken = 0;                                                                                            \
+        for (; at && at != (bad_wr); at = at->next)                                                                    \
+            taken++;                                                                                                   \
+        if (at && taken > 0 && at->wr_id != (first)->wr_id) {                                                          \
+            rest.of = (of_), rest.list = (first), rest.bad = at;                                                       \
+            rest.head = (first)->wr_id, rest.bad_id = at->wr_id, rest.taken = taken;                                   \
+        }                                                                                                              \
+    } while (0)
 
 /* Reports a post without `bad`: a provider that refuses a request writes to it. */
 #define CHECK_BAD(function, bad)                                                                                       \
@@ -123,6 +164,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
         REFUSE(wrong, bad);
     batches_posting(qp);
     const uint32_t stack = note_posting_sends(qp, list, FRAME);
+    CHECK_AGAIN(qp->context->cmd_fd, SENDS_OF(qp), USERDMA_POST_SEND, qp->qp_num, list, stack);
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
     struct queue_lock *const lock = locks_enter(SENDS_OF(qp));
     note_sends(qp, list, FRAME, stack, lock != NULL);
@@ -133,8 +175,10 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
         refused = sends_refused(qp, bad && *bad ? *bad : list, error, stack);
     locks_leave(lock);
     PROMISES_LEAVE(SENDS_OF(qp));
-    if (UNLIKELY(error != 0))
+    if (UNLIKELY(error != 0)) {
+        KEEP_REST(SENDS_OF(qp), list, bad ? *bad : NULL);
         tell_refused(qp->context->cmd_fd, &refused, stack);
+    }
     return error;
 }
 SLOTS_OF(post_send)
@@ -169,6 +213,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
         REFUSE(wrong, bad);
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = note_posting_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
+    CHECK_AGAIN(fd, RECEIVES_OF(qp), USERDMA_POST_RECEIVE, qp->qp_num, list, stack);
     PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
     struct queue_lock *const lock = locks_enter(RECEIVES_OF(qp));
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME, stack, lock != NULL);
@@ -179,8 +224,10 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
                                    stack);
     locks_leave(lock);
     PROMISES_LEAVE(RECEIVES_OF(qp));
-    if (UNLIKELY(error != 0))
+    if (UNLIKELY(error != 0)) {
+        KEEP_REST(RECEIVES_OF(qp), list, bad ? *bad : NULL);
         tell_refused(fd, &refused, stack);
+    }
     return error;
 }
 SLOTS_OF(post_recv)
@@ -201,6 +248,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
         REFUSE(wrong, bad);
     const int fd = srq->context->cmd_fd;
     const uint32_t stack = note_posting_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
+    CHECK_AGAIN(fd, srq, USERDMA_POST_SHARED, srq->handle, list, stack);
     struct queue_lock *const lock = locks_enter(srq);
     note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME, stack, lock != NULL);
     const int error = provider_post_srq_recv(original, srq, list, bad);
@@ -208,8 +256,10 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     if (UNLIKELY(error != 0))
         refused = receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error, stack);
     locks_leave(lock);
-    if (UNLIKELY(error != 0))
+    if (UNLIKELY(error != 0)) {
+        KEEP_REST(srq, list, bad ? *bad : NULL);
         tell_refused(fd, &refused, stack);
+    }
     return error;
 }
 SLOTS_OF(post_srq_recv)

@@ -145,6 +145,8 @@ void note_direct(const char *name);
 /* Before posts, without the lock of the queue. Returns the number of the caller's stack. */
 uint32_t note_posting_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
 uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
+/* Before the post of a list from `head` on, of which an earlier post has taken `taken` requests. */
+void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, uint32_t taken, uint32_t stack);
 /*
  * Then, with the lock of the queue (locks.h), before the provider posts. `is_ordered`: the lock is held; else nothing
  * may be matched with the queue by position.

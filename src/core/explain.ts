@@ -18,8 +18,25 @@ const boundsOf = (table: MemoryTable, row: number) => {
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
 
-/** The cause for a key that is not live. */
-const explainUnknown = (table: MemoryTable, key: number, accessStart: bigint, isRemote: boolean): Cause => {
+/** The most rows that are looked at for an address: peers can make a request with rkey 0 fail again and again. */
+const MAX_ROWS = 4096
+
+/** Whether regions of the protection domain have the address, and all of them lack remote rights, so that they have no rkey. */
+const isInLocalRegion = (table: MemoryTable, pd: number, address: bigint): boolean => {
+  let isFound = false
+  for (let row = 0; row < Math.min(table.rows, MAX_ROWS); row++) {
+    if (table.key[row] === 0 || table.pd[row] !== pd || isWindow(table, row)) continue
+    const { rangeStart, rangeEnd } = boundsOf(table, row)
+    if (address < rangeStart || address >= rangeEnd) continue
+    if ((table.access[row]! & REMOTE_RIGHTS) !== 0) return false
+    isFound = true
+  }
+  return isFound
+}
+
+/** The cause for a key that is not live. `access`: the rights that the request needs. */
+const explainUnknown = (table: MemoryTable, pd: number, key: number, accessStart: bigint, access: number): Cause => {
+  const isRemote = (access & REMOTE_RIGHTS) !== 0
   const removed = findRemovedKey(table, key)
   if (removed?.isWindow) return createCause(isRemote ? 'WINDOW_DEALLOCATED' : 'LKEY_WINDOW', { key })
   if (removed !== undefined) {
@@ -29,9 +46,10 @@ const explainUnknown = (table: MemoryTable, key: number, accessStart: bigint, is
   }
   const row = rowAt(table, key >>> 8)
   if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, currentKey: table.key[row]! })
-  if (isRemote) return createCause('RKEY_UNKNOWN', { key })
-  // Not in the text, but `userdma check` names the region that has the address.
-  return { id: 'LKEY_UNKNOWN', args: { key, accessStart } }
+  if (isRemote && key === 0 && isInLocalRegion(table, pd, accessStart))
+    return createCause('RKEY_NONE', { right: access, accessStart })
+  // The address is not in the text, but `userdma check` names the region that has it.
+  return { id: isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', args: { key, accessStart } }
 }
 
 /** Arguments as of `resolve`; undefined if the access is permitted. */
@@ -48,7 +66,7 @@ export const explainKey = (
   const isRemote = (access & REMOTE_RIGHTS) !== 0
   const unsignedKey = key >>> 0
   const row = findKey(table, unsignedKey)
-  if (row < 0) return explainUnknown(table, unsignedKey, joinWords(hi, lo), isRemote)
+  if (row < 0) return explainUnknown(table, pd, unsignedKey, joinWords(hi, lo), access)
   if (table.pd[row] !== pd) return createCause(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
     if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })

@@ -295,7 +295,8 @@ export const Messages = {
    * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if
    * there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic. If the request is not
    * known, opcode, flags, elements, addressLow and length are 0. unsignaled: number of outstanding sends without
-   * IBV_SEND_SIGNALED at the end of the queue.
+   * IBV_SEND_SIGNALED at the end of the queue. taken: number of requests that the queue has taken before, since its
+   * creation or RESET; 0: none, or unknown.
    */
   refused: layout(
     ['wrId', 'u64'],
@@ -309,7 +310,7 @@ export const Messages = {
     ['addressLow', 'u32'],
     ['length', 'u64'],
     ['unsignaled', 'u32'],
-    ['reserved', 'u32'],
+    ['taken', 'u32'],
   ),
   /**
    * function: its name. error: a positive errno. object: the handle of the object that the call is on (check/refusals.ts), of a queue
@@ -566,7 +567,8 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * requests, the elements or the buffer of a request was in a returned stack frame when it was posted, at `address`, as
  * `index` says (DeadPart). SHARED_ELEMENTS: `index` requests of one list, from `wrId` on, have the same elements; `more`:
  * their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network byte order, is a small number in that of
- * the host. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
+ * the host. POSTED_AGAIN: a list is posted from its head, `wrId`, of which an earlier post has taken the first `index`
+ * requests and refused the others. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
  */
 export const MisuseKind = {
   FREED: 1,
@@ -582,6 +584,7 @@ export const MisuseKind = {
   SHARED_ELEMENTS: 11,
   IMMEDIATE: 12,
   READ_OVERLAP: 13,
+  POSTED_AGAIN: 14,
 } as const
 
 /**

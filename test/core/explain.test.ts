@@ -71,6 +71,16 @@ test('each refusal of a key has its reason', () => {
   const description = 'was deregistered (it was [0x7f0100001000, 0x7f0100002000))'
   assertCause('RKEY_DEREGISTERED', `rkey ${k} ${description}`, key, REMOTE_READ)
   assertCause('LKEY_DEREGISTERED', `lkey ${k} ${description}`, key, 0)
+  const local = addRegion(table, PD, REGION_START, REGION_START, 4096, LOCAL_WRITE, noMemory)
+  assertCause(
+    'RKEY_NONE',
+    'rkey 0 is no key: the region with address 0x7f0100001000 was registered without REMOTE_READ',
+    0,
+    REMOTE_READ,
+  )
+  const readable = addRegion(table, PD, REGION_START, REGION_START, 4096, REMOTE_READ, noMemory)
+  assertCause('RKEY_UNKNOWN', `rkey 0x0 ${unknown}`, 0, REMOTE_READ)
+  for (const row of [local, readable]) removeRegion(table, row)
   const readOnly = addRegion(table, PD, 0n, REGION_START, 4096, 0, noMemory)
   assertCause('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
 })

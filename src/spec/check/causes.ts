@@ -329,6 +329,11 @@ const table = {
     results: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
     text: 'rkey {key:hex}: memory [{accessStart:hex}, {accessEnd:hex}) took too long to access; the daemon has disconnected the program',
   },
+  RKEY_NONE: {
+    code: 0x50d,
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    text: 'rkey 0 is no key: the region with address {accessStart:hex} was registered without {right:rights}',
+  },
   RKEY_REFUSED: {
     code: 0x50f,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],

@@ -289,7 +289,7 @@ const table = {
     why: 'A region allows only the accesses that its access flags name (IBA 10.6).',
     advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
     libraryAdvice: 'register with { remoteRead: true }, remoteWrite or remoteAtomic',
-    causes: ['RKEY_NO_RIGHT'],
+    causes: ['RKEY_NO_RIGHT', 'RKEY_NONE'],
   },
   'qp-no-right': {
     severity: 'error',
@@ -504,6 +504,13 @@ const table = {
     title: 'requests of one list have the same scatter/gather elements',
     why: 'ibv_post_* read the elements of all requests of a list when the list is posted. One struct ibv_sge that a loop fills for each request has the values of the last one in all of them. The finding is a warning for READs and atomics, which write to the memory.',
     advice: 'give each request of a list its own struct ibv_sge, until the post returns',
+  },
+  'list-posted-again': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a list is posted again from its head after only its rest was refused',
+    why: 'A post that fails has posted all requests before bad_wr (ibv_post_send(3)): posted again, they are sent, or receive, twice.',
+    advice: 'poll completions, and then post from bad_wr on',
   },
   'immediate-byte-order': {
     severity: 'note',

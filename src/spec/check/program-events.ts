@@ -235,6 +235,8 @@ export interface RequestFacts {
   readonly addressLow: number
   /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
   readonly unsignaled: number
+  /** How many requests the queue has taken before, modulo 2^32, since its creation or RESET. Absent or 0: unknown. */
+  readonly taken?: number
 }
 
 export interface RefusedPost {

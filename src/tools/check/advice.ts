@@ -106,6 +106,10 @@ export const adviceForBusy = (users: readonly KnownObject[]): string | undefined
   return regions === 0 ? undefined : 'deregister its regions and destroy the other objects that use it first'
 }
 
+/** Advice to a program that could not destroy a queue pair in a multicast group. */
+export const ADVICE_FOR_ATTACHED =
+  'detach the queue pair from its multicast groups first (ibv_detach_mcast), and check the result of every destroy'
+
 /** Advice to a program that asked for memory or a feature that the device does not take. */
 export const adviceForUnsupported = (class_: string, errno: number): string | undefined => {
   if (errno === Errno.EFAULT && class_ === 'mr')

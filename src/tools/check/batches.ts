@@ -39,7 +39,8 @@ const adders: Readonly<Record<number, string>> = {
   [WrOpcode.values.ATOMIC_WRITE]: 'atomic_write',
 }
 
-const adderOf = (opcode: number): string => `ibv_wr_${adders[opcode] ?? '…'}`
+/** The function that adds a request to a batch. */
+export const adderOf = (opcode: number): string => `ibv_wr_${adders[opcode] ?? '…'}`
 const flagOf = (opcode: number): string => `IBV_QP_EX_WITH_${opcode === 10 ? 'TSO' : nameIn(WrOpcode.values, opcode)}`
 
 /** By BatchCall, without those that are made of an opcode or are no call. */

@@ -32,6 +32,7 @@ import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Relapse } from '../../spec/faults.ts'
 import { ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
+import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
 import { batchText } from './batches.ts'
@@ -268,6 +269,8 @@ export class Checker {
     else if (call.method === 'create') this.#created(call)
     else if (call.method === 'modify') this.#modified(call)
     else if (call.method === 'destroy') this.#destroyed(call)
+    else if (call.method === 'attachMcast') before?.groups.add(addressText(call.args.gid as Uint8Array))
+    else if (call.method === 'detachMcast') before?.groups.delete(addressText(call.args.gid as Uint8Array))
     const known = before ?? (call.object && this.#objects.find(call.object.id))
     if (known !== undefined) for (const detector of this.#detectors) detector.called?.(call, known)
   }
@@ -526,7 +529,7 @@ export class Checker {
       return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
     })
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, advice, severity, objects: [target] })
-    if (target !== undefined && post.request !== undefined) this.#ignoredPosts.refused(post, id, target)
+    if (target !== undefined && post.request !== undefined) this.#ignoredPosts.refused(post, id, text, target)
   }
 
   // ---- waits ----

@@ -2,7 +2,7 @@
  * Failed requests and other failures of devices (spec/check/failures.ts): the finding that a cause is, or that the
  * attributes of both ends and the outages of ports explain.
  */
-import { causeText } from '../../spec/check/causes.ts'
+import { type CauseName, causeText } from '../../spec/check/causes.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
@@ -87,6 +87,14 @@ const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error',
 /** Of the key of a memory window that no bind has given it yet. */
 const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
 
+/** Causes of a key that is not live, with the address of the peer's memory. */
+const REMOTE_ADDRESS: ReadonlySet<CauseName> = new Set(['RKEY_UNKNOWN', 'RKEY_NONE'])
+
+const keyText = ({ lkey = 0, rkey = 0 }: KnownObject, isRemote: boolean): string => {
+  if (!isRemote) return `whose lkey is ${hex(lkey)}`
+  return rkey === 0 ? 'which has no rkey' : `whose rkey is ${hex(rkey)}`
+}
+
 export class FailureReports {
   readonly #services: DetectorServices
   readonly #reporter: FindingReporter
@@ -153,10 +161,12 @@ export class FailureReports {
         typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
           ? this.#services.objects.regionWithLowBits(keyDevice, key)
           : undefined
-      const address = cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
+      const isRemote = REMOTE_ADDRESS.has(cause.id)
+      const address = isRemote || cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
+      const addressed = isRemote ? peer?.context : context
       const atAddress =
-        typeof address === 'bigint' && meant === undefined
-          ? this.#services.objects.regionAt(context, Number(address))
+        typeof address === 'bigint' && meant === undefined && addressed !== undefined
+          ? this.#services.objects.regionAt(addressed, Number(address))
           : undefined
       this.#reporter.report(id, occurrence, {
         text: isAhead
@@ -166,7 +176,7 @@ export class FailureReports {
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []
-            : [`the address ${hex(address)} is in ${atAddress.name}, whose lkey is ${hex(atAddress.lkey ?? 0)}`]),
+            : [`the address ${hex(address)} is in ${atAddress.name}, ${keyText(atAddress, isRemote)}`]),
           ...(swapped !== undefined && meant !== undefined
             ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
             : []),

@@ -6,7 +6,7 @@
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { RefusedPost } from '../../spec/check/program-events.ts'
 import { errnoName } from '../../spec/errno.ts'
-import { PostQueue } from '../../spec/session.ts'
+import { MisuseKind, PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 
@@ -16,6 +16,8 @@ const MAX_REFUSED = 16
 interface Refused {
   readonly post: RefusedPost
   readonly id: FindingId
+  /** The text of its own finding. */
+  readonly why: string
   /** What the program did next on the queue; undefined: nothing yet. */
   next: string | undefined
   /** Whether it has polled a completion of the queue meanwhile: it makes room, and may leave the request out. */
@@ -24,7 +26,7 @@ interface Refused {
 
 export interface IgnoredPosts extends Detector {
   /** The library has refused a request of a known queue. */
-  refused(post: RefusedPost, id: FindingId, queue: KnownObject): void
+  refused(post: RefusedPost, id: FindingId, why: string, queue: KnownObject): void
   /** The program of a context waits. */
   waits(context: number): void
 }
@@ -35,19 +37,24 @@ const functions: Readonly<Record<number, string>> = {
   [PostQueue.SHARED]: 'ibv_post_srq_recv',
 }
 
+/** Whether the request at this position was posted before the refused one: the device may see it later. */
+const wasBefore = ({ request }: RefusedPost, position: number | undefined): boolean =>
+  position !== undefined && !!request?.taken && ((position - request.taken) | 0) < 0
+
 export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => {
   /** By `CoreObject.id` of the queue, oldest first. */
   const refused = new Map<number, Refused[]>()
 
-  const report = (queue: number, { post, id }: Refused, next: string): void => {
+  const report = (queue: number, { post, id, why }: Refused, next: string): void => {
     const owner = services.objects.find(queue)
     if (owner === undefined) return
-    const call = functions[post.queue] ?? 'the post'
+    const call = post.request?.opcode === UNKNOWN_OPCODE ? 'ibv_wr_complete' : (functions[post.queue] ?? 'the post')
     services.report(
       id,
       { ...post, action: 'posted' },
       {
         text: `${call} of wr_id ${post.wrId} on ${owner.name} was refused (${errnoName(post.error)}), and the program ${next}: it takes the request for posted`,
+        details: [why],
         severity: 'warning',
         advice: `compare the result of ${call} with 0: it is a positive errno, so a test for < 0 never holds`,
         objects: [owner],
@@ -61,24 +68,29 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
     for (const one of all) if (one.next !== undefined) report(queue, one, one.next)
   }
 
-  /** The program posts a request with this wr_id, again or next. `kind`: PostQueue. */
-  const goesOn = (queue: number, kind: number, wrId: bigint): void => {
+  /** The program posts a request with this wr_id, again or next. `kind`: PostQueue. `position`: `WorkRequest.postIndex`. */
+  const goesOn = (queue: number, kind: number, wrId: bigint, position?: number): void => {
     const all = refused.get(queue)
     if (all === undefined) return
+    const concerns = ({ post }: Refused): boolean => post.queue === kind && !wasBefore(post, position)
     const left = all.filter(
-      ({ post, next, hasPolled }) => post.queue !== kind || (post.wrId !== wrId && (next !== undefined || !hasPolled)),
+      one => !concerns(one) || (one.post.wrId !== wrId && (one.next !== undefined || !one.hasPolled)),
     )
     if (left.length === 0) refused.delete(queue)
     else refused.set(queue, left)
-    for (const one of left) if (one.post.queue === kind) one.next ??= `posts wr_id ${wrId} next`
+    for (const one of left) if (concerns(one)) one.next ??= `posts wr_id ${wrId} next`
   }
 
   return {
-    refused(post, id, queue) {
+    refused(post, id, why, queue) {
       goesOn(queue.id, post.queue, post.wrId)
       const all = refused.get(queue.id) ?? []
       if (all.length === MAX_REFUSED) return
-      refused.set(queue.id, [...all, { post, id, next: undefined, hasPolled: false }])
+      refused.set(queue.id, [...all, { post, id, why, next: undefined, hasPolled: false }])
+    },
+    misused({ kind }, { id }) {
+      // Not ignored, but posted from another request on.
+      if (kind === MisuseKind.POSTED_AGAIN) refused.delete(id)
     },
     waits(context) {
       for (const [queue, all] of refused) {
@@ -94,8 +106,8 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
         for (const one of all) one.hasPolled = true
       }
     },
-    posted({ owner, queue, wrId }) {
-      goesOn(owner, queue, wrId)
+    posted({ owner, queue, wrId, index, postIndex = index }) {
+      goesOn(owner, queue, wrId, postIndex)
     },
     queueReset(owner) {
       reportAll(owner)

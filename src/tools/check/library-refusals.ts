@@ -6,7 +6,7 @@
 import type { LibraryRefusal } from '../../spec/check/program-events.ts'
 import { refusalReason } from '../../spec/check/refusals.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
-import { adviceForBusy } from './advice.ts'
+import { ADVICE_FOR_ATTACHED, adviceForBusy } from './advice.ts'
 import type { KnownObject, KnownObjects } from './objects.ts'
 import { type FindingContent, type FindingReporter, MAX_NAMED } from './reporting.ts'
 
@@ -18,9 +18,12 @@ export const busyContent = (class_: string, destroyed: string, known: KnownObjec
   const users = [...(known?.users ?? [])]
   const names = users.slice(0, MAX_NAMED).map(({ name }) => name)
   const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
-  const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
+  const [group] = known?.groups ?? []
+  const use =
+    users.length > 0 ? `used by ${names.join(', ')}${more}` : group ? `attached to multicast group ${group}` : 'in use'
   const text = `${known?.name ?? class_} cannot be ${destroyed}, it is ${use} (EBUSY)`
-  return { text, advice: adviceForBusy(users), objects: [known, ...users] }
+  const advice = users.length === 0 && group ? ADVICE_FOR_ATTACHED : adviceForBusy(users)
+  return { text, advice, objects: [known, ...users] }
 }
 
 const objectOf = (

@@ -53,7 +53,11 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
     if (drops !== undefined)
       details.push(`${name} dropped ${counted(drops.count, 'message')} before, which nobody repeats: ${drops.why}`)
   }
-  for (const { name, pollers } of objects.existingIn(context)) {
+  for (const { name, pollers, overwriting = 0, size = 0 } of objects.existingIn(context)) {
+    if (overwriting > size)
+      details.push(
+        `${name} of ${size} entries has had ${counted(overwriting, 'completion')}, and ignores overruns (IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN): those that were not polled before ${size} more came were overwritten`,
+      )
     if (pollers.length === 0) continue
     details.push(
       `${counted(pollers.length, 'thread')} have polled ${name}: a completion that one of them has taken, no other one gets`,

@@ -8,7 +8,7 @@ import { counted } from '../../spec/text.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { MemoryGone } from './memory-gone.ts'
 import { hex, type KnownObject, queueOf } from './objects.ts'
-import { immediateOf, sharedElementsOf } from './posted-lists.ts'
+import { immediateOf, postedAgainText, sharedElementsOf } from './posted-lists.ts'
 import type { FindingReporter } from './reporting.ts'
 
 /** The part of a request, by DeadPart. */
@@ -80,6 +80,15 @@ export class MisuseReports {
           text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
           objects: [owner, region],
         },
+      )
+      return
+    }
+    if (kind === MisuseKind.POSTED_AGAIN) {
+      for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+      this.#reporter.report(
+        'list-posted-again',
+        { ...misuse, action: 'posted' },
+        { text: postedAgainText(misuse, owner), objects: [owner] },
       )
       return
     }

@@ -8,7 +8,7 @@ import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { RefusedPost } from '../../spec/check/program-events.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
-import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
+import { AccessFlags, CqFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
 
@@ -113,6 +113,8 @@ export class KnownObject {
   readonly rkey: number | undefined
   /** Bytes of a region, or entries of a CQ. */
   size: number | undefined
+  /** Of a CQ that overwrites completions when it is full: how many it has had. */
+  overwriting: number | undefined
   /** Whether the object is a counting CQ, which has no entries. */
   readonly isCounting: boolean
   /** `MrKind`; undefined: the object is no region. */
@@ -147,6 +149,8 @@ export class KnownObject {
   mostReads = 0
   /** Of an identifier of rdma_cm: the address of its struct rdma_cm_id; undefined: unknown (`KnownObjects.nameCmId`). */
   userHandle: bigint | undefined
+  /** Multicast groups that a UD queue pair is attached to: addresses as text. */
+  readonly groups = new Set<string>()
   /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
   hasSentWrongQkey = false
 
@@ -170,6 +174,8 @@ export class KnownObject {
     this.lkey = numberOf(out.lkey)
     this.rkey = numberOf(out.rkey)
     this.size = numberOf(out.cqe) ?? numberOf(args.length)
+    const ignoresOverrun = ((numberOf(args.flags) ?? 0) & CqFlags.values.IGNORE_OVERRUN) !== 0
+    if (this.class === 'cq' && ignoresOverrun) this.overwriting = 0
     this.isCounting = this.class === 'cq' && args.kind === CqKind.values.COUNTING
     this.regionKind = this.class === 'mr' ? (numberOf(args.kind) ?? MrKind.values.MEMORY) : undefined
     this.limits = (out.cap ??
@@ -517,7 +523,8 @@ const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
 /** Keys of an object in `#byNumber`: device, and queue pair number or memory key. */
 const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
   ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
-  ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),
+  // rxe and EFA give no rkey, 0, to a region without remote rights.
+  ...[lkey, rkey].flatMap(key => (key === undefined || key === 0 ? [] : [`${device} key ${key >>> 0}`])),
 ]
 
 export const moment = (action: string, time: number, stack: Stack): Moment => ({ action, time, stack })

@@ -1,11 +1,12 @@
 /*
  * Findings about requests as the program has posted them, which the preload library sees and the device does not: requests
- * of one list with the same elements, and immediate data in the order of the host.
+ * of one list with the same elements, a list that is posted again, and immediate data in the order of the host.
  */
 import { requestName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { Misuse } from '../../spec/check/program-events.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { counted } from '../../spec/text.ts'
 import { returnsData } from '../../spec/work.ts'
 import { hex, type KnownObject } from './objects.ts'
 import type { FindingContent } from './reporting.ts'
@@ -33,3 +34,8 @@ export const immediateOf = ({ index: value, wrId }: Misuse, owner: KnownObject):
   id: 'immediate-byte-order',
   text: `imm_data of send wr_id ${wrId} of ${owner.name} is ${hex(value >>> 0)} in network byte order, which the receiver's ntohl returns`,
 })
+
+export const postedAgainText = ({ queue, index: taken, wrId }: Misuse, owner: KnownObject): string => {
+  const kind = queue === PostQueue.SEND ? 'sends' : 'receives'
+  return `a list of ${kind} of ${owner.name} is posted again from its head, wr_id ${wrId}: the post before had taken ${counted(taken, 'request')} of it, and refused only the rest`
+}

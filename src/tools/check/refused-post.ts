@@ -3,17 +3,22 @@
  * the preload library or src/library/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
+import { requestName } from '../../spec/check/causes.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { RefusedPost, RequestFacts } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
-import { PostQueue } from '../../spec/session.ts'
+import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { ATOMIC_BYTES, isAtomic, SendFlags, WrOpcode } from '../../spec/work.ts'
 import { adviceForReset } from './advice.ts'
+import { adderOf } from './batches.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
-const { BIND_MW } = WrOpcode.values
+const { BIND_MW, SEND, SEND_WITH_IMM } = WrOpcode.values
+
+/** What libefa takes by ibv_post_send (rdma-core providers/efa/verbs.c), and batches. */
+const postedToSrd: ReadonlySet<number> = new Set([SEND, SEND_WITH_IMM, UNKNOWN_OPCODE])
 
 /** The limit of scatter/gather elements; `max` undefined: unknown. */
 const sgeLimit = (
@@ -39,6 +44,8 @@ const brokenRule = (
         ? 'window and region are of different protection domains'
         : 'the region, its range or the rights do not fit the window',
     ]
+  if (isSend && queue.class === 'driver_qp' && !postedToSrd.has(opcode))
+    return ['bad-request', `libefa posts no ${requestName(opcode)} by ibv_post_send, only by ${adderOf(opcode)}`]
   const { maxInlineData } = queue.limits
   if (!isSend && queue.uses.has('srq')) return ['refused-call', 'the queue pair has an SRQ: post to the SRQ']
   const [name, max] = sgeLimit(isSend, queue.limits)
@@ -95,8 +102,10 @@ export const refusalOf = (
   const advice = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
   const wasReset = advice !== undefined
   const rule = target && request && brokenRule(isSend, request, target, error)
+  // ENOMEM of libmlx5 is also too much inline data.
+  const isFull = error === Errno.ENOMEM && rule?.[0] !== 'request-length'
   const [id, why]: readonly [FindingId, string | undefined] =
-    error === Errno.ENOMEM
+    isFull
       ? ['queue-full', target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target))]
       : isTooEarly
         ? ['post-wrong-state', wasReset ? 'it was reset' : stateName(state)]

@@ -92,6 +92,17 @@ const localCause = (request: WorkRequest, { regions, pd, context, knowsAllKeys }
   return undefined
 }
 
+const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+
+/** As core's explanation of an rkey that is not live. */
+const unknownKey = (regions: KnownEnd['regions'], key: number, address: number, opcode: number): Cause => {
+  const having = [...regions.values()].filter(one => !one.isDeregistered && !isOutside(one, address, 1))
+  const areLocal = having.length > 0 && having.every(({ access }) => (access & REMOTE_RIGHTS) === 0)
+  return key === 0 && areLocal
+    ? createCause('RKEY_NONE', { right: remoteRight(opcode), accessStart: BigInt(address) })
+    : { id: 'RKEY_UNKNOWN', args: { key, accessStart: BigInt(address) } }
+}
+
 const remoteCause = (
   { remote, opcode }: WorkRequest,
   { regions, pd, context, knowsAllKeys }: KnownEnd,
@@ -99,7 +110,7 @@ const remoteCause = (
   if (remote === undefined) return undefined
   const { address, length, rkey: key } = remote
   const region = regions.get(key)
-  if (region === undefined) return knowsAllKeys ? createCause('RKEY_UNKNOWN', { key }) : undefined
+  if (region === undefined) return knowsAllKeys ? unknownKey(regions, key, address, opcode) : undefined
   const { rangeStart, rangeEnd } = rangeArgs(region, address, length)
   if (region.isDeregistered) return createCause('RKEY_DEREGISTERED', { key, rangeStart, rangeEnd })
   if (region.context === context && region.pd !== pd) return createCause('RKEY_OTHER_PD', { key })

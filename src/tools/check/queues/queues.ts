@@ -42,6 +42,9 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const wakeups = new Wakeups(services, unpolled)
   const relapses = new Relapses(services)
 
+  /** CQs with IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN, by id. */
+  const overwritingCqs = new Map<number, KnownObject>()
+
   const completionPolled = (one: UnpolledCompletion): void => {
     if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
     relapses.polled(one)
@@ -134,6 +137,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
         sends.received(completion)
       }
       wakeups.completing(completion)
+      const overwriting = overwritingCqs.get(completion.cq)
+      if (overwriting !== undefined) overwriting.overwriting = cqPosition
       const known = cqPosition > 0 ? services.objects.find(qp) : undefined
       if (known !== undefined) unpolled.completed(request, completion, known)
     },
@@ -163,11 +168,14 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const { class: name, method, stack, refused, why } = call
       if (object.isQp) sends.called(call, object)
       if (refused !== undefined) return
+      if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
       if (method !== 'destroy') return
+      receives.destroyed(object.id)
       if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name !== 'cq') return
       wakeups.destroyed(object)
+      overwritingCqs.delete(object.id)
       reportUnpolled(object, stack)
       unpolled.cqDestroyed(object.id)
     },

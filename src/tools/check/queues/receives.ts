@@ -62,6 +62,8 @@ export class ReceiveQueues {
   readonly #services: DetectorServices
   /** By `KnownObject.id` of the queue pair or SRQ. */
   readonly #queues = new Map<number, ReceiveQueue>()
+  /** How many receives of an existing queue pair its last RESET has dropped. */
+  readonly #dropped = new Map<number, number>()
   /** By `KnownObject.id` of the queue pair. */
   readonly #messages = new Map<number, Messages>()
   readonly #oldestMessage: (sender: number) => WorkRequest | undefined
@@ -195,7 +197,13 @@ export class ReceiveQueues {
     const { postedReceives, takenReceives } = this.#ofQp(peer)
     const srq = peer.uses.get('srq')
     const has = srq === undefined ? `${peer.name} has` : `${peer.name} takes receives of ${srq.name}, which has`
-    return `${has} had ${counted(postedReceives, 'receive')}, and messages took ${takenReceives}; ${sender.name} sends ${outstanding} more`
+    const dropped = this.#dropped.get(peer.id)
+    const before = dropped === undefined ? '' : `; its RESET dropped ${counted(dropped, 'receive')} before`
+    return `${has} had ${counted(postedReceives, 'receive')}, and messages took ${takenReceives}${before}; ${sender.name} sends ${outstanding} more`
+  }
+
+  destroyed(owner: number): void {
+    this.#dropped.delete(owner)
   }
 
   reset(owner: number): void {
@@ -203,6 +211,9 @@ export class ReceiveQueues {
     const qp = messages && this.#services.objects.find(owner)
     if (messages !== undefined && qp !== undefined) this.#reportWaits(qp, messages)
     this.#messages.delete(owner)
+    const { postedReceives = 0, takenReceives = 0 } = this.#queues.get(owner) ?? {}
+    if (postedReceives > takenReceives) this.#dropped.set(owner, postedReceives - takenReceives)
+    else this.#dropped.delete(owner)
     this.#queues.delete(owner)
   }
 }

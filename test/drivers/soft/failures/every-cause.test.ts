@@ -323,6 +323,7 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
     invokeNow(p.b.p.context, Mw, 'destroy', handle, {}, p.b.p.caller)
     return { key }
   }),
+  RKEY_NONE: writesWithRkey(({ b }) => ({ key: 0, offset: register(b.p, 64, LOCAL_WRITE).address - b.mr.address })),
   RKEY_REFUSED: inCauseScript('RKEY_REFUSED'),
 
   FLUSHED: onDevices(({ a }) => {
