@@ -25,18 +25,19 @@ const endOf = (address: Uint8Array | undefined, port?: number): string =>
 
 const contextOf = ({ object }: Identifier): Context | undefined => object?.context
 
-/** The identifier of the same daemon that has sent a request; undefined: another daemon's. */
-const senderOf = (request: Identifier, ids: readonly Identifier[]): Identifier | undefined =>
-  ids.find(
-    id =>
-      id !== request &&
-      !id.isRequest &&
-      id.state === 'CONNECT' &&
-      id.destination?.port === portOf(request) &&
-      id.localGid !== undefined &&
-      request.remoteGid !== undefined &&
-      isSameAddress(id.localGid, request.remoteGid),
-  )
+/** Whether an identifier may have sent a request: of several with these addresses it is not known which one has. */
+const mayHaveSent = (id: Identifier, request: Identifier): boolean =>
+  id !== request &&
+  !id.isRequest &&
+  id.state === 'CONNECT' &&
+  id.destination?.port === portOf(request) &&
+  id.localGid !== undefined &&
+  request.remoteGid !== undefined &&
+  isSameAddress(id.localGid, request.remoteGid)
+
+/** The identifiers of the same daemon that wait for an answer and may have sent a request; none: another daemon's has. */
+const sendersOf = (request: Identifier, ids: readonly Identifier[]): readonly Identifier[] =>
+  ids.filter(id => !id.isAnswered && mayHaveSent(id, request))
 
 /** A request that its program has neither accepted nor rejected. */
 const isUnanswered = ({ isUnaccepted, isRejected, state }: Identifier): boolean =>
@@ -64,12 +65,11 @@ const rules: readonly Rule[] = [
       ? 'its program has not read CONNECT_REQUEST (rdma_get_cm_event)'
       : 'its program has read CONNECT_REQUEST, and has called neither rdma_accept nor rdma_reject'
     const owner = id.listener ?? id
-    const sender = senderOf(id, ids)
     return [
       [owner, `a connection request at ${at} from ${endOf(id.remoteGid)} has no answer: ${why}`] as const,
-      ...(sender === undefined
-        ? []
-        : [[sender, `the request of rdma_connect to ${at} has no answer: ${why}`] as const]),
+      ...sendersOf(id, ids).map(
+        sender => [sender, `the request of rdma_connect to ${at} has no answer: ${why}`] as const,
+      ),
     ]
   },
   id =>
@@ -83,9 +83,8 @@ const rules: readonly Rule[] = [
       : [],
   (id, ids) => {
     if (id.state !== 'CONNECT' || id.isRequest || id.isAnswered || id.unreadEvents > 0 || id.isDatagram) return []
-    if (ids.some(other => isUnanswered(other) && senderOf(other, ids) === id)) return []
-    // A request of this daemon that was accepted: the accepting program's queue pair may not be ready.
-    if (ids.some(other => other.isRequest && other.state === 'CONNECT' && senderOf(other, ids) === id)) return []
+    // Rule 1, or a request of this daemon that was accepted: the accepting program's queue pair may not be ready.
+    if (ids.some(other => other.isRequest && other.state === 'CONNECT' && mayHaveSent(id, other))) return []
     return [
       [
         id,
