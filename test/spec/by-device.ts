@@ -68,6 +68,8 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       findings: [
         'connection-waits',
         'cm-id-destroyed-early',
+        'cm-refused-used',
+        'cm-not-confirmed',
         'conn-param-uninitialised',
         'receives-after-accept',
         'qp-after-disconnect',

@@ -1,30 +1,11 @@
 /*
- * The kinds of mistakes that `userdma check` finds, by id. Ids keep their meaning.
+ * The kinds of mistakes that `userdma check` finds, by id. Ids keep their meaning. Those with memory are in
+ * memory-findings.ts.
  */
 
-import type { WcStatus } from '../work.ts'
 import type { CauseName } from './causes.ts'
-import type { Need } from './needs.ts'
-import type { Severity } from './severity.ts'
-
-interface FindingRow {
-  readonly severity: Severity
-  readonly needs: readonly Need[]
-  /** What is wrong: one sentence without its full stop. */
-  readonly title: string
-  /** The rule, with its source. */
-  readonly why: string
-  readonly advice: string
-  /** The advice for a program of the TypeScript library, if `advice` has names of libibverbs. */
-  readonly libraryAdvice?: string
-  /**
-   * The causes of failures (causes.ts) that are reported as this finding. Each cause belongs to at most one finding: a
-   * cause with `isNote` to none, or to one of severity `note`; every other cause to one.
-   */
-  readonly causes?: readonly CauseName[]
-  /** Completion statuses to which the mistake can lead, in addition to those of its causes. */
-  readonly statuses?: readonly (keyof typeof WcStatus.values)[]
-}
+import type { FindingRow } from './finding-row.ts'
+import { memoryFindings } from './memory-findings.ts'
 
 const table = {
   // ---- connections: the attributes of both ends ----
@@ -246,287 +227,7 @@ const table = {
     advice: 'post receives between rdma_create_qp and rdma_accept',
   },
 
-  // ---- remote memory ----
-  'stale-rkey': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: 'the rkey is of memory that was deregistered, or of a memory window that was deallocated or has a new rkey',
-    why: 'An rkey is valid until its owner deregisters the region or invalidates the window (IBA 10.6).',
-    advice: 'deregister only after the peer has said that it no longer uses the rkey',
-    libraryAdvice: 'close a region only after the peer has said that it no longer uses its mr.remote()',
-    causes: ['RKEY_DEREGISTERED', 'RKEY_OLD', 'WINDOW_DEALLOCATED'],
-  },
-  'unknown-rkey': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: 'no memory has this rkey',
-    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey. rkey 0xff is UCX without a flush key: UCX_FENCE_MODE=weak.',
-    advice:
-      'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
-    libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
-    causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
-  },
-  'rkey-other-pd': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: 'the rkey belongs to another protection domain than the queue pair',
-    why: 'Memory and queue pair must be of the same protection domain (IBA 10.2.3).',
-    advice: "register the memory in the protection domain of the responder's queue pair",
-    causes: ['RKEY_OTHER_PD'],
-  },
-  'remote-out-of-bounds': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: 'a remote access goes beyond the registered memory',
-    why: 'All bytes of a request must lie within the region or window (IBA 10.6).',
-    advice: 'check remote address and length against the region that the peer has registered',
-    causes: ['RKEY_RANGE'],
-  },
-  'rkey-no-right': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: 'the region does not allow this remote access',
-    why: 'A region allows only the accesses that its access flags name (IBA 10.6).',
-    advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
-    libraryAdvice: 'register with { remoteRead: true }, remoteWrite or remoteAtomic',
-    causes: ['RKEY_NO_RIGHT', 'RKEY_NONE'],
-  },
-  'qp-no-right': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: "the responder's queue pair does not allow this remote access",
-    why: 'qp_access_flags limit what a peer may request, beside the flags of the region (IBA 10.6).',
-    advice: "set the right in qp_access_flags when the responder's queue pair moves to INIT",
-    libraryAdvice: "give the right in the option access of the responder's qp.connect",
-    causes: ['QP_NO_RIGHT'],
-  },
-  'window-not-bound': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'the rkey is of a memory window that is not bound for this queue pair',
-    why: 'A window is valid from its bind to its invalidation. A type 2 window is valid only on the queue pair that bound the window (IBA 10.6).',
-    advice: 'wait for the completion of the bind before the rkey is sent',
-    causes: ['WINDOW_UNBOUND', 'WINDOW_OTHER_QP'],
-  },
-  'bind-refused': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'a memory window could not be bound or invalidated',
-    why: "The region of a window is in the window's protection domain, and has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
-    advice: "check the region's access flags and range, and that a type 2 window is not bound already",
-    causes: [
-      'BIND_WINDOW',
-      'BIND_RIGHTS',
-      'BIND_BOUND',
-      'BIND_LENGTH',
-      'BIND_REGION',
-      'BIND_NO_RIGHT',
-      'BIND_RANGE',
-      'BIND_REFUSED',
-      'LOCAL_INVALIDATE',
-      'NOT_INVALIDATED',
-    ],
-  },
-  'remote-unmapped': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'the registered memory of the responder is unmapped or protected',
-    why: 'userdma accesses the memory by its addresses, and fails here. An adapter would write to the pages that were pinned at registration, which the program no longer sees.',
-    advice: 'deregister before munmap, free or mprotect',
-    libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
-    causes: ['REMOTE_FAULT'],
-  },
-  'peer-ended': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'the program that owns the remote memory has ended',
-    why: 'Memory and queue pairs end with their program.',
-    advice: 'exchange a last message before either end exits',
-    causes: ['REMOTE_ENDED'],
-  },
-  'atomic-misaligned': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion', 'peer'],
-    title: 'the address of an atomic is not a multiple of 8',
-    why: 'Atomics work on 8 aligned bytes (IBA 9.4.5).',
-    advice: 'align the remote address to 8 bytes',
-    causes: ['ATOMIC_ADDRESS'],
-  },
-
-  // ---- local memory ----
-  'stale-lkey': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion'],
-    title: 'a request uses memory that was deregistered',
-    why: 'The device uses the memory of a request until the request has completed (IBA 10.8).',
-    advice: 'deregister only after the completions of all requests that name the region',
-    libraryAdvice: 'close a region only after the completions of all requests that name it',
-    causes: ['LKEY_DEREGISTERED'],
-  },
-  'unknown-lkey': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion'],
-    title: 'no region has this lkey',
-    why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
-    advice: "set lkey of each scatter/gather element to the region's lkey",
-    libraryAdvice: 'use mr.slice() of a region that is open',
-    causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
-  },
-  'lkey-other-pd': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion'],
-    title: 'the lkey belongs to another protection domain than the queue',
-    why: 'Memory and queue must be of the same protection domain (IBA 10.2.3).',
-    advice: 'register the memory in the protection domain of the queue pair or shared receive queue',
-    causes: ['LKEY_OTHER_PD'],
-  },
-  'local-out-of-bounds': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion'],
-    title: 'a scatter/gather element goes beyond the registered memory',
-    why: 'All bytes of an element must lie within the region (IBA 10.6).',
-    advice: 'check addr and length of the element against the region',
-    causes: ['LKEY_RANGE'],
-  },
-  'lkey-no-right': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion'],
-    title: 'the region does not allow the device to write',
-    why: 'Receives, READs and atomics write to local memory, which needs IBV_ACCESS_LOCAL_WRITE (IBA 10.6).',
-    advice: 'register with IBV_ACCESS_LOCAL_WRITE',
-    libraryAdvice: 'register without { localWrite: false }',
-    causes: ['LKEY_NO_RIGHT'],
-  },
-  'local-unmapped': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'the memory of a request is unmapped or protected',
-    why: 'userdma accesses the memory by its addresses, and fails here. An adapter would use the pages that were pinned at registration, which the program no longer sees.',
-    advice: 'deregister before munmap, free or mprotect, and after the last completion',
-    libraryAdvice:
-      'close the region before its file shrinks or its buffer is transferred, and after the last completion',
-    causes: ['LOCAL_FAULT'],
-  },
-  'slow-memory': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'the memory of a program took too long to access',
-    why: 'A program or file system that serves the pages (userfaultfd, FUSE) does not answer.',
-    advice: 'look at the program or file system that serves the pages',
-    causes: ['LOCAL_SLOW', 'REMOTE_SLOW'],
-  },
-  'region-in-use': {
-    severity: 'error',
-    needs: ['call', 'post', 'completion'],
-    title: 'a region was deregistered while requests that use it are outstanding',
-    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that is executed after the deregistration fails. The finding is a warning if the request is a receive, or if the request is complete and its completion was not polled.',
-    advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
-    statuses: ['LOC_PROT_ERR'],
-  },
-  'region-unmapped': {
-    severity: 'warning',
-    needs: ['device'],
-    title: 'memory was unmapped before its region was deregistered',
-    why: 'Until ibv_dereg_mr an adapter uses the pages that were pinned at registration, even after other memory is mapped at the same addresses: requests transfer bytes that the program no longer sees. With userdma later requests to the region fail (local-unmapped, remote-unmapped). The finding is a note if no request that uses the region was outstanding. Then nothing is transferred: registration caches, such as that of UCX, deregister memory only some time after the program has unmapped it. mremap(), mmap() with MAP_FIXED, and free() and realloc() of large blocks also unmap. The history of the region tells the call. free() of small blocks is reported as buffer-freed.',
-    advice: 'deregister before munmap, mremap or free',
-    libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
-    statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-  },
-  'memory-gone': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'the device accessed registered memory that its program had given back',
-    why: 'A region outlives its memory: after free, realloc, madvise, the return of a function or the end of a thread whose variable it is, its keys still work, and the device reads or overwrites whatever is there now. Here that is the memory of another object; on an adapter, whose region keeps the old pages, the data is lost too. The finding has the stacks of the access, of the call that gave the memory back, and of the registration (`userdma help reference/memory-given-back`). It is a note if the program may have allocated the block again and used it, as registration caches do, and a warning after madvise, which is harmless here.',
-    advice: 'deregister a region before its memory is given back',
-  },
-  'send-buffer-changed': {
-    severity: 'warning',
-    needs: ['device'],
-    title: 'the buffer of a send was changed before its completion was polled',
-    why: "The device may read the buffer at any time until the completion, and again after a loss: the peer may receive old, new or mixed bytes (IBA 10.6). The buffer is compared at the post, at the fetch by the device, when the device has finished, and at the poll of the completion, or of that of a later request of the queue (for programs in TypeScript: at the fetch, and when the device has finished). A change after the device has finished is no finding if the peer has answered before the poll, if a device may have written the bytes, or if peers out of the checker's sight may write to the program's memory. The check covers a sample of the requests, and a sample of the bytes of messages above 4 KiB; with `--buffers all` it covers every byte of every request. A request that waits at its fence (IBV_SEND_FENCE) is not checked.",
-    advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
-    statuses: ['SUCCESS'],
-  },
-  'buffer-freed': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'memory of an outstanding request was freed',
-    why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, other callers get the memory, and the device sends or overwrites their data. The finding is a warning if the request was complete at that time, and its completion not polled.',
-    advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
-  },
-  'array-too-short': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'a poll may write more completions than its array has room for',
-    why: 'ibv_poll_cq writes up to num_entries completions (ibv_poll_cq(3)). An array on the stack ends before the return address of its function: with enough completions in the CQ the poll overwrites it. Under `userdma check` the poll takes only what has room.',
-    advice: 'set num_entries to the number of elements of the array',
-  },
-  'frame-returned': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'a request uses memory of a stack frame that has returned',
-    why: "The next calls of the thread use the frame's memory: the device sends or overwrites their data. The checker finds the mistake at a later post or poll of the same thread with a shallower stack. The finding is a warning if the request was complete at that time, and its completion not polled.",
-    advice: 'poll the completion before the function returns, or use memory that lives longer',
-  },
-  'descriptor-closed': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'a program closed the descriptor of its device by close',
-    why: 'The descriptor is that of ibv_open_device. When it is closed, as by a loop over all descriptors of a program that becomes a daemon, the kernel destroys all objects of the context: posts go nowhere, and later calls fail with EBADF.',
-    advice: 'open the device after the descriptors were closed, or leave its descriptors (cmd_fd, async_fd) out',
-  },
-  'fork-outstanding': {
-    severity: 'warning',
-    needs: ['device'],
-    title: 'a process forked while requests were outstanding, without ibv_fork_init',
-    why: 'After a fork the first write to a page copies the page. Before Linux 5.12 the adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork; a program that has asked ibv_is_fork_initialized knows this, and is not reported. Shared memory and MADV_DONTFORK memory are not copied.',
-    advice:
-      'call ibv_fork_init before the first registration, or fork before requests are posted; system and posix_spawn need neither',
-  },
-  'context-inherited': {
-    severity: 'error',
-    needs: ['device'],
-    title: 'a child process uses queues of its parent',
-    why: 'Queues are mapped memory of the process that opened the device. With adapters a child does not inherit these mappings (ibv_fork_init(3)), and crashes. With userdma both processes change the same rings.',
-    advice: 'open the device and create queues in the process that uses them',
-  },
-  'receive-overlap': {
-    severity: 'note',
-    needs: ['post', 'completion'],
-    title: 'two outstanding requests write to the same memory',
-    why: 'The second message overwrites the first. The finding is a warning if this happened before the completion of the first was polled: the bytes of the first are lost. Bandwidth tests do this on purpose.',
-    advice: 'give each outstanding receive and READ memory of its own',
-    statuses: ['SUCCESS'],
-  },
-  'shared-elements': {
-    severity: 'note',
-    needs: ['device'],
-    title: 'requests of one list have the same scatter/gather elements',
-    why: 'ibv_post_* read the elements of all requests of a list when the list is posted. One struct ibv_sge that a loop fills for each request has the values of the last one in all of them. The finding is a warning for READs and atomics, which write to the memory.',
-    advice: 'give each request of a list its own struct ibv_sge, until the post returns',
-  },
-  'list-posted-again': {
-    severity: 'warning',
-    needs: ['device'],
-    title: 'a list is posted again from its head after only its rest was refused',
-    why: 'A post that fails has posted all requests before bad_wr (ibv_post_send(3)): posted again, they are sent, or receive, twice.',
-    advice: 'poll completions, and then post from bad_wr on',
-  },
-  'immediate-byte-order': {
-    severity: 'note',
-    needs: ['device'],
-    title: 'immediate data looks as if it were in the byte order of the host',
-    why: 'imm_data is in network byte order (__be32). A small number that was not converted by htonl is a multiple of 65536 for the receiver, and for machines of another byte order. The finding is a note because both ends may agree on it.',
-    advice: 'set imm_data to htonl(value), and read it by ntohl(wc.imm_data)',
-  },
-  'program-ended': {
-    severity: 'note',
-    needs: ['device'],
-    title: 'the program ended with requests outstanding',
-    why: 'The memory of the requests ended with the program.',
-    advice: 'wait for all completions before exit',
-    causes: ['LOCAL_ENDED'],
-  },
+  ...memoryFindings,
 
   // ---- requests ----
   'bad-request': {
@@ -651,6 +352,20 @@ const table = {
     why: 'libibverbs counts the events that were acknowledged of each CQ, queue pair and SRQ, and the destroy of the object waits until this count is the number of events that were read (ibv_get_cq_event(3), ibv_get_async_event(3)): with a larger count ibv_destroy_cq does not return. If the event was of another object, the destroy of that one waits too.',
     advice:
       'acknowledge each event once, with the CQ that ibv_get_cq_event has returned, or a sum of its events at once',
+  },
+  'cm-refused-used': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a request was posted to a queue pair whose connection was refused',
+    why: 'REJECTED, UNREACHABLE and CONNECT_ERROR end the attempt, and the queue pair moves to ERR: its requests are flushed (rdma_get_cm_event(3)). rdma_connect returns 0 as soon as the request is sent.',
+    advice: 'look at the type of each event: only ESTABLISHED is a connection',
+  },
+  'cm-not-confirmed': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'CONNECT_RESPONSE was read, and rdma_establish was not called',
+    why: "With a queue pair of the program's own the connection is established only by rdma_establish, after CONNECT_RESPONSE and the moves to RTR and RTS: until then the peer gets no ESTABLISHED (rdma_establish(3)).",
+    advice: 'call rdma_establish after the queue pair is in RTS, or rdma_reject',
   },
   'qp-after-disconnect': {
     severity: 'note',

@@ -38,6 +38,7 @@ import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn }
 import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, inC } from './c-words.ts'
+import { createCmAnswerDetector } from './cm-answers.ts'
 import { createCmDisconnectDetector } from './cm-disconnects.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import { createCmPortDetector } from './cm-ports.ts'
@@ -136,6 +137,7 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createCmIdDetector,
   createCmPortDetector,
   createCmDisconnectDetector,
+  createCmAnswerDetector,
   createPeerDetector,
 ]
 

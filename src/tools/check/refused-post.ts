@@ -104,12 +104,11 @@ export const refusalOf = (
   const rule = target && request && brokenRule(isSend, request, target, error)
   // ENOMEM of libmlx5 is also too much inline data.
   const isFull = error === Errno.ENOMEM && rule?.[0] !== 'request-length'
-  const [id, why]: readonly [FindingId, string | undefined] =
-    isFull
-      ? ['queue-full', target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target))]
-      : isTooEarly
-        ? ['post-wrong-state', wasReset ? 'it was reset' : stateName(state)]
-        : (rule ?? ['refused-call', undefined])
+  const [id, why]: readonly [FindingId, string | undefined] = isFull
+    ? ['queue-full', target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target))]
+    : isTooEarly
+      ? ['post-wrong-state', wasReset ? 'it was reset' : stateName(state)]
+      : (rule ?? ['refused-call', undefined])
   const name = target?.name ?? `queue 0x${number.toString(16)}`
   const post = `${isSend ? 'send' : 'receive'} on ${name}, wr_id ${wrId}`
   const text = `${post}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
