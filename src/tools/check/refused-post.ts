@@ -17,7 +17,7 @@ import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
 const { BIND_MW, SEND, SEND_WITH_IMM } = WrOpcode.values
 
-/** What libefa takes by ibv_post_send (rdma-core providers/efa/verbs.c), and batches. */
+/** What libefa takes by ibv_post_send (efa_post_send of rdma-core), and batches. */
 const postedToSrd: ReadonlySet<number> = new Set([SEND, SEND_WITH_IMM, UNKNOWN_OPCODE])
 
 /** The limit of scatter/gather elements; `max` undefined: unknown. */

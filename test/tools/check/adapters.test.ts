@@ -167,7 +167,7 @@ test('missing operations, queue pair types and access rights of an adapter are f
   modify(create('cq', { cqe: 1 }), { cqe: 10 })
   assert.deepEqual(take(), [lacks('efa lacks resizing of completion queues')])
   const ud = create('ud_qp')
-  call({ class: 'ud_qp', method: 'attachMcast', object: ud })
+  call({ class: 'ud_qp', method: 'attachMcast', object: ud, args: { gid: new Uint8Array(16) } })
   assert.deepEqual(take(), [lacks('efa lacks multicast')])
 })
 

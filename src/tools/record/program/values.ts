@@ -36,7 +36,8 @@ export const richValue = (
   nameObject: (id: number, handle: number, name: string) => ObjectName,
 ): unknown => {
   if (typeof plain !== 'object' || plain === null) return plain
-  if (Array.isArray(plain)) return plain.map(value => richValue(value, nameObject))
+  // A gap in a list, such as a table of GIDs, is null in JSON.
+  if (Array.isArray(plain)) return plain.map(value => (value === null ? undefined : richValue(value, nameObject)))
   const { $n, $f, $b, $m, $o } = plain as Readonly<Record<string, unknown>>
   if (typeof $n === 'string') return BigInt($n)
   if (typeof $f === 'string') return Number($f)
