@@ -3,9 +3,9 @@
  * (core/memory/windows.ts) a bind. Makes the same checks. Slow: called only for failures.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
-import { AccessFlags } from '../spec/enums.ts'
+import { AccessFlags, REMOTE_RIGHTS } from '../spec/enums.ts'
 import { joinWords, TWO_32 } from '../spec/memory.ts'
-import { findKey, findRemovedKey, KeyKind, type MemoryTable, REMOTE_RIGHTS, rowAt } from './memory/region-table.ts'
+import { findKey, findRemovedKey, KeyKind, type MemoryTable, rowAt } from './memory/region-table.ts'
 import { type Bind, findWindow, windowRights } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values

@@ -22,6 +22,10 @@ export const AccessFlags = enumeration('access_flags', {
   OPTIONAL_RANGE: 0x3ff00000,
 })
 
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+/** An access that needs one of these rights comes from a peer. */
+export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
+
 /**
  * Types of memory windows (IBA 10.6.7). Type 1 is valid in a protection domain, type 2 (here 2B) only on the queue pair
  * that bound the window.

@@ -15,7 +15,7 @@
  * As on Linux, an on-demand region of 2^64 - 1 bytes at address 0 is of kind IMPLICIT, if the device permits that.
  */
 import { Mr } from '../../spec/classes/mr.ts'
-import { AccessFlags, MrKind, OdpCaps } from '../../spec/enums.ts'
+import { AccessFlags, MrKind, OdpCaps, REMOTE_RIGHTS } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { In } from '../../spec/schema/schema.ts'
@@ -23,7 +23,7 @@ import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
 import type { DeviceMemory } from '../memory/device-memory.ts'
 import { OnDemandSpace } from '../memory/on-demand.ts'
-import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
+import { addRegion, type MemoryTable, relocateRegion } from '../memory/region-table.ts'
 import { reportUnmappedRegion } from '../memory/unmapped-regions.ts'
 import { removeRegion, unmapRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'

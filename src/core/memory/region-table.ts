@@ -7,7 +7,7 @@
  * rounds. Index 0 is not used, so key 0 is never valid. The first index and the key bytes are random. Rows are typed
  * arrays that grow. A two-level directory finds a row by index.
  */
-import { AccessFlags } from '../../spec/enums.ts'
+import { REMOTE_RIGHTS } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
@@ -451,10 +451,6 @@ export const findKey = (table: MemoryTable, key: number): number => {
   const row = rowAt(table, key >>> 8)
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
-
-const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
-/** An access that needs one of these rights comes from a peer. */
-export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 
 /** A window permits only remote access; type 2 only by its queue pair. */
 const windowPermits = (table: MemoryTable, row: number, access: number, qp: number): boolean =>

@@ -6,7 +6,7 @@
  * The row of a bound window has its own address range, so `resolve` (region-table.ts) needs no second look-up. A
  * program cannot deregister a region with bound windows. When a context closes, such windows are unbound.
  */
-import { AccessFlags, MwType } from '../../spec/enums.ts'
+import { AccessFlags, MwType, REMOTE_RIGHTS } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { noMemory } from './address-space.ts'
 import { linkToQp, linkToRegion, unlinkFromQp, unlinkFromRegion } from './bound-windows.ts'
@@ -20,7 +20,6 @@ import {
   freeKeyRow,
   KeyKind,
   type MemoryTable,
-  REMOTE_RIGHTS,
   releaseSpace,
   rowAt,
 } from './region-table.ts'

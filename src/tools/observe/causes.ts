@@ -4,7 +4,7 @@
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { AccessFlags } from '../../spec/enums.ts'
+import { AccessFlags, REMOTE_RIGHTS } from '../../spec/enums.ts'
 import {
   ATOMIC_BYTES,
   countsAsRead,
@@ -92,14 +92,12 @@ const localCause = (request: WorkRequest, { regions, pd, context, knowsAllKeys }
   return undefined
 }
 
-const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
-
 /** As core's explanation of an rkey that is not live. */
 const unknownKey = (regions: KnownEnd['regions'], key: number, address: number, opcode: number): Cause => {
   const having = [...regions.values()].filter(one => !one.isDeregistered && !isOutside(one, address, 1))
   const areLocal = having.length > 0 && having.every(({ access }) => (access & REMOTE_RIGHTS) === 0)
   return key === 0 && areLocal
-    ? createCause('RKEY_NONE', { right: remoteRight(opcode), accessStart: BigInt(address) })
+    ? createCause('RKEY_NONE', { right: remoteRights(opcode), accessStart: BigInt(address) })
     : { id: 'RKEY_UNKNOWN', args: { key, accessStart: BigInt(address) } }
 }
 
