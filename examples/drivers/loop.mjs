@@ -11,7 +11,7 @@
 import * as core from 'userdma/core'
 import * as spec from 'userdma/spec'
 
-const { Classes, CallError, RecvWqe, RingSge, SendWqe, Wc } = spec
+const { Classes, callError, the, RecvWqe, RingSge, SendWqe, Wc } = spec
 const { RESET, RTR, RTS, ERR } = spec.QpState.values
 const { SIGNALED, SOLICITED, INLINE } = spec.SendFlags.values
 const Opcode = spec.WrOpcode.values
@@ -333,8 +333,8 @@ const work = (device, qp) => {
 
 // ---- classes ----
 
-const refuseAbove = (what, value, max) => {
-  if (value > max) throw new CallError('EINVAL', `${what} ${value} is above ${max}`)
+const refuseAbove = (method, attribute, value, max) => {
+  if (value > max) throw callError.EINVAL`${the.method(method)}: ${the.attribute(attribute)}: ${value} is above ${max}`
 }
 
 /** An answer in which every attribute that `known` lacks is 0. */
@@ -350,7 +350,7 @@ const cqClass = core.driverClass(
   Classes.cq,
   {
     create({ context }, object, { cqe, userHandle, channel, asyncFd }) {
-      refuseAbove('cq.create: attribute cqe:', cqe, Limits.completions)
+      refuseAbove('cq.create', 'cqe', cqe, Limits.completions)
       const memory = core.mappedRings(core.mappedMemoryOf(context))
       const ring = core.createRing(memory, cqe, 1 << Wc.ELEMENT_SHIFT)
       object.state = { ring, memory, produced: 0, hasOverrun: false }
@@ -371,7 +371,7 @@ export const modifyQp = (_call, object, args) => {
   const after = args.state ?? state.state
   const names = Object.keys(args).filter(name => args[name] !== undefined)
   const reason = spec.checkTransition('RC', state.state, after, names, args.curState)
-  if (reason !== undefined) throw new CallError('EINVAL', `rc_qp.modify: ${reason}`)
+  if (reason !== undefined) throw callError.EINVAL`${the.method('rc_qp.modify')}: ${reason}`
   state.state = after
   Object.assign(state.attributes, args)
   if (after === RESET) {
@@ -389,10 +389,12 @@ export const modifyQp = (_call, object, args) => {
 
 const qpMethods = {
   create({ context, device }, object, { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq }) {
-    if (srq !== undefined) throw new CallError('EOPNOTSUPP', 'rc_qp.create: the device has no shared receive queues')
-    for (const name of ['maxSendWr', 'maxRecvWr']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.requests)
-    for (const name of ['maxSendSge', 'maxRecvSge']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.sges)
-    refuseAbove('rc_qp.create: maxInlineData', cap.maxInlineData, Limits.inline)
+    if (srq !== undefined)
+      throw callError.EOPNOTSUPP`${the.method('rc_qp.create')}: the device has no shared receive queues`
+    for (const name of ['maxSendWr', 'maxRecvWr'])
+      refuseAbove('rc_qp.create', `cap.${name}`, cap[name], Limits.requests)
+    for (const name of ['maxSendSge', 'maxRecvSge']) refuseAbove('rc_qp.create', `cap.${name}`, cap[name], Limits.sges)
+    refuseAbove('rc_qp.create', 'cap.maxInlineData', cap.maxInlineData, Limits.inline)
     const memory = core.mappedRings(core.mappedMemoryOf(context))
     const data = Limits.sges * RingSge.BYTES
     const receives = core.createRing(memory, cap.maxRecvWr, RecvWqe.SGE + data)

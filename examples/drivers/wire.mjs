@@ -25,7 +25,7 @@ import {
   verbsDriver,
 } from './loop.mjs'
 
-const { CallError, Errno } = spec
+const { CallError, coded, Errno } = spec
 const { CONNECT_REQUEST, CONNECT_RESPONSE, ESTABLISHED, REJECTED, UNREACHABLE, DISCONNECTED } = spec.CmEventType.values
 const { INIT, RTR, RTS, RESET, ERR } = spec.QpState.values
 const { SEND, RDMA_WRITE, RDMA_READ } = spec.WrOpcode.values
@@ -178,7 +178,8 @@ class Connection {
 
   accept(parameters) {
     const qp = this.#checked(parameters)
-    if (this.#state !== 'requested') throw new CallError('EINVAL', 'cm_id.accept: the request was withdrawn')
+    if (this.#state !== 'requested')
+      throw new CallError('EINVAL', coded('connection-state')`cm_id.accept: the request was withdrawn`)
     this.#establish(qp, 'accepted', Time.ANSWER)
     this.#answer(Type.ACCEPT, parameters)
   }

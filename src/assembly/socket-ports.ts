@@ -10,7 +10,7 @@ import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../host/errno.ts'
 import { mapArena, releaseArena } from '../host/memory/mapping.ts'
 import { hasNative } from '../host/native.ts'
 import { interfaceMtu } from '../host/net/udp.ts'
-import { CallError } from '../spec/errno.ts'
+import { callError } from '../spec/errno.ts'
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { createDgramPort } from '../transport/phy/dgram.ts'
 import type { Port } from '../transport/phy/port.ts'
@@ -27,18 +27,12 @@ const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Lin
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
   if (error.errno === EADDRINUSE)
-    return new CallError(
-      'EADDRINUSE',
-      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?), or by Linux's module rdma_rxe; stop the program, unload the module, or give another address`,
-    )
+    return callError.EADDRINUSE`${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?), or by Linux's module rdma_rxe; stop the program, unload the module, or give another address`
   if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
   const addresses = Object.entries(networkInterfaces()).flatMap(([interfaceName, infos = []]) =>
     infos.map(info => `${info.address} (${interfaceName})`),
   )
-  return new CallError(
-    'EADDRNOTAVAIL',
-    `${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${addresses.join(', ') || 'none'}`,
-  )
+  return callError.EADDRNOTAVAIL`${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${addresses.join(', ') || 'none'}`
 }
 
 /** MTU if the interface's is not known, bytes. */

@@ -5,7 +5,7 @@
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, ContextProgram, Core } from '../core/model.ts'
-import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
+import { type Failure, failureJson, failureTextBy, isNote } from '../spec/check/failures.ts'
 import type { FailureRecord } from '../spec/records.ts'
 import type { ProgramLines } from './program-lines.ts'
 
@@ -56,13 +56,8 @@ interface Client {
 }
 
 /** The log line of a failure. Pid and command follow the QPN; without QPN they are at the start. */
-const lineOf = (failure: Failure, owner: Owner | undefined): string => {
-  const text = failureText(failure)
-  if (owner === undefined) return text
-  const process = `(${owner.pid}, ${owner.command})`
-  const qp = /^QP 0x[0-9a-f]+/.exec(text)?.[0]
-  return qp === undefined ? `${process} ${text}` : `${qp} ${process}${text.slice(qp.length)}`
-}
+const lineOf = (failure: Failure, owner: Owner | undefined): string =>
+  failureTextBy(failure, owner === undefined ? '' : `(${owner.pid}, ${owner.command})`)
 
 /** `now`: microseconds. `post` sends a record to the tools that trace programs with tag `tag`. */
 export const createFailureReports = (

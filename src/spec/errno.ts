@@ -1,6 +1,7 @@
 /*
  * Error numbers of Linux (asm-generic/errno-base.h, errno.h), and CallError, which every refused call throws.
  */
+import { asReason, Reason, type ReasonCode, type Tag } from './reason.ts'
 
 export const Errno = {
   EPERM: 1,
@@ -60,35 +61,52 @@ export const knownErrno = (name: string, fallback: ErrnoName): ErrnoName =>
   Object.hasOwn(Errno, name) ? (name as ErrnoName) : fallback
 
 /**
- * A refused call. `errno`: positive, as in Linux for the same mistake. `message`: what is wrong, with the value and
- * what is allowed.
+ * A refused call. `errno`: positive, as in Linux for the same mistake. `reason`: what is wrong, with the value and what is
+ * allowed. `message`: the reason in the object model's words.
  */
 export class CallError extends Error {
   override readonly name = 'CallError'
   readonly errno: number
-  constructor(code: ErrnoName, reason: string) {
-    super(reason)
+  readonly reason: Reason
+  constructor(code: ErrnoName, reason: Reason | string) {
+    super()
     this.errno = Errno[code]
+    this.reason = asReason(reason)
+    Object.defineProperty(this, 'reason', { enumerable: false })
   }
   get code(): string {
     return errnoName(this.errno)
+  }
+  override get message(): string {
+    return this.reason.text()
   }
 }
 
 /** A refused call that writes results nevertheless, such as the answer of a firmware command. */
 export class AnsweredError extends CallError {
   readonly out: Readonly<Record<string, number | bigint | Uint8Array>>
-  constructor(code: ErrnoName, reason: string, out: AnsweredError['out']) {
+  constructor(code: ErrnoName, reason: Reason, out: AnsweredError['out']) {
     super(code, reason)
     this.out = out
   }
 }
 
-/** A call that a fault rule has refused: no mistake of the program. */
-export class InjectedError extends CallError {}
+/** Refusals by errno: `` throw callError.EINVAL`${the.attribute('cqe')}: ${cqe} is above ${max}` ``. */
+export const callError = Object.fromEntries(
+  Object.keys(Errno).map(code => [
+    code,
+    ((template, ...args) => new CallError(code as ErrnoName, new Reason(undefined, template, args))) as Tag<CallError>,
+  ]),
+) as { readonly [K in ErrnoName]: Tag<CallError> }
 
-/**
- * A call refused for a value above a limit that no query returns, such as that of max_inline_data. Programs find the
- * limit by trying, so the call is no mistake.
- */
-export class UnknownLimitError extends CallError {}
+/** A refusal whose reason has a code: `` throw codedError('EADDRINUSE', 'port-in-use')`port ${port} is in use` ``. */
+export const codedError =
+  (errno: ErrnoName, code: ReasonCode): Tag<CallError> =>
+  (template, ...args) =>
+    new CallError(errno, new Reason(code, template, args))
+
+/** A refusal since the context is closed, or its device removed. */
+export const gone = codedError('EIO', 'gone')
+
+/** Whether a fault rule has refused the call. */
+export const isInjected = (error: unknown): boolean => error instanceof CallError && error.reason.code === 'injected'

@@ -6,6 +6,7 @@
  */
 import { QpState } from './enums.ts'
 import { addressRoles, optionalOfAddresses } from './links.ts'
+import { because, coded, type Reason, the } from './reason.ts'
 
 export type QpStateName = keyof typeof QpState.values
 
@@ -237,33 +238,42 @@ export const checkTransition = (
   to: number,
   attributes: readonly string[],
   curState?: number,
-): string | undefined => {
+): Reason | undefined => {
   const before = nameOf(from)
   const after = nameOf(to)
   if (before === undefined || after === undefined)
-    return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
+    return because`QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
   const requested = transitionOf(type, before, after)
   const passed = new Set(attributes.filter(name => !optionalOfAddresses.has(name)).map(tableName))
   const withoutAddress = passed.has('address') ? undefined : attributes.find(name => optionalOfAddresses.has(name))
-  if (withoutAddress !== undefined) return `${withoutAddress} is part of the destination: pass it together with address`
+  if (withoutAddress !== undefined)
+    return because`${the.member(withoutAddress)} is part of the destination: pass it together with ${the.member('address')}`
   passed.delete('state')
   if (passed.has('curState') && curState !== undefined) {
     const claimed = nameOf(curState)
     if (claimed === undefined || !CURRENT_STATES.includes(claimed))
-      return `curState is ${claimed ?? curState}; it may be ${CURRENT_STATES.join(', ')}`
-    if (claimed !== before) return `curState is ${claimed}, but the ${type} queue pair is in ${before}`
+      return because`${the.member('curState')} is ${claimed ?? curState}; it may be ${CURRENT_STATES.join(', ')}`
+    if (claimed !== before)
+      return because`${the.member('curState')} is ${claimed}, but the ${type} queue pair is in ${before}`
   }
   if (requested === undefined) {
     const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
-    return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} they can go to ${allowed.join(', ')}`
+    return coded(
+      'no-transition',
+    )`${type} queue pairs cannot go from ${before} to ${after}; from ${before} they can go to ${allowed.join(', ')}`
   }
   const missing = requested.required.filter(name => !passed.has(name))
-  if (missing.length > 0) return `${before} to ${after} of ${type} queue pairs needs ${missing.join(', ')} as well`
+  if (missing.length > 0)
+    return coded(
+      'attributes-missing',
+    )`${before} to ${after} of ${type} queue pairs needs ${the.attributes(...missing)} as well`
   const legal = [...requested.required, ...requested.optional]
   const extra = [...passed].filter(name => !legal.includes(name))
   if (extra.length > 0) {
-    const list = legal.length === 0 ? 'no attributes' : legal.join(', ')
-    return `${before} to ${after} of ${type} queue pairs does not take ${extra.join(', ')}; it takes ${list}`
+    const list = legal.length === 0 ? 'no attributes' : the.attributes(...legal)
+    return coded(
+      'attributes-not-taken',
+    )`${before} to ${after} of ${type} queue pairs does not take ${the.attributes(...extra)}; it takes ${list}`
   }
   return undefined
 }
@@ -279,7 +289,7 @@ export interface Step {
 const STATES_AFTER_RESET: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
 /** Cache of `planTransitions`: programs create many queue pairs with the same attributes. */
-const plans = new Map<string, readonly Step[] | string>()
+const plans = new Map<string, readonly Step[] | Reason>()
 const MAX_PLANS = 256
 
 /**
@@ -291,7 +301,7 @@ export const planTransitions = (
   type: QpTypeName,
   to: number,
   attributes: readonly string[],
-): readonly Step[] | string => {
+): readonly Step[] | Reason => {
   const key = `${type} ${to} ${attributes.join()}`
   let plan = plans.get(key)
   if (plan === undefined) {
@@ -302,13 +312,13 @@ export const planTransitions = (
   return plan
 }
 
-const makePlan = (type: QpTypeName, to: number, attributes: readonly string[]): Step[] | string => {
+const makePlan = (type: QpTypeName, to: number, attributes: readonly string[]): Step[] | Reason => {
   const target = nameOf(to)
   if (target === 'RESET' && attributes.length === 0) return []
   const last = target === undefined ? -1 : STATES_AFTER_RESET.indexOf(target)
   if (last < 0) {
     const withAttributes = target === 'RESET' ? ' with attributes' : ''
-    return `a new queue pair cannot be in ${target ?? to}${withAttributes}; it can be in ${STATES_AFTER_RESET.join(', ')}`
+    return because`a new queue pair cannot be in ${target ?? to}${withAttributes}; it can be in ${STATES_AFTER_RESET.join(', ')}`
   }
   const steps = STATES_AFTER_RESET.slice(0, last + 1)
   const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? noAttributes)
@@ -328,6 +338,6 @@ const makePlan = (type: QpTypeName, to: number, attributes: readonly string[]): 
     plan.push({ state: QpState.values[after], attributes: taken })
   }
   if (remaining.size > 0)
-    return `no transition of a ${type} queue pair on the way to ${target} takes ${[...remaining].join(', ')}`
+    return because`no transition of a ${type} queue pair on the way to ${target} takes ${the.attributes(...remaining)}`
   return plan
 }

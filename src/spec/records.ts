@@ -4,6 +4,7 @@
  */
 import type { FailureJson } from './check/failures.ts'
 import type { TormentDecision } from './check/torment.ts'
+import type { ReasonData } from './reason.ts'
 import type { Attributes, ObjectClass } from './schema/schema.ts'
 
 /** One access to the program's memory: address (0x…), all or the first bytes in base64, and length. */
@@ -73,7 +74,7 @@ export interface TraceRecord {
   readonly raw?: { readonly in: readonly RawAccess[]; readonly out: readonly RawAccess[] }
   /** ≥ 0: the call's result. < 0: negative errno. */
   readonly ret: number
-  readonly reason?: string
+  readonly reason?: ReasonData
   /** New descriptors by attribute. `fd`: the program's number, if known. */
   readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
 }

@@ -235,7 +235,7 @@ export const Messages = {
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
    * ret: the call's result, or a negative errno. `installCount` install structs follow, then `mappingCount` mapping
-   * structs; in WRITTEN `ret` range structs; after an error, with HelloWants.REASONS, the message in UTF-8.
+   * structs; in WRITTEN `ret` range structs; after an error, with HelloWants.REASONS, the reason as JSON (reason.ts).
    */
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['mappingCount', 'u32']),
   /** The number of a new descriptor is to be written into `width` bytes at `address`. kind: InstallKind. */
@@ -451,7 +451,7 @@ export const Exchanges = {
 >
 
 /**
- * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is a new
+ * Bits of `hello.wants`. REASONS: replies have the reasons of errors. UNMAPPING: the attached descriptor is a new
  * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
  * it writes, for the request WRITTEN. EVENTS: races are searched in the event log of the client's contexts. ADOPTION: the
  * client does what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its second descriptor.

@@ -9,6 +9,7 @@
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { CallError } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
+import type { Place, Reason } from '../spec/reason.ts'
 import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema/schema.ts'
 
 export interface Call {
@@ -63,7 +64,7 @@ export interface Answer {
   readonly ret: number
   readonly installs: readonly Install[]
   /** Reason of a refusal. */
-  readonly reason?: string
+  readonly reason?: Reason
   /** Name of a call that was not decoded into a method, for the trace. */
   readonly attempt?: string
   /** With `installs` or adopted memory: undoes the call. To be called if the caller cannot get them. */
@@ -123,7 +124,7 @@ export interface CallerView {
    * In a chain: the handle or descriptor number, by `type`, of the object that entry number `entry` created. `where`
    * begins error messages. Throws CallError EINVAL if the entry created no object.
    */
-  readonly chained?: ((where: string, type: ReferenceKind, entry: number) => number) | undefined
+  readonly chained?: ((where: Place, type: ReferenceKind, entry: number) => number) | undefined
   /** Whether GET_CONTEXT (device.open) has succeeded on this descriptor. Before, other calls are EINVAL. */
   readonly hasContext: boolean
 }

@@ -3,7 +3,8 @@
  *
  * Numbers of up to 32 bits are JavaScript numbers, of 64 bits bigints. Byte strings that are read are copies.
  */
-import { CallError } from '../spec/errno.ts'
+import { CallError, callError } from '../spec/errno.ts'
+import { because, coded, fieldOf, listOf, type Place, type Reason, the } from '../spec/reason.ts'
 import {
   type AnyRecord,
   type AnyValue,
@@ -54,14 +55,14 @@ export const readScalar = (
   at: number,
   size: number,
   type: Kind,
-  where: string,
+  where: Place,
 ): number | bigint | Uint8Array => {
   if (type.kind === 'bytes' || type.kind === 'blob') return readBytes(view, at, size)
   if (type.kind === 'fd') return view.getInt32(at, true)
   if (type.kind === 'u64') return size === 8 ? view.getBigUint64(at, true) : BigInt(readUint(view, at, size))
   if (size < 8) return readUint(view, at, size)
   const wide = view.getBigUint64(at, true)
-  if (wide > 0xffffffffn) throw new CallError('EINVAL', `${where}: ${wide} does not fit 32 bits`)
+  if (wide > 0xffffffffn) throw callError.EINVAL`${where}: ${wide} does not fit 32 bits`
   return Number(wide)
 }
 
@@ -98,19 +99,45 @@ const textOf = (value: unknown): string => {
   return typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
 }
 
-const bytesProblem = (value: unknown, size: string): string =>
-  value instanceof Uint8Array ? `: ${value.length} bytes, must be ${size}` : `: must be a Uint8Array of ${size} bytes`
+const bytesProblem = (value: unknown, size: string): Reason =>
+  value instanceof Uint8Array
+    ? because`${value.length} bytes, must be ${size}`
+    : because`must be a Uint8Array of ${size} bytes`
 
-const numberProblem = (value: unknown, max: number): string | undefined =>
+const numberProblem = (value: unknown, max: number): Reason | undefined =>
   typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max
-    ? `: ${textOf(value)} is not a whole number from 0 to ${max}`
+    ? because`${textOf(value)} is not a whole number from 0 to ${max}`
     : undefined
 
 /**
- * What is wrong with a value, to be appended to the value's name; undefined if the value is valid. `strict`: as for
- * `checkValue`.
+ * What is wrong with a value at `place`; undefined if the value is valid. `strict`: as for `checkValue`. `path`: of the
+ * field of a record.
  */
-export const problemOf = (type: Kind, value: unknown, strict: boolean): string | undefined => {
+export const problemOf = (place: Place, type: Kind, value: unknown, strict: boolean, path = ''): Reason | undefined => {
+  if (type.kind === 'record') {
+    if (typeof value !== 'object' || value === null) return because`${fieldOf(place, path)}: must be a record`
+    for (const name in type.fields) {
+      const field = (value as Readonly<Record<string, unknown>>)[name]
+      const problem = problemOf(place, type.fields[name]!.type, field, strict, `${path}.${name}`)
+      if (problem !== undefined) return problem
+    }
+    return undefined
+  }
+  if (type.kind === 'list') {
+    if (!Array.isArray(value) || value.length > type.max)
+      return because`${fieldOf(place, path)}: must be a list of at most ${type.max} records`
+    const item: Kind = { kind: 'record', fields: type.fields }
+    for (let i = 0; i < value.length; i++) {
+      const problem = problemOf(place, item, value[i], strict, `${path}[${i}]`)
+      if (problem !== undefined) return problem
+    }
+    return undefined
+  }
+  const problem = scalarProblem(type, value, strict)
+  return problem && because`${fieldOf(place, path)}: ${problem}`
+}
+
+const scalarProblem = (type: Kind, value: unknown, strict: boolean): Reason | undefined => {
   switch (type.kind) {
     case 'u8':
     case 'u16':
@@ -118,19 +145,22 @@ export const problemOf = (type: Kind, value: unknown, strict: boolean): string |
       const problem = numberProblem(value, HIGHEST[type.kind])
       if (problem !== undefined) return problem
       const n = value as number
-      if (type.min !== undefined && n < type.min) return `: ${n} is below ${type.min}`
-      return type.max !== undefined && n > type.max ? `: ${n} is above ${type.max}` : undefined
+      if (type.min !== undefined && n < type.min) return coded('out-of-range')`${n} is below ${type.min}`
+      return type.max !== undefined && n > type.max ? coded('out-of-range')`${n} is above ${type.max}` : undefined
     }
     case 'enum': {
       if (valuesOf(type.enumeration).has(value as number)) return undefined
-      const names = Object.entries(type.enumeration.values).map(([name, n]) => `${n} ${name}`)
-      return `: ${textOf(value)} is not a value of ${type.enumeration.name} (${names.join(', ')})`
+      const { name, values } = type.enumeration
+      const known = Object.entries(values).map(([constant, n]) => because`${n} ${the.constant(name, constant)}`)
+      return coded('not-in-enum')`${textOf(value)} is not a value of ${the.enumeration(name)} (${listOf(known)})`
     }
     case 'flags': {
       const problem = numberProblem(value, 2 ** (8 * type.width) - 1)
       if (problem !== undefined || !strict || value === 0) return problem
       const unknown = (value as number) & ~bitsOf(type.enumeration)
-      return unknown === 0 ? undefined : `: ${type.enumeration.name} has no bits 0x${(unknown >>> 0).toString(16)}`
+      return unknown === 0
+        ? undefined
+        : because`${the.enumeration(type.enumeration.name)} has no bits 0x${(unknown >>> 0).toString(16)}`
     }
     case 'ref':
       return numberProblem(value, 0xffffffff)
@@ -139,30 +169,15 @@ export const problemOf = (type: Kind, value: unknown, strict: boolean): string |
     case 'u64':
       return typeof value === 'bigint' && value >= 0n && value < 1n << 64n
         ? undefined
-        : `: ${textOf(value)} is not a 64-bit number`
+        : because`${textOf(value)} is not a 64-bit number`
     case 'bytes':
       return value instanceof Uint8Array && value.length === type.size ? undefined : bytesProblem(value, `${type.size}`)
     case 'blob':
       return value instanceof Uint8Array && value.length <= type.max
         ? undefined
         : bytesProblem(value, `at most ${type.max}`)
-    case 'record': {
-      if (typeof value !== 'object' || value === null) return ': must be a record'
-      for (const name in type.fields) {
-        const problem = problemOf(type.fields[name]!.type, (value as Readonly<Record<string, unknown>>)[name], strict)
-        if (problem !== undefined) return `.${name}${problem}`
-      }
+    default:
       return undefined
-    }
-    case 'list': {
-      if (!Array.isArray(value) || value.length > type.max) return `: must be a list of at most ${type.max} records`
-      const item: Kind = { kind: 'record', fields: type.fields }
-      for (let i = 0; i < value.length; i++) {
-        const problem = problemOf(item, value[i], strict)
-        if (problem !== undefined) return `[${i}]${problem}`
-      }
-      return undefined
-    }
   }
 }
 
@@ -170,9 +185,9 @@ export const problemOf = (type: Kind, value: unknown, strict: boolean): string |
  * Throws CallError EINVAL if a value is not of type `type`, or outside its limits. `strict`: refuses unnamed bits of
  * flags; otherwise the handler decides which bits the device accepts.
  */
-export const checkValue = (where: string, type: Kind, value: unknown, strict = false): void => {
-  const problem = problemOf(type, value, strict)
-  if (problem !== undefined) throw new CallError('EINVAL', where + problem)
+export const checkValue = (place: Place, type: Kind, value: unknown, strict = false): void => {
+  const problem = problemOf(place, type, value, strict)
+  if (problem !== undefined) throw new CallError('EINVAL', problem)
 }
 
 // ---- records ----
@@ -219,7 +234,7 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
 }
 
 /** Reads a record's fields at `at`. All bytes of the record must be present. `where`: for `readScalar`. */
-export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: string): RecordOf<F> => {
+export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: Place): RecordOf<F> => {
   const record: AnyRecord = {}
   const prepared = prepare(fields)
   for (let i = 0; i < prepared.length; i++) {

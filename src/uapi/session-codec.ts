@@ -4,6 +4,7 @@
  * Readers check the type of a received message, its length, and the length in its header. They never throw: they return
  * a sentence about a malformed message.
  */
+import { encodeReason, type Reason } from '../spec/reason.ts'
 import {
   Exchanges,
   InstallKind,
@@ -323,6 +324,7 @@ export const writeOpenReply = (
 
 /** Maximum bytes of a reason. */
 const MAX_REASON = 1024
+const NO_BYTES = new Uint8Array(0)
 
 const CALL_REPLY = HEADER + Messages.callReply.size
 const INSTALL = Messages.install.size
@@ -338,7 +340,7 @@ const {
 
 /**
  * Writes a `callReply` (spec/session.ts, Exchanges); returns its length. `ret`: ≥ 0, or a negative errno. `reason`: of
- * a refusal, truncated to MAX_REASON bytes. Throws RangeError for more than SessionLimits.descriptors installs, or more
+ * a refusal, of at most MAX_REASON bytes. Throws RangeError for more than SessionLimits.descriptors installs, or more
  * mappings than SessionLimits.mappings of both kinds.
  */
 export const writeCallReply = (
@@ -346,7 +348,7 @@ export const writeCallReply = (
   request: Header,
   ret: number,
   installs: readonly InstallAt[] = NO_INSTALLS,
-  reason = '',
+  reason?: Reason,
   mappings: readonly MappingNote[] = NO_MAPPINGS,
 ): number => {
   const { bytes, view } = buffer
@@ -369,11 +371,12 @@ export const writeCallReply = (
     view.setUint32(end + MAPPING_KIND, kind, true)
     end += MAPPING
   }
-  const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + MAX_REASON)).written
+  const text = reason === undefined ? NO_BYTES : encodeReason(reason, MAX_REASON)
+  bytes.set(text, end)
   // `callReply` has the same fields for all calls, for example IOCTL.
   writeReply<'IOCTL'>(buffer, request, { ret, installCount: count, mappingCount: mappings.length })
-  view.setUint32(SIZE, end + written, true)
-  return end + written
+  view.setUint32(SIZE, end + text.length, true)
+  return end + text.length
 }
 
 const RANGE = Messages.range.size

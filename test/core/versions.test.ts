@@ -95,7 +95,7 @@ const deviceOf = (...classes: ObjectClass[]): Context => {
 /** A dialect for one message, `bytes`; `answer` gets the answered message. */
 const decodeBytes = (view: CallerView, call: number, bytes: Uint8Array, answer: (message: Uint8Array) => void) => {
   const decoded = decodeMessage(view, call, bytes)
-  const refused = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
+  const refused = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.reason })
   if (decoded.roomError !== undefined) return refused(decoded.roomError)
   return {
     call: decoded.call,

@@ -93,7 +93,7 @@ const validArguments: Record<string, unknown> = {
 
 const areValid = (args: Record<string, unknown>): boolean =>
   Object.entries(attributes).every(([name, { type, optional: isOptional }]) =>
-    Object.hasOwn(args, name) ? problemOf(type, args[name], false) === undefined : isOptional,
+    Object.hasOwn(args, name) ? problemOf('', type, args[name], false) === undefined : isOptional,
   ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
 
 it('accepts arguments exactly if they have no problem', () => {
@@ -122,7 +122,7 @@ it('accepts a value exactly if it has no problem, strict or not', () => {
   for (const strict of [false, true])
     fc.assert(
       fc.property(fc.constantFrom(...kinds), fc.oneof(value, flag), (type, some) =>
-        assert.equal(isValid(checkOf(type, strict), some), problemOf(type, some, strict) === undefined),
+        assert.equal(isValid(checkOf(type, strict), some), problemOf('', type, some, strict) === undefined),
       ),
       { numRuns: 3000 },
     )

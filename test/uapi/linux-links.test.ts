@@ -126,7 +126,7 @@ for (const link of LINKS)
       [createAh(pd), { ...expected[link].create, userHandle: 0n }],
     ] as const) {
       const answer = dispatch(context, decodeWriteBytes, [bytes], caller) as Answer
-      assert.equal(answer.ret, bytes.length, answer.reason)
+      assert.equal(answer.ret, bytes.length, String(answer.reason))
       const { pd: _, ...args } = handled.pop() as AnyValues
       assert.deepEqual(args, wanted)
     }
@@ -153,7 +153,7 @@ for (const link of ['ib', 'roce', 'opa'] as const)
     }
     const query = command(WriteCommands.QUERY_QP, 16, 32, view => view.setUint32(8, qp, true))
     const answer = dispatch(context, decodeWriteBytes, [query], { ...caller, copyOut }) as Answer
-    assert.equal(answer.ret, query.length, answer.reason)
+    assert.equal(answer.ret, query.length, String(answer.reason))
     const view = new DataView((answered as Uint8Array).buffer)
     const hasLids = link !== 'roce'
     // Path: dlid, sl, src_path_bits. Alternate path: dlid, alt_port_num.
@@ -173,6 +173,6 @@ test('a driver that uses rxe’s ABI without rxe’s outputs answers with zeros'
     if (address === 4n) driverPart = written
   }
   const answer = dispatch(context, decodeWriteBytes, [bytes], { ...caller, copyOut }) as Answer
-  assert.equal(answer.ret, bytes.length, answer.reason)
+  assert.equal(answer.ret, bytes.length, String(answer.reason))
   assert.deepEqual(driverPart, new Uint8Array(8))
 })

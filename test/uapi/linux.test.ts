@@ -276,7 +276,7 @@ test('an indirection table has at most 2^13 work queues; the command must have a
     write(extended(CREATE_RWQ_IND_TBL, [...u32(0), ...u32(log), ...new Array(4 * handles).fill(0)], 2))
   for (const log of [1, 12, 13]) {
     const decoded = table(log, 1 << log)
-    assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+    assert.ok(!isAnswer(decoded), String((decoded as Answer).reason))
     assert.equal((decoded.call.args.queues as unknown[]).length, 1 << log)
     assert.equal(errorOf(table(log, (1 << log) - 2)), 'ENOSPC')
   }
@@ -296,7 +296,7 @@ test('the LEGACY attribute keeps the driver’s input after a list, and after a 
     const decoded = write(bytes, view =>
       Object.assign(view, { schema: { ...view.schema, driverId: RDMA_DRIVER_UNKNOWN, linux: undefined } }),
     )
-    assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+    assert.ok(!isAnswer(decoded), String((decoded as Answer).reason))
     assert.deepEqual([...encodeLinux(decoded.call, decoded.legacy()!).bytes], bytes)
   }
 })
@@ -465,7 +465,7 @@ const createSrq = (...more: readonly Attr[]): Attr[] => [
 test('ioctl SRQ_CREATE of an SRQ for tags is ENOENT without the number of tags', () => {
   const tags: Attr = [9, 8, 2n]
   const answer = verbs(LinuxObject.SRQ, 0, createSrq(tags, [3, 0, 2n]))
-  assert.equal(errorOf(answer), 'ENOENT', (answer as Answer).reason)
+  assert.equal(errorOf(answer), 'ENOENT', String((answer as Answer).reason))
 })
 
 /** The memory after a successful creation by ioctl, and the ids of the attributes with VALID_OUTPUT. */

@@ -243,7 +243,7 @@ test('raw.abilog: hand-made calls, except QUERY_CONTEXT, get the kernel’s answ
       const open = { ...decoded.call, method: view.schema.classByName('device')!.methods.open }
       const { result } = recordedResult(open, logged)
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })
-      assert.equal(answer.reason, GET_CONTEXT_AGAIN.message)
+      assert.equal(answer.reason, GET_CONTEXT_AGAIN.reason)
       if (logged.kind === 'write') {
         assert.equal(answer.ret, -Errno.EINVAL)
         assert.deepEqual([...view.copyIn(responseAddress(logged), 8)], [255, 255, 255, 255, 2, 0, 0, 0])

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { because, decodeReason } from '../../src/spec/reason.ts'
 import {
   InstallKind,
   MappingKind,
@@ -146,10 +147,11 @@ test('replies survive a round trip', () => {
       fc.array(mapping, { maxLength: 2 * SessionLimits.mappings }),
       fc.stringMatching(/^[ -~]{0,99}$/),
       (value, installs, mappings, reason) => {
-        const text = value < 0 ? reason : ''
+        const refused = value < 0 ? because`${reason}` : undefined
         const requestHeader = { ...newRequest(), type: MessageType.IOCTL }
-        const read = reply(writeCallReply(buffer, requestHeader, value, installs, text, mappings))
-        assert.deepEqual([read.ret, read.installs, read.mappings, read.text], [BigInt(value), installs, mappings, text])
+        const read = reply(writeCallReply(buffer, requestHeader, value, installs, refused, mappings))
+        assert.deepEqual([read.ret, read.installs, read.mappings], [BigInt(value), installs, mappings])
+        assert.equal(read.text, value < 0 ? JSON.stringify(reason) : '')
       },
     ),
   )
@@ -172,8 +174,11 @@ test('replies survive a round trip', () => {
           installCount: installs.length,
           installs,
         })
-        const refused = reply(writeCallReply(buffer, requestHeader, -1 - error, installs, root))
-        assert.deepEqual([refused.ret, refused.text, refused.installs], [BigInt(-1 - error), root, installs])
+        const refused = reply(writeCallReply(buffer, requestHeader, -1 - error, installs, because`${root}`))
+        assert.deepEqual(
+          [refused.ret, decodeReason(refused.text).text(), refused.installs],
+          [BigInt(-1 - error), root, installs],
+        )
         const attach = { ...fields, type: MessageType.ATTACH }
         const opened = { error, context: number, rdev: number, inode: number * 2 ** 20 }
         assert.deepEqual(reply(writeOpenReply(buffer, attach, opened)), {
@@ -196,8 +201,10 @@ test('replies survive a round trip', () => {
         const ranges = installs.map(({ address }) => ({ address: Number(address & 0xfffff000n), length: number }))
         const written = reply(writeWrittenReply(buffer, { ...fields, type: MessageType.WRITTEN }, ranges))
         assert.deepEqual([written.ret, written.ranges], [BigInt(ranges.length), ranges])
-        const failed = reply(writeCallReply(buffer, { ...fields, type: MessageType.WRITTEN }, -1 - error, [], root))
-        assert.deepEqual([failed.ret, failed.text], [BigInt(-1 - error), root])
+        const failed = reply(
+          writeCallReply(buffer, { ...fields, type: MessageType.WRITTEN }, -1 - error, [], because`${root}`),
+        )
+        assert.deepEqual([failed.ret, decodeReason(failed.text).text()], [BigInt(-1 - error), root])
         assert.equal(reply(writeToolReply(buffer, requestHeader, `{"root":"${root}é"}`)).text, `{"root":"${root}é"}`)
         assert.equal(reply(writeTrace(buffer, root)).text, root)
       },

@@ -40,7 +40,7 @@ const write = (number: number, body: readonly number[], room = 0): { view: FakeV
   return { view, decoded }
 }
 const callOf = (decoded: Decoded | Answer) => {
-  assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+  assert.ok(!isAnswer(decoded), String((decoded as Answer).reason))
   return decoded.call
 }
 const errorOf = (decoded: Decoded | Answer): string => (isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK')

@@ -4,6 +4,7 @@
  */
 import type { ComponentChildren } from 'preact'
 import { useCallback, useState } from 'preact/hooks'
+import { reasonText } from '../../src/spec/reason.ts'
 import { SendFlags } from '../../src/spec/work.ts'
 import type { PostedEvent } from '../../src/tools/record/events.ts'
 import type { SessionObjects } from '../../src/tools/record/objects.ts'
@@ -155,7 +156,7 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
           <Facts
             of={[
               ['Result', String(event.call.ret)],
-              ['Reason', event.call.reason ?? ''],
+              ['Reason', reasonText(event.call.reason ?? '')],
               ['Process', `${event.call.pid} (${event.call.command})`],
             ]}
           />

@@ -18,7 +18,7 @@ import {
 import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
 import type { Connection, QueuePair } from '../../src/tools/record/objects.ts'
 import { lostOutcomes } from '../../src/tools/record/packets.ts'
-import { isFailed } from '../../src/tools/trace/failed.ts'
+import { isFailed, reasonOf } from '../../src/tools/trace/failed.ts'
 import { syndromeText } from '../../src/tools/trace/packets.ts'
 import { BTH_BYTES, psnDifference } from '../../src/transport/wire/bth.ts'
 import { addressText, countText, durationText, hexText, plural, psnText } from '../format.ts'
@@ -74,7 +74,7 @@ export class LadderRows {
       case 'call':
         if (!isFailed(event.call)) return
         this.#withSide(event.object, side =>
-          this.#push(event, 'call', side, 'error', 'call failed', event.call.reason ?? errnoName(-event.call.ret)),
+          this.#push(event, 'call', side, 'error', 'call failed', reasonOf(event.call) ?? errnoName(-event.call.ret)),
         )
         return
       case 'failure': {

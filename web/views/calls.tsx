@@ -4,7 +4,8 @@
 import { useCallback, useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/tools/record/events.ts'
 import type { SessionObjects } from '../../src/tools/record/objects.ts'
-import { callJson, callLine } from '../../src/tools/trace/calls.ts'
+import { callJson, callLine, callSummary } from '../../src/tools/trace/calls.ts'
+import { methodOf } from '../../src/tools/trace/decode.ts'
 import { isFailed } from '../../src/tools/trace/failed.ts'
 import { omittedText } from '../data/coverage.ts'
 import type { Timed } from '../data/store.ts'
@@ -23,14 +24,10 @@ const FIELDS = ['pid', 'command', 'device', 'ret', 'duration', 'class', 'method'
 
 const texts = new WeakMap<CallEvent, string>()
 
-/** `rc_qp.modify(object 3, state RTR) = 0`, without process, descriptor and duration. */
 const textOf = (event: CallEvent): string => {
   let text = texts.get(event)
   if (text === undefined) {
-    text = callLine(event.call)
-      .split('\n')[0]!
-      .replace(/^\[pid [^\]]*\] (?:fd \d+ )?/, '')
-      .replace(/ <[\d.]+>$/, '')
+    text = callSummary(event.call)
     texts.set(event, text)
   }
   return text
@@ -40,9 +37,9 @@ const filtered = (event: CallEvent, objects: SessionObjects): Filtered => ({
   text: textOf(event),
   field(name) {
     if (name === 'object') return objects.objects.has(event.object) ? objects.objectName(event.object) : undefined
-    const { pid, command, device, ret, duration } = event.call
-    const [, className, method] = /^(\w+)\.(\w+)\(/.exec(textOf(event)) ?? []
-    return { pid, command, device, ret, duration, class: className, method }[name]
+    const { pid, command, device, ret, duration, call } = event.call
+    const called = call && methodOf(call.classId, call.call, call.declared)
+    return { pid, command, device, ret, duration, class: called?.class.name, method: called?.name }[name]
   },
 })
 

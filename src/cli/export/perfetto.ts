@@ -31,7 +31,7 @@ import {
 import { SendKind, sendOperations, takesReceive, WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../tools/record/events.ts'
 import { decodeRecord } from '../../tools/trace/decode.ts'
-import { isFailed } from '../../tools/trace/failed.ts'
+import { isFailed, reasonOf } from '../../tools/trace/failed.ts'
 import { syndromeText } from '../../tools/trace/packets.ts'
 import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../transport/wire/bth.ts'
 import { aethSyndrome } from '../../transport/wire/extensions.ts'
@@ -400,7 +400,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
           const decoded = decodeRecord(call, 0)
           const name = decoded ? `${decoded.class.name}.${decoded.name}` : (call.attempt ?? call.dialect)
           const track = threadTrack(call.pid, call.tid, call.command)
-          const error = isFailed(call) ? { error: errnoName(-call.ret), reason: call.reason ?? '' } : {}
+          const error = isFailed(call) ? { error: errnoName(-call.ret), reason: reasonOf(call) ?? '' } : {}
           addEvent(time - call.duration, track, { type: Type.BEGIN, name, category: 'call', annotations: error })
           addEvent(time, track, { type: Type.END })
           break

@@ -8,6 +8,7 @@ import type { Pd } from '../../spec/classes/pd.ts'
 import { AccessFlags, AdviseFlags, MrAdvice } from '../../spec/enums.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
+import { because, type Reason, the } from '../../spec/reason.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { OnDemandSpace } from '../memory/on-demand.ts'
 import { addressHi, addressLo, findKey, KeyKind, resolve } from '../memory/region-table.ts'
@@ -26,8 +27,8 @@ interface Range {
 }
 
 type Arguments = In<typeof Pd.methods.advise, CoreObject>
-const refuse = (errno: ErrnoName, reason: string): never => {
-  throw new CallError(errno, `pd.advise: ${reason}`)
+const refuse = (errno: ErrnoName, reason: Reason | string): never => {
+  throw new CallError(errno, because`${the.method('pd.advise')}: ${reason}`)
 }
 
 /** With what a driver refuses keys of the ranges: without an on-demand region, of a window, of another domain, for reading. */
@@ -88,7 +89,7 @@ export const adviceTaker =
     const kind = Number(advice)
     if (kind !== PREFETCH && kind !== PREFETCH_WRITE && kind !== PREFETCH_NO_FAULT)
       refuse('EOPNOTSUPP', `advice ${advice} is none of 0 (PREFETCH), 1 (PREFETCH_WRITE) and 2 (PREFETCH_NO_FAULT)`)
-    if (ranges.length === 0) refuse('EINVAL', 'attribute ranges: at least one is needed')
+    if (ranges.length === 0) refuse('EINVAL', because`${the.attribute('ranges')}: at least one is needed`)
     const needsWrite = kind === PREFETCH_WRITE
     const found = ranges.map(range => rangeOf(device, pd, range, needsWrite, refusals))
     if (kind === PREFETCH_NO_FAULT) return {}

@@ -4,9 +4,10 @@
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { CoreSupport, PortState } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { linkRate } from '../../spec/link-rate.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
+import { the } from '../../spec/reason.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type GidTable, getGid } from '../devices/gids.ts'
 import { type Device, Lifecycle, type Port } from '../model.ts'
@@ -64,10 +65,7 @@ export const deviceClass = driverClass(DeviceClass, {
       gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [entryOf(gids, index)])),
     )
     if (max !== undefined && entries.length > max)
-      throw new CallError(
-        'EINVAL',
-        `device.queryGidTable: attribute max: ${max}; the tables have ${entries.length} entries`,
-      )
+      throw callError.EINVAL`${the.method('device.queryGidTable')}: ${the.attribute('max')}: ${max}; the tables have ${entries.length} entries`
     return { entries }
   },
 

@@ -7,7 +7,8 @@ import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { Srq, TmSrq, XrcSrq } from '../../spec/classes/srq.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { Classes } from '../../spec/classes.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { driverClass } from '../devices/driver.ts'
 import { arm, setThreshold, withdrawEvents } from '../events/events.ts'
 import type { CallContext, CoreObject, EventsRead } from '../model.ts'
@@ -22,7 +23,8 @@ const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
 export const cqClass = driverClass(Cq, {
   /** Sets the event threshold (R36). Resizing, and returning the real `cqe`, need the driver's own handler. */
   modify(_call, object, { cqe, count, period }) {
-    if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
+    if (cqe !== undefined)
+      throw callError.EOPNOTSUPP`${the.method('cq.modify')}: ${the.attribute('cqe')}: the driver cannot resize`
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)
     return { cqe: 0 }
   },

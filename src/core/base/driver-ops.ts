@@ -4,6 +4,7 @@
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { OpsCall, OpsState } from '../driver-contract.ts'
 import type { CallContext, Device, FdObject } from '../model.ts'
@@ -30,8 +31,8 @@ export const driverOpsClass = driverClass<typeof DriverOps, OpsState>(DriverOps,
       throw new CallError(
         names.length === 0 ? 'EOPNOTSUPP' : 'ENOENT',
         names.length === 0
-          ? `driver_ops.create: driver ${device.driver.name} has no interfaces of its own`
-          : `driver_ops.create: driver ${device.driver.name} has no interface "${name}"; it has ${names.join(', ')}`,
+          ? because`${the.method('driver_ops.create')}: driver ${device.driver.name} has no interfaces of its own`
+          : because`${the.method('driver_ops.create')}: driver ${device.driver.name} has no interface "${name}"; it has ${names.join(', ')}`,
       )
     }
     const fd = object as FdObject<OpsState>

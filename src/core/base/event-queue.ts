@@ -7,7 +7,8 @@ import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EVENT_SOURCES, Event, EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { decodeRecord } from '../../uapi/scalar.ts'
 import { driverClass } from '../devices/driver.ts'
 import {
@@ -62,19 +63,13 @@ const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number
   const method = `${call.entry.class.name}.${call.entry.name}`
   const named = ['device', 'port', ...EVENT_SOURCES].filter(name => args[name] !== undefined)
   if (named.length !== 1)
-    throw new CallError(
-      'EINVAL',
-      `${method}: ${named.length === 0 ? 'no source is named' : `${named.join(' and ')} are named`}: name one source`,
-    )
+    throw callError.EINVAL`${the.method(method)}: ${named.length === 0 ? 'no source is named' : `${named.join(' and ')} are named`}: name one source`
   if (args.device !== undefined) return 0
   const { port } = args
   if (port === undefined) return args[named[0]!] as CoreObject
   const { ports, name } = call.device
   if (port > ports.length)
-    throw new CallError(
-      'EINVAL',
-      `${method}: attribute port: ${port}: device ${name} has ${ports.length === 0 ? 'no ports' : `ports 1 to ${ports.length}`}`,
-    )
+    throw callError.EINVAL`${the.method(method)}: ${the.attribute('port')}: ${port}: device ${name} has ${ports.length === 0 ? 'no ports' : `ports 1 to ${ports.length}`}`
   return port
 }
 
@@ -104,18 +99,15 @@ export const eventQueueClass = driverClass<typeof EventQueueClass, AttachedPorts
     const source = sourceOf(call, args)
     if (typeof source === 'number') {
       if (queue.state.has(source))
-        throw new CallError(
-          'EBUSY',
-          `event_queue.attach: ${source === 0 ? 'the device' : `port ${source}`} is attached`,
-        )
+        throw callError.EBUSY`${the.method('event_queue.attach')}: ${source === 0 ? 'the device' : `port ${source}`} is attached`
       attachPort(queue, { queue, cookie, class: classOfPort(source), object: source })
       return {}
     }
     const { class: cls, handle, events } = source
     if (events === undefined)
-      throw new CallError('EOPNOTSUPP', `event_queue.attach: a ${cls.name} of this device has no events`)
+      throw callError.EOPNOTSUPP`${the.method('event_queue.attach')}: a ${cls.name} of this device has no events`
     if (events.state?.attached !== undefined)
-      throw new CallError('EBUSY', `event_queue.attach: ${cls.name} ${handle} is attached to a queue already`)
+      throw callError.EBUSY`${the.method('event_queue.attach')}: ${cls.name} ${handle} is attached to a queue already`
     attachEvents(events, { queue, cookie, class: cls.id, object: handle })
     return {}
   },
@@ -126,7 +118,8 @@ export const eventQueueClass = driverClass<typeof EventQueueClass, AttachedPorts
       typeof source === 'number'
         ? detachPort(object as FdObject<AttachedPorts>, source)
         : source.events?.state?.attached?.queue === object
-    if (!isAttached) throw new CallError('ENOENT', 'event_queue.detach: the source is not attached to this queue')
+    if (!isAttached)
+      throw callError.ENOENT`${the.method('event_queue.detach')}: the source is not attached to this queue`
     if (typeof source !== 'number' && source.events !== undefined) detachEvents(source.events)
     return {}
   },

@@ -2,10 +2,11 @@
  * Core's own class `interface` (R13): a device describes itself from its dispatch table, so description and calls
  * agree.
  */
-import { Interface } from '../../spec/classes/device/interface.ts'
+import { Interface, REASON_BYTES } from '../../spec/classes/device/interface.ts'
+import { encodeReason } from '../../spec/reason.ts'
 import { type Description, describe } from '../../spec/schema/description.ts'
 import { driverClass } from '../devices/driver.ts'
-import { type ChainOutcome, reasonBytes, runChain } from '../dispatch/chain.ts'
+import { type ChainOutcome, runChain } from '../dispatch/chain.ts'
 import type { DispatchTable } from '../model.ts'
 
 /** Cached: dispatch tables do not change, and devices share them. */
@@ -24,7 +25,7 @@ const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({
   results,
   done,
   error,
-  ...(reason !== undefined && { reason: reasonBytes(reason) }),
+  ...(reason !== undefined && { reason: encodeReason(reason, REASON_BYTES) }),
 })
 
 export const interfaceClass = driverClass(Interface, {

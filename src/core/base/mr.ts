@@ -16,8 +16,9 @@
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind, OdpCaps, REMOTE_RIGHTS } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError, gone } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import { because, coded, type Reason, the } from '../../spec/reason.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
@@ -60,22 +61,32 @@ const PAGE_OFFSET_MASK = BigInt(PAGE_BYTES - 1)
 const ADDRESS_LIMIT = 1n << 64n
 
 const hex = (value: bigint | number): string => `0x${(typeof value === 'number' ? value >>> 0 : value).toString(16)}`
-const refuse = (method: string, reason: string): never => {
-  throw new CallError('EINVAL', `mr.${method}: ${reason}`)
+const right = (name: keyof typeof AccessFlags.values) => the.constant(AccessFlags.name, name)
+
+const refuse = (method: string, reason: Reason | string): never => {
+  throw callError.EINVAL`${the.method(`mr.${method}`)}: ${reason}`
 }
 
 const checkAccess = (method: string, device: Device, access: number): void => {
   if (access & ~KNOWN_FLAGS)
-    refuse(method, `access has unknown bits ${hex(access & ~KNOWN_FLAGS)}, known are ${hex(KNOWN_FLAGS)}`)
-  if (access & (REMOTE_WRITE | REMOTE_ATOMIC) && !(access & LOCAL_WRITE))
-    refuse(method, `access ${hex(access)} has remote write or atomic without LOCAL_WRITE: add LOCAL_WRITE`)
-  if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
-    throw new CallError(
-      'EOPNOTSUPP',
-      `mr.${method}: access ${hex(access)}: device ${device.name} has no on-demand paging`,
+    refuse(
+      method,
+      coded('unknown-bits')`access has unknown bits ${hex(access & ~KNOWN_FLAGS)}, known are ${hex(KNOWN_FLAGS)}`,
     )
+  if (access & (REMOTE_WRITE | REMOTE_ATOMIC) && !(access & LOCAL_WRITE))
+    refuse(
+      method,
+      coded(
+        'needs-local-write',
+      )`access ${hex(access)} has remote write or atomic without ${right('LOCAL_WRITE')}: add ${right('LOCAL_WRITE')}`,
+    )
+  if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
+    throw callError.EOPNOTSUPP`${the.method(`mr.${method}`)}: access ${hex(access)}: device ${device.name} has no on-demand paging`
   if (access & FLUSH_PERSISTENT)
-    refuse(method, `access ${hex(access)}: memory of a process is not persistent, omit FLUSH_PERSISTENT`)
+    refuse(
+      method,
+      because`access ${hex(access)}: memory of a process is not persistent, omit ${right('FLUSH_PERSISTENT')}`,
+    )
 }
 
 const checkOffsets = (method: string, { start, iova }: Range): void => {
@@ -118,7 +129,10 @@ const checkBeforeFile = (device: Device, range: Range, access: number): void => 
 const checkPlace = (method: string, device: Device, kind: number | undefined, range: Range, access: number): void => {
   if (kind !== DEVICE) checkOffsets(method, range)
   else if ((access & ON_DEMAND) !== 0)
-    refuse(method, `access ${hex(access)}: memory of the device has no on-demand paging, omit ON_DEMAND`)
+    refuse(
+      method,
+      because`access ${hex(access)}: memory of the device has no on-demand paging, omit ${right('ON_DEMAND')}`,
+    )
   checkAccess(method, device, access)
   if (kind !== IMPLICIT && kind !== DEVICE) checkRange(method, range)
   if (kind === undefined && (access & ON_DEMAND) === 0) checkPageCount(method, range)
@@ -141,10 +155,7 @@ const checkPages = (
   if (permits(memory, range, needsWrite)) return Number(length)
   if (kind === FILE && !permits(memory, range, false))
     refuse(method, `${length} bytes at ${hex(start)} are not in the file`)
-  throw new CallError(
-    'EFAULT',
-    `mr.${method}: the ${length} bytes at ${hex(start)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`,
-  )
+  throw callError.EFAULT`${the.method(`mr.${method}`)}: the ${length} bytes at ${hex(start)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`
 }
 
 const baseOf = ({ iova }: Range, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
@@ -176,7 +187,7 @@ const shareRange = (memory: AddressSpace, { start }: Range, bytes: number, acces
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
   const windows = table.boundWindows[row]!
   if (windows > 0)
-    throw new CallError('EBUSY', `mr.${method}: ${windows} memory windows are bound to it: unbind them first`)
+    throw callError.EBUSY`${the.method(`mr.${method}`)}: ${windows} memory windows are bound to it: unbind them first`
 }
 
 /** What accesses to a region of `memory` use. */
@@ -221,7 +232,7 @@ const partOf = (
   if ((access & ZERO_BASED) === 0 || range.iova !== 0n)
     refuse(
       'create',
-      `access ${hex(access)}, iova ${hex(range.iova)}: regions of device memory are ZERO_BASED, at iova 0`,
+      because`access ${hex(access)}, iova ${hex(range.iova)}: regions of device memory are ${right('ZERO_BASED')}, at iova 0`,
     )
   if (range.start + range.length > BigInt(length))
     refuse('create', `${range.length} bytes at ${range.start} are not in the ${length} bytes of the device memory`)
@@ -229,7 +240,7 @@ const partOf = (
 }
 
 const absent = (device: Device): never => {
-  throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no memory of its own`)
+  throw callError.EOPNOTSUPP`${the.method('mr.create')}: device ${device.name} has no memory of its own`
 }
 
 /**
@@ -241,17 +252,16 @@ const sourceOf = (
   { start, length, iova, access, kind = kindOf(device, start, length, iova, access), file, dm }: CreateArguments,
 ): { range: Range; memory: AddressSpace; special?: NonNullable<MrState['special']> } => {
   const range = { start, length, iova }
-  if (file !== undefined && kind !== FILE) refuse('create', 'attribute file belongs to regions of kind FILE')
+  if (file !== undefined && kind !== FILE)
+    refuse('create', because`${the.attribute('file')} belongs to regions of kind FILE`)
   switch (kind) {
     case MEMORY:
       return { range, memory: caller.memory }
     case FILE: {
-      if (file === undefined) return refuse('create', 'attribute file is missing: a region of kind FILE needs it')
+      if (file === undefined)
+        return refuse('create', because`${the.attribute('file')} is missing: a region of kind FILE needs it`)
       if (caller.openFile === undefined)
-        throw new CallError(
-          'EOPNOTSUPP',
-          'mr.create: attribute file: not for a caller in this process; register a buffer',
-        )
+        throw callError.EOPNOTSUPP`${the.method('mr.create')}: ${the.attribute('file')}: not for a caller in this process; register a buffer`
       checkBeforeFile(device, range, access)
       const opened = caller.openFile(file)
       return { range, memory: opened.space, special: { kind, file: opened } }
@@ -264,10 +274,10 @@ const sourceOf = (
       if (dm === undefined)
         return device.schema.classByName('dm') === undefined
           ? absent(device)
-          : refuse('create', 'attribute dm is missing: a region of kind DEVICE needs it')
+          : refuse('create', because`${the.attribute('dm')} is missing: a region of kind DEVICE needs it`)
       return { ...partOf(dm.state as DeviceMemory, range, access), special: { kind } }
     case INDIRECT:
-      throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no regions over other keys`)
+      throw callError.EOPNOTSUPP`${the.method('mr.create')}: device ${device.name} has no regions over other keys`
     default:
       return absent(device)
   }
@@ -284,7 +294,10 @@ const createRegion = (
   const { access, pd } = args
   checkPlace('create', device, special?.kind, range, access)
   if (access & ON_DEMAND && args.dmah !== undefined)
-    refuse('create', `access ${hex(access)}: an on-demand region has no DMA handle, omit ON_DEMAND or attribute dmah`)
+    refuse(
+      'create',
+      because`access ${hex(access)}: an on-demand region has no DMA handle, omit ${right('ON_DEMAND')} or attribute dmah`,
+    )
   const isImplicit = special?.kind === IMPLICIT
   const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access, special?.kind)
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
@@ -311,7 +324,7 @@ const changeOf = (
 ): { range: Range; memory: AddressSpace; rights: number; needsCheck: boolean } => {
   const table = device.memory
   if (special !== undefined && translation !== undefined)
-    refuse('modify', 'attribute translation: only regions of kind MEMORY can get another translation')
+    refuse('modify', because`${the.attribute('translation')}: only regions of kind MEMORY can get another translation`)
   if (translation === undefined && pd === undefined && access === undefined)
     refuse('modify', 'translation, pd or access is required')
   requireNoWindows('modify', table, row)
@@ -386,7 +399,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const source = sourceOf(call, args)
     const finish = (): ReturnType<typeof createRegion> => {
       try {
-        if (object.life !== Lifecycle.CREATING) throw new CallError('EIO', `mr.create: ${CLOSED_MEANWHILE}`)
+        if (object.life !== Lifecycle.CREATING) throw gone`${the.method('mr.create')}: ${CLOSED_MEANWHILE}`
         return createRegion(call, object, args, source)
       } catch (error) {
         source.special?.file?.close()
@@ -403,7 +416,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const preparing = change.needsCheck ? preparePageCheck(change.memory, change.range, change.rights) : undefined
     if (preparing === undefined) return modifyRegion(call, object, args, change)
     return preparing.then(() => {
-      if (object.life !== Lifecycle.LIVE) throw new CallError('EIO', `mr.modify: ${CLOSED_MEANWHILE}`)
+      if (object.life !== Lifecycle.LIVE) throw gone`${the.method('mr.modify')}: ${CLOSED_MEANWHILE}`
       // Checked again: meanwhile other calls may have changed the region or bound windows.
       return modifyRegion(call, object, args, changeOf(call, object, args))
     })

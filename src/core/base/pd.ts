@@ -5,7 +5,8 @@
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
-import { CallError, type ErrnoName } from '../../spec/errno.ts'
+import { CallError, callError, type ErrnoName } from '../../spec/errno.ts'
+import { because, coded, type Reason, the } from '../../spec/reason.ts'
 import { type AnyRecord, CREATE, DESTROY, type Out } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import { driverClass } from '../devices/driver.ts'
@@ -17,7 +18,7 @@ import { adviceTaker } from './advise.ts'
 
 /** Adds the index of the list's entry to the error's message. */
 const errorOfEntry = (index: number, error: unknown): unknown =>
-  error instanceof CallError ? new CallError(error.code as ErrnoName, `entry ${index}: ${error.message}`) : error
+  error instanceof CallError ? new CallError(error.code as ErrnoName, because`entry ${index}: ${error.reason}`) : error
 
 type CreateAhsResult = Out<typeof Pd.methods.createAhs>
 
@@ -45,7 +46,7 @@ export const pdClass = driverClass(Pd, {
     const [name, list = []] = Object.entries(lists).find(([, records]) => records !== undefined) ?? ['address']
     const recordHandle = ({ object: handle = 0 }: Result): void => {
       const object = findHandle(context.handles, handle)
-      if (object === undefined) throw new CallError('ENOENT', `handle ${handle} was destroyed meanwhile`)
+      if (object === undefined) throw callError.ENOENT`handle ${handle} was destroyed meanwhile`
       created.push(object)
     }
     const undoAndThrow = (error: unknown): never => {
@@ -74,15 +75,15 @@ export const pdClass = driverClass(Pd, {
     const seen = new Set<number>()
     for (const [index, { handle }] of handles.entries()) {
       const ah = findHandle(context.handles, handle)
-      const refuse = (code: 'ENOENT' | 'EINVAL' | 'EBUSY', reason: string): never => {
-        throw new CallError(code, `pd.destroyAhs: entry ${index}: handle ${handle} ${reason}`)
+      const refuse = (code: 'ENOENT' | 'EINVAL' | 'EBUSY', reason: Reason | string): never => {
+        throw new CallError(code, because`${the.method('pd.destroyAhs')}: entry ${index}: handle ${handle} ${reason}`)
       }
       if (ah === undefined || seen.has(handle)) return refuse('ENOENT', ah ? 'is named twice' : 'does not exist')
       if (ah.class.id !== Ah.id) refuse('EINVAL', `is of class ${ah.class.name}, not ah`)
       if (!ah.parents.includes(pd)) refuse('EINVAL', 'belongs to another protection domain')
       if (ah.life === Lifecycle.CREATING) refuse('ENOENT', 'is still being created')
       if (ah.life !== Lifecycle.LIVE) refuse('EBUSY', 'is being destroyed')
-      if (ah.uses > 0) refuse('EBUSY', 'is used')
+      if (ah.uses > 0) refuse('EBUSY', coded('in-use')`is used`)
       seen.add(handle)
     }
     // Only the driver or a hook can refuse now. No call can use the handles meanwhile.

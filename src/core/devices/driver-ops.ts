@@ -6,8 +6,9 @@
  * ENOTTY, write with EINVAL, mmap with ENODEV. On a descriptor of another class ioctl fails with ENOTTY, write and mmap
  * with EINVAL. After the `driver_ops` was destroyed, the context closed or the device removed, all fail with EIO.
  */
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError, gone } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import { because } from '../../spec/reason.ts'
 import type { OpsCall, OpsState } from '../driver-contract.ts'
 import type { MappedChunk } from '../memory/mappable-memory.ts'
 import type { Caller, FdObject } from '../model.ts'
@@ -20,13 +21,10 @@ const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'm
   if (fd.class.name !== 'driver_ops')
     throw new CallError(
       systemCall === 'ioctl' ? 'ENOTTY' : 'EINVAL',
-      `${systemCall}: the descriptor is of class ${fd.class.name}`,
+      because`${systemCall}: the descriptor is of class ${fd.class.name}`,
     )
   if (fd.isClosed || context.isClosed || !device.isAlive)
-    throw new CallError(
-      'EIO',
-      `${systemCall}: the descriptor was closed or destroyed, its context closed, or device ${device.name} removed`,
-    )
+    throw gone`${systemCall}: the descriptor was closed or destroyed, its context closed, or device ${device.name} removed`
   return { fd: fd as FdObject<OpsState>, context, device, caller }
 }
 
@@ -34,7 +32,7 @@ const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'm
 export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument: bigint): number => {
   const call = callOn(fd, caller, 'ioctl')
   const { ops, name } = call.fd.state
-  if (ops.ioctl === undefined) throw new CallError('ENOTTY', `interface ${name} has no ioctl`)
+  if (ops.ioctl === undefined) throw callError.ENOTTY`interface ${name} has no ioctl`
   return ops.ioctl(call, request >>> 0, argument)
 }
 
@@ -45,9 +43,9 @@ export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument
 export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
   const call = callOn(fd, caller, 'write')
   const { ops, name } = call.fd.state
-  if (ops.write === undefined) throw new CallError('EINVAL', `interface ${name} does not support write`)
+  if (ops.write === undefined) throw callError.EINVAL`interface ${name} does not support write`
   if (length > MAX_WRITE_BYTES)
-    throw new CallError('EMSGSIZE', `a write of ${length} bytes; at most ${MAX_WRITE_BYTES} are allowed`)
+    throw callError.EMSGSIZE`a write of ${length} bytes; at most ${MAX_WRITE_BYTES} are allowed`
   return ops.write(call, caller.copyIn(address, length))
 }
 
@@ -64,14 +62,10 @@ export const opsMap = (
 ): MappedChunk => {
   const call = callOn(fd, caller, 'mmap')
   const { ops, name } = call.fd.state
-  if (ops.mmap === undefined) throw new CallError('ENODEV', `interface ${name} has no memory to map`)
+  if (ops.mmap === undefined) throw callError.ENODEV`interface ${name} has no memory to map`
   if (!(Number.isSafeInteger(offset) && offset >= 0 && offset % PAGE_BYTES === 0 && length > 0))
-    throw new CallError(
-      'EINVAL',
-      `mmap: ${length} bytes at ${offset}: the length must not be 0, and the offset must be a multiple of ${PAGE_BYTES}`,
-    )
+    throw callError.EINVAL`mmap: ${length} bytes at ${offset}: the length must not be 0, and the offset must be a multiple of ${PAGE_BYTES}`
   const chunk = ops.mmap(call, offset, length, isWritable)
-  if (length > chunk.length)
-    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}; only ${chunk.length} exist`)
+  if (length > chunk.length) throw callError.EINVAL`mmap: ${length} bytes at ${offset}; only ${chunk.length} exist`
   return chunk
 }

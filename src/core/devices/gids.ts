@@ -1,7 +1,7 @@
 /*
  * The GID table of one port (IBA 4.1.1), filled by the driver.
  */
-import { CallError } from '../../spec/errno.ts'
+import { callError, codedError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 
 export interface GidTableEntry {
@@ -50,7 +50,7 @@ export const isFreeIndex = ({ entries, users }: GidTable, index: number): boolea
 
 const requireIndex = (table: GidTable, index: number): void => {
   if (!(Number.isInteger(index) && index >= 0 && index < table.entries.length))
-    throw new CallError('EINVAL', `GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`)
+    throw callError.EINVAL`GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`
 }
 
 /**
@@ -72,7 +72,7 @@ export const setGid = (table: GidTable, index: number, entry: GidTableEntry | un
 export const getGid = (table: GidTable, index: number): GidTableEntry => {
   requireIndex(table, index)
   const entry = table.entries[index]
-  if (entry === undefined) throw new CallError('ENODATA', `GID index ${index} of port ${table.port} is empty`)
+  if (entry === undefined) throw codedError('ENODATA', 'gid-empty')`GID index ${index} of port ${table.port} is empty`
   return entry
 }
 

@@ -14,7 +14,7 @@
  */
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError, gone } from '../../spec/errno.ts'
 import { attempt, attemptSteps } from '../attempt.ts'
 import { coreClasses } from '../base/all.ts'
 import { createPool, releaseTable } from '../dispatch/compile.ts'
@@ -126,11 +126,8 @@ const freeIndex = (core: Core): number => {
 
 const checkName = (core: Core, name: string): void => {
   if (!/^[\w.-]{1,63}$/.test(name))
-    throw new CallError(
-      'EINVAL',
-      `device name ${JSON.stringify(name)}: 1 to 63 letters, digits, '_', '-' and '.' are allowed`,
-    )
-  if (core.devices.has(name)) throw new CallError('EEXIST', `there is a device ${name} already`)
+    throw callError.EINVAL`device name ${JSON.stringify(name)}: 1 to 63 letters, digits, '_', '-' and '.' are allowed`
+  if (core.devices.has(name)) throw callError.EEXIST`there is a device ${name} already`
 }
 
 /**
@@ -216,7 +213,7 @@ export const openContext = <D>(
   device: Device<D>,
   options: { isOpened?: boolean; mapped?: MappedMemory; account?: Account } = {},
 ): Context<unknown, D> => {
-  if (!device.isAlive) throw new CallError('EIO', `device ${device.name} was removed`)
+  if (!device.isAlive) throw gone`device ${device.name} was removed`
   const { core } = device
   const context: Context<unknown, D> = {
     id: core.nextContext++,

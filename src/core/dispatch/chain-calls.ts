@@ -3,7 +3,8 @@
  * entry fails, the objects that the chain has created are destroyed.
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import { type AnyValues, CHAIN } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import type { ChainedRefs } from '../../uapi/object/client.ts'
@@ -43,7 +44,7 @@ const resolveRefs = (
   const values = { ...args }
   for (const name in refs) {
     const { type } = chainedMethod.method.in[name]!
-    const subject = `${chainedMethod.class.name}.${chainedMethod.name}: attribute ${name}`
+    const subject = because`${the.method(`${chainedMethod.class.name}.${chainedMethod.name}`)}: ${the.attribute(name)}`
     if (type.kind === 'ref' || type.kind === 'fd')
       values[name] = createdByEntry(created, subject, type.class, refs[name]!).handle
   }
@@ -72,15 +73,13 @@ export const runTypedChain = (
       const { class: cls, name, method } = chainedMethod
       const ref = object < 0 ? -1 - object : undefined
       checkEntry(i, chainedMethod, ref)
-      const number = ref === undefined ? object : createdByEntry(created, `${cls.name}.${name}`, cls.name, ref).handle
+      const number =
+        ref === undefined ? object : createdByEntry(created, the.method(`${cls.name}.${name}`), cls.name, ref).handle
       const deviceMethod = methodOf(context, cls, method.call, name)
       const result = invokeTyped(context, deviceMethod, number, resolveRefs(created, calls[i]!), caller)
       if (result instanceof Promise) {
         pending = result
-        throw new CallError(
-          'EOPNOTSUPP',
-          `${cls.name}.${name}: its handler is asynchronous, which a chain of typed calls does not support`,
-        )
+        throw callError.EOPNOTSUPP`${the.method(`${cls.name}.${name}`)}: its handler is asynchronous, which a chain of typed calls does not support`
       }
       created.push(createdBy(context, result, additional))
       results.push(result)

@@ -11,7 +11,8 @@
  * remaining entries and destroys run as a job, so that other clients do not wait for the chain.
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { type Place, type Reason, the } from '../../spec/reason.ts'
 import { CHAIN, type Method, type ObjectClass, QUERY } from '../../spec/schema/schema.ts'
 import type { CallerView, NewDescriptor, Result } from '../../uapi/call.ts'
 import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
@@ -31,7 +32,7 @@ export interface ChainOutcome {
   readonly done: number
   /** Errno of the entry that failed; 0 if none failed. */
   readonly error: number
-  readonly reason?: string
+  readonly reason?: Reason
 }
 
 /**
@@ -40,8 +41,6 @@ export interface ChainOutcome {
  */
 const UNNUMBERED = 0x8000_0000
 
-const REASON_BYTES = 1000
-
 /**
  * Microseconds of core's clock. A step of a chain's job that takes n times as long counts as n of the STEPS_PER_TURN
  * steps of a turn of the event loop, so the job takes about a millisecond of each turn.
@@ -49,7 +48,7 @@ const REASON_BYTES = 1000
 const STEP_TIME = 30
 
 const refuseEntry = (index: number, reason: string): never => {
-  throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
+  throw callError.EINVAL`entry ${index} of the chain: ${reason}`
 }
 
 /** The method of an entry. */
@@ -86,20 +85,16 @@ export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: num
  */
 export const createdByEntry = (
   created: readonly (CoreObject | undefined)[],
-  subject: string,
+  subject: Place,
   className: string,
   entry: number,
 ): CoreObject => {
   const object = created[entry]
-  if (object === undefined)
-    throw new CallError('EINVAL', `${subject}: entry ${entry} of the chain did not create an object`)
+  if (object === undefined) throw callError.EINVAL`${subject}: entry ${entry} of the chain did not create an object`
   if (object.life !== Lifecycle.LIVE)
-    throw new CallError('ENOENT', `${subject}: the object that entry ${entry} created was destroyed`)
+    throw callError.ENOENT`${subject}: the object that entry ${entry} created was destroyed`
   if (object.class.name !== className)
-    throw new CallError(
-      'EINVAL',
-      `${subject}: entry ${entry} of the chain created a ${object.class.name}, not a ${className}`,
-    )
+    throw callError.EINVAL`${subject}: entry ${entry} of the chain created a ${object.class.name}, not a ${className}`
   return object
 }
 
@@ -211,7 +206,7 @@ export const runChain = (
         descriptors: descriptors.filter(({ object }) => core.descriptors.has(object)),
       }
     }
-    return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
+    return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.reason }) }
   }
 
   /** Runs an entry. Returns its error if it fails; a promise if it is asynchronous. */
@@ -241,7 +236,7 @@ export const runChain = (
       const object =
         ref === undefined
           ? decodedCall.object
-          : createdByEntry(created, `${cls.name}.${methodName}`, cls.name, ref).handle
+          : createdByEntry(created, the.method(`${cls.name}.${methodName}`), cls.name, ref).handle
       const deviceMethod = methodOf(context, cls, callNumber, methodName)
       const recordAnswer = (result: Result): undefined => {
         created[index] = createdBy(context, result, additional)
@@ -286,6 +281,3 @@ export const runChain = (
   onUndelivered(call, putBackAll)
   return runUntilLimit(remaining(0))
 }
-
-/** The reason for a failure in UTF-8, cut off after REASON_BYTES. */
-export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON_BYTES)

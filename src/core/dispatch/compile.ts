@@ -13,9 +13,10 @@
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbsent } from '../../spec/links.ts'
 import type { QpTypeName } from '../../spec/qp-states.ts'
+import { because, the } from '../../spec/reason.ts'
 import {
   type Attribute,
   type Attributes,
@@ -46,7 +47,7 @@ export const createPool = (): TablePool => ({
 /** Core's handler of a method that core does not implement. */
 const noCoreVersion: AnyHandler = call => {
   const { entry } = call
-  throw new CallError('EOPNOTSUPP', `${entry.class.name}.${entry.name}: core has no implementation of this method`)
+  throw callError.EOPNOTSUPP`${the.method(`${entry.class.name}.${entry.name}`)}: core has no implementation of this method`
 }
 
 // ---- one class ----
@@ -145,7 +146,7 @@ const supportedMethod = (subject: string, unsupported: Readonly<Record<string, s
     const { id, optional } = method.in[name]!
     if (!optional) throw new Error(`${subject}: attribute ${name} is mandatory and cannot be unsupported`)
     delete inputs[name]
-    refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${unsupported[name]}` }
+    refused[name] = { id, code: 'EOPNOTSUPP', why: because`${the.attribute(name)}: ${unsupported[name]}` }
   }
   return { ...method, in: inputs, out, refused }
 }
@@ -172,16 +173,16 @@ const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Metho
     Object.fromEntries(Object.entries(attributes).filter(([name]) => !removed.some(([other]) => other === name)))
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const [name, { id }, cls] of removedInputs)
-    refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: this device has no class ${cls}` }
+    refused[name] = { id, code: 'EOPNOTSUPP', why: because`${the.attribute(name)}: this device has no class ${cls}` }
   return { ...method, in: without(method.in, removedInputs), out: without(method.out, removedResults), refused }
 }
 
 /** The handler with a check: EPERM if the calling process lacks the capability. */
 const withPermission = (cls: ObjectClass, name: string, capability: Capability, handler: AnyHandler): AnyHandler => {
   const own = capability === 'RAW_PACKETS' ? ', or with a daemon of your own' : ''
-  const refusal = `${cls.name}.${name}: the process lacks CAP_NET_RAW; run it as root, or with that capability${own}`
   return (call, object, args, core) => {
-    if (call.caller.allows?.(capability) === false) throw new CallError('EPERM', refusal)
+    if (call.caller.allows?.(capability) === false)
+      throw callError.EPERM`${the.method(`${cls.name}.${name}`)}: the process lacks CAP_NET_RAW; run it as root, or with that capability${own}`
     return handler(call, object, args, core)
   }
 }
@@ -197,10 +198,7 @@ const withQkeyCheck = (subject: string, handler: AnyHandler): AnyHandler => {
     const { qkey } = args
     const isControlled = typeof qkey === 'number' && (qkey & CONTROLLED_QKEY_BIT) !== 0
     if (isControlled && !call.device.core.allowsPrivilegedQkeys && call.caller.allows?.('NET_RAW') === false)
-      throw new CallError(
-        'EPERM',
-        `${subject}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` allows them to all`,
-      )
+      throw callError.EPERM`${the.method(subject)}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` allows them to all`
     return handler(call, object, args, core)
   }
 }

@@ -6,7 +6,8 @@
  * and events that the call took are put back. If the caller cannot get the new descriptors (EMFILE), the carrier undoes
  * the call (`Answer.undo`). A CallError of a handler becomes an answer. Any other exception is a bug and is rethrown.
  */
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError, gone } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
 import { creates } from '../../uapi/object/format.ts'
 import type { Caller, Context, Entry } from '../model.ts'
@@ -67,10 +68,7 @@ export const dispatch = <M extends readonly unknown[]>(
   descriptor?: number,
 ): Answer | Promise<Answer> => {
   if (!context.device.isAlive || context.isClosed) {
-    const { errno, message: reason } = new CallError(
-      'EIO',
-      `the context was closed, or device ${context.device.name} removed`,
-    )
+    const { errno, reason } = gone`the context was closed, or device ${context.device.name} removed`
     return { ret: -errno, installs: [], reason, ...attemptOf(dialect(callerView(context, caller), ...message)) }
   }
   const decoded = dialect(callerView(context, caller), ...message)
@@ -81,10 +79,7 @@ export const dispatch = <M extends readonly unknown[]>(
   try {
     entry = methodOf(context, call.class, call.method.call, call.methodName)
     if (descriptor !== undefined && (call.object !== 0 || creates(call.method) || call.class.identity !== 'fd'))
-      throw new CallError(
-        'EINVAL',
-        `${call.class.name}.${call.methodName}: a call on a descriptor must be a method of its class, with object 0`,
-      )
+      throw callError.EINVAL`${the.method(`${call.class.name}.${call.methodName}`)}: a call on a descriptor must be a method of its class, with object 0`
     result = execute(context, entry, descriptor ?? call.object, call.args, caller)
   } catch (error) {
     return decoded.answer(refusal(error))

@@ -14,7 +14,8 @@
  * - EBADF: descriptor of another context or class;
  * - EIO: context closed or device removed, before or during the call.
  */
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError, codedError, gone } from '../../spec/errno.ts'
+import { because, coded, type Noun, type Place, the } from '../../spec/reason.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import {
   type AnyValue,
@@ -53,26 +54,26 @@ export interface ReturnOf<O> extends Result {
   readonly out: O & AnyValues
 }
 
-const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
+const nameOf = (entry: Entry): Noun => the.method(`${entry.class.name}.${entry.name}`)
 
 // ---- look-up ----
 
-/** Begins an error message. Built only for a call that fails. */
-const messagePrefix = (subject: Entry | string, attribute: ReferenceAttribute | undefined): string => {
-  const name = typeof subject === 'string' ? subject : nameOf(subject)
-  return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
+/** Begins the reason of a call that fails. */
+const placeOf = (subject: Entry | Place, attribute: ReferenceAttribute | undefined): Place => {
+  const place = typeof subject === 'object' && 'method' in subject ? nameOf(subject) : subject
+  return attribute === undefined ? place : because`${place}: ${the.attribute(attribute.name)}`
 }
 
 /** The error for an object that an asynchronous call is creating or destroying. */
 const unusableError = (
   object: CoreObject,
-  subject: Entry | string,
+  subject: Entry | Place,
   attribute: ReferenceAttribute | undefined,
 ): CallError => {
-  const prefix = `${messagePrefix(subject, attribute)}: ${object.class.name} ${object.handle}`
+  const prefix = because`${placeOf(subject, attribute)}: ${object.class.name} ${object.handle}`
   return object.life === Lifecycle.CREATING
-    ? new CallError('ENOENT', `${prefix} is still being created`)
-    : new CallError('EBUSY', `${prefix} is being destroyed`)
+    ? callError.ENOENT`${prefix} is still being created`
+    : callError.EBUSY`${prefix} is being destroyed`
 }
 
 /**
@@ -83,16 +84,18 @@ export const findObject = (
   context: Context,
   className: string,
   handle: number,
-  subject: Entry | string,
+  subject: Entry | Place,
   attribute?: ReferenceAttribute,
 ): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined || context.owned?.has(object) === true)
-    throw new CallError('ENOENT', `${messagePrefix(subject, attribute)}: there is no object with handle ${handle}`)
+    throw callError.ENOENT`${placeOf(subject, attribute)}: there is no object with handle ${handle}`
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
-      `${messagePrefix(subject, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
+      coded(
+        'wrong-class',
+      )`${placeOf(subject, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
     )
   if (object.life !== Lifecycle.LIVE) throw unusableError(object, subject, attribute)
   return object
@@ -111,12 +114,9 @@ const findFdObject = (
 ): CoreObject => {
   const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
   if (fd === undefined || fd.context !== context || fd.isClosed)
-    throw new CallError('EBADF', `${messagePrefix(subject, attribute)}: the descriptor does not belong to this context`)
+    throw callError.EBADF`${placeOf(subject, attribute)}: the descriptor does not belong to this context`
   if (fd.class.name !== className)
-    throw new CallError(
-      'EBADF',
-      `${messagePrefix(subject, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
-    )
+    throw callError.EBADF`${placeOf(subject, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`
   if (fd.life !== Lifecycle.LIVE) throw unusableError(fd, subject, attribute)
   return fd
 }
@@ -130,14 +130,11 @@ const findTarget = (context: Context, entry: Entry, number: number): CoreObject 
   const fixed = device.fixedObjects.get(cls.name)
   if (fixed !== undefined) {
     if (number === 0) return fixed
-    throw new CallError('EINVAL', `${nameOf(entry)}: object ${number}: the only ${cls.name} is object 0`)
+    throw callError.EINVAL`${nameOf(entry)}: object ${number}: the only ${cls.name} is object 0`
   }
   const port = device.ports[number - 1]
   if (cls.name === 'port' && port !== undefined) return port.object
-  throw new CallError(
-    'EINVAL',
-    `${nameOf(entry)}: object ${number}: device ${device.name} has ports 1 to ${device.ports.length}`,
-  )
+  throw callError.EINVAL`${nameOf(entry)}: object ${number}: device ${device.name} has ports 1 to ${device.ports.length}`
 }
 
 /** The object that an attribute refers to, by a handle or by a descriptor of the caller. */
@@ -151,7 +148,7 @@ const resolveReference = (
   // Optional: `checkPresence` refuses a call without a required argument.
   if (value === undefined) return undefined
   if (typeof value !== 'number')
-    throw new CallError('EINVAL', `${messagePrefix(entry, attribute)}: not a number but a ${typeof value}`)
+    throw callError.EINVAL`${placeOf(entry, attribute)}: not a number but a ${typeof value}`
   if (!attribute.isFd) return findObject(context, attribute.class, value, entry, attribute)
   return findFdObject(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
@@ -161,10 +158,10 @@ const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) {
       const { code, why } = entry.method.refused[name]!
-      throw new CallError(code, `${nameOf(entry)}: ${why}`)
+      throw new CallError(code, because`${nameOf(entry)}: ${why}`)
     }
   for (const name of entry.required)
-    if (args[name] === undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name} is missing`)
+    if (args[name] === undefined) throw callError.EINVAL`${nameOf(entry)}: ${the.attribute(name)} is missing`
 }
 
 /**
@@ -179,8 +176,8 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
     // A name that every object inherits (`constructor`) has no `type`.
     const type = attributes[name]?.type
     if (type === undefined) throw unknownAttribute(nameOf(entry), entry.method, name)
-    const problem = problemOf(type, value, false)
-    if (problem !== undefined) throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}${problem}`)
+    const problem = problemOf(the.attribute(name), type, value, false)
+    if (problem !== undefined) throw callError.EINVAL`${nameOf(entry)}: ${problem}`
   }
 }
 
@@ -196,7 +193,10 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
     const min = type.min ?? 0
     const max = type.max ?? MAX_OF_KIND[type.kind]
     if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
-      throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${min} to ${max}`)
+      throw codedError(
+        'EINVAL',
+        'out-of-range',
+      )`${nameOf(entry)}: ${the.attribute(name)}: ${String(value)} is not in ${min} to ${max}`
   }
 }
 
@@ -263,7 +263,7 @@ const objectsOf = ({ device }: CallContext, { objects, descriptors }: CreatedObj
 const wasClosed = ({ context, device }: CallContext): boolean => context.isClosed || !device.isAlive
 
 const closedError = ({ entry }: CallContext): CallError =>
-  new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
+  gone`${nameOf(entry)}: the context was closed, or its device removed, during the call`
 
 /** Throws EIO if the context was closed, or the device removed, during the call. */
 export const requireOpen = (call: CallContext): void => {
@@ -379,14 +379,11 @@ const checkedArguments = (
   check: typeof checkNumbers,
 ): HandlerValues => {
   const { device } = context
-  if (!device.isAlive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
-  if (context.isClosed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
+  if (!device.isAlive) throw gone`${nameOf(entry)}: device ${device.name} was removed`
+  if (context.isClosed) throw gone`${nameOf(entry)}: the context is closed`
   const isOpenCall = entry.kind === 'open'
   if (context.isOpened === isOpenCall)
-    throw new CallError(
-      'EINVAL',
-      `${nameOf(entry)}: the context is ${context.isOpened ? 'open already' : 'not open yet'}`,
-    )
+    throw callError.EINVAL`${nameOf(entry)}: the context is ${context.isOpened ? 'open already' : 'not open yet'}`
   // The full checks also accept class instances as records, which the quick check does not.
   if (!passesQuickCheck(entry.shape, args)) {
     checkPresence(entry, args)
@@ -410,7 +407,10 @@ const objectOfCall = (
 /** Throws EBUSY if the object is used. */
 const beginDestroy = (entry: Entry, object: CoreObject): void => {
   if (object.uses > 0)
-    throw new CallError('EBUSY', `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`)
+    throw codedError(
+      'EBUSY',
+      'in-use',
+    )`${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`
   object.life = Lifecycle.DESTROYING
 }
 
@@ -524,7 +524,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   if (!Object.hasOwn(cls.methods, method)) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, method))
   const entry = methodOf(context, cls, cls.methods[method]!.call, method)
   if (typeof args !== 'object' || args === null)
-    throw new CallError('EINVAL', `${nameOf(entry)}: the arguments must be an object, not ${String(args)}`)
+    throw callError.EINVAL`${nameOf(entry)}: the arguments must be an object, not ${String(args)}`
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 

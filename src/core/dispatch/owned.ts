@@ -5,6 +5,7 @@
  * The owner uses what it owns, and whatever uses that, uses the owner too: the owner can be destroyed only after it.
  */
 import { CallError } from '../../spec/errno.ts'
+import { coded, the } from '../../spec/reason.ts'
 import { CREATE, DESTROY, type ObjectClass } from '../../spec/schema/schema.ts'
 import { setEventHandlers } from '../events/events.ts'
 import {
@@ -126,7 +127,12 @@ export const destroyOwned = (call: CallContext, owner: CoreObject, object: CoreO
   object.life = Lifecycle.DESTROYING
   try {
     if (object.uses > 0)
-      throw new CallError('EBUSY', `${owner.class.name}.destroy: its ${object.class.name} is used ${object.uses} times`)
+      throw new CallError(
+        'EBUSY',
+        coded(
+          'in-use',
+        )`${the.method(`${owner.class.name}.destroy`)}: its ${object.class.name} is used ${object.uses} times`,
+      )
     const entry = findEntry(device.table, object.class.id, DESTROY)
     const out = entry?.run(within(call, entry), object, {}, entry.core)
     if (out instanceof Promise) return out.then(() => removeObject(object), stay)

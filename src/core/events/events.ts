@@ -11,7 +11,7 @@ import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { ArmWord } from '../../spec/context-logs.ts'
 import { EventKind } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError, gone } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
 import { noteFault } from '../attempt.ts'
@@ -97,8 +97,8 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
   if (events.length > 0) return events
-  if (fd.isClosed) throw new CallError('EIO', 'no more events: the context is closed or its device removed')
-  throw new CallError('EAGAIN', 'no event is pending on the descriptor')
+  if (fd.isClosed) throw gone`no more events: the context is closed or its device removed`
+  throw callError.EAGAIN`no event is pending on the descriptor`
 }
 
 /** Puts events back, before the events that the fd object has now. */

@@ -5,7 +5,7 @@
  * pointers, and are not reused, so that stale addresses fault. A resizable buffer is refused: its length could change
  * between check and use. Access to a detached buffer returns EFAULT.
  */
-import { CallError, Errno } from '../../spec/errno.ts'
+import { callError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 
@@ -64,7 +64,7 @@ const viewOfAttached = ({ buffer, byteOffset, byteLength }: Uint8Array): DataVie
   try {
     return new DataView(buffer, byteOffset, byteLength)
   } catch {
-    throw new CallError('EINVAL', 'the buffer was transferred (for example by postMessage): it has no bytes any more')
+    throw callError.EINVAL`the buffer was transferred (for example by postMessage): it has no bytes any more`
   }
 }
 
@@ -104,7 +104,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     add(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
-        throw new CallError('EINVAL', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+        throw callError.EINVAL`a resizable buffer cannot be registered: copy it into one of fixed size`
       const length = buffer.byteLength
       const view = viewOfAttached(buffer)
       const start = nextAddress

@@ -8,7 +8,7 @@
  * arrays that grow. A two-level directory finds a row by index.
  */
 import { REMOTE_RIGHTS } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
 
@@ -286,7 +286,7 @@ export const releaseSpace = (table: MemoryTable, index: number): void => {
  * Allocates a row and its key; the caller sets the other columns. Throws ENOMEM when all 2^24 − 1 indices are in use.
  */
 export const allocateKeyRow = (table: MemoryTable): number => {
-  if (table.liveKeys === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
+  if (table.liveKeys === INDICES - 1) throw callError.ENOMEM`all ${INDICES - 1} memory keys are in use`
   // First what may fail for lack of memory.
   if (table.freeRows.length === 0 && table.rows === table.key.length) grow(table)
   const key = nextFreeKey(table)

@@ -3,8 +3,9 @@
  * to reach the state. After the create handler, the device's modify runs once for each transition, with the attributes
  * that spec/qp-states.ts lists for it. If a transition fails, the queue pair is destroyed, and the create fails.
  */
-import { CallError, type ErrnoName } from '../../spec/errno.ts'
+import { CallError, callError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
+import { because, Reason, the } from '../../spec/reason.ts'
 import { DESTROY, MODIFY } from '../../spec/schema/schema.ts'
 import { requireOpen } from '../dispatch/invoke.ts'
 import { findEntry } from '../dispatch/lookup.ts'
@@ -46,19 +47,21 @@ export const createInState = (
   const stepsFor = (call: CallContext, args: HandlerValues): readonly Step[] => {
     if (fitsPlan(planWithState, args)) return planWithState.steps
     if (fitsPlan(planWithoutState, args)) return planWithoutState.steps
-    const refuse = (reason: string): never => {
-      throw new CallError('EINVAL', `${call.entry.class.name}.create: ${reason}`)
+    const refuse = (reason: Reason): never => {
+      throw callError.EINVAL`${the.method(`${call.entry.class.name}.create`)}: ${reason}`
     }
     const modifyArguments = modifyAttributes.filter(name => args[name] !== undefined && name !== 'state')
     const state = args.state as number | undefined
     if (state === undefined) {
       if (modifyArguments.length > 0)
-        return refuse(`attribute state is missing; attributes ${modifyArguments.join(', ')} require it`)
+        return refuse(
+          because`${the.attribute('state')} is missing; attributes ${the.attributes(...modifyArguments)} require it`,
+        )
       planWithoutState = { names: namesOf(args), state, steps: [] }
       return planWithoutState.steps
     }
     const steps = planTransitions(type, state, modifyArguments)
-    if (typeof steps === 'string') return refuse(steps)
+    if (steps instanceof Reason) return refuse(steps)
     planWithState = { names: namesOf(args), state, steps }
     return steps
   }
@@ -69,10 +72,7 @@ export const createInState = (
     const { context, device, caller, why } = call
     const modify = findEntry(device.table, object.class.id, MODIFY)
     if (modify === undefined)
-      throw new CallError(
-        'EINVAL',
-        `${call.entry.class.name}.create: attribute state: the device cannot change queue pairs of this class`,
-      )
+      throw callError.EINVAL`${the.method(`${call.entry.class.name}.create`)}: ${the.attribute('state')}: the device cannot change queue pairs of this class`
 
     const destroyAndThrow = (error: unknown): never => {
       const destroy = findEntry(device.table, object.class.id, DESTROY)
@@ -111,11 +111,10 @@ export const createInState = (
 }
 
 /** Changes the method's name in an error of modify to `create`. */
-const asCreateError = (cls: string, error: unknown): unknown => {
-  const prefix = `${cls}.modify: `
-  if (!(error instanceof CallError) || !error.message.startsWith(prefix)) return error
-  return new CallError(error.code as ErrnoName, `${cls}.create: ${error.message.slice(prefix.length)}`)
-}
+const asCreateError = (cls: string, error: unknown): unknown =>
+  error instanceof CallError && error.reason.subject.method === `${cls}.modify`
+    ? new CallError(error.code as ErrnoName, error.reason.withMethod(`${cls}.create`))
+    : error
 
 /** Runs `body`. If it throws or rejects, calls `destroyAndThrow` with the error. */
 const catchFailure = (

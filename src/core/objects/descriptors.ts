@@ -3,7 +3,7 @@
  * an fd object in `Result.descriptors` or `Install` (uapi/call.ts). It attaches its sink (`attachSink`), and closes the
  * fd object after the client has closed the last copy of the descriptor.
  */
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'
 import type { Core, FdObject } from '../model.ts'
 import { destroyNow } from './lifetime.ts'
@@ -11,7 +11,7 @@ import { destroyNow } from './lifetime.ts'
 /** The fd object with this number. EBADF if it no longer exists. */
 export const findDescriptor = (core: Core, number: number): FdObject => {
   const fd = core.descriptors.get(number)
-  if (fd === undefined) throw new CallError('EBADF', `there is no descriptor object ${number}`)
+  if (fd === undefined) throw callError.EBADF`there is no descriptor object ${number}`
   return fd
 }
 

@@ -6,7 +6,8 @@
  * suffice, because a modify may add a dependency. The destruction is in steps, because there may be very many objects.
  * If a destroy handler throws, the object is removed nevertheless.
  */
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { noteFault } from '../attempt.ts'
 import { classTable, findDestroy } from '../dispatch/lookup.ts'
@@ -27,7 +28,7 @@ import { addTo, chargeMemory, releaseMemory, removeFrom, requireShare } from './
 import { objectBytes } from './object-bytes.ts'
 
 const throwNoCaller = (operation: string): never => {
-  throw new CallError('EFAULT', `${operation}: core itself destroys the object; there is no caller`)
+  throw callError.EFAULT`${operation}: core itself destroys the object; there is no caller`
 }
 
 /** The caller of destroys by core itself. */
@@ -44,7 +45,7 @@ const noCaller: Caller = {
 const countAndCharge = ({ account, device }: Context, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
-  const what = `${name}.create: device ${device.name}`
+  const what = because`${the.method(`${name}.create`)}: device ${device.name}`
   if (limit !== undefined) requireShare(limit, account, what)
   chargeMemory(account, what, objectBytes(cls))
   if (limit !== undefined) addTo(limit, account)
@@ -94,7 +95,7 @@ export const numberFromId = ({ id }: CoreObject, largest: number): number => (id
 export const createDescriptor = (call: CallContext, className: string): FdObject => {
   const table = call.device.table.byName.get(className)
   if (table?.class.identity !== 'fd')
-    throw new CallError('EOPNOTSUPP', `device ${call.device.name} has no class ${className} of descriptors`)
+    throw callError.EOPNOTSUPP`device ${call.device.name} has no class ${className} of descriptors`
   const fd = createObject(call.context, table.class, []) as FdObject
   fd.life = Lifecycle.LIVE
   call.descriptors ??= []

@@ -6,6 +6,7 @@
  * the owner, who runs the daemon, always keeps a reserve, and users leave something to each other.
  */
 import { CallError } from '../../spec/errno.ts'
+import { because, type Place } from '../../spec/reason.ts'
 import type { Account, Holder, Limit } from '../model.ts'
 
 /** `subject`: what is counted, as in `3 objects of class pd`. */
@@ -114,19 +115,19 @@ export const refusalOf = (
 }
 
 /** Throws CallError, with the limit's errno, unless `hasShare`. `what` begins the message. */
-export const requireShare = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
+export const requireShare = (limit: Limit, account: Account | undefined, what: Place, amount = 1): void => {
   const refusal = refusalOf(limit, account, amount)
-  if (refusal !== undefined) throw new CallError(refusal.errno, `${what}: ${refusal.text}; ${limit.advice}`)
+  if (refusal !== undefined) throw new CallError(refusal.errno, because`${what}: ${refusal.text}; ${limit.advice}`)
 }
 
 /** `requireShare`, then `addTo`. */
-const charge = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
+const charge = (limit: Limit, account: Account | undefined, what: Place, amount = 1): void => {
   requireShare(limit, account, what, amount)
   addTo(limit, account, amount)
 }
 
 /** As `charge`. The returned function releases the amount; it has no effect when repeated. */
-export const take = (limit: Limit, account: Account | undefined, what: string, amount = 1): (() => void) => {
+export const take = (limit: Limit, account: Account | undefined, what: Place, amount = 1): (() => void) => {
   charge(limit, account, what, amount)
   let isTaken = true
   return () => {
@@ -147,7 +148,7 @@ export const orRelease = <T>(release: () => void, make: () => T): T => {
 
 // ---- memory: clients in this process have no account, and are not charged ----
 
-export const chargeMemory = (account: Account | undefined, what: string, bytes: number): void => {
+export const chargeMemory = (account: Account | undefined, what: Place, bytes: number): void => {
   if (account !== undefined) charge(account.memory, account, what, bytes)
 }
 

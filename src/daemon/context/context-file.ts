@@ -40,7 +40,7 @@ import {
 } from '../../host/memory/memfd.ts'
 import { close } from '../../host/net/sockets.ts'
 import { ArmWords, findPosition, PositionLog, positionSet, TakenCounts } from '../../spec/context-logs.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
 import { ContextFile, Messages, offsetsOf } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
@@ -280,7 +280,7 @@ export class ContextMemory implements MappedMemory {
     const freed = this.#freedDoorbells.get(length)?.take()
     const offset = freed ?? this.#doorbellEnd
     if (offset + length > ContextFile.doorbells + ContextFile.doorbellBytes)
-      throw new CallError('ENOMEM', `the doorbells of one context have at most ${ContextFile.doorbellBytes} bytes`)
+      throw callError.ENOMEM`the doorbells of one context have at most ${ContextFile.doorbellBytes} bytes`
     try {
       const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
       const { bytes, view, i32 } = charged.mapping
@@ -292,7 +292,7 @@ export class ContextMemory implements MappedMemory {
       return range
     } catch (error) {
       if (freed !== undefined) addTo(this.#freedDoorbells, length, offset)
-      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for doorbells: ${error.message}`)
+      if (error instanceof SystemError) throw callError.ENOMEM`memory for doorbells: ${error.message}`
       throw error
     }
   }
@@ -301,7 +301,7 @@ export class ContextMemory implements MappedMemory {
     const offset = page * this.#pageBytes
     const length = wholePages(bytes, this.#pageBytes)
     if (page < 1 || offset + length > this.#start)
-      throw new CallError('ENOMEM', `page ${page} is not one of pages 1 to ${this.#start / this.#pageBytes - 1}`)
+      throw callError.ENOMEM`page ${page} is not one of pages 1 to ${this.#start / this.#pageBytes - 1}`
     try {
       const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
       const { bytes: all, view, i32 } = charged.mapping
@@ -309,7 +309,7 @@ export class ContextMemory implements MappedMemory {
       this.#placed.set(range, charged)
       return range
     } catch (error) {
-      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for programs: ${error.message}`)
+      if (error instanceof SystemError) throw callError.ENOMEM`memory for programs: ${error.message}`
       throw error
     }
   }
@@ -324,13 +324,10 @@ export class ContextMemory implements MappedMemory {
   adopt(address: bigint, bytes: number, writer: PageWriter = 'program'): MappedChunk {
     const adopter = this.adopter
     if (adopter === undefined)
-      throw new CallError('EOPNOTSUPP', 'pages of a program are shared only during a call on its context')
+      throw callError.EOPNOTSUPP`pages of a program are shared only during a call on its context`
     const page = this.#pageBytes
     if (address % BigInt(page) !== 0n || bytes % page !== 0 || !(bytes > 0))
-      throw new CallError(
-        'EINVAL',
-        `0x${address.toString(16)}, ${bytes} bytes, are not whole pages: both must be multiples of ${page}`,
-      )
+      throw callError.EINVAL`0x${address.toString(16)}, ${bytes} bytes, are not whole pages: both must be multiples of ${page}`
     const start = Number(address)
     adopter.require(start, bytes)
     const chunk = this.allocate(bytes)
@@ -357,7 +354,7 @@ export class ContextMemory implements MappedMemory {
       this.#joined.set(range, charged)
       return range
     } catch (error) {
-      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for programs: ${error.message}`)
+      if (error instanceof SystemError) throw callError.ENOMEM`memory for programs: ${error.message}`
       throw error
     }
   }
@@ -537,7 +534,7 @@ export class ContextMemory implements MappedMemory {
     let offset = this.#holes.get(length)?.take()
     if (offset === undefined) {
       if (this.#end - length < this.#start)
-        throw new CallError('ENOMEM', `the rings of one context have at most ${this.#end - this.#start} more bytes`)
+        throw callError.ENOMEM`the rings of one context have at most ${this.#end - this.#start} more bytes`
       this.#end -= length
       offset = this.#end
     }
@@ -548,7 +545,7 @@ export class ContextMemory implements MappedMemory {
       return chunk
     } catch (error) {
       addTo(this.#holes, length, offset)
-      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for rings: ${error.message}`)
+      if (error instanceof SystemError) throw callError.ENOMEM`memory for rings: ${error.message}`
       throw error
     }
   }

@@ -11,7 +11,7 @@
  */
 import type { Device } from '../../core/model.ts'
 import { livingNamespaces, networkNamespaceOf } from '../../host/network-namespaces.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import type { DaemonDevice, DeviceListener, Devices } from './devices.ts'
 
 /** Milliseconds between two searches for namespaces that have ended. */
@@ -79,7 +79,7 @@ export class DeviceNamespaces implements DeviceListener {
     for (const pid of pids) {
       const namespace = networkNamespaceOf(pid)
       if (namespace !== undefined && namespace !== this.#own)
-        throw new CallError('EBUSY', `process ${pid} uses the daemon from another network namespace`)
+        throw callError.EBUSY`process ${pid} uses the daemon from another network namespace`
     }
     this.#isShared = isShared
     if (isShared) this.#return(() => true)
@@ -89,7 +89,7 @@ export class DeviceNamespaces implements DeviceListener {
   move(found: DaemonDevice, namespace: string): void {
     if (namespace === (this.#moved.get(found.device) ?? this.#own)) return
     if (this.#isShared)
-      throw new CallError('EOPNOTSUPP', 'network namespaces share the devices: first `rdma system set netns exclusive`')
+      throw callError.EOPNOTSUPP`network namespaces share the devices: first \`rdma system set netns exclusive\``
     this.#remake(found, namespace)
   }
 
@@ -128,7 +128,7 @@ export class DeviceNamespaces implements DeviceListener {
     try {
       this.#devices.add(spec)
     } catch (error) {
-      throw new CallError('EIO', `device ${spec.name} is lost: ${error instanceof Error ? error.message : error}`)
+      throw callError.EIO`device ${spec.name} is lost: ${error instanceof Error ? error.message : String(error)}`
     } finally {
       this.#next = undefined
     }

@@ -11,7 +11,8 @@ import { EINVAL, ENOMEM, SystemError } from '../../host/errno.ts'
 import { mapFile } from '../../host/memory/mapped-file.ts'
 import { SEAL_FUTURE_WRITE, SEAL_WRITE, sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
-import { CallError, errnoName } from '../../spec/errno.ts'
+import { CallError, callError, errnoName } from '../../spec/errno.ts'
+import { because } from '../../spec/reason.ts'
 
 interface OpenFile extends FileMemory {
   readonly key: string
@@ -102,13 +103,11 @@ const outOfDescriptors = (code: string | undefined): CallError | undefined => {
 const duplicate = (process: ProcessHandle, descriptor: number): number => {
   // A program probes for dma-bufs with -1.
   const number = descriptor | 0
-  if (number < 0) throw new CallError('EBADF', `descriptor ${number} is negative`)
+  if (number < 0) throw callError.EBADF`descriptor ${number} is negative`
   const fd = pidfdGetfd(process, number)
   if (fd >= 0 || fd === -EINVAL) return fd
   const code = errnoName(-fd)
-  throw (
-    outOfDescriptors(code) ?? new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
-  )
+  throw outOfDescriptors(code) ?? callError.EBADF`descriptor ${number} of the caller cannot be duplicated: ${code}`
 }
 
 /** `fd`: of `duplicate`, which is closed with the memory, and if this fails. */
@@ -116,15 +115,15 @@ const open = (process: ProcessHandle, fd: number, number: number): FileMemory =>
   try {
     const isMemoryFile = fd >= 0 && sealsOf(fd) >= 0
     if (!isMemoryFile && (fd < 0 || !isDmaBuf(fd)))
-      throw new CallError('EINVAL', `descriptor ${number} is neither a memory file (memfd_create) nor a dma-buf`)
+      throw callError.EINVAL`descriptor ${number} is neither a memory file (memfd_create) nor a dma-buf`
     if (isMemoryFile && isOfDaemon(fd))
-      throw new CallError('EINVAL', `descriptor ${number} is a device's, not a memory file of the program's own`)
+      throw callError.EINVAL`descriptor ${number} is a device's, not a memory file of the program's own`
     if (isAppending(fd))
-      throw new CallError('EINVAL', `descriptor ${number} has O_APPEND: all writes would be at the end of the file`)
+      throw callError.EINVAL`descriptor ${number} has O_APPEND: all writes would be at the end of the file`
     const isSealed = (): boolean => (sealsOf(fd) & (SEAL_WRITE | SEAL_FUTURE_WRITE)) !== 0
     if (isMemoryFile && !hasHugePages(fd)) return fileMemory(fd, process.guest?.file(fd), isSealed)
     if (process.guest !== undefined)
-      throw new CallError('EINVAL', `descriptor ${number} has huge pages: not for programs of another user`)
+      throw callError.EINVAL`descriptor ${number} has huge pages: not for programs of another user`
     return fileMemory(fd, mapped(fd, number), isMemoryFile ? isSealed : undefined)
   } catch (error) {
     if (fd >= 0) closeSync(fd)
@@ -147,12 +146,12 @@ const hasHugePages = (fd: number): boolean => statfsSync(`/proc/self/fd/${fd}`).
 
 const mapped = (fd: number, number: number): FileAccess => {
   const { size } = fstatSync(fd)
-  if (size === 0) throw new CallError('EINVAL', `descriptor ${number} has no bytes`)
+  if (size === 0) throw callError.EINVAL`descriptor ${number} has no bytes`
   try {
     return mapFile(fd, size, isWritable(fd))
   } catch (error) {
     if (!(error instanceof SystemError)) throw error
     const code = error.errno === ENOMEM ? 'ENOMEM' : 'EOPNOTSUPP'
-    throw new CallError(code, `descriptor ${number} cannot be mapped: ${error.message}`)
+    throw new CallError(code, because`descriptor ${number} cannot be mapped: ${error.message}`)
   }
 }

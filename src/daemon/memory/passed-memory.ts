@@ -8,7 +8,7 @@
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
 import type { Guest } from '../../host/memory/guest.ts'
 import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../../host/memory/memfd.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { PassedFile } from '../../spec/session.ts'
 
 export interface PassedMemory {
@@ -44,7 +44,7 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
     } catch {
       // For example, the file is sealed against writing.
     }
-    throw new CallError('EFAULT', `${length} bytes at offset ${address} of a memory file of ${size} cannot be reached`)
+    throw callError.EFAULT`${length} bytes at offset ${address} of a memory file of ${size} cannot be reached`
   }
   return {
     copyIn(address, length) {

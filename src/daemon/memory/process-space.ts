@@ -19,7 +19,7 @@ import { isSame, type ProcessHandle } from '../../host/memory/process.ts'
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
 import type { UserfaultWatch } from '../../host/memory/userfault.ts'
 import { MAD_RECEIVED_BYTES } from '../../spec/classes/mad/mad_channel.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { type CallError, callError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { RegisteredRanges, type RegistrationOptions, type StoreListener } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
@@ -44,10 +44,7 @@ const high = (address: bigint): number => Number(address >> 32n)
 const low = (address: bigint): number => Number(address & 0xffff_ffffn)
 
 const faultError = (address: bigint, length: number): CallError =>
-  new CallError(
-    'EFAULT',
-    `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
-  )
+  callError.EFAULT`${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`
 
 interface SpaceOptions extends RegistrationOptions {
   /** Runs long checks of mappings in slices. */

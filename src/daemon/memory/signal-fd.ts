@@ -12,7 +12,7 @@ import { orRelease, take } from '../../core/objects/limits.ts'
 import { errnoName } from '../../host/errno.ts'
 import { isWritable } from '../../host/event-loop/wait.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 
 const EVENTFD = 'anon_inode:[eventfd]'
 
@@ -66,13 +66,13 @@ export const openSignal = (process: ProcessHandle, account: Account, number: num
     const code = errnoName(-fd)
     if (code === 'EMFILE' || code === 'ENFILE') throw new CallError(code, 'the daemon has no descriptors left')
     if (process.guest !== undefined && code === 'EINVAL')
-      throw new CallError('EINVAL', `descriptor ${number}: eventfds of programs of another user are not taken`)
-    throw new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
+      throw callError.EINVAL`descriptor ${number}: eventfds of programs of another user are not taken`
+    throw callError.EBADF`descriptor ${number} of the caller cannot be duplicated: ${code}`
   }
   const closing = (): void => closeFd(fd)
   if (orRelease(closing, () => readlinkSync(`/proc/self/fd/${fd}`)) !== EVENTFD) {
     closing()
-    throw new CallError('EINVAL', `descriptor ${number} is no eventfd`)
+    throw callError.EINVAL`descriptor ${number} is no eventfd`
   }
   return new OpenSignal(
     fd,

@@ -4,7 +4,7 @@
  */
 
 import type { Core } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { MAX_DATAGRAM_BYTES, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
 import { type Attributes, type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { MESSAGE_HEADER } from '../../uapi/nldev/messages.ts'
@@ -55,7 +55,7 @@ export type Answers = Readonly<
 >
 
 const missing = (name: NldevAttributeName): never => {
-  throw new CallError('EINVAL', `attribute ${name} is missing`)
+  throw callError.EINVAL`attribute ${name} is missing`
 }
 
 /** Throws CallError EINVAL if the attribute is missing. */
@@ -66,7 +66,7 @@ export const required = <K extends NldevAttributeName>(attributes: Attributes, n
 export const deviceOf = ({ devices }: Managed, { attributes }: Pick<ParsedRequest, 'attributes'>): DaemonDevice => {
   const index = required(attributes, 'DEV_INDEX')
   const found = devices.atNode(index)
-  if (found === undefined) throw new CallError('EINVAL', `there is no device with index ${index}`)
+  if (found === undefined) throw callError.EINVAL`there is no device with index ${index}`
   return found
 }
 
@@ -80,7 +80,7 @@ export const portOf = (
 ): number | undefined => {
   const { PORT_INDEX: port } = attributes
   if (port !== undefined && (port < 1 || port > device.ports.length))
-    throw new CallError('EINVAL', `device ${device.name} has no port ${port}; number of ports: ${device.ports.length}`)
+    throw callError.EINVAL`device ${device.name} has no port ${port}; number of ports: ${device.ports.length}`
   return port
 }
 

@@ -2,7 +2,7 @@
  * Runs a session's NETLINK messages: operations on NETLINK_RDMA sockets (`NetlinkOperation` in spec/session.ts).
  */
 import type { Account } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
 import type { Request } from '../../uapi/session-codec.ts'
 import type { ToolShare } from '../tool-time.ts'
@@ -44,8 +44,7 @@ const send = (
   socket: NetlinkSocket,
   { extra: length, argument, pid }: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
-  if (length > MAX_BYTES)
-    throw new CallError('EMSGSIZE', `a netlink datagram of ${length} bytes; the maximum is ${MAX_BYTES}`)
+  if (length > MAX_BYTES) throw callError.EMSGSIZE`a netlink datagram of ${length} bytes; the maximum is ${MAX_BYTES}`
   const datagram = caller.copyIn(argument, length)
   const pending = netlink.receive(
     socket,
@@ -68,7 +67,7 @@ export const netlinkCall = (
   }
   const target = caller.target(fd)
   const socket = target === undefined ? undefined : netlink.find(target)
-  if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is not a socket of NETLINK_RDMA`)
+  if (socket === undefined) throw callError.EBADF`descriptor ${fd} is not a socket of NETLINK_RDMA`
   switch (operation) {
     case SEND:
       return send(netlink, caller, socket, request)
@@ -89,6 +88,6 @@ export const netlinkCall = (
     case TYPE:
       return { ret: socket.type }
     default:
-      throw new CallError('EOPNOTSUPP', `there is no operation ${operation} on sockets of NETLINK_RDMA`)
+      throw callError.EOPNOTSUPP`there is no operation ${operation} on sockets of NETLINK_RDMA`
   }
 }

@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import type { Device } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import { deviceNameError, specOf } from '../devices/device-spec.ts'
 import { type Answers, deviceOf, type Managed, type ParsedRequest, required } from './answers.ts'
 
@@ -19,13 +19,13 @@ const setDevice = (daemon: Managed, parsed: ParsedRequest): undefined => {
   if (namespaceFd !== undefined) {
     const namespace = parsed.namespaceOfFd(namespaceFd)
     if (namespace === undefined)
-      throw new CallError('EINVAL', `attribute NET_NS_FD: descriptor ${namespaceFd} is no network namespace`)
+      throw callError.EINVAL`attribute NET_NS_FD: descriptor ${namespaceFd} is no network namespace`
     // As since Linux 7.3, a name renames the device too, before it moves.
     if (name !== undefined) daemon.devices.rename(found, name)
     daemon.namespaces.move(found, namespace)
   } else if (name !== undefined) daemon.devices.rename(found, name)
   else if (moderation !== undefined && moderation > 1)
-    throw new CallError('EINVAL', `attribute DEV_DIM: ${moderation} is not 0 or 1`)
+    throw callError.EINVAL`attribute DEV_DIM: ${moderation} is not 0 or 1`
   else if (moderation === 1) moderated.add(device)
   else if (moderation === 0) moderated.delete(device)
 }
@@ -34,19 +34,16 @@ const setDevice = (daemon: Managed, parsed: ParsedRequest): undefined => {
 const addressOf = (name: string): string => {
   const addresses = new Map(Object.entries(networkInterfaces())).get(name)
   if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}/ifindex`)))
-    throw new CallError('ENODEV', `there is no interface ${name} in the daemon's network namespace`)
+    throw callError.ENODEV`there is no interface ${name} in the daemon's network namespace`
   const first = addresses?.find(({ family }) => family === 'IPv4') ?? addresses?.[0]
   if (first === undefined)
-    throw new CallError('EADDRNOTAVAIL', `interface ${name} is down or has no address; a device needs one`)
+    throw callError.EADDRNOTAVAIL`interface ${name} is down or has no address; a device needs one`
   return first.address
 }
 
 const addLink = (daemon: Managed, { attributes, namespace }: ParsedRequest): undefined => {
   if (daemon.namespaces.isForeign(namespace))
-    throw new CallError(
-      'EOPNOTSUPP',
-      "devices are added in the daemon's network namespace, and moved by `rdma dev set`",
-    )
+    throw callError.EOPNOTSUPP`devices are added in the daemon's network namespace, and moved by \`rdma dev set\``
   const name = required(attributes, 'DEV_NAME')
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')
@@ -55,12 +52,12 @@ const addLink = (daemon: Managed, { attributes, namespace }: ParsedRequest): und
   const address = addressOf(interfaceName)
   const types = daemon.devices.drivers.filter(driver => driver.hasAddress).map(driver => driver.name)
   if (!types.includes(type))
-    throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use ${types.join(' or ')}`)
+    throw callError.EINVAL`device type ${JSON.stringify(type)} does not exist; use ${types.join(' or ')}`
   const existing = daemon.devices.linked.find(({ link }) => link.identity.interfaceName === interfaceName)
   if (existing !== undefined)
-    throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${existing.device.name}`)
+    throw callError.EEXIST`interface ${interfaceName} has a device already, ${existing.device.name}`
   // ENFILE is Linux's errno for a name in use.
-  if (daemon.devices.find(name)) throw new CallError('ENFILE', `there is a device ${name} already`)
+  if (daemon.devices.find(name)) throw callError.ENFILE`there is a device ${name} already`
   try {
     daemon.devices.add(specOf(name, address, type, daemon.devices.drivers))
   } catch (error) {
@@ -70,7 +67,7 @@ const addLink = (daemon: Managed, { attributes, namespace }: ParsedRequest): und
 
 const removeLink = (daemon: Managed, parsed: ParsedRequest): undefined => {
   const { device, network } = deviceOf(daemon, parsed)
-  if (network?.link === undefined) throw new CallError('EINVAL', `device ${device.name} is not a soft device`)
+  if (network?.link === undefined) throw callError.EINVAL`device ${device.name} is not a soft device`
   daemon.devices.remove(device.name)
 }
 
@@ -82,7 +79,7 @@ const addSubDevice = (daemon: Managed, parsed: ParsedRequest): never => {
 
 const noSubDevices = (daemon: Managed, parsed: ParsedRequest): never => {
   const { device } = deviceOf(daemon, parsed)
-  throw new CallError('EOPNOTSUPP', `device ${device.name} has no sub-devices`)
+  throw callError.EOPNOTSUPP`device ${device.name} has no sub-devices`
 }
 
 export const changeAnswers: Answers = {

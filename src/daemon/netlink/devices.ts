@@ -6,7 +6,7 @@
 import type { Identity } from '../../core/devices/identity.ts'
 import type { Device } from '../../core/model.ts'
 import { NodeType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { NameAssignType } from '../../spec/linux/nldev.ts'
 import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
@@ -92,22 +92,22 @@ const describeNode = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const type = required(attributes, 'CHARDEV_TYPE')
   const found = attributes.DEV_INDEX === undefined ? undefined : deviceOf(daemon, parsed)
   if (found === undefined && attributes.PORT_INDEX !== undefined)
-    throw new CallError('EINVAL', 'attribute PORT_INDEX needs DEV_INDEX')
+    throw callError.EINVAL`attribute PORT_INDEX needs DEV_INDEX`
   const port = found && portOf(found, parsed)
   const nodeType = Object.hasOwn(nodeTypes, type) ? nodeTypes[type] : undefined
   const refuseUnknown = (): never => {
-    throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)}`)
+    throw callError.EOPNOTSUPP`there is no node of type ${JSON.stringify(type)}`
   }
   if (nodeType === undefined) return refuseUnknown()
   const { scope } = nodeType
   if (scope === 'system' && found !== undefined)
-    throw new CallError('EOPNOTSUPP', `the node of type ${type} belongs to no device: attribute DEV_INDEX is refused`)
+    throw callError.EOPNOTSUPP`the node of type ${type} belongs to no device: attribute DEV_INDEX is refused`
   if (scope !== 'system' && found === undefined)
-    throw new CallError('EOPNOTSUPP', `a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`)
+    throw callError.EOPNOTSUPP`a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`
   if (scope === 'device' && port !== undefined)
-    throw new CallError('EINVAL', `a node of type ${type} belongs to no port: attribute PORT_INDEX is refused`)
+    throw callError.EINVAL`a node of type ${type} belongs to no port: attribute PORT_INDEX is refused`
   if (scope === 'port' && port === undefined)
-    throw new CallError('EINVAL', `a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`)
+    throw callError.EINVAL`a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`
   // A port's node has the device's number too, because devices have at most one port.
   const number = found?.device.index
   const name = `${nodeType.node}${number ?? ''}`
@@ -138,8 +138,8 @@ const setSystem = ({ core, namespaces, sessions }: Managed, { attributes }: Pars
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
   // As in Linux, SYS_NETNS_MODE comes first: then SYS_PRIVILEGED_QKEY_MODE is ignored.
   const value = mode ?? qkey
-  if (value === undefined) throw new CallError('EINVAL', 'SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required')
-  if (value > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
+  if (value === undefined) throw callError.EINVAL`SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required`
+  if (value > 1) throw callError.EINVAL`a mode is 0 or 1`
   if (mode === undefined) core.allowsPrivilegedQkeys = qkey === 1
   else
     namespaces.setShared(

@@ -6,7 +6,7 @@
 import type { Account } from '../../core/model.ts'
 import { orRelease, take } from '../../core/objects/limits.ts'
 import { oneSlice } from '../../host/event-loop/slices.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { NetlinkOption } from '../../spec/linux/nldev.ts'
 import { type Message, readMessages } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
@@ -136,19 +136,18 @@ export const createNetlink = ({ containment, answer, onClosed = () => {} }: Netl
     },
     find: target => sockets.get(target),
     bind(socket, pid, port, groups) {
-      if (socket.port !== 0 && port !== socket.port)
-        throw new CallError('EINVAL', `the socket has port ${socket.port} already`)
+      if (socket.port !== 0 && port !== socket.port) throw callError.EINVAL`the socket has port ${socket.port} already`
       if (socket.port === 0 && port !== 0 && ports.has(port))
-        throw new CallError('EADDRINUSE', `another socket has port ${port}`)
+        throw callError.EADDRINUSE`another socket has port ${port}`
       if (socket.port === 0) takePort(socket, port === 0 ? freePort(pid) : port)
       socket.groups = groups & ((1 << MAX_GROUPS) - 1)
     },
     setOption(socket, option, value) {
       const isMembership = option === ADD_MEMBERSHIP || option === DROP_MEMBERSHIP
       if (!KNOWN_OPTIONS.has(option) || option === LIST_MEMBERSHIPS)
-        throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be set here`)
+        throw callError.ENOPROTOOPT`netlink option ${option} cannot be set here`
       if (isMembership && (value < 1 || value > MAX_GROUPS))
-        throw new CallError('EINVAL', `group ${value} is not in 1 to ${MAX_GROUPS}`)
+        throw callError.EINVAL`group ${value} is not in 1 to ${MAX_GROUPS}`
       const bit = 1 << (value - 1)
       if (option === ADD_MEMBERSHIP) socket.groups |= bit
       else if (option === DROP_MEMBERSHIP) socket.groups &= ~bit
@@ -157,7 +156,7 @@ export const createNetlink = ({ containment, answer, onClosed = () => {} }: Netl
     },
     getOption(socket, option) {
       if (!KNOWN_OPTIONS.has(option) || option === ADD_MEMBERSHIP || option === DROP_MEMBERSHIP)
-        throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be queried here`)
+        throw callError.ENOPROTOOPT`netlink option ${option} cannot be queried here`
       return option === LIST_MEMBERSHIPS ? socket.groups : +socket.options.has(option)
     },
     receive(socket, { pid, isAdmin, namespaceOfFd = noDescriptors }, datagram) {

@@ -3,7 +3,7 @@
  * sends answers, acknowledgements and lists.
  */
 import { SystemError } from '../../host/errno.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { CallError, callError, Errno } from '../../spec/errno.ts'
 import {
   NetlinkOption,
   type NldevCommand,
@@ -150,22 +150,21 @@ export const createRequests = (
     const command = commands.get(message.type)
     const handlers = command && answers[command.name]
     if (command === undefined || handlers === undefined)
-      throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
+      throw callError.EINVAL`there is no request of type 0x${message.type.toString(16)}`
     const { name } = command
-    if (command.needsNetAdmin && !isAdmin)
-      throw new CallError('EPERM', `${name} is allowed for the user of this daemon only`)
+    if (command.needsNetAdmin && !isAdmin) throw callError.EPERM`${name} is allowed for the user of this daemon only`
     const { list, one } = handlers
     const { namespace } = socket
     const sender: RequestSender = { isAdmin, namespace, namespaceOfFd }
     if (message.flags & NlmsgFlags.DUMP) {
-      if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)
-      if (socket.isListing) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
+      if (list === undefined) throw callError.EINVAL`${name} does not support NLM_F_DUMP`
+      if (socket.isListing) throw callError.EBUSY`a list is in progress on this socket: read it to its end`
       socket.sendList(
         datagramsOf(socket, message, () => list(seenFrom(namespace), parsedListOf(command, message, sender))),
       )
       return undefined
     }
-    if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)
+    if (one === undefined) throw callError.EINVAL`${name} requires NLM_F_DUMP`
     const answer = one(seenFrom(namespace), parsedOf(command, message, sender))
     if (answer !== undefined && 'next' in answer) return runToEnd(socket, message, answer)
     answerOne(socket, message, answer)

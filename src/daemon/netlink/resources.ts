@@ -8,7 +8,7 @@ import type { QpResource } from '../../core/driver-contract.ts'
 import { OnDemandSpace } from '../../core/memory/on-demand.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
 import { countOf, objectsOf, openedContexts, pdOf } from '../../core/resources.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import {
   MAX_DATAGRAM_BYTES,
   type NldevResourceName,
@@ -295,7 +295,7 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     const port = portOf(query.found, parsed)
     const needsPort = 'hasPort' in resource
     if (needsPort !== (port !== undefined))
-      throw new CallError('EINVAL', `attribute PORT_INDEX ${needsPort ? 'is missing' : `is not allowed for a ${kind}`}`)
+      throw callError.EINVAL`attribute PORT_INDEX ${needsPort ? 'is missing' : `is not allowed for a ${kind}`}`
     for (const described of candidatesOf(query, kind, id)) {
       if (described === undefined) {
         yield
@@ -304,10 +304,10 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
       if (!hasValue(described, resource.id, id)) continue
       // Linux's errno for an object of another port, or of none yet.
       if (port !== undefined && !hasValue(described, 'PORT_INDEX', port))
-        throw new CallError('EAGAIN', `${kind} ${id} does not belong to port ${port}`)
+        throw callError.EAGAIN`${kind} ${id} does not belong to port ${port}`
       return [...handleOf(query.found), ...select(described)]
     }
-    throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)
+    throw callError.ENOENT`device ${query.found.device.name} has no ${kind} ${id}`
   }
 
 function* countOfKind(daemon: Managed, found: DaemonDevice, kind: NldevResourceName): Work<number> {
@@ -356,7 +356,7 @@ function* summaries(daemon: Managed): Generator<Uint8Array | undefined> {
 
 /** No driver provides raw data of its objects. A request for an unknown object gets ENOENT first. */
 const refuseRaw = (): never => {
-  throw new CallError('EINVAL', 'the driver does not provide raw data of its objects')
+  throw callError.EINVAL`the driver does not provide raw data of its objects`
 }
 
 /** No device has pools of regions (Linux: ib_frmr_pools_init): as in Linux, their list is empty and they cannot be set. */
@@ -365,7 +365,7 @@ const setFrmrPools: AnswerOne = (daemon, parsed) => {
   const { device } = deviceOf(daemon, parsed)
   const { FRMR_POOLS_AGING_PERIOD: period, FRMR_POOL_PINNED_HANDLES: handles } = parsed.attributes
   if (period === undefined && handles === undefined) return undefined
-  throw new CallError('EINVAL', `device ${device.name} has no pools of regions`)
+  throw callError.EINVAL`device ${device.name} has no pools of regions`
 }
 
 const oneAndList = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })

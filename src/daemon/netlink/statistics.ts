@@ -6,7 +6,7 @@
 
 import { countersOf } from '../../assembly/counters.ts'
 import type { Device } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nldev.ts'
 import type { Attributes, Entries, Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
@@ -30,7 +30,7 @@ const { RES_QP, RES_MR } = NldevAttributes
 const autoMasks = new WeakMap<Device, number>()
 
 const countersOfPort = ({ device, network }: DaemonDevice): readonly (readonly [string, number])[] => {
-  if (network?.counters === undefined) throw new CallError('EINVAL', `device ${device.name} has no counters`)
+  if (network?.counters === undefined) throw callError.EINVAL`device ${device.name} has no counters`
   return Object.entries(countersOf(network).hw_counters)
 }
 
@@ -64,7 +64,7 @@ const counterNames = (daemon: Managed, parsed: ParsedRequest): Entries => {
 }
 
 const refuseCounter = (counter: number): never => {
-  throw new CallError('ENOENT', `there is no counter ${counter}`)
+  throw callError.ENOENT`there is no counter ${counter}`
 }
 
 const qpCounterMode = (daemon: Managed, parsed: ParsedRequest): Entries => {
@@ -79,17 +79,13 @@ const qpCounterMode = (daemon: Managed, parsed: ParsedRequest): Entries => {
 }
 
 const refuseKind = (kind: number): never => {
-  throw new CallError(
-    'EINVAL',
-    `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs) or ${RES_MR.number} (memory regions)`,
-  )
+  throw callError.EINVAL`attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs) or ${RES_MR.number} (memory regions)`
 }
 
 /** As on Linux, counters are bound to queue pairs only. */
 const requireQpKind = (attributes: Attributes): void => {
   const kind = required(attributes, 'STAT_RES')
-  if (kind !== RES_QP.number)
-    throw new CallError('EINVAL', `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs)`)
+  if (kind !== RES_QP.number) throw callError.EINVAL`attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs)`
 }
 
 const getStatistics = (daemon: Managed, parsed: ParsedRequest) => {
@@ -110,7 +106,7 @@ const listStatistics: AnswerList = (daemon, parsed) => {
 
 const requireQp = ({ device, network }: DaemonDevice, qpn: number): void => {
   if (network?.queues?.qpOfNumber(qpn) === undefined)
-    throw new CallError('ENOENT', `device ${device.name} has no queue pair ${qpn}`)
+    throw callError.ENOENT`device ${device.name} has no queue pair ${qpn}`
 }
 
 /** Sets the mode for new queue pairs. Binding a counter to an existing queue pair always fails. */
@@ -119,28 +115,26 @@ const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   if (attributes.STAT_MODE === CounterMode.AUTO) {
     const mask = attributes.STAT_AUTO_MODE_MASK ?? 0
     const unknown = (mask & ~(CounterMask.QP_TYPE | CounterMask.PID)) >>> 0
-    if (unknown !== 0)
-      throw new CallError('EINVAL', `attribute STAT_AUTO_MODE_MASK has unknown bits 0x${unknown.toString(16)}`)
+    if (unknown !== 0) throw callError.EINVAL`attribute STAT_AUTO_MODE_MASK has unknown bits 0x${unknown.toString(16)}`
     if (mask === 0) autoMasks.delete(found.device)
     else autoMasks.set(found.device, mask)
     return
   }
   const qpn = required(attributes, 'RES_LQPN')
   if (autoMasks.has(found.device))
-    throw new CallError('EINVAL', `counters of device ${found.device.name} are bound automatically; set auto off first`)
+    throw callError.EINVAL`counters of device ${found.device.name} are bound automatically; set auto off first`
   requireQp(found, qpn)
   if (attributes.STAT_COUNTER_ID !== undefined) refuseCounter(attributes.STAT_COUNTER_ID)
-  throw new CallError('ENOMEM', 'the driver has no counters per queue pair')
+  throw callError.ENOMEM`the driver has no counters per queue pair`
 }
 
 const setStatistics = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { found, head } = deviceAndHead(daemon, parsed)
   const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = parsed.attributes
-  if (mode === undefined && counters === undefined)
-    throw new CallError('EINVAL', 'STAT_MODE or STAT_HWCOUNTERS is required')
+  if (mode === undefined && counters === undefined) throw callError.EINVAL`STAT_MODE or STAT_HWCOUNTERS is required`
   if (mode !== undefined) setMode(found, parsed)
   if (counters !== undefined && counters.length > 0)
-    throw new CallError('EINVAL', 'attribute STAT_HWCOUNTERS: there are no optional counters; all are always enabled')
+    throw callError.EINVAL`attribute STAT_HWCOUNTERS: there are no optional counters; all are always enabled`
   return head
 }
 
@@ -151,10 +145,7 @@ const refuseUnbind = (daemon: Managed, parsed: ParsedRequest): never => {
   const counter = required(attributes, 'STAT_COUNTER_ID')
   const qpn = required(attributes, 'RES_LQPN')
   requireQp(found, qpn)
-  throw new CallError(
-    'EINVAL',
-    `queue pair ${qpn} is not bound to counter ${counter}: there are no counters per queue pair`,
-  )
+  throw callError.EINVAL`queue pair ${qpn} is not bound to counter ${counter}: there are no counters per queue pair`
 }
 
 export const statisticAnswers: Answers = {

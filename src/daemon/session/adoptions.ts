@@ -6,7 +6,7 @@
 import type { Bytes } from '../../core/memory/address-space.ts'
 import { PagesTakenError, type PageWriter } from '../../core/memory/mappable-memory.ts'
 import { type Range, RangeList } from '../../core/memory/range-list.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { MappingKind, SessionLimits } from '../../spec/session.ts'
 import type { MappingNote } from '../../uapi/session-codec.ts'
 import type { AdoptedRange, Adopter } from '../context/context-file.ts'
@@ -60,10 +60,10 @@ export class Adoptions implements Adopter {
 
   require(address: number, length: number): void {
     const refusal = this.#refusal()
-    if (refusal !== undefined) throw new CallError('EOPNOTSUPP', `the program cannot share its pages: ${refusal}`)
+    if (refusal !== undefined) throw callError.EOPNOTSUPP`the program cannot share its pages: ${refusal}`
     const what = textOf({ address, length })
     const isFault = address + length > USER_END || !this.#space.check(...halvesOf(address), length, true)
-    if (isFault) throw new CallError('EFAULT', `${what} are not writable memory of the program`)
+    if (isFault) throw callError.EFAULT`${what} are not writable memory of the program`
     const isPrivate = this.#space.isPrivate(address, length)
     for (const { range } of this.#ranges.overlapping(address, address + length)) {
       if (!isPrivate || this.#noteOf(range) !== undefined)
@@ -71,15 +71,15 @@ export class Adoptions implements Adopter {
       // The program has closed the context, which the daemon does not know yet.
       this.#forget(range)
     }
-    if (!isPrivate) throw new CallError('EFAULT', `${what} are mapped from a file, or shared with another process`)
+    if (!isPrivate) throw callError.EFAULT`${what} are mapped from a file, or shared with another process`
     const { mappings } = SessionLimits
     if (this.#notes.filter(({ kind }) => kind !== MappingKind.RELEASE).length >= mappings)
-      throw new CallError('EINVAL', `one call shares at most ${mappings} ranges of a program's memory`)
+      throw callError.EINVAL`one call shares at most ${mappings} ranges of a program's memory`
   }
 
   copyIn(address: number, length: number, to: Bytes, at: number): void {
     if (this.#space.read(...halvesOf(address), to, at, length, length, length) !== 0)
-      throw new CallError('EFAULT', `${textOf({ address, length })} cannot be read`)
+      throw callError.EFAULT`${textOf({ address, length })} cannot be read`
   }
 
   adopt(range: AdoptedRange, writer: PageWriter): void {

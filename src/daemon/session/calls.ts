@@ -11,7 +11,8 @@ import { fdTarget, searchFd } from '../../host/memory/process.ts'
 import { namespaceOfFd, networkNamespaceOf } from '../../host/network-namespaces.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { CallError, callError, Errno } from '../../spec/errno.ts'
+import { asReason, because, type Reason } from '../../spec/reason.ts'
 import { CHANNEL_NUMBERS, MessageType, SessionLimits } from '../../spec/session.ts'
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
@@ -29,6 +30,9 @@ import type { Turn } from '../turn.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
+
+const reasonIn = (error: CallError | SystemError): Reason =>
+  error instanceof CallError ? error.reason : asReason(error.message)
 
 /** Maximum slices of a search (`searchFd`) for a descriptor's number in the program. */
 const TRACE_SLICES = 8
@@ -119,7 +123,7 @@ export class SessionCalls {
   notMapped(undo: (() => void) | undefined): void {
     const header = headerOf(this.#request)
     if (undo === undefined) {
-      this.#client.refuse(header, Errno.EINVAL, 'the last call has created nothing with memory to map')
+      this.#client.refuse(header, Errno.EINVAL, because`the last call has created nothing with memory to map`)
       return
     }
     try {
@@ -145,7 +149,7 @@ export class SessionCalls {
       else send(answer)
     } catch (error) {
       if (error instanceof CallError || error instanceof SystemError)
-        this.#client.refuse(header, error.errno, error.message)
+        this.#client.refuse(header, error.errno, reasonIn(error))
       else this.#client.failureHandler(header)(error)
     }
   }
@@ -194,14 +198,11 @@ export class SessionCalls {
     const installPoints: InstallAt[] = []
     try {
       if (installs.length > SessionLimits.descriptors)
-        throw new CallError(
-          'EMFILE',
-          `the call creates ${installs.length} descriptors; at most ${SessionLimits.descriptors} are allowed`,
-        )
+        throw callError.EMFILE`the call creates ${installs.length} descriptors; at most ${SessionLimits.descriptors} are allowed`
       for (const { descriptor, address, width } of installs) {
         const created = findDescriptor(this.#daemon.core, descriptor.object)
         if (created.context.descriptors.size > MAX_DESCRIPTORS)
-          throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} descriptors`)
+          throw callError.EMFILE`a context has at most ${MAX_DESCRIPTORS} descriptors`
         sockets.push(this.#daemon.events.create(created, this.#client.account))
         installPoints.push({ address, width, kind: installKindOf(created) })
       }
@@ -223,8 +224,8 @@ export class SessionCalls {
       undo?.()
       // `undo` leaves fd objects that another call uses. The program got no descriptors, so it cannot close them.
       for (const { descriptor } of installs) closeDescriptor(this.#daemon.core, descriptor.object)
-      this.#daemon.trace.refuse(this.#createdNumbers, { ret: -error.errno, reason: error.message })
-      this.#client.refuse(header, error.errno, error.message)
+      this.#daemon.trace.refuse(this.#createdNumbers, { ret: -error.errno, reason: reasonIn(error).toJSON() })
+      this.#client.refuse(header, error.errno, reasonIn(error))
     } finally {
       for (const socket of sockets) socket.closePeerEnd()
     }
@@ -251,7 +252,7 @@ export class SessionCalls {
         check.refusedAttempt(context, {
           attempt: answer.attempt,
           errno: -answer.ret,
-          reason: answer.reason ?? '',
+          reason: answer.reason ?? because``,
           stack: check.currentStack ?? [],
         })
       const send = (result: Answer): void =>

@@ -36,6 +36,7 @@ import { networkNamespaceOf } from '../../host/network-namespaces.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, confinementOf, hasCapability, processorsOf } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
+import { because, type Reason } from '../../spec/reason.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import {
   type Header,
@@ -373,7 +374,7 @@ class ClientSession implements Session, Client, SlotClient {
     this.#daemon.lines.write(this.guest, kind, `process ${this.process.pid} (${this.name()}) ${text}`)
   }
 
-  refuse(header: Header, errno: number, reason?: string): void {
+  refuse(header: Header, errno: number, reason?: Reason): void {
     this.reply(writeCallReply(outgoing, header, -errno, [], this.wantsReasons ? reason : undefined))
   }
 
@@ -690,7 +691,7 @@ class ClientSession implements Session, Client, SlotClient {
     const { context, address, length, refusal } = request
     const open = this.#daemon.contexts.byNumber(context)
     if (open === undefined || !this.contexts.has(open)) {
-      this.refuse(request, Errno.EINVAL, `context ${context} is not open in this session`)
+      this.refuse(request, Errno.EINVAL, because`context ${context} is not open in this session`)
       return
     }
     try {
@@ -701,7 +702,7 @@ class ClientSession implements Session, Client, SlotClient {
       if (!isProtected) loop.kick()
     } catch (error) {
       if (!(error instanceof CallError)) throw error
-      this.refuse(request, error.errno, error.message)
+      this.refuse(request, error.errno, error.reason)
     }
   }
 

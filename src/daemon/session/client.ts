@@ -3,6 +3,7 @@
  */
 import type { Account, Caller, FdObject } from '../../core/model.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
+import type { Reason } from '../../spec/reason.ts'
 import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { ToolShare } from '../tool-time.ts'
@@ -56,7 +57,7 @@ export interface Client {
    */
   reply(length: number, fds?: readonly number[]): void
   /** Answers a call with -`errno`, and with the reason if the client wants reasons. */
-  refuse(header: Header, errno: number, reason?: string): void
+  refuse(header: Header, errno: number, reason?: Reason): void
   /** Returns a handler for an exception of a call. The handler logs the exception and answers EIO. */
   failureHandler(header: Header): (error: unknown) => void
   /** Reads no message of the client until `answered` is settled. If `answered` is rejected, answers EIO. */

@@ -8,7 +8,7 @@ import { errnoName } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { mappingsOfFile } from '../../host/memory/ranges.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { DoorbellPages, DoorbellProgram } from '../doorbell-pages.ts'
 import type { ProgramLines } from '../program-lines.ts'
@@ -35,7 +35,7 @@ const USER_END = 2 ** 56
 const requirePages = (start: number, length: number): void => {
   const pageBytes = pageSize()
   if (start % pageBytes !== 0 || length % pageBytes !== 0 || length === 0 || start + length > USER_END)
-    throw new CallError('EINVAL', `0x${start.toString(16)}, ${length} bytes, are not whole pages of a program`)
+    throw callError.EINVAL`0x${start.toString(16)}, ${length} bytes, are not whole pages of a program`
 }
 
 interface FileRange {

@@ -51,6 +51,6 @@ export const driverDialect =
       return { ret: run(fd, recorded, call), installs: [], attempt }
     } catch (error) {
       if (!(error instanceof CallError)) throw error
-      return { ret: -error.errno, installs: [], reason: error.message, attempt }
+      return { ret: -error.errno, installs: [], reason: error.reason, attempt }
     }
   }

@@ -15,7 +15,7 @@ import { pidfdGetfd } from '../../host/memory/process.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { CallError, callError, Errno } from '../../spec/errno.ts'
 import { CHANNEL_NUMBERS, CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
 import type { Result } from '../../uapi/call.ts'
 import { type Request, writeOpenReply } from '../../uapi/session-codec.ts'
@@ -149,11 +149,11 @@ export class NodeOpening {
       this.#request.node === SYSTEM_NODE
         ? systemDevice(this.#daemon.core)
         : this.#daemon.devices.atNode(this.#request.node)?.device
-    if (!device) throw new CallError('ENOENT', `there is no device node uverbs${this.#request.node}`)
+    if (!device) throw callError.ENOENT`there is no device node uverbs${this.#request.node}`
     if (this.#request.node !== SYSTEM_NODE) this.#requireSeen(device)
     for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
     if (this.#opened.size >= MAX_CONTEXTS)
-      throw new CallError('EMFILE', `this session has ${MAX_CONTEXTS} contexts open already, the maximum`)
+      throw callError.EMFILE`this session has ${MAX_CONTEXTS} contexts open already, the maximum`
     const isPacked = (this.#request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = this.#daemon.contexts.open(device, this.#request.node, this.#client.account, isPacked)
     this.#opened.add(open.number)
@@ -175,7 +175,7 @@ export class NodeOpening {
   /** As in Linux, a device of another network namespace cannot be opened. Throws CallError EPERM. */
   #requireSeen(device: Device): void {
     if (!this.#daemon.namespaces.processSees(this.#client.process.pid, device))
-      throw new CallError('EPERM', `device ${device.name} belongs to another network namespace`)
+      throw callError.EPERM`device ${device.name} belongs to another network namespace`
   }
 
   /** All rdma_cm channels of a session belong to one context, so that identifiers can migrate between channels. */
@@ -186,7 +186,7 @@ export class NodeOpening {
     }
     const context = this.#cmContext
     if (context.descriptors.size >= MAX_DESCRIPTORS)
-      throw new CallError('EMFILE', `this session has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
+      throw callError.EMFILE`this session has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`
     try {
       this.#grantChannel(CM_NODE, invokeNow(context, CmChannel, 'create', 0, {}, this.#client.caller))
     } catch (error) {
@@ -200,10 +200,10 @@ export class NodeOpening {
   #openUmad(): void {
     const { node } = this.#request
     const device = this.#daemon.devices.atNode(node - UMAD_NODES)?.device
-    if (!device) throw new CallError('ENOENT', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
+    if (!device) throw callError.ENOENT`there is no device node ${UMAD_NAME}${node - UMAD_NODES}`
     this.#requireSeen(device)
     if (this.#client.standing !== 'owner')
-      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)
+      throw callError.EACCES`${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`
     const context = openContext(device, { isOpened: true, account: this.#client.account })
     this.#setOwner(context)
     try {
@@ -227,12 +227,12 @@ export class NodeOpening {
   #attachFile(): void {
     const fd = pidfdGetfd(this.#client.process, this.#request.fd)
     // `pidfdGetfd` takes only memory files from another user's process.
-    if (fd === -EINVAL) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
+    if (fd === -EINVAL) throw callError.ENODEV`descriptor ${this.#request.fd} does not belong to a context`
     if (fd < 0)
       throw new SystemError('pidfd_getfd', fd, `descriptor ${this.#request.fd} of process ${this.#client.process.pid}`)
     try {
       const open = this.#daemon.contexts.byFile(fd)
-      if (!open) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
+      if (!open) throw callError.ENODEV`descriptor ${this.#request.fd} does not belong to a context`
       const doorbell = this.#daemon.contexts.addDoorbell(open, this.#client.account)
       this.#onAttached(open)
       this.#grantOpen(open, doorbell, [])
@@ -261,7 +261,7 @@ export class NodeOpening {
   #openNow(opener: () => void): void {
     try {
       if (!this.#client.isReachable)
-        throw new CallError('EACCES', `the memory of process ${this.#client.process.pid} is not accessible`)
+        throw callError.EACCES`the memory of process ${this.#client.process.pid} is not accessible`
       opener()
     } catch (error) {
       this.#refuseOpen(error)

@@ -144,7 +144,7 @@ export class TraceHub {
       ...(call && { call }),
       ...((call === undefined || this.#wantsBytes(tag)) && { raw: recording.raw() }),
       ret: answer.ret,
-      ...(answer.reason !== undefined && { reason: answer.reason }),
+      ...(answer.reason !== undefined && { reason: answer.reason.toJSON() }),
       ...(answer.attempt !== undefined && { attempt: answer.attempt }),
     }
     if (answer.installs.length === 0) this.#post(tag, record)

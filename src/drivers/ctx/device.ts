@@ -22,7 +22,8 @@ import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/d
 import { Classes } from '../../spec/classes.ts'
 import { CtxContext, type CtxInfo, CtxLimits, CtxRecord } from '../../spec/drivers/ctx.ts'
 import { NodeType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { interfaces } from './interfaces.ts'
 import {
@@ -102,12 +103,9 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
     const receiver = assigned[destination]?.state
     try {
       if (receiver === undefined || receiver.jobKey !== sender.jobKey)
-        throw new CallError(
-          'ENXIO',
-          `ctx_context.send: there is no context ${destination} with jobKey ${sender.jobKey}`,
-        )
+        throw callError.ENXIO`${the.method('ctx_context.send')}: there is no context ${destination} with jobKey ${sender.jobKey}`
       if (!receiver.isReceiving)
-        throw new CallError('EAGAIN', `ctx_context.send: context ${destination} does not receive now`)
+        throw callError.EAGAIN`${the.method('ctx_context.send')}: context ${destination} does not receive now`
       if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
       else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) {
         // a part of a message that is not complete yet
@@ -126,10 +124,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
 
   arm(_call, { state }) {
     if (openFdOf(state) === undefined)
-      throw new CallError(
-        'EINVAL',
-        'ctx_context.arm: there is no open descriptor to notify: pass one to ctx_context.create, or set one with ioctl USE',
-      )
+      throw callError.EINVAL`${the.method('ctx_context.arm')}: there is no open descriptor to notify: pass one to ctx_context.create, or set one with ioctl USE`
     state.isArmed = true
     if (hasUnread(state.queues)) notify(state)
     return {}

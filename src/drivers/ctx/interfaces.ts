@@ -30,7 +30,7 @@ import {
   CtxSend,
   CtxStatistics,
 } from '../../spec/drivers/ctx.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema/schema.ts'
 import { type AssignedContext, type CtxState, openFdOf } from './state.ts'
 
@@ -47,7 +47,7 @@ const argumentOf = <F extends Fields>({ caller }: Call, fields: F, address: bigi
 
 const objectOf = ({ fd }: Call): CoreObject<AssignedContext> => {
   const { object } = fd.state.interfaceState
-  if (object === undefined) throw new CallError('ENODATA', 'the descriptor has no context: ASSIGN or USE one')
+  if (object === undefined) throw callError.ENODATA`the descriptor has no context: ASSIGN or USE one`
   return object
 }
 
@@ -60,7 +60,7 @@ const bind = ({ fd }: Call, object: CoreObject<AssignedContext>, isOwned: boolea
 }
 
 const requireUnbound = ({ fd }: Call): void => {
-  if (fd.state.interfaceState.object !== undefined) throw new CallError('EBUSY', 'the descriptor has a context already')
+  if (fd.state.interfaceState.object !== undefined) throw callError.EBUSY`the descriptor has a context already`
 }
 
 const assign = (call: Call, address: bigint): number => {
@@ -90,7 +90,7 @@ const use = (call: Call, address: bigint): number => {
     readWord(call, address),
     'USE',
   ) as CoreObject<AssignedContext>
-  if (openFdOf(object.state) !== undefined) throw new CallError('EBUSY', 'USE: the context has a descriptor already')
+  if (openFdOf(object.state) !== undefined) throw callError.EBUSY`USE: the context has a descriptor already`
   bind(call, object, false)
   return 0
 }
@@ -130,7 +130,7 @@ const expectIoctls: typeof baseIoctls = {
 
 const runIoctl = (ioctls: typeof baseIoctls, name: string, call: Call, request: number, argument: bigint): number => {
   const run = ioctls[request]
-  if (run === undefined) throw new CallError('ENOTTY', `interface ${name} has no ioctl 0x${request.toString(16)}`)
+  if (run === undefined) throw callError.ENOTTY`interface ${name} has no ioctl 0x${request.toString(16)}`
   return run(call, argument)
 }
 
@@ -146,11 +146,10 @@ const contextInterface = (
   write(call, bytes) {
     const headerBytes = recordSize(CtxSend)
     if (bytes.length < headerBytes)
-      throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${headerBytes} bytes`)
+      throw callError.EINVAL`${bytes.length} bytes are written, a message begins with ${headerBytes} bytes`
     const { destination, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
     const knownFlags = hasExpectedMessages ? CTX_EXPECTED : 0
-    if ((flags & ~knownFlags) !== 0)
-      throw new CallError('EINVAL', `flags 0x${flags.toString(16)} are not known to ${name}`)
+    if ((flags & ~knownFlags) !== 0) throw callError.EINVAL`flags 0x${flags.toString(16)} are not known to ${name}`
     const data = bytes.subarray(headerBytes)
     const args = flags === CTX_EXPECTED ? { destination, tag, data, slot, offset } : { destination, tag, data }
     invokeNow(call.context, CtxContext, 'send', objectOf(call).handle, args, call.caller)
@@ -158,7 +157,7 @@ const contextInterface = (
   },
 
   mmap(call, offset) {
-    if (offset !== 0) throw new CallError('EINVAL', `mmap: offset ${offset}: a context's memory begins at 0`)
+    if (offset !== 0) throw callError.EINVAL`mmap: offset ${offset}: a context's memory begins at 0`
     return objectOf(call).state.queues.chunk
   },
 
@@ -182,7 +181,7 @@ const contextInterface = (
 const providerChannel: DriverOps = {
   ioctl({ device, caller }, request, address) {
     if (request !== CtxIoctl.STATISTICS)
-      throw new CallError('ENOTTY', `the provider channel has no ioctl 0x${request.toString(16)}`)
+      throw callError.ENOTTY`the provider channel has no ioctl 0x${request.toString(16)}`
     const { assigned, counts } = device.state as CtxState
     const { messages, bytes, refused } = counts
     caller.copyOut(

@@ -8,8 +8,9 @@
  */
 import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
+import { the } from '../../spec/reason.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 
 export interface QueueSizes {
@@ -46,7 +47,7 @@ const isPowerOfTwo = (n: number): boolean => n > 0 && (n & (n - 1)) === 0
 export const createQueues = (memory: MappedMemory, sizes: QueueSizes): Queues => {
   const { eagerCount, eagerBytes, expectedCount, expectedBytes } = sizes
   if (!isPowerOfTwo(eagerCount))
-    throw new CallError('EINVAL', `ctx_context.create: eagerCount ${eagerCount} is not a power of two`)
+    throw callError.EINVAL`${the.method('ctx_context.create')}: eagerCount ${eagerCount} is not a power of two`
   const headerCount = 2 ** Math.ceil(Math.log2(eagerCount + expectedCount))
   const headersAt = PAGE_BYTES
   const eagerAt = headersAt + wholePages(headerCount * CTX_HEADER_BYTES)
@@ -96,7 +97,7 @@ export const resetQueues = (queues: Queues): void => {
 }
 
 const refuseFull = (reason: string): never => {
-  throw new CallError('EAGAIN', `ctx_context.send: ${reason}`)
+  throw callError.EAGAIN`${the.method('ctx_context.send')}: ${reason}`
 }
 
 const requireHeader = (queues: Queues): void => {
@@ -122,7 +123,7 @@ const putHeader = (queues: Queues, kind: number, source: number, length: number,
 export const putEager = (queues: Queues, source: number, tag: bigint, data: Uint8Array): void => {
   const { sizes, chunk, eagerAt, producedEager } = queues
   if (data.length > sizes.eagerBytes)
-    throw new CallError('EMSGSIZE', `ctx_context.send: ${data.length} bytes, an eager buffer has ${sizes.eagerBytes}`)
+    throw callError.EMSGSIZE`${the.method('ctx_context.send')}: ${data.length} bytes, an eager buffer has ${sizes.eagerBytes}`
   requireHeader(queues)
   if (freeEntries(sizes.eagerCount, producedEager, countOf(queues, CtxWord.EAGER_CONSUMER)) === 0)
     refuseFull('all eager buffers of the receiver are full')
@@ -137,10 +138,10 @@ export const announce = (queues: Queues, slot: number, length: number): void => 
   const { sizes, announcedBytes, arrivedBytes } = queues
   const method = 'ctx_context.expect:'
   if (slot >= sizes.expectedCount)
-    throw new CallError('EINVAL', `${method} slot ${slot}: there are ${sizes.expectedCount} expected buffers`)
+    throw callError.EINVAL`${method} slot ${slot}: there are ${sizes.expectedCount} expected buffers`
   if (length > sizes.expectedBytes)
-    throw new CallError('EMSGSIZE', `${method} ${length} bytes, an expected buffer has ${sizes.expectedBytes}`)
-  if (announcedBytes[slot] !== 0) throw new CallError('EBUSY', `${method} slot ${slot} waits for its message`)
+    throw callError.EMSGSIZE`${method} ${length} bytes, an expected buffer has ${sizes.expectedBytes}`
+  if (announcedBytes[slot] !== 0) throw callError.EBUSY`${method} slot ${slot} waits for its message`
   announcedBytes[slot] = length
   arrivedBytes[slot] = 0
 }
@@ -157,9 +158,9 @@ export const putExpected = (
   const { sizes, chunk, expectedAt, announcedBytes, arrivedBytes } = queues
   const length = slot < sizes.expectedCount ? announcedBytes[slot] : 0
   if (length === 0)
-    throw new CallError('EINVAL', `ctx_context.send: the receiver has announced no buffer in slot ${slot}`)
+    throw callError.EINVAL`${the.method('ctx_context.send')}: the receiver has announced no buffer in slot ${slot}`
   if (offset + data.length > length)
-    throw new CallError('EINVAL', `ctx_context.send: bytes ${offset} to ${offset + data.length} of ${length}`)
+    throw callError.EINVAL`${the.method('ctx_context.send')}: bytes ${offset} to ${offset + data.length} of ${length}`
   const isLast = arrivedBytes[slot] + data.length >= length
   if (isLast) requireHeader(queues)
   chunk.bytes.set(data, chunk.at + expectedAt + slot * sizes.expectedBytes + offset)

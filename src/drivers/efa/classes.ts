@@ -22,7 +22,8 @@ import {
 } from '../../spec/drivers/efa.ts'
 import { COMPLETION_SIZES } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, CqKind } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { coded, outOfRange, the } from '../../spec/reason.ts'
 import { type In, zeroRecord } from '../../spec/schema/schema.ts'
 import { capabilities, Limits } from './attributes.ts'
 import { type EfaState, stateOf } from './device-state.ts'
@@ -32,12 +33,8 @@ import { descriptorKey } from './requests.ts'
 import { NOT_SCANNED } from './scan.ts'
 import type { AddressHandle, CompletionQueue, Peer } from './state.ts'
 
-export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
-  throw new CallError(errno, reason)
-}
-
-export const requireInRange = (what: string, value: number, min: number, max: number): void => {
-  if (value < min || value > max) refuse('EINVAL', `${what}: ${value} is not in ${min} to ${max}`)
+export const requireInRange = (method: string, attribute: string, value: number, min: number, max: number): void => {
+  if (value < min || value > max) throw new CallError('EINVAL', outOfRange(method, attribute, value, min, max))
 }
 
 export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof EfaAttributes.device>(
@@ -81,16 +78,15 @@ const REGION_ACCESS = LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE | OPTIONAL_RANGE
 const KNOWN_ACCESS = Object.values(AccessFlags.values).reduce((all, flag) => all | flag, 0)
 const PAGE_OFFSET_MASK = 4095n
 
+const right = (name: keyof typeof AccessFlags.values) => the.constant(AccessFlags.name, name)
+
 /** Leaves to core what Linux refuses with EINVAL before the driver sees the call. */
 const requireAccess = ({ access, start, iova }: In<typeof Mr.methods.create, CoreObject>): void => {
   const isWriteAlone = (access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 && (access & LOCAL_WRITE) === 0
   const isForCore = isWriteAlone || (access & ~KNOWN_ACCESS) !== 0 || ((start ^ iova) & PAGE_OFFSET_MASK) !== 0n
   const missing = access & ~REGION_ACCESS
   if (missing !== 0 && !isForCore)
-    refuse(
-      'EOPNOTSUPP',
-      `mr.create: access 0x${missing.toString(16)}: EFA has LOCAL_WRITE, REMOTE_READ and REMOTE_WRITE`,
-    )
+    throw callError.EOPNOTSUPP`${the.method('mr.create')}: access 0x${missing.toString(16)}: EFA has ${right('LOCAL_WRITE')}, ${right('REMOTE_READ')} and ${right('REMOTE_WRITE')}`
 }
 
 /** Descriptors have room for 24 bits of an lkey; an rkey has 32. */
@@ -115,16 +111,21 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
       const efa = stateOf(call)
       const { ahs, ahNumbers } = efa
       if (address.port !== 1)
-        refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
+        throw callError.EINVAL`${the.method('ah.create')}: ${the.addressField('port')} ${address.port}: the device has port 1`
       if (!address.isGlobal)
-        refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
+        throw new CallError(
+          'EINVAL',
+          coded(
+            'not-global',
+          )`${the.method('ah.create')}: ${the.addressField('isGlobal')} is 0: a destination of EFA is a GID`,
+        )
       getGid(call.device.ports[0].gids, address.sgidIndex)
       const peer = peerOf(efa, address.dgid)
       const known = ahs.get(peer.ahs.get(pd.id) ?? 0)
       const number = known?.number ?? ahNumbers.take()
       if (number === undefined) {
         closePeer(efa, peer)
-        return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
+        throw callError.ENOMEM`${the.method('ah.create')}: all ${Limits.maxAh - 1} numbers are in use`
       }
       object.state = known ?? { number, pd: pd.id, peer, uses: 0 }
       object.state.uses++
@@ -156,7 +157,7 @@ const peerOf = (efa: EfaState, gid: Uint8Array): Peer => {
   try {
     return openPeer(efa, gid)
   } catch (error) {
-    throw new CallError('EINVAL', `ah.create: attribute address: ${(error as Error).message}`)
+    throw callError.EINVAL`${the.method('ah.create')}: ${the.attribute('address')}: ${(error as Error).message}`
   }
 }
 
@@ -171,19 +172,19 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
       const { cqs, cqNumbers, scan, torment } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
-        refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
-      requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
-      requireInRange('cq.create: attribute compVector', compVector, 0, Limits.compVectors - 1)
+        throw callError.EOPNOTSUPP`${the.method('cq.create')}: the device has no flags and no counting queues`
+      requireInRange('cq.create', 'cqe', cqe, 1, Limits.maxCqe)
+      requireInRange('cq.create', 'compVector', compVector, 0, Limits.compVectors - 1)
       if (!(COMPLETION_SIZES as readonly number[]).includes(entryBytes))
-        refuse('EINVAL', `cq.create: entries of ${entryBytes} bytes; they have ${COMPLETION_SIZES.join(' or ')}`)
+        throw callError.EINVAL`${the.method('cq.create')}: entries of ${entryBytes} bytes; they have ${COMPLETION_SIZES.join(' or ')}`
       if (subCqs !== Limits.subCqs)
-        refuse('EINVAL', `cq.create: ${subCqs} parts of a queue; the device has ${Limits.subCqs}`)
+        throw callError.EINVAL`${the.method('cq.create')}: ${subCqs} parts of a queue; the device has ${Limits.subCqs}`
       const entries = powerOfTwo(cqe)
       const { ring, doorbell } = allocateQueue(call, entries * entryBytes)
       const number = cqNumbers.take()
       if (number === undefined) {
         freeQueue(call, { ring, doorbell })
-        return refuse('ENOMEM', `cq.create: all ${Limits.maxCq} numbers are in use`)
+        throw callError.ENOMEM`${the.method('cq.create')}: all ${Limits.maxCq} numbers are in use`
       }
       object.state = {
         number,

@@ -11,10 +11,12 @@ import { UdQp } from '../../spec/classes/qp/ud_qp.ts'
 import { EFA_SRD, EfaAttributes, EfaQpFlags } from '../../spec/drivers/efa.ts'
 import { InlineBytes, ReceiveDescriptor, SEND_SIZES } from '../../spec/drivers/efa-queues.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
+import { callError } from '../../spec/errno.ts'
 import { checkTransition } from '../../spec/qp-states.ts'
+import { the } from '../../spec/reason.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { Limits } from './attributes.ts'
-import { powerOfTwo, refuse, requireInRange } from './classes.ts'
+import { powerOfTwo, requireInRange } from './classes.ts'
 import { stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { failQueuePair, resetQueuePair } from './engine.ts'
@@ -42,12 +44,9 @@ const createSends = (
   if (cap.maxSendWr === 0) return undefined
   const bytes = sendRingBytes === undefined ? SEND_SIZES[0] : sendRingBytes / depth
   if (bytes !== 64 && bytes !== 128)
-    return refuse(
-      'EINVAL',
-      `${method}: a ring of ${sendRingBytes} bytes for ${depth} sends; a send has ${SEND_SIZES.join(' or ')} bytes`,
-    )
+    throw callError.EINVAL`${the.method(method)}: a ring of ${sendRingBytes} bytes for ${depth} sends; a send has ${SEND_SIZES.join(' or ')} bytes`
   if (cap.maxInlineData > InlineBytes[bytes])
-    refuse('EINVAL', `${method}: attribute cap.maxInlineData: ${cap.maxInlineData} is above ${InlineBytes[bytes]}`)
+    throw callError.EINVAL`${the.method(method)}: ${the.attribute('cap.maxInlineData')}: ${cap.maxInlineData} is above ${InlineBytes[bytes]}`
   return { ...allocateQueue(call, depth * bytes), depth, bytes, hasLongIds, taken: 0 }
 }
 
@@ -61,7 +60,7 @@ const createReceives = (
   const depth = powerOfTwo(cap.maxRecvWr * Math.max(cap.maxRecvSge, 1))
   const bytes = depth * ReceiveDescriptor.BYTES
   if (receiveRingBytes !== undefined && receiveRingBytes !== bytes)
-    refuse('EINVAL', `${method}: a ring of ${receiveRingBytes} bytes for receives; it has ${bytes}`)
+    throw callError.EINVAL`${the.method(method)}: a ring of ${receiveRingBytes} bytes for receives; it has ${bytes}`
   return { ...allocateQueue(call, bytes), depth, taken: 0, seenDoorbell: 0 }
 }
 
@@ -69,11 +68,11 @@ const checkCap = (
   method: string,
   { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge, maxInlineData }: QueuePair['cap'],
 ) => {
-  requireInRange(`${method}: attribute cap.maxSendWr`, maxSendWr, 0, Limits.maxSends)
-  requireInRange(`${method}: attribute cap.maxRecvWr`, maxRecvWr, 0, Limits.maxReceives)
-  requireInRange(`${method}: attribute cap.maxSendSge`, maxSendSge, 0, Limits.maxSendSges)
-  requireInRange(`${method}: attribute cap.maxRecvSge`, maxRecvSge, 0, Limits.maxReceiveSges)
-  requireInRange(`${method}: attribute cap.maxInlineData`, maxInlineData, 0, Limits.inlineBytesExtended)
+  requireInRange(method, 'cap.maxSendWr', maxSendWr, 0, Limits.maxSends)
+  requireInRange(method, 'cap.maxRecvWr', maxRecvWr, 0, Limits.maxReceives)
+  requireInRange(method, 'cap.maxSendSge', maxSendSge, 0, Limits.maxSendSges)
+  requireInRange(method, 'cap.maxRecvSge', maxRecvSge, 0, Limits.maxReceiveSges)
+  requireInRange(method, 'cap.maxInlineData', maxInlineData, 0, Limits.inlineBytesExtended)
 }
 
 const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
@@ -87,8 +86,10 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         const { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq } = args
         const { driverQpType = EFA_SRD, qpFlags = 0 } = args
         const state = stateOf(call)
-        if (srq !== undefined) refuse('EINVAL', `${createCall}: the device has no shared receive queues`)
-        if (driverQpType !== EFA_SRD) refuse('EOPNOTSUPP', `${createCall}: the device has no type ${driverQpType}`)
+        if (srq !== undefined)
+          throw callError.EINVAL`${the.method(createCall)}: the device has no shared receive queues`
+        if (driverQpType !== EFA_SRD)
+          throw callError.EOPNOTSUPP`${the.method(createCall)}: the device has no type ${driverQpType}`
         checkCap(createCall, cap)
         const send = createSends(call, createCall, args, (qpFlags & EfaQpFlags.REQUEST_ID_64) !== 0)
         let receive: ReceiveQueue | undefined
@@ -101,7 +102,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         const qpn = state.qpns.take()
         if (qpn === undefined) {
           for (const queue of [send, receive]) if (queue !== undefined) freeQueue(call, queue)
-          return refuse('ENOMEM', `${createCall}: all ${Limits.maxQp - 1} numbers are in use`)
+          throw callError.ENOMEM`${the.method(createCall)}: all ${Limits.maxQp - 1} numbers are in use`
         }
         object.state = {
           qpn,
@@ -178,11 +179,11 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         const after = args.state ?? qp.state
         const names = Object.keys(args).filter(name => args[name as keyof typeof args] !== undefined)
         const reason = checkTransition(type, qp.state, after, names, args.curState)
-        if (reason !== undefined) refuse('EINVAL', `${cls.name}.modify: ${reason}`)
+        if (reason !== undefined) throw callError.EINVAL`${the.method(`${cls.name}.modify`)}: ${reason}`
         if (args.port !== undefined && args.port !== 1)
-          refuse('EINVAL', `${cls.name}.modify: attribute port: ${args.port}: the device has port 1`)
+          throw callError.EINVAL`${the.method(`${cls.name}.modify`)}: ${the.attribute('port')}: ${args.port}: the device has port 1`
         if (args.pkeyIndex !== undefined && args.pkeyIndex !== 0)
-          refuse('EOPNOTSUPP', `${cls.name}.modify: attribute pkeyIndex: ${args.pkeyIndex}: the device has index 0`)
+          throw callError.EOPNOTSUPP`${the.method(`${cls.name}.modify`)}: ${the.attribute('pkeyIndex')}: ${args.pkeyIndex}: the device has index 0`
         const before = qp.state
         qp.state = after
         qp.hasPort ||= args.port !== undefined

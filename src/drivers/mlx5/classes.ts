@@ -32,7 +32,9 @@ import {
 import { MAX_LOG_STREAMS } from '../../spec/drivers/mlx5-dc.ts'
 import { ArmWord, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
 import { CqFlags, CqKind } from '../../spec/enums.ts'
+import { callError } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
+import { because, the } from '../../spec/reason.ts'
 import { NO_VLAN } from '../soft/address/path.ts'
 import type { QueueLimits } from '../soft/attributes.ts'
 import { ahClass as softAhs } from '../soft/classes/ah-class.ts'
@@ -45,7 +47,7 @@ import { Mlx5Cq, resizeCq } from './completions.ts'
 import type { DoorbellPage } from './doorbell-register.ts'
 import { giveNumber, takeNumber } from './numbers.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
-import { queuesOf, refuse, requirePowerOfTwo, stateOf } from './state.ts'
+import { queuesOf, requirePowerOfTwo, stateOf } from './state.ts'
 
 // ---- contexts, protection domains, address handles ----
 
@@ -176,9 +178,9 @@ interface ArmedByCommands {
 }
 
 const requireEntries = (method: string, entries: number, entryBytes: number): void => {
-  requirePowerOfTwo(`${method}: the number of entries`, entries, Limits.maxCqe + 1)
+  requirePowerOfTwo(because`${the.method(method)}: the number of entries`, entries, Limits.maxCqe + 1)
   if (entryBytes !== CompletionEntry.BYTES && entryBytes !== 2 * CompletionEntry.BYTES)
-    refuse('EINVAL', `${method}: entries of ${entryBytes} bytes; they have 64 or 128`)
+    throw callError.EINVAL`${the.method(method)}: entries of ${entryBytes} bytes; they have 64 or 128`
 }
 
 export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
@@ -189,19 +191,16 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const { bufferAddress = 0n, doorbellAddress = 0n, entryBytes = 64, isCompressed = 0, cqFlags = 0 } = args
       const { IGNORE_OVERRUN, TIMESTAMP_COMPLETION } = CqFlags.values
       if ((flags & ~(IGNORE_OVERRUN | TIMESTAMP_COMPLETION)) !== 0 || kind !== CqKind.values.ENTRIES)
-        refuse(
-          'EOPNOTSUPP',
-          'cq.create: of flags the device has IGNORE_OVERRUN and TIMESTAMP_COMPLETION, and it has no counting queues',
-        )
+        throw callError.EOPNOTSUPP`${the.method('cq.create')}: of flags the device has IGNORE_OVERRUN and TIMESTAMP_COMPLETION, and it has no counting queues`
       if (isCompressed !== 0 || (cqFlags & ~(Mlx5CqFlags.UAR_PAGE_INDEX | Mlx5CqFlags.PAD_128)) !== 0)
-        refuse('EOPNOTSUPP', 'cq.create: the device does not compress entries, and time stamps are free running')
+        throw callError.EOPNOTSUPP`${the.method('cq.create')}: the device does not compress entries, and time stamps are free running`
       const entries = cqe + 1
       requireEntries('cq.create', entries, entryBytes)
       const isPadded = (cqFlags & Mlx5CqFlags.PAD_128) !== 0
       if (isPadded && entryBytes !== 2 * CompletionEntry.BYTES)
-        refuse('EOPNOTSUPP', `cq.create: only entries of 128 bytes are padded, not of ${entryBytes}`)
+        throw callError.EOPNOTSUPP`${the.method('cq.create')}: only entries of 128 bytes are padded, not of ${entryBytes}`
       if (compVector >= call.device.numCompVectors)
-        refuse('EINVAL', `cq.create: attribute compVector: ${compVector}: the device has ${call.device.numCompVectors}`)
+        throw callError.EINVAL`${the.method('cq.create')}: ${the.attribute('compVector')}: ${compVector}: the device has ${call.device.numCompVectors}`
       const mlx5 = stateOf(call)
       const buffer = share(call, bufferAddress, entries * entryBytes)
       let record: ProgramRecord
@@ -239,7 +238,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const { cqe, bufferAddress = 0n, entryBytes = 64, ...moderation } = args
       const { state } = object
       if ((moderation.period ?? 0) > Limits.moderationPeriod)
-        refuse('EINVAL', `cq.modify: attribute period: ${moderation.period} µs is above ${Limits.moderationPeriod}`)
+        throw callError.EINVAL`${the.method('cq.modify')}: ${the.attribute('period')}: ${moderation.period} µs is above ${Limits.moderationPeriod}`
       if (cqe === undefined) {
         core(call, object, moderation)
         return { cqe: state.entries - 1 }
@@ -249,10 +248,10 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       stateOf(call).soft.pollNow()
       readConsumer(state)
       if (state.outstanding >= entries)
-        refuse('EINVAL', `cq.modify: attribute cqe: ${cqe} is less than the ${state.outstanding} completions that wait`)
+        throw callError.EINVAL`${the.method('cq.modify')}: ${the.attribute('cqe')}: ${cqe} is less than the ${state.outstanding} completions that wait`
       // the entry that tells the program of the new ones would overwrite the oldest
       if (state.outstanding >= state.entries)
-        refuse('EBUSY', `cq.modify: all ${state.outstanding} entries have completions that wait; poll one first`)
+        throw callError.EBUSY`${the.method('cq.modify')}: all ${state.outstanding} entries have completions that wait; poll one first`
       const old = state.buffer
       // completions of the present traffic are written to it before the program has mapped it
       const buffer = share(call, bufferAddress, wholePages(entries * entryBytes), { writer: 'device' })

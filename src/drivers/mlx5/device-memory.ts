@@ -9,8 +9,9 @@ import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
 import { Dm } from '../../spec/classes/dm.ts'
 import { DmType, Mlx5Attributes, Mlx5Page } from '../../spec/drivers/mlx5.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import { the } from '../../spec/reason.ts'
 import { Limits } from './attributes.ts'
 import { contextOf, type DeviceMemoryStore } from './context.ts'
 
@@ -36,10 +37,7 @@ const findPages = (used: Uint8Array, count: number): number => {
       free = 0
     } else if (++free === count) return first
   }
-  throw new CallError(
-    'ENOMEM',
-    `dm.create: the context has no ${count} pages of device memory in a row left, of ${PAGES}`,
-  )
+  throw callError.ENOMEM`${the.method('dm.create')}: the context has no ${count} pages of device memory in a row left, of ${PAGES}`
 }
 
 interface Mlx5Dm extends DeviceMemory {
@@ -51,11 +49,11 @@ interface Mlx5Dm extends DeviceMemory {
 
 const requireLength = (length: bigint, alignment: number, type: bigint): number => {
   if (type !== DmType.MEMIC)
-    throw new CallError('EOPNOTSUPP', `dm.create: type ${type}: the device has no memory for steering of packets`)
+    throw callError.EOPNOTSUPP`${the.method('dm.create')}: type ${type}: the device has no memory for steering of packets`
   if (length < 1n || length > BigInt(Limits.maxDm))
-    throw new CallError('EINVAL', `dm.create: attribute length: ${length} is not in 1 to ${Limits.maxDm}`)
+    throw callError.EINVAL`${the.method('dm.create')}: ${the.attribute('length')}: ${length} is not in 1 to ${Limits.maxDm}`
   if (alignment > MAX_ALIGNMENT)
-    throw new CallError('EINVAL', `dm.create: attribute alignment: ${alignment} is above ${MAX_ALIGNMENT}`)
+    throw callError.EINVAL`${the.method('dm.create')}: ${the.attribute('alignment')}: ${alignment} is above ${MAX_ALIGNMENT}`
   return Number(length)
 }
 
@@ -66,7 +64,7 @@ export const dmClass = driverClass<typeof Dm, Mlx5Dm, typeof Mlx5Attributes.dm>(
       const bytes = requireLength(length, alignment, type)
       const { mapped } = context
       if (mapped?.allocateAt === undefined)
-        throw new CallError('EOPNOTSUPP', 'dm.create: this program cannot map device memory: start it with userdma run')
+        throw callError.EOPNOTSUPP`${the.method('dm.create')}: this program cannot map device memory: start it with userdma run`
       const { used, local, space } = storeOf(context)
       const pages = Math.ceil(bytes / PAGE_BYTES)
       const firstPage = findPages(used, pages)

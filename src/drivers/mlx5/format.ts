@@ -8,6 +8,8 @@ import { mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { DciQp } from '../../spec/classes/qp/dc_qp.ts'
 import { Mlx5Attributes, Mlx5QpFlags } from '../../spec/drivers/mlx5.ts'
 import { BLOCK_BYTES } from '../../spec/drivers/mlx5-queues.ts'
+import { callError } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import type { Address } from '../soft/address/path.ts'
 import { datagramQpClasses } from '../soft/classes/datagram-qp-classes.ts'
 import { connectedQpClasses } from '../soft/classes/qp-class.ts'
@@ -23,7 +25,7 @@ import { keyChanger } from './key-changes.ts'
 import { ProgramRecord, type SharedPart, share, unshare } from './program-memory.ts'
 import { Receives, type SharedOrder } from './receives.ts'
 import { BYTES_PER_BLOCK, MAX_FRAME_HEADER, type SendKind, Sends } from './sends.ts'
-import { type ProgramQueues, refuse, requirePowerOfTwo, stateOf } from './state.ts'
+import { type ProgramQueues, requirePowerOfTwo, stateOf } from './state.ts'
 
 const ELEMENT_BYTES = 16
 
@@ -60,9 +62,10 @@ const kindOf = (className: string): SendKind => kinds[className] ?? 'connected'
 
 /** Throws CallError EINVAL. */
 export const checkReceives = (method: string, requests: number, shift: number): void => {
-  requirePowerOfTwo(`${method}: rq_wqe_count`, requests, Limits.maxQpWr)
+  requirePowerOfTwo(because`${the.method(method)}: rq_wqe_count`, requests, Limits.maxQpWr)
   const max = Math.log2(Limits.maxReceiveBytes)
-  if (shift < 4 || shift > max) refuse('EINVAL', `${method}: rq_wqe_shift: ${shift} is not in 4 to ${max}`)
+  if (shift < 4 || shift > max)
+    throw callError.EINVAL`${the.method(method)}: rq_wqe_shift: ${shift} is not in 4 to ${max}`
 }
 
 /** Number of elements of a request of a receive queue. */
@@ -70,7 +73,7 @@ export const receiveElements = (shift: number): number => 2 ** shift / ELEMENT_B
 
 /** Offset of the send queue after the receive queue. Throws CallError EINVAL. */
 const sendsAtOf = (method: string, { sendBlocks = 0, receiveRequests = 0, receiveShift = 0 }: BlockArguments) => {
-  if (sendBlocks > 0) requirePowerOfTwo(`${method}: sq_wqe_count`, sendBlocks, Limits.maxQpWr)
+  if (sendBlocks > 0) requirePowerOfTwo(because`${the.method(method)}: sq_wqe_count`, sendBlocks, Limits.maxQpWr)
   if (receiveRequests > 0) checkReceives(method, receiveRequests, receiveShift)
   return receiveRequests * 2 ** receiveShift
 }
@@ -135,7 +138,7 @@ const open = (
   const { account } = call.context
   const bytes = sendBlocks * BYTES_PER_BLOCK
   if (!mayChargeMemory(account, bytes))
-    refuse('ENOMEM', `a queue needs ${bytes} bytes of the device, more than the account's share`)
+    throw callError.ENOMEM`a queue needs ${bytes} bytes of the device, more than the account's share`
   undo(() => releaseMemory(account, bytes))
   const first = firstBytes > 0 ? shareFor(call, bufferAddress, firstBytes, undo) : undefined
   const second = isFrames && sendBytes > 0 ? shareFor(call, sendBufferAddress, sendBytes, undo) : first
@@ -216,10 +219,7 @@ const STATIC_RATES = { first: 2, last: 22, others: [0, 23, 25] } as const
 export const checkStaticRate = (method: string, { staticRate }: Address): void => {
   const { first, last, others } = STATIC_RATES
   if ((staticRate < first || staticRate > last) && !others.some(rate => rate === staticRate))
-    refuse(
-      'EINVAL',
-      `${method}: attribute address.staticRate: ${staticRate}: ${first} to ${last}, ${others.join(', ')} are rates`,
-    )
+    throw callError.EINVAL`${the.method(method)}: ${the.attribute('address.staticRate')}: ${staticRate}: ${first} to ${last}, ${others.join(', ')} are rates`
 }
 
 /** Blocks, for classes whose calls have these attributes. */
@@ -233,10 +233,7 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
     const className = method.slice(0, method.indexOf('.'))
     const ownFlags = className === DciQp.name ? Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.DCI_STREAM : 0
     if ((qpFlags & ~ownFlags & UNSUPPORTED_FLAGS) !== 0)
-      refuse(
-        'EOPNOTSUPP',
-        `${method}: flags 0x${qpFlags.toString(16)}: the device has no signatures, and only initiators of DC have streams`,
-      )
+      throw callError.EOPNOTSUPP`${the.method(method)}: flags 0x${qpFlags.toString(16)}: the device has no signatures, and only initiators of DC have streams`
     sendsAtOf(method, args)
     return {
       maxSendWr: sendBlocks,
@@ -302,8 +299,12 @@ const sharedBlocks: SharedFormat<Receives> = {
   minWr: 0,
   check(className, { maxWr, srqFlags = 0 }: CreateShared) {
     if (srqFlags !== 0)
-      refuse('EOPNOTSUPP', `${className}.create: flags 0x${srqFlags.toString(16)}: the device knows none`)
-    requirePowerOfTwo(`${className}.create: the number of requests`, maxWr + 1, Limits.maxSrqWr + 1)
+      throw callError.EOPNOTSUPP`${the.method(`${className}.create`)}: flags 0x${srqFlags.toString(16)}: the device knows none`
+    requirePowerOfTwo(
+      because`${the.method(`${className}.create`)}: the number of requests`,
+      maxWr + 1,
+      Limits.maxSrqWr + 1,
+    )
   },
   open(call, _className, args: CreateShared, sges, onLimitReached) {
     const { maxWr, maxSge, bufferAddress = 0n, doorbellAddress = 0n, uidx = 0, order } = args

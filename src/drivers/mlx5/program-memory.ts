@@ -10,7 +10,7 @@ import { RangeList } from '../../core/memory/range-list.ts'
 import type { CallContext } from '../../core/model.ts'
 import { type Arena, mapArena } from '../../host/memory/mapping.ts'
 import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import { contextOf, type Extent, type Extents } from './context.ts'
 
@@ -38,7 +38,7 @@ const knownExtents = ({ context, caller }: CallContext): Extents => {
 const adopt = ({ context }: CallContext, others: Extents, start: number, end: number, writer?: PageWriter): Extent => {
   const { mapped } = context
   if (mapped?.adopt === undefined)
-    throw new CallError('EOPNOTSUPP', 'the device cannot share pages of this program: start it with userdma run')
+    throw callError.EOPNOTSUPP`the device cannot share pages of this program: start it with userdma run`
   const chunk = mapped.adopt(BigInt(start), end - start, writer)
   const extent = { others, context, start, end, chunk, uses: 0 }
   others.add(extent)
@@ -50,10 +50,7 @@ const pageBytesAt = ({ caller }: CallContext, address: bigint): number => {
   // of memory with huge pages only whole ones can be replaced
   const bytes = caller.memory.pageBytes?.(Number(address >> 32n), Number(address & 0xffff_ffffn)) ?? PAGE_BYTES
   if (bytes > MAX_PAGE_BYTES)
-    throw new CallError(
-      'EINVAL',
-      `the memory at 0x${address.toString(16)} has pages of ${bytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`,
-    )
+    throw callError.EINVAL`the memory at 0x${address.toString(16)} has pages of ${bytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`
   return bytes
 }
 
@@ -109,8 +106,7 @@ export const share = (
   { alignment = BLOCK_BYTES, writer }: { readonly alignment?: number; readonly writer?: PageWriter } = {},
 ): SharedPart => {
   const range = `${bytes} bytes at 0x${address.toString(16)}`
-  if (address % BigInt(alignment) !== 0n)
-    throw new CallError('EINVAL', `${range} are not aligned to ${alignment} bytes`)
+  if (address % BigInt(alignment) !== 0n) throw callError.EINVAL`${range} are not aligned to ${alignment} bytes`
   const page = BigInt(pageBytesAt(call, address))
   const first = Number(address - (address % page))
   const behind = address + BigInt(bytes) + page - 1n
@@ -120,9 +116,9 @@ export const share = (
   const known = extents.overlapping(first, last)
   const covering = known.length === 1 && known[0]!.start <= first && last <= known[0]!.end ? known[0] : undefined
   if (covering === undefined && writer === 'device' && last - first !== bytes)
-    throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
+    throw callError.EINVAL`${range} are not whole pages of ${page}`
   if (covering === undefined && known.length > 0) {
-    if (writer === 'device') throw new CallError('EINVAL', `a part of ${range} is shared with the device already`)
+    if (writer === 'device') throw callError.EINVAL`a part of ${range} is shared with the device already`
     const part = join(call, first, last, known)
     return { ...part, at: part.at + within }
   }

@@ -12,8 +12,10 @@ import { chargeMemory, orRelease, releaseMemory } from '../../core/objects/limit
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mlx5Attributes } from '../../spec/drivers/mlx5.ts'
 import { MrKind } from '../../spec/enums.ts'
+import { callError } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import { SignedSpace } from './signature/signed-space.ts'
-import { refuse, stateOf } from './state.ts'
+import { stateOf } from './state.ts'
 
 const { INDIRECT } = MrKind.values
 
@@ -45,13 +47,13 @@ const createIndirect = (
   const { context, device } = call
   const { memory: table } = device
   if ((maxEntries === undefined && entries.length === 0) || entries.some(entry => entry.length < 1))
-    refuse('EINVAL', 'mr.create: attribute entries: one or more, each of one byte or more, or none with maxEntries')
+    throw callError.EINVAL`${the.method('mr.create')}: ${the.attribute('entries')}: one or more, each of one byte or more, or none with maxEntries`
   const entityBytes = logEntity === undefined ? undefined : 2 ** logEntity
   const configurable =
     maxEntries === undefined ? undefined : { maxEntries, isRevocable: isRevocable === 1, entityBytes }
   const bytes = IndirectSpace.bytesFor(Math.max(maxEntries ?? 0, entries.length))
   const { account } = context
-  chargeMemory(account, 'mr.create: attribute entries', bytes)
+  chargeMemory(account, because`${the.method('mr.create')}: ${the.attribute('entries')}`, bytes)
   let space: IndirectSpace | undefined
   return orRelease(
     () => {
@@ -65,9 +67,9 @@ const createIndirect = (
           : new IndirectSpace(table, pd.id, entries, configurable, repeats)
       const longest = Math.min(space.length, Number.MAX_SAFE_INTEGER)
       if ((length < 1n && configurable === undefined) || length > BigInt(longest))
-        refuse('EINVAL', `mr.create: attribute length: ${length} is not in 1 to the ${longest} of the entries`)
+        throw callError.EINVAL`${the.method('mr.create')}: ${the.attribute('length')}: ${length} is not in 1 to the ${longest} of the entries`
       if (iova + length > 1n << 64n)
-        refuse('EINVAL', `mr.create: ${length} bytes at iova 0x${iova.toString(16)} reach the end of the address space`)
+        throw callError.EINVAL`${the.method('mr.create')}: ${length} bytes at iova 0x${iova.toString(16)} reach the end of the address space`
       const row = addRegion(table, pd.id, 0n, iova, Number(length), access >>> 0, space)
       object.state = { row, iova, special: { kind: INDIRECT }, bytes, indirect: space }
       return row
@@ -82,7 +84,7 @@ export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.
       const { isRevocable, hasSignatures, logEntity, repeats, ...args } = others
       const { memory: table } = call.device
       if ((args.kind === INDIRECT) !== (entries !== undefined))
-        refuse('EINVAL', 'mr.create: attribute entries belongs to regions of kind INDIRECT, which need it')
+        throw callError.EINVAL`${the.method('mr.create')}: ${the.attribute('entries')} belongs to regions of kind INDIRECT, which need it`
       if (entries !== undefined) {
         const ranges = entries.map(({ key, address, length, stride }) => ({ key, address, length, stride }))
         const row = createIndirect(call, object, { ...others, maxEntries }, ranges)

@@ -2,7 +2,8 @@
  * What mlx5 devices keep beside the soft device's state.
  */
 import type { CallContext, Limit } from '../../core/model.ts'
-import { CallError, type ErrnoName } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { type Place, the } from '../../spec/reason.ts'
 import type { Address } from '../soft/address/path.ts'
 import type { SoftState } from '../soft/state.ts'
 import type { Armings } from './armings.ts'
@@ -53,22 +54,15 @@ export type Mlx5Soft = SoftState<Mlx5State>
 
 export const stateOf = ({ device }: Pick<CallContext, 'device'>): Mlx5State => (device.state as Mlx5Soft).own!
 
-export const refuse = (errno: ErrnoName, reason: string): never => {
-  throw new CallError(errno, reason)
-}
-
-export const requirePowerOfTwo = (what: string, count: number, max: number): void => {
+export const requirePowerOfTwo = (what: Place, count: number, max: number): void => {
   if (count < 1 || count > max || (count & (count - 1)) !== 0)
-    refuse('EINVAL', `${what}: ${count} is no power of two from 1 to ${max}`)
+    throw callError.EINVAL`${what}: ${count} is no power of two from 1 to ${max}`
 }
 
 /** Throws CallError EOPNOTSUPP if the device's link carries no frames. */
 export const requireFrames = (call: CallContext, method: string): void => {
   if (stateOf(call).station === undefined)
-    refuse(
-      'EOPNOTSUPP',
-      `${method}: the link carries packets of RoCE only, no other frames: use --link memory, between devices of one daemon`,
-    )
+    throw callError.EOPNOTSUPP`${the.method(method)}: the link carries packets of RoCE only, no other frames: use --link memory, between devices of one daemon`
 }
 
 /** The queues that a completion of `qpn` names: an XRC target has its SRQ's, a responder of DC its target's. */

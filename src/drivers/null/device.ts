@@ -5,7 +5,8 @@
 import { type Core, type Device, driverClass, type RegisteredDriver, register } from '../../core/index.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { Classes } from '../../spec/classes.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import {
   Block,
   blob,
@@ -38,7 +39,8 @@ const sinkClass = driverClass<typeof Sink, { taken: bigint }>(Sink, {
   },
   query: (_call, { state }) => ({ taken: state.taken }),
   take(_call, { state }, { data }) {
-    if (data.length === 0) throw new CallError('EINVAL', `sink.take: no data, give 1 to ${MAX_TAKE_BYTES} bytes`)
+    if (data.length === 0)
+      throw callError.EINVAL`${the.method('sink.take')}: no data, give 1 to ${MAX_TAKE_BYTES} bytes`
     state.taken += BigInt(data.length)
     return {}
   },

@@ -9,7 +9,8 @@ import type { CallContext } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import { CqFlags, CqKind } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { coded, the } from '../../spec/reason.ts'
 import { afterCatchUp, describeCq } from '../soft/classes/cq-query.ts'
 import { stateOf } from '../soft/state.ts'
 import { type CqRing, createCqRing, type RingCqObject, resizeCqRing } from './completion-ring.ts'
@@ -21,7 +22,12 @@ const { IGNORE_OVERRUN } = CqFlags.values
 const requireCqe = (call: CallContext, method: string, cqe: number): void => {
   const { maxCqe } = stateOf(call).limits
   if (cqe > maxCqe)
-    throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${maxCqe}, the device's max_cqe`)
+    throw new CallError(
+      'EINVAL',
+      coded(
+        'above-device-limit',
+      )`${the.method(`cq.${method}`)}: ${the.attribute('cqe')}: ${cqe} is above ${maxCqe}, the device's max_cqe`,
+    )
 }
 
 /** `--torment` may limit a CQ to the requested entries, although its ring has more slots. */
@@ -40,16 +46,10 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
   {
     create(call, object, { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = ENTRIES }) {
       if ((flags & ~IGNORE_OVERRUN) !== 0)
-        throw new CallError(
-          'EOPNOTSUPP',
-          `cq.create: attribute flags: 0x${flags.toString(16)}: the device knows only IGNORE_OVERRUN (0x${IGNORE_OVERRUN})`,
-        )
+        throw callError.EOPNOTSUPP`${the.method('cq.create')}: ${the.attribute('flags')}: 0x${flags.toString(16)}: the device knows only IGNORE_OVERRUN (0x${IGNORE_OVERRUN})`
       requireCqe(call, 'create', cqe)
       if (compVector >= call.device.numCompVectors)
-        throw new CallError(
-          'EINVAL',
-          `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${call.device.numCompVectors - 1}`,
-        )
+        throw callError.EINVAL`${the.method('cq.create')}: ${the.attribute('compVector')}: ${compVector}: the device has vectors 0 to ${call.device.numCompVectors - 1}`
       const state = createCqRing(ringMemoryOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector, flags !== 0)
       object.state = state
       limitEntries(call, object, cqe)
@@ -65,22 +65,19 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
       const { cqe, ...moderation } = args
       const { state } = object
       if (cqe === undefined && moderation.count === undefined && moderation.period === undefined)
-        throw new CallError('EINVAL', 'cq.modify: there is nothing to change: give cqe, count or period')
+        throw callError.EINVAL`${the.method('cq.modify')}: there is nothing to change: give cqe, count or period`
       if (cqe === undefined) {
         core(call, object, args)
         return { cqe: state.ring.capacity }
       }
       requireCqe(call, 'modify', cqe)
       if (state.kind === COUNTING)
-        throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
+        throw callError.EINVAL`${the.method('cq.modify')}: ${the.attribute('cqe')}: a queue that counts has no entries`
       return caughtUp(call, () => {
         const rings = ringMemoryOf(call.context)
         const old = resizeCqRing(rings, state, cqe)
         if (!old)
-          throw new CallError(
-            'EINVAL',
-            `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
-          )
+          throw callError.EINVAL`${the.method('cq.modify')}: ${the.attribute('cqe')}: ${cqe} is less than the completions that wait to be polled`
         rings.free(old)
         limitEntries(call, object, cqe)
         core(call, object, moderation)

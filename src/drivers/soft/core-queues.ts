@@ -9,7 +9,7 @@ import type { Account } from '../../core/model.ts'
 import { mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
 import { counterValues } from '../../spec/counters.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { smallBytes } from '../../spec/memory.ts'
 import { DEFAULT_PKEY, ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
@@ -210,7 +210,7 @@ export const openManagement = (
   receive: (mad: Uint8Array, from: MadAddress) => void,
 ): ManagementPort => {
   if (device.coreQueues.byNumber.has(GSI_QPN) || device.qpns.rowOf(GSI_QPN) >= 0)
-    throw new CallError('EBUSY', 'queue pair 1 of port 1 is in use')
+    throw callError.EBUSY`queue pair 1 of port 1 is in use`
   const length = { minBytes: MAD_BYTES, maxBytes: MAD_BYTES }
   return new ManagementQueue(device, {
     qpn: GSI_QPN,

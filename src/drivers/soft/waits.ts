@@ -12,8 +12,8 @@ import { nameIn, QpState } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { polledCompletions } from './completion-queue.ts'
-import type { ReceiveQueue, SendQueue } from './queues.ts'
-import type { ConnectedPeer, CqObject, QpEnd, QpObject, QueuePair, SoftState, SrqObject } from './state.ts'
+import type { ReceiveQueue } from './queues.ts'
+import type { ConnectedPeer, CqObject, QpEnd, QpObject, SoftState, SrqObject } from './state.ts'
 
 const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 /** The rnr_retry that means unlimited. */
@@ -27,9 +27,9 @@ const MAX_LOOKED = 64
 const hex = (value: number): string => `0x${value.toString(16)}`
 
 /** The send `from` the oldest outstanding one (`SendQueue.glance`). */
-const sendText = (queue: SendQueue, from: number): string => {
-  const { opcode, wrId } = queue.glance(from)
-  return `${requestName(opcode)} wr_id ${wrId}`
+const sendText = ({ state, context }: QpObject, from: number): string => {
+  const { opcode, wrId } = state.send.glance(from)
+  return `${requestName(opcode)} ${context?.device.driver.requests?.numbered ?? 'wr_id'} ${wrId}`
 }
 const OLDEST = 0
 const LAST_RETIRED = -1
@@ -62,20 +62,20 @@ const receiveCounts = (queue: ReceiveQueue): string => {
 }
 
 /** Sends that are complete and not signaled, at the end of the queue. */
-const notSignaled = (state: SoftState, { state: qp, parents }: QpObject): Wait | undefined => {
-  const { send, receive, row, qpn } = qp
+const notSignaled = (state: SoftState, qp: QpObject): Wait | undefined => {
+  const { send, receive, row, qpn } = qp.state
   if (state.engine().signalsAll(row) || !send.isEmpty()) return undefined
   let count = 0
   const retired = send.retired()
   while (count < retired && !send.glance(LAST_RETIRED - count).isSignaled) count++
-  const hasUnpolled = parents.some(parent => parent.class.name === 'cq' && unpolledIn(parent as CqObject) > 0)
+  const hasUnpolled = qp.parents.some(parent => parent.class.name === 'cq' && unpolledIn(parent as CqObject) > 0)
   if (count === 0 || hasUnpolled) return undefined
   const sends = count === 1 ? 'last send is' : `last ${count} sends are`
   return {
     id: 'not-signaled',
     // The program may wait for the receive instead.
     ...(!receive.isEmpty() && { severity: 'note' as const }),
-    text: `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is ${sendText(send, LAST_RETIRED)}`,
+    text: `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is ${sendText(qp, LAST_RETIRED)}`,
     qpns: [qpn],
     request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(LAST_RETIRED).wrId },
   }
@@ -83,8 +83,8 @@ const notSignaled = (state: SoftState, { state: qp, parents }: QpObject): Wait |
 
 const peerObject = ({ qpn, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(qpn)]
 
-const endlessRnr = (state: SoftState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
-  const { row, qpn, send } = qp
+const endlessRnr = (state: SoftState, qp: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
+  const { row, qpn, send } = qp.state
   const engine = state.engine()
   if (engine.query(row).rnrRetry !== UNLIMITED || engine.rnrNaks(row) < MIN_RNR_NAKS) return undefined
   const name = peer === undefined ? 'the peer' : `the peer, QP ${hex(peer.peer.qpn)},`
@@ -92,7 +92,7 @@ const endlessRnr = (state: SoftState, { state: qp }: QpObject, peer: ConnectedPe
   const counts = object === undefined ? 'has no receive posted' : `${receiveCounts(object.state.receive)}`
   return {
     id: 'endless-rnr',
-    text: `QP ${hex(qpn)}: ${sendText(send, OLDEST)} waits without limit for a receive (rnr_retry 7): ${name} ${counts}`,
+    text: `QP ${hex(qpn)}: ${sendText(qp, OLDEST)} waits without limit for a receive (rnr_retry 7): ${name} ${counts}`,
     qpns: [qpn, ...(peer ? [peer.peer.qpn] : [])],
     request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
   }
@@ -153,12 +153,12 @@ const fateOf = (
   return { text: `which is in ${name}${event}`, isOwn, ...(peerState !== ERR && { mayCome: true as const }) }
 }
 
-const infiniteTimeout = (qp: QueuePair, { peer }: ConnectedPeer, { text }: Fate, peerDevice: PeerDevice): Wait => {
-  const { qpn, send } = qp
+const infiniteTimeout = (qp: QpObject, { peer }: ConnectedPeer, { text }: Fate, peerDevice: PeerDevice): Wait => {
+  const { qpn, send } = qp.state
   return {
     id: 'infinite-timeout',
     severity: 'warning',
-    text: `QP ${hex(qpn)}: ${sendText(send, OLDEST)} waits without limit for an answer (timeout 0) of QP ${hex(peer.qpn)} at ${peer.address}, ${text}`,
+    text: `QP ${hex(qpn)}: ${sendText(qp, OLDEST)} waits without limit for an answer (timeout 0) of QP ${hex(peer.qpn)} at ${peer.address}, ${text}`,
     qpns: [qpn, peer.qpn],
     ...peerDevice,
     request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
@@ -216,8 +216,7 @@ class GonePeers {
       return false
     }
     const peerDevice = peer.device === undefined ? {} : { peerDevice: peer.device }
-    if (sends && this.#state.engine().query(state.row).timeout === 0)
-      return infiniteTimeout(state, peer, fate, peerDevice)
+    if (sends && this.#state.engine().query(state.row).timeout === 0) return infiniteTimeout(qp, peer, fate, peerDevice)
     if ([...cqsOf(qp), ...cqs].some(cq => unpolledIn(cq) > 0)) return true
     // A program knows what it has done with its own queue pairs: what it waits for is told by other rules.
     if (sends || receives || fate.isOwn !== true)
@@ -234,7 +233,7 @@ class GonePeers {
     }
     const { qpn, send } = qp.state
     const does = {
-      send: () => `${sendText(send, OLDEST)} waits for an answer of`,
+      send: () => `${sendText(qp, OLDEST)} waits for an answer of`,
       receive: () => 'waits for a message of',
       idle: () => 'has no request outstanding, and nothing comes from',
     }[kind]()
@@ -311,7 +310,7 @@ const lastSendTo = (state: SoftState, qpn: number) => {
   const { send, qpn: number } = sender.state
   const { wrId } = send.glance(LAST_RETIRED)
   return {
-    text: `, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is ${sendText(send, LAST_RETIRED)})`,
+    text: `, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is ${sendText(sender, LAST_RETIRED)})`,
     qpn: number,
     request: { queue: PostQueue.SEND, number, wrId, context: sender.context.id },
   }
@@ -363,14 +362,6 @@ const lostWakeup = (state: SoftState, cq: CqObject): Wait | undefined => {
   }
 }
 
-/** A wait that says by what word the device knows its requests, if that is not their wr_id. */
-const inDeviceWords = (context: Context, wait: Wait): ContextWait => {
-  const { numbered } = context.device.driver.requests ?? {}
-  const { request, text } = wait
-  if (numbered === undefined || request === undefined) return { context, wait }
-  return { context, wait: { ...wait, text: text.replace(`wr_id ${request.wrId}`, `${numbered} ${request.wrId}`) } }
-}
-
 /** Queues that are looked at in a step. */
 const STEP = 32
 
@@ -390,13 +381,13 @@ export function* waitsOfDevice(
   for (let row = 0; row < state.qps.length; row++) {
     const object = state.qps[row]
     if (object?.state.row === row && isProgram(object.context))
-      for (const wait of waitsOfQp(state, object, object.context, gone)) yield inDeviceWords(object.context, wait)
+      for (const wait of waitsOfQp(state, object, object.context, gone)) yield { context: object.context, wait }
     if (++looked % STEP === 0) yield undefined
   }
-  for (const { context, wait } of gone.waits()) yield inDeviceWords(context, wait)
+  yield* gone.waits()
   for (const cq of state.cqs.values()) {
     const wait = isProgram(cq.context) ? lostWakeup(state, cq) : undefined
-    if (wait !== undefined && cq.context !== undefined) yield inDeviceWords(cq.context, wait)
+    if (wait !== undefined && cq.context !== undefined) yield { context: cq.context, wait }
     if (++looked % STEP === 0) yield undefined
   }
 }

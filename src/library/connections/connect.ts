@@ -11,7 +11,7 @@ import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.t
 import { open } from '../open/open.ts'
 import { checkOptions, type KnownOptions } from '../verbs/arguments/options.ts'
 import { contextOf, type Device } from '../verbs/device.ts'
-import { checkInteger, formatValue, invalidArgument, RdmaError, refused } from '../verbs/error.ts'
+import { checkInteger, formatValue, invalidArgument, RdmaError, reasonOf, refused } from '../verbs/error.ts'
 import { type AbortOptions, type Arrivals, checkAbortOptions, createMailbox, type Mailbox } from '../verbs/mailbox.ts'
 import { showAs } from '../verbs/objects/show.ts'
 import { destroy } from '../verbs/plan.ts'
@@ -331,8 +331,8 @@ showAs<RequestObject>(
  */
 const bindError = (url: string, port: number, error: unknown): unknown => {
   if (!(error instanceof RdmaError)) return error
-  const portInUse = `port ${port} is in use`
-  if (error.reason.endsWith(portInUse)) return refused('EADDRINUSE', 'listen', `url "${url}": ${portInUse}`)
+  if (reasonOf(error).code === 'port-in-use')
+    return refused('EADDRINUSE', 'listen', `url "${url}": port ${port} is in use`)
   return error.code === 'EADDRNOTAVAIL' ? refused(error.code, 'listen', `url "${url}": ${error.reason}`) : error
 }
 

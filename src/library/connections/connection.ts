@@ -28,6 +28,7 @@ import {
   deviceClosedError,
   invalidArgument,
   RdmaError,
+  reasonOf,
   recognizeCopies,
   refusal,
 } from '../verbs/error.ts'
@@ -449,8 +450,7 @@ export class ConnectionEnd {
     try {
       this.#callWithQp('accept', options, { userHandle: BigInt(this.userHandle) })
     } catch (error) {
-      // EINVAL: the peer has canceled the request, unless the connection manager's call of rc_qp.modify was refused.
-      const isCanceled = error instanceof RdmaError && error.code === 'EINVAL' && !error.reason.startsWith('rc_qp.')
+      const isCanceled = error instanceof RdmaError && reasonOf(error).code === 'connection-state'
       if (!isCanceled) throw error
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
     }

@@ -18,6 +18,7 @@ import { findHandle } from '../../core/objects/handles.ts'
 import { openLocalRings, type SlabRings } from '../../drivers/registered.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
 import { mappedLayout, type RingLayout } from '../../spec/drivers/ring-layout.ts'
+import { coded } from '../../spec/reason.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
 import type { Result } from '../../uapi/call.ts'
@@ -217,7 +218,7 @@ const carrierOn = (
     channel: {},
     counters() {
       requireOpen('device.counters')
-      if (!device.isAlive) throw refused('EIO', 'device.counters', `device ${device.name} was removed`)
+      if (!device.isAlive) throw refused('EIO', 'device.counters', coded('gone')`device ${device.name} was removed`)
       if (soft === undefined)
         throw refused(
           'EOPNOTSUPP',

@@ -7,7 +7,7 @@ import { attachSink, createEventQueue } from '../../core/events/events.ts'
 import type { LocalSpace } from '../../core/memory/local-space.ts'
 import type { Caller, Core } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Descriptors } from '../verbs/carrier.ts'
@@ -24,7 +24,7 @@ export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOu
     const [hi, lo] = [Number(address >> 32n), Number(address % BigInt(TWO_32))]
     // One chunk: chunk, stride and total are the length.
     if (memory[direction](hi, lo, arena, 0, bytes.length, bytes.length, bytes.length) !== 0)
-      throw new CallError('EFAULT', `no buffer has the ${bytes.length} bytes at 0x${address.toString(16)}`)
+      throw callError.EFAULT`no buffer has the ${bytes.length} bytes at 0x${address.toString(16)}`
   }
   return {
     copyIn(address, length) {

@@ -6,7 +6,8 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { fileMemory, isWritable } from '../../assembly/file-memory.ts'
 import type { FileMemory } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { because } from '../../spec/reason.ts'
 
 const { O_RDONLY, O_RDWR } = constants
 
@@ -24,7 +25,7 @@ export const ownFile = (fd: number): string | undefined => {
 const reopenError = (fd: number, error: unknown): CallError => {
   const code = (error as NodeJS.ErrnoException).code ?? String(error)
   const errno = code === 'EMFILE' || code === 'ENFILE' ? code : 'EACCES'
-  return new CallError(errno, `the file of descriptor ${fd} cannot be opened again (${code})`)
+  return new CallError(errno, because`the file of descriptor ${fd} cannot be opened again (${code})`)
 }
 
 /**
@@ -37,9 +38,9 @@ export const openOwnFile = (fd: number): FileMemory => {
   try {
     isFile = fstatSync(fd).isFile()
   } catch {
-    throw new CallError('EBADF', `there is no descriptor ${fd | 0}`)
+    throw callError.EBADF`there is no descriptor ${fd | 0}`
   }
-  if (!isFile) throw new CallError('EINVAL', `descriptor ${fd} is not a regular file`)
+  if (!isFile) throw callError.EINVAL`descriptor ${fd} is not a regular file`
   let file: number | undefined
   try {
     file = openSync(`/proc/self/fd/${fd}`, isWritable(fd) ? O_RDWR : O_RDONLY)

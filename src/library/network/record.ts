@@ -106,7 +106,7 @@ const callRecordOn =
       dialect: 'object',
       call: messagesOf(viewOf(device), call, refusal ?? result),
       ret: refusal === undefined ? 0 : -refusal.errno,
-      ...(refusal !== undefined && { reason: refusal.message }),
+      ...(refusal !== undefined && { reason: refusal.reason.toJSON() }),
     }
   }
 

@@ -7,6 +7,7 @@ import type { ChainedMethod } from '../../core/dispatch/chain.ts'
 import type { ChainedCall } from '../../core/dispatch/chain-calls.ts'
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
+import { because, decodeReason, type Reason } from '../../spec/reason.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { type ChainLink, chainEntries, encodeChain } from '../../uapi/object/chain.ts'
 import { type ChainedRefs, decodeResult } from '../../uapi/object/client.ts'
@@ -185,7 +186,7 @@ const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 /** The encoded chain. `refuse` is called with the first entry that a codec refuses. */
 const encode = (
   links: readonly ChainLink[],
-  refuse: (index: number, errno: number, reason: string) => never,
+  refuse: (index: number, errno: number, reason: Reason) => never,
 ): Uint8Array => {
   try {
     return encodeChain(links)
@@ -195,7 +196,7 @@ const encode = (
       try {
         encodeChain([link])
       } catch (entryError) {
-        if (entryError instanceof CallError) refuse(index, entryError.errno, entryError.message)
+        if (entryError instanceof CallError) refuse(index, entryError.errno, entryError.reason)
       }
     throw error
   }
@@ -373,16 +374,16 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
   /** Makes the calls of the entries, all or none. Returns their results. Throws RdmaError. */
   const callAll = (entries: readonly Entry[]): readonly CallResult<AnyValues>[] => {
     lookUp(entries)
-    const refuse = (index: number, errno: number, reason: string, hint?: string): never => {
+    const refuse = (index: number, errno: number, reason: Reason, hint?: string): never => {
       const { cls, name, optionsByAttribute } = entries[index]!
-      const sentence = `${reason} (entry ${index} of a chain)`
+      const sentence = because`${reason} (entry ${index} of a chain)`
       throw nameOptions(refusal(errnoName(errno), errno, `${cls.name}.${name}`, sentence, hint), optionsByAttribute)
     }
     const outcome = context.carrier.chain?.(entries)
     if (outcome !== undefined) {
       const { results, error, isAsynchronous } = outcome
       if (error !== undefined)
-        return refuse(results.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
+        return refuse(results.length, error.errno, error.reason, isAsynchronous ? USE_ASYNC_HINT : undefined)
       return results
     }
     const links = entries.map(
@@ -397,7 +398,11 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     })
     const { results, done, error, reason } = out
     if (done < entries.length)
-      return refuse(done, error, reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array))
+      return refuse(
+        done,
+        error,
+        decodeReason(reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array)),
+      )
     return chainEntries(results as Uint8Array).map(({ message }, i) => {
       const { object, out: values } = decodeResult(links[i]!.call, message)
       return { object: object ?? 0, out: values }

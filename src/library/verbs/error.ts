@@ -3,26 +3,30 @@
  */
 
 import { CallError, Errno, type ErrnoName } from '../../spec/errno.ts'
+import { asReason, modelWords, type Reason, type ReasonCode, type Words } from '../../spec/reason.ts'
 import { beginStackAtProgram } from './watch/stacks.ts'
 import type { CountedFinding } from './watch/watch.ts'
 
 /** Values of `RdmaError.code`: names of errnos; 'ERR_CLOSED' if the object, device or connection is closed. */
 export type ErrorCode = ErrnoName | 'ERR_CLOSED'
 
-/** Default remedies, by errno. `reasons`: the reasons that a remedy is for; absent: all. */
-const HINTS: Readonly<Record<string, { readonly hint: string; readonly reasons?: RegExp }>> = {
-  EBUSY: { hint: 'close what uses it first', reasons: / is used\b/ },
-  EIO: { hint: 'open the device again', reasons: /\b(closed|removed)\b/ },
+/** Default remedies, by errno. `of`: the reasons that a remedy is for; absent: all. */
+const HINTS: Readonly<Record<string, { readonly hint: string; readonly of?: ReasonCode }>> = {
+  EBUSY: { hint: 'close what uses it first', of: 'in-use' },
+  EIO: { hint: 'open the device again', of: 'gone' },
   EOPNOTSUPP: { hint: '`device.supports()` tells what this device supports' },
   ENOMEM: { hint: 'close what is not needed any more, or ask for less' },
 }
-const defaultHint = (code: string, reason: string): string => {
-  const { hint = '', reasons } = HINTS[code] ?? {}
-  return reasons === undefined || reasons.test(reason) ? hint : ''
+const defaultHint = (code: string, reason: Reason | string): string => {
+  const { hint = '', of } = HINTS[code] ?? {}
+  return of === undefined || asReason(reason).code === of ? hint : ''
 }
 
-/** Matches the attribute at the start of a device's refusal: 'attribute cap.maxSendWr: …'. */
-const ATTRIBUTE = /^attribute (\w+(?:\.\w+|\[\d+\])*)/
+/** The attribute that the refusal of a method is about, if the method is `call`. */
+const attributeIn = (reason: Reason | string, call: string): string | undefined => {
+  const { method = call, attribute } = asReason(reason).subject
+  return method === call ? attribute : undefined
+}
 
 /** Makes `instanceof` accept instances from other copies of the library in the same program. */
 export const recognizeCopies = (cls: { readonly prototype: Error }, name: string): void => {
@@ -36,6 +40,17 @@ export const recognizeCopies = (cls: { readonly prototype: Error }, name: string
     },
   })
 }
+
+/** The words of programs in TypeScript for a reason about `attribute`: `option` in its place. */
+const optionWords = (option: string, attribute: string | undefined): Words => ({
+  ...modelWords,
+  attribute: path => (path === attribute ? option : modelWords.attribute(path)),
+  addressField: name => (attribute === 'address' ? `${option}: ${name}` : modelWords.addressField(name)),
+})
+
+const reasons = new WeakMap<object, Reason>()
+/** The reason of an RdmaError of this copy of the library. */
+export const reasonOf = (error: RdmaError): Reason => reasons.get(error) ?? asReason(error.reason)
 
 /**
  * A call was refused, or a work request could not be posted. `instanceof` also accepts errors from other copies of the
@@ -71,23 +86,27 @@ export class RdmaError extends Error {
     code: ErrorCode,
     errno: number,
     call: string,
-    reason: string,
+    reason: Reason | string,
     hint: string = defaultHint(code, reason),
-    attribute: string | undefined = ATTRIBUTE.exec(reason)?.[1],
+    option?: string,
     programCall = call,
   ) {
-    super(`${programCall}: ${reason} (${code})${hint === '' ? '' : `; ${hint}`}`)
+    const attribute = attributeIn(reason, call)
+    const words = option === undefined ? modelWords : optionWords(option, attribute)
+    const text = asReason(reason).text(words, call)
+    super(`${programCall}: ${text} (${code})${hint === '' ? '' : `; ${hint}`}`)
     const dot = call.indexOf('.')
     this.code = code
     this.errno = errno
     this.call = programCall
     this.class = dot < 0 ? '' : call.slice(0, dot)
     this.method = call.slice(dot + 1)
-    this.attribute = attribute
-    this.reason = reason
+    this.attribute = option ?? attribute
+    this.reason = text
     this.hint = hint
     // `message` has their text: `console.log` shows it once.
     hideFields(this, 'reason', 'hint')
+    reasons.set(this, asReason(reason))
     beginStackAtProgram(this)
   }
 }
@@ -136,29 +155,23 @@ export const asProgramCall = <T>(call: string, body: () => T): T => {
 }
 
 /** An error of the method that the program has called, or of `call`. */
-const errorOf = (code: ErrorCode, errno: number, call: string, reason: string, hint?: string): RdmaError =>
+const errorOf = (code: ErrorCode, errno: number, call: string, reason: Reason | string, hint?: string): RdmaError =>
   new RdmaError(code, errno, call, reason, hint, undefined, programCall ?? call)
 
-/** A refusal by core, a driver or a daemon. The call's name at the start of `sentence` is left out of the reason. */
-export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
+/** A refusal by core, a driver or a daemon. The call's name at its start is left out of the reason. */
+export const refusal = (code: string, errno: number, call: string, reason: Reason | string, hint?: string): RdmaError =>
   // A device of a newer release may return an unknown code.
-  errorOf(
-    code as ErrorCode,
-    errno,
-    call,
-    sentence.startsWith(`${call}: `) ? sentence.slice(call.length + 2) : sentence,
-    hint,
-  )
+  errorOf(code as ErrorCode, errno, call, reason, hint)
 
 /** A CallError as an RdmaError. */
 export const rdmaError = (error: CallError, call: string): RdmaError =>
-  refusal(error.code, error.errno, call, error.message)
+  refusal(error.code, error.errno, call, error.reason)
 
 /** A refusal by the library itself. */
-export const refused = (code: ErrnoName, call: string, reason: string, hint?: string): RdmaError =>
+export const refused = (code: ErrnoName, call: string, reason: Reason | string, hint?: string): RdmaError =>
   errorOf(code, Errno[code], call, reason, hint)
 
-export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
+export const invalidArgument = (call: string, reason: Reason | string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
 
 /** The error of a call on an object that is closed. `what`: the closed object. */
@@ -271,6 +284,12 @@ export const checkChoice = (call: string, option: string, value: unknown, choice
 export const toRdmaError = (error: unknown, call: string): unknown =>
   error instanceof CallError ? rdmaError(error, call) : error
 
+/** The refusal with `option` in place of the attribute that it is about. */
+export const withOption = (error: RdmaError, option: string): RdmaError => {
+  const call = error.class === '' ? error.method : `${error.class}.${error.method}`
+  return new RdmaError(error.code, error.errno, call, reasonOf(error), error.hint, option, error.call)
+}
+
 /** Names of options by the attributes that they set, where the names differ: { cqe: 'entries' }. */
 export type OptionNames = Readonly<Record<string, string>>
 
@@ -282,9 +301,7 @@ export const nameOptions = (error: unknown, names: OptionNames | undefined): unk
   if (names === undefined || !(error instanceof RdmaError) || error.attribute === undefined) return error
   const [attribute = '', ...fields] = error.attribute.split('.')
   const option = attribute === 'cap' && fields.length > 0 ? fields.join('.') : (names[attribute] ?? error.attribute)
-  const reason = error.reason.replace(ATTRIBUTE, option)
-  const call = error.class === '' ? error.method : `${error.class}.${error.method}`
-  return new RdmaError(error.code, error.errno, call, reason, error.hint, option, error.call)
+  return withOption(error, option)
 }
 
 /** Runs `body`; its refusals name options in place of attributes. */

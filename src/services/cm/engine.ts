@@ -6,6 +6,7 @@
  * clock.
  */
 import { cmStates } from '../../spec/cm-states.ts'
+import { because } from '../../spec/reason.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { emitCm } from '../../transport/wire/mad/mad.ts'
 import type { CmConnection, CmOffer, CmPath, CmRequest } from './connection.ts'
@@ -238,7 +239,7 @@ export class CmEngine {
    */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
-      throw new CmError(`a connection in ${connection.state} cannot be dropped: destroy it`)
+      throw new CmError(because`a connection in ${connection.state} cannot be dropped: destroy it`)
     }
     this.#machine.remove(connection)
   }

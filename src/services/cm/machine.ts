@@ -3,6 +3,7 @@
  * sending and retransmission of messages, TIMEWAIT, and removal of connections.
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../../spec/cm-states.ts'
+import { coded } from '../../spec/reason.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../../spec/wire/mad.ts'
 import { addressKey } from '../../transport/wire/address.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../../transport/wire/mad/mad.ts'
@@ -150,7 +151,7 @@ export class CmMachine {
     if (allowed[command] !== undefined) return
     const state = connection.isDestroyed ? 'that is destroyed' : `in ${connection.state}`
     const commands = Object.keys(allowed).join(', ') || 'nothing'
-    throw new CmError(`a connection ${state} does not allow ${command}; it allows ${commands}`)
+    throw new CmError(coded('connection-state')`a connection ${state} does not allow ${command}; it allows ${commands}`)
   }
 
   /** Makes the transition of an allowed command. */

@@ -1,6 +1,7 @@
 /*
  * Lookup tables of connections, received SIDR_REQs and listeners. Ids are random: other hosts can hardly guess them.
  */
+import { because } from '../../spec/reason.ts'
 import { addressKey, isSameAddress } from '../../transport/wire/address.ts'
 import type { CmConnection, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
@@ -91,7 +92,7 @@ export class CmRegistry {
     const key = localKey(connection, qpn)
     const other = this.#maps.localQpn.get(key)
     if (other !== undefined && other !== connection)
-      throw new CmError(`queue pair ${qpn} is connected already, or about to be`)
+      throw new CmError(because`queue pair ${qpn} is connected already, or about to be`)
     this.releaseQpn(connection)
     connection.agreed.localQpn = qpn
     if (isConnectable(qpn)) this.#set('localQpn', connection, key)

@@ -5,7 +5,8 @@
 
 import type { Connection, ConnectionEnd, ConnectionParameters, QpAttributes } from '../../core/driver-contract.ts'
 import { QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import { privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
 import type { CmConnection, CmTransport } from '../cm/connection.ts'
 import type { CmEngine } from '../cm/engine.ts'
@@ -148,7 +149,7 @@ export class IbConnection implements Connection {
 
   establish(): void {
     if (this.cm.state === 'ESTABLISHED')
-      throw new CallError('EISCONN', 'cm_id.notify: the connection is established already')
+      throw callError.EISCONN`${the.method('cm_id.notify')}: the connection is established already`
     this.#run(() => this.#host.engine.establish(this.cm))
   }
 
@@ -177,8 +178,8 @@ export class IbConnection implements Connection {
     try {
       command(this.end, this.#host.now())
     } catch (error) {
-      if (error instanceof CmError) throw new CallError(error.code, `cm_id: ${error.message}`)
-      throw error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error
+      if (error instanceof CmError) throw new CallError(error.code, because`cm_id: ${error.reason}`)
+      throw error instanceof RangeError ? callError.EINVAL`cm_id: ${error.message}` : error
     }
     this.#host.flush()
   }

@@ -8,7 +8,8 @@ import { hasGid } from '../../core/devices/gids.ts'
 import type { ConnectionEnd, ConnectionListeners, MadAddress } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { isSamePartition } from '../../transport/wire/bth.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
@@ -82,18 +83,15 @@ export const pathThrough = (
 export const pathOf = (port: IbPort, end: ConnectionEnd): CmPath => {
   const { localGid, remoteGid, flowLabel, trafficClass, chosenPath, packetLifeTime } = end
   if (localGid === undefined || remoteGid === undefined)
-    throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
+    throw callError.EINVAL`${the.method('cm_id.connect')}: the address is not resolved`
   if (chosenPath === undefined)
     return pathThrough(port, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY }, packetLifeTime)
   const path = parsePathRecord(port, chosenPath)
   const { name } = port.device
   if (!hasGid(port.device, path.localGid))
-    throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is not a GID of ${name}`)
+    throw callError.EINVAL`${the.method('cm_id.connect')}: the source GID of the path is not a GID of ${name}`
   if (!isSamePartition(path.pkey, DEFAULT_PKEY))
-    throw new CallError(
-      'ENOENT',
-      `cm_id.connect: ${name} is not in the partition of the path's P_Key 0x${path.pkey.toString(16)}; its P_Key is 0xffff`,
-    )
+    throw callError.ENOENT`${the.method('cm_id.connect')}: ${name} is not in the partition of the path's P_Key 0x${path.pkey.toString(16)}; its P_Key is 0xffff`
   return path
 }
 

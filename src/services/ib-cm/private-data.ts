@@ -4,7 +4,8 @@
 import type { ConnectionEnd } from '../../core/driver-contract.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { privateDataBytes, rdmaCmHeader } from '../../spec/wire/mad.ts'
 import { emitRdmaCmHeader } from '../../transport/wire/mad/mad.ts'
 import { Family, headerAddress } from '../socket-address.ts'
@@ -16,7 +17,7 @@ export const headerBytes = (source: SocketAddress | undefined): number =>
 /** Throws CallError EINVAL above `limit` bytes. `call` begins the error message. */
 export const replyData = (data: Uint8Array, limit: number, call: string): Uint8Array => {
   if (data.length > limit)
-    throw new CallError('EINVAL', `${call}: ${data.length} bytes of private data; the message has space for ${limit}`)
+    throw callError.EINVAL`${the.method(call)}: ${data.length} bytes of private data; the message has space for ${limit}`
   return data
 }
 

@@ -6,7 +6,8 @@
 import { findGid } from '../../core/devices/gids.ts'
 import type { ConnectionEnd, QpAttributes } from '../../core/driver-contract.ts'
 import { AccessFlags, QpState, QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { coded, type Reason, the } from '../../spec/reason.ts'
 import type { CmConnection, CmPath } from '../cm/connection.ts'
 import type { IbPort } from './path.ts'
 
@@ -96,12 +97,12 @@ const toRts = ({ end, cm: { agreed } }: Connected): Attributes => {
 export const connectedAttributes = (connection: Connected, state: number): Attributes => {
   const { state: connectionState } = connection.cm
   if (ENDED.has(connectionState) || (state !== INIT && !AGREED.has(connectionState)))
-    return refuse(`the connection is in state ${connectionState}`)
+    return refuse(coded('connection-state')`the connection is in state ${connectionState}`)
   if (state === INIT) return toInit(connection)
   if (state === RTR) return toRtr(connection)
   return state === RTS ? toRts(connection) : refuse(`state ${state} is not INIT, RTR or RTS`)
 }
 
-const refuse = (reason: string): never => {
-  throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
+const refuse = (reason: Reason | string): never => {
+  throw callError.EINVAL`${the.method('cm_id.initQpAttr')}: ${reason}`
 }

@@ -8,8 +8,9 @@ import type { CoreObject, FdObject } from '../../core/model.ts'
 import type { PeerTable } from '../../core/objects/peer-table.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { IpInterfaceClass, IpSocketClass, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
+import { the } from '../../spec/reason.ts'
 import type { IpEnd, IpSocket, SocketProtocol } from '../ip/sockets.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
@@ -64,7 +65,7 @@ class ProgramSocket {
   /** Removes and returns the oldest datagram. Throws CallError EAGAIN if there is none. */
   take(): Datagram {
     const datagram = this.#waiting.shift()
-    if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is pending')
+    if (datagram === undefined) throw callError.EAGAIN`${the.method('ip_socket.receive')}: no datagram is pending`
     this.#release(sizeOf(datagram))
     if (this.#waiting.length === 0) this.#object.sink.take(Number.POSITIVE_INFINITY)
     return datagram

@@ -9,7 +9,8 @@ import type { DatagramPort } from '../../core/driver-contract.ts'
 import type { Account, Context, Core, Device } from '../../core/model.ts'
 import { addTo, createLimit, removeFrom, requireShare } from '../../core/objects/limits.ts'
 import { PeerTable } from '../../core/objects/peer-table.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError, gone } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
 import { ENCAPSULATION_BYTES, IPOIB_QKEY, type LinkAddress } from '../../transport/wire/ipoib.ts'
@@ -55,10 +56,7 @@ class IpPort {
     const gid = gids.find(candidate => !isLinkLocal(candidate)) ?? gids[0]
     const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, account, receive)
     if (gid === undefined || queuePair === undefined)
-      throw new CallError(
-        'EOPNOTSUPP',
-        `ip_interface.create: device ${device.name} has no GID or no UD queue pairs for clients`,
-      )
+      throw callError.EOPNOTSUPP`${the.method('ip_interface.create')}: device ${device.name} has no GID or no UD queue pairs for clients`
     this.gid = gid
     this.queuePair = queuePair
   }
@@ -169,11 +167,11 @@ export class IpOverDevice {
   ): DeviceInterface {
     const { device, account } = context
     if (!this.#devices.has(device))
-      throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no UD queue pairs for clients`)
-    requireShare(this.#limit, account, 'ip_interface.create')
+      throw callError.EOPNOTSUPP`${the.method('ip_interface.create')}: device ${device.name} has no UD queue pairs for clients`
+    requireShare(this.#limit, account, the.method('ip_interface.create'))
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))
-        throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
+        throw callError.EADDRINUSE`${the.method('ip_interface.create')}: an interface has ${addressText(address)} already`
     // Packets come in a poll of the device, thus only after `created` is assigned.
     const port = new IpPort(device, account, packet => this.#receive(created, packet))
     let created: DeviceInterface
@@ -218,7 +216,7 @@ export class IpOverDevice {
    * interface was removed, or the engine's error. `call` begins the error message.
    */
   withEngine<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
-    if (!this.exists(iface)) throw new CallError('EIO', `${call}: the interface was removed`)
+    if (!this.exists(iface)) throw gone`${the.method(call)}: the interface was removed`
     try {
       return body(iface.ip, this.#environment.now())
     } catch (error) {
@@ -245,4 +243,4 @@ export class IpOverDevice {
 
 /** Converts an IpError, which is a mistake of the program. Returns other errors as they are. */
 const asCallError = (call: string, error: unknown): unknown =>
-  error instanceof IpError ? new CallError(error.code, `${call}: ${error.message}`) : error
+  error instanceof IpError ? new CallError(error.code, because`${the.method(call)}: ${error.message}`) : error

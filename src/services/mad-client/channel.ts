@@ -8,7 +8,8 @@ import { postRecord } from '../../core/events/events.ts'
 import type { Account, FdObject } from '../../core/model.ts'
 import { chargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import type { PeerTable } from '../../core/objects/peer-table.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 
 /** A message, or the header of a send that timed out. */
@@ -67,11 +68,8 @@ export class MadQueue {
   /** Charges the bytes of a send until `endSend`. Throws CallError ENOMEM beyond MAX_BYTES or the share of memory. */
   beginSend({ length }: Uint8Array): void {
     if (this.#sendingBytes + length > MAX_BYTES)
-      throw new CallError(
-        'ENOMEM',
-        `mad_agent.send: unfinished sends have ${this.#sendingBytes} bytes, and may have ${MAX_BYTES}`,
-      )
-    chargeMemory(this.#account, 'mad_agent.send', length)
+      throw callError.ENOMEM`${the.method('mad_agent.send')}: unfinished sends have ${this.#sendingBytes} bytes, and may have ${MAX_BYTES}`
+    chargeMemory(this.#account, the.method('mad_agent.send'), length)
     this.#sendingBytes += length
   }
 
@@ -96,14 +94,11 @@ export class MadQueue {
    */
   take(bufferBytes: number): TakenMessage {
     const [message] = this.#waiting
-    if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is pending')
+    if (message === undefined) throw callError.EAGAIN`${the.method('mad_channel.receive')}: no message is pending`
     const { data } = message
     const firstBytes = Math.min(data.length, MAD_BYTES)
     if (bufferBytes < firstBytes)
-      throw new CallError(
-        'EINVAL',
-        `mad_channel.receive: attribute bufferBytes: ${bufferBytes} bytes; the next message needs ${firstBytes} at least`,
-      )
+      throw callError.EINVAL`${the.method('mad_channel.receive')}: ${the.attribute('bufferBytes')}: ${bufferBytes} bytes; the next message needs ${firstBytes} at least`
     if (bufferBytes < data.length) return { message, data: data.subarray(0, MAD_BYTES), isTaken: false }
     this.#waiting.shift()
     this.#release(sizeOf(message))

@@ -13,8 +13,9 @@ import { MadAgentClass } from '../../spec/classes/mad/mad_agent.ts'
 import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import type { QpAddress } from '../../spec/classes/qp/qp.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { callError, Errno } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
+import { because, type Place, type Reason, the } from '../../spec/reason.ts'
 import type { In, RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
@@ -47,8 +48,8 @@ interface AgentState {
 }
 
 /** `subject`: the call, or an attribute of it. */
-const refuse = (subject: string, why: string): never => {
-  throw new CallError('EINVAL', `${subject}: ${why}`)
+const refuse = (subject: Place, why: Reason | string): never => {
+  throw callError.EINVAL`${subject}: ${why}`
 }
 
 /**
@@ -67,13 +68,14 @@ const optionsOf = (
   }: In<(typeof MadAgentClass.methods)['create'], CoreObject>,
   agentCount: number,
 ): MadAgentOptions => {
-  const refuseAttribute = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
+  const refuseAttribute = (attribute: string, why: string) =>
+    refuse(because`${the.method('mad_agent.create')}: ${the.attribute(attribute)}`, why)
   if (qpn !== GSI_QPN && qpn !== 0)
     refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
   if (agentCount >= MAD_CHANNEL_AGENTS)
-    throw new CallError('ENOMEM', `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`)
+    throw callError.ENOMEM`${the.method('mad_agent.create')}: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`
   if (qpn === 0)
-    throw new CallError('EPROTONOSUPPORT', 'mad_agent.create: attribute qpn: a RoCE port has no subnet management (0)')
+    throw callError.EPROTONOSUPPORT`${the.method('mad_agent.create')}: ${the.attribute('qpn')}: a RoCE port has no subnet management (0)`
   if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
     refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
   const isUserRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
@@ -102,7 +104,7 @@ const pathOf = (
   qpn: number,
   { dgid, sgidIndex, flowLabel, trafficClass, hopLimit, isGlobal }: RecordOf<typeof QpAddress>,
 ): MadAddress => {
-  const attribute = 'mad_agent.send: attribute address'
+  const attribute = because`${the.method('mad_agent.send')}: ${the.attribute('address')}`
   if (!isGlobal) refuse(attribute, 'isGlobal is 0: a RoCE path needs a global route')
   const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
@@ -121,7 +123,7 @@ const pathOf = (
 
 /** The message to send: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
 const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
-  const refuseData = (why: string) => refuse('mad_agent.send: attribute data', why)
+  const refuseData = (why: string) => refuse(because`${the.method('mad_agent.send')}: ${the.attribute('data')}`, why)
   if (data.length < RMPP_HEADER_END) refuseData(`${data.length} bytes; the headers have ${RMPP_HEADER_END}`)
   const { mgmtClass } = madFields(data)
   if (data.length < dataOffset(mgmtClass))
@@ -216,7 +218,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const path = pathOf(object, qpn, address)
       const message = messageOf(data, object.state)
       if (agent.outstanding >= MAX_OUTSTANDING)
-        throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
+        throw callError.ENOMEM`${the.method('mad_agent.send')}: ${agent.outstanding} sends wait for their response`
       queue.beginSend(message)
       let isSent = false
       try {
@@ -229,7 +231,10 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
         if (!isSent) queue.endSend(message)
       }
       if (isSent) return {}
-      return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
+      return refuse(
+        the.method('mad_agent.send'),
+        because`${the.attribute('data')}: another message with its transaction id waits for its response`,
+      )
     },
   })
   return [channelClass, agentClass]

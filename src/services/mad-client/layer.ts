@@ -11,7 +11,8 @@
 import { registerClient } from '../../core/devices/clients.ts'
 import type { MadAddress, ManagementPort } from '../../core/driver-contract.ts'
 import type { Core, Device } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import { type CallError, callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import { CLASS_PORT_INFO, MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../spec/wire/management.ts'
 import { type MadFields, madFields, respond, tidHigh } from '../../transport/wire/mad/management.ts'
@@ -151,10 +152,7 @@ export class MadLayer {
       onTimeout: (now, max) => engine.onTimeout(now, max),
     }
     if (claim !== undefined && !port.claims.add(claim, receiver))
-      throw new CallError(
-        'EINVAL',
-        `mad_agent.create: attribute methods: one of them is taken for class ${claim.mgmtClass}`,
-      )
+      throw callError.EINVAL`${the.method('mad_agent.create')}: ${the.attribute('methods')}: one of them is taken for class ${claim.mgmtClass}`
     port.agents.set(highTid, receiver)
     return {
       get outstanding() {
@@ -244,10 +242,10 @@ export class MadLayer {
 
 const addService = (service: MadService, { name }: Device, { claims }: MadPort): void => {
   if (!claims.add(service, service))
-    throw new CallError('EBUSY', `a method of management class ${service.mgmtClass} is taken on ${name}`)
+    throw callError.EBUSY`a method of management class ${service.mgmtClass} is taken on ${name}`
 }
 
-const noQueuePair1 = ({ name }: Device): CallError => new CallError('EIO', `device ${name} has no queue pair 1`)
+const noQueuePair1 = ({ name }: Device): CallError => callError.EIO`device ${name} has no queue pair 1`
 
 const { GET, SET, SEND } = MadMethod
 

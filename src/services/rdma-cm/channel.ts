@@ -8,7 +8,7 @@ import { createObject } from '../../core/objects/lifetime.ts'
 import { reportNoShare } from '../../core/objects/peer-table.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmEventType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import type { CmDevice, Identifier, IdOwner } from './identifier.ts'
 import type { EventDetails } from './parameters.ts'
 import type { RdmaCm } from './rdma-cm.ts'
@@ -107,8 +107,7 @@ export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject, max = M
   if (id.unreadEvents < max) return
   // A program that reads records without `getEvent` leaves the count too high.
   if (events?.route.channel?.sink.unread() === 0) id.unreadEvents = 0
-  else
-    throw new CallError('ENOMEM', `cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`)
+  else throw callError.ENOMEM`cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`
 }
 
 /** Sends an event of an identifier to its channel. `request`: the new identifier of a CONNECT_REQUEST. */

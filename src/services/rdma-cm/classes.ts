@@ -14,8 +14,9 @@ import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
 import type { CmAddresses, SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { AsyncEventType, CmEventType, CmPortSpace } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
+import { because, type Reason, the } from '../../spec/reason.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
@@ -50,7 +51,7 @@ const JOINABLE_STATES: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLV
 const addressOf = (method: string, attribute: string, bytes: Uint8Array): SocketAddress => {
   const address = parseAddress(bytes)
   if (address === undefined)
-    throw new CallError('EINVAL', `${method}: attribute ${attribute}: the family is not AF_INET, AF_INET6 or AF_IB`)
+    throw callError.EINVAL`${the.method(method)}: ${the.attribute(attribute)}: the family is not AF_INET, AF_INET6 or AF_IB`
   return address
 }
 
@@ -109,7 +110,7 @@ function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
 
 /** As in Linux, an identifier whose device was removed can only be destroyed, together with its memberships. */
 const requireDevicePresent = (method: string, { state }: Identifier): void => {
-  if (state === 'DEVICE_REMOVAL') throw new CallError('ENXIO', `${method}: the identifier's device was removed`)
+  if (state === 'DEVICE_REMOVAL') throw callError.ENXIO`${the.method(method)}: the identifier's device was removed`
 }
 
 /** `cls` with `requireDevicePresent` before each method except create and destroy. */
@@ -174,10 +175,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const cm = service()
       const onlyDevice = cm.devices.forDevice(device)
       if (onlyDevice === undefined && device.core.system !== device)
-        throw new CallError(
-          'EOPNOTSUPP',
-          `cm_id.create: device ${device.name} has no connection protocol, or its queue pair 1 is in use`,
-        )
+        throw callError.EOPNOTSUPP`${the.method('cm_id.create')}: device ${device.name} has no connection protocol, or its queue pair 1 is in use`
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
       // Otherwise the identifier would keep the channel alive after the channel's descriptor is closed.
       dropParent(object, channel)
@@ -241,7 +239,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (qp !== undefined)
         connectQueuePair(service(), id, unownedObject(call, qp, method), parameters, destinationAddress, chosen)
       else if (destinationAddress === undefined) service().connect(id, parameters)
-      else throw new CallError('EINVAL', `${method}: attribute destination: it requires attribute qp`)
+      else throw callError.EINVAL`${the.method(method)}: ${the.attribute('destination')}: it requires attribute qp`
       return {}
     },
     listen(_call, { state: id }, { backlog = 0 }) {
@@ -258,7 +256,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       try {
         if (qp === undefined) service().accept(id, parameters)
         else if (parameters === undefined)
-          throw new CallError('EINVAL', `${method}: attribute qp: it requires attribute parameters`)
+          throw callError.EINVAL`${the.method(method)}: ${the.attribute('qp')}: it requires attribute parameters`
         else acceptWithQueuePair(service(), id, unownedObject(call, qp, method), parameters, chosen)
       } catch (error) {
         if (previousHandle !== undefined && events !== undefined) events.userHandle = previousHandle
@@ -282,29 +280,23 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     notify(_call, { state: id }, { event }) {
       if (event !== COMM_EST)
-        throw new CallError('EINVAL', `cm_id.notify: attribute event: ${event} is not COMM_EST (${COMM_EST})`)
+        throw callError.EINVAL`${the.method('cm_id.notify')}: ${the.attribute('event')}: ${event} is not COMM_EST (${COMM_EST})`
       service().establish(id)
       return {}
     },
     writeEvent(_call, object, { type, status = 0, argument = 0n }) {
       if (type !== USER && type !== INTERNAL)
-        throw new CallError(
-          'EINVAL',
-          `cm_id.writeEvent: attribute type: ${type} is not USER (${USER}) or INTERNAL (${INTERNAL})`,
-        )
+        throw callError.EINVAL`${the.method('cm_id.writeEvent')}: ${the.attribute('type')}: ${type} is not USER (${USER}) or INTERNAL (${INTERNAL})`
       postWrittenEvent(object as CmIdObject, type, { status, argument })
       return {}
     },
     resolveService(_call, { state: { state, device } }) {
       if (state !== 'ADDR_BOUND' || device === undefined)
-        throw new CallError(
-          'EINVAL',
-          `cm_id.resolveService: the identifier is in state ${state}${device ? '' : ' without a device'}, not ADDR_BOUND with a device`,
-        )
-      throw new CallError('EOPNOTSUPP', 'cm_id.resolveService: RoCE has no subnet administrator, which knows services')
+        throw callError.EINVAL`${the.method('cm_id.resolveService')}: the identifier is in state ${state}${device ? '' : ' without a device'}, not ADDR_BOUND with a device`
+      throw callError.EOPNOTSUPP`${the.method('cm_id.resolveService')}: RoCE has no subnet administrator, which knows services`
     },
     queryServices() {
-      throw new CallError('ENODATA', 'cm_id.queryServices: no service was resolved')
+      throw callError.ENODATA`${the.method('cm_id.queryServices')}: no service was resolved`
     },
   })
 
@@ -315,8 +307,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       requireDevicePresent(method, id)
       const group = addressOf(method, 'address', address)
       const channel = id.object?.events?.route.channel
-      const refuse = (why: string): never => {
-        throw new CallError('EINVAL', `${method}: ${why}`)
+      const refuse = (why: Reason | string): never => {
+        throw callError.EINVAL`${the.method(method)}: ${why}`
       }
       if (channel === undefined || id.device === undefined || !JOINABLE_STATES.has(id.state))
         return refuse(
@@ -326,8 +318,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (!id.isDatagram) refuse('the identifier is not for datagrams')
       requireDatagrams(method, id)
       if (flags > SEND_ONLY)
-        refuse(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)
-      if (isAny(group)) refuse('attribute address: it is a wildcard, not a group')
+        refuse(because`${the.attribute('flags')}: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)
+      if (isAny(group)) refuse(because`${the.attribute('address')}: it is a wildcard, not a group`)
       object.state = { id }
       id.memberships.add(object)
       affiliate(object, userHandle, { channel })
@@ -352,8 +344,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
 const identifierOf = ({ context }: CallContext, handle: number): Identifier => {
   const object = findHandle(context.handles, handle)
   if (object === undefined)
-    throw new CallError('ENOENT', `cm_multicast.create: there is no object with handle ${handle}`)
+    throw callError.ENOENT`${the.method('cm_multicast.create')}: there is no object with handle ${handle}`
   if (object.class.id !== CmId.id)
-    throw new CallError('EINVAL', `cm_multicast.create: handle ${handle} is of class ${object.class.name}, not cm_id`)
+    throw callError.EINVAL`${the.method('cm_multicast.create')}: handle ${handle} is of class ${object.class.name}, not cm_id`
   return object.state as Identifier
 }

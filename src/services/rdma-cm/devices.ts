@@ -7,7 +7,8 @@ import type { ConnectionProtocol } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { GidType } from '../../spec/enums.ts'
-import { CallError, Errno, errnoName, knownErrno } from '../../spec/errno.ts'
+import { CallError, callError, Errno, errnoName, knownErrno } from '../../spec/errno.ts'
+import { because, the } from '../../spec/reason.ts'
 import {
   hasLinkScope,
   isLinkLocal,
@@ -42,14 +43,11 @@ export interface Routing {
 /** The error for a destination without a device. `source`: the result of `Routing.sourceOf`. */
 const noLocalEnd = (source: Uint8Array | number): CallError => {
   if (typeof source === 'object')
-    return new CallError(
-      'ENODEV',
-      'cm_id.resolveAddress: no device has the address from which the destination is reached',
-    )
+    return callError.ENODEV`${the.method('cm_id.resolveAddress')}: no device has the address from which the destination is reached`
   const code = errnoName(-source)
   return new CallError(
     knownErrno(code, 'ENETUNREACH'),
-    `cm_id.resolveAddress: the system does not reach the destination (${code})`,
+    because`${the.method('cm_id.resolveAddress')}: the system does not reach the destination (${code})`,
   )
 }
 
@@ -127,9 +125,9 @@ export class CmDevices {
     else if (onlyDevice !== undefined) local = this.#localOn(onlyDevice, remoteGid)
     else local = this.#localFor(remoteGid, destination.scope)
     if (onlyDevice !== undefined && local.device !== onlyDevice)
-      throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
+      throw callError.ENODEV`cm_id: the local address belongs to another device than the identifier`
     if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteGid))
-      throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
+      throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: no device of this network has the address`
     return { remoteGid, ...local }
   }
 
@@ -158,7 +156,7 @@ export class CmDevices {
 
   #localOf(source: SocketAddress): LocalEnd {
     const device = this.withAddress(source.address, source.scope)
-    if (device === undefined) throw new CallError('ENODEV', 'cm_id: no device has the local address')
+    if (device === undefined) throw callError.ENODEV`cm_id: no device has the local address`
     return { device, localGid: source.address }
   }
 
@@ -190,7 +188,7 @@ export class CmDevices {
       isMappedIpv4(gid) === isMappedIpv4(remoteGid) && isLinkLocal(gid) === isLinkLocal(remoteGid)
     const entry = entries.find(candidate => candidate !== undefined && isSameKind(candidate.gid))
     if (entry === undefined)
-      throw new CallError('ENETUNREACH', 'cm_id.resolveAddress: the device has no address of that family')
+      throw callError.ENETUNREACH`${the.method('cm_id.resolveAddress')}: the device has no address of that family`
     return { device, localGid: entry.gid }
   }
 
@@ -198,8 +196,7 @@ export class CmDevices {
   #firstAddress(isIpv4: boolean): LocalEnd {
     const isFamily = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === isIpv4
     const found = this.#findAddress(entry => isFamily(entry) && !isLinkLocal(entry.gid)) ?? this.#findAddress(isFamily)
-    if (found === undefined)
-      throw new CallError('ENODEV', `cm_id: no device has an address of ${isIpv4 ? 'IPv4' : 'IPv6'}`)
+    if (found === undefined) throw callError.ENODEV`cm_id: no device has an address of ${isIpv4 ? 'IPv4' : 'IPv6'}`
     return found
   }
 
@@ -207,10 +204,7 @@ export class CmDevices {
   #linkLocalAddress(scope: number): LocalEnd {
     const found = this.#findAddress(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
     if (found === undefined)
-      throw new CallError(
-        'ENODEV',
-        `cm_id: no device has a link-local address${scope === 0 ? '' : ` on interface ${scope}`}`,
-      )
+      throw callError.ENODEV`cm_id: no device has a link-local address${scope === 0 ? '' : ` on interface ${scope}`}`
     return found
   }
 
@@ -228,7 +222,7 @@ export class CmDevices {
     if (isAny(source)) return undefined
     const isLocalToLink = source.family === Family.INET6 && hasLinkScope(source.address)
     if (isLocalToLink && source.scope === 0)
-      throw new CallError('EINVAL', 'cm_id.bind: a link-local address needs its scope, the index of an interface')
+      throw callError.EINVAL`${the.method('cm_id.bind')}: a link-local address needs its scope, the index of an interface`
     // As in Linux, no interface has ::ffff:a.b.c.d as an address of AF_INET6.
     const isForeignFamily = source.family === Family.INET6 && isMappedIpv4(source.address)
     const device =
@@ -242,7 +236,7 @@ export class CmDevices {
         : 'no device has the address; bind to one that a device has'
     // As in Linux, which looks for a link-local address or a GID only among the devices.
     const code = isLocalToLink || source.family === Family.IB ? 'ENODEV' : 'EADDRNOTAVAIL'
-    throw new CallError(code, `cm_id.bind: ${why}`)
+    throw new CallError(code, because`${the.method('cm_id.bind')}: ${why}`)
   }
 
   #firstDevice(): CmDevice | undefined {

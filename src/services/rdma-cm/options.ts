@@ -2,7 +2,8 @@
  * Options of identifiers (rdma_set_option).
  */
 import { CmOptionLevel, QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import type { Identifier } from './identifier.ts'
 import { parsePathOption } from './path-record.ts'
 import type { RdmaCm } from './rdma-cm.ts'
@@ -29,9 +30,9 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
     bytes: 4,
     set(id, value) {
       if (value === 0 && id.state !== 'IDLE')
-        throw new CallError('EINVAL', `cm_id.setOption: REUSEADDR cannot be cleared in state ${id.state}, only in IDLE`)
+        throw callError.EINVAL`${the.method('cm_id.setOption')}: REUSEADDR cannot be cleared in state ${id.state}, only in IDLE`
       if (value !== 0 && id.state === 'LISTEN')
-        throw new CallError('EINVAL', 'cm_id.setOption: REUSEADDR cannot be set in state LISTEN')
+        throw callError.EINVAL`${the.method('cm_id.setOption')}: REUSEADDR cannot be set in state LISTEN`
       id.reuseAddress = value !== 0
     },
   },
@@ -39,10 +40,7 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
     bytes: 4,
     set(id, value) {
       if (id.state !== 'IDLE' && id.state !== 'ADDR_BOUND')
-        throw new CallError(
-          'EINVAL',
-          `cm_id.setOption: AFONLY cannot be set in state ${id.state}, only in IDLE and ADDR_BOUND`,
-        )
+        throw callError.EINVAL`${the.method('cm_id.setOption')}: AFONLY cannot be set in state ${id.state}, only in IDLE and ADDR_BOUND`
       id.onlyIpv6 = value !== 0
     },
   },
@@ -50,9 +48,9 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
     bytes: 1,
     set(id, value) {
       if (id.qpType !== QpType.values.RC && id.qpType !== QpType.values.XRC_INI)
-        throw new CallError('EINVAL', 'cm_id.setOption: ACK_TIMEOUT is for queue pairs of type RC and XRC_INI')
+        throw callError.EINVAL`${the.method('cm_id.setOption')}: ACK_TIMEOUT is for queue pairs of type RC and XRC_INI`
       if (value > MAX_TIMEOUT)
-        throw new CallError('EINVAL', `cm_id.setOption: ACK_TIMEOUT ${value} is not in 0 to ${MAX_TIMEOUT}`)
+        throw callError.EINVAL`${the.method('cm_id.setOption')}: ACK_TIMEOUT ${value} is not in 0 to ${MAX_TIMEOUT}`
       id.ackTimeout = value
     },
   },
@@ -66,9 +64,9 @@ export const setOption = (cm: RdmaCm, id: Identifier, level: number, option: num
   }
   const idOption = level === CmOptionLevel.values.ID ? idOptions[option] : undefined
   if (idOption === undefined)
-    throw new CallError('ENOSYS', `cm_id.setOption: there is no option ${option} of level ${level}`)
+    throw callError.ENOSYS`${the.method('cm_id.setOption')}: there is no option ${option} of level ${level}`
   if (value.length !== idOption.bytes)
-    throw new CallError('EINVAL', `cm_id.setOption: option ${option} has ${idOption.bytes} bytes, not ${value.length}`)
+    throw callError.EINVAL`${the.method('cm_id.setOption')}: option ${option} has ${idOption.bytes} bytes, not ${value.length}`
   const view = new DataView(value.buffer, value.byteOffset)
   idOption.set(id, idOption.bytes === 1 ? value[0]! : view.getInt32(0, true))
 }

@@ -3,8 +3,9 @@
  * (RDMA_OPTION_IB_PATH).
  */
 import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
+import { the } from '../../spec/reason.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Identifier } from './identifier.ts'
 
@@ -25,15 +26,9 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
 /** The record of the first path with exactly the flags FLAGS, as in Linux. Throws CallError EINVAL. */
 export const parsePathOption = (value: Uint8Array): Uint8Array => {
   if (value.length % OPTION_BYTES !== 0)
-    throw new CallError(
-      'EINVAL',
-      `cm_id.setOption: each path has ${OPTION_BYTES} bytes; ${value.length} is not a multiple`,
-    )
+    throw callError.EINVAL`${the.method('cm_id.setOption')}: each path has ${OPTION_BYTES} bytes; ${value.length} is not a multiple`
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
   for (let at = 0; at < value.length; at += OPTION_BYTES)
     if (view.getUint32(at, true) === FLAGS) return copyOfBytes(value.subarray(at + RECORD_AT, at + OPTION_BYTES))
-  throw new CallError(
-    'EINVAL',
-    `cm_id.setOption: no path has the flags 0x${FLAGS.toString(16)} (GMP, primary, bidirectional)`,
-  )
+  throw callError.EINVAL`${the.method('cm_id.setOption')}: no path has the flags 0x${FLAGS.toString(16)} (GMP, primary, bidirectional)`
 }

@@ -6,7 +6,7 @@
 import type { Account, Limit } from '../../core/model.ts'
 import { createLimit, take } from '../../core/objects/limits.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError, codedError } from '../../spec/errno.ts'
 import { isLinkLocal, isSameAddress } from '../../transport/wire/address.ts'
 import { Family, isAny } from '../socket-address.ts'
 
@@ -111,7 +111,7 @@ export class PortTable {
   }
 
   #throwIf(code: 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined, port: number): void {
-    if (code !== undefined) throw new CallError(code, `cm_id: port ${port} is in use`)
+    if (code !== undefined) throw codedError(code, 'port-in-use')`cm_id: port ${port} is in use`
   }
 
   /** A free ephemeral port. Throws CallError EADDRNOTAVAIL. */
@@ -121,6 +121,6 @@ export class PortTable {
       const port = FIRST_EPHEMERAL + ((start + i) % EPHEMERAL_PORTS)
       if (!this.#holders.has(portKey(portSpace, port))) return port
     }
-    throw new CallError('EADDRNOTAVAIL', 'cm_id: every ephemeral port is in use')
+    throw callError.EADDRNOTAVAIL`cm_id: every ephemeral port is in use`
   }
 }

@@ -4,13 +4,14 @@
  */
 import type { QpAttributes } from '../../core/driver-contract.ts'
 import { QpState, QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { because, coded, type Reason, the } from '../../spec/reason.ts'
 import type { Identifier } from './identifier.ts'
 
 const { RESET, ERR } = QpState.values
 
-const refuse = (reason: string): never => {
-  throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
+const refuse = (reason: Reason | string): never => {
+  throw callError.EINVAL`${the.method('cm_id.initQpAttr')}: ${reason}`
 }
 
 /**
@@ -22,13 +23,13 @@ const refuse = (reason: string): never => {
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes | undefined => {
   const { connection } = id
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
-  if (state > ERR) return refuse(`attribute state: ${state}; states are ${RESET} to ${ERR}`)
+  if (state > ERR) return refuse(because`${the.attribute('state')}: ${state}; states are ${RESET} to ${ERR}`)
   if (id.qpType === QpType.values.UD) return { state, pkeyIndex: 0, port: 1, qkey: id.qkey }
   if (id.isListening) return refuse('the identifier is in state LISTEN')
   if (connection === undefined) return { state, pkeyIndex: 0, port: 1, accessFlags: 0 }
   // After a rejection the active side may connect again.
   if (connection.isIdle && (id.state !== 'ROUTE_RESOLVED' || id.isRequest))
-    return refuse('the connection is in state IDLE')
+    return refuse(coded('connection-state')`the connection is in state IDLE`)
   const attributes = connection.queuePairAttributes(state)
   return attributes && { state, ...attributes }
 }

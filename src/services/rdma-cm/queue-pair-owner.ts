@@ -13,7 +13,8 @@ import type { SocketAddress } from '../../spec/classes/connections/cm_parameters
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
 import { CmEventType, QpState, QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { the } from '../../spec/reason.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { Identifier, IdOwner } from './identifier.ts'
@@ -51,10 +52,7 @@ const refuseModify = (device: Device): void => {
         if (caller === connectionManagement || !ownedQps.has(object)) return
         // The class refuses other attributes with ERR.
         if (args.state === ERR) return
-        throw new CallError(
-          'EBUSY',
-          `${cls.name}.modify: the queue pair belongs to a connection; only a move to ERR is allowed`,
-        )
+        throw callError.EBUSY`${the.method(`${cls.name}.modify`)}: the queue pair belongs to a connection; only a move to ERR is allowed`
       },
     })
 }
@@ -62,9 +60,10 @@ const refuseModify = (device: Device): void => {
 /** The object with this handle. Throws CallError ENOENT, or EBUSY if it belongs to a connection. */
 export const unownedObject = ({ context }: CallContext, handle: number, method: string): CoreObject => {
   const object = findHandle(context.handles, handle)
-  if (object === undefined) throw new CallError('ENOENT', `${method}: attribute qp: there is no object ${handle}`)
+  if (object === undefined)
+    throw callError.ENOENT`${the.method(method)}: ${the.attribute('qp')}: there is no object ${handle}`
   if (ownedQps.has(object))
-    throw new CallError('EBUSY', `${method}: attribute qp: ${handle} belongs to a connection already`)
+    throw callError.EBUSY`${the.method(method)}: ${the.attribute('qp')}: ${handle} belongs to a connection already`
   return object
 }
 
@@ -95,10 +94,7 @@ class QueuePairOwner implements IdOwner {
   ) {
     const cls = classes[id.qpType]
     if (cls === undefined || qp.class.id !== cls.id)
-      throw new CallError(
-        'EINVAL',
-        `${method}: attribute qp: a ${qp.class.name} cannot be connected by this identifier`,
-      )
+      throw callError.EINVAL`${the.method(method)}: ${the.attribute('qp')}: a ${qp.class.name} cannot be connected by this identifier`
     this.#cm = cm
     this.#id = id
     this.#previousOwner = id.owner
@@ -166,7 +162,7 @@ class QueuePairOwner implements IdOwner {
 
   #modify(args: object): void {
     const context = this.#context
-    if (context === undefined) throw new CallError('ENOENT', 'cm_id: the queue pair of the connection is destroyed')
+    if (context === undefined) throw callError.ENOENT`cm_id: the queue pair of the connection is destroyed`
     invokeNow(context, this.#cls, 'modify', this.#qp.handle, args, connectionManagement)
   }
 

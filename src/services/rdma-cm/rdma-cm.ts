@@ -20,7 +20,8 @@ import type {
 import type { Context, Core, Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { CallError, callError, Errno } from '../../spec/errno.ts'
+import { coded, the } from '../../spec/reason.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { isMulticastGid, isSameAddress } from '../../transport/wire/address.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
@@ -149,7 +150,7 @@ export class RdmaCm {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
     const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
     if (portSpace === TCP && type === QpType.values.UD)
-      throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
+      throw callError.EINVAL`${the.method('cm_id.create')}: TCP has no datagrams`
     this.#idCount++
     const psn = this.#environment.random() & MASK_24
     return new Identifier(owner, onlyDevice, portSpace, type, psn, UDP_QKEY)
@@ -158,7 +159,7 @@ export class RdmaCm {
   /** Binds an identifier to a local address. Port 0: a free port. */
   bind(id: Identifier, address: SocketAddress): void {
     if (id.state !== 'IDLE')
-      throw new CallError('EINVAL', `cm_id.bind: the identifier is in state ${id.state}, not IDLE`)
+      throw callError.EINVAL`${the.method('cm_id.bind')}: the identifier is in state ${id.state}, not IDLE`
     const device = this.#devicesOf(id).deviceToBind(address, id.onlyDevice)
     const source = this.#bindPort(id, address)
     id.state = 'ADDR_BOUND'
@@ -176,12 +177,9 @@ export class RdmaCm {
     // As in Linux, the source of a link-local destination has the same scope.
     if (id.state === 'IDLE') this.bind(id, source ?? { ...anyAddress(destination.family), scope: destination.scope })
     if (id.state !== 'ADDR_BOUND')
-      throw new CallError(
-        'EINVAL',
-        `cm_id.resolveAddress: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`,
-      )
+      throw callError.EINVAL`${the.method('cm_id.resolveAddress')}: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`
     if (id.source?.family !== destination.family)
-      throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
+      throw callError.EINVAL`${the.method('cm_id.resolveAddress')}: source and destination are of different families`
     if (this.#raiseInjected(id, ADDR_ERROR)) return
     try {
       const { device, localGid, remoteGid } = this.#devicesOf(id).route(destination, id.source, id.onlyDevice)
@@ -210,7 +208,7 @@ export class RdmaCm {
 
   #enterRouteResolved(id: Identifier, call: string, chosenPath: Uint8Array | undefined): void {
     if (id.state !== 'ADDR_RESOLVED')
-      throw new CallError('EINVAL', `${call}: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
+      throw callError.EINVAL`${the.method(call)}: the identifier is in state ${id.state}, not ADDR_RESOLVED`
     if (this.#raiseInjected(id, ROUTE_ERROR)) return
     id.state = 'ROUTE_RESOLVED'
     id.chosenPath = chosenPath
@@ -226,9 +224,9 @@ export class RdmaCm {
   connect(id: Identifier, parameters: ConnectionParameters): void {
     const { device, state } = id
     if (state !== 'ROUTE_RESOLVED' || device === undefined)
-      throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${state}, not ROUTE_RESOLVED`)
+      throw callError.EINVAL`${the.method('cm_id.connect')}: the identifier is in state ${state}, not ROUTE_RESOLVED`
     if (id.isRequest)
-      throw new CallError('EINVAL', 'cm_id.connect: the identifier belongs to a connection request of the peer')
+      throw callError.EINVAL`${the.method('cm_id.connect')}: the identifier belongs to a connection request of the peer`
     requireDatagrams('cm_id.connect', id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     if (this.#failConnection(id)) return
@@ -253,7 +251,7 @@ export class RdmaCm {
     if (id.state === 'IDLE') this.bind(id, anyAddress(Family.INET))
     const { source } = id
     if (id.state !== 'ADDR_BOUND' || source === undefined)
-      throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
+      throw callError.EINVAL`${the.method('cm_id.listen')}: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`
     this.#ports.checkListen(id, source)
     if (id.device !== undefined) requireDatagrams('cm_id.listen', id)
     this.#listeners.add(id, source, this.#devicesOf(id).all())
@@ -271,7 +269,12 @@ export class RdmaCm {
     const { connection } = id
     const canAnswer = parameters !== undefined || connection?.confirm !== undefined
     if (id.state !== 'CONNECT' || connection === undefined || !canAnswer)
-      throw new CallError('EINVAL', `cm_id.accept: the identifier is in state ${id.state} and has nothing to accept`)
+      throw new CallError(
+        'EINVAL',
+        coded(
+          'connection-state',
+        )`${the.method('cm_id.accept')}: the identifier is in state ${id.state} and has nothing to accept`,
+      )
     if (parameters !== undefined) this.#requireQueuePair(id, parameters.qpNum, 'cm_id.accept')
     id.removeFromBacklog()
     const { isUnaccepted } = id
@@ -296,7 +299,7 @@ export class RdmaCm {
   /** Refuses a request or a response. */
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
     const { connection } = id
-    if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
+    if (connection === undefined) throw callError.EINVAL`${the.method('cm_id.reject')}: there is nothing to reject`
     id.removeFromBacklog()
     connection.reject(privateData, reason)
     id.isRejected = id.isRequest
@@ -306,13 +309,13 @@ export class RdmaCm {
   disconnect(id: Identifier): void {
     // As in Linux: no effect on a listener on one device; a listener on all devices has no connection in ib_cm (EINVAL).
     if (id.isListening && id.device !== undefined) return
-    if (id.connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
+    if (id.connection === undefined) throw callError.EINVAL`${the.method('cm_id.disconnect')}: there is no connection`
     id.connection.disconnect()
   }
 
   /** Establishes the connection. Call if the queue pair receives data before the peer's confirmation (rdma_notify). */
   establish(id: Identifier): void {
-    if (id.connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
+    if (id.connection === undefined) throw callError.EINVAL`${the.method('cm_id.notify')}: there is no connection`
     id.connection.establish?.()
   }
 
@@ -476,7 +479,7 @@ export class RdmaCm {
     const qpn = qpNum & MASK_24
     if (qpn === 0 || object?.context === undefined || device === undefined) return
     if (this.#environment.mayConnect?.(object.context, device.device, qpn) === false)
-      throw new CallError('EPERM', `${call}: ${qpn} is not a queue pair of this user on device ${device.device.name}`)
+      throw callError.EPERM`${the.method(call)}: ${qpn} is not a queue pair of this user on device ${device.device.name}`
   }
 
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
@@ -530,10 +533,7 @@ const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: Sock
   const mask = serviceMask & ~PORT_BITS
   const found = boundSpaces[portSpace]?.find(space => (serviceId & mask) === (rdmaCmServiceId(space, 0) & mask))
   if (found !== undefined) return found
-  throw new CallError(
-    'EPROTONOSUPPORT',
-    `cm_id.bind: service id 0x${serviceId.toString(16)} is not of port space 0x${portSpace.toString(16)}`,
-  )
+  throw callError.EPROTONOSUPPORT`${the.method('cm_id.bind')}: service id 0x${serviceId.toString(16)} is not of port space 0x${portSpace.toString(16)}`
 }
 
 /** The type of the passive side's queue pair: of an XRC initiator's, the target's. */
@@ -551,5 +551,5 @@ const rejectIfPossible = (connection: Connection): void => {
 /** Throws CallError EOPNOTSUPP for an identifier for datagrams on a device whose protocol has none. */
 export const requireDatagrams = (method: string, { isDatagram, device }: Identifier): void => {
   if (isDatagram && device?.protocol.hasDatagrams !== true)
-    throw new CallError('EOPNOTSUPP', `${method}: connections of ${device?.device.name} have no datagrams`)
+    throw callError.EOPNOTSUPP`${the.method(method)}: connections of ${device?.device.name} have no datagrams`
 }

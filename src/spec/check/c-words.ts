@@ -2,6 +2,7 @@
  * The words of libibverbs for what refusals name by our schema: functions, struct members, masks and constants. Findings
  * about programs in C use them (src/tools/check/c-words.ts).
  */
+import type { ReasonCode } from '../reason.ts'
 
 /** By `CLASS.METHOD`; `qp` stands for all classes of queue pairs. */
 export const cFunctions: Readonly<Record<string, string>> = {
@@ -43,7 +44,7 @@ export const cMembers: Readonly<Record<string, Readonly<Record<string, string>>>
   ibv_create_ah: { address: 'attr' },
 }
 
-/** Members of `ah_attr`, behind `attribute address: `. */
+/** Fields of `ah_attr`. */
 export const cAddressMembers: Readonly<Record<string, string>> = {
   isGlobal: 'is_global',
   port: 'port_num',
@@ -81,15 +82,12 @@ export const cMasks: Readonly<Record<string, string>> = {
   destQpn: 'DEST_QPN',
 }
 
-/** Constants of the schema that have another prefix in C. */
-export const cConstants: readonly (readonly [name: RegExp, prefix: string])[] = [
-  [/\bMTU_(?=\d+\b)/g, 'IBV_MTU_'],
-  [/\bTYPE_(?=[12]\b)/g, 'IBV_MW_TYPE_'],
-  [
-    /\b(?=(?:LOCAL_WRITE|REMOTE_WRITE|REMOTE_READ|REMOTE_ATOMIC|MW_BIND|ZERO_BASED|ON_DEMAND|HUGETLB|RELAXED_ORDERING)\b)/g,
-    'IBV_ACCESS_',
-  ],
-]
+/** What the constants of an enum of the schema have before their names, by enum. */
+export const cConstants: Readonly<Record<string, string>> = {
+  mtu: 'IBV_',
+  mw_type: 'IBV_MW_',
+  access_flags: 'IBV_ACCESS_',
+}
 
 /** Enums by their names in the schema. */
 export const cEnums: Readonly<Record<string, string>> = {
@@ -100,30 +98,71 @@ export const cEnums: Readonly<Record<string, string>> = {
   mig_state: 'enum ibv_mig_state',
 }
 
-/** What to do about a refusal, by its text in C's words. The first that matches counts. */
-export const refusalAdvice: readonly (readonly [reason: RegExp, advice: string])[] = [
-  [
-    /^ibv_modify_qp: path_mtu: 0 /,
-    'path_mtu is an enum ibv_mtu, not a number of bytes: for 1024 bytes give IBV_MTU_1024',
-  ],
-  [/is_global is 0/, 'set is_global to 1, and grh.dgid and grh.sgid_index: RoCE has no addresses without a GRH'],
-  [
-    /GID index \d+ .*is empty/,
-    'choose a grh.sgid_index that `ibv_devinfo -v` lists for the port, or find one with ibv_query_gid_ex',
-  ],
-  [/not both IPv4 or both IPv6/, 'choose the GID index whose type and address family are those of grh.dgid'],
-  [/port_num/, 'ports are counted from 1, and ibv_query_device has their number (phys_port_cnt)'],
-  [/ needs (IBV_QP_.*) as well$/, 'set these members, and add the bits to attr_mask'],
-  [/ does not take IBV_QP_|are of attributes that/, 'remove these bits from attr_mask'],
-  [/cannot go from/, 'modify the queue pair to INIT, RTR and RTS in this order, each with a call of its own'],
-  [/without IBV_ACCESS_LOCAL_WRITE/, 'add IBV_ACCESS_LOCAL_WRITE to the access flags'],
-  [/unknown bits/, 'use only IBV_ACCESS_ flags of infiniband/verbs.h'],
-  [
-    /device's (max_\w+)|cap\.max_\w+: \d+ is not in|max_(?:dest_)?rd_atomic/,
-    'ask ibv_query_device for the limit, and request no more',
-  ],
-  [/is not a value of enum/, 'use one of the constants'],
-  [/comp_vector/, 'vectors are numbered from 0, and num_comp_vectors of the context is their number'],
-  [/^ibv_(?:at|de)tach_mcast: handle .* not ud_qp/, 'only queue pairs of type UD can join a group'],
-  [/: \d+ is (?:above|below) \d+\b| is not in \d+ to \d+$/, 'give a value in this range'],
+const ASK_FOR_LIMIT = 'ask ibv_query_device for the limit, and request no more'
+
+/** Limits that ibv_query_device returns. */
+const limited: readonly string[] = [
+  'cap.maxSendWr',
+  'cap.maxSendSge',
+  'cap.maxRecvWr',
+  'cap.maxRecvSge',
+  'cap.maxInlineData',
+  'maxRdAtomic',
+  'maxDestRdAtomic',
+]
+
+interface Advice {
+  /** Absent: every reason about the attributes. */
+  readonly code?: ReasonCode
+  /** Absent: every attribute. Fields of addresses begin with `address.`. */
+  readonly attributes?: readonly string[]
+  /** Absent: every method of a queue pair or other object. */
+  readonly functions?: readonly string[]
+  /** The first argument of the reason with the code. */
+  readonly value?: string
+  readonly advice: string
+}
+
+/** What to do about a refusal. The first row that fits counts. */
+export const refusalAdvice: readonly Advice[] = [
+  {
+    code: 'not-in-enum',
+    attributes: ['pathMtu'],
+    value: '0',
+    advice: 'path_mtu is an enum ibv_mtu, not a number of bytes: for 1024 bytes give IBV_MTU_1024',
+  },
+  {
+    code: 'not-global',
+    advice: 'set is_global to 1, and grh.dgid and grh.sgid_index: RoCE has no addresses without a GRH',
+  },
+  {
+    code: 'gid-empty',
+    advice: 'choose a grh.sgid_index that `ibv_devinfo -v` lists for the port, or find one with ibv_query_gid_ex',
+  },
+  { code: 'gid-families', advice: 'choose the GID index whose type and address family are those of grh.dgid' },
+  {
+    attributes: ['port', 'address.port'],
+    advice: 'ports are counted from 1, and ibv_query_device has their number (phys_port_cnt)',
+  },
+  { code: 'attributes-missing', advice: 'set these members, and add the bits to attr_mask' },
+  { code: 'attributes-not-taken', advice: 'remove these bits from attr_mask' },
+  {
+    code: 'no-transition',
+    advice: 'modify the queue pair to INIT, RTR and RTS in this order, each with a call of its own',
+  },
+  { code: 'needs-local-write', advice: 'add IBV_ACCESS_LOCAL_WRITE to the access flags' },
+  { code: 'unknown-bits', advice: 'use only IBV_ACCESS_ flags of infiniband/verbs.h' },
+  { code: 'above-device-limit', advice: ASK_FOR_LIMIT },
+  { attributes: limited, advice: ASK_FOR_LIMIT },
+  { code: 'not-in-enum', advice: 'use one of the constants' },
+  {
+    attributes: ['compVector'],
+    advice: 'vectors are numbered from 0, and num_comp_vectors of the context is their number',
+  },
+  {
+    code: 'wrong-class',
+    functions: ['ibv_attach_mcast', 'ibv_detach_mcast'],
+    advice: 'only queue pairs of type UD can join a group',
+  },
+  { code: 'out-of-range', advice: 'give a value in this range' },
 ]

@@ -481,6 +481,8 @@ type CauseArguments<N extends CauseName> = {
 export interface Cause {
   readonly id: CauseName
   readonly args: Readonly<Record<string, number | bigint | string>>
+  /** In place of the text of `causes`. */
+  readonly text?: string
 }
 
 export const createCause = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
@@ -511,8 +513,8 @@ const formats: Readonly<Record<string, (value: number | bigint | string) => stri
 export const requestName = (opcode: number): string => nameIn(WrOpcode.values, opcode).replace(/^RDMA_/, '')
 
 /** The sentence without its full stop. A missing argument is `?` or NaN. */
-export const causeText = ({ id, args }: Cause): string =>
-  causes[id].text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
+export const causeText = ({ id, args, text = causes[id].text }: Cause): string =>
+  text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
     const value = args[name] ?? '?'
     return format === undefined ? String(value) : formats[format]!(value)
   })

@@ -82,30 +82,31 @@ const postText = ({ opcode, queue, wrId, errno = 0 }: Failure): string => {
   return `post of ${request}, wr_id ${wrId}: ${errnoName(errno)}`
 }
 
+/** The queue pair at the start of the line; '' without one. */
+const queuePairText = ({ qpn, cmEvent }: Failure): string =>
+  qpn === undefined || cmEvent !== undefined ? '' : `QP ${hex(qpn)}`
+
 const subjectText = (failure: Failure): string => {
   const { kind, qpn, opcode, wrId, status, event, cmEvent, count = 1, numbered = 'wr_id' } = failure
-  const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
   switch (kind) {
     case 'send':
-      return `${qp} ${requestName(opcode!)} ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
+      return `${requestName(opcode!)} ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'receive':
-      return `${qp} receive ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
+      return `receive ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'flush':
-      return `${qp} ${flushText(failure)}: `
+      return `${flushText(failure)}: `
     case 'drop':
-      return `${qp}${qp && ' '}drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
+      return `drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
     case 'event':
-      return cmEvent === undefined
-        ? `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
-        : `event ${nameIn(CmEventType.values, cmEvent)}: `
+      return `event ${cmEvent === undefined ? nameIn(AsyncEventType.values, event) : nameIn(CmEventType.values, cmEvent)}: `
     case 'post':
-      return `${qp}${qp && ' '}${postText(failure)}: `
+      return `${postText(failure)}: `
     case 'wait':
-      return qp && `${qp} waits: `
+      return qpn === undefined ? '' : 'waits: '
   }
 }
 
-/** The part of the line behind `subjectText`: the cause, the peer's state, the root failure. */
+/** The end of the line: the cause, the peer's state, the root failure. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, isCauseAtPeer, root } = failure
   const owner = isCauseAtPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
@@ -114,8 +115,11 @@ export const failureReason = (failure: Failure): string => {
   return `${owner}${causeText(cause)}${peerState}${rootText}`
 }
 
-/** The line of a failure, without a full stop. */
-export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
+/** The line of a failure, without a full stop. `owner`: text behind the queue pair, or at the start without one. */
+export const failureTextBy = (failure: Failure, owner: string): string =>
+  [queuePairText(failure), owner, subjectText(failure) + failureReason(failure)].filter(part => part !== '').join(' ')
+
+export const failureText = (failure: Failure): string => failureTextBy(failure, '')
 
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].isNote === true
 

@@ -6,6 +6,7 @@
  *
  * Events have ids and handles, and no object of core: an `ObjectName` has the three fields that a consumer may read.
  */
+import type { Reason } from '../reason.ts'
 import type { Failure } from './failures.ts'
 import type { Program, Stack } from './finding.ts'
 import type { OmissionId } from './omissions.ts'
@@ -52,8 +53,8 @@ export interface CheckedCall {
   readonly object: ObjectName | undefined
   readonly args: Readonly<Record<string, unknown>>
   readonly out: Readonly<Record<string, unknown>>
-  /** Present if the call failed. `isTrial`: an UnknownLimitError (spec/errno.ts). */
-  readonly refused?: { readonly errno: number; readonly reason: string; readonly isTrial?: boolean }
+  /** Present if the call failed. */
+  readonly refused?: { readonly errno: number; readonly reason: Reason }
   /**
    * `call`: the program made the call. The others destroy an object: the call that created it was rolled back
    * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).
@@ -199,7 +200,7 @@ export interface RefusedAttempt {
   readonly program: Program | undefined
   readonly attempt: string
   readonly errno: number
-  readonly reason: string
+  readonly reason: Reason
   readonly stack: Stack
 }
 

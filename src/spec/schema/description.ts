@@ -15,7 +15,7 @@ import {
   MethodFlags,
   TypeFlags,
 } from '../classes/device/interface.ts'
-import { CallError } from '../errno.ts'
+import { callError } from '../errno.ts'
 import {
   type Attribute,
   type Enumeration,
@@ -179,7 +179,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
 // ---- rows → declarations ----
 
 const refuse = (reason: string): never => {
-  throw new CallError('EINVAL', `the interface description is invalid: ${reason}`)
+  throw callError.EINVAL`the interface description is invalid: ${reason}`
 }
 
 /** Row `index`. `noun`: the kind of row, for the error message. */

@@ -5,6 +5,7 @@
  * A declaration is plain data. The types of a handler's arguments and results (`In`, `Out`), the object dialect's
  * codec, validation and traces derive from the declaration. src/uapi/ defines how values are encoded in bytes.
  */
+import type { Reason } from '../reason.ts'
 
 // ---- values: enumerations and flag sets ----
 
@@ -220,7 +221,7 @@ export interface RefusedArgument {
   readonly id: number
   readonly code: 'EINVAL' | 'EOPNOTSUPP'
   /** The message after `class.method: `. */
-  readonly why: string
+  readonly why: Reason | string
 }
 
 export interface Method<I extends Attributes = Attributes, O extends Attributes = Attributes> {

@@ -9,7 +9,8 @@
  * - Outputs: the merged class has the fields of both declarations. A field that the device lacks is zero. If the device
  *   lacks a required output, `agreedClass` throws before the call.
  */
-import { CallError } from '../errno.ts'
+import { CallError, callError } from '../errno.ts'
+import { type Place, the } from '../reason.ts'
 import { lacksMethod } from './lacking.ts'
 import type { Attribute, Attributes, Kind, Method, ObjectClass } from './schema.ts'
 
@@ -18,14 +19,14 @@ const mergeKinds = (known: Kind, device: Kind): Kind =>
     ? { ...device, fields: { ...device.fields, ...known.fields } }
     : device
 
-const mergeOutputs = (path: string, known: Attributes, device: Attributes): Attributes => {
+const mergeOutputs = (path: Place, known: Attributes, device: Attributes): Attributes => {
   const outputs: Record<string, Attribute> = { ...device }
   for (const [name, attribute] of Object.entries(known)) {
     const deviceAttribute = device[name]
     if (deviceAttribute !== undefined)
       outputs[name] = { ...deviceAttribute, type: mergeKinds(attribute.type, deviceAttribute.type) }
     else if (!attribute.optional)
-      throw new CallError('EOPNOTSUPP', `${path}: the device does not return ${name}; its release is too old`)
+      throw callError.EOPNOTSUPP`${path}: the device does not return ${name}; its release is too old`
   }
   return outputs
 }
@@ -42,7 +43,7 @@ const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefin
  * device lacks the method or one of its required outputs.
  */
 export const agreedClass = (known: ObjectClass, device: ObjectClass | undefined, name: string): ObjectClass => {
-  const path = `${known.name}.${name}`
+  const path = the.method(`${known.name}.${name}`)
   const knownMethod = ownMethod(known, name)
   const deviceMethod = ownMethod(device, name)
   if (device === undefined || deviceMethod === undefined)
@@ -67,17 +68,17 @@ export const agreedClass = (known: ObjectClass, device: ObjectClass | undefined,
 }
 
 /** The error of the object dialect for an attribute that the device's method lacks; `path`: `class.method`. */
-export const unknownAttribute = (path: string, { in: attributes, refused = {} }: Method, name: string): CallError => {
+export const unknownAttribute = (path: Place, { in: attributes, refused = {} }: Method, name: string): CallError => {
   const names = Object.keys(attributes).filter(known => refused[known]?.why === undefined)
   const known = names.length === 0 ? 'none' : names.join(', ')
-  return new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device; there are ${known}`)
+  return callError.EPROTONOSUPPORT`${path}: the attribute ${name} is unknown to the device; there are ${known}`
 }
 
 /**
  * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` does not know. Attributes in
  * `method.refused` are skipped: the call refuses them with its own message.
  */
-export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
+export const checkKnown = (path: Place, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args) {
     // Inherited properties such as `constructor` have neither `type` nor `why`.
     const isKnown = method.in[name]?.type !== undefined

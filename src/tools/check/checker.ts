@@ -37,7 +37,7 @@ import { createAdapterDetector } from './adapters.ts'
 import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
 import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
-import { adviceForRefusal, inC } from './c-words.ts'
+import { adviceForRefusal, cFunctionOf, inC } from './c-words.ts'
 import { createCmAnswerDetector } from './cm-answers.ts'
 import { createCmDisconnectDetector } from './cm-disconnects.ts'
 import { createCmIdDetector } from './cm-ids.ts'
@@ -287,7 +287,7 @@ export class Checker {
     return known
   }
 
-  #refused(call: CheckedCall, { errno, reason, isTrial = false }: NonNullable<CheckedCall['refused']>): void {
+  #refused(call: CheckedCall, { errno, reason }: NonNullable<CheckedCall['refused']>): void {
     const { object, method, why } = call
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
@@ -296,14 +296,14 @@ export class Checker {
       this.#reporter.report('destroy-busy', call, busyContent(call.class, participles(call.class).destroyed, known))
       return
     }
-    const severity = severityOfRefusal(call.class, errno, isTrial)
+    const severity = severityOfRefusal(call.class, errno, reason.code === 'unknown-limit')
     if (severity === undefined) return
     const isMade = method === 'create' || method === 'modify'
-    const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
+    const sentence = call.isLibrary === true || call.program === undefined ? reason.text() : inC(reason)
     const cmFunction = call.isLibrary === true ? undefined : cmFunctionIn(call.stack)
     const advice =
       adviceForCm(cmFunction) ??
-      adviceForRefusal(sentence) ??
+      adviceForRefusal(reason) ??
       (isMade ? adviceForUnsupported(call.class, errno) : undefined)
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     const { address } = call.args as QpAttributes
@@ -329,12 +329,12 @@ export class Checker {
     // The sentence names the function, or the call as it was attempted.
     const cmFunction = cmFunctionIn(occurrence.stack)
     const text =
-      sentence === reason
-        ? `${attempt}: ${errnoName(errno)}: ${reason}`
+      cFunctionOf(reason) === undefined
+        ? `${attempt}: ${errnoName(errno)}: ${sentence}`
         : `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     this.#reporter.report('refused-call', occurrence, {
       text,
-      advice: adviceForCm(cmFunction) ?? adviceForRefusal(sentence),
+      advice: adviceForCm(cmFunction) ?? adviceForRefusal(reason),
     })
   }
 

@@ -85,7 +85,8 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
 const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error', 'peer-not-ready'])
 
 /** Of the key of a memory window that no bind has given it yet. */
-const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
+const NOT_YET =
+  'rkey {key:hex} is not bound yet: before the bind with it is complete, the key of this memory window is {currentKey:hex}'
 
 /** Causes of a key that is not live, with the address of the peer's memory. */
 const REMOTE_ADDRESS: ReadonlySet<CauseName> = new Set(['RKEY_UNKNOWN', 'RKEY_NONE'])
@@ -169,9 +170,7 @@ export class FailureReports {
           ? this.#services.objects.regionAt(addressed, Number(address))
           : undefined
       this.#reporter.report(id, occurrence, {
-        text: isAhead
-          ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
-          : failureText(failure),
+        text: failureText(isAhead ? { ...failure, cause: { ...cause, text: NOT_YET } } : failure),
         advice: cut === undefined ? (adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp)) : CUT_NUMBER,
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'

@@ -9,6 +9,7 @@ import { Classes } from '../../spec/classes.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
 import { CallEntry, FileKind } from '../../spec/observe.ts'
+import { because, coded } from '../../spec/reason.ts'
 import type { RawAccess, TraceRecord } from '../../spec/records.ts'
 import { CREATE, CREATE_FD } from '../../spec/schema/schema.ts'
 import type { Call, Result } from '../../uapi/call.ts'
@@ -152,7 +153,9 @@ export class ObservedCalls {
     const injected = this.#observation.faults?.takeCall(before.tid)
     const facts = {
       ...this.#factsOf(process, after, before.time, after.time, context.device.name),
-      ...(injected !== undefined && { reason: `injected by fault rule ${injected.number} (${injected.text})` }),
+      ...(injected !== undefined && {
+        reason: coded('injected')`injected by fault rule ${injected.number} (${injected.text})`.toJSON(),
+      }),
     }
     const raw = { in: rawOf(before.call), out: rawOf(after.call) }
     if ('attempt' in decoded) {
@@ -164,12 +167,12 @@ export class ObservedCalls {
           ...callFacts(this.#observation, context, stack),
           attempt: decoded.attempt,
           errno: -ret,
-          reason: 'the kernel refused it',
+          reason: because`the kernel refused it`,
         })
       return
     }
     const { call, result, view } = decoded
-    const outcome = result ?? new CallError(knownErrno(errnoName(-ret), 'EIO'), '')
+    const outcome = result ?? new CallError(knownErrno(errnoName(-ret), 'EIO'), because``)
     const record = {
       ...facts,
       call: messagesOf(view, call, outcome),
@@ -224,7 +227,7 @@ export class ObservedCalls {
       object,
       args,
       out: result?.out ?? {},
-      ...(result === undefined && { refused: { errno: -ret, reason: 'the kernel refused it' } }),
+      ...(result === undefined && { refused: { errno: -ret, reason: because`the kernel refused it` } }),
       why: 'call',
     }
     const { program } = context.process

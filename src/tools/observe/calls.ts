@@ -4,7 +4,7 @@
  */
 import { Classes } from '../../spec/classes.ts'
 import { knownAbis } from '../../spec/drivers/known.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import { CallEntry, FileKind } from '../../spec/observe.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import {
@@ -44,7 +44,7 @@ const copyFrom =
     )
     if (found === undefined) {
       if (length === 0) return new Uint8Array()
-      throw new CallError('EFAULT', `${length} bytes at 0x${address.toString(16)} were not observed`)
+      throw callError.EFAULT`${length} bytes at 0x${address.toString(16)} were not observed`
     }
     const at = Number(address - found.address)
     return found.bytes.slice(at, at + length)

@@ -5,6 +5,7 @@
  */
 import type { Moment, Stack } from '../../spec/check/finding.ts'
 import { NATIVE_FRAME, V8_FRAME } from '../../spec/check/frames.ts'
+import { reasonFrom } from '../../spec/reason.ts'
 import type { FailureRecord } from '../../spec/records.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
 import { addressText } from '../../transport/wire/address.ts'
@@ -149,7 +150,11 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
       case 'call': {
         const { call, raw: _raw, reason, ...rest } = event.call
         const ids = call && { classId: call.classId, call: call.call, message: '', answer: '' }
-        const redacted = { ...rest, ...(ids && { call: ids }), ...(reason !== undefined && { reason: text(reason) }) }
+        const redacted = {
+          ...rest,
+          ...(ids && { call: ids }),
+          ...(reason !== undefined && { reason: reasonFrom(reason)?.withTexts(text).toJSON() ?? '' }),
+        }
         return { ...event, stack: stack(event.stack), call: redacted }
       }
       case 'posted': {

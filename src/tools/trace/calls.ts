@@ -89,6 +89,13 @@ const heldText = ({ microseconds, passed, passedCount, isEarly }: TormentHeld): 
 
 export const lostLine = (lost: number): string => `[${lost} records were lost: the reader was too slow]`
 
+const summaryText = (record: TraceRecord, decoded: DecodedCall | undefined, style: Style): string =>
+  `${callText(record, decoded, style)} = ${answerText(record, decoded, style)}`
+
+/** `rc_qp.modify(object 3, state RTR) = 0`: the line of a call without process, descriptor and duration. */
+export const callSummary = (record: TraceRecord): string =>
+  summaryText(record, decodeRecord(record, ABRIDGED.bytes), ABRIDGED)
+
 /**
  * The line of a call. The bytes follow with `abi`. For an undecoded
  * call the bytes also follow with `verbose`, or if the call has no name. Never throws, whatever bytes the call has.
@@ -100,7 +107,7 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
   const descriptor = fd < 0 ? '' : `fd ${fd} `
   const seconds = (duration / 1e6).toFixed(6)
   const decoded = decodeRecord(record, style.bytes)
-  const text = `${callText(record, decoded, style)} = ${answerText(record, decoded, style)}`
+  const text = summaryText(record, decoded, style)
   const showsBytes = abi || (decoded === undefined && (verbose || record.attempt === undefined))
   const bytes = showsBytes ? rawLines(record, style) : []
   return [`[pid ${pid}${thread} ${safeText(command)}] ${descriptor}${text} <${seconds}>`, ...bytes].join('\n')

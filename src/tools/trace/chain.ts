@@ -4,6 +4,7 @@
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
+import { decodeReason } from '../../spec/reason.ts'
 import type { TraceRecord } from '../../spec/records.ts'
 import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
 import { bytesText } from './bytes.ts'
@@ -65,7 +66,10 @@ export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRe
     return { entry, call: decodeMessages(classId, number, message, answer, maxBytes, context) }
   })
   const errno = Number(error ?? 0)
-  const sentence = reason instanceof Uint8Array && reason.length > 0 ? new TextDecoder().decode(reason) : undefined
+  const sentence =
+    reason instanceof Uint8Array && reason.length > 0
+      ? decodeReason(new TextDecoder().decode(reason)).text()
+      : undefined
   return { entries, done: count, error: errno === 0 ? undefined : { code: errnoName(errno), reason: sentence } }
 }
 

@@ -4,10 +4,11 @@
 import { DriverQp } from '../../spec/classes/qp/driver_qp.ts'
 import { Classes } from '../../spec/classes.ts'
 import type { DriverLayout, LinuxAbi } from '../../spec/drivers/linux-abi.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import { DriverQpTypes, typeTables } from '../../spec/linux/structs.ts'
+import { the } from '../../spec/reason.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../../spec/schema/schema.ts'
 import {
@@ -29,7 +30,7 @@ export interface UserBuffer {
   readonly length: number
 }
 
-export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
+export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.reason })
 
 /** Runs `body`. A thrown CallError becomes the answer. */
 export const answering = <T>(body: () => T): T | Answer => {
@@ -87,7 +88,7 @@ export const layoutByClass = (
     if (compiled === undefined) {
       all ??= Object.assign({}, ...classes.map(cls => declaredMethod(cls, method, own)[direction])) as Attributes
       const { [direction]: attributes } = declaredMethod(className, method, own)
-      compiled = compileLayout(`${className}.${method} (${name})`, layout, attributes, all, className, link)
+      compiled = compileLayout(the.method(`${className}.${method}`, name), layout, attributes, all, className, link)
       byClass.set(className, compiled)
     }
     return compiled
@@ -116,9 +117,9 @@ export const classNameOf = (
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
   if (facts.class !== undefined && table !== undefined) {
     const { noun, types } = table
-    if (!(facts.class in types)) throw new CallError('EINVAL', `${noun} type ${facts.class} does not exist`)
+    if (!(facts.class in types)) throw callError.EINVAL`${noun} type ${facts.class} does not exist`
     const name = types[facts.class]
-    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${noun}s of type ${facts.class}`)
+    if (name === undefined) throw callError.EOPNOTSUPP`no device here has ${noun}s of type ${facts.class}`
     return name === DriverQp.name ? driverQpName(view, driverInput) : name
   }
   if (classes.length > 1 && facts.object !== undefined) {
@@ -158,8 +159,7 @@ export const callOf = (
   const method = cls?.methods[methodName]
   if (cls === undefined || method === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(className, methodName))
   const isOpen = className === 'device' && methodName === 'open'
-  if (!view.hasContext && !isOpen)
-    throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
+  if (!view.hasContext && !isOpen) throw callError.EINVAL`the descriptor has no context yet: call GET_CONTEXT first`
   return { class: cls, methodName, method, object: object ?? 0, args }
 }
 
@@ -169,7 +169,7 @@ export const callOf = (
  */
 export const isOpenAgain = (view: CallerView, className: string, methodName: string): boolean =>
   view.hasContext && className === 'device' && methodName === 'open'
-export const GET_CONTEXT_AGAIN = new CallError('EINVAL', 'the descriptor has a context already')
+export const GET_CONTEXT_AGAIN = callError.EINVAL`the descriptor has a context already`
 
 // ---- the driver's part ----
 
@@ -230,11 +230,11 @@ const readDriverInput = (
   args: AnyValues,
 ): void => {
   if (input.length < minBytes)
-    throw new CallError('EINVAL', `${name}: the driver's request has ${minBytes} bytes or more, not ${input.length}`)
+    throw callError.EINVAL`${name}: the driver's request has ${minBytes} bytes or more, not ${input.length}`
   const bytes = input.length === 0 ? new Uint8Array() : input.bytes()
   const { size } = compiled.layout
   if (!isZero(bytes.subarray(size)))
-    throw new CallError('EINVAL', `${name}: bytes after the ${size} of the driver's request are not 0`)
+    throw callError.EINVAL`${name}: bytes after the ${size} of the driver's request are not 0`
   const struct = new Uint8Array(size)
   struct.set(bytes.subarray(0, size))
   readCells(compiled, struct, args, {}, true)
@@ -259,15 +259,12 @@ export const driverPart = (
   const { name, part, structs } = found
   const { out, input: inputKind } = part
   if (inputKind === 'none' && input.length > 0)
-    throw new CallError('EINVAL', `${name}: the driver has no input of its own, but ${input.length} bytes are passed`)
+    throw callError.EINVAL`${name}: the driver has no input of its own, but ${input.length} bytes are passed`
   const { out: compiled } = structs
   if (typeof inputKind === 'object') readDriverInput(name, structs.in!, inputKind.minBytes, input, call.args)
   if (inputKind === 'pointer') {
     if (input.length < POINTER_BYTES)
-      throw new CallError(
-        'EINVAL',
-        `${name}: the driver takes an address of ${POINTER_BYTES} bytes, not ${input.length}`,
-      )
+      throw callError.EINVAL`${name}: the driver takes an address of ${POINTER_BYTES} bytes, not ${input.length}`
     const address = viewOf(input.bytes()).getBigUint64(0, true)
     return { compiled, buffer: { address, length: out.size }, isOptional: true }
   }
@@ -275,10 +272,7 @@ export const driverPart = (
   const needed = part.minBytes ?? out.size
   if (needed === 0 && (buffer === undefined || buffer.length < out.size)) return undefined
   if (buffer === undefined || buffer.length < needed)
-    throw new CallError(
-      'EINVAL',
-      `${name}: the driver's response has ${needed} bytes, there is room for ${buffer?.length ?? 0}`,
-    )
+    throw callError.EINVAL`${name}: the driver's response has ${needed} bytes, there is room for ${buffer?.length ?? 0}`
   return { compiled, buffer, isOptional: false }
 }
 

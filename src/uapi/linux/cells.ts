@@ -5,9 +5,10 @@
  * A layout is compiled once for the attributes of a method. The residue of a struct has the bytes that reading did not
  * use, and zeros in place of the bytes that it used. `writeCells` over the residue restores the struct.
  */
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
 import type { Cell, Layout } from '../../spec/linux/layout.ts'
+import { because, coded, type Place, the } from '../../spec/reason.ts'
 import type { AnyRecord, AnyValue, AnyValues, Attributes, Kind } from '../../spec/schema/schema.ts'
 import { checkValue, readScalar, readUint, viewOf, writeScalar, writeUint } from '../scalar.ts'
 
@@ -35,7 +36,7 @@ export interface BoundCell {
   readonly field: string | undefined
   readonly type: Kind
   /** Beginning of error messages. */
-  readonly where: string
+  readonly where: Place
   /** The attribute's bit in the attribute mask; 0: none. */
   readonly maskBit: number
 }
@@ -61,7 +62,7 @@ const NUMBER: Kind = { kind: 'u32' }
 const FD: Kind = { kind: 'fd', class: '' }
 
 /** Throws an Error if the method lacks the attribute. */
-const requireKind = (where: string, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
+const requireKind = (where: Place, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
   const type = attributes[attribute]?.type
   const fields = type?.kind === 'record' ? type.fields : undefined
   const kind = field === undefined ? type : fields?.[field]?.type
@@ -78,7 +79,7 @@ export const isAttributeValue = ({ kind }: Cell): boolean => kind === 'value' ||
  * `Cell.fallback`. `link`: the device's; cells of other links are skipped.
  */
 export const compileLayout = (
-  path: string,
+  path: Place,
   layout: Layout,
   attributes: Attributes,
   otherClasses: Attributes = {},
@@ -101,7 +102,7 @@ export const compileLayout = (
       lacking.push({ name: attribute, bit: cell.maskBit ?? 1 << (otherClasses[attribute].id - 1) })
       continue
     }
-    const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
+    const where = because`${path}: ${attribute === 'object' ? cell.name : the.attribute(cell.name)}`
     if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
     let type: Kind = NUMBER
     let maskBit = 0
@@ -148,7 +149,7 @@ const readMask = (
   const bits = view.getUint32(maskAt, true)
   if (!isChecked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
-  if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
+  if (unknown !== 0) throw callError.EOPNOTSUPP`${the.mask()}: bits 0x${unknown.toString(16)} are unknown`
   const lackingBits = (bits & ~compiled.attributeBits & ~compiled.ignoredBits) >>> 0
   if (lackingBits !== 0) {
     const { lacking, className } = compiled
@@ -156,7 +157,9 @@ const readMask = (
     const isKnown = known === undefined || [...names].every(name => known.includes(name))
     throw new CallError(
       isKnown ? 'EINVAL' : 'EOPNOTSUPP',
-      `attribute mask: bits 0x${lackingBits.toString(16)} (${[...names].join(', ')}) are of attributes that ${className} lacks`,
+      coded(
+        'attributes-not-taken',
+      )`${the.mask()}: bits 0x${lackingBits.toString(16)} (${the.attributes(...names)}) are of attributes that ${className} lacks`,
     )
   }
   return bits
@@ -205,7 +208,7 @@ export const readCells = (
         const fd = view.getInt32(cell.at, true)
         if (fd >= 0) store(values, bound, fd)
         else if (fd !== -1 && cell.errno !== undefined)
-          throw new CallError(cell.errno, `${fd} is not a file descriptor`)
+          throw new CallError(cell.errno, because`${fd} is not a file descriptor`)
         break
       }
       case 'zero': {
@@ -213,7 +216,7 @@ export const readCells = (
         if (bits !== 0)
           throw new CallError(
             cell.errno ?? 'EINVAL',
-            `at byte ${cell.at} of the request 0x${bits.toString(16)} is not 0`,
+            because`at byte ${cell.at} of the request 0x${bits.toString(16)} is not 0`,
           )
         break
       }

@@ -6,7 +6,7 @@
  * EOPNOTSUPP. The rest of a longer response buffer is filled with zeros.
  */
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/write.ts'
@@ -83,14 +83,14 @@ for (const command of writeCommands) {
  */
 export const findCommand = (number: number, onName?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
-    throw new CallError('EINVAL', `command 0x${(number >>> 0).toString(16)} has unknown flags`)
+    throw callError.EINVAL`command 0x${(number >>> 0).toString(16)} has unknown flags`
   const known = linuxCall('write', number >>> 0)
   if (known === undefined)
-    throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux 7.3 has no such command`)
+    throw callError.EOPNOTSUPP`command 0x${(number >>> 0).toString(16)}: Linux 7.3 has no such command`
   onName?.(known.name)
   const found = compiledCommands.get(number >>> 0)
   if (found !== undefined) return found
-  throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
+  throw callError.EOPNOTSUPP`${known.name}: ${known.absent}`
 }
 
 /** `findCommand`; also throws CallError EOPNOTSUPP if the device lacks the command's method. */
@@ -98,7 +98,7 @@ export const deviceCommand = (view: CallerView, number: number, onName: (name: s
   const found = findCommand(number, onName)
   const { classes, method, name: title } = found.command
   if (!hasMethodOnDevice(view, classes, method))
-    throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0]!, method)}`)
+    throw callError.EOPNOTSUPP`${title}: ${lacksMethod(classes[0]!, method)}`
   return found
 }
 
@@ -125,7 +125,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, parts: Com
     padded.set(request)
     request = padded
   } else if (layout.tail === undefined && !isZero(tail))
-    throw new CallError('EOPNOTSUPP', `${command.name}: bytes after the ${layout.size} of its struct are not 0`)
+    throw callError.EOPNOTSUPP`${command.name}: bytes after the ${layout.size} of its struct are not 0`
 
   const facts: Facts = {}
   const args: AnyValues = { ...command.impliedArguments }

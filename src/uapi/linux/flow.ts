@@ -7,7 +7,7 @@
  */
 import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import {
   FLOW_ACTION_BYTES,
   FLOW_SPEC_HEADER_BYTES,
@@ -17,6 +17,7 @@ import {
   MAX_FLOW_SPEC_BYTES,
 } from '../../spec/linux/flow.ts'
 import type { PackedSpecs } from '../../spec/linux/layout.ts'
+import { because } from '../../spec/reason.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import { viewOf } from '../scalar.ts'
 import { isZero } from './caller.ts'
@@ -57,21 +58,21 @@ const filterOf = (spec: Uint8Array, at: number, knownBytes: number): Uint8Array 
 
 const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord => {
   const filter = flowFilters[type & ~INNER]
-  if (filter === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is not a type of a header`)
+  if (filter === undefined) throw callError.EINVAL`${where}: 0x${type.toString(16)} is not a type of a header`
   const inner = (type & INNER) !== 0
-  if (inner && filter.outermost) throw new CallError('EINVAL', `${where}: there is no tunnel within a tunnel`)
+  if (inner && filter.outermost) throw callError.EINVAL`${where}: there is no tunnel within a tunnel`
   const { filterBytes, knownBytes } = filterSizes(filter, spec.length)
   if (filterBytes === 0 || filterBytes % 4 !== 0)
-    throw new CallError('EINVAL', `${where}: a filter has 4 bytes or a multiple, not ${filterBytes}`)
+    throw callError.EINVAL`${where}: a filter has 4 bytes or a multiple, not ${filterBytes}`
   const maskAt = FLOW_SPEC_HEADER_BYTES + filterBytes
   if (!isZero(spec.subarray(maskAt + knownBytes, maskAt + filterBytes)))
-    throw new CallError('EINVAL', `${where}: only the first ${knownBytes} bytes of this filter are known`)
+    throw callError.EINVAL`${where}: only the first ${knownBytes} bytes of this filter are known`
   const value = filterOf(spec, FLOW_SPEC_HEADER_BYTES, knownBytes)
   const mask = filterOf(spec, maskAt, knownBytes)
   if (filter.limit !== undefined)
     for (const bytes of [value, mask])
       if (viewOf(bytes).getUint32(filter.limit.at) >>> filter.limit.bits !== 0)
-        throw new CallError('EINVAL', `${where}: the word at ${filter.limit.at} has at most ${filter.limit.bits} bits`)
+        throw callError.EINVAL`${where}: the word at ${filter.limit.at} has at most ${filter.limit.bits} bits`
   return { type: type & ~INNER, value, mask, flags: type & INNER, tag: 0 }
 }
 
@@ -83,11 +84,11 @@ const checkAction = (where: string, type: number, size: number): void => {
   if (type === FlowAction.HANDLE)
     throw new CallError(
       size === FLOW_ACTION_BYTES ? 'EINVAL' : 'EOPNOTSUPP',
-      `${where}: actions that are objects are not supported`,
+      because`${where}: actions that are objects are not supported`,
     )
   const expected = actionSize(type)
-  if (expected === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is not an action`)
-  if (size !== expected) throw new CallError('EINVAL', `${where}: it has ${size} bytes, this action ${expected}`)
+  if (expected === undefined) throw callError.EINVAL`${where}: 0x${type.toString(16)} is not an action`
+  if (size !== expected) throw callError.EINVAL`${where}: it has ${size} bytes, this action ${expected}`
 }
 
 const noFilter = (): Uint8Array => new Uint8Array(FILTER_BYTES)
@@ -99,10 +100,10 @@ const checkRule = (title: string, { type, flags }: AnyValues): void => {
   const { DONT_TRAP, EGRESS } = FlowFlags.values
   const givenFlags = flags as number
   const unknown = (givenFlags & ~(DONT_TRAP | EGRESS)) >>> 0
-  if (unknown !== 0) throw new CallError('EINVAL', `${title}: flags 0x${unknown.toString(16)} are unknown`)
+  if (unknown !== 0) throw callError.EINVAL`${title}: flags 0x${unknown.toString(16)} are unknown`
   const { ALL_DEFAULT, MC_DEFAULT } = FlowType.values
   if ((givenFlags & DONT_TRAP) !== 0 && (type === ALL_DEFAULT || type === MC_DEFAULT))
-    throw new CallError('EINVAL', `${title}: a default rule has no flag DONT_TRAP`)
+    throw callError.EINVAL`${title}: a default rule has no flag DONT_TRAP`
 }
 
 /**
@@ -120,16 +121,11 @@ export const readSpecs = (
   checkRule(title, args)
   const count = request[countAt]!
   const size = viewOf(request).getUint16(sizeAt, true)
-  if (count > MAX_FLOW_SPECS)
-    throw new CallError('EINVAL', `${title}: ${count} specs, at most ${MAX_FLOW_SPECS} are allowed`)
+  if (count > MAX_FLOW_SPECS) throw callError.EINVAL`${title}: ${count} specs, at most ${MAX_FLOW_SPECS} are allowed`
   if (size > count * MAX_FLOW_SPEC_BYTES)
-    throw new CallError(
-      'EINVAL',
-      `${title}: ${count} specs have at most ${count * MAX_FLOW_SPEC_BYTES} bytes, not ${size}`,
-    )
-  if (size > tail.length)
-    throw new CallError('ENOSPC', `${title}: the specs have ${size} bytes, ${tail.length} are there`)
-  if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${title}: bytes after the specs are not 0`)
+    throw callError.EINVAL`${title}: ${count} specs have at most ${count * MAX_FLOW_SPEC_BYTES} bytes, not ${size}`
+  if (size > tail.length) throw callError.ENOSPC`${title}: the specs have ${size} bytes, ${tail.length} are there`
+  if (!isZero(tail.subarray(size))) throw callError.EOPNOTSUPP`${title}: bytes after the specs are not 0`
   const view = viewOf(tail)
   const specs: AnyRecord[] = []
   let at = 0
@@ -139,8 +135,8 @@ export const readSpecs = (
     // A missing header is reported by the check of the size.
     const specSize = remaining < FLOW_SPEC_HEADER_BYTES ? FLOW_SPEC_HEADER_BYTES : view.getUint16(at + 4, true)
     if (specSize < FLOW_SPEC_HEADER_BYTES || specSize > remaining)
-      throw new CallError('EINVAL', `${where}: it has ${specSize} bytes, ${remaining} are left`)
-    if (view.getUint16(at + 6, true) !== 0) throw new CallError('EINVAL', `${where}: its reserved bytes are not 0`)
+      throw callError.EINVAL`${where}: it has ${specSize} bytes, ${remaining} are left`
+    if (view.getUint16(at + 6, true) !== 0) throw callError.EINVAL`${where}: its reserved bytes are not 0`
     const type = view.getUint32(at, true)
     if (type < FlowAction.FIRST) specs.push(readFilter(where, tail.subarray(at, at + specSize), type))
     else {
@@ -148,13 +144,12 @@ export const readSpecs = (
       // the tag, or the handle of the counters
       const word = type === ACTION_DROP ? 0 : view.getUint32(at + FLOW_SPEC_HEADER_BYTES, true)
       if (type !== FlowAction.COUNT) specs.push({ type, value: noFilter(), mask: noFilter(), flags: 0, tag: word })
-      else if (args[counters] !== undefined)
-        throw new CallError('EINVAL', `${where}: a rule has at most one spec of counters`)
+      else if (args[counters] !== undefined) throw callError.EINVAL`${where}: a rule has at most one spec of counters`
       else args[counters] = word
     }
     at += specSize
   }
-  if (at !== size) throw new CallError('EINVAL', `${title}: ${size - at} bytes are left after ${count} specs`)
+  if (at !== size) throw callError.EINVAL`${title}: ${size - at} bytes are left after ${count} specs`
   args[name] = specs
 }
 
@@ -204,7 +199,7 @@ export const writeSpecs = (
     if (spec === undefined) isCounterDone = true
     const type = spec === undefined ? FlowAction.COUNT : (spec.type as number)
     const usual = usualSize(type)
-    if (usual === undefined) throw new CallError('EINVAL', `CREATE_FLOW has no spec of type 0x${type.toString(16)}`)
+    if (usual === undefined) throw callError.EINVAL`CREATE_FLOW has no spec of type 0x${type.toString(16)}`
     const specSize = (hasHeader ? view.getUint16(at + 4, true) : 0) || usual
     const filter = flowFilters[type]
     if (at + specSize > request.length || specSize < (filter === undefined ? usual : FLOW_SPEC_HEADER_BYTES))

@@ -12,7 +12,7 @@
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import type { LinuxAbi } from '../../spec/drivers/linux-abi.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
 import {
   DRIVER_OBJECTS,
@@ -22,6 +22,7 @@ import {
   ioctlMethods,
 } from '../../spec/linux/ioctl.ts'
 import { layout } from '../../spec/linux/layout.ts'
+import { because } from '../../spec/reason.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { CallerView } from '../call.ts'
 import { viewOf } from '../scalar.ts'
@@ -85,7 +86,7 @@ const findDriverMethod = (
   const spec = abi?.methods?.find(one => one.object === object && one.number === number)
   if (spec === undefined) {
     if (object < DRIVER_OBJECTS && number < DRIVER_OBJECTS) return undefined
-    throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number}: the driver has no such method`)
+    throw callError.EPROTONOSUPPORT`object ${object} method ${number}: the driver has no such method`
   }
   onName?.(spec.name)
   let compiled = driverMethods.get(spec)
@@ -105,26 +106,23 @@ const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.num
 export const findMethod = (object: number, number: number, onName?: (name: string) => void): CompiledMethod => {
   const known = linuxCall('ioctl', object, number)
   if (known === undefined)
-    throw new CallError(
-      'EPROTONOSUPPORT',
-      `object ${object} method ${number}: the core of Linux 7.3 has no such method`,
-    )
+    throw callError.EPROTONOSUPPORT`object ${object} method ${number}: the core of Linux 7.3 has no such method`
   onName?.(known.name.slice(known.name.indexOf('.') + 1))
   const found = methods.get((object << 16) | number)
   if (found !== undefined) return found
-  throw new CallError('EPROTONOSUPPORT', `${known.name}: ${known.absent}`)
+  throw callError.EPROTONOSUPPORT`${known.name}: ${known.absent}`
 }
 
 /** As on Linux, methods that the driver lacks, or that need an object of a class that it lacks, do not exist. */
 const requireOnDevice = (view: CallerView, { name, classes, method, attributes }: IoctlMethod): void => {
   if (method !== undefined && !hasMethodOnDevice(view, classes, method))
-    throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0]!, method)}`)
+    throw callError.EPROTONOSUPPORT`${name}: ${lacksMethod(classes[0]!, method)}`
   const needed = attributes.find(
     ({ kind, mandatory, classes }) =>
       kind === 'handle' && mandatory && classes.every(cls => view.schema.classByName(cls) === undefined),
   )
   if (needed !== undefined)
-    throw new CallError('EPROTONOSUPPORT', `${name}: this device has no objects of class ${needed.classes[0]}`)
+    throw callError.EPROTONOSUPPORT`${name}: this device has no objects of class ${needed.classes[0]}`
 }
 
 // ---- attributes of one message ----
@@ -176,19 +174,18 @@ export const bytesOf = (message: Message, attribute: PassedAttribute): Uint8Arra
 
 const wrongLength = (where: string, length: number, { min, max, isExtensible }: IoctlAttribute): CallError => {
   const range = max === min ? `${min}` : `${min} to ${max}`
-  return new CallError('EINVAL', `${where} has ${length} bytes; ${isExtensible ? `at least ${min}` : range} are right`)
+  return callError.EINVAL`${where} has ${length} bytes; ${isExtensible ? `at least ${min}` : range} are right`
 }
 
 export const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
   if (classes.every(name => view.schema.classByName(name) === undefined))
-    throw new CallError('EINVAL', `${where}: this device has no objects that it could name`)
+    throw callError.EINVAL`${where}: this device has no objects that it could name`
   // Linux takes the handle as a signed number
-  if (BigInt.asIntN(64, handle) < 0n)
-    throw new CallError('EINVAL', `${where}: ${BigInt.asIntN(64, handle)} is not a handle`)
+  if (BigInt.asIntN(64, handle) < 0n) throw callError.EINVAL`${where}: ${BigInt.asIntN(64, handle)} is not a handle`
   const cls = handle <= 0xffffffffn ? view.classOf(Number(handle)) : undefined
-  if (cls === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)
+  if (cls === undefined) throw callError.ENOENT`${where}: there is no object with handle ${handle}`
   if (!classes.includes(cls.name))
-    throw new CallError('EINVAL', `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`)
+    throw callError.EINVAL`${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`
 }
 
 /** Throws CallError; the order of the checks is the kernel's. `reserved`: without the number of an `enum`. */
@@ -201,19 +198,19 @@ const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: 
     attribute.length > spec.max &&
     !isZero(bytesOf(message, attribute).subarray(spec.max))
   )
-    throw new CallError('EOPNOTSUPP', `${where}: bytes after the first ${spec.max} are not 0`)
+    throw callError.EOPNOTSUPP`${where}: bytes after the first ${spec.max} are not 0`
   if (attribute.length < spec.min || (!spec.isExtensible && attribute.length > spec.max))
     throw wrongLength(where, attribute.length, spec)
   if (spec.kind === 'enum' && attribute.element >= spec.allowed)
-    throw new CallError('EOPNOTSUPP', `${where}: ${attribute.element} is not in 0 to ${spec.allowed - 1}`)
-  if (reserved !== 0) throw new CallError('EINVAL', `${where}: its reserved field is set`)
+    throw callError.EOPNOTSUPP`${where}: ${attribute.element} is not in 0 to ${spec.allowed - 1}`
+  if (reserved !== 0) throw callError.EINVAL`${where}: its reserved field is set`
   if (spec.kind === 'handle' || spec.kind === 'destroy') checkHandle(message.view, where, attribute.data, spec.classes)
   else if (spec.kind === 'fd') {
     const fd = BigInt.asIntN(64, attribute.data)
-    if (fd !== BigInt.asIntN(32, fd)) throw new CallError('EINVAL', `${where}: ${fd} is not a file descriptor`)
-    if (fd < 0n) throw new CallError('EBADF', `${where}: ${fd} is not a file descriptor`)
+    if (fd !== BigInt.asIntN(32, fd)) throw callError.EINVAL`${where}: ${fd} is not a file descriptor`
+    if (fd < 0n) throw callError.EBADF`${where}: ${fd} is not a file descriptor`
   } else if ((spec.kind === 'newHandle' || spec.kind === 'newFd') && !message.view.hasContext)
-    throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
+    throw callError.EINVAL`the descriptor has no context yet: call GET_CONTEXT first`
 }
 
 const PAGE_BYTES = 4096
@@ -243,15 +240,12 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
   const length = header.getUint16(IoctlHeader.length, true)
   const count = header.getUint16(IoctlHeader.attributeCount, true)
   if (length > MAX_MESSAGE || length !== offsetOf(count))
-    throw new CallError(
-      'EINVAL',
-      `a message of ${count} attributes has ${offsetOf(count)} bytes (at most ${MAX_MESSAGE}), not ${length}`,
-    )
+    throw callError.EINVAL`a message of ${count} attributes has ${offsetOf(count)} bytes (at most ${MAX_MESSAGE}), not ${length}`
   if (header.getBigUint64(IoctlHeader.reserved1, true) !== 0n || header.getUint32(IoctlHeader.reserved2, true) !== 0)
-    throw new CallError('EPROTONOSUPPORT', 'a reserved field of the header is set')
+    throw callError.EPROTONOSUPPORT`a reserved field of the header is set`
   const driver = header.getUint32(IoctlHeader.driverId, true)
   if (driver !== view.schema.driverId)
-    throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
+    throw callError.EINVAL`the message is for driver ${driver}, the device has driver ${view.schema.driverId}`
   const object = header.getUint16(IoctlHeader.object, true)
   const number = header.getUint16(IoctlHeader.method, true)
   const method = findDriverMethod(view.schema.linux, object, number, onName) ?? findMethod(object, number, onName)
@@ -265,10 +259,10 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
     const compiled = method.attributes.get(id)
     if (compiled === undefined) {
       if (all.getUint16(at + IoctlAttr.flags, true) & AttributeFlag.MANDATORY)
-        throw new CallError('EPROTONOSUPPORT', `${method.spec.name}: the mandatory attribute ${id} is unknown`)
+        throw callError.EPROTONOSUPPORT`${method.spec.name}: the mandatory attribute ${id} is unknown`
       continue
     }
-    if (message.passed.has(id)) throw new CallError('EINVAL', `${method.spec.name}: attribute ${id} is passed twice`)
+    if (message.passed.has(id)) throw callError.EINVAL`${method.spec.name}: attribute ${id} is passed twice`
     const reserved = all.getUint16(at + IoctlAttr.reserved, true)
     const element = compiled.spec.kind === 'enum' ? reserved & 0xff : 0
     const attribute: PassedAttribute = {
@@ -284,14 +278,14 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
   }
   for (const { spec } of method.attributes.values())
     if (spec.mandatory && !message.passed.has(spec.id))
-      throw new CallError('EINVAL', `${method.spec.name}: attribute ${spec.id} is missing`)
+      throw callError.EINVAL`${method.spec.name}: attribute ${spec.id} is missing`
   return message
 }
 
 /** The number in `data` of attribute `id`, which must be present. Throws CallError EINVAL above `max`. */
 export const constantOf = (message: Message, id: number, max: bigint): number => {
   const { data } = message.passed.get(id)!
-  if (data > max) throw new CallError('EINVAL', `${message.method.spec.name}: attribute ${id}: ${data} is above ${max}`)
+  if (data > max) throw callError.EINVAL`${message.method.spec.name}: attribute ${id}: ${data} is above ${max}`
   return Number(data)
 }
 
@@ -314,7 +308,7 @@ export const flagsOf = (
   if (others !== 0n) {
     const absent = message.view.schema.linux?.absentFlags?.[`${className}.${method}`] ?? 0
     const error = (others & ~BigInt(absent)) === 0n ? 'EOPNOTSUPP' : 'EINVAL'
-    throw new CallError(error, `${where}: flags 0x${flags.toString(16)}, allowed are 0x${allowed.toString(16)}`)
+    throw new CallError(error, because`${where}: flags 0x${flags.toString(16)}, allowed are 0x${allowed.toString(16)}`)
   }
   return Number(flags)
 }

@@ -3,7 +3,7 @@
  * spec/linux/ioctl.ts: attributes of a parsed message (ioctl-message.ts) become a call, and the result is written to
  * attributes.
  */
-import { AnsweredError, CallError } from '../../spec/errno.ts'
+import { AnsweredError, CallError, callError } from '../../spec/errno.ts'
 import {
   type Choice,
   InvokeWrite,
@@ -13,6 +13,7 @@ import {
   UHW_OUT,
 } from '../../spec/linux/ioctl.ts'
 import { LinuxObjectClasses } from '../../spec/linux/structs.ts'
+import { because } from '../../spec/reason.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../../spec/schema/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, NewDescriptor, Result } from '../call.ts'
 import { payloadOf, valueIn } from '../object/format.ts'
@@ -68,7 +69,7 @@ const choiceOf = ({ method: { spec }, passed }: Message): Choice | undefined => 
   const [choice, ...others] = spec.choices.filter(({ attributes }) => attributes.some(id => passed.has(id)))
   if (choice !== undefined && others.length === 0 && choice.attributes.every(id => passed.has(id))) return choice
   const groups = spec.choices.map(({ attributes }) => attributes.join(' and ')).join(', or ')
-  throw new CallError('EINVAL', `${spec.name}: pass attribute ${groups}`)
+  throw callError.EINVAL`${spec.name}: pass attribute ${groups}`
 }
 
 /** Throws CallError for attributes that no device accepts, missing attributes, and invalid values. */
@@ -81,7 +82,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
   for (const attribute of passed.values()) {
     const { kind, name, cells, errnoIfPresent, id } = attribute.compiled.spec
     if (errnoIfPresent !== undefined)
-      throw new CallError(errnoIfPresent, `${spec.name}: no device here has attribute ${id}`)
+      throw new CallError(errnoIfPresent, because`${spec.name}: no device here has attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
     else if (kind === 'in' && cells.some(cell => cell.kind === 'class'))
       facts.class = constantOf(message, id, 0xffffffffn)
@@ -89,8 +90,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
   const className = classNameOf(message.view, spec.classes, facts, inputOf(message, passed.get(UHW_IN)))
   for (const { compiled, data } of passed.values()) {
     const { id, refusedFor, classesFor } = compiled.spec
-    if (refusedFor?.includes(className))
-      throw new CallError('EINVAL', `${spec.name}: ${className} has no attribute ${id}`)
+    if (refusedFor?.includes(className)) throw callError.EINVAL`${spec.name}: ${className} has no attribute ${id}`
     const classes = classesFor?.[className]
     if (classes !== undefined) checkHandle(message.view, `${spec.name}: attribute ${id}`, data, classes)
   }
@@ -102,7 +102,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     ({ spec }) => spec.errnoIfAbsent !== undefined && !passed.has(spec.id) && isRequired(spec),
   )
   if (missing !== undefined)
-    throw new CallError(missing.spec.errnoIfAbsent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
+    throw new CallError(missing.spec.errnoIfAbsent!, because`${spec.name}: attribute ${missing.spec.id} is missing`)
   // missing flags are 0
   for (const { spec } of method.attributes.values())
     if (spec.kind === 'flags' && inputs[spec.name]?.optional === false) args[spec.name] = 0
@@ -233,10 +233,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   const size = recordSize(type.fields)
   const stride = isHandles ? size : Number(passed.get(QueryGidTable.ENTRY_SIZE)!.data)
   if (stride === 0 || list.length % stride !== 0 || list.length === 0)
-    throw new CallError(
-      'EINVAL',
-      `${message.method.spec.name}: the list has ${list.length} bytes; one or more entries of ${stride} bytes are required`,
-    )
+    throw callError.EINVAL`${message.method.spec.name}: the list has ${list.length} bytes; one or more entries of ${stride} bytes are required`
   const max = list.length / stride
   const args: AnyValues = { max }
   if (isHandles) {
@@ -244,7 +241,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
     const classes = LinuxObjectClasses[object]
     const known = classes?.flatMap(name => view.schema.classByName(name) ?? [])
     if (classes === undefined || known === undefined || (known.length === 0 && classes.length > 0))
-      throw new CallError('ENOENT', `INFO_HANDLES: this device has no objects of type ${object}`)
+      throw callError.ENOENT`INFO_HANDLES: this device has no objects of type ${object}`
     args.classes = known.map(({ id }) => ({ id }))
   }
   return {
@@ -280,15 +277,9 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
   const driverIn = passed.get(UHW_IN)
   const driverOut = passed.get(UHW_OUT)
   if ((core?.length ?? 0) < command.minRequestBytes)
-    throw new CallError(
-      'ENOSPC',
-      `${command.name}: the request must have ${command.minRequestBytes} bytes and has ${core?.length ?? 0}`,
-    )
+    throw callError.ENOSPC`${command.name}: the request must have ${command.minRequestBytes} bytes and has ${core?.length ?? 0}`
   if ((response?.length ?? 0) < command.minResponseBytes)
-    throw new CallError(
-      'ENOSPC',
-      `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${response?.length ?? 0}`,
-    )
+    throw callError.ENOSPC`${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${response?.length ?? 0}`
   const decoded = readCommand(view, found, {
     request: core === undefined ? new Uint8Array() : bytesOf(message, core),
     response: response === undefined ? undefined : bufferOf(response),
@@ -302,7 +293,7 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
       if (outcome instanceof CallError) return refuse(outcome)
       const answer = answering(() => decoded.answer(outcome))
       // a second GET_CONTEXT fails, but fills its response
-      if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
+      if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.reason) return answer
       return writeAnswer(message, answer, changes => {
         if (response !== undefined && command.out !== undefined) markFilled(changes, response)
         if (driverOut !== undefined && answer.ret === 0) markFilled(changes, driverOut)
@@ -357,12 +348,12 @@ const legacyOf = (
 export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer =>
   answeringAs((onName): Decoded => {
     if (request >>> 0 !== RDMA_VERBS_IOCTL)
-      throw new CallError('ENOTTY', `ioctl 0x${(request >>> 0).toString(16)} is unknown here`)
+      throw callError.ENOTTY`ioctl 0x${(request >>> 0).toString(16)} is unknown here`
     const message = readMessage(view, argument, onName)
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, onName)
     const methodName = spec.method
-    if (methodName === undefined) throw new CallError('EOPNOTSUPP', `${spec.name}: the device cannot do this`)
+    if (methodName === undefined) throw callError.EOPNOTSUPP`${spec.name}: the device cannot do this`
     const decoded = decodeAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
     const isAgain = isOpenAgain(view, decoded.className, methodName)

@@ -6,7 +6,7 @@
  * order of attributes, and bytes that the kernel ignores remain. Encoding: {u8 entryPoint, u8 0, u16 number of parts},
  * then each part as {u32 length, bytes}.
  */
-import { CallError } from '../../spec/errno.ts'
+import { type CallError, callError } from '../../spec/errno.ts'
 import { viewOf } from '../scalar.ts'
 
 export const EntryPoint = { WRITE: 1, IOCTL: 2 } as const
@@ -33,7 +33,7 @@ export const packLegacy = ({ entryPoint, parts }: Legacy): Uint8Array => {
 }
 
 /** The error for an invalid LEGACY attribute. `defect` follows "the legacy attribute". */
-export const badLegacy = (defect: string): CallError => new CallError('EINVAL', `the legacy attribute ${defect}`)
+export const badLegacy = (defect: string): CallError => callError.EINVAL`the legacy attribute ${defect}`
 
 /** Throws CallError EINVAL for malformed bytes. */
 export const unpackLegacy = (bytes: Uint8Array): Legacy => {

@@ -3,7 +3,7 @@
  * the packed specs of a rule (flow.ts). The struct has log2 of the list's length.
  */
 import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
-import { CallError } from '../../spec/errno.ts'
+import { type CallError, callError } from '../../spec/errno.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import type { WriteCommand } from '../../spec/linux/write.ts'
 import {
@@ -33,11 +33,10 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
   const size = args.wqeSize as number
   const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
   if (needed > tail.length)
-    throw new CallError('ENOSPC', `POST_SEND: the work requests have ${needed} bytes, ${tail.length} are there`)
-  if (!isZero(tail.subarray(needed)))
-    throw new CallError('EOPNOTSUPP', 'POST_SEND: bytes after the work requests are not 0')
+    throw callError.ENOSPC`POST_SEND: the work requests have ${needed} bytes, ${tail.length} are there`
+  if (!isZero(tail.subarray(needed))) throw callError.EOPNOTSUPP`POST_SEND: bytes after the work requests are not 0`
   if (size < MIN_WORK_REQUEST)
-    throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
+    throw callError.EINVAL`POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`
 }
 
 /** Reads a list, such as a table of work queues. Zeros may follow. */
@@ -49,11 +48,11 @@ const readList = (
 ): AnyValue => {
   const log = viewOf(request).getUint32(tailLogAt!, true)
   if (log > MAX_LOG_TABLE_SIZE)
-    throw new CallError('EINVAL', `${name}: a list of 2^${log} records is longer than 2^${MAX_LOG_TABLE_SIZE}`)
+    throw callError.EINVAL`${name}: a list of 2^${log} records is longer than 2^${MAX_LOG_TABLE_SIZE}`
   const size = (1 << log) * recordSize(type.fields)
   if (size > tail.length)
-    throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
-  if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)
+    throw callError.ENOSPC`${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`
+  if (!isZero(tail.subarray(size))) throw callError.EOPNOTSUPP`${name}: bytes after the list are not 0`
   return valueIn(name, type, viewOf(tail), 0, size)
 }
 

@@ -5,7 +5,7 @@
 
 import { MAX_OPTION_BYTES } from '../../spec/classes/connections/cm_id.ts'
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import {
   absentUcmaCommands,
   SOCKADDR_IN6_BYTES,
@@ -13,6 +13,7 @@ import {
   type UcmaCommand,
   ucmaCommands,
 } from '../../spec/linux/ucma.ts'
+import { because } from '../../spec/reason.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf, writeScalar } from '../scalar.ts'
@@ -56,9 +57,9 @@ const LAST_COMMAND = 24
  * the error of Linux for a command that is absent here.
  */
 const findCommand = (number: number, body: DataView): CompiledCommand => {
-  if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
+  if (number > LAST_COMMAND) throw callError.EINVAL`rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`
   const absent = absentUcmaCommands[number]
-  if (absent !== undefined) throw new CallError(absent.code, `${absent.name}: ${absent.why}`)
+  if (absent !== undefined) throw new CallError(absent.code, because`${absent.name}: ${absent.why}`)
   const rows = compiledCommands.filter(({ command }) => command.number === number)
   return rows.find(({ command: { option } }) => option && body.getUint32(option.at, true) === option.value) ?? rows[0]!
 }
@@ -89,10 +90,7 @@ const readAddress = (
   const isUnknownFamily = size === 0
   const isTooLong = isIn6Field && size > SOCKADDR_IN6_BYTES
   if (isUnknownFamily || claimed !== size || isTooLong)
-    throw new CallError(
-      'EINVAL',
-      `${name}: attribute ${attribute}: ${claimed} bytes for an address of family ${family}`,
-    )
+    throw callError.EINVAL`${name}: attribute ${attribute}: ${claimed} bytes for an address of family ${family}`
   return storage
 }
 
@@ -106,21 +104,17 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
     reserved,
     addresses = [],
   } = command
-  if (inLength < minBytes)
-    throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
+  if (inLength < minBytes) throw callError.EINVAL`${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`
   // Linux reads the fields after `minBytes` only if the struct has them all.
   if (minBytes > 0 && inLength < size) body.fill(0, minBytes)
   if (acceptedByte !== undefined) {
     const { at, values } = acceptedByte
     const byte = body[at]!
     if (values === 'nonzero' ? byte === 0 : !values.includes(byte))
-      throw new CallError(
-        'EINVAL',
-        `${name}: the byte at ${at} is ${byte}, not ${values === 'nonzero' ? values : values.join(' or ')}`,
-      )
+      throw callError.EINVAL`${name}: the byte at ${at} is ${byte}, not ${values === 'nonzero' ? values : values.join(' or ')}`
   }
   if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
-    throw new CallError('EINVAL', `${name}: its reserved bytes are not 0`)
+    throw callError.EINVAL`${name}: its reserved bytes are not 0`
   for (const address of addresses) {
     const storage = readAddress(command, body, address)
     if (storage !== undefined) args[address.attribute] = storage
@@ -137,16 +131,13 @@ const readMemory = (
   if (userMemory !== undefined) {
     const length = struct.getUint32(userMemory.length, true)
     if (length > MAX_OPTION_BYTES)
-      throw new CallError('EINVAL', `${name}: an option of ${length} bytes; at most ${MAX_OPTION_BYTES} are allowed`)
+      throw callError.EINVAL`${name}: an option of ${length} bytes; at most ${MAX_OPTION_BYTES} are allowed`
     args[userMemory.attribute] = view.copyIn(struct.getBigUint64(userMemory.address, true), length)
   }
   if (implemented === undefined) return
   const number = struct.getUint32(implemented.at, true)
   if (!implemented.values.includes(number))
-    throw new CallError(
-      'ENOSYS',
-      `${name}: the u32 at ${implemented.at} is ${number}, not ${implemented.values.join(' or ')}`,
-    )
+    throw callError.ENOSYS`${name}: the u32 at ${implemented.at} is ${number}, not ${implemented.values.join(' or ')}`
 }
 
 /** Reads arguments for which a struct has no cells, and removes arguments that the struct marks as absent. */
@@ -179,14 +170,12 @@ const checkObject = (
   if (command.currentChannelAt !== undefined && channel.kindOf(fd) !== 'channel')
     throw new CallError(
       channel.kindOf(fd) === 'closed' ? 'ENOENT' : 'EINVAL',
-      `${name}: descriptor ${fd} is not an rdma_cm channel`,
+      because`${name}: descriptor ${fd} is not an rdma_cm channel`,
     )
   // The object of a create is the identifier that joins a multicast group.
   const className = command.method === 'create' ? 'cm_id' : command.class
-  if (view.classOf(handle)?.name !== className)
-    throw new CallError('ENOENT', `${name}: there is no ${className} ${handle}`)
-  if (!channel.reportsTo(handle, fd))
-    throw new CallError('EINVAL', `${name}: ${className} ${handle} is of another channel`)
+  if (view.classOf(handle)?.name !== className) throw callError.ENOENT`${name}: there is no ${className} ${handle}`
+  if (!channel.reportsTo(handle, fd)) throw callError.EINVAL`${name}: ${className} ${handle} is of another channel`
 }
 
 /**
@@ -216,13 +205,13 @@ const writeList = (
 export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigint, length: number): Decoded | Answer =>
   answeringAs((onName): Decoded => {
     if (length < UCMA_HEADER_BYTES)
-      throw new CallError('EINVAL', `an rdma_cm command has at least ${UCMA_HEADER_BYTES} bytes, not ${length}`)
+      throw callError.EINVAL`an rdma_cm command has at least ${UCMA_HEADER_BYTES} bytes, not ${length}`
     const written = view.copyIn(address, Math.min(length, UCMA_HEADER_BYTES + MAX_STRUCT_BYTES))
     const header = viewOf(written)
     const inLength = header.getUint16(4, true)
     const outLength = header.getUint16(6, true)
     if (inLength + UCMA_HEADER_BYTES > length)
-      throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER_BYTES} were written`)
+      throw callError.EINVAL`the header says ${inLength} bytes, ${length - UCMA_HEADER_BYTES} were written`
     const body = new Uint8Array(MAX_STRUCT_BYTES)
     body.set(written.subarray(UCMA_HEADER_BYTES))
     const found = findCommand(header.getUint32(0, true), viewOf(body))
@@ -234,7 +223,7 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
     const needed = command.minResponseBytes ?? command.out?.size ?? 0
     const checkOutLength = (): void => {
       if (outLength >= needed) return
-      throw new CallError('ENOSPC', `${command.name}: the response has ${needed} bytes, there is room for ${outLength}`)
+      throw callError.ENOSPC`${command.name}: the response has ${needed} bytes, there is room for ${outLength}`
     }
     if (!command.checksObjectFirst) checkOutLength()
     const struct = body.subarray(0, command.in.size)

@@ -9,8 +9,9 @@ import {
   MAD_TAG_BYTES,
 } from '../../spec/classes/mad/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
+import { because } from '../../spec/reason.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { RMPP_HEADER_END } from '../../spec/wire/management.ts'
@@ -107,10 +108,7 @@ const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, is
   if (isVersion2 && ((args.flags as number) & ~KNOWN_FLAGS) !== 0) {
     // tells the caller the known flags
     view.copyOut(argument + BigInt(RegisterAgent2.flags), u32(KNOWN_FLAGS))
-    throw new CallError(
-      'EINVAL',
-      `REGISTER_AGENT2: flags 0x${(args.flags as number).toString(16)}; known are 0x${KNOWN_FLAGS.toString(16)}`,
-    )
+    throw callError.EINVAL`REGISTER_AGENT2: flags 0x${(args.flags as number).toString(16)}; known are 0x${KNOWN_FLAGS.toString(16)}`
   }
   const call = callOf(view, 'mad_agent', 'create', undefined, { channel: fd, ...withoutDefaults(args) })
   return {
@@ -132,7 +130,7 @@ const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, is
 
 /** Throws CallError `code` if the file has no agent with this id. */
 const requireAgent = (view: CallerView, id: number, code: 'EINVAL' | 'EIO'): void => {
-  if (view.classOf(id)?.name !== 'mad_agent') throw new CallError(code, `umad: the file has no agent ${id}`)
+  if (view.classOf(id)?.name !== 'mad_agent') throw new CallError(code, because`umad: the file has no agent ${id}`)
 }
 
 const unregister = (view: CallerView, argument: bigint): Decoded => {
@@ -166,12 +164,12 @@ export const decodeUmadIoctl = (
       case UmadIoctl.ENABLE_PKEY: {
         const attempt = 'umad ENABLE_PKEY'
         onName(attempt)
-        if (file.mode.isUsed) throw new CallError('EINVAL', 'umad: P_Keys can be enabled only before the first agent')
+        if (file.mode.isUsed) throw callError.EINVAL`umad: P_Keys can be enabled only before the first agent`
         file.mode.hasPkeys = true
         return { ret: 0, installs: [], attempt }
       }
       default:
-        throw new CallError('ENOTTY', `umad: there is no ioctl 0x${request.toString(16)}`)
+        throw callError.ENOTTY`umad: there is no ioctl 0x${request.toString(16)}`
     }
   })
 
@@ -205,15 +203,11 @@ export const decodeUmadWrite = (
     onName('umad write')
     const headerSize = headerBytes(mode)
     if (length < headerSize + RMPP_HEADER_END || length > headerSize + MAD_MESSAGE_BYTES)
-      throw new CallError(
-        'EINVAL',
-        `umad: ${length} bytes; a header of ${headerSize} and a message of ${RMPP_HEADER_END} to ${MAD_MESSAGE_BYTES} are written`,
-      )
+      throw callError.EINVAL`umad: ${length} bytes; a header of ${headerSize} and a message of ${RMPP_HEADER_END} to ${MAD_MESSAGE_BYTES} are written`
     const written = view.copyIn(address, length)
     const header = viewOf(written)
     const id = header.getUint32(UmadHeader.id, true)
-    if (id >= MAD_CHANNEL_AGENTS)
-      throw new CallError('EINVAL', `umad: agent ${id} is not in 0 to ${MAD_CHANNEL_AGENTS - 1}`)
+    if (id >= MAD_CHANNEL_AGENTS) throw callError.EINVAL`umad: agent ${id} is not in 0 to ${MAD_CHANNEL_AGENTS - 1}`
     requireAgent(view, id, 'EIO')
     // The caller reads this header back if the request times out.
     const tag = new Uint8Array(MAD_TAG_BYTES)
@@ -286,7 +280,7 @@ export const decodeUmadRead = (
     onName('umad read')
     const headerSize = headerBytes(mode)
     if (length < headerSize)
-      throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${headerSize}`)
+      throw callError.EINVAL`umad: a read of ${length} bytes; the header of a message has ${headerSize}`
     return {
       call: callOf(view, 'mad_channel', 'receive', object, {
         // limited to fit a u32
@@ -304,7 +298,7 @@ export const decodeUmadRead = (
           view.copyOut(address, bytes)
           if (data.length === out.length) return { ret: bytes.length, installs: [] }
           // the caller reads again with the length in the header
-          return refuse(new CallError('ENOSPC', `umad: the message has ${out.length} bytes`))
+          return refuse(callError.ENOSPC`umad: the message has ${String(out.length)} bytes`)
         }),
       readResult: (after, ret) => ({ out: readReceived(after.copyIn(address, Math.max(ret, headerSize)), mode) }),
     }

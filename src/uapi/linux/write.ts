@@ -5,7 +5,7 @@
  * length differs from the header's, ENOSPC for a too small request, and for a too small response buffer of a basic
  * command. The response of an extended command is truncated.
  */
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import { WriteCommands } from '../../spec/linux/names.ts'
 import { EXTENDED, type WriteCommand } from '../../spec/linux/write.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../call.ts'
@@ -57,17 +57,11 @@ const plainParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts => 
   const words = header.getUint16(WriteHeader.inWords, true)
   const outLength = header.getUint16(WriteHeader.outWords, true) * 4
   if (words * 4 !== bytes.length)
-    throw new CallError('EINVAL', `${command.name}: in_words says ${words * 4} bytes, ${bytes.length} were written`)
+    throw callError.EINVAL`${command.name}: in_words says ${words * 4} bytes, ${bytes.length} were written`
   if (bytes.length < HEADER + command.minRequestBytes)
-    throw new CallError(
-      'ENOSPC',
-      `${command.name}: the request must have ${HEADER + command.minRequestBytes} bytes and has ${bytes.length}`,
-    )
+    throw callError.ENOSPC`${command.name}: the request must have ${HEADER + command.minRequestBytes} bytes and has ${bytes.length}`
   if (outLength < command.minResponseBytes)
-    throw new CallError(
-      'ENOSPC',
-      `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${outLength}`,
-    )
+    throw callError.ENOSPC`${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${outLength}`
   const end = command.hasDriverBytes ? HEADER + command.minRequestBytes : bytes.length
   const response = command.out === undefined ? 0n : header.getBigUint64(WriteHeader.response, true)
   const coreOut = command.hasDriverBytes ? command.minResponseBytes : outLength
@@ -87,7 +81,7 @@ const extendedParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts 
   const { command } = found
   const start = HEADER + EX_HEADER
   if (bytes.length < start)
-    throw new CallError('EINVAL', `${command.name}: its headers must have ${start} bytes and have ${bytes.length}`)
+    throw callError.EINVAL`${command.name}: its headers must have ${start} bytes and have ${bytes.length}`
   const header = viewOf(bytes)
   const inLength = header.getUint16(WriteHeader.inWords, true) * 8
   const outLength = header.getUint16(WriteHeader.outWords, true) * 8
@@ -95,20 +89,14 @@ const extendedParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts 
   const driverIn = header.getUint16(WriteHeader.providerInWords, true) * 8
   const driverOut = header.getUint16(WriteHeader.providerOutWords, true) * 8
   if (inLength + driverIn !== bytes.length - start)
-    throw new CallError(
-      'EINVAL',
-      `${command.name}: the words say ${inLength + driverIn} bytes, ${bytes.length - start} were written`,
-    )
+    throw callError.EINVAL`${command.name}: the words say ${inLength + driverIn} bytes, ${bytes.length - start} were written`
   if (inLength < command.minRequestBytes)
-    throw new CallError(
-      'ENOSPC',
-      `${command.name}: the request must have ${command.minRequestBytes} bytes and has ${inLength}`,
-    )
+    throw callError.ENOSPC`${command.name}: the request must have ${command.minRequestBytes} bytes and has ${inLength}`
   if (header.getUint32(WriteHeader.reserved, true) !== 0)
-    throw new CallError('EINVAL', `${command.name}: the reserved word of the header is set`)
+    throw callError.EINVAL`${command.name}: the reserved word of the header is set`
   if (response !== 0n) {
-    if (outLength + driverOut === 0) throw new CallError('EINVAL', `${command.name}: a response without length`)
-  } else if (outLength + driverOut !== 0) throw new CallError('EINVAL', `${command.name}: a length without a response`)
+    if (outLength + driverOut === 0) throw callError.EINVAL`${command.name}: a response without length`
+  } else if (outLength + driverOut !== 0) throw callError.EINVAL`${command.name}: a length without a response`
   return {
     request: bytes.subarray(start, start + inLength),
     response: bufferAt(response, outLength),
@@ -147,9 +135,9 @@ const decodeShortDestroyCq = (view: CallerView, address: bigint): Decoded | Answ
 /** Decodes a write(2) to a uverbs file of the `length` bytes at `address`. */
 export const decodeWrite = (view: CallerView, address: bigint, length: number): Decoded | Answer =>
   answering(() => {
-    if (length < HEADER) throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${length}`)
+    if (length < HEADER) throw callError.EINVAL`a command has at least ${HEADER} bytes, not ${length}`
     if (length > MAX_COMMAND_BYTES)
-      throw new CallError('EINVAL', `a command has at most ${MAX_COMMAND_BYTES} bytes, not ${length}`)
+      throw callError.EINVAL`a command has at most ${MAX_COMMAND_BYTES} bytes, not ${length}`
     const bytes = view.copyIn(address, length)
     return isShortDestroyCq(bytes) ? decodeShortDestroyCq(view, address) : decodeWriteBytes(view, bytes)
   })
@@ -157,8 +145,7 @@ export const decodeWrite = (view: CallerView, address: bigint, length: number): 
 /** Decodes a write(2) to a uverbs file from bytes in this process. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
   answeringAs((onName): Decoded => {
-    if (bytes.length < HEADER)
-      throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
+    if (bytes.length < HEADER) throw callError.EINVAL`a command has at least ${HEADER} bytes, not ${bytes.length}`
     const number = viewOf(bytes).getUint32(WriteHeader.command, true)
     const found = deviceCommand(view, number, onName)
     const parts = (number & EXTENDED ? extendedParts : plainParts)(found, bytes)

@@ -2,7 +2,7 @@
  * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts. struct nlattr: u16 length of
  * header (4 bytes) and value, u16 type, value, padding to 4 bytes. Numbers are little-endian.
  */
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
 import {
   NLA_F_NESTED,
   NLA_TYPE_MASK,
@@ -184,14 +184,14 @@ export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes =
   for (const { type, bytes: value } of raw) {
     const name = byNumber[type & NLA_TYPE_MASK]
     if (name === undefined) {
-      if (strict) throw new CallError('EINVAL', `attribute ${type & NLA_TYPE_MASK} is unknown`)
+      if (strict) throw callError.EINVAL`attribute ${type & NLA_TYPE_MASK} is unknown`
       continue
     }
     const problem = (strict ? strictProblem(name, type, value.length) : undefined) ?? problemOf(name, value)
     if (problem !== undefined) throw new CallError(...problem)
     found[name] = decodeValue(table[name]!.kind, value)
   }
-  if (strict && unreadBytes > 0) throw new CallError('EINVAL', `${unreadBytes} bytes at the end are not an attribute`)
+  if (strict && unreadBytes > 0) throw callError.EINVAL`${unreadBytes} bytes at the end are not an attribute`
   return found
 }
 

@@ -5,7 +5,7 @@
  * results of a chain, an entry has the answered message.
  */
 import { ChainEntryFlag } from '../../spec/classes/ids.ts'
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
 import type { Call } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { type ChainedRefs, type EncodeOptions, messageLength, writeMessage } from './client.ts'
@@ -28,16 +28,12 @@ export interface ChainEntry {
   readonly message: Uint8Array
 }
 
-/** The entries of a chain up to the first unreadable one, which begins at `end`. `error`: why it is unreadable. */
-export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
+/** The entries of a chain up to the first unreadable one, which begins at `end`. `reason`: why it is unreadable. */
+export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; reason?: string } => {
   const view = viewOf(bytes)
   const entries: ChainEntry[] = []
   let at = 0
-  const unreadable = (reason: string) => ({
-    entries,
-    end: at,
-    error: new CallError('EINVAL', `entry ${entries.length} of the chain, at ${at}: ${reason}`),
-  })
+  const unreadable = (reason: string) => ({ entries, end: at, reason })
   while (at < bytes.length) {
     if (entries.length === MAX_ENTRIES) return unreadable(`a chain has at most ${MAX_ENTRIES} entries`)
     if (at + ENTRY_HEADER + HEADER > bytes.length)
@@ -67,8 +63,8 @@ export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end
 
 /** The entries of a chain. Throws CallError EINVAL with the number of the first unreadable one. */
 export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
-  const { entries, error } = readableEntries(bytes)
-  if (error !== undefined) throw error
+  const { entries, end, reason } = readableEntries(bytes)
+  if (reason !== undefined) throw callError.EINVAL`entry ${entries.length} of the chain, at ${end}: ${reason}`
   return entries
 }
 

@@ -3,7 +3,8 @@
  * answered message. Lengths are computed first, so that a chain of calls can be written into one buffer.
  */
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
-import { CallError } from '../../spec/errno.ts'
+import { type CallError, callError } from '../../spec/errno.ts'
+import type { Place } from '../../spec/reason.ts'
 import { type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
 import { checkKnown } from '../../spec/schema/versions.ts'
 import { passesQuickCheck } from '../argument-check.ts'
@@ -56,8 +57,8 @@ const outputBufferOf = ({ attribute: { type }, name }: Slot, { outputBuffers }: 
 /** Bytes of an output's payload in the message. */
 const outputPayloadSize = (buffer: OutputBuffer): number => (typeof buffer === 'number' ? buffer : INDIRECT_BYTES)
 
-const tooLong = (where: string, length: number): CallError =>
-  new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
+const tooLong = (where: Place, length: number): CallError =>
+  callError.EMSGSIZE`${where}: the message would have ${length} bytes, at most 65,528 are possible`
 
 /**
  * Bytes of a call's message. Throws CallError: EPROTONOSUPPORT for an argument that the method lacks, EINVAL for a
@@ -73,7 +74,7 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
     const value = refs?.[name] ?? call.args[name]
     if (value === undefined) {
       if (optional) continue
-      throw new CallError('EINVAL', `${path} is missing`)
+      throw callError.EINVAL`${path} is missing`
     }
     if (!isValid) checkValue(path, type, value)
     length +=
@@ -156,7 +157,7 @@ export const decodeResult = (
 ): Result => {
   const { where, out: outputs } = methodOfCall(call)
   if (message.length < HEADER)
-    throw new CallError('EINVAL', `${where}: an answer has at least ${HEADER} bytes, not ${message.length}`)
+    throw callError.EINVAL`${where}: an answer has at least ${HEADER} bytes, not ${message.length}`
   const view = viewOf(message)
   const out: AnyValues = {}
   for (let at = HEADER; at < message.length; ) {
@@ -169,14 +170,12 @@ export const decodeResult = (
       const { address, length } = indirect(path, view, item)
       if (copyIn === undefined) continue
       const bytes = copyIn(address, Number(length))
-      if (bytes.length < length)
-        throw new CallError('EINVAL', `${path}: ${length} bytes written, ${bytes.length} are readable`)
+      if (bytes.length < length) throw callError.EINVAL`${path}: ${length} bytes written, ${bytes.length} are readable`
       out[name] = valueIn(path, attribute.type, viewOf(bytes), 0, bytes.length)
       continue
     }
     const written = item.flags >>> WRITTEN_SHIFT
-    if (written > item.length)
-      throw new CallError('EINVAL', `${path}: ${written} bytes written into a buffer of ${item.length}`)
+    if (written > item.length) throw callError.EINVAL`${path}: ${written} bytes written into a buffer of ${item.length}`
     out[name] = valueIn(path, attribute.type, view, item.payload, written)
   }
   return creates(call.method) ? { object: view.getUint32(4, true), out } : { out }

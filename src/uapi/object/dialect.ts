@@ -19,7 +19,8 @@
  * - EINVAL: everything else.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { because, type Place } from '../../spec/reason.ts'
 import { lacksCall } from '../../spec/schema/lacking.ts'
 import { type AnyValue, type AnyValues, type Kind, type ObjectClass, sizeOf } from '../../spec/schema/schema.ts'
 import { isValid } from '../argument-check.ts'
@@ -91,14 +92,14 @@ interface FilledOutput extends Output {
   readonly size: number
 }
 
-const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
-  new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
+const spaceError = (where: Place, needed: number, room: number | bigint): CallError =>
+  callError.ENOSPC`${where}: it needs ${needed} bytes, there is room for ${room}`
 
 /** For an attribute with flag CHAINED: the handle or descriptor of the object that entry `value` created. */
-const chainedReference = (view: CallerView, path: string, type: Kind, value: AnyValue): number => {
-  if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is not a chain`)
+const chainedReference = (view: CallerView, path: Place, type: Kind, value: AnyValue): number => {
+  if (view.chained === undefined) throw callError.EINVAL`${path}: it names an entry, but this is not a chain`
   if (type.kind !== 'ref' && type.kind !== 'fd')
-    throw new CallError('EINVAL', `${path}: it is not a reference to an object, so it cannot name an entry`)
+    throw callError.EINVAL`${path}: it is not a reference to an object, so it cannot name an entry`
   return view.chained(path, type, value as number)
 }
 
@@ -131,10 +132,7 @@ interface Header {
 const readHeader = (view: CallerView, call: number, header: DataView, room: number): Header => {
   const length = header.getUint16(0, true)
   if (length < HEADER || length > room || length % 8 !== 0)
-    throw new CallError(
-      'EINVAL',
-      `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${room}`,
-    )
+    throw callError.EINVAL`the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${room}`
   const classId = header.getUint16(HeaderAt.CLASS_ID, true)
   const cls = view.schema.classById(classId)
   const compiled = cls === undefined ? undefined : methodByCall(cls, call)
@@ -143,11 +141,11 @@ const readHeader = (view: CallerView, call: number, header: DataView, room: numb
   const object = header.getUint32(HeaderAt.OBJECT_ID, true)
   const unknownFlags = header.getUint32(HeaderAt.FLAGS, true) & ~MessageFlag.ANSWERED
   if (header.getUint32(HeaderAt.OP_CTRL, true) !== OpCtrl.ATTRIBUTES || unknownFlags !== 0)
-    throw new CallError('EOPNOTSUPP', `${where}: op_ctrl or flags of the header are unknown`)
+    throw callError.EOPNOTSUPP`${where}: op_ctrl or flags of the header are unknown`
   if (object !== 0 && creates(compiled.method))
-    throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for an object to be created`)
+    throw callError.EINVAL`${where}: object_id is ${object}; it is 0 for an object to be created`
   if (!view.hasContext && !(cls.name === 'device' && compiled.name === 'open'))
-    throw new CallError('EINVAL', `${where}: the descriptor has no context yet: call device.open first`)
+    throw callError.EINVAL`${where}: the descriptor has no context yet: call device.open first`
   return { cls, compiled, object, length }
 }
 
@@ -184,19 +182,19 @@ class MessageInPlace implements ObjectMessage {
       this.#readAttribute(item)
     }
     for (const { name, path } of required)
-      if (this.#args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
+      if (this.#args[name] === undefined) throw callError.EINVAL`${path} is missing`
   }
 
   #readAttribute(received: Item): void {
     const { where, in: inputs, out: outputs } = this.#compiled
     const { id, flags } = received
     if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT | CHAINED) & 0xffff) !== 0)
-      throw new CallError('EINVAL', `${where}: attribute ${hexadecimal(id)} has unknown flags ${hexadecimal(flags)}`)
+      throw callError.EINVAL`${where}: attribute ${hexadecimal(id)} has unknown flags ${hexadecimal(flags)}`
     const isOut = (flags & OUT) !== 0
     const item = isOut ? this.#unanswered(received) : received
     const slot = (isOut ? outputs : inputs).get(id)
     if (this.#isPassedTwice(id, isOut ? undefined : slot))
-      throw new CallError('EINVAL', `${where}: attribute ${hexadecimal(id)} is passed twice`)
+      throw callError.EINVAL`${where}: attribute ${hexadecimal(id)} is passed twice`
     if (slot === undefined) this.#readUnknown(item, isOut)
     else if (isOut) this.#readOutput(slot, item)
     else this.#args[slot.name] = this.#readInput(slot, item)
@@ -226,22 +224,19 @@ class MessageInPlace implements ObjectMessage {
     if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
       this.legacy = this.#bytes.slice(payload, payload + length)
     else if ((isOut ? inputs : outputs).has(id))
-      throw new CallError(
-        'EINVAL',
-        `${where}: attribute ${hexadecimal(id)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
-      )
+      throw callError.EINVAL`${where}: attribute ${hexadecimal(id)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`
     // an attribute in `refused` can never apply to this device: it is refused even without flag MANDATORY
     const refused = Object.values(method.refused ?? {}).find(one => one.id === id && !isOut)
-    if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
+    if (refused !== undefined) throw new CallError(refused.code, because`${where}: ${refused.why}`)
     if (flags & MANDATORY)
-      throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute ${hexadecimal(id)} is unknown`)
+      throw callError.EPROTONOSUPPORT`${where}: the mandatory attribute ${hexadecimal(id)} is unknown`
   }
 
   #readOutput(slot: Slot, item: Item): void {
     const { path, attribute } = slot
     const { type } = attribute
     if (item.flags & IS_INDIRECT && type.kind === 'fd')
-      throw new CallError('EINVAL', `${path}: a descriptor's number is not indirect`)
+      throw callError.EINVAL`${path}: a descriptor's number is not indirect`
     const room = this.#roomOf(path, item)
     const size = type.kind === 'list' || type.kind === 'blob' ? 0 : sizeOf(type)
     if (room < size) {
@@ -261,16 +256,16 @@ class MessageInPlace implements ObjectMessage {
     return item.flags & CHAINED ? chainedReference(this.#view, path, type, value) : value
   }
 
-  #readIndirect(path: string, type: Kind, item: Item): AnyValue {
+  #readIndirect(path: Place, type: Kind, item: Item): AnyValue {
     const { address, length } = indirect(path, this.#data, item)
     const limit = Math.max(sizeOf(type), type.kind === 'record' ? MAX_RECORD : 0)
-    if (length > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${length} bytes, at most ${limit} are taken`)
+    if (length > BigInt(limit)) throw callError.EINVAL`${path}: ${length} bytes, at most ${limit} are taken`
     const size = Number(length)
     return valueIn(path, type, viewOf(this.#view.copyIn(address, size)), 0, size)
   }
 
   /** Maximum bytes of an output. */
-  #roomOf(path: string, item: Item): number | bigint {
+  #roomOf(path: Place, item: Item): number | bigint {
     return item.flags & IS_INDIRECT ? indirect(path, this.#data, item).length : item.length
   }
 
@@ -322,7 +317,7 @@ class MessageInPlace implements ObjectMessage {
     }
     const missing = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
     if (missing !== undefined)
-      throw new CallError('ENOSPC', `${this.#compiled.where}: there is no room for the descriptor ${missing.attribute}`)
+      throw callError.ENOSPC`${this.#compiled.where}: there is no room for the descriptor ${missing.attribute}`
     return installs
   }
 
@@ -351,8 +346,7 @@ class MessageInPlace implements ObjectMessage {
 
 /** Decodes one message; its answer is written into `bytes`. Throws CallError. */
 export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
-  if (bytes.length < HEADER)
-    throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
+  if (bytes.length < HEADER) throw callError.EINVAL`a message has at least ${HEADER} bytes, not ${bytes.length}`
   const data = viewOf(bytes)
   const header = readHeader(view, call, data, bytes.length)
   const message = bytes.length === header.length ? bytes : bytes.subarray(0, header.length)

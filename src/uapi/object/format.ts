@@ -1,7 +1,8 @@
 /*
  * The format of the object dialect (docs/reference/object-dialect.md), for client and server.
  */
-import { CallError } from '../../spec/errno.ts'
+import { callError } from '../../spec/errno.ts'
+import { because, type Place, the } from '../../spec/reason.ts'
 import {
   type AnyRecord,
   type AnyValue,
@@ -49,7 +50,7 @@ export const callOfRequest = (request: number): number | undefined =>
 export interface Slot {
   readonly name: string
   /** Beginning of error messages. */
-  readonly path: string
+  readonly path: Place
   readonly attribute: Attribute
   /** For a received value; refuses unknown bits of flags. */
   readonly check: Check
@@ -59,7 +60,7 @@ export interface Slot {
 export interface CompiledMethod {
   readonly name: string
   /** class.method, the beginning of error messages. */
-  readonly where: string
+  readonly where: Place
   readonly method: Method
   readonly inputs: readonly Slot[]
   readonly required: readonly Slot[]
@@ -70,10 +71,10 @@ export interface CompiledMethod {
   readonly out: ReadonlyMap<number, Slot>
 }
 
-const slotsOf = (where: string, attributes: Attributes): readonly Slot[] =>
+const slotsOf = (where: Place, attributes: Attributes): readonly Slot[] =>
   Object.entries(attributes).map(([name, attribute]) => ({
     name,
-    path: `${where}: attribute ${name}`,
+    path: because`${where}: ${the.attribute(name)}`,
     attribute,
     check: checkOf(attribute.type, true),
   }))
@@ -82,7 +83,7 @@ const byId = (slots: readonly Slot[]): ReadonlyMap<number, Slot> =>
   new Map(slots.map(slot => [slot.attribute.id, slot]))
 
 const compileMethod = (cls: ObjectClass, name: string, method: Method): CompiledMethod => {
-  const where = `${cls.name}.${name}`
+  const where = the.method(`${cls.name}.${name}`)
   const inputs = slotsOf(where, method.in)
   const outputs = slotsOf(where, method.out)
   const required = inputs.filter(({ attribute }) => !attribute.optional)
@@ -142,16 +143,16 @@ export const payloadOf = (type: Kind, value: AnyValue): Uint8Array => {
  * Decodes a received value of `length` bytes at `at`. A shorter record is filled with zeros. Throws CallError: E2BIG
  * for a record with nonzero bytes after its known fields, EINVAL for a wrong length of other kinds.
  */
-export const valueIn = (where: string, type: Kind, view: DataView, at: number, length: number): AnyValue => {
+export const valueIn = (where: Place, type: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (type.kind) {
     case 'blob':
-      if (length > type.max) throw new CallError('EINVAL', `${where}: ${length} bytes, at most ${type.max} are allowed`)
+      if (length > type.max) throw callError.EINVAL`${where}: ${length} bytes, at most ${type.max} are allowed`
       return readScalar(view, at, length, type, where)
     case 'list': {
       const size = recordSize(type.fields)
       const count = length / size
       if (!Number.isInteger(count) || count > type.max)
-        throw new CallError('EINVAL', `${where}: ${length} bytes are not 0 to ${type.max} records of ${size}`)
+        throw callError.EINVAL`${where}: ${length} bytes are not 0 to ${type.max} records of ${size}`
       return Array.from({ length: count }, (_, i) => readRecord(view, at + i * size, type.fields, where))
     }
     case 'record': {
@@ -159,14 +160,14 @@ export const valueIn = (where: string, type: Kind, view: DataView, at: number, l
       if (length === size) return readRecord(view, at, type.fields, where)
       const bytes = new Uint8Array(view.buffer, view.byteOffset + at, length)
       if (!isZero(bytes.subarray(size)))
-        throw new CallError('E2BIG', `${where}: it has ${length} bytes, those after the ${size} known ones are not 0`)
+        throw callError.E2BIG`${where}: it has ${length} bytes, those after the ${size} known ones are not 0`
       const known = new Uint8Array(size)
       known.set(bytes.subarray(0, size))
       return readRecord(viewOf(known), 0, type.fields, where)
     }
     default: {
       const size = sizeOf(type)
-      if (length !== size) throw new CallError('EINVAL', `${where}: it must have ${size} bytes and has ${length}`)
+      if (length !== size) throw callError.EINVAL`${where}: it must have ${size} bytes and has ${length}`
       return readScalar(view, at, size, type, where)
     }
   }
@@ -192,25 +193,19 @@ export interface Item {
  * The attribute at `at` of a message of `end` bytes. Throws CallError EINVAL if the attribute extends beyond the
  * message, or is shorter than its header.
  */
-export const itemAt = (where: string, view: DataView, at: number, end: number): Item => {
-  if (at + ATTRIBUTE > end) throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
+export const itemAt = (where: Place, view: DataView, at: number, end: number): Item => {
+  if (at + ATTRIBUTE > end) throw callError.EINVAL`${where}: the message ends within an attribute's header`
   const length = view.getUint16(at, true)
   const id = view.getUint16(at + 2, true)
   if (length < ATTRIBUTE || at + length > end)
-    throw new CallError(
-      'EINVAL',
-      `${where}: attribute 0x${id.toString(16)} at ${at} has length ${length}, ${end - at} bytes are left`,
-    )
+    throw callError.EINVAL`${where}: attribute 0x${id.toString(16)} at ${at} has length ${length}, ${end - at} bytes are left`
   const payload = at + ATTRIBUTE
   return { id, flags: view.getUint32(at + 4, true), at, payload, length: length - ATTRIBUTE, next: at + pad(length) }
 }
 
 /** The address and length in an indirect payload. Throws CallError EINVAL for a payload of another size. */
-export const indirect = (where: string, view: DataView, item: Item): { address: bigint; length: bigint } => {
+export const indirect = (where: Place, view: DataView, item: Item): { address: bigint; length: bigint } => {
   if (item.length !== INDIRECT_BYTES)
-    throw new CallError(
-      'EINVAL',
-      `${where}: an indirect payload must have ${INDIRECT_BYTES} bytes and has ${item.length}`,
-    )
+    throw callError.EINVAL`${where}: an indirect payload must have ${INDIRECT_BYTES} bytes and has ${item.length}`
   return { address: view.getBigUint64(item.payload, true), length: view.getBigUint64(item.payload + 8, true) }
 }

@@ -1,6 +1,7 @@
 /*
  * Tables of methods, compiled from core's classes and a driver's classes (R5, R19, R20, R22).
  */
+
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { driverClass, withMethods, withoutOptions } from '../../../src/core/devices/driver.ts'
@@ -8,6 +9,7 @@ import { compile, createPool, releaseTable } from '../../../src/core/dispatch/co
 import { withHooks } from '../../../src/core/dispatch/hooks.ts'
 import { findEntry, tableSlots } from '../../../src/core/dispatch/lookup.ts'
 import type { Driver, DriverClass } from '../../../src/core/driver-contract.ts'
+import { because, the } from '../../../src/spec/reason.ts'
 import {
   Block,
   CREATE,
@@ -119,7 +121,9 @@ test('an optional argument that a driver does not support is absent, and refused
   }
   const { method: without } = findEntry(table({ cover: 'no covers' }), Pot.id, CREATE)!
   assert.deepEqual(Object.keys(without.in), ['size'])
-  assert.deepEqual(without.refused, { cover: { id: 2, code: 'EOPNOTSUPP', why: 'attribute cover: no covers' } })
+  assert.deepEqual(without.refused, {
+    cover: { id: 2, code: 'EOPNOTSUPP', why: because`${the.attribute('cover')}: ${'no covers'}` },
+  })
   assert.deepEqual(Object.keys(findEntry(table(), Pot.id, CREATE)!.method.in), ['size', 'cover'])
   assert.throws(() => table({ size: 'any reason' }), /driver d: pot\.create: attribute size is mandatory/)
 })

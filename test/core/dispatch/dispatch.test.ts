@@ -22,6 +22,7 @@ import {
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { Answer, Result } from '../../../src/uapi/call.ts'
 import { openTestDevice, testClasses, testDriver } from '../fixture.ts'
@@ -40,13 +41,13 @@ const outcomes: (Result | CallError)[] = []
 const objectDialect: Dialect<[Message]> = (view, { class: name, method, object, args, isUndeliverable }) => {
   const cls = view.schema.classByName(name)
   if (cls?.methods[method] === undefined)
-    return { ret: -Errno.EOPNOTSUPP, installs: [], reason: `no ${name}.${method}` }
+    return { ret: -Errno.EOPNOTSUPP, installs: [], reason: because`no ${name}.${method}` }
   return {
     call: { class: cls, methodName: method, method: cls.methods[method], object: object ?? 0, args: args ?? {} },
     legacy: () => undefined,
     answer(outcome): Answer {
       outcomes.push(outcome)
-      if (outcome instanceof CallError) return { ret: -outcome.errno, installs: [], reason: outcome.message }
+      if (outcome instanceof CallError) return { ret: -outcome.errno, installs: [], reason: outcome.reason }
       return isUndeliverable ? { ret: -Errno.EFAULT, installs: [] } : { ret: outcome.object ?? 0, installs: [] }
     },
   }
@@ -65,8 +66,12 @@ test('a message is decoded, run and answered', () => {
   assert.equal(ret({ class: 'pd', method: 'create' }), 0)
   assert.equal(ret({ class: 'pd', method: 'create' }), 1)
   assert.equal(ret({ class: 'pd', method: 'destroy', object: 5 }), -Errno.ENOENT)
-  assert.deepEqual(call({ class: 'pd', method: 'fly' }), { ret: -Errno.EOPNOTSUPP, installs: [], reason: 'no pd.fly' })
-  assert.match((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason!, /no object with handle 5/)
+  const { ret: refused, reason } = call({ class: 'pd', method: 'fly' }) as Answer
+  assert.deepEqual([refused, String(reason)], [-Errno.EOPNOTSUPP, 'no pd.fly'])
+  assert.match(
+    String((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason),
+    /no object with handle 5/,
+  )
 })
 
 test('a number outside the range of the device’s method is EINVAL, also if the codec accepts it', () => {

@@ -6,7 +6,8 @@ import { test } from 'node:test'
 import { affiliate, closeContext, driverClass, invoke, invokeNow, stat, unregister } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { QpState } from '../../../src/spec/enums.ts'
-import { CallError } from '../../../src/spec/errno.ts'
+import { callError } from '../../../src/spec/errno.ts'
+import { the } from '../../../src/spec/reason.ts'
 import { cap, openTestDevice, testClasses, testDriver } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, ud_qp: UdQp } = Classes
@@ -73,7 +74,7 @@ test('the transitions of an asynchronous modify run one after another, and a fai
   let refused: number | undefined
   const { core, create, log } = setUp(async state => {
     await undefined
-    if (state === refused) throw new CallError('EAGAIN', 'ud_qp.modify: not now')
+    if (state === refused) throw callError.EAGAIN`${the.method('ud_qp.modify')}: not now`
   })
   const args = { state: RTS, ...initial, sqPsn: 0 }
   await create(args)

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Dialect } from '../../../src/core/dispatch/dispatch.ts'
 import { TraceHub } from '../../../src/daemon/trace/trace-hub.ts'
+import { because } from '../../../src/spec/reason.ts'
 import type { FailureRecord, TraceRecord } from '../../../src/spec/records.ts'
 import { type Answer, type CallerView, isAnswer } from '../../../src/uapi/call.ts'
 import { decodeWrite } from '../../../src/uapi/linux/write.ts'
@@ -68,7 +69,7 @@ test('a record has the times of the call, and the reason of its refusal', () => 
   const records = listen(hub)
   const refusing: Dialect<[]> = () => {
     now += 1.23456
-    return { ret: -22, installs: [], reason: 'why' }
+    return { ret: -22, installs: [], reason: because`why` }
   }
   hub.watch(refusing, '', facts, () => [])(view)
   const [{ time, duration, ret, reason }] = records

@@ -86,7 +86,7 @@ const sendMessage = (attacker: Attacker, random: RandomSource): string => {
     const { descriptors } = context.device.core
     fds.set(descriptor.object, descriptors.get(descriptor.object) as FdObject)
   }
-  assert.ok(answer.ret >= 0 || /\w+ \w+/.test(answer.reason ?? ''), 'a refusal without a message')
+  assert.ok(answer.ret >= 0 || /\w+ \w+/.test(String(answer.reason)), 'a refusal without a message')
   return answer.ret < 0 ? errnoName(-answer.ret) : 'ok'
 }
 

@@ -19,7 +19,7 @@ import {
   type FirmwareCommand,
 } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { avQpMapping, cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
-import { InjectedError } from '../../../src/spec/errno.ts'
+import { CallError } from '../../../src/spec/errno.ts'
 import { decodeFields, encodeFields } from '../../../src/uapi/firmware/fields.ts'
 import { assertErrno, assertRefused, commandBytes, withCommands } from './firmware.ts'
 import { machine, program } from './machine.ts'
@@ -346,7 +346,7 @@ describe('an object of a command', () => {
       class: 'pd',
       method: 'create',
       pre() {
-        throw new InjectedError('ENOMEM', 'by a rule')
+        throw new CallError('ENOMEM', 'by a rule')
       },
     })
     assertRefused(() => firmware.create(Commands.ALLOC_PD, {}), 'limit', /by a rule/)

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import { type Description, declare, describe } from '../../../src/spec/schema/description.ts'
 import { MessageType } from '../../../src/spec/session.ts'
 import { payloadOf, valueIn } from '../../../src/uapi/object/format.ts'
@@ -55,7 +56,7 @@ const replies = (): Uint8Array[] => [
   encoded(to => codec.writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),
   encoded(to => codec.writeOpenReply(to, { ...header, type: OPEN }, { error: 0, context: 2, rdev: 3, inode: 4 })),
   encoded(to => codec.writeCallReply(to, header, 0, [{ address: 0x1000n, width: 4 }])),
-  encoded(to => codec.writeCallReply(to, header, -22, [], 'a reason')),
+  encoded(to => codec.writeCallReply(to, header, -22, [], because`a reason`)),
   encoded(to => codec.writeToolReply(to, header, '{}')),
   encoded(to => codec.writeTrace(to, '{}')),
 ]

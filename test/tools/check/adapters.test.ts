@@ -10,6 +10,7 @@ import type { CheckedCall, ObjectName } from '../../../src/spec/check/program-ev
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
@@ -220,7 +221,7 @@ test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () =>
 })
 
 test('refused calls, and calls without --like, are not compared', () => {
-  const refused = { errno: Errno.ENOMEM, reason: 'too much' }
+  const refused = { errno: Errno.ENOMEM, reason: because`too much` }
   const withAdapters = scenario('mlx5')
   withAdapters.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
   assert.deepEqual(withAdapters.take(), [])

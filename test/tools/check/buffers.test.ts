@@ -6,6 +6,7 @@ import { it } from 'node:test'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
@@ -22,7 +23,7 @@ const receive = (offset: number, length: number): Partial<WorkRequest> => ({
 })
 
 it('a region is not deregistered by a refused call, and its end with the context is no mistake', () => {
-  for (const ending of [{ refused: { errno: Errno.EBUSY, reason: '' } }, { why: 'close' as const }]) {
+  for (const ending of [{ refused: { errno: Errno.EBUSY, reason: because`` } }, { why: 'close' as const }]) {
     const s = requestScenario()
     s.post()
     s.call('mr', 'destroy', s.region, {}, ending)

@@ -10,6 +10,7 @@ import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { CheckedCall, CheckedFailure, ObjectName, RequestFacts } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, CmPortSpace, CqKind, Mtu, QpFlags, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { because, coded } from '../../../src/spec/reason.ts'
 import { EventKind, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
@@ -491,7 +492,7 @@ test('a resized CQ and a reregistered region have their new size', () => {
     args: { translation: { length: 16n } },
     out: { lkey: 1, rkey: 1 },
   })
-  s.destroy(mr, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  s.destroy(mr, { refused: { errno: Errno.EBUSY, reason: because`in use` } })
   assert.match(s.found[0]!.text, /MR 0x1 of 16 bytes cannot be deregistered, it is in use \(EBUSY\)/)
 })
 
@@ -517,7 +518,7 @@ test('objects that are not destroyed are leaks with the stack of their creation,
 test('a refused destroy names four of the existing users, and the number of the others', () => {
   const s = scenario()
   const pd = s.create('pd')
-  const refused = { errno: Errno.EBUSY, reason: 'in use' }
+  const refused = { errno: Errno.EBUSY, reason: because`in use` }
   const windows = Array.from({ length: 7 }, () => s.create('mw', { pd }))
   s.destroy(windows[0]!)
   s.destroy(pd, { refused })
@@ -527,15 +528,15 @@ test('a refused destroy names four of the existing users, and the number of the 
 
 test('calls refused for their arguments are reported with the reason, for missing features as notes', () => {
   const s = scenario()
-  s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
-  s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
+  s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: because`no pathMtu` } })
+  s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: because`GID index 200 is empty` } })
   // The checker has no class for device memory.
-  s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
+  s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: because`none here` } })
   const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, stack: [] }
   // ENOSPC is no error of an argument.
-  s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
-  s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
-  s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
+  s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: because`short` })
+  s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: because`attribute mask` })
+  s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: because`no such type` } })
   assert.deepEqual(
     s.found.map(({ id, text }) => `${id}: ${text}`),
     [
@@ -550,7 +551,7 @@ test('calls refused for their arguments are reported with the reason, for missin
 
 test('a call refused for a limit that no query returns is a note', () => {
   const s = scenario()
-  const refused = { errno: Errno.EINVAL, reason: 'cap.maxInlineData: 1024 is not in 0 to 960', isTrial: true }
+  const refused = { errno: Errno.EINVAL, reason: coded('unknown-limit')`1024 is not in 0 to 960` }
   s.call({ class: 'rc_qp', method: 'create', refused })
   assert.deepEqual(s.ids(), ['refused-call note'])
 })
@@ -573,7 +574,7 @@ test('1000 distinct findings are reported, further ones are counted as omissions
       class: 'rc_qp',
       method: 'modify',
       stack: [`at ${'x'.repeat(i)}`],
-      refused: { errno: Errno.EINVAL, reason: 'no' },
+      refused: { errno: Errno.EINVAL, reason: because`no` },
     })
   assert.equal(s.found.length, 1000)
   assert.deepEqual(s.checker.omissions, [{ id: 'findings', count: 100 }])

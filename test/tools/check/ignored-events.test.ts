@@ -8,6 +8,7 @@ import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { CheckedCall } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import { workRequest } from './requests.ts'
@@ -95,7 +96,7 @@ const scenario = (unread = 0) => {
         program: { pid: 1, command: 'client' },
         attempt,
         errno: Errno.EIO,
-        reason: 'removed',
+        reason: because`removed`,
         stack: [],
       }),
     told: () =>
@@ -112,7 +113,7 @@ test('an index whose address has left, of a call that is refused, and what the p
   const s = scenario(2)
   s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
   s.wait(1)
-  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
+  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: because`empty` } })
   assert.deepEqual(s.told(), [], 'the program may look again')
   s.checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
   assert.match(
@@ -121,7 +122,7 @@ test('an index whose address has left, of a call that is refused, and what the p
   )
   assert.match(s.found[0]?.details[0] ?? '', /^2 asynchronous events of its context were delivered and not read/)
   // So it is if the program has found it empty.
-  const empty = { errno: Errno.ENODATA, reason: 'empty' }
+  const empty = { errno: Errno.ENODATA, reason: because`empty` }
   const told = scenario()
   told.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
   told.call(0, 'port', 'queryGidEntry', 0, { args: { index: 1 }, refused: empty })
@@ -129,12 +130,12 @@ test('an index whose address has left, of a call that is refused, and what the p
   assert.equal(told.found[0]?.id, 'refused-call')
   assert.match(told.found[0].details[0] ?? '', /left GID index 1/)
   // An index that was always empty is only refused.
-  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 9), refused: { errno: Errno.ENODATA, reason: 'empty' } })
+  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 9), refused: { errno: Errno.ENODATA, reason: because`empty` } })
   assert.equal(s.found[1]?.id, 'refused-call')
 })
 
 test('an index that was refused once, and looked up again: nothing; refused again: found', () => {
-  const empty = { errno: Errno.ENODATA, reason: 'empty' }
+  const empty = { errno: Errno.ENODATA, reason: because`empty` }
   for (const looks of [true, false]) {
     const s = scenario()
     s.call(0, 'port', 'queryGidEntry', 0, { args: { index: 1 } })
@@ -150,7 +151,7 @@ test('an index that was refused once, and looked up again: nothing; refused agai
 test('an index that was refused before the device was closed is a note: the program may open it again', () => {
   const s = scenario()
   s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
-  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: 'empty' } })
+  s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: because`empty` } })
   s.checker.contextEnds({ context: 0, how: 'close', pendingSends: undefined })
   assert.match(s.told()[0] ?? '', /^note: /)
 })
@@ -292,14 +293,14 @@ test('the third call after the removal of a device; not those that clean up', ()
     'warning: mr.create on rxe0, which was removed 1.0 s before (DEVICE_FATAL): 3 calls were refused since then (EIO)',
   ])
   // The CQ could not be destroyed, so its channel cannot.
-  s.call(0, 'comp_channel', 'destroy', 6, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  s.call(0, 'comp_channel', 'destroy', 6, { refused: { errno: Errno.EBUSY, reason: because`in use` } })
   assert.equal(s.found.length, 1)
   s.checker.ignoredEvents.forget(0)
   for (let i = 0; i < 9; i++) s.attempt('pd.create', 1)
   assert.equal(s.told().length, 1)
 })
 
-const refused = { errno: Errno.ENXIO, reason: "the identifier's device was removed" }
+const refused = { errno: Errno.ENXIO, reason: because`the identifier's device was removed` }
 for (const isRead of [false, true])
   test(`an identifier whose device is gone, DEVICE_REMOVAL ${isRead ? 'read' : 'unread'}`, () => {
     const s = scenario()

@@ -12,6 +12,7 @@ import { type OmissionId, omissions, omissionText } from '../../../src/spec/chec
 import type { LoggedEvent } from '../../../src/spec/check/probes.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import { BenignRaces, MAX_BENIGN_RANGES } from '../../../src/tools/check/races/benign.ts'
@@ -113,7 +114,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
         program: undefined,
         attempt: 'x',
         errno: Errno.EINVAL,
-        reason: 'y'.repeat(i), // another finding for each reason
+        reason: because`${'y'.repeat(i)}`, // another finding for each reason
         stack: [],
       })
     return countsOf(checker)

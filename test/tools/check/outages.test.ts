@@ -8,6 +8,7 @@ import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { ContextEnd } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { CheckerSources } from '../../../src/tools/check/detector.ts'
@@ -54,7 +55,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
       out: method === 'create' ? { qpNum: qp } : {},
       why: 'call',
       stack: [`${method} ${qp}`],
-      ...(refused && { refused: { ...refused, reason: 'GID index 0 of port 1 is empty' } }),
+      ...(refused && { refused: { ...refused, reason: because`GID index 0 of port 1 is empty` } }),
     })
   }
   const connect = (): void => {

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import type { Place } from '../../../src/spec/reason.ts'
 import type { TraceRecord } from '../../../src/spec/records.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import { messagesOf } from '../../../src/tools/trace/call-messages.ts'
@@ -39,7 +40,7 @@ const outcomes: readonly Result[] = [
 const answered = (entries: Uint8Array, results: readonly Result[]): Uint8Array => {
   const bytes = entries.slice()
   // A reference is not resolved: its value remains the number of the entry.
-  const view = { ...fakeView(), chained: (_where: string, _of: unknown, entry: number) => entry }
+  const view = { ...fakeView(), chained: (_where: Place, _of: unknown, entry: number) => entry }
   chainEntries(bytes)
     .slice(0, results.length)
     .forEach(({ call, at, message }, i) => {

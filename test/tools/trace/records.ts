@@ -22,7 +22,7 @@ export const recordsOf = (log: string): TraceRecord[] => {
         ...base,
         ret,
         raw: recording.raw(),
-        ...(reason !== undefined && { reason }),
+        ...(reason !== undefined && { reason: reason.toJSON() }),
         ...(attempt !== undefined && { attempt }),
       })
       continue

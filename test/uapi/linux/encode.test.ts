@@ -69,10 +69,10 @@ const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
 const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, result: Result): void => {
   const answer = decoded.answer(result)
   if (image.entryPoint === EntryPoint.IOCTL) {
-    assert.equal(answer.ret, 0, answer.reason)
+    assert.equal(answer.ret, 0, String(answer.reason))
     return
   }
-  assert.equal(answer.ret, image.bytes.length, answer.reason)
+  assert.equal(answer.ret, image.bytes.length, String(answer.reason))
   const header = new DataView(image.bytes.buffer, image.bytes.byteOffset)
   const isExtended = header.getUint32(WriteHeader.command, true) >= EXTENDED
   const outWords = header.getUint16(WriteHeader.outWords, true)
@@ -113,7 +113,7 @@ for (const { name, form, classes, method } of kinds)
           const image = encodeLinux(call, encoding.legacy)
           const view = viewFor(call, mapped(image))
           const decoded = decode(view, image)
-          assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+          assert.ok(!isAnswer(decoded), String((decoded as Answer).reason))
           assert.equal(decoded.call.class, cls)
           assert.equal(decoded.call.methodName, method)
           assert.equal(decoded.call.object, call.object)

@@ -98,7 +98,7 @@ const decode = (bytes: Uint8Array): { view: FakeView; decoded: Decoded | Answer 
 const argsOf = (parts: Rule): Decoded['call']['args'] => {
   const bytes = rule(parts)
   const { view, decoded } = decode(bytes)
-  assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+  assert.ok(!isAnswer(decoded), String((decoded as Answer).reason))
   assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
   assertSurvives(view, decoded, { entryPoint: EntryPoint.WRITE, bytes, memory: [] })
   return decoded.call.args

@@ -83,7 +83,7 @@ const responseOf = ({ decoded, view }: ReturnType<typeof decodeCommand>, out: An
 test('CONNECT with parameters that are not marked as valid is refused', () => {
   const { decoded } = decodeCommand('CONNECT', { fields: { 'parameters.valid': 0 } })
   assert.ok('ret' in decoded)
-  assert.deepEqual([decoded.ret, decoded.reason], [-Errno.EINVAL, 'CONNECT: the byte at 271 is 0, not nonzero'])
+  assert.deepEqual([decoded.ret, String(decoded.reason)], [-Errno.EINVAL, 'CONNECT: the byte at 271 is 0, not nonzero'])
 })
 
 test('an option with unknown identifier, invalid memory or unknown level is refused, checked in this order', () => {
@@ -223,7 +223,7 @@ test('commands that Linux has and userdma has not are refused by name', () => {
     const written = new Uint8Array(UCMA_HEADER_BYTES)
     new DataView(written.buffer).setUint32(0, number, true)
     const answer = decodeUcma({ copyIn: () => written } as unknown as CallerView, CHANNEL, 0n, written.length)
-    return 'ret' in answer ? [-answer.ret, answer.reason] : []
+    return 'ret' in answer ? [-answer.ret, String(answer.reason)] : []
   }
   assert.deepEqual(errorOfNumber(13), [
     Errno.ENOSYS,

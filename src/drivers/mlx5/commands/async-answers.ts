@@ -8,10 +8,10 @@ import { driverClass } from '../../../core/devices/driver.ts'
 import { postRecord } from '../../../core/events/events.ts'
 import type { CoreObject, FdObject } from '../../../core/model.ts'
 import { DevxAsyncCmdFd } from '../../../spec/drivers/mlx5-devx.ts'
-import { AnsweredError } from '../../../spec/errno.ts'
+import { AnsweredError, callError } from '../../../spec/errno.ts'
+import { the } from '../../../spec/reason.ts'
 import { LARGEST_RECORD_BYTES } from '../../../spec/session.ts'
 import { contextOf } from '../context.ts'
-import { refuse } from '../state.ts'
 import type { Executed } from './execute.ts'
 
 /** MAX_ASYNC_BYTES_IN_USE of Linux. */
@@ -27,7 +27,7 @@ interface Answers {
 export const asyncAnswersClass = driverClass<typeof DevxAsyncCmdFd, Answers>(DevxAsyncCmdFd, {
   create(call, object) {
     if (contextOf(call.context).uid === undefined)
-      refuse('EINVAL', 'devx_async_cmd_fd.create: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX')
+      throw callError.EINVAL`${the.method('devx_async_cmd_fd.create')}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`
     object.state = { asked: [] }
     return {}
   },
@@ -36,16 +36,13 @@ export const asyncAnswersClass = driverClass<typeof DevxAsyncCmdFd, Answers>(Dev
 /** Bytes of an output that the channel takes. Throws CallError EINVAL, EAGAIN. */
 export const reserveAnswer = (channel: CoreObject, asked: bigint): number => {
   if (asked < 16n || asked > BigInt(LARGEST_OUTPUT))
-    refuse('EINVAL', `devx.queryAsync: ${asked} bytes of output are not in 16 to ${LARGEST_OUTPUT}`)
+    throw callError.EINVAL`${the.method('devx.queryAsync')}: ${asked} bytes of output are not in 16 to ${LARGEST_OUTPUT}`
   const { state, sink } = channel as FdObject<Answers>
   const unread = sink.unread()
   state.asked = unread === 0 ? [] : state.asked.slice(-unread)
   const used = state.asked.reduce((sum, bytes) => sum + bytes, 0)
   if (used + Number(asked) > MAX_UNREAD_BYTES)
-    refuse(
-      'EAGAIN',
-      `devx.queryAsync: ${unread} answers with ${used} bytes are unread; at most ${MAX_UNREAD_BYTES}: read them`,
-    )
+    throw callError.EAGAIN`${the.method('devx.queryAsync')}: ${unread} answers with ${used} bytes are unread; at most ${MAX_UNREAD_BYTES}: read them`
   return Number(asked)
 }
 

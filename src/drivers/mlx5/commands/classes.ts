@@ -9,7 +9,8 @@ import type { CallContext, CoreObject } from '../../../core/model.ts'
 import { findHandle } from '../../../core/objects/handles.ts'
 import { Devx, DevxObj } from '../../../spec/drivers/mlx5-devx.ts'
 import type { CommandMethod } from '../../../spec/drivers/mlx5-firmware/commands.ts'
-import { refuse } from '../state.ts'
+import { callError } from '../../../spec/errno.ts'
+import { the } from '../../../spec/reason.ts'
 import { asyncAnswersClass, postAnswer, reserveAnswer } from './async-answers.ts'
 import { eventChannelClass, subscribeTo } from './events/channels.ts'
 import { type Executed, execute } from './execute.ts'
@@ -65,15 +66,16 @@ const devxClass = driverClass(Devx, {
       return postRefusal(error)
     }
   },
-  queryUar: (_call, _object, { index }) =>
-    refuse('EINVAL', `devx.queryUar: index ${index}: the context has no pages from its beginning; allocate one`),
+  queryUar(_call, _object, { index }) {
+    throw callError.EINVAL`${the.method('devx.queryUar')}: index ${index}: the context has no pages from its beginning; allocate one`
+  },
   subscribe(call, _object, { handle, ...args }) {
     subscribeTo(call, handle === undefined ? undefined : findObject(call.context, 'devx_obj', handle, call.entry), args)
     return {}
   },
   queryEqn({ device: { numCompVectors } }, _object, { vector }) {
     if (vector >= numCompVectors)
-      refuse('ENOENT', `devx.queryEqn: vector ${vector}: the device has ${numCompVectors}, from 0`)
+      throw callError.ENOENT`${the.method('devx.queryEqn')}: vector ${vector}: the device has ${numCompVectors}, from 0`
     return { eqn: eqnOf(vector) }
   },
 })

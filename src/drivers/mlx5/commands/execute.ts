@@ -16,10 +16,10 @@ import {
 } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { FieldValues } from '../../../spec/drivers/mlx5-firmware/fields.ts'
 import { CommandStatus, Syndromes } from '../../../spec/drivers/mlx5-firmware/status.ts'
-import { AnsweredError, CallError } from '../../../spec/errno.ts'
+import { AnsweredError, CallError, callError } from '../../../spec/errno.ts'
+import { because, the } from '../../../spec/reason.ts'
 import { decodeFields, encodeFieldsInto } from '../../../uapi/firmware/fields.ts'
 import { contextOf } from '../context.ts'
-import { refuse } from '../state.ts'
 import { CommandRefused, type Given, type Made, refuseCommand, type Subject } from './handler.ts'
 import type { Identity } from './identity.ts'
 import { handlers } from './table.ts'
@@ -44,15 +44,15 @@ const checkAsLinux = (
   header: { readonly opcode: number; readonly vhca_tunnel_id: number },
 ): (FirmwareCommand & { readonly name: string }) | undefined => {
   const { opcode, vhca_tunnel_id } = header
-  const where = `${call.entry.class.name}.${call.entry.name}: ${nameOf(opcode)}`
+  const where = because`${the.method(`${call.entry.class.name}.${call.entry.name}`)}: ${nameOf(opcode)}`
   if (method !== 'general' && vhca_tunnel_id !== 0)
-    refuse('EINVAL', `${where}: vhca_tunnel_id is ${vhca_tunnel_id}; it must be 0`)
+    throw callError.EINVAL`${where}: vhca_tunnel_id is ${vhca_tunnel_id}; it must be 0`
   if (contextOf(call.context).uid === undefined && !FOR_ALL.includes(opcode))
-    refuse('EINVAL', `${where}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`)
+    throw callError.EINVAL`${where}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`
   const command = commandOf(opcode)
   const isGeneral = method === 'general' && opcode >= GENERAL_COMMANDS.first && opcode < GENERAL_COMMANDS.end
   if (command?.method !== method && !isGeneral)
-    refuse('EINVAL', `${where}: Linux does not take this command here${command && `, but as one of ${command.method}`}`)
+    throw callError.EINVAL`${where}: Linux does not take this command here${command && `, but as one of ${command.method}`}`
   return command
 }
 
@@ -81,7 +81,7 @@ const refusalOf = (call: CallContext, opcode: number, outBytes: number, error: u
   encodeFieldsInto(answerHeader, output, { status: CommandStatus[status], syndrome: number })
   return new AnsweredError(
     'EREMOTEIO',
-    `${call.entry.class.name}.${call.entry.name}: ${nameOf(opcode)}: ${status} (0x${CommandStatus[status].toString(16)}), syndrome 0x${number.toString(16)}: ${refused.message}`,
+    because`${the.method(`${call.entry.class.name}.${call.entry.name}`)}: ${nameOf(opcode)}: ${status} (0x${CommandStatus[status].toString(16)}), syndrome 0x${number.toString(16)}: ${refused.message}`,
     { output },
   )
 }
@@ -112,11 +112,11 @@ export const execute = (
     const { identity } = about
     const number = input?.[command!.number!]
     if (identity === undefined || command?.of !== identity.command || number !== identity.number)
-      refuse('EINVAL', `devx.${method}: ${nameOf(opcode)}: the handle is not of the object of the command`)
+      throw callError.EINVAL`${the.method(`devx.${method}`)}: ${nameOf(opcode)}: the handle is not of the object of the command`
   }
   // one object of Linux is one value
   if (command?.name === 'CREATE_PSV' && input?.num_psv !== 1)
-    refuse('EINVAL', `devx_obj.create: CREATE_PSV: num_psv is ${input?.num_psv}; it must be 1`)
+    throw callError.EINVAL`${the.method('devx_obj.create')}: CREATE_PSV: num_psv is ${String(input?.num_psv)}; it must be 1`
   const fail = (error: unknown): never => {
     throw refusalOf(call, opcode, outBytes, error)
   }

@@ -11,11 +11,11 @@ import type { AddressSpace } from '../../../core/memory/address-space.ts'
 import { type CallContext, type CoreObject, Lifecycle } from '../../../core/model.ts'
 import { DevxUmem } from '../../../spec/drivers/mlx5-devx.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError, gone } from '../../../spec/errno.ts'
 import { PAGE_BYTES } from '../../../spec/memory.ts'
+import { because, the } from '../../../spec/reason.ts'
 import { contextOf } from '../context.ts'
 import { giveNumber, takeNumber } from '../numbers.ts'
-import { refuse } from '../state.ts'
 import { refuseCommand } from './handler.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = AccessFlags.values
@@ -43,14 +43,14 @@ interface Checked {
 }
 
 const check = (address: bigint, length: bigint, access: number, pageSizes: bigint): Checked => {
-  const where = `devx_umem.create: ${length} bytes at ${hex(address)}`
-  if (length === 0n) refuse('EINVAL', `${where}: the range is empty`)
+  const where = because`${the.method('devx_umem.create')}: ${length} bytes at ${hex(address)}`
+  if (length === 0n) throw callError.EINVAL`${where}: the range is empty`
   if (address + length > ADDRESS_LIMIT - BigInt(PAGE_BYTES) || length > BigInt(Number.MAX_SAFE_INTEGER))
-    refuse('EINVAL', `${where} reach the end of the address space`)
+    throw callError.EINVAL`${where} reach the end of the address space`
   if ((access & REMOTE_WRITE) !== 0 && (access & LOCAL_WRITE) === 0)
-    refuse('EINVAL', `devx_umem.create: access ${hex(access)} has REMOTE_WRITE without LOCAL_WRITE: add LOCAL_WRITE`)
+    throw callError.EINVAL`${the.method('devx_umem.create')}: access ${hex(access)} has REMOTE_WRITE without LOCAL_WRITE: add LOCAL_WRITE`
   if ((pageSizes & BigInt(PAGE_BYTES)) === 0n)
-    refuse('EINVAL', `devx_umem.create: page sizes ${hex(pageSizes)} lack ${hex(PAGE_BYTES)}, that of this system`)
+    throw callError.EINVAL`${the.method('devx_umem.create')}: page sizes ${hex(pageSizes)} lack ${hex(PAGE_BYTES)}, that of this system`
   return { address, bytes: Number(length), access }
 }
 
@@ -60,16 +60,13 @@ const register = (
   { address, bytes, access }: Checked,
 ): { umem: number } => {
   if (object.life !== Lifecycle.CREATING)
-    throw new CallError('EIO', 'devx_umem.create: the context was closed, or its device removed, during the call')
+    throw gone`${the.method('devx_umem.create')}: the context was closed, or its device removed, during the call`
   const { memory } = caller
   const hi = Number(address >> 32n)
   const lo = Number(address & 0xffff_ffffn)
   const needsWrite = (access & LOCAL_WRITE) !== 0
   if (!memory.check(hi, lo, bytes, needsWrite))
-    throw new CallError(
-      'EFAULT',
-      `devx_umem.create: the ${bytes} bytes at ${hex(address)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`,
-    )
+    throw callError.EFAULT`${the.method('devx_umem.create')}: the ${bytes} bytes at ${hex(address)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`
   const unregister = memory.register?.(hi, lo, bytes, () => {
     object.state.isUnmapped = true
   })
@@ -81,8 +78,9 @@ const register = (
 export const umemClass = driverClass<typeof DevxUmem, Umem>(DevxUmem, {
   create(call, object, { address, length, access = 0, pageSizes = ADDRESS_LIMIT - 1n, file }) {
     if (contextOf(call.context).uid === undefined)
-      refuse('EINVAL', 'devx_umem.create: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX')
-    if (file !== undefined) refuse('EOPNOTSUPP', 'devx_umem.create: user memory of a dma-buf: register a buffer')
+      throw callError.EINVAL`${the.method('devx_umem.create')}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`
+    if (file !== undefined)
+      throw callError.EOPNOTSUPP`${the.method('devx_umem.create')}: user memory of a dma-buf: register a buffer`
     const checked = check(address, length, access, pageSizes)
     const preparing = call.caller.memory.prepareCheck?.(
       Number(address >> 32n),

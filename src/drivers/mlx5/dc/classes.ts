@@ -10,7 +10,8 @@ import { DciQp, DctQp } from '../../../spec/classes/qp/dc_qp.ts'
 import { Mlx5Attributes, Mlx5QpFlags, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
 import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
+import { the } from '../../../spec/reason.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { addressAnswer, copyAddress } from '../../soft/address/path.ts'
 import { qpClass, UNSUPPORTED_ATTRIBUTES, useGid } from '../../soft/classes/qp-class.ts'
@@ -73,10 +74,7 @@ const maxErroredOf = ({
   if ((qpFlags & Mlx5QpFlags.DCI_STREAM) === 0) return 1
   const { concurrent, errored } = MAX_LOG_STREAMS
   if (logStreams > concurrent || logErroredStreams > errored)
-    throw new CallError(
-      'EINVAL',
-      `dci_qp.create: 2^${logStreams} streams, 2^${logErroredStreams} of them in error: at most 2^${concurrent} and 2^${errored}`,
-    )
+    throw callError.EINVAL`${the.method('dci_qp.create')}: 2^${logStreams} streams, 2^${logErroredStreams} of them in error: at most 2^${concurrent} and 2^${errored}`
   return 2 ** logErroredStreams
 }
 
@@ -87,7 +85,7 @@ const dciClass = withoutOptions(
     inner => ({
       create(call, object, { srq: _, ...args }, core) {
         if (args.cap.maxRecvWr !== 0 || args.cap.maxRecvSge !== 0)
-          throw new CallError('EINVAL', 'dci_qp.create: attribute cap: an initiator has no receive queue')
+          throw callError.EINVAL`${the.method('dci_qp.create')}: ${the.attribute('cap')}: an initiator has no receive queue`
         const maxErrored = maxErroredOf(args)
         // programs pass an SRQ, which would answer requests of peers
         const answer = inner.create(call, object, args, core)
@@ -131,10 +129,11 @@ const dctClass = withoutOptions(
       create(call, object, args, core) {
         const { pd, recvCq, cap, qpFlags = 0, uidx = 0, sendBufferAddress: key = 0n } = args
         const srq = args.srq as SrqObject | undefined
-        if (srq === undefined) throw new CallError('EINVAL', 'dct_qp.create: attribute srq: a target needs one')
+        if (srq === undefined)
+          throw callError.EINVAL`${the.method('dct_qp.create')}: ${the.attribute('srq')}: a target needs one`
         const others = qpFlags & ~(Mlx5QpFlags.TYPE_DCT | Mlx5QpFlags.SCATTER_CQE | Mlx5QpFlags.UAR_PAGE_INDEX)
         if (others !== 0)
-          throw new CallError('EOPNOTSUPP', `dct_qp.create: flags 0x${others.toString(16)}: a target has none of them`)
+          throw callError.EOPNOTSUPP`${the.method('dct_qp.create')}: flags 0x${others.toString(16)}: a target has none of them`
         inner.create(call, object, { ...args, cap: NO_QUEUE, qpFlags: 0, sendBlocks: 0, receiveRequests: 0 }, core)
         const { dc, soft } = stateOf(call)
         const { qpn } = object.state
@@ -157,7 +156,7 @@ const dctClass = withoutOptions(
       modify(call, object, args, core) {
         const { state } = args
         if (state === RESET || state === ERR)
-          throw new CallError('EINVAL', 'dct_qp.modify: attribute state: a target can only be destroyed')
+          throw callError.EINVAL`${the.method('dct_qp.modify')}: ${the.attribute('state')}: a target can only be destroyed`
         inner.modify(call, object, args, core)
         return state === RTR ? { responseBytes: RESPONSE_BYTES.dct, number: object.state.qpn } : {}
       },

@@ -6,7 +6,8 @@ import { driverClass } from '../../../core/devices/driver.ts'
 import { Flow, type FlowSpec } from '../../../spec/classes/flow.ts'
 import { flowAttributes } from '../../../spec/drivers/mlx5-flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType, nameIn } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
+import { because, type Place, the } from '../../../spec/reason.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { FLOW_KEY_BYTES, FlowHeader, FlowKey } from '../../../spec/wire/ethernet.ts'
 import { requireFrames, stateOf } from '../state.ts'
@@ -39,22 +40,22 @@ type Spec = RecordOf<typeof FlowSpec>
 const specName = (type: number): string => nameIn(FlowSpecType.values, type) ?? `0x${type.toString(16)}`
 
 /** Adds a spec of a header to the rule. Throws CallError EINVAL, EOPNOTSUPP. */
-const addHeader = (where: string, spec: Spec, value: Uint8Array, mask: Uint8Array): void => {
+const addHeader = (where: Place, spec: Spec, value: Uint8Array, mask: Uint8Array): void => {
   const place = places[spec.type]
   if (place === undefined)
-    throw new CallError('EOPNOTSUPP', `${where}: ${specName(spec.type)} is no header that frames of this link have`)
+    throw callError.EOPNOTSUPP`${where}: ${specName(spec.type)} is no header that frames of this link have`
   const isTunnel = spec.type === headers.VXLAN_TUNNEL || spec.type === headers.GRE || spec.type === headers.MPLS
   const isInner = (spec.flags & INNER) !== 0
-  if (isInner && isTunnel) throw new CallError('EINVAL', `${where}: there is no tunnel within a tunnel`)
+  if (isInner && isTunnel) throw callError.EINVAL`${where}: there is no tunnel within a tunnel`
   const unused = unusedBytes[spec.type]
   if (unused !== undefined && spec.mask[unused] !== 0)
-    throw new CallError('EOPNOTSUPP', `${where}: byte ${unused} of the filter is no field that the device looks at`)
+    throw callError.EOPNOTSUPP`${where}: byte ${unused} of the filter is no field that the device looks at`
   const base = isInner ? FlowKey.INNER : 0
   const present = new DataView(mask.buffer)
   let header: number = place.header
   if (spec.type === headers.ETH && (spec.mask[VLAN_AT]! | spec.mask[VLAN_AT + 1]!) !== 0) header |= FlowHeader.VLAN
   if ((present.getUint32(base) & place.header) !== 0)
-    throw new CallError('EINVAL', `${where}: the rule has a spec of ${specName(spec.type)} already`)
+    throw callError.EINVAL`${where}: the rule has a spec of ${specName(spec.type)} already`
   present.setUint32(base, present.getUint32(base) | header)
   for (let i = 0; i < place.bytes; i++) {
     const bits = spec.mask[i]!
@@ -83,46 +84,36 @@ export const flowClass = driverClass<typeof Flow, FlowState, typeof flowAttribut
         return {}
       }
       if (Object.keys(flowAttributes.create.in).some(name => args[name as keyof typeof args] !== undefined))
-        throw new CallError('EINVAL', 'flow.create: attribute matcher is missing')
+        throw callError.EINVAL`${the.method('flow.create')}: ${the.attribute('matcher')} is missing`
       const { station, soft } = stateOf(call)
       if (udQp !== undefined)
-        throw new CallError(
-          'EOPNOTSUPP',
-          'flow.create: attribute udQp: datagrams have no flow rules: they find their queue pair by its number',
-        )
-      if (rawQp === undefined) throw new CallError('EINVAL', 'flow.create: attribute rawQp is missing')
-      if (port !== 1) throw new CallError('EINVAL', `flow.create: attribute port: ${port}: the device has port 1`)
+        throw callError.EOPNOTSUPP`${the.method('flow.create')}: ${the.attribute('udQp')}: datagrams have no flow rules: they find their queue pair by its number`
+      if (rawQp === undefined)
+        throw callError.EINVAL`${the.method('flow.create')}: ${the.attribute('rawQp')} is missing`
+      if (port !== 1)
+        throw callError.EINVAL`${the.method('flow.create')}: ${the.attribute('port')}: ${port}: the device has port 1`
       if ((flags & EGRESS) !== 0)
-        throw new CallError(
-          'EOPNOTSUPP',
-          'flow.create: attribute flags: EGRESS: the device has rules for received frames only',
-        )
+        throw callError.EOPNOTSUPP`${the.method('flow.create')}: ${the.attribute('flags')}: EGRESS: the device has rules for received frames only`
       if (priority > LAST_PRIORITY)
-        throw new CallError('ENOSPC', `flow.create: attribute priority: ${priority} is not in 0 to ${LAST_PRIORITY}`)
+        throw callError.ENOSPC`${the.method('flow.create')}: ${the.attribute('priority')}: ${priority} is not in 0 to ${LAST_PRIORITY}`
       const mask = new Uint8Array(FLOW_KEY_BYTES)
       const value = new Uint8Array(FLOW_KEY_BYTES)
       let tag = 0
       let isDropped = false
       for (const [i, spec] of specs.entries()) {
-        const where = `flow.create: spec ${i}`
+        const where = because`${the.method('flow.create')}: spec ${i}`
         if (spec.type === ACTION_DROP) isDropped = true
         else if (spec.type === ACTION_TAG) {
           if (spec.tag > TAG_MASK)
-            throw new CallError('EINVAL', `${where}: tag 0x${spec.tag.toString(16)} has more than 24 bits`)
+            throw callError.EINVAL`${where}: tag 0x${spec.tag.toString(16)} has more than 24 bits`
           tag = spec.tag
         } else addHeader(where, spec, value, mask)
       }
       const hasHeaders = mask.some(byte => byte !== 0)
       if (type !== NORMAL && hasHeaders)
-        throw new CallError(
-          'EINVAL',
-          `flow.create: attribute specs: a rule of type ${nameIn(FlowType.values, type)} names no headers`,
-        )
+        throw callError.EINVAL`${the.method('flow.create')}: ${the.attribute('specs')}: a rule of type ${nameIn(FlowType.values, type)} names no headers`
       if (type === SNIFFER && (isDropped || flags !== 0))
-        throw new CallError(
-          'EINVAL',
-          'flow.create: a sniffer only gets copies: it neither drops frames nor passes them on',
-        )
+        throw callError.EINVAL`${the.method('flow.create')}: a sniffer only gets copies: it neither drops frames nor passes them on`
       // what a spec demands is in its mask, and so in its value
       new DataView(value.buffer).setUint32(0, new DataView(mask.buffer).getUint32(0))
       new DataView(value.buffer).setUint32(FlowKey.INNER, new DataView(mask.buffer).getUint32(FlowKey.INNER))

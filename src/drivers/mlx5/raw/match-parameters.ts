@@ -12,9 +12,10 @@ import {
   matchMisc,
   matchSections,
 } from '../../../spec/drivers/mlx5-firmware/flow.ts'
+import { callError } from '../../../spec/errno.ts'
+import { because, type Reason, the } from '../../../spec/reason.ts'
 import { EtherType, FLOW_KEY_BYTES, FlowHeader, FlowKey } from '../../../spec/wire/ethernet.ts'
 import { decodeFields, encodeFields } from '../../../uapi/firmware/fields.ts'
-import { refuse } from '../state.ts'
 import { setBits } from './frame-edits.ts'
 
 /** Where a field is in the key: `bit`s from the beginning, `width` of them, and the header that has it. */
@@ -124,9 +125,9 @@ export interface MatchMask {
   readonly bytes: Uint8Array
 }
 
-const padded = (what: string, bytes: Uint8Array): Uint8Array => {
+const padded = (what: Reason, bytes: Uint8Array): Uint8Array => {
   if (bytes.length > MAX_MATCH_BYTES)
-    refuse('EINVAL', `${what}: ${bytes.length} bytes; at most ${MAX_MATCH_BYTES} are a match`)
+    throw callError.EINVAL`${what}: ${bytes.length} bytes; at most ${MAX_MATCH_BYTES} are a match`
   const whole = new Uint8Array(MAX_MATCH_BYTES)
   whole.set(bytes)
   return whole
@@ -134,7 +135,7 @@ const padded = (what: string, bytes: Uint8Array): Uint8Array => {
 
 /** Throws CallError EINVAL for bits outside of `criteria`, EOPNOTSUPP for fields that the device does not match. */
 export const readMask = (given: Uint8Array, criteria: number): MatchMask => {
-  const where = 'flow_matcher.create: attribute mask'
+  const where = because`${the.method('flow_matcher.create')}: ${the.attribute('mask')}`
   const bytes = padded(where, given)
   for (let i = 0; i * MATCH_SECTION_BYTES < bytes.length; i++) {
     const part = sectionOf(bytes, i)
@@ -142,18 +143,15 @@ export const readMask = (given: Uint8Array, criteria: number): MatchMask => {
     const section = sections[i]
     const name = section?.name ?? `section ${i}`
     if (((criteria >> i) & 1) === 0)
-      refuse('EINVAL', `${where}: ${name} has bits, and criteria 0x${criteria.toString(16)} lacks bit ${i} for it`)
+      throw callError.EINVAL`${where}: ${name} has bits, and criteria 0x${criteria.toString(16)} lacks bit ${i} for it`
     if (section === undefined)
-      return refuse('EOPNOTSUPP', `${where}: ${name}: the device matches ${matchSections.join(', ')} only`)
+      throw callError.EOPNOTSUPP`${where}: ${name}: the device matches ${matchSections.join(', ')} only`
     const known = knownBits.get(section.struct)!
     const stranger = part.findIndex((byte, at) => (byte & ~known[at]!) !== 0)
-    if (stranger >= 0) refuse('EOPNOTSUPP', `${where}: ${name}: byte ${stranger} has bits that are no field's`)
+    if (stranger >= 0) throw callError.EOPNOTSUPP`${where}: ${name}: byte ${stranger} has bits that are no field's`
     for (const [field, value] of Object.entries(decodeFields(section.struct, part) as Record<string, number>))
       if (value !== 0 && section.places[field] === undefined && !(field === IP_VERSION && value === 0xf))
-        refuse(
-          'EOPNOTSUPP',
-          `${where}: ${name}.${field}: 0x${value.toString(16)}: the device does not match frames by it${field === IP_VERSION ? ' but with all four bits' : ''}`,
-        )
+        throw callError.EOPNOTSUPP`${where}: ${name}.${field}: 0x${value.toString(16)}: the device does not match frames by it${field === IP_VERSION ? ' but with all four bits' : ''}`
   }
   return { bytes: bytes.slice(0, sections.length * MATCH_SECTION_BYTES) }
 }
@@ -174,10 +172,10 @@ interface KeyMatch {
 
 /** Value and mask over frames' keys. Throws CallError EINVAL. */
 export const readMatch = (mask: MatchMask, given: Uint8Array): KeyMatch => {
-  const where = 'flow.create: attribute matchValue'
+  const where = because`${the.method('flow.create')}: ${the.attribute('matchValue')}`
   const bytes = padded(where, given)
   const stranger = bytes.findIndex((byte, i) => (byte & ~(mask.bytes[i] ?? 0)) !== 0)
-  if (stranger >= 0) refuse('EINVAL', `${where}: byte ${stranger} has bits that the mask of the matcher lacks`)
+  if (stranger >= 0) throw callError.EINVAL`${where}: byte ${stranger} has bits that the mask of the matcher lacks`
   const match = { value: new Uint8Array(FLOW_KEY_BYTES), mask: new Uint8Array(FLOW_KEY_BYTES) }
   const setField = (bit: number, width: number, value: number, bits: number): void => {
     setBits(match.value, bit, width, value)
@@ -190,7 +188,7 @@ export const readMatch = (mask: MatchMask, given: Uint8Array): KeyMatch => {
     const version = versionOf(values, masks)
     if (masks.ip_version !== undefined && masks.ip_version !== 0) {
       if (version !== 4 && version !== 6)
-        refuse('EINVAL', `${where}: ${name}.ip_version ${version}; there are versions 4 and 6`)
+        throw callError.EINVAL`${where}: ${name}.ip_version ${version}; there are versions 4 and 6`
       demand(version === 4 ? FlowHeader.IPV4 : FlowHeader.IPV6, base)
     }
     for (const [field, bits] of Object.entries(masks)) {
@@ -200,14 +198,11 @@ export const readMatch = (mask: MatchMask, given: Uint8Array): KeyMatch => {
       let { bit } = place
       if (place.bit6 !== undefined) {
         if (version === undefined)
-          refuse('EINVAL', `${where}: ${name}.${field} needs a match of ip_version, or of ethertype, that says 4 or 6`)
+          throw callError.EINVAL`${where}: ${name}.${field} needs a match of ip_version, or of ethertype, that says 4 or 6`
         if (version === 6) bit = place.bit6
         else if (bit < 0) {
           if (values[field] === 0) continue
-          refuse(
-            'EINVAL',
-            `${where}: ${name}.${field}: addresses of IPv4 are in the last 32 bits; the others must be 0`,
-          )
+          throw callError.EINVAL`${where}: ${name}.${field}: addresses of IPv4 are in the last 32 bits; the others must be 0`
         }
         demand(version === 4 ? FlowHeader.IPV4 : FlowHeader.IPV6, base)
       }

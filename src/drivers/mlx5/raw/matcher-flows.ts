@@ -16,10 +16,12 @@ import {
   ReformatType,
 } from '../../../spec/drivers/mlx5-flow.ts'
 import { FlowFlags, FlowType, nameIn } from '../../../spec/enums.ts'
+import { callError } from '../../../spec/errno.ts'
+import { because, type Place, type Reason, the } from '../../../spec/reason.ts'
 import { ETHERNET_BYTES, VLAN_BYTES } from '../../../spec/wire/ethernet.ts'
 import { decodeFields } from '../../../uapi/firmware/fields.ts'
 import type { DevxObject } from '../commands/handler.ts'
-import { refuse, stateOf } from '../state.ts'
+import { stateOf } from '../state.ts'
 import type { EditedHeader, FieldSetting, FrameEdits } from './frame-edits.ts'
 import { type MatchMask, readMask, readMatch } from './match-parameters.ts'
 import { receiverOf } from './raw-qp-class.ts'
@@ -42,11 +44,11 @@ export interface FlowCounters {
 const { NIC_RX, NIC_TX } = FlowTableType
 
 /** Throws CallError: EINVAL for a table that Linux does not know, EOPNOTSUPP for one that the device does not have. */
-const checkTable = (where: string, type: bigint): void => {
+const checkTable = (where: Place, type: bigint): void => {
   if (type > LAST_FLOW_TABLE_TYPE)
-    refuse('EINVAL', `${where}: table type ${type}; Linux knows 0 to ${LAST_FLOW_TABLE_TYPE}`)
+    throw callError.EINVAL`${where}: table type ${type}; Linux knows 0 to ${LAST_FLOW_TABLE_TYPE}`
   if (type !== NIC_RX && type !== NIC_TX)
-    refuse('EOPNOTSUPP', `${where}: table type ${type}: the device has NIC_RX (${NIC_RX}) and NIC_TX (${NIC_TX})`)
+    throw callError.EOPNOTSUPP`${where}: table type ${type}: the device has NIC_RX (${NIC_RX}) and NIC_TX (${NIC_TX})`
 }
 
 // ---- matchers ----
@@ -59,13 +61,13 @@ interface Matcher {
 
 export const matcherClass = driverClass<typeof FlowMatcher, Matcher>(FlowMatcher, {
   create(_call, object, { mask, type, priority, criteria, flags = 0, tableType }) {
-    const where = 'flow_matcher.create'
+    const where = the.method('flow_matcher.create')
     if (type !== FlowType.values.NORMAL)
-      refuse('EOPNOTSUPP', `${where}: type ${nameIn(FlowType.values, type) ?? type}: matchers are of type NORMAL`)
+      throw callError.EOPNOTSUPP`${where}: type ${nameIn(FlowType.values, type) ?? type}: matchers are of type NORMAL`
     // Linux: the table's type is for new programs, and EGRESS for old ones
     const table = tableType ?? ((flags & FlowFlags.values.EGRESS) === 0 ? NIC_RX : NIC_TX)
     if (tableType !== undefined && flags !== 0)
-      refuse('EINVAL', `${where}: attributes flags and tableType exclude each other`)
+      throw callError.EINVAL`${where}: attributes flags and tableType exclude each other`
     checkTable(where, table)
     object.state = { mask: readMask(mask, criteria), isEgress: table === NIC_TX, priority }
     return {}
@@ -111,26 +113,24 @@ const fields: Readonly<Record<number, EditedField>> = {
 }
 
 const readSettings = (bytes: Uint8Array): readonly FieldSetting[] => {
-  const where = 'flow_action.create: attribute settings'
+  const where = because`${the.method('flow_action.create')}: ${the.attribute('settings')}`
   const count = bytes.length / setAction.bytes
-  if (!Number.isInteger(count)) refuse('EINVAL', `${where}: ${bytes.length} bytes; an action has ${setAction.bytes}`)
-  if (count > MAX_SETTINGS) refuse('ENOSPC', `${where}: ${count} actions; the device has at most ${MAX_SETTINGS}`)
+  if (!Number.isInteger(count))
+    throw callError.EINVAL`${where}: ${bytes.length} bytes; an action has ${setAction.bytes}`
+  if (count > MAX_SETTINGS) throw callError.ENOSPC`${where}: ${count} actions; the device has at most ${MAX_SETTINGS}`
   return Array.from({ length: count }, (_, i) => {
     const { action_type, field, offset, length, data } = decodeFields(setAction, bytes.subarray(i * setAction.bytes))
     const known = fields[field]
     if (action_type !== SET_ACTION || known === undefined)
-      return refuse(
-        'EINVAL',
-        `${where}: action ${i}: type ${action_type}, field 0x${field.toString(16)}: the device sets (1) fields ${Object.values(
-          ActionField,
-        )
-          .map(one => `0x${one.toString(16)}`)
-          .join(', ')}`,
+      throw callError.EINVAL`${where}: action ${i}: type ${action_type}, field 0x${field.toString(16)}: the device sets (1) fields ${Object.values(
+        ActionField,
       )
+        .map(one => `0x${one.toString(16)}`)
+        .join(', ')}`
     // 0 stands for all 32
     const width = length === 0 ? 32 : length
     if (offset + width > known.width)
-      refuse('EINVAL', `${where}: action ${i}: bits ${offset} to ${offset + width - 1}; the field has ${known.width}`)
+      throw callError.EINVAL`${where}: action ${i}: bits ${offset} to ${offset + width - 1}; the field has ${known.width}`
     const shift = known.width - offset - width
     return {
       places: known.places.map(({ header, bit }) => ({ header, bit: bit + shift })),
@@ -143,24 +143,18 @@ const readSettings = (bytes: Uint8Array): readonly FieldSetting[] => {
 const { L2_TUNNEL_TO_L2, L2_TO_L2_TUNNEL, L3_TUNNEL_TO_L2, L2_TO_L3_TUNNEL } = ReformatType
 
 const readReformat = (type: bigint, table: bigint, given: Uint8Array | undefined): FrameEdits => {
-  const where = 'flow_action.create'
+  const where = the.method('flow_action.create')
   const isSent = type === L2_TO_L2_TUNNEL || type === L2_TO_L3_TUNNEL
-  if (type > L2_TO_L3_TUNNEL) refuse('EINVAL', `${where}: attribute reformat: ${type}; there are 0 to 3`)
+  if (type > L2_TO_L3_TUNNEL) throw callError.EINVAL`${where}: ${the.attribute('reformat')}: ${type}; there are 0 to 3`
   if (isSent !== (table === NIC_TX))
-    refuse(
-      'EOPNOTSUPP',
-      `${where}: reformat ${type}: headers are put on as frames are sent, and taken off as they arrive`,
-    )
+    throw callError.EOPNOTSUPP`${where}: reformat ${type}: headers are put on as frames are sent, and taken off as they arrive`
   // Linux does not look at the header of a plain decapsulation
   const header = type === L2_TUNNEL_TO_L2 ? undefined : given
   if (type !== L2_TUNNEL_TO_L2) {
-    if (header === undefined) return refuse('EINVAL', `${where}: reformat ${type}: attribute header is missing`)
+    if (header === undefined) throw callError.EINVAL`${where}: reformat ${type}: attribute header is missing`
     const isEthernet = header.length === ETHERNET_BYTES || header.length === ETHERNET_BYTES + VLAN_BYTES
     if (header.length > MAX_HEADER_BYTES || header.length < ETHERNET_BYTES || (type === L3_TUNNEL_TO_L2 && !isEthernet))
-      refuse(
-        'EINVAL',
-        `${where}: attribute header: ${header.length} bytes; ${type === L3_TUNNEL_TO_L2 ? `an Ethernet header has ${ETHERNET_BYTES} or ${ETHERNET_BYTES + VLAN_BYTES}` : `${ETHERNET_BYTES} to ${MAX_HEADER_BYTES} are possible`}`,
-      )
+      throw callError.EINVAL`${where}: ${the.attribute('header')}: ${header.length} bytes; ${type === L3_TUNNEL_TO_L2 ? `an Ethernet header has ${ETHERNET_BYTES} or ${ETHERNET_BYTES + VLAN_BYTES}` : `${ETHERNET_BYTES} to ${MAX_HEADER_BYTES} are possible`}`
   }
   return {
     takesOff: !isSent,
@@ -187,10 +181,10 @@ const noEdits: FrameEdits = {
 
 export const actionClass = driverClass<typeof FlowAction, Action>(FlowAction, {
   create(_call, object, { settings, tableType, reformat, header }) {
-    const where = 'flow_action.create'
+    const where = the.method('flow_action.create')
     checkTable(where, tableType)
     if ((settings === undefined) === (reformat === undefined))
-      return refuse('EINVAL', `${where}: either attribute settings or reformat is necessary`)
+      throw callError.EINVAL`${where}: either attribute settings or reformat is necessary`
     object.state = {
       edits:
         reformat === undefined
@@ -218,13 +212,15 @@ interface MatcherFlow {
 }
 
 const { DEFAULT_MISS, DROP } = MatcherFlowFlags
-const invalid = (reason: string): never => refuse('EINVAL', `flow.create: ${reason}`)
+const invalid = (reason: Reason | string): never => {
+  throw callError.EINVAL`${the.method('flow.create')}: ${reason}`
+}
 
 /** What a firmware command made, which the rule uses from now on. Throws CallError EINVAL if another command made it. */
 const commandObject = <T>(call: CallContext, flow: CoreObject, handle: number, command: string, use: string): T => {
   const object = findObject(call.context, 'devx_obj', handle, call.entry) as CoreObject<DevxObject>
   if (object.state.command !== command)
-    invalid(`attribute ${use}: object ${handle} is of ${object.state.command}, not of ${command}`)
+    invalid(because`${the.attribute(use)}: object ${handle} is of ${object.state.command}, not of ${command}`)
   addParent(flow, object)
   return object.state.own as T
 }
@@ -257,7 +253,9 @@ const counterFor = (call: CallContext, flow: CoreObject, args: MatcherFlow): Flo
   if (given === undefined) return undefined
   const counters = commandObject<FlowCounters>(call, flow, given.handle, 'ALLOC_FLOW_COUNTER', 'flowCounters')
   if (counterOffset >= counters.size)
-    invalid(`attribute counterOffset: ${counterOffset}: the object has ${counters.size} counters, from 0`)
+    invalid(
+      because`${the.attribute('counterOffset')}: ${counterOffset}: the object has ${counters.size} counters, from 0`,
+    )
   return { counts: counters.counts, index: counterOffset }
 }
 
@@ -270,13 +268,15 @@ const editsFor = (
   const { actions = [] } = args
   const states = actions.map(({ handle }) => {
     const action = findObject(call.context, FlowAction.name, handle, call.entry) as CoreObject<Action>
-    if (action.state.isEgress !== isEgress) invalid(`attribute actions: ${handle} is for the other type of table`)
+    if (action.state.isEgress !== isEgress)
+      invalid(because`${the.attribute('actions')}: ${handle} is for the other type of table`)
     addParent(flow, action)
     return action.state
   })
   const [first, second] = states
   // Linux: one action of each kind; the device tells no reformat_and_modify_action
-  if (second !== undefined) invalid('attribute actions: a rule has one action: settings, or a reformat')
+  if (second !== undefined)
+    invalid(because`${the.attribute('actions')}: a rule has one action: settings, or a reformat`)
   return first?.edits
 }
 
@@ -289,10 +289,10 @@ export const createMatcherFlow = (
 ): { readonly remove: () => void; readonly priority: number } => {
   const { mask, isEgress, priority } = matcherObject.state as Matcher
   const { matchValue, flowTag = 0 } = args
-  if (matchValue === undefined) return invalid('attribute matchValue is missing')
+  if (matchValue === undefined) return invalid(because`${the.attribute('matchValue')} is missing`)
   if (priority > LAST_PRIORITY)
-    refuse('ENOMEM', `flow.create: the matcher has priority ${priority}; 0 to ${LAST_PRIORITY} are possible`)
-  if (flowTag > TAG_MASK) invalid(`attribute flowTag: 0x${flowTag.toString(16)} has more than 24 bits`)
+    throw callError.ENOMEM`${the.method('flow.create')}: the matcher has priority ${priority}; 0 to ${LAST_PRIORITY} are possible`
+  if (flowTag > TAG_MASK) invalid(because`${the.attribute('flowTag')}: 0x${flowTag.toString(16)} has more than 24 bits`)
   const receiver = receiverFor(call, flow, isEgress, args)
   const counter = counterFor(call, flow, args)
   const edits = editsFor(call, flow, isEgress, args)

@@ -7,12 +7,14 @@ import { overlayClass } from '../../../core/devices/driver.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'
 import { RawPacketQp } from '../../../spec/classes/qp/raw_packet_qp.ts'
 import { Mlx5Attributes, RX_HASH_FIELDS, RxHash, TOEPLITZ, TOEPLITZ_KEY_BYTES } from '../../../spec/drivers/mlx5.ts'
+import { callError } from '../../../spec/errno.ts'
+import { because, the } from '../../../spec/reason.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { qpClass } from '../../soft/classes/qp-class.ts'
 import { emptyReceiveQueue, emptySendQueue } from '../../soft/queues.ts'
 import { noPsns, type QpCap, type QpObject, type QueuePair, type SoftState } from '../../soft/state.ts'
 import { blockFormat } from '../format.ts'
-import { refuse, requireFrames, stateOf } from '../state.ts'
+import { requireFrames, stateOf } from '../state.ts'
 import type { ArrivedFrame } from './arrived-frame.ts'
 import { headersOf } from './frame-link.ts'
 import { hashFrame, type RssKey } from './rss-hash.ts'
@@ -78,14 +80,14 @@ const both = (fields: number, one: number, other: number): boolean => (fields & 
 /** Throws CallError EINVAL, EOPNOTSUPP, as Linux's driver. */
 const keyOf = (args: ScalingArguments): RssKey => {
   const { hashFields = 0n, hashFunction = 0, hashKeyBytes = 0, hashKey = new Uint8Array(), rssFlags = 0 } = args
-  const subject = 'raw_packet_qp.create: the indirection table'
+  const subject = because`${the.method('raw_packet_qp.create')}: the indirection table`
   if (hashFields > BigInt(RX_HASH_FIELDS))
-    refuse('EOPNOTSUPP', `${subject}: hash fields 0x${hashFields.toString(16)}: of ESP and tunnels the device has none`)
+    throw callError.EOPNOTSUPP`${subject}: hash fields 0x${hashFields.toString(16)}: of ESP and tunnels the device has none`
   if (hashFunction !== TOEPLITZ)
-    refuse('EOPNOTSUPP', `${subject}: hash function ${hashFunction}: the device has 1, Toeplitz`)
+    throw callError.EOPNOTSUPP`${subject}: hash function ${hashFunction}: the device has 1, Toeplitz`
   if (hashKeyBytes !== TOEPLITZ_KEY_BYTES)
-    refuse('EINVAL', `${subject}: a hash key of ${hashKeyBytes} bytes; Toeplitz has ${TOEPLITZ_KEY_BYTES}`)
-  if (rssFlags !== 0) refuse('EOPNOTSUPP', `${subject}: flags 0x${rssFlags.toString(16)}: the device knows none`)
+    throw callError.EINVAL`${subject}: a hash key of ${hashKeyBytes} bytes; Toeplitz has ${TOEPLITZ_KEY_BYTES}`
+  if (rssFlags !== 0) throw callError.EOPNOTSUPP`${subject}: flags 0x${rssFlags.toString(16)}: the device knows none`
   const fields = Number(hashFields)
   const { SRC_IPV4, DST_IPV4, SRC_IPV6, DST_IPV6 } = RxHash
   const { SRC_PORT_TCP, DST_PORT_TCP, SRC_PORT_UDP, DST_PORT_UDP } = RxHash
@@ -93,16 +95,13 @@ const keyOf = (args: ScalingArguments): RssKey => {
     both(fields, SRC_IPV4 | DST_IPV4, SRC_IPV6 | DST_IPV6) ||
     both(fields, SRC_PORT_TCP | DST_PORT_TCP, SRC_PORT_UDP | DST_PORT_UDP)
   )
-    refuse(
-      'EINVAL',
-      `${subject}: hash fields 0x${fields.toString(16)}: IPv4 and IPv6, or TCP and UDP, exclude each other`,
-    )
+    throw callError.EINVAL`${subject}: hash fields 0x${fields.toString(16)}: IPv4 and IPv6, or TCP and UDP, exclude each other`
   return { fields, key: hashKey.slice(0, TOEPLITZ_KEY_BYTES) }
 }
 
 const createScaling = (call: CallContext, object: CoreObject, args: ScalingArguments, table: TableObject) => {
   if (args.sendCq !== undefined)
-    refuse('EOPNOTSUPP', 'raw_packet_qp.create: a queue pair with an indirection table has no send queue')
+    throw callError.EOPNOTSUPP`${the.method('raw_packet_qp.create')}: a queue pair with an indirection table has no send queue`
   const { soft } = stateOf(call)
   const queues = table.state.queues.map(wq => queueReceiver(wq, soft))
   const scaling = new ScalingReceiver(queues, keyOf(args))
@@ -122,8 +121,9 @@ const createScaling = (call: CallContext, object: CoreObject, args: ScalingArgum
   return { cap: args.cap, qpNum: state.qpn, uarOut: 0 }
 }
 
-const refuseChange = (method: string) =>
-  refuse('EOPNOTSUPP', `raw_packet_qp.${method}: a queue pair with an indirection table has no state of its own`)
+const refuseChange = (method: string): never => {
+  throw callError.EOPNOTSUPP`${the.method(`raw_packet_qp.${method}`)}: a queue pair with an indirection table has no state of its own`
+}
 
 export const rawPacketQpClass = overlayClass<typeof RawPacketQp, RawQp, typeof Mlx5Attributes.raw_packet_qp>(
   qpClass(RawPacketQp, 'RAW_PACKET', Service.RAW, blockFormat(Mlx5Attributes.raw_packet_qp)),
@@ -134,7 +134,8 @@ export const rawPacketQpClass = overlayClass<typeof RawPacketQp, RawQp, typeof M
       const table = args.rwqIndTable as TableObject | undefined
       if (table !== undefined) return createScaling(call, object, args, table)
       for (const name of ['sendCq', 'recvCq'] as const)
-        if (args[name] === undefined) refuse('EINVAL', `raw_packet_qp.create: attribute ${name} is missing`)
+        if (args[name] === undefined)
+          throw callError.EINVAL`${the.method('raw_packet_qp.create')}: ${the.attribute(name)} is missing`
       return inner.create(call, object, args, core)
     },
     query: (call, object, args, core) =>

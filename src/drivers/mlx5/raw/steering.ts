@@ -8,7 +8,8 @@
  * fields at the same place all get the frame. SNIFFER rules get a copy of every frame.
  */
 import { FlowType } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
+import { the } from '../../../spec/reason.ts'
 import { FLOW_KEY_BYTES, FlowKey, GROUP_BIT } from '../../../spec/wire/ethernet.ts'
 import type { ArrivedFrame, Scratch } from './arrived-frame.ts'
 import { applyEdits, type FrameEdits } from './frame-edits.ts'
@@ -115,10 +116,7 @@ const wordsOf = (bytes: Uint8Array): Uint32Array => new Uint32Array(bytes.slice(
 
 const requireRoom = ({ length }: readonly unknown[], receivers = 'queue pairs'): void => {
   if (length === MAX_COPIES)
-    throw new CallError(
-      'ENOSPC',
-      `flow.create: ${length} ${receivers} get these frames already, the most that the device has for a frame`,
-    )
+    throw callError.ENOSPC`${the.method('flow.create')}: ${length} ${receivers} get these frames already, the most that the device has for a frame`
 }
 
 const isSame = (one: FlowCounter, other: FlowCounter): boolean =>
@@ -250,10 +248,7 @@ export class Steering {
     )
     if (known !== undefined) return known
     if (this.#groups.length === MAX_GROUPS)
-      throw new CallError(
-        'ENOSPC',
-        `flow.create: the device has rules with ${MAX_GROUPS} different masks and priorities, and no room for another`,
-      )
+      throw callError.ENOSPC`${the.method('flow.create')}: the device has rules with ${MAX_GROUPS} different masks and priorities, and no room for another`
     const words = wordsOf(mask)
     const at = Int32Array.from({ length: KEY_WORDS }, (_, i) => i).filter(i => words[i] !== 0)
     const group: Group = {

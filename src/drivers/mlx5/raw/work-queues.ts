@@ -10,6 +10,8 @@ import { numberFromId } from '../../../core/objects/lifetime.ts'
 import { MAX_LOG_TABLE_SIZE, RwqIndTable, Wq } from '../../../spec/classes/wq.ts'
 import { Mlx5Attributes, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
 import { QpState, WqState } from '../../../spec/enums.ts'
+import { callError } from '../../../spec/errno.ts'
+import { because, the } from '../../../spec/reason.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { endQueuePair } from '../../soft/classes/qp-class.ts'
 import { emptySendQueue, resetQueues } from '../../soft/queues.ts'
@@ -17,7 +19,7 @@ import { type CqObject, noPsns, type QpObject, type QueuePair } from '../../soft
 import { checkReceives, closeQueues, inSteps, receiveElements } from '../format.ts'
 import { ProgramRecord, share, unshare } from '../program-memory.ts'
 import { Receives } from '../receives.ts'
-import { type ProgramQueues, refuse, requireFrames, requirePowerOfTwo, stateOf } from '../state.ts'
+import { type ProgramQueues, requireFrames, requirePowerOfTwo, stateOf } from '../state.ts'
 
 const { RESET, RDY, ERR } = WqState.values
 
@@ -44,9 +46,9 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       const { pd, cq, maxWr, flags = 0, userHandle, asyncFd, uidx = 0, wqFlags = 0, wqMask = 0 } = args
       const { bufferAddress = 0n, doorbellAddress = 0n, receiveRequests = 0, receiveShift = 0 } = args
       if (flags !== 0)
-        refuse('EOPNOTSUPP', `wq.create: flags 0x${flags.toString(16)}: the device strips and delays nothing`)
+        throw callError.EOPNOTSUPP`${the.method('wq.create')}: flags 0x${flags.toString(16)}: the device strips and delays nothing`
       if (wqFlags !== 0 || wqMask !== 0)
-        refuse('EOPNOTSUPP', 'wq.create: the device has neither signatures nor striding receive queues')
+        throw callError.EOPNOTSUPP`${the.method('wq.create')}: the device has neither signatures nor striding receive queues`
       checkReceives('wq.create', receiveRequests, receiveShift)
       const { soft, queues } = stateOf(call)
       const maxSge = receiveElements(receiveShift)
@@ -108,17 +110,17 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
 
     modify(call, object, { state, curState, flags, flagsMask }) {
       if (flags !== undefined || flagsMask !== undefined)
-        refuse('EOPNOTSUPP', 'wq.modify: the device has no flags of work queues that can be changed')
+        throw callError.EOPNOTSUPP`${the.method('wq.modify')}: the device has no flags of work queues that can be changed`
       const { soft, queues } = stateOf(call)
       const { row, qpn } = object.state
       const before = stateOfEngine(soft.engine().stateOf(row))
       if (curState !== undefined && curState !== before)
-        refuse('EINVAL', `wq.modify: attribute curState: the queue is in ${names[before]}, not in ${names[curState]}`)
+        throw callError.EINVAL`${the.method('wq.modify')}: ${the.attribute('curState')}: the queue is in ${names[before]}, not in ${names[curState]}`
       if (state === undefined || state === before) return {}
       if (before === ERR && state === RDY)
-        refuse('EINVAL', 'wq.modify: attribute state: ERR to RDY is not possible; move the queue to RESET first')
+        throw callError.EINVAL`${the.method('wq.modify')}: ${the.attribute('state')}: ERR to RDY is not possible; move the queue to RESET first`
       if (before === RESET && state === ERR)
-        refuse('EINVAL', 'wq.modify: attribute state: RESET to ERR is not possible')
+        throw callError.EINVAL`${the.method('wq.modify')}: ${the.attribute('state')}: RESET to ERR is not possible`
       const receives = queues.get(qpn)?.receives
       soft.engine().modify(row, engineStates[state], {})
       if (state === RESET) {
@@ -152,11 +154,15 @@ export const rwqIndTableClass = driverClass<typeof RwqIndTable, Table, typeof Ml
   RwqIndTable,
   {
     create(call, object, { queues: entries }) {
-      requirePowerOfTwo('rwq_ind_table.create: the number of work queues', entries.length, 2 ** MAX_LOG_TABLE_SIZE)
+      requirePowerOfTwo(
+        because`${the.method('rwq_ind_table.create')}: the number of work queues`,
+        entries.length,
+        2 ** MAX_LOG_TABLE_SIZE,
+      )
       const queues = entries.map(({ wq: handle }) => {
         const wq = findHandle(call.context.handles, handle)
         if (wq === undefined || wq.class.name !== Wq.name || wq.life !== Lifecycle.LIVE)
-          return refuse('EINVAL', `rwq_ind_table.create: ${handle} is no handle of a work queue`)
+          throw callError.EINVAL`${the.method('rwq_ind_table.create')}: ${handle} is no handle of a work queue`
         return wq as WqObject
       })
       for (const wq of queues) wq.uses++

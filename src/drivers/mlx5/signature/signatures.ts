@@ -6,7 +6,7 @@
 import type { Accessor, MemoryTable } from '../../../core/memory/region-table.ts'
 import { findKey } from '../../../core/memory/region-table.ts'
 import { QpState } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { Completion, Sge } from '../../../transport/engine/types.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -76,7 +76,7 @@ export class Signatures implements SignatureShop, PsvTable {
 
   /** Makes a PSV of the protection domain with this id, and returns its number. Throws CallError ENOMEM. */
   create(pd: number): number {
-    if (this.psvs.size === MAX_PSVS) throw new CallError('ENOMEM', `all ${MAX_PSVS} protection signatures are in use`)
+    if (this.psvs.size === MAX_PSVS) throw callError.ENOMEM`all ${MAX_PSVS} protection signatures are in use`
     do this.#lastNumber = (this.#lastNumber % MAX_PSVS) + 1
     while (this.psvs.has(this.#lastNumber))
     this.psvs.set(this.#lastNumber, { pd, hi: 0, lo: 0, isFailed: false })

@@ -7,8 +7,9 @@
 
 import type { Account, Limit } from '../../../core/model.ts'
 import { addTo, createLimit, removeFrom, requireShare } from '../../../core/objects/limits.ts'
-import { CallError, type ErrnoName } from '../../../spec/errno.ts'
+import { CallError, callError, type ErrnoName } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
+import { because, the } from '../../../spec/reason.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import { addressKey, addressText, isMulticastGid } from '../../../transport/wire/address.ts'
 
@@ -81,15 +82,15 @@ export const createGroups = (
   }
 
   const join = (gid: Uint8Array, holder: Account | undefined): Group => {
-    requireShare(groupLimit, holder, ATTACH)
-    if (port.hasGroupSockets && holder !== undefined) requireShare(holder.descriptors, holder, ATTACH)
+    requireShare(groupLimit, holder, the.method(ATTACH))
+    if (port.hasGroupSockets && holder !== undefined) requireShare(holder.descriptors, holder, the.method(ATTACH))
     const members = createLimit(`queue pairs in group ${addressText(gid)}`, limits.members)
     const group: Group = { gid: copyOfBytes(gid), rows: [], members, holder }
     try {
       port.joinGroup(group.gid)
     } catch (error) {
       const code = error instanceof CallError ? (error.code as ErrnoName) : 'EADDRNOTAVAIL'
-      throw new CallError(code, `${ATTACH}: group ${addressText(gid)}: ${(error as Error).message}`)
+      throw new CallError(code, because`${the.method(ATTACH)}: group ${addressText(gid)}: ${(error as Error).message}`)
     }
     groups.set(addressKey(gid), group)
     count(holder, 1)
@@ -126,14 +127,14 @@ export const createGroups = (
   return {
     attach(row, gid, mlid, account) {
       if (!isMulticastGid(gid))
-        throw new CallError('EINVAL', `ud_qp.attachMcast: attribute gid: ${addressText(gid)} is not a multicast GID`)
+        throw callError.EINVAL`${the.method('ud_qp.attachMcast')}: ${the.attribute('gid')}: ${addressText(gid)} is not a multicast GID`
       const key = addressKey(gid)
       const lids = memberships.get(row)?.lids.get(key)
       if (lids?.has(mlid)) return
-      requireShare(membershipLimit, account, ATTACH)
+      requireShare(membershipLimit, account, the.method(ATTACH))
       if (lids === undefined) {
         const existing = groups.get(key)
-        if (row >= 0 && existing !== undefined) requireShare(existing.members, account, ATTACH)
+        if (row >= 0 && existing !== undefined) requireShare(existing.members, account, the.method(ATTACH))
         const group = existing ?? join(gid, account)
         group.rows = [...group.rows, row]
         if (row >= 0) addTo(group.members, account)
@@ -147,10 +148,7 @@ export const createGroups = (
     detach(row, gid, mlid) {
       const key = addressKey(gid)
       if (!memberships.get(row)?.lids.get(key)?.has(mlid))
-        throw new CallError(
-          'EINVAL',
-          `ud_qp.detachMcast: the queue pair is not attached to ${addressText(gid)} with multicast LID ${mlid}`,
-        )
+        throw callError.EINVAL`${the.method('ud_qp.detachMcast')}: the queue pair is not attached to ${addressText(gid)} with multicast LID ${mlid}`
       removeMembership(row, key, mlid)
     },
     detachAll(row) {

@@ -5,8 +5,9 @@
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import { SystemError } from '../../../host/errno.ts'
 import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
-import { CallError, knownErrno } from '../../../spec/errno.ts'
+import { CallError, callError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
+import { because, coded, the } from '../../../spec/reason.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
 import { addressText, isMappedIpv4, isSameAddress } from '../../../transport/wire/address.ts'
@@ -101,21 +102,30 @@ export const storedAddress = (
   return kept
 }
 
-const refuse = (method: string, reason: string): never => {
-  throw new CallError('EINVAL', `${method}: attribute address: ${reason}`)
-}
-
 /**
  * The source GID that an address vector selects. Checks come in Linux's order. Throws CallError EINVAL for an
  * impossible vector or a GID index outside the table, and ENODATA for an empty GID index. `method` begins the messages,
  * except those of `getGid`.
  */
 export const sourceOf = (gids: GidTable, address: Address, method: string): Uint8Array => {
-  if (address.port !== 1) refuse(method, `port ${address.port}: the device has port 1`)
-  if (!address.isGlobal) refuse(method, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
+  const call = the.method(method)
+  if (address.port !== 1)
+    throw callError.EINVAL`${call}: ${the.addressField('port')} ${address.port}: the device has port 1`
+  if (!address.isGlobal)
+    throw new CallError(
+      'EINVAL',
+      coded(
+        'not-global',
+      )`${call}: ${the.addressField('isGlobal')} is 0: a RoCE path needs a global route (a GID index, \`-g\`)`,
+    )
   const { gid } = getGid(gids, address.sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
-    refuse(method, `GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+    throw new CallError(
+      'EINVAL',
+      coded(
+        'gid-families',
+      )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`,
+    )
   return gid
 }
 
@@ -152,11 +162,11 @@ export const openPath = (port: Port, path: FlowAddress, method: string): number 
   try {
     return port.openFlow(path)
   } catch (error) {
-    if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `${method}: ${error.message}`)
+    if (error instanceof RangeError) throw callError.EADDRNOTAVAIL`${the.method(method)}: ${error.message}`
     if (error instanceof SystemError)
       throw new CallError(
         knownErrno(error.code, 'ENETUNREACH'),
-        `${method}: the system has no route from ${addressText(path.source)} to ${addressText(path.destination)} (${error.code}); \`ip route get\` shows why`,
+        because`${the.method(method)}: the system has no route from ${addressText(path.source)} to ${addressText(path.destination)} (${error.code}); \`ip route get\` shows why`,
       )
     throw error
   }

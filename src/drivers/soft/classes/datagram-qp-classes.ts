@@ -9,7 +9,8 @@ import type { DriverClass } from '../../../core/driver-contract.ts'
 import type { AnyHandler } from '../../../core/model.ts'
 import { GsiQp } from '../../../spec/classes/qp/gsi_qp.ts'
 import { UdQp } from '../../../spec/classes/qp/ud_qp.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
+import { the } from '../../../spec/reason.ts'
 import { GSI_QKEY, GSI_QPN } from '../../../spec/wire/mad.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import type { QueueFormat } from '../format.ts'
@@ -40,10 +41,7 @@ const udQpClass = (format: QueueFormat): DriverClass => {
         const { row } = (object as QpObject).state
         const count = groups.count(row)
         if (call.why === 'call' && count > 0)
-          throw new CallError(
-            'EBUSY',
-            `ud_qp.destroy: the queue pair is attached to ${count} multicast groups: detach it first`,
-          )
+          throw callError.EBUSY`${the.method('ud_qp.destroy')}: the queue pair is attached to ${count} multicast groups: detach it first`
         groups.detachAll(row)
         return destroyUd(call, object, args, core)
       },
@@ -61,9 +59,9 @@ const gsiQpClass = (format: QueueFormat): DriverClass => {
       ...gsi.handlers,
       create(call, object, args, core) {
         if (!format.isInProcess(call.context))
-          throw new CallError('EINVAL', 'gsi_qp.create: programs cannot create the queue pair of the general services')
+          throw callError.EINVAL`${the.method('gsi_qp.create')}: programs cannot create the queue pair of the general services`
         if (stateOf(call).coreQueues.byNumber.has(GSI_QPN) || stateOf(call).qpns.rowOf(GSI_QPN) >= 0)
-          throw new CallError('EINVAL', 'gsi_qp.create: port 1 has its queue pair of the general services already')
+          throw callError.EINVAL`${the.method('gsi_qp.create')}: port 1 has its queue pair of the general services already`
         return createGsi(call, object, args, core)
       },
       modify: (call, object, args, core) =>

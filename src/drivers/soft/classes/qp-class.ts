@@ -14,9 +14,10 @@ import type { CallContext } from '../../../core/model.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../spec/classes/qp/uc_qp.ts'
 import { QpFlags, QpState } from '../../../spec/enums.ts'
-import { CallError, UnknownLimitError } from '../../../spec/errno.ts'
+import { CallError, callError, codedError } from '../../../spec/errno.ts'
 import { mtuBytes, mtuEnum } from '../../../spec/mtu.ts'
 import { checkTransition, isTransition, type QpTypeName } from '../../../spec/qp-states.ts'
+import { outOfRange, type Reason, the } from '../../../spec/reason.ts'
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { createDestinations, type Destinations } from '../address/destinations.ts'
@@ -50,20 +51,12 @@ import {
 const { RESET, INIT, RTR } = QpState.values
 
 /** Throws CallError EINVAL. `method` begins the message. */
-const refuse = (method: string, reason: string): never => {
-  throw new CallError('EINVAL', `${method}: ${reason}`)
+const refuse = (method: string, reason: Reason | string): never => {
+  throw callError.EINVAL`${the.method(method)}: ${reason}`
 }
 
-const requireInRange = (
-  method: string,
-  name: string,
-  value: number,
-  max: number,
-  min = 0,
-  ErrorClass = CallError,
-): void => {
-  if (value < min || value > max)
-    throw new ErrorClass('EINVAL', `${method}: attribute ${name}: ${value} is not in ${min} to ${max}`)
+const requireInRange = (method: string, name: string, value: number, max: number, min = 0): void => {
+  if (value < min || value > max) throw new CallError('EINVAL', outOfRange(method, name, value, min, max))
 }
 
 /** Closes the port's flow to the peer, if it is open. */
@@ -196,7 +189,10 @@ export const qpClass = (
         requireInRange(createCall, 'cap.maxRecvWr', sizes.maxRecvWr, limits.maxQpWr)
         requireInRange(createCall, 'cap.maxRecvSge', sizes.maxRecvSge, limits.maxRecvSge ?? limits.maxSge)
       }
-      requireInRange(createCall, 'cap.maxInlineData', sizes.maxInlineData, limits.maxInline, 0, UnknownLimitError)
+      if (sizes.maxInlineData > limits.maxInline) {
+        const reason = outOfRange(createCall, 'cap.maxInlineData', sizes.maxInlineData, 0, limits.maxInline)
+        throw codedError('EINVAL', 'unknown-limit')`${reason}`
+      }
       const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
       // from here on only `open` can fail, so nothing has to be undone
       const destinations =
@@ -349,10 +345,7 @@ export const qpClass = (
     postSend: format.hasPostCall
       ? (call, { state }, { wrCount }) => {
           if (wrCount)
-            throw new CallError(
-              'EINVAL',
-              `${cls.name}.postSend: ${wrCount} requests in the call: post them in the mapped queue`,
-            )
+            throw callError.EINVAL`${the.method(`${cls.name}.postSend`)}: ${wrCount} requests in the call: post them in the mapped queue`
           stateOf(call).recheck(state.row)
           return { badWr: 0 }
         }

@@ -13,7 +13,8 @@ import type { CallContext, CoreObject } from '../../../core/model.ts'
 import { createCause } from '../../../spec/check/causes.ts'
 import { Srq, XrcSrq } from '../../../spec/classes/srq.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
+import { coded, type Reason, the } from '../../../spec/reason.ts'
 import type { In } from '../../../spec/schema/schema.ts'
 import type { SharedFormat, SrqCreate } from '../format.ts'
 import type { ReceiveQueue } from '../queues.ts'
@@ -30,14 +31,21 @@ const limitRequests = (call: CallContext, srq: SrqObject, requests: number): voi
 /** Completions of a basic SRQ go to the receive CQs of the queue pairs. */
 const NO_CQ = -1
 
-const refuse = (object: CoreObject, method: string, reason: string): never => {
-  throw new CallError('EINVAL', `${object.class.name}.${method}: attribute ${reason}`)
+/** `about`: the attribute. */
+const refuse = (
+  object: CoreObject,
+  method: string,
+  about: 'maxWr' | 'maxSge' | 'limit',
+  reason: Reason | string,
+): never => {
+  throw callError.EINVAL`${the.method(`${object.class.name}.${method}`)}: ${the.attribute(about)}: ${reason}`
 }
 
 const requireMaxWr = (call: CallContext, object: CoreObject, method: string, maxWr: number, min = 1): void => {
   const { maxSrqWr } = stateOf(call).limits
-  if (maxWr < min) refuse(object, method, `maxWr: ${maxWr} is below ${min}`)
-  if (maxWr > maxSrqWr) refuse(object, method, `maxWr: ${maxWr} is above ${maxSrqWr}, the device's max_srq_wr`)
+  if (maxWr < min) refuse(object, method, 'maxWr', coded('out-of-range')`${maxWr} is below ${min}`)
+  if (maxWr > maxSrqWr)
+    refuse(object, method, 'maxWr', coded('above-device-limit')`${maxWr} is above ${maxSrqWr}, the device's max_srq_wr`)
 }
 
 type QueueObject<Q extends ReceiveQueue> = CoreObject<SrqState<Q>>
@@ -54,7 +62,13 @@ const create = <Q extends ReceiveQueue>(
   requireMaxWr(call, object, 'create', maxWr, format.minWr)
   const device = stateOf(call)
   const { maxSrqSge } = device.limits
-  if (maxSge > maxSrqSge) refuse(object, 'create', `maxSge: ${maxSge} is above ${maxSrqSge}, the device's max_srq_sge`)
+  if (maxSge > maxSrqSge)
+    refuse(
+      object,
+      'create',
+      'maxSge',
+      coded('above-device-limit')`${maxSge} is above ${maxSrqSge}, the device's max_srq_sge`,
+    )
   const onLimitReached = (limit: number): void => {
     const cause = createCause('SRQ_LIMIT', { srq: object.handle, limit })
     device.failures.report({ kind: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
@@ -84,16 +98,22 @@ const modify = <Q extends ReceiveQueue>(
 ) => {
   const { queue } = object.state
   if (maxWr !== undefined) {
-    if (format.resize === undefined) refuse(object, 'modify', 'maxWr: the device cannot resize shared receive queues')
+    if (format.resize === undefined) refuse(object, 'modify', 'maxWr', 'the device cannot resize shared receive queues')
     requireMaxWr(call, object, 'modify', maxWr)
-    if (maxWr < queue.limit) refuse(object, 'modify', `maxWr: ${maxWr} is below the limit, ${queue.limit}`)
+    if (maxWr < queue.limit)
+      refuse(object, 'modify', 'maxWr', coded('out-of-range')`${maxWr} is below the limit, ${queue.limit}`)
   }
   const size = maxWr ?? queue.capacity
   if (limit !== undefined && limit > size)
-    refuse(object, 'modify', `limit: ${limit} is above ${size}, the requests that the queue holds`)
+    refuse(
+      object,
+      'modify',
+      'limit',
+      coded('out-of-range')`${limit} is above ${size}, the requests that the queue holds`,
+    )
   if (maxWr !== undefined) {
     if (format.resize?.(call, queue, maxWr) === false)
-      refuse(object, 'modify', `maxWr: ${maxWr} is less than the requests that wait`)
+      refuse(object, 'modify', 'maxWr', `${maxWr} is less than the requests that wait`)
     limitRequests(call, object, maxWr)
   }
   if (limit !== undefined) queue.limit = limit

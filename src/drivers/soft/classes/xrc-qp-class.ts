@@ -10,7 +10,8 @@ import type { DriverClass } from '../../../core/driver-contract.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import type { AnyHandler } from '../../../core/model.ts'
 import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/qp/xrc_qp.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { callError } from '../../../spec/errno.ts'
+import { the } from '../../../spec/reason.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import type { QueueFormat } from '../format.ts'
 import { emptyReceiveQueue, emptySendQueue, type FindSrq } from '../queues.ts'
@@ -92,7 +93,7 @@ const openTarget = (device: SoftState, domain: Target['domain'], opener: QpObjec
     known.openers = [...known.openers, opener]
     return known
   }
-  throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is not a target queue pair of this domain`)
+  throw callError.EINVAL`${the.method('xrc_tgt_qp.create')}: ${the.attribute('qpNum')}: ${qpn} is not a target queue pair of this domain`
 }
 
 const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {

@@ -8,21 +8,23 @@ import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
+import { because, type Reason, the } from '../../../spec/reason.ts'
 import { stateOf, type XrcDomain } from '../state.ts'
 
 const { CREAT, EXCL } = XrcdFlags.values
 const KNOWN = CREAT | EXCL
 
-const refuse = (code: 'EAGAIN' | 'EINVAL' | 'EBADF', reason: string): never => {
-  throw new CallError(code, `xrcd.create: ${reason}`)
+const refuse = (code: 'EAGAIN' | 'EINVAL' | 'EBADF', reason: Reason | string): never => {
+  throw new CallError(code, because`${the.method('xrcd.create')}: ${reason}`)
 }
 
 export const xrcdClass = driverClass<typeof Xrcd, XrcDomain>(Xrcd, {
   create(call, object, { file, flags }) {
     const { domains } = stateOf(call)
-    if (flags & ~KNOWN) refuse('EINVAL', `attribute flags: ${flags} has bits beyond CREAT and EXCL`)
+    if (flags & ~KNOWN) refuse('EINVAL', because`${the.attribute('flags')}: ${flags} has bits beyond CREAT and EXCL`)
     const name = file === undefined ? undefined : call.caller.file?.(file)
-    if (file !== undefined && name === undefined) refuse('EBADF', `attribute file: ${file} is not a descriptor`)
+    if (file !== undefined && name === undefined)
+      refuse('EBADF', because`${the.attribute('file')}: ${file} is not a descriptor`)
     const existing = name === undefined ? undefined : domains.get(name)
     if (file !== undefined && existing === undefined && !(flags & CREAT))
       refuse('EAGAIN', 'the file has no domain, and CREAT is not set')

@@ -4,7 +4,7 @@
  */
 import { registerClient } from '../../../core/devices/clients.ts'
 import { addFailureHandler } from '../../../core/failures.ts'
-import { failureJson } from '../../../spec/check/failures.ts'
+import { failureText } from '../../../spec/check/failures.ts'
 import { packetText } from '../../../tools/trace/packets.ts'
 import type { TappedRun } from '../../../transport/phy/port.ts'
 import { addTap, forEachPacket } from '../../../transport/phy/tap.ts'
@@ -77,7 +77,6 @@ export const observeRun = ({ core, clock, portOf }: LocalNetwork, hasLadder: boo
     },
     remove: ({ name }) => addLine(`${name} is removed`),
   })
-  if (hasLadder)
-    addFailureHandler(core, (failure, { name }) => addLine(`${name}: ${failureJson(failure).text.split('\n')[0]}`))
+  if (hasLadder) addFailureHandler(core, (failure, { name }) => addLine(`${name}: ${failureText(failure)}`))
   return observed
 }

@@ -8,7 +8,7 @@ import { PostQueue } from '../../../spec/session.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
 import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
-import { checkInteger, invalidArgument, RdmaError, withoutObject } from '../error.ts'
+import { checkInteger, invalidArgument, RdmaError, withOption, withoutObject } from '../error.ts'
 import { type AbortOptions, checkSignal } from '../mailbox.ts'
 import type { Slice } from '../mr/region.ts'
 import {
@@ -223,7 +223,7 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
     return make(context, cqPlan(context, { entries }))
   } catch (error) {
     if (!(error instanceof RdmaError) || error.attribute !== 'entries') throw error
-    throw invalidArgument(call, error.reason.replace('entries', 'maxSendWr + maxRecvWr'))
+    throw invalidArgument(call, withOption(error, 'maxSendWr + maxRecvWr').reason)
   }
 }
 

@@ -7,6 +7,7 @@ import { type Watch, watch } from '../../../host/event-loop/poll.ts'
 import { addressOf } from '../../../host/memory/mapping.ts'
 import { close } from '../../../host/net/sockets.ts'
 import { errnoName } from '../../../spec/errno.ts'
+import { decodeReason } from '../../../spec/reason.ts'
 import { type Header, type messageBuffer, writeRequest } from '../../../uapi/session-codec.ts'
 import type { Descriptors } from '../carrier.ts'
 import { refusal } from '../error.ts'
@@ -39,7 +40,7 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () =>
     const ret = Number(reply.ret)
     if (ret >= 0) return { reply, fds, ret }
     for (const fd of fds) close(fd)
-    throw refusal(errnoName(-ret), -ret, call, reply.text || 'refused')
+    throw refusal(errnoName(-ret), -ret, call, reply.text === '' ? 'refused' : decodeReason(reply.text))
   }
   const addWatch = (fd: number, added: Watch): void => {
     if (hasWaiters) added.ref()

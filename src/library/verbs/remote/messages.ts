@@ -4,6 +4,7 @@
  */
 import { close } from '../../../host/net/sockets.ts'
 import { CallError, errnoName } from '../../../spec/errno.ts'
+import { because, decodeReason, the } from '../../../spec/reason.ts'
 import { type AnyValues, CREATE_FD, type ObjectClass, sizeOf } from '../../../spec/schema/schema.ts'
 import { agreedClass } from '../../../spec/schema/versions.ts'
 import type { Call } from '../../../uapi/call.ts'
@@ -79,11 +80,14 @@ export const createCalls = (
       for (const [attribute, { type }] of Object.entries(call.method.in)) {
         const value = args[attribute]
         if (value === undefined || !canBeOutside(type.kind)) continue
-        checkValue(`${name}: attribute ${attribute}`, type, value)
+        checkValue(because`${the.method(name)}: ${the.attribute(attribute)}`, type, value)
         const payload = payloadOf(type, value)
         if (payload.length <= MAX_INLINE_BYTES) continue
         if (payload.length > BUFFER_BYTES)
-          throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${BUFFER_BYTES}`)
+          throw invalidArgument(
+            name,
+            because`${the.attribute(attribute)}: ${payload.length} bytes, at most ${BUFFER_BYTES}`,
+          )
         const at = takeBuffer()
         memory.bytes.set(payload, at)
         inputAddresses[attribute] = BigInt(memory.address + at)
@@ -107,7 +111,7 @@ export const createCalls = (
       const errno = -Number(reply.ret)
       if (errno > 0) {
         for (const passed of fds) close(passed)
-        throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
+        throw refusal(errnoName(errno), errno, name, reply.text === '' ? 'refused' : decodeReason(reply.text))
       }
       // The reply passes new descriptors. Their numbers in this process are written at `installs` in the message.
       for (const [i, { address }] of reply.installs.entries()) {

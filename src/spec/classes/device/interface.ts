@@ -105,7 +105,8 @@ export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
 
 const NAMES_BYTES = 1 << 20
 const CHAIN_BYTES = 1 << 20
-const REASON_BYTES = 1024
+/** Most bytes of a reason. */
+export const REASON_BYTES = 1024
 const MAX_ROWS = 0xffff
 
 export const Interface = objectClass('interface', ClassId.interface, {
@@ -129,7 +130,7 @@ export const Interface = objectClass('interface', ClassId.interface, {
      * Runs the calls of a chain in order, up to the first failure (R16; layout: uapi/object/chain.ts). A chain with
      * UNDO may contain only calls that create objects or change nothing, and calls on objects that the chain creates.
      * `results`: the entries, with replies in place of requests. `done`: the number of successful entries. `error`
-     * (errno) and `reason`: the error of the failed entry.
+     * (errno) and `reason`: the error of the failed entry; the reason is JSON (spec/reason.ts).
      */
     chain: method(CHAIN, {
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },

@@ -18,7 +18,8 @@ import { type CheckedWait, type ContextEnd, placeOf } from '../../../spec/check/
 import type { RequestNumber, WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
 import { QpState } from '../../../spec/enums.ts'
-import { CallError, InjectedError, UnknownLimitError } from '../../../spec/errno.ts'
+import { CallError, isInjected } from '../../../spec/errno.ts'
+import { because } from '../../../spec/reason.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { addressText } from '../../../transport/wire/address.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -183,7 +184,7 @@ const hookOf = (
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
-      if (!sources.isChecked(context) || error instanceof InjectedError) return
+      if (!sources.isChecked(context) || isInjected(error)) return
       const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : noStack
       // Whether a queue pair has receives is known from now on.
       if (entry.class.name === 'cm_id' && entry.name === 'accept' && error === undefined) scanProgram(context)
@@ -203,9 +204,7 @@ const hookOf = (
         out: out ?? {},
         ...(error !== undefined && {
           refused:
-            error instanceof CallError
-              ? { errno: error.errno, reason: error.message, isTrial: error instanceof UnknownLimitError }
-              : { errno: 0, reason: '' },
+            error instanceof CallError ? { errno: error.errno, reason: error.reason } : { errno: 0, reason: because`` },
         }),
         why,
         ...(queuePairs.get(call) !== undefined && { queuePair: queuePairs.get(call)! }),

@@ -27,7 +27,7 @@ import { type Failure, failureText, isNote } from '../../../spec/check/failures.
 import type { Stack } from '../../../spec/check/finding.ts'
 import { ClassId } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState, QpType } from '../../../spec/enums.ts'
-import { CallError, Errno, type ErrnoName, InjectedError } from '../../../spec/errno.ts'
+import { CallError, codedError, Errno, type ErrnoName, isInjected } from '../../../spec/errno.ts'
 import type { CallFault, FaultSubject, NoticeFault, ProgramFaults } from '../../../spec/faults/program-faults.ts'
 import { type Happening, happens } from '../../../spec/faults/rule.ts'
 import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
@@ -42,6 +42,7 @@ import {
   requestNameOf,
   type SurveySite,
 } from '../../../spec/faults.ts'
+import { the } from '../../../spec/reason.ts'
 import { MODIFY } from '../../../spec/schema/schema.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
@@ -256,7 +257,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   const noteEnd = (call: CallContext, object: CoreObject | undefined, error: unknown): void => {
     const site = noted.get(call)
     if (site === undefined) return
-    if (error !== undefined && !(error instanceof InjectedError)) asks(site)
+    if (error !== undefined && !isInjected(error)) asks(site)
     if (error !== undefined || object === undefined) return
     if (call.entry.name === 'create' && IS_QP.test(call.entry.class.name)) unused.set(object, site)
   }
@@ -350,7 +351,10 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       const fail = (): void => {
         happen(isOfCm ? devicesOf(object) : [call.context.device], subject.pid, fault)
         if (fault.errno !== '')
-          throw new InjectedError(fault.errno, `${method}: injected by fault rule ${fault.number} (${fault.text})`)
+          throw codedError(
+            fault.errno,
+            'injected',
+          )`${the.method(method)}: injected by fault rule ${fault.number} (${fault.text})`
       }
       return afterDelay(fault.delay, fail)
     },

@@ -8,6 +8,7 @@ import type { ObjectName, ProgramEvent } from '../../../spec/check/program-event
 import { classes } from '../../../spec/classes.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { Errno } from '../../../spec/errno.ts'
+import { asReason, reasonFrom } from '../../../spec/reason.ts'
 import { CM_NAME } from '../../../spec/session.ts'
 import { bytesOfHex } from '../../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../../spec/work.ts'
@@ -150,14 +151,15 @@ export class PlainEvents {
 
   /** A refused call. */
   call({ call: record, object: id, stack, time }: Timed<CallEvent>): ProgramEvent | undefined {
-    const { pid, command, device, ret, reason = '', attempt } = record
+    const { pid, command, device, ret, attempt } = record
+    const reason = asReason(reasonFrom(record.reason) ?? '')
     if (this.#onlyExisting || ret >= 0) return undefined
     const deviceNumber = this.#contexts.get(id)?.device ?? this.#numberOf(device)
     const context = this.#contexts.get(id)?.context ?? this.#ofProcess.get(`${pid} ${device}`) ?? 0
     const at = { time, device, deviceNumber, context, program: { pid, command }, stack }
     if (attempt !== undefined) return { event: 'refusedAttempt', ...at, attempt, errno: -ret, reason }
     const named = record.call && methodOf(record.call.classId, record.call.call)
-    if (named === undefined || reason.startsWith('injected ')) return undefined
+    if (named === undefined || reason.code === 'injected') return undefined
     const object = this.#names.get(id)
     return {
       event: 'called',

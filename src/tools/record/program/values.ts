@@ -1,8 +1,9 @@
 /*
- * Program events as JSON, with the values that JSON lacks: 64-bit numbers, bytes, names of objects, maps, infinity.
+ * Program events as JSON, with the values that JSON lacks: 64-bit numbers, bytes, names of objects, maps, reasons, infinity.
  */
 
 import type { ObjectName } from '../../../spec/check/program-events.ts'
+import { Reason, reasonFrom } from '../../../spec/reason.ts'
 import { bytesOfHex, hexBytes } from '../../../spec/text.ts'
 
 export const isObjectName = (value: object): value is ObjectName =>
@@ -17,6 +18,7 @@ export const plainValue = (value: unknown): unknown => {
   if (typeof value === 'number') return Number.isFinite(value) ? value : { $f: String(value) }
   if (typeof value === 'function' || typeof value === 'symbol') return undefined
   if (typeof value !== 'object' || value === null) return value
+  if (value instanceof Reason) return { $r: value }
   if (value instanceof Uint8Array) return { $b: hexBytes(value) }
   if (value instanceof Map) return { $m: [...value].map(pair => pair.map(plainValue)) }
   if (Array.isArray(value)) return value.slice(0, MAX_LIST).map(plainValue)
@@ -38,10 +40,11 @@ export const richValue = (
   if (typeof plain !== 'object' || plain === null) return plain
   // A gap in a list, such as a table of GIDs, is null in JSON.
   if (Array.isArray(plain)) return plain.map(value => (value === null ? undefined : richValue(value, nameObject)))
-  const { $n, $f, $b, $m, $o } = plain as Readonly<Record<string, unknown>>
+  const { $n, $f, $b, $m, $o, $r } = plain as Readonly<Record<string, unknown>>
   if (typeof $n === 'string') return BigInt($n)
   if (typeof $f === 'string') return Number($f)
   if (typeof $b === 'string') return bytesOfHex($b)
+  if ($r !== undefined) return reasonFrom($r)
   if (Array.isArray($m)) return new Map(richValue($m, nameObject) as [unknown, unknown][])
   if (Array.isArray($o)) return nameObject(Number($o[0]), Number($o[1]), String($o[2]))
   return Object.fromEntries(Object.entries(plain).map(([name, value]) => [name, richValue(value, nameObject)]))

@@ -78,12 +78,9 @@ export interface ChainParts {
   readonly reason: string | undefined
 }
 
-/** The beginning of the error texts of `readableEntries`. */
-const ENTRY_PREFIX = /^entry \d+ of the chain, at \d+: /
-
 /** The chain in `bytes`. A chain in a chain is not split: a chain that points to itself would never end. */
 const chainParts = (source: MessageSource, bytes: Uint8Array, length: number): ChainParts => {
-  const { entries, end, error } = readableEntries(bytes)
+  const { entries, end, reason } = readableEntries(bytes)
   const isCut = length > bytes.length
   return {
     entries: entries.map(entry => {
@@ -92,7 +89,7 @@ const chainParts = (source: MessageSource, bytes: Uint8Array, length: number): C
     }),
     undecoded: bytes.subarray(end),
     undecodedLength: length - end,
-    reason: isCut ? undefined : error?.message.replace(ENTRY_PREFIX, ''),
+    reason: isCut ? undefined : reason,
   }
 }
 

@@ -24,8 +24,8 @@ import {
 import {
   AsyncEventType,
   type Attributes,
-  CallError,
   Classes,
+  callError,
   DeviceAttributes,
   ExtendedDeviceAttributes,
   type FlowSpec,
@@ -46,6 +46,7 @@ import {
   RingSge,
   record,
   SendWqe,
+  the,
   Wc,
   WcOpcode,
   WqState,
@@ -251,7 +252,7 @@ const wqClass = driverClass<typeof wq, Wq, typeof withQueue>(
     }),
     modify(_call, { state }, { state: newState, curState, flags = 0, flagsMask = 0 }) {
       if (curState !== undefined && curState !== state.state)
-        throw new CallError('EINVAL', `wq.modify: attribute curState: it is in state ${state.state}`)
+        throw callError.EINVAL`${the.method('wq.modify')}: ${the.attribute('curState')}: it is in state ${state.state}`
       state.state = newState ?? state.state
       if (newState === WqState.values.RESET) clear(state.ring)
       state.flags = (state.flags & ~flagsMask) | (flags & flagsMask)
@@ -275,7 +276,7 @@ const flowClass = driverClass<typeof flow, Rule>(flow, {
   create(call, object, { rawQp, udQp, counters: counterSet, type, priority, port, specs }) {
     const unknownSpec = specs.find(spec => headerOffsets[spec.type] === undefined)
     if (unknownSpec !== undefined)
-      throw new CallError('EOPNOTSUPP', `flow.create: no specs of type ${unknownSpec.type}`)
+      throw callError.EOPNOTSUPP`${the.method('flow.create')}: no specs of type ${unknownSpec.type}`
     const qp = (rawQp ?? udQp) as CoreObject<Qp>
     object.state = { type, priority, port, specs, qp, counters: counterSet as CoreObject<bigint[]> | undefined }
     stateOf(call).rules.add(object.state)
@@ -319,7 +320,7 @@ const tagClass = driverClass<typeof tm_srq, Tags, typeof withQueue>(
       return { handle }
     },
     tagDel(_call, { state }, { wrId, handle }) {
-      if (!state.tags.delete(handle)) throw new CallError('ENOENT', `tm_srq.tagDel: there is no tag ${handle}`)
+      if (!state.tags.delete(handle)) throw callError.ENOENT`${the.method('tm_srq.tagDel')}: there is no tag ${handle}`
       complete(state.cq, wrId, WcOpcode.values.TM_DEL, 0)
       return {}
     },
@@ -346,7 +347,8 @@ const others = [
   ),
   driverClass<typeof dm, { length: bigint; alignment: number }>(dm, {
     create(_call, object, args) {
-      if (args.length > 0x10000n) throw new CallError('ENOMEM', `dm.create: ${args.length} bytes, there are 65536`)
+      if (args.length > 0x10000n)
+        throw callError.ENOMEM`${the.method('dm.create')}: ${args.length} bytes, there are 65536`
       object.state = args
       return {}
     },

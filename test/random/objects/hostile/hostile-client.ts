@@ -258,7 +258,7 @@ export const runOne = (client: HostileClient, message: Message): Answer => {
   assert.ok(!(answer instanceof Promise))
   if (answer.ret < 0) {
     assert.doesNotMatch(errnoName(-answer.ret), /^errno/, 'an unknown number')
-    assert.match(answer.reason ?? '', /\w+ \w+/, 'no message')
+    assert.match(String(answer.reason), /\w+ \w+/, 'no message')
     assert.equal(answer.installs.length, 0)
   }
   for (const { descriptor: created } of answer.installs) {

@@ -42,7 +42,8 @@ const recordOf = (
   const recording = recordingView(view)
   const decoded = decodeObject(recording.view, call, AT)
   const record = { ...base, request: ioctlRequest(call), ...fields }
-  if (isAnswer(decoded)) return { ...record, ret: decoded.ret, reason: decoded.reason ?? '', raw: recording.raw() }
+  if (isAnswer(decoded))
+    return { ...record, ret: decoded.ret, reason: decoded.reason?.toJSON() ?? '', raw: recording.raw() }
   const { ret } = decoded.answer(outcome)
   return { ...record, ret, call: messagesOf(view, decoded.call, outcome), raw: recording.raw() }
 }

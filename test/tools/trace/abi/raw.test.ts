@@ -147,7 +147,7 @@ describe('the lines below a call', () => {
     view.memory.map(AT, bytes)
     const recording = recordingView(view)
     const decoded = decodeWrite(recording.view, AT, bytes.length)
-    if (isAnswer(decoded)) assert.fail(decoded.reason)
+    if (isAnswer(decoded)) assert.fail(String(decoded.reason))
     const { ret } = decoded.answer({ object: 9, out: { cqe: 127, queue: { offset: 0x2000n, size: 4096 } } })
     assert.equal(ret, bytes.length)
     const out = textOf(made('write', recording.raw()))

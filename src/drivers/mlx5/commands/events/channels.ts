@@ -5,8 +5,9 @@ import { driverClass } from '../../../../core/devices/driver.ts'
 import type { CallContext, CoreObject, SignalFd } from '../../../../core/model.ts'
 import { ChannelFlags, DevxAsyncEventFd } from '../../../../spec/drivers/mlx5-devx.ts'
 import { deviceEventTypes, MAX_EVENT_TYPES, objectEventTypes } from '../../../../spec/drivers/mlx5-firmware/events.ts'
+import { callError } from '../../../../spec/errno.ts'
+import { the } from '../../../../spec/reason.ts'
 import { contextOf } from '../../context.ts'
-import { refuse } from '../../state.ts'
 import {
   type EventChannel,
   type EventChannelFd,
@@ -18,7 +19,7 @@ import {
 /** Throws CallError EINVAL. */
 const requireCommands = ({ context }: CallContext, method: string): void => {
   if (contextOf(context).uid === undefined)
-    refuse('EINVAL', `${method}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`)
+    throw callError.EINVAL`${the.method(method)}: the context was opened without MLX5DV_CONTEXT_FLAGS_DEVX`
 }
 
 export const eventChannelClass = driverClass<typeof DevxAsyncEventFd, EventChannel>(DevxAsyncEventFd, {
@@ -33,16 +34,13 @@ export const eventChannelClass = driverClass<typeof DevxAsyncEventFd, EventChann
 const typesOf = (bytes: Uint8Array, isObject: boolean): readonly number[] => {
   const count = bytes.length / 2
   if (!Number.isInteger(count) || count > MAX_EVENT_TYPES)
-    refuse('EINVAL', `devx.subscribe: ${bytes.length} bytes of event types: 1 to ${MAX_EVENT_TYPES} types of 2 bytes`)
+    throw callError.EINVAL`${the.method('devx.subscribe')}: ${bytes.length} bytes of event types: 1 to ${MAX_EVENT_TYPES} types of 2 bytes`
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const types = Array.from({ length: count }, (_, i) => view.getUint16(2 * i, true))
   const known = isObject ? objectEventTypes : deviceEventTypes
   for (const type of types)
     if (!known.has(type))
-      refuse(
-        'EINVAL',
-        `devx.subscribe: event type 0x${type.toString(16)}: ${isObject ? 'objects' : 'the device'} raise ${[...known].map(other => `0x${other.toString(16)}`).join(', ')}`,
-      )
+      throw callError.EINVAL`${the.method('devx.subscribe')}: event type 0x${type.toString(16)}: ${isObject ? 'objects' : 'the device'} raise ${[...known].map(other => `0x${other.toString(16)}`).join(', ')}`
   return types
 }
 
@@ -53,8 +51,12 @@ interface SubscribeArguments {
   readonly eventFd?: number | undefined
 }
 
-const openSignal = ({ caller }: CallContext, fd: number): SignalFd =>
-  caller.openSignal?.(fd) ?? refuse('EOPNOTSUPP', 'devx.subscribe: attribute eventFd: this caller has no descriptors')
+const openSignal = ({ caller }: CallContext, fd: number): SignalFd => {
+  const signal = caller.openSignal?.(fd)
+  if (signal === undefined)
+    throw callError.EOPNOTSUPP`${the.method('devx.subscribe')}: ${the.attribute('eventFd')}: this caller has no descriptors`
+  return signal
+}
 
 /** `object`: the `devx_obj` whose events it is about; undefined: those of the device. Throws CallError. */
 export const subscribeTo = (call: CallContext, object: CoreObject | undefined, args: SubscribeArguments): void => {
@@ -62,7 +64,7 @@ export const subscribeTo = (call: CallContext, object: CoreObject | undefined, a
   const { cookie, eventFd } = args
   const types = typesOf(args.types, object !== undefined)
   if (eventFd !== undefined && cookie !== undefined)
-    refuse('EINVAL', 'devx.subscribe: attributes eventFd and cookie: an eventfd has no place for a cookie')
+    throw callError.EINVAL`${the.method('devx.subscribe')}: attributes eventFd and cookie: an eventfd has no place for a cookie`
   const channel = args.channel as EventChannelFd
   const added: Subscription[] = []
   try {
@@ -74,7 +76,7 @@ export const subscribeTo = (call: CallContext, object: CoreObject | undefined, a
         signal: eventFd === undefined ? undefined : openSignal(call, eventFd),
       })
     if (!subscribe(object ?? call.context, added))
-      refuse('ENOMEM', 'devx.subscribe: too many subscriptions to events of one object')
+      throw callError.ENOMEM`${the.method('devx.subscribe')}: too many subscriptions to events of one object`
   } catch (error) {
     for (const { signal } of added) signal?.close()
     throw error

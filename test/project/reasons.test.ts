@@ -1,0 +1,132 @@
+/*
+ * No code reads prose (docs/decisions/reasons.md): what code decides upon is a code or an argument, not a sentence.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import ts from 'typescript-oldest'
+import { repoRoot } from '../paths.ts'
+
+/** Methods of strings that look for a part. */
+const SEARCHES = /^(?:startsWith|endsWith|includes|match|matchAll|replace|replaceAll|search|indexOf|lastIndexOf|split)$/
+/** Variables and properties with a sentence. */
+const SENTENCES = /^(?:reason|message|sentence|why)$/
+/** Functions that write a sentence. */
+const WRITERS = /^(?:reasonText|failureText|failureLine|failureReason|causeText|inC|defectText)$/
+const QUICK = /\b(?:reason|message|sentence|why|CallError|\w+Text|failureReason|failureLine|inC|toString|text)\b/
+
+/** Errors of other libraries, which have no code. */
+const EXCEPTIONS: Readonly<Record<string, string>> = {
+  'src/host/native.ts': 'the dynamic linker says why in words',
+  'src/tools/topology/links-file.ts': 'the YAML parser repeats the line in its message',
+  'src/tools/topology/net-file.ts': 'the YAML parser repeats the line in its message',
+}
+
+const bare = (node: ts.Expression): ts.Expression =>
+  ts.isParenthesizedExpression(node) || ts.isNonNullExpression(node) || ts.isAsExpression(node)
+    ? bare(node.expression)
+    : ts.isBinaryExpression(node) && node.operatorToken.kind === ts.SyntaxKind.QuestionQuestionToken
+      ? bare(node.left)
+      : node
+
+/** Whether an expression is a sentence. The reason of a `Reason` is `reason.text()`. */
+const isSentence = (expression: ts.Expression): boolean => {
+  const node = bare(expression)
+  if (ts.isIdentifier(node)) return SENTENCES.test(node.text)
+  if (ts.isPropertyAccessExpression(node)) return SENTENCES.test(node.name.text)
+  if (!ts.isCallExpression(node)) return false
+  const called = node.expression
+  if (ts.isIdentifier(called))
+    return WRITERS.test(called.text) || (called.text === 'String' && isSentence(node.arguments[0]))
+  return (
+    ts.isPropertyAccessExpression(called) &&
+    /^(?:text|toString)$/.test(called.name.text) &&
+    isSentence(called.expression)
+  )
+}
+
+const isProse = (node: ts.Expression): boolean => ts.isStringLiteralLike(node) && / /.test(node.text)
+const { EqualsEqualsEqualsToken, ExclamationEqualsEqualsToken } = ts.SyntaxKind
+
+const isReading = (node: ts.Node): boolean => {
+  if (ts.isCallExpression(node) && ts.isPropertyAccessExpression(node.expression)) {
+    const { name, expression } = node.expression
+    if (SEARCHES.test(name.text)) return isSentence(expression)
+    return /^(?:test|exec)$/.test(name.text) && node.arguments.length === 1 && isSentence(node.arguments[0])
+  }
+  if (
+    ts.isBinaryExpression(node) &&
+    [EqualsEqualsEqualsToken, ExclamationEqualsEqualsToken].includes(node.operatorToken.kind)
+  )
+    return (isSentence(node.left) && isProse(node.right)) || (isSentence(node.right) && isProse(node.left))
+  return false
+}
+
+/** A CallError of a text with values in it, which are no arguments any more. */
+const isUntagged = (node: ts.Node): boolean =>
+  ts.isNewExpression(node) &&
+  node.expression.getText() === 'CallError' &&
+  node.arguments?.[1] !== undefined &&
+  ts.isTemplateExpression(node.arguments[1])
+
+/** The places in a source that read a sentence, or refuse with an untagged one. */
+const readersIn = (path: string, source: string): string[] => {
+  if (!QUICK.test(source)) return []
+  const file = ts.createSourceFile(path, source, ts.ScriptTarget.Latest, true)
+  const found: string[] = []
+  const visit = (node: ts.Node): void => {
+    if (isReading(node) || isUntagged(node))
+      found.push(
+        `${path}:${file.getLineAndCharacterOfPosition(node.getStart()).line + 1}: ${node.getText().slice(0, 100)}`,
+      )
+    ts.forEachChild(node, visit)
+  }
+  visit(file)
+  return found
+}
+
+describe('sentences', () => {
+  it('are read by nobody in src/ and web/', () => {
+    const paths = ['src', 'web'].flatMap(folder =>
+      readdirSync(join(repoRoot, folder), { recursive: true, encoding: 'utf8' })
+        .filter(name => /\.tsx?$/.test(name))
+        .map(name => `${folder}/${name}`),
+    )
+    assert.ok(paths.length > 500)
+    const readers = paths.flatMap(path => readersIn(path, readFileSync(join(repoRoot, path), 'utf8')))
+    const excepted = (line: string): boolean => line.slice(0, line.indexOf(':')) in EXCEPTIONS
+    assert.deepEqual(
+      readers.filter(line => !excepted(line)),
+      [],
+    )
+    for (const path of Object.keys(EXCEPTIONS))
+      assert.ok(
+        readers.some(line => line.startsWith(`${path}:`)),
+        `${path} reads none`,
+      )
+  })
+
+  for (const source of [
+    "error.reason.startsWith('rc_qp.')",
+    '/is used/.test(error.message)',
+    "reason?.replace('entries', 'maxSendWr')",
+    "error.reason.text().endsWith('in use')",
+    "String(error.reason).includes('closed')",
+    "failureText(failure).replace('is stale', 'is not bound')",
+    "/^attribute (\\w+)/.exec(reason ?? '')",
+    "error.message === 'not now'",
+    `new CallError("EINVAL", \`\${cqe} is above\`)`,
+  ])
+    it(`are not read by ${source}`, () => assert.equal(readersIn('x.ts', source).length, 1))
+
+  for (const source of [
+    "error.reason.code === 'in-use'",
+    'message.slice(0, 8)',
+    "type === 'a text'",
+    "new CallError('EINVAL', 'no cqe')",
+    `new CallError("EINVAL", because\`\${cqe} is above\`)`,
+    'names.includes(reason)',
+  ])
+    it(`are written or left alone by ${source}`, () => assert.deepEqual(readersIn('x.ts', source), []))
+})
