@@ -67,18 +67,20 @@ export const knownErrno = (name: string, fallback: ErrnoName): ErrnoName =>
 export class CallError extends Error {
   override readonly name = 'CallError'
   readonly errno: number
-  readonly reason: Reason
+  readonly #reason: Reason
   constructor(code: ErrnoName, reason: Reason | string) {
     super()
     this.errno = Errno[code]
-    this.reason = asReason(reason)
-    Object.defineProperty(this, 'reason', { enumerable: false })
+    this.#reason = asReason(reason)
+  }
+  get reason(): Reason {
+    return this.#reason
   }
   get code(): string {
     return errnoName(this.errno)
   }
   override get message(): string {
-    return this.reason.text()
+    return this.#reason.text()
   }
 }
 
