@@ -13,6 +13,7 @@ import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { findHandle } from '../core/objects/handles.ts'
 import { createCause } from '../spec/check/causes.ts'
 import type { Failure } from '../spec/check/failures.ts'
+import { isSrqClass } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
 import type { Containment } from './containment.ts'
 
@@ -51,7 +52,7 @@ export const layouts = {
 
 const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts => {
   if (name === 'cq' || name === 'wq' || name === 'cm_id') return name
-  return name.endsWith('srq') ? 'srq' : 'qp'
+  return isSrqClass(name) ? 'srq' : 'qp'
 }
 
 /** Whether libibverbs has freed the structure, and the program has created an object with the same handle there. */

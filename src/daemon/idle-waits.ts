@@ -4,6 +4,7 @@
  */
 import type { ContextWait, QueuePairObject, RequestReader } from '../core/driver-contract.ts'
 import type { Context, CoreObject } from '../core/model.ts'
+import { isQueuePairClass, isSrqClass } from '../spec/classes/ids.ts'
 import { nameIn, QpState } from '../spec/enums.ts'
 import { counted } from '../spec/text.ts'
 import { isSameAddress } from '../transport/wire/address.ts'
@@ -49,8 +50,8 @@ interface Facts {
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 const is = (count: number, one: string, many: string): string => (count === 1 ? one : many)
-const isQp = (queue: CoreObject): queue is QueuePairObject => queue.class.name.endsWith('_qp')
-const isSrq = ({ class: { name } }: CoreObject): boolean => name.endsWith('srq')
+const isQp = (queue: CoreObject): queue is QueuePairObject => isQueuePairClass(queue.class.name)
+const isSrq = ({ class: { name } }: CoreObject): boolean => isSrqClass(name)
 
 /** The queue pair that a queue pair is connected to, and who has it; undefined: none, or none of this daemon. */
 const peerText = (devices: Devices, { object }: QueuePair, requests: RequestReader): string | undefined => {

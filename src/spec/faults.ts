@@ -2,6 +2,8 @@
  * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
  * do. spec/faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
  */
+
+import { isSrqClass } from './classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn } from './enums.ts'
 import type { ErrnoName } from './errno.ts'
 import { CREATE, CREATE_FD, DESTROY, MODIFY, type ObjectClass, QUERY } from './schema/schema.ts'
@@ -355,7 +357,7 @@ const additionalErrors: Readonly<Record<string, readonly ErrnoName[]>> = {
 
 /** The errors that a rule may inject into a call; no adapter and no kernel gives others. */
 export const errnosOf = (cls: ObjectClass, method: string): readonly ErrnoName[] => {
-  if (method === 'getEvent' || method === 'getEvents') return ['EAGAIN', 'EIO']
+  if (cls.methods[method]?.role === 'waits') return ['EAGAIN', 'EIO']
   const call = cls.methods[method]?.call
   return [
     ...((call !== undefined && commonErrors[call]) || OTHER_ERRORS),
@@ -462,7 +464,7 @@ export const deviceEvents = ['PORT_ERR', 'PORT_ACTIVE', 'GID_CHANGE', 'DEVICE_FA
 export const objectEventsOf = (cls: string): readonly string[] => {
   if (cls in services) return ['QP_FATAL', 'QP_REQ_ERR', 'QP_ACCESS_ERR']
   if (cls === 'cq') return ['CQ_ERR']
-  return cls === 'srq' || cls === 'xrc_srq' ? ['SRQ_ERR', 'SRQ_LIMIT_REACHED'] : []
+  return isSrqClass(cls) ? ['SRQ_ERR', 'SRQ_LIMIT_REACHED'] : []
 }
 
 /**

@@ -4,9 +4,23 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { AttributeFlag, CallNumber, ClassId, CommonAttribute, MessageFlag, OpCtrl } from '../../src/spec/classes/ids.ts'
+import { Sink } from '../../src/drivers/null/device.ts'
+import {
+  AttributeFlag,
+  CallNumber,
+  ClassId,
+  CommonAttribute,
+  isQueuePairClass,
+  isSrqClass,
+  MessageFlag,
+  OpCtrl,
+  SRQ_CLASSES,
+} from '../../src/spec/classes/ids.ts'
+import { QP_CLASSES } from '../../src/spec/classes/qp/qp.ts'
 import { Classes, classes } from '../../src/spec/classes.ts'
+import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { RxeAttributes, RxeLayouts } from '../../src/spec/drivers/rxe.ts'
+import { calledClasses, roleOf } from '../../src/spec/methods.ts'
 import {
   type Attributes,
   at,
@@ -90,6 +104,28 @@ test('ClassId has exactly the ids of the classes, and CallNumber the numbers of 
   for (const [name, calls] of Object.entries(CallNumber))
     for (const [methodName, call] of Object.entries(calls))
       assert.equal(classes.find(cls => cls.name === name)?.methods[methodName]?.call, call, `${name}.${methodName}`)
+})
+
+test('each method has a role', () => {
+  for (const { name: className, methods } of [...calledClasses, CtxContext, Sink])
+    for (const [name, { role }] of Object.entries(methods)) {
+      const where = `${className}.${name}`
+      assert.notEqual(role, undefined, where)
+      assert.equal(role === 'asks', /^query/.test(name), where)
+      assert.equal(role === 'waits', /^getEvents?$/.test(name), where)
+      assert.equal(role === 'destroys', /^destroy/.test(name), where)
+      assert.equal(role === 'modifies', name === 'modify', where)
+      if (calledClasses.some(cls => cls.name === className)) assert.equal(roleOf(where), role)
+    }
+  assert.equal(roleOf('of_a_driver.destroy'), 'destroys')
+  assert.equal(roleOf('of_a_driver.spin'), undefined)
+})
+
+test('the classes of queue pairs and shared receive queues are known by their names', () => {
+  const names = (has: (name: string) => boolean): string[] => Object.keys(ClassId).filter(has)
+  assert.deepEqual(names(isQueuePairClass).sort(), [...QP_CLASSES].sort())
+  assert.deepEqual(names(isSrqClass), [...SRQ_CLASSES])
+  for (const name of SRQ_CLASSES) assert.ok('maxWr' in Classes[name].methods.create.in, name)
 })
 
 test('rxe adds attributes with ids from 0x8000 to methods that allow driver attributes', () => {

@@ -5,6 +5,7 @@
  * page reads, it skips and says so.
  */
 
+import { isQueuePairClass } from '../../src/spec/classes/ids.ts'
 import type { SymbolState } from '../../src/tools/inspect/protocol.ts'
 import { SessionFileError } from '../../src/tools/record/error.ts'
 import type {
@@ -15,7 +16,7 @@ import type {
   ObjectEvent,
   SessionEvent,
 } from '../../src/tools/record/events.ts'
-import { isQueuePairClass, SessionObjects } from '../../src/tools/record/objects.ts'
+import { SessionObjects } from '../../src/tools/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/tools/record/reader.ts'
 import { readSymbols, SessionSymbols } from '../../src/tools/record/symbols.ts'
 import { LongestRequests } from '../../src/tools/record/times/longest.ts'

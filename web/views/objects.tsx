@@ -2,8 +2,9 @@
  * The objects of all programs: a table by class, with the values of their creation, parents, and history.
  */
 import { useMemo } from 'preact/hooks'
+import { isQueuePairClass } from '../../src/spec/classes/ids.ts'
 import { classes } from '../../src/spec/classes.ts'
-import { isQueuePairClass, type ObjectRecord, type SessionObjects } from '../../src/tools/record/objects.ts'
+import type { ObjectRecord, SessionObjects } from '../../src/tools/record/objects.ts'
 import type { Store } from '../data/store.ts'
 import { countText, hexText, plural, timeText } from '../format.ts'
 import { Values } from '../ladder/detail.tsx'

@@ -2,6 +2,7 @@
  * What the session has: totals, devices, processes, connections with their traffic.
  */
 
+import { isQueuePairClass } from '../../src/spec/classes/ids.ts'
 import { connectionsOf, type QueuePair } from '../../src/tools/record/objects.ts'
 import {
   bytesText,
@@ -43,7 +44,7 @@ export const Overview = ({ store, route }: ViewProps) => {
   for (const { program, class: name } of objects.objects.values()) {
     const one = programOf(program?.pid ?? 0, program?.command ?? 'this process')
     one.objects++
-    if (name.endsWith('_qp')) one.qps++
+    if (isQueuePairClass(name)) one.qps++
   }
   for (const [pid, { command, calls, failed }] of facts.callers)
     Object.assign(programOf(pid, command), { calls, failed })

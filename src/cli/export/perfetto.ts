@@ -12,6 +12,7 @@
 
 import type { Program } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
@@ -247,7 +248,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
 
   const noteObject = (event: ObjectEvent & { readonly time: number }): void => {
     const { class: name, object, device, number, change } = event
-    if (!name.endsWith('_qp') && !name.endsWith('srq')) return
+    if (!isQueuePairClass(name) && !isSrqClass(name)) return
     if (change === 'created' || change === 'exists') {
       qps.set(object, event)
       qpIds.set(device * 2 ** PSN_BITS + number, object)

@@ -10,11 +10,15 @@
  *   fi_getinfo.
  */
 import { libraryFrameOf } from '../../spec/faults/survey.ts'
+import { isOfQueuePair, roleOf } from '../../spec/methods.ts'
 import { isOfSameProcess, isOfSameSite, sumOf, type WalkSite } from './site.ts'
 
 const SHARED = /\.so[.\d]*\+0x/
 /** Calls after which more than to ask is meant. */
-const USES = /_qp\.modify$|cm_id\.(?:connect|accept|listen)$/
+const isUse = (name: string): boolean => {
+  const role = roleOf(name)
+  return role === 'connects' || role === 'listens' || (role === 'modifies' && isOfQueuePair(name))
+}
 
 /** The call of the program into a library that is no verbs library, with the frame there; undefined: there is none. */
 const libraryCallOf = ({ stack }: WalkSite): string | undefined => {
@@ -28,7 +32,7 @@ const isAskedByCall = (sites: readonly WalkSite[], site: WalkSite): boolean => {
   const call = libraryCallOf(site)
   if (call === undefined) return false
   const inCall = sites.filter(one => isOfSameProcess(one, site) && libraryCallOf(one) === call)
-  if (inCall.some(({ target, name }) => target === 'post' || target === 'completion' || USES.test(name))) return false
+  if (inCall.some(({ target, name }) => target === 'post' || target === 'completion' || isUse(name))) return false
   const countOf = (method: string): number => sumOf(inCall.filter(({ name }) => name === `${site.class}.${method}`))
   return countOf('destroy') > 0 && countOf('create') - askedIn(inCall, `${site.class}.create`) <= countOf('destroy')
 }

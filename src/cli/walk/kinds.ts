@@ -7,6 +7,7 @@ import type { ErrnoName } from '../../spec/errno.ts'
 import { methodErrnos } from '../../spec/faults/program-rules.ts'
 import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
+import { roleOf } from '../../spec/methods.ts'
 import type { WalkKind } from '../../spec/walk-kinds.ts'
 import { askedAt } from './asks.ts'
 import { isOfSameSite, sumOf, type WalkSite } from './site.ts'
@@ -58,10 +59,8 @@ export interface WalkPlan {
 /** The errors in the order in which they are preferred: most programs must expect the first. */
 const PREFERRED_ERRNOS: readonly ErrnoName[] = ['ENOMEM', 'EIO', 'EINVAL']
 
-/** Calls that programs may expect to succeed, or that wait: they do not fail. */
-const NOT_FAILED = /\.(?:destroy|getEvents?|destroyAhs)$/
-/** No steps: a program waits here, and has come to the same state by its last call. */
-const WAITS = /\.getEvents?$/
+/** Calls that programs may expect to succeed, or that wait, do not fail. */
+const isNeverFailed = (name: string): boolean => roleOf(name) === 'destroys' || roleOf(name) === 'waits'
 
 /** libmlx5 asks a device that it opens for capabilities, and goes on without them. */
 const OPENS = / verbs_open_device$/
@@ -159,7 +158,7 @@ const failingPoint = (site: WalkSite, process: string, asked: number): Pick<Walk
   const fixed = (rule: string, text: string) => ({ rule: () => rule, text })
   switch (target) {
     case 'call': {
-      const errnos = NOT_FAILED.test(name) ? [] : methodErrnos(name)
+      const errnos = isNeverFailed(name) ? [] : methodErrnos(name)
       const errno = PREFERRED_ERRNOS.find(preferred => errnos.includes(preferred))
       return errno && fixed(`call=${name},${at},nth=${asked + 1},errno=${errno}`, `${name} fails with ${errno}`)
     }
@@ -283,7 +282,8 @@ class Planner {
   #steps(kind: WalkKind, isJoined: boolean): readonly { site: WalkSite; selectors: string; process: string }[] {
     const seen = new Set<string>()
     return this.#sites.flatMap(site => {
-      if ((site.target !== 'call' && site.target !== 'completion') || WAITS.test(site.name)) return []
+      // A program that waits has come to the same state by its last call.
+      if ((site.target !== 'call' && site.target !== 'completion') || roleOf(site.name) === 'waits') return []
       const process = this.#process(site)
       const selectors = selectorsOf(site, process)
       if (selectors === undefined) return []

@@ -5,6 +5,8 @@ import type { Finding } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import { libraryFrameOf } from '../../spec/faults/survey.ts'
 import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import { roleOf } from '../../spec/methods.ts'
+import type { MethodRole } from '../../spec/schema/schema.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
 import type { RoleCount, WalkPoint } from './kinds.ts'
@@ -139,16 +141,16 @@ const COMMANDS = / mlx5dv_(?:devx_general_cmd|dr_\w+)$/
 const isQuery = ({ target, name, stack }: SurveySite): boolean => {
   if (target !== 'call' || name === 'device.open') return false
   if (name === 'devx.command' && !COMMANDS.test(libraryFrameOf(stack) ?? '')) return true
-  return /\.query/.test(name) || stack.some(frame => OPENS.test(frame))
+  return roleOf(name) === 'asks' || stack.some(frame => OPENS.test(frame))
 }
 
-const MAKES_UP = /\.(?:create|connect|modify|resolveAddress|resolveRoute|accept|listen)$/
+const MAKES_UP: readonly (MethodRole | undefined)[] = ['creates', 'modifies', 'resolves', 'connects', 'listens']
 
 /** The program has made connections or objects, or posted requests, once more. */
 const isRepeated = (run: WalkRun, clean: WalkRun): boolean =>
   run.sites.some(
     site =>
-      (site.target === 'post' || (site.target === 'call' && MAKES_UP.test(site.name))) &&
+      (site.target === 'post' || (site.target === 'call' && MAKES_UP.includes(roleOf(site.name)))) &&
       countOf(run.sites, site) > countOf(clean.sites, site),
   )
 

@@ -3,6 +3,8 @@
  * but without the memory of rings and of queued messages. They are charged to the client's account. Most were measured
  * in a daemon with one client that creates 10,000 objects of a class, and rounded up.
  */
+
+import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 
 const BYTES: Readonly<Record<string, number>> = {
@@ -22,4 +24,4 @@ const QUEUE_PAIR_BYTES = 3840
 const OTHER_BYTES = 1024
 
 export const objectBytes = ({ name }: ObjectClass): number =>
-  BYTES[name] ?? (name.endsWith('_qp') ? QUEUE_PAIR_BYTES : OTHER_BYTES)
+  BYTES[name] ?? (isQueuePairClass(name) ? QUEUE_PAIR_BYTES : OTHER_BYTES)

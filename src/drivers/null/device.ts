@@ -27,7 +27,7 @@ export const Sink = objectClass('sink', 0x8000, {
   methods: {
     create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: {} }),
     query: method(QUERY, { in: {}, out: { taken: u64(64) } }),
-    take: method(Block.DRIVER_FAST + 0, { in: { data: blob(1, MAX_TAKE_BYTES) }, out: {} }),
+    take: method(Block.DRIVER_FAST + 0, { role: 'changes', in: { data: blob(1, MAX_TAKE_BYTES) }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

@@ -66,6 +66,10 @@ export const Cq = objectClass('cq', ClassId.cq, {
      * Arms the CQ (ibv_req_notify_cq): the next completion raises one event. If `solicitedOnly` is not 0, only a
      * solicited or failed completion does. `count`, `period`: event moderation for this event only.
      */
-    reqNotify: method(CallNumber.cq.reqNotify, { in: { solicitedOnly: u32(1), ...moderation }, out: {} }),
+    reqNotify: method(CallNumber.cq.reqNotify, {
+      role: 'transfers',
+      in: { solicitedOnly: u32(1), ...moderation },
+      out: {},
+    }),
   },
 })

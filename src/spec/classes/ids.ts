@@ -51,6 +51,14 @@ export const ClassId = {
   dmah: 44,
 } as const
 
+/** The classes of queue pairs. */
+const queuePairs: ReadonlySet<string> = new Set(Object.keys(ClassId).filter(name => name.endsWith('_qp')))
+export const isQueuePairClass = (name: string): boolean => queuePairs.has(name)
+
+/** The classes of shared receive queues. */
+export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
+export const isSrqClass = (name: string): boolean => (SRQ_CLASSES as readonly string[]).includes(name)
+
 /** Numbers of methods by class, without the common methods (create, query, modify, destroy, create_fd, chain). */
 export const CallNumber = {
   device: {

@@ -23,6 +23,7 @@ export const Pd = objectClass('pd', ClassId.pd, {
     create: method(CREATE, { in: {}, out: {}, driverAttributes: true }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     createAhs: method(CallNumber.pd.createAhs, {
+      role: 'creates',
       in: {
         addresses: list(1, QpAddress, MAX_AHS),
         /** For links with LIDs. A device accepts the list of its link (spec/links.ts). */
@@ -33,8 +34,13 @@ export const Pd = objectClass('pd', ClassId.pd, {
       undoable: true,
       driverAttributes: true,
     }),
-    destroyAhs: method(CallNumber.pd.destroyAhs, { in: { handles: list(1, handles, MAX_AHS) }, out: {} }),
+    destroyAhs: method(CallNumber.pd.destroyAhs, {
+      role: 'destroys',
+      in: { handles: list(1, handles, MAX_AHS) },
+      out: {},
+    }),
     advise: method(CallNumber.pd.advise, {
+      role: 'changes',
       in: {
         /** A value of MrAdvice; Linux refuses others with EOPNOTSUPP. */
         advice: u64(1),

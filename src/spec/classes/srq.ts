@@ -89,11 +89,12 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
      * completion. `handle`: for `tagDel`.
      */
     tagAdd: method(tagAdd, {
+      role: 'changes',
       in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), sgList: list(7, Sge, MAX_SGE) },
       out: { handle: u32(64) },
     }),
-    tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),
+    tagDel: method(tagDel, { role: 'changes', in: { ...tagOperation, handle: u32(4) }, out: {} }),
     /** Only reports the number of consumed unexpected messages. */
-    tagSync: method(tagSync, { in: tagOperation, out: {} }),
+    tagSync: method(tagSync, { role: 'changes', in: tagOperation, out: {} }),
   },
 })

@@ -96,14 +96,15 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
     query: method(QUERY, { in: {}, out: { info: record(64, CtxInfo) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /** Empties all queues and forgets announced buffers. */
-    reset: method(Block.DRIVER_FAST + 0, { in: {}, out: {} }),
+    reset: method(Block.DRIVER_FAST + 0, { role: 'changes', in: {}, out: {} }),
     /** Enables or disables receiving (initially enabled); while disabled, senders get EAGAIN. */
-    receiveControl: method(Block.DRIVER_FAST + 1, { in: { enable: u32(1, { max: 1 }) }, out: {} }),
+    receiveControl: method(Block.DRIVER_FAST + 1, { role: 'changes', in: { enable: u32(1, { max: 1 }) }, out: {} }),
     /**
      * Announces expected buffer `slot` for a message of `length` bytes. EBUSY: the buffer is announced already. EINVAL:
      * there is no such buffer. EMSGSIZE: the message is longer than the buffer.
      */
     expect: method(Block.DRIVER_FAST + 2, {
+      role: 'changes',
       in: { slot: u32(1), length: u32(2, { min: 1, max: CtxLimits.bytes }) },
       out: {},
     }),
@@ -114,6 +115,7 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
      * EINVAL: the slot is not announced, or the part goes beyond the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
+      role: 'transfers',
       in: {
         destination: u32(1),
         tag: u64(2),
@@ -127,7 +129,7 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
      * Notifies `ops`, or the descriptor that the ioctl USE has bound, of the next message; if the header queue is not
      * empty, at once. EINVAL without an open descriptor.
      */
-    arm: method(Block.DRIVER_FAST + 4, { in: {}, out: {} }),
+    arm: method(Block.DRIVER_FAST + 4, { role: 'changes', in: {}, out: {} }),
   },
 })
 

@@ -200,6 +200,7 @@ const EfaLayouts: Readonly<Record<string, DriverLayout>> = {
  * region, and which of the three numbers are valid.
  */
 export const queryInterconnects = method(Block.DRIVER_FAST + 0, {
+  role: 'asks',
   in: {},
   out: { valid: u16(64), receive: u16(65), read: u16(66), readReceive: u16(67) },
 })

@@ -7,6 +7,8 @@
  * An adapter refuses a command by a status and a syndrome in its answer. As in Linux, the call then fails with EREMOTEIO,
  * and the answer is written nevertheless.
  */
+
+import { SRQ_CLASSES } from '../classes/ids.ts'
 import { AccessFlags } from '../enums.ts'
 import {
   driverBlob,
@@ -23,7 +25,7 @@ import {
   optionalAttribute,
 } from '../linux/ioctl.ts'
 import { value } from '../linux/layout.ts'
-import { LINUX_QP_CLASSES, SRQ_CLASSES } from '../linux/structs.ts'
+import { LINUX_QP_CLASSES } from '../linux/structs.ts'
 import {
   Block,
   blob,
@@ -52,11 +54,12 @@ const aboutObject = { ...command, handle: u32(3) } as const
 export const Devx = objectClass('devx', 0x8001, {
   identity: 'fixed',
   methods: {
-    command: method(Block.DRIVER_FAST, { in: command, out: answer }),
-    modify: method(Block.DRIVER_FAST + 1, { in: aboutObject, out: answer }),
-    query: method(Block.DRIVER_FAST + 2, { in: aboutObject, out: answer }),
+    command: method(Block.DRIVER_FAST, { role: 'changes', in: command, out: answer }),
+    modify: method(Block.DRIVER_FAST + 1, { role: 'modifies', in: aboutObject, out: answer }),
+    query: method(Block.DRIVER_FAST + 2, { role: 'asks', in: aboutObject, out: answer }),
     /** As `query`, with the answer in a record of the channel: {u64 wrId}, and the output. */
     queryAsync: method(Block.DRIVER_FAST + 3, {
+      role: 'asks',
       in: {
         input: blob(1, MAX_BYTES),
         handle: u32(3),
@@ -67,9 +70,10 @@ export const Devx = objectClass('devx', 0x8001, {
       out: {},
     }),
     /** The number, in commands, of a page of doorbells that the context has had from its beginning. */
-    queryUar: method(Block.DRIVER_FAST + 4, { in: { index: u32(1) }, out: { page: u32(64) } }),
+    queryUar: method(Block.DRIVER_FAST + 4, { role: 'asks', in: { index: u32(1) }, out: { page: u32(64) } }),
     /** Events of a `devx_obj`, or of the device, go to the channel, or to the eventfd. `types`: u16s. */
     subscribe: method(Block.DRIVER_FAST + 6, {
+      role: 'changes',
       in: {
         channel: fd(1, 'devx_async_event_fd'),
         handle: optional(u32(2)),
@@ -80,7 +84,7 @@ export const Devx = objectClass('devx', 0x8001, {
       out: {},
     }),
     /** The event queue of a completion vector. */
-    queryEqn: method(Block.DRIVER_FAST + 5, { in: { vector: u32(1) }, out: { eqn: u32(64) } }),
+    queryEqn: method(Block.DRIVER_FAST + 5, { role: 'asks', in: { vector: u32(1) }, out: { eqn: u32(64) } }),
   },
 })
 

@@ -564,13 +564,13 @@ const Mlx5Device = objectClass('device', DeviceClass.id, {
 })
 
 /** The driver's method of protection domains (MLX5_IB_METHOD_PD_QUERY), for programs that import one. */
-export const queryNumber = method(Block.DRIVER_FAST + 2, { in: {}, out: { number: u32(64) } })
+export const queryNumber = method(Block.DRIVER_FAST + 2, { role: 'asks', in: {}, out: { number: u32(64) } })
 
 /**
  * The driver's method of ports (MLX5_IB_METHOD_QUERY_PORT; mlx5dv_query_port). `flags`: the values that the port has, of which
  * there are none outside of a switch (MLX5_IB_UAPI_QUERY_PORT_…).
  */
-export const querySwitchPort = method(Block.DRIVER_FAST + 2, { in: {}, out: { flags: u64(64) } })
+export const querySwitchPort = method(Block.DRIVER_FAST + 2, { role: 'asks', in: {}, out: { flags: u64(64) } })
 /** mlx5_ib_uapi_query_port. */
 const portQuery = driverObjectMethod(
   'QUERY_PORT',

@@ -13,6 +13,7 @@ import {
   phaseWord,
   programPhases,
 } from '../faults.ts'
+import { isOfQueuePair, roleOf } from '../methods.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
 import { type FaultRule, type Happening, happeningOf, isActive, targetOf } from './rule.ts'
@@ -161,23 +162,22 @@ const acts = ({ rule, counts, first, times, random }: ActiveRule): boolean => {
   return true
 }
 
-const CREATES = /_qp\.create$/
-const CONNECTS = /(?:_qp\.modify|cm_id\.(?:connect|accept))$/
-const CLOSES = /(?:_qp\.destroy|cm_id\.disconnect)$/
 /** A send does not wait for its completion, whose time is not the program's. */
 const TRANSFERS: readonly FaultTarget[] = ['completion', 'post']
 
+const phaseOfCall = (name: string): ProgramPhase => {
+  const role = roleOf(name)
+  if (role === 'connects') return 'connects'
+  if (role === 'closes') return 'closes'
+  if (!isOfQueuePair(name)) return 'begins'
+  if (role === 'creates') return 'has a queue pair'
+  if (role === 'modifies') return 'connects'
+  return role === 'destroys' ? 'closes' : 'begins'
+}
+
 /** The phase of a process after what it does now. */
 const phaseAfter = (before: ProgramPhase, target: FaultTarget, name: string): ProgramPhase => {
-  const now: ProgramPhase = TRANSFERS.includes(target)
-    ? 'transfers'
-    : CREATES.test(name)
-      ? 'has a queue pair'
-      : CONNECTS.test(name)
-        ? 'connects'
-        : CLOSES.test(name)
-          ? 'closes'
-          : 'begins'
+  const now = TRANSFERS.includes(target) ? 'transfers' : phaseOfCall(name)
   // A program that has closed its connections begins anew with the next queue pair.
   if (before === 'closes' && now === 'has a queue pair') return now
   return programPhases.indexOf(now) > programPhases.indexOf(before) ? now : before

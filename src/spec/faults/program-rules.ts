@@ -3,10 +3,8 @@
  * could do (spec/faults.ts). A rule acts only where its effect is possible: `*.create` with EMFILE acts on descriptors
  * only. A rule whose effect is possible nowhere is refused.
  */
-import { classes as coreClasses } from '../classes.ts'
-import { Uar, Var } from '../drivers/mlx5.ts'
-import { Devx, DevxAsyncCmdFd, DevxAsyncEventFd, DevxObj, DevxUmem } from '../drivers/mlx5-devx.ts'
-import { FlowAction, FlowMatcher } from '../drivers/mlx5-flow.ts'
+
+import { SRQ_CLASSES } from '../classes/ids.ts'
 import {
   completionNames,
   connectionEventNames,
@@ -20,21 +18,8 @@ import {
   queuePairClasses,
   statusesOf,
 } from '../faults.ts'
+import { calledClasses } from '../methods.ts'
 import { type FaultRule, happens } from './rule.ts'
-
-/** With those of drivers, whose calls programs make, too. */
-const classes = [
-  ...coreClasses,
-  Uar,
-  Var,
-  Devx,
-  DevxObj,
-  DevxUmem,
-  DevxAsyncCmdFd,
-  DevxAsyncEventFd,
-  FlowMatcher,
-  FlowAction,
-]
 
 interface KnownMethod {
   /** `class.method`. */
@@ -43,7 +28,7 @@ interface KnownMethod {
   readonly errnos: readonly string[]
 }
 
-const methods: readonly KnownMethod[] = classes.flatMap(cls =>
+const methods: readonly KnownMethod[] = calledClasses.flatMap(cls =>
   Object.keys(cls.methods).map(method => ({
     name: `${cls.name}.${method}`,
     class: cls.name,
@@ -53,7 +38,7 @@ const methods: readonly KnownMethod[] = classes.flatMap(cls =>
 const methodsByName: ReadonlyMap<string, KnownMethod> = new Map(methods.map(known => [known.name, known]))
 
 /** Queues that programs post to. */
-const QUEUE_CLASSES: readonly string[] = [...queuePairClasses, 'srq', 'xrc_srq']
+const QUEUE_CLASSES: readonly string[] = [...queuePairClasses, ...SRQ_CLASSES]
 
 /** The methods that a pattern such as `mr.*` names. */
 const methodsOfPattern = (pattern: string): readonly KnownMethod[] => {
@@ -69,10 +54,10 @@ const methodsOfPattern = (pattern: string): readonly KnownMethod[] => {
 export const methodErrnos = (name: string): readonly string[] => methodsByName.get(name)?.errnos ?? []
 
 export const isCallPattern = (pattern: string): boolean => methodsOfPattern(pattern).length > 0
-export const isClassName = (name: string): boolean => classes.some(cls => cls.name === name)
+export const isClassName = (name: string): boolean => calledClasses.some(cls => cls.name === name)
 
 const objectEvents: readonly string[] = [
-  ...classes.flatMap(({ name }) => objectEventsOf(name)),
+  ...calledClasses.flatMap(({ name }) => objectEventsOf(name)),
   ...connectionEventNames,
 ]
 const isDeviceEvent = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)

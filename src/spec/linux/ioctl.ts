@@ -7,12 +7,13 @@
  */
 import { GidEntry } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
+import { SRQ_CLASSES } from '../classes/ids.ts'
 import { AccessFlags, AdviseFlags, CountersFlags, CqFlags, MrKind, QpFlags, TphMemType, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import type { AnyValues, Enumeration, ObjectClass } from '../schema/schema.ts'
 import { type Cell, classSelector, embed, type Layout, object, value } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
-import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
+import { LINUX_QP_CLASSES, qpCap } from './structs.ts'
 
 /** The request number of ioctl(2). */
 export const RDMA_VERBS_IOCTL = 0xc0181b01

@@ -2,6 +2,8 @@
  * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and classes by Linux's numbers of
  * types and objects.
  */
+
+import { SRQ_CLASSES } from '../classes/ids.ts'
 import { QP_CLASSES, qpAttributes } from '../classes/qp/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
 import { type AddressRole, Links } from '../links.ts'
@@ -107,9 +109,6 @@ export const DriverQpTypes: Readonly<Record<string, number | undefined>> = {
   dci_qp: QpType.values.DRIVER,
   dct_qp: QpType.values.DRIVER,
 }
-
-/** The classes that an SRQ handle can have. */
-export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
 
 const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
   [SrqType.values.BASIC]: 'srq',

@@ -8,6 +8,7 @@
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
+import { SRQ_CLASSES } from '../classes/ids.ts'
 import { qpAttributes } from '../classes/qp/qp.ts'
 import { Mtu, QpFlags, XrcdFlags } from '../enums.ts'
 import type { AnyValues, Attribute } from '../schema/schema.ts'
@@ -30,15 +31,7 @@ import {
   zeroBits,
 } from './layout.ts'
 import { ExtendedCommands, type ExtendedName, WriteCommands, type WriteName } from './names.ts'
-import {
-  ahAddress,
-  alternatePathFields,
-  LINUX_QP_CLASSES,
-  qpCap,
-  qpDest,
-  qpDestResponse,
-  SRQ_CLASSES,
-} from './structs.ts'
+import { ahAddress, alternatePathFields, LINUX_QP_CLASSES, qpCap, qpDest, qpDestResponse } from './structs.ts'
 
 /** Bits of `command`: the number, and the flag of an extended command. */
 export const COMMAND_MASK = 0xff

@@ -224,9 +224,36 @@ export interface RefusedArgument {
   readonly why: Reason | string
 }
 
+/**
+ * What a method is for. `asks`: tells state; `waits`: takes an event, for which programs wait; `transfers`: passes messages
+ * or requests, or asks for an event of them; `prepares`: tells with what another object can be connected: none of these
+ * changes the object. `resolves`, `connects`, `listens`, `closes`: of connections. `undoes`: ends what another method has
+ * begun. `changes`: all else.
+ */
+export type MethodRole =
+  | 'opens'
+  | 'creates'
+  | 'asks'
+  | 'modifies'
+  | 'destroys'
+  | 'waits'
+  | 'transfers'
+  | 'prepares'
+  | 'resolves'
+  | 'connects'
+  | 'listens'
+  | 'closes'
+  | 'undoes'
+  | 'changes'
+
+/** By call number, of the common methods. */
+const COMMON_ROLES: readonly MethodRole[] = ['creates', 'asks', 'modifies', 'destroys', 'creates']
+
 export interface Method<I extends Attributes = Attributes, O extends Attributes = Attributes> {
   /** The call number: block × 32 + number in the block. */
   readonly call: number
+  /** Undefined: of a driver that does not say it. */
+  readonly role?: MethodRole
   readonly in: I
   readonly out: O
   /** The driver may add inputs and outputs with ids from 0x8000. */
@@ -243,15 +270,19 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
   call: number,
-  declared: { in: I; out: O; driverAttributes?: boolean; undoable?: boolean; needs?: Capability },
-): Method<I, O> => ({
-  call,
-  in: declared.in,
-  out: declared.out,
-  driverAttributes: declared.driverAttributes ?? false,
-  ...(declared.undoable === true && { undoable: true }),
-  ...(declared.needs !== undefined && { needs: declared.needs }),
-})
+  declared: { role?: MethodRole; in: I; out: O; driverAttributes?: boolean; undoable?: boolean; needs?: Capability },
+): Method<I, O> => {
+  const role = declared.role ?? COMMON_ROLES[call]
+  return {
+    call,
+    ...(role !== undefined && { role }),
+    in: declared.in,
+    out: declared.out,
+    driverAttributes: declared.driverAttributes ?? false,
+    ...(declared.undoable === true && { undoable: true }),
+    ...(declared.needs !== undefined && { needs: declared.needs }),
+  }
+}
 
 export type Methods = Readonly<Record<string, Method>>
 

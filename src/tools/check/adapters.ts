@@ -11,6 +11,7 @@ import {
   operationNames,
 } from '../../spec/check/adapters.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
@@ -73,25 +74,23 @@ interface CallWithArguments {
 const numberOf = (value: unknown): number =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : 0
 
-const isSrq = (name: string): boolean => name === 'srq' || name === 'xrc_srq'
-
 const operationsOf = ({ class: name, method, args }: CallWithArguments): OperationName[] => {
   const operation = callOperations[`${name}.${method}`]
   const access = name === 'mr' ? numberOf(args.access) : 0
   return [
     ...(operation === undefined ? [] : [operation]),
     ...(name === 'cq' && method === 'modify' && args.cqe !== undefined ? ['cqResize' as const] : []),
-    ...(isSrq(name) && method === 'modify' && args.maxWr !== undefined ? ['srqResize' as const] : []),
+    ...(isSrqClass(name) && method === 'modify' && args.maxWr !== undefined ? ['srqResize' as const] : []),
     ...accessOperations.filter(([bits]) => (access & bits) !== 0).map(([, needed]) => needed),
   ]
 }
 
 /** The sizes that a call requests, by limit; undefined: not set by the call. */
 const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Record<LimitName, unknown>> => {
-  if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
+  if (isSrqClass(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }
   if (name === 'mr') return { max_mr_size: (args.translation as { readonly length?: unknown })?.length ?? args.length }
-  if (!name.endsWith('_qp')) return {}
+  if (!isQueuePairClass(name)) return {}
   const cap = (args.cap ?? {}) as Readonly<Record<string, unknown>>
   return {
     max_send_wr: cap.maxSendWr,

@@ -11,6 +11,7 @@ import {
   cMembers,
   refusalAdvice,
 } from '../../spec/check/c-words.ts'
+import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { modelWords, type Reason, type Words } from '../../spec/reason.ts'
 
 const snakeCase = (name: string): string => name.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`)
@@ -19,7 +20,7 @@ const snakeCase = (name: string): string => name.replace(/[A-Z]/g, letter => `_$
 export const cFunctionOf = ({ nouns: [first], subject }: Reason): string | undefined => {
   if (first?.kind === 'mask') return cFunctions['qp.modify']
   const [className = '', method] = subject.method?.split('.') ?? []
-  return cFunctions[`${className.endsWith('_qp') ? 'qp' : className}.${method}`]
+  return cFunctions[`${isQueuePairClass(className) ? 'qp' : className}.${method}`]
 }
 
 const wordsOf = (cFunction: string): Words => {

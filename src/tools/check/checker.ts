@@ -27,7 +27,7 @@ import type {
 } from '../../spec/check/program-events.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
-import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
+import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Relapse } from '../../spec/faults.ts'
@@ -73,7 +73,7 @@ import { FindingReporter, type Occurrence, type ReportFinding } from './reportin
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
-  ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
+  ['pd', 'cq', 'mr', 'mw', 'ah', 'xrcd'].includes(name) || isSrqClass(name) || isQueuePairClass(name)
 
 /** Whether an errno may mean wrong arguments, not a limit, a missing right or an unsupported feature. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA

@@ -8,6 +8,7 @@ import { requiredArguments, requiredParts } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import type { Death, UseOfGone } from '../../spec/check/program-events.ts'
+import { SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import { cmFunctionIn } from './advice.ts'
@@ -32,7 +33,7 @@ const kinds: Readonly<Record<keyof typeof ObjectKind, Kind>> = {
   MR: { name: 'MR', gone: 'deregistered', classes: ['mr'] },
   MW: { name: 'MW', gone: 'deallocated', classes: ['mw'] },
   AH: { name: 'AH', gone: 'destroyed', classes: ['ah'] },
-  SRQ: { name: 'SRQ', gone: 'destroyed', classes: ['srq', 'xrc_srq'] },
+  SRQ: { name: 'SRQ', gone: 'destroyed', classes: SRQ_CLASSES },
   XRCD: { name: 'an XRC domain', gone: 'closed', classes: ['xrcd'] },
   CHANNEL: { name: 'a completion channel', gone: 'destroyed', classes: ['comp_channel'] },
   WQ: { name: 'a work queue', gone: 'destroyed', classes: ['wq'] },

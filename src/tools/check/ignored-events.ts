@@ -12,6 +12,8 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
+import { roleOf } from '../../spec/methods.ts'
+import type { MethodRole } from '../../spec/schema/schema.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { addressText } from '../../transport/wire/address.ts'
@@ -34,9 +36,19 @@ const TIME_TO_HANDLE = 1_000_000
 /** Maximum remembered queue pairs, address handles, identifiers and contexts, of each the latest. */
 const MAX_KEPT = 4096
 
-/** Calls by which a program cleans up (queue pairs go to ERR before), or asks for the state: methods, or Linux's names. */
-const TOLERATED =
-  /\.(?:destroy|disconnect|reject|modify|detachMcast|query\w*|getEvents?|init\w*)$|DESTROY|DEALLOC|DEREG|CLOSE|DETACH|MODIFY|QUERY/
+/** Roles of calls by which a program cleans up (queue pairs go to ERR before), or asks for the state. */
+const TOLERATED: readonly (MethodRole | undefined)[] = [
+  'destroys',
+  'closes',
+  'undoes',
+  'modifies',
+  'asks',
+  'waits',
+  'prepares',
+]
+/** The same of calls without a method, which have Linux's names. */
+const TOLERATED_NAMES = /DESTROY|DEALLOC|DEREG|CLOSE|DETACH|MODIFY|QUERY/
+const isTolerated = (attempt: string): boolean => TOLERATED.includes(roleOf(attempt)) || TOLERATED_NAMES.test(attempt)
 
 /** In place of an address: the program has found the index empty. */
 const EMPTY = ''
@@ -198,7 +210,7 @@ export class IgnoredEvents {
     const { attempt, time, device, deviceNumber } = call
     put(this.#gone, context, true)
     const since = this.#removed.get(deviceNumber)
-    if (since === undefined || time - since < TIME_TO_CLOSE || TOLERATED.test(attempt)) return
+    if (since === undefined || time - since < TIME_TO_CLOSE || isTolerated(attempt)) return
     if (this.#countRefused(`context ${context}`) !== MANY_CALLS) return
     this.#services.report(
       'event-ignored',
@@ -295,7 +307,7 @@ export class IgnoredEvents {
   }
 
   #refusedId(call: CheckedCall, id: KnownObject): void {
-    if (TOLERATED.test(`cm_id.${call.method}`) || this.#countRefused(`id ${id.id}`) !== MANY_CALLS) return
+    if (isTolerated(`cm_id.${call.method}`) || this.#countRefused(`id ${id.id}`) !== MANY_CALLS) return
     this.#services.report('event-ignored', call, {
       text: `cm_id.${call.method} of ${id.name}, whose device was removed: ${MANY_CALLS} calls were refused since then (ENXIO), and DEVICE_REMOVAL was ${this.#told.has(id.id) ? 'read' : 'not read (rdma_get_cm_event)'}`,
       advice: 'at DEVICE_REMOVAL destroy the queue pair and the identifier, and connect with a new one',

@@ -7,6 +7,7 @@ import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { RefusedPost } from '../../spec/check/program-events.ts'
+import { isSrqClass, SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
@@ -460,7 +461,7 @@ export class KnownObjects {
   contexts(): { readonly device: number; readonly context: number }[] {
     const found = new Map<number, number>()
     for (const { context, device, isQp, class: name } of this.#existing.values())
-      if (isQp || name.endsWith('srq')) found.set(context, device)
+      if (isQp || isSrqClass(name)) found.set(context, device)
     return [...found].map(([context, device]) => ({ device, context }))
   }
 
@@ -542,6 +543,6 @@ export const queueOf = (
 ): KnownObject | undefined => {
   if (queue === EventKind.POLL) return objects.byHandle(context, 'cq', number)
   return queue === PostQueue.SHARED
-    ? (objects.byHandle(context, 'srq', number) ?? objects.byHandle(context, 'xrc_srq', number))
+    ? SRQ_CLASSES.map(name => objects.byHandle(context, name, number)).find(srq => srq !== undefined)
     : objects.qp(deviceNumber, number)
 }

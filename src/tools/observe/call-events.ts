@@ -5,9 +5,11 @@
 
 import type { Stack } from '../../spec/check/finding.ts'
 import type { ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
+import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { Classes } from '../../spec/classes.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
+import { changesNothing } from '../../spec/methods.ts'
 import { CallEntry, FileKind } from '../../spec/observe.ts'
 import { because, coded } from '../../spec/reason.ts'
 import type { RawAccess, TraceRecord } from '../../spec/records.ts'
@@ -26,16 +28,13 @@ import {
 } from './objects.ts'
 import { callFacts, MONOTONIC_START, NO_STACK, NO_VALUES, numberOf, type Observation } from './observation.ts'
 import type { Processes } from './processes.ts'
-import { isQp, type Queues } from './queues.ts'
+import type { Queues } from './queues.ts'
 import type { ObservedCall, ObservedRecord } from './records.ts'
 
 const { RESET } = QpState.values
 const { CONNECT_REQUEST } = CmEventType.values
 const { PORT_ERR, PORT_ACTIVE, GID_CHANGE } = AsyncEventType.values
 const PORT_EVENTS: ReadonlySet<number> = new Set([PORT_ERR, PORT_ACTIVE, GID_CHANGE])
-
-/** Methods that change nothing of an object that its history would show. */
-const NO_CHANGE = /^(?:query|get|chain|reqNotify|post|receive$|send$|notify$|initQpAttr)/
 
 type CallRecord = Extract<ObservedRecord, { readonly kind: 'call' | 'return' }>
 
@@ -249,7 +248,7 @@ export class ObservedCalls {
         ? 'created'
         : methodName === 'destroy'
           ? 'destroyed'
-          : NO_CHANGE.test(methodName)
+          : changesNothing(cls.methods[methodName]?.role)
             ? undefined
             : 'changed'
       const values = change === 'destroyed' ? {} : { ...args, ...result.out }
@@ -299,7 +298,7 @@ export class ObservedCalls {
       class: cls,
       args,
       out: result.out,
-      qpn: isQp(cls.name) ? numberOf(result.out.qpNum) : undefined,
+      qpn: isQueuePairClass(cls.name) ? numberOf(result.out.qpNum) : undefined,
       attributes: {},
     }
     ;(result.object === undefined ? context.descriptors : context.objects).set(handle, object)

@@ -2,7 +2,7 @@
  * The queues of observed queue pairs and SRQs, with their outstanding requests and the stacks of posts.
  */
 import type { Stack } from '../../spec/check/finding.ts'
-import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
+import { isSrqClass } from '../../spec/classes/ids.ts'
 import { QpFlags } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -13,9 +13,6 @@ import type { ObservedRequests, RequestQueue } from './requests.ts'
 
 const { SUCCESS } = WcStatus.values
 const { SQ_SIG_ALL } = QpFlags.values
-
-const isSrq = (name: string): boolean => name === 'srq' || name === 'xrc_srq' || name === 'tm_srq'
-export const isQp = (name: string): boolean => (QP_CLASSES as readonly string[]).includes(name)
 
 /** The object that owns a queue: `number` is the QPN, or the handle of an SRQ. */
 export const ownerOf = (context: ObservedContext, queue: number, number: number): ObservedObject | undefined =>
@@ -43,7 +40,7 @@ export class Queues {
       posted: 0,
       failed: undefined,
     })
-    if (isSrq(name)) this.#byOwner.set(id, [queue(PostQueue.SHARED, handle)])
+    if (isSrqClass(name)) this.#byOwner.set(id, [queue(PostQueue.SHARED, handle)])
     else if (qpn !== undefined) this.#byOwner.set(id, [queue(PostQueue.SEND, qpn), queue(PostQueue.RECEIVE, qpn)])
   }
 

@@ -3,6 +3,7 @@
  */
 
 import type { Program } from '../../spec/check/finding.ts'
+import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { Mtu, QpState } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
 import type { DeviceEvent, ObjectEvent } from './events.ts'
@@ -67,8 +68,6 @@ const stateOf = (number: unknown): QpStateName | undefined => stateNames.find(na
 const mtus: ReadonlySet<number> = new Set(Object.values(Mtu.values))
 
 const numberOf = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined)
-
-export const isQueuePairClass = (name: string): boolean => name.endsWith('_qp')
 
 export class SessionObjects {
   readonly objects = new Map<number, ObjectRecord>()

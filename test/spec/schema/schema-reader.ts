@@ -140,3 +140,10 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
     }
   })
 }
+
+/** The classes as descriptions have them: without the roles of methods, which are for our own code. */
+export const withoutRoles = (classes: readonly ObjectClass[]): readonly ObjectClass[] =>
+  classes.map(cls => ({
+    ...cls,
+    methods: Object.fromEntries(Object.entries(cls.methods).map(([name, { role: _, ...method }]) => [name, method])),
+  }))

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Cause, createCause } from '../../../src/spec/check/causes.ts'
+import { SRQ_CLASSES } from '../../../src/spec/classes/ids.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
@@ -76,10 +77,12 @@ test('a post to a queue pair that was reset says so, a post before the first con
 
 test('a full shared receive queue is named with its size', () => {
   const s = requestScenario()
-  const srq = s.create('srq', { maxWr: 10 }, { maxWr: 16 })
-  s.checker.refusedPost({
-    ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
-    ...{ queue: PostQueue.SHARED, number: srq, wrId: 1n, error: Errno.ENOMEM, state: 0 },
-  })
-  assert.match(s.found[0]?.text ?? '', /^receive on SRQ \d+, wr_id 1: .*: max_wr is 16$/)
+  for (const kind of SRQ_CLASSES) {
+    const srq = s.create(kind, { maxWr: 10 }, { maxWr: 16 })
+    s.checker.refusedPost({
+      ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
+      ...{ queue: PostQueue.SHARED, number: srq, wrId: 1n, error: Errno.ENOMEM, state: 0 },
+    })
+    assert.match(s.found.pop()?.text ?? '', /^receive on \w*SRQ \d+, wr_id 1: .*: max_wr is 16$/, kind)
+  }
 })

@@ -283,6 +283,7 @@ test('the third call after the removal of a device; not those that clean up', ()
   for (let i = 0; i < 9; i++) {
     s.attempt('rc_qp.modify')
     s.attempt('ud_qp.detachMcast')
+    s.attempt('pd.destroyAhs')
     s.attempt('CQ_DESTROY')
     s.attempt('DEALLOC_PD')
   }

@@ -34,6 +34,7 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
      * membership. `unread`: number of remaining events. `argument`: of an event of `cm_id.writeEvent`.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
+      role: 'waits',
       in: {},
       out: {
         userHandle: u64(64),

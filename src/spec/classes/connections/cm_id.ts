@@ -100,17 +100,18 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
     /** As `query`, with addresses as sockaddr_ib and without paths. */
-    queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
+    queryGids: method(calls.queryGids, { role: 'asks', in: {}, out: { addresses: record(64, CmAddresses) } }),
     /** As `paths` of `query`, but an empty list before the route is resolved. */
-    queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, MAX_PATHS) } }),
+    queryPath: method(calls.queryPath, { role: 'asks', in: {}, out: { paths: list(64, CmPathRecord, MAX_PATHS) } }),
     /** Binds a local address; port 0 chooses a free port. Fails for example with EADDRNOTAVAIL or EADDRINUSE. */
-    bind: method(calls.bind, { in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
+    bind: method(calls.bind, { role: 'changes', in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
     /**
      * Finds the device that routes to `destination`. An identifier that is not bound is first bound to `source`, with
      * the errors of `bind`. Raises ADDR_RESOLVED or, if no device has a suitable source address, ADDR_ERROR with
      * ENODEV. Fails with the system's errno if there is no route.
      */
     resolveAddress: method(calls.resolveAddress, {
+      role: 'resolves',
       in: {
         destination: bytes(1, ADDRESS_BYTES),
         /** Ignored if the identifier is bound. Absent: the wildcard of the family of `destination`. */
@@ -121,7 +122,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     /** Raises ROUTE_RESOLVED. `timeout` is ignored: routes are resolved at once. */
-    resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
+    resolveRoute: method(calls.resolveRoute, { role: 'resolves', in: { timeout: optional(u32(1)) }, out: {} }),
     /**
      * Sends a connection request. Raises REJECTED (for datagrams UNREACHABLE) if the peer rejects the request, and
      * UNREACHABLE if the peer does not answer. If the peer accepts, the call raises ESTABLISHED for datagrams and with
@@ -134,6 +135,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * end, moves it to ERR.
      */
     connect: method(calls.connect, {
+      role: 'connects',
       in: {
         parameters: record(1, CmConnectionParameters),
         ece: optional(record(2, CmEce)),
@@ -148,6 +150,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * until it is accepted or attached to an `event_queue`. If the peer has disconnected meanwhile, `accept` fails.
      */
     listen: method(calls.listen, {
+      role: 'listens',
       in: {
         /** Maximum unread requests; 0 or absent: 1024, the maximum. */
         backlog: optional(u32(1)),
@@ -159,6 +162,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * `qp`: as in `connect`; this call first moves the queue pair to RTS.
      */
     accept: method(calls.accept, {
+      role: 'connects',
       in: {
         parameters: optional(record(1, CmConnectionParameters)),
         userHandle: optional(u64(2)),
@@ -170,6 +174,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /** Rejects a connection request or a CONNECT_RESPONSE. */
     reject: method(calls.reject, {
+      role: 'undoes',
       in: {
         privateData: optional(blob(1, PRIVATE_DATA_BYTES)),
         /** The reason in the REJ; 0 or absent: consumer defined. */
@@ -181,25 +186,28 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * Ends an established connection, or confirms that the peer has ended the connection. EINVAL without a connection;
      * no effect in other states.
      */
-    disconnect: method(calls.disconnect, { in: {}, out: {} }),
+    disconnect: method(calls.disconnect, { role: 'closes', in: {}, out: {} }),
     /** The queue pair attributes for a transition to `state` (ibv_qp_state). */
     initQpAttr: method(calls.initQpAttr, {
+      role: 'prepares',
       // 64, because the results have the ids of `qpAttributes`
       in: { state: u32(64) },
       out: qpAttributesOfConnection,
     }),
     /** rdma_set_option(3). ENOSYS for an unknown option. */
     setOption: method(calls.setOption, {
+      role: 'changes',
       in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, MAX_OPTION_BYTES) },
       out: {},
     }),
     /** Reports an event of the queue pair (ibv_event_type): COMM_EST if data arrived before the RTU. */
-    notify: method(calls.notify, { in: { event: u32(1) }, out: {} }),
+    notify: method(calls.notify, { role: 'transfers', in: { event: u32(1) }, out: {} }),
     /**
      * Raises an event of the program itself (Linux 6.18: rdma_write_cm_event), which ends a wait for events. `type`:
      * USER, or INTERNAL for librdmacm. ENOMEM if 32 events of the identifier are unread.
      */
     writeEvent: method(calls.writeEvent, {
+      role: 'changes',
       in: { type: enumOf(1, CmEventType), status: optional(u32(2)), argument: optional(u64(3)) },
       out: {},
     }),
@@ -208,6 +216,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * in ADDR_BOUND with a device; otherwise EOPNOTSUPP, because no device here has a subnet administrator.
      */
     resolveService: method(calls.resolveService, {
+      role: 'resolves',
       in: {
         serviceId: optional(u64(1)),
         /** Text, filled with zeros. */
@@ -218,7 +227,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     /** The services that were resolved: always ENODATA. */
-    queryServices: method(calls.queryServices, { in: {}, out: {} }),
+    queryServices: method(calls.queryServices, { role: 'asks', in: {}, out: {} }),
   },
 })
 

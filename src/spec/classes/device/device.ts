@@ -117,6 +117,7 @@ export const DeviceClass = objectClass('device', ClassId.device, {
      * `coreSupport`: flags of `CoreSupport`, as in Linux's ib_uverbs_core_support.
      */
     open: method(CallNumber.device.open, {
+      role: 'opens',
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
       out: { numCompVectors: u32(64), coreSupport: u64(65), asyncFd: optional(fd(66, 'async_fd')) },
       driverAttributes: true,
@@ -133,24 +134,28 @@ export const DeviceClass = objectClass('device', ClassId.device, {
     }),
     /** Handles of the context's objects of `classes` (class ids), newest first; only the first `max` if it is given. */
     queryHandles: method(CallNumber.device.queryHandles, {
+      role: 'asks',
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
       out: { handles: list(64, { handle: at(0, u32(0)) }, MAX_HANDLES) },
       undoable: true,
     }),
     /** The valid GIDs of all ports. EINVAL if there are more than `max`. */
     queryGidTable: method(CallNumber.device.queryGidTable, {
+      role: 'asks',
       in: { max: optional(u32(1)) },
       out: { entries: list(64, GidEntry, MAX_GID_ENTRIES) },
       undoable: true,
     }),
     /** The monotonic clock of completion timestamps, in nanoseconds. */
     queryClock: method(CallNumber.device.queryClock, {
+      role: 'asks',
       in: {},
       out: { nanoseconds: u64(64) },
       undoable: true,
     }),
     /** Names of the interfaces that class `driver_ops` can open, each NUL-terminated. */
     queryDriverOps: method(CallNumber.device.queryDriverOps, {
+      role: 'asks',
       in: {},
       out: { names: blob(64, 4096) },
       undoable: true,

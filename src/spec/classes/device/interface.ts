@@ -133,6 +133,7 @@ export const Interface = objectClass('interface', ClassId.interface, {
      * (errno) and `reason`: the error of the failed entry; the reason is JSON (spec/reason.ts).
      */
     chain: method(CHAIN, {
+      role: 'transfers',
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },
       out: { results: blob(64, CHAIN_BYTES), done: u32(65), error: u32(66), reason: optional(blob(67, REASON_BYTES)) },
     }),

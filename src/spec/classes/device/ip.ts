@@ -120,6 +120,7 @@ export const IpSocketClass = objectClass('ip_socket', ClassId.ip_socket, {
      * address.
      */
     send: method(CallNumber.ip_socket.send, {
+      role: 'transfers',
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_MTU_BYTES) },
       out: {},
     }),
@@ -128,6 +129,7 @@ export const IpSocketClass = objectClass('ip_socket', ClassId.ip_socket, {
      * number of the echo reply. EAGAIN if there is none.
      */
     receive: method(CallNumber.ip_socket.receive, {
+      role: 'transfers',
       in: {},
       out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_MTU_BYTES) },
     }),
@@ -135,8 +137,8 @@ export const IpSocketClass = objectClass('ip_socket', ClassId.ip_socket, {
      * Joins a multicast group. EINVAL if the address is not a multicast address of the interface's family, EADDRINUSE
      * if the socket is a member already, ENOMEM if it is in too many groups.
      */
-    join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+    join: method(CallNumber.ip_socket.join, { role: 'changes', in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
     /** EADDRNOTAVAIL if the socket is not a member. */
-    leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+    leave: method(CallNumber.ip_socket.leave, { role: 'undoes', in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
   },
 })

@@ -40,11 +40,12 @@ export const PortClass = objectClass('port', ClassId.port, {
     query: method(QUERY, { in: {}, out: { attributes: record(64, PortAttributes) } }),
     /** One entry of the GID table. ENODATA if the entry is empty, EINVAL beyond the table's end. */
     queryGidEntry: method(CallNumber.port.queryGidEntry, {
+      role: 'asks',
       in: { index: u32(1) },
       out: { entry: record(64, GidEntry) },
       undoable: true,
     }),
     /** The speed of the link, in units of 100 Mb/s; 0 if the port is not active. */
-    querySpeed: method(CallNumber.port.querySpeed, { in: {}, out: { speed: u64(64) }, undoable: true }),
+    querySpeed: method(CallNumber.port.querySpeed, { role: 'asks', in: {}, out: { speed: u64(64) }, undoable: true }),
   },
 })

@@ -16,6 +16,7 @@ export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {
     query: method(QUERY, { in: {}, out: { unread: u32(64), isDefault: u8(65, { max: 1 }) } }),
     /** Takes the oldest event. EAGAIN if there is none, EIO if the device was removed and no event can follow. */
     getEvent: method(CallNumber.async_fd.getEvent, {
+      role: 'waits',
       in: {},
       out: { element: u64(64), type: enumOf(65, AsyncEventType) },
     }),

@@ -15,6 +15,6 @@ export const CompChannel = objectClass('comp_channel', ClassId.comp_channel, {
     /** `unread`: number of unread events. */
     query: method(QUERY, { in: {}, out: { cqs: list(64, { handle: at(0, u32(0)) }, MAX_CQS), unread: u32(65) } }),
     /** Takes the oldest event. EAGAIN if there is none, EIO if the device was removed and no event can follow. */
-    getEvent: method(CallNumber.comp_channel.getEvent, { in: {}, out: { userHandle: u64(64) } }),
+    getEvent: method(CallNumber.comp_channel.getEvent, { role: 'waits', in: {}, out: { userHandle: u64(64) } }),
   },
 })

@@ -26,11 +26,11 @@ import {
   u32,
   u64,
 } from '../../schema/schema.ts'
-import { CallNumber, ClassId } from '../ids.ts'
+import { CallNumber, ClassId, SRQ_CLASSES } from '../ids.ts'
 import { QP_CLASSES } from '../qp/qp.ts'
 
 /** Classes of objects that can be attached. */
-export const EVENT_SOURCES = ['cq', 'srq', 'xrc_srq', 'tm_srq', 'wq', 'cm_id', ...QP_CLASSES] as const
+export const EVENT_SOURCES = ['cq', ...SRQ_CLASSES, 'wq', 'cm_id', ...QP_CLASSES] as const
 export type EventSource = (typeof EVENT_SOURCES)[number]
 
 /** The attribute for objects of a class has the id OBJECT_ATTRIBUTES + class id. */
@@ -61,11 +61,12 @@ export const EventQueueClass = objectClass('event_queue', ClassId.event_queue, {
     /** The attached sources, and the number of unread events. */
     query: method(QUERY, { in: {}, out: { attached: list(64, attached, MAX_SOURCES), unread: optional(u32(65)) } }),
     /** EBUSY if the object is already attached to any event queue, or the device or port to this event queue. */
-    attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
+    attach: method(CallNumber.event_queue.attach, { role: 'changes', in: { cookie: u64(1), ...source }, out: {} }),
     /** Withdraws the source's unread events. ENOENT if the source is not attached to this queue. */
-    detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),
+    detach: method(CallNumber.event_queue.detach, { role: 'undoes', in: source, out: {} }),
     /** Takes the oldest events, at most `max`. EAGAIN if there is none, EIO if no event can follow. */
     getEvents: method(CallNumber.event_queue.getEvents, {
+      role: 'waits',
       in: { max: u32(1, { min: 1, max: MAX_EVENTS }) },
       out: { events: list(64, Event, MAX_EVENTS) },
     }),

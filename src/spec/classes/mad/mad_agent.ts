@@ -57,6 +57,7 @@ export const MadAgentClass = objectClass('mad_agent', ClassId.mad_agent, {
      * many messages wait.
      */
     send: method(CallNumber.mad_agent.send, {
+      role: 'transfers',
       in: {
         address: record(1, QpAddress),
         qpn: u32(2),

@@ -44,6 +44,7 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
      * follow, with EINVAL if the first datagram is longer than `bufferBytes`.
      */
     receive: method(CallNumber.mad_channel.receive, {
+      role: 'transfers',
       in: { bufferBytes: u32(1) },
       out: {
         /** Handle of the agent. */

@@ -210,6 +210,7 @@ const MAX_REQUEST_BYTES = 0xffe0
  */
 export const postSend = (call: number) =>
   method(call, {
+    role: 'transfers',
     in: {
       wrCount: optional(u32(1)),
       sgeCount: optional(u32(2)),

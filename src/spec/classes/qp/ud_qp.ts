@@ -13,7 +13,7 @@ export const UdQp = objectClass('ud_qp', ClassId.ud_qp, {
   methods: {
     ...qpMethods('pkeyIndex', 'port', 'qkey', 'sqPsn'),
     postSend: postSend(CallNumber.ud_qp.postSend),
-    attachMcast: method(CallNumber.ud_qp.attachMcast, { in: group, out: {} }),
-    detachMcast: method(CallNumber.ud_qp.detachMcast, { in: group, out: {} }),
+    attachMcast: method(CallNumber.ud_qp.attachMcast, { role: 'changes', in: group, out: {} }),
+    detachMcast: method(CallNumber.ud_qp.detachMcast, { role: 'undoes', in: group, out: {} }),
   },
 })

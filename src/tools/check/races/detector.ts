@@ -6,6 +6,7 @@ import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { KeyedMemory, LoggedEvents } from '../../../spec/check/probes.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
+import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
@@ -207,7 +208,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     const cqs: number[] = []
     for (const { id, class: name, qpn, handle } of objects.existingIn(context)) {
       if (qpn !== undefined) queues.push([PostQueue.SEND, qpn], [PostQueue.RECEIVE, qpn])
-      else if (name === 'srq' || name === 'xrc_srq') queues.push([PostQueue.SHARED, handle])
+      else if (isSrqClass(name)) queues.push([PostQueue.SHARED, handle])
       else if (name === 'cq') cqs.push(id)
     }
     feed.markLogLost(context, queues, cqs)

@@ -17,6 +17,7 @@ import { type ProgramProbes, probeNames } from '../../../spec/check/probes.ts'
 import { type CheckedWait, type ContextEnd, placeOf } from '../../../spec/check/program-events.ts'
 import type { RequestNumber, WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
+import { isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError, isInjected } from '../../../spec/errno.ts'
 import { because } from '../../../spec/reason.ts'
@@ -102,7 +103,7 @@ const { RESET, ERR } = QpState.values
 
 /** Whether a call ends the sends of a queue pair. */
 const endsSends = ({ class: cls, name }: Entry, { state }: HandlerValues): boolean =>
-  cls.name.endsWith('_qp') && (name === 'destroy' || (name === 'modify' && (state === RESET || state === ERR)))
+  isQueuePairClass(cls.name) && (name === 'destroy' || (name === 'modify' && (state === RESET || state === ERR)))
 
 interface HookActions {
   /** A queue or its CQ ends: what its program has logged of it is read before, if nobody else reads the logs. */
@@ -135,7 +136,7 @@ const hookOf = (
     pre(call, object, args) {
       const { context, entry, why } = call
       if (!sources.isChecked(context)) {
-        if (entry.class.name.endsWith('_qp')) onUnchecked()
+        if (isQueuePairClass(entry.class.name)) onUnchecked()
         return
       }
       if (!opened.has(context)) {
@@ -164,7 +165,7 @@ const hookOf = (
       if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
       if (entry.name === 'destroy' || endsSends(entry, args)) queueEnds()
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
-      const endsReceives = entry.name === 'destroy' && entry.class.name.endsWith('_qp')
+      const endsReceives = entry.name === 'destroy' && isQueuePairClass(entry.class.name)
       const pendingReceives = endsReceives ? device.driver.requests?.receives?.(object, 0).length : undefined
       // The receives of before its end, which nothing reports afterwards.
       if (endsReceives) poll?.reportContext(context)

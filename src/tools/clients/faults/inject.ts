@@ -25,7 +25,7 @@ import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
 import { causeOfRule } from '../../../spec/check/causes.ts'
 import { type Failure, failureText, isNote } from '../../../spec/check/failures.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
-import { ClassId } from '../../../spec/classes/ids.ts'
+import { ClassId, isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState, QpType } from '../../../spec/enums.ts'
 import { CallError, codedError, Errno, type ErrnoName, isInjected } from '../../../spec/errno.ts'
 import type { CallFault, FaultSubject, NoticeFault, ProgramFaults } from '../../../spec/faults/program-faults.ts'
@@ -127,8 +127,6 @@ const subjectOf = (
     program: () => process.name(),
     site: () => siteOf(stack()),
   }
-
-const IS_QP = /_qp$/
 
 const isOfConnection = (event: string): boolean => connectionEventNames.includes(event)
 const isOfDevice = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
@@ -259,7 +257,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     if (site === undefined) return
     if (error !== undefined && !isInjected(error)) asks(site)
     if (error !== undefined || object === undefined) return
-    if (call.entry.name === 'create' && IS_QP.test(call.entry.class.name)) unused.set(object, site)
+    if (call.entry.name === 'create' && isQueuePairClass(call.entry.class.name)) unused.set(object, site)
   }
   /** What keeps links down: rules, each for its time, and commands. */
   const outages = new WeakMap<Device, Set<object>>()
@@ -360,7 +358,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     },
     post(call, object, args, _out, error) {
       noteEnd(call, object, error)
-      if (survey !== undefined && call.why === 'call' && error === undefined && IS_QP.test(call.entry.class.name))
+      if (survey !== undefined && call.why === 'call' && error === undefined && isQueuePairClass(call.entry.class.name))
         survey.retries(retriesOf(args))
       if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
       if (call.why !== 'call' || error !== undefined) return

@@ -15,7 +15,9 @@ import { failureJson } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
 import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank } from '../../../spec/check/stream.ts'
+import { isQueuePairClass, isSrqClass } from '../../../spec/classes/ids.ts'
 import { type PacketOutcome, packetOutcomes } from '../../../spec/faults.ts'
+import { changesNothing } from '../../../spec/methods.ts'
 import type { TraceRecord } from '../../../spec/records.ts'
 import { hexBytes } from '../../../spec/text.ts'
 import type { PortTap, TappedRun } from '../../../transport/phy/port.ts'
@@ -111,15 +113,12 @@ const numberIn = (values: HandlerValues | undefined, name: string): number | und
   return typeof value === 'number' ? value : undefined
 }
 
-/** Methods that change nothing of an object that its history would show. */
-const NO_CHANGE = /^(?:query|get|chain|reqNotify|postSend|receive$|send$|notify$|initQpAttr)/
-
 /** The change that a successful call makes; undefined: none. */
-const changeOf = ({ kind, name, class: { identity } }: Entry): ObjectEvent['change'] | undefined => {
+const changeOf = ({ kind, name, class: { identity, methods } }: Entry): ObjectEvent['change'] | undefined => {
   if (identity === 'fixed') return undefined
   if (kind === 'create') return 'created'
   if (kind === 'destroy') return 'destroyed'
-  return kind === 'other' && !NO_CHANGE.test(name) ? 'changed' : undefined
+  return kind === 'other' && !changesNothing(methods[name]?.role) ? 'changed' : undefined
 }
 
 const NO_STACK: Stack = []
@@ -133,7 +132,7 @@ const objectsOf = (context: Context): readonly CoreObject[] => [
   ...context.descriptors,
 ]
 
-const isQueuePair = ({ class: { name } }: CoreObject): boolean => name.endsWith('_qp')
+const isQueuePair = ({ class: { name } }: CoreObject): boolean => isQueuePairClass(name)
 
 /** The number of an object that existed before the recording. Drivers keep a queue pair's number in its state. */
 const numberOf = (object: CoreObject): number => {
@@ -187,7 +186,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
 
   const noteObject = (change: ObjectEvent['change'], object: CoreObject, device: number, number: number): void => {
     const { context } = object
-    if (!isQueuePair(object) && !object.class.name.endsWith('srq')) return
+    if (!isQueuePair(object) && !isSrqClass(object.class.name)) return
     if (change === 'destroyed') {
       contexts.delete(object.id)
       const key = qpKey(device, number)

@@ -15,6 +15,7 @@ import { pdOf } from '../../../core/resources.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
 import { eventTime } from '../../../spec/check/stream.ts'
+import { isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { isOfDriver, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
@@ -93,7 +94,7 @@ let lastId = 0
 
 const cqsOf = ({ parents }: CoreObject): CoreObject[] => parents.filter(({ class: { name } }) => name === 'cq')
 
-const isQp = (object: CoreObject): object is QueuePairObject => object.class.name.endsWith('_qp')
+const isQp = (object: CoreObject): object is QueuePairObject => isQueuePairClass(object.class.name)
 
 /**
  * Removes from a sender's `messages` the one that a receive completion reports, and returns it; undefined: it is

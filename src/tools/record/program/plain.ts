@@ -5,6 +5,7 @@
 import { type CauseName, causes, requestName } from '../../../spec/check/causes.ts'
 import type { Failure, FailureJson } from '../../../spec/check/failures.ts'
 import type { ObjectName, ProgramEvent } from '../../../spec/check/program-events.ts'
+import { isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { classes } from '../../../spec/classes.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { Errno } from '../../../spec/errno.ts'
@@ -13,7 +14,6 @@ import { CM_NAME } from '../../../spec/session.ts'
 import { bytesOfHex } from '../../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { CallEvent, FailureEvent, ObjectEvent } from '../events.ts'
-import { isQueuePairClass } from '../objects.ts'
 
 /** Digits of a GID in hexadecimal. */
 const GID = /^[0-9a-f]{32}$/
