@@ -99,7 +99,7 @@ export const the: { readonly [K in NounKind]: (...names: Parameters<Words[K]>) =
 }
 
 /** An argument of a reason. A reason within another is a part of its sentence. */
-export type Argument = string | number | bigint | undefined | Noun | Reason
+type Argument = string | number | bigint | undefined | Noun | Reason
 
 /**
  * A reason in JSON: a text alone, or with code or nouns an array. An argument is a value, a noun as an object of its
