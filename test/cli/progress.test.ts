@@ -102,7 +102,7 @@ while True:
         out += os.read(fd, 65536)
     except OSError:
         break
-    if b'a run without torment' in out and not os.path.exists(flag):
+    if b'run 1 of 3 without torment' in out and not os.path.exists(flag):
         open(flag, 'w').close()
         os.write(pipe, b'\\n')
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), repr(out.decode()))
@@ -121,7 +121,7 @@ describe('the terminal during check --torment-search', { skip: lacking('python3'
       env: { ...env, TERM: 'xterm' },
     })
     const result = 'userdma check: no failure with 1 seeds, 1 to 1'
-    assert.ok(stdout.startsWith(`0 '\\ruserdma check: a run without torment\\x1b[K`), stdout)
+    assert.ok(stdout.startsWith(`0 '\\ruserdma check: run 1 of 3 without torment\\x1b[K`), stdout)
     assert.match(stdout, /\\ruserdma check: seed 1 of 1, 0 failures\\x1b\[K/)
     assert.ok(stdout.endsWith(`\\r\\x1b[K${result}\\r\\n'\n`), stdout)
   })

@@ -19,6 +19,8 @@ export interface SarifResult {
   readonly text: string
   readonly count: number
   readonly stacks: readonly { readonly action: string; readonly frames: readonly Frame[] }[]
+  /** For tools that know them. */
+  readonly properties?: object
 }
 
 /** The run was incomplete. */
@@ -78,7 +80,7 @@ export const sarifDocument = (
           },
         ],
       }),
-      results: results.map(({ id, level, text, count, stacks: all }) => {
+      results: results.map(({ id, level, text, count, stacks: all, properties }) => {
         const stacks = all.filter(({ frames }) => frames.length > 0)
         const source = sourceOf(stacks.flatMap(({ frames }) => frames))
         return {
@@ -87,6 +89,7 @@ export const sarifDocument = (
           level,
           message: { text },
           occurrenceCount: count,
+          ...(properties && { properties }),
           ...(source && { locations: [location(source)] }),
           ...(stacks.length > 0 && {
             stacks: stacks.map(({ action, frames }) => ({

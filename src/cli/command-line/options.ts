@@ -196,15 +196,19 @@ export const checkOptions = {
   ),
   buffers,
   tormentKinds: tormentKinds(['torment', 'tormentSearch']),
-  tormentSearch: valued('n', text, 'run the program with N seeds of --torment, and print the shortest run that fails', {
-    excludes: {
-      socket: 'each run has a daemon of its own',
-      record: 'record the run that it has found, with its --torment',
-      json: ONE_RUN,
-      sarif: ONE_RUN,
-      genSuppressions: ONE_RUN,
+  tormentSearch: valued(
+    'n',
+    text,
+    'run the program with N seeds of --torment, and print the decisions that make it fail',
+    {
+      excludes: {
+        socket: 'each run has a daemon of its own',
+        record: 'record the run that it has found, with its --torment',
+        genSuppressions: ONE_RUN,
+      },
     },
-  }),
+  ),
+  searchTime: defaulted('seconds', integer(1, MAX_SECONDS), 300, 'the time of all runs', { needs: ['tormentSearch'] }),
   timeLimit: defaulted('seconds', integer(1, MAX_SECONDS), 60, 'a run that takes longer fails', {
     needs: ['tormentSearch'],
   }),

@@ -1,23 +1,25 @@
 /*
- * `userdma check --torment-search N`: runs a program with N seeds and reports the shortest run that fails.
+ * `userdma check --torment-search N`: runs a program with N seeds and reports the decisions of one that make it fail.
  *
  * A run fails if the program's exit status is not 0, a signal or the time limit ends it, or there is a finding of
- * severity --fail-on or above. The first run is without torment: if it fails, there is nothing to search. A decision of
- * torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts); the shortest run is
- * the one with the fewest decisions. A bisection finds the smallest COUNT for which the run still fails with only the
- * first COUNT decisions of its seed (`--torment SEED:COUNT`): the last of these is probably the cause. That run is
- * repeated, since timing may decide too.
+ * severity --fail-on or above. The first runs are without torment: if one fails, there is nothing to search. A decision of
+ * torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts). Of the seed that fails
+ * with the fewest decisions, all are left out that need not be made for the failure: kinds, objects, then single ones
+ * (spec/shrink.ts). Timing decides too, so what two of at most three runs do counts.
  *
- * A signal ends the search: what was found so far is printed, then the command ends by the signal.
+ * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by it.
  */
 import os from 'node:os'
 import type { Finding } from '../../spec/check/finding.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
-import { printable } from '../../spec/printable.ts'
+import { jsonText, printable } from '../../spec/printable.ts'
+import type { TormentRecord } from '../../spec/records.ts'
+import { shrink } from '../../spec/shrink.ts'
 import { counted } from '../../spec/text.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
+import { sarifDocument } from '../check/sarif.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { integer } from '../command-line/kinds.ts'
 import { optionWords } from '../command-line/option.ts'
@@ -25,26 +27,28 @@ import { findingOptions } from '../command-line/options.ts'
 import { configArguments, fullConfig, orUsageError, parseTorment, wantedConfig } from '../config.ts'
 import { onFirstEndSignal } from '../end-signals.ts'
 import { joinDaemon } from '../join.ts'
-import { type Output, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
+import { type Output, openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
+import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { quoted } from '../program/quoted.ts'
-import { createProgress, type Progress } from '../progress.ts'
+import { createProgress, NO_PROGRESS, type Progress } from '../progress.ts'
 import { takeSettings } from '../taken-settings.ts'
 import { checkProgram } from './run.ts'
 
 type SearchOptions = CheckOptions & {
   /** The number of seeds to try. */
   readonly tormentSearch: string
-  /** Maximum seconds of one run. */
+  /** Maximum seconds of one run, and of all. */
   readonly timeLimit: number
+  readonly searchTime: number
 }
 
 /** A run of the program; its `failure` may also be a finding. */
 interface Run extends Pick<AttemptResult, 'failure' | 'output'> {
   /** Undefined: without torment. */
   readonly setting: TormentSetting | undefined
-  /** Number of decisions of torment. */
-  readonly decisions: number
+  /** The decisions of torment, and their texts by identity. */
+  readonly decisions: ReadonlyMap<string, string>
 }
 type TormentedRun = Run & { readonly setting: TormentSetting }
 
@@ -54,19 +58,45 @@ interface Search {
   readonly args: readonly string[]
   readonly options: SearchOptions
   readonly recording: Recording
-  /** Maximum seconds of one run. */
-  readonly limitSeconds: number
+  /** Number of runs, and the longest one that has passed, milliseconds. */
+  runs: number
+  longestPass: number
   readonly judge: ReturnType<typeof createJudge>
   readonly output: Output
   readonly progress: Progress
-  /** Aborted when a signal ends the search; the reason is the signal. */
+  /** Aborted when the search ends: the reason is a signal, or TIME. */
   readonly stop: AbortSignal
 }
 
+/** What a search has found: the object of --json. */
+interface Found {
+  readonly seed: number
+  /** The decisions that matter; absent: all of the seed, since they are too many to leave out some. */
+  readonly only: readonly string[] | undefined
+  /** Number of runs of the search. */
+  readonly runs: number
+  /** Repeats the failure. */
+  readonly command: string
+}
+
+/** The reason of `Search.stop` if the time of the search is over. */
+const TIME = 'time'
+/** Of the time of a search, the part after which no further seed is tried if one has failed. */
+const SEED_PART = 1 / 3
+/** A run may take so many times the longest one that has passed, and so many seconds. */
+const TIMES_LONGEST = 3
+const LEAST_SECONDS = 2
+/** The runs without torment, and at most of each trial. */
+const RUNS = 3
+/** Failed seeds that are tried again. */
+const MAX_CANDIDATES = 3
+/** With more decisions, their identities are too long for an argument. */
+const MAX_DECISIONS = 2000
+/** A tag that no program has: a trace with it has the decisions of torment only. */
+const NO_PROGRAM = 'torment-search'
+
 /** Of the program's output, so many last lines are printed. */
 const LAST_LINES = 5
-/** How often the shortest failing run is repeated, unless a signal ends the search. */
-const REPEATS = 2
 
 /** The seeds. Throws UsageError. */
 const parseSeeds = ({ torment, tormentKinds, tormentSearch }: SearchOptions) =>
@@ -89,20 +119,29 @@ export const tormentSearch = async (
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(recording)
   const inputs = [...suppressionFiles(options), ...programFiles(program, args)]
-  requireDifferentFiles([['--output', options.output]], inputs)
+  requireDifferentFiles(
+    [
+      ['--output', options.output],
+      ['--sarif', options.sarif],
+    ],
+    inputs,
+  )
   const output = openOutput(options.output)
+  const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
   const judge = createJudge(options, createSymbols())
   const stop = new AbortController()
   // A second signal ends the process.
   const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
-  const progress = createProgress('userdma check')
+  const timer = setTimeout(() => stop.abort(TIME), options.searchTime * 1000)
+  const progress = options.json ? NO_PROGRESS : createProgress('userdma check')
   const taken = await takeSettings(options, 'check')
-  const search = {
+  const search: Search = {
     program,
     args,
     options: taken.options,
     recording,
-    limitSeconds: options.timeLimit,
+    runs: 0,
+    longestPass: 0,
     judge,
     output,
     progress,
@@ -110,9 +149,14 @@ export const tormentSearch = async (
   }
   let hasFailure: boolean
   try {
-    hasFailure = await searchSeeds(search, first, seedCount)
+    const result = await searchSeeds(search, first, seedCount)
+    hasFailure = result !== 'passes'
+    const found = hasFailure && result !== 'fails plainly' ? (result as Found) : undefined
+    if (options.json && found !== undefined) output.write(`${jsonText({ torment: found })}\n`)
+    sarif?.write(`${jsonText(sarifOf(found), 2)}\n`)
     output.close()
   } finally {
+    clearTimeout(timer)
     progress.end()
     removeHandlers()
     taken.release()
@@ -124,19 +168,25 @@ export const tormentSearch = async (
 }
 
 /** The signal that has ended the search. */
-const endSignal = ({ stop }: Search): NodeJS.Signals | undefined => stop.reason
+const endSignal = ({ stop }: Search): NodeJS.Signals | undefined => (stop.reason === TIME ? undefined : stop.reason)
 
-/** Searches, and prints the result. Resolves with whether a run failed, with or without torment. */
-const searchSeeds = async (search: Search, first: TormentSetting, seedCount: number): Promise<boolean> => {
+/** Searches, and prints the result. */
+const searchSeeds = async (
+  search: Search,
+  first: TormentSetting,
+  seedCount: number,
+): Promise<Found | 'passes' | 'fails plainly'> => {
   const { seed: firstSeed } = first
-  const { progress } = search
-  progress.show(() => 'a run without torment')
-  const untormented = await runOnce(search, undefined)
-  if (untormented?.failure !== undefined) {
+  const { progress, stop, options } = search
+  const begin = performance.now()
+  for (let run = 1; run <= RUNS; run++) {
+    progress.show(() => `run ${run} of ${RUNS} without torment`)
+    const untormented = await runOnce(search, undefined)
+    if (untormented?.failure === undefined) continue
     say(search, 'the program fails without torment, so no seed was tried')
     sayFailure(search, untormented)
     await sayCommands(search, undefined)
-    return true
+    return 'fails plainly'
   }
   const failed: TormentedRun[] = []
   let tried = 0
@@ -144,67 +194,98 @@ const searchSeeds = async (search: Search, first: TormentSetting, seedCount: num
     () => `seed ${Math.min(tried + 1, seedCount)} of ${seedCount}, ${counted(failed.length, 'failure')}`,
     () => tried / seedCount,
   )
-  for (; tried < seedCount && endSignal(search) === undefined; tried++) {
+  const seedTime = options.searchTime * 1000 * SEED_PART
+  for (; tried < seedCount && !stop.aborted; tried++) {
+    if (failed.length > 0 && performance.now() - begin > seedTime) break
     const result = await runOnce(search, { ...first, seed: firstSeed + tried })
     if (result === undefined) break
     if (result.failure !== undefined) failed.push(result)
   }
   const signal = endSignal(search)
-  const seeds = signal === undefined ? `${seedCount} seeds` : `${tried} seeds until ${signal}`
-  const [fewest] = failed.sort((a, b) => a.decisions - b.decisions)
-  if (fewest === undefined) {
+  const until = signal === undefined ? '' : ` until ${signal}`
+  const seeds = tried === seedCount ? `${seedCount} seeds` : `${tried} seeds${until}`
+  if (failed.length === 0) {
     say(search, `no failure with ${seeds}${tried === 0 ? '' : `, ${firstSeed} to ${firstSeed + tried - 1}`}`)
-    return false
+    return 'passes'
   }
-  const shortest = await shorten(search, fewest)
-  const text = tormentText(shortest.setting)
-  say(
-    search,
-    `${failed.length} of ${seeds} fail; the shortest is --torment ${text} with ${shortest.decisions} decisions`,
-  )
-  sayFailure(search, shortest)
-  await repeat(search, shortest.setting)
-  await sayCommands(search, shortest.setting)
-  return true
+  failed.sort((a, b) => a.decisions.size - b.decisions.size)
+  const candidate = (await firstConfirmed(search, failed)) ?? failed[0]!
+  const last = await leaveOut(search, candidate)
+  const { setting, decisions } = last
+  const { seed, only } = setting
+  const needed = only === undefined ? `its ${counted(decisions.size, 'decision')}` : counted(only.length, 'decision')
+  say(search, `${failed.length} of ${seeds} fail; seed ${seed} fails with ${needed}${only?.length ? ':' : ''}`)
+  for (const id of only ?? []) print(search, `  ${printable(`${id}: ${decisions.get(id) ?? ''}`)}\n`)
+  sayFailure(search, last)
+  await sayRepeats(search, setting)
+  const command = await sayCommands(search, setting)
+  return { seed, only, runs: search.runs, command }
 }
 
-/**
- * Finds by bisection the smallest number of decisions with which the run still fails. The result is a run that did
- * fail: if another run passes by chance, the result is longer than necessary, and not wrong.
- */
-const shorten = async (search: Search, failed: TormentedRun): Promise<TormentedRun> => {
-  let shortest = failed
-  // -1: a run without any decision is tried too, because it may fail by chance.
-  let passing = -1
-  let failing = failed.decisions
-  search.progress.show(() => {
-    const left = Math.ceil(Math.log2(failing - passing))
-    return `the shortest failing run is searched, at most ${counted(left, 'run')} left`
-  })
-  while (failing - passing > 1) {
-    const maxDecisions = Math.floor((passing + failing) / 2)
-    const result = await runOnce(search, { ...failed.setting, maxDecisions })
-    if (result === undefined) break
-    if (result.failure === undefined) passing = maxDecisions
-    else {
-      shortest = result
-      failing = maxDecisions
-    }
+/** The first of the failed runs that fails again: in 2 of at most 3 runs, of which it is one. */
+const firstConfirmed = async (search: Search, failed: readonly TormentedRun[]): Promise<TormentedRun | undefined> => {
+  for (const candidate of failed.slice(0, MAX_CANDIDATES)) {
+    search.progress.show(() => `seed ${candidate.setting.seed} again`)
+    if ((await trial(search, candidate.setting, 1))?.failed !== undefined) return candidate
   }
-  return shortest
+  return undefined
 }
 
-/** Runs the program REPEATS times with this torment, and prints how often it failed. */
-const repeat = async (search: Search, setting: TormentSetting): Promise<void> => {
+/** Runs with this torment until two do the same, or the search ends. `failures`: of runs before. */
+const trial = async (
+  search: Search,
+  setting: TormentSetting,
+  failures = 0,
+): Promise<{ readonly failed: TormentedRun | undefined } | undefined> => {
+  let passes = 0
+  for (let runs = failures; runs < RUNS; runs++) {
+    const result = await runOnce(search, setting)
+    if (result === undefined) return undefined
+    if (result.failure === undefined) passes++
+    else failures++
+    if (passes > 1) return { failed: undefined }
+    if (failures > 1) return { failed: result }
+  }
+  return undefined
+}
+
+/** The kind of a decision, and its object. */
+const kindOf = (id: string): string => id.slice(0, id.indexOf('/'))
+const objectOf = (id: string): string => id.slice(id.indexOf('/'), id.lastIndexOf('/'))
+
+/** The last run that fails, with as few decisions as possible. */
+const leaveOut = async (search: Search, run: TormentedRun): Promise<TormentedRun> => {
+  const all = [...run.decisions.keys()]
+  if (all.length > MAX_DECISIONS) return run
+  let last = run
+  let left = all.length
+  search.progress.show(() => `which decisions matter: ${counted(left, 'decision')} left`)
+  const { seed, maxDecisions } = run.setting
+  const fails = async (only: readonly string[]): Promise<boolean | undefined> => {
+    // those without torment have passed
+    if (only.length === 0) return false
+    const tried = await trial(search, { seed, maxDecisions, only })
+    if (tried?.failed === undefined) return tried && false
+    last = tried.failed
+    left = only.length
+    return true
+  }
+  // First all by their identities: what others do may decide too.
+  if (await fails(all)) await shrink(all, fails, [kindOf, objectOf])
+  return last
+}
+
+/** Runs the program again with this torment, and prints how often it failed. */
+const sayRepeats = async (search: Search, setting: TormentSetting): Promise<void> => {
   let failures = 0
-  let repeats = 0
-  search.progress.show(() => `the shortest failing run again, ${Math.min(repeats + 1, REPEATS)} of ${REPEATS}`)
-  for (; repeats < REPEATS; repeats++) {
+  let runs = 0
+  search.progress.show(() => `the shortest failing run again, ${Math.min(runs + 1, RUNS)} of ${RUNS}`)
+  for (; runs < RUNS; runs++) {
     const result = await runOnce(search, setting)
     if (result === undefined) break
     if (result.failure !== undefined) failures++
   }
-  if (repeats > 0) say(search, `run again, it fails ${failures} of ${repeats} times`)
+  if (runs > 0) say(search, `run again, it fails ${failures} of ${runs} times`)
 }
 
 /** The options of the command, with this torment. */
@@ -218,24 +299,37 @@ const optionsWith = (
 
 /** Runs the program once, under a daemon of its own. Undefined if the search was ended by a signal. */
 const runOnce = async <T extends TormentSetting | undefined>(
-  { program, args, options, recording, limitSeconds, judge, stop }: Search,
+  search: Search,
   setting: T,
 ): Promise<(Run & { readonly setting: T }) | undefined> => {
+  const { program, args, options, recording, judge, stop, longestPass } = search
+  const least = Math.max(LEAST_SECONDS, (TIMES_LONGEST * longestPass) / 1000)
+  const seconds = longestPass === 0 ? options.timeLimit : Math.min(options.timeLimit, least)
+  const decisions = new Map<string, string>()
+  const onTorment = ({ torment: { id, text, held } }: TormentRecord): void => {
+    if (held === undefined) decisions.set(id, text)
+  }
   const found: Finding[] = []
   const onFinding = (finding: Finding): void => {
     if (judge(finding).action === 'fail') found.push(finding)
   }
-  const joined = await joinDaemon({ ...optionsWith(options, setting), private: true, check: true }, { onFinding })
+  const joined = await joinDaemon(
+    { ...optionsWith(options, setting), private: true, check: true },
+    { onFinding, onTorment },
+  )
   try {
     await joined.client.subscribeFindings()
+    if (setting !== undefined) await joined.client.trace(NO_PROGRAM)
     if (stop.aborted) return undefined
     const env = programEnvironment(joined.client.socket, recording)
-    const result = await attempt(program, args, env, { seconds: limitSeconds, stop })
+    const result = await attempt(program, args, env, { seconds, stop })
     if (stop.aborted) return undefined
     // Messages of the session stay in order: all findings have arrived before this reply.
-    const { decisions = 0 } = await joined.client.counts()
+    await joined.client.counts()
     const [finding] = found
     const failure = result.failure ?? (finding && `finding ${finding.id}: ${finding.text}`)
+    search.runs++
+    if (failure === undefined) search.longestPass = Math.max(longestPass, result.duration)
     return { setting, decisions, failure, output: result.output }
   } finally {
     await joined.leave()
@@ -244,7 +338,8 @@ const runOnce = async <T extends TormentSetting | undefined>(
 
 // ---- output ----
 
-const print = ({ output, progress }: Search, text: string): void => {
+const print = ({ output, progress, options }: Search, text: string): void => {
+  if (options.json) return
   progress.clear()
   output.write(text)
 }
@@ -257,8 +352,8 @@ const sayFailure = (search: Search, { failure = '', output: printed }: Run): voi
   for (const line of lines) print(search, `  ${printable(line)}\n`)
 }
 
-/** Prints commands that repeat a run and, with torment, trace it. */
-const sayCommands = async (search: Search, setting: TormentSetting | undefined): Promise<void> => {
+/** Prints commands that repeat a run and, with torment, trace it; resolves with the first. */
+const sayCommands = async (search: Search, setting: TormentSetting | undefined): Promise<string> => {
   const { program, args, options } = search
   const commandLine = (words: readonly string[]): string =>
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
@@ -269,7 +364,24 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   const checkConfig = { ...runConfig, ...(adapters && { adapters }), ...(buffers && { buffers }) }
   const { races, failOn, suppressions, defaultSuppressions } = findingOptions
   const checkOptions = optionWords({ races, failOn, suppressions, defaultSuppressions }, options)
-  say(search, `repeat it: ${commandLine(['check', ...configArguments(checkConfig), ...checkOptions])}`)
-  if (setting === undefined) return
-  say(search, `what the devices did: ${commandLine(['trace', '--private', ...configArguments(runConfig)])}`)
+  const command = commandLine(['check', ...configArguments(checkConfig), ...checkOptions])
+  say(search, `repeat it: ${command}`)
+  if (setting !== undefined)
+    say(search, `what the devices did: ${commandLine(['trace', '--private', ...configArguments(runConfig)])}`)
+  return command
+}
+
+/** The log of --sarif: the decisions that matter are its result. */
+const sarifOf = (found: Found | undefined) => {
+  const id = 'torment'
+  const rule = {
+    ...{ id, title: 'The program fails by what devices may do', level: 'error' },
+    why: 'A program that relies on an order or a time that the specification does not promise fails with some adapters, and under load.',
+    advice: '`userdma help how-to/torment` says what devices may do, and why a correct program tolerates it.',
+  } as const
+  const decided = found?.only === undefined ? 'decisions of torment' : found.only.join(' + ')
+  const text = `seed ${found?.seed}: the program fails by ${decided}; repeat it: ${found?.command}`
+  const results =
+    found === undefined ? [] : [{ id, level: rule.level, text, count: 1, stacks: [], properties: { torment: found } }]
+  return sarifDocument('userdma check', packageVersion(), found === undefined ? [] : [rule], results)
 }

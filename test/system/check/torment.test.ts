@@ -2,12 +2,14 @@
  * `--torment` and `--torment-search` with test/programs/check/torment_cases.c.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { TormentKinds } from '../../../src/spec/check/torment.ts'
 import { seedWith } from '../../drivers/torment-seeds.ts'
 import { casesOf, longOnly } from '../../long-run.ts'
 import { repoRoot } from '../../paths.ts'
+import { assertValid } from '../../project/docs/json-schema.ts'
 import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
 
 const cases = ownProgram('torment_cases')
@@ -146,52 +148,78 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
   const search = (scope: Scope, options: readonly string[], ...program: readonly string[]) =>
     runUserdma(scope, ['check', ...options, '--', ...program])
 
-  it('prints the shortest run that fails, and how to repeat it', async t => {
-    const options = ['--torment-search', '2', '--torment', '1', '--torment-kinds', 'bytes']
+  it('prints the one decision that makes it fail, and how to repeat it', async t => {
+    const options = ['--torment-search', '2', '--torment', '2', '--torment-kinds', 'bytes']
     const { status, stderr } = await search(t, options, cases, 'last-byte')
     assert.equal(status, EX_DATAERR, stderr)
-    const [, failed, text, decisions] =
-      /(\d+) of 2 seeds fail; the shortest is --torment (\S+) with (\d+) decisions\n/.exec(stderr) ?? []
-    assert.ok(Number(failed) > 0 && Number(decisions) > 0, stderr)
+    const [, text, id] =
+      /\d of 2 seeds fail; seed (\d+) fails with 1 decision:\n {2}(bytes\/rxe0\/torment_cases\/rc_qp2\/byte\d+): 4096 bytes for QP /.exec(
+        stderr,
+      ) ?? []
+    assert.ok(id !== undefined, stderr)
     assert.match(stderr, /exit status 1\n {2}round \d: the last byte has arrived, byte \d+ has not\n/)
-    assert.match(stderr, /\nuserdma check: run again, it fails [012] of 2 times\n/)
-    assert.ok(stderr.includes(`repeat it: userdma check --torment ${text} -- ${cases} last-byte\n`), stderr)
-    assert.ok(stderr.includes(`userdma trace --private --torment ${text} -- ${cases} last-byte\n`), stderr)
+    assert.match(stderr, /\nuserdma check: run again, it fails 3 of 3 times\n/)
+    const setting = `--torment ${text}:only=${id}`
+    assert.ok(stderr.includes(`repeat it: userdma check ${setting} -- ${cases} last-byte\n`), stderr)
+    assert.ok(stderr.includes(`userdma trace --private ${setting} -- ${cases} last-byte\n`), stderr)
   })
   it('prints that no run has failed', async t => {
     const { status, stderr } = await search(t, ['--torment-search', '2', '--torment', '40'], cases, 'order-right')
     assert.equal(stderr, 'userdma check: no failure with 2 seeds, 40 to 41\n')
     assert.equal(status, 0)
   })
-  /** A shell script in which `$n` is the number of the run. Run 0 is without torment. */
+  /** A shell script in which `$n` is the number of the run. Runs 0 to 2 are without torment. */
   const countingScript = (scope: Scope, script: string): readonly string[] => {
     const file = join(temporaryFolder(scope), 'runs')
     return ['sh', '-c', `n=$(cat ${file} || echo 0) 2> /dev/null; echo $((n + 1)) > ${file}; ${script}`]
   }
   it('prints how often the failure repeats', async t => {
-    // run 1 is that of the seed, runs 2 and 3 repeat it
+    // runs 3 and 4 are of the seed, runs 5 to 7 repeat it
     const { status, stderr } = await search(
       t,
       ['--torment-search', '1'],
-      ...countingScript(t, '[ $n = 0 ] || [ $n = 3 ]'),
+      ...countingScript(t, '[ $n -lt 3 ] || [ $n = 6 ]'),
     )
-    assert.match(stderr, /1 of 1 seeds fail; .*\n.*exit status 1\n.*run again, it fails 1 of 2 times\n/)
+    assert.match(
+      stderr,
+      /1 of 1 seeds fail; seed 1 fails with its 0 decisions\n.*exit status 1\n.*run again, it fails 2 of 3 times\n/,
+    )
     assert.equal(status, EX_DATAERR)
   })
   it('prints what was found when it is interrupted', async t => {
     const interrupted = await search(
       t,
       ['--torment-search', '50'],
-      ...countingScript(t, '[ $n = 0 ] && exit; [ $n -lt 3 ] || { kill -INT $PPID; sleep 60; }; exit 3'),
+      ...countingScript(t, '[ $n -lt 3 ] && exit; [ $n -lt 5 ] || { kill -INT $PPID; sleep 60; }; exit 3'),
     )
     assert.match(
       interrupted.stderr,
-      /check: 2 of 2 seeds until SIGINT fail; the shortest is --torment 1 .*\n.*status 3\n/,
+      /check: 2 of 2 seeds until SIGINT fail; seed 1 fails with its 0 decisions\n.*status 3\n/,
     )
     assert.equal(interrupted.signal, 'SIGINT')
     const interruptedAtOnce = await search(t, ['--torment-search', '50'], 'sh', '-c', 'kill -TERM $PPID; sleep 60')
     assert.equal(interruptedAtOnce.stderr, 'userdma check: no failure with 0 seeds until SIGTERM\n')
     assert.equal(interruptedAtOnce.signal, 'SIGTERM')
+  })
+  it('ends after --search-time', async t => {
+    const { status, stderr } = await search(t, ['--torment-search', '50', '--search-time', '1'], 'sleep', '60')
+    assert.equal(stderr, 'userdma check: no failure with 0 seeds\n')
+    assert.equal(status, 0)
+  })
+  it('prints JSON and writes SARIF', { skip: longOnly }, async t => {
+    const file = join(temporaryFolder(t), 'found.sarif')
+    const options = ['--torment-search', '1', '--torment', '2', '--torment-kinds', 'bytes', '--json', '--sarif', file]
+    const { status, stderr } = await search(t, options, cases, 'last-byte')
+    assert.equal(status, EX_DATAERR, stderr)
+    const { torment } = JSON.parse(stderr)
+    assertValid('check', { torment })
+    assert.match(String(torment.only), /^bytes\/rxe0\/torment_cases\/rc_qp2\/byte\d+$/)
+    assert.deepEqual(
+      [torment.seed, torment.command],
+      [2, `userdma check --torment 2:only=${torment.only} -- ${cases} last-byte`],
+    )
+    const [result] = JSON.parse(readFileSync(file, 'utf8')).runs[0].results
+    assert.deepEqual([result.ruleId, result.properties], ['torment', { torment }])
   })
   it('finds races with --races', { skip: longOnly }, async t => {
     const race = join(repoRoot, 'build', 'findings', 'race')
@@ -223,7 +251,8 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       [['--torment-search', '2', '--torment', '4294967295'], /give an integer from 1 to 1/],
       [['--torment-search', '2', '--time-limit', 'long'], /--time-limit "long": give an integer from 1 to 86400/],
       [['--time-limit', '5'], /--time-limit is for --torment-search/],
-      [['--torment-search', '2', '--json'], /--torment-search and --json exclude each other/],
+      [['--torment-search', '2', '--gen-suppressions'], /--torment-search and --gen-suppressions exclude each other/],
+      [['--search-time', '5'], /--search-time is for --torment-search/],
     ]
     for (const [options, message] of refused) {
       const { status, stderr } = await search(t, options, 'true')
