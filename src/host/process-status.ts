@@ -76,6 +76,10 @@ export const childrenOf = (pid: number): readonly number[] => {
   }
 }
 
+/** The processes that a process has started, and those that they have started, as far as these live. */
+export const descendantsOf = (pid: number): number[] =>
+  childrenOf(pid).flatMap(child => [child, ...descendantsOf(child)])
+
 /** Whether the process was started with this variable in its environment. */
 export const hasVariable = (pid: number, name: string): boolean => {
   try {

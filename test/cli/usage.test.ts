@@ -144,7 +144,8 @@ const cases: readonly Case[] = [
     2,
     /^userdma: --output and --sarif are the same file /,
   ],
-  [['check', '--time-limit', '3', '--', 'true'], 2, /^userdma: --time-limit is for --torment-search N\n$/],
+  [['check', '--time-limit', '0', '--', 'true'], 2, /^userdma: --time-limit "0": give an integer from 1 to 86400\n$/],
+  [['check', '--story', 'some', '--', 'true'], 2, /^userdma: --story "some": give /],
   [
     ['check', '--torment-search', '2', '--socket', '/x', '--', 'true'],
     2,

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
+import { hasStory } from '../../src/spec/check/story.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
 import { absences, type Column, columns, columnTitles } from './by-device.ts'
@@ -135,7 +136,8 @@ test('docs/reference/findings-by-device.md is generated from spec/by-device.ts',
     findingIds.filter(id => findings[id].needs.includes('device')).sort(),
   )
   const rows = findingIds.map(
-    id => `| [\`${id}\`](../findings.md#${id}) | ${columns.map(column => cell(column, id)).join(' | ')} |`,
+    id =>
+      `| [\`${id}\`](../findings.md#${id}) | ${columns.map(column => cell(column, id)).join(' | ')} | ${hasStory(id) ? 'yes' : ''} |`,
   )
   const text = [
     '# Findings by device',
@@ -143,9 +145,10 @@ test('docs/reference/findings-by-device.md is generated from spec/by-device.ts',
     'Which findings of [`userdma check`](../findings.md) are told on which device, as the programs of `docs/findings` show it:',
     '`npm run test:long -- check/by-device` runs them on each device that they can run on, with queue',
     'pairs of SRD on EFA (`-DSRD`), and with the drivers of `examples/drivers`. A cell with `no` has its reason below. Findings that need another daemon, rights or `--like` are run on rxe only.',
+    'The last column: whether the finding ends with [what happened before](../how-to/check.md#what-happened-before), on each of these devices.',
     '',
-    `| finding | ${columns.map(column => columnTitles[column]).join(' | ')} |`,
-    `|---${'|---'.repeat(columns.length)}|`,
+    `| finding | ${columns.map(column => columnTitles[column]).join(' | ')} | story |`,
+    `|---${'|---'.repeat(columns.length + 1)}|`,
     ...rows,
     '',
     'Why not:',

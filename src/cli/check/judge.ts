@@ -12,9 +12,7 @@ import { UsageError } from '../fail.ts'
 import type { NamedFile } from '../output-file.ts'
 import { defaultSuppressions, parseSuppressions, stacksOfFinding, suppressionOf } from './suppressions.ts'
 
-export type CheckOptions = OptionsOf<
-  Omit<typeof checkOptions, 'explain' | 'tormentSearch' | 'timeLimit' | 'searchTime'>
->
+export type CheckOptions = OptionsOf<Omit<typeof checkOptions, 'explain' | 'tormentSearch' | 'searchTime'>>
 
 /** The status of a program that Ctrl-C ended. It is kept, so that a script can tell that the user ended the program. */
 export const INTERRUPTED = 128 + os.constants.signals.SIGINT

@@ -3,11 +3,12 @@
  * (`--sarif`), which CI systems show.
  */
 import { inlineArgument } from '../../spec/check/arguments.ts'
-import type { Finding, Moment } from '../../spec/check/finding.ts'
+import type { Finding, Moment, StoryLine } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
+import { times } from '../../tools/check/story/text.ts'
 import { sarifDocument } from './sarif.ts'
 
 const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
@@ -29,6 +30,17 @@ export const explained = (finding: Finding, symbols: Symbols): Finding => {
   return { ...finding, details: [...finding.details, detail] }
 }
 
+/** A line of a story as the message of a location. */
+const flowText = (line: StoryLine): string => {
+  const { object, text, pid, command, host } = line
+  const names = [
+    ...(pid === undefined ? [] : [`process ${pid} (${command})`]),
+    ...(host === undefined ? [] : [host]),
+    object,
+  ]
+  return `${names.filter(Boolean).join(', ')}: ${text}${times(line)}`
+}
+
 /** A finding as a JSON object. `count`: how often it was found. */
 export const findingJson = (finding: Finding, symbols: Symbols, count?: number) => ({
   ...finding,
@@ -38,6 +50,9 @@ export const findingJson = (finding: Finding, symbols: Symbols, count?: number) 
     name,
     history: history.map(moment => jsonMoment(moment, symbols)),
   })),
+  ...(finding.story && {
+    story: finding.story.map(line => ({ ...line, stack: symbols.framesOf(line.stack) })),
+  }),
 })
 
 /** An omission as a JSON object; omissions are printed after the findings. */
@@ -64,21 +79,32 @@ export const suppressedText = (library: string | undefined, count: number): stri
 export interface EndBySignal {
   readonly signal: string
   readonly pid: number | undefined
+  /** The seconds of `--time-limit`, if it has sent the signal. */
+  readonly limit?: number
 }
 
 /** One sentence without its full stop. */
-export const endText = ({ signal, pid }: EndBySignal): string =>
-  `${signal} ended the program${pid === undefined ? '' : ` (process ${pid})`}`
+export const endText = ({ signal, pid, limit }: EndBySignal): string => {
+  const whose = pid === undefined ? '' : ` (process ${pid})`
+  return limit === undefined
+    ? `${signal} ended the program${whose}`
+    : `the program${whose} did not end within ${counted(limit, 'second')} (--time-limit), and ${signal} ended it`
+}
 
 /** The end by a signal as a JSON object, which is printed last. */
-export const endJson = (end: EndBySignal) => ({ ended: end.signal, pid: end.pid, text: endText(end) })
+export const endJson = (end: EndBySignal) => ({
+  ended: end.signal,
+  pid: end.pid,
+  ...(end.limit !== undefined && { limit: end.limit }),
+  text: endText(end),
+})
 
 /**
  * A SARIF 2.1.0 log of one run of the check: its findings with their counts, its omissions, and the end by a signal.
  * `version`: that of userdma.
  */
 export const sarifLog = (
-  counted: readonly (readonly [Finding, number])[],
+  all: readonly (readonly [Finding, number])[],
   symbols: Symbols,
   version: string,
   omitted: readonly Omission[] = [],
@@ -87,17 +113,22 @@ export const sarifLog = (
   sarifDocument(
     'userdma check',
     version,
-    [...new Map(counted.map(([finding]) => [finding.id, finding])).values()].map(({ id, severity, text, advice }) => {
+    [...new Map(all.map(([finding]) => [finding.id, finding])).values()].map(({ id, severity, text, advice }) => {
       // What a capture shows (`explain`) has a text and an advice of its own.
       const row = findings[id] ?? { title: text, why: text, advice: advice ?? '', severity }
       return { id, title: row.title, why: row.why, advice: row.advice, level: row.severity }
     }),
-    counted.map(([{ id, severity, host, text, details, moments }, count]) => ({
+    all.map(([{ id, severity, host, text, details, moments, story = [] }, count]) => ({
       id,
       level: severity,
       text: [host === undefined ? text : `on ${host}: ${text}`, ...details].join('\n'),
       count,
       stacks: moments.map(({ action, stack }) => ({ action, frames: symbols.framesOf(stack) })),
+      flow: story.map(line => ({
+        text: flowText(line),
+        frames: symbols.framesOf(line.stack),
+        isEssential: line.isDecisive === true,
+      })),
     })),
     // An omission is no result: it says that the run was incomplete. So does the end by a signal.
     [

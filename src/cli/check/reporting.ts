@@ -9,10 +9,11 @@ import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severi
 import { jsonText, printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
+import { shortStory } from '../../tools/check/story/text.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
 import { type NamedFile, openOutput, openReport, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
-import { endAs, type ProgramEnd } from '../program/program.ts'
+import { endAs, LIMIT_STATUS, type ProgramEnd } from '../program/program.ts'
 import { createProgress, NO_PROGRESS, type Progress } from '../progress.ts'
 import { type CheckOptions, createJudge, INTERRUPTED, suppressionFiles } from './judge.ts'
 import { leakBlocks } from './leaks.ts'
@@ -67,6 +68,7 @@ export const openReportOf = (
   inputs: readonly NamedFile[],
   symbolsOf: (live: Symbols) => Symbols = live => live,
 ): Report => {
+  const { story: most } = options
   const progress = options.json ? NO_PROGRESS : createProgress('userdma check')
   /** In which source lines are looked up now; empty: in none. */
   let file = ''
@@ -121,12 +123,16 @@ export const openReportOf = (
       leaks.push(finding)
       return
     }
-    printBlock(finding.severity, `${findingText(explained(finding, symbols), symbols)}\n`)
+    printBlock(finding.severity, `${findingText(explained(finding, symbols), symbols, most)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
   const onFinding = (finding: Finding): void => {
     take(finding)
     file = ''
+  }
+  const shortened = ({ story = [], ...finding }: Finding): Finding => {
+    const short = shortStory(story, most)
+    return short.length === 0 ? finding : { ...finding, story: short }
   }
   return {
     symbols,
@@ -135,12 +141,12 @@ export const openReportOf = (
     shown,
     onFinding,
     finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read }) {
-      const { status, signal, pid } = programEnd
+      const { status, signal, pid, limit } = programEnd
       // The finding program-died has the stack too.
       const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
-      const end = signal === null || hasDied ? undefined : { signal, pid }
+      const end = signal === null || hasDied ? undefined : { signal, pid, ...(limit !== undefined && { limit }) }
       // A shared daemon, or a child that still runs, may have sent further findings since.
-      const reported = shown.map(finding => [explained(finding, symbols), counts(finding) ?? 1] as const)
+      const reported = shown.map(finding => [shortened(explained(finding, symbols)), counts(finding) ?? 1] as const)
       if (options.json) {
         symbols.prepare?.(stacksOf(shown))
         for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
@@ -155,7 +161,8 @@ export const openReportOf = (
       sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
       output.close()
       const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
-      if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
+      if (limit !== undefined) process.exitCode = LIMIT_STATUS
+      else if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
       // Of a recording the signal has ended its program, not this one.
       else endAs({ status: isIncomplete ? status || 1 : status, signal: read === undefined ? signal : null })
     },

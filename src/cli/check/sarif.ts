@@ -21,6 +21,14 @@ export interface SarifResult {
   readonly stacks: readonly { readonly action: string; readonly frames: readonly Frame[] }[]
   /** For tools that know them. */
   readonly properties?: object
+  /** What happened before, as a code flow. */
+  readonly flow?: readonly FlowStep[]
+}
+
+export interface FlowStep {
+  readonly text: string
+  readonly frames: readonly Frame[]
+  readonly isEssential: boolean
 }
 
 /** The run was incomplete. */
@@ -41,6 +49,20 @@ const uriOf = (file: string): string => file.split('/').map(encodeURIComponent).
 /** SARIF counts lines from 1. A frame of Python has line 0 if its line is unknown. */
 const location = ({ file = '', line = 0 }: Frame) => ({
   physicalLocation: { artifactLocation: { uri: uriOf(file) }, ...(line > 0 && { region: { startLine: line } }) },
+})
+
+const codeFlow = (steps: readonly FlowStep[]) => ({
+  threadFlows: [
+    {
+      locations: steps.map(({ text, frames, isEssential }) => {
+        const source = sourceOf(frames)
+        return {
+          location: { ...(source && location(source)), message: { text } },
+          importance: isEssential ? 'essential' : 'important',
+        }
+      }),
+    },
+  ],
 })
 
 /** A log of one run. `tool`, `version`: of the command. */
@@ -80,7 +102,7 @@ export const sarifDocument = (
           },
         ],
       }),
-      results: results.map(({ id, level, text, count, stacks: all, properties }) => {
+      results: results.map(({ id, level, text, count, stacks: all, properties, flow = [] }) => {
         const stacks = all.filter(({ frames }) => frames.length > 0)
         const source = sourceOf(stacks.flatMap(({ frames }) => frames))
         return {
@@ -91,6 +113,7 @@ export const sarifDocument = (
           occurrenceCount: count,
           ...(properties && { properties }),
           ...(source && { locations: [location(source)] }),
+          ...(flow.length > 0 && { codeFlows: [codeFlow(flow)] }),
           ...(stacks.length > 0 && {
             stacks: stacks.map(({ action, frames }) => ({
               message: { text: action },

@@ -71,6 +71,15 @@ export const decimal = (least: number, most: number, what = ''): Kind<number> =>
   },
 })
 
+/** A number of lines from 1 on, `all` or `off`. */
+export const lines: Kind<number> = {
+  read(given, flag) {
+    if (given === 'off') return 0
+    if (given === 'all') return Number.POSITIVE_INFINITY
+    return /^[1-9]\d{0,8}$/.test(given) ? Number(given) : refuse(flag, given, ': give a number of lines, all or off')
+  },
+}
+
 const MIB = 2 ** 20
 const UNITS: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: MIB, G: 2 ** 30 }
 

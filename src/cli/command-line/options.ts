@@ -4,12 +4,13 @@
 import { adapterNames } from '../../spec/check/adapters.ts'
 import { bufferChecks } from '../../spec/check/requests.ts'
 import { failLimits } from '../../spec/check/severity.ts'
+import { STORY_LINES } from '../../spec/check/story.ts'
 import { tormentKindNames } from '../../spec/check/torment.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { walkKinds } from '../../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../../uapi/tool.ts'
 import { colorChoices } from '../colors.ts'
-import { choice, decimal, integer, list, meaning, path, size, text } from './kinds.ts'
+import { choice, decimal, integer, lines, list, meaning, path, size, text } from './kinds.ts'
 import { defaulted, flag, maybeValued, negative, repeated, required, valued } from './option.ts'
 
 /** A day. */
@@ -178,6 +179,12 @@ export const findingOptions = {
   like,
   suppressions: repeated('file', path, 'do not report the findings that this file names'),
   defaultSuppressions: negative('report also the known findings in libraries, such as UCX'),
+  story: defaulted(
+    'lines',
+    lines,
+    STORY_LINES,
+    'so many lines about what happened before a hang or a failure, at both ends; also all, or off',
+  ),
   genSuppressions: flag('print after each finding a block for a suppressions file', {
     excludes: { json: 'a block follows the text of its finding' },
   }),
@@ -209,9 +216,11 @@ export const checkOptions = {
     },
   ),
   searchTime: defaulted('seconds', integer(1, MAX_SECONDS), 300, 'the time of all runs', { needs: ['tormentSearch'] }),
-  timeLimit: defaulted('seconds', integer(1, MAX_SECONDS), 60, 'a run that takes longer fails', {
-    needs: ['tormentSearch'],
-  }),
+  timeLimit: valued(
+    'seconds',
+    integer(1, MAX_SECONDS),
+    'end the program after this time by SIGTERM, report, and exit with 124; with --torment-search: a run that takes longer fails (default: 60)',
+  ),
   recordOnFailure: flag('keep the file only for failures and findings; its last 64M', ofRecord),
   explain: maybeValued('id', text, 'explain a finding, or list all, and run nothing'),
 } as const

@@ -2,7 +2,7 @@
  * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts; or reads
  * recordings (check-files.ts). Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else
  * ends as the program, but with 1 instead of 0 if an output file could not be written entirely. If Ctrl-C ended the
- * program, findings do not change the status.
+ * program, findings do not change the status; if --time-limit did, it is 124.
  */
 import { adapters } from '../../spec/check/adapters.ts'
 import type { Finding } from '../../spec/check/finding.ts'
@@ -20,6 +20,9 @@ import { type ProgramEnd, preloadedLibraries, type Recording, recordedEnd } from
 import { isForCheck, openRecordFile, type RecordFile } from '../record.ts'
 import { checkProgram, directMessages, runUnder } from './run.ts'
 
+/** Signals at which the report begins with what the program waits for. */
+const REPORTED = ['SIGINT', 'SIGTERM'] as const
+
 /** The command. */
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
   checkProgram(program, args)
@@ -32,7 +35,7 @@ export const check = async (program: string, args: readonly string[], options: C
   const report = openReportOf(options, programFiles(program, args))
   const record = openRecordFile(options)
   const checked = host
-    ? await checkOnHost(host, program, args, report.onFinding, faults)
+    ? await checkOnHost(host, program, args, report.onFinding, faults, options.timeLimit)
     : await checkUnderDaemon(program, args, options, recording, report, record).finally(report.progress.end)
   report.finish(checked)
 }
@@ -45,7 +48,7 @@ const checkUnderDaemon = async (
   { onFinding, progress, describe, shown, symbols }: Report,
   record: RecordFile | undefined,
 ): Promise<Checked> => {
-  const { hang } = options
+  const { hang, timeLimit: seconds } = options
   const host = options.socket === undefined ? await hostOfNet() : undefined
   // Without --socket the daemon is private, so that findings are those of this program and its children only. On a host
   // whose daemon checks programs, several programs may be checked at once, unless they need other settings.
@@ -62,13 +65,20 @@ const checkUnderDaemon = async (
     await joined.client.subscribeFindings(hang, isShared)
     if (host !== undefined) await peers.open(host.others, hang)
     // The program gets the signal too, and may handle it.
-    const onInterrupt = (): void => void joined.client.reportWaits().catch(() => {})
-    process.on('SIGINT', onInterrupt)
+    const reached = (): Promise<void> => joined.client.reportWaits().catch(() => {})
+    const onSignal = (): void => void reached()
+    for (const signal of REPORTED) process.on(signal, onSignal)
     let programEnd: ProgramEnd
     try {
-      programEnd = await runUnder(joined, program, args, { ...recording, freesAtPoll, ...(buffers && { buffers }) })
+      programEnd = await runUnder(
+        joined,
+        program,
+        args,
+        { ...recording, freesAtPoll, ...(buffers && { buffers }) },
+        { limit: seconds === undefined ? undefined : { seconds, reached }, isKilled: true },
+      )
     } finally {
-      process.off('SIGINT', onInterrupt)
+      for (const signal of REPORTED) process.off(signal, onSignal)
     }
     // While the program runs, the terminal is the program's.
     progress.show(describe)
@@ -130,9 +140,11 @@ const checkOnHost = async (
   args: readonly string[],
   onFinding: (finding: Finding) => void,
   faults: ObservedFaults | undefined,
+  seconds: number | undefined,
 ): Promise<Checked> => {
   const observer = new Observer(onFinding, { direct: directMessages('check') }, faults)
-  const programEnd = await runObserved(program, args, observer, { stacks: true, faults })
+  const limit = seconds === undefined ? undefined : { seconds }
+  const programEnd = await runObserved(program, args, observer, { stacks: true, faults }, { limit, isKilled: true })
   observer.checker.settle()
   const { counts, omissions, calls } = observer.checker
   const countOf = ({ number }: Finding): number | undefined => counts[number - 1]

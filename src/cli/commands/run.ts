@@ -43,6 +43,7 @@ export const runUnder = async (
   program: string,
   args: readonly string[],
   recording?: Recording,
+  ending?: Parameters<typeof runProgram>[3],
 ): Promise<ProgramEnd> => {
   let isRunning = true
   void client.ended.then(() => {
@@ -53,7 +54,7 @@ export const runUnder = async (
     )
   })
   try {
-    const end = await runProgram(program, args, programEnvironment(client.socket, recording))
+    const end = await runProgram(program, args, programEnvironment(client.socket, recording), ending)
     const limits = CRASHES.has(end.signal) ? lowLimits() : ''
     if (limits !== '') process.stderr.write(`userdma: ${program} ended by ${end.signal}${limits}\n`)
     return end

@@ -38,8 +38,7 @@ import { checkProgram } from './run.ts'
 type SearchOptions = CheckOptions & {
   /** The number of seeds to try. */
   readonly tormentSearch: string
-  /** Maximum seconds of one run, and of all. */
-  readonly timeLimit: number
+  /** Maximum seconds of all runs. */
   readonly searchTime: number
 }
 
@@ -68,6 +67,8 @@ interface Search {
   readonly stop: AbortSignal
 }
 
+/** Without `--time-limit`. */
+const DEFAULT_SECONDS = 60
 /** What a search has found: the object of --json. */
 interface Found {
   readonly seed: number
@@ -304,7 +305,8 @@ const runOnce = async <T extends TormentSetting | undefined>(
 ): Promise<(Run & { readonly setting: T }) | undefined> => {
   const { program, args, options, recording, judge, stop, longestPass } = search
   const least = Math.max(LEAST_SECONDS, (TIMES_LONGEST * longestPass) / 1000)
-  const seconds = longestPass === 0 ? options.timeLimit : Math.min(options.timeLimit, least)
+  const { timeLimit = DEFAULT_SECONDS } = options
+  const seconds = longestPass === 0 ? timeLimit : Math.min(timeLimit, least)
   const decisions = new Map<string, string>()
   const onTorment = ({ torment: { id, text, held } }: TormentRecord): void => {
     if (held === undefined) decisions.set(id, text)

@@ -42,13 +42,14 @@ export const runObserved = async (
   args: readonly string[],
   reader: RecordReader,
   observing: Observing,
+  ending?: Parameters<typeof runProgram>[3],
 ): Promise<ProgramEnd> => {
   const folder = privateFolder()
   try {
     const libraries = [hostLibrary(), ...(observing.stacks ? [freesLibrary()] : [])]
     const observed = await observe({ folder, libraries }, reader, observing)
     try {
-      const end = await runProgram(program, args, observed.environment)
+      const end = await runProgram(program, args, observed.environment, ending)
       observed.finish()
       return end
     } finally {

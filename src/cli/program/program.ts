@@ -7,6 +7,7 @@ import { accessSync, closeSync, constants, openSync, type Stats, statSync } from
 import { constants as os } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
+import { descendantsOf } from '../../host/process-status.ts'
 import type { BufferCheck } from '../../spec/check/requests.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import type { ProgramEnd as RecordedEnd } from '../../uapi/tool.ts'
@@ -165,6 +166,21 @@ export interface ProgramEnd {
   /** The signal that ended it. */
   readonly signal: NodeJS.Signals | null
   readonly pid?: number | undefined
+  /** The seconds after which we have ended it (`ProgramLimit`). */
+  readonly limit?: number
+}
+
+/** The exit status of a program that has reached its time limit, as of timeout(1). */
+export const LIMIT_STATUS = 124
+
+/** Milliseconds that a program gets after SIGTERM, before SIGKILL. */
+const GRACE = 5000
+
+/** A program that runs too long gets SIGTERM, with the processes that it has started. */
+export interface ProgramLimit {
+  readonly seconds: number
+  /** Called before the signal. */
+  reached?(): Promise<void>
 }
 
 /** The end of a program for its recording. */
@@ -175,12 +191,46 @@ export const recordedEnd = (program: string, { status, signal, pid }: ProgramEnd
   signal: signal ?? '',
 })
 
-/** Runs the program to its end. Throws ProgramError if it cannot be started. */
-export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<ProgramEnd> =>
+const signalAll = (pids: readonly number[], signal: NodeJS.Signals): void => {
+  for (const pid of pids)
+    try {
+      process.kill(pid, signal)
+    } catch {
+      // It has ended, or is another user's.
+    }
+}
+
+/**
+ * Runs the program to its end. A program that does not end within GRACE after SIGTERM, of its `limit` or if `isKilled`
+ * of ours, gets SIGKILL. Throws ProgramError if it cannot be started.
+ */
+export const runProgram = (
+  program: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+  { limit, isKilled = false }: { readonly limit?: ProgramLimit | undefined; readonly isKilled?: boolean } = {},
+): Promise<ProgramEnd> =>
   new Promise((resolve, reject) => {
     let child: ChildProcess | undefined
+    let timer: NodeJS.Timeout | undefined
+    let isLate = false
+    let isTerminated = false
+    const killLater = (pids: readonly number[]): void => {
+      clearTimeout(timer)
+      timer = setTimeout(signalAll, GRACE, pids, 'SIGKILL')
+    }
     const forward = (signal: NodeJS.Signals): void => {
       child?.kill(signal)
+      if (!isKilled || signal !== 'SIGTERM' || child?.pid === undefined) return
+      isTerminated = true
+      killLater([child.pid])
+    }
+    const reachLimit = async (): Promise<void> => {
+      isLate = true
+      await limit?.reached?.()
+      const pids = child?.pid === undefined ? [] : [child.pid, ...descendantsOf(child.pid)]
+      signalAll(pids, 'SIGTERM')
+      killLater(pids)
     }
     const ignore = (): void => {}
     const terminalHandler = hasTerminal() ? ignore : forward
@@ -207,9 +257,15 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
       // Emitted also if a signal cannot be sent, because the program runs as another user (sudo): the program continues.
       if (child?.pid === undefined) rejectSpawn(error)
     })
+    if (limit !== undefined) timer = setTimeout(() => void reachLimit(), limit.seconds * 1000)
     child.once('exit', (status, signal) => {
+      clearTimeout(timer)
       removeHandlers()
-      resolve({ status: signal === null ? (status ?? 0) : 128 + os.signals[signal], signal, pid: child?.pid })
+      const pid = child?.pid
+      // What has ended it in the end is not what its user sees.
+      const ended = signal === 'SIGKILL' && isTerminated ? 'SIGTERM' : signal
+      const end = { status: ended === null ? (status ?? 0) : 128 + os.signals[ended], signal: ended, pid }
+      resolve(isLate ? { ...end, status: LIMIT_STATUS, signal: signal ?? 'SIGTERM', limit: limit!.seconds } : end)
     })
   })
 

@@ -33,6 +33,58 @@ export interface FoundObject {
   readonly history: readonly Moment[]
 }
 
+/** The kinds of lines of a story. */
+export type StoryEventKind =
+  /** What was overwritten before the first line: `count` events. */
+  | 'overwritten'
+  | 'posted'
+  | 'refused post'
+  /** A completion was written. */
+  | 'completed'
+  /** An unsignaled send has ended. */
+  | 'ended'
+  /** Outstanding requests have no completions any more, because of RESET or a destroy. */
+  | 'dropped'
+  /** A message found no receive. */
+  | 'not ready'
+  | 'polled'
+  | 'called'
+  | 'refused call'
+  /** An event of rdma_cm was read. */
+  | 'read event'
+  /** An asynchronous event was raised. */
+  | 'raised event'
+  /** Events that wait to be read. */
+  | 'unread events'
+  /** A program ends. */
+  | 'program ended'
+
+/** What happened once, or `count` times at one line of the program. */
+export interface StoryLine {
+  /** Microseconds, as `Finding.time`: of the last of several. */
+  readonly time: number
+  /** Of several: of the first. */
+  readonly since?: number
+  /** Name of the host of a net. */
+  readonly host?: string
+  /** The process and its name; absent in the library. */
+  readonly pid?: number
+  readonly command?: string
+  /** The thread, if it is known. */
+  readonly thread?: number
+  /** The object without its process, such as `QP 0x11`; empty: none. */
+  readonly object: string
+  readonly event: StoryEventKind
+  /** A clause without its full stop. */
+  readonly text: string
+  /** Empty: unknown. */
+  readonly stack: Stack
+  readonly count: number
+  /** Present if this is why what was found could not go well. */
+  readonly isDecisive?: true
+}
+export type Story = readonly StoryLine[]
+
 /** What packets of a capture from elsewhere show (`userdma explain FILE`), in sessions that were made of captures. */
 export type CaptureFindingId = `capture ${CaptureCause}`
 
@@ -66,4 +118,6 @@ export interface Finding<Id extends string = FindingId> {
   readonly moments: readonly Moment[]
   /** The objects involved, with their histories. */
   readonly objects: readonly FoundObject[]
+  /** Present if it is about a hang, a failure or a wait, and something is known. */
+  readonly story?: Story
 }

@@ -78,8 +78,11 @@ export interface ProgramProbes {
    * microseconds; undefined: none.
    */
   lossTo?(qpns: readonly number[], time: number): string | undefined
-  /** How many asynchronous events of a context its program has not read; undefined: unknown. */
-  unreadEvents?(context: number): number | undefined
+  /**
+   * How many events its program has not read: asynchronous ones of a context, or those of a channel (comp_channel or
+   * cm_channel) with this handle; undefined: unknown.
+   */
+  unreadEvents?(context: number, channel?: number): number | undefined
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number
   /**

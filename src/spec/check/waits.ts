@@ -19,6 +19,7 @@ const waitIds = [
   'idle-queues',
 ] as const satisfies readonly FindingId[]
 export type WaitId = (typeof waitIds)[number]
+export const isWaitId = (id: FindingId): id is WaitId => waitIds.some(wait => wait === id)
 
 /** A request that a wait names. */
 export interface WaitingRequest {

@@ -70,6 +70,8 @@ import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { refusalOf } from './refused-post.ts'
 import { FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
+import { Stories } from './story/lines.ts'
+import { StoryRecorder } from './story/recorder.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -156,6 +158,7 @@ export class Checker {
   readonly #deviceWithGid: DeviceWithGid
   readonly #reporter: FindingReporter
   readonly #services: DetectorServices
+  readonly #story: StoryRecorder
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
   readonly #misuses: MisuseReports
@@ -168,11 +171,13 @@ export class Checker {
   constructor(report: ReportFinding, sources: CheckerSources = noSources) {
     this.#deviceWithGid = gid => sources.deviceWithGid(gid)
     this.#sources = sources
-    this.#reporter = new FindingReporter(report, sources.hasDevice !== false)
+    this.#reporter = new FindingReporter(report, sources.hasDevice !== false, (...finding) => stories.of(...finding))
     this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
     const services = new DetectorServices(this.#objects, this.#reporter, sources)
     this.#services = services
+    this.#story = new StoryRecorder(services)
+    const stories = new Stories(services, this.#story)
     this.#queues = createQueueDetector(services)
     this.#memoryGone = createMemoryGoneDetector(services)
     this.#ignoredPosts = createIgnoredPosts(services)
@@ -182,6 +187,8 @@ export class Checker {
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.watchesAccesses = isCopiedByFork !== undefined && sources.hasDevice !== false
     this.#detectors = [
+      // First: what others find has what happens now in its story.
+      this.#story.detector,
       this.#queues,
       this.outages.detector,
       this.ignoredEvents.detector,
@@ -225,6 +232,7 @@ export class Checker {
 
   /** Takes an event of the stream. */
   event<K extends ProgramEventName>(event: ProgramEvent<K>): void {
+    this.#story.event(event as ProgramEvent)
     const take = takers[event.event as K] as (checker: Checker, event: ProgramEvent<K>) => void
     take(this, event)
   }

@@ -4,7 +4,9 @@
 import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
+import { STORY_LINES } from '../../spec/check/story.ts'
 import { printable } from '../../spec/printable.ts'
+import { storyLines } from './story/text.ts'
 
 export interface Symbols {
   /** Frames, innermost first. An address with inlined functions has several frames. */
@@ -17,9 +19,9 @@ export interface Symbols {
 }
 
 /** The stacks of findings, for `prepare`. */
-export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects'>[]): Stack[] =>
-  all.flatMap(({ moments, objects }) =>
-    [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack }) => stack),
+export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 'story'>[]): Stack[] =>
+  all.flatMap(({ moments, objects, story = [] }) =>
+    [...moments, ...objects.flatMap(({ history }) => history), ...story].map(({ stack }) => stack),
   )
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
@@ -84,8 +86,9 @@ export const headText = ({ id, severity, text, program, host, device }: AnyFindi
 export const callersText = (frames: readonly Frame[]): string =>
   printable(frames.slice(0, MAX_CALLERS).map(callerText).join(' < '))
 
-export const findingText = (finding: AnyFinding, symbols: Symbols): string => {
-  const { details, time, moments, objects } = finding
+/** `most`: lines of its story. */
+export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
+  const { details, time, moments, objects, story = [] } = finding
   symbols.prepare?.(stacksOf([finding]))
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = callersText(symbols.framesOf(stack))
@@ -98,6 +101,9 @@ export const findingText = (finding: AnyFinding, symbols: Symbols): string => {
       .filter(({ stack }) => stack.length > 0)
       .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
+    ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(
+      (line, i) => `${i === 0 ? '  ' : '   '}${line}`,
+    ),
     `  advice: ${adviceOf(finding)}`,
   ]
   return `${lines.map(printable).join('\n')}\n`

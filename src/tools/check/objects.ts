@@ -75,6 +75,8 @@ interface LostWork {
 
 /** Maximum kept changes of an object, the latest. */
 const MAX_CHANGES = 8
+/** Places for objects that are found at once, a power of two. */
+const FOUND_PLACES = 16
 /** Maximum kept destroyed objects, the latest. */
 const MAX_DESTROYED = 4096
 /** Of a number that was stored in a variable of 16 bits. */
@@ -276,6 +278,8 @@ const cmIdKey = (program: Program | undefined, userHandle: bigint): string => `$
 export class KnownObjects {
   /** Objects that exist, by `id`. */
   readonly #existing = new Map<number, KnownObject>()
+  /** Of `#existing`, those that were found last, by the lower bits of `id`. */
+  readonly #found: (KnownObject | undefined)[] = new Array(FOUND_PLACES).fill(undefined)
   /** Destroyed objects by `id`, in the order of their destruction. */
   readonly #destroyed = new Map<number, KnownObject>()
   /** By `numbersOf`: the existing object, of an XRC target the first opener; else the last destroyed one. */
@@ -307,6 +311,7 @@ export class KnownObjects {
 
   add(object: KnownObject): void {
     this.#existing.set(object.id, object)
+    this.#found[object.id & (FOUND_PLACES - 1)] = object
     for (const used of object.uses.values()) used.users.add(object)
     for (const number of numbersOf(object))
       if (object.class === 'xrc_tgt_qp') this.#addOpener(number, object)
@@ -342,9 +347,14 @@ export class KnownObjects {
     return this.#openers.get(number) ?? new Set([object])
   }
 
-  /** Undefined: the object was destroyed, or is unknown. */
+  /** Undefined: the object was destroyed, or is unknown. Asked several times for each request. */
   find(id: number): KnownObject | undefined {
-    return this.#existing.get(id)
+    const place = id & (FOUND_PLACES - 1)
+    const last = this.#found[place]
+    if (last !== undefined && last.id === id) return last
+    const found = this.#existing.get(id)
+    this.#found[place] = found
+    return found
   }
 
   /** The queue pair with this number, else the last destroyed one. Of an XRC target: the object of its first opener. */
@@ -485,6 +495,7 @@ export class KnownObjects {
   remove(object: KnownObject, destruction: Moment): void {
     object.destruction = destruction
     this.#existing.delete(object.id)
+    this.#found[object.id & (FOUND_PLACES - 1)] = undefined
     this.#forgetCmId(object)
     if (object.class === 'xrc_tgt_qp') for (const number of numbersOf(object)) this.#removeOpener(number, object)
     for (const used of object.uses.values()) used.users.delete(object)

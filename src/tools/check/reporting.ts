@@ -2,10 +2,11 @@
  * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
  * number of findings is bounded.
  */
-import type { Finding, FoundObject, Moment, Program, Stack } from '../../spec/check/finding.ts'
+import type { Finding, FoundObject, Moment, Program, Stack, Story } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
 import type { Severity } from '../../spec/check/severity.ts'
+import { hasStory } from '../../spec/check/story.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
@@ -30,6 +31,9 @@ export interface Occurrence {
 
 /** `context`: the number of the context of the finding's first occurrence. */
 export type ReportFinding = (finding: Finding, context: number) => void
+
+/** The story of a finding about these objects; empty: nothing is known. */
+export type StoryOf = (id: FindingId, occurrence: Occurrence, objects: readonly KnownObject[]) => Story
 
 /** Fields of a `Finding` that depend on the mistake. */
 export interface FindingContent {
@@ -66,6 +70,7 @@ export class FindingReporter {
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: ReportFinding
   readonly #hasDevice: boolean
+  readonly #storyOf: StoryOf
   /** Number of findings at the last `beginFresh`. */
   #fresh = 0
   /** By pid: the functions by which programs have taken memory of queues. */
@@ -75,9 +80,10 @@ export class FindingReporter {
    * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
    * not made.
    */
-  constructor(onFinding: ReportFinding, hasDevice = true) {
+  constructor(onFinding: ReportFinding, hasDevice = true, storyOf: StoryOf = () => []) {
     this.#onFinding = onFinding
     this.#hasDevice = hasDevice
+    this.#storyOf = storyOf
   }
 
   /** Something was left out, `count` times. */
@@ -137,6 +143,7 @@ export class FindingReporter {
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
+    const story = hasStory(id) ? this.#storyOf(id, { time, device, context, program, stack }, objects) : []
     const finding: Finding = {
       number,
       id,
@@ -153,6 +160,7 @@ export class FindingReporter {
       objects: objects
         .slice(0, MAX_NAMED + 1)
         .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
+      ...(story.length > 0 && { story }),
     }
     this.#onFinding(finding, context)
     return number

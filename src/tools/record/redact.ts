@@ -110,6 +110,9 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
     details: one.details.map(text),
     moments: one.moments.map(moment),
     objects: one.objects.map(({ name, history }) => ({ name: text(name), history: history.map(moment) })),
+    ...(one.story && {
+      story: one.story.map(line => ({ ...line, text: text(line.text), stack: stack(line.stack) })),
+    }),
   })
 
   const failure = (one: FailureRecord): FailureRecord => {

@@ -349,7 +349,7 @@ export class SessionWriter {
       time,
       {},
       [],
-      this.#bounded(json(finding), () => json({ ...finding, moments: [], objects: [] })),
+      this.#bounded(json(finding), () => json({ ...finding, moments: [], objects: [], story: [] })),
     )
   }
 

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { endJson, endText, findingJson, sarifLog } from '../../../src/cli/check/report.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
-import type { Finding } from '../../../src/spec/check/finding.ts'
+import type { Finding, StoryLine } from '../../../src/spec/check/finding.ts'
 import { findingIds } from '../../../src/spec/check/findings.ts'
 import { findingText } from '../../../src/tools/check/finding-text.ts'
 import { fixture } from '../../paths.ts'
@@ -40,6 +40,64 @@ test('text has the finding, its stacks, objects and advice', () => {
   advice: deregister only after the peer has said that it no longer uses the rkey
 `,
   )
+})
+
+const line = (changes: Partial<StoryLine>): StoryLine => ({
+  time: 4_000_000,
+  pid: 7,
+  command: 'client',
+  object: 'QP 0x11',
+  event: 'posted',
+  text: 'posted SEND wr_id 1',
+  stack,
+  count: 1,
+  ...changes,
+})
+const told: Finding = {
+  ...finding,
+  story: [
+    line({ event: 'overwritten', object: '', text: '9 older events were overwritten', stack: [], count: 9 }),
+    line({ event: 'called', text: 'deregistered', object: 'MR 0x700', isDecisive: true }),
+    line({ time: 4_998_800, since: 4_100_000, pid: 8, command: 'server', count: 3 }),
+    line({ time: 4_999_998, event: 'polled', object: 'CQ 1', text: 'polled 3 completions', stack: [] }),
+  ],
+}
+
+test('text has the story, as many lines as are wanted: the last, and those that are decisive', () => {
+  const story = (lines?: number): string[] =>
+    findingText(told, createSymbols(), lines)
+      .split('\n')
+      .filter(text => / before {2}|^ {2}story/.test(text))
+  assert.deepEqual(story(), [
+    '  story (9 older events were overwritten; => is the decisive one)',
+    '   => 1000.0 ms before  7 (client)  MR 0x700  deregistered: post (/app/client.ts:42)',
+    '         1.2 ms before  8 (server)  QP 0x11   posted SEND wr_id 1, 3 times: post (/app/client.ts:42)',
+    '       0.002 ms before  7 (client)  CQ 1      polled 3 completions',
+  ])
+  assert.deepEqual(story(2), [
+    '  story (2 of 3 lines, --story all has the others; 9 older events were overwritten; => is the decisive one)',
+    '   => 1000.0 ms before  MR 0x700  deregistered: post (/app/client.ts:42)',
+    '       0.002 ms before  CQ 1      polled 3 completions',
+  ])
+  assert.deepEqual(story(0), [])
+})
+
+test('JSON has the frames of a story, SARIF a code flow with the importance of each step', () => {
+  const { story } = findingJson(told, createSymbols())
+  assert.deepEqual(story?.[1]?.stack[0], { function: 'post', file: '/app/client.ts', line: 42 })
+  assert.deepEqual([story?.[1]?.isDecisive, story?.[2]?.count], [true, 3])
+  const log = sarifLog([[told, 1]], createSymbols(), '1')
+  const [flow] = log.runs[0]?.results[0]?.codeFlows ?? []
+  assert.deepEqual(
+    flow?.threadFlows[0]?.locations.map(({ importance, location: { message } }) => [importance, message.text]),
+    [
+      ['important', 'process 7 (client): 9 older events were overwritten'],
+      ['essential', 'process 7 (client), MR 0x700: deregistered'],
+      ['important', 'process 8 (server), QP 0x11: posted SEND wr_id 1, 3 times'],
+      ['important', 'process 7 (client), CQ 1: polled 3 completions'],
+    ],
+  )
+  assert.deepEqual(problemsOf(schema, asRead(log)), [])
 })
 
 test('control characters that a program has chosen are not printed', () => {

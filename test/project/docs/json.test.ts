@@ -82,7 +82,7 @@ test('userdma explain --slow --json', { skip }, async t => {
 test('the page lists every definition and every command with --json', () => {
   const page = readReference('json.md')
   const listed = [...page.matchAll(/`#\/\$defs\/([^`]+)`/g)].map(([, name]) => name)
-  const helpers = ['deviceStat', 'failure', 'frame', 'loopWait', 'moment']
+  const helpers = ['deviceStat', 'failure', 'frame', 'loopWait', 'moment', 'storyLine']
   assert.deepEqual([...listed, ...helpers].sort(), Object.keys(schema.$defs).sort())
   const all = Object.values(commands).flatMap(one => [one, ...Object.values(one.commands ?? {})])
   const withJson = all.filter(({ options = {} }) => Object.hasOwn(options, 'json'))

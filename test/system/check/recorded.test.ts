@@ -65,7 +65,7 @@ const both = async (scope: Scope, script: string, recordOptions: readonly string
 describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () => {
   for (const json of casesOf([false, true], one => !one))
     it(`has the findings of its run, ${json ? 'as JSON' : 'as text'}`, async t => {
-      const options = ['--notes', '--races', ...(json ? ['--json'] : [])]
+      const options = ['--notes', '--races', '--story', 'all', ...(json ? ['--json'] : [])]
       const { live, read, run, again } = await both(t, `${together(FEW)}; true`, [], options)
       assert.equal(read, live)
       for (const name of FEW) assert.match(live, new RegExp(name.replace(/--.*/, '')), name)
@@ -80,7 +80,7 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
         t,
         `${faulty(name)} >&2; true`,
         [...optionsOf(name), ...hang],
-        ['--notes', '--races'],
+        ['--notes', '--races', '--story', 'all'],
       )
       assert.equal(read, live, name)
     }

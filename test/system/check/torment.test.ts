@@ -250,7 +250,6 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       [['--torment-search', '0'], /--torment-search "0": give an integer from 1 to 4294967295/],
       [['--torment-search', '2', '--torment', '4294967295'], /give an integer from 1 to 1/],
       [['--torment-search', '2', '--time-limit', 'long'], /--time-limit "long": give an integer from 1 to 86400/],
-      [['--time-limit', '5'], /--time-limit is for --torment-search/],
       [['--torment-search', '2', '--gen-suppressions'], /--torment-search and --gen-suppressions exclude each other/],
       [['--search-time', '5'], /--search-time is for --torment-search/],
     ]

@@ -47,7 +47,7 @@ export const requestScenario = ({
   peerClass = 'rc_qp',
   stack: callStack,
   ...sources
-}: Partial<Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'postStack'>> & {
+}: Partial<Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'postStack' | 'unreadEvents'>> & {
   readonly hasChannel?: boolean
   readonly isLibrary?: boolean
   readonly peerClass?: string
@@ -78,7 +78,8 @@ export const requestScenario = ({
   const create = (name: string, args: Record<string, unknown> = {}, out: Record<string, unknown> = {}): number => {
     const object = { id: ++lastId, handle: lastId, class: { name } }
     names.set(object.id, object)
-    checker.called({
+    checker.event({
+      event: 'called',
       ...origin,
       time: now,
       class: name,
@@ -103,7 +104,8 @@ export const requestScenario = ({
   ): void => {
     const stack = callStack ?? [`${name}.${method}`]
     if (outcome.why === undefined)
-      checker.calling({
+      checker.event({
+        event: 'calling',
         object: id,
         class: name,
         method,
@@ -113,7 +115,18 @@ export const requestScenario = ({
         ...(pendingSends !== undefined && { pendingSends }),
       })
     const object = names.get(id)
-    checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack, ...outcome })
+    checker.event({
+      event: 'called',
+      ...origin,
+      time: now,
+      class: name,
+      method,
+      object,
+      args,
+      out: {},
+      stack,
+      ...outcome,
+    })
   }
   const channel = hasChannel ? create('comp_channel') : undefined
   const cq = create('cq', { ...(channel && { channel: names.get(channel) }) }, { cqe: 100 })
@@ -214,7 +227,7 @@ export const requestScenario = ({
     fail(cause: Cause): void {
       const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
       const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0 }
-      checker.failed({ ...origin, time: now, failure })
+      checker.event({ event: 'failed', ...origin, time: now, failure })
     },
     /** Id and severity of each occurrence since `forget`, by finding: a repeated finding is not in `found` again. */
     ids: (): string[] =>

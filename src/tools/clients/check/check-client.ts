@@ -264,8 +264,8 @@ const probesOf = (
       return context && postHash(context, request)
     },
   }),
-  unreadEvents(id) {
-    const fd = contextWithId(id)?.asyncFd
+  unreadEvents(id, channel) {
+    const fd = channel === undefined ? contextWithId(id)?.asyncFd : core.descriptors.get(channel)
     return fd?.isClosed === false ? fd.sink.unread() : undefined
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),

@@ -324,7 +324,7 @@ export class SessionReplay {
       hasMember: group => this.#recorded('hasMember', [group], none),
       hasUnchecked: device => this.#recorded('hasUnchecked', [device], () => !this.#isForCheck),
       lossTo: (qpns, time) => this.#recorded('lossTo', [qpns, time], none),
-      unreadEvents: context => this.#recorded('unreadEvents', [context], none),
+      unreadEvents: (context, channel) => this.#recorded('unreadEvents', [context, channel], none),
       lockLimit: program => this.#recorded('lockLimit', [program], () => Number.POSITIVE_INFINITY),
       memoryOf: (device, key) => this.#recorded('memoryOf', [device, key], () => this.#regions.memoryOf(device, key)),
       logStack: (process, stack) => this.#recorded('logStack', [process, stack], () => []),

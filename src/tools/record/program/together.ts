@@ -235,9 +235,9 @@ export class ReplayTogether {
       },
       lossTo: (qpns, time) =>
         this.#places.map(({ probes }) => probes.lossTo?.(qpns, time)).find(answer => answer !== undefined),
-      unreadEvents(context) {
+      unreadEvents(context, channel) {
         const { probes, own } = ofContext(context)
-        return probes.unreadEvents?.(own)
+        return probes.unreadEvents?.(own, channel)
       },
       lockLimit: program => current().probes.lockLimit?.(program) ?? Number.POSITIVE_INFINITY,
       memoryOf(device, key) {

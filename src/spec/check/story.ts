@@ -1,0 +1,49 @@
+/*
+ * The story of a finding: what happened to the objects concerned before it, of both ends in the order of time
+ * (`StoryLine` in finding.ts). Findings about a hang, a failed request or a wait have one.
+ */
+import { type FindingId, findings } from './findings.ts'
+import { isWaitId } from './waits.ts'
+
+/** The lines that a report has of a story without `--story`. */
+export const STORY_LINES = 12
+
+/** Findings about a hang or a failure whose rows have no cause and no status. */
+const others: ReadonlySet<FindingId> = new Set<FindingId>([
+  'program-died',
+  'program-ended',
+  'event-ignored',
+  'post-wrong-state',
+  'queue-full',
+  'sends-lost',
+  'late-receives',
+  'completions-unpolled',
+  'cm-not-confirmed',
+  'cm-refused-used',
+])
+
+/** Findings whose reason is in the post of a request. */
+export const aboutRequests: ReadonlySet<FindingId> = new Set<FindingId>([
+  'stale-lkey',
+  'unknown-lkey',
+  'lkey-other-pd',
+  'local-out-of-bounds',
+  'lkey-no-right',
+  'unknown-rkey',
+  'rkey-other-pd',
+  'remote-out-of-bounds',
+  'rkey-no-right',
+  'atomic-misaligned',
+  'bad-request',
+  'request-length',
+  'no-rd-atomic',
+  'receive-too-short',
+  'post-wrong-state',
+  'queue-full',
+])
+
+/** Whether findings of this kind have a story. */
+export const hasStory = (id: FindingId): boolean => {
+  const { causes, statuses } = findings[id]
+  return causes !== undefined || statuses !== undefined || others.has(id) || isWaitId(id)
+}

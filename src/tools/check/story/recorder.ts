@@ -1,0 +1,349 @@
+/*
+ * Takes the stream of program events, and notes what stories tell (log.ts), as numbers. Events that are not about an
+ * object are kept for their context.
+ */
+import type { Stack } from '../../../spec/check/finding.ts'
+import type {
+  CheckedCall,
+  CheckedFailure,
+  ContextEnd,
+  Death,
+  ProgramEvent,
+  RefusedPost,
+} from '../../../spec/check/program-events.ts'
+import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
+import { Errno } from '../../../spec/errno.ts'
+import { PostQueue } from '../../../spec/session.ts'
+import { WcStatus } from '../../../spec/work.ts'
+import type { Detector, DetectorServices } from '../detector.ts'
+import { type KnownObject, queueOf } from '../objects.ts'
+import { ProcessLog, type Subject } from './log.ts'
+
+/** Processes whose events are kept, the latest. */
+const MAX_PROCESSES = 128
+/** Objects that are found at once. */
+const MAX_SUBJECTS = 2 ** 14
+/** Connections of identifiers that are kept, the latest. */
+const MAX_LINKS = 4096
+
+/**
+ * The kinds of noted events, with what their numbers say:
+ * - POSTED: `index` postIndex or −1, `wrId`, `amount` bytes, `detail` opcode, of a receive −1, `peer` PostQueue
+ * - COMPLETED: `index` of the queue, `wrId`, `amount` bytes, `detail` status and opcode of the request, `peer` the owner
+ *   of the received message or 0, `peerWrId` its wr_id
+ * - ENDED: `index`, `wrId`, `detail` opcode
+ * - LOST: a receive without a completion: `wrId`
+ * - DROPPED, POLLED: `amount` how many
+ * - CALLED, REFUSED: `detail` number of the method, `amount` state of a queue pair or −1; of REFUSED the errno
+ * - REFUSED_POST: `wrId`, `amount` errno, `detail` opcode, `peer` PostQueue
+ * - READ_EVENT: `detail` type, `amount` status, `index` the handle of the identifier
+ * - RAISED_EVENT: `detail` type
+ * - ENDED_PROGRAM: `detail` EndKind
+ */
+export const Kind = {
+  POSTED: 0,
+  COMPLETED: 1,
+  ENDED: 2,
+  LOST: 3,
+  DROPPED: 4,
+  NOT_READY: 5,
+  POLLED: 6,
+  CALLED: 7,
+  REFUSED: 8,
+  REFUSED_POST: 9,
+  READ_EVENT: 10,
+  RAISED_EVENT: 11,
+  ENDED_PROGRAM: 12,
+} as const
+
+export const endKinds = ['close', 'exit', 'kill', 'died'] as const
+
+const { SUCCESS } = WcStatus.values
+const { SEND } = PostQueue
+/** Opcodes are below, and -1 is for receives. */
+const STATUS = 2 ** 16
+
+/** The two numbers of `detail` of COMPLETED. */
+export const completedDetail = (status: number, opcode: number): number => status * STATUS + opcode + 1
+export const statusOf = (detail: number): number => Math.floor(detail / STATUS)
+export const opcodeOf = (detail: number): number => (detail % STATUS) - 1
+
+/** Calls that change nothing that a story tells. */
+const SILENT = /^(?:query\w*|get\w*|chain\w*|initQpAttr|setOption|postSend|receive|send)$/
+/** Classes of which a story tells the calls beside refused ones. */
+const TOLD = /_qp$|^(?:cq|srq|xrc_srq|mr|mw|ah|cm_id)$/
+
+/** What a context's events without an object are about. */
+export const contextSubject = (context: number): number => -1 - context
+
+export class StoryRecorder {
+  readonly detector: Detector
+  readonly #services: DetectorServices
+  /** By pid; undefined: the process that runs the checker. */
+  readonly #logs = new Map<number | undefined, ProcessLog>()
+  /** Subjects of objects, for requests; and the last ones of a queue and of a CQ. */
+  readonly #subjects = new Map<number, Subject>()
+  #queue: Subject | undefined
+  #cq: Subject | undefined
+  readonly #methods: string[] = []
+  readonly #methodNumbers = new Map<string, number>()
+  /** Queue pairs of identifiers, and identifiers of queue pairs, by `CoreObject.id`. */
+  readonly #linked = new Map<number, number>()
+
+  constructor(services: DetectorServices) {
+    this.#services = services
+    this.detector = {
+      posted: request => this.#posted(request),
+      ended: request => this.#ended(request),
+      completed: (request, completion) => this.#completed(request, completion),
+      receiveLost: request => this.#receiveLost(request),
+      receiverNotReady: qp => this.#notReady(qp),
+      polled: (cq, count) => this.#polled(cq, count),
+      queueReset: owner => this.#reset(owner),
+    }
+  }
+
+  get logs(): Iterable<ProcessLog> {
+    return this.#logs.values()
+  }
+
+  /** The name of a method by its number in `detail`: `class.method`. */
+  methodOf(detail: number): string {
+    return this.#methods[detail] ?? ''
+  }
+
+  /** The queue pair of an identifier, or the identifier of a queue pair, by `CoreObject.id`. */
+  linkedTo(id: number): number | undefined {
+    return this.#linked.get(id)
+  }
+
+  #logOf(program: KnownObject['program']): ProcessLog {
+    const pid = program?.pid
+    let log = this.#logs.get(pid)
+    if (log === undefined) {
+      log = new ProcessLog(program)
+      this.#logs.set(pid, log)
+      const [oldest] = this.#logs.keys()
+      if (this.#logs.size > MAX_PROCESSES) this.#logs.delete(oldest)
+    }
+    return log
+  }
+
+  /** The subject of an object; undefined: the object is unknown. */
+  #subjectOf(id: number): Subject | undefined {
+    const last = this.#subjects.get(id)
+    if (last !== undefined && !last.isForgotten) return last
+    const known = this.#services.objects.find(id)
+    if (known === undefined) return undefined
+    const subject = this.#logOf(known.program).subject(id)
+    if (this.#subjects.size === MAX_SUBJECTS) this.#subjects.clear()
+    this.#subjects.set(id, subject)
+    return subject
+  }
+
+  /** As `#subjectOf`, of the queue of a request: most often that of the last one. */
+  #queueOf(id: number): Subject | undefined {
+    const last = this.#queue
+    if (last !== undefined && last.id === id && !last.isForgotten) return last
+    this.#queue = this.#subjectOf(id)
+    return this.#queue
+  }
+
+  #note(
+    subject: Subject,
+    kind: number,
+    stack: Stack,
+    detail: number,
+    amount: number,
+    wrId = 0n,
+    peer = 0,
+    time = this.#services.sources.now(),
+    index = -1,
+  ): void {
+    const { log } = subject
+    log.beginPart()
+    log.note(subject, kind, time, log.stackNumber(stack), index, wrId, amount, detail, peer, 0n)
+  }
+
+  // ---- requests ----
+
+  #posted({ owner, queue, postIndex = -1, wrId, opcode, length, time }: WorkRequest): void {
+    const subject = this.#queueOf(owner)
+    if (subject === undefined) return
+    if (queue !== SEND) subject.receives++
+    subject.log.note(subject, Kind.POSTED, time, 0, postIndex, wrId, length, opcode, queue, 0n)
+  }
+
+  /** A signaled send has a completion too. */
+  #ended({ owner, isSignaled, index, wrId, opcode }: WorkRequest): void {
+    if (isSignaled) return
+    const subject = this.#queueOf(owner)
+    if (subject === undefined) return
+    subject.log.note(subject, Kind.ENDED, this.#services.sources.now(), 0, index, wrId, 0, opcode, 0, 0n)
+  }
+
+  #completed(request: WorkRequest, { status, bytes, message }: RequestCompletion): void {
+    const subject = this.#queueOf(request.owner)
+    if (subject === undefined) return
+    if (request.queue !== SEND) subject.receives--
+    const time = this.#services.sources.now()
+    const { index, wrId, opcode } = request
+    const detail = completedDetail(status, opcode)
+    const { log } = subject
+    if (isFailure(detail)) log.beginPart()
+    if (message === undefined) log.complete(subject, Kind.COMPLETED, time, index, wrId, bytes, detail, 0, 0n)
+    else log.complete(subject, Kind.COMPLETED, time, index, wrId, bytes, detail, message.owner, message.wrId)
+  }
+
+  #receiveLost({ owner, wrId }: WorkRequest): void {
+    const subject = this.#subjectOf(owner)
+    if (subject === undefined) return
+    subject.receives--
+    this.#note(subject, Kind.LOST, [], 0, 0, wrId)
+  }
+
+  #notReady(qp: number): void {
+    const subject = this.#subjectOf(qp)
+    if (subject !== undefined) this.#note(subject, Kind.NOT_READY, [], 0, 0)
+  }
+
+  /** Told at each request: most often nothing was polled since. */
+  #polled(cq: number, count: number): void {
+    let subject = this.#cq
+    if (subject === undefined || subject.id !== cq || subject.isForgotten) {
+      subject = this.#subjectOf(cq)
+      this.#cq = subject
+    }
+    if (subject === undefined || subject.polled === count) return
+    subject.log.poll(subject, Kind.POLLED, count - subject.polled)
+    subject.polled = count
+  }
+
+  #reset(owner: number): void {
+    const subject = this.#subjectOf(owner)
+    if (subject === undefined) return
+    if (subject.receives > 0) this.#note(subject, Kind.DROPPED, [], 0, subject.receives)
+    subject.receives = 0
+  }
+
+  // ---- other events ----
+
+  /** Takes an event of the stream, before the checker draws conclusions from it. */
+  event(event: ProgramEvent): void {
+    switch (event.event) {
+      case 'called':
+        this.#called(event)
+        return
+      case 'refusedPost':
+        this.#refusedPost(event)
+        return
+      case 'failed':
+        this.#failed(event)
+        return
+      case 'contextEnds':
+        this.#contextEnds(event)
+        return
+      case 'died':
+        this.#died(event)
+        return
+      default:
+    }
+  }
+
+  #methodNumber(name: string): number {
+    let number = this.#methodNumbers.get(name)
+    if (number === undefined) {
+      number = this.#methods.push(name) - 1
+      this.#methodNumbers.set(name, number)
+    }
+    return number
+  }
+
+  #called(call: CheckedCall): void {
+    const { object, class: name, method, program, context, args, out, refused, why, time } = call
+    if (why !== 'call') return
+    const log = this.#logOf(program)
+    if (refused !== undefined) {
+      if (refused.errno === Errno.EAGAIN) return
+      const subject = log.subject(object?.id ?? contextSubject(context))
+      const detail = this.#methodNumber(`${name}.${method}`)
+      this.#note(subject, Kind.REFUSED, call.stack, detail, refused.errno, 0n, 0, time)
+      return
+    }
+    if (object === undefined) return
+    if (name === 'cm_channel' && method === 'getEvent') {
+      this.#readEvent(call, out)
+      return
+    }
+    if (!TOLD.test(name) || SILENT.test(method) || (method === 'create' && name !== 'cm_id')) return
+    if (name === 'cm_id') this.#link(call, object.id)
+    const { state } = args as { readonly state?: number }
+    const detail = this.#methodNumber(`${name}.${method}`)
+    this.#note(log.subject(object.id), Kind.CALLED, call.stack, detail, state ?? -1, 0n, 0, time)
+  }
+
+  /** A call that names the queue pair of an identifier. */
+  #link({ args, program, queuePair }: CheckedCall, id: number): void {
+    const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
+    const qpn = queuePair ?? qpNum
+    const qp = qpn === undefined || qpn === 0 ? undefined : this.#services.objects.qpOfProgram(program, qpn)
+    if (qp === undefined) return
+    for (const [from, to] of [
+      [id, qp.id],
+      [qp.id, id],
+    ] as const) {
+      this.#linked.set(from, to)
+      const [oldest] = this.#linked.keys()
+      if (this.#linked.size > MAX_LINKS) this.#linked.delete(oldest!)
+    }
+  }
+
+  #readEvent(call: CheckedCall, { type, status, object: handle }: CheckedCall['out']): void {
+    const { context, program, time, stack } = call
+    const id = typeof handle === 'number' ? this.#services.objects.byHandle(context, 'cm_id', handle) : undefined
+    // The identifier of a CONNECT_REQUEST is not known before its first call.
+    const subject = this.#logOf(program).subject(id?.id ?? contextSubject(context))
+    const code = typeof status === 'number' ? status | 0 : 0
+    this.#note(subject, Kind.READ_EVENT, stack, typeof type === 'number' ? type : -1, code, 0n, 0, time, Number(handle))
+  }
+
+  #refusedPost(post: RefusedPost): void {
+    const { program, context, wrId, error, queue, request, stack, time } = post
+    const owner = queueOf(this.#services.objects, post)
+    const subject = this.#logOf(program).subject(owner?.id ?? contextSubject(context))
+    const opcode = queue === SEND ? (request?.opcode ?? 0) : -1
+    this.#note(subject, Kind.REFUSED_POST, stack, opcode, error, wrId, queue, time)
+  }
+
+  #failed({ failure: { event, qpn, cause }, deviceNumber, context, program, time }: CheckedFailure): void {
+    if (event === undefined) return
+    const { cq } = cause.args
+    const { objects } = this.#services
+    const about =
+      qpn === undefined
+        ? typeof cq === 'number'
+          ? objects.byHandle(context, 'cq', cq)
+          : undefined
+        : objects.qp(deviceNumber, qpn)
+    const subject = this.#logOf(program).subject(about?.id ?? contextSubject(context))
+    this.#note(subject, Kind.RAISED_EVENT, [], event, 0, 0n, 0, time)
+  }
+
+  /** Told again for a context that has ended. */
+  #contextEnds({ context, how }: ContextEnd): void {
+    const [object] = this.#services.objects.existingIn(context)
+    if (object === undefined) return
+    const subject = this.#logOf(object.program).subject(contextSubject(context))
+    if (!subject.hasEnded) this.#note(subject, Kind.ENDED_PROGRAM, [], endKinds.indexOf(how), 0)
+    subject.hasEnded = true
+  }
+
+  #died({ program, stack, time }: Death): void {
+    const log = this.#logOf(program)
+    this.#note(log.subject(contextSubject(-1)), Kind.ENDED_PROGRAM, stack, endKinds.indexOf('died'), 0, 0n, 0, time)
+  }
+}
+
+/** Whether a request has failed by itself. `detail`: of COMPLETED. */
+export const isFailure = (detail: number): boolean =>
+  statusOf(detail) !== SUCCESS && statusOf(detail) !== WcStatus.values.WR_FLUSH_ERR

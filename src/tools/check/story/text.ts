@@ -1,0 +1,85 @@
+/*
+ * The story of a finding (spec/check/finding.ts) as text: one line for each event, with the line of source that made it.
+ */
+import type { Stack, Story, StoryLine } from '../../../spec/check/finding.ts'
+import type { Frame } from '../../../spec/check/frames.ts'
+
+/** `main (a.c:9)`: the first frame in a file of the program; empty: unknown. */
+export const sourceText = (frames: readonly Frame[]): string => {
+  const own =
+    frames.find(({ file }) => file !== undefined && !file.startsWith('/usr/')) ??
+    frames.find(({ file }) => file !== undefined)
+  const { function: name, file, line } = own ?? frames[0] ?? { function: '' }
+  const place = file === undefined ? '' : ` (${file}:${line})`
+  return name === '' && place === '' ? '' : `${name || '??'}${place}`
+}
+
+/** The last `most` lines, among them the decisive ones and what was overwritten. */
+export const shortStory = (story: Story, most: number): Story => {
+  const lines = story.filter(({ event }) => event !== 'overwritten')
+  if (most === 0 || lines.length === 0) return []
+  const decisive = lines.filter(({ isDecisive }) => isDecisive)
+  const others = lines.filter(({ isDecisive }) => !isDecisive)
+  const room = Math.max(0, most - decisive.length)
+  const kept = new Set([...decisive.slice(-most), ...others.slice(Math.max(0, others.length - room))])
+  return story.filter(line => kept.has(line) || line.event === 'overwritten')
+}
+
+/** `1.2 ms`; less than a millisecond has more digits. */
+const beforeText = (microseconds: number): string => {
+  const ms = Math.max(0, microseconds) / 1000
+  return ms >= 10_000 ? `${(ms / 1000).toFixed(1)} s` : ms >= 1 ? `${ms.toFixed(1)} ms` : `${ms.toFixed(3)} ms`
+}
+
+const whoOf = ({ pid, command, host, thread }: StoryLine): string => {
+  const names = [
+    ...(pid === undefined ? [] : [`${pid} (${command ?? ''})`]),
+    ...(host === undefined ? [] : [`on ${host}`]),
+    ...(thread === undefined || thread === pid ? [] : [`thread ${thread}`]),
+  ]
+  return names.join(' ')
+}
+
+/** What is behind the text of a line that stands for several. */
+export const times = ({ count, event }: StoryLine): string =>
+  count > 1 && event !== 'unread events' && event !== 'overwritten' ? `, ${count} times` : ''
+
+/** The lines of text, without indentation; none: there is no story. `time`: of the finding. */
+export const storyLines = (
+  story: Story,
+  time: number,
+  framesOf: (stack: Stack) => readonly Frame[],
+  most: number,
+): string[] => {
+  const shown = shortStory(story, most)
+  const lines = shown.filter(({ event }) => event !== 'overwritten')
+  if (lines.length === 0) return []
+  const all = story.filter(({ event }) => event !== 'overwritten').length
+  const lost = story.find(({ event }) => event === 'overwritten')
+  const notes = [
+    ...(lines.length < all ? [`${lines.length} of ${all} lines, --story all has the others`] : []),
+    ...(lost === undefined ? [] : [lost.text]),
+    ...(lines.some(({ isDecisive }) => isDecisive) ? ['=> is the decisive one'] : []),
+  ]
+  // Who did it is said if there are several.
+  const isShared = new Set(lines.map(whoOf)).size > 1
+  const columns = lines.map(
+    line => [`${beforeText(time - line.time)} before`, isShared ? whoOf(line) : '', line.object] as const,
+  )
+  const width = (at: 0 | 1 | 2): number => Math.max(...columns.map(column => column[at].length))
+  const [before, names, objects] = [width(0), width(1), width(2)]
+  return [
+    `story${notes.length === 0 ? '' : ` (${notes.join('; ')})`}`,
+    ...lines.map((line, i) => {
+      const [when, who, object] = columns[i]!
+      const source = sourceText(framesOf(line.stack))
+      return [
+        line.isDecisive ? '=>' : '  ',
+        when.padStart(before),
+        ...(names === 0 ? [] : [` ${who.padEnd(names)}`]),
+        ...(objects === 0 ? [] : [` ${object.padEnd(objects)}`]),
+        ` ${line.text}${times(line)}${source && `: ${source}`}`,
+      ].join(' ')
+    }),
+  ]
+}
