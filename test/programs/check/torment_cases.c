@@ -9,6 +9,7 @@
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
  *   torment_cases numbers | numbers-right           of two devices, qp_num tells whose completion it is
+ *   torment_cases adapter | adapter-right           every device has 16 elements in a request
  *
  *   torment_cases fenced-right                      a fenced SEND of what an atomic returns
  *
@@ -258,6 +259,23 @@ static int numbers(int is_right)
     return 1;
 }
 
+/* Creates a queue pair with 16 elements in a request; if `is_right`, with at most as many as the device has. */
+static int adapter(int is_right)
+{
+    struct ibv_device_attr device;
+    check(ibv_query_device(context, &device), "ibv_query_device");
+    struct ibv_qp_init_attr init = small_qp();
+    init.send_cq = init.recv_cq = one.cq;
+    init.cap.max_send_sge = is_right && device.max_sge < 16 ? (uint32_t)device.max_sge : 16;
+    struct ibv_qp *qp = ibv_create_qp(one.pd, &init);
+    if (qp == NULL) {
+        perror("ibv_create_qp");
+        return 1;
+    }
+    check(ibv_destroy_qp(qp), "ibv_destroy_qp");
+    return 0;
+}
+
 int main(int count, char **arguments)
 {
     if (count == 2 && strncmp(arguments[1], "numbers", 7) == 0)
@@ -270,7 +288,7 @@ int main(int count, char **arguments)
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
                  {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
-                 {"fenced-right", fenced, 1}};
+                 {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();

@@ -201,6 +201,21 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.equal(interruptedAtOnce.stderr, 'userdma check: no failure with 0 seeds until SIGTERM\n')
     assert.equal(interruptedAtOnce.signal, 'SIGTERM')
   })
+  for (const [kind, name, seed, options] of [
+    ['bytes', 'last-byte', 2, []],
+    ['completion', 'order', 5, []],
+    ['ack', 'order', 6, ['--path', 'packets']],
+    ['queue', 'depth', 2, []],
+    ['adapter', 'adapter', 2, []],
+    ['fields', 'fields', 2, []],
+    ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
+  ] as const)
+    it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly }, async t => {
+      const wanted = ['--torment-search', '1', '--torment', `${seed}`, '--torment-kinds', kind, ...options]
+      const { status, stderr } = await search(t, wanted, cases, name)
+      assert.match(stderr, new RegExp(`seed ${seed} fails with 1 decision:\\n {2}${kind}/[\\w./-]+: .`))
+      assert.equal(status, EX_DATAERR)
+    })
   it('ends after --search-time', async t => {
     const { status, stderr } = await search(t, ['--torment-search', '50', '--search-time', '1'], 'sleep', '60')
     assert.equal(stderr, 'userdma check: no failure with 0 seeds\n')
