@@ -10,7 +10,7 @@
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
  *   dist/lib/                            the library's entry points, bundled (scripts/bundle.mjs)
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
- *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts and context-logs.ts
+ *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts, context-logs.ts, wait-table.ts
  *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
@@ -69,10 +69,12 @@ const buildTypeScript = purpose => {
 const generateProtocol = () => {
   const generator = inRoot('scripts', 'generate-protocol.mjs')
   const header = inRoot('shim', 'protocol.h')
-  const sources = ['session.js', 'context-logs.js', 'observe.js'].map(name => inRoot('dist', 'src', 'spec', name))
+  const sources = ['session.js', 'context-logs.js', 'wait-table.js', 'observe.js'].map(name =>
+    inRoot('dist', 'src', 'spec', name),
+  )
   if (!sources.every(source => existsSync(source))) {
     say(
-      'build: the headers of shim/ were not generated: src/spec/session.ts, context-logs.ts or observe.ts did not compile',
+      'build: the headers of shim/ were not generated: src/spec/session.ts, context-logs.ts, wait-table.ts or observe.ts did not compile',
     )
     return false
   }

@@ -25,6 +25,7 @@ AT(dlinfo, NEXT_OF_DL);
 AT(pthread_attr_getguardsize, FIRST);
 AT(pthread_attr_getstack, FIRST);
 AT(pthread_getattr_np, FIRST);
+AT(pthread_getcpuclockid, FIRST);
 AT(pthread_key_create, FIRST);
 AT(pthread_setspecific, FIRST);
 AT(pthread_sigmask, FIRST);

@@ -48,6 +48,7 @@
 #define USERDMA_DIRECT 27u
 #define USERDMA_CALL 28u
 #define USERDMA_ORDER 29u
+#define USERDMA_WAITS 30u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -321,6 +322,33 @@
 #define USERDMA_FIELD_TM_INFO 14u
 #define USERDMA_FIELD_COMPLETION_WALLCLOCK_NS 15u
 
+/* The wait table, kinds of waits, and their flags. */
+#define USERDMA_WAIT_TABLE_SIGNALS 1024u
+#define USERDMA_WAIT_TABLE_FIRST_SIGNAL 4096u
+#define USERDMA_WAIT_TABLE_MODULES 256u
+#define USERDMA_WAIT_TABLE_FIRST_MODULE 28672u
+#define USERDMA_WAIT_TABLE_SLOTS 16384u
+#define USERDMA_WAIT_TABLE_FIRST_SLOT 0x17000u
+#define USERDMA_WAIT_TABLE_BYTES 0x517000u
+#define USERDMA_WAIT_TABLE_FRAMES 16u
+#define USERDMA_WAIT_TABLE_POLLS 4u
+#define USERDMA_WAIT_TABLE_DESCRIPTORS 4u
+#define USERDMA_WAIT_NONE 0u
+#define USERDMA_WAIT_CHANNEL 1u
+#define USERDMA_WAIT_ASYNC 2u
+#define USERDMA_WAIT_CM 3u
+#define USERDMA_WAIT_MUTEX 4u
+#define USERDMA_WAIT_RWLOCK 5u
+#define USERDMA_WAIT_JOIN 6u
+#define USERDMA_WAIT_CONDITION 7u
+#define USERDMA_WAIT_SEMAPHORE 8u
+#define USERDMA_WAIT_BARRIER 9u
+#define USERDMA_WAIT_CHILD 10u
+#define USERDMA_WAIT_DESCRIPTOR 11u
+#define USERDMA_WAIT_EPOLL 12u
+#define USERDMA_WAIT_FLAG_TIMED 1u
+#define USERDMA_WAIT_FLAG_SHARED 2u
+
 struct userdma_header {
     uint32_t type;
     uint32_t size;
@@ -568,6 +596,59 @@ struct userdma_doorbells {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
+
+struct userdma_wait_table {
+    uint32_t threads;
+    uint32_t modules;
+};
+_Static_assert(sizeof(struct userdma_wait_table) == 8, "layout of struct userdma_wait_table");
+
+struct userdma_wait_signal {
+    uint64_t object;
+    uint64_t caller;
+    uint32_t thread;
+    uint32_t count;
+};
+_Static_assert(sizeof(struct userdma_wait_signal) == 24, "layout of struct userdma_wait_signal");
+
+struct userdma_wait_module {
+    uint64_t start;
+    uint64_t end;
+    uint64_t base;
+    char path[232];
+};
+_Static_assert(sizeof(struct userdma_wait_module) == 256, "layout of struct userdma_wait_module");
+
+struct userdma_wait_slot {
+    uint32_t thread;
+    uint32_t sequence;
+    uint32_t kind;
+    uint32_t flags;
+    uint64_t object;
+    uint64_t self;
+    uint32_t owner;
+    uint32_t depth;
+    uint32_t stack;
+    uint32_t poll_stack;
+    uint32_t batch;
+    int32_t batch_fd;
+    uint64_t batch_caller;
+    uint32_t descriptor_count;
+    uint32_t last_poll;
+    char descriptors[16];
+    char polls[64];
+    char frames[128];
+    char reserved[24];
+};
+_Static_assert(sizeof(struct userdma_wait_slot) == 304, "layout of struct userdma_wait_slot");
+
+struct userdma_wait_poll {
+    int32_t fd;
+    uint32_t cq;
+    uint32_t count;
+    uint32_t context;
+};
+_Static_assert(sizeof(struct userdma_wait_poll) == 16, "layout of struct userdma_wait_poll");
 
 struct userdma_direct {
     char function[40];

@@ -121,6 +121,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       'transport/wire',
       'core',
       'transport/phy',
+      'tools/check',
       'tools/trace',
       'tools/record',
       'drivers',

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include "../shim.h"
+#include "waiting.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -60,6 +61,7 @@ void events_detect(void)
     note_process_start();
     if (!recorder_is_on)
         return;
+    waiting_detect();
     hashes_detect();
     slots_detect();
     void *memory = REAL(mmap64)(NULL, FD_TABLE_SIZE * sizeof(struct log), PROT_READ | PROT_WRITE,

@@ -15,6 +15,7 @@
 #include "../recorder/orders.h"
 #include "../recorder/verbs.h"
 #include "requests.h"
+#include "waiting.h"
 
 /* ---- posts ---- */
 
@@ -241,6 +242,26 @@ void note_batch_mistake(int fd, const struct userdma_batch *mistake)
     message_send(fd, USERDMA_BATCH, stack_here(), mistake, sizeof *mistake, true);
 }
 
+void note_batch_started(const struct ibv_qp *qp, const void *caller)
+{
+    waiting_batch(qp, caller);
+}
+
+void note_batch_ended(void)
+{
+    waiting_batch_ended();
+}
+
+void *note_wait_begins(uint32_t kind, int fd)
+{
+    return recorder_is_on ? userdma_wait_begins(kind, (uint32_t)fd, 0, 0, NULL, true) : NULL;
+}
+
+void note_wait_ends(void *wait)
+{
+    userdma_wait_ends(wait);
+}
+
 void note_order(int fd, const struct userdma_order *mistake)
 {
     message_send(fd, USERDMA_ORDER, stack_here(), mistake, sizeof *mistake, true);
@@ -257,6 +278,7 @@ void note_polling(const struct ibv_cq *cq, uintptr_t frame)
 {
     note_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, frame);
     pollers_note(cq);
+    waiting_polls(cq);
 }
 
 /* Frames of the callers that are looked at for the end of an array. */
@@ -305,6 +327,7 @@ int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, ui
 
 static void note_taken(const struct ibv_cq *cq, uint32_t count, uint64_t wr_id)
 {
+    waiting_found();
     events_taken(cq->context->cmd_fd, cq->handle, count);
     if (UNLIKELY(shim_logs_events))
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, count, wr_id, 0);

@@ -14,6 +14,7 @@
 #include "../recorder/verbs.h"
 #include "../recorder/objects.h"
 #include "requests.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -582,6 +583,7 @@ IN_CHILD void outstanding_child(void)
     frames_forget_all();
     unmaps_forget_all();
     objects_in_child();
+    waiting_in_child();
     has_created = false;
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
         if (contexts[fd] == OWN) {

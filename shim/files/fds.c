@@ -9,6 +9,7 @@
  * A vfork child shares our memory but has its own descriptors: its closes and copies do not change the table.
  */
 #define _GNU_SOURCE
+#include "../check/waiting.h"
 #include "../session/session_internal.h"
 
 #include <errno.h>
@@ -207,6 +208,7 @@ static bool vacate(int fd)
     if (entry.partner < 0) {
         session_moved(fd, moved);
         adopted_moved(fd, moved);
+        waiting_moved(fd, moved);
     } else if (fd_kind(entry.partner) == FD_CONTEXT)
         __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
     return true;

@@ -118,6 +118,26 @@ void note_batch_mistake(int fd, const struct userdma_batch *mistake)
     record_mistake(USERDMA_RECORD_BATCH, fd, STACK_HERE(), mistake, sizeof *mistake);
 }
 
+void note_batch_started(const struct ibv_qp *qp, const void *caller)
+{
+    (void)qp, (void)caller;
+}
+
+void note_batch_ended(void)
+{
+}
+
+void *note_wait_begins(uint32_t kind, int fd)
+{
+    (void)kind, (void)fd;
+    return NULL;
+}
+
+void note_wait_ends(void *wait)
+{
+    (void)wait;
+}
+
 void note_order(int fd, const struct userdma_order *mistake)
 {
     record_mistake(USERDMA_RECORD_ORDER, fd, STACK_HERE(), mistake, sizeof *mistake);

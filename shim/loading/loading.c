@@ -8,6 +8,7 @@
  * dlopen and dlmopen end with a jump: the C library's functions choose RUNPATH and namespace by the return address.
  */
 #define _GNU_SOURCE
+#include "../check/waiting.h"
 #include "../shim.h"
 
 #include <errno.h>
@@ -264,7 +265,9 @@ EXPORT int dlclose(void *library)
     dl_iterate_phdr(store_unloads, &before);
     const int result = REAL(dlclose)(library);
     dl_iterate_phdr(store_unloads, &after);
-    if (after != before)
+    if (after != before) {
         stacks_unloaded();
+        waiting_describe_modules();
+    }
     return result;
 }

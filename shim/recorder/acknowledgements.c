@@ -163,7 +163,9 @@ static void acknowledge_async(const struct ibv_async_event *event)
 int around_ibv_get_cq_event(int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **),
                             struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user)
 {
+    void *const wait = note_wait_begins(USERDMA_WAIT_CHANNEL, channel->fd);
     const int result = original(channel, cq, user);
+    note_wait_ends(wait);
     if (UNLIKELY(recorder_is_on) && result == 0)
         got_cq_event(*cq);
     return result;
@@ -179,9 +181,21 @@ void around_ibv_ack_cq_events(void (*original)(struct ibv_cq *, unsigned int), s
 int around_ibv_get_async_event(int (*original)(struct ibv_context *, struct ibv_async_event *),
                                struct ibv_context *context, struct ibv_async_event *event)
 {
+    void *const wait = note_wait_begins(USERDMA_WAIT_ASYNC, context->async_fd);
     const int result = original(context, event);
+    note_wait_ends(wait);
     if (UNLIKELY(recorder_is_on) && result == 0)
         got_async_event(event);
+    return result;
+}
+
+int around_rdma_get_cm_event(int (*original)(struct rdma_event_channel *, struct rdma_cm_event **),
+                             struct rdma_event_channel *channel, struct rdma_cm_event **event)
+{
+    /* struct rdma_event_channel has the descriptor only. */
+    void *const wait = channel ? note_wait_begins(USERDMA_WAIT_CM, *(const int *)channel) : NULL;
+    const int result = original(channel, event);
+    note_wait_ends(wait);
     return result;
 }
 

@@ -16,8 +16,20 @@ void around_ibv_ack_cq_events(void (*original)(struct ibv_cq *, unsigned int), s
 int around_ibv_get_async_event(int (*original)(struct ibv_context *, struct ibv_async_event *),
                                struct ibv_context *context, struct ibv_async_event *event);
 void around_ibv_ack_async_event(void (*original)(struct ibv_async_event *), struct ibv_async_event *event);
+/* Of librdmacm, whose header may be absent. */
+struct rdma_event_channel;
+struct rdma_cm_event;
+int around_rdma_get_cm_event(int (*original)(struct rdma_event_channel *, struct rdma_cm_event **),
+                             struct rdma_event_channel *channel, struct rdma_cm_event **event);
 
 /* ---- of each library ---- */
+
+/*
+ * This thread is about to wait for an event of descriptor `fd`, and no longer waits. `kind`: USERDMA_WAIT_. `wait`: what
+ * the first has returned; NULL: it is not noted. Preserve errno.
+ */
+void *note_wait_begins(uint32_t kind, int fd);
+void note_wait_ends(void *wait);
 
 /* Tells the reader of MISUSE_ACKNOWLEDGED, with the caller's stack. `fd`: of the context. */
 void note_overacknowledged(int fd, const struct userdma_misuse *misuse);

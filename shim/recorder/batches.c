@@ -165,6 +165,7 @@ void batches_started(const struct ibv_qp_ex *qp, void *caller)
     batch->is_told = false;
     batch->sizes = (struct batch_sizes){0};
     __atomic_store_n(&batch->thread, threads_own(), __ATOMIC_RELEASE);
+    note_batch_started(batch->qp, caller);
 }
 
 void batches_posting(const struct ibv_qp *qp)
@@ -260,6 +261,7 @@ struct batch_sizes batches_ending(const struct ibv_qp_ex *qp, uint32_t call)
         check_request(batch, call);
     batch->is_told = false;
     __atomic_store_n(&batch->thread, 0, __ATOMIC_RELEASE);
+    note_batch_ended();
     return batch->sizes;
 }
 

@@ -43,5 +43,8 @@ void batches_exiting(void);
 
 /* Reports a mistake; `fd`: of the context. Preserves errno. */
 void note_batch_mistake(int fd, const struct userdma_batch *mistake);
+/* This thread has started a batch, by a call that returns to `caller`, or has ended it. */
+void note_batch_started(const struct ibv_qp *qp, const void *caller);
+void note_batch_ended(void);
 
 #endif

@@ -263,7 +263,7 @@ VERBS(NOTHING, AROUND, USED, void, ibv_ack_async_event, (NONE()), (struct ibv_as
 CM(POINTER, DIRECT, CREATED, struct rdma_event_channel *, rdma_create_event_channel, (NONE()), (void), ())
 CM(NOTHING, DIRECT, DESTROYED, void, rdma_destroy_event_channel, (U(CM_CHANNEL, channel)),
    (struct rdma_event_channel *channel), (channel))
-CM(MINUS, DIRECT, USED, int, rdma_get_cm_event, (U(CM_CHANNEL, channel)),
+CM(MINUS, AROUND, USED, int, rdma_get_cm_event, (U(CM_CHANNEL, channel)),
    (struct rdma_event_channel *channel, struct rdma_cm_event **event), (channel, event),
       event != NULL)
 CM(MINUS, DIRECT, DESTROYED, int, rdma_ack_cm_event, (U(CM_EVENT, event)), (struct rdma_cm_event *event), (event),

@@ -3,6 +3,7 @@
  * our memory, and maps the page with the parked word (device.c).
  */
 #define _GNU_SOURCE
+#include "../check/waiting.h"
 #include "connection.h"
 
 #include <errno.h>
@@ -41,6 +42,16 @@ static struct ucred server_of(int fd)
 static bool is_trusted(uid_t daemon_user)
 {
     return daemon_user == 0 || daemon_user == geteuid();
+}
+
+/* Passes the wait table. If that fails, nobody is told what the program waits for. */
+static void pass_waits(const struct shim_guard *guard)
+{
+    struct request request = {.header = {.type = USERDMA_WAITS, .fd = -1}};
+    struct reply reply;
+    const int file = waiting_file();
+    if (file >= 0 && session_exchange_with(&request, 0, file, &reply, guard) == 0)
+        reply_close_all(&reply);
 }
 
 /*
@@ -115,6 +126,8 @@ static int exchange_hello(const struct shim_guard *guard)
     reply_close_all(&reply);
     if (error)
         session_disconnect();
+    else if (recorder_is_on)
+        pass_waits(guard);
     return error;
 }
 

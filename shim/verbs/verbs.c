@@ -14,6 +14,7 @@
  * Contexts of other devices are not changed.
  */
 #define _GNU_SOURCE
+#include "../check/waiting.h"
 #include "../shim.h"
 
 #include <errno.h>
@@ -212,6 +213,8 @@ bool provider_wraps(struct ibv_context *context, bool is_new)
     if (UNLIKELY(recorder_is_on)) {
         events_open(context->cmd_fd);
         outstanding_opened(context->cmd_fd);
+        /* The provider's library was loaded. */
+        waiting_describe_modules();
     }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_qp_ex);
     if (extended)

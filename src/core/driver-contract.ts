@@ -485,6 +485,8 @@ export interface ContextWait {
   readonly wait: Wait
   /** Whether it is still so; absent: only the next look tells. */
   holds?(): boolean
+  /** Since when the program waits, in microseconds; absent: since the look that found it first. */
+  readonly since?: number
   /** The event channel on which the program waits, which may end before the context. */
   readonly channel?: CoreObject | undefined
 }

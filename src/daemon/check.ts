@@ -23,6 +23,7 @@ import type {
   UseOfGone,
 } from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
+import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
 import type { Relapse } from '../spec/faults.ts'
 import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
@@ -33,7 +34,9 @@ import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
+import { type ThreadWaitSources, ThreadWaits } from './thread-waits.ts'
 import { Unmappings } from './unmappings.ts'
+import { WaitTableFile, WaitTables } from './wait-tables.ts'
 import { WaitWatch } from './wait-watch.ts'
 
 /** Maximum number of frames of a stack. */
@@ -103,6 +106,8 @@ export class DaemonChecker {
   readonly #sessions = new WeakMap<object, number>()
   #lastSession = 0
   readonly waits: WaitWatch
+  readonly waitTables = new WaitTables()
+  readonly #threads: ThreadWaits
   /** The program's stack of the current call; undefined between calls. */
   currentStack: Stack | undefined
 
@@ -114,12 +119,16 @@ export class DaemonChecker {
       failures,
       containment,
       waits,
+      devices,
+      cm,
     }: {
       readonly contexts: Contexts
       readonly failures: FailureReports
       readonly containment: Containment
       /** What programs wait for now. */
-      readonly waits: () => Iterable<ContextWait | undefined>
+      readonly waits: (threads: ThreadWaits) => Iterable<ContextWait | undefined>
+      readonly devices: ThreadWaitSources['devices']
+      readonly cm: ThreadWaitSources['cm']
     },
     { adapters = [], buffers = 'sampled', link }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'link'>> = {},
   ) {
@@ -155,13 +164,23 @@ export class DaemonChecker {
         if (this.#wasKilled(context)) this.waits.ended(context, channel)
       },
     })
+    this.#threads = new ThreadWaits({
+      devices,
+      failures,
+      cm,
+      contexts,
+      tables: this.waitTables,
+      stackOf: (pid, id) => this.stackOf(pid, id),
+      now,
+    })
     this.waits = new WaitWatch(
       () => {
         this.#checked.scan()
-        return [...waits()].filter(wait => wait !== undefined)
+        return [...waits(this.#threads)].filter(wait => wait !== undefined)
       },
       now,
-      (context, wait) => this.#checked.waits(context, { ...this.#originOf(context), wait }),
+      (context, wait) =>
+        this.#checked.waits(context, { ...this.#originOf(context), wait: { ...wait, ...this.#threads.untold() } }),
       containment,
     )
   }
@@ -216,6 +235,17 @@ export class DaemonChecker {
       this.#removeStacks(oldest)
     }
     return true
+  }
+
+  /** Message WAITS of a process; takes over `fd`. */
+  takeWaitTable(session: object, pid: number, namespacePid: number, fd: number): void {
+    const file = WaitTableFile.take(fd)
+    if (file !== undefined) this.waitTables.add({ pid, namespacePid, command: commandName(pid) ?? '?', file, session })
+  }
+
+  /** The processes with their threads that wait now. */
+  threadWaits(): readonly GraphProcess[] {
+    return this.#threads.processes([])
   }
 
   /** Empty if no stack has this id. */

@@ -352,7 +352,9 @@ const createParts = (
           contexts,
           failures,
           containment,
-          waits: () => explainedWaits({ devices, failures, cm: clients.use('rdma_cm'), destroyWaits }),
+          devices,
+          cm: clients.use('rdma_cm'),
+          waits: threads => explainedWaits({ devices, failures, cm: clients.use('rdma_cm'), destroyWaits }, threads),
         },
         config,
       )

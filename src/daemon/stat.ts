@@ -11,6 +11,8 @@ import { processorWait, type WaitCount, waits, waitsForUsers } from '../host/eve
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import { failureText } from '../spec/check/failures.ts'
+import type { GraphProcess } from '../spec/check/thread-waits.ts'
+import { deadlockText } from '../spec/check/wait-lines.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply } from '../uapi/tool.ts'
@@ -25,6 +27,7 @@ import type { Network } from './devices/network.ts'
 import type { FailureReports } from './failures.ts'
 import { idleWaits } from './idle-waits.ts'
 import type { Netlink } from './netlink/netlink.ts'
+import { type ThreadWaits, threadCount } from './thread-waits.ts'
 
 const QPS_PER_MESSAGE = 50
 /** Maximum waits in a reply, which must fit into one message. */
@@ -104,17 +107,40 @@ function* waitsOfQueues(
   }
 }
 
+/** Threads of programs that wait for each other, or for what nobody ends, and the contexts of these programs. */
+const deadlockOf = (
+  { devices, failures }: Pick<StatSources, 'devices' | 'failures'>,
+  threads: ThreadWaits,
+  known: readonly ContextWait[],
+): { readonly found: ContextWait; readonly contexts: readonly Context[] } | undefined => {
+  const graph = threads.look(known)
+  if (graph.shape === 'open') return undefined
+  const chain = graph.first.map(i => graph.threads[i]!)
+  const pids = new Set(chain.map(({ pid }) => pid))
+  const contexts = devices.all
+    .flatMap(({ device }) => [...device.contexts])
+    .filter(context => pids.has(failures.ownerOf(context)?.pid ?? -1))
+  const [context] = contexts
+  const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph }
+  const since = Math.max(...chain.map(thread => thread.since))
+  return context && { found: { context, wait, since }, contexts }
+}
+
 /** As `waitsOfQueues`, and for programs of which it finds none, what their queues wait for (idle-waits.ts). */
 export function* explainedWaits(
   sources: Pick<StatSources, 'devices' | 'failures' | 'cm' | 'destroyWaits'>,
+  threads?: ThreadWaits,
 ): Generator<ContextWait | undefined, void> {
   const known: ContextWait[] = []
   for (const found of waitsOfQueues(sources)) {
     if (found !== undefined) known.push(found)
     yield found
   }
+  const deadlock = threads && deadlockOf(sources, threads, known)
+  yield deadlock?.found
   const destroying = sources.destroyWaits.current().flatMap(({ object: { context } }) => context ?? [])
-  yield* idleWaits(sources.devices, [...known.map(({ context }) => context), ...destroying])
+  const explained = [...known.map(({ context }) => context), ...destroying, ...(deadlock?.contexts ?? [])]
+  yield* idleWaits(sources.devices, explained)
 }
 
 /** A wait of a program. */
@@ -186,6 +212,20 @@ export class DaemonStat {
   *waits(): Generator<void, readonly WaitStat[]> {
     const found = yield* this.foundWaits()
     return found.map(({ device, pid, command, id, text }) => ({ device, pid, command, id, text }))
+  }
+
+  /** The processes with open devices; what their threads do is unknown. */
+  programs(): readonly GraphProcess[] {
+    const { devices, failures } = this.#sources
+    const owners = devices.all.flatMap(({ device }) =>
+      [...device.contexts].flatMap(context => failures.ownerOf(context) ?? []),
+    )
+    return [...new Map(owners.map(owner => [owner.pid, owner])).values()].map(({ pid, command }) => ({
+      pid,
+      command,
+      threads: [],
+      others: threadCount(pid) ?? 0,
+    }))
   }
 
   /** `objects`: live objects by class name. */

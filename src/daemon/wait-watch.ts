@@ -71,7 +71,7 @@ export class WaitWatch {
     for (const found of this.#look()) {
       const { context, wait } = found
       const key = `${context.id} ${wait.id} ${wait.text}`
-      const { since = now, isReported = false } = before.get(key) ?? {}
+      const { since = found.since ?? now, isReported = false } = before.get(key) ?? {}
       this.#watched.set(key, { ...found, since, isReported })
     }
     this.#reportWhere(({ since }) => now - since >= this.#reportAfter)

@@ -33,7 +33,7 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS and END are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
@@ -45,6 +45,7 @@
  * - BATCH reports a mistake in a batch of ibv_wr_* (`BatchMistake`).
  * - ORDER reports calls on a queue in a wrong order, or by threads that were excluded (`OrderMistake`).
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
+ * - WAITS passes the program's wait table (wait-table.ts), the attached memory file.
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
@@ -61,7 +62,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -116,6 +117,7 @@ export const MessageType = {
   DIRECT: 27,
   CALL: 28,
   ORDER: 29,
+  WAITS: 30,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -409,6 +411,46 @@ export const Messages = {
    * positive errno; 0: it has passed one.
    */
   doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
+  /** threads: slots of the wait table (wait-table.ts) from the first one that may be in use. modules: those that are described. */
+  waitTable: layout(['threads', 'u32'], ['modules', 'u32']),
+  /**
+   * A thread has last signaled the condition variable, or posted the semaphore, at `object`: `thread`, from the call
+   * that returns to `caller`. count: how often.
+   */
+  waitSignal: layout(['object', 'u64'], ['caller', 'u64'], ['thread', 'u32'], ['count', 'u32']),
+  /** Code of a program or library from `start` to before `end`; `base` is added to the addresses in its file. */
+  waitModule: layout(['start', 'u64'], ['end', 'u64'], ['base', 'u64'], ['path', 232]),
+  /**
+   * A thread. thread: its number; 0: the slot is free. sequence: grows when a wait begins or ends, and when the thread
+   * looks at a descriptor. kind: WaitKind, which explains `object` and `owner`. flags: WaitFlag. self: its pthread_t.
+   * depth: return addresses in `frames`, u64 each, innermost first. stack: instead of them, the number of a stack of STACK; 0:
+   * none. pollStack: of its polls. batch, batchFd: number and context's descriptor of the queue pair of a batch that the
+   * thread has started (ibv_wr_start), from the call that returns to `batchCaller`; 0: none. descriptors: `descriptorCount`
+   * s32, of which those beyond the space are left out. polls: structs `waitPoll`.
+   */
+  waitSlot: layout(
+    ['thread', 'u32'],
+    ['sequence', 'u32'],
+    ['kind', 'u32'],
+    ['flags', 'u32'],
+    ['object', 'u64'],
+    ['self', 'u64'],
+    ['owner', 'u32'],
+    ['depth', 'u32'],
+    ['stack', 'u32'],
+    ['pollStack', 'u32'],
+    ['batch', 'u32'],
+    ['batchFd', 's32'],
+    ['batchCaller', 'u64'],
+    ['descriptorCount', 'u32'],
+    ['lastPoll', 'u32'],
+    ['descriptors', 16],
+    ['polls', 64],
+    ['frames', 128],
+    ['reserved', 24],
+  ),
+  /** A CQ that a thread polls: descriptor and number of its context, its handle, and how often it was polled. */
+  waitPoll: layout(['fd', 's32'], ['cq', 'u32'], ['count', 'u32'], ['context', 'u32']),
   /** function: by which the program has taken memory of a queue, to post and poll by itself. */
   direct: layout(['function', 40]),
   /** error: why the ranges could not be mapped, a positive errno. */
@@ -446,6 +488,7 @@ export const Exchanges = {
   NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
   DIRECT: { request: 'direct', reply: 'callReply' },
   CALL: { request: null, reply: 'callReply' },
+  WAITS: { request: null, reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

@@ -8,6 +8,7 @@ import type { Finding } from '../spec/check/finding.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
+import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
 import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
@@ -91,6 +92,8 @@ export type ToolRequest =
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
   /** What programs wait for: destroys, and queues (spec/check/waits.ts). */
   | { readonly kind: 'waits' }
+  /** The threads of programs that wait, and who could end that (spec/check/thread-waits.ts). */
+  | { readonly kind: 'thread-waits' }
   /** Reports what programs wait for now as findings. */
   | { readonly kind: 'report-waits' }
   /** The reply follows when the context with this number has ended and its objects are destroyed. */
@@ -296,6 +299,7 @@ export type ToolReply =
   | { readonly stat: Stat }
   | { readonly qps: readonly QpStat[]; readonly next?: QpCursor }
   | { readonly waits: readonly WaitStat[] }
+  | { readonly processes: readonly GraphProcess[] }
   | { readonly closed: true }
   | { readonly faults: readonly FaultStat[] }
   /** `total`: number of all sites; the rest follows in further replies. */

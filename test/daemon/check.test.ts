@@ -90,13 +90,16 @@ test('REFUSED and STACK messages with random contents are answered, and the chec
   assert.ok('counts' in reply && reply.counts.length > 0)
 })
 
+/** What a daemon without devices has. */
+const none = { waits: () => [], devices: { all: [] }, cm: { identifiersOfPrograms: () => [] } }
+
 test('the frames of the newest programs come first: a recording asks for a part of those of a daemon that serves many', () => {
   const core = createCore()
   const containment = createContainment(() => {})
   const ignore = (): void => {}
   const contexts = new Contexts(createRingPool(), ignore, ignore, containment)
   const failures = createFailureReports(core, () => 0, new ProgramLines(ignore, () => 0), ignore)
-  const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment, waits: () => [] })
+  const checker = new DaemonChecker(core, () => 0, { ...none, contexts, failures, containment })
   for (const pid of [1, 2, 3])
     checker.defineStack({}, { pid, namespacePid: pid }, 1, `/app${pid}+0x1 main\n/libc+0x1 f`)
   assert.deepEqual(checker.frames(3), ['/app3+0x1 main', '/libc+0x1 f', '/app2+0x1 main'])
@@ -108,7 +111,7 @@ test('the steps of a call that continues later have the stack of the call', () =
   const ignore = (): void => {}
   const contexts = new Contexts(createRingPool(), ignore, ignore, containment)
   const failures = createFailureReports(core, () => 0, new ProgramLines(ignore, () => 0), ignore)
-  const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment, waits: () => [] })
+  const checker = new DaemonChecker(core, () => 0, { ...none, contexts, failures, containment })
   const [stack, other] = [['first'], ['second']]
   const seen: (Stack | undefined)[] = []
   function* steps(): Generator<void> {

@@ -10,10 +10,11 @@ import { pathToFileURL } from 'node:url'
 import * as logs from '../../src/spec/context-logs.ts'
 import * as observe from '../../src/spec/observe.ts'
 import * as sessionOnly from '../../src/spec/session.ts'
+import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
-const session = { ...sessionOnly, ...logs }
+const session = { ...sessionOnly, ...logs, ...waitTable }
 
 interface Generator {
   protocolHeader(exports: typeof session): string

@@ -152,6 +152,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'endless-rnr',
         'both-receive',
         'connection-waits',
+        'deadlock',
         'idle-queues',
         'peer-gone',
         'events-unacknowledged',

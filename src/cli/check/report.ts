@@ -6,6 +6,7 @@ import { inlineArgument } from '../../spec/check/arguments.ts'
 import type { Finding, Moment, StoryLine } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import type { WaitGraph } from '../../spec/check/thread-waits.ts'
 import { counted } from '../../spec/text.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { times } from '../../tools/check/story/text.ts'
@@ -41,11 +42,18 @@ const flowText = (line: StoryLine): string => {
   return `${names.filter(Boolean).join(', ')}: ${text}${times(line)}`
 }
 
+/** Who waits for whom, as a JSON object. */
+export const waitsJson = ({ threads, ...graph }: WaitGraph, symbols: Symbols) => ({
+  ...graph,
+  threads: threads.map(({ stack, ...thread }) => ({ ...thread, stack: symbols.framesOf(stack) })),
+})
+
 /** A finding as a JSON object. `count`: how often it was found. */
 export const findingJson = (finding: Finding, symbols: Symbols, count?: number) => ({
   ...finding,
   ...(count !== undefined && { count }),
   moments: finding.moments.map(moment => jsonMoment(moment, symbols)),
+  ...(finding.waits && { waits: waitsJson(finding.waits, symbols) }),
   objects: finding.objects.map(({ name, history }) => ({
     name,
     history: history.map(moment => jsonMoment(moment, symbols)),

@@ -190,7 +190,13 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
   stat: command({
     options: options.statOptions,
     description: 'Shows the state of a daemon: objects, rings, sessions, memory, counters.',
-    examples: ['userdma stat', 'userdma stat --qps', 'userdma stat --json', 'userdma stat --watch 5'],
+    examples: [
+      'userdma stat',
+      'userdma stat --qps',
+      'userdma stat --waits',
+      'userdma stat --json',
+      'userdma stat --watch 5',
+    ],
     run: async ({ options }) =>
       options.watch === undefined
         ? (await import('../commands/stat.ts')).stat(options)

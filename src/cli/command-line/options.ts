@@ -358,6 +358,9 @@ export const statOptions = {
   qps: flag('the queue pairs: process, type, state, peer, requests, last failure', {
     excludes: { watch: 'the rates are those of devices' },
   }),
+  waits: flag('the threads that wait: for what, and who could end that', {
+    excludes: { watch: 'the rates are those of devices', qps: 'give one of them' },
+  }),
   watch: maybeValued('seconds', interval, 'activity as rates, every second or every N seconds', { short: 'w' }),
 } as const
 

@@ -157,6 +157,10 @@ export const waitsText = (waits: readonly WaitStat[]): string =>
 /** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
+    if (options.waits) {
+      const { waitsReport } = await import('../waits/report.ts')
+      return waitsReport(client, options.json === true)
+    }
     if (options.qps) {
       const qps = await client.qps()
       return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(() => client.waits()))

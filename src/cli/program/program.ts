@@ -58,8 +58,8 @@ export interface Recording {
 }
 
 /** The libraries to preload, in the order of LD_PRELOAD. Throws as `shimLibrary`. */
-export const preloadedLibraries = ({ stacks = false, events = false }: Recording): string[] => [
-  ...(events ? [waitsLibrary()] : []),
+export const preloadedLibraries = ({ stacks = false }: Recording): string[] => [
+  ...(stacks ? [waitsLibrary()] : []),
   shimLibrary(),
   ...(stacks ? [freesLibrary()] : []),
 ]

@@ -7,6 +7,7 @@ import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
 import type { Finding } from '../../spec/check/finding.ts'
+import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
@@ -62,6 +63,8 @@ export interface ToolSession {
   qps(): Promise<readonly QpStat[]>
   /** What programs wait for, in the order of reports. */
   waits(): Promise<readonly WaitStat[]>
+  /** The threads of programs that wait; of programs that are not checked, none. */
+  threadWaits(): Promise<readonly GraphProcess[]>
   /**
    * The fault rules with their counts. `set`: rules that replace all present ones. `keeps`: of these, those that were
    * there before go on with their counts and random sequences.
@@ -372,6 +375,11 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       const answer = await request({ kind: 'waits' })
       if ('waits' in answer) return answer.waits
       throw unexpectedReply('waits')
+    },
+    async threadWaits() {
+      const answer = await request({ kind: 'thread-waits' })
+      if ('processes' in answer) return answer.processes
+      throw unexpectedReply('thread-waits')
     },
     async faults(set, keeps = false) {
       const answer = await request(

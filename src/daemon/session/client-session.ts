@@ -414,6 +414,7 @@ class ClientSession implements Session, Client, SlotClient {
       () => this.#slot?.close(),
       () => daemon.destroyWaits.removeCaller(caller),
       () => daemon.failures.onDisconnect(process.pid),
+      () => daemon.check?.waitTables.ended(this),
       () => this.#space.close(),
       () => this.#passedMemory?.close(),
       () => closeProcess(process),
@@ -586,8 +587,8 @@ class ClientSession implements Session, Client, SlotClient {
   #handle(fds: readonly number[]): void {
     const { request } = this
     const { type } = request
-    // TOOL may pass several descriptors, HELLO one, all others none. Before HELLO a TOOL message is refused, too.
-    const allowed = type === MessageType.HELLO ? 1 : 0
+    // TOOL may pass several descriptors, HELLO and WAITS one, all others none. Before HELLO a TOOL message is refused, too.
+    const allowed = type === MessageType.HELLO || (type === MessageType.WAITS && this.#hasGreeted) ? 1 : 0
     const isTool = type === MessageType.TOOL && this.#hasGreeted
     if (!isTool) for (const extra of fds.slice(allowed)) close(extra)
     if (type === MessageType.HELLO) this.#hello(fds[0])
@@ -601,6 +602,7 @@ class ClientSession implements Session, Client, SlotClient {
     else if (type === MessageType.WRITTEN)
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
+    else if (type === MessageType.WAITS) this.#takeWaits(fds[0])
     else if (type === MessageType.POST) this.#postFaults.answer()
     else if (type === MessageType.DOORBELLS) this.#mappedDoorbells()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
@@ -714,6 +716,15 @@ class ClientSession implements Session, Client, SlotClient {
     if (this.standing === 'owner') this.#space.watchUnmapping(fd)
     else close(fd)
     return true
+  }
+
+  /** Stacks of other users' programs are not shown (createCheckMessages), so their tables are not read. */
+  #takeWaits(fd: number | undefined): void {
+    const { request, process } = this
+    const check = this.standing === 'owner' ? this.#daemon.check : undefined
+    if (fd !== undefined && check === undefined) close(fd)
+    else if (fd !== undefined) check?.takeWaitTable(this, process.pid, request.pid, fd)
+    this.reply(writeCallReply(outgoing, request, 0))
   }
 
   /** Takes the client's memory file. False if the file is invalid or the second one. */

@@ -6,6 +6,7 @@
 import { fstatSync } from 'node:fs'
 import { isLinked } from '../../core/driver-contract.ts'
 import { close } from '../../host/net/sockets.ts'
+import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import type { RecordingEnd } from '../../spec/session-file.ts'
@@ -50,7 +51,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, link, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, report-waits, closed, fault, link, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -73,6 +74,25 @@ const isQpCursor = (value: unknown): value is QpCursor => {
 
 const isListOfText = (value: unknown): value is readonly string[] =>
   Array.isArray(value) && value.every(element => typeof element === 'string')
+
+/** Maximum characters of the threads of a reply. */
+const MAX_THREADS_REPLY = 48_000
+
+/** As many threads as one message has room for; the others count as `others`. */
+const fitted = (processes: readonly GraphProcess[]): readonly GraphProcess[] => {
+  let room = MAX_THREADS_REPLY
+  return processes.flatMap(process => {
+    room -= JSON.stringify({ ...process, threads: [] }).length
+    if (room < 0) return []
+    const { threads } = process
+    const end = threads.findIndex(thread => {
+      room -= JSON.stringify(thread).length
+      return room < 0
+    })
+    const kept = end < 0 ? threads : threads.slice(0, end)
+    return [{ ...process, threads: kept, others: process.others + threads.length - kept.length }]
+  })
+}
 
 /** Maximum characters of `application` in a request to record. */
 const MAX_APPLICATION = 64
@@ -142,7 +162,13 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'record-symbols') return parseSymbols(fields)
   if (kind === 'end-record') return parseEndRecord(fields)
   if (kind === 'stop') return { kind }
-  if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
+  if (
+    kind === 'config' ||
+    kind === 'waits' ||
+    kind === 'thread-waits' ||
+    kind === 'report-waits' ||
+    (kind === 'fault' && set === undefined)
+  )
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
@@ -405,6 +431,9 @@ export class ToolRequests {
       case 'waits':
         // `handle` answers the daemon's user.
         return { error: 'only the user of this daemon may see what programs wait for' }
+      case 'thread-waits':
+        if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see what threads wait for' }
+        return { processes: fitted(this.#daemon.check?.threadWaits() ?? this.#daemon.stat.programs()) }
       case 'report-waits':
         if (!isTrusted) return { error: FINDINGS_REFUSED }
         this.#daemon.check?.waits.reportAll()

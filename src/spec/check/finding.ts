@@ -4,6 +4,7 @@
 import type { CaptureCause } from '../captures.ts'
 import type { FindingId } from './findings.ts'
 import type { Severity } from './severity.ts'
+import type { WaitGraph } from './thread-waits.ts'
 
 export interface Program {
   readonly pid: number
@@ -104,6 +105,8 @@ export interface Finding<Id extends string = FindingId> {
   readonly advice?: string
   /** Present if it says what a program waits for (waits.ts). */
   readonly isWait?: true
+  /** Who waits for whom, with a wait. */
+  readonly waits?: WaitGraph
   /** Present for a leak of a program that a signal ended. */
   readonly wasKilled?: true
   /** The process; absent in the library. */

@@ -5,9 +5,11 @@
  */
 import type { FindingId } from './findings.ts'
 import type { Severity } from './severity.ts'
+import type { WaitGraph } from './thread-waits.ts'
 
 /** The findings that are waits, in the order of reports. */
 const waitIds = [
+  'deadlock',
   'events-unacknowledged',
   'not-signaled',
   'lost-wakeup',
@@ -60,6 +62,8 @@ export interface Wait {
   readonly cmId?: number
   /** With `cq`: a request of the peer that the program waits for. */
   readonly request?: WaitingRequest
+  /** Who waits for whom. */
+  readonly graph?: WaitGraph
 }
 
 /** Waits in the order of `waitIds`. */

@@ -557,6 +557,7 @@ export class Checker {
       channel: channelHandle,
       cmId,
       request,
+      graph,
     } = wait
     const text =
       own && request
@@ -582,17 +583,21 @@ export class Checker {
     const arming = cq && this.#queues.reportsWait(cq)
     this.#ignoredPosts.waits(context)
     const posted = request && this.#services.postStackIn(request.context ?? context, own ?? request)
+    const waiting = id === 'deadlock' ? graph?.threads[graph.first[0] ?? 0] : undefined
     const occurrence: Occurrence =
-      posted === undefined || cq !== undefined
-        ? {
-            ...at,
-            stack: arming ?? waited?.creation.stack ?? [],
-            action: arming ? 'armed' : (waited?.creation.action ?? ''),
-          }
-        : { ...at, stack: posted, action: 'posted' }
+      waiting !== undefined
+        ? { ...at, stack: waiting.stack, action: 'waits' }
+        : posted === undefined || cq !== undefined
+          ? {
+              ...at,
+              stack: arming ?? waited?.creation.stack ?? [],
+              action: arming ? 'armed' : (waited?.creation.action ?? ''),
+            }
+          : { ...at, stack: posted, action: 'posted' }
     const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
     this.#reporter.report(id, occurrence, {
       text,
+      waits: graph,
       ...lost,
       ...(cq !== undefined &&
         posted !== undefined && {

@@ -5,6 +5,8 @@ import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
+import type { WaitGraph } from '../../spec/check/thread-waits.ts'
+import { waitLines } from '../../spec/check/wait-lines.ts'
 import { printable } from '../../spec/printable.ts'
 import { storyLines } from './story/text.ts'
 
@@ -19,9 +21,11 @@ export interface Symbols {
 }
 
 /** The stacks of findings, for `prepare`. */
-export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 'story'>[]): Stack[] =>
-  all.flatMap(({ moments, objects, story = [] }) =>
-    [...moments, ...objects.flatMap(({ history }) => history), ...story].map(({ stack }) => stack),
+export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 'story' | 'waits'>[]): Stack[] =>
+  all.flatMap(({ moments, objects, story = [], waits }) =>
+    [...moments, ...objects.flatMap(({ history }) => history), ...story, ...(waits?.threads ?? [])].map(
+      ({ stack }) => stack,
+    ),
   )
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
@@ -53,6 +57,26 @@ const callerText = ({ function: name, file, line }: Frame): string =>
 const stackLines = (frames: readonly Frame[], indent: string): string[] => [
   ...frames.slice(0, MAX_FRAMES).map((frame, i) => `${indent}#${i} ${frameText(frame)}`),
   ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
+]
+
+/** Without the callers of a thread's function. */
+const withoutStart = (frames: readonly Frame[]): readonly Frame[] => {
+  const start = frames.findIndex(({ function: name, object }, i) => {
+    const isOfLibc = /\/lib(?:c|pthread)[.-]/.test(object ?? '')
+    return i > 0 && (name === 'start_thread' || isOfLibc)
+  })
+  return start < 0 ? frames : frames.slice(0, start)
+}
+
+/** The block of a finding that says who waits for whom. */
+export const waitBlock = (graph: WaitGraph, symbols: Symbols): readonly string[] => [
+  '  who waits for whom:',
+  ...waitLines(graph).flatMap((line, i) => {
+    const frames = withoutStart(symbols.framesOf(graph.threads[i]!.stack))
+    const isKnown = frames.some(({ function: name }) => name !== '')
+    return [`    ${line}`, ...(isKnown ? [`      ${callersText(frames)}`] : [])]
+  }),
+  ...(graph.more > 0 ? [`    … ${graph.more} more threads`] : []),
 ]
 
 /** `earlier` and `later`: microseconds. */
@@ -88,7 +112,7 @@ export const callersText = (frames: readonly Frame[]): string =>
 
 /** `most`: lines of its story. */
 export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
-  const { details, time, moments, objects, story = [] } = finding
+  const { details, time, moments, objects, waits, story = [] } = finding
   symbols.prepare?.(stacksOf([finding]))
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = callersText(symbols.framesOf(stack))
@@ -100,6 +124,7 @@ export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_
     ...moments
       .filter(({ stack }) => stack.length > 0)
       .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
+    ...(waits === undefined ? [] : waitBlock(waits, symbols)),
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
     ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(
       (line, i) => `${i === 0 ? '  ' : '   '}${line}`,

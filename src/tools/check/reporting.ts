@@ -7,6 +7,7 @@ import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { hasStory } from '../../spec/check/story.ts'
+import type { WaitGraph } from '../../spec/check/thread-waits.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
@@ -42,6 +43,8 @@ export interface FindingContent {
   readonly severity?: Severity
   /** As in `Finding`. */
   readonly isWait?: true
+  /** As in `Finding`. */
+  readonly waits?: WaitGraph | undefined
   /** As in `Finding`. */
   readonly wasKilled?: true
   readonly details?: readonly string[]
@@ -125,7 +128,7 @@ export class FindingReporter {
     content: FindingContent,
   ): number | undefined {
     if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
-    const { text, details = [], advice, wasKilled, isWait } = content
+    const { text, details = [], advice, wasKilled, isWait, waits } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
@@ -152,6 +155,7 @@ export class FindingReporter {
       details: [...details, ...this.#directLines(program, stack, action)],
       ...(wasKilled && { wasKilled }),
       ...(isWait && { isWait }),
+      ...(waits && { waits }),
       ...(program && { program }),
       ...(program && advice !== undefined && { advice }),
       device,

@@ -1,0 +1,31 @@
+/*
+ * `userdma stat --waits`: who waits for whom now.
+ */
+import { setTimeout } from 'node:timers/promises'
+import type { ToolSession } from '../../daemon/client/tool-session.ts'
+import { deadlockText } from '../../spec/check/wait-lines.ts'
+import { jsonText, printable } from '../../spec/printable.ts'
+import { waitBlock } from '../../tools/check/finding-text.ts'
+import { waitGraph } from '../../tools/check/waits/graph.ts'
+import { waitsJson } from '../check/report.ts'
+import { createSymbols } from '../check/symbols.ts'
+import { withUnseen } from './unseen.ts'
+
+/** Looks, and milliseconds between two: a loop that polls shows in the third. */
+const LOOKS = 3
+const INTERVAL = 250
+
+/** The output. */
+export const waitsReport = async (client: ToolSession, isJson: boolean): Promise<string> => {
+  let processes = await client.threadWaits()
+  for (let look = 1; look < LOOKS; look++) {
+    await setTimeout(INTERVAL)
+    processes = await client.threadWaits()
+  }
+  const graph = waitGraph(withUnseen(processes, performance.now() * 1000))
+  const symbols = createSymbols()
+  if (isJson) return `${jsonText(waitsJson(graph, symbols), 2)}\n`
+  if (graph.threads.length === 0) return 'no threads wait\n'
+  const head = graph.shape === 'open' ? [] : [deadlockText(graph)]
+  return `${[...head, ...waitBlock(graph, symbols)].map(printable).join('\n')}\n`
+}

@@ -1,0 +1,113 @@
+/*
+ * Threads that the preload library does not see, because their program is not checked, or because they wait in calls that
+ * it does not intercept: from /proc, by the commands of people, which may wait for a program. Without rights they are
+ * unknown.
+ */
+import { type ThreadStatus, threadsOf, wordOf } from '../../host/threads.ts'
+import type { GraphProcess, GraphThread, ThreadWaitKind } from '../../spec/check/thread-waits.ts'
+
+/** Threads of a process that are looked at. */
+const MAX_THREADS = 256
+
+/** Numbers of system calls. */
+const calls =
+  process.arch === 'arm64'
+    ? { futex: 98, read: 63, recvfrom: 207, recvmsg: 212, accept4: 242, ppoll: 73, epoll_pwait: 22, wait4: 260 }
+    : {
+        futex: 202,
+        read: 0,
+        recvfrom: 45,
+        recvmsg: 47,
+        accept: 43,
+        accept4: 288,
+        poll: 7,
+        ppoll: 271,
+        epoll_wait: 232,
+        epoll_pwait: 281,
+        wait4: 61,
+      }
+const nameOf = (number: number): string | undefined => Object.entries(calls).find(([, value]) => value === number)?.[0]
+
+type Found = Pick<GraphThread, 'kind' | 'object' | 'action' | 'enders' | 'process' | 'isOpen' | 'owner'>
+
+const open = (kind: ThreadWaitKind, object: string, action: string): Found => ({
+  kind,
+  object,
+  action,
+  enders: [],
+  process: false,
+  isOpen: true,
+})
+
+/** Operations of futex(2) by which glibc 2.25 and newer waits, with FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME. */
+const LOCK = 0x80n
+const JOIN = 0x109n
+const WAIT = 0x189n
+/** Offsets of the owner's thread from the word on which glibc waits. */
+const MUTEX_OWNER = 8n
+const RWLOCK_OWNER = 16n
+
+/** A thread that waits on a word: a lock's, whose owner is beside it. */
+const onWord = (pid: number, [word = 0n, operation = 0n, value = 0n, timeout = 0n]: readonly bigint[]): Found => {
+  const address = `0x${word.toString(16)}`
+  const byOwner = (kind: 'mutex' | 'rwlock', owner: number | undefined): Found => {
+    const name = `${kind} ${address}`
+    if (!owner) return { ...open(kind, name, `waits for ${name}`), isOpen: owner === undefined, process: true }
+    return {
+      ...open(kind, name, `waits for ${name}, which thread ${owner} has locked`),
+      owner,
+      enders: [{ pid, tid: owner }],
+      isOpen: false,
+    }
+  }
+  const found = ((): Found => {
+    if (operation === LOCK) return byOwner('mutex', wordOf(pid, word + MUTEX_OWNER))
+    if (operation === JOIN) {
+      const tid = Number(value)
+      return {
+        ...open('join', `thread ${tid}`, `joins thread ${tid}`),
+        owner: tid,
+        enders: [{ pid, tid }],
+        isOpen: false,
+      }
+    }
+    if (operation === WAIT && value !== 0n) return byOwner('rwlock', wordOf(pid, word + RWLOCK_OWNER))
+    const name = `the condition variable or semaphore at ${address}`
+    return { ...open('condition', name, `waits for ${name}`), isOpen: operation !== WAIT, process: true }
+  })()
+  return timeout === 0n ? found : { ...found, isOpen: true }
+}
+
+const foundOf = (pid: number, { call, state }: ThreadStatus): Found => {
+  if (call === undefined)
+    return open('unknown', 'unknown', `is in state ${state}: what it waits for is unknown, without rights`)
+  if (call === 'running') return open('runs', 'nothing', 'runs')
+  const { number, args } = call
+  const name = nameOf(number)
+  if (name === 'futex') return onWord(pid, args)
+  if (name === undefined) return open('system-call', `system call ${number}`, `is in system call ${number}`)
+  if (name.endsWith('poll') && name !== 'epoll_wait') return open('descriptor', name, `waits in ${name}`)
+  if (name === 'wait4') return open('child', 'child processes', 'waits for the end of a child process')
+  return open('descriptor', `descriptor ${args[0]}`, `waits in ${name} for descriptor ${args[0]}`)
+}
+
+/** The processes with all their threads. `now`: microseconds. */
+export const withUnseen = (processes: readonly GraphProcess[], now: number): readonly GraphProcess[] =>
+  processes.map(process => {
+    const { pid, command, threads, host, others } = process
+    if (others === 0) return process
+    const known = new Set(threads.map(({ tid }) => tid))
+    const unseen = threadsOf(pid, MAX_THREADS).filter(({ tid }) => !known.has(tid))
+    const found = unseen.map(
+      (status): GraphThread => ({
+        ...(host !== undefined && { host }),
+        pid,
+        command,
+        tid: status.tid,
+        since: now,
+        stack: [],
+        ...foundOf(pid, status),
+      }),
+    )
+    return { ...process, threads: [...threads, ...found], others: Math.max(0, others - found.length) }
+  })

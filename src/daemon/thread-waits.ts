@@ -1,0 +1,509 @@
+/*
+ * What the threads of programs wait for, and who could end it, from their wait tables (wait-tables.ts) and the objects of
+ * the daemon: for the graph of tools/check/waits/graph.ts. One look cannot tell a loop that polls from a poll: it is
+ * one if its counts grow from look to look, and no completion comes.
+ */
+import { existsSync, readlinkSync, statSync } from 'node:fs'
+import type { ContextWait, QueuePairObject } from '../core/driver-contract.ts'
+import type { Context, CoreObject } from '../core/model.ts'
+import type { Identifier } from '../services/rdma-cm/identifier.ts'
+import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
+import type { Stack } from '../spec/check/finding.ts'
+import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from '../spec/check/thread-waits.ts'
+import { counted } from '../spec/text.ts'
+import { WaitFlag, WaitKind } from '../spec/wait-table.ts'
+import { waitGraph } from '../tools/check/waits/graph.ts'
+import { isSameAddress } from '../transport/wire/address.ts'
+import type { Contexts } from './context/contexts.ts'
+import { EventSocket } from './context/event-socket.ts'
+import type { Devices } from './devices/devices.ts'
+import type { FailureReports } from './failures.ts'
+import type { ProcessTable, TableSlot, WaitTables } from './wait-tables.ts'
+
+/** Threads of a process that are looked at. */
+const MAX_THREADS = 4096
+/** Queues of a context that are looked at. */
+const MAX_QUEUES = 1024
+/** Processes that are named as senders. */
+const MAX_SENDERS = 3
+
+export interface ThreadWaitSources {
+  readonly devices: Pick<Devices, 'all'>
+  readonly failures: Pick<FailureReports, 'ownerOf'>
+  readonly cm: Pick<RdmaCm, 'identifiersOfPrograms'>
+  readonly contexts: Contexts
+  readonly tables: WaitTables
+  /** A stack that a process has defined (STACK). */
+  stackOf(pid: number, id: number): Stack
+  /** Microseconds. */
+  now(): number
+}
+
+/** What could end a wait, and why nothing does. */
+type End = Pick<GraphThread, 'enders' | 'process' | 'isOpen' | 'owner' | 'reason'>
+type Described = Pick<GraphThread, 'kind' | 'object' | 'action' | 'stack'> & End
+
+const open: End = { enders: [], process: false, isOpen: true }
+const byOwnThreads: End = { enders: [], process: true, isOpen: false }
+const hex = (value: bigint | number): string => `0x${value.toString(16)}`
+
+/** Where a thread was at the last look. */
+interface Seen {
+  readonly sequence: number
+  readonly kind: number
+  /** By context and CQ. */
+  readonly polls: ReadonlyMap<string, number>
+  readonly target: string | undefined
+  readonly since: number
+  /** The completions of the CQs that it polls. */
+  readonly written: number
+  readonly isPolling: boolean
+}
+
+interface QueueFacts {
+  readonly object: QueuePairObject
+  readonly context: Context
+  readonly sends: number
+  readonly receives: number
+}
+
+/** Number of threads of a process; undefined: it has ended. */
+export const threadCount = (pid: number): number | undefined => {
+  const links = statSync(`/proc/${pid}/task`, { throwIfNoEntry: false })?.nlink
+  return links === undefined ? undefined : links - 2
+}
+
+const targetOf = (pid: number, fd: number): string | undefined => {
+  try {
+    return readlinkSync(`/proc/${pid}/fd/${fd}`)
+  } catch {
+    return undefined
+  }
+}
+
+const hasTarget = (object: CoreObject | undefined, target: string): boolean =>
+  object !== undefined && 'sink' in object && object.sink instanceof EventSocket && object.sink.target === target
+
+/** States of identifiers without events, until their program makes a call. */
+const SILENT = new Set<Identifier['state']>([
+  'IDLE',
+  'ADDR_BOUND',
+  'ADDR_RESOLVED',
+  'ROUTE_RESOLVED',
+  'DISCONNECT',
+  'DEVICE_REMOVAL',
+])
+
+const isQp = (queue: CoreObject): queue is QueuePairObject => queue.class.name.endsWith('_qp')
+
+/** What one process has. */
+class ProcessLook {
+  readonly #sources: ThreadWaitSources
+  readonly #table: ProcessTable
+  readonly contexts: readonly Context[]
+  readonly #endless: ReadonlySet<string>
+  #queues: readonly QueueFacts[] | undefined
+
+  constructor(sources: ThreadWaitSources, table: ProcessTable, endless: ReadonlySet<string>) {
+    this.#sources = sources
+    this.#table = table
+    this.#endless = endless
+    this.contexts = sources.devices.all.flatMap(({ device }) =>
+      [...device.contexts].filter(context => sources.failures.ownerOf(context)?.pid === table.pid),
+    )
+  }
+
+  /** The queue pairs of the process. */
+  #queuePairs(): readonly QueueFacts[] {
+    this.#queues ??= this.contexts.flatMap(context => {
+      const { requests } = context.device.driver
+      const found: QueueFacts[] = []
+      for (const object of requests?.queuesOf?.(context) ?? []) {
+        if (found.length === MAX_QUEUES) break
+        if (!isQp(object)) continue
+        const shared = object.parents.find(({ class: { name } }) => name.endsWith('srq'))
+        const receives = requests?.receives?.(shared ?? object, 0).length ?? 0
+        found.push({ object, context, sends: requests?.pendingSends?.(object) ?? 0, receives })
+      }
+      return found
+    })
+    return this.#queues
+  }
+
+  cq(context: number, handle: number): CoreObject | undefined {
+    const found = this.#sources.contexts
+      .byNumber(context)
+      ?.context.handles.slots.find(object => object?.class.name === 'cq' && object.handle === handle)
+    return found as CoreObject | undefined
+  }
+
+  written(cqs: readonly CoreObject[]): number {
+    return cqs.reduce((sum, cq) => sum + (cq.context?.device.driver.requests?.completions?.(cq).written ?? 0), 0)
+  }
+
+  unpolled(cq: CoreObject): number {
+    const { written = 0, polled = 0 } = cq.context?.device.driver.requests?.completions?.(cq) ?? {}
+    return written - polled
+  }
+
+  /** Who has the queue pair's peer; 'open': something else may send, or it is unknown; undefined: nobody. */
+  #peerOf({ object, context, receives }: QueueFacts): Ender | 'open' | undefined {
+    const { requests } = context.device.driver
+    const peer = requests?.peerOf?.(object)
+    if (peer === undefined) return receives > 0 ? 'open' : undefined
+    for (const { device, network } of this.#sources.devices.all) {
+      if (!device.ports.some(({ gids }) => gids.entries.some(entry => entry && isSameAddress(entry.gid, peer.gid))))
+        continue
+      const found = network?.queues?.qpOfNumber(peer.qpn)
+      const owner = found?.context && this.#sources.failures.ownerOf(found.context)
+      if (found === undefined) return undefined
+      return owner === undefined ? 'open' : { pid: owner.pid }
+    }
+    return 'open'
+  }
+
+  /** `cqs`: those of which a completion is awaited. */
+  #endsOfCqs(cqs: readonly CoreObject[]): End {
+    const enders: Ender[] = []
+    const queues = this.#queuePairs().filter(({ object }) => object.parents.some(parent => cqs.includes(parent)))
+    let isOpen = false
+    let isEndless = false
+    for (const queue of queues) {
+      const endless = this.#endless.has(`${queue.context.device.index} ${queue.object.state.qpn}`)
+      isEndless ||= endless
+      // Without a receive no message brings a completion.
+      const peer = queue.receives > 0 || endless ? this.#peerOf(queue) : undefined
+      if (peer === 'open' || (queue.sends > 0 && !endless)) isOpen = true
+      else if (peer !== undefined && !enders.some(({ pid }) => pid === peer.pid)) enders.push(peer)
+    }
+    const others = this.contexts
+      .flatMap(({ handles }) => handles.slots.filter(object => object?.class.name === 'cq') as CoreObject[])
+      .filter(cq => !cqs.includes(cq) && this.unpolled(cq) > 0)
+    const [other] = others
+    const reason =
+      other === undefined
+        ? isEndless
+          ? 'its send waits for a receive of the peer'
+          : enders.length === 0
+            ? 'no send of its queue pairs is outstanding, and no peer is left that could send'
+            : undefined
+        : `${counted(this.unpolled(other), 'completion')} of CQ ${other.handle}, for which it does not wait, ${this.unpolled(other) === 1 ? 'is' : 'are'} not polled`
+    return { enders, process: true, isOpen, ...(reason && { reason }) }
+  }
+
+  /** Whose message ends a wait: ` for a message of process 12`; empty: it is not known, or a thread of its own posts it. */
+  #senders({ enders, isOpen }: End): string {
+    const others = enders.map(({ pid }) => pid).filter(pid => pid !== this.#table.pid)
+    if (isOpen || others.length === 0) return ''
+    const more = others.length > MAX_SENDERS ? ` and ${others.length - MAX_SENDERS} more` : ''
+    const names = others.slice(0, MAX_SENDERS).join(', ')
+    return ` for a message of process ${names}${more}`
+  }
+
+  polling(cqs: readonly CoreObject[], stack: Stack): Described {
+    const names = cqs.map(({ handle }) => handle).join(', ')
+    const ends = this.#endsOfCqs(cqs)
+    return {
+      kind: 'poll',
+      object: `CQ ${names}`,
+      action: `polls CQ ${names}${this.#senders(ends)}`,
+      stack,
+      ...ends,
+      isOpen: ends.isOpen || cqs.some(cq => this.unpolled(cq) > 0),
+    }
+  }
+
+  #channel(target: string, fd: number): Omit<Described, 'stack'> {
+    const channel = this.contexts.flatMap(({ descriptors }) => [...descriptors]).find(one => hasTarget(one, target))
+    const cqs = this.contexts.flatMap(
+      ({ handles }) =>
+        handles.slots.filter(
+          object => object?.class.name === 'cq' && channel !== undefined && object.events?.route.channel === channel,
+        ) as CoreObject[],
+    )
+    const names = cqs.length === 0 ? '' : ` for CQ ${cqs.map(({ handle }) => handle).join(', ')}`
+    const unread = channel?.sink instanceof EventSocket ? channel.sink.unread() : 0
+    const ends = channel === undefined ? open : this.#endsOfCqs(cqs)
+    return {
+      kind: 'channel',
+      object: cqs.length === 0 ? `channel ${fd}` : `CQ ${cqs.map(({ handle }) => handle).join(', ')}`,
+      action: `waits in ibv_get_cq_event${names}${this.#senders(ends)}`,
+      ...ends,
+      isOpen: ends.isOpen || unread > 0,
+    }
+  }
+
+  #async(target: string): Omit<Described, 'stack'> {
+    const context = this.contexts.find(({ asyncFd }) => hasTarget(asyncFd, target))
+    const device = context === undefined ? '' : ` of ${context.device.name}`
+    const unread = context?.asyncFd?.sink.unread() ?? 0
+    const peers = this.#queuePairs().map(queue => this.#peerOf(queue))
+    return {
+      kind: 'async-event',
+      object: `events${device}`,
+      action: `waits in ibv_get_async_event${device}`,
+      enders: peers.filter(peer => peer !== undefined && peer !== 'open'),
+      process: true,
+      isOpen: context === undefined || unread > 0,
+      reason: 'no event is on its way',
+    }
+  }
+
+  #cm(target: string, fd: number): Omit<Described, 'stack'> {
+    const all = [...this.#sources.cm.identifiersOfPrograms()]
+    const isOwn = ({ object }: Identifier): boolean => hasTarget(object?.events?.route.channel, target)
+    const own = all.filter(isOwn)
+    const enders: Ender[] = []
+    const ownerOf = ({ object }: Identifier): Ender[] => {
+      const owner = object?.context && this.#sources.failures.ownerOf(object.context)
+      return owner === undefined ? [] : [{ pid: owner.pid }]
+    }
+    let isOpen = false
+    for (const id of own) {
+      if (id.unreadEvents > 0) isOpen = true
+      if (SILENT.has(id.state)) continue
+      const peers = all.filter(
+        other =>
+          other !== id &&
+          !isOwn(other) &&
+          other.localGid !== undefined &&
+          id.remoteGid !== undefined &&
+          isSameAddress(other.localGid, id.remoteGid),
+      )
+      const found = peers.flatMap(ownerOf)
+      if (id.state === 'LISTEN' || id.isDatagram || found.length === 0) isOpen = true
+      enders.push(...found)
+    }
+    return {
+      kind: 'cm-event',
+      object: `channel ${fd}`,
+      action: `waits in rdma_get_cm_event (descriptor ${fd})`,
+      enders,
+      process: true,
+      isOpen,
+      ...(enders.length === 0 && { reason: 'no event can come before a further call for one of its identifiers' }),
+    }
+  }
+
+  #hasThread(tid: number): boolean {
+    const { pid, namespacePid } = this.#table
+    return pid !== namespacePid || existsSync(`/proc/${pid}/task/${tid}`)
+  }
+
+  #name(tid: number): string {
+    return tid === this.#table.namespacePid ? 'the main thread' : `thread ${tid}`
+  }
+
+  #held(slot: TableSlot, kind: ThreadWaitKind & ('mutex' | 'rwlock')): Omit<Described, 'stack'> {
+    const { owner, object, thread } = slot
+    const name = `${kind} ${hex(object)}`
+    const start = { kind, object: name }
+    if ((slot.flags & WaitFlag.SHARED) !== 0) return { ...start, action: `waits for ${name}`, ...open }
+    if (owner === 0) return { ...start, action: `waits for ${name}`, ...byOwnThreads }
+    const holder = owner === thread ? 'it' : this.#name(owner)
+    if (!this.#hasThread(owner))
+      return {
+        ...start,
+        action: `waits for ${name}`,
+        ...open,
+        isOpen: false,
+        owner,
+        reason: `thread ${owner}, which has locked it, has ended`,
+      }
+    const action = `waits for ${name}, which ${holder} has locked`
+    return { ...start, action, owner, enders: [{ pid: this.#table.pid, tid: owner }], process: false, isOpen: false }
+  }
+
+  #joined({ object }: TableSlot): Omit<Described, 'stack'> {
+    const tid = Number(object & 0xffff_ffffn)
+    const name = tid === 0 ? 'a thread' : this.#name(tid)
+    const ends = tid === 0 || !this.#hasThread(tid) ? open : { ...open, isOpen: false, owner: tid }
+    const enders = ends.isOpen ? [] : [{ pid: this.#table.pid, tid }]
+    return { kind: 'join', object: name, action: `joins ${name}`, ...ends, enders }
+  }
+
+  #signaled(slot: TableSlot, kind: ThreadWaitKind, name: string): Omit<Described, 'stack'> {
+    const last = this.#table.file.signalOf(slot.object)
+    const who = last === undefined ? '' : ` (${this.#name(last.thread)} has signaled it last)`
+    return {
+      kind,
+      object: `${name} ${hex(slot.object)}`,
+      action: `waits for ${name} ${hex(slot.object)}${who}`,
+      ...((slot.flags & WaitFlag.SHARED) === 0 ? byOwnThreads : open),
+      ...(last === undefined && (slot.flags & WaitFlag.SHARED) === 0 && { reason: 'no thread has signaled it' }),
+    }
+  }
+
+  #child({ object }: TableSlot): Omit<Described, 'stack'> {
+    const child = Number(object & 0xffff_ffffn)
+    const { pid, namespacePid } = this.#table
+    const isKnown = child !== 0 && pid === namespacePid
+    return {
+      kind: 'child',
+      object: child === 0 ? 'child processes' : `process ${child}`,
+      action: `waits for the end of ${child === 0 ? 'a child process' : `process ${child}`}`,
+      ...(isKnown ? { ...open, isOpen: false, enders: [{ pid: child }] } : open),
+    }
+  }
+
+  #descriptors({ descriptors, descriptorCount, kind, object }: TableSlot): Omit<Described, 'stack'> {
+    const more = descriptorCount > descriptors.length ? ` and ${descriptorCount - descriptors.length} more` : ''
+    const names =
+      kind === WaitKind.EPOLL
+        ? `the set of descriptor ${object}`
+        : descriptors.length === 0
+          ? 'descriptors'
+          : `descriptor ${descriptors.join(', ')}${more}`
+    return { kind: 'descriptor', object: names, action: `waits for ${names}`, ...open }
+  }
+
+  /** What a thread waits for in a call. `target`: of the descriptor `object`. */
+  waiting(slot: TableSlot, target: string | undefined): Omit<Described, 'stack'> | undefined {
+    const fd = Number(slot.object & 0xffff_ffffn)
+    switch (slot.kind) {
+      case WaitKind.CHANNEL:
+        return this.#channel(target ?? '', fd)
+      case WaitKind.ASYNC:
+        return this.#async(target ?? '')
+      case WaitKind.CM:
+        return this.#cm(target ?? '', fd)
+      case WaitKind.MUTEX:
+        return this.#held(slot, 'mutex')
+      case WaitKind.RWLOCK:
+        return this.#held(slot, 'rwlock')
+      case WaitKind.JOIN:
+        return this.#joined(slot)
+      case WaitKind.CONDITION:
+        return this.#signaled(slot, 'condition', 'condition variable')
+      case WaitKind.SEMAPHORE:
+        return this.#signaled(slot, 'semaphore', 'semaphore')
+      case WaitKind.BARRIER:
+        return {
+          kind: 'barrier',
+          object: `barrier ${hex(slot.object)}`,
+          action: `waits at barrier ${hex(slot.object)}`,
+          ...((slot.flags & WaitFlag.SHARED) === 0 ? byOwnThreads : open),
+        }
+      case WaitKind.CHILD:
+        return this.#child(slot)
+      case WaitKind.DESCRIPTOR:
+      case WaitKind.EPOLL:
+        return this.#descriptors(slot)
+      default:
+        return undefined
+    }
+  }
+}
+
+const isOfDescriptor = (kind: number): boolean =>
+  kind === WaitKind.CHANNEL || kind === WaitKind.ASYNC || kind === WaitKind.CM
+
+export class ThreadWaits {
+  readonly #sources: ThreadWaitSources
+  /** By session and thread. */
+  #seen = new WeakMap<object, Map<number, Seen>>()
+  #graph: WaitGraph | undefined
+  /** As text. */
+  #told = ''
+
+  constructor(sources: ThreadWaitSources) {
+    this.#sources = sources
+  }
+
+  /** The graph of the last look, for a finding, unless an earlier one has it. */
+  untold(): { readonly graph?: WaitGraph } {
+    const graph = this.#graph
+    const text = JSON.stringify(graph)
+    if (graph === undefined || graph.threads.length === 0 || text === this.#told) return {}
+    this.#told = text
+    return { graph }
+  }
+
+  /** Who waits for whom now. `known`: what the drivers have found. */
+  look(known: readonly ContextWait[]): WaitGraph {
+    this.#graph = waitGraph(this.processes(known))
+    return this.#graph
+  }
+
+  /** The processes with a wait table. */
+  processes(known: readonly ContextWait[]): readonly GraphProcess[] {
+    const endless = new Set(
+      known.flatMap(({ context, wait: { id, qpns = [] } }) =>
+        id === 'endless-rnr' || id === 'infinite-timeout'
+          ? qpns.slice(0, 1).map(qpn => `${context.device.index} ${qpn}`)
+          : [],
+      ),
+    )
+    return [...this.#sources.tables.all].flatMap(table => this.#process(table, endless) ?? [])
+  }
+
+  #process(table: ProcessTable, endless: ReadonlySet<string>): GraphProcess | undefined {
+    const { pid, command, session } = table
+    const count = threadCount(pid)
+    if (count === undefined) return undefined
+    const look = new ProcessLook(this.#sources, table, endless)
+    const before = this.#seen.get(session) ?? new Map<number, Seen>()
+    const seen = new Map<number, Seen>()
+    const threads: GraphThread[] = []
+    for (const slot of table.file.slots()) {
+      if (threads.length === MAX_THREADS) break
+      const thread = this.#thread(table, look, slot, before.get(slot.thread), seen)
+      if (thread !== undefined) threads.push(thread)
+    }
+    this.#seen.set(session, seen)
+    // Launchers, and programs that have closed their devices.
+    if (look.contexts.length === 0) return undefined
+    return { pid, command, threads, others: Math.max(0, count - threads.length) }
+  }
+
+  #thread(
+    table: ProcessTable,
+    look: ProcessLook,
+    slot: TableSlot,
+    last: Seen | undefined,
+    seen: Map<number, Seen>,
+  ): GraphThread | undefined {
+    const { pid, command, file } = table
+    const { thread: tid, sequence, kind, polls } = slot
+    const now = this.#sources.now()
+    const isSame = last !== undefined && last.sequence === sequence && last.kind === kind
+    const target = isOfDescriptor(kind)
+      ? isSame
+        ? last.target
+        : targetOf(pid, Number(slot.object & 0xffff_ffffn))
+      : undefined
+    const keyOf = (poll: { readonly context: number; readonly cq: number }): string => `${poll.context} ${poll.cq}`
+    const counts = new Map(polls.map(poll => [keyOf(poll), poll.count]))
+    const polled =
+      isSame && kind === WaitKind.NONE ? polls.filter(poll => last.polls.get(keyOf(poll)) !== poll.count) : []
+    const cqs = polled.flatMap(({ context, cq }) => look.cq(context, cq) ?? [])
+    const written = look.written(cqs)
+    const isPolling = cqs.length > 0 && cqs.length === polled.length
+    const isStill = isSame && (kind !== WaitKind.NONE || (isPolling && last.isPolling && last.written === written))
+    const since = isStill ? last.since : now
+    seen.set(tid, { sequence, kind, polls: counts, target, since, written, isPolling })
+    const stackOf = (number: number): Stack => (number === 0 ? [] : this.#sources.stackOf(pid, number))
+    const stack = slot.stack === 0 ? file.stackOf(slot.frames) : stackOf(slot.stack)
+    if (kind !== WaitKind.NONE) {
+      const waiting = look.waiting(slot, target)
+      if (waiting === undefined) return undefined
+      const isOpen = waiting.isOpen || (slot.flags & WaitFlag.TIMED) !== 0
+      return { pid, command, tid, since, stack, ...waiting, isOpen }
+    }
+    // The first time it may be a poll that is no loop.
+    if (!isPolling || !isStill) return undefined
+    const polling = look.polling(cqs, stackOf(slot.pollStack))
+    if (slot.batch === 0) return { pid, command, tid, since, ...polling }
+    return {
+      pid,
+      command,
+      tid,
+      since,
+      ...polling,
+      kind: 'batch',
+      owner: tid,
+      enders: [...polling.enders, { pid, tid }],
+      reason: `its batch of QP ${hex(slot.batch)} is open (ibv_wr_start): what it has added is posted by ibv_wr_complete`,
+    }
+  }
+}

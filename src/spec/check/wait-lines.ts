@@ -1,0 +1,45 @@
+/*
+ * A graph of waits (thread-waits.ts) as text.
+ */
+import type { ThreadWait, WaitGraph } from './thread-waits.ts'
+
+/** Threads of a finding's sentence. */
+const MAX_NAMED = 6
+
+/** Tells processes apart, also of several hosts. */
+export const processKey = ({ host, pid }: { readonly host?: string; readonly pid: number }): string =>
+  `${host ?? ''} ${pid}`
+
+/** `thread 12 of process 10 (server)`; of the only process: `thread 12`. */
+const threadName = ({ host, pid, command, tid }: ThreadWait, { processes }: { readonly processes: number }): string => {
+  const name = tid === pid ? 'the main thread' : `thread ${tid}`
+  if (processes === 1) return name
+  return `${name} of process ${pid} (${command})${host === undefined ? '' : ` on ${host}`}`
+}
+
+const processesIn = (threads: readonly ThreadWait[]): number => new Set(threads.map(processKey)).size
+
+/** The sentence of the finding `deadlock`, without its full stop. */
+export const deadlockText = ({ shape, first, threads }: WaitGraph): string => {
+  const chain = first.map(i => threads[i]!)
+  const processes = processesIn(threads)
+  const named = chain.slice(0, MAX_NAMED).map(thread => `${threadName(thread, { processes })} ${thread.action}`)
+  const more = chain.length > MAX_NAMED ? ` … (${chain.length - MAX_NAMED} more)` : ''
+  const end = chain.at(-1)
+  if (shape === 'end') {
+    const reason = end?.reason === undefined ? '' : `; ${end.reason}`
+    return `a wait has no end: ${named.join('; ')}${more}${reason}`
+  }
+  return chain.length === 1
+    ? `a thread waits for itself: ${named[0]}`
+    : `${chain.length} threads wait for each other: ${named.join('; ')}${more}`
+}
+
+/** The lines of the block, without stacks: one for each thread. */
+export const waitLines = ({ threads }: WaitGraph): readonly string[] => {
+  const processes = processesIn(threads)
+  return threads.map(
+    thread =>
+      `${threadName(thread, { processes })} ${thread.action}${thread.reason === undefined ? '' : `: ${thread.reason}`}`,
+  )
+}

@@ -1,0 +1,51 @@
+/*
+ * The wait table of a program under `userdma check`: what each of its threads waits for now. The preload library writes
+ * it (shim/check/waiting.c) into a memory file that it passes with the message WAITS; the daemon reads it
+ * (daemon/wait-tables.ts), also after the end of the program. Offsets and sizes in bytes. shim/protocol.h is generated
+ * from this file too.
+ */
+
+/**
+ * The file: a `waitTable` struct, `signals` structs `waitSignal` (a hash table by the address of the object), `modules`
+ * structs `waitModule`, and `slots` structs `waitSlot`, one for each thread that has waited or polled. The file is sealed
+ * against shrinking and growing.
+ */
+export const WaitTable = {
+  signals: 1024,
+  firstSignal: 4096,
+  modules: 256,
+  firstModule: 4096 + 1024 * 24,
+  slots: 16384,
+  firstSlot: 4096 + 1024 * 24 + 256 * 256,
+  bytes: 4096 + 1024 * 24 + 256 * 256 + 16384 * 320,
+  /** Frames of a `waitSlot`, and elements of its `polls` and `descriptors`. */
+  frames: 16,
+  polls: 4,
+  descriptors: 4,
+} as const
+
+/**
+ * `waitSlot.kind`. CHANNEL, ASYNC, CM: a thread waits in ibv_get_cq_event, ibv_get_async_event, rdma_get_cm_event;
+ * `object` is the descriptor. MUTEX, RWLOCK: `object` is the address, `owner` the thread that has it; 0: unknown. JOIN:
+ * `object` is the thread that is joined; 0: unknown. CONDITION, SEMAPHORE, BARRIER: `object` is the address. CHILD: for
+ * the end of the process `object`; 0: of any child. DESCRIPTOR: for `descriptors`; of EPOLL, those of the set of
+ * descriptor `object`.
+ */
+export const WaitKind = {
+  NONE: 0,
+  CHANNEL: 1,
+  ASYNC: 2,
+  CM: 3,
+  MUTEX: 4,
+  RWLOCK: 5,
+  JOIN: 6,
+  CONDITION: 7,
+  SEMAPHORE: 8,
+  BARRIER: 9,
+  CHILD: 10,
+  DESCRIPTOR: 11,
+  EPOLL: 12,
+} as const
+
+/** Bits of `waitSlot.flags`. TIMED: the wait ends by itself. SHARED: threads of other processes may end it. */
+export const WaitFlag = { TIMED: 1, SHARED: 2 } as const
