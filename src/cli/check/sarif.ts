@@ -25,7 +25,7 @@ export interface SarifResult {
   readonly flow?: readonly FlowStep[]
 }
 
-export interface FlowStep {
+interface FlowStep {
   readonly text: string
   readonly frames: readonly Frame[]
   readonly isEssential: boolean

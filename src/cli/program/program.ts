@@ -177,7 +177,7 @@ export const LIMIT_STATUS = 124
 const GRACE = 5000
 
 /** A program that runs too long gets SIGTERM, with the processes that it has started. */
-export interface ProgramLimit {
+interface ProgramLimit {
   readonly seconds: number
   /** Called before the signal. */
   reached?(): Promise<void>

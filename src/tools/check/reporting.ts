@@ -34,7 +34,7 @@ export interface Occurrence {
 export type ReportFinding = (finding: Finding, context: number) => void
 
 /** The story of a finding about these objects; empty: nothing is known. */
-export type StoryOf = (id: FindingId, occurrence: Occurrence, objects: readonly KnownObject[]) => Story
+type StoryOf = (id: FindingId, occurrence: Occurrence, objects: readonly KnownObject[]) => Story
 
 /** Fields of a `Finding` that depend on the mistake. */
 export interface FindingContent {

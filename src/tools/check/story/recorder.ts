@@ -64,7 +64,7 @@ const { SEND } = PostQueue
 const STATUS = 2 ** 16
 
 /** The two numbers of `detail` of COMPLETED. */
-export const completedDetail = (status: number, opcode: number): number => status * STATUS + opcode + 1
+const completedDetail = (status: number, opcode: number): number => status * STATUS + opcode + 1
 export const statusOf = (detail: number): number => Math.floor(detail / STATUS)
 export const opcodeOf = (detail: number): number => (detail % STATUS) - 1
 

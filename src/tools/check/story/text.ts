@@ -5,7 +5,7 @@ import type { Stack, Story, StoryLine } from '../../../spec/check/finding.ts'
 import type { Frame } from '../../../spec/check/frames.ts'
 
 /** `main (a.c:9)`: the first frame in a file of the program; empty: unknown. */
-export const sourceText = (frames: readonly Frame[]): string => {
+const sourceText = (frames: readonly Frame[]): string => {
   const own =
     frames.find(({ file }) => file !== undefined && !file.startsWith('/usr/')) ??
     frames.find(({ file }) => file !== undefined)
