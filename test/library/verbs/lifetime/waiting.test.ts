@@ -11,12 +11,14 @@ import {
   CallError,
   Classes,
   CREATE,
+  callError,
   DESTROY,
   DeviceAttributes,
   ExtendedDeviceAttributes,
   method,
   objectClass,
   ref,
+  the,
   u32,
   zeroRecord,
 } from '../../../../src/spec/index.ts'
@@ -123,7 +125,7 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
     const refused = device.callAsync(Slow, 'add', { value: 4 }, object)
     await Promise.all([
       assert.rejects(refused, { name: 'RdmaError', code: 'EAGAIN', call: 'slow.add', reason: 'not now' }),
-      fixture.resume(new CallError('EAGAIN', 'slow.add: not now')),
+      fixture.resume(callError.EAGAIN`${the.method('slow.add')}: not now`),
     ])
     assert.equal(liveObjects(), 1)
     // Resumes the destroy call at the end of the block.
@@ -179,7 +181,7 @@ test('while an asynchronous close waits, nothing uses the handle, which may be a
   assert.throws(() => device.call(Slow, 'add', { value: 1 }, object), { code: 'ERR_CLOSED', reason: /is closed/ })
   await Promise.all([
     assert.rejects(failing, { code: 'EAGAIN' }),
-    fixture.resume(new CallError('EAGAIN', 'slow.destroy: not now')),
+    fixture.resume(callError.EAGAIN`${the.method('slow.destroy')}: not now`),
   ])
   assert.equal(object.handle, handle, 'after a failed close the object is open')
   await Promise.all([object[Symbol.asyncDispose](), fixture.resume()])
