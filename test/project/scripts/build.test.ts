@@ -12,7 +12,7 @@ import { findTool, scratchFolder } from '../../tools.ts'
 /** A minimal checkout with the project's build scripts. */
 const smallCheckout = (): string => {
   const folder = scratchFolder()
-  const sources = ['session', 'context-logs', 'observe'].map(name => `src/spec/${name}.ts`)
+  const sources = ['session', 'context-logs', 'wait-table', 'observe'].map(name => `src/spec/${name}.ts`)
   for (const name of ['scripts', 'tsconfig.json', 'package.json', ...sources])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
   symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))

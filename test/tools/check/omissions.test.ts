@@ -249,6 +249,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/outages.ts MAX_WAITING': { because: 'the oldest are reported, as notes' },
   'src/tools/check/queues/sends.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
   'src/tools/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
+  'src/tools/check/waits/graph.ts MAX_THREADS': { because: 'a report says how many more there are' },
   'src/tools/check/reporting.ts MAX_ALL_FINDINGS': 'findings',
   'src/tools/check/reporting.ts MAX_DIRECT': { because: 'findings of older programs do not name the function' },
   'src/tools/check/reporting.ts MAX_FINDINGS': 'findings',
@@ -328,6 +329,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/recorder/acknowledgements.c MAX_YIELDS': { because: 'how long a lock is waited for' },
   'shim/check/requests.h MAX_REGIONS': { because: 'the daemon watches no more regions of a process' },
   'shim/waits/waits.c MAX_CALLERS': { because: 'a cache' },
+  'shim/waits/waits.c MAX_NOTED': { because: 'a wait for more descriptors names the first' },
   'src/tools/check/finding-text.ts MAX_CALLERS': { because: 'a line has the innermost' },
   'src/tools/check/finding-text.ts MAX_FRAMES': { because: 'the text has the number of the others' },
 }
