@@ -122,7 +122,7 @@ describe('--allow-host-faults', { skip: lacking(program, polls) }, () => {
     for (const [command, options, message] of [
       ['run', ['--fault', 'post=EIO'], /--fault post=EIO with --host .*; add --allow-host-faults/],
       ['trace', ['--allow-host-faults', '--fault', 'drop=1%'], /fault "drop=0\.01": the packets .* are not seen/],
-      ['run', ['--payload', '64'], /--host and --payload exclude each other/],
+      ['run', ['--payload', '64', '--record', 'unused.udr'], /--host and --payload exclude each other/],
       ['check', ['--torment-search', '3'], /--host and --torment-search exclude each other/],
     ] as const) {
       const { status, stderr } = await runUserdma(t, [command, '--host', ...options, '--', 'true'])
