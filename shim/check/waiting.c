@@ -22,8 +22,6 @@
 /* The file; NULL: none. */
 static char *table;
 static int file = -1;
-/* Slots that are looked at for a free one. */
-#define PROBES 20000
 /* The first slot that may be free. */
 static uint32_t first_free;
 /* Marks the slot of a thread free at the thread's end. */

@@ -145,7 +145,7 @@ __attribute__((constructor(101))) static void look_up(void)
 }
 
 /* Another library's constructor may call before `look_up` has run. */
-#define NEXT(name) (!UNLIKELY(!next.name) ? next.name : (__typeof__(&name))find_next(#name))
+#define NEXT(name) (UNLIKELY(!next.name) ? (__typeof__(&name))find_next(#name) : next.name)
 
 /* ---- callers ---- */
 

@@ -26,6 +26,7 @@ import type {
   CmEce,
   SocketAddress,
 } from '../spec/classes/connections/cm_parameters.ts'
+import { isQueuePairClass } from '../spec/classes/ids.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { ActingRule } from '../spec/faults.ts'
 import type { LinkName } from '../spec/links.ts'
@@ -524,6 +525,7 @@ export interface WrittenCompletion {
 
 /** A queue pair, whose number a driver keeps in the object's state. */
 export type QueuePairObject = CoreObject<{ readonly qpn: number }>
+export const isQueuePair = (object: CoreObject): object is QueuePairObject => isQueuePairClass(object.class.name)
 
 /**
  * What a queue engine does with requests, for `userdma check` and recordings (tools/clients/requests/feed.ts). A send is

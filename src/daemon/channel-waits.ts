@@ -8,6 +8,7 @@ import { armedFor } from '../core/events/events.ts'
 import { Armed, type Context, type CoreObject, type FdObject } from '../core/model.ts'
 import { readDescriptors } from '../host/process-status.ts'
 import { EventSocket } from './context/event-socket.ts'
+import { cqsOfChannel } from './context/queues.ts'
 import type { Devices } from './devices/devices.ts'
 import type { FailureReports } from './failures.ts'
 
@@ -45,9 +46,7 @@ const waitsOfContext = (context: Context, pid: number): ContextWait[] => {
   return channels.flatMap(({ channel, target }) => {
     const [fd] = reads.find(read => read[1] === target) ?? []
     if (fd === undefined) return []
-    const cqs = context.handles.slots.filter(
-      object => object?.class.name === 'cq' && object.events?.route.channel === channel,
-    ) as CoreObject[]
+    const cqs = cqsOfChannel(context, channel)
     return cqs.every(isNeverArmed) ? [waitOf(context, channel, fd, cqs)] : []
   })
 }

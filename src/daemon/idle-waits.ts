@@ -2,13 +2,13 @@
  * What a program waits for of which no other rule knows a reason: the first rule that applies to the requests, queues and
  * completions of its context says why none of them can complete, or what is outstanding. For devices of any driver.
  */
-import type { ContextWait, QueuePairObject, RequestReader } from '../core/driver-contract.ts'
+import { type ContextWait, isQueuePair, type QueuePairObject, type RequestReader } from '../core/driver-contract.ts'
 import type { Context, CoreObject } from '../core/model.ts'
-import { isQueuePairClass, isSrqClass } from '../spec/classes/ids.ts'
+import { isSrqClass } from '../spec/classes/ids.ts'
 import { nameIn, QpState } from '../spec/enums.ts'
-import { counted } from '../spec/text.ts'
-import { isSameAddress } from '../transport/wire/address.ts'
-import type { DaemonDevice, Devices } from './devices/devices.ts'
+import { counted, hex } from '../spec/text.ts'
+import { cqsOf, isCq } from './context/queues.ts'
+import { type DaemonDevice, type Devices, devicesWith } from './devices/devices.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 
@@ -48,20 +48,16 @@ interface Facts {
   peerOf(qp: QueuePair): string | undefined
 }
 
-const hex = (value: number): string => `0x${value.toString(16)}`
 const is = (count: number, one: string, many: string): string => (count === 1 ? one : many)
-const isQp = (queue: CoreObject): queue is QueuePairObject => isQueuePairClass(queue.class.name)
 const isSrq = ({ class: { name } }: CoreObject): boolean => isSrqClass(name)
 
 /** The queue pair that a queue pair is connected to, and who has it; undefined: none, or none of this daemon. */
 const peerText = (devices: Devices, { object }: QueuePair, requests: RequestReader): string | undefined => {
   const peer = requests.peerOf?.(object)
   if (peer === undefined) return undefined
-  for (const { device, network } of devices.all) {
-    if (!device.ports.some(({ gids }) => gids.entries.some(entry => entry && isSameAddress(entry.gid, peer.gid))))
-      continue
+  for (const { device, network } of devicesWith(devices, peer.gid)) {
     const found = network?.queues?.qpOfNumber(peer.qpn)
-    if (found === undefined || !isQp(found) || found === object) continue
+    if (found === undefined || !isQueuePair(found) || found === object) continue
     const sends = device.driver.requests?.pendingSends?.(found)
     const owner = found.context?.program
     const whose = owner === undefined ? '' : ` of process ${owner.pid} (${owner.command})`
@@ -82,8 +78,8 @@ const factsOf = (devices: Devices, { network }: DaemonDevice, context: Context):
     if (looked++ === MAX_QUEUES) return undefined
     const own = receivesOf(queue)
     receives += own
-    for (const parent of queue.parents) if (parent.class.name === 'cq') objects.add(parent)
-    if (!isQp(queue)) continue
+    for (const parent of queue.parents) if (isCq(parent)) objects.add(parent)
+    if (!isQueuePair(queue)) continue
     const { qpn } = queue.state
     const srq = queue.parents.find(isSrq)
     queuePairs.push({
@@ -95,7 +91,7 @@ const factsOf = (devices: Devices, { network }: DaemonDevice, context: Context):
       shared: srq && { handle: srq.handle, receives: receivesOf(srq) },
     })
   }
-  for (const object of context.handles.slots) if (object?.class.name === 'cq') objects.add(object as CoreObject)
+  for (const cq of cqsOf(context)) objects.add(cq)
   const cqs = [...objects].map(cq => {
     const { written = 0, polled = 0 } = requests.completions?.(cq) ?? {}
     return { handle: cq.handle, written, unpolled: written - polled }

@@ -4,19 +4,22 @@
  * one if its counts grow from look to look, and no completion comes.
  */
 import { existsSync, readlinkSync, statSync } from 'node:fs'
-import type { ContextWait, QueuePairObject } from '../core/driver-contract.ts'
+import { type ContextWait, isQueuePair, type QueuePairObject } from '../core/driver-contract.ts'
 import type { Context, CoreObject } from '../core/model.ts'
+import { findHandle } from '../core/objects/handles.ts'
 import type { Identifier } from '../services/rdma-cm/identifier.ts'
 import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import type { Stack } from '../spec/check/finding.ts'
 import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from '../spec/check/thread-waits.ts'
-import { counted } from '../spec/text.ts'
+import { isSrqClass } from '../spec/classes/ids.ts'
+import { counted, hex } from '../spec/text.ts'
 import { WaitFlag, WaitKind } from '../spec/wait-table.ts'
 import { waitGraph } from '../tools/check/waits/graph.ts'
 import { isSameAddress } from '../transport/wire/address.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventSocket } from './context/event-socket.ts'
-import type { Devices } from './devices/devices.ts'
+import { cqsOf, cqsOfChannel, isCq } from './context/queues.ts'
+import { type Devices, devicesWith } from './devices/devices.ts'
 import type { FailureReports } from './failures.ts'
 import type { ProcessTable, TableSlot, WaitTables } from './wait-tables.ts'
 
@@ -45,7 +48,6 @@ type Described = Pick<GraphThread, 'kind' | 'object' | 'action' | 'stack'> & End
 
 const open: End = { enders: [], process: false, isOpen: true }
 const byOwnThreads: End = { enders: [], process: true, isOpen: false }
-const hex = (value: bigint | number): string => `0x${value.toString(16)}`
 
 /** Where a thread was at the last look. */
 interface Seen {
@@ -94,8 +96,6 @@ const SILENT = new Set<Identifier['state']>([
   'DEVICE_REMOVAL',
 ])
 
-const isQp = (queue: CoreObject): queue is QueuePairObject => queue.class.name.endsWith('_qp')
-
 /** What one process has. */
 class ProcessLook {
   readonly #sources: ThreadWaitSources
@@ -103,6 +103,7 @@ class ProcessLook {
   readonly contexts: readonly Context[]
   readonly #endless: ReadonlySet<string>
   #queues: readonly QueueFacts[] | undefined
+  #unpolled: readonly CoreObject[] | undefined
 
   constructor(sources: ThreadWaitSources, table: ProcessTable, endless: ReadonlySet<string>) {
     this.#sources = sources
@@ -120,8 +121,8 @@ class ProcessLook {
       const found: QueueFacts[] = []
       for (const object of requests?.queuesOf?.(context) ?? []) {
         if (found.length === MAX_QUEUES) break
-        if (!isQp(object)) continue
-        const shared = object.parents.find(({ class: { name } }) => name.endsWith('srq'))
+        if (!isQueuePair(object)) continue
+        const shared = object.parents.find(({ class: { name } }) => isSrqClass(name))
         const receives = requests?.receives?.(shared ?? object, 0).length ?? 0
         found.push({ object, context, sends: requests?.pendingSends?.(object) ?? 0, receives })
       }
@@ -131,10 +132,9 @@ class ProcessLook {
   }
 
   cq(context: number, handle: number): CoreObject | undefined {
-    const found = this.#sources.contexts
-      .byNumber(context)
-      ?.context.handles.slots.find(object => object?.class.name === 'cq' && object.handle === handle)
-    return found as CoreObject | undefined
+    const opened = this.#sources.contexts.byNumber(context)?.context
+    const found = opened && findHandle(opened.handles, handle)
+    return isCq(found) ? found : undefined
   }
 
   written(cqs: readonly CoreObject[]): number {
@@ -146,20 +146,23 @@ class ProcessLook {
     return written - polled
   }
 
+  /** The CQs of the process with completions. */
+  #unpolledCqs(): readonly CoreObject[] {
+    this.#unpolled ??= this.contexts.flatMap(cqsOf).filter(cq => this.unpolled(cq) > 0)
+    return this.#unpolled
+  }
+
   /** Who has the queue pair's peer; 'open': something else may send, or it is unknown; undefined: nobody. */
   #peerOf({ object, context, receives }: QueueFacts): Ender | 'open' | undefined {
     const { requests } = context.device.driver
     const peer = requests?.peerOf?.(object)
     if (peer === undefined) return receives > 0 ? 'open' : undefined
-    for (const { device, network } of this.#sources.devices.all) {
-      if (!device.ports.some(({ gids }) => gids.entries.some(entry => entry && isSameAddress(entry.gid, peer.gid))))
-        continue
-      const found = network?.queues?.qpOfNumber(peer.qpn)
-      const owner = found?.context && this.#sources.failures.ownerOf(found.context)
-      if (found === undefined) return undefined
-      return owner === undefined ? 'open' : { pid: owner.pid }
-    }
-    return 'open'
+    const [device] = devicesWith(this.#sources.devices, peer.gid)
+    if (device === undefined) return 'open'
+    const found = device.network?.queues?.qpOfNumber(peer.qpn)
+    const owner = found?.context && this.#sources.failures.ownerOf(found.context)
+    if (found === undefined) return undefined
+    return owner === undefined ? 'open' : { pid: owner.pid }
   }
 
   /** `cqs`: those of which a completion is awaited. */
@@ -176,10 +179,7 @@ class ProcessLook {
       if (peer === 'open' || (queue.sends > 0 && !endless)) isOpen = true
       else if (peer !== undefined && !enders.some(({ pid }) => pid === peer.pid)) enders.push(peer)
     }
-    const others = this.contexts
-      .flatMap(({ handles }) => handles.slots.filter(object => object?.class.name === 'cq') as CoreObject[])
-      .filter(cq => !cqs.includes(cq) && this.unpolled(cq) > 0)
-    const [other] = others
+    const other = this.#unpolledCqs().find(cq => !cqs.includes(cq))
     const reason =
       other === undefined
         ? isEndless
@@ -215,18 +215,14 @@ class ProcessLook {
 
   #channel(target: string, fd: number): Omit<Described, 'stack'> {
     const channel = this.contexts.flatMap(({ descriptors }) => [...descriptors]).find(one => hasTarget(one, target))
-    const cqs = this.contexts.flatMap(
-      ({ handles }) =>
-        handles.slots.filter(
-          object => object?.class.name === 'cq' && channel !== undefined && object.events?.route.channel === channel,
-        ) as CoreObject[],
-    )
-    const names = cqs.length === 0 ? '' : ` for CQ ${cqs.map(({ handle }) => handle).join(', ')}`
+    const cqs = channel === undefined ? [] : this.contexts.flatMap(context => cqsOfChannel(context, channel))
+    const cqNames = `CQ ${cqs.map(({ handle }) => handle).join(', ')}`
+    const names = cqs.length === 0 ? '' : ` for ${cqNames}`
     const unread = channel?.sink instanceof EventSocket ? channel.sink.unread() : 0
     const ends = channel === undefined ? open : this.#endsOfCqs(cqs)
     return {
       kind: 'channel',
-      object: cqs.length === 0 ? `channel ${fd}` : `CQ ${cqs.map(({ handle }) => handle).join(', ')}`,
+      object: cqs.length === 0 ? `channel ${fd}` : cqNames,
       action: `waits in ibv_get_cq_event${names}${this.#senders(ends)}`,
       ...ends,
       isOpen: ends.isOpen || unread > 0,

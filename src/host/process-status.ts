@@ -56,15 +56,22 @@ export const parentOf = (pid: number): number => {
   }
 }
 
-/** When the process began, in clock ticks since the machine's start; 0: it has ended. */
-export const startOf = (pid: number): number => {
+/** The fields of proc(5)'s stat that follow the command, the state first; undefined: it has ended. `id`: of a process, or `PID/task/TID`. */
+export const statFieldsOf = (id: number | string): readonly string[] | undefined => {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19])
+    const stat = readFileSync(`/proc/${id}/stat`, 'latin1')
+    // The command, in parentheses, may have spaces and parentheses.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   } catch {
-    return 0
+    return undefined
   }
 }
+
+/** The place of the start among `statFieldsOf`. */
+export const START_FIELD = 19
+
+/** When the process began, in clock ticks since the machine's start; 0: it has ended. */
+export const startOf = (pid: number): number => Number(statFieldsOf(pid)?.[START_FIELD] ?? 0)
 
 /** The children of a process, as far as the kernel tells (CONFIG_PROC_CHILDREN). */
 export const childrenOf = (pid: number): readonly number[] => {
@@ -80,16 +87,18 @@ export const childrenOf = (pid: number): readonly number[] => {
 export const descendantsOf = (pid: number): number[] =>
   childrenOf(pid).flatMap(child => [child, ...descendantsOf(child)])
 
-/** Whether the process was started with this variable in its environment. */
-export const hasVariable = (pid: number, name: string): boolean => {
+/** The settings (`NAME=value`) that the process was started with; empty: it has ended, or is another user's. */
+const environmentOf = (pid: number): readonly string[] => {
   try {
-    return readFileSync(`/proc/${pid}/environ`, 'latin1')
-      .split('\0')
-      .some(setting => setting.startsWith(`${name}=`))
+    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
   } catch {
-    return false
+    return []
   }
 }
+
+/** Whether the process was started with this variable in its environment. */
+export const hasVariable = (pid: number, name: string): boolean =>
+  environmentOf(pid).some(setting => setting.startsWith(`${name}=`))
 
 /** Generations of a program that forks which are told apart. */
 const MAX_GENERATIONS = 8
@@ -266,10 +275,4 @@ export const processesWith = (setting: string): readonly number[] =>
   readdirSync('/proc')
     .filter(name => /^\d+$/.test(name) && Number(name) !== process.pid)
     .map(Number)
-    .filter(pid => {
-      try {
-        return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${setting}\0`)
-      } catch {
-        return false
-      }
-    })
+    .filter(pid => environmentOf(pid).includes(setting))

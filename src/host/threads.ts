@@ -3,6 +3,7 @@
  * the daemon does not.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
+import { statFieldsOf } from './process-status.ts'
 
 export interface ThreadStatus {
   readonly tid: number
@@ -34,8 +35,7 @@ export const threadsOf = (pid: number, most: number): readonly ThreadStatus[] =>
     names = readdirSync(`/proc/${pid}/task`)
   } catch {}
   return names.slice(0, most).flatMap(name => {
-    // The command may have parentheses and spaces.
-    const state = read(`/proc/${pid}/task/${name}/stat`)?.match(/^.*\) (\S)/s)?.[1]
+    const state = statFieldsOf(`${pid}/task/${name}`)?.[0]
     if (state === undefined) return []
     return [{ tid: Number(name), state, call: callOf(read(`/proc/${pid}/task/${name}/syscall`)) }]
   })

@@ -177,10 +177,11 @@ export class Reason {
 
   /** `without`: the method that is left out at the start. */
   text(words: Words = modelWords, without?: string): string {
-    const [first, second, ...others] = this.#parts()
+    const parts = this.#parts()
+    const [first, second, ...others] = parts
     const isLeftOut = first instanceof Noun && first.kind === 'method' && first.names[0] === without
     const hasSeparator = typeof second === 'string' && second.startsWith(SEPARATOR)
-    const rest = isLeftOut && hasSeparator ? [second.slice(SEPARATOR.length), ...others] : this.#parts()
+    const rest = isLeftOut && hasSeparator ? [second.slice(SEPARATOR.length), ...others] : parts
     return rest.map(part => (typeof part === 'string' ? part : part.in(words))).join('')
   }
   toString(): string {

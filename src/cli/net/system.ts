@@ -11,6 +11,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
+import { START_FIELD, statFieldsOf } from '../../host/process-status.ts'
 import { findProgram } from '../program/program.ts'
 import type { Plan, PlannedHost, PlannedLink } from './plan.ts'
 import { isRoot, type NetFolder, type ProcessId } from './state.ts'
@@ -56,15 +57,8 @@ const PREFIX = 'userdma-'
 
 /** When a process started; undefined if it has ended, also if its parent has not taken its status (a zombie). */
 const startOf = (pid: number): string | undefined => {
-  try {
-    // The command, in parentheses, may have spaces. After it are the state, and as the 20th the start.
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
-      .replace(/^.*\) /s, '')
-      .split(' ')
-    return /[ZX]/.test(fields[0]!) ? undefined : fields[19]
-  } catch {
-    return undefined
-  }
+  const fields = statFieldsOf(pid)
+  return fields === undefined || /[ZX]/.test(fields[0]!) ? undefined : fields[START_FIELD]
 }
 
 const isRunning = ({ pid, start }: ProcessId): boolean => startOf(pid) === start

@@ -33,6 +33,10 @@ export interface DaemonDevice {
   readonly network: NetworkDevice | undefined
 }
 
+/** Those with a port that has the address. */
+export const devicesWith = ({ all }: Pick<Devices, 'all'>, gid: Uint8Array): DaemonDevice[] =>
+  all.filter(({ device: { ports } }) => ports.some(({ gids }) => findGid(gids, gid) >= 0))
+
 /** What follows changes of the devices. */
 export interface DeviceListener {
   added?(device: DaemonDevice): void

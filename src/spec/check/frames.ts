@@ -48,3 +48,7 @@ export const frameText = ({ function: name, file, line, object }: Frame): string
   if (file !== undefined) return `${functionName} at ${file}:${line}`
   return object === undefined ? functionName : `${functionName} (${object})`
 }
+
+/** `function (file:line)`: a frame within a line. */
+export const callerText = ({ function: name, file, line }: Frame): string =>
+  `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`

@@ -3,7 +3,7 @@
  */
 import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
-import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
+import { callerText, type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
 import type { WaitGraph } from '../../spec/check/thread-waits.ts'
 import { waitLines } from '../../spec/check/wait-lines.ts'
@@ -50,10 +50,6 @@ const MAX_FRAMES = 12
 /** Maximum printed frames of each moment in the history of an object. */
 const MAX_CALLERS = 4
 
-/** A frame in the history of an object. */
-const callerText = ({ function: name, file, line }: Frame): string =>
-  `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
-
 const stackLines = (frames: readonly Frame[], indent: string): string[] => [
   ...frames.slice(0, MAX_FRAMES).map((frame, i) => `${indent}#${i} ${frameText(frame)}`),
   ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
@@ -85,12 +81,12 @@ const beforeText = (earlier: number, later: number): string => {
   return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
 }
 
-/** A program of the library in this process has no libibverbs: the advice names the library's methods. */
 /** As sessions have them: of the checker, or of a capture, with an advice of its own. */
 type AnyFinding = Finding<FindingId | CaptureFindingId>
 
 const isOfCapture = (id: AnyFinding['id']): id is CaptureFindingId => id.startsWith('capture ')
 
+/** A program of the library in this process has no libibverbs: the advice names the library's methods. */
 const adviceOf = ({ id, program, advice: own }: AnyFinding): string => {
   if (isOfCapture(id)) return own ?? ''
   const { advice, libraryAdvice = advice } = findings[id]

@@ -8,7 +8,7 @@ import { counted } from '../../spec/text.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { MemoryGone } from './memory-gone.ts'
 import { hex, type KnownObject, queueOf } from './objects.ts'
-import { immediateOf, postedAgainText, sharedElementsOf } from './posted-lists.ts'
+import { postedListOf } from './posted-lists.ts'
 import type { FindingReporter } from './reporting.ts'
 
 /** The part of a request, by DeadPart. */
@@ -83,20 +83,10 @@ export class MisuseReports {
       )
       return
     }
-    if (kind === MisuseKind.POSTED_AGAIN) {
-      for (const detector of this.#detectors) detector.misused?.(misuse, owner)
-      this.#reporter.report(
-        'list-posted-again',
-        { ...misuse, action: 'posted' },
-        { text: postedAgainText(misuse, owner), objects: [owner] },
-      )
-      return
-    }
-    if (kind === MisuseKind.SHARED_ELEMENTS || kind === MisuseKind.IMMEDIATE) {
-      const { id, ...content } =
-        kind === MisuseKind.IMMEDIATE ? immediateOf(misuse, owner) : sharedElementsOf(misuse, owner)
+    const list = postedListOf(misuse, owner)
+    if (list !== undefined) {
+      const { id, ...content } = list
       this.#reporter.report(id, { ...misuse, action: 'posted' }, { ...content, objects: [owner] })
-      return
     }
     if (kind === MisuseKind.ACKNOWLEDGED) {
       this.#overacknowledged(misuse, owner)

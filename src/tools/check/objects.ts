@@ -6,7 +6,7 @@
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
-import type { RefusedPost } from '../../spec/check/program-events.ts'
+import type { ObjectName, RefusedPost } from '../../spec/check/program-events.ts'
 import { isSrqClass, SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
@@ -14,13 +14,6 @@ import { swap32 } from '../../spec/memory.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
 
 const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
-
-/** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
-interface ObjectName {
-  readonly id: number
-  readonly handle: number
-  readonly class: { readonly name: string }
-}
 
 /** Attributes of a queue pair, as set by calls. A failure may show a newer `state`. */
 export interface QpAttributes {

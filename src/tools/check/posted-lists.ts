@@ -5,7 +5,7 @@
 import { requestName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { Misuse } from '../../spec/check/program-events.ts'
-import { PostQueue } from '../../spec/session.ts'
+import { MisuseKind, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { returnsData } from '../../spec/work.ts'
 import { hex, type KnownObject } from './objects.ts'
@@ -13,7 +13,7 @@ import type { FindingContent } from './reporting.ts'
 
 type Content = FindingContent & { readonly id: FindingId }
 
-export const sharedElementsOf = ({ queue, index: count, wrId, more: opcode }: Misuse, owner: KnownObject): Content => {
+const sharedElementsOf = ({ queue, index: count, wrId, more: opcode }: Misuse, owner: KnownObject): Content => {
   const isSend = queue === PostQueue.SEND
   const isRead = isSend && returnsData(opcode)
   const kind = isSend ? requestName(opcode) : 'receive'
@@ -30,12 +30,26 @@ export const sharedElementsOf = ({ queue, index: count, wrId, more: opcode }: Mi
   }
 }
 
-export const immediateOf = ({ index: value, wrId }: Misuse, owner: KnownObject): Content => ({
+const immediateOf = ({ index: value, wrId }: Misuse, owner: KnownObject): Content => ({
   id: 'immediate-byte-order',
   text: `imm_data of send wr_id ${wrId} of ${owner.name} is ${hex(value >>> 0)} in network byte order, which the receiver's ntohl returns`,
 })
 
-export const postedAgainText = ({ queue, index: taken, wrId }: Misuse, owner: KnownObject): string => {
-  const kind = queue === PostQueue.SEND ? 'sends' : 'receives'
-  return `a list of ${kind} of ${owner.name} is posted again from its head, wr_id ${wrId}: the post before had taken ${counted(taken, 'request')} of it, and refused only the rest`
+const postedAgainOf = ({ queue, index: taken, wrId }: Misuse, owner: KnownObject): Content => ({
+  id: 'list-posted-again',
+  text: `a list of ${queue === PostQueue.SEND ? 'sends' : 'receives'} of ${owner.name} is posted again from its head, wr_id ${wrId}: the post before had taken ${counted(taken, 'request')} of it, and refused only the rest`,
+})
+
+/** The finding about a list of requests; undefined: another misuse. */
+export const postedListOf = (misuse: Misuse, owner: KnownObject): Content | undefined => {
+  switch (misuse.kind) {
+    case MisuseKind.SHARED_ELEMENTS:
+      return sharedElementsOf(misuse, owner)
+    case MisuseKind.IMMEDIATE:
+      return immediateOf(misuse, owner)
+    case MisuseKind.POSTED_AGAIN:
+      return postedAgainOf(misuse, owner)
+    default:
+      return undefined
+  }
 }

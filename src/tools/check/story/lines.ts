@@ -6,15 +6,15 @@
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack, Story, StoryEventKind, StoryLine } from '../../../spec/check/finding.ts'
 import type { FindingId } from '../../../spec/check/findings.ts'
-
 import { isWaitId } from '../../../spec/check/waits.ts'
+import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
 import { errnoName } from '../../../spec/errno.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { counted, hex } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import type { DetectorServices } from '../detector.ts'
-import type { KnownObject } from '../objects.ts'
+import { type KnownObject, stateName } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import { decisiveOf, type Event } from './decisive.ts'
 import type { NotedEvent } from './log.ts'
@@ -117,7 +117,7 @@ const callText = (method: string, { last, events }: Group): string => {
   if (method.endsWith('.destroy')) return 'destroyed'
   if (!method.endsWith('.modify')) return method
   if (last.amount < 0) return 'modified'
-  const states = new Set(events.map(({ amount }) => nameIn(QpState.values, amount)))
+  const states = new Set(events.map(({ amount }) => stateName(amount)))
   return `modified to ${[...states].join(', ')}`
 }
 
@@ -206,7 +206,7 @@ export class Stories {
     }
     for (const object of named) add(object)
     for (const object of [...found]) {
-      if (object.class === 'cq' || object.class.endsWith('srq')) addUsers(object, ({ isQp }) => isQp)
+      if (object.class === 'cq' || isSrqClass(object.class)) addUsers(object, ({ isQp }) => isQp)
       if (object.class === 'comp_channel') addUsers(object, user => user.class === 'cq')
       if (object.class === 'cm_id') add(byId(this.#recorder.linkedTo(object.id)))
     }

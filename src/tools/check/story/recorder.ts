@@ -12,7 +12,9 @@ import type {
   RefusedPost,
 } from '../../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
+import { isQueuePairClass, isSrqClass } from '../../../spec/classes/ids.ts'
 import { Errno } from '../../../spec/errno.ts'
+import { changesNothing, roleOf } from '../../../spec/methods.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
@@ -68,10 +70,14 @@ const completedDetail = (status: number, opcode: number): number => status * STA
 export const statusOf = (detail: number): number => Math.floor(detail / STATUS)
 export const opcodeOf = (detail: number): number => (detail % STATUS) - 1
 
-/** Calls that change nothing that a story tells. */
-const SILENT = /^(?:query\w*|get\w*|chain\w*|initQpAttr|setOption|postSend|receive|send)$/
-/** Classes of which a story tells the calls beside refused ones. */
-const TOLD = /_qp$|^(?:cq|srq|xrc_srq|mr|mw|ah|cm_id)$/
+/** Classes of which a story tells the calls beside refused ones, besides queue pairs and SRQs. */
+const TOLD: ReadonlySet<string> = new Set(['cq', 'mr', 'mw', 'ah', 'cm_id'])
+const isTold = (name: string): boolean => TOLD.has(name) || isQueuePairClass(name) || isSrqClass(name)
+/** Calls that transfer something, and are told nevertheless. */
+const TRANSFERS: ReadonlySet<string> = new Set(['cq.reqNotify', 'cm_id.notify'])
+/** Whether a call changes nothing that a story tells. */
+const isSilent = (name: string): boolean =>
+  name === 'cm_id.setOption' || (changesNothing(roleOf(name)) && !TRANSFERS.has(name))
 
 /** What a context's events without an object are about. */
 export const contextSubject = (context: number): number => -1 - context
@@ -275,10 +281,11 @@ export class StoryRecorder {
       this.#readEvent(call, out)
       return
     }
-    if (!TOLD.test(name) || SILENT.test(method) || (method === 'create' && name !== 'cm_id')) return
+    const called = `${name}.${method}`
+    if (!isTold(name) || isSilent(called) || (method === 'create' && name !== 'cm_id')) return
     if (name === 'cm_id') this.#link(call, object.id)
     const { state } = args as { readonly state?: number }
-    const detail = this.#methodNumber(`${name}.${method}`)
+    const detail = this.#methodNumber(called)
     this.#note(log.subject(object.id), Kind.CALLED, call.stack, detail, state ?? -1, 0n, 0, time)
   }
 

@@ -2,16 +2,15 @@
  * The story of a finding (spec/check/finding.ts) as text: one line for each event, with the line of source that made it.
  */
 import type { Stack, Story, StoryLine } from '../../../spec/check/finding.ts'
-import type { Frame } from '../../../spec/check/frames.ts'
+import { callerText, type Frame } from '../../../spec/check/frames.ts'
 
 /** `main (a.c:9)`: the first frame in a file of the program; empty: unknown. */
 const sourceText = (frames: readonly Frame[]): string => {
   const own =
     frames.find(({ file }) => file !== undefined && !file.startsWith('/usr/')) ??
     frames.find(({ file }) => file !== undefined)
-  const { function: name, file, line } = own ?? frames[0] ?? { function: '' }
-  const place = file === undefined ? '' : ` (${file}:${line})`
-  return name === '' && place === '' ? '' : `${name || '??'}${place}`
+  const frame = own ?? frames[0]
+  return frame === undefined || (frame.function === '' && frame.file === undefined) ? '' : callerText(frame)
 }
 
 /** The last `most` lines, among them the decisive ones and what was overwritten. */

@@ -9,13 +9,18 @@
  * its sender to the receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
-import type { PostedRequest, QueuePairObject, RequestTaps, WrittenCompletion } from '../../../core/driver-contract.ts'
+import {
+  isQueuePair,
+  type PostedRequest,
+  type QueuePairObject,
+  type RequestTaps,
+  type WrittenCompletion,
+} from '../../../core/driver-contract.ts'
 import { type Context, type CoreObject, type Device, Lifecycle } from '../../../core/model.ts'
 import { pdOf } from '../../../core/resources.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
 import { eventTime } from '../../../spec/check/stream.ts'
-import { isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { isOfDriver, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
@@ -93,8 +98,6 @@ interface ReceiveFeed {
 let lastId = 0
 
 const cqsOf = ({ parents }: CoreObject): CoreObject[] => parents.filter(({ class: { name } }) => name === 'cq')
-
-const isQp = (object: CoreObject): object is QueuePairObject => isQueuePairClass(object.class.name)
 
 /**
  * Removes from a sender's `messages` the one that a receive completion reports, and returns it; undefined: it is
@@ -184,7 +187,7 @@ export class RequestFeed implements RequestTaps {
   /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
   reportContext(context: Context): void {
     for (const queue of this.#device.driver.requests?.queuesOf?.(context) ?? []) {
-      this.#reportPending(this.#receivesOf(queue), isQp(queue) ? queue : undefined)
+      this.#reportPending(this.#receivesOf(queue), isQueuePair(queue) ? queue : undefined)
       this.#reportAllPolled(this.#cqFeedsOf(queue))
     }
   }
@@ -195,7 +198,7 @@ export class RequestFeed implements RequestTaps {
    */
   settleSends(qp: CoreObject): number | undefined {
     const { requests } = this.#device.driver
-    if (!isQp(qp) || requests?.pendingSends === undefined) return undefined
+    if (!isQueuePair(qp) || requests?.pendingSends === undefined) return undefined
     requests.settle?.(qp)
     this.#reportAllPolled(this.#cqFeedsOf(qp))
     return requests.pendingSends(qp)
@@ -209,7 +212,7 @@ export class RequestFeed implements RequestTaps {
     const found = new Map<number, number>()
     const { requests } = this.#device.driver
     for (const queue of requests?.queuesOf?.(context) ?? []) {
-      if (!isQp(queue)) continue
+      if (!isQueuePair(queue)) continue
       const isSettled = isDead || found.size >= MAX_SETTLED
       const pending = isSettled ? requests?.pendingSends?.(queue) : this.settleSends(queue)
       if (pending) found.set(queue.id, pending)
@@ -327,7 +330,7 @@ export class RequestFeed implements RequestTaps {
   }
 
   reset(queue: CoreObject): void {
-    if (isQp(queue)) {
+    if (isQueuePair(queue)) {
       const { qpn } = queue.state
       const taken = this.#qps.get(qpn)?.takenReceives ?? []
       this.#qps.delete(qpn)
@@ -381,7 +384,7 @@ export class RequestFeed implements RequestTaps {
     postIndex: number | undefined,
     posted: PostedRequest,
   ): WorkRequest {
-    const number = isQp(owner) ? owner.state.qpn : owner.handle
+    const number = isQueuePair(owner) ? owner.state.qpn : owner.handle
     const { mapped, device } = owner.context ?? {}
     // Most devices know a request by the program's wr_id.
     const word = mapped?.packed === undefined ? device?.driver.requests?.numbered : undefined
@@ -421,7 +424,7 @@ export class RequestFeed implements RequestTaps {
   #reportReceives(feed: ReceiveFeed, receives: readonly PostedRequest[], qp: QueuePairObject | undefined): void {
     this.#reportAllPolled(feed.cqs)
     if (qp !== undefined && qp !== feed.owner) this.#reportAllPolled(this.#feedOf(qp).cqs)
-    const queue = isQp(feed.owner) ? PostQueue.RECEIVE : PostQueue.SHARED
+    const queue = isQueuePair(feed.owner) ? PostQueue.RECEIVE : PostQueue.SHARED
     for (const receive of receives) {
       const index = feed.count++
       const request = this.#requestOf(feed.owner, queue, index, index, receive)
