@@ -31,6 +31,7 @@ import { basename, extname, join, relative } from 'node:path'
 import { bundle } from './bundle.mjs'
 import { filesBelow, inRoot, isMain, main, modified, run, StepError, say } from './common.mjs'
 import { C_FLAGS, compileStale, sourcesIn, VERBS } from './compile.mjs'
+import { sourceNames } from './generate-protocol.mjs'
 import { nativeTargets } from './native-targets.mjs'
 import { compileForPackages } from './package/native.mjs'
 import { buildPage } from './page.mjs'
@@ -69,13 +70,11 @@ const buildTypeScript = purpose => {
 const generateProtocol = () => {
   const generator = inRoot('scripts', 'generate-protocol.mjs')
   const header = inRoot('shim', 'protocol.h')
-  const sources = ['session.js', 'context-logs.js', 'wait-table.js', 'observe.js'].map(name =>
-    inRoot('dist', 'src', 'spec', name),
-  )
-  if (!sources.every(source => existsSync(source))) {
-    say(
-      'build: the headers of shim/ were not generated: src/spec/session.ts, context-logs.ts, wait-table.ts or observe.ts did not compile',
-    )
+  const sources = sourceNames.map(name => inRoot('dist', 'src', 'spec', `${name}.js`))
+  const missing = sourceNames.filter((_, i) => !existsSync(sources[i]))
+  if (missing.length > 0) {
+    const names = missing.map(name => `src/spec/${name}.ts`).join(', ')
+    say(`build: the headers of shim/ were not generated, since these did not compile: ${names}`)
     return false
   }
   if (modified(header) >= Math.max(modified(generator), ...sources.map(modified))) return true

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /*
- * Writes shim/protocol.h, the structs and numbers of the session protocol for C, from the compiled src/spec/session.ts,
- * context-logs.ts and wait-table.ts, and shim/host/records.h, those of the observation file, from src/spec/observe.ts. The headers are
- * committed; a test compares them with the output of this generator.
+ * Writes shim/protocol.h, the structs and numbers of the session protocol for C, and shim/host/records.h, those of the
+ * observation file, from the compiled modules of src/spec that protocol-sources.json names. The headers are committed; a
+ * test compares them with the output of this generator.
  */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { inRoot, isMain, main } from './common.mjs'
 
@@ -41,7 +41,7 @@ const lowered = values =>
     Object.entries(values).map(([name, value]) => [/^[A-Z_]+$/.test(name) ? name.toLowerCase() : name, value]),
   )
 
-/** The header's text. `session`: the exports of src/spec/session.ts, context-logs.ts and wait-table.ts. */
+/** The header's text. `session`: the exports of the modules of the protocol. */
 export const protocolHeader = session => {
   const {
     SESSION_VERSION,
@@ -257,12 +257,16 @@ ${Object.entries(ObserveStructs)
 `
 }
 
-const compiled = name => import(pathToFileURL(inRoot('dist', 'src', 'spec', name)).href)
+/** Modules of src/spec. */
+const sources = JSON.parse(readFileSync(inRoot('scripts', 'protocol-sources.json'), 'utf8'))
+export const sourceNames = [...sources.protocol, sources.records]
+
+const compiled = name => import(pathToFileURL(inRoot('dist', 'src', 'spec', `${name}.js`)).href)
 
 if (isMain(import.meta.url))
   await main(async () => {
-    const parts = await Promise.all(['session.js', 'context-logs.js', 'wait-table.js'].map(compiled))
+    const parts = await Promise.all(sources.protocol.map(compiled))
     writeFileSync(inRoot('shim', 'protocol.h'), protocolHeader(Object.assign({}, ...parts)))
-    writeFileSync(inRoot('shim', 'host', 'records.h'), recordsHeader(await compiled('observe.js')))
+    writeFileSync(inRoot('shim', 'host', 'records.h'), recordsHeader(await compiled(sources.records)))
     return 0
   })

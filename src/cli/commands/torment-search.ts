@@ -12,7 +12,7 @@
 import os from 'node:os'
 import type { Finding } from '../../spec/check/finding.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
-import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
+import { decisionKind, MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import type { TormentRecord } from '../../spec/records.ts'
 import { shrink } from '../../spec/shrink.ts'
@@ -250,8 +250,7 @@ const trial = async (
   return undefined
 }
 
-/** The kind of a decision, and its object. */
-const kindOf = (id: string): string => id.slice(0, id.indexOf('/'))
+/** The object of a decision. */
 const objectOf = (id: string): string => id.slice(id.indexOf('/'), id.lastIndexOf('/'))
 
 /** The last run that fails, with as few decisions as possible. */
@@ -272,7 +271,7 @@ const leaveOut = async (search: Search, run: TormentedRun): Promise<TormentedRun
     return true
   }
   // First all by their identities: what others do may decide too.
-  if (await fails(all)) await shrink(all, fails, [kindOf, objectOf])
+  if (await fails(all)) await shrink(all, fails, [decisionKind, objectOf])
   return last
 }
 

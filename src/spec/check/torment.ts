@@ -147,6 +147,9 @@ export const isDecisionId = (value: unknown): value is string => {
   return tormentKinds.some(known => known === kind) && rest.length === 4 && rest.every(part => /^[\w.-]+$/.test(part))
 }
 
+/** The kind of the decision with this identity. */
+export const decisionKind = (id: string): string => id.slice(0, id.indexOf('/'))
+
 /** Identities separated by +. Throws an Error. */
 const readIds = (text: string): readonly string[] =>
   text.split('+').map(id => {

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../../paths.ts'
@@ -12,7 +12,10 @@ import { findTool, scratchFolder } from '../../tools.ts'
 /** A minimal checkout with the project's build scripts. */
 const smallCheckout = (): string => {
   const folder = scratchFolder()
-  const sources = ['session', 'context-logs', 'wait-table', 'observe'].map(name => `src/spec/${name}.ts`)
+  const { protocol, records }: { readonly protocol: readonly string[]; readonly records: string } = JSON.parse(
+    readFileSync(join(repoRoot, 'scripts', 'protocol-sources.json'), 'utf8'),
+  )
+  const sources = [...protocol, records].map(name => `src/spec/${name}.ts`)
   for (const name of ['scripts', 'tsconfig.json', 'package.json', ...sources])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
   symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))

@@ -5,6 +5,7 @@
 
 import type { EventEmitter } from 'node:events'
 import { nextTurn } from '../../../host/event-loop/next-turn.ts'
+import { decisionKind } from '../../../spec/check/torment.ts'
 import type { FaultRule } from '../../../spec/faults/rule.ts'
 import { formatFaults, formatRule } from '../../../spec/faults/rules.ts'
 import { shrink } from '../../../spec/shrink.ts'
@@ -80,7 +81,7 @@ const faultRulesOf = (causes: readonly Cause[]): FaultRule[] => causes.filter(ca
 const decisionsOf = (causes: readonly Cause[]): string[] => causes.filter(cause => typeof cause === 'string')
 
 /** The kind of a decision; all faults are of one. */
-const kindOf = (cause: Cause): string => (typeof cause === 'string' ? cause.slice(0, cause.indexOf('/')) : '')
+const kindOf = (cause: Cause): string => (typeof cause === 'string' ? decisionKind(cause) : '')
 
 const processEvents = ['uncaughtException', 'unhandledRejection'] as const
 
