@@ -10,11 +10,15 @@ import { repoRoot } from '../paths.ts'
 
 /** Methods of strings that look for a part. */
 const SEARCHES = /^(?:startsWith|endsWith|includes|match|matchAll|replace|replaceAll|search|indexOf|lastIndexOf|split)$/
-/** Variables and properties with a sentence. */
-const SENTENCES = /^(?:reason|message|sentence|why)$/
+/** Variables and properties with a sentence, the action of a moment among them. */
+const SENTENCES = /^(?:reason|message|sentence|why|action)$/
+/** Parts of a finding that are sentences, or begin with a noun, if they are taken from one. */
+const OF_FINDING = /^(?:text|details|advice|name)$/
+const FINDINGS = /\b(?:finding|leak|found|Finding|RecordedFinding|FoundObject)\b/
 /** Functions that write a sentence. */
 const WRITERS = /^(?:reasonText|failureText|failureLine|failureReason|causeText|inC|defectText)$/
-const QUICK = /\b(?:reason|message|sentence|why|CallError|\w+Text|failureReason|failureLine|inC|toString|text)\b/
+const QUICK =
+  /\b(?:reason|message|sentence|why|CallError|\w+Text|failureReason|failureLine|inC|toString|text|action|[fF]inding|FoundObject)\b/
 
 /** Errors of other libraries, which have no code. */
 const EXCEPTIONS: Readonly<Record<string, string>> = {
@@ -30,11 +34,35 @@ const bare = (node: ts.Expression): ts.Expression =>
       ? bare(node.left)
       : node
 
+/** Whether a name is bound to a part of a finding, by the type of a parameter or by a loop over its objects. */
+const isOfFinding = (name: ts.Identifier): boolean => {
+  if (!OF_FINDING.test(name.text)) return false
+  for (let node: ts.Node = name; node !== undefined; node = node.parent) {
+    const bound = ts.isFunctionLike(node)
+      ? node.parameters.map(one => [one.name, one.type] as const)
+      : ts.isForOfStatement(node) && ts.isVariableDeclarationList(node.initializer)
+        ? node.initializer.declarations.map(one => [one.name, node.expression] as const)
+        : []
+    for (const [pattern, from] of bound)
+      if (
+        ts.isObjectBindingPattern(pattern) &&
+        pattern.elements.some(({ name: own }) => own.getText() === name.text) &&
+        FINDINGS.test(from?.getText() ?? '')
+      )
+        return true
+  }
+  return false
+}
+
 /** Whether an expression is a sentence. The reason of a `Reason` is `reason.text()`. */
 const isSentence = (expression: ts.Expression): boolean => {
   const node = bare(expression)
-  if (ts.isIdentifier(node)) return SENTENCES.test(node.text)
-  if (ts.isPropertyAccessExpression(node)) return SENTENCES.test(node.name.text)
+  if (ts.isIdentifier(node)) return SENTENCES.test(node.text) || isOfFinding(node)
+  if (ts.isPropertyAccessExpression(node))
+    return (
+      SENTENCES.test(node.name.text) ||
+      (OF_FINDING.test(node.name.text) && FINDINGS.test(bare(node.expression).getText()))
+    )
   if (!ts.isCallExpression(node)) return false
   const called = node.expression
   if (ts.isIdentifier(called))
@@ -116,6 +144,11 @@ describe('sentences', () => {
     "failureText(failure).replace('is stale', 'is not bound')",
     "/^attribute (\\w+)/.exec(reason ?? '')",
     "error.message === 'not now'",
+    "finding.text.startsWith('QP ')",
+    "const kindOf = ({ text }: Finding) => text.split(' ', 1)[0]",
+    "moments.find(({ action }) => action.startsWith('the queue pair '))",
+    "action === 'modified to RTR'",
+    'for (const { name } of finding.objects) /^QP (.*)/.exec(name)',
     `new CallError("EINVAL", \`\${cqe} is above\`)`,
   ])
     it(`are not read by ${source}`, () => assert.equal(readersIn('x.ts', source).length, 1))
@@ -127,6 +160,7 @@ describe('sentences', () => {
     "new CallError('EINVAL', 'no cqe')",
     `new CallError("EINVAL", because\`\${cqe} is above\`)`,
     'names.includes(reason)',
+    "const isOfCm = ({ left }: Finding) => left === 'PD'",
   ])
     it(`are written or left alone by ${source}`, () => assert.deepEqual(readersIn('x.ts', source), []))
 })

@@ -24,13 +24,8 @@ const SENTENCES = 160
 const forget = (): void => setParam('number', undefined)
 
 /** The queue pair that a finding names, as an object. */
-const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | undefined => {
-  for (const { name } of finding.objects) {
-    const qpn = Number(/^QP (0x[\da-f]+)/.exec(name)?.[1])
-    for (const { object, qpn: own } of facts.objects.queuePairs.values()) if (own === qpn) return object.id
-  }
-  return undefined
-}
+const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | undefined =>
+  finding.objects.find(({ id }) => id !== undefined && facts.objects.queuePairs.has(id))?.id
 
 const Card = ({
   event,

@@ -21,17 +21,15 @@ const groupedBy = <T>(all: readonly T[], keyOf: (one: T) => string): T[][] => {
   return [...groups.values()]
 }
 
-/** `QP` of `QP 0x11 was never destroyed`. */
-const kindOf = ({ text }: Finding): string => text.split(' ', 1)[0]!
-
 /** The block of many leaks of one program. */
 const blockOf = (leaks: readonly Finding[], symbols: Symbols): string => {
   symbols.prepare?.(stacksOf(leaks))
   const stackOf = ({ moments }: Finding): readonly string[] => moments[0]?.stack ?? []
-  const groups = groupedBy(leaks, leak => [kindOf(leak), ...stackOf(leak)].join('\n'))
+  const groups = groupedBy(leaks, leak => [leak.left, ...stackOf(leak)].join('\n'))
   const lines = groups.map(group => {
-    const callers = callersText(symbols.framesOf(stackOf(group[0]!)))
-    return `  ${counted(group.length, printable(kindOf(group[0]!)))}${callers === '' ? '' : `: ${callers}`}`
+    const [leak] = group
+    const callers = callersText(symbols.framesOf(stackOf(leak!)))
+    return `  ${counted(group.length, printable(leak?.left ?? 'object'))}${callers === '' ? '' : `: ${callers}`}`
   })
   return [
     headText({ ...leaks[0]!, text: `${leaks.length} objects were never destroyed` }),

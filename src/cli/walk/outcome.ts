@@ -3,6 +3,7 @@
  */
 import type { Finding } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
+import { QpState } from '../../spec/enums.ts'
 import { libraryFrameOf } from '../../spec/faults/survey.ts'
 import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import { roleOf } from '../../spec/methods.ts'
@@ -95,8 +96,8 @@ const STALE: readonly FindingId[] = [
  * The program learns so by the failure itself.
  */
 const hasLostPeer = ({ id, moments, objects: [qp] }: Finding): boolean => {
-  const ended = moments.find(({ action }) => action.startsWith('the queue pair '))
-  const connected = qp?.history.findLast(({ action }) => action === 'modified to RTR')
+  const ended = moments.find(({ isPeersEnd }) => isPeersEnd)
+  const connected = qp?.history.findLast(({ state }) => state === QpState.values.RTR)
   return id === 'no-peer-qp' && ended !== undefined && connected !== undefined && connected.time <= ended.time
 }
 
@@ -167,12 +168,12 @@ const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
 const OF_VERBS = /\/(?:libibverbs|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so/
 
 /** librdmacm makes a protection domain for itself, which no program can deallocate. */
-const isOfCm = ({ text, moments: [created] }: Finding): boolean =>
-  text.startsWith('PD ') && /\/librdmacm\.so/.test(created?.stack.find(frame => !OF_VERBS.test(frame)) ?? '')
+const isOfCm = ({ left, moments: [created] }: Finding): boolean =>
+  left === 'PD' && /\/librdmacm\.so/.test(created?.stack.find(frame => !OF_VERBS.test(frame)) ?? '')
 
 /** Objects that are left without failures too do not count. */
 const leaksOf = ({ findings, failed }: WalkRun, clean: WalkRun): readonly Finding[] => {
-  const before = new Set(clean.findings.filter(({ id }) => id === 'leak').map(({ text }) => comparable(text)))
+  const before = new Set(clean.findings.filter(({ id }) => id === 'leak').map(({ left }) => left))
   // A program that ends at once leaves all to the system; one that has destroyed objects has tried to clean up.
   return failed !== undefined && failed.destroyed > 0
     ? findings.filter(
@@ -180,7 +181,7 @@ const leaksOf = ({ findings, failed }: WalkRun, clean: WalkRun): readonly Findin
           finding.id === 'leak' &&
           !finding.wasKilled &&
           finding.program?.pid === failed.pid &&
-          !before.has(comparable(finding.text)) &&
+          !before.has(finding.left) &&
           !isOfCm(finding),
       )
     : []

@@ -25,10 +25,16 @@ export interface Moment {
   /** Microseconds of the clock of the daemon or library. */
   readonly time: number
   readonly stack: Stack
+  /** The ibv_qp_state to which a queue pair was modified. */
+  readonly state?: number
+  /** Present if the queue pair of the peer ended then. */
+  readonly isPeersEnd?: true
 }
 
 /** An object that a finding names. */
 export interface FoundObject {
+  /** `ObjectName.id` (program-events.ts). Absent: in a session file of an earlier release. */
+  readonly id?: number
   /** For example `QP 0x11 of process 1234 (server)`. */
   readonly name: string
   readonly history: readonly Moment[]
@@ -107,6 +113,8 @@ export interface Finding<Id extends string = FindingId> {
   readonly isWait?: true
   /** Who waits for whom, with a wait. */
   readonly waits?: WaitGraph
+  /** Of a leak: the kind of the object as sentences have it, such as `QP`. */
+  readonly left?: string
   /** Present for a leak of a program that a signal ended. */
   readonly wasKilled?: true
   /** The process; absent in the library. */

@@ -4,6 +4,7 @@
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
+import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
@@ -123,6 +124,6 @@ export const ADVICE_FOR_SOLICITED =
 
 /** Advice to a program that posted in RESET although the queue pair has been in RTS. */
 export const adviceForReset = ({ changes }: KnownObject): string | undefined =>
-  changes.some(({ action }) => action === 'modified to RTS')
+  changes.some(({ state }) => state === QpState.values.RTS)
     ? 'the queue pair was connected and then reset: connect it again before the next post, or look for the call that reset it'
     : undefined

@@ -22,6 +22,7 @@ import { returnsData, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } 
 import type { Detector, DetectorServices } from './detector.ts'
 import { createDeviceWrites } from './device-writes.ts'
 import { hex, type KnownObject, unreleasedIn } from './objects.ts'
+import { POSTED } from './reporting.ts'
 
 const { RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
@@ -194,10 +195,14 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
 
   /** As the program has posted them: the device may see the second READ after the first was polled. */
   const readsOverlap = (owner: KnownObject, { wrId, address, stack }: Misuse): void => {
-    const finding = services.report('receive-overlap', services.occurrenceAt(owner, stack, 'posted'), {
-      text: `the READ or atomic wr_id ${wrId} of ${owner.name} was posted while an earlier one was outstanding, and both write to address ${hex(address)}`,
-      objects: [owner],
-    })
+    const finding = services.report(
+      'receive-overlap',
+      { ...services.occurrenceAt(owner, stack), ...POSTED },
+      {
+        text: `the READ or atomic wr_id ${wrId} of ${owner.name} was posted while an earlier one was outstanding, and both write to address ${hex(address)}`,
+        objects: [owner],
+      },
+    )
     // What the device sees of the same mistake counts as repetitions.
     if (!overlaps.has(owner.id)) overlaps.set(owner.id, { finding, count: FIRST_OVERLAPS + 1 })
   }

@@ -69,7 +69,7 @@ import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { refusalOf } from './refused-post.ts'
-import { FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
+import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './reporting.ts'
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
 
@@ -389,7 +389,7 @@ export class Checker {
     const { state } = call.args as QpAttributes
     this.#setAttributes(known, call.args)
     const action = state === undefined ? 'modified' : `modified to ${stateOf(known)}`
-    known.addChange(moment(action, call.time, call.stack))
+    known.addChange({ ...moment(action, call.time, call.stack), ...(state !== undefined && { state }) })
     if (state === QpState.values.RTS && known.attributes.timeout === 0)
       this.#reporter.report('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
     if (state === QpState.values.RTR && this.#services.peerOf(known) === known)
@@ -417,6 +417,7 @@ export class Checker {
         { ...call, stack: known.creation.stack, action: known.creation.action },
         {
           text: `${known.name} was never ${participles(call.class).destroyed}`,
+          left: known.kind,
           // The library documents that a device's close closes its objects.
           ...(known.isOfLibrary && !this.isExiting && { severity: 'note' as const }),
           ...(call.wasKilled && { wasKilled: true }),
@@ -538,7 +539,7 @@ export class Checker {
       const source: string | undefined = adapters[name].freesAtPoll
       return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
     })
-    this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, advice, severity, objects: [target] })
+    this.#reporter.report(id, { ...post, ...POSTED }, { text, details, advice, severity, objects: [target] })
     if (target !== undefined && post.request !== undefined) this.#ignoredPosts.refused(post, id, text, target)
   }
 
@@ -593,7 +594,7 @@ export class Checker {
               stack: arming ?? waited?.creation.stack ?? [],
               action: arming ? 'armed' : (waited?.creation.action ?? ''),
             }
-          : { ...at, stack: posted, action: 'posted' }
+          : { ...at, stack: posted, ...POSTED }
     const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
     this.#reporter.report(id, occurrence, {
       text,

@@ -14,7 +14,7 @@ import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
-import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
+import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
 /** What a checker is made with: what its producer is and can answer, and the options of its user. */
 export interface CheckerSources extends ProgramProbes, ProducerFacts {
@@ -104,7 +104,7 @@ export class DetectorServices {
 
   /** An occurrence now, with the stack of the post of a request of `owner`. */
   occurrenceAtPost(owner: KnownObject, request: WorkRequest): Occurrence {
-    return this.occurrenceAt(owner, this.postStack(owner, request), 'posted')
+    return { ...this.occurrenceAt(owner, this.postStack(owner, request)), ...POSTED }
   }
 
   /** The post of a request; if its queue was destroyed, without the stack. */

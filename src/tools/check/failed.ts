@@ -15,16 +15,19 @@ import { adviceForCmAttributes, adviceForFailure, CUT_NUMBER, isNotYetBound } fr
 import { attributeTable, mismatchBehind, mismatches, swappedPsnLines } from './connection.ts'
 import type { DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
-import { hex, type KnownObject, type KnownObjects, moment } from './objects.ts'
+import { hex, type KnownObject, type KnownObjects } from './objects.ts'
 import { before, type Outage, type Outages } from './outages.ts'
 import type { QueueDetector } from './queues/queues.ts'
-import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
+import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
-/** What the program did with the failed request; `noticed`: the failure is not about a request. */
-const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
-  if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'posted'
-  return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'posted the receive' : 'noticed'
+/** Whether the failed request is a send or a receive; undefined: the failure is not about a request. */
+const failedKindOf = ({ kind, cause, wrId }: Failure): 'send' | 'receive' | undefined => {
+  if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'send'
+  return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'receive' : undefined
 }
+
+/** What the program did with the failed request. */
+const FAILED_ACTIONS = { send: POSTED, receive: { ...POSTED, action: 'posted the receive' } } as const
 
 /** The stack of the post of the failed request; empty: there is no request, or its stack is unknown. */
 const postStackOf = (
@@ -36,9 +39,9 @@ const postStackOf = (
     request === undefined || queue === PostQueue.BATCH
       ? find(context, queue, number, failure.wrId ?? 0n)
       : find(context, request.queue, request.number, failure.wrId ?? 0n, request.postIndex)
-  const action = failedActionOf(failure)
-  if (qp?.qpn === undefined || action === 'noticed') return []
-  if (action === 'posted') {
+  const kind = failedKindOf(failure)
+  if (qp?.qpn === undefined || kind === undefined) return []
+  if (kind === 'send') {
     const stack = postStack(PostQueue.SEND, qp.qpn)
     // Sends of the ibv_wr_ interface are logged as BATCH.
     return stack.length > 0 ? stack : postStack(PostQueue.BATCH, qp.qpn)
@@ -67,7 +70,7 @@ const whichWas = (
       `dest_qp_num ${hex(peer.qpn ?? 0)} was ${whose}, ${destruction.action} ${before(destruction.time, time)}${since}`,
     ],
     moments: [
-      moment(`the queue pair ${hex(peer.qpn ?? 0)} was ${destruction.action}`, destruction.time, destruction.stack),
+      { ...destruction, action: `the queue pair ${hex(peer.qpn ?? 0)} was ${destruction.action}`, isPeersEnd: true },
     ],
   }
 }
@@ -132,13 +135,14 @@ export class FailureReports {
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
     const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
     const id = mismatch ?? (isAhead ? 'window-not-bound' : idOfCause)
+    const failedKind = failedKindOf(failure)
     const occurrence: Occurrence = {
       time,
       device,
       context,
       program: failed.program ?? qp?.program,
       stack: postStackOf(failed, qp, this.#services.sources),
-      action: failedActionOf(failure),
+      ...(failedKind === undefined ? { action: 'noticed' } : FAILED_ACTIONS[failedKind]),
     }
     if (id === 'no-answer') {
       const outage = this.#outages.behind(time, deviceNumber, qp, peerDevice, failure.peer)

@@ -422,7 +422,7 @@ export class IgnoredEvents {
     const gone = objects.qp(qp.device, earlier)
     if (gone?.destruction === undefined || gone.program?.pid !== qp.program?.pid) return
     const { destruction } = gone
-    const done = qp.changes.findLast(({ action }) => action === 'modified to RTR')
+    const done = qp.changes.findLast(({ state }) => state === RTR)
     const occurrence: Occurrence =
       qp === modified || done === undefined
         ? call

@@ -9,6 +9,7 @@ import { errnoName } from '../../spec/errno.ts'
 import { MisuseKind, PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
+import { POSTED } from './reporting.ts'
 
 /** Maximum refused requests of a queue that are remembered, the first: later ones are most often the same mistake. */
 const MAX_REFUSED = 16
@@ -51,7 +52,7 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
     const call = post.request?.opcode === UNKNOWN_OPCODE ? 'ibv_wr_complete' : (functions[post.queue] ?? 'the post')
     services.report(
       id,
-      { ...post, action: 'posted' },
+      { ...post, ...POSTED },
       {
         text: `${call} of wr_id ${post.wrId} on ${owner.name} was refused (${errnoName(post.error)}), and the program ${next}: it takes the request for posted`,
         details: [why],

@@ -9,7 +9,7 @@ import type { Detector, DetectorServices } from './detector.ts'
 import type { MemoryGone } from './memory-gone.ts'
 import { hex, type KnownObject, queueOf } from './objects.ts'
 import { postedListOf } from './posted-lists.ts'
-import type { FindingReporter } from './reporting.ts'
+import { type FindingReporter, POSTED } from './reporting.ts'
 
 /** The part of a request, by DeadPart. */
 const deadParts: Readonly<Record<number, string>> = {
@@ -75,7 +75,7 @@ export class MisuseReports {
         misuse.index === DeadPart.BUFFER ? this.#services.objects.regionAt(context, misuse.address) : undefined
       this.#reporter.report(
         'frame-returned',
-        { ...misuse, action: 'posted' },
+        { ...misuse, ...POSTED },
         {
           text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
           objects: [owner, region],
@@ -86,7 +86,7 @@ export class MisuseReports {
     const list = postedListOf(misuse, owner)
     if (list !== undefined) {
       const { id, ...content } = list
-      this.#reporter.report(id, { ...misuse, action: 'posted' }, { ...content, objects: [owner] })
+      this.#reporter.report(id, { ...misuse, ...POSTED }, { ...content, objects: [owner] })
     }
     if (kind === MisuseKind.ACKNOWLEDGED) {
       this.#overacknowledged(misuse, owner)

@@ -197,11 +197,17 @@ export class KnownObject {
     return this.qpn !== undefined
   }
 
+  /** The kind of the object in a sentence. */
+  get kind(): string {
+    return this.isQp ? 'QP' : this.class.toUpperCase()
+  }
+
   /** The object in a sentence, without its program or device. */
   get name(): string {
-    if (this.qpn !== undefined) return `QP 0x${this.qpn.toString(16)}`
-    if (this.class === 'mr' && this.lkey !== undefined) return `MR 0x${this.lkey.toString(16)} of ${this.size} bytes`
-    return `${this.class.toUpperCase()} ${this.handle}`
+    const { kind, qpn, lkey } = this
+    if (qpn !== undefined) return `${kind} 0x${qpn.toString(16)}`
+    if (this.class === 'mr' && lkey !== undefined) return `${kind} 0x${lkey.toString(16)} of ${this.size} bytes`
+    return `${kind} ${this.handle}`
   }
 
   get nameWithProgram(): string {

@@ -28,7 +28,12 @@ export interface Occurrence {
   readonly stack: Stack
   /** A participle, such as `posted`. Absent: `called`. */
   readonly action?: string
+  /** Present for a post. */
+  readonly isPost?: true
 }
+
+/** The action of an occurrence that is a post. */
+export const POSTED = { action: 'posted', isPost: true } as const
 
 /** `context`: the number of the context of the finding's first occurrence. */
 export type ReportFinding = (finding: Finding, context: number) => void
@@ -45,6 +50,8 @@ export interface FindingContent {
   readonly isWait?: true
   /** As in `Finding`. */
   readonly waits?: WaitGraph | undefined
+  /** As in `Finding`. */
+  readonly left?: string
   /** As in `Finding`. */
   readonly wasKilled?: true
   readonly details?: readonly string[]
@@ -108,8 +115,8 @@ export class FindingReporter {
   }
 
   /** A line about a post that no verb made; empty: it has a stack, or its program posts by verbs only. */
-  #directLines(program: Program | undefined, stack: Stack, action: string): string[] {
-    const name = stack.length === 0 && action.startsWith('posted') ? this.#direct.get(program?.pid ?? -1) : undefined
+  #directLines({ program, stack, isPost }: Occurrence): string[] {
+    const name = stack.length === 0 && isPost ? this.#direct.get(program?.pid ?? -1) : undefined
     if (name === undefined) return []
     return [
       `the program posts to the queue itself (${name}): the post is not seen, nor its wr_id: the block is its place in the queue`,
@@ -122,13 +129,10 @@ export class FindingReporter {
   }
 
   /** Returns the number of the finding, from 1; undefined if it was left out. */
-  report(
-    id: FindingId,
-    { time, device, context, program, stack, action = 'called' }: Occurrence,
-    content: FindingContent,
-  ): number | undefined {
+  report(id: FindingId, occurrence: Occurrence, content: FindingContent): number | undefined {
+    const { time, device, context, program, stack, action = 'called' } = occurrence
     if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
-    const { text, details = [], advice, wasKilled, isWait, waits } = content
+    const { text, details = [], advice, left, wasKilled, isWait, waits } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
@@ -152,7 +156,8 @@ export class FindingReporter {
       id,
       severity,
       text,
-      details: [...details, ...this.#directLines(program, stack, action)],
+      details: [...details, ...this.#directLines(occurrence)],
+      ...(left && { left }),
       ...(wasKilled && { wasKilled }),
       ...(isWait && { isWait }),
       ...(waits && { waits }),
@@ -163,7 +168,7 @@ export class FindingReporter {
       moments: [moment(action, time, stack), ...(content.moments ?? [])],
       objects: objects
         .slice(0, MAX_NAMED + 1)
-        .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
+        .map((object): FoundObject => ({ id: object.id, name: object.nameWithProgram, history: object.history })),
       ...(story.length > 0 && { story }),
     }
     this.#onFinding(finding, context)

@@ -109,7 +109,11 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
     text: text(one.text),
     details: one.details.map(text),
     moments: one.moments.map(moment),
-    objects: one.objects.map(({ name, history }) => ({ name: text(name), history: history.map(moment) })),
+    objects: one.objects.map(({ name, history, ...rest }) => ({
+      ...rest,
+      name: text(name),
+      history: history.map(moment),
+    })),
     ...(one.story && {
       story: one.story.map(line => ({ ...line, text: text(line.text), stack: stack(line.stack) })),
     }),

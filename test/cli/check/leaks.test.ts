@@ -15,6 +15,7 @@ const leak = (name: string, verb: string, stack: readonly string[], pid = 5): Fi
   id: 'leak',
   severity: 'warning',
   text: `${name} was never ${verb}`,
+  left: name.slice(0, 2),
   details: [],
   program: { pid, command: 'server' },
   device: 'rxe0',

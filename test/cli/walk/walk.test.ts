@@ -9,7 +9,10 @@ import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
 import { walk } from '../../../src/cli/walk/walk.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
+import { QpState } from '../../../src/spec/enums.ts'
 import { site } from './site.ts'
+
+const { RTR } = QpState.values
 
 const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkRun => ({
   result: {
@@ -122,11 +125,11 @@ describe('a walk', () => {
       details: [],
       device: 'rxe0',
       time: 100,
-      moments: [at('posted', 80), at('the queue pair 0x12 was closed with its device', 60)],
-      objects: [{ name: 'QP 0x11', history: [at('created', 10), at('modified to RTR', 20)] }],
+      moments: [at('posted', 80), { ...at('closed with its device', 60), isPeersEnd: true }],
+      objects: [{ name: 'QP 0x11', history: [at('created', 10), { ...at('modified', 20), state: RTR }] }],
       ...others,
     })
-    const late = { name: 'QP 0x11', history: [at('created', 10), at('modified to RTR', 70)] }
+    const late = { name: 'QP 0x11', history: [at('created', 10), { ...at('modified', 70), state: RTR }] }
     const failed = { ...runOf([]).result, failure: 'exit status 1', status: 1, stderr: 'lost the peer\n' }
     for (const [found, outcome] of [
       [finding({}), 'ended'],

@@ -246,7 +246,12 @@ test('a peer that was destroyed is named as a queue pair of the process, with th
   s.fail('none')
   assert.equal(s.found[0]?.id, 'no-peer-qp')
   assert.deepEqual(s.found[0].details, ["dest_qp_num 0x2 was this process's queue pair, destroyed 2.0 s before"])
-  assert.deepEqual(s.found[0].moments[1], { action: 'the queue pair 0x2 was destroyed', time: 0, stack: ['destroy 2'] })
+  assert.deepEqual(s.found[0].moments[1], {
+    action: 'the queue pair 0x2 was destroyed',
+    time: 0,
+    stack: ['destroy 2'],
+    isPeersEnd: true,
+  })
   const next = scenario()
   next.call(2, 'destroy')
   next.call(3, 'create')

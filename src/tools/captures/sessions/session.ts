@@ -65,6 +65,8 @@ interface Sent {
 /** A queue pair as an object, and what it has outstanding. */
 interface Pair {
   readonly object: number
+  /** The object of the queue pair that gets its requests. */
+  readonly target: number
   readonly qpn: number
   /** The object of its completions. */
   readonly cq: number
@@ -170,10 +172,11 @@ export class CaptureSession {
       if (this.#objects >= MAX_QUEUE_PAIRS) return
       if (!isShown(flow)) continue
       const sourceQpn = flow.sourceQpn || (flow.peer?.qpn ?? 0)
-      add(flow.destination, flow.qpn, flow, sourceQpn || undefined, false)
+      const target = add(flow.destination, flow.qpn, flow, sourceQpn || undefined, false)
       const object = add(flow.source, sourceQpn, flow, flow.qpn, true)
       this.#senders.set(flow, {
         object,
+        target,
         qpn: sourceQpn,
         cq: object + MAX_QUEUE_PAIRS,
         flow,
@@ -417,7 +420,7 @@ export class CaptureSession {
   #finding({ cause, flow, evidence, frames, refused }: CaptureProblem, time: number): void {
     const { severity, title, why, unknown, advice } = captureCause(cause)
     const subject = flow === undefined ? '' : `${flowText(this.#analysis, flow)}: `
-    const qpn = flow?.qpn
+    const id = flow && this.#senders.get(flow)?.target
     this.#write(() =>
       this.#writer.finding(time, {
         number: ++this.#findings,
@@ -433,7 +436,10 @@ export class CaptureSession {
         device: flow === undefined ? 'the network' : this.#analysis.addresses.text(flow.source),
         time,
         moments: [],
-        objects: qpn === undefined ? [] : [{ name: `QP 0x${qpn.toString(16)}`, history: [] }],
+        objects:
+          flow === undefined
+            ? []
+            : [{ ...(id !== undefined && { id }), name: `QP 0x${flow.qpn.toString(16)}`, history: [] }],
       }),
     )
   }

@@ -11,6 +11,7 @@ import { PostQueue } from '../../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
+import { POSTED } from '../reporting.ts'
 import { BenignRaces } from './benign.ts'
 import { type Posted, RaceFeed } from './feed.ts'
 import type { RequestKind } from './order.ts'
@@ -178,7 +179,11 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     const names = `${nameOf(later.info.request)} of ${owner.name} and ${nameOf(earlier.info.request)} of ${ownerOf(earlier)?.name ?? 'a queue pair that is gone'}`
     services.report(
       id,
-      { ...services.occurrenceAt(owner, stackOf(later)), action: `posted the ${nameOf(later.info.request)}` },
+      {
+        ...services.occurrenceAt(owner, stackOf(later)),
+        ...POSTED,
+        action: `posted the ${nameOf(later.info.request)}`,
+      },
       {
         text: `${names} access the same ${end - start} bytes: ${reasons[id]}`,
         ...(!isProven && { severity: 'warning' as const }),
