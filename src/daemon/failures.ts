@@ -5,8 +5,8 @@
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, ContextProgram, Core } from '../core/model.ts'
-import { type Failure, failureJson, failureTextBy, isNote } from '../spec/check/failures.ts'
-import type { FailureRecord } from '../spec/records.ts'
+import { type Failure, failureTextBy, isNote } from '../spec/check/failures.ts'
+import { type FailureRecord, failureRecord } from '../spec/records.ts'
 import type { ProgramLines } from './program-lines.ts'
 
 /** The program that opened a context. */
@@ -122,13 +122,7 @@ export const createFailureReports = (
       if (owner?.guest === undefined) logLine(owner, line)
       else logLineOfGuest(owner.guest, `${name} ${failure.kind} ${failure.cause.id}`, line)
     }
-    post(owner?.tag ?? '', {
-      time: performance.timeOrigin + now() / 1000,
-      pid: owner?.pid ?? 0,
-      command: owner?.command ?? '',
-      device: name,
-      failure: failureJson(failure),
-    })
+    post(owner?.tag ?? '', failureRecord(performance.timeOrigin + now() / 1000, owner, failure))
   })
 
   return {

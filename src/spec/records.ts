@@ -2,7 +2,8 @@
  * Records of what programs and devices did, as tools receive them and session files keep them: calls, failures, decisions
  * of torment.
  */
-import type { FailureJson } from './check/failures.ts'
+import { type Failure, type FailureJson, failureJson } from './check/failures.ts'
+import type { Program } from './check/finding.ts'
 import type { TormentDecision } from './check/torment.ts'
 import type { ReasonData } from './reason.ts'
 import type { Attributes, ObjectClass } from './schema/schema.ts'
@@ -30,6 +31,15 @@ export interface FailureRecord {
   readonly device: string
   readonly failure: FailureJson
 }
+
+/** `time`: as in `FailureRecord`. `program`: undefined: of no program. */
+export const failureRecord = (time: number, program: Program | undefined, failure: Failure): FailureRecord => ({
+  time,
+  pid: program?.pid ?? 0,
+  command: program?.command ?? '',
+  device: failure.device,
+  failure: failureJson(failure),
+})
 
 /** One traced call (JSON, `traceTexts`). `message` and `answer` are in the object dialect, base64. */
 export interface TraceRecord {

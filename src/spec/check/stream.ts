@@ -11,7 +11,7 @@ import type { ProgramConsumer, ProgramEvent } from './program-events.ts'
 export const eventTime = (microseconds: number): number => Math.round(microseconds * 1000) / 1000
 
 /** The order of consumers: a recording has an event before the answers to what the checker asks about it. */
-export const ConsumerRank = { RECORD: 0, CHECK: 1 } as const
+export const ConsumerRank = { RECORD: 0, CHECK: 1, TRACE: 2 } as const
 
 /** Gets each answer of a probe, while an event is taken. */
 type ProbeListener = (probe: ProbeName, args: readonly unknown[], answer: unknown) => void

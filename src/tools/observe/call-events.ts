@@ -9,7 +9,6 @@ import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { Classes } from '../../spec/classes.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
-import { changesNothing } from '../../spec/methods.ts'
 import { CallEntry, FileKind } from '../../spec/observe.ts'
 import { because, coded } from '../../spec/reason.ts'
 import type { RawAccess, TraceRecord } from '../../spec/records.ts'
@@ -26,7 +25,7 @@ import {
   type ObservedProcess,
   objectIn,
 } from './objects.ts'
-import { callFacts, MONOTONIC_START, NO_STACK, NO_VALUES, numberOf, type Observation } from './observation.ts'
+import { callFacts, MONOTONIC_START, NO_STACK, numberOf, type Observation } from './observation.ts'
 import type { Processes } from './processes.ts'
 import type { Queues } from './queues.ts'
 import type { ObservedCall, ObservedRecord } from './records.ts'
@@ -75,10 +74,6 @@ export class ObservedCalls {
       this.#queues.reset(object.id)
       this.#observation.faults?.reset(object.id)
       this.#forget(context, object)
-      this.#observation.output.recording?.object('destroyed', context, object, {
-        ...NO_VALUES,
-        why: 'close',
-      })
       this.#observation.stream.event({
         event: 'called',
         ...callFacts(this.#observation, context, NO_STACK),
@@ -243,23 +238,6 @@ export class ObservedCalls {
       })
     if (result !== undefined && object !== undefined && !creates) this.#changed(context, object, methodName, args)
     this.#observation.stream.event(checked)
-    if (result !== undefined && object !== undefined) {
-      const change = creates
-        ? 'created'
-        : methodName === 'destroy'
-          ? 'destroyed'
-          : changesNothing(cls.methods[methodName]?.role)
-            ? undefined
-            : 'changed'
-      const values = change === 'destroyed' ? {} : { ...args, ...result.out }
-      if (change !== undefined)
-        this.#observation.output.recording?.object(change, context, object, {
-          method: methodName,
-          why: 'call',
-          stack,
-          values,
-        })
-    }
     if (result !== undefined && methodName === 'destroy' && object !== undefined) this.#forget(context, object)
     return object
   }

@@ -6,10 +6,10 @@
  */
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
+import { changeOf } from '../record/program/objects.ts'
 import type { SessionWriter } from '../record/writer.ts'
 import type { Flight, FlightFiles } from './flight-files.ts'
-import type { ObservedContext, ObservedObject } from './objects.ts'
-import { NO_VALUES, type ObservedEvents, type ObserverOutput } from './observation.ts'
+import type { CallOnObject, ObservedEvents, ObserverOutput } from './observation.ts'
 import type { Observer } from './observer.ts'
 import { observedRecorder } from './recording.ts'
 import type { ObservedRecord } from './records.ts'
@@ -33,10 +33,9 @@ const BAD_EVENTS: ReadonlySet<number> = new Set([
 ])
 
 interface Existing {
-  readonly context: ObservedContext
-  readonly object: ObservedObject
   readonly since: number
-  values: object
+  /** The call that created it, with the values of later changes. */
+  call: CallOnObject
 }
 
 interface Recent {
@@ -128,16 +127,19 @@ export class FlightRecorder {
     },
     posting: stack => this.#collect(events => events.posting(stack)),
     call: (record, object, stack) => this.#keep(events => events.call(record, object, stack)),
-    object: (change, context, object, of) => {
+    event: event => {
+      if (event.event === 'failed') this.#collect(events => events.event(event))
+      if (event.event !== 'called') return
+      const { object, args, out } = event
+      const change = changeOf(event)
+      if (object === undefined || change === undefined) return
+      const known = this.#existing.get(object.id)
       if (change === 'destroyed') this.#existing.delete(object.id)
-      else {
-        const known = this.#existing.get(object.id)
-        if (known === undefined) this.#existing.set(object.id, { context, object, since: this.#now, values: of.values })
-        else known.values = { ...known.values, ...of.values }
-      }
-      this.#keep(events => events.object(change, context, object, of))
+      else if (known === undefined) this.#existing.set(object.id, { since: this.#now, call: { ...event, object } })
+      else known.call = { ...known.call, args: { ...known.call.args, ...args }, out: { ...known.call.out, ...out } }
+      this.#keep(events => events.event(event))
     },
-    failure: (object, record) => this.#collect(events => events.failure(object, record)),
+    exists: () => {},
     lost: count => this.#keep(events => events.lost(count)),
   }
 
@@ -223,8 +225,7 @@ export class FlightRecorder {
     target.at(first)
     if (lost > 0) target.lost(lost)
     // Objects that the remembered calls do not create. Their changes that are remembered are told again.
-    for (const { context, object, since, values } of this.#existing.values())
-      if (since < first) target.object('exists', context, object, { ...NO_VALUES, values })
+    for (const { since, call } of this.#existing.values()) if (since < first) target.exists(call)
     for (const { time, write } of all) {
       target.at(time)
       write(target)

@@ -3,19 +3,22 @@
  */
 
 import type { Stack } from '../../spec/check/finding.ts'
+import type { CheckedCall, ObjectName, ProgramConsumer } from '../../spec/check/program-events.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { ProgramStream } from '../../spec/check/stream.ts'
 import type { FailureRecord, TraceRecord } from '../../spec/records.ts'
-import type { ObjectEvent } from '../record/events.ts'
 import type { ObservedFaults } from './faults.ts'
-import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'
+import type { ObservedContext, ObservedProcess } from './objects.ts'
 
 export const NO_STACK: Stack = []
 /** The beginning of CLOCK_MONOTONIC, in milliseconds since the epoch. */
 export const MONOTONIC_START = Date.now() - Number(process.hrtime.bigint()) / 1e6
 
-/** Receives what the observer learns, for a recording. */
-export interface ObservedEvents {
+/** A call whose object exists. */
+export type CallOnObject = CheckedCall & { readonly object: ObjectName }
+
+/** Receives what the observer learns, for a recording: the events of its stream, and what only people want to know. */
+export interface ObservedEvents extends ProgramConsumer {
   readonly requests: RequestWatcher
   /** Records the events of the stream too (`--record-depth check`). Absent: it does not. */
   programs?(stream: ProgramStream): void
@@ -24,17 +27,10 @@ export interface ObservedEvents {
   /** The stack of the next requests that are posted. */
   posting(stack: Stack): void
   call(record: TraceRecord, object: number, stack: Stack): void
-  object(
-    change: ObjectEvent['change'],
-    context: ObservedContext,
-    object: ObservedObject,
-    of: { readonly method: string; readonly why: string; readonly stack: Stack; readonly values: object },
-  ): void
-  failure(object: number, record: FailureRecord): void
+  /** An object exists that no event of `event` creates. `args`, `out`: of its creation and its changes. */
+  exists(call: CallOnObject): void
   lost(count: number): void
 }
-
-export const NO_VALUES = { method: '', why: '', stack: NO_STACK, values: {} }
 
 /** Receives what the trace prints. */
 export interface ObserverOutput {

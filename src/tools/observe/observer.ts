@@ -9,6 +9,7 @@ import type { Stack } from '../../spec/check/finding.ts'
 import { allWatchers } from '../../spec/check/requests.ts'
 import { ConsumerRank, eventTime, ProgramStream } from '../../spec/check/stream.ts'
 import { AskKind, CallEntry } from '../../spec/observe.ts'
+import { failureRecord } from '../../spec/records.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcOpcode } from '../../spec/work.ts'
 import { Checker } from '../check/checker.ts'
@@ -18,7 +19,7 @@ import { ObservedCalls } from './call-events.ts'
 import { methodOf } from './calls.ts'
 import type { ObservedFaults, ObservedQuestion } from './faults.ts'
 import type { ObservedProcess } from './objects.ts'
-import { callFacts, NO_STACK, type Observation, type ObserverOutput } from './observation.ts'
+import { callFacts, MONOTONIC_START, NO_STACK, type Observation, type ObserverOutput } from './observation.ts'
 import { Processes } from './processes.ts'
 import { ownerOf, Queues } from './queues.ts'
 import type { ObservedRecord } from './records.ts'
@@ -56,6 +57,13 @@ export class Observer implements Observation {
     this.stream.add(ConsumerRank.CHECK, this.checker)
     const { recording } = output
     recording?.programs?.(this.stream)
+    if (recording !== undefined) this.stream.add(ConsumerRank.RECORD, recording)
+    this.stream.add(ConsumerRank.TRACE, {
+      event: event => {
+        if (event.event === 'failed')
+          output.failure?.(failureRecord(MONOTONIC_START + event.time / 1000, event.program, event.failure))
+      },
+    })
     const watchers = recording === undefined ? [this.checker.requests] : [recording.requests, this.checker.requests]
     const requests = new ObservedRequests(allWatchers(watchers, undefined, this.stream))
     this.#processes = processes

@@ -6,38 +6,14 @@
  * seen.
  */
 
-import type { Program } from '../../spec/check/finding.ts'
+import type { CheckedCall } from '../../spec/check/program-events.ts'
 import type { ProgramStream } from '../../spec/check/stream.ts'
-import { hexBytes } from '../../spec/text.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { recordProgramEvents } from '../record/program/journal.ts'
+import { RecordedObjects, recordedRequests } from '../record/program/objects.ts'
 import type { SessionWriter } from '../record/writer.ts'
 import { gidTableOf } from './adapters.ts'
-import type { ObservedContext, ObservedObject } from './objects.ts'
 import { MONOTONIC_START, type ObservedEvents } from './observation.ts'
-
-/** Maximum bytes of a value in hexadecimal. */
-const MAX_BYTES = 64
-
-const hexOf = (bytes: Uint8Array): string =>
-  `${hexBytes(bytes.subarray(0, MAX_BYTES))}${bytes.length > MAX_BYTES ? '…' : ''}`
-
-const isObject = (value: object): value is ObservedObject => 'handle' in value && 'class' in value && 'id' in value
-
-/** A value of a call for `JSON.stringify`. An object is its handle. */
-const jsonValue = (value: unknown): unknown => {
-  if (typeof value === 'bigint') return `0x${value.toString(16)}`
-  if (value instanceof Uint8Array) return hexOf(value)
-  if (Array.isArray(value)) return value.slice(0, MAX_BYTES).map(jsonValue)
-  if (typeof value !== 'object' || value === null) return value
-  if (isObject(value)) return value.handle
-  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonValue(field)]))
-}
-
-const usesOf = (values: object): number[] =>
-  Object.values(values).flatMap(value =>
-    typeof value === 'object' && value !== null && !(value instanceof Uint8Array) && isObject(value) ? [value.id] : [],
-  )
 
 /** The address of an adapter for people: its first IPv4 GID, or its first. */
 const addressOf = (device: string): Uint8Array | undefined => {
@@ -63,24 +39,20 @@ export const observedRecorder = (
   const devices = new Map<number, string>()
   let now = 0
   let stack = ''
-  const note = ({ index, name }: ObservedContext['device']): void => {
+  const objects = new RecordedObjects(writer, RECORDING_ORIGIN)
+  const note = ({ deviceNumber: index, device: name }: CheckedCall): void => {
     if (devices.get(index) === name) return
     const gid = addressOf(name)
     const change = devices.has(index) ? 'renamed' : 'exists'
     devices.set(index, name)
     writer.device(now, { change, device: index, name, address: gid === undefined ? '' : addressText(gid) })
   }
-  const programOf = ({ process }: ObservedContext): Program => process.program
   return {
-    requests: {
-      posted: request => writer.posted(now, request, stack),
-      ended: request => writer.ended(now, request),
-      completed: (request, completion) => writer.completed(now, request, completion),
-      receiveLost: request => writer.receiveLost(now, request),
-      receiverNotReady: qp => writer.receiverNotReady(now, qp),
-      polled: (cq, count) => writer.polled(now, cq, count),
-      queueReset: owner => writer.queueReset(now, owner),
-    },
+    requests: recordedRequests(
+      writer,
+      () => now,
+      () => stack,
+    ),
     ...(isForCheck && { programs: (stream: ProgramStream) => void recordProgramEvents(stream, writer) }),
     at(time) {
       now = time
@@ -89,29 +61,16 @@ export const observedRecorder = (
       stack = frames.join('\n')
     },
     call: (call, object, frames) => writer.call(now, { object, stack: frames, call }),
-    object(change, context, object, { method, why, stack: frames, values }) {
-      note(context.device)
-      const { out } = object
-      const number = object.qpn ?? (object.class.name === 'mr' && typeof out.lkey === 'number' ? out.lkey : 0)
-      writer.object(now, {
-        change,
-        object: object.id,
-        device: context.device.index,
-        context: context.id,
-        program: programOf(context),
-        class: object.class.name,
-        handle: object.handle,
-        number,
-        method,
-        why,
-        stack: frames,
-        details: {
-          ...(change !== 'destroyed' && { uses: usesOf(values) }),
-          values: jsonValue(values) as Record<string, unknown>,
-        },
-      })
+    event(event) {
+      if (event.event === 'called') {
+        note(event)
+        objects.called(now, event)
+      } else if (event.event === 'failed') objects.failed(now, event)
     },
-    failure: (object, record) => writer.failure(now, object, record),
+    exists(call) {
+      note(call)
+      objects.exists(now, call)
+    },
     lost: count => writer.lose(count),
     end: (time, reason) => writer.end(time, reason),
   }

@@ -4,7 +4,7 @@
  */
 
 import { type Cause, causeOfRule, createCause } from '../../spec/check/causes.ts'
-import { type Failure, failureJson } from '../../spec/check/failures.ts'
+import type { Failure } from '../../spec/check/failures.ts'
 import { placeOf } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -15,7 +15,7 @@ import { addressText } from '../../transport/wire/address.ts'
 import type { Adapters } from './adapters.ts'
 import { causeOfFailure, type KnownEnd } from './causes.ts'
 import type { ObservedContext, ObservedDevice, ObservedObject, ObservedProcess } from './objects.ts'
-import { callFacts, MONOTONIC_START, NO_STACK, numberOf, type Observation } from './observation.ts'
+import { callFacts, NO_STACK, numberOf, type Observation } from './observation.ts'
 import type { Processes } from './processes.ts'
 import type { Queues } from './queues.ts'
 import type { ObservedCompletion, ObservedRecord } from './records.ts'
@@ -203,18 +203,6 @@ export class ObservedWork {
       ...(request && { request: placeOf(request) }),
       peerDevice,
     })
-    const { pid, command } = context.process.program
-    const { output, time } = this.#observation
-    if (output.failure === undefined && output.recording === undefined) return
-    const record = {
-      time: MONOTONIC_START + time / 1000,
-      pid,
-      command,
-      device: context.device.name,
-      failure: failureJson(failure),
-    }
-    output.failure?.(record)
-    output.recording?.failure(context.device.qps.get(failure.qpn ?? -1)?.id ?? 0, record)
   }
 
   #peerOf(qp: ObservedObject): ObservedObject | undefined {

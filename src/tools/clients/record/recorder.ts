@@ -11,21 +11,19 @@ import { invokeNow } from '../../../core/dispatch/invoke.ts'
 import { addFailureHandler } from '../../../core/failures.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
 import { type Clock, realClock, type Timer } from '../../../host/event-loop/clock.ts'
-import { failureJson } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
 import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../../spec/check/requests.ts'
 import { ConsumerRank } from '../../../spec/check/stream.ts'
 import { isQueuePairClass, isSrqClass } from '../../../spec/classes/ids.ts'
 import { type PacketOutcome, packetOutcomes } from '../../../spec/faults.ts'
-import { changesNothing } from '../../../spec/methods.ts'
 import type { TraceRecord } from '../../../spec/records.ts'
-import { hexBytes } from '../../../spec/text.ts'
 import type { PortTap, TappedRun } from '../../../transport/phy/port.ts'
 import { addressText, isLinkLocal, isMappedIpv4 } from '../../../transport/wire/address.ts'
 import { plainArena } from '../../../transport/wire/arena.ts'
 import type { PacketFlow } from '../../../transport/wire/flow.ts'
-import type { ObjectDetails, ObjectEvent } from '../../record/events.ts'
+import type { ObjectEvent } from '../../record/events.ts'
 import { recordProgramEvents } from '../../record/program/journal.ts'
+import { type EndedCall, RecordedObjects, recordedRequests } from '../../record/program/objects.ts'
 import type { SessionWriter } from '../../record/writer.ts'
 import { streamOf } from '../check/streams.ts'
 import { type RequestPoll, watchRequests } from '../requests/watch.ts'
@@ -81,49 +79,6 @@ export interface Recorder {
   stop(): void
 }
 
-// ---- values ----
-
-/** Maximum bytes of a value in hexadecimal. */
-const MAX_BYTES = 64
-
-const hex = (bytes: Uint8Array): string =>
-  `${hexBytes(bytes.subarray(0, MAX_BYTES))}${bytes.length > MAX_BYTES ? '…' : ''}`
-
-const isObject = (value: object): value is CoreObject => 'life' in value && 'handle' in value && 'class' in value
-
-/** A value of a call for `JSON.stringify`. An object is its handle. */
-const jsonValue = (value: unknown): unknown => {
-  if (typeof value === 'bigint') return `0x${value.toString(16)}`
-  if (value instanceof Uint8Array) return hex(value)
-  if (Array.isArray(value)) return value.slice(0, MAX_BYTES).map(jsonValue)
-  if (typeof value !== 'object' || value === null) return value
-  if (isObject(value)) return value.handle
-  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonValue(field)]))
-}
-
-const jsonValues = (values: HandlerValues | undefined): Record<string, unknown> =>
-  Object.fromEntries(
-    Object.entries(values ?? {})
-      .filter(([, value]) => value !== undefined)
-      .map(([name, value]) => [name, jsonValue(value)]),
-  )
-
-const numberIn = (values: HandlerValues | undefined, name: string): number | undefined => {
-  const value = values?.[name]
-  return typeof value === 'number' ? value : undefined
-}
-
-/** The change that a successful call makes; undefined: none. */
-const changeOf = ({ kind, name, class: { identity, methods } }: Entry): ObjectEvent['change'] | undefined => {
-  if (identity === 'fixed') return undefined
-  if (kind === 'create') return 'created'
-  if (kind === 'destroy') return 'destroyed'
-  return kind === 'other' && !changesNothing(methods[name]?.role) ? 'changed' : undefined
-}
-
-const NO_STACK: Stack = []
-const noStack = (): Stack => NO_STACK
-
 // ---- the recorder ----
 
 /** The objects of an open context. */
@@ -132,7 +87,12 @@ const objectsOf = (context: Context): readonly CoreObject[] => [
   ...context.descriptors,
 ]
 
+const idsOf = (objects: readonly CoreObject[]): number[] => objects.map(({ id }) => id)
+
 const isQueuePair = ({ class: { name } }: CoreObject): boolean => isQueuePairClass(name)
+
+const NO_STACK: Stack = []
+const noStack = (): Stack => NO_STACK
 
 /** The number of an object that existed before the recording. Drivers keep a queue pair's number in its state. */
 const numberOf = (object: CoreObject): number => {
@@ -143,10 +103,10 @@ const numberOf = (object: CoreObject): number => {
 const caller = callerWithoutMemory('the recorder')
 
 /** The attributes of an object that existed before the recording: of a queue pair, what its query returns. */
-const existingValues = (context: Context, object: CoreObject): Record<string, unknown> => {
+const existingValues = (context: Context, object: CoreObject): HandlerValues => {
   if (!isQueuePair(object)) return {}
   try {
-    return jsonValues(invokeNow(context, object.class, 'query', object.handle, {}, caller).out)
+    return invokeNow(context, object.class, 'query', object.handle, {}, caller).out
   } catch {
     // It is being created or destroyed, or its driver cannot query it.
     return {}
@@ -176,57 +136,35 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   const scratch = plainArena(SCRATCH_BYTES)
   /** By index. */
   const devices = new Map<number, RecordedDevice>()
-  /** Ids of queue pairs by `qpKey`. */
-  const qps = new Map<number, number>()
   /** Queues' contexts by the id of their queue pair or SRQ, for the stacks of posts. */
   const contexts = new Map<number, Context>()
   let last: LastCall | undefined
 
-  const qpKey = (device: number, qpn: number): number => device * 2 ** 24 + qpn
-
-  const noteObject = (change: ObjectEvent['change'], object: CoreObject, device: number, number: number): void => {
-    const { context } = object
-    if (!isQueuePair(object) && !isSrqClass(object.class.name)) return
-    if (change === 'destroyed') {
-      contexts.delete(object.id)
-      const key = qpKey(device, number)
-      if (qps.get(key) === object.id) qps.delete(key)
-    } else {
-      if (context !== undefined) contexts.set(object.id, context)
-      if (isQueuePair(object) && number !== 0) qps.set(qpKey(device, number), object.id)
-    }
+  const objects = new RecordedObjects(writer, clock.origin)
+  const placeOf = (context: Context) => ({
+    deviceNumber: context.device.index,
+    context: context.id,
+    program: sources.program(context),
+  })
+  const noteContext = (change: ObjectEvent['change'], { id, context, class: { name } }: CoreObject): void => {
+    if (!isQueuePairClass(name) && !isSrqClass(name)) return
+    if (change === 'destroyed') contexts.delete(id)
+    else if (context !== undefined) contexts.set(id, context)
   }
-
-  /** Numbers of the existing objects, by id. */
-  const numbers = new Map<number, number>()
-
-  const recordObject = (
-    change: ObjectEvent['change'],
+  /** A call, or an object without one, has ended. */
+  const recordChange = (
     object: CoreObject,
     context: Context,
-    event: Pick<ObjectEvent, 'method' | 'why' | 'stack'> & { readonly values: Record<string, unknown> },
-    number: number,
+    of: Pick<EndedCall, 'method' | 'why' | 'stack' | 'args' | 'out'>,
   ): void => {
-    const { index } = context.device
-    noteObject(change, object, index, number)
-    const details: ObjectDetails = {
-      ...(change !== 'destroyed' && { uses: object.parents.map(({ id }) => id) }),
-      values: event.values,
-    }
-    writer.object(now(), {
-      change,
-      object: object.id,
-      device: index,
-      context: context.id,
-      program: sources.program(context),
+    const change = objects.called(now(), {
+      ...placeOf(context),
       class: object.class.name,
-      handle: object.handle,
-      number,
-      method: event.method,
-      why: event.why,
-      stack: event.stack,
-      details,
+      object,
+      uses: idsOf(object.parents),
+      ...of,
     })
+    if (change !== undefined) noteContext(change, object)
   }
 
   const hookOf = (): Hook => {
@@ -245,30 +183,22 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
           const record = sources.callRecord?.(call, object, { args, out, error }, starts.get(call) ?? now())
           if (record !== undefined) writer.call(now(), { object: last.object, stack, call: record })
         }
-        if (error !== undefined || object === undefined) return
-        const change = changeOf(entry)
-        if (change === undefined) return
-        const number =
-          numberIn(out, 'qpNum') ?? numberIn(out, 'lkey') ?? numberIn(out, 'rkey') ?? numbers.get(object.id) ?? 0
-        if (change === 'destroyed') numbers.delete(object.id)
-        else if (number !== 0) numbers.set(object.id, number)
-        const values = change === 'destroyed' ? {} : jsonValues({ ...args, ...out })
-        recordObject(change, object, context, { method: entry.name, why, stack, values }, number)
+        if (error === undefined && object !== undefined && entry.class.identity !== 'fixed')
+          recordChange(object, context, { method: entry.name, why, stack, args, out: out ?? {} })
       },
     }
   }
 
   const onDescriptorEnd: Parameters<Core['descriptorEnds']['add']>[0] = (object, context, why) =>
-    recordObject('destroyed', object, context, { method: '', why, stack: NO_STACK, values: {} }, 0)
+    recordChange(object, context, { method: 'destroy', why, stack: NO_STACK, args: {}, out: {} })
   core.descriptorEnds.add(onDescriptorEnd)
 
   const recordExisting = (device: Device): void => {
     for (const context of device.contexts)
       for (const object of objectsOf(context)) {
-        const number = numberOf(object)
-        if (number !== 0) numbers.set(object.id, number)
-        const values = existingValues(context, object)
-        recordObject('exists', object, context, { method: '', why: '', stack: NO_STACK, values }, number)
+        noteContext('exists', object)
+        const facts = { ...placeOf(context), object, uses: idsOf(object.parents), args: {} }
+        objects.exists(now(), { ...facts, out: existingValues(context, object) }, numberOf(object))
       }
   }
 
@@ -303,25 +233,28 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     })
   }
   const stream = streamOf(core)
+  const requests = recordedRequests(
+    writer,
+    () => stream.time,
+    request => (hasStacks ? stackOf(request) : ''),
+  )
   const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({
+    ...requests,
     posted(request) {
-      writer.posted(stream.time, request, hasStacks ? stackOf(request) : '')
+      requests.posted(request)
       if (request.opcode >= 0) recordWindow(index, request, windowOf(request))
     },
     ended(request) {
-      writer.ended(stream.time, request)
+      requests.ended(request)
       recordWindow(index, request, windowOf(request))
     },
     completed(request, completion) {
-      writer.completed(stream.time, request, completion)
+      requests.completed(request, completion)
       lookAtPolls(SOON)
     },
-    receiveLost: request => writer.receiveLost(stream.time, request),
-    receiverNotReady: qp => writer.receiverNotReady(stream.time, qp),
-    polled: (cq, count) => writer.polled(stream.time, cq, count),
     queueReset(owner) {
       windows.delete(owner)
-      writer.queueReset(stream.time, owner)
+      requests.queueReset(owner)
     },
   })
 
@@ -407,16 +340,9 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   })
   isStarting = false
   const removeSystemHook = addHook(systemDevice(core), hookOf())
-  const removeFailureHandler = addFailureHandler(core, (failure, { name, index }, context) => {
-    const program = context && sources.program(context)
-    writer.failure(now(), failure.qpn === undefined ? 0 : (qps.get(qpKey(index, failure.qpn)) ?? 0), {
-      time: clock.origin + now() / 1000,
-      pid: program?.pid ?? 0,
-      command: program?.command ?? '',
-      device: name,
-      failure: failureJson(failure),
-    })
-  })
+  const removeFailureHandler = addFailureHandler(core, (failure, { index }, context) =>
+    objects.failed(now(), { failure, deviceNumber: index, program: context && sources.program(context) }),
+  )
 
   return {
     lastCall(classId, call) {
@@ -427,7 +353,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       for (const { device } of devices.values()) if (device.name === name) return device.index
       return undefined
     },
-    qpId: (device, qpn) => qps.get(qpKey(device, qpn)) ?? 0,
+    qpId: (device, qpn) => objects.qpId(device, qpn),
     get devices() {
       return [...devices.values()].map(({ device }) => device).filter(({ isAlive }) => isAlive)
     },
