@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
- * `--ignore-memlock`, `--check`, `--like`, `--buffers` and `--timers`. Parses them, and compares them with the configuration of a running daemon
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--who` and `--timers`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import { resolve } from 'node:path'
@@ -24,7 +24,7 @@ import { UsageError } from './fail.ts'
 
 /** Each element of `fault` has one rule, or several separated by `;`. */
 export type ConfigOptions = OptionsOf<
-  typeof configOptions & Pick<typeof daemonOptions, 'check' | 'like' | 'buffers' | 'driver'>
+  typeof configOptions & Pick<typeof daemonOptions, 'check' | 'like' | 'buffers' | 'who' | 'driver'>
 >
 
 /** Options that decide whether standard error has JSON objects: then it has nothing else. */
@@ -46,6 +46,7 @@ export interface WantedConfig {
   readonly torment?: string
   readonly adapters?: readonly AdapterName[]
   readonly buffers?: BufferCheck
+  readonly who?: string
   readonly timers?: number
   /** Absolute paths. */
   readonly drivers?: readonly string[]
@@ -95,6 +96,7 @@ export const wantedConfig = (
     tormentKinds,
     like,
     buffers,
+    who,
     timers,
     driver,
   }: ConfigOptions,
@@ -118,6 +120,7 @@ export const wantedConfig = (
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment, tormentKinds)) }),
       ...(like !== undefined && { adapters: like }),
       ...(buffers !== undefined && { buffers }),
+      ...(who !== undefined && { who }),
       ...(timers !== undefined && { timers }),
       ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
     }
@@ -175,6 +178,7 @@ export const configArguments = ({
   torment,
   adapters,
   buffers,
+  who,
   timers,
   drivers = [],
 }: DaemonConfig): string[] => [
@@ -187,6 +191,7 @@ export const configArguments = ({
   ...(torment === undefined ? [] : ['--torment', torment]),
   ...(adapters === undefined ? [] : ['--like', adapters.join(',')]),
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
+  ...(who === undefined ? [] : ['--who', who]),
   ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
   ...drivers.flatMap(file => ['--driver', file]),
 ]
@@ -240,6 +245,8 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   const buffers = running.buffers ?? 'sampled'
   if (wanted.buffers !== undefined && wanted.buffers !== buffers)
     return `checks buffers by --buffers ${buffers}, not ${wanted.buffers}`
+  if (wanted.who !== undefined && wanted.who !== running.who)
+    return `tells ${running.who === undefined ? 'no accesses' : `accesses to ${running.who}`}, not to ${wanted.who} (--who)`
   const timers = running.timers ?? 1
   if (wanted.timers !== undefined && wanted.timers !== timers) return `has --timers ${timers}, not ${wanted.timers}`
   return undefined

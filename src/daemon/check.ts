@@ -9,7 +9,7 @@ import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
-import type { Finding, Program, Stack } from '../spec/check/finding.ts'
+import type { Finding, Program, Stack, Story } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type {
   LibraryRefusal,
@@ -24,6 +24,7 @@ import type {
 } from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
+import { parseWho } from '../spec/check/who.ts'
 import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
 import type { Relapse } from '../spec/faults.ts'
 import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
@@ -130,8 +131,14 @@ export class DaemonChecker {
       readonly devices: ThreadWaitSources['devices']
       readonly cm: ThreadWaitSources['cm']
     },
-    { adapters = [], buffers = 'sampled', link }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'link'>> = {},
+    {
+      adapters = [],
+      buffers = 'sampled',
+      who,
+      link,
+    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'who' | 'link'>> = {},
   ) {
+    const range = who === undefined ? undefined : parseWho(who)
     this.#now = now
     this.#core = core
     this.#contexts = contexts
@@ -153,6 +160,7 @@ export class DaemonChecker {
       isClosed: link === 'memory',
       adapters,
       buffers,
+      ...(range && { who: range }),
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
       events: { logStack: (pid, id) => this.stackOf(pid, id), readLog: () => logs.read() },
@@ -507,6 +515,12 @@ export class DaemonChecker {
     // Finds the races in entries of the log that were not read yet.
     this.#checked.checker.settle()
     return this.#checked.checker.counts
+  }
+
+  /** The accesses to the bytes of `--who`, so far. */
+  who(): Story {
+    this.#checked.scan()
+    return this.#checked.checker.who?.story() ?? []
   }
 
   /** What was not checked so far, and how often. */

@@ -4,7 +4,7 @@
 
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FailureJson } from '../spec/check/failures.ts'
-import type { Finding } from '../spec/check/finding.ts'
+import type { Finding, Story } from '../spec/check/finding.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
@@ -78,6 +78,8 @@ export interface DaemonConfig {
   readonly adapters?: readonly AdapterName[]
   /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
+  /** The bytes whose accesses are told (spec/check/who.ts). */
+  readonly who?: string
   /** Times of retries and of the connection manager are multiplied by it; absent: 1. */
   readonly timers?: number
   /** Absolute paths of the files of `--driver`. */
@@ -117,6 +119,8 @@ export type ToolRequest =
   | { readonly kind: 'unsubscribe'; readonly id: number }
   /** How often each finding was found so far, with leaks of ended programs; and totals. */
   | { readonly kind: 'counts' }
+  /** The accesses to the bytes of `--who`, from the line `from` on. */
+  | { readonly kind: 'who'; readonly from: number }
   /** Whether all packets so far are in the file of `pcap`. */
   | { readonly kind: 'capture' }
   /**
@@ -309,6 +313,8 @@ export type ToolReply =
       readonly failed?: FailedProgram
       readonly facts?: SurveyFacts
     }
+  /** `total`: number of all lines; the rest follows in further replies. */
+  | { readonly who: Story; readonly total: number }
   | { readonly linkSet: true }
   | { readonly waitsReported: true }
   | { readonly subscribed: number }

@@ -67,6 +67,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   gone: [['-q'], /usage: gone calls\|/],
   lifetimes: [['-q'], /usage: lifetimes CASE/],
   own_allocator: [['-q'], /usage: own_allocator/],
+  touches: [['-x'], /usage: \S*touches/],
   unmaps: [['-q'], /usage: unmaps CASE/],
   wrapped: [['0'], /usage: wrapped ROUNDS/],
   extended_polls: [['-q'], /usage: extended_polls CASE/],

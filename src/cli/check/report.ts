@@ -3,7 +3,7 @@
  * (`--sarif`), which CI systems show.
  */
 import { inlineArgument } from '../../spec/check/arguments.ts'
-import type { Finding, Moment, StoryLine } from '../../spec/check/finding.ts'
+import type { Finding, Moment, Story, StoryLine } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import type { WaitGraph } from '../../spec/check/thread-waits.ts'
@@ -58,9 +58,16 @@ export const findingJson = (finding: Finding, symbols: Symbols, count?: number) 
     name,
     history: history.map(moment => jsonMoment(moment, symbols)),
   })),
-  ...(finding.story && {
-    story: finding.story.map(line => ({ ...line, stack: symbols.framesOf(line.stack) })),
-  }),
+  ...(finding.story && { story: storyJson(finding.story, symbols) }),
+})
+
+const storyJson = (story: Story, symbols: Symbols) =>
+  story.map(line => ({ ...line, stack: symbols.framesOf(line.stack) }))
+
+/** The accesses of `--who` as a JSON object, after the findings. */
+export const whoJson = (range: string, story: Story, symbols: Symbols) => ({
+  who: range,
+  accesses: storyJson(story, symbols),
 })
 
 /** An omission as a JSON object; omissions are printed after the findings. */

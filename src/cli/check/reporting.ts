@@ -3,13 +3,13 @@
  * they come, prints them, and ends with a summary and the exit status.
  */
 import { basename } from 'node:path'
-import type { Finding } from '../../spec/check/finding.ts'
+import type { Finding, Story } from '../../spec/check/finding.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
-import { shortStory } from '../../tools/check/story/text.ts'
+import { accessLines, shortStory } from '../../tools/check/story/text.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
 import { type NamedFile, openOutput, openReport, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
@@ -27,6 +27,7 @@ import {
   sarifLog,
   suppressedJson,
   suppressedText,
+  whoJson,
 } from './report.ts'
 import { suppressionBlock } from './suppressions.ts'
 import { createSymbols } from './symbols.ts'
@@ -48,6 +49,8 @@ export interface Checked {
   readonly lacks?: readonly string[]
   /** What was read, for a summary without findings; absent: a program was run. */
   readonly file?: string
+  /** The accesses to the bytes of `--who`. */
+  readonly who?: Story
 }
 
 export interface Report {
@@ -140,7 +143,7 @@ export const openReportOf = (
     describe,
     shown,
     onFinding,
-    finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read }) {
+    finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read, who }) {
       const { status, signal, pid, limit } = programEnd
       // The finding program-died has the stack too.
       const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
@@ -151,11 +154,16 @@ export const openReportOf = (
         symbols.prepare?.(stacksOf(shown))
         for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
         for (const [library, count] of suppressed) print(`${jsonText(suppressedJson(library, count))}\n`)
+        if (who !== undefined) print(`${jsonText(whoJson(options.who!, who, symbols))}\n`)
         for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
         for (const line of lacks) print(`${jsonText({ lacks: line })}\n`)
         if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
       } else {
         for (const { severity, text } of leakBlocks(leaks, symbols, options.notes === true)) printBlock(severity, text)
+        if (who !== undefined) {
+          symbols.prepare?.(who.map(({ stack }) => stack))
+          print(`${accessLines(who, options.who!, symbols.framesOf).map(printable).join('\n')}\n\n`)
+        }
         print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, lacks, read, paint))
       }
       sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)

@@ -2,6 +2,7 @@
  * What values of options are: how a text is read, what is allowed, and what shells complete. A wrong value is a UsageError
  * that names the option, the value and what is allowed.
  */
+import { parseWho, WHO_RANGES } from '../../spec/check/who.ts'
 import { UsageError } from '../fail.ts'
 
 export interface Kind<T> {
@@ -78,6 +79,11 @@ export const lines: Kind<number> = {
     if (given === 'all') return Number.POSITIVE_INFINITY
     return /^[1-9]\d{0,8}$/.test(given) ? Number(given) : refuse(flag, given, ': give a number of lines, all or off')
   },
+}
+
+/** A range of `--who`, as text. */
+export const whoRange: Kind<string> = {
+  read: (given, flag) => (parseWho(given) === undefined ? refuse(flag, given, `: give ${WHO_RANGES}`) : given),
 }
 
 const MIB = 2 ** 20

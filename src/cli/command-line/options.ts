@@ -6,11 +6,12 @@ import { bufferChecks } from '../../spec/check/requests.ts'
 import { failLimits } from '../../spec/check/severity.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
 import { tormentKindNames } from '../../spec/check/torment.ts'
+import { WHO_RANGES } from '../../spec/check/who.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { walkKinds } from '../../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../../uapi/tool.ts'
 import { colorChoices } from '../colors.ts'
-import { choice, decimal, integer, lines, list, meaning, path, size, text } from './kinds.ts'
+import { choice, decimal, integer, lines, list, meaning, path, size, text, whoRange } from './kinds.ts'
 import { defaulted, flag, maybeValued, negative, repeated, required, valued } from './option.ts'
 
 /** A day. */
@@ -177,6 +178,7 @@ export const findingOptions = {
   leaks: flag('print leaks of programs that a signal ended too'),
   failOn: defaulted('severity', choice(failLimits), 'error', 'exit with 65 for findings from this severity on'),
   like,
+  who: valued('range', whoRange, `tell all accesses to these bytes: ${WHO_RANGES}`),
   suppressions: repeated('file', path, 'do not report the findings that this file names'),
   defaultSuppressions: negative('report also the known findings in libraries, such as UCX'),
   story: defaulted(
@@ -327,6 +329,7 @@ export const daemonOptions = {
   check: flag('check programs: `userdma check --socket PATH` prints the findings'),
   like: { ...like, ...ofCheck },
   buffers: { ...buffers, ...ofCheck },
+  who: valued('range', whoRange, '', { needs: ['check'], isHidden: true }),
   endWithLastClient: flag('end when the last client has ended'),
   detach: flag('start it in the background, and return when it is ready; `userdma stop` ends it'),
   background: flag('a command started this daemon, and waits for it', { isHidden: true }),

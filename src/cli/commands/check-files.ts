@@ -7,6 +7,7 @@ import type { Finding } from '../../spec/check/finding.ts'
 import { findingIds, findings } from '../../spec/check/findings.ts'
 import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
 import type { ProducerFacts } from '../../spec/check/probes.ts'
+import { parseWho } from '../../spec/check/who.ts'
 import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
@@ -113,6 +114,7 @@ const readSessions = async (
 ): Promise<Read> => {
   const { adapters, buffers } = sessions[0]!.header.check ?? {}
   const { like = adapters } = options
+  const who = options.who === undefined ? undefined : parseWho(options.who)
   const consumer: { checker?: Checker } = {}
   const replay = new ReplayTogether(
     sessions.map(({ header }) => header),
@@ -122,6 +124,7 @@ const readSessions = async (
         ...probes,
         ...(like && { adapters: like }),
         ...(buffers && { buffers }),
+        ...(who && { who }),
       })
       return consumer.checker
     },
@@ -156,6 +159,7 @@ const readSessions = async (
     counts: ({ number }) => counts[number - 1],
     omissions,
     hasCalls: checker.calls > 0 || sessions.some(({ header }) => header.isCapture === true),
+    ...(checker.who && { who: checker.who.story() }),
     lacks: lacksOf(sessions, replay, options),
   }
 }

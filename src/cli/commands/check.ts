@@ -84,6 +84,7 @@ const checkUnderDaemon = async (
     progress.show(describe)
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls, missed = [] } = await joined.client.counts()
+    const who = options.who === undefined ? undefined : await joined.client.who()
     await peers.end()
     const { contexts } = await joined.client.stat()
     progress.end()
@@ -100,6 +101,7 @@ const checkUnderDaemon = async (
       hasCalls: calls > (before?.calls ?? 0) || contexts > 0,
       isRecorded,
       lacks: missedText(missed),
+      ...(who && { who }),
     }
   } finally {
     peers.close()
@@ -123,10 +125,11 @@ const needsOwnDaemon = ({
   tormentKinds,
   like,
   buffers,
+  who,
 }: CheckOptions): boolean =>
   isPrivate === true ||
   ignoreMemlock === true ||
-  [device, fault, link, path, torment, tormentKinds, like, buffers].some(value => value !== undefined)
+  [device, fault, link, path, torment, tormentKinds, like, buffers, who].some(value => value !== undefined)
 
 const omissionsSince = (now: readonly Omission[], before: readonly Omission[] = []): readonly Omission[] =>
   now.flatMap(({ id, count }) => {

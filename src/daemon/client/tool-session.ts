@@ -6,7 +6,7 @@
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
-import type { Finding } from '../../spec/check/finding.ts'
+import type { Finding, Story, StoryLine } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
@@ -116,6 +116,8 @@ export interface ToolSession {
    * How often each finding was found, by its number − 1; the records that the checks dropped; the number of checked
    * calls and of decisions of torment. Findings about objects left behind by ended programs precede the reply.
    */
+  /** The accesses to the bytes of `--who`, so far. */
+  who(): Promise<Story>
   counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
   close(): void
 }
@@ -463,6 +465,15 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       const answer = await request({ kind: 'counts' })
       if ('counts' in answer) return answer
       throw unexpectedReply('counts')
+    },
+    async who() {
+      const lines: StoryLine[] = []
+      for (;;) {
+        const answer = await request({ kind: 'who', from: lines.length })
+        if (!('who' in answer)) throw unexpectedReply('who')
+        lines.push(...answer.who)
+        if (lines.length >= answer.total || answer.who.length === 0) return lines
+      }
     },
     close: () => finish(daemonEnded()),
   }

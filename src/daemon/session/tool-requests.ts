@@ -6,6 +6,7 @@
 import { fstatSync } from 'node:fs'
 import { isLinked } from '../../core/driver-contract.ts'
 import { close } from '../../host/net/sockets.ts'
+import type { Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
@@ -51,7 +52,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, report-waits, closed, fault, link, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, report-waits, closed, fault, link, sites, device, borrow, counts, who, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -173,6 +174,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'link') return parseLink(fields)
+  if (kind === 'who') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'sites' && from === undefined) return { kind }
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
@@ -194,6 +196,16 @@ export interface ToolParts extends SubscribedParts, RecordedParts {
   stop(): void
 }
 
+/** How many of the texts fit into one reply. */
+const fitting = (texts: readonly string[]): number => {
+  let characters = 0
+  const end = texts.findIndex(({ length }) => {
+    characters += length
+    return characters > MAX_FRAMES_REPLY
+  })
+  return end < 0 ? texts.length : end
+}
+
 export class ToolRequests {
   readonly #daemon: ToolParts
   readonly #session: ToolSession
@@ -205,6 +217,7 @@ export class ToolRequests {
   #isClosed = false
   #recording: DaemonRecording | undefined
   /** Of the recording, as of the last request from 0 on. */
+  #whoLines: Story = []
   #frames: readonly string[] = []
   /** The end of the last recording. */
   #recorded: RecordingEnd = NOT_RECORDED
@@ -315,12 +328,17 @@ export class ToolRequests {
     // Stacks that arrive meanwhile may be left out.
     if (from === 0) this.#frames = this.#recording.frames()
     const rest = this.#frames.slice(from)
-    let characters = 0
-    const end = rest.findIndex(({ length }) => {
-      characters += length
-      return characters > MAX_FRAMES_REPLY
-    })
-    return { frames: end < 0 ? rest : rest.slice(0, end), total: this.#frames.length }
+    return { frames: rest.slice(0, fitting(rest)), total: this.#frames.length }
+  }
+
+  #who(from: number): ToolReply {
+    if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
+    if (from === 0) this.#whoLines = this.#daemon.check?.who() ?? []
+    const rest = this.#whoLines.slice(from)
+    return {
+      who: rest.slice(0, Math.max(1, fitting(rest.map(line => JSON.stringify(line))))),
+      total: this.#whoLines.length,
+    }
   }
 
   #addSymbols(symbols: readonly FrameSymbol[]): ToolReply {
@@ -455,6 +473,8 @@ export class ToolRequests {
         return { error: 'only the user of this daemon may borrow its devices' }
       case 'counts':
         return this.#countFindings()
+      case 'who':
+        return this.#who(request.from)
       case 'capture':
         return { captureError: this.#subscriptions.captureError }
       case 'record':

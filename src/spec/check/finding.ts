@@ -65,6 +65,10 @@ export type StoryEventKind =
   | 'unread events'
   /** A program ends. */
   | 'program ended'
+  /** Of `--who`: an access to the bytes. */
+  | 'accessed'
+  /** Of `--who`: the program itself has changed the bytes. */
+  | 'changed'
 
 /** What happened once, or `count` times at one line of the program. */
 export interface StoryLine {

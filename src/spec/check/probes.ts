@@ -60,6 +60,8 @@ export interface ProgramProbes {
    * only samples.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
+  /** For `--who`: a hash of `length` bytes of the region of an lkey; undefined: unreadable. `address`: in requests. */
+  rangeHash?(device: number, lkey: number, address: number, length: number): number | undefined
   /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/context-logs.ts). */
   postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
   /** The stack of the call that has unmapped memory of this range of a program; undefined: unknown. */
@@ -106,6 +108,7 @@ export const probes = {
   deviceWithGid: { lasts: true },
   postStack: { lasts: true },
   digest: { lasts: false },
+  rangeHash: { lasts: false },
   postHash: { lasts: true },
   unmapStack: { lasts: true },
   isCopiedByFork: { lasts: true },

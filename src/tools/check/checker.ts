@@ -72,6 +72,7 @@ import { refusalOf } from './refused-post.ts'
 import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './reporting.ts'
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
+import { createWho, type Who } from './who.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -149,6 +150,8 @@ export class Checker {
   calls = 0
   /** Undefined if `CheckerSources` has no `races`. */
   readonly races: RaceDetector | undefined
+  /** Undefined without `--who`. */
+  readonly who: Who | undefined
   readonly omit: NoteOmission
   readonly outages: Outages
   readonly ignoredEvents: IgnoredEvents
@@ -185,6 +188,7 @@ export class Checker {
     this.ignoredEvents = new IgnoredEvents(services, this.outages)
     const { isCopiedByFork, memoryOf, logStack, readLog } = sources
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
+    this.who = sources.who && createWho(services, sources.who)
     this.watchesAccesses = isCopiedByFork !== undefined && sources.hasDevice !== false
     this.#detectors = [
       // First: what others find has what happens now in its story.
@@ -197,6 +201,7 @@ export class Checker {
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
+      ...(this.who ? [this.who] : []),
     ]
     this.#misuses = new MisuseReports(services, this.#reporter, this.#memoryGone, this.#detectors)
     this.#failures = new FailureReports(services, this.#reporter, this.#queues, this.outages)
@@ -489,6 +494,7 @@ export class Checker {
   /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
+    this.who?.accessed(device, rkey, hi, lo, length, access, qpn)
   }
 
   /** A program has used an object that it has destroyed. */

@@ -10,6 +10,7 @@ import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
 import type { BeginningCall, CheckedCall, ContextEnd, Misuse } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
+import type { WhoRange } from '../../spec/check/who.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
@@ -22,6 +23,8 @@ export interface CheckerSources extends ProgramProbes, ProducerFacts {
   now(): number
   /** Absent: `sampled`. */
   readonly buffers?: BufferCheck
+  /** The range of `--who`. */
+  readonly who?: WhoRange
   /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
 }
@@ -71,6 +74,18 @@ export class DetectorServices {
   /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
   peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
     return address && this.deviceWithGid(address.dgid)
+  }
+
+  /** The device that a request goes to: a datagram names its destination. */
+  targetDeviceOf({ destination }: WorkRequest, owner: KnownObject): number | undefined {
+    return destination === undefined ? this.peerDeviceOf(owner) : this.deviceWithGid(destination.gid)
+  }
+
+  /** Whether the checker may see the requests of the peer of a queue pair: of SRD and DC it is unknown who the peer is. */
+  maySeePeerOf(qp: KnownObject): boolean {
+    if (qp.attributes.address === undefined) return true
+    const device = this.peerDeviceOf(qp)
+    return device !== undefined && this.sources.hasUnchecked?.(device) !== true
   }
 
   peerOf(qp: KnownObject): KnownObject | undefined {

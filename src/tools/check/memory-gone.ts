@@ -119,12 +119,6 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
   const wasPosted = (request: WorkRequest, { time, newest }: Gone): boolean =>
     request.time <= time || request.id <= newest
 
-  /** The device of the peer of a request: a datagram names its destination. */
-  const peerDeviceOf = ({ destination }: WorkRequest, { attributes: { address } }: KnownObject): number | undefined => {
-    const gid = destination?.gid ?? address?.dgid
-    return gid && services.deviceWithGid(gid)
-  }
-
   /** How a request accesses given memory; undefined: it does not. */
   const accessOf = (request: WorkRequest, given: Gone): Access | undefined => {
     const { region, start, end, how } = given
@@ -140,7 +134,11 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
       return isTold ? undefined : { request, isLocal: true }
     }
     const { remote } = request
-    if (remote === undefined || remote.rkey !== region.rkey || peerDeviceOf(request, owner) !== region.device)
+    if (
+      remote === undefined ||
+      remote.rkey !== region.rkey ||
+      services.targetDeviceOf(request, owner) !== region.device
+    )
       return undefined
     return overlaps(remote.address, remote.length) ? { request, isLocal: false } : undefined
   }
@@ -187,13 +185,6 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
   const accesses = new Float64Array(MAX_ACCESSES * NUMBERS)
   let nextAccess = 0
 
-  /** Whether the checker may see the requests of the peer of a queue pair: of SRD and DC it is unknown who the peer is. */
-  const maySeePeerOf = ({ attributes: { address } }: KnownObject): boolean => {
-    if (address === undefined) return true
-    const device = services.deviceWithGid(address.dgid)
-    return device !== undefined && services.sources.hasUnchecked?.(device) !== true
-  }
-
   /** The access at `at` of the ring is one to given memory, by a peer whose requests are unknown. */
   const checkAccess = (given: Gone, at: number): boolean => {
     const { region, start, end, how } = given
@@ -202,7 +193,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     if (device !== region.device || address! >= end || start >= address! + length!) return false
     const qp = services.objects.qp(device!, qpn!)
     const way = ways[how]
-    if (qp === undefined || way === undefined || maySeePeerOf(qp)) return false
+    if (qp === undefined || way === undefined || services.maySeePeerOf(qp)) return false
     const isCertain = given.isKept && time! < given.reusableAt
     services.report('memory-gone', peerOccurrence(qp, region, time!), {
       text: `a ${accessText(access!)} of the peer of ${qp.name}, of another daemon or machine, accesses ${length} bytes at ${hex(address!)} of ${region.name}, which the program ${way.meaning}`,
@@ -295,7 +286,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
 }
 
 const { REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
-const accessText = (access: number): string =>
+export const accessText = (access: number): string =>
   (access & REMOTE_ATOMIC) !== 0 ? 'atomic' : (access & REMOTE_READ) !== 0 ? 'READ' : 'WRITE'
 
 const programText = (program: Program | undefined): string =>

@@ -269,6 +269,10 @@ export const typeOf = ({ class: name }: KnownObject): string =>
 /** Number of polled completions that look unpolled. The TypeScript library frees a CQE only with its next poll. */
 export const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
 
+/** The name without the bytes of a region. */
+export const shortName = ({ class: name, lkey, name: full }: KnownObject): string =>
+  name === 'mr' && lkey !== undefined ? `MR ${hex(lkey)}` : full
+
 const isObjectName = (value: unknown): value is ObjectName =>
   typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value
 

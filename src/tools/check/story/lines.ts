@@ -11,10 +11,10 @@ import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
 import { errnoName } from '../../../spec/errno.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted, hex } from '../../../spec/text.ts'
+import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import type { DetectorServices } from '../detector.ts'
-import { type KnownObject, stateName } from '../objects.ts'
+import { type KnownObject, shortName, stateName } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import { decisiveOf, type Event } from './decisive.ts'
 import type { NotedEvent } from './log.ts'
@@ -94,10 +94,6 @@ const amountIn = ({ events }: Group): number => events.reduce((sum, { amount }) 
 
 const nameOf = ({ known, subject }: Event): string =>
   known === undefined ? (subject.id < 0 ? '' : `object ${subject.id}`) : shortName(known)
-
-/** Without the bytes of a region. */
-const shortName = ({ class: name, lkey, name: full }: KnownObject): string =>
-  name === 'mr' && lkey !== undefined ? `MR ${hex(lkey)}` : full
 
 const requestText = (opcode: number): string => (opcode < 0 ? 'receive' : requestName(opcode))
 

@@ -25,7 +25,7 @@ export const shortStory = (story: Story, most: number): Story => {
 }
 
 /** `1.2 ms`; less than a millisecond has more digits. */
-const beforeText = (microseconds: number): string => {
+const millisecondsText = (microseconds: number): string => {
   const ms = Math.max(0, microseconds) / 1000
   return ms >= 10_000 ? `${(ms / 1000).toFixed(1)} s` : ms >= 1 ? `${ms.toFixed(1)} ms` : `${ms.toFixed(3)} ms`
 }
@@ -60,25 +60,43 @@ export const storyLines = (
     ...(lost === undefined ? [] : [lost.text]),
     ...(lines.some(({ isDecisive }) => isDecisive) ? ['=> is the decisive one'] : []),
   ]
-  // Who did it is said if there are several.
-  const isShared = new Set(lines.map(whoOf)).size > 1
-  const columns = lines.map(
-    line => [`${beforeText(time - line.time)} before`, isShared ? whoOf(line) : '', line.object] as const,
-  )
-  const width = (at: 0 | 1 | 2): number => Math.max(...columns.map(column => column[at].length))
-  const [before, names, objects] = [width(0), width(1), width(2)]
   return [
     `story${notes.length === 0 ? '' : ` (${notes.join('; ')})`}`,
-    ...lines.map((line, i) => {
-      const [when, who, object] = columns[i]!
-      const source = sourceText(framesOf(line.stack))
-      return [
-        line.isDecisive ? '=>' : '  ',
-        when.padStart(before),
-        ...(names === 0 ? [] : [` ${who.padEnd(names)}`]),
-        ...(objects === 0 ? [] : [` ${object.padEnd(objects)}`]),
-        ` ${line.text}${times(line)}${source && `: ${source}`}`,
-      ].join(' ')
-    }),
+    ...columnLines(lines, line => `${millisecondsText(time - line.time)} before`, framesOf),
   ]
+}
+
+/** The accesses of `--who`, with the times since the first. `range`: as it was given. */
+export const accessLines = (story: Story, range: string, framesOf: (stack: Stack) => readonly Frame[]): string[] => {
+  const lines = story.filter(({ event }) => event !== 'overwritten')
+  const lost = story.find(({ event }) => event === 'overwritten')
+  const [{ since, time } = { time: 0 }] = lines
+  const first = since ?? time
+  const notes = lost === undefined ? '' : ` (${lost.text})`
+  if (lines.length === 0) return [`who touched ${range}: nobody: no registered memory has these bytes, or no request`]
+  return [`who touched ${range}${notes}:`, ...columnLines(lines, line => millisecondsText(line.time - first), framesOf)]
+}
+
+/** One line of text for each, with what `timeOf` says of its time. */
+const columnLines = (
+  lines: Story,
+  timeOf: (line: StoryLine) => string,
+  framesOf: (stack: Stack) => readonly Frame[],
+): string[] => {
+  // Who did it is said if there are several.
+  const isShared = new Set(lines.map(whoOf)).size > 1
+  const columns = lines.map(line => [timeOf(line), isShared ? whoOf(line) : '', line.object] as const)
+  const width = (at: 0 | 1 | 2): number => Math.max(...columns.map(column => column[at].length))
+  const [before, names, objects] = [width(0), width(1), width(2)]
+  return lines.map((line, i) => {
+    const [when, who, object] = columns[i]!
+    const source = sourceText(framesOf(line.stack))
+    return [
+      line.isDecisive ? '=>' : '  ',
+      when.padStart(before),
+      ...(names === 0 ? [] : [` ${who.padEnd(names)}`]),
+      ...(objects === 0 ? [] : [` ${object.padEnd(objects)}`]),
+      ` ${line.text}${times(line)}${source && `: ${source}`}`,
+    ].join(' ')
+  })
 }

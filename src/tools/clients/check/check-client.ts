@@ -31,6 +31,7 @@ import type { RaceProbes } from '../../check/races/detector.ts'
 import type { ReportFinding } from '../../check/reporting.ts'
 import type { RecordedCheck } from '../../record/events.ts'
 import { lossesOf } from '../faults/losses.ts'
+import { hashRange } from '../requests/digest.ts'
 import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 import { keyMemory } from './key-memory.ts'
 import { streamOf } from './streams.ts'
@@ -39,7 +40,7 @@ import { streamOf } from './streams.ts'
 interface HostSources
   extends Pick<
     CheckerSources,
-    'adapters' | 'buffers' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
+    'adapters' | 'buffers' | 'who' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
   > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
@@ -231,7 +232,7 @@ const probesOf = (
   core: Core,
   devices: ReadonlyMap<number, Device>,
   contextWithId: (id: number) => Context | undefined,
-  { isChecked, postStack, postHash, lockLimit, isCopiedByFork, unmapStack, events }: HostSources,
+  { isChecked, postStack, postHash, lockLimit, isCopiedByFork, unmapStack, events, scratch }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
 ): ProgramProbes => ({
@@ -269,6 +270,10 @@ const probesOf = (
     return fd?.isClosed === false ? fd.sink.unread() : undefined
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
+  rangeHash(index, lkey, address, length) {
+    const device = devices.get(index)
+    return device && hashRange(device.memory, scratch, device.driver.requests, { address, length, lkey })
+  },
   lossTo: (qpns, time) => lossesOf.get(core)?.(qpns, time),
   ...(events && {
     memoryOf: keyMemory(index => devices.get(index)),
@@ -334,11 +339,12 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   const contextWithId = (id: number): Context | undefined =>
     closingContext?.id === id ? closingContext : contextOf(devices.values(), id)
   const stream = streamOf(core)
-  const { adapters, buffers, findsWaits, isClosed } = sources
+  const { adapters, buffers, who, findsWaits, isClosed } = sources
   const probes = stream.probed(probesOf(core, devices, contextWithId, sources, polls, unchecked))
   const facts = {
     ...(adapters && { adapters }),
     ...(buffers && { buffers }),
+    ...(who && { who }),
     ...(findsWaits && { findsWaits }),
     ...(isClosed && { isClosed }),
   }

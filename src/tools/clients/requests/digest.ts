@@ -3,7 +3,7 @@
  * the end, and at an offset between, which differs from request to request.
  */
 import type { RequestReader } from '../../../core/driver-contract.ts'
-import { addressHi, addressLo, type MemoryTable, resolve } from '../../../core/memory/region-table.ts'
+import { addressHi, addressLo, type MemoryTable, resolve, rowAt } from '../../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { HashLog } from '../../../spec/context-logs.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -12,8 +12,24 @@ import { crcOfArena } from '../../../transport/wire/crc.ts'
 
 /** The preload library hashes the same bytes at the post. */
 const { wholeBytes: WHOLE_BYTES, sampleBytes: SAMPLE_BYTES, sampleStep: SAMPLE_STEP } = HashLog
+type HashedRequest = Pick<WorkRequest, 'index' | 'postIndex' | 'number' | 'elements' | 'length'>
+
 /** Bits of ibv_access_flags: every region grants local reads. */
 const LOCAL_READ = 0
+
+/** A hash of bytes of the region of an lkey; undefined: they cannot be read. `scratch`, `reader`: as of `createDigest`. */
+export const hashRange = (
+  table: MemoryTable,
+  scratch: Arena,
+  reader: RequestReader | undefined,
+  { address, length, lkey }: RequestElement,
+): number | undefined => {
+  const row = rowAt(table, (reader?.tableKey?.(table, lkey) ?? lkey) >>> 8)
+  const pd = row < 0 ? undefined : table.pd[row]
+  if (pd === undefined) return undefined
+  const elements = [{ address, length, lkey }]
+  return createDigest(table, scratch, reader)(pd, { index: 0, number: 0, elements, length }, true)
+}
 
 /**
  * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
@@ -43,7 +59,7 @@ export const createDigest = (table: MemoryTable, scratch: Arena, reader?: Reques
     return true
   }
 
-  return (pd: number, request: WorkRequest, isWhole: boolean): number | undefined => {
+  return (pd: number, request: HashedRequest, isWhole: boolean): number | undefined => {
     const { index, postIndex = index, number: qpn, elements, length } = request
     let hash = 0
     /** Adds bytes of the message to the hash; false if they cannot be read. */

@@ -318,6 +318,7 @@ export class SessionReplay {
           this.#posts.stackOf(context, queue, number, wrId, index),
         ),
       digest: (device, request, isWhole) => this.#recorded('digest', [device, request, isWhole], none),
+      rangeHash: (...range) => this.#recorded('rangeHash', range, none),
       postHash: (context, request) => this.#recorded('postHash', [context, request], none),
       unmapStack: (program, start, end) => this.#recorded('unmapStack', [program, start, end], none),
       isCopiedByFork: (program, address) => this.#recorded('isCopiedByFork', [program, address], none),

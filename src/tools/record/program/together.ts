@@ -218,6 +218,10 @@ export class ReplayTogether {
         const { probes, own, shift } = ofDevice(device)
         return probes.digest?.(own, shift.originalOf(request), isWhole)
       },
+      rangeHash(device, ...range) {
+        const { probes, own } = ofDevice(device)
+        return probes.rangeHash?.(own, ...range)
+      },
       postHash(context, request) {
         const { probes, own, shift } = ofContext(context)
         return probes.postHash?.(own, shift.originalOf(request))
