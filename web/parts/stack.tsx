@@ -3,7 +3,7 @@
  */
 import { createContext } from 'preact'
 import { useContext } from 'preact/hooks'
-import { frameText } from '../../src/spec/check/frames.ts'
+import { frameText, ownFrame } from '../../src/spec/check/frames.ts'
 import { printable } from '../../src/spec/printable.ts'
 import type { SymbolFrame } from '../../src/tools/record/events.ts'
 import { SessionSymbols } from '../../src/tools/record/symbols.ts'
@@ -46,9 +46,10 @@ export const StackView = ({ stack }: { readonly stack: readonly string[] }) => {
   )
 }
 
-/** The innermost frame of the program itself, rather than of a library of the system. */
+/** The innermost frame of the program itself, rather than of a header or library of the system. */
 export const Caller = ({ stack }: { readonly stack: readonly string[] }) => {
   const frames = useContext(Symbols).framesOf(stack)
-  const frame = frames.find(({ object, function: name }) => !/^\/(?:usr\/)?lib/.test(object ?? name)) ?? frames[0]
+  const frame =
+    ownFrame(frames.filter(({ object, function: name }) => !/^\/(?:usr\/)?lib/.test(object ?? name))) ?? frames[0]
   return <>{frame && printable(frameText(frame))}</>
 }

@@ -12,6 +12,7 @@ import { countText, plural, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { Pages, pageOf } from '../parts/pages.tsx'
 import { Caller, StackView } from '../parts/stack.tsx'
+import { StoryView } from '../parts/story.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
@@ -68,6 +69,7 @@ const Card = ({
       {details.map(line => (
         <p key={line}>{printable(line)}</p>
       ))}
+      <StoryView story={finding.story ?? []} start={start} />
       {moments.map(({ action, time, stack }) => (
         <section key={`${action} ${time}`}>
           <h4>

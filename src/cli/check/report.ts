@@ -6,10 +6,10 @@ import { inlineArgument } from '../../spec/check/arguments.ts'
 import type { Finding, Moment, Story, StoryLine } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { times } from '../../spec/check/story.ts'
 import type { WaitGraph } from '../../spec/check/thread-waits.ts'
 import { counted } from '../../spec/text.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
-import { times } from '../../tools/check/story/text.ts'
 import { sarifDocument } from './sarif.ts'
 
 const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({

@@ -49,6 +49,12 @@ export const frameText = ({ function: name, file, line, object }: Frame): string
   return object === undefined ? functionName : `${functionName} (${object})`
 }
 
+/** The innermost frame in a file of the program, else in a file, else the innermost. */
+export const ownFrame = <F extends Frame>(frames: readonly F[]): F | undefined =>
+  frames.find(({ file }) => file !== undefined && !file.startsWith('/usr/')) ??
+  frames.find(({ file }) => file !== undefined) ??
+  frames[0]
+
 /** `function (file:line)`: a frame within a line. */
 export const callerText = ({ function: name, file, line }: Frame): string =>
   `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`

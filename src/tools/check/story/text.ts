@@ -2,14 +2,12 @@
  * The story of a finding (spec/check/finding.ts) as text: one line for each event, with the line of source that made it.
  */
 import type { Stack, Story, StoryLine } from '../../../spec/check/finding.ts'
-import { callerText, type Frame } from '../../../spec/check/frames.ts'
+import { callerText, type Frame, ownFrame } from '../../../spec/check/frames.ts'
+import { times } from '../../../spec/check/story.ts'
 
 /** `main (a.c:9)`: the first frame in a file of the program; empty: unknown. */
 const sourceText = (frames: readonly Frame[]): string => {
-  const own =
-    frames.find(({ file }) => file !== undefined && !file.startsWith('/usr/')) ??
-    frames.find(({ file }) => file !== undefined)
-  const frame = own ?? frames[0]
+  const frame = ownFrame(frames)
   return frame === undefined || (frame.function === '' && frame.file === undefined) ? '' : callerText(frame)
 }
 
@@ -38,10 +36,6 @@ const whoOf = ({ pid, command, host, thread }: StoryLine): string => {
   ]
   return names.join(' ')
 }
-
-/** What is behind the text of a line that stands for several. */
-export const times = ({ count, event }: StoryLine): string =>
-  count > 1 && event !== 'unread events' && event !== 'overwritten' ? `, ${count} times` : ''
 
 /** The lines of text, without indentation; none: there is no story. `time`: of the finding. */
 export const storyLines = (
