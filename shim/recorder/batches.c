@@ -149,7 +149,7 @@ void batches_starting(const struct ibv_qp_ex *qp)
     if (thread == threads_own()) {
         batch->is_told = false; /* the program hangs: this is said whatever was said before */
         report(batch, USERDMA_BATCH_MISTAKE_STARTED_AGAIN, USERDMA_BATCH_CALL_START, -1, batch->started_at);
-    } else if (threads_has_ended(thread)) {
+    } else if (threads_has_left(thread)) {
         report(batch, USERDMA_BATCH_MISTAKE_OWNER_ENDED, USERDMA_BATCH_CALL_START, -1, batch->started_at);
     }
 }
@@ -285,7 +285,7 @@ void batches_exiting(void)
         struct batch *batch = table.objects[i] ? &batches[i] : NULL;
         const pid_t thread = batch ? __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) : 0;
         /* A thread that is alive may still complete its batch. */
-        if (thread != 0 && (thread == threads_own() || threads_has_ended(thread)))
+        if (thread != 0 && (thread == threads_own() || threads_has_left(thread)))
             report(batch, USERDMA_BATCH_MISTAKE_LEFT_OPEN, USERDMA_BATCH_CALL_EXIT, -1, batch->started_at);
     }
 }

@@ -8,7 +8,9 @@
 #include "orders.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -66,6 +68,31 @@ bool threads_has_ended(pid_t thread)
     const bool is_unknown = syscall(SYS_tgkill, getpid(), thread, 0) != 0 && errno == ESRCH;
     errno = saved;
     return is_unknown;
+}
+
+/* Kernel's PF_EXITING in the flags of proc(5): pthread_join returns before the number of the thread is free. */
+#define IS_EXITING 0x4
+
+static bool is_exiting(pid_t thread)
+{
+    char text[512];
+    snprintf(text, sizeof text, "/proc/self/task/%d/stat", (int)thread);
+    const int saved = errno, fd = (int)syscall(SYS_openat, AT_FDCWD, text, O_RDONLY | O_CLOEXEC);
+    const long length = fd < 0 ? -1 : syscall(SYS_read, fd, text, sizeof text - 1);
+    if (fd >= 0)
+        syscall(SYS_close, fd);
+    errno = saved;
+    if (length <= 0)
+        return false;
+    text[length] = 0;
+    const char *name_end = strrchr(text, ')');
+    unsigned flags = 0;
+    return name_end && sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & IS_EXITING);
+}
+
+bool threads_has_left(pid_t thread)
+{
+    return threads_has_ended(thread) || is_exiting(thread);
 }
 
 /* The parent's threads do not exist in a child. */
@@ -187,7 +214,7 @@ static void wait_for(struct poll *poll, uint32_t call)
     if (naps < NAPS)
         return;
     poll->is_told = false;
-    report(poll, threads_has_ended(thread) ? USERDMA_ORDER_MISTAKE_OWNER_ENDED : USERDMA_ORDER_MISTAKE_WAITS, call, 0,
+    report(poll, threads_has_left(thread) ? USERDMA_ORDER_MISTAKE_OWNER_ENDED : USERDMA_ORDER_MISTAKE_WAITS, call, 0,
            poll->started_at);
 }
 
@@ -200,7 +227,7 @@ void polls_starting(const struct ibv_cq_ex *cq)
     if (thread == threads_own()) {
         poll->is_told = false; /* the program hangs: this is said whatever was said before */
         report(poll, USERDMA_ORDER_MISTAKE_STARTED_AGAIN, USERDMA_ORDER_CALL_START_POLL, 0, poll->started_at);
-    } else if (threads_has_ended(thread)) {
+    } else if (threads_has_left(thread)) {
         report(poll, USERDMA_ORDER_MISTAKE_OWNER_ENDED, USERDMA_ORDER_CALL_START_POLL, 0, poll->started_at);
     } else if (!poll->is_single) {
         wait_for(poll, USERDMA_ORDER_CALL_START_POLL);
@@ -301,7 +328,7 @@ void polls_exiting(void)
     for (int i = 0; i < MAX_WATCHED; i++) {
         const pid_t thread = table.objects[i] ? thread_of(&polls[i]) : 0;
         /* A thread that is alive may still end its poll. */
-        if (thread != 0 && (thread == threads_own() || threads_has_ended(thread)))
+        if (thread != 0 && (thread == threads_own() || threads_has_left(thread)))
             report(&polls[i], USERDMA_ORDER_MISTAKE_LEFT_OPEN, USERDMA_ORDER_CALL_EXIT, 0, polls[i].started_at);
     }
 }

@@ -75,7 +75,10 @@ static inline pid_t threads_own(void)
 {
     return LIKELY(threads_number != 0) ? threads_number : threads_find();
 }
+/* Whether no thread has this number any more. */
 bool threads_has_ended(pid_t thread);
+/* Whether a thread has ended, or is about to and runs no code of the program any more; some microseconds. */
+bool threads_has_left(pid_t thread);
 /* In the child of a fork. */
 void threads_in_child(void);
 /* Reports a mistake, at most 1,000 of a process. `since`: a return address; NULL: none. */
