@@ -180,6 +180,18 @@ static void on_quit(int signal, siginfo_t *info, void *context)
     errno = saved;
 }
 
+bool crashes_has_handlers;
+
+void crashes_look_for_handlers(void)
+{
+    for (int i = 1; i < SIGSYS && !crashes_has_handlers; i++) {
+        struct sigaction action;
+        if (sigaction(i, NULL, &action) == 0 && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN &&
+            action.sa_sigaction != on_crash && action.sa_sigaction != on_quit)
+            crashes_has_handlers = true;
+    }
+}
+
 void crashes_watch(void)
 {
     if (!has_key)

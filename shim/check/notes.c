@@ -6,7 +6,11 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <errno.h>
 #include <infiniband/verbs.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "../recorder/acknowledgements.h"
 #include "../recorder/refusals.h"
@@ -146,6 +150,66 @@ void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, u
         report_post(fd, misuse, stack);
 }
 
+/*
+ * A request with num_sge 0 and a list of elements, the first of which has bytes: the program may lack a num_sge. The
+ * daemon knows whether the element is one. A list that is not used may be no memory.
+ */
+__attribute__((noinline)) static void check_unused(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
+                                                   const struct ibv_sge *list, uint32_t stack)
+{
+    static unsigned reports;
+    struct ibv_sge first;
+    const struct iovec own = {&first, sizeof first}, other = {(void *)list, sizeof first};
+    const int saved = errno;
+    if (may_report(&reports) && process_vm_readv(getpid(), &own, 1, &other, 1, 0) == sizeof first && first.length > 0) {
+        const struct userdma_misuse misuse = {.wr_id = wr_id,
+                                              .address = first.addr,
+                                              .kind = USERDMA_MISUSE_UNUSED_ELEMENTS,
+                                              .queue = queue,
+                                              .number = number,
+                                              .index = first.length,
+                                              .more = first.lkey};
+        report_post(fd, misuse, stack);
+    }
+    errno = saved;
+}
+
+static bool is_atomic(int opcode)
+{
+    return opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+}
+
+/*
+ * The rkey of a request is 0. The member of the union that is not its own, `wr.atomic` or `wr.rdma`, may have the one
+ * that is meant: the daemon knows whether it is a key.
+ */
+__attribute__((noinline)) static void check_member(int fd, const struct ibv_qp *qp, const struct ibv_send_wr *request,
+                                                   uint32_t stack)
+{
+    static unsigned reports;
+    const uint32_t key = is_atomic(request->opcode) ? request->wr.rdma.rkey : request->wr.atomic.rkey;
+    const struct userdma_misuse misuse = {.wr_id = request->wr_id,
+                                          .address = request->wr.rdma.remote_addr,
+                                          .kind = USERDMA_MISUSE_OTHER_MEMBER,
+                                          .queue = USERDMA_POST_SEND,
+                                          .number = qp->qp_num,
+                                          .index = key,
+                                          .more = request->opcode};
+    if (key != 0 && may_report(&reports))
+        report_post(fd, misuse, stack);
+}
+
+/* The rkey of a request; any other than 0 if it has none. */
+static uint32_t rkey_of(const struct ibv_send_wr *request)
+{
+    const int opcode = request->opcode;
+    if (is_atomic(opcode))
+        return request->wr.atomic.rkey;
+    return opcode == IBV_WR_RDMA_WRITE || opcode == IBV_WR_RDMA_WRITE_WITH_IMM || opcode == IBV_WR_RDMA_READ
+               ? request->wr.rdma.rkey
+               : 1;
+}
+
 static bool has_immediate(int opcode)
 {
     return opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
@@ -160,9 +224,14 @@ uint32_t note_posting_sends(const struct ibv_qp *qp, const struct ibv_send_wr *l
     CHECK_DEAD(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode != IBV_WR_BIND_MW,
                !(at->send_flags & IBV_SEND_INLINE) && at->opcode != IBV_WR_LOCAL_INV, frame, stack);
     CHECK_SHARED(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode == at->next->opcode, list->opcode, stack);
-    for (; list; list = list->next)
+    for (; list; list = list->next) {
         if (has_immediate(list->opcode))
             check_immediate(fd, qp->qp_num, list->wr_id, list->imm_data, stack);
+        if (UNLIKELY(list->num_sge == 0 && list->sg_list))
+            check_unused(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, list->sg_list, stack);
+        if (UNLIKELY(rkey_of(list) == 0))
+            check_member(fd, qp, list, stack);
+    }
     return stack;
 }
 
@@ -183,6 +252,9 @@ uint32_t note_posting_receives(int fd, uint32_t queue, uint32_t number, const st
     note_use(fd, queue, number, frame);
     CHECK_DEAD(fd, queue, number, list, true, true, frame, stack);
     CHECK_SHARED(fd, queue, number, list, true, 0, stack);
+    for (; list; list = list->next)
+        if (UNLIKELY(list->num_sge == 0 && list->sg_list))
+            check_unused(fd, queue, number, list->wr_id, list->sg_list, stack);
     return stack;
 }
 
@@ -274,10 +346,47 @@ void note_poll_end(const struct ibv_cq_ex *cq)
     (void)cq;
 }
 
+/* Frames of the callers that are looked at for a signal handler, and callers' frames that were looked at. */
+#define HANDLER_FRAMES 12
+#define KNOWN_FRAMES 16
+
+/* The machine's instructions to which a signal handler returns; unwinders know the handler's frame by them. */
+#if defined(__x86_64__)
+static const unsigned char handler_return[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}; /* mov $15, %rax; syscall */
+#elif defined(__aarch64__)
+static const unsigned char handler_return[] = {0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4}; /* mov x8, #139; svc #0 */
+#endif
+
+/* A poll in a signal handler waits for the lock of the CQ if the signal has interrupted a poll or post of its thread. */
+static void check_handler(const struct ibv_cq *cq, uintptr_t frame)
+{
+#if defined(__x86_64__) || defined(__aarch64__)
+    static unsigned reports;
+    static TLS uintptr_t known[KNOWN_FRAMES];
+    const unsigned slot = (unsigned)(frame >> 4) % KNOWN_FRAMES;
+    if (LIKELY(known[slot] == frame))
+        return;
+    known[slot] = frame;
+    void *frames[HANDLER_FRAMES];
+    const unsigned depth = unwind_frames(frames, NULL, HANDLER_FRAMES);
+    for (unsigned i = 0; i < depth; i++)
+        if (memcmp(frames[i], handler_return, sizeof handler_return) == 0 && may_report(&reports)) {
+            const struct userdma_misuse misuse = {
+                .kind = USERDMA_MISUSE_IN_HANDLER, .queue = USERDMA_EVENT_POLL, .number = cq->handle};
+            message_send(cq->context->cmd_fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);
+            return;
+        }
+#else
+    (void)cq, (void)frame;
+#endif
+}
+
 void note_polling(const struct ibv_cq *cq, uintptr_t frame)
 {
     note_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, frame);
     pollers_note(cq);
+    if (UNLIKELY(crashes_has_handlers))
+        check_handler(cq, frame);
     waiting_polls(cq);
 }
 

@@ -89,6 +89,7 @@ void pollers_note(const struct ibv_cq *cq)
         return;
     known[slot].cq = cq;
     known[slot].epoch = now;
+    crashes_look_for_handlers();
     look(cq);
 }
 

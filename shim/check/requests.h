@@ -224,6 +224,10 @@ void reports_forget_all(void);
 /* This thread uses verbs: the handler of crashes.c has a stack of its own in it. */
 void crashes_begin_thread(void);
 
+/* The program has a handler of its own for a signal. Looked for when a thread polls a CQ for the first time. */
+extern bool crashes_has_handlers;
+void crashes_look_for_handlers(void);
+
 /* From now on, kept reports are sent before a signal such as SIGSEGV ends the program. */
 void crashes_watch(void);
 

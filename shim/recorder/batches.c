@@ -39,6 +39,8 @@ struct batch {
     struct batch_sizes sizes;
     /* IBV_QP_EX_WITH_… */
     uint64_t operations;
+    /* Of a driver's own type, whose provider has a setter of addresses: SRD. */
+    bool has_address;
 };
 
 static struct watched table;
@@ -72,7 +74,9 @@ void batches_created(struct ibv_qp_ex *qp, uint64_t operations)
     const int index = watched_begin(&table, &qp->qp_base);
     if (index < 0)
         return;
-    batches[index] = (struct batch){.qp = &qp->qp_base, .operations = operations};
+    batches[index] = (struct batch){.qp = &qp->qp_base,
+                                    .operations = operations,
+                                    .has_address = qp->qp_base.qp_type == IBV_QPT_DRIVER && qp->wr_set_ud_addr};
     watched_publish(&table, index, &qp->qp_base);
 }
 
@@ -133,7 +137,7 @@ static struct batch *own_batch(const struct ibv_qp_ex *qp, uint32_t call, int op
         struct userdma_batch mistake = {.mistake = USERDMA_BATCH_MISTAKE_NOT_STARTED, .called = call, .opcode = opcode};
         /* A second call without a start follows from the first. */
         if (!__atomic_exchange_n(&batch->is_told, true, __ATOMIC_RELAXED))
-            send_report(batch->qp, &mistake, NULL);
+            send_report(batch->qp, &mistake, batch->started_at);
     }
     return NULL;
 }
@@ -192,11 +196,12 @@ static bool may_be_inline(int opcode)
 }
 
 /* The setter of an address that each request of the queue pair needs; 0: none. */
-static uint32_t address_setter(const struct ibv_qp *qp)
+static uint32_t address_setter(const struct batch *batch)
 {
-    return qp->qp_type == IBV_QPT_UD         ? USERDMA_BATCH_CALL_SET_UD_ADDR
-           : qp->qp_type == IBV_QPT_XRC_SEND ? USERDMA_BATCH_CALL_SET_XRC_SRQN
-                                             : 0;
+    const enum ibv_qp_type type = batch->qp->qp_type;
+    return type == IBV_QPT_UD || batch->has_address ? USERDMA_BATCH_CALL_SET_UD_ADDR
+           : type == IBV_QPT_XRC_SEND               ? USERDMA_BATCH_CALL_SET_XRC_SRQN
+                                                    : 0;
 }
 
 /* The last request gets no further setters. `call`: the call that ends it. */
@@ -204,7 +209,7 @@ static void check_request(struct batch *batch, uint32_t call)
 {
     if (batch->opcode < 0)
         return;
-    if (address_setter(batch->qp) != 0 && has_data(batch->opcode) && !(batch->set & HAS_ADDRESS))
+    if (address_setter(batch) != 0 && has_data(batch->opcode) && !(batch->set & HAS_ADDRESS))
         report(batch, USERDMA_BATCH_MISTAKE_NO_ADDRESS, call, batch->opcode, batch->added_at);
     else if (has_data(batch->opcode) && !(batch->set & HAS_DATA))
         report(batch, USERDMA_BATCH_MISTAKE_NO_DATA, call, batch->opcode, batch->added_at);
@@ -241,7 +246,7 @@ void batches_set(const struct ibv_qp_ex *qp, uint32_t call, uint32_t elements, u
         return;
     }
     /* What a request of a driver's own type needs is its driver's matter. */
-    const bool is_foreign = is_address && batch->qp->qp_type != IBV_QPT_DRIVER && call != address_setter(batch->qp);
+    const bool is_foreign = is_address && batch->qp->qp_type != IBV_QPT_DRIVER && call != address_setter(batch);
     if (is_address ? is_foreign
                    : !(is_inline ? may_be_inline(batch->opcode) : has_data(batch->opcode)))
         report(batch, USERDMA_BATCH_MISTAKE_WRONG_SETTER, call, batch->opcode, batch->added_at);

@@ -158,7 +158,7 @@ static struct poll *own_poll(const struct ibv_cq_ex *cq, uint32_t call, uint32_t
     else if (poll->emptied_by == own)
         report(poll, USERDMA_ORDER_MISTAKE_EMPTY, call, field, poll->emptied_at);
     else
-        report(poll, USERDMA_ORDER_MISTAKE_NOT_STARTED, call, field, NULL);
+        report(poll, USERDMA_ORDER_MISTAKE_NOT_STARTED, call, field, poll->started_at);
     return NULL;
 }
 

@@ -577,6 +577,8 @@ export interface RequestReader {
   hasMember?(device: Device, group: Uint8Array): boolean
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
+  /** How often the transport timer has expired since the last answer of the peer. */
+  timeouts?(qp: QueuePairObject): number
   /** Executes sends of the queue pair until they wait for a receive, a timer or the network, or for a bounded time. */
   settle?(qp: QueuePairObject): void
   /** Bytes that the queue pair may have unacknowledged. */

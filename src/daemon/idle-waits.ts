@@ -4,6 +4,7 @@
  */
 import { type ContextWait, isQueuePair, type QueuePairObject, type RequestReader } from '../core/driver-contract.ts'
 import type { Context, CoreObject } from '../core/model.ts'
+import type { Wait } from '../spec/check/waits.ts'
 import { isSrqClass } from '../spec/classes/ids.ts'
 import { nameIn, QpState } from '../spec/enums.ts'
 import { counted, hex } from '../spec/text.ts'
@@ -46,6 +47,8 @@ interface Facts {
   readonly unreadEvents: number
   /** Of a connected queue pair: what its peer has; undefined: unknown. */
   peerOf(qp: QueuePair): string | undefined
+  /** How often the transport timer of a queue pair has expired since the last answer. */
+  timeoutsOf(qp: QueuePair): number
 }
 
 const is = (count: number, one: string, many: string): string => (count === 1 ? one : many)
@@ -105,13 +108,17 @@ const factsOf = (devices: Devices, { network }: DaemonDevice, context: Context):
     written: cqs.reduce((sum, { written }) => sum + written, 0),
     unreadEvents: context.asyncFd?.isClosed === false ? context.asyncFd.sink.unread() : 0,
     peerOf: qp => peerText(devices, qp, requests),
+    timeoutsOf: ({ object }) => requests.timeouts?.(object) ?? 0,
   }
 }
 
 // ---- why nothing can complete ----
 
-/** A sentence without its full stop; undefined: the rule does not apply. */
-type Rule = (facts: Facts) => string | undefined
+/** A sentence without its full stop, and what to do, where these facts tell it. */
+type Reason = Pick<Wait, 'text' | 'details' | 'advice'>
+
+/** Undefined: the rule does not apply. */
+type Rule = (facts: Facts) => Reason | undefined
 
 const hasUnpolled = ({ cqs }: Facts): boolean => cqs.some(({ unpolled }) => unpolled > 0)
 
@@ -119,13 +126,20 @@ const hasUnpolled = ({ cqs }: Facts): boolean => cqs.some(({ unpolled }) => unpo
 const unreadError: Rule = facts => {
   const qp = facts.queuePairs.find(({ state, sends }) => state === ERR && sends === 0)
   if (qp === undefined || facts.unreadEvents === 0 || hasUnpolled(facts)) return undefined
-  return `${qp.name} is in ERR, and ${counted(facts.unreadEvents, 'asynchronous event')} of its context ${is(facts.unreadEvents, 'was', 'were')} delivered and not read (ibv_get_async_event): only an event tells of the refused access of a peer`
+  return {
+    text: `${qp.name} is in ERR, and ${counted(facts.unreadEvents, 'asynchronous event')} of its context ${is(facts.unreadEvents, 'was', 'were')} delivered and not read (ibv_get_async_event): only an event tells of the refused access of a peer`,
+    advice:
+      'read the asynchronous events of the context (ibv_get_async_event), and end the wait when one tells of the end of the connection',
+  }
 }
 
 const notConnected: Rule = facts => {
   const qp = facts.queuePairs.find(({ state, receives }) => (state === RESET || state === INIT) && receives > 0)
   if (qp?.state === undefined || hasUnpolled(facts)) return undefined
-  return `${qp.name} is in ${nameIn(QpState.values, qp.state)}, so no message comes for its ${counted(qp.receives, 'receive')}: it was not moved to RTR (ibv_modify_qp)`
+  return {
+    text: `${qp.name} is in ${nameIn(QpState.values, qp.state)}, so no message comes for its ${counted(qp.receives, 'receive')}: it was not moved to RTR (ibv_modify_qp)`,
+    advice: 'connect the queue pair before the wait',
+  }
 }
 
 const noneConnected: Rule = ({ queuePairs, written }) => {
@@ -133,15 +147,20 @@ const noneConnected: Rule = ({ queuePairs, written }) => {
   if (first?.state === undefined || written > 0) return undefined
   if (!queuePairs.every(({ state }) => state === RESET || state === INIT)) return undefined
   const count = queuePairs.length
-  return `${first.name}${count === 1 ? '' : ` and all its queue pairs, ${count},`} ${is(count, 'is', 'are')} in ${nameIn(QpState.values, first.state)}: ${is(count, 'it was not', 'none was')} connected (ibv_modify_qp, rdma_connect), and no completion can come`
+  return {
+    text: `${first.name}${count === 1 ? '' : ` and all its queue pairs, ${count},`} ${is(count, 'is', 'are')} in ${nameIn(QpState.values, first.state)}: ${is(count, 'it was not', 'none was')} connected (ibv_modify_qp, rdma_connect), and no completion can come`,
+    advice: 'connect a queue pair before the wait',
+  }
 }
 
 /** Sends in SQD begin when the queue pair is in RTS again (IBA 10.3.1.5). */
 const drained: Rule = ({ queuePairs }) => {
   const qp = queuePairs.find(({ state, sends }) => state === SQD && sends > 0)
   return (
-    qp &&
-    `${qp.name} is in SQD, so ${counted(qp.sends, 'send')} that ${is(qp.sends, 'was', 'were')} posted ${is(qp.sends, 'does', 'do')} not begin before it is in RTS again (ibv_modify_qp)`
+    qp && {
+      text: `${qp.name} is in SQD, so ${counted(qp.sends, 'send')} that ${is(qp.sends, 'was', 'were')} posted ${is(qp.sends, 'does', 'do')} not begin before it is in RTS again (ibv_modify_qp)`,
+      advice: 'move the queue pair to RTS after the event SQ_DRAINED, before the wait',
+    }
   )
 }
 
@@ -150,7 +169,10 @@ const notFlushed: Rule = facts => {
   const qp = facts.queuePairs.find(({ state, shared }) => state === ERR && shared !== undefined && shared.receives > 0)
   if (qp?.shared === undefined || hasUnpolled(facts)) return undefined
   const { handle, receives } = qp.shared
-  return `${qp.name} is in ERR, and the ${counted(receives, 'receive')} of SRQ ${handle}, from which it takes them, ${is(receives, 'stays', 'stay')} posted: a queue pair flushes none of an SRQ (the event LAST_WQE_REACHED says that it takes no more)`
+  return {
+    text: `${qp.name} is in ERR, and the ${counted(receives, 'receive')} of SRQ ${handle}, from which it takes them, ${is(receives, 'stays', 'stay')} posted: a queue pair flushes none of an SRQ (the event LAST_WQE_REACHED says that it takes no more)`,
+    advice: 'wait for the event LAST_WQE_REACHED in place of flushed receives',
+  }
 }
 
 /** A queue pair that gets no messages any more, and no other one has requests. */
@@ -158,7 +180,9 @@ const inError: Rule = facts => {
   const qp = facts.queuePairs.find(({ state }) => state === ERR)
   if (qp === undefined || hasUnpolled(facts) || facts.sends > 0 || facts.receives > 0) return undefined
   const polled = facts.written === 0 ? '' : `, and the program has polled all completions, ${facts.written}`
-  return `${qp.name} is in ERR, where it gets no message, no other request is outstanding${polled}: no further completion comes`
+  return {
+    text: `${qp.name} is in ERR, where it gets no message, no other request is outstanding${polled}: no further completion comes`,
+  }
 }
 
 const unpolled: Rule = ({ cqs }) => {
@@ -170,14 +194,28 @@ const unpolled: Rule = ({ cqs }) => {
   const rest = others
     .slice(0, 2)
     .map(({ handle, written }) => `; of CQ ${handle} all ${written} were polled, and none is outstanding`)
-  return `${counted(total, 'completion')} of ${is(waiting.length, `CQ ${first.handle}`, `${waiting.length} CQs`)} ${is(total, 'is', 'are')} not polled${rest.join('')}`
+  const which = is(waiting.length, `CQ ${first.handle}`, `${waiting.length} CQs`)
+  return {
+    text: `${counted(total, 'completion')} of ${which} ${is(total, 'is', 'are')} not polled${rest.join('')}`,
+    advice: `poll ${waiting.length === 1 ? which : `CQ ${first.handle} and the others`} in the wait: only a poll tells the program of completions`,
+  }
 }
 
-const outstanding: Rule = ({ sends, written, queuePairs }) => {
+const outstanding: Rule = ({ sends, written, queuePairs, timeoutsOf }) => {
   if (sends === 0) return undefined
-  const [first] = queuePairs.filter(qp => qp.sends > 0)
+  const waiting = queuePairs.filter(qp => qp.sends > 0)
+  const [first] = waiting
+  const details = waiting.flatMap(qp => {
+    const timeouts = timeoutsOf(qp)
+    return timeouts === 0
+      ? []
+      : [`the oldest send of ${qp.name} was sent ${timeouts + 1} times, and no answer of the peer has come`]
+  })
   const after = written === 0 ? '' : ` after ${counted(written, 'completion')}`
-  return `${counted(sends, 'send')} of it ${is(sends, 'is', 'are')} outstanding${first ? ` (${first.name})` : ''}, and none ends${after}`
+  return {
+    text: `${counted(sends, 'send')} of it ${is(sends, 'is', 'are')} outstanding${first ? ` (${first.name})` : ''}, and none ends${after}`,
+    details,
+  }
 }
 
 const nothing: Rule = facts => {
@@ -191,9 +229,11 @@ const nothing: Rule = facts => {
   const connected = queuePairs.filter(({ state }) => state === RTR || state === RTS)
   const peer = connected.length === 1 ? facts.peerOf(connected[0]!) : undefined
   const and = peer === undefined ? '' : `; ${peer}`
-  return receives > 0
-    ? `${owned}${polled}: only a message for one of its ${counted(receives, 'receive')} brings a completion, and none comes${and}`
-    : `${owned}${count === 0 ? '' : ' and no receive posted'}${polled}: no completion can come${and}`
+  const text =
+    receives > 0
+      ? `${owned}${polled}: only a message for one of its ${counted(receives, 'receive')} brings a completion, and none comes${and}`
+      : `${owned}${count === 0 ? '' : ' and no receive posted'}${polled}: no completion can come${and}`
+  return { text }
 }
 
 /** The first that applies says it. */
@@ -212,7 +252,7 @@ const rules: readonly Rule[] = [
 interface Idle {
   readonly context: Context
   readonly facts: Facts
-  readonly text: string
+  readonly reason: Reason
 }
 
 /** `known`: contexts whose waits were found otherwise; their programs are left out. Undefined between steps. */
@@ -227,14 +267,14 @@ export function* idleWaits(devices: Devices, known: readonly Context[]): Generat
       if (context.mapped === undefined || context.mapped.packed !== undefined || explained.has(context)) continue
       if (context.program?.life !== undefined && programs.has(context.program.life)) continue
       const facts = factsOf(devices, found, context)
-      const text = facts && rules.map(rule => rule(facts)).find(one => one !== undefined)
-      if (facts !== undefined && text !== undefined) idle.push({ context, facts, text })
+      const reason = facts && rules.map(rule => rule(facts)).find(one => one !== undefined)
+      if (facts !== undefined && reason !== undefined) idle.push({ context, facts, reason })
     }
-  for (const { context, facts, text } of idle) {
+  for (const { context, facts, reason } of idle) {
     const { program } = context
     // Libraries open devices that they do not use.
     const isUnused = facts.queuePairs.length === 0 && facts.written === 0
     const others = idle.some(one => one.context !== context && one.context.program?.life === program?.life)
-    if (!(isUnused && others)) yield { context, wait: { id: 'idle-queues', text, cq: facts.cqs[0]!.handle } }
+    if (!(isUnused && others)) yield { context, wait: { id: 'idle-queues', ...reason, cq: facts.cqs[0]!.handle } }
   }
 }

@@ -612,6 +612,9 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network byte order, is a small number in that of
  * the host. POSTED_AGAIN: a list is posted from its head, `wrId`, of which an earlier post has taken the first `index`
  * requests and refused the others. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
+ * UNUSED_ELEMENTS: num_sge is 0, and the first element of sg_list has `index` bytes at `address` and the lkey `more`.
+ * OTHER_MEMBER: the rkey of a READ, WRITE or atomic (`more`: ibv_wr_opcode) of `address` is 0, and that of the member of the
+ * union that it does not use, `wr.atomic` or `wr.rdma`, is `index`. IN_HANDLER: ibv_poll_cq is called in a signal handler.
  */
 export const MisuseKind = {
   FREED: 1,
@@ -628,6 +631,9 @@ export const MisuseKind = {
   IMMEDIATE: 12,
   READ_OVERLAP: 13,
   POSTED_AGAIN: 14,
+  UNUSED_ELEMENTS: 15,
+  OTHER_MEMBER: 16,
+  IN_HANDLER: 17,
 } as const
 
 /**

@@ -86,11 +86,11 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'libefa refuses other operations and flags itself', findings: ['bad-request', 'undefined-flags'] },
     {
       reason: 'the program writes to a peer, and the libefa of rdma-core 44 posts no WRITE',
-      findings: ['rkey-no-right', 'race', 'buffer-reused'],
+      findings: ['rkey-no-right', 'race', 'buffer-reused', 'failure-ignored'],
     },
     {
       reason: 'the program posts by ibv_post_send without an address handle, which is refused (`refused-call`)',
-      findings: ['immediate-byte-order'],
+      findings: ['immediate-byte-order', 'elements-unused'],
     },
     {
       reason: 'libefa refuses a post while completions are unpolled for all slots (`queue-full`)',
@@ -193,6 +193,9 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'events-overacknowledged',
         'shared-elements',
         'list-posted-again',
+        'elements-unused',
+        'failure-ignored',
+        'poll-in-handler',
         'immediate-byte-order',
         'cm-id-destroyed-early',
         'cm-refused-used',

@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
-import { type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
+import { adviceOfKind, type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
 import { hasStory } from '../../src/spec/check/story.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
@@ -36,6 +36,19 @@ test('an error cause belongs to one finding unless it is no mistake, a note caus
   }
 })
 
+/** Findings with several causes that have one advice, which is right for each of them. */
+const withOneAdvice: readonly FindingId[] = ['rkey-no-right', 'slow-memory', 'cq-overrun']
+
+test('the advice of a finding with several causes is that of the cause', () => {
+  for (const id of findingIds) {
+    const { advice, causes: names = [] } = findings[id]
+    if (names.length > 1) assert.equal(advice !== undefined, withOneAdvice.includes(id), id)
+    // Advice of a cause that nobody shows.
+    if (advice !== undefined) for (const name of names) assert.equal(causes[name].advice, undefined, name)
+    for (const line of adviceOfKind(id)) assert.doesNotMatch(line, /[.!]$/, id)
+  }
+})
+
 test('every finding has a program with marked faults, and a variant without faults', () => {
   for (const id of findingIds) assert.ok(sources.includes(`${id}.c`), id)
   assert.deepEqual(sources, findingIds.flatMap(sourcesOf).sort())
@@ -50,7 +63,7 @@ test('every finding has a program with marked faults, and a variant without faul
 test('titles and advice do not end with a full stop, explanations do', () => {
   for (const id of findingIds) {
     assert.doesNotMatch(findings[id].title, /[.!]$/, id)
-    assert.doesNotMatch(findings[id].advice, /[.!]$/, id)
+    assert.doesNotMatch(findings[id].advice ?? '', /[.!]$/, id)
     assert.match(findings[id].why, /\.$/, id)
   }
 })
@@ -76,14 +89,24 @@ const page = (): string =>
     '|---|---|---|',
     ...findingIds.map(id => `| [\`${id}\`](#${id}) | ${findings[id].severity} | ${findings[id].title} |`),
     ...findingIds.flatMap(id => {
-      const { title, why, advice, causes: causeNames = [] } = findings[id]
+      const { title, why, causes: causeNames = [] } = findings[id]
+      const advice = adviceOfKind(id)
       return [
         '',
         `## ${id}`,
         '',
         `${title[0].toUpperCase()}${title.slice(1)}. ${why}`,
-        '',
-        `What to do: ${advice}.`,
+        ...(advice.length === 1 ? ['', `What to do: ${advice[0]}.`] : []),
+        ...(advice.length > 1
+          ? [
+              '',
+              'What to do:',
+              '',
+              ...advice.map(
+                line => `- ${line.replace(/^[A-Z_, ]+:/, names => `${names.slice(0, -1).replace(/\w+/g, '`$&`')}:`)}`,
+              ),
+            ]
+          : []),
         ...(causeNames.length > 0
           ? ['', `[Causes](reference/vendor-errors.md): ${causeNames.map(one => `\`${one}\``).join(', ')}.`]
           : []),

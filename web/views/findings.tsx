@@ -43,7 +43,7 @@ const Card = ({
   const { id, severity, text, details, program, moments, objects } = finding
   const qp = queuePairOf(facts, finding)
   // A session may have kinds that this page does not know, and those of a capture have advice of their own.
-  const kind = (kinds as Readonly<Record<string, { readonly advice: string; readonly libraryAdvice?: string }>>)[id]
+  const kind = (kinds as Readonly<Record<string, { readonly advice?: string; readonly libraryAdvice?: string }>>)[id]
   const advice = finding.advice ?? (program === undefined ? (kind?.libraryAdvice ?? kind?.advice) : kind?.advice)
   return (
     <details class={`finding ${severity}`} open={isOpen}>

@@ -130,7 +130,7 @@ export const sarifLog = (
     version,
     [...new Map(all.map(([finding]) => [finding.id, finding])).values()].map(({ id, severity, text, advice }) => {
       // What a capture shows (`explain`) has a text and an advice of its own.
-      const row = findings[id] ?? { title: text, why: text, advice: advice ?? '', severity }
+      const row = findings[id] ?? { title: text, why: text, advice, severity }
       return { id, title: row.title, why: row.why, advice: row.advice, level: row.severity }
     }),
     all.map(([{ id, severity, host, text, details, moments, story = [] }, count]) => ({

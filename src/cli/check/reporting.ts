@@ -164,7 +164,7 @@ export const openReportOf = (
           symbols.prepare?.(who.map(({ stack }) => stack))
           print(`${accessLines(who, options.who!, symbols.framesOf).map(printable).join('\n')}\n\n`)
         }
-        print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, lacks, read, paint))
+        print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, lacks, read, options, paint))
       }
       sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
       output.close()
@@ -188,6 +188,10 @@ const hiddenText = (hidden: readonly Finding[]): string => {
   return texts.length === 0 ? '' : ` (${texts.join('; ')})`
 }
 
+/** What a run without findings could not see. `hasRaces`: --races; `isObserved`: --host, which has no races. */
+const unseenText = (hasRaces: boolean, isObserved: boolean): string =>
+  `accesses of the program's own threads to memory are not seen${hasRaces || isObserved ? '' : '; the order of requests is not looked at: `--races`'}`
+
 /**
  * The last lines of the output. `blocks`: the severities of the printed blocks, of which one may have many leaks. `hasCalls`: a
  * program has made a call, or has a device open.
@@ -202,6 +206,7 @@ const summary = (
   end: EndBySignal | undefined,
   lacks: readonly string[],
   file: string | undefined,
+  { races, host }: CheckOptions,
   paint: Paint,
 ): string => {
   const severityTexts = [...severities].reverse().flatMap(severity => {
@@ -219,6 +224,7 @@ const summary = (
   )
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
+    ...(severityTexts.length === 0 && hasCalls ? [`  ${unseenText(races === true, host === true)}`] : []),
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),

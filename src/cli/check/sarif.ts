@@ -8,7 +8,7 @@ interface SarifRule {
   readonly id: string
   readonly title: string
   readonly why: string
-  readonly advice: string
+  readonly advice: string | undefined
   readonly level: string
 }
 
@@ -85,7 +85,7 @@ export const sarifDocument = (
             id,
             shortDescription: { text: title },
             fullDescription: { text: why },
-            help: { text: advice },
+            ...(advice !== undefined && { help: { text: advice } }),
             defaultConfiguration: { level },
           })),
         },

@@ -6,7 +6,14 @@ import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
 import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../../spec/check/events.ts'
-import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
+import {
+  adviceOfKind,
+  type FindingId,
+  findingIds,
+  findingOfCause,
+  findings,
+  isFindingId,
+} from '../../spec/check/findings.ts'
 import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { didYouMean } from '../../spec/suggest.ts'
@@ -18,13 +25,13 @@ const print = (lines: readonly string[]): void => void process.stdout.write(`${l
 
 /** The lines about a finding. */
 const findingPage = (id: FindingId, paint: Paint): string[] => {
-  const { severity, title, why, advice, causes: causeNames = [] } = findings[id]
+  const { severity, title, why, causes: causeNames = [] } = findings[id]
+  const advice = adviceOfKind(id)
   return [
     `${id} (${paint(severity, severity)}): ${title}`,
     '',
     why,
-    '',
-    `What to do: ${advice}.`,
+    ...(advice.length === 0 ? [] : ['', ...advice.map(line => `What to do: ${line}.`)]),
     ...(causeNames.length > 0 ? ['', `Causes in log, trace and stat: ${causeNames.join(', ')}`] : []),
   ]
 }
@@ -66,8 +73,13 @@ const statusPage = (name: StatusName | EventName): string[] => {
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
     ...(event === undefined ? [] : meaningLines(event)),
     ...ids.flatMap((id, i) => {
-      const { title, advice, causes: causeNames = [] } = findings[id]
-      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...causeNames.filter(hasThisResult).map(causeLine)]
+      const { title, causes: causeNames = [] } = findings[id]
+      return [
+        '',
+        `${i + 1}. ${id}: ${title}`,
+        ...adviceOfKind(id).map(line => `  ${line}`),
+        ...causeNames.filter(hasThisResult).map(causeLine),
+      ]
     }),
     ...(withoutFinding.length > 0 ? ['', ...withoutFinding.map(causeLine)] : []),
   ]

@@ -204,5 +204,9 @@ export const requestReader: RequestReader = {
       if (!device.pollNow() && !hasPeerWorked) return
     }
   },
+  timeouts(qp) {
+    const { retryCnt, retriesLeft } = engineOf(qp).query((qp as QpObject).state.row)
+    return retryCnt - retriesLeft
+  },
   window: qp => engineOf(qp).windowOf((qp as QpObject).state.row),
 }

@@ -21,17 +21,33 @@ interface CauseRow {
    * state.
    */
   readonly text: string
+  /** What to do about it, where the cause alone tells. Of findings that have several causes (findings.ts). */
+  readonly advice?: string
 }
+
+/** Only the peer knows the cause. */
+const ASK_PEER = "look into the peer's log, or check both ends in one daemon, which knows the cause"
 
 const table = {
   // ---- 0x1..: the work request itself ----
-  BAD_OPCODE: { code: 0x101, results: ['LOC_QP_OP_ERR'], text: 'this type of queue pair has no {opcode:request}' },
+  BAD_OPCODE: {
+    code: 0x101,
+    results: ['LOC_QP_OP_ERR'],
+    text: 'this type of queue pair has no {opcode:request}',
+    advice: 'use an operation of this type of queue pair (ibv_post_send(3))',
+  },
   TOO_MANY_SGE: {
     code: 0x102,
     results: ['LOC_QP_OP_ERR'],
     text: 'the request has more scatter/gather elements than max_send_sge, {max}',
+    advice: 'request a larger max_send_sge when creating the queue pair, or post fewer elements',
   },
-  NOT_INLINE: { code: 0x103, results: ['LOC_QP_OP_ERR'], text: '{opcode:request} does not support inline data' },
+  NOT_INLINE: {
+    code: 0x103,
+    results: ['LOC_QP_OP_ERR'],
+    text: '{opcode:request} does not support inline data',
+    advice: 'post the request without IBV_SEND_INLINE',
+  },
   NO_READS: {
     code: 0x104,
     results: ['LOC_QP_OP_ERR'],
@@ -46,13 +62,20 @@ const table = {
     code: 0x106,
     results: ['LOC_LEN_ERR'],
     text: 'the message is longer than 2147483648 bytes',
+    advice: 'split the message',
   },
   INLINE_TOO_LONG: {
     code: 0x107,
     results: ['LOC_LEN_ERR'],
     text: 'the inline data is longer than max_inline_data of the queue pair',
+    advice: 'request a larger max_inline_data when creating the queue pair, or post without IBV_SEND_INLINE',
   },
-  ATOMIC_LENGTH: { code: 0x108, results: ['LOC_LEN_ERR'], text: 'the request has {length} bytes; an atomic needs 8' },
+  ATOMIC_LENGTH: {
+    code: 0x108,
+    results: ['LOC_LEN_ERR'],
+    text: 'the request has {length} bytes; an atomic needs 8',
+    advice: 'give an atomic one scatter/gather element of 8 bytes, for its result',
+  },
   COPY_LENGTH: {
     code: 0x10e,
     results: ['LOC_LEN_ERR'],
@@ -62,11 +85,14 @@ const table = {
     code: 0x109,
     results: ['LOC_QP_OP_ERR'],
     text: 'the protection domain has no such address handle',
+    advice:
+      'use an address handle of the protection domain of the queue pair, and destroy it after the completions of its sends',
   },
   DATAGRAM_TOO_LONG: {
     code: 0x10a,
     results: ['LOC_LEN_ERR'],
     text: 'a datagram of {length} bytes is longer than the path MTU, {mtu}, and is not sent',
+    advice: 'send at most one path MTU in a datagram, or use a connection',
   },
   FRAME_LENGTH: {
     code: 0x10b,
@@ -94,6 +120,7 @@ const table = {
     code: 0x201,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} is unknown: it was never registered, or was deregistered long ago',
+    advice: "set lkey of each scatter/gather element to the region's lkey",
   },
   LKEY_DEREGISTERED: {
     code: 0x202,
@@ -115,6 +142,7 @@ const table = {
     code: 0x206,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} is of a memory window, which only peers can use',
+    advice: 'set lkey to that of the region: only peers use the key of a window',
   },
   LOCAL_FAULT: {
     code: 0x207,
@@ -135,14 +163,35 @@ const table = {
     code: 0x20f,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
+    advice: 'set lkey, addr and length of each scatter/gather element to a range of the region',
   },
 
   // ---- 0x3..: a NAK, a wrong response or no response. For the NAK of a peer in this process, the peer's own cause
   // (0x2.., 0x4.. or 0x5..) is reported instead. ----
-  NAK_INVALID_REQUEST: { code: 0x301, results: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
-  NAK_REMOTE_ACCESS: { code: 0x302, results: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
-  NAK_REMOTE_OPERATION: { code: 0x303, results: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
-  NAK_INVALID_RD: { code: 0x304, results: ['REM_INV_RD_REQ_ERR'], text: 'the peer answered: invalid RD request' },
+  NAK_INVALID_REQUEST: {
+    code: 0x301,
+    results: ['REM_INV_REQ_ERR'],
+    text: 'the peer answered: invalid request',
+    advice: ASK_PEER,
+  },
+  NAK_REMOTE_ACCESS: {
+    code: 0x302,
+    results: ['REM_ACCESS_ERR'],
+    text: 'the peer answered: remote access error',
+    advice: ASK_PEER,
+  },
+  NAK_REMOTE_OPERATION: {
+    code: 0x303,
+    results: ['REM_OP_ERR'],
+    text: 'the peer answered: remote operational error',
+    advice: ASK_PEER,
+  },
+  NAK_INVALID_RD: {
+    code: 0x304,
+    results: ['REM_INV_RD_REQ_ERR'],
+    text: 'the peer answered: invalid RD request',
+    advice: ASK_PEER,
+  },
   NO_ANSWER: {
     code: 0x305,
     results: ['RETRY_EXC_ERR'],
@@ -157,8 +206,14 @@ const table = {
     code: 0x30c,
     results: ['RNR_RETRY_EXC_ERR'],
     text: 'the DC target has as many connections as it may have, and rnr_retry is used up',
+    advice: 'let fewer initiators use the target at a time, or set rnr_retry to 7 (retries without limit)',
   },
-  DC_ACCESS_KEY: { code: 0x30a, results: ['REM_ACCESS_ERR'], text: 'the DC target has another access key' },
+  DC_ACCESS_KEY: {
+    code: 0x30a,
+    results: ['REM_ACCESS_ERR'],
+    text: 'the DC target has another access key',
+    advice: 'give the request the access key of the target (dc_key)',
+  },
   SRD_NO_ANSWER: {
     code: 0x30d,
     results: ['RESP_TIMEOUT_ERR'],
@@ -168,11 +223,13 @@ const table = {
     code: 0x30e,
     results: ['REM_INV_RD_REQ_ERR'],
     text: 'the destination has no queue pair with this number, type and Q_Key that can receive',
+    advice: "send with number and Q_Key of the destination's queue pair, and only when that has moved to RTR",
   },
   SRD_UNKNOWN: {
     code: 0x30f,
     results: ['REM_OP_ERR'],
     text: 'the destination has no address handle for the sender, which RDMA needs',
+    advice: 'create an address handle for the sender at the destination, before it is read or written',
   },
   PACKETS_LOST: {
     code: 0x306,
@@ -183,11 +240,13 @@ const table = {
     code: 0x307,
     results: ['RNR_RETRY_EXC_ERR'],
     text: 'the peer has no receive posted: RNR NAK {rnrNaks} times, rnr_retry is {rnrRetry}',
+    advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
   },
   BAD_RESPONSE: {
     code: 0x308,
     results: ['BAD_RESP_ERR'],
     text: 'the response does not match {opcode:request} or its length',
+    advice: 'compare the path MTUs of both ends',
   },
   PSN_DIFFERS: {
     code: 0x309,
@@ -210,6 +269,8 @@ const table = {
     code: 0x403,
     results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'the XRC domain has no SRQ {srqn:hex}, or the packets of one message name different SRQs',
+    advice:
+      "send to the number of an SRQ of the receiver's XRC domain (ibv_get_srq_num), the same for the whole message",
   },
   QP_NO_RIGHT: {
     code: 0x404,
@@ -220,6 +281,7 @@ const table = {
     code: 0x405,
     results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'a message of {length} bytes is longer than 2147483648',
+    advice: 'split the message',
   },
   DMA_LENGTH: {
     code: 0x406,
@@ -250,34 +312,48 @@ const table = {
     code: 0x40b,
     results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'an ATOMIC WRITE has 8 bytes, not {length}',
+    advice: 'give an ATOMIC WRITE 8 bytes',
   },
   NOT_INVALIDATED: {
     code: 0x40c,
     results: ['REM_INV_REQ_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} of a SEND with invalidate is not a type 2 window bound to the queue pair',
+    advice: 'invalidate only a type 2 window, on the queue pair to which it is bound',
   },
   QKEY_DIFFERS: {
     code: 0x40d,
     results: [],
     text: 'QP {sourceQpn:hex} sends with Q_Key {packetQkey:hex}, and the queue pair has {qkey:hex}',
+    advice:
+      'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the highest bit set stands for the Q_Key of the sending queue pair',
   },
   PKEY_DIFFERS: {
     code: 0x40e,
     results: [],
     text: 'a packet has P_Key {packetPkey:hex}, and the port has {portPkey:hex}',
+    advice: 'give both ends a pkey_index of the same P_Key (ibv_modify_qp to INIT, ibv_query_pkey)',
   },
-  NO_RECEIVE: { code: 0x40f, results: [], isNote: true, text: 'no receive request is posted' },
+  NO_RECEIVE: {
+    code: 0x40f,
+    results: [],
+    isNote: true,
+    text: 'no receive request is posted',
+    advice: 'post receives before the peer may send, and as many as it may have outstanding',
+  },
 
   // ---- 0x5..: remote memory: the responder refuses the rkey or the range of a request ----
   RKEY_UNKNOWN: {
     code: 0x501,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is unknown: it was never registered, or was deregistered long ago',
+    advice:
+      "compare the rkey of the request with that of the peer's region (ibv_mr.rkey), where the two ends exchange it",
   },
   RKEY_DEREGISTERED: {
     code: 0x502,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} was deregistered (it was [{rangeStart:hex}, {rangeEnd:hex}))',
+    advice: 'deregister only after the peer has said that it no longer uses the rkey',
   },
   RKEY_OTHER_PD: {
     code: 0x503,
@@ -298,16 +374,20 @@ const table = {
     code: 0x506,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that is not bound',
+    advice: 'wait for the completion of the bind before the rkey is sent',
   },
   WINDOW_OTHER_QP: {
     code: 0x507,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that is bound to QP {qpn:hex}',
+    advice:
+      'use the rkey on the connection of the queue pair to which the window was bound: a type 2 window is for no other',
   },
   RKEY_OLD: {
     code: 0x508,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is stale: the key of this memory window is now {currentKey:hex}',
+    advice: 'send the rkey that the window has since its last bind',
   },
   REMOTE_FAULT: {
     code: 0x509,
@@ -323,6 +403,7 @@ const table = {
     code: 0x50b,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that was deallocated',
+    advice: 'deallocate the window only after the peer has said that it no longer uses the rkey',
   },
   REMOTE_SLOW: {
     code: 0x50c,
@@ -338,6 +419,8 @@ const table = {
     code: 0x50f,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
+    advice:
+      "compare rkey, address and length of the request with those of the peer's region, where the two ends exchange them",
   },
 
   // ---- 0x6..: flushed requests ----
@@ -361,20 +444,48 @@ const table = {
   },
 
   // ---- 0x7..: memory windows ----
-  BIND_WINDOW: { code: 0x701, results: ['MW_BIND_ERR'], text: 'the protection domain has no memory window {key:hex}' },
-  BIND_RIGHTS: { code: 0x702, results: ['MW_BIND_ERR'], text: 'a window of this type cannot grant {right:rights}' },
-  BIND_BOUND: { code: 0x703, results: ['MW_BIND_ERR'], text: 'window {key:hex} is bound already; invalidate it first' },
-  BIND_LENGTH: { code: 0x704, results: ['MW_BIND_ERR'], text: 'a type 2 window cannot be bound to 0 bytes' },
+  BIND_WINDOW: {
+    code: 0x701,
+    results: ['MW_BIND_ERR'],
+    text: 'the protection domain has no memory window {key:hex}',
+    advice: 'bind a window of the protection domain of the queue pair, with the rkey that it has now',
+  },
+  BIND_RIGHTS: {
+    code: 0x702,
+    results: ['MW_BIND_ERR'],
+    text: 'a window of this type cannot grant {right:rights}',
+    advice: 'leave out the rights that this type of window does not have',
+  },
+  BIND_BOUND: {
+    code: 0x703,
+    results: ['MW_BIND_ERR'],
+    text: 'window {key:hex} is bound already; invalidate it first',
+    advice: 'invalidate the window before it is bound again (IBV_WR_LOCAL_INV)',
+  },
+  BIND_LENGTH: {
+    code: 0x704,
+    results: ['MW_BIND_ERR'],
+    text: 'a type 2 window cannot be bound to 0 bytes',
+    advice: 'bind at least 1 byte; to take the rights away invalidate the window (IBV_WR_LOCAL_INV)',
+  },
   BIND_REGION: {
     code: 0x705,
     results: ['MW_BIND_ERR'],
     text: 'the protection domain has no region with lkey {key:hex}',
+    advice: 'bind the window to a region of the protection domain of the queue pair',
   },
-  BIND_NO_RIGHT: { code: 0x706, results: ['MW_BIND_ERR'], text: 'region {key:hex} has no {right:rights}' },
+  BIND_NO_RIGHT: {
+    code: 0x706,
+    results: ['MW_BIND_ERR'],
+    text: 'region {key:hex} has no {right:rights}',
+    advice:
+      'register the region with IBV_ACCESS_MW_BIND, and with IBV_ACCESS_LOCAL_WRITE if peers may write to the window',
+  },
   BIND_RANGE: {
     code: 0x707,
     results: ['MW_BIND_ERR'],
     text: '[{accessStart:hex}, {accessEnd:hex}) is outside region {key:hex}, [{rangeStart:hex}, {rangeEnd:hex})',
+    advice: 'bind a range that is in the region',
   },
   BIND_REFUSED: {
     code: 0x70f,
@@ -385,6 +496,7 @@ const table = {
     code: 0x711,
     results: ['LOC_QP_OP_ERR', 'MW_BIND_ERR'],
     text: 'rkey {key:hex} is not a type 2 window bound to the queue pair',
+    advice: 'invalidate only a type 2 window, on the queue pair to which it is bound',
   },
 
   // ---- 0x8..: queues and events ----

@@ -13,7 +13,8 @@ export interface FindingRow {
   readonly title: string
   /** The rule, with its source. */
   readonly why: string
-  readonly advice: string
+  /** What to do in every case of this kind. Absent: that depends on the case (`Finding.advice`), or is not known. */
+  readonly advice?: string
   /** The advice for a program of the TypeScript library, if `advice` has names of libibverbs. */
   readonly libraryAdvice?: string
   /**

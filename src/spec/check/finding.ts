@@ -111,7 +111,7 @@ export interface Finding<Id extends string = FindingId> {
   readonly text: string
   /** Further facts, for example the attributes of both ends. One line each. */
   readonly details: readonly string[]
-  /** Absent: the advice of the kind. */
+  /** Absent: the advice of the kind, if it has one. */
   readonly advice?: string
   /** Present if it says what a program waits for (waits.ts). */
   readonly isWait?: true

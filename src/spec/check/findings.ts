@@ -3,7 +3,7 @@
  * memory-findings.ts.
  */
 
-import type { CauseName } from './causes.ts'
+import { type CauseName, causes } from './causes.ts'
 import type { FindingRow } from './finding-row.ts'
 import { memoryFindings } from './memory-findings.ts'
 import { waitFindings } from './wait-findings.ts'
@@ -88,7 +88,6 @@ const table = {
     needs: ['completion'],
     title: 'the peer had no receive posted, and the RNR retries ran out',
     why: 'A SEND or a WRITE with immediate needs a receive request. Without a receive request the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
-    advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
     libraryAdvice:
       'post receives before the peer may send, count credits, or set rnrRetryCount to 7 (retries without limit)',
     causes: ['RNR_EXCEEDED', 'DC_BUSY'],
@@ -98,8 +97,6 @@ const table = {
     needs: ['completion'],
     title: 'the peer does not answer, or packets are lost, though the known attributes of both ends match',
     why: 'The request was sent retry_cnt + 1 times, and each time the transport timer expired or packets were lost (IBA 9.7.6). If a port was down meanwhile, an address had left its device, or a fault rule lost packets of the connection, the finding names that; and it is a note, if the program survives: it completes a later request, closes its device, or is ended by a signal while the outage lasts.',
-    advice:
-      'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     libraryAdvice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retryCount for its longest pause',
     causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER', 'SRD_NO_ANSWER'],
@@ -109,7 +106,6 @@ const table = {
     needs: ['completion'],
     title: 'the peer refused the request, or its response does not match, for a reason that only the peer knows',
     why: 'A NAK has the kind of error but not the cause (IBA 9.7.5.2). A READ response of another length may come from a peer with another path MTU.',
-    advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
     causes: [
       'NAK_INVALID_REQUEST',
       'NAK_REMOTE_ACCESS',
@@ -126,8 +122,6 @@ const table = {
     needs: ['device'],
     title: 'the Q_Key of a datagram or the P_Key of a packet is not that of its destination',
     why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5). No request fails.',
-    advice:
-      'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the highest bit set stands for the Q_Key of the sending queue pair',
     libraryAdvice:
       'send with the qkey that the receiver gave to qp.activate; a qkey with the highest bit set stands for the one of the sending queue pair',
     causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
@@ -137,8 +131,6 @@ const table = {
     needs: ['device'],
     title: 'a message of UD or UC was dropped, and its request succeeds',
     why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3). The message found no receive; or no device has the GID of its address handle, or no queue pair is in its multicast group (known if no packets leave the daemon, `--link memory`); or the peer of UC was destroyed or is not connected. The finding also names an address handle that was destroyed before the completion of its send was polled: an adapter may still need it (IBA 11.2.2).',
-    advice:
-      'post receives before the peer may send, and as many as it may have outstanding; check the GID and the group; destroy an address handle after the completions of its sends',
     causes: ['NO_RECEIVE'],
   },
   'invalid-request': {
@@ -146,7 +138,6 @@ const table = {
     needs: ['device'],
     title: 'the responder refuses packets that break a rule of the protocol',
     why: 'The packets of a message come in order, have as many bytes as the first packet announces, and request an operation that the responder supports (IBA 9.7.4).',
-    advice: 'look for a queue pair that was reset or modified while messages were in flight',
     causes: ['OUT_OF_PLACE', 'NO_SRQ', 'REMOTE_TOO_LONG', 'DMA_LENGTH', 'FLUSH_KIND', 'ATOMIC_WRITE_LENGTH'],
   },
   'infinite-timeout': {
@@ -197,7 +188,6 @@ const table = {
     needs: ['call', 'post', 'completion'],
     title: 'the queue pair does not accept the work request',
     why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse other requests at the post, or complete them in error.',
-    advice: "check opcode, flags and num_sge against the queue pair's type and capabilities",
     libraryAdvice:
       "check operation, options and number of slices against the queue pair's type and options (maxSendSge, maxInlineData)",
     causes: [
@@ -217,6 +207,22 @@ const table = {
     why: 'Between ibv_wr_start and ibv_wr_complete or ibv_wr_abort of one thread, each request is a function that adds it, such as ibv_wr_send, followed by one setter of its data, and of its address if the queue pair has type UD or XRC_SEND (ibv_wr_post(3)). No function returns an error: a wrong order changes other requests, loses data, crashes, or waits for ever.',
     advice:
       'call ibv_wr_start, then for each request the function that adds it and its setters, then ibv_wr_complete or ibv_wr_abort',
+  },
+  'failure-ignored': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a program posts to a queue pair whose failure it has polled',
+    why: 'After a failure a queue pair is in ERR, where all requests are flushed, until it is reset (IBA 10.3.1). Other queue pairs, and the port, may work meanwhile: the event PORT_ACTIVE does not bring the queue pair back. An initiator of DC in ERR flushes also the requests to targets that are well. The finding is reported from the third request on that was posted after the completion before it, an error, was polled.',
+    advice:
+      'make the queue pair anew, or reset and connect it, after the first completion with an error status; post to another one until then',
+    statuses: ['WR_FLUSH_ERR'],
+  },
+  'poll-in-handler': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'ibv_poll_cq is called in a signal handler',
+    why: 'Functions of libibverbs are not async-signal-safe (signal-safety(7)): if the signal interrupts a poll or post of the same thread, the handler waits for ever for the lock that the thread holds, or changes a queue that is half changed.',
+    advice: 'set a flag or write to a descriptor (eventfd) in the handler, and poll outside of it',
   },
   'poll-misused': {
     severity: 'error',
@@ -257,7 +263,6 @@ const table = {
     needs: ['device'],
     title: 'the work request has a length that its operation does not allow',
     why: 'A message has at most 2^31 bytes, inline data at most max_inline_data; the result of an atomic needs 8 (IBA 9.4). A datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1).',
-    advice: 'check the lengths of the scatter/gather elements; request max_inline_data when creating the queue pair',
     libraryAdvice: 'check the lengths of the slices; ask for a larger maxInlineData',
     causes: [
       'MESSAGE_TOO_LONG',
@@ -460,7 +465,6 @@ const table = {
     needs: ['call'],
     title: 'a program tried to destroy an object that other objects use',
     why: 'The call returns EBUSY and the object stays (IBA 11.2). A program that ignores the error leaks the object.',
-    advice: 'destroy the objects that use it first, and check the result of every destroy',
     libraryAdvice: 'close the objects that use it first',
   },
   'use-after-destroy': {
@@ -490,22 +494,18 @@ const table = {
     needs: ['device'],
     title: 'a signal such as SIGSEGV has ended the program',
     why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding.',
-    advice:
-      'look at the arguments of the function that the program has called, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack',
   },
   'refused-call': {
     severity: 'warning',
     needs: ['call'],
     title: 'a call was refused for its arguments',
     why: 'The call returns an error and has no effect. The finding has the reason, if known, also if libibverbs, its provider or librdmacm refuse the call themselves, without a call of the kernel (from reading rdma-core 44 and 64). The finding is a note if the device or provider lacks what was requested (EOPNOTSUPP), and if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
-    advice: 'check the result of every call',
   },
   'post-wrong-state': {
     severity: 'warning',
     needs: ['call', 'post'],
     title: 'a request was posted to a queue pair whose state does not allow it',
     why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3). The call returns EINVAL, and no completion follows.',
-    advice: 'move the queue pair to RTS before the first send, and check the result of every post',
     libraryAdvice: 'call qp.connect or qp.activate before the first send',
   },
   'sends-lost': {
@@ -521,7 +521,6 @@ const table = {
     needs: ['post'],
     title: 'a request was posted to a full queue',
     why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. The finding is a warning if the queue pair was created without a slot (max_send_wr or max_recv_wr 0). Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
-    advice: 'count outstanding requests, signal some of them, and poll before posting more',
     libraryAdvice: 'await earlier requests first (requestWindow does), or ask for a larger maxSendWr or maxRecvWr',
   },
 
@@ -578,6 +577,18 @@ export const isFindingId = (text: string): text is FindingId => Object.hasOwn(ta
 const byCause = new Map<CauseName, FindingId>(
   findingIds.flatMap(id => (findings[id].causes ?? []).map(cause => [cause, id] as const)),
 )
+
+/** What to do about a kind of finding, each sentence without its full stop; empty: that depends on the case. */
+export const adviceOfKind = (id: FindingId): readonly string[] => {
+  const { advice, causes: names = [] } = findings[id]
+  if (advice !== undefined) return [advice]
+  const byAdvice = new Map<string, CauseName[]>()
+  for (const name of names) {
+    const own = causes[name].advice
+    if (own !== undefined) byAdvice.set(own, [...(byAdvice.get(own) ?? []), name])
+  }
+  return [...byAdvice].map(([own, of]) => `${of.join(', ')}: ${own}`)
+}
 
 /** The finding to which a cause belongs. */
 export const findingOfCause = (cause: CauseName): FindingId | undefined => byCause.get(cause)

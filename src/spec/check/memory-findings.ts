@@ -10,7 +10,6 @@ export const memoryFindings = {
     needs: ['call', 'post', 'completion', 'peer'],
     title: 'the rkey is of memory that was deregistered, or of a memory window that was deallocated or has a new rkey',
     why: 'An rkey is valid until its owner deregisters the region or invalidates the window (IBA 10.6).',
-    advice: 'deregister only after the peer has said that it no longer uses the rkey',
     libraryAdvice: 'close a region only after the peer has said that it no longer uses its mr.remote()',
     causes: ['RKEY_DEREGISTERED', 'RKEY_OLD', 'WINDOW_DEALLOCATED'],
   },
@@ -19,8 +18,6 @@ export const memoryFindings = {
     needs: ['call', 'post', 'completion', 'peer'],
     title: 'no memory has this rkey',
     why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey. rkey 0xff is UCX without a flush key: UCX_FENCE_MODE=weak.',
-    advice:
-      'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
     causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
   },
@@ -63,7 +60,6 @@ export const memoryFindings = {
     needs: ['device'],
     title: 'the rkey is of a memory window that is not bound for this queue pair',
     why: 'A window is valid from its bind to its invalidation. A type 2 window is valid only on the queue pair that bound the window (IBA 10.6).',
-    advice: 'wait for the completion of the bind before the rkey is sent',
     causes: ['WINDOW_UNBOUND', 'WINDOW_OTHER_QP'],
   },
   'bind-refused': {
@@ -71,7 +67,6 @@ export const memoryFindings = {
     needs: ['device'],
     title: 'a memory window could not be bound or invalidated',
     why: "The region of a window is in the window's protection domain, and has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
-    advice: "check the region's access flags and range, and that a type 2 window is not bound already",
     causes: [
       'BIND_WINDOW',
       'BIND_RIGHTS',
@@ -126,7 +121,6 @@ export const memoryFindings = {
     needs: ['call', 'post', 'completion'],
     title: 'no region has this lkey',
     why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
-    advice: "set lkey of each scatter/gather element to the region's lkey",
     libraryAdvice: 'use mr.slice() of a region that is open',
     causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
   },
@@ -269,6 +263,13 @@ export const memoryFindings = {
     title: 'a list is posted again from its head after only its rest was refused',
     why: 'A post that fails has posted all requests before bad_wr (ibv_post_send(3)): posted again, they are sent, or receive, twice.',
     advice: 'poll completions, and then post from bad_wr on',
+  },
+  'elements-unused': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a request has num_sge 0, and a scatter/gather element in sg_list',
+    why: 'A request has as many elements as num_sge says: with 0 the message is empty, and its request succeeds (ibv_post_send(3)). The element is in a region of the program. The finding is a note if earlier requests of the queue had bytes: then the element may be left of one of them.',
+    advice: 'set num_sge to the number of elements of sg_list; for an empty message set sg_list to NULL',
   },
   'immediate-byte-order': {
     severity: 'note',

@@ -63,7 +63,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   WR_FLUSH_ERR: {
     meaning:
       'The queue pair moved to ERR or SQE before the request completed; the peer may have executed a send nevertheless. Look for the first completion with another status, of this queue pair and then of its peer: that failure moved the queue pair. If there is no such completion, the program moved the queue pair to ERR, its connection ended, or the device was removed.',
-    likelyFindings: ['cq-overrun', 'sends-lost'],
+    likelyFindings: ['failure-ignored', 'cq-overrun', 'sends-lost'],
   },
   MW_BIND_ERR: { meaning: 'A memory window could not be bound or invalidated.', likelyFindings: ['bind-refused'] },
   BAD_RESP_ERR: {

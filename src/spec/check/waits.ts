@@ -50,6 +50,10 @@ export interface Wait {
   readonly severity?: Severity
   /** One sentence without its full stop. The same as long as nothing changes. */
   readonly text: string
+  /** Further facts, which may change. */
+  readonly details?: readonly string[]
+  /** What to do, where the facts tell it. Absent: the advice of the finding's kind, if it has one. */
+  readonly advice?: string
   /** Numbers of the queue pairs that the wait names, first the program's own. */
   readonly qpns?: readonly number[]
   /** The index of the device of the second queue pair, if it is not the program's own. */

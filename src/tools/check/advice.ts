@@ -1,6 +1,7 @@
 /*
  * Advice that fits the cause better than that of the finding's kind (spec/check/findings.ts). `undefined`: the kind's.
  */
+import { causes } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
@@ -15,34 +16,39 @@ export const SWAPPED_QPN = 'convert the number once on each side: htonl before i
 /** Advice about a number that was cut to 16 bits. */
 export const CUT_NUMBER = 'store and exchange numbers of queue pairs and keys in 32 bits (uint32_t), as verbs has them'
 
+/** Advice about a WRITE of which all but the elements is 0. */
+export const ADVICE_FOR_UNSET =
+  'set opcode: 0, as in a struct that was only cleared, is IBV_WR_RDMA_WRITE. A message is IBV_WR_SEND; a WRITE also needs wr.rdma.remote_addr and wr.rdma.rkey'
+
 /** The rkey of UCX's remote flush if the peer has no flush key (UCT_IB_MD_INVALID_FLUSH_RKEY of UCX 1.17 and newer). */
 const UCX_NO_FLUSH_KEY = 0xff
 const UCX_FLUSH_ADVICE =
   'UCX reads with rkey 0xff to fence, if the peer has no flush key: it gets one from the firmware of mlx5 adapters only (DEVX). Set UCX_FENCE_MODE=weak'
 
-/** Advice to a failed request. `qp`: the queue pair of the request. */
-export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObject | undefined): string | undefined => {
+/**
+ * Advice to a failed request, for what its arguments tell more than its cause. `qp`: the queue pair of the request.
+ * `atAddress`: the region at the address of an unknown key.
+ */
+const adviceForArguments = (
+  { cause: { id, args } }: Failure,
+  qp: KnownObject | undefined,
+  atAddress: KnownObject | undefined,
+): string | undefined => {
   switch (id) {
     case 'LKEY_UNKNOWN':
       return args.key === 0 && (qp?.limits.maxInlineData ?? 0) > 0
         ? `lkey 0 is no key. If the data was to be inline, set IBV_SEND_INLINE in send_flags (max_inline_data is ${qp?.limits.maxInlineData}); else set lkey to that of the region`
         : undefined
     case 'RKEY_UNKNOWN':
+      if (args.key === UCX_NO_FLUSH_KEY) return UCX_FLUSH_ADVICE
+      if (atAddress?.rkey === undefined || atAddress.rkey === 0) return undefined
       if (args.key === 0)
-        return 'rkey 0 is no key: look at the structure in which the rkey was exchanged, whose layout (packing, size and byte order) must be the same at both ends, and whether it was received before the post'
-      return args.key === UCX_NO_FLUSH_KEY ? UCX_FLUSH_ADVICE : undefined
+        return 'look at the structure in which address and rkey were exchanged: the address has arrived, the rkey has not. Its layout (packing, size and byte order) must be the same at both ends'
+      return args.key === atAddress.lkey ? 'send the rkey of the region (ibv_mr.rkey), not its lkey' : undefined
     case 'RKEY_OLD':
       return isNotYetBound(args)
         ? 'post the bind (IBV_WR_BIND_MW) with this rkey, and use the rkey after its completion'
         : undefined
-    case 'INLINE_TOO_LONG':
-      return 'request a larger max_inline_data when creating the queue pair, or post without IBV_SEND_INLINE'
-    case 'MESSAGE_TOO_LONG':
-      return 'split the message'
-    case 'ATOMIC_LENGTH':
-      return 'give an atomic one scatter/gather element of 8 bytes, for its result'
-    case 'DATAGRAM_TOO_LONG':
-      return 'send at most one path MTU in a datagram, or use a connection'
     case 'RECEIVE_TOO_SHORT':
       return isGrhMissing(args, qp)
         ? `post receives of UD that are ${GRH_BYTES} bytes longer than the message: the GRH comes first`
@@ -51,6 +57,18 @@ export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObje
       return undefined
   }
 }
+
+export const adviceForFailure = (
+  failure: Failure,
+  qp: KnownObject | undefined,
+  atAddress: KnownObject | undefined,
+): string | undefined => adviceForArguments(failure, qp, atAddress) ?? causes[failure.cause.id].advice
+
+/** Advice about a peer that does not answer. `isKnown`: its device is one of this daemon's. */
+export const adviceForNoAnswer = (isKnown: boolean): string =>
+  isKnown
+    ? 'choose timeout and retry_cnt for the longest pause of the peer, and look for what loses its packets'
+    : 'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause'
 
 /** Whether the key of a memory window is one of its next: the low byte grows with each bind (ibv_inc_rkey). */
 export const isNotYetBound = ({ key, currentKey }: Failure['cause']['args']): boolean => {
@@ -102,9 +120,10 @@ const isGrhMissing = ({ bufferBytes, length }: Failure['cause']['args'], qp: Kno
 /** Advice to a program that could not destroy an object. `users`: the objects that use it. */
 export const adviceForBusy = (users: readonly KnownObject[]): string | undefined => {
   if (users.length === 0) return undefined
+  const usersFirst = 'destroy the objects that use it first, and check the result of every destroy'
   const regions = users.filter(({ class: name }) => name === 'mr').length
   if (regions === users.length) return 'deregister its regions first (ibv_dereg_mr), and check the result of every call'
-  return regions === 0 ? undefined : 'deregister its regions and destroy the other objects that use it first'
+  return regions === 0 ? usersFirst : 'deregister its regions and destroy the other objects that use it first'
 }
 
 /** Advice to a program that could not destroy a queue pair in a multicast group. */

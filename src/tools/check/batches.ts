@@ -103,7 +103,8 @@ export const batchText = (
     }
     case BatchMistake.NOT_STARTED:
       return {
-        text: `${call} on ${qp.name} outside a batch: ibv_wr_start was not called before`,
+        text: `${call} on ${qp.name} outside a batch: ${since.length === 0 ? 'ibv_wr_start was not called before' : 'the last one was completed or aborted'}`,
+        ...earlier('started, and ended since'),
         advice: 'call ibv_wr_start first: it locks the send queue and finds its next slot',
       }
     case BatchMistake.OTHER_THREAD:
@@ -150,7 +151,7 @@ export const batchText = (
       }
     case BatchMistake.NO_ADDRESS:
       return {
-        text: `${request} on ${qp.name} has no address: ${qp.class === 'ud_qp' ? 'ibv_wr_set_ud_addr' : 'ibv_wr_set_xrc_srqn'} was not called after it`,
+        text: `${request} on ${qp.name} has no address: ${qp.class === 'xrc_ini_qp' ? 'ibv_wr_set_xrc_srqn' : 'ibv_wr_set_ud_addr'} was not called after it`,
         advice: 'set the address of every request: it is not that of the request before',
         ...earlier('added'),
       }

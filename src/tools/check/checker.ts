@@ -28,10 +28,10 @@ import type {
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
-import { QpState } from '../../spec/enums.ts'
+import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Relapse } from '../../spec/faults.ts'
-import { ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
+import { MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
@@ -116,7 +116,7 @@ const takers: { readonly [K in ProgramEventName]: Taker<K> } = {
   waits: (checker, wait) => checker.waits(wait),
   failed: (checker, failure) => checker.failed(failure),
   gids: ({ outages }, { device, gids }) => outages.gidsOf(device, gids),
-  portEvent: ({ outages }, { device, type, gids }) => outages.portEvent(device, type, gids),
+  portEvent: (checker, { device, type, gids }) => checker.portEvent(device, type, gids),
   deviceEvent: ({ ignoredEvents }, { device, type }) => ignoredEvents.deviceEvent(device, type),
   deviceAdded({ outages, ignoredEvents }, { device }) {
     outages.forget(device)
@@ -256,6 +256,12 @@ export class Checker {
     this.outages.contextEnds(end.context, end.how)
     this.ignoredEvents.contextEnds(end.context, end.how)
     if (end.pendingSends !== undefined) for (const detector of this.#detectors) detector.contextEnds?.(end)
+  }
+
+  /** A port of a device has raised an event; `gids`: its table now. */
+  portEvent(device: number, type: number, gids: readonly (Uint8Array | undefined)[]): void {
+    this.outages.portEvent(device, type, gids)
+    if (type === AsyncEventType.values.PORT_ACTIVE) this.#queues.relapses.portActive(device)
   }
 
   /** A process that has not called ibv_fork_init is about to fork. */
@@ -486,6 +492,7 @@ export class Checker {
 
   /** The preload library of a program reports wrong use of memory or a queue. */
   misused(misuse: Misuse): void {
+    if (misuse.kind === MisuseKind.OTHER_MEMBER) this.#failures.otherMember(misuse)
     this.#misuses.misused(misuse)
   }
 
@@ -565,6 +572,8 @@ export class Checker {
       cmId,
       request,
       graph,
+      details = [],
+      advice,
     } = wait
     const text =
       own && request
@@ -605,7 +614,13 @@ export class Checker {
     this.#reporter.report(id, occurrence, {
       text,
       waits: graph,
-      ...lost,
+      advice,
+      moments: lost?.moments ?? [],
+      details: [
+        ...details,
+        ...(id === 'idle-queues' ? this.#queues.outstandingLines(context) : []),
+        ...(lost?.details ?? []),
+      ],
       ...(cq !== undefined &&
         posted !== undefined && {
           moments: [moment('posted by the sender', at.time, posted)],

@@ -4,6 +4,7 @@
  * receiving queue pair. If packets reach only devices of the checker's process, datagrams to other addresses, and to groups
  * without member, are found too. Not checked are sends to queue pair 1.
  */
+import { causes } from '../../spec/check/causes.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
@@ -67,7 +68,13 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
         const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
         if (why === undefined) return
         const text = `${sender.name} ${requestText(request)} to ${addressText(destination.gid)} was dropped: ${why}`
-        services.report('message-dropped', services.occurrenceAtPost(sender, request), { text, objects: [sender] })
+        services.report('message-dropped', services.occurrenceAtPost(sender, request), {
+          text,
+          advice: isMulticastGid(destination.gid)
+            ? 'attach a queue pair to the group (ibv_attach_mcast, rdma_join_multicast) before messages are sent to it'
+            : 'compare the GID of the address handle with that of the receiver',
+          objects: [sender],
+        })
         return
       }
       if (destQpn === MULTICAST_QPN) return
@@ -83,6 +90,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`
       services.report(id, services.occurrenceAtPost(sender, request), {
         text,
+        ...(id === 'key-mismatch' && { advice: causes.QKEY_DIFFERS.advice }),
         ...(severity && { severity }),
         ...wrong,
         objects: [sender, peer, meant],

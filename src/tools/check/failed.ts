@@ -2,16 +2,24 @@
  * Failed requests and other failures of devices (spec/check/failures.ts): the finding that a cause is, or that the
  * attributes of both ends and the outages of ports explain.
  */
-import { type CauseName, causeText } from '../../spec/check/causes.ts'
+import { type CauseName, causes, causeText, requestName } from '../../spec/check/causes.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { ProgramProbes } from '../../spec/check/probes.ts'
-import type { CheckedFailure } from '../../spec/check/program-events.ts'
+import type { CheckedFailure, Misuse } from '../../spec/check/program-events.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { isAtomic, WrOpcode } from '../../spec/work.ts'
 import { accessRangeLines, basedLines } from './access-range.ts'
-import { adviceForCmAttributes, adviceForFailure, CUT_NUMBER, isNotYetBound } from './advice.ts'
+import {
+  ADVICE_FOR_UNSET,
+  adviceForCmAttributes,
+  adviceForFailure,
+  adviceForNoAnswer,
+  CUT_NUMBER,
+  isNotYetBound,
+} from './advice.ts'
 import { attributeTable, mismatchBehind, mismatches, swappedPsnLines } from './connection.ts'
 import type { DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
@@ -99,17 +107,49 @@ const keyText = ({ lkey = 0, rkey = 0 }: KnownObject, isRemote: boolean): string
   return rkey === 0 ? 'which has no rkey' : `whose rkey is ${hex(rkey)}`
 }
 
+const { RDMA_WRITE } = WrOpcode.values
+
+/** The key in the other member of the union of a request. */
+interface MemberFound {
+  readonly region: KnownObject
+  readonly detail: string
+  readonly advice: string
+}
+
 export class FailureReports {
   readonly #services: DetectorServices
   readonly #reporter: FindingReporter
   readonly #queues: QueueDetector
   readonly #outages: Outages
+  /** The last request of a queue pair that may have its rkey in the wrong member. */
+  readonly #otherMembers = new WeakMap<KnownObject, Misuse>()
 
   constructor(services: DetectorServices, reporter: FindingReporter, queues: QueueDetector, outages: Outages) {
     this.#services = services
     this.#reporter = reporter
     this.#queues = queues
     this.#outages = outages
+  }
+
+  /** A request with rkey 0 was posted, and the other member of its union has a number at the place of the rkey. */
+  otherMember(misuse: Misuse): void {
+    const owner = this.#services.objects.qp(misuse.deviceNumber, misuse.number)
+    if (owner !== undefined) this.#otherMembers.set(owner, misuse)
+  }
+
+  /** What the other member of the union says of a request with rkey 0; empty: nothing. */
+  #memberOf(failure: Failure, qp: KnownObject | undefined, device: number | undefined): MemberFound | undefined {
+    const misuse = qp && this.#otherMembers.get(qp)
+    if (misuse === undefined || failure.cause.args.key !== 0 || device === undefined) return undefined
+    const region = this.#services.objects.region(device, misuse.index)
+    if (region?.iova === undefined || region.destruction !== undefined) return undefined
+    if (misuse.address < region.iova || misuse.address >= region.iova + (region.size ?? 0)) return undefined
+    const [own, other] = isAtomic(misuse.more) ? ['atomic', 'rdma'] : ['rdma', 'atomic']
+    return {
+      region,
+      detail: `wr.${other}.rkey of the request is ${hex(misuse.index >>> 0)}, that of ${region.name}, and wr.${own}.rkey is 0`,
+      advice: `set remote_addr and rkey in wr.${own}: ${requestName(misuse.more)} takes them from there, not from wr.${other}`,
+    }
   }
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
@@ -150,7 +190,12 @@ export class FailureReports {
         this.#reportUnanswered(occurrence, failure, qp, peer)
       else {
         const details = qp === undefined || peer === undefined ? [] : attributeTable(qp, peer)
-        this.#outages.unanswered(occurrence, { text: failureText(failure), details, objects: [qp, peer] }, outage)
+        const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
+        this.#outages.unanswered(
+          occurrence,
+          { text: failureText(failure), advice, details, objects: [qp, peer] },
+          outage,
+        )
       }
     } else {
       const key = cause.args.key
@@ -166,6 +211,7 @@ export class FailureReports {
         typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
           ? this.#services.objects.regionWithLowBits(keyDevice, key)
           : undefined
+      const member = this.#memberOf(failure, qp, keyDevice)
       const isRemote = REMOTE_ADDRESS.has(cause.id)
       const address = isRemote || cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
       const addressed = isRemote ? peer?.context : context
@@ -175,8 +221,15 @@ export class FailureReports {
           : undefined
       this.#reporter.report(id, occurrence, {
         text: failureText(isAhead ? { ...failure, cause: { ...cause, text: NOT_YET } } : failure),
-        advice: cut === undefined ? (adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp)) : CUT_NUMBER,
+        advice:
+          member?.advice ??
+          (cut === undefined
+            ? (this.#adviceForUnset(failed, qp) ??
+              (id === idOfCause || isAhead ? adviceForFailure(failure, qp, atAddress) : undefined) ??
+              adviceForCmAttributes(id, qp))
+            : CUT_NUMBER),
         details: [
+          ...(member === undefined ? [] : [member.detail]),
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []
             : [`the address ${hex(address)} is in ${atAddress.name}, ${keyText(atAddress, isRemote)}`]),
@@ -198,12 +251,21 @@ export class FailureReports {
         objects: [
           qp,
           peer,
-          region ?? meant ?? cut ?? atAddress,
+          region ?? member?.region ?? meant ?? cut ?? atAddress,
           this.#objectOfCause(failed),
           id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
         ],
       })
     }
+  }
+
+  /** Advice if the opcode of a request, 0, may not have been set: the address and the key of the peer are 0 too. */
+  #adviceForUnset({ failure, context }: CheckedFailure, qp: KnownObject | undefined): string | undefined {
+    const { cause, opcode, kind } = failure
+    const isUnset = cause.args.key === 0 && cause.args.accessStart === 0n && opcode === RDMA_WRITE && kind === 'send'
+    if (!isUnset || qp?.qpn === undefined) return undefined
+    const isBatch = this.#services.sources.postStack(context, PostQueue.BATCH, qp.qpn, 0n).length > 0
+    return isBatch ? undefined : ADVICE_FOR_UNSET
   }
 
   #peerOfFailure({ failure, peerDevice }: CheckedFailure, qp: KnownObject | undefined): KnownObject | undefined {
@@ -255,6 +317,7 @@ export class FailureReports {
   ): void {
     const text = failureText(failure)
     const objects = [qp, peer]
+    const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#services.peerDeviceOf(qp)
       const { meant, ...wrong } = this.#services.wrongNumber(peerDevice, failure.peer.qpn)
@@ -267,7 +330,7 @@ export class FailureReports {
       return
     }
     if (qp === undefined || peer === undefined) {
-      this.#reporter.report('no-answer', occurrence, { text, objects })
+      this.#reporter.report('no-answer', occurrence, { text, advice, objects })
       return
     }
     const details = [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
@@ -277,11 +340,12 @@ export class FailureReports {
     if (root !== undefined && rootId !== undefined)
       this.#reporter.report(rootId, occurrence, {
         text: `${text}: the peer failed first: ${failureText(root)}`,
+        advice: causes[root.cause.id].advice,
         details,
         objects,
       })
     else if (reason !== undefined)
       this.#reporter.report(reason, occurrence, { text: `${text}: ${findings[reason].title}`, details, objects })
-    else this.#reporter.report('no-answer', occurrence, { text, details, objects })
+    else this.#reporter.report('no-answer', occurrence, { text, advice, details, objects })
   }
 }

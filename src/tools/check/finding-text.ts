@@ -87,8 +87,8 @@ type AnyFinding = Finding<FindingId | CaptureFindingId>
 const isOfCapture = (id: AnyFinding['id']): id is CaptureFindingId => id.startsWith('capture ')
 
 /** A program of the library in this process has no libibverbs: the advice names the library's methods. */
-const adviceOf = ({ id, program, advice: own }: AnyFinding): string => {
-  if (isOfCapture(id)) return own ?? ''
+const adviceOf = ({ id, program, advice: own }: AnyFinding): string | undefined => {
+  if (isOfCapture(id)) return own
   const { advice, libraryAdvice = advice } = findings[id]
   return own ?? (program === undefined ? libraryAdvice : advice)
 }
@@ -110,6 +110,7 @@ export const callersText = (frames: readonly Frame[]): string =>
 export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
   const { details, time, moments, objects, waits, story = [] } = finding
   symbols.prepare?.(stacksOf([finding]))
+  const advice = adviceOf(finding)
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = callersText(symbols.framesOf(stack))
     return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
@@ -125,7 +126,7 @@ export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_
     ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(
       (line, i) => `${i === 0 ? '  ' : '   '}${line}`,
     ),
-    `  advice: ${adviceOf(finding)}`,
+    ...(advice === undefined ? [] : [`  advice: ${advice}`]),
   ]
   return `${lines.map(printable).join('\n')}\n`
 }

@@ -191,6 +191,10 @@ export const reportDeath = (services: DetectorServices, death: Death): void => {
     stack.length < 2 && FUNCTION_NAME.test(lastCall) ? `; its thread's last call of verbs was ${lastCall}` : ''
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
     text: `died of ${signal}${place}${accessText(death)}${last}`,
-    ...(verbs === undefined && { severity: 'warning' as const }),
+    ...(verbs === undefined
+      ? { severity: 'warning' as const }
+      : {
+          advice: `look at the arguments of ${verbs}, and at the findings before; some functions of verbs, such as ibv_post_send, are inline: compile with -g to see them in the stack`,
+        }),
   })
 }

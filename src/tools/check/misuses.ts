@@ -86,7 +86,8 @@ export class MisuseReports {
     const list = postedListOf(misuse, owner)
     if (list !== undefined) {
       const { id, ...content } = list
-      this.#reporter.report(id, { ...misuse, ...POSTED }, { ...content, objects: [owner] })
+      const occurrence = owner.class === 'cq' ? misuse : { ...misuse, ...POSTED }
+      this.#reporter.report(id, occurrence, { ...content, objects: [owner] })
     }
     if (kind === MisuseKind.ACKNOWLEDGED) {
       this.#overacknowledged(misuse, owner)

@@ -81,7 +81,9 @@ export const orderText = (
         ...earlier('started'),
       }
     case OrderMistake.NOT_STARTED:
-      return { text: `${on} outside a poll: ibv_start_poll was not called before` }
+      return since.length === 0
+        ? { text: `${on} outside a poll: ibv_start_poll was not called before` }
+        : { text: `${on} outside a poll: ibv_end_poll has ended the last one`, ...earlier('started, and ended since') }
     case OrderMistake.EMPTY:
       return {
         text: `${on} outside a poll: the last ibv_start_poll of this thread has found no completion, so it has begun none`,

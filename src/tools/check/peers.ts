@@ -32,6 +32,8 @@ export const createPeerDetector = (services: DetectorServices): Detector => {
         if (!isLive)
           services.report('message-dropped', services.occurrenceAtPost(qp, request), {
             text: `${qp.name} ${requestText(request)} was dropped: its peer, ${peer.nameWithProgram}, ${why}`,
+            advice:
+              'keep the queue pair of the receiver, in RTR or RTS and connected to the sender, until the last message has arrived',
             objects: [qp, peer],
           })
       }

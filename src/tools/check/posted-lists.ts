@@ -49,6 +49,8 @@ export const postedListOf = (misuse: Misuse, owner: KnownObject): Content | unde
       return immediateOf(misuse, owner)
     case MisuseKind.POSTED_AGAIN:
       return postedAgainOf(misuse, owner)
+    case MisuseKind.IN_HANDLER:
+      return { id: 'poll-in-handler', text: `ibv_poll_cq on ${owner.name} is called in a signal handler` }
     default:
       return undefined
   }

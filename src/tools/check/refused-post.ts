@@ -3,7 +3,7 @@
  * the preload library or src/library/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
-import { requestName } from '../../spec/check/causes.ts'
+import { causes, requestName } from '../../spec/check/causes.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { RefusedPost, RequestFacts } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
@@ -29,13 +29,11 @@ const sgeLimit = (
   return maxSge === undefined ? ['max_recv_sge', maxRecvSge] : ['max_sge', maxSge]
 }
 
-/** The finding for the rule that a request breaks, and why; undefined: unknown. */
-const brokenRule = (
-  isSend: boolean,
-  request: RequestFacts,
-  queue: KnownObject,
-  error: number,
-): [FindingId, string] | undefined => {
+/** A finding, why, and what to do. */
+type Refusal = readonly [id: FindingId, why: string | undefined, advice?: string | undefined]
+
+/** The finding for the rule that a request breaks; undefined: unknown. */
+const brokenRule = (isSend: boolean, request: RequestFacts, queue: KnownObject, error: number): Refusal | undefined => {
   const { elements, flags, length, opcode, addressLow } = request
   if (isSend && opcode === BIND_MW)
     return [
@@ -45,22 +43,34 @@ const brokenRule = (
         : 'the region, its range or the rights do not fit the window',
     ]
   if (isSend && queue.class === 'driver_qp' && !postedToSrd.has(opcode))
-    return ['bad-request', `libefa posts no ${requestName(opcode)} by ibv_post_send, only by ${adderOf(opcode)}`]
+    return [
+      'bad-request',
+      `libefa posts no ${requestName(opcode)} by ibv_post_send, only by ${adderOf(opcode)}`,
+      `post it by ${adderOf(opcode)}, between ibv_wr_start and ibv_wr_complete`,
+    ]
   const { maxInlineData } = queue.limits
   if (!isSend && queue.uses.has('srq')) return ['refused-call', 'the queue pair has an SRQ: post to the SRQ']
   const [name, max] = sgeLimit(isSend, queue.limits)
   if (max !== undefined && elements > max)
-    return ['bad-request', `it has ${elements | 0} scatter/gather elements, and ${name} is ${max}`]
+    return [
+      'bad-request',
+      `it has ${elements | 0} scatter/gather elements, and ${name} is ${max}`,
+      `request a larger ${name} when creating the queue, or post fewer elements`,
+    ]
   if (!isSend) return undefined
   // `length` is unknown if there are several elements.
   const hasLength = elements <= 1
   if (hasLength && (flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
-    return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
+    return [
+      'request-length',
+      `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`,
+      causes.INLINE_TOO_LONG.advice,
+    ]
   if (!isAtomic(opcode)) return undefined
   if (addressLow % ATOMIC_BYTES !== 0)
     return ['atomic-misaligned', `its remote address modulo ${ATOMIC_BYTES} is ${addressLow % ATOMIC_BYTES}`]
   if (hasLength && length < ATOMIC_BYTES)
-    return ['request-length', `it has ${length} bytes for the result of an atomic`]
+    return ['request-length', `it has ${length} bytes for the result of an atomic`, causes.ATOMIC_LENGTH.advice]
   return undefined
 }
 
@@ -72,6 +82,13 @@ const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: K
   return unsignaled >= requestedSends
     ? `${lastSends}, and max_send_wr is ${requestedSends}: on an adapter no completion frees their slots`
     : lastSends
+}
+
+const adviceIfFull = (isSend: boolean, request: RequestFacts | undefined, target: KnownObject | undefined): string => {
+  if (!isSend) return 'post no more receives than the queue has slots, or request more of them when creating it'
+  return request !== undefined && target !== undefined && whyFull(request, target) !== undefined
+    ? 'signal at least one of max_send_wr sends (IBV_SEND_SIGNALED), and poll its completion before posting more'
+    : 'poll the completions of earlier sends before posting more, or request a larger max_send_wr'
 }
 
 /** Why a receive queue or SRQ is full; undefined: its size is unknown. */
@@ -99,18 +116,27 @@ export const refusalOf = (
       severity: 'warning',
     }
   }
-  const advice = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
-  const wasReset = advice !== undefined
+  const adviceIfReset = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
+  const wasReset = adviceIfReset !== undefined
   const rule = target && request && brokenRule(isSend, request, target, error)
   // ENOMEM of libmlx5 is also too much inline data.
   const isFull = error === Errno.ENOMEM && rule?.[0] !== 'request-length'
-  const [id, why]: readonly [FindingId, string | undefined] = isFull
-    ? ['queue-full', target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target))]
+  const [id, why, advice]: Refusal = isFull
+    ? [
+        'queue-full',
+        target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target)),
+        adviceIfFull(isSend, request, target),
+      ]
     : isTooEarly
-      ? ['post-wrong-state', wasReset ? 'it was reset' : stateName(state)]
+      ? [
+          'post-wrong-state',
+          wasReset ? 'it was reset' : stateName(state),
+          adviceIfReset ??
+            `move the queue pair to ${isSend ? 'RTS before the first send' : 'INIT before the first receive'}, and check the result of every post`,
+        ]
       : (rule ?? ['refused-call', undefined])
   const name = target?.name ?? `queue 0x${number.toString(16)}`
   const post = `${isSend ? 'send' : 'receive'} on ${name}, wr_id ${wrId}`
   const text = `${post}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
-  return { id, text, ...(id === 'post-wrong-state' && wasReset && { advice }) }
+  return { id, text, ...(advice !== undefined && { advice }) }
 }

@@ -508,6 +508,8 @@ export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttrib
 
 /** Result of QUERY_QP: the attributes, with the current PSNs, and the state. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer'>> {
+  /** How often the oldest request may be sent again: retry_cnt after each answer of the peer. */
+  readonly retriesLeft: number
   readonly state: number
   readonly sqSigAll: boolean
   /** In SQD: whether fetched WQEs have not completed yet. */

@@ -20,6 +20,7 @@ const finding: Finding = {
   severity: 'error',
   text: 'QP 0x11 WRITE wr_id 5: REM_ACCESS_ERR',
   details: ['one more fact'],
+  advice: 'deregister later',
   program: { pid: 7, command: 'client' },
   device: 'rxe0',
   time: 5_000_000,
@@ -37,7 +38,7 @@ test('text has the finding, its stacks, objects and advice', () => {
     #1 main at /app/main.ts:3
   MR 0x700
     registered 3.0 s before
-  advice: deregister only after the peer has said that it no longer uses the rkey
+  advice: deregister later
 `,
   )
 })

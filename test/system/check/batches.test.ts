@@ -94,6 +94,7 @@ const others: readonly Case[] = [
   ['start,thread:abort', `ibv_wr_abort ${NOT_MINE}`],
   ['start,thread:complete,abort', `ibv_wr_complete ${NOT_MINE}`],
   ['start,abort,start,abort'],
+  ['start,abort,abort', 'ibv_wr_abort on QP # outside a batch: the last one was completed or aborted'],
   ['start,complete'],
   ['start,send,set_sge,rdma_read,set_sge,local_inv,bind_mw,abort'],
   ['start,id,send,set_sge,id,send,set_sge,id,abort'],

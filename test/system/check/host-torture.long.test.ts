@@ -29,7 +29,7 @@ const check = async (scope: Scope, program: string, after = '') => {
   return { ...ended, report: existsSync(output) ? readFileSync(output, 'utf8') : '' }
 }
 
-const NO_FINDINGS = /^userdma check: no findings\n$/
+const NO_FINDINGS = /^userdma check: no findings\n {2}accesses .*\n$/
 
 /** The number of records of a program that nobody reads, and the number that it has dropped. */
 const recordsOf = async (scope: Scope, program: string) => {

@@ -29,6 +29,7 @@ const READS: Readonly<Record<string, string>> = {
 }
 
 const OUTSIDE = 'outside a poll: ibv_start_poll was not called before'
+const ENDED = 'outside a poll: ibv_end_poll has ended the last one'
 const EMPTY = 'outside a poll: the last ibv_start_poll of this thread has found no completion, so it has begun none'
 const NOT_MINE = 'in a poll that another thread has started'
 const TURNS = 'by one of two threads that use it in turns'
@@ -46,7 +47,7 @@ type Case = readonly [list: string, expected?: string]
 const orders: readonly Case[] = [
   ...calls.flatMap(([call, name]): Case[] => [
     [call, `error ${name} ${OUTSIDE}`],
-    [`start,end,${call}`, `error ${name} ${OUTSIDE}`],
+    [`start,end,${call}`, `error ${name} ${ENDED}`],
     [`[empty]start,${call}`, `error ${name} ${EMPTY}`],
     [`start,thread:${call}`, `error ${name} ${NOT_MINE}`],
   ]),

@@ -22,8 +22,17 @@ const BATCH = 14
 const INTERVAL = 200
 const MAX_LOOKS = 200
 
+/** The texts of idle-queues whose facts say what to do; others have no advice. */
+const ADVISED =
+  /not polled|delivered and not read|not moved to RTR|connected \(ibv_modify_qp|is in SQD|flushes none of an SRQ/
+
 /** The findings of a report in text, each with its lines. */
 const findingsIn = (report: string): readonly string[] => report.split(/^userdma check: /m).slice(1)
+
+const hasRightAdvice = (text: string): boolean => {
+  const [head = ''] = text.split('\n', 1)
+  return !head.includes(' idle-queues: ') || text.includes('\n  advice: ') === ADVISED.test(head)
+}
 
 const batchesOf = (kinds: readonly WaitKind[]): WaitKind[][] => {
   const groups = [kinds.filter(({ hasError }) => hasError), kinds.filter(({ hasError }) => !hasError)]
@@ -50,7 +59,10 @@ const untold = async (t: Scope, column: WaitColumn, kinds: readonly WaitKind[]):
       const told = explanationOf(one, column)
       const own = found.filter(text => text.split('\n', 1)[0]?.includes(`(${one.kind.slice(0, 15)}), `))
       const isTold = (text: string): boolean =>
-        typeof told !== 'string' && text.includes(` ${told.finding}: `) && text.includes(told.says)
+        typeof told !== 'string' &&
+        text.includes(` ${told.finding}: `) &&
+        text.includes(told.says) &&
+        hasRightAdvice(text)
       return own.some(isTold) ? [] : [`${one.kind}: ${own.join('') || 'nothing'}`]
     })
   }

@@ -7,8 +7,9 @@ import { type Cause, createCause } from '../../../src/spec/check/causes.ts'
 import { SRQ_CLASSES } from '../../../src/spec/classes/ids.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import { PostQueue } from '../../../src/spec/session.ts'
-import { LKEY, requestScenario, START } from './requests.ts'
+import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { WrOpcode } from '../../../src/spec/work.ts'
+import { LKEY, requestScenario, START, workRequest } from './requests.ts'
 
 const adviceFor = (cause: Cause): string | undefined => {
   const s = requestScenario()
@@ -71,7 +72,10 @@ test('a post to a queue pair that was reset says so, a post before the first con
       ...{ queue: PostQueue.SEND, number: 9, wrId: 1n, error: Errno.EINVAL, state: RESET },
     })
     assert.match(s.found[0]?.text ?? '', wasConnected ? /: it was reset$/ : /: RESET$/)
-    assert.equal(s.found[0]?.advice !== undefined, wasConnected)
+    assert.match(
+      s.found[0]?.advice ?? '',
+      wasConnected ? /connected and then reset/ : /^move the queue pair to RTS before the first send/,
+    )
   }
 })
 
@@ -84,5 +88,75 @@ test('a full shared receive queue is named with its size', () => {
       ...{ queue: PostQueue.SHARED, number: srq, wrId: 1n, error: Errno.ENOMEM, state: 0 },
     })
     assert.match(s.found.pop()?.text ?? '', /^receive on \w*SRQ \d+, wr_id 1: .*: max_wr is 16$/, kind)
+  }
+})
+
+const { RDMA_WRITE, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+
+/** The finding of a request with an unknown rkey. `member`: what the other member of its union has. */
+const unknownKey = (
+  key: number,
+  address: number,
+  { opcode = RDMA_WRITE, member = 0, isBatch = false }: { opcode?: number; member?: number; isBatch?: boolean } = {},
+) => {
+  const s = requestScenario({
+    postStack: (_context, queue) => (queue === PostQueue.BATCH && !isBatch ? [] : ['posted']),
+  })
+  if (member !== 0) s.misuse(MisuseKind.OTHER_MEMBER, workRequest({ index: member }), opcode, address)
+  s.fail({ id: 'RKEY_UNKNOWN', args: { key, accessStart: BigInt(address) } }, { opcode, isCauseAtPeer: true })
+  return s.found.at(-1)
+}
+
+test('an rkey in the other member of the union is told if it is that of a region with the address', () => {
+  const read = unknownKey(0, START, { member: LKEY })
+  assert.match(
+    read?.details.join('; ') ?? '',
+    /wr\.atomic\.rkey of the request is 0x100, that of MR 0x100 .*wr\.rdma\.rkey is 0/,
+  )
+  assert.match(
+    read?.advice ?? '',
+    /^set remote_addr and rkey in wr\.rdma: WRITE takes them from there, not from wr\.atomic$/,
+  )
+  const atomic = unknownKey(0, START, { member: LKEY, opcode: ATOMIC_FETCH_AND_ADD })
+  assert.match(atomic?.advice ?? '', /^set remote_addr and rkey in wr\.atomic/)
+  for (const other of [
+    unknownKey(0, START, { member: LKEY + 1 }),
+    unknownKey(0, START + 4096, { member: LKEY }),
+    unknownKey(7, START, { member: LKEY }),
+  ])
+    assert.doesNotMatch(`${other?.advice}`, /wr\.atomic/)
+})
+
+test('an opcode that may not have been set is told if all else of a WRITE is 0 too', () => {
+  assert.match(unknownKey(0, 0)?.advice ?? '', /^set opcode: 0/)
+  for (const [key, address, options] of [
+    [0, 8, {}],
+    [7, 0, {}],
+    [0, 0, { opcode: ATOMIC_FETCH_AND_ADD }],
+    [0, 0, { isBatch: true }],
+  ] as const)
+    assert.doesNotMatch(`${unknownKey(key, address, options)?.advice}`, /^set opcode/)
+})
+
+test('rkey 0 is advised by the address: only if that has arrived, the structure that both were in is looked at', () => {
+  assert.match(
+    unknownKey(0, START)?.advice ?? '',
+    /^look at the structure .*: the address has arrived, the rkey has not/,
+  )
+  assert.match(
+    unknownKey(0, START + 4096)?.advice ?? '',
+    /^compare the rkey of the request with that of the peer's region/,
+  )
+})
+
+test('a peer that does not answer is looked for in the network only if its device is of another daemon', () => {
+  for (const [state, isKnown] of [
+    [QpState.values.RTS, true],
+    [undefined, false],
+  ] as const) {
+    const s = requestScenario()
+    const peer = { qpn: 77, address: '::ffff:1.2.3.4', ...(state !== undefined && { state }) }
+    s.fail(createCause('NO_ANSWER', { tries: 1, retryCnt: 0 }), { peer })
+    assert.match(s.found.at(-1)?.advice ?? '', isKnown ? /^choose timeout and retry_cnt/ : /^check address, route/)
   }
 })

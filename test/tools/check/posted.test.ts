@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
-import { requestScenario, workRequest } from './requests.ts'
+import { LKEY, requestScenario, START, workRequest } from './requests.ts'
 
 const { RDMA_READ, RDMA_WRITE } = WrOpcode.values
 
@@ -23,6 +23,23 @@ test('requests of one list with the same elements: READs are a warning, sends an
     assert.match(s.found[0]!.text, what)
     assert.match(s.found[0]!.text, /^4 requests of one list of QP 0x1,/)
   }
+})
+
+test('an element beside num_sge 0 is a finding if it is of a region, a note after requests with bytes', () => {
+  const { UNUSED_ELEMENTS } = MisuseKind
+  const unused = (s: ReturnType<typeof requestScenario>, address: number, bytes: number, lkey: number): void =>
+    s.misuse(UNUSED_ELEMENTS, workRequest({ index: bytes, wrId: 7n }), lkey, address)
+  const s = requestScenario()
+  unused(s, START, 64, LKEY + 1)
+  unused(s, START + 4095, 2, LKEY)
+  assert.deepEqual(s.ids(), [])
+  unused(s, START, 4096, LKEY)
+  assert.deepEqual(s.ids(), ['elements-unused warning'])
+  assert.match(s.found[0]!.text, /^send wr_id 7 of QP 0x1 has num_sge 0, and an element of 4096 bytes of MR 0x100 /)
+  const later = requestScenario()
+  later.post()
+  unused(later, START, 64, LKEY)
+  assert.deepEqual(later.ids(), ['elements-unused note'])
 })
 
 test('READs into one buffer are found as they were posted, and once', () => {

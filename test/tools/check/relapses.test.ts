@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
+import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { requestScenario } from './requests.ts'
 
@@ -48,9 +49,29 @@ it('posts after polled failures are told, with the stack of one', () => {
     'QP 0x1 of process 1 (client) was not made anew after its failure: the program has posted to it 7 times more, each time after it had polled the failure before',
   ])
   assert.deepEqual(s.checker.relapses[0]?.stack, ['posted'])
-  s.destroy('rc_qp', s.qp)
-  assert.equal(s.texts().length, 1)
+  s.checker.portEvent(0, AsyncEventType.values.PORT_ACTIVE, [])
+  for (let i = 0; i < 2; i++) s.tries(WR_FLUSH_ERR)
   assert.deepEqual(s.ids(), [])
+  s.reset()
+  assert.deepEqual(s.ids(), ['failure-ignored warning'])
+  assert.match(
+    s.found[0]?.text ?? '',
+    /^QP 0x1 has failed \(WRITE wr_id \d+: RETRY_EXC_ERR\), and 9 requests that the program has posted to it after it had polled a failure were flushed$/,
+  )
+  assert.match(s.found[0]?.details.join() ?? '', /^2 posts of them since PORT_ACTIVE/)
+  s.reset()
+  assert.equal(s.found.length, 1)
+})
+
+it('flushes that follow from a move to ERR by the program, and three posts in all, are no finding', () => {
+  const moved = scenario()
+  for (let i = 0; i < 8; i++) moved.tries(WR_FLUSH_ERR)
+  moved.reset()
+  const few = scenario()
+  few.tries(RETRY_EXC_ERR)
+  for (let i = 0; i < 2; i++) few.tries(WR_FLUSH_ERR)
+  few.reset()
+  assert.deepEqual([...moved.ids(), ...few.ids()], [])
 })
 
 it('what was outstanding at the failure is none, nor what is posted while a list of completions is worked through', () => {

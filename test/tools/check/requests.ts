@@ -3,6 +3,7 @@
  */
 
 import type { Cause } from '../../../src/spec/check/causes.ts'
+import type { Failure } from '../../../src/spec/check/failures.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { BeginningCall, CheckedCall, ObjectName } from '../../../src/spec/check/program-events.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
@@ -170,7 +171,7 @@ export const requestScenario = ({
       digests.atPost = digests.sampledDigest
     },
     /** A report of the preload library. `kind`: MisuseKind. */
-    misuse: (kind: number, { queue, number, wrId, index }: WorkRequest, more = 0): void =>
+    misuse: (kind: number, { queue, number, wrId, index }: WorkRequest, more = 0, at = START): void =>
       checker.misused({
         ...origin,
         time: now,
@@ -179,7 +180,7 @@ export const requestScenario = ({
         number,
         wrId,
         index,
-        address: START,
+        address: at,
         more,
         stack: [],
       }),
@@ -224,8 +225,8 @@ export const requestScenario = ({
     /** `total`: completions polled since the creation of the CQ. */
     poll: (total: number): void => checker.requests.polled(cq, total),
     /** The first queue pair fails. */
-    fail(cause: Cause): void {
-      const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
+    fail(cause: Cause, facts: Partial<Failure> = {}): void {
+      const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' }, ...facts } as const
       const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0 }
       checker.event({ event: 'failed', ...origin, time: now, failure })
     },

@@ -4,14 +4,16 @@
  */
 
 import type { Stack } from '../../../spec/check/finding.ts'
+import type { Misuse } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
-import { PostQueue } from '../../../spec/session.ts'
+import { MisuseKind, PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText, usesRegion } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
+import { MAX_NAMED, POSTED } from '../reporting.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
 import { SendQueues } from './sends.ts'
@@ -28,6 +30,8 @@ export interface QueueDetector extends Detector {
   readonly relapses: Relapses
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
+  /** A line for each queue pair of a context with outstanding sends: the oldest. */
+  outstandingLines(context: number): string[]
   /**
    * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
    * that armed the CQ last; undefined: none has.
@@ -44,6 +48,26 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
 
   /** CQs with IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN, by id. */
   const overwritingCqs = new Map<number, KnownObject>()
+
+  /** Queue pairs and SRQs with a request of at least one byte, by id. */
+  const withBytes = new Set<number>()
+
+  /** A request has num_sge 0 and an element. */
+  const elementsUnused = (misuse: Misuse, owner: KnownObject): void => {
+    const { address, index: bytes, more: lkey, context, wrId, queue } = misuse
+    const region = services.objects.regionAt(context, address)
+    if (region === undefined || region.lkey !== lkey >>> 0) return
+    if (address + bytes > (region.iova ?? 0) + (region.size ?? 0)) return
+    services.report(
+      'elements-unused',
+      { ...misuse, ...POSTED },
+      {
+        text: `${queue === PostQueue.SEND ? 'send' : 'receive'} wr_id ${wrId} of ${owner.name} has num_sge 0, and an element of ${counted(bytes, 'byte')} of ${region.name} in sg_list: it is posted without bytes`,
+        ...(withBytes.has(owner.id) && { severity: 'note' }),
+        objects: [owner, region],
+      },
+    )
+  }
 
   const completionPolled = (one: UnpolledCompletion): void => {
     if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
@@ -111,6 +135,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const fate = waiting === undefined ? 'here it was sent' : 'it still waits, and is dropped'
       services.report('message-dropped', services.occurrenceAt(ah, stack), {
         text: `${ah.name} was destroyed before the completion of ${requestText(request)} of ${owner.name} was polled: an adapter may drop the datagram; ${fate}`,
+        advice: 'destroy an address handle after the completions of its sends were polled',
         moments: [services.postMoment(request)],
         objects: [ah, owner],
       })
@@ -122,6 +147,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     relapses,
     posted(request) {
       relapses.posted(request)
+      if (request.length > 0) withBytes.add(request.owner)
       if (request.queue === PostQueue.SEND) sends.posted(request)
       else receives.posted(request)
     },
@@ -171,6 +197,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
       if (method !== 'destroy') return
       receives.destroyed(object.id)
+      withBytes.delete(object.id)
       if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name !== 'cq') return
@@ -179,11 +206,26 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       reportUnpolled(object, stack)
       unpolled.cqDestroyed(object.id)
     },
+    misused(misuse, owner) {
+      if (misuse.kind === MisuseKind.UNUSED_ELEMENTS) elementsUnused(misuse, owner)
+    },
     contextEnds(end) {
       sends.contextEnds(end)
+      relapses.contextEnds(end.context)
     },
     reportsWait(cq) {
       return wakeups.reportsWait(cq.id)
+    },
+    outstandingLines(context) {
+      const lines = services.objects.queuePairsOf(context).flatMap(({ id, name }) => {
+        const [oldest] = sends.outstandingOf(id)
+        return oldest === undefined
+          ? []
+          : [
+              `the oldest send of ${name} that has not ended is ${requestText(oldest)}, ${counted(oldest.length, 'byte')}`,
+            ]
+      })
+      return lines.slice(0, MAX_NAMED)
     },
     receiveCounts(sender, peer) {
       return peer.class === 'xrc_tgt_qp' ? [] : [receives.counts(sender, sends.outstandingMessages(sender.id), peer)]

@@ -1,6 +1,6 @@
 /*
- * Programs that go on with failing completions: they have polled the failure of a queue pair, and post to it again, or
- * replace it by one that fails too. A walk tells so (`degraded`); it is no finding of `check`.
+ * Programs that go on with failing completions: they have polled the failure of a queue pair, and post to it again, which
+ * is a finding, or replace it by one that fails too. A walk tells of both (`degraded`).
  *
  * Each request has a depth: how many failures, each of a request that was posted after the one before had been polled,
  * the program knew when it posted it. Requests that were outstanding at the failure have none, and what a program posts
@@ -8,10 +8,14 @@
  */
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
+import { nameIn } from '../../../spec/enums.ts'
 import type { Relapse } from '../../../spec/faults.ts'
+import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
+import { requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
-import type { KnownObject } from '../objects.ts'
+import { type KnownObject, typeOf } from '../objects.ts'
+import { POSTED } from '../reporting.ts'
 import type { UnpolledCompletion } from './unpolled.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
@@ -33,6 +37,11 @@ interface Failing {
   hasFailed: boolean
   /** By `WorkRequest.id`: the depths of requests that were posted since. */
   readonly depths: Map<number, number>
+  /** The first of its failures that is no flush. */
+  first: UnpolledCompletion | undefined
+  /** Requests that were posted after a failure had been polled, and flushed; and those since the last PORT_ACTIVE. */
+  flushed: number
+  sinceActive: number | undefined
   /** The stack of a post after failures. */
   stack: Stack | undefined
   /** The most successes of the program between two failures, and those since the last. */
@@ -85,6 +94,9 @@ export class Relapses {
       base,
       depth: base,
       hasFailed: false,
+      first: undefined,
+      flushed: 0,
+      sinceActive: undefined,
       depths: new Map(),
       stack: undefined,
       gap: 0,
@@ -116,12 +128,24 @@ export class Relapses {
     for (const one of program.live) one.since++
   }
 
-  polled({ request, completion: { status }, qp, isOver }: UnpolledCompletion): void {
+  polled(polled: UnpolledCompletion): void {
+    const {
+      request,
+      completion: { status },
+      qp,
+      isOver,
+    } = polled
     if (status === SUCCESS || isOver) return
     const failing = this.#failing.get(qp.id) ?? this.#begin(qp, this.#baseOf(qp))
     const depth = failing.depths.get(request.id) ?? failing.base
-    failing.depths.delete(request.id)
-    if (status !== WR_FLUSH_ERR) failing.hasFailed = true
+    const isLater = failing.depths.delete(request.id)
+    if (status !== WR_FLUSH_ERR) {
+      failing.hasFailed = true
+      failing.first ??= polled
+    } else if (isLater && failing.first !== undefined) {
+      failing.flushed++
+      if (failing.sinceActive !== undefined) failing.sinceActive++
+    }
     failing.depth = Math.max(failing.depth, depth + 1)
     const program = this.#programOf(qp)
     if (failing.depth < MANY) return
@@ -131,10 +155,45 @@ export class Relapses {
     failing.since = 0
   }
 
+  /** The port of a device works again. */
+  portActive(device: number): void {
+    for (const failing of this.#failing.values()) if (failing.qp.device === device) failing.sinceActive = 0
+  }
+
+  contextEnds(context: number): void {
+    for (const failing of this.#failing.values()) if (failing.qp.context === context) this.#report(failing)
+  }
+
+  /** Reports a program that goes on with a queue pair in ERR. */
+  #report(failing: Failing): void {
+    const { qp, base, depth, first, flushed, sinceActive, stack } = failing
+    if (first === undefined || depth - base < MANY || flushed < MANY - 1) return
+    failing.first = undefined
+    const status = nameIn(WcStatus.values, first.completion.status)
+    this.#services.report(
+      'failure-ignored',
+      { ...this.#services.occurrenceAt(qp, stack ?? []), ...POSTED },
+      {
+        text: `${qp.name} has failed (${requestText(first.request)}: ${status}), and ${counted(flushed, 'request')} that the program has posted to it after it had polled a failure ${flushed === 1 ? 'was' : 'were'} flushed`,
+        details: [
+          ...(sinceActive
+            ? [
+                `${counted(sinceActive, 'post')} of them since PORT_ACTIVE: the port works again, the queue pair does not`,
+              ]
+            : []),
+          ...(typeOf(qp) === 'DCI' ? ['an initiator of DC in ERR reaches no target, also not one that is well'] : []),
+        ],
+        moments: [this.#services.postMoment(first.request, 'posted the one that failed')],
+        objects: [qp],
+      },
+    )
+  }
+
   /** The queue pair was reset or destroyed. */
   reset(id: number): void {
     const failing = this.#failing.get(id)
     if (failing === undefined) return
+    this.#report(failing)
     this.#failing.delete(id)
     failing.depths.clear()
     const program = this.#programOf(failing.qp)
