@@ -65,6 +65,8 @@ export interface Accessor {
 export interface MemoryTable {
   /** Called before each access of a peer that a key permits, and that does not take the fast path between local peers. */
   accessWatch: AccessWatch | undefined
+  /** Keys that are given out again at once, the newest last (torment); undefined: as late as possible. */
+  freedKeys: number[] | undefined
   /** For spaces that tell of errors: the queue pair of the access. */
   readonly accessor: Accessor
   /** lkey of a region, rkey of a window; 0 in a free row. */
@@ -191,6 +193,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   rangeAccesses: 0,
   removed: undefined,
   accessWatch: undefined,
+  freedKeys: undefined,
   accessor: { isActive: false, qpn: 0, isRequester: false },
   rows: 0,
   liveKeys: 0,
@@ -247,6 +250,8 @@ const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: n
 }
 
 const nextFreeKey = (table: MemoryTable): number => {
+  const newest = table.freedKeys?.pop()
+  if (newest !== undefined) return newest
   for (;;) {
     if (table.nextIndex === INDICES) {
       table.nextIndex = 1
@@ -353,6 +358,7 @@ export const freeKeyRow = (table: MemoryTable, row: number): void => {
   if (table.pageUses[page] === 0 && page !== table.nextIndex >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row]!)
   recordRemovedKey(table, row)
+  table.freedKeys?.push(key)
   table.key[row] = 0
   uncacheRegion(table, key)
   table.liveKeys--

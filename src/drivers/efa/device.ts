@@ -166,6 +166,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   const gid = identity.gids.at(-1)!
   port.addAddress(gid)
   const mtu = mtuOf(port.pathMtu)
+  const isReused = network.torment?.reuses(name) === true
   const state: EfaState = {
     kind: 'efa',
     gid,
@@ -178,7 +179,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     cqs: new Map(),
     scan: new QueueScan(queue => (isQp(queue) ? readDoorbells(state, queue.state) : readCqDoorbell(queue))),
     ahs: new Map(),
-    qpns: createNumbers(1, Limits.maxQp),
+    qpns: createNumbers(1, Limits.maxQp, isReused),
     cqNumbers: createNumbers(1, Limits.maxCq + 1),
     ahNumbers: createNumbers(1, Limits.maxAh),
     memory: undefined,
@@ -229,6 +230,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
       ah: Limits.maxAh - 1,
     },
   })
+  if (isReused) device.memory.freedKeys = []
   if (network.torment !== undefined) attachTorment(state, network.torment, network.now)
   setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
   return {

@@ -308,14 +308,15 @@ export interface Numbers {
   give(number: number): void
 }
 
-/** Numbers from `min` on below `max`. One that was given back is taken again as late as possible. */
-export const createNumbers = (min: number, max: number): Numbers => {
+/** Numbers from `min` on below `max`. One that was given back is taken again as late as possible; with `isReused` at once. */
+export const createNumbers = (min: number, max: number, isReused = false): Numbers => {
   let next = min
   /** In the order in which they were given back, from `oldest` on. */
   let free: number[] = []
   let oldest = 0
   return {
     take() {
+      if (isReused && free.length > 0) return free.pop()
       if (next < max) return next++
       if (oldest === free.length) return undefined
       const number = free[oldest++]

@@ -234,11 +234,13 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
     const random = torment?.random() ?? core.random
-    this.#state = this.#createState(kind, options, random)
+    const isReused = torment?.reuses(options.name) === true
+    this.#state = this.#createState(kind, options, random, isReused)
     const state = this.#state
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
     this.device = this.#register(core, kind, options.name, random)
+    if (isReused) this.device.memory.freedKeys = []
     state.taps = this.device.taps
     this.queues = deviceQueues(state)
     this.link = deviceLink(this.device)
@@ -262,6 +264,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     { limits }: DeviceKind<Own>,
     { name, identity, now, torment, dcqcn }: SoftOptions,
     random: () => number,
+    isReused: boolean,
   ): SoftState<Own> {
     const port = this.#port
     return {
@@ -270,7 +273,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       identity,
       port,
       cqs: createSlots(FIRST_CQN),
-      qpns: createNumbers(FIRST_QPN, random()),
+      qpns: createNumbers(FIRST_QPN, random(), isReused),
       srqs: createSlots(),
       srqOwners: new WeakMap(),
       srqns: createNumbers(FIRST_SRQN),

@@ -296,9 +296,9 @@ const PAGE_NUMBERS = 1 << PAGE_BITS
 
 /**
  * Numbers are allocated cyclically, so that late packets of a destroyed queue pair reach no new one. `offset`, a u32,
- * selects the first number. Rows are stored in pages; a page is freed with its last number.
+ * selects the first number. `isReused`: the newest free number is given out first. Rows are stored in pages; a page is freed with its last number.
  */
-export const createNumbers = (first: number, offset = 0): Numbers => {
+export const createNumbers = (first: number, offset = 0, isReused = false): Numbers => {
   /** An entry is row + 2; 1 for a number without a row yet, 0 for a free one. */
   const pages: (Int32Array | undefined)[] = []
   /** By page: how many numbers are in use. */
@@ -308,6 +308,8 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   const base = (first + PAGE_NUMBERS - 1) & -PAGE_NUMBERS
   let next = start
   let count = 0
+  /** With `isReused`: free numbers, the newest last. */
+  const freed: number[] = []
   /**
    * The index of a number's entry, over all pages. Numbers from `first` to `start` - 1 have the highest indices. A
    * number below `first` (QPN 1 of the general services) is its own index; above LAST_NUMBER the index is -1.
@@ -333,6 +335,11 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   }
   return {
     take() {
+      const newest = freed.pop()
+      if (newest !== undefined) {
+        set(newest, 1)
+        return newest
+      }
       // ends: no device has as many objects as there are numbers
       while (entry(indexOf(next)) !== 0) advance()
       const number = next
@@ -341,7 +348,10 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
       return number
     },
     bind: (number, row) => set(number, row + 2),
-    free: number => set(number, 0),
+    free(number) {
+      set(number, 0)
+      if (isReused && number >= first) freed.push(number)
+    },
     rowOf: number => {
       const index = indexOf(number)
       const page = pages[index >>> PAGE_BITS]

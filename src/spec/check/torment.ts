@@ -61,6 +61,10 @@ export const TormentKinds = {
     help: 'all completions of some devices come long after those of the others',
     rule: 'IBA 10.8.3.3: completions of different queues have no order, those of different devices still less',
   },
+  reuse: {
+    help: 'the number of a destroyed queue pair and the key of a deregistered region are given out again at once',
+    rule: 'IBA 10.2.5, 11.2.4: a number or key belongs to its object until that is destroyed, and no longer',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds

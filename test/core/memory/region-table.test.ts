@@ -53,6 +53,20 @@ test('registration accepts and refuses the same arguments as Linux (raw.out, eve
   assert.notEqual(withOptionalFlag.lkey, 0)
 })
 
+test('the key of a removed region comes back late, or at once if the table reuses keys', () => {
+  const { address, register, device, context, caller } = setUp()
+  const again = (): readonly unknown[] => {
+    const { object, out } = register(address, 8192n, address, ALL)
+    invokeNow(context, Mr, 'destroy', object!, {}, caller)
+    return [out.rkey, register(address, 8192n, address, ALL).out.rkey]
+  }
+  const [first, second] = again()
+  assert.notEqual(second, first)
+  device.memory.freedKeys = []
+  const [newest, reused] = again()
+  assert.equal(reused, newest)
+})
+
 test('registration accepts ZERO_BASED, which Linux 6.12 refuses, and refuses an iova that wraps around', () => {
   const { address, errno } = setUp()
   assert.equal(errno(address, 8192n, address, LOCAL_WRITE | ZERO_BASED), 'ok')

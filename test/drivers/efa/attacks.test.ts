@@ -330,6 +330,9 @@ it('numbers of queue pairs, completion queues and address handles are found with
   const first = start.take()!
   start.give(first)
   assert.notEqual(start.take(), first)
+  const reused = createNumbers(1, 100, true)
+  reused.give(reused.take()!)
+  assert.deepEqual([reused.take(), reused.take()], [1, 2])
 })
 
 it('a SEND that failed for good takes one receive, though its refusal is lost and its packet comes again', () => {

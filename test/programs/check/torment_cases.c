@@ -9,6 +9,7 @@
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
  *   torment_cases numbers | numbers-right           of two devices, qp_num tells whose completion it is
+ *   torment_cases reuse | reuse-right               a completion with qp_num of a queue pair is its own
  *   torment_cases adapter | adapter-right           every device has 16 elements in a request
  *
  *   torment_cases fenced-right                      a fenced SEND of what an atomic returns
@@ -219,6 +220,28 @@ static int fenced(int is_right)
 }
 
 /* A failed receive on each of two devices; their completions are told apart by qp_num alone, or by the CQ too. */
+/* A queue pair flushes its receives and is destroyed. The next one of the CQ has no receives. */
+static int reuse(int is_right)
+{
+    struct ibv_wc wc;
+    struct ibv_qp_init_attr init = small_qp();
+    init.send_cq = init.recv_cq = one.cq;
+    post_receive(&one, first_bytes(&one, 64));
+    one.attr.qp_state = IBV_QPS_ERR;
+    check(ibv_modify_qp(one.qp, &one.attr, IBV_QP_STATE), "to ERR");
+    if (is_right)
+        while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+            ;
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    create_queue_pair(&one, init);
+    while (ibv_poll_cq(one.cq, 1, &wc) > 0)
+        if (wc.qp_num == one.qp->qp_num) {
+            fprintf(stderr, "the new queue pair has completed a receive that it does not have\n");
+            return 1;
+        }
+    return 0;
+}
+
 static int numbers(int is_right)
 {
     int devices, received[2] = {0, 0};
@@ -288,7 +311,7 @@ int main(int count, char **arguments)
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
                  {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
-                 {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1}};
+                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();

@@ -208,6 +208,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     ['queue', 'depth', 2, []],
     ['adapter', 'adapter', 2, []],
     ['fields', 'fields', 2, []],
+    ['reuse', 'reuse', 2, []],
     ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
   ] as const)
     it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly }, async t => {

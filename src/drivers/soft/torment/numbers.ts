@@ -1,6 +1,7 @@
 /*
- * Kind `numbers` of torment (spec/check/torment.ts): the random numbers from which keys and QPNs of a new device begin are
- * those of all other devices, so that equal objects have equal numbers, as on two adapters of one model.
+ * Kinds `numbers` and `reuse` of torment (spec/check/torment.ts). `numbers`: the random numbers from which keys and QPNs of a new device begin are
+ * those of all other devices, so that equal objects have equal numbers, as on two adapters of one model. `reuse`: a device
+ * gives out the newest free number first.
  */
 import { createRandom, hashOf } from '../../../spec/faults/random.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
@@ -22,4 +23,14 @@ export const decideNumbers = (decisions: Decisions): (() => number) | undefined 
     decided.set(decisions, isEqual)
   }
   return isEqual ? createRandom(decisions.seed ^ hashOf('numbers')) : undefined
+}
+
+/** Whether a new device gives out the newest free number first. */
+export const decideReuse = (decisions: Decisions, device: string): boolean => {
+  const decision = decisions.decide('reuse', `${device}/${NO_PROCESS}/device`, 'numbers', '')
+  decision?.note(
+    () => 'numbers of destroyed queue pairs and keys of deregistered regions come back at once',
+    IS_LASTING,
+  )
+  return decision !== undefined
 }

@@ -31,7 +31,7 @@ import type { QpQueues } from '../queues.ts'
 import type { CallTorment, CqObject, SoftState } from '../state.ts'
 import { type CompletionSink, createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
-import { decideNumbers } from './numbers.ts'
+import { decideNumbers, decideReuse } from './numbers.ts'
 import { createObjectNames, type TormentedObject } from './objects.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues, releaseSlot, slotOf } from './queues.ts'
@@ -45,6 +45,8 @@ export interface Torment {
   port(port: Port, device: string): Port
   /** The random numbers of a new device, from which its first keys and QPNs come; undefined: its own. */
   random(): (() => number) | undefined
+  /** Whether a new device gives out numbers and keys again at once. */
+  reuses(device: string): boolean
   /** The limits of a new device, at most `own`. */
   limits(device: string, own: QueueLimits): QueueLimits
   /**
@@ -306,6 +308,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       return layer ?? port
     },
     random: () => decideNumbers(decisions),
+    reuses: device => decideReuse(decisions, device),
     limits: (device, own) => decideLimits(decisions, device, own),
     attach(device, memory, createCompletions) {
       const { state, name } = device
