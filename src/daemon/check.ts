@@ -261,11 +261,15 @@ export class DaemonChecker {
     return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
   }
 
-  /** The frames of all kept stacks, each once, `most` of them: those of the newest processes. */
+  /**
+   * The frames of all kept stacks, each once, `most` of them: those of threads that wait, and then of the newest processes.
+   */
   frames(most: number): readonly string[] {
     const frames = new Set<string>()
-    for (const { byId } of [...this.#stacks.values()].reverse())
-      for (const stack of byId.values())
+    const waiting = this.#findings.map(({ waits }) => (waits?.threads ?? []).map(({ stack }) => stack))
+    const known = [...this.#stacks.values()].reverse().map(({ byId }) => byId.values())
+    for (const stacks of [...waiting, ...known])
+      for (const stack of stacks)
         for (const frame of stack) {
           if (frames.size === most) return [...frames]
           frames.add(frame)

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { adviceOfKind, type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
+import { LACKING } from '../../src/spec/check/needs.ts'
 import { hasStory } from '../../src/spec/check/story.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
@@ -156,7 +157,7 @@ test('docs/reference/findings-by-device.md is generated from spec/by-device.ts',
   }
   assert.deepEqual(
     absences.host.flatMap(({ findings: of }) => of).sort(),
-    findingIds.filter(id => findings[id].needs.includes('device')).sort(),
+    findingIds.filter(id => LACKING.observed.some(need => findings[id].needs.includes(need))).sort(),
   )
   const rows = findingIds.map(
     id =>

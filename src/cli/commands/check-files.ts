@@ -6,6 +6,7 @@ import { statSync } from 'node:fs'
 import type { Finding } from '../../spec/check/finding.ts'
 import { findingIds, findings } from '../../spec/check/findings.ts'
 import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
+import { LACKING, type Need } from '../../spec/check/needs.ts'
 import type { ProducerFacts } from '../../spec/check/probes.ts'
 import { parseWho } from '../../spec/check/who.ts'
 import { counted } from '../../spec/text.ts'
@@ -57,8 +58,15 @@ const recordedSymbols = (known: ReadonlyMap<string, readonly Frame[]>, live: Sym
   }
 }
 
-/** Findings that a recording without `--record-depth check` cannot have. */
-const LACKING = findingIds.filter(id => findings[id].needs.includes('device'))
+/** What a session lacks. */
+const lackedBy = ({ header: { check, isObserved } }: Session): readonly Need[] => [
+  ...(isObserved ? LACKING.observed : []),
+  ...(check === undefined ? LACKING.plain : []),
+]
+
+/** The findings that need what is lacking. */
+const findingsWith = (lacking: readonly Need[]): string =>
+  findingIds.filter(id => lacking.some(need => findings[id].needs.includes(need))).join(', ')
 
 type Read = Omit<Checked, 'isRecorded' | 'file'>
 
@@ -75,10 +83,12 @@ const lacksOf = (
   const missing = 'findings may be missing'
   return [
     ...(recordings.some(({ header }) => header.check === undefined)
-      ? [`not of a recording that was made without \`--record-depth check\`: ${LACKING.join(', ')}`]
+      ? [
+          `not of a recording that was made without \`--record-depth check\`: ${findingsWith(LACKING.plain)}; and what libraries refuse themselves`,
+        ]
       : []),
-    ...(recordings.some(({ header }) => header.check?.hasDevice === false)
-      ? [`not of programs on the machine's own adapters (\`--host\`): ${LACKING.join(', ')}`]
+    ...(recordings.some(({ header }) => header.isObserved)
+      ? [`not of programs on the machine's own adapters (\`--host\`): ${findingsWith(LACKING.observed)}`]
       : []),
     ...(options.races && recordings.some(({ header }) => header.check?.probes.includes('readLog') !== true)
       ? ['no races: a recording has no log of posts and polls']
@@ -97,9 +107,10 @@ const eventsOf = async function* (session: Session): AsyncGenerator<SessionEvent
 
 /** The facts that hold for all recordings: a finding needs what each of them has. */
 const commonFacts = (sessions: readonly Session[]): ProducerFacts => {
-  const facts: readonly ProducerFacts[] = sessions.map(({ header }) => header.check ?? { hasDevice: false })
+  const facts: readonly ProducerFacts[] = sessions.map(({ header }) => header.check ?? {})
+  const lacks = sessions.flatMap(lackedBy)
   return {
-    hasDevice: facts.every(({ hasDevice }) => hasDevice !== false),
+    ...(lacks.length > 0 && { lacks }),
     findsWaits: facts.every(({ findsWaits }) => findsWaits === true),
     // A net goes beyond each of its hosts.
     isClosed: facts.length === 1 && facts[0]!.isClosed === true,

@@ -104,6 +104,7 @@ export const startFlight = async (
       { write },
       {
         application: `userdma ${packageVersion()}`,
+        isObserved: true,
         machine: `${process.platform} ${process.arch}, kernel ${release()}, node ${process.version}`,
         origin: RECORDING_ORIGIN,
         payload: 0,

@@ -44,7 +44,13 @@ export const openHostRecording = (options: RecordOptions): HostRecording | undef
   }
   const { depth, ...rest } = file.options
   const isForCheck = depth === 'check'
-  const about = { ...rest, origin: RECORDING_ORIGIN, machine, ...(isForCheck && { check: OBSERVED_CHECK }) }
+  const about = {
+    ...rest,
+    origin: RECORDING_ORIGIN,
+    machine,
+    isObserved: true as const,
+    ...(isForCheck && { check: OBSERVED_CHECK }),
+  }
   const writer = new SessionWriter({ write }, about)
   const events = observedRecorder(writer, addressText, isForCheck)
   const timer = setInterval(() => writer.flush(), FLUSH)

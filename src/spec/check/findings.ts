@@ -128,7 +128,7 @@ const table = {
   },
   'message-dropped': {
     severity: 'note',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a message of UD or UC was dropped, and its request succeeds',
     why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3). The message found no receive; or no device has the GID of its address handle, or no queue pair is in its multicast group (known if no packets leave the daemon, `--link memory`); or the peer of UC was destroyed or is not connected. The finding also names an address handle that was destroyed before the completion of its send was polled: an adapter may still need it (IBA 11.2.2).',
     causes: ['NO_RECEIVE'],
@@ -160,7 +160,7 @@ const table = {
   // ---- rdma_cm ----
   'cm-id-destroyed-early': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'an identifier of rdma_cm was destroyed before its queue pair',
     why: 'rdma_destroy_id ends the connection and frees the identifier, but not the queue pair that rdma_create_qp has created (rdma_destroy_id(3)): rdma_destroy_qp needs the identifier, so afterwards only ibv_destroy_qp can destroy it.',
     advice: 'call rdma_destroy_qp before rdma_destroy_id, or rdma_destroy_ep instead of both',
@@ -202,7 +202,7 @@ const table = {
   },
   'batch-misused': {
     severity: 'error',
-    needs: ['call', 'post'],
+    needs: ['call', 'post', 'library'],
     title: 'functions of ibv_wr_* are called in an order, or without setters, that make no valid request',
     why: 'Between ibv_wr_start and ibv_wr_complete or ibv_wr_abort of one thread, each request is a function that adds it, such as ibv_wr_send, followed by one setter of its data, and of its address if the queue pair has type UD or XRC_SEND (ibv_wr_post(3)). No function returns an error: a wrong order changes other requests, loses data, crashes, or waits for ever.',
     advice:
@@ -210,7 +210,7 @@ const table = {
   },
   'failure-ignored': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a program posts to a queue pair whose failure it has polled',
     why: 'After a failure a queue pair is in ERR, where all requests are flushed, until it is reset (IBA 10.3.1). Other queue pairs, and the port, may work meanwhile: the event PORT_ACTIVE does not bring the queue pair back. An initiator of DC in ERR flushes also the requests to targets that are well. The finding is reported from the third request on that was posted after the completion before it, an error, was polled.',
     advice:
@@ -219,14 +219,14 @@ const table = {
   },
   'poll-in-handler': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'ibv_poll_cq is called in a signal handler',
     why: 'Functions of libibverbs are not async-signal-safe (signal-safety(7)): if the signal interrupts a poll or post of the same thread, the handler waits for ever for the lock that the thread holds, or changes a queue that is half changed.',
     advice: 'set a flag or write to a descriptor (eventfd) in the handler, and poll outside of it',
   },
   'poll-misused': {
     severity: 'error',
-    needs: ['call'],
+    needs: ['call', 'library'],
     title: 'functions of an extended CQ are called in a wrong order, or read what the CQ does not have',
     why: 'ibv_start_poll, if it returns 0, begins a poll of one thread with the first completion, ibv_next_poll goes to the next one, and ibv_end_poll ends the poll (ibv_create_cq_ex(3)). ibv_start_poll takes the lock of the CQ and ibv_end_poll releases it. The functions that read a completion exist only for the fields in wc_flags of ibv_create_cq_ex. None of them returns an error: a wrong order waits for ever, releases a lock that another thread holds, reads another completion, or crashes. A call of another thread that waits for the lock for a second is reported too.',
     advice:
@@ -234,7 +234,7 @@ const table = {
   },
   'thread-promise': {
     severity: 'error',
-    needs: ['call', 'post'],
+    needs: ['call', 'post', 'library'],
     title: 'two threads use a queue that the program has promised to use by one thread at a time',
     why: 'The provider takes no locks for a CQ with IBV_CREATE_CQ_ATTR_SINGLE_THREADED (ibv_create_cq_ex(3)), nor for CQs and queue pairs of a parent domain with a thread domain (ibv_alloc_td(3)): calls of two threads at the same time lose and repeat completions and requests. Threads that were seen to use it in turns, not at the same time, may have a lock of their own: a warning for SINGLE_THREADED, a note for a thread domain.',
     advice:
@@ -306,7 +306,7 @@ const table = {
   },
   'events-unacknowledged': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a destroy or rdma_migrate_id waits for events that are not acknowledged',
     why: 'ibv_destroy_cq, _qp and _srq, rdma_destroy_id and rdma_migrate_id wait until all events that were read are acknowledged (ibv_get_cq_event(3), rdma_get_cm_event(3)). The wait is reported after a second. Another thread may still acknowledge the events.',
     advice: 'call ibv_ack_cq_events, ibv_ack_async_event or rdma_ack_cm_event for each event that was read',
@@ -314,7 +314,7 @@ const table = {
   },
   'events-overacknowledged': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'more events were acknowledged than were read',
     why: 'libibverbs counts the events that were acknowledged of each CQ, queue pair and SRQ, and the destroy of the object waits until this count is the number of events that were read (ibv_get_cq_event(3), ibv_get_async_event(3)): with a larger count ibv_destroy_cq does not return. If the event was of another object, the destroy of that one waits too.',
     advice:
@@ -322,21 +322,21 @@ const table = {
   },
   'cm-refused-used': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a request was posted to a queue pair whose connection was refused',
     why: 'REJECTED, UNREACHABLE and CONNECT_ERROR end the attempt, and the queue pair moves to ERR: its requests are flushed (rdma_get_cm_event(3)). rdma_connect returns 0 as soon as the request is sent.',
     advice: 'look at the type of each event: only ESTABLISHED is a connection',
   },
   'cm-not-confirmed': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'CONNECT_RESPONSE was read, and rdma_establish was not called',
     why: "With a queue pair of the program's own the connection is established only by rdma_establish, after CONNECT_RESPONSE and the moves to RTR and RTS: until then the peer gets no ESTABLISHED (rdma_establish(3)).",
     advice: 'call rdma_establish after the queue pair is in RTS, or rdma_reject',
   },
   'qp-after-disconnect': {
     severity: 'note',
-    needs: ['call', 'post'],
+    needs: ['call', 'post', 'library'],
     title: "rdma_disconnect did not move a queue pair of the program's own to ERR",
     why: 'rdma_disconnect moves the queue pair to ERR only if rdma_create_qp has created it (rdma_disconnect(3)). A queue pair that the program has created and given by qp_num stays in RTS: its outstanding requests are not flushed, and sends fail only when their retries run out.',
     advice:
@@ -344,7 +344,7 @@ const table = {
   },
   'port-byte-order': {
     severity: 'warning',
-    needs: ['call', 'peer'],
+    needs: ['call', 'peer', 'library'],
     title: 'a connection is requested at the port of a listener in the other byte order',
     why: 'sin_port and sin6_port are in network byte order. Without htons a program on a little-endian machine uses another port: 7471 becomes 12061. If only one of the two programs forgets it, the connection is rejected.',
     advice: 'assign ports with htons, in both programs',
@@ -374,7 +374,7 @@ const table = {
   },
   'not-signaled': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a program waits, and its last sends are complete and not signaled',
     why: 'A send without IBV_SEND_SIGNALED, on a queue pair without sq_sig_all, has a completion only if it fails (IBA 10.8.6): a program that waits for its completion waits without end. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`; as a note if receives are posted, for which the program may wait instead.',
     advice:
@@ -403,7 +403,7 @@ const table = {
   },
   'lost-wakeup': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title:
       'a CQ was not polled for a second, and was not armed, has no channel, was armed with completions that the program did not poll afterwards, or only for solicited ones, which did not come',
     why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`). Then it is also reported that a thread waits for an event (ibv_get_cq_event) of a channel that no CQ has, or whose CQs were never armed. A CQ that is armed for solicited completions only (solicited_only 1) is reported if messages came and are not polled, and none of the messages so far had IBV_SEND_SOLICITED.',
@@ -422,7 +422,7 @@ const table = {
   // ---- order of accesses (--races) ----
   race: {
     severity: 'error',
-    needs: ['device'],
+    needs: ['check'],
     title: 'two requests access the same bytes, at least one writes, and nothing orders them',
     why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The device may fetch the data of a request before earlier requests of its queue have arrived at the peer. The first request is before the second only if the thread that posts the second knows that the first is complete. The thread knows this if it has polled the completion, or if a thread that has polled the completion has passed this on by a message, an atomic or thread synchronization. The finding is an error if one thread posted both requests and did not wait between, and no thread had polled the completion of the first when the second was posted. Otherwise the finding is a warning: the program may know from memory that the first is complete. When the device executes the requests does not count: it differs from run to run. `userdma_check.h` lets a program say what it knows, or that accesses to some memory may overlap. Races with receives are warnings. Races of two accesses to one aligned word of 1, 2, 4 or 8 bytes are warnings, because programs use words as flags.',
     advice:
@@ -431,7 +431,7 @@ const table = {
   },
   'read-then-write-unfenced': {
     severity: 'error',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a READ is followed, without a fence, by a request that changes the bytes that it reads',
     why: 'A READ or atomic may be in progress when a later SEND, WRITE or atomic of the queue is executed. With IBV_SEND_FENCE the later request waits until earlier READs and atomics are complete (IBA 10.8.3.3).',
     advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
@@ -440,7 +440,7 @@ const table = {
   },
   'buffer-reused': {
     severity: 'error',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a request was posted with a buffer that another request still uses, and one of the two writes to it',
     why: 'The device may read and write the buffer of a request at any time until the completion was polled (IBA 10.8.3, 11.4.1). The data of a READ is in the buffer only after the completion of the READ. Later requests of the same queue must be fenced to see this data.',
     advice:
@@ -451,7 +451,7 @@ const table = {
   },
   'atomic-mixed-with-write': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'an access that is neither an atomic nor a READ of one word overlaps an atomic, and nothing orders the two',
     why: 'Atomics are atomic only among atomics (IBA 9.4.5). On some adapters a WRITE between the read and the write of an atomic is lost.',
     advice:
@@ -469,7 +469,7 @@ const table = {
   },
   'use-after-destroy': {
     severity: 'error',
-    needs: ['call'],
+    needs: ['call', 'library'],
     title: 'a call has an object that was destroyed',
     why: "Without userdma check, the libraries read memory that was freed: the program crashes, or changes another object. Under it the call is refused: with EINVAL, or NULL. The memory of the last 4,096 destroyed objects is kept for this. Objects whose device was closed count too: their handles belong to the device's file.",
     advice:
@@ -477,21 +477,21 @@ const table = {
   },
   'event-ignored': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a program goes on with what an event, or the end of a connection, has made invalid',
     why: "An index of the GID table may be empty, or another address's, after GID_CHANGE: an address that returns gets another index while queue pairs hold the old one. A refused call is reported if the program does not look for the address again. An address handle keeps the addresses, and on adapters the MAC, of the time when it was made: the finding is reported if it is still used a second after a change; it is a note for another MAC, which our devices find. After DEVICE_FATAL all calls on the device fail with EIO, after DEVICE_REMOVAL those of the identifier with ENXIO: the third is reported, of a device the third after 100 ms. A reply to an earlier request for a connection names a queue pair whose peer is gone, while the other end has connected a later one: an error. DISCONNECTED has a status: if it is not 0, nobody has answered DREQ. It is a warning if the peer is still connected when the identifier is destroyed, else a note.",
     advice: 'read the events, and look up or make anew what they are about',
   },
   'double-destroy': {
     severity: 'error',
-    needs: ['call'],
+    needs: ['call', 'library'],
     title: 'an object is destroyed twice',
     why: 'Without userdma check, the libraries free memory twice, or destroy an object that has got the same handle since. Under it the second call is refused with EINVAL.',
     advice: 'keep one owner of each object, and set the pointer to NULL when it is destroyed',
   },
   'program-died': {
     severity: 'error',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a signal such as SIGSEGV has ended the program',
     why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding.',
   },
@@ -503,14 +503,14 @@ const table = {
   },
   'post-wrong-state': {
     severity: 'warning',
-    needs: ['call', 'post'],
+    needs: ['call', 'post', 'library'],
     title: 'a request was posted to a queue pair whose state does not allow it',
     why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3). The call returns EINVAL, and no completion follows.',
     libraryAdvice: 'call qp.connect or qp.activate before the first send',
   },
   'sends-lost': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a queue pair was destroyed, reset, or moved to ERR, or its program ended, while sends were outstanding',
     why: 'The end of a queue pair ends its requests (IBA 10.3.1): their messages may have arrived, in part, or not, and data that they request does not come. rdma_disconnect moves the queue pair to ERR. The finding names the sends, and says whether the peer has received their messages. A send that only waits for the processor does not count: the device first executes what it can, so the finding does not depend on the load. Sends that are posted in ERR are flushed and lose nothing. The finding is a note if a signal has ended the program; if after the move to ERR the program has polled the flushed completions; or if the sends are complete, but the program has polled no completion that tells it, and got no message of the peer since.',
     advice: 'wait for the completions of all sends before the queue pair is destroyed, reset or disconnected',
@@ -518,7 +518,7 @@ const table = {
   },
   'queue-full': {
     severity: 'note',
-    needs: ['post'],
+    needs: ['post', 'library'],
     title: 'a request was posted to a full queue',
     why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. The finding is a warning if the queue pair was created without a slot (max_send_wr or max_recv_wr 0). Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
     libraryAdvice: 'await earlier requests first (requestWindow does), or ask for a larger maxSendWr or maxRecvWr',
@@ -527,7 +527,7 @@ const table = {
   // ---- limits and operations of other adapters (--like) ----
   'adapter-limit': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a program requested more than an adapter named by `--like` allows',
     why: 'Limits differ between adapters, and creation fails beyond a limit. ibv_query_device returns the limits of the device. `userdma help reference/adapters` has the limits of the adapters for `--like`.',
     advice: 'request less, or at most the limit that ibv_query_device returns',
@@ -535,21 +535,21 @@ const table = {
   },
   'adapter-operation': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a program used an operation that an adapter named by `--like` lacks',
     why: 'Some types of queue pairs, operations and objects are optional. `userdma help reference/adapters` says what the adapters for `--like` lack.',
     advice: 'query the device for the operation before use, and provide a fallback',
   },
   'adapter-memlock': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'more memory was registered than a user may lock (RLIMIT_MEMLOCK)',
     why: 'Adapters pin registered memory, and the pages count against RLIMIT_MEMLOCK of the process. The registration succeeded here because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
     advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
   },
   'fork-unsafe': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'a program with registered memory forks without ibv_fork_init',
     why: 'After a fork the first write to a page copies the page. An adapter that has pinned the page keeps the old page: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork: only older kernels need ibv_fork_init. This finding is reported with `--like`. A fork with requests outstanding is reported in every run, as fork-outstanding.',
     advice:

@@ -4,7 +4,14 @@
 
 /**
  * What a finding needs to know. `call`, `post`, `completion`: those of the program. `peer`: also those of the peer's
- * program. `device`: what only a device of ours or our preload library sees: fetches, packets, memory, waits. Findings
- * without `device` work on adapters of the machine too (`--host`), and of recordings without `--record-depth check`.
+ * program. `library`: what only the program's libraries and our preload library know: posts and calls that they refuse,
+ * their order, and destroyed objects. `device`: what a device of ours knows at no cost, and recordings of every depth have:
+ * why it has failed a request, and what the program has polled when it makes a call. `check`: what costs so much that it is
+ * only for the checker, and in recordings with `--record-depth check`: memory, waits, events.
  */
-export type Need = 'call' | 'post' | 'completion' | 'peer' | 'device'
+export type Need = 'call' | 'post' | 'completion' | 'peer' | 'library' | 'device' | 'check'
+
+/** What producers of events lack: adapters of the machine (`--host`), and recordings of depth `plain`. */
+export const LACKING = { observed: ['device', 'check'], plain: ['library', 'check'] } as const satisfies Readonly<
+  Record<string, readonly Need[]>
+>

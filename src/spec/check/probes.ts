@@ -5,6 +5,7 @@
  * that a session file answers too.
  */
 import type { Program, Stack } from './finding.ts'
+import type { Need } from './needs.ts'
 import type { WorkRequest } from './requests.ts'
 
 /** The memory that a key grants access to. */
@@ -127,11 +128,8 @@ export const probeNames = Object.keys(probes) as readonly ProbeName[]
 export interface ProducerFacts {
   /** Whether what programs wait for is found too, such as `endless-rnr`. Absent: it is not. */
   readonly findsWaits?: boolean
-  /**
-   * False: programs are observed on adapters of the machine, which report no fetches and no packets. Findings that need
-   * a device of ours are not made. Absent: true.
-   */
-  readonly hasDevice?: boolean
+  /** What it lacks: findings that need it are not made. Absent: nothing. */
+  readonly lacks?: readonly Need[]
   /** Whether packets reach only devices of this process. Absent: unknown. */
   readonly isClosed?: boolean
 }

@@ -174,7 +174,7 @@ export class Checker {
   constructor(report: ReportFinding, sources: CheckerSources = noSources) {
     this.#deviceWithGid = gid => sources.deviceWithGid(gid)
     this.#sources = sources
-    this.#reporter = new FindingReporter(report, sources.hasDevice !== false, (...finding) => stories.of(...finding))
+    this.#reporter = new FindingReporter(report, sources.lacks, (...finding) => stories.of(...finding))
     this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
     const services = new DetectorServices(this.#objects, this.#reporter, sources)
@@ -189,7 +189,7 @@ export class Checker {
     const { isCopiedByFork, memoryOf, logStack, readLog } = sources
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.who = sources.who && createWho(services, sources.who)
-    this.watchesAccesses = isCopiedByFork !== undefined && sources.hasDevice !== false
+    this.watchesAccesses = isCopiedByFork !== undefined && sources.lacks === undefined
     this.#detectors = [
       // First: what others find has what happens now in its story.
       this.#story.detector,

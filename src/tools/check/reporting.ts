@@ -4,6 +4,7 @@
  */
 import type { Finding, FoundObject, Moment, Program, Stack, Story } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
+import type { Need } from '../../spec/check/needs.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { hasStory } from '../../spec/check/story.ts'
@@ -79,20 +80,17 @@ export class FindingReporter {
   /** Numbers of findings by the key of `report`. */
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: ReportFinding
-  readonly #hasDevice: boolean
+  readonly #lacks: readonly Need[]
   readonly #storyOf: StoryOf
   /** Number of findings at the last `beginFresh`. */
   #fresh = 0
   /** By pid: the functions by which programs have taken memory of queues. */
   readonly #direct = new Map<number, string>()
 
-  /**
-   * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
-   * not made.
-   */
-  constructor(onFinding: ReportFinding, hasDevice = true, storyOf: StoryOf = () => []) {
+  /** `onFinding` is called once for each distinct finding. `lacks`: as in `ProducerFacts`. */
+  constructor(onFinding: ReportFinding, lacks: readonly Need[] = [], storyOf: StoryOf = () => []) {
     this.#onFinding = onFinding
-    this.#hasDevice = hasDevice
+    this.#lacks = lacks
     this.#storyOf = storyOf
   }
 
@@ -131,7 +129,7 @@ export class FindingReporter {
   /** Returns the number of the finding, from 1; undefined if it was left out. */
   report(id: FindingId, occurrence: Occurrence, content: FindingContent): number | undefined {
     const { time, device, context, program, stack, action = 'called' } = occurrence
-    if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
+    if (this.#lacks.some(need => findings[id].needs.includes(need))) return undefined
     const { text, details = [], advice, left, wasKilled, isWait, waits } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an

@@ -6,6 +6,7 @@
  * posted and polled.
  */
 import type { Stack } from '../../spec/check/finding.ts'
+import { LACKING } from '../../spec/check/needs.ts'
 import { allWatchers } from '../../spec/check/requests.ts'
 import { ConsumerRank, eventTime, ProgramStream } from '../../spec/check/stream.ts'
 import { AskKind, CallEntry } from '../../spec/observe.ts'
@@ -52,7 +53,7 @@ export class Observer implements Observation {
         // Programs that are not observed, and other machines, use the adapters too.
         hasUnchecked: () => true,
       }),
-      hasDevice: false,
+      lacks: LACKING.observed,
     })
     this.stream.add(ConsumerRank.CHECK, this.checker)
     const { recording } = output

@@ -26,7 +26,6 @@ export const RECORDING_ORIGIN = MONOTONIC_START
 
 /** What a checker of observed programs may ask. */
 export const OBSERVED_CHECK = {
-  hasDevice: false,
   probes: ['deviceName', 'deviceWithGid', 'postStack', 'hasUnchecked'],
 } as const
 

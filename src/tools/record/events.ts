@@ -360,6 +360,8 @@ export interface SessionHeader {
   readonly machine: string
   /** What the checker needs is recorded (`--record-depth check`): facts about the events' producer. */
   readonly check?: RecordedCheck | undefined
+  /** Programs on the machine's own adapters (`--host`). */
+  readonly isObserved?: true
   /** The session was made of a capture: it has packets, and what they show, and no calls. */
   readonly isCapture?: true
 }

@@ -7,6 +7,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
+import { LACKING } from '../../../src/spec/check/needs.ts'
 import { repoRoot } from '../../paths.ts'
 import { cleanEnvironment, lacking, runUserdma, type Scope, temporaryFolder, userdma } from '../programs.ts'
 import type { FindingJson } from './checking.ts'
@@ -17,7 +18,10 @@ const program = (...path: string[]): string => join(repoRoot, 'build', 'findings
 const WITH_UNKNOWN_PEER: readonly FindingId[] = ['peer-refused']
 
 const IDS = (Object.keys(findings) as FindingId[]).filter(
-  id => !findings[id].needs.includes('device') && !WITH_UNKNOWN_PEER.includes(id) && existsSync(program(id)),
+  id =>
+    !LACKING.observed.some(need => findings[id].needs.includes(need)) &&
+    !WITH_UNKNOWN_PEER.includes(id) &&
+    existsSync(program(id)),
 )
 
 const check = async (scope: Scope, programs: readonly string[]) => {

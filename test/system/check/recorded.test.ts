@@ -6,6 +6,8 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
+import { LACKING, type Need } from '../../../src/spec/check/needs.ts'
 import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { repoRoot } from '../../paths.ts'
@@ -19,7 +21,7 @@ import {
   untilListening,
   userdma,
 } from '../programs.ts'
-import { EX_DATAERR, faulty, isHanging, NEED_MORE, optionsOf, programNames } from './checking.ts'
+import { EX_DATAERR, faulty, fixed, isHanging, NEED_MORE, optionsOf, programNames } from './checking.ts'
 
 /** One of each kind of event: failures, races, misuse that the preload library sees, waits, calls, ends of programs. */
 const FEW = [
@@ -36,6 +38,15 @@ const FEW = [
 ]
 /** Those whose finding depends on the time between two events, so that the run may have others. */
 const OTHERS: readonly string[] = [...NEED_MORE, 'adapter-error']
+/** Those that need options, or whose call a library refuses, which no plain recording has. */
+const ELSEWHERE = [
+  ...OTHERS,
+  'peer-refused',
+  'destroy-busy--channel',
+  'double-destroy--cm-event',
+  'refused-call--library',
+  'refused-call--null',
+]
 
 /** The names of programs that can run together: without options of their own. */
 const together = (names: readonly string[]): string => names.map(name => `${faulty(name)} >&2`).join('; ')
@@ -118,6 +129,27 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
     )
     assert.match(stderr, /without `--record-depth check`: .*send-buffer-changed/)
     assert.equal(status, EX_DATAERR)
+  })
+
+  it('of a plain recording has all findings that need no more, and none of programs without mistakes', async t => {
+    const isPlain = (name: string): boolean => {
+      const { needs } = findings[name.replace(/--.*/, '') as FindingId]
+      return !LACKING.plain.some(need => (needs as readonly Need[]).includes(need)) && !ELSEWHERE.includes(name)
+    }
+    const needsOf = (name: string): readonly Need[] => findings[name as FindingId]?.needs ?? []
+    const names = casesOf(programNames.filter(isPlain), name => needsOf(name).includes('device'))
+    const record = async (programs: readonly string[]): Promise<string> => {
+      const file = join(temporaryFolder(t), 'session.udr')
+      const script = programs.map(one => `timeout 10 ${one} >&2`).join('; ')
+      await runUserdma(t, ['run', '--record', file, '--', 'sh', '-c', `${script}; true`])
+      return (await runUserdma(t, ['check', file, '--notes'])).stderr
+    }
+    const found = await record(names.map(faulty))
+    for (const name of names) {
+      const head = `${name.replace(/--.*/, '')}: process \\d+ \\(${name.slice(0, 15)}\\)`
+      assert.match(found, new RegExp(`^userdma check: \\w+ ${head}`, 'm'), name)
+    }
+    assert.match(await record(names.map(fixed)), /^userdma check: no findings$/m)
   })
 
   it('knows both ends, if the recordings of both are read', {

@@ -32,7 +32,7 @@ import type { ReportFinding } from '../../check/reporting.ts'
 import type { RecordedCheck } from '../../record/events.ts'
 import { lossesOf } from '../faults/losses.ts'
 import { hashRange } from '../requests/digest.ts'
-import { type RequestPoll, watchRequests } from '../requests/watch.ts'
+import { type RequestPoll, reportPollsBefore, watchRequests } from '../requests/watch.ts'
 import { keyMemory } from './key-memory.ts'
 import { streamOf } from './streams.ts'
 
@@ -145,7 +145,7 @@ const hookOf = (
         stream.event({ event: 'gids', device: device.index, gids: gidsOf(device) })
       }
       // First the driver reports what the program has polled before the call.
-      if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
+      if (poll !== undefined) reportPollsBefore(poll, call, object)
       // A program closes a channel while its context is open; one that a signal ends loses its channels first. The
       // identifiers of a channel end before it.
       if (why === 'close' && !context.isClosed) sources.channelCloses?.(context, object.events?.route.channel ?? object)
@@ -163,7 +163,6 @@ const hookOf = (
       const stack = sources.callStack()
       stacks.set(call, stack)
       if (entry.name === 'create') return
-      if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
       if (entry.name === 'destroy' || endsSends(entry, args)) queueEnds()
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
       const endsReceives = entry.name === 'destroy' && isQueuePairClass(entry.class.name)

@@ -26,7 +26,7 @@ import { recordProgramEvents } from '../../record/program/journal.ts'
 import { type EndedCall, RecordedObjects, recordedRequests } from '../../record/program/objects.ts'
 import type { SessionWriter } from '../../record/writer.ts'
 import { streamOf } from '../check/streams.ts'
-import { type RequestPoll, watchRequests } from '../requests/watch.ts'
+import { type RequestPoll, reportPollsBefore, watchRequests } from '../requests/watch.ts'
 
 /** What the daemon or library provides. */
 export interface RecorderSources {
@@ -171,9 +171,14 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     const stacks = new WeakMap<CallContext, () => Stack>()
     const starts = new WeakMap<CallContext, number>()
     return {
-      pre(call) {
+      pre(call, object) {
+        const { entry, context, why } = call
+        const poll = devices.get(context.device.index)?.poll
+        if (poll !== undefined) reportPollsBefore(poll, call, object)
+        // Its receives of before its end, which nothing reports afterwards.
+        if (why === 'call' && entry.name === 'destroy' && isQueuePair(object)) poll?.reportContext(context)
         if (sources.callRecord) starts.set(call, now())
-        if (call.why === 'call' && sources.callStack) stacks.set(call, sources.callStack())
+        if (why === 'call' && sources.callStack) stacks.set(call, sources.callStack())
       },
       post(call, object, args, out, error) {
         const { entry, context, why } = call

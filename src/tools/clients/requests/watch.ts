@@ -2,7 +2,7 @@
  * The requests of a device for several watchers: the checker and the recorder share one feed (feed.ts).
  */
 import { noteFault } from '../../../core/attempt.ts'
-import type { Device } from '../../../core/model.ts'
+import type { CallContext, CoreObject, Device } from '../../../core/model.ts'
 import { allWatchers, type RequestWatcher } from '../../../spec/check/requests.ts'
 import { ConsumerRank } from '../../../spec/check/stream.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -22,6 +22,17 @@ export type RequestPoll = Pick<
   | 'window'
   | 'end'
 >
+
+/** A call begins after which the polls of before would be told too late: reports them. */
+export const reportPollsBefore = (
+  poll: RequestPoll,
+  { entry: { class: cls, name }, context, why }: Pick<CallContext, 'entry' | 'context' | 'why'>,
+  object: CoreObject,
+): void => {
+  if (name === 'create') return
+  if (cls.name === 'cq') poll.reportCq(object)
+  if (why === 'call' && (cls.name === 'mr' || cls.name === 'ah')) poll.reportContext(context)
+}
 
 interface SharedFeed {
   readonly watchers: RequestWatcher[]
