@@ -2,7 +2,7 @@
  * Texts of numbers, as all views write them.
  */
 
-import type { LinkEvent } from '../src/tools/record/events.ts'
+import type { LinkEvent } from '../src/spec/session-events.ts'
 import { gidText } from '../src/tools/trace/bytes.ts'
 
 export { durationText } from '../src/spec/duration.ts'

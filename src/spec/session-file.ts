@@ -130,7 +130,7 @@ export const ELEMENT_BYTES = 16
 
 /**
  * The kinds of records, with their fields; the number of a kind is its position, from 1. A field of type `text` is the
- * number of a `text` record of the same block, from 1; 0: empty. Fields are explained in tools/record/events.ts, where the
+ * number of a `text` record of the same block, from 1; 0: empty. Fields are explained in spec/session-events.ts, where the
  * events have the same names. Tails:
  *
  * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; flows of a block are numbered from 0

@@ -776,7 +776,9 @@ describe('the page in a browser', { skip }, () => {
     await goTo(page, 'findings')
     const frame = page.locator('.stack summary', { hasText: /main at docs\/findings\/stale-rkey\.c:\d+/ })
     await frame.first().waitFor()
-    await page.locator('.story td', { hasText: /decisive: deregistered.*main at docs\/findings\/stale-rkey\.c:\d+/ }).waitFor()
+    await page
+      .locator('.story td', { hasText: /decisive: deregistered.*main at docs\/findings\/stale-rkey\.c:\d+/ })
+      .waitFor()
     await goTo(page, 'ladder')
     await page.locator('.row.kind-posted', { hasText: 'WRITE' }).first().click()
     const source = page.locator('.detail details[open] .source li[aria-current]', { hasText: 'ibv_post_send(' })

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { copyFileSync, existsSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import type { SessionEvent } from '../../src/tools/record/events.ts'
+import type { SessionEvent } from '../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../src/tools/record/reader.ts'
 import { repoRoot } from '../paths.ts'
 import {

@@ -4,9 +4,9 @@
 
 import { QpState } from '../../src/spec/enums.ts'
 import type { packetOutcomes } from '../../src/spec/faults.ts'
+import type { ObjectEvent, PacketsEvent, PostedEvent, SessionEvent } from '../../src/spec/session-events.ts'
 import { type OpcodeName, opcodeByNumber, opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import type { ObjectEvent, PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
 
 export const LEFT = 10
 export const RIGHT = 11

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { SessionEvent } from '../../src/spec/session-events.ts'
 import { opcodeHeaderBytes, opcodeNumber, sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
-import type { SessionEvent } from '../../src/tools/record/events.ts'
 import { connectionsOf, SessionObjects } from '../../src/tools/record/objects.ts'
 import { compileFilter, FilterError } from '../../web/filter/filter.ts'
 import { srcQpnOf } from '../../web/ladder/connection-packets.ts'

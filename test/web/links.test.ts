@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import type { LinkEvent } from '../../src/tools/record/events.ts'
+import type { LinkEvent } from '../../src/spec/session-events.ts'
 import { bytesSource } from '../../src/tools/record/reader.ts'
 import { SessionWriter } from '../../src/tools/record/writer.ts'
 import { Memory } from '../../web/data/memory.ts'

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { SessionEvent } from '../../src/spec/session-events.ts'
 import { copyEvent } from '../../src/tools/record/copy.ts'
-import type { SessionEvent } from '../../src/tools/record/events.ts'
 import { connectionsOf, SessionObjects } from '../../src/tools/record/objects.ts'
 import { bytesSource, openSession } from '../../src/tools/record/reader.ts'
 import { SessionWriter } from '../../src/tools/record/writer.ts'

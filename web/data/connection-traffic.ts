@@ -3,7 +3,7 @@
  * all connections at once would need a megabyte for each.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
-import type { SessionEvent } from '../../src/tools/record/events.ts'
+import type { SessionEvent } from '../../src/spec/session-events.ts'
 import type { Connection } from '../../src/tools/record/objects.ts'
 import { BTH_BYTES } from '../../src/transport/wire/bth.ts'
 import { senderOf } from '../ladder/connection-packets.ts'

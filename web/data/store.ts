@@ -6,8 +6,6 @@
  */
 
 import { isQueuePairClass } from '../../src/spec/classes/ids.ts'
-import type { SymbolState } from '../../src/tools/inspect/protocol.ts'
-import { SessionFileError } from '../../src/tools/record/error.ts'
 import type {
   CallEvent,
   FailureEvent,
@@ -15,7 +13,9 @@ import type {
   LinkEvent,
   ObjectEvent,
   SessionEvent,
-} from '../../src/tools/record/events.ts'
+} from '../../src/spec/session-events.ts'
+import type { SymbolState } from '../../src/tools/inspect/protocol.ts'
+import { SessionFileError } from '../../src/tools/record/error.ts'
 import { SessionObjects } from '../../src/tools/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/tools/record/reader.ts'
 import { readSymbols, SessionSymbols } from '../../src/tools/record/symbols.ts'

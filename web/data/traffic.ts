@@ -2,8 +2,8 @@
  * Sums over time for charts: a fixed number of intervals, whose width doubles when the session grows beyond them.
  */
 
+import type { SessionEvent } from '../../src/spec/session-events.ts'
 import { OP_READ, OP_REQUEST, opcodeFlags, sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
-import type { SessionEvent } from '../../src/tools/record/events.ts'
 import { lostOutcomes } from '../../src/tools/record/packets.ts'
 import { psnDifference } from '../../src/transport/wire/bth.ts'
 

@@ -1,9 +1,10 @@
 /*
  * Which events and packets are of a connection, and who has sent them.
  */
+
+import type { PacketsEvent } from '../../src/spec/session-events.ts'
 import { sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
 import type { WantedEvents } from '../../src/tools/record/decode.ts'
-import type { PacketsEvent } from '../../src/tools/record/events.ts'
 import type { Connection } from '../../src/tools/record/objects.ts'
 import { choiceOf } from '../data/keys.ts'
 import type { Side } from './row.ts'

@@ -2,9 +2,10 @@
  * What is known of the requests of one side of a connection, whose packets go to the other: which were posted, sent and
  * acknowledged, and what the sender waits for.
  */
+
+import type { PostedEvent } from '../../src/spec/session-events.ts'
 import { operations } from '../../src/spec/wire/opcodes.ts'
 import { SendKind, sendOperations } from '../../src/spec/work.ts'
-import type { PostedEvent } from '../../src/tools/record/events.ts'
 import { psnDifference } from '../../src/transport/wire/bth.ts'
 import { countText, psnText } from '../format.ts'
 import { Recent } from './recent.ts'

@@ -2,7 +2,7 @@
  * The ladder: what happened between two queue pairs, in the order of time.
  */
 import { useMemo, useRef } from 'preact/hooks'
-import type { PostedEvent } from '../../src/tools/record/events.ts'
+import type { PostedEvent } from '../../src/spec/session-events.ts'
 import { type Connection, connectionsOf, type QueuePair } from '../../src/tools/record/objects.ts'
 import type { Store } from '../data/store.ts'
 import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'

@@ -3,7 +3,7 @@
  * filter sees are never shown.
  */
 import type { PacketOutcome } from '../../src/spec/faults.ts'
-import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
+import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/spec/session-events.ts'
 import { PSN_MASK, type Row, type RowPacket, type Side, type Tone, type Wait, type Waits } from './row.ts'
 import { noteOf, titleOf } from './row-titles.ts'
 

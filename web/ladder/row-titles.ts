@@ -2,10 +2,10 @@
  * The words of a row: its title, and its note if the row has no other.
  */
 import type { PacketOutcome } from '../../src/spec/faults.ts'
+import type { PostedEvent } from '../../src/spec/session-events.ts'
 import { SYNDROME_KIND_MASK, syndromeKind } from '../../src/spec/wire/headers.ts'
 import { headerAt, opcodeByNumber } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import type { PostedEvent } from '../../src/tools/record/events.ts'
 import { bytesText, countText, hexText, psnText } from '../format.ts'
 import { PSN_MASK, type Row, type RowPacket } from './row.ts'
 

@@ -2,7 +2,7 @@
  * A row of a ladder: an event, or a packet of one, and what is said of it.
  */
 import type { PacketOutcome } from '../../src/spec/faults.ts'
-import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
+import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/spec/session-events.ts'
 
 export const PSN_MASK = 0xff_ffff
 

@@ -5,6 +5,7 @@
  */
 import { errnoName } from '../../src/spec/errno.ts'
 import { Verdict, verdictOf } from '../../src/spec/naks.ts'
+import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/spec/session-events.ts'
 import { rnrTimerMicroseconds, SYNDROME_VALUE_MASK } from '../../src/spec/wire/headers.ts'
 import {
   headerAt,
@@ -15,7 +16,6 @@ import {
   opcodeByNumber,
   opcodeFlags,
 } from '../../src/spec/wire/opcodes.ts'
-import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
 import type { Connection, QueuePair } from '../../src/tools/record/objects.ts'
 import { lostOutcomes } from '../../src/tools/record/packets.ts'
 import { isFailed, reasonOf } from '../../src/tools/trace/failed.ts'

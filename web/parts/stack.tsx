@@ -5,7 +5,7 @@ import { createContext } from 'preact'
 import { useContext } from 'preact/hooks'
 import { frameText, ownFrame } from '../../src/spec/check/frames.ts'
 import { printable } from '../../src/spec/printable.ts'
-import type { SymbolFrame } from '../../src/tools/record/events.ts'
+import type { SymbolFrame } from '../../src/spec/session-events.ts'
 import { SessionSymbols } from '../../src/tools/record/symbols.ts'
 
 /** The symbols of the session. */

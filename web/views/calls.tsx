@@ -2,7 +2,7 @@
  * The calls of all programs, decoded, with a search.
  */
 import { useCallback, useMemo } from 'preact/hooks'
-import type { CallEvent } from '../../src/tools/record/events.ts'
+import type { CallEvent } from '../../src/spec/session-events.ts'
 import type { SessionObjects } from '../../src/tools/record/objects.ts'
 import { callJson, callLine, callSummary } from '../../src/tools/trace/calls.ts'
 import { methodOf } from '../../src/tools/trace/decode.ts'

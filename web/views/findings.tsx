@@ -4,7 +4,7 @@
 
 import { findings as kinds } from '../../src/spec/check/findings.ts'
 import { printable } from '../../src/spec/printable.ts'
-import type { FindingEvent } from '../../src/tools/record/events.ts'
+import type { FindingEvent } from '../../src/spec/session-events.ts'
 import { omittedText } from '../data/coverage.ts'
 import type { Kept } from '../data/memory.ts'
 import type { Facts, Timed } from '../data/store.ts'

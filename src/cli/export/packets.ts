@@ -2,14 +2,14 @@
  * The packets of a session as pcapng, and as they would be if their payload were zeros.
  */
 
+import type { PacketsEvent, SessionHeader } from '../../spec/session-events.ts'
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
-import type { PacketsEvent, SessionHeader } from '../../tools/record/events.ts'
 import { expandPackets } from '../../tools/record/packets.ts'
 import { createLosses } from '../../tools/trace/losses.ts'
 import { createPcapng } from '../../tools/trace/pcapng.ts'
 import { arenaOver } from '../../transport/wire/arena.ts'
 import { BTH_BYTES } from '../../transport/wire/bth.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
 import { type Flow, makeFlow, sealIcrc } from '../../transport/wire/icrc.ts'
 
 /** Maximum bytes of a UDP payload. */

@@ -15,6 +15,7 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'
+import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../spec/session-events.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
 import {
   headerAt,
@@ -30,7 +31,6 @@ import {
   opcodeFlags,
 } from '../../spec/wire/opcodes.ts'
 import { SendKind, sendOperations, takesReceive, WcStatus, WrOpcode } from '../../spec/work.ts'
-import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../tools/record/events.ts'
 import { decodeRecord } from '../../tools/trace/decode.ts'
 import { isFailed, reasonOf } from '../../tools/trace/failed.ts'
 import { syndromeText } from '../../tools/trace/packets.ts'

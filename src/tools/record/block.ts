@@ -17,7 +17,7 @@ import {
   Records,
   recordKinds,
 } from '../../spec/session-file.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { checksum } from './checksum.ts'
 
 const kindNumber = Object.fromEntries(recordKinds.map((kind, i) => [kind, i + 1])) as Readonly<

@@ -3,7 +3,7 @@
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { packetOutcomes } from '../../spec/faults.ts'
-import type { AnyEvent } from './events.ts'
+import type { AnyEvent } from '../../spec/session-events.ts'
 import type { SessionWriter } from './writer.ts'
 
 type Write<K> = (writer: SessionWriter, time: number, event: Extract<AnyEvent, { kind: K }>) => void

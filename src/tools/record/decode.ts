@@ -3,6 +3,17 @@
  */
 import type { Program, Stack } from '../../spec/check/finding.ts'
 import { packetOutcomes } from '../../spec/faults.ts'
+import type {
+  AnyEvent,
+  CompletedEvent,
+  DeviceEvent,
+  ObjectDetails,
+  ObjectEvent,
+  PacketsEvent,
+  PostedEvent,
+  SessionEvent,
+  WaitEvent,
+} from '../../spec/session-events.ts'
 import {
   BLOCK_MAGIC,
   BLOCK_TRAILER,
@@ -25,21 +36,10 @@ import {
   SegmentBytes,
   WaitChange,
 } from '../../spec/session-file.ts'
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { BTH_BYTES, bthDestQp } from '../../transport/wire/bth.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
 import { checksum } from './checksum.ts'
 import { SessionFileError } from './error.ts'
-import type {
-  AnyEvent,
-  CompletedEvent,
-  DeviceEvent,
-  ObjectDetails,
-  ObjectEvent,
-  PacketsEvent,
-  PostedEvent,
-  SessionEvent,
-  WaitEvent,
-} from './events.ts'
 import { symbolFrames } from './symbol-frames.ts'
 
 const utf8 = new TextDecoder()

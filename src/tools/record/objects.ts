@@ -6,7 +6,7 @@ import type { Program } from '../../spec/check/finding.ts'
 import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { Mtu, QpState } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
-import type { DeviceEvent, ObjectEvent } from './events.ts'
+import type { DeviceEvent, ObjectEvent } from '../../spec/session-events.ts'
 
 type ObjectMoment = Pick<ObjectEvent, 'change' | 'method' | 'why' | 'stack' | 'details'> & {
   readonly time: number

@@ -2,10 +2,10 @@
  * Runs of packets: which packets of a run are recorded together, and single packets of a recorded run.
  */
 import type { PacketOutcome } from '../../spec/faults.ts'
+import type { PacketsEvent } from '../../spec/session-events.ts'
 import { opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
 import { BTH_BYTES, bthPsn } from '../../transport/wire/bth.ts'
 import { viewOf } from './decode.ts'
-import type { PacketsEvent } from './events.ts'
 
 const PSN_MASK = 0xff_ffff
 

@@ -5,6 +5,8 @@
  *
  * A file may be damaged, or still be written. What cannot be read is skipped and counted (`damaged`).
  */
+
+import type { SessionEvent, SessionHeader } from '../../spec/session-events.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -21,7 +23,6 @@ import {
 } from '../../spec/session-file.ts'
 import { eventsOf, hasTimes, isWhole, readBlockHeader, readFields, viewOf, type WantedEvents } from './decode.ts'
 import { SessionFileError } from './error.ts'
-import type { SessionEvent, SessionHeader } from './events.ts'
 
 /** Where the bytes of a session file come from. */
 export interface SessionSource {

@@ -7,11 +7,11 @@ import type { Moment, Stack } from '../../spec/check/finding.ts'
 import { NATIVE_FRAME, V8_FRAME } from '../../spec/check/frames.ts'
 import { reasonFrom } from '../../spec/reason.ts'
 import type { FailureRecord } from '../../spec/records.ts'
+import type { PacketsEvent, RecordedFinding, SessionEvent, SymbolFrame } from '../../spec/session-events.ts'
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
 import { addressText } from '../../transport/wire/address.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
 import { viewOf } from './decode.ts'
-import type { PacketsEvent, RecordedFinding, SessionEvent, SymbolFrame } from './events.ts'
 
 const PAGE = 4096
 /** Numbers from here on are addresses rather than counts. */

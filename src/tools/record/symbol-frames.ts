@@ -1,7 +1,7 @@
 /*
  * The frames of a symbol as JSON of others: of a file, or of a tool.
  */
-import type { SymbolFrame } from './events.ts'
+import type { SymbolFrame } from '../../spec/session-events.ts'
 
 /** Characters of a name. */
 export const MAX_TEXT = 4096

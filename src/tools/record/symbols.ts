@@ -4,8 +4,8 @@
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
+import type { SessionEvent, SymbolFrame } from '../../spec/session-events.ts'
 import { SessionFileError } from './error.ts'
-import type { SessionEvent, SymbolFrame } from './events.ts'
 import type { Session } from './reader.ts'
 
 /** Frames whose symbols are kept at most. */

@@ -2,8 +2,8 @@
  * What the programs of a session wait for, and how they have ended, from its events: for the page and for text.
  */
 import { inReportOrder, type WaitId } from '../../spec/check/waits.ts'
+import type { ProgramEndEvent, SessionEvent, WaitFacts } from '../../spec/session-events.ts'
 import { SessionFileError } from './error.ts'
-import type { ProgramEndEvent, SessionEvent, WaitFacts } from './events.ts'
 import type { Session, SessionBlock } from './reader.ts'
 
 /** A wait of a session. */

@@ -7,6 +7,19 @@
  */
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
+import type {
+  CallEvent,
+  DeviceEvent,
+  LinkEvent,
+  ObjectDetails,
+  ObjectEvent,
+  ProgramEndEvent,
+  ProgramPart,
+  RecordedFinding,
+  SessionHeader,
+  SymbolEvent,
+  WaitEvent,
+} from '../../spec/session-events.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -42,19 +55,6 @@ import {
   putFields,
 } from './block.ts'
 import { viewOf } from './decode.ts'
-import type {
-  CallEvent,
-  DeviceEvent,
-  LinkEvent,
-  ObjectDetails,
-  ObjectEvent,
-  ProgramEndEvent,
-  ProgramPart,
-  RecordedFinding,
-  SessionHeader,
-  SymbolEvent,
-  WaitEvent,
-} from './events.ts'
 import { continuesRun, headerBytesAt } from './packets.ts'
 
 /** Where the bytes of a session file go. */

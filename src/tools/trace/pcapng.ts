@@ -5,9 +5,9 @@
  */
 
 import { PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
 import { emitFrame } from '../../transport/wire/frame.ts'
 
 export interface PcapngOptions {

@@ -7,8 +7,8 @@
  * knows. It drops and counts packets with wrong ICRCs.
  */
 import type { PacketOutcome } from '../../spec/faults.ts'
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import type { Arena } from '../wire/arena.ts'
-import type { PacketFlow } from '../wire/flow.ts'
 
 /** Path and headers of a flow's packets. */
 export type FlowAddress = PacketFlow

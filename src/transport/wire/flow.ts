@@ -1,6 +1,7 @@
 /*
- * The path of a packet: addresses, and the fields of the IP and UDP headers that a sender chooses.
+ * The path of a packet (spec/wire/flow.ts): congestion marks, source ports, hashes.
  */
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 
 /**
  * The ECN field, the lower two bits of the traffic class (RFC 3168): the sender reacts to marks; a switch has marked the
@@ -9,18 +10,6 @@
 export const ECN_MASK = 3
 export const ECN_CAPABLE = 2
 export const ECN_CE = 3
-
-/** Addresses have 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
-export interface PacketFlow {
-  readonly source: Uint8Array
-  readonly destination: Uint8Array
-  /** UDP source port. */
-  readonly sourcePort: number
-  readonly trafficClass: number
-  readonly hopLimit: number
-  /** IPv6 flow label, 20 bits. */
-  readonly flowLabel: number
-}
 
 /** Source ports of RoCEv2 packets: this one and those above. */
 const FIRST_SOURCE_PORT = 0xc000

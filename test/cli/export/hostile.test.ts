@@ -11,6 +11,7 @@ import fc from 'fast-check'
 import { exportFormats } from '../../../src/cli/command-line/options.ts'
 import { explainSlow } from '../../../src/cli/commands/explain-slow.ts'
 import { exportSession } from '../../../src/cli/commands/export.ts'
+import type { AnyEvent } from '../../../src/spec/session-events.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -28,7 +29,6 @@ import { putFields } from '../../../src/tools/record/block.ts'
 import { checksum } from '../../../src/tools/record/checksum.ts'
 import { copyEvent } from '../../../src/tools/record/copy.ts'
 import { readBlockHeader, viewOf } from '../../../src/tools/record/decode.ts'
-import type { AnyEvent } from '../../../src/tools/record/events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { SessionWriter } from '../../../src/tools/record/writer.ts'
 import { temporaryFolder } from '../../system/programs.ts'

@@ -4,8 +4,8 @@
 
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { packetOutcomes } from '../../../src/spec/faults.ts'
+import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { syndromeKind } from '../../../src/spec/wire/headers.ts'
-import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { SessionWriter } from '../../../src/tools/record/writer.ts'
 import { emitPacket } from '../../../src/transport/wire/packet.ts'

@@ -15,7 +15,7 @@ import {
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { loadDrivers } from '../../../src/daemon/devices/driver-file.ts'
-import type { SessionEvent } from '../../../src/tools/record/events.ts'
+import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { repoRoot } from '../../paths.ts'
 import { assertGoodPair, runPair, startPair } from '../pairs/pingpong.ts'

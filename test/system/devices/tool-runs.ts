@@ -14,7 +14,7 @@ import {
   open,
   RdmaError,
 } from '../../../src/library/index.ts'
-import type { SessionEvent } from '../../../src/tools/record/events.ts'
+import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { loopbackText } from '../../loopback.ts'
 import { ownProgram, type Scope, start, startDaemon, type TestDaemon, temporaryFolder } from '../programs.ts'

@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { PostedEvent, SessionEvent } from '../../../src/spec/session-events.ts'
 import { SendFlags } from '../../../src/spec/work.ts'
-import type { PostedEvent, SessionEvent } from '../../../src/tools/record/events.ts'
 import { adviceOf } from '../../../src/tools/record/times/advice.ts'
 import { type Phase, rankedPhases } from '../../../src/tools/record/times/phases.ts'
 import { TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'

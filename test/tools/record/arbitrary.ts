@@ -4,7 +4,7 @@
 import fc from 'fast-check'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { packetOutcomes } from '../../../src/spec/faults.ts'
-import type { AnyEvent } from '../../../src/tools/record/events.ts'
+import type { AnyEvent } from '../../../src/spec/session-events.ts'
 import { BTH_BYTES } from '../../../src/transport/wire/bth.ts'
 
 /** Makes objects with the usual prototype, as the reader does. */

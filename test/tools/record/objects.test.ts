@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
-import type { ObjectEvent } from '../../../src/tools/record/events.ts'
+import type { ObjectEvent } from '../../../src/spec/session-events.ts'
 import { connectionsOf, SessionObjects } from '../../../src/tools/record/objects.ts'
 
 const qp = (

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
-import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { createRedactor } from '../../../src/tools/record/redact.ts'
 import { LEFT, packets, posted } from '../../web/events.ts'
 

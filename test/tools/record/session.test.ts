@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import type { AnyEvent, SessionEvent } from '../../../src/spec/session-events.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -18,7 +19,6 @@ import { checksum } from '../../../src/tools/record/checksum.ts'
 import { copyEvent } from '../../../src/tools/record/copy.ts'
 import { viewOf, type WantedEvents } from '../../../src/tools/record/decode.ts'
 import { SessionFileError } from '../../../src/tools/record/error.ts'
-import type { AnyEvent, SessionEvent } from '../../../src/tools/record/events.ts'
 import { expandPackets } from '../../../src/tools/record/packets.ts'
 import { bytesSource, type EventRange, openSession, type Session } from '../../../src/tools/record/reader.ts'
 import { readSymbols } from '../../../src/tools/record/symbols.ts'

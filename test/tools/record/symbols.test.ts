@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { SymbolFrame } from '../../../src/tools/record/events.ts'
+import type { SymbolFrame } from '../../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { createRedactor } from '../../../src/tools/record/redact.ts'
 import { callersLine, readSymbols, SessionSymbols } from '../../../src/tools/record/symbols.ts'

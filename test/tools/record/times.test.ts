@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
-import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { Durations } from '../../../src/tools/record/times/durations.ts'
 import { type RequestTimes, TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'
 import { CQ, completed, connected, ended, FIRST_PSN, LEFT, packets, polled, posted, RIGHT } from '../../web/events.ts'

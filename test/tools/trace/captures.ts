@@ -2,8 +2,8 @@
  * The RoCEv2 packets of the captures in test/fixtures/wire, in the form that a port passes to the tracer.
  */
 import { readdirSync, readFileSync } from 'node:fs'
+import type { PacketFlow } from '../../../src/spec/wire/flow.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
-import type { PacketFlow } from '../../../src/transport/wire/flow.ts'
 import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../../src/transport/wire/frame.ts'
 import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'

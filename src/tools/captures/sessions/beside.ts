@@ -5,12 +5,13 @@
  * A packet belongs to the device of the recording that has its source address, or whose queue pair is connected to its
  * destination. Other senders become devices of their own.
  */
+
+import type { DeviceEvent, ObjectEvent, SessionEvent } from '../../../spec/session-events.ts'
 import { hexBytes } from '../../../spec/text.ts'
+import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { headers } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes } from '../../../spec/wire/opcodes.ts'
-import type { PacketFlow } from '../../../transport/wire/flow.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
-import type { DeviceEvent, ObjectEvent, SessionEvent } from '../../record/events.ts'
 import type { SessionWriter } from '../../record/writer.ts'
 import { AddressTable } from '../addresses.ts'
 import { CaptureReader, type RawPacket } from '../file.ts'

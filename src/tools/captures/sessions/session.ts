@@ -14,6 +14,7 @@ import { mtuBytes } from '../../../spec/mtu.ts'
 import { refusalOf, Verdict, verdictOf } from '../../../spec/naks.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { hexBytes } from '../../../spec/text.ts'
+import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { headers, ICRC_BYTES, SYNDROME_VALUE_MASK } from '../../../spec/wire/headers.ts'
 import {
   CNP,
@@ -32,7 +33,6 @@ import {
 } from '../../../spec/wire/opcodes.ts'
 import { WrOpcode } from '../../../spec/work.ts'
 import { bthPadCount, psnDifference } from '../../../transport/wire/bth.ts'
-import type { PacketFlow } from '../../../transport/wire/flow.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
 import type { SessionWriter } from '../../record/writer.ts'
 import type { CaptureAnalysis } from '../analysis.ts'

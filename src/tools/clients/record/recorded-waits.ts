@@ -6,7 +6,7 @@ import type { Context } from '../../../core/model.ts'
 import { findHandle } from '../../../core/objects/handles.ts'
 import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
 import type { Wait, WaitStat } from '../../../spec/check/waits.ts'
-import type { WaitEvent, WaitFacts } from '../../record/events.ts'
+import type { WaitEvent, WaitFacts } from '../../../spec/session-events.ts'
 import type { Recorder } from './recorder.ts'
 
 /** Milliseconds between two looks; longer if a look takes long. */

@@ -6,8 +6,8 @@ import os from 'node:os'
 import { type Clock, realClock } from '../../../host/event-loop/clock.ts'
 import { createFileSink } from '../../../host/file-sink.ts'
 import { emptyOutputFile } from '../../../host/output-file.ts'
+import type { RecordedCheck } from '../../../spec/session-events.ts'
 import type { RecordingEnd } from '../../../spec/session-file.ts'
-import type { RecordedCheck } from '../../record/events.ts'
 import { SessionWriter } from '../../record/writer.ts'
 
 /** Milliseconds after which an event is in the file at the latest, unless the disk is slower. */

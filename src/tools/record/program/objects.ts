@@ -7,8 +7,8 @@ import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.t
 import { isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { changesNothing, roleOf } from '../../../spec/methods.ts'
 import { failureRecord } from '../../../spec/records.ts'
+import type { ObjectDetails, ObjectEvent } from '../../../spec/session-events.ts'
 import { hexBytes } from '../../../spec/text.ts'
-import type { ObjectDetails, ObjectEvent } from '../events.ts'
 import type { SessionWriter } from '../writer.ts'
 
 /** Maximum bytes of a value in hexadecimal. */

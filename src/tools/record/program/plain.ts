@@ -11,9 +11,9 @@ import { AsyncEventType } from '../../../spec/enums.ts'
 import { Errno } from '../../../spec/errno.ts'
 import { asReason, reasonFrom } from '../../../spec/reason.ts'
 import { CM_NAME } from '../../../spec/session.ts'
+import type { CallEvent, FailureEvent, ObjectEvent } from '../../../spec/session-events.ts'
 import { bytesOfHex } from '../../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../../spec/work.ts'
-import type { CallEvent, FailureEvent, ObjectEvent } from '../events.ts'
 
 /** Digits of a GID in hexadecimal. */
 const GID = /^[0-9a-f]{32}$/

@@ -11,7 +11,9 @@
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { Verdict, verdictOf } from '../../../spec/naks.ts'
+import type { PacketsEvent, SessionEvent } from '../../../spec/session-events.ts'
 import { hexBytes } from '../../../spec/text.ts'
+import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import {
   headerAt,
   isReliableOpcode,
@@ -28,9 +30,8 @@ import {
 import { countsAsRead, SendFlags, SendKind, sendOperations } from '../../../spec/work.ts'
 import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { aethSyndrome, rethDmaLen } from '../../../transport/wire/extensions.ts'
-import { flowHash, type PacketFlow } from '../../../transport/wire/flow.ts'
+import { flowHash } from '../../../transport/wire/flow.ts'
 import { viewOf } from '../decode.ts'
-import type { PacketsEvent, SessionEvent } from '../events.ts'
 import { type QueuePair, SessionObjects } from '../objects.ts'
 import { lostOutcomes } from '../packets.ts'
 import { Durations } from './durations.ts'

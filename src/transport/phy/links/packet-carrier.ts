@@ -6,7 +6,9 @@
  * A host's port accepts a run while its link has at most one packet to send, so that queue pairs take turns. The packets
  * in flight have an upper limit, beyond which hosts wait too.
  */
-import { ECN_CE, ECN_MASK, flowHash, type PacketFlow } from '../../wire/flow.ts'
+
+import type { PacketFlow } from '../../../spec/wire/flow.ts'
+import { ECN_CE, ECN_MASK, flowHash } from '../../wire/flow.ts'
 import { type LinkTopology, longestDelay } from './graph.ts'
 import { createLinks, FRAME_BYTES, type Links } from './links.ts'
 

@@ -21,7 +21,7 @@ import {
   starTopology,
 } from '../../../../src/library/index.ts'
 import type { LocalNetwork } from '../../../../src/library/network/contract.ts'
-import type { PacketsEvent } from '../../../../src/tools/record/events.ts'
+import type { PacketsEvent } from '../../../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts'
 import { fairness } from '../../../../src/tools/sim/statistics.ts'
 import { scratchFolder } from '../../../tools.ts'

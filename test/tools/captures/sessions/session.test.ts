@@ -4,12 +4,12 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { AnyEvent, SessionEvent } from '../../../../src/spec/session-events.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { CaptureAnalysis } from '../../../../src/tools/captures/analysis.ts'
 import { packetsOf } from '../../../../src/tools/captures/file.ts'
 import { PacketsBeside } from '../../../../src/tools/captures/sessions/beside.ts'
 import { CaptureSession } from '../../../../src/tools/captures/sessions/session.ts'
-import type { AnyEvent, SessionEvent } from '../../../../src/tools/record/events.ts'
 import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts'
 import { TimesOfRequests } from '../../../../src/tools/record/times/request-times.ts'
 import { SessionWriter } from '../../../../src/tools/record/writer.ts'

@@ -1,22 +1,21 @@
 /*
  * The events of a session, as a session file has them: what happened to the programs of a daemon, or of the library's
- * devices in a process. `userdma check`, `trace`, recordings and the page use these types. Calls, failures, findings and
- * decisions of torment are the records that tools receive (spec/records.ts); requests are those of the checker's feed
- * (spec/check/requests.ts), which refer to each other by their ids here.
- *
- * Nothing here or beside it depends on Node, so that a page can read session files.
+ * devices in a process, or what a capture shows. `userdma check`, `trace`, recordings and the page use these types. Calls,
+ * failures, findings and decisions of torment are the records that tools receive (records.ts); requests are those of the
+ * checker's feed (check/requests.ts), which refer to each other by their ids here; `program` has the events of the stream
+ * of programs (check/program-events.ts).
  */
 
-import type { AdapterName } from '../../spec/check/adapters.ts'
-import type { CaptureFindingId, Finding, Program, Stack } from '../../spec/check/finding.ts'
-import type { FindingId } from '../../spec/check/findings.ts'
-import type { Frame } from '../../spec/check/frames.ts'
-import type { ProbeName, ProducerFacts } from '../../spec/check/probes.ts'
-import type { BufferCheck, RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
-import type { WaitStat } from '../../spec/check/waits.ts'
-import type { PacketOutcome } from '../../spec/faults.ts'
-import type { FailureRecord, TormentRecord, TraceRecord } from '../../spec/records.ts'
-import type { PacketFlow } from '../../transport/wire/flow.ts'
+import type { AdapterName } from './check/adapters.ts'
+import type { CaptureFindingId, Finding, Program, Stack } from './check/finding.ts'
+import type { FindingId } from './check/findings.ts'
+import type { Frame } from './check/frames.ts'
+import type { ProbeName, ProducerFacts } from './check/probes.ts'
+import type { BufferCheck, RequestCompletion, WorkRequest } from './check/requests.ts'
+import type { WaitStat } from './check/waits.ts'
+import type { PacketOutcome } from './faults.ts'
+import type { FailureRecord, TormentRecord, TraceRecord } from './records.ts'
+import type { PacketFlow } from './wire/flow.ts'
 
 /**
  * A device. `exists`: in a checkpoint, or at the start of the recording. `device`: the number of the device, unique
@@ -277,7 +276,7 @@ export interface LinkEvent {
 
 /**
  * A part of the JSON of an event of the stream of programs (spec/check/program-events.ts), or of an answer about the last
- * one: program/replay.ts puts them together. `--record-depth check` records them.
+ * one: src/tools/record/program/replay.ts puts them together. `--record-depth check` records them.
  */
 export interface ProgramPart {
   readonly kind: 'program' | 'answer'
