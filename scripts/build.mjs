@@ -116,13 +116,13 @@ const withLibraries = target => {
   return { ...target, libraries: [...used.map(([, library]) => library), '-libverbs', '-lpthread'], needs: used[0][2] }
 }
 
-/** The programs of docs/findings with queue pairs of SRD: those that use no rdma_cm. */
+/** The programs of docs/findings with queue pairs of SRD: those that use neither rdma_cm nor mlx5. */
 const srdTargets = (flags, more) =>
   targetsOf('docs/findings', 'findings/srd', [...flags, '-DSRD'], {
     ...more,
     libraries: ['-lefa', '-libverbs', '-lpthread'],
     needs: EFA,
-  }).filter(({ sources: [source] }) => !/"cm\.h"/.test(readFileSync(source, 'utf8')))
+  }).filter(({ sources: [source] }) => !/"cm\.h"|mlx5dv\.h/.test(readFileSync(source, 'utf8')))
 
 /** The programs of docs/findings, with their faults and without (FIXED). */
 const findingTargets = () => {

@@ -29,6 +29,8 @@ static struct userdma_refused sends_refused(const struct ibv_qp *qp, const struc
             refused.length = first->sg_list->length;
         if (first->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || first->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
             refused.address_low = (uint32_t)first->wr.atomic.remote_addr;
+        if (first->opcode == IBV_WR_BIND_MW)
+            refused.address_low = first->bind_mw.bind_info.mw_access_flags;
     }
     note_refused(qp->context->cmd_fd, &refused, LENGTH(first), stack);
     return refused;
@@ -268,7 +270,10 @@ SLOTS_OF(post_srq_recv)
 FUNCTION_TYPE(bind_mw)
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
-    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    const struct ibv_send_wr posted = {.wr_id = bind->wr_id,
+                                       .opcode = IBV_WR_BIND_MW,
+                                       .send_flags = bind->send_flags,
+                                       .bind_mw = {.mw = mw, .bind_info = bind->bind_info}};
     struct queue_lock *lock = NULL;
     uint32_t stack = 0;
     if (UNLIKELY(recorder_is_on)) {

@@ -295,7 +295,8 @@ export const Messages = {
   /**
    * queue, number: as in `post`. error: a positive errno. state: the queue pair's state as libibverbs knows it. opcode:
    * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if
-   * there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic. If the request is not
+   * there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic; of
+   * a bind ibv_access_flags of the window. If the request is not
    * known, opcode, flags, elements, addressLow and length are 0. unsignaled: number of outstanding sends without
    * IBV_SEND_SIGNALED at the end of the queue. taken: number of requests that the queue has taken before, since its
    * creation or RESET; 0: none, or unknown.

@@ -28,8 +28,13 @@ const ONLY_ADAPTERS = {
   findings: ['adapter-error'],
 } as const satisfies Absence
 
+const ONLY_MLX5 = {
+  reason: 'only mlx5 has indirect keys',
+  findings: ['key-not-configured'],
+} as const satisfies Absence
+
 export const absences: Readonly<Record<Column, readonly Absence[]>> = {
-  rxe: [ONLY_ADAPTERS],
+  rxe: [ONLY_ADAPTERS, ONLY_MLX5],
   mlx5: [
     ONLY_ADAPTERS,
     { reason: 'libmlx5 refuses other operations itself (`refused-call`)', findings: ['bad-request'] },
@@ -46,6 +51,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
   ],
   efa: [
     ONLY_ADAPTERS,
+    ONLY_MLX5,
     {
       reason: 'SRD has no connections: a request names its destination, and a queue pair has no attributes of a peer',
       findings: [
@@ -70,6 +76,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'cm-id-destroyed-early',
         'cm-refused-used',
         'cm-not-confirmed',
+        'cm-connected-again',
         'conn-param-uninitialised',
         'receives-after-accept',
         'qp-after-disconnect',
@@ -99,6 +106,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
   ],
   examples: [
     ONLY_ADAPTERS,
+    ONLY_MLX5,
     {
       reason: 'the driver has no packets, and its queue pairs reach only those that name them',
       findings: ['no-answer', 'invalid-request', 'no-rd-atomic', 'qp-no-right'],
@@ -196,10 +204,12 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'elements-unused',
         'failure-ignored',
         'poll-in-handler',
+        'key-not-configured',
         'immediate-byte-order',
         'cm-id-destroyed-early',
         'cm-refused-used',
         'cm-not-confirmed',
+        'cm-connected-again',
         'conn-param-uninitialised',
         'receives-after-accept',
       ],

@@ -327,6 +327,13 @@ const table = {
     why: 'REJECTED, UNREACHABLE and CONNECT_ERROR end the attempt, and the queue pair moves to ERR: its requests are flushed (rdma_get_cm_event(3)). rdma_connect returns 0 as soon as the request is sent.',
     advice: 'look at the type of each event: only ESTABLISHED is a connection',
   },
+  'cm-connected-again': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'an identifier connects again after its connection was refused, which Linux refuses',
+    why: 'REJECTED, UNREACHABLE and CONNECT_ERROR leave the identifier in the state of a connection in progress: rdma_connect returns EINVAL on Linux (cma_ib_handler, rdma_connect_locked in drivers/infiniband/core/cma.c). Here the call succeeds.',
+    advice: 'destroy the identifier and its queue pair, and resolve address and route with new ones',
+  },
   'cm-not-confirmed': {
     severity: 'warning',
     needs: ['check'],

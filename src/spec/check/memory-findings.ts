@@ -140,6 +140,15 @@ export const memoryFindings = {
     advice: 'check addr and length of the element against the region',
     causes: ['LKEY_RANGE'],
   },
+  'key-not-configured': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a request uses an indirect key that no request has configured',
+    why: 'A key of mlx5dv_create_mkey has no memory until a request has configured it: mlx5dv_wr_mkey_configure with its setters, or mlx5dv_wr_mr_list, on a queue pair that was created for it (mlx5dv_wr_post(3)). An access before fails as beyond its range of 0 bytes.',
+    advice:
+      'configure the key by mlx5dv_wr_mkey_configure or mlx5dv_wr_mr_list, and wait for the completion, before it is used',
+    statuses: ['LOC_PROT_ERR', 'REM_ACCESS_ERR'],
+  },
   'lkey-no-right': {
     severity: 'error',
     needs: ['call', 'post', 'completion'],

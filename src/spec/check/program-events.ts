@@ -232,7 +232,7 @@ export interface RequestFacts {
   readonly elements: number
   /** Bytes of a single element; 0 if there are several. */
   readonly length: bigint
-  /** The low 32 bits of the remote address of an atomic. */
+  /** The low 32 bits of the remote address of an atomic; of a bind ibv_access_flags of the window. */
   readonly addressLow: number
   /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
   readonly unsignaled: number

@@ -51,6 +51,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
       'unknown-lkey',
       'stale-lkey',
       'local-out-of-bounds',
+      'key-not-configured',
       'lkey-no-right',
       'lkey-other-pd',
       'local-unmapped',
@@ -105,6 +106,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     likelyFindings: [
       'unknown-rkey',
       'remote-out-of-bounds',
+      'key-not-configured',
       'rkey-no-right',
       'stale-rkey',
       'rkey-other-pd',

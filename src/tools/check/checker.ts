@@ -54,7 +54,7 @@ import {
 import { createDatagramDetector } from './datagrams.ts'
 import { type CheckerSources, type Detector, DetectorServices, noSources, watcherFor } from './detector.ts'
 import { FailureReports } from './failed.ts'
-import { reportDeath, reportGone } from './gone.ts'
+import { type RefusedCreation, reportDeath, reportGone } from './gone.ts'
 import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
@@ -88,6 +88,9 @@ const severityOfRefusal = (class_: string, errno: number, isTrial: boolean): Sev
   const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
   return isArgumentError(errno) || isOfMemory ? (isTrial ? 'note' : 'warning') : undefined
 }
+
+/** Programs whose last refused creation is known. */
+const MAX_REFUSED_CREATIONS = 1024
 
 const participles = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
@@ -168,6 +171,8 @@ export class Checker {
   readonly #failures: FailureReports
   readonly #ignoredPosts: IgnoredPosts
   readonly #detectors: readonly Detector[]
+  /** By pid. */
+  readonly #refusedCreations = new Map<number, RefusedCreation>()
   readonly #sources: CheckerSources
 
   /** `report` is called once for each distinct finding. */
@@ -315,6 +320,13 @@ export class Checker {
       this.#reporter.report('destroy-busy', call, busyContent(call.class, participles(call.class).destroyed, known))
       return
     }
+    const pid = call.program?.pid
+    const noun = isQueuePairClass(call.class) ? 'qp' : call.class
+    if (method === 'create' && pid !== undefined && this.#refusedCreations.size < MAX_REFUSED_CREATIONS)
+      this.#refusedCreations.set(pid, {
+        ...{ class: noun, time: call.time, stack: call.stack },
+        text: `${errnoName(errno)}: ${call.isLibrary === true ? reason.text() : inC(reason)}`,
+      })
     const severity = severityOfRefusal(call.class, errno, reason.code === 'unknown-limit')
     if (severity === undefined) return
     const isMade = method === 'create' || method === 'modify'
@@ -363,6 +375,8 @@ export class Checker {
     const creation = moment(participles(call.class).created, call.time, call.stack)
     const known = new KnownObject(object, call, creation, this.#objects.usedBy(args))
     this.#objects.add(known)
+    const pid = call.program?.pid ?? -1
+    if (this.#refusedCreations.get(pid)?.class === (known.isQp ? 'qp' : known.class)) this.#refusedCreations.delete(pid)
     if (!known.isQp) return
     this.#setAttributes(known, args)
     for (const cq of new Set([known.uses.get('sendCq'), known.uses.get('recvCq')]))
@@ -516,7 +530,7 @@ export class Checker {
 
   /** A signal ends a program. */
   died(death: Death): void {
-    reportDeath(this.#services, death)
+    reportDeath(this.#services, death, this.#refusedCreations.get(death.program?.pid ?? -1))
   }
 
   /** The preload library of a program reports a mistake in a batch of ibv_wr_*. */

@@ -1,6 +1,6 @@
 /*
  * Findings about answers to rdma_connect that the program has read: it posts though its connection was refused, or does
- * not confirm the response.
+ * not confirm the response, or connects the identifier again.
  */
 import type { CheckedCall } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
@@ -29,6 +29,8 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
   const refused = new Map<number, Read>()
   /** By `CoreObject.id` of the identifier: the CONNECT_RESPONSE that was not confirmed. */
   const responses = new Map<number, Read>()
+  /** By `CoreObject.id` of the identifier: the event that has refused its connection. */
+  const ended = new Map<number, Read>()
   /** Queue pairs of `responses` that have moved to RTS since. */
   const ready = new WeakSet<KnownObject>()
 
@@ -45,13 +47,16 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
     if (type === CONNECT_RESPONSE) responses.set(id.id, { id, qp, text: name, call })
     if (type !== REJECTED && type !== UNREACHABLE && type !== CONNECT_ERROR) return
     responses.delete(id.id)
-    refused.set(qp.id, { id, qp, text: type === REJECTED ? `${name} (${rejectText(status)})` : name, call })
+    const event = { id, qp, text: type === REJECTED ? `${name} (${rejectText(status)})` : name, call }
+    refused.set(qp.id, event)
+    ended.set(id.id, event)
   }
 
   /** The identifier was destroyed. */
   const ends = (id: KnownObject): void => {
     const response = responses.get(id.id)
     responses.delete(id.id)
+    ended.delete(id.id)
     qpns.delete(id.id)
     if (response === undefined || !ready.has(response.qp)) return
     const { qp } = response
@@ -93,6 +98,14 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
       if (object.class !== 'cm_id') return
       const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
       if (method === 'connect' && qpNum !== undefined) {
+        const event = ended.get(object.id)
+        ended.delete(object.id)
+        if (event !== undefined)
+          services.report('cm-connected-again', call, {
+            text: `${object.name} connects again after ${event.text} was read: on Linux rdma_connect returns EINVAL`,
+            moments: [moment('read', event.call.time, event.call.stack)],
+            objects: [object, event.qp],
+          })
         qpns.set(object.id, qpNum)
         refused.delete(qpOf(object)?.id ?? -1)
       }

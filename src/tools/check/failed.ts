@@ -92,12 +92,20 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
+/** A key that was made without memory (mlx5dv_create_mkey), and has none yet. */
+const isUnconfigured = ({ id, args }: Failure['cause']): boolean =>
+  (id === 'LKEY_RANGE' || id === 'RKEY_RANGE') && args.rangeStart === 0n && args.rangeEnd === 0n
+
 /** How a peer looks that has given up its connection. */
 const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error', 'peer-not-ready'])
 
 /** Of the key of a memory window that no bind has given it yet. */
 const NOT_YET =
   'rkey {key:hex} is not bound yet: before the bind with it is complete, the key of this memory window is {currentKey:hex}'
+
+/** Of an indirect key without memory. */
+const NOT_CONFIGURED =
+  'key {key:hex} has no memory: it was made by mlx5dv_create_mkey, and no request has configured it'
 
 /** Causes of a key that is not live, with the address of the peer's memory. */
 const REMOTE_ADDRESS: ReadonlySet<CauseName> = new Set(['RKEY_UNKNOWN', 'RKEY_NONE'])
@@ -174,7 +182,7 @@ export class FailureReports {
     for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
     const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
-    const id = mismatch ?? (isAhead ? 'window-not-bound' : idOfCause)
+    const id = mismatch ?? (isAhead ? 'window-not-bound' : isUnconfigured(cause) ? 'key-not-configured' : idOfCause)
     const failedKind = failedKindOf(failure)
     const occurrence: Occurrence = {
       time,
@@ -211,6 +219,7 @@ export class FailureReports {
         typeof key === 'number' && keyDevice !== undefined && region === undefined && meant === undefined
           ? this.#services.objects.regionWithLowBits(keyDevice, key)
           : undefined
+      const own = isAhead ? NOT_YET : isUnconfigured(cause) ? NOT_CONFIGURED : undefined
       const member = this.#memberOf(failure, qp, keyDevice)
       const isRemote = REMOTE_ADDRESS.has(cause.id)
       const address = isRemote || cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
@@ -220,7 +229,7 @@ export class FailureReports {
           ? this.#services.objects.regionAt(addressed, Number(address))
           : undefined
       this.#reporter.report(id, occurrence, {
-        text: failureText(isAhead ? { ...failure, cause: { ...cause, text: NOT_YET } } : failure),
+        text: failureText(own === undefined ? failure : { ...failure, cause: { ...cause, text: own } }),
         advice:
           member?.advice ??
           (cut === undefined
@@ -239,7 +248,7 @@ export class FailureReports {
           ...(cut === undefined
             ? []
             : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
-          ...accessRangeLines(failure),
+          ...(isUnconfigured(cause) ? [] : accessRangeLines(failure)),
           ...basedLines(failure, region),
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
             ? this.#queues.receiveCounts(qp, peer)

@@ -182,8 +182,37 @@ const accessText = ({ fault = AddressFault.NONE, address = 0n }: Death): string 
   }
 }
 
-export const reportDeath = (services: DetectorServices, death: Death): void => {
+/** Members of structs of libibverbs that programs read, by class of the object and offset (64-bit). */
+const members: Readonly<Record<string, Readonly<Record<number, string>>>> = {
+  mr: { 32: 'handle', 36: 'lkey', 40: 'rkey' },
+  qp: { 52: 'qp_num', 56: 'state' },
+}
+
+/** A refused call that would have created an object: what it returned, NULL, is used. */
+export interface RefusedCreation {
+  readonly class: string
+  readonly time: number
+  readonly stack: Stack
+  /** The errno, and why. */
+  readonly text: string
+}
+
+/** The member of the NULL of a refused call that a program has read when it died; undefined: it was something else. */
+const memberOfNull = (refused: RefusedCreation | undefined, { fault, address }: Death): string | undefined =>
+  refused === undefined || fault !== AddressFault.UNMAPPED ? undefined : members[refused.class]?.[Number(address)]
+
+/** `refused`: the last creation of the program that was refused, unless a later one of the class succeeded. */
+export const reportDeath = (services: DetectorServices, death: Death, refused: RefusedCreation | undefined): void => {
   const { signal, isInOurs, lastCall = '', stack } = death
+  const member = memberOfNull(refused, death)
+  if (refused !== undefined && member !== undefined) {
+    services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
+      text: `died of ${signal}${accessText(death)}: ${member} of the ibv_${refused.class} that a refused call has returned, NULL (${refused.text})`,
+      moments: [moment('refused', refused.time, refused.stack)],
+      advice: `check the result of the call that was refused before ${member} is read`,
+    })
+    return
+  }
   const called = FUNCTION_NAME.test(lastCall) ? lastCall : 'a function of verbs'
   const verbs = verbsIn(stack) ?? (isInOurs ? called : undefined)
   const place = verbs === undefined ? '' : ` in ${verbs}`

@@ -7,7 +7,7 @@ import { causes, requestName } from '../../spec/check/causes.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { RefusedPost, RequestFacts } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
-import { QpState } from '../../spec/enums.ts'
+import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { ATOMIC_BYTES, isAtomic, SendFlags, WrOpcode } from '../../spec/work.ts'
@@ -15,6 +15,7 @@ import { adviceForReset } from './advice.ts'
 import { adderOf } from './batches.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
+const { ZERO_BASED } = AccessFlags.values
 const { BIND_MW, SEND, SEND_WITH_IMM } = WrOpcode.values
 
 /** What libefa takes by ibv_post_send (efa_post_send of rdma-core), and batches. */
@@ -32,16 +33,27 @@ const sgeLimit = (
 /** A finding, why, and what to do. */
 type Refusal = readonly [id: FindingId, why: string | undefined, advice?: string | undefined]
 
+/** `access`: ibv_access_flags of the window. */
+const refusedBind = (access: number, error: number): Refusal => {
+  if (error === Errno.EPERM)
+    return [
+      'bind-refused',
+      'window and region are of different protection domains',
+      'allocate the window and register the region in one protection domain',
+    ]
+  return (access & ZERO_BASED) !== 0
+    ? [
+        'bind-refused',
+        'a window of type 1 cannot be zero-based (IBV_ACCESS_ZERO_BASED): its addresses are those of the region',
+        'leave IBV_ACCESS_ZERO_BASED out, or bind a window of type 2 (IBV_WR_BIND_MW), which may be zero-based',
+      ]
+    : ['bind-refused', 'the region, its range or the rights do not fit the window']
+}
+
 /** The finding for the rule that a request breaks; undefined: unknown. */
 const brokenRule = (isSend: boolean, request: RequestFacts, queue: KnownObject, error: number): Refusal | undefined => {
   const { elements, flags, length, opcode, addressLow } = request
-  if (isSend && opcode === BIND_MW)
-    return [
-      'bind-refused',
-      error === Errno.EPERM
-        ? 'window and region are of different protection domains'
-        : 'the region, its range or the rights do not fit the window',
-    ]
+  if (isSend && opcode === BIND_MW) return refusedBind(addressLow, error)
   if (isSend && queue.class === 'driver_qp' && !postedToSrd.has(opcode))
     return [
       'bad-request',

@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { UseOfGone } from '../../../src/spec/check/program-events.ts'
-import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../../src/spec/session.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { because } from '../../../src/spec/reason.ts'
+import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../../src/spec/session.ts'
 import { requestScenario } from './requests.ts'
 
 const program = { pid: 1, command: 'client' }
@@ -117,4 +119,34 @@ it('a death is an error if a function of verbs is in the stack', () => {
       'warning: died of SIGSEGV',
     ],
   )
+})
+
+it('a crash at a member of a struct is of the NULL of a refused call only if one was refused, and none made since', () => {
+  const diedAt = (address: number, calls: readonly ('refused' | 'made')[]) => {
+    const s = requestScenario()
+    const object = { id: 99, handle: 99, class: { name: 'mr' } }
+    const call = { ...{ time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program }, class: 'mr', method: 'create' }
+    for (const outcome of calls)
+      s.checker.called({
+        ...{ ...call, why: 'call', args: {}, stack: ['register'] },
+        ...(outcome === 'made'
+          ? { object, out: {} }
+          : { object: undefined, out: {}, refused: { errno: Errno.EINVAL, reason: because`no memory` } }),
+      })
+    const fault = { fault: AddressFault.UNMAPPED, address: BigInt(address) }
+    s.checker.died({ time: 1, program, signal: 'SIGSEGV', isInOurs: false, stack: ['main'], ...fault })
+    const { severity, text, moments } = s.found.at(-1)!
+    return {
+      severity,
+      isOfNull: text.includes('lkey of the ibv_mr that a refused call has returned'),
+      moments: moments.length,
+    }
+  }
+  assert.deepEqual(diedAt(0x24, ['refused']), { severity: 'error', isOfNull: true, moments: 2 })
+  for (const [address, calls] of [
+    [0x24, []],
+    [0x24, ['refused', 'made']],
+    [0x44, ['refused']],
+  ] as const)
+    assert.deepEqual(diedAt(address, calls), { severity: 'warning', isOfNull: false, moments: 1 })
 })
