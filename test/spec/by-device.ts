@@ -93,7 +93,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'libefa refuses other operations and flags itself', findings: ['bad-request', 'undefined-flags'] },
     {
       reason: 'the program writes to a peer, and the libefa of rdma-core 44 posts no WRITE',
-      findings: ['rkey-no-right', 'race', 'buffer-reused', 'failure-ignored'],
+      findings: ['race', 'buffer-reused', 'failure-ignored'],
     },
     {
       reason: 'the program posts by ibv_post_send without an address handle, which is refused (`refused-call`)',

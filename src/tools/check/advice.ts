@@ -5,6 +5,7 @@ import { causes } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
+import type { ThreadWaitKind, WaitGraph } from '../../spec/check/thread-waits.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
@@ -135,6 +136,23 @@ export const adviceForUnsupported = (class_: string, errno: number): string | un
   if (errno === Errno.EFAULT && class_ === 'mr')
     return 'register memory that is mapped, and for any right of writing also writable: constants and files that are mapped read-only are not'
   return errno === Errno.EOPNOTSUPP ? 'ask the device for the feature first, or go on without it' : undefined
+}
+
+/** What breaks a wait of a chain, by its kind; the first that is in the chain is said. */
+const breaks: readonly (readonly [kinds: readonly ThreadWaitKind[], advice: string])[] = [
+  [['batch'], 'end the batch by ibv_wr_complete before its completions are polled: nothing of it is posted before'],
+  [['mutex', 'rwlock'], 'release the lock before the thread waits for an event, a message or another lock'],
+  [
+    ['join'],
+    'let the thread end before it is joined: by an event or message that it waits for, or a descriptor beside',
+  ],
+  [['poll', 'channel'], 'let one of them send before it waits for a message'],
+]
+
+/** Advice to threads that wait for each other, by the waits of their chain. */
+export const adviceForDeadlock = ({ first, threads }: WaitGraph): string | undefined => {
+  const kinds = first.map(index => threads[index]?.kind)
+  return breaks.find(([of]) => of.some(kind => kinds.includes(kind)))?.[1]
 }
 
 /** Advice to a program whose CQ is armed for solicited completions only, and gets no event. */

@@ -34,7 +34,7 @@ import type { Relapse } from '../../spec/faults.ts'
 import { MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
+import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForDeadlock, adviceForUnsupported, cmFunctionIn } from './advice.ts'
 import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, cFunctionOf, inC } from './c-words.ts'
@@ -624,11 +624,13 @@ export class Checker {
               action: arming ? 'armed' : (waited?.creation.action ?? ''),
             }
           : { ...at, stack: posted, ...POSTED }
+    // No rule has a reason but that nothing is outstanding.
+    const isUnexplained = wait.details === undefined && wait.advice === undefined
     const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
     this.#reporter.report(id, occurrence, {
-      text,
+      text: (isUnexplained ? lost?.overwritten : undefined) ?? text,
       waits: graph,
-      advice,
+      advice: id === 'deadlock' && graph !== undefined ? adviceForDeadlock(graph) : advice,
       moments: lost?.moments ?? [],
       details: [
         ...details,

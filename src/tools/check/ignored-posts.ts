@@ -57,7 +57,7 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
         text: `${call} of wr_id ${post.wrId} on ${owner.name} was refused (${errnoName(post.error)}), and the program ${next}: it takes the request for posted`,
         details: [why],
         severity: 'warning',
-        advice: `compare the result of ${call} with 0: it is a positive errno, so a test for < 0 never holds`,
+        advice: `check the result of ${call}: what is not 0 is an error, a positive errno, so a test for < 0 never holds`,
         objects: [owner],
       },
     )

@@ -33,6 +33,8 @@ export const noteDropped = (qp: KnownObject, { count = 1 }: Failure, why: string
 interface LostBefore {
   readonly details: readonly string[]
   readonly moments: readonly Moment[]
+  /** A sentence about a CQ whose completions may have been overwritten: nobody knows whether all were polled. */
+  readonly overwritten: string | undefined
 }
 
 /** What the program of a context has lost. */
@@ -41,6 +43,7 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
   const named = queuePairs.filter(({ lost: { sends, receives, drops } }) => sends + receives > 0 || drops !== undefined)
   const details: string[] = []
   const moments: Moment[] = []
+  let overwritten: string | undefined
   for (const { name, lost, destruction } of named.slice(-MAX_NAMED)) {
     const { sends, receives, drops } = lost
     const counts = [...(sends ? [counted(sends, 'send')] : []), ...(receives ? [counted(receives, 'receive')] : [])]
@@ -55,14 +58,12 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
   }
   for (const { name, pollers, overwriting = 0, size = 0 } of objects.existingIn(context)) {
     if (overwriting > size)
-      details.push(
-        `${name} of ${size} entries has had ${counted(overwriting, 'completion')}, and ignores overruns (IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN): those that were not polled before ${size} more came were overwritten`,
-      )
+      overwritten ??= `${name} of ${size} entries, which ignores overruns (IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN), has had ${counted(overwriting, 'completion')}: those that were not polled before ${size} more came are lost`
     if (pollers.length === 0) continue
     details.push(
       `${counted(pollers.length, 'thread')} have polled ${name}: a completion that one of them has taken, no other one gets`,
     )
     moments.push(...pollers)
   }
-  return { details, moments }
+  return { details, moments, overwritten }
 }

@@ -61,9 +61,14 @@ const check = async (scope: Scope, options: readonly string[], programs: readonl
 /** As `check`, with the programs that need options of their own, too. */
 const checkAll = async (scope: Scope, options: readonly string[], programs: readonly string[], command = faulty) => {
   const told = new Set(await check(scope, options, programs, command))
-  for (const name of withOptions)
-    if (command === faulty || existsSync(command(name)))
-      for (const id of await check(scope, [...options, ...optionsOf(name)], [name], command)) told.add(id)
+  for (const name of withOptions) {
+    const own = optionsOf(name)
+    const device = own[0] === '--device' ? own[1] : undefined
+    const others = device === undefined ? own : own.slice(2)
+    const isOfDevice = device === undefined || options.includes(device)
+    if (isOfDevice && (command === faulty || existsSync(command(name))))
+      for (const id of await check(scope, [...options, ...others], [name], command)) told.add(id)
+  }
   return told
 }
 
