@@ -49,6 +49,7 @@
 #define USERDMA_CALL 28u
 #define USERDMA_ORDER 29u
 #define USERDMA_WAITS 30u
+#define USERDMA_LENDS 31u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -352,6 +353,21 @@
 #define USERDMA_WAIT_FLAG_TIMED 1u
 #define USERDMA_WAIT_FLAG_SHARED 2u
 
+/* The ring of lends, kinds of its entries, rights, and what a hash covers. */
+#define USERDMA_LEND_RING_OFFSET 0x520000u
+#define USERDMA_LEND_RING_FIRST_ENTRY 128u
+#define USERDMA_LEND_RING_ENTRIES 32768u
+#define USERDMA_LEND_RING_BYTES 0x400080u
+#define USERDMA_LEND_RING_LABEL_BYTES 56u
+#define USERDMA_LEND_LEND 1u
+#define USERDMA_LEND_TAKE_BACK 2u
+#define USERDMA_LEND_UNCHECKED 3u
+#define USERDMA_LEND_NAME 4u
+#define USERDMA_LEND_RIGHT_READ 1u
+#define USERDMA_LEND_RIGHT_WRITE 2u
+#define USERDMA_LEND_RIGHT_ATOMIC 4u
+#define USERDMA_LEND_HASH_BYTES 4096u
+
 struct userdma_header {
     uint32_t type;
     uint32_t size;
@@ -599,6 +615,30 @@ struct userdma_doorbells {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
+
+struct userdma_lend_ring {
+    uint64_t head;
+    uint64_t tail;
+};
+_Static_assert(sizeof(struct userdma_lend_ring) == 16, "layout of struct userdma_lend_ring");
+
+struct userdma_lend {
+    uint64_t sequence;
+    uint64_t time;
+    uint64_t start;
+    uint64_t length;
+    uint64_t id;
+    uint32_t kind;
+    uint32_t rights;
+    uint32_t stack;
+    uint32_t qpn;
+    uint32_t milliseconds;
+    uint32_t hash;
+    uint32_t is_hashed;
+    uint32_t reserved;
+    char label[56];
+};
+_Static_assert(sizeof(struct userdma_lend) == 128, "layout of struct userdma_lend");
 
 struct userdma_wait_table {
     uint32_t threads;

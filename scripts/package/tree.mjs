@@ -5,7 +5,7 @@
  *   bin/userdma                     starts lib/userdma/bin/node
  *   lib/userdma/                    Node.js, the compiled program, its pages, the C libraries, npm packages
  *   lib/systemd/                    units of a user and of the system
- *   include/                        userdma_check.h, for programs that say something to `userdma check --races`
+ *   include/                        userdma.h and userdma_check.h, for programs that say something to `userdma check`
  *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
  *   share/doc/userdma/              licences, and what the tree contains
  */
@@ -122,7 +122,8 @@ export const stageTree = async (prefix, arch, libraries, hasPlugin = false) => {
   await stageProgram(home, hasPlugin)
   for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
   stageForeign(home, doc, arch, hasPlugin)
-  copy(inRoot('shim', 'include', 'userdma_check.h'), join(prefix, 'include', 'userdma_check.h'))
+  for (const header of ['userdma.h', 'userdma_check.h'])
+    copy(inRoot('shim', 'include', header), join(prefix, 'include', header))
   copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))
   write(join(doc, SBOM), sbomOf(manifest, [...Object.values(foreignPackages(arch, hasPlugin)), ...pagePackages()]))
   stagePrinted(join(prefix, 'share'))

@@ -57,29 +57,42 @@ static bool are_present(uint64_t address, size_t length)
     return mincore((void *)(uintptr_t)start, address + length - start, pages) == 0 && (pages[0] & pages[1] & 1);
 }
 
+/* Adds `left` bytes from `address` on to `crc`. False if they cannot be read. */
+static bool add_range(uint64_t address, uint64_t left, uint32_t *crc)
+{
+    unsigned char copy[CHUNK];
+    while (left > 0) {
+        const size_t part = left < CHUNK ? left : CHUNK;
+        const struct iovec into = {copy, part}, source = {(void *)(uintptr_t)address, part};
+        if (!are_present(address, part) || process_vm_readv(getpid(), &into, 1, &source, 1, 0) != (ssize_t)part)
+            return false;
+        *crc = crc_of(copy, part, *crc);
+        address += part;
+        left -= part;
+    }
+    return true;
+}
+
+bool hashes_of_lend(uint64_t address, uint64_t length, uint32_t *hash)
+{
+    *hash = 0;
+    return add_range(address, length < USERDMA_LEND_HASH_BYTES ? length : USERDMA_LEND_HASH_BYTES, hash);
+}
+
 /* Adds `bytes` bytes of the message from offset `from` on to `crc`. False if they cannot be read. */
 static bool add(const struct ibv_sge *list, int count, uint64_t from, uint64_t bytes, uint32_t *crc)
 {
-    unsigned char copy[CHUNK];
     for (int i = 0; i < count && bytes > 0; i++) {
         if (from >= list[i].length) {
             from -= list[i].length;
             continue;
         }
-        uint64_t address = list[i].addr + from, left = list[i].length - from;
+        uint64_t left = list[i].length - from;
         left = left < bytes ? left : bytes;
+        if (!add_range(list[i].addr + from, left, crc))
+            return false;
         bytes -= left;
         from = 0;
-        while (left > 0) {
-            const size_t part = left < CHUNK ? left : CHUNK;
-            const struct iovec into = {copy, part}, source = {(void *)(uintptr_t)address, part};
-            if (!are_present(address, part) ||
-                process_vm_readv(getpid(), &into, 1, &source, 1, 0) != (ssize_t)part)
-                return false;
-            *crc = crc_of(copy, part, *crc);
-            address += part;
-            left -= part;
-        }
     }
     return true;
 }

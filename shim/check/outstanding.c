@@ -584,6 +584,7 @@ IN_CHILD void outstanding_child(void)
     unmaps_forget_all();
     objects_in_child();
     waiting_in_child();
+    lends_in_child();
     has_created = false;
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
         if (contexts[fd] == OWN) {

@@ -13,6 +13,7 @@
  *   given.c        registered memory that is given back
  *   hashes.c       hashes of send buffers at the post
  *   slots.c        sends that adapters refuse
+ *   lends.c        memory that the program lends
  *   pollers.c      which threads poll a CQ
  */
 #ifndef USERDMA_REQUESTS_H
@@ -239,6 +240,8 @@ bool hashes_are_wanted(uint32_t index);
  * Without the lock: hashes the buffer of send number `index` (from 0). False if it cannot be read. May change errno.
  */
 bool hashes_take(uint32_t index, const struct ibv_sge *list, int count, uint32_t *hash);
+/* The hash of memory that is lent (LendHash of src/spec/lends.ts). False if it cannot be read. May change errno. */
+bool hashes_of_lend(uint64_t address, uint64_t length, uint32_t *hash);
 /* Before the post: tells the daemon the hash of a sample; with `is_known` false, that there is none. */
 void hashes_note(int fd, uint32_t qpn, uint32_t index, bool is_known, uint32_t hash);
 

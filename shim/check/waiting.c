@@ -19,7 +19,9 @@
 #include "../recorder/orders.h"
 #include "../shim.h"
 
-/* The file; NULL: none. */
+#define FILE_BYTES (USERDMA_LEND_RING_OFFSET + USERDMA_LEND_RING_BYTES)
+
+/* The file, the table and the ring of lends (lends.c); NULL: none. */
 static char *table;
 static int file = -1;
 /* The first slot that may be free. */
@@ -67,9 +69,9 @@ static void create(void)
     if (fd < 0)
         return;
     void *memory = MAP_FAILED;
-    if (ftruncate(fd, USERDMA_WAIT_TABLE_BYTES) == 0 &&
+    if (ftruncate(fd, FILE_BYTES) == 0 &&
         REAL(fcntl)(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-        memory = REAL(mmap64)(NULL, USERDMA_WAIT_TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        memory = REAL(mmap64)(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
         REAL(close)(fd);
         return;
@@ -94,7 +96,7 @@ IN_CHILD void waiting_in_child(void)
     has_none = false;
     if (!table)
         return;
-    munmap(table, USERDMA_WAIT_TABLE_BYTES);
+    munmap(table, FILE_BYTES);
     table = NULL;
     if (file >= 0) {
         fd_forget_hidden(file);
@@ -108,6 +110,12 @@ void waiting_moved(int old_fd, int new_fd)
 {
     if (file == old_fd)
         file = new_fd;
+}
+
+char *waiting_lend_ring(void)
+{
+    char *memory = __atomic_load_n(&table, __ATOMIC_ACQUIRE);
+    return memory ? memory + USERDMA_LEND_RING_OFFSET : NULL;
 }
 
 /* ---- modules ---- */

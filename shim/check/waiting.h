@@ -20,6 +20,10 @@ void waiting_in_child(void);
 void waiting_moved(int old_fd, int new_fd);
 /* The descriptor of the table's file; -1: none. The libraries that are loaded now are described in it. */
 int waiting_file(void);
+/* The ring of lends, in the same file (lends.c); NULL: none. */
+char *waiting_lend_ring(void);
+/* lends.c: in the child of a fork, the lends of the parent are not the child's. */
+void lends_in_child(void);
 /* Libraries were loaded or unloaded. Takes the loader's lock. */
 void waiting_describe_modules(void);
 

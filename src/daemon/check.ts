@@ -6,7 +6,7 @@ import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context, Core } from '../core/model.ts'
-import { mapArena } from '../host/memory/mapping.ts'
+import { createRingPool, mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack, Story } from '../spec/check/finding.ts'
@@ -35,6 +35,7 @@ import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
+import { LendRings } from './lends.ts'
 import { type ThreadWaitSources, ThreadWaits } from './thread-waits.ts'
 import { Unmappings } from './unmappings.ts'
 import { WaitTableFile, WaitTables } from './wait-tables.ts'
@@ -100,6 +101,9 @@ export class DaemonChecker {
   #areLogsRead = false
   #findsRaces = false
   readonly #unmappings = new Unmappings()
+  readonly #lendRings = createRingPool()
+  readonly #lends: LendRings
+  #readsLends = false
   readonly #checked: CheckedCore
   readonly #core: Core
   /** Contexts that their program closes, or whose program ends by exit(3), _exit(2) or exec(2). */
@@ -163,6 +167,7 @@ export class DaemonChecker {
       ...(range && { who: range }),
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
+      readLends: () => this.#lends.read(),
       events: { logStack: (pid, id) => this.stackOf(pid, id), readLog: () => logs.read() },
       wasKilled: context => this.#wasKilled(context),
       closing: context => {
@@ -172,6 +177,14 @@ export class DaemonChecker {
         if (this.#wasKilled(context)) this.waits.ended(context, channel)
       },
     })
+    this.#lends = new LendRings(
+      {
+        stackOf: (pid, id) => this.stackOf(pid, id),
+        event: event => this.#event(event),
+        now,
+      },
+      memory => this.#lendRings.release(memory),
+    )
     this.#threads = new ThreadWaits({
       devices,
       failures,
@@ -248,7 +261,35 @@ export class DaemonChecker {
   /** Message WAITS of a process; takes over `fd`. */
   takeWaitTable(session: object, pid: number, namespacePid: number, fd: number): void {
     const file = WaitTableFile.take(fd)
-    if (file !== undefined) this.waitTables.add({ pid, namespacePid, command: commandName(pid) ?? '?', file, session })
+    if (file === undefined) return
+    this.waitTables.add({ pid, namespacePid, command: commandName(pid) ?? '?', file, session })
+    this.#lends.add(session, pid, file.lendRing(this.#lendRings))
+    if (this.#readsLends) return
+    this.#readsLends = true
+    setInterval(
+      this.#containment.guard('the reading of lends', () => this.#lends.read()),
+      READ_LOGS_INTERVAL,
+    ).unref()
+  }
+
+  /** The session of a process has ended. */
+  sessionEnded(session: object): void {
+    this.waitTables.ended(session)
+    this.#lends.ended(session)
+  }
+
+  /**
+   * Message LENDS of a process: reads what it has declared of lent memory. If it asks about bytes, how many requests of
+   * peers to them are outstanding.
+   */
+  lends(pid: number, stack: Stack, { address, length }: { readonly address: bigint; readonly length: bigint }): number {
+    this.#lends.read()
+    const { lends } = this.#checked.checker
+    if (length === 0n || lends === undefined) return 0
+    this.#checked.scan()
+    const [start, end] = [Number(address), Number(address + length)]
+    this.#event({ event: 'expectsFinished', time: this.#checked.stream.next(), pid, start, end, stack })
+    return lends.unfinished(pid, start, end)
   }
 
   /** The processes with their threads that wait now. */

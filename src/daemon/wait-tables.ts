@@ -4,12 +4,16 @@
  */
 import { closeSync, fstatSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
+import type { Mapping, RingPool } from '../host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../host/memory/memfd.ts'
 import type { Stack } from '../spec/check/finding.ts'
+import { LendRing } from '../spec/lends.ts'
 import { Messages, offsetsOf } from '../spec/session.ts'
 import { WaitTable } from '../spec/wait-table.ts'
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
+/** The ring of lends is in the file too. */
+const FILE_BYTES = LendRing.offset + LendRing.bytes
 /** Processes with a table: the oldest are forgotten. */
 const MAX_TABLES = 1024
 
@@ -75,7 +79,7 @@ export class WaitTableFile {
   static take(fd: number): WaitTableFile | undefined {
     // fstat of other files can block.
     const seals = sealsOf(fd)
-    if (seals >= 0 && (seals & REQUIRED_SEALS) === REQUIRED_SEALS && fstatSync(fd).size >= WaitTable.bytes)
+    if (seals >= 0 && (seals & REQUIRED_SEALS) === REQUIRED_SEALS && fstatSync(fd).size >= FILE_BYTES)
       return new WaitTableFile(fd)
     closeSync(fd)
     return undefined
@@ -84,6 +88,11 @@ export class WaitTableFile {
   close(): void {
     if (this.#isOpen) closeSync(this.#fd)
     this.#isOpen = false
+  }
+
+  /** Maps the ring of lends. */
+  lendRing(pool: RingPool): Mapping {
+    return pool.map(this.#fd, LendRing.offset, LendRing.bytes)
   }
 
   #read(length: number, at: number): DataView {

@@ -33,7 +33,7 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS and END are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
@@ -45,7 +45,8 @@
  * - BATCH reports a mistake in a batch of ibv_wr_* (`BatchMistake`).
  * - ORDER reports calls on a queue in a wrong order, or by threads that were excluded (`OrderMistake`).
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
- * - WAITS passes the program's wait table (wait-table.ts), the attached memory file.
+ * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends (lends.ts).
+ * - LENDS asks to read the ring of lends, and how many requests to a `range` of the program's memory are not finished.
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
@@ -62,7 +63,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno, in that of LENDS the number.
  */
 
 export const SESSION_VERSION = 3
@@ -118,6 +119,7 @@ export const MessageType = {
   CALL: 28,
   ORDER: 29,
   WAITS: 30,
+  LENDS: 31,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -412,6 +414,30 @@ export const Messages = {
    * positive errno; 0: it has passed one.
    */
   doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
+  /** head: entries of the ring of lends (lends.ts) that were claimed so far. tail: those that the daemon has read. */
+  lendRing: layout(['head', 'u64'], ['tail', 'u64']),
+  /**
+   * An entry. sequence: its number, from 1, written last. time: nanoseconds of CLOCK_MONOTONIC. start, length: the bytes. id:
+   * of the lend. kind: LendKind. rights: LendRight. stack: the number of a stack of STACK. qpn: of the queue pair of this
+   * process by which the peer may access the bytes; 0: any. milliseconds: after which the lend is over; 0: never. hash:
+   * LendHash, if isHashed is not 0. label: ends with a zero byte.
+   */
+  lend: layout(
+    ['sequence', 'u64'],
+    ['time', 'u64'],
+    ['start', 'u64'],
+    ['length', 'u64'],
+    ['id', 'u64'],
+    ['kind', 'u32'],
+    ['rights', 'u32'],
+    ['stack', 'u32'],
+    ['qpn', 'u32'],
+    ['milliseconds', 'u32'],
+    ['hash', 'u32'],
+    ['isHashed', 'u32'],
+    ['reserved', 'u32'],
+    ['label', 56],
+  ),
   /** threads: slots of the wait table (wait-table.ts) from the first one that may be in use. modules: those that are described. */
   waitTable: layout(['threads', 'u32'], ['modules', 'u32']),
   /**
@@ -490,6 +516,7 @@ export const Exchanges = {
   DIRECT: { request: 'direct', reply: 'callReply' },
   CALL: { request: null, reply: 'callReply' },
   WAITS: { request: null, reply: 'callReply' },
+  LENDS: { request: 'range', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

@@ -8,13 +8,14 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import * as logs from '../../src/spec/context-logs.ts'
+import * as lends from '../../src/spec/lends.ts'
 import * as observe from '../../src/spec/observe.ts'
 import * as sessionOnly from '../../src/spec/session.ts'
 import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
-const session = { ...sessionOnly, ...logs, ...waitTable }
+const session = { ...sessionOnly, ...logs, ...waitTable, ...lends }
 
 interface Generator {
   protocolHeader(exports: typeof session): string

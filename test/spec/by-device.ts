@@ -84,6 +84,11 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       ],
     },
     { reason: 'libefa creates no CQ for a single thread (`refused-call`)', findings: ['thread-promise'] },
+    {
+      reason:
+        'a request of SRD to a queue pair that is not ready fails at once: that of the program is not outstanding',
+      findings: ['taken-back-early'],
+    },
     { reason: 'EFA has no memory windows', findings: ['window-not-bound', 'bind-refused'] },
     {
       reason: 'EFA has no atomics and no fences',
@@ -178,6 +183,9 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       reason: 'an adapter does not tell when it reads and writes memory',
       findings: [
         'memory-gone',
+        'not-lent',
+        'taken-back-early',
+        'lent-changed',
         'slow-memory',
         'send-buffer-changed',
         'race',

@@ -257,6 +257,8 @@ export class IndirectSpace implements AddressSpace {
     const space = row < 0 ? undefined : table.spaces[table.space[row]!]
     if (space === undefined || rangesLeft-- <= 0) return Errno.EFAULT
     if (space instanceof IndirectSpace && space.#isRestricted) return Errno.EFAULT
+    const { watched, qpn } = table.accessor
+    if (watched !== 0) table.accessWatch?.(this.#keys[index]!, rangeHi, rangeLo, count, watched, qpn)
     return access(
       space,
       addressHi(table, row, rangeHi, rangeLo),

@@ -59,11 +59,16 @@ export interface Accessor {
   qpn: number
   /** It accesses its own memory for a request of its own. */
   isRequester: boolean
+  /** ibv_access_flags for which a peer accesses the memory; 0: none does, or nobody watches. */
+  watched: number
 }
 
 /** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
-  /** Called before each access of a peer that a key permits, and that does not take the fast path between local peers. */
+  /**
+   * Called before each access of a peer that a key permits; of a key over other keys also with those, for each of its ranges.
+   * While it is set, no access takes the fast path between local peers.
+   */
   accessWatch: AccessWatch | undefined
   /** Keys that are given out again at once, the newest last (torment); undefined: as late as possible. */
   freedKeys: number[] | undefined
@@ -194,7 +199,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   removed: undefined,
   accessWatch: undefined,
   freedKeys: undefined,
-  accessor: { isActive: false, qpn: 0, isRequester: false },
+  accessor: { isActive: false, qpn: 0, isRequester: false, watched: 0 },
   rows: 0,
   liveKeys: 0,
   nextIndex: 1 + (random() % (INDICES - 1)),

@@ -1,6 +1,6 @@
 /*
  * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
- * UNMAP, DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * UNMAP, LENDS, DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
@@ -96,6 +96,9 @@ export const createCheckMessages = (
     [MessageType.UNMAP]() {
       daemon.check?.unmaps(process.pid, stackOfRequest() ?? [], request)
       reply(0)
+    },
+    [MessageType.LENDS]() {
+      reply(standing === 'owner' ? (daemon.check?.lends(process.pid, stackOfRequest() ?? [], request) ?? 0) : 0)
     },
     [MessageType.DIRECT]() {
       daemon.check?.postsDirectly(process.pid, request.function)

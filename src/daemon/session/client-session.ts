@@ -414,7 +414,7 @@ class ClientSession implements Session, Client, SlotClient {
       () => this.#slot?.close(),
       () => daemon.destroyWaits.removeCaller(caller),
       () => daemon.failures.onDisconnect(process.pid),
-      () => daemon.check?.waitTables.ended(this),
+      () => daemon.check?.sessionEnded(this),
       () => this.#space.close(),
       () => this.#passedMemory?.close(),
       () => closeProcess(process),

@@ -49,7 +49,10 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
   let errno = 0
   /** The space of the last access, if that failed. */
   let failed: AddressSpace | undefined
+  /** `Accessor.watched` of the access that `resolve` was called for. */
+  let watched = 0
   const ended = (space: AddressSpace | undefined, result: number | undefined): number => {
+    accessor.watched = 0
     errno = result ?? Errno.EFAULT
     failed = errno === 0 ? undefined : space
     return errno
@@ -60,7 +63,10 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       accessor.qpn = qpn
       accessor.isRequester = (access & NOT_TO_SEND) === 0
       const row = resolve(table, pd, key, hi, lo, length, access, qpn)
-      if (row >= 0 && (access & REMOTE) !== 0) table.accessWatch?.(key, hi, lo, length, access, qpn)
+      watched = 0
+      if (row < 0 || (access & REMOTE) === 0 || table.accessWatch === undefined) return row
+      watched = access
+      table.accessWatch(key, hi, lo, length, access, qpn)
       return row
     },
     explain: (pd, key, hi, lo, length, access, qpn) => explainKey(table, pd, key, hi, lo, length, access, qpn),
@@ -70,6 +76,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
       accessor.isActive = true
+      accessor.watched = watched
       const result = space?.read(spaceHi, spaceLo, to, at, chunk, stride, total)
       accessor.isActive = false
       return ended(space, result)
@@ -80,6 +87,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
       accessor.isActive = true
+      accessor.watched = watched
       const result = space?.write(spaceHi, spaceLo, from, at, chunk, stride, total)
       accessor.isActive = false
       return ended(space, result)
@@ -90,18 +98,22 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
     rangeAccesses: () => table.rangeAccesses,
     isScattered: pd => table.scattered.size > 0 && table.scattered.has(pd),
     resolveAndLocate: (pd, key, hi, lo, length, access, offset) =>
-      findBuffer(table, pd, key, hi, lo, length, access, offset),
+      (access & REMOTE) !== 0 && table.accessWatch !== undefined
+        ? undefined
+        : findBuffer(table, pd, key, hi, lo, length, access, offset),
     copyLocated: copyBytes,
     compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
+      accessor.watched = watched
       return ended(space, space?.compareSwap(spaceHi, spaceLo, compareHi, compareLo, swapHi, swapLo, original))
     },
     fetchAdd: (region, hi, lo, addHi, addLo, original) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
+      accessor.watched = watched
       return ended(space, space?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original))
     },
     hasProcessEnded: () => errno === Errno.ESRCH,

@@ -61,7 +61,7 @@ export interface ProgramProbes {
    * only samples.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
-  /** For `--who`: a hash of `length` bytes of the region of an lkey; undefined: unreadable. `address`: in requests. */
+  /** For `--who` and for lent memory: a hash of `length` bytes of the region of an lkey; undefined: unreadable. `address`: in requests. */
   rangeHash?(device: number, lkey: number, address: number, length: number): number | undefined
   /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/context-logs.ts). */
   postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined

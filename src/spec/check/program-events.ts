@@ -320,6 +320,31 @@ interface DeviceAddresses {
   readonly gids: readonly (Uint8Array | undefined)[]
 }
 
+/** A program lends the bytes from `start` to before `end` of its memory to peers, from `time` on, in microseconds. */
+interface Lending {
+  readonly time: number
+  /** The process; undefined: the one that runs the checker. */
+  readonly pid: number | undefined
+  /** The number of the lend, unique for the process. */
+  readonly lend: number
+  readonly start: number
+  readonly end: number
+  /** LendRight. */
+  readonly rights: number
+  /** The queue pair of the process by whose peer the bytes may be accessed; 0: by any. */
+  readonly qpn: number
+  /** What for; empty: nothing was said. */
+  readonly label: string
+  readonly stack: Stack
+  /** Microseconds: the lend is over then. Absent: it is until it is taken back. */
+  readonly until?: number
+  /** Of bytes that are lent for reading alone: their hash (`LendHash` in spec/lends.ts). */
+  readonly hash?: number
+}
+
+/** Bytes of a process: `pid`, `start` and `end` as in `Lending`. */
+type Bytes = Pick<Lending, 'pid' | 'start' | 'end'>
+
 interface ProgramEvents {
   calling: BeginningCall
   called: CheckedCall
@@ -356,6 +381,17 @@ interface ProgramEvents {
   exiting: object
   /** A process (of a session with this number) allows races in the bytes from `start` to before `end`. */
   benign: { readonly session: number; readonly pid: number; readonly start: number; readonly end: number }
+  lent: Lending
+  /** A lend is over. */
+  takenBack: Pick<Lending, 'time' | 'pid' | 'lend' | 'stack'>
+  /** Peers may access these bytes at any time. */
+  unchecked: Bytes
+  /** The bytes have a name. */
+  named: Bytes & { readonly name: string }
+  /** The program relies on it that no access of a peer to these bytes is outstanding. */
+  expectsFinished: Bytes & Pick<Lending, 'time' | 'stack'>
+  /** What a process has said of its memory is of no use any more; `lost`: entries that were lost, so it is not known. */
+  lendsEnd: { readonly pid: number | undefined; readonly lost: number }
   /** Programs have written to their event logs, perhaps: time to read them (`ProgramProbes.readLog`). */
   logged: object
   /** Something could not be seen, `count` times. */

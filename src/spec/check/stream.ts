@@ -42,8 +42,12 @@ export class ProgramStream {
     this.#time = Number.NaN
   }
 
-  /** An event of requests begins, at this time. */
+  /** Called before the device's first sight of a request is told: gives events of before. */
+  beforePosted: (() => void) | undefined
+
+  /** A request is told for the first time, at this time. */
   at(time: number): void {
+    this.beforePosted?.()
     this.#time = time
   }
 

@@ -57,6 +57,7 @@ import { FailureReports } from './failed.ts'
 import { type RefusedCreation, reportDeath, reportGone } from './gone.ts'
 import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
+import { createLendDetector, type LendDetector } from './lends/lends.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { lostIn, noteLostByDestroy } from './lost-work.ts'
@@ -131,6 +132,12 @@ const takers: { readonly [K in ProgramEventName]: Taker<K> } = {
     checker.isExiting = true
   },
   benign: ({ races }, { session, pid, start, end }) => races?.allow(session, pid, start, end),
+  lent: ({ lends }, event) => lends?.lent(event),
+  takenBack: ({ lends }, event) => lends?.takenBack(event),
+  unchecked: ({ lends }, event) => lends?.unchecked(event),
+  named: ({ lends }, event) => lends?.named(event),
+  expectsFinished: ({ lends }, event) => lends?.expectsFinished(event),
+  lendsEnd: ({ lends }, event) => lends?.lendsEnd(event),
   logged: ({ races }) => races?.join(),
   omitted: (checker, { id, count }) => checker.omit(id, count),
 }
@@ -155,6 +162,8 @@ export class Checker {
   readonly races: RaceDetector | undefined
   /** Undefined without `--who`. */
   readonly who: Who | undefined
+  /** Undefined if the memory of keys is unknown. */
+  readonly lends: LendDetector | undefined
   readonly omit: NoteOmission
   readonly outages: Outages
   readonly ignoredEvents: IgnoredEvents
@@ -195,6 +204,7 @@ export class Checker {
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.who = sources.who && createWho(services, sources.who)
     this.watchesAccesses = isCopiedByFork !== undefined && sources.lacks === undefined
+    this.lends = memoryOf && createLendDetector(services, memoryOf)
     this.#detectors = [
       // First: what others find has what happens now in its story.
       this.#story.detector,
@@ -203,6 +213,7 @@ export class Checker {
       this.ignoredEvents.detector,
       this.#ignoredPosts,
       ...(this.watchesAccesses ? [this.#memoryGone] : []),
+      ...(this.lends ? [this.lends] : []),
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
@@ -510,12 +521,13 @@ export class Checker {
     this.#misuses.misused(misuse)
   }
 
-  /** Whether `accessed` is of use: only the preload library tells of memory that is given back. */
+  /** Whether `accessed` is of use before a lend: only the preload library tells of memory that is given back. */
   readonly watchesAccesses: boolean
   /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
     this.who?.accessed(device, rkey, hi, lo, length, access, qpn)
+    this.lends?.accessed(device, rkey, hi, lo, length, access, qpn)
   }
 
   /** A program has used an object that it has destroyed. */

@@ -7,7 +7,7 @@ userdma=userdma
 install() {
   command -v ibv_rc_pingpong >/dev/null || sudo apt-get -q update
   sudo apt-get -q install -y --no-install-recommends "$packages"/userdma_*_"$debian".deb ibverbs-utils
-  [ -f /usr/include/userdma_check.h ]
+  [ -f /usr/include/userdma_check.h ] && [ -f /usr/include/userdma.h ]
   userdma help how-to/doctor
 }
 

@@ -18,8 +18,8 @@ const SLURM = 'deploy/slurm/userdma.sh'
 const packaged = () => readdirSync(pathOf('node_modules/userdma'), { recursive: true, encoding: 'utf8' })
 
 test('the package has the documents, the header, the examples and their compiled files', () => {
-  const header = 'shim/include/userdma_check.h'
-  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM, header])
+  const headers = ['shim/include/userdma.h', 'shim/include/userdma_check.h']
+  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM, ...headers])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
 })

@@ -15,6 +15,7 @@ import { Errno } from '../../../src/spec/errno.ts'
 import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
+import { LendTable, MAX_LENDS } from '../../../src/tools/check/lends/table.ts'
 import { BenignRaces, MAX_BENIGN_RANGES } from '../../../src/tools/check/races/benign.ts'
 import { MAX_SLOTS } from '../../../src/tools/check/races/clock.ts'
 import { type Posted, RaceFeed } from '../../../src/tools/check/races/feed.ts'
@@ -228,6 +229,15 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     for (let i = 0; i <= MAX_BENIGN_RANGES; i++) benign.allow(1, 1, i, i + 1)
     return counts
   },
+  lends() {
+    const { counts, omit } = counter()
+    const table = new LendTable(omit)
+    const lent = { event: 'lent', time: 1, pid: 1, rights: 1, qpn: 0, label: '', stack: [] } as const
+    // One process keeps all that there may be, and another one has the one too many.
+    for (let i = 0; i < MAX_LENDS; i++) table.lend({ ...lent, lend: i, start: 8 * i, end: 8 * i + 8 })
+    table.lend({ ...lent, pid: 2, lend: 1, start: 1, end: 2 })
+    return counts
+  },
 }
 
 /** MAX_ constants in the source of the checker: the omission that they cause, or why they cause none. */
@@ -245,6 +255,12 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/memory-gone.ts MAX_ENDED': { because: 'a block is told at the next call of its program' },
   'src/tools/check/memory-gone.ts MAX_GIVEN': { because: 'not counted: no table can hold all blocks of a program' },
   'src/tools/check/memory-gone.ts MAX_ACCESSES': { because: 'not counted: the latest accesses of peers' },
+  'shim/check/lends.c MAX_ASKED': 'lends',
+  'src/tools/check/lends/lends.ts MAX_ENDED': { because: 'not counted: the latest requests' },
+  'src/tools/check/lends/lends.ts MAX_ACCESSES': { because: 'not counted: the latest accesses' },
+  'src/tools/check/lends/table.ts MAX_LENDS': 'lends',
+  'src/tools/check/lends/table.ts MAX_ENDED': { because: 'a finding says it' },
+  'src/tools/check/lends/table.ts MAX_RANGES': 'lends',
   'src/tools/check/lost-work.ts MAX_NAMED': { because: 'the last queue pairs explain a wait' },
   'src/tools/check/outages.ts MAX_OUTAGES': { because: 'a request fails a little after its outage: the latest count' },
   'src/tools/check/outages.ts MAX_WAITING': { because: 'the oldest are reported, as notes' },

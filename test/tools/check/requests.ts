@@ -48,7 +48,9 @@ export const requestScenario = ({
   peerClass = 'rc_qp',
   stack: callStack,
   ...sources
-}: Partial<Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'postStack' | 'unreadEvents'>> & {
+}: Partial<
+  Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'memoryOf' | 'postStack' | 'unreadEvents'>
+> & {
   readonly hasChannel?: boolean
   readonly isLibrary?: boolean
   readonly peerClass?: string

@@ -60,6 +60,8 @@ interface HostSources
   closing?(context: Context): void
   /** A program has closed a channel of a context that is open, or ends. */
   channelCloses?(context: Context, channel: CoreObject): void
+  /** Gives the stream what programs have declared so far of lent memory. Absent: nobody declares, or by events. */
+  readLends?(): void
   /** The event logs of programs. Absent: no search for races. */
   readonly events?: Omit<RaceProbes, 'memoryOf'>
 }
@@ -274,8 +276,8 @@ const probesOf = (
     return device && hashRange(device.memory, scratch, device.driver.requests, { address, length, lkey })
   },
   lossTo: (qpns, time) => lossesOf.get(core)?.(qpns, time),
+  memoryOf: keyMemory(index => devices.get(index)),
   ...(events && {
-    memoryOf: keyMemory(index => devices.get(index)),
     logStack: (process: number, stack: number) => events.logStack(process, stack),
     readLog: () => events.readLog(),
   }),
@@ -349,6 +351,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   }
   const checker = new Checker(report, { now: () => stream.time, ...probes, ...facts })
   stream.add(ConsumerRank.CHECK, checker)
+  // What was lent before a post is known when its request is told.
+  if (sources.readLends) stream.beforePosted = () => sources.readLends?.()
   const scan = (context?: Context): void => {
     if (context !== undefined) polls.get(context.device.index)?.reportContext(context)
     else
@@ -390,8 +394,10 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(index, poll)
       if (checker.watchesAccesses)
-        device.memory.accessWatch = (key, hi, lo, length, access, qpn) =>
+        device.memory.accessWatch = (key, hi, lo, length, access, qpn) => {
+          sources.readLends?.()
           stream.accessed(index, key, hi, lo, length, access, qpn)
+        }
       addHook(device, hookOf(device, stream, sources, poll, whileClosing, actionsOf(index)))
       return true
     },

@@ -55,7 +55,7 @@ const createShift = (place: number, microseconds: number) => {
     const shift = (by: (value: number) => number, ...of: readonly string[]): void => {
       for (const field of of) if (typeof fields[field] === 'number') changed[field] = by(fields[field])
     }
-    shift(time, 'time', 'destroyedAt')
+    shift(time, 'time', 'destroyedAt', 'until')
     shift(device, 'deviceNumber', 'peerDevice')
     shift(context, 'context')
     // Others have a name as `device`, and a kind as `object`.
