@@ -329,7 +329,7 @@ const table = {
   },
   'cm-connected-again': {
     severity: 'warning',
-    needs: ['device'],
+    needs: ['check'],
     title: 'an identifier connects again after its connection was refused, which Linux refuses',
     why: 'REJECTED, UNREACHABLE and CONNECT_ERROR leave the identifier in the state of a connection in progress: rdma_connect returns EINVAL on Linux (cma_ib_handler, rdma_connect_locked in drivers/infiniband/core/cma.c). Here the call succeeds.',
     advice: 'destroy the identifier and its queue pair, and resolve address and route with new ones',

@@ -37,7 +37,7 @@ const FEW = [
   'message-dropped--no-member',
 ]
 /** Those whose finding depends on the time between two events, so that the run may have others. */
-const OTHERS: readonly string[] = [...NEED_MORE, 'adapter-error']
+const OTHERS: readonly string[] = [...NEED_MORE, 'adapter-error', 'cq-overrun']
 /** Those that need options, or whose call a library refuses, which no plain recording has. */
 const ELSEWHERE = [
   ...OTHERS,
