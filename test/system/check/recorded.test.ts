@@ -134,7 +134,8 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
   it('of a plain recording has all findings that need no more, and none of programs without mistakes', async t => {
     const isPlain = (name: string): boolean => {
       const { needs } = findings[name.replace(/--.*/, '') as FindingId]
-      return !LACKING.plain.some(need => (needs as readonly Need[]).includes(need)) && !ELSEWHERE.includes(name)
+      const isElsewhere = ELSEWHERE.includes(name) || optionsOf(name).length > 0
+      return !isElsewhere && !LACKING.plain.some(need => (needs as readonly Need[]).includes(need))
     }
     const needsOf = (name: string): readonly Need[] => findings[name as FindingId]?.needs ?? []
     const names = casesOf(programNames.filter(isPlain), name => needsOf(name).includes('device'))
