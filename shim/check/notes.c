@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <string.h>
@@ -349,12 +350,29 @@ void note_poll_end(const struct ibv_cq_ex *cq)
 /* Frames of the callers that are looked at for a signal handler, and callers' frames that were looked at. */
 #define HANDLER_FRAMES 12
 #define KNOWN_FRAMES 16
+/* Frames of the C library from the system call to `raise`. */
+#define RAISE_FRAMES 4
 
 /* The machine's instructions to which a signal handler returns; unwinders know the handler's frame by them. */
 #if defined(__x86_64__)
 static const unsigned char handler_return[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}; /* mov $15, %rax; syscall */
 #elif defined(__aarch64__)
 static const unsigned char handler_return[] = {0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4}; /* mov x8, #139; svc #0 */
+#endif
+
+#if defined(__x86_64__) || defined(__aarch64__)
+/* Whether the thread has sent the signal to itself, between two calls: `frames` are those that it has interrupted. */
+static bool is_raised(void *const *frames, unsigned depth)
+{
+    for (unsigned i = 0; i < depth && i < RAISE_FRAMES; i++) {
+        Dl_info info;
+        if (dladdr(frames[i], &info) && info.dli_sname &&
+            (strcmp(info.dli_sname, "raise") == 0 || strcmp(info.dli_sname, "gsignal") == 0 ||
+             strcmp(info.dli_sname, "pthread_kill") == 0 || strcmp(info.dli_sname, "kill") == 0))
+            return true;
+    }
+    return false;
+}
 #endif
 
 /* A poll in a signal handler waits for the lock of the CQ if the signal has interrupted a poll or post of its thread. */
@@ -370,7 +388,9 @@ static void check_handler(const struct ibv_cq *cq, uintptr_t frame)
     void *frames[HANDLER_FRAMES];
     const unsigned depth = unwind_frames(frames, NULL, HANDLER_FRAMES);
     for (unsigned i = 0; i < depth; i++)
-        if (memcmp(frames[i], handler_return, sizeof handler_return) == 0 && may_report(&reports)) {
+        if (memcmp(frames[i], handler_return, sizeof handler_return) == 0) {
+            if (is_raised(frames + i + 1, depth - i - 1) || !may_report(&reports))
+                return;
             const struct userdma_misuse misuse = {
                 .kind = USERDMA_MISUSE_IN_HANDLER, .queue = USERDMA_EVENT_POLL, .number = cq->handle};
             message_send(cq->context->cmd_fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);

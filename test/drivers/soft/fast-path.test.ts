@@ -133,6 +133,7 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
     port: port => port,
     limits: () => Limits,
     random: () => undefined,
+    reuses: () => false,
     attach: () =>
       ({
         environment(plain) {
@@ -154,7 +155,7 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
         entriesOf: (_cq, _requested, capacity) => capacity,
         limitQueues() {},
       }) as Partial<DeviceTorment> as DeviceTorment,
-  } as Pick<Torment, 'port' | 'limits' | 'random' | 'attach'> as Torment
+  } as Pick<Torment, 'port' | 'limits' | 'random' | 'reuses' | 'attach'> as Torment
   for (const isLocatable of [false, true]) {
     const { m, a, b } = connected(64, isLocatable, counting)
     loads = 0

@@ -76,10 +76,9 @@ export const historyText = (
       ? `${owner} has lent these bytes only ${lendText(last)}`
       : `${owner} has lent these bytes only to the peer of QP ${hex(last.qpn)}${labelText(last)}, not to that of QP ${hex(qpn)}`
   const ago = durationText(now - ended.time)
-  const how = ended.action === 'taken back' ? 'which it took back' : `which ended (${ended.action})`
   const later =
     since === undefined ? '' : `; since ${durationText(now - since.time)} before they are lent ${lendText(since)}`
-  return `${owner} had lent these bytes ${lendText(last)}, ${how} ${ago} before${later}`
+  return `${owner} had lent these bytes ${lendText(last)}; ${ended.action} ${ago} before${later}`
 }
 
 export const lendMoments = ({ last, since }: LendHistory): Moment[] => [

@@ -275,7 +275,7 @@ it('a finding names both lends, the request and its post', () => {
   const [found] = s.found
   assert.match(
     found?.text ?? '',
-    /^READ wr_id 7 of QP .*for reading \(request 1\), which it took back 1.00 ms before; since .* lent for writing \(request 2\)/,
+    /^READ wr_id 7 of QP .*for reading \(request 1\); taken back 1.00 ms before; since .* lent for writing \(request 2\)/,
   )
   assert.deepEqual(
     found?.moments.map(({ action }) => action),
