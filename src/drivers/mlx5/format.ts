@@ -246,6 +246,10 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
     }
   },
 
+  // libmlx5 asks for what the blocks of a request have room for, where elements or inline data may be
+  inlineLimit: (limit, { maxSendSge }) =>
+    Math.min(Limits.maxInline, Math.max(limit, maxSendSge * ELEMENT_BYTES) + BLOCK_BYTES - 1),
+
   open(call, args: Create, { className, sizes, shared }) {
     const { sendBlocks = 0, receiveRequests = 0 } = args
     if (sendBlocks + receiveRequests === 0) return { send: emptySendQueue, receive: shared ?? emptyReceiveQueue }

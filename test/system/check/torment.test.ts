@@ -62,6 +62,12 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
     assert.equal(await statusOf(t, 'numbers-right', tormented), 0)
   })
 
+  it('a queue pair on mlx5 has the bytes inline of the smallest limit, which libmlx5 rounds up', async t => {
+    const options = ['--torment', '1', '--torment-kinds', 'adapter']
+    for (const device of ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.1,driver=mlx5'])
+      assert.equal(await statusOf(t, 'adapter-right', ['--device', device, ...options]), 0, device)
+  })
+
   it('userdma check knows which receives have failed, whatever their opcodes', async t => {
     const options = ['--torment', `${seedWith('fields', 1)}`]
     const { status, stderr } = await runUserdma(t, ['check', ...options, '--', cases, 'fields-right'])

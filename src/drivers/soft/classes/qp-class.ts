@@ -184,13 +184,15 @@ export const qpClass = (
       const { limits } = device
       const sizes = format.sizesOf(createCall, args)
       requireInRange(createCall, 'cap.maxSendWr', sizes.maxSendWr, limits.maxQpWr)
-      requireInRange(createCall, 'cap.maxSendSge', sizes.maxSendSge, limits.maxSge)
+      // a format may have room for more elements than were asked for
+      requireInRange(createCall, 'cap.maxSendSge', Math.min(cap.maxSendSge, sizes.maxSendSge), limits.maxSge)
       if (srq === undefined) {
         requireInRange(createCall, 'cap.maxRecvWr', sizes.maxRecvWr, limits.maxQpWr)
         requireInRange(createCall, 'cap.maxRecvSge', sizes.maxRecvSge, limits.maxRecvSge ?? limits.maxSge)
       }
-      if (sizes.maxInlineData > limits.maxInline) {
-        const reason = outOfRange(createCall, 'cap.maxInlineData', sizes.maxInlineData, 0, limits.maxInline)
+      const maxInline = format.inlineLimit?.(limits.maxInline, sizes) ?? limits.maxInline
+      if (sizes.maxInlineData > maxInline) {
+        const reason = outOfRange(createCall, 'cap.maxInlineData', sizes.maxInlineData, 0, maxInline)
         throw codedError('EINVAL', 'unknown-limit')`${reason}`
       }
       const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
