@@ -30,6 +30,13 @@ test('a setting is text', () => {
     ['7', { seed: 7, maxDecisions: Number.POSITIVE_INFINITY }],
     ['7:12', { seed: 7, maxDecisions: 12 }],
     [`7:only=${ids.join('+')}`, { seed: 7, maxDecisions: Number.POSITIVE_INFINITY, only: ids }],
+    [
+      `7:only=${ids[0]}~rxe0/sh/rc_qp2/receive1+${ids[1]}~200000`,
+      {
+        ...{ seed: 7, maxDecisions: Number.POSITIVE_INFINITY },
+        only: [`${ids[0]}~rxe0/sh/rc_qp2/receive1`, `${ids[1]}~200000`],
+      },
+    ],
     ['0:3:kinds=bytes', { seed: 0, maxDecisions: 3, kinds: ['bytes'] }],
   ]
   for (const [text, setting] of settings) {
@@ -40,6 +47,8 @@ test('a setting is text', () => {
     ['seven', /a seed is an integer from 0 to 4294967295; SEED:COUNT/],
     ['7:only=completion', /"completion" is not the identity of a decision: write KIND\/DEVICE\/PROCESS\/OBJECT\/THING/],
     ['7:only=lost/rxe0/a/qp1/send1', /is not the identity of a decision/],
+    ['7:only=bytes/rxe0/a/qp1/byte0~200001', /~MICROSECONDS \(at most 200000\)/],
+    ['7:only=bytes/rxe0/a/qp1/byte0~soon', /is not the identity of a decision/],
     ['7:kinds=bytes,lost', /kind of torment "lost" is not one of late, bytes, /],
   ] as const)
     assert.throws(() => readTorment(text), message)

@@ -16,7 +16,7 @@ import { bthOpcode, bthPadCount } from '../../transport/wire/bth.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import type { Torment } from '../soft/torment/torment.ts'
 import { Limits } from './attributes.ts'
-import { raiseEvent } from './completions.ts'
+import { polledOf, raiseEvent } from './completions.ts'
 import { clearDeadline, setDeadline, takeDue } from './deadlines.ts'
 import { completeReceive, deliver, onDatagram, sendDatagram, setArrival } from './delivery.ts'
 import { type EfaState, isEfaState } from './device-state.ts'
@@ -57,6 +57,7 @@ const IDLE_TIME = 60_000_000
 export const attachTorment = (efa: EfaState, torment: Torment, now: () => number): void => {
   efa.torment = new EfaTorment(torment, efa.device() as Device, memoryOf(efa), now, {
     ...{ port: efa.port, cqs: efa.cqs, qps: efa.qps },
+    polledOf,
     raise: raiseEvent,
     startSends: qpn => startSends(efa, qpn),
     acknowledge() {

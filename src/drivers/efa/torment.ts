@@ -31,6 +31,8 @@ interface TormentedSrd {
   readonly port: Port
   readonly cqs: ReadonlyMap<number, CqObject>
   readonly qps: ReadonlyMap<number, CoreObject>
+  /** Number of completions that the program has polled. */
+  polledOf(cq: CqObject): number
   /** Raises the event of an armed CQ. */
   raise(cq: CqObject): void
   /** Executes the posted sends of a queue pair. */
@@ -41,7 +43,7 @@ interface TormentedSrd {
 
 interface HeldAcknowledgement {
   /** When it is sent. */
-  readonly until: number
+  until: number
   readonly end: HoldEnd
 }
 
@@ -64,6 +66,7 @@ export class EfaTorment {
       raise: cq => {
         if (cq.state.isArmed) engine.raise(cq)
       },
+      counts: cq => ({ written: cq.state.produced, polled: engine.polledOf(cq) }),
       qp: qpn => qps.get(qpn),
       ring: qpn => engine.startSends(qpn),
       releaseAcknowledgements: () => engine.acknowledge(),
@@ -123,7 +126,13 @@ export class EfaTorment {
       const wait = decision === undefined ? 0 : Math.min(decision.wait(), MAX_ACK_WAIT)
       if (decision !== undefined && wait > 0) {
         decision.note(() => `the ACK of packet ${psn} of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
-        this.#held.set(source, { until: time + wait, end: decision.hold(time) })
+        const held: HeldAcknowledgement = {
+          until: time + wait,
+          end: decision.hold(time, () => {
+            held.until = this.#now()
+          }),
+        }
+        this.#held.set(source, held)
         return true
       }
     }

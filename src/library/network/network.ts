@@ -36,7 +36,7 @@ import { createSlices } from '../../host/event-loop/slices.ts'
 import { commandName, roleOf } from '../../host/process-status.ts'
 import { secureRandom } from '../../host/random.ts'
 import type { Clients } from '../../services/clients.ts'
-import { isDecisionId, isSeed, SEED_RANGE, type TormentSetting, tormentOf } from '../../spec/check/torment.ts'
+import { isSeed, readHold, SEED_RANGE, type TormentSetting, tormentOf } from '../../spec/check/torment.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
@@ -404,7 +404,7 @@ const readTorment = (torment: number | TormentOptions): TormentSetting => {
   if (!isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
   if (only === undefined) return tormentOf(seed)
-  const wrong = Array.isArray(only) ? only.find(id => !isDecisionId(id)) : only
+  const wrong = Array.isArray(only) ? only.find(id => readHold(id) === undefined) : only
   if (wrong !== undefined)
     throw invalidArgument(
       'createNetwork',

@@ -100,7 +100,24 @@ export interface TormentHeld {
   readonly passedCount: number
   /** A call needed what was held, so it went on before its time. */
   readonly isEarly: boolean
+  /** Of one that is held until an event (`TormentHold`): whether the event came. */
+  readonly hasCome?: boolean
 }
+
+/** A decision of `only`, as ID, ID~MICROSECONDS or ID~EVENT. */
+export interface TormentHold {
+  readonly id: string
+  /** Each of its waits, microseconds; undefined: random, or until an event. */
+  readonly wait: number | undefined
+  /**
+   * What it is about is held until this has come, at most MAX_HOLD. DEVICE/PROCESS/OBJECT/THING of a completion: the
+   * program has polled it. The identity of a decision: what that one is about has gone on.
+   */
+  readonly until: string | undefined
+}
+
+/** The longest wait for an event, and of ID~MICROSECONDS, microseconds. */
+export const MAX_HOLD = 200_000
 
 export const MAX_SEED = 2 ** 32 - 1
 
@@ -145,10 +162,23 @@ export const kindsOf = (names: readonly string[]): readonly TormentKind[] => [
   ),
 ]
 
+const areNames = (parts: readonly string[]): boolean =>
+  parts.length === 4 && parts.every(part => /^[\w.-]+$/.test(part))
+
 /** Whether a value is KIND/DEVICE/PROCESS/OBJECT/THING. */
-export const isDecisionId = (value: unknown): value is string => {
-  const [kind, ...rest] = typeof value === 'string' ? value.split('/') : []
-  return tormentKinds.some(known => known === kind) && rest.length === 4 && rest.every(part => /^[\w.-]+$/.test(part))
+const isDecisionId = (value: string): boolean => {
+  const [kind, ...rest] = value.split('/')
+  return tormentKinds.some(known => known === kind) && areNames(rest)
+}
+
+/** The decision of this text; undefined: it is none. */
+export const readHold = (text: unknown): TormentHold | undefined => {
+  if (typeof text !== 'string') return undefined
+  const [id = '', end, ...rest] = text.split('~')
+  if (!isDecisionId(id) || rest.length > 0) return undefined
+  if (end === undefined) return { id, wait: undefined, until: undefined }
+  if (/^\d{1,6}$/.test(end)) return Number(end) <= MAX_HOLD ? { id, wait: Number(end), until: undefined } : undefined
+  return isDecisionId(end) || areNames(end.split('/')) ? { id, wait: undefined, until: end } : undefined
 }
 
 /** The kind of the decision with this identity. */
@@ -157,9 +187,9 @@ export const decisionKind = (id: string): string => id.slice(0, id.indexOf('/'))
 /** Identities separated by +. Throws an Error. */
 const readIds = (text: string): readonly string[] =>
   text.split('+').map(id => {
-    if (isDecisionId(id)) return id
+    if (readHold(id) !== undefined) return id
     throw new Error(
-      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does`,
+      `"${id}" is not the identity of a decision: write KIND/DEVICE/PROCESS/OBJECT/THING, as a trace does, or that with ~MICROSECONDS (at most ${MAX_HOLD}) or ~DEVICE/PROCESS/OBJECT/THING of a completion, until which it is held`,
     )
   })
 

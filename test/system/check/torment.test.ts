@@ -103,6 +103,18 @@ describe('userdma check --torment SEED:only=', { skip: lacking(cases) }, () => {
     assert.equal(checked.status, 0, checked.stderr)
     assert.ok(checked.stderr.includes(`1 decision of --torment did not occur: ${none}\n`), checked.stderr)
   })
+  for (const device of ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.1,driver=mlx5'])
+    it(`holds a completion until another was polled, ${device}`, async t => {
+      const name = device.split('@')[0]!
+      const completion = (thing: string): string => `${name}/torment_cases/rc_qp1/${thing}`
+      const status = (held: string, other: string): Promise<number | null> =>
+        statusOf(t, 'order', [
+          ...['--device', device, '--torment'],
+          `1:only=completion/${completion(held)}~${completion(other)}`,
+        ])
+      assert.equal(await status('send1', 'receive1'), 1)
+      assert.equal(await status('receive1', 'send1'), 0)
+    })
   it('refuses what is no kind and no identity', async t => {
     for (const [options, message] of [
       [['--torment', '1:only=lost'], /--torment "1:only=lost": "lost" is not the identity of a decision: write KIND/],

@@ -16,6 +16,8 @@ import { NO_PROCESS, type ObjectNames, type TormentedObject } from './objects.ts
 const MOST_SKEW = 10
 const LONGEST_SKEW = 50_000
 const COMPLETIONS_UNTIL_HALF = 50
+/** A program that polls does not wake the device: microseconds between two looks for an awaited poll. */
+const LOOK_INTERVAL = 50
 
 /** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192
@@ -28,15 +30,17 @@ type AnyCq = CoreObject<{ readonly number: number }>
 
 interface HeldCompletion {
   readonly write: () => void
-  /** When it is written: clock of `poll`, microseconds. */
-  readonly due: number
-  readonly end: HoldEnd | undefined
+  /** When it is written, if no earlier one of its queue waits longer: clock of `poll`, microseconds. */
+  due: number
+  end: HoldEnd | undefined
 }
 
 /** The held completions of one work queue for one CQ, in order. */
 interface WorkQueueCompletions<Cq> {
   readonly cq: Cq
   readonly held: HeldCompletion[]
+  /** The latest time at which one of `held` is due. */
+  latest: number
 }
 
 /** A completion event that comes late, or without a completion. */
@@ -44,9 +48,18 @@ interface LateEvent<Cq> {
   readonly cq: Cq
   readonly solicited: boolean
   /** When it is raised: clock of `poll`, microseconds. */
-  readonly due: number
+  due: number
   /** Absent: it comes without a completion. */
-  readonly end?: HoldEnd
+  end?: HoldEnd
+}
+
+/** A completion until whose poll something is held. */
+interface AwaitedPoll<Cq> {
+  readonly cq: Cq
+  /** How many completions of the CQ are polled when it is. */
+  readonly polled: number
+  /** As in `TormentHold.until`. */
+  readonly event: string
 }
 
 export interface LateCompletions<Cq> {
@@ -81,6 +94,8 @@ export interface CompletionSink<Cq> {
   isArmed(cq: Cq, solicited: boolean): boolean
   /** Sends the event if the CQ is armed. */
   raise(cq: Cq, solicited: boolean): void
+  /** How many completions of a CQ were written, and polled by the program, since its creation. */
+  counts(cq: Cq): { readonly written: number; readonly polled: number }
 }
 
 /** The devices with late completions, by their network's decisions. */
@@ -110,6 +125,7 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
   /** By CQ number, QPN and send or receive queue. */
   const queues = new Map<string, WorkQueueCompletions<Cq>>()
   let events: LateEvent<Cq>[] = []
+  let awaited: AwaitedPoll<Cq>[] = []
   /** Number of held completions. */
   let heldCount = 0
   const lateness = createSkew(decisions, device)
@@ -147,7 +163,17 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
     nextDue = Math.min(nextDue, event.due)
   }
 
+  /** Tells which awaited completions are polled. */
+  const lookForPolls = (): void => {
+    if (awaited.length === 0) return
+    const isPolled = ({ cq, polled }: AwaitedPoll<Cq>): boolean => !sink.exists(cq) || sink.counts(cq).polled >= polled
+    const polls = awaited.filter(isPolled)
+    awaited = awaited.filter(one => !polls.includes(one))
+    for (const { event } of polls) decisions.occurred(event)
+  }
+
   const poll = (time: number): boolean => {
+    lookForPolls()
     if (time < nextDue) return false
     nextDue = Number.POSITIVE_INFINITY
     let worked = false
@@ -173,40 +199,49 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
         deliverAll()
         queue = undefined
       }
-      const previousDue = queue?.held.at(-1)?.due ?? 0
-      let due = Math.max(previousDue, readyAt)
+      const completion: HeldCompletion = { write: writeNow, due: readyAt, end: undefined }
+      /** When it is written without a wait of its own. */
+      const previousDue = Math.max(readyAt, queue?.latest ?? 0)
       const isSuspended = sink.isSuspended()
       const skew = isSuspended ? 0 : lateness()
-      if (skew > 0) due = Math.max(due, sink.now() + skew)
+      if (skew > 0) completion.due = Math.max(readyAt, sink.now() + skew)
       const object = objectOf(qpn)
       const thing = isReceive ? 'receive' : 'send'
       const nth = object.next(thing)
-      let end: HoldEnd | undefined
       const decision = isSuspended ? undefined : decisions.decide('completion', object.name, thing, nth)
       if (decision !== undefined) {
         const now = sink.now()
         const wait = decision.wait()
         // of a queue whose completions wait longer already, this one waits with them
-        if (now + wait > due) {
-          due = now + wait
+        if (now + wait > Math.max(previousDue, completion.due)) {
+          const dueWithout = completion.due
+          completion.due = now + wait
           decision.note(
             () => `completion ${nth} of the ${thing} queue of QP 0x${qpn.toString(16)} waits for ${wait} µs`,
           )
-          end = decision.hold(now)
+          completion.end = decision.hold(now, () => {
+            completion.due = dueWithout
+            nextDue = 0
+          })
         }
       }
-      const writeNow = (): void => {
+      function writeNow(): void {
         write()
         decisions.passed(object.name, thing, nth)
+        const event = `${object.name}/${thing}${nth}`
+        if (decisions.isAwaited(event)) awaited.push({ cq, polled: sink.counts(cq).written, event })
       }
-      if (due === 0) {
+      if (completion.due === 0 && queue === undefined) {
         writeNow()
         return
       }
-      const completion = { write: writeNow, due, end }
-      if (queue === undefined) queues.set(key, { cq, held: [completion] })
-      else queue.held.push(completion)
-      nextDue = Math.min(nextDue, due)
+      if (queue === undefined) {
+        queues.set(key, { cq, held: [completion], latest: completion.due })
+        nextDue = Math.min(nextDue, completion.due)
+      } else {
+        queue.held.push(completion)
+        queue.latest = Math.max(queue.latest, completion.due)
+      }
       if (++heldCount > MAX_HELD) deliverAll()
     },
 
@@ -225,7 +260,12 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
       if (late === undefined) sink.raise(cq, solicited)
       else {
         late.note(() => `event ${nth} of CQ ${cq.handle} comes after ${delay} µs`)
-        raiseLater({ cq, solicited, due: time + delay, end: late.hold(time) })
+        const event: LateEvent<Cq> = { cq, solicited, due: time + delay }
+        event.end = late.hold(time, () => {
+          event.due = sink.now()
+          nextDue = event.due
+        })
+        raiseLater(event)
       }
       const extra = decisions.decide('spurious', object.name, 'event', nth)
       if (extra === undefined) return
@@ -236,7 +276,7 @@ export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>
     },
 
     poll,
-    nextTimeout: () => nextDue,
+    nextTimeout: () => (awaited.length === 0 ? nextDue : Math.min(nextDue, sink.now() + LOOK_INTERVAL)),
     deliverAll,
   }
 }

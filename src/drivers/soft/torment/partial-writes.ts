@@ -52,7 +52,7 @@ interface PartialWrite {
   readonly start: number
   readonly bytes: Uint8Array
   /** When it is executed, in microseconds of the clock of `poll`. */
-  readonly due: number
+  due: number
   /** Only of the last part of a payload. */
   readonly end: HoldEnd | undefined
 }
@@ -201,7 +201,11 @@ export const createPartialWrites = (
     decision.note(
       () => `${total} bytes for QP 0x${qpn.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
     )
-    const end = decision.hold(arrival)
+    const parts: PartialWrite[] = []
+    const end = decision.hold(arrival, () => {
+      nextDue = now()
+      for (const part of parts) part.due = nextDue
+    })
     for (const [nth, i] of order.entries()) {
       const begin = i === 0 ? 0 : ends[i - 1]
       const due = arrival + delays[nth]
@@ -219,12 +223,13 @@ export const createPartialWrites = (
         due,
         end: nth === order.length - 1 ? end : undefined,
       }
+      parts.push(part)
       heldBytes += part.bytes.length
       if (delays[nth] === 0) execute(part)
       else {
-        const parts = waiting.get(qpn)
-        if (parts === undefined) waiting.set(qpn, [part])
-        else parts.push(part)
+        const others = waiting.get(qpn)
+        if (others === undefined) waiting.set(qpn, [part])
+        else others.push(part)
         nextDue = Math.min(nextDue, due)
       }
     }

@@ -98,7 +98,12 @@ export const createResponder = (
           if (decision !== undefined && time + wait > until) {
             until = time + wait
             decision.note(() => `the ACK of message ${msn} of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
-            ends = [...ends, decision.hold(time)]
+            const end = decision.hold(time, () => {
+              const ack = held.get(row)
+              nextDue = now()
+              if (ack !== undefined) held.set(row, { ...ack, until: nextDue })
+            })
+            ends = [...ends, end]
           }
         }
         const since = before?.since ?? time

@@ -26,6 +26,7 @@ import { withPacketTorment } from '../../../transport/phy/faults/torment-packets
 import type { Port } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
+import { polledCompletions } from '../completion-queue.ts'
 import type { Notify, ProgramWords } from '../completions.ts'
 import type { QpQueues } from '../queues.ts'
 import type { CallTorment, CqObject, SoftState } from '../state.ts'
@@ -84,7 +85,7 @@ export interface DeviceTorment extends CallTorment, DelaysInTime {
 }
 
 /** What torment uses of a device with an engine of its own. */
-interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' | 'isArmed' | 'raise'> {
+interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' | 'isArmed' | 'raise' | 'counts'> {
   /** The queue pair with a number. */
   qp(qpn: number): CoreObject | undefined
   /** Executes the posted sends of a queue pair. */
@@ -204,7 +205,14 @@ const createLatePosts = (decisions: Decisions, sink: PostSink) => {
       const wait = decision.wait()
       const now = sink.now()
       decision.note(() => `request ${index + 1} of QP 0x${sink.qpnOf(row).toString(16)} starts after ${wait} µs`)
-      last.set(row, { qp, index, due: now + wait, end: decision.hold(now) })
+      const post: LastPost = {
+        ...{ qp, index, due: now + wait },
+        end: decision.hold(now, () => {
+          post.due = sink.now()
+          nextDue = post.due
+        }),
+      }
+      last.set(row, post)
       held.add(row)
       nextDue = Math.min(nextDue, now + wait)
       return true
@@ -348,6 +356,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         raise: ({ events }, solicited) => {
           if (events !== undefined) completed(events, solicited)
         },
+        counts: ({ state }) => ({ written: state.completions, polled: polledCompletions(state) }),
       })
       /** Writes a completion now or later, and releases the slots before it (queues.ts). */
       const push = (number: number, words: Uint32Array, solicited: boolean): void => {
@@ -446,6 +455,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         exists: engine.exists,
         isArmed: engine.isArmed,
         raise: engine.raise,
+        counts: engine.counts,
       })
       const posts = createLatePosts(decisions, {
         now: engine.now,

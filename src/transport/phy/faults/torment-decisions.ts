@@ -6,11 +6,17 @@
  * A decision has an identity, KIND/DEVICE/PROCESS/OBJECT/THING, which names what it is about: the third completion of a
  * work queue, not the third time that torment is asked. Whether it acts, and how, are random numbers from a hash of the
  * seed and the identity. So a decision that is left out (`only`) changes no other.
+ *
+ * What a decision holds may also be held until an event (`TormentHold`): `occurred` tells that it has come.
  */
 
 import {
+  decisionKind,
+  MAX_HOLD,
+  readHold,
   type TormentDecision,
   type TormentHeld,
+  type TormentHold,
   type TormentKind,
   type TormentSetting,
   tormentKinds,
@@ -59,6 +65,10 @@ export interface Decisions {
   ): Decision | undefined
   /** A completion was written: it passes what is held, except what is of its own queue. `name`: as in `TormentHeld`. */
   passed(object: string, thing: string, nth: number): void
+  /** Whether a decision is held until this event, which has not come (`TormentHold.until`). */
+  isAwaited(event: string): boolean
+  /** An event has come: what is held until then goes on. */
+  occurred(event: string): void
   /** `listener` gets the lasting decisions so far and all later ones, until the returned function is called. */
   listen(listener: Listener): () => void
 }
@@ -78,9 +88,9 @@ export interface Decision {
   note(text: () => string, isLasting?: boolean): void
   /**
    * After `note`, if it holds something from `now` on, microseconds. The returned function is to be called when that goes
-   * on; `isEarly` as in `TormentHeld`.
+   * on; `isEarly` as in `TormentHeld`. `release` is called when the event comes until which it is held: then it is due.
    */
-  hold(now: number): HoldEnd
+  hold(now: number, release: () => void): HoldEnd
 }
 
 export type HoldEnd = (now: number, isEarly: boolean) => void
@@ -88,6 +98,9 @@ export type HoldEnd = (now: number, isEarly: boolean) => void
 interface Holding {
   /** DEVICE/PROCESS/OBJECT/THING without the number: completions of the same queue do not pass. */
   readonly queue: string
+  /** The event until which it is held. */
+  readonly until: string | undefined
+  readonly release: () => void
   readonly passed: string[]
   passedCount: number
 }
@@ -101,9 +114,14 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       return [kind, kinds === undefined ? ofSeed : Number(kinds.includes(kind))]
     }),
   )
-  const wanted = only && new Set(only)
-  const wantedKinds = only && new Set(only.map(id => id.slice(0, id.indexOf('/'))))
-  const missed = new Set(only)
+  const holds = only?.flatMap(text => readHold(text) ?? [])
+  const wanted = holds && new Map(holds.map(hold => [hold.id, hold]))
+  /** By event: whether it has come. */
+  const events = new Map<string, boolean>(
+    holds?.flatMap(({ until }) => (until === undefined ? [] : [[until, false] as const])),
+  )
+  const wantedKinds = wanted && new Set([...wanted.keys(), ...events.keys()].map(decisionKind))
+  const missed = new Set(wanted?.keys())
   const listeners = new Set<Listener>()
   const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   const held = new Set<Holding>()
@@ -112,6 +130,13 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
   const tell = (decision: TormentDecision, device: string, isLasting: boolean): void => {
     if (isLasting && lasting.length < MAX_LASTING) lasting.push([decision, device])
     for (const listener of listeners) listener(decision, device)
+  }
+
+  const isAwaited = (event: string): boolean => events.get(event) === false
+  const occurred = (event: string): void => {
+    if (!isAwaited(event)) return
+    events.set(event, true)
+    for (const { until, release } of held) if (until === event) release()
   }
 
   const mayAct = (kind: TormentKind): boolean =>
@@ -124,13 +149,16 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
     id: string,
     random: () => number,
     round: number,
+    hold: TormentHold | undefined,
   ): Decision => {
     const device = object.slice(0, object.indexOf('/'))
-    let number = 0
-    let text = ''
+    const { wait, until } = hold ?? {}
+    let told: TormentDecision | undefined
     return {
       below: limit => random() % limit,
       wait: () => {
+        if (until !== undefined) return events.get(until) ? 0 : MAX_HOLD
+        if (wait !== undefined) return wait
         const waits = round * (probabilities.get(kind) || 1)
         const max = Math.max(longest / (1 + waits / WAITS_UNTIL_HALF), 2)
         const fraction = (random() + 1) / RANDOM_RANGE
@@ -140,20 +168,25 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
         return Math.ceil(random() < RANDOM_RANGE / 2 ? uniform : logUniform)
       },
       note(describe, isLasting = false) {
-        number = ++count
+        count++
         missed.delete(id)
         if (listeners.size === 0 && !isLasting) return
-        text = describe()
-        tell({ number, kind, id, text }, device, isLasting)
+        told = { number: count, kind, id, text: describe() }
+        tell(told, device, isLasting)
       },
-      hold(from) {
-        const holding: Holding = { queue: `${object}/${thing}`, passed: [], passedCount: 0 }
+      hold(from, release) {
+        const holding: Holding = { queue: `${object}/${thing}`, until, release, passed: [], passedCount: 0 }
         held.add(holding)
         return (now, isEarly) => {
           held.delete(holding)
           const { passed, passedCount } = holding
-          const outcome: TormentHeld = { microseconds: Math.round(now - from), passed, passedCount, isEarly }
-          tell({ number, kind, id, text, held: outcome }, device, false)
+          const hasCome = until === undefined ? undefined : events.get(until)
+          const outcome: TormentHeld = {
+            ...{ microseconds: Math.round(now - from), passed, passedCount, isEarly },
+            ...(hasCome !== undefined && { hasCome }),
+          }
+          if (told !== undefined) tell({ ...told, held: outcome }, device, false)
+          occurred(id)
         }
       },
     }
@@ -177,9 +210,14 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       const id = `${kind}/${object}/${thing}${nth}`
       const random = createRandom(seed ^ hashOf(id))
       const isDrawn = random() < probabilities.get(kind)! * RANDOM_RANGE || isAlways
-      if (!(wanted?.has(id) ?? isDrawn)) return undefined
-      return createDecision(kind, object, thing, id, random, round)
+      if (!(wanted?.has(id) ?? isDrawn)) {
+        occurred(id)
+        return undefined
+      }
+      return createDecision(kind, object, thing, id, random, round, wanted?.get(id))
     },
+    isAwaited,
+    occurred,
     passed(object, thing, nth) {
       if (held.size === 0) return
       const queue = `${object}/${thing}`

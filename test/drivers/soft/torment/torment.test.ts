@@ -9,6 +9,7 @@ import { bindWindow } from '../../../../src/core/memory/windows.ts'
 import { Limits } from '../../../../src/drivers/soft/attributes.ts'
 import { createTorment } from '../../../../src/drivers/soft/torment/torment.ts'
 import {
+  MAX_HOLD,
   type TormentDecision,
   type TormentKind,
   type TormentSetting,
@@ -387,6 +388,57 @@ describe('a seed', () => {
     assert.deepEqual([outcome?.held?.isEarly, outcome?.held?.passedCount], [true, 1])
     const queues = ['receive1', 'send1'].flatMap(thing => ['rxe0', 'rxe1'].map(name => `${name}/-/rc_qp1/${thing}`))
     assert.ok(queues.includes(outcome!.held!.passed[0]!), outcome!.held!.passed[0])
+  })
+  describe('with ~', () => {
+    const SEND = 'completion/rxe0/-/rc_qp1/send1'
+    const RECEIVE = 'rxe1/-/rc_qp1/receive1'
+    /** A SEND, with what is held. */
+    const sent = (only: readonly string[]) => {
+      const ends: TormentDecision[] = []
+      const torment = createTorment({ seed: 1, maxDecisions: Number.POSITIVE_INFINITY, only }, plainArena(4096))
+      torment.decisions.listen(decision => {
+        if (decision.held !== undefined) ends.push(decision)
+      })
+      const { m, a, b } = pairOn(machine(2, { path: 'packets', torment }))
+      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 8)])
+      postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 8)] })
+      m.settle()
+      return { m, a, b, ends, torment }
+    }
+    it('holds a completion until the program has polled another', () => {
+      const { m, a, b, ends, torment } = sent([`${SEND}~${RECEIVE}`])
+      for (let i = 0; i < 20; i++) m.tick()
+      assert.deepEqual([completions(a.cq).length, ends.length], [0, 0])
+      assert.equal(completions(b.cq).length, 1)
+      assert.ok(m.tick())
+      assert.equal(completions(a.cq).length, 1)
+      assert.deepEqual([ends[0]?.held?.hasCome, torment.decisions.missed], [true, []])
+    })
+    it('holds it at most MAX_HOLD', () => {
+      const { m, a, ends } = sent([`${SEND}~rxe1/-/rc_qp1/receive2`])
+      while (ends.length === 0) assert.ok(m.tick())
+      assert.equal(completions(a.cq).length, 1)
+      assert.equal(ends[0]?.held?.hasCome, false)
+      assert.ok(ends[0].held.microseconds >= MAX_HOLD, `${ends[0].held.microseconds} µs`)
+    })
+    it('holds what one decision is about until that of another goes on', () => {
+      for (const [other, isHeld] of [
+        ['ack/rxe1/-/rc_qp1/message1', true],
+        ['request/rxe0/-/rc_qp1/post1', true],
+        ['ack/rxe1/-/rc_qp1/message2', false],
+      ] as const) {
+        const { m, ends } = sent([`completion/${RECEIVE}~${other}`, `${other}~3000`])
+        run(m)
+        const { held } = ends.find(({ kind }) => kind === 'completion')!
+        assert.equal(held?.hasCome, isHeld, other)
+      }
+    })
+    it('waits for so many microseconds', () => {
+      const { m, ends } = sent([`${SEND}~1234`])
+      run(m)
+      assert.equal(ends[0]?.held?.hasCome, undefined)
+      assert.equal(ends[0]?.text.endsWith('waits for 1234 µs'), true, ends[0]?.text)
+    })
   })
   it('makes other decisions than most other seeds', () => {
     const texts = Array.from({ length: 30 }, (_, seed) => JSON.stringify(decisionsOf(seed)))
