@@ -29,13 +29,13 @@ for (const way of ['slot', 'messages'])
     await daemon.settled(isEmpty)
   })
 
-for (const habit of ['closing', 'malloc', 'leaving'])
+for (const habit of ['closing', 'malloc', 'leaving', 'late'])
   test(`a program that calls with an unusual habit: ${habit}`, { skip: lacking(habits) }, async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(
       t,
       habits,
-      habit === 'leaving' ? [habit, `${daemon.pid}`] : [habit],
+      habit === 'leaving' || habit === 'late' ? [habit, `${daemon.pid}`] : [habit],
       daemon,
     )
     assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'done\n', stderr: '' })

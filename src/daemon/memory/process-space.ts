@@ -239,6 +239,11 @@ export class ProcessSpace implements AddressSpace {
     return this.#registered.watchStores(listener)
   }
 
+  /** As `RegisteredRanges.whenUnused`. */
+  whenUnused(unused: () => void): void {
+    this.#registered.whenUnused(unused)
+  }
+
   /** All later reads and writes fail. The handle is not used any more. */
   close(): void {
     if (!this.#isClosed) this.#moves.close()

@@ -61,6 +61,8 @@ export class RegisteredRanges {
   readonly #log: (message: string) => void
   /** Bytes of the registered pages. */
   #locked = 0
+  #registrations = 0
+  #onUnused: (() => void) | undefined
   #isLogged = false
   readonly #watched = new Set<Range>()
   /** Ranges that stay watched after their registration, oldest first: the end by the start. */
@@ -95,6 +97,7 @@ export class RegisteredRanges {
     const bytes = end - start
     if (!this.#ignoreLimit) this.#requireLockable(bytes)
     this.#locked += bytes
+    this.#registrations++
     const range = { start, end, onUnmapped }
     const isPrepared = this.#prepared.get(start) === end
     this.#prepared.delete(start)
@@ -102,10 +105,19 @@ export class RegisteredRanges {
       this.#watched.add(range)
     return () => {
       this.#locked -= bytes
-      if (!this.#watched.delete(range) || bytes > MAX_LATE_UNWATCH_BYTES) return
-      if (bytes <= MAX_UNWATCH_BYTES) this.#unwatch(start, end)
-      else this.#unwatchLater(start, end)
+      this.#registrations--
+      if (this.#watched.delete(range) && bytes <= MAX_LATE_UNWATCH_BYTES) {
+        if (bytes <= MAX_UNWATCH_BYTES) this.#unwatch(start, end)
+        else this.#unwatchLater(start, end)
+      }
+      if (this.#registrations === 0) this.#onUnused?.()
     }
+  }
+
+  /** Calls `unused` once nothing is registered: at once, or after the last registration's end. */
+  whenUnused(unused: () => void): void {
+    if (this.#registrations === 0) unused()
+    else this.#onUnused = unused
   }
 
   /**

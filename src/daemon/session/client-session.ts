@@ -168,10 +168,11 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
       return undefined
     }
     const standing = isOwner ? 'owner' : 'guest'
-    return new ClientSession(daemon, fd, handle, account, standing, () => {
-      release()
+    const end = (): void => {
+      releaseSession()
       ended()
-    })
+    }
+    return new ClientSession(daemon, fd, handle, account, standing, end, releaseDescriptors)
   })
 }
 
@@ -233,6 +234,9 @@ class ClientSession implements Session, Client, SlotClient {
   readonly life = { hasEnded: false }
   readonly #fd: number
   readonly #ended: () => void
+  readonly #memoryEnded: () => void
+  /** After the session's end: closes what is left of it. */
+  #closeMemory: (() => void) | undefined
   readonly #space: ProcessSpace
   readonly #watcher: Watch
   readonly #doorbells: DoorbellRanges
@@ -269,6 +273,7 @@ class ClientSession implements Session, Client, SlotClient {
     account: Account,
     standing: ClientStanding,
     ended: () => void,
+    memoryEnded: () => void,
   ) {
     this.#daemon = daemon
     this.process = process
@@ -278,6 +283,7 @@ class ClientSession implements Session, Client, SlotClient {
     this.time = daemon.toolTime.of(account, standing === 'guest')
     this.#fd = fd
     this.#ended = ended
+    this.#memoryEnded = memoryEnded
     const { containment } = daemon
     this.#space = new ProcessSpace(process, () => daemon.turn.count, {
       slices: daemon.slices,
@@ -415,11 +421,22 @@ class ClientSession implements Session, Client, SlotClient {
       () => daemon.destroyWaits.removeCaller(caller),
       () => daemon.failures.onDisconnect(process.pid),
       () => daemon.check?.sessionEnded(this),
-      () => this.#space.close(),
-      () => this.#passedMemory?.close(),
-      () => closeProcess(process),
       this.#ended,
+      () => this.#keepMemory(),
     ])
+  }
+
+  #keepMemory(): void {
+    const { sessions, containment } = this.#daemon
+    const closeMemory = (): void =>
+      containment.runAll('the memory of a process', [
+        () => this.#space.close(),
+        () => this.#passedMemory?.close(),
+        () => closeProcess(this.process),
+        this.#memoryEnded,
+      ])
+    this.#closeMemory = sessions.keepMemory(this.process, this.#space, containment, closeMemory)
+    if (this.#isCutOff) this.#closeMemory()
   }
 
   /** Access to the process's memory or descriptors has blocked the daemon for too long. */
@@ -435,7 +452,8 @@ class ClientSession implements Session, Client, SlotClient {
     if (this.#isCutOff) return
     this.#isCutOff = true
     this.#tell(kind, `is disconnected: ${why}`)
-    setImmediate(this.#daemon.containment.guard('a session that is disconnected', () => this.close()))
+    const close = (): void => (this.isClosed ? this.#closeMemory?.() : this.close())
+    setImmediate(this.#daemon.containment.guard('a session that is disconnected', close))
   }
 
   /** Timers run before sockets are read: if the daemon itself was stopped or suspended, HELLO may have arrived in time. */

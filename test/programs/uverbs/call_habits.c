@@ -1,38 +1,52 @@
 /*
- * Calls of programs with unusual habits. Prints "done".
+ * Calls of programs with unusual habits. What the programs have registered stays registered. Prints "done".
  *
  *   call_habits closing   closes all descriptors of the preload library's sockets by raw system calls, between calls
  *   call_habits malloc    first calls of threads in a signal handler that may have interrupted malloc
  *   call_habits leaving PID   leaves a call by siglongjmp while the daemon PID is stopped: its results are not written to the
  *                             stack when the daemon continues
+ *   call_habits late PID      another thread calls while the first one waits for the answer of the stopped daemon
  */
 #define _GNU_SOURCE
-#include <infiniband/verbs.h>
+#include "../check/correct.h"
+
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
-#define ROUNDS 300
+#define CALLING_ROUNDS 300
 #define CALLS 20 /* so that the daemon polls the slot */
 #define DESCRIPTORS 4096
-#define BLOCKS 40
+#define PIECES 40
 
-static struct ibv_context *context;
+static struct ibv_qp *sender, *receiver;
+static struct ibv_cq *cq;
 
 static void query(void)
 {
     struct ibv_port_attr port;
-    const int error = ibv_query_port(context, 1, &port);
-    if (error) {
-        fprintf(stderr, "ibv_query_port: %s\n", strerror(error));
-        exit(1);
-    }
+    check(ibv_query_port(context, 1, &port), "ibv_query_port");
+}
+
+static void create_both(void)
+{
+    cq = create_cq(DEPTH, NULL);
+    sender = create_qp(IBV_QPT_UD, cq, cq, NULL, 0);
+    receiver = create_qp(IBV_QPT_UD, cq, cq, NULL, 0);
+    connect_both(sender, receiver);
+}
+
+/* Sends `value` from registered memory to registered memory. */
+static void exchange(int value)
+{
+    fill(memory[0], value, BLOCK);
+    post_receive(receiver, 1, memory[1], 2 * BLOCK);
+    send_piece(sender, 2, memory[0], BLOCK, IBV_SEND_SIGNALED);
+    next(cq);
+    next(cq);
+    must(is_filled(memory[1] + GRH_BYTES, value, BLOCK), "data");
 }
 
 static void close_session(void)
@@ -56,13 +70,13 @@ static void on_signal(int number)
 
 static void *allocate(void *started)
 {
-    void *blocks[BLOCKS];
+    void *pieces[PIECES];
     *(volatile int *)started = 1;
     while (!has_called) {
-        for (size_t i = 0; i < BLOCKS; i++)
-            blocks[i] = malloc(2000 + 100 * i);
-        for (size_t i = 0; i < BLOCKS; i++)
-            free(blocks[i]);
+        for (size_t i = 0; i < PIECES; i++)
+            pieces[i] = malloc(2000 + 100 * i);
+        for (size_t i = 0; i < PIECES; i++)
+            free(pieces[i]);
     }
     return NULL;
 }
@@ -124,23 +138,41 @@ static void leave_call(pid_t daemon)
     query();
 }
 
+static void *call(void *unused)
+{
+    query();
+    return unused;
+}
+
+static void call_late(pid_t daemon)
+{
+    pthread_t threads[2];
+    kill(daemon, SIGSTOP);
+    for (int i = 0; i < 2; i++) {
+        check(pthread_create(&threads[i], NULL, call, NULL), "pthread_create");
+        usleep(2500000); /* after UNBLOCK_SECONDS */
+    }
+    kill(daemon, SIGCONT);
+    for (int i = 0; i < 2; i++)
+        check(pthread_join(threads[i], NULL), "pthread_join");
+}
+
 int main(int argc, char **argv)
 {
-    const int closes = argc == 2 && strcmp(argv[1], "closing") == 0;
-    if (!closes && !(argc == 2 && strcmp(argv[1], "malloc") == 0) && !(argc == 3 && strcmp(argv[1], "leaving") == 0))
-        return fprintf(stderr, "usage: call_habits closing|malloc|leaving PID\n"), 1;
-    struct ibv_device **devices = ibv_get_device_list(NULL);
-    if (!devices || !devices[0] || !(context = ibv_open_device(devices[0]))) {
-        fprintf(stderr, "no device could be opened\n");
-        return 1;
-    }
-    signal(SIGUSR1, on_signal);
+    const bool closes = argc == 2 && strcmp(argv[1], "closing") == 0, allocates = argc == 2 && strcmp(argv[1], "malloc") == 0;
+    const bool leaves = argc == 3 && strcmp(argv[1], "leaving") == 0, is_late = argc == 3 && strcmp(argv[1], "late") == 0;
+    if (!closes && !allocates && !leaves && !is_late)
+        return fprintf(stderr, "usage: call_habits closing|malloc|leaving PID|late PID\n"), 1;
     const pid_t daemon = argc == 3 ? (pid_t)strtol(argv[2], NULL, 0) : 0;
-    if (daemon > 0) {
-        query();
+    open_all();
+    create_both();
+    signal(SIGUSR1, on_signal);
+    query();
+    if (leaves)
         leave_call(daemon);
-    }
-    for (int round = 0; daemon <= 0 && round < ROUNDS; round++) {
+    if (is_late)
+        call_late(daemon);
+    for (int round = 0; (closes || allocates) && round < CALLING_ROUNDS; round++) {
         for (int call = 0; call < CALLS; call++)
             query();
         if (closes)
@@ -148,6 +180,8 @@ int main(int argc, char **argv)
         else
             call_in_malloc();
     }
+    if (!closes) /* also the context's socket */
+        exchange(1);
     printf("done\n");
     return 0;
 }
