@@ -38,9 +38,8 @@ const entryPoints = () => {
 const otherCommands = commands => ({
   name: 'other commands',
   setup(build) {
-    const modules = commands.map(command => `./commands/${command}.js`)
-    build.onResolve({ filter: /^\.\/commands\// }, ({ kind, path }) =>
-      kind === 'dynamic-import' && !modules.includes(path) ? { path, external: true } : undefined,
+    build.onResolve({ filter: /\/commands\/[^/]+\.js$/ }, ({ kind, path }) =>
+      kind === 'dynamic-import' && !commands.includes(basename(path, '.js')) ? { path, external: true } : undefined,
     )
   },
 })

@@ -70,6 +70,25 @@ test('bundled commands work without the compiled modules', { skip }, () => {
     })
 })
 
+/** Commands whose modules other code imports too. */
+const imported = ['run', 'stat']
+
+for (const [name, commands] of Object.entries(bundles))
+  test(`bundle ${name} has no other commands`, { skip }, () => {
+    const modules = readFileSync(join(dist, `${name}.cjs`), 'utf8').matchAll(
+      /"dist\/src\/cli\/commands\/([\w-]+)\.js"\(/g,
+    )
+    const found = new Set([...modules].map(([, module]) => module!))
+    assert.deepEqual(
+      commands.filter(command => !found.has(command)),
+      [],
+    )
+    assert.deepEqual(
+      [...found].filter(command => !commands.includes(command) && !imported.includes(command)),
+      [],
+    )
+  })
+
 for (const name of Object.keys(bundles))
   test(`this version of Node accepts the compiled code of bundle ${name}`, { skip }, () => {
     const filename = join(dist, `${name}.cjs`)
