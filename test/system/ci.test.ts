@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { describe, it } from 'node:test'
+import { longOnly } from '../long-run.ts'
 import { loopbackText } from '../loopback.ts'
 import { repoRoot } from '../paths.ts'
 import { findTool } from '../tools.ts'
@@ -201,7 +202,9 @@ describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopbac
     assert.equal(after.stdout, '[]\n')
   })
 
-  it('walks on its devices, faults and link, and begins with what the last report has not', async t => {
+  it('walks on its devices, faults and link, and begins with what the last report has not', {
+    skip: longOnly,
+  }, async t => {
     const report = join(temporaryFolder(t), 'walk.json')
     const job = { devices: JOB_DEVICES.join('\n'), faults: 'drop=1%,seed=7', link: 'udp' }
     const inputs = { walk: 'ibv_devices', 'walk-minutes': '1', 'walk-report': report }

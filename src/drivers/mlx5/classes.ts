@@ -238,7 +238,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const { cqe, bufferAddress = 0n, entryBytes = 64, ...moderation } = args
       const { state } = object
       if ((moderation.period ?? 0) > Limits.moderationPeriod)
-        throw callError.EINVAL`${the.method('cq.modify')}: ${the.attribute('period')}: ${moderation.period} µs is above ${Limits.moderationPeriod}`
+        throw callError.EINVAL`${the.method('cq.modify')}: ${the.attribute('period')}: ${moderation.period} microseconds are above ${Limits.moderationPeriod}`
       if (cqe === undefined) {
         core(call, object, moderation)
         return { cqe: state.entries - 1 }

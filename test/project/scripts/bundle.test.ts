@@ -70,6 +70,13 @@ test('bundled commands work without the compiled modules', { skip }, () => {
     })
 })
 
+for (const name of Object.keys(bundles))
+  test(`bundle ${name} has ASCII alone: one other character doubles the memory, and the time to read it`, {
+    skip,
+  }, () => {
+    assert.doesNotMatch(readFileSync(join(dist, `${name}.cjs`), 'utf8'), /[^\0-\x7f]/)
+  })
+
 /** Commands whose modules other code imports too. */
 const imported = ['run', 'stat']
 

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
+import { longOnly } from '../../long-run.ts'
 import { lacking, ownProgram } from '../programs.ts'
 import { checkScript } from './checking.ts'
 
@@ -127,7 +128,7 @@ describe('polls of extended CQs', { skip: lacking(program) }, () => {
     )
   })
 
-  it('two threads in a queue that was promised to one', async t => {
+  it('two threads in a queue that was promised to one', { skip: longOnly }, async t => {
     const lists = [
       '[single]take,take',
       '[domain]take,receive,thread:take,receive',

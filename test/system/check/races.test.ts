@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { raceIds } from '../../../src/tools/check/races/races.ts'
-import { casesOf } from '../../long-run.ts'
+import { casesOf, longOnly } from '../../long-run.ts'
 import { lacking, ownProgram, runUserdma, suiteScope } from '../programs.ts'
 import { checkScript, type FindingJson, faulty, serverAndClient } from './checking.ts'
 
@@ -63,7 +63,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     }
   })
 
-  it('is off without the option', async t => {
+  it('is off without the option', { skip: longOnly }, async t => {
     const { found } = await checkScript(t, program)
     assert.deepEqual(racesOf(found), [])
   })

@@ -74,7 +74,9 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     assert.equal(repeated.signal, 'SIGSEGV')
   })
 
-  it('reports a program that hangs, with its stacks and how to repeat it, and ends early with --points', async t => {
+  it('reports a program that hangs, with its stacks and how to repeat it, and ends early with --points', {
+    skip: longOnly,
+  }, async t => {
     const options = ['walk', '--kinds', 'calls,posts,completions', '--points', '3', '--hang', '2']
     const { status, stderr } = await runUserdma(t, [...options, '--', program])
     assert.equal(status, 65)

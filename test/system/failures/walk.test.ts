@@ -150,7 +150,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     assert.equal(await statusOf('notice=COMPLETION,turn=5ms'), 2)
   })
 
-  it('finds a cached index of the GID table (nccl #2157)', async t => {
+  it('finds a cached index of the GID table (nccl #2157)', { skip: longOnly }, async t => {
     const page = join(temporaryFolder(t), 'page.html')
     const options = ['--kinds', 'links', '--points', '1', '--hang', '1', '--html', page]
     const { results } = await walk(t, 'stale_gid', options)
