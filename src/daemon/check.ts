@@ -201,7 +201,10 @@ export class DaemonChecker {
       },
       now,
       (context, wait) =>
-        this.#checked.waits(context, { ...this.#originOf(context), wait: { ...wait, ...this.#threads.untold() } }),
+        this.#checked.waits(context, {
+          ...this.#originOf(context),
+          wait: { ...wait, ...this.#threads.graphFor(wait.graph) },
+        }),
       containment,
     )
   }
@@ -307,7 +310,9 @@ export class DaemonChecker {
    */
   frames(most: number): readonly string[] {
     const frames = new Set<string>()
-    const waiting = this.#findings.map(({ waits }) => (waits?.threads ?? []).map(({ stack }) => stack))
+    const waiting = this.#findings.map(({ waits }) =>
+      (waits?.threads ?? []).flatMap(({ stack, signaled = [] }) => [stack, signaled]),
+    )
     const known = [...this.#stacks.values()].reverse().map(({ byId }) => byId.values())
     for (const stacks of [...waiting, ...known])
       for (const stack of stacks)

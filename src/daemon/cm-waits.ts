@@ -102,20 +102,29 @@ const nextCalls: Readonly<Partial<Record<IdState, string>>> = {
   ADDR_BOUND: 'rdma_listen or rdma_resolve_addr',
   ADDR_RESOLVED: 'rdma_resolve_route',
   ROUTE_RESOLVED: 'rdma_connect',
-  DISCONNECT: 'rdma_destroy_id',
 }
+
+/** States after which there is no event any more. */
+const LAST_STATES: ReadonlySet<IdState> = new Set(['DISCONNECT', 'DEVICE_REMOVAL'])
 
 /** Why no event comes for an identifier whose events were all read; undefined: one may come. */
 const silenceOf = (id: Identifier): string | undefined => {
   const next = nextCalls[id.state]
-  if (next === undefined || id.unreadEvents > 0) return undefined
+  const isLast = LAST_STATES.has(id.state)
+  if ((next === undefined && !isLast) || id.unreadEvents > 0) return undefined
   const to = id.destination === undefined || id.destination.port === 0 ? '' : `, to ${destinationOf(id)},`
   const read = id.lastRead === undefined ? '' : `${eventText(id.lastRead)} was read, and `
   return `its identifier${to} is in ${id.state}: ${read}${
-    id.state === 'DISCONNECT'
-      ? 'no further event comes'
-      : `the next one comes after ${next}, which was not called since`
+    isLast ? 'no further event comes' : `the next one comes after ${next}, which was not called since`
   }`
+}
+
+/** What to do in place of such a wait. */
+const adviceForSilence = ({ state, lastRead }: Identifier): string => {
+  if (LAST_STATES.has(state))
+    return `at ${eventText(lastRead)} end the wait, and destroy the queue pair and the identifier`
+  if (lastRead?.type === REJECTED) return 'wait for REJECTED and UNREACHABLE as well as for ESTABLISHED'
+  return `call ${nextCalls[state]} before the next rdma_get_cm_event`
 }
 
 const MAX_NAMED = 2
@@ -124,7 +133,7 @@ const MAX_NAMED = 2
 function* waitsOfChannels(
   ids: readonly Identifier[],
   ownerOf: FailureReports['ownerOf'],
-): Generator<readonly [Identifier, Wait['text']]> {
+): Generator<readonly [Identifier, Wait['text'], Wait['advice']]> {
   const byChannel = new Map<EventSocket, Identifier[]>()
   for (const id of ids) {
     const channel = id.object?.events?.route.channel
@@ -141,25 +150,33 @@ function* waitsOfChannels(
     const [fd] = [...readDescriptors(pid)].find(([, target]) => target === sink.target) ?? []
     if (fd === undefined) continue
     const more = silent.length > MAX_NAMED ? `; and ${silent.length - MAX_NAMED} more` : ''
+    const last = own.at(-1)!
     yield [
-      own.at(-1)!,
+      last,
       `a thread waits for an event of rdma_cm (channel: descriptor ${fd}), and none can come: ${silent.slice(-MAX_NAMED).join('; ')}${more}`,
+      adviceForSilence(last),
     ]
   }
 }
 
 /** The waits of all programs for calls on identifiers, in no order. */
 export function* waitsOfCm(cm: RdmaCm, ownerOf: FailureReports['ownerOf']): Generator<ContextWait> {
-  const waitOf = (waiting: Identifier, text: string, later: Partial<ContextWait> = {}): ContextWait[] => {
+  const waitOf = (
+    waiting: Identifier,
+    text: string,
+    advice?: string,
+    later: Partial<ContextWait> = {},
+  ): ContextWait[] => {
     const context = contextOf(waiting)
     if (context === undefined || waiting.object === undefined) return []
-    return [{ context, wait: { id: 'connection-waits', text, cmId: waiting.object.handle }, ...later }]
+    const wait = { id: 'connection-waits', text, cmId: waiting.object.handle, ...(advice && { advice }) } as const
+    return [{ context, wait, ...later }]
   }
   const bound = [...cm.boundIdentifiers()]
   for (const rule of rules)
     for (const id of bound)
       for (const [waiting, text] of rule(id, bound))
-        yield* waitOf(waiting, text, {
+        yield* waitOf(waiting, text, undefined, {
           channel: waiting.object?.events?.route.channel,
           // A program may close a channel long after the last look.
           holds: () =>

@@ -108,23 +108,23 @@ function* waitsOfQueues(
 }
 
 /** Threads of programs that wait for each other, or for what nobody ends, and the contexts of these programs. */
-const deadlockOf = (
+const deadlocksOf = (
   { devices, failures }: Pick<StatSources, 'devices' | 'failures'>,
   threads: ThreadWaits,
   known: readonly ContextWait[],
-): { readonly found: ContextWait; readonly contexts: readonly Context[] } | undefined => {
-  const graph = threads.look(known)
-  if (graph.shape === 'open') return undefined
-  const chain = graph.first.map(i => graph.threads[i]!)
-  const pids = new Set(chain.map(({ pid }) => pid))
-  const contexts = devices.all
-    .flatMap(({ device }) => [...device.contexts])
-    .filter(context => pids.has(failures.ownerOf(context)?.pid ?? -1))
-  const [context] = contexts
-  const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph }
-  const since = Math.max(...chain.map(thread => thread.since))
-  return context && { found: { context, wait, since }, contexts }
-}
+): readonly { readonly found: ContextWait; readonly contexts: readonly Context[] }[] =>
+  threads.look(known).flatMap(graph => {
+    if (graph.shape === 'open') return []
+    const chain = graph.first.map(i => graph.threads[i]!)
+    const pids = new Set(chain.map(({ pid }) => pid))
+    const contexts = devices.all
+      .flatMap(({ device }) => [...device.contexts])
+      .filter(context => pids.has(failures.ownerOf(context)?.pid ?? -1))
+    const [context] = contexts
+    const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph }
+    const since = Math.max(...chain.map(thread => thread.since))
+    return context === undefined ? [] : [{ found: { context, wait, since }, contexts }]
+  })
 
 /** As `waitsOfQueues`, and for programs of which it finds none, what their queues wait for (idle-waits.ts). */
 export function* explainedWaits(
@@ -136,10 +136,17 @@ export function* explainedWaits(
     if (found !== undefined) known.push(found)
     yield found
   }
-  const deadlock = threads && deadlockOf(sources, threads, known)
-  yield deadlock?.found
+  const deadlocks = threads === undefined ? [] : deadlocksOf(sources, threads, known)
+  for (const { found } of deadlocks) yield found
+  const unheard = threads?.unheard ?? []
+  yield* unheard
   const destroying = sources.destroyWaits.current().flatMap(({ object: { context } }) => context ?? [])
-  const explained = [...known.map(({ context }) => context), ...destroying, ...(deadlock?.contexts ?? [])]
+  const explained = [
+    ...known.map(({ context }) => context),
+    ...destroying,
+    ...deadlocks.flatMap(({ contexts }) => contexts),
+    ...unheard.map(({ context }) => context),
+  ]
   yield* idleWaits(sources.devices, explained)
 }
 

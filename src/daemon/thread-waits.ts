@@ -7,6 +7,7 @@ import { existsSync, readlinkSync, statSync } from 'node:fs'
 import { type ContextWait, isQueuePair, type QueuePairObject } from '../core/driver-contract.ts'
 import type { Context, CoreObject } from '../core/model.ts'
 import { findHandle } from '../core/objects/handles.ts'
+import { childrenOf, epollEntries } from '../host/process-status.ts'
 import type { Identifier } from '../services/rdma-cm/identifier.ts'
 import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import type { Stack } from '../spec/check/finding.ts'
@@ -14,7 +15,7 @@ import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from
 import { isSrqClass } from '../spec/classes/ids.ts'
 import { counted, hex } from '../spec/text.ts'
 import { WaitFlag, WaitKind } from '../spec/wait-table.ts'
-import { waitGraph } from '../tools/check/waits/graph.ts'
+import { waitGraphs } from '../tools/check/waits/graph.ts'
 import { isSameAddress } from '../transport/wire/address.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventSocket } from './context/event-socket.ts'
@@ -29,6 +30,10 @@ const MAX_THREADS = 4096
 const MAX_QUEUES = 1024
 /** Processes that are named as senders. */
 const MAX_SENDERS = 3
+/** Bits of epoll_event.events. A set with neither tells of a descriptor as long as something is unread. */
+const EPOLLIN = 1
+const EPOLLONESHOT = 1 << 30
+const EPOLLET = 1 << 31
 
 export interface ThreadWaitSources {
   readonly devices: Pick<Devices, 'all'>
@@ -44,7 +49,7 @@ export interface ThreadWaitSources {
 
 /** What could end a wait, and why nothing does. */
 type End = Pick<GraphThread, 'enders' | 'process' | 'isOpen' | 'owner' | 'reason'>
-type Described = Pick<GraphThread, 'kind' | 'object' | 'action' | 'stack'> & End
+type Described = Pick<GraphThread, 'kind' | 'object' | 'action' | 'stack' | 'signaled'> & End
 
 const open: End = { enders: [], process: false, isOpen: true }
 const byOwnThreads: End = { enders: [], process: true, isOpen: false }
@@ -184,7 +189,7 @@ class ProcessLook {
       other === undefined
         ? isEndless
           ? 'its send waits for a receive of the peer'
-          : enders.length === 0
+          : enders.length === 0 && !isOpen
             ? 'no send of its queue pairs is outstanding, and no peer is left that could send'
             : undefined
         : `${counted(this.unpolled(other), 'completion')} of CQ ${other.handle}, for which it does not wait, ${this.unpolled(other) === 1 ? 'is' : 'are'} not polled`
@@ -326,6 +331,7 @@ class ProcessLook {
       object: `${name} ${hex(slot.object)}`,
       action: `waits for ${name} ${hex(slot.object)}${who}`,
       ...((slot.flags & WaitFlag.SHARED) === 0 ? byOwnThreads : open),
+      ...(last && { signaled: this.#table.file.stackOf([last.caller]) }),
       ...(last === undefined && (slot.flags & WaitFlag.SHARED) === 0 && { reason: 'no thread has signaled it' }),
     }
   }
@@ -333,13 +339,58 @@ class ProcessLook {
   #child({ object }: TableSlot): Omit<Described, 'stack'> {
     const child = Number(object & 0xffff_ffffn)
     const { pid, namespacePid } = this.#table
-    const isKnown = child !== 0 && pid === namespacePid
+    const children = pid !== namespacePid ? [] : child === 0 ? childrenOf(pid) : [child]
     return {
       kind: 'child',
       object: child === 0 ? 'child processes' : `process ${child}`,
       action: `waits for the end of ${child === 0 ? 'a child process' : `process ${child}`}`,
-      ...(isKnown ? { ...open, isOpen: false, enders: [{ pid: child }] } : open),
+      ...open,
+      isOpen: children.length === 0,
+      enders: children.map(one => ({ pid: one })),
     }
+  }
+
+  /** An unread event of a channel in a set of descriptors, of which the set has told already. */
+  toldBefore({ object }: TableSlot): ContextWait | undefined {
+    const { pid } = this.#table
+    const set = Number(object)
+    for (const { fd, events } of epollEntries(pid, set)) {
+      const isOver = (events & EPOLLONESHOT) !== 0 && (events & EPOLLIN) === 0
+      const target = isOver || (events & EPOLLET) !== 0 ? targetOf(pid, fd) : undefined
+      const found = target && this.#eventsOf(target)
+      if (!found || found.unread === 0) continue
+      const { context, name, call, unread, cq } = found
+      const isOne = unread === 1
+      const why = isOver
+        ? `the set has told of it once (EPOLLONESHOT), and was not asked again (EPOLL_CTL_MOD)`
+        : `the set tells only of new ones (EPOLLET)`
+      const text = `${counted(unread, 'event')} of ${name} (descriptor ${fd}) ${isOne ? 'is' : 'are'} not read (${call}), and a thread waits in epoll_wait on descriptor ${set}: ${why}`
+      const advice = isOver
+        ? `after the events are read, ask for the descriptor again (EPOLL_CTL_MOD with EPOLLONESHOT)`
+        : `after each epoll_wait call ${call} until it fails with EAGAIN (the descriptor with O_NONBLOCK), or add the descriptor without EPOLLET`
+      return { context, wait: { id: 'lost-wakeup', text, advice, ...(cq !== undefined && { cq }) } }
+    }
+    return undefined
+  }
+
+  /** The events of a channel or context of the process, by the target of a descriptor. */
+  #eventsOf(target: string) {
+    for (const context of this.contexts) {
+      const { asyncFd, device } = context
+      if (asyncFd !== undefined && hasTarget(asyncFd, target))
+        return {
+          context,
+          name: `the events of ${device.name}`,
+          call: 'ibv_get_async_event',
+          unread: asyncFd.sink.unread(),
+        }
+      const channel = [...context.descriptors].find(one => hasTarget(one, target))
+      if (channel?.class.name !== 'comp_channel' || !(channel.sink instanceof EventSocket)) continue
+      const cqs = cqsOfChannel(context, channel).map(({ handle }) => handle)
+      const name = `the channel of CQ ${cqs.join(', ')}`
+      return { context, name, call: 'ibv_get_cq_event', unread: channel.sink.unread(), cq: cqs[0] }
+    }
+    return undefined
   }
 
   #descriptors({ descriptors, descriptorCount, kind, object }: TableSlot): Omit<Described, 'stack'> {
@@ -399,6 +450,8 @@ export class ThreadWaits {
   /** By session and thread. */
   #seen = new WeakMap<object, Map<number, Seen>>()
   #graph: WaitGraph | undefined
+  /** Of the last look. */
+  #unheard: readonly ContextWait[] = []
   /** As text. */
   #told = ''
 
@@ -406,19 +459,27 @@ export class ThreadWaits {
     this.#sources = sources
   }
 
-  /** The graph of the last look, for a finding, unless an earlier one has it. */
-  untold(): { readonly graph?: WaitGraph } {
+  /** The graph for a finding: its own, else that of the last look, unless an earlier one has it. */
+  graphFor(own: WaitGraph | undefined): { readonly graph?: WaitGraph } {
     const graph = this.#graph
+    if (own !== undefined && own !== graph) return { graph: own }
     const text = JSON.stringify(graph)
-    if (graph === undefined || graph.threads.length === 0 || text === this.#told) return {}
+    if (graph === undefined || graph.threads.length === 0) return {}
+    if (own === undefined && text === this.#told) return {}
     this.#told = text
     return { graph }
   }
 
-  /** Who waits for whom now. `known`: what the drivers have found. */
-  look(known: readonly ContextWait[]): WaitGraph {
-    this.#graph = waitGraph(this.processes(known))
-    return this.#graph
+  /** Who waits for whom now (`waitGraphs`). `known`: what the drivers have found. */
+  look(known: readonly ContextWait[]): readonly WaitGraph[] {
+    const graphs = waitGraphs(this.processes(known))
+    this.#graph = graphs[0]
+    return graphs
+  }
+
+  /** Threads of the last look that wait for events of which they were told before. */
+  get unheard(): readonly ContextWait[] {
+    return this.#unheard
   }
 
   /** The processes with a wait table. */
@@ -430,6 +491,7 @@ export class ThreadWaits {
           : [],
       ),
     )
+    this.#unheard = []
     return [...this.#sources.tables.all].flatMap(table => this.#process(table, endless) ?? [])
   }
 
@@ -483,6 +545,8 @@ export class ThreadWaits {
     if (kind !== WaitKind.NONE) {
       const waiting = look.waiting(slot, target)
       if (waiting === undefined) return undefined
+      const told = kind === WaitKind.EPOLL ? look.toldBefore(slot) : undefined
+      if (told !== undefined) this.#unheard = [...this.#unheard, told]
       const isOpen = waiting.isOpen || (slot.flags & WaitFlag.TIMED) !== 0
       return { pid, command, tid, since, stack, ...waiting, isOpen }
     }

@@ -270,6 +270,25 @@ export const readDescriptors = (pid: number): ReadonlyMap<number, string> => {
   return found
 }
 
+/** A descriptor in a set of epoll(7); `events`: EPOLLIN and others. */
+interface EpollEntry {
+  readonly fd: number
+  readonly events: number
+}
+
+/** The entries of the set of descriptor `fd` of a process; empty: it is no such set, or /proc does not tell. */
+export const epollEntries = (pid: number, fd: number): readonly EpollEntry[] => {
+  try {
+    const text = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1')
+    return [...text.matchAll(/^tfd:\s*(\d+) events:\s*([0-9a-f]+)/gm)].map(([, number, events]) => ({
+      fd: Number(number),
+      events: Number.parseInt(events!, 16),
+    }))
+  } catch {
+    return []
+  }
+}
+
 /** The processes of this user that were started with this setting (`NAME=value`) in their environment, without our own. */
 export const processesWith = (setting: string): readonly number[] =>
   readdirSync('/proc')

@@ -20,6 +20,10 @@ export interface WaitKind {
   readonly told: Explanation
   /** On EFA, if it differs there. A string: why EFA has no such wait. */
   readonly efa?: Explanation | string
+  /** What "who waits for whom:" says of its thread. */
+  readonly thread?: string
+  /** Options of `userdma check` for this kind alone. */
+  readonly options?: readonly string[]
   /** An error is found too, after which idle queues are notes that need `--notes`. */
   readonly hasError?: true
   /** Left to the long run. */
@@ -28,6 +32,7 @@ export interface WaitKind {
 
 const idle = (says: string): Explanation => ({ finding: 'idle-queues', says })
 const ofCm = (says: string): Explanation => ({ finding: 'connection-waits', says })
+const deadlock = (says: string): Explanation => ({ finding: 'deadlock', says })
 const ONLY_A_MESSAGE = idle('only a message for one of its')
 const NO_CM = 'EFA has no connection manager'
 
@@ -151,6 +156,82 @@ export const waitKinds: readonly WaitKind[] = [
     hasError: true,
   },
   {
+    kind: 'join-events',
+    does: 'joins a thread that waits for an asynchronous event',
+    told: deadlock('waits in ibv_get_async_event'),
+    isLong: true,
+  },
+  {
+    kind: 'mutex-event',
+    does: 'holds a mutex across ibv_get_cq_event, and the send of which the event would be needs it',
+    told: deadlock('waits for mutex'),
+    efa: ONLY_A_MESSAGE,
+  },
+  {
+    kind: 'rwlock-event',
+    does: 'as before, with a read-write lock',
+    told: deadlock('waits for rwlock'),
+    efa: ONLY_A_MESSAGE,
+    isLong: true,
+  },
+  {
+    kind: 'ring',
+    does: 'three processes in a ring wait each for the token of the one before',
+    told: deadlock('3 threads wait for each other'),
+    efa: ONLY_A_MESSAGE,
+  },
+  {
+    kind: 'child-waits',
+    does: 'waits for the end of a child, which waits for a message of its parent',
+    told: deadlock('waits for the end of a child process'),
+    efa: ONLY_A_MESSAGE,
+    isLong: true,
+  },
+  {
+    kind: 'open-batch',
+    does: 'polls for what it has added to a batch that is open',
+    told: deadlock('is open (ibv_wr_start)'),
+  },
+  {
+    kind: 'cond-missed',
+    does: 'waits for a condition variable that was signaled before',
+    told: idle('no completion can come'),
+    thread: 'signaled last: signal_ready (',
+  },
+  {
+    kind: 'sem-short',
+    does: 'takes a semaphore twice that was posted once',
+    told: idle('no completion can come'),
+    thread: 'signaled last: post_credit (',
+    isLong: true,
+  },
+  {
+    kind: 'barrier-short',
+    does: 'waits at a barrier to which no other thread comes',
+    told: idle('no completion can come'),
+    thread: 'waits at barrier',
+    isLong: true,
+  },
+  {
+    kind: 'server-killed',
+    does: 'polls memory that a server would write that was killed',
+    told: { finding: 'peer-gone', says: 'has ended' },
+    efa: idle('no completion can come'),
+    isLong: true,
+  },
+  {
+    kind: 'other-cq',
+    does: 'polls one CQ, and its completions are in another one',
+    told: idle('is not polled; of CQ'),
+    thread: 'for which it does not wait, is not polled',
+    isLong: true,
+  },
+  {
+    kind: 'edge-epoll',
+    does: 'reads one of two events, and its epoll set tells only of new ones',
+    told: { finding: 'lost-wakeup', says: 'the set tells only of new ones (EPOLLET)' },
+  },
+  {
     kind: 'lost-uc',
     does: 'polls for a SEND of UC that came before the receive',
     told: idle('dropped 1 message before, which nobody repeats'),
@@ -206,7 +287,7 @@ export const waitKinds: readonly WaitKind[] = [
   {
     kind: 'cm-rejected-read',
     does: 'the request is rejected, and the program waits for ESTABLISHED',
-    told: ofCm('REJECTED (reason 28, consumer defined) was read'),
+    told: ofCm('REJECTED (reason 28, consumer defined'),
     efa: NO_CM,
     isLong: true,
   },
@@ -222,6 +303,14 @@ export const waitKinds: readonly WaitKind[] = [
     does: 'the client does not call rdma_connect',
     told: idle('connected (ibv_modify_qp, rdma_connect)'),
     efa: NO_CM,
+    isLong: true,
+  },
+  {
+    kind: 'cm-removed',
+    does: 'waits for DISCONNECTED after DEVICE_REMOVAL',
+    told: ofCm('DEVICE_REMOVAL was read, and no further event comes'),
+    efa: NO_CM,
+    options: ['--fault', 'call=cm_id.resolveRoute,nth=1,gone=600s'],
     isLong: true,
   },
   {

@@ -45,7 +45,11 @@ const flowText = (line: StoryLine): string => {
 /** Who waits for whom, as a JSON object. */
 export const waitsJson = ({ threads, ...graph }: WaitGraph, symbols: Symbols) => ({
   ...graph,
-  threads: threads.map(({ stack, ...thread }) => ({ ...thread, stack: symbols.framesOf(stack) })),
+  threads: threads.map(({ stack, signaled, ...thread }) => ({
+    ...thread,
+    stack: symbols.framesOf(stack),
+    ...(signaled && { signaled: symbols.framesOf(signaled) }),
+  })),
 })
 
 /** A finding as a JSON object. `count`: how often it was found. */

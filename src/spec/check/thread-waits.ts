@@ -45,6 +45,8 @@ export interface ThreadWait {
   readonly owner?: number
   /** As `Stack` (finding.ts). */
   readonly stack: readonly string[]
+  /** Where the condition variable or semaphore was signaled last. As `stack`; absent: unknown. */
+  readonly signaled?: readonly string[]
   /** Microseconds of the daemon's clock. */
   readonly since: number
 }

@@ -8,7 +8,7 @@ export const waitFindings = {
     severity: 'warning',
     needs: ['check'],
     title: 'threads wait for each other, or for what nobody ends',
-    why: 'Each thread of a cycle waits for the next one: for a lock that it holds, for its end, or for a message that it does not send. A chain ends at a thread whose wait nothing ends, such as ibv_get_async_event while no event is on its way. Threads of all processes of the daemon are looked at, and their connections; a thread of which nothing is known, a timeout, a listener, a descriptor of another program and outstanding work count as what may end a wait, and where a thread of the cycle polls, everything else stands still. "who waits for whom:" has all threads that wait, those of the cycle first. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`; `userdma stat --waits` shows it without.',
+    why: 'Each thread of a cycle waits for the next one: for a lock that it holds, for its end, or for a message that it does not send. A chain ends at a thread whose wait nothing ends, such as ibv_get_async_event while no event is on its way. Threads of all processes of the daemon are looked at, and their connections; a thread of which nothing is known, a timeout, a listener, a descriptor of another program and outstanding work count as what may end a wait, and where a thread of the cycle polls, everything else stands still. Programs that stand still for different reasons have a finding each. "who waits for whom:" has all threads that wait, those of the cycle first. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`; `userdma stat --waits` shows it without.',
   },
   'endless-rnr': {
     severity: 'warning',
@@ -29,7 +29,7 @@ export const waitFindings = {
     severity: 'warning',
     needs: ['check'],
     title: 'a connection of rdma_cm waits for a call of a program',
-    why: 'A request waits until its program has called rdma_accept or rdma_reject, and the peer waits with it; an event is delivered once and waits until rdma_get_cm_event reads it, also REJECTED and UNREACHABLE. A thread may also wait for an event that cannot come before the next call on the identifier, for example for ESTABLISHED after REJECTED. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`.',
+    why: 'A request waits until its program has called rdma_accept or rdma_reject, and the peer waits with it; an event is delivered once and waits until rdma_get_cm_event reads it, also REJECTED and UNREACHABLE. A thread may also wait for an event that cannot come before the next call on the identifier, for example for ESTABLISHED after REJECTED, or for DISCONNECTED after DEVICE_REMOVAL, which is the last. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'read the events of each channel, and answer each CONNECT_REQUEST by rdma_accept or rdma_reject',
   },
   'idle-queues': {

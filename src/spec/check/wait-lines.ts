@@ -26,12 +26,10 @@ export const deadlockText = ({ shape, first, threads }: WaitGraph): string => {
   const named = chain.slice(0, MAX_NAMED).map(thread => `${threadName(thread, { processes })} ${thread.action}`)
   const more = chain.length > MAX_NAMED ? ` … (${chain.length - MAX_NAMED} more)` : ''
   const end = chain.at(-1)
-  if (shape === 'end') {
-    const reason = end?.reason === undefined ? '' : `; ${end.reason}`
-    return `a wait has no end: ${named.join('; ')}${more}${reason}`
-  }
+  const reason = end?.reason === undefined ? '' : `; ${end.reason}`
+  if (shape === 'end') return `a wait has no end: ${named.join('; ')}${more}${reason}`
   return chain.length === 1
-    ? `a thread waits for itself: ${named[0]}`
+    ? `a thread waits for itself: ${named[0]}${reason}`
     : `${chain.length} threads wait for each other: ${named.join('; ')}${more}`
 }
 

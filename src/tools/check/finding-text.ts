@@ -22,11 +22,12 @@ export interface Symbols {
 
 /** The stacks of findings, for `prepare`. */
 export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 'story' | 'waits'>[]): Stack[] =>
-  all.flatMap(({ moments, objects, story = [], waits }) =>
-    [...moments, ...objects.flatMap(({ history }) => history), ...story, ...(waits?.threads ?? [])].map(
+  all.flatMap(({ moments, objects, story = [], waits }) => [
+    ...[...moments, ...objects.flatMap(({ history }) => history), ...story, ...(waits?.threads ?? [])].map(
       ({ stack }) => stack,
     ),
-  )
+    ...(waits?.threads ?? []).flatMap(({ signaled }) => (signaled === undefined ? [] : [signaled])),
+  ])
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
 const pathOfUrl = (path: string): string => {
@@ -68,9 +69,12 @@ const withoutStart = (frames: readonly Frame[]): readonly Frame[] => {
 export const waitBlock = (graph: WaitGraph, symbols: Symbols): readonly string[] => [
   '  who waits for whom:',
   ...waitLines(graph).flatMap((line, i) => {
-    const frames = withoutStart(symbols.framesOf(graph.threads[i]!.stack))
-    const isKnown = frames.some(({ function: name }) => name !== '')
-    return [`    ${line}`, ...(isKnown ? [`      ${callersText(frames)}`] : [])]
+    const { stack, signaled = [] } = graph.threads[i]!
+    const textOf = (stack: Stack, head: string): string[] => {
+      const frames = withoutStart(symbols.framesOf(stack))
+      return frames.some(({ function: name }) => name !== '') ? [`      ${head}${callersText(frames)}`] : []
+    }
+    return [`    ${line}`, ...textOf(stack, ''), ...textOf(signaled, 'signaled last: ')]
   }),
   ...(graph.more > 0 ? [`    … ${graph.more} more threads`] : []),
 ]

@@ -9,8 +9,10 @@
 #endif
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 
 #define MAX_KINDS 64
@@ -453,6 +455,258 @@ static void forked_away(void)
     wait_for(&one, 1);
 }
 
+/* ---- threads and processes ---- */
+
+static void *read_events(void *unused)
+{
+    struct ibv_async_event event;
+    while (ibv_get_async_event(context, &event) == 0)
+        ibv_ack_async_event(&event);
+    return unused;
+}
+
+static void join_events(void)
+{
+    pthread_t thread;
+    make_pair(&one, &other);
+    pthread_create(&thread, NULL, read_events, NULL);
+    pthread_join(thread, NULL);
+}
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_barrier_t locked;
+
+static void *hold_mutex(void *channel)
+{
+    struct ibv_cq *cq;
+    void *own;
+    pthread_mutex_lock(&lock);
+    pthread_barrier_wait(&locked);
+    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+    pthread_mutex_unlock(&lock);
+    return NULL;
+}
+
+/* The send of which the event would be needs the mutex that is held meanwhile. */
+static void mutex_event(void)
+{
+    struct ibv_comp_channel *channel;
+    pthread_t thread;
+    with_channel(&channel);
+    receive(&one, 1);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
+    pthread_barrier_init(&locked, NULL, 2);
+    pthread_create(&thread, NULL, hold_mutex, channel);
+    pthread_barrier_wait(&locked);
+    pthread_mutex_lock(&lock);
+    send_one(&other);
+    pthread_mutex_unlock(&lock);
+    pthread_join(thread, NULL);
+}
+
+static pthread_rwlock_t table = PTHREAD_RWLOCK_INITIALIZER;
+
+static void *hold_table(void *channel)
+{
+    struct ibv_cq *cq;
+    void *own;
+    pthread_rwlock_wrlock(&table);
+    pthread_barrier_wait(&locked);
+    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+    pthread_rwlock_unlock(&table);
+    return NULL;
+}
+
+static void rwlock_event(void)
+{
+    struct ibv_comp_channel *channel;
+    pthread_t thread;
+    with_channel(&channel);
+    receive(&one, 1);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
+    pthread_barrier_init(&locked, NULL, 2);
+    pthread_create(&thread, NULL, hold_table, channel);
+    pthread_barrier_wait(&locked);
+    pthread_rwlock_rdlock(&table);
+    send_one(&other);
+}
+
+static pthread_cond_t ready = PTHREAD_COND_INITIALIZER;
+
+static void *signal_ready(void *unused)
+{
+    pthread_mutex_lock(&lock);
+    pthread_cond_signal(&ready);
+    pthread_mutex_unlock(&lock);
+    pthread_barrier_wait(&locked);
+    return read_events(unused);
+}
+
+/* The signal comes before the wait. */
+static void condition_missed(void)
+{
+    pthread_t thread;
+    make_pair(&one, &other);
+    pthread_barrier_init(&locked, NULL, 2);
+    pthread_create(&thread, NULL, signal_ready, NULL);
+    pthread_barrier_wait(&locked);
+    pthread_mutex_lock(&lock);
+    pthread_cond_wait(&ready, &lock);
+}
+
+static sem_t credits;
+
+static void *post_credit(void *unused)
+{
+    sem_post(&credits);
+    return read_events(unused);
+}
+
+/* Two credits are taken, and one is given. */
+static void semaphore_short(void)
+{
+    pthread_t thread;
+    make_pair(&one, &other);
+    sem_init(&credits, 0, 0);
+    pthread_create(&thread, NULL, post_credit, NULL);
+    sem_wait(&credits);
+    sem_wait(&credits);
+}
+
+/* One thread comes to a barrier of two. */
+static void barrier_short(void)
+{
+    make_pair(&one, &other);
+    pthread_barrier_init(&locked, NULL, 2);
+    pthread_barrier_wait(&locked);
+}
+
+/* The child waits for a message that its parent sends when the child has ended. */
+static void child_waits(void)
+{
+    struct identity peer;
+    if (two_processes(&peer)) {
+        receive(&one, 1);
+        wait_for(&one, 1);
+        _exit(0);
+    }
+    wait(NULL);
+    send_one(&one);
+}
+
+/* What the open batch has added is polled for. */
+static void open_batch(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    recreate_extended(&one, IBV_QP_EX_WITH_SEND);
+    connect_ends(&one, &other);
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
+    ibv_wr_start(qp);
+    qp->wr_id = 1;
+    qp->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_send(qp);
+    ibv_wr_set_sge(qp, one.mr->lkey, address_of(&one), SIZE);
+    wait_for(&one, 1);
+}
+
+#define RING 3
+
+static void all_write(int fd, const void *bytes, size_t length)
+{
+    check(write(fd, bytes, length) != (ssize_t)length, "write");
+}
+
+static void all_read(int fd, void *bytes, size_t length)
+{
+    check(read(fd, bytes, length) != (ssize_t)length, "read");
+}
+
+/* Each process waits for the token of the one before it. */
+static void ring(void)
+{
+    int pipes[RING][2], me = 0;
+    uint32_t own[2], left, right;
+    for (int i = 0; i < RING; i++)
+        check(pipe(pipes[i]), "pipe");
+    for (int i = 1; i < RING && me == 0; i++)
+        if (fork() == 0)
+            me = i;
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    /* `one` is connected to the next process, `other` to the one before. Numbers go round both ways. */
+    own[0] = one.qp->qp_num;
+    own[1] = other.qp->qp_num;
+    all_write(pipes[me][1], &own[0], sizeof own[0]);
+    all_read(pipes[(me + RING - 1) % RING][0], &left, sizeof left);
+    all_write(pipes[me][1], &own[1], sizeof own[1]);
+    for (int hops = 0; hops < RING - 1; hops++) {
+        all_read(pipes[(me + RING - 1) % RING][0], &right, sizeof right);
+        if (hops < RING - 2)
+            all_write(pipes[me][1], &right, sizeof right);
+    }
+    one.attr.dest_qp_num = right;
+    other.attr.dest_qp_num = left;
+    connect_ends(&one, &other);
+    receive(&other, 1);
+    wait_for(&other, 1);
+    send_one(&one);
+}
+
+/* A server that takes part by its memory alone is killed: its client polls for what the server would write. */
+static void server_killed(void)
+{
+    struct identity peer;
+    if (two_processes(&peer))
+        kill(getpid(), SIGKILL);
+    check(wait(NULL) < 0, "wait");
+    while (*(volatile char *)one.buffer == 0)
+        usleep(1000);
+}
+
+/* The completions of one end are in a CQ that nobody polls. */
+static void other_cq(void)
+{
+    make_pair(&one, &other);
+    receive(&other, 1);
+    send_one(&one);
+    wait_for(&one, 2);
+}
+
+/* ---- sets of descriptors ---- */
+
+/* The set tells an edge once: of the events of two CQs one is read. With the second message both have come. */
+static void edge_epoll(void)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    struct ibv_cq *cq;
+    void *own;
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    replace_cq(&one, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
+    replace_cq(&other, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
+    connect_ends(&one, &other);
+    check(ibv_req_notify_cq(one.cq, 0) || ibv_req_notify_cq(other.cq, 0), "ibv_req_notify_cq");
+    for (int i = 0; i < 2; i++) {
+        receive(&one, 1);
+        send_one(&other);
+        wait_for(&other, 1);
+        wait_for(&one, 1);
+    }
+    const int set = epoll_create1(0);
+    check(set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, channel->fd, &event), "epoll_ctl");
+    for (;;) {
+        check(epoll_wait(set, &event, 1, -1) < 0, "epoll_wait");
+        check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+        ibv_ack_cq_events(cq, 1);
+        drain(&one);
+    }
+}
+
 /* ---- rdma_cm ---- */
 
 #ifndef SRD
@@ -566,6 +820,15 @@ static void cm_no_connect(void)
     take_request(&passive);
 }
 
+/* The device is removed at rdma_resolve_route (an option of the test), and DEVICE_REMOVAL is the last event. */
+static void cm_removed(void)
+{
+    cm_resolve_to(INADDR_LOOPBACK, 1);
+    overlook(RDMA_CM_EVENT_ADDR_RESOLVED);
+    check(rdma_resolve_route(active.id, 2000), "rdma_resolve_route");
+    overlook(RDMA_CM_EVENT_DISCONNECTED);
+}
+
 static void cm_unread_accept(void)
 {
     resolve(&active, &passive);
@@ -627,6 +890,18 @@ static const struct kind {
     {"held-itself", held_itself},
     {"held-by-other", held_by_other},
     {"held-destroy", held_destroy},
+    {"join-events", join_events},
+    {"mutex-event", mutex_event},
+    {"rwlock-event", rwlock_event},
+    {"cond-missed", condition_missed},
+    {"sem-short", semaphore_short},
+    {"barrier-short", barrier_short},
+    {"child-waits", child_waits},
+    {"open-batch", open_batch},
+    {"ring", ring},
+    {"server-killed", server_killed},
+    {"other-cq", other_cq},
+    {"edge-epoll", edge_epoll},
 #ifndef SRD
     {"lost-uc", lost_uc},
     {"timeout-0", endless_timeout},
@@ -640,6 +915,7 @@ static const struct kind {
     {"cm-rejected-read", cm_rejected_read},
     {"cm-no-route", cm_no_route},
     {"cm-no-connect", cm_no_connect},
+    {"cm-removed", cm_removed},
     {"cm-unread", cm_unread_accept},
     {"cm-unacked", cm_unacknowledged},
     {"cm-disconnected", cm_disconnected},

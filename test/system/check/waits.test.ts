@@ -35,16 +35,26 @@ const hasRightAdvice = (text: string): boolean => {
 }
 
 const batchesOf = (kinds: readonly WaitKind[]): WaitKind[][] => {
-  const groups = [kinds.filter(({ hasError }) => hasError), kinds.filter(({ hasError }) => !hasError)]
-  return groups.flatMap(group =>
+  const shared = kinds.filter(({ options }) => options === undefined)
+  const groups = [shared.filter(({ hasError }) => hasError), shared.filter(({ hasError }) => !hasError)]
+  const batches = groups.flatMap(group =>
     Array.from({ length: Math.ceil(group.length / BATCH) }, (_, i) => group.slice(i * BATCH, (i + 1) * BATCH)),
   )
+  return [...batches, ...kinds.filter(({ options }) => options !== undefined).map(kind => [kind])]
 }
+
+/** What the block "who waits for whom:" says of the threads of a kind, each with the lines that follow. */
+const threadsOf = (report: string, { kind }: WaitKind): string =>
+  report
+    .split(/^ {4}(?=\S)/m)
+    .filter(text => text.split('\n', 1)[0]?.includes(`(${kind.slice(0, 15)}) `))
+    .join('')
 
 /** Runs the kinds until each is told; returns those that are not, with what is told of them instead. */
 const untold = async (t: Scope, column: WaitColumn, kinds: readonly WaitKind[]): Promise<readonly string[]> => {
+  const own = kinds.flatMap(({ options = [] }) => options)
   const notes = kinds.some(({ hasError }) => hasError) ? ['--notes'] : []
-  const options = ['check', '--hang', '1', ...notes, ...devices[column]]
+  const options = ['check', '--hang', '1', ...notes, ...own, ...devices[column]]
   const running = start(t, userdma, [...options, '--', program(column), ...kinds.map(({ kind }) => kind)], {
     env: cleanEnvironment(),
     stdio: ['pipe', 'pipe', 'pipe'],
@@ -63,7 +73,8 @@ const untold = async (t: Scope, column: WaitColumn, kinds: readonly WaitKind[]):
         text.includes(` ${told.finding}: `) &&
         text.includes(told.says) &&
         hasRightAdvice(text)
-      return own.some(isTold) ? [] : [`${one.kind}: ${own.join('') || 'nothing'}`]
+      const isThreadTold = one.thread === undefined || threadsOf(running.output(), one).includes(one.thread)
+      return own.some(isTold) && isThreadTold ? [] : [`${one.kind}: ${own.join('') || 'nothing'}`]
     })
   }
   for (let looks = 0; missing().length > 0 && !hasEnded && looks < MAX_LOOKS; looks++) await delay(INTERVAL)

@@ -167,6 +167,9 @@ const isDeadlock = (chain: Chain, processes: readonly GraphProcess[], stuck: Stu
   )
 }
 
+/** Chains that are looked at. */
+const MAX_CHAINS = 16
+
 const withoutEnders = ({ enders: _, process: __, isOpen: ___, ...thread }: GraphThread): ThreadWait => thread
 
 /** The graph of these processes. */
@@ -185,4 +188,23 @@ export const waitGraph = (processes: readonly GraphProcess[]): WaitGraph => {
     threads: kept.map(withoutEnders),
     more: chain.length + rest.length - kept.length,
   }
+}
+
+/**
+ * The graph of these processes, and for each further cycle or end of other processes the graph of these alone: what stands
+ * still for one reason does not hide what does for another.
+ */
+export const waitGraphs = (processes: readonly GraphProcess[]): readonly [WaitGraph, ...WaitGraph[]] => {
+  const all = waitGraph(processes)
+  const further: WaitGraph[] = []
+  const told = new Set<string>()
+  for (let graph = all, chains = 0; graph.first.length > 0 && chains < MAX_CHAINS; chains++) {
+    for (const i of graph.first) told.add(keyOf(graph.threads[i]!))
+    const next = waitGraph(processes.filter(program => !told.has(keyOf(program))))
+    const own = new Set(next.first.map(i => keyOf(next.threads[i]!)))
+    if (next.shape !== 'open')
+      further.push({ ...next, threads: next.threads.filter(thread => own.has(keyOf(thread))), more: 0 })
+    graph = next
+  }
+  return [all, ...further]
 }

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { GraphProcess, GraphThread } from '../../../../src/spec/check/thread-waits.ts'
 import { deadlockText, waitLines } from '../../../../src/spec/check/wait-lines.ts'
-import { waitGraph } from '../../../../src/tools/check/waits/graph.ts'
+import { waitGraph, waitGraphs } from '../../../../src/tools/check/waits/graph.ts'
 
 const thread = (pid: number, tid: number, fields: Partial<GraphThread>): GraphThread => ({
   pid,
@@ -122,4 +122,25 @@ test('thousands of threads are bounded, and those of the cycle are kept', () => 
     [2, 3],
   )
   assert.equal(graph.threads.length + graph.more, 10_002)
+})
+
+test('programs that stand still for different reasons have a graph each', () => {
+  const [all, ...further] = waitGraphs([
+    process(1, [join(1, 1, 2), events(1, 2)]),
+    process(3, [{ ...polls(3, 3, 4), command: 'ring' }], 0, 'ring'),
+    process(4, [{ ...polls(4, 4, 3), command: 'ring' }], 0, 'ring'),
+    process(5, [thread(5, 5, { isOpen: true })]),
+  ])
+  assert.equal(all.threads.length, 5)
+  assert.deepEqual(
+    [all, ...further].map(({ shape, first, threads }) => [shape, first.map(i => threads[i]!.pid)]),
+    [
+      ['cycle', [3, 4]],
+      ['end', [1, 1]],
+    ],
+  )
+  assert.deepEqual(
+    further.map(({ threads }) => threads.map(({ tid }) => tid)),
+    [[1, 2]],
+  )
 })
