@@ -197,7 +197,7 @@ export class DaemonChecker {
     this.waits = new WaitWatch(
       () => {
         this.#checked.scan()
-        return [...waits(this.#threads)].filter(wait => wait !== undefined)
+        return [...this.#checked.swapWaits(), ...waits(this.#threads)].filter(wait => wait !== undefined)
       },
       now,
       (context, wait) =>

@@ -92,7 +92,13 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'EFA has no memory windows', findings: ['window-not-bound', 'bind-refused'] },
     {
       reason: 'EFA has no atomics and no fences',
-      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write', 'read-then-write-unfenced'],
+      findings: [
+        'atomic-misaligned',
+        'request-length',
+        'atomic-mixed-with-write',
+        'read-then-write-unfenced',
+        'swap-repeated',
+      ],
     },
     { reason: 'EFA refuses requests without a completion', findings: ['never-signaled', 'not-signaled'] },
     { reason: 'libefa refuses other operations and flags itself', findings: ['bad-request', 'undefined-flags'] },
@@ -124,7 +130,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'the driver has no memory windows', findings: ['window-not-bound', 'bind-refused'] },
     {
       reason: 'the driver has no atomics',
-      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write'],
+      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write', 'swap-repeated'],
     },
     {
       reason: 'the optional members of the contract that tell of queues and waits are left out',
@@ -166,6 +172,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'both-receive',
         'connection-waits',
         'deadlock',
+        'swap-repeated',
         'idle-queues',
         'peer-gone',
         'events-unacknowledged',

@@ -34,6 +34,7 @@ const idle = (says: string): Explanation => ({ finding: 'idle-queues', says })
 const ofCm = (says: string): Explanation => ({ finding: 'connection-waits', says })
 const deadlock = (says: string): Explanation => ({ finding: 'deadlock', says })
 const ONLY_A_MESSAGE = idle('only a message for one of its')
+const NO_ATOMICS = 'EFA has no atomics'
 const NO_CM = 'EFA has no connection manager'
 
 export const waitKinds: readonly WaitKind[] = [
@@ -230,6 +231,19 @@ export const waitKinds: readonly WaitKind[] = [
     kind: 'edge-epoll',
     does: 'reads one of two events, and its epoll set tells only of new ones',
     told: { finding: 'lost-wakeup', says: 'the set tells only of new ones (EPOLLET)' },
+  },
+  {
+    kind: 'swap-order',
+    does: 'repeats a compare-and-swap, and the word has the other byte order',
+    told: { finding: 'swap-repeated', says: 'which is 0x7 in the other byte order; QP' },
+    efa: NO_ATOMICS,
+  },
+  {
+    kind: 'holder-ended',
+    does: 'as before, and the process that has locked the word has ended',
+    told: { finding: 'swap-repeated', says: 'whose process has ended, has written that' },
+    efa: NO_ATOMICS,
+    isLong: true,
   },
   {
     kind: 'lost-uc',

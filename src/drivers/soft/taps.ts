@@ -12,7 +12,7 @@ import { polledCompletions } from './completion-queue.ts'
 import type { ReceiveQueue } from './queues.ts'
 import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
 
-const { FLUSH } = WrOpcode.values
+const { FLUSH, ATOMIC_CMP_AND_SWP } = WrOpcode.values
 const { SIGNALED } = SendFlags.values
 /** Mask of the send flags of an XRC request. The higher bits are the number of an SRQ. */
 const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
@@ -53,7 +53,7 @@ const sendAt = (
   const opcode = words[at + Send.OPCODE]
   const flags = words[at + Send.FLAGS]
   const hasRemote = !isDatagram && isRemote(opcode) && words[at + Send.REFUSED] === 0
-  return {
+  const send: PostedRequest = {
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
     flags: isXrc ? flags & SEND_FLAGS : flags,
@@ -70,6 +70,9 @@ const sendAt = (
     destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
     destination: isDatagram ? destinationOf(ahs, words, at) : undefined,
   }
+  if (opcode !== ATOMIC_CMP_AND_SWP) return send
+  const expected = joinWords(words[at + Send.COMPARE_HI], words[at + Send.COMPARE_LO])
+  return { ...send, swap: { expected, value: joinWords(words[at + Send.SWAP_HI], words[at + Send.SWAP_LO]) } }
 }
 
 /** The receive at `words[at]` (`Receive`). */

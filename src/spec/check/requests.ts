@@ -29,6 +29,12 @@ interface RemoteRange {
 /** The word for a request's number that is not its wr_id. */
 export type RequestNumber = 'block' | 'request'
 
+/** The operands of a compare-and-swap, as numbers of the host. */
+export interface Swap {
+  readonly expected: bigint
+  readonly value: bigint
+}
+
 export interface WorkRequest {
   /** Unique in this process, ascending in the order in which devices saw the requests. */
   readonly id: number
@@ -64,6 +70,8 @@ export interface WorkRequest {
   readonly elements: readonly RequestElement[]
   /** For WRITEs, READs, atomics (8 bytes) and FLUSHes, unless the device refuses the request. */
   readonly remote: RemoteRange | undefined
+  /** Of a compare-and-swap. Absent: it is none, or the operands are unknown. */
+  readonly swap?: Swap
   /** For a datagram: the number of the destination queue pair. */
   readonly destQpn: number | undefined
   /** For a datagram with an address handle. `qkey`: as in the request. */

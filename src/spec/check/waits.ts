@@ -15,6 +15,7 @@ const waitIds = [
   'lost-wakeup',
   'endless-rnr',
   'infinite-timeout',
+  'swap-repeated',
   'peer-gone',
   'both-receive',
   'connection-waits',

@@ -73,6 +73,7 @@ import { refusalOf } from './refused-post.ts'
 import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './reporting.ts'
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
+import { createSwaps, type Swaps } from './swaps.ts'
 import { createWho, type Who } from './who.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
@@ -166,6 +167,7 @@ export class Checker {
   readonly lends: LendDetector | undefined
   readonly omit: NoteOmission
   readonly outages: Outages
+  readonly swaps: Swaps
   readonly ignoredEvents: IgnoredEvents
   /** Whether the program ends without having closed its devices: then open objects of the library are leaks too. */
   isExiting = false
@@ -199,6 +201,7 @@ export class Checker {
     this.#memoryGone = createMemoryGoneDetector(services)
     this.#ignoredPosts = createIgnoredPosts(services)
     this.outages = new Outages(services)
+    this.swaps = createSwaps(services)
     this.ignoredEvents = new IgnoredEvents(services, this.outages)
     const { isCopiedByFork, memoryOf, logStack, readLog } = sources
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
@@ -212,6 +215,7 @@ export class Checker {
       this.outages.detector,
       this.ignoredEvents.detector,
       this.#ignoredPosts,
+      this.swaps,
       ...(this.watchesAccesses ? [this.#memoryGone] : []),
       ...(this.lends ? [this.lends] : []),
       ...detectorFactories.map(create => create(services)),
@@ -625,17 +629,20 @@ export class Checker {
     const arming = cq && this.#queues.reportsWait(cq)
     this.#ignoredPosts.waits(context)
     const posted = request && this.#services.postStackIn(request.context ?? context, own ?? request)
+    const swap = id === 'swap-repeated' ? this.swaps.postsOf(named[0]) : undefined
     const waiting = id === 'deadlock' ? graph?.threads[graph.first[0] ?? 0] : undefined
     const occurrence: Occurrence =
       waiting !== undefined
         ? { ...at, stack: waiting.stack, action: 'waits' }
-        : posted === undefined || cq !== undefined
-          ? {
-              ...at,
-              stack: arming ?? waited?.creation.stack ?? [],
-              action: arming ? 'armed' : (waited?.creation.action ?? ''),
-            }
-          : { ...at, stack: posted, ...POSTED }
+        : swap !== undefined
+          ? { ...at, stack: swap.stack, ...POSTED }
+          : posted === undefined || cq !== undefined
+            ? {
+                ...at,
+                stack: arming ?? waited?.creation.stack ?? [],
+                action: arming ? 'armed' : (waited?.creation.action ?? ''),
+              }
+            : { ...at, stack: posted, ...POSTED }
     // No rule has a reason but that nothing is outstanding.
     const isUnexplained = wait.details === undefined && wait.advice === undefined
     const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
@@ -643,7 +650,7 @@ export class Checker {
       text: (isUnexplained ? lost?.overwritten : undefined) ?? text,
       waits: graph,
       advice: id === 'deadlock' && graph !== undefined ? adviceForDeadlock(graph) : advice,
-      moments: lost?.moments ?? [],
+      moments: swap?.moments ?? lost?.moments ?? [],
       details: [
         ...details,
         ...(id === 'idle-queues' ? this.#queues.outstandingLines(context) : []),

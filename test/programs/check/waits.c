@@ -707,6 +707,53 @@ static void edge_epoll(void)
     }
 }
 
+/* ---- atomics ---- */
+
+#ifndef SRD
+/* Compares the word at `address` with `expected`; returns what it was. */
+static uint64_t swap(struct end *end, struct identity target, uint64_t expected, uint64_t new)
+{
+    struct ibv_sge sge = {address_of(end), 8, end->mr->lkey};
+    struct ibv_send_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_ATOMIC_CMP_AND_SWP};
+    wr.wr.atomic.remote_addr = target.address;
+    wr.wr.atomic.rkey = target.rkey;
+    wr.wr.atomic.compare_add = expected;
+    wr.wr.atomic.swap = new;
+    check(ibv_post_send(end->qp, &wr, &bad), "ibv_post_send");
+    wait_for(end, 1);
+    return *(uint64_t *)end->buffer;
+}
+
+/* The word has the order of the network, and the program expects it in its own. */
+static void swap_order(void)
+{
+    make_pair(&one, &other);
+    *(uint64_t *)one.buffer = __builtin_bswap64(7);
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+    wait_for(&one, 1);
+    while (swap(&one, (struct identity){.address = address_of(&other), .rkey = other.mr->rkey}, 7, 8) != 7)
+        ;
+}
+
+/* A process locks a word of the other one, and ends. */
+static void holder_ended(void)
+{
+    struct identity peer;
+    if (two_processes(&peer)) {
+        swap(&one, peer, 0, 1);
+        _exit(0);
+    }
+    struct end self = {0};
+    check(wait(NULL) < 0, "wait");
+    make_end(&self);
+    make_end(&other);
+    connect_ends(&self, &other);
+    other.extra = need(ibv_reg_mr(other.pd, one.buffer, SIZE, ALL_RIGHTS), "ibv_reg_mr");
+    while (swap(&self, (struct identity){.address = address_of(&one), .rkey = other.extra->rkey}, 0, 2) != 0)
+        ;
+}
+#endif
+
 /* ---- rdma_cm ---- */
 
 #ifndef SRD
@@ -903,6 +950,8 @@ static const struct kind {
     {"other-cq", other_cq},
     {"edge-epoll", edge_epoll},
 #ifndef SRD
+    {"swap-order", swap_order},
+    {"holder-ended", holder_ended},
     {"lost-uc", lost_uc},
     {"timeout-0", endless_timeout},
     {"rnr-timer-0", rnr_timer_0},

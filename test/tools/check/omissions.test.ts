@@ -266,6 +266,8 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/outages.ts MAX_WAITING': { because: 'the oldest are reported, as notes' },
   'src/tools/check/queues/sends.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
   'src/tools/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
+  'src/tools/check/swaps.ts MAX_WRITERS': { because: 'the newest queue pairs explain a wait' },
+  'src/tools/check/swaps.ts MAX_WRITES': { because: 'the latest writes explain a wait' },
   'src/tools/check/waits/graph.ts MAX_CHAINS': { because: 'the block has the threads of the others too' },
   'src/tools/check/waits/graph.ts MAX_THREADS': { because: 'a report says how many more there are' },
   'src/tools/check/who.ts MAX_COMPLETED': { because: '`--who` tells fewer polls' },

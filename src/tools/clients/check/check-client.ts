@@ -8,6 +8,7 @@ import { registerClient } from '../../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../../core/devices/gids.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { systemDevice } from '../../../core/devices/system.ts'
+import type { ContextWait } from '../../../core/driver-contract.ts'
 import { addFailureHandler } from '../../../core/failures.ts'
 import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
@@ -31,7 +32,7 @@ import type { Gids } from '../../check/outages.ts'
 import type { RaceProbes } from '../../check/races/detector.ts'
 import type { ReportFinding } from '../../check/reporting.ts'
 import { lossesOf } from '../faults/losses.ts'
-import { hashRange } from '../requests/digest.ts'
+import { hashRange, readWord } from '../requests/digest.ts'
 import { type RequestPoll, reportPollsBefore, watchRequests } from '../requests/watch.ts'
 import { keyMemory } from './key-memory.ts'
 import { streamOf } from './streams.ts'
@@ -315,6 +316,8 @@ export interface CheckedCore {
   scan(context?: Context): void
   /** The objects of a context are about to end. May be repeated: only the first counts. */
   contextEnds(context: Context, how: ContextEnd['how']): void
+  /** Compare-and-swaps that programs repeat without effect. */
+  swapWaits(): readonly ContextWait[]
   /** A program waits for a completion, an event or a message that does not come. */
   waits(context: Context, wait: Omit<CheckedWait, 'own'>): void
 }
@@ -450,6 +453,16 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     },
     scan,
     contextEnds,
+    swapWaits: () =>
+      checker.swaps
+        .waits(({ device: index, element }) => {
+          const device = devices.get(index)
+          return device && readWord(device.memory, sources.scratch, device.driver.requests, element)
+        })
+        .flatMap(({ context, wait }) => {
+          const found = contextWithId(context)
+          return found === undefined ? [] : [{ context: found, wait }]
+        }),
     waits(context, { wait, ...at }) {
       const { request } = wait
       const own =

@@ -14,30 +14,15 @@ import { crcOfArena } from '../../../transport/wire/crc.ts'
 const { wholeBytes: WHOLE_BYTES, sampleBytes: SAMPLE_BYTES, sampleStep: SAMPLE_STEP } = HashLog
 type HashedRequest = Pick<WorkRequest, 'index' | 'postIndex' | 'number' | 'elements' | 'length'>
 
+const WORD_BYTES = 8
+
 /** Bits of ibv_access_flags: every region grants local reads. */
 const LOCAL_READ = 0
 
-/** A hash of bytes of the region of an lkey; undefined: they cannot be read. `scratch`, `reader`: as of `createDigest`. */
-export const hashRange = (
-  table: MemoryTable,
-  scratch: Arena,
-  reader: RequestReader | undefined,
-  { address, length, lkey }: RequestElement,
-): number | undefined => {
-  const row = rowAt(table, (reader?.tableKey?.(table, lkey) ?? lkey) >>> 8)
-  const pd = row < 0 ? undefined : table.pd[row]
-  if (pd === undefined) return undefined
-  const elements = [{ address, length, lkey }]
-  return createDigest(table, scratch, reader)(pd, { index: 0, number: 0, elements, length }, true)
-}
-
-/**
- * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
- * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read. `reader`: the driver's.
- */
-export const createDigest = (table: MemoryTable, scratch: Arena, reader?: RequestReader) => {
-  /** Copies `bytes` bytes of the message from offset `from` on to `scratch`; false if they cannot be read. */
-  const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
+/** Returns the function that copies `bytes` bytes of a message from offset `from` on to `scratch`; false if they cannot be read. */
+const copyTo =
+  (table: MemoryTable, scratch: Arena, reader: RequestReader | undefined) =>
+  (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
     let toSkip = from
     let at = 0
     for (const { address, length, lkey } of elements) {
@@ -59,6 +44,43 @@ export const createDigest = (table: MemoryTable, scratch: Arena, reader?: Reques
     return true
   }
 
+/** The protection domain of the region of an lkey; undefined: there is no such region. */
+const pdOf = (table: MemoryTable, reader: RequestReader | undefined, lkey: number): number | undefined => {
+  const row = rowAt(table, (reader?.tableKey?.(table, lkey) ?? lkey) >>> 8)
+  return row < 0 ? undefined : table.pd[row]
+}
+
+/** A hash of bytes of the region of an lkey; undefined: they cannot be read. `scratch`, `reader`: as of `createDigest`. */
+export const hashRange = (
+  table: MemoryTable,
+  scratch: Arena,
+  reader: RequestReader | undefined,
+  { address, length, lkey }: RequestElement,
+): number | undefined => {
+  const pd = pdOf(table, reader, lkey)
+  if (pd === undefined) return undefined
+  const elements = [{ address, length, lkey }]
+  return createDigest(table, scratch, reader)(pd, { index: 0, number: 0, elements, length }, true)
+}
+
+/** The first 8 bytes of an element, as a number of the host; undefined: they cannot be read. Arguments as of `hashRange`. */
+export const readWord = (
+  table: MemoryTable,
+  scratch: Arena,
+  reader: RequestReader | undefined,
+  element: RequestElement,
+): bigint | undefined => {
+  const pd = pdOf(table, reader, element.lkey)
+  if (pd === undefined || !copyTo(table, scratch, reader)(pd, 0, [element], 0, WORD_BYTES)) return undefined
+  return scratch.view.getBigUint64(0, true)
+}
+
+/**
+ * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
+ * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read. `reader`: the driver's.
+ */
+export const createDigest = (table: MemoryTable, scratch: Arena, reader?: RequestReader) => {
+  const copy = copyTo(table, scratch, reader)
   return (pd: number, request: HashedRequest, isWhole: boolean): number | undefined => {
     const { index, postIndex = index, number: qpn, elements, length } = request
     let hash = 0

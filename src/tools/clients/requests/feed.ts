@@ -393,7 +393,7 @@ export class RequestFeed implements RequestTaps {
     const own = logged ?? posted.wrId
     const numbered = logged === undefined ? word : undefined
     // Made for each request: a spread would take longer than all else.
-    const request: WorkRequest = {
+    const plain: WorkRequest = {
       id: ++lastId,
       time: eventTime(this.#device.core.now()),
       owner: owner.id,
@@ -411,6 +411,7 @@ export class RequestFeed implements RequestTaps {
       destQpn: posted.destQpn,
       destination: posted.destination,
     }
+    const request = posted.swap === undefined ? plain : { ...plain, swap: posted.swap }
     if (own !== posted.wrId) return { ...request, deviceWrId: posted.wrId }
     return numbered === undefined ? request : { ...request, numbered }
   }
