@@ -50,6 +50,7 @@ export const protocolHeader = session => {
     CM_NODE,
     CM_NAME,
     UMAD_NODES,
+    UNKNOWN_LENGTH,
     UNKNOWN_OPCODE,
     UMAD_NAME,
     SessionEnv,
@@ -71,6 +72,7 @@ export const protocolHeader = session => {
     PostLog,
     DeadPart,
     GiveBack,
+    PostInline,
     PostQueue,
     EventLog,
     EventKind,
@@ -162,6 +164,10 @@ ${constants('DEAD_PART_', lowered(DeadPart)).join('\n')}
 
 /* The opcode in POST of a batch and of a receive. */
 ${constants('', { unknown_opcode: UNKNOWN_OPCODE }).join('\n')}
+/* The length in POST of a batch. */
+${constants('', { unknown_length: UNKNOWN_LENGTH }).join('\n')}
+/* Whether the data in POST is inline. */
+${constants('POST_INLINE_', lowered(PostInline)).join('\n')}
 
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}

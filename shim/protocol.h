@@ -150,6 +150,12 @@
 
 /* The opcode in POST of a batch and of a receive. */
 #define USERDMA_UNKNOWN_OPCODE 0xffffffffu
+/* The length in POST of a batch. */
+#define USERDMA_UNKNOWN_LENGTH 0xffffffffu
+/* Whether the data in POST is inline. */
+#define USERDMA_POST_INLINE_UNKNOWN 0u
+#define USERDMA_POST_INLINE_NO 1u
+#define USERDMA_POST_INLINE_YES 2u
 
 /* The event log, and kinds of its entries. */
 #define USERDMA_EVENT_LOG_OFFSET 0xfffc00000u
@@ -598,9 +604,11 @@ struct userdma_posting {
     uint32_t queue;
     uint32_t number;
     uint32_t opcode;
+    uint32_t length;
+    uint32_t inlined;
     uint32_t reserved;
 };
-_Static_assert(sizeof(struct userdma_posting) == 24, "layout of struct userdma_posting");
+_Static_assert(sizeof(struct userdma_posting) == 32, "layout of struct userdma_posting");
 
 struct userdma_range {
     uint64_t address;

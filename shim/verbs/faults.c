@@ -17,9 +17,16 @@ bool posts_may_fail(void)
     return page && page[USERDMA_PARKED_PAGE_POSTS] != 0;
 }
 
-int fault_of(int fd, uint32_t queue, uint32_t number, uint32_t opcode, uint64_t wr_id)
+uint32_t length_of(const struct ibv_sge *list, int count)
 {
-    const struct userdma_posting posting = {.wr_id = wr_id, .queue = queue, .number = number, .opcode = opcode};
+    uint64_t length = 0;
+    for (int i = 0; i < count; i++)
+        length += list[i].length;
+    return length < USERDMA_UNKNOWN_LENGTH ? (uint32_t)length : USERDMA_UNKNOWN_LENGTH - 1;
+}
+
+int fault_of(int fd, struct userdma_posting posting)
+{
     const uint32_t stack = recorder_is_on ? stack_here() : 0;
     const int64_t answer = message_send(fd, USERDMA_POST, stack, &posting, sizeof posting, true);
     return answer < 0 && answer >= -4095 ? (int)-answer : 0;

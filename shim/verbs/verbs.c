@@ -59,12 +59,19 @@ static bool can_send(const struct ibv_qp *qp)
 }
 
 /* As `find` of POST_BEFORE_FAULT. Each request of the list that is asked about counts for the rules. */
-#define FAULT_IN_LIST(fd, queue, number, opcode)                                                                       \
+#define FAULT_IN_LIST(fd, to_queue, of_number, of_opcode, is_inline)                                                   \
     ({                                                                                                                 \
         int error = 0;                                                                                                 \
-        for (failing = list; failing; before = failing, failing = failing->next)                                       \
-            if ((error = fault_of(fd, queue, number, opcode, failing->wr_id)) != 0)                                    \
+        for (failing = list; failing; before = failing, failing = failing->next) {                                     \
+            const struct userdma_posting posting = {.wr_id = failing->wr_id,                                           \
+                                                    .queue = to_queue,                                                 \
+                                                    .number = of_number,                                               \
+                                                    .opcode = of_opcode,                                               \
+                                                    .length = length_of(failing->sg_list, failing->num_sge),           \
+                                                    .inlined = is_inline};                                              \
+            if ((error = fault_of(fd, posting)) != 0)                                                                  \
                 break;                                                                                                 \
+        }                                                                                                              \
         error;                                                                                                         \
     })
 
@@ -75,7 +82,8 @@ int provider_post_recv(post_recv_function *original, struct ibv_qp *qp, struct i
     int error;
     if (UNLIKELY(posts_may_fail()))
         POST_BEFORE_FAULT(error, original(qp, list, bad),
-                          FAULT_IN_LIST(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, USERDMA_UNKNOWN_OPCODE));
+                          FAULT_IN_LIST(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, USERDMA_UNKNOWN_OPCODE,
+                                        USERDMA_POST_INLINE_UNKNOWN));
     else
         error = original(qp, list, bad);
     device_receive_posted(qp->context->cmd_fd, qp->handle, qp->qp_num);
@@ -89,7 +97,8 @@ int provider_post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq
     if (LIKELY(!posts_may_fail()))
         return original(srq, list, bad);
     POST_BEFORE_FAULT(error, original(srq, list, bad),
-                      FAULT_IN_LIST(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, USERDMA_UNKNOWN_OPCODE));
+                      FAULT_IN_LIST(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, USERDMA_UNKNOWN_OPCODE,
+                                    USERDMA_POST_INLINE_UNKNOWN));
     return error;
 }
 
@@ -134,7 +143,8 @@ static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ib
     if (LIKELY(!posts_may_fail()))
         return post_valid_sends(original, qp, list, bad);
     POST_BEFORE_FAULT(error, post_valid_sends(original, qp, list, bad),
-                      FAULT_IN_LIST(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, failing->opcode));
+                      FAULT_IN_LIST(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, failing->opcode,
+                                    failing->send_flags & IBV_SEND_INLINE ? USERDMA_POST_INLINE_YES : USERDMA_POST_INLINE_NO));
     return error;
 }
 
@@ -170,9 +180,12 @@ int provider_refusal(const struct ibv_qp *qp, uint64_t wr_id, int opcode)
 {
     if (UNLIKELY(!can_send(qp)))
         return EINVAL;
-    const int fault = UNLIKELY(posts_may_fail())
-                          ? fault_of(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, (uint32_t)opcode, wr_id)
-                          : 0;
+    const struct userdma_posting posting = {.wr_id = wr_id,
+                                            .queue = USERDMA_POST_SEND,
+                                            .number = qp->qp_num,
+                                            .opcode = (uint32_t)opcode,
+                                            .length = USERDMA_UNKNOWN_LENGTH};
+    const int fault = UNLIKELY(posts_may_fail()) ? fault_of(qp->context->cmd_fd, posting) : 0;
     const bool is_full = UNLIKELY(shim_frees_at_poll) && opcode != IBV_WR_BIND_MW && slots_missing(qp) != 0;
     return fault == 0 && is_full ? ENOMEM : fault;
 }

@@ -21,7 +21,9 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
 
 /* Whether fault rules may refuse posts: then each post asks. */
 bool posts_may_fail(void);
-/* Asks the daemon whether a request fails. Returns 0 or the positive errno. `opcode`: ibv_wr_opcode, if it is known. */
-int fault_of(int fd, uint32_t queue, uint32_t number, uint32_t opcode, uint64_t wr_id);
+/* Asks the daemon whether a request fails. Returns 0 or the positive errno. */
+int fault_of(int fd, struct userdma_posting posting);
+/* The bytes of elements, for `posting`. */
+uint32_t length_of(const struct ibv_sge *list, int count);
 
 #endif

@@ -129,6 +129,36 @@ export const FaultSettings = {
     help: 'posts of these requests: SEND, WRITE_WITH_IMM … RECV (several with +)',
     targets: ['post'],
   },
+  wr_id: {
+    example: 'wr_id=7',
+    help: 'posts and completions of requests with this wr_id (several: 7+0x10)',
+    targets: REQUESTS,
+  },
+  length: {
+    example: 'length=0',
+    help: 'payload of the packet, or bytes of the posted request (no batch of ibv_wr_*): 0, 1..64, 4096.. (several with +)',
+    targets: ['packet', 'post'],
+  },
+  inline: {
+    example: 'inline=yes|no',
+    help: 'posts whose data is inline, or is not (no batch of ibv_wr_*, no receive)',
+    targets: ['post'],
+  },
+  rkey: { example: 'rkey=0x1234', help: 'packets that name this rkey: READs, WRITEs, atomics (several with +)' },
+  imm: { example: 'imm=0x11', help: 'packets with this immediate data (several with +)' },
+  message: {
+    example: 'message=2',
+    help: 'packets of the second message of their flow: packets to a queue pair, from one sender; requests and answers apart (several with +)',
+  },
+  packet: {
+    example: 'packet=3',
+    help: 'the third packet of a flow, or with message= of the message; also when it is sent again (several with +)',
+  },
+  per: {
+    example: 'per=qp',
+    help: 'what nth, every and count count: all that a device sends or receives (device, the default), or each queue pair (qp), or flow (flow) for itself; of programs all devices together, or each (device), or each queue pair (qp)',
+    targets: ['packet', ...REQUESTS],
+  },
   nth: {
     example: 'nth=3',
     help: 'the third match, and with count= or every= later ones',

@@ -405,8 +405,19 @@ export const Messages = {
     ['since', 'u32'],
     ['reserved', 'u32'],
   ),
-  /** queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. */
-  posting: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
+  /**
+   * queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. inlined: PostInline. length: bytes of
+   * the data; UNKNOWN_LENGTH of a batch of ibv_wr_*.
+   */
+  posting: layout(
+    ['wrId', 'u64'],
+    ['queue', 'u32'],
+    ['number', 'u32'],
+    ['opcode', 'u32'],
+    ['length', 'u32'],
+    ['inlined', 'u32'],
+    ['reserved', 'u32'],
+  ),
   /** A range of the program's memory. */
   range: layout(['address', 'u64'], ['length', 'u64']),
   /**
@@ -839,6 +850,11 @@ export const CompletionField = {
  * queue pair; the stack is that of its requests if their positions are unknown, and wr_id is 0.
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
+
+/** `posting.inlined`: whether the data of a send is inline. */
+export const PostInline = { UNKNOWN: 0, NO: 1, YES: 2 } as const
+/** `posting.length` of a batch of ibv_wr_*. */
+export const UNKNOWN_LENGTH = 0xffff_ffff
 
 /** `posting.opcode` of a batch of ibv_wr_*, and of a receive. */
 export const UNKNOWN_OPCODE = 0xffff_ffff

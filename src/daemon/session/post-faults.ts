@@ -7,7 +7,7 @@
 import type { CoreObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { Errno } from '../../spec/errno.ts'
-import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
+import { PostInline, PostQueue, UNKNOWN_LENGTH, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
@@ -57,7 +57,7 @@ export class PostFaults {
   answer(): void {
     const daemon = this.#daemon
     const { request, outgoing, caller, process } = this.#client
-    const { queue, number, wrId, opcode, tid, stack } = request
+    const { queue, number, wrId, opcode, tid, stack, length, inlined } = request
     const object = this.#queueOf(request)
     const refused =
       object?.context &&
@@ -70,6 +70,8 @@ export class PostFaults {
           isSend: queue === PostQueue.SEND,
           opcode: opcode === UNKNOWN_OPCODE ? undefined : opcode,
           wrId,
+          ...(length !== UNKNOWN_LENGTH && { length }),
+          ...(inlined !== PostInline.UNKNOWN && { isInline: inlined === PostInline.YES }),
           stack: daemon.check?.stackOf(process.pid, stack),
         },
         caller.process,

@@ -23,7 +23,14 @@ import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
 import type { Result } from '../../uapi/call.ts'
 import { copyOfValue } from '../verbs/arguments/options.ts'
-import type { AnyCall, AnyCallAsync, CallResult, Carrier } from '../verbs/carrier.ts'
+import {
+  type AnyCall,
+  type AnyCallAsync,
+  type CallResult,
+  type Carrier,
+  isInlineData,
+  lengthOfData,
+} from '../verbs/carrier.ts'
 import { closedError, deviceClosedError, refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../verbs/error.ts'
 import { CLOSED } from '../verbs/plan.ts'
 import type { DeviceCheck, OpenedCarrier } from '../verbs/watch/watch.ts'
@@ -231,10 +238,11 @@ const carrierOn = (
     isUsed: handle => !isClosed && (findHandle(context.handles, handle)?.uses ?? 0) > 0,
     explain: (qpn, id) => explainRequest(device, qpn, BigInt(id)),
     setWaiting() {},
-    refusesPost(handle, qpn, isSend, opcode, id) {
+    refusesPost(handle, qpn, isSend, opcode, id, data) {
       if (!network.hasPostFaults) return undefined
       const object = findHandle(context.handles, handle)
-      const posting = { context, qpn, isSend, opcode, wrId: BigInt(id) }
+      const details = { length: lengthOfData(data), ...(isSend && { isInline: isInlineData(data) }) }
+      const posting = { context, qpn, isSend, opcode, wrId: BigInt(id), ...details }
       return object && network.faults.onPost({ ...posting, object }, ownProcess)
     },
     posted(handle) {

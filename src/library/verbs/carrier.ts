@@ -11,6 +11,19 @@ import type { FaultCounters } from '../../spec/faults.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import type { PortCounters } from '../../transport/phy/port.ts'
 
+interface Piece {
+  /** In bytes. */
+  readonly length: number
+}
+/** What a request sends, inline as bytes, or where it receives. */
+type PostedData = Uint8Array | Piece | readonly Piece[] | undefined
+
+export const isInlineData = (data: PostedData): boolean => data instanceof Uint8Array
+
+/** In bytes. */
+export const lengthOfData = (data: PostedData): number =>
+  Array.isArray(data) ? data.reduce((sum, { length }) => sum + length, 0) : (data?.length ?? 0)
+
 /** A ring that is mapped in this process; the three views show the same memory. */
 export interface RingBytes {
   /** Byte offset of the ring's header in the views. */
@@ -160,7 +173,7 @@ export interface Carrier {
   setWaiting(hasWaiters: boolean): void
   /**
    * Called before each post to a queue of a queue pair or SRQ: the error with which a fault rule refuses it; undefined:
-   * none. `qpn`: undefined for an SRQ. `opcode`: ibv_wr_opcode of a send.
+   * none. `qpn`: undefined for an SRQ. `opcode`: ibv_wr_opcode of a send. `data`: what is sent, or where to receive.
    */
   refusesPost(
     handle: number,
@@ -168,6 +181,7 @@ export interface Carrier {
     isSend: boolean,
     opcode: number | undefined,
     id: number,
+    data: PostedData,
   ): ErrnoName | undefined
   /** Called after each post to a queue of the queue pair with this handle. */
   posted(handle: number): void

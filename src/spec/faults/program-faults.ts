@@ -16,7 +16,7 @@ import {
 import { isOfQueuePair, roleOf } from '../methods.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
-import { type FaultRule, type Happening, happeningOf, isActive, targetOf } from './rule.ts'
+import { type FaultRule, type Happening, happeningOf, isActive, isInRanges, targetOf } from './rule.ts'
 import { formatRule } from './rules.ts'
 
 /** The program and device of an opportunity. The functions are called only if a rule needs the answer. */
@@ -27,6 +27,14 @@ export interface FaultSubject {
   program(): string
   /** The call site (`siteOf` in survey.ts); undefined: unknown. */
   site?(): string | undefined
+}
+
+/** What is known of a request that is posted. Absent: unknown. */
+export interface PostDetails {
+  readonly wrId?: bigint
+  /** Of its data. */
+  readonly length?: number
+  readonly isInline?: boolean
 }
 
 /** What happens to a call. */
@@ -84,9 +92,16 @@ export interface ProgramFaults {
     cls: string,
     qpn: number | undefined,
     request: string | undefined,
+    details?: PostDetails,
   ): PostFault | undefined
   /** `cls`: class of the queue pair. `completion`: a name of `completionNames`. */
-  onCompletion(subject: FaultSubject, cls: string, qpn: number, completion: string): CompletionFault | undefined
+  onCompletion(
+    subject: FaultSubject,
+    cls: string,
+    qpn: number,
+    completion: string,
+    wrId?: bigint,
+  ): CompletionFault | undefined
   /** A program has opened a device. `since`: the edition of the rules that were asked about it before; 0: none were. */
   onOpen(subject: FaultSubject, since?: number): readonly EventFault[]
   /** The number of the last change of the rules, from 1. */
@@ -118,6 +133,8 @@ interface ActiveRule {
   readonly names: ReadonlySet<string>
   readonly program: string
   readonly counts: ProgramRuleCounts
+  /** By device or queue pair, for rules that count them apart. */
+  readonly apart: Map<string, ProgramRuleCounts>
   readonly random: () => number
   /** The edition of the rules (`ProgramFaults.edition`) since which it exists. */
   readonly since: number
@@ -137,6 +154,7 @@ const activeRule = (rule: FaultRule, index: number, edition: number, before: Act
     names: target === 'call' ? methodsOfRule(rule) : target === 'completion' ? completionsOfRule(rule) : noNames,
     program: rule.program.slice(0, COMMAND_LENGTH),
     counts: before?.counts ?? { matched: 0, injected: 0 },
+    apart: before?.apart ?? new Map(),
     random: before?.random ?? createRandom(rule.seed ^ hashOf(`program ${index}`)),
     since: before?.since ?? edition,
     first: rule.nth || rule.every || 1,
@@ -153,12 +171,31 @@ const isOfProgram = ({ rule, program }: ActiveRule, subject: FaultSubject): bool
   (program === '' || program === subject.program().slice(0, COMMAND_LENGTH)) &&
   (rule.site.length === 0 || includes(rule.site, subject.site?.()))
 
-/** Counts a match; true if the rule acts on it. */
-const acts = ({ rule, counts, first, times, random }: ActiveRule): boolean => {
-  const match = ++counts.matched
-  if (match < first || (match - first) % (rule.every || 1) !== 0 || counts.injected >= times) return false
+/** Devices and queue pairs whose matches a rule counts apart: beyond, all begin anew. */
+const MAX_COUNTED = 65_536
+
+const countsOf = ({ rule, counts, apart }: ActiveRule, subject: FaultSubject, qpn: number | undefined) => {
+  if (rule.per === '') return counts
+  const key = rule.per === 'qp' ? `${subject.device} ${qpn ?? `srq of ${subject.pid}`}` : subject.device
+  let own = apart.get(key)
+  if (own === undefined) {
+    if (apart.size >= MAX_COUNTED) apart.clear()
+    own = { matched: 0, injected: 0 }
+    apart.set(key, own)
+  }
+  return own
+}
+
+/** Counts a match; true if the rule acts on it. `qpn`: undefined of an SRQ, and of what is of no queue. */
+const acts = (active: ActiveRule, subject: FaultSubject, qpn: number | undefined): boolean => {
+  const { rule, counts, first, times, random } = active
+  const own = countsOf(active, subject, qpn)
+  const match = ++own.matched
+  if (own !== counts) counts.matched++
+  if (match < first || (match - first) % (rule.every || 1) !== 0 || own.injected >= times) return false
   if (rule.share < 1 && random() >= rule.share * 2 ** 32) return false
-  counts.injected++
+  own.injected++
+  if (own !== counts) counts.injected++
   return true
 }
 
@@ -253,6 +290,7 @@ export const createProgramFaults = (
     target: FaultTarget,
     subject: FaultSubject,
     isSelected: (rule: ActiveRule) => boolean,
+    qpn?: number,
   ): readonly ActiveRule[] =>
     active.filter(
       one =>
@@ -262,13 +300,16 @@ export const createProgramFaults = (
         includes(one.rule.process, numberOf(subject.pid)) &&
         (one.rule.role.length === 0 || includes(one.rule.role, roleOf(subject.pid))) &&
         (one.rule.phase.length === 0 || includes(one.rule.phase, phaseWord(phaseOf(subject.pid)))) &&
-        acts(one),
+        acts(one, subject, qpn),
     )
 
   return {
     setRules,
     has: target => targets.has(target),
-    canAct: target => active.some(rule => rule.target === target && rule.counts.injected < rule.times),
+    canAct: target =>
+      active.some(
+        ({ target: own, rule, counts, times }) => own === target && (rule.per !== '' || counts.injected < times),
+      ),
     processNumber: numberOf,
     roleOf,
     phaseOf,
@@ -289,20 +330,29 @@ export const createProgramFaults = (
         happening: happeningIn(rules),
       }
     },
-    onPost(subject, cls, qpn, request) {
+    onPost(subject, cls, qpn, request, { wrId, length, isInline } = {}) {
+      const inline = isInline === undefined ? undefined : isInline ? 'yes' : 'no'
       const [first] = acting(
         'post',
         subject,
-        ({ rule }) => includes(rule.class, cls) && includes(rule.qp, qpn) && includes(rule.request, request),
+        ({ rule }) =>
+          includes(rule.class, cls) &&
+          includes(rule.qp, qpn) &&
+          includes(rule.request, request) &&
+          includes(rule.wr_id, wrId) &&
+          isInRanges(rule.length, length) &&
+          (rule.inline === '' || rule.inline === inline),
+        qpn,
       )
       if (request !== 'RECV') advance(subject.pid, 'post', request ?? '')
       return first === undefined || first.rule.post === '' ? undefined : { ...first.acting, errno: first.rule.post }
     },
-    onCompletion(subject, cls, qpn, completion) {
+    onCompletion(subject, cls, qpn, completion, wrId) {
       const rules = acting(
         'completion',
         subject,
-        ({ rule, names }) => names.has(`${cls} ${completion}`) && includes(rule.qp, qpn),
+        ({ rule, names }) => names.has(`${cls} ${completion}`) && includes(rule.qp, qpn) && includes(rule.wr_id, wrId),
+        qpn,
       )
       advance(subject.pid, 'completion', completion)
       const first = rules.find(({ rule }) => rule.status !== '') ?? rules[0]

@@ -170,6 +170,8 @@ const checkNotice = (text: string, { notice, delay, again, turn }: FaultRule): v
 
 /** Throws an Error with the setting, its value and what is allowed. `text`: the rule. */
 export const checkProgramRule = (text: string, rule: FaultRule, target: FaultTarget): void => {
+  if (rule.per === 'flow')
+    throw new Error(`fault "${text}": flows are of packets; allowed for ${target}s are per=device, per=qp`)
   if (target === 'call') checkCall(text, rule)
   else if (target === 'post') checkPost(rule)
   else if (target === 'completion') checkCompletion(text, rule)

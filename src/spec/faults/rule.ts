@@ -10,6 +10,14 @@ export type FaultDirection = (typeof faultDirections)[number]
 /** 0 to 1. */
 type Probabilities = { readonly [K in FaultKind]: number }
 
+/** Whole numbers from `min` to `max`, which may be infinite. */
+export interface LengthRange {
+  readonly min: number
+  readonly max: number
+}
+
+export const faultCounting = ['device', 'qp', 'flow'] as const
+
 /** What a rule lets happen to the device or the process. Times are milliseconds; 0 and '' are nothing. */
 export interface Happening {
   /** The link of the device is down for so long. */
@@ -76,6 +84,22 @@ export interface FaultRule extends Probabilities, Happening {
   readonly notice: readonly string[]
   /** Selector: names of posted requests; empty: all. */
   readonly request: readonly string[]
+  /** Selector: wr_ids; empty: all. */
+  readonly wr_id: readonly bigint[]
+  /** Selector: bytes of payload or of a request; empty: all. */
+  readonly length: readonly LengthRange[]
+  /** Selector: whether the data of a post is inline; empty: all. */
+  readonly inline: 'yes' | 'no' | ''
+  /** Selector: rkeys; empty: all packets. */
+  readonly rkey: readonly number[]
+  /** Selector: immediate data, as the program's number in network byte order; empty: all packets. */
+  readonly imm: readonly number[]
+  /** Selector: messages of a flow, from 1; empty: all packets. */
+  readonly message: readonly number[]
+  /** Selector: packets of a flow, or with `message` of the message, from 1; empty: all. */
+  readonly packet: readonly number[]
+  /** What `nth`, `every` and `count` count; empty: the default. */
+  readonly per: (typeof faultCounting)[number] | ''
   /** Selector: the first match that counts, from 1; 0: the first, or with `every` that one. */
   readonly nth: number
   /** Selector: one match of so many; 0: all. */
@@ -138,6 +162,14 @@ export const noFaults: FaultRule = {
   ack: [],
   notice: [],
   request: [],
+  wr_id: [],
+  length: [],
+  inline: '',
+  rkey: [],
+  imm: [],
+  message: [],
+  packet: [],
+  per: '',
   nth: 0,
   every: 0,
   share: 1,
@@ -167,6 +199,10 @@ export const targetOf = (rule: FaultRule): FaultTarget => {
   if (completion.length > 0) return 'completion'
   return event === '' && !happens(rule) ? 'packet' : 'event'
 }
+
+/** Whether a rule for posts or completions selects a request. `value`: undefined, it is unknown. */
+export const isInRanges = (ranges: readonly LengthRange[], value: number | undefined): boolean =>
+  ranges.length === 0 || (value !== undefined && ranges.some(({ min, max }) => value >= min && value <= max))
 
 export const isActive = (rule: FaultRule): boolean =>
   targetOf(rule) === 'packet' ? packetEffects.some(name => rule[name] > 0) : rule.share > 0

@@ -23,7 +23,17 @@ import { cmMessages } from '../wire/mad.ts'
 import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
 import { WcStatus } from '../work.ts'
 import { checkProgramRule, isCallPattern, isClassName, isEventName } from './program-rules.ts'
-import { type FaultRule, faultDirections, isActive, noFaults, ofKinds, packetEffects, targetOf } from './rule.ts'
+import {
+  type FaultRule,
+  faultCounting,
+  faultDirections,
+  isActive,
+  type LengthRange,
+  noFaults,
+  ofKinds,
+  packetEffects,
+  targetOf,
+} from './rule.ts'
 
 type Name = keyof typeof FaultSettings
 
@@ -122,6 +132,34 @@ const number: Setting<number> = {
   write: String,
   allowed: `an integer from 1 to ${MAX_COUNT}`,
 }
+/** Numbers of at most 32 bits, from `min` on, separated by `+`. */
+const numbers = (min: number, noun: string, radix: 10 | 16): Setting<readonly number[]> => ({
+  read: text =>
+    allOf(
+      text.split('+').map(word => {
+        const value = parseInteger(word, 0xffff_ffff)
+        return value === undefined || value < min ? undefined : value
+      }),
+    ),
+  write: values => values.map(value => (radix === 16 ? `0x${value.toString(16)}` : `${value}`)).join('+'),
+  allowed: `${noun} from ${min} to ${radix === 16 ? '0xffffffff' : 0xffff_ffff}, or several separated by +`,
+})
+const MAX_WR_ID = 2n ** 64n - 1n
+/** Bytes of the longest message of verbs. */
+const MAX_LENGTH = 2 ** 32
+
+const readRange = (text: string): LengthRange | undefined => {
+  const [, from, dots, to] = /^([0-9]+)(\.\.)?([0-9]+)?$/.exec(text) ?? []
+  const min = from === undefined ? undefined : inRange(Number(from), 0, MAX_LENGTH)
+  if (min === undefined || (dots === undefined && to !== undefined)) return undefined
+  const last = to === undefined ? MAX_LENGTH : Number(to)
+  const max = dots === undefined ? min : inRange(last, min, MAX_LENGTH)
+  return max === undefined ? undefined : { min, max }
+}
+const writeRange = ({ min, max }: LengthRange): string => {
+  if (min === max) return `${min}`
+  return max === MAX_LENGTH ? `${min}..` : `${min}..${max}`
+}
 const errno: Setting<ErrnoName | ''> = {
   read: text => (Object.hasOwn(Errno, text) ? (text as ErrnoName) : undefined),
   write: String,
@@ -217,6 +255,36 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   request: {
     ...listOf(name => requestNames.includes(name), upperCase),
     allowed: `${requestNames.join(', ')}; several are separated by +`,
+  },
+  wr_id: {
+    read: text =>
+      allOf(
+        text.split('+').map(word => {
+          const value = /^([0-9]{1,20}|0x[0-9a-f]{1,16})$/i.test(word) ? BigInt(word) : undefined
+          return value === undefined || value > MAX_WR_ID ? undefined : value
+        }),
+      ),
+    write: ids => ids.join('+'),
+    allowed: 'a wr_id of at most 64 bits, or several separated by +',
+  },
+  length: {
+    read: text => allOf(text.split('+').map(readRange)),
+    write: ranges => ranges.map(writeRange).join('+'),
+    allowed: `bytes from 0 to ${MAX_LENGTH}, as 0, 1..64 or 4096.., or several separated by +`,
+  },
+  inline: {
+    read: text => (text === 'yes' || text === 'no' ? text : undefined),
+    write: String,
+    allowed: 'yes, no',
+  },
+  rkey: numbers(0, 'an rkey', 16),
+  imm: numbers(0, 'immediate data', 16),
+  message: numbers(1, 'the number of a message', 10),
+  packet: numbers(1, 'the number of a packet', 10),
+  per: {
+    read: text => faultCounting.find(counting => counting === text),
+    write: String,
+    allowed: faultCounting.join(', '),
   },
   nth: number,
   every: number,

@@ -13,7 +13,7 @@ import type { ActingRule } from '../../spec/faults.ts'
 import { completionNameOf, requestNameOf } from '../../spec/faults.ts'
 import { AskKind, ObserveStructs } from '../../spec/observe.ts'
 import { offsetsOf } from '../../spec/session.ts'
-import { WcStatus } from '../../spec/work.ts'
+import { SendFlags, WcStatus } from '../../spec/work.ts'
 import type { ObservedContext, ObservedObject } from './objects.ts'
 import type { ObservedPost } from './records.ts'
 
@@ -157,9 +157,14 @@ export class ObservedFaults {
     this.#refused.delete(tid)
     const bytes = noFault()
     if (cls === undefined || posts.length < count) return bytes
-    for (const [index, { opcode, wrId }] of posts.entries()) {
+    for (const [index, post] of posts.entries()) {
+      const { opcode, wrId, elements, flags } = post
       const subject = subjectOf(context, () => stack(wrId))
-      const fault = this.#faults.onPost(subject, cls, qpn, requestNameOf(opcode < 0 ? undefined : opcode))
+      const fault = this.#faults.onPost(subject, cls, qpn, requestNameOf(opcode < 0 ? undefined : opcode), {
+        wrId,
+        length: elements.reduce((sum, element) => sum + element.length, 0),
+        ...(opcode >= 0 && { isInline: (flags & SendFlags.values.INLINE) !== 0 }),
+      })
       if (fault === undefined) continue
       const view = new DataView(bytes.buffer)
       view.setInt32(Answer.error, Errno[fault.errno], true)
@@ -188,7 +193,7 @@ export class ObservedFaults {
         continue
       }
       const subject = subjectOf(context, () => stack(completion))
-      const fault = this.#faults.onCompletion(subject, qp.class.name, qpn, completionNameOf(opcode))
+      const fault = this.#faults.onCompletion(subject, qp.class.name, qpn, completionNameOf(opcode), wrId)
       if (fault === undefined) continue
       view.setUint32(at + Verdict.status, WcStatus.values[fault.status as keyof typeof WcStatus.values], true)
       view.setUint32(at + Verdict.vendorErr, vendorErrorOf('INJECTED'), true)

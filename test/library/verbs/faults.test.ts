@@ -25,7 +25,7 @@ const tests = (openTwo: OpenTwo, setFaults: (rules: string) => Promise<void> | v
 
   it('posts fail', async () => {
     const { a, b } = await pair(openTwo)
-    await setFaults('post=ENOMEM,request=SEND;post=EIO,request=RECV,class=srq')
+    await setFaults('post=ENOMEM,request=SEND,length=8,inline=no;post=EIO,request=RECV,class=srq')
     assert.throws(() => a.qp.send(a.mr.slice(0, 8)), { code: 'ENOMEM', message: /injected by a fault rule/ })
     const srq = b.pd.srq()
     assert.throws(() => srq.receive(), { code: 'EIO' })

@@ -97,6 +97,46 @@ describe('rules for programs', () => {
     )
   })
 
+  it('select wr_ids, lengths and inline data; what is unknown is not selected', () => {
+    const details = [
+      { wrId: 7n, length: 0, isInline: true },
+      { wrId: 2n ** 64n - 1n, length: 64, isInline: false },
+      { wrId: 7n },
+    ]
+    for (const [selectors, expected] of [
+      ['wr_id=7', [0, 2]],
+      ['wr_id=1+0xffffffffffffffff', [1]],
+      ['length=0', [0]],
+      ['length=1..', [1]],
+      ['inline=yes', [0]],
+      ['inline=no', [1]],
+    ] as const) {
+      const faults = faultsOf(`post=ENOMEM,${selectors}`)
+      const refused = details.flatMap((one, i) => (faults.onPost(SUBJECT, 'rc_qp', 1, 'SEND', one) ? [i] : []))
+      assert.deepEqual(refused, expected, selectors)
+    }
+    const completions = faultsOf('completion=*,wr_id=7,status=RETRY_EXC_ERR')
+    const failed = [7n, 8n].map(wrId => completions.onCompletion(SUBJECT, 'rc_qp', 1, 'SEND', wrId)?.status)
+    assert.deepEqual(failed, ['RETRY_EXC_ERR', undefined])
+  })
+
+  it('count matches of each queue pair or device apart', () => {
+    for (const [per, expected] of [
+      ['', [false, true, false, false]],
+      ['per=qp,', [false, false, true, true]],
+      ['per=device,', [false, true, false, true]],
+    ] as const) {
+      const faults = faultsOf(`completion=SEND,${per}nth=2,status=RETRY_EXC_ERR`)
+      const complete = (device: string, qpn: number) =>
+        faults.onCompletion({ ...SUBJECT, device }, 'rc_qp', qpn, 'SEND') !== undefined
+      const failed =
+        per === 'per=device,'
+          ? [complete('a', 1), complete('a', 2), complete('b', 1), complete('b', 2)]
+          : [complete('a', 1), complete('a', 2), complete('a', 1), complete('a', 2)]
+      assert.deepEqual(failed, expected, per)
+    }
+  })
+
   it('count matches and acts, each rule for itself, and rules for packets have no counts', () => {
     const faults = faultsOf('drop=1;call=mr.create,errno=EIO,nth=2;event=PORT_ERR,delay=5')
     assert.deepEqual([faults.has('call'), faults.has('post')], [true, false])

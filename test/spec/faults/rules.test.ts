@@ -32,6 +32,16 @@ describe('fault rules', () => {
     assert.deepEqual(parseRule(''), noFaults)
   })
 
+  it('select by what a request or packet has, and are written as they are read', () => {
+    for (const text of [
+      'length=0+1..64+4096..,rkey=0x1234+0x0,imm=0x7,message=2+3,packet=4,per=flow,nth=2,drop=1',
+      'wr_id=7+18446744073709551615,length=8,inline=no,per=qp,post=EIO',
+      'completion=SEND,wr_id=0,per=device,status=RETRY_EXC_ERR',
+    ])
+      assert.equal(formatRule(parseRule(text)), text)
+    assert.deepEqual(parseRule('wr_id=0xff,post=EIO').wr_id, [255n])
+  })
+
   it('use the units of tc', () => {
     for (const [text, name, value] of [
       ['drop=0.1%', 'drop', 0.001],
@@ -104,7 +114,7 @@ describe('fault rules', () => {
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
       [
         'loss=0.1',
-        /no "loss"; there are call, completion, device, program, process, role, phase, pid, class, site, dir, qp, opcode, cm, ack, notice, request, nth, /,
+        /no "loss"; there are call, completion, device, program, process, role, phase, pid, class, site, dir, qp, opcode, cm, ack, notice, request, wr_id, length, inline, rkey, imm, message, packet, per, nth, /,
       ],
       ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],
@@ -112,6 +122,17 @@ describe('fault rules', () => {
       ['drop=0.1,', /there is no ""/],
       ['drop=0.1,drop=0.2', /drop: given twice, as 0\.1 and as 0\.2/],
       ['jitter=1', /jitter=1: more than delay=0/],
+      ['length=5..4,drop=1', /length: "5\.\.4" is not bytes from 0 to 4294967296, as 0, 1\.\.64 or 4096\.\./],
+      ['length=..4,drop=1', /length: "\.\.4" is not/],
+      ['message=0,drop=1', /message: "0" is not the number of a message from 1 to 4294967295/],
+      ['rkey=0x100000000,drop=1', /rkey: "0x100000000" is not an rkey from 0 to 0xffffffff/],
+      ['imm=-1,drop=1', /imm: "-1" is not immediate data/],
+      ['per=message,drop=1', /per: "message" is not device, qp, flow/],
+      ['per=flow,post=EIO', /flows are of packets; allowed for posts are per=device, per=qp/],
+      ['per=qp,call=mr.create,errno=ENOMEM', /per is for packets and posts and completions/],
+      ['wr_id=0x10000000000000000,post=EIO', /wr_id: "0x10000000000000000" is not a wr_id of at most 64 bits/],
+      ['wr_id=1,drop=1', /wr_id is for posts and completions, and this rule is for packets/],
+      ['inline=maybe,post=EIO', /inline: "maybe" is not yes, no/],
     ]
     for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)
   })

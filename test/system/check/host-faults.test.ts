@@ -43,7 +43,7 @@ const cases: readonly Case[] = [
   {
     title: 'a post fails; the requests before it in the list are posted',
     command: 'run',
-    rule: 'program=injected,post=ENOMEM,request=WRITE,nth=3',
+    rule: 'program=injected,post=ENOMEM,request=WRITE,wr_id=3,length=1..,inline=no',
     program: `${program} list`,
     prints: [
       'ibv_post_send: ENOMEM, bad_wr 3',

@@ -467,7 +467,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     if (id !== 0) checkId('qp.receive', id)
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
-    const fault = this.context.carrier.refusesPost(this.handle, this.qpn, false, undefined, id)
+    const fault = this.context.carrier.refusesPost(this.handle, this.qpn, false, undefined, id, local)
     if (fault !== undefined) throw injectedError('qp.receive', fault)
     if (sgeCountOf(local) > this.maxRecvSge)
       throw tooManySges('qp.receive', sgeCountOf(local), this.maxRecvSge, 'maxRecvSge')
@@ -534,7 +534,7 @@ export const beginRequest = (
   const ring = qp?.sends ?? openSends(qp, call, options?.id ?? 0)
   const at = nextSlot(ring)
   if (at < 0) throw queueFull(qp, call, 'send', ring.capacity, options?.id ?? 0)
-  const fault = qp.context.carrier.refusesPost(qp.handle, qp.qpn, true, opcode, options?.id ?? 0)
+  const fault = qp.context.carrier.refusesPost(qp.handle, qp.qpn, true, opcode, options?.id ?? 0, local)
   if (fault !== undefined) throw injectedError(call, fault)
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))

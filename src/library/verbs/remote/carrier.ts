@@ -17,10 +17,18 @@ import { AsyncEventType } from '../../../spec/enums.ts'
 import { type ErrnoName, errnoName } from '../../../spec/errno.ts'
 import { declare } from '../../../spec/schema/description.ts'
 import type { AnyValues, ObjectClass } from '../../../spec/schema/schema.ts'
-import { OpenWants, ParkedPage, PostQueue, UNKNOWN_OPCODE } from '../../../spec/session.ts'
+import { OpenWants, ParkedPage, PostInline, PostQueue, UNKNOWN_OPCODE } from '../../../spec/session.ts'
 import { noDeviceText } from '../../../spec/suggest.ts'
 import { writeRequest } from '../../../uapi/session-codec.ts'
-import type { AnyCall, AnyCallAsync, CallResult, Carrier, DeviceCounters } from '../carrier.ts'
+import {
+  type AnyCall,
+  type AnyCallAsync,
+  type CallResult,
+  type Carrier,
+  type DeviceCounters,
+  isInlineData,
+  lengthOfData,
+} from '../carrier.ts'
 import { closedError, deviceClosedError, invalidArgument, refusal, refused } from '../error.ts'
 import { CLOSED } from '../plan.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
@@ -213,10 +221,11 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const carrier: RemoteCarrier = {
     clock: realClock,
     isRemote: true,
-    refusesPost(handle, qpn, isSend, opcode = UNKNOWN_OPCODE, id) {
+    refusesPost(handle, qpn, isSend, opcode = UNKNOWN_OPCODE, id, data) {
       if (loadWord(session.parked, ParkedPage.POSTS) === 0) return undefined
       const queue = qpn === undefined ? PostQueue.SHARED : isSend ? PostQueue.SEND : PostQueue.RECEIVE
-      const posting = { wrId: BigInt(id), queue, number: qpn ?? handle, opcode }
+      const inlined = isInlineData(data) ? PostInline.YES : isSend ? PostInline.NO : PostInline.UNKNOWN
+      const posting = { wrId: BigInt(id), queue, number: qpn ?? handle, opcode, length: lengthOfData(data), inlined }
       const { reply } = session.ask('post', (buffer, header) =>
         writeRequest(buffer, 'POST', { ...header, context }, posting),
       )

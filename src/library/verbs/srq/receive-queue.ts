@@ -82,7 +82,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
-    const fault = this.context.carrier.refusesPost(this.handle, undefined, false, undefined, id)
+    const fault = this.context.carrier.refusesPost(this.handle, undefined, false, undefined, id, local)
     if (fault !== undefined) throw injectedError(CALL, fault)
     if (sgeCountOf(local) > this.#maxSge) throw tooManySges(CALL, sgeCountOf(local), this.#maxSge, 'maxSge')
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal(CALL, this.context, local)

@@ -28,7 +28,13 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import { ClassId, isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState, QpType } from '../../../spec/enums.ts'
 import { CallError, codedError, Errno, type ErrnoName, isInjected } from '../../../spec/errno.ts'
-import type { CallFault, FaultSubject, NoticeFault, ProgramFaults } from '../../../spec/faults/program-faults.ts'
+import type {
+  CallFault,
+  FaultSubject,
+  NoticeFault,
+  PostDetails,
+  ProgramFaults,
+} from '../../../spec/faults/program-faults.ts'
 import { type Happening, happens } from '../../../spec/faults/rule.ts'
 import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
 import {
@@ -72,7 +78,7 @@ interface FaultSources {
 }
 
 /** A request that is posted to a queue pair or SRQ. */
-interface Posting {
+interface Posting extends PostDetails {
   readonly context: Context
   /** The queue pair or SRQ. */
   readonly object: CoreObject
@@ -397,7 +403,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     const subject = subjectOf(context, sources.processOf(context), stack)
     if (subject === undefined) return undefined
     survey?.note('completion', queuePair.class.name, completion, subject, stack())
-    const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
+    const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion, wrId)
     if (fault === undefined) return undefined
     survey?.injected(subject.pid)
     happen([context.device], subject.pid, fault)
@@ -482,13 +488,14 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     get hasCalls() {
       return survey !== undefined || faults.has('call') || faults.has('event')
     },
-    onPost({ context, object, qpn, isSend, opcode, wrId, stack = NO_STACK }, process) {
+    onPost(posting, process) {
+      const { context, object, qpn, isSend, opcode, wrId, stack = NO_STACK } = posting
       const subject = subjectOf(context, process, () => stack)
       if (subject === undefined) return undefined
       const isUnknown = isSend && opcode === undefined
       const request = isUnknown ? undefined : requestNameOf(isSend ? opcode : undefined)
       survey?.note('post', object.class.name, request ?? '', subject, stack)
-      const fault = faults.onPost(subject, object.class.name, qpn, request)
+      const fault = faults.onPost(subject, object.class.name, qpn, request, posting)
       if (fault === undefined) return undefined
       survey?.injected(process.pid)
       const { device } = context

@@ -5,13 +5,21 @@
  */
 
 import { createRandom, hashOf } from '../../../spec/faults/random.ts'
-import { type FaultDirection, type FaultRule, isActive, targetOf } from '../../../spec/faults/rule.ts'
+import {
+  type FaultDirection,
+  type FaultRule,
+  isActive,
+  isInRanges,
+  type LengthRange,
+  targetOf,
+} from '../../../spec/faults/rule.ts'
 import { opcodeNumbers } from '../../../spec/faults/rules.ts'
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../../spec/faults.ts'
-import { ackNames, headers, SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
-import { opcodeNumber } from '../../../spec/wire/opcodes.ts'
-import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import { ackNames, headers, ICRC_BYTES, SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
+import { headerAt, opcodeByNumber, opcodeNumber } from '../../../spec/wire/opcodes.ts'
+import { bthDestQp, bthOpcode, bthPadCount } from '../../wire/bth.ts'
 import { cmNameIn } from '../../wire/mad/mad.ts'
+import { FlowPlaces, flowKeyOf, MAX_FLOWS, type Place, putBounded } from './flows.ts'
 import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
 
 /** Decisions for the packets of one run, by packet. */
@@ -37,10 +45,10 @@ export interface FaultDecider {
   /** The state of a rule, for a decider that follows; undefined: it does not apply to this device and direction. */
   stateOf(index: number): RuleState | undefined
   /**
-   * Decides about the packets of a run at `at` in `view`. May replace the arrays of `decisions`. True if a fault
-   * applies to any packet.
+   * Decides about the packets of a run at `at` in `view`; the last one has `lastBytes`. May replace the arrays of
+   * `decisions`. True if a fault applies to any packet.
    */
-  decide(view: DataView, at: number, packetBytes: number, count: number): boolean
+  decide(view: DataView, at: number, packetBytes: number, count: number, lastBytes: number): boolean
   /** Decides that no fault applies to the `count` packets of a run. */
   clear(count: number): void
   /**
@@ -54,6 +62,8 @@ export interface FaultDecider {
 interface RuleState {
   readonly random: () => number
   readonly counts: FaultRuleCounts
+  /** Matches by queue pair or flow, for rules that count them apart. */
+  readonly matches: Map<number, number>
   /** When all earlier packets have been transferred at the limited rate, microseconds. */
   busyUntil: number
 }
@@ -73,6 +83,13 @@ interface ActiveRule {
   readonly acks: ReadonlySet<number> | null
   /** The selected destination QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
+  readonly lengths: readonly LengthRange[] | null
+  readonly rkeys: ReadonlySet<number> | null
+  readonly imms: ReadonlySet<number> | null
+  /** Whether the rule selects a place in a flow; null: all. */
+  readonly isAt: ((place: Place) => boolean) | null
+  /** What is counted apart; undefined: all matches are counted together. */
+  readonly keyOf: ((view: DataView, packet: number) => number) | undefined
   readonly state: RuleState
   /** The first match on which the rule acts, from 1, and the last. */
   readonly first: number
@@ -94,6 +111,38 @@ const acknowledgementOf = (view: DataView, packet: number): number =>
   bthOpcode(view, packet) === opcodeNumber.RC_ACKNOWLEDGE
     ? view.getUint8(packet + headers.BTH.bytes) & SYNDROME_KIND_MASK
     : -1
+
+/** The bytes of payload; NaN: not known, of an unknown opcode. */
+const payloadOf = (view: DataView, packet: number, bytes: number): number =>
+  bytes - (opcodeByNumber[bthOpcode(view, packet)]?.headerBytes ?? Number.NaN) - bthPadCount(view, packet) - ICRC_BYTES
+
+/** The rkey that a packet names; undefined: none. */
+const rkeyOf = (view: DataView, packet: number): number | undefined => {
+  const opcode = bthOpcode(view, packet)
+  const at = headerAt.RETH[opcode]! || headerAt.AtomicETH[opcode]!
+  // after the address
+  return at === 0 ? undefined : view.getUint32(packet + at + 8)
+}
+
+const immOf = (view: DataView, packet: number): number | undefined => {
+  const at = headerAt.ImmDt[bthOpcode(view, packet)]!
+  return at === 0 ? undefined : view.getUint32(packet + at)
+}
+
+const has = (selected: ReadonlySet<number>, value: number | undefined): boolean =>
+  value !== undefined && selected.has(value)
+
+const setOf = (values: readonly number[]): ReadonlySet<number> | null => (values.length > 0 ? new Set(values) : null)
+
+const placeSelector = ({ message, packet }: FaultRule): ActiveRule['isAt'] => {
+  if (message.length === 0 && packet.length === 0) return null
+  return place =>
+    (message.length === 0 || message.includes(place.message)) &&
+    (packet.length === 0 || packet.includes(message.length === 0 ? place.inFlow : place.inMessage))
+}
+
+/** By what matches are counted apart. */
+const countingKeys = { '': undefined, device: undefined, qp: bthDestQp, flow: flowKeyOf } as const
 
 /** The first and the last match on which a rule acts (`nth`, `every`, `count`). */
 const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'first' | 'last'> => {
@@ -135,10 +184,16 @@ export const createFaultDecider = (
           rule.ack.length > 0
             ? new Set(ackNames.flatMap(name => (rule.ack.includes(name) ? syndromeKind[name] : [])))
             : null,
-        qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
+        qps: setOf(rule.qp),
+        lengths: rule.length.length > 0 ? rule.length : null,
+        rkeys: setOf(rule.rkey),
+        imms: setOf(rule.imm),
+        isAt: placeSelector(rule),
+        keyOf: countingKeys[rule.per],
         state: kept(index) ?? {
           random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
           counts: noFaultRuleCounts(),
+          matches: new Map(),
           busyUntil: Number.NEGATIVE_INFINITY,
         },
         ...actingMatches(rule),
@@ -150,6 +205,7 @@ export const createFaultDecider = (
   const states = new Map(activeRules.map(({ index, state }) => [index, state]))
   const counts: (FaultRuleCounts | undefined)[] = []
   for (const [index, state] of states) counts[index] = state.counts
+  const places = activeRules.some(({ isAt }) => isAt !== null) ? new FlowPlaces() : undefined
   const limited = activeRules.filter(({ rateBit }) => rateBit !== 0)
 
   const makeDecisions = (packets: number): Decisions => ({
@@ -163,8 +219,12 @@ export const createFaultDecider = (
   /** Adds the decisions of a rule about packet `i`, which is at `packet` in `view`. */
   const decideFor = (active: ActiveRule, i: number, view: DataView, packet: number): void => {
     const { rule, thresholds, first, last } = active
-    const { random, counts } = active.state
-    const match = ++counts.matched
+    const { random, counts, matches } = active.state
+    let match = ++counts.matched
+    if (active.keyOf !== undefined) {
+      const key = active.keyOf(view, packet)
+      match = putBounded(matches, key, (matches.get(key) ?? 0) + 1, MAX_FLOWS)
+    }
     if (match < first || match > last || (rule.every > 1 && (match - first) % rule.every !== 0)) return
     let action = 0
     for (let kind = 0; kind < thresholds.length; kind++)
@@ -194,7 +254,7 @@ export const createFaultDecider = (
     decisions,
     counts,
     stateOf: index => states.get(index),
-    decide: (view, at, packetBytes, count) => {
+    decide: (view, at, packetBytes, count, lastBytes) => {
       if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
       let anyAction = 0
       for (let i = 0; i < count; i++) {
@@ -203,12 +263,18 @@ export const createFaultDecider = (
         decisions.delays[i] = 0
         decisions.rateLimits[i] = 0
         const packet = at + i * packetBytes
+        const bytes = i === count - 1 ? lastBytes : packetBytes
+        const place = places?.of(view, packet)
         for (let p = 0; p < activeRules.length; p++) {
           const active = activeRules[p]
           if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
           if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
-          if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, packetBytes) ?? '')) continue
+          if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, bytes) ?? '')) continue
           if (active.acks !== null && !active.acks.has(acknowledgementOf(view, packet))) continue
+          if (active.lengths !== null && !isInRanges(active.lengths, payloadOf(view, packet, bytes))) continue
+          if (active.rkeys !== null && !has(active.rkeys, rkeyOf(view, packet))) continue
+          if (active.imms !== null && !has(active.imms, immOf(view, packet))) continue
+          if (active.isAt !== null && (place === undefined || !active.isAt(place))) continue
           decideFor(active, i, view, packet)
         }
         anyAction |= decisions.actions[i]

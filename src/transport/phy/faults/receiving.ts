@@ -267,7 +267,7 @@ export const createFaultyReceiving = (
         }
         isInnerTaken = true
         innerPackets = innerRun.count
-        decider.decide(arena.view, innerRun.offset, innerRun.packetBytes, innerPackets)
+        decider.decide(arena.view, innerRun.offset, innerRun.packetBytes, innerPackets, innerRun.lastBytes)
       }
     },
     release: () => {

@@ -4,11 +4,12 @@
  * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
  */
 
-import { headerAt, opcodeByNumber, opcodes } from '../../../spec/wire/opcodes.ts'
+import { opcodeByNumber, opcodes } from '../../../spec/wire/opcodes.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
 import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import type { Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
+import { senderOf } from './flows.ts'
 import { OVERTAKE, REPEAT } from './kinds.ts'
 import { type FaultPort, withFaults } from './layer.ts'
 import type { Decisions } from './torment-decisions.ts'
@@ -98,14 +99,6 @@ const delegate = (port: Port): Port =>
     onTimeout: now => port.onTimeout(now),
     close: port.close,
   })
-
-/** Bytes of the packet that tell the sender, if several may send to a queue pair; 0: the sender is its only one. */
-const senderOf = (view: DataView, packet: number, opcode: number): number => {
-  const deth = headerAt.DETH[opcode]
-  const srd = headerAt.SRDETH[opcode]
-  if (deth !== 0) return view.getUint32(packet + deth + 4)
-  return srd === 0 ? 0 : view.getUint32(packet + srd + 4)
-}
 
 /** Decides by identity. `objectOf`: DEVICE/PROCESS/OBJECT of a queue pair. */
 const createDecider = (

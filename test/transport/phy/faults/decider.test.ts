@@ -30,7 +30,7 @@ const actionsOf = (decider: FaultDecider, packets: readonly Header[], runPackets
   const actions: number[] = []
   for (let at = 0; at < packets.length; at += runPackets) {
     const count = Math.min(runPackets, packets.length - at)
-    const hasAction = decider.decide(view, at * PACKET_BYTES, PACKET_BYTES, count)
+    const hasAction = decider.decide(view, at * PACKET_BYTES, PACKET_BYTES, count, PACKET_BYTES)
     const runActions = Array.from(decider.decisions.actions.subarray(0, count))
     assert.equal(hasAction, runActions.some(Boolean))
     actions.push(...runActions)
@@ -143,6 +143,66 @@ describe('fault rules', () => {
       assert.deepEqual(dropped, expected, selectors)
       assert.equal(decider.counts[0]?.dropped, expected.length)
     }
+  })
+
+  it('select payload bytes, rkeys, immediate data, messages and packets of flows', () => {
+    const { RC_SEND_FIRST, RC_SEND_LAST, RC_WRITE_ONLY_IMM, RC_READ_RESP_ONLY, RC_FETCH_ADD } = opcodeNumber
+    const headerBytes = (opcode: number): number => opcodes.find(one => one.opcode === opcode)!.headerBytes
+    /** One packet in a buffer of its own. */
+    const packet = (opcode: number, psn: number, payload = 0, rkey = 0, imm = 0, qp = 0x11): DataView => {
+      const padding = -payload & 3
+      const view = new DataView(new ArrayBuffer(headerBytes(opcode) + payload + padding + 4))
+      putBth(view, 0, opcode, padding << 4, 0xffff, qp, psn)
+      if (opcode === RC_WRITE_ONLY_IMM || opcode === RC_FETCH_ADD) view.setUint32(20, rkey)
+      if (opcode === RC_WRITE_ONLY_IMM) view.setUint32(28, imm)
+      return view
+    }
+    const packets = [
+      packet(RC_SEND_ONLY, 10, 0),
+      packet(RC_ACKNOWLEDGE, 10),
+      packet(RC_SEND_FIRST, 11, 1024),
+      packet(RC_SEND_LAST, 12, 63),
+      packet(RC_READ_RESP_ONLY, 11, 64),
+      packet(RC_SEND_LAST, 12, 63),
+      packet(RC_WRITE_ONLY_IMM, 13, 5, 0x1234, 7),
+      packet(RC_SEND_ONLY, 10, 0),
+      packet(RC_FETCH_ADD, 14, 0, 0x5678),
+      packet(RC_SEND_ONLY, 0, 4096, 0, 0, 0x12),
+    ]
+    for (const [selectors, expected] of [
+      ['length=0', [0, 1, 7, 8]],
+      ['length=0,opcode=RC_SEND_*', [0, 7]],
+      ['length=1..64', [3, 4, 5, 6]],
+      ['length=4096..+63', [3, 5, 9]],
+      ['rkey=0x1234', [6]],
+      ['rkey=0x1234+0x5678', [6, 8]],
+      ['imm=7', [6]],
+      ['imm=0', []],
+      ['message=1', [0, 4, 7, 9]],
+      ['message=2', [2, 3, 5]],
+      ['message=2,packet=2', [3, 5]],
+      ['packet=3', [3, 5]],
+      ['per=flow,nth=1', [0, 1, 9]],
+      ['per=qp,nth=2', [1]],
+      ['per=qp,count=1', [0, 9]],
+      ['per=device,nth=2', [1]],
+    ] as const) {
+      const decider = deciderOf(`${selectors},drop=1`)
+      const dropped = packets.flatMap((view, i) =>
+        decider.decide(view, 0, view.byteLength, 1, view.byteLength) ? [i] : [],
+      )
+      assert.deepEqual(dropped, expected, selectors)
+    }
+  })
+
+  it('count apart in at most so many flows, and remember so many packets of each', () => {
+    const apart = deciderOf('per=qp,nth=2,drop=1')
+    const qps = Array.from({ length: 70_000 }, (_, qp) => ({ opcode: RC_SEND_ONLY, qp }))
+    assert.ok(actionsOf(apart, qps).every(action => action === 0))
+    assert.deepEqual(actionsOf(apart, [{ opcode: RC_SEND_ONLY, qp: 69_999 }]), [DROP])
+    assert.deepEqual(actionsOf(apart, [{ opcode: RC_SEND_ONLY, qp: 0 }]), [0])
+    const placed = deciderOf('packet=1,drop=1')
+    assert.equal(actionsOf(placed, sends(10_000)).filter(Boolean).length, 1)
   })
 
   it('depend neither on other rules nor on packets that they do not select', () => {
