@@ -140,7 +140,7 @@ const findingTargets = () => {
 const WARNINGS = process.env.CI ? ['-Werror'] : []
 
 const testTargets = () => [
-  ...targetsOf('test/programs', 'programs', [...C_FLAGS, '-g'], {
+  ...targetsOf('test/programs', 'programs', [...C_FLAGS, '-g', `-I${inRoot('shim', 'include')}`], {
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',

@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
- * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--who` and `--timers`. Parses them, and compares them with the configuration of a running daemon
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who` and `--timers`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import { resolve } from 'node:path'
@@ -16,6 +16,7 @@ import {
 import { type AdapterName, pciModelNames } from '../spec/check/adapters.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import { kindsOf, readTorment, type TormentSetting, tormentText } from '../spec/check/torment.ts'
+import type { LentCheck } from '../spec/lends.ts'
 import { parseAddress } from '../transport/wire/address.ts'
 import type { DaemonConfig, DeviceSpec, Link, Path } from '../uapi/tool.ts'
 import type { OptionsOf } from './command-line/option.ts'
@@ -24,7 +25,7 @@ import { UsageError } from './fail.ts'
 
 /** Each element of `fault` has one rule, or several separated by `;`. */
 export type ConfigOptions = OptionsOf<
-  typeof configOptions & Pick<typeof daemonOptions, 'check' | 'like' | 'buffers' | 'who' | 'driver'>
+  typeof configOptions & Pick<typeof daemonOptions, 'check' | 'like' | 'buffers' | 'lent' | 'who' | 'driver'>
 >
 
 /** Options that decide whether standard error has JSON objects: then it has nothing else. */
@@ -46,6 +47,7 @@ export interface WantedConfig {
   readonly torment?: string
   readonly adapters?: readonly AdapterName[]
   readonly buffers?: BufferCheck
+  readonly lent?: LentCheck
   readonly who?: string
   readonly timers?: number
   /** Absolute paths. */
@@ -96,6 +98,7 @@ export const wantedConfig = (
     tormentKinds,
     like,
     buffers,
+    lent,
     who,
     timers,
     driver,
@@ -120,6 +123,7 @@ export const wantedConfig = (
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment, tormentKinds)) }),
       ...(like !== undefined && { adapters: like }),
       ...(buffers !== undefined && { buffers }),
+      ...(lent !== undefined && { lent }),
       ...(who !== undefined && { who }),
       ...(timers !== undefined && { timers }),
       ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
@@ -178,6 +182,7 @@ export const configArguments = ({
   torment,
   adapters,
   buffers,
+  lent,
   who,
   timers,
   drivers = [],
@@ -191,6 +196,7 @@ export const configArguments = ({
   ...(torment === undefined ? [] : ['--torment', torment]),
   ...(adapters === undefined ? [] : ['--like', adapters.join(',')]),
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
+  ...(lent === undefined ? [] : ['--lent', lent]),
   ...(who === undefined ? [] : ['--who', who]),
   ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
   ...drivers.flatMap(file => ['--driver', file]),
@@ -245,6 +251,9 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   const buffers = running.buffers ?? 'sampled'
   if (wanted.buffers !== undefined && wanted.buffers !== buffers)
     return `checks buffers by --buffers ${buffers}, not ${wanted.buffers}`
+  const lent = running.lent ?? 'learnt'
+  if (wanted.lent !== undefined && wanted.lent !== lent)
+    return `checks lent memory by --lent ${lent}, not ${wanted.lent}`
   if (wanted.who !== undefined && wanted.who !== running.who)
     return `tells ${running.who === undefined ? 'no accesses' : `accesses to ${running.who}`}, not to ${wanted.who} (--who)`
   const timers = running.timers ?? 1

@@ -533,8 +533,11 @@ export const isQueuePair = (object: CoreObject): object is QueuePairObject => is
  * pair end in order, and so do its receives. `queue`: a queue pair, or a shared receive queue.
  */
 export interface RequestTaps {
-  /** A send was fetched. Its bytes move between this call and `retired`. */
-  loaded(qp: QueuePairObject, send: PostedRequest): void
+  /**
+   * A send was fetched. Its bytes move between this call and `retired`. `copyInline`: copies its inline data to the
+   * beginning of `to`; only during the call. Absent: unknown.
+   */
+  loaded(qp: QueuePairObject, send: PostedRequest, copyInline?: (to: Uint8Array) => void): void
   /** The oldest `count` loaded sends have ended, and their completions follow. `isFlushed`: by an error state. */
   retired(qp: QueuePairObject, count: number, isFlushed: boolean): void
   /** Receives may have been posted to the queue of `qp`. Only for drivers with `RequestReader.receives`. */

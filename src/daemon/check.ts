@@ -138,9 +138,10 @@ export class DaemonChecker {
     {
       adapters = [],
       buffers = 'sampled',
+      lent = 'learnt',
       who,
       link,
-    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'who' | 'link'>> = {},
+    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link'>> = {},
   ) {
     const range = who === undefined ? undefined : parseWho(who)
     this.#now = now
@@ -164,6 +165,7 @@ export class DaemonChecker {
       isClosed: link === 'memory',
       adapters,
       buffers,
+      lent,
       ...(range && { who: range }),
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),

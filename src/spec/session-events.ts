@@ -14,6 +14,7 @@ import type { ProbeName, ProducerFacts } from './check/probes.ts'
 import type { BufferCheck, RequestCompletion, WorkRequest } from './check/requests.ts'
 import type { WaitStat } from './check/waits.ts'
 import type { PacketOutcome } from './faults.ts'
+import type { LentCheck } from './lends.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from './records.ts'
 import type { PacketFlow } from './wire/flow.ts'
 
@@ -338,6 +339,7 @@ export interface RecordedCheck extends ProducerFacts {
   /** The probes that it has. */
   readonly probes: readonly ProbeName[]
   readonly buffers?: BufferCheck
+  readonly lent?: LentCheck
   readonly adapters?: readonly AdapterName[]
 }
 

@@ -11,6 +11,7 @@ import type { BufferCheck } from '../spec/check/requests.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
+import type { LentCheck } from '../spec/lends.ts'
 import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
 import type { TormentRecord, TraceEvent, TraceRecord } from '../spec/records.ts'
 import type { RecordingEnd } from '../spec/session-file.ts'
@@ -78,6 +79,8 @@ export interface DaemonConfig {
   readonly adapters?: readonly AdapterName[]
   /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
+  /** What is known of lent memory; default: learnt. */
+  readonly lent?: LentCheck
   /** The bytes whose accesses are told (spec/check/who.ts). */
   readonly who?: string
   /** Times of retries and of the connection manager are multiplied by it; absent: 1. */

@@ -8,6 +8,7 @@ import { STORY_LINES } from '../../spec/check/story.ts'
 import { tormentKindNames } from '../../spec/check/torment.ts'
 import { WHO_RANGES } from '../../spec/check/who.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
+import { lentChecks } from '../../spec/lends.ts'
 import { walkKinds } from '../../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../../uapi/tool.ts'
 import { colorChoices } from '../colors.ts'
@@ -166,6 +167,8 @@ const like = valued(
 )
 const buffers = valued('kind', meaning(bufferChecks), 'which send buffers are compared before and after the request')
 
+const lent = valued('kind', meaning(lentChecks), 'by what the bytes are known that peers may access')
+
 const ONE_RUN = 'it is for one run: search first, then repeat the run that fails'
 
 /** Of `check` that are about findings; a recording that is read has these only. */
@@ -178,6 +181,7 @@ export const findingOptions = {
   leaks: flag('print leaks of programs that a signal ended too'),
   failOn: defaulted('severity', choice(failLimits), 'error', 'exit with 65 for findings from this severity on'),
   like,
+  lent,
   who: valued('range', whoRange, `tell all accesses to these bytes: ${WHO_RANGES}`),
   suppressions: repeated('file', path, 'do not report the findings that this file names'),
   defaultSuppressions: negative('report also the known findings in libraries, such as UCX'),
@@ -329,6 +333,7 @@ export const daemonOptions = {
   check: flag('check programs: `userdma check --socket PATH` prints the findings'),
   like: { ...like, ...ofCheck },
   buffers: { ...buffers, ...ofCheck },
+  lent: { ...lent, ...ofCheck },
   who: valued('range', whoRange, '', { needs: ['check'], isHidden: true }),
   endWithLastClient: flag('end when the last client has ended'),
   detach: flag('start it in the background, and return when it is ready; `userdma stop` ends it'),

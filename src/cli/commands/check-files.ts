@@ -123,8 +123,8 @@ const readSessions = async (
   options: CheckOptions,
   onFinding: (finding: Finding) => void,
 ): Promise<Read> => {
-  const { adapters, buffers } = sessions[0]!.header.check ?? {}
-  const { like = adapters } = options
+  const { adapters, buffers, lent: recorded } = sessions[0]!.header.check ?? {}
+  const { like = adapters, lent = recorded } = options
   const who = options.who === undefined ? undefined : parseWho(options.who)
   const consumer: { checker?: Checker } = {}
   const replay = new ReplayTogether(
@@ -135,6 +135,7 @@ const readSessions = async (
         ...probes,
         ...(like && { adapters: like }),
         ...(buffers && { buffers }),
+        ...(lent && { lent }),
         ...(who && { who }),
       })
       return consumer.checker

@@ -125,11 +125,12 @@ const needsOwnDaemon = ({
   tormentKinds,
   like,
   buffers,
+  lent,
   who,
 }: CheckOptions): boolean =>
   isPrivate === true ||
   ignoreMemlock === true ||
-  [device, fault, link, path, torment, tormentKinds, like, buffers, who].some(value => value !== undefined)
+  [device, fault, link, path, torment, tormentKinds, like, buffers, lent, who].some(value => value !== undefined)
 
 const omissionsSince = (now: readonly Omission[], before: readonly Omission[] = []): readonly Omission[] =>
   now.flatMap(({ id, count }) => {

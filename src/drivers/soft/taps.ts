@@ -8,6 +8,7 @@ import { joinWords, TWO_32 } from '../../spec/memory.ts'
 import { ATOMIC_BYTES, isAtomic, isRemote, SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
 import { Completion, Flush, Receive, Send, Sge, type WorkTaps } from '../../transport/engine/types.ts'
+import { arenaOver } from '../../transport/wire/arena.ts'
 import { polledCompletions } from './completion-queue.ts'
 import type { ReceiveQueue } from './queues.ts'
 import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
@@ -107,31 +108,43 @@ const receiveOwnerOf = (device: SoftState, row: number): QpObject | SrqObject | 
 }
 
 /** The engine's taps. `watched`: the device's. */
-export const engineTaps = (device: SoftState, watched: DeviceTaps): WorkTaps => ({
-  watched,
-  inError(qpn, isInError) {
-    if (isInError) device.inError.add(qpn)
-    else device.inError.delete(qpn)
-    watched.inError?.(qpn, isInError)
-  },
-  loaded(row, words, at) {
-    const qp = device.qps[row]
-    if (qp !== undefined) watched.requests?.loaded(qp, sendAt(device, row, qp, words, at))
-  },
-  retired(row, count, isFlushed) {
-    const qp = device.qps[row]
-    if (qp !== undefined) watched.requests?.retired(qp, count, isFlushed)
-  },
-  taken(row, words, at) {
-    const qp = device.qps[row]
-    const owner = receiveOwnerOf(device, row)
-    if (qp !== undefined && owner !== undefined) watched.requests?.taken(qp, owner, receiveAt(words, at))
-  },
-  notReady(row) {
-    const qp = device.qps[row]
-    if (qp !== undefined) watched.requests?.notReady(qp)
-  },
-})
+export const engineTaps = (device: SoftState, watched: DeviceTaps): WorkTaps => {
+  /** Of the last loaded send: row, place and length of inline data. */
+  let inlineRow = 0
+  let inlineAt = 0
+  let inlineLength = 0
+  const copyInline = (to: Uint8Array): void =>
+    device.queues[inlineRow]?.send.copyInline(inlineAt, 0, arenaOver(to), 0, inlineLength, inlineLength, inlineLength)
+  return {
+    watched,
+    inError(qpn, isInError) {
+      if (isInError) device.inError.add(qpn)
+      else device.inError.delete(qpn)
+      watched.inError?.(qpn, isInError)
+    },
+    loaded(row, words, at) {
+      const qp = device.qps[row]
+      if (qp === undefined) return
+      inlineRow = row
+      inlineAt = words[at + Send.INLINE_AT]
+      inlineLength = words[at + Send.LENGTH]
+      watched.requests?.loaded(qp, sendAt(device, row, qp, words, at), copyInline)
+    },
+    retired(row, count, isFlushed) {
+      const qp = device.qps[row]
+      if (qp !== undefined) watched.requests?.retired(qp, count, isFlushed)
+    },
+    taken(row, words, at) {
+      const qp = device.qps[row]
+      const owner = receiveOwnerOf(device, row)
+      if (qp !== undefined && owner !== undefined) watched.requests?.taken(qp, owner, receiveAt(words, at))
+    },
+    notReady(row) {
+      const qp = device.qps[row]
+      if (qp !== undefined) watched.requests?.notReady(qp)
+    },
+  }
+}
 
 /** Receives may have been posted to the queue of the row. */
 export const tapReceives = (device: SoftState, taps: RequestTaps, row: number): void => {

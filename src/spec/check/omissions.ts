@@ -81,6 +81,10 @@ export const omissions = {
     text: 'ranges of memory in which a program allows races were left out: races in them are reported',
     advice: 'name fewer and larger ranges with USERDMA_CHECK_BENIGN_RACE',
   },
+  advertised: {
+    text: 'advertisements of memory in messages, or outstanding requests, were forgotten: late accesses for these are not found',
+    advice: 'say by userdma.h what is lent (`userdma help how-to/lent-memory`)',
+  },
   lends: {
     text: 'declarations of lent memory were not kept: accesses to these bytes, or to all memory of their process, are not checked',
     advice: 'take back what is lent, or declare larger pieces; declare less at a time from signal handlers',

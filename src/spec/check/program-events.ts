@@ -345,6 +345,19 @@ interface Lending {
 /** Bytes of a process: `pid`, `start` and `end` as in `Lending`. */
 type Bytes = Pick<Lending, 'pid' | 'start' | 'end'>
 
+/** A message has told its receiver of bytes of the sender's memory (docs/how-to/lent-memory.md). */
+interface Advertisement extends Bytes {
+  readonly time: number
+  /** The number of the region's device, and its key. */
+  readonly device: number
+  readonly rkey: number
+  /** `CoreObject.id` of the queue pair. */
+  readonly qp: number
+  readonly message: Pick<WorkRequest, 'opcode' | 'queue' | 'number' | 'wrId' | 'postIndex' | 'numbered'>
+  /** Whether peers may read the bytes. */
+  readonly isReadable: boolean
+}
+
 interface ProgramEvents {
   calling: BeginningCall
   called: CheckedCall
@@ -390,6 +403,7 @@ interface ProgramEvents {
   named: Bytes & { readonly name: string }
   /** The program relies on it that no access of a peer to these bytes is outstanding. */
   expectsFinished: Bytes & Pick<Lending, 'time' | 'stack'>
+  advertised: Advertisement
   /** What a process has said of its memory is of no use any more; `lost`: entries that were lost, so it is not known. */
   lendsEnd: { readonly pid: number | undefined; readonly lost: number }
   /** Programs have written to their event logs, perhaps: time to read them (`ProgramProbes.readLog`). */

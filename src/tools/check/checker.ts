@@ -57,6 +57,7 @@ import { FailureReports } from './failed.ts'
 import { type RefusedCreation, reportDeath, reportGone } from './gone.ts'
 import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
+import { createLearntDetector, type LearntDetector } from './lends/learnt.ts'
 import { createLendDetector, type LendDetector } from './lends/lends.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
@@ -136,9 +137,15 @@ const takers: { readonly [K in ProgramEventName]: Taker<K> } = {
   lent: ({ lends }, event) => lends?.lent(event),
   takenBack: ({ lends }, event) => lends?.takenBack(event),
   unchecked: ({ lends }, event) => lends?.unchecked(event),
-  named: ({ lends }, event) => lends?.named(event),
+  named: ({ lends, who }, event) => {
+    lends?.named(event)
+    who?.named(event)
+  },
   expectsFinished: ({ lends }, event) => lends?.expectsFinished(event),
   lendsEnd: ({ lends }, event) => lends?.lendsEnd(event),
+  advertised: ({ learnt, lends }, event) => {
+    if (!lends?.isDeclared(event.pid)) learnt?.advertised(event)
+  },
   logged: ({ races }) => races?.join(),
   omitted: (checker, { id, count }) => checker.omit(id, count),
 }
@@ -163,8 +170,10 @@ export class Checker {
   readonly races: RaceDetector | undefined
   /** Undefined without `--who`. */
   readonly who: Who | undefined
-  /** Undefined if the memory of keys is unknown. */
+  /** Undefined if the memory of keys is unknown, or with `--lent off`. */
   readonly lends: LendDetector | undefined
+  /** Undefined if nobody tells of messages, or they are of no interest (`--lent`). */
+  readonly learnt: LearntDetector | undefined
   readonly omit: NoteOmission
   readonly outages: Outages
   readonly swaps: Swaps
@@ -207,7 +216,9 @@ export class Checker {
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.who = sources.who && createWho(services, sources.who)
     this.watchesAccesses = isCopiedByFork !== undefined && sources.lacks === undefined
-    this.lends = memoryOf && createLendDetector(services, memoryOf)
+    const { lent = 'learnt' } = sources
+    this.lends = lent === 'off' ? undefined : memoryOf && createLendDetector(services, memoryOf)
+    this.learnt = lent === 'learnt' ? createLearntDetector(services) : undefined
     this.#detectors = [
       // First: what others find has what happens now in its story.
       this.#story.detector,
@@ -218,6 +229,7 @@ export class Checker {
       this.swaps,
       ...(this.watchesAccesses ? [this.#memoryGone] : []),
       ...(this.lends ? [this.lends] : []),
+      ...(this.learnt ? [this.learnt] : []),
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
@@ -532,6 +544,7 @@ export class Checker {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
     this.who?.accessed(device, rkey, hi, lo, length, access, qpn)
     this.lends?.accessed(device, rkey, hi, lo, length, access, qpn)
+    this.learnt?.accessed(device, rkey, hi, lo, length, access, qpn)
   }
 
   /** A program has used an object that it has destroyed. */

@@ -11,6 +11,7 @@ import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
 import type { BeginningCall, CheckedCall, ContextEnd, Misuse } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { WhoRange } from '../../spec/check/who.ts'
+import type { LentCheck } from '../../spec/lends.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
@@ -23,6 +24,8 @@ export interface CheckerSources extends ProgramProbes, ProducerFacts {
   now(): number
   /** Absent: `sampled`. */
   readonly buffers?: BufferCheck
+  /** Absent: `learnt`. */
+  readonly lent?: LentCheck
   /** The range of `--who`. */
   readonly who?: WhoRange
   /** The adapters of `--like`. */

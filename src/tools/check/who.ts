@@ -4,7 +4,7 @@
  * two of them a hash tells whether the program has changed the bytes.
  */
 import type { Program, Stack, Story, StoryEventKind, StoryLine } from '../../spec/check/finding.ts'
-import type { CheckedCall } from '../../spec/check/program-events.ts'
+import type { CheckedCall, ProgramEvent } from '../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import { MAX_HASHED, type WhoRange } from '../../spec/check/who.ts'
 import { AccessFlags, nameIn } from '../../spec/enums.ts'
@@ -71,6 +71,8 @@ const peerVerb = ({ opcode }: WorkRequest): Verb =>
   isAtomic(opcode) ? 'changes' : remoteRights(opcode) === REMOTE_READ ? 'reads' : 'writes'
 
 export interface Who extends Detector {
+  /** A program has named bytes. */
+  named(event: ProgramEvent<'named'>): void
   /** As in `ProgramConsumer`. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
   /** The accesses so far, oldest first; without any range that was found, empty. */
@@ -86,6 +88,10 @@ export const createWho = (services: DetectorServices, range: WhoRange): Who => {
   const registered = new Map<number | undefined, number>()
   /** Queues whose request with the wr_id was found. */
   const found = new Set<number>()
+  /** What has the name of the range. */
+  const named: Pick<ProgramEvent<'named'>, 'pid' | 'start' | 'end'>[] = []
+  /** Regions that exist, if names are looked for. */
+  const regions = new Set<KnownObject>()
   /** Outstanding requests that may write, with what, by id. */
   const writers = new Map<number, { readonly owner: number; readonly bytes: readonly Bytes[] }>()
   /** Completions of CQs that are not polled, oldest first. */
@@ -118,8 +124,9 @@ export const createWho = (services: DetectorServices, range: WhoRange): Who => {
 
   // ---- what is told ----
 
-  /** Any bytes may turn out to be those of a request with the wr_id that is posted later. */
-  const isWanted = (bytes: Bytes): boolean => range.kind === 'request' || watchedIn(bytes).length > 0
+  /** Any bytes may turn out to be those of a request with the wr_id, or of the name, that comes later. */
+  const isWanted = (bytes: Bytes): boolean =>
+    range.kind === 'request' || range.kind === 'name' || watchedIn(bytes).length > 0
 
   const tell = (
     bytes: Bytes,
@@ -214,9 +221,18 @@ export const createWho = (services: DetectorServices, range: WhoRange): Who => {
       return overlaps(bytes, whole) ? bytes : undefined
     }
     const pid = whole.region.program?.pid
-    if (range.kind === 'request' || registered.get(pid) !== range.number) return undefined
+    if (range.kind !== 'region' || registered.get(pid) !== range.number) return undefined
     const start = whole.start + range.offset
     return { ...whole, start, end: range.length === undefined ? whole.end : start + range.length }
+  }
+
+  /** Watches named bytes of a region. */
+  const watchNamed = (region: KnownObject, { pid, start, end }: (typeof named)[number]): void => {
+    const whole = registeredBytes(region, region)
+    if (range.kind !== 'name' || whole === undefined || region.program?.pid !== pid) return
+    const from = start + range.offset
+    const bytes = { region, start: from, end: range.length === undefined ? end : from + range.length }
+    if (bytes.start < bytes.end && overlaps(bytes, whole)) watch(bytes)
   }
 
   const called = ({ method, refused, why, stack, time }: CheckedCall, known: KnownObject): void => {
@@ -227,7 +243,10 @@ export const createWho = (services: DetectorServices, range: WhoRange): Who => {
       if (method === 'create') registered.set(pid, (registered.get(pid) ?? 0) + 1)
       const bytes = watchedOf(whole)
       if (bytes !== undefined) watch(bytes)
+      if (range.kind === 'name') regions.add(known)
+      for (const one of named) watchNamed(known, one)
     }
+    if (method === 'destroy') regions.delete(known)
     const what = callTexts[method]
     if (what === undefined || !isWanted(whole)) return
     if (method !== 'destroy') look(whole)
@@ -236,6 +255,11 @@ export const createWho = (services: DetectorServices, range: WhoRange): Who => {
 
   return {
     called,
+    named(event) {
+      if (range.kind !== 'name' || event.name !== range.name || named.length === MAX_WATCHED) return
+      named.push(event)
+      for (const region of regions) watchNamed(region, event)
+    },
     calling({ method }, known) {
       const whole = registeredBytes(known, known)
       if (method === 'destroy' && whole !== undefined) look(whole)

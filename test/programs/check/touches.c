@@ -1,11 +1,13 @@
 /*
  * One device and two queue pairs, of which the second one's buffer is accessed in each way, for `userdma check --who`:
  * a SEND arrives in it, the program changes it, and a WRITE, a READ and a FETCH_ADD of the peer follow. The region is the
- * second of the process.
+ * second of the process, and its bytes have the name "target".
  *
  *   touches [-d DEVICE] [-g GID-INDEX]
  */
 #include "../endpoint.h"
+
+#include <userdma.h>
 
 #define LENGTH 64
 
@@ -56,6 +58,7 @@ int main(int count, char **arguments)
     connect_to(&from, &ends[1], &options);
     connect_to(&to, &ends[0], &options);
     memset(from.buffer, 1, LENGTH);
+    userdma_name(to.buffer, LENGTH, "target");
 
     struct ibv_sge target = {.addr = (uintptr_t)to.buffer, .length = LENGTH, .lkey = to.mr->lkey};
     struct ibv_recv_wr receive = {.wr_id = 6, .sg_list = &target, .num_sge = 1}, *bad;

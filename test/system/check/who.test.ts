@@ -53,6 +53,17 @@ describe('userdma check --who', { skip: lacking(program) }, () => {
       assert.ok(post?.stack.some(({ file = '' }) => file.endsWith('touches.c')))
     })
 
+  it('tells of bytes by the name that the program has given them, also of a recording', async t => {
+    const file = join(temporaryFolder(t), 'run.udr')
+    const words = ['--record', file, '--record-depth', 'check', '--', program]
+    const live = await accesses(t, ['--who', 'target', ...words])
+    assert.equal(live.length, (await accesses(t, [file, '--who', RANGE])).length)
+    assert.deepEqual(await accesses(t, [file, '--who', 'target']), live)
+    const part = textsOf(await accesses(t, [file, '--who', 'target+0+8']))
+    assert.ok(part.includes('WRITE wr_id 8 has written: 8 bytes at +0'), part.join('\n'))
+    assert.ok(!part.some(text => text.includes('FETCH_AND_ADD')), part.join('\n'))
+  })
+
   it('tells of a recording what it told of the run, and of another range as much as it has', async t => {
     const file = join(temporaryFolder(t), 'run.udr')
     const live = await accesses(t, ['--who', RANGE, '--record', file, '--record-depth', 'check', '--', program])

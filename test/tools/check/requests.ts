@@ -49,7 +49,10 @@ export const requestScenario = ({
   stack: callStack,
   ...sources
 }: Partial<
-  Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'memoryOf' | 'postStack' | 'unreadEvents'>
+  Pick<
+    CheckerSources,
+    'buffers' | 'findsWaits' | 'isCopiedByFork' | 'memoryOf' | 'postStack' | 'rangeHash' | 'unreadEvents'
+  >
 > & {
   readonly hasChannel?: boolean
   readonly isLibrary?: boolean

@@ -78,6 +78,8 @@ export interface LendDetector extends Detector {
   lendsEnd(event: ProgramEvent<'lendsEnd'>): void
   /** As `Checker.accessed`. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
+  /** Whether a process has declared anything: then it is taken at its word. */
+  isDeclared(pid: number | undefined): boolean
   /** How many requests of peers to these bytes of a process are outstanding. */
   unfinished(pid: number | undefined, start: number, end: number): number
 }
@@ -370,6 +372,7 @@ export const createLendDetector = (
       if (lost > 0) table.giveUp(lender ?? table.of(pid), lost)
       else table.forget(pid)
     },
+    isDeclared: pid => hasLends && table.find(pid) !== undefined,
     unfinished: (pid, start, behind) =>
       unfinishedAt(pid, sources.now(), (from, until) => from < behind && until > start).length,
     accessed(device, rkey, hi, lo, length, access, qpn) {

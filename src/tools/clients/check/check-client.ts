@@ -34,6 +34,7 @@ import type { ReportFinding } from '../../check/reporting.ts'
 import { lossesOf } from '../faults/losses.ts'
 import { hashRange, readWord } from '../requests/digest.ts'
 import { type RequestPoll, reportPollsBefore, watchRequests } from '../requests/watch.ts'
+import { createAdvertisements } from './advertisements.ts'
 import { keyMemory } from './key-memory.ts'
 import { streamOf } from './streams.ts'
 
@@ -41,7 +42,7 @@ import { streamOf } from './streams.ts'
 interface HostSources
   extends Pick<
     CheckerSources,
-    'adapters' | 'buffers' | 'who' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
+    'adapters' | 'buffers' | 'lent' | 'who' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
   > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
@@ -343,17 +344,30 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   const contextWithId = (id: number): Context | undefined =>
     closingContext?.id === id ? closingContext : contextOf(devices.values(), id)
   const stream = streamOf(core)
-  const { adapters, buffers, who, findsWaits, isClosed } = sources
+  const { adapters, buffers, lent, who, findsWaits, isClosed } = sources
   const probes = stream.probed(probesOf(core, devices, contextWithId, sources, polls, unchecked))
   const facts = {
     ...(adapters && { adapters }),
     ...(buffers && { buffers }),
+    ...(lent && { lent }),
     ...(who && { who }),
     ...(findsWaits && { findsWaits }),
     ...(isClosed && { isClosed }),
   }
   const checker = new Checker(report, { now: () => stream.time, ...probes, ...facts })
   stream.add(ConsumerRank.CHECK, checker)
+  const advertisements =
+    lent === 'learnt' ? createAdvertisements(stream, sources.scratch, context => sources.program(context)) : undefined
+  const watchMessages = (poll: RequestPoll): void =>
+    poll.watchMessages(advertisements?.isOfUse ? advertisements.watch : undefined)
+  if (advertisements !== undefined)
+    stream.add(ConsumerRank.CHECK, {
+      event(event) {
+        if (event.event !== 'called' || event.class !== 'mr') return
+        advertisements.called(event)
+        for (const poll of polls.values()) watchMessages(poll)
+      },
+    })
   // What was lent before a post is known when its request is told.
   if (sources.readLends) stream.beforePosted = () => sources.readLends?.()
   const scan = (context?: Context): void => {
@@ -396,6 +410,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       stream.event({ event: 'gids', device: index, gids: gidsOf(device) })
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(index, poll)
+      watchMessages(poll)
       if (checker.watchesAccesses)
         device.memory.accessWatch = (key, hi, lo, length, access, qpn) => {
           sources.readLends?.()

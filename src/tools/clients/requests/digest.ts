@@ -20,7 +20,7 @@ const WORD_BYTES = 8
 const LOCAL_READ = 0
 
 /** Returns the function that copies `bytes` bytes of a message from offset `from` on to `scratch`; false if they cannot be read. */
-const copyTo =
+export const copyTo =
   (table: MemoryTable, scratch: Arena, reader: RequestReader | undefined) =>
   (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
     let toSkip = from

@@ -23,10 +23,10 @@ import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.t
 import { eventTime } from '../../../spec/check/stream.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
-import { isOfDriver, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { isOfDriver, SendKind, sendOperations, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { GRH_BYTES } from '../../../transport/wire/ip.ts'
-import { createDigest } from './digest.ts'
+import { copyTo, createDigest } from './digest.ts'
 
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { RDMA_WRITE_WITH_IMM } = WrOpcode.values
@@ -43,6 +43,21 @@ const MAX_SETTLED = 64
 
 /** Why a receiver drops a SEND or WRITE with immediate of UC or UD, besides a refused rkey. */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
+
+/**
+ * Gets a message that is sent or written. `copy`, during the call, copies `bytes` bytes of it from offset `from` on to the
+ * scratch buffer; false: they cannot be read. Inline data is copied from its beginning only.
+ */
+export type MessageWatch = (
+  qp: QueuePairObject,
+  request: WorkRequest,
+  copy: (from: number, bytes: number) => boolean,
+) => void
+
+const isMessage = ({ opcode }: WorkRequest): boolean => {
+  const kind = sendOperations[opcode]?.kind
+  return kind === SendKind.SEND || kind === SendKind.WRITE
+}
 
 /** Requests of one queue pair. */
 interface QpFeed {
@@ -148,6 +163,9 @@ export class RequestFeed implements RequestTaps {
   readonly #device: Device
   readonly #watcher: RequestWatcher
   readonly #digest: ReturnType<typeof createDigest>
+  readonly #copy: ReturnType<typeof copyTo>
+  readonly #scratch: Arena
+  #watchMessage: MessageWatch | undefined
   /** By QPN. */
   readonly #qps = new Map<number, QpFeed>()
   readonly #receives = new WeakMap<CoreObject, ReceiveFeed>()
@@ -160,6 +178,8 @@ export class RequestFeed implements RequestTaps {
     this.#device = device
     this.#watcher = watcher
     this.#digest = createDigest(device.memory, scratch, device.driver.requests)
+    this.#copy = copyTo(device.memory, scratch, device.driver.requests)
+    this.#scratch = scratch
     feeds.set(device, this)
     device.taps.requests = this
   }
@@ -230,6 +250,11 @@ export class RequestFeed implements RequestTaps {
     return pd && this.#digest(pd.id, request, isWhole)
   }
 
+  /** Calls `watch` for each message that is sent or written, after its `posted`. Undefined: no longer. */
+  watchMessages(watch: MessageWatch | undefined): void {
+    this.#watchMessage = watch
+  }
+
   /** Bytes that the queue pair of an outstanding send may have unacknowledged. Undefined: unknown. */
   window({ number }: WorkRequest): number | undefined {
     const qp = this.#qps.get(number)?.qp
@@ -250,7 +275,7 @@ export class RequestFeed implements RequestTaps {
 
   // ---- taps ----
 
-  loaded(qp: QueuePairObject, send: PostedRequest): void {
+  loaded(qp: QueuePairObject, send: PostedRequest, copyInline?: (to: Uint8Array) => void): void {
     const feed = this.#feedOf(qp)
     this.#reportAllPolled(feed.cqs)
     const postIndex = isOfDriver(send.opcode) ? undefined : feed.posts++
@@ -261,6 +286,18 @@ export class RequestFeed implements RequestTaps {
       feed.messages.push(request)
     }
     this.#watcher.posted(request)
+    if (this.#watchMessage !== undefined && isMessage(request)) this.#tellMessage(qp, request, copyInline)
+  }
+
+  #tellMessage(qp: QueuePairObject, request: WorkRequest, copyInline?: (to: Uint8Array) => void): void {
+    const { elements, length, number } = request
+    const pd = pdOf(qp)
+    this.#watchMessage!(qp, request, (from, bytes) => {
+      if (elements.length > 0) return pd !== undefined && this.#copy(pd.id, number, elements, from, bytes)
+      if (copyInline === undefined || from > 0 || length > this.#scratch.bytes.length) return false
+      copyInline(this.#scratch.bytes)
+      return true
+    })
   }
 
   retired(qp: QueuePairObject, count: number, isFlushed: boolean): void {

@@ -19,6 +19,7 @@ export type RequestPoll = Pick<
   | 'settleSends'
   | 'settleContext'
   | 'digest'
+  | 'watchMessages'
   | 'window'
   | 'end'
 >
@@ -75,6 +76,7 @@ export const watchRequests = (
     settleSends: qp => feed.settleSends(qp),
     settleContext: (context, isDead) => feed.settleContext(context, isDead),
     digest: (request, isWhole) => feed.digest(request, isWhole),
+    watchMessages: watch => feed.watchMessages(watch),
     window: request => feed.window(request),
     end() {
       const at = watchers.indexOf(watcher)
