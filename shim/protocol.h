@@ -333,6 +333,10 @@
 #define USERDMA_FIELD_COMPLETION_WALLCLOCK_NS 15u
 
 /* The wait table, kinds of waits, and their flags. */
+#define USERDMA_WAIT_TABLE_SAMPLES 8u
+#define USERDMA_WAIT_TABLE_FIRST_SAMPLE 64u
+#define USERDMA_WAIT_TABLE_SAMPLE_CODE 16u
+#define USERDMA_WAIT_TABLE_SAMPLE_REGISTERS 32u
 #define USERDMA_WAIT_TABLE_SIGNALS 1024u
 #define USERDMA_WAIT_TABLE_FIRST_SIGNAL 4096u
 #define USERDMA_WAIT_TABLE_MODULES 256u
@@ -651,8 +655,23 @@ _Static_assert(sizeof(struct userdma_lend) == 128, "layout of struct userdma_len
 struct userdma_wait_table {
     uint32_t threads;
     uint32_t modules;
+    uint32_t sample_signal;
+    uint32_t samples;
 };
-_Static_assert(sizeof(struct userdma_wait_table) == 8, "layout of struct userdma_wait_table");
+_Static_assert(sizeof(struct userdma_wait_table) == 16, "layout of struct userdma_wait_table");
+
+struct userdma_wait_sample {
+    uint32_t thread;
+    uint32_t sequence;
+    uint32_t polls;
+    uint32_t depth;
+    uint64_t pc;
+    char code[16];
+    char registers[256];
+    char frames[128];
+    char reserved[8];
+};
+_Static_assert(sizeof(struct userdma_wait_sample) == 432, "layout of struct userdma_wait_sample");
 
 struct userdma_wait_signal {
     uint64_t object;

@@ -68,8 +68,7 @@ static bool has_space(void)
     return sigaltstack(NULL, &stack) == 0 && (!(stack.ss_flags & SS_ONSTACK) || stack.ss_size >= STACK_BYTES);
 }
 
-/* As stack_take_interrupted. Without frames if the stack cannot be walked. */
-static void take_stack(struct stack *stack, const void *context)
+void crashes_take_stack(struct stack *stack, const void *context)
 {
     is_walking = 1;
     if (sigsetjmp(after_walk, 1) == 0)
@@ -133,7 +132,7 @@ static void on_crash(int signal, siginfo_t *info, void *context)
         siglongjmp(after_walk, 1);
     /* A program that has used no device has taken no stack: it is not told, since that would allocate. */
     if (unwind_is_ready() || crash_file[0]) {
-        take_stack(&stack, context);
+        crashes_take_stack(&stack, context);
         tell(info, &stack, context);
         if (crash_file[0])
             write_record(signal, &stack);

@@ -225,6 +225,10 @@ void reports_forget_all(void);
 /* This thread uses verbs: the handler of crashes.c has a stack of its own in it. */
 void crashes_begin_thread(void);
 
+struct stack;
+/* In a signal handler: as stack_take_interrupted. Without frames if the stack cannot be walked. */
+void crashes_take_stack(struct stack *stack, const void *context);
+
 /* The program has a handler of its own for a signal. Looked for when a thread polls a CQ for the first time. */
 extern bool crashes_has_handlers;
 void crashes_look_for_handlers(void);

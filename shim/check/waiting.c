@@ -77,6 +77,7 @@ static void create(void)
         return;
     }
     first_free = 0;
+    ((struct userdma_wait_table *)memory)->sample_signal = samples_signal();
     file = fd_hide(fd, -1, true);
     __atomic_store_n(&table, memory, __ATOMIC_RELEASE);
 }
@@ -306,6 +307,32 @@ void userdma_signals(const void *object, const void *caller)
     signal->object = address;
     signal->caller = (uint64_t)(uintptr_t)caller;
     signal->thread = (uint32_t)threads_own();
+}
+
+/* ---- samples ---- */
+
+struct userdma_wait_sample *waiting_sample(void)
+{
+    char *memory = __atomic_load_n(&table, __ATOMIC_ACQUIRE);
+    if (!memory)
+        return NULL;
+    const uint32_t index = __atomic_fetch_add(&header()->samples, 1, __ATOMIC_RELAXED) % USERDMA_WAIT_TABLE_SAMPLES;
+    struct userdma_wait_sample *sample = (struct userdma_wait_sample *)(memory + USERDMA_WAIT_TABLE_FIRST_SAMPLE) + index;
+    __atomic_store_n(&sample->thread, 0, __ATOMIC_RELEASE);
+    sample->sequence = sample->polls = 0;
+    if (own) {
+        const struct userdma_wait_poll *polls = (const struct userdma_wait_poll *)own->polls;
+        sample->sequence = own->sequence;
+        for (unsigned i = 0; i < USERDMA_WAIT_TABLE_POLLS; i++)
+            sample->polls += polls[i].count;
+    }
+    return sample;
+}
+
+void waiting_no_samples(void)
+{
+    if (table)
+        __atomic_store_n(&header()->sample_signal, 0, __ATOMIC_RELEASE);
 }
 
 /* ---- polls ---- */

@@ -27,6 +27,13 @@ void lends_in_child(void);
 /* Libraries were loaded or unloaded. Takes the loader's lock. */
 void waiting_describe_modules(void);
 
+/* The sample of this thread, to be written; NULL: there is no table. */
+struct userdma_wait_sample *waiting_sample(void);
+/* From now on nobody sends the signal for samples. */
+void waiting_no_samples(void);
+/* samples.c: the signal for samples, whose handler is installed; 0: the program has one. */
+uint32_t samples_signal(void);
+
 /* A poll of a CQ begins; it has found a completion. */
 void waiting_polls(const struct ibv_cq *cq);
 HIDDEN extern TLS uint32_t waiting_empty_polls;
@@ -53,6 +60,8 @@ EXPORT void userdma_wait_owner(void *wait, uint32_t owner);
 EXPORT void userdma_wait_descriptors(void *wait, const int *descriptors, uint32_t count);
 /* The thread has looked at a descriptor without waiting. */
 EXPORT void userdma_looked(void);
+/* The program installs its own handler of a signal. */
+EXPORT void userdma_handles_signal(int signal);
 /* It signals a condition variable, or posts a semaphore. */
 EXPORT void userdma_signals(const void *object, const void *caller);
 

@@ -194,6 +194,7 @@ export class DaemonChecker {
       contexts,
       tables: this.waitTables,
       stackOf: (pid, id) => this.stackOf(pid, id),
+      memoryAt: (contexts, address) => this.#checked.checker.memoryAt(contexts, address),
       now,
     })
     this.waits = new WaitWatch(

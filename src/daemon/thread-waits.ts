@@ -16,13 +16,15 @@ import { isSrqClass } from '../spec/classes/ids.ts'
 import { counted, hex } from '../spec/text.ts'
 import { WaitFlag, WaitKind } from '../spec/wait-table.ts'
 import { waitGraphs } from '../tools/check/waits/graph.ts'
+import { isOnStack, loadOf } from '../tools/check/waits/loads.ts'
+import type { MemoryInSentence } from '../tools/check/waits/memory.ts'
 import { isSameAddress } from '../transport/wire/address.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventSocket } from './context/event-socket.ts'
 import { cqsOf, cqsOfChannel, isCq } from './context/queues.ts'
 import { type Devices, devicesWith } from './devices/devices.ts'
 import type { FailureReports } from './failures.ts'
-import type { ProcessTable, TableSlot, WaitTables } from './wait-tables.ts'
+import type { ProcessTable, TableSlot, ThreadSample, WaitTables } from './wait-tables.ts'
 
 /** Threads of a process that are looked at. */
 const MAX_THREADS = 4096
@@ -43,6 +45,8 @@ export interface ThreadWaitSources {
   readonly tables: WaitTables
   /** A stack that a process has defined (STACK). */
   stackOf(pid: number, id: number): Stack
+  /** What registered memory of these contexts an address is in; undefined: none. */
+  memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined
   /** Microseconds. */
   now(): number
 }
@@ -60,11 +64,15 @@ interface Seen {
   readonly kind: number
   /** By context and CQ. */
   readonly polls: ReadonlyMap<string, number>
+  /** Sum of its polls, modulo 2³². */
+  readonly polled: number
   readonly target: string | undefined
   readonly since: number
   /** The completions of the CQs that it polls. */
   readonly written: number
   readonly isPolling: boolean
+  /** What a sample has shown it to read, if it makes no calls. */
+  readonly reads?: Described
 }
 
 interface QueueFacts {
@@ -286,7 +294,7 @@ class ProcessLook {
     }
   }
 
-  #hasThread(tid: number): boolean {
+  hasThread(tid: number): boolean {
     const { pid, namespacePid } = this.#table
     return pid !== namespacePid || existsSync(`/proc/${pid}/task/${tid}`)
   }
@@ -302,7 +310,7 @@ class ProcessLook {
     if ((slot.flags & WaitFlag.SHARED) !== 0) return { ...start, action: `waits for ${name}`, ...open }
     if (owner === 0) return { ...start, action: `waits for ${name}`, ...byOwnThreads }
     const holder = owner === thread ? 'it' : this.#name(owner)
-    if (!this.#hasThread(owner))
+    if (!this.hasThread(owner))
       return {
         ...start,
         action: `waits for ${name}`,
@@ -318,7 +326,7 @@ class ProcessLook {
   #joined({ object }: TableSlot): Omit<Described, 'stack'> {
     const tid = Number(object & 0xffff_ffffn)
     const name = tid === 0 ? 'a thread' : this.#name(tid)
-    const ends = tid === 0 || !this.#hasThread(tid) ? open : { ...open, isOpen: false, owner: tid }
+    const ends = tid === 0 || !this.hasThread(tid) ? open : { ...open, isOpen: false, owner: tid }
     const enders = ends.isOpen ? [] : [{ pid: this.#table.pid, tid }]
     return { kind: 'join', object: name, action: `joins ${name}`, ...ends, enders }
   }
@@ -347,6 +355,28 @@ class ProcessLook {
       ...open,
       isOpen: children.length === 0,
       enders: children.map(one => ({ pid: one })),
+    }
+  }
+
+  /** A thread that makes no calls. `samples`: of it, the latest first. `before`: what earlier ones of the same run have shown. */
+  running(samples: Samples, before: Described | undefined): Described {
+    const line = { kind: 'runs', stack: this.#table.file.stackOf(samples[0].frames), ...open } as const
+    const contexts = this.contexts.map(({ id }) => id)
+    // A loop is at its load only now and then, and reads variables of its own too.
+    const loads = samples.flatMap(sample => {
+      const load = loadOf(process.arch, sample)
+      if (load === undefined) return []
+      const memory = this.#sources.memoryAt(contexts, Number(load.address))
+      return memory === undefined && isOnStack(process.arch, load, sample) ? [] : [{ ...load, memory }]
+    })
+    const found = loads.find(({ memory }) => memory !== undefined) ?? loads[0]
+    if (found === undefined) return before ?? { ...line, object: 'nothing', action: 'runs without calls' }
+    const { address, length, memory } = found
+    return {
+      ...line,
+      object: `memory ${hex(address)}`,
+      action: `runs without calls, and reads ${counted(length, 'byte')} at ${hex(address)}${memory === undefined ? '' : `, ${memory.text}`}`,
+      ...(memory?.reason !== undefined && { reason: memory.reason }),
     }
   }
 
@@ -442,6 +472,31 @@ class ProcessLook {
   }
 }
 
+/** A thread that has no slot. */
+const NOT_SEEN: Omit<Seen, 'since'> = {
+  sequence: 0,
+  kind: WaitKind.NONE,
+  polls: new Map(),
+  polled: 0,
+  target: undefined,
+  written: 0,
+  isPolling: false,
+}
+
+type Samples = readonly [ThreadSample, ...ThreadSample[]]
+
+/** The samples of each thread, the latest first, of the time since its last call. */
+const samplesByThread = ({ file }: ProcessTable): Map<number, Samples> => {
+  const found = new Map<number, Samples>()
+  for (const sample of file.samples()) {
+    const own = found.get(sample.thread)
+    if (own === undefined) found.set(sample.thread, [sample])
+    else if (own[0].sequence === sample.sequence && own[0].polls === sample.polls)
+      found.set(sample.thread, [...own, sample])
+  }
+  return found
+}
+
 const isOfDescriptor = (kind: number): boolean =>
   kind === WaitKind.CHANNEL || kind === WaitKind.ASYNC || kind === WaitKind.CM
 
@@ -503,15 +558,29 @@ export class ThreadWaits {
     const before = this.#seen.get(session) ?? new Map<number, Seen>()
     const seen = new Map<number, Seen>()
     const threads: GraphThread[] = []
+    const samples = samplesByThread(table)
     for (const slot of table.file.slots()) {
       if (threads.length === MAX_THREADS) break
-      const thread = this.#thread(table, look, slot, before.get(slot.thread), seen)
+      const thread = this.#thread(table, look, slot, before.get(slot.thread), seen, samples.get(slot.thread))
       if (thread !== undefined) threads.push(thread)
+      samples.delete(slot.thread)
+    }
+    // Threads that have neither waited nor polled yet.
+    for (const [tid, own] of samples) {
+      if (own[0].sequence !== 0 || !look.hasThread(tid)) continue
+      const { since = this.#sources.now(), reads } = before.get(tid) ?? {}
+      const runs = look.running(own, reads)
+      seen.set(tid, { ...NOT_SEEN, since, reads: runs })
+      threads.push({ pid, command, tid, since, ...runs })
     }
     this.#seen.set(session, seen)
     // Launchers, and programs that have closed their devices.
     if (look.contexts.length === 0) return undefined
-    return { pid, command, threads, others: Math.max(0, count - threads.length) }
+    const signal = table.file.sampleSignal
+    return {
+      ...{ pid, command, threads, others: Math.max(0, count - threads.length) },
+      ...(signal !== undefined && { sampleSignal: signal }),
+    }
   }
 
   #thread(
@@ -520,6 +589,7 @@ export class ThreadWaits {
     slot: TableSlot,
     last: Seen | undefined,
     seen: Map<number, Seen>,
+    samples: Samples | undefined,
   ): GraphThread | undefined {
     const { pid, command, file } = table
     const { thread: tid, sequence, kind, polls } = slot
@@ -537,9 +607,19 @@ export class ThreadWaits {
     const cqs = polled.flatMap(({ context, cq }) => look.cq(context, cq) ?? [])
     const written = look.written(cqs)
     const isPolling = cqs.length > 0 && cqs.length === polled.length
-    const isStill = isSame && (kind !== WaitKind.NONE || (isPolling && last.isPolling && last.written === written))
+    const polledSum = polls.reduce((sum, { count }) => (sum + count) >>> 0, 0)
+    const running = samples?.[0].sequence === sequence && samples[0].polls === polledSum ? samples : undefined
+    const isStill =
+      isSame &&
+      (kind !== WaitKind.NONE ||
+        (isPolling && last.isPolling && last.written === written) ||
+        (running !== undefined && last.polled === polledSum))
     const since = isStill ? last.since : now
-    seen.set(tid, { sequence, kind, polls: counts, target, since, written, isPolling })
+    const runs = running && look.running(running, isStill ? last?.reads : undefined)
+    seen.set(tid, {
+      ...{ sequence, kind, polls: counts, polled: polledSum, target, since, written, isPolling },
+      ...(runs && { reads: runs }),
+    })
     const stackOf = (number: number): Stack => (number === 0 ? [] : this.#sources.stackOf(pid, number))
     const stack = slot.stack === 0 ? file.stackOf(slot.frames) : stackOf(slot.stack)
     if (kind !== WaitKind.NONE) {
@@ -550,6 +630,7 @@ export class ThreadWaits {
       const isOpen = waiting.isOpen || (slot.flags & WaitFlag.TIMED) !== 0
       return { pid, command, tid, since, stack, ...waiting, isOpen }
     }
+    if (runs !== undefined) return { pid, command, tid, since, ...runs }
     // The first time it may be a poll that is no loop.
     if (!isPolling || !isStill) return undefined
     const polling = look.polling(cqs, stackOf(slot.pollStack))

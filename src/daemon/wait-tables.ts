@@ -10,6 +10,7 @@ import type { Stack } from '../spec/check/finding.ts'
 import { LendRing } from '../spec/lends.ts'
 import { Messages, offsetsOf } from '../spec/session.ts'
 import { WaitTable } from '../spec/wait-table.ts'
+import type { Machine } from '../tools/check/waits/loads.ts'
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 /** The ring of lends is in the file too. */
@@ -23,6 +24,7 @@ const POLL = offsetsOf(Messages.waitPoll)
 const SIGNAL = offsetsOf(Messages.waitSignal)
 const MODULE = offsetsOf(Messages.waitModule)
 const MODULE_BYTES = Messages.waitModule.size
+const SAMPLE = offsetsOf(Messages.waitSample)
 
 /** A CQ that a thread polls. */
 interface TablePoll {
@@ -50,6 +52,14 @@ export interface TableSlot {
   readonly descriptors: readonly number[]
   readonly descriptorCount: number
   readonly polls: readonly TablePoll[]
+}
+
+/** Where a thread was that runs: `waitSample` of spec/session.ts. */
+export interface ThreadSample extends Machine {
+  readonly thread: number
+  readonly sequence: number
+  readonly polls: number
+  readonly frames: readonly number[]
 }
 
 /** Who has last signaled an object, by its address. */
@@ -134,6 +144,33 @@ export class WaitTableFile {
         }).filter(({ count: polled }) => polled > 0),
       }
     }
+  }
+
+  /** The signal at which a thread tells where it is; undefined: none. */
+  get sampleSignal(): number | undefined {
+    return this.#read(Messages.waitTable.size, 0).getUint32(HEADER.sampleSignal, true) || undefined
+  }
+
+  /** The last samples of threads that were running, the latest first. */
+  samples(): readonly ThreadSample[] {
+    const { samples: places, firstSample, sampleCode, sampleRegisters, frames } = WaitTable
+    const written = this.#read(Messages.waitTable.size, 0).getUint32(HEADER.samples, true)
+    const bytes = Messages.waitSample.size
+    const view = this.#read(places * bytes, firstSample)
+    return Array.from({ length: Math.min(places, written) }, (_, i): ThreadSample => {
+      const at = ((written - 1 - i) % places) * bytes
+      const u64 = (offset: number, index = 0): bigint => view.getBigUint64(at + offset + 8 * index, true)
+      const depth = Math.min(frames, view.getUint32(at + SAMPLE.depth, true))
+      return {
+        thread: view.getUint32(at + SAMPLE.thread, true),
+        sequence: view.getUint32(at + SAMPLE.sequence, true),
+        polls: view.getUint32(at + SAMPLE.polls, true),
+        pc: u64(SAMPLE.pc),
+        code: new Uint8Array(view.buffer, at + SAMPLE.code, sampleCode),
+        registers: Array.from({ length: sampleRegisters }, (_, n) => u64(SAMPLE.registers, n)),
+        frames: Array.from({ length: depth }, (_, n) => Number(u64(SAMPLE.frames, n))),
+      }
+    }).filter(({ thread }) => thread !== 0)
   }
 
   /** Undefined: nobody, as far as is known. */

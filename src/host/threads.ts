@@ -3,7 +3,12 @@
  * the daemon does not.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
+import { libcFunctions } from './native.ts'
 import { statFieldsOf } from './process-status.ts'
+
+const sys = libcFunctions({ syscall: 'int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)' })
+/** Number of tgkill(2). */
+const tgkill = (): number => (process.arch === 'arm64' ? 131 : 234)
 
 export interface ThreadStatus {
   readonly tid: number
@@ -39,6 +44,35 @@ export const threadsOf = (pid: number, most: number): readonly ThreadStatus[] =>
     if (state === undefined) return []
     return [{ tid: Number(name), state, call: callOf(read(`/proc/${pid}/task/${name}/syscall`)) }]
   })
+}
+
+interface RunningThread {
+  readonly tid: number
+  /** How often it has waited for something since its start. */
+  readonly sleeps: number
+  /** The signals that it blocks: bit 0 is signal 1. */
+  readonly blocked: bigint
+}
+
+/** The threads of a process that run or are ready to, at most `most`. */
+export const runningThreads = (pid: number, most: number): readonly RunningThread[] => {
+  let names: readonly string[] = []
+  try {
+    names = readdirSync(`/proc/${pid}/task`)
+  } catch {}
+  return names.slice(0, most).flatMap(name => {
+    if (statFieldsOf(`${pid}/task/${name}`)?.[0] !== 'R') return []
+    const status = read(`/proc/${pid}/task/${name}/status`) ?? ''
+    const sleeps = /^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1]
+    const blocked = /^SigBlk:\s*([0-9a-f]+)$/m.exec(status)?.[1]
+    if (sleeps === undefined || blocked === undefined) return []
+    return [{ tid: Number(name), sleeps: Number(sleeps), blocked: BigInt(`0x${blocked}`) }]
+  })
+}
+
+/** Sends a signal (a number) to a thread; no effect if it has ended. */
+export const signalThread = (pid: number, tid: number, signal: number): void => {
+  sys().syscall(tgkill(), pid, tid, signal)
 }
 
 /** A word of 32 bits of a process's memory; undefined: no rights, or no memory there. */

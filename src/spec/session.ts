@@ -450,7 +450,24 @@ export const Messages = {
     ['label', 56],
   ),
   /** threads: slots of the wait table (wait-table.ts) from the first one that may be in use. modules: those that are described. */
-  waitTable: layout(['threads', 'u32'], ['modules', 'u32']),
+  waitTable: layout(['threads', 'u32'], ['modules', 'u32'], ['sampleSignal', 'u32'], ['samples', 'u32']),
+  /**
+   * Where a thread was when it got the signal `waitTable.sampleSignal`. thread: its number, written last; sequence: that of its
+   * `waitSlot`; polls: sum of its counts. code: the bytes of the instruction at `pc`, and what follows. registers: u64 each,
+   * in the order of their numbers in instructions, of arm64 with the stack pointer as the last. frames: as of
+   * `waitSlot`.
+   */
+  waitSample: layout(
+    ['thread', 'u32'],
+    ['sequence', 'u32'],
+    ['polls', 'u32'],
+    ['depth', 'u32'],
+    ['pc', 'u64'],
+    ['code', 16],
+    ['registers', 256],
+    ['frames', 128],
+    ['reserved', 8],
+  ),
   /**
    * A thread has last signaled the condition variable, or posted the semaphore, at `object`: `thread`, from the call
    * that returns to `caller`. count: how often.

@@ -6,11 +6,16 @@
  */
 
 /**
- * The file: a `waitTable` struct, `signals` structs `waitSignal` (a hash table by the address of the object), `modules`
+ * The file: a `waitTable` struct, `samples` structs `waitSample`, of which the next one written is `waitTable.samples` modulo
+ * their number, `signals` structs `waitSignal` (a hash table by the address of the object), `modules`
  * structs `waitModule`, and `slots` structs `waitSlot`, one for each thread that has waited or polled. The file is sealed
  * against shrinking and growing.
  */
 export const WaitTable = {
+  samples: 8,
+  firstSample: 64,
+  sampleCode: 16,
+  sampleRegisters: 32,
   signals: 1024,
   firstSignal: 4096,
   modules: 256,

@@ -221,6 +221,21 @@ export const waitKinds: readonly WaitKind[] = [
     isLong: true,
   },
   {
+    kind: 'spin',
+    does: 'reads a word of registered memory in a loop without calls, which its peer does not write',
+    told: idle('no completion can come'),
+    thread: 'runs without calls',
+    options: ['--hang', '4'],
+    isLong: true,
+  },
+  {
+    kind: 'stdio',
+    does: 'reads a line from a pipe (fgets)',
+    told: idle('no completion can come'),
+    thread: 'waits in read for descriptor',
+    isLong: true,
+  },
+  {
     kind: 'other-cq',
     does: 'polls one CQ, and its completions are in another one',
     told: idle('is not polled; of CQ'),

@@ -18,6 +18,8 @@ import { checksPrograms, PeerFindings } from '../net/peer-findings.ts'
 import { programFiles } from '../output-file.ts'
 import { type ProgramEnd, preloadedLibraries, type Recording, recordedEnd } from '../program/program.ts'
 import { isForCheck, openRecordFile, type RecordFile } from '../record.ts'
+import { watchLoops } from '../waits/loops.ts'
+import { withUnseenThreads } from '../waits/unseen.ts'
 import { checkProgram, directMessages, runUnder } from './run.ts'
 
 /** Signals at which the report begins with what the program waits for. */
@@ -55,7 +57,8 @@ const checkUnderDaemon = async (
   const isShared = host !== undefined && !needsOwnDaemon(options) && (await checksPrograms(host.socket))
   const isPrivate = options.private === true || (options.socket === undefined && !isShared)
   const peers = new PeerFindings(onFinding)
-  const own = host === undefined ? onFinding : (finding: Finding) => onFinding({ ...finding, host: host.name })
+  const own = (finding: Finding): void =>
+    onFinding(withUnseenThreads(host === undefined ? finding : { ...finding, host: host.name }))
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding: own }, 'check')
   try {
     await record?.start(joined.client)
@@ -68,6 +71,7 @@ const checkUnderDaemon = async (
     const reached = (): Promise<void> => joined.client.reportWaits().catch(() => {})
     const onSignal = (): void => void reached()
     for (const signal of REPORTED) process.on(signal, onSignal)
+    const endLoops = watchLoops(joined.client)
     let programEnd: ProgramEnd
     try {
       programEnd = await runUnder(
@@ -78,6 +82,7 @@ const checkUnderDaemon = async (
         { limit: seconds === undefined ? undefined : { seconds, reached }, isKilled: true },
       )
     } finally {
+      endLoops()
       for (const signal of REPORTED) process.off(signal, onSignal)
     }
     // While the program runs, the terminal is the program's.

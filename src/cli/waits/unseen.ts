@@ -4,10 +4,14 @@
  * unknown.
  */
 import { type ThreadStatus, threadsOf, wordOf } from '../../host/threads.ts'
-import type { GraphProcess, GraphThread, ThreadWaitKind } from '../../spec/check/thread-waits.ts'
+import type { Finding } from '../../spec/check/finding.ts'
+import type { GraphProcess, GraphThread, ThreadWait, ThreadWaitKind } from '../../spec/check/thread-waits.ts'
 
 /** Threads of a process that are looked at. */
 const MAX_THREADS = 256
+
+/** States of threads that have ended, and are not removed yet. */
+const ENDED: ReadonlySet<string> = new Set(['Z', 'X'])
 
 /** Numbers of system calls. */
 const calls =
@@ -111,3 +115,23 @@ export const withUnseen = (processes: readonly GraphProcess[], now: number): rea
     )
     return { ...process, threads: [...threads, ...found], others: Math.max(0, others - found.length) }
   })
+
+/** A finding about a wait, with all threads of the processes concerned, as far as they live. */
+export const withUnseenThreads = (finding: Finding): Finding => {
+  const { waits, program, host, isWait, time } = finding
+  if (waits === undefined && isWait === undefined) return finding
+  const known = waits?.threads ?? []
+  const processes = new Map<number, string>(program === undefined ? [] : [[program.pid, program.command]])
+  for (const { pid, command, host: of } of known) if (of === host) processes.set(pid, command)
+  const unseen = [...processes].flatMap(([pid, command]) => {
+    const tids = new Set(known.filter(thread => thread.pid === pid && thread.host === host).map(({ tid }) => tid))
+    return threadsOf(pid, MAX_THREADS)
+      .filter(({ tid, state }) => !tids.has(tid) && !ENDED.has(state))
+      .map((status): ThreadWait => {
+        const { enders: _, process: __, isOpen: ___, ...found } = foundOf(pid, status)
+        return { pid, command, tid: status.tid, since: time, stack: [], ...found }
+      })
+  })
+  if (unseen.length === 0) return finding
+  return { ...finding, waits: { shape: 'open', first: [], more: 0, ...waits, threads: [...known, ...unseen] } }
+}

@@ -5,7 +5,8 @@
 
 /**
  * What a thread waits for; `poll`: it polls CQs in a loop; `batch`: it does so while a batch of ibv_wr_* that it has
- * started is open. Of threads that only /proc shows: `system-call`, `runs`, and without rights `unknown`.
+ * started is open; `runs`: it makes no calls. Of threads that only /proc shows: `system-call`, and without rights
+ * `unknown`.
  */
 const threadWaitKinds = [
   'channel',
@@ -86,4 +87,6 @@ export interface GraphProcess {
   readonly threads: readonly GraphThread[]
   /** Threads that do not wait, or of which nothing is known. */
   readonly others: number
+  /** The signal at which its threads tell where they are (wait-table.ts); absent: none. */
+  readonly sampleSignal?: number
 }

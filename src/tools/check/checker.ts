@@ -75,6 +75,7 @@ import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
 import { createSwaps, type Swaps } from './swaps.ts'
+import { type MemoryInSentence, memoryAt } from './waits/memory.ts'
 import { createWho, type Who } from './who.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
@@ -680,6 +681,11 @@ export class Checker {
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
       objects: [...named, waited, ...withoutChannel],
     })
+  }
+
+  /** As `memoryAt` of waits/memory.ts. */
+  memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined {
+    return memoryAt(this.#services, contexts, address)
   }
 
   // ---- failures ----

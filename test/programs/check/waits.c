@@ -666,6 +666,25 @@ static void server_killed(void)
         usleep(1000);
 }
 
+/* Nobody writes the word. */
+static void spin(void)
+{
+    make_pair(&one, &other);
+    while (*(volatile uint32_t *)one.buffer == 0)
+        ;
+}
+
+/* The C library reads inside. */
+static void in_stdio(void)
+{
+    char line[16];
+    int ends[2];
+    make_pair(&one, &other);
+    check(pipe(ends), "pipe");
+    FILE *file = need(fdopen(ends[0], "r"), "fdopen");
+    check(fgets(line, sizeof line, file) == NULL, "fgets");
+}
+
 /* The completions of one end are in a CQ that nobody polls. */
 static void other_cq(void)
 {
@@ -947,6 +966,8 @@ static const struct kind {
     {"open-batch", open_batch},
     {"ring", ring},
     {"server-killed", server_killed},
+    {"spin", spin},
+    {"stdio", in_stdio},
     {"other-cq", other_cq},
     {"edge-epoll", edge_epoll},
 #ifndef SRD

@@ -44,17 +44,21 @@ const batchesOf = (kinds: readonly WaitKind[]): WaitKind[][] => {
 }
 
 /** What the block "who waits for whom:" says of the threads of a kind, each with the lines that follow. */
-const threadsOf = (report: string, { kind }: WaitKind): string =>
-  report
-    .split(/^ {4}(?=\S)/m)
-    .filter(text => text.split('\n', 1)[0]?.includes(`(${kind.slice(0, 15)}) `))
-    .join('')
+const threadsOf = (report: string, { kind, options }: WaitKind): string =>
+  // Of a kind that runs alone, threads are named without their process.
+  options !== undefined
+    ? report
+    : report
+        .split(/^ {4}(?=\S)/m)
+        .filter(text => text.split('\n', 1)[0]?.includes(`(${kind.slice(0, 15)}) `))
+        .join('')
 
 /** Runs the kinds until each is told; returns those that are not, with what is told of them instead. */
 const untold = async (t: Scope, column: WaitColumn, kinds: readonly WaitKind[]): Promise<readonly string[]> => {
   const own = kinds.flatMap(({ options = [] }) => options)
   const notes = kinds.some(({ hasError }) => hasError) ? ['--notes'] : []
-  const options = ['check', '--hang', '1', ...notes, ...own, ...devices[column]]
+  const hang = own.includes('--hang') ? [] : ['--hang', '1']
+  const options = ['check', ...hang, ...notes, ...own, ...devices[column]]
   const running = start(t, userdma, [...options, '--', program(column), ...kinds.map(({ kind }) => kind)], {
     env: cleanEnvironment(),
     stdio: ['pipe', 'pipe', 'pipe'],
