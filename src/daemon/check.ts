@@ -8,7 +8,7 @@ import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context, Core } from '../core/model.ts'
 import { createRingPool, mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
-import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
+import { commandName, isCopiedByFork, lockLimit, privateFileAt } from '../host/process-status.ts'
 import type { Finding, Program, Stack, Story } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type {
@@ -169,6 +169,7 @@ export class DaemonChecker {
       ...(range && { who: range }),
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
+      privateFile: ({ pid }, address) => privateFileAt(pid, address),
       readLends: () => this.#lends.read(),
       events: { logStack: (pid, id) => this.stackOf(pid, id), readLog: () => logs.read() },
       wasKilled: context => this.#wasKilled(context),

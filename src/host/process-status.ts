@@ -251,6 +251,28 @@ export const isCopiedByFork = (pid: number, address: number): boolean | undefine
   return undefined
 }
 
+/**
+ * The file of which the memory at an address is a private, writable mapping; undefined if it is none, if the file is also
+ * mapped as code (a program or library, whose data it is), or if the mappings cannot be read.
+ */
+export const privateFileAt = (pid: number, address: number): string | undefined => {
+  try {
+    const maps = readFileSync(`/proc/${pid}/maps`, 'latin1')
+    const code = new Set<string>()
+    let file: string | undefined
+    for (const [, start, end, rights, path] of maps.matchAll(
+      /^([0-9a-f]+)-([0-9a-f]+) (\S+) .{9,}:.. \d+ +(\/.*)$/gm,
+    )) {
+      if (rights![2] === 'x') code.add(path!)
+      const isAt = address >= Number.parseInt(start!, 16) && address < Number.parseInt(end!, 16)
+      if (isAt && rights![1] === 'w' && rights![3] === 'p' && path !== '/dev/zero') file = path
+    }
+    return file === undefined || code.has(file) ? undefined : file
+  } catch {
+    return undefined
+  }
+}
+
 /** Numbers of read(2) and recvfrom(2). */
 const readCalls = (): readonly number[] => (process.arch === 'arm64' ? [63, 207] : [0, 45])
 

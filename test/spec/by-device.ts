@@ -193,6 +193,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       reason: 'an adapter does not tell when it reads and writes memory',
       findings: [
         'memory-gone',
+        'private-file',
         'not-lent',
         'taken-back-early',
         'lent-changed',

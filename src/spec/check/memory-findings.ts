@@ -200,6 +200,13 @@ export const memoryFindings = {
     why: 'A region outlives its memory: after free, realloc, madvise, the return of a function or the end of a thread whose variable it is, its keys still work, and the device reads or overwrites whatever is there now. Here that is the memory of another object; on an adapter, whose region keeps the old pages, the data is lost too. The finding has the stacks of the access, of the call that gave the memory back, and of the registration (`userdma help reference/memory-given-back`). It is a note if the program may have allocated the block again and used it, as registration caches do, and a warning after madvise, which is harmless here.',
     advice: 'deregister a region before its memory is given back',
   },
+  'private-file': {
+    severity: 'warning',
+    needs: ['check'],
+    title: 'a peer writes to a private mapping of a file, which does not change the file',
+    why: 'mmap(2): changes of a mapping with MAP_PRIVATE are not carried through to the file. A registration pins copies of its pages, so what peers WRITE is in the memory of the program alone: other processes that map the file, and who reads it later, never see it. The data of programs and libraries, which are private mappings of their files too, is not meant.',
+    advice: 'map the file with MAP_SHARED, or anonymous memory if no file is meant',
+  },
   'not-lent': {
     severity: 'error',
     needs: ['check'],

@@ -72,6 +72,11 @@ export interface ProgramProbes {
    * the preload library, so there are no events `misused`.
    */
   isCopiedByFork?(program: Program, address: number): boolean | undefined
+  /**
+   * The file of which the memory of this address is a private, writable mapping (MAP_PRIVATE), unless it is the data of a
+   * program or library; undefined: none, or unknown. Absent: programs run without the preload library.
+   */
+  privateFile?(program: Program, address: number): string | undefined
   /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */
   hasMember?(group: Uint8Array): boolean | undefined
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
@@ -113,6 +118,7 @@ export const probes = {
   postHash: { lasts: true },
   unmapStack: { lasts: true },
   isCopiedByFork: { lasts: true },
+  privateFile: { lasts: true },
   hasMember: { lasts: true },
   hasUnchecked: { lasts: true },
   lossTo: { lasts: false },

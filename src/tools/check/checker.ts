@@ -68,6 +68,7 @@ import { hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, sta
 import { orderFinding, orderText } from './orders.ts'
 import { Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
+import { createPrivateFileDetector, type PrivateFiles } from './private-files.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { refusalOf } from './refused-post.ts'
@@ -188,6 +189,7 @@ export class Checker {
   readonly #story: StoryRecorder
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
+  readonly #privateFiles: PrivateFiles | undefined
   readonly #misuses: MisuseReports
   readonly #failures: FailureReports
   readonly #ignoredPosts: IgnoredPosts
@@ -213,10 +215,11 @@ export class Checker {
     this.outages = new Outages(services)
     this.swaps = createSwaps(services)
     this.ignoredEvents = new IgnoredEvents(services, this.outages)
-    const { isCopiedByFork, memoryOf, logStack, readLog } = sources
+    const { isCopiedByFork, privateFile, memoryOf, logStack, readLog } = sources
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.who = sources.who && createWho(services, sources.who)
     this.watchesAccesses = isCopiedByFork !== undefined && sources.lacks === undefined
+    this.#privateFiles = privateFile && createPrivateFileDetector(services, privateFile)
     const { lent = 'learnt' } = sources
     this.lends = lent === 'off' ? undefined : memoryOf && createLendDetector(services, memoryOf)
     this.learnt = lent === 'learnt' ? createLearntDetector(services) : undefined
@@ -229,6 +232,7 @@ export class Checker {
       this.#ignoredPosts,
       this.swaps,
       ...(this.watchesAccesses ? [this.#memoryGone] : []),
+      ...(this.#privateFiles ? [this.#privateFiles] : []),
       ...(this.lends ? [this.lends] : []),
       ...(this.learnt ? [this.learnt] : []),
       ...detectorFactories.map(create => create(services)),
@@ -543,6 +547,7 @@ export class Checker {
   /** A peer accesses registered memory; `hi`, `lo`: its address in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     this.#memoryGone.accessed(device, rkey, hi, lo, length, access, qpn)
+    this.#privateFiles?.accessed(device, rkey, hi, lo, length, access, qpn)
     this.who?.accessed(device, rkey, hi, lo, length, access, qpn)
     this.lends?.accessed(device, rkey, hi, lo, length, access, qpn)
     this.learnt?.accessed(device, rkey, hi, lo, length, access, qpn)

@@ -42,7 +42,16 @@ import { streamOf } from './streams.ts'
 interface HostSources
   extends Pick<
     CheckerSources,
-    'adapters' | 'buffers' | 'lent' | 'who' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
+    | 'adapters'
+    | 'buffers'
+    | 'lent'
+    | 'who'
+    | 'findsWaits'
+    | 'isClosed'
+    | 'lockLimit'
+    | 'isCopiedByFork'
+    | 'privateFile'
+    | 'unmapStack'
   > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
@@ -235,7 +244,7 @@ const probesOf = (
   core: Core,
   devices: ReadonlyMap<number, Device>,
   contextWithId: (id: number) => Context | undefined,
-  { isChecked, postStack, postHash, lockLimit, isCopiedByFork, unmapStack, events, scratch }: HostSources,
+  { isChecked, postStack, postHash, lockLimit, isCopiedByFork, privateFile, unmapStack, events, scratch }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
 ): ProgramProbes => ({
@@ -252,6 +261,7 @@ const probesOf = (
     return isKnown ? false : undefined
   },
   ...(isCopiedByFork && { isCopiedByFork }),
+  ...(privateFile && { privateFile }),
   ...(unmapStack && { unmapStack }),
   hasUnchecked(index) {
     if (unchecked.has(index)) return true

@@ -322,6 +322,7 @@ export class SessionReplay {
       postHash: (context, request) => this.#recorded('postHash', [context, request], none),
       unmapStack: (program, start, end) => this.#recorded('unmapStack', [program, start, end], none),
       isCopiedByFork: (program, address) => this.#recorded('isCopiedByFork', [program, address], none),
+      privateFile: (program, address) => this.#recorded('privateFile', [program, address], none),
       hasMember: group => this.#recorded('hasMember', [group], none),
       hasUnchecked: device => this.#recorded('hasUnchecked', [device], () => !this.#isForCheck),
       lossTo: (qpns, time) => this.#recorded('lossTo', [qpns, time], none),

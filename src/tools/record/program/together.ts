@@ -228,6 +228,7 @@ export class ReplayTogether {
       },
       unmapStack: (...asked) => current().probes.unmapStack?.(...asked),
       isCopiedByFork: (...asked) => current().probes.isCopiedByFork?.(...asked),
+      privateFile: (...asked) => current().probes.privateFile?.(...asked),
       hasMember: group => {
         const answers = this.#places.map(({ probes }) => probes.hasMember?.(group))
         if (answers.includes(true)) return true
