@@ -27,7 +27,7 @@ int main(void)
     struct end one = {0}, other = {0};
     make_pair(&one, &other);
     *(uint64_t *)other.buffer = FAULT_OR(htobe64(FREE), FREE);
-    alarm(5);
+    alarm(8);
     while (swap(&one, &other) != FREE)
         ;
     return destroy_pair(&one, &other);
