@@ -6,6 +6,7 @@
  *   lib/userdma/                    Node.js, the compiled program, its pages, the C libraries, npm packages
  *   lib/systemd/                    units of a user and of the system
  *   include/                        userdma.h and userdma_check.h, for programs that say something to `userdma check`
+ *   share/userdma/                  the same for Python, Rust and Go: userdma.py, userdma.rs, userdma.go
  *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
  *   share/doc/userdma/              licences, and what the tree contains
  */
@@ -124,6 +125,7 @@ export const stageTree = async (prefix, arch, libraries, hasPlugin = false) => {
   stageForeign(home, doc, arch, hasPlugin)
   for (const header of ['userdma.h', 'userdma_check.h'])
     copy(inRoot('shim', 'include', header), join(prefix, 'include', header))
+  copy(inRoot('shim', 'languages'), join(prefix, 'share', 'userdma'))
   copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))
   write(join(doc, SBOM), sbomOf(manifest, [...Object.values(foreignPackages(arch, hasPlugin)), ...pagePackages()]))
   stagePrinted(join(prefix, 'share'))

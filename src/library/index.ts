@@ -65,6 +65,7 @@ export type {
   UdpSocket,
 } from './verbs/ip.ts'
 export type { AbortOptions, Arrivals } from './verbs/mailbox.ts'
+export type { Lend, LendOptions } from './verbs/mr/lend.ts'
 export type {
   Access,
   FileRegionOptions,

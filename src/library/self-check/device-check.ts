@@ -39,6 +39,7 @@ interface NetworkCheck {
   readonly devices: Map<Context, CheckedDevice>
   /** The adapters in the options of all checked devices, also of closed devices. */
   readonly adapters: AdapterName[]
+  readonly watchAccesses: CheckedCore['watchAccesses']
 }
 
 /** Whether a finding is reported with these options. */
@@ -67,6 +68,9 @@ const notify = (onFinding: (finding: Finding) => void, finding: Finding): void =
     })
   }
 }
+
+/** The number of the last lend. */
+let lastLend = 0
 
 const checks = new WeakMap<Core, NetworkCheck>()
 
@@ -101,8 +105,8 @@ const networkCheck = (core: Core): NetworkCheck => {
     findsWaits: true,
     events: log,
   })
-  const { checker, stream } = checked
-  const check = { checker, stream, log, devices, adapters }
+  const { checker, stream, watchAccesses } = checked
+  const check = { checker, stream, log, devices, adapters, watchAccesses }
   checks.set(core, check)
   return check
 }
@@ -136,7 +140,7 @@ const onExit = (status: number): void => {
 
 export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
   const { core, name } = context.device
-  const { checker, stream, log, devices, adapters } = networkCheck(core)
+  const { checker, stream, log, devices, adapters, watchAccesses } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.races?.begin()
   for (const adapter of options.like ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
@@ -183,6 +187,15 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
         program: undefined,
         wait,
       }),
+    lend({ milliseconds, ...lent }) {
+      watchAccesses()
+      const lend = ++lastLend
+      const time = stream.next()
+      const until = milliseconds === 0 ? {} : { until: time + milliseconds * 1000 }
+      stream.event({ event: 'lent', time, pid: undefined, lend, stack: captureStack()(), ...lent, ...until })
+      return () =>
+        stream.event({ event: 'takenBack', time: stream.next(), pid: undefined, lend, stack: captureStack()() })
+    },
     markMessages: handle => stream.event({ event: 'messages', context: context.id, handle }),
     get findings() {
       checker.settle()

@@ -54,6 +54,25 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
     a.qp.write(a.mr.slice(0, 8), remote) // FAULT stale-rkey
     assert.equal(await completionText(a.cq), '0 REM_ACCESS_ERR')
   },
+  'not-lent': async ({ a, b }) => {
+    const read = async (): Promise<void> => {
+      a.qp.read(a.mr.slice(0, 8), b.mr.remote(0, 8)) // FAULT not-lent
+      assert.equal(await completionText(a.cq), '0 RDMA_READ')
+    }
+    await read()
+    const lend = b.mr.lend({ read: true, length: 64, label: 'request 1' }) // FAULT not-lent
+    await read()
+    lend.takeBack() // FAULT not-lent
+    lend.takeBack()
+    await read()
+  },
+  'lent-changed': async ({ a, b }) => {
+    const lend = b.mr.lend({ read: true, offset: 8, length: 8 }) // FAULT lent-changed
+    b.mr.buffer[9]! ^= 1
+    a.qp.read(a.mr.slice(0, 8), b.mr.remote(8, 8))
+    assert.equal(await completionText(a.cq), '0 RDMA_READ')
+    lend[Symbol.dispose]()
+  },
   'unknown-rkey': async ({ a, b }) => {
     const remote: RemoteMemory = { ...b.mr.remote(0, 8), rkey: 0x1234 }
     // All requests have id 0.

@@ -8,6 +8,7 @@ install() {
   command -v ibv_rc_pingpong >/dev/null || sudo apt-get -q update
   sudo apt-get -q install -y --no-install-recommends "$packages"/userdma_*_"$debian".deb ibverbs-utils
   [ -f /usr/include/userdma_check.h ] && [ -f /usr/include/userdma.h ]
+  [ -f /usr/share/userdma/userdma.py ] && [ -f /usr/share/userdma/userdma.rs ] && [ -f /usr/share/userdma/userdma.go ]
   userdma help how-to/doctor
 }
 

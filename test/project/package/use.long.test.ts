@@ -17,9 +17,11 @@ const SLURM = 'deploy/slurm/userdma.sh'
 /** Files of the package. */
 const packaged = () => readdirSync(pathOf('node_modules/userdma'), { recursive: true, encoding: 'utf8' })
 
-test('the package has the documents, the header, the examples and their compiled files', () => {
-  const headers = ['shim/include/userdma.h', 'shim/include/userdma_check.h']
-  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM, ...headers])
+test('the package has the documents, the headers, the files for other languages, the examples and their compiled files', () => {
+  const headers = ['userdma.h', 'userdma_check.h'].map(name => `shim/include/${name}`)
+  const languages = ['userdma.py', 'userdma.rs', 'userdma.go'].map(name => `shim/languages/${name}`)
+  const documents = ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM]
+  for (const name of [...documents, ...headers, ...languages])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
 })

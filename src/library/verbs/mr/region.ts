@@ -17,6 +17,7 @@ import {
   plan,
   type Reference,
 } from '../plan.ts'
+import { type Lend, type LendOptions, lendPart } from './lend.ts'
 import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
 /** Access rights of a region beside local read; the default is false except for `localWrite`. */
@@ -93,6 +94,12 @@ export interface MemoryRegion<B extends Uint8Array = Uint8Array> extends Region 
    * use earlier slices and remote memory. Throws RdmaError EBUSY while a window is bound to the region.
    */
   reregister(changes: RegionChanges): void
+  /**
+   * Says that peers may access bytes of the region from now on, before a peer is told of them. Once bytes of a region were
+   * lent, an access of a peer to others of it is the finding `not-lent` of a checked device (`open({ check })`); a device
+   * without a check does nothing. Throws RdmaError EINVAL.
+   */
+  lend(options: LendOptions): Lend
 }
 
 /** A region of the program's whole memory: it covers every buffer. */
@@ -309,6 +316,11 @@ class BufferRegion<B extends Uint8Array> extends RangeRegion implements MemoryRe
     if (access !== undefined) this.address = firstAddress(this.#iova, access)
     this.lkey = out.lkey
     this.rkey = out.rkey
+  }
+
+  lend(options: LendOptions): Lend {
+    checkOpen('mr.lend', this)
+    return lendPart(this.context, this.buffer, this.#iova, options)
   }
 
   protected override [RELEASED](): void {

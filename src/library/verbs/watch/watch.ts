@@ -4,6 +4,7 @@
  */
 import type { Finding } from '../../../spec/check/finding.ts'
 import type { Omission } from '../../../spec/check/omissions.ts'
+import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { Severity } from '../../../spec/check/severity.ts'
 import type { Wait } from '../../../spec/check/waits.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
@@ -44,6 +45,11 @@ export interface CountedFinding extends Finding {
   readonly count: number
 }
 
+/** Fields as of the event `lent` (spec/check/program-events.ts). `milliseconds`: 0: until it is taken back. */
+interface DeclaredLend extends Pick<ProgramEvent<'lent'>, 'start' | 'end' | 'rights' | 'label' | 'qpn' | 'hash'> {
+  readonly milliseconds: number
+}
+
 export interface DeviceCheck {
   readonly posts: PostWatch
   /** The findings about the device; empty for a daemon's device, because `userdma check` reports them. */
@@ -57,6 +63,8 @@ export interface DeviceCheck {
    * when the connection ends. Calls of messages tell the program what was lost.
    */
   markMessages(qp: number): void
+  /** The program lends bytes of its memory (`MemoryRegion.lend`). Returns what takes them back. Absent: nobody checks. */
+  lend?(lend: DeclaredLend): () => void
   /** Reports what the program waits for. */
   waits(wait: Wait): void
   /** Called when the device is closed. Throws FindingsError if there are findings that fail. */

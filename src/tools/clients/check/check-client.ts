@@ -323,6 +323,8 @@ export interface CheckedCore {
   readonly recorded: RecordedCheck
   /** Reads the event logs now, and when queues end, for recordings: nobody else does. False: somebody else does. */
   recordLogs(isWanted: boolean): void
+  /** Tells the stream of the accesses of peers from now on: the program lends memory. */
+  watchAccesses(): void
   /** Reports the receives and polls so far of a context, or of all that are checked. */
   scan(context?: Context): void
   /** The objects of a context are about to end. May be repeated: only the first counts. */
@@ -406,6 +408,14 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     },
     contextEnds,
   })
+  /** Accesses of peers take longer while they are watched. */
+  let areAccessesWatched = checker.watchesAccesses
+  const watchAccessesOf = ({ index, memory }: Device): void => {
+    memory.accessWatch = (key, hi, lo, length, access, qpn) => {
+      sources.readLends?.()
+      stream.accessed(index, key, hi, lo, length, access, qpn)
+    }
+  }
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.isChecked(region.context))
       stream.event({ event: 'unmapped', object: region.id })
@@ -421,11 +431,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(index, poll)
       watchMessages(poll)
-      if (checker.watchesAccesses)
-        device.memory.accessWatch = (key, hi, lo, length, access, qpn) => {
-          sources.readLends?.()
-          stream.accessed(index, key, hi, lo, length, access, qpn)
-        }
+      if (areAccessesWatched) watchAccessesOf(device)
       addHook(device, hookOf(device, stream, sources, poll, whileClosing, actionsOf(index)))
       return true
     },
@@ -475,6 +481,11 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     recordLogs(isWanted) {
       recordsLogs = isWanted
       if (isWanted) probes.readLog?.()
+    },
+    watchAccesses() {
+      if (areAccessesWatched) return
+      areAccessesWatched = true
+      for (const device of devices.values()) watchAccessesOf(device)
     },
     scan,
     contextEnds,

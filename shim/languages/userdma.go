@@ -1,0 +1,104 @@
+// Package userdma tells `userdma check` of memory that peers access: which bytes are lent, for what, and until when.
+//
+// One file, which needs cgo. The functions are those of userdma's preload library, which userdma.h describes too; without
+// it they do nothing. Memory is that which the program has registered: of C, or pinned.
+package userdma
+
+/*
+#cgo LDFLAGS: -ldl
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+static void *find(const char *name) { return dlsym(RTLD_DEFAULT, name); }
+
+static uint64_t lend(uintptr_t memory, size_t length, int rights, const char *label, uint32_t qp_num, uint32_t milliseconds)
+{
+    uint64_t (*f)(const void *, size_t, int, const char *, uint32_t, uint32_t) = find("userdma_check_lend");
+    return f ? f((const void *)memory, length, rights, label, qp_num, milliseconds) : 0;
+}
+
+static int take_back(uint64_t lend)
+{
+    int (*f)(uint64_t) = find("userdma_check_take_back");
+    return f ? f(lend) : 0;
+}
+
+static int expect_finished(uintptr_t memory, size_t length)
+{
+    int (*f)(const void *, size_t) = find("userdma_check_expect_finished");
+    return f ? f((const void *)memory, length) : 0;
+}
+
+static void unchecked(uintptr_t memory, size_t length)
+{
+    void (*f)(const void *, size_t) = find("userdma_check_unchecked");
+    if (f)
+        f((const void *)memory, length);
+}
+
+static void name(uintptr_t memory, size_t length, const char *text)
+{
+    void (*f)(const void *, size_t, const char *) = find("userdma_check_name");
+    if (f)
+        f((const void *)memory, length, text);
+}
+
+static int present(void)
+{
+    int (*f)(void) = find("userdma_check_present");
+    return f ? f() : 0;
+}
+*/
+import "C"
+
+import "unsafe"
+
+// Rights of a lend.
+const (
+	Read   = 1
+	Write  = 2
+	Atomic = 4
+)
+
+// Lend is a lend of memory; TakeBack ends it.
+type Lend uint64
+
+func address(memory unsafe.Pointer) C.uintptr_t { return C.uintptr_t(uintptr(memory)) }
+
+// LendMemory lends length bytes from now on, before a peer is told of them. With Read alone the owner promises not to change the
+// bytes either. label: at most 55 bytes.
+func LendMemory(memory unsafe.Pointer, length uintptr, rights int, label string) Lend {
+	return LendTo(memory, length, rights, label, 0, 0)
+}
+
+// LendTo is LendMemory only for the peer of queue pair qpNum of this process (0: for any), and only for this many milliseconds
+// (0: until it is taken back).
+func LendTo(memory unsafe.Pointer, length uintptr, rights int, label string, qpNum, milliseconds uint32) Lend {
+	text := C.CString(label)
+	defer C.free(unsafe.Pointer(text))
+	return Lend(C.lend(address(memory), C.size_t(length), C.int(rights), text, C.uint32_t(qpNum), C.uint32_t(milliseconds)))
+}
+
+// TakeBack ends the lend; false if this process has not made it (after fork).
+func (lend Lend) TakeBack() bool { return lend == 0 || C.take_back(C.uint64_t(lend)) == 0 }
+
+// ExpectFinished relies on it that no request of a peer to these bytes is outstanding; it returns how many are, a finding.
+func ExpectFinished(memory unsafe.Pointer, length uintptr) int {
+	return int(C.expect_finished(address(memory), C.size_t(length)))
+}
+
+// Unchecked says that peers may access these bytes at any time, such as a flag.
+func Unchecked(memory unsafe.Pointer, length uintptr) { C.unchecked(address(memory), C.size_t(length)) }
+
+// Name names these bytes in findings, in at most 55 bytes.
+func Name(memory unsafe.Pointer, length uintptr, name string) {
+	text := C.CString(name)
+	defer C.free(unsafe.Pointer(text))
+	C.name(address(memory), C.size_t(length), text)
+}
+
+// Present tells whether somebody checks.
+func Present() bool { return C.present() != 0 }
