@@ -197,7 +197,10 @@ export class FailureReports {
       if (outage === undefined || !this.#isOutage(outage, failure, qp, peer))
         this.#reportUnanswered(occurrence, failure, qp, peer)
       else {
-        const details = qp === undefined || peer === undefined ? [] : attributeTable(qp, peer)
+        const details =
+          qp === undefined || peer === undefined
+            ? []
+            : [...this.#queues.lengthOf(qp, failure.wrId), ...attributeTable(qp, peer)]
         const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
         this.#outages.unanswered(
           occurrence,
@@ -342,7 +345,11 @@ export class FailureReports {
       this.#reporter.report('no-answer', occurrence, { text, advice, objects })
       return
     }
-    const details = [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
+    const details = [
+      ...this.#queues.lengthOf(qp, failure.wrId),
+      ...swappedPsnLines(qp, peer),
+      ...attributeTable(qp, peer),
+    ]
     const [reason] = mismatches(qp, peer, this.#services.deviceWithGid)
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)

@@ -30,6 +30,8 @@ export interface QueueDetector extends Detector {
   readonly relapses: Relapses
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
+  /** A line: the bytes of a send that is outstanding, or has ended last. None if it is neither. */
+  lengthOf(qp: KnownObject, wrId: bigint | undefined): string[]
   /** A line for each queue pair of a context with outstanding sends: the oldest. */
   outstandingLines(context: number): string[]
   /**
@@ -215,6 +217,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     reportsWait(cq) {
       return wakeups.reportsWait(cq.id)
+    },
+    lengthOf({ id }, wrId) {
+      const request = sends.lastOf(id, wrId)
+      return request === undefined ? [] : [`${requestText(request)} has ${counted(request.length, 'byte')}`]
     },
     outstandingLines(context) {
       const lines = services.objects.queuePairsOf(context).flatMap(({ id, name }) => {

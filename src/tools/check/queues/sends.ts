@@ -261,6 +261,12 @@ export class SendQueues {
     return lastEnded !== undefined && lastEnded.index >= freed && !isOfLibrary ? lastEnded : undefined
   }
 
+  /** The oldest outstanding send with this wr_id, or the last that has ended. */
+  lastOf(qp: number, wrId: bigint | undefined): WorkRequest | undefined {
+    const { outstanding = [], lastEnded } = this.#queues.get(qp) ?? {}
+    return [...outstanding, ...(lastEnded ? [lastEnded] : [])].find(one => one.wrId === wrId)
+  }
+
   /** The oldest outstanding send that takes a receive of the peer. */
   oldestMessage(qp: number): WorkRequest | undefined {
     return this.#queues.get(qp)?.outstanding.find(({ opcode }) => takesReceive(opcode))
