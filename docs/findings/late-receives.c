@@ -7,14 +7,15 @@ int main(void)
     open_device();
     make_end(&one);
     make_end(&other);
-    one.attr.rnr_retry = 7;
+    one.attr.rnr_retry = 6;
+    other.attr.min_rnr_timer = 27; /* 123 ms */
 #ifdef FIXED
     post_receive(&other, all_of(&other));
 #endif
     connect_ends(&one, &other);
     post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
 #ifndef FIXED
-    usleep(100000);
+    usleep(20000);
     post_receive(&other, all_of(&other)); /* FAULT */
 #endif
     completion(&one);

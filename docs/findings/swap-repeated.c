@@ -27,8 +27,9 @@ int main(void)
     struct end one = {0}, other = {0};
     make_pair(&one, &other);
     *(uint64_t *)other.buffer = FAULT_OR(htobe64(FREE), FREE);
-    alarm(8);
-    while (swap(&one, &other) != FREE)
-        ;
+    alarm(60);
+    for (int tries = 0; swap(&one, &other) != FREE; tries++)
+        if (tries == 2000)
+            alarm(4);
     return destroy_pair(&one, &other);
 }

@@ -603,6 +603,7 @@ export class Checker {
     })
     this.#reporter.report(id, { ...post, ...POSTED }, { text, details, advice, severity, objects: [target] })
     if (target !== undefined && post.request !== undefined) this.#ignoredPosts.refused(post, id, text, target)
+    if (target !== undefined && id === 'queue-full' && post.queue === PostQueue.SEND) this.#queues.isFull(target.id)
   }
 
   // ---- waits ----

@@ -24,7 +24,7 @@ import { attributeTable, mismatchBehind, mismatches, swappedPsnLines } from './c
 import type { DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
 import { hex, type KnownObject, type KnownObjects } from './objects.ts'
-import { before, type Outage, type Outages } from './outages.ts'
+import { ackTimeoutOf, before, type Outage, type Outages } from './outages.ts'
 import type { QueueDetector } from './queues/queues.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
@@ -122,6 +122,20 @@ interface MemberFound {
   readonly region: KnownObject
   readonly detail: string
   readonly advice: string
+}
+
+/** A program that gives up sooner does not wait for a network of more than one building. Microseconds. */
+const SOON = 100_000
+
+/** For how long the device has tried, if that was short. */
+const timeLines = (qp: KnownObject | undefined): string[] => {
+  const once = ackTimeoutOf(qp)
+  const retries = qp?.attributes.retryCnt
+  if (qp === undefined || once === undefined || retries === undefined || once * (retries + 1) >= SOON) return []
+  const [first, all] = [once, once * (retries + 1)].map(time => `${(time / 1000).toFixed(1)} ms`)
+  return [
+    `timeout ${qp.attributes.timeout} is ${first}: with retry_cnt ${retries} the request is given up after ${all}, however long the way is (timeout 14: 67 ms)`,
+  ]
 }
 
 export class FailureReports {
@@ -318,6 +332,29 @@ export class FailureReports {
   }
 
   /**
+   * A peer that its program has not connected, while another queue pair of it is connected to this program, and nothing to
+   * it: the ends have taken another queue pair than was meant. Undefined: none is.
+   */
+  #meantPeer(qp: KnownObject, peer: KnownObject) {
+    if (peer.attributes.destQpn !== undefined) return undefined
+    const { objects } = this.#services
+    const own = objects.queuePairsOf(qp.context)
+    const isNamed = ({ qpn }: KnownObject): boolean => own.some(({ attributes }) => attributes.destQpn === qpn)
+    const object = objects
+      .queuePairsOf(peer.context)
+      .find(other => own.some(({ qpn }) => qpn === other.attributes.destQpn) && !isNamed(other))
+    const named = object && own.find(({ qpn }) => qpn === object.attributes.destQpn)
+    if (object === undefined || named === undefined) return undefined
+    return {
+      object,
+      details: [
+        `${peer.name} is not connected, and ${object.name} of the same process is, to ${named.name} of this one: dest_qp_num of ${qp.name} is that of another queue pair than was meant`,
+      ],
+      advice: `take the qp_num of ${object.name} for dest_qp_num, or that which the peer has made for this connection: each connection has a queue pair at each end`,
+    }
+  }
+
+  /**
    * Retries ran out. The finding is `no-peer-qp` if the peer's device has no such queue pair, else the first mismatch,
    * else `no-answer`. If the first mismatch is `peer-in-error`, the finding is the peer's own first failure, if known.
    */
@@ -329,6 +366,7 @@ export class FailureReports {
   ): void {
     const text = failureText(failure)
     const objects = [qp, peer]
+    const times = timeLines(qp)
     const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#services.peerDeviceOf(qp)
@@ -342,7 +380,7 @@ export class FailureReports {
       return
     }
     if (qp === undefined || peer === undefined) {
-      this.#reporter.report('no-answer', occurrence, { text, advice, objects })
+      this.#reporter.report('no-answer', occurrence, { text, advice, details: times, objects })
       return
     }
     const details = [
@@ -360,8 +398,14 @@ export class FailureReports {
         details,
         objects,
       })
-    else if (reason !== undefined)
-      this.#reporter.report(reason, occurrence, { text: `${text}: ${findings[reason].title}`, details, objects })
-    else this.#reporter.report('no-answer', occurrence, { text, advice, details, objects })
+    else if (reason !== undefined) {
+      const meant = reason === 'peer-not-ready' ? this.#meantPeer(qp, peer) : undefined
+      this.#reporter.report(reason, occurrence, {
+        text: `${text}: ${findings[reason].title}`,
+        details: [...(meant?.details ?? []), ...details],
+        ...(meant && { advice: meant.advice }),
+        objects: [...objects, meant?.object],
+      })
+    } else this.#reporter.report('no-answer', occurrence, { text, advice, details: [...times, ...details], objects })
   }
 }

@@ -14,6 +14,8 @@ import { POSTED } from './reporting.ts'
 /** Maximum refused requests of a queue that are remembered, the first: later ones are most often the same mistake. */
 const MAX_REFUSED = 16
 
+const WAITS = 'waits'
+
 interface Refused {
   readonly post: RefusedPost
   readonly id: FindingId
@@ -54,10 +56,10 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
       id,
       { ...post, ...POSTED },
       {
-        text: `${call} of wr_id ${post.wrId} on ${owner.name} was refused (${errnoName(post.error)}), and the program ${next}: it takes the request for posted`,
+        text: `${call} of wr_id ${post.wrId} on ${owner.name} was refused (${errnoName(post.error)}), and the program ${next}: ${next === WAITS ? 'it waits for room, or takes the request for posted' : 'it takes the request for posted'}`,
         details: [why],
         severity: 'warning',
-        advice: `check the result of ${call}: what is not 0 is an error, a positive errno, so a test for < 0 never holds`,
+        advice: `${next === WAITS ? 'if it has not looked at the result: ' : ''}check the result of ${call}: what is not 0 is an error, a positive errno, so a test for < 0 never holds`,
         objects: [owner],
       },
     )
@@ -96,7 +98,7 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
     waits(context) {
       for (const [queue, all] of refused) {
         const ofContext = all.filter(({ post }) => post.context === context)
-        for (const one of ofContext) one.next ??= 'waits'
+        for (const one of ofContext) one.next ??= WAITS
         if (ofContext.length > 0) reportAll(queue)
       }
     },

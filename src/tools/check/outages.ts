@@ -76,6 +76,24 @@ const retriesOf = (qp: KnownObject | undefined): number => {
   return Math.max(LEAST_RETRIES, LATENESS * (retryCnt + 1) * 4.096 * 2 ** timeout)
 }
 
+/** Microseconds after which a device sends a request again; undefined: unknown, or never. */
+export const ackTimeoutOf = (qp: KnownObject | undefined): number | undefined => {
+  const timeout = qp?.attributes.timeout
+  return timeout === undefined || timeout === 0 ? undefined : 4.096 * 2 ** timeout
+}
+
+/**
+ * Whether a rule, or the link of a net, can be why there is no answer: it loses packets, or delays them for long enough.
+ * `text`: of `formatRule`; times are milliseconds.
+ */
+const canExplain = (text: string, qp: KnownObject | undefined): boolean => {
+  if (/(^|,)(drop|corrupt|reorder|rate)=/.test(text)) return true
+  const [delay = 0, jitter = 0] = ['delay', 'jitter'].map(name =>
+    Number(new RegExp(`(?:^|,)${name}=([\\d.]+)`).exec(text)?.[1] ?? 0),
+  )
+  return 2 * 1000 * (delay + jitter) >= (ackTimeoutOf(qp) ?? 0)
+}
+
 export class Outages {
   readonly detector: Detector
   readonly #services: DetectorServices
@@ -229,7 +247,7 @@ export class Outages {
     if (gone !== undefined) return { reason: this.absenceText(gone, time), since: gone.start, span: gone }
     const qpns = [qp?.qpn, peer?.qpn].filter(qpn => qpn !== undefined)
     const rule = sources.lossTo?.(qpns, since)
-    return rule === undefined
+    return rule === undefined || !canExplain(rule, qp)
       ? undefined
       : { reason: `the fault rule ${rule} lost, damaged or delayed packets of the connection`, since, isRule: true }
   }

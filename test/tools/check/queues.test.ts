@@ -6,6 +6,7 @@ import { it } from 'node:test'
 import { createCause } from '../../../src/spec/check/causes.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { QpState } from '../../../src/spec/enums.ts'
+import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
@@ -25,6 +26,8 @@ it('sends beyond max_send_wr without a polled completion are found, also with `i
   complete(1)
   assert.deepEqual(s.ids(), [])
   complete(1)
+  assert.deepEqual(s.ids(), [])
+  s.poll(2)
   assert.deepEqual(s.ids(), ['sends-unpolled warning'])
   assert.match(s.found[0]!.text, /has 9 sends posted of which no completion was polled, and max_send_wr is 8/)
   s.forget()
@@ -32,6 +35,17 @@ it('sends beyond max_send_wr without a polled completion are found, also with `i
   index = 0
   complete(8)
   assert.deepEqual(s.ids(), [])
+})
+
+it('a program that polls when a post is refused may fill its queue', () => {
+  const s = requestScenario()
+  for (let index = 0; index < 12; index++) s.complete(s.post({ index }))
+  s.checker.refusedPost({
+    ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
+    ...{ queue: PostQueue.SEND, number: 1, wrId: 12n, error: Errno.ENOMEM, state: QpState.values.RTS },
+  })
+  s.poll(1)
+  assert.ok(!s.ids().includes('sends-unpolled warning'))
 })
 
 it('a sender whose sends succeed, and whose peer is connected to another queue pair, is found once', () => {
@@ -87,7 +101,7 @@ it('a message that its sender repeats without limit is no late receive until the
   assert.deepEqual(s.ids(), [])
   s.advance(1_000_000)
   s.post({ queue: PostQueue.RECEIVE, opcode: -1 })
-  assert.deepEqual(s.ids(), ['late-receives warning'])
+  assert.deepEqual(s.ids(), ['late-receives note'])
   assert.match(s.found[0]!.text, /first receive at least 1000.0 ms after a message had come/)
 })
 

@@ -28,6 +28,8 @@ const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =
 
 export interface QueueDetector extends Detector {
   readonly relapses: Relapses
+  /** A send was refused because its queue is full. */
+  isFull(qp: number): void
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
   /** A line: the bytes of a send that is outstanding, or has ended last. None if it is neither. */
@@ -147,6 +149,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
 
   return {
     relapses,
+    isFull: qp => sends.refused(qp),
     posted(request) {
       relapses.posted(request)
       if (request.length > 0) withBytes.add(request.owner)

@@ -100,7 +100,13 @@ export class ReceiveQueues {
     const waited = rnrTimes.last - rnrTimes.first
     const duration = waited === 0 ? '' : ` at least ${(waited / 1000).toFixed(1)} ms`
     const text = `${owner.name} got its first receive${duration} after a message had come for it`
-    this.#services.report('late-receives', this.#services.occurrenceAtPost(owner, request), { text, objects: [owner] })
+    // With rnr_retry 7 the sender waits as long as it takes.
+    const waits = owner.isQp && this.#senderOf(owner)?.attributes.rnrRetry === UNLIMITED
+    this.#services.report('late-receives', this.#services.occurrenceAtPost(owner, request), {
+      text,
+      ...(waits && { severity: 'note' }),
+      objects: [owner],
+    })
   }
 
   /** A receive of queue pair `qp`, or of its SRQ, has completed, not flushed. */

@@ -47,6 +47,10 @@ interface SendQueue {
   errCall: { readonly call: CheckedCall; readonly lost: LostSends } | undefined
   /** The end of the program or of its device has been reported. */
   isOver: boolean
+  /** More sends than max_send_wr, until it is known whether the program relies on refused posts. */
+  excess: { readonly text: string; readonly occurrence: Occurrence } | undefined
+  /** A post was refused since: the program makes room when that happens. */
+  makesRoom: boolean
 }
 
 /** Sends that are not complete when their queue pair ends. */
@@ -89,7 +93,7 @@ export class SendQueues {
     let queue = this.#queues.get(qp)
     if (queue === undefined) {
       const counts = { unsignaled: 0, freed: 0, outstandingMessages: 0, ended: 0, answered: 0, delivered: 0 }
-      const none = { lastEnded: undefined, errCall: undefined }
+      const none = { lastEnded: undefined, errCall: undefined, excess: undefined, makesRoom: false }
       queue = { ...counts, ...none, unpolledReads: [], outstanding: [], isOver: false }
       this.#queues.set(qp, queue)
     }
@@ -117,7 +121,8 @@ export class SendQueues {
   }
 
   /** Reports, once per row and per excess, the first send for which an adapter would have no slot. */
-  #checkSlots(qp: KnownObject, request: WorkRequest, { unsignaled, freed }: SendQueue): void {
+  #checkSlots(qp: KnownObject, request: WorkRequest, queue: SendQueue): void {
+    const { unsignaled, freed } = queue
     const size = qp.limits.maxSendWr ?? qp.requestedSends
     if (size === 0) return
     const unfreed = request.index + 1 - freed - unreleasedIn(qp)
@@ -126,8 +131,25 @@ export class SendQueues {
       this.#services.report('never-signaled', this.#services.occurrenceAtPost(qp, request), { text, objects: [qp] })
     } else if (unfreed === size + 1 && unsignaled <= size) {
       const text = `${qp.name} has ${counted(unfreed, 'send')} posted of which no completion was polled, and max_send_wr is ${size}`
-      this.#services.report('sends-unpolled', this.#services.occurrenceAtPost(qp, request), { text, objects: [qp] })
+      if (!queue.makesRoom) queue.excess ??= { text, occurrence: this.#services.occurrenceAtPost(qp, request) }
     }
+  }
+
+  /** What the program does next tells whether it relies on refused posts. */
+  #reportExcess(id: number): void {
+    const queue = this.#queues.get(id)
+    const qp = queue?.excess && this.#services.objects.find(id)
+    if (queue?.excess === undefined || qp === undefined) return
+    const { text, occurrence } = queue.excess
+    queue.excess = undefined
+    this.#services.report('sends-unpolled', occurrence, { text, objects: [qp] })
+  }
+
+  /** A post was refused because the queue is full. */
+  refused(id: number): void {
+    const queue = this.#of(id)
+    queue.excess = undefined
+    queue.makesRoom = true
   }
 
   ended(request: WorkRequest): void {
@@ -147,6 +169,7 @@ export class SendQueues {
   polled({ owner, index }: WorkRequest): void {
     const queue = this.#queues.get(owner)
     if (queue === undefined) return
+    if (queue.excess !== undefined) this.#reportExcess(owner)
     queue.freed = Math.max(queue.freed, index + 1)
     const { unpolledReads } = queue
     while (unpolledReads.length > 0 && unpolledReads[0]! <= index) unpolledReads.shift()
@@ -162,6 +185,7 @@ export class SendQueues {
 
   /** A call on a queue pair begins. */
   calling({ pendingSends }: BeginningCall, qp: KnownObject): void {
+    this.#reportExcess(qp.id)
     if (pendingSends === undefined) return
     const queue = this.#of(qp.id)
     this.#ending.set(qp.id, { queue, lost: this.#lost(qp, queue, pendingSends) })
@@ -186,6 +210,7 @@ export class SendQueues {
     for (const qp of this.#services.objects.existingIn(context)) {
       const queue = qp.isQp ? this.#queues.get(qp.id) : undefined
       const pending = pendingSends?.get(qp.id) ?? 0
+      if (queue?.excess !== undefined) this.#reportExcess(qp.id)
       if (!qp.isQp || queue?.isOver || (queue === undefined && pending === 0)) continue
       const ending = this.#of(qp.id)
       ending.isOver = true
@@ -282,6 +307,7 @@ export class SendQueues {
    * polled their completions, or they had none: then it may know.
    */
   reset(qp: KnownObject): void {
+    this.#reportExcess(qp.id)
     const queue = this.#of(qp.id)
     this.#queues.delete(qp.id)
     const { errCall } = queue
