@@ -107,7 +107,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'libefa refuses other operations and flags itself', findings: ['bad-request', 'undefined-flags'] },
     {
       reason: 'the program writes to a peer, and the libefa of rdma-core 44 posts no WRITE',
-      findings: ['race', 'buffer-reused', 'failure-ignored'],
+      findings: ['race', 'buffer-reused', 'failure-ignored', 'private-file'],
     },
     {
       reason: 'the program posts by ibv_post_send without an address handle, which is refused (`refused-call`)',
@@ -149,6 +149,10 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'sends-lost',
         'qp-after-disconnect',
       ],
+    },
+    {
+      reason: 'the driver does not tell when a peer accesses memory',
+      findings: ['private-file', 'not-lent', 'taken-back-early', 'lent-changed', 'late-write', 'late-read'],
     },
   ],
   host: [

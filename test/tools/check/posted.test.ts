@@ -78,7 +78,11 @@ test('a program that waits for a refused request has ignored it', () => {
     wait: { id: 'idle-queues', text: 'nothing can complete', qpns: [1] },
   })
   assert.ok(s.ids().includes(IGNORED), s.ids().join())
-  assert.ok(s.found.some(({ text }) => text.includes('and the program waits: it waits for room, or takes the request for posted')))
+  assert.ok(
+    s.found.some(({ text }) =>
+      text.includes('and the program waits: it waits for room, or takes the request for posted'),
+    ),
+  )
 })
 
 test('a program that posts again, makes room, or ends after a refused post has not ignored it', () => {
