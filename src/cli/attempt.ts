@@ -146,7 +146,7 @@ export const attempt = (
       hasEnded = true
       clearTimeout(limitTimer)
       const failure = wasTimedOut
-        ? `no end within ${limitSeconds} s`
+        ? `no end within ${Math.round(limitSeconds * 10) / 10} s`
         : signal !== null
           ? `signal ${signal}`
           : status === 0

@@ -24,6 +24,7 @@ import type {
 } from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
+import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import { parseWho } from '../spec/check/who.ts'
 import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
 import type { Relapse } from '../spec/faults.ts'
@@ -126,6 +127,7 @@ export class DaemonChecker {
       waits,
       devices,
       cm,
+      tormentName,
     }: {
       readonly contexts: Contexts
       readonly failures: FailureReports
@@ -134,6 +136,8 @@ export class DaemonChecker {
       readonly waits: (threads: ThreadWaits) => Iterable<ContextWait | undefined>
       readonly devices: ThreadWaitSources['devices']
       readonly cm: ThreadWaitSources['cm']
+      /** As of `CheckerSources`. */
+      readonly tormentName?: ((id: number) => string | undefined) | undefined
     },
     {
       adapters = [],
@@ -167,6 +171,7 @@ export class DaemonChecker {
       buffers,
       lent,
       ...(range && { who: range }),
+      ...(tormentName && { tormentName }),
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
       privateFile: ({ pid }, address) => privateFileAt(pid, address),
@@ -575,6 +580,12 @@ export class DaemonChecker {
   who(): Story {
     this.#checked.scan()
     return this.#checked.checker.who?.story() ?? []
+  }
+
+  /** The posts and completions so far; none without torment. */
+  orders(): readonly TormentedRequest[] {
+    this.#checked.scan()
+    return this.#checked.checker.orders?.all() ?? []
   }
 
   /** What was not checked so far, and how often. */

@@ -354,6 +354,7 @@ const createParts = (
           containment,
           devices,
           cm: clients.use('rdma_cm'),
+          tormentName: torment?.nameOf,
           waits: threads => explainedWaits({ devices, failures, cm: clients.use('rdma_cm'), destroyWaits }, threads),
         },
         config,

@@ -9,6 +9,7 @@ import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
+import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
 import type { LentCheck } from '../spec/lends.ts'
@@ -124,6 +125,8 @@ export type ToolRequest =
   | { readonly kind: 'counts' }
   /** The accesses to the bytes of `--who`, from the line `from` on. */
   | { readonly kind: 'who'; readonly from: number }
+  /** The posts and completions of a daemon with `--torment` and `--check`, by identities, from number `from` on. */
+  | { readonly kind: 'orders'; readonly from: number }
   /** Whether all packets so far are in the file of `pcap`. */
   | { readonly kind: 'capture' }
   /**
@@ -318,6 +321,7 @@ export type ToolReply =
     }
   /** `total`: number of all lines; the rest follows in further replies. */
   | { readonly who: Story; readonly total: number }
+  | { readonly orders: readonly TormentedRequest[]; readonly total: number }
   | { readonly linkSet: true }
   | { readonly waitsReported: true }
   | { readonly subscribed: number }

@@ -212,7 +212,7 @@ export const checkOptions = {
   tormentSearch: valued(
     'n',
     text,
-    'run the program with N seeds of --torment, and print the decisions that make it fail',
+    'run the program with N seeds of --torment, and print the decisions, and the order, that make it fail',
     {
       excludes: {
         socket: 'each run has a daemon of its own',

@@ -5,22 +5,26 @@
  * severity --fail-on or above. The first runs are without torment: if one fails, there is nothing to search. A decision of
  * torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts). Of the seed that fails
  * with the fewest decisions, all are left out that need not be made for the failure: kinds, objects, then single ones
- * (spec/shrink.ts). Timing decides too, so what two of at most three runs do counts.
+ * (spec/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the order
+ * that decides (cli/check/torment-pair.ts).
  *
  * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by it.
  */
 import os from 'node:os'
 import type { Finding } from '../../spec/check/finding.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
-import { decisionKind, MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
+import { decisionKind, MAX_SEED, type TormentHeld, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
+import { isHolding, type TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import type { TormentRecord } from '../../spec/records.ts'
 import { shrink } from '../../spec/shrink.ts'
 import { counted } from '../../spec/text.ts'
+import { differingLines } from '../../tools/check/story/text.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
 import { sarifDocument } from '../check/sarif.ts'
 import { createSymbols } from '../check/symbols.ts'
+import { findPair, type Pair, type PairRun, type PairSearch, pairSentence, rulesOf } from '../check/torment-pair.ts'
 import { integer } from '../command-line/kinds.ts'
 import { optionWords } from '../command-line/option.ts'
 import { findingOptions } from '../command-line/options.ts'
@@ -43,7 +47,7 @@ type SearchOptions = CheckOptions & {
 }
 
 /** A run of the program; its `failure` may also be a finding. */
-interface Run extends Pick<AttemptResult, 'failure' | 'output'> {
+interface Run extends Pick<AttemptResult, 'failure' | 'output'>, PairRun {
   /** Undefined: without torment. */
   readonly setting: TormentSetting | undefined
   /** The decisions of torment, and their texts by identity. */
@@ -61,6 +65,9 @@ interface Search {
   runs: number
   longestPass: number
   readonly judge: ReturnType<typeof createJudge>
+  readonly symbols: ReturnType<typeof createSymbols>
+  /** Whether the runs are asked for the order of their requests. */
+  needsOrders: boolean
   readonly output: Output
   readonly progress: Progress
   /** Aborted when the search ends: the reason is a signal, or TIME. */
@@ -69,11 +76,18 @@ interface Search {
 
 /** Without `--time-limit`. */
 const DEFAULT_SECONDS = 60
+
 /** What a search has found: the object of --json. */
 interface Found {
   readonly seed: number
   /** The decisions that matter; absent: all of the seed, since they are too many to leave out some. */
   readonly only: readonly string[] | undefined
+  /** What must come after what, as sentences have it: if that is proven. */
+  readonly later?: Pair['later']
+  readonly earlier?: Pair['earlier']
+  /** Why nothing orders them. */
+  readonly clause?: string
+  readonly isProven: boolean
   /** Number of runs of the search. */
   readonly runs: number
   /** Repeats the failure. */
@@ -129,7 +143,8 @@ export const tormentSearch = async (
   )
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
-  const judge = createJudge(options, createSymbols())
+  const symbols = createSymbols()
+  const judge = createJudge(options, symbols)
   const stop = new AbortController()
   // A second signal ends the process.
   const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
@@ -144,6 +159,8 @@ export const tormentSearch = async (
     runs: 0,
     longestPass: 0,
     judge,
+    symbols,
+    needsOrders: false,
     output,
     progress,
     stop: stop.signal,
@@ -214,13 +231,68 @@ const searchSeeds = async (
   const last = await leaveOut(search, candidate)
   const { setting, decisions } = last
   const { seed, only } = setting
+  const { pair, failed: fails, passed } = await searchPair(search, setting)
   const needed = only === undefined ? `its ${counted(decisions.size, 'decision')}` : counted(only.length, 'decision')
   say(search, `${failed.length} of ${seeds} fail; seed ${seed} fails with ${needed}${only?.length ? ':' : ''}`)
   for (const id of only ?? []) print(search, `  ${printable(`${id}: ${decisions.get(id) ?? ''}`)}\n`)
   sayFailure(search, last)
-  await sayRepeats(search, setting)
-  const command = await sayCommands(search, setting)
-  return { seed, only, runs: search.runs, command }
+  if (pair !== undefined) say(search, printable(pairSentence(pair)))
+  else if (only !== undefined && only.length > 0) sayUnproven(search, only, fails, passed)
+  const proven = pair === undefined ? setting : { ...setting, only: pair.only }
+  await sayRepeats(search, proven)
+  const command = await sayCommands(search, proven)
+  return {
+    ...{ seed, only: proven.only },
+    ...(pair && { later: pair.later, earlier: pair.earlier, clause: pair.clause }),
+    ...{ isProven: pair !== undefined, runs: search.runs, command },
+  }
+}
+
+/** Which order decides, if one does. */
+const searchPair = async (search: Search, setting: TormentSetting): Promise<PairSearch> => {
+  const { only = [] } = setting
+  if (!only.some(isHolding)) return NO_PAIR
+  const { symbols, progress } = search
+  search.needsOrders = true
+  const found = await findPair(
+    only,
+    async ids => {
+      const tried = await trial(search, { ...setting, only: ids })
+      return tried && { hasFailed: tried.failed !== undefined, run: tried.last }
+    },
+    stack => symbols.framesOf(stack),
+    text => progress.show(() => `${text}: run ${search.runs + 1}`),
+  )
+  if (found.pair !== undefined || found.passed !== undefined) return found
+  // no decision at all
+  const passed = await runOnce(search, { ...setting, only: undefined, maxDecisions: 0 })
+  return { ...found, passed: passed?.failure === undefined ? passed : undefined }
+}
+
+const NO_PAIR: PairSearch = { pair: undefined, failed: undefined, passed: undefined }
+
+/** What decides is no order of two completions, or it is not known which. */
+const sayUnproven = (
+  search: Search,
+  only: readonly string[],
+  failed: PairRun | undefined,
+  passed: PairRun | undefined,
+): void => {
+  if (only.some(isHolding)) {
+    say(search, 'that an order decides is not proven; a correct program tolerates what the devices did:')
+    for (const rule of rulesOf(only)) print(search, `  ${rule}\n`)
+    if (failed === undefined || passed === undefined) return
+    const titles = ['what happened in a run that fails', 'in a run that passes']
+    const stories = differingLines(failed.orders, passed.orders, stack => search.symbols.framesOf(stack))
+    for (const [i, lines] of stories.entries()) {
+      if (lines.length === 0) continue
+      say(search, `${titles[i]}:`)
+      for (const line of lines) print(search, `  ${printable(line)}\n`)
+    }
+    return
+  }
+  say(search, 'a correct program tolerates what the devices did:')
+  for (const rule of rulesOf(only)) print(search, `  ${rule}\n`)
 }
 
 /** The first of the failed runs that fails again: in 2 of at most 3 runs, of which it is one. */
@@ -237,15 +309,15 @@ const trial = async (
   search: Search,
   setting: TormentSetting,
   failures = 0,
-): Promise<{ readonly failed: TormentedRun | undefined } | undefined> => {
+): Promise<{ readonly failed: TormentedRun | undefined; readonly last: TormentedRun } | undefined> => {
   let passes = 0
   for (let runs = failures; runs < RUNS; runs++) {
     const result = await runOnce(search, setting)
     if (result === undefined) return undefined
     if (result.failure === undefined) passes++
     else failures++
-    if (passes > 1) return { failed: undefined }
-    if (failures > 1) return { failed: result }
+    if (passes > 1) return { failed: undefined, last: result }
+    if (failures > 1) return { failed: result, last: result }
   }
   return undefined
 }
@@ -307,8 +379,10 @@ const runOnce = async <T extends TormentSetting | undefined>(
   const { timeLimit = DEFAULT_SECONDS } = options
   const seconds = longestPass === 0 ? timeLimit : Math.min(timeLimit, least)
   const decisions = new Map<string, string>()
+  const helds = new Map<string, TormentHeld>()
   const onTorment = ({ torment: { id, text, held } }: TormentRecord): void => {
     if (held === undefined) decisions.set(id, text)
+    else helds.set(id, held)
   }
   const found: Finding[] = []
   const onFinding = (finding: Finding): void => {
@@ -327,11 +401,12 @@ const runOnce = async <T extends TormentSetting | undefined>(
     if (stop.aborted) return undefined
     // Messages of the session stay in order: all findings have arrived before this reply.
     await joined.client.counts()
+    const orders: readonly TormentedRequest[] = search.needsOrders ? await joined.client.orders() : []
     const [finding] = found
     const failure = result.failure ?? (finding && `finding ${finding.id}: ${finding.text}`)
     search.runs++
     if (failure === undefined) search.longestPass = Math.max(longestPass, result.duration)
-    return { setting, decisions, failure, output: result.output }
+    return { setting, decisions, held: helds, orders, failure, output: result.output }
   } finally {
     await joined.leave()
   }
@@ -381,7 +456,11 @@ const sarifOf = (found: Found | undefined) => {
     advice: '`userdma help how-to/torment` says what devices may do, and why a correct program tolerates it.',
   } as const
   const decided = found?.only === undefined ? 'decisions of torment' : found.only.join(' + ')
-  const text = `seed ${found?.seed}: the program fails by ${decided}; repeat it: ${found?.command}`
+  const order =
+    found?.later && found.earlier
+      ? `${found.later.text} comes after ${found.earlier.text}; nothing orders them (${found.clause})`
+      : ''
+  const text = `seed ${found?.seed}: the program fails ${order === '' ? `by ${decided}` : `if ${order}`}; repeat it: ${found?.command}`
   const results =
     found === undefined ? [] : [{ id, level: rule.level, text, count: 1, stacks: [], properties: { torment: found } }]
   return sarifDocument('userdma check', packageVersion(), found === undefined ? [] : [rule], results)

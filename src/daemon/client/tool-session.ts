@@ -8,6 +8,7 @@ import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
 import type { Finding, Story, StoryLine } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
+import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
@@ -118,6 +119,8 @@ export interface ToolSession {
    */
   /** The accesses to the bytes of `--who`, so far. */
   who(): Promise<Story>
+  /** The posts and completions so far, by identities of torment. */
+  orders(): Promise<readonly TormentedRequest[]>
   counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
   close(): void
 }
@@ -473,6 +476,15 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         if (!('who' in answer)) throw unexpectedReply('who')
         lines.push(...answer.who)
         if (lines.length >= answer.total || answer.who.length === 0) return lines
+      }
+    },
+    async orders() {
+      const orders: TormentedRequest[] = []
+      for (;;) {
+        const answer = await request({ kind: 'orders', from: orders.length })
+        if (!('orders' in answer)) throw unexpectedReply('orders')
+        orders.push(...answer.orders)
+        if (orders.length >= answer.total || answer.orders.length === 0) return orders
       }
     },
     close: () => finish(daemonEnded()),

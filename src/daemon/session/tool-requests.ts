@@ -8,6 +8,7 @@ import { isLinked } from '../../core/driver-contract.ts'
 import { close } from '../../host/net/sockets.ts'
 import type { Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
+import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import type { RecordingEnd } from '../../spec/session-file.ts'
@@ -52,7 +53,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, report-waits, closed, fault, link, sites, device, borrow, counts, who, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, report-waits, closed, fault, link, sites, device, borrow, counts, who, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -174,6 +175,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'link') return parseLink(fields)
+  if (kind === 'orders') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'who') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'sites' && from === undefined) return { kind }
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
@@ -206,6 +208,10 @@ const fitting = (texts: readonly string[]): number => {
   return end < 0 ? texts.length : end
 }
 
+/** The first lines, as many as fit into one reply. */
+const firstLines = <T>(lines: readonly T[]): readonly T[] =>
+  lines.slice(0, Math.max(1, fitting(lines.map(line => JSON.stringify(line)))))
+
 export class ToolRequests {
   readonly #daemon: ToolParts
   readonly #session: ToolSession
@@ -218,6 +224,7 @@ export class ToolRequests {
   #recording: DaemonRecording | undefined
   /** Of the recording, as of the last request from 0 on. */
   #whoLines: Story = []
+  #orders: readonly TormentedRequest[] = []
   #frames: readonly string[] = []
   /** The end of the last recording. */
   #recorded: RecordingEnd = NOT_RECORDED
@@ -334,11 +341,13 @@ export class ToolRequests {
   #who(from: number): ToolReply {
     if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
     if (from === 0) this.#whoLines = this.#daemon.check?.who() ?? []
-    const rest = this.#whoLines.slice(from)
-    return {
-      who: rest.slice(0, Math.max(1, fitting(rest.map(line => JSON.stringify(line))))),
-      total: this.#whoLines.length,
-    }
+    return { who: firstLines(this.#whoLines.slice(from)), total: this.#whoLines.length }
+  }
+
+  #ordersFrom(from: number): ToolReply {
+    if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
+    if (from === 0) this.#orders = this.#daemon.check?.orders() ?? []
+    return { orders: firstLines(this.#orders.slice(from)), total: this.#orders.length }
   }
 
   #addSymbols(symbols: readonly FrameSymbol[]): ToolReply {
@@ -475,6 +484,8 @@ export class ToolRequests {
         return this.#countFindings()
       case 'who':
         return this.#who(request.from)
+      case 'orders':
+        return this.#ordersFrom(request.from)
       case 'capture':
         return { captureError: this.#subscriptions.captureError }
       case 'record':

@@ -35,7 +35,7 @@ export const TormentKinds = {
   },
   packet: {
     help: 'packets of RC and XRC are duplicated or overtaken, and then retransmitted; later datagrams, multicast too, overtake earlier datagrams',
-    rule: 'IBA 9.7.1, 9.9.2.4: a reliable connection repairs loss, order and duplicates; 9.8.3: datagrams have no order',
+    rule: 'IBA 9.7.1, 9.9.2.4: a reliable connection repairs loss, order and duplicates; 9.8.3: datagrams have no order, and messages of SRD have none',
   },
   limit: {
     help: 'a CQ has exactly the requested entries, and overruns with one more completion',
@@ -94,7 +94,7 @@ export interface TormentDecision {
 export interface TormentHeld {
   /** How long it was held, until the time of this record. */
   readonly microseconds: number
-  /** The completions of other queues that came meanwhile, the first ones, as DEVICE/PROCESS/OBJECT/THING. */
+  /** The completions of other queues that came meanwhile, the last ones, as DEVICE/PROCESS/OBJECT/THING. */
   readonly passed: readonly string[]
   /** Number of all these completions. */
   readonly passedCount: number

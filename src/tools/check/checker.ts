@@ -73,6 +73,7 @@ import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { refusalOf } from './refused-post.ts'
 import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './reporting.ts'
+import { createRequestOrders, type RequestOrders } from './request-orders.ts'
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
 import { createSwaps, type Swaps } from './swaps.ts'
@@ -172,6 +173,8 @@ export class Checker {
   readonly races: RaceDetector | undefined
   /** Undefined without `--who`. */
   readonly who: Who | undefined
+  /** Undefined without torment. */
+  readonly orders: RequestOrders | undefined
   /** Undefined if the memory of keys is unknown, or with `--lent off`. */
   readonly lends: LendDetector | undefined
   /** Undefined if nobody tells of messages, or they are of no interest (`--lent`). */
@@ -218,6 +221,7 @@ export class Checker {
     const { isCopiedByFork, privateFile, memoryOf, logStack, readLog } = sources
     this.races = memoryOf && logStack && readLog && createRaceDetector(services, { memoryOf, logStack, readLog })
     this.who = sources.who && createWho(services, sources.who)
+    this.orders = sources.tormentName && createRequestOrders(services, sources.tormentName)
     this.watchesAccesses = isCopiedByFork !== undefined && sources.lacks === undefined
     this.#privateFiles = privateFile && createPrivateFileDetector(services, privateFile)
     const { lent = 'learnt' } = sources
@@ -239,6 +243,7 @@ export class Checker {
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
       ...(this.who ? [this.who] : []),
+      ...(this.orders ? [this.orders] : []),
     ]
     this.#misuses = new MisuseReports(services, this.#reporter, this.#memoryGone, this.#detectors)
     this.#failures = new FailureReports(services, this.#reporter, this.#queues, this.outages)

@@ -28,6 +28,8 @@ export interface CheckerSources extends ProgramProbes, ProducerFacts {
   readonly lent?: LentCheck
   /** The range of `--who`. */
   readonly who?: WhoRange
+  /** Under torment: DEVICE/PROCESS/OBJECT of an object, by its id. */
+  readonly tormentName?: (id: number) => string | undefined
   /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
 }

@@ -176,6 +176,14 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       ) ?? []
     assert.ok(id !== undefined, stderr)
     assert.match(stderr, /exit status 1\n {2}round \d: the last byte has arrived, byte \d+ has not\n/)
+    assert.match(
+      stderr,
+      /: that an order decides is not proven; a correct program tolerates .*:\n {2}bytes: IBA 9\.5, /,
+    )
+    assert.match(
+      stderr,
+      /: what happened in a run that fails:\n +0\.000 ms {2}QP 0x\w+ {2}posted WRITE wr_id 1: post \(/,
+    )
     assert.match(stderr, /\nuserdma check: run again, it fails 3 of 3 times\n/)
     const setting = `--torment ${text}:only=${id}`
     assert.ok(stderr.includes(`repeat it: userdma check ${setting} -- ${cases} last-byte\n`), stderr)
@@ -234,6 +242,27 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       const { status, stderr } = await search(t, wanted, cases, name)
       assert.match(stderr, new RegExp(`seed ${seed} fails with 1 decision:\\n {2}${kind}/[\\w./-]+: .`))
       assert.equal(status, EX_DATAERR)
+    })
+  for (const [device, seed, options] of [
+    ['rxe0', 5, []],
+    ['mlx5_0', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
+  ] as const)
+    it(`proves which order decides, ${device}`, { skip: longOnly }, async t => {
+      const file = join(temporaryFolder(t), 'found.sarif')
+      // the seeds have waits of up to 20 ms
+      const wanted = ['--torment-search', '1', '--torment', `${seed}`, '--torment-kinds', 'completion', '--json']
+      const { stderr } = await search(t, [...wanted, '--sarif', file, ...options], cases, 'order')
+      const { torment } = JSON.parse(stderr)
+      assertValid('check', { torment })
+      const [id, other] = ['send', 'receive'].map(thing => `${device}/torment_cases/rc_qp1/${thing}`)
+      assert.ok(torment.isProven, stderr)
+      assert.match(torment.later.id, new RegExp(`^completion/${id}\\d$`))
+      assert.match(torment.earlier.id, new RegExp(`^${other}\\d$`))
+      assert.match(torment.later.text, /^the completion of SEND wr_id 1 \(.*pair\.h:\d+\)$/)
+      assert.match(torment.earlier.text, /^the completion of receive wr_id 2 \(.*pair\.h:\d+\)$/)
+      assert.match(torment.clause, /^IBA 10\.8\.3\.3: completions of the send queue and of the receive queue /)
+      assert.ok(torment.command.includes(`:only=${torment.later.id}~${torment.earlier.id}'`), torment.command)
+      assert.match(readFileSync(file, 'utf8'), /the program fails if the completion of SEND wr_id 1 /)
     })
   it('ends after --search-time', async t => {
     const { status, stderr } = await search(t, ['--torment-search', '50', '--search-time', '1'], 'sleep', '60')

@@ -299,6 +299,8 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/who.ts MAX_FRAMES': { because: 'the report shows where it was cut' },
   'src/tools/check/who.ts MAX_TOLD': { because: '`--who` says how many lines are forgotten' },
   'src/tools/check/who.ts MAX_WATCHED': { because: 'the ranges of the first processes or queues are told' },
+  'src/tools/check/request-orders.ts MAX_ORDERED': { because: 'a search for the order that decides has the latest' },
+  'src/tools/check/request-orders.ts MAX_OUTSTANDING_STACKS': { because: 'others have the stack of their number' },
   'src/tools/check/reporting.ts MAX_ALL_FINDINGS': 'findings',
   'src/tools/check/reporting.ts MAX_DIRECT': { because: 'findings of older programs do not name the function' },
   'src/tools/check/reporting.ts MAX_FINDINGS': 'findings',

@@ -16,6 +16,8 @@ export interface TormentedObject {
 export interface ObjectNames {
   /** The hook that names the objects of a device when they are created. */
   hook(device: string): Hook
+  /** DEVICE/PROCESS/OBJECT of one of the newest MAX_NAMES objects of programs, by `CoreObject.id`, also when it is destroyed. */
+  nameOf(id: number): string | undefined
   /** `fallback`: the name after DEVICE, if the object was not created by a call of a program. */
   of(device: string, object: CoreObject | undefined, fallback: string): TormentedObject
 }
@@ -35,8 +37,12 @@ const createObject = (name: string): TormentedObject => {
 /** Of objects that no process has created. */
 export const NO_PROCESS = '-'
 
+/** Names of destroyed objects are kept too. */
+const MAX_NAMES = 2 ** 14
+
 export const createObjectNames = (): ObjectNames => {
   const names = new WeakMap<CoreObject, TormentedObject>()
+  const byId = new Map<number, string>()
   const unnamed = new Map<string, TormentedObject>()
   /** By DEVICE/PROCESS/CLASS: the number of creations. */
   const creations = new Map<string, number>()
@@ -50,8 +56,11 @@ export const createObjectNames = (): ObjectNames => {
         const count = (creations.get(group) ?? 0) + 1
         creations.set(group, count)
         names.set(object, createObject(`${group}${count}`))
+        byId.set(object.id, `${group}${count}`)
+        if (byId.size > MAX_NAMES) byId.delete(byId.keys().next().value as number)
       },
     }),
+    nameOf: id => byId.get(id),
     of(device, object, fallback) {
       const named = object && names.get(object)
       if (named !== undefined) return named

@@ -42,6 +42,8 @@ import { withUndefinedFields } from './undefined-fields.ts'
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
+  /** As of `ObjectNames`. */
+  readonly nameOf: (id: number) => string | undefined
   /** Wraps the port of a new device, before the device is created. */
   port(port: Port, device: string): Port
   /** The random numbers of a new device, from which its first keys and QPNs come; undefined: its own. */
@@ -310,6 +312,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
 
   return {
     decisions,
+    nameOf: names.nameOf,
     port(port, device) {
       const layer = withPacketTorment(port, device, decisions, qpn => objects.get(device)?.(qpn).name)
       if (layer !== undefined) layers.set(layer, layer)

@@ -4,6 +4,7 @@
 import type { Stack, Story, StoryLine } from '../../../spec/check/finding.ts'
 import { callerText, type Frame, ownFrame } from '../../../spec/check/frames.ts'
 import { times } from '../../../spec/check/story.ts'
+import type { TormentedRequest } from '../../../spec/check/torment-orders.ts'
 
 /** `main (a.c:9)`: the first frame in a file of the program; empty: unknown. */
 const sourceText = (frames: readonly Frame[]): string => {
@@ -69,6 +70,31 @@ export const accessLines = (story: Story, range: string, framesOf: (stack: Stack
   const notes = lost === undefined ? '' : ` (${lost.text})`
   if (lines.length === 0) return [`who touched ${range}: nobody: no registered memory has these bytes, or no request`]
   return [`who touched ${range}${notes}:`, ...columnLines(lines, line => millisecondsText(line.time - first), framesOf)]
+}
+
+/** How many lines are shown before the first difference of two orders, and from it on. */
+const SHOWN_BEFORE = 3
+const SHOWN_FROM = 9
+
+/** Two orders of posts and completions from their first difference on, with times since the first line of each. */
+export const differingLines = (
+  one: readonly TormentedRequest[],
+  other: readonly TormentedRequest[],
+  framesOf: (stack: Stack) => readonly Frame[],
+): readonly (readonly string[])[] => {
+  const isSame = (line: TormentedRequest, i: number): boolean =>
+    line.name === other[i]?.name && line.text === other[i].text
+  const different = one.findIndex((line, i) => !isSame(line, i))
+  const from = Math.max(0, (different < 0 ? one.length : different) - SHOWN_BEFORE)
+  return [one, other].map(lines => {
+    const [{ time: first } = { time: 0 }] = lines
+    const shown = lines.slice(from, from + SHOWN_BEFORE + SHOWN_FROM)
+    const told = shown.map(line => ({
+      ...line,
+      text: line.event === 'posted' ? `posted ${line.text}` : `completion of ${line.text}`,
+    }))
+    return shown.length === 0 ? [] : columnLines(told, line => millisecondsText(line.time - first), framesOf)
+  })
 }
 
 /** One line of text for each, with what `timeOf` says of its time. */

@@ -46,6 +46,7 @@ interface HostSources
     | 'buffers'
     | 'lent'
     | 'who'
+    | 'tormentName'
     | 'findsWaits'
     | 'isClosed'
     | 'lockLimit'
@@ -356,13 +357,14 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   const contextWithId = (id: number): Context | undefined =>
     closingContext?.id === id ? closingContext : contextOf(devices.values(), id)
   const stream = streamOf(core)
-  const { adapters, buffers, lent, who, findsWaits, isClosed } = sources
+  const { adapters, buffers, lent, who, tormentName, findsWaits, isClosed } = sources
   const probes = stream.probed(probesOf(core, devices, contextWithId, sources, polls, unchecked))
   const facts = {
     ...(adapters && { adapters }),
     ...(buffers && { buffers }),
     ...(lent && { lent }),
     ...(who && { who }),
+    ...(tormentName && { tormentName }),
     ...(findsWaits && { findsWaits }),
     ...(isClosed && { isClosed }),
   }

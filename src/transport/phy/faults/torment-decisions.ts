@@ -31,7 +31,7 @@ const LONGEST_WAITS = [20, 500, 5000, 20_000]
 const WAITS_UNTIL_HALF = 100
 /** Maximum number of lasting decisions that are kept. */
 const MAX_LASTING = 256
-/** How many of the completions that pass what is held are named. */
+/** How many of the completions that pass what is held are named, the last ones. */
 const MAX_PASSED = 16
 /** The random generator returns integers below this. */
 const RANDOM_RANGE = 2 ** 32
@@ -224,7 +224,8 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
       for (const holding of held) {
         if (holding.queue === queue) continue
         holding.passedCount++
-        if (holding.passed.length < MAX_PASSED) holding.passed.push(`${queue}${nth}`)
+        holding.passed.push(`${queue}${nth}`)
+        if (holding.passed.length > MAX_PASSED) holding.passed.shift()
       }
     },
     listen(listener) {
