@@ -151,6 +151,10 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       ],
     },
     {
+      reason: 'after REJECTED the queue pair is in ERR, and the device refuses the call (`refused-call`)',
+      findings: ['cm-connected-again'],
+    },
+    {
       reason: 'the driver does not tell when a peer accesses memory',
       findings: ['private-file', 'not-lent', 'taken-back-early', 'lent-changed', 'late-write', 'late-read'],
     },

@@ -598,6 +598,7 @@ export class Checker {
   /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
     const target = queueOf(this.#objects, post)
+    if (target !== undefined && this.#detectors.some(({ refusedPost }) => refusedPost?.(post, target))) return
     const { id, text, advice, severity: least } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
     const severity = post.severity ?? least ?? (findings[id].severity === 'note' ? 'note' : 'warning')

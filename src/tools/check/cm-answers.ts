@@ -10,6 +10,7 @@ import { rejectText } from '../../spec/wire/mad.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, moment } from './objects.ts'
+import { type Occurrence, POSTED } from './reporting.ts'
 
 const { REJECTED, UNREACHABLE, CONNECT_ERROR, CONNECT_RESPONSE } = CmEventType.values
 const { RTS } = QpState.values
@@ -70,20 +71,28 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
     )
   }
 
+  const used = ({ qp, id, text, call }: Read, at: Occurrence, request: string, fate = ''): void => {
+    refused.delete(qp.id)
+    services.report('cm-refused-used', at, {
+      text: `${request} was posted to ${qp.name} after ${text} of ${id.name} was read: there is no connection${fate}`,
+      moments: [moment('read', call.time, call.stack)],
+      objects: [qp, id],
+    })
+  }
+
   const posted = (request: WorkRequest): void => {
     const event = request.queue === PostQueue.SEND ? refused.get(request.owner) : undefined
-    if (event === undefined) return
-    const { qp } = event
-    refused.delete(request.owner)
-    services.report('cm-refused-used', services.occurrenceAtPost(qp, request), {
-      text: `${requestText(request)} was posted to ${qp.name} after ${event.text} of ${event.id.name} was read: there is no connection`,
-      moments: [moment('read', event.call.time, event.call.stack)],
-      objects: [qp, event.id],
-    })
+    if (event !== undefined) used(event, services.occurrenceAtPost(event.qp, request), requestText(request))
   }
 
   return {
     posted,
+    // libmlx5 refuses it with ENOMEM, as of a full queue.
+    refusedPost(post, queue) {
+      const event = post.queue === PostQueue.SEND ? refused.get(queue.id) : undefined
+      if (event !== undefined) used(event, { ...post, ...POSTED }, `wr_id ${post.wrId}`, '; the post was refused')
+      return event !== undefined
+    },
     queueReset(owner) {
       refused.delete(owner)
     },

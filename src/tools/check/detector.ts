@@ -8,7 +8,7 @@ import type { Moment, Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
-import type { BeginningCall, CheckedCall, ContextEnd, Misuse } from '../../spec/check/program-events.ts'
+import type { BeginningCall, CheckedCall, ContextEnd, Misuse, RefusedPost } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
@@ -53,6 +53,8 @@ export interface Detector extends Partial<RequestWatcher> {
   unmapped?(region: KnownObject): void
   /** A call on an object has ended; the call may have destroyed the object. */
   called?(call: CheckedCall, object: KnownObject): void
+  /** The program's library has refused a post to this queue. True: the detector has told it. */
+  refusedPost?(post: RefusedPost, queue: KnownObject): boolean
   /** A program has misused memory of a request of this queue (`Misuse`). */
   misused?(misuse: Misuse, owner: KnownObject): void
   /** The queue pairs and all else of a context end, `pendingSends` as in `ContextEnd`. */
