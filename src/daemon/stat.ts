@@ -107,6 +107,9 @@ function* waitsOfQueues(
   }
 }
 
+/** Waits that say why threads wait for each other: what one of them does not get has come, or cannot. */
+const REASONS: ReadonlySet<string> = new Set(['lost-wakeup', 'endless-rnr', 'peer-gone'])
+
 /** Threads of programs that wait for each other, or for what nobody ends, and the contexts of these programs. */
 const deadlocksOf = (
   { devices, failures }: Pick<StatSources, 'devices' | 'failures'>,
@@ -121,7 +124,8 @@ const deadlocksOf = (
       .flatMap(({ device }) => [...device.contexts])
       .filter(context => pids.has(failures.ownerOf(context)?.pid ?? -1))
     const [context] = contexts
-    const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph }
+    const isExplained = known.some(({ context: own, wait: { id } }) => REASONS.has(id) && contexts.includes(own))
+    const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph, ...(isExplained && { severity: 'note' }) }
     const since = Math.max(...chain.map(thread => thread.since))
     return context === undefined ? [] : [{ found: { context, wait, since }, contexts }]
   })

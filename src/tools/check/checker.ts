@@ -675,7 +675,7 @@ export class Checker {
     this.#reporter.report(id, occurrence, {
       text: (isUnexplained ? lost?.overwritten : undefined) ?? text,
       waits: graph,
-      advice: id === 'deadlock' && graph !== undefined ? adviceForDeadlock(graph) : advice,
+      advice: id === 'deadlock' && graph !== undefined && severity !== 'note' ? adviceForDeadlock(graph) : advice,
       moments: swap?.moments ?? lost?.moments ?? [],
       details: [
         ...details,
