@@ -126,6 +126,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       'tools/record',
       'drivers',
       'services',
+      'daemon/client',
       'tools/clients',
       'assembly',
     ],

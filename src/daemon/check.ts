@@ -11,6 +11,7 @@ import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit, privateFileAt } from '../host/process-status.ts'
 import type { Finding, Program, Stack, Story } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
+import { type PeerQuestion, peerFactsText } from '../spec/check/peer-facts.ts'
 import type {
   LibraryRefusal,
   Misorder,
@@ -31,12 +32,15 @@ import type { Relapse } from '../spec/faults.ts'
 import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
 import type { RecordedCheck } from '../spec/session-events.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
+import { parseAddress } from '../transport/wire/address.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
+import { devicesWith } from './devices/devices.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 import { LendRings } from './lends.ts'
+import { NetDaemons } from './net-daemons.ts'
 import { type ThreadWaitSources, ThreadWaits } from './thread-waits.ts'
 import { Unmappings } from './unmappings.ts'
 import { WaitTableFile, WaitTables } from './wait-tables.ts'
@@ -77,6 +81,13 @@ const HASH_OFFSETS = offsetsOf(Messages.hash)
 
 const NO_STACK: Stack = []
 
+/** Microseconds since 1970 at time 0 of `nowMicroseconds`. */
+const CLOCK = performance.timeOrigin * 1000
+/** Questions to other hosts at a time. */
+const MAX_QUESTIONS = 1024
+/** Contexts that wait of which other hosts are asked at a time. */
+const MAX_ASKED = 16
+
 const signalName = (number: number): string =>
   Object.entries(os.signals).find(([, value]) => value === number)?.[0] ?? `signal ${number}`
 
@@ -113,6 +124,12 @@ export class DaemonChecker {
   #lastSession = 0
   readonly waits: WaitWatch
   readonly waitTables = new WaitTables()
+  readonly #devices: ThreadWaitSources['devices']
+  /** Undefined: the daemon is of no net. */
+  #net: NetDaemons | undefined
+  readonly #asked = new Set<Promise<void>>()
+  /** The processes of the other hosts, at the last look. */
+  #otherHosts: readonly GraphProcess[] = []
   readonly #threads: ThreadWaits
   /** The program's stack of the current call; undefined between calls. */
   currentStack: Stack | undefined
@@ -150,6 +167,7 @@ export class DaemonChecker {
     const range = who === undefined ? undefined : parseWho(who)
     this.#now = now
     this.#core = core
+    this.#devices = devices
     this.#contexts = contexts
     this.#failures = failures
     this.#containment = containment
@@ -166,6 +184,12 @@ export class DaemonChecker {
       unmapStack: ({ pid }, start, end) => this.#unmappings.stackOf(pid, start, end, now()),
       postHash: (context, request) => this.#postHash(context, request),
       findsWaits: true,
+      clock: CLOCK,
+      askPeer: (question, answered) => {
+        if (this.#net === undefined || this.#asked.size >= MAX_QUESTIONS) return false
+        this.#awaited(this.#net.peer(question), found => answered(found?.host, found?.facts))
+        return true
+      },
       isClosed: link === 'memory',
       adapters,
       buffers,
@@ -200,13 +224,18 @@ export class DaemonChecker {
       contexts,
       tables: this.waitTables,
       stackOf: (pid, id) => this.stackOf(pid, id),
+      ownHost: () => this.#net?.host,
+      peerInNet: (gid, qpn) => this.#checked.checker.peerInNet(gid, qpn),
+      otherHosts: () => this.#otherHosts,
       memoryAt: (contexts, address) => this.#checked.checker.memoryAt(contexts, address),
       now,
     })
     this.waits = new WaitWatch(
       () => {
         this.#checked.scan()
-        return [...this.#checked.swapWaits(), ...waits(this.#threads)].filter(wait => wait !== undefined)
+        const found = [...this.#checked.swapWaits(), ...waits(this.#threads)].filter(wait => wait !== undefined)
+        this.#askAbout(found)
+        return found
       },
       now,
       (context, wait) =>
@@ -268,6 +297,57 @@ export class DaemonChecker {
       this.#removeStacks(oldest)
     }
     return true
+  }
+
+  /** The socket of the daemon, which may be that of a host of a net. */
+  joinNet(socket: string): void {
+    this.#net = NetDaemons.of(socket)
+  }
+
+  /** Resolves when the other hosts have answered what they were asked so far, or did not in time. */
+  async untilPeersAnswered(): Promise<void> {
+    while (this.#asked.size > 0) await Promise.all(this.#asked)
+  }
+
+  /** Takes an answer of other hosts. */
+  #awaited<T>(answer: Promise<T>, take: (answer: T) => void): void {
+    const taken: Promise<void> = answer
+      .then(this.#containment.guard('an answer of another host', take))
+      .finally(() => this.#asked.delete(taken))
+    this.#asked.add(taken)
+  }
+
+  /** Asks the other hosts about the connections of programs that wait: the answers are there when it is reported. */
+  #askAbout(found: readonly ContextWait[]): void {
+    const net = this.#net
+    if (net === undefined || this.#asked.size > 0) return
+    const { checker } = this.#checked
+    const contexts = [...new Set(found.map(({ context }) => context.id))].slice(0, MAX_ASKED)
+    const questions = contexts.flatMap(context => checker.peerQuestions(context))
+    if (questions.length === 0) return
+    for (const question of questions)
+      this.#awaited(net.peer(question), answer => {
+        if (answer !== undefined) checker.addPeer(question, answer.host, answer.facts)
+      })
+    this.#awaited(net.processes(), processes => {
+      this.#otherHosts = processes
+    })
+  }
+
+  /** The text of `PeerFacts`, for another host; undefined: no device has the address. */
+  peerText({ address, qpn, time }: PeerQuestion): string | undefined {
+    const gid = parseAddress(address)
+    const [found] = gid === undefined ? [] : devicesWith(this.#devices, gid)
+    if (found === undefined) return undefined
+    this.#checked.scan()
+    const { device, network } = found
+    const object = network?.queues?.qpOfNumber(qpn)
+    const state = object && network?.queues?.qp(object)?.state
+    return peerFactsText({
+      device: device.name,
+      clock: CLOCK,
+      ...this.#checked.checker.peerFacts(device.index, qpn, time - CLOCK, state),
+    })
   }
 
   /** Message WAITS of a process; takes over `fd`. */
@@ -559,6 +639,7 @@ export class DaemonChecker {
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void {
     this.waits.start()
+    this.#net?.connect()
     for (const finding of this.#findings) receive(finding)
     this.#receivers.add(receive)
     return () => this.#receivers.delete(receive)

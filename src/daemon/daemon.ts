@@ -405,6 +405,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
   const root = treeOf(socket)
   const managed = { core, devices, failures: watching.failures, root, namespaces, sessions }
   const answer = createRequests(managed, containment, namespace => hotPlug.rootOf(namespace))
+  watching.check?.joinNet(socket)
   const netlink = createNetlink({ containment, answer, onClosed: lifetime.endIfUnused })
   lifetime.watch(() => netlink.count)
   const hotPlug: HotPlug = new HotPlug({ ...all, root, netlink })

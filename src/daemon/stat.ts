@@ -119,14 +119,15 @@ const deadlocksOf = (
   threads.look(known).flatMap(graph => {
     if (graph.shape === 'open') return []
     const chain = graph.first.map(i => graph.threads[i]!)
-    const pids = new Set(chain.map(({ pid }) => pid))
+    const own = chain.filter(({ host }) => host === undefined)
+    const pids = new Set(own.map(({ pid }) => pid))
     const contexts = devices.all
       .flatMap(({ device }) => [...device.contexts])
       .filter(context => pids.has(failures.ownerOf(context)?.pid ?? -1))
     const [context] = contexts
-    const isExplained = known.some(({ context: own, wait: { id } }) => REASONS.has(id) && contexts.includes(own))
+    const isExplained = known.some(one => REASONS.has(one.wait.id) && contexts.includes(one.context))
     const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph, ...(isExplained && { severity: 'note' }) }
-    const since = Math.max(...chain.map(thread => thread.since))
+    const since = Math.max(...own.map(thread => thread.since))
     return context === undefined ? [] : [{ found: { context, wait, since }, contexts }]
   })
 

@@ -15,6 +15,7 @@ import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from
 import { isSrqClass } from '../spec/classes/ids.ts'
 import { counted, hex } from '../spec/text.ts'
 import { WaitFlag, WaitKind } from '../spec/wait-table.ts'
+import type { KnownObject } from '../tools/check/objects.ts'
 import { waitGraphs } from '../tools/check/waits/graph.ts'
 import { isOnStack, loadOf } from '../tools/check/waits/loads.ts'
 import type { MemoryInSentence } from '../tools/check/waits/memory.ts'
@@ -47,6 +48,12 @@ export interface ThreadWaitSources {
   stackOf(pid: number, id: number): Stack
   /** What registered memory of these contexts an address is in; undefined: none. */
   memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined
+  /** The name of this host in a net. */
+  ownHost(): string | undefined
+  /** The other end of a connection on another host of a net. */
+  peerInNet(gid: Uint8Array, qpn: number): Pick<KnownObject, 'host' | 'program' | 'destruction'> | undefined
+  /** The processes of the other hosts. */
+  otherHosts(): readonly GraphProcess[]
   /** Microseconds. */
   now(): number
 }
@@ -171,7 +178,11 @@ class ProcessLook {
     const peer = requests?.peerOf?.(object)
     if (peer === undefined) return receives > 0 ? 'open' : undefined
     const [device] = devicesWith(this.#sources.devices, peer.gid)
-    if (device === undefined) return 'open'
+    if (device === undefined) {
+      const other = this.#sources.peerInNet(peer.gid, peer.qpn)
+      if (other?.program === undefined || other.host === undefined) return 'open'
+      return other.destruction === undefined ? { host: other.host, pid: other.program.pid } : undefined
+    }
     const found = device.network?.queues?.qpOfNumber(peer.qpn)
     const owner = found?.context && this.#sources.failures.ownerOf(found.context)
     if (found === undefined) return undefined
@@ -527,9 +538,13 @@ export class ThreadWaits {
 
   /** Who waits for whom now (`waitGraphs`). `known`: what the drivers have found. */
   look(known: readonly ContextWait[]): readonly WaitGraph[] {
-    const graphs = waitGraphs(this.processes(known))
+    const graphs = waitGraphs([...this.processes(known), ...this.#sources.otherHosts()])
     this.#graph = graphs[0]
-    return graphs
+    const own = this.#sources.ownHost()
+    // Of several hosts the first one in the order of names reports it.
+    return graphs.filter(({ first, threads }) =>
+      first.every(i => own === undefined || (threads[i]?.host ?? own) >= own),
+    )
   }
 
   /** Threads of the last look that wait for events of which they were told before. */

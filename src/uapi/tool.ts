@@ -7,6 +7,7 @@ import type { FailureJson } from '../spec/check/failures.ts'
 import type { Finding, Story } from '../spec/check/finding.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
+import type { PeerQuestion } from '../spec/check/peer-facts.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../spec/check/torment-orders.ts'
@@ -100,6 +101,8 @@ export type ToolRequest =
   | { readonly kind: 'waits' }
   /** The threads of programs that wait, and who could end that (spec/check/thread-waits.ts). */
   | { readonly kind: 'thread-waits' }
+  /** A queue pair, for the checker of another host of a net (spec/check/peer-facts.ts). */
+  | ({ readonly kind: 'peer' } & PeerQuestion)
   /** Reports what programs wait for now as findings. */
   | { readonly kind: 'report-waits' }
   /** The reply follows when the context with this number has ended and its objects are destroyed. */
@@ -324,6 +327,8 @@ export type ToolReply =
   | { readonly orders: readonly TormentedRequest[]; readonly total: number }
   | { readonly linkSet: true }
   | { readonly waitsReported: true }
+  /** The text of `PeerFacts`; null: no device has the address, or programs are not checked. */
+  | { readonly peer: string | null }
   | { readonly subscribed: number }
   /** `lost`: number of all the subscription's lost changes. */
   | { readonly unsubscribed: number; readonly lost: number }

@@ -14,7 +14,7 @@ import type { CheckOptions } from '../check/judge.ts'
 import { type Checked, openReportOf, type Report } from '../check/reporting.ts'
 import { joinDaemon } from '../join.ts'
 import { hostOfNet } from '../net/on-host.ts'
-import { checksPrograms, PeerFindings } from '../net/peer-findings.ts'
+import { checksPrograms, onHost, PeerFindings } from '../net/peer-findings.ts'
 import { programFiles } from '../output-file.ts'
 import { type ProgramEnd, preloadedLibraries, type Recording, recordedEnd } from '../program/program.ts'
 import { isForCheck, openRecordFile, type RecordFile } from '../record.ts'
@@ -58,7 +58,7 @@ const checkUnderDaemon = async (
   const isPrivate = options.private === true || (options.socket === undefined && !isShared)
   const peers = new PeerFindings(onFinding)
   const own = (finding: Finding): void =>
-    onFinding(withUnseenThreads(host === undefined ? finding : { ...finding, host: host.name }))
+    onFinding(withUnseenThreads(host === undefined ? finding : onHost(finding, host.name)))
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding: own }, 'check')
   try {
     await record?.start(joined.client)

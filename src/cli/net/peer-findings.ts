@@ -15,6 +15,18 @@ export const checksPrograms = async (socket: string): Promise<boolean> => {
   }
 }
 
+/** A finding of a host's daemon: what it has of no other host is of this one. */
+export const onHost = (finding: Finding, host: string): Finding => ({
+  ...finding,
+  host,
+  ...(finding.story?.some(line => line.host !== undefined) && {
+    story: finding.story.map(line => ({ host, ...line })),
+  }),
+  ...(finding.waits && {
+    waits: { ...finding.waits, threads: finding.waits.threads.map(thread => ({ host, ...thread })) },
+  }),
+})
+
 export class PeerFindings {
   readonly #onFinding: (finding: Finding) => void
   readonly #sessions = new Map<string, ToolSession>()
@@ -29,7 +41,7 @@ export class PeerFindings {
   /** `sockets`: of the hosts' daemons. `hang`: as of `subscribeFindings`. */
   async open(sockets: ReadonlyMap<string, string>, hang: number | undefined): Promise<void> {
     const openOne = async ([host, socket]: readonly [string, string]): Promise<void> => {
-      const onFinding = (finding: Finding): void => this.#onFinding({ ...finding, host })
+      const onFinding = (finding: Finding): void => this.#onFinding(onHost(finding, host))
       // A host whose daemon has ended has no programs.
       const session = await openToolSession(socket, { onFinding }).catch(() => undefined)
       if (session === undefined) return

@@ -23,6 +23,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { makeSocketFolder } from '../../daemon/client/user-socket.ts'
 import { takeLock } from '../../host/lock-file.ts'
+import { NetFolderNames } from '../../spec/check/peer-facts.ts'
 import { isNetName, NET_NAME_RULE } from '../../tools/topology/net-file.ts'
 import { UsageError } from '../fail.ts'
 import { userdmaScript } from '../paths.ts'
@@ -121,7 +122,7 @@ export class NetFolder {
   }
 
   socket(host: string): string {
-    return join(this.path, host, 'sock')
+    return join(this.path, host, NetFolderNames.socket)
   }
 
   /**
@@ -139,7 +140,7 @@ export class NetFolder {
 
   /** The socket of the daemon of the host on which a program runs. */
   get socketOfThisHost(): string {
-    return join(this.thisHost, 'sock')
+    return join(this.thisHost, NetFolderNames.socket)
   }
 
   /** The file that is /etc/hosts of all processes of a host, or of the holder. */
@@ -191,7 +192,7 @@ export class NetFolder {
 
   /** Undefined if there is no such net, or not even its plan. Throws an Error for a damaged state. */
   read(): NetState | undefined {
-    const file = join(this.path, 'net.json')
+    const file = join(this.path, NetFolderNames.state)
     try {
       const state: unknown = JSON.parse(readFileSync(file, 'utf8'))
       if (isState(state) && state.plan.name === this.name) return state
@@ -236,7 +237,7 @@ export class NetFolder {
     mkdirSync(this.path, { mode: 0o700, recursive: true })
     const written = join(this.path, 'net.json.new')
     writeFileSync(written, JSON.stringify(state), { mode: 0o600 })
-    renameSync(written, join(this.path, 'net.json'))
+    renameSync(written, join(this.path, NetFolderNames.state))
   }
 
   exists(): boolean {

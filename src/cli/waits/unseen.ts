@@ -16,7 +16,17 @@ const ENDED: ReadonlySet<string> = new Set(['Z', 'X'])
 /** Numbers of system calls. */
 const calls =
   process.arch === 'arm64'
-    ? { futex: 98, read: 63, recvfrom: 207, recvmsg: 212, accept4: 242, ppoll: 73, epoll_pwait: 22, wait4: 260 }
+    ? {
+        futex: 98,
+        read: 63,
+        recvfrom: 207,
+        recvmsg: 212,
+        accept4: 242,
+        ppoll: 73,
+        epoll_pwait: 22,
+        wait4: 260,
+        clock_nanosleep: 115,
+      }
     : {
         futex: 202,
         read: 0,
@@ -29,6 +39,7 @@ const calls =
         epoll_wait: 232,
         epoll_pwait: 281,
         wait4: 61,
+        clock_nanosleep: 230,
       }
 const nameOf = (number: number): string | undefined => Object.entries(calls).find(([, value]) => value === number)?.[0]
 
@@ -91,6 +102,7 @@ const foundOf = (pid: number, { call, state }: ThreadStatus): Found => {
   if (name === 'futex') return onWord(pid, args)
   if (name === undefined) return open('system-call', `system call ${number}`, `is in system call ${number}`)
   if (name.endsWith('poll') && name !== 'epoll_wait') return open('descriptor', name, `waits in ${name}`)
+  if (name === 'clock_nanosleep') return open('system-call', 'time', 'sleeps')
   if (name === 'wait4') return open('child', 'child processes', 'waits for the end of a child process')
   return open('descriptor', `descriptor ${args[0]}`, `waits in ${name} for descriptor ${args[0]}`)
 }

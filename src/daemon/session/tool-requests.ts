@@ -53,7 +53,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, report-waits, closed, fault, link, sites, device, borrow, counts, who, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -172,6 +172,11 @@ const parseRequest = (text: string): ToolRequest | undefined => {
     (kind === 'fault' && set === undefined)
   )
     return { kind }
+  if (kind === 'peer') {
+    const { address, qpn, time } = fields
+    const isValid = typeof address === 'string' && typeof qpn === 'number' && typeof time === 'number'
+    return isValid ? { kind, address, qpn, time } : undefined
+  }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'link') return parseLink(fields)
@@ -288,7 +293,12 @@ export class ToolRequests {
         (error: Error) => reply({ error: error.message }),
       )
     else if (addsFindings)
-      this.#answerLater(this.#daemon.untilContextsDestroyed(this.#session.account.user).then(() => reply()))
+      this.#answerLater(
+        this.#daemon
+          .untilContextsDestroyed(this.#session.account.user)
+          .then(() => this.#daemon.check?.untilPeersAnswered())
+          .then(() => reply()),
+      )
     else if (toolRequest?.kind === 'waits' && isTrusted)
       this.#answerLater(this.#session.time.run(this.#daemon.stat.waits()).then(waits => reply({ waits })))
     else reply()
@@ -461,6 +471,9 @@ export class ToolRequests {
       case 'thread-waits':
         if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see what threads wait for' }
         return { processes: fitted(this.#daemon.check?.threadWaits() ?? this.#daemon.stat.programs()) }
+      case 'peer':
+        if (!isTrusted) return { error: FINDINGS_REFUSED }
+        return { peer: this.#daemon.check?.peerText(request) ?? null }
       case 'report-waits':
         if (!isTrusted) return { error: FINDINGS_REFUSED }
         this.#daemon.check?.waits.reportAll()

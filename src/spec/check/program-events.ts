@@ -8,7 +8,7 @@
  */
 import type { Reason } from '../reason.ts'
 import type { Failure } from './failures.ts'
-import type { Program, Stack } from './finding.ts'
+import type { Program, Stack, Story } from './finding.ts'
 import type { OmissionId } from './omissions.ts'
 import type { WorkRequest } from './requests.ts'
 import type { Severity } from './severity.ts'
@@ -113,6 +113,10 @@ export interface CheckedFailure {
   readonly request?: PlacedRequest
   /** The number of the peer's device. Undefined: no peer is named, or its device is not of this process. */
   readonly peerDevice: number | undefined
+  /** The stack of the post of the request; absent: it is looked up. */
+  readonly stack?: Stack
+  /** Its story until then; absent: it is made of what is known. */
+  readonly story?: Story
 }
 
 /**

@@ -8,6 +8,7 @@ import { adapters } from '../../spec/check/adapters.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../../spec/check/omissions.ts'
+import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type {
   BeginningCall,
   CheckedCall,
@@ -64,6 +65,7 @@ import { createLifetimeDetector } from './lifetimes.ts'
 import { lostIn, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { MisuseReports } from './misuses.ts'
+import { factsOf } from './net-peers.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, stateOf } from './objects.ts'
 import { orderFinding, orderText } from './orders.ts'
 import { Outages } from './outages.ts'
@@ -103,6 +105,9 @@ const participles = (name: string): { readonly created: string; readonly destroy
 
 const inCmWords = (cmFunction: string | undefined): string =>
   cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
+
+/** Failures about which another host is asked whose stories are made before the answer; of later ones afterwards. */
+const MAX_HELD_STORIES = 256
 
 type Taker<K extends ProgramEventName> = (checker: Checker, event: ProgramEvent<K>) => void
 
@@ -190,6 +195,9 @@ export class Checker {
   readonly #reporter: FindingReporter
   readonly #services: DetectorServices
   readonly #story: StoryRecorder
+  readonly #stories: Stories
+  /** Failures about which another host was asked. */
+  #held = 0
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
   readonly #privateFiles: PrivateFiles | undefined
@@ -212,6 +220,7 @@ export class Checker {
     this.#services = services
     this.#story = new StoryRecorder(services)
     const stories = new Stories(services, this.#story)
+    this.#stories = stories
     this.#queues = createQueueDetector(services)
     this.#memoryGone = createMemoryGoneDetector(services)
     this.#ignoredPosts = createIgnoredPosts(services)
@@ -704,6 +713,45 @@ export class Checker {
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
-    this.#failures.failed(failed)
+    const { net } = this.#services
+    const question = net.questionAbout(failed)
+    const isAsked =
+      question !== undefined &&
+      this.#sources.askPeer?.(question, (host, facts) => {
+        if (host === undefined || facts === undefined) this.#failures.failed(held)
+        else {
+          net.add(question, host, facts)
+          this.#failures.failed(net.explained(held, question))
+        }
+      })
+    const held = isAsked
+      ? this.#failures.held(failed, this.#held++ < MAX_HELD_STORIES ? this.#stories : undefined)
+      : failed
+    if (!isAsked) this.#failures.failed(failed)
+  }
+
+  // ---- other hosts of a net ----
+
+  /** What this host tells of a queue pair of its own, as it was at `time`. `state`: now. */
+  peerFacts(device: number, qpn: number, time: number, state: number | undefined): Omit<PeerFacts, 'device' | 'clock'> {
+    // Marked is what has ended the connection.
+    return factsOf(this.#objects, { device, qpn, time, state }, qp =>
+      this.#stories.of('peer-not-ready', { ...this.#services.occurrenceAt(qp, []), time }, [qp, qp]),
+    )
+  }
+
+  /** What is asked of other hosts about a context that waits. */
+  peerQuestions(context: number): readonly PeerQuestion[] {
+    return this.#services.net.questionsOf(context, this.#sources.now(), gid => this.#deviceWithGid(gid) !== undefined)
+  }
+
+  addPeer(question: PeerQuestion, host: string, facts: PeerFacts): void {
+    this.#services.net.add(question, host, facts)
+  }
+
+  /** The other end of a connection on another host, if it was asked for. */
+  peerInNet(gid: Uint8Array, qpn: number): KnownObject | undefined {
+    const device = this.#services.net.deviceWithGid(gid)
+    return device === undefined ? undefined : this.#objects.qp(device, qpn)
   }
 }

@@ -7,6 +7,7 @@ import type { AdapterName } from '../../spec/check/adapters.ts'
 import type { Moment, Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
+import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
 import type { BeginningCall, CheckedCall, ContextEnd, Misuse, RefusedPost } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
@@ -14,6 +15,7 @@ import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
+import { NetPeers } from './net-peers.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
@@ -32,6 +34,13 @@ export interface CheckerSources extends ProgramProbes, ProducerFacts {
   readonly tormentName?: (id: number) => string | undefined
   /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
+  /** Microseconds since 1970 at time 0 of the events' clock; absent: there is no net. */
+  readonly clock?: number
+  /**
+   * Asks the checkers of the other hosts of a net about the other end of a connection, and calls `answered`. False: there is
+   * no net. Absent: likewise.
+   */
+  askPeer?(question: PeerQuestion, answered: (host: string | undefined, facts: PeerFacts | undefined) => void): boolean
 }
 
 /** For a checker that only gets calls and failures. */
@@ -68,6 +77,8 @@ export class DetectorServices {
   readonly deviceWithGid: DeviceWithGid
   readonly sources: CheckerSources
   readonly omit: NoteOmission
+  /** Ends of connections on other hosts. */
+  readonly net: NetPeers
   readonly #reporter: FindingReporter
 
   constructor(objects: KnownObjects, reporter: FindingReporter, sources: CheckerSources) {
@@ -75,6 +86,7 @@ export class DetectorServices {
     this.deviceWithGid = gid => sources.deviceWithGid(gid)
     this.sources = sources
     this.omit = reporter.omit
+    this.net = new NetPeers(objects, sources.clock ?? 0)
     this.#reporter = reporter
   }
 
@@ -93,6 +105,11 @@ export class DetectorServices {
     if (qp.attributes.address === undefined) return true
     const device = this.peerDeviceOf(qp)
     return device !== undefined && this.sources.hasUnchecked?.(device) !== true
+  }
+
+  /** As `peerOf`, also on another host of a net, if its checker was asked. */
+  peerInNet(qp: KnownObject): KnownObject | undefined {
+    return this.peerOf(qp) ?? this.net.peerOf(qp)
   }
 
   peerOf(qp: KnownObject): KnownObject | undefined {

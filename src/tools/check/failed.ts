@@ -27,6 +27,7 @@ import { hex, type KnownObject, type KnownObjects } from './objects.ts'
 import { ackTimeoutOf, before, type Outage, type Outages } from './outages.ts'
 import type { QueueDetector } from './queues/queues.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
+import type { Stories } from './story/lines.ts'
 
 /** Whether the failed request is a send or a receive; undefined: the failure is not about a request. */
 const failedKindOf = ({ kind, cause, wrId }: Failure): 'send' | 'receive' | undefined => {
@@ -174,6 +175,18 @@ export class FailureReports {
     }
   }
 
+  /** The failure with what may be gone when another host has answered. */
+  held(failed: CheckedFailure, stories: Pick<Stories, 'of'> | undefined): CheckedFailure {
+    const { deviceNumber, failure, time, context, program } = failed
+    const { device, cause, qpn } = failure
+    const qp = qpn === undefined ? undefined : this.#services.objects.qp(deviceNumber, qpn)
+    if (qp !== undefined) qp.isReported = true
+    const stack = postStackOf(failed, qp, this.#services.sources)
+    const id = findingOfCause(cause.id) ?? 'no-answer'
+    const story = stories?.of(id, { time, device, context, program, stack }, qp === undefined ? [] : [qp])
+    return { ...failed, stack, ...(story && { story }) }
+  }
+
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
     const { time, deviceNumber, context, failure, peerDevice } = failed
@@ -203,8 +216,9 @@ export class FailureReports {
       device,
       context,
       program: failed.program ?? qp?.program,
-      stack: postStackOf(failed, qp, this.#services.sources),
+      stack: failed.stack ?? postStackOf(failed, qp, this.#services.sources),
       ...(failedKind === undefined ? { action: 'noticed' } : FAILED_ACTIONS[failedKind]),
+      ...(failed.story && { story: failed.story }),
     }
     if (id === 'no-answer') {
       const outage = this.#outages.behind(time, deviceNumber, qp, peerDevice, failure.peer)
@@ -267,7 +281,7 @@ export class FailureReports {
             : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
           ...(isUnconfigured(cause) ? [] : accessRangeLines(failure)),
           ...basedLines(failure, region),
-          ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
+          ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined && peer.host === undefined
             ? this.#queues.receiveCounts(qp, peer)
             : []),
           ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
@@ -388,7 +402,11 @@ export class FailureReports {
       ...swappedPsnLines(qp, peer),
       ...attributeTable(qp, peer),
     ]
-    const [reason] = mismatches(qp, peer, this.#services.deviceWithGid)
+    const [reason] = mismatches(
+      qp,
+      peer,
+      gid => this.#services.deviceWithGid(gid) ?? this.#services.net.deviceWithGid(gid),
+    )
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)
     if (root !== undefined && rootId !== undefined)

@@ -86,6 +86,8 @@ export class KnownObject {
   readonly context: number
   readonly deviceName: string
   readonly program: Program | undefined
+  /** The host of a net that has it; undefined: this one. */
+  host: string | undefined
   /** Whether the TypeScript library created it. */
   readonly isOfLibrary: boolean
   /** Whether the library created it for itself, not for the program. */
@@ -211,9 +213,10 @@ export class KnownObject {
   }
 
   get nameWithProgram(): string {
+    const place = this.host === undefined ? '' : ` on ${this.host}`
     return this.program === undefined
-      ? `${this.name} of ${this.deviceName}`
-      : `${this.name} of process ${this.program.pid} (${this.program.command})`
+      ? `${this.name} of ${this.deviceName}${place}`
+      : `${this.name} of process ${this.program.pid} (${this.program.command})${place}`
   }
 
   get history(): Moment[] {
@@ -510,6 +513,15 @@ export class KnownObjects {
     this.#omit('destroyed-objects', 1)
     for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
     this.#forgetHandle(oldest)
+  }
+
+  /** Forgets an object of another host. */
+  forget(object: KnownObject): void {
+    this.#existing.delete(object.id)
+    this.#found[object.id % FOUND_PLACES] = undefined
+    this.#destroyed.delete(object.id)
+    for (const number of numbersOf(object)) if (this.#byNumber.get(number) === object) this.#byNumber.delete(number)
+    this.#forgetHandle(object)
   }
 
   #forgetHandle(object: KnownObject): void {

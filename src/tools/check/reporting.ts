@@ -31,6 +31,8 @@ export interface Occurrence {
   readonly action?: string
   /** Present for a post. */
   readonly isPost?: true
+  /** The story of this host until then; absent: it is made of what is known. */
+  readonly story?: Story
 }
 
 /** The action of an occurrence that is a post. */
@@ -148,7 +150,7 @@ export class FindingReporter {
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
-    const story = hasStory(id) ? this.#storyOf(id, { time, device, context, program, stack }, objects) : []
+    const story = hasStory(id) ? this.#storyOf(id, { ...occurrence, stack }, objects) : []
     const finding: Finding = {
       number,
       id,

@@ -80,6 +80,14 @@ const endTexts: Readonly<Record<(typeof endKinds)[number], string>> = {
   died: 'the program crashed',
 }
 
+/** Findings that the end of a peer's connection explains. */
+const endsOfPeers: ReadonlySet<FindingId> = new Set([
+  'no-peer-qp',
+  'peer-not-ready',
+  'peer-in-error',
+  'no-receive-posted',
+])
+
 /** Events of one line, oldest first. */
 interface Group {
   readonly events: Event[]
@@ -133,7 +141,7 @@ export class Stories {
 
   /** The story of a finding about these objects; empty: nothing is known. */
   of(id: FindingId, occurrence: Occurrence, named: readonly KnownObject[]): Story {
-    const { time, program, context } = occurrence
+    const { time, program, context, story: before } = occurrence
     const objects = this.#concerned(named, isWaitId(id) ? context : undefined)
     const byId = new Map(objects.map(object => [object.id, object]))
     // What has no object: of the contexts of the objects, or of the program.
@@ -157,10 +165,16 @@ export class Stories {
     const stacks = this.#stacksOf(noted)
     const stackOf = (event: Event): Stack => stacks.get(event) ?? event.stack
     const decisive = decisiveOf(id, noted, named, occurrence, this.#recorder, stackOf)
-    const lines = [
-      ...this.#grouped(noted, stackOf).map(group =>
-        this.#line(group, decisive !== undefined && group.events.includes(decisive)),
-      ),
+    const own = this.#grouped(noted, stackOf).map(group =>
+      this.#line(group, decisive !== undefined && group.events.includes(decisive)),
+    )
+    const ownLines: Story = before ?? own
+    const isMarked = ownLines.some(line => line.isDecisive === true) || !endsOfPeers.has(id)
+    const others = objects
+      .flatMap(object => (object.host === undefined ? [] : this.#services.net.storyOf(object)))
+      .map(({ isDecisive, ...line }): StoryLine => (isDecisive && !isMarked ? { ...line, isDecisive } : line))
+    const lines: StoryLine[] = [
+      ...[...ownLines, ...others].sort((a, b) => a.time - b.time),
       ...this.#unread(time, objects, decisive === undefined && isWaitId(id)),
     ]
     const omitted = lines.length - MAX_LINES
@@ -207,7 +221,7 @@ export class Stories {
       if (object.class === 'cm_id') add(byId(this.#recorder.linkedTo(object.id)))
     }
     if (waiting !== undefined) for (const qp of services.objects.queuePairsOf(waiting).slice(-MAX_USERS)) add(qp)
-    for (const object of [...found]) if (object.isQp) add(services.peerOf(object))
+    for (const object of [...found]) if (object.isQp) add(services.peerInNet(object))
     for (const object of [...found])
       if (object.isQp) {
         for (const use of ['sendCq', 'recvCq', 'srq']) add(object.uses.get(use))

@@ -53,6 +53,8 @@ interface HostSources
     | 'isCopiedByFork'
     | 'privateFile'
     | 'unmapStack'
+    | 'clock'
+    | 'askPeer'
   > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
@@ -368,7 +370,11 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     ...(findsWaits && { findsWaits }),
     ...(isClosed && { isClosed }),
   }
-  const checker = new Checker(report, { now: () => stream.time, ...probes, ...facts })
+  const { clock = 0, askPeer } = sources
+  const checker = new Checker(report, {
+    ...{ now: () => stream.time, clock, ...probes, ...facts },
+    ...(askPeer && { askPeer }),
+  })
   stream.add(ConsumerRank.CHECK, checker)
   const advertisements =
     lent === 'learnt' ? createAdvertisements(stream, sources.scratch, context => sources.program(context)) : undefined
