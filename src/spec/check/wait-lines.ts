@@ -33,9 +33,13 @@ export const deadlockText = ({ shape, first, threads }: WaitGraph): string => {
     : `${chain.length} threads wait for each other: ${named.join('; ')}${more}`
 }
 
-/** The lines of the block, without stacks: one for each thread. */
-export const waitLines = ({ threads }: WaitGraph): readonly string[] => {
-  const processes = processesIn(threads)
+/**
+ * The lines of the block, without stacks: one for each thread. `pid`: of the program of the finding, whose threads need
+ * no process, unless there are others.
+ */
+export const waitLines = ({ threads }: WaitGraph, pid?: number): readonly string[] => {
+  const isOther = pid !== undefined && threads.some(thread => thread.pid !== pid)
+  const processes = isOther ? Number.POSITIVE_INFINITY : processesIn(threads)
   return threads.map(
     thread =>
       `${threadName(thread, { processes })} ${thread.action}${thread.reason === undefined ? '' : `: ${thread.reason}`}`,

@@ -66,9 +66,9 @@ const withoutStart = (frames: readonly Frame[]): readonly Frame[] => {
 }
 
 /** The block of a finding that says who waits for whom. */
-export const waitBlock = (graph: WaitGraph, symbols: Symbols): readonly string[] => [
+export const waitBlock = (graph: WaitGraph, symbols: Symbols, pid?: number): readonly string[] => [
   '  who waits for whom:',
-  ...waitLines(graph).flatMap((line, i) => {
+  ...waitLines(graph, pid).flatMap((line, i) => {
     const { stack, signaled = [] } = graph.threads[i]!
     const textOf = (stack: Stack, head: string): string[] => {
       const frames = withoutStart(symbols.framesOf(stack))
@@ -112,7 +112,7 @@ export const callersText = (frames: readonly Frame[]): string =>
 
 /** `most`: lines of its story. */
 export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
-  const { details, time, moments, objects, waits, story = [] } = finding
+  const { details, time, moments, objects, waits, program, story = [] } = finding
   symbols.prepare?.(stacksOf([finding]))
   const advice = adviceOf(finding)
   const historyLine = ({ action, time: when, stack }: Moment): string => {
@@ -125,7 +125,7 @@ export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_
     ...moments
       .filter(({ stack }) => stack.length > 0)
       .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
-    ...(waits === undefined ? [] : waitBlock(waits, symbols)),
+    ...(waits === undefined ? [] : waitBlock(waits, symbols, program?.pid)),
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
     ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(
       (line, i) => `${i === 0 ? '  ' : '   '}${line}`,

@@ -64,6 +64,8 @@ test('a join of a thread that reads events is a chain with an end', () => {
     'the main thread joins thread 2',
     'thread 2 waits in ibv_get_async_event of rxe0: no event is on its way',
   ])
+  // of a finding about another process
+  assert.match(waitLines(graph, 7)[0]!, /^the main thread of process 1 \(.*\) joins thread 2$/)
 })
 
 test('it is none while another thread of the program runs, or waits for a client', () => {
