@@ -822,3 +822,35 @@ test('acknowledgements of more events than were read are found, with the object 
     ],
   )
 })
+
+test('a rule that delays packets for less than the ACK timeout explains no missing answer; one that is longer does', () => {
+  for (const [rule, timeout, isReason] of [
+    ['dir=both,delay=0.001', 8, false],
+    ['dir=both,delay=20', 8, true],
+    ['dir=both,delay=20', 18, false],
+    ['drop=0.1,delay=0.001', 18, true],
+  ] as const) {
+    const { found, fail, connected, checker } = scenario({ lossTo: () => rule })
+    connected(2, 1)
+    connected(1, 2, { timeout, retryCnt: 2 })
+    fail(noAnswer(2))
+    checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
+    assert.equal(found[0]?.text.includes('the fault rule') ?? false, isReason, rule)
+    const soon = found[0]?.details.find(line => line.startsWith('timeout 8 is 1.0 ms: with retry_cnt 2'))
+    assert.equal(soon !== undefined, timeout === 8 && !isReason, rule)
+  }
+})
+
+test('a peer that is not connected, beside a queue pair of its process that nobody names, is not the one that was meant', () => {
+  const { found, fail, connected, create } = scenario()
+  create('rc_qp', { cap: { maxSendWr: 1, maxRecvWr: 1 } }, { qpNum: 2 })
+  connected(1, 2)
+  connected(3, 1)
+  fail(noAnswer(2, INIT))
+  assert.equal(found[0]?.id, 'peer-not-ready')
+  assert.match(
+    found[0]?.details[0] ?? '',
+    /^QP 0x2 is not connected, and QP 0x3 of the same process is, to QP 0x1 of this/,
+  )
+  assert.match(found[0]?.advice ?? '', /^take the qp_num of QP 0x3 for dest_qp_num/)
+})
