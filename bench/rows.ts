@@ -16,6 +16,7 @@ import { hostRows } from './host.ts'
 import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
+import { lentRows } from './lent.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { recordingRows } from './recording.ts'
@@ -46,6 +47,7 @@ export const rows: readonly Row[] = [
   ...writeBwRows,
   ...driverRows,
   ...checkRows,
+  ...lentRows,
   ...hostRows,
   ...countRows,
   ...idleRows,

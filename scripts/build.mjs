@@ -87,8 +87,12 @@ const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
 
 const EFA = { header: 'infiniband/efadv.h', package: 'libibverbs-dev' }
 
+/** userdma.h and userdma_check.h. */
+const HEADERS = `-I${inRoot('shim', 'include')}`
+
 const benchNeeds = source => {
   if (source.endsWith('rdmacm_connects.c')) return { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM }
+  if (source.endsWith('lends.c')) return { flags: [...C_FLAGS, HEADERS], libraries: ['-libverbs'], needs: VERBS }
   return source.endsWith('verbs_pair.c') ? { libraries: ['-lefa', '-libverbs'], needs: EFA } : {}
 }
 
@@ -126,7 +130,7 @@ const srdTargets = (flags, more) =>
 
 /** The programs of docs/findings, with their faults and without (FIXED). */
 const findingTargets = () => {
-  const flags = [...C_FLAGS, '-O1', '-g', `-I${inRoot('shim', 'include')}`]
+  const flags = [...C_FLAGS, '-O1', '-g', HEADERS]
   const more = { libraries: ['-libverbs', '-lpthread'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
     ...targetsOf('docs/findings', 'findings', flags, more),
@@ -140,7 +144,7 @@ const findingTargets = () => {
 const WARNINGS = process.env.CI ? ['-Werror'] : []
 
 const testTargets = () => [
-  ...targetsOf('test/programs', 'programs', [...C_FLAGS, '-g', `-I${inRoot('shim', 'include')}`], {
+  ...targetsOf('test/programs', 'programs', [...C_FLAGS, '-g', HEADERS], {
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',

@@ -9,6 +9,7 @@ import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort, untilListening } from '../../src/cli/listening.ts'
 import { READY } from '../../src/cli/start.ts'
+import type { LentCheck } from '../../src/spec/lends.ts'
 import { Unavailable } from './harness.ts'
 
 /** The checkout: this file runs from dist/bench/harness. */
@@ -121,18 +122,20 @@ export interface Daemon {
 
 /**
  * A daemon with a private socket. `devices`: instead of the default one. `check`: programs run under `userdma check`; `races`: with
- * `--races`. `record`: it records into a file of at most 64 MiB. `nodeOptions`: of its process.
+ * `--races`. `lent`: with `--lent`. `record`: it records into a file of at most 64 MiB. `nodeOptions`: of its process.
  */
 export const startDaemon = async ({
   devices = [],
   check = false,
   races = false,
+  lent,
   record = false,
   nodeOptions = [],
 }: {
   readonly devices?: readonly string[]
   readonly check?: boolean
   readonly races?: boolean
+  readonly lent?: LentCheck
   readonly record?: boolean
   readonly nodeOptions?: readonly string[]
 } = {}): Promise<Daemon> => {
@@ -147,6 +150,7 @@ export const startDaemon = async ({
     socket,
     ...devices.flatMap(device => ['--device', device]),
     ...(check ? ['--check'] : []),
+    ...(lent === undefined ? [] : ['--lent', lent]),
     ...(record ? ['--record', join(folder, 'session.udr'), '--record-limit', '64M'] : []),
   ]
   const daemon = start(process.execPath, command, { ...process.env, USERDMA_BENCH_ALLOCATIONS: allocations })

@@ -335,9 +335,9 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       services.omit('advertised', 1)
     }
     all.add(told)
+    if (all.size <= MAX_ADVERTISED) return
     const [first] = all
-    if (all.size <= MAX_ADVERTISED || first === undefined) return
-    forget(first)
+    forget(first!)
     services.omit('advertised', 1)
   }
 

@@ -30,15 +30,18 @@ interface Advertised<R extends AdvertisedRegion> {
   readonly length: number
 }
 
-/** Bits of the filter: the first two bytes of a word are those of a key, in little or big endian. */
-const [LITTLE, BIG] = [1, 2]
+/**
+ * Bits of the filter: two bytes at an even offset are the first ones of a key, in either byte order, or its middle ones, if
+ * the key is at an odd offset.
+ */
+const [FIRST, MIDDLE] = [1, 2]
 const swap16 = (value: number): number => ((value & 0xff) << 8) | (value >>> 8)
 
 /** The regions of a process, by rkey. */
 export class AdvertisedKeys<R extends AdvertisedRegion> {
   /** Devices may have regions with equal keys. */
   readonly #regions = new Map<number, R[]>()
-  /** By the first two bytes of a word: a word of a message without any key costs one look. */
+  /** By two bytes: four bytes of a message without any key cost two looks. */
   readonly #filter = new Uint8Array(0x1_0000)
 
   get size(): number {
@@ -62,36 +65,41 @@ export class AdvertisedKeys<R extends AdvertisedRegion> {
 
   #mark(rkey: number): void {
     const filter = this.#filter
-    filter[rkey & 0xffff]! |= LITTLE
-    filter[swap16(rkey >>> 16)]! |= BIG
+    filter[rkey & 0xffff]! |= FIRST
+    filter[swap16(rkey >>> 16)]! |= FIRST
+    const middle = (rkey >>> 8) & 0xffff
+    filter[middle]! |= MIDDLE
+    filter[swap16(middle)]! |= MIDDLE
   }
 
-  /** Calls `tell` for what `length` bytes of a message tell of. */
+  /** Calls `tell` for what `length` bytes of a message tell of, which are at the beginning of `bytes`, at an even offset of its buffer. */
   find(
     { bytes, view }: { readonly bytes: Uint8Array; readonly view: DataView },
     length: number,
     tell: (told: Advertised<R>) => void,
   ): void {
     const filter = this.#filter
+    const pairs = new Uint16Array(bytes.buffer, bytes.byteOffset, length >>> 1)
     let told = 0
-    let low = bytes[0]!
-    for (let at = 0; at + KEY_BYTES <= length; at++) {
-      const high = bytes[at + 1]!
-      const hits = filter[low | (high << 8)]!
-      low = high
-      if (hits === 0) continue
+    const look = (at: number): void => {
+      if (at < 0 || at + KEY_BYTES > length || told === MAX_TOLD) return
       const word = view.getUint32(at, true)
-      const regions = [
-        ...((hits & LITTLE) === 0 ? [] : (this.#regions.get(word) ?? [])),
-        ...((hits & BIG) === 0 ? [] : (this.#regions.get(swap32(word)) ?? [])),
-      ]
-      for (const region of regions) {
-        const found = rangeAt(view, length, at, region)
-        if (found === undefined) continue
-        tell({ region, ...found })
-        if (++told === MAX_TOLD) return
-        break
-      }
+      // A key is not 0, and many bytes are.
+      if (word === 0) return
+      for (const regions of [this.#regions.get(word), this.#regions.get(swap32(word))])
+        for (const region of regions ?? []) {
+          const found = rangeAt(view, length, at, region)
+          if (found === undefined) continue
+          told++
+          tell({ region, ...found })
+          return
+        }
+    }
+    for (let i = 0; i < pairs.length; i++) {
+      const hits = filter[pairs[i]!]!
+      if (hits === 0) continue
+      if ((hits & MIDDLE) !== 0) look(2 * i - 1)
+      if ((hits & FIRST) !== 0) look(2 * i)
     }
   }
 }

@@ -10,6 +10,7 @@ import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import type { ProgramStream } from '../../../spec/check/stream.ts'
 import { AccessFlags, MrKind, REMOTE_RIGHTS } from '../../../spec/enums.ts'
+import { SendKind, sendOperations } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { AdvertisedKeys, type AdvertisedRegion } from '../../check/lends/messages.ts'
 import type { MessageWatch } from '../requests/feed.ts'
@@ -17,7 +18,10 @@ import type { MessageWatch } from '../requests/feed.ts'
 const EDGE = 4096
 /** Bytes of the shortest message with a key, an address and a length. */
 const LEAST = 16
-/** After BARREN messages above EDGE that told nothing, a queue pair's further ones are read one in SAMPLE, until one tells. */
+/**
+ * After BARREN WRITEs, and messages above EDGE, that told nothing, a queue pair's further ones are read one in SAMPLE, until
+ * one tells: each costs another system call.
+ */
 const BARREN = 64
 const SAMPLE = 16
 
@@ -47,7 +51,7 @@ export const createAdvertisements = (
   const keys = new Map<number | undefined, AdvertisedKeys<Region>>()
   /** By `CoreObject.id` of regions. */
   const regions = new Map<number, Region>()
-  /** Long messages in a row that told nothing, of each queue pair. */
+  /** WRITEs and long messages in a row that told nothing, of each queue pair. */
   const barren = new WeakMap<QueuePairObject, number>()
 
   const forget = (id: number): void => {
@@ -69,9 +73,13 @@ export const createAdvertisements = (
     ofProgram.add(region)
   }
 
-  const isSkipped = (qp: QueuePairObject, length: number): boolean => {
-    const count = length <= EDGE ? 0 : (barren.get(qp) ?? 0)
-    if (count >= BARREN) barren.set(qp, count + 1)
+  const isSampled = ({ length, opcode }: WorkRequest): boolean =>
+    length > EDGE || sendOperations[opcode]?.kind === SendKind.WRITE
+
+  const isSkipped = (qp: QueuePairObject, request: WorkRequest): boolean => {
+    if (!isSampled(request)) return false
+    const count = barren.get(qp) ?? 0
+    barren.set(qp, count + 1)
     return count >= BARREN && count % SAMPLE !== 0
   }
 
@@ -114,7 +122,7 @@ export const createAdvertisements = (
     }
     look(0, Math.min(length, EDGE))
     if (length > EDGE) look(Math.max(EDGE, length - EDGE), Math.min(EDGE, length - EDGE))
-    if (length > EDGE) barren.set(qp, hasTold ? 0 : (barren.get(qp) ?? 0) + 1)
+    if (hasTold) barren.delete(qp)
   }
 
   return {
@@ -141,7 +149,7 @@ export const createAdvertisements = (
       const { length } = request
       if (length < LEAST || !CONNECTED.has(qp.class.name) || qp.context === undefined) return
       const ofProgram = keys.get(programOf(qp.context)?.pid)
-      if (ofProgram !== undefined && !isSkipped(qp, length)) read(qp, request, ofProgram, copy)
+      if (ofProgram !== undefined && !isSkipped(qp, request)) read(qp, request, ofProgram, copy)
     },
   }
 }

@@ -10,12 +10,14 @@ const RKEY = 0x1234_5678
 const region = { device: 0, rkey: RKEY, iova: 0x7f00_0000_1000, length: 0x1_0000 }
 const zeroBased = { device: 0, rkey: 0x8765_4321, iova: 0, length: 4096 }
 
-const found = (bytes: Buffer, regions = [region]): (readonly [offset: number, length: number])[] => {
+const found = (message: Buffer, regions = [region]): (readonly [offset: number, length: number])[] => {
   const keys = new AdvertisedKeys<typeof region>()
   for (const one of regions) keys.add(one)
   const told: (readonly [number, number])[] = []
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  keys.find({ bytes, view }, bytes.length, ({ offset, length }) => told.push([offset, length]))
+  const bytes = new Uint8Array(message)
+  keys.find({ bytes, view: new DataView(bytes.buffer) }, bytes.length, ({ offset, length }) =>
+    told.push([offset, length]),
+  )
   return told
 }
 
@@ -68,8 +70,8 @@ test('a key that is deregistered', () => {
   keys.add(region)
   keys.add({ ...region, device: 1 })
   keys.delete(0, RKEY)
-  const bytes = Buffer.concat([at(64), word(RKEY), word(64)])
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const bytes = new Uint8Array(Buffer.concat([at(64), word(RKEY), word(64)]))
+  const view = new DataView(bytes.buffer)
   const devices: number[] = []
   const look = (): void => keys.find({ bytes, view }, bytes.length, told => devices.push(told.region.device))
   look()
