@@ -332,11 +332,10 @@ const leaveOut = async (search: Search, run: TormentedRun): Promise<TormentedRun
   let last = run
   let left = all.length
   search.progress.show(() => `which decisions matter: ${counted(left, 'decision')} left`)
-  const { seed, maxDecisions } = run.setting
   const fails = async (only: readonly string[]): Promise<boolean | undefined> => {
     // those without torment have passed
     if (only.length === 0) return false
-    const tried = await trial(search, { seed, maxDecisions, only })
+    const tried = await trial(search, { ...run.setting, only })
     if (tried?.failed === undefined) return tried && false
     last = tried.failed
     left = only.length

@@ -11,12 +11,18 @@
  *   torment_cases numbers | numbers-right           of two devices, qp_num tells whose completion it is
  *   torment_cases reuse | reuse-right               a completion with qp_num of a queue pair is its own
  *   torment_cases adapter | adapter-right           every device has 16 elements in a request
+ *   torment_cases patience | patience-right         a message arrives at once when its receive has been posted
+ *   torment_cases retries | retries-right           nothing is sent twice, so retry_cnt can be 0
+ *   torment_cases entries | entries-right           a CQ of 5 entries takes 6 completions
+ *   torment_cases notice | notice-right             an event comes within 5 ms after its completion
  *
  *   torment_cases fenced-right                      a fenced SEND of what an atomic returns
  *
  * If the assumption fails, the program prints a message and exits with status 1.
  */
 #include "../../../docs/findings/pair.h"
+#include <poll.h>
+#include <time.h>
 
 #define ROUNDS 4
 
@@ -219,7 +225,6 @@ static int fenced(int is_right)
     return wrong != 0;
 }
 
-/* A failed receive on each of two devices; their completions are told apart by qp_num alone, or by the CQ too. */
 /* A queue pair flushes its receives and is destroyed. The next one of the CQ has no receives. */
 static int reuse(int is_right)
 {
@@ -242,6 +247,7 @@ static int reuse(int is_right)
     return 0;
 }
 
+/* A failed receive on each of two devices; their completions are told apart by qp_num alone, or by the CQ too. */
 static int numbers(int is_right)
 {
     int devices, received[2] = {0, 0};
@@ -282,6 +288,108 @@ static int numbers(int is_right)
     return 1;
 }
 
+/* Polls a completion, then waits 5 ms for its event; if `is_right`, for ever. */
+static int notice(int is_right)
+{
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    replace_cq(&other, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
+    connect_ends(&one, &other);
+    int status = 0;
+    for (int round = 1; round <= ROUNDS && status == 0; round++) {
+        struct ibv_cq *cq;
+        void *cq_context;
+        check(ibv_req_notify_cq(other.cq, 0), "ibv_req_notify_cq");
+        post_receive(&other, first_bytes(&other, 64));
+        post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
+        next_completion(&other);
+        struct pollfd event = {.fd = channel->fd, .events = POLLIN};
+        if (poll(&event, 1, is_right ? -1 : 5) != 1) {
+            fprintf(stderr, "round %d: the completion has come, its event has not\n", round);
+            status = 1;
+        } else {
+            check(ibv_get_cq_event(channel, &cq, &cq_context), "ibv_get_cq_event");
+            ibv_ack_cq_events(cq, 1);
+        }
+        next_completion(&one);
+    }
+    return status;
+}
+
+static double seconds(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* The receive is posted after the SEND, which then completes within 0.4 s; if `is_right`, whenever. */
+static int patience(int is_right)
+{
+    one.attr.rnr_retry = 7;
+    connect_ends(&one, &other);
+    post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
+    usleep(20000);
+    post_receive(&other, first_bytes(&other, 64));
+    struct ibv_wc wc;
+    const double end = seconds() + 0.4;
+    while (ibv_poll_cq(other.cq, 1, &wc) == 0)
+        if (!is_right && seconds() > end) {
+            fprintf(stderr, "no message within 0.4 s\n");
+            return 1;
+        }
+    next_completion(&one);
+    return 0;
+}
+
+/* SENDs with retry_cnt 0; if `is_right`, 7. */
+static int retries(int is_right)
+{
+    one.attr.retry_cnt = is_right ? 7 : 0;
+    connect_ends(&one, &other);
+    for (int round = 1; round <= 10 * ROUNDS; round++) {
+        struct ibv_wc wc;
+        post_receive(&other, first_bytes(&other, SIZE));
+        post(&one, IBV_WR_SEND, first_bytes(&one, SIZE), 0, 0);
+        while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+            ;
+        if (wc.status != IBV_WC_SUCCESS) {
+            fprintf(stderr, "round %d: %s\n", round, ibv_wc_status_str(wc.status));
+            return 1;
+        }
+        next_completion(&other);
+    }
+    return 0;
+}
+
+/* Flushes 6 receives into a CQ that was created with 5 entries; if `is_right`, with 6. */
+static int entries(int is_right)
+{
+    const int receives = 6;
+    struct ibv_qp_init_attr init = small_qp();
+    struct ibv_cq *cq = need(ibv_create_cq(context, is_right ? receives : receives - 1, NULL, NULL, 0), "ibv_create_cq");
+    struct ibv_wc wc;
+    int found = 0;
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    init.cap.max_recv_wr = (uint32_t)receives;
+    init.send_cq = init.recv_cq = cq;
+    create_queue_pair(&one, init);
+    to_init(&one);
+    for (int i = 0; i < receives; i++)
+        post_receive(&one, first_bytes(&one, 64));
+    one.attr.qp_state = IBV_QPS_ERR;
+    check(ibv_modify_qp(one.qp, &one.attr, IBV_QP_STATE), "to ERR");
+    for (const double end = seconds() + 0.5; found < receives && seconds() < end;)
+        if (ibv_poll_cq(cq, 1, &wc) == 1)
+            found++;
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = NULL;
+    check(ibv_destroy_cq(cq), "ibv_destroy_cq");
+    if (found == receives)
+        return 0;
+    fprintf(stderr, "%d of %d completions have come\n", found, receives);
+    return 1;
+}
+
 /* Creates a queue pair with 16 elements in a request; if `is_right`, with at most as many as the device has, and with 64
  * bytes inline, which all adapters have. */
 static int adapter(int is_right)
@@ -313,13 +421,19 @@ int main(int count, char **arguments)
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
                  {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
-                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1}};
+                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1},
+                 {"notice", notice, 0}, {"notice-right", notice, 1}, {"patience", patience, 0}, {"patience-right", patience, 1},
+                 {"retries", retries, 0}, {"retries-right", retries, 1}, {"entries", entries, 0}, {"entries-right", entries, 1}};
+    int (*const connecting[])(int) = {event, notice, unsignaled, patience, retries, entries};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();
             make_end(&one);
             make_end(&other);
-            if (cases[i].run != event && cases[i].run != unsignaled)
+            int connects = 0;
+            for (size_t j = 0; j < sizeof connecting / sizeof *connecting; j++)
+                connects |= cases[i].run == connecting[j];
+            if (!connects)
                 connect_ends(&one, &other);
             const int status = cases[i].run(cases[i].is_right);
             destroy_pair(&one, &other);

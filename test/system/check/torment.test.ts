@@ -86,7 +86,8 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
 
   for (const seed of casesOf(['1', '2', '3'], one => one === '1'))
     it(`correct programs pass, seed ${seed}`, async t => {
-      const names = ['last-byte-right', 'order-right', 'event-right', 'depth-right', 'unsignaled-right']
+      const kinds = ['last-byte', 'order', 'event', 'depth', 'unsignaled', 'notice', 'retries', 'entries']
+      const names = kinds.map(name => `${name}-right`)
       const script = `for name in ${names.join(' ')}; do ${cases} $name || echo $name: $?; done`
       const ended = await runUserdma(t, ['run', '--private', '--torment', seed, '--', 'sh', '-c', script])
       assert.deepEqual([ended.status, ended.stdout], [0, ''], ended.stderr)
@@ -180,12 +181,8 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       stderr,
       /: that an order decides is not proven; a correct program tolerates .*:\n {2}bytes: IBA 9\.5, /,
     )
-    assert.match(
-      stderr,
-      /: what happened in a run that fails:\n +0\.000 ms {2}QP 0x\w+ {2}posted WRITE wr_id 1: post \(/,
-    )
     assert.match(stderr, /\nuserdma check: run again, it fails 3 of 3 times\n/)
-    const setting = `--torment ${text}:only=${id}`
+    const setting = `--torment ${text}:kinds=bytes:only=${id}`
     assert.ok(stderr.includes(`repeat it: userdma check ${setting} -- ${cases} last-byte\n`), stderr)
     assert.ok(stderr.includes(`userdma trace --private ${setting} -- ${cases} last-byte\n`), stderr)
   })
@@ -235,6 +232,9 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     ['adapter', 'adapter', 2, []],
     ['fields', 'fields', 2, []],
     ['reuse', 'reuse', 2, []],
+    ['event', 'notice', 2, []],
+    ['rnr', 'patience', 2, []],
+    ['limit', 'entries', 2, []],
     ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
   ] as const)
     it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly }, async t => {
@@ -243,6 +243,13 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       assert.match(stderr, new RegExp(`seed ${seed} fails with 1 decision:\\n {2}${kind}/[\\w./-]+: .`))
       assert.equal(status, EX_DATAERR)
     })
+  it('tells packets that fail `retries`', { skip: longOnly }, async t => {
+    const options = ['--torment-search', '1', '--torment', '5', '--torment-kinds', 'packet', '--path', 'packets']
+    const { status, stderr } = await search(t, options, cases, 'retries')
+    assert.match(stderr, /fails with \d decisions?:\n {2}packet\/rxe0\/torment_cases\/rc_qp[12]\/.*RC_/)
+    assert.match(stderr, /a correct program tolerates what the devices did:\n {2}packet: IBA 9\.7\.1, /)
+    assert.equal(status, EX_DATAERR)
+  })
   for (const [device, seed, options] of [
     ['rxe0', 5, []],
     ['mlx5_0', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
@@ -279,7 +286,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.match(String(torment.only), /^bytes\/rxe0\/torment_cases\/rc_qp2\/byte\d+$/)
     assert.deepEqual(
       [torment.seed, torment.command],
-      [2, `userdma check --torment 2:only=${torment.only} -- ${cases} last-byte`],
+      [2, `userdma check --torment 2:kinds=bytes:only=${torment.only} -- ${cases} last-byte`],
     )
     const [result] = JSON.parse(readFileSync(file, 'utf8')).runs[0].results
     assert.deepEqual([result.ruleId, result.properties], ['torment', { torment }])

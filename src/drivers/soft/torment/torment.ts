@@ -400,7 +400,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             frames,
             work: wrapper<WorkSource>({
               loadSend: (row, index, into, at, isFlushed) =>
-                (isFlushed === true || !posts.holds(row, index)) && work.loadSend(row, index, into, at, isFlushed),
+                work.loadSend(row, index, into, at, isFlushed) && (isFlushed === true || !posts.holds(row, index)),
               retireSend: work.retireSend,
               copyInline: work.copyInline,
               takeReceive: work.takeReceive,

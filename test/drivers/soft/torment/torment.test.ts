@@ -433,6 +433,11 @@ describe('a seed', () => {
         assert.equal(held?.hasCome, isHeld, other)
       }
     })
+    it('starts no post that was not made', () => {
+      const { m, torment } = sent(['request/rxe0/-/rc_qp1/post2'])
+      run(m)
+      assert.deepEqual(torment.decisions.missed, ['request/rxe0/-/rc_qp1/post2'])
+    })
     it('waits for so many microseconds', () => {
       const { m, ends } = sent([`${SEND}~1234`])
       run(m)
