@@ -188,7 +188,7 @@ const hiddenText = (hidden: readonly Finding[]): string => {
   return texts.length === 0 ? '' : ` (${texts.join('; ')})`
 }
 
-/** What a run without findings could not see. `hasRaces`: --races; `isObserved`: --host, which has no races. */
+/** What a run could not see that found no mistake but leaks, or nothing. `hasRaces`: --races; `isObserved`: --host, which has no races. */
 const unseenText = (hasRaces: boolean, isObserved: boolean): string =>
   `accesses of the program's own threads to memory are not seen${hasRaces || isObserved ? '' : '; the order of requests is not looked at: `--races`'}`
 
@@ -224,7 +224,7 @@ const summary = (
   )
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
-    ...(severityTexts.length === 0 && hasCalls ? [`  ${unseenText(races === true, host === true)}`] : []),
+    ...(hasCalls && reported.every(([{ id, severity }]) => id === 'leak' || severity === 'note') ? [`  ${unseenText(races === true, host === true)}`] : []),
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
