@@ -224,7 +224,9 @@ const summary = (
   )
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
-    ...(hasCalls && reported.every(([{ id, severity }]) => id === 'leak' || severity === 'note') ? [`  ${unseenText(races === true, host === true)}`] : []),
+    ...(hasCalls && reported.every(([{ id, severity }]) => id === 'leak' || severity === 'note')
+      ? [`  ${unseenText(races === true, host === true)}`]
+      : []),
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),

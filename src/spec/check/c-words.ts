@@ -132,6 +132,11 @@ export const refusalAdvice: readonly Advice[] = [
     advice: 'path_mtu is an enum ibv_mtu, not a number of bytes: for 1024 bytes give IBV_MTU_1024',
   },
   {
+    code: 'out-of-range',
+    attributes: ['pathMtu'],
+    advice: 'give the smaller active_mtu of both ports (ibv_query_port), or raise the MTU of the interfaces',
+  },
+  {
     code: 'not-global',
     advice: 'set is_global to 1, and grh.dgid and grh.sgid_index: RoCE has no addresses without a GRH',
   },

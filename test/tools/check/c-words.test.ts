@@ -73,6 +73,10 @@ test('the advice says what to change, by code and attribute', () => {
       because`${modify}: ${the.attribute('pathMtu')}: ${coded('not-in-enum')`${9} is none`}`,
       /use one of the constants/,
     ],
+    [
+      because`${modify}: ${the.attribute('pathMtu')}: ${coded('out-of-range')`${5} is not`}`,
+      /active_mtu of both ports/,
+    ],
     [coded('not-global')`${the.method('ah.create')}: ${the.addressField('isGlobal')} is 0`, /set is_global to 1/],
     [coded('gid-empty')`GID index 77 of port 1 is empty`, /ibv_devinfo -v/],
     [because`${modify}: ${checkTransition('RC', 0, 1, ['state'])}`, /add the bits to attr_mask/],

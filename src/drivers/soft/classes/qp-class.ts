@@ -17,7 +17,7 @@ import { QpFlags, QpState } from '../../../spec/enums.ts'
 import { CallError, callError, codedError } from '../../../spec/errno.ts'
 import { mtuBytes, mtuEnum } from '../../../spec/mtu.ts'
 import { checkTransition, isTransition, type QpTypeName } from '../../../spec/qp-states.ts'
-import { outOfRange, type Reason, the } from '../../../spec/reason.ts'
+import { because, coded, outOfRange, type Reason, the } from '../../../spec/reason.ts'
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { createDestinations, type Destinations } from '../address/destinations.ts'
@@ -108,7 +108,13 @@ const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdA
   if (args.pkeyIndex !== undefined) requireInRange(method, 'pkeyIndex', args.pkeyIndex, 0)
   if (args.maxRdAtomic !== undefined) requireInRange(method, 'maxRdAtomic', args.maxRdAtomic, maxRdAtomic)
   if (args.maxDestRdAtomic !== undefined) requireInRange(method, 'maxDestRdAtomic', args.maxDestRdAtomic, maxRdAtomic)
-  if (args.pathMtu !== undefined) requireInRange(method, 'pathMtu', args.pathMtu, activeMtu, 1)
+  if (args.pathMtu !== undefined && args.pathMtu > activeMtu) {
+    const [bytes, most] = [mtuBytes(args.pathMtu), mtuBytes(activeMtu)]
+    const range = coded(
+      'out-of-range',
+    )`${args.pathMtu} (${bytes} bytes) is not in 1 to ${activeMtu} (256 to ${most} bytes)`
+    refuse(method, because`${the.attribute('pathMtu')}: ${range}: the MTU of the port's interface allows no more`)
+  }
 }
 
 /** The attributes for the engine, which ignores undefined ones. `defaultMtu`: bytes. */

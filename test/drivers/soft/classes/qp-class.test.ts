@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { Limits } from '../../../../src/drivers/soft/attributes.ts'
+import { setLink } from '../../../../src/drivers/soft/interface.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../../src/spec/classes.ts'
@@ -306,6 +307,16 @@ test('values out of range are refused', () => {
       JSON.stringify(more),
     )
   assert.equal(query(rtr).state, Qps.RTR)
+})
+
+test('a path MTU above that of the interface is refused in bytes', () => {
+  const { m, qp } = setUp()
+  const rtr = inState(qp(), Qps.INIT)
+  setLink(m.devices[0].device, { isUp: true, hasCarrier: true, pathMtu: 1024 })
+  assert.throws(() => modify(rtr, toRtr(42, peer, { pathMtu: 5 })), {
+    message:
+      "rc_qp.modify: attribute pathMtu: 5 (4096 bytes) is not in 1 to 3 (256 to 1024 bytes): the MTU of the port's interface allows no more",
+  })
 })
 
 test('paths with an empty GID index, without a valid global route, on another port, or between two address families are refused', () => {
