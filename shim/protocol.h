@@ -289,6 +289,7 @@
 #define USERDMA_BATCH_MISTAKE_NO_ADDRESS 10u
 #define USERDMA_BATCH_MISTAKE_FIELDS_LATE 11u
 #define USERDMA_BATCH_MISTAKE_NO_FUNCTION 12u
+#define USERDMA_BATCH_MISTAKE_NOT_REQUESTED 13u
 
 /* Calls on queues in a wrong order, or by threads that were excluded. */
 #define USERDMA_ORDER_CALL_START_POLL 1u

@@ -36,6 +36,8 @@ struct batch {
     uint64_t wr_id;
     void *added_at;
     bool is_told;
+    /* An operation that send_ops_flags lacked was used. */
+    bool is_lack_told;
     struct batch_sizes sizes;
     /* IBV_QP_EX_WITH_… */
     uint64_t operations;
@@ -227,6 +229,13 @@ void batches_added(const struct ibv_qp_ex *qp, int opcode, void *caller)
     batch->flags = qp->wr_flags;
     batch->wr_id = qp->wr_id;
     batch->added_at = caller;
+    /* The flag of an operation is bit `opcode`, to TSO. Newer functions are not wrapped without their flag. */
+    if (UNLIKELY(opcode <= IBV_WR_TSO && !(batch->operations >> opcode & 1)) && !batch->is_lack_told) {
+        batch->is_lack_told = true;
+        struct userdma_batch mistake = {
+            .mistake = USERDMA_BATCH_MISTAKE_NOT_REQUESTED, .called = USERDMA_BATCH_CALL_ADD, .opcode = opcode, .wr_id = qp->wr_id};
+        send_report(&qp->qp_base, &mistake, NULL);
+    }
 }
 
 void batches_set(const struct ibv_qp_ex *qp, uint32_t call, uint32_t elements, uint64_t inline_bytes)

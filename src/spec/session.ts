@@ -780,7 +780,7 @@ export const BatchCall = {
  * thread has started it. NO_REQUEST: a setter before the first request. SET_AGAIN: a second setter of one kind for a
  * request. WRONG_SETTER: one that operation or queue pair do not allow. NO_DATA, NO_ADDRESS: a setter is missing.
  * FIELDS_LATE: wr_id or wr_flags was changed after the request was added, before its setter. NO_FUNCTION: the queue pair
- * lacks the function.
+ * lacks the function. NOT_REQUESTED: it has the function, although send_ops_flags lacked it.
  */
 export const BatchMistake = {
   STARTED_AGAIN: 1,
@@ -795,6 +795,7 @@ export const BatchMistake = {
   NO_ADDRESS: 10,
   FIELDS_LATE: 11,
   NO_FUNCTION: 12,
+  NOT_REQUESTED: 13,
 } as const
 
 /** `order.called`. READ: the function that reads `order.field` of a completion. EXIT: the program ends. */

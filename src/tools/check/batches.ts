@@ -63,6 +63,7 @@ const isInline = (called: number): boolean =>
   called === BatchCall.SET_INLINE_DATA || called === BatchCall.SET_INLINE_DATA_LIST
 
 const END_IT = 'end each batch by ibv_wr_complete, or by ibv_wr_abort on paths that give it up'
+const ADD_FLAGS = 'give ibv_create_qp_ex the flags of all operations that the program uses (send_ops_flags)'
 const SETTERS_AFTER = 'call the setters of a request after the function that adds it, ibv_wr_send for example'
 
 /** Undefined: an unknown mistake. */
@@ -165,12 +166,18 @@ export const batchText = (
       return called === BatchCall.ADD
         ? {
             text: `${call} on ${qp.name} calls a NULL pointer: send_ops_flags lacked ${flagOf(opcode)} when the queue pair was created`,
-            advice: 'give ibv_create_qp_ex the flags of all operations that the program uses (send_ops_flags)',
+            advice: ADD_FLAGS,
           }
         : {
             text: `${call} on ${qp.name} calls a NULL pointer: its provider has no such setter for it`,
             advice: 'use only setters that fit the type of the queue pair',
           }
+    case BatchMistake.NOT_REQUESTED:
+      return {
+        text: `${request} on ${qp.name}, which was created without ${flagOf(opcode)} in send_ops_flags: this provider has the function all the same, others crash`,
+        severity: 'warning',
+        advice: ADD_FLAGS,
+      }
     default:
       return undefined
   }
