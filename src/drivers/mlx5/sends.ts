@@ -27,7 +27,7 @@ import {
 import { Bsf, PsvSegment } from '../../spec/drivers/mlx5-signature.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SRQN_SHIFT, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
+import { AccessKey, BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
 import type { Destinations } from '../soft/address/destinations.ts'
 import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
@@ -389,6 +389,7 @@ export class Sends implements SendQueue {
     into[to + Send.REFUSED] = 0
     let left = segments - 1
     let wrOpcode = wrOpcodes[opcode] ?? REFUSED
+    let target = -1
     if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(into, to, imm, left)
     else if (opcode === Mlx5Opcode.SET_PSV) wrOpcode = left < 1 ? REFUSED : this.#takePsv()
     else if (wrOpcode === MEMCPY) wrOpcode = this.#takeCopy(into, to, control, left)
@@ -400,7 +401,7 @@ export class Sends implements SendQueue {
         if (destinations !== undefined) this.#takeDestination(into, to, destinations)
         left -= DatagramSegment.BYTES / SEGMENT_BYTES
       } else if (this.#kind === 'dc') {
-        this.#next(DatagramSegment.BYTES)
+        target = this.#next(DatagramSegment.BYTES)
         left -= DatagramSegment.BYTES / SEGMENT_BYTES
       } else if (this.#kind === 'frame') left -= this.#takeEthernet(into, to)
       const isAtomic = opcode === Mlx5Opcode.ATOMIC_CS || opcode === Mlx5Opcode.ATOMIC_FA
@@ -417,11 +418,14 @@ export class Sends implements SendQueue {
       into[to + Send.REFUSED] = isKeyChange ? KEY_CONFIGURATION : BAD_OPCODE
       if (isKeyChange) wrOpcode = DRIVER1
     }
-    if (this.refusal !== 0) into[to + Send.REFUSED] = this.refusal
-    if (into[to + Send.REFUSED] !== 0) {
-      into[to + Send.SGES] = 0
-      into[to + Send.LENGTH] = 0
+    if (into[to + Send.REFUSED] !== 0) into[to + Send.LENGTH] = 0
+    // the request is right, its target is not: it keeps its bytes for those who read of it
+    if (this.refusal !== 0) {
+      into[to + Send.REFUSED] = this.refusal
+      into[to + AccessKey.HI] = target < 0 ? 0 : view.getUint32(target + DatagramSegment.QKEY)
+      into[to + AccessKey.LO] = target < 0 ? 0 : view.getUint32(target + DatagramSegment.QKEY + 4)
     }
+    if (into[to + Send.REFUSED] !== 0) into[to + Send.SGES] = 0
     into[to + Send.OPCODE] = wrOpcode
     into[to + Send.FLAGS] = flags
     return blocksOf(segments)

@@ -211,7 +211,7 @@ const table = {
   DC_ACCESS_KEY: {
     code: 0x30a,
     results: ['REM_ACCESS_ERR'],
-    text: 'the DC target has another access key',
+    text: 'the DC target has another access key than the request, {accessKey:hex}',
     advice: 'give the request the access key of the target (dc_key)',
   },
   SRD_NO_ANSWER: {

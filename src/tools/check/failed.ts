@@ -108,6 +108,13 @@ const NOT_YET =
 const NOT_CONFIGURED =
   'key {key:hex} has no memory: it was made by mlx5dv_create_mkey, and no request has configured it'
 
+/** The access keys of a target of DC and of a request to it; empty: they are no cause. */
+const accessKeyLines = (given: unknown, { accessKey }: Pick<KnownObject, 'accessKey'>): string[] => {
+  if (typeof given !== 'bigint' || accessKey === undefined) return []
+  const isCut = BigInt.asUintN(32, accessKey) === given
+  return [`the access key of the target is ${hex(accessKey)}${isCut ? '; the request has its lower 32 bits' : ''}`]
+}
+
 /** Causes of a key that is not live, with the address of the peer's memory. */
 const REMOTE_ADDRESS: ReadonlySet<CauseName> = new Set(['RKEY_UNKNOWN', 'RKEY_NONE'])
 
@@ -279,6 +286,7 @@ export class FailureReports {
           ...(cut === undefined
             ? []
             : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
+          ...(peer === undefined ? [] : accessKeyLines(cause.args.accessKey, peer)),
           ...(isUnconfigured(cause) ? [] : accessRangeLines(failure)),
           ...basedLines(failure, region),
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined && peer.host === undefined

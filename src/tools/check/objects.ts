@@ -128,6 +128,8 @@ export class KnownObject {
   /** Requested max_send_wr and max_recv_wr of a queue pair; else 0. */
   readonly requestedSends: number
   readonly requestedReceives: number
+  /** Of a target of DC. */
+  readonly accessKey: bigint | undefined
   /** sq_sig_all of a queue pair. */
   readonly signalsAll: boolean
   /** The destination of an address handle. */
@@ -187,6 +189,7 @@ export class KnownObject {
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
     this.requestedSends = cap.maxSendWr ?? 0
     this.requestedReceives = cap.maxRecvWr ?? 0
+    if (this.class === 'dct_qp') this.accessKey = (args.sendBufferAddress as bigint | undefined) ?? 0n
     this.signalsAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
   }
 

@@ -96,6 +96,9 @@ export const Copy = {
   DONE: Send.REMOTE_LO,
 } as const
 
+/** Of a request that is refused since the target of DC has another access key: the request's. */
+export const AccessKey = { LO: Send.REMOTE_LO, HI: Send.REMOTE_HI } as const
+
 /** Words of a receive work request; elements (`Sge`) follow at `SGE`. */
 export const Receive = { ID_LO: 0, ID_HI: 1, SGES: 2, LENGTH: 3, SGE: 4 } as const
 

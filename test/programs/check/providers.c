@@ -1,7 +1,8 @@
 /*
  * Programs of adapters, for `userdma check` (test/system/check/devices.test.ts). The argument: `batch`, WRITEs by ibv_wr_* on
  * RC; `dc`, a WRITE from an initiator to a target of DC (mlx5dv); `srd`, a SEND of EFA's SRD (efadv). They are correct,
- * but each first posts two receives with wr_id 77 and one buffer, and `batch` with `open` leaves its last batch open;
+ * but each first posts two receives with wr_id 77 and one buffer, and `batch` with `open` leaves its last batch open, with
+ * `lacking` has a queue pair that was made for SEND only; `dc` with `cut` has the lower half of the target's access key;
  * `direct` asks for the memory of the send queue (mlx5dv_init_obj), and `direct write` writes a WRITE with a wrong rkey
  * into it; `refused` opens a device by a function of libmlx5, which fails under a fault rule.
  */
@@ -71,11 +72,12 @@ static void complete(struct ibv_qp_ex *qp)
     check(ibv_wr_complete(qp), "ibv_wr_complete");
 }
 
-static int batch(bool is_open)
+static int batch(const char *how)
 {
+    const bool is_open = strcmp(how, "open") == 0, is_lacking = strcmp(how, "lacking") == 0;
     struct end other = {0};
     open_end(1);
-    struct ibv_qp_init_attr_ex init = extended(IBV_QPT_RC, IBV_QP_EX_WITH_RDMA_WRITE);
+    struct ibv_qp_init_attr_ex init = extended(IBV_QPT_RC, is_lacking ? IBV_QP_EX_WITH_SEND : IBV_QP_EX_WITH_RDMA_WRITE);
     end.qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
     end.access = IBV_ACCESS_REMOTE_WRITE;
     struct end *const ends[] = {&end, &other};
@@ -99,6 +101,8 @@ static int batch(bool is_open)
     return 0;
 }
 
+static uint64_t access_key = 5;
+
 static struct ibv_qp *dc_qp(enum mlx5dv_dc_type type)
 {
     const bool is_target = type == MLX5DV_DCTYPE_DCT;
@@ -109,7 +113,7 @@ static struct ibv_qp *dc_qp(enum mlx5dv_dc_type type)
     }
     init.cap.max_recv_wr = init.cap.max_recv_sge = 0;
     struct mlx5dv_qp_init_attr own = {.comp_mask = MLX5DV_QP_INIT_ATTR_MASK_DC,
-                                      .dc_init_attr = {.dc_type = type, .dct_access_key = is_target ? 5 : 0}};
+                                      .dc_init_attr = {.dc_type = type, .dct_access_key = is_target ? access_key : 0}};
     struct ibv_qp *qp = need(mlx5dv_create_qp(context, &init, &own), "mlx5dv_create_qp");
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT,
                                .port_num = 1,
@@ -140,8 +144,10 @@ static struct ibv_ah *own_address(int gid_index)
     return need(ibv_create_ah(end.pd, &attr), "ibv_create_ah");
 }
 
-static int dc(void)
+static int dc(bool is_cut)
 {
+    if (is_cut)
+        access_key += 1ull << 32;
     open_end(1);
     struct ibv_srq_init_attr init = {.attr = {.max_wr = 8, .max_sge = 1}};
     srq = need(ibv_create_srq(end.pd, &init), "ibv_create_srq");
@@ -242,15 +248,15 @@ int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
     if (strcmp(name, "dc") == 0)
-        return dc();
+        return dc(count > 2);
     if (strcmp(name, "srd") == 0)
         return srd();
     if (strcmp(name, "direct") == 0)
         return direct(count > 2);
     if (strcmp(name, "batch") == 0)
-        return batch(count > 2);
+        return batch(count > 2 ? arguments[2] : "");
     if (strcmp(name, "refused") == 0)
         return refused();
-    fprintf(stderr, "usage: providers batch [open] | dc | srd | direct [write] | refused\n");
+    fprintf(stderr, "usage: providers batch [open | lacking] | dc [cut] | srd | direct [write] | refused\n");
     return 1;
 }

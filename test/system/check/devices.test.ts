@@ -28,7 +28,10 @@ const rows = [
   ['batch', 'mlx5', ['receive-overlap note']],
   ['batch open', 'rxe', ['batch-misused warning', 'receive-overlap note']],
   ['batch open', 'mlx5', ['batch-misused warning', 'receive-overlap note']],
+  // On rxe the function is NULL, so that the program crashes (batches.test.ts).
+  ['batch lacking', 'mlx5', ['batch-misused warning', 'receive-overlap note']],
   ['dc', 'mlx5', []],
+  ['dc cut', 'mlx5', ['peer-refused error']],
   ['srd', 'efa', ['receive-overlap note']],
   ['direct', 'mlx5', []],
   ['direct write', 'mlx5', ['unknown-rkey error']],
@@ -56,6 +59,20 @@ describe('userdma check on each device', { skip: lacking(program) }, () => {
       for (const { text, details } of found) assert.doesNotMatch([text, ...details].join('\n'), /undefined/)
       const direct = found.find(({ id }) => id === 'unknown-rkey')
       if (direct !== undefined) assert.match(direct.text, /^QP 0x\w+ WRITE block 2: REM_ACCESS_ERR/)
+      const refused = found.find(({ id }) => id === 'peer-refused')
+      if (refused !== undefined) {
+        assert.match(refused.text, /: the DC target has another access key than the request, 0x5$/)
+        assert.match(JSON.stringify(refused), /WRITE wr_id 7, 64 bytes/)
+        assert.ok(
+          refused.details.includes('the access key of the target is 0x100000005; the request has its lower 32 bits'),
+          refused.details.join(' '),
+        )
+      }
+      if (argument === 'batch lacking')
+        assert.match(
+          found.find(({ id }) => id === 'batch-misused')?.text ?? '',
+          /^ibv_wr_rdma_write \(wr_id 7\) on QP 0x\w+, which was created without IBV_QP_EX_WITH_RDMA_WRITE/,
+        )
       const overlap = found.find(({ id }) => id === 'receive-overlap')
       if (overlap === undefined) return
       // The program's own wr_id and its stack, whatever the device calls its requests.

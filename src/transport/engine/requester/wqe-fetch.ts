@@ -4,6 +4,7 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, causeOfCode, createCause } from '../../../spec/check/causes.ts'
+import { joinWords } from '../../../spec/memory.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import {
   ATOMIC_BYTES,
@@ -21,7 +22,7 @@ import { QP, ReqFlag, WQE } from '../fields.ts'
 import { operationOf, sendKindOf } from '../operations.ts'
 import { maxSendSge, sendBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock, takeBlock, tapsOf } from '../state.ts'
-import { Access, Copy, Flush, Send, Sge } from '../types.ts'
+import { Access, AccessKey, Copy, Flush, Send, Sge } from '../types.ts'
 import { isFlushKnown } from './read-atomic-request.ts'
 
 const { ATOMIC, NONE, LOCAL, FLUSH } = SendKind
@@ -84,7 +85,9 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
     case 'DC_BUSY':
       return createCause('DC_BUSY', {})
     case 'DC_ACCESS_KEY':
-      return createCause('DC_ACCESS_KEY', {})
+      return createCause('DC_ACCESS_KEY', {
+        accessKey: joinWords(s.pool[wr + AccessKey.HI], s.pool[wr + AccessKey.LO]),
+      })
     default:
       return createCause('REFUSED', {})
   }
