@@ -141,7 +141,11 @@ for (const source of filesBelow(sources).filter(isC)) {
     if (!canCompile(t)) return
     const program =
       currentBuild(`programs/${name}`, 'test/programs') ??
-      compileC(join(folder, name), [source], ['-lrdmacm', '-libverbs', '-lmlx5', '-lefa', '-lpthread'])
+      compileC(
+        join(folder, name),
+        [source],
+        [`-I${join(repoRoot, 'shim', 'include')}`, '-lrdmacm', '-libverbs', '-lmlx5', '-lefa', '-lpthread'],
+      )
     assert.ok(refusals[name], `${name} has no wrong arguments in this test`)
     const [args, message] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })

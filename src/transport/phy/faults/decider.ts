@@ -135,10 +135,11 @@ const has = (selected: ReadonlySet<number>, value: number | undefined): boolean 
 const setOf = (values: readonly number[]): ReadonlySet<number> | null => (values.length > 0 ? new Set(values) : null)
 
 const placeSelector = ({ message, packet }: FaultRule): ActiveRule['isAt'] => {
-  if (message.length === 0 && packet.length === 0) return null
+  const [messages, packets] = [setOf(message), setOf(packet)]
+  if (messages === null && packets === null) return null
   return place =>
-    (message.length === 0 || message.includes(place.message)) &&
-    (packet.length === 0 || packet.includes(message.length === 0 ? place.inFlow : place.inMessage))
+    (messages === null || messages.has(place.message)) &&
+    (packets === null || packets.has(messages === null ? place.inFlow : place.inMessage))
 }
 
 /** By what matches are counted apart. */
