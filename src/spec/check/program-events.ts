@@ -113,7 +113,7 @@ export interface CheckedFailure {
   readonly request?: PlacedRequest
   /** The number of the peer's device. Undefined: no peer is named, or its device is not of this process. */
   readonly peerDevice: number | undefined
-  /** The stack of the post of the request; absent: it is looked up. */
+  /** The stack of the post of the request; absent or empty: it is looked up. */
   readonly stack?: Stack
   /** Its story until then; absent: it is made of what is known. */
   readonly story?: Story

@@ -223,7 +223,7 @@ export class FailureReports {
       device,
       context,
       program: failed.program ?? qp?.program,
-      stack: failed.stack ?? postStackOf(failed, qp, this.#services.sources),
+      stack: failed.stack?.length ? failed.stack : postStackOf(failed, qp, this.#services.sources),
       ...(failedKind === undefined ? { action: 'noticed' } : FAILED_ACTIONS[failedKind]),
       ...(failed.story && { story: failed.story }),
     }

@@ -61,7 +61,7 @@ describe('answers', () => {
   it('refuse posts from the first request that a rule is for, of the last posts of the thread', () => {
     const faults = faultsOf('post=EIO,request=WRITE,qp=0x11')
     const posts = (...opcodes: number[]): ObservedPost[] =>
-      opcodes.map(opcode => ({ opcode, wrId: 1n }) as ObservedPost)
+      opcodes.map(opcode => ({ opcode, wrId: 1n, elements: [], flags: 0 }) as unknown as ObservedPost)
     const { SEND, RDMA_WRITE } = WrOpcode.values
     const ask = (count: number, qpn = 0x11) => faults.onPosts(TID, context, 'rc_qp', qpn, count, () => [])
     faults.posted(TID, posts(RDMA_WRITE))

@@ -15,7 +15,7 @@ import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../spec/classes/qp/uc_qp.ts'
 import { QpFlags, QpState } from '../../../spec/enums.ts'
 import { CallError, callError, codedError } from '../../../spec/errno.ts'
-import { mtuBytes, mtuEnum } from '../../../spec/mtu.ts'
+import { MAX_MTU_BYTES, mtuBytes, mtuEnum } from '../../../spec/mtu.ts'
 import { checkTransition, isTransition, type QpTypeName } from '../../../spec/qp-states.ts'
 import { because, coded, outOfRange, type Reason, the } from '../../../spec/reason.ts'
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
@@ -108,7 +108,11 @@ const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdA
   if (args.pkeyIndex !== undefined) requireInRange(method, 'pkeyIndex', args.pkeyIndex, 0)
   if (args.maxRdAtomic !== undefined) requireInRange(method, 'maxRdAtomic', args.maxRdAtomic, maxRdAtomic)
   if (args.maxDestRdAtomic !== undefined) requireInRange(method, 'maxDestRdAtomic', args.maxDestRdAtomic, maxRdAtomic)
-  if (args.pathMtu !== undefined && args.pathMtu > activeMtu) {
+  if (args.pathMtu === undefined) return
+  // What is no number of enum ibv_mtu has no bytes.
+  if (args.pathMtu < 1 || args.pathMtu > mtuEnum(MAX_MTU_BYTES))
+    requireInRange(method, 'pathMtu', args.pathMtu, activeMtu, 1)
+  else if (args.pathMtu > activeMtu) {
     const [bytes, most] = [mtuBytes(args.pathMtu), mtuBytes(activeMtu)]
     const range = coded(
       'out-of-range',
