@@ -33,18 +33,22 @@ const callOf = (text: string | undefined): ThreadStatus['call'] => {
   return { number: Number(number), args: args.slice(0, 6).map(word => BigInt(word)) }
 }
 
-/** The threads of a process, at most `most`. Empty: it has ended. */
-export const threadsOf = (pid: number, most: number): readonly ThreadStatus[] => {
-  let names: readonly string[] = []
+/** The numbers of a process's threads, at most `most`. Empty: it has ended. */
+const namesOf = (pid: number, most: number): readonly string[] => {
   try {
-    names = readdirSync(`/proc/${pid}/task`)
-  } catch {}
-  return names.slice(0, most).flatMap(name => {
+    return readdirSync(`/proc/${pid}/task`).slice(0, most)
+  } catch {
+    return []
+  }
+}
+
+/** The threads of a process, at most `most`. Empty: it has ended. */
+export const threadsOf = (pid: number, most: number): readonly ThreadStatus[] =>
+  namesOf(pid, most).flatMap(name => {
     const state = statFieldsOf(`${pid}/task/${name}`)?.[0]
     if (state === undefined) return []
     return [{ tid: Number(name), state, call: callOf(read(`/proc/${pid}/task/${name}/syscall`)) }]
   })
-}
 
 interface RunningThread {
   readonly tid: number
@@ -55,12 +59,8 @@ interface RunningThread {
 }
 
 /** The threads of a process that run or are ready to, at most `most`. */
-export const runningThreads = (pid: number, most: number): readonly RunningThread[] => {
-  let names: readonly string[] = []
-  try {
-    names = readdirSync(`/proc/${pid}/task`)
-  } catch {}
-  return names.slice(0, most).flatMap(name => {
+export const runningThreads = (pid: number, most: number): readonly RunningThread[] =>
+  namesOf(pid, most).flatMap(name => {
     if (statFieldsOf(`${pid}/task/${name}`)?.[0] !== 'R') return []
     const status = read(`/proc/${pid}/task/${name}/status`) ?? ''
     const sleeps = /^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1]
@@ -68,7 +68,6 @@ export const runningThreads = (pid: number, most: number): readonly RunningThrea
     if (sleeps === undefined || blocked === undefined) return []
     return [{ tid: Number(name), sleeps: Number(sleeps), blocked: BigInt(`0x${blocked}`) }]
   })
-}
 
 /** Sends a signal (a number) to a thread; no effect if it has ended. */
 export const signalThread = (pid: number, tid: number, signal: number): void => {

@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import * as callSlot from '../../src/spec/call-slot.ts'
 import * as logs from '../../src/spec/context-logs.ts'
 import * as lends from '../../src/spec/lends.ts'
 import * as observe from '../../src/spec/observe.ts'
@@ -15,7 +16,7 @@ import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
-const session = { ...sessionOnly, ...logs, ...waitTable, ...lends }
+const session = { ...sessionOnly, ...callSlot, ...logs, ...waitTable, ...lends }
 
 interface Generator {
   protocolHeader(exports: typeof session): string

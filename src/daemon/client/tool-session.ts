@@ -6,7 +6,7 @@
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
-import type { Finding, Story, StoryLine } from '../../spec/check/finding.ts'
+import type { Finding, Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
@@ -288,6 +288,18 @@ const askedText = (request: ToolRequest): string => {
   }
 }
 
+/** All of an answer that comes in several messages. `ask`: for the part from an index on. */
+const allParts = async <T>(
+  ask: (from: number) => Promise<{ readonly part: readonly T[]; readonly total: number }>,
+): Promise<readonly T[]> => {
+  const all: T[] = []
+  for (;;) {
+    const { part, total } = await ask(all.length)
+    all.push(...part)
+    if (all.length >= total || part.length === 0) return all
+  }
+}
+
 /**
  * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
  * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of the
@@ -436,15 +448,12 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       const answer = await request({ kind: 'record', ...options }, [fd])
       if (!('recording' in answer)) throw unexpectedReply('record')
     },
-    async recordedFrames() {
-      const frames: string[] = []
-      for (;;) {
-        const answer = await request({ kind: 'record-frames', from: frames.length })
+    recordedFrames: () =>
+      allParts(async from => {
+        const answer = await request({ kind: 'record-frames', from })
         if (!('frames' in answer)) throw unexpectedReply('record-frames')
-        frames.push(...answer.frames)
-        if (frames.length >= answer.total || answer.frames.length === 0) return frames
-      }
-    },
+        return { part: answer.frames, total: answer.total }
+      }),
     async addSymbols(symbols) {
       const answer = await request({ kind: 'record-symbols', symbols })
       if ('hasRoom' in answer) return answer.hasRoom
@@ -469,24 +478,18 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       if ('counts' in answer) return answer
       throw unexpectedReply('counts')
     },
-    async who() {
-      const lines: StoryLine[] = []
-      for (;;) {
-        const answer = await request({ kind: 'who', from: lines.length })
+    who: () =>
+      allParts(async from => {
+        const answer = await request({ kind: 'who', from })
         if (!('who' in answer)) throw unexpectedReply('who')
-        lines.push(...answer.who)
-        if (lines.length >= answer.total || answer.who.length === 0) return lines
-      }
-    },
-    async orders() {
-      const orders: TormentedRequest[] = []
-      for (;;) {
-        const answer = await request({ kind: 'orders', from: orders.length })
+        return { part: answer.who, total: answer.total }
+      }),
+    orders: () =>
+      allParts(async from => {
+        const answer = await request({ kind: 'orders', from })
         if (!('orders' in answer)) throw unexpectedReply('orders')
-        orders.push(...answer.orders)
-        if (orders.length >= answer.total || answer.orders.length === 0) return orders
-      }
-    },
+        return { part: answer.orders, total: answer.total }
+      }),
     close: () => finish(daemonEnded()),
   }
 }

@@ -141,6 +141,11 @@ export class DetectorServices {
     return { time, device: sources.deviceName(device), context, program, stack, ...(action && { action }) }
   }
 
+  /** An access of a peer, whose post is unknown here, to a region. */
+  occurrenceOfAccess(region: KnownObject, time = this.sources.now()): Occurrence {
+    return { ...this.occurrenceAt(region, []), time, action: '' }
+  }
+
   /** An occurrence now, with the stack of the post of a request of `owner`. */
   occurrenceAtPost(owner: KnownObject, request: WorkRequest): Occurrence {
     return { ...this.occurrenceAt(owner, this.postStack(owner, request)), ...POSTED }

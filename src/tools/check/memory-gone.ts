@@ -195,7 +195,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     const way = ways[how]
     if (qp === undefined || way === undefined || services.maySeePeerOf(qp)) return false
     const isCertain = given.isKept && time! < given.reusableAt
-    services.report('memory-gone', peerOccurrence(qp, region, time!), {
+    services.report('memory-gone', services.occurrenceOfAccess(region, time), {
       text: `a ${accessText(access!)} of the peer of ${qp.name}, of another daemon or machine, accesses ${length} bytes at ${hex(address!)} of ${region.name}, which the program ${way.meaning}`,
       ...(way.isDiscard ? { severity: 'warning' as const } : !isCertain && { severity: 'note' as const }),
       advice: way.advice,
@@ -205,15 +205,6 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     givens.delete(region.id)
     return true
   }
-
-  const peerOccurrence = (qp: KnownObject, { context, program }: KnownObject, time: number) => ({
-    time,
-    device: services.sources.deviceName(qp.device),
-    context,
-    program,
-    stack: [],
-    action: '',
-  })
 
   const end = (request: WorkRequest): void => {
     outstanding.delete(request)

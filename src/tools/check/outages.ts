@@ -9,7 +9,7 @@ import type { FailurePeer } from '../../spec/check/failures.ts'
 import type { ContextEnd } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
-import { WcStatus } from '../../spec/work.ts'
+import { ackTimeoutMicroseconds, WcStatus } from '../../spec/work.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
@@ -79,7 +79,7 @@ const retriesOf = (qp: KnownObject | undefined): number => {
 /** Microseconds after which a device sends a request again; undefined: unknown, or never. */
 export const ackTimeoutOf = (qp: KnownObject | undefined): number | undefined => {
   const timeout = qp?.attributes.timeout
-  return timeout === undefined || timeout === 0 ? undefined : 4.096 * 2 ** timeout
+  return timeout === undefined || timeout === 0 ? undefined : ackTimeoutMicroseconds(timeout)
 }
 
 /**

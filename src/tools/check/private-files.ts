@@ -19,7 +19,7 @@ export interface PrivateFiles extends Detector {
 }
 
 export const createPrivateFileDetector = (services: DetectorServices, privateFile: PrivateFile): PrivateFiles => {
-  const { objects, sources } = services
+  const { objects } = services
   /** Device and key as one number. */
   const known = new Set<number>()
 
@@ -36,10 +36,7 @@ export const createPrivateFileDetector = (services: DetectorServices, privateFil
       const address = hi * 2 ** 32 + lo
       const path = privateFile(region.program, address - region.iova + region.start)
       if (path === undefined) return
-      const { context, program } = region
-      const time = sources.now()
-      const at = { time, device: sources.deviceName(device), context, program, stack: [], action: '' }
-      services.report('private-file', at, {
+      services.report('private-file', services.occurrenceOfAccess(region), {
         text: `a ${accessText(access)} of the peer of ${qp?.name ?? `QP ${hex(qpn)}`} changes ${length} bytes at ${hex(address)} of ${region.name}, which is a private mapping (MAP_PRIVATE) of ${path}: the file does not change`,
         objects: [region, qp],
       })

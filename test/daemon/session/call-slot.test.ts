@@ -1,5 +1,5 @@
 /*
- * Calls in shared memory (`CallSlot` in spec/session.ts), by a client that fills the slot itself.
+ * Calls in shared memory (spec/call-slot.ts), by a client that fills the slot itself.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -10,7 +10,8 @@ import { startDaemon } from '../../../src/daemon/daemon.ts'
 import { EAGAIN } from '../../../src/host/errno.ts'
 import { createRingPool, type Mapping } from '../../../src/host/memory/mapping.ts'
 import { close, connect, send } from '../../../src/host/net/sockets.ts'
-import { AnswerState, CallSlot, HelloWants, Messages } from '../../../src/spec/session.ts'
+import { AnswerState, CallSlot } from '../../../src/spec/call-slot.ts'
+import { HelloWants, Messages } from '../../../src/spec/session.ts'
 import {
   messageBuffer,
   newReply,
