@@ -67,9 +67,6 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'peer-gone',
         'connected-to-itself',
         'qp-no-right',
-        'late-write',
-        'late-read',
-        'lent-twice',
       ],
     },
     {
@@ -107,7 +104,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'libefa refuses other operations and flags itself', findings: ['bad-request', 'undefined-flags'] },
     {
       reason: 'the program writes to a peer, and the libefa of rdma-core 44 posts no WRITE',
-      findings: ['race', 'buffer-reused', 'failure-ignored', 'private-file'],
+      findings: ['race', 'buffer-reused', 'failure-ignored', 'private-file', 'late-write'],
     },
     {
       reason: 'the program posts by ibv_post_send without an address handle, which is refused (`refused-call`)',

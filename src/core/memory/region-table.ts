@@ -70,6 +70,8 @@ export interface MemoryTable {
    * While it is set, no access takes the fast path between local peers.
    */
   accessWatch: AccessWatch | undefined
+  /** Called after the window of a row was bound or unbound. */
+  windowWatch: ((row: number) => void) | undefined
   /** Keys that are given out again at once, the newest last (torment); undefined: as late as possible. */
   freedKeys: number[] | undefined
   /** For spaces that tell of errors: the queue pair of the access. */
@@ -198,6 +200,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   rangeAccesses: 0,
   removed: undefined,
   accessWatch: undefined,
+  windowWatch: undefined,
   freedKeys: undefined,
   accessor: { isActive: false, qpn: 0, isRequester: false, watched: 0 },
   rows: 0,

@@ -80,6 +80,7 @@ const unbindWindow = (table: MemoryTable, row: number): void => {
   table.windowRegion[row] = -1
   table.space[row] = -1
   clear(table, row)
+  if (region >= 0) table.windowWatch?.(row)
 }
 
 export const removeWindow = (table: MemoryTable, row: number): void => {
@@ -180,6 +181,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
     table.qp[row] = qp
     linkToQp(table, row, qp)
   }
+  table.windowWatch?.(row)
   return true
 }
 

@@ -355,9 +355,14 @@ interface Advertisement extends Bytes {
   /** The number of the region's device, and its key. */
   readonly device: number
   readonly rkey: number
-  /** `CoreObject.id` of the queue pair. */
+  /** `CoreObject.id` of the queue pair that sends the message, or gets connected with it. */
   readonly qp: number
-  readonly message: Pick<WorkRequest, 'opcode' | 'queue' | 'number' | 'wrId' | 'postIndex' | 'numbered'>
+  /** The request, or the call that has it as private data. */
+  readonly message:
+    | Pick<WorkRequest, 'opcode' | 'queue' | 'number' | 'wrId' | 'postIndex' | 'numbered'>
+    | { readonly call: string; readonly stack: Stack }
+  /** The receiver of a datagram. Absent: the peer of the queue pair gets the message. */
+  readonly to?: { readonly gid: Uint8Array; readonly qpn: number }
   /** Whether peers may read the bytes. */
   readonly isReadable: boolean
 }

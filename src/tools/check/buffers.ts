@@ -43,7 +43,7 @@ const MAX_READS = 64
 const MAX_FINISHED = 256
 
 /** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`, `WRITE block 7`. */
-export const requestText = ({ opcode, wrId, numbered }: WorkRequest): string =>
+export const requestText = ({ opcode, wrId, numbered }: Pick<WorkRequest, 'opcode' | 'wrId' | 'numbered'>): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} ${numbered ?? 'wr_id'} ${wrId}`
 
 /** Whether the device sends the buffer. */

@@ -5,14 +5,14 @@
  * - a READ that gets other bytes than its advertisement, after another one of the same bytes;
  * - bytes that were told again with another content, though the first peer neither accessed them nor answered.
  */
-import type { Moment } from '../../../spec/check/finding.ts'
+import type { Moment, Stack } from '../../../spec/check/finding.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { durationText } from '../../../spec/duration.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { returnsData, SendKind, sendOperations } from '../../../spec/work.ts'
+import { isOfDriver, returnsData, SendKind, sendOperations, WrOpcode } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
@@ -33,6 +33,7 @@ const MAX_COMPARED = 0x1_0000
 const WORD = 8
 
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
+const { BIND_MW } = WrOpcode.values
 
 interface Region {
   readonly object: KnownObject
@@ -44,6 +45,8 @@ interface Region {
 interface Told {
   readonly event: ProgramEvent<'advertised'>
   readonly qpn: number
+  /** Of a datagram: the queue pair that gets it. */
+  readonly receiver: KnownObject | undefined
   readonly region: KnownObject
   /** Its place among those of the process. */
   interval: Interval<Told> | undefined
@@ -112,12 +115,23 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       regions.set(device, ofDevice)
     }
     if (ofDevice.has(key)) return ofDevice.get(key)
-    const object = objects.region(device, key)
-    const { start, iova } = object ?? {}
-    const found =
-      object?.class !== 'mr' || start === undefined || iova === undefined ? undefined : { object, shift: start - iova }
+    const found = regionWith(device, key) ?? regionOfWindow(device, key)
     ofDevice.set(key, found)
     return found
+  }
+
+  const regionWith = (device: number, key: number): Region | undefined => {
+    const object = objects.region(device, key)
+    const { start, iova } = object ?? {}
+    return object?.class !== 'mr' || start === undefined || iova === undefined
+      ? undefined
+      : { object, shift: start - iova }
+  }
+
+  const regionOfWindow = (device: number, key: number): Region | undefined => {
+    const memory = sources.memoryOf?.(device, key)
+    const region = memory && memory.region !== key ? regionWith(device, memory.region) : undefined
+    return memory && region && { object: region.object, shift: memory.shift }
   }
 
   const forget = (told: Told): void => {
@@ -186,12 +200,17 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
 
   // ---- findings ----
 
-  const messageText = ({ event: { message } }: Told): string => requestText(message as WorkRequest)
+  const messageText = ({ event: { message } }: Told): string =>
+    'call' in message ? `the private data of ${message.call}` : requestText(message)
+
+  const messageStack = ({ event: { message, qp } }: Told): Stack => {
+    if ('call' in message) return message.stack
+    const owner = objects.find(qp)
+    return owner ? services.postStackIn(owner.context, message) : []
+  }
 
   const messageMoment = (told: Told, action: string): Moment => {
-    const { time, qp, message } = told.event
-    const owner = objects.find(qp)
-    return moment(`${action} (${messageText(told)})`, time, owner ? services.postStackIn(owner.context, message) : [])
+    return moment(`${action} (${messageText(told)})`, told.event.time, messageStack(told))
   }
 
   const ago = (time: number): string => `${durationText(Math.max(0, sources.now() - time))} before`
@@ -292,13 +311,12 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
   /** The same bytes are told again: whether the first peer still may come. */
   const checkAgain = (before: Told, again: Told): void => {
     if (before.used > 0 || isAnswered(before) || before.hash === undefined || before.hash === again.hash) return
-    if (again.hash === undefined) return
+    // A peer that refuses a connection has answered.
+    if (again.hash === undefined || 'call' in before.event.message) return
     const { region, event } = again
     const owner = objects.find(event.qp)
     if (owner === undefined) return
-    const occurrence = {
-      ...services.occurrenceAt(region, services.postStackIn(owner.context, event.message), 'told again'),
-    }
+    const occurrence = services.occurrenceAt(region, messageStack(again), 'told again')
     services.report('lent-twice', occurrence, {
       text: `${messageText(again)} of ${owner.name} tells of ${bytesText(again)}, whose content was changed since ${messageText(before)} told of them ${ago(before.event.time)}, and that peer has neither accessed them nor answered`,
       moments: [messageMoment(before, 'told')],
@@ -306,8 +324,13 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     })
   }
 
-  const add = (event: ProgramEvent<'advertised'>, region: KnownObject, qpn: number): void => {
-    const { pid, start, end, qp, time, isReadable } = event
+  const add = (
+    event: ProgramEvent<'advertised'>,
+    region: KnownObject,
+    qpn: number,
+    receiver: KnownObject | undefined,
+  ): void => {
+    const { pid, start, end, time, isReadable } = event
     let tree = trees.get(pid)
     if (tree === undefined) {
       tree = new Intervals()
@@ -317,6 +340,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     const told: Told = {
       event,
       qpn,
+      receiver,
       region,
       used: 0,
       written: [],
@@ -328,7 +352,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     if (before !== undefined) checkAgain(before, told)
     // The peer of this queue pair goes on.
     for (const one of known)
-      if (one.event.qp === qp && (one.used > 0 || isAnswered(one) || one.event.time === time)) forget(one)
+      if (isOfPeer(one, told) && (one.used > 0 || isAnswered(one) || one.event.time === time)) forget(one)
     if (known.length >= MAX_OVERLAPPING) {
       const oldest = known.reduce((a, b) => (a.event.time <= b.event.time ? a : b))
       if (all.has(oldest)) forget(oldest)
@@ -339,6 +363,34 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     const [first] = all
     forget(first!)
     services.omit('advertised', 1)
+  }
+
+  const isOfPeer = (one: Told, other: Told): boolean =>
+    one.event.qp === other.event.qp && one.receiver === other.receiver
+
+  /** Whether it is known which queue pair accesses the bytes, not only which program. */
+  const isExact = ({ receiver }: Told): boolean => receiver?.class !== 'ud_qp'
+
+  const peerPid = ({ receiver, event: { qp } }: Told): number | undefined => {
+    const owner = objects.find(qp)
+    return (receiver ?? (owner && services.peerOf(owner)))?.program?.pid
+  }
+
+  /** Whether the accesses of the two are told apart. */
+  const isOther = (one: Told, other: Told): boolean => {
+    if (isExact(one) && isExact(other)) return !isOfPeer(one, other)
+    const [pid, otherPid] = [peerPid(one), peerPid(other)]
+    return pid !== undefined && otherPid !== undefined && pid !== otherPid
+  }
+
+  /** Whether an access of `requester`, undefined if it is unknown, may be for this. */
+  const isFor = (told: Told, { device, qpn }: Access, requester: KnownObject | undefined): boolean => {
+    const { receiver, event } = told
+    if (event.device !== device) return false
+    if (receiver === undefined) return told.qpn === qpn
+    return isExact(told)
+      ? requester === receiver
+      : requester?.program !== undefined && requester.program.pid === receiver.program?.pid
   }
 
   /** A device may tell of an access several times, for its rights and its packets: only the first one counts. */
@@ -356,16 +408,17 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
   }
 
   const use = (region: Region, access: Access): void => {
-    const { device, address, length, isRead, qpn } = access
+    const { address, length, isRead } = access
     const request = requestOf(access)
     if (isTold(access, request)) return
+    const requester = request && objects.find(request.owner)
     const start = address + region.shift
     const end = start + length
     const overlapping = trees.get(region.object.program?.pid)?.overlapping(start, end) ?? []
     let told: Told | undefined
     for (const one of overlapping) {
       const { event, used } = one
-      const isIt = one.qpn === qpn && event.device === device && event.start <= start && end <= event.end
+      const isIt = event.start <= start && end <= event.end && isFor(one, access, requester)
       if (isIt && used < event.end - event.start && (told === undefined || event.time < told.event.time)) told = one
     }
     if (told !== undefined) {
@@ -374,8 +427,13 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       if (isRead) checkRead(told, request, newer)
       else if (length > WORD) {
         const written = { time: sources.now(), start, end, request }
-        const others = newer.filter(one => one.event.qp !== event.qp)
-        checkWrite(told, region, written, others)
+        const late = told
+        checkWrite(
+          told,
+          region,
+          written,
+          newer.filter(one => isOther(one, late)),
+        )
         told.written.push(written)
         if (told.written.length > MAX_WRITTEN) told.written.shift()
       }
@@ -415,7 +473,12 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     advertised(event) {
       const qpn = objects.find(event.qp)?.qpn
       const region = regionOf(event.device, event.rkey)?.object
-      if (region !== undefined && qpn !== undefined) add(event, region, qpn)
+      const { to } = event
+      const target = to && services.deviceWithGid(to.gid)
+      const receiver = to && target !== undefined ? objects.qp(target, to.qpn) : undefined
+      // Accesses of an unknown receiver are not recognised.
+      if (to !== undefined && receiver === undefined) return
+      if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
     },
     accessed(device, rkey, hi, lo, length, access, qpn) {
       if (all.size === 0 || length === 0) return
@@ -425,6 +488,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       use(region, { device, rkey, address: (hi >>> 0) * TWO_32 + (lo >>> 0), length, isRead, qpn })
     },
     posted(request) {
+      if (request.opcode === BIND_MW || isOfDriver(request.opcode)) regions.clear()
       if (all.size === 0 || request.queue !== PostQueue.SEND) return
       begin(request)
       if (outstanding.size <= MAX_REQUESTS) return
@@ -432,7 +496,10 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       end(oldest!)
       services.omit('advertised', 1)
     },
-    ended: end,
+    ended(request) {
+      if (request.opcode === BIND_MW || isOfDriver(request.opcode)) regions.clear()
+      end(request)
+    },
     completed(request, { qp }: RequestCompletion) {
       if (all.size === 0 || request.opcode >= 0) return
       const now = sources.now()
@@ -450,6 +517,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       if (all.size > 0) forgetIf(({ event }) => event.qp === owner)
     },
     called({ class: name, method, refused }, object) {
+      if (name === 'mw') regions.clear()
       if (name !== 'mr' || refused !== undefined) return
       regions.clear()
       if (method !== 'create' && all.size > 0) forgetIf(({ region }) => region === object)

@@ -1,15 +1,18 @@
 /*
- * Reads what connected queue pairs send and write for what it says of their program's memory (tools/check/lends/messages.ts):
- * messages up to EDGE bytes wholly, of longer ones the beginning and the end. Nothing is read before the program has a region
- * that peers may access.
+ * Reads what programs send and write, and the private data of their connections, for what it says of their memory
+ * (tools/check/lends/messages.ts): messages up to EDGE bytes wholly, of longer ones the beginning and the end. Nothing is read
+ * before the program has a region that peers may access, or to which it may bind windows.
  */
 import type { QueuePairObject } from '../../../core/driver-contract.ts'
+import type { MemoryTable } from '../../../core/memory/region-table.ts'
 import type { Context } from '../../../core/model.ts'
 import type { Program } from '../../../spec/check/finding.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import type { ProgramStream } from '../../../spec/check/stream.ts'
 import { AccessFlags, MrKind, REMOTE_RIGHTS } from '../../../spec/enums.ts'
+import { TWO_32 } from '../../../spec/memory.ts'
+import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { SendKind, sendOperations } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { AdvertisedKeys, type AdvertisedRegion } from '../../check/lends/messages.ts'
@@ -25,9 +28,14 @@ const LEAST = 16
 const BARREN = 64
 const SAMPLE = 16
 
-/** Those of one peer. */
+/** Queue pairs of one peer, and those whose requests name their receiver. */
 const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp', 'xrc_ini_qp'])
+const DATAGRAMS: ReadonlySet<string> = new Set(['ud_qp', 'driver_qp'])
 
+/** The functions of librdmacm whose private data a peer gets, by method of `cm_id`. */
+const cmFunctions: Readonly<Record<string, string>> = { connect: 'rdma_connect', accept: 'rdma_accept' }
+
+/** A region, or the part of one to which a window is bound. */
 interface Region extends AdvertisedRegion {
   readonly pid: number | undefined
   /** Of its first byte in the process. */
@@ -36,25 +44,34 @@ interface Region extends AdvertisedRegion {
 }
 
 interface Advertisements {
-  /** A call of a program has ended. */
+  /** A call of a program on a region or an identifier of rdma_cm has ended. */
   called(call: ProgramEvent<'called'>): void
+  /** The window of a row of a device's table was bound or unbound. */
+  windowChanged(device: number, table: MemoryTable, row: number): void
   readonly watch: MessageWatch
   /** Whether any region may be told of. */
   readonly isOfUse: boolean
 }
 
+type Told = Pick<ProgramEvent<'advertised'>, 'time' | 'message' | 'to'>
+
+/** `queuePair`: the id of the queue pair of a device with this number; undefined: there is none. */
 export const createAdvertisements = (
   stream: ProgramStream,
   scratch: Arena,
   programOf: (context: Context) => Program | undefined,
+  queuePair: (device: number, qpn: number) => number | undefined,
 ): Advertisements => {
   const keys = new Map<number | undefined, AdvertisedKeys<Region>>()
-  /** By `CoreObject.id` of regions. */
-  const regions = new Map<number, Region>()
+  /** By `CoreObject.id` of regions; windows by device and row. */
+  const regions = new Map<number | string, Region>()
+  /** Processes of the regions to which windows may be bound, by device and lkey, and those keys by `CoreObject.id`. */
+  const bindable = new Map<string, number | undefined>()
+  const bindableKeys = new Map<number, string>()
   /** WRITEs and long messages in a row that told nothing, of each queue pair. */
   const barren = new WeakMap<QueuePairObject, number>()
 
-  const forget = (id: number): void => {
+  const forget = (id: number | string): void => {
     const region = regions.get(id)
     if (region === undefined) return
     regions.delete(id)
@@ -63,7 +80,14 @@ export const createAdvertisements = (
     if (ofProgram?.size === 0) keys.delete(region.pid)
   }
 
-  const add = (id: number, region: Region): void => {
+  const forgetBindable = (id: number): void => {
+    const key = bindableKeys.get(id)
+    if (key === undefined) return
+    bindableKeys.delete(id)
+    bindable.delete(key)
+  }
+
+  const add = (id: number | string, region: Region): void => {
     let ofProgram = keys.get(region.pid)
     if (ofProgram === undefined) {
       ofProgram = new AdvertisedKeys()
@@ -83,58 +107,85 @@ export const createAdvertisements = (
     return count >= BARREN && count % SAMPLE !== 0
   }
 
+  /** Tells what `bytes` bytes in the scratch buffer say. False: nothing. */
+  const tell = (
+    ofProgram: AdvertisedKeys<Region>,
+    bytes: number,
+    qpOf: (device: number) => number | undefined,
+    by: Told,
+  ) => {
+    const told: ProgramEvent<'advertised'>[] = []
+    ofProgram.find(
+      scratch,
+      bytes,
+      ({ region: { device, pid, rkey, start: first, isReadable }, offset, length: size }) => {
+        const start = first + offset
+        const qp = qpOf(device)
+        if (qp !== undefined)
+          told.push({ event: 'advertised', pid, start, end: start + size, device, rkey, qp, isReadable, ...by })
+      },
+    )
+    // Not before: who gets it may use the scratch buffer.
+    for (const event of told) stream.event(event)
+    return told.length > 0
+  }
+
   const read = (
     qp: QueuePairObject,
     request: WorkRequest,
     ofProgram: AdvertisedKeys<Region>,
     copy: Parameters<MessageWatch>[2],
   ): void => {
-    const { length, opcode, queue, number, wrId, postIndex, numbered, time } = request
-    let hasTold = false
-    const look = (from: number, bytes: number): void => {
-      if (!copy(from, bytes)) return
-      const told: ProgramEvent<'advertised'>[] = []
-      ofProgram.find(scratch, bytes, ({ region, offset, length: size }) => {
-        const start = region.start + offset
-        told.push({
-          event: 'advertised',
-          time,
-          pid: region.pid,
-          start,
-          end: start + size,
-          device: region.device,
-          rkey: region.rkey,
-          qp: qp.id,
-          message: {
-            opcode,
-            queue,
-            number,
-            wrId,
-            ...(postIndex !== undefined && { postIndex }),
-            ...(numbered && { numbered }),
-          },
-          isReadable: region.isReadable,
-        })
-      })
-      // Not before: who gets it may use the scratch buffer.
-      for (const event of told) stream.event(event)
-      hasTold ||= told.length > 0
+    const { length, opcode, queue, number, wrId, postIndex, numbered, time, destination, destQpn } = request
+    const message = {
+      opcode,
+      queue,
+      number,
+      wrId,
+      ...(postIndex !== undefined && { postIndex }),
+      ...(numbered && { numbered }),
     }
-    look(0, Math.min(length, EDGE))
-    if (length > EDGE) look(Math.max(EDGE, length - EDGE), Math.min(EDGE, length - EDGE))
-    if (hasTold) barren.delete(qp)
+    const to = destination && destQpn !== undefined && { gid: destination.gid, qpn: destQpn }
+    const look = (from: number, bytes: number): boolean =>
+      copy(from, bytes) && tell(ofProgram, bytes, () => qp.id, { time, message, ...(to && { to }) })
+    const hasTold = look(0, Math.min(length, EDGE))
+    const hasToldMore = length > EDGE && look(Math.max(EDGE, length - EDGE), Math.min(EDGE, length - EDGE))
+    if (hasTold || hasToldMore) barren.delete(qp)
+  }
+
+  const calledCm = ({ method, refused, args, program, time, stack }: ProgramEvent<'called'>): void => {
+    const call = cmFunctions[method]
+    const ofProgram = keys.get(program?.pid)
+    const { qpNum, privateData, privateDataLength } = (args.parameters ?? {}) as Readonly<Record<string, unknown>>
+    if (call === undefined || ofProgram === undefined || refused !== undefined) return
+    if (!(privateData instanceof Uint8Array) || typeof qpNum !== 'number' || typeof privateDataLength !== 'number')
+      return
+    const bytes = Math.min(privateDataLength, privateData.length)
+    if (bytes < LEAST) return
+    scratch.bytes.set(privateData.subarray(0, bytes))
+    tell(ofProgram, bytes, device => queuePair(device, qpNum), { time, message: { call, stack } })
   }
 
   return {
     get isOfUse() {
-      return regions.size > 0
+      return regions.size + bindable.size > 0
     },
-    called({ class: name, method, object, refused, args, out, program, deviceNumber }) {
+    called(call) {
+      const { class: name, method, object, refused, args, out, program, deviceNumber } = call
+      if (name === 'cm_id') calledCm(call)
       if (name !== 'mr' || object === undefined || refused !== undefined) return
-      if (method === 'destroy' || method === 'modify') forget(object.id)
+      if (method === 'destroy' || method === 'modify') {
+        forget(object.id)
+        forgetBindable(object.id)
+      }
       const { start, length, iova, access, kind = MrKind.values.MEMORY } = args
-      if (method !== 'create' || typeof access !== 'number' || (access & REMOTE_RIGHTS) === 0) return
-      if (kind !== MrKind.values.MEMORY || typeof out.rkey !== 'number' || out.rkey === 0) return
+      if (method !== 'create' || typeof access !== 'number' || kind !== MrKind.values.MEMORY) return
+      if ((access & AccessFlags.values.MW_BIND) !== 0 && typeof out.lkey === 'number') {
+        const key = `${deviceNumber} ${out.lkey}`
+        bindable.set(key, program?.pid)
+        bindableKeys.set(object.id, key)
+      }
+      if ((access & REMOTE_RIGHTS) === 0 || typeof out.rkey !== 'number' || out.rkey === 0) return
       add(object.id, {
         device: deviceNumber,
         pid: program?.pid,
@@ -145,9 +196,28 @@ export const createAdvertisements = (
         isReadable: (access & AccessFlags.values.REMOTE_READ) !== 0,
       })
     },
+    windowChanged(device, table, row) {
+      const id = `${device} ${row}`
+      forget(id)
+      const region = table.windowRegion[row]!
+      const key = region < 0 ? '' : `${device} ${table.key[region]!}`
+      if (!bindable.has(key)) return
+      add(id, {
+        device,
+        pid: bindable.get(key),
+        rkey: table.key[row]!,
+        start: table.startHi[row]! * TWO_32 + table.startLo[row]!,
+        iova: table.iovaHi[row]! * TWO_32 + table.iovaLo[row]!,
+        length: table.length[row]!,
+        isReadable: (table.access[row]! & AccessFlags.values.REMOTE_READ) !== 0,
+      })
+    },
     watch(qp, request, copy) {
-      const { length } = request
-      if (length < LEAST || !CONNECTED.has(qp.class.name) || qp.context === undefined) return
+      const { length, destination, destQpn } = request
+      const { name } = qp.class
+      if (length < LEAST || qp.context === undefined) return
+      const hasReceiver = DATAGRAMS.has(name) && destination !== undefined && destQpn !== MULTICAST_QPN
+      if (!CONNECTED.has(name) && !hasReceiver) return
       const ofProgram = keys.get(programOf(qp.context)?.pid)
       if (ofProgram !== undefined && !isSkipped(qp, request)) read(qp, request, ofProgram, copy)
     },

@@ -8,7 +8,7 @@ import { registerClient } from '../../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../../core/devices/gids.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { systemDevice } from '../../../core/devices/system.ts'
-import type { ContextWait } from '../../../core/driver-contract.ts'
+import { type ContextWait, isQueuePair } from '../../../core/driver-contract.ts'
 import { addFailureHandler } from '../../../core/failures.ts'
 import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
@@ -376,14 +376,23 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     ...(askPeer && { askPeer }),
   })
   stream.add(ConsumerRank.CHECK, checker)
+  const queuePair = (index: number, qpn: number): number | undefined => {
+    const { contexts = [], driver } = devices.get(index) ?? {}
+    for (const context of contexts)
+      for (const queue of driver?.requests?.queuesOf?.(context) ?? [])
+        if (isQueuePair(queue) && queue.state.qpn === qpn) return queue.id
+    return undefined
+  }
   const advertisements =
-    lent === 'learnt' ? createAdvertisements(stream, sources.scratch, context => sources.program(context)) : undefined
+    lent === 'learnt'
+      ? createAdvertisements(stream, sources.scratch, context => sources.program(context), queuePair)
+      : undefined
   const watchMessages = (poll: RequestPoll): void =>
     poll.watchMessages(advertisements?.isOfUse ? advertisements.watch : undefined)
   if (advertisements !== undefined)
     stream.add(ConsumerRank.CHECK, {
       event(event) {
-        if (event.event !== 'called' || event.class !== 'mr') return
+        if (event.event !== 'called' || (event.class !== 'mr' && event.class !== 'cm_id')) return
         advertisements.called(event)
         for (const poll of polls.values()) watchMessages(poll)
       },
@@ -439,6 +448,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(index, poll)
       watchMessages(poll)
+      if (advertisements !== undefined)
+        device.memory.windowWatch = row => advertisements.windowChanged(index, device.memory, row)
       if (areAccessesWatched) watchAccessesOf(device)
       addHook(device, hookOf(device, stream, sources, poll, whileClosing, actionsOf(index)))
       return true

@@ -1,0 +1,58 @@
+/*
+ * Lent memory that `userdma check` learns, by programs (test/programs/check/lent_cases.c): each way in which an owner tells its
+ * peer of memory. The rules are in test/tools/check/lends/.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { lacking, ownProgram } from '../programs.ts'
+import { checkScript, faulty } from './checking.ts'
+
+const program = ownProgram('lent_cases')
+const srd = faulty('srd/late-read')
+
+const devices = {
+  rxe: [],
+  mlx5: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
+} as const
+
+/** How the first advertisement is named. */
+const rows = [
+  ['inline', 'rxe', 'SEND wr_id 0'],
+  ['batch', 'rxe', 'SEND wr_id 3'],
+  ['list', 'mlx5', 'WRITE wr_id 3'],
+  ['window', 'rxe', 'SEND wr_id 1'],
+  ['window', 'mlx5', 'SEND wr_id 1'],
+  ['ud', 'rxe', 'SEND wr_id 1'],
+  ['connect', 'rxe', 'the private data of rdma_connect'],
+  ['accept', 'rxe', 'the private data of rdma_accept'],
+] as const
+
+describe('userdma check learns what is lent', { skip: lacking(program) }, () => {
+  for (const [name, device, message] of rows)
+    it(`${name} on ${device}`, async t => {
+      const { found, stderr } = await checkScript(t, `${program} ${name} && ${program} ${name} right`, devices[device])
+      assert.deepEqual(
+        found.map(({ id, count }) => [id, count]),
+        [...(name === 'connect' || name === 'accept' ? [] : [['lent-twice', 1]]), ['late-read', 1]],
+        stderr,
+      )
+      const { text, moments } = found.at(-1)!
+      assert.ok(text.includes(`, which are not those that ${message} told its peer `), text)
+      for (const { action, frames } of moments) assert.ok(frames.length > 0, action)
+    })
+})
+
+it('userdma check learns what is lent by SRD', { skip: lacking(srd) }, async t => {
+  const { found, stderr } = await checkScript(t, srd, ['--device', 'efa_0@127.0.0.1,driver=efa'])
+  const ids = found.map(({ id }) => id).filter(id => id.startsWith('l'))
+  assert.deepEqual(ids, ['lent-twice', 'late-read'], stderr)
+})
+
+it('userdma check learns what is lent to several processes by datagrams', { skip: lacking(program) }, async t => {
+  const { found, stderr } = await checkScript(t, `${program} writers && ${program} writers right`)
+  assert.deepEqual(
+    found.map(({ id, severity, count }) => [id, severity, count]),
+    [['late-write', 'warning', 1]],
+    stderr,
+  )
+})
