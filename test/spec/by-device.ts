@@ -96,6 +96,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'atomic-misaligned',
         'request-length',
         'atomic-mixed-with-write',
+        'counter-shared',
         'read-then-write-unfenced',
         'swap-repeated',
       ],
@@ -130,7 +131,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     { reason: 'the driver has no memory windows', findings: ['window-not-bound', 'bind-refused'] },
     {
       reason: 'the driver has no atomics',
-      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write', 'swap-repeated'],
+      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write', 'counter-shared', 'swap-repeated'],
     },
     {
       reason: 'the optional members of the contract that tell of queues and waits are left out',
@@ -211,6 +212,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'read-then-write-unfenced',
         'buffer-reused',
         'atomic-mixed-with-write',
+        'counter-shared',
       ],
     },
     {

@@ -436,6 +436,14 @@ const table = {
       'poll the completion of the first request before the second is posted; if another thread or process posts the second, notify it after the poll',
     statuses: ['SUCCESS'],
   },
+  'counter-shared': {
+    severity: 'note',
+    needs: ['check'],
+    title: 'two queue pairs add to one counter, each behind a WRITE of its own',
+    why: 'An atomic is executed after the WRITEs before it in its queue, but those of another queue may come before or after (IBA 10.8.3.3). So the value of a counter that several queues add to says how many of the WRITEs have landed, not which: who waits for the first one may read bytes that the second queue has not written yet. It is told if one thread posted both additions, polled no completion of the first and did not wait between. It is a note because who waits for the sum of all additions may use all bytes.',
+    advice:
+      'count in a word for each queue pair, or wait for the sum of all additions before any of the bytes are used',
+  },
   'read-then-write-unfenced': {
     severity: 'error',
     needs: ['check'],

@@ -8,7 +8,7 @@ import type { KeyedMemory, LoggedEvents } from '../../../spec/check/probes.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { ATOMIC_BYTES, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../../spec/work.ts'
+import { ATOMIC_BYTES, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { POSTED } from '../reporting.ts'
@@ -69,6 +69,7 @@ interface KnownRegion extends Region {
   readonly object: KnownObject | undefined
 }
 
+const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 const NO_RANGES: readonly never[] = []
 /** Appends a range. Array literals, because an array that grows by `push` reserves space for 17 elements. */
 const withRange = (ranges: readonly Range[], range: Range | undefined): readonly Range[] => {
@@ -167,6 +168,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     'read-then-write-unfenced': 'the second has no fence, and the first was not known to be over',
     'atomic-mixed-with-write': 'one is atomic, the other is not, and nothing orders them',
     'buffer-reused': 'the first was not known to be over',
+    'counter-shared': 'each is behind a WRITE of its queue, and the value does not say which of these has landed',
   }
 
   const stackOf = ({ info: { process, stack } }: Request<Posted>): Stack => sources.logStack(process, stack)
@@ -175,6 +177,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     const [earlier, later] = [first.request, second.request]
     const owner = ownerOf(later)
     const program = (second.range.region as KnownRegion).object?.program
+    const isCounter = id === 'counter-shared'
+    if (isCounter && [earlier, later].some(({ info }) => info.request.opcode !== ATOMIC_FETCH_AND_ADD)) return
     if (owner === undefined || (program !== undefined && benign.allows(program.pid, start, end))) return
     const names = `${nameOf(later.info.request)} of ${owner.name} and ${nameOf(earlier.info.request)} of ${ownerOf(earlier)?.name ?? 'a queue pair that is gone'}`
     services.report(

@@ -15,6 +15,9 @@
  * that are not seen. When the device executes the requests does not count: it differs from run to run. Races with an atomic access or a receive, or of two words (`isWord`), are
  * never proven.
  *
+ * Two atomics on a word are no race. But if each is behind a WRITE of its queue, and nothing orders the two, the word does
+ * not say which WRITE has landed: `counter-shared`, told only if it is proven.
+ *
  * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS, MAX_IN_FLIGHT and MAX_FENCED.
  */
 import type { NoteOmission } from '../../../spec/check/omissions.ts'
@@ -100,7 +103,13 @@ export class Request<Info> implements Queued {
 }
 
 /** The findings about races (spec/check/findings.ts). */
-export const raceIds = ['race', 'read-then-write-unfenced', 'atomic-mixed-with-write', 'buffer-reused'] as const
+export const raceIds = [
+  'race',
+  'read-then-write-unfenced',
+  'atomic-mixed-with-write',
+  'buffer-reused',
+  'counter-shared',
+] as const
 export type RaceId = (typeof raceIds)[number]
 
 export interface Race<Info> {
@@ -373,10 +382,13 @@ export class Races<Info> {
     later: Access<Request<Info>>,
     clock: Clock | undefined,
   ): void => {
-    if (clock === undefined || earlier.request === later.request || !doConflict(earlier.range, later.range)) return
+    if (clock === undefined || earlier.request === later.request) return
+    if (!doConflict(earlier.range, later.range) && !doCount(earlier, later)) return
     if (this.#reported.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
+    const race = raceOf(earlier, later)
+    if (race.id === 'counter-shared' && !race.isProven) return
     this.#reported.push(earlier.request)
-    this.#report(raceOf(earlier, later))
+    this.#report(race)
   }
 
   /** A word orders the requests that access it as a whole: the poller of a read knows what earlier writers knew. */
@@ -438,19 +450,34 @@ const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   return queue.slot < 0 ? placedKnownTime < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
 }
 
-/** Whether a race is proven: the second poster cannot have known that the first access had ended. */
-const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
-  const { request } = first
-  const { postTime, thread, kind, clock } = second.request
-  if (request.kind === 'RECEIVE' || kind === 'RECEIVE') return false
-  if (isWord(first.range) && isWord(second.range)) return false
+/** Whether the poster of the second cannot have known that the first had ended. */
+const isUnknown = <Info>({ request }: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
+  const { postTime, thread, clock } = second.request
   const isKnownByOther = request.doneKnownTime <= postTime
   return thread === request.thread && !isKnownByOther && (clock?.acquired ?? postTime) <= request.postTime
 }
 
+const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
+  if (first.request.kind === 'RECEIVE' || second.request.kind === 'RECEIVE') return false
+  return !(isWord(first.range) && isWord(second.range)) && isUnknown(first, second)
+}
+
+/** Whether the request before this one in its queue is a WRITE that no thread knows to be done. */
+const isBehindWrite = <Info>({ queue: { inFlight }, epoch }: Request<Info>): boolean =>
+  inFlight[epoch - 1 - (inFlight[0]?.epoch ?? epoch)]?.kind === 'WRITE'
+
+/** Whether two atomics of different queues on one word each follow a WRITE. */
+const doCount = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean =>
+  first.range.kind === AccessKind.ATOMIC &&
+  second.range.kind === AccessKind.ATOMIC &&
+  first.request.queue !== second.request.queue &&
+  isBehindWrite(first.request) &&
+  isBehindWrite(second.request)
+
 const raceIdOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): RaceId => {
   const { ATOMIC, READ } = AccessKind
   if (isLocal(first.range) && isLocal(second.range)) return 'buffer-reused'
+  if (first.range.kind === ATOMIC && second.range.kind === ATOMIC) return 'counter-shared'
   if (first.range.kind === ATOMIC || second.range.kind === ATOMIC) return 'atomic-mixed-with-write'
   const isReadOfQueue = first.range.kind === READ && first.request.queue === second.request.queue
   return isReadOfQueue ? 'read-then-write-unfenced' : 'race'
@@ -460,7 +487,8 @@ const raceOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>
   const id = raceIdOf(first, second)
   return {
     id,
-    isProven: id !== 'atomic-mixed-with-write' && isProven(first, second),
+    isProven:
+      id === 'counter-shared' ? isUnknown(first, second) : id !== 'atomic-mixed-with-write' && isProven(first, second),
     first,
     second,
     start: Math.max(first.range.start, second.range.start),

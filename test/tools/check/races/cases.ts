@@ -26,6 +26,33 @@ const onQueue =
 const noRace = (name: string, run: (script: Script) => void): Case => ({ name, race: undefined, run })
 
 export const cases: readonly Case[] = [
+  race('atomics of two queues on one word, each behind a write', 'counter-shared', s => {
+    const [one, other] = [s.qp(), s.qp()]
+    s.write(1, one, data1, data3)
+    s.atomic(1, one, word3, result1)
+    s.write(1, other, data2, otherData3)
+    s.atomic(1, other, word3, result2)
+  }),
+  noRace('the first atomic is over', s => {
+    const [one, other] = [s.qp(), s.qp()]
+    s.write(1, one, data1, data3)
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.write(1, other, data2, otherData3)
+    s.atomic(1, other, word3, result2)
+  }),
+  noRace('another thread adds', s => {
+    const [one, other] = [s.qp(), s.qp()]
+    s.write(1, one, data1, data3)
+    s.atomic(1, one, word3, result1)
+    s.write(11, other, data2, otherData3)
+    s.atomic(11, other, word3, result2)
+  }),
+  noRace('atomics of two queues, one of them not behind a write', s => {
+    s.atomic(1, s.qp(), word3, result1)
+    const other = s.qp()
+    s.write(1, other, data2, otherData3)
+    s.atomic(1, other, word3, result2)
+  }),
   race('a write of a word is no atomic', 'race', s => {
     s.write(1, s.qp(), undefined, word3)
     s.write(2, s.qp(), undefined, word3)
