@@ -66,6 +66,8 @@ const causesWithPeer: ReadonlySet<CauseName> = new Set<CauseName>([
   'PACKETS_LOST',
   'PSN_DIFFERS',
   'RNR_EXCEEDED',
+  'DC_NO_ANSWER',
+  'DC_BUSY',
 ])
 
 const peerText = ({ qpn, address, state }: FailurePeer): string => {

@@ -71,6 +71,10 @@ export const adviceForNoAnswer = (isKnown: boolean): string =>
     ? 'choose timeout and retry_cnt for the longest pause of the peer, and look for what loses its packets'
     : 'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause'
 
+/** The peer's device has another address than the request names. */
+export const ADVICE_FOR_ADDRESS =
+  'compare the address (dgid of the address handle, or of the queue pair) with the GID of the device that the peer has opened'
+
 /** Whether the key of a memory window is one of its next: the low byte grows with each bind (ibv_inc_rkey). */
 export const isNotYetBound = ({ key, currentKey }: Failure['cause']['args']): boolean => {
   const ahead = (Number(key) - Number(currentKey)) & 0xff

@@ -21,7 +21,7 @@ import { MisuseKind } from '../../spec/session.ts'
 import { returnsData, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { createDeviceWrites } from './device-writes.ts'
-import { hex, type KnownObject, unreleasedIn } from './objects.ts'
+import { hex, type KnownObject, type KnownObjects, unreleasedIn } from './objects.ts'
 import { POSTED } from './reporting.ts'
 
 const { RECV_RDMA_WITH_IMM } = WcOpcode.values
@@ -47,7 +47,7 @@ export const requestText = ({ opcode, wrId, numbered }: Pick<WorkRequest, 'opcod
   `${opcode < 0 ? 'receive' : requestName(opcode)} ${numbered ?? 'wr_id'} ${wrId}`
 
 /** Whether the device sends the buffer. */
-const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
+export const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
   const kind = sendOperations[opcode]?.kind
   return elements.length > 0 && (kind === SendKind.SEND || kind === SendKind.WRITE)
 }
@@ -68,6 +68,43 @@ const isSample = (index: number, first: number): boolean => index < first || ind
 /** Whether a region, if it is known, is memory of the program. `start` of a file or of device memory is an offset. */
 const isProgramMemory = (region: KnownObject | undefined): boolean =>
   region === undefined || region.regionKind === MEMORY || region.regionKind === IMPLICIT
+
+/** Whether equal addresses in the two regions are the same memory: only if they count from the same base. */
+const isSameMemory = (objects: KnownObjects, request: WorkRequest, lkey: number, otherLkey: number): boolean => {
+  const owner = objects.find(request.owner)
+  const region = owner && objects.region(owner.device, lkey)
+  if (region?.regionKind === NULL) return false
+  if (lkey === otherLkey) return true
+  const other = owner && objects.region(owner.device, otherLkey)
+  if (!isProgramMemory(region) || !isProgramMemory(other)) return false
+  return (region?.start ?? 0) - (region?.iova ?? 0) === (other?.start ?? 0) - (other?.iova ?? 0)
+}
+
+/**
+ * The first of the addresses that are in the first `bytes` of `request`'s buffer and in the first `otherBytes` of
+ * `other`'s buffer; both are of one device.
+ */
+export const overlapAddress = (
+  objects: KnownObjects,
+  request: WorkRequest,
+  bytes: number,
+  other: WorkRequest,
+  otherBytes: number,
+): number | undefined => {
+  let remaining = bytes
+  for (const { address, length, lkey } of request.elements) {
+    const end = address + Math.min(length, remaining)
+    let otherRemaining = otherBytes
+    for (const element of other.elements) {
+      const otherEnd = element.address + Math.min(element.length, otherRemaining)
+      const start = Math.max(address, element.address)
+      if (start < Math.min(end, otherEnd) && isSameMemory(objects, request, lkey, element.lkey)) return start
+      otherRemaining -= Math.min(element.length, otherRemaining)
+    }
+    remaining -= Math.min(length, remaining)
+  }
+  return undefined
+}
 
 /** A receive that a message of `bytes` has filled; `cq`, `cqPosition` and `qp` as in RequestCompletion. */
 interface FilledReceive {
@@ -207,44 +244,13 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (!overlaps.has(owner.id)) overlaps.set(owner.id, { finding, count: FIRST_OVERLAPS + 1 })
   }
 
-  /** Whether equal addresses in the two regions are the same memory: only if they count from the same base. */
-  const isSameMemory = (request: WorkRequest, lkey: number, otherLkey: number): boolean => {
-    const owner = services.objects.find(request.owner)
-    const region = owner && services.objects.region(owner.device, lkey)
-    if (region?.regionKind === NULL) return false
-    if (lkey === otherLkey) return true
-    const other = owner && services.objects.region(owner.device, otherLkey)
-    if (!isProgramMemory(region) || !isProgramMemory(other)) return false
-    return (region?.start ?? 0) - (region?.iova ?? 0) === (other?.start ?? 0) - (other?.iova ?? 0)
-  }
-
-  /** An address in the first `bytes` of `request`'s buffer and in the first `otherBytes` of `other`'s buffer. */
-  const overlapAddress = (
-    request: WorkRequest,
-    bytes: number,
-    other: WorkRequest,
-    otherBytes: number,
-  ): number | undefined => {
-    let remaining = bytes
-    for (const { address, length, lkey } of request.elements) {
-      const end = address + Math.min(length, remaining)
-      let otherRemaining = otherBytes
-      for (const element of other.elements) {
-        const otherEnd = element.address + Math.min(element.length, otherRemaining)
-        const start = Math.max(address, element.address)
-        if (start < Math.min(end, otherEnd) && isSameMemory(request, lkey, element.lkey)) return start
-        otherRemaining -= Math.min(element.length, otherRemaining)
-      }
-      remaining -= Math.min(length, remaining)
-    }
-    return undefined
-  }
-
   /** Reports if a new request and an outstanding request of its queue write to the same memory. */
   const checkOverlap = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
     for (let i = Math.max(0, requests.length - MAX_COMPARED); i < requests.length; i++) {
       const other = requests[i]!
-      const address = writesBuffer(other) ? overlapAddress(request, request.length, other, other.length) : undefined
+      const address = writesBuffer(other)
+        ? overlapAddress(services.objects, request, request.length, other, other.length)
+        : undefined
       if (address === undefined) continue
       reportOutstandingOverlap(request, other, address)
       return
@@ -291,7 +297,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     (request.flags & FENCE) !== 0 &&
     (earlier.some(isRead) ||
       [...(reads.get(request.owner) ?? []), ...readsInUse(request.owner)].some(
-        read => overlapAddress(request, request.length, read, read.length) !== undefined,
+        read => overlapAddress(services.objects, request, request.length, read, read.length) !== undefined,
       ))
 
   /** Reports if a message has overwritten an unpolled message. */
@@ -299,7 +305,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     const receives = filled.get(request.owner) ?? []
     filled.set(request.owner, receives)
     for (const other of receives) {
-      const address = overlapAddress(request, bytes, other.request, other.bytes)
+      const address = overlapAddress(services.objects, request, bytes, other.request, other.bytes)
       if (address === undefined || mayBePolled(other)) continue
       reportOverlap(request, other.request, address, true)
       break

@@ -79,6 +79,8 @@ export class DetectorServices {
   readonly omit: NoteOmission
   /** Ends of connections on other hosts. */
   readonly net: NetPeers
+  /** Whether a program writes an event log for the search for races. */
+  searchesRaces = false
   readonly #reporter: FindingReporter
 
   constructor(objects: KnownObjects, reporter: FindingReporter, sources: CheckerSources) {

@@ -13,6 +13,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { isAtomic, WrOpcode } from '../../spec/work.ts'
 import { accessRangeLines, basedLines } from './access-range.ts'
 import {
+  ADVICE_FOR_ADDRESS,
   ADVICE_FOR_UNSET,
   adviceForCmAttributes,
   adviceForFailure,
@@ -144,6 +145,21 @@ const timeLines = (qp: KnownObject | undefined): string[] => {
   return [
     `timeout ${qp.attributes.timeout} is ${first}: with retry_cnt ${retries} the request is given up after ${all}, however long the way is (timeout 14: 67 ms)`,
   ]
+}
+
+/**
+ * The queue pair that a request was meant for, perhaps, which has no known peer: one of the sender's own device has the
+ * number, and is connected to the sender or to none, but the device has another address.
+ */
+const elsewhere = (
+  objects: KnownObjects,
+  qp: KnownObject | undefined,
+  named: Failure['peer'],
+): KnownObject | undefined => {
+  if (qp === undefined || named === undefined || named.state !== undefined) return undefined
+  const there = objects.qp(qp.device, named.qpn)
+  const isOfOther = there?.attributes.destQpn !== undefined && there.attributes.destQpn !== qp.qpn
+  return there === qp || isOfOther ? undefined : there
 }
 
 export class FailureReports {
@@ -402,7 +418,20 @@ export class FailureReports {
       return
     }
     if (qp === undefined || peer === undefined) {
-      this.#reporter.report('no-answer', occurrence, { text, advice, details: times, objects })
+      const there = elsewhere(this.#services.objects, qp, failure.peer)
+      this.#reporter.report('no-answer', occurrence, {
+        text,
+        advice: there === undefined ? advice : ADVICE_FOR_ADDRESS,
+        details: [
+          ...times,
+          ...(there === undefined || failure.peer === undefined
+            ? []
+            : [
+                `${there.nameWithProgram} is of ${failure.device}, which does not have the address ${failure.peer.address}`,
+              ]),
+        ],
+        objects: [...objects, there],
+      })
       return
     }
     const details = [

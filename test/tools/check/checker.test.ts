@@ -102,6 +102,28 @@ const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
   peer: { qpn: peer, address: '::1', state },
 })
 
+test('a peer that no device has at the address of a request is compared with those of the own device', () => {
+  for (const [name, attributes, isTold] of [
+    ['dct_qp', {}, true],
+    ['rc_qp', { destQpn: 1 }, true],
+    ['rc_qp', { destQpn: 3 }, false],
+  ] as const) {
+    const { found, create, modify, fail } = scenario()
+    create('dci_qp', {}, { qpNum: 1 })
+    modify(create(name, {}, { qpNum: 2 }), { state: RTR, ...attributes })
+    fail(
+      { qpn: 1, cause: createCause('DC_NO_ANSWER', {}), peer: { qpn: 2, address: '::9' } },
+      { peerDevice: undefined },
+    )
+    const [{ id, text, details = [], advice } = {}] = found
+    assert.equal(id, 'no-answer')
+    assert.match(text ?? '', /the peer is QP 0x2 at ::9$/)
+    const told = 'QP 0x2 of process 1 (client) is of rxe0, which does not have the address ::9'
+    assert.deepEqual(details, isTold ? [told] : [])
+    assert.equal(/^compare the address/.test(advice ?? ''), isTold)
+  }
+})
+
 test('an XRC target of two openers is compared with its initiator, also after one of them has closed it', () => {
   for (const closed of ['none', 'first', 'last']) {
     const { ids, create, destroy, fail, connected } = scenario()

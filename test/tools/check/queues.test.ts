@@ -8,10 +8,11 @@ import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
-import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
-const { SEND, RDMA_READ } = WrOpcode.values
+const { SEND, RDMA_READ, RDMA_WRITE } = WrOpcode.values
+const { FENCE } = SendFlags.values
 const { SUCCESS, LOC_PROT_ERR, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
 const rnrExceeded = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
 
@@ -398,7 +399,7 @@ it('sends that are outstanding at the end of their queue pair are lost, with wha
   s.complete(receive, SUCCESS, { message: delivered })
   s.post({ opcode: SEND, index: 2, wrId: 11n })
   s.post({ opcode: RDMA_READ, index: 3, wrId: 12n })
-  s.post({ opcode: WrOpcode.values.RDMA_WRITE, index: 4, wrId: 13n })
+  s.post({ opcode: WrOpcode.values.RDMA_WRITE, index: 4, wrId: 13n, elements: [] })
   s.call('rc_qp', 'destroy', s.qp, {}, { pendingSends: 6 })
   assert.deepEqual(s.ids(), ['sends-lost warning'])
   assert.equal(
@@ -467,4 +468,73 @@ it('an address handle is destroyed before the completion of its send is polled',
     s.destroy('ah', ah)
     assert.deepEqual(s.ids(), new Array(count).fill('message-dropped note'), what)
   }
+})
+
+it('a send without a fence that needs the end of a READ of its queue is found, unless it may know that end', () => {
+  const at = (offset: number): Partial<WorkRequest> => ({
+    elements: [{ address: START + offset, length: 64, lkey: LKEY }],
+  })
+  const remote = (address: number): Partial<WorkRequest> => ({ remote: { address, length: 64, rkey: 7 } })
+  const read = { opcode: RDMA_READ, isSignaled: false, ...at(0), ...remote(0x9000) }
+  const send = { opcode: SEND, ...at(32) }
+  const write = { opcode: RDMA_WRITE, ...at(512), ...remote(0x9020) }
+  type Scenario = ReturnType<typeof requestScenario>
+  const cases: readonly [name: string, ids: readonly string[], run: (s: Scenario) => void][] = [
+    ['its bytes', ['buffer-reused error'], s => void s.post({ index: 1, ...send })],
+    ["the peer's bytes", ['read-then-write-unfenced error'], s => void s.post({ index: 1, ...write })],
+    ['a fence', [], s => void s.post({ index: 1, flags: FENCE, ...send })],
+    [
+      'a fence between',
+      [],
+      s => {
+        s.post({ index: 1, opcode: SEND, flags: FENCE, ...at(512) })
+        s.post({ index: 2, ...send })
+      },
+    ],
+    ['other bytes', [], s => void s.post({ index: 1, ...send, ...at(64) })],
+    ["other bytes of the peer's", [], s => void s.post({ index: 1, ...write, ...remote(0x9040) })],
+    [
+      'bytes of another region of the peer',
+      [],
+      s => void s.post({ index: 1, ...write, remote: { address: 0x9000, length: 64, rkey: 8 } }),
+    ],
+    [
+      'a later completion was polled',
+      [],
+      s => {
+        s.complete(s.post({ index: 1, opcode: SEND, ...at(512) }))
+        s.poll(1)
+        s.post({ index: 2, ...send })
+        s.post({ index: 3, ...write })
+      },
+    ],
+  ]
+  for (const [name, ids, run] of cases) {
+    const s = requestScenario()
+    s.end(s.post({ index: 0, ...read }))
+    run(s)
+    assert.deepEqual(s.ids(), ids, name)
+  }
+})
+
+it('of the TypeScript library it is unknown whether the program knows the end of a READ that has ended', () => {
+  for (const [ends, ids] of [
+    [false, ['buffer-reused error']],
+    [true, []],
+  ] as const) {
+    const s = requestScenario({ isLibrary: true })
+    const read = s.post({ opcode: RDMA_READ, index: 0 })
+    if (ends) s.complete(read)
+    s.post({ opcode: SEND, index: 1 })
+    assert.deepEqual(s.ids(), ids)
+  }
+})
+
+it('sends without a fence are told with their own stacks at first, then they count', () => {
+  let post = 0
+  const s = requestScenario({ postStack: () => [`post ${post}`] })
+  s.end(s.post({ opcode: RDMA_READ, isSignaled: false }))
+  for (post = 1; post <= 100; post++) s.post({ index: post, opcode: SEND })
+  assert.equal(s.found.length, 64)
+  assert.equal(s.ids().length, 100)
 })

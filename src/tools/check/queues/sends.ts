@@ -2,6 +2,7 @@
  * Findings about send queues:
  * - more sends than max_send_wr that are unsignaled in a row, or whose completions are not polled;
  * - bits of send_flags that are not defined;
+ * - sends without a fence that need the end of an earlier READ (unfenced.ts);
  * - sends whose fate the program does not know when it destroys or resets their queue pair, moves it to ERR, closes the
  *   device, or ends. What is outstanding then is lost. What is complete is not lost, but the program has not polled it.
  */
@@ -12,15 +13,17 @@ import type { RequestCompletion, WorkRequest } from '../../../spec/check/request
 import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
-import { DEFINED_SEND_FLAGS, takesReceive, WcStatus } from '../../../spec/work.ts'
+import { DEFINED_SEND_FLAGS, SendFlags, takesReceive, WcStatus } from '../../../spec/work.ts'
 import { isRead, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, typeOf, unreleasedIn } from '../objects.ts'
 import { MAX_NAMED, type Occurrence } from '../reporting.ts'
+import { Unfenced } from './unfenced.ts'
 import type { UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 
 const { WR_FLUSH_ERR } = WcStatus.values
 const { ERR } = QpState.values
+const { FENCE } = SendFlags.values
 
 /** Maximum entries of `unpolledReads`. More than any max_dest_rd_atomic, which has 8 bits. */
 const MAX_COUNTED_READS = 256
@@ -30,8 +33,10 @@ interface SendQueue {
   unsignaled: number
   /** Number of sends whose slots are free: the last with a polled completion, and all before it. */
   freed: number
-  /** `WorkRequest.index` of READs and atomics that the program has not polled, oldest first. */
-  readonly unpolledReads: number[]
+  /** READs and atomics that the program has not polled, oldest first. */
+  readonly unpolledReads: WorkRequest[]
+  /** `WorkRequest.index` of the last fenced send: earlier READs and atomics are complete when it and later ones begin. */
+  fence: number
   /** Number of outstanding sends that take a receive of the peer. */
   outstandingMessages: number
   /** Sends that the device has fetched and that have not ended, oldest first. */
@@ -79,6 +84,7 @@ const fateOf = (qp: KnownObject, request: WorkRequest, isDelivered: boolean): st
 export class SendQueues {
   readonly #services: DetectorServices
   readonly #unpolled: UnpolledCompletions
+  readonly #unfenced: Unfenced
   /** By `KnownObject.id` of the queue pair: the sends that the current call may end. */
   readonly #ending = new Map<number, { readonly queue: SendQueue; readonly lost: LostSends }>()
   /** By `KnownObject.id` of the queue pair. */
@@ -87,12 +93,13 @@ export class SendQueues {
   constructor(services: DetectorServices, unpolled: UnpolledCompletions) {
     this.#services = services
     this.#unpolled = unpolled
+    this.#unfenced = new Unfenced(services)
   }
 
   #of(qp: number): SendQueue {
     let queue = this.#queues.get(qp)
     if (queue === undefined) {
-      const counts = { unsignaled: 0, freed: 0, outstandingMessages: 0, ended: 0, answered: 0, delivered: 0 }
+      const counts = { unsignaled: 0, freed: 0, outstandingMessages: 0, ended: 0, answered: 0, delivered: 0, fence: 0 }
       const none = { lastEnded: undefined, errCall: undefined, excess: undefined, makesRoom: false }
       queue = { ...counts, ...none, unpolledReads: [], outstanding: [], isOver: false }
       this.#queues.set(qp, queue)
@@ -107,6 +114,7 @@ export class SendQueues {
     queue.unsignaled = request.isSignaled ? 0 : queue.unsignaled + 1
     const qp = this.#services.objects.find(request.owner)
     if (qp === undefined) return
+    this.#checkFence(qp, request, queue)
     if (isRead(request)) this.#readPosted(qp, request, queue)
     this.#checkSlots(qp, request, queue)
     const undefinedFlags = request.flags & ~DEFINED_SEND_FLAGS
@@ -115,8 +123,18 @@ export class SendQueues {
     this.#services.report('undefined-flags', this.#services.occurrenceAtPost(qp, request), { text, objects: [qp] })
   }
 
-  #readPosted(qp: KnownObject, { index }: WorkRequest, { unpolledReads }: SendQueue): void {
-    if (unpolledReads.length < MAX_COUNTED_READS) unpolledReads.push(index)
+  #checkFence(qp: KnownObject, request: WorkRequest, queue: SendQueue): void {
+    if ((request.flags & FENCE) !== 0) queue.fence = request.index
+    const { unpolledReads, outstanding, fence } = queue
+    if (unpolledReads.length === 0 || fence === request.index || !this.#unfenced.concerns(request)) return
+    if (qp.hasMessages || qp.failure !== undefined) return
+    // Of the TypeScript library it is unknown whether a READ that has ended was polled.
+    const reads = unpolledReads.filter(read => read.index >= fence && (!qp.isOfLibrary || outstanding.includes(read)))
+    this.#unfenced.posted(qp, request, reads)
+  }
+
+  #readPosted(qp: KnownObject, request: WorkRequest, { unpolledReads }: SendQueue): void {
+    if (unpolledReads.length < MAX_COUNTED_READS) unpolledReads.push(request)
     qp.mostReads = Math.max(qp.mostReads, unpolledReads.length - unreleasedIn(qp))
   }
 
@@ -172,7 +190,7 @@ export class SendQueues {
     if (queue.excess !== undefined) this.#reportExcess(owner)
     queue.freed = Math.max(queue.freed, index + 1)
     const { unpolledReads } = queue
-    while (unpolledReads.length > 0 && unpolledReads[0]! <= index) unpolledReads.shift()
+    while (unpolledReads.length > 0 && unpolledReads[0]!.index <= index) unpolledReads.shift()
   }
 
   /** A receive has completed, not flushed. */
@@ -308,6 +326,7 @@ export class SendQueues {
    */
   reset(qp: KnownObject): void {
     this.#reportExcess(qp.id)
+    this.#unfenced.reset(qp.id)
     const queue = this.#of(qp.id)
     this.#queues.delete(qp.id)
     const { errCall } = queue

@@ -240,6 +240,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     hasSpace: (session, pid) => benign.hasSpace(session, pid),
     begin() {
       hasBegun = true
+      services.searchesRaces = true
     },
     join,
     posted(request) {
