@@ -680,14 +680,21 @@ export class Checker {
             : { ...at, stack: posted, ...POSTED }
     // No rule has a reason but that nothing is outstanding.
     const isUnexplained = wait.details === undefined && wait.advice === undefined
+    const [waiter, other] = named
+    const limit = id === 'endless-rnr' ? this.#queues.explainLimit(other) : undefined
     const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
     this.#reporter.report(id, occurrence, {
       text: (isUnexplained ? lost?.overwritten : undefined) ?? text,
       waits: graph,
-      advice: id === 'deadlock' && graph !== undefined && severity !== 'note' ? adviceForDeadlock(graph) : advice,
-      moments: swap?.moments ?? lost?.moments ?? [],
+      advice:
+        id === 'deadlock' && graph !== undefined && severity !== 'note'
+          ? adviceForDeadlock(graph)
+          : (limit?.advice ?? advice),
+      moments: swap?.moments ?? lost?.moments ?? limit?.moments ?? [],
       details: [
         ...details,
+        ...(limit?.details ?? []),
+        ...(id === 'both-receive' && waiter && other ? [this.#queues.messageCounts([waiter, other])] : []),
         ...(id === 'idle-queues' ? this.#queues.outstandingLines(context) : []),
         ...(lost?.details ?? []),
       ],
@@ -713,6 +720,7 @@ export class Checker {
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
+    if (failed.failure.cause.id === 'SRQ_LIMIT') this.#queues.limitReached(failed)
     const { net } = this.#services
     const question = net.questionAbout(failed)
     const isAsked =

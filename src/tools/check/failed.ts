@@ -282,10 +282,12 @@ export class FailureReports {
         typeof address === 'bigint' && meant === undefined && addressed !== undefined
           ? this.#services.objects.regionAt(addressed, Number(address))
           : undefined
+      const limit = id === 'no-receive-posted' ? this.#queues.explainLimit(peer) : undefined
       this.#reporter.report(id, occurrence, {
         text: failureText(own === undefined ? failure : { ...failure, cause: { ...cause, text: own } }),
         advice:
           member?.advice ??
+          limit?.advice ??
           (cut === undefined
             ? (this.#adviceForUnset(failed, qp) ??
               (id === idOfCause || isAhead ? adviceForFailure(failure, qp, atAddress) : undefined) ??
@@ -302,6 +304,7 @@ export class FailureReports {
           ...(cut === undefined
             ? []
             : [`${hex(Number(key))} is the lower 16 bits of ${hex(cut.rkey ?? 0)}, of ${cut.name}`]),
+          ...(limit?.details ?? []),
           ...(peer === undefined ? [] : accessKeyLines(cause.args.accessKey, peer)),
           ...(isUnconfigured(cause) ? [] : accessRangeLines(failure)),
           ...basedLines(failure, region),
@@ -312,6 +315,7 @@ export class FailureReports {
             ? [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
             : []),
         ],
+        moments: limit?.moments ?? [],
         objects: [
           qp,
           peer,

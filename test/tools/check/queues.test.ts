@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createCause } from '../../../src/spec/check/causes.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
-import { QpState } from '../../../src/spec/enums.ts'
+import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -13,6 +13,7 @@ import { LKEY, requestScenario, START } from './requests.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = WrOpcode.values
 const { FENCE } = SendFlags.values
+const { SRQ_LIMIT_REACHED } = AsyncEventType.values
 const { SUCCESS, LOC_PROT_ERR, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
 const rnrExceeded = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
 
@@ -537,4 +538,71 @@ it('sends without a fence are told with their own stacks at first, then they cou
   for (post = 1; post <= 100; post++) s.post({ index: post, opcode: SEND })
   assert.equal(s.found.length, 64)
   assert.equal(s.ids().length, 100)
+})
+
+it('a message without a receive of an SRQ is told with what became of its limit', () => {
+  type Scenario = ReturnType<typeof requestScenario>
+  const raise = (s: Scenario, srq: number): void => {
+    s.advance(5000)
+    s.fail(createCause('SRQ_LIMIT', { srq, limit: 8 }), { kind: 'event', event: SRQ_LIMIT_REACHED })
+  }
+  const refill = (s: Scenario, srq: number): void => {
+    s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1 })
+  }
+  const arm = (s: Scenario, srq: number): void => s.call('srq', 'modify', srq, { limit: 8 })
+  const cases: readonly [unread: number, limit: number, (s: Scenario, srq: number) => void, RegExp | undefined][] = [
+    [0, 8, () => {}, /^srq_limit 8 of ibv_create_srq is ignored/],
+    [0, 0, () => {}, undefined],
+    // Armed, and not reached.
+    [0, 8, arm, undefined],
+    [
+      0,
+      0,
+      (s, srq) => {
+        arm(s, srq)
+        raise(s, srq)
+        refill(s, srq)
+      },
+      /srq_limit 8\) came 0 ms before and has disarmed the limit; receives posted since: 1; nothing/,
+    ],
+    [
+      0,
+      0,
+      (s, srq) => {
+        arm(s, srq)
+        raise(s, srq)
+        arm(s, srq)
+      },
+      undefined,
+    ],
+    [
+      1,
+      0,
+      (s, srq) => {
+        arm(s, srq)
+        raise(s, srq)
+      },
+      /an event of the device is not read/,
+    ],
+  ]
+  for (const [unread, limit, run, told] of cases) {
+    const s = requestScenario({ unreadEvents: () => unread })
+    const srq = s.create('srq', { limit })
+    s.create('rc_qp', { srq: { id: srq, handle: srq, class: { name: 'srq' } } }, { qpNum: 9 })
+    run(s, srq)
+    s.fail(rnrExceeded, { peer: { qpn: 9, address: '' } })
+    const { details = [], advice } = s.found.at(-1) ?? {}
+    const lines = details.filter(line => /srq_limit/.test(line))
+    assert.equal(lines.length, told === undefined ? 0 : 1)
+    if (told !== undefined) assert.match(lines[0]!, told)
+    assert.equal(/SRQ/.test(advice ?? ''), told !== undefined)
+  }
+})
+
+it('two ends that both wait for a message are told with the messages that each has posted', () => {
+  const s = requestScenario()
+  for (let i = 0; i < 3; i++) s.complete(s.post({ opcode: SEND, index: i }))
+  const at = { time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] }
+  s.checker.waits({ ...at, wait: { id: 'both-receive', text: 'both', qpns: [1, 2] } })
+  assert.deepEqual(s.found.at(-1)?.details, ['posted so far: 3 messages by QP 0x1, 0 messages by QP 0x2'])
 })

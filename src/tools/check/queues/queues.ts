@@ -4,7 +4,7 @@
  */
 
 import type { Stack } from '../../../spec/check/finding.ts'
-import type { Misuse } from '../../../spec/check/program-events.ts'
+import type { CheckedFailure, Misuse } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
 import { MisuseKind, PostQueue } from '../../../spec/session.ts'
@@ -17,6 +17,7 @@ import { MAX_NAMED, POSTED } from '../reporting.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
 import { SendQueues } from './sends.ts'
+import { SrqLimits } from './srq-limits.ts'
 import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 import { Wakeups } from './wakeups.ts'
 
@@ -36,6 +37,12 @@ export interface QueueDetector extends Detector {
   lengthOf(qp: KnownObject, wrId: bigint | undefined): string[]
   /** A line for each queue pair of a context with outstanding sends: the oldest. */
   outstandingLines(context: number): string[]
+  /** SRQ_LIMIT_REACHED was raised. */
+  limitReached(failure: CheckedFailure): void
+  /** As `SrqLimits.explain`. */
+  explainLimit(peer: KnownObject | undefined): ReturnType<SrqLimits['explain']>
+  /** A line: how many messages each of these queue pairs has posted. */
+  messageCounts(ends: readonly KnownObject[]): string
   /**
    * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
    * that armed the CQ last; undefined: none has.
@@ -48,6 +55,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const sends = new SendQueues(services, unpolled)
   const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
   const wakeups = new Wakeups(services, unpolled)
+  const limits = new SrqLimits(services)
   const relapses = new Relapses(services)
 
   /** CQs with IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN, by id. */
@@ -154,7 +162,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       relapses.posted(request)
       if (request.length > 0) withBytes.add(request.owner)
       if (request.queue === PostQueue.SEND) sends.posted(request)
-      else receives.posted(request)
+      else {
+        receives.posted(request)
+        limits.posted(request.owner)
+      }
     },
     ended(request) {
       sends.ended(request)
@@ -199,6 +210,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const { class: name, method, stack, refused, why } = call
       if (object.isQp) sends.called(call, object)
       if (refused !== undefined) return
+      limits.called(call, object)
       if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
       if (method !== 'destroy') return
       receives.destroyed(object.id)
@@ -217,6 +229,12 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     contextEnds(end) {
       sends.contextEnds(end)
       relapses.contextEnds(end.context)
+    },
+    limitReached: failure => limits.raised(failure),
+    explainLimit: peer => limits.explain(peer),
+    messageCounts(ends) {
+      const posted = ends.map(({ id, name }) => `${counted(sends.messagesOf(id), 'message')} by ${name}`)
+      return `posted so far: ${posted.join(', ')}`
     },
     reportsWait(cq) {
       return wakeups.reportsWait(cq.id)

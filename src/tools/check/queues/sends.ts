@@ -37,7 +37,8 @@ interface SendQueue {
   readonly unpolledReads: WorkRequest[]
   /** `WorkRequest.index` of the last fenced send: earlier READs and atomics are complete when it and later ones begin. */
   fence: number
-  /** Number of outstanding sends that take a receive of the peer. */
+  /** Number of sends that take a receive of the peer, and of those that are outstanding. */
+  messages: number
   outstandingMessages: number
   /** Sends that the device has fetched and that have not ended, oldest first. */
   readonly outstanding: WorkRequest[]
@@ -99,7 +100,16 @@ export class SendQueues {
   #of(qp: number): SendQueue {
     let queue = this.#queues.get(qp)
     if (queue === undefined) {
-      const counts = { unsignaled: 0, freed: 0, outstandingMessages: 0, ended: 0, answered: 0, delivered: 0, fence: 0 }
+      const counts = {
+        unsignaled: 0,
+        freed: 0,
+        messages: 0,
+        outstandingMessages: 0,
+        ended: 0,
+        answered: 0,
+        delivered: 0,
+        fence: 0,
+      }
       const none = { lastEnded: undefined, errCall: undefined, excess: undefined, makesRoom: false }
       queue = { ...counts, ...none, unpolledReads: [], outstanding: [], isOver: false }
       this.#queues.set(qp, queue)
@@ -110,7 +120,10 @@ export class SendQueues {
   posted(request: WorkRequest): void {
     const queue = this.#of(request.owner)
     queue.outstanding.push(request)
-    if (takesReceive(request.opcode)) queue.outstandingMessages++
+    if (takesReceive(request.opcode)) {
+      queue.messages++
+      queue.outstandingMessages++
+    }
     queue.unsignaled = request.isSignaled ? 0 : queue.unsignaled + 1
     const qp = this.#services.objects.find(request.owner)
     if (qp === undefined) return
@@ -313,6 +326,11 @@ export class SendQueues {
   /** The oldest outstanding send that takes a receive of the peer. */
   oldestMessage(qp: number): WorkRequest | undefined {
     return this.#queues.get(qp)?.outstanding.find(({ opcode }) => takesReceive(opcode))
+  }
+
+  /** The number of sends so far that take a receive of the peer. */
+  messagesOf(qp: number): number {
+    return this.#queues.get(qp)?.messages ?? 0
   }
 
   /** The number of outstanding sends that take a receive of the peer. */
