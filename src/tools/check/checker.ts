@@ -713,7 +713,7 @@ export class Checker {
 
   /** As `memoryAt` of waits/memory.ts. */
   memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined {
-    return memoryAt(this.#services, contexts, address)
+    return memoryAt(this.#services, contexts, address, this.#memoryGone.latest())
   }
 
   // ---- failures ----

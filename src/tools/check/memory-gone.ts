@@ -100,6 +100,8 @@ export interface MemoryGone extends Detector {
   gaveBack(given: Given): void
   /** As `Checker.accessed`. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
+  /** The latest requests that have ended, of all programs, the oldest first. */
+  latest(): readonly WorkRequest[]
   /** From `time` on, in microseconds, the program may have the memory of the region again. */
   reusable(region: KnownObject, time: number): void
 }
@@ -227,6 +229,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
       accesses[at + 6] = qpn
       for (const given of givens.values()) checkAccess(given, at)
     },
+    latest: () => [...ended.slice(next), ...ended.slice(0, next)],
     reusable({ id }, time) {
       const given = givens.get(id)
       if (given !== undefined) given.reusableAt = time
