@@ -188,9 +188,18 @@ const hiddenText = (hidden: readonly Finding[]): string => {
   return texts.length === 0 ? '' : ` (${texts.join('; ')})`
 }
 
-/** What a run could not see that found no mistake but leaks, or nothing. `hasRaces`: --races; `isObserved`: --host, which has no races. */
-const unseenText = (hasRaces: boolean, isObserved: boolean): string =>
-  `accesses of the program's own threads to memory are not seen${hasRaces || isObserved ? '' : '; the order of requests is not looked at: `--races`'}`
+/**
+ * What a run could not see that found no mistake but leaks, or nothing. `isObserved`: --host, which has neither races nor
+ * torment. `isRecorded`: the orders are those of a recording.
+ */
+const unseenText = ({ races, torment }: CheckOptions, isObserved: boolean, isRecorded: boolean): string => {
+  const order = races === true || isObserved ? '' : '; the order of requests is not looked at: `--races`'
+  const others =
+    torment !== undefined || isObserved || isRecorded
+      ? ''
+      : '; messages and completions came in one of the orders that are allowed: `--torment`'
+  return `accesses of the program's own threads to memory are not seen${order}${others}`
+}
 
 /**
  * The last lines of the output. `blocks`: the severities of the printed blocks, of which one may have many leaks. `hasCalls`: a
@@ -206,7 +215,7 @@ const summary = (
   end: EndBySignal | undefined,
   lacks: readonly string[],
   file: string | undefined,
-  { races, host }: CheckOptions,
+  options: CheckOptions,
   paint: Paint,
 ): string => {
   const severityTexts = [...severities].reverse().flatMap(severity => {
@@ -225,7 +234,7 @@ const summary = (
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
     ...(hasCalls && reported.every(([{ id, severity }]) => id === 'leak' || severity === 'note')
-      ? [`  ${unseenText(races === true, host === true)}`]
+      ? [`  ${unseenText(options, options.host === true, file !== undefined)}`]
       : []),
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),
