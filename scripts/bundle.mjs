@@ -45,7 +45,7 @@ const otherCommands = commands => ({
 })
 
 /** Modules of Node.js that many commands import, but few use: loading them is a third of the start of `userdma devices`. */
-const LATE = ['node:child_process']
+const LATE = ['node:child_process', 'node:crypto']
 
 /** A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports. */
 const lateModules = {
@@ -82,6 +82,20 @@ const TYPICAL = {
   watch: socket => ['check', '--socket', socket, '--', 'true'],
 }
 
+/**
+ * Runs `work` with V8's options for the commands of a bundle, as bin/userdma has them: a cache is valid for the options at
+ * the time of writing.
+ */
+const withOptions = (name, work) => {
+  if (name !== 'daemon') return work()
+  setFlagsFromString('--initial-heap-size=64')
+  try {
+    return work()
+  } finally {
+    setFlagsFromString('--initial-heap-size=0')
+  }
+}
+
 /** Writes V8's compiled code of a bundle: of the functions of its typical command, or of all, if it has none. */
 const compile = name => {
   if (TYPICAL[name] !== undefined) {
@@ -92,18 +106,19 @@ const compile = name => {
     rmSync(folder, { recursive: true, force: true })
     return
   }
-  setFlagsFromString('--no-lazy')
-  const script = load(name)
-  // A cache is valid only for the flags at the time of writing.
-  setFlagsFromString('--lazy')
-  writeFileSync(compiledOf(name), script.createCachedData())
+  withOptions(name, () => {
+    setFlagsFromString('--no-lazy')
+    const script = load(name)
+    setFlagsFromString('--lazy')
+    writeFileSync(compiledOf(name), script.createCachedData())
+  })
 }
 
 /** A bundle, as loaded by bin/userdma. */
 const load = (name, cachedData) =>
-  new Script(readFileSync(codeOf(name), 'utf8'), { filename: codeOf(name), cachedData })
+  new Script(readFileSync(codeOf(name), 'latin1'), { filename: codeOf(name), cachedData })
 
-const isAccepted = name => !load(name, readFileSync(compiledOf(name))).cachedDataRejected
+const isAccepted = name => withOptions(name, () => !load(name, readFileSync(compiledOf(name))).cachedDataRejected)
 
 const loadEsbuild = () =>
   import('esbuild').catch(() => {

@@ -14,6 +14,6 @@ const dist = join(root, 'dist')
 const main = join(root, 'bin', 'userdma')
 const filename = join(dist, `${bundle}.cjs`)
 process.argv = [process.execPath, main, ...command]
-const script = new Script(readFileSync(filename, 'utf8'), { filename })
+const script = new Script(readFileSync(filename, 'latin1'), { filename })
 process.on('exit', () => writeFileSync(join(dist, `${bundle}.cache`), script.createCachedData()))
 script.runInThisContext()(createRequire(main), dist)

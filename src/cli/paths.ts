@@ -26,6 +26,9 @@ export const pageFolder = join(packageRoot, 'dist', 'page')
 /** The script for a new process of the command line. */
 export const userdmaScript = join(packageRoot, 'bin', 'userdma')
 
+/** An option of Node.js for daemons, as in bin/userdma: their compiled code is valid with it alone (scripts/bundle.mjs). */
+export const HEAP_OPTION = '--initial-heap-size=64'
+
 const hasPlatformPackage = ['x64', 'arm64'].includes(process.arch)
 
 /** Why a preload library is missing, and what to do. */

@@ -17,7 +17,7 @@ import { configArguments } from './config.ts'
 import { beforeEndBySignal } from './end-signals.ts'
 import { messageOf } from './fail.ts'
 import { lowLimits } from './limits.ts'
-import { userdmaScript } from './paths.ts'
+import { HEAP_OPTION, userdmaScript } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
 /** First words of the daemon's line of output when it is ready, and, in the background, when it cannot start. */
@@ -107,7 +107,8 @@ export const startInBackground = async (
       throw new StartError(`the daemon cannot be started: another command has removed its log ${ownLog}`)
     const [program, ...args] = inside([
       process.execPath,
-      ...process.execArgv.filter(option => !isInspector(option)),
+      HEAP_OPTION,
+      ...process.execArgv.filter(option => option !== HEAP_OPTION && !isInspector(option)),
       userdmaScript,
       'daemon',
       '--background',

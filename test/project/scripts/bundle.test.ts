@@ -7,7 +7,9 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
 import { Script } from 'node:vm'
+import { HEAP_OPTION, userdmaScript } from '../../../src/cli/paths.ts'
 import { repoRoot } from '../../paths.ts'
 import { scratchFolder } from '../../tools.ts'
 
@@ -100,8 +102,16 @@ for (const name of Object.keys(bundles))
   test(`this version of Node accepts the compiled code of bundle ${name}`, { skip }, () => {
     const filename = join(dist, `${name}.cjs`)
     const cachedData = readFileSync(join(dist, `${name}.cache`))
-    assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
+    if (name === 'daemon') setFlagsFromString(HEAP_OPTION)
+    const script = new Script(readFileSync(filename, 'latin1'), { filename, cachedData })
+    setFlagsFromString('--initial-heap-size=0')
+    assert.equal(script.cachedDataRejected, false)
   })
+
+test('bin/userdma starts daemons with the option of Node for which their compiled code is valid', () => {
+  const script = readFileSync(userdmaScript, 'latin1')
+  assert.match(script, new RegExp(`^if \\[ "\\$1" = daemon \\]; then heap=${HEAP_OPTION}; fi$`, 'm'))
+})
 
 test('a bundle works without its compiled code, as in packages', { skip }, () => {
   const { folder, run } = bareCheckout()
