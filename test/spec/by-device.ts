@@ -81,6 +81,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'receives-after-accept',
         'qp-after-disconnect',
         'port-byte-order',
+        'listener-address',
       ],
     },
     { reason: 'libefa creates no CQ for a single thread (`refused-call`)', findings: ['thread-promise'] },
@@ -158,6 +159,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     },
   ],
   host: [
+    { reason: 'Linux does not tell of requests that it rejects', findings: ['listener-address'] },
     {
       reason:
         'an adapter drops packets and refuses accesses without a word, or its status has several causes (`adapter-error`, `peer-refused`)',

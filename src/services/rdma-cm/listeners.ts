@@ -114,4 +114,9 @@ export class Listeners {
     }
     return best
   }
+  /** A listener at the port of a request, for which `find` has none, that is bound to another address. */
+  elsewhere({ portSpace, local }: PeerRequest): Identifier | undefined {
+    const ids = this.#ports.get(portKey(portSpace, local.port))?.keys() ?? []
+    return [...ids].find(({ source }) => source !== undefined && !isAny(source))
+  }
 }

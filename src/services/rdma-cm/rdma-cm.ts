@@ -17,13 +17,15 @@ import type {
   PeerRequest,
   Refusal,
 } from '../../core/driver-contract.ts'
+import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
 import type { Context, Core, Device } from '../../core/model.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError, callError, Errno } from '../../spec/errno.ts'
 import { coded, the } from '../../spec/reason.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
-import { isMulticastGid, isSameAddress } from '../../transport/wire/address.ts'
+import { addressText, isMulticastGid, isSameAddress } from '../../transport/wire/address.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import { anyAddress, Family, isAny, isLoopback } from '../socket-address.ts'
 import { CmDevices, type Routing } from './devices.ts'
@@ -394,7 +396,10 @@ export class RdmaCm {
       (hasGid(device, local.address) && !isLoopback(peer) && !isMulticastGid(peer.address) && !isAny(peer))
     if (!isPossible) return 'WRONG_ADDRESS'
     const listener = this.#listeners.find(request, cmDevice, isOfHost)
-    if (listener === undefined) return 'NO_LISTENER'
+    if (listener === undefined) {
+      this.#tellElsewhere(device, request)
+      return 'NO_LISTENER'
+    }
     if (passiveType(listener.qpType) !== passiveType(qpType)) return 'WRONG_TYPE'
     // Beyond the backlog, or without room for an identifier, the request is dropped.
     const id = listener.unreadRequests.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
@@ -413,6 +418,17 @@ export class RdmaCm {
     listener.unreadRequests.add(id)
     id.listener = listener
     return id
+  }
+
+  /** A request found no listener: reports one at its port that is bound to another address. */
+  #tellElsewhere(device: Device, request: PeerRequest): void {
+    const { source, object } = this.#listeners.elsewhere(request) ?? {}
+    if (source === undefined || object === undefined || !hasFailureHandlers(this.#core)) return
+    const textOf = ({ address, port }: SocketAddress): string => `${addressText(address)}, port ${port}`
+    const { peer, local } = request
+    const ends = { peer: addressText(peer.address), requested: textOf(local), bound: textOf(source) }
+    const cause = createCause('LISTENS_ELSEWHERE', { ...ends, number: object.handle })
+    reportFailure({ kind: 'wait', device: device.name, cause }, device, object.context)
   }
 
   // ---- internal ----

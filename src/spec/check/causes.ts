@@ -534,6 +534,11 @@ const table = {
     text: 'the speed of a port has changed (`ibv_query_port_speed`)',
   },
   NO_SHARE: { code: 0x818, results: [], text: 'no room for {subject}: {reason}; those of new peers are dropped' },
+  LISTENS_ELSEWHERE: {
+    code: 0x819,
+    results: [],
+    text: 'a connection request of {peer} for {requested} was rejected: CM_ID {number} listens at {bound}',
+  },
   OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
 
   // ---- 0x9..: injected faults ----

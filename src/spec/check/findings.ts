@@ -356,6 +356,15 @@ const table = {
     why: 'sin_port and sin6_port are in network byte order. Without htons a program on a little-endian machine uses another port: 7471 becomes 12061. If only one of the two programs forgets it, the connection is rejected.',
     advice: 'assign ports with htons, in both programs',
   },
+  'listener-address': {
+    severity: 'warning',
+    needs: ['device'],
+    title:
+      'a connection is requested at an address at which no identifier listens at this port, and one does at another address',
+    why: 'rdma_bind_addr with an address takes connections for this address only: 127.0.0.1 and ::1 those of the same host, and the name localhost may be either. A request for another address is rejected (REJECTED with status 8, IB_CM_REJ_INVALID_SERVICE_ID), and the listener learns of none.',
+    advice: 'bind the listener to INADDR_ANY (in6addr_any takes IPv4 too), or to the address that the peer connects to',
+    causes: ['LISTENS_ELSEWHERE'],
+  },
   'never-signaled': {
     severity: 'warning',
     needs: ['call', 'post', 'completion'],

@@ -343,6 +343,7 @@ export class Checker {
     else if (call.method === 'destroy') this.#destroyed(call)
     else if (call.method === 'attachMcast') before?.groups.add(addressText(call.args.gid as Uint8Array))
     else if (call.method === 'detachMcast') before?.groups.delete(addressText(call.args.gid as Uint8Array))
+    else if (call.class === 'cm_id' && call.method === 'bind') before?.addChange(moment('bound', call.time, call.stack))
     const known = before ?? (call.object && this.#objects.find(call.object.id))
     if (known !== undefined) for (const detector of this.#detectors) detector.called?.(call, known)
   }

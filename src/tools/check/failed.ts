@@ -347,6 +347,7 @@ export class FailureReports {
   #objectOfCause({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
     const { cq, object, number } = cause.args
     if (typeof cq === 'number') return this.#services.objects.byHandle(context, 'cq', cq)
+    if (cause.id === 'LISTENS_ELSEWHERE') return this.#services.objects.byHandle(context, 'cm_id', Number(number))
     if (typeof object !== 'string' || typeof number !== 'number') return undefined
     if (object === 'qp') return this.#services.objects.qp(deviceNumber, number)
     return this.#services.objects.byHandle(context, object === 'id' ? 'cm_id' : object, number)

@@ -4,8 +4,10 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { addFailureHandler } from '../../../src/core/failures.ts'
 import { closeContext, closeDescriptor, invokeNow } from '../../../src/core/index.ts'
 import { emitAddress, ipAddress, parseAddress } from '../../../src/services/socket-address.ts'
+import { failureText } from '../../../src/spec/check/failures.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.ts'
 import type { SocketAddress } from '../../../src/spec/classes/connections/cm_parameters.ts'
@@ -97,6 +99,29 @@ describe('a channel', () => {
       ],
     )
     close()
+  })
+
+  it('tells of a listener at the port of a request that is bound to another address', () => {
+    for (const [at, listens, told] of [
+      [
+        ipAddress(ipv4(127, 0, 0, 1), PORT),
+        PORT,
+        'a connection request of 10.0.0.1 for 10.0.0.2, port 7471 was rejected: CM_ID 0 listens at 127.0.0.1, port 7471',
+      ],
+      [ip4(2, PORT), PORT, undefined],
+      [ipAddress(ipv4(127, 0, 0, 1), PORT), PORT + 1, undefined],
+    ] as const) {
+      const { network, b, client, server, close } = twoPrograms()
+      const texts: string[] = []
+      const end = addFailureHandler(b.core, failure => texts.push(failureText(failure)))
+      const [serverChannel, clientChannel] = [server.channel(), client.channel()]
+      server.listen(serverChannel, at)
+      client.connect(clientChannel, ip4(2, listens), 0x11)
+      network.settle()
+      assert.deepEqual(texts, told === undefined ? [] : [told])
+      end()
+      close()
+    }
   })
 
   it('reports a rejection without a reason, or with reason 0, as CONSUMER_DEFINED', () => {

@@ -206,12 +206,13 @@ const unacknowledged: Raise = () => {
 
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
- * (test/daemon/peer-tables.test.ts), others for mlx5 (drivers/mlx5/).
+ * (test/daemon/peer-tables.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
   CauseName,
   | 'NOT_OBSERVED'
   | 'NO_SHARE'
+  | 'LISTENS_ELSEWHERE'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
   | 'DC_ACCESS_KEY'
