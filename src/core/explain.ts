@@ -5,7 +5,15 @@
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { AccessFlags, REMOTE_RIGHTS } from '../spec/enums.ts'
 import { joinWords, TWO_32 } from '../spec/memory.ts'
-import { findKey, findRemovedKey, KeyKind, type MemoryTable, rowAt } from './memory/region-table.ts'
+import {
+  findKey,
+  findRegion,
+  findRemovedKey,
+  isWindow,
+  KeyKind,
+  type MemoryTable,
+  rowAt,
+} from './memory/region-table.ts'
 import { type Bind, findWindow, windowRights } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
@@ -16,7 +24,9 @@ const boundsOf = (table: MemoryTable, row: number) => {
   return { rangeStart, rangeEnd: rangeStart + BigInt(table.length[row]!) }
 }
 
-const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
+/** An lkey of a peer, or an rkey of the own request, of a region whose keys differ. */
+const isOtherKey = ({ kind }: MemoryTable, row: number, isRemote: boolean): boolean =>
+  kind[row] === (isRemote ? KeyKind.LOCAL : KeyKind.REMOTE)
 
 /** The most rows that are looked at for an address: peers can make a request with rkey 0 fail again and again. */
 const MAX_ROWS = 4096
@@ -66,7 +76,8 @@ export const explainKey = (
   const isRemote = (access & REMOTE_RIGHTS) !== 0
   const unsignedKey = key >>> 0
   const row = findKey(table, unsignedKey)
-  if (row < 0) return explainUnknown(table, pd, unsignedKey, joinWords(hi, lo), access)
+  if (row < 0 || isOtherKey(table, row, isRemote))
+    return explainUnknown(table, pd, unsignedKey, joinWords(hi, lo), access)
   if (table.pd[row] !== pd) return createCause(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
     if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })
@@ -96,8 +107,8 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause =
   if (!isType1 && table.windowRegion[row]! >= 0) return createCause('BIND_BOUND', { key })
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
   if (length === 0) return createCause('BIND_LENGTH', {})
-  const region = findKey(table, lkey)
-  if (region < 0 || isWindow(table, region) || table.pd[region] !== pd) return createCause('BIND_REGION', { key: lkey })
+  const region = findRegion(table, lkey)
+  if (region < 0 || table.pd[region] !== pd) return createCause('BIND_REGION', { key: lkey })
   const required = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
   const missing = required & ~table.access[region]!
   if (missing !== 0) return createCause('BIND_NO_RIGHT', { key: lkey, right: missing })

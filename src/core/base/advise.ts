@@ -11,7 +11,8 @@ import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
 import { because, type Reason, the } from '../../spec/reason.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { OnDemandSpace } from '../memory/on-demand.ts'
-import { addressHi, addressLo, findKey, KeyKind, resolve } from '../memory/region-table.ts'
+import { addressHi, addressLo, findRegion, resolve } from '../memory/region-table.ts'
+import { findWindow } from '../memory/windows.ts'
 import type { CallContext, Context, CoreObject, Device } from '../model.ts'
 
 const { PREFETCH, PREFETCH_WRITE, PREFETCH_NO_FAULT } = MrAdvice.values
@@ -49,11 +50,11 @@ const rangeOf = (
   needsWrite: boolean,
   refusals: KeyRefusals,
 ): Range | undefined => {
-  const row = findKey(memory, lkey)
+  const row = findRegion(memory, lkey)
   const space = memory.spaces[memory.space[row] ?? -1]
   const refuseKey = (why: keyof KeyRefusals, reason: string): never =>
     refuse(refusals[why], `lkey 0x${lkey.toString(16)}: ${reason}`)
-  if (row >= 0 && memory.kind[row] !== KeyKind.REGION) refuseKey('window', 'is the key of a memory window')
+  if (findWindow(memory, lkey) >= 0) refuseKey('window', 'is the key of a memory window')
   if (!(space instanceof OnDemandSpace)) return refuseKey('unknown', 'no on-demand region has it')
   if (memory.pd[row] !== pd.id) refuseKey('otherDomain', 'its region is of another protection domain')
   if (needsWrite && (memory.access[row]! & LOCAL_WRITE) === 0)

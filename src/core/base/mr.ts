@@ -8,7 +8,7 @@
  * - EINVAL: the range reaches the end of the address space, or is empty at a page boundary, or is not in the file;
  * - EFAULT: pages do not exist or do not permit the access.
  *
- * If a region has any remote access, its rkey equals its lkey; otherwise its rkey is 0. Addresses of a region with
+ * If a region has any remote access, its rkey equals its lkey, unless torment separates them; otherwise its rkey is 0. Addresses of a region with
  * ZERO_BASED start at 0, as ibv_reg_mr's manual says; the soft device of Linux 6.1 ignores the flag, that of 6.12
  * refuses it. A region with bound windows can be neither deregistered (10.6.7.2.6) nor reregistered.
  *
@@ -24,7 +24,14 @@ import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
 import type { DeviceMemory } from '../memory/device-memory.ts'
 import { OnDemandSpace } from '../memory/on-demand.ts'
-import { addRegion, type MemoryTable, relocateRegion } from '../memory/region-table.ts'
+import {
+  addRegion,
+  copyToRemote,
+  type MemoryTable,
+  relocateRegion,
+  rkeyOf,
+  separateKeys,
+} from '../memory/region-table.ts'
 import { reportUnmappedRegion } from '../memory/unmapped-regions.ts'
 import { removeRegion, unmapRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
@@ -205,7 +212,7 @@ const rangeOf = (table: MemoryTable, row: number, iova: bigint): Range => ({
 
 export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: number } => {
   const lkey = table.key[row]!
-  return { lkey, rkey: table.access[row]! & REMOTE_RIGHTS ? lkey : 0 }
+  return { lkey, rkey: table.access[row]! & REMOTE_RIGHTS ? rkeyOf(table, row) : 0 }
 }
 
 /** Length of an implicit region: the largest exact Number. The region starts at 0. */
@@ -305,6 +312,7 @@ const createRegion = (
   try {
     const space = spaceOf(call, memory, access)
     row = addRegion(device.memory, pd.id, range.start, baseOf(range, access), bytes, access >>> 0, space)
+    if (device.memory.separatesKeys?.(object)) separateKeys(device.memory, row)
   } catch (error) {
     unregister?.()
     throw error
@@ -377,6 +385,7 @@ const modifyRegion = (
     dropParent(object, oldPd)
     table.pd[row] = pd.id
   }
+  copyToRemote(table, row)
   return keysOf(table, row)
 }
 

@@ -21,7 +21,8 @@ const INDICES = 1 << 24
 /** Rows of a new table. */
 const FIRST_ROWS = 16
 
-export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
+/** LOCAL and REMOTE: lkey and rkey of a region whose keys differ. */
+export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2, LOCAL: 3, REMOTE: 4 } as const
 
 /** A recently used region in memory of this process, for `findBuffer`. */
 interface RecentRegion {
@@ -74,9 +75,13 @@ export interface MemoryTable {
   windowWatch: ((row: number) => void) | undefined
   /** Keys that are given out again at once, the newest last (torment); undefined: as late as possible. */
   freedKeys: number[] | undefined
+  /** Whether lkey and rkey of a new region differ (torment); undefined: of none. */
+  separatesKeys: ((region: object) => boolean) | undefined
+  /** By the row of kind LOCAL of a region: that of kind REMOTE. */
+  readonly remoteRows: Map<number, number>
   /** For spaces that tell of errors: the queue pair of the access. */
   readonly accessor: Accessor
-  /** lkey of a region, rkey of a window; 0 in a free row. */
+  /** Key of a region, or its lkey, or its rkey; rkey of a window; 0 in a free row. */
   key: Uint32Array
   /** `id` of the protection domain's object. */
   pd: Float64Array
@@ -94,7 +99,7 @@ export interface MemoryTable {
   space: Int32Array
   /** `KeyKind`. */
   kind: Uint8Array
-  /** A bound window: row of its region. An unbound window or a region: -1. */
+  /** A bound window, or kind REMOTE: row of its region. An unbound window or a region: -1. */
   windowRegion: Int32Array
   /** A region: number of its bound windows. A window: 0. */
   boundWindows: Uint32Array
@@ -202,6 +207,8 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   accessWatch: undefined,
   windowWatch: undefined,
   freedKeys: undefined,
+  separatesKeys: undefined,
+  remoteRows: new Map(),
   accessor: { isActive: false, qpn: 0, isRequester: false, watched: 0 },
   rows: 0,
   liveKeys: 0,
@@ -340,7 +347,7 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   removed.key[at] = table.key[row]!
   removed.iovaHi[at] = table.iovaHi[row]!
   removed.iovaLo[at] = table.iovaLo[row]!
-  removed.length[at] = table.kind[row]! === KeyKind.REGION ? table.length[row]! : REMOVED_WINDOW_LENGTH
+  removed.length[at] = isWindow(table, row) ? REMOVED_WINDOW_LENGTH : table.length[row]!
 }
 
 /** A recently removed key, with the address range of a region; undefined: unknown. */
@@ -397,6 +404,49 @@ export const addRegion = (
   relocateRegion(table, row, start, iova, length, space)
   return row
 }
+
+/** Gives a new region, whose key nobody knows yet, another key as rkey, if one is free. */
+export const separateKeys = (table: MemoryTable, row: number): void => {
+  if (table.liveKeys === INDICES - 1) return
+  const remote = allocateKeyRow(table)
+  table.kind[remote] = KeyKind.REMOTE
+  table.windowRegion[remote] = row
+  table.boundWindows[remote] = 0
+  table.qp[remote] = 0
+  table.space[remote] = -1
+  table.kind[row] = KeyKind.LOCAL
+  table.remoteRows.set(row, remote)
+  copyToRemote(table, row)
+}
+
+/** The rkey of a region is its lkey again. */
+export const joinKeys = (table: MemoryTable, row: number): void => {
+  const remote = table.remoteRows.get(row)
+  if (remote === undefined) return
+  table.remoteRows.delete(row)
+  freeKeyRow(table, remote)
+  table.kind[row] = KeyKind.REGION
+}
+
+/** A region has changed: what its rkey permits follows, if that is a key of its own. */
+export const copyToRemote = (table: MemoryTable, row: number): void => {
+  const remote = table.remoteRows.get(row)
+  if (remote === undefined) return
+  table.pd[remote] = table.pd[row]!
+  table.access[remote] = table.access[row]!
+  table.startHi[remote] = table.startHi[row]!
+  table.startLo[remote] = table.startLo[row]!
+  table.iovaHi[remote] = table.iovaHi[row]!
+  table.iovaLo[remote] = table.iovaLo[row]!
+  table.length[remote] = table.length[row]!
+  const before = table.space[remote]!
+  // The region uses this space, so it exists.
+  table.space[remote] = acquireSpace(table, table.spaces[table.space[row]!]!)
+  releaseSpace(table, before)
+}
+
+/** The rkey of a region. */
+export const rkeyOf = (table: MemoryTable, row: number): number => table.key[table.remoteRows.get(row) ?? row]!
 
 /** A row that the table never frees, for an index below PAGE_SIZE. */
 const takeRowFor = (table: MemoryTable, index: number): number => {
@@ -466,9 +516,21 @@ export const findKey = (table: MemoryTable, key: number): number => {
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
 
-/** A window permits only remote access; type 2 only by its queue pair. */
-const windowPermits = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
-  (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
+/** Whether a key that is not of kind REGION is one for such an access: a window of type 2 only by its queue pair. */
+const kindPermits = (table: MemoryTable, row: number, access: number, qp: number): boolean => {
+  const kind = table.kind[row]!
+  if ((access & REMOTE_RIGHTS) === 0) return kind === KeyKind.LOCAL
+  return kind === KeyKind.WINDOW_2 ? table.qp[row] === qp : kind !== KeyKind.LOCAL
+}
+
+export const isWindow = ({ kind }: MemoryTable, row: number): boolean =>
+  kind[row] === KeyKind.WINDOW_1 || kind[row] === KeyKind.WINDOW_2
+
+/** The row of the region with this lkey; -1: none. */
+export const findRegion = (table: MemoryTable, lkey: number): number => {
+  const row = findKey(table, lkey)
+  return row >= 0 && !isWindow(table, row) && table.kind[row] !== KeyKind.REMOTE ? row : -1
+}
 
 /**
  * The row of `key` if it is of protection domain `pd` and grants every right in `access` to queue pair `qp`; otherwise
@@ -478,7 +540,7 @@ export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, a
   const row = findKey(table, key)
   if (row < 0 || table.pd[row] !== pd || (table.access[row]! & access) !== access)
     return row >= 0 && row === table.sharedRow && (access & REMOTE_RIGHTS) === 0 ? row : -1
-  return table.kind[row] === KeyKind.REGION || windowPermits(table, row, access, qp) ? row : -1
+  return table.kind[row] === KeyKind.REGION || kindPermits(table, row, access, qp) ? row : -1
 }
 
 /**

@@ -16,8 +16,12 @@ import {
   addressHi,
   addressLo,
   allocateKeyRow,
+  copyToRemote,
   findKey,
+  findRegion,
   freeKeyRow,
+  isWindow,
+  joinKeys,
   KeyKind,
   type MemoryTable,
   releaseSpace,
@@ -37,7 +41,7 @@ const KEY_BYTE_MASK = 0xff
 /** The row of the window that a bind names; -1: none. The key byte does not count: only remote accesses need it. */
 export const findWindow = (table: MemoryTable, key: number): number => {
   const row = rowAt(table, key >>> 8)
-  return row >= 0 && table.kind[row] !== KeyKind.REGION ? row : -1
+  return row >= 0 && isWindow(table, row) ? row : -1
 }
 
 /**
@@ -89,16 +93,18 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
   freeKeyRow(table, row)
 }
 
-/** Removes a region and its key, and unbinds its windows. */
+/** Removes a region and its keys, and unbinds its windows. */
 export const removeRegion = (table: MemoryTable, row: number): void => {
   // Links are row + 1.
   while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row]! - 1)
+  joinKeys(table, row)
   freeKeyRow(table, row)
 }
 
 /** The program has unmapped the region's memory: later accesses fault, also through bound windows. */
 export const unmapRegion = (table: MemoryTable, region: number): void => {
   unmapRow(table, region)
+  copyToRemote(table, region)
   // Links are row + 1.
   for (let link = table.firstOfRegion[region]!; link !== 0; link = table.nextOfRegion[link - 1]!)
     unmapRow(table, link - 1)
@@ -152,8 +158,8 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
     return true
   }
   if (length === 0 || (!isType1 && table.windowRegion[row]! >= 0)) return false
-  const region = findKey(table, bind.lkey)
-  if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
+  const region = findRegion(table, bind.lkey)
+  if (region < 0 || table.pd[region] !== pd) return false
   const regionAccess = table.access[region]!
   // C10-73, C10-74: the region must permit windows, and local write if the window permits remote write or atomics.
   if (

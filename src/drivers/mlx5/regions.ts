@@ -1,12 +1,12 @@
 /*
- * Class `mr` of mlx5 devices. A region has one key, also without rights for peers: programs keep it when they add such
- * rights. Firmware commands choose the key's lowest byte, and make regions of kind INDIRECT, whose memory are ranges of other keys.
+ * Class `mr` of mlx5 devices. A region has one key, also without rights for peers, unless torment separates lkey and rkey:
+ * programs keep it when they add such rights. Firmware commands choose the key's lowest byte, and make regions of kind INDIRECT, whose memory are ranges of other keys.
  */
 
 import type { MrState } from '../../core/base/mr.ts'
 import { answered, driverClass } from '../../core/devices/driver.ts'
 import { type IndirectEntry, IndirectSpace } from '../../core/memory/indirect.ts'
-import { addRegion, setKeyByte } from '../../core/memory/region-table.ts'
+import { addRegion, joinKeys, rkeyOf, setKeyByte } from '../../core/memory/region-table.ts'
 import type { CallContext, CoreObject } from '../../core/model.ts'
 import { chargeMemory, orRelease, releaseMemory } from '../../core/objects/limits.ts'
 import { Mr } from '../../spec/classes/mr.ts'
@@ -95,7 +95,10 @@ export const mrClass = driverClass<typeof Mr, Mlx5Region, typeof Mlx5Attributes.
         return { lkey: key, rkey: key }
       }
       return answered(core(call, object, args), out => {
-        const key = keyByte === undefined ? out.lkey : setKeyByte(table, object.state.row, keyByte)
+        const { row } = object.state
+        if (keyByte === undefined) return { ...out, rkey: rkeyOf(table, row) }
+        joinKeys(table, row)
+        const key = setKeyByte(table, row, keyByte)
         return { ...out, lkey: key, rkey: key }
       })
     },

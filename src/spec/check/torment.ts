@@ -65,6 +65,10 @@ export const TormentKinds = {
     help: 'the number of a destroyed queue pair and the key of a deregistered region are given out again at once',
     rule: 'IBA 10.2.5, 11.2.4: a number or key belongs to its object until that is destroyed, and no longer',
   },
+  keys: {
+    help: 'lkey and rkey of a region are two keys: each is refused in place of the other',
+    rule: 'IBA 10.6.3.3: the L_Key is for the own work requests, the R_Key for those of peers; that both are equal, as on many adapters, is not promised',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds

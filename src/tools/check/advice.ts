@@ -37,6 +37,8 @@ const adviceForArguments = (
 ): string | undefined => {
   switch (id) {
     case 'LKEY_UNKNOWN':
+      if (args.key !== 0 && args.key === atAddress?.rkey)
+        return 'set lkey to that of the region (ibv_mr.lkey), not its rkey'
       return args.key === 0 && (qp?.limits.maxInlineData ?? 0) > 0
         ? `lkey 0 is no key. If the data was to be inline, set IBV_SEND_INLINE in send_flags (max_inline_data is ${qp?.limits.maxInlineData}); else set lkey to that of the region`
         : undefined

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { explainKey } from '../../../src/core/explain.ts'
 import { addressHi, addressLo, findKey, invokeNow, noMemory, resolve } from '../../../src/core/index.ts'
 import { createLocalSpace } from '../../../src/core/memory/local-space.ts'
 import { addRegion, createMemoryTable, findBuffer, relocateRegion } from '../../../src/core/memory/region-table.ts'
@@ -65,6 +66,40 @@ test('the key of a removed region comes back late, or at once if the table reuse
   device.memory.freedKeys = []
   const [newest, reused] = again()
   assert.equal(reused, newest)
+})
+
+test('lkey and rkey of a region may differ: each is for its requests alone, whatever the region becomes', () => {
+  const { address, register, device, context, caller } = setUp()
+  const table = device.memory
+  table.separatesKeys = () => true
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  const { object, out } = register(address, 8192n, address, ALL, pd)
+  const [lkey, rkey] = [Number(out.lkey), Number(out.rkey)]
+  assert.notEqual(lkey, rkey)
+  const [hi, lo] = [Number(address >> 32n), Number(address & 0xffff_ffffn)]
+  const row = findKey(table, lkey)
+  const allows = (key: number, access: number): boolean =>
+    resolve(table, table.pd[row]!, key, hi, lo, 8, access, QP) >= 0
+  const allowed = () =>
+    [0, LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE].map(access => [allows(lkey, access), allows(rkey, access)])
+  assert.deepEqual(allowed(), [
+    [true, false],
+    [true, false],
+    [false, true],
+    [false, true],
+  ])
+  const causeOf = (key: number, access: number): unknown =>
+    explainKey(table, table.pd[row]!, key, hi, lo, 8, access, QP)?.id
+  assert.deepEqual([causeOf(lkey, REMOTE_WRITE), causeOf(rkey, LOCAL_WRITE)], ['RKEY_UNKNOWN', 'LKEY_UNKNOWN'])
+  const changed = invokeNow(context, Mr, 'modify', object!, { access: LOCAL_WRITE | REMOTE_READ }, caller).out
+  assert.deepEqual(changed, { lkey, rkey })
+  assert.deepEqual([allows(rkey, REMOTE_WRITE), allows(rkey, REMOTE_READ)], [false, true])
+  const moved = address + 4096n
+  invokeNow(context, Mr, 'modify', object!, { translation: { start: moved, length: 4096n, iova: moved } }, caller)
+  assert.deepEqual([allows(lkey, 0), allows(rkey, REMOTE_READ)], [false, false])
+  invokeNow(context, Mr, 'destroy', object!, {}, caller)
+  assert.equal(causeOf(rkey, REMOTE_READ), 'RKEY_DEREGISTERED')
+  assert.deepEqual([table.liveKeys, table.spaceUses.reduce((all, uses) => all + uses, 0)], [0, 0])
 })
 
 test('registration accepts ZERO_BASED, which Linux 6.12 refuses, and refuses an iova that wraps around', () => {

@@ -10,6 +10,7 @@
  *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
  *   torment_cases numbers | numbers-right           of two devices, qp_num tells whose completion it is
  *   torment_cases reuse | reuse-right               a completion with qp_num of a queue pair is its own
+ *   torment_cases keys | keys-right                 a peer may be told the lkey of a region
  *   torment_cases adapter | adapter-right           every device has 16 elements in a request
  *   torment_cases patience | patience-right         a message arrives at once when its receive has been posted
  *   torment_cases retries | retries-right           nothing is sent twice, so retry_cnt can be 0
@@ -247,6 +248,24 @@ static int reuse(int is_right)
     return 0;
 }
 
+/* Writes and reads memory of the peer by its lkey; if `is_right`, by its rkey. */
+static int keys(int is_right)
+{
+    const uint32_t key = is_right ? other.mr->rkey : other.mr->lkey;
+    const enum ibv_wr_opcode opcodes[] = {IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ};
+    for (int i = 0; i < 2; i++) {
+        struct ibv_wc wc;
+        post(&one, opcodes[i], all_of(&one), address_of(&other), key);
+        while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+            ;
+        if (wc.status != IBV_WC_SUCCESS) {
+            fprintf(stderr, "opcode %d: %s\n", opcodes[i], ibv_wc_status_str(wc.status));
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* A failed receive on each of two devices; their completions are told apart by qp_num alone, or by the CQ too. */
 static int numbers(int is_right)
 {
@@ -421,7 +440,7 @@ int main(int count, char **arguments)
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
                  {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
-                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1},
+                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"keys", keys, 0}, {"keys-right", keys, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1},
                  {"notice", notice, 0}, {"notice-right", notice, 1}, {"patience", patience, 0}, {"patience-right", patience, 1},
                  {"retries", retries, 0}, {"retries-right", retries, 1}, {"entries", entries, 0}, {"entries-right", entries, 1}};
     int (*const connecting[])(int) = {event, notice, unsignaled, patience, retries, entries};

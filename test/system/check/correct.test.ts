@@ -1,6 +1,6 @@
 /*
  * Correct programs (test/programs/check/correct.c) have no finding, whatever a device does under `--torment`: each kind on
- * each device that has its services. The long form has 100 seeds.
+ * each device that has its services. The long form has 100 seeds, and ten with each of some kinds alone, at each opportunity.
  */
 import assert from 'node:assert/strict'
 import { symlinkSync } from 'node:fs'
@@ -26,8 +26,9 @@ const kinds: Readonly<Record<'rxe' | 'mlx5' | 'efa', readonly string[]>> = {
   efa: withThreads,
 }
 
-const allSeeds = Array.from({ length: 100 }, (_, i) => i + 1)
-const seeds = casesOf(allSeeds, one => one === 1)
+const numbersTo = (count: number): readonly number[] => Array.from({ length: count }, (_, i) => i + 1)
+const alone = ['keys'].flatMap(kind => numbersTo(10).map(seed => `${seed}:kinds=${kind}`))
+const seeds = casesOf([...numbersTo(100).map(String), ...alone], one => one === '1')
 /** Programs at the same time: most of the time they wait. */
 const PARALLEL = 8
 
@@ -44,7 +45,7 @@ describe('correct programs under torment', { skip: lacking(program) }, () => {
         const run = `${folder}/$0 $0 2>&1 || echo "FAILED $0"`
         const script = `echo ${names.join(' ')} | xargs -n1 -P${PARALLEL} sh -c 'printf "%s\\n" "$(${run})"'`
         for (const seed of seeds) {
-          const options = ['--torment', `${seed}`, '--device', `${driver}_0@127.0.0.1,driver=${driver}`]
+          const options = ['--torment', seed, '--device', `${driver}_0@127.0.0.1,driver=${driver}`]
           const { found, stdout } = await checkScript(suite, script, options)
           for (const [name, against] of complaints) {
             for (const { id, severity, text } of found.filter(isOf(name)))

@@ -1,7 +1,7 @@
 /*
- * Kinds `numbers` and `reuse` of torment (spec/check/torment.ts). `numbers`: the random numbers from which keys and QPNs of a new device begin are
- * those of all other devices, so that equal objects have equal numbers, as on two adapters of one model. `reuse`: a device
- * gives out the newest free number first.
+ * Kinds `numbers`, `reuse` and `keys` of torment (spec/check/torment.ts). `numbers`: the random numbers from which keys and
+ * QPNs of a new device begin are those of all other devices, so that equal objects have equal numbers, as on two adapters of
+ * one model. `reuse`: a device gives out the newest free number first. `keys`: lkey and rkey of a region differ.
  */
 import { createRandom, hashOf } from '../../../spec/faults/random.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
@@ -32,5 +32,12 @@ export const decideReuse = (decisions: Decisions, device: string): boolean => {
     () => 'numbers of destroyed queue pairs and keys of deregistered regions come back at once',
     IS_LASTING,
   )
+  return decision !== undefined
+}
+
+/** Whether lkey and rkey of a new region differ. `name`: its DEVICE/PROCESS/OBJECT. */
+export const decideKeys = (decisions: Decisions, name: string): boolean => {
+  const decision = decisions.decide('keys', name, 'rkey', '')
+  decision?.note(() => 'lkey and rkey of the region differ')
   return decision !== undefined
 }

@@ -32,7 +32,7 @@ import type { QpQueues } from '../queues.ts'
 import type { CallTorment, CqObject, SoftState } from '../state.ts'
 import { type CompletionSink, createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
-import { decideNumbers, decideReuse } from './numbers.ts'
+import { decideKeys, decideNumbers, decideReuse } from './numbers.ts'
 import { createObjectNames, type TormentedObject } from './objects.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues, releaseSlot, slotOf } from './queues.ts'
@@ -292,6 +292,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     const { writes, completions, responder, posts } = parts
     devices.add(parts)
     const removeNames = addHook(device, names.hook(device.name))
+    if (decisions.mayAct('keys'))
+      device.memory.separatesKeys = region =>
+        decideKeys(decisions, names.of(device.name, region as CoreObject, 'region').name)
     const removeHook = addHook(device, {
       pre({ entry }) {
         if (CHANGES.includes(entry.name)) endDelays()

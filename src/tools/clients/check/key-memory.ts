@@ -3,7 +3,7 @@
  */
 
 import { nullMemory } from '../../../core/memory/address-space.ts'
-import { KeyKind, rowAt } from '../../../core/memory/region-table.ts'
+import { isWindow, rowAt } from '../../../core/memory/region-table.ts'
 import type { Device } from '../../../core/model.ts'
 import type { KeyedMemory } from '../../../spec/check/probes.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -34,7 +34,7 @@ export const keyMemory = (
       spaceNumbers.set(space, number)
     }
     const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!
-    const region = memory.kind[row] === KeyKind.REGION ? key : memory.key[memory.windowRegion[row]!]!
+    const region = isWindow(memory, row) ? memory.key[memory.windowRegion[row]!]! : key
     return { space: number, shift: start - iova, region }
   }
 }

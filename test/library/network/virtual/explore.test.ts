@@ -329,3 +329,23 @@ test('a program that relies on the last byte fails with the decision of torment 
   await assert.rejects(again(torment), assert.AssertionError)
   await again([])
 })
+
+test('a program that gives the lkey of a region as its rkey fails with the decision about that region', async () => {
+  const asRkey =
+    (key: 'lkey' | 'rkey') =>
+    async (network: Network): Promise<void> => {
+      const { a: from, b: to } = await pair(openTwoInProcess(network))
+      const done = nextCompletion(from.cq)
+      from.qp.write(from.mr.slice(), { ...to.mr.remote().toJSON(), address: to.mr.address, rkey: to.mr[key] })
+      const { statusName } = await done
+      await closeAll(from, to)
+      assert.equal(statusName, 'SUCCESS', `the ${key} is accepted`)
+    }
+  const error = await failureOf(network.explore(asRkey('lkey'), { seeds: 100, kinds: ['torment'] }))
+  assert.deepEqual(error.torment, ['keys/rxe1/program/mr1/rkey'])
+  const { seed, torment: only } = error
+  const again = (key: 'lkey' | 'rkey') =>
+    asRkey(key)(createNetwork({ clock: 'virtual', seed, torment: { seed, only } }))
+  await assert.rejects(again('lkey'), assert.AssertionError)
+  await again('rkey')
+})
