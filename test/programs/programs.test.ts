@@ -31,6 +31,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   contexts: [['-q'], /usage: .*contexts/],
   hostile: [['-q'], /usage: .*hostile/],
   passing: [['-q'], /usage: .*passing/],
+  lend_cases: [['-q'], /usage: lend_cases CASE/],
   lent_cases: [['-q'], /usage: lent_cases CASE/],
   imported: [['out'], /usage: .*imported/],
   object_costs: [['-q'], /usage: object_costs/],

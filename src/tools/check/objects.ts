@@ -211,7 +211,10 @@ export class KnownObject {
   get name(): string {
     const { kind, qpn, lkey } = this
     if (qpn !== undefined) return `${kind} 0x${qpn.toString(16)}`
-    if (this.class === 'mr' && lkey !== undefined) return `${kind} 0x${lkey.toString(16)} of ${this.size} bytes`
+    if (this.class === 'mr' && lkey !== undefined) {
+      const bytes = (this.size ?? 0) > Number.MAX_SAFE_INTEGER ? 'all memory' : `${this.size} bytes`
+      return `${kind} 0x${lkey.toString(16)} of ${bytes}`
+    }
     return `${kind} ${this.handle}`
   }
 

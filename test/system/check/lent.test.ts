@@ -1,11 +1,13 @@
 /*
- * Lent memory that `userdma check` learns, by programs (test/programs/check/lent_cases.c): each way in which an owner tells its
- * peer of memory. The rules are in test/tools/check/lends/.
+ * Lent memory under `userdma check`, by programs: each way in which an owner tells its peer of memory
+ * (test/programs/check/lent_cases.c), and each kind of memory and key that it declares (lend_cases.c). The rules are in
+ * test/tools/check/lends/.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { casesOf } from '../../long-run.ts'
 import { lacking, ownProgram } from '../programs.ts'
-import { checkScript, faulty } from './checking.ts'
+import { checkScript, faulty, linesOf } from './checking.ts'
 
 const program = ownProgram('lent_cases')
 const srd = faulty('srd/late-read')
@@ -28,7 +30,7 @@ const rows = [
 ] as const
 
 describe('userdma check learns what is lent', { skip: lacking(program) }, () => {
-  for (const [name, device, message] of rows)
+  for (const [name, device, message] of casesOf(rows, ([name]) => name !== 'inline'))
     it(`${name} on ${device}`, async t => {
       const { found, stderr } = await checkScript(t, `${program} ${name} && ${program} ${name} right`, devices[device])
       assert.deepEqual(
@@ -55,4 +57,36 @@ it('userdma check learns what is lent to several processes by datagrams', { skip
     [['late-write', 'warning', 1]],
     stderr,
   )
+})
+
+const declaring = ownProgram('lend_cases')
+
+/** What is said of the lend; a further line. */
+const declared = [
+  ['levels', 'rxe', 'had lent these bytes for reading (slab); taken back '],
+  ['overlaps', 'rxe', 'had lent these bytes for reading (low); taken back '],
+  ['windows', 'rxe', 'has not lent these bytes, but others of the region'],
+  ['on-demand', 'rxe', 'had lent these bytes for reading (block); taken back '],
+  ['everything', 'rxe', ' of all memory: '],
+  ['indirect', 'mlx5', 'had lent these bytes for reading (third); taken back '],
+] as const
+
+describe('userdma check finds accesses to bytes that are not lent', { skip: lacking(declaring) }, () => {
+  for (const [name, device, text] of casesOf(declared, ([name]) => name !== 'overlaps' && name !== 'on-demand'))
+    it(`${name} on ${device}`, async t => {
+      const { found, stderr } = await checkScript(
+        t,
+        `${declaring} ${name} && ${declaring} ${name} right`,
+        devices[device],
+      )
+      assert.deepEqual(
+        found.map(({ id, count }) => [id, count]),
+        [['not-lent', 1]],
+        stderr,
+      )
+      const [one] = found
+      assert.ok(one!.text.includes(text), one!.text)
+      assert.match(one!.text, /^READ wr_id 1 of QP 0x/)
+      assert.ok(linesOf(one!).some(line => line.startsWith('lend_cases.c:')))
+    })
 })

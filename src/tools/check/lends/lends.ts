@@ -61,6 +61,15 @@ interface Keyed {
   readonly shift: number
 }
 
+/** An access of a peer. `address`: in requests; `qpn`: the responder's. */
+interface Access {
+  readonly device: number
+  readonly key: number
+  readonly address: number
+  readonly length: number
+  readonly qpn: number
+}
+
 interface Ended {
   readonly request: WorkRequest
   readonly time: number
@@ -155,6 +164,8 @@ export const createLendDetector = (
   /** A ring of accesses to lent regions: time, device, key, address, length. Those of an empty row are 0. */
   const accesses = new Float64Array(MAX_ACCESSES * NUMBERS)
   let nextAccess = 0
+  /** The last access by a key of no memory of its own: one over other keys, which are accessed next. */
+  let outer: Access | undefined
   /** The request of the last finding: an access may be judged several times. */
   let lastTold: { readonly request: WorkRequest | undefined; readonly at: number } | undefined
 
@@ -171,7 +182,7 @@ export const createLendDetector = (
   }
 
   /** The request of an access, by what it has accessed: an outstanding one, else one that has ended, the latest. */
-  const requestOf = (device: number, key: number, start: number, length: number, qpn: number) => {
+  const requestOf = ({ device, key, address: start, length, qpn }: Access): WorkRequest | undefined => {
     const isIt = (request: WorkRequest): boolean => {
       const { remote } = request
       if (remote === undefined || remote.rkey !== key) return false
@@ -186,6 +197,11 @@ export const createLendDetector = (
       if (isIt(request)) return request
     }
     return undefined
+  }
+
+  const requestBehind = (access: Access): WorkRequest | undefined => {
+    const isOfOuter = outer !== undefined && outer.qpn === access.qpn && outer.device === access.device
+    return requestOf(access) ?? (isOfOuter ? requestOf(outer!) : undefined)
   }
 
   /** Whether all bytes that a request names were accessed since it was posted. */
@@ -379,13 +395,14 @@ export const createLendDetector = (
       const right = rightOf(access)
       if (!hasLends || length === 0 || right === 0) return
       const memory = keyed(device, rkey)
+      const address = (hi >>> 0) * TWO_32 + (lo >>> 0)
+      if (memory === undefined) outer = { device, key: rkey, address, length, qpn }
       if (memory === undefined || !memory.region.isLent) return
       const { region, shift } = memory
       const lender = table.find(region.object.program?.pid)
       if (lender === undefined || lender.isGivenUp) return
       const now = sources.now()
       lender.settle(now)
-      const address = (hi >>> 0) * TWO_32 + (lo >>> 0)
       const row = nextAccess * NUMBERS
       nextAccess = (nextAccess + 1) % MAX_ACCESSES
       accesses[row] = now
@@ -400,7 +417,13 @@ export const createLendDetector = (
       })
       if (right !== LendRight.READ && lender.hasHashes) lender.written(start, behind)
       if (at < behind)
-        reportNotLent(lender, region, { right, qpn, start, length }, at, requestOf(device, rkey, address, length, qpn))
+        reportNotLent(
+          lender,
+          region,
+          { right, qpn, start, length },
+          at,
+          requestBehind({ device, key: rkey, address, length, qpn }),
+        )
     },
     posted(request) {
       if (!hasLends) return

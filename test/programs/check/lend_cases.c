@@ -1,0 +1,164 @@
+/*
+ * An owner lends parts of its memory (userdma.h), and a peer READs: first bytes that are lent, then, but for `right`, bytes
+ * that are not, or not any more: the error not-lent of `userdma check` (test/system/check/lent.test.ts). CASE is how they
+ * are lent.
+ *
+ *   lend_cases CASE [right]
+ */
+#include "../../../docs/findings/pair.h"
+
+#include <infiniband/mlx5dv.h>
+#include <stdbool.h>
+#include <userdma.h>
+
+enum { BLOCK = 1024 };
+
+static struct end owner, peer;
+static bool is_right;
+
+static void read_bytes(uint64_t address, uint32_t length, uint32_t rkey)
+{
+    const struct ibv_sge place = {.addr = address_of(&peer), .length = length, .lkey = peer.mr->lkey};
+    post(&peer, IBV_WR_RDMA_READ, place, address, rkey);
+    completion(&peer);
+}
+
+static void read_at(uint32_t offset, uint32_t length)
+{
+    read_bytes(address_of(&owner) + offset, length, owner.mr->rkey);
+}
+
+static uint64_t lend(uint32_t offset, uint32_t length, const char *label)
+{
+    return userdma_lend(owner.buffer + offset, length, USERDMA_READ, label);
+}
+
+/* A pool lends a slab, then a block of it, then a buffer of that: what the outer ones allow, the inner one's end leaves. */
+static void levels(void)
+{
+    const uint64_t slab = lend(0, 3 * BLOCK, "slab"), block = lend(BLOCK, BLOCK, "block"), buffer = lend(BLOCK, 64, "buffer");
+    read_at(BLOCK, 64);
+    userdma_take_back(buffer);
+    read_at(BLOCK, 64);
+    userdma_take_back(slab);
+    read_at(BLOCK, BLOCK);
+    if (!is_right)
+        read_at(0, 64); /* only the slab had it */
+    userdma_take_back(block);
+}
+
+static void overlaps(void)
+{
+    const uint64_t low = lend(0, 2 * BLOCK, "low");
+    lend(BLOCK, 2 * BLOCK, "high");
+    read_at(0, 3 * BLOCK);
+    userdma_take_back(low);
+    read_at(BLOCK, 2 * BLOCK);
+    if (!is_right)
+        read_at(BLOCK - 64, 2 * BLOCK);
+}
+
+/* The key is that of a window. */
+static void windows(void)
+{
+    struct ibv_mr *bindable = need(ibv_reg_mr(owner.pd, owner.buffer, SIZE, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND), "ibv_reg_mr");
+    struct ibv_mw *window = need(ibv_alloc_mw(owner.pd, IBV_MW_TYPE_1), "ibv_alloc_mw");
+    struct ibv_mw_bind bind = {.send_flags = IBV_SEND_SIGNALED,
+                               .bind_info = {.mr = bindable,
+                                             .addr = address_of(&owner) + BLOCK,
+                                             .length = 2 * BLOCK,
+                                             .mw_access_flags = IBV_ACCESS_REMOTE_READ}};
+    check(ibv_bind_mw(owner.qp, window, &bind), "ibv_bind_mw");
+    completion(&owner);
+    lend(BLOCK, BLOCK, "half of the window");
+    read_bytes(address_of(&owner) + BLOCK, BLOCK, window->rkey);
+    if (!is_right)
+        read_bytes(address_of(&owner) + 2 * BLOCK, 64, window->rkey);
+    check(ibv_dealloc_mw(window), "ibv_dealloc_mw");
+    check(ibv_dereg_mr(bindable), "ibv_dereg_mr");
+}
+
+/* A region with on-demand paging; of the whole address space. */
+static void on_demand(void *start, size_t length)
+{
+    struct ibv_mr *region = need(ibv_reg_mr(owner.pd, start, length, ALL_RIGHTS | IBV_ACCESS_ON_DEMAND), "ibv_reg_mr");
+    const uint64_t block = lend(0, BLOCK, "block");
+    read_bytes(address_of(&owner), BLOCK, region->rkey);
+    userdma_take_back(block);
+    if (!is_right)
+        read_bytes(address_of(&owner), 64, region->rkey);
+    check(ibv_dereg_mr(region), "ibv_dereg_mr");
+}
+
+/* A key over the first and the third block of the region. */
+static void indirect(void)
+{
+    check(ibv_destroy_qp(owner.qp), "ibv_destroy_qp");
+    struct ibv_qp_init_attr_ex init = {.qp_type = IBV_QPT_RC,
+                                       .send_cq = owner.cq,
+                                       .recv_cq = owner.cq,
+                                       .pd = owner.pd,
+                                       .cap = {.max_send_wr = 16, .max_send_sge = 4, .max_inline_data = 512},
+                                       .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+                                       .send_ops_flags = IBV_QP_EX_WITH_SEND};
+    struct mlx5dv_qp_init_attr own = {.comp_mask = MLX5DV_QP_INIT_ATTR_MASK_SEND_OPS_FLAGS,
+                                      .send_ops_flags = MLX5DV_QP_EX_WITH_MR_LIST};
+    owner.qp = need(mlx5dv_create_qp(context, &init, &own), "mlx5dv_create_qp");
+    to_init(&owner);
+    check(ibv_destroy_qp(peer.qp), "ibv_destroy_qp");
+    struct ibv_qp_init_attr plain = small_qp();
+    plain.send_cq = plain.recv_cq = peer.cq;
+    create_queue_pair(&peer, plain);
+    to_init(&peer);
+    owner.attr.dest_qp_num = peer.attr.dest_qp_num = 0;
+    connect_ends(&owner, &peer);
+    struct mlx5dv_mkey_init_attr attributes = {
+        .pd = owner.pd, .create_flags = MLX5DV_MKEY_INIT_ATTR_FLAGS_INDIRECT, .max_entries = 4};
+    struct mlx5dv_mkey *key = need(mlx5dv_create_mkey(&attributes), "mlx5dv_create_mkey");
+    const struct ibv_sge parts[] = {{address_of(&owner), BLOCK, owner.mr->lkey},
+                                    {address_of(&owner) + 2 * BLOCK, BLOCK, owner.mr->lkey}};
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(owner.qp);
+    struct mlx5dv_qp_ex *own_qp = mlx5dv_qp_ex_from_ibv_qp_ex(qp);
+    ibv_wr_start(qp);
+    qp->wr_id = 9;
+    qp->wr_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
+    mlx5dv_wr_mr_list(own_qp, key, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ, 2, (struct ibv_sge *)parts);
+    check(ibv_wr_complete(qp), "ibv_wr_complete");
+    completion(&owner);
+    lend(0, BLOCK, "first");
+    const uint64_t third = lend(2 * BLOCK, BLOCK, "third");
+    read_bytes(0, 2 * BLOCK, key->rkey);
+    userdma_take_back(third);
+    read_bytes(0, BLOCK, key->rkey);
+    if (!is_right)
+        read_bytes(BLOCK - 64, 128, key->rkey);
+    check(mlx5dv_destroy_mkey(key), "mlx5dv_destroy_mkey");
+}
+
+int main(int count, char **arguments)
+{
+    const char *name = count > 1 ? arguments[1] : "";
+    is_right = count > 2 && strcmp(arguments[2], "right") == 0;
+    static const char *const names[] = {"levels", "overlaps", "windows", "on-demand", "everything", "indirect"};
+    int index = 0;
+    while (index < 6 && strcmp(name, names[index]) != 0)
+        index++;
+    if (index == 6) {
+        fprintf(stderr, "usage: lend_cases CASE [right]\n");
+        return 1;
+    }
+    make_pair(&owner, &peer);
+    if (index == 0)
+        levels();
+    else if (index == 1)
+        overlaps();
+    else if (index == 2)
+        windows();
+    else if (index == 3)
+        on_demand(owner.buffer, SIZE);
+    else if (index == 4)
+        on_demand(NULL, SIZE_MAX);
+    else
+        indirect();
+    return destroy_pair(&owner, &peer);
+}
