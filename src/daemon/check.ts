@@ -29,6 +29,7 @@ import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import { parseWho } from '../spec/check/who.ts'
 import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
 import type { Relapse } from '../spec/faults.ts'
+import type { LentBytes } from '../spec/lends.ts'
 import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
 import type { RecordedCheck } from '../spec/session-events.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
@@ -661,6 +662,14 @@ export class DaemonChecker {
   who(): Story {
     this.#checked.scan()
     return this.#checked.checker.who?.story() ?? []
+  }
+
+  /** What programs lend now. */
+  lentBytes(): readonly LentBytes[] {
+    this.#lends.read()
+    this.#checked.scan()
+    const { lends, learnt } = this.#checked.checker
+    return [...(lends?.rows() ?? []), ...(learnt?.rows() ?? [])]
   }
 
   /** The posts and completions so far; none without torment. */

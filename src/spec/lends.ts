@@ -36,3 +36,33 @@ export const lentChecks = {
   learnt: 'also what they tell their peers in messages',
 } as const
 export type LentCheck = keyof typeof lentChecks
+
+/** Words for the bits of LendRight. */
+export const lendRightNames = { read: LendRight.READ, write: LendRight.WRITE, atomic: LendRight.ATOMIC } as const
+
+/** A program in a row of `userdma stat --lent`. */
+interface LentProgram {
+  readonly pid: number
+  readonly command: string
+}
+
+/** Bytes that a process lends now: a row of `userdma stat --lent`. */
+export interface LentBytes extends LentProgram {
+  /** Of the first byte, hexadecimal with 0x. */
+  readonly address: string
+  readonly length: number
+  /** How long they have been lent, in microseconds. */
+  readonly age: number
+  /** What peers may do. Absent: what the region allows. */
+  readonly rights?: readonly (keyof typeof lendRightNames)[]
+  /** What for. */
+  readonly label?: string
+  /** The queue pair of the process by whose peer they may be accessed; with `to`, the one that has told. */
+  readonly qpn?: number
+  /** The program of the peer, if it is known. */
+  readonly to?: LentProgram
+  /** Microseconds until the lend is over. */
+  readonly left?: number
+  /** What told the peer of them: `SEND wr_id 5`. Absent: they are declared. */
+  readonly told?: string
+}

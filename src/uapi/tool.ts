@@ -13,7 +13,7 @@ import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
-import type { LentCheck } from '../spec/lends.ts'
+import type { LentBytes, LentCheck } from '../spec/lends.ts'
 import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
 import type { TormentRecord, TraceEvent, TraceRecord } from '../spec/records.ts'
 import type { RecordingEnd } from '../spec/session-file.ts'
@@ -128,6 +128,8 @@ export type ToolRequest =
   | { readonly kind: 'counts' }
   /** The accesses to the bytes of `--who`, from the line `from` on. */
   | { readonly kind: 'who'; readonly from: number }
+  /** What programs lend now, from the row `from` on. */
+  | { readonly kind: 'lent'; readonly from: number }
   /** The posts and completions of a daemon with `--torment` and `--check`, by identities, from number `from` on. */
   | { readonly kind: 'orders'; readonly from: number }
   /** Whether all packets so far are in the file of `pcap`. */
@@ -324,6 +326,7 @@ export type ToolReply =
     }
   /** `total`: number of all lines; the rest follows in further replies. */
   | { readonly who: Story; readonly total: number }
+  | { readonly lent: readonly LentBytes[]; readonly total: number }
   | { readonly orders: readonly TormentedRequest[]; readonly total: number }
   | { readonly linkSet: true }
   | { readonly waitsReported: true }

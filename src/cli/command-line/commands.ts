@@ -194,6 +194,7 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
       'userdma stat',
       'userdma stat --qps',
       'userdma stat --waits',
+      'userdma stat --lent',
       'userdma stat --json',
       'userdma stat --watch 5',
     ],

@@ -369,6 +369,9 @@ export const statOptions = {
   waits: flag('the threads that wait: for what, and who could end that', {
     excludes: { watch: 'the rates are those of devices', qps: 'give one of them' },
   }),
+  lent: flag('the memory that programs lend to peers, of a daemon with --check', {
+    excludes: { watch: 'the rates are those of devices', qps: 'give one of them', waits: 'give one of them' },
+  }),
   watch: maybeValued('seconds', interval, 'activity as rates, every second or every N seconds', { short: 'w' }),
 } as const
 

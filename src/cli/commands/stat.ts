@@ -5,6 +5,8 @@ import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import { otherCounts } from '../../spec/counters.ts'
+import { durationText } from '../../spec/duration.ts'
+import type { LentBytes } from '../../spec/lends.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import type { QpStat, Stat } from '../../uapi/tool.ts'
@@ -154,6 +156,36 @@ export const waitsText = (waits: readonly WaitStat[]): string =>
     .map(({ device, pid, command, text }) => `${device}: (${pid}, ${printable(command)}) ${printable(text)}\n`)
     .join('')
 
+const programText = ({ pid, command }: Pick<LentBytes, 'pid' | 'command'>): string =>
+  `process ${pid}${command === '' ? '' : ` (${printable(command)})`}`
+
+/** To whom bytes are lent: `, to process 12 (peer) by QP 0x11`. */
+const borrowerText = ({ qpn, to }: LentBytes): string =>
+  qpn === undefined ? '' : ` to ${to === undefined ? 'the peer of' : `${programText(to)} by`} QP 0x${qpn.toString(16)}`
+
+const rightWords = { read: 'reading', write: 'writing', atomic: 'atomics' } as const
+const purposes = (rights: readonly (keyof typeof rightWords)[]): string =>
+  rights.map(right => rightWords[right]).join(' and ') || 'nothing'
+
+const lentRowText = (row: LentBytes): string => {
+  const { address, length, age, rights, label, left, told } = row
+  const purpose = told === undefined ? `lent for ${purposes(rights ?? [])}` : `told by ${told}`
+  const name = label === undefined ? '' : ` (${printable(label)})`
+  const rest = left === undefined ? '' : `, for ${durationText(left)}`
+  return `  ${length} bytes at ${address} ${purpose}${name}${borrowerText(row)}, since ${durationText(age)}${rest}`
+}
+
+/** The output of `userdma stat --lent`: rows by process. */
+const lentText = (rows: readonly LentBytes[]): string => {
+  if (rows.length === 0) return 'no lent memory\n'
+  const byProcess = new Map<string, string[]>()
+  for (const row of rows) {
+    const name = programText(row)
+    byProcess.set(name, [...(byProcess.get(name) ?? []), lentRowText(row)])
+  }
+  return `${[...byProcess].flatMap(([name, lines]) => [name, ...lines]).join('\n')}\n`
+}
+
 /** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
@@ -164,6 +196,10 @@ export const stat = (options: QueryOptions): Promise<void> =>
     if (options.qps) {
       const qps = await client.qps()
       return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(() => client.waits()))
+    }
+    if (options.lent) {
+      const rows = await client.lent()
+      return options.json ? `${jsonText(rows, 2)}\n` : lentText(rows)
     }
     const current = await client.stat()
     return options.json ? `${jsonText(current, 2)}\n` : statText(current, client.socket)

@@ -11,6 +11,7 @@ import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import type { LentBytes } from '../../spec/lends.ts'
 import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
 import type { RecordingEnd } from '../../spec/session-file.ts'
@@ -119,6 +120,8 @@ export interface ToolSession {
    */
   /** The accesses to the bytes of `--who`, so far. */
   who(): Promise<Story>
+  /** What programs lend now. */
+  lent(): Promise<readonly LentBytes[]>
   /** The posts and completions so far, by identities of torment. */
   orders(): Promise<readonly TormentedRequest[]>
   counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
@@ -483,6 +486,12 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         const answer = await request({ kind: 'who', from })
         if (!('who' in answer)) throw unexpectedReply('who')
         return { part: answer.who, total: answer.total }
+      }),
+    lent: () =>
+      allParts(async from => {
+        const answer = await request({ kind: 'lent', from })
+        if (!('lent' in answer)) throw unexpectedReply('lent')
+        return { part: answer.lent, total: answer.total }
       }),
     orders: () =>
       allParts(async from => {

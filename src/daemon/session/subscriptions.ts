@@ -35,6 +35,7 @@ const MAX_AGE = MIN_INTERVAL / 2
 const MAX_SNAPSHOT = 100
 
 export const FINDINGS_REFUSED = 'only the user of this daemon may see findings'
+export const NOT_CHECKED = 'this daemon does not check programs; start it with --check'
 
 type Fields = Partial<Record<string, unknown>>
 type Request<T extends SubscribeRequest['topic']> = Extract<SubscribeRequest, { readonly topic: T }>
@@ -228,7 +229,7 @@ export class Subscriptions {
   #watchFindings({ hang, fresh = false }: Request<'findings'>, { id }: Feed): Omit<Subscription, 'feed'> | string {
     const { check } = this.#daemon
     if (!this.#isTrusted) return FINDINGS_REFUSED
-    if (check === undefined) return 'this daemon does not check programs; start it with --check'
+    if (check === undefined) return NOT_CHECKED
     if (hang !== undefined) check.waits.reportAfter(hang)
     let sent = fresh ? check.beginFresh() : undefined
     const source: Source = {

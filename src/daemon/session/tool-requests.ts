@@ -11,6 +11,7 @@ import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
+import type { LentBytes } from '../../spec/lends.ts'
 import type { RecordingEnd } from '../../spec/session-file.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
@@ -31,7 +32,7 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import type { LentDevices } from '../devices/lent-devices.ts'
 import { type DaemonRecording, type RecordedParts, recordDaemon } from '../recording.ts'
 import type { ToolShare } from '../tool-time.ts'
-import { FINDINGS_REFUSED, parseSubscribe, type SubscribedParts, Subscriptions } from './subscriptions.ts'
+import { FINDINGS_REFUSED, NOT_CHECKED, parseSubscribe, type SubscribedParts, Subscriptions } from './subscriptions.ts'
 import { type Outlet, ToolQueue } from './tool-queue.ts'
 
 interface ToolSession extends Outlet {
@@ -53,7 +54,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, lent, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -181,7 +182,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'link') return parseLink(fields)
   if (kind === 'orders') return typeof from === 'number' ? { kind, from } : undefined
-  if (kind === 'who') return typeof from === 'number' ? { kind, from } : undefined
+  if (kind === 'who' || kind === 'lent') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'sites' && from === undefined) return { kind }
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
@@ -229,6 +230,7 @@ export class ToolRequests {
   #recording: DaemonRecording | undefined
   /** Of the recording, as of the last request from 0 on. */
   #whoLines: Story = []
+  #lentRows: readonly LentBytes[] = []
   #orders: readonly TormentedRequest[] = []
   #frames: readonly string[] = []
   /** The end of the last recording. */
@@ -352,6 +354,13 @@ export class ToolRequests {
     if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
     if (from === 0) this.#whoLines = this.#daemon.check?.who() ?? []
     return { who: firstLines(this.#whoLines.slice(from)), total: this.#whoLines.length }
+  }
+
+  #lent(from: number): ToolReply {
+    if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
+    if (this.#daemon.check === undefined) return { error: NOT_CHECKED }
+    if (from === 0) this.#lentRows = this.#daemon.check.lentBytes()
+    return { lent: firstLines(this.#lentRows.slice(from)), total: this.#lentRows.length }
   }
 
   #ordersFrom(from: number): ToolReply {
@@ -497,6 +506,8 @@ export class ToolRequests {
         return this.#countFindings()
       case 'who':
         return this.#who(request.from)
+      case 'lent':
+        return this.#lent(request.from)
       case 'orders':
         return this.#ordersFrom(request.from)
       case 'capture':

@@ -3,7 +3,7 @@
  * that are not, or not any more: the error not-lent of `userdma check` (test/system/check/lent.test.ts). CASE is how they
  * are lent.
  *
- *   lend_cases CASE [right]
+ *   lend_cases CASE [right] | hold
  */
 #include "../../../docs/findings/pair.h"
 
@@ -135,15 +135,26 @@ static void indirect(void)
     check(mlx5dv_destroy_mkey(key), "mlx5dv_destroy_mkey");
 }
 
+/* Holds two lends until its input ends. */
+static void hold(void)
+{
+    char byte;
+    lend(0, BLOCK, "request 1");
+    userdma_lend_to(owner.buffer + BLOCK, 64, USERDMA_READ | USERDMA_WRITE, "request 2", owner.qp->qp_num, 600000);
+    puts("ready");
+    fflush(stdout);
+    check(read(0, &byte, 1) < 0, "read");
+}
+
 int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
     is_right = count > 2 && strcmp(arguments[2], "right") == 0;
-    static const char *const names[] = {"levels", "overlaps", "windows", "on-demand", "everything", "indirect"};
+    static const char *const names[] = {"levels", "overlaps", "windows", "on-demand", "everything", "indirect", "hold"};
     int index = 0;
-    while (index < 6 && strcmp(name, names[index]) != 0)
+    while (index < 7 && strcmp(name, names[index]) != 0)
         index++;
-    if (index == 6) {
+    if (index == 7) {
         fprintf(stderr, "usage: lend_cases CASE [right]\n");
         return 1;
     }
@@ -158,7 +169,9 @@ int main(int count, char **arguments)
         on_demand(owner.buffer, SIZE);
     else if (index == 4)
         on_demand(NULL, SIZE_MAX);
-    else
+    else if (index == 5)
         indirect();
+    else
+        hold();
     return destroy_pair(&owner, &peer);
 }

@@ -3,7 +3,7 @@
  * late-read of `userdma check` (test/system/check/lent.test.ts). With `right` the peer READs before the change. CASE is how
  * the owner tells the first time. With `writers` two peers are told by datagrams, and WRITE in the wrong order: late-write.
  *
- *   lent_cases CASE [right]
+ *   lent_cases CASE [right] | hold
  */
 #include "../../../docs/findings/told.h"
 #include "../../../docs/findings/cm.h"
@@ -50,6 +50,19 @@ static void replace_by_extended(struct end *end, uint64_t operations)
     };
     end->qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
     to_init(end);
+}
+
+/* Tells a peer of memory, and waits until its input ends. */
+static int hold(void)
+{
+    char byte;
+    struct end owner = {0}, peer = {0};
+    make_pair(&owner, &peer);
+    tell(&owner, &peer);
+    puts("ready");
+    fflush(stdout);
+    check(read(0, &byte, 1) < 0, "read");
+    return destroy_pair(&owner, &peer);
 }
 
 static int connected(void (*tell_first)(struct end *owner, struct end *peer, const struct lent *lent), uint64_t operations,
@@ -332,6 +345,8 @@ int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
     is_right = count > 2 && strcmp(arguments[2], "right") == 0;
+    if (strcmp(name, "hold") == 0)
+        return hold();
     if (strcmp(name, "send") == 0)
         return connected(by_send, 0, NULL);
     if (strcmp(name, "inline") == 0)

@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { casesOf } from '../../long-run.ts'
-import { lacking, ownProgram } from '../programs.ts'
+import { assertValid } from '../../project/docs/json-schema.ts'
+import { lacking, ownProgram, runUserdma, start, startDaemon, userdma } from '../programs.ts'
 import { checkScript, faulty, linesOf } from './checking.ts'
 
 const program = ownProgram('lent_cases')
@@ -89,4 +90,39 @@ describe('userdma check finds accesses to bytes that are not lent', { skip: lack
       assert.match(one!.text, /^READ wr_id 1 of QP 0x/)
       assert.ok(linesOf(one!).some(line => line.startsWith('lend_cases.c:')))
     })
+})
+
+it('userdma stat --lent lists what programs lend', { skip: lacking(declaring, program) }, async t => {
+  const { socket } = await startDaemon(t, { options: ['--check'] })
+  const script = `exec 3<&0; ${declaring} hold <&3 & ${program} hold; wait`
+  const programs = start(t, userdma, ['check', '--socket', socket, '--', 'sh', '-c', script], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+  await programs.printed(/ready[\s\S]*ready/)
+  const json = await runUserdma(t, ['stat', '--lent', '--json', '--socket', socket])
+  const rows = JSON.parse(json.stdout) as Record<string, unknown>[]
+  assertValid('stat --lent', rows)
+  assert.deepEqual(
+    rows.map(({ command, length, rights, label, told }) => [command, length, rights, label ?? told]),
+    [
+      ['lend_cases', 1024, ['read'], 'request 1'],
+      ['lend_cases', 64, ['read', 'write'], 'request 2'],
+      ['lent_cases', 2048, undefined, 'SEND wr_id 1'],
+    ],
+  )
+  const { stdout } = await runUserdma(t, ['stat', '--lent', '--socket', socket])
+  assert.match(
+    stdout,
+    /^process \d+ \(lend_cases\)\n {2}1024 bytes at 0x[0-9a-f]+ lent for reading \(request 1\), since /,
+  )
+  assert.match(stdout, /\(request 2\) to process \d+ \(lend_cases\) by QP 0x[0-9a-f]+, since \d.*, for \d+ s\n/)
+  programs.child.stdin?.end()
+  assert.equal((await programs.ended).status, 0)
+})
+
+it('userdma stat --lent of a daemon that does not check is refused', async t => {
+  const { socket } = await startDaemon(t)
+  const { status, stderr } = await runUserdma(t, ['stat', '--lent', '--socket', socket])
+  assert.notEqual(status, 0)
+  assert.match(stderr, /this daemon does not check programs/)
 })

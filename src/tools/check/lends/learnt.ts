@@ -10,6 +10,7 @@ import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { durationText } from '../../../spec/duration.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
+import type { LentBytes } from '../../../spec/lends.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { isOfDriver, returnsData, SendKind, sendOperations, WrOpcode } from '../../../spec/work.ts'
@@ -17,6 +18,7 @@ import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { type Interval, Intervals } from './intervals.ts'
+import { rowOf } from './text.ts'
 
 /** Maximum advertisements that are remembered, the latest. */
 export const MAX_ADVERTISED = 2 ** 15
@@ -87,6 +89,8 @@ const isMessage = ({ opcode }: WorkRequest): boolean => {
 
 export interface LearntDetector extends Detector {
   advertised(event: ProgramEvent<'advertised'>): void
+  /** What peers were told of and have not accessed wholly, nor answered. */
+  rows(): LentBytes[]
   /** As `Checker.accessed`. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
 }
@@ -371,10 +375,12 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
   /** Whether it is known which queue pair accesses the bytes, not only which program. */
   const isExact = ({ receiver }: Told): boolean => receiver?.class !== 'ud_qp'
 
-  const peerPid = ({ receiver, event: { qp } }: Told): number | undefined => {
+  const peerOf = ({ receiver, event: { qp } }: Told): KnownObject | undefined => {
     const owner = objects.find(qp)
-    return (receiver ?? (owner && services.peerOf(owner)))?.program?.pid
+    return receiver ?? (owner && services.peerOf(owner))
   }
+
+  const peerPid = (told: Told): number | undefined => peerOf(told)?.program?.pid
 
   /** Whether the accesses of the two are told apart. */
   const isOther = (one: Told, other: Told): boolean => {
@@ -480,6 +486,15 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       if (to !== undefined && receiver === undefined) return
       if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
     },
+    rows: () =>
+      [...all].flatMap((told): LentBytes[] => {
+        const { event, region, qpn, used } = told
+        if (used >= event.end - event.start || isAnswered(told)) return []
+        const program = region.program ?? { pid: event.pid ?? 0, command: '' }
+        const to = peerOf(told)?.program
+        const row = rowOf(program, event.start, event.end, sources.now() - event.time)
+        return [{ ...row, qpn, ...(to && { to }), told: messageText(told) }]
+      }),
     accessed(device, rkey, hi, lo, length, access, qpn) {
       if (all.size === 0 || length === 0) return
       const region = regionOf(device, rkey)

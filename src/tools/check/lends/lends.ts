@@ -2,18 +2,26 @@
  * Accesses of peers to memory that its owner has not lent, or has lent for something else (spec/check/program-events.ts:
  * `lent`). A region is looked at from the first lend of bytes of it on. Without lends nothing is kept and asked.
  */
-import type { Moment } from '../../../spec/check/finding.ts'
+import type { Moment, Program } from '../../../spec/check/finding.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
-import { LendHash, LendRight } from '../../../spec/lends.ts'
+import { LendHash, LendRight, type LentBytes, lendRightNames } from '../../../spec/lends.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { isOfDriver, SendKind, sendOperations, WrOpcode } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { type KnownObject, moment } from '../objects.ts'
 import { type Interval, Intervals } from './intervals.ts'
 import { type Lend, LendTable, type ProcessLends } from './table.ts'
-import { accessText, historyText, type LendHistory, type LentAccess, lendMoments, unfinishedText } from './text.ts'
+import {
+  accessText,
+  historyText,
+  type LendHistory,
+  type LentAccess,
+  lendMoments,
+  rowOf,
+  unfinishedText,
+} from './text.ts'
 
 /** Maximum kept requests that have ended, and accesses, the latest. */
 const MAX_ENDED = 256
@@ -89,6 +97,8 @@ export interface LendDetector extends Detector {
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
   /** Whether a process has declared anything: then it is taken at its word. */
   isDeclared(pid: number | undefined): boolean
+  /** What is lent now. */
+  rows(): LentBytes[]
   /** How many requests of peers to these bytes of a process are outstanding. */
   unfinished(pid: number | undefined, start: number, end: number): number
 }
@@ -387,6 +397,35 @@ export const createLendDetector = (
       const lender = table.find(pid)
       if (lost > 0) table.giveUp(lender ?? table.of(pid), lost)
       else table.forget(pid)
+    },
+    rows() {
+      const now = sources.now()
+      const programs = new Map([...regions.values()].map(({ object: { program } }) => [program?.pid, program]))
+      return table.lenders().flatMap(lender => {
+        lender.settle(now)
+        const program = programs.get(lender.pid) ?? { pid: lender.pid ?? 0, command: '' }
+        const peers = new Map<number, Program | undefined>()
+        const peerOf = (qpn: number): Program | undefined => {
+          if (peers.has(qpn)) return peers.get(qpn)
+          const qp = objects.qpOfProgram(program, qpn)
+          const peer = qp && services.peerOf(qp)?.program
+          peers.set(qpn, peer)
+          return peer
+        }
+        return lender.all().map(({ start, end: behind, rights, qpn, label, time, until }): LentBytes => {
+          const to = qpn === 0 ? undefined : peerOf(qpn)
+          return {
+            ...rowOf(program, start, behind, now - time),
+            rights: (Object.keys(lendRightNames) as (keyof typeof lendRightNames)[]).filter(
+              name => (rights & lendRightNames[name]) !== 0,
+            ),
+            ...(label !== '' && { label }),
+            ...(qpn !== 0 && { qpn }),
+            ...(to && { to }),
+            ...(until !== Number.POSITIVE_INFINITY && { left: Math.round(until - now) }),
+          }
+        })
+      })
     },
     isDeclared: pid => hasLends && table.find(pid) !== undefined,
     unfinished: (pid, start, behind) =>

@@ -185,6 +185,11 @@ export class ProcessLends {
     return end
   }
 
+  /** All lends that last, in the order in which they were made. */
+  all(): Lend[] {
+    return [...this.#lasting.values()].map(({ lend }) => lend)
+  }
+
   /** The lends that last, and have a byte of those from `start` to before `end`, the oldest first. */
   lasting(start: number, end: number): Lend[] {
     const found = new Set<Lend>()
@@ -218,6 +223,11 @@ export class LendTable {
 
   find(pid: number | undefined): ProcessLends | undefined {
     return this.#processes.get(pid)
+  }
+
+  /** The processes that have declared something. */
+  lenders(): readonly ProcessLends[] {
+    return [...this.#processes.values()]
   }
 
   of(pid: number | undefined): ProcessLends {

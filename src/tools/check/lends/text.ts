@@ -1,10 +1,10 @@
 /*
  * The sentences of findings about lent memory.
  */
-import type { Moment } from '../../../spec/check/finding.ts'
+import type { Moment, Program } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { durationText } from '../../../spec/duration.ts'
-import { LendRight } from '../../../spec/lends.ts'
+import { LendRight, type LentBytes } from '../../../spec/lends.ts'
 import { requestText } from '../buffers.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Lend } from './table.ts'
@@ -42,6 +42,20 @@ const toText = ({ qpn }: Lend): string => (qpn === 0 ? '' : ` to the peer of QP 
 
 /** For what, to whom: `for reading (request 1) to the peer of QP 0x11`. */
 const lendText = (lend: Lend): string => `for ${rightsText(lend.rights)}${labelText(lend)}${toText(lend)}`
+
+/** The part of a row of `userdma stat --lent` that every row has. `age`: microseconds. */
+export const rowOf = (
+  { pid, command }: Program,
+  start: number,
+  end: number,
+  age: number,
+): Pick<LentBytes, 'pid' | 'command' | 'address' | 'length' | 'age'> => ({
+  pid,
+  command,
+  address: hex(start),
+  length: end - start,
+  age: Math.max(0, Math.round(age)),
+})
 
 /** The subject and verb of a finding, before the name of the region. */
 export const accessText = (
