@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define USERDMA_SESSION_VERSION 3u
+#define USERDMA_SESSION_VERSION 4u
 
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
@@ -50,6 +50,9 @@
 #define USERDMA_ORDER 29u
 #define USERDMA_WAITS 30u
 #define USERDMA_LENDS 31u
+#define USERDMA_FAULT 32u
+#define USERDMA_FAULT_CLEAR 33u
+#define USERDMA_FAULT_COUNT 34u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -731,6 +734,23 @@ struct userdma_not_mapped {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_not_mapped) == 8, "layout of struct userdma_not_mapped");
+
+struct userdma_fault_rules {
+    char rules[4088];
+};
+_Static_assert(sizeof(struct userdma_fault_rules) == 4088, "layout of struct userdma_fault_rules");
+
+struct userdma_fault_reply {
+    int64_t ret;
+    char why[504];
+};
+_Static_assert(sizeof(struct userdma_fault_reply) == 512, "layout of struct userdma_fault_reply");
+
+struct userdma_fault_id {
+    uint32_t fault_id;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_fault_id) == 8, "layout of struct userdma_fault_id");
 
 struct userdma_map {
     uint64_t offset;

@@ -18,7 +18,6 @@ EXPORT int userdma_check_take_back(uint64_t lend);
 EXPORT int userdma_check_expect_finished(const void *memory, size_t length);
 EXPORT void userdma_check_unchecked(const void *memory, size_t length);
 EXPORT void userdma_check_name(const void *memory, size_t length, const char *name);
-EXPORT int userdma_check_present(void);
 
 #define ALL_RIGHTS (USERDMA_LEND_RIGHT_READ | USERDMA_LEND_RIGHT_WRITE | USERDMA_LEND_RIGHT_ATOMIC)
 
@@ -127,11 +126,6 @@ void userdma_check_unchecked(const void *memory, size_t length)
 void userdma_check_name(const void *memory, size_t length, const char *name)
 {
     note_bytes(USERDMA_LEND_NAME, memory, length, name);
-}
-
-int userdma_check_present(void)
-{
-    return own_ring() != NULL;
 }
 
 IN_CHILD void lends_in_child(void)

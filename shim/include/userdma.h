@@ -1,8 +1,8 @@
 /*
- * What a program can tell `userdma check` of memory that peers access: which bytes are lent, for what, and until when. The
- * header needs no library: the functions are those of userdma's preload library, and without it they do nothing and cost
- * a few nanoseconds. For C and C++, with GCC or Clang. Code that is compiled with -fno-pic, which is not the default, does
- * not find the functions.
+ * What a program can tell userdma: which bytes of its memory are lent to peers, for what, and until when (`userdma check`),
+ * and faults that it wants in a test of its own. The header needs no library: the functions are those of userdma's preload
+ * library, and without it they do nothing and cost a few nanoseconds. For C and C++, with GCC or Clang. Code that is
+ * compiled with -fno-pic, which is not the default, does not find the functions.
  *
  * Once bytes of a registered region have been lent, each access of a peer to bytes of the region that are not lent is an
  * error (`not-lent`). A byte is lent while any lend of it lasts that allows the access: lends may overlap, and a part of
@@ -11,6 +11,7 @@
 #ifndef USERDMA_H
 #define USERDMA_H
 
+#include <errno.h>
 #include <stdint.h>
 
 #include "userdma_check.h"
@@ -28,7 +29,11 @@ int userdma_check_take_back(uint64_t lend) __attribute__((weak));
 int userdma_check_expect_finished(const void *memory, size_t length) __attribute__((weak));
 void userdma_check_unchecked(const void *memory, size_t length) __attribute__((weak));
 void userdma_check_name(const void *memory, size_t length, const char *name) __attribute__((weak));
-int userdma_check_present(void) __attribute__((weak));
+int userdma_inject(const char *rules, char *why, size_t size) __attribute__((weak));
+int userdma_inject_clear(int id) __attribute__((weak));
+long userdma_inject_count(int id) __attribute__((weak));
+int userdma_inject_wait(int id, uint64_t count, int milliseconds) __attribute__((weak));
+int userdma_inject_version(void) __attribute__((weak));
 
 /*
  * Lends `length` bytes of this process's memory from now on, before a peer is told of them. `rights`: USERDMA_READ,
@@ -80,14 +85,95 @@ static inline void userdma_name(const void *memory, size_t length, const char *n
         userdma_check_name(memory, length, name);
 }
 
-/* Whether somebody checks: 1 or 0. */
+/*
+ * Whether the program runs with userdma (`userdma run`, `userdma check`, or the environment of a daemon) of this header's
+ * version: 1 or 0. If it is 0, faults cannot be set, and a test that needs them skips.
+ */
 static inline int userdma_present(void)
 {
-    return userdma_check_present ? userdma_check_present() : 0;
+    return userdma_inject_version && userdma_inject_version() == 1;
+}
+
+/*
+ * Sets fault rules, the text of `--fault` such as "drop=1%" or "call=mr.create,errno=ENOMEM,nth=3;link=50ms", until
+ * userdma_fault_clear or the end of the process. Rules for packets act on packets of this process's queue pairs, and with
+ * "qp=" on those to one of them; rules for calls, posts, completions, events and pages act on this process. What touches a
+ * whole device, such as "link=", needs a device that no other process has open, or a daemon with `--allow-faults`.
+ * Requests that were posted before may meet the rules too. Returns an id above 0, or -errno: ENOSYS without userdma, EINVAL and
+ * EPERM (`why` says it), E2BIG for more than 4,087 bytes, ENOMEM for too many rules.
+ * `why`: gets a sentence of at most `size` - 1 bytes; empty if there is none. May be NULL with size 0.
+ */
+static inline int userdma_fault_why(const char *rules, char *why, size_t size)
+{
+    return userdma_inject ? userdma_inject(rules, why, size) : -ENOSYS;
+}
+
+static inline int userdma_fault(const char *rules)
+{
+    return userdma_fault_why(rules, NULL, 0);
+}
+
+/* Ends rules; links that they have taken down are up again. Returns 0, or -ENOENT: this process has no rules with this id. */
+static inline int userdma_fault_clear(int id)
+{
+    return userdma_inject_clear ? userdma_inject_clear(id) : -ENOSYS;
+}
+
+/* How often the rules have acted so far; each effect on a packet counts. -ENOENT: there is no such id. */
+static inline long userdma_fault_count(int id)
+{
+    return userdma_inject_count ? userdma_inject_count(id) : -ENOSYS;
+}
+
+/*
+ * Waits until the rules have acted `n` times, at most so many milliseconds (below 0: without limit). Returns 0, or
+ * -ETIMEDOUT, or -ENOENT: there is no such id, or another thread has cleared it.
+ */
+static inline int userdma_fault_wait(int id, uint64_t n, int milliseconds)
+{
+    return userdma_inject_wait ? userdma_inject_wait(id, n, milliseconds) : -ENOSYS;
 }
 
 #ifdef __cplusplus
 }
+
+#include <stdexcept>
+#include <string>
+
+namespace userdma {
+
+/* Fault rules that end with their scope. */
+class Fault {
+public:
+    /* Throws std::runtime_error with a sentence if the rules are refused. */
+    explicit Fault(const std::string &rules)
+    {
+        char why[512] = "";
+        id_ = userdma_fault_why(rules.c_str(), why, sizeof why);
+        if (id_ < 0)
+            throw std::runtime_error(*why ? why : "userdma: the fault is refused, errno " + std::to_string(-id_));
+    }
+    ~Fault() { clear(); }
+    Fault(Fault &&other) noexcept : id_(other.id_) { other.id_ = 0; }
+    Fault(const Fault &) = delete;
+    Fault &operator=(const Fault &) = delete;
+    Fault &operator=(Fault &&) = delete;
+
+    void clear()
+    {
+        if (id_ > 0)
+            userdma_fault_clear(id_);
+        id_ = 0;
+    }
+    long count() const { return userdma_fault_count(id_); }
+    /* Whether the rules have acted `n` times within so many milliseconds. */
+    bool wait(uint64_t n, int milliseconds) const { return userdma_fault_wait(id_, n, milliseconds) == 0; }
+
+private:
+    int id_;
+};
+
+} // namespace userdma
 #endif
 
 #endif

@@ -1,13 +1,14 @@
-// Package userdma tells `userdma check` of memory that peers access: which bytes are lent, for what, and until when.
+// Package userdma tells userdma which bytes of memory are lent to peers, and sets faults that a test wants.
 //
 // One file, which needs cgo. The functions are those of userdma's preload library, which userdma.h describes too; without
-// it they do nothing. Memory is that which the program has registered: of C, or pinned.
+// it lends do nothing, and faults are errors. Memory is that which the program has registered: of C, or pinned.
 package userdma
 
 /*
 #cgo LDFLAGS: -ldl
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -46,15 +47,44 @@ static void name(uintptr_t memory, size_t length, const char *text)
         f((const void *)memory, length, text);
 }
 
-static int present(void)
+static int inject(const char *rules, char *why, size_t size)
 {
-    int (*f)(void) = find("userdma_check_present");
+    int (*f)(const char *, char *, size_t) = find("userdma_inject");
+    return f ? f(rules, why, size) : -ENOSYS;
+}
+
+static int inject_clear(int id)
+{
+    int (*f)(int) = find("userdma_inject_clear");
+    return f ? f(id) : -ENOSYS;
+}
+
+static long inject_count(int id)
+{
+    long (*f)(int) = find("userdma_inject_count");
+    return f ? f(id) : -ENOSYS;
+}
+
+static int inject_wait(int id, uint64_t count, int milliseconds)
+{
+    int (*f)(int, uint64_t, int) = find("userdma_inject_wait");
+    return f ? f(id, count, milliseconds) : -ENOSYS;
+}
+
+static int version(void)
+{
+    int (*f)(void) = find("userdma_inject_version");
     return f ? f() : 0;
 }
 */
 import "C"
 
-import "unsafe"
+import (
+	"errors"
+	"syscall"
+	"time"
+	"unsafe"
+)
 
 // Rights of a lend.
 const (
@@ -100,5 +130,44 @@ func Name(memory unsafe.Pointer, length uintptr, name string) {
 	C.name(address(memory), C.size_t(length), text)
 }
 
-// Present tells whether somebody checks.
-func Present() bool { return C.present() != 0 }
+// Fault has fault rules; Clear ends them, for example by t.Cleanup.
+type Fault struct{ id C.int }
+
+// SetFault sets fault rules, the text of `--fault`. Rules for packets act on packets of this process's queue pairs, other
+// rules on this process. What touches a whole device, such as "link=50ms", needs a device that no other process has open, or
+// a daemon with --allow-faults. The error says why they are refused.
+func SetFault(rules string) (*Fault, error) {
+	text := C.CString(rules)
+	defer C.free(unsafe.Pointer(text))
+	var why [512]C.char
+	id := C.inject(text, &why[0], C.size_t(len(why)))
+	if id > 0 {
+		return &Fault{id}, nil
+	}
+	if sentence := C.GoString(&why[0]); sentence != "" {
+		return nil, errors.New(sentence)
+	}
+	return nil, syscall.Errno(-id)
+}
+
+// Clear ends the rules; links that they have taken down are up again. No effect when repeated.
+func (fault *Fault) Clear() {
+	if fault.id > 0 {
+		C.inject_clear(fault.id)
+	}
+	fault.id = 0
+}
+
+// Count tells how often the rules have acted so far; each effect on a packet counts.
+func (fault *Fault) Count() int64 { return int64(C.inject_count(fault.id)) }
+
+// Wait waits until the rules have acted n times, or returns syscall.ETIMEDOUT.
+func (fault *Fault) Wait(n uint64, limit time.Duration) error {
+	if result := C.inject_wait(fault.id, C.uint64_t(n), C.int(limit.Milliseconds())); result != 0 {
+		return syscall.Errno(-result)
+	}
+	return nil
+}
+
+// Present tells whether the program runs with userdma of this file's version; otherwise a test that needs faults skips.
+func Present() bool { return C.version() == 1 }

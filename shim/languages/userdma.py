@@ -1,15 +1,20 @@
-"""What a program can tell `userdma check` of memory that peers access: which bytes are lent, for what, and until when.
+"""What a program can tell userdma: which bytes of its memory are lent to peers, and faults that it wants in a test.
 
 For Python 3.7 and newer, without other modules. The functions are those of userdma's preload library, which userdma.h
-describes too; without it they do nothing.
+describes too; without it lends do nothing, and faults raise OSError.
 
     with userdma.lend(buffer, userdma.READ, "request 17"):
         ...
+    with userdma.fault("drop=100%") as fault:
+        ...
+        fault.wait(1)
 
 Memory is an address with `length`, or an object with a writable buffer, such as a bytearray, a memoryview or an mmap.
 """
 
 import ctypes
+import errno
+import os
 from typing import Any, Optional
 
 READ = 1
@@ -23,7 +28,7 @@ _program = ctypes.CDLL(None)
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
     try:
-        function = getattr(_program, "userdma_check_" + name)
+        function = getattr(_program, "userdma_" + name)
     except AttributeError:
         return None
     function.restype = result
@@ -31,12 +36,16 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
-_lend = _function("lend", _u64, _void_p, _size_t, _int, _char_p, _u32, _u32)
-_take_back = _function("take_back", _int, _u64)
-_expect_finished = _function("expect_finished", _int, _void_p, _size_t)
-_unchecked = _function("unchecked", None, _void_p, _size_t)
-_name = _function("name", None, _void_p, _size_t, _char_p)
-_present = _function("present", _int)
+_lend = _function("check_lend", _u64, _void_p, _size_t, _int, _char_p, _u32, _u32)
+_take_back = _function("check_take_back", _int, _u64)
+_expect_finished = _function("check_expect_finished", _int, _void_p, _size_t)
+_unchecked = _function("check_unchecked", None, _void_p, _size_t)
+_name = _function("check_name", None, _void_p, _size_t, _char_p)
+_inject = _function("inject", _int, _char_p, _char_p, _size_t)
+_inject_clear = _function("inject_clear", _int, _int)
+_inject_count = _function("inject_count", ctypes.c_long, _int)
+_inject_wait = _function("inject_wait", _int, _int, _u64, _int)
+_inject_version = _function("inject_version", _int)
 
 
 def _range(memory: Any, length: Optional[int]) -> "tuple[int, int]":
@@ -102,6 +111,56 @@ def name(memory: Any, text: str, length: Optional[int] = None) -> None:
         _name(*_range(memory, length), text.encode())
 
 
+class Fault:
+    """Fault rules; `clear`, or the end of its `with`, ends them."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def clear(self) -> None:
+        """Ends the rules; links that they have taken down are up again. No effect when repeated."""
+        number, self._number = self._number, 0
+        if number:
+            _inject_clear(number)
+
+    @property
+    def count(self) -> int:
+        """How often the rules have acted so far; each effect on a packet counts. Raises OSError if they are over."""
+        return _acted(_inject_count(self._number))
+
+    def wait(self, n: int = 1, seconds: Optional[float] = 10) -> None:
+        """Waits until the rules have acted `n` times; None: without limit. Raises TimeoutError, or OSError if they are over."""
+        _acted(_inject_wait(self._number, n, -1 if seconds is None else int(seconds * 1000)))
+
+    def __enter__(self) -> "Fault":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.clear()
+
+
+def _acted(answer: int) -> int:
+    if answer < 0:
+        raise OSError(-answer, os.strerror(-answer))
+    return answer
+
+
+def fault(rules: str) -> Fault:
+    """Sets fault rules, the text of `--fault`, until they are cleared or the process ends.
+
+    Rules for packets act on packets of this process's queue pairs, other rules on this process. What touches a whole device,
+    such as "link=50ms", needs a device that no other process has open, or a daemon with `--allow-faults`. Raises OSError with
+    a sentence if they are refused, or without userdma.
+    """
+    if not _inject:
+        raise OSError(errno.ENOSYS, "the program does not run with userdma")
+    why = ctypes.create_string_buffer(512)
+    number = _inject(rules.encode(), why, len(why))
+    if number < 0:
+        raise OSError(-number, why.value.decode(errors="replace") or os.strerror(-number))
+    return Fault(number)
+
+
 def present() -> bool:
-    """Whether somebody checks."""
-    return bool(_present and _present())
+    """Whether the program runs with userdma of this file's version; otherwise a test that needs faults skips."""
+    return bool(_inject_version and _inject_version() == 1)

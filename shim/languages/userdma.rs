@@ -1,17 +1,21 @@
-//! What a program can tell `userdma check` of memory that peers access: which bytes are lent, for what, and until when.
+//! What a program can tell userdma: which bytes of its memory are lent to peers, and faults that it wants in a test.
 //!
 //! One file without dependencies, for Linux: `mod userdma;`. The functions are those of userdma's preload library, which
-//! userdma.h describes too; without it they do nothing.
+//! userdma.h describes too; without it lends do nothing, and faults are errors.
 //!
 //! ```ignore
 //! let lend = userdma::lend(buffer.as_ptr(), buffer.len(), userdma::READ, "request 17");
 //! drop(lend); // taken back
+//! let fault = userdma::fault("drop=100%")?;
+//! fault.wait(1, Some(std::time::Duration::from_secs(10)))?; // has acted; it ends when it is dropped
 //! ```
 #![allow(dead_code)]
 
-use std::ffi::{c_char, c_int, c_void, CString};
+use std::ffi::{c_char, c_int, c_long, c_void, CString};
+use std::io;
 use std::mem::transmute;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub const READ: i32 = 1;
 pub const WRITE: i32 = 2;
@@ -26,7 +30,11 @@ type TakeBackFn = unsafe extern "C" fn(u64) -> c_int;
 type RangeFn = unsafe extern "C" fn(*const c_void, usize) -> c_int;
 type UncheckedFn = unsafe extern "C" fn(*const c_void, usize);
 type NameFn = unsafe extern "C" fn(*const c_void, usize, *const c_char);
-type PresentFn = unsafe extern "C" fn() -> c_int;
+type InjectFn = unsafe extern "C" fn(*const c_char, *mut c_char, usize) -> c_int;
+type ClearFn = unsafe extern "C" fn(c_int) -> c_int;
+type CountFn = unsafe extern "C" fn(c_int) -> c_long;
+type WaitFn = unsafe extern "C" fn(c_int, u64, c_int) -> c_int;
+type VersionFn = unsafe extern "C" fn() -> c_int;
 
 struct Functions {
     lend: LendFn,
@@ -34,26 +42,34 @@ struct Functions {
     expect_finished: RangeFn,
     unchecked: UncheckedFn,
     name: NameFn,
-    present: PresentFn,
+    inject: InjectFn,
+    clear: ClearFn,
+    count: CountFn,
+    wait: WaitFn,
+    version: VersionFn,
 }
 
 /// None: the preload library is absent.
 fn functions() -> Option<&'static Functions> {
     static KNOWN: OnceLock<Option<Functions>> = OnceLock::new();
     fn symbol(name: &str) -> Option<*mut c_void> {
-        let name = CString::new(format!("userdma_check_{name}")).ok()?;
+        let name = CString::new(format!("userdma_{name}")).ok()?;
         // RTLD_DEFAULT
         let found = unsafe { dlsym(std::ptr::null_mut(), name.as_ptr()) };
         (!found.is_null()).then_some(found)
     }
     let find = || unsafe {
         Some(Functions {
-            lend: transmute::<*mut c_void, LendFn>(symbol("lend")?),
-            take_back: transmute::<*mut c_void, TakeBackFn>(symbol("take_back")?),
-            expect_finished: transmute::<*mut c_void, RangeFn>(symbol("expect_finished")?),
-            unchecked: transmute::<*mut c_void, UncheckedFn>(symbol("unchecked")?),
-            name: transmute::<*mut c_void, NameFn>(symbol("name")?),
-            present: transmute::<*mut c_void, PresentFn>(symbol("present")?),
+            lend: transmute::<*mut c_void, LendFn>(symbol("check_lend")?),
+            take_back: transmute::<*mut c_void, TakeBackFn>(symbol("check_take_back")?),
+            expect_finished: transmute::<*mut c_void, RangeFn>(symbol("check_expect_finished")?),
+            unchecked: transmute::<*mut c_void, UncheckedFn>(symbol("check_unchecked")?),
+            name: transmute::<*mut c_void, NameFn>(symbol("check_name")?),
+            inject: transmute::<*mut c_void, InjectFn>(symbol("inject")?),
+            clear: transmute::<*mut c_void, ClearFn>(symbol("inject_clear")?),
+            count: transmute::<*mut c_void, CountFn>(symbol("inject_count")?),
+            wait: transmute::<*mut c_void, WaitFn>(symbol("inject_wait")?),
+            version: transmute::<*mut c_void, VersionFn>(symbol("inject_version")?),
         })
     };
     KNOWN.get_or_init(find).as_ref()
@@ -123,7 +139,52 @@ pub fn name<T: ?Sized>(memory: *const T, length: usize, name: &str) {
     }
 }
 
-/// Whether somebody checks.
+/// Fault rules, which end when it is dropped.
+#[must_use = "the fault ends when it is dropped"]
+#[derive(Debug)]
+pub struct Fault(c_int);
+
+impl Fault {
+    /// How often the rules have acted so far; each effect on a packet counts.
+    pub fn count(&self) -> u64 {
+        functions().map_or(0, |f| unsafe { (f.count)(self.0) }.max(0) as u64)
+    }
+
+    /// Waits until the rules have acted `n` times; None: without limit. The error is ErrorKind::TimedOut.
+    pub fn wait(&self, n: u64, limit: Option<Duration>) -> io::Result<()> {
+        let milliseconds = limit.map_or(-1, |limit| limit.as_millis().min(i32::MAX as u128) as c_int);
+        match functions().map_or(-38, |f| unsafe { (f.wait)(self.0, n, milliseconds) }) {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(-error)),
+        }
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        if let Some(f) = functions() {
+            unsafe { (f.clear)(self.0) };
+        }
+    }
+}
+
+/// Sets fault rules, the text of `--fault`, until they are dropped. Rules for packets act on packets of this process's queue
+/// pairs, other rules on this process. What touches a whole device, such as `link=50ms`, needs a device that no other
+/// process has open, or a daemon with `--allow-faults`. The error says why they are refused.
+pub fn fault(rules: &str) -> io::Result<Fault> {
+    let functions = functions().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "the program does not run with userdma"))?;
+    let rules = text(rules);
+    let mut why: [c_char; 512] = [0; 512];
+    let id = unsafe { (functions.inject)(rules.as_ptr(), why.as_mut_ptr(), why.len()) };
+    if id > 0 {
+        return Ok(Fault(id));
+    }
+    let why = unsafe { std::ffi::CStr::from_ptr(why.as_ptr()) }.to_string_lossy().into_owned();
+    let error = io::Error::from_raw_os_error(-id);
+    Err(if why.is_empty() { error } else { io::Error::new(error.kind(), why) })
+}
+
+/// Whether the program runs with userdma of this file's version; otherwise a test that needs faults skips.
 pub fn present() -> bool {
-    functions().map_or(false, |f| unsafe { (f.present)() != 0 })
+    functions().map_or(false, |f| unsafe { (f.version)() == 1 })
 }

@@ -25,6 +25,7 @@ struct request {
         struct userdma_died died;
         struct userdma_doorbells doorbells;
         struct userdma_not_mapped not_mapped;
+        struct userdma_fault_id fault_id;
     };
 };
 
@@ -34,6 +35,7 @@ struct reply {
         union {
             struct userdma_hello_reply hello;
             struct userdma_open_reply open;
+            struct userdma_fault_reply fault;
             struct {
                 struct userdma_call_reply call;
                 union {

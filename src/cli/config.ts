@@ -42,6 +42,7 @@ export interface WantedConfig {
   readonly link?: Link
   readonly path?: Path
   readonly ignoreMemlock?: boolean
+  readonly allowFaults?: boolean
   readonly check?: boolean
   /** In canonical form (`tormentText`). */
   readonly torment?: string
@@ -93,6 +94,7 @@ export const wantedConfig = (
     link,
     path,
     ignoreMemlock,
+    allowFaults,
     check,
     torment,
     tormentKinds,
@@ -119,6 +121,7 @@ export const wantedConfig = (
       ...(link !== undefined && { link }),
       ...(path !== undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
+      ...(allowFaults && { allowFaults }),
       ...(check && { check }),
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment, tormentKinds)) }),
       ...(like !== undefined && { adapters: like }),
@@ -178,6 +181,7 @@ export const configArguments = ({
   link,
   path,
   ignoreMemlock,
+  allowFaults,
   check,
   torment,
   adapters,
@@ -192,6 +196,7 @@ export const configArguments = ({
   ...(link === 'memory' ? [] : ['--link', link]),
   ...(path === undefined ? [] : ['--path', path]),
   ...(ignoreMemlock ? ['--ignore-memlock'] : []),
+  ...(allowFaults ? ['--allow-faults'] : []),
   ...(check ? ['--check'] : []),
   ...(torment === undefined ? [] : ['--torment', torment]),
   ...(adapters === undefined ? [] : ['--like', adapters.join(',')]),
@@ -241,6 +246,8 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   const path = running.path ?? 'direct'
   if (wanted.path !== undefined && wanted.path !== path) return `has path ${path}, not ${wanted.path}`
   if (wanted.ignoreMemlock && !running.ignoreMemlock) return 'applies RLIMIT_MEMLOCK (no --ignore-memlock)'
+  if (wanted.allowFaults && !running.allowFaults)
+    return 'lets programs set no faults for devices that others use (no --allow-faults)'
   if (wanted.torment !== undefined && wanted.torment !== running.torment)
     return running.torment === undefined
       ? `has no torment, not --torment ${wanted.torment}`

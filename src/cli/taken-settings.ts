@@ -59,7 +59,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
   const owner = await openToolSession(source.socket)
   try {
     const config = await owner.config()
-    const { fault, path, ignoreMemlock, drivers } = config
+    const { fault, path, ignoreMemlock, allowFaults, drivers } = config
     const link = (options.link as Link | undefined) ?? config.link
     const isBound = link !== 'memory' && config.link !== 'memory'
     const devices = (isBound ? await borrowFrom(owner, source) : config.devices).map(withoutOwnFunction)
@@ -74,6 +74,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
       ...(faults.length > 0 && { fault: faults }),
       ...(path !== undefined && options.path === undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
+      ...(allowFaults && { allowFaults }),
       ...(drivers && { driver: drivers }),
     }
     return {

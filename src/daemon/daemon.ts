@@ -56,6 +56,7 @@ import { type DaemonEnd, Lifetime } from './lifetime.ts'
 import { Loop, type Pollable } from './loop.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
+import { MAX_OWN_RULES } from './own-faults.ts'
 import { ProgramLines } from './program-lines.ts'
 import { type DaemonRecording, type DepthOption, recordDaemon } from './recording.ts'
 import { createSession, type SessionParts } from './session/client-session.ts'
@@ -425,6 +426,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
     toolTime: new ToolTime({ isBusy: () => loop.isBusy, beforeSlices: () => void turn.count++ }),
     toolStates: createToolStates(stat, devices, network),
     subscriptions: createLimit('subscriptions', MAX_SUBSCRIPTIONS),
+    ownRules: createLimit('fault rules of programs', MAX_OWN_RULES, { advice: 'clear some' }),
     refuseConnection: createRefusal(containment),
     refuseStranger: createRefusal(containment),
     serves: (fd, peer) => isServed(served, fd, peer),

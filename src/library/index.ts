@@ -55,6 +55,7 @@ export type {
 export type { DriverDescriptor, MapOptions } from './verbs/driver-ops.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './verbs/event-queue.ts'
 export type { Listenable, ListenerOptions } from './verbs/event-target.ts'
+export type { Fault, FaultRuleOptions, FaultWaitOptions } from './verbs/faults.ts'
 export type {
   IpInterface,
   IpOptions,

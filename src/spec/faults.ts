@@ -247,6 +247,8 @@ export interface ActingRule {
   /** From 1, as `userdma fault show` counts them. */
   readonly number: number
   readonly text: string
+  /** Of a program's own rule: the same object for rules that were set together. */
+  readonly scope?: object
 }
 
 /** Calls, posts, completions or contexts that matched a rule for programs, and how often the rule acted. */
@@ -259,6 +261,8 @@ export interface ProgramRuleCounts {
 export interface FaultStat extends Readonly<Partial<FaultRuleCounts & ProgramRuleCounts>> {
   readonly rule: string
   readonly matched: number
+  /** The process that has set the rule for itself; absent: it is the daemon's. */
+  readonly process?: number
 }
 
 /** Packets of a device by outcome. `overflowed`: dropped because there was no room to delay them. */
@@ -275,6 +279,10 @@ export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRul
     for (const [name, count] of Object.entries(ruleCounts)) sum[name as keyof FaultRuleCounts] += count
   return sum
 }
+
+/** How often a rule has acted: on packets, each effect for itself. */
+export const effectsIn = ({ matched: _, ...effects }: FaultRuleCounts | ProgramRuleCounts): number =>
+  Object.values(effects).reduce((sum, count) => sum + count, 0)
 
 export const noFaultCounts = (): FaultCounters => ({ ...zeros(), delayed: 0, overflowed: 0 })
 

@@ -51,6 +51,8 @@
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
  * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
+ * - FAULT sets fault rules of the client's process, until FAULT_CLEAR or the end of the session (src/daemon/own-faults.ts). FAULT_COUNT
+ *   asks how often they have acted.
  * - DOORBELLS says that the program has mapped a range with doorbells of the header's context (`ContextFile.doorbells`). The
  *   daemon watches stores to the range by the userfaultfd from HELLO (docs/decisions/doorbell-pages.md).
  * - The answers of IOCTL and WRITE to a client that can adopt memory (HelloWants.ADOPTION) may have `mapping` structs:
@@ -63,10 +65,10 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno, in that of LENDS the number.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED and FAULT_CLEAR `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 
-export const SESSION_VERSION = 3
+export const SESSION_VERSION = 4
 
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
@@ -120,6 +122,9 @@ export const MessageType = {
   ORDER: 29,
   WAITS: 30,
   LENDS: 31,
+  FAULT: 32,
+  FAULT_CLEAR: 33,
+  FAULT_COUNT: 34,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -510,6 +515,12 @@ export const Messages = {
   direct: layout(['function', 40]),
   /** error: why the ranges could not be mapped, a positive errno. */
   notMapped: layout(['error', 'u32'], ['reserved', 'u32']),
+  /** The text of `--fault`. */
+  faultRules: layout(['rules', 4088]),
+  /** ret: the id of the rules, or a negative errno. why: a sentence about it. */
+  faultReply: layout(['ret', 's64'], ['why', 504]),
+  /** faultId: from the reply of FAULT. */
+  faultId: layout(['faultId', 'u32'], ['reserved', 'u32']),
   /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -545,6 +556,9 @@ export const Exchanges = {
   CALL: { request: null, reply: 'callReply' },
   WAITS: { request: null, reply: 'callReply' },
   LENDS: { request: 'range', reply: 'callReply' },
+  FAULT: { request: 'faultRules', reply: 'faultReply' },
+  FAULT_CLEAR: { request: 'faultId', reply: 'callReply' },
+  FAULT_COUNT: { request: 'faultId', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

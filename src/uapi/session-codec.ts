@@ -379,6 +379,14 @@ export const writeCallReply = (
   return end + text.length
 }
 
+const WHY_BYTES = Messages.faultReply.fields[1]!.size - 1
+
+/** Writes the reply to FAULT; returns its length. `ret`: an id, or a negative errno. `why` is cut to its field. */
+export const writeFaultReply = (buffer: MessageBuffer, request: Header, ret: number, why = ''): number => {
+  const { read } = encoder.encodeInto(why, new Uint8Array(WHY_BYTES))
+  return writeReply<'FAULT'>(buffer, request, { ret, why: why.slice(0, read) })
+}
+
 const RANGE = Messages.range.size
 const { address: RANGE_ADDRESS, length: RANGE_LENGTH } = offsetsOf(Messages.range)
 

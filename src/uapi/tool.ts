@@ -73,6 +73,8 @@ export interface DaemonConfig {
   readonly path?: Path
   /** Whether programs may register more memory than their RLIMIT_MEMLOCK allows. */
   readonly ignoreMemlock?: boolean
+  /** Whether fault rules that programs set for themselves may touch devices that other programs of their user use. */
+  readonly allowFaults?: boolean
   /** Whether programs are checked, so that tools may subscribe to findings. */
   readonly check?: boolean
   /** The setting of `--torment` as text (spec/check/torment.ts). */

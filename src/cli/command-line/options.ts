@@ -63,6 +63,9 @@ export const configOptions = {
   tormentKinds: tormentKinds(['torment']),
   timers,
   ignoreMemlock: flag('let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)'),
+  allowFaults: flag(
+    'let fault rules that a program sets for itself touch devices which other programs of its user use',
+  ),
 } as const
 
 const privateFlag = flag('start a daemon for this program only', {
@@ -107,6 +110,7 @@ const DEVICE_OPTIONS = [
   'buffers',
   'timers',
   'ignoreMemlock',
+  'allowFaults',
   'socket',
   'private',
   'payload',

@@ -126,6 +126,7 @@ const needsOwnDaemon = ({
   link,
   path,
   ignoreMemlock,
+  allowFaults,
   torment,
   tormentKinds,
   like,
@@ -135,6 +136,7 @@ const needsOwnDaemon = ({
 }: CheckOptions): boolean =>
   isPrivate === true ||
   ignoreMemlock === true ||
+  allowFaults === true ||
   [device, fault, link, path, torment, tormentKinds, like, buffers, lent, who].some(value => value !== undefined)
 
 const omissionsSince = (now: readonly Omission[], before: readonly Omission[] = []): readonly Omission[] =>

@@ -18,10 +18,11 @@ const faultsText = (faults: readonly FaultStat[]): string => {
   if (faults.length === 0) return 'no faults\n'
   const width = Math.max(...faults.map(({ rule }) => rule.length))
   return faults
-    .map(({ rule, matched, ...hits }) => {
+    .map(({ rule, matched, process, ...hits }) => {
       const target = targetOf(parseRule(rule))
       const matches = target === 'event' ? 'contexts' : FaultTargets[target]
-      return `${rule.padEnd(width)}  # of ${matched} ${matches}: ${countsText(hits)}\n`
+      const whose = process === undefined ? '' : `process ${process}: `
+      return `${rule.padEnd(width)}  # ${whose}of ${matched} ${matches}: ${countsText(hits)}\n`
     })
     .join('')
 }

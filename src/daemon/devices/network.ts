@@ -9,10 +9,23 @@ import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { roleOf } from '../../host/process-status.ts'
 import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
-import type { FaultRule } from '../../spec/faults/rule.ts'
-import { formatFaults, formatRule, MAX_DAEMON_RULES, parseFaults, sameRules } from '../../spec/faults/rules.ts'
+import type { FaultRule, RuleScope } from '../../spec/faults/rule.ts'
+import {
+  checkRates,
+  formatFaults,
+  formatRule,
+  MAX_DAEMON_RULES,
+  parseFaults,
+  sameRules,
+} from '../../spec/faults/rules.ts'
 import type { FaultStat } from '../../spec/faults.ts'
-import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
+import {
+  effectsIn,
+  type FaultCounters,
+  type FaultRuleCounts,
+  type ProgramRuleCounts,
+  sumFaultRuleCounts,
+} from '../../spec/faults.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { createPcapng } from '../../tools/trace/pcapng.ts'
 import { type FaultPort, withFaults } from '../../transport/phy/faults/layer.ts'
@@ -49,6 +62,14 @@ export interface Network {
    * an Error with a message for people: invalid rules, or no such soft device.
    */
   setFaults(text: string, keeps?: boolean): void
+  /**
+   * Adds rules of a program, all with this scope. They stay until `endOwnRules`, and `setFaults` does not concern them. Throws an
+   * Error with a message for people.
+   */
+  addOwnRules(scope: RuleScope, rules: readonly FaultRule[]): void
+  endOwnRules(scope: RuleScope): void
+  /** How often the program's rules with this scope have acted. */
+  effectsOf(scope: RuleScope): number
   /** Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port. */
   tap(device: string, tap: PortTap): (() => void) | undefined
   /** Decides about calls, posts, completions and contexts of programs. */
@@ -64,18 +85,25 @@ export interface Network {
   capture(fd: number, isOwn: (address: Uint8Array) => boolean, failed: (error: unknown) => void): () => void
 }
 
+/** Throws an Error with a message for people if a rule names a device that is not there. */
+const checkDevicesOf = (rules: readonly FaultRule[], names: readonly string[]): void => {
+  for (const { device } of rules)
+    if (device !== '' && !names.includes(device))
+      throw new Error(
+        `fault device: there is no soft device "${device}"; there are ${names.join(', ') || 'none'}${didYouMean(device, names)}`,
+      )
+}
+
 /**
  * Parses fault rules for these soft devices. Throws an Error with a message for people: invalid text, or an unknown
  * device.
  */
 const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text, MAX_DAEMON_RULES)
-  const names = devices.map(({ name }) => name)
-  for (const { device } of rules)
-    if (device !== '' && !names.includes(device))
-      throw new Error(
-        `fault device: there is no soft device "${device}"; there are ${names.join(', ') || 'none'}${didYouMean(device, names)}`,
-      )
+  checkDevicesOf(
+    rules,
+    devices.map(({ name }) => name),
+  )
   return rules
 }
 
@@ -83,9 +111,24 @@ export const createNetwork = (
   { devices, fault }: Pick<DaemonConfig, 'devices' | 'fault'>,
   link: NetworkLink,
 ): Network => {
+  /** The daemon's, then those of programs. */
   let rules = faultRules(fault, devices.filter(hasAddress))
   const programFaults = createProgramFaults(rules, roleOf)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
+  const daemonRules = (): FaultRule[] => rules.filter(({ scope }) => scope === undefined)
+  /** `kept`: by rule, as of `FaultPort.setFaults`. */
+  const replaceRules = (replaced: FaultRule[], kept: readonly (number | undefined)[] | undefined): void => {
+    checkRates(replaced)
+    rules = replaced
+    for (const { port, device } of ports) port.setFaults(rules, device.name, kept)
+    programFaults.setRules(rules, kept)
+    network.rulesChanged()
+  }
+  /** By rule. */
+  const allCounts = (): (FaultRuleCounts | ProgramRuleCounts)[] => {
+    const counts = ports.map(({ port }) => port.ruleCounts())
+    return rules.map((_, i) => programFaults.counts[i] ?? sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!)))
+  }
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 
   const network: Network = {
@@ -110,19 +153,22 @@ export const createNetwork = (
       const kept = rules.map((_, i) => i)
       programFaults.setRules(rules, kept)
       // Otherwise the same rules apply to the port, which keeps their counts, random sequences and rate limits.
-      if (hasRuleOfName) found.port.setFaults(rules, name, kept)
+      if (hasRuleOfName || rules.some(({ scope }) => scope !== undefined)) found.port.setFaults(rules, name, kept)
     },
     get faults() {
-      return formatFaults(rules)
+      return formatFaults(daemonRules())
     },
     faultsOf: device => findPort(device)?.port.faults,
     faultCounts() {
-      const counts = ports.map(({ port }) => port.ruleCounts())
+      const counts = allCounts()
       return rules.map((rule, i) => ({
         rule: formatRule(rule),
-        ...(programFaults.counts[i] ?? sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!))),
+        ...(rule.scope && { process: rule.scope.pid }),
+        ...counts[i]!,
       }))
     },
+    effectsOf: scope =>
+      allCounts().reduce((sum, counts, i) => (rules[i]?.scope === scope ? sum + effectsIn(counts) : sum), 0),
     lossTo(qpns, time) {
       for (const { port } of ports)
         for (const qpn of qpns) {
@@ -132,15 +178,32 @@ export const createNetwork = (
       return undefined
     },
     setFaults(text, keeps = false) {
-      const before = rules
-      rules = faultRules(
+      const before = daemonRules()
+      const set = faultRules(
         text,
         ports.map(port => port.device),
       )
-      const kept = keeps ? sameRules(before, rules) : undefined
-      for (const { port, device } of ports) port.setFaults(rules, device.name, kept)
-      programFaults.setRules(rules, kept)
-      network.rulesChanged()
+      const own = rules.slice(before.length)
+      const kept = keeps ? sameRules(before, set) : set.map(() => undefined)
+      const isAnyKept = keeps || own.length > 0
+      replaceRules([...set, ...own], isAnyKept ? [...kept, ...own.map((_, i) => before.length + i)] : undefined)
+    },
+    addOwnRules(scope, added) {
+      checkDevicesOf(
+        added,
+        ports.map(({ device }) => device.name),
+      )
+      replaceRules(
+        [...rules, ...added.map(rule => ({ ...rule, scope }))],
+        rules.map((_, i) => i),
+      )
+    },
+    endOwnRules(scope) {
+      const left = rules.map((rule, i) => ({ rule, i })).filter(({ rule }) => rule.scope !== scope)
+      replaceRules(
+        left.map(({ rule }) => rule),
+        left.map(({ i }) => i),
+      )
     },
     tap(device, tap) {
       const found = findPort(device)

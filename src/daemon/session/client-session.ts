@@ -40,11 +40,13 @@ import { because, type Reason } from '../../spec/reason.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import {
   type Header,
+  headerOf,
   messageBuffer,
   newRequest,
   type Request,
   readRequest,
   writeCallReply,
+  writeFaultReply,
   writeHelloReply,
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
@@ -57,6 +59,7 @@ import { FileMemories } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
 import { openSignal } from '../memory/signal-fd.ts'
+import { type OwnFaultParts, OwnFaults } from '../own-faults.ts'
 import type { ToolShare, ToolTime } from '../tool-time.ts'
 import { Adoptions } from './adoptions.ts'
 import { CallSlot } from './call-slot.ts'
@@ -97,7 +100,7 @@ const takeFrom = (slot: CallSlot): Received => {
 const outgoing = messageBuffer()
 
 /** What sessions use of the daemon. */
-export interface SessionParts extends CallParts, OpenParts, PostFaultParts, ToolParts, DoorbellParts {
+export interface SessionParts extends CallParts, OpenParts, PostFaultParts, ToolParts, DoorbellParts, OwnFaultParts {
   readonly sessions: Sessions
   /** Whether the client at the other end of a session's socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
@@ -246,6 +249,7 @@ class ClientSession implements Session, Client, SlotClient {
   readonly #checkMessages: Readonly<Record<number, () => void>>
   readonly time: ToolShare
   readonly #toolRequests: ToolRequests
+  readonly #ownFaults: OwnFaults
   /** The process's last known name, for log lines after its end. */
   #command: string
   /** Whether the client has sent HELLO with the right protocol version. */
@@ -312,6 +316,7 @@ class ClientSession implements Session, Client, SlotClient {
     this.#postFaults = new PostFaults(this, daemon)
     this.#checkMessages = createCheckMessages(this, daemon, this.#postFaults)
     this.#toolRequests = this.#createToolRequests()
+    this.#ownFaults = new OwnFaults(daemon, this)
     // After an exception outside a call the session's state is unknown, so the session is closed.
     this.#guardedTake = containment.guard(
       'a session',
@@ -416,6 +421,7 @@ class ClientSession implements Session, Client, SlotClient {
       () => this.#watcher.stop(),
       () => (this.standing === 'owner' ? close : closeElsewhere)(this.#fd),
       () => this.#toolRequests.close(),
+      () => this.#ownFaults.close(),
       () => daemon.polledSlots.delete(this),
       () => this.#slot?.close(),
       () => daemon.destroyWaits.removeCaller(caller),
@@ -622,6 +628,8 @@ class ClientSession implements Session, Client, SlotClient {
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
     else if (type === MessageType.WAITS) this.#takeWaits(fds[0])
     else if (type === MessageType.POST) this.#postFaults.answer()
+    else if (type === MessageType.FAULT) this.#setFaults()
+    else if (type === MessageType.FAULT_CLEAR || type === MessageType.FAULT_COUNT) this.#answerFault(request.faultId)
     else if (type === MessageType.DOORBELLS) this.#mappedDoorbells()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
     else if (isTool) this.#whenTime(tool => this.#toolRequests.handle(tool, fds))
@@ -704,6 +712,26 @@ class ClientSession implements Session, Client, SlotClient {
   #adoptionRefusal(): string | undefined {
     if (this.#passedMemory !== undefined) return 'its calls are on a memory file that it has passed'
     return this.#wantsAdoption ? undefined : 'it has no preload library, or an older one'
+  }
+
+  #setFaults(): void {
+    const { request } = this
+    try {
+      const id = this.#ownFaults.set(request.rules)
+      const header = headerOf(request)
+      const answer = (): void => this.reply(writeFaultReply(outgoing, header, id))
+      this.answerLater(header, this.#daemon.faults.untilHappened().then(answer))
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      this.reply(writeFaultReply(outgoing, request, -error.errno, error.message))
+    }
+  }
+
+  #answerFault(id: number): void {
+    const { request } = this
+    const isCount = request.type === MessageType.FAULT_COUNT
+    const answer = isCount ? this.#ownFaults.count(id) : this.#ownFaults.clear(id) ? 0 : undefined
+    this.reply(writeCallReply(outgoing, request, answer ?? -Errno.ENOENT))
   }
 
   #mappedDoorbells(): void {

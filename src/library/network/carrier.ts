@@ -245,6 +245,10 @@ const carrierOn = (
       const posting = { context, qpn, isSend, opcode, wrId: BigInt(id), ...details }
       return object && network.faults.onPost({ ...posting, object }, ownProcess)
     },
+    setFault(text) {
+      requireOpen('device.fault')
+      return network.addFault(device.name, text)
+    },
     posted(handle) {
       if (soft === undefined) ringDoorbell(handle)
       else soft.network.onDoorbell(context, handle)

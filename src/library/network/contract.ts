@@ -13,7 +13,7 @@ import type { LinkSettings } from '../../transport/phy/links/graph.ts'
 import type { Path } from '../../transport/phy/memory.ts'
 import type { Link } from '../../uapi/tool.ts'
 import type { CheckOptions } from '../self-check/options.ts'
-import type { DeviceCounters } from '../verbs/carrier.ts'
+import type { CarriedFault, DeviceCounters } from '../verbs/carrier.ts'
 import type { Device } from '../verbs/device.ts'
 import { formatValue, invalidArgument } from '../verbs/error.ts'
 import type { AbortOptions } from '../verbs/mailbox.ts'
@@ -242,6 +242,8 @@ export interface LocalNetwork extends Network {
   readonly faults: InjectedFaults
   /** Whether a fault rule may refuse posts. */
   hasPostFaults: boolean
+  /** Adds fault rules for a device, which `setFaults` does not replace. Throws RdmaError EINVAL. */
+  addFault(device: string, text: string): CarriedFault
   readonly core: Core
   readonly clock: Clock
   /** Called with each device that is opened on the network. */

@@ -41,8 +41,9 @@ import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
 import { createRandom } from '../../spec/faults/random.ts'
-import { noFaults, targetOf } from '../../spec/faults/rule.ts'
+import { type FaultRule, noFaults, type RuleScope, targetOf } from '../../spec/faults/rule.ts'
 import { formatRule, parseFaults } from '../../spec/faults/rules.ts'
+import { effectsIn, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { injectFaults } from '../../tools/clients/faults/inject.ts'
 import { lossesOf } from '../../tools/clients/faults/losses.ts'
 import { type FaultPort, withFaults } from '../../transport/phy/faults/layer.ts'
@@ -94,6 +95,14 @@ export const ownProcess: CallingProcess =
   typeof process === 'undefined'
     ? { pid: 0, name: () => '' }
     : { pid: process.pid, name: () => commandName(process.pid) ?? process.title }
+
+/** In this process all is the program's own. */
+const anyScope: RuleScope = {
+  pid: ownProcess.pid,
+  receives: () => true,
+  sends: () => true,
+  mayChange: () => true,
+}
 
 /** Parses fault rules. Those without a seed of their own get `seed`. Throws RdmaError EINVAL. */
 const faultRules = (call: string, text: string, seed: number | undefined) => {
@@ -544,6 +553,17 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     return undefined
   })
 
+  /** `kept`: by rule, as of `FaultPort.setFaults`. */
+  const replaceRules = (replaced: FaultRule[], kept: readonly (number | undefined)[] | undefined): void => {
+    rules = replaced
+    for (const { port } of attached.values()) port.setFaults(rules, undefined, kept)
+    programFaults.setRules(rules, kept)
+    faults.rulesChanged()
+    network.hasPostFaults = programFaults.has('post')
+    // The drive sends the packets that the old rules have delayed.
+    touch()
+  }
+
   const network: LocalNetwork = {
     core,
     stallWatches,
@@ -648,13 +668,49 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       faults.setLink(device, isUp)
     },
     setFaults(text) {
-      rules = faultRules('network.setFaults', text, seed)
-      for (const { port } of attached.values()) port.setFaults(rules)
-      programFaults.setRules(rules)
-      faults.rulesChanged()
-      network.hasPostFaults = programFaults.has('post')
-      // The drive sends the packets that the old rules have delayed.
-      touch()
+      const own = rules.flatMap((rule, i) => (rule.scope === undefined ? [] : [{ rule, i }]))
+      const set = faultRules('network.setFaults', text, seed)
+      replaceRules(
+        [...set, ...own.map(({ rule }) => rule)],
+        own.length === 0 ? undefined : [...set.map(() => undefined), ...own.map(({ i }) => i)],
+      )
+    },
+    addFault(device, text) {
+      const scope: RuleScope = { ...anyScope }
+      const added = faultRules('device.fault', text, seed).map(rule => ({
+        ...rule,
+        scope,
+        device: rule.device || device,
+      }))
+      if (added.length === 0) throw invalidArgument('device.fault', `fault "${text}": the text has no rule`)
+      const other = added.find(rule => rule.device !== device)
+      if (other !== undefined)
+        throw invalidArgument(
+          'device.fault',
+          `fault "${formatRule(other)}": the rules of ${device} name another device`,
+        )
+      replaceRules(
+        [...rules, ...added],
+        rules.map((_, i) => i),
+      )
+      return {
+        count() {
+          const counts = [...attached.values()].map(({ port }) => port.ruleCounts())
+          return rules.reduce((sum, rule, i) => {
+            if (rule.scope !== scope) return sum
+            const ofPackets = sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!))
+            return sum + effectsIn(programFaults.counts[i] ?? ofPackets)
+          }, 0)
+        },
+        clear() {
+          const kept = rules.flatMap((rule, i) => (rule.scope === scope ? [] : [{ rule, i }]))
+          replaceRules(
+            kept.map(({ rule }) => rule),
+            kept.map(({ i }) => i),
+          )
+          faults.endOutages(scope)
+        },
+      }
     },
   }
   networks.add(network)

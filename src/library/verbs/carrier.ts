@@ -117,6 +117,12 @@ export interface Descriptors {
 export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => CallResult<AnyValues>
 export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<CallResult<AnyValues>>
 
+/** Fault rules that the program has set. */
+export interface CarriedFault {
+  count(): number
+  clear(): void
+}
+
 export interface Carrier {
   /** For everything that waits. */
   readonly clock: Clock
@@ -183,6 +189,8 @@ export interface Carrier {
     id: number,
     data: PostedData,
   ): ErrnoName | undefined
+  /** Sets fault rules, the text of `--fault`, for this device and this program. Throws RdmaError. */
+  setFault(text: string): CarriedFault
   /** Called after each post to a queue of the queue pair with this handle. */
   posted(handle: number): void
   /**

@@ -19,6 +19,7 @@ import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-o
 import { asProgramCall, checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { LazyEventTarget, type Listenable } from './event-target.ts'
+import { beginFault, type Fault, type FaultRuleOptions } from './faults.ts'
 import { Handlers } from './handlers.ts'
 import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
 import { type AbortOptions, checkAbortOptions, checkSignal, createMailbox } from './mailbox.ts'
@@ -106,6 +107,12 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
    * EADDRINUSE, ENOMEM, EOPNOTSUPP.
    */
   ip(options: IpOptions): IpInterface
+  /**
+   * Sets fault rules of this program for a test of it, until they are disposed or the device is closed: as records, or the
+   * text of `--fault`. Rules for packets act on packets of this device's queue pairs; of a daemon's device, on those of the
+   * program's. Throws RdmaError EINVAL, EPERM: the rule touches a device of a daemon that other programs have open.
+   */
+  fault(rules: string | FaultRuleOptions | readonly FaultRuleOptions[]): Fault
   /** Creates an event queue, which can receive the events of all objects of the device. */
   eventQueue(): EventQueue
   /**
@@ -349,6 +356,7 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     if (handle !== CLOSED) checkU32(name, 'object', handle)
     return handle
   }
+  const faults = new Set<Fault>()
   /** Settles when the objects are destroyed, after `close`. */
   let closed: Promise<void> | undefined
   const close = async (options: CloseOptions = {}): Promise<void> => {
@@ -360,6 +368,7 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
       await closed
       return
     }
+    for (const fault of faults) fault.clear()
     state.isOpen = false
     handlers.clear()
     for (const source of sources.values()) if (source instanceof VerbsObject) source[DROP_RINGS]()
@@ -406,6 +415,11 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     cq: named('cq', (options?: CqOptions) => make(context, cqPlan(context, options))),
     xrcd: named('xrcd', (options?: XrcDomainOptions) => make(context, xrcdPlan(context, options))),
     ip: named('ip', (options: IpOptions) => make(context, ipPlan(context, options))),
+    fault: named('fault', (rules: string | FaultRuleOptions | readonly FaultRuleOptions[]) => {
+      const fault = beginFault(carrier, rules, ended => faults.delete(ended))
+      faults.add(fault)
+      return fault
+    }),
     eventQueue: named('eventQueue', () => openEventQueue(context)),
     driverOps: (...names) => openDriverOps(context, names),
     driverInterfaces: () => interfaceNames(context),

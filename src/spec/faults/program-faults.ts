@@ -16,7 +16,16 @@ import {
 import { isOfQueuePair, roleOf } from '../methods.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
-import { type FaultRule, type Happening, happeningOf, isActive, isInRanges, targetOf } from './rule.ts'
+import {
+  changesDevice,
+  type FaultRule,
+  type Happening,
+  happeningOf,
+  isActive,
+  isInRanges,
+  type RuleScope,
+  targetOf,
+} from './rule.ts'
 import { formatRule } from './rules.ts'
 
 /** The program and device of an opportunity. The functions are called only if a rule needs the answer. */
@@ -150,7 +159,7 @@ const activeRule = (rule: FaultRule, index: number, edition: number, before: Act
   return {
     rule,
     target,
-    acting: { number: index + 1, text: formatRule(rule) },
+    acting: { number: index + 1, text: formatRule(rule), ...(rule.scope && { scope: rule.scope }) },
     names: target === 'call' ? methodsOfRule(rule) : target === 'completion' ? completionsOfRule(rule) : noNames,
     program: rule.program.slice(0, COMMAND_LENGTH),
     counts: before?.counts ?? { matched: 0, injected: 0 },
@@ -165,8 +174,12 @@ const activeRule = (rule: FaultRule, index: number, edition: number, before: Act
 const includes = <T>(selected: readonly T[], value: T | undefined): boolean =>
   selected.length === 0 || (value !== undefined && selected.includes(value))
 
+const isInScope = (rule: FaultRule, { pid, mayChange }: RuleScope, subject: FaultSubject): boolean =>
+  pid === subject.pid && (!changesDevice(rule) || mayChange(subject.device))
+
 const isOfProgram = ({ rule, program }: ActiveRule, subject: FaultSubject): boolean =>
   (rule.device === '' || rule.device === subject.device) &&
+  (rule.scope === undefined || isInScope(rule, rule.scope, subject)) &&
   includes(rule.pid, subject.pid) &&
   (program === '' || program === subject.program().slice(0, COMMAND_LENGTH)) &&
   (rule.site.length === 0 || includes(rule.site, subject.site?.()))

@@ -39,6 +39,10 @@ const happeningNames = Object.keys(noHappening) as readonly (keyof Happening)[]
 export const happens = (happening: Happening): boolean =>
   happeningNames.some(name => happening[name] !== noHappening[name])
 
+/** Whether what happens concerns the whole device, and not the process alone. */
+export const changesDevice = ({ link, gid, gone, fatal }: Happening): boolean =>
+  link > 0 || gid > 0 || gone > 0 || fatal !== ''
+
 /** Of several, the longest times and the first names. */
 export const happeningOf = (all: readonly Happening[]): Happening => ({
   link: Math.max(0, ...all.map(({ link }) => link)),
@@ -49,7 +53,21 @@ export const happeningOf = (all: readonly Happening[]): Happening => ({
   stop: Math.max(0, ...all.map(({ stop }) => stop)),
 })
 
+/** What a rule of a program may act on, besides its selectors. */
+export interface RuleScope {
+  /** The process whose calls, posts, completions, contexts and pages the rule acts on. */
+  readonly pid: number
+  /** Whether a device gets packets to this queue pair for the process. */
+  receives(device: string, qpn: number): boolean
+  /** Whether a device sends packets to the queue pair `destQpn` of a peer for the process alone. `sourceQpn`: 0: unknown. */
+  sends(device: string, destQpn: number, sourceQpn: number): boolean
+  /** Whether the rule may change the whole device. */
+  mayChange(device: string): boolean
+}
+
 export interface FaultRule extends Probabilities, Happening {
+  /** Absent: of the daemon or network. */
+  readonly scope?: RuleScope
   /** Selector: `class.method`, where `*` stands for any characters. Not empty: the rule is for calls. */
   readonly call: readonly string[]
   /** Selector: names of completions, or `*`. Not empty: the rule is for completions. */

@@ -423,10 +423,15 @@ export const formatRule = (rule: FaultRule): string => {
 export const parseFaults = (text: string, most: number = MAX_RULES): FaultRule[] => {
   const rules = text.split(';').map(parseRule).filter(isActive)
   if (rules.length > most) throw new Error(`there are ${rules.length} fault rules; ${most} are allowed at most`)
+  checkRates(rules)
+  return rules
+}
+
+/** Throws an Error for more rules with a rate than a daemon or network may have. */
+export const checkRates = (rules: readonly FaultRule[]): void => {
   const limited = rules.filter(({ rate }) => rate > 0).length
   if (limited > MAX_RATES)
     throw new Error(`there are ${limited} fault rules with a rate; ${MAX_RATES} are allowed at most`)
-  return rules
 }
 
 /**

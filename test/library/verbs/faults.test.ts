@@ -56,6 +56,40 @@ const tests = (openTwo: OpenTwo, setFaults: (rules: string) => Promise<void> | v
     await closeAll(a, b)
   })
 
+  it('a test sets its own, which end with their scope', async () => {
+    await setFaults('')
+    const { a, b } = await pair(openTwo)
+    const events = a.device.events()
+    {
+      using lost = b.device.fault({ qp: b.qp.qpn, drop: '100%', count: 1 })
+      using refused = a.device.fault([
+        { call: 'mr.create', errno: 'ENOMEM', nth: 2 },
+        { call: 'mr.*', errno: 'EINVAL', nth: 9 },
+      ])
+      a.qp.write(a.mr.slice(0, 8), b.mr.remote(), { id: 7 })
+      await lost.wait()
+      assert.equal(lost.count, 1)
+      assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
+      await assert.rejects(refused.wait(1, { milliseconds: 1 }), { code: 'ETIMEDOUT' })
+      a.pd.register(new Uint8Array(8), {})
+      assert.throws(() => a.pd.register(new Uint8Array(8), {}), { code: 'ENOMEM' })
+      await setFaults('')
+      assert.equal(lost.count, 1)
+      lost.clear()
+      assert.throws(() => lost.count, { code: 'ENOENT' })
+    }
+    a.pd.register(new Uint8Array(8), {})
+    {
+      using down = a.device.fault('link=600s')
+      await down.wait()
+      assert.equal((await events.next()).value?.type, 'PORT_ERR')
+    }
+    assert.equal((await events.next()).value?.type, 'PORT_ACTIVE')
+    assert.throws(() => a.device.fault({ drop: 2 }), { code: 'EINVAL', message: /fault drop: "2" is not/ })
+    assert.throws(() => a.device.fault(';'), { code: 'EINVAL', message: /the text has no rule/ })
+    await closeAll(a, b)
+  })
+
   it('links go down for a time', async () => {
     await setFaults('')
     const { a, b } = await pair(openTwo)

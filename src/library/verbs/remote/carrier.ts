@@ -17,7 +17,7 @@ import { AsyncEventType } from '../../../spec/enums.ts'
 import { type ErrnoName, errnoName } from '../../../spec/errno.ts'
 import { declare } from '../../../spec/schema/description.ts'
 import type { AnyValues, ObjectClass } from '../../../spec/schema/schema.ts'
-import { OpenWants, ParkedPage, PostInline, PostQueue, UNKNOWN_OPCODE } from '../../../spec/session.ts'
+import { Messages, OpenWants, ParkedPage, PostInline, PostQueue, UNKNOWN_OPCODE } from '../../../spec/session.ts'
 import { noDeviceText } from '../../../spec/suggest.ts'
 import { writeRequest } from '../../../uapi/session-codec.ts'
 import {
@@ -60,6 +60,16 @@ const NO_QP = 0xffff_ffff
 const NO_RESULT: CallResult<AnyValues> = { object: 0, out: {} }
 /** Empty polls between two checks that the daemon is alive. */
 const POLLS_PER_CHECK = 128
+
+/** Characters of the field of a FAULT message, with its NUL. */
+const MAX_FAULT_TEXT = Messages.faultRules.size
+
+/** The rules for one device; those that name another one are unchanged. */
+const byDevice = (text: string, device: string): string =>
+  text
+    .split(';')
+    .map(rule => (rule.trim() === '' || /(^|,)\s*device\s*=/.test(rule) ? rule : `device=${device},${rule}`))
+    .join(';')
 
 interface RemoteDevice {
   readonly name: string
@@ -230,6 +240,22 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
         writeRequest(buffer, 'POST', { ...header, context }, posting),
       )
       return reply.ret < 0n ? (errnoName(-Number(reply.ret)) as ErrnoName) : undefined
+    },
+    setFault(text) {
+      const rules = byDevice(text, device.name)
+      if (rules.length >= MAX_FAULT_TEXT)
+        throw refused(
+          'E2BIG',
+          'device.fault',
+          `the rules have ${rules.length} characters`,
+          'set them one after the other',
+        )
+      const { reply } = session.ask('fault', (buffer, header) => writeRequest(buffer, 'FAULT', header, { rules }))
+      if (reply.ret < 0n) throw refusal(errnoName(-Number(reply.ret)), -Number(reply.ret), 'device.fault', reply.why)
+      const faultId = Number(reply.ret)
+      const askAbout = (name: 'FAULT_COUNT' | 'FAULT_CLEAR'): number =>
+        Number(session.ask('fault', (buffer, header) => writeRequest(buffer, name, header, { faultId })).reply.ret)
+      return { count: () => askAbout('FAULT_COUNT'), clear: () => void (isClosed || askAbout('FAULT_CLEAR')) }
     },
     device,
     check,

@@ -103,6 +103,10 @@ export interface InjectedFaults {
   setLink(device: Device, isUp: boolean, milliseconds?: number): void
   /** The error of a post of `process`; undefined: none. Reports it as a failure. */
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
+  /** Fulfilled when what rules let happen to devices now has happened. */
+  untilHappened(): Promise<void>
+  /** A program has ended its rules: links that they took down are up again. `scope`: as of `ActingRule`. */
+  endOutages(scope: object): void
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean
   /** Whether rules see calls. */
@@ -266,8 +270,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     if (call.entry.name === 'create' && isQueuePairClass(call.entry.class.name)) unused.set(object, site)
   }
   /** What keeps links down: rules, each for its time, and commands. */
-  const outages = new WeakMap<Device, Set<object>>()
-  const setLink = (device: Device, isUp: boolean, milliseconds?: number): void => {
+  const outages = new WeakMap<Device, Set<{ readonly scope: object | undefined }>>()
+  const setLink = (device: Device, isUp: boolean, milliseconds?: number, scope?: object): void => {
     const current = outages.get(device) ?? new Set()
     outages.set(device, current)
     const wasUp = current.size === 0
@@ -276,7 +280,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       if (!wasUp) sources.setLink(device, true)
       return
     }
-    const outage = {}
+    const outage = { scope }
     current.add(outage)
     if (wasUp) sources.setLink(device, false)
     if (milliseconds === undefined) return
@@ -284,6 +288,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       if (current.delete(outage) && current.size === 0 && device.isAlive) sources.setLink(device, true)
     })
   }
+  let happened = Promise.resolve()
   const happen = (
     devices: readonly Device[],
     pid: number,
@@ -298,9 +303,9 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     }
     if (link === 0 && gid === 0 && gone === 0 && fatal === '') return
     // Not at once: the device may be in the middle of a poll.
-    void sources.wait(0).then(() => {
+    happened = sources.wait(0).then(() => {
       for (const device of devices) {
-        if (device.isAlive && link > 0) setLink(device, false, link)
+        if (device.isAlive && link > 0) setLink(device, false, link, fault.scope)
         if (device.isAlive && gid > 0) sources.moveGid(device, gid)
         if (device.isAlive && fatal !== '') failDevice(device, fault)
         if (device.isAlive && gone > 0) sources.remove(device, gone)
@@ -475,13 +480,22 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     }),
   )
   return {
+    untilHappened: () => happened,
+    endOutages(scope) {
+      for (const device of core.devices.values()) {
+        const current = outages.get(device)
+        const before = current?.size ?? 0
+        for (const outage of current ?? []) if (outage.scope === scope) current?.delete(outage)
+        if (before > 0 && current?.size === 0 && device.isAlive) sources.setLink(device, true)
+      }
+    },
     beginSurvey() {
       survey = createSurvey(faults, sources.now)
     },
     get survey() {
       return survey
     },
-    setLink,
+    setLink: (device, isUp, milliseconds) => setLink(device, isUp, milliseconds),
     get hasPosts() {
       return survey !== undefined || faults.has('post')
     },

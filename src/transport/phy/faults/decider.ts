@@ -11,6 +11,7 @@ import {
   isActive,
   isInRanges,
   type LengthRange,
+  type RuleScope,
   targetOf,
 } from '../../../spec/faults/rule.ts'
 import { opcodeNumbers } from '../../../spec/faults/rules.ts'
@@ -19,7 +20,7 @@ import { ackNames, headers, ICRC_BYTES, SYNDROME_KIND_MASK, syndromeKind } from 
 import { headerAt, opcodeByNumber, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode, bthPadCount } from '../../wire/bth.ts'
 import { cmNameIn } from '../../wire/mad/mad.ts'
-import { FlowPlaces, flowKeyOf, MAX_FLOWS, type Place, putBounded } from './flows.ts'
+import { FlowPlaces, flowKeyOf, MAX_FLOWS, type Place, putBounded, senderOf } from './flows.ts'
 import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
 
 /** Decisions for the packets of one run, by packet. */
@@ -216,6 +217,10 @@ export const createFaultDecider = (
     rateLimits: new Uint32Array(packets),
   })
   const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
+  const isOfScope = (scope: RuleScope, view: DataView, packet: number): boolean =>
+    direction === 'received'
+      ? scope.receives(device, bthDestQp(view, packet))
+      : scope.sends(device, bthDestQp(view, packet), senderOf(view, packet, bthOpcode(view, packet)))
 
   /** Adds the decisions of a rule about packet `i`, which is at `packet` in `view`. */
   const decideFor = (active: ActiveRule, i: number, view: DataView, packet: number): void => {
@@ -266,8 +271,17 @@ export const createFaultDecider = (
         const packet = at + i * packetBytes
         const bytes = i === count - 1 ? lastBytes : packetBytes
         const place = places?.of(view, packet)
+        let scope: RuleScope | undefined
+        let isInScope = true
         for (let p = 0; p < activeRules.length; p++) {
           const active = activeRules[p]
+          const own = active.rule.scope
+          // The rules of a scope follow each other.
+          if (own !== scope) {
+            scope = own
+            isInScope = own === undefined || isOfScope(own, view, packet)
+          }
+          if (!isInScope) continue
           if (active.opcodes !== null && active.opcodes[bthOpcode(view, packet)] === 0) continue
           if (active.qps !== null && !active.qps.has(bthDestQp(view, packet))) continue
           if (active.messages !== null && !active.messages.has(cmNameIn(view, packet, bytes) ?? '')) continue

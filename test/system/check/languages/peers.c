@@ -1,5 +1,5 @@
 /*
- * Two connected ends for programs of other languages that lend memory: `peers_open` returns a buffer of PEERS_BYTES, and
+ * Two connected ends for programs of other languages that lend memory and set faults: `peers_open` returns a buffer of PEERS_BYTES, and
  * `peers_read` READs it from the other end.
  */
 #include "../../../../docs/findings/pair.h"
@@ -16,6 +16,12 @@ int peers_read(void)
 {
     post(&one, IBV_WR_RDMA_READ, all_of(&one), address_of(&other), other.mr->rkey);
     return completion(&one);
+}
+
+/* Of the queue pair that gets the requests. */
+unsigned peers_qpn(void)
+{
+    return other.qp->qp_num;
 }
 
 int peers_close(void)
