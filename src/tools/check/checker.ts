@@ -49,8 +49,8 @@ import {
   type DeviceWithGid,
   hasReachedRtr,
   mismatches,
+  psnLines,
   rdAtomicExceeds,
-  swappedPsnLines,
 } from './connection.ts'
 import { createDatagramDetector } from './datagrams.ts'
 import { type CheckerSources, type Detector, DetectorServices, noSources, watcherFor } from './detector.ts'
@@ -545,7 +545,7 @@ export class Checker {
       {
         severity: 'warning',
         text: `${qp.nameWithProgram} was connected to ${peer.nameWithProgram}: ${findings[id].title}`,
-        details: [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)],
+        details: [...psnLines(qp, peer), ...attributeTable(qp, peer)],
         objects: [qp, peer],
       },
     )

@@ -124,9 +124,12 @@ const attributeRows: readonly (readonly [
 const isSwappedPsn = (psn: number, other: number): boolean =>
   psn !== other && ((swap32(other) & 0xffffff) === psn || (swap32(psn) & 0xffffff) === other)
 
-/** A line for each rq_psn that is the peer's sq_psn in the other byte order. */
-export const swappedPsnLines = (qp: KnownObject, peer: KnownObject): string[] =>
-  [
+/** A line for each rq_psn that is the peer's sq_psn in the other byte order, or if one end has exchanged its two PSNs. */
+export const psnLines = (qp: KnownObject, peer: KnownObject): string[] => {
+  const [{ rqPsn, sqPsn }, theirs] = [qp.attributes, peer.attributes]
+  if (rqPsn !== undefined && rqPsn !== sqPsn && rqPsn === theirs.rqPsn && sqPsn === theirs.sqPsn)
+    return ['both ends have the same two numbers in the same order: one of them has exchanged rq_psn and sq_psn']
+  return [
     [qp, peer],
     [peer, qp],
   ].flatMap(([receiver, sender]) => {
@@ -135,6 +138,7 @@ export const swappedPsnLines = (qp: KnownObject, peer: KnownObject): string[] =>
     if (psn === undefined || sent === undefined || !isSwappedPsn(psn, sent)) return []
     return [`rq_psn ${hex(psn)} of ${receiver!.name} is sq_psn ${hex(sent)} of ${sender!.name} in the other byte order`]
   })
+}
 
 const UNKNOWN = '-'
 

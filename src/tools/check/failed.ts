@@ -21,7 +21,7 @@ import {
   CUT_NUMBER,
   isNotYetBound,
 } from './advice.ts'
-import { attributeTable, mismatchBehind, mismatches, swappedPsnLines } from './connection.ts'
+import { attributeTable, mismatchBehind, mismatches, psnLines } from './connection.ts'
 import type { DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
 import { hex, type KnownObject, type KnownObjects } from './objects.ts'
@@ -88,6 +88,7 @@ const whichWas = (
 /** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
 const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
+  'no-rd-atomic',
   'no-receive-posted',
   'path-mtu-mismatch',
   'invalid-request',
@@ -312,7 +313,7 @@ export class FailureReports {
             ? this.#queues.receiveCounts(qp, peer)
             : []),
           ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
-            ? [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
+            ? [...psnLines(qp, peer), ...attributeTable(qp, peer)]
             : []),
         ],
         moments: limit?.moments ?? [],
@@ -439,11 +440,7 @@ export class FailureReports {
       })
       return
     }
-    const details = [
-      ...this.#queues.lengthOf(qp, failure.wrId),
-      ...swappedPsnLines(qp, peer),
-      ...attributeTable(qp, peer),
-    ]
+    const details = [...this.#queues.lengthOf(qp, failure.wrId), ...psnLines(qp, peer), ...attributeTable(qp, peer)]
     const [reason] = mismatches(
       qp,
       peer,

@@ -124,6 +124,24 @@ test('a peer that no device has at the address of a request is compared with tho
   }
 })
 
+test('two PSNs that one end has exchanged are told; others are not', () => {
+  for (const [mine, theirs, isTold] of [
+    [{ rqPsn: 1, sqPsn: 2 }, { rqPsn: 1, sqPsn: 2 }, true],
+    [{ rqPsn: 1, sqPsn: 2 }, { rqPsn: 1, sqPsn: 1 }, false],
+    [{ rqPsn: 1, sqPsn: 2 }, { rqPsn: 3, sqPsn: 4 }, false],
+  ] as const) {
+    const { found, fail, connected } = scenario()
+    connected(1, 2, mine)
+    connected(2, 1, theirs)
+    fail(noAnswer(2))
+    assert.equal(found[0]?.id, 'psn-mismatch')
+    assert.equal(
+      found[0].details.some(line => /one of them has exchanged rq_psn and sq_psn/.test(line)),
+      isTold,
+    )
+  }
+})
+
 test('an XRC target of two openers is compared with its initiator, also after one of them has closed it', () => {
   for (const closed of ['none', 'first', 'last']) {
     const { ids, create, destroy, fail, connected } = scenario()
