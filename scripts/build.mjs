@@ -10,12 +10,13 @@
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
  *   dist/lib/                            the library's entry points, bundled (scripts/bundle.mjs)
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
- *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts, context-logs.ts, wait-table.ts, lends.ts
+ *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
  *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
+ *   build/native/libuserdma_clock.so     preload library of a clock that skips, for `--clock skip`
  *   build/native/libuserdma_host.so      preload library that observes programs on the machine's devices, for `--host`
  *   build/arm64/                         the same for another architecture, if its compiler is here
  *   build/programs/NAME                  test programs (NAME.c below test/programs)

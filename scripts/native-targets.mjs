@@ -12,7 +12,8 @@ const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 const LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpthread.so.0', '-Wl,--pop-state']
 
 /** True for sources of shim/ that belong to a separate library. */
-const isOwnLibrary = path => ['waits', 'frees', 'host'].some(name => path.startsWith(inRoot('shim', name) + sep))
+const isOwnLibrary = path =>
+  ['waits', 'frees', 'host', 'clock'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
 /** `folder`: below build/. */
 export const nativeTargets = (folder = 'native') =>
@@ -45,6 +46,11 @@ const libraries = () => [
     name: 'frees',
     sources: sourcesIn('shim/frees'),
     without: '`userdma check` does not run',
+  },
+  {
+    name: 'clock',
+    sources: sourcesIn('shim/clock'),
+    without: '`--clock skip` does not run',
   },
   {
     name: 'host',

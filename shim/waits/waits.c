@@ -58,6 +58,9 @@ __attribute__((weak, visibility("default"))) void userdma_wait_descriptors(void 
 __attribute__((weak, visibility("default"))) void userdma_looked(void);
 __attribute__((weak, visibility("default"))) void userdma_signals(const void *object, const void *caller);
 
+/* Of a clock that skips (shim/clock/locks.c): the next wait of this thread has no deadline, whatever its time limit is. */
+__attribute__((weak, visibility("default"))) void userdma_clock_looks(void);
+
 /* Races are searched, or recorded: the shim wants to know when a thread has waited. */
 static bool tells_waits;
 
@@ -109,11 +112,15 @@ static struct {
 
 static void *find_next(const char *name)
 {
-    void *found = NULL;
-    /* These have two versions. Before glibc 2.36, dlsym finds the old one. */
-    if (strncmp(name, "pthread_cond_", 13) == 0 && strcmp(name, "pthread_cond_clockwait") != 0)
-        found = dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2");
-    return found ? found : dlsym(RTLD_NEXT, name);
+    void *const found = dlsym(RTLD_NEXT, name);
+#ifdef __x86_64__
+    /* These have two versions. Before glibc 2.36, dlsym finds the old one. A function of another preload library is kept. */
+    if (strncmp(name, "pthread_cond_", 13) == 0 && found == dlvsym(RTLD_NEXT, name, "GLIBC_2.2.5")) {
+        void *const newer = dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2");
+        return newer ? newer : found;
+    }
+#endif
+    return found;
 }
 
 #ifdef DLFO_STRUCT_HAS_EH_DBASE /* the headers of glibc 2.35 and newer */
@@ -307,6 +314,8 @@ static inline void pause_briefly(void)
         locked = ETIMEDOUT;                                                                                            \
         while (mark && locked == ETIMEDOUT) {                                                                          \
             const time_t before = next_look(&until);                                                                   \
+            if (userdma_clock_looks)                                                                                   \
+                userdma_clock_looks();                                                                                 \
             locked = (timed);                                                                                          \
             userdma_wait_owner(mark, owner);                                                                           \
             if (locked == ETIMEDOUT && next_look(&until) == before)                                                    \

@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
- * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who` and `--timers`. Parses them, and compares them with the configuration of a running daemon
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--timers` and `--clock`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import { resolve } from 'node:path'
@@ -18,7 +18,7 @@ import type { BufferCheck } from '../spec/check/requests.ts'
 import { kindsOf, readTorment, type TormentSetting, tormentText } from '../spec/check/torment.ts'
 import type { LentCheck } from '../spec/lends.ts'
 import { parseAddress } from '../transport/wire/address.ts'
-import type { DaemonConfig, DeviceSpec, Link, Path } from '../uapi/tool.ts'
+import type { ClockKind, DaemonConfig, DeviceSpec, Link, Path } from '../uapi/tool.ts'
 import type { OptionsOf } from './command-line/option.ts'
 import type { configOptions, daemonOptions } from './command-line/options.ts'
 import { UsageError } from './fail.ts'
@@ -51,6 +51,7 @@ export interface WantedConfig {
   readonly lent?: LentCheck
   readonly who?: string
   readonly timers?: number
+  readonly clock?: ClockKind
   /** Absolute paths. */
   readonly drivers?: readonly string[]
 }
@@ -103,6 +104,7 @@ export const wantedConfig = (
     lent,
     who,
     timers,
+    clock,
     driver,
   }: ConfigOptions,
   loaded: readonly RegisteredDriver[] | undefined = driver === undefined ? [] : undefined,
@@ -129,6 +131,7 @@ export const wantedConfig = (
       ...(lent !== undefined && { lent }),
       ...(who !== undefined && { who }),
       ...(timers !== undefined && { timers }),
+      ...(clock !== undefined && { clock }),
       ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
     }
   })
@@ -163,14 +166,15 @@ export const tellDrivers = async (
 
 /**
  * The configuration of a new daemon. Devices, faults and link have defaults; other settings are absent if they were not
- * given, `path` and `buffers` also if they have the default value.
+ * given, `path`, `buffers` and `clock` also if they have the default value.
  */
-export const fullConfig = ({ devices, fault, link, path, buffers, ...others }: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({ devices, fault, link, path, buffers, clock, ...others }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
   link: link ?? 'memory',
   ...(path === 'packets' && { path }),
   ...(buffers === 'all' && { buffers }),
+  ...(clock === 'skip' && { clock }),
   ...others,
 })
 
@@ -189,6 +193,7 @@ export const configArguments = ({
   lent,
   who,
   timers,
+  clock,
   drivers = [],
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
@@ -204,6 +209,7 @@ export const configArguments = ({
   ...(lent === undefined ? [] : ['--lent', lent]),
   ...(who === undefined ? [] : ['--who', who]),
   ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
+  ...(clock === undefined ? [] : ['--clock', clock]),
   ...drivers.flatMap(file => ['--driver', file]),
 ]
 
@@ -265,5 +271,7 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
     return `tells ${running.who === undefined ? 'no accesses' : `accesses to ${running.who}`}, not to ${wanted.who} (--who)`
   const timers = running.timers ?? 1
   if (wanted.timers !== undefined && wanted.timers !== timers) return `has --timers ${timers}, not ${wanted.timers}`
+  const clock = running.clock ?? 'real'
+  if (wanted.clock !== undefined && wanted.clock !== clock) return `has --clock ${clock}, not ${wanted.clock}`
   return undefined
 }

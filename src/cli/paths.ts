@@ -64,6 +64,9 @@ export const freesLibrary = (): string => preloadLibrary('libuserdma_frees.so')
 /** The library that reports when threads wait, for `userdma check --races`. Throws as `preloadLibrary`. */
 export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 
+/** The library by which programs and a daemon share a clock that skips (`--clock skip`). Throws as `preloadLibrary`. */
+export const clockLibrary = (): string => preloadLibrary('libuserdma_clock.so')
+
 /** The library that observes programs on the machine's own devices, for `--host`. Throws as `preloadLibrary`. */
 export const hostLibrary = (): string => preloadLibrary('libuserdma_host.so')
 

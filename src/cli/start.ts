@@ -17,8 +17,8 @@ import { configArguments } from './config.ts'
 import { beforeEndBySignal } from './end-signals.ts'
 import { messageOf } from './fail.ts'
 import { lowLimits } from './limits.ts'
-import { HEAP_OPTION, userdmaScript } from './paths.ts'
-import { withoutShim } from './program/program.ts'
+import { clockLibrary, HEAP_OPTION, userdmaScript } from './paths.ts'
+import { withoutShim, withPreloaded } from './program/program.ts'
 
 /** First words of the daemon's line of output when it is ready, and, in the background, when it cannot start. */
 export const READY = 'userdma daemon: ready on '
@@ -94,7 +94,13 @@ export const startInBackground = async (
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const ownLog = `${log}.${randomBytes(8).toString('hex')}.new`
   removeLeftBehind(dirname(socket), OWN_LOG)
-  const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = forOwnProcess(withoutShim(process.env))
+  const {
+    [SessionEnv.tag]: _tag,
+    [SessionEnv.socket]: _socket,
+    [SessionEnv.clock]: _clock,
+    ...others
+  } = forOwnProcess(withoutShim(process.env))
+  const env = config.clock === 'skip' ? withPreloaded(others, clockLibrary()) : others
   // Before the log exists: a signal must not end the process between the two.
   let output: number | undefined
   const removeLog = (): void => {

@@ -15,9 +15,10 @@ import { reportFailure } from '../core/failures.ts'
 import { createLimit } from '../core/objects/limits.ts'
 import { registeredDrivers } from '../drivers/registered.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
-import { nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
+import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
+import { waitOnTimer } from '../host/event-loop/timer.ts'
 import { exposure } from '../host/exposure.ts'
 import { holdFile, removeHeld } from '../host/held-file.ts'
 import { takeLock } from '../host/lock-file.ts'
@@ -39,6 +40,7 @@ import type { RecordingOptions } from '../tools/clients/record/recording.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createSharedLimits } from './accounts.ts'
 import { DaemonChecker } from './check.ts'
+import { endClock, startClock } from './clock.ts'
 import { type Containment, createContainment } from './containment.ts'
 import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
@@ -290,7 +292,7 @@ const createParts = (
   const lines = new ProgramLines(log, nowMicroseconds)
   const failures = createFailureReports(core, nowMicroseconds, lines, (tag, record) => trace.postFailure(tag, record))
   const faults = injectFaults(core, network.programFaults, {
-    wait: milliseconds => waitAtLeast(milliseconds, true),
+    wait: waitOnTimer,
     setLink(device, isUp) {
       const found = devices.of(device)
       if (found !== undefined) devices.setLink(found, isUp)
@@ -526,6 +528,7 @@ class RunningDaemon implements Daemon {
         () => parkedPage.close(),
         () => reserve.close(),
         () => hotPlug.close(),
+        () => endClock(this.socket),
         // Last: while the socket exists, no other daemon starts here, and makes its tree.
         () => stopListening(this.socket, this.#listening),
       ]
@@ -576,6 +579,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
+    startClock(socket, config)
     daemon = new RunningDaemon(options, socket, parts, listening)
     return daemon
   } catch (error) {

@@ -86,6 +86,8 @@ export const SessionEnv = {
   slots: 'USERDMA_SLOTS',
   crashes: 'USERDMA_CRASHES',
   calls: 'USERDMA_CALLS',
+  /** The path of the page of a clock that skips (clock-page.ts). */
+  clock: 'USERDMA_CLOCK',
 } as const
 
 export const MessageType = {

@@ -63,6 +63,13 @@ export const pathKinds = {
 export type Path = keyof typeof pathKinds
 export const paths = Object.keys(pathKinds) as readonly Path[]
 
+/** The clock of programs and devices, with the text of `--help`. The first is the default. */
+export const clockKinds = {
+  real: "the machine's",
+  skip: "as the machine's while anything runs, and else at once at the next deadline",
+} as const
+export type ClockKind = keyof typeof clockKinds
+
 /** A daemon's configuration. A command that requests another configuration cannot join the daemon. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
@@ -89,6 +96,8 @@ export interface DaemonConfig {
   readonly who?: string
   /** Times of retries and of the connection manager are multiplied by it; absent: 1. */
   readonly timers?: number
+  /** Absent: real. */
+  readonly clock?: ClockKind
   /** Absolute paths of the files of `--driver`. */
   readonly drivers?: readonly string[]
 }

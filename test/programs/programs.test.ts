@@ -116,6 +116,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   dmabuf: [[], /usage: dmabuf DEVICE/],
   allocator: [[], /usage: allocator DEVICE/],
   imports: [[], /usage: imports DEVICE/],
+  answers: [['-q'], /usage: .*answers/],
+  hours: [['-q'], /usage: .*hours/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 
@@ -146,7 +148,7 @@ for (const source of filesBelow(sources).filter(isC)) {
       compileC(
         join(folder, name),
         [source],
-        [`-I${join(repoRoot, 'shim', 'include')}`, '-lrdmacm', '-libverbs', '-lmlx5', '-lefa', '-lpthread'],
+        [`-I${join(repoRoot, 'shim', 'include')}`, '-lrdmacm', '-libverbs', '-lmlx5', '-lefa', '-lpthread', '-lrt'],
       )
     assert.ok(refusals[name], `${name} has no wrong arguments in this test`)
     const [args, message] = refusals[name]

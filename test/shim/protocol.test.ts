@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import * as callSlot from '../../src/spec/call-slot.ts'
+import * as clockPage from '../../src/spec/clock-page.ts'
 import * as logs from '../../src/spec/context-logs.ts'
 import * as lends from '../../src/spec/lends.ts'
 import * as observe from '../../src/spec/observe.ts'
@@ -16,7 +17,7 @@ import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
-const session = { ...sessionOnly, ...callSlot, ...logs, ...waitTable, ...lends }
+const session = { ...sessionOnly, ...callSlot, ...logs, ...waitTable, ...lends, ...clockPage }
 
 interface Generator {
   protocolHeader(exports: typeof session): string

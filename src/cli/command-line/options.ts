@@ -10,7 +10,7 @@ import { WHO_RANGES } from '../../spec/check/who.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { lentChecks } from '../../spec/lends.ts'
 import { walkKinds } from '../../spec/walk-kinds.ts'
-import { linkKinds, pathKinds } from '../../uapi/tool.ts'
+import { clockKinds, linkKinds, pathKinds } from '../../uapi/tool.ts'
 import { colorChoices } from '../colors.ts'
 import { choice, decimal, integer, lines, list, meaning, path, size, text, whoRange } from './kinds.ts'
 import { defaulted, flag, maybeValued, negative, repeated, required, valued } from './option.ts'
@@ -62,6 +62,7 @@ export const configOptions = {
   torment: valued('seed', text, 'let the devices do what the specification allows and hardware rarely does'),
   tormentKinds: tormentKinds(['torment']),
   timers,
+  clock: valued('kind', meaning(clockKinds), 'the time of programs and devices'),
   ignoreMemlock: flag('let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)'),
   allowFaults: flag(
     'let fault rules that a program sets for itself touch devices which other programs of its user use',
@@ -109,6 +110,7 @@ const DEVICE_OPTIONS = [
   'like',
   'buffers',
   'timers',
+  'clock',
   'ignoreMemlock',
   'allowFaults',
   'socket',

@@ -133,11 +133,12 @@ const needsOwnDaemon = ({
   buffers,
   lent,
   who,
+  clock,
 }: CheckOptions): boolean =>
   isPrivate === true ||
   ignoreMemlock === true ||
   allowFaults === true ||
-  [device, fault, link, path, torment, tormentKinds, like, buffers, lent, who].some(value => value !== undefined)
+  [device, fault, link, path, torment, tormentKinds, like, buffers, lent, who, clock].some(value => value !== undefined)
 
 const omissionsSince = (now: readonly Omission[], before: readonly Omission[] = []): readonly Omission[] =>
   now.flatMap(({ id, count }) => {

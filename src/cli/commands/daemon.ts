@@ -25,7 +25,8 @@ import { devicesText, fullConfig, orUsageError, settingsText, tellDrivers, wante
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { requireDifferentFiles } from '../output-file.ts'
-import { holdFolder, removeFolder } from '../paths.ts'
+import { clockLibrary, holdFolder, removeFolder, userdmaScript } from '../paths.ts'
+import { endAs, runProgram, withPreloaded } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
@@ -144,6 +145,12 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
   const socket = socketOf(options, inherited)
   if (options.detach) {
     await detach(socket, config, options)
+    return
+  }
+  if (config.clock === 'skip' && !process.env.LD_PRELOAD?.split(':').includes(clockLibrary())) {
+    // This process has read the machine's clock already: one with the library takes its place.
+    const words = [...process.execArgv, userdmaScript, ...process.argv.slice(2)]
+    endAs(await runProgram(process.execPath, words, withPreloaded(process.env, clockLibrary())))
     return
   }
   if (options.removeFolder) holdFolder(dirname(socket))

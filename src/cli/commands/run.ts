@@ -5,6 +5,7 @@
 
 import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
+import { skippedAt, skippedText } from '../clock.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { runOptions } from '../command-line/options.ts'
 import { type Joined, joinDaemon } from '../join.ts'
@@ -37,7 +38,10 @@ const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
   'SIGXCPU',
 ] as const)
 
-/** Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program. */
+/**
+ * Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program, and how much was
+ * skipped if its clock skips.
+ */
 export const runUnder = async (
   { client, lastOutput }: Joined,
   program: string,
@@ -53,8 +57,12 @@ export const runUnder = async (
       `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${output ? `; its last output:\n${output}` : ''}\n`,
     )
   })
+  const before = skippedAt(client.socket)
+  const begin = performance.now()
   try {
     const end = await runProgram(program, args, programEnvironment(client.socket, recording), ending)
+    if (before !== undefined)
+      process.stderr.write(`userdma: ${skippedText(client.socket, before, (performance.now() - begin) / 1000)}\n`)
     const limits = CRASHES.has(end.signal) ? lowLimits() : ''
     if (limits !== '') process.stderr.write(`userdma: ${program} ended by ${end.signal}${limits}\n`)
     return end

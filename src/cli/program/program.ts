@@ -3,16 +3,17 @@
  * preload library and the daemon's socket, which make the devices visible.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
+import { accessSync, closeSync, constants, existsSync, openSync, type Stats, statSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { descendantsOf } from '../../host/process-status.ts'
 import type { BufferCheck } from '../../spec/check/requests.ts'
+import { clockPageOf } from '../../spec/clock-page.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import type { ProgramEnd as RecordedEnd } from '../../uapi/tool.ts'
 import { lowLimits } from '../limits.ts'
-import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
+import { clockLibrary, freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
 import { debianRemedy } from './debian-packages.ts'
 import { inheritedStdio } from './inherited.ts'
 
@@ -27,8 +28,8 @@ export class ProgramError extends Error {
   }
 }
 
-/** Whether a path of LD_PRELOAD is one of userdma's libraries: `waits` intercepts waits of threads, `frees` `free`. */
-const isOwnLibrary = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees)\.so$/.test(path)
+/** Whether a path of LD_PRELOAD is one of userdma's libraries: `waits` intercepts waits of threads, `frees` `free`, `clock` time. */
+const isOwnLibrary = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees|clock)\.so$/.test(path)
 const preloadsIn = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
 /** The environment without userdma's libraries in LD_PRELOAD, for our own processes. */
@@ -64,15 +65,29 @@ export const preloadedLibraries = ({ stacks = false }: Recording): string[] => [
   ...(stacks ? [freesLibrary()] : []),
 ]
 
-/** The environment in which a program sees the devices of the daemon at `socket`. Throws as `shimLibrary`. */
+/** The environment with a library preloaded. */
+export const withPreloaded = (env: NodeJS.ProcessEnv, library: string): NodeJS.ProcessEnv => ({
+  ...env,
+  LD_PRELOAD: [library, ...preloadsIn(env)].join(':'),
+})
+
+/**
+ * The environment in which a program sees the devices of the daemon at `socket`, and takes part in its clock if that skips.
+ * Throws as `shimLibrary`.
+ */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
   const { tag, stacks, events, buffers, freesAtPoll, crashes } = recording
-  const { tag: tagName, stacks: stacksName, buffers: buffersName, slots, crashes: crashesName } = SessionEnv
-  const own: readonly string[] = [tagName, stacksName, buffersName, slots, crashesName]
+  const { tag: tagName, stacks: stacksName, buffers: buffersName, slots, crashes: crashesName, clock } = SessionEnv
+  const own: readonly string[] = [tagName, stacksName, buffersName, slots, crashesName, clock]
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !own.includes(name)))
+  const page = clockPageOf(socket)
+  const skips = existsSync(page)
+  // The last: waits and polls that the others intercept reach the clock.
+  const libraries = [...preloadedLibraries(recording), ...(skips ? [clockLibrary()] : [])]
   return {
     ...env,
-    LD_PRELOAD: [...preloadedLibraries(recording), ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
+    ...(skips && { [clock]: page }),
+    LD_PRELOAD: [...libraries, ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
     // 1: stacks; 2: also the event log, in which races are searched; 3: the event log for a recording.

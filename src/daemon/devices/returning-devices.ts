@@ -3,6 +3,7 @@
  * Their addresses may be in use for a while.
  */
 import type { Device } from '../../core/model.ts'
+import { createTimer, type Timer } from '../../host/event-loop/timer.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import type { Containment } from '../containment.ts'
 import type { Devices } from './devices.ts'
@@ -19,7 +20,7 @@ const LOGGED_ATTEMPT = 100
 
 export class ReturningDevices {
   readonly #parts: ReturningParts
-  readonly #timers = new Set<NodeJS.Timeout>()
+  readonly #timers = new Set<Timer>()
   /** Devices that are not here now. */
   #gone: readonly DeviceSpec[] = []
 
@@ -32,14 +33,14 @@ export class ReturningDevices {
   }
 
   #after(milliseconds: number, act: () => void): void {
-    const timer = setTimeout(
+    const timer = createTimer(
       this.#parts.containment.guard('devices that return', () => {
         this.#timers.delete(timer)
+        timer.close()
         act()
       }),
-      milliseconds,
     )
-    timer.unref()
+    timer.set(milliseconds * 1000)
     this.#timers.add(timer)
   }
 
@@ -73,7 +74,7 @@ export class ReturningDevices {
 
   /** No device is added any more. */
   close(): void {
-    for (const timer of this.#timers) clearTimeout(timer)
+    for (const timer of this.#timers) timer.close()
     this.#timers.clear()
   }
 }

@@ -25,7 +25,7 @@ const ARENA_BYTES = 40
 /** Maximum wait, microseconds: some 30 years. */
 const MAX_WAIT = 1e15
 
-interface Timer {
+export interface Timer {
   /** Calls back once after this many microseconds, at least one. Replaces an earlier setting. */
   set(microseconds: number): void
   close(): void
@@ -67,3 +67,13 @@ export const createTimer = (expired: () => void): Timer => {
     },
   }
 }
+
+/** Fulfilled after at least so many milliseconds. Unlike a timer of Node, a deadline for a clock that skips. */
+export const waitOnTimer = (milliseconds: number): Promise<void> =>
+  new Promise(resolve => {
+    const timer = createTimer(() => {
+      timer.close()
+      resolve()
+    })
+    timer.set(milliseconds * 1000)
+  })

@@ -1,0 +1,123 @@
+/*
+ * Waits and clocks by syscall(2): the runtimes of C++ and Rust make their own futexes.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#ifndef FUTEX_LOCK_PI2
+#define FUTEX_LOCK_PI2 13
+#endif
+
+typedef long call_function(long, ...);
+
+/* A futex operation that waits until `time`, or for so long. The answer as of syscall(2). */
+static long wait_futex(call_function *call, long word, long operation, long value, const struct timespec *time, long e,
+                       long f)
+{
+    const int kind = (int)operation & FUTEX_CMD_MASK;
+    const bool is_relative = kind == FUTEX_WAIT;
+    const bool is_real_time = operation & FUTEX_CLOCK_REALTIME || kind == FUTEX_LOCK_PI;
+    const clockid_t clock = is_real_time ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    const int64_t end = to_nanoseconds(time);
+    struct wait wait;
+    if (!BEGINS(&wait, is_relative ? clock_after(end) : clock_deadline(clock, end)))
+        return call(SYS_futex, word, operation, value, time, e, f);
+    const struct timespec limit = is_relative ? *time : to_timespec(end - wait.slot->offset);
+    const long result = call(SYS_futex, word, operation, value, &limit, e, f);
+    if (clock_wait_ends(&wait) && result < 0 && errno == EINTR)
+        errno = ETIMEDOUT;
+    return result;
+}
+
+static bool waits(int operation)
+{
+    switch (operation & FUTEX_CMD_MASK) {
+    case FUTEX_WAIT:
+    case FUTEX_WAIT_BITSET:
+    case FUTEX_LOCK_PI:
+    case FUTEX_LOCK_PI2:
+    case FUTEX_WAIT_REQUEUE_PI:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Functions of the C library answer as their system calls, but for the number of an error. */
+static long as_call(int error)
+{
+    if (error == 0)
+        return 0;
+    errno = error;
+    return -1;
+}
+
+/* After a call that starts a process or a thread, with the result `child`. `a`: the call's first argument. */
+static long start(long number, long child, long a)
+{
+    const uint64_t flags = number == SYS_clone ? (uint64_t)a : number == SYS_clone3 ? *(const uint64_t *)a : 0;
+    if (child < 0 || flags & (CLONE_THREAD | CLONE_VM))
+        return child;
+    if (child > 0)
+        clock_add_process((pid_t)child, CLOCK_STACK);
+    else
+        clock_on_fork();
+    return child;
+}
+
+EXPORT long syscall(long number, ...)
+{
+    call_function *const call = NEXT(syscall);
+    va_list list;
+    va_start(list, number);
+    const long a = va_arg(list, long), b = va_arg(list, long), c = va_arg(list, long), d = va_arg(list, long),
+               e = va_arg(list, long), f = va_arg(list, long);
+    va_end(list);
+    if (!clock_page)
+        return call(number, a, b, c, d, e, f);
+    switch (number) {
+    case SYS_clock_gettime:
+        return clock_gettime((clockid_t)a, (struct timespec *)b);
+    case SYS_gettimeofday:
+        return gettimeofday((struct timeval *)a, (void *)b);
+#ifdef SYS_time
+    case SYS_time:
+        return time((time_t *)a);
+#endif
+    case SYS_futex:
+        if (clock_sleeps && waits((int)b) && d && is_valid((const struct timespec *)d))
+            return wait_futex(call, a, b, c, (const struct timespec *)d, e, f);
+        break;
+    case SYS_nanosleep:
+        return nanosleep((const struct timespec *)a, (struct timespec *)b);
+    case SYS_clock_nanosleep:
+        return as_call(clock_nanosleep((clockid_t)a, (int)b, (const struct timespec *)c, (struct timespec *)d));
+#ifdef SYS_poll
+    case SYS_poll:
+        return poll((struct pollfd *)a, (nfds_t)b, (int)c);
+#endif
+#ifdef SYS_epoll_wait
+    case SYS_epoll_wait:
+        return epoll_wait((int)a, (struct epoll_event *)b, (int)c, (int)d);
+#endif
+    case SYS_clone:
+    case SYS_clone3:
+#ifdef SYS_fork
+    case SYS_fork:
+#endif
+        return start(number, call(number, a, b, c, d, e, f), a);
+    default:
+        break;
+    }
+    return call(number, a, b, c, d, e, f);
+}

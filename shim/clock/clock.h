@@ -1,0 +1,223 @@
+/*
+ * A clock that skips, for `--clock skip` (docs/decisions/clock-that-skips.md): all processes of a session and their daemon
+ * share a page. The time of each is the machine's, plus the offset in the page.
+ *
+ * page.c      the page; who takes part, and what its threads wait for
+ * readers.c   reads of clocks
+ * sleeps.c    waits with a time limit; locks.c: those of threads for each other; calls.c: those by syscall(2)
+ * timers.c    timerfd, timer_create, setitimer and alarm
+ * starts.c    processes that a program starts
+ * keeper.c    a thread of the daemon, which lets the clock jump; looks.c: whether everything sleeps; network.c: whether
+ *             anything is in flight
+ */
+#pragma once
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "../protocol.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#define SECOND 1000000000ll
+#define MILLISECOND 1000000ll
+#define MICROSECOND 1000ll
+/* A wait without limit. */
+#define NEVER INT64_MAX
+/* A wait of a year or more counts as one without limit. */
+#define LONGEST_WAIT (365 * 86400 * SECOND)
+
+enum {
+    MAX_PROCESSES = 1024,
+    MAX_SLOTS = 4096, /* threads that wait with a limit */
+    MAX_TIMERS = 1024,
+    MAX_REASONS = USERDMA_CLOCK_MAX_REASONS,
+    REASON_BYTES = USERDMA_CLOCK_REASON_BYTES,
+};
+
+/* Of a slot. */
+enum {
+    AWAKE,
+    ASLEEP,
+    WAKING, /* the keeper is about to interrupt the wait */
+    WOKEN, /* the keeper has interrupted the wait: its time is over */
+};
+
+/* What one thread waits for. Times are of the skipping CLOCK_MONOTONIC, in nanoseconds. */
+struct slot {
+    uint32_t tid; /* 0: free */
+    uint32_t pid;
+    uint32_t state;
+    uint32_t sequence; /* grows with each wait */
+    int64_t deadline;
+    int64_t offset; /* the clock's when the wait began */
+    uint64_t frame; /* the stack pointer is below, while it waits */
+    uint64_t reserved;
+    /* What the C library waits until, in the machine's time. The keeper sets it to the past. */
+    struct timespec until;
+};
+
+/* pid: 0 is free. */
+struct process {
+    uint32_t pid;
+    uint32_t has_ended; /* the keeper has seen it */
+    uint64_t stack; /* clock_add_process() */
+};
+
+enum {
+    TIMER_FREE,
+    TIMER_NEW, /* being filled in */
+    TIMER_FD, /* a timerfd: the kernel's timer is set again after a jump */
+    TIMER_SIGNAL, /* the keeper sends its signal */
+};
+
+struct timer {
+    uint32_t kind;
+    uint32_t pid;
+    int32_t id; /* the descriptor, or the timer's number in its process */
+    uint32_t clock; /* of a timerfd */
+    int64_t deadline; /* NEVER: not set */
+    int64_t interval; /* 0: once */
+    uint32_t signal; /* 0: none */
+    uint32_t tid; /* the thread that gets the signal; 0: the process */
+    int32_t code; /* si_code */
+    uint32_t overruns;
+    uint64_t value; /* si_value */
+};
+
+/* The head of the page is ClockPage in src/spec/clock-page.ts. */
+struct page {
+    uint32_t magic;
+    uint32_t keeper; /* the daemon's process */
+    int64_t offset; /* nanoseconds that were skipped */
+    uint64_t jumps;
+    int64_t begin; /* of the machine's CLOCK_MONOTONIC */
+    uint32_t reasons; /* used */
+    uint32_t word; /* a futex: grows when the keeper should look */
+    uint32_t slots_used, timers_used, processes_used;
+    uint32_t is_full; /* there are more processes than the page has places for */
+    uint32_t has_tcp; /* a process has made a TCP socket */
+    uint32_t is_foreign; /* a process has another PID namespace than the daemon */
+    char reason[MAX_REASONS][REASON_BYTES];
+    uint64_t namespace; /* of the daemon's PIDs */
+    struct process processes[MAX_PROCESSES];
+    struct timer timers[MAX_TIMERS];
+    struct slot slots[MAX_SLOTS];
+};
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+
+/* NULL: the clock is the machine's. */
+extern struct page *clock_page;
+/* The waits of this process have deadlines: it is not the daemon. */
+extern bool clock_sleeps;
+
+/* The next library's function; `name` without its version. */
+void *clock_next(const char *name);
+/* Declares next_NAME(): the next library's function of that name. */
+#define NEXT(name)                                                                                                     \
+    ({                                                                                                                 \
+        static __typeof__(&name) next_##name;                                                                          \
+        if (UNLIKELY(!__atomic_load_n(&next_##name, __ATOMIC_RELAXED)))                                                \
+            __atomic_store_n(&next_##name, (__typeof__(&name))clock_next(#name), __ATOMIC_RELAXED);                    \
+        next_##name;                                                                                                   \
+    })
+
+static inline int64_t to_nanoseconds(const struct timespec *time)
+{
+    if (time->tv_sec >= LONGEST_WAIT / SECOND * 100)
+        return NEVER / 4;
+    return time->tv_sec * SECOND + time->tv_nsec;
+}
+
+static inline struct timespec to_timespec(int64_t nanoseconds)
+{
+    if (nanoseconds < 0)
+        return (struct timespec){.tv_nsec = 1};
+    return (struct timespec){.tv_sec = nanoseconds / SECOND, .tv_nsec = nanoseconds % SECOND};
+}
+
+static inline bool is_valid(const struct timespec *time)
+{
+    return time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < SECOND;
+}
+
+/* Whether jumps move this clock: CPU clocks are the machine's. */
+bool clock_is_moved(clockid_t clock);
+/* The machine's time. */
+int64_t clock_real(clockid_t clock);
+static inline int64_t clock_offset(void)
+{
+    return __atomic_load_n(&clock_page->offset, __ATOMIC_ACQUIRE);
+}
+/* The time that the program sees. */
+int64_t clock_now(clockid_t clock);
+/* The deadline, on CLOCK_MONOTONIC, of a time of `clock`, and of a wait of so long. */
+int64_t clock_deadline(clockid_t clock, int64_t time);
+static inline int64_t clock_after(int64_t nanoseconds)
+{
+    return nanoseconds >= LONGEST_WAIT ? NEVER : clock_now(CLOCK_MONOTONIC) + (nanoseconds > 0 ? nanoseconds : 0);
+}
+
+/* A wait of the calling thread. */
+struct wait {
+    struct slot *slot; /* NULL: it is not noted */
+    struct slot outer; /* of the wait that a signal handler has interrupted, which waits too */
+    int64_t deadline;
+    bool is_over; /* the keeper has ended the wait: its time is over */
+};
+
+/* Before a wait until `deadline`; `frame`: of the caller. False: the clock is the machine's. */
+bool clock_wait_begins(struct wait *wait, int64_t deadline, void *frame);
+/* After it. Returns `is_over`. errno stays. */
+bool clock_wait_ends(struct wait *wait);
+#define BEGINS(wait, deadline) clock_wait_begins(wait, deadline, __builtin_frame_address(0))
+
+/*
+ * Adds a process of the session. `stack`: where that of its first thread begins, if it loads this library, which is another
+ * place after an exec; else 0. False: it is known.
+ */
+bool clock_add_process(pid_t pid, uint64_t stack);
+extern void *__libc_stack_end;
+/* Of this process, and of its forks. */
+#define CLOCK_STACK ((uint64_t)(uintptr_t)__libc_stack_end)
+/* Removes a process that has ended, with its timers; nothing if it has not. */
+void clock_remove_process(struct process *process);
+/* In the child of a fork: timers are not inherited. */
+void clock_on_fork(void);
+/* The PID namespace of this process. */
+uint64_t clock_namespace(void);
+/* The keeper should look soon. */
+void clock_tell_keeper(void);
+/* Adds the children of this process, which need not load this library. */
+void clock_add_children(void);
+
+/* ---- the keeper's ---- */
+
+/* Adds a line to the report, once. */
+void clock_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Whether all threads of all processes wait, and will until time passes. `keeper`: the thread that asks. */
+bool clock_everything_sleeps(pid_t keeper);
+/* Whether the thread has ended. */
+bool clock_thread_is_gone(pid_t pid, pid_t tid);
+/* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */
+bool clock_daemon_sleeps(bool again);
+/* Whether nothing is on its way between processes of the session. */
+bool clock_network_is_quiet(void);
+
+_Static_assert(offsetof(struct page, offset) == USERDMA_CLOCK_OFFSET && offsetof(struct page, jumps) == USERDMA_CLOCK_JUMPS &&
+                   offsetof(struct page, begin) == USERDMA_CLOCK_BEGIN &&
+                   offsetof(struct page, reasons) == USERDMA_CLOCK_REASONS &&
+                   offsetof(struct page, reason) == USERDMA_CLOCK_FIRST_REASON,
+               "layout of the page");

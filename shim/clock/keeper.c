@@ -1,0 +1,350 @@
+/*
+ * The keeper: a thread of the daemon that lets the clock jump to the earliest deadline when everything sleeps, and ends
+ * the waits whose time is over. It looks while there is a deadline: soon after a jump, and rarely while programs work, which
+ * pay nothing.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define WAKE_SIGNAL 33
+/* Between looks: after a jump, and at most with a deadline and without. */
+#define SHORTEST_NAP (50 * MICROSECOND)
+#define LONGEST_NAP (2 * MILLISECOND)
+#define IDLE_NAP (10 * MILLISECOND)
+/* A shorter time passes by itself. */
+#define SHORTEST_JUMP (100 * MICROSECOND)
+/* A thread that was woken and does not run is woken again. */
+#define WAKE_AGAIN (2 * MILLISECOND)
+/* How long programs wait for the daemon, which had a deadline at the same time. */
+#define DAEMON_TIME (20 * MILLISECOND)
+
+static pid_t keeper;
+/* The daemon had a deadline at the last jump, and has not slept since. */
+static bool daemon_is_due;
+static int64_t jump_at, woken_at;
+
+static int64_t now_real(void)
+{
+    return clock_real(CLOCK_MONOTONIC);
+}
+
+/* ---- ending waits ---- */
+
+static bool change(struct slot *slot, uint32_t from, uint32_t to)
+{
+    return __atomic_compare_exchange_n(&slot->state, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+/*
+ * Ends a wait that is in the state `from`, if its time is over: since the caller looked, its thread may have begun another.
+ * While the state is WAKING, the thread does not leave the wait.
+ */
+static void wake(struct slot *slot, uint32_t from)
+{
+    if (!change(slot, from, WAKING))
+        return;
+    if (slot->deadline > clock_now(CLOCK_MONOTONIC)) {
+        change(slot, WAKING, from);
+        return;
+    }
+    slot->until = (struct timespec){.tv_nsec = 1};
+    siginfo_t info = {.si_signo = WAKE_SIGNAL, .si_code = SI_QUEUE};
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    const long result = NEXT(syscall)(SYS_rt_tgsigqueueinfo, slot->pid, slot->tid, WAKE_SIGNAL, &info);
+    woken_at = now_real();
+    if (result != 0 && errno == ESRCH)
+        __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+    if (result != 0 && errno == EPERM)
+        clock_note("process %u, whose threads may not be woken", slot->pid);
+    change(slot, WAKING, WOKEN);
+    NEXT(syscall)(SYS_futex, &slot->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* Ends the waits until `now` that a jump has shortened, in the order of their deadlines. */
+static void end_waits(int64_t now)
+{
+    for (int64_t last = INT64_MIN;;) {
+        int64_t next = NEVER;
+        for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+            const struct slot *const slot = &clock_page->slots[i];
+            if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline > last && slot->deadline < next)
+                next = slot->deadline;
+        }
+        if (next > now)
+            return;
+        for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+            struct slot *const slot = &clock_page->slots[i];
+            if (slot->tid == 0 || slot->state != ASLEEP || slot->deadline != next)
+                continue;
+            if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
+                __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+            else if (slot->offset != clock_page->offset)
+                wake(slot, ASLEEP);
+        }
+        last = next;
+    }
+}
+
+/* Threads that were woken, and do not run yet. */
+static bool is_anyone_woken(void)
+{
+    bool found = false;
+    const bool again = now_real() - woken_at > WAKE_AGAIN;
+    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        struct slot *const slot = &clock_page->slots[i];
+        if (slot->tid == 0 || slot->state == ASLEEP || slot->state == AWAKE)
+            continue;
+        found = true;
+        if (!again)
+            continue;
+        if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
+            __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+        else
+            wake(slot, WOKEN);
+    }
+    return found;
+}
+
+/* ---- timers ---- */
+
+/* The next deadline of a timer after `now`. */
+static int64_t following(const struct timer *timer, int64_t deadline, int64_t now, uint32_t *overruns)
+{
+    if (timer->interval <= 0)
+        return NEVER;
+    const int64_t missed = (now - deadline) / timer->interval;
+    *overruns = (uint32_t)missed;
+    return deadline + (missed + 1) * timer->interval;
+}
+
+static void send_signal(const struct timer *timer)
+{
+    if (timer->signal == 0)
+        return;
+    if (timer->code == SI_USER) {
+        kill((pid_t)timer->pid, (int)timer->signal);
+        return;
+    }
+    siginfo_t info = {.si_signo = (int)timer->signal, .si_code = timer->code};
+    info.si_timerid = timer->id;
+    info.si_overrun = (int)timer->overruns;
+    info.si_value.sival_ptr = (void *)(uintptr_t)timer->value;
+    if (timer->tid != 0)
+        NEXT(syscall)(SYS_rt_tgsigqueueinfo, timer->pid, timer->tid, timer->signal, &info);
+    else
+        NEXT(syscall)(SYS_rt_sigqueueinfo, timer->pid, timer->signal, &info);
+}
+
+/* Timers whose time is over: the keeper's fire. True: there were any. */
+static bool end_timers(int64_t now)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
+        if ((timer->kind != TIMER_FD && timer->kind != TIMER_SIGNAL) || deadline > now)
+            continue;
+        uint32_t overruns = 0;
+        const int64_t next = following(timer, deadline, now, &overruns);
+        if (!__atomic_compare_exchange_n(&timer->deadline, &deadline, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            continue;
+        any = true;
+        timer->overruns = overruns;
+        if (timer->kind == TIMER_SIGNAL)
+            send_signal(timer);
+        else if (timer->pid == clock_page->keeper)
+            daemon_is_due = true;
+    }
+    return any;
+}
+
+/* Sets a timerfd to what is left until its deadline. The descriptor may be another file's now. */
+static void set_again(struct timer *timer, int64_t offset)
+{
+    int fd = timer->id, process = -1;
+    if (timer->pid != clock_page->keeper) {
+        process = (int)NEXT(syscall)(SYS_pidfd_open, timer->pid, 0);
+        fd = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, timer->id, 0);
+    }
+    const int64_t left = timer->deadline - offset - now_real();
+    const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(timer->interval)};
+    if (fd < 0 || NEXT(timerfd_settime)(fd, 0, &value, NULL) != 0)
+        __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
+    if (process >= 0) {
+        close(process);
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
+/* ---- jumps ---- */
+
+static int64_t earliest_of_timers(uint32_t kind)
+{
+    int64_t earliest = NEVER;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        const struct timer *const timer = &clock_page->timers[i];
+        if ((timer->kind == kind) && timer->deadline < earliest)
+            earliest = timer->deadline;
+    }
+    return earliest;
+}
+
+static int64_t earliest(void)
+{
+    int64_t found = earliest_of_timers(TIMER_FD);
+    const int64_t of_signals = earliest_of_timers(TIMER_SIGNAL);
+    if (of_signals < found)
+        found = of_signals;
+    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        const struct slot *const slot = &clock_page->slots[i];
+        if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline < found)
+            found = slot->deadline;
+    }
+    return found;
+}
+
+static void jump(int64_t to)
+{
+    const int64_t offset = to - now_real();
+    if (offset <= clock_page->offset)
+        return;
+    __atomic_store_n(&clock_page->offset, offset, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&clock_page->jumps, 1, __ATOMIC_RELAXED);
+    jump_at = now_real();
+    clock_daemon_sleeps(false);
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        if (timer->kind == TIMER_FD && timer->deadline != NEVER)
+            set_again(timer, offset);
+    }
+}
+
+/* Whether the daemon has done what was due at the last jump. */
+static bool daemon_is_done(void)
+{
+    if (!daemon_is_due || now_real() - jump_at > DAEMON_TIME)
+        daemon_is_due = false;
+    else if (clock_daemon_sleeps(true))
+        daemon_is_due = false;
+    return !daemon_is_due;
+}
+
+/* Processes that have ended are removed at one look in so many. */
+#define SWEEP 64
+
+static bool has_programs(void)
+{
+    static unsigned looks;
+    if (looks++ % SWEEP == 0)
+        for (uint32_t i = 0; i < clock_page->processes_used; i++)
+            clock_remove_process(&clock_page->processes[i]);
+    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        if (clock_page->processes[i].pid != 0 && clock_page->processes[i].pid != clock_page->keeper)
+            return true;
+    return false;
+}
+
+/* Looks once. Returns how long the next look may wait; `nap`: how long this one did. */
+static int64_t look(int64_t nap)
+{
+    if (!has_programs())
+        return IDLE_NAP;
+    const int64_t longer = nap * 3 / 2 < LONGEST_NAP ? nap * 3 / 2 : LONGEST_NAP;
+    const int64_t now = clock_now(CLOCK_MONOTONIC);
+    if (end_timers(now))
+        return SHORTEST_NAP;
+    if (is_anyone_woken())
+        return longer;
+    const int64_t next = earliest();
+    if (next <= now) {
+        if (daemon_is_done())
+            end_waits(now);
+        return SHORTEST_NAP;
+    }
+    if (next == NEVER) {
+        /* For what it notes. */
+        static unsigned idle_looks;
+        if (idle_looks++ % SWEEP == 0)
+            clock_everything_sleeps(keeper);
+        return IDLE_NAP;
+    }
+    if (next - now < SHORTEST_JUMP || !clock_everything_sleeps(keeper) || !clock_network_is_quiet())
+        return longer;
+    if (earliest() != next)
+        return SHORTEST_NAP;
+    jump(next);
+    return SHORTEST_NAP / 5;
+}
+
+static void *keep(void *unused)
+{
+    (void)unused;
+    keeper = (pid_t)NEXT(syscall)(SYS_gettid);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    prctl(PR_SET_NAME, "userdma-clock", 0, 0, 0);
+    for (int64_t nap = SHORTEST_NAP;;) {
+        const uint32_t word = __atomic_load_n(&clock_page->word, __ATOMIC_ACQUIRE);
+        nap = look(nap);
+        /* A timer of the keeper's must not be late. */
+        const int64_t left = earliest_of_timers(TIMER_SIGNAL) - clock_now(CLOCK_MONOTONIC);
+        const struct timespec limit = to_timespec(left < nap ? (left > 0 ? left : 1) : nap);
+        if (NEXT(syscall)(SYS_futex, &clock_page->word, FUTEX_WAIT, word, &limit, NULL, 0) == 0)
+            nap = SHORTEST_NAP;
+    }
+    return NULL;
+}
+
+/*
+ * Of the daemon: makes the page at `path`, and starts the keeper. 0, or -errno.
+ */
+EXPORT int userdma_clock_start(const char *path)
+{
+    char new_path[4096];
+    if (snprintf(new_path, sizeof new_path, "%s.%d", path, getpid()) >= (int)sizeof new_path)
+        return -ENAMETOOLONG;
+    const int fd = open(new_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    struct page *page = MAP_FAILED;
+    if (ftruncate(fd, sizeof *page) == 0)
+        page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int error = page == MAP_FAILED ? errno : 0;
+    if (error == 0) {
+        page->magic = USERDMA_CLOCK_MAGIC;
+        page->keeper = (uint32_t)getpid();
+        page->begin = now_real();
+        page->namespace = clock_namespace();
+        if (rename(new_path, path) != 0)
+            error = errno;
+    }
+    close(fd);
+    if (error != 0) {
+        unlink(new_path);
+        return -error;
+    }
+    clock_page = page;
+    clock_add_process(getpid(), CLOCK_STACK);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pthread_t thread;
+    error = NEXT(pthread_create)(&thread, NULL, keep, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0)
+        NEXT(pthread_detach)(thread);
+    return -error;
+}

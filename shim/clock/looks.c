@@ -1,0 +1,452 @@
+/*
+ * Whether all threads of all processes of the session sleep.
+ *
+ * /proc/PID/task/TID/syscall is the proof for one thread: the kernel writes a system call only of a thread that has left
+ * its processor and was not woken since; else it writes "running". The state in /proc/PID/task/TID/stat tells a stopped
+ * thread from one that waits; schedstat tells how often a thread has got a processor, and for how long. The first look reads
+ * this of all threads; the second reads the system call and then this again. If nothing has changed, the thread slept from
+ * the one to the other. So between the looks nobody ran who could have woken another.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { MAX_THREADS = 8192 };
+/* How far below its frame a wait of the C library may be. */
+#define WAIT_STACK 65536
+
+/* How much a thread has run so far. */
+struct runs {
+    char text[64];
+};
+
+struct thread {
+    pid_t pid, tid;
+    struct slot *slot; /* NULL: it has none */
+    uint32_t sequence; /* of the slot */
+    struct runs runs;
+};
+static struct thread threads[MAX_THREADS];
+static uint32_t thread_count;
+/* It was not asleep at the last look: looked at first. */
+static pid_t busy_pid, busy_tid;
+static bool is_seen[MAX_SLOTS];
+
+void clock_note(const char *format, ...)
+{
+    char text[REASON_BYTES];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    for (uint32_t i = 0; i < MAX_REASONS; i++) {
+        if (i < clock_page->reasons && strcmp(clock_page->reason[i], text) == 0)
+            return;
+        if (i >= clock_page->reasons) {
+            memcpy(clock_page->reason[i], text, sizeof text);
+            __atomic_store_n(&clock_page->reasons, i + 1, __ATOMIC_RELEASE);
+            return;
+        }
+    }
+}
+
+/* Reads a small file, and ends it with a 0; the length, or -1. */
+static ssize_t read_file(const char *path, char *text, size_t size)
+{
+    const int fd = (int)NEXT(syscall)(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    const ssize_t length = NEXT(syscall)(SYS_read, fd, text, size - 1);
+    NEXT(syscall)(SYS_close, fd);
+    text[length > 0 ? length : 0] = 0;
+    return length;
+}
+
+/* False: the thread is gone. */
+static bool runs_of(pid_t pid, pid_t tid, struct runs *runs)
+{
+    char path[64], text[4096];
+    memset(runs, 0, sizeof *runs);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", pid, tid);
+    if (read_file(path, runs->text, sizeof runs->text) > 0 && runs->text[0] != '0')
+        return true;
+    /* A kernel without this statistics has others, at the end of a longer file: how often the thread has left a processor. */
+    snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
+    if (read_file(path, text, sizeof text) <= 0)
+        return false;
+    const char *const switches = strstr(text, "\nvoluntary_ctxt_switches:");
+    if (switches)
+        snprintf(runs->text, sizeof runs->text, "%s", switches + sizeof "\nvoluntary_ctxt_switches:");
+    return true;
+}
+
+/* The letter of a thread's state; 0: it is gone. */
+static char state_of(pid_t pid, pid_t tid)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
+    if (read_file(path, text, sizeof text) <= 0)
+        return 0;
+    const char *const name_end = strrchr(text, ')');
+    return name_end && name_end[1] == ' ' ? name_end[2] : 'R';
+}
+
+static bool is_gone(char state)
+{
+    return state == 0 || state == 'Z' || state == 'X';
+}
+
+bool clock_thread_is_gone(pid_t pid, pid_t tid)
+{
+    return is_gone(state_of(pid, tid));
+}
+
+/* What a thread does in the kernel. */
+struct call {
+    long number;
+    uint64_t arguments[6], stack;
+};
+
+/* False: the thread runs, was woken, or waits outside of a system call. */
+static bool call_of(pid_t pid, pid_t tid, struct call *call)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", pid, tid);
+    if (read_file(path, text, sizeof text) <= 0) {
+        if (errno == EACCES || errno == EPERM)
+            clock_note("process %d, which must not be looked at", pid);
+        return false;
+    }
+    char *at = text;
+    call->number = strtol(at, &at, 10);
+    if (at == text || call->number < 0)
+        return false;
+    for (int i = 0; i < 6; i++)
+        call->arguments[i] = strtoull(at, &at, 16);
+    call->stack = strtoull(at, &at, 16);
+    return true;
+}
+
+enum kind {
+    WORKS, /* its end needs no other thread */
+    LIMITED,
+    ENDLESS,
+};
+
+/* Whether a read or write of this descriptor waits for another process: not for a disk. */
+static bool is_stream(pid_t pid, uint64_t fd)
+{
+    static const char *const kinds[] = {"pipe:", "socket:", "anon_inode:", "/dev/pts/", "/dev/tty", "/dev/console"};
+    char path[64], target[64] = "";
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, (int)fd);
+    if (readlink(path, target, sizeof target - 1) <= 0)
+        return false;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strncmp(target, kinds[i], strlen(kinds[i])) == 0)
+            return true;
+    return false;
+}
+
+static enum kind limit(bool has_limit)
+{
+    return has_limit ? LIMITED : ENDLESS;
+}
+
+static enum kind kind_of(const struct call *call, pid_t pid)
+{
+    const uint64_t *const a = call->arguments;
+    switch (call->number) {
+    case SYS_futex:
+        switch (a[1] & FUTEX_CMD_MASK) {
+        case FUTEX_WAIT:
+        case FUTEX_WAIT_BITSET:
+        case FUTEX_LOCK_PI:
+        case FUTEX_WAIT_REQUEUE_PI:
+        case 13: /* FUTEX_LOCK_PI2 */
+            return limit(a[3] != 0);
+        default:
+            return WORKS;
+        }
+    case 449: /* futex_waitv */
+        return limit(a[3] != 0);
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_restart_syscall:
+        return LIMITED;
+#ifdef SYS_poll
+    case SYS_poll:
+        return limit((int)a[2] >= 0);
+    case SYS_select:
+        return limit(a[4] != 0);
+    case SYS_epoll_wait:
+        return limit((int)a[3] >= 0);
+    case SYS_pause:
+        return ENDLESS;
+#endif
+    case SYS_ppoll:
+    case SYS_rt_sigtimedwait:
+        return limit(a[2] != 0);
+    case SYS_pselect6:
+    case SYS_recvmmsg:
+    case SYS_mq_timedreceive:
+    case SYS_mq_timedsend:
+        return limit(a[4] != 0);
+    case SYS_epoll_pwait:
+        return limit((int)a[3] >= 0);
+    case 441: /* epoll_pwait2 */
+    case SYS_semtimedop:
+        return limit(a[3] != 0);
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_rt_sigsuspend:
+    case SYS_flock:
+    case SYS_semop:
+    case SYS_msgrcv:
+    case SYS_msgsnd:
+        return ENDLESS;
+    case SYS_fcntl:
+        return (int)a[1] == F_SETLKW || (int)a[1] == 38 /* F_OFD_SETLKW */ ? ENDLESS : WORKS;
+    case SYS_read:
+    case SYS_readv:
+    case SYS_write:
+    case SYS_writev:
+        return is_stream(pid, a[0]) ? ENDLESS : WORKS;
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_sendto:
+    case SYS_sendmsg:
+        return ENDLESS;
+    default:
+        return WORKS;
+    }
+}
+
+/* The slot of a thread. NULL: it has none. */
+static struct slot *slot_of(pid_t pid, pid_t tid)
+{
+    const uint32_t used = __atomic_load_n(&clock_page->slots_used, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < used && i < MAX_SLOTS; i++) {
+        struct slot *const slot = &clock_page->slots[i];
+        if (slot->tid != (uint32_t)tid || slot->pid != (uint32_t)pid)
+            continue;
+        is_seen[i] = true;
+        return slot;
+    }
+    return NULL;
+}
+
+/* Whether the thread is in the wait of its slot, which has not been ended. */
+static bool is_in_wait(const struct slot *slot, const struct call *call)
+{
+    return __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) == ASLEEP && call->stack <= slot->frame &&
+           slot->frame - call->stack < WAIT_STACK;
+}
+
+static bool is_daemon(pid_t pid)
+{
+    return (uint32_t)pid == clock_page->keeper;
+}
+
+/* The daemon's main thread waits in its loop, whose timer is a timerfd; others work for it, or for V8. */
+static bool daemon_waits(const struct thread *thread, const struct call *call)
+{
+    if (thread->tid != thread->pid)
+        return true;
+    return
+#ifdef SYS_epoll_wait
+        call->number == SYS_epoll_wait ||
+#endif
+        call->number == SYS_epoll_pwait || call->number == 441;
+}
+
+/* The first look at a thread. False: it has ended. */
+static bool look_at(struct thread *thread, pid_t pid, pid_t tid)
+{
+    *thread = (struct thread){.pid = pid, .tid = tid, .slot = slot_of(pid, tid)};
+    if (thread->slot)
+        thread->sequence = __atomic_load_n(&thread->slot->sequence, __ATOMIC_ACQUIRE);
+    return runs_of(pid, tid, &thread->runs);
+}
+
+/*
+ * Whether a process that has ended has woken its parent. The kernel does so after its state has changed, under a lock that
+ * each look takes before it begins: at the second look at most.
+ */
+static bool has_told_parent(pid_t pid)
+{
+    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+        struct process *const process = &clock_page->processes[i];
+        if (process->pid != (uint32_t)pid)
+            continue;
+        const bool is_known = process->has_ended;
+        process->has_ended = 1;
+        return is_known;
+    }
+    return true;
+}
+
+/* A wait with a time limit that the library does not know, as of a static program. */
+static void note_wait(const struct thread *thread, const struct call *call)
+{
+    char path[64], name[32] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", thread->pid);
+    read_file(path, name, sizeof name);
+    name[strcspn(name, "\n")] = 0;
+    clock_note("a wait of %s (system call %ld)", name, call->number);
+}
+
+/* The second: whether it has slept since the first. */
+static bool has_slept(const struct thread *thread)
+{
+    const struct slot *const slot = thread->slot;
+    struct call call;
+    const char state = state_of(thread->pid, thread->tid);
+    if (is_gone(state))
+        return thread->tid != thread->pid || has_told_parent(thread->pid);
+    struct runs runs;
+    if (state != 'S' || !call_of(thread->pid, thread->tid, &call) || !runs_of(thread->pid, thread->tid, &runs) ||
+        strcmp(runs.text, thread->runs.text) != 0 || (slot && slot->sequence != thread->sequence))
+        return false;
+    if (is_daemon(thread->pid))
+        return daemon_waits(thread, &call);
+    const enum kind kind = kind_of(&call, thread->pid);
+    const bool is_noted = slot && is_in_wait(slot, &call);
+    if (kind == LIMITED && !is_noted)
+        note_wait(thread, &call);
+    return kind == ENDLESS || (kind == LIMITED && is_noted);
+}
+
+static bool is_busy(pid_t pid, pid_t tid)
+{
+    busy_pid = pid;
+    busy_tid = tid;
+    return false;
+}
+
+/* Whether the process, in the image that it has now, loads this library. */
+static bool is_joined(const struct process *process)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%u/stat", process->pid);
+    if (read_file(path, text, sizeof text) <= 0)
+        return true;
+    /* The 28th number, where the stack begins; 0 if this must not be known. */
+    const char *at = strrchr(text, ')');
+    for (int i = 2; at && i < 28; i++)
+        at = strchr(at + 1, ' ');
+    const uint64_t stack = at ? strtoull(at, NULL, 10) : 0;
+    return stack == 0 || stack == __atomic_load_n(&process->stack, __ATOMIC_ACQUIRE);
+}
+
+/* Adds the children of a thread whose process does not do this. True: there were new ones. */
+static bool add_children(pid_t pid, pid_t tid)
+{
+    char path[64], text[4096];
+    bool any = false;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, tid);
+    if (read_file(path, text, sizeof text) <= 0)
+        return false;
+    for (char *at = text, *end; strtol(at, &end, 10) > 0; at = end)
+        any |= clock_add_process((pid_t)strtol(at, NULL, 10), 0);
+    return any;
+}
+
+/* The first look at all threads of a process, which is removed if it has ended. False: there is more to look at. */
+static bool look_at_process(struct process *process, pid_t keeper)
+{
+    const pid_t pid = (pid_t)process->pid;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *const folder = opendir(path);
+    if (!folder) {
+        if (errno != ENOENT && errno != ESRCH)
+            return false;
+        clock_remove_process(process);
+        return true;
+    }
+    bool all = true;
+    const bool has_children = !is_daemon(pid) && !is_joined(process);
+    for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        const pid_t tid = atoi(entry->d_name);
+        if (tid <= 0 || tid == keeper)
+            continue;
+        if (thread_count == MAX_THREADS) {
+            clock_note("more than %d threads", MAX_THREADS);
+            all = false;
+            break;
+        }
+        if (look_at(&threads[thread_count], pid, tid))
+            thread_count++;
+        if (has_children && add_children(pid, tid))
+            all = false;
+    }
+    closedir(folder);
+    return all;
+}
+
+/* Slots of threads that have ended without saying so, by a signal. */
+static void free_unseen(void)
+{
+    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        struct slot *const slot = &clock_page->slots[i];
+        if (slot->tid == 0 || is_seen[i])
+            continue;
+        if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
+            __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+    }
+}
+
+bool clock_everything_sleeps(pid_t keeper)
+{
+    if (__atomic_load_n(&clock_page->is_full, __ATOMIC_ACQUIRE)) {
+        clock_note("more than %d processes", MAX_PROCESSES);
+        return false;
+    }
+    if (__atomic_load_n(&clock_page->is_foreign, __ATOMIC_ACQUIRE)) {
+        clock_note("a process in a PID namespace of its own: nothing is skipped from its start on");
+        return false;
+    }
+    if (busy_pid != 0) {
+        struct thread busy;
+        if (look_at(&busy, busy_pid, busy_tid) && !has_slept(&busy))
+            return false;
+        busy_pid = 0;
+    }
+    thread_count = 0;
+    kill(-getpgrp(), 0); /* no signal: it takes the lock */
+    memset(is_seen, 0, sizeof is_seen);
+    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        if (clock_page->processes[i].pid != 0 && !look_at_process(&clock_page->processes[i], keeper))
+            return false;
+    for (uint32_t i = 0; i < thread_count; i++)
+        if (!has_slept(&threads[i]))
+            return is_busy(threads[i].pid, threads[i].tid);
+    free_unseen();
+    return true;
+}
+
+/* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */
+bool clock_daemon_sleeps(bool again)
+{
+    static struct runs before;
+    const pid_t pid = (pid_t)clock_page->keeper;
+    const struct thread main_thread = {.pid = pid, .tid = pid};
+    struct runs runs;
+    struct call call;
+    if (!runs_of(pid, pid, &runs))
+        return true;
+    const bool has_run = strcmp(runs.text, before.text) != 0;
+    before = runs;
+    return (!again || has_run) && call_of(pid, pid, &call) && daemon_waits(&main_thread, &call);
+}

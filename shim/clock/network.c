@@ -1,0 +1,103 @@
+/*
+ * Whether anything is on its way: TCP connections of the session have sent what is not acknowledged (it may be held back by
+ * Nagle's algorithm or a delayed acknowledgement), or the kernel has received packets of this machine that it has not
+ * delivered yet.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Of a program: most sessions have no TCP sockets, and to look for them takes some time. */
+EXPORT int socket(int family, int type, int protocol)
+{
+    const int fd = NEXT(socket)(family, type, protocol);
+    if (clock_page && (family == AF_INET || family == AF_INET6) && (type & 15) == SOCK_STREAM)
+        __atomic_store_n(&clock_page->has_tcp, 1, __ATOMIC_RELEASE);
+    return fd;
+}
+
+/* Whether a socket of TCP has sent something that is not acknowledged. False: it is another socket too. */
+static bool is_in_flight(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           (info.tcpi_state == TCP_SYN_SENT || info.tcpi_unacked != 0);
+}
+
+/* Whether no socket of a process has. It may be in a network namespace of its own. */
+static bool sockets_are_quiet(pid_t pid)
+{
+    char path[64], target[16];
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    DIR *const folder = opendir(path);
+    if (!folder)
+        return true;
+    const int process = (int)NEXT(syscall)(SYS_pidfd_open, pid, 0);
+    bool is_quiet = true;
+    for (const struct dirent *entry; is_quiet && (entry = readdir(folder)) != NULL;) {
+        if (readlinkat(dirfd(folder), entry->d_name, target, sizeof target) < 7 || memcmp(target, "socket:", 7) != 0)
+            continue;
+        const int fd = (int)NEXT(syscall)(SYS_pidfd_getfd, process, atoi(entry->d_name), 0);
+        if (fd < 0)
+            continue;
+        is_quiet = !is_in_flight(fd);
+        close(fd);
+    }
+    if (process >= 0)
+        close(process);
+    closedir(folder);
+    return is_quiet;
+}
+
+/* Whether no processor has packets that its kernel thread has still to deliver. */
+static bool backlog_is_empty(void)
+{
+    static int fd = -1;
+    static char text[65536];
+    if (fd < 0)
+        fd = (int)NEXT(syscall)(SYS_openat, AT_FDCWD, "/proc/net/softnet_stat", O_RDONLY | O_CLOEXEC);
+    const ssize_t length = fd < 0 ? 0 : pread(fd, text, sizeof text - 1, 0);
+    if (length <= 0)
+        return true;
+    text[length] = 0;
+    for (char *line = text; *line;) {
+        char *at = line;
+        unsigned long value = 0;
+        /* The 12th number, since Linux 5.10: packets that wait. */
+        for (int i = 0; i < 12 && at; i++) {
+            char *end;
+            value = strtoul(at, &end, 16);
+            at = end == at ? NULL : end;
+        }
+        if (at && value != 0)
+            return false;
+        line = strchr(line, '\n');
+        if (!line++)
+            break;
+    }
+    return true;
+}
+
+bool clock_network_is_quiet(void)
+{
+    if (!backlog_is_empty())
+        return false;
+    if (!__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
+        return true;
+    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+        const uint32_t pid = clock_page->processes[i].pid;
+        if (pid != 0 && pid != clock_page->keeper && !sockets_are_quiet((pid_t)pid))
+            return false;
+    }
+    return true;
+}

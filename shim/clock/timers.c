@@ -1,0 +1,252 @@
+/*
+ * Timers. A timerfd stays the kernel's: the keeper sets it again after a jump. Those with signals are the keeper's, which
+ * sends the signal as the kernel would. So they do not outlive the daemon.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+
+#include <signal.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+/* setitimer and alarm; the timers of timer_create have numbers from 0 on. */
+#define ALARM (-1)
+
+/* The timer of this process; NULL: there is none. */
+static struct timer *find_timer(uint32_t kind, int id)
+{
+    const uint32_t pid = (uint32_t)getpid();
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        if (__atomic_load_n(&timer->kind, __ATOMIC_ACQUIRE) == kind && timer->pid == pid && timer->id == id)
+            return timer;
+    }
+    return NULL;
+}
+
+/* A timer that is not set, in the state TIMER_NEW. NULL: there is no place. */
+static struct timer *new_timer(int id)
+{
+    for (uint32_t i = 0; i < MAX_TIMERS; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        uint32_t free = TIMER_FREE;
+        if (!__atomic_compare_exchange_n(&timer->kind, &free, TIMER_NEW, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            continue;
+        *timer = (struct timer){.kind = TIMER_NEW, .pid = (uint32_t)getpid(), .id = id, .deadline = NEVER};
+        uint32_t used = clock_page->timers_used;
+        while (used < i + 1 && !__atomic_compare_exchange_n(&clock_page->timers_used, &used, i + 1, true,
+                                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            ;
+        return timer;
+    }
+    return NULL;
+}
+
+static void set(struct timer *timer, int64_t deadline, int64_t interval)
+{
+    timer->interval = interval;
+    timer->overruns = 0;
+    __atomic_store_n(&timer->deadline, deadline, __ATOMIC_RELEASE);
+}
+
+/* ---- timerfd ---- */
+
+/* Clocks of timerfds by descriptor. */
+#define MAX_FDS 4096
+static uint8_t clocks[MAX_FDS];
+
+EXPORT int timerfd_create(int clock, int flags)
+{
+    const int fd = NEXT(timerfd_create)(clock, flags);
+    if (fd >= 0 && fd < MAX_FDS)
+        clocks[fd] = (uint8_t)clock;
+    return fd;
+}
+
+EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
+{
+    if (!clock_page || fd < 0 || fd >= MAX_FDS || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
+        return NEXT(timerfd_settime)(fd, flags, value, old);
+    const clockid_t clock = clocks[fd];
+    const int64_t time = to_nanoseconds(&value->it_value);
+    struct timer *timer = find_timer(TIMER_FD, fd);
+    if (timer)
+        __atomic_store_n(&timer->deadline, NEVER, __ATOMIC_RELEASE);
+    struct itimerspec real = *value;
+    const bool is_absolute = flags & TFD_TIMER_ABSTIME;
+    if (is_absolute && time != 0)
+        real.it_value = to_timespec(time - clock_offset() > 0 ? time - clock_offset() : 1);
+    const int result = NEXT(timerfd_settime)(fd, flags, &real, old);
+    if (result != 0 || time == 0)
+        return result;
+    const bool is_new = !timer;
+    if (is_new && !(timer = new_timer(fd)))
+        return result;
+    timer->clock = (uint32_t)clock;
+    set(timer, is_absolute ? clock_deadline(clock, time) : clock_after(time), to_nanoseconds(&value->it_interval));
+    if (is_new)
+        __atomic_store_n(&timer->kind, TIMER_FD, __ATOMIC_RELEASE);
+    return result;
+}
+
+/* ---- timers with signals ---- */
+
+/* What is left of a timer. */
+static struct itimerspec left_of(const struct timer *timer)
+{
+    struct itimerspec left = {0};
+    const int64_t deadline = timer ? __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE) : NEVER;
+    if (deadline == NEVER)
+        return left;
+    const int64_t rest = deadline - clock_now(CLOCK_MONOTONIC);
+    left.it_value = to_timespec(rest > 0 ? rest : 1);
+    left.it_interval = to_timespec(timer->interval);
+    return left;
+}
+
+/* Sets the timer of alarm and setitimer. False: there is no place. */
+static bool set_alarm(int64_t length, int64_t interval, struct itimerspec *old)
+{
+    struct timer *timer = find_timer(TIMER_SIGNAL, ALARM);
+    *old = left_of(timer);
+    if (!timer) {
+        if (length == 0)
+            return true;
+        timer = new_timer(ALARM);
+        if (!timer)
+            return false;
+        timer->signal = SIGALRM;
+        timer->code = SI_USER;
+        __atomic_store_n(&timer->kind, TIMER_SIGNAL, __ATOMIC_RELEASE);
+    }
+    set(timer, length == 0 ? NEVER : clock_after(length), interval);
+    clock_tell_keeper();
+    return true;
+}
+
+EXPORT unsigned alarm(unsigned seconds)
+{
+    struct itimerspec old;
+    if (!clock_sleeps || !set_alarm(seconds * SECOND, 0, &old))
+        return NEXT(alarm)(seconds);
+    return (unsigned)(old.it_value.tv_sec + (old.it_value.tv_nsec != 0));
+}
+
+static int64_t of_timeval(const struct timeval *time)
+{
+    return time->tv_sec * SECOND + time->tv_usec * MICROSECOND;
+}
+
+static struct itimerval to_itimerval(const struct itimerspec *time)
+{
+    return (struct itimerval){
+        .it_value = {.tv_sec = time->it_value.tv_sec, .tv_usec = time->it_value.tv_nsec / MICROSECOND},
+        .it_interval = {.tv_sec = time->it_interval.tv_sec, .tv_usec = time->it_interval.tv_nsec / MICROSECOND}};
+}
+
+EXPORT int setitimer(__itimer_which_t which, const struct itimerval *value, struct itimerval *old)
+{
+    struct itimerspec before;
+    if (!clock_sleeps || which != ITIMER_REAL || !value || value->it_value.tv_usec >= 1000000 ||
+        !set_alarm(of_timeval(&value->it_value), of_timeval(&value->it_interval), &before))
+        return NEXT(setitimer)(which, value, old);
+    if (old)
+        *old = to_itimerval(&before);
+    return 0;
+}
+
+EXPORT int getitimer(__itimer_which_t which, struct itimerval *value)
+{
+    if (!clock_sleeps || which != ITIMER_REAL)
+        return NEXT(getitimer)(which, value);
+    const struct itimerspec left = left_of(find_timer(TIMER_SIGNAL, ALARM));
+    *value = to_itimerval(&left);
+    return 0;
+}
+
+EXPORT useconds_t ualarm(useconds_t length, useconds_t interval)
+{
+    struct itimerspec old;
+    if (!clock_sleeps || !set_alarm(length * MICROSECOND, interval * MICROSECOND, &old))
+        return NEXT(ualarm)(length, interval);
+    return (useconds_t)(old.it_value.tv_sec * 1000000 + old.it_value.tv_nsec / MICROSECOND);
+}
+
+/*
+ * A timer of timer_create. Its timer_t is that of a kernel's timer which is never set, so that ids stay unique and deletion
+ * works; the program's clock and signal are those of the page.
+ */
+static int id_of(timer_t timer)
+{
+    return (int)(intptr_t)timer & 0x7fffffff;
+}
+
+EXPORT int timer_create(clockid_t clock, struct sigevent *event, timer_t *timer)
+{
+    /* The C library's thread for SIGEV_THREAD waits for a signal of the kernel's timer: it keeps real time. */
+    if (clock_sleeps && event && event->sigev_notify == SIGEV_THREAD)
+        clock_note("timer_create with SIGEV_THREAD (process %d)", getpid());
+    if (!clock_sleeps || !clock_is_moved(clock) || (event && event->sigev_notify == SIGEV_THREAD))
+        return NEXT(timer_create)(clock, event, timer);
+    const int result = NEXT(timer_create)(clock, event, timer);
+    if (result != 0)
+        return result;
+    struct timer *const own = new_timer(id_of(*timer));
+    if (!own)
+        return result;
+    own->clock = (uint32_t)clock;
+    own->signal = SIGALRM;
+    own->code = SI_TIMER;
+    own->value = (uint64_t)(intptr_t)*timer;
+    if (event) {
+        own->signal = event->sigev_notify == SIGEV_NONE ? 0 : (uint32_t)event->sigev_signo;
+        own->value = (uint64_t)(uintptr_t)event->sigev_value.sival_ptr;
+        if (event->sigev_notify == SIGEV_THREAD_ID)
+            own->tid = (uint32_t)event->_sigev_un._tid;
+    }
+    __atomic_store_n(&own->kind, TIMER_SIGNAL, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static struct timer *find(timer_t timer)
+{
+    return clock_sleeps ? find_timer(TIMER_SIGNAL, id_of(timer)) : NULL;
+}
+
+EXPORT int timer_settime(timer_t id, int flags, const struct itimerspec *value, struct itimerspec *old)
+{
+    struct timer *const timer = find(id);
+    if (!timer || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
+        return NEXT(timer_settime)(id, flags, value, old);
+    if (old)
+        *old = left_of(timer);
+    const int64_t time = to_nanoseconds(&value->it_value);
+    const int64_t deadline = flags & TIMER_ABSTIME ? clock_deadline((clockid_t)timer->clock, time) : clock_after(time);
+    set(timer, time == 0 ? NEVER : deadline, to_nanoseconds(&value->it_interval));
+    clock_tell_keeper();
+    return 0;
+}
+
+EXPORT int timer_gettime(timer_t id, struct itimerspec *value)
+{
+    struct timer *const timer = find(id);
+    if (!timer)
+        return NEXT(timer_gettime)(id, value);
+    *value = left_of(timer);
+    return 0;
+}
+
+EXPORT int timer_getoverrun(timer_t id)
+{
+    struct timer *const timer = find(id);
+    return timer ? (int)timer->overruns : NEXT(timer_getoverrun)(id);
+}
+
+EXPORT int timer_delete(timer_t id)
+{
+    struct timer *const timer = find(id);
+    if (timer)
+        __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
+    return NEXT(timer_delete)(id);
+}

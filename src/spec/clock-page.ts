@@ -1,0 +1,23 @@
+/*
+ * The head of the page of a clock that skips (`--clock skip`): a file of the daemon, which all programs of the session map
+ * (shim/clock/clock.h has the rest). Offsets and sizes in bytes. shim/protocol.h is generated from this file too.
+ */
+
+/**
+ * MAGIC: the value of the first word. `offset`: nanoseconds that were skipped, 64 bits. `jumps`: 64 bits. `begin`: the
+ * machine's CLOCK_MONOTONIC when the clock began, nanoseconds, 64 bits. `reasons`: how many of the `maxReasons` texts, from
+ * `firstReason` on, say what kept real time; each ends with a 0.
+ */
+export const ClockPage = {
+  magic: 0x75_63_6c_31,
+  offset: 8,
+  jumps: 16,
+  begin: 24,
+  reasons: 32,
+  firstReason: 64,
+  reasonBytes: 112,
+  maxReasons: 16,
+} as const
+
+/** The page of the daemon at this socket. */
+export const clockPageOf = (socket: string): string => `${socket}.clock`

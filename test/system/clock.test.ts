@@ -1,0 +1,74 @@
+/*
+ * The clock that skips (`--clock skip`), with unmodified programs.
+ */
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { assertGood, lacking, ownProgram, runUserdma, type Scope, start, temporaryFolder, userdma } from './programs.ts'
+
+const library = join(repoRoot, 'build', 'native', 'libuserdma_clock.so')
+
+/** `userdma run` with a clock that skips. */
+const skip = (t: Scope, ...words: readonly string[]) =>
+  runUserdma(t, ['run', '--private', '--clock', 'skip', '--', ...words])
+
+const needed = [library, ownProgram('hours'), ownProgram('answers'), 'ucmatose']
+
+describe('a clock that skips', { skip: lacking(...needed) }, () => {
+  for (const [command, ...options] of [['run', '--private'], ['check']] as const)
+    it(`skips an hour in each way to wait, in threads and children too (${command})`, async t => {
+      const finished = await runUserdma(t, [command, ...options, '--clock', 'skip', '--', ownProgram('hours')])
+      assertGood(finished)
+      const lines = finished.stdout.trim().split('\n')
+      assert.ok(lines.length >= 27, finished.stdout)
+      for (const line of lines) assert.match(line, /^\w+ 360[01] 360[01]$/)
+      assert.match(finished.stderr, /userdma: (?:9[7-9]|1\d\d),\d{3} s skipped in \d+ jumps, \d+\.\d s real\n/)
+    })
+
+  it('ends no wait whose answer is on its way, by threads, processes, pipes and sockets', async t => {
+    const finished = await skip(t, ownProgram('answers'), '5', '20', '100')
+    assertGood(finished)
+    assert.equal(finished.stdout, '500 answers in time\n')
+  })
+
+  it('skips what a connection to nobody takes', async t => {
+    const words = ['run', '--private', '--link', 'udp', '--clock', 'skip', '--', 'ucmatose', '-s', '127.0.0.9']
+    const { stdout, stderr } = await runUserdma(t, words)
+    assert.match(stdout, /RDMA_CM_EVENT_UNREACHABLE, error: -110/)
+    assert.match(stderr, /7\d(?:\.\d)? s skipped/)
+  })
+
+  it('waits for what is on its way: threads that work, and devices', async t => {
+    const script = 'n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done; echo counted'
+    const { stdout } = await skip(t, 'sh', '-c', `timeout 100000 sh -c '${script}' & sleep 5; wait; echo ended`)
+    assert.equal(stdout, 'counted\nended\n')
+  })
+
+  it('skips the retries of a device', async t => {
+    const rule = 'drop=100%,opcode=RC_SEND_ONLY,count=2'
+    const { status, stderr } = await runUserdma(t, [
+      ...['run', '--private', '--clock', 'skip', '--fault', rule, '--'],
+      ...['sh', '-c', 'ucmatose -C 1 & sleep 60; ucmatose -C 1 -s 127.0.0.1; wait'],
+    ])
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /(?:59(?:\.\d)?|6\d(?:\.\d)?) s skipped/)
+  })
+
+  it('is refused by a daemon with the real clock, and ends with its daemon', async t => {
+    const socket = join(temporaryFolder(t), 'sock')
+    const real = start(t, userdma, ['daemon', '--socket', socket])
+    await real.printed(/ready on/)
+    const refused = await runUserdma(t, ['run', '--socket', socket, '--clock', 'skip', '--', 'true'])
+    assert.match(refused.stderr, /has --clock real, not skip/)
+    real.child.kill()
+    assertGood(await real.ended)
+    const skipping = start(t, userdma, ['daemon', '--socket', socket, '--clock', 'skip'])
+    await skipping.printed(/ready on/)
+    assertGood(await runUserdma(t, ['run', '--socket', socket, '--', 'sleep', '3600']))
+    skipping.child.kill()
+    assertGood(await skipping.ended)
+    assert.ok(!existsSync(`${socket}.clock`))
+  })
+})
