@@ -18,6 +18,7 @@
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
  *   build/native/libuserdma_clock.so     preload library of a clock that skips, for `--clock skip`
  *   build/native/libuserdma_host.so      preload library that observes programs on the machine's devices, for `--host`
+ *   build/native/userdma-run             starts the program of `userdma run` without Node.js
  *   build/arm64/                         the same for another architecture, if its compiler is here
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c);

@@ -2,7 +2,7 @@
  * Compiles C targets that are out of date into build/.
  *
  * A target: `output`, a path below build/; `sources`; `includes`: headers that the compiler reads first; `flags`,
- * `libraries`: arguments of the compiler. `needs`: a header of the system, and its Debian package. `without`: what does
+ * `libraries`: arguments of the compiler. `needs`: a header or a static library (`archive`) of the system, and its Debian package. `without`: what does
  * not work without the target. `check`: gets the path of the compiled file, and returns what is wrong with it.
  */
 import { spawn, spawnSync } from 'node:child_process'
@@ -34,6 +34,12 @@ const compiler = () =>
 export const hasHeader = (cc, header) =>
   spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
     .status === 0
+
+/** Whether the compiler finds what a target needs. */
+const isThere = (cc, { header, archive }) =>
+  header === undefined
+    ? spawnSync(cc, [`-print-file-name=${archive}`], { encoding: 'utf8' }).stdout?.includes('/') === true
+    : hasHeader(cc, header)
 
 /** Adds a C source, and the files that it includes by `#include "…"`, also indirectly, to `found`. */
 const addIncludes = (path, found) => {
@@ -89,8 +95,8 @@ export const compileStale = async (targets, flags, cc = compiler()) => {
     missing.push({ name: "the C library's headers (Debian: apt-get install libc6-dev)", targets: stale })
   else {
     for (const needs of new Set(stale.map(target => target.needs).filter(Boolean))) {
-      if (hasHeader(cc, needs.header)) continue
-      const name = `<${needs.header}> (Debian: apt-get install ${needs.package})`
+      if (isThere(cc, needs)) continue
+      const name = `${needs.archive ?? `<${needs.header}>`} (Debian: apt-get install ${needs.package})`
       missing.push({ name, targets: stale.filter(target => target.needs === needs) })
     }
   }

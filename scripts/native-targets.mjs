@@ -1,6 +1,6 @@
 /*
- * The C libraries that users need, as targets of compile.mjs: the preload libraries of programs, and the small library
- * that Node loads. They load with glibc 2.28 and newer (shim/old-glibc.h).
+ * What users need in C, as targets of compile.mjs: the preload libraries of programs, the small library that Node loads,
+ * which load with glibc 2.28 and newer (shim/old-glibc.h), and the program that starts programs.
  */
 import { sep } from 'node:path'
 import { inRoot } from './common.mjs'
@@ -13,17 +13,25 @@ const LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpt
 
 /** True for sources of shim/ that belong to a separate library. */
 const isOwnLibrary = path =>
-  ['waits', 'frees', 'host', 'clock'].some(name => path.startsWith(inRoot('shim', name) + sep))
+  ['waits', 'frees', 'host', 'clock', 'run'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
 /** `folder`: below build/. */
-export const nativeTargets = (folder = 'native') =>
-  libraries().map(({ name, ...target }) => ({
+export const nativeTargets = (folder = 'native') => [
+  ...libraries().map(({ name, ...target }) => ({
     ...target,
     output: `${folder}/libuserdma_${name}.so`,
     includes: [inRoot('shim', 'old-glibc.h')],
     flags: [...C_FLAGS, ...SHARED],
     libraries: LIBRARIES,
-  }))
+  })),
+  {
+    output: `${folder}/userdma-run`,
+    sources: sourcesIn('shim/run'),
+    flags: [...C_FLAGS, '-fPIE', '-static-pie'],
+    needs: { archive: 'libc.a', package: 'libc6-dev' },
+    without: '`userdma run` takes longer to start a program',
+  },
+]
 
 const libraries = () => [
   {

@@ -19,6 +19,15 @@
 #define USERDMA_ENV_CALLS "USERDMA_CALLS"
 #define USERDMA_ENV_CLOCK "USERDMA_CLOCK"
 
+/* Limits of a process that are too low. */
+#define USERDMA_LOW_ADDRESS_SPACE 0x100000000u
+#define USERDMA_LOW_DATA 0x40000000u
+#define USERDMA_LOW_STACK 0x100000u
+#define USERDMA_LOW_FILE_SIZE 0x40000000u
+#define USERDMA_LOW_PROCESSES 200u
+#define USERDMA_LOW_OPEN_FILES 200u
+#define USERDMA_LOW_CPU_TIME 60u
+
 /* Message types. */
 #define USERDMA_HELLO 1u
 #define USERDMA_OPEN 2u
@@ -392,6 +401,7 @@
 #define USERDMA_CLOCK_FIRST_REASON 64u
 #define USERDMA_CLOCK_REASON_BYTES 112u
 #define USERDMA_CLOCK_MAX_REASONS 16u
+#define USERDMA_CLOCK_SUFFIX ".clock"
 
 struct userdma_header {
     uint32_t type;

@@ -21,12 +21,15 @@ import { manifest } from './npm.mjs'
 import { helpFiles } from './pages.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
-/** It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines before Node.js. */
+/**
+ * It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines before Node.js that do not look
+ * for a folder.
+ */
 const launcher = () => `#!/bin/sh
-self=$(readlink -f "$0")
-home=\${self%/bin/*}/lib/userdma
-${/^fds=$[\s\S]*?^export .*$/m.exec(readFileSync(inRoot('bin', 'userdma'), 'utf8'))[0]}
-exec "$home/bin/node" "$home/bin/userdma" "$@"
+userdma_home=$(readlink -f "$0")
+userdma_home=\${userdma_home%/bin/*}/lib/userdma
+${/^if \[ "\$1" = run[\s\S]*?^export .*$/m.exec(readFileSync(inRoot('bin', 'userdma'), 'utf8'))[0]}
+exec "$userdma_home/bin/node" "$userdma_home/bin/userdma" "$@"
 `
 
 const copy = (from, to) => {

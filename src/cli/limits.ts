@@ -3,20 +3,17 @@
  * inherit them.
  */
 import { readFileSync } from 'node:fs'
+import { LowLimits } from '../spec/low-limits.ts'
 
-/**
- * Limits by their names in /proc/self/limits; `option`: of the shell's ulimit, `unit`: of its value in the file. A value
- * below `enough` can be too low for a daemon or for a program of Node.js: measured are 0.9 GiB of address space, 0.13 GiB
- * of data, 128 KiB of stack, and 24 threads for the command and the daemon.
- */
+/** Limits by their names in /proc/self/limits; `option`: of the shell's ulimit, `unit`: of its value in the file. */
 const LIMITS = [
-  { name: 'Max address space', option: '-v', unit: 1024, enough: 4 * 2 ** 30 },
-  { name: 'Max data size', option: '-d', unit: 1024, enough: 2 ** 30 },
-  { name: 'Max stack size', option: '-s', unit: 1024, enough: 2 ** 20 },
-  { name: 'Max file size', option: '-f', unit: 1024, enough: 2 ** 30 },
-  { name: 'Max processes', option: '-u', unit: 1, enough: 200 },
-  { name: 'Max open files', option: '-n', unit: 1, enough: 200 },
-  { name: 'Max cpu time', option: '-t', unit: 1, enough: 60 },
+  { name: 'Max address space', option: '-v', unit: 1024, enough: LowLimits.addressSpace },
+  { name: 'Max data size', option: '-d', unit: 1024, enough: LowLimits.data },
+  { name: 'Max stack size', option: '-s', unit: 1024, enough: LowLimits.stack },
+  { name: 'Max file size', option: '-f', unit: 1024, enough: LowLimits.fileSize },
+  { name: 'Max processes', option: '-u', unit: 1, enough: LowLimits.processes },
+  { name: 'Max open files', option: '-n', unit: 1, enough: LowLimits.openFiles },
+  { name: 'Max cpu time', option: '-t', unit: 1, enough: LowLimits.cpuTime },
 ] as const
 
 /**

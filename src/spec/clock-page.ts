@@ -17,7 +17,9 @@ export const ClockPage = {
   firstReason: 64,
   reasonBytes: 112,
   maxReasons: 16,
+  /** Of the page's path, behind that of the daemon's socket. */
+  suffix: '.clock',
 } as const
 
 /** The page of the daemon at this socket. */
-export const clockPageOf = (socket: string): string => `${socket}.clock`
+export const clockPageOf = (socket: string): string => `${socket}${ClockPage.suffix}`

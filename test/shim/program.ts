@@ -29,7 +29,7 @@ export const currentShim = (folder: string): string => {
 
 export const compileShimWith = (folder: string, extraOptions: readonly string[] = []): string => {
   // Other libraries: those of `userdma check` and of `--host`.
-  const separateFolders = ['waits', 'frees', 'host', 'clock'].map(name => join(repoRoot, 'shim', name))
+  const separateFolders = ['waits', 'frees', 'host', 'clock', 'run'].map(name => join(repoRoot, 'shim', name))
   const isOfShim = (path: string): boolean =>
     path.endsWith('.c') && !separateFolders.some(separate => path.startsWith(separate))
   const sources = filesBelow(join(repoRoot, 'shim')).filter(isOfShim)

@@ -11,13 +11,14 @@ import * as callSlot from '../../src/spec/call-slot.ts'
 import * as clockPage from '../../src/spec/clock-page.ts'
 import * as logs from '../../src/spec/context-logs.ts'
 import * as lends from '../../src/spec/lends.ts'
+import * as lowLimits from '../../src/spec/low-limits.ts'
 import * as observe from '../../src/spec/observe.ts'
 import * as sessionOnly from '../../src/spec/session.ts'
 import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
-const session = { ...sessionOnly, ...callSlot, ...logs, ...waitTable, ...lends, ...clockPage }
+const session = { ...sessionOnly, ...callSlot, ...logs, ...waitTable, ...lends, ...clockPage, ...lowLimits }
 
 interface Generator {
   protocolHeader(exports: typeof session): string

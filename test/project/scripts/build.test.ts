@@ -20,6 +20,7 @@ const smallCheckout = (): string => {
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
   symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))
   mkdirSync(join(folder, 'shim', 'host'), { recursive: true })
+  cpSync(join(repoRoot, 'shim', 'run'), join(folder, 'shim', 'run'), { recursive: true })
   mkdirSync(join(folder, 'test', 'programs'), { recursive: true })
   return folder
 }

@@ -110,7 +110,7 @@ for (const name of Object.keys(bundles))
 
 test('bin/userdma starts daemons with the option of Node for which their compiled code is valid', () => {
   const script = readFileSync(userdmaScript, 'latin1')
-  assert.match(script, new RegExp(`^if \\[ "\\$1" = daemon \\]; then heap=${HEAP_OPTION}; fi$`, 'm'))
+  assert.match(script, new RegExp(`^if \\[ "\\$1" = daemon \\]; then userdma_heap=${HEAP_OPTION}; fi$`, 'm'))
 })
 
 test('a bundle works without its compiled code, as in packages', { skip }, () => {
