@@ -439,6 +439,8 @@ export interface Port {
   /** From 1. */
   readonly number: number
   readonly gids: GidTable
+  /** The P_Key table (IBA 10.9.2): 16 bits each, 0 in empty entries. The engine reads it at each packet. */
+  readonly pkeys: Uint16Array
   /** The answer of port.query. The driver may change its fields, for example `state`. */
   readonly attributes: RecordOf<typeof PortAttributes>
   /** Its `state` is this record. */

@@ -29,7 +29,10 @@ describe('in a shell with `userdma env`', { skip: lacking('awk', 'ibv_devinfo') 
     assert.ok(line?.startsWith(`userdma check: starts a daemon of its own with the ${settings}; `), line)
     assert.ok(line.endsWith(`\`--socket ${daemon.socket}\` would join that one, if it ran with --check`), line)
     assert.equal(others[0], 'userdma check: no findings')
-    assert.match(others[1] ?? '', /^ {2}accesses of the program's own threads to memory are not seen; .*`--races`; .*`--torment`$/)
+    assert.match(
+      others[1] ?? '',
+      /^ {2}accesses of the program's own threads to memory are not seen; .*`--races`; .*`--torment`$/,
+    )
     // --device names all devices, and JSON on standard error is JSON only.
     const own = await runIn(daemon, t, 'check', '--device', 'rxe7@127.0.0.1', '--races', '--torment', '1', ...LOOK)
     assert.equal(own.stdout, 'no faults\nrxe7 rxe 127.0.0.1\n')

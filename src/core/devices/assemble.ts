@@ -4,6 +4,7 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import type { PortAttributes } from '../../spec/classes/device/port.ts'
 import type { ObjectClass, RecordOf } from '../../spec/schema/schema.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { compile } from '../dispatch/compile.ts'
 import { classTable } from '../dispatch/lookup.ts'
 import type { Driver } from '../driver-contract.ts'
@@ -97,6 +98,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
             const port: Port = {
               number: i + 1,
               gids: gidTables[i]!,
+              pkeys: new Uint16Array(Math.max(1, portAttributes.pkeyTblLen)).fill(DEFAULT_PKEY, 0, 1),
               attributes: portAttributes,
               object: fixedObject(core, portCls, i + 1, undefined),
             }

@@ -45,6 +45,7 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
     ...(spec.pci !== undefined && { pci: spec.pci }),
     port: port && {
       gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ ...entry, index }])),
+      pkeys: [...port.pkeys],
       state: port.attributes.state,
       physState: port.attributes.physState,
       linkLayer: port.attributes.linkLayer,

@@ -37,6 +37,8 @@ export interface TreeDevice {
 interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array; readonly type: number }[]
+  /** The P_Key table. */
+  readonly pkeys: readonly number[]
   /** `PortState` and `PhysState` (spec/enums.ts). */
   readonly state: number
   readonly physState: number
@@ -186,7 +188,9 @@ const portFiles = (device: TreeDevice): Files => {
     [`${port}/sm_lid`]: '0x0',
     [`${port}/sm_sl`]: '0',
     [`${port}/cap_mask`]: `0x${device.port.portCapFlags.toString(16).padStart(8, '0')}`,
-    [`${port}/pkeys/0`]: '0xffff',
+    ...Object.fromEntries(
+      device.port.pkeys.map((key, i) => [`${port}/pkeys/${i}`, `0x${key.toString(16).padStart(4, '0')}`]),
+    ),
     ...changingFiles(device),
   }
 }

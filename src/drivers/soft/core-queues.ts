@@ -11,7 +11,7 @@ import { SystemError } from '../../host/errno.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { callError } from '../../spec/errno.ts'
 import { smallBytes } from '../../spec/memory.ts'
-import { DEFAULT_PKEY, ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
 import { psnAdd } from '../../transport/engine/psn.ts'
@@ -26,7 +26,7 @@ import {
   bthPadCount,
   bthPkey,
   bthVersion,
-  isSamePartition,
+  doPkeysMatch,
   putBth,
 } from '../../transport/wire/bth.ts'
 import { dethQkey, dethSrcQp, putDeth } from '../../transport/wire/extensions.ts'
@@ -168,7 +168,7 @@ class DatagramQueue implements CoreQueue {
       return
     }
     const pkey = bthPkey(view, at)
-    if (!isSamePartition(pkey, DEFAULT_PKEY)) {
+    if (!this.device.pkeys.some(own => doPkeysMatch(pkey, own))) {
       counters.pkeyViolations++
       counters.dropped++
       return

@@ -242,6 +242,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     this.device = this.#register(core, kind, options.name, random)
     if (isReused) this.device.memory.freedKeys = []
     state.taps = this.device.taps
+    state.pkeys = this.device.ports[0]!.pkeys
     this.queues = deviceQueues(state)
     this.link = deviceLink(this.device)
 
@@ -293,6 +294,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         () => this.#state,
         () => this.device as Device,
       ),
+      pkeys: new Uint16Array(),
       taps: { requests: undefined, decideCompletion: undefined, decidePage: undefined, inError: undefined },
       coreQueues: { byNumber: new Map(), waiting: 0 },
       addQueues: row => this.#posts.add(row),
@@ -351,6 +353,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     if (localDevice !== undefined) port.receiver = localDevice
     return {
       ...(localDevice && { localDevice }),
+      pkeys: state.pkeys,
       grh: grhBuilder(port, run),
       ...(frames && { frames }),
       work: queueWork(state.queues, findSrqOfDomain(state)),

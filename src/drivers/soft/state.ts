@@ -254,6 +254,8 @@ export interface SoftState<Own = unknown> {
   readonly failures: Failures
   /** QPNs of the queue pairs in ERR. */
   readonly inError: Set<number>
+  /** The port's P_Key table, once the device is registered. */
+  pkeys: Uint16Array
   /** `Device.taps`, once the device is registered. */
   taps: DeviceTaps
   /** Queue pairs of core clients by QPN, and the number of datagrams that wait in them. */

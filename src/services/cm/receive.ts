@@ -5,7 +5,7 @@
 import { type CmState, cmStates } from '../../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { isSameAddress } from '../../transport/wire/address.ts'
-import { isSamePartition } from '../../transport/wire/bth.ts'
+import { doPkeysMatch } from '../../transport/wire/bth.ts'
 import { emitCm, viewCm } from '../../transport/wire/mad/mad.ts'
 import { CmConnection, type CmPath, type CmTransport, type ReceivedMessage } from './connection.ts'
 import type { CmMachine } from './machine.ts'
@@ -24,7 +24,7 @@ const checkReq = (
   const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
   // The path must lead back to the sender: no replies to another host.
   const isReversePath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
-  if (!isReversePath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
+  if (!isReversePath || !doPkeysMatch(pkey, from.pkey)) return rejReason.INVALID_GID
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
     return rejReason.INVALID_ALT_GID
   // ibv_mtu: 1 (256 bytes) to 5 (4096 bytes).

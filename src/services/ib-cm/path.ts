@@ -10,8 +10,7 @@ import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { callError } from '../../spec/errno.ts'
 import { the } from '../../spec/reason.ts'
-import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
-import { isSamePartition } from '../../transport/wire/bth.ts'
+import { doPkeysMatch } from '../../transport/wire/bth.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import type { CmConnection, CmPath } from '../cm/connection.ts'
 import { Family } from '../socket-address.ts'
@@ -82,16 +81,19 @@ export const pathThrough = (
 /** The path to the peer. Throws CallError EINVAL, ENOENT if the device does not have the path that the program has set. */
 export const pathOf = (port: IbPort, end: ConnectionEnd): CmPath => {
   const { localGid, remoteGid, flowLabel, trafficClass, chosenPath, packetLifeTime } = end
+  const { pkeys } = port.device.ports[0]!
   if (localGid === undefined || remoteGid === undefined)
     throw callError.EINVAL`${the.method('cm_id.connect')}: the address is not resolved`
   if (chosenPath === undefined)
-    return pathThrough(port, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY }, packetLifeTime)
+    return pathThrough(port, { localGid, remoteGid, flowLabel, trafficClass, pkey: pkeys[0]! }, packetLifeTime)
   const path = parsePathRecord(port, chosenPath)
   const { name } = port.device
   if (!hasGid(port.device, path.localGid))
     throw callError.EINVAL`${the.method('cm_id.connect')}: the source GID of the path is not a GID of ${name}`
-  if (!isSamePartition(path.pkey, DEFAULT_PKEY))
-    throw callError.ENOENT`${the.method('cm_id.connect')}: ${name} is not in the partition of the path's P_Key 0x${path.pkey.toString(16)}; its P_Key is 0xffff`
+  if (!pkeys.some(own => doPkeysMatch(path.pkey, own))) {
+    const own = Array.from(pkeys, key => `0x${key.toString(16)}`).join(', ')
+    throw callError.ENOENT`${the.method('cm_id.connect')}: ${name} is not in the partition of the path's P_Key 0x${path.pkey.toString(16)}; its P_Key is ${own}`
+  }
   return path
 }
 
@@ -127,7 +129,7 @@ export const pathRecord = (
   record[FieldAt.TCLASS] = end.trafficClass
   record[FieldAt.REVERSIBLE] = REVERSIBLE
   // The path of a peer's request has the P_Key, service level and MTU of the REQ.
-  view.setUint16(FieldAt.PKEY, connection?.path.pkey ?? DEFAULT_PKEY)
+  view.setUint16(FieldAt.PKEY, connection?.path.pkey ?? device.ports[0]!.pkeys[0]!)
   record[FieldAt.SL] = connection?.path.sl ?? 0
   record[FieldAt.MTU] = EXACTLY | (connection?.path.mtu ?? device.ports[0]!.attributes.activeMtu)
   record[FieldAt.RATE] = EXACTLY | RATE_PORT_CURRENT

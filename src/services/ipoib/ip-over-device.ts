@@ -11,7 +11,6 @@ import { addTo, createLimit, removeFrom, requireShare } from '../../core/objects
 import { PeerTable } from '../../core/objects/peer-table.ts'
 import { CallError, callError, gone } from '../../spec/errno.ts'
 import { because, the } from '../../spec/reason.ts'
-import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
 import { ENCAPSULATION_BYTES, IPOIB_QKEY, type LinkAddress } from '../../transport/wire/ipoib.ts'
 import { IpError } from '../ip/error.ts'
@@ -46,6 +45,8 @@ const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
 /** The link of an interface: a queue pair and its multicast groups. */
 class IpPort {
   readonly gid: Uint8Array
+  /** That of all packets. */
+  readonly pkey: number
   readonly queuePair: DatagramPort
   /** By link-layer group: number of joins without a leave. Several IP groups may map to one link-layer group. */
   readonly #groups = new Map<string, number>()
@@ -58,6 +59,7 @@ class IpPort {
     if (gid === undefined || queuePair === undefined)
       throw callError.EOPNOTSUPP`${the.method('ip_interface.create')}: device ${device.name} has no GID or no UD queue pairs for clients`
     this.gid = gid
+    this.pkey = device.ports[0]!.pkeys[0]!
     this.queuePair = queuePair
   }
 
@@ -82,7 +84,7 @@ class IpPort {
       localGid: this.gid,
       remoteGid: isMulticastGid(gid) ? wireGid(gid, this.gid) : gid,
       qpn,
-      pkey: DEFAULT_PKEY,
+      pkey: this.pkey,
       flowLabel: 0,
       trafficClass: 0,
       hopLimit: HOP_LIMIT,
@@ -182,7 +184,7 @@ export class IpOverDevice {
         prefixLength,
         link: { qpn, gid: port.gid },
         mtu: mtu - ENCAPSULATION_BYTES,
-        pkey: DEFAULT_PKEY,
+        pkey: port.pkey,
         random: this.#environment.random,
         join: group => port.join(group),
         leave: group => port.leave(group),

@@ -17,7 +17,6 @@ import { callError, Errno } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import { because, type Place, type Reason, the } from '../../spec/reason.ts'
 import type { In, RecordOf } from '../../spec/schema/schema.ts'
-import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import {
   dataOffset,
@@ -96,8 +95,8 @@ const optionsOf = (
 }
 
 /**
- * The path to an address, with the default P_Key. Throws CallError: EINVAL; ENODATA for an empty entry of the GID
- * table.
+ * The path to an address, with the first P_Key of the port. Throws CallError: EINVAL; ENODATA for an empty entry of the
+ * GID table.
  */
 const pathOf = (
   agent: CoreObject,
@@ -106,7 +105,8 @@ const pathOf = (
 ): MadAddress => {
   const attribute = because`${the.method('mad_agent.send')}: ${the.attribute('address')}`
   if (!isGlobal) refuse(attribute, 'isGlobal is 0: a RoCE path needs a global route')
-  const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
+  const { gids, pkeys } = agent.context!.device.ports[0]!
+  const { gid } = getGid(gids, sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
     refuse(attribute, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
   return {
@@ -114,7 +114,7 @@ const pathOf = (
     remoteGid: copyOfBytes(dgid),
     // as on Linux, only 24 bits of the number count
     qpn: qpn & 0xff_ffff,
-    pkey: DEFAULT_PKEY,
+    pkey: pkeys[0]!,
     flowLabel,
     trafficClass,
     hopLimit,

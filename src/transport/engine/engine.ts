@@ -8,11 +8,10 @@
  */
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
-import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { CNP, OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
 import type { Arena } from '../wire/arena.ts'
-import { bthPkey, bthVersion } from '../wire/bth.ts'
+import { bthPkey, bthVersion, doPkeysMatch } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
 import { forgetCauses, rnrNaksOf } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
@@ -54,6 +53,7 @@ import {
   giveBlock,
   log2OfResources,
   MAX_LOCAL_BYTES,
+  pkeyOf,
   schedule,
   scheduleFirst,
   takeBlock,
@@ -68,7 +68,6 @@ import { onFrame } from './unreliable/raw-packet.ts'
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags
 /** The P_Key without its membership bit. */
-const PKEY_BASE = 0x7fff
 const { XRC_INI, XRC_TGT, DCI } = Service
 
 export interface Engine {
@@ -499,10 +498,11 @@ const onPacket = (
     return
   }
   const pkey = bthPkey(view, offset)
-  if ((pkey & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)) {
+  const portPkey = pkeyOf(s, base)
+  if (!doPkeysMatch(pkey, portPkey)) {
     s.counters.pkeyViolations++
     s.counters.dropped++
-    s.env.causes?.dropped(row, createCause('PKEY_DIFFERS', { packetPkey: pkey, portPkey: DEFAULT_PKEY }))
+    s.env.causes?.dropped(row, createCause('PKEY_DIFFERS', { packetPkey: pkey, portPkey }))
     return
   }
   const opcode = view.getUint8(offset)

@@ -6,12 +6,12 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
-import { DEFAULT_PKEY, ICRC_BYTES } from '../../spec/wire/headers.ts'
+import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { headerAt, OPERATION_MASK, opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
 import { serviceBits } from '../../spec/wire/services.ts'
 import { SendKind } from '../../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
-import { BTH_ACKREQ, bthDestQp, bthOpcode } from '../wire/bth.ts'
+import { BTH_ACKREQ, bthDestQp, bthOpcode, PKEY_FULL_MEMBER } from '../wire/bth.ts'
 import { xrcethSrq } from '../wire/extensions.ts'
 import { receiveReadMiddles } from './completer/completer.ts'
 import { setPayloads } from './dma.ts'
@@ -19,19 +19,17 @@ import { QP, RespFlag, WQE } from './fields.ts'
 import { PSN_MASK, psnDistance } from './psn.ts'
 import { scheduleAck } from './responder/responder.ts'
 import { receiveWrite } from './responder/send-write.ts'
-import { type EngineState, readPartPackets } from './state.ts'
+import { type EngineState, pkeyOf, readPartPackets } from './state.ts'
 
 const { WRITE, READ } = SendKind
 const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
 const HEADER_BYTES = opcodeHeaderBytes
 const XRCETH_AT = headerAt.XRCETH
 
-/**
- * Bits of the BTH's first word that are compared: opcode, pad count, version, and the P_Key without its membership bit.
- * SE and MigReq may differ.
- */
-const PLAIN_MASK = 0xff3f_7fff | 0
-const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
+/** Bits of the BTH's first word that are compared: opcode, pad count, version, and P_Key. SE and MigReq may differ. */
+const PLAIN_MASK = 0xff3f_ffff | 0
+/** As well, where the own P_Key is a full member's: the packet's membership bit. */
+const ANY_MEMBER_MASK = PLAIN_MASK & ~PKEY_FULL_MEMBER
 
 /**
  * Counts the packets from `at` on that are for the row and have this opcode and consecutive PSNs from `psn` on. Each
@@ -49,7 +47,9 @@ const countMatching = (
 ): number => {
   const w = s.rows
   const qpn = w[base + QP.QPN]
-  const firstWord = (opcode << 24) | PLAIN_PKEY
+  const pkey = pkeyOf(s, base)
+  const mask = (pkey & PKEY_FULL_MEMBER) === 0 ? PLAIN_MASK : ANY_MEMBER_MASK
+  const firstWord = ((opcode << 24) | pkey | PKEY_FULL_MEMBER) & mask
   const xrceth = XRCETH_AT[opcode]
   let nextPsn = psn
   let ackBits = 0
@@ -57,11 +57,7 @@ const countMatching = (
   for (let bth = at; count < max; count++, bth += size) {
     // the third word of a BTH: AckReq and PSN
     const word = view.getUint32(bth + 8)
-    if (
-      (view.getUint32(bth) & PLAIN_MASK) !== firstWord ||
-      bthDestQp(view, bth) !== qpn ||
-      (word & PSN_MASK) !== nextPsn
-    )
+    if ((view.getUint32(bth) & mask) !== firstWord || bthDestQp(view, bth) !== qpn || (word & PSN_MASK) !== nextPsn)
       break
     if (xrceth !== 0 && xrcethSrq(view, bth + xrceth) !== w[base + QP.RESP_SRQN]) break
     ackBits |= word

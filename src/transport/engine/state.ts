@@ -12,6 +12,7 @@
  */
 import type { Cause } from '../../spec/check/causes.ts'
 import { engineCounters } from '../../spec/counters.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { createRateControl, type DcqcnParameters, type RateControl } from './congestion/dcqcn.ts'
 import { DMA, QP, RES, WQE } from './fields.ts'
@@ -88,6 +89,8 @@ interface Results {
 export interface EngineState {
   // ---- set at creation ----
   readonly env: Environment
+  /** The port's P_Key table, never empty. */
+  readonly pkeys: Uint16Array
   /** Maximum of QP.REQ_CWND, window bytes (`PACKET_WEIGHT`). */
   readonly maxCwnd: number
   /**
@@ -189,6 +192,7 @@ export const createState = (
   onDmaFailed: DmaFailed,
 ): EngineState => ({
   env,
+  pkeys: env.pkeys ?? Uint16Array.of(DEFAULT_PKEY),
   maxCwnd,
   readPartBytes,
   pacingInterval,
@@ -249,6 +253,9 @@ export const createState = (
 })
 
 /** The engine's taps, if anybody watches. */
+/** The P_Key of a queue pair, which its packets have. */
+export const pkeyOf = (s: EngineState, base: number): number => s.pkeys[s.rows[base + QP.PKEY_INDEX]]
+
 export const tapsOf = ({ env: { taps } }: EngineState): WorkTaps | undefined =>
   taps?.watched.requests === undefined ? undefined : taps
 

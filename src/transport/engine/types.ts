@@ -437,6 +437,8 @@ export interface Choices {
 export interface Environment {
   /** The engine's own device as other engines see it. Absent: all messages are sent as packets. */
   readonly localDevice?: LocalPeerDevice
+  /** The port's P_Key table. Absent: one entry, the default P_Key. */
+  readonly pkeys?: Uint16Array
   /** Required for UD queue pairs. */
   readonly grh?: GrhBuilder
   /**

@@ -41,6 +41,7 @@ const device = (name: string, node: number): TreeDevice => {
     linkLayer: LinkLayer.values.ETHERNET,
     activeWidth: LinkWidth.values.X1,
     activeSpeed: LinkSpeed.values.SDR,
+    pkeys: [0xffff],
     lmc: 0,
     portCapFlags: 0x10000,
   }

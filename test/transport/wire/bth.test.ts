@@ -11,8 +11,10 @@ import { anyPacket } from './arbitrary.ts'
 const { bytes, view } = plainArena(512)
 
 test('P_Keys that differ only in the membership bit are of one partition', () => {
-  assert.ok(bth.isSamePartition(0xffff, 0x7fff) && bth.isSamePartition(0x1234, 0x9234))
-  assert.ok(!bth.isSamePartition(0xffff, 0xfffe) && !bth.isSamePartition(0x4000, 0))
+  assert.ok(bth.doPkeysMatch(0xffff, 0x7fff) && bth.doPkeysMatch(0x1234, 0x9234))
+  assert.ok(!bth.doPkeysMatch(0xffff, 0xfffe) && !bth.doPkeysMatch(0x4000, 0))
+  assert.ok(!bth.doPkeysMatch(0x1234, 0x1234), 'two limited members')
+  assert.ok(!bth.doPkeysMatch(0x8000, 0x8000) && !bth.doPkeysMatch(0, 0x8000), 'no P_Keys')
 })
 
 test('each accessor reads its field of any packet', () => {

@@ -4,7 +4,7 @@
  */
 
 import { DC_MAX_CONNECTIONS } from '../../../spec/drivers/mlx5-dc.ts'
-import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
+import { ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import type { FlowAddress } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -15,7 +15,7 @@ import {
   bthPkey,
   bthPsn,
   bthVersion,
-  isSamePartition,
+  doPkeysMatch,
   putBth,
 } from '../../../transport/wire/bth.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
@@ -55,10 +55,16 @@ export interface Answer extends Message {
 const At = { first: BTH_BYTES, connection: BTH_BYTES + 4, third: BTH_BYTES + 8, key: BTH_BYTES + 12 } as const
 const QPN_MASK = 0xff_ffff
 
-/** The packet of `length` bytes at `at` as a message; undefined if it is none. */
-export const readMessage = ({ view }: Arena, at: number, length: number): Request | Answer | undefined => {
+/** The packet of `length` bytes at `at` as a message; undefined if it is none, or of none of the port's partitions. */
+export const readMessage = (
+  { pkeys }: SoftState,
+  { view }: Arena,
+  at: number,
+  length: number,
+): Request | Answer | undefined => {
   if (checkPacket(view, at, length) !== 0 || bthVersion(view, at) !== 0) return undefined
-  if (!isSamePartition(bthPkey(view, at), DEFAULT_PKEY)) return undefined
+  const pkey = bthPkey(view, at)
+  if (!pkeys.some(own => doPkeysMatch(pkey, own))) return undefined
   const opcode = bthOpcode(view, at)
   const first = view.getUint32(at + At.first)
   const third = view.getUint32(at + At.third) & QPN_MASK
@@ -103,7 +109,7 @@ export class Outbox {
 
   /** Sends what the port has room for. True if there was anything. */
   transmit(): boolean {
-    const { port, releasedFlows } = this.#soft
+    const { port, pkeys, releasedFlows } = this.#soft
     const { counters } = this.#soft.engine()
     let sent = 0
     for (const { message, flow } of this.#waiting) {
@@ -112,7 +118,7 @@ export class Outbox {
       if (at < 0) break
       const { view } = port.arena
       const { opcode, destQpn, connection, psn, initiatorQpn } = message
-      putBth(view, at, opcode, 0, DEFAULT_PKEY, destQpn, psn)
+      putBth(view, at, opcode, 0, pkeys[0]!, destQpn, psn)
       view.setUint32(at + At.connection, connection)
       if (isAnswer(message)) {
         view.setUint32(at + At.first, ((message.status << 24) | initiatorQpn) >>> 0)

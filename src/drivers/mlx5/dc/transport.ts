@@ -61,7 +61,7 @@ export class DcTransport {
 
   #onPacket(arena: Arena, at: number, length: number, run: FlowAddress): void {
     const { counters } = this.#soft.engine()
-    const message = this.#received.length < MAX_RECEIVED ? readMessage(arena, at, length) : undefined
+    const message = this.#received.length < MAX_RECEIVED ? readMessage(this.#soft, arena, at, length) : undefined
     if (message === undefined) {
       counters.dropped++
       return

@@ -31,7 +31,6 @@ import {
   sourceOf,
   storedAddress,
 } from '../address/path.ts'
-import type { QueueLimits } from '../attributes.ts'
 import { forgetFailing } from '../completions.ts'
 import type { QueueFormat } from '../format.ts'
 import { openQueues, resetQueues } from '../queues.ts'
@@ -103,9 +102,10 @@ const removeDatagramRow = ({ datagramRows }: SoftState, { pd }: Destinations, ro
 }
 
 /** `activeMtu`: the largest path MTU that the interface allows now (`Mtu`). */
-const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdAtomic }: QueueLimits): void => {
+const checkValues = (method: string, args: QpModify, activeMtu: number, { pkeys, limits }: SoftState): void => {
+  const { maxRdAtomic } = limits
   if (args.port !== undefined) requireInRange(method, 'port', args.port, 1, 1)
-  if (args.pkeyIndex !== undefined) requireInRange(method, 'pkeyIndex', args.pkeyIndex, 0)
+  if (args.pkeyIndex !== undefined) requireInRange(method, 'pkeyIndex', args.pkeyIndex, pkeys.length - 1)
   if (args.maxRdAtomic !== undefined) requireInRange(method, 'maxRdAtomic', args.maxRdAtomic, maxRdAtomic)
   if (args.maxDestRdAtomic !== undefined) requireInRange(method, 'maxDestRdAtomic', args.maxDestRdAtomic, maxRdAtomic)
   if (args.pathMtu === undefined) return
@@ -302,7 +302,7 @@ export const qpClass = (
       const source = hasPath && args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
       checkTransitionAttributes(type, before, after, args, modifyCall)
       const { activeMtu } = call.device.ports[0].attributes
-      checkValues(modifyCall, args, activeMtu, device.limits)
+      checkValues(modifyCall, args, activeMtu, device)
       if (source && args.address) format.checkPath?.(modifyCall, args.address)
       let path: { flow: number; peer: number } | undefined
       if (args.address && source) {

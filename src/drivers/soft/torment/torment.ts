@@ -396,9 +396,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       }
       return {
         ...join(device as Device, parts),
-        environment: ({ localDevice, grh, frames, work, events, causes, taps, refusesLongDatagrams = false }) =>
+        environment: ({ localDevice, pkeys, grh, frames, work, events, causes, taps, refusesLongDatagrams = false }) =>
           wrapper<Environment>({
             localDevice,
+            pkeys,
             grh,
             frames,
             work: wrapper<WorkSource>({

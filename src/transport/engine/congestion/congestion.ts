@@ -7,14 +7,14 @@
  */
 import { CNP_INTERVAL } from '../../../spec/congestion.ts'
 import { QpState } from '../../../spec/enums.ts'
-import { CNP_RESERVED_BYTES, DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
+import { CNP_RESERVED_BYTES, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { CNP } from '../../../spec/wire/opcodes.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { BTH_BYTES, bthOpcode, putBth, setBthBecn } from '../../wire/bth.ts'
 import { QP, RespFlag } from '../fields.ts'
 import { acceptRun, openRun } from '../run.ts'
-import { type EngineState, schedule } from '../state.ts'
+import { type EngineState, pkeyOf, schedule } from '../state.ts'
 import { setTimer } from '../timers.ts'
 import { allowance, cutRate, nextSend, spend } from './dcqcn.ts'
 
@@ -59,7 +59,7 @@ export const sendCnp = (s: EngineState, base: number): boolean => {
   if (openRun(s, CNP_BYTES, w[base + QP.FLOW], 1) === 0) return false
   const at = s.result.runAt
   const { bytes, view } = s.sink!.arena
-  putBth(view, at, CNP, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], 0)
+  putBth(view, at, CNP, 0, pkeyOf(s, base), w[base + QP.DEST_QPN], 0)
   setBthBecn(view, at)
   bytes.fill(0, at + BTH_BYTES, at + BTH_BYTES + CNP_RESERVED_BYTES)
   acceptRun(s, 1, CNP_BYTES, CNP_BYTES)

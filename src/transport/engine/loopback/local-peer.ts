@@ -1,7 +1,7 @@
 /*
  * Local peers are queue pairs with an engine in this process. Messages to them need no packets (slices.ts,
  * fast-path.ts). This file finds the local peer of a queue pair, and counts the packets that would have been sent. Both
- * ends must match as they would for packets: flows, peers, QPNs, services, path MTUs, states.
+ * ends must match as they would for packets: flows, peers, QPNs, services, path MTUs, P_Keys, states.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { QpState } from '../../../spec/enums.ts'
@@ -9,9 +9,10 @@ import { ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../../spec/wire/services.ts'
 import { KindFlags, SendKind } from '../../../spec/work.ts'
+import { doPkeysMatch } from '../../wire/bth.ts'
 import { QP, RespFlag, WQE } from '../fields.ts'
 import { basicHeaderBytes, firstOf, lastOf, onlyOf, operationOf } from '../operations.ts'
-import { type EngineState, PollCounts } from '../state.ts'
+import { type EngineState, PollCounts, pkeyOf } from '../state.ts'
 import { type LocalPeerDevice, Send } from '../types.ts'
 
 const { RTR, ERR } = QpState.values
@@ -56,7 +57,9 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
     peerRows[peerBase + QP.MTU] === w[base + QP.MTU] &&
     peerRows[peerBase + QP.PEER] >= 0 &&
     peerRows[peerBase + QP.PEER] === ownDevice.peerAt(w[base + QP.FLOW]) &&
-    (peer !== s || peerRow !== row)
+    (peer !== s || peerRow !== row) &&
+    // a packet tells the peer's device of the violation
+    doPkeysMatch(pkeyOf(s, base), pkeyOf(peer, peerBase))
   if (!isPeer) return false
   // The peer's ACKs must reach this port.
   if (reliableService[service] !== 0) {

@@ -45,7 +45,7 @@ import { onExpectedPsn, onRequest } from '../responder/responder.ts'
 import { beginWrite, receiveSend, receiveWrite } from '../responder/send-write.ts'
 import { noSrqCause, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, isScattered, Step } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
+import { type EngineState, PACKET_WEIGHT, pkeyOf, readPartPackets } from '../state.ts'
 import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
 import { admitPacket } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
@@ -338,7 +338,8 @@ const sendAtomicOrFlush = (s: EngineState, row: number, request: number, now: nu
   const opcode = serviceBits[service] | onlyOf[operationOf(service, p[wr + Send.OPCODE])]
   const header = opcodeHeaderBytes[opcode]
   const size = header + requestPayloadBytes(p[request + WQE.KIND]) + ICRC_BYTES
-  putRequestHeader(view, staging, opcode, 0, w[base + QP.DEST_QPN], w[base + QP.REQ_PSN], srqnOf(s, base, request))
+  const qpn = w[base + QP.DEST_QPN]
+  putRequestHeader(view, staging, opcode, 0, pkeyOf(s, base), qpn, w[base + QP.REQ_PSN], srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, arena, staging, opcode, header, 0, 0) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   const peer = s.peerState as EngineState

@@ -3,7 +3,6 @@
  * (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
  */
 
-import { DEFAULT_PKEY } from '../../../spec/wire/headers.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { SRQN_SHIFT } from '../../../spec/work.ts'
 import { BTH_BYTES, putBth } from '../../wire/bth.ts'
@@ -25,10 +24,11 @@ export const putRequestHeader = (
   at: number,
   opcode: number,
   flags: number,
+  pkey: number,
   qpn: number,
   psn: number,
   srqn: number,
 ): void => {
-  putBth(view, at, opcode, flags, DEFAULT_PKEY, qpn, psn)
+  putBth(view, at, opcode, flags, pkey, qpn, psn)
   if (srqn !== NO_SRQ) putXrceth(view, at + BTH_BYTES, srqn)
 }

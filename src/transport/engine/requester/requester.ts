@@ -27,7 +27,7 @@ import { basicHeaderBytes, firstOf, lastOf, middleOf, onlyOf, operationOf } from
 import { PSN_HALF, PSN_MASK, psnDistance } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { advance, failLocalAccess, isScattered, PollResult, Step } from '../scheduling.ts'
-import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, readPartPackets } from '../state.ts'
+import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, pkeyOf, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { putDatagramHeader } from '../unreliable/datagram.ts'
@@ -185,7 +185,16 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return PORT_FULL
   const at = s.result.runAt
   const psn = w[base + QP.REQ_PSN] | BTH_ACKREQ
-  putRequestHeader(s.sink!.arena.view, at, opcode, 0, w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
+  putRequestHeader(
+    s.sink!.arena.view,
+    at,
+    opcode,
+    0,
+    pkeyOf(s, base),
+    w[base + QP.DEST_QPN],
+    psn,
+    srqnOf(s, base, request),
+  )
   if (putReadAtomicRequest(s, row, request, s.sink!.arena, at, opcode, header, offset, length) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   acceptRun(s, 1, size, size)
@@ -283,7 +292,7 @@ const sendLastPacket = (s: EngineState, row: number, request: number, opcode: nu
   const psn = w[base + QP.REQ_PSN] | ackReqBit(w, base)
   const srqn = srqnOf(s, base, request)
   const qpn = isUd ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + QP.DEST_QPN]
-  putRequestHeader(view, at, opcode, solicitedBit | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
+  putRequestHeader(view, at, opcode, solicitedBit | (pad << BTH_PAD_SHIFT), pkeyOf(s, base), qpn, psn, srqn)
   if (isUd) putDatagramHeader(s, row, wr, view, at + DETH_AT[opcode])
   else if (p[request + WQE.KIND] === WRITE && offset === 0)
     putReth(
@@ -329,7 +338,7 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
   const psn = w[base + QP.REQ_PSN] | nextAckReq(s, base, mtu, followers === 0)
-  putRequestHeader(view, at, opcode, 0, w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
+  putRequestHeader(view, at, opcode, 0, pkeyOf(s, base), w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
   putReth(view, at + basicBytes, p[wr + Send.REMOTE_HI], p[wr + Send.REMOTE_LO], p[wr + Send.RKEY], p[wr + Send.LENGTH])
   acceptRun(s, 1, firstSize, firstSize)
   advance(s, row, request, 1, mtu + PACKET_WEIGHT, false)
@@ -386,6 +395,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   const bits = serviceBits[service]
   const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const middle = bits | middleOf[operation]
+  const pkey = pkeyOf(s, base)
   const qpn = w[base + QP.DEST_QPN]
   const ends = done + count === p[request + WQE.PSNS]
   const fullPackets = ends ? count - 1 : count
@@ -393,7 +403,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   let at = s.result.runAt
   for (let i = 0; i < fullPackets; i++, at += size) {
     const opcode = done + i === 0 ? bits | firstOf[operation] : middle
-    putRequestHeader(view, at, opcode, 0, qpn, psn | nextAckReq(s, base, mtu, i === count - 1), srqn)
+    putRequestHeader(view, at, opcode, 0, pkey, qpn, psn | nextAckReq(s, base, mtu, i === count - 1), srqn)
     psn = (psn + 1) & PSN_MASK
   }
   let lastSize = size
@@ -405,7 +415,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     const solicitedBit =
       (p[request + WQE.WR + Send.FLAGS] & SOLICITED) !== 0 && p[request + WQE.KIND] !== WRITE ? BTH_SOLICITED : 0
     const bthBits = solicitedBit | (pad << BTH_PAD_SHIFT)
-    putRequestHeader(view, at, bits | lastOf[operation], bthBits, qpn, psn | ackReqBit(w, base), srqn)
+    putRequestHeader(view, at, bits | lastOf[operation], bthBits, pkey, qpn, psn | ackReqBit(w, base), srqn)
     w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
   }
   acceptRun(s, count, size, lastSize)

@@ -5,7 +5,7 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
-import { CREDITS_UNLIMITED, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../../spec/wire/headers.ts'
+import { CREDITS_UNLIMITED, ICRC_BYTES, nakCode, syndromeKind } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../../../spec/wire/opcodes.ts'
 import { serviceBits } from '../../../spec/wire/services.ts'
 import { SendKind } from '../../../spec/work.ts'
@@ -18,7 +18,7 @@ import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { PollResult } from '../scheduling.ts'
-import type { EngineState } from '../state.ts'
+import { type EngineState, pkeyOf } from '../state.ts'
 import { Access } from '../types.ts'
 import { nakAt, nakDuplicate } from './nak.ts'
 
@@ -89,7 +89,7 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
   const at = s.result.runAt
   const view = s.sink!.arena.view
-  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
+  putBth(view, at, opcode, 0, pkeyOf(s, base), w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
   putAeth(view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
   putAtomicAck(view, at + BTH_AETH_BYTES, p[resource + RES.DATA_HI], p[resource + RES.DATA_LO])
   acceptRun(s, 1, size, size)
@@ -127,7 +127,7 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
     return NAK_SCHEDULED
   for (let i = 0; i < pad; i++) arena.bytes[at + BTH_AETH_BYTES + payload + i] = 0
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
-  putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + QP.DEST_QPN], psn)
+  putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, pkeyOf(s, base), w[base + QP.DEST_QPN], psn)
   putAeth(arena.view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
   acceptRun(s, 1, size, size)
   markSent(s, base, resource, next + 1)
@@ -156,7 +156,7 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   if (!fillReadResponses(s, row, resource, 0, 0, at + BTH_AETH_BYTES, mtu, size, (1 + middles) * mtu))
     return NAK_SCHEDULED
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_FIRST
-  putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
+  putBth(view, at, opcode, 0, pkeyOf(s, base), w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
   putAeth(view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
   acceptRun(s, 1, firstSize, firstSize)
   if (middles > 0) {
@@ -198,10 +198,11 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
   const size = BTH_BYTES + w[base + QP.MTU] + ICRC_BYTES
   const view = s.sink!.arena.view
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_MIDDLE
+  const pkey = pkeyOf(s, base)
   const qpn = w[base + QP.DEST_QPN]
   let psn = psnAdd(s.pool[resource + RES.FIRST_PSN], next)
   for (let i = 0, at = s.result.runAt; i < count; i++, at += size) {
-    putBth(view, at, opcode, 0, DEFAULT_PKEY, qpn, psn)
+    putBth(view, at, opcode, 0, pkey, qpn, psn)
     psn = (psn + 1) & PSN_MASK
   }
   acceptRun(s, count, size, size)
@@ -256,10 +257,10 @@ const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => 
   const at = s.result.runAt
   const view = s.sink!.arena.view
   if ((due & RespFlag.NAK_DUE) !== 0) {
-    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], w[base + QP.RESP_NAK_PSN])
+    putBth(view, at, opcode, 0, pkeyOf(s, base), w[base + QP.DEST_QPN], w[base + QP.RESP_NAK_PSN])
     putAeth(view, at + BTH_BYTES, w[base + QP.RESP_NAK_SYNDROME], w[base + QP.RESP_NAK_MSN])
   } else {
-    putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], (w[base + QP.RESP_EPSN] - 1) & PSN_MASK)
+    putBth(view, at, opcode, 0, pkeyOf(s, base), w[base + QP.DEST_QPN], (w[base + QP.RESP_EPSN] - 1) & PSN_MASK)
     putAeth(view, at + BTH_BYTES, ACK_SYNDROME, w[base + QP.RESP_MSN])
   }
   acceptRun(s, 1, size, size)

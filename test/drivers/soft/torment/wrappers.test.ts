@@ -90,6 +90,7 @@ const environmentOf = (parts: Partial<Environment>) => ({ work: {}, events: {}, 
 it('torment of an environment', () => {
   const plain: AllMembers<Environment> = {
     localDevice: { state: undefined } as Environment['localDevice'],
+    pkeys: new Uint16Array(1),
     grh: { header: () => 0 },
     frames: {} as FrameSink,
     work: spies(workNames, []),
