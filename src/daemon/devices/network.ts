@@ -8,12 +8,14 @@ import type { Identity } from '../../core/devices/identity.ts'
 import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { roleOf } from '../../host/process-status.ts'
+import type { LossByRule } from '../../spec/check/probes.ts'
 import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
 import type { FaultRule, RuleScope } from '../../spec/faults/rule.ts'
 import {
   checkRates,
   formatFaults,
   formatRule,
+  lossByRule,
   MAX_DAEMON_RULES,
   parseFaults,
   sameRules,
@@ -56,7 +58,7 @@ export interface Network {
    * The text of the last rule that lost, damaged or delayed a packet to one of these queue pairs of the daemon's
    * devices, since `time` (microseconds); undefined: none.
    */
-  lossTo(qpns: readonly number[], time: number): string | undefined
+  lossTo(qpns: readonly number[], time: number): LossByRule | undefined
   /**
    * Replaces the fault rules. `keeps`: those that were there before go on with their counts and random sequences. Throws
    * an Error with a message for people: invalid rules, or no such soft device.
@@ -173,7 +175,7 @@ export const createNetwork = (
       for (const { port } of ports)
         for (const qpn of qpns) {
           const rule = port.lossTo(qpn, time)
-          if (rule !== undefined) return formatRule(rule)
+          if (rule !== undefined) return lossByRule(rule)
         }
       return undefined
     },

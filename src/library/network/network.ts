@@ -42,7 +42,7 @@ import { CallError } from '../../spec/errno.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
 import { createRandom } from '../../spec/faults/random.ts'
 import { type FaultRule, noFaults, type RuleScope, targetOf } from '../../spec/faults/rule.ts'
-import { formatRule, parseFaults } from '../../spec/faults/rules.ts'
+import { formatRule, lossByRule, parseFaults } from '../../spec/faults/rules.ts'
 import { effectsIn, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { injectFaults } from '../../tools/clients/faults/inject.ts'
 import { lossesOf } from '../../tools/clients/faults/losses.ts'
@@ -548,7 +548,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     for (const port of faultPorts.values())
       for (const qpn of qpns) {
         const rule = port.lossTo(qpn, time)
-        if (rule !== undefined) return formatRule(rule)
+        if (rule !== undefined) return lossByRule(rule)
       }
     return undefined
   })

@@ -47,6 +47,16 @@ export interface LoggedEvents {
   readonly time: number
 }
 
+/** What a fault rule, or the link of a net, does to packets. */
+export interface LossByRule {
+  /** As `userdma fault show` has it. */
+  readonly rule: string
+  /** Whether it loses, damages or reorders packets, or has them wait for its rate. */
+  readonly loses: boolean
+  /** The longest delay of a packet, milliseconds. */
+  readonly delay: number
+}
+
 export interface ProgramProbes {
   deviceName(device: number): string
   /** The number of the device with a GID; undefined: none of this process. */
@@ -85,7 +95,7 @@ export interface ProgramProbes {
    * The last fault rule that lost, damaged or delayed a packet to one of these queue pairs since `time`, in
    * microseconds; undefined: none.
    */
-  lossTo?(qpns: readonly number[], time: number): string | undefined
+  lossTo?(qpns: readonly number[], time: number): LossByRule | undefined
   /**
    * How many events its program has not read: asynchronous ones of a context, or those of a channel (comp_channel or
    * cm_channel) with this handle; undefined: unknown.

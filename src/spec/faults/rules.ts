@@ -4,6 +4,7 @@
  * apply to them. Several rules are separated by `;`. Units are those of tc-netem, but a probability may be a plain
  * number, and a time without a unit is in milliseconds. program-rules.ts checks what only programs' rules have.
  */
+import type { LossByRule } from '../check/probes.ts'
 import { Errno, type ErrnoName } from '../errno.ts'
 import {
   completionNames,
@@ -414,6 +415,12 @@ export const formatRule = (rule: FaultRule): string => {
     .filter(name => String(rule[name]) !== String(noFaults[name]))
     .map(text)
     .join(',')
+}
+
+/** What a rule does to packets. */
+export const lossByRule = (rule: FaultRule): LossByRule => {
+  const { drop, corrupt, reorder, rate, delay, jitter } = rule
+  return { rule: formatRule(rule), loses: drop + corrupt + reorder + rate > 0, delay: delay + jitter }
 }
 
 /**

@@ -6,6 +6,7 @@
  * Also where addresses were in the GID tables, for calls that name an empty index.
  */
 import type { FailurePeer } from '../../spec/check/failures.ts'
+import type { LossByRule } from '../../spec/check/probes.ts'
 import type { ContextEnd } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -82,17 +83,9 @@ export const ackTimeoutOf = (qp: KnownObject | undefined): number | undefined =>
   return timeout === undefined || timeout === 0 ? undefined : ackTimeoutMicroseconds(timeout)
 }
 
-/**
- * Whether a rule, or the link of a net, can be why there is no answer: it loses packets, or delays them for long enough.
- * `text`: of `formatRule`; times are milliseconds.
- */
-const canExplain = (text: string, qp: KnownObject | undefined): boolean => {
-  if (/(^|,)(drop|corrupt|reorder|rate)=/.test(text)) return true
-  const [delay = 0, jitter = 0] = ['delay', 'jitter'].map(name =>
-    Number(new RegExp(`(?:^|,)${name}=([\\d.]+)`).exec(text)?.[1] ?? 0),
-  )
-  return 2 * 1000 * (delay + jitter) >= (ackTimeoutOf(qp) ?? 0)
-}
+/** Whether what happens to packets can be why there is no answer: they are lost, or delayed for long enough. */
+const canExplain = ({ loses, delay }: LossByRule, qp: KnownObject | undefined): boolean =>
+  loses || 2 * 1000 * delay >= (ackTimeoutOf(qp) ?? 0)
 
 export class Outages {
   readonly detector: Detector
@@ -246,10 +239,14 @@ export class Outages {
     )
     if (gone !== undefined) return { reason: this.absenceText(gone, time), since: gone.start, span: gone }
     const qpns = [qp?.qpn, peer?.qpn].filter(qpn => qpn !== undefined)
-    const rule = sources.lossTo?.(qpns, since)
-    return rule === undefined || !canExplain(rule, qp)
+    const loss = sources.lossTo?.(qpns, since)
+    return loss === undefined || !canExplain(loss, qp)
       ? undefined
-      : { reason: `the fault rule ${rule} lost, damaged or delayed packets of the connection`, since, isRule: true }
+      : {
+          reason: `the fault rule ${loss.rule} lost, damaged or delayed packets of the connection`,
+          since,
+          isRule: true,
+        }
   }
 
   /** A request has no answer because of an outage: the finding comes when it is known whether the program survives. */

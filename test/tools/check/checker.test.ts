@@ -10,6 +10,7 @@ import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { CheckedCall, CheckedFailure, ObjectName, RequestFacts } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, CmPortSpace, CqKind, Mtu, QpFlags, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { lossByRule, parseFaults } from '../../../src/spec/faults/rules.ts'
 import { because, coded } from '../../../src/spec/reason.ts'
 import { EventKind, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -867,10 +868,13 @@ test('a rule that delays packets for less than the ACK timeout explains no missi
   for (const [rule, timeout, isReason] of [
     ['dir=both,delay=0.001', 8, false],
     ['dir=both,delay=20', 8, true],
+    ['dir=both,delay=0.3,jitter=0.3', 8, true],
     ['dir=both,delay=20', 18, false],
     ['drop=0.1,delay=0.001', 18, true],
+    ['rate=1000', 18, true],
   ] as const) {
-    const { found, fail, connected, checker } = scenario({ lossTo: () => rule })
+    const [parsed] = parseFaults(rule)
+    const { found, fail, connected, checker } = scenario({ lossTo: () => lossByRule(parsed!) })
     connected(2, 1)
     connected(1, 2, { timeout, retryCnt: 2 })
     fail(noAnswer(2))
