@@ -134,6 +134,8 @@ export class DaemonChecker {
   readonly #threads: ThreadWaits
   /** The program's stack of the current call; undefined between calls. */
   currentStack: Stack | undefined
+  /** The thread that makes it. */
+  currentThread: number | undefined
 
   constructor(
     core: Core,
@@ -181,6 +183,7 @@ export class DaemonChecker {
         const stack = this.currentStack ?? NO_STACK
         return () => stack
       },
+      callThread: () => this.currentThread,
       postStack: (context, queue, number, wrId, index) => this.postStack(context, queue, number, wrId, index),
       unmapStack: ({ pid }, start, end) => this.#unmappings.stackOf(pid, start, end, now()),
       postHash: (context, request) => this.#postHash(context, request),

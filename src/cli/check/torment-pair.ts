@@ -15,6 +15,8 @@ export interface PairRun {
   /** By identity: the last that each decision has held. */
   readonly held: ReadonlyMap<string, TormentHeld>
   readonly orders: readonly TormentedRequest[]
+  /** When the first finding that counts as a failure was reported, microseconds; absent: there is none. */
+  readonly failedAt?: number
 }
 
 /** What two of at most three runs have done. */
@@ -84,6 +86,14 @@ const heldText = (id: string, request: TormentedRequest | undefined, framesOf: F
 const requestOf = ({ orders }: PairRun, name: string): TormentedRequest | undefined =>
   orders.find(one => one.name === name)
 
+/** Whether the program had polled a completion before the run failed, as far as that is known: else it decides nothing. */
+const isBefore = (run: PairRun, name: string): boolean => {
+  const errors = run.orders.flatMap(({ isError, polled }) => (isError && polled !== undefined ? [polled] : []))
+  const end = Math.min(run.failedAt ?? Number.POSITIVE_INFINITY, ...errors)
+  const request = requestOf(run, name)
+  return request === undefined || end === Number.POSITIVE_INFINITY || (request.polled ?? end) < end
+}
+
 /**
  * `only`: the decisions that make the program fail. `attempt`: tries others. `onStep`: says what is tried. Finds no pair if
  * none decides, or if the search ends before.
@@ -119,7 +129,8 @@ export const findPair = async (
     const before = new Set(passes?.held.get(id)?.passed)
     const all = fails.held.get(id)?.passed ?? []
     const between = all.filter(name => !before.has(name))
-    const candidates = (between.length > 0 ? between : [...all].reverse()).slice(0, MAX_TRIED)
+    const known = between.length > 0 ? between : [...all].reverse()
+    const candidates = known.filter(name => isBefore(fails, name)).slice(0, MAX_TRIED)
     for (const name of candidates) {
       onStep(`whether ${id} must come after ${name}`)
       const held = `${id}~${name}`

@@ -405,7 +405,15 @@ const runOnce = async <T extends TormentSetting | undefined>(
     const failure = result.failure ?? (finding && `finding ${finding.id}: ${finding.text}`)
     search.runs++
     if (failure === undefined) search.longestPass = Math.max(longestPass, result.duration)
-    return { setting, decisions, held: helds, orders, failure, output: result.output }
+    return {
+      setting,
+      decisions,
+      held: helds,
+      orders,
+      failure,
+      output: result.output,
+      ...(finding && { failedAt: finding.time }),
+    }
   } finally {
     await joined.leave()
   }

@@ -245,7 +245,10 @@ export class SessionCalls {
     const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const header = headerOf(this.#request)
     this.#daemon.turn.callingProcess = process
-    if (check !== undefined) check.currentStack = check.stackOf(process.pid, header.stack)
+    if (check !== undefined) {
+      check.currentStack = check.stackOf(process.pid, header.stack)
+      check.currentThread = header.tid
+    }
     try {
       const answer = this.#daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
       if (check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined && answer.ret < 0)
@@ -265,7 +268,10 @@ export class SessionCalls {
       this.#client.failureHandler(header)(error)
     } finally {
       this.#daemon.turn.callingProcess = undefined
-      if (check !== undefined) check.currentStack = undefined
+      if (check !== undefined) {
+        check.currentStack = undefined
+        check.currentThread = undefined
+      }
     }
   }
 

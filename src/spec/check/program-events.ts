@@ -65,6 +65,8 @@ export interface CheckedCall {
   /** Present if `why` is `close` because a signal ended the program. */
   readonly wasKilled?: true
   readonly stack: Stack
+  /** The thread (gettid) that has made the call. Absent: unknown. */
+  readonly thread?: number
 }
 
 /** A program closes a device, or ends. */

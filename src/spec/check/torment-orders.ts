@@ -15,6 +15,10 @@ export interface TormentedRequest extends StoryLine {
   readonly opcode: number
   readonly qpn?: number | undefined
   readonly destQpn?: number | undefined
+  /** Of a completion: when the program has polled it, microseconds; absent: not yet. */
+  readonly polled?: number | undefined
+  /** Of a completion: in error, and not flushed. */
+  readonly isError?: true
 }
 
 /** Kinds of which one decision holds something back, which then may come after a completion. */

@@ -17,7 +17,7 @@ const MAX_ORDERED = 2048
 /** Requests whose stacks are kept between post and completion, the latest. */
 const MAX_OUTSTANDING_STACKS = 4096
 
-const { SUCCESS } = WcStatus.values
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
 export interface RequestOrders extends Detector {
   /** The posts and completions so far, oldest first. */
@@ -30,6 +30,8 @@ export const createRequestOrders = (
   nameOf: (id: number) => string | undefined,
 ): RequestOrders => {
   let ordered: TormentedRequest[] = []
+  /** By CQ: the completions that are not polled, oldest first. */
+  const unpolled = new Map<number, { readonly position: number; readonly event: { polled?: number | undefined } }[]>()
   /** By queue pair and thing. */
   const counts = new Map<string, number>()
   /** By the id of a request. */
@@ -43,19 +45,23 @@ export const createRequestOrders = (
     stack: Stack,
     isReceive: boolean,
     opcode: number,
-  ): void => {
+    isError = false,
+  ): { polled?: number | undefined } | undefined => {
     const name = nameOf(queue.id)
-    if (name === undefined) return
+    if (name === undefined) return undefined
     const key = `${name}/${thing}`
     const nth = (counts.get(key) ?? 0) + 1
     counts.set(key, nth)
     const { program, qpn } = queue
-    ordered.push({
+    const added: TormentedRequest & { polled?: number | undefined } = {
       ...{ time: services.sources.now(), object: shortName(queue), event, text, stack, count: 1 },
       ...(program && { pid: program.pid, command: program.command }),
       ...{ name: `${key}${nth}`, isReceive, opcode, qpn, destQpn: queue.attributes.destQpn },
-    })
+      ...(isError && { isError }),
+    }
+    ordered.push(added)
     if (ordered.length > 2 * MAX_ORDERED) ordered = ordered.slice(MAX_ORDERED)
+    return added
   }
   const isReceive = ({ queue }: WorkRequest): boolean => queue !== PostQueue.SEND
 
@@ -71,7 +77,7 @@ export const createRequestOrders = (
     ended({ id, isSignaled }) {
       if (!isSignaled) stacks.delete(id)
     },
-    completed(request, { status, qp }) {
+    completed(request, { status, qp, cq, cqPosition }) {
       const queue = services.objects.find(qp)
       const owner = services.objects.find(request.owner)
       const stack = stacks.get(request.id) ?? (owner === undefined ? [] : services.postStack(owner, request))
@@ -79,7 +85,19 @@ export const createRequestOrders = (
       if (queue === undefined) return
       const failed = status === SUCCESS ? '' : `, ${nameIn(WcStatus.values, status)}`
       const thing = isReceive(request) ? 'receive' : 'send'
-      add('completed', queue, thing, `${requestText(request)}${failed}`, stack, isReceive(request), request.opcode)
+      const text = `${requestText(request)}${failed}`
+      const isError = status !== SUCCESS && status !== WR_FLUSH_ERR
+      const event = add('completed', queue, thing, text, stack, isReceive(request), request.opcode, isError)
+      if (event === undefined || cqPosition === 0) return
+      const waiting = unpolled.get(cq) ?? []
+      unpolled.set(cq, waiting)
+      waiting.push({ position: cqPosition, event })
+      if (waiting.length > MAX_ORDERED) waiting.shift()
+    },
+    polled(cq, count) {
+      const waiting = unpolled.get(cq) ?? []
+      while (waiting[0] !== undefined && waiting[0].position <= count)
+        waiting.shift()!.event.polled = services.sources.now()
     },
     all: () => ordered.slice(-MAX_ORDERED),
   }

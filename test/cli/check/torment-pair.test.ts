@@ -69,6 +69,35 @@ describe('findPair', () => {
     const { pair } = await search(programThat((sent, times) => sent > times[1]! || times[1]! > TIMES[1]!))
     assert.equal(pair, undefined)
   })
+  it('takes no completion that was polled after the failure', async () => {
+    const program = programThat((sent, times) => sent > times[1]!)
+    const searchWith = async (
+      polled: readonly (number | undefined)[],
+      error: number | undefined,
+      failedAt?: number,
+    ) => {
+      const { pair } = await search(async only => {
+        const trial = await program(only)
+        const own = orders.map((one, i) => ({
+          ...one,
+          ...(i > 0 && polled[i - 1] !== undefined && { polled: polled[i - 1] }),
+        }))
+        const failing = { ...request(SEND, 'SEND wr_id 7', []), isError: true as const, polled: error }
+        return (
+          trial && {
+            ...trial,
+            run: { ...trial.run, orders: error === undefined ? own : [...own, failing], ...(failedAt && { failedAt }) },
+          }
+        )
+      })
+      return pair !== undefined
+    }
+    assert.equal(await searchWith([100, 1000, 5000], undefined), true)
+    assert.equal(await searchWith([100, 1000, 5000], 1001), true)
+    assert.equal(await searchWith([100, 1000, 5000], 900), false)
+    assert.equal(await searchWith([100, undefined, 5000], 900), false)
+    assert.equal(await searchWith([100, 1000, 5000], undefined, 900), false)
+  })
   it('ends when the search does', async () => {
     let runs = 0
     const program = programThat(sent => sent > 3000)

@@ -51,7 +51,14 @@ export const requestScenario = ({
 }: Partial<
   Pick<
     CheckerSources,
-    'buffers' | 'findsWaits' | 'isCopiedByFork' | 'memoryOf' | 'postStack' | 'rangeHash' | 'unreadEvents'
+    | 'buffers'
+    | 'findsWaits'
+    | 'isCopiedByFork'
+    | 'memoryOf'
+    | 'postStack'
+    | 'rangeHash'
+    | 'tormentName'
+    | 'unreadEvents'
   >
 > & {
   readonly hasChannel?: boolean
@@ -106,7 +113,7 @@ export const requestScenario = ({
     {
       pendingSends,
       ...outcome
-    }: Partial<Pick<CheckedCall, 'refused' | 'why'> & Pick<BeginningCall, 'pendingSends'>> = {},
+    }: Partial<Pick<CheckedCall, 'refused' | 'thread' | 'why'> & Pick<BeginningCall, 'pendingSends'>> = {},
   ): void => {
     const stack = callStack ?? [`${name}.${method}`]
     if (outcome.why === undefined)

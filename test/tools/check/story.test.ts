@@ -31,7 +31,10 @@ const storyOf = (
 }
 
 /** As `storyOf`, of a program that waits. */
-const storyOfWait = ({ checker, found }: ReturnType<typeof requestScenario>) => {
+const storyOfWait = (
+  { checker, found }: ReturnType<typeof requestScenario>,
+  id: 'events-unacknowledged' | 'idle-queues' = 'idle-queues',
+) => {
   checker.event({
     event: 'waits',
     time: 0,
@@ -39,7 +42,7 @@ const storyOfWait = ({ checker, found }: ReturnType<typeof requestScenario>) => 
     deviceNumber: 0,
     context: 0,
     program: { pid: 1, command: 'client' },
-    wait: { id: 'idle-queues', text: 'it waits', cq: 1 },
+    wait: { id, text: 'it waits', cq: 1 },
   })
   return found.at(-1)?.story ?? []
 }
@@ -81,6 +84,29 @@ test('a call begins a part of the story, in which the same is another line', () 
   )
 })
 
+test('lines about calls have the thread that made them all, others none', () => {
+  const scenario = requestScenario()
+  const { call, cq, qp, post } = scenario
+  call('rc_qp', 'modify', qp, {}, { thread: 7 })
+  call('cq', 'reqNotify', cq, { solicitedOnly: 0 }, { thread: 8 })
+  call('rc_qp', 'modify', qp, {}, { refused: { errno: Errno.EINVAL, reason: because`` }, thread: 7 })
+  call('cq', 'reqNotify', cq, { solicitedOnly: 0 }, { thread: 8 })
+  call('cq', 'reqNotify', cq, { solicitedOnly: 0 }, { thread: 9 })
+  post({ opcode: SEND })
+  assert.deepEqual(
+    storyOfWait(scenario)
+      .slice(-5)
+      .map(({ event, thread }) => [event, thread]),
+    [
+      ['called', 7],
+      ['called', 8],
+      ['refused call', 7],
+      ['called', undefined],
+      ['posted', undefined],
+    ],
+  )
+})
+
 test('RESET that drops receives is decisive for a wait, unless receives are posted again', () => {
   const scenario = requestScenario()
   const { checker, peer, call, post } = scenario
@@ -97,6 +123,24 @@ test('RESET that drops receives is decisive for a wait, unless receives are post
   again.checker.requests.queueReset(again.peer)
   again.post({ ...receive, owner: again.peer, number: 2 })
   assert.doesNotMatch(texts(storyOfWait(again)).join('\n'), /=>/)
+})
+
+test('a wait for acknowledgements is explained by no event', () => {
+  for (const [id, isMarked] of [
+    ['idle-queues', true],
+    ['events-unacknowledged', false],
+  ] as const) {
+    const scenario = requestScenario()
+    scenario.post({ ...receive, index: 0 })
+    scenario.call('rc_qp', 'modify', scenario.qp, { state: RESET })
+    scenario.checker.requests.queueReset(scenario.qp)
+    const story = storyOfWait(scenario, id)
+    assert.equal(
+      story.some(({ isDecisive }) => isDecisive),
+      isMarked,
+      id,
+    )
+  }
 })
 
 test('a refused call is decisive for a wait, unless the call succeeds later', () => {

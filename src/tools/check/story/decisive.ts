@@ -87,6 +87,8 @@ export const decisiveOf = (
     return events.findLast(
       ({ kind, subject }) => kind === Kind.ENDED_PROGRAM && subject.log.program?.pid !== program?.pid,
     )
+  // What was read and not acknowledged is no event.
+  if (id === 'events-unacknowledged') return undefined
   if (isWaitId(id)) return droppedReceives(events) ?? lastRefusal(events) ?? firstFailure(events)
   if (id === 'no-receive-posted')
     return droppedReceives(events) ?? events.findLast(({ kind }) => kind === Kind.NOT_READY)

@@ -288,10 +288,12 @@ export class Stories {
     const { events, first, last, stack } = group
     const count = isConnecting(last) ? 1 : countIn(group)
     const { program } = last.subject.log
+    const isOfOne = last.thread !== 0 && events.every(({ thread }) => thread === last.thread)
     return {
       time: last.time,
       ...((count > 1 || events.length > 1) && { since: first.since }),
       ...(program && { pid: program.pid, command: program.command }),
+      ...(isOfOne && { thread: last.thread }),
       object: nameOf(last),
       event: eventNames[last.kind]!,
       text: this.#text(group),

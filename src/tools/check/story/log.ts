@@ -31,8 +31,10 @@ const Field = {
   COUNT: 10,
   SINCE: 11,
   FIRST_WR_ID: 12,
+  /** 0: unknown. */
+  THREAD: 13,
 } as const
-const FIELDS = 13
+const FIELDS = 14
 
 /** An event as it is read for a report. */
 export interface NotedEvent {
@@ -51,6 +53,8 @@ export interface NotedEvent {
   readonly count: number
   readonly since: number
   readonly firstWrId: bigint
+  /** 0: unknown. */
+  readonly thread: number
 }
 
 /** What events are about: an object, or what has no object in a context. */
@@ -151,6 +155,7 @@ class EventRing {
     numbers[at + Field.PEER] = peer
     numbers[at + Field.ORDINAL] = subject.total
     numbers[at + Field.COUNT] = 1
+    numbers[at + Field.THREAD] = 0
     this.#bits[at + Field.WR_ID] = wrId
     // Of events without a peer nobody reads it.
     if (peer !== 0) this.#bits[at + Field.PEER_WR_ID] = peerWrId
@@ -195,6 +200,10 @@ class EventRing {
     numbers[at + Field.AMOUNT] = numbers[at + Field.AMOUNT]! + amount
   }
 
+  setThread(place: number, thread: number): void {
+    this.#numbers[place * FIELDS + Field.THREAD] = thread
+  }
+
   setTime(place: number, time: number): void {
     this.#numbers[place * FIELDS + Field.TIME] = time
   }
@@ -236,6 +245,7 @@ class EventRing {
         peer: numbers[at + Field.PEER]!,
         peerWrId: this.#bits[at + Field.PEER_WR_ID]!,
         count,
+        thread: numbers[at + Field.THREAD]!,
         since: numbers[at + (count > 1 ? Field.SINCE : Field.TIME)]!,
         firstWrId: this.#bits[at + (count > 1 ? Field.FIRST_WR_ID : Field.WR_ID)]!,
       })
@@ -341,6 +351,11 @@ export class ProcessLog {
     if (oldest !== undefined && oldest.total - ring.ordinalAt(place) < OBJECT_EVENTS) this.#keep(oldest, place)
     subject.total++
     ring.put(place, subject, kind, time, stack, index, wrId, amount, detail, peer, peerWrId)
+  }
+
+  /** The last event was what this thread has done. */
+  byThread(thread: number): void {
+    this.#ring.setThread(this.#ring.placeOf(this.#ring.total - 1), thread)
   }
 
   #passes(time: number): void {

@@ -274,6 +274,7 @@ export class StoryRecorder {
       const subject = log.subject(object?.id ?? contextSubject(context))
       const detail = this.#methodNumber(`${name}.${method}`)
       this.#note(subject, Kind.REFUSED, call.stack, detail, refused.errno, 0n, 0, time)
+      this.#byThread(log, call)
       return
     }
     if (object === undefined) return
@@ -287,6 +288,11 @@ export class StoryRecorder {
     const { state } = args as { readonly state?: number }
     const detail = this.#methodNumber(called)
     this.#note(log.subject(object.id), Kind.CALLED, call.stack, detail, state ?? -1, 0n, 0, time)
+    this.#byThread(log, call)
+  }
+
+  #byThread(log: ProcessLog, { thread }: CheckedCall): void {
+    if (thread !== undefined) log.byThread(thread)
   }
 
   /** A call that names the queue pair of an identifier. */
@@ -312,6 +318,7 @@ export class StoryRecorder {
     const subject = this.#logOf(program).subject(id?.id ?? contextSubject(context))
     const code = typeof status === 'number' ? status | 0 : 0
     this.#note(subject, Kind.READ_EVENT, stack, typeof type === 'number' ? type : -1, code, 0n, 0, time, Number(handle))
+    this.#byThread(subject.log, call)
   }
 
   #refusedPost(post: RefusedPost): void {

@@ -64,6 +64,8 @@ interface HostSources
   program(context: Context): Program | undefined
   /** Captures the stack of the current call. The returned function returns the stack, also after the call. */
   callStack(): () => Stack
+  /** The thread that makes the current call; undefined, or absent: unknown. */
+  callThread?(): number | undefined
   /** As in `ProgramProbes`. `number`: the QPN, or the handle of the SRQ. */
   postStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack
   /** As in `ProgramProbes`. */
@@ -144,6 +146,7 @@ const hookOf = (
   { queueEnds, onUnchecked, scanProgram, contextEnds }: HookActions,
 ): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
+  const threads = new WeakMap<CallContext, number>()
   const closed = new WeakSet<Context>()
   /** Contexts that were open when the GID table was read: a device gets its addresses without an event. */
   const opened = new WeakSet<Context>()
@@ -178,6 +181,8 @@ const hookOf = (
       // Captured now: when an asynchronous handler ends, another call may run.
       const stack = sources.callStack()
       stacks.set(call, stack)
+      const thread = sources.callThread?.()
+      if (thread !== undefined) threads.set(call, thread)
       if (entry.name === 'create') return
       if (entry.name === 'destroy' || endsSends(entry, args)) queueEnds()
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
@@ -226,6 +231,7 @@ const hookOf = (
         why,
         ...(queuePairs.get(call) !== undefined && { queuePair: queuePairs.get(call)! }),
         ...(why === 'close' && sources.wasKilled?.(context) && { wasKilled: true }),
+        ...(threads.has(call) && { thread: threads.get(call)! }),
         get stack() {
           return stack()
         },
