@@ -5,6 +5,7 @@
  *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
  *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
  *   torment_cases event | event-right               each completion event comes with a completion
+ *   torment_cases extra | extra-right               as event, while nothing is sent
  *   torment_cases depth | depth-right               a queue holds more requests than it was created for
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
@@ -16,6 +17,8 @@
  *   torment_cases retries | retries-right           nothing is sent twice, so retry_cnt can be 0
  *   torment_cases entries | entries-right           a CQ of 5 entries takes 6 completions
  *   torment_cases notice | notice-right             an event comes within 5 ms after its completion
+ *   torment_cases announced | announced-right       a WRITE is there when a SEND of another queue pair announces it
+ *   torment_cases abreast | abreast-right           completions of two devices come in the order of their requests
  *
  *   torment_cases fenced-right                      a fenced SEND of what an atomic returns
  *
@@ -23,6 +26,7 @@
  */
 #include "../../../docs/findings/pair.h"
 #include <poll.h>
+#include <pthread.h>
 #include <time.h>
 
 #define ROUNDS 4
@@ -127,6 +131,48 @@ static int event(int is_right)
     other.qp = NULL;
     check(ibv_destroy_cq(cq), "ibv_destroy_cq");
     check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
+    return status;
+}
+
+static void *send_slowly(void *unused)
+{
+    for (int round = 1; round <= ROUNDS; round++) {
+        usleep(30000);
+        post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
+        next_completion(&one);
+    }
+    return unused;
+}
+
+/* As `event`, with messages that another thread sends every 30 ms. */
+static int extra(int is_right)
+{
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    replace_cq(&other, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
+    connect_ends(&one, &other);
+    for (int round = 1; round <= ROUNDS; round++)
+        post_receive(&other, first_bytes(&other, 64));
+    check(ibv_req_notify_cq(other.cq, 0), "ibv_req_notify_cq");
+    pthread_t sender;
+    check(pthread_create(&sender, NULL, send_slowly, NULL), "pthread_create");
+    int status = 0;
+    for (int received = 0; received < ROUNDS && status == 0;) {
+        struct ibv_cq *cq;
+        void *cq_context;
+        struct ibv_wc wc;
+        check(ibv_get_cq_event(channel, &cq, &cq_context), "ibv_get_cq_event");
+        ibv_ack_cq_events(cq, 1);
+        check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
+        int found = 0;
+        while (ibv_poll_cq(cq, 1, &wc) == 1)
+            found++;
+        received += found;
+        if (found == 0 && !is_right) {
+            fprintf(stderr, "an event after %d messages has no completion\n", received);
+            status = 1;
+        }
+    }
+    pthread_join(sender, NULL);
     return status;
 }
 
@@ -307,6 +353,75 @@ static int numbers(int is_right)
     return 1;
 }
 
+/* WRITEs on two devices, the second 5 ms after the first, complete in this order; `is_right` accepts both. */
+static int abreast(int is_right)
+{
+    int devices, first = 0;
+    struct ibv_device **list = need(ibv_get_device_list(&devices), "ibv_get_device_list");
+    struct end ends[2][2] = {0};
+    struct ibv_context *contexts[2];
+    struct ibv_wc wc;
+    if (devices < 2) {
+        fprintf(stderr, "two devices are needed\n");
+        return 2;
+    }
+    for (int i = 0; i < 2; i++) {
+        context = contexts[i] = need(ibv_open_device(list[i]), "ibv_open_device");
+        check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
+        make_end(&ends[i][0]);
+        make_end(&ends[i][1]);
+        connect_ends(&ends[i][0], &ends[i][1]);
+    }
+    ibv_free_device_list(list);
+    for (int i = 0; i < 2; i++) {
+        post(&ends[i][0], IBV_WR_RDMA_WRITE, first_bytes(&ends[i][0], 64), address_of(&ends[i][1]), ends[i][1].mr->rkey);
+        usleep(5000);
+    }
+    while (ibv_poll_cq(ends[first][0].cq, 1, &wc) == 0)
+        first = !first;
+    next_completion(&ends[!first][0]);
+    for (int i = 0; i < 2; i++) {
+        destroy_end(&ends[i][0]);
+        destroy_end(&ends[i][1]);
+        check(ibv_close_device(contexts[i]), "ibv_close_device");
+    }
+    if (is_right || first == 0)
+        return 0;
+    fprintf(stderr, "the WRITE of the second device was complete first\n");
+    return 1;
+}
+
+/* A SEND of another queue pair announces a WRITE, 5 ms after its post; if `is_right`, after its completion. */
+static int announced(int is_right)
+{
+    struct end sender = {0}, receiver = {0};
+    int status = 0;
+    make_end(&sender);
+    make_end(&receiver);
+    connect_ends(&sender, &receiver);
+    for (int round = 1; round <= ROUNDS && status == 0; round++) {
+        memset(one.buffer, round, SIZE);
+        post_receive(&receiver, first_bytes(&receiver, 64));
+        post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+        if (is_right)
+            next_completion(&one);
+        else
+            usleep(5000);
+        post(&sender, IBV_WR_SEND, first_bytes(&sender, 64), 0, 0);
+        next_completion(&receiver);
+        if (((volatile char *)other.buffer)[0] != round) {
+            fprintf(stderr, "round %d: the WRITE is announced, and not there\n", round);
+            status = 1;
+        }
+        if (!is_right)
+            next_completion(&one);
+        next_completion(&sender);
+    }
+    destroy_end(&sender);
+    destroy_end(&receiver);
+    return status;
+}
+
 /* Polls a completion, then waits 5 ms for its event; if `is_right`, for ever. */
 static int notice(int is_right)
 {
@@ -432,6 +547,8 @@ int main(int count, char **arguments)
 {
     if (count == 2 && strncmp(arguments[1], "numbers", 7) == 0)
         return numbers(strcmp(arguments[1], "numbers-right") == 0);
+    if (count == 2 && strncmp(arguments[1], "abreast", 7) == 0)
+        return abreast(strcmp(arguments[1], "abreast-right") == 0);
     static const struct {
         const char *name;
         int (*run)(int is_right);
@@ -441,9 +558,10 @@ int main(int count, char **arguments)
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
                  {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
                  {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"keys", keys, 0}, {"keys-right", keys, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1},
-                 {"notice", notice, 0}, {"notice-right", notice, 1}, {"patience", patience, 0}, {"patience-right", patience, 1},
+                 {"extra", extra, 0}, {"extra-right", extra, 1}, {"notice", notice, 0}, {"notice-right", notice, 1}, {"patience", patience, 0}, {"patience-right", patience, 1},
+                 {"announced", announced, 0}, {"announced-right", announced, 1},
                  {"retries", retries, 0}, {"retries-right", retries, 1}, {"entries", entries, 0}, {"entries-right", entries, 1}};
-    int (*const connecting[])(int) = {event, notice, unsignaled, patience, retries, entries};
+    int (*const connecting[])(int) = {event, extra, notice, unsignaled, patience, retries, entries};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();

@@ -86,7 +86,7 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
 
   for (const seed of casesOf(['1', '2', '3'], one => one === '1'))
     it(`correct programs pass, seed ${seed}`, async t => {
-      const kinds = ['last-byte', 'order', 'event', 'depth', 'unsignaled', 'notice', 'retries', 'entries']
+      const kinds = ['last-byte', 'order', 'event', 'extra', 'depth', 'unsignaled', 'notice', 'announced', 'retries', 'entries']
       const names = kinds.map(name => `${name}-right`)
       const script = `for name in ${names.join(' ')}; do ${cases} $name || echo $name: $?; done`
       const ended = await runUserdma(t, ['run', '--private', '--torment', seed, '--', 'sh', '-c', script])
@@ -237,7 +237,10 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     ['event', 'notice', 2, []],
     ['rnr', 'patience', 2, []],
     ['limit', 'entries', 2, []],
+    ['spurious', 'extra', 2, []],
+    ['request', 'announced', 2, []],
     ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
+    ['skew', 'abreast', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']],
   ] as const)
     it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly }, async t => {
       const wanted = ['--torment-search', '1', '--torment', `${seed}`, '--torment-kinds', kind, ...options]
