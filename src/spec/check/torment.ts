@@ -69,6 +69,10 @@ export const TormentKinds = {
     help: 'lkey and rkey of a region are two keys: each is refused in place of the other',
     rule: 'IBA 10.6.3.3: the L_Key is for the own work requests, the R_Key for those of peers; that both are equal, as on many adapters, is not promised',
   },
+  relaxed: {
+    help: 'of two WRITEs to the same bytes of a region with IBV_ACCESS_RELAXED_ORDERING the first may reach memory last',
+    rule: 'ibv_reg_mr(3): the flag lets the system reorder accesses to the region; only completions, and atomics and READs of the queue pair, keep their order',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds

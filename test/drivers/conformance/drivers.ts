@@ -60,7 +60,7 @@ const onLibrary =
       t.after(() => device.close())
       const pd = device.pd()
       const bytes = new Uint8Array(1 << 16)
-      const mr = pd.register(bytes, { remoteRead: true, remoteWrite: true })
+      const mr = pd.register(bytes, { remoteRead: true, remoteWrite: true, relaxedOrdering: true })
       const cq = device.cq({ entries: capacity })
       const srq = shared && pd.srq({ maxWr: 15 })
       const queuePair = () => pd.polledRcQp({ sendCq: cq, maxSendWr: 15, ...(srq ? { srq } : { maxRecvWr: 15 }) })

@@ -81,10 +81,10 @@ export const mappedEnd = (
   const bytes = new Uint8Array(BYTES)
   const address = space.add(bytes)
   const start = BigInt(address)
-  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
+  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, RELAXED_ORDERING } = AccessFlags.values
   const access = LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE
   const { out: region } = call<{ lkey: number; rkey: number }>(Mr, 'create', 0, {
-    ...{ pd, start, length: BigInt(BYTES), iova: start, access },
+    ...{ pd, start, length: BigInt(BYTES), iova: start, access: access | RELAXED_ORDERING },
   })
   const cq = call<{ cqe: number; queue: Place }>(Cq, 'create', 0, {
     ...{ cqe: entries - 1 - spared, userHandle: 0n, compVector: 0, channel, asyncFd },

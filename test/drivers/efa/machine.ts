@@ -99,7 +99,7 @@ export const program = (
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
   const bytes = new Uint8Array(options.bytes ?? BYTES)
   const address = space.add(bytes)
-  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
+  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, RELAXED_ORDERING } = AccessFlags.values
   const region = invokeNow(
     context,
     Mr,
@@ -110,7 +110,7 @@ export const program = (
       start: BigInt(address),
       length: BigInt(bytes.length),
       iova: BigInt(address),
-      access: LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE,
+      access: LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE | RELAXED_ORDERING,
     },
     caller,
   ).out as { lkey: number; rkey: number }

@@ -216,8 +216,8 @@ export const program = (
   const pd = call(Pd, 'create', 0, {}).object
   const bytes = new Uint8Array(BYTES)
   const address = BigInt(space.add(bytes))
-  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
-  const access = LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
+  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, RELAXED_ORDERING } = AccessFlags.values
+  const access = LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND | RELAXED_ORDERING
   const { out: region } = call<{ lkey: number; rkey: number }>(Mr, 'create', 0, {
     pd,
     start: address,

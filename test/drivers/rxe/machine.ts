@@ -258,7 +258,7 @@ export const query = (qp: TestQp) => invokeNow(qp.program.context, RcQp, 'query'
 export const Qps = QpState.values
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
-const ALL_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+export const ALL_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
 export const toInit = (overrides: Modify = {}): Modify => ({
   state: Qps.INIT,

@@ -12,6 +12,7 @@
  *   torment_cases numbers | numbers-right           of two devices, qp_num tells whose completion it is
  *   torment_cases reuse | reuse-right               a completion with qp_num of a queue pair is its own
  *   torment_cases keys | keys-right                 a peer may be told the lkey of a region
+ *   torment_cases relaxed | relaxed-right           the later of two WRITEs to a region with relaxed ordering stays
  *   torment_cases adapter | adapter-right           every device has 16 elements in a request
  *   torment_cases patience | patience-right         a message arrives at once when its receive has been posted
  *   torment_cases retries | retries-right           nothing is sent twice, so retry_cnt can be 0
@@ -312,6 +313,30 @@ static int keys(int is_right)
     return 0;
 }
 
+/* Writes 1 and then 2 to the same bytes; if `is_right`, 2 after the completion of 1. */
+static int relaxed(int is_right)
+{
+    const int rights = ALL_RIGHTS | IBV_ACCESS_RELAXED_ORDERING;
+    other.extra = need(ibv_reg_mr(other.pd, other.buffer, SIZE, rights), "ibv_reg_mr");
+    for (int round = 1; round <= ROUNDS; round++) {
+        for (int half = 0; half < 2; half++) {
+            struct ibv_sge sge = first_bytes(&one, 64);
+            sge.addr += 64 * half;
+            memset((void *)sge.addr, half + 1, sge.length);
+            post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.extra->rkey);
+            if (is_right)
+                next_completion(&one);
+        }
+        for (int left = is_right ? 0 : 2; left > 0; left--)
+            next_completion(&one);
+        if (other.buffer[0] != 2) {
+            fprintf(stderr, "round %d: the first WRITE has replaced the second\n", round);
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* A failed receive on each of two devices; their completions are told apart by qp_num alone, or by the CQ too. */
 static int numbers(int is_right)
 {
@@ -557,7 +582,7 @@ int main(int count, char **arguments)
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
                  {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
-                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"keys", keys, 0}, {"keys-right", keys, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1},
+                 {"reuse", reuse, 0}, {"reuse-right", reuse, 1}, {"keys", keys, 0}, {"keys-right", keys, 1}, {"relaxed", relaxed, 0}, {"relaxed-right", relaxed, 1}, {"fenced-right", fenced, 1}, {"adapter", adapter, 0}, {"adapter-right", adapter, 1},
                  {"extra", extra, 0}, {"extra-right", extra, 1}, {"notice", notice, 0}, {"notice-right", notice, 1}, {"patience", patience, 0}, {"patience-right", patience, 1},
                  {"announced", announced, 0}, {"announced-right", announced, 1},
                  {"retries", retries, 0}, {"retries-right", retries, 1}, {"entries", entries, 0}, {"entries-right", entries, 1}};

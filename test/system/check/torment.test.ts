@@ -233,6 +233,8 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     ['fields', 'fields', 2, []],
     ['reuse', 'reuse', 2, []],
     ['keys', 'keys', 2, []],
+    ['relaxed', 'relaxed', 2, []],
+    ['relaxed', 'relaxed', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
     ['keys', 'keys', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
     ['event', 'notice', 2, []],
     ['rnr', 'patience', 2, []],

@@ -1,17 +1,19 @@
 /*
  * Kind `bytes` of torment (spec/check/torment.ts): a payload reaches registered memory in several partial writes, in
- * any order, some of them late. The engine's `Memory` (transport/engine/types.ts) is wrapped.
+ * any order, some of them late. The engine's `Memory` (transport/engine/types.ts) is wrapped. Kind `relaxed`: a WRITE to a
+ * region with RELAXED_ORDERING is late, and later ones may pass it.
  *
  * The partial writes of a queue pair are executed before the program may rely on their bytes:
  * - before the responder executes a READ, atomic, FLUSH or ATOMIC WRITE, and before the requester reads data to send,
  *   which a fenced SEND may take from the response of a READ (`resolve`, `completeWrites`),
  * - before completions of the queue pair and its peer (`readyAt`),
- * - before a later payload of the queue pair is written to the same bytes,
+ * - before a later payload of the queue pair is written to the same bytes, unless both are relaxed,
  * - before a key changes (`writeAll`).
  * The key is checked again for each partial write, so a deregistered region is never written. If the memory of a
  * payload cannot be written, the payload is not divided, and the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
+import { AccessFlags } from '../../../spec/enums.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
 import { upperWord } from '../../../transport/engine/address.ts'
@@ -21,6 +23,7 @@ import type { Arena } from '../../../transport/wire/arena.ts'
 import type { TormentedObject } from './objects.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = Access
+const { RELAXED_ORDERING } = AccessFlags.values
 
 /** Maximum number of waiting bytes of a device; with more, all are written. */
 const MAX_HELD_BYTES = 4 * 2 ** 20
@@ -51,6 +54,8 @@ interface PartialWrite {
   /** Address of `bytes` in the address space. */
   readonly start: number
   readonly bytes: Uint8Array
+  /** Later WRITEs to the region may pass it. */
+  readonly isRelaxed: boolean
   /** When it is executed, in microseconds of the clock of `poll`. */
   due: number
   /** Only of the last part of a payload. */
@@ -149,8 +154,19 @@ export const createPartialWrites = (
     return [count - 1, ...order.filter(i => i !== count - 1)]
   }
 
-  /** `isOwn`: a response to a READ of the queue pair. */
-  const decide = (object: TormentedObject, isOwn: boolean, total: number): Decision | undefined => {
+  /** Whether WRITEs to the key of this row may pass each other. */
+  const isRelaxed = (row: number): boolean => {
+    const region = table.windowRegion[row]
+    return (table.access[region < 0 ? row : region] & RELAXED_ORDERING) !== 0
+  }
+
+  /** `isOwn`: a response to a READ of the queue pair. `mayPass`: it may also be late as a whole. */
+  const decide = (
+    object: TormentedObject,
+    isOwn: boolean,
+    mayPass: boolean,
+    total: number,
+  ): { readonly decision: Decision; readonly isWhole: boolean } | undefined => {
     let stream = streams.get(object)
     if (stream === undefined) {
       stream = { received: 0, read: 0 }
@@ -159,9 +175,11 @@ export const createPartialWrites = (
     const at = isOwn ? stream.read : stream.received
     if (isOwn) stream.read += total
     else stream.received += total
-    return decisions.decide('bytes', object.name, isOwn ? 'read-byte' : 'byte', at, {
-      round: Math.floor(at / BYTES_OF_ROUND),
-    })
+    const options = { round: Math.floor(at / BYTES_OF_ROUND) }
+    const whole = mayPass ? decisions.decide('relaxed', object.name, 'byte', at, options) : undefined
+    if (whole !== undefined) return { decision: whole, isWhole: true }
+    const divided = decisions.decide('bytes', object.name, isOwn ? 'read-byte' : 'byte', at, options)
+    return divided && { decision: divided, isWhole: false }
   }
 
   const write: Memory['write'] = (region, hi, lo, from, at, chunk, stride, total, isOwn) => {
@@ -170,13 +188,20 @@ export const createPartialWrites = (
     const spaceHi = addressHi(table, region, hi, lo)
     const spaceLo = addressLo(table, region, lo)
     const start = spaceHi * TWO_32 + spaceLo
-    executeIf(qpn, part => part.space === space && part.start < start + total && start < part.start + part.bytes.length)
-    const object = objectOf(qpn)
-    const decision = decide(object, isOwn === true, total)
+    const mayPass = access === REMOTE_WRITE && isRelaxed(region)
+    executeIf(
+      qpn,
+      part =>
+        part.space === space &&
+        part.start < start + total &&
+        start < part.start + part.bytes.length &&
+        !(mayPass && part.isRelaxed),
+    )
+    const decided = decide(objectOf(qpn), isOwn === true, mayPass, total)
     const mayHold =
       !isSuspended() &&
       total > 0 &&
-      decision !== undefined &&
+      decided !== undefined &&
       Number.isSafeInteger(start) &&
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
     // again, because this resets the error of the last access (`hasProcessEnded`), which `executeIf` may have set
@@ -185,12 +210,13 @@ export const createPartialWrites = (
     const bytes = new Uint8Array(total)
     for (let done = 0, source = at; done < total; done += chunk, source += stride)
       bytes.set(from.bytes.subarray(source, source + Math.min(chunk, total - done)), done)
-    const ends = partEnds(decision, start, total)
+    const { decision, isWhole } = decided
+    const ends = isWhole ? [total] : partEnds(decision, start, total)
     const arrival = now()
     /** Microseconds from the arrival to the current part. */
     let delay = 0
     const texts: string[] = []
-    const order = orderOf(decision, ends.length)
+    const order = isWhole ? [0] : orderOf(decision, ends.length)
     const delays = order.map((_, nth) => {
       const isFirstOfSeveral = nth === 0 && ends.length > 1
       if (!isFirstOfSeveral) delay += decision.wait()
@@ -199,7 +225,8 @@ export const createPartialWrites = (
     for (const [nth, i] of order.entries())
       texts.push(`${i === 0 ? 0 : ends[i - 1]}–${ends[i] - 1}${delays[nth] === 0 ? '' : ` after ${delays[nth]} µs`}`)
     decision.note(
-      () => `${total} bytes for QP 0x${qpn.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
+      () =>
+        `${total} bytes for QP 0x${qpn.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}${isWhole ? ', and later WRITEs may pass them' : ''}`,
     )
     const parts: PartialWrite[] = []
     const end = decision.hold(arrival, () => {
@@ -220,6 +247,7 @@ export const createPartialWrites = (
         space,
         start: start + begin,
         bytes: bytes.subarray(begin, ends[i]),
+        isRelaxed: isWhole,
         due,
         end: nth === order.length - 1 ? end : undefined,
       }

@@ -38,6 +38,8 @@ export interface Access {
   readonly mwBind?: boolean | undefined
   /** Zero-based: the address of the first byte of the region, or of a type 2 window, is 0. */
   readonly zeroBased?: boolean | undefined
+  /** WRITEs may pass each other until one completes; by default they do only with torment of kind `relaxed`. */
+  readonly relaxedOrdering?: boolean | undefined
 }
 
 /** A scatter/gather element: bytes of a registered region. Can be posted any number of times. */
@@ -136,7 +138,7 @@ export interface FileRegionOptions {
 const flags = AccessFlags.values
 
 /** The names of the rights of peers. */
-export const peerAccessNames: KnownOptions<Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'>> = {
+export const peerAccessNames: KnownOptions<Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased' | 'relaxedOrdering'>> = {
   remoteRead: 'flag',
   remoteWrite: 'flag',
   remoteAtomic: 'flag',
@@ -148,6 +150,7 @@ const accessOptionNames: KnownOptions<Access> = {
   ...peerAccessNames,
   mwBind: 'flag',
   zeroBased: 'flag',
+  relaxedOrdering: 'flag',
 }
 const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
 const changeOptionNames: KnownOptions<RegionChanges> = { access: true, pd: true }
@@ -168,7 +171,8 @@ export const accessFlags = (
     (access.flushGlobal ? flags.FLUSH_GLOBAL : 0) |
     (access.flushPersistent ? flags.FLUSH_PERSISTENT : 0) |
     (access.mwBind ? flags.MW_BIND : 0) |
-    (access.zeroBased ? flags.ZERO_BASED : 0)
+    (access.zeroBased ? flags.ZERO_BASED : 0) |
+    (access.relaxedOrdering ? flags.RELAXED_ORDERING : 0)
   )
 }
 

@@ -38,7 +38,7 @@ export interface BindInfo {
   /** Bytes; default: up to the end of the region. */
   readonly length?: number | undefined
   /** Default: remote read and write. */
-  readonly access?: Omit<Access, 'localWrite' | 'mwBind'> | undefined
+  readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'relaxedOrdering'> | undefined
 }
 
 export const bindingOptionNames: KnownOptions<BindInfo> = { region: true, offset: true, length: true, access: true }

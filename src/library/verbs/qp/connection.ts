@@ -28,7 +28,7 @@ export interface Endpoint {
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
   /** Rights of the peer at this queue pair. Default of each: true, so only the regions' rights limit the peer. */
-  readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'> | undefined
+  readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased' | 'relaxedOrdering'> | undefined
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number | undefined
 }

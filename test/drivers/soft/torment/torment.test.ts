@@ -26,6 +26,7 @@ import type { Path } from '../../../../src/transport/phy/memory.ts'
 import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'
 import { inLongRun } from '../../../long-run.ts'
 import {
+  ALL_ACCESS,
   assertNothingLeft,
   connectQps,
   machine,
@@ -42,6 +43,7 @@ import { completions, type End, exchange, makeEnd, pairOn, pattern, sgeOf } from
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../../rxe/provider.ts'
 import { seedWith, seedWithout } from '../../torment-seeds.ts'
 
+const { RELAXED_ORDERING } = AccessFlags.values
 const SEEDS = inLongRun(30, 12)
 const PATHS: readonly Path[] = ['direct', 'packets']
 
@@ -521,7 +523,7 @@ describe('every kind', () => {
     const a = makeEnd(m, 0)
     const p = program(m, 1)
     const cq = makeCq(p, 20, makeChannel(p).fd)
-    const b: End = { p, cq, qp: makeQp(p, cq), mr: register(p, 65536) }
+    const b: End = { p, cq, qp: makeQp(p, cq), mr: register(p, 65536, ALL_ACCESS | RELAXED_ORDERING) }
     connectQps(a.qp, b.qp)
     for (let i = 0; i < 8; i++) {
       invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)

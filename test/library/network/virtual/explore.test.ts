@@ -330,6 +330,24 @@ test('a program that relies on the last byte fails with the decision of torment 
   await again([])
 })
 
+test('a program that relies on the order of WRITEs to a region with relaxed ordering fails', async () => {
+  const twoWrites = async (network: Network): Promise<void> => {
+    const { a: from, b: to } = await pair(openTwoInProcess(network))
+    const bytes = new Uint8Array(8)
+    const target = to.pd.register(bytes, { remoteWrite: true, relaxedOrdering: true })
+    for (const value of [1, 2]) {
+      from.buffer[value] = value
+      from.qp.write(from.mr.slice(value, 1), target.remote(0, 1))
+    }
+    for (let completed = 0; completed < 2; completed++) await nextCompletion(from.cq)
+    await target.close()
+    await closeAll(from, to)
+    assert.equal(bytes[0], 2)
+  }
+  const error = await failureOf(network.explore(twoWrites, { seeds: 100, kinds: ['torment'] }))
+  assert.deepEqual(error.torment, ['relaxed/rxe1/program/rc_qp1/byte0'], error.message)
+})
+
 test('a program that gives the lkey of a region as its rkey fails with the decision about that region', async () => {
   const asRkey =
     (key: 'lkey' | 'rkey') =>
