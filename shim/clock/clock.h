@@ -8,7 +8,7 @@
  * timers.c    timerfd, timer_create, setitimer and alarm
  * starts.c    processes that a program starts
  * keeper.c    a thread of the daemon, which lets the clock jump; looks.c: whether everything sleeps; network.c: whether
- *             anything is in flight
+ *             anything is in flight; outside.c: whether a wait can end by itself
  */
 #pragma once
 #include <dlfcn.h>
@@ -67,6 +67,8 @@ struct slot {
 struct process {
     uint32_t pid;
     uint32_t has_ended; /* the keeper has seen it */
+    uint32_t is_mover; /* the daemon's (native/mover.c) */
+    uint32_t reserved;
     uint64_t stack; /* clock_add_process() */
 };
 
@@ -104,6 +106,8 @@ struct page {
     uint32_t is_full; /* there are more processes than the page has places for */
     uint32_t has_tcp; /* a process has made a TCP socket */
     uint32_t is_foreign; /* a process has another PID namespace than the daemon */
+    uint32_t stuck;
+    uint32_t reserved;
     char reason[MAX_REASONS][REASON_BYTES];
     uint64_t namespace; /* of the daemon's PIDs */
     struct process processes[MAX_PROCESSES];
@@ -213,11 +217,21 @@ bool clock_everything_sleeps(pid_t keeper);
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
 /* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */
 bool clock_daemon_sleeps(bool again);
+/* What a thread does in the kernel. */
+struct call {
+    long number;
+    uint64_t arguments[6], stack;
+};
+/* What may end the wait of a thread: a value of `stuck` in the page. */
+uint32_t clock_outside(pid_t pid, const struct call *call);
+/* The least of all threads of programs, which all sleep. */
+uint32_t clock_stuck(void);
 /* Whether nothing is on its way between processes of the session. */
 bool clock_network_is_quiet(void);
 
 _Static_assert(offsetof(struct page, offset) == USERDMA_CLOCK_OFFSET && offsetof(struct page, jumps) == USERDMA_CLOCK_JUMPS &&
                    offsetof(struct page, begin) == USERDMA_CLOCK_BEGIN &&
                    offsetof(struct page, reasons) == USERDMA_CLOCK_REASONS &&
+                   offsetof(struct page, stuck) == USERDMA_CLOCK_STUCK &&
                    offsetof(struct page, reason) == USERDMA_CLOCK_FIRST_REASON,
                "layout of the page");

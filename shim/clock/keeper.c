@@ -253,16 +253,33 @@ static bool has_programs(void)
         for (uint32_t i = 0; i < clock_page->processes_used; i++)
             clock_remove_process(&clock_page->processes[i]);
     for (uint32_t i = 0; i < clock_page->processes_used; i++)
-        if (clock_page->processes[i].pid != 0 && clock_page->processes[i].pid != clock_page->keeper)
+        if (clock_page->processes[i].pid != 0 && clock_page->processes[i].pid != clock_page->keeper &&
+            !clock_page->processes[i].is_mover)
             return true;
     return false;
+}
+
+/* Without a deadline: whether anything can still happen, at one look in so many. */
+#define IDLE_LOOKS 10
+
+static void look_for_deadlock(void)
+{
+    static unsigned looks;
+    if (looks++ % IDLE_LOOKS != 0)
+        return;
+    uint32_t stuck = clock_everything_sleeps(keeper) && clock_network_is_quiet() ? clock_stuck() : 0;
+    if (stuck != 0 && !clock_everything_sleeps(keeper))
+        stuck = 0;
+    __atomic_store_n(&clock_page->stuck, stuck, __ATOMIC_RELEASE);
 }
 
 /* Looks once. Returns how long the next look may wait; `nap`: how long this one did. */
 static int64_t look(int64_t nap)
 {
-    if (!has_programs())
+    if (!has_programs()) {
+        clock_page->stuck = 0;
         return IDLE_NAP;
+    }
     const int64_t longer = nap * 3 / 2 < LONGEST_NAP ? nap * 3 / 2 : LONGEST_NAP;
     const int64_t now = clock_now(CLOCK_MONOTONIC);
     if (end_timers(now))
@@ -276,12 +293,10 @@ static int64_t look(int64_t nap)
         return SHORTEST_NAP;
     }
     if (next == NEVER) {
-        /* For what it notes. */
-        static unsigned idle_looks;
-        if (idle_looks++ % SWEEP == 0)
-            clock_everything_sleeps(keeper);
+        look_for_deadlock();
         return IDLE_NAP;
     }
+    clock_page->stuck = 0;
     if (next - now < SHORTEST_JUMP || !clock_everything_sleeps(keeper) || !clock_network_is_quiet())
         return longer;
     if (earliest() != next)

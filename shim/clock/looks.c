@@ -110,12 +110,6 @@ bool clock_thread_is_gone(pid_t pid, pid_t tid)
     return is_gone(state_of(pid, tid));
 }
 
-/* What a thread does in the kernel. */
-struct call {
-    long number;
-    uint64_t arguments[6], stack;
-};
-
 /* False: the thread runs, was woken, or waits outside of a system call. */
 static bool call_of(pid_t pid, pid_t tid, struct call *call)
 {
@@ -253,6 +247,16 @@ static bool is_in_wait(const struct slot *slot, const struct call *call)
            slot->frame - call->stack < WAIT_STACK;
 }
 
+/* The place of a process, which is in the page; else one that is of no use. */
+static struct process *process_of(pid_t pid)
+{
+    static struct process none;
+    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        if (clock_page->processes[i].pid == (uint32_t)pid)
+            return &clock_page->processes[i];
+    return &none;
+}
+
 static bool is_daemon(pid_t pid)
 {
     return (uint32_t)pid == clock_page->keeper;
@@ -285,15 +289,10 @@ static bool look_at(struct thread *thread, pid_t pid, pid_t tid)
  */
 static bool has_told_parent(pid_t pid)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
-        struct process *const process = &clock_page->processes[i];
-        if (process->pid != (uint32_t)pid)
-            continue;
-        const bool is_known = process->has_ended;
-        process->has_ended = 1;
-        return is_known;
-    }
-    return true;
+    struct process *const process = process_of(pid);
+    const bool is_known = process->has_ended;
+    process->has_ended = 1;
+    return is_known;
 }
 
 /* A wait with a time limit that the library does not know, as of a static program. */
@@ -357,8 +356,14 @@ static bool add_children(pid_t pid, pid_t tid)
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, tid);
     if (read_file(path, text, sizeof text) <= 0)
         return false;
-    for (char *at = text, *end; strtol(at, &end, 10) > 0; at = end)
-        any |= clock_add_process((pid_t)strtol(at, NULL, 10), 0);
+    for (char *at = text, *end; strtol(at, &end, 10) > 0; at = end) {
+        const pid_t child = (pid_t)strtol(at, NULL, 10);
+        if (!clock_add_process(child, 0))
+            continue;
+        any = true;
+        if (is_daemon(pid))
+            process_of(child)->is_mover = 1;
+    }
     return any;
 }
 
@@ -376,7 +381,7 @@ static bool look_at_process(struct process *process, pid_t keeper)
         return true;
     }
     bool all = true;
-    const bool has_children = !is_daemon(pid) && !is_joined(process);
+    const bool has_children = is_daemon(pid) || !is_joined(process);
     for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         const pid_t tid = atoi(entry->d_name);
         if (tid <= 0 || tid == keeper)
@@ -388,7 +393,8 @@ static bool look_at_process(struct process *process, pid_t keeper)
         }
         if (look_at(&threads[thread_count], pid, tid))
             thread_count++;
-        if (has_children && add_children(pid, tid))
+        /* Movers are children of the daemon's main thread. */
+        if (has_children && (!is_daemon(pid) || tid == pid) && add_children(pid, tid))
             all = false;
     }
     closedir(folder);
@@ -434,6 +440,20 @@ bool clock_everything_sleeps(pid_t keeper)
             return is_busy(threads[i].pid, threads[i].tid);
     free_unseen();
     return true;
+}
+
+uint32_t clock_stuck(void)
+{
+    uint32_t stuck = 0;
+    for (uint32_t i = 0; i < thread_count; i++) {
+        struct call call;
+        if (is_daemon(threads[i].pid) || process_of(threads[i].pid)->is_mover ||
+            !call_of(threads[i].pid, threads[i].tid, &call))
+            continue;
+        const uint32_t one = clock_outside(threads[i].pid, &call);
+        stuck = stuck == 0 || one < stuck ? one : stuck;
+    }
+    return stuck;
 }
 
 /* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */

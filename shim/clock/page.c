@@ -91,6 +91,7 @@ static bool take_process(uint32_t pid, uint64_t stack)
             !__atomic_compare_exchange_n(&process->pid, &none, pid, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
             continue;
         process->has_ended = 0;
+        process->is_mover = 0;
         __atomic_store_n(&process->stack, stack, __ATOMIC_RELEASE);
         note_used(&clock_page->processes_used, i + 1);
         return true;

@@ -1,5 +1,5 @@
 /*
- * The last line of a command whose programs had a clock that skips: how much was skipped, and what kept real time.
+ * The clock that skips, for commands: the last line, which says how much was skipped, and what kept real time; and deadlocks.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { ClockPage, clockPageOf } from '../spec/clock-page.ts'
@@ -55,4 +55,36 @@ export const skippedText = (socket: string, before: Skipped, real: number): stri
   const skipped = seconds.toLocaleString('en-US', { maximumFractionDigits: seconds < 100 ? 1 : 0 })
   const notCovered = reasons.length > 0 ? `; not covered: ${reasons.join(', ')}` : ''
   return `${skipped} s skipped in ${counted(after.jumps - before.jumps, 'jump')}, ${real.toFixed(1)} s real${notCovered}`
+}
+
+/** Exit status after a deadlock. */
+export const DEADLOCK_STATUS = 66
+
+/** The first line of the report of a deadlock. */
+export const DEADLOCK_HEAD = 'deadlock: all threads wait, and no time limit is left'
+
+/** Milliseconds between looks. */
+const LOOK_INTERVAL = 100
+
+/**
+ * Calls `found` once all programs of the daemon at `socket` have waited for each other for `milliseconds`, and no deadline is
+ * left. `world`: also if they wait for what comes from outside of the session. No effect if its clock does not skip. Returns
+ * a function that ends it.
+ */
+export const watchDeadlock = (
+  socket: string,
+  { milliseconds, world }: { readonly milliseconds: number; readonly world: boolean },
+  found: () => void,
+): (() => void) => {
+  if (headOf(socket) === undefined) return () => {}
+  const least = world ? ClockPage.world : ClockPage.nothing
+  let since: number | undefined
+  const timer = setInterval(() => {
+    const stuck = headOf(socket)?.readUInt32LE(ClockPage.stuck) ?? 0
+    since = stuck >= least ? (since ?? performance.now()) : undefined
+    if (since === undefined || performance.now() - since < milliseconds) return
+    clearInterval(timer)
+    found()
+  }, LOOK_INTERVAL)
+  return () => clearInterval(timer)
 }

@@ -6,7 +6,9 @@
 /**
  * MAGIC: the value of the first word. `offset`: nanoseconds that were skipped, 64 bits. `jumps`: 64 bits. `begin`: the
  * machine's CLOCK_MONOTONIC when the clock began, nanoseconds, 64 bits. `reasons`: how many of the `maxReasons` texts, from
- * `firstReason` on, say what kept real time; each ends with a 0.
+ * `firstReason` on, say what kept real time; each ends with a 0. `stuck`: 0: something runs, or has a deadline; else all
+ * threads wait, and `terminal`: one for a terminal; `world`: one for what comes from outside of the session, such as
+ * a signal or a connection, and none for a terminal; `nothing`: all for each other.
  */
 export const ClockPage = {
   magic: 0x75_63_6c_31,
@@ -14,7 +16,11 @@ export const ClockPage = {
   jumps: 16,
   begin: 24,
   reasons: 32,
-  firstReason: 64,
+  stuck: 64,
+  terminal: 1,
+  world: 2,
+  nothing: 3,
+  firstReason: 72,
   reasonBytes: 112,
   maxReasons: 16,
   /** Of the page's path, behind that of the daemon's socket. */

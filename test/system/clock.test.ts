@@ -56,6 +56,27 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(stderr, /(?:59(?:\.\d)?|6\d(?:\.\d)?) s skipped/)
   })
 
+  it('tells a deadlock of two programs, and ends with 66', async t => {
+    const [pair, words] = ['rping -s -p 7000 & ucmatose -p 7001; wait', ['--clock', 'skip', '--', 'sh', '-c']]
+    const finished = await runUserdma(t, ['run', '--private', ...words, pair])
+    assert.equal(finished.status, 66, finished.stderr)
+    assert.match(finished.stderr, /deadlock: all threads wait, and no time limit is left\n/)
+    const both = /who waits for whom:[\s\S]*\(rping\) waits for .*\n[\s\S]*\(ucmatose\) waits /
+    assert.match(finished.stderr, both)
+    const checked = await runUserdma(t, ['check', ...words, pair])
+    assert.equal(checked.status, 66, checked.stderr)
+    assert.match(checked.stderr, both)
+    assert.match(checked.stderr, /could not go on: all threads waited, and no time limit was left; SIGTERM ended it/)
+  })
+
+  it('takes a wait for input from elsewhere for no deadlock', async t => {
+    const command = `${userdma} run --private --clock skip --`
+    const script = `{ ${command} sleep 1000; ${command} sleep 1000; echo over; } | ${command} cat`
+    const finished = await start(t, 'sh', ['-c', script]).ended
+    assertGood(finished)
+    assert.equal(finished.stdout, 'over\n')
+  })
+
   it('is refused by a daemon with the real clock, and ends with its daemon', async t => {
     const socket = join(temporaryFolder(t), 'sock')
     const real = start(t, userdma, ['daemon', '--socket', socket])

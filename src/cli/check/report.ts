@@ -100,11 +100,15 @@ export interface EndBySignal {
   readonly pid: number | undefined
   /** The seconds of `--time-limit`, if it has sent the signal. */
   readonly limit?: number
+  /** The signal came because all threads waited, and no time limit was left. */
+  readonly isDeadlock?: boolean
 }
 
 /** One sentence without its full stop. */
-export const endText = ({ signal, pid, limit }: EndBySignal): string => {
+export const endText = ({ signal, pid, limit, isDeadlock }: EndBySignal): string => {
   const whose = pid === undefined ? '' : ` (process ${pid})`
+  if (isDeadlock)
+    return `the program${whose} could not go on: all threads waited, and no time limit was left; ${signal} ended it`
   return limit === undefined
     ? `${signal} ended the program${whose}`
     : `the program${whose} did not end within ${counted(limit, 'second')} (--time-limit), and ${signal} ended it`
@@ -115,6 +119,7 @@ export const endJson = (end: EndBySignal) => ({
   ended: end.signal,
   pid: end.pid,
   ...(end.limit !== undefined && { limit: end.limit }),
+  ...(end.isDeadlock && { isDeadlock: true }),
   text: endText(end),
 })
 

@@ -10,6 +10,7 @@ import { jsonText, printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
 import { accessLines, shortStory } from '../../tools/check/story/text.ts'
+import { DEADLOCK_STATUS } from '../clock.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
 import { type NamedFile, openOutput, openReport, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
@@ -144,10 +145,13 @@ export const openReportOf = (
     shown,
     onFinding,
     finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read, who }) {
-      const { status, signal, pid, limit } = programEnd
+      const { status, signal, pid, limit, isDeadlock = false } = programEnd
       // The finding program-died has the stack too.
       const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
-      const end = signal === null || hasDied ? undefined : { signal, pid, ...(limit !== undefined && { limit }) }
+      const end =
+        signal === null || hasDied
+          ? undefined
+          : { signal, pid, ...(limit !== undefined && { limit }), ...(isDeadlock && { isDeadlock }) }
       // A shared daemon, or a child that still runs, may have sent further findings since.
       const reported = shown.map(finding => [shortened(explained(finding, symbols)), counts(finding) ?? 1] as const)
       if (options.json) {
@@ -171,6 +175,7 @@ export const openReportOf = (
       const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
       if (limit !== undefined) process.exitCode = LIMIT_STATUS
       else if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
+      else if (isDeadlock) process.exitCode = DEADLOCK_STATUS
       // Of a recording the signal has ended its program, not this one.
       else endAs({ status: isIncomplete ? status || 1 : status, signal: read === undefined ? signal : null })
     },

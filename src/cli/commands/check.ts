@@ -12,6 +12,7 @@ import { stacksOf } from '../../tools/check/finding-text.ts'
 import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import type { CheckOptions } from '../check/judge.ts'
 import { type Checked, openReportOf, type Report } from '../check/reporting.ts'
+import { DEADLOCK_HEAD, watchDeadlock } from '../clock.ts'
 import { joinDaemon } from '../join.ts'
 import { hostOfNet } from '../net/on-host.ts'
 import { checksPrograms, onHost, PeerFindings } from '../net/peer-findings.ts'
@@ -24,6 +25,9 @@ import { checkProgram, directMessages, runUnder } from './run.ts'
 
 /** Signals at which the report begins with what the program waits for. */
 const REPORTED = ['SIGINT', 'SIGTERM'] as const
+
+/** Milliseconds for which programs wait for each other before they are ended: the daemon reports a wait after a second. */
+const STEADY = 1600
 
 /** The command. */
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
@@ -68,9 +72,23 @@ const checkUnderDaemon = async (
     await joined.client.subscribeFindings(hang, isShared)
     if (host !== undefined) await peers.open(host.others, hang)
     // The program gets the signal too, and may handle it.
-    const reached = (): Promise<void> => joined.client.reportWaits().catch(() => {})
+    const reached = async (isDeadlock = false): Promise<void> => {
+      try {
+        await joined.client.reportWaits()
+        if (!isDeadlock || shown.some(({ id }) => id === 'deadlock')) return
+        const { deadlockReport } = await import('../waits/report.ts')
+        const text = await deadlockReport(joined.client, joined.client.daemon)
+        process.stderr.write(`userdma check: ${DEADLOCK_HEAD}\n${text}`)
+      } catch {
+        // The daemon has ended.
+      }
+    }
     const onSignal = (): void => void reached()
     for (const signal of REPORTED) process.on(signal, onSignal)
+    // The world of a private daemon is known, unless it sends packets.
+    const isAlone = isPrivate && options.link !== 'udp'
+    const watch = (found: () => void) =>
+      watchDeadlock(joined.client.socket, { milliseconds: STEADY, world: false }, found)
     const endLoops = watchLoops(joined.client)
     let programEnd: ProgramEnd
     try {
@@ -79,7 +97,7 @@ const checkUnderDaemon = async (
         program,
         args,
         { ...recording, freesAtPoll, ...(buffers && { buffers }) },
-        { limit: seconds === undefined ? undefined : { seconds, reached }, isKilled: true },
+        { limit: { seconds, reached, ...(isAlone && { watch }) }, isKilled: true },
       )
     } finally {
       endLoops()

@@ -3,9 +3,10 @@
  * the program: with its exit status, or by the same signal.
  */
 
+import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
-import { skippedAt, skippedText } from '../clock.ts'
+import { DEADLOCK_HEAD, DEADLOCK_STATUS, skippedAt, skippedText, watchDeadlock } from '../clock.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { runOptions } from '../command-line/options.ts'
 import { type Joined, joinDaemon } from '../join.ts'
@@ -25,6 +26,9 @@ import {
   runProgram,
 } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
+
+/** Milliseconds for which programs wait for each other before they are ended. */
+const STEADY = 500
 
 type RunOptions = OptionsOf<typeof runOptions>
 
@@ -146,6 +150,17 @@ const runOnHost = async (program: string, args: readonly string[], options: RunO
   endAs(isComplete ? end : { ...end, status: end.status || 1 })
 }
 
+/** A program all of whose processes wait for each other is ended, with a report. */
+const onDeadlock = (client: ToolSession) => ({
+  watch: (found: () => void) => watchDeadlock(client.socket, { milliseconds: STEADY, world: false }, found),
+  async reached() {
+    const { deadlockReport } = await import('../waits/report.ts')
+    process.stderr.write(
+      `userdma run: ${DEADLOCK_HEAD}\n${await deadlockReport(client, client.daemon)}  userdma check --clock skip shows the stacks\n`,
+    )
+  },
+})
+
 /** The command. */
 export const run = async (program: string, args: readonly string[], options: RunOptions): Promise<void> => {
   checkProgram(program, args)
@@ -163,12 +178,14 @@ export const run = async (program: string, args: readonly string[], options: Run
   let end: ProgramEnd
   try {
     await recording?.start(client)
-    end = await runUnder(joined, program, args, preloaded)
+    // The world of a private daemon is known, unless it sends packets.
+    const isAlone = options.private === true && options.link !== 'udp'
+    end = await runUnder(joined, program, args, preloaded, isAlone ? { limit: onDeadlock(client) } : {})
     const isComplete =
       (await recording?.end(client, end.status !== 0 || end.signal !== null, recordedEnd(program, end))) ?? true
     if (!isComplete) end = { ...end, status: end.status || 1 }
   } finally {
     await joined.leave()
   }
-  endAs(end)
+  endAs(end.isDeadlock === true ? { ...end, status: DEADLOCK_STATUS, signal: null } : end)
 }

@@ -183,6 +183,8 @@ export interface ProgramEnd {
   readonly pid?: number | undefined
   /** The seconds after which we have ended it (`ProgramLimit`). */
   readonly limit?: number
+  /** We have ended it because it cannot go on. */
+  readonly isDeadlock?: boolean
 }
 
 /** The exit status of a program that has reached its time limit, as of timeout(1). */
@@ -191,11 +193,13 @@ export const LIMIT_STATUS = 124
 /** Milliseconds that a program gets after SIGTERM, before SIGKILL. */
 const GRACE = 5000
 
-/** A program that runs too long gets SIGTERM, with the processes that it has started. */
+/** A program that runs too long, or that cannot go on, gets SIGTERM, with the processes that it has started. */
 interface ProgramLimit {
-  readonly seconds: number
+  readonly seconds?: number | undefined
+  /** Begins to look for a deadlock; `found` is called once. Returns a function that ends it. */
+  watch?(found: () => void): () => void
   /** Called before the signal. */
-  reached?(): Promise<void>
+  reached?(isDeadlock: boolean): Promise<void>
 }
 
 /** The end of a program for its recording. */
@@ -229,6 +233,7 @@ export const runProgram = (
     let child: ChildProcess | undefined
     let timer: NodeJS.Timeout | undefined
     let isLate = false
+    let isDeadlock = false
     let isTerminated = false
     const killLater = (pids: readonly number[]): void => {
       clearTimeout(timer)
@@ -240,9 +245,11 @@ export const runProgram = (
       isTerminated = true
       killLater([child.pid])
     }
-    const reachLimit = async (): Promise<void> => {
-      isLate = true
-      await limit?.reached?.()
+    const reachLimit = async (byDeadlock: boolean): Promise<void> => {
+      if (isLate || isDeadlock) return
+      if (byDeadlock) isDeadlock = true
+      else isLate = true
+      await limit?.reached?.(isDeadlock)
       const pids = child?.pid === undefined ? [] : [child.pid, ...descendantsOf(child.pid)]
       signalAll(pids, 'SIGTERM')
       killLater(pids)
@@ -272,15 +279,19 @@ export const runProgram = (
       // Emitted also if a signal cannot be sent, because the program runs as another user (sudo): the program continues.
       if (child?.pid === undefined) rejectSpawn(error)
     })
-    if (limit !== undefined) timer = setTimeout(() => void reachLimit(), limit.seconds * 1000)
+    if (limit?.seconds !== undefined) timer = setTimeout(() => void reachLimit(false), limit.seconds * 1000)
+    const endWatch = limit?.watch?.(() => void reachLimit(true))
     child.once('exit', (status, signal) => {
       clearTimeout(timer)
+      endWatch?.()
       removeHandlers()
       const pid = child?.pid
       // What has ended it in the end is not what its user sees.
       const ended = signal === 'SIGKILL' && isTerminated ? 'SIGTERM' : signal
       const end = { status: ended === null ? (status ?? 0) : 128 + os.signals[ended], signal: ended, pid }
-      resolve(isLate ? { ...end, status: LIMIT_STATUS, signal: signal ?? 'SIGTERM', limit: limit!.seconds } : end)
+      if (isDeadlock) resolve({ ...end, signal: signal ?? 'SIGTERM', isDeadlock })
+      else if (isLate) resolve({ ...end, status: LIMIT_STATUS, signal: signal ?? 'SIGTERM', limit: limit!.seconds! })
+      else resolve(end)
     })
   })
 

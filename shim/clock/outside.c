@@ -1,0 +1,260 @@
+/*
+ * Whether a wait without limit can end by something outside of the session: a terminal, a process of another session, a
+ * signal. Else, when everything waits, it is a deadlock.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Descriptors of a wait that are looked at; one with more counts as of the outside. */
+#define MAX_FDS 1024
+/* Of epoll within epoll. */
+#define MAX_DEPTH 5
+
+static uint32_t lower(uint32_t one, uint32_t other)
+{
+    return one < other ? one : other;
+}
+
+static bool begins_with(const char *text, const char *begin)
+{
+    return strncmp(text, begin, strlen(begin)) == 0;
+}
+
+/* False: it is gone. */
+static bool target_of(pid_t pid, int fd, char *target, size_t size)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
+    const ssize_t length = readlink(path, target, size - 1);
+    target[length > 0 ? length : 0] = 0;
+    return length > 0;
+}
+
+/* Calls `act` with each descriptor of the session's programs until it is true. `of`: the daemon's too. */
+static bool any_descriptor(bool (*act)(pid_t pid, int fd, const char *target, const void *of), const void *of, bool is_daemons)
+{
+    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+        const uint32_t pid = clock_page->processes[i].pid;
+        char path[64], target[64];
+        snprintf(path, sizeof path, "/proc/%u/fd", pid);
+        DIR *const folder = pid == 0 || (pid == clock_page->keeper && !is_daemons) ? NULL : opendir(path);
+        bool found = false;
+        for (const struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
+            if (entry->d_name[0] != '.' && target_of((pid_t)pid, atoi(entry->d_name), target, sizeof target))
+                found = act((pid_t)pid, atoi(entry->d_name), target, of);
+        if (folder)
+            closedir(folder);
+        if (found)
+            return true;
+    }
+    return false;
+}
+
+/* The flags of open(2); -1: unknown. */
+static int flags_of(pid_t pid, int fd)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
+    FILE *const file = fopen(path, "re");
+    int flags = -1;
+    while (file && fgets(text, sizeof text, file))
+        if (begins_with(text, "flags:"))
+            flags = (int)strtol(text + 6, NULL, 8);
+    if (file)
+        fclose(file);
+    return flags;
+}
+
+struct pipe_end {
+    const char *target;
+    int mode;
+};
+
+static bool is_other_end(pid_t pid, int fd, const char *target, const void *of)
+{
+    const struct pipe_end *const end = of;
+    if (strcmp(target, end->target) != 0)
+        return false;
+    const int flags = flags_of(pid, fd);
+    return flags >= 0 && ((flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) != end->mode);
+}
+
+/* The session's socket; -1: none. */
+static int take(pid_t pid, int fd)
+{
+    const int process = (int)NEXT(syscall)(SYS_pidfd_open, pid, 0);
+    const int taken = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, fd, 0);
+    if (process >= 0)
+        close(process);
+    return taken;
+}
+
+static bool is_peer(pid_t pid, int fd, const char *target, const void *of)
+{
+    if (!begins_with(target, "socket:"))
+        return false;
+    struct sockaddr_storage own = {0};
+    socklen_t size = sizeof own;
+    const int taken = take(pid, fd);
+    const bool is_same = taken >= 0 && getsockname(taken, (struct sockaddr *)&own, &size) == 0 &&
+                         (own.ss_family == AF_INET || own.ss_family == AF_INET6) && memcmp(&own, of, size) == 0;
+    if (taken >= 0)
+        close(taken);
+    return is_same;
+}
+
+static bool is_of_session(uint32_t pid)
+{
+    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        if (pid != 0 && clock_page->processes[i].pid == pid)
+            return true;
+    return false;
+}
+
+static uint32_t outside_of_socket(int fd)
+{
+    int family = 0, type = 0, listens = 0;
+    socklen_t size = sizeof family;
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+    if (listens)
+        return USERDMA_CLOCK_WORLD;
+    if (family == AF_UNIX) {
+        struct ucred peer = {0};
+        socklen_t peer_size = sizeof peer;
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_size);
+        return is_of_session((uint32_t)peer.pid) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
+    }
+    struct sockaddr_storage peer = {0};
+    socklen_t peer_size = sizeof peer;
+    if (type != SOCK_STREAM || getpeername(fd, (struct sockaddr *)&peer, &peer_size) != 0)
+        return USERDMA_CLOCK_WORLD;
+    return any_descriptor(is_peer, &peer, false) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
+}
+
+static uint32_t outside_of_fd(pid_t pid, int fd, int depth);
+
+static uint32_t outside_of_epoll(pid_t pid, int fd, int depth)
+{
+    char path[64], text[256];
+    uint32_t found = USERDMA_CLOCK_NOTHING;
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
+    FILE *const file = fopen(path, "re");
+    while (file && fgets(text, sizeof text, file))
+        if (begins_with(text, "tfd:"))
+            found = lower(found, outside_of_fd(pid, atoi(text + 4), depth + 1));
+    if (file)
+        fclose(file);
+    return file ? found : USERDMA_CLOCK_WORLD;
+}
+
+static uint32_t outside_of_fd(pid_t pid, int fd, int depth)
+{
+    char target[64];
+    if (depth > MAX_DEPTH || !target_of(pid, fd, target, sizeof target))
+        return USERDMA_CLOCK_WORLD;
+    if (begins_with(target, "/dev/pts/") || begins_with(target, "/dev/tty") || begins_with(target, "/dev/console"))
+        return USERDMA_CLOCK_TERMINAL;
+    if (begins_with(target, "pipe:")) {
+        const struct pipe_end end = {.target = target, .mode = flags_of(pid, fd) & O_ACCMODE};
+        return any_descriptor(is_other_end, &end, true) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
+    }
+    if (strcmp(target, "anon_inode:[eventpoll]") == 0)
+        return outside_of_epoll(pid, fd, depth);
+    if (strcmp(target, "anon_inode:[eventfd]") == 0 || strcmp(target, "anon_inode:[timerfd]") == 0)
+        return USERDMA_CLOCK_NOTHING;
+    const int socket = begins_with(target, "socket:") ? take(pid, fd) : -1;
+    const uint32_t found = socket >= 0 ? outside_of_socket(socket) : USERDMA_CLOCK_WORLD;
+    if (socket >= 0)
+        close(socket);
+    return found;
+}
+
+static uint32_t outside_of_poll(pid_t pid, uint64_t address, uint64_t count)
+{
+    static struct pollfd fds[MAX_FDS];
+    const struct iovec here = {fds, count * sizeof *fds}, there = {(void *)(uintptr_t)address, count * sizeof *fds};
+    /* Without descriptors only a signal ends it. */
+    if (count == 0 || count > MAX_FDS || process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)here.iov_len)
+        return USERDMA_CLOCK_WORLD;
+    uint32_t found = USERDMA_CLOCK_NOTHING;
+    for (uint64_t i = 0; i < count; i++)
+        if (fds[i].fd >= 0)
+            found = lower(found, outside_of_fd(pid, fds[i].fd, 0));
+    return found;
+}
+
+static uint32_t outside_of_select(pid_t pid, const uint64_t *arguments)
+{
+    const uint64_t count = arguments[0];
+    uint64_t sets[3][MAX_FDS / 64] = {{0}};
+    if (count == 0 || count > MAX_FDS)
+        return USERDMA_CLOCK_WORLD;
+    for (int i = 0; i < 3; i++) {
+        const size_t size = (count + 63) / 64 * 8;
+        const struct iovec here = {sets[i], size}, there = {(void *)(uintptr_t)arguments[1 + i], size};
+        if (arguments[1 + i] && process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)size)
+            return USERDMA_CLOCK_WORLD;
+    }
+    uint32_t found = USERDMA_CLOCK_NOTHING;
+    for (uint64_t fd = 0; fd < count; fd++)
+        if ((sets[0][fd / 64] | sets[1][fd / 64] | sets[2][fd / 64]) >> (fd % 64) & 1)
+            found = lower(found, outside_of_fd(pid, (int)fd, 0));
+    return found;
+}
+
+uint32_t clock_outside(pid_t pid, const struct call *call)
+{
+    const uint64_t *const a = call->arguments;
+    switch (call->number) {
+    case SYS_futex:
+    case 449: /* futex_waitv */
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_restart_syscall:
+        return USERDMA_CLOCK_NOTHING;
+#ifdef SYS_poll
+    case SYS_poll:
+        return outside_of_poll(pid, a[0], a[1]);
+    case SYS_select:
+        return outside_of_select(pid, a);
+    case SYS_epoll_wait:
+#endif
+    case SYS_epoll_pwait:
+    case 441: /* epoll_pwait2 */
+        return outside_of_epoll(pid, (int)a[0], 0);
+    case SYS_ppoll:
+        return outside_of_poll(pid, a[0], a[1]);
+    case SYS_pselect6:
+        return outside_of_select(pid, a);
+    case SYS_read:
+    case SYS_readv:
+    case SYS_write:
+    case SYS_writev:
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_recvmmsg:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_sendto:
+    case SYS_sendmsg:
+        return outside_of_fd(pid, (int)a[0], 0);
+    default: /* a signal, a lock of a file, a message of System V */
+        return USERDMA_CLOCK_WORLD;
+    }
+}
