@@ -21,6 +21,8 @@ export interface AttemptResult {
   readonly status: number | null
   readonly signal: NodeJS.Signals | null
   readonly isTimedOut: boolean
+  /** It is as after the time limit, because the program could not go on. */
+  readonly isDeadlock?: boolean
   /** Milliseconds. */
   readonly duration: number
 }
@@ -43,6 +45,8 @@ interface AttemptLimits {
    * killed after it, or after LOOK_TIMEOUT.
    */
   readonly look?: (isTimedOut: boolean) => Promise<void>
+  /** Begins to look for a deadlock, after which all is as at the time limit. Returns a function that ends it. */
+  readonly watch?: (found: () => void) => () => void
 }
 
 const MAX_OUTPUT = 2000
@@ -61,13 +65,14 @@ export const attempt = (
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  { seconds: limitSeconds, stop, quitMilliseconds, quitFile, ownSocket, look = async () => {} }: AttemptLimits,
+  { seconds: limitSeconds, stop, quitMilliseconds, quitFile, ownSocket, look = async () => {}, watch }: AttemptLimits,
 ): Promise<AttemptResult> =>
   new Promise((resolve, reject) => {
     const begin = performance.now()
     let output = ''
     const streams = { stdout: '', stderr: '' }
     let isTimedOut = false
+    let isDeadlock = false
     let hasEnded = false
     let child: ChildProcess | undefined
     const signalGroup = (signal: NodeJS.Signals): void => {
@@ -100,9 +105,11 @@ export const attempt = (
     const cleanUp = (): void => {
       clearTimeout(limitTimer)
       clearTimeout(quitTimer)
+      endWatch?.()
       stop.removeEventListener('abort', kill)
     }
-    const limitTimer = setTimeout(() => {
+    const reachLimit = (): void => {
+      if (isTimedOut || hasEnded) return
       isTimedOut = true
       if (quitMilliseconds === undefined) kill()
       else
@@ -122,7 +129,12 @@ export const attempt = (
           }
           wait(0)
         })
-    }, limitSeconds * 1000)
+    }
+    const limitTimer = setTimeout(reachLimit, limitSeconds * 1000)
+    const endWatch = watch?.(() => {
+      isDeadlock = !isTimedOut
+      reachLimit()
+    })
     const rejectSpawn = (error: unknown): void => {
       cleanUp()
       reject(spawnError(program, error))
@@ -157,7 +169,7 @@ export const attempt = (
         // Open pipes would keep this process alive.
         child?.stdout?.destroy()
         child?.stderr?.destroy()
-        resolve({ failure, output, ...streams, status, signal, isTimedOut: wasTimedOut, duration })
+        resolve({ failure, output, ...streams, status, signal, isTimedOut: wasTimedOut, isDeadlock, duration })
       }
       let outputTimer: NodeJS.Timeout | undefined
       const closed = new Promise(done => child?.once('close', done))

@@ -69,6 +69,15 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(checked.stderr, /could not go on: all threads waited, and no time limit was left; SIGTERM ended it/)
   })
 
+  it('knows a hang of a walk when it is one', async t => {
+    const script = 'rping -s -C 1 -a 127.0.0.1 & sleep 1; rping -c -C 1 -a 127.0.0.1; wait'
+    const words = ['walk', '--clock', 'skip', '--kinds', 'calls', '--points', '1', '--', 'sh', '-c', script]
+    const { status, stdout, stderr } = await runUserdma(t, words)
+    assert.equal(status, 65, stdout + stderr)
+    assert.match(stdout + stderr, /hang: cq\.reqNotify fails .*: all threads wait, and no time limit is left/)
+    assert.match(stdout + stderr, /userdma run --private .*--clock skip --fault/)
+  })
+
   it('takes a wait for input from elsewhere for no deadlock', async t => {
     const command = `${userdma} run --private --clock skip --`
     const script = `{ ${command} sleep 1000; ${command} sleep 1000; echo over; } | ${command} cat`

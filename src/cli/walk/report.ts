@@ -139,7 +139,11 @@ export const recordTitle = ({ pid, command, signal, isCrash }: ProcessPlace): st
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`
 
 export const endText = ({ result }: WalkRun): string =>
-  result.isTimedOut ? `no end after ${seconds(result.duration)}` : (result.failure ?? 'exit status 0')
+  result.isDeadlock
+    ? 'all threads wait, and no time limit is left'
+    : result.isTimedOut
+      ? `no end after ${seconds(result.duration)}`
+      : (result.failure ?? 'exit status 0')
 
 /** The outcome in words: `recovered in 1.2 s`, `ended with the message …`. */
 export const outcomeText = (result: WalkResult): string => {

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { attempt } from '../attempt.ts'
+import { watchDeadlock } from '../clock.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { isRoot } from '../net/state.ts'
 import { tool } from '../net/system.ts'
@@ -33,6 +34,8 @@ export interface Stage {
 
 /** Milliseconds in which processes that hang write their stacks. */
 const QUIT_TIME = 2000
+/** Milliseconds for which programs with a clock that skips wait for each other before that is a hang. */
+const STEADY = 1000
 /** Milliseconds for which connections may end when the program has ended, and between looks. */
 const SETTLE_TIME = 600
 const SETTLE_LOOK = 100
@@ -115,6 +118,8 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
         quitMilliseconds: QUIT_TIME,
         quitFile: crashes,
         ownSocket: client.socket,
+        // Nothing comes from outside of a walk.
+        watch: found => watchDeadlock(client.socket, { milliseconds: STEADY, world: true }, found),
         async look(isTimedOut) {
           if (isTimedOut) waits.push(...(await client.waits()).map(({ text }) => text))
           else left.push(...(await settledConnections([client])))
@@ -149,7 +154,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
     }
   },
   repeatCommand(point) {
-    const { device = [], fault = [], link, path } = options
+    const { device = [], fault = [], link, path, clock } = options
     return [
       'userdma',
       'run',
@@ -159,6 +164,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
       ...device.flatMap(one => ['--device', one]),
       ...(link === undefined ? [] : ['--link', link]),
       ...(path === undefined ? [] : ['--path', path]),
+      ...(clock === undefined ? [] : ['--clock', clock]),
       ...[...fault, point.rule(1)].flatMap(rule => ['--fault', rule]),
       '--',
       program,
