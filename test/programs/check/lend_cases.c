@@ -8,7 +8,9 @@
 #include "../../../docs/findings/pair.h"
 
 #include <infiniband/mlx5dv.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <sys/time.h>
 #include <userdma.h>
 
 enum { BLOCK = 1024 };
@@ -135,6 +137,52 @@ static void indirect(void)
     check(mlx5dv_destroy_mkey(key), "mlx5dv_destroy_mkey");
 }
 
+static void lend_in_handler(int number)
+{
+    (void)number;
+    userdma_take_back(lend(BLOCK, 64, "in a handler"));
+}
+
+/* A handler lends while the program does, and fills the ring with it. */
+static void signals(void)
+{
+    enum { LENDS = 20000 };
+    const struct sigaction action = {.sa_handler = lend_in_handler, .sa_flags = SA_RESTART};
+    const struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    check(sigaction(SIGALRM, &action, NULL), "sigaction");
+    check(setitimer(ITIMER_REAL, &often, NULL), "setitimer");
+    for (int i = 0; i < LENDS; i++)
+        userdma_take_back(lend(0, 64, "in the program"));
+    check(setitimer(ITIMER_REAL, &never, NULL), "setitimer");
+    const uint64_t block = lend(0, BLOCK, "block");
+    read_at(0, BLOCK);
+    userdma_take_back(block);
+    if (!is_right)
+        read_at(0, 64);
+}
+
+/* A child lends its copy of memory that the parent has not lent, and what is no memory. */
+static void children(void)
+{
+    const uint64_t block = lend(0, BLOCK, "block");
+    const pid_t child = fork();
+    check(child < 0, "fork");
+    if (child == 0) {
+        lend(BLOCK, BLOCK, "of the child");
+        userdma_lend((void *)1, 64, USERDMA_READ, "no memory");
+        userdma_lend((void *)1, SIZE_MAX, USERDMA_READ, "all memory");
+        userdma_lend(owner.buffer, SIZE_MAX, USERDMA_READ, "beyond the last address");
+        userdma_unchecked((void *)64, SIZE_MAX - 64);
+        _exit(userdma_take_back(block) != EINVAL);
+    }
+    int status;
+    check(waitpid(child, &status, 0) != child, "waitpid");
+    check(status != 0, "the child");
+    read_at(0, BLOCK);
+    if (!is_right)
+        read_at(BLOCK, 64);
+}
+
 /* Holds two lends until its input ends. */
 static void hold(void)
 {
@@ -150,11 +198,12 @@ int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
     is_right = count > 2 && strcmp(arguments[2], "right") == 0;
-    static const char *const names[] = {"levels", "overlaps", "windows", "on-demand", "everything", "indirect", "hold"};
+    static const char *const names[] = {"levels", "overlaps", "windows", "on-demand", "everything", "indirect", "hold",
+                                        "signals", "children"};
     int index = 0;
-    while (index < 7 && strcmp(name, names[index]) != 0)
+    while (index < 9 && strcmp(name, names[index]) != 0)
         index++;
-    if (index == 7) {
+    if (index == 9) {
         fprintf(stderr, "usage: lend_cases CASE [right]\n");
         return 1;
     }
@@ -171,7 +220,11 @@ int main(int count, char **arguments)
         on_demand(NULL, SIZE_MAX);
     else if (index == 5)
         indirect();
-    else
+    else if (index == 6)
         hold();
+    else if (index == 7)
+        signals();
+    else
+        children();
     return destroy_pair(&owner, &peer);
 }

@@ -69,6 +69,8 @@ const declared = [
   ['windows', 'rxe', 'has not lent these bytes, but others of the region'],
   ['on-demand', 'rxe', 'had lent these bytes for reading (block); taken back '],
   ['everything', 'rxe', ' of all memory: '],
+  ['signals', 'rxe', 'had lent these bytes for reading (block); taken back '],
+  ['children', 'rxe', 'has not lent these bytes, but others of the region'],
   ['indirect', 'mlx5', 'had lent these bytes for reading (third); taken back '],
 ] as const
 

@@ -110,13 +110,13 @@ export class Intervals<T> {
     return node
   }
 
-  /** The ranges that have a byte of those from `start` to before `end`, by their starts. */
-  overlapping(start: number, end: number): T[] {
+  /** The ranges that have a byte of those from `start` to before `end`, by their starts; at most the first `most`. */
+  overlapping(start: number, end: number, most = Number.POSITIVE_INFINITY): T[] {
     const found: T[] = []
     const visit = (node: Tree<T>): void => {
-      if (node === undefined || node.farthest.end <= start) return
+      if (node === undefined || node.farthest.end <= start || found.length >= most) return
       visit(node.left)
-      if (node.start >= end) return
+      if (node.start >= end || found.length >= most) return
       if (node.end > start) found.push(node.value)
       visit(node.right)
     }

@@ -144,7 +144,7 @@ export const createLendDetector = (
     const region: Region = { object, start, end: start + size, isLent: false, place: undefined }
     regions.set(object.id, region)
     const lends = table.find(program?.pid)
-    if (lends !== undefined && lends.lasting(start, region.end).length > 0) region.isLent = true
+    if (lends?.hasLasting(start, region.end)) region.isLent = true
     else region.place = unlentOf(program?.pid).add(start, region.end, region)
   }
 
@@ -454,7 +454,7 @@ export const createLendDetector = (
       const at = lender.firstNotLent(right, qpn, start, behind, lend => {
         if (right === LendRight.READ) compare(lend, region)
       })
-      if (right !== LendRight.READ && lender.hasHashes) lender.written(start, behind)
+      if (right !== LendRight.READ) lender.written(start, behind)
       if (at < behind)
         reportNotLent(
           lender,

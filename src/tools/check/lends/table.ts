@@ -17,6 +17,9 @@ const MAX_ENDED = 2 ** 14
 /** Maximum unchecked ranges, and names, of a process. */
 const MAX_RANGES = 4096
 
+/** Maximum lends of one byte that a finding looks at. */
+const MAX_LOOKED = 256
+
 /** The bits of LendRight. */
 const RIGHTS = [LendRight.READ, LendRight.WRITE, LendRight.ATOMIC]
 
@@ -66,8 +69,9 @@ export class ProcessLends {
   readonly #deadlines = new Intervals<number>()
   #nextDeadline = Number.POSITIVE_INFINITY
   readonly #unchecked = new Intervals<undefined>()
-  /** There were lends with a hash. */
-  hasHashes = false
+  /** The lends with a hash, and their ranges. */
+  readonly #hashed = new Intervals<Lend>()
+  readonly #hashedRanges = new Map<Lend, Interval<Lend>>()
   readonly #names: { readonly start: number; readonly end: number; readonly name: string }[] = []
   readonly #onEnd: (lend: Lend) => void
 
@@ -84,7 +88,7 @@ export class ProcessLends {
     const { lend: id, start, end, rights, qpn, label, stack, time, until = Number.POSITIVE_INFINITY, hash } = event
     this.#end(id, moment('lent again', time, stack))
     const lend: Lend = { start, end, rights, qpn, label, stack, time, until, hash, accesses: 0, ended: undefined }
-    if (hash !== undefined) this.hasHashes = true
+    if (hash !== undefined) this.#hashedRanges.set(lend, this.#hashed.add(start, end, lend))
     const places: Place[] = []
     for (const right of RIGHTS) {
       if ((rights & right) === 0) continue
@@ -121,6 +125,7 @@ export class ProcessLends {
     this.#lasting.delete(id)
     const { lend, places } = known
     for (const { tree, interval } of places) tree.remove(interval)
+    this.#forgetHash(lend)
     if (lend.qpn !== 0)
       for (const { toPeers } of this.#byRight.values()) if (toPeers.get(lend.qpn)?.size === 0) toPeers.delete(lend.qpn)
     lend.ended = ended
@@ -190,19 +195,36 @@ export class ProcessLends {
     return [...this.#lasting.values()].map(({ lend }) => lend)
   }
 
-  /** The lends that last, and have a byte of those from `start` to before `end`, the oldest first. */
+  /** The lends that last, and have a byte of those from `start` to before `end`, the oldest first; of very many, some. */
   lasting(start: number, end: number): Lend[] {
     const found = new Set<Lend>()
     for (const { toAny, toPeers } of this.#byRight.values())
-      for (const tree of [toAny, ...toPeers.values()]) for (const lend of tree.overlapping(start, end)) found.add(lend)
+      for (const tree of [toAny, ...toPeers.values()])
+        for (const lend of tree.overlapping(start, end, MAX_LOOKED)) if (found.size < MAX_LOOKED) found.add(lend)
     return [...found].sort((a, b) => a.time - b.time)
+  }
+
+  /** Whether a lend has a byte of those from `start` to before `end`. */
+  hasLasting(start: number, end: number): boolean {
+    for (const { toAny, toPeers } of this.#byRight.values())
+      for (const tree of [toAny, ...toPeers.values()]) if (tree.overlapping(start, end, 1).length > 0) return true
+    return false
   }
 
   /** Peers may have changed these bytes. */
   written(start: number, end: number): void {
-    const { toAny, toPeers } = this.#byRight.get(LendRight.READ)!
-    for (const tree of [toAny, ...toPeers.values()])
-      for (const lend of tree.overlapping(start, end)) lend.hash = undefined
+    if (this.#hashed.size === 0) return
+    for (const lend of this.#hashed.overlapping(start, end)) {
+      lend.hash = undefined
+      this.#forgetHash(lend)
+    }
+  }
+
+  #forgetHash(lend: Lend): void {
+    const range = this.#hashedRanges.get(lend)
+    if (range === undefined) return
+    this.#hashedRanges.delete(lend)
+    this.#hashed.remove(range)
   }
 }
 

@@ -282,3 +282,17 @@ it('a finding names both lends, the request and its post', () => {
     ['posted', 'lent (request 1)', 'taken back', 'lent again (request 2)'],
   )
 })
+
+it('100,000 lends of the same bytes, and 10,000 accesses that none of them allows', () => {
+  const s = scenario()
+  const ids = Array.from({ length: 100_000 }, (_, i) => s.lend(i % 64, 4096 - (i % 64), { qpn: i % 2 === 0 ? 0 : QPN }))
+  s.access(64, 4032)
+  assert.equal(s.found.length, 0)
+  for (let i = 0; i < 10_000; i++) s.access(64, 128, REMOTE_WRITE)
+  assert.equal(s.checker.counts[0], 10_000)
+  for (const id of ids) s.takeBack(id)
+  s.access(64, 4032)
+  assert.match(s.found.at(-1)?.text ?? '', /taken back/)
+  for (let i = 0; i < 10_000; i++) s.access(64, 128)
+  assert.deepEqual(s.checker.omissions, [])
+})
