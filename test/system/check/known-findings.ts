@@ -344,6 +344,12 @@ export const applicationFindings: readonly KnownFinding[] = [
   ),
   warning(
     'fi_pingpong',
+    'no-peer-qp',
+    'prov/rxd/src/rxd_ep.c of libfabric 1.17.0 (rxd_ep_close, rxd_ep_send_ack, rxd_progress_pkt_list)',
+    'the end that is done first closes without waiting for the last acknowledgement or packet of the other one, which finds no queue pair',
+  ),
+  warning(
+    'fi_pingpong',
     'region-in-use',
     'util/pingpong.c:1876, :1877 of libfabric 1.17.0 (pp_free_res)',
     'the region is closed before the endpoint whose receives use it',

@@ -5,7 +5,7 @@
 import type { Moment, Program } from '../../../spec/check/finding.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
-import { AccessFlags } from '../../../spec/enums.ts'
+import { AccessFlags, QpState } from '../../../spec/enums.ts'
 import { LendHash, LendRight, type LentBytes, lendRightNames } from '../../../spec/lends.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { isOfDriver, SendKind, sendOperations, WrOpcode } from '../../../spec/work.ts'
@@ -31,6 +31,7 @@ const NUMBERS = 5
 
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC } = AccessFlags.values
 const { BIND_MW } = WrOpcode.values
+const { ERR } = QpState.values
 
 /** LendRight of an access; 0: none needs to be lent. */
 const rightOf = (access: number): number =>
@@ -228,6 +229,12 @@ export const createLendDetector = (
     return reached >= address + length
   }
 
+  /** Whether the owner has ended the queue pair by which requests would come. */
+  const isShut = (device: number | undefined, qpn: number | undefined): boolean => {
+    const responder = device === undefined || qpn === undefined ? undefined : objects.qp(device, qpn)
+    return responder !== undefined && (responder.destruction !== undefined || responder.attributes.state === ERR)
+  }
+
   /** The requests of peers that were outstanding at `time` to bytes of a process that `isMeant` takes. */
   const unfinishedAt = (
     pid: number | undefined,
@@ -243,6 +250,7 @@ export const createLendDetector = (
       if (memory === undefined || memory.region.object.program?.pid !== pid) return false
       const start = remote.address + memory.shift
       const destQpn = request.destQpn ?? objects.find(request.owner)?.attributes.destQpn
+      if (isShut(device, destQpn)) return false
       // The acknowledgement of a WRITE that has landed may be in flight.
       return (
         isMeant(start, start + remote.length, right, destQpn) && !(right === LendRight.WRITE && wasExecuted(request))

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { ProgramEvent } from '../../../../src/spec/check/program-events.ts'
-import { AccessFlags } from '../../../../src/spec/enums.ts'
+import { AccessFlags, QpState } from '../../../../src/spec/enums.ts'
 import { LendRight } from '../../../../src/spec/lends.ts'
 import { WrOpcode } from '../../../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from '../requests.ts'
@@ -241,6 +241,17 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
     },
     [],
   ],
+  ...(['modify', 'destroy'] as const).map((method): (typeof rows)[number] => [
+    `a request whose queue pair the owner has ended before: ${method}`,
+    s => {
+      const id = s.lend(0, 64)
+      s.post({ opcode: WrOpcode.values.RDMA_READ, remote: { address: START, length: 64, rkey: LKEY } })
+      s.advance(5)
+      s.call('rc_qp', method, s.peer, method === 'modify' ? { state: QpState.values.ERR } : {})
+      s.takeBack(id)
+    },
+    [],
+  ]),
   [
     'a request that is outstanding when the program relies on it that none is',
     s => {
