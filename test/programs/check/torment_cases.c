@@ -424,7 +424,7 @@ static int announced(int is_right)
     make_end(&sender);
     make_end(&receiver);
     connect_ends(&sender, &receiver);
-    for (int round = 1; round <= ROUNDS && status == 0; round++) {
+    for (int round = 1; round <= 5 * ROUNDS && status == 0; round++) {
         memset(one.buffer, round, SIZE);
         post_receive(&receiver, first_bytes(&receiver, 64));
         post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);

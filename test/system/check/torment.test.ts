@@ -240,7 +240,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     ['rnr', 'patience', 2, []],
     ['limit', 'entries', 2, []],
     ['spurious', 'extra', 2, []],
-    ['request', 'announced', 2, []],
+    ['request', 'announced', 6, []],
     ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
     ['skew', 'abreast', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']],
   ] as const)
