@@ -22,6 +22,7 @@ import { type Paint, paintedWord, paintFor } from '../colors.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { exportFormats, exportOptions } from '../command-line/options.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
+import { isOfLends } from '../export/lent.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
 import { eventJson, eventLine } from '../export/text.ts'
@@ -286,7 +287,7 @@ export const exportSession = async (name: string, options: ExportOptions, path =
     const forEach = async (use: Use): Promise<void> => {
       let read = 0
       for await (const event of session.eventsIn()) {
-        if (!isForChecker(event)) redactFor(use, event)
+        if (!isForChecker(event) || (to === 'text' && !redact && isOfLends(event))) redactFor(use, event)
         report(++read / events)
       }
       passed++

@@ -12,6 +12,7 @@ import { callersLine, type SessionSymbols } from '../../tools/record/symbols.ts'
 import { programEndText } from '../../tools/record/waits.ts'
 import { callJson, callLine, failureLine, tormentLine } from '../../tools/trace/calls.ts'
 import { packetText } from '../../tools/trace/packets.ts'
+import { accessLine, lendLine } from './lent.ts'
 import { paddedPacket } from './packets.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`
@@ -22,6 +23,8 @@ const packetsText = (event: PacketsEvent): string => {
   const more = count === 1 ? '' : `, and ${count - 1} more with ascending PSNs`
   return `device ${device} ${direction} ${outcome === 'passed' ? '' : `(${outcome}) `}${text}${more}`
 }
+
+const CHECKERS = 'what the checker knew'
 
 /** ` from main (a.c:9)`; empty: no stack. */
 const fromText = (stack: Stack, symbols: SessionSymbols): string => {
@@ -101,10 +104,14 @@ const eventText = (event: SessionEvent, symbols: SessionSymbols): string => {
       return `${event.command} (${event.pid}) ${programEndText(event)}`
     case 'symbol':
       return symbolText(event)
-    case 'program':
-    case 'answer':
+    case 'program': {
+      const line = lendLine(event)
+      return line === undefined ? CHECKERS : `${line.text}${fromText(line.stack, symbols)}`
+    }
     case 'accessed':
-      return 'what the checker knew'
+      return accessLine(event)
+    case 'answer':
+      return CHECKERS
     case 'end':
       return `end: ${event.reason}`
   }

@@ -4,10 +4,11 @@
  * test/tools/check/lends/.
  */
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { casesOf } from '../../long-run.ts'
 import { assertValid } from '../../project/docs/json-schema.ts'
-import { lacking, ownProgram, runUserdma, start, startDaemon, userdma } from '../programs.ts'
+import { lacking, ownProgram, runUserdma, start, startDaemon, temporaryFolder, userdma } from '../programs.ts'
 import { checkScript, faulty, linesOf } from './checking.ts'
 
 const program = ownProgram('lent_cases')
@@ -92,6 +93,23 @@ describe('userdma check finds accesses to bytes that are not lent', { skip: lack
       assert.match(one!.text, /^READ wr_id 1 of QP 0x/)
       assert.ok(linesOf(one!).some(line => line.startsWith('lend_cases.c:')))
     })
+})
+
+it('a recording for the checker tells as text who has lent and accessed which bytes', {
+  skip: lacking(declaring),
+}, async t => {
+  const file = join(temporaryFolder(t), 'lent.udr')
+  const options = ['--record', file, '--record-depth', 'check']
+  const { status, stderr } = await runUserdma(t, ['check', ...options, '--', declaring, 'levels', 'right'])
+  assert.equal(status, 0, stderr)
+  const { stdout } = await runUserdma(t, ['export', '--to', 'text', file])
+  const [, start, lend] =
+    /\d process \d+ lends \d+ bytes at (0x[0-9a-f]+) for reading \(slab\), lend (\d+) from .*lend_cases\.c:\d+/.exec(
+      stdout,
+    ) ?? []
+  assert.ok(start !== undefined, stdout)
+  assert.match(stdout, new RegExp(`\\d process \\d+ takes back lend ${lend} from `))
+  assert.match(stdout, /\d READ of the peer of QP 0x[0-9a-f]+: \d+ bytes at 0x[0-9a-f]+, rkey 0x/)
 })
 
 it('userdma stat --lent lists what programs lend', { skip: lacking(declaring, program) }, async t => {

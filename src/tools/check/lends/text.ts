@@ -36,12 +36,13 @@ const rightsText = (rights: number): string => {
   return named.length === 0 ? 'nothing' : named.join(', ').replace(/, ([^,]*)$/, ' and $1')
 }
 
-const labelText = ({ label }: Lend): string => (label === '' ? '' : ` (${label})`)
+const labelText = ({ label }: Pick<Lend, 'label'>): string => (label === '' ? '' : ` (${label})`)
 
-const toText = ({ qpn }: Lend): string => (qpn === 0 ? '' : ` to the peer of QP ${hex(qpn)}`)
+const toText = ({ qpn }: Pick<Lend, 'qpn'>): string => (qpn === 0 ? '' : ` to the peer of QP ${hex(qpn)}`)
 
 /** For what, to whom: `for reading (request 1) to the peer of QP 0x11`. */
-const lendText = (lend: Lend): string => `for ${rightsText(lend.rights)}${labelText(lend)}${toText(lend)}`
+export const lendText = (lend: Pick<Lend, 'rights' | 'label' | 'qpn'>): string =>
+  `for ${rightsText(lend.rights)}${labelText(lend)}${toText(lend)}`
 
 /** The part of a row of `userdma stat --lent` that every row has. `age`: microseconds. */
 export const rowOf = (
