@@ -86,7 +86,18 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
 
   for (const seed of casesOf(['1', '2', '3'], one => one === '1'))
     it(`correct programs pass, seed ${seed}`, async t => {
-      const kinds = ['last-byte', 'order', 'event', 'extra', 'depth', 'unsignaled', 'notice', 'announced', 'retries', 'entries']
+      const kinds = [
+        'last-byte',
+        'order',
+        'event',
+        'extra',
+        'depth',
+        'unsignaled',
+        'notice',
+        'announced',
+        'retries',
+        'entries',
+      ]
       const names = kinds.map(name => `${name}-right`)
       const script = `for name in ${names.join(' ')}; do ${cases} $name || echo $name: $?; done`
       const ended = await runUserdma(t, ['run', '--private', '--torment', seed, '--', 'sh', '-c', script])
