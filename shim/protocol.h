@@ -63,6 +63,7 @@
 #define USERDMA_FAULT 32u
 #define USERDMA_FAULT_CLEAR 33u
 #define USERDMA_FAULT_COUNT 34u
+#define USERDMA_FINDINGS 35u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -776,6 +777,21 @@ struct userdma_fault_id {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_fault_id) == 8, "layout of struct userdma_fault_id");
+
+struct userdma_findings_from {
+    uint32_t from;
+    uint32_t fresh;
+};
+_Static_assert(sizeof(struct userdma_findings_from) == 8, "layout of struct userdma_findings_from");
+
+struct userdma_finding_reply {
+    int64_t ret;
+    char finding_id[40];
+    char severity[16];
+    char found_device[64];
+    char sentence[960];
+};
+_Static_assert(sizeof(struct userdma_finding_reply) == 1088, "layout of struct userdma_finding_reply");
 
 struct userdma_map {
     uint64_t offset;

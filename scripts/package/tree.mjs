@@ -5,8 +5,8 @@
  *   bin/userdma                     starts lib/userdma/bin/node
  *   lib/userdma/                    Node.js, the compiled program, its pages, the C libraries, npm packages
  *   lib/systemd/                    units of a user and of the system
- *   include/                        userdma.h and userdma_check.h, for programs that say something to `userdma check`
- *   share/userdma/                  the same for Python, Rust and Go: userdma.py, userdma.rs, userdma.go
+ *   include/                        userdma.h, userdma_check.h and userdma_gtest.h, for programs and tests that say something to `userdma check`
+ *   share/userdma/                  the same for Python, Rust and Go: userdma.py, pytest_userdma.py, userdma.rs, userdma.go
  *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
  *   share/doc/userdma/              licences, and what the tree contains
  */
@@ -126,7 +126,7 @@ export const stageTree = async (prefix, arch, libraries, hasPlugin = false) => {
   await stageProgram(home, hasPlugin)
   for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
   stageForeign(home, doc, arch, hasPlugin)
-  for (const header of ['userdma.h', 'userdma_check.h'])
+  for (const header of ['userdma.h', 'userdma_check.h', 'userdma_gtest.h'])
     copy(inRoot('shim', 'include', header), join(prefix, 'include', header))
   copy(inRoot('shim', 'languages'), join(prefix, 'share', 'userdma'))
   copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))

@@ -29,6 +29,7 @@ int userdma_check_take_back(uint64_t lend) __attribute__((weak));
 int userdma_check_expect_finished(const void *memory, size_t length) __attribute__((weak));
 void userdma_check_unchecked(const void *memory, size_t length) __attribute__((weak));
 void userdma_check_name(const void *memory, size_t length, const char *name) __attribute__((weak));
+long userdma_check_finding(unsigned number, char *id, size_t id_size, char *text, size_t size) __attribute__((weak));
 int userdma_inject(const char *rules, char *why, size_t size) __attribute__((weak));
 int userdma_inject_clear(int id) __attribute__((weak));
 long userdma_inject_count(int id) __attribute__((weak));
@@ -92,6 +93,16 @@ static inline void userdma_name(const void *memory, size_t length, const char *n
 static inline int userdma_present(void)
 {
     return userdma_inject_version && userdma_inject_version() == 1;
+}
+
+/*
+ * How many findings `userdma check` has so far of the daemon's programs: warnings, errors and notes of what has ended or
+ * was done before. If there are more than `number`, `id` and `text` get the finding with this number, from 0: its name, and
+ * a sentence that begins with its severity (error, warning or note). Returns -ENOSYS if nobody checks.
+ */
+static inline long userdma_finding(unsigned number, char *id, size_t id_size, char *text, size_t size)
+{
+    return userdma_check_finding ? userdma_check_finding(number, id, id_size, text, size) : -ENOSYS;
 }
 
 /*

@@ -47,6 +47,12 @@ static void name(uintptr_t memory, size_t length, const char *text)
         f((const void *)memory, length, text);
 }
 
+static long finding(unsigned number, char *id, size_t id_size, char *text, size_t size)
+{
+    long (*f)(unsigned, char *, size_t, char *, size_t) = find("userdma_check_finding");
+    return f ? f(number, id, id_size, text, size) : -ENOSYS;
+}
+
 static int inject(const char *rules, char *why, size_t size)
 {
     int (*f)(const char *, char *, size_t) = find("userdma_inject");
@@ -81,6 +87,7 @@ import "C"
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -167,6 +174,51 @@ func (fault *Fault) Wait(n uint64, limit time.Duration) error {
 		return syscall.Errno(-result)
 	}
 	return nil
+}
+
+// Test is what Check uses of *testing.T.
+type Test interface {
+	Helper()
+	Cleanup(func())
+	Errorf(format string, arguments ...any)
+}
+
+// findings returns the findings after the first from, as name and sentence.
+func findings(from int) (found [][2]string) {
+	var name [64]C.char
+	var text [1100]C.char
+	for {
+		number := from + len(found)
+		if int(C.finding(C.uint(number), &name[0], 64, &text[0], 1100)) <= number {
+			return found
+		}
+		found = append(found, [2]string{C.GoString(&name[0]), C.GoString(&text[0])})
+	}
+}
+
+// Check lets errors of `userdma check` fail the test that causes them, except the expected ones, which must be found. Tests that
+// use it must not be parallel.
+func Check(t Test, expected ...string) {
+	t.Helper()
+	from := len(findings(0))
+	t.Cleanup(func() {
+		missing := map[string]bool{}
+		for _, name := range expected {
+			missing[name] = Present()
+		}
+		for _, one := range findings(from) {
+			if _, isExpected := missing[one[0]]; !isExpected && strings.HasPrefix(one[1], "error ") {
+				t.Errorf("userdma check: %s", one[1])
+			} else if isExpected {
+				missing[one[0]] = false
+			}
+		}
+		for name, isMissing := range missing {
+			if isMissing {
+				t.Errorf("userdma check: %s was expected, and not found", name)
+			}
+		}
+	})
 }
 
 // Present tells whether the program runs with userdma of this file's version; otherwise a test that needs faults skips.

@@ -30,6 +30,7 @@ type TakeBackFn = unsafe extern "C" fn(u64) -> c_int;
 type RangeFn = unsafe extern "C" fn(*const c_void, usize) -> c_int;
 type UncheckedFn = unsafe extern "C" fn(*const c_void, usize);
 type NameFn = unsafe extern "C" fn(*const c_void, usize, *const c_char);
+type FindingFn = unsafe extern "C" fn(u32, *mut c_char, usize, *mut c_char, usize) -> c_long;
 type InjectFn = unsafe extern "C" fn(*const c_char, *mut c_char, usize) -> c_int;
 type ClearFn = unsafe extern "C" fn(c_int) -> c_int;
 type CountFn = unsafe extern "C" fn(c_int) -> c_long;
@@ -42,6 +43,7 @@ struct Functions {
     expect_finished: RangeFn,
     unchecked: UncheckedFn,
     name: NameFn,
+    finding: FindingFn,
     inject: InjectFn,
     clear: ClearFn,
     count: CountFn,
@@ -65,6 +67,7 @@ fn functions() -> Option<&'static Functions> {
             expect_finished: transmute::<*mut c_void, RangeFn>(symbol("check_expect_finished")?),
             unchecked: transmute::<*mut c_void, UncheckedFn>(symbol("check_unchecked")?),
             name: transmute::<*mut c_void, NameFn>(symbol("check_name")?),
+            finding: transmute::<*mut c_void, FindingFn>(symbol("check_finding")?),
             inject: transmute::<*mut c_void, InjectFn>(symbol("inject")?),
             clear: transmute::<*mut c_void, ClearFn>(symbol("inject_clear")?),
             count: transmute::<*mut c_void, CountFn>(symbol("inject_count")?),
@@ -179,9 +182,58 @@ pub fn fault(rules: &str) -> io::Result<Fault> {
     if id > 0 {
         return Ok(Fault(id));
     }
-    let why = unsafe { std::ffi::CStr::from_ptr(why.as_ptr()) }.to_string_lossy().into_owned();
+    let why = read_text(&why);
     let error = io::Error::from_raw_os_error(-id);
     Err(if why.is_empty() { error } else { io::Error::new(error.kind(), why) })
+}
+
+fn read_text(bytes: &[c_char]) -> String {
+    unsafe { std::ffi::CStr::from_ptr(bytes.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+/// The findings of `userdma check` after the first `from`, as name and sentence; the sentence begins with the severity.
+pub fn findings(from: usize) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let Some(f) = functions() else { return found };
+    loop {
+        let (mut name, mut text): ([c_char; 64], [c_char; 1100]) = ([0; 64], [0; 1100]);
+        let number = from + found.len();
+        let count = unsafe { (f.finding)(number as u32, name.as_mut_ptr(), name.len(), text.as_mut_ptr(), text.len()) };
+        if count <= number as c_long {
+            return found;
+        }
+        found.push((read_text(&name), read_text(&text)));
+    }
+}
+
+/// A test whose findings fail it when this is dropped; other tests of the process wait for it.
+#[must_use = "findings are looked at when it is dropped"]
+#[derive(Debug)]
+pub struct Checked {
+    expected: Vec<String>,
+    from: usize,
+    _others: std::sync::MutexGuard<'static, ()>,
+}
+
+/// Begins a test in which `userdma check` must find these, and no other error.
+pub fn checked(expected: &[&str]) -> Checked {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let others = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    Checked { expected: expected.iter().map(|name| name.to_string()).collect(), from: findings(0).len(), _others: others }
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        if std::thread::panicking() || functions().is_none() {
+            return;
+        }
+        let found = findings(self.from);
+        let is_failure = |(name, text): &&(String, String)| text.starts_with("error ") && !self.expected.contains(name);
+        let mut lines: Vec<String> = found.iter().filter(is_failure).map(|(_, text)| text.clone()).collect();
+        let is_missing = |name: &&String| !found.iter().any(|(other, _)| other == *name);
+        lines.extend(self.expected.iter().filter(is_missing).map(|name| format!("{name} was expected, and not found")));
+        assert!(lines.is_empty(), "userdma check: {}", lines.join("\n"));
+    }
 }
 
 /// Whether the program runs with userdma of this file's version; otherwise a test that needs faults skips.

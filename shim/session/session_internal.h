@@ -26,6 +26,7 @@ struct request {
         struct userdma_doorbells doorbells;
         struct userdma_not_mapped not_mapped;
         struct userdma_fault_id fault_id;
+        struct userdma_findings_from findings;
     };
 };
 
@@ -36,6 +37,7 @@ struct reply {
             struct userdma_hello_reply hello;
             struct userdma_open_reply open;
             struct userdma_fault_reply fault;
+            struct userdma_finding_reply finding;
             struct {
                 struct userdma_call_reply call;
                 union {

@@ -53,6 +53,7 @@
  * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
  * - FAULT sets fault rules of the client's process, until FAULT_CLEAR or the end of the session (src/daemon/own-faults.ts). FAULT_COUNT
  *   asks how often they have acted.
+ * - FINDINGS asks how many findings `userdma check` has of the daemon's programs so far, and for the one after the first `from`.
  * - DOORBELLS says that the program has mapped a range with doorbells of the header's context (`ContextFile.doorbells`). The
  *   daemon watches stores to the range by the userfaultfd from HELLO (docs/decisions/doorbell-pages.md).
  * - The answers of IOCTL and WRITE to a client that can adopt memory (HelloWants.ADOPTION) may have `mapping` structs:
@@ -127,6 +128,7 @@ export const MessageType = {
   FAULT: 32,
   FAULT_CLEAR: 33,
   FAULT_COUNT: 34,
+  FINDINGS: 35,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -523,6 +525,10 @@ export const Messages = {
   faultReply: layout(['ret', 's64'], ['why', 504]),
   /** faultId: from the reply of FAULT. */
   faultId: layout(['faultId', 'u32'], ['reserved', 'u32']),
+  /** fresh: 1: if there is no finding after them, the same mistakes are new findings from now on. */
+  findingsFrom: layout(['from', 'u32'], ['fresh', 'u32']),
+  /** ret: the number of findings so far; -ENOSYS: nobody checks. The others: of the finding; empty: there is none yet. */
+  findingReply: layout(['ret', 's64'], ['findingId', 40], ['severity', 16], ['foundDevice', 64], ['sentence', 960]),
   /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -561,6 +567,7 @@ export const Exchanges = {
   FAULT: { request: 'faultRules', reply: 'faultReply' },
   FAULT_CLEAR: { request: 'faultId', reply: 'callReply' },
   FAULT_COUNT: { request: 'faultId', reply: 'callReply' },
+  FINDINGS: { request: 'findingsFrom', reply: 'findingReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

@@ -379,13 +379,28 @@ export const writeCallReply = (
   return end + text.length
 }
 
-const WHY_BYTES = Messages.faultReply.fields[1]!.size - 1
+/** As much of a text as fits into a field of so many bytes. */
+const cutTo = (text: string, { size }: MessageField): string =>
+  text.slice(0, encoder.encodeInto(text, new Uint8Array(size - 1)).read)
 
 /** Writes the reply to FAULT; returns its length. `ret`: an id, or a negative errno. `why` is cut to its field. */
-export const writeFaultReply = (buffer: MessageBuffer, request: Header, ret: number, why = ''): number => {
-  const { read } = encoder.encodeInto(why, new Uint8Array(WHY_BYTES))
-  return writeReply<'FAULT'>(buffer, request, { ret, why: why.slice(0, read) })
-}
+export const writeFaultReply = (buffer: MessageBuffer, request: Header, ret: number, why = ''): number =>
+  writeReply<'FAULT'>(buffer, request, { ret, why: cutTo(why, Messages.faultReply.fields[1]!) })
+
+/** Writes the reply to FINDINGS; returns its length. `ret`: a number, or a negative errno. The text is cut to its field. */
+export const writeFindingReply = (
+  buffer: MessageBuffer,
+  request: Header,
+  ret: number,
+  finding?: { readonly id: string; readonly severity: string; readonly device: string; readonly text: string },
+): number =>
+  writeReply<'FINDINGS'>(buffer, request, {
+    ret,
+    findingId: finding?.id ?? '',
+    severity: finding?.severity ?? '',
+    foundDevice: cutTo(finding?.device ?? '', Messages.findingReply.fields[3]!),
+    sentence: cutTo(finding?.text ?? '', Messages.findingReply.fields[4]!),
+  })
 
 const RANGE = Messages.range.size
 const { address: RANGE_ADDRESS, length: RANGE_LENGTH } = offsetsOf(Messages.range)

@@ -1,10 +1,10 @@
 /*
  * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
- * UNMAP, LENDS, DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * UNMAP, LENDS, FINDINGS, DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
-import { writeCallReply } from '../../uapi/session-codec.ts'
+import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { Client } from './client.ts'
@@ -15,6 +15,8 @@ interface CheckParts {
   readonly contexts: Contexts
   /** Undefined without `userdma check`. */
   readonly check: DaemonChecker | undefined
+  /** Resolves when the objects of the user's already closed contexts are destroyed. */
+  untilContextsDestroyed(user: number): Promise<void>
 }
 
 /** Returns the functions that handle the client's current request, by message type. */
@@ -99,6 +101,24 @@ export const createCheckMessages = (
     },
     [MessageType.LENDS]() {
       reply(standing === 'owner' ? (daemon.check?.lends(process.pid, stackOfRequest() ?? [], request) ?? 0) : 0)
+    },
+    [MessageType.FINDINGS]() {
+      const { check } = daemon
+      const header = headerOf(request)
+      const { from, fresh } = request
+      if (check === undefined || standing !== 'owner') {
+        client.reply(writeFindingReply(outgoing, header, -Errno.ENOSYS))
+        return
+      }
+      // What has ended may have findings too.
+      const settled = daemon.untilContextsDestroyed(client.account.user).then(() => check.untilPeersAnswered())
+      const answer = (): void => {
+        // Also settles what is found late.
+        const { length } = check.counts
+        if (fresh !== 0 && from >= length) check.beginFresh()
+        client.reply(writeFindingReply(outgoing, header, length, check.findings[from]))
+      }
+      client.answerLater(header, settled.then(answer))
     },
     [MessageType.DIRECT]() {
       daemon.check?.postsDirectly(process.pid, request.function)

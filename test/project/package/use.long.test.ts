@@ -18,8 +18,10 @@ const SLURM = 'deploy/slurm/userdma.sh'
 const packaged = () => readdirSync(pathOf('node_modules/userdma'), { recursive: true, encoding: 'utf8' })
 
 test('the package has the documents, the headers, the files for other languages, the examples and their compiled files', () => {
-  const headers = ['userdma.h', 'userdma_check.h'].map(name => `shim/include/${name}`)
-  const languages = ['userdma.py', 'userdma.rs', 'userdma.go'].map(name => `shim/languages/${name}`)
+  const headers = ['userdma.h', 'userdma_check.h', 'userdma_gtest.h'].map(name => `shim/include/${name}`)
+  const languages = ['userdma.py', 'pytest_userdma.py', 'userdma.rs', 'userdma.go'].map(
+    name => `shim/languages/${name}`,
+  )
   const documents = ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM]
   for (const name of [...documents, ...headers, ...languages])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)

@@ -1,0 +1,267 @@
+"""A plugin for pytest: devices for each test, and findings of `userdma check` fail the test that caused them.
+
+    # pyproject.toml: [tool.pytest.ini_options] addopts = "-p pytest_userdma"
+    def test_reconnects(userdma):
+        with userdma.fault("drop=100%") as fault:      # as of userdma.py, for programs in this process
+            ...
+        userdma.run(["./client", userdma.devices[0]])  # programs that the test starts are checked too
+
+    @pytest.mark.userdma_expect("stale-rkey")          # must be found, and does not fail the test
+    @pytest.mark.userdma(devices=1, driver="mlx5")     # default: two devices of rxe
+
+pytest runs under `userdma check`, which the plugin starts, so it is to be loaded by `-p`. A test that needs no devices takes no
+fixture; its findings count too. Processes of pytest-xdist share the daemon, so findings without a device fail the test that
+ends first. `userdma_fail_on` in the configuration: error (default), warning or note. Python 3.7 and newer, with userdma.py.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Dict, List, Optional, Set
+
+import pytest
+
+import userdma as _userdma
+
+# The end of a file name, so that processes find the findings and pytest-xdist's do not start daemons of their own.
+_FINDINGS = "USERDMA_PYTEST_FINDINGS"
+_SEVERITIES = ["note", "warning", "error"]
+# Seconds for which the text of an error is awaited.
+_PATIENCE = 5.0
+
+
+def _restart() -> None:
+    """Starts this pytest again, under `userdma check`."""
+    command = shutil.which(os.environ.get("USERDMA_COMMAND", "userdma"))
+    if command is None:
+        return
+    folder = tempfile.mkdtemp(prefix="userdma-pytest-")
+    os.environ[_FINDINGS] = os.path.join(folder, "findings")
+    arguments = ["check", "--private", "--allow-faults", "--fail-on", "never", "--notes"]
+    pytest_words = [sys.executable, "-m", "pytest", *sys.argv[1:]]
+    status = subprocess.call([command, *arguments, "--output", os.environ[_FINDINGS], "--", *pytest_words])
+    shutil.rmtree(folder, ignore_errors=True)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+if _FINDINGS not in os.environ and "USERDMA_SOCKET" not in os.environ:
+    _restart()
+
+
+class _Daemon:
+    """A session of a tool with the daemon: src/spec/session.ts has its messages."""
+
+    _HEADER = struct.Struct("<IIIIiIII")
+    _HELLO, _TOOL = 1, 16
+    _TAG_BYTES = 64
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._serial = 0
+        if not self._connect(0):
+            self._connect(self._version)
+
+    def _connect(self, version: int) -> bool:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.connect(self._path)
+        answer = self.ask(self._HELLO, struct.pack("<II", version, 0) + bytes(self._TAG_BYTES))
+        self._version, error = struct.unpack_from("<Ii", answer)
+        if error:
+            self._socket.close()
+        return error == 0
+
+    def ask(self, kind: int, body: bytes) -> bytes:
+        self._serial += 1
+        size = self._HEADER.size + len(body)
+        self._socket.send(self._HEADER.pack(kind, size, self._serial, 0, -1, os.getpid(), os.getpid(), 0) + body)
+        message, ancillary, _, _ = self._socket.recvmsg(65536, socket.CMSG_SPACE(32))
+        for _, _, descriptors in ancillary:
+            for (descriptor,) in struct.iter_unpack("i", descriptors):
+                os.close(descriptor)
+        if not message:
+            raise RuntimeError("userdma: the daemon has ended")
+        return message[self._HEADER.size :]
+
+    def tool(self, **request: Any) -> Dict[str, Any]:
+        answer = json.loads(self.ask(self._TOOL, json.dumps(request).encode()))
+        if "error" in answer:
+            raise RuntimeError("userdma: " + answer["error"])
+        return answer
+
+
+class _Findings:
+    """The findings of the session, each as a dictionary of id, severity, device and text."""
+
+    _FINDINGS = 35
+    _REPLY = struct.Struct("<q40s16s64s960s")
+
+    def __init__(self, daemon: _Daemon, path: str) -> None:
+        self._daemon = daemon
+        self._path = path
+        self._count = 0
+        self._at = 0
+
+    def new(self) -> List[Dict[str, str]]:
+        """Those since the last call, of what was done and has ended before."""
+        found = []
+        while True:
+            reply = self._daemon.ask(self._FINDINGS, struct.pack("<II", self._count, 1))
+            count, *fields = self._REPLY.unpack_from(reply)
+            if count <= self._count:
+                return found
+            self._count += 1
+            texts = [field.split(b"\0")[0].decode(errors="replace") for field in fields]
+            found.append(self._whole(dict(zip(["id", "severity", "device", "text"], texts))))
+
+    def _whole(self, finding: Dict[str, str]) -> Dict[str, str]:
+        """With the lines of source that `userdma check` prints, unless it prints them at the end, as leaks, or not at all."""
+        head = f"userdma check: {finding['severity']} {finding['id']}: "
+        block = re.compile("^" + re.escape(head) + "[^\n]*" + re.escape(finding["text"]) + ".*?(?=^\\S|\\Z)", re.M | re.S)
+        end = time.monotonic() + (_PATIENCE if finding["severity"] == "error" else 0)
+        while True:
+            with open(self._path, encoding="utf-8", errors="replace") as file:
+                found = block.search(file.read(), self._at)
+            if found is not None or time.monotonic() > end:
+                self._at = found.end() if found else self._at
+                return {**finding, "text": found.group().rstrip() if found else head + finding["text"]}
+            time.sleep(0.01)
+
+
+class Userdma:
+    """The fixture: devices of the test, and faults and findings."""
+
+    fault = staticmethod(_userdma.fault)
+
+    def __init__(self, devices: List[str]) -> None:
+        #: Names of the devices.
+        self.devices = devices
+
+    @staticmethod
+    def run(command: Any, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Runs a program that uses the devices, and takes its output as text; it must end with 0."""
+        options = {"check": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "universal_newlines": True, **options}
+        return subprocess.run(command, **options)
+
+
+class _Session:
+    def __init__(self, config: Any) -> None:
+        self.fail_on = config.getini("userdma_fail_on")
+        self.daemon: Optional[_Daemon] = None
+        self.findings: Optional[_Findings] = None
+        self.next_device = 0
+        self.late: List[str] = []
+        # By the test that runs.
+        self.found: Set[str] = set()
+        # By device: the test that had it.
+        self.tests: Dict[str, str] = {}
+        self.removed: Set[str] = set()
+        path = os.environ.get("USERDMA_SOCKET")
+        if path and _userdma.present():
+            self.daemon = _Daemon(path)
+            if _FINDINGS in os.environ:
+                self.findings = _Findings(self.daemon, os.environ[_FINDINGS])
+            worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+            self.next_device = 1 + 4096 * int(worker[2:])
+            if worker == "gw0":
+                for device in self.daemon.tool(kind="config")["config"]["devices"]:
+                    self.daemon.tool(kind="device", remove=device["name"])
+
+    def add_devices(self, count: int, driver: str) -> List[str]:
+        names = []
+        for _ in range(count):
+            number = self.next_device
+            self.next_device += 1
+            name = f"{driver}_{number}" if driver in ("mlx5", "efa") else f"{driver}{number}"
+            address = f"127.{1 + (number >> 16 & 63)}.{number >> 8 & 255}.{number & 255}"
+            self.daemon.tool(kind="device", add={"name": name, "address": address, "driver": driver})
+            names.append(name)
+        return names
+
+    def remove_devices(self, test: str) -> None:
+        for name, owner in self.tests.items():
+            if owner == test and name not in self.removed:
+                self.daemon.tool(kind="device", remove=name)
+                self.removed.add(name)
+
+    def add_late(self, test: str, finding: Dict[str, str]) -> None:
+        if self.fails(finding):
+            self.late.append(f"{test}: {finding['text']}")
+
+    def fails(self, finding: Dict[str, str]) -> bool:
+        return _SEVERITIES.index(finding["severity"]) >= _SEVERITIES.index(self.fail_on)
+
+
+def pytest_addoption(parser: Any) -> None:
+    parser.addini("userdma_fail_on", "findings from this severity on fail a test: error, warning, note", default="error")
+
+
+def pytest_configure(config: Any) -> None:
+    config.addinivalue_line("markers", "userdma(devices, driver): devices of the fixture userdma; default: 2 of rxe")
+    config.addinivalue_line("markers", "userdma_expect(id, ...): findings that the test must cause")
+    config.userdma_session = _Session(config)
+
+
+@pytest.fixture
+def userdma(request: Any) -> Any:
+    """Devices for a test; skips without userdma."""
+    session = request.config.userdma_session
+    if session.daemon is None:
+        pytest.skip("userdma is missing, or of another version: install it, or set USERDMA_COMMAND")
+    mark = request.node.get_closest_marker("userdma")
+    settings = {"devices": 2, "driver": "rxe", **(mark.kwargs if mark else {})}
+    devices = session.add_devices(settings["devices"], settings["driver"])
+    session.tests.update((name, request.node.nodeid) for name in devices)
+    return Userdma(devices)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Any:
+    outcome = yield
+    session = item.config.userdma_session
+    if session.findings is None or call.when == "setup":
+        return
+    report = outcome.get_result()
+    expected = {finding for mark in item.iter_markers("userdma_expect") for finding in mark.args}
+    texts = []
+    for finding in session.findings.new():
+        test = session.tests.get(finding["device"], item.nodeid)
+        if test != item.nodeid:
+            session.add_late(test, finding)
+            continue
+        session.found.add(finding["id"])
+        if finding["id"] not in expected and session.fails(finding):
+            texts.append(finding["text"])
+    if call.when == "teardown":
+        texts += [f"userdma check: {name} was expected, and not found" for name in sorted(expected - session.found)]
+        session.found.clear()
+        session.remove_devices(item.nodeid)
+    if texts and report.failed:
+        report.sections.append(("userdma check", "\n".join(texts)))
+    elif texts:
+        report.outcome = "failed"
+        report.longrepr = "\n".join(texts)
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    own = session.config.userdma_session
+    if own.findings is not None:
+        for finding in own.findings.new():
+            own.add_late(own.tests.get(finding["device"], "no test"), finding)
+    if own.late:
+        session.exitstatus = 1
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
+    late = config.userdma_session.late
+    if late:
+        terminalreporter.section("findings after the end of their test")
+        for text in late:
+            terminalreporter.write_line(text)
