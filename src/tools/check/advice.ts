@@ -161,6 +161,10 @@ export const adviceForDeadlock = ({ first, threads }: WaitGraph): string | undef
   return breaks.find(([of]) => of.some(kind => kinds.includes(kind)))?.[1]
 }
 
+/** Advice to a program that waits for a message that its queue pair has dropped. */
+export const ADVICE_FOR_DROP =
+  'post as many receives as messages may come at once, or let the sender wait for credits; else count on loss, and wait with a timeout'
+
 /** Advice to a program whose CQ is armed for solicited completions only, and gets no event. */
 export const ADVICE_FOR_SOLICITED =
   'set IBV_SEND_SOLICITED in the send that the receiver waits for, or arm the CQ with solicited_only 0'

@@ -35,7 +35,14 @@ import type { Relapse } from '../../spec/faults.ts'
 import { MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { ADVICE_FOR_SOLICITED, adviceForCm, adviceForDeadlock, adviceForUnsupported, cmFunctionIn } from './advice.ts'
+import {
+  ADVICE_FOR_DROP,
+  ADVICE_FOR_SOLICITED,
+  adviceForCm,
+  adviceForDeadlock,
+  adviceForUnsupported,
+  cmFunctionIn,
+} from './advice.ts'
 import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, cFunctionOf, inC } from './c-words.ts'
@@ -62,7 +69,7 @@ import { createLearntDetector, type LearntDetector } from './lends/learnt.ts'
 import { createLendDetector, type LendDetector } from './lends/lends.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
-import { lostIn, noteLostByDestroy } from './lost-work.ts'
+import { dropBehind, lostIn, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { MisuseReports } from './misuses.ts'
 import { factsOf } from './net-peers.ts'
@@ -481,6 +488,7 @@ export class Checker {
       close: 'closed with its device',
       remove: 'removed with its device',
     }[call.why]
+    known.wasKilled = call.wasKilled === true
     this.#objects.remove(known, moment(action, call.time, call.stack))
     const isLeft = call.why === 'close' && !this.#misuses.closedContexts.has(call.context)
     if (isLeft && isVerbsClass(known.class) && !known.isInternal)
@@ -684,13 +692,20 @@ export class Checker {
     const [waiter, other] = named
     const limit = id === 'endless-rnr' ? this.#queues.explainLimit(other) : undefined
     const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
+    const receivers = graph?.first
+      .map(index => graph.threads[index])
+      .flatMap(thread => (thread?.kind === 'poll' || thread?.kind === 'channel' ? [thread.pid] : []))
+    const drop = id === 'deadlock' && receivers ? dropBehind(this.#objects, new Set(receivers)) : undefined
+    const lostText = drop?.text ?? (isUnexplained ? lost?.unreached : undefined)
     this.#reporter.report(id, occurrence, {
-      text: (isUnexplained ? lost?.overwritten : undefined) ?? text,
+      text: (isUnexplained ? lost?.overwritten : undefined) ?? (lostText ? `${text}: ${lostText}` : text),
       waits: graph,
       advice:
-        id === 'deadlock' && graph !== undefined && severity !== 'note'
-          ? adviceForDeadlock(graph)
-          : (limit?.advice ?? advice),
+        drop !== undefined
+          ? ADVICE_FOR_DROP
+          : id === 'deadlock' && graph !== undefined && severity !== 'note'
+            ? adviceForDeadlock(graph)
+            : (limit?.advice ?? advice),
       moments: swap?.moments ?? lost?.moments ?? limit?.moments ?? [],
       details: [
         ...details,
@@ -708,7 +723,7 @@ export class Checker {
       // After an error the queues stand still: that explains nothing.
       ...(!(this.#reporter.hasErrors && (isConsequence || id === 'idle-queues')) && { isWait: true as const }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
-      objects: [...named, waited, ...withoutChannel],
+      objects: [...named, drop?.qp, waited, ...withoutChannel],
     })
   }
 

@@ -67,7 +67,9 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       if (isMulticastGid(destination.gid) || device === undefined) {
         const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
         if (why === undefined) return
-        const text = `${sender.name} ${requestText(request)} to ${addressText(destination.gid)} was dropped: ${why}`
+        const to = addressText(destination.gid)
+        sender.lost.unreached = { count: (sender.lost.unreached?.count ?? 0) + 1, to, why }
+        const text = `${sender.name} ${requestText(request)} to ${to} was dropped: ${why}`
         services.report('message-dropped', services.occurrenceAtPost(sender, request), {
           text,
           advice: isMulticastGid(destination.gid)

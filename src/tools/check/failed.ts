@@ -414,10 +414,19 @@ export class FailureReports {
     const advice = adviceForNoAnswer(failure.peer?.state !== undefined)
     if (failure.peer?.state === 'none') {
       const peerDevice = qp && this.#services.peerDeviceOf(qp)
+      const was = whichWas(this.#services.objects, qp, peer, occurrence.time)
+      if (peer?.wasKilled && peer.destruction !== undefined && peer.program?.pid !== qp?.program?.pid) {
+        const whose =
+          peer.program === undefined ? 'its program' : `process ${peer.program.pid} (${peer.program.command})`
+        const since = peer.destruction.time
+        const reason = `the peer died: a signal ended ${whose} ${before(since, occurrence.time)}`
+        this.#outages.unanswered(occurrence, { text, ...was, objects }, { reason, since, isDeath: true })
+        return
+      }
       const { meant, ...wrong } = this.#services.wrongNumber(peerDevice, failure.peer.qpn)
       this.#reporter.report('no-peer-qp', occurrence, {
         text,
-        ...whichWas(this.#services.objects, qp, peer, occurrence.time),
+        ...was,
         ...wrong,
         objects: [...objects, meant],
       })

@@ -35,6 +35,28 @@ interface LostBefore {
   readonly moments: readonly Moment[]
   /** A sentence about a CQ whose completions may have been overwritten: nobody knows whether all were polled. */
   readonly overwritten: string | undefined
+  /** A sentence about datagrams that no device gets. */
+  readonly unreached: string | undefined
+}
+
+/** The message that one of these processes, which wait for messages, has dropped; undefined: none has. `text`: a sentence. */
+export const dropBehind = (
+  objects: KnownObjects,
+  pids: ReadonlySet<number>,
+): { readonly qp: KnownObject; readonly text: string } | undefined => {
+  const qp = objects
+    .contexts()
+    .flatMap(({ context }) => objects.queuePairsOf(context))
+    .find(
+      ({ lost, destruction, program }) =>
+        lost.drops !== undefined && destruction === undefined && pids.has(program?.pid ?? -1),
+    )
+  if (qp?.lost.drops === undefined) return undefined
+  const { count, why } = qp.lost.drops
+  return {
+    qp,
+    text: `${qp.nameWithProgram} dropped ${count > 1 ? 'at least ' : ''}${counted(count, 'message')}, which nobody repeats: ${why}`,
+  }
 }
 
 /** What the program of a context has lost. */
@@ -65,5 +87,9 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
     )
     moments.push(...pollers)
   }
-  return { details, moments, overwritten }
+  const sender = queuePairs.find(({ lost }) => lost.unreached !== undefined)
+  const { count = 0, to, why } = sender?.lost.unreached ?? {}
+  const unreached =
+    sender && `${counted(count, 'message')} of ${sender.name} to ${to} ${count === 1 ? 'was' : 'were'} dropped: ${why}`
+  return { details, moments, overwritten, unreached }
 }

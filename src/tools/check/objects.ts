@@ -64,6 +64,8 @@ interface LostWork {
   receives: number
   /** How many messages it has dropped, and why; undefined: none. */
   drops: { readonly count: number; readonly why: string } | undefined
+  /** Datagrams that no device gets. `to`: the address of the last, `why`: a sentence. */
+  unreached?: { readonly count: number; readonly to: string; readonly why: string }
 }
 
 /** Maximum kept changes of an object, the latest. */
@@ -101,6 +103,8 @@ export class KnownObject {
   /** Of a CQ that several threads have polled: a poll of each. */
   pollers: readonly Moment[] = []
   destruction: Moment | undefined
+  /** Whether it was destroyed because a signal ended its program. */
+  wasKilled = false
   /** Objects that this object uses, by attribute: `pd`, `sendCq`. */
   readonly uses: ReadonlyMap<string, KnownObject>
   /** Live objects that use this object. */

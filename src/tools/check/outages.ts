@@ -54,6 +54,8 @@ export interface Outage {
   readonly since: number
   readonly isRule?: true
   readonly span?: Span
+  /** The peer's program was ended by a signal. */
+  readonly isDeath?: true
 }
 
 const elapsed = (from: number, to: number): string => {
@@ -272,8 +274,17 @@ export class Outages {
     for (const wait of list) if (isSettled(wait)) this.#report(wait, severityOf(wait))
   }
 
-  #report({ occurrence, content, outage: { reason, isRule } }: Waiting, severity: Severity): void {
+  #report({ occurrence, content, outage: { reason, isRule, isDeath } }: Waiting, severity: Severity): void {
     const end = severity === 'error' ? ': the program ended without a later success' : ''
+    if (isDeath) {
+      this.#services.report('no-peer-qp', occurrence, {
+        ...content,
+        severity: severity === 'error' ? 'warning' : severity,
+        text: `${content.text}: ${reason}${end}`,
+        advice: 'look why the signal came; to survive the death of a peer, connect to another one after the failure',
+      })
+      return
+    }
     this.#services.report('no-answer', occurrence, {
       ...content,
       severity,

@@ -898,3 +898,25 @@ test('a peer that is not connected, beside a queue pair of its process that nobo
   )
   assert.match(found[0]?.advice ?? '', /^take the qp_num of QP 0x3 for dest_qp_num/)
 })
+
+test('threads that wait for each other are told with the message that one of them has dropped, if it waits for messages', () => {
+  const thread = { pid: 1, command: 'client', tid: 1, object: '', action: '', stack: [], since: 0 }
+  for (const [name, pid, kind, isTold] of [
+    ['uc_qp', 1, 'poll', true],
+    ['uc_qp', 2, 'poll', false],
+    ['uc_qp', 1, 'mutex', false],
+    ['rc_qp', 1, 'poll', false],
+  ] as const) {
+    const { checker, found, connected, fail } = scenario()
+    connected(1, 2, {}, name)
+    fail({ kind: 'drop', qpn: 1, count: 27, cause: createCause('NO_RECEIVE', {}) })
+    const graph = { shape: 'cycle', first: [0], threads: [{ ...thread, pid, kind }], more: 0 } as const
+    const at = { time: 9000, device: 'rxe0', deviceNumber: 0, context: 0, program: client, stack: [] }
+    checker.waits({ ...at, wait: { id: 'deadlock', text: 'they wait', graph } })
+    const { text, advice } = found.find(({ id }) => id === 'deadlock') ?? {}
+    const cause =
+      ': QP 0x1 of process 1 (client) dropped at least 27 messages, which nobody repeats: no receive request is posted'
+    assert.equal(text, `they wait${isTold ? cause : ''}`)
+    assert.equal(/^post as many receives/.test(advice ?? ''), isTold)
+  }
+})

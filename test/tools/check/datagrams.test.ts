@@ -33,6 +33,7 @@ const findingsOf = (
   destQpn = 0x22,
   sources: Pick<CheckerSources, 'isClosed' | 'hasMember'> = {},
   sender = 'ud_qp',
+  waits = false,
 ) => {
   const findings: Finding[] = []
   const checker = new Checker(finding => findings.push(finding), {
@@ -75,8 +76,20 @@ const findingsOf = (
       failure: { kind: 'drop', device: 'rxe0', qpn: 0x22, cause, count: 1 },
     })
   }
+  if (waits) {
+    const at = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: undefined, stack: [] }
+    checker.waits({ ...at, wait: { id: 'idle-queues', text: 'it waits' } })
+    return findings.filter(({ id }) => id === 'idle-queues').map(({ text }) => text)
+  }
   return findings.map(({ id, severity }) => `${id} ${severity}`)
 }
+
+test('a wait is told with the datagrams that no device got; with others it is not', () => {
+  const nowhere = new Uint8Array(16).fill(8)
+  const told = (gid: typeof GID) => findingsOf({}, QKEY, gid, 0x22, { isClosed: true }, 'ud_qp', true)
+  assert.match(told(nowhere)[0] ?? '', /^it waits: 1 message of QP 0x11 to .* was dropped: no device has this GID$/)
+  assert.deepEqual(told(GID), ['it waits'])
+})
 
 test('a datagram to a receiver that accepts it is no finding', () => {
   assert.deepEqual(findingsOf({}, QKEY), [])

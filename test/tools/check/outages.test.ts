@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createCause } from '../../../src/spec/check/causes.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
-import type { ContextEnd } from '../../../src/spec/check/program-events.ts'
+import type { CheckedCall, ContextEnd } from '../../../src/spec/check/program-events.ts'
 import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { because } from '../../../src/spec/reason.ts'
@@ -40,7 +40,13 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
   const program = { pid: 1, command: 'client' }
   const qps = [1, 2, 3].map(qpNum => ({ id: qpNum, handle: qpNum, class: { name: 'rc_qp' } }))
   /** Queue pair 3 is made on device 1. */
-  const call = (qp: number, method: string, args: Record<string, unknown> = {}, refused?: { errno: number }): void => {
+  const call = (
+    qp: number,
+    method: string,
+    args: Record<string, unknown> = {},
+    refused?: { errno: number },
+    changes: Partial<CheckedCall> = {},
+  ): void => {
     const device = Math.min(qp, 2) - 1
     checker.called({
       time: now,
@@ -56,6 +62,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
       why: 'call',
       stack: [`${method} ${qp}`],
       ...(refused && { refused: { ...refused, reason: because`GID index 0 of port 1 is empty` } }),
+      ...changes,
     })
   }
   const connect = (): void => {
@@ -77,7 +84,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
       now += seconds * SECOND
     },
     event: (device: number, event: number) => checker.outages.portEvent(device, event, tables[device] ?? []),
-    fail(state: number | 'none' = RTS, peerDevice: number | undefined = 1) {
+    fail(state: number | 'none' = RTS, peerDevice: number | undefined = 1, peerQpn = 2) {
       checker.failed({
         time: now,
         deviceNumber: 0,
@@ -92,7 +99,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
           wrId: 5n,
           status: RETRY_EXC_ERR,
           cause: createCause('NO_ANSWER', { tries: 2, retryCnt: 1 }),
-          peer: { qpn: 2, address: textOf(1), ...(peerDevice !== undefined && { state }) },
+          peer: { qpn: peerQpn, address: textOf(1), ...(peerDevice !== undefined && { state }) },
         },
       })
     },
@@ -257,6 +264,32 @@ test('a peer that was destroyed is named as a queue pair of the process, with th
   next.call(3, 'create')
   next.fail('none')
   assert.match(next.found[0]?.details[0] ?? '', /; its successor may be QP 0x3, created since$/)
+})
+
+test('a peer that a signal ended has died: a note if the program goes on, else a warning; one that has closed is an error', () => {
+  const dead = { program: { pid: 2, command: 'server' }, why: 'close' } as const
+  const ends: readonly (readonly [(s: Scenario) => void, true | undefined, string])[] = [
+    [s => s.end('close'), true, 'note'],
+    [s => s.succeed(), true, 'note'],
+    [s => s.end('exit'), true, 'warning'],
+    [s => s.end('close'), undefined, 'error'],
+  ]
+  for (const [end, wasKilled, severity] of ends) {
+    const s = scenario()
+    s.call(3, 'create', {}, undefined, { ...dead, why: 'call', out: { qpNum: 9 } })
+    s.call(1, 'modify', { destQpn: 9 })
+    s.call(3, 'destroy', {}, undefined, { ...dead, ...(wasKilled && { wasKilled }) })
+    s.wait(0.1)
+    s.fail('none', 1, 9)
+    end(s)
+    const [{ id, severity: told, text, advice } = {}] = s.found.filter(one => one.id !== 'leak')
+    assert.deepEqual([id, told], ['no-peer-qp', severity])
+    assert.equal(
+      /the peer died: a signal ended process 2 \(server\) 100 ms before/.test(text ?? ''),
+      wasKilled === true,
+    )
+    assert.equal(/why the signal came/.test(advice ?? ''), wasKilled === true)
+  }
 })
 
 test('ten thousand outages and failures are bounded', () => {

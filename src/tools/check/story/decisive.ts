@@ -54,6 +54,11 @@ const lastRefusal = (events: readonly Event[]): Event | undefined =>
         : later.kind === Kind.POSTED && later.peer === peer,
   )
 
+/** A message that is not repeated: its receiver has dropped it, or no device got it. */
+const isLostMessage = ({ kind, detail, known }: Event): boolean =>
+  (kind === Kind.NOT_READY && known?.lost.drops !== undefined) ||
+  (kind === Kind.POSTED && detail >= 0 && known?.lost.unreached !== undefined)
+
 const firstFailure = (events: readonly Event[]): Event | undefined =>
   events.find(({ kind, detail }) => kind === Kind.COMPLETED && isFailure(detail))
 
@@ -89,7 +94,8 @@ export const decisiveOf = (
     )
   // What was read and not acknowledged is no event.
   if (id === 'events-unacknowledged') return undefined
-  if (isWaitId(id)) return droppedReceives(events) ?? lastRefusal(events) ?? firstFailure(events)
+  if (isWaitId(id))
+    return droppedReceives(events) ?? lastRefusal(events) ?? firstFailure(events) ?? events.findLast(isLostMessage)
   if (id === 'no-receive-posted')
     return droppedReceives(events) ?? events.findLast(({ kind }) => kind === Kind.NOT_READY)
   const gone = events.findLast(event => isOther(event) && isCall(event, '.destroy'))

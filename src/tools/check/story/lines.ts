@@ -10,7 +10,7 @@ import { isWaitId } from '../../../spec/check/waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
 import { errnoName } from '../../../spec/errno.ts'
-import { PostQueue } from '../../../spec/session.ts'
+import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import type { DetectorServices } from '../detector.ts'
@@ -71,6 +71,8 @@ const callTexts: Readonly<Record<string, string>> = {
   'cm_id.reject': 'rejects',
   'cm_id.disconnect': 'disconnects',
   'cm_id.destroy': 'destroyed',
+  'ud_qp.attachMcast': 'attached to a multicast group',
+  'ud_qp.detachMcast': 'detached from a multicast group',
 }
 
 const endTexts: Readonly<Record<(typeof endKinds)[number], string>> = {
@@ -103,11 +105,19 @@ const amountIn = ({ events }: Group): number => events.reduce((sum, { amount }) 
 const nameOf = ({ known, subject }: Event): string =>
   known === undefined ? (subject.id < 0 ? '' : `object ${subject.id}`) : shortName(known)
 
-const requestText = (opcode: number): string => (opcode < 0 ? 'receive' : requestName(opcode))
+const requestText = (opcode: number): string => {
+  if (opcode < 0) return 'receive'
+  // Of a batch of ibv_wr_*: the refusal has none.
+  return opcode === UNKNOWN_NUMBER ? 'request' : requestName(opcode)
+}
 
-/** `wr_id 7`, or of several `wr_id 1 to 7`. */
-const wrIdText = ({ first, last }: Group): string =>
-  first.firstWrId === last.wrId ? `wr_id ${last.wrId}` : `wr_id ${first.firstWrId} to ${last.wrId}`
+/** `wr_id 7`, or of several the smallest and the largest, `wr_id 1 to 7`. */
+const wrIdText = ({ events }: Group): string => {
+  const all = events.flatMap(({ firstWrId, wrId }) => [firstWrId, wrId])
+  const least = all.reduce((one, other) => (other < one ? other : one))
+  const most = all.reduce((one, other) => (other > one ? other : one))
+  return least === most ? `wr_id ${most}` : `wr_id ${least} to ${most}`
+}
 
 const bytesText = (group: Group): string => {
   const { events, last } = group
