@@ -6,7 +6,7 @@
 import { isQueuePair } from '../core/driver-contract.ts'
 import type { Account, Device, Limit } from '../core/model.ts'
 import { orRelease, requireShare, take } from '../core/objects/limits.ts'
-import { CallError } from '../spec/errno.ts'
+import { CallError, callError } from '../spec/errno.ts'
 import { changesDevice, type FaultRule, packetEffects, type RuleScope, targetOf } from '../spec/faults/rule.ts'
 import { formatRule, parseFaults } from '../spec/faults/rules.ts'
 import type { InjectedFaults } from '../tools/clients/faults/inject.ts'
@@ -35,8 +35,7 @@ export interface OwnFaultParts {
 
 const allowedEffects = packetEffects.filter(name => !(KEPT as readonly string[]).includes(name)).join(', ')
 
-const notAllowed = (rule: FaultRule, why: string): CallError =>
-  new CallError('EPERM', `fault "${formatRule(rule)}": ${why}`)
+const notAllowed = (rule: FaultRule, why: string): CallError => callError.EPERM`fault "${formatRule(rule)}": ${why}`
 
 /** Errors of `parse` as CallError EINVAL. */
 const invalidUnless = <T>(parse: () => T): T => {
@@ -107,7 +106,7 @@ export class OwnFaults {
     const { network, ownRules } = this.#daemon
     const { account } = this.#owner
     const rules = invalidUnless(() => parseFaults(text))
-    if (rules.length === 0) throw new CallError('EINVAL', `fault "${text}": the text has no rule`)
+    if (rules.length === 0) throw callError.EINVAL`fault "${text}": the text has no rule`
     requireShare(ownRules, account, 'fault', rules.length)
     const scope = this.#scope()
     for (const rule of rules) this.#requireAllowed(rule, scope)

@@ -25,9 +25,10 @@ const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
 export const explained = (finding: Finding, symbols: Symbols): Finding => {
   if (finding.id !== 'program-died' || finding.severity === 'error') return finding
   const name = symbols.framesOf(finding.moments[0]?.stack ?? [])[0]?.function ?? ''
-  const argument = inlineArgument(name)
-  if (argument === undefined) return finding
-  const detail = `${name} is inline, and reads its argument ${argument}: the pointer is not that of such an object`
+  const read = inlineArgument(name)
+  if (read === undefined) return finding
+  const lacks = read.lacks === undefined ? '' : `, or ${read.lacks}`
+  const detail = `${name} is inline, and reads its argument ${read.argument}: the pointer is not that of such an object${lacks}`
   return { ...finding, details: [...finding.details, detail] }
 }
 

@@ -94,14 +94,21 @@ export const requiredParts: Readonly<Record<string, Readonly<Record<number, Requ
  * First arguments of functions that verbs.h defines inline, by a pattern of their names. The program itself reads the
  * object, so a wrong pointer ends it before a library is called.
  */
-const inlineFunctions: readonly (readonly [names: RegExp, argument: string])[] = [
-  [/^ibv_(post_send|post_recv|bind_mw|wr_\w+)$/, 'qp'],
+const inlineFunctions: readonly (readonly [names: RegExp, argument: string, lacks?: string])[] = [
+  [/^ibv_wr_\w+$/, 'qp', 'it was created without this operation (send_ops_flags)'],
+  [/^ibv_(post_send|post_recv|bind_mw)$/, 'qp'],
   [/^ibv_(post_srq_recv|post_srq_ops)$/, 'srq'],
-  [/^ibv_(poll_cq|req_notify_cq|start_poll|next_poll|end_poll|wc_read_\w+|modify_cq)$/, 'cq'],
+  [/^ibv_wc_read_\w+$/, 'cq', 'it was created without this field (wc_flags)'],
+  [/^ibv_(poll_cq|req_notify_cq|start_poll|next_poll|end_poll|modify_cq)$/, 'cq'],
   [/^ibv_(alloc_mw|alloc_parent_domain)$/, 'pd'],
   [/^ibv_dealloc_mw$/, 'mw'],
 ]
 
-/** The first argument of an inline function of verbs; undefined: the function is none. */
-export const inlineArgument = (name: string): string | undefined =>
-  inlineFunctions.find(([names]) => names.test(name))?.[1]
+/**
+ * The first argument of an inline function of verbs, and what else than a wrong pointer ends the program there. Undefined:
+ * the function is none.
+ */
+export const inlineArgument = (name: string): { argument: string; lacks: string | undefined } | undefined => {
+  const [, argument, lacks] = inlineFunctions.find(([names]) => names.test(name)) ?? []
+  return argument === undefined ? undefined : { argument, lacks }
+}

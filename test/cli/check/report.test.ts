@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { endJson, endText, findingJson, sarifLog } from '../../../src/cli/check/report.ts'
+import { endJson, endText, explained, findingJson, sarifLog } from '../../../src/cli/check/report.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import type { Finding, StoryLine } from '../../../src/spec/check/finding.ts'
 import { findingIds } from '../../../src/spec/check/findings.ts'
@@ -41,6 +41,24 @@ test('text has the finding, its stacks, objects and advice', () => {
   advice: deregister later
 `,
   )
+})
+
+test('the death of a program in an inline function has its argument, and what the object may lack', () => {
+  const dead = (name: string): Finding => ({
+    ...finding,
+    id: 'program-died',
+    severity: 'warning',
+    details: [],
+    moments: [{ action: 'died', time: 0, stack: [`at ${name} (/usr/include/infiniband/verbs.h:1:1)`] }],
+  })
+  const detailOf = (name: string) => explained(dead(name), createSymbols()).details
+  assert.deepEqual(detailOf('ibv_post_send'), [
+    'ibv_post_send is inline, and reads its argument qp: the pointer is not that of such an object',
+  ])
+  assert.deepEqual(detailOf('ibv_wc_read_imm_data'), [
+    'ibv_wc_read_imm_data is inline, and reads its argument cq: the pointer is not that of such an object, or it was created without this field (wc_flags)',
+  ])
+  assert.deepEqual(detailOf('main'), [])
 })
 
 const line = (changes: Partial<StoryLine>): StoryLine => ({

@@ -424,7 +424,10 @@ describe('userdma check', {
     const text = stdout.replaceAll('\x1b[', '<').replaceAll('\r', '')
     assert.match(text, /^userdma check: <1;35mwarning<0m leak: .*: 5 objects were never destroyed$/m)
     // Leaks alone are no reason to believe that the rest is right.
-    assert.match(text, /^userdma check: <1;35m1 warning<0m\n {2}accesses of .* are not seen; .*`--races`$/m)
+    assert.match(
+      text,
+      /^userdma check: <1;35m1 warning<0m\n {2}accesses of .* are not seen; .*`--races`; .*`--torment`$/m,
+    )
   })
 
   it('a static program is not reported as correct', { skip: lacking('cc') }, async t => {
