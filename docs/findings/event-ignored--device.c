@@ -12,7 +12,7 @@ int main(void)
     for (int i = 0; i < tries; i++) {
         struct ibv_cq *cq = ibv_create_cq(context, 16, NULL, NULL, 0); /* FAULT */
         if (cq)
-            check(ibv_destroy_cq(cq), "ibv_destroy_cq");
+            ibv_destroy_cq(cq); // the device may be removed between the two calls
         usleep(100000);
     }
     if (pd)

@@ -99,7 +99,7 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
 
   it('finds races, and what other adapters refuse, although the run has not looked for them', async t => {
     const file = join(temporaryFolder(t), 'session.udr')
-    const script = `${faulty('read-then-write-unfenced')}; ${faulty('adapter-limit')}; true`
+    const script = `${faulty('race')}; ${faulty('adapter-limit')}; true`
     const { status } = await runUserdma(t, [
       'run',
       '--record',
@@ -113,9 +113,9 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
     ])
     assert.equal(status, 0)
     const plain = await runUserdma(t, ['check', file])
-    assert.doesNotMatch(plain.stderr, /read-then-write-unfenced|adapter-limit/)
+    assert.doesNotMatch(plain.stderr, / race: |adapter-limit/)
     const { stderr } = await runUserdma(t, ['check', file, '--races', '--like', 'mlx5,rxe'])
-    assert.match(stderr, /read-then-write-unfenced: .*\n(.*\n)*.*read-then-write-unfenced\.c:\d+/)
+    assert.match(stderr, / race: .*\n(.*\n)*.*race\.c:\d+/)
     assert.match(stderr, /adapter-limit: .*max_send_sge 32 exceeds 30 of mlx5/)
   })
 
