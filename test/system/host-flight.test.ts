@@ -66,13 +66,13 @@ test('a program that goes on: files that are asked for, and one after a signal',
   const script = join(folder, 'script')
   writeFileSync(
     script,
-    `ibv_rc_pingpong -g 1 -s 64 -n 100000000 > /dev/null 2>&1 &
+    `ibv_rc_pingpong -g 1 -s 262144 -n 100000000 > /dev/null 2>&1 &
 server=$!
 # The server listens soon; then the client runs until it is ended.
 until
-  ibv_rc_pingpong -g 1 -s 64 -n 100000000 localhost > /dev/null 2>&1 &
+  ibv_rc_pingpong -g 1 -s 262144 -n 100000000 localhost > /dev/null 2>&1 &
   client=$!
-  # It may have sent nothing yet.
+  # It may have sent nothing yet. Its messages are long: each send of rxe is a call, and too many calls at once are lost.
   until file=$('${userdma}' dump $client 2> /dev/null) && '${userdma}' export "$file" --to text | grep -q ': SEND'; do
     kill -0 $client 2> /dev/null || break
   done
