@@ -3,20 +3,12 @@
  * after a signal: it is in the slot, where the keeper sets it to the past.
  */
 #define _GNU_SOURCE
+#include "../clockwaits.h"
 #include "clock.h"
 
 #include <pthread.h>
 #include <semaphore.h>
 #include <threads.h>
-
-/* Functions that the C library's headers do not declare, or only the headers of newer ones. */
-int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline);
-int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline);
-int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
-int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
-int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
-                           const struct timespec *deadline);
-int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline);
 
 static __thread bool only_looks __attribute__((tls_model("initial-exec")));
 

@@ -36,6 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../clockwaits.h"
 #include "../protocol.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -78,13 +79,6 @@ static inline void waited(int fd)
 }
 
 /* Functions that the C library's headers do not declare, or only the headers of newer ones. */
-int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline);
-int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline);
-int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
-int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
-int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
-                           const struct timespec *deadline);
-int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline);
 EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
 EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags);
 EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,

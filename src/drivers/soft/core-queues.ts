@@ -26,7 +26,7 @@ import {
   bthPadCount,
   bthPkey,
   bthVersion,
-  doPkeysMatch,
+  isOfPartitions,
   putBth,
 } from '../../transport/wire/bth.ts'
 import { dethQkey, dethSrcQp, putDeth } from '../../transport/wire/extensions.ts'
@@ -168,7 +168,7 @@ class DatagramQueue implements CoreQueue {
       return
     }
     const pkey = bthPkey(view, at)
-    if (!this.device.pkeys.some(own => doPkeysMatch(pkey, own))) {
+    if (!isOfPartitions(this.device.pkeys, pkey)) {
       counters.pkeyViolations++
       counters.dropped++
       return

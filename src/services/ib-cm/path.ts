@@ -10,7 +10,7 @@ import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { callError } from '../../spec/errno.ts'
 import { the } from '../../spec/reason.ts'
-import { doPkeysMatch } from '../../transport/wire/bth.ts'
+import { isOfPartitions } from '../../transport/wire/bth.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import type { CmConnection, CmPath } from '../cm/connection.ts'
 import { Family } from '../socket-address.ts'
@@ -90,7 +90,7 @@ export const pathOf = (port: IbPort, end: ConnectionEnd): CmPath => {
   const { name } = port.device
   if (!hasGid(port.device, path.localGid))
     throw callError.EINVAL`${the.method('cm_id.connect')}: the source GID of the path is not a GID of ${name}`
-  if (!pkeys.some(own => doPkeysMatch(path.pkey, own))) {
+  if (!isOfPartitions(pkeys, path.pkey)) {
     const own = Array.from(pkeys, key => `0x${key.toString(16)}`).join(', ')
     throw callError.ENOENT`${the.method('cm_id.connect')}: ${name} is not in the partition of the path's P_Key 0x${path.pkey.toString(16)}; its P_Key is ${own}`
   }

@@ -44,6 +44,9 @@ export const PKEY_FULL_MEMBER = 0x8000
 export const doPkeysMatch = (a: number, b: number): boolean =>
   ((a ^ b) & ~PKEY_FULL_MEMBER) === 0 && (a & ~PKEY_FULL_MEMBER) !== 0 && ((a | b) & PKEY_FULL_MEMBER) !== 0
 
+/** Whether a port with this P_Key table may exchange packets with an end that has `pkey`. */
+export const isOfPartitions = (pkeys: Uint16Array, pkey: number): boolean => pkeys.some(own => doPkeysMatch(pkey, own))
+
 export const bthFecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x80) !== 0
 
 export const bthBecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x40) !== 0

@@ -15,7 +15,7 @@ import {
   bthPkey,
   bthPsn,
   bthVersion,
-  doPkeysMatch,
+  isOfPartitions,
   putBth,
 } from '../../../transport/wire/bth.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
@@ -63,8 +63,7 @@ export const readMessage = (
   length: number,
 ): Request | Answer | undefined => {
   if (checkPacket(view, at, length) !== 0 || bthVersion(view, at) !== 0) return undefined
-  const pkey = bthPkey(view, at)
-  if (!pkeys.some(own => doPkeysMatch(pkey, own))) return undefined
+  if (!isOfPartitions(pkeys, bthPkey(view, at))) return undefined
   const opcode = bthOpcode(view, at)
   const first = view.getUint32(at + At.first)
   const third = view.getUint32(at + At.third) & QPN_MASK
