@@ -31,6 +31,7 @@ import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { ActingRule } from '../spec/faults.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { Attributes, Methods, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
+import type { SubnetPort } from '../spec/subnet-port.ts'
 import type { QpStat } from '../uapi/tool.ts'
 import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
@@ -192,6 +193,8 @@ export interface NetworkDevice {
   counters?(): LayerCounts
   readonly queues?: DeviceQueues
   readonly link?: DeviceLink
+  /** Present for a device with an InfiniBand port, which a subnet configures. */
+  readonly subnetPort?: SubnetPort
   /**
    * Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps.
    * `disconnected`: the QPNs whose connection of rdma_cm has ended, and whether the program has read the event.
