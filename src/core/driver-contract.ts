@@ -572,8 +572,11 @@ export interface RequestReader {
    * from a shared queue. Absent: a receive is seen when it is taken.
    */
   receives?(queue: CoreObject, from: number): readonly PostedRequest[]
-  /** Numbers of completions since the CQ was created: written, and polled by the program as far as its ring tells. */
-  completions?(cq: CoreObject): { readonly written: number; readonly polled: number }
+  /**
+   * Numbers of completions since the CQ was created: written, and polled by the program as far as its ring tells.
+   * `lastError`: how many were written when the last one with an error status was; 0: none.
+   */
+  completions?(cq: CoreObject): { readonly written: number; readonly polled: number; readonly lastError: number }
   /**
    * The GID and QPN of a connected queue pair's peer; undefined without a path. Absent: queue pairs reach only those of
    * the same device.

@@ -15,12 +15,14 @@ import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import { deadlockText } from '../spec/check/wait-lines.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
+import type { HealthRow } from '../spec/health.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply } from '../uapi/tool.ts'
 import { memoryOfProcesses, type SharedLimits } from './accounts.ts'
 import { waitsOfChannels } from './channel-waits.ts'
 import { waitsOfCm } from './cm-waits.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { EventSockets } from './context/event-sockets.ts'
+import { cqsOf } from './context/queues.ts'
 import type { DestroyWaits } from './destroy-waits.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
@@ -166,6 +168,8 @@ export interface FoundWait extends WaitStat {
 
 export class DaemonStat {
   readonly #sources: StatSources
+  /** What the last look for `health` found, and when the first one did, in microseconds. */
+  #since: ReadonlyMap<string, number> = new Map()
 
   constructor(sources: StatSources) {
     this.#sources = sources
@@ -224,6 +228,45 @@ export class DaemonStat {
   *waits(): Generator<void, readonly WaitStat[]> {
     const found = yield* this.foundWaits()
     return found.map(({ device, pid, command, id, text }) => ({ device, pid, command, id, text }))
+  }
+
+  /** What programs have not done with what came to them. Made in steps. */
+  *health(): Generator<void, readonly HealthRow[]> {
+    const now = nowMicroseconds()
+    const since = new Map<string, number>()
+    const age = (key: string): number => {
+      since.set(key, this.#since.get(key) ?? now)
+      return Math.round(now - since.get(key)!)
+    }
+    const { devices, failures } = this.#sources
+    const waits = yield* this.waits()
+    const rows: HealthRow[] = waits.map(wait => ({ kind: 'wait', ...wait, age: age(`${wait.pid} ${wait.text}`) }))
+    for (const { device } of [...devices.all])
+      for (const context of [...device.contexts]) {
+        yield
+        const owner = failures.ownerOf(context)
+        if (owner === undefined) continue
+        const program = { device: device.name, pid: owner.pid, command: owner.command }
+        const unread = context.asyncFd?.isClosed === false ? context.asyncFd.sink.unread() : 0
+        if (unread > 0) rows.push({ kind: 'events', ...program, unread, age: age(`events ${context.id}`) })
+        // The TypeScript library polls its CQs on an event.
+        if (context.mapped?.packed !== undefined) continue
+        for (const cq of cqsOf(context)) {
+          const counts = device.driver.requests?.completions?.(cq)
+          if (counts === undefined || counts.written === counts.polled) continue
+          const { written, polled, lastError } = counts
+          rows.push({
+            kind: 'completions',
+            ...program,
+            cq: cq.handle,
+            unpolled: written - polled,
+            ...(lastError > polled && { isError: true }),
+            age: age(`cq ${context.id} ${cq.handle} ${polled}`),
+          })
+        }
+      }
+    this.#since = since
+    return rows
   }
 
   /** The processes with open devices; what their threads do is unknown. */

@@ -13,6 +13,7 @@ import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/faults.ts'
+import type { HealthRow } from '../spec/health.ts'
 import type { LentBytes, LentCheck } from '../spec/lends.ts'
 import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
 import type { TormentRecord, TraceEvent, TraceRecord } from '../spec/records.ts'
@@ -110,6 +111,8 @@ export type ToolRequest =
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
   /** What programs wait for: destroys, and queues (spec/check/waits.ts). */
   | { readonly kind: 'waits' }
+  /** What programs have not done with what came to them, from the `from`-th on; 0 looks anew (spec/health.ts). */
+  | { readonly kind: 'health'; readonly from: number }
   /** The threads of programs that wait, and who could end that (spec/check/thread-waits.ts). */
   | { readonly kind: 'thread-waits' }
   /** A queue pair, for the checker of another host of a net (spec/check/peer-facts.ts). */
@@ -326,6 +329,8 @@ export type ToolReply =
   | { readonly qps: readonly QpStat[]; readonly next?: QpCursor }
   | { readonly waits: readonly WaitStat[] }
   | { readonly processes: readonly GraphProcess[] }
+  /** `total`: number of all rows; the rest follows in further replies. */
+  | { readonly health: readonly HealthRow[]; readonly total: number }
   | { readonly closed: true }
   | { readonly faults: readonly FaultStat[] }
   /** `total`: number of all sites; the rest follows in further replies. */

@@ -8,8 +8,10 @@ import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import type { Health } from '../../src/cli/waits/health.ts'
 import { portCounterFiles } from '../../src/spec/counters.ts'
 import { repoRoot } from '../paths.ts'
+import { assertValid } from '../project/docs/json-schema.ts'
 import { findTool } from '../tools.ts'
 import {
   assertGood,
@@ -24,6 +26,7 @@ import {
 } from './programs.ts'
 
 const LOOPBACK = ownProgram('loopback')
+const TOOLS = ownProgram('tools')
 
 /** Values by metric and labels. Fails unless every line is as the format says, and each family is together. */
 const parse = (text: string, suffix = ''): ReadonlyMap<string, number> => {
@@ -134,5 +137,28 @@ describe('userdma metrics', { skip: lacking(LOOPBACK) }, () => {
     assert.deepEqual([none.status, none.stdout], [1, ''])
     const bad = await runUserdma(t, [...words, '--listen', 'nowhere'])
     assert.match(bad.stderr, /^userdma: --listen "nowhere": give an address, such as 127\.0\.0\.1/)
+  })
+
+  it('tells with --health what programs leave undone', { skip: lacking(TOOLS) }, async t => {
+    const daemon = await startDaemon(t, { devices: ['rxe0@127.0.50.32'] })
+    const at = ['metrics', '--socket', daemon.socket]
+    const server = start(t, userdma, [...at, '--listen', '127.0.50.32', '--health'], { env: cleanEnvironment() })
+    const [, url = ''] = await server.printed(/^userdma metrics: (http:\S+)\n/)
+    const program = start(t, TOOLS, ['rxe0', 'unpolled'], { env: daemon.env })
+    await program.printed(/waits/)
+    const of = async () => parse(await (await fetch(url)).text())
+    const labels = `{device="rxe0",pid="${program.child.pid}",command="tools"}`
+    let values = await of()
+    while (values.get(`userdma_unpolled_completions${labels}`) === undefined) values = await of()
+    assert.equal(values.get(`userdma_unpolled_completions${labels}`), 1)
+    assert.equal(values.get(`userdma_failed_queue_pairs${labels}`), 2)
+    assert.equal(values.get(`userdma_unread_events${labels}`), 1)
+    const health = (await (await fetch(url.replace('metrics', 'health'))).json()) as [{ readonly health: Health }]
+    assertValid('stat --health', health[0].health)
+    const [{ pid, completions } = assert.fail()] = health[0].health.processes
+    assert.deepEqual([pid, completions.map(one => one.isError)], [program.child.pid, [true]])
+    const { stdout } = await runUserdma(t, at)
+    assert.doesNotMatch(stdout, /command=/)
+    program.child.kill('SIGKILL')
   })
 })

@@ -378,6 +378,14 @@ export const statOptions = {
   lent: flag('the memory that programs lend to peers, of a daemon with --check', {
     excludes: { watch: 'the rates are those of devices', qps: 'give one of them', waits: 'give one of them' },
   }),
+  health: flag('what is left undone: failures, waits, completions and events, by process', {
+    excludes: {
+      watch: 'the rates are those of devices',
+      qps: 'give one of them',
+      waits: 'give one of them',
+      lent: 'give one of them',
+    },
+  }),
   watch: maybeValued('seconds', interval, 'activity as rates, every second or every N seconds', { short: 'w' }),
 } as const
 
@@ -433,6 +441,7 @@ export const metricsOptions = {
   socket,
   net: valued(net, text, 'the daemons of this network of `userdma net`, with the label host', netExcludes),
   listen: valued('address[:port]', text, 'serve them until a signal (without a port: a free one)'),
+  health: flag('also what programs leave undone (stat --health), with their names; as JSON at /health'),
   at,
 } as const
 

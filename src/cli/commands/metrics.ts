@@ -1,13 +1,15 @@
 /*
  * `userdma metrics`: counters of daemons as metrics for Prometheus, printed once or served at /metrics
- * (docs/how-to/metrics.md). Each scrape asks anew, so that daemons may start and end; scrapes at the same time share one
- * look. The server tells counters only, and nothing can be changed by it.
+ * (docs/how-to/metrics.md); with `--health` also what programs leave undone, as metrics and as JSON at /health. Each scrape
+ * asks anew, so that daemons may start and end; scrapes at the same time share one look. Nothing can be changed by the
+ * server.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { type AddressInfo, isIP } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
+import { jsonText } from '../../spec/printable.ts'
 import { isLoopback, machineNames, urlHost } from '../../tools/inspect/addresses.ts'
 import { limitConnections } from '../../tools/inspect/connections.ts'
 import type { Stat } from '../../uapi/tool.ts'
@@ -20,6 +22,7 @@ import { familiesOf, type Scraped } from '../metrics/families.ts'
 import { ranInside } from '../net/inside.ts'
 import { hostsWithDaemon } from '../net/plan.ts'
 import { runningNet } from '../net/state.ts'
+import { healthJson } from '../waits/health.ts'
 
 type MetricsOptions = OptionsOf<typeof metricsOptions>
 
@@ -29,24 +32,28 @@ const ANSWER_TIME = 5000
 const TIMES = { requestTimeout: 5000, headersTimeout: 5000, keepAliveTimeout: 5000, connectionsCheckingInterval: 1000 }
 const MAX_CONNECTIONS = 64
 
-const statOf = async (socket: string): Promise<Stat> => {
+type Target = Omit<Scraped, 'stat' | 'health'> & { readonly isHealthWanted: boolean }
+
+/** What a daemon answers. */
+type Answer = Pick<Scraped, 'health'> & { readonly stat: Stat }
+
+const answerOf = async ({ socket, isHealthWanted }: Target): Promise<Answer> => {
   const client = await openToolSession(socket)
   try {
-    return await client.stat()
+    return { stat: await client.stat(), health: isHealthWanted ? await healthJson(client) : undefined }
   } finally {
     client.close()
   }
 }
 
-type Target = Omit<Scraped, 'stat'>
-
 /** By socket: the question that a daemon has not answered yet. No other is asked meanwhile: each has a descriptor. */
-const asked = new Map<string, Promise<Stat | undefined>>()
+const asked = new Map<string, Promise<Answer | undefined>>()
 
-const ask = (socket: string): Promise<Stat | undefined> => {
+const ask = (target: Target): Promise<Answer | undefined> => {
+  const { socket } = target
   const asking =
     asked.get(socket) ??
-    statOf(socket)
+    answerOf(target)
       .catch(() => undefined)
       .finally(() => asked.delete(socket))
   asked.set(socket, asking)
@@ -57,9 +64,9 @@ const ask = (socket: string): Promise<Stat | undefined> => {
 const scrape = async (target: Target): Promise<Scraped> => {
   const late = new AbortController()
   const silence = setTimeout(ANSWER_TIME, undefined, late).catch(() => undefined)
-  const stat = await Promise.race([ask(target.socket), silence])
+  const { stat, health } = (await Promise.race([ask(target), silence])) ?? { stat: undefined, health: undefined }
   late.abort()
-  return { ...target, stat }
+  return { ...target, stat, health }
 }
 
 /** Whether the header Host names this machine by an address or a name of its own (tools/inspect/addresses.ts). */
@@ -71,8 +78,11 @@ const isOwnHost = ({ headers: { host = '' } }: IncomingMessage): boolean => {
   return isIP(name) !== 0 || name === 'localhost' || machineNames().some(own => own.toLowerCase() === name)
 }
 
+/** What `stat --health --json` says of each daemon, with its labels; `null` for one that does not answer. */
+const healthOf = (all: readonly Scraped[]) => all.map(({ labels, health }) => ({ ...labels, health: health ?? null }))
+
 /** Serves the metrics until a signal. */
-const serve = async (targets: readonly Target[], listen: string): Promise<void> => {
+const serve = async (targets: readonly Target[], listen: string, health: boolean): Promise<void> => {
   const { host, port } = listenAddress(listen)
   let looking: Promise<readonly Scraped[]> | undefined
   const look = (): Promise<readonly Scraped[]> => {
@@ -94,8 +104,11 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
     request.resume()
     if (isOnlyOurs && !isOwnHost(request))
       return answer(response, 403, 'text/plain', `the host is ${host}, not ${request.headers.host}\n`)
-    if (!['GET', 'HEAD'].includes(request.method ?? '') || request.url?.replace(/\?.*$/, '') !== '/metrics')
+    const path = request.url?.replace(/\?.*$/, '') ?? ''
+    if (!['GET', 'HEAD'].includes(request.method ?? '') || !['/metrics', ...(health ? ['/health'] : [])].includes(path))
       return answer(response, 404, 'text/plain', 'the metrics are at /metrics\n')
+    if (path === '/health')
+      return void look().then(all => answer(response, 200, 'application/json', `${jsonText(healthOf(all), 2)}\n`))
     const format: Format = request.headers.accept?.includes('application/openmetrics-text')
       ? 'openmetrics'
       : 'prometheus'
@@ -114,15 +127,21 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
 
 /** The command. */
 export const metrics = async (options: MetricsOptions): Promise<void> => {
+  const { health: isHealthWanted = false } = options
   let targets: readonly Target[]
-  if (options.net === undefined) targets = [{ socket: namedSocket(options.socket) ?? userSocket(), labels: {} }]
+  if (options.net === undefined)
+    targets = [{ socket: namedSocket(options.socket) ?? userSocket(), labels: {}, isHealthWanted }]
   else {
     const { folder, state } = runningNet(options.net, options.at)
     if (await ranInside(folder, state, process.argv.slice(2))) return
-    targets = hostsWithDaemon(state.plan).map(({ name }) => ({ socket: folder.socket(name), labels: { host: name } }))
+    targets = hostsWithDaemon(state.plan).map(({ name }) => ({
+      socket: folder.socket(name),
+      labels: { host: name },
+      isHealthWanted,
+    }))
   }
-  if (options.listen !== undefined) return serve(targets, options.listen)
-  // Without a daemon `statOf` throws its message.
-  const all = options.net === undefined ? [{ ...targets[0]!, stat: await statOf(targets[0]!.socket) }] : undefined
+  if (options.listen !== undefined) return serve(targets, options.listen, isHealthWanted)
+  // Without a daemon `answerOf` throws its message.
+  const all = options.net === undefined ? [{ ...targets[0]!, ...(await answerOf(targets[0]!)) }] : undefined
   process.stdout.write(exposition(familiesOf(all ?? (await Promise.all(targets.map(scrape)))), 'prometheus'))
 }

@@ -193,6 +193,10 @@ export const stat = (options: QueryOptions): Promise<void> =>
       const { waitsReport } = await import('../waits/report.ts')
       return waitsReport(client, options.json === true)
     }
+    if (options.health) {
+      const { healthJson, healthText } = await import('../waits/health.ts')
+      return options.json ? `${jsonText(await healthJson(client), 2)}\n` : healthText(client)
+    }
     if (options.qps) {
       const qps = await client.qps()
       return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(() => client.waits()))

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { type CounterFile, DATA_UNIT_BYTES, otherCounts, portCounterFiles } from '../../spec/counters.ts'
 import { infinibandMetrics, portStateMetrics } from '../../spec/metrics.ts'
 import type { DeviceStat, Stat } from '../../uapi/tool.ts'
+import type { Health, ProcessHealth } from '../waits/health.ts'
 import type { Family, Sample } from './exposition.ts'
 
 /** A daemon's answer. */
@@ -15,6 +16,8 @@ export interface Scraped {
   readonly labels: Readonly<Record<string, string>>
   /** Undefined: it does not answer. */
   readonly stat: Stat | undefined
+  /** Undefined: it does not tell. */
+  readonly health: Health | undefined
 }
 
 const PORT = '1'
@@ -50,6 +53,23 @@ export const familiesOf = (all: readonly Scraped[]): Family[] => {
       const found = value(device, socket)
       return found === undefined ? [] : [{ labels: { ...labels, port: PORT }, value: found }]
     })
+  /** A sample of each device of each process that has one of `found`: the sum of their values. */
+  const ofPrograms = <T extends { readonly device: string }>(
+    found: (process: ProcessHealth) => readonly T[],
+    value: (one: T) => number,
+    label?: (one: T) => Readonly<Record<string, string>>,
+  ): Sample[] => {
+    const sums = new Map<string, Sample>()
+    for (const { labels, health } of all)
+      for (const process of health?.processes ?? [])
+        for (const one of found(process)) {
+          const { pid, command } = process
+          const own = { ...labels, device: one.device, pid: String(pid), command, ...label?.(one) }
+          const key = JSON.stringify(own)
+          sums.set(key, { labels: own, value: (sums.get(key)?.value ?? 0) + value(one) })
+        }
+    return [...sums.values()]
+  }
   /** A sample of each count of each device, with its name as label. */
   const ofCounts = (label: string, counts: (device: DeviceStat) => Readonly<Record<string, number>>): Sample[] =>
     devices.flatMap(({ device, labels }) =>
@@ -122,6 +142,39 @@ export const familiesOf = (all: readonly Scraped[]): Family[] => {
           labels: { ...labels, cause },
           value: microseconds / MICROSECONDS,
         })),
+      ),
+    ),
+    gauge(
+      'userdma_failed_queue_pairs',
+      'queue pairs of programs in an error state after a failure',
+      ofPrograms(
+        ({ queuePairs }) => queuePairs,
+        ({ isFailed }) => (isFailed ? 1 : 0),
+      ),
+    ),
+    gauge(
+      'userdma_unpolled_completions',
+      'completions that programs have not polled',
+      ofPrograms(
+        ({ completions }) => completions,
+        ({ unpolled }) => unpolled,
+      ),
+    ),
+    gauge(
+      'userdma_unread_events',
+      'asynchronous events that programs have not read',
+      ofPrograms(
+        ({ events }) => events,
+        ({ unread }) => unread,
+      ),
+    ),
+    gauge(
+      'userdma_waits',
+      'states in which programs get nothing, by the name of the finding',
+      ofPrograms(
+        ({ waits }) => waits,
+        () => 1,
+        ({ id }) => ({ wait: id }),
       ),
     ),
     gauge(

@@ -11,6 +11,7 @@ import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
+import type { HealthRow } from '../../spec/health.ts'
 import type { LentBytes } from '../../spec/lends.ts'
 import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
@@ -120,6 +121,8 @@ export interface ToolSession {
    */
   /** The accesses to the bytes of `--who`, so far. */
   who(): Promise<Story>
+  /** What programs have not done with what came to them. */
+  health(): Promise<readonly HealthRow[]>
   /** What programs lend now. */
   lent(): Promise<readonly LentBytes[]>
   /** The posts and completions so far, by identities of torment. */
@@ -486,6 +489,12 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         const answer = await request({ kind: 'who', from })
         if (!('who' in answer)) throw unexpectedReply('who')
         return { part: answer.who, total: answer.total }
+      }),
+    health: () =>
+      allParts(async from => {
+        const answer = await request({ kind: 'health', from })
+        if (!('health' in answer)) throw unexpectedReply('health')
+        return { part: answer.health, total: answer.total }
       }),
     lent: () =>
       allParts(async from => {

@@ -11,6 +11,7 @@ import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
+import type { HealthRow } from '../../spec/health.ts'
 import type { LentBytes } from '../../spec/lends.ts'
 import type { RecordingEnd } from '../../spec/session-file.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
@@ -54,7 +55,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, lent, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, health, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, lent, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -182,7 +183,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'link') return parseLink(fields)
   if (kind === 'orders') return typeof from === 'number' ? { kind, from } : undefined
-  if (kind === 'who' || kind === 'lent') return typeof from === 'number' ? { kind, from } : undefined
+  if (kind === 'who' || kind === 'lent' || kind === 'health')
+    return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'sites' && from === undefined) return { kind }
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
@@ -231,6 +233,7 @@ export class ToolRequests {
   /** Of the recording, as of the last request from 0 on. */
   #whoLines: Story = []
   #lentRows: readonly LentBytes[] = []
+  #healthRows: readonly HealthRow[] = []
   #orders: readonly TormentedRequest[] = []
   #frames: readonly string[] = []
   /** The end of the last recording. */
@@ -303,6 +306,13 @@ export class ToolRequests {
       )
     else if (toolRequest?.kind === 'waits' && isTrusted)
       this.#answerLater(this.#session.time.run(this.#daemon.stat.waits()).then(waits => reply({ waits })))
+    else if (toolRequest?.kind === 'health' && toolRequest.from === 0 && isTrusted)
+      this.#answerLater(
+        this.#session.time.run(this.#daemon.stat.health()).then(rows => {
+          this.#healthRows = rows
+          reply()
+        }),
+      )
     else reply()
   }
 
@@ -477,6 +487,9 @@ export class ToolRequests {
       case 'waits':
         // `handle` answers the daemon's user.
         return { error: 'only the user of this daemon may see what programs wait for' }
+      case 'health':
+        if (!isTrusted) return { error: 'only the user of this daemon may see what programs leave undone' }
+        return { health: firstLines(this.#healthRows.slice(request.from)), total: this.#healthRows.length }
       case 'thread-waits':
         if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see what threads wait for' }
         return { processes: fitted(this.#daemon.check?.threadWaits() ?? this.#daemon.stat.programs()) }

@@ -195,6 +195,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         doorbell,
         hasChannel: channel !== undefined,
         produced: 0,
+        lastError: 0,
         seenDoorbell: 0,
         raised: 0,
         isArmed: false,

@@ -80,6 +80,7 @@ export const endEntry = (cq: CqObject, at: number, id: number, status: number, f
   const { state } = cq
   const phase = (state.produced & state.entries) === 0 ? PHASE : 0
   state.produced++
+  if (status !== EfaStatus.OK) state.lastError = state.produced
   const word = id | (status << 16) | ((flags | phase) << 24)
   // the last store: the program takes the entry as soon as its phase changes
   Atomics.store(state.ring.words, (at + CompletionEntry.REQUEST_ID) >> 2, word)

@@ -63,7 +63,10 @@ const requestReader: RequestReader = {
       ? postedReceives(queue.context.device.memory, queue.state.receive, from)
       : [],
   queuesOf: context => [...(context.device.state as EfaState).qps.values()].filter(qp => qp.context === context),
-  completions: cq => ({ written: (cq as CqObject).state.produced, polled: polledOf(cq as CqObject) }),
+  completions: cq => {
+    const { produced, lastError } = (cq as CqObject).state
+    return { written: produced, polled: polledOf(cq as CqObject), lastError }
+  },
   pendingSends: qp => outstandingSends((qp as QpObject).state),
   settle(object) {
     const { state: qp, context } = object as QpObject

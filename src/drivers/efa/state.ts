@@ -71,6 +71,8 @@ export interface CompletionQueue extends ScanState {
   readonly hasChannel: boolean
   /** Completions so far. */
   produced: number
+  /** `produced` when the last one with an error status was written; 0: there was none. */
+  lastError: number
   /** The doorbell's value at the last poll. */
   seenDoorbell: number
   /** Number of raised events. */

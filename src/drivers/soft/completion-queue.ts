@@ -44,6 +44,8 @@ export abstract class CompletionQueue {
   /** Number of completions since creation, and of those with an error status. */
   completions = 0
   errors = 0
+  /** Position of the last one with an error status, from 1; 0: there was none. */
+  lastError = 0
 
   constructor({ kind, compVector, ignoresOverrun }: CqOptions) {
     this.kind = kind
@@ -96,7 +98,9 @@ export const polledCompletions = (cq: CompletionQueue): number => {
 
 const countCompletion = (cq: CompletionQueue, words: Uint32Array): void => {
   cq.completions++
-  if (words[Completion.STATUS] !== SUCCESS) cq.errors++
+  if (words[Completion.STATUS] === SUCCESS) return
+  cq.errors++
+  cq.lastError = cq.completions
 }
 
 /** Writes the completion `words` (`Completion`); false if the queue is full. `now`: as of `CompletionQueue.write`. */

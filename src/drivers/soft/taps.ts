@@ -202,7 +202,7 @@ export const requestReader: RequestReader = {
   },
   completions: ({ state }) => {
     const queue = state as CqObject['state']
-    return { polled: polledCompletions(queue), written: queue.completions }
+    return { polled: polledCompletions(queue), written: queue.completions, lastError: queue.lastError }
   },
   peerOf(qp) {
     const { row, address } = (qp as QpObject).state

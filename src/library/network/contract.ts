@@ -187,6 +187,8 @@ export interface RecordOptions {
 export interface TormentOptions {
   /** An integer from 0 to 2^32 - 1. */
   readonly seed: number
+  /** Only these kinds, at each opportunity, by the names of `--torment-kinds`. Default: the seed decides. */
+  readonly kinds?: readonly string[] | undefined
   /** The identities of the decisions, as a recording or an `ExploreError` has them. Default: all of the seed. */
   readonly only?: readonly string[] | undefined
 }

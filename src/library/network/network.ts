@@ -36,7 +36,15 @@ import { createSlices } from '../../host/event-loop/slices.ts'
 import { commandName, roleOf } from '../../host/process-status.ts'
 import { secureRandom } from '../../host/random.ts'
 import type { Clients } from '../../services/clients.ts'
-import { isSeed, readHold, SEED_RANGE, type TormentSetting, tormentOf } from '../../spec/check/torment.ts'
+import {
+  isSeed,
+  kindsOf,
+  readHold,
+  SEED_RANGE,
+  type TormentKind,
+  type TormentSetting,
+  tormentOf,
+} from '../../spec/check/torment.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
@@ -404,15 +412,26 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
   },
 })
 
-const tormentNames: KnownOptions<TormentOptions> = { seed: true, only: true }
+const tormentNames: KnownOptions<TormentOptions> = { seed: true, kinds: true, only: true }
+
+/** Throws RdmaError EINVAL. */
+const readKinds = (kinds: readonly string[]): readonly TormentKind[] => {
+  try {
+    return kindsOf(kinds)
+  } catch (error) {
+    throw invalidArgument('createNetwork', 'torment.kinds', (error as Error).message)
+  }
+}
 
 /** Throws RdmaError EINVAL. */
 const readTorment = (torment: number | TormentOptions): TormentSetting => {
-  const { seed, only } = typeof torment === 'object' && torment !== null ? torment : { seed: torment }
+  const { seed, kinds, only }: TormentOptions =
+    typeof torment === 'object' && torment !== null ? torment : { seed: torment }
   if (typeof torment === 'object') checkOptions('createNetwork', 'torment', torment, tormentNames)
   if (!isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
-  if (only === undefined) return tormentOf(seed)
+  const setting = { ...tormentOf(seed), ...(kinds !== undefined && { kinds: readKinds(kinds) }) }
+  if (only === undefined) return setting
   const wrong = Array.isArray(only) ? only.find(id => readHold(id) === undefined) : only
   if (wrong !== undefined)
     throw invalidArgument(
@@ -420,7 +439,7 @@ const readTorment = (torment: number | TormentOptions): TormentSetting => {
       `torment.only: ${formatValue(wrong)} is not the identity of a decision`,
       'write KIND/DEVICE/PROCESS/OBJECT/THING, as a recording has it',
     )
-  return { ...tormentOf(seed), only: [...only] }
+  return { ...setting, only: [...only] }
 }
 
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */

@@ -8,7 +8,9 @@
  *   hang      a SEND without a receive, for whose completion it waits
  *   change    changes the bytes of a SEND that waits for its receive
  *   race      READs of both ends into the same bytes at once
+ *   relaxed   two WRITEs to the same bytes of a region with relaxed ordering
  *   unarmed   waits for an event of a CQ that it has not armed
+ *   unpolled  a request that the peer refuses, and never polls
  *   page      a SEND from a region with on-demand paging
  *   event     waits for an asynchronous event, and prints it
  *   leak      ends without releasing anything
@@ -259,11 +261,31 @@ static void race(void)
         succeeds(&ends[side]);
 }
 
+static void relaxed(void)
+{
+    const int rights = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+    struct ibv_mr *target = ibv_reg_mr(pd, buffer, BYTES, rights | IBV_ACCESS_RELAXED_ORDERING);
+    NEED(target, "ibv_reg_mr with relaxed ordering: %s", strerror(errno));
+    for (int i = 0; i < 2; i++)
+        post_with(0, WRITE, mr->lkey, buffer + i * DISTANCE, target->rkey);
+    for (int i = 0; i < 2; i++)
+        succeeds(&ends[0]);
+    ibv_dereg_mr(target);
+}
+
 static void unarmed(void)
 {
     printf("waits\n");
     fflush(stdout);
     wait_for_event(&ends[1]);
+}
+
+static void unpolled(void)
+{
+    post_with(0, READ, mr->lkey, buffer, mr->rkey ^ 0x5500);
+    printf("waits\n");
+    fflush(stdout);
+    pause();
 }
 
 static void page(void)
@@ -312,7 +334,7 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } cases[] = {{"exchange", exchange}, {"hang", hang}, {"page", page}, {"event", event}, {"leak", leak},
-                 {"unarmed", unarmed},   {"change", change}, {"race", race}};
+                 {"unarmed", unarmed},   {"unpolled", unpolled}, {"change", change}, {"race", race}, {"relaxed", relaxed}};
     void (*run)(void) = NULL;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         if (strcmp(argc > 2 ? argv[2] : "exchange", cases[i].name) == 0)

@@ -51,6 +51,7 @@ describe('of a daemon with traffic', () => {
   testOutput('stat', ['stat', ...at])
   testOutput('stat --qps', ['stat', ...at, '--qps'])
   testOutput('stat --waits', ['stat', ...at, '--waits'])
+  testOutput('stat --health', ['stat', ...at, '--health'])
   testOutput('top', ['top', ...at, '-n', '2', '-d', '0.1'], 'lines')
   testOutput('devices', ['devices', ...at])
   testOutput('fault show', ['fault', 'show', ...at])
@@ -87,9 +88,9 @@ test('the page lists every definition and every command with --json', () => {
   assert.deepEqual([...listed, ...helpers].sort(), Object.keys(schema.$defs).sort())
   const all = Object.values(commands).flatMap(one => [one, ...Object.values(one.commands ?? {})])
   const withJson = all.filter(({ options = {} }) => Object.hasOwn(options, 'json'))
-  // `stat --qps`, `stat --waits`, `stat --lent`, `trace -c` and `explain --slow` are outputs of their own.
+  // `stat --qps`, `stat --waits`, `stat --health`, `stat --lent`, `trace -c` and `explain --slow` are outputs of their own.
   // `schema --json` is described elsewhere, and `net walk` prints what `walk` does.
-  assert.equal(withJson.length, listed.length - 5 + 2)
+  assert.equal(withJson.length, listed.length - 6 + 2)
 })
 
 test('userdma explain FILE --json', async t => {

@@ -14,6 +14,7 @@ import {
   open,
   RdmaError,
 } from '../../../src/library/index.ts'
+import type { TormentKind } from '../../../src/spec/check/torment.ts'
 import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { loopbackText } from '../../loopback.ts'
@@ -30,15 +31,18 @@ export const COLUMNS: readonly Column[] = [...DRIVERS, 'library']
 export const DEVICES = DRIVERS.map((driver, i) => `${driver}_0@${loopbackText(51 + i)},driver=${driver}`)
 
 /** A case of tools.c. */
-type Case = 'exchange' | 'hang' | 'unarmed' | 'page' | 'event' | 'leak' | 'change' | 'race'
+type Case = 'exchange' | 'hang' | 'unarmed' | 'unpolled' | 'page' | 'event' | 'leak' | 'change' | 'race' | 'relaxed'
 
-const waits = (name: Case): boolean => name === 'hang' || name === 'unarmed'
+const waits = (name: Case): boolean => ['hang', 'unarmed', 'unpolled'].includes(name)
 
 export interface Settings {
-  readonly torment?: number
+  /** The kind that acts, at each opportunity. */
+  readonly torment?: TormentKind
   /** A fault rule; it acts on the device only. */
   readonly rule?: string
   readonly case?: Case
+  /** Default: all. */
+  readonly drivers?: readonly (typeof DRIVERS)[number][]
   /** Options of the daemon. */
   readonly options?: readonly string[]
   /** Of the library's device. */
@@ -86,7 +90,7 @@ const isOf = (device: string, number: number, objects: ReadonlySet<number>, even
     case 'failure':
       return event.failure.device === device
     case 'torment':
-      return event.torment.device === device
+      return [device, 'all'].includes(event.torment.device)
     case 'wait':
       return event.facts.device === device
     case 'object':
@@ -117,16 +121,20 @@ const eventsOf = (device: string, events: readonly SessionEvent[]): SessionEvent
 /** One program for each device of a daemon, one after the other. */
 export const runPrograms = async (
   scope: Scope,
-  { torment, rule, case: name = 'exchange', options = [], meanwhile }: Settings,
+  { torment, rule, case: name = 'exchange', drivers = DRIVERS, options = [], meanwhile }: Settings,
 ): Promise<Run[]> => {
   const file = join(temporaryFolder(scope), 'session.udr')
   const daemon = await startDaemon(scope, {
-    devices: DEVICES,
-    options: [...['--record', file], ...(torment === undefined ? [] : ['--torment', `${torment}`]), ...options],
+    devices: DEVICES.filter((_, i) => drivers.includes(DRIVERS[i]!)),
+    options: [
+      ...['--record', file],
+      ...(torment === undefined ? [] : ['--torment', '1', '--torment-kinds', torment]),
+      ...options,
+    ],
   })
   const client = await openToolSession(daemon.socket)
   const outputs: string[] = []
-  for (const driver of DRIVERS) {
+  for (const driver of drivers) {
     const device = `${driver}_0`
     if (rule !== undefined) await client.faults(`device=${device},${rule}`)
     const program = start(scope, PROGRAM, [device, name], { env: daemon.env })
@@ -141,7 +149,7 @@ export const runPrograms = async (
   daemon.running.child.kill('SIGTERM')
   await daemon.running.ended
   const events = await eventsIn(file)
-  return DRIVERS.map((driver, i) => {
+  return drivers.map((driver, i) => {
     const device = `${driver}_0`
     return { column: driver, device, output: outputs[i] ?? '', events: eventsOf(device, events), file }
   })
@@ -203,6 +211,11 @@ const useDevice = async (
     bytes.fill(1)
     await Promise.all([to.receive(target.slice()), sent])
   }
+  if (name === 'relaxed') {
+    const relaxed = pd.register(new Uint8Array(LENGTH), { remoteWrite: true, relaxedOrdering: true })
+    await Promise.all([source, into].map(region => from.write(region.slice(), relaxed.remote())))
+    relaxed.close()
+  }
   if (name === 'race') await Promise.all([from, to].map(one => one.read(into.slice(), target.remote())))
   if (name === 'event') await network.sleep(10)
   await meanwhile?.(at)
@@ -228,7 +241,7 @@ export const runLibrary = async (scope: Scope, settings: Settings): Promise<Run>
   const network = createNetwork({
     clock: 'virtual',
     record: file,
-    torment,
+    torment: torment && { seed: 1, kinds: [torment] },
     ...(check && { check: { failOn: 'never', ...check } }),
     fault: rule,
   })

@@ -5,13 +5,13 @@
 import { createReadStream, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import type { Health, ProcessHealth } from '../../../src/cli/waits/health.ts'
 import { type CapturedPacket, readCapture } from '../../../src/library/index.ts'
 import { type TormentKind, tormentKinds } from '../../../src/spec/check/torment.ts'
 import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { bytesSource } from '../../../src/tools/record/reader.ts'
 import { Memory } from '../../../web/data/memory.ts'
 import { type Facts, Store } from '../../../web/data/store.ts'
-import { seedWith } from '../../drivers/torment-seeds.ts'
 import { assertGood, cleanEnvironment, runUserdma, type Scope, start, temporaryFolder, userdma } from '../programs.ts'
 import {
   type Column,
@@ -66,9 +66,13 @@ const tormentRow = (kind: TormentKind): Row => ({
   tool: '--torment',
   kind,
   ...(kind === 'bytes' && { isOrdinary: true }),
-  look: runRow({ torment: seedWith(kind, 0.9) }, ({ events }) =>
-    of(events, 'torment').some(({ torment }) => torment.torment.kind === kind),
-  ),
+  async look(scope) {
+    const settings: Settings = { torment: kind, case: kind === 'relaxed' ? kind : 'exchange' }
+    const runs = await runAll(scope, settings)
+    // It delays every second device.
+    if (kind === 'skew') runs.push(...(await runPrograms(scope, { ...settings, drivers: ['mlx5'] })))
+    return seenIn(runs, ({ events }) => of(events, 'torment').some(({ torment }) => torment.torment.kind === kind))
+  },
 })
 
 // ---- fault rules ----
@@ -245,7 +249,28 @@ const waitRuns = (name: 'hang' | 'unarmed', id: string, text: RegExp) =>
 const endless = waitRuns('hang', 'endless-rnr', /waits without limit for a receive/)
 const unarmed = waitRuns('unarmed', 'lost-wakeup', /never armed/)
 
+const leftUndone = shared(async scope => {
+  const seen = { errors: new Set<Column>(), failures: new Set<Column>() }
+  const meanwhile = async ({ column, device, daemon }: Meanwhile): Promise<void> => {
+    const look = async (): Promise<readonly ProcessHealth[]> => {
+      const { stdout } = await runUserdma(scope, ['stat', '--health', '--json', '--socket', daemon!.socket])
+      return (JSON.parse(stdout) as Health).processes
+    }
+    const isError = async (): Promise<boolean> =>
+      (await look()).some(({ completions }) => completions.some(one => one.device === device && one.isError))
+    if (await untilWait(isError)) seen.errors.add(column)
+    const failed = (await look()).flatMap(({ queuePairs }) =>
+      queuePairs.filter(qp => qp.device === device && qp.isFailed),
+    )
+    if (/rkey/.test(failed[0]?.lastError?.text ?? '')) seen.failures.add(column)
+  }
+  await runPrograms(scope, { case: 'unpolled', meanwhile })
+  return seen
+})
+
 const waitRows: readonly Row[] = [
+  { tool: 'stat --health', kind: 'an error is not polled', look: async scope => (await leftUndone(scope)).errors },
+  { tool: 'stat --health', kind: 'a failed queue pair', look: async scope => (await leftUndone(scope)).failures },
   { tool: 'stat --qps', kind: 'a SEND waits for a receive', look: async scope => (await endless(scope)).shown },
   { tool: 'stat --qps', kind: 'a CQ is not armed', look: async scope => (await unarmed(scope)).shown },
   { tool: '--record', kind: 'counters', look: async scope => (await endless(scope)).counted },
