@@ -135,10 +135,20 @@ class _Findings:
             time.sleep(0.01)
 
 
+def _health() -> str:
+    """What the programs of the daemon leave undone (`userdma stat --health`)."""
+    command = shutil.which(os.environ.get("USERDMA_COMMAND", "userdma"))
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    words = [command or "userdma", "stat", "--health"]
+    return subprocess.run(words, env=environment, stdout=subprocess.PIPE, universal_newlines=True).stdout
+
+
 class Userdma:
     """The fixture: devices of the test, and faults and findings."""
 
     fault = staticmethod(_userdma.fault)
+    #: What programs left undone when a time limit ended one of them.
+    health = ""
 
     def __init__(self, devices: List[str]) -> None:
         #: Names of the devices.
@@ -146,9 +156,23 @@ class Userdma:
 
     @staticmethod
     def run(command: Any, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Runs a program that uses the devices, and takes its output as text; it must end with 0."""
-        options = {"check": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "universal_newlines": True, **options}
-        return subprocess.run(command, **options)
+        """As subprocess.run, with the output as text; the program must end with 0. `timeout` tells what it leaves undone."""
+        pipes = {name: subprocess.PIPE for name in ("stdout", "stderr")}
+        options = {"check": True, "universal_newlines": True, "input": None, "timeout": None, **pipes, **options}
+        must_succeed, given, seconds = (options.pop(name) for name in ("check", "input", "timeout"))
+        if given is not None:
+            options["stdin"] = subprocess.PIPE
+        with subprocess.Popen(command, **options) as program:
+            try:
+                output = program.communicate(given, timeout=seconds)
+            except BaseException as error:
+                if isinstance(error, subprocess.TimeoutExpired):
+                    Userdma.health = _health()
+                program.kill()
+                raise
+        if must_succeed and program.returncode:
+            raise subprocess.CalledProcessError(program.returncode, command, *output)
+        return subprocess.CompletedProcess(command, program.returncode, *output)
 
 
 class _Session:
@@ -229,6 +253,9 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     if session.findings is None or call.when == "setup":
         return
     report = outcome.get_result()
+    if call.excinfo is not None and re.search("Timeout", call.excinfo.exconly()):
+        report.sections.append(("userdma stat --health", Userdma.health or _health()))
+    Userdma.health = ""
     expected = {finding for mark in item.iter_markers("userdma_expect") for finding in mark.args}
     texts = []
     for finding in session.findings.new():

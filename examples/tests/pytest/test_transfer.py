@@ -43,6 +43,11 @@ def test_survives_a_stale_key(transfer):
     assert transfer("write") == SUCCESS
 
 
+@pytest.mark.skipif("HANG" not in os.environ, reason="fails: the time limit, and what the program leaves undone")
+def test_of_a_program_that_hangs(userdma):
+    userdma.run(["ibv_rc_pingpong", "-g", "1", "-d", userdma.devices[0], "-p", "18599"], timeout=3)
+
+
 @pytest.mark.skipif("MISTAKE" not in os.environ, reason="fails: the finding of the check")
 def test_with_a_mistake(transfer):
     transfer("write_stale")

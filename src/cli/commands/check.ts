@@ -72,8 +72,12 @@ const checkUnderDaemon = async (
     await joined.client.subscribeFindings(hang, isShared)
     if (host !== undefined) await peers.open(host.others, hang)
     // The program gets the signal too, and may handle it.
-    const reached = async (isDeadlock = false): Promise<void> => {
+    const reached = async (isDeadlock: boolean, isLate: boolean): Promise<void> => {
       try {
+        if (isLate && !options.json) {
+          const { processText } = await import('../waits/health.ts')
+          process.stderr.write(`userdma check: after ${seconds} s:\n${await processText(joined.client)}`)
+        }
         await joined.client.reportWaits()
         if (!isDeadlock || shown.some(({ id }) => id === 'deadlock')) return
         const { deadlockReport } = await import('../waits/report.ts')
@@ -83,7 +87,7 @@ const checkUnderDaemon = async (
         // The daemon has ended.
       }
     }
-    const onSignal = (): void => void reached()
+    const onSignal = (): void => void reached(false, false)
     for (const signal of REPORTED) process.on(signal, onSignal)
     // The world of a private daemon is known, unless it sends packets.
     const isAlone = isPrivate && options.link !== 'udp'
@@ -97,7 +101,10 @@ const checkUnderDaemon = async (
         program,
         args,
         { ...recording, freesAtPoll, ...(buffers && { buffers }) },
-        { limit: { seconds, reached, ...(isAlone && { watch }) }, isKilled: true },
+        {
+          limit: { seconds, reached: isDeadlock => reached(isDeadlock, !isDeadlock), ...(isAlone && { watch }) },
+          isKilled: true,
+        },
       )
     } finally {
       endLoops()

@@ -95,6 +95,13 @@ export const healthJson = async (client: ToolSession) => {
   return { processes, threads: waitsJson(graph, symbols) }
 }
 
+/** What the processes leave undone, a line for each, and one for each process. */
+export const processText = async (client: ToolSession): Promise<string> =>
+  (await processHealth(client))
+    .flatMap(processLines)
+    .map(line => `${printable(line)}\n`)
+    .join('')
+
 /** The output of `userdma stat --health`. */
 export const healthText = async (client: ToolSession): Promise<string> => {
   const { processes, graph, symbols } = await lookAt(client)

@@ -172,7 +172,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, lent, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, thread-waits, health, peer, report-waits, closed, fault, link, sites, device, borrow, counts, who, lent, orders, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
       },
       text.slice(0, 60),
     )

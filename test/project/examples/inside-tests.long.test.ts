@@ -50,15 +50,18 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
         }),
       })
     const good = await pytest()
-    assert.match(good.stdout, /^117 passed, 1 skipped/m, good.stderr)
+    assert.match(good.stdout, /^117 passed, 2 skipped/m, good.stderr)
     assert.equal(good.status, 0)
     const bad = await pytest({ MISTAKE: '1' })
     assert.equal(bad.status, 1)
     assert.match(bad.stdout, STALE)
     assert.match(bad.stdout, /transfer_write_stale/)
     assert.match(bad.stdout, /^1 failed, 117 passed/m)
+    const late = await pytest({ HANG: '1' })
+    assert.match(late.stdout, /- userdma stat --health -+\nprocess \d+ \(ibv_rc_pingpong\): 1 queue pair/)
+    assert.match(late.stdout, /^1 failed, 117 passed/m)
     const absent = await pytest({ USERDMA_COMMAND: 'no-such-command' })
-    assert.match(absent.stdout, /^118 skipped/m)
+    assert.match(absent.stdout, /^119 skipped/m)
   })
 
   it('GoogleTest', { skip: hasGtest() || without('g++') }, async () => {

@@ -18,6 +18,7 @@ describe('userdma check of a program that hangs', { skip: lacking(hanging) }, ()
     const { status, stderr } = await runUserdma(t, ['check', '--time-limit', '3', '--', 'sh', '-c', script], { env })
     assert.equal(status, 124)
     assert.match(stderr, /note idle-queues: .*\n(?:.*\n)*? {2}story.*\n(?: .*\n)*.* before .*: \w+ \(.*:\d+\)/)
+    assert.match(stderr, /userdma check: after 3 s:\nprocess \d+ \(idle-queues\): 2 queue pairs/)
     assert.match(stderr, /did not end within 3 seconds \(--time-limit\), and SIGTERM ended it\n/)
   })
 
