@@ -312,6 +312,8 @@ uint32_t note_batch(const struct ibv_qp_ex *qp, uintptr_t frame, bool is_ordered
 
 void note_batch_mistake(int fd, const struct userdma_batch *mistake)
 {
+    if (mistake->mistake == USERDMA_BATCH_MISTAKE_NO_DATA || mistake->mistake == USERDMA_BATCH_MISTAKE_NO_ADDRESS)
+        outstanding_lacks_setter(fd, mistake->number);
     message_send(fd, USERDMA_BATCH, stack_here(), mistake, sizeof *mistake, true);
 }
 

@@ -121,7 +121,6 @@ static void forget_notes(const struct queue *queue, uint32_t index)
 /* With the lock held: the order of the queue is lost, perhaps also of requests that the device has not fetched yet. */
 static void lose_order(struct queue *queue)
 {
-    has_lost_order = true;
     queue->is_unordered = true;
     for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
         elements[slot].is_hashed = false;
@@ -159,8 +158,10 @@ static uint32_t add_request(struct place place, uint64_t wr_id, struct request_k
     struct queue *queue = queue_of(place.fd, place.kind, place.number, true);
     if (queue) {
         index = queue->posted++;
-        if (UNLIKELY(!place.is_ordered || __atomic_load_n(&has_missed, __ATOMIC_RELAXED)) && !queue->is_unordered)
+        if (UNLIKELY(!place.is_ordered || __atomic_load_n(&has_missed, __ATOMIC_RELAXED)) && !queue->is_unordered) {
+            has_lost_order = true;
             lose_order(queue);
+        }
         if (UNLIKELY(queue->is_unordered)) {
             forget_notes(queue, index);
             index = UINT32_MAX;
@@ -368,6 +369,16 @@ uint32_t outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t co
     const uint32_t taken = queue && !queue->is_unordered ? queue->posted : 0;
     requests_unlock();
     return taken;
+}
+
+void outstanding_lacks_setter(int fd, uint32_t number)
+{
+    if (!requests_lock())
+        return;
+    struct queue *queue = queue_of(fd, USERDMA_POST_SEND, number, false);
+    if (queue && !queue->is_unordered)
+        lose_order(queue);
+    requests_unlock();
 }
 
 uint32_t outstanding_unsignaled(int fd, uint32_t number)

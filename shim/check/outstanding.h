@@ -32,6 +32,8 @@ void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uin
  * creation or RESET; 0: none, or unknown.
  */
 uint32_t outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
+/* A request of a batch lacks a setter. libmlx5 posts none then, and other providers do: its queue's positions are unknown. */
+void outstanding_lacks_setter(int fd, uint32_t number);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
 

@@ -1,6 +1,7 @@
 /*
  * Calls of ibv_wr_* in right and wrong orders, for `userdma check` (test/system/check/batches.test.ts). `correct`: batches
- * of two threads that are posted. Otherwise each argument is a list of calls on a queue pair of its own, separated by
+ * of two threads that are posted. `unfinished`: batches whose first request lacks its data, each with a buffer that is
+ * changed after its completion was polled. Otherwise each argument is a list of calls on a queue pair of its own, separated by
  * commas: a function without `ibv_wr_`, `set_…` for setters, `id` (wr_id changes), `thread:CALL` (in another thread, that
  * ends), `post` (ibv_post_send), `destroy`, `exit`. Before the calls, `ud:` makes a queue pair of type UD, `none:` one
  * without operations, `rts:` one in RTS that is connected to itself. Nothing is posted.
@@ -172,6 +173,32 @@ static void *write_batches(void *unused)
     return NULL;
 }
 
+/* The only mistake is the missing setter: libmlx5 posts no such request. */
+static int unfinished(void)
+{
+    make_end(&one);
+    make_end(&other);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = extended_qp(&one, IBV_QPT_RC, RC_OPERATIONS);
+    to_init(&one);
+    connect_ends(&one, &other);
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
+    for (int i = 0; i < 8; i++) {
+        memset(one.buffer, i, SIZE);
+        ibv_wr_start(qp);
+        qp->wr_id = 2 * i;
+        qp->wr_flags = 0;
+        ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
+        qp->wr_id = 2 * i + 1;
+        qp->wr_flags = IBV_SEND_SIGNALED;
+        ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
+        ibv_wr_set_sge(qp, one.mr->lkey, address_of(&one), 64);
+        check(ibv_wr_complete(qp), "ibv_wr_complete");
+        completion(&one);
+    }
+    return destroy_pair(&one, &other);
+}
+
 static int correct(void)
 {
     make_end(&one);
@@ -190,12 +217,14 @@ static int correct(void)
 int main(int argc, char **argv)
 {
     if (argc < 2 || argv[1][0] == '-') {
-        fprintf(stderr, "usage: batches correct | [ud:|none:|rts:]CALL,CALL... ...\n");
+        fprintf(stderr, "usage: batches correct | unfinished | [ud:|none:|rts:]CALL,CALL... ...\n");
         return 1;
     }
     open_device();
     if (argc == 2 && strcmp(argv[1], "correct") == 0)
         return correct();
+    if (argc == 2 && strcmp(argv[1], "unfinished") == 0)
+        return unfinished();
     make_end(&end);
     window = need(ibv_alloc_mw(end.pd, IBV_MW_TYPE_2), "ibv_alloc_mw");
     for (int i = 1; i < argc; i++) {

@@ -154,6 +154,12 @@ describe('batches of ibv_wr_*', { skip: lacking(program) }, () => {
     assert.deepEqual([...new Set(texts)], [...new Set(expected)].sort(), stderr)
   })
 
+  it('a request without its data, which libmlx5 does not post, makes no other request another one', async t => {
+    const options = ['--buffers', 'all', '--device', 'mlx5_0@127.0.0.1,driver=mlx5']
+    const { found: all, stderr } = await checkScript(t, `${program} unfinished`, options)
+    assert.deepEqual([...new Set(all.map(({ id }) => id))], ['batch-misused'], stderr)
+  })
+
   it('a function that the queue pair lacks is named before the program crashes', async t => {
     const missing = [...Object.keys(adders), 'set_xrc_srqn']
     const script = missing.map(call => `${program} ${call === 'set_xrc_srqn' ? '' : 'none:'}start,${call}`).join('; ')
