@@ -487,6 +487,8 @@ export interface DeviceQueues {
 export interface ContextWait {
   readonly context: Context
   readonly wait: Wait
+  /** The text without what changes while it is the same wait; absent: all of it. */
+  readonly key?: string
   /** Whether it is still so; absent: only the next look tells. */
   holds?(): boolean
   /** Since when the program waits, in microseconds; absent: since the look that found it first. */

@@ -115,7 +115,7 @@ const factsOf = (devices: Devices, { network }: DaemonDevice, context: Context):
 // ---- why nothing can complete ----
 
 /** A sentence without its full stop, and what to do, where these facts tell it. */
-type Reason = Pick<Wait, 'text' | 'details' | 'advice'>
+type Reason = Pick<Wait, 'text' | 'details' | 'advice'> & Pick<ContextWait, 'key'>
 
 /** Undefined: the rule does not apply. */
 type Rule = (facts: Facts) => Reason | undefined
@@ -231,9 +231,10 @@ const nothing: Rule = facts => {
   const and = peer === undefined ? '' : `; ${peer}`
   const text =
     receives > 0
-      ? `${owned}${polled}: only a message for one of its ${counted(receives, 'receive')} brings a completion, and none comes${and}`
-      : `${owned}${count === 0 ? '' : ' and no receive posted'}${polled}: no completion can come${and}`
-  return { text }
+      ? `${owned}${polled}: only a message for one of its ${counted(receives, 'receive')} brings a completion, and none comes`
+      : `${owned}${count === 0 ? '' : ' and no receive posted'}${polled}: no completion can come`
+  // A peer that goes on without messages has sends outstanding now and then.
+  return { text: `${text}${and}`, key: text }
 }
 
 /** The first that applies says it. */
@@ -270,11 +271,21 @@ export function* idleWaits(devices: Devices, known: readonly Context[]): Generat
       const reason = facts && rules.map(rule => rule(facts)).find(one => one !== undefined)
       if (facts !== undefined && reason !== undefined) idle.push({ context, facts, reason })
     }
-  for (const { context, facts, reason } of idle) {
+  for (const {
+    context,
+    facts,
+    reason: { key, ...reason },
+  } of idle) {
     const { program } = context
     // Libraries open devices that they do not use.
     const isUnused = facts.queuePairs.length === 0 && facts.written === 0
     const others = idle.some(one => one.context !== context && one.context.program?.life === program?.life)
-    if (!(isUnused && others)) yield { context, wait: { id: 'idle-queues', ...reason, cq: facts.cqs[0]!.handle } }
+    if (!(isUnused && others))
+      yield {
+        context,
+        wait: { id: 'idle-queues', ...reason, cq: facts.cqs[0]!.handle },
+        // Meanwhile no completion came.
+        key: `${key ?? reason.text} ${facts.written}`,
+      }
   }
 }

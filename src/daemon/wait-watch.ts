@@ -27,7 +27,7 @@ export class WaitWatch {
   readonly #now: () => number
   readonly #report: (context: Context, wait: Wait) => void
   readonly #containment: Pick<Containment, 'guard'>
-  /** By context and text. */
+  /** By context and key. */
   #watched = new Map<string, Watched>()
   /** Microseconds after which a wait is a finding. */
   #reportAfter = Number.POSITIVE_INFINITY
@@ -70,7 +70,7 @@ export class WaitWatch {
     this.#watched = new Map()
     for (const found of this.#look()) {
       const { context, wait } = found
-      const key = `${context.id} ${wait.id} ${wait.text}`
+      const key = `${context.id} ${wait.id} ${found.key ?? wait.text}`
       const { since = found.since ?? now, isReported = false } = before.get(key) ?? {}
       this.#watched.set(key, { ...found, since, isReported })
     }

@@ -10,18 +10,21 @@ import { WaitWatch } from '../../src/daemon/wait-watch.ts'
 const SECOND = 1_000_000
 const context = { id: 1 } as Context
 
-const watching = (found: ContextWait) => {
+const watching = (found: ContextWait, next: ContextWait = found) => {
   const reported: string[] = []
   let now = 0
+  let looked = found
   const containment = { guard: <T extends readonly unknown[]>(_what: string, run: (...args: T) => void) => run }
   const watch = new WaitWatch(
-    () => [found],
+    () => [looked],
     () => now,
     (_context, wait) => void reported.push(wait.text),
     containment,
   )
   watch.look()
+  looked = next
   now = SECOND
+  watch.look()
   return { watch, reported }
 }
 
@@ -29,6 +32,17 @@ test('a wait of a second is reported when its context ends', () => {
   const { watch, reported } = watching({ context, wait: { id: 'idle-queues', text: 'idle' } })
   watch.ended(context)
   assert.deepEqual(reported, ['idle'])
+})
+
+test('a wait is the same while its text changes beside its key', () => {
+  const waits = (peer: string): ContextWait => ({
+    context,
+    wait: { id: 'idle-queues', text: `idle${peer}` },
+    key: 'idle',
+  })
+  const { watch, reported } = watching(waits(''), waits('; its peer sends'))
+  watch.ended(context)
+  assert.deepEqual(reported, ['idle; its peer sends'])
 })
 
 test('a wait that was over after the last look is not reported', () => {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createCause } from '../../../src/spec/check/causes.ts'
 import type { StoryLine } from '../../../src/spec/check/finding.ts'
-import { QpState } from '../../../src/spec/enums.ts'
+import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
@@ -15,7 +15,7 @@ import { requestScenario } from './requests.ts'
 
 const { RECEIVE } = PostQueue
 const { SEND } = WrOpcode.values
-const { RESET, RTS } = QpState.values
+const { RESET, RTS, ERR } = QpState.values
 const receive = { queue: RECEIVE, opcode: -1 }
 
 const texts = (story: readonly StoryLine[] = []): string[] =>
@@ -105,6 +105,18 @@ test('lines about calls have the thread that made them all, others none', () => 
       ['posted', undefined],
     ],
   )
+})
+
+test('an event that a move to ERR raises comes after the move, which is noted when the call has ended', () => {
+  const scenario = requestScenario()
+  const { call, qp, fail, advance } = scenario
+  fail(createCause('LAST_WQE', {}), { event: AsyncEventType.values.QP_LAST_WQE_REACHED })
+  advance(10)
+  call('rc_qp', 'modify', qp, { state: ERR })
+  assert.deepEqual(texts(storyOfWait(scenario)).slice(-2), [
+    'QP 0x1: modified to ERR (1)',
+    'QP 0x1: raised the event QP_LAST_WQE_REACHED (1)',
+  ])
 })
 
 test('RESET that drops receives is decisive for a wait, unless receives are posted again', () => {

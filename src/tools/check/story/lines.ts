@@ -35,7 +35,8 @@ const MAX_FRAMES = 16
 const { SHARED } = PostQueue
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const NO_STACK: Stack = []
-const { INIT, RTR, RTS } = QpState.values
+const { INIT, RTR, RTS, ERR } = QpState.values
+const { QP_LAST_WQE_REACHED } = AsyncEventType.values
 const CONNECTING: ReadonlySet<number> = new Set([INIT, RTR, RTS])
 
 const eventNames: Readonly<Record<number, StoryEventKind>> = {
@@ -138,6 +139,18 @@ const callText = (method: string, { last, events }: Group): string => {
 /** Whether a call is one of those by which a queue pair is connected: they are one line. */
 const isConnecting = ({ kind, amount }: Event): boolean => kind === Kind.CALLED && CONNECTING.has(amount)
 
+/** The event of a queue pair that is moved to ERR is raised in the call, which is noted at its end. Sorted by time. */
+const raiseBehindCalls = (noted: Event[]): void => {
+  for (const [i, event] of noted.entries()) {
+    if (event.kind !== Kind.RAISED_EVENT || event.detail !== QP_LAST_WQE_REACHED) continue
+    const at = noted.findIndex((other, place) => place > i && other.subject === event.subject)
+    const next = noted[at]
+    if (next?.kind !== Kind.CALLED || next.amount !== ERR) continue
+    noted.splice(at + 1, 0, { ...event, time: next.time, since: next.time })
+    noted.splice(i, 1)
+  }
+}
+
 export class Stories {
   readonly #services: DetectorServices
   readonly #recorder: StoryRecorder
@@ -172,6 +185,7 @@ export class Stories {
         })
     }
     noted.sort((a, b) => a.time - b.time)
+    raiseBehindCalls(noted)
     const stacks = this.#stacksOf(noted)
     const stackOf = (event: Event): Stack => stacks.get(event) ?? event.stack
     const decisive = decisiveOf(id, noted, named, occurrence, this.#recorder, stackOf)
