@@ -375,8 +375,10 @@
 #define USERDMA_WAIT_CHILD 10u
 #define USERDMA_WAIT_DESCRIPTOR 11u
 #define USERDMA_WAIT_EPOLL 12u
+#define USERDMA_WAIT_SLEEP 13u
 #define USERDMA_WAIT_FLAG_TIMED 1u
 #define USERDMA_WAIT_FLAG_SHARED 2u
+#define USERDMA_WAIT_FLAG_SLEPT 4u
 
 /* The ring of lends, kinds of its entries, rights, and what a hash covers. */
 #define USERDMA_LEND_RING_OFFSET 0x520000u

@@ -271,6 +271,30 @@ void userdma_wait_ends(void *token)
     slot->sequence++;
 }
 
+void *userdma_sleep_begins(const void *caller)
+{
+    struct userdma_wait_slot *slot = own_slot();
+    const uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+    if (UNLIKELY(!slot) || (slot->kind != USERDMA_WAIT_NONE && frame < noted_at))
+        return NULL;
+    noted_at = frame;
+    const int saved = errno;
+    slot->object = slot->flags & USERDMA_WAIT_FLAG_SLEPT ? slot->object + 1 : 1;
+    slot->flags = USERDMA_WAIT_FLAG_SLEPT | USERDMA_WAIT_FLAG_TIMED;
+    slot->stack = slot->descriptor_count = 0;
+    take_frames(slot, caller, true);
+    errno = saved;
+    __atomic_store_n(&slot->kind, USERDMA_WAIT_SLEEP, __ATOMIC_RELEASE);
+    return slot;
+}
+
+void userdma_sleep_ends(void *token)
+{
+    struct userdma_wait_slot *slot = token;
+    if (slot && slot == own)
+        __atomic_store_n(&slot->kind, USERDMA_WAIT_NONE, __ATOMIC_RELEASE);
+}
+
 void userdma_wait_owner(void *token, uint32_t owner)
 {
     struct userdma_wait_slot *slot = token;

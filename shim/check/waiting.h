@@ -56,6 +56,9 @@ void waiting_batch_ended(void);
 EXPORT void *userdma_wait_begins(uint32_t kind, uint64_t object, uint32_t owner, uint32_t flags, const void *caller,
                                  bool is_certain);
 EXPORT void userdma_wait_ends(void *wait);
+/* A sleep, which ends by itself. NULL as of userdma_wait_begins. Preserve errno. */
+EXPORT void *userdma_sleep_begins(const void *caller);
+EXPORT void userdma_sleep_ends(void *sleep);
 EXPORT void userdma_wait_owner(void *wait, uint32_t owner);
 EXPORT void userdma_wait_descriptors(void *wait, const int *descriptors, uint32_t count);
 /* The thread has looked at a descriptor without waiting. */

@@ -1,6 +1,6 @@
 /*
  * A preload library for `userdma check`. It interposes waits without RDMA: reading from sockets and pipes, polls of
- * descriptors, locks, condition variables, semaphores, barriers, joins, and ends of processes. It tells the shim
+ * descriptors, locks, condition variables, semaphores, barriers, joins, ends of processes, and sleeps. It tells the shim
  *
  *   what a thread waits for, when it is about to block (shim/check/waiting.c): a call that need not wait costs a few
  *   nanoseconds;
@@ -54,6 +54,8 @@ __attribute__((weak, visibility("default"))) void *userdma_wait_begins(uint32_t 
                                                                        uint32_t flags, const void *caller,
                                                                        bool is_certain);
 __attribute__((weak, visibility("default"))) void userdma_wait_ends(void *wait);
+__attribute__((weak, visibility("default"))) void *userdma_sleep_begins(const void *caller);
+__attribute__((weak, visibility("default"))) void userdma_sleep_ends(void *sleep);
 __attribute__((weak, visibility("default"))) void userdma_wait_owner(void *wait, uint32_t owner);
 __attribute__((weak, visibility("default"))) void userdma_wait_descriptors(void *wait, const int *fds, uint32_t count);
 __attribute__((weak, visibility("default"))) void userdma_looked(void);
@@ -95,7 +97,8 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_
     X(cnd_wait) X(cnd_timedwait) X(wait) X(waitpid) X(wait3) X(wait4) X(waitid) X(system) X(pclose) X(read)            \
     X(__read_chk) X(readv) X(recv) X(__recv_chk) X(recvfrom) X(__recvfrom_chk) X(recvmsg) X(accept) X(accept4)         \
     X(recvmmsg) X(eventfd_read) X(pthread_cond_signal) X(pthread_cond_broadcast) X(cnd_signal) X(cnd_broadcast)        \
-    X(sem_post) X(poll) X(ppoll) X(select) X(pselect) X(epoll_wait) X(epoll_pwait)
+    X(sem_post) X(poll) X(ppoll) X(select) X(pselect) X(epoll_wait) X(epoll_pwait)  \
+    X(nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(thrd_sleep)
 
 /* The next library's functions. */
 static struct {
@@ -831,4 +834,42 @@ EXPORT int epoll_pwait(int fd, struct epoll_event *events, int most, int millise
     const int result = NEXT(epoll_pwait)(fd, events, most, milliseconds, mask);
     ends(mark);
     return result;
+}
+
+/* ---- sleeps ---- */
+
+#define RETURN_SLEPT(type, call)                                                                                       \
+    do {                                                                                                               \
+        void *const caller = CALLER;                                                                                   \
+        const bool is_noted = userdma_sleep_begins && !is_in_rdma_library(caller);                                     \
+        void *const mark = is_noted ? userdma_sleep_begins(caller) : NULL;                                             \
+        const type result = (call);                                                                                    \
+        if (mark)                                                                                                      \
+            userdma_sleep_ends(mark);                                                                                  \
+        return result;                                                                                                 \
+    } while (0)
+
+EXPORT int nanosleep(const struct timespec *time, struct timespec *rest)
+{
+    RETURN_SLEPT(int, NEXT(nanosleep)(time, rest));
+}
+
+EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *rest)
+{
+    RETURN_SLEPT(int, NEXT(clock_nanosleep)(clock, flags, time, rest));
+}
+
+EXPORT int usleep(useconds_t microseconds)
+{
+    RETURN_SLEPT(int, NEXT(usleep)(microseconds));
+}
+
+EXPORT unsigned sleep(unsigned seconds)
+{
+    RETURN_SLEPT(unsigned, NEXT(sleep)(seconds));
+}
+
+EXPORT int thrd_sleep(const struct timespec *time, struct timespec *rest)
+{
+    RETURN_SLEPT(int, NEXT(thrd_sleep)(time, rest));
 }

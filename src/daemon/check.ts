@@ -245,7 +245,7 @@ export class DaemonChecker {
       (context, wait) =>
         this.#checked.waits(context, {
           ...this.#originOf(context),
-          wait: { ...wait, ...this.#threads.graphFor(wait.graph) },
+          wait: { ...wait, ...this.#threads.graphFor(wait.graph, failures.ownerOf(context)?.pid) },
         }),
       containment,
     )

@@ -73,6 +73,8 @@ interface Seen {
   readonly polls: ReadonlyMap<string, number>
   /** Sum of its polls, modulo 2³². */
   readonly polled: number
+  /** Its sleeps since another wait. */
+  readonly sleeps: number
   readonly target: string | undefined
   readonly since: number
   /** The completions of the CQs that it polls. */
@@ -483,12 +485,22 @@ class ProcessLook {
   }
 }
 
+/** A thread that sleeps, or has slept since the last look. */
+const sleeping = ({ kind }: TableSlot, stack: Stack): Described => ({
+  kind: 'sleep',
+  object: 'time',
+  action: kind === WaitKind.SLEEP ? 'sleeps' : 'sleeps now and then',
+  stack,
+  ...open,
+})
+
 /** A thread that has no slot. */
 const NOT_SEEN: Omit<Seen, 'since'> = {
   sequence: 0,
   kind: WaitKind.NONE,
   polls: new Map(),
   polled: 0,
+  sleeps: 0,
   target: undefined,
   written: 0,
   isPolling: false,
@@ -525,13 +537,19 @@ export class ThreadWaits {
     this.#sources = sources
   }
 
-  /** The graph for a finding: its own, else that of the last look, unless an earlier one has it. */
-  graphFor(own: WaitGraph | undefined): { readonly graph?: WaitGraph } {
+  /**
+   * The graph for a finding about process `pid`: its own, else that of the last look; of one that an earlier finding has
+   * told, only the threads of the process.
+   */
+  graphFor(own: WaitGraph | undefined, pid: number | undefined): { readonly graph?: WaitGraph } {
     const graph = this.#graph
     if (own !== undefined && own !== graph) return { graph: own }
     const text = JSON.stringify(graph)
     if (graph === undefined || graph.threads.length === 0) return {}
-    if (own === undefined && text === this.#told) return {}
+    if (own === undefined && text === this.#told) {
+      const threads = graph.threads.filter(({ pid: of, host }) => of === pid && host === undefined)
+      return threads.length === 0 ? {} : { graph: { shape: 'open', first: [], threads, more: 0 } }
+    }
     this.#told = text
     return { graph }
   }
@@ -607,8 +625,12 @@ export class ThreadWaits {
     samples: Samples | undefined,
   ): GraphThread | undefined {
     const { pid, command, file } = table
-    const { thread: tid, sequence, kind, polls } = slot
+    const { thread: tid, sequence, polls } = slot
     const now = this.#sources.now()
+    // A loop that polls may sleep.
+    const kind = slot.kind === WaitKind.SLEEP ? WaitKind.NONE : slot.kind
+    const sleeps = (slot.flags & WaitFlag.SLEPT) === 0 ? 0 : Number(slot.object & 0xffff_ffffn)
+    const isAsleep = slot.kind === WaitKind.SLEEP || (last !== undefined && last.sleeps < sleeps)
     const isSame = last !== undefined && last.sequence === sequence && last.kind === kind
     const target = isOfDescriptor(kind)
       ? isSame
@@ -623,7 +645,8 @@ export class ThreadWaits {
     const written = look.written(cqs)
     const isPolling = cqs.length > 0 && cqs.length === polled.length
     const polledSum = polls.reduce((sum, { count }) => (sum + count) >>> 0, 0)
-    const running = samples?.[0].sequence === sequence && samples[0].polls === polledSum ? samples : undefined
+    const running =
+      !isAsleep && samples?.[0].sequence === sequence && samples[0].polls === polledSum ? samples : undefined
     const isStill =
       isSame &&
       (kind !== WaitKind.NONE ||
@@ -632,7 +655,7 @@ export class ThreadWaits {
     const since = isStill ? last.since : now
     const runs = running && look.running(running, isStill ? last?.reads : undefined)
     seen.set(tid, {
-      ...{ sequence, kind, polls: counts, polled: polledSum, target, since, written, isPolling },
+      ...{ sequence, kind, polls: counts, polled: polledSum, sleeps, target, since, written, isPolling },
       ...(runs && { reads: runs }),
     })
     const stackOf = (number: number): Stack => (number === 0 ? [] : this.#sources.stackOf(pid, number))
@@ -647,7 +670,8 @@ export class ThreadWaits {
     }
     if (runs !== undefined) return { pid, command, tid, since, ...runs }
     // The first time it may be a poll that is no loop.
-    if (!isPolling || !isStill) return undefined
+    if (!isPolling || !isStill)
+      return isAsleep ? { pid, command, tid, since, ...sleeping(slot, file.stackOf(slot.frames)) } : undefined
     const polling = look.polling(cqs, stackOf(slot.pollStack))
     if (slot.batch === 0) return { pid, command, tid, since, ...polling }
     return {

@@ -485,8 +485,8 @@ export const Messages = {
   /** Code of a program or library from `start` to before `end`; `base` is added to the addresses in its file. */
   waitModule: layout(['start', 'u64'], ['end', 'u64'], ['base', 'u64'], ['path', 232]),
   /**
-   * A thread. thread: its number; 0: the slot is free. sequence: grows when a wait begins or ends, and when the thread
-   * looks at a descriptor. kind: WaitKind, which explains `object` and `owner`. flags: WaitFlag. self: its pthread_t.
+   * A thread. thread: its number; 0: the slot is free. sequence: grows when a wait other than a sleep begins or ends,
+   * and when the thread looks at a descriptor. kind: WaitKind, which explains `object` and `owner`. flags: WaitFlag. self: its pthread_t.
    * depth: return addresses in `frames`, u64 each, innermost first. stack: instead of them, the number of a stack of STACK; 0:
    * none. pollStack: of its polls. batch, batchFd: number and context's descriptor of the queue pair of a batch that the
    * thread has started (ibv_wr_start), from the call that returns to `batchCaller`; 0: none. descriptors: `descriptorCount`

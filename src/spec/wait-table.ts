@@ -34,7 +34,8 @@ export const WaitTable = {
  * `object` is the descriptor. MUTEX, RWLOCK: `object` is the address, `owner` the thread that has it; 0: unknown. JOIN:
  * `object` is the thread that is joined; 0: unknown. CONDITION, SEMAPHORE, BARRIER: `object` is the address. CHILD: for
  * the end of the process `object`; 0: of any child. DESCRIPTOR: for `descriptors`; of EPOLL, those of the set of
- * descriptor `object`.
+ * descriptor `object`. SLEEP: for time; `object` counts the sleeps since its last other wait. A loop that polls may sleep, so
+ * a sleep leaves `sequence` alone.
  */
 export const WaitKind = {
   NONE: 0,
@@ -50,7 +51,11 @@ export const WaitKind = {
   CHILD: 10,
   DESCRIPTOR: 11,
   EPOLL: 12,
+  SLEEP: 13,
 } as const
 
-/** Bits of `waitSlot.flags`. TIMED: the wait ends by itself. SHARED: threads of other processes may end it. */
-export const WaitFlag = { TIMED: 1, SHARED: 2 } as const
+/**
+ * Bits of `waitSlot.flags`. TIMED: the wait ends by itself. SHARED: threads of other processes may end it. SLEPT: the last
+ * wait was a sleep, whose frames are left.
+ */
+export const WaitFlag = { TIMED: 1, SHARED: 2, SLEPT: 4 } as const

@@ -229,6 +229,12 @@ export const waitKinds: readonly WaitKind[] = [
     isLong: true,
   },
   {
+    kind: 'sleep',
+    does: 'sleeps until a word of registered memory changes, which its peer does not write',
+    told: idle('no completion can come'),
+    thread: 'sleep_for_word (',
+  },
+  {
     kind: 'stdio',
     does: 'reads a line from a pipe (fgets)',
     told: idle('no completion can come'),

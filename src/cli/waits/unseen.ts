@@ -102,7 +102,7 @@ const foundOf = (pid: number, { call, state }: ThreadStatus): Found => {
   if (name === 'futex') return onWord(pid, args)
   if (name === undefined) return open('system-call', `system call ${number}`, `is in system call ${number}`)
   if (name.endsWith('poll') && name !== 'epoll_wait') return open('descriptor', name, `waits in ${name}`)
-  if (name === 'clock_nanosleep') return open('system-call', 'time', 'sleeps')
+  if (name === 'clock_nanosleep') return open('sleep', 'time', 'sleeps')
   if (name === 'wait4') return open('child', 'child processes', 'waits for the end of a child process')
   return open('descriptor', `descriptor ${args[0]}`, `waits in ${name} for descriptor ${args[0]}`)
 }

@@ -5,7 +5,7 @@
 
 /**
  * What a thread waits for; `poll`: it polls CQs in a loop; `batch`: it does so while a batch of ibv_wr_* that it has
- * started is open; `runs`: it makes no calls. Of threads that only /proc shows: `system-call`, and without rights
+ * started is open; `sleep`: for time; `runs`: it makes no calls. Of threads that only /proc shows: `system-call`, and without rights
  * `unknown`.
  */
 const threadWaitKinds = [
@@ -22,6 +22,7 @@ const threadWaitKinds = [
   'child',
   'descriptor',
   'batch',
+  'sleep',
   'system-call',
   'runs',
   'unknown',

@@ -674,6 +674,14 @@ static void spin(void)
         ;
 }
 
+/* As `spin`, with sleeps. */
+static void sleep_for_word(void)
+{
+    make_pair(&one, &other);
+    while (*(volatile uint32_t *)one.buffer == 0)
+        usleep(500);
+}
+
 /* The C library reads inside. */
 static void in_stdio(void)
 {
@@ -967,6 +975,7 @@ static const struct kind {
     {"ring", ring},
     {"server-killed", server_killed},
     {"spin", spin},
+    {"sleep", sleep_for_word},
     {"stdio", in_stdio},
     {"other-cq", other_cq},
     {"edge-epoll", edge_epoll},
