@@ -1,10 +1,10 @@
 /*
- * examples/tests: projects of pytest, GoogleTest and cargo whose tests set faults and have findings, run as their documents say
- * (docs/how-to/test-faults.md).
+ * examples/tests: projects of pytest, GoogleTest, cargo, go and vitest whose tests set faults and have findings, run as their
+ * documents say (docs/how-to/test-faults.md).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync } from 'node:fs'
+import { cpSync, existsSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
@@ -30,8 +30,9 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
     const words = ['-shared', '-fPIC', '-o', library, join(examples, 'transfer.c'), '-libverbs']
     assert.equal((await run(scope, 'cc', words)).status, 0)
   })
-  const checked = (words: readonly string[], env = {}) =>
+  const checked = (words: readonly string[], env = {}, cwd = repoRoot) =>
     run(scope, userdma, ['check', '--private', '--fail-on', 'never', '--', ...words], {
+      cwd,
       env: cleanEnvironment({ LD_LIBRARY_PATH: folder, ...env }),
       limit: 300_000,
     })
@@ -91,5 +92,38 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
     assert.notEqual(bad.status, 0)
     assert.match(bad.stdout, STALE)
     assert.match(bad.stdout, /2 passed; 1 failed/)
+  })
+
+  it('go test', { skip: without('go') }, async () => {
+    const project = join(folder, 'go')
+    cpSync(join(examples, 'go'), project, { recursive: true })
+    cpSync(join(examples, 'transfer.h'), join(project, 'transfer.h'))
+    cpSync(inShim('languages', 'userdma.go'), join(project, 'userdma', 'userdma.go'))
+    const test = ['go', 'test', '-count=1', '-v']
+    const env = { HOME: folder, GOFLAGS: '-mod=mod', GOPATH: join(folder, 'gopath') }
+    const good = await checked(test, env, project)
+    assert.equal(good.status, 0, good.stdout + good.stderr)
+    assert.match(good.stdout, /PASS: TestReconnects/)
+    assert.match(good.stdout, /PASS: TestSurvivesAStaleKey/)
+    const bad = await checked(test, { ...env, MISTAKE: '1' }, project)
+    assert.notEqual(bad.status, 0)
+    assert.match(bad.stdout, STALE)
+    assert.match(bad.stdout, /FAIL: TestWithAMistake/)
+  })
+
+  it('vitest', { skip: without('npm') }, async () => {
+    const project = join(folder, 'vitest')
+    cpSync(join(examples, 'vitest'), project, { recursive: true })
+    const options = { cwd: project, limit: 300_000, env: cleanEnvironment() }
+    const installed = await run(scope, 'npm', ['install', '--no-package-lock', '--no-audit', '--no-fund'], options)
+    assert.equal(installed.status, 0, installed.stderr)
+    symlinkSync(repoRoot, join(project, 'node_modules', 'userdma'))
+    const good = await run(scope, 'npx', ['vitest', 'run'], options)
+    assert.equal(good.status, 0, good.stdout + good.stderr)
+    assert.match(good.stdout, /3 passed/)
+    const env = cleanEnvironment({ MISTAKE: '1' })
+    const bad = await run(scope, 'npx', ['vitest', 'run'], { ...options, env })
+    assert.equal(bad.status, 1)
+    assert.match(bad.stdout + bad.stderr, /FAIL {2}transfer.test.mts > fails: the finding of the check/)
   })
 })
