@@ -44,6 +44,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   'services/cm': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'services/mad': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/subnet': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'services/ip': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'tools/check': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'tools/trace': { floor: 2, imports: ['spec', 'uapi', 'transport/wire'], node: [], isTimeless: true },
@@ -57,7 +58,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   services: {
     floor: 3,
-    imports: ['spec', 'transport/wire', 'core', 'services/cm', 'services/mad', 'services/ip'],
+    imports: ['spec', 'transport/wire', 'core', 'services/cm', 'services/mad', 'services/subnet', 'services/ip'],
     node: 'all',
   },
   'daemon/client': { floor: 3, imports: ['spec', 'host', 'uapi'], node: 'all' },

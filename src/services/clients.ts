@@ -15,8 +15,11 @@ import { madClasses } from './mad-client/classes.ts'
 import { MadLayer } from './mad-client/layer.ts'
 import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
+import { EmbeddedSubnet } from './subnet-client/embedded-subnet.ts'
 
 interface ClientTypes {
+  /** The subnet of InfiniBand ports. */
+  readonly subnet: EmbeddedSubnet
   /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
   /** InfiniBand's connection manager. */
@@ -29,6 +32,7 @@ interface ClientTypes {
 type ClientName = keyof ClientTypes
 
 const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
+  subnet: ({ environment }) => new EmbeddedSubnet(environment),
   mad: ({ core, environment }) => new MadLayer(core, environment),
   ib_cm: clients => new IbCm(clients.use('mad'), clients.environment),
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('ib_cm'), clients.environment),

@@ -27,7 +27,7 @@ interface PortIdentity {
 }
 
 /** What an agent sets by PortInfo, P_KeyTable and GUIDInfo, and programs see. */
-interface SubnetSettings {
+export interface SubnetSettings {
   /** `PortState` */
   readonly state: number
   /** `PhysState` */
@@ -52,7 +52,7 @@ interface SubnetSettings {
 }
 
 /** The header fields of a management datagram. */
-interface ManagementPath {
+export interface ManagementPath {
   /** 0xffff: permissive. */
   readonly slid: number
   readonly dlid: number
@@ -81,7 +81,7 @@ type PortNews =
     }
 
 /** A port's end of the subnet. */
-interface PortSubnet {
+export interface PortSubnet {
   /**
    * A program, or a client of the device's core, sends this datagram of 256 bytes from queue pair 0 (every one, those to
    * the port's own agent too), or from another one to a LID that no port of a device has, such as a switch's.

@@ -30,9 +30,9 @@ import {
   putBth,
 } from '../../transport/wire/bth.ts'
 import { dethQkey, dethSrcQp, putDeth } from '../../transport/wire/extensions.ts'
+import { answerPerformance } from '../../transport/wire/mad/performance.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import { flowAddress, noAddress } from './address/path.ts'
-import { answerPerformance } from './performance.ts'
 import type { CoreQueue, SoftState } from './state.ts'
 
 const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
@@ -200,7 +200,8 @@ class DatagramQueue implements CoreQueue {
 class ManagementQueue extends DatagramQueue implements ManagementPort {
   answer(mad: Uint8Array): Uint8Array | undefined {
     const { port, linkDowned, engine } = this.device
-    return answerPerformance(mad, () => counterValues('counters', engine().counters, { ...port.counters, linkDowned }))
+    const counters = () => counterValues('counters', engine().counters, { ...port.counters, linkDowned })
+    return answerPerformance(mad, { numbers: [1], counters })
   }
 }
 

@@ -3,7 +3,6 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { answerPerformance } from '../../../src/drivers/soft/performance.ts'
 import { MAD_BYTES, madHeader } from '../../../src/spec/wire/mad.ts'
 import {
   ALL_PORT_SELECT,
@@ -18,6 +17,7 @@ import {
   PERFORMANCE_VERSION,
 } from '../../../src/spec/wire/management.ts'
 import { getBits, putBits } from '../../../src/transport/wire/bits.ts'
+import { answerPerformance, type PerformancePorts } from '../../../src/transport/wire/mad/performance.ts'
 
 const PORT_COUNTERS = 0x12
 const PORT_COUNTERS_EXTENDED = 0x1d
@@ -26,7 +26,7 @@ const UNKNOWN_ATTRIBUTE = 0x77
 const At = { LINK_DOWNED: 71, RCV_ERRORS: 72, XMIT_PACKETS: 96 } as const
 const ExtendedAt = { XMIT_DATA: 72 } as const
 
-const get = (attribute: number, port: number, values: Record<string, number> = {}, method: number = MadMethod.GET) => {
+const request = (attribute: number, port: number, method: number): Uint8Array => {
   const mad = new Uint8Array(MAD_BYTES)
   const view = new DataView(mad.buffer)
   putBits(view, 0, madHeader.baseVersion, 1)
@@ -35,7 +35,12 @@ const get = (attribute: number, port: number, values: Record<string, number> = {
   putBits(view, 0, madHeader.method, method)
   putBits(view, 0, madHeader.attribute, attribute)
   mad[PERFORMANCE_PORT_OFFSET] = port
-  const response = answerPerformance(mad, () => values)
+  return mad
+}
+
+const get = (attribute: number, port: number, values: Record<string, number> = {}, method: number = MadMethod.GET) => {
+  const mad = request(attribute, port, method)
+  const response = answerPerformance(mad, { numbers: [1], counters: () => values })
   return response && new DataView(response.buffer)
 }
 
@@ -68,4 +73,23 @@ test('counters stop at the maximum of their field', () => {
 test('other methods and attributes are left to the MAD layer', () => {
   assert.equal(get(PORT_COUNTERS, 1, {}, MadMethod.SET), undefined)
   assert.equal(get(UNKNOWN_ATTRIBUTE, 1), undefined)
+})
+
+test('a node of several ports answers for each, sums all, and resets the selected counters', () => {
+  const counters = [{ port_rcv_errors: 1, link_downed: 7 }, { port_rcv_errors: 2 }] as Record<string, number>[]
+  const ports: PerformancePorts = {
+    numbers: [1, 2],
+    counters: number => counters[number - 1]!,
+    reset: (number, files) => {
+      for (const file of files) counters[number - 1]![file] = 0
+    },
+  }
+  const ask = (port: number, method: number = MadMethod.GET) => {
+    const mad = request(PORT_COUNTERS, port, method)
+    mad[67] = 1 << 3
+    return new DataView(answerPerformance(mad, ports)!.buffer).getUint16(At.RCV_ERRORS)
+  }
+  assert.deepEqual([ask(1), ask(2), ask(ALL_PORTS)], [1, 2, 3])
+  assert.equal(ask(ALL_PORTS, MadMethod.SET), 0)
+  assert.deepEqual(counters, [{ port_rcv_errors: 0, link_downed: 7 }, { port_rcv_errors: 0 }])
 })

@@ -1,0 +1,287 @@
+/*
+ * The subnet of the InfiniBand ports of this process: a switch to which each port is cabled, with a subnet manager in the
+ * switch (priority 0, which yields to any other). Beyond the switch's ports there are further switches in a row. Ports
+ * are reached by their seam (spec/subnet-port.ts) only, and what arrives from them is handled in the next turn.
+ */
+
+import { LinkSpeed } from '../../spec/enums.ts'
+import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
+import { GSI_QPN } from '../../spec/wire/mad.ts'
+import { PERMISSIVE_LID, Trap } from '../../spec/wire/subnet.ts'
+import { Fabric, type FabricPort, type Link } from '../subnet/fabric.ts'
+import type { SubnetNode } from '../subnet/node.ts'
+import type { SubnetPacket } from '../subnet/packet.ts'
+import type { NodePort, PortInfo } from '../subnet/port.ts'
+import { SubnetManager } from '../subnet-manager/manager.ts'
+
+interface SubnetEnvironment {
+  /** Microseconds. */
+  readonly now: () => number
+  /** An unpredictable u32. */
+  readonly random: () => number
+  /** Called when there is something to do in the next turn. */
+  readonly wake?: () => void
+}
+
+/** A cabled port. */
+interface Cabled {
+  readonly port: SubnetPort
+  readonly at: FabricPort
+  readonly link: Link
+}
+
+/** External ports of a switch; the last two are for the switches before and after it. */
+const SWITCH_PORTS = 36
+const TRUNK_TO_NEXT = SWITCH_PORTS
+const TRUNK_TO_LAST = SWITCH_PORTS - 1
+/** Turns of one call of `onTimeout`; the rest stays due. */
+const MAX_TURNS = 256
+/** Locally administered, as of an EUI-64. */
+const LOCAL_GUID = 0x0200_0000n << 32n
+const SWITCH_DESCRIPTION = 'userdma switch'
+
+export class EmbeddedSubnet {
+  readonly #environment: SubnetEnvironment
+  readonly #fabric = new Fabric()
+  readonly #cabled = new Map<NodePort, Cabled>()
+  readonly #switches: SubnetNode[] = []
+  #manager: SubnetManager | undefined
+  /** What ports, manager and agents have sent since the last turn. */
+  readonly #queue: (() => void)[] = []
+
+  constructor(environment: SubnetEnvironment) {
+    this.#environment = environment
+  }
+
+  close(): void {
+    for (const { port } of [...this.#cabled.values()]) port.attach(undefined)
+    this.#manager?.stop()
+  }
+
+  // ---- ports ----
+
+  /** Cables a port to the switch. */
+  attach(port: SubnetPort): void {
+    const { identity } = port
+    const node = this.#fabric.add(
+      {
+        kind: 'adapter',
+        guid: integerOf(identity.nodeGuid),
+        systemGuid: integerOf(identity.systemGuid),
+        description: port.description,
+        vendorId: identity.vendorId,
+        deviceId: identity.deviceId,
+        revision: identity.revision,
+        firstPort: identity.number,
+        portCount: identity.ports,
+        counters: () => port.counters(),
+        ports: [
+          {
+            guid: integerOf(identity.portGuid),
+            pkeys: [...port.settings.pkeys],
+            pkeyCap: identity.pkeyTableLength,
+            guidCap: identity.guidTableLength,
+            capabilityMask: port.capabilityMask,
+            mtuCap: identity.maxMtu,
+            linkWidth: port.settings.activeWidth,
+            linkSpeed: port.settings.activeSpeed,
+          },
+        ],
+      },
+      { changed: changed => setPort(port, changed) },
+    )
+    const at = { node, port: node.ports[0]! }
+    this.#fabric.setConsumer(at, packet => {
+      port.deliver(packet.mad, pathOf(packet))
+      return true
+    })
+    // The port may change before it has a place.
+    port.attach(this.#subnetOf(port, at))
+    this.#cabled.set(at.port, { port, at, link: this.#fabric.connect(at, this.#freePlace()) })
+    this.#later(() => this.#resweep())
+  }
+
+  #subnetOf(port: SubnetPort, at: FabricPort): PortSubnet {
+    const fabric = this.#fabric
+    const send = (mad: Uint8Array, path: ManagementPath): void => {
+      const packet = packetOf(mad, path, at.port.info.lid)
+      this.#later(() => fabric.send(at, packet, this.#environment.now()))
+    }
+    return {
+      send,
+      receive: (mad, path) => {
+        const answer = at.node.answerPerformance(mad)
+        const { slid, dlid, sourceQpn, destQpn } = path
+        if (answer !== undefined)
+          send(answer, { ...path, slid: dlid, dlid: slid, sourceQpn: destQpn, destQpn: sourceQpn })
+      },
+      news: news => this.#later(() => this.#onNews(port, at, news)),
+      reached: dlid => fabric.reached(at, dlid).flatMap(end => this.#cabled.get(end.port)?.port ?? []),
+      get routesVersion() {
+        return fabric.routesVersion
+      },
+      removed: () => {
+        this.#cabled.delete(at.port)
+        fabric.remove(at.node)
+        this.#later(() => this.#resweep())
+      },
+    }
+  }
+
+  #onNews(port: SubnetPort, { node, port: at }: FabricPort, news: Parameters<PortSubnet['news']>[0]): void {
+    const link = this.#cabled.get(at)?.link
+    if (link === undefined) return
+    switch (news.kind) {
+      case 'capabilities':
+        node.setCapabilities(at, port.capabilityMask)
+        break
+      case 'description':
+        node.setDescription(port.description)
+        break
+      case 'link':
+        this.#fabric.setPlugged(link, news.hasCarrier)
+        this.#resweep()
+        break
+      default: {
+        const { key, path } = news
+        const trap = news.kind === 'bad-pkey' ? Trap.BAD_P_KEY : Trap.BAD_Q_KEY
+        at.info[news.kind === 'bad-pkey' ? 'pKeyViolations' : 'qKeyViolations']++
+        const { slid: lid1, dlid: lid2, sl, sourceQpn: qp1, destQpn: qp2, grh } = path
+        const gids = grh && { gid1: grh.source, gid2: grh.destination }
+        node.trap(at, trap, { lid1, lid2, key, sl, qp1, qp2, ...gids })
+      }
+    }
+  }
+
+  /** A port of a switch without a cable. */
+  #freePlace(): FabricPort {
+    for (const node of this.#switches)
+      for (let number = 1; number < TRUNK_TO_LAST; number++) {
+        const port = node.port(number)!
+        if (this.#fabric.linkOf(port) === undefined) return { node, port }
+      }
+    const node = this.#addSwitch()
+    return { node, port: node.port(1)! }
+  }
+
+  #addSwitch(): SubnetNode {
+    const { random } = this.#environment
+    const guid = LOCAL_GUID | (BigInt(random()) << 8n) | BigInt(this.#switches.length)
+    const before = this.#switches.at(-1)
+    const external = Array.from({ length: SWITCH_PORTS }, () => ({}))
+    const description = `${SWITCH_DESCRIPTION} ${this.#switches.length + 1}`
+    const node = this.#fabric.add({ kind: 'switch', guid, description, ports: [{ guid }, ...external] })
+    this.#switches.push(node)
+    const portOf = (of: SubnetNode, number: number): FabricPort => ({ node: of, port: of.port(number)! })
+    if (before !== undefined) this.#fabric.connect(portOf(before, TRUNK_TO_NEXT), portOf(node, TRUNK_TO_LAST))
+    else this.#startManager(portOf(node, 0), guid)
+    return node
+  }
+
+  #startManager(at: FabricPort, guid: bigint): void {
+    const { now, random } = this.#environment
+    const tid = (BigInt(random()) << 32n) | BigInt(random())
+    const manager = new SubnetManager(
+      { guid, priority: 0, yields: true, random: tid },
+      {
+        send: packet => this.#later(() => this.#fabric.send(at, packet, now())),
+        setIsSm: isSm => at.node.setIsSm(at.port, isSm),
+        wakeAt: () => {},
+      },
+    )
+    this.#manager = manager
+    this.#fabric.setConsumer(at, packet => manager.onPacket(packet, now()))
+    manager.start(now())
+  }
+
+  #resweep(): void {
+    this.#manager?.resweep(this.#environment.now())
+  }
+
+  // ---- turns ----
+
+  #later(step: () => void): void {
+    this.#queue.push(step)
+    if (this.#queue.length === 1) this.#environment.wake?.()
+  }
+
+  /** When `onTimeout` must be called next, µs; Infinity: never. */
+  nextTimeout(): number {
+    if (this.#queue.length > 0) return Number.NEGATIVE_INFINITY
+    return Math.min(this.#fabric.nextTimeout(), this.#manager?.nextTimeout() ?? Number.POSITIVE_INFINITY)
+  }
+
+  /** Returns whether anything was due. */
+  onTimeout(now: number): boolean {
+    let turns = 0
+    for (; turns < MAX_TURNS && this.nextTimeout() <= now; turns++) {
+      for (const step of this.#queue.splice(0)) step()
+      this.#fabric.onTimeout(now)
+      this.#manager?.onTimeout(now)
+    }
+    return turns > 0
+  }
+}
+
+// ---- the seam ----
+
+const integerOf = (guid: Uint8Array): bigint => new DataView(guid.buffer, guid.byteOffset).getBigUint64(0)
+const bytesOf = (value: bigint): Uint8Array => {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setBigUint64(0, value)
+  return bytes
+}
+
+const pathOf = ({ slid, dlid, sl, sourceQp, destQp, qkey, pkey }: SubnetPacket): ManagementPath => ({
+  slid,
+  dlid,
+  sl,
+  sourceQpn: sourceQp,
+  destQpn: destQp,
+  qkey,
+  pkey,
+})
+
+/** `lid`: of the sending port, which has only one. */
+const packetOf = (mad: Uint8Array, path: ManagementPath, lid: number): SubnetPacket => {
+  const { dlid, sl, sourceQpn, destQpn, qkey, pkey } = path
+  const slid = dlid === PERMISSIVE_LID && destQpn !== GSI_QPN ? PERMISSIVE_LID : lid
+  return { slid, dlid, sl, sourceQp: sourceQpn, destQp: destQpn, qkey, pkey, mad: mad.slice(), hops: 0 }
+}
+
+const { FDR } = LinkSpeed.values
+const speedOf = ({ linkSpeedExtActive, linkSpeedActive }: PortInfo): number =>
+  linkSpeedExtActive > 0 ? linkSpeedExtActive * FDR : linkSpeedActive
+
+const settingsOf = ({ info, guids, pkeys }: NodePort): SubnetSettings => ({
+  state: info.portState,
+  physState: info.physicalState,
+  lid: info.lid,
+  lmc: info.lmc,
+  smLid: info.smLid,
+  smSl: info.smSl,
+  gidPrefix: bytesOf(info.gidPrefix),
+  activeMtu: info.neighborMtu,
+  activeWidth: info.linkWidthActive,
+  activeSpeed: speedOf(info),
+  subnetTimeout: info.subnetTimeout,
+  initTypeReply: info.initTypeReply,
+  guids: guids.map(bytesOf),
+  pkeys: Uint16Array.from(pkeys),
+})
+
+const isSame = (a: unknown, b: unknown): boolean => {
+  if (typeof a !== 'object' || typeof b !== 'object') return a === b
+  const [x, y] = [a, b] as [ArrayLike<unknown>, ArrayLike<unknown>]
+  return x.length === y.length && Array.prototype.every.call(x, (each, i) => isSame(each, y[i]))
+}
+
+/** Gives the port what its agent has now, as far as it is another. */
+const setPort = (port: SubnetPort, at: NodePort): void => {
+  const before = port.settings
+  const change = Object.fromEntries(
+    Object.entries(settingsOf(at)).filter(([name, value]) => !isSame(value, before[name as keyof SubnetSettings])),
+  )
+  if (Object.keys(change).length > 0) port.set(change)
+  if (at.info.clientReregister) port.reregister()
+}

@@ -1,0 +1,591 @@
+/*
+ * A subnet manager (IBA 14.4), without I/O: sweeps the subnet from its port, gives LIDs, partitions and forwarding
+ * tables, and activates ports; agrees with other managers which one is the master. It knows datagrams only.
+ * administration.ts answers the queries of end nodes. Times are microseconds.
+ */
+import { MAD_BYTES } from '../../spec/wire/mad.ts'
+import { MadClass, MadMethod } from '../../spec/wire/management.ts'
+import {
+  DEFAULT_PARTITION,
+  FIRST_MULTICAST_LID,
+  FULL_MEMBER,
+  LFT_BLOCK,
+  MFT_BLOCK,
+  MFT_PORTS,
+  PERMISSIVE_LID,
+  PhysicalState,
+  PKEY_BLOCK,
+  PortState,
+  SMI_QPN,
+  SmControl,
+  SmState,
+  smAttributes,
+  Trap,
+} from '../../spec/wire/subnet.ts'
+import { type SmAttribute, type Smp, smCodecs, smpCodec } from '../../transport/wire/mad/subnet.ts'
+import type { SubnetPacket } from '../subnet/packet.ts'
+import { Administration } from './administration.ts'
+import { type Path, SmpRequests, smpPacket } from './requests.ts'
+import { multicastBlock, Routes } from './routing.ts'
+import { endPort, type FoundNode, type FoundPort, isUp, Subnet } from './subnet.ts'
+import { sweep } from './sweep.ts'
+
+interface ManagerOptions {
+  /** GUID of the manager's port. */
+  readonly guid: bigint
+  /** 0 to 15. */
+  readonly priority: number
+  /** Gives the subnet to any other manager, and then shows itself only when the master is gone. */
+  readonly yields?: boolean
+  /** Default fe80::/64. */
+  readonly gidPrefix?: bigint
+  /** M_Key of the subnet's ports; default 0, none. */
+  readonly mKey?: bigint
+  /** The partition keys of a port; default: those that it has, and the default partition. */
+  readonly pkeysOf?: (portGuid: bigint) => readonly number[] | undefined
+  /** µs between looks at the switches; default 10 s. */
+  readonly interval?: number
+  /** A random 64-bit number. */
+  readonly random: bigint
+}
+
+interface ManagerOwner {
+  /** Sends a packet from the manager's port. */
+  send(packet: SubnetPacket): void
+  /** Whether the port says that a manager is there. */
+  setIsSm(isSm: boolean): void
+  wakeAt(time: number): void
+}
+
+const LINK_LOCAL = 0xfe80n << 48n
+const DEFAULT_INTERVAL = 10_000_000
+/** Between looks at the master, and how many may fail. */
+const POLL_INTERVAL = 2_000_000
+const MAX_FAILED_POLLS = 3
+/** 4.096 µs × 2^18, about a second. */
+const SUBNET_TIMEOUT = 18
+const RESPONSE = MadMethod.RESPONSE
+const VL0 = 1
+
+const NO_MASKS = Array<number>(MFT_BLOCK).fill(0).join()
+
+type State = 'not-active' | 'discovering' | 'standby' | 'master'
+const stateCodes: Readonly<Record<State, number>> = {
+  'not-active': SmState.NOT_ACTIVE,
+  discovering: SmState.DISCOVERING,
+  standby: SmState.STANDBY,
+  master: SmState.MASTER,
+}
+
+type SmInfo = Pick<SmAttribute<'SMInfo'>, 'guid' | 'priority'>
+
+/** Whether manager `a` goes before `b` (14.4.1). */
+const goesBefore = (a: SmInfo, b: SmInfo): boolean =>
+  a.priority === b.priority ? a.guid < b.guid : a.priority > b.priority
+
+export class SubnetManager {
+  readonly #options: ManagerOptions
+  readonly #owner: ManagerOwner
+  readonly #requests: SmpRequests
+  readonly #administration: Administration
+  #state: State = 'not-active'
+  #subnet = new Subnet()
+  #routes = new Routes(this.#subnet)
+  /** LIDs by GUID of the port, which ports keep while they are away. */
+  readonly #lids = new Map<bigint, number>()
+  /** Ports that were told to register again. */
+  readonly #registered = new Set<bigint>()
+  /** What the multicast tables of a switch have, by block. */
+  readonly #multicast = new Map<bigint, Map<number, string>>()
+  /** Ports of each switch, by the index of the group's LID. */
+  readonly #trees = new Map<number, Map<FoundNode, Set<number>>>()
+  /** Indices of groups whose trees must be made again. */
+  readonly #changedGroups = new Set<number>()
+  /** The route to the master, while this is a standby. */
+  #master: { readonly path: Path; failedPolls: number } | undefined
+  #handedOverBy: FoundNode | undefined
+  /** Another manager has not decided yet what it is. */
+  #isUndecided = false
+  #isSweeping = false
+  #mustSweep = false
+  #now = 0
+  #activity = 0
+  #next = Number.POSITIVE_INFINITY
+  /** When the next look at switches or the master is due. */
+  #lookAt = Number.POSITIVE_INFINITY
+
+  constructor(options: ManagerOptions, owner: ManagerOwner) {
+    this.#options = options
+    const wakeAt = (time: number): void => {
+      if (time >= this.#next) return
+      this.#next = time
+      owner.wakeAt(time)
+    }
+    this.#owner = { ...owner, send: packet => owner.send(packet), setIsSm: isSm => owner.setIsSm(isSm), wakeAt }
+    this.#requests = new SmpRequests(this.#owner, options.random, options.mKey ?? 0n)
+    this.#administration = new Administration(
+      { gidPrefix: options.gidPrefix ?? LINK_LOCAL, random: options.random },
+      {
+        send: packet => owner.send(packet),
+        wakeAt,
+        groupChanged: mlid => this.#groupChanged(mlid),
+      },
+    )
+  }
+
+  get state(): State {
+    return this.#state
+  }
+
+  get isMaster(): boolean {
+    return this.#state === 'master'
+  }
+
+  /** Whether all ports that were found are set. */
+  get isSettled(): boolean {
+    return this.isMaster && !this.#isSweeping && this.#requests.isIdle
+  }
+
+  start(now: number): void {
+    this.#now = now
+    this.#become('discovering')
+    this.#owner.setIsSm(true)
+    this.#sweep()
+  }
+
+  stop(): void {
+    this.#become('not-active')
+    this.#owner.setIsSm(false)
+    this.#requests.clear()
+    this.#isSweeping = false
+    this.#lookAt = Number.POSITIVE_INFINITY
+  }
+
+  /** The link of the manager's port, or what it is connected to, has changed. */
+  resweep(now: number): void {
+    this.#now = now
+    if (this.#state !== 'not-active') this.#sweep()
+  }
+
+  // ---- datagrams ----
+
+  /** A datagram for the manager's port. Returns false if the manager does not take it. */
+  onPacket(packet: SubnetPacket, now: number): boolean {
+    this.#now = now
+    if (packet.mad.length !== MAD_BYTES) return false
+    if (packet.destQp !== SMI_QPN) return this.isMaster && this.#administration.onPacket(packet, now)
+    const smp = smpCodec.parse(packet.mad)
+    if (smp.mgmtClass !== MadClass.SUBNET_LID_ROUTED && smp.mgmtClass !== MadClass.SUBNET_DIRECTED_ROUTE) return false
+    if (smp.method === (MadMethod.GET | RESPONSE)) {
+      this.#requests.onResponse(smp, now)
+      return true
+    }
+    if (smp.method === MadMethod.TRAP) {
+      this.#onTrap(smp, packet)
+      return true
+    }
+    const isSmInfo = smp.attribute === smAttributes.SMInfo.id
+    if (!isSmInfo || (smp.method !== MadMethod.GET && smp.method !== MadMethod.SET)) return false
+    if (smp.method === MadMethod.SET) this.#onControl(smp)
+    this.#answerSmInfo(smp, packet)
+    return true
+  }
+
+  #answerSmInfo(request: Smp, packet: SubnetPacket): void {
+    const data = new Uint8Array(64)
+    const { guid, priority } = this.#options
+    const state = stateCodes[this.#state]
+    smCodecs.SMInfo.emit({ guid, smKey: 0n, activityCount: ++this.#activity >>> 0, priority, state }, data)
+    const isDirected = request.mgmtClass === MadClass.SUBNET_DIRECTED_ROUTE
+    const lids = isDirected ? { slid: PERMISSIVE_LID, dlid: PERMISSIVE_LID } : { slid: this.#ownLid, dlid: packet.slid }
+    const answer = { ...request, method: MadMethod.GET | RESPONSE, isReturning: isDirected, status: 0, data }
+    this.#owner.send(smpPacket(answer, lids))
+  }
+
+  /** A Set of SMInfo by another manager (14.4.1). */
+  #onControl({ modifier }: Smp): void {
+    if (modifier === SmControl.HANDOVER && this.#state === 'standby') {
+      this.#handedOverBy = [...this.#subnet.nodes.values()].find(({ smInfo }) => smInfo?.state === SmState.MASTER)
+      this.#becomeMaster()
+    } else if (modifier === SmControl.DISABLE && this.#state === 'standby') this.#become('not-active')
+    else if (modifier === SmControl.STANDBY && this.#state === 'not-active') this.#standBy(undefined)
+    else if (modifier === SmControl.DISCOVER && this.#state === 'standby') {
+      this.#become('discovering')
+      this.#sweep()
+    }
+  }
+
+  #onTrap(smp: Smp, packet: SubnetPacket): void {
+    if (!this.isMaster || smp.attribute !== smAttributes.Notice.id) return
+    const repress = { ...smp, method: MadMethod.TRAP_REPRESS, mKey: this.#options.mKey ?? 0n }
+    this.#owner.send(smpPacket(repress, { slid: this.#ownLid, dlid: packet.slid }))
+    const { trapNumber, isGeneric } = smCodecs.Notice.parse(smp.data)
+    const from = this.#subnet.portOfLid(packet.slid)
+    if (from !== undefined) this.#administration.notify(smp.data, from, this.#now)
+    if (isGeneric && (trapNumber === Trap.LINK_STATE || trapNumber === Trap.CAPABILITY)) this.#sweep()
+  }
+
+  // ---- time ----
+
+  nextTimeout(): number {
+    return this.#next
+  }
+
+  onTimeout(now: number): void {
+    if (now < this.#next) return
+    this.#now = now
+    this.#next = Number.POSITIVE_INFINITY
+    this.#requests.onTimeout(now)
+    this.#administration.onTimeout(now)
+    this.#setMulticast()
+    if (this.#lookAt <= now) this.#look()
+    else this.#owner.wakeAt(this.#lookAt)
+  }
+
+  #lookLater(): void {
+    const { interval = DEFAULT_INTERVAL } = this.#options
+    this.#lookAt = this.#now + (this.isMaster && !this.#isUndecided ? interval : POLL_INTERVAL)
+    this.#owner.wakeAt(this.#lookAt)
+  }
+
+  #look(): void {
+    this.#lookLater()
+    if (this.isMaster) this.#lookAtSwitches()
+    else if (this.#state === 'standby') this.#lookAtMaster()
+    else if (this.#state === 'discovering' && !this.#isSweeping) this.#sweep()
+  }
+
+  /** A switch says whether the state of a port has changed since the last sweep. */
+  #lookAtSwitches(): void {
+    if (this.#isSweeping) return
+    const { switches } = this.#subnet
+    // Without a switch, the subnet is two ports, or one.
+    if (switches.length === 0 || this.#isUndecided) this.#sweep()
+    for (const { path } of switches)
+      this.#requests.get(path, 'SwitchInfo', 0, this.#now, info => {
+        if (info === undefined || info.portStateChange) this.#sweep()
+      })
+  }
+
+  #lookAtMaster(): void {
+    const master = this.#master
+    if (master === undefined) {
+      this.#become('discovering')
+      this.#sweep()
+      return
+    }
+    this.#requests.get(master.path, 'SMInfo', 0, this.#now, info => {
+      if (this.#master !== master || this.#state !== 'standby') return
+      master.failedPolls = info?.state === SmState.MASTER ? 0 : master.failedPolls + 1
+      if (master.failedPolls < MAX_FAILED_POLLS) return
+      this.#owner.setIsSm(true)
+      this.#become('discovering')
+      this.#sweep()
+    })
+  }
+
+  // ---- states ----
+
+  #become(state: State): void {
+    this.#state = state
+    if (state !== 'standby') this.#master = undefined
+    if (state === 'master') return
+    this.#registered.clear()
+    this.#administration.clear()
+  }
+
+  #standBy(master: FoundNode | undefined): void {
+    this.#become('standby')
+    this.#master = master && { path: master.path, failedPolls: 0 }
+    this.#lookLater()
+  }
+
+  #becomeMaster(): void {
+    this.#become('master')
+    this.#multicast.clear()
+    this.#sweep()
+  }
+
+  get #ownLid(): number {
+    return this.#subnet.portOfGuid(this.#options.guid)?.info.lid ?? 0
+  }
+
+  // ---- sweeps ----
+
+  #sweep(): void {
+    if (this.#isSweeping) {
+      this.#mustSweep = true
+      return
+    }
+    this.#isSweeping = true
+    this.#mustSweep = false
+    this.#requests.clear()
+    sweep(
+      this.#requests,
+      this.#options.guid,
+      () => this.#now,
+      subnet => this.#swept(subnet),
+    )
+  }
+
+  #swept(subnet: Subnet): void {
+    this.#isSweeping = false
+    this.#subnet = subnet
+    this.#lookLater()
+    const others = [...subnet.nodes.values()].filter(({ smInfo }) => smInfo !== undefined)
+    const own = this.#options
+    if (this.#state === 'discovering') {
+      const master = others.find(({ smInfo }) => smInfo?.state === SmState.MASTER)
+      const better = others.find(({ smInfo }) => smInfo!.state !== SmState.NOT_ACTIVE && goesBefore(smInfo!, own))
+      if (master !== undefined || (better !== undefined && subnet.nodes.size > 1)) this.#standBy(master ?? better)
+      else this.#become('master')
+    }
+    if (!this.isMaster) return
+    // A manager that has not decided yet is looked at again soon.
+    this.#isUndecided = others.some(({ smInfo }) => smInfo?.state === SmState.DISCOVERING)
+    this.#lookLater()
+    const heir = others
+      .filter(({ smInfo }) => smInfo!.state === SmState.STANDBY && (own.yields === true || goesBefore(smInfo!, own)))
+      .sort((a, b) => (goesBefore(a.smInfo!, b.smInfo!) ? -1 : 1))[0]
+    if (heir !== undefined) this.#handOver(heir)
+    else this.#configure()
+  }
+
+  #handOver(heir: FoundNode): void {
+    this.#requests.set(heir.path, 'SMInfo', SmControl.HANDOVER, this.#ownSmInfo(), this.#now, (_, status) => {
+      if (status !== 0) this.#configure()
+      else {
+        this.#standBy(heir)
+        if (this.#options.yields === true) this.#owner.setIsSm(false)
+      }
+    })
+  }
+
+  #ownSmInfo(): SmAttribute<'SMInfo'> {
+    const { guid, priority } = this.#options
+    return { guid, smKey: 0n, activityCount: this.#activity, priority, state: stateCodes[this.#state] }
+  }
+
+  // ---- configuration ----
+
+  #configure(): void {
+    const subnet = this.#subnet
+    this.#isSweeping = true
+    this.#assignLids()
+    this.#routes = new Routes(subnet)
+    this.#steps(
+      [
+        () => this.#setPorts(),
+        () => this.#setTables(),
+        () => this.#activate(),
+        () => {
+          this.#isSweeping = false
+          this.#administration.update(subnet, this.#routes, this.#options.guid, this.#ownSmInfo(), this.#now)
+          this.#trees.clear()
+          for (const mlid of this.#administration.mlids()) this.#groupChanged(mlid)
+          this.#acknowledge()
+          if (this.#mustSweep) this.#sweep()
+        },
+      ],
+      subnet,
+    )
+  }
+
+  /** Does one step after the other, each when all requests of the one before have ended. */
+  #steps(steps: readonly (() => void)[], subnet: Subnet): void {
+    const [step, ...rest] = steps
+    if (step === undefined || this.#subnet !== subnet || !this.isMaster) return
+    this.#open = 1
+    this.#afterOpen = () => this.#steps(rest, subnet)
+    step()
+    this.#closed()
+  }
+
+  /** Requests of the step. */
+  #open = 0
+  #afterOpen: (() => void) | undefined
+
+  #closed(): void {
+    if (--this.#open > 0) return
+    const after = this.#afterOpen
+    this.#afterOpen = undefined
+    after?.()
+  }
+
+  /** Sets an attribute within a step. */
+  #set: SmpRequests['set'] = (path, name, modifier, value, now, done) => {
+    this.#open++
+    this.#requests.set(path, name, modifier, value, now, (answer, status) => {
+      done(answer, status)
+      this.#closed()
+    })
+  }
+
+  #assignLids(): void {
+    const subnet = this.#subnet
+    const taken = new Set<number>()
+    const claim = (lid: number): boolean => lid > 0 && lid < FIRST_MULTICAST_LID && !taken.has(lid)
+    const without: FoundPort[] = []
+    for (const port of subnet.endPorts) {
+      const { portGuid } = port.node.info
+      const lid = [this.#lids.get(portGuid) ?? 0, port.info.lid].find(claim)
+      if (lid === undefined) without.push(port)
+      else {
+        taken.add(lid)
+        this.#lids.set(portGuid, lid)
+      }
+    }
+    // LIDs of ports that are away stay theirs while there are enough.
+    for (const [guid, lid] of this.#lids) if (subnet.portOfGuid(guid) === undefined) taken.add(lid)
+    let next = 1
+    for (const port of without) {
+      while (taken.has(next)) next++
+      if (next >= FIRST_MULTICAST_LID) break
+      taken.add(next)
+      this.#lids.set(port.node.info.portGuid, next)
+    }
+    for (const port of subnet.endPorts) {
+      const lid = this.#lids.get(port.node.info.portGuid) ?? 0
+      // `#setPorts` compares with what the port has.
+      this.#hadLid.set(port, port.info.lid)
+      port.info = { ...port.info, lid }
+    }
+    subnet.indexLids()
+  }
+  #hadLid = new WeakMap<FoundPort, number>()
+
+  #setPorts(): void {
+    const { guid, gidPrefix = LINK_LOCAL, mKey = 0n } = this.#options
+    const smLid = this.#lids.get(guid) ?? 0
+    for (const node of this.#subnet.nodes.values()) {
+      for (const port of node.ports.values()) {
+        const isEnd = endPort(node) === port
+        if (!isUp(port) || (isEnd && port.info.lid === 0)) continue
+        const { info } = port
+        const isNew = isEnd && !this.#registered.has(node.info.portGuid)
+        const neighborMtu = Math.min(info.mtuCap, port.peer?.info.mtuCap ?? info.mtuCap)
+        const wanted: Partial<SmAttribute<'PortInfo'>> = {
+          neighborMtu,
+          operationalVls: VL0,
+          ...(isEnd && { smLid, smSl: 0, gidPrefix, subnetTimeout: SUBNET_TIMEOUT, mKey }),
+        }
+        const isInit = info.portState === PortState.INIT
+        const differs = Object.entries(wanted).some(([name, value]) => info[name as keyof typeof info] !== value)
+        const hasLid = !isEnd || this.#hadLid.get(port) === info.lid
+        if (isEnd) this.#setPkeys(port)
+        if (!isNew && !isInit && !differs && hasLid) continue
+        this.#setPort(port, { ...wanted, clientReregister: isNew, portState: isInit ? PortState.ARMED : 0 }, () => {
+          if (isEnd) this.#registered.add(node.info.portGuid)
+        })
+      }
+    }
+  }
+
+  #setPort(port: FoundPort, change: Partial<SmAttribute<'PortInfo'>>, done: () => void): void {
+    const value = {
+      ...port.info,
+      portState: PortState.NO_CHANGE,
+      physicalState: PhysicalState.NO_CHANGE,
+      linkWidthEnabled: 0,
+      linkSpeedEnabled: 0,
+      linkSpeedExtEnabled: 0,
+      clientReregister: false,
+      ...change,
+    }
+    this.#set(port.node.path, 'PortInfo', port.number, value, this.#now, answer => {
+      if (answer === undefined) return
+      port.info = answer
+      done()
+    })
+  }
+
+  /** All ports are in the default partition. Other keys stay as they are, unless the options say otherwise. */
+  #setPkeys(port: FoundPort): void {
+    const { portGuid } = port.node.info
+    const wanted = this.#options.pkeysOf?.(portGuid) ?? withDefaultPartition(port.pkeys)
+    const size = Math.max(PKEY_BLOCK, port.pkeys.length)
+    const keys = [...wanted, ...Array<number>(size).fill(0)].slice(0, size)
+    for (let block = 0; block * PKEY_BLOCK < size; block++) {
+      const part = keys.slice(block * PKEY_BLOCK, (block + 1) * PKEY_BLOCK)
+      if (part.every((key, i) => key === (port.pkeys[block * PKEY_BLOCK + i] ?? 0))) continue
+      this.#set(port.node.path, 'P_KeyTable', block, { pkeys: part }, this.#now, () => {
+        port.pkeys = keys
+      })
+    }
+  }
+
+  #setTables(): void {
+    for (const [node, table] of this.#routes.linear) {
+      const top = table.length - 1
+      for (let block = 0; block * LFT_BLOCK < table.length; block++) {
+        const ports = Array.from(table.subarray(block * LFT_BLOCK, (block + 1) * LFT_BLOCK))
+        const key = `${node.info.portGuid}.${block}`
+        const text = ports.join()
+        if (this.#linearSent.get(key) === text && node.switchInfo?.portStateChange !== true) continue
+        this.#set(node.path, 'LinearForwardingTable', block, { ports }, this.#now, answer => {
+          if (answer !== undefined) this.#linearSent.set(key, text)
+        })
+      }
+      const { switchInfo } = node
+      if (switchInfo === undefined) continue
+      if (switchInfo.linearFdbTop !== top || switchInfo.portStateChange)
+        this.#set(node.path, 'SwitchInfo', 0, { ...switchInfo, linearFdbTop: top, lifeTime: 0 }, this.#now, () => {})
+    }
+  }
+  /** Blocks of linear tables, as switches have them. */
+  readonly #linearSent = new Map<string, string>()
+
+  #activate(): void {
+    for (const node of this.#subnet.nodes.values())
+      for (const port of node.ports.values())
+        if (port.info.portState === PortState.ARMED) this.#setPort(port, { portState: PortState.ACTIVE }, () => {})
+  }
+
+  #groupChanged(mlid: number): void {
+    this.#changedGroups.add(mlid - FIRST_MULTICAST_LID)
+    // Many changes of one turn are set together.
+    this.#owner.wakeAt(this.#now)
+  }
+
+  /** Sets the blocks of multicast tables that have changed. */
+  #setMulticast(): void {
+    if (!this.isMaster || this.#isSweeping || this.#changedGroups.size === 0) return
+    const blocks = new Set<number>()
+    for (const index of this.#changedGroups) {
+      const members = this.#administration.membersOf(index + FIRST_MULTICAST_LID)
+      this.#trees.set(index, this.#routes.tree(members.flatMap(guid => this.#subnet.portOfGuid(guid) ?? [])))
+      blocks.add(Math.floor(index / MFT_BLOCK))
+    }
+    this.#changedGroups.clear()
+    for (const node of this.#subnet.switches) {
+      const sent = this.#multicast.get(node.info.portGuid) ?? new Map<number, string>()
+      this.#multicast.set(node.info.portGuid, sent)
+      const positions = Math.ceil((node.info.numPorts + 1) / MFT_PORTS)
+      for (const block of blocks)
+        for (let position = 0; position < positions; position++) {
+          const masks = multicastBlock(this.#trees, node, block * MFT_BLOCK, position)
+          const modifier = ((position << 28) | block) >>> 0
+          const text = masks.join()
+          if ((sent.get(modifier) ?? NO_MASKS) === text) continue
+          sent.set(modifier, text)
+          this.#requests.set(node.path, 'MulticastForwardingTable', modifier, { masks }, this.#now, answer => {
+            if (answer === undefined) sent.delete(modifier)
+          })
+        }
+    }
+  }
+
+  /** Tells the manager that handed the subnet over that this one has it. */
+  #acknowledge(): void {
+    const from = this.#handedOverBy
+    if (from === undefined) return
+    this.#handedOverBy = undefined
+    this.#requests.set(from.path, 'SMInfo', SmControl.ACKNOWLEDGE, this.#ownSmInfo(), this.#now, () => {})
+  }
+}
+
+/** The table of a port, with the default partition at its start if it is not there. */
+const withDefaultPartition = (pkeys: readonly number[]): readonly number[] => {
+  const keys = pkeys.filter(key => key !== 0)
+  return keys.some(key => (key | FULL_MEMBER) === DEFAULT_PARTITION) ? pkeys : [DEFAULT_PARTITION, ...keys]
+}

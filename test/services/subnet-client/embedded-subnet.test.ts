@@ -1,0 +1,273 @@
+/*
+ * Ports of devices, by their seam, on the subnet of their process.
+ */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { EmbeddedSubnet } from '../../../src/services/subnet-client/embedded-subnet.ts'
+import { LinkSpeed, LinkWidth, PhysState, PortCapFlags, PortState } from '../../../src/spec/enums.ts'
+import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../../src/spec/subnet-port.ts'
+import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import { saRecords, smAttributes, Trap } from '../../../src/spec/wire/subnet.ts'
+import { saCodec, saCodecs, smCodecs, smpCodec } from '../../../src/transport/wire/mad/subnet.ts'
+
+const SECOND = 1_000_000
+const { ACTIVE, INIT, DOWN } = PortState.values
+
+interface Delivered {
+  readonly mad: Uint8Array
+  readonly path: ManagementPath
+}
+
+/** A port without a device. */
+class TestPort implements SubnetPort {
+  readonly identity: SubnetPort['identity']
+  readonly description: string
+  capabilityMask: number = PortCapFlags.values.TRAP_SUP
+  settings: SubnetSettings
+  subnet: PortSubnet | undefined
+  registrations = 0
+  readonly delivered: Delivered[] = []
+
+  constructor(number: number, pkeys: readonly number[] = [0xffff]) {
+    const guid = (last: number) => Uint8Array.of(4, 0, 0, 0, 0, number >> 8, number & 0xff, last)
+    this.identity = {
+      systemGuid: guid(0),
+      nodeGuid: guid(0),
+      portGuid: guid(1),
+      number: 1,
+      ports: 1,
+      vendorId: 0x2c9,
+      deviceId: 4119,
+      revision: 0,
+      pkeyTableLength: 128,
+      guidTableLength: 8,
+      maxMtu: 5,
+      supportedWidth: LinkWidth.values.X4,
+      supportedSpeed: LinkSpeed.values.EDR,
+      vlCap: 1,
+    }
+    this.description = `mlx5_${number}`
+    const noGuid = new Uint8Array(8)
+    this.settings = {
+      state: INIT,
+      physState: PhysState.values.LINK_UP,
+      lid: 0,
+      lmc: 0,
+      smLid: 0,
+      smSl: 0,
+      gidPrefix: noGuid,
+      activeMtu: 5,
+      activeWidth: LinkWidth.values.X4,
+      activeSpeed: LinkSpeed.values.EDR,
+      subnetTimeout: 0,
+      initTypeReply: 0,
+      guids: [guid(1), ...Array<Uint8Array>(7).fill(noGuid)],
+      pkeys: Uint16Array.from([...pkeys, ...Array<number>(128 - pkeys.length).fill(0)]),
+    }
+  }
+  counters() {
+    return { port_xmit_packets: 5 }
+  }
+  attach(subnet: PortSubnet | undefined): void {
+    this.subnet = subnet
+  }
+  set(change: Partial<SubnetSettings>): void {
+    this.settings = { ...this.settings, ...change }
+  }
+  reregister(): void {
+    this.registrations++
+  }
+  deliver(mad: Uint8Array, path: ManagementPath): void {
+    this.delivered.push({ mad, path })
+  }
+}
+
+const subnetOf = (ports: readonly TestPort[]) => {
+  let now = 0
+  let random = 1
+  const subnet = new EmbeddedSubnet({ now: () => now, random: () => random++ })
+  for (const port of ports) subnet.attach(port)
+  const run = (time: number): void => {
+    const end = now + time
+    for (let next = subnet.nextTimeout(); next <= end; next = subnet.nextTimeout()) {
+      now = Math.max(now, next)
+      subnet.onTimeout(now)
+    }
+    now = end
+  }
+  return { subnet, run }
+}
+
+const ports = (count: number) => Array.from({ length: count }, (_, i) => new TestPort(i + 1))
+
+const toManager = (port: TestPort, destQpn: 0 | 1): ManagementPath => ({
+  slid: port.settings.lid,
+  dlid: port.settings.smLid,
+  sl: 0,
+  sourceQpn: destQpn,
+  destQpn,
+  qkey: destQpn === 0 ? 0 : 0x8001_0000,
+  pkey: 0xffff,
+})
+
+describe('ports of one process', () => {
+  test('become ACTIVE with LIDs, and reach each other', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { run } = subnetOf([a, b])
+    run(SECOND)
+    for (const { settings, registrations } of [a, b]) {
+      assert.deepEqual([settings.state, settings.activeMtu, settings.pkeys[0], registrations], [ACTIVE, 5, 0xffff, 1])
+      assert.deepEqual([...settings.gidPrefix], [0xfe, 0x80, 0, 0, 0, 0, 0, 0])
+    }
+    assert.notEqual(a.settings.lid, b.settings.lid)
+    assert.deepEqual(a.subnet?.reached(b.settings.lid), [b])
+    assert.deepEqual(a.subnet?.reached(a.settings.lid), [a])
+    assert.deepEqual(a.subnet?.reached(77), [])
+  })
+
+  test('one comes later, one is removed, a cable is pulled and plugged', () => {
+    const [a, b, c] = ports(3) as [TestPort, TestPort, TestPort]
+    const { subnet, run } = subnetOf([a, b])
+    run(SECOND)
+    subnet.attach(c)
+    run(SECOND)
+    assert.deepEqual(c.subnet?.reached(a.settings.lid), [a])
+    const { routesVersion } = a.subnet!
+    b.subnet!.removed()
+    run(SECOND)
+    assert.deepEqual(a.subnet?.reached(b.settings.lid), [])
+    assert.notEqual(a.subnet?.routesVersion, routesVersion)
+    c.subnet!.news({ kind: 'link', hasCarrier: false })
+    run(SECOND)
+    assert.equal(c.settings.state, DOWN)
+    c.subnet!.news({ kind: 'link', hasCarrier: true })
+    run(SECOND)
+    assert.equal(c.settings.state, ACTIVE)
+  })
+
+  test('100 of them have several switches', () => {
+    const many = ports(100)
+    const { run } = subnetOf(many)
+    run(SECOND)
+    assert.ok(many.every(({ settings }) => settings.state === ACTIVE))
+    assert.deepEqual(many[0]!.subnet!.reached(many[99]!.settings.lid), [many[99]])
+  })
+
+  test('keep their partition keys', () => {
+    const port = new TestPort(1, [0x8001])
+    const { run } = subnetOf([port])
+    run(SECOND)
+    assert.deepEqual([...port.settings.pkeys.slice(0, 3)], [0xffff, 0x8001, 0])
+  })
+})
+
+describe('datagrams', () => {
+  test('a program asks its port’s agent, a switch, and the administration', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { run } = subnetOf([a, b])
+    run(SECOND)
+    const smp = smpCodec.emit({
+      ...{ baseVersion: 1, mgmtClass: MadClass.SUBNET_LID_ROUTED, classVersion: 1, method: MadMethod.GET, tid: 1n },
+      attribute: smAttributes.NodeDescription.id,
+    })
+    const nameAt = (dlid: number) => {
+      a.delivered.length = 0
+      a.subnet!.send(smp, { ...toManager(a, 0), dlid })
+      run(0)
+      const [answer] = a.delivered
+      const { text } = smCodecs.NodeDescription.parse(smpCodec.parse(answer!.mad).data)
+      return Buffer.from(text).toString().replace(/\0+$/, '')
+    }
+    assert.deepEqual([a.settings.lid, b.settings.lid, a.settings.smLid].map(nameAt), [
+      'mlx5_1',
+      'mlx5_2',
+      'userdma switch 1',
+    ])
+    const record = saCodecs.PathRecord.emit({ slid: a.settings.lid, dlid: b.settings.lid })
+    const query = saCodec.emit({
+      ...{ baseVersion: 1, mgmtClass: MadClass.SUBNET_ADMINISTRATION, classVersion: 2, method: MadMethod.GET, tid: 1n },
+      attribute: saRecords.PathRecord.id,
+      componentMask: saCodecs.PathRecord.mask('slid', 'dlid'),
+      data: record,
+    })
+    a.delivered.length = 0
+    a.subnet!.send(query, toManager(a, 1))
+    run(0)
+    const [{ mad, path }] = a.delivered as [Delivered]
+    assert.deepEqual([path.slid, path.dlid, path.destQpn], [a.settings.smLid, a.settings.lid, 1])
+    assert.equal(saCodecs.PathRecord.parse(saCodec.parse(mad).data).dlid, b.settings.lid)
+  })
+
+  test('performance management of a port is its counters', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { run } = subnetOf([a, b])
+    run(SECOND)
+    const mad = new Uint8Array(MAD_BYTES)
+    mad.set([1, MadClass.PERFORMANCE, 1, MadMethod.GET])
+    mad.set([0, 18], 16)
+    mad[65] = 1
+    b.subnet!.receive(mad, { ...toManager(a, 1), dlid: b.settings.lid })
+    run(0)
+    const [answer] = a.delivered
+    assert.equal(new DataView(answer!.mad.buffer).getUint32(96), 5)
+    assert.equal(answer?.path.slid, b.settings.lid)
+  })
+
+  test('a manager in a program takes the subnet, and is told of what ports see', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { run } = subnetOf([a, b])
+    run(SECOND)
+    // A program opens the port as a manager: it answers as a standby, and is given the subnet.
+    const answerAs = (state: number): void => {
+      for (const { mad, path } of a.delivered.splice(0)) {
+        const smp = smpCodec.parse(mad)
+        if (smp.attribute !== smAttributes.SMInfo.id || (smp.method & MadMethod.RESPONSE) !== 0) continue
+        const data = new Uint8Array(64)
+        smCodecs.SMInfo.emit({ guid: 1n, state }, data)
+        const method = MadMethod.GET | MadMethod.RESPONSE
+        a.subnet!.send(smpCodec.emit({ ...smp, method, isReturning: true, data }), {
+          ...path,
+          slid: path.dlid,
+          dlid: path.slid,
+        })
+      }
+    }
+    a.delivered.length = 0
+    a.capabilityMask |= PortCapFlags.values.SM
+    a.subnet!.news({ kind: 'capabilities' })
+    const asked: number[] = []
+    for (let turn = 0; turn < 50; turn++) {
+      run(SECOND / 100)
+      asked.push(
+        ...a.delivered
+          .map(({ mad }) => smpCodec.parse(mad))
+          .filter(({ method }) => method === MadMethod.SET)
+          .map(({ modifier }) => modifier),
+      )
+      answerAs(2)
+    }
+    assert.deepEqual(asked, [1])
+    // It sets itself as the manager of b, and b's port tells it of a bad key.
+    const data = new Uint8Array(64)
+    smCodecs.PortInfo.emit({ lid: b.settings.lid, smLid: a.settings.lid }, data)
+    const smp = {
+      baseVersion: 1,
+      mgmtClass: MadClass.SUBNET_LID_ROUTED,
+      classVersion: 1,
+      method: MadMethod.SET,
+      tid: 9n,
+    }
+    const set = smpCodec.emit({ ...smp, attribute: smAttributes.PortInfo.id, data })
+    a.subnet!.send(set, { ...toManager(a, 0), dlid: b.settings.lid })
+    run(0)
+    assert.equal(b.settings.smLid, a.settings.lid)
+    a.delivered.length = 0
+    const { qkey, pkey, ...path } = toManager(a, 1)
+    b.subnet!.news({ kind: 'bad-pkey', key: 0x8123, path })
+    run(0)
+    const notices = a.delivered.map(({ mad }) => smCodecs.Notice.parse(smpCodec.parse(mad).data).trapNumber)
+    assert.deepEqual(notices, [Trap.BAD_P_KEY])
+    void [qkey, pkey]
+  })
+})
