@@ -31,6 +31,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   contexts: [['-q'], /usage: .*contexts/],
   hostile: [['-q'], /usage: .*hostile/],
   passing: [['-q'], /usage: .*passing/],
+  late_cases: [['-q'], /usage: late_cases read/],
+  late_cases_srd: [['-q'], /usage: late_cases read/],
   lend_cases: [['-q'], /usage: lend_cases CASE/],
   lent_cases: [['-q'], /usage: lent_cases CASE/],
   imported: [['out'], /usage: .*imported/],

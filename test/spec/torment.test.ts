@@ -49,12 +49,15 @@ test('a setting is text', () => {
     ['7:only=lost/rxe0/a/qp1/send1', /is not the identity of a decision/],
     ['7:only=bytes/rxe0/a/qp1/byte0~200001', /~MICROSECONDS \(at most 200000\)/],
     ['7:only=bytes/rxe0/a/qp1/byte0~soon', /is not the identity of a decision/],
-    ['7:kinds=bytes,lost', /kind of torment "lost" is not one of late, bytes, /],
+    ['7:kinds=bytes,lost', /kind of torment "lost" is not one of delays, bytes, /],
   ] as const)
     assert.throws(() => readTorment(text), message)
 })
 
 test('kinds have groups', () => {
   assert.deepEqual(kindsOf(['bytes', 'bytes']), ['bytes'])
-  assert.ok(kindsOf(['late']).every(kind => tormentKinds.includes(kind)) && kindsOf(['late']).includes('completion'))
+  assert.ok(
+    kindsOf(['delays']).every(kind => tormentKinds.includes(kind)) && kindsOf(['delays']).includes('completion'),
+  )
+  assert.deepEqual(kindsOf(['late']), ['late'])
 })

@@ -64,6 +64,27 @@ export interface Accessor {
   watched: number
 }
 
+/** What programs lend (userdma check), for torment. */
+export interface LentWatch {
+  /**
+   * Calls `onUse` when the owner of bytes uses them otherwise than it has lent them: it lends them again (of bytes that
+   * are written: once another peer accesses them), takes them back, frees or sends them. `hi`, `lo`: the address in
+   * requests; `qpn`: the responder's. Undefined: none of these bytes is lent now, or some are watched already. The
+   * returned function ends it.
+   */
+  watch(
+    key: number,
+    hi: number,
+    lo: number,
+    length: number,
+    qpn: number,
+    isRead: boolean,
+    onUse: () => void,
+  ): (() => void) | undefined
+  /** Takes what programs have declared. To be called from time to time while bytes are watched. */
+  update(): void
+}
+
 /** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
   /**
@@ -73,6 +94,8 @@ export interface MemoryTable {
   accessWatch: AccessWatch | undefined
   /** Called after the window of a row was bound or unbound. */
   windowWatch: ((row: number) => void) | undefined
+  /** Undefined: nobody knows what is lent. */
+  lentWatch: LentWatch | undefined
   /** Keys that are given out again at once, the newest last (torment); undefined: as late as possible. */
   freedKeys: number[] | undefined
   /** Whether lkey and rkey of a new region differ (torment); undefined: of none. */
@@ -206,6 +229,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   removed: undefined,
   accessWatch: undefined,
   windowWatch: undefined,
+  lentWatch: undefined,
   freedKeys: undefined,
   separatesKeys: undefined,
   remoteRows: new Map(),

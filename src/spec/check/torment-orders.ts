@@ -22,7 +22,14 @@ export interface TormentedRequest extends StoryLine {
 }
 
 /** Kinds of which one decision holds something back, which then may come after a completion. */
-const holding: ReadonlySet<string> = new Set(['bytes', 'completion', 'event', 'request', 'ack'] satisfies TormentKind[])
+const holding: ReadonlySet<string> = new Set([
+  'bytes',
+  'completion',
+  'event',
+  'request',
+  'ack',
+  'late',
+] satisfies TormentKind[])
 
 /** Whether the decision with this identity holds something back. */
 export const isHolding = (id: string): boolean => holding.has(decisionKind(id))

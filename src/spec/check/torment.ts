@@ -73,6 +73,10 @@ export const TormentKinds = {
     help: 'of two WRITEs to the same bytes of a region with IBV_ACCESS_RELAXED_ORDERING the first may reach memory last',
     rule: 'ibv_reg_mr(3): the flag lets the system reorder accesses to the region; only completions, and atomics and READs of the queue pair, keep their order',
   },
+  late: {
+    help: 'WRITEs and READs of lent memory arrive only when its owner has lent it again, takes it back, frees or sends it',
+    rule: 'IBA 9.7.5: a request may be in flight until its completion, also when the program that has posted it has given it up and destroyed its queue pair',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds
@@ -80,7 +84,7 @@ export const tormentKinds = Object.keys(TormentKinds) as readonly TormentKind[]
 
 /** Kinds that have one name in lists of kinds. */
 const groups: Readonly<Record<string, readonly TormentKind[]>> = {
-  late: ['completion', 'event', 'request', 'ack', 'rnr', 'skew'],
+  delays: ['completion', 'event', 'request', 'ack', 'rnr', 'skew'],
 }
 
 /** A random decision, for traces; again with `held` once what it has held goes on. */

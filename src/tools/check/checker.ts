@@ -66,7 +66,7 @@ import { type RefusedCreation, reportDeath, reportGone } from './gone.ts'
 import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { createLearntDetector, type LearntDetector } from './lends/learnt.ts'
-import { createLendDetector, type LendDetector } from './lends/lends.ts'
+import { createLendDetector, type LendDetector, type LentRange } from './lends/lends.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { dropBehind, lostIn, noteLostByDestroy } from './lost-work.ts'
@@ -563,6 +563,19 @@ export class Checker {
   misused(misuse: Misuse): void {
     if (misuse.kind === MisuseKind.OTHER_MEMBER) this.#failures.otherMember(misuse)
     this.#misuses.misused(misuse)
+  }
+
+  /** As of `LendDetector`. */
+  rangeOf(device: number, key: number, address: number, length: number): LentRange | undefined {
+    return this.lends?.rangeOf(device, key, address, length)
+  }
+
+  /** Whether any of these bytes of a process is lent to a peer now. */
+  isLent(pid: number | undefined, start: number, end: number): boolean {
+    return (
+      this.lends?.isLent(pid, start, end) === true ||
+      (this.lends?.isDeclared(pid) !== true && this.learnt?.isLent(pid, start, end) === true)
+    )
   }
 
   /** Whether `accessed` is of use before a lend: only the preload library tells of memory that is given back. */

@@ -130,7 +130,7 @@ describe('userdma check --torment SEED:only=', { skip: lacking(cases) }, () => {
   it('refuses what is no kind and no identity', async t => {
     for (const [options, message] of [
       [['--torment', '1:only=lost'], /--torment "1:only=lost": "lost" is not the identity of a decision: write KIND/],
-      [['--torment', '1', '--torment-kinds', 'lost'], /--torment-kinds "lost" is not one of late, /],
+      [['--torment', '1', '--torment-kinds', 'lost'], /--torment-kinds "lost" is not one of delays, /],
       [['--torment-kinds', 'bytes'], /--torment-kinds is for --torment SEED or --torment-search N/],
     ] as const) {
       const { status, stderr } = await runUserdma(t, ['check', ...options, '--', 'true'])

@@ -20,9 +20,8 @@ import {
   type Memory,
   type WorkSource,
 } from '../../../transport/engine/types.ts'
-import type { FaultPort } from '../../../transport/phy/faults/layer.ts'
 import { createDecisions, type Decisions, type HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'
-import { withPacketTorment } from '../../../transport/phy/faults/torment-packets.ts'
+import { type TormentedPort, withPacketTorment } from '../../../transport/phy/faults/torment-packets.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
@@ -31,6 +30,7 @@ import type { Notify, ProgramWords } from '../completions.ts'
 import type { QpQueues } from '../queues.ts'
 import type { CallTorment, CqObject, SoftState } from '../state.ts'
 import { type CompletionSink, createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
+import { connectedOf, createLateSites } from './late.ts'
 import { decideLimits } from './limits.ts'
 import { decideKeys, decideNumbers, decideReuse } from './numbers.ts'
 import { createObjectNames, type TormentedObject } from './objects.ts'
@@ -116,8 +116,8 @@ export interface EngineTorment<Cq> extends DelaysInTime {
 
 /** The fault layer and the delays of one device. */
 interface DeviceParts {
-  /** Undefined: the seed does not use the kind `packet`. */
-  readonly packets: FaultPort | undefined
+  /** Undefined: the seed uses neither kind `packet` nor `late`. */
+  readonly packets: TormentedPort | undefined
   readonly writes: PartialWrites
   readonly completions: Pick<LateCompletions<never>, 'poll' | 'nextTimeout' | 'deliverAll'>
   readonly responder: { poll(now: number): boolean; nextTimeout(): number; releaseAll(): void }
@@ -230,10 +230,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   const devices = new Set<DeviceParts>()
   const names = createObjectNames()
   const exactQueues = createExactQueues(decisions)
-  /** By device: the object of a queue pair, for packets. */
-  const objects = new Map<string, (qpn: number) => TormentedObject>()
+  const sites = createLateSites()
   /** The fault layers among the ports that `port` has returned. */
-  const layers = new WeakMap<Port, FaultPort>()
+  const layers = new WeakMap<Port, TormentedPort>()
   let hasEndedPackets = false
   /** Depth of nested calls during which nothing is delayed. */
   let suspensions = 0
@@ -250,7 +249,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   /** After the last of `maxDecisions` decisions: the fault layers pass all packets. A later device gets no layer. */
   const endPackets = (): void => {
     hasEndedPackets = true
-    for (const { packets } of devices) packets?.setFaults([])
+    for (const { packets } of devices) packets?.port.setFaults([])
   }
 
   const pollAll = (now: number): boolean => {
@@ -296,8 +295,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       device.memory.separatesKeys = region =>
         decideKeys(decisions, names.of(device.name, region as CoreObject, 'region').name)
     const removeHook = addHook(device, {
-      pre({ entry }) {
-        if (CHANGES.includes(entry.name)) endDelays()
+      pre({ entry }, object, args) {
+        if (!CHANGES.includes(entry.name)) return
+        endDelays()
+        sites.calling(device.name, entry, object, args)
       },
     })
     return {
@@ -307,6 +308,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       close() {
         endDelays()
         devices.delete(parts)
+        sites.remove(device.name)
         removeHook()
         removeNames()
       },
@@ -317,9 +319,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     decisions,
     nameOf: names.nameOf,
     port(port, device) {
-      const layer = withPacketTorment(port, device, decisions, qpn => objects.get(device)?.(qpn).name)
-      if (layer !== undefined) layers.set(layer, layer)
-      return layer ?? port
+      const layer = withPacketTorment(port, device, decisions, sites.site(device))
+      if (layer === undefined) return port
+      layers.set(layer.port, layer)
+      return layer.port
     },
     random: () => decideNumbers(decisions),
     reuses: device => decideReuse(decisions, device),
@@ -328,7 +331,12 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       const { state, name } = device
       const objectAt = (row: number): TormentedObject => names.of(name, state.qps[row], 'qp')
       const objectOf = (qpn: number): TormentedObject => objectAt(state.qpns.rowOf(qpn))
-      objects.set(name, objectOf)
+      const packets = layers.get(state.port)
+      sites.add(
+        name,
+        { memory: device.memory, now: state.now, objectOf, connected: connectedOf(state), hasSenders: () => false },
+        packets?.late,
+      )
       const queuesOf = (qpn: number): QpQueues | undefined => state.queues[state.qpns.rowOf(qpn)]
       const { now } = state
       const writes = createPartialWrites(memory, device.memory, scratch, objectOf, decisions, now, isSuspended)
@@ -388,7 +396,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       })
       const responder = createResponder(state, objectAt, decisions, writes, isSuspended)
       const parts: DeviceParts = {
-        packets: layers.get(state.port),
+        packets,
         writes,
         completions,
         responder,
@@ -449,7 +457,18 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     attachEngine<Cq extends AnyCq>(device: Device, port: Port, memory: Memory, engine: TormentedEngine<Cq>) {
       const { name } = device
       const objectOf = (qpn: number): TormentedObject => names.of(name, engine.qp(qpn), 'qp')
-      objects.set(name, objectOf)
+      const packets = layers.get(port)
+      sites.add(
+        name,
+        {
+          memory: device.memory,
+          now: engine.now,
+          objectOf,
+          connected: () => undefined,
+          hasSenders: qpn => engine.qp(qpn)?.class.name === 'driver_qp',
+        },
+        packets?.late,
+      )
       const writes = createPartialWrites(memory, device.memory, scratch, objectOf, decisions, engine.now, isSuspended)
       const completions = createLateCompletions<Cq>({
         device: name,
@@ -479,7 +498,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         releaseAll: engine.releaseAcknowledgements,
       }
       return {
-        ...join(device, { packets: layers.get(port), writes, completions, responder, posts }),
+        ...join(device, { packets, writes, completions, responder, posts }),
         decisions,
         isSuspended,
         memory: writes.memory,

@@ -89,6 +89,8 @@ const isMessage = ({ opcode }: WorkRequest): boolean => {
 
 export interface LearntDetector extends Detector {
   advertised(event: ProgramEvent<'advertised'>): void
+  /** Whether a peer was told of any of these bytes of a process. */
+  isLent(pid: number | undefined, start: number, end: number): boolean
   /** What peers were told of and have not accessed wholly, nor answered. */
   rows(): LentBytes[]
   /** As `Checker.accessed`. */
@@ -486,6 +488,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       if (to !== undefined && receiver === undefined) return
       if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
     },
+    isLent: (pid, start, end) => (trees.get(pid)?.overlapping(start, end, 1).length ?? 0) > 0,
     rows: () =>
       [...all].flatMap((told): LentBytes[] => {
         const { event, region, qpn, used } = told

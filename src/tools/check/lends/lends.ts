@@ -87,6 +87,14 @@ interface Ended {
 /** Some accesses are compared: the first, fourth, sixteenth … of a lend, or all. */
 const isCompared = (accesses: number): boolean => (accesses & (accesses - 1)) === 0 && (accesses & 0x55555555) !== 0
 
+/** Bytes of a process; `region`: `CoreObject.id`. */
+export interface LentRange {
+  readonly pid: number | undefined
+  readonly start: number
+  readonly end: number
+  readonly region: number
+}
+
 export interface LendDetector extends Detector {
   lent(event: ProgramEvent<'lent'>): void
   takenBack(event: ProgramEvent<'takenBack'>): void
@@ -98,6 +106,10 @@ export interface LendDetector extends Detector {
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
   /** Whether a process has declared anything: then it is taken at its word. */
   isDeclared(pid: number | undefined): boolean
+  /** What a request accesses; undefined: no memory of a process. */
+  rangeOf(device: number, key: number, address: number, length: number): LentRange | undefined
+  /** Whether any of these bytes of a process is lent. */
+  isLent(pid: number | undefined, start: number, end: number): boolean
   /** What is lent now. */
   rows(): LentBytes[]
   /** How many requests of peers to these bytes of a process are outstanding. */
@@ -434,6 +446,18 @@ export const createLendDetector = (
           }
         })
       })
+    },
+    rangeOf(device, key, address, length) {
+      const memory = keyed(device, key)
+      if (memory === undefined) return undefined
+      const { region, shift } = memory
+      const { id, program } = region.object
+      return { pid: program?.pid, start: address + shift, end: address + shift + length, region: id }
+    },
+    isLent(pid, start, behind) {
+      const lender = hasLends ? table.find(pid) : undefined
+      lender?.settle(sources.now())
+      return lender?.hasLasting(start, behind) === true
     },
     isDeclared: pid => hasLends && table.find(pid) !== undefined,
     unfinished: (pid, start, behind) =>

@@ -36,6 +36,7 @@ import { hashRange, readWord } from '../requests/digest.ts'
 import { type RequestPoll, reportPollsBefore, watchRequests } from '../requests/watch.ts'
 import { createAdvertisements } from './advertisements.ts'
 import { keyMemory } from './key-memory.ts'
+import { createLentWatch } from './lent-watch.ts'
 import { streamOf } from './streams.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
@@ -403,6 +404,20 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
         for (const poll of polls.values()) watchMessages(poll)
       },
     })
+  const lentWatch =
+    checker.lends &&
+    createLentWatch({
+      stream,
+      checker,
+      readLends: sources.readLends,
+      memoryOf: keyMemory(index => devices.get(index)),
+      watchPosts(watcherOf) {
+        const all = [...devices].map(([index, device]) => watchRequests(device, watcherOf(index), sources.scratch))
+        return () => {
+          for (const poll of all) poll.end()
+        }
+      },
+    })
   // What was lent before a post is known when its request is told.
   if (sources.readLends) stream.beforePosted = () => sources.readLends?.()
   const scan = (context?: Context): void => {
@@ -457,6 +472,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       if (advertisements !== undefined)
         device.memory.windowWatch = row => advertisements.windowChanged(index, device.memory, row)
       if (areAccessesWatched) watchAccessesOf(device)
+      device.memory.lentWatch = lentWatch?.(index)
       addHook(device, hookOf(device, stream, sources, poll, whileClosing, actionsOf(index)))
       return true
     },

@@ -22,6 +22,7 @@ import { bthDestQp, bthOpcode, bthPadCount } from '../../wire/bth.ts'
 import { cmNameIn } from '../../wire/mad/mad.ts'
 import { FlowPlaces, flowKeyOf, MAX_FLOWS, type Place, putBounded, senderOf } from './flows.ts'
 import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
+import type { LateRequests } from './late-requests.ts'
 
 /** Decisions for the packets of one run, by packet. */
 interface Decisions {
@@ -57,6 +58,8 @@ export interface FaultDecider {
    * `Decisions`), µs. Later packets wait for this one.
    */
   departure(rateLimits: number, time: number, bytes: number): number
+  /** Flows whose packets wait (HOLD); absent: none do. */
+  readonly late?: LateRequests | undefined
 }
 
 /** What a rule has done so far. */

@@ -56,6 +56,8 @@ interface DelayQueue<Tag> {
   take(): DelayedPacket<Tag> | undefined
   /** Makes all packets ready, in the order of `dueTime`; last those whose delay has not begun. */
   readyAll(): void
+  /** Makes the packets ready that wait for nothing else, and for which `isMeant` is true, in the order of `hold`. */
+  readyIf(isMeant: (packet: DelayedPacket<Tag>) => boolean): void
   /** Drops all packets. */
   clear(): void
   /** When to call `onTimeout` next, µs; 0: immediately; Infinity: never. */
@@ -168,6 +170,13 @@ export const createDelayQueue = <Tag>(
       timed.length = 0
       unstarted = []
       passable = []
+    },
+    readyIf: isMeant => {
+      const isHeld = (packet: DelayedPacket<Tag>): boolean =>
+        !packet.isReady && packet.delayTime === Infinity && isMeant(packet)
+      const held = [...timed, ...unstarted].filter(isHeld)
+      for (const packet of held.sort((a, b) => a.order - b.order)) makeReady(packet)
+      unstarted = unstarted.filter(({ isReady }) => !isReady)
     },
     clear: () => {
       timed.length = 0

@@ -45,6 +45,8 @@ const kindTable = faultKinds.map(kind => ({
 
 /** The bit for a delay or a rate limit, which are no kinds. */
 export const WAIT = 1 << kindTable.length
+/** The bit for a packet that waits until the decider releases its flow (`FaultDecider.late`). */
+export const HOLD = WAIT << 1
 
 const bitsOf = (matches: (effect: Effect) => boolean): number =>
   kindTable.reduce((bits, { bit, effect }) => (matches(effect) ? bits | bit : bits), 0)

@@ -18,7 +18,8 @@ import {
 } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { countHits, DAMAGE, damage, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { flowKeyOf } from './flows.ts'
+import { countHits, DAMAGE, damage, HOLD, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 interface FaultyReceiving {
@@ -171,6 +172,17 @@ export const createFaultyReceiving = (
       damage(arena.bytes, offsetOf(packet), length, action & DAMAGE, randomBits[packet])
       return false
     }
+    if (action & HOLD) {
+      // Its flow may have been released since the decision.
+      if (!decider.late?.has(arena.view, offsetOf(packet))) return true
+      uncount(length)
+      if (hold(packet, 'delayed', Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, 0)) faults.delayed++
+      else {
+        faults.overflowed++
+        showPacket('dropped', packet)
+      }
+      return false
+    }
     countHits(faults, action & MARK)
     if (action & WAIT) {
       const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
@@ -238,6 +250,12 @@ export const createFaultyReceiving = (
     }
   }
 
+  /** The packets of a flow wait no longer. */
+  const release = (flow: number): void =>
+    delayQueue.readyIf(
+      ({ bytes, offset }) => flowKeyOf(new DataView(bytes.buffer, bytes.byteOffset + offset), 0) === flow,
+    )
+
   const releaseLayerBuffer = (): void => {
     if (layerBuffer >= 0 && delayQueue.count === 0 && usedBytes === 0) {
       port.releaseLayerBuffer(layerBuffer)
@@ -279,11 +297,14 @@ export const createFaultyReceiving = (
       }
       releaseLayerBuffer()
     },
-    nextTimeout: delayQueue.nextTimeout,
+    nextTimeout: () => Math.min(delayQueue.nextTimeout(), decider.late?.nextTimeout() ?? Infinity),
     onTimeout: now => {
-      if (delayQueue.onTimeout(now)) port.wake?.()
+      const before = delayQueue.ready
+      decider.late?.onTimeout(now, release)
+      if (delayQueue.onTimeout(now) || delayQueue.ready > before) port.wake?.()
     },
     setDecider: newDecider => {
+      decider.late?.releaseAll()
       // Without rules the device has used the inner port directly, and may not have released its run yet.
       if (newDecider.hasRules && !decider.hasRules) isInnerTaken = true
       decider = newDecider

@@ -81,6 +81,8 @@ export interface Decision {
   below(limit: number): number
   /** Microseconds, from 1 to the longest wait. */
   wait(): number
+  /** The longest wait for something that comes or not, microseconds: `most`, unless `only` tells another. */
+  bound(most: number): number
   /**
    * Counts the decision and reports it to the listeners. `isLasting`: it is kept for later listeners. To be called once,
    * if the decision has an effect.
@@ -153,12 +155,15 @@ export const createDecisions = ({ seed, maxDecisions, kinds, only }: TormentSett
   ): Decision => {
     const device = object.slice(0, object.indexOf('/'))
     const { wait, until } = hold ?? {}
+    /** The wait that `only` gives. */
+    const given = (): number | undefined => (until === undefined ? wait : events.get(until) ? 0 : MAX_HOLD)
     let told: TormentDecision | undefined
     return {
       below: limit => random() % limit,
+      bound: most => given() ?? most,
       wait: () => {
-        if (until !== undefined) return events.get(until) ? 0 : MAX_HOLD
-        if (wait !== undefined) return wait
+        const own = given()
+        if (own !== undefined) return own
         const waits = round * (probabilities.get(kind) || 1)
         const max = Math.max(longest / (1 + waits / WAITS_UNTIL_HALF), 2)
         const fraction = (random() + 1) / RANDOM_RANGE

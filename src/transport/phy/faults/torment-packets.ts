@@ -1,7 +1,8 @@
 /*
- * Kind `packet` of torment (spec/check/torment.ts): a fault layer on the port of a device. It duplicates
+ * Kinds `packet` and `late` of torment (spec/check/torment.ts): a fault layer on the port of a device. `packet` duplicates
  * and reorders packets of RC and XRC, and reorders datagrams. Datagrams and UC messages are not lost, because few
- * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
+ * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages. `late` is in
+ * late-requests.ts.
  */
 
 import { opcodeByNumber, opcodes } from '../../../spec/wire/opcodes.ts'
@@ -10,7 +11,8 @@ import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import type { Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { senderOf } from './flows.ts'
-import { OVERTAKE, REPEAT } from './kinds.ts'
+import { HOLD, OVERTAKE, REPEAT } from './kinds.ts'
+import { LateRequests, type LateSite } from './late-requests.ts'
 import { type FaultPort, withFaults } from './layer.ts'
 import type { Decisions } from './torment-decisions.ts'
 
@@ -100,13 +102,20 @@ const delegate = (port: Port): Port =>
     close: port.close,
   })
 
-/** Decides by identity. `objectOf`: DEVICE/PROCESS/OBJECT of a queue pair. */
+/** What a port does not know of its device. */
+export interface TormentSite extends LateSite {
+  /** DEVICE/PROCESS/OBJECT of a queue pair; undefined: there is no device yet. */
+  objectOf(qpn: number): string | undefined
+}
+
+/** Decides by identity. */
 const createDecider = (
   device: string,
   decisions: Decisions,
   maxPackets: number,
-  objectOf: (qpn: number) => string | undefined,
-): FaultDecider => {
+  site: TormentSite,
+): FaultDecider & { readonly late: LateRequests | undefined } => {
+  const late = decisions.mayAct('late') ? new LateRequests(decisions, site) : undefined
   const flows = new Map<string, Flow>()
   const senders = new Map<string, number>()
   const arraysFor = (packets: number) => ({
@@ -116,10 +125,10 @@ const createDecider = (
     rateLimits: new Uint32Array(packets),
   })
   const decided = arraysFor(maxPackets)
-  const flowOf = (object: string, view: DataView, packet: number, opcode: number, psn: number): Flow => {
+  const flowOf = (object: string, opcode: number, sender: number, psn: number): Flow => {
     const direction = opcodeByNumber[opcode]?.role === 'response' ? 'response' : 'request'
     const group = `${object}/${direction}`
-    const key = `${group} ${senderOf(view, packet, opcode)}`
+    const key = `${group} ${sender}`
     let flow = flows.get(key)
     if (flow === undefined) {
       const number = (senders.get(group) ?? 0) + 1
@@ -134,12 +143,16 @@ const createDecider = (
   const decidePacket = (i: number, view: DataView, packet: number): number => {
     const opcode = bthOpcode(view, packet)
     const service = serviceOf[opcode]
-    if (service === 0 || !decisions.mayAct('packet')) return 0
+    const mayReorder = service !== 0 && decisions.mayAct('packet')
+    if (!mayReorder && late === undefined) return 0
     const qpn = bthDestQp(view, packet)
-    const object = objectOf(qpn) ?? `${device}/-/qp`
+    const object = site.objectOf(qpn) ?? `${device}/-/qp`
     const psn = bthPsn(view, packet)
-    const { name, firstPsn, transmissions } = flowOf(object, view, packet, opcode, psn)
+    const sender = senderOf(view, packet, opcode)
+    const { name, firstPsn, transmissions } = flowOf(object, opcode, sender, psn)
     const relative = psnDifference(psn, firstPsn)
+    if (late?.holds({ view, at: packet, qpn, sender, object, flow: name, psn: relative })) return HOLD
+    if (!mayReorder) return 0
     const transmission = (transmissions.get(relative) ?? 0) + 1
     transmissions.set(relative, transmission)
     if (transmissions.size > MAX_PSNS) transmissions.delete(transmissions.keys().next().value as number)
@@ -159,6 +172,7 @@ const createDecider = (
 
   return {
     hasRules: true,
+    late,
     changesBytes: false,
     decisions: decided,
     counts: [],
@@ -177,13 +191,20 @@ const createDecider = (
   }
 }
 
-/** The port with the fault layer; undefined if the seed does not use the kind. `objectOf`: as of `createDecider`. */
+/** A port with the fault layer, and the requests that wait there; undefined: the seed does not use the kind `late`. */
+export interface TormentedPort {
+  readonly port: FaultPort
+  readonly late: LateRequests | undefined
+}
+
+/** Undefined: the seed uses none of these kinds. */
 export const withPacketTorment = (
   port: Port,
   device: string,
   decisions: Decisions,
-  objectOf: (qpn: number) => string | undefined,
-): FaultPort | undefined => {
-  if (!decisions.mayAct('packet')) return undefined
-  return withFaults(delegate(port), device, [], undefined, createDecider(device, decisions, port.maxPackets, objectOf))
+  site: TormentSite,
+): TormentedPort | undefined => {
+  if (!decisions.mayAct('packet') && !decisions.mayAct('late')) return undefined
+  const decider = createDecider(device, decisions, port.maxPackets, site)
+  return { port: withFaults(delegate(port), device, [], undefined, decider), late: decider.late }
 }

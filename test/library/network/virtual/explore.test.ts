@@ -367,3 +367,29 @@ test('a program that gives the lkey of a region as its rkey fails with the decis
   await assert.rejects(again('lkey'), assert.AssertionError)
   await again('rkey')
 })
+
+test('a program that uses lent memory again after a time limit fails with the late WRITE', async () => {
+  const withLimit = async (limit: number): Promise<void> => {
+    const network = createNetwork({
+      clock: 'virtual',
+      check: { failOn: 'never', onFinding: ignore },
+      torment: { seed: 1, only: ['late/rxe1/program/rc_qp1/request1.psn0'] },
+    })
+    const { a: from, b: to } = await pair(openTwoInProcess(network))
+    from.buffer.fill(1)
+    const lend = to.mr.lend({ write: true, label: 'request 1' })
+    const done = nextCompletion(from.cq)
+    from.qp.write(from.mr.slice(), to.mr.remote())
+    await Promise.race([done, network.sleep(limit)])
+    lend.takeBack()
+    to.buffer.fill(2)
+    await done
+    await closeAll(from, to)
+    assert.ok(
+      to.buffer.every(byte => byte === 2),
+      'nobody writes later',
+    )
+  }
+  await assert.rejects(withLimit(10), /nobody writes later/)
+  await withLimit(10_000)
+})

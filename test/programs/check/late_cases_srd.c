@@ -1,0 +1,5 @@
+/* late_cases.c with queue pairs of SRD. */
+#define SRD
+#include <infiniband/efadv.h>
+
+#include "late_cases.c"
