@@ -27,6 +27,7 @@ class TestPort implements SubnetPort {
   settings: SubnetSettings
   subnet: PortSubnet | undefined
   registrations = 0
+  changed: () => void = () => {}
   readonly delivered: Delivered[] = []
 
   constructor(number: number, pkeys: readonly number[] = [0xffff]) {
