@@ -17,7 +17,7 @@ const MAX_ORPHANED = 1_000_000
 const ASK_INTERVAL = 1000
 
 /** What a request accesses; its address in halves. */
-export interface LateRange {
+interface LateRange {
   readonly key: number
   readonly hi: number
   readonly lo: number

@@ -520,6 +520,8 @@ describe('every kind', () => {
     const kinds: TormentKind[] = []
     torment.decisions.listen(({ kind }) => kinds.push(kind))
     const m = machine(2, { torment })
+    // all memory is lent, and nobody uses it
+    m.devices[1].device.memory.lentWatch = { watch: () => () => {}, update() {} }
     const a = makeEnd(m, 0)
     const p = program(m, 1)
     const cq = makeCq(p, 20, makeChannel(p).fd)
