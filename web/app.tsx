@@ -17,6 +17,7 @@ import { Calls } from './views/calls.tsx'
 import { Charts } from './views/charts.tsx'
 import { Faults } from './views/faults.tsx'
 import { Findings } from './views/findings.tsx'
+import { Lends } from './views/lends.tsx'
 import { Objects } from './views/objects.tsx'
 import { Overview } from './views/overview.tsx'
 import { States } from './views/states.tsx'
@@ -47,6 +48,7 @@ const VIEWS: readonly View[] = [
     view: Findings,
     count: ({ facts }) => facts.findings.total + facts.failures.total,
   },
+  { name: 'lends', title: 'Lent memory', view: Lends, isShown: ({ facts }) => facts.lends.ranges.length > 0 },
   { name: 'faults', title: 'Faults', view: Faults, isShown: ({ source }) => source.about.hasFaults },
 ]
 

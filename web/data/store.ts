@@ -16,6 +16,7 @@ import type {
 } from '../../src/spec/session-events.ts'
 import type { SymbolState } from '../../src/tools/inspect/protocol.ts'
 import { SessionFileError } from '../../src/tools/record/error.ts'
+import { isOfLends, SessionLends } from '../../src/tools/record/lends.ts'
 import { SessionObjects } from '../../src/tools/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/tools/record/reader.ts'
 import { readSymbols, SessionSymbols } from '../../src/tools/record/symbols.ts'
@@ -34,6 +35,8 @@ const CATCH_UP = 4 * 2 ** 20
 const MAX_LONGEST = 200
 /** Bytes of what the sums of a queue pair take: durations and recent packets. */
 const QUEUE_BYTES = 4096
+/** Bytes of a lend or an access, about. */
+const BYTES_OF_LENDS = 256
 /** Milliseconds between two notices to views while events are read. */
 const NOTICE_INTERVAL = 200
 
@@ -76,6 +79,7 @@ export interface Facts {
   /** Directions of links of a virtual network, by number: the last values. */
   readonly links: Map<number, LinkEvent>
   readonly waits: SessionWaits
+  readonly lends: SessionLends
   readonly symbols: SessionSymbols
   readonly times: TimesOfRequests
   readonly longest: LongestRequests
@@ -103,6 +107,7 @@ const newFacts = (start: number, isLive: boolean, memory: Memory): Facts => {
       sends.add(send, bytesOfSend(send))
     }, objects),
     waits: new SessionWaits(),
+    lends: new SessionLends(),
     symbols: new SessionSymbols(),
     longest,
     sends,
@@ -153,7 +158,15 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
     case 'device':
       facts.objects.addDevice(event)
       return
+    case 'program':
+    case 'accessed':
+      if (isOfLends(event)) {
+        facts.lends.add(event)
+        facts.memory.records += BYTES_OF_LENDS
+      }
+      return
     case 'object':
+      facts.lends.add(event)
       addObject(facts, event)
       facts.times.add(event)
       return

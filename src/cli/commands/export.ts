@@ -14,6 +14,7 @@ import { writeHtml } from '../../tools/inspect/html.ts'
 import { readPage } from '../../tools/inspect/page.ts'
 import { copyEvent } from '../../tools/record/copy.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
+import { isOfLends } from '../../tools/record/lends.ts'
 import { bytesSource, openSession, type Session, type SessionSource } from '../../tools/record/reader.ts'
 import { createRedactor } from '../../tools/record/redact.ts'
 import { readSymbols, SessionSymbols } from '../../tools/record/symbols.ts'
@@ -22,7 +23,6 @@ import { type Paint, paintedWord, paintFor } from '../colors.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { exportFormats, exportOptions } from '../command-line/options.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
-import { isOfLends } from '../export/lent.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
 import { eventJson, eventLine } from '../export/text.ts'
@@ -34,6 +34,9 @@ import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
 type ExportOptions = OptionsOf<typeof exportOptions>
+
+/** Formats with lent memory, which a redacted file does not have: it would tell of the program's words. */
+const WITH_LENDS: ReadonlySet<string> = new Set(['text', 'json', 'html'])
 
 type Write = (data: string | Uint8Array) => void
 
@@ -287,7 +290,7 @@ export const exportSession = async (name: string, options: ExportOptions, path =
     const forEach = async (use: Use): Promise<void> => {
       let read = 0
       for await (const event of session.eventsIn()) {
-        if (!isForChecker(event) || (to === 'text' && !redact && isOfLends(event))) redactFor(use, event)
+        if (!isForChecker(event) || (WITH_LENDS.has(to) && !redact && isOfLends(event))) redactFor(use, event)
         report(++read / events)
       }
       passed++

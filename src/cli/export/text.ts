@@ -8,6 +8,7 @@ import { nameIn } from '../../spec/enums.ts'
 import type { PacketsEvent, SessionEvent, SymbolEvent } from '../../spec/session-events.ts'
 import { hexBytes } from '../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
+import { lendEvent } from '../../tools/record/lends.ts'
 import { callersLine, type SessionSymbols } from '../../tools/record/symbols.ts'
 import { programEndText } from '../../tools/record/waits.ts'
 import { callJson, callLine, failureLine, tormentLine } from '../../tools/trace/calls.ts'
@@ -121,9 +122,15 @@ const eventText = (event: SessionEvent, symbols: SessionSymbols): string => {
 export const eventLine = (event: SessionEvent, symbols: SessionSymbols): string =>
   `${(event.time / 1e6).toFixed(6)} ${eventText(event, symbols)}`
 
+/** What a program says of its memory, without the checker's other fields. */
+const plainLend = (event: SessionEvent): object => {
+  const said = event.kind === 'program' ? lendEvent(event) : undefined
+  return said === undefined ? event : { kind: 'lend', time: event.time, ...said }
+}
+
 /** An event for `JSON.stringify`: bytes are hexadecimal, 64-bit numbers decimal text, and calls are decoded. */
 export const eventJson = (event: SessionEvent): Record<string, unknown> => {
-  const plain = event.kind === 'call' ? { ...event, call: callJson(event.call) } : event
+  const plain = event.kind === 'call' ? { ...event, call: callJson(event.call) } : plainLend(event)
   return JSON.parse(
     JSON.stringify(plain, (_key, value) => {
       if (typeof value === 'bigint') return String(value)

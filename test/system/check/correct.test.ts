@@ -27,7 +27,7 @@ const kinds: Readonly<Record<'rxe' | 'mlx5' | 'efa', readonly string[]>> = {
 }
 
 const numbersTo = (count: number): readonly number[] => Array.from({ length: count }, (_, i) => i + 1)
-const alone = ['keys', 'relaxed'].flatMap(kind => numbersTo(10).map(seed => `${seed}:kinds=${kind}`))
+const alone = ['keys', 'relaxed', 'late'].flatMap(kind => numbersTo(10).map(seed => `${seed}:kinds=${kind}`))
 const seeds = casesOf([...numbersTo(100).map(String), ...alone], one => one === '1')
 /** Programs at the same time: most of the time they wait. */
 const PARALLEL = 8

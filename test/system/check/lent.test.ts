@@ -110,6 +110,15 @@ it('a recording for the checker tells as text who has lent and accessed which by
   assert.ok(start !== undefined, stdout)
   assert.match(stdout, new RegExp(`\\d process \\d+ takes back lend ${lend} from `))
   assert.match(stdout, /\d READ of the peer of QP 0x[0-9a-f]+: \d+ bytes at 0x[0-9a-f]+, rkey 0x/)
+  const json = await runUserdma(t, ['export', '--to', 'json', file])
+  const records = json.stdout
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  const [slab] = records.filter(({ kind }) => kind === 'lend')
+  assert.deepEqual([slab.name, slab.label, `0x${slab.start.toString(16)}`], ['lent', 'slab', start])
+  assert.ok(records.some(({ kind, length }) => kind === 'accessed' && length === 64))
+  assert.ok(records.every(({ kind }) => kind !== 'program' && kind !== 'answer'))
 })
 
 it('userdma stat --lent lists what programs lend', { skip: lacking(declaring, program) }, async t => {
