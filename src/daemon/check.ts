@@ -231,6 +231,7 @@ export class DaemonChecker {
       ownHost: () => this.#net?.host,
       peerInNet: (gid, qpn) => this.#checked.checker.peerInNet(gid, qpn),
       otherHosts: () => this.#otherHosts,
+      cqName: (context, handle) => this.#checked.checker.cqName(context, handle),
       memoryAt: (contexts, address) => this.#checked.checker.memoryAt(contexts, address),
       now,
     })

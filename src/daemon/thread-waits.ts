@@ -46,6 +46,8 @@ export interface ThreadWaitSources {
   readonly tables: WaitTables
   /** A stack that a process has defined (STACK). */
   stackOf(pid: number, id: number): Stack
+  /** `CQ 3`, or `CQ 3 of context 2`. */
+  cqName(context: number, handle: number): string
   /** What registered memory of these contexts an address is in; undefined: none. */
   memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined
   /** The name of this host in a net. */
@@ -159,6 +161,11 @@ class ProcessLook {
     return isCq(found) ? found : undefined
   }
 
+  /** `CQ 1, 3 of context 2`. */
+  #names(cqs: readonly CoreObject[]): string {
+    return `CQ ${cqs.map(({ handle, context }) => this.#sources.cqName(context?.id ?? -1, handle).slice('CQ '.length)).join(', ')}`
+  }
+
   written(cqs: readonly CoreObject[]): number {
     return cqs.reduce((sum, cq) => sum + (cq.context?.device.driver.requests?.completions?.(cq).written ?? 0), 0)
   }
@@ -213,7 +220,7 @@ class ProcessLook {
           : enders.length === 0 && !isOpen
             ? 'no send of its queue pairs is outstanding, and no peer is left that could send'
             : undefined
-        : `${counted(this.unpolled(other), 'completion')} of CQ ${other.handle}, for which it does not wait, ${this.unpolled(other) === 1 ? 'is' : 'are'} not polled`
+        : `${counted(this.unpolled(other), 'completion')} of ${this.#names([other])}, for which it does not wait, ${this.unpolled(other) === 1 ? 'is' : 'are'} not polled`
     return { enders, process: true, isOpen, ...(reason && { reason }) }
   }
 
@@ -227,12 +234,12 @@ class ProcessLook {
   }
 
   polling(cqs: readonly CoreObject[], stack: Stack): Described {
-    const names = cqs.map(({ handle }) => handle).join(', ')
+    const names = this.#names(cqs)
     const ends = this.#endsOfCqs(cqs)
     return {
       kind: 'poll',
-      object: `CQ ${names}`,
-      action: `polls CQ ${names}${this.#senders(ends)}`,
+      object: names,
+      action: `polls ${names}${this.#senders(ends)}`,
       stack,
       ...ends,
       isOpen: ends.isOpen || cqs.some(cq => this.unpolled(cq) > 0),
@@ -242,7 +249,7 @@ class ProcessLook {
   #channel(target: string, fd: number): Omit<Described, 'stack'> {
     const channel = this.contexts.flatMap(({ descriptors }) => [...descriptors]).find(one => hasTarget(one, target))
     const cqs = channel === undefined ? [] : this.contexts.flatMap(context => cqsOfChannel(context, channel))
-    const cqNames = `CQ ${cqs.map(({ handle }) => handle).join(', ')}`
+    const cqNames = this.#names(cqs)
     const names = cqs.length === 0 ? '' : ` for ${cqNames}`
     const unread = channel?.sink instanceof EventSocket ? channel.sink.unread() : 0
     const ends = channel === undefined ? open : this.#endsOfCqs(cqs)
@@ -429,9 +436,9 @@ class ProcessLook {
         }
       const channel = [...context.descriptors].find(one => hasTarget(one, target))
       if (channel?.class.name !== 'comp_channel' || !(channel.sink instanceof EventSocket)) continue
-      const cqs = cqsOfChannel(context, channel).map(({ handle }) => handle)
-      const name = `the channel of CQ ${cqs.join(', ')}`
-      return { context, name, call: 'ibv_get_cq_event', unread: channel.sink.unread(), cq: cqs[0] }
+      const cqs = cqsOfChannel(context, channel)
+      const name = `the channel of ${this.#names(cqs)}`
+      return { context, name, call: 'ibv_get_cq_event', unread: channel.sink.unread(), cq: cqs[0]?.handle }
     }
     return undefined
   }

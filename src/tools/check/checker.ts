@@ -745,6 +745,11 @@ export class Checker {
     return memoryAt(this.#services, contexts, address, this.#memoryGone.latest())
   }
 
+  /** The name of a CQ by its handle. */
+  cqName(context: number, handle: number): string {
+    return this.#objects.byHandle(context, 'cq', handle)?.name ?? `CQ ${handle}`
+  }
+
   // ---- failures ----
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */

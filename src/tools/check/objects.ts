@@ -72,6 +72,8 @@ interface LostWork {
 const MAX_CHANGES = 8
 /** Places for objects that are found at once, a power of two. */
 const FOUND_PLACES = 16
+/** Of processes with more contexts, names of objects do not tell their contexts apart. */
+const MAX_CONTEXTS = 64
 /** Maximum kept destroyed objects, the latest. */
 const MAX_DESTROYED = 4096
 /** Of a number that was stored in a variable of 16 bits. */
@@ -158,6 +160,12 @@ export class KnownObject {
   /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
   hasSentWrongQkey = false
 
+  /**
+   * The place of its context among those of its process, from 1, if at its creation another one had an object of the class
+   * with this handle: handles are numbers of a context.
+   */
+  contextPlace: number | undefined
+
   constructor(
     { id, handle, class: cls }: ObjectName,
     { device, deviceNumber, context, program, isLibrary = false, args, out }: CheckedCreate,
@@ -219,7 +227,7 @@ export class KnownObject {
       const bytes = (this.size ?? 0) > Number.MAX_SAFE_INTEGER ? 'all memory' : `${this.size} bytes`
       return `${kind} 0x${lkey.toString(16)} of ${bytes}`
     }
-    return `${kind} ${this.handle}`
+    return `${kind} ${this.handle}${this.contextPlace === undefined ? '' : ` of context ${this.contextPlace}`}`
   }
 
   get nameWithProgram(): string {
@@ -307,6 +315,9 @@ export class KnownObjects {
   /** By context, class and handle: the existing object, else the last destroyed one. */
   readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
+  /** By pid: contexts with objects that are kept, in the order of their first ones. */
+  readonly #contextsOf = new Map<number, Set<number>>()
+
   /** False once a destroyed object was forgotten (MAX_DESTROYED). */
   isComplete = true
   readonly #omit: NoteOmission
@@ -326,6 +337,7 @@ export class KnownObjects {
   }
 
   add(object: KnownObject): void {
+    this.#tellFromNamesakes(object)
     this.#existing.set(object.id, object)
     this.#found[object.id & (FOUND_PLACES - 1)] = object
     for (const used of object.uses.values()) used.users.add(object)
@@ -334,6 +346,20 @@ export class KnownObjects {
       else this.#byNumber.set(number, object)
     const classes = getOrAdd(this.#byHandle, object.context, () => new Map<string, Map<number, KnownObject>>())
     getOrAdd(classes, object.class, () => new Map<number, KnownObject>()).set(object.handle, object)
+  }
+
+  #tellFromNamesakes(object: KnownObject): void {
+    const { program, context, class: name, handle } = object
+    if (program === undefined) return
+    const contexts = getOrAdd(this.#contextsOf, program.pid, () => new Set<number>())
+    contexts.add(context)
+    if (contexts.size === 1 || contexts.size > MAX_CONTEXTS) return
+    const all = [...contexts]
+    const isNamesake = (other: number): boolean => {
+      const found = other === context ? undefined : this.byHandle(other, name, handle)
+      return found !== undefined && found.destruction === undefined
+    }
+    if (all.some(isNamesake)) object.contextPlace = all.indexOf(context) + 1
   }
 
   #addOpener(number: string, object: KnownObject): void {
@@ -541,7 +567,11 @@ export class KnownObjects {
     if (handles?.get(handle) !== object) return
     handles.delete(handle)
     if (handles.size === 0) classes?.delete(name)
-    if (classes?.size === 0) this.#byHandle.delete(context)
+    if (classes?.size !== 0) return
+    this.#byHandle.delete(context)
+    const contexts = this.#contextsOf.get(object.program?.pid ?? -1)
+    contexts?.delete(context)
+    if (contexts?.size === 0) this.#contextsOf.delete(object.program?.pid ?? -1)
   }
 }
 

@@ -51,8 +51,8 @@ describe('destroyed objects', { skip: lacking(program, ownProgram('own_allocator
     const others = found.filter(one => !reported.includes(one))
     // Those of the context that is closed with objects.
     assert.deepEqual(others.map(({ id, text }) => `${id} ${text}`).sort(), [
-      'leak CQ 1 was never destroyed',
-      'leak PD 0 was never destroyed',
+      'leak CQ 1 of context 2 was never destroyed',
+      'leak PD 0 of context 2 was never destroyed',
     ])
   })
 

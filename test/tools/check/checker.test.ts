@@ -360,6 +360,19 @@ test('a handle names its latest object, also after an earlier one is forgotten',
   assert.equal(s.found[0]?.objects[0]?.history[0]?.stack[0], 'later')
 })
 
+test('objects of two contexts of a process with one handle have names of their own', () => {
+  const s = scenario()
+  const create = (context: number, handle: number, id: number) =>
+    s.call({ class: 'cq', method: 'create', context, object: { id, handle, class: { name: 'cq' } }, stack: [] })
+  create(1, 7, 9001)
+  create(2, 7, 9002)
+  create(2, 8, 9003)
+  assert.deepEqual(
+    [s.checker.cqName(1, 7), s.checker.cqName(2, 7), s.checker.cqName(2, 8), s.checker.cqName(2, 9)],
+    ['CQ 7', 'CQ 7 of context 2', 'CQ 8', 'CQ 9'],
+  )
+})
+
 test('a finding has the creation of an object and its eight latest changes', () => {
   const s = scenario()
   const one = s.connected(1, 2)
