@@ -241,6 +241,7 @@
 #define USERDMA_MISUSE_UNUSED_ELEMENTS 15u
 #define USERDMA_MISUSE_OTHER_MEMBER 16u
 #define USERDMA_MISUSE_IN_HANDLER 17u
+#define USERDMA_MISUSE_POLLED_GONE 18u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u

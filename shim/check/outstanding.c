@@ -414,6 +414,21 @@ static void complete_shared(int fd, const struct queue *receives, uint64_t wr_id
             return;
 }
 
+/* Reports of polled completions of queue pairs without requests. */
+#define MAX_POLLED_GONE 100
+
+/* A completion was polled whose queue has no requests: its queue pair was destroyed, or this process has not posted to it. */
+static void polled_gone(int fd, uint32_t kind, uint32_t qpn, uint64_t wr_id)
+{
+    static unsigned reports;
+    if (__atomic_load_n(&reports, __ATOMIC_RELAXED) >= MAX_POLLED_GONE)
+        return;
+    __atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED);
+    const struct userdma_misuse misuse = {
+        .wr_id = wr_id, .kind = USERDMA_MISUSE_POLLED_GONE, .queue = kind, .number = qpn};
+    message_send(fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);
+}
+
 /*
  * A completion of a send was polled, and the program does not know it yet: removes the send and all sends before it,
  * and reports those whose buffers have changed since the post.
@@ -427,8 +442,13 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
-    const uint32_t life = queue ? queue->life : 0, polled = queue ? ++queue->polled : 0;
-    const uint32_t found = queue ? send_find(queue, wr_id) : NONE;
+    if (UNLIKELY(!queue)) {
+        requests_unlock();
+        polled_gone(fd, USERDMA_POST_SEND, qpn, wr_id);
+        return;
+    }
+    const uint32_t life = queue->life, polled = ++queue->polled;
+    const uint32_t found = send_find(queue, wr_id);
     const uint32_t last = found == NONE ? 0 : elements[found].index;
     /* Sends complete in order. */
     while (found != NONE && queue && queue->life == life && queue->first != NONE &&
@@ -494,6 +514,8 @@ void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, b
     if (!queue || !receive_complete(queue, wr_id))
         complete_shared(fd, queue, wr_id);
     requests_unlock();
+    if (UNLIKELY(!queue))
+        polled_gone(fd, USERDMA_POST_RECEIVE, qpn, wr_id);
 }
 
 void outstanding_forget(int fd, uint32_t kind, uint32_t number)

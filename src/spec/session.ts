@@ -694,6 +694,8 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * UNUSED_ELEMENTS: num_sge is 0, and the first element of sg_list has `index` bytes at `address` and the lkey `more`.
  * OTHER_MEMBER: the rkey of a READ, WRITE or atomic (`more`: ibv_wr_opcode) of `address` is 0, and that of the member of the
  * union that it does not use, `wr.atomic` or `wr.rdma`, is `index`. IN_HANDLER: ibv_poll_cq is called in a signal handler.
+ * POLLED_GONE: the completion of a request was polled whose queue pair has no requests: it was destroyed, or the process has not
+ * posted to it.
  */
 export const MisuseKind = {
   FREED: 1,
@@ -713,6 +715,7 @@ export const MisuseKind = {
   UNUSED_ELEMENTS: 15,
   OTHER_MEMBER: 16,
   IN_HANDLER: 17,
+  POLLED_GONE: 18,
 } as const
 
 /**

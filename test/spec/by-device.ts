@@ -46,7 +46,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
     {
       reason:
         'libmlx5 takes the completions of a queue pair out of its CQ when it destroys the queue pair (`sends-lost`)',
-      findings: ['completions-unpolled'],
+      findings: ['completions-unpolled', 'polled-after-destroy'],
     },
   ],
   efa: [
@@ -112,6 +112,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       reason: 'the program posts by ibv_post_send without an address handle, which is refused (`refused-call`)',
       findings: ['immediate-byte-order', 'elements-unused'],
     },
+    { reason: 'libefa refuses to poll completions of a destroyed queue pair', findings: ['polled-after-destroy'] },
     {
       reason: 'libefa refuses a post while completions are unpolled for all slots (`queue-full`)',
       findings: ['sends-unpolled'],
@@ -235,6 +236,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'elements-unused',
         'failure-ignored',
         'poll-in-handler',
+        'polled-after-destroy',
         'key-not-configured',
         'immediate-byte-order',
         'cm-id-destroyed-early',

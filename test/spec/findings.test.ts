@@ -84,7 +84,7 @@ const page = (): string =>
     'Programs that include `cm.h` also need `-lrdmacm`.',
     '',
     'Error: a request failed, or the program cannot work. Warning: the program works here, but leaks, or fails on other',
-    'adapters. Notes are printed with `--notes`.',
+    'adapters. Notes are printed with `--notes`, and if their program fails and nothing else was found.',
     '',
     '| finding | severity | meaning |',
     '|---|---|---|',

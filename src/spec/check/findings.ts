@@ -288,7 +288,7 @@ const table = {
     severity: 'error',
     needs: ['device'],
     title: 'a completion queue was full when a completion came',
-    why: 'The completion is lost, and the queue is unusable from then on (IBA 11.6.3).',
+    why: 'The completion is lost, and the queue is unusable from then on (IBA 11.6.3). A program that takes the memory of a CQ to poll it itself (mlx5dv_init_obj) must write the consumer index to its doorbell record: an adapter counts what it does not tell as not polled.',
     advice: 'create the CQ with room for all requests that can be outstanding on its queue pairs, and poll it in time',
     libraryAdvice:
       'create the queue with room (`entries`) for all requests that can be outstanding on its queue pairs, and poll it in time',
@@ -433,6 +433,14 @@ const table = {
     title: 'a CQ was destroyed with completions that the program never polled',
     why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. The finding is a warning if one of the completions has an error status other than WR_FLUSH_ERR.',
     advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
+  },
+  'polled-after-destroy': {
+    severity: 'note',
+    needs: ['check'],
+    title: 'a completion of a queue pair was polled after the queue pair was destroyed',
+    why: 'Its wr_id names a request that the program has often freed with the queue pair. The rxe provider leaves the completions of a destroyed queue pair in its CQ; libmlx5 takes them out, and libefa refuses to poll them, so a program that waits for them there waits for ever.',
+    advice:
+      'before ibv_destroy_qp, move the queue pair to ERR and poll until all its requests have completed; or keep what the wr_id names until the CQ is empty',
   },
 
   // ---- order of accesses (--races) ----

@@ -163,6 +163,9 @@ const elsewhere = (
   return there === qp || isOfOther ? undefined : there
 }
 
+const ADVICE_FOR_DIRECT =
+  'after each poll write the number of polled entries, 24 bits big-endian, to the first word of the doorbell record of the CQ'
+
 export class FailureReports {
   readonly #services: DetectorServices
   readonly #reporter: FindingReporter
@@ -283,10 +286,16 @@ export class FailureReports {
         typeof address === 'bigint' && meant === undefined && addressed !== undefined
           ? this.#services.objects.regionAt(addressed, Number(address))
           : undefined
+      const named = this.#objectOfCause(failed)
+      const direct =
+        id === 'cq-overrun' && named !== undefined && this.#queues.isNonePolled(named)
+          ? this.#reporter.directOf(named.program?.pid)
+          : undefined
       const limit = id === 'no-receive-posted' ? this.#queues.explainLimit(peer) : undefined
       this.#reporter.report(id, occurrence, {
-        text: failureText(own === undefined ? failure : { ...failure, cause: { ...cause, text: own } }),
+        text: `${failureText(own === undefined ? failure : { ...failure, cause: { ...cause, text: own } })}${direct === undefined ? '' : `: its consumer index was never written to its doorbell record, which is left to the program (${direct})`}`,
         advice:
+          (direct && ADVICE_FOR_DIRECT) ??
           member?.advice ??
           limit?.advice ??
           (cut === undefined
@@ -321,7 +330,7 @@ export class FailureReports {
           qp,
           peer,
           region ?? member?.region ?? meant ?? cut ?? atAddress,
-          this.#objectOfCause(failed),
+          named,
           id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
         ],
       })

@@ -54,6 +54,10 @@ export class MisuseReports {
       return
     }
     const owner = queueOf(this.#services.objects, misuse)
+    if (misuse.kind === MisuseKind.POLLED_GONE) {
+      if (owner?.destruction !== undefined) this.#polledGone(misuse, owner)
+      return
+    }
     const { context, kind, queue, program } = misuse
     if (owner === undefined || owner.destruction !== undefined) return
     if (kind === MisuseKind.INHERITED) {
@@ -105,6 +109,20 @@ export class MisuseReports {
       { ...misuse, action: 'closed' },
       {
         text: `process ${program?.pid ?? '?'} closes descriptor ${index}, that of its context of ${device}, by close: the device destroys all objects of the context, and later calls fail`,
+      },
+    )
+  }
+
+  #polledGone({ queue, wrId, ...at }: Misuse, owner: KnownObject): void {
+    // A receive of an SRQ belongs to the SRQ, which remains.
+    if (queue !== PostQueue.SEND && (owner.uses.has('srq') || owner.class === 'xrc_tgt_qp')) return
+    const request = queue === PostQueue.SEND ? 'send' : 'receive'
+    this.#reporter.report(
+      'polled-after-destroy',
+      { ...at, action: 'polled' },
+      {
+        text: `the completion of ${request} wr_id ${wrId} of ${owner.name} was polled after the queue pair was destroyed`,
+        objects: [owner],
       },
     )
   }

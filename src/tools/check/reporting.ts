@@ -114,9 +114,14 @@ export class FindingReporter {
     this.#direct.set(pid, name)
   }
 
+  /** The function by which a program has taken memory of queues; undefined: it has none. */
+  directOf(pid: number | undefined): string | undefined {
+    return this.#direct.get(pid ?? -1)
+  }
+
   /** A line about a post that no verb made; empty: it has a stack, or its program posts by verbs only. */
   #directLines({ program, stack, isPost }: Occurrence): string[] {
-    const name = stack.length === 0 && isPost ? this.#direct.get(program?.pid ?? -1) : undefined
+    const name = stack.length === 0 && isPost ? this.directOf(program?.pid) : undefined
     if (name === undefined) return []
     return [
       `the program posts to the queue itself (${name}): the post is not seen, nor its wr_id: the block is its place in the queue`,

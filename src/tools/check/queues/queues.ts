@@ -41,6 +41,8 @@ export interface QueueDetector extends Detector {
   limitReached(failure: CheckedFailure): void
   /** As `SrqLimits.explain`. */
   explainLimit(peer: KnownObject | undefined): ReturnType<SrqLimits['explain']>
+  /** Whether the program has polled none of the completions of a CQ, which has some. */
+  isNonePolled(cq: KnownObject): boolean
   /** A line: how many messages each of these queue pairs has posted. */
   messageCounts(ends: readonly KnownObject[]): string
   /**
@@ -232,6 +234,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     limitReached: failure => limits.raised(failure),
     explainLimit: peer => limits.explain(peer),
+    isNonePolled: ({ id }) => unpolled.isNonePolled(id),
     messageCounts(ends) {
       const posted = ends.map(({ id, name }) => `${counted(sends.messagesOf(id), 'message')} by ${name}`)
       return `posted so far: ${posted.join(', ')}`

@@ -50,6 +50,11 @@ export class UnpolledCompletions {
     else if (removed > 1) unpolled.splice(0, removed)
   }
 
+  /** Whether the program has polled none of the completions of a CQ, which has some. */
+  isNonePolled(cq: number): boolean {
+    return this.#byCq.get(cq)?.[0]?.completion.cqPosition === 1
+  }
+
   /** Whether a CQ has completions that the device has not seen polled. */
   has(cq: number): boolean {
     return (this.#byCq.get(cq)?.length ?? 0) > 0
