@@ -11,8 +11,10 @@ import type { Containment } from './containment.ts'
 
 /** Milliseconds between two looks; longer if a look takes long. */
 const INTERVAL = 500
-/** Looks take at most this part of a processor. On a busy machine they last longer, and come as often. */
+/** Looks take at most this part of a processor, unless they would come less often than MAX_INTERVAL says. */
 const MAX_SHARE = 1 / 20
+/** Milliseconds: a program that waits for some seconds before a signal ends it is looked at twice, however many others wait. */
+const MAX_INTERVAL = 2000
 /** Microseconds after which an unchanged state counts as a wait. */
 const MIN_WAIT = 1_000_000
 
@@ -58,7 +60,7 @@ export class WaitWatch {
       const start = process.cpuUsage()
       this.look()
       const { user, system } = process.cpuUsage(start)
-      this.#lookLater(Math.max(INTERVAL, (user + system) / 1000 / MAX_SHARE))
+      this.#lookLater(Math.min(MAX_INTERVAL, Math.max(INTERVAL, (user + system) / 1000 / MAX_SHARE)))
     })
     setTimeout(look, delay).unref()
   }

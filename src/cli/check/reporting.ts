@@ -108,7 +108,7 @@ export const openReportOf = (
     blocks.push(severity)
     print(paintedWord(text, severity, severity, paint))
   }
-  const hidden: Finding[] = []
+  let hidden: readonly Finding[] = []
   /** Of `shown`, those that are not printed yet. */
   const leaks: Finding[] = []
   /** Suppressed findings by library; undefined: those that files name. */
@@ -117,9 +117,12 @@ export const openReportOf = (
   const take = (finding: Finding): void => {
     const verdict = judge(finding)
     if (verdict.action === 'suppress') suppressed.set(verdict.library, (suppressed.get(verdict.library) ?? 0) + 1)
-    if (verdict.action === 'hide') hidden.push(finding)
+    if (verdict.action === 'hide') hidden = [...hidden, finding]
     if (verdict.action !== 'show' && verdict.action !== 'fail') return
     hasFailure ||= verdict.action === 'fail'
+    show(finding)
+  }
+  const show = (finding: Finding): void => {
     shown.push(finding)
     if (options.json) return
     // Leaks come last: errors may be their reason.
@@ -146,6 +149,12 @@ export const openReportOf = (
     onFinding,
     finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read, who }) {
       const { status, signal, pid, limit, isDeadlock = false } = programEnd
+      // If a program fails and nothing else was found, a note may say why.
+      if ((status !== 0 || signal !== null) && shown.every(({ id }) => id === 'leak')) {
+        const notes = hidden.filter(({ severity }) => severity === 'note').slice(0, MAX_NOTES)
+        hidden = hidden.filter(finding => !notes.includes(finding))
+        for (const finding of notes) show(finding)
+      }
       // The finding program-died has the stack too.
       const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
       const end =
@@ -181,6 +190,9 @@ export const openReportOf = (
     },
   }
 }
+
+/** Notes of a program that fails, without other findings, which are shown though `--notes` is not given. */
+const MAX_NOTES = 3
 
 /** The hidden findings, with the options that show them: ` (3 notes: --notes; 1 leak: --leaks)`; empty: none. */
 const hiddenText = (hidden: readonly Finding[]): string => {

@@ -27,6 +27,37 @@ export const cFunctions: Readonly<Record<string, string>> = {
   'xrcd.create': 'ibv_open_xrcd',
 }
 
+/** Functions whose refusals have no words of C, as `cFunctions`. */
+export const otherCFunctions: Readonly<Record<string, string>> = {
+  'pd.destroy': 'ibv_dealloc_pd',
+  'qp.destroy': 'ibv_destroy_qp',
+  'cq.destroy': 'ibv_destroy_cq',
+  'cq.reqNotify': 'ibv_req_notify_cq',
+  'srq.destroy': 'ibv_destroy_srq',
+  'xrc_srq.destroy': 'ibv_destroy_srq',
+  'mr.destroy': 'ibv_dereg_mr',
+  'mw.destroy': 'ibv_dealloc_mw',
+  'ah.destroy': 'ibv_destroy_ah',
+  'wq.destroy': 'ibv_destroy_wq',
+  'xrcd.destroy': 'ibv_close_xrcd',
+  'comp_channel.create': 'ibv_create_comp_channel',
+  'cm_id.create': 'rdma_create_id',
+  'cm_id.modify': 'rdma_migrate_id',
+  'cm_id.destroy': 'rdma_destroy_id',
+  'cm_id.bind': 'rdma_bind_addr',
+  'cm_id.resolveAddress': 'rdma_resolve_addr',
+  'cm_id.resolveRoute': 'rdma_resolve_route',
+  'cm_id.connect': 'rdma_connect',
+  'cm_id.listen': 'rdma_listen',
+  'cm_id.accept': 'rdma_accept',
+  'cm_id.reject': 'rdma_reject',
+  'cm_id.disconnect': 'rdma_disconnect',
+  'cm_id.notify': 'rdma_notify',
+  'cm_id.setOption': 'rdma_set_option',
+  'cm_id.resolveService': 'rdma_resolve_addrinfo',
+  'cm_channel.getEvent': 'rdma_get_cm_event',
+}
+
 /** Members whose names are not those of our attributes in snake_case, by function. */
 export const cMembers: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   ibv_modify_qp: {

@@ -9,6 +9,7 @@ import {
   cFunctions,
   cMasks,
   cMembers,
+  otherCFunctions,
   refusalAdvice,
 } from '../../spec/check/c-words.ts'
 import { isQueuePairClass } from '../../spec/classes/ids.ts'
@@ -21,6 +22,13 @@ export const cFunctionOf = ({ nouns: [first], subject }: Reason): string | undef
   if (first?.kind === 'mask') return cFunctions['qp.modify']
   const [className = '', method] = subject.method?.split('.') ?? []
   return cFunctions[`${isQueuePairClass(className) ? 'qp' : className}.${method}`]
+}
+
+/** The function of C by `CLASS.METHOD`; the method if C has none, or none is known. */
+export const callName = (method: string): string => {
+  const [className = '', name = ''] = method.split('.')
+  const called = `${isQueuePairClass(className) ? 'qp' : className}.${name}`
+  return cFunctions[called] ?? otherCFunctions[called] ?? method
 }
 
 const wordsOf = (cFunction: string): Words => {

@@ -169,6 +169,18 @@ describe('userdma check', {
     assert.equal(await statusOf('--fail-on', 'never', '--', 'sh', '-c', `${faulty('unknown-lkey')}; exit 3`), 3)
   })
 
+  it('notes are shown if their program fails and nothing else was found', async t => {
+    const program = faulty('receive-overlap--reads')
+    const run = async (end: number) => {
+      const { stderr, status } = await runUserdma(t, ['check', '--', 'sh', '-c', `${program} >&2; exit ${end}`])
+      return [/^userdma check: note receive-overlap/m.test(stderr), status]
+    }
+    assert.deepEqual(await Promise.all([run(0), run(3)]), [
+      [false, 0],
+      [true, 3],
+    ])
+  })
+
   it('the destruction of an object in use is reported with the object that uses it', async t => {
     const busy = await runUserdma(t, ['check', '--', faulty('destroy-busy')])
     assert.match(busy.stderr, /: PD \d+ cannot be destroyed, it is used by MR 0x[0-9a-f]+ of 4096 bytes \(EBUSY\)/)

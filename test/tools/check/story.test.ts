@@ -71,6 +71,13 @@ test('a story has both ends in the order of time, and repeats as one line', () =
   assert.deepEqual([story[2]!.since, story[2]!.time, story[2]!.stack], [10, 4000, ['posted']])
 })
 
+test('completions with numbers that repeat have the first and the last one', () => {
+  const scenario = requestScenario()
+  for (let i = 0; i < 40; i++) scenario.complete(scenario.post({ opcode: SEND, index: i, wrId: BigInt(i % 16) }))
+  const completed = texts(storyOf(scenario)).filter(text => text.includes('completed'))
+  assert.deepEqual(completed, ['QP 0x1: completed SEND wr_id 0 … 7 (40)'])
+})
+
 test('a call begins a part of the story, in which the same is another line', () => {
   const scenario = requestScenario()
   const { qp, call, post } = scenario
@@ -163,7 +170,7 @@ test('a refused call is decisive for a wait, unless the call succeeds later', ()
     if (isRepeated) call('rc_qp', 'modify', qp, { state: RTS })
     return texts(storyOfWait(scenario)).join('\n')
   }
-  assert.match(refusedModify(false), /=> QP 0x1: rc_qp.modify was refused: EINVAL/)
+  assert.match(refusedModify(false), /=> QP 0x1: ibv_modify_qp was refused: EINVAL/)
   assert.doesNotMatch(refusedModify(true), /=>/)
 })
 

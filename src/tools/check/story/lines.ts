@@ -13,6 +13,7 @@ import { errnoName } from '../../../spec/errno.ts'
 import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
+import { callName } from '../c-words.ts'
 import type { DetectorServices } from '../detector.ts'
 import { type KnownObject, shortName, stateName } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
@@ -100,7 +101,7 @@ interface Group {
   stack: Stack
 }
 
-const countIn = ({ events }: Group): number => events.reduce((sum, { count }) => sum + count, 0)
+const countIn = ({ events }: Pick<Group, 'events'>): number => events.reduce((sum, { count }) => sum + count, 0)
 const amountIn = ({ events }: Group): number => events.reduce((sum, { amount }) => sum + amount, 0)
 
 const nameOf = ({ known, subject }: Event): string =>
@@ -112,11 +113,16 @@ const requestText = (opcode: number): string => {
   return opcode === UNKNOWN_NUMBER ? 'request' : requestName(opcode)
 }
 
-/** `wr_id 7`, or of several the smallest and the largest, `wr_id 1 to 7`. */
+/**
+ * `wr_id 7`, or of several the smallest and the largest, `wr_id 1 to 7`. Of events that stand for several only the first and
+ * the last are known: `wr_id 1 … 7` if others than those between may be among them.
+ */
 const wrIdText = ({ events }: Group): string => {
   const all = events.flatMap(({ firstWrId, wrId }) => [firstWrId, wrId])
   const least = all.reduce((one, other) => (other < one ? other : one))
   const most = all.reduce((one, other) => (other > one ? other : one))
+  const isRange = events.every(({ count }) => count < 3) || most - least + 1n === BigInt(countIn({ events }))
+  if (!isRange && all[0] !== all.at(-1)) return `wr_id ${all[0]} … ${all.at(-1)}`
   return least === most ? `wr_id ${most}` : `wr_id ${least} to ${most}`
 }
 
@@ -126,11 +132,15 @@ const bytesText = (group: Group): string => {
   return `${counted(last.amount, 'byte')}${countIn(group) > 1 ? ' each' : ''}`
 }
 
+/** Programs of the TypeScript library know the words of the object model. */
+const nameOfCall = (method: string, { subject }: Event): string =>
+  subject.log.program === undefined ? method : callName(method)
+
 const callText = (method: string, { last, events }: Group): string => {
   const text = callTexts[method]
   if (text !== undefined) return text
   if (method.endsWith('.destroy')) return 'destroyed'
-  if (!method.endsWith('.modify')) return method
+  if (!method.endsWith('.modify') || method === 'cm_id.modify') return nameOfCall(method, last)
   if (last.amount < 0) return 'modified'
   const states = new Set(events.map(({ amount }) => stateName(amount)))
   return `modified to ${[...states].join(', ')}`
@@ -348,7 +358,7 @@ export class Stories {
       case Kind.CALLED:
         return callText(this.#recorder.methodOf(detail), group)
       case Kind.REFUSED:
-        return `${this.#recorder.methodOf(detail)} was refused: ${errnoName(last.amount)}`
+        return `${nameOfCall(this.#recorder.methodOf(detail), last)} was refused: ${errnoName(last.amount)}`
       case Kind.REFUSED_POST:
         return `the post of ${requestText(detail)} ${wrIdText(group)} was refused: ${errnoName(last.amount)}`
       case Kind.READ_EVENT:
