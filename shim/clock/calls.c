@@ -116,8 +116,15 @@ EXPORT long syscall(long number, ...)
     case SYS_fork:
 #endif
         return start(number, call(number, a, b, c, d, e, f), a);
+    case SYS_sched_yield:
+        return sched_yield();
+    case SYS_gettid:
+    case SYS_getcpu:
+        return call(number, a, b, c, d, e, f);
     default:
         break;
     }
-    return call(number, a, b, c, d, e, f);
+    const long result = call(number, a, b, c, d, e, f);
+    clock_acts();
+    return result;
 }

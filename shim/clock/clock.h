@@ -5,6 +5,7 @@
  * page.c      the page; who takes part, and what its threads wait for
  * readers.c   reads of clocks
  * sleeps.c    waits with a time limit; locks.c: those of threads for each other; calls.c: those by syscall(2)
+ * spin.c      polls, reads of clocks and waits of no time, which let the clock run while nothing else does
  * timers.c    timerfd, timer_create, setitimer and alarm
  * starts.c    processes that a program starts
  * keeper.c    a thread of the daemon, which lets the clock jump; looks.c: whether everything sleeps; network.c: whether
@@ -37,6 +38,7 @@ enum {
     MAX_PROCESSES = 1024,
     MAX_SLOTS = 4096, /* threads that wait with a limit */
     MAX_TIMERS = 1024,
+    MAX_MEMBERS = 64, /* threads that spin at the same time */
     MAX_REASONS = USERDMA_CLOCK_MAX_REASONS,
     REASON_BYTES = USERDMA_CLOCK_REASON_BYTES,
 };
@@ -86,12 +88,39 @@ struct timer {
     uint32_t clock; /* of a timerfd */
     int64_t deadline; /* NEVER: not set */
     int64_t interval; /* 0: once */
+    int64_t offset; /* of a timerfd: the clock's when it was set */
     uint32_t signal; /* 0: none */
     uint32_t tid; /* the thread that gets the signal; 0: the process */
     int32_t code; /* si_code */
     uint32_t overruns;
     uint64_t value; /* si_value */
 };
+
+/* Of a grant: a number, which grows by GRANT_NEXT, and flags. */
+enum {
+    GRANT_IS_MADE = 1,
+    GRANT_IS_READY = 2, /* time may be added */
+    GRANT_NEXT = 4,
+};
+
+/* Time that threads may add by spinning (spin.c). */
+struct grant {
+    uint32_t state;
+    uint32_t members;
+    int64_t until; /* of the skipping CLOCK_MONOTONIC, or NEVER */
+    int64_t offset; /* the clock's when it was made */
+    struct member {
+        uint32_t slot;
+        uint32_t reserved;
+        uint64_t calls; /* when it was made */
+    } member[MAX_MEMBERS];
+} __attribute__((aligned(64)));
+
+/* What the thread of a slot has done; the numbers go on with the slot's next thread. */
+struct spins {
+    uint64_t calls; /* without result */
+    uint32_t acts; /* that may have woken another thread */
+} __attribute__((aligned(64)));
 
 /* The head of the page is ClockPage in src/spec/clock-page.ts. */
 struct page {
@@ -107,12 +136,20 @@ struct page {
     uint32_t has_tcp; /* a process has made a TCP socket */
     uint32_t is_foreign; /* a process has another PID namespace than the daemon */
     uint32_t stuck;
-    uint32_t reserved;
+    uint32_t spins_not; /* spinning is working: --no-clock-spin */
+    int64_t jumped; /* nanoseconds that were skipped by jumps, not by spinning */
     char reason[MAX_REASONS][REASON_BYTES];
+    struct kept {
+        int64_t nanoseconds;
+        char text[REASON_BYTES];
+    } kept[MAX_REASONS]; /* what has kept real time, and how long */
     uint64_t namespace; /* of the daemon's PIDs */
+    uint32_t daemon_acts; /* how often its loop has woken */
+    struct grant grant;
     struct process processes[MAX_PROCESSES];
     struct timer timers[MAX_TIMERS];
     struct slot slots[MAX_SLOTS];
+    struct spins spins[MAX_SLOTS];
 };
 
 #ifndef SYS_pidfd_open
@@ -202,6 +239,19 @@ void clock_remove_process(struct process *process);
 void clock_on_fork(void);
 /* The PID namespace of this process. */
 uint64_t clock_namespace(void);
+/* The index of the calling thread's slot. False: it has none. */
+bool clock_own_slot(uint32_t *index);
+/* The `acts` of the calling thread; NULL: it has no slot. */
+uint32_t *clock_own_acts(void);
+/*
+ * After a call that gave nothing, and that a loop makes until something happens. True: nothing else runs, and the clock
+ * runs by such calls.
+ */
+bool userdma_clock_spins(void);
+/* After what may have woken another thread, and when one has woken. */
+void clock_acts(void);
+/* The daemon's loop has waited. */
+void clock_daemon_wakes(void);
 /* The keeper should look soon. */
 void clock_tell_keeper(void);
 /* Adds the children of this process, which need not load this library. */
@@ -209,10 +259,29 @@ void clock_add_children(void);
 
 /* ---- the keeper's ---- */
 
+/* What keeps real time from now on; NULL: nothing. */
+void clock_keeps(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Adds a line to the report, once. */
 void clock_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Whether all threads of all processes wait, and will until time passes. `keeper`: the thread that asks. */
-bool clock_everything_sleeps(pid_t keeper);
+enum rest {
+    RUNS,
+    SPINS, /* all threads wait, and will until time passes, but those that spin */
+    SLEEPS, /* all threads do */
+};
+/* A thread that spins, at a look. */
+struct spinner {
+    uint32_t slot, acts;
+};
+extern struct spinner clock_spinners[MAX_MEMBERS];
+extern uint32_t clock_spinner_count;
+/* What all threads of all processes do. `keeper`: the thread that asks. After SPINS, who does is in clock_spinners. */
+enum rest clock_look(pid_t keeper);
+/* Whether any thread has spun since the last question. */
+bool clock_anyone_spins(void);
+bool clock_is_member(uint32_t slot);
+/* Lets the threads of clock_spinners add time until then, unless one has acted since the look, or the daemon has. */
+void clock_make_grant(const struct spinner *spinners, uint32_t count, uint32_t daemon_acts, int64_t until);
+void clock_end_grant(void);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
 /* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */
@@ -233,5 +302,8 @@ _Static_assert(offsetof(struct page, offset) == USERDMA_CLOCK_OFFSET && offsetof
                    offsetof(struct page, begin) == USERDMA_CLOCK_BEGIN &&
                    offsetof(struct page, reasons) == USERDMA_CLOCK_REASONS &&
                    offsetof(struct page, stuck) == USERDMA_CLOCK_STUCK &&
-                   offsetof(struct page, reason) == USERDMA_CLOCK_FIRST_REASON,
+                   offsetof(struct page, jumped) == USERDMA_CLOCK_JUMPED &&
+                   offsetof(struct page, reason) == USERDMA_CLOCK_FIRST_REASON &&
+                   offsetof(struct page, kept) == USERDMA_CLOCK_FIRST_KEPT &&
+                   sizeof(struct kept) == USERDMA_CLOCK_KEPT_BYTES,
                "layout of the page");

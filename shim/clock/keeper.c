@@ -148,29 +148,6 @@ static void send_signal(const struct timer *timer)
         NEXT(syscall)(SYS_rt_sigqueueinfo, timer->pid, timer->signal, &info);
 }
 
-/* Timers whose time is over: the keeper's fire. True: there were any. */
-static bool end_timers(int64_t now)
-{
-    bool any = false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
-        struct timer *const timer = &clock_page->timers[i];
-        int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
-        if ((timer->kind != TIMER_FD && timer->kind != TIMER_SIGNAL) || deadline > now)
-            continue;
-        uint32_t overruns = 0;
-        const int64_t next = following(timer, deadline, now, &overruns);
-        if (!__atomic_compare_exchange_n(&timer->deadline, &deadline, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-            continue;
-        any = true;
-        timer->overruns = overruns;
-        if (timer->kind == TIMER_SIGNAL)
-            send_signal(timer);
-        else if (timer->pid == clock_page->keeper)
-            daemon_is_due = true;
-    }
-    return any;
-}
-
 /* Sets a timerfd to what is left until its deadline. The descriptor may be another file's now. */
 static void set_again(struct timer *timer, int64_t offset)
 {
@@ -180,6 +157,7 @@ static void set_again(struct timer *timer, int64_t offset)
         fd = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, timer->id, 0);
     }
     const int64_t left = timer->deadline - offset - now_real();
+    timer->offset = offset;
     const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(timer->interval)};
     if (fd < 0 || NEXT(timerfd_settime)(fd, 0, &value, NULL) != 0)
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
@@ -188,6 +166,47 @@ static void set_again(struct timer *timer, int64_t offset)
         if (fd >= 0)
             close(fd);
     }
+}
+
+/* The time of a jump: from now on the daemon may run. */
+static void begin_turn(void)
+{
+    jump_at = now_real();
+    clock_daemon_sleeps(false);
+}
+
+/* The daemon, which sleeps, has something to do now. */
+static void expect_daemon(void)
+{
+    if (!daemon_is_due && now_real() - jump_at > DAEMON_TIME)
+        begin_turn();
+    daemon_is_due = true;
+}
+
+/* Timers whose time is over: the keeper's fire. True: there were any. */
+static bool end_timers(int64_t now)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
+        if ((timer->kind != TIMER_FD && timer->kind != TIMER_SIGNAL) || deadline > now)
+            continue;
+        /* Spinning has passed the deadline, of which the kernel does not know. */
+        if (timer->kind == TIMER_FD && timer->offset != clock_offset())
+            set_again(timer, clock_offset());
+        uint32_t overruns = 0;
+        const int64_t next = following(timer, deadline, now, &overruns);
+        if (!__atomic_compare_exchange_n(&timer->deadline, &deadline, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            continue;
+        any = true;
+        timer->overruns = overruns;
+        if (timer->kind == TIMER_SIGNAL)
+            send_signal(timer);
+        else if (timer->pid == clock_page->keeper)
+            expect_daemon();
+    }
+    return any;
 }
 
 /* ---- jumps ---- */
@@ -203,12 +222,15 @@ static int64_t earliest_of_timers(uint32_t kind)
     return earliest;
 }
 
+static int64_t earliest_of_all_timers(void)
+{
+    const int64_t of_files = earliest_of_timers(TIMER_FD), of_signals = earliest_of_timers(TIMER_SIGNAL);
+    return of_files < of_signals ? of_files : of_signals;
+}
+
 static int64_t earliest(void)
 {
-    int64_t found = earliest_of_timers(TIMER_FD);
-    const int64_t of_signals = earliest_of_timers(TIMER_SIGNAL);
-    if (of_signals < found)
-        found = of_signals;
+    int64_t found = earliest_of_all_timers();
     for (uint32_t i = 0; i < clock_page->slots_used; i++) {
         const struct slot *const slot = &clock_page->slots[i];
         if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline < found)
@@ -222,10 +244,10 @@ static void jump(int64_t to)
     const int64_t offset = to - now_real();
     if (offset <= clock_page->offset)
         return;
+    clock_page->jumped += offset - clock_page->offset;
     __atomic_store_n(&clock_page->offset, offset, __ATOMIC_SEQ_CST);
     __atomic_add_fetch(&clock_page->jumps, 1, __ATOMIC_RELAXED);
-    jump_at = now_real();
-    clock_daemon_sleeps(false);
+    begin_turn();
     for (uint32_t i = 0; i < clock_page->timers_used; i++) {
         struct timer *const timer = &clock_page->timers[i];
         if (timer->kind == TIMER_FD && timer->deadline != NEVER)
@@ -267,10 +289,17 @@ static void look_for_deadlock(void)
     static unsigned looks;
     if (looks++ % IDLE_LOOKS != 0)
         return;
-    uint32_t stuck = clock_everything_sleeps(keeper) && clock_network_is_quiet() ? clock_stuck() : 0;
-    if (stuck != 0 && !clock_everything_sleeps(keeper))
+    uint32_t stuck = clock_look(keeper) == SLEEPS && clock_network_is_quiet() ? clock_stuck() : 0;
+    if (stuck != 0 && clock_look(keeper) != SLEEPS)
         stuck = 0;
     __atomic_store_n(&clock_page->stuck, stuck, __ATOMIC_RELEASE);
+}
+
+static bool network_is_quiet(void)
+{
+    const bool is_quiet = clock_network_is_quiet();
+    clock_keeps(is_quiet ? NULL : "data is on its way in a TCP connection, or in the kernel");
+    return is_quiet;
 }
 
 /* Looks once. Returns how long the next look may wait; `nap`: how long this one did. */
@@ -278,6 +307,7 @@ static int64_t look(int64_t nap)
 {
     if (!has_programs()) {
         clock_page->stuck = 0;
+        clock_keeps(NULL);
         return IDLE_NAP;
     }
     const int64_t longer = nap * 3 / 2 < LONGEST_NAP ? nap * 3 / 2 : LONGEST_NAP;
@@ -288,19 +318,30 @@ static int64_t look(int64_t nap)
         return longer;
     const int64_t next = earliest();
     if (next <= now) {
+        clock_end_grant();
         if (daemon_is_done())
             end_waits(now);
         return SHORTEST_NAP;
     }
-    if (next == NEVER) {
+    if (next == NEVER && !clock_anyone_spins()) {
+        clock_end_grant();
         look_for_deadlock();
         return IDLE_NAP;
     }
     clock_page->stuck = 0;
-    if (next - now < SHORTEST_JUMP || !clock_everything_sleeps(keeper) || !clock_network_is_quiet())
+    const uint32_t daemon_acts = __atomic_load_n(&clock_page->daemon_acts, __ATOMIC_SEQ_CST);
+    const enum rest rest = next - now < SHORTEST_JUMP ? RUNS : clock_look(keeper);
+    const bool is_quiet = rest != RUNS && network_is_quiet();
+    if (!is_quiet || rest != SPINS)
+        clock_end_grant();
+    if (!is_quiet || (rest == SLEEPS && next == NEVER))
         return longer;
     if (earliest() != next)
         return SHORTEST_NAP;
+    if (rest == SPINS) {
+        clock_make_grant(clock_spinners, clock_spinner_count, daemon_acts, next);
+        return longer;
+    }
     jump(next);
     return SHORTEST_NAP / 5;
 }
@@ -315,7 +356,7 @@ static void *keep(void *unused)
         const uint32_t word = __atomic_load_n(&clock_page->word, __ATOMIC_ACQUIRE);
         nap = look(nap);
         /* A timer of the keeper's must not be late. */
-        const int64_t left = earliest_of_timers(TIMER_SIGNAL) - clock_now(CLOCK_MONOTONIC);
+        const int64_t left = earliest_of_all_timers() - clock_now(CLOCK_MONOTONIC);
         const struct timespec limit = to_timespec(left < nap ? (left > 0 ? left : 1) : nap);
         if (NEXT(syscall)(SYS_futex, &clock_page->word, FUTEX_WAIT, word, &limit, NULL, 0) == 0)
             nap = SHORTEST_NAP;
@@ -324,9 +365,9 @@ static void *keep(void *unused)
 }
 
 /*
- * Of the daemon: makes the page at `path`, and starts the keeper. 0, or -errno.
+ * Of the daemon: makes the page at `path`, and starts the keeper. `spins`: spinning lets time go on. 0, or -errno.
  */
-EXPORT int userdma_clock_start(const char *path)
+EXPORT int userdma_clock_start(const char *path, int spins)
 {
     char new_path[4096];
     if (snprintf(new_path, sizeof new_path, "%s.%d", path, getpid()) >= (int)sizeof new_path)
@@ -342,6 +383,7 @@ EXPORT int userdma_clock_start(const char *path)
         page->magic = USERDMA_CLOCK_MAGIC;
         page->keeper = (uint32_t)getpid();
         page->begin = now_real();
+        page->spins_not = !spins;
         page->namespace = clock_namespace();
         if (rename(new_path, path) != 0)
             error = errno;

@@ -32,7 +32,7 @@ struct runs {
 struct thread {
     pid_t pid, tid;
     struct slot *slot; /* NULL: it has none */
-    uint32_t sequence; /* of the slot */
+    uint32_t sequence, acts; /* of the slot */
     struct runs runs;
 };
 static struct thread threads[MAX_THREADS];
@@ -40,6 +40,35 @@ static uint32_t thread_count;
 /* It was not asleep at the last look: looked at first. */
 static pid_t busy_pid, busy_tid;
 static bool is_seen[MAX_SLOTS];
+struct spinner clock_spinners[MAX_MEMBERS];
+uint32_t clock_spinner_count;
+
+/* What keeps real time, and since when. */
+static char kept_by[USERDMA_CLOCK_REASON_BYTES];
+static int64_t kept_since;
+
+void clock_keeps(const char *format, ...)
+{
+    const int64_t now = clock_real(CLOCK_MONOTONIC);
+    if (kept_by[0] != 0)
+        for (uint32_t i = 0; i < MAX_REASONS; i++) {
+            struct kept *const kept = &clock_page->kept[i];
+            if (kept->text[0] == 0)
+                memcpy(kept->text, kept_by, sizeof kept->text);
+            if (strcmp(kept->text, kept_by) != 0)
+                continue;
+            kept->nanoseconds += now - kept_since;
+            break;
+        }
+    kept_since = now;
+    kept_by[0] = 0;
+    if (!format)
+        return;
+    va_list list;
+    va_start(list, format);
+    vsnprintf(kept_by, sizeof kept_by, format, list);
+    va_end(list);
+}
 
 void clock_note(const char *format, ...)
 {
@@ -278,8 +307,10 @@ static bool daemon_waits(const struct thread *thread, const struct call *call)
 static bool look_at(struct thread *thread, pid_t pid, pid_t tid)
 {
     *thread = (struct thread){.pid = pid, .tid = tid, .slot = slot_of(pid, tid)};
-    if (thread->slot)
+    if (thread->slot) {
         thread->sequence = __atomic_load_n(&thread->slot->sequence, __ATOMIC_ACQUIRE);
+        thread->acts = __atomic_load_n(&clock_page->spins[thread->slot - clock_page->slots].acts, __ATOMIC_SEQ_CST);
+    }
     return runs_of(pid, tid, &thread->runs);
 }
 
@@ -295,14 +326,43 @@ static bool has_told_parent(pid_t pid)
     return is_known;
 }
 
+/* Reads the name of a thread. */
+static void name_of(pid_t pid, pid_t tid, char name[32])
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/comm", pid, tid);
+    name[0] = 0;
+    read_file(path, name, 32);
+    name[strcspn(name, "\n")] = 0;
+}
+
 /* A wait with a time limit that the library does not know, as of a static program. */
 static void note_wait(const struct thread *thread, const struct call *call)
 {
-    char path[64], name[32] = "";
-    snprintf(path, sizeof path, "/proc/%d/comm", thread->pid);
-    read_file(path, name, sizeof name);
-    name[strcspn(name, "\n")] = 0;
+    char name[32];
+    name_of(thread->pid, thread->pid, name);
     clock_note("a wait of %s (system call %ld)", name, call->number);
+}
+
+/* That this thread keeps real time. */
+static void tell_kept(const struct thread *thread)
+{
+    char name[32];
+    struct call call;
+    const char state = state_of(thread->pid, thread->tid);
+    if (is_daemon(thread->pid) || process_of(thread->pid)->is_mover) {
+        clock_keeps("the daemon works");
+        return;
+    }
+    name_of(thread->pid, thread->tid, name);
+    if (state == 'S' && call_of(thread->pid, thread->tid, &call) && kind_of(&call, thread->pid) == LIMITED)
+        clock_keeps("%s (process %d, thread %d) is in a wait that is not covered (system call %ld)", name, thread->pid,
+                    thread->tid, call.number);
+    else
+        clock_keeps("%s (process %d, thread %d) %s", name, thread->pid, thread->tid,
+                    state == 'T' || state == 't' ? "is stopped"
+                    : state == 'D'               ? "waits for a disk or a page"
+                                                 : "runs");
 }
 
 /* The second: whether it has slept since the first. */
@@ -326,11 +386,37 @@ static bool has_slept(const struct thread *thread)
     return kind == ENDLESS || (kind == LIMITED && is_noted);
 }
 
-static bool is_busy(pid_t pid, pid_t tid)
+/* A thread that has spun in this time may do so, and wait for a processor: with ten programs on one, it waits for some 30 ms. */
+#define SPIN_TIME (100 * MILLISECOND)
+
+/*
+ * Whether a thread that runs spins: then it is one of clock_spinners. If it works too, time does not go on meanwhile.
+ */
+static bool is_spinning(const struct thread *thread)
 {
-    busy_pid = pid;
-    busy_tid = tid;
-    return false;
+    static uint64_t calls_before[MAX_SLOTS];
+    static int64_t spun_at[MAX_SLOTS];
+    if (!thread->slot)
+        return false;
+    const uint32_t slot = (uint32_t)(thread->slot - clock_page->slots);
+    const uint64_t calls = __atomic_load_n(&clock_page->spins[slot].calls, __ATOMIC_ACQUIRE);
+    const int64_t now = clock_real(CLOCK_MONOTONIC);
+    if (calls != calls_before[slot])
+        spun_at[slot] = now;
+    calls_before[slot] = calls;
+    if (spun_at[slot] == 0 || (now - spun_at[slot] > SPIN_TIME && !clock_is_member(slot)) ||
+        clock_spinner_count == MAX_MEMBERS)
+        return false;
+    clock_spinners[clock_spinner_count++] = (struct spinner){.slot = slot, .acts = thread->acts};
+    return true;
+}
+
+static enum rest is_busy(const struct thread *thread)
+{
+    busy_pid = thread->pid;
+    busy_tid = thread->tid;
+    tell_kept(thread);
+    return RUNS;
 }
 
 /* Whether the process, in the image that it has now, loads this library. */
@@ -413,33 +499,35 @@ static void free_unseen(void)
     }
 }
 
-bool clock_everything_sleeps(pid_t keeper)
+enum rest clock_look(pid_t keeper)
 {
     if (__atomic_load_n(&clock_page->is_full, __ATOMIC_ACQUIRE)) {
         clock_note("more than %d processes", MAX_PROCESSES);
-        return false;
+        return RUNS;
     }
     if (__atomic_load_n(&clock_page->is_foreign, __ATOMIC_ACQUIRE)) {
         clock_note("a process in a PID namespace of its own: nothing is skipped from its start on");
-        return false;
+        return RUNS;
     }
     if (busy_pid != 0) {
         struct thread busy;
-        if (look_at(&busy, busy_pid, busy_tid) && !has_slept(&busy))
-            return false;
+        clock_spinner_count = 0;
+        if (look_at(&busy, busy_pid, busy_tid) && !has_slept(&busy) && !is_spinning(&busy))
+            return RUNS;
         busy_pid = 0;
     }
     thread_count = 0;
+    clock_spinner_count = 0;
     kill(-getpgrp(), 0); /* no signal: it takes the lock */
     memset(is_seen, 0, sizeof is_seen);
     for (uint32_t i = 0; i < clock_page->processes_used; i++)
         if (clock_page->processes[i].pid != 0 && !look_at_process(&clock_page->processes[i], keeper))
-            return false;
+            return RUNS;
     for (uint32_t i = 0; i < thread_count; i++)
-        if (!has_slept(&threads[i]))
-            return is_busy(threads[i].pid, threads[i].tid);
+        if (!has_slept(&threads[i]) && !is_spinning(&threads[i]))
+            return is_busy(&threads[i]);
     free_unseen();
-    return true;
+    return clock_spinner_count == 0 ? SLEEPS : SPINS;
 }
 
 uint32_t clock_stuck(void)

@@ -33,7 +33,8 @@ static pthread_key_t slot_key;
 void *clock_next(const char *name)
 {
     static const char *const versioned[] = {"pthread_cond_timedwait", "timer_create", "timer_settime", "timer_gettime",
-                                            "timer_delete", "timer_getoverrun"};
+                                            "timer_delete", "timer_getoverrun", "pthread_cond_signal",
+                                            "pthread_cond_broadcast"};
     for (size_t i = 0; i < sizeof versioned / sizeof *versioned; i++) {
         if (strcmp(name, versioned[i]) != 0)
             continue;
@@ -116,6 +117,7 @@ bool clock_add_process(pid_t pid, uint64_t stack)
         if (!take_process((uint32_t)pid, stack))
             __atomic_store_n(&clock_page->is_full, 1, __ATOMIC_SEQ_CST);
     }
+    clock_acts();
     errno = saved;
     return true;
 }
@@ -127,6 +129,7 @@ static void free_slot(void *slot)
     own_slot = NULL;
     __atomic_store_n(&own->state, AWAKE, __ATOMIC_RELAXED);
     __atomic_store_n(&own->tid, 0, __ATOMIC_RELEASE);
+    clock_acts();
 }
 
 /* NULL: there is none. */
@@ -149,6 +152,21 @@ static struct slot *take_slot(void)
     return NULL;
 }
 
+bool clock_own_slot(uint32_t *index)
+{
+    const int saved = errno;
+    const struct slot *const slot = own_slot ? own_slot : take_slot();
+    errno = saved;
+    if (slot)
+        *index = (uint32_t)(slot - clock_page->slots);
+    return slot != NULL;
+}
+
+uint32_t *clock_own_acts(void)
+{
+    return own_slot ? &clock_page->spins[own_slot - clock_page->slots].acts : NULL;
+}
+
 bool clock_wait_begins(struct wait *wait, int64_t deadline, void *frame)
 {
     wait->slot = NULL;
@@ -169,6 +187,7 @@ bool clock_wait_begins(struct wait *wait, int64_t deadline, void *frame)
     slot->frame = (uint64_t)(uintptr_t)frame;
     slot->offset = clock_offset();
     __atomic_store_n(&slot->state, ASLEEP, __ATOMIC_SEQ_CST);
+    clock_acts();
     return true;
 }
 
@@ -194,6 +213,7 @@ bool clock_wait_ends(struct wait *wait)
         if (wait->is_over)
             break;
     }
+    clock_acts();
     errno = saved;
     if (UNLIKELY(wait->outer.state != AWAKE)) {
         slot->deadline = wait->outer.deadline;

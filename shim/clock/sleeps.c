@@ -50,12 +50,40 @@ static int sleep_for(const struct timespec *time, struct timespec *rest, void *f
 
 #define FRAME __builtin_frame_address(0)
 
+/* After a wait that was not noted: of no time if it `is_look`, which then may have found `nothing`, else without limit. */
+static void waited(bool is_look, bool nothing)
+{
+    if (!clock_page)
+        return;
+    const int saved = errno;
+    if (!is_look)
+        clock_acts();
+    else if (nothing)
+        userdma_clock_spins();
+    errno = saved;
+}
+
+static inline bool is_zero(const struct timespec *time)
+{
+    return time && time->tv_sec == 0 && time->tv_nsec == 0;
+}
+
+/* The result of `call`, a wait of no time or without limit. */
+#define UNNOTED(is_look, call)                                                                                         \
+    ({                                                                                                                 \
+        const __typeof__(call) result = (call);                                                                        \
+        waited(is_look, result == 0);                                                                                  \
+        result;                                                                                                        \
+    })
+
 EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *rest)
 {
     if (!clock_sleeps || !clock_is_moved(clock) || !is_valid(time))
         return NEXT(clock_nanosleep)(clock, flags, time, rest);
     if (flags & TIMER_ABSTIME)
         return sleep_until(clock_deadline(clock, to_nanoseconds(time)), FRAME);
+    if (is_zero(time))
+        return UNNOTED(true, NEXT(clock_nanosleep)(clock, flags, time, rest));
     return sleep_for(time, rest, FRAME);
 }
 
@@ -63,6 +91,8 @@ EXPORT int nanosleep(const struct timespec *time, struct timespec *rest)
 {
     if (!clock_sleeps || !is_valid(time))
         return NEXT(nanosleep)(time, rest);
+    if (is_zero(time))
+        return UNNOTED(true, NEXT(nanosleep)(time, rest));
     const int result = sleep_for(time, rest, FRAME);
     if (result == 0)
         return 0;
@@ -112,14 +142,14 @@ EXPORT int thrd_sleep(const struct timespec *time, struct timespec *rest)
 EXPORT int poll(struct pollfd *fds, nfds_t count, int milliseconds)
 {
     if (!clock_sleeps || milliseconds <= 0)
-        return NEXT(poll)(fds, count, milliseconds);
+        return UNNOTED(milliseconds == 0, NEXT(poll)(fds, count, milliseconds));
     return WAITED(milliseconds * MILLISECOND, NEXT(poll)(fds, count, milliseconds), NEXT(poll)(fds, count, 0));
 }
 
 int __poll_chk(struct pollfd *fds, nfds_t count, int milliseconds, size_t size);
 EXPORT int __poll_chk(struct pollfd *fds, nfds_t count, int milliseconds, size_t size)
 {
-    if (!clock_sleeps || milliseconds <= 0 || count > size / sizeof *fds)
+    if (!clock_sleeps || count > size / sizeof *fds)
         return NEXT(__poll_chk)(fds, count, milliseconds, size);
     return poll(fds, count, milliseconds);
 }
@@ -135,14 +165,14 @@ static inline bool is_limit(const struct timespec *time)
 EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *time, const sigset_t *mask)
 {
     if (!is_limit(time))
-        return NEXT(ppoll)(fds, count, time, mask);
+        return UNNOTED(is_zero(time), NEXT(ppoll)(fds, count, time, mask));
     return WAITED(to_nanoseconds(time), NEXT(ppoll)(fds, count, time, mask), NEXT(ppoll)(fds, count, &no_time, mask));
 }
 
 int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *time, const sigset_t *mask, size_t size);
 EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *time, const sigset_t *mask, size_t size)
 {
-    if (!is_limit(time) || count > size / sizeof *fds)
+    if (!clock_sleeps || count > size / sizeof *fds)
         return NEXT(__ppoll_chk)(fds, count, time, mask, size);
     return ppoll(fds, count, time, mask);
 }
@@ -152,7 +182,7 @@ EXPORT int pselect(int count, fd_set *read, fd_set *write, fd_set *except, const
                    const sigset_t *mask)
 {
     if (!is_limit(time))
-        return NEXT(pselect)(count, read, write, except, time, mask);
+        return UNNOTED(is_zero(time), NEXT(pselect)(count, read, write, except, time, mask));
     return WAITED(to_nanoseconds(time), NEXT(pselect)(count, read, write, except, time, mask),
                   NEXT(pselect)(count, read, write, except, &no_time, mask));
 }
@@ -160,7 +190,7 @@ EXPORT int pselect(int count, fd_set *read, fd_set *write, fd_set *except, const
 EXPORT int select(int count, fd_set *read, fd_set *write, fd_set *except, struct timeval *time)
 {
     if (!clock_sleeps || !time || time->tv_sec < 0 || time->tv_usec < 0 || (time->tv_sec == 0 && time->tv_usec == 0))
-        return NEXT(select)(count, read, write, except, time);
+        return UNNOTED(time != NULL, NEXT(select)(count, read, write, except, time));
     const int64_t length = time->tv_sec >= LONGEST_WAIT / SECOND ? LONGEST_WAIT
                                                                    : time->tv_sec * SECOND + time->tv_usec * MICROSECOND;
     const int64_t begin = clock_now(CLOCK_MONOTONIC);
@@ -175,10 +205,19 @@ EXPORT int select(int count, fd_set *read, fd_set *write, fd_set *except, struct
     return result;
 }
 
+/* A wait that may be the daemon's. */
+#define IN_DAEMON(call)                                                                                                \
+    ({                                                                                                                 \
+        const int found = (call);                                                                                      \
+        if (UNLIKELY(clock_page && !clock_sleeps))                                                                     \
+            clock_daemon_wakes();                                                                                      \
+        found;                                                                                                         \
+    })
+
 EXPORT int epoll_wait(int epoll, struct epoll_event *events, int count, int milliseconds)
 {
     if (!clock_sleeps || milliseconds <= 0)
-        return NEXT(epoll_wait)(epoll, events, count, milliseconds);
+        return IN_DAEMON(UNNOTED(milliseconds == 0, NEXT(epoll_wait)(epoll, events, count, milliseconds)));
     return WAITED(milliseconds * MILLISECOND, NEXT(epoll_wait)(epoll, events, count, milliseconds),
                   NEXT(epoll_wait)(epoll, events, count, 0));
 }
@@ -186,7 +225,7 @@ EXPORT int epoll_wait(int epoll, struct epoll_event *events, int count, int mill
 EXPORT int epoll_pwait(int epoll, struct epoll_event *events, int count, int milliseconds, const sigset_t *mask)
 {
     if (!clock_sleeps || milliseconds <= 0)
-        return NEXT(epoll_pwait)(epoll, events, count, milliseconds, mask);
+        return IN_DAEMON(UNNOTED(milliseconds == 0, NEXT(epoll_pwait)(epoll, events, count, milliseconds, mask)));
     return WAITED(milliseconds * MILLISECOND, NEXT(epoll_pwait)(epoll, events, count, milliseconds, mask),
                   NEXT(epoll_pwait)(epoll, events, count, 0, mask));
 }
@@ -196,7 +235,7 @@ EXPORT int epoll_pwait2(int epoll, struct epoll_event *events, int count, const 
                         const sigset_t *mask)
 {
     if (!is_limit(time))
-        return NEXT(epoll_pwait2)(epoll, events, count, time, mask);
+        return UNNOTED(is_zero(time), NEXT(epoll_pwait2)(epoll, events, count, time, mask));
     return WAITED(to_nanoseconds(time), NEXT(epoll_pwait2)(epoll, events, count, time, mask),
                   NEXT(epoll_pwait2)(epoll, events, count, &no_time, mask));
 }
@@ -231,13 +270,14 @@ static int64_t limit_of(int fd, int kind)
     return limit.tv_sec * SECOND + limit.tv_usec * MICROSECOND;
 }
 
-/* As WAITED, if the socket has a limit of this kind, and the call no flag MSG_DONTWAIT. */
+/* As WAITED, if the socket has a limit of this kind, and the call no flag MSG_DONTWAIT. The other end may have waited. */
 #define LIMITED(fd, kind, flags, call, look)                                                                           \
     do {                                                                                                               \
         const int64_t limit = (flags) & MSG_DONTWAIT ? 0 : limit_of(fd, kind);                                         \
-        if (limit == 0)                                                                                                \
-            return call;                                                                                               \
-        return WAITED(limit, call, look);                                                                              \
+        const __typeof__(call) result = limit == 0 ? (call) : WAITED(limit, call, look);                               \
+        if (result > 0)                                                                                                \
+            clock_acts();                                                                                              \
+        return result;                                                                                                 \
     } while (0)
 
 EXPORT ssize_t read(int fd, void *buffer, size_t size)
@@ -317,6 +357,18 @@ EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags)
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
 {
     LIMITED(fd, SENDS, flags, NEXT(sendmsg)(fd, header, flags), NEXT(sendmsg)(fd, header, flags | MSG_DONTWAIT));
+}
+
+EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *to, socklen_t length)
+{
+    LIMITED(fd, SENDS, flags, NEXT(sendto)(fd, buffer, size, flags, to, length),
+            NEXT(sendto)(fd, buffer, size, flags | MSG_DONTWAIT, to, length));
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+    const struct msghdr header = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
+    LIMITED(fd, SENDS, 0, NEXT(writev)(fd, parts, count), NEXT(sendmsg)(fd, &header, MSG_DONTWAIT));
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t size)

@@ -47,7 +47,9 @@ static void set(struct timer *timer, int64_t deadline, int64_t interval)
 {
     timer->interval = interval;
     timer->overruns = 0;
+    timer->offset = clock_offset();
     __atomic_store_n(&timer->deadline, deadline, __ATOMIC_RELEASE);
+    clock_acts();
 }
 
 /* ---- timerfd ---- */

@@ -32,6 +32,9 @@
  */
 #define EMPTY_POLLS_PER_CHECK 127
 
+/* Of shim/clock/spin.c. */
+__attribute__((weak, visibility("default"))) bool userdma_clock_spins(void);
+
 /* True if the daemon has ended or the device was removed (checked by few calls); else yields. */
 bool provider_has_ended(const struct ibv_context *context)
 {
@@ -48,7 +51,9 @@ bool provider_has_ended(const struct ibv_context *context)
         if (is_dead)
             return true;
     }
-    sched_yield();
+    /* While the clock runs by such polls, all others of the session sleep. */
+    if (!userdma_clock_spins || !userdma_clock_spins())
+        sched_yield();
     return false;
 }
 

@@ -6,7 +6,7 @@ import { ClockPage, clockPageOf } from '../spec/clock-page.ts'
 import { printable } from '../spec/printable.ts'
 import { counted } from '../spec/text.ts'
 
-const HEAD = ClockPage.firstReason + ClockPage.maxReasons * ClockPage.reasonBytes
+const HEAD = ClockPage.firstKept + ClockPage.maxReasons * ClockPage.keptBytes
 
 /** The head of the page; undefined: the clock of this daemon does not skip. */
 const headOf = (socket: string): Buffer | undefined => {
@@ -28,6 +28,8 @@ const NANOSECONDS = 1e9
 /** `before`: nanoseconds and jumps when the program began. */
 interface Skipped {
   readonly nanoseconds: number
+  /** Of these by jumps. */
+  readonly jumped: number
   readonly jumps: number
 }
 
@@ -37,9 +39,18 @@ export const skippedAt = (socket: string): Skipped | undefined => {
   return (
     head && {
       nanoseconds: Number(head.readBigInt64LE(ClockPage.offset)),
+      jumped: Number(head.readBigInt64LE(ClockPage.jumped)),
       jumps: Number(head.readBigUInt64LE(ClockPage.jumps)),
     }
   )
+}
+
+/** Nanoseconds: less is not told. */
+const LEAST_SPUN = 50e6
+
+const secondsText = (nanoseconds: number): string => {
+  const seconds = nanoseconds / NANOSECONDS
+  return seconds.toLocaleString('en-US', { maximumFractionDigits: seconds < 100 ? 1 : 0 })
 }
 
 /** `real`: seconds. */
@@ -51,10 +62,11 @@ export const skippedText = (socket: string, before: Skipped, real: number): stri
     const text = head!.toString('utf8', at, at + ClockPage.reasonBytes)
     return printable(text.slice(0, text.indexOf('\0')))
   })
-  const seconds = (after.nanoseconds - before.nanoseconds) / NANOSECONDS
-  const skipped = seconds.toLocaleString('en-US', { maximumFractionDigits: seconds < 100 ? 1 : 0 })
+  const nanoseconds = after.nanoseconds - before.nanoseconds
+  const spun = nanoseconds - (after.jumped - before.jumped)
+  const bySpinning = spun < LEAST_SPUN ? '' : `, ${secondsText(spun)} s of it by spinning`
   const notCovered = reasons.length > 0 ? `; not covered: ${reasons.join(', ')}` : ''
-  return `${skipped} s skipped in ${counted(after.jumps - before.jumps, 'jump')}, ${real.toFixed(1)} s real${notCovered}`
+  return `${secondsText(nanoseconds)} s skipped in ${counted(after.jumps - before.jumps, 'jump')}${bySpinning}, ${real.toFixed(1)} s real${notCovered}`
 }
 
 /** Exit status after a deadlock. */

@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
- * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--timers` and `--clock`. Parses them, and compares them with the configuration of a running daemon
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--timers`, `--clock` and `--no-clock-spin`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import { resolve } from 'node:path'
@@ -52,6 +52,7 @@ export interface WantedConfig {
   readonly who?: string
   readonly timers?: number
   readonly clock?: ClockKind
+  readonly clockSpin?: false
   /** Absolute paths. */
   readonly drivers?: readonly string[]
 }
@@ -105,6 +106,7 @@ export const wantedConfig = (
     who,
     timers,
     clock,
+    clockSpin,
     driver,
   }: ConfigOptions,
   loaded: readonly RegisteredDriver[] | undefined = driver === undefined ? [] : undefined,
@@ -132,6 +134,7 @@ export const wantedConfig = (
       ...(who !== undefined && { who }),
       ...(timers !== undefined && { timers }),
       ...(clock !== undefined && { clock }),
+      ...(clockSpin === false && { clockSpin }),
       ...(driver !== undefined && { drivers: driver.map(file => resolve(file)) }),
     }
   })
@@ -194,6 +197,7 @@ export const configArguments = ({
   who,
   timers,
   clock,
+  clockSpin,
   drivers = [],
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
@@ -210,6 +214,7 @@ export const configArguments = ({
   ...(who === undefined ? [] : ['--who', who]),
   ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
   ...(clock === undefined ? [] : ['--clock', clock]),
+  ...(clockSpin === false ? ['--no-clock-spin'] : []),
   ...drivers.flatMap(file => ['--driver', file]),
 ]
 
@@ -273,5 +278,7 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   if (wanted.timers !== undefined && wanted.timers !== timers) return `has --timers ${timers}, not ${wanted.timers}`
   const clock = running.clock ?? 'real'
   if (wanted.clock !== undefined && wanted.clock !== clock) return `has --clock ${clock}, not ${wanted.clock}`
+  if (wanted.clockSpin === false && running.clockSpin !== false)
+    return 'lets time go on while programs spin (--no-clock-spin)'
   return undefined
 }

@@ -12,15 +12,15 @@ import { libcFunctions } from '../host/native.ts'
 import { clockPageOf } from '../spec/clock-page.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 
-const library = libcFunctions({ userdma_clock_start: 'int userdma_clock_start(const char *path)' })
+const library = libcFunctions({ userdma_clock_start: 'int userdma_clock_start(const char *path, int spins)' })
 
 /** Removes the page of a daemon that was killed, too. */
 export const endClock = (socket: string): void => rmSync(clockPageOf(socket), { force: true })
 
 /** Throws SystemError, or an Error if the library is not preloaded. */
-export const startClock = (socket: string, { clock }: DaemonConfig): void => {
+export const startClock = (socket: string, { clock, clockSpin }: DaemonConfig): void => {
   endClock(socket)
   if (clock !== 'skip') return
-  const result = library().userdma_clock_start(clockPageOf(socket))
+  const result = library().userdma_clock_start(clockPageOf(socket), clockSpin === false ? 0 : 1)
   if (result < 0) throw new SystemError('userdma_clock_start', -result, clockPageOf(socket))
 }

@@ -99,6 +99,8 @@ export interface DaemonConfig {
   readonly timers?: number
   /** Absent: real. */
   readonly clock?: ClockKind
+  /** With a clock that skips: spinning takes real time. Absent: it lets time go on. */
+  readonly clockSpin?: false
   /** Absolute paths of the files of `--driver`. */
   readonly drivers?: readonly string[]
 }

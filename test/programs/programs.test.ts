@@ -120,6 +120,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   imports: [[], /usage: imports DEVICE/],
   answers: [['-q'], /usage: .*answers/],
   hours: [['-q'], /usage: .*hours/],
+  spins: [['-q'], /usage: .*spins/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

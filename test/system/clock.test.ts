@@ -14,7 +14,7 @@ const library = join(repoRoot, 'build', 'native', 'libuserdma_clock.so')
 const skip = (t: Scope, ...words: readonly string[]) =>
   runUserdma(t, ['run', '--private', '--clock', 'skip', '--', ...words])
 
-const needed = [library, ownProgram('hours'), ownProgram('answers'), 'ucmatose']
+const needed = [library, ownProgram('hours'), ownProgram('answers'), ownProgram('spins'), 'ucmatose']
 
 describe('a clock that skips', { skip: lacking(...needed) }, () => {
   for (const [command, ...options] of [['run', '--private'], ['check']] as const)
@@ -31,6 +31,32 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     const finished = await skip(t, ownProgram('answers'), '5', '20', '100')
     assertGood(finished)
     assert.equal(finished.stdout, '500 answers in time\n')
+  })
+
+  for (const device of ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.1,driver=mlx5', 'efa_0@127.0.0.1,driver=efa'])
+    it(`lets time go on while a program spins on a completion queue of ${device}, which takes real time if asked`, async t => {
+      const spin = ['--', ownProgram('spins'), 'alone', '5', 'cq', device.replace(/@.*/, '')]
+      const words = ['run', '--private', '--device', device, '--clock', 'skip']
+      const skipped = await runUserdma(t, [...words, ...spin])
+      assertGood(skipped)
+      assert.match(skipped.stdout, /^5\.\d s\n$/)
+      assert.match(skipped.stderr, /\d s of it by spinning, /)
+      const real = await runUserdma(t, [...words, '--no-clock-spin', ...spin.with(-3, '0.5')])
+      assertGood(real)
+      assert.match(real.stderr, /userdma: 0 s skipped in 0 jumps, /)
+    })
+
+  it('lets time go on while two processes spin', async t => {
+    const finished = await skip(t, ownProgram('spins'), 'alone', '10', 'two')
+    assertGood(finished)
+    assert.match(finished.stderr, /s of it by spinning, /)
+  })
+
+  it('adds no time by spinning while another thread or process works, however it was woken', async t => {
+    const finished = await skip(t, ownProgram('spins'), 'asks', '35')
+    assertGood(finished)
+    assert.match(finished.stderr, /s of it by spinning/)
+    assert.match(finished.stdout, /^at most [0-4]\.\d+ ms ahead\n$/)
   })
 
   it('skips what a connection to nobody takes', async t => {

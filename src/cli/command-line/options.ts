@@ -63,6 +63,7 @@ export const configOptions = {
   tormentKinds: tormentKinds(['torment']),
   timers,
   clock: valued('kind', meaning(clockKinds), 'the time of programs and devices'),
+  clockSpin: negative('with --clock skip, spinning on a completion queue or a clock takes real time'),
   ignoreMemlock: flag('let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)'),
   allowFaults: flag(
     'let fault rules that a program sets for itself touch devices which other programs of its user use',
@@ -111,6 +112,7 @@ const DEVICE_OPTIONS = [
   'buffers',
   'timers',
   'clock',
+  'clockSpin',
   'ignoreMemlock',
   'allowFaults',
   'socket',

@@ -154,7 +154,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
     }
   },
   repeatCommand(point) {
-    const { device = [], fault = [], link, path, clock } = options
+    const { device = [], fault = [], link, path, clock, clockSpin } = options
     return [
       'userdma',
       'run',
@@ -165,6 +165,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
       ...(link === undefined ? [] : ['--link', link]),
       ...(path === undefined ? [] : ['--path', path]),
       ...(clock === undefined ? [] : ['--clock', clock]),
+      ...(clockSpin === false ? ['--no-clock-spin'] : []),
       ...[...fault, point.rule(1)].flatMap(rule => ['--fault', rule]),
       '--',
       program,
