@@ -7,7 +7,7 @@
 import { LinkSpeed } from '../../spec/enums.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
-import { PERMISSIVE_LID, Trap } from '../../spec/wire/subnet.ts'
+import { PERMISSIVE_LID, PortCapability, Trap } from '../../spec/wire/subnet.ts'
 import { Fabric, type FabricPort, type Link } from '../subnet/fabric.ts'
 import type { SubnetNode } from '../subnet/node.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
@@ -38,6 +38,11 @@ const TRUNK_TO_LAST = SWITCH_PORTS - 1
 const MAX_TURNS = 256
 /** Locally administered, as of an EUI-64. */
 const LOCAL_GUID = 0x0200_0000n << 32n
+const CAPABILITIES =
+  PortCapability.TRAP |
+  PortCapability.SL_MAPPING |
+  PortCapability.EXTENDED_SPEEDS |
+  PortCapability.CAPABILITY_MASK_NOTICE
 const SWITCH_DESCRIPTION = 'userdma switch'
 
 export class EmbeddedSubnet {
@@ -170,7 +175,12 @@ export class EmbeddedSubnet {
     const before = this.#switches.at(-1)
     const external = Array.from({ length: SWITCH_PORTS }, () => ({}))
     const description = `${SWITCH_DESCRIPTION} ${this.#switches.length + 1}`
-    const node = this.#fabric.add({ kind: 'switch', guid, description, ports: [{ guid }, ...external] })
+    const node = this.#fabric.add({
+      kind: 'switch',
+      guid,
+      description,
+      ports: [{ guid, capabilityMask: CAPABILITIES }, ...external],
+    })
     this.#switches.push(node)
     const portOf = (of: SubnetNode, number: number): FabricPort => ({ node: of, port: of.port(number)! })
     if (before !== undefined) this.#fabric.connect(portOf(before, TRUNK_TO_NEXT), portOf(node, TRUNK_TO_LAST))

@@ -57,6 +57,8 @@ interface ManagerOwner {
   wakeAt(time: number): void
 }
 
+/** SM_Key of managers that trust each other: OpenSM's default. */
+const SM_KEY = 1n
 const LINK_LOCAL = 0xfe80n << 48n
 const DEFAULT_INTERVAL = 10_000_000
 /** Between looks at the master, and how many may fail. */
@@ -195,7 +197,7 @@ export class SubnetManager {
     const data = new Uint8Array(64)
     const { guid, priority } = this.#options
     const state = stateCodes[this.#state]
-    smCodecs.SMInfo.emit({ guid, smKey: 0n, activityCount: ++this.#activity >>> 0, priority, state }, data)
+    smCodecs.SMInfo.emit({ guid, smKey: SM_KEY, activityCount: ++this.#activity >>> 0, priority, state }, data)
     const isDirected = request.mgmtClass === MadClass.SUBNET_DIRECTED_ROUTE
     const lids = isDirected ? { slid: PERMISSIVE_LID, dlid: PERMISSIVE_LID } : { slid: this.#ownLid, dlid: packet.slid }
     const answer = { ...request, method: MadMethod.GET | RESPONSE, isReturning: isDirected, status: 0, data }
@@ -344,8 +346,14 @@ export class SubnetManager {
     // A manager that has not decided yet is looked at again soon.
     this.#isUndecided = others.some(({ smInfo }) => smInfo?.state === SmState.DISCOVERING)
     this.#lookLater()
+    const isBefore = ({ smInfo }: FoundNode): boolean => own.yields === true || goesBefore(smInfo!, own)
+    const master = others.find(other => other.smInfo!.state === SmState.MASTER && isBefore(other))
+    if (master !== undefined) {
+      this.#yieldTo(master)
+      return
+    }
     const heir = others
-      .filter(({ smInfo }) => smInfo!.state === SmState.STANDBY && (own.yields === true || goesBefore(smInfo!, own)))
+      .filter(other => other.smInfo!.state === SmState.STANDBY && isBefore(other))
       .sort((a, b) => (goesBefore(a.smInfo!, b.smInfo!) ? -1 : 1))[0]
     if (heir !== undefined) this.#handOver(heir)
     else this.#configure()
@@ -354,16 +362,18 @@ export class SubnetManager {
   #handOver(heir: FoundNode): void {
     this.#requests.set(heir.path, 'SMInfo', SmControl.HANDOVER, this.#ownSmInfo(), this.#now, (_, status) => {
       if (status !== 0) this.#configure()
-      else {
-        this.#standBy(heir)
-        if (this.#options.yields === true) this.#owner.setIsSm(false)
-      }
+      else this.#yieldTo(heir)
     })
+  }
+
+  #yieldTo(master: FoundNode): void {
+    this.#standBy(master)
+    if (this.#options.yields === true) this.#owner.setIsSm(false)
   }
 
   #ownSmInfo(): SmAttribute<'SMInfo'> {
     const { guid, priority } = this.#options
-    return { guid, smKey: 0n, activityCount: this.#activity, priority, state: stateCodes[this.#state] }
+    return { guid, smKey: SM_KEY, activityCount: this.#activity, priority, state: stateCodes[this.#state] }
   }
 
   // ---- configuration ----

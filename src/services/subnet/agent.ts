@@ -6,6 +6,7 @@ import {
   FIRST_MULTICAST_LID,
   GUID_BLOCK,
   LFT_BLOCK,
+  MELLANOX,
   MFT_BLOCK,
   MFT_PORTS,
   NO_PORT,
@@ -211,14 +212,22 @@ export const attributeHandlers: { readonly [N in SmAttributeName]?: Handler<N> }
     },
   },
   PortInfo: {
+    // The highest bit of the modifier says that the manager knows extended speeds.
     get(target, modifier) {
-      const port = portOf(target, modifier)
+      const port = portOf(target, modifier & 0xff)
       return port && { ...port.info, localPort: target.inPort.number }
     },
     set(target, modifier, value) {
-      const port = portOf(target, modifier)
+      const port = portOf(target, modifier & 0xff)
       return port !== undefined && setPortInfo(target, port, value)
     },
+  },
+  MlnxExtendedPortInfo: {
+    // No port has FDR10.
+    get: (target, modifier) =>
+      target.node.nodeInfo(target.inPort).vendorId === MELLANOX && portOf(target, modifier & 0xff) !== undefined
+        ? { stateChangeEnable: 0, linkSpeedSupported: 0, linkSpeedEnabled: 0, linkSpeedActive: 0 }
+        : undefined,
   },
   P_KeyTable: {
     get(target, modifier) {

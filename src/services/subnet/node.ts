@@ -160,12 +160,12 @@ export class SubnetNode {
 
   /**
    * Sends a packet from a port of this node. The datagram is copied. A directed route begins here, and also ends here if
-   * it has no hops.
+   * it has no hops; one to a LID begins where the LID is.
    */
   send(from: NodePort, packet: SubnetPacket): void {
     const own = { ...packet, mad: packet.mad.slice(), hops: 0 }
-    if (own.mad[CLASS_AT] === MadClass.SUBNET_DIRECTED_ROUTE && own.destQp === SMI_QPN)
-      this.#directed(own, undefined, from)
+    const isDirected = own.mad[CLASS_AT] === MadClass.SUBNET_DIRECTED_ROUTE && own.destQp === SMI_QPN
+    if (isDirected && own.dlid === PERMISSIVE_LID) this.#directed(own, undefined, from)
     else this.#routed(own, from, true)
   }
 
@@ -185,7 +185,8 @@ export class SubnetNode {
     const step = directedStep(packet.mad, inPort?.number, this.tables !== undefined)
     if (step === 'local') this.#take(packet, inPort ?? at)
     else if (step === undefined) at.count('VL15_dropped')
-    else if ('lid' in step) this.#routed({ ...packet, dlid: step.lid }, inPort ?? at, true)
+    // The switch itself sends it on, perhaps by the port that it came in by.
+    else if ('lid' in step) this.#routed({ ...packet, dlid: step.lid }, this.#endPort(inPort ?? at), true)
     else {
       const out = this.port(step.port)
       if (out !== undefined && (this.tables !== undefined || out === at)) this.#transmit(out, packet)

@@ -73,6 +73,7 @@ export const PortCapability = {
   AUTOMATIC_MIGRATION: 1 << 5,
   SL_MAPPING: 1 << 6,
   SYSTEM_IMAGE_GUID: 1 << 11,
+  EXTENDED_SPEEDS: 1 << 14,
   COMMUNICATION_MANAGEMENT: 1 << 16,
   CAPABILITY_MASK_NOTICE: 1 << 22,
   CLIENT_REREGISTRATION: 1 << 25,
@@ -276,7 +277,24 @@ export const smAttributes = {
   LinearForwardingTable: { id: 0x19, layout: { ports: [LFT_BLOCK, 8] } },
   MulticastForwardingTable: { id: 0x1b, layout: { masks: [MFT_BLOCK, 16] } },
   SMInfo: { id: 0x20, layout: smInfo },
+  /** Of Mellanox's nodes: FDR10. OpenSM and ibportstate ask for it. */
+  MlnxExtendedPortInfo: {
+    id: 0xff90,
+    layout: {
+      _state: 24,
+      stateChangeEnable: 8,
+      _supported: 24,
+      linkSpeedSupported: 8,
+      _enabled: 24,
+      linkSpeedEnabled: 8,
+      _active: 24,
+      linkSpeedActive: 8,
+    },
+  },
 } as const satisfies Readonly<Record<string, { readonly id: number; readonly layout: Layout }>>
+
+/** `vendorId` of a NodeInfo. */
+export const MELLANOX = 0x2c9
 
 // ---- subnet administration ----
 

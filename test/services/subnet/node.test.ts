@@ -58,6 +58,15 @@ describe('directed routes', () => {
     for (const path of [[1, 3], [1, 0, 2], [2], [1, 2, 2, 2, 1]]) assert.equal(nameAt(...path), undefined)
   })
 
+  test('may begin at a LID', () => {
+    const { lab, first } = activeChain(3)
+    const request = lab.smp(MadMethod.GET, smAttributes.NodeDescription.id, { path: [2, 2] })
+    request.drSlid = 1
+    // From the first switch on, and back to its LID.
+    const answer = lab.ask(first, request, 10)
+    assert.equal(text(answer && smCodecs.NodeDescription.parse(answer.data)), 's2')
+  })
+
   test('have up to 63 hops, also in loops', () => {
     const { lab, first } = chainLab(62)
     assert.equal(text(lab.get(first, 'NodeDescription', { path: [1, ...Array<number>(62).fill(2)] })), 'last')
@@ -92,6 +101,8 @@ describe('attributes', () => {
     assert.equal(lab.get(first, 'SwitchInfo', { path: [1] })?.enhancedPort0, true)
     assert.equal(lab.get(first, 'SwitchInfo'), undefined)
     assert.equal(lab.get(first, 'PortInfo', { path: [1], modifier: 5 }), undefined)
+    // The manager knows extended speeds.
+    assert.equal(lab.get(first, 'PortInfo', { path: [1], modifier: 0x8000_0001 })?.portState, PortState.INIT)
     assert.deepEqual(lab.get(first, 'P_KeyTable')?.pkeys.slice(0, 2), [0xffff, 0])
     assert.equal(lab.get(first, 'P_KeyTable', { modifier: 4 }), undefined)
     assert.equal(lab.get(first, 'GUIDInfo')?.guids[0], first.port.guids[0])
