@@ -115,7 +115,12 @@ interface Fate {
   readonly mayCome?: true
   /** It is or was a queue pair of the program that waits. */
   readonly isOwn?: boolean
+  /** DISCONNECTED was delivered, and not read. */
+  readonly isUnread?: boolean
 }
+
+const READ_DISCONNECTED =
+  'read the events of the channel of the identifier (rdma_get_cm_event), and end the connection at DISCONNECTED'
 
 const programText = (program: ContextProgram, own: ContextProgram | undefined): string =>
   program.life !== undefined && program.life === own?.life
@@ -134,6 +139,15 @@ const endText = ({ how, program }: QpEnd, own: ContextProgram | undefined): stri
 
 /** Undefined: the peer is connected, or nothing is known of it. `isEventRead`: of DISCONNECTED; undefined: none came. */
 const fateOf = (
+  connected: ConnectedPeer,
+  own: ContextProgram | undefined,
+  isEventRead: boolean | undefined,
+): Fate | undefined => {
+  const fate = endOf(connected, own, isEventRead)
+  return fate && { ...fate, isUnread: isEventRead === false }
+}
+
+const endOf = (
   { peer: { qpn, state: peerState }, state: peerDevice }: ConnectedPeer,
   own: ContextProgram | undefined,
   isEventRead: boolean | undefined,
@@ -244,6 +258,7 @@ class GonePeers {
         id: 'peer-gone',
         text: `QP ${hex(qpn)}${colon} ${does} QP ${hex(peer.qpn)} at ${peer.address}, ${fate.text}`,
         qpns: [qpn, peer.qpn],
+        ...(fate.isUnread && { advice: READ_DISCONNECTED }),
         ...(device !== undefined && { peerDevice: device }),
         ...(kind === 'send' && {
           request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },

@@ -152,7 +152,10 @@ const breaks: readonly (readonly [kinds: readonly ThreadWaitKind[], advice: stri
     ['join'],
     'let the thread end before it is joined: by an event or message that it waits for, or a descriptor beside',
   ],
-  [['poll', 'channel'], 'let one of them send before it waits for a message'],
+  [
+    ['poll', 'channel'],
+    'find in the story what each of them waits for: a message that the other has not sent, or a completion that was polled before',
+  ],
 ]
 
 /** Advice to threads that wait for each other, by the waits of their chain. */

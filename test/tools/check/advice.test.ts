@@ -4,12 +4,24 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Cause, createCause } from '../../../src/spec/check/causes.ts'
+import type { ThreadWait } from '../../../src/spec/check/thread-waits.ts'
 import { SRQ_CLASSES } from '../../../src/spec/classes/ids.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
+import { adviceForDeadlock } from '../../../src/tools/check/advice.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
+
+test('ends that poll get no advice about a message: they may wait for a completion that was polled', () => {
+  const thread = (pid: number, kind: 'poll' | 'mutex'): ThreadWait => ({
+    ...{ pid, command: '', tid: pid, kind, object: '', action: '', stack: [], since: 0 },
+  })
+  const cycle = (kind: 'poll' | 'mutex') =>
+    adviceForDeadlock({ shape: 'cycle', first: [0, 1], threads: [thread(1, 'poll'), thread(2, kind)], more: 0 })
+  assert.match(cycle('mutex') ?? '', /^release the lock/)
+  assert.match(cycle('poll') ?? '', /^find in the story .* or a completion that was polled before$/)
+})
 
 const adviceFor = (cause: Cause): string | undefined => {
   const s = requestScenario()

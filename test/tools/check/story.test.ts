@@ -193,6 +193,14 @@ test('events that wait to be read are told', () => {
   ])
 })
 
+test('the crash of a program is about no object', () => {
+  const scenario = requestScenario()
+  scenario.post({ opcode: SEND })
+  const program = { pid: 1, command: 'client' }
+  scenario.checker.event({ event: 'died', program, stack: ['main'], time: 9, signal: 'SIGSEGV', isInOurs: false })
+  assert.ok(texts(storyOf(scenario)).includes(': the program crashed (1)'), texts(storyOf(scenario)).join('\n'))
+})
+
 test('findings that are about no hang and no failure have no story', () => {
   const scenario = requestScenario()
   scenario.call('rc_qp', 'destroy', scenario.qp, {}, { why: 'close' })

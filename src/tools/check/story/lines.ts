@@ -104,8 +104,10 @@ interface Group {
 const countIn = ({ events }: Pick<Group, 'events'>): number => events.reduce((sum, { count }) => sum + count, 0)
 const amountIn = ({ events }: Group): number => events.reduce((sum, { amount }) => sum + amount, 0)
 
-const nameOf = ({ known, subject }: Event): string =>
-  known === undefined ? (subject.id < 0 ? '' : `object ${subject.id}`) : shortName(known)
+const nameOf = ({ known, subject, kind }: Event): string => {
+  if (kind === Kind.ENDED_PROGRAM) return ''
+  return known === undefined ? (subject.id < 0 ? '' : `object ${subject.id}`) : shortName(known)
+}
 
 const requestText = (opcode: number): string => {
   if (opcode < 0) return 'receive'
