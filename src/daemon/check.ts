@@ -2,6 +2,7 @@
  * The daemon's part of `userdma check`: keeps the call stacks that programs send, runs the checker
  * (tools/clients/check/check-client.ts), and passes findings to subscribed tools.
  */
+
 import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import type { ContextWait } from '../core/driver-contract.ts'
@@ -24,12 +25,14 @@ import type {
   UseOfGone,
 } from '../spec/check/program-events.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
+import { ConsumerRank } from '../spec/check/stream.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import { parseWho } from '../spec/check/who.ts'
 import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
 import type { Relapse } from '../spec/faults.ts'
 import type { LentBytes } from '../spec/lends.ts'
+import type { LendRecord } from '../spec/records.ts'
 import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
 import type { RecordedCheck } from '../spec/session-events.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
@@ -43,6 +46,7 @@ import type { FailureReports } from './failures.ts'
 import { LendRings } from './lends.ts'
 import { NetDaemons } from './net-daemons.ts'
 import { type ThreadWaitSources, ThreadWaits } from './thread-waits.ts'
+import { createLendTrace } from './trace/lend-trace.ts'
 import { Unmappings } from './unmappings.ts'
 import { WaitTableFile, WaitTables } from './wait-tables.ts'
 import { WaitWatch } from './wait-watch.ts'
@@ -763,6 +767,13 @@ export class DaemonChecker {
     if (at < 0) return NO_STACK
     const pid = this.#processOf(owner.pid, this.#set.getUint32(at + POSITION_OFFSETS.pid, true))
     return this.stackOf(pid, this.#set.getUint32(at + POSITION_OFFSETS.stack, true))
+  }
+
+  /** Tells what is lent from now on, until the returned function is called. `tag`, `post`: as of `createLendTrace`. */
+  traceLends(tag: string, post: (record: LendRecord) => void): () => void {
+    const { stream, checker } = this.#checked
+    const ownerOf = (context: Context) => this.#failures.ownerOf(context)
+    return stream.add(ConsumerRank.TRACE, createLendTrace(this.#core, checker, ownerOf, tag, post))
   }
 
   #event(event: ProgramEvent): void {

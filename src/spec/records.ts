@@ -97,4 +97,15 @@ export interface TormentRecord {
   readonly torment: TormentDecision
 }
 
+/** What a program says of the memory that it lends, or what a peer accesses there. Only of a daemon with `--check`. */
+export interface LendRecord extends Program {
+  /** Milliseconds since the epoch. */
+  readonly time: number
+  /**
+   * `event`: `lent`, `takenBack`, `unchecked`, `named`, `advertised` or `accessed`, with its fields
+   * (check/program-events.ts). Addresses are those of the process.
+   */
+  readonly lent: { readonly event: string } & Readonly<Record<string, unknown>>
+}
+
 export type TraceEvent = TraceRecord | FailureRecord

@@ -16,7 +16,7 @@ import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../spec/
 import type { HealthRow } from '../spec/health.ts'
 import type { LentBytes, LentCheck } from '../spec/lends.ts'
 import type { LoopWait, LoopWaitStat } from '../spec/loop-waits.ts'
-import type { TormentRecord, TraceEvent, TraceRecord } from '../spec/records.ts'
+import type { LendRecord, TormentRecord, TraceEvent, TraceRecord } from '../spec/records.ts'
 import type { RecordingEnd } from '../spec/session-file.ts'
 
 /** The PCI function that sysfs shows as a device's parent. */
@@ -184,7 +184,7 @@ export interface Topics {
   readonly trace: {
     readonly options: { readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
     readonly snapshot: never
-    readonly change: TraceEvent | TormentRecord
+    readonly change: TraceEvent | TormentRecord | LendRecord
   }
   /**
    * The findings so far, then each new one. None is lost. `hang`: waits of this many seconds are findings. `fresh`: only

@@ -12,12 +12,13 @@ import { Sink } from '../../drivers/null/device.ts'
 import { emptyOutputFile } from '../../host/output-file.ts'
 import { CtxContext } from '../../spec/drivers/ctx.ts'
 import { jsonText } from '../../spec/printable.ts'
-import type { TormentRecord, TraceEvent, TraceRecord } from '../../spec/records.ts'
+import type { LendRecord, TormentRecord, TraceEvent, TraceRecord } from '../../spec/records.ts'
 import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../tools/trace/calls.ts'
 import { isSelected, parseClasses, type Selection } from '../../tools/trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../tools/trace/summary.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { traceOptions } from '../command-line/options.ts'
+import { lentLine } from '../export/lent.ts'
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { openInPlace, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
@@ -66,6 +67,11 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
         print(json ? jsonText(record) : tormentLine(record))
+    },
+    /** Lent memory has no class and is no error. */
+    onLent(record: LendRecord): void {
+      if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
+        print(json ? jsonText(record) : lentLine(record))
     },
     end(): void {
       if (summary === undefined) return
@@ -139,7 +145,9 @@ export const trace = async (program: string, args: readonly string[], options: T
     const tag = newTag()
     if (pcap !== undefined) emptyOutputFile(pcap)
     await joined.client.trace(tag, pcap, options.abi === true)
-    programEnd = await runUnder(joined, program, args, { tag })
+    // A daemon that checks knows what programs lend: they declare it by the libraries of `check`.
+    const { check = false } = await joined.client.config()
+    programEnd = await runUnder(joined, program, args, { tag, stacks: check })
     // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end
     // of the daemon.
     const status = await joined.client.traceStatus().catch(() => undefined)

@@ -2,6 +2,8 @@
  * Lent memory in recordings of depth `check`, as text: what programs say of their memory, and what peers do there.
  */
 import type { Stack } from '../../spec/check/finding.ts'
+import { printable } from '../../spec/printable.ts'
+import type { LendRecord } from '../../spec/records.ts'
 import type { ProgramPart, SessionEvent } from '../../spec/session-events.ts'
 import { lendText } from '../../tools/check/lends/text.ts'
 import { accessText } from '../../tools/check/memory-gone.ts'
@@ -31,6 +33,16 @@ const texts: Readonly<Record<LendEventName, (event: LendEvent) => string>> = {
 export const lendLine = (part: ProgramPart): { readonly text: string; readonly stack: Stack } | undefined => {
   const event = lendEvent(part)
   return event && { text: texts[event.name](event), stack: event.stack }
+}
+
+/** What a record of `userdma trace` tells. */
+export const lentLine = ({ pid, command, lent }: LendRecord): string => {
+  const line = lendLine({ kind: 'program', hasMore: false, text: JSON.stringify(lent) })
+  const { access, qpn, length, start } = lent
+  const text =
+    line?.text ??
+    `${accessText(Number(access))} of the peer of QP ${hex(Number(qpn))}: ${length} bytes at ${hex(Number(start))}`
+  return `[pid ${pid} ${printable(command)}] ${text}`
 }
 
 /** An access of a peer to registered memory. */

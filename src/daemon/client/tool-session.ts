@@ -13,7 +13,7 @@ import type { WaitStat } from '../../spec/check/waits.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { HealthRow } from '../../spec/health.ts'
 import type { LentBytes } from '../../spec/lends.ts'
-import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
+import type { LendRecord, TormentRecord, TraceEvent } from '../../spec/records.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
 import type { RecordingEnd } from '../../spec/session-file.ts'
 import { newReply, type Reply, writeHello, writeTool } from '../../uapi/session-codec.ts'
@@ -138,6 +138,7 @@ export interface Handlers {
   readonly onFinding?: (finding: Finding) => void
   /** Decisions of torment: part of a trace, in order of time with its calls. */
   readonly onTorment?: (record: TormentRecord) => void
+  readonly onLent?: (record: LendRecord) => void
   /** This many records of the trace were lost here, because this process read too slowly. */
   readonly onLost?: (count: number) => void
 }
@@ -316,7 +317,7 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
   /** By number of the subscription. */
   const receivers = new Map<number, (record: TopicRecord) => void>()
   const { ended, exchange, daemonEnded, finish } = openExchange(channel, record => receivers.get(record.id)?.(record))
-  const { onTrace, onFinding, onTorment, onLost } = handlers
+  const { onTrace, onFinding, onTorment, onLent, onLost } = handlers
   const request = async (
     toolRequest: ToolRequest,
     fds: readonly number[] = [],
@@ -442,6 +443,7 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         if ('lost' in record) onLost?.(record.lost)
         else if (!('change' in record)) return
         else if ('torment' in record.change) onTorment?.(record.change)
+        else if ('lent' in record.change) onLent?.(record.change)
         else onTrace?.(record.change)
       })
     },

@@ -8,7 +8,7 @@ import { addTo, removeFrom, requireShare } from '../../core/objects/limits.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
-import type { TormentRecord, TraceEvent } from '../../spec/records.ts'
+import type { LendRecord, TormentRecord, TraceEvent } from '../../spec/records.ts'
 import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
 import {
   MAX_INTERVAL,
@@ -182,8 +182,10 @@ export class Subscriptions {
     if (pcap && file === undefined) return 'a capture needs the descriptor of a file'
     const stopCapture = file === undefined ? () => {} : this.#capture(file)
     if (typeof stopCapture === 'string') return stopCapture
-    const post = (change: TraceEvent | TormentRecord): void => this.#queue.post(feed, { id: feed.id, change })
+    const post = (change: TraceEvent | TormentRecord | LendRecord): void =>
+      this.#queue.post(feed, { id: feed.id, change })
     const unsubscribe = this.#daemon.trace.subscribe({ tag, abi, post, postFailure: post })
+    const stopLends = this.#daemon.check?.traceLends(tag, post)
     let stopTorment: (() => void) | undefined
     this.#traces++
     return {
@@ -196,6 +198,7 @@ export class Subscriptions {
       end: () => {
         this.#traces--
         unsubscribe()
+        stopLends?.()
         stopTorment?.()
         stopCapture()
       },

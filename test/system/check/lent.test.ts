@@ -149,6 +149,29 @@ it('userdma stat --lent lists what programs lend', { skip: lacking(declaring, pr
   assert.equal((await programs.ended).status, 0)
 })
 
+it('userdma trace of a daemon that checks prints lends and accesses', { skip: lacking(declaring) }, async t => {
+  const { socket } = await startDaemon(t, { options: ['--check'] })
+  const traced = (options: readonly string[]) =>
+    runUserdma(t, ['trace', '--socket', socket, ...options, '--', declaring, 'levels', 'right'])
+  const { stderr } = await traced([])
+  const [, lend] =
+    /\[pid \d+ lend_cases\] process \d+ lends 3072 bytes at 0x\S+ for reading \(slab\), lend (\d+)\n/.exec(stderr) ?? []
+  assert.ok(lend !== undefined, stderr)
+  assert.match(stderr, new RegExp(`lend_cases\\] process \\d+ takes back lend ${lend}\n`))
+  assert.match(stderr, /lend_cases\] READ of the peer of QP 0x[0-9a-f]+: 64 bytes at 0x/)
+  const json = await traced(['--json'])
+  const records = json.stderr
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  for (const record of records) assertValid('trace', record)
+  const said = records.flatMap(({ lent }) => lent?.event ?? [])
+  assert.ok(
+    ['lent', 'accessed', 'takenBack'].every(name => said.includes(name)),
+    json.stderr,
+  )
+})
+
 it('userdma stat --lent of a daemon that does not check is refused', async t => {
   const { socket } = await startDaemon(t)
   const { status, stderr } = await runUserdma(t, ['stat', '--lent', '--socket', socket])
