@@ -248,6 +248,8 @@ uint32_t *clock_own_acts(void);
  * runs by such calls.
  */
 bool userdma_clock_spins(void);
+/* After a read of a clock: so too, if the thread polls, or has done nothing else for long. */
+void clock_reads(void);
 /* After what may have woken another thread, and when one has woken. */
 void clock_acts(void);
 /* The daemon's loop has waited. */
@@ -260,6 +262,7 @@ void clock_add_children(void);
 /* ---- the keeper's ---- */
 
 /* What keeps real time from now on; NULL: nothing. */
+void clock_count_kept(void); /* until now */
 void clock_keeps(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Adds a line to the report, once. */
 void clock_note(const char *format, ...) __attribute__((format(printf, 1, 2)));

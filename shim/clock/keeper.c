@@ -305,6 +305,7 @@ static bool network_is_quiet(void)
 /* Looks once. Returns how long the next look may wait; `nap`: how long this one did. */
 static int64_t look(int64_t nap)
 {
+    clock_count_kept();
     if (!has_programs()) {
         clock_page->stuck = 0;
         clock_keeps(NULL);

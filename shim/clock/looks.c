@@ -47,7 +47,7 @@ uint32_t clock_spinner_count;
 static char kept_by[USERDMA_CLOCK_REASON_BYTES];
 static int64_t kept_since;
 
-void clock_keeps(const char *format, ...)
+void clock_count_kept(void)
 {
     const int64_t now = clock_real(CLOCK_MONOTONIC);
     if (kept_by[0] != 0)
@@ -61,6 +61,11 @@ void clock_keeps(const char *format, ...)
             break;
         }
     kept_since = now;
+}
+
+void clock_keeps(const char *format, ...)
+{
+    clock_count_kept();
     kept_by[0] = 0;
     if (!format)
         return;

@@ -52,7 +52,7 @@ EXPORT int clock_gettime(clockid_t clock, struct timespec *time)
     const int result = NEXT(clock_gettime)(clock, time);
     if (!clock_page || result != 0 || !clock_is_moved(clock))
         return result;
-    userdma_clock_spins();
+    clock_reads();
     *time = to_timespec(to_nanoseconds(time) + clock_offset());
     return 0;
 }
@@ -62,7 +62,7 @@ EXPORT int gettimeofday(struct timeval *time, void *zone)
     const int result = NEXT(gettimeofday)(time, zone);
     if (!clock_page || result != 0)
         return result;
-    userdma_clock_spins();
+    clock_reads();
     const int64_t now = clock_now(CLOCK_REALTIME);
     *time = (struct timeval){.tv_sec = now / SECOND, .tv_usec = now % SECOND / MICROSECOND};
     return 0;
@@ -72,7 +72,7 @@ EXPORT time_t time(time_t *to)
 {
     if (!clock_page)
         return NEXT(time)(to);
-    userdma_clock_spins();
+    clock_reads();
     const time_t now = clock_now(CLOCK_REALTIME_COARSE) / SECOND;
     if (to)
         *to = now;
@@ -83,7 +83,7 @@ EXPORT int timespec_get(struct timespec *time, int base)
 {
     const int result = NEXT(timespec_get)(time, base);
     if (clock_page && result == TIME_UTC) {
-        userdma_clock_spins();
+        clock_reads();
         *time = to_timespec(clock_now(CLOCK_REALTIME));
     }
     return result;
@@ -94,6 +94,6 @@ EXPORT clock_t times(struct tms *buffer)
     const clock_t ticks = NEXT(times)(buffer);
     if (!clock_page)
         return ticks;
-    userdma_clock_spins();
+    clock_reads();
     return ticks + (clock_t)(clock_offset() / (SECOND / sysconf(_SC_CLK_TCK)));
 }

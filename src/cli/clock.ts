@@ -69,6 +69,21 @@ export const skippedText = (socket: string, before: Skipped, real: number): stri
   return `${secondsText(nanoseconds)} s skipped in ${counted(after.jumps - before.jumps, 'jump')}${bySpinning}, ${real.toFixed(1)} s real${notCovered}`
 }
 
+/** What kept real time at the daemon's `socket` so far, and how long, one a line, the longest first. */
+export const keptText = (socket: string): string => {
+  const head = headOf(socket)
+  if (head === undefined) return ''
+  const all = Array.from({ length: ClockPage.maxReasons }, (_, i) => {
+    const at = ClockPage.firstKept + i * ClockPage.keptBytes
+    const text = head.toString('utf8', at + 8, at + ClockPage.keptBytes)
+    return { nanoseconds: Number(head.readBigInt64LE(at)), text: printable(text.slice(0, text.indexOf('\0'))) }
+  }).filter(({ nanoseconds }) => nanoseconds > 0)
+  return all
+    .sort((a, b) => b.nanoseconds - a.nanoseconds)
+    .map(({ nanoseconds, text }) => `  real time for ${(nanoseconds / NANOSECONDS).toFixed(3)} s: ${text}\n`)
+    .join('')
+}
+
 /** Exit status after a deadlock. */
 export const DEADLOCK_STATUS = 66
 

@@ -14,7 +14,7 @@ const library = join(repoRoot, 'build', 'native', 'libuserdma_clock.so')
 const skip = (t: Scope, ...words: readonly string[]) =>
   runUserdma(t, ['run', '--private', '--clock', 'skip', '--', ...words])
 
-const needed = [library, ownProgram('hours'), ownProgram('answers'), ownProgram('spins'), 'ucmatose']
+const needed = [library, ownProgram('hours'), ownProgram('answers'), ownProgram('spins'), 'ucmatose', 'ib_send_bw']
 
 describe('a clock that skips', { skip: lacking(...needed) }, () => {
   for (const [command, ...options] of [['run', '--private'], ['check']] as const)
@@ -45,6 +45,21 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
       assertGood(real)
       assert.match(real.stderr, /userdma: 0 s skipped in 0 jumps, /)
     })
+
+  it('leaves the clock alone that perftest compares with the counter of the processor', async t => {
+    const pair = 'ib_send_bw -R -n 100 & sleep 0.5; ib_send_bw -R -n 100 127.0.0.1 && wait $!'
+    assertGood(await skip(t, 'sh', '-c', pair))
+  })
+
+  it('says what kept real time', async t => {
+    const script = 'n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done; sleep 5'
+    const words = ['run', '--private', '--clock', 'skip', '--verbose', '--', 'sh', '-c', script]
+    const { stderr } = await runUserdma(t, words)
+    assert.match(
+      stderr,
+      /s real\n(?: {2}real .*\n)* {2}real time for \d\.\d{3} s: sh \(process (\d+), thread \1\) runs\n/,
+    )
+  })
 
   it('lets time go on while two processes spin', async t => {
     const finished = await skip(t, ownProgram('spins'), 'alone', '10', 'two')

@@ -133,8 +133,12 @@ const hostOptions = (about: string, others: readonly string[] = []) => ({
 
 const NO_POSTS = 'posts are not read while all is well'
 
+/** Of programs with a clock that skips. */
+const verboseClock = flag('with --clock skip, print at the end what kept real time, and how long', { short: 'v' })
+
 export const runOptions = {
   ...joinOptions,
+  verbose: verboseClock,
   ...recordOptions,
   ...hostOptions(': print failed requests with their causes'),
   recordOnFailure: flag('keep the file only if the program fails; its last 64M', ofRecord),
@@ -207,6 +211,7 @@ export const findingOptions = {
 
 export const checkOptions = {
   ...joinOptions,
+  verbose: verboseClock,
   ...recordOptions,
   ...hostOptions(', for the findings that need no device of userdma', ['record', 'races', 'hang', 'tormentSearch']),
   ...findingOptions,

@@ -104,6 +104,7 @@ const checkUnderDaemon = async (
         {
           limit: { seconds, reached: isDeadlock => reached(isDeadlock, !isDeadlock), ...(isAlone && { watch }) },
           isKilled: true,
+          ...(options.verbose && { verbose: true }),
         },
       )
     } finally {

@@ -6,7 +6,7 @@
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
-import { DEADLOCK_HEAD, DEADLOCK_STATUS, skippedAt, skippedText, watchDeadlock } from '../clock.ts'
+import { DEADLOCK_HEAD, DEADLOCK_STATUS, keptText, skippedAt, skippedText, watchDeadlock } from '../clock.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { runOptions } from '../command-line/options.ts'
 import { type Joined, joinDaemon } from '../join.ts'
@@ -44,14 +44,14 @@ const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
 
 /**
  * Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program, and how much was
- * skipped if its clock skips.
+ * skipped if its clock skips; `verbose`: and what has kept real time.
  */
 export const runUnder = async (
   { client, lastOutput }: Joined,
   program: string,
   args: readonly string[],
   recording?: Recording,
-  ending?: Parameters<typeof runProgram>[3],
+  { verbose, ...ending }: NonNullable<Parameters<typeof runProgram>[3]> & { readonly verbose?: boolean } = {},
 ): Promise<ProgramEnd> => {
   let isRunning = true
   void client.ended.then(() => {
@@ -66,7 +66,9 @@ export const runUnder = async (
   try {
     const end = await runProgram(program, args, programEnvironment(client.socket, recording), ending)
     if (before !== undefined)
-      process.stderr.write(`userdma: ${skippedText(client.socket, before, (performance.now() - begin) / 1000)}\n`)
+      process.stderr.write(
+        `userdma: ${skippedText(client.socket, before, (performance.now() - begin) / 1000)}\n${verbose ? keptText(client.socket) : ''}`,
+      )
     const limits = CRASHES.has(end.signal) ? lowLimits() : ''
     if (limits !== '') process.stderr.write(`userdma: ${program} ended by ${end.signal}${limits}\n`)
     return end
@@ -180,7 +182,10 @@ export const run = async (program: string, args: readonly string[], options: Run
     await recording?.start(client)
     // The world of a private daemon is known, unless it sends packets.
     const isAlone = options.private === true && options.link !== 'udp'
-    end = await runUnder(joined, program, args, preloaded, isAlone ? { limit: onDeadlock(client) } : {})
+    end = await runUnder(joined, program, args, preloaded, {
+      ...(options.verbose && { verbose: true }),
+      ...(isAlone && { limit: onDeadlock(client) }),
+    })
     const isComplete =
       (await recording?.end(client, end.status !== 0 || end.signal !== null, recordedEnd(program, end))) ?? true
     if (!isComplete) end = { ...end, status: end.status || 1 }
