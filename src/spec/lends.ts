@@ -65,4 +65,9 @@ export interface LentBytes extends LentProgram {
   readonly left?: number
   /** What told the peer of them: `SEND wr_id 5`. Absent: they are declared. */
   readonly told?: string
+  /** Of the lend or the message, innermost first, the first LENT_FRAMES; absent: unknown. */
+  readonly stack?: readonly string[]
 }
+
+/** Frames of a row of `userdma stat --lent`. */
+export const LENT_FRAMES = 4

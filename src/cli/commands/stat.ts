@@ -1,14 +1,17 @@
 /*
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
+
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
+import { frameText } from '../../spec/check/frames.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import { otherCounts } from '../../spec/counters.ts'
 import { durationText } from '../../spec/duration.ts'
 import type { LentBytes } from '../../spec/lends.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
+import type { Symbols } from '../../tools/check/finding-text.ts'
 import type { QpStat, Stat } from '../../uapi/tool.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { statOptions } from '../command-line/options.ts'
@@ -167,21 +170,33 @@ const rightWords = { read: 'reading', write: 'writing', atomic: 'atomics' } as c
 const purposes = (rights: readonly (keyof typeof rightWords)[]): string =>
   rights.map(right => rightWords[right]).join(' and ') || 'nothing'
 
-const lentRowText = (row: LentBytes): string => {
+/** Where the program has lent, innermost first. */
+const framesOf = ({ stack = [] }: LentBytes, symbols: Symbols): readonly string[] =>
+  symbols.framesOf(stack).map(frame => printable(frameText(frame)))
+
+const lentRowText = (row: LentBytes, symbols: Symbols): string => {
   const { address, length, age, rights, label, left, told } = row
+  const from = framesOf(row, symbols).map(frame => `\n    ${frame}`)
   const purpose = told === undefined ? `lent for ${purposes(rights ?? [])}` : `told by ${told}`
   const name = label === undefined ? '' : ` (${printable(label)})`
   const rest = left === undefined ? '' : `, for ${durationText(left)}`
-  return `  ${length} bytes at ${address} ${purpose}${name}${borrowerText(row)}, since ${durationText(age)}${rest}`
+  return `  ${length} bytes at ${address} ${purpose}${name}${borrowerText(row)}, since ${durationText(age)}${rest}${from.join('')}`
 }
 
 /** The output of `userdma stat --lent`: rows by process. */
-const lentText = (rows: readonly LentBytes[]): string => {
+const lentText = async (rows: readonly LentBytes[], isJson: boolean): Promise<string> => {
+  const { createSymbols } = await import('../check/symbols.ts')
+  const symbols = createSymbols()
+  symbols.prepare?.(rows.map(({ stack = [] }) => stack))
+  if (isJson) {
+    const named = rows.map(row => (row.stack === undefined ? row : { ...row, stack: framesOf(row, symbols) }))
+    return `${jsonText(named, 2)}\n`
+  }
   if (rows.length === 0) return 'no lent memory\n'
   const byProcess = new Map<string, string[]>()
   for (const row of rows) {
     const name = programText(row)
-    byProcess.set(name, [...(byProcess.get(name) ?? []), lentRowText(row)])
+    byProcess.set(name, [...(byProcess.get(name) ?? []), lentRowText(row, symbols)])
   }
   return `${[...byProcess].flatMap(([name, lines]) => [name, ...lines]).join('\n')}\n`
 }
@@ -202,8 +217,7 @@ export const stat = (options: QueryOptions): Promise<void> =>
       return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(() => client.waits()))
     }
     if (options.lent) {
-      const rows = await client.lent()
-      return options.json ? `${jsonText(rows, 2)}\n` : lentText(rows)
+      return lentText(await client.lent(), options.json === true)
     }
     const current = await client.stat()
     return options.json ? `${jsonText(current, 2)}\n` : statText(current, client.socket)

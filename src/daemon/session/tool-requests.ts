@@ -61,6 +61,8 @@ const UNKNOWN_REQUEST: ToolReply = {
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
 /** Characters of frames in a reply: as JSON, which escapes some, they fit into a message. */
 const MAX_FRAMES_REPLY = 2 ** 13
+/** Rows that a reply may have. */
+const MAX_LINES_REPLY = 256
 
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
@@ -218,7 +220,7 @@ const fitting = (texts: readonly string[]): number => {
 
 /** The first lines, as many as fit into one reply. */
 const firstLines = <T>(lines: readonly T[]): readonly T[] =>
-  lines.slice(0, Math.max(1, fitting(lines.map(line => JSON.stringify(line)))))
+  lines.slice(0, Math.max(1, fitting(lines.slice(0, MAX_LINES_REPLY).map(line => JSON.stringify(line)))))
 
 export class ToolRequests {
   readonly #daemon: ToolParts

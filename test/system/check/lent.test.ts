@@ -140,6 +140,9 @@ it('userdma stat --lent lists what programs lend', { skip: lacking(declaring, pr
     ],
   )
   const { stdout } = await runUserdma(t, ['stat', '--lent', '--socket', socket])
+  for (const { stack } of rows)
+    assert.match(String((stack as string[]).join()), /le[nt]d?_cases|told\.h|pair\.h/, json.stdout)
+  assert.match(stdout, /\n {4}hold at \S*lend_cases\.c:\d+\n/)
   assert.match(
     stdout,
     /^process \d+ \(lend_cases\)\n {2}1024 bytes at 0x[0-9a-f]+ lent for reading \(request 1\), since /,

@@ -495,7 +495,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
         if (used >= event.end - event.start || isAnswered(told)) return []
         const program = region.program ?? { pid: event.pid ?? 0, command: '' }
         const to = peerOf(told)?.program
-        const row = rowOf(program, event.start, event.end, sources.now() - event.time)
+        const row = rowOf(program, event.start, event.end, sources.now() - event.time, messageStack(told))
         return [{ ...row, qpn, ...(to && { to }), told: messageText(told) }]
       }),
     accessed(device, rkey, hi, lo, length, access, qpn) {

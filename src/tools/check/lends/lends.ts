@@ -432,10 +432,10 @@ export const createLendDetector = (
           peers.set(qpn, peer)
           return peer
         }
-        return lender.all().map(({ start, end: behind, rights, qpn, label, time, until }): LentBytes => {
+        return lender.all().map(({ start, end: behind, rights, qpn, label, time, until, stack }): LentBytes => {
           const to = qpn === 0 ? undefined : peerOf(qpn)
           return {
-            ...rowOf(program, start, behind, now - time),
+            ...rowOf(program, start, behind, now - time, stack),
             rights: (Object.keys(lendRightNames) as (keyof typeof lendRightNames)[]).filter(
               name => (rights & lendRightNames[name]) !== 0,
             ),

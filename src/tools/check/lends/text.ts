@@ -1,10 +1,10 @@
 /*
  * The sentences of findings about lent memory.
  */
-import type { Moment, Program } from '../../../spec/check/finding.ts'
+import type { Moment, Program, Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { durationText } from '../../../spec/duration.ts'
-import { LendRight, type LentBytes } from '../../../spec/lends.ts'
+import { LENT_FRAMES, LendRight, type LentBytes } from '../../../spec/lends.ts'
 import { requestText } from '../buffers.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Lend } from './table.ts'
@@ -50,12 +50,14 @@ export const rowOf = (
   start: number,
   end: number,
   age: number,
-): Pick<LentBytes, 'pid' | 'command' | 'address' | 'length' | 'age'> => ({
+  stack: Stack,
+): Pick<LentBytes, 'pid' | 'command' | 'address' | 'length' | 'age' | 'stack'> => ({
   pid,
   command,
   address: hex(start),
   length: end - start,
   age: Math.max(0, Math.round(age)),
+  ...(stack.length > 0 && { stack: stack.slice(0, LENT_FRAMES) }),
 })
 
 /** The subject and verb of a finding, before the name of the region. */
