@@ -62,7 +62,9 @@ export interface Assembly {
   addDevice<D extends Device | NetworkDevice>(
     driver: DeviceMaker<D>,
     name: string,
-    network: (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'timerDelay'> & { attach(own?: Port): Port }) | undefined,
+    network:
+      | (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'timerDelay' | 'fabric'> & { attach(own?: Port): Port })
+      | undefined,
   ): D
 }
 
@@ -88,6 +90,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       const described = network && {
         identity: network.identity,
         dcqcn: network.dcqcn,
+        fabric: network.fabric,
         timerDelay: network.timerDelay,
         now,
         attach: (own?: Port): Port => {

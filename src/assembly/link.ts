@@ -34,7 +34,13 @@ export const createLink = (link: Link, path: Path, hasNative: boolean, transit?:
     return {
       isMemory: false,
       portCount: () => 0,
-      attach: (device, identity) => createSocketPort(link, device, identity),
+      attach(device, identity) {
+        if (device.layer === 'infiniband')
+          throw new Error(
+            `device ${device.name}: an InfiniBand port has no way to other machines: --link ${link} carries packets of RoCE; use --link memory`,
+          )
+        return createSocketPort(link, device, identity)
+      },
       close() {},
     }
   const bytes = memorySwitchBytes()

@@ -59,8 +59,18 @@ export interface DeviceNetwork {
   readonly now: () => number
   /** Line rate, bits/s, of a device whose queue pairs control their rate; only for drivers with `hasRateControl`. */
   readonly dcqcn?: number | undefined
+  /** Present for a device with an InfiniBand port, of a driver with `hasFabric`. */
+  readonly fabric?: FabricOptions | undefined
   /** How late `poll` may come after `nextTimeout`, microseconds; default 1000. */
   readonly timerDelay?: number | undefined
+}
+
+/** Of a device with an InfiniBand port. */
+export interface FabricOptions {
+  /** 8 bytes; absent: the identity's. */
+  readonly guid?: Uint8Array | undefined
+  /** The first partition keys; absent: the default one. */
+  readonly pkeys?: readonly number[] | undefined
 }
 
 export interface Driver<D = unknown> {
@@ -83,6 +93,8 @@ export interface Driver<D = unknown> {
   createDevice?(core: Core, name: string, site: DeviceSite): Device | NetworkDevice
   /** Its devices have an address: `--device NAME@ADDRESS`, `rdma link add NAME type DRIVER netdev INTERFACE`. */
   readonly hasAddress?: boolean
+  /** Its devices may have an InfiniBand port: `layer=infiniband` of `--device`. */
+  readonly hasFabric?: boolean
   /** Its devices take `dcqcn` of `--device`. */
   readonly hasRateControl?: boolean
   /** Node type of its devices (`NodeType`); default CA. */
@@ -194,7 +206,7 @@ export interface NetworkDevice {
   readonly queues?: DeviceQueues
   readonly link?: DeviceLink
   /** Present for a device with an InfiniBand port, which a subnet configures. */
-  readonly subnetPort?: SubnetPort
+  readonly subnetPort?: SubnetPort | undefined
   /**
    * Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps.
    * `disconnected`: the QPNs whose connection of rdma_cm has ended, and whether the program has read the event.
@@ -258,9 +270,13 @@ export const isLinked = (device: NetworkDevice | undefined): device is LinkedDev
 
 /** The other end of a datagram, and the path to it. */
 export interface MadAddress {
-  /** 16 bytes each. */
+  /** 16 bytes each. On InfiniBand without a GRH zeros. */
   readonly localGid: Uint8Array
   readonly remoteGid: Uint8Array
+  /** On InfiniBand: both ends' LIDs, the service level, and whether there is a GRH. */
+  readonly lids?:
+    | { readonly local: number; readonly remote: number; readonly sl: number; readonly isGlobal: boolean }
+    | undefined
   /** Number of the peer's queue pair: 1 for the general services. */
   readonly qpn: number
   readonly pkey: number

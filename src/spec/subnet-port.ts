@@ -116,6 +116,8 @@ export interface SubnetPort {
    * GID_CHANGE.
    */
   set(change: Partial<SubnetSettings>): void
+  /** Called after each change of what programs see. Set by the owner of the device. */
+  changed: () => void
   /** Raises CLIENT_REREGISTER: a manager asks clients to join and register again. */
   reregister(): void
   /**

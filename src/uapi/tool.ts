@@ -28,7 +28,9 @@ export interface PciFunction {
   readonly model: AdapterName
 }
 
-/** `--device NAME@ADDRESS[,driver=NAME][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]]`. */
+/**
+ * `--device NAME@ADDRESS[,driver=NAME][,layer=infiniband[,guid=GUID][,pkeys=KEY+KEY…]][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]]`.
+ */
 export interface DeviceSpec {
   readonly name: string
   /** IPv4 or IPv6 address as text; empty for a device without a network. */
@@ -38,6 +40,12 @@ export interface DeviceSpec {
   /** Rate control by DCQCN up to this line rate, bits/s; absent: none. */
   readonly dcqcn?: number
   readonly pci?: PciFunction
+  /** Absent: Ethernet. */
+  readonly layer?: 'infiniband'
+  /** GUID of an InfiniBand port: 16 hexadecimal digits. Absent: from the address. */
+  readonly guid?: string
+  /** The first partition keys of an InfiniBand port; absent: the default one. */
+  readonly pkeys?: readonly number[]
 }
 
 /** An existing device. */

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { identify } from '../../src/core/devices/identity.ts'
-import type { NetworkDevice } from '../../src/core/driver-contract.ts'
+import type { FabricOptions, NetworkDevice } from '../../src/core/driver-contract.ts'
 import { type Core, createCore, type createLocalSpace } from '../../src/core/index.ts'
 import type { CallingProcess } from '../../src/core/model.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
@@ -59,6 +59,8 @@ export interface MachineOptions {
   /** Of all devices. */
   readonly dcqcn?: number | undefined
   readonly torment?: Torment | undefined
+  /** Present: all devices have InfiniBand ports. */
+  readonly fabric?: FabricOptions | undefined
   /** The address of a device, from 1; default: 127.0.0.1 and so on. */
   readonly addressOf?: (n: number) => Uint8Array
   /** Runs of packets for which the network has room. */
@@ -72,7 +74,7 @@ export const driverMachine = (
   driver: { createDevice(core: Core, name: string, site: RoceSite): NetworkDevice },
   names: readonly string[],
   fault: string,
-  { onPort, dcqcn, torment, addressOf = ipv4, runs = RUNS }: MachineOptions = {},
+  { onPort, dcqcn, torment, fabric, addressOf = ipv4, runs = RUNS }: MachineOptions = {},
 ) => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(runs, SMALL_RUNS))
@@ -91,6 +93,7 @@ export const driverMachine = (
         dcqcn,
         attach: () => torment?.port(port, name) ?? port,
         torment,
+        fabric,
       },
     })
   })

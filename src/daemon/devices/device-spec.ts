@@ -1,6 +1,6 @@
 /*
  * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
- * driver; dcqcn=RATE has queue pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe
+ * driver; layer=infiniband makes the port one of InfiniBand, with guid=GUID and pkeys=KEY+KEY…; dcqcn=RATE has queue pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe
  * the PCI function that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of
  * an adapter always has such a function.
  *
@@ -9,7 +9,7 @@
  * begins with the name of its driver, for example ctx0. Only the daemon knows all drivers (`driverOf`).
  */
 
-import type { Driver } from '../../core/driver-contract.ts'
+import type { Driver, FabricOptions } from '../../core/driver-contract.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
@@ -34,9 +34,15 @@ export const deviceNameError = (name: string): string | undefined =>
 const pciText = ({ address, node, model }: PciFunction): string =>
   `,pci=${address}${node === NO_NODE ? '' : `,numa=${node}`},model=${model}`
 
+const pkeyText = (key: number): string => `0x${key.toString(16).padStart(4, '0')}`
+const fabricText = ({ layer, guid, pkeys }: DeviceSpec): string =>
+  `${layer === undefined ? '' : `,layer=${layer}`}${guid === undefined ? '' : `,guid=0x${guid}`}${pkeys === undefined ? '' : `,pkeys=${pkeys.map(pkeyText).join('+')}`}`
+
 /** The inverse of `parseDevice`. */
-export const deviceText = ({ name, address, driver, dcqcn, pci }: DeviceSpec): string =>
-  `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}`
+export const deviceText = (spec: DeviceSpec): string => {
+  const { name, address, driver, dcqcn, pci } = spec
+  return `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${fabricText(spec)}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}`
+}
 
 /** NUMA_NO_NODE. */
 export const NO_NODE = -1
@@ -82,24 +88,69 @@ const parseDcqcn = (text: string): number => {
   return rate
 }
 
+/** An 8-byte GUID as 16 digits. Throws an Error. */
+const parseGuid = (text: string): string => {
+  const digits = text.toLowerCase().replace(/^0x/, '').replaceAll(':', '')
+  if (!/^[\da-f]{16}$/.test(digits) || /^0+$/.test(digits))
+    throw new Error(`guid="${text}": a GUID has 16 hexadecimal digits, not all 0, for example 0x0002c90300a1b2c3`)
+  return digits
+}
+
+/** The size of the table (drivers/soft/infiniband-port.ts). */
+const MAX_PKEYS = 128
+
+/** Throws an Error. */
+const parsePkeys = (text: string): number[] => {
+  const keys = text.split('+')
+  const wrong = keys.find(key => !/^0x[\da-f]{1,4}$/i.test(key) || (Number(key) & 0x7fff) === 0)
+  if (wrong !== undefined || keys.length > MAX_PKEYS)
+    throw new Error(
+      `pkeys="${text}": give 1 to ${MAX_PKEYS} partition keys from 0x0001 to 0xffff with + between them, for example 0xffff+0x8001; 0x8000 is none`,
+    )
+  return keys.map(Number)
+}
+
+/** The settings of an InfiniBand port. Throws an Error. */
+const parseFabric = ({ layer, guid, pkeys }: Settings): Pick<DeviceSpec, 'layer' | 'guid' | 'pkeys'> => {
+  if (layer !== undefined && layer !== 'infiniband' && layer !== 'ethernet')
+    throw new Error(`layer="${layer}" is not one of ethernet, infiniband`)
+  if (layer === 'infiniband')
+    return {
+      layer,
+      ...(guid !== undefined && { guid: parseGuid(guid) }),
+      ...(pkeys !== undefined && { pkeys: parsePkeys(pkeys) }),
+    }
+  const needsLayer = guid === undefined ? pkeys && 'pkeys=' : 'guid='
+  if (needsLayer !== undefined)
+    throw new Error(`${needsLayer} is a setting of an InfiniBand port: give layer=infiniband too`)
+  return {}
+}
+
 /** What `dcqcn` alone stands for. */
 const DEFAULT_DCQCN = `dcqcn=${LineRate.DEFAULT}`
 
-/** Parses `driver=NAME`, `dcqcn=RATE`, `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
-const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' | 'dcqcn' | 'pci'> => {
-  const found: { driver?: string; dcqcn?: string; pci?: string; numa?: string; model?: string } = {}
+const SETTINGS = ['driver', 'layer', 'guid', 'pkeys', 'dcqcn', 'pci', 'numa', 'model'] as const
+type Settings = Partial<Record<(typeof SETTINGS)[number], string>>
+const SETTING = new RegExp(`^(${SETTINGS.join('|')})=(.*)$`, 's')
+
+/** Parses settings, each NAME=VALUE, in any order. Throws an Error. */
+const parseSettings = (settings: readonly string[]): Omit<DeviceSpec, 'name' | 'address'> => {
+  const found: Settings = {}
   for (const setting of settings) {
-    const [, key, value] =
-      /^(driver|dcqcn|pci|numa|model)=(.*)$/s.exec(setting === 'dcqcn' ? DEFAULT_DCQCN : setting) ?? []
+    const [, key, value] = SETTING.exec(setting === 'dcqcn' ? DEFAULT_DCQCN : setting) ?? []
     if (key === undefined)
       throw new Error(
-        `"${setting}" is no setting of a device; after the address may follow driver=, dcqcn, pci=, numa= and model=`,
+        `"${setting}" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa= and model=`,
       )
     if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
     found[key as keyof typeof found] = value!
   }
   const { driver, dcqcn, pci, numa, model } = found
-  const chosen = { ...(driver !== undefined && { driver }), ...(dcqcn !== undefined && { dcqcn: parseDcqcn(dcqcn) }) }
+  const chosen = {
+    ...(driver !== undefined && { driver }),
+    ...parseFabric(found),
+    ...(dcqcn !== undefined && { dcqcn: parseDcqcn(dcqcn) }),
+  }
   const own = modelOfDriver(driver)
   if (own !== undefined && model !== undefined && model !== own)
     throw new Error(`model="${model}" is not the model of driver=${own}, which is ${own}; omit model=`)
@@ -165,8 +216,14 @@ export const withoutOwnFunction = (spec: DeviceSpec): DeviceSpec => {
   return pci?.address.startsWith(`${OWN_DOMAIN}:`) ? others : spec
 }
 
+/** Of a device with an InfiniBand port. */
+export const fabricOf = ({ layer, guid, pkeys }: DeviceSpec): FabricOptions | undefined =>
+  layer === undefined
+    ? undefined
+    : { guid: guid === undefined ? undefined : Uint8Array.from(Buffer.from(guid, 'hex')), pkeys }
+
 /** What `driverOf` needs of a driver. */
-type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl'>
+type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl' | 'hasFabric'>
 
 const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name }) => name).join(', ')
 
@@ -175,7 +232,7 @@ const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name
  * Throws an Error with a message for people if no driver makes the device.
  */
 export const driverOf = <D extends NamedDriver>(
-  { name, address, driver: wanted, dcqcn }: DeviceSpec,
+  { name, address, driver: wanted, dcqcn, layer }: DeviceSpec,
   drivers: readonly D[],
 ): D => {
   const refuse = (reason: string): Error =>
@@ -198,6 +255,11 @@ export const driverOf = <D extends NamedDriver>(
     )
   if (!found.hasAddress && address !== '')
     throw refuse(`a device of driver ${found.name} has no network; omit the address`)
+  if (layer !== undefined && !found.hasFabric)
+    throw refuse(
+      `driver ${found.name} has no InfiniBand port; those with one are ${namesOf(drivers.filter(driver => driver.hasFabric))}`,
+    )
+  if (layer !== undefined && dcqcn !== undefined) throw refuse('an InfiniBand port has no DCQCN; omit dcqcn')
   if (dcqcn !== undefined && !found.hasRateControl) throw refuse(`driver ${found.name} has no rate control; omit dcqcn`)
   return found
 }

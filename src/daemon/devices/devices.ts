@@ -23,7 +23,15 @@ import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Loop } from '../loop.ts'
-import { checkDevices, deviceNameError, driverOf, hasAddress, NO_NODE, withPciFunction } from './device-spec.ts'
+import {
+  checkDevices,
+  deviceNameError,
+  driverOf,
+  fabricOf,
+  hasAddress,
+  NO_NODE,
+  withPciFunction,
+} from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
@@ -130,7 +138,12 @@ export const createDevices = (
       const created: Device | NetworkDevice | undefined = addDevice(
         driver,
         name,
-        identity && { identity, dcqcn: spec.dcqcn, attach: own => network.attach(spec, identity, own) },
+        identity && {
+          identity,
+          dcqcn: spec.dcqcn,
+          fabric: fabricOf(spec),
+          attach: own => network.attach(spec, identity, own),
+        },
       )
       if (created === undefined) throw refuse()
       const polledDevice = 'poll' in created ? created : undefined
@@ -172,6 +185,8 @@ export const createDevices = (
       checkPciFunction(spec)
       const created = create(spec)
       all.push(created)
+      const { subnetPort } = created.network ?? {}
+      if (subnetPort !== undefined) subnetPort.changed = () => notify(listener => listener.changed?.(created))
       if (created.network !== undefined) polled.add(created.network)
       notify(listener => listener.added?.(created))
       return created

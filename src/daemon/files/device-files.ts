@@ -51,7 +51,10 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
       linkLayer: port.attributes.linkLayer,
       activeWidth: port.attributes.activeWidth,
       activeSpeed: port.attributes.activeSpeed,
+      lid: port.attributes.lid,
       lmc: port.attributes.lmc,
+      smLid: port.attributes.smLid,
+      smSl: port.attributes.smSl,
       portCapFlags: port.attributes.portCapFlags,
     },
   }

@@ -46,7 +46,10 @@ interface TreePort {
   readonly linkLayer: number
   readonly activeWidth: number
   readonly activeSpeed: number
+  readonly lid: number
   readonly lmc: number
+  readonly smLid: number
+  readonly smSl: number
   readonly portCapFlags: number
 }
 
@@ -152,12 +155,18 @@ const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
   const { name, pci, interfaceName } = device
-  const { state, physState, gids } = device.port
+  const { state, physState, gids, lid, lmc, smLid, smSl, portCapFlags, pkeys } = device.port
   return {
     ...(interfaceName !== '' && { [`${folderOf(rdmaEntry(name), pci)}/parent`]: interfaceName }),
     [`${port}/state`]: stateText(state),
     [`${port}/phys_state`]: physStateText(physState),
     [`${port}/rate`]: rateText(device.port),
+    [`${port}/lid`]: `0x${lid.toString(16)}`,
+    [`${port}/lid_mask_count`]: `${lmc}`,
+    [`${port}/sm_lid`]: `0x${smLid.toString(16)}`,
+    [`${port}/sm_sl`]: `${smSl}`,
+    [`${port}/cap_mask`]: `0x${portCapFlags.toString(16).padStart(8, '0')}`,
+    ...Object.fromEntries(pkeys.map((key, i) => [`${port}/pkeys/${i}`, `0x${key.toString(16).padStart(4, '0')}`])),
     ...Object.fromEntries(
       gids.flatMap(({ index, gid, type }) => [
         [`${port}/gids/${index}`, hexGroups(gid)],
@@ -183,14 +192,6 @@ const portFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   return {
     [`${port}/link_layer`]: LINK_LAYERS[device.port.linkLayer] ?? 'Unknown',
-    [`${port}/lid`]: '0x0',
-    [`${port}/lid_mask_count`]: `${device.port.lmc}`,
-    [`${port}/sm_lid`]: '0x0',
-    [`${port}/sm_sl`]: '0',
-    [`${port}/cap_mask`]: `0x${device.port.portCapFlags.toString(16).padStart(8, '0')}`,
-    ...Object.fromEntries(
-      device.port.pkeys.map((key, i) => [`${port}/pkeys/${i}`, `0x${key.toString(16).padStart(4, '0')}`]),
-    ),
     ...changingFiles(device),
   }
 }

@@ -29,8 +29,8 @@ import { isModerated } from './changes.ts'
 /** A GUID as netlink's u64: the bytes in network order as a number. */
 const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
 
-const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
-  device.driver.link === 'roce' ? [['DEV_PROTOCOL', 'roce']] : []
+const protocolOf = ({ device: { driver } }: DaemonDevice): readonly Entry[] =>
+  driver.link === 'roce' || driver.link === 'ib' ? [['DEV_PROTOCOL', driver.link]] : []
 
 const describeDevice = (found: DaemonDevice): Entries => {
   const { driver, ports, attributes, extended } = found.device
@@ -63,10 +63,21 @@ export const describeInterface = (
       ]
 
 const describePort = (found: DaemonDevice, number: number): Entries => {
-  const { state, physState } = found.device.ports[number - 1]!.attributes
+  const { attributes, gids } = found.device.ports[number - 1]!
+  const { state, physState, lid, smLid, lmc, portCapFlags } = attributes
+  const prefix = gids.entries[0]?.gid
   return [
     ...handleOf(found),
     ['PORT_INDEX', number],
+    ...(found.device.driver.link === 'ib' && prefix !== undefined
+      ? ([
+          ['CAP_FLAGS', BigInt(portCapFlags)],
+          ['SUBNET_PREFIX', guidOf(prefix)],
+          ['LID', lid],
+          ['SM_LID', smLid],
+          ['LMC', lmc],
+        ] satisfies Entry[])
+      : []),
     ['PORT_STATE', state],
     ['PORT_PHYS_STATE', physState],
     ...interfaceOf(found),

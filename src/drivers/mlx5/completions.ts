@@ -19,7 +19,7 @@ import { SignatureError } from '../../spec/drivers/mlx5-signature.ts'
 import { CqKind } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
-import { Completion } from '../../transport/engine/types.ts'
+import { Completion, DatagramPath } from '../../transport/engine/types.ts'
 import { CompletionQueue } from '../soft/completion-queue.ts'
 import { clockCount } from './clock.ts'
 import type { ProgramRecord, SharedPart } from './program-memory.ts'
@@ -193,8 +193,8 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
   if (status === SUCCESS) {
     const grh = (flags & GRH) === 0 ? 0 : 1 << 28
     view.setUint8(at + CompletionEntry.PATH, 0)
-    view.setUint16(at + CompletionEntry.SLID, 0)
     const isFrame = queues?.hasFrames === true && kind === CompletionKind.RECEIVE
+    view.setUint16(at + CompletionEntry.SLID, isFrame ? 0 : words[Completion.SL]! >>> DatagramPath.LID_SHIFT)
     view.setUint16(at + CompletionEntry.FRAME_HEADERS, isFrame ? words[Completion.SL]! : 0)
     if (isFrame) view.setUint32(at + CompletionEntry.OPCODE_QPN, words[Completion.IMM]!)
     const source = grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!

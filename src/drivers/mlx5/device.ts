@@ -4,7 +4,7 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { macOf } from '../../core/devices/identity.ts'
-import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
+import type { DriverClass, NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
 import { nullMemory } from '../../core/memory/address-space.ts'
 import { addSharedRegion, reserveIndex } from '../../core/memory/region-table.ts'
 import type { Core } from '../../core/model.ts'
@@ -49,6 +49,16 @@ import { mrClass } from './regions.ts'
 import { Signatures } from './signature/signatures.ts'
 import type { Mlx5Soft, Mlx5State } from './state.ts'
 
+/** Classes of raw packets. */
+const frameClasses: readonly DriverClass[] = [
+  rawPacketQpClass,
+  flowClass,
+  matcherClass,
+  actionClass,
+  wqClass,
+  rwqIndTableClass,
+]
+
 export const mlx5Driver = {
   ...softDriver,
   requests: { ...softDriver.requests, numbered: 'block' },
@@ -57,6 +67,7 @@ export const mlx5Driver = {
   abi: MLX5_ABI,
   linux: Mlx5Abi,
   hasSpeedEvents: true,
+  hasFabric: true,
   classes: [
     driverClass(Interface),
     deviceClass,
@@ -77,12 +88,7 @@ export const mlx5Driver = {
     xrcdClass,
     uarClass,
     varClass,
-    rawPacketQpClass,
-    flowClass,
-    matcherClass,
-    actionClass,
-    wqClass,
-    rwqIndTableClass,
+    ...frameClasses,
     ...commandClasses,
   ],
   *closing(context) {
@@ -111,8 +117,15 @@ const stationIn = (core: Core): Station | undefined => {
   return undefined
 }
 
-const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): DeviceKind<Mlx5State> => ({
-  driver: mlx5Driver,
+/** Of devices with an InfiniBand port: no frames, and so no raw packets. */
+const infinibandDriver: RegisteredDriver<Mlx5Soft> = {
+  ...mlx5Driver,
+  link: 'ib',
+  classes: mlx5Driver.classes.filter(listed => !frameClasses.includes(listed)),
+}
+
+const kindFor = (station: Station | undefined, site: RoceSite): DeviceKind<Mlx5State> => ({
+  driver: site.network.fabric === undefined ? mlx5Driver : infinibandDriver,
   limits: Limits,
   attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
   extended: extended(station !== undefined),
@@ -127,7 +140,7 @@ const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): 
     armings: new Armings(takeArming),
     dc: new DcTransport(soft),
     dcAddresses: new Map(),
-    signatures: new Signatures(soft, allocate, qpn => soft.own?.queues.get(qpn)?.sends?.drainsOnFault === true),
+    signatures: new Signatures(soft, site.allocate, qpn => soft.own?.queues.get(qpn)?.sends?.drainsOnFault === true),
     uids: new Set(),
     reserved: createLimit('reserved QPNs', MAX_RESERVED_QPNS),
     station,
@@ -135,16 +148,17 @@ const kindFor = (station: Station | undefined, allocate: RoceSite['allocate']): 
 })
 
 /** Registers a device of this driver. Throws the errors of `createSoftDevice`. */
-const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceSite): NetworkDevice => {
-  const { attach, identity, now, dcqcn, timerDelay, torment } = network
+const createMlx5Device = (core: Core, name: string, site: RoceSite): NetworkDevice => {
+  const { network, allocate } = site
+  const { attach, identity, now, dcqcn, timerDelay, torment, fabric } = network
   const port = attach()
   const isUp = (): boolean => device.ports[0].attributes.state === PortState.values.ACTIVE
   // the memory link connects the devices of this core; sockets carry the payloads of RoCE's UDP datagrams, no frames
   const station: Station | undefined =
-    port.windowBytes === undefined
+    port.windowBytes === undefined && fabric === undefined
       ? new Station({ mac: macOf(identity), seed: core.random(), allocate, isUp, neighbour: stationIn(core) })
       : undefined
-  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station, allocate), {
+  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station, site), {
     name,
     port,
     identity,
@@ -152,6 +166,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     dcqcn,
     timerDelay,
     torment,
+    fabric,
     frames: station,
   })
   const { device, link } = soft
@@ -180,6 +195,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     },
     queues: { ...soft.queues, qpOfNumber: qpn => dc.targets.objectOf(qpn) ?? soft.queues.qpOfNumber(qpn) },
     link,
+    subnetPort: soft.subnetPort,
     waits: disconnected => soft.waits(disconnected),
   }
 }

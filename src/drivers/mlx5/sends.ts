@@ -13,6 +13,7 @@ import {
   ControlSegment,
   CopySegments,
   DATAGRAM_GID_SHIFT,
+  DATAGRAM_GRH_SHIFT,
   DatagramSegment,
   DataSegment,
   DoorbellRecord,
@@ -29,7 +30,7 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SRQN_SHIFT, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { AccessKey, BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
-import type { Destinations } from '../soft/address/destinations.ts'
+import { type Destinations, localPart } from '../soft/address/destinations.ts'
 import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
 import type { PostedCounter } from './doorbell-register.ts'
 import type { InlineRegion } from './inline-region.ts'
@@ -482,6 +483,12 @@ export class Sends implements SendQueue {
       source & FLOW_LABEL_MASK,
       this.#bytes,
       at + DatagramSegment.DGID,
+      localPart(
+        view.getUint16(at + DatagramSegment.LID),
+        view.getUint8(at + DatagramSegment.RATE_SL),
+        (source >>> DATAGRAM_GRH_SHIFT) & 1,
+      ),
+      view.getUint8(at + DatagramSegment.HOP_LIMIT),
     )
     destinations.hold(flow)
     into[to + Send.DEST_QPN] = view.getUint32(at + DatagramSegment.QPN) & QPN_MASK

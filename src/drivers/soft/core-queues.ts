@@ -11,6 +11,7 @@ import { SystemError } from '../../host/errno.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { callError } from '../../spec/errno.ts'
 import { smallBytes } from '../../spec/memory.ts'
+import type { ManagementPath } from '../../spec/subnet-port.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
@@ -32,7 +33,6 @@ import {
 import { dethQkey, dethSrcQp, putDeth } from '../../transport/wire/extensions.ts'
 import { answerPerformance } from '../../transport/wire/mad/performance.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
-import { flowAddress, noAddress } from './address/path.ts'
 import type { CoreQueue, SoftState } from './state.ts'
 
 const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
@@ -60,6 +60,8 @@ interface QueueOptions {
   /** Called with a copy of each received payload, by `poll` of the device. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
+
+const NO_GID = new Uint8Array(16)
 
 /** Bytes charged for a waiting datagram in addition to its payload. */
 const DATAGRAM_OVERHEAD = 512
@@ -99,11 +101,8 @@ class DatagramQueue implements CoreQueue {
       )
     const charged = payload.length + DATAGRAM_OVERHEAD
     if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, charged)) return false
-    const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
-      const { port } = this.device
-      const path = flowAddress(port, localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
-      this.#waiting.push({ payload, destination, flow: port.openFlow(path) })
+      this.#waiting.push({ payload, destination, flow: this.device.paths.openDatagram(destination) })
       this.device.coreQueues.waiting++
       return true
     } catch (error) {
@@ -180,13 +179,15 @@ class DatagramQueue implements CoreQueue {
     }
     counters.receivedPackets++
     const start = at + HEADER_BYTES
-    this.#localGid = copyOf(from.destination, this.#localGid)
-    this.#remoteGid = copyOf(from.source, this.#remoteGid)
+    const { lids, localGid, remoteGid } = this.device.paths.ends(from)
+    this.#localGid = copyOf(localGid, this.#localGid)
+    this.#remoteGid = copyOf(remoteGid, this.#remoteGid)
     const payload = payloadBytes <= MAD_BYTES ? smallBytes(payloadBytes) : new Uint8Array(payloadBytes)
     payload.set(arena.bytes.subarray(start, start + payloadBytes))
     receive(payload, {
       localGid: this.#localGid,
       remoteGid: this.#remoteGid,
+      ...(lids && { lids }),
       qpn: dethSrcQp(view, deth),
       pkey,
       flowLabel: from.flowLabel,
@@ -198,6 +199,31 @@ class DatagramQueue implements CoreQueue {
 
 /** Queue pair 1. */
 class ManagementQueue extends DatagramQueue implements ManagementPort {
+  /** What goes to a LID that no port of a device has, such as a switch's, is the subnet's matter. */
+  override send(payload: Uint8Array, destination: MadAddress): boolean {
+    const { lids, qpn, pkey, localGid, remoteGid, hopLimit } = destination
+    const subnet = this.device.fabric?.subnet
+    if (lids === undefined || subnet === undefined || subnet.reached(lids.remote).length > 0)
+      return super.send(payload, destination)
+    const { local: slid, remote: dlid, sl, isGlobal } = lids
+    const grh = isGlobal && { grh: { source: localGid, destination: remoteGid, hopLimit } }
+    subnet.send(payload, { slid, dlid, sl, sourceQpn: this.qpn, destQpn: qpn, qkey: GSI_QKEY, pkey, ...grh })
+    return true
+  }
+
+  onManagement(mad: Uint8Array, { slid, dlid, sl, sourceQpn, pkey, grh }: ManagementPath): void {
+    this.options.receive(mad, {
+      localGid: grh?.destination ?? NO_GID,
+      remoteGid: grh?.source ?? NO_GID,
+      lids: { local: dlid, remote: slid, sl, isGlobal: grh !== undefined },
+      qpn: sourceQpn,
+      pkey,
+      flowLabel: 0,
+      trafficClass: 0,
+      hopLimit: grh?.hopLimit ?? 0,
+    })
+  }
+
   answer(mad: Uint8Array): Uint8Array | undefined {
     const { port, linkDowned, engine } = this.device
     const counters = () => counterValues('counters', engine().counters, { ...port.counters, linkDowned })

@@ -10,6 +10,7 @@ import type { Engine } from '../../transport/engine/engine.ts'
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../transport/phy/port.ts'
 import { bthDestQp, bthOpcode } from '../../transport/wire/bth.ts'
 import { ECN_CE, ECN_MASK } from '../../transport/wire/flow.ts'
+import type { Paths } from './address/path.ts'
 import type { CoreQueue, SoftState } from './state.ts'
 import { WaitingPackets } from './waiting-packets.ts'
 
@@ -33,14 +34,16 @@ export class PacketDelivery {
   readonly #groups: SoftState['groups']
   readonly #coreQueues: ReadonlyMap<number, CoreQueue>
   readonly #qps: SoftState['qps']
+  readonly #paths: Paths
 
-  constructor({ qpns, groups, coreQueues, qps }: SoftState, port: Port, engine: Engine, run: ReceivedRun) {
+  constructor({ qpns, groups, coreQueues, qps, paths }: SoftState, port: Port, engine: Engine, run: ReceivedRun) {
     this.#port = port
     this.#qps = qps
     this.#engine = engine
     this.#run = run
     this.#rowOf = qpns.rowOf
     this.#groups = groups
+    this.#paths = paths
     this.#coreQueues = coreQueues.byNumber
   }
 
@@ -124,7 +127,7 @@ export class PacketDelivery {
 
   #deliverToGroup(at: number, length: number, time: number): void {
     this.#engine.counters.multicastReceived++
-    const rows = this.#groups.rowsOf(this.#run.flowAddress.destination)
+    const rows = this.#groups.rowsOf(this.#paths.groupOf(this.#run.flowAddress))
     if (rows.length === 0) this.#engine.counters.dropped++
     // The groups list a core client's queue pair by its negated QPN, because it has no row.
     for (let i = 0; i < rows.length; i++)

@@ -13,6 +13,7 @@ import {
   type DeviceLink,
   type DeviceQueues,
   type Driver,
+  type FabricOptions,
   type LayerCounts,
   type LinkedDevice,
   type RegisteredDriver,
@@ -27,6 +28,7 @@ import { createCause } from '../../spec/check/causes.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
+import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { bytesPerMicrosecond, dcqcnParameters } from '../../transport/engine/congestion/dcqcn.ts'
@@ -36,9 +38,10 @@ import { PollResult } from '../../transport/engine/scheduling.ts'
 import type { Environment, FrameSink } from '../../transport/engine/types.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../transport/phy/port.ts'
 import { ECN_CAPABLE } from '../../transport/wire/flow.ts'
-import { grhBuilder } from './address/grh.ts'
+import { infinibandPaths } from './address/infiniband.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
+import { rocePaths } from './address/path.ts'
 import { Limits, portAttributes, type QueueLimits } from './attributes.ts'
 import { findSrqOfDomain } from './classes/xrc-qp-class.ts'
 import { withCompletionFaults } from './completion-faults.ts'
@@ -46,6 +49,7 @@ import { cqCompletions, failQps } from './completions.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
 import { createFailures } from './failures.ts'
+import { fabricAttributes, InfinibandPort } from './infiniband-port.ts'
 import { deviceLink } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { createPostScan, type PostScan, SLICE_ROWS } from './posts.ts'
@@ -128,6 +132,8 @@ export interface SoftOptions {
   /** As in `DeviceNetwork`. */
   readonly dcqcn?: number | undefined
   readonly timerDelay?: number | undefined
+  /** Of an InfiniBand port. */
+  readonly fabric?: FabricOptions | undefined
   /** Where queue pairs for raw packets send frames. */
   readonly frames?: FrameSink | undefined
 }
@@ -175,7 +181,7 @@ function* resetQps(context: Context, { qps, engine, sendResponses }: SoftState):
 
 /** What the records of all drivers of soft devices have in common. */
 export const softDriver = {
-  link: 'roce',
+  link: 'roce' as LinkName,
   hasAddress: true,
   hasRateControl: true,
   removing: ({ state }) => failAllQps(state),
@@ -184,6 +190,7 @@ export const softDriver = {
   openDatagrams: ({ state, ports }, qkey, account, receive) =>
     openDatagrams(state, mtuBytes(ports[0]!.attributes.activeMtu), qkey, account, receive),
   removed({ state }) {
+    state.fabric?.removed()
     state.torment?.close()
     state.port.close()
   },
@@ -214,6 +221,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   readonly device: Device<SoftState<Own>>
   readonly queues: DeviceQueues
   readonly link: DeviceLink
+  readonly subnetPort: InfinibandPort | undefined
   readonly #state: SoftState<Own>
   readonly #port: Port
   readonly #engine: Engine
@@ -239,12 +247,15 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     const state = this.#state
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
-    this.device = this.#register(core, kind, options.name, random)
+    this.device = this.#register(core, kind, options, random)
     if (isReused) this.device.memory.freedKeys = []
     state.taps = this.device.taps
     state.pkeys = this.device.ports[0]!.pkeys
     this.queues = deviceQueues(state)
-    this.link = deviceLink(this.device)
+    const { fabric } = options
+    this.subnetPort = fabric && new InfinibandPort(this.device as Device<SoftState>, fabric)
+    state.fabric = this.subnetPort
+    this.link = this.subnetPort?.link ?? deviceLink(this.device)
 
     const run = emptyRun()
     const environment = this.#createEnvironment(kind, run, options.frames)
@@ -263,16 +274,22 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
 
   #createState(
     { limits }: DeviceKind<Own>,
-    { name, identity, now, torment, dcqcn }: SoftOptions,
+    { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
     random: () => number,
     isReused: boolean,
   ): SoftState<Own> {
     const port = this.#port
+    const paths =
+      fabric === undefined
+        ? rocePaths(port, () => this.device.ports[0].gids)
+        : infinibandPaths(port, () => this.device.ports[0])
     return {
       own: undefined,
       limits: torment?.limits(name, limits) ?? limits,
       identity,
       port,
+      paths,
+      fabric: undefined,
       cqs: createSlots(FIRST_CQN),
       qpns: createNumbers(FIRST_QPN, random(), isReused),
       srqs: createSlots(),
@@ -281,7 +298,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       domains: new Map(),
       ahs: new Map(),
       ahns: createNumbers(1),
-      groups: createGroups(port, Limits.multicast),
+      groups: createGroups(port, Limits.multicast, paths.groupAddress),
       qps: [],
       datagramRows: new Map(),
       lastAddress: undefined,
@@ -312,13 +329,20 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     }
   }
 
-  /** Adds the GIDs to the port, and registers the device. */
-  #register(core: Core, kind: DeviceKind<Own>, name: string, random: () => number): Device<SoftState<Own>> {
+  /** Adds the GIDs of RoCE to the port, and registers the device. */
+  #register(
+    core: Core,
+    kind: DeviceKind<Own>,
+    { name, fabric }: SoftOptions,
+    random: () => number,
+  ): Device<SoftState<Own>> {
     const state = this.#state
     const { identity, port } = state
+    const gids = fabric === undefined ? identity.gids : []
     // first, because it may fail
-    for (const gid of identity.gids) port.addAddress(gid)
-    const attributes = kind.attributes(identity.guid, state.limits)
+    for (const gid of gids) port.addAddress(gid)
+    const attributes = kind.attributes(fabric?.guid ?? identity.guid, state.limits)
+    const portOf = portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters, kind.limits.maxMsgSize)
     const device = register(core, {
       name,
       random,
@@ -326,7 +350,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       state,
       attributes,
       extended: kind.extended,
-      ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters, kind.limits.maxMsgSize)],
+      ports: [fabric === undefined ? portOf : Object.assign(portOf, fabricAttributes)],
       numCompVectors: Limits.compVectors,
       limits: {
         pd: attributes.maxPd,
@@ -339,7 +363,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         ...kind.objectLimits,
       },
     })
-    identity.gids.forEach((gid, index) => {
+    gids.forEach((gid, index) => {
       setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
     })
     return device
@@ -354,7 +378,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return {
       ...(localDevice && { localDevice }),
       pkeys: state.pkeys,
-      grh: grhBuilder(port, run),
+      grh: state.paths.grhBuilder(port, run),
       ...(frames && { frames }),
       work: queueWork(state.queues, findSrqOfDomain(state)),
       memory: regionMemory(this.device.memory, kind.freeKeyStatus),

@@ -9,13 +9,14 @@ import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure, FailurePeer } from '../../spec/check/failures.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
+import type { ManagementPath, PortSubnet } from '../../spec/subnet-port.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
 import type { Causes } from '../../transport/engine/types.ts'
 import type { FlowAddress, Port } from '../../transport/phy/port.ts'
 import type { Arena } from '../../transport/wire/arena.ts'
 import type { AddressHandle } from './address/destinations.ts'
 import type { Groups } from './address/multicast.ts'
-import type { StoredAddress } from './address/path.ts'
+import type { Paths, StoredAddress } from './address/path.ts'
 import type { QueueLimits } from './attributes.ts'
 import type { CompletionQueue } from './completion-queue.ts'
 import type { ExactQueue, QpQueues, ReceiveQueue } from './queues.ts'
@@ -144,6 +145,8 @@ export interface CoreQueue {
   transmit(): void
   /** Receives a packet: `length` bytes at `at`, with ICRC. `from`: the addresses of the run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
+  /** Receives a management datagram from the subnet of an InfiniBand port. */
+  onManagement?(mad: Uint8Array, path: ManagementPath): void
 }
 
 /** Maximum entries of `SoftState.qpEnds`; the oldest are forgotten. */
@@ -193,6 +196,10 @@ export interface SoftState<Own = unknown> {
   /** Changes when another interface replaces the device's own (interface.ts). */
   identity: Identity
   readonly port: Port
+  /** How the port addresses paths. */
+  readonly paths: Paths
+  /** Of a device with an InfiniBand port, once the device is registered. */
+  fabric: { readonly subnet: PortSubnet | undefined; removed(): void } | undefined
   /** Completion queues by their number in the engine. */
   readonly cqs: Slots<CqObject>
   /** QPNs, with their rows in the engine. QPNs of core clients have no rows. */

@@ -68,6 +68,9 @@ export const wrOpcodes: Readonly<Record<number, number>> = {
 export const DatagramSegment = {
   QKEY: 0,
   QPN: 8,
+  /** InfiniBand: static rate, and in the lower four bits the service level. */
+  RATE_SL: 12,
+  LID: 14,
   TRAFFIC_CLASS: 26,
   HOP_LIMIT: 27,
   SOURCE: 28,
@@ -75,6 +78,8 @@ export const DatagramSegment = {
   BYTES: 48,
 } as const
 export const DATAGRAM_GID_SHIFT = 20
+/** Whether there is a GRH. */
+export const DATAGRAM_GRH_SHIFT = 30
 /**
  * mlx5_wqe_eth_seg, of raw packets: checksums to compute, and the frame's first bytes, HEADER_BYTES of them. The segment
  * has a multiple of 16 bytes.

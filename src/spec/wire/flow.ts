@@ -1,15 +1,21 @@
 /*
- * The path of a packet: addresses, and the fields of the IP and UDP headers that a sender chooses.
+ * The path of a packet: the addresses by which its network forwards it, and the fields of the headers that a sender
+ * chooses. On RoCE these are the IP and UDP headers, on InfiniBand the LRH and perhaps a GRH (docs/decisions/infiniband.md).
  */
 
-/** Addresses have 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
 export interface PacketFlow {
+  /** 16 bytes, both of one kind: IPv6; IPv4 as ::ffff:a.b.c.d; or a LID as `lidAddress` (transport/wire/address.ts) has it. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
-  /** UDP source port. */
+  /** UDP source port; 0 on InfiniBand. */
   readonly sourcePort: number
+  /** Of the IP header, or of the GRH. */
   readonly trafficClass: number
   readonly hopLimit: number
-  /** IPv6 flow label, 20 bits. */
+  /** Of IPv6 or the GRH, 20 bits. */
   readonly flowLabel: number
+  /** InfiniBand's service level, 4 bits; absent: 0. */
+  readonly sl?: number | undefined
+  /** The GIDs of InfiniBand's GRH, 16 bytes each; absent: the packets have none. */
+  readonly grh?: { readonly source: Uint8Array; readonly destination: Uint8Array } | undefined
 }

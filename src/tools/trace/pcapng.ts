@@ -1,14 +1,17 @@
 /*
  * Writes captures as pcapng (draft-ietf-opsawg-pcapng): a section header, an interface for each device, and enhanced
- * packet blocks. Packets of a port have no Ethernet, IP and UDP headers. These headers are built here from the flow of
- * the packet, with the values that the packet's ICRC covers. The caller writes the blocks to a file.
+ * packet blocks. Packets of a port have no Ethernet, IP and UDP headers, or LRH, GRH and VCRC. These are built here from
+ * the flow of the packet, with the values that the packet's ICRC covers. Packets with LIDs are of an interface of their own,
+ * which is described before the first one: as records of ERF of the type InfiniBand, because Wireshark (4.0) does not know
+ * LINKTYPE_INFINIBAND (247). The caller writes the blocks to a file.
  */
 
-import { PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
+import { ErfType, LinkType, PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
 import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
 import { emitFrame } from '../../transport/wire/frame.ts'
+import { fabricHeaders, hasLids, VCRC_BYTES, vcrcOf } from '../../transport/wire/lrh.ts'
 
 export interface PcapngOptions {
   /** Interface names, at least one. Packets refer to them by index. */
@@ -35,7 +38,6 @@ export interface PcapngPacket {
 }
 
 const { SECTION, INTERFACE, ENHANCED_PACKET } = PcapngBlock
-const LINKTYPE_ETHERNET = 1
 /** Maximum bytes of a packet in the file. */
 const SNAP_LENGTH = 262144
 /** Option codes of any block (OPT), section header (SHB), interface (IF) and enhanced packet (EPB). */
@@ -59,9 +61,21 @@ export const macFor = (address: Uint8Array): Uint8Array => {
   return isMulticast ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
 }
 
-/** The Ethernet frame of a packet. Throws a RangeError if a field does not fit a header. */
+/** LRH, perhaps GRH, the packet, and its VCRC. */
+const fabricFrameOf = (flow: PacketFlow, payload: Uint8Array): Uint8Array => {
+  const headers = fabricHeaders(flow, payload.length)
+  const covered = headers.length + payload.length
+  const frame = new Uint8Array(covered + VCRC_BYTES)
+  frame.set(headers)
+  frame.set(payload, headers.length)
+  new DataView(frame.buffer).setUint16(covered, vcrcOf(frame.subarray(0, covered)), true)
+  return frame
+}
+
+/** The Ethernet frame of a packet, or InfiniBand's packet. Throws a RangeError if a field does not fit a header. */
 export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | 'payload'>): Uint8Array => {
   const { flow, identification, payload } = packet
+  if (hasLids(flow)) return fabricFrameOf(flow, payload)
   const { source, destination, sourcePort, trafficClass, hopLimit } = flow
   const fields = {
     destinationMac: macFor(destination),
@@ -117,6 +131,30 @@ const block = (type: number, words: readonly number[], data: Uint8Array, options
   return bytes
 }
 
+/** Bytes of an ERF record's header, and its flag for records of any length. */
+const ERF_BYTES = 16
+const ERF_VARYING = 4
+
+/** The header of an ERF record with a packet of InfiniBand, of which `captured` of `length` bytes follow. `time`: microseconds. */
+const erfHeader = (time: number, captured: number, length: number): Uint8Array => {
+  const header = new Uint8Array(ERF_BYTES)
+  const view = new DataView(header.buffer)
+  view.setUint32(0, ((time % 1e6) / 1e6) * 2 ** 32, true)
+  view.setUint32(4, time / 1e6, true)
+  header[8] = ErfType.INFINIBAND
+  header[9] = ERF_VARYING
+  view.setUint16(10, ERF_BYTES + captured)
+  view.setUint16(14, length)
+  return header
+}
+
+const joined = (a: Uint8Array, b: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(a.length + b.length)
+  bytes.set(a)
+  bytes.set(b, a.length)
+  return bytes
+}
+
 const NO_DATA = new Uint8Array(0)
 /** IF_TSRESOL: times are in 10^-6 seconds. */
 const MICROSECONDS = Uint8Array.of(6)
@@ -134,25 +172,43 @@ export const createPcapng = (
   write(
     block(SECTION, [PCAPNG_BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NO_DATA, [[SHB_USERAPPL, utf8.encode(application)]]),
   )
-  for (const name of interfaces)
+  let described = 0
+  const describe = (name: string, linkType: number): number => {
     write(
-      block(INTERFACE, [LINKTYPE_ETHERNET, SNAP_LENGTH], NO_DATA, [
+      block(INTERFACE, [linkType, SNAP_LENGTH], NO_DATA, [
         [IF_NAME, utf8.encode(name)],
         [IF_TSRESOL, MICROSECONDS],
       ]),
     )
+    return described++
+  }
+  for (const name of interfaces) describe(name, LinkType.ETHERNET)
+  /** Interfaces for packets with LIDs, by those of `interfaces`. */
+  const fabrics = new Map<number, number>()
+  const interfaceOf = ({ interface: given, flow }: PcapngPacket): number => {
+    if (!hasLids(flow)) return given
+    const number = fabrics.get(given) ?? describe(interfaces[given]!, LinkType.ERF)
+    fabrics.set(given, number)
+    return number
+  }
   return packet => {
     const { time, direction, comment, payload, captured = payload.length } = packet
     if (interfaces[packet.interface] === undefined)
       throw new RangeError(`interface ${packet.interface}: this capture has ${interfaces.length}, counted from 0`)
     const frame = frameOf(packet)
-    const capturedFrame = frame.subarray(0, frame.length - payload.length + captured)
+    const cut = payload.length - captured
+    // what is cut off ends with the VCRC
+    const tail = cut > 0 && hasLids(packet.flow) ? VCRC_BYTES : 0
+    const capturedFrame = frame.subarray(0, frame.length - cut - tail)
     const packetOptions: Option[] = []
     if (comment !== undefined) packetOptions.push([OPT_COMMENT, utf8.encode(comment)])
     if (direction !== undefined) packetOptions.push([EPB_FLAGS, Uint8Array.of(DIRECTION[direction], 0, 0, 0)])
     const high = Math.floor(time / 2 ** 32)
     const low = Math.floor(time) % 2 ** 32
-    const words = [packet.interface, high, low, capturedFrame.length, frame.length]
-    write(block(ENHANCED_PACKET, words, capturedFrame, packetOptions))
+    const number = interfaceOf(packet)
+    const header = hasLids(packet.flow) ? erfHeader(time, capturedFrame.length, frame.length) : NO_DATA
+    const words = [number, high, low, header.length + capturedFrame.length, header.length + frame.length]
+    const data = header.length === 0 ? capturedFrame : joined(header, capturedFrame)
+    write(block(ENHANCED_PACKET, words, data, packetOptions))
   }
 }

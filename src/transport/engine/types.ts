@@ -121,7 +121,10 @@ export const Completion = {
   /** vendor_err: the number of the cause of an error. */
   VENDOR: 9,
   PKEY_INDEX: 10,
-  /** RAW: the headers of the frame, and IMM the tag of its rule (`Engine.onFrame`). */
+  /**
+   * Bits 0 to 3: service level; of a datagram on InfiniBand bits 16 to 31: the sender's LID. RAW: the headers of the frame,
+   * and IMM the tag of its rule (`Engine.onFrame`).
+   */
   SL: 11,
   WORDS: 12,
 } as const
@@ -375,8 +378,13 @@ export interface FrameSink {
   commit(at: number, bytes: number, checksums: number): void
 }
 
+/** Bits of `GrhBuilder.path`, beside those of `Completion.SL`. */
+export const DatagramPath = { HAS_GRH: 1 << 4, LID_SHIFT: 16 } as const
+
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface GrhBuilder {
+  /** Of the packet of the last `header`: `Completion.SL`, and DatagramPath.HAS_GRH unless the 40 bytes are only room. */
+  path: number
   /**
    * Writes the GRH (40 bytes) of a received packet to `arena`, and returns the GRH's offset. `at`, `length`: offset and
    * bytes of the packet. Over IPv4 the last 20 bytes of the GRH are the IPv4 header. Space for 4096 bytes of payload

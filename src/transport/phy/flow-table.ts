@@ -15,7 +15,10 @@ const SOURCE = 1
 const DESTINATION = 5
 const SOURCE_PORT_CLASS_HOPS = 9
 const FLOW_LABEL = 10
-const FLOW_WORDS = 11
+/** InfiniBand's service level, and above it the number of the GRH's GIDs plus one; 0 on RoCE. */
+const LEVEL_AND_GRH = 11
+const FLOW_WORDS = 12
+const GRH_SHIFT = 4
 const ADDRESS_WORDS = 4
 
 const requireRange = (name: string, value: number, max: number): void => {
@@ -29,7 +32,7 @@ export const ONLY_PORT = 0
 export interface FlowTable {
   /**
    * Opens a flow of a port; the record is copied. Throws a RangeError if a value does not fit in a header, or if the
-   * addresses are not both IPv4 or both IPv6.
+   * addresses are not both IPv4, both IPv6, or both LIDs.
    */
   open(port: number, address: FlowAddress): number
   /** Opens an open flow once more, so that it needs one more `close`. Throws an Error if it is not open. */
@@ -45,6 +48,10 @@ export interface FlowTable {
   icrcFlowOf(flow: number): Flow
   /** The keys of all flows. The array is replaced when the table grows, so do not keep it. */
   words(): Uint32Array
+  /** The port that has opened the flow. */
+  portOf(flow: number): number
+  /** Whether the flow's addresses are LIDs. */
+  hasLids(flow: number): boolean
   /** Index in `words` of the first word of a flow's source or destination address. */
   sourceAt(flow: number): number
   destinationAt(flow: number): number
@@ -63,7 +70,11 @@ export interface FlowTable {
 const isIpv4 = (words: Uint32Array, at: number): boolean =>
   words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff
 
-/** Throws a RangeError for addresses that are not both IPv4 or both IPv6. */
+/** Whether the address is a LID (transport/wire/address.ts). */
+const isLid = (words: Uint32Array, at: number): boolean =>
+  words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xfffe
+
+/** Throws a RangeError for addresses that are not both of one kind. */
 const icrcFlow = (address: FlowAddress): Flow => makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
 
 const isSameRecord = (a: FlowAddress, b: FlowAddress): boolean =>
@@ -72,20 +83,30 @@ const isSameRecord = (a: FlowAddress, b: FlowAddress): boolean =>
   a.hopLimit === b.hopLimit &&
   a.flowLabel === b.flowLabel &&
   isSameAddress(a.source, b.source) &&
-  isSameAddress(a.destination, b.destination)
+  isSameAddress(a.destination, b.destination) &&
+  (a.sl ?? 0) === (b.sl ?? 0) &&
+  (a.grh === undefined
+    ? b.grh === undefined
+    : b.grh !== undefined &&
+      isSameAddress(a.grh.source, b.grh.source) &&
+      isSameAddress(a.grh.destination, b.grh.destination))
 
-const copyOf = ({ source, destination, sourcePort, trafficClass, hopLimit, flowLabel }: FlowAddress): FlowAddress => ({
+const copyOf = ({ source, destination, sourcePort, trafficClass, hopLimit, flowLabel, sl, grh }: FlowAddress) => ({
   source: source.slice(),
   destination: destination.slice(),
   sourcePort,
   trafficClass,
   hopLimit,
   flowLabel,
+  ...(sl !== undefined && { sl }),
+  ...(grh !== undefined && { grh: { source: grh.source.slice(), destination: grh.destination.slice() } }),
 })
 
 export const createFlowTable = (): FlowTable => {
   const flows = createKeyTable(FLOW_WORDS)
   const peers = createKeyTable(1 + ADDRESS_WORDS)
+  /** The GIDs of the GRHs of flows. */
+  const grhs = createKeyTable(2 * ADDRESS_WORDS)
   const records: FlowAddress[] = []
   /** Computed on first use: most flows of the memory link never need ICRCs. */
   const icrcFlows: (Flow | undefined)[] = []
@@ -94,9 +115,18 @@ export const createFlowTable = (): FlowTable => {
   const peerOfFlow: number[] = []
   const key = new Uint32Array(FLOW_WORDS)
   const peerKey = new Uint32Array(1 + ADDRESS_WORDS)
+  const grhKey = new Uint32Array(2 * ADDRESS_WORDS)
 
   const release = (flow: number): void => {
-    flows.release(flow)
+    const grh = flows.keys[flow * FLOW_WORDS + LEVEL_AND_GRH] >>> GRH_SHIFT
+    if (flows.release(flow) && grh > 0) grhs.release(grh - 1)
+  }
+  /** The number of a GRH's GIDs, plus one; 0 without one. Each flow has a reference. */
+  const acquireGrh = ({ grh }: FlowAddress): number => {
+    if (grh === undefined) return 0
+    addressWords(grh.source, grhKey, 0)
+    addressWords(grh.destination, grhKey, ADDRESS_WORDS)
+    return grhs.acquire(grhKey, 0) + 1
   }
   const requireOpen = (port: number, flow: number): void => {
     if (!isOpen(port, flow)) throw new Error(`flow ${flow} is not open`)
@@ -116,15 +146,22 @@ export const createFlowTable = (): FlowTable => {
       requireRange('trafficClass', address.trafficClass, 0xff)
       requireRange('hopLimit', address.hopLimit, 0xff)
       requireRange('flowLabel', address.flowLabel, 0xfffff)
+      requireRange('sl', address.sl ?? 0, 15)
       key[0] = port
       addressWords(address.source, key, SOURCE)
       addressWords(address.destination, key, DESTINATION)
       key[SOURCE_PORT_CLASS_HOPS] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
       key[FLOW_LABEL] = address.flowLabel
-      if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address) // throws a RangeError
+      const isOfOneKind =
+        isIpv4(key, SOURCE) === isIpv4(key, DESTINATION) && isLid(key, SOURCE) === isLid(key, DESTINATION)
+      if (!isOfOneKind) icrcFlow(address) // throws a RangeError
+      const grh = acquireGrh(address)
+      key[LEVEL_AND_GRH] = ((grh << GRH_SHIFT) | (address.sl ?? 0)) >>> 0
       const sizeBefore = flows.size
       const flow = flows.acquire(key, 0)
-      if (flows.size > sizeBefore) {
+      if (flows.size === sizeBefore) {
+        if (grh > 0) grhs.release(grh - 1)
+      } else {
         // A reused number keeps its record if the record is the same.
         if (records[flow] === undefined || !isSameRecord(records[flow], address)) {
           records[flow] = copyOf(address)
@@ -157,6 +194,8 @@ export const createFlowTable = (): FlowTable => {
       return icrcFlows[flow]
     },
     words: () => flows.keys,
+    portOf: flow => flows.keys[flow * FLOW_WORDS],
+    hasLids: flow => isLid(flows.keys, flow * FLOW_WORDS + SOURCE),
     sourceAt: flow => flow * FLOW_WORDS + SOURCE,
     destinationAt: flow => flow * FLOW_WORDS + DESTINATION,
     peerOf: (port, words, at) => {

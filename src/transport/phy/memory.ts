@@ -126,16 +126,23 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Whether a run has arrived. */
   const hasArrived = (run: number): boolean => transit === undefined || arrivals[run] <= transit.now()
 
+  /** A port without the LID that its packets have is not ACTIVE (IBA 7.2.7): it sends none. */
+  const maySend = (flow: number): boolean => {
+    if (!flows.hasLids(flow)) return true
+    const source = addresses.find(flows.words(), flows.sourceAt(flow))
+    return source >= 0 && portOfAddress[source] === flows.portOf(flow)
+  }
+
   /** The route of a flow; also updates `peerOf`. */
   const route = (flow: number): number => {
     const version = addresses.version + flows.version() + groups.version
     if (routeVersion[flow] !== version) {
-      const address = addresses.find(flows.words(), flows.destinationAt(flow))
       let destination = NOWHERE
-      if (address >= 0) destination = portOfAddress[address]
-      else {
-        const group = groups.find(flows.words(), flows.destinationAt(flow))
-        if (group >= 0) destination = GROUP - group
+      if (maySend(flow)) {
+        const address = addresses.find(flows.words(), flows.destinationAt(flow))
+        const group = address < 0 ? groups.find(flows.words(), flows.destinationAt(flow)) : -1
+        if (address >= 0) destination = portOfAddress[address]
+        else if (group >= 0) destination = GROUP - group
       }
       routeOf[flow] = destination
       peerOf[flow] = destination < 0 ? -1 : flows.peerOf(destination, flows.words(), flows.sourceAt(flow))

@@ -1,5 +1,6 @@
 /*
- * IP addresses in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
+ * Addresses of packets, in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17),
+ * or an InfiniBand LID as ::fffe:0:LID, so that tables of addresses need not know of which kind they are.
  */
 
 export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
@@ -20,6 +21,23 @@ export const isMappedIpv4 = (address: Uint8Array): boolean => {
   if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xff) return false
   for (let i = 0; i < 10; i++) if (address[i] !== 0) return false
   return true
+}
+
+/** A LID as an address. */
+export const lidAddress = (lid: number): Uint8Array => {
+  const address = new Uint8Array(16)
+  address[10] = 0xff
+  address[11] = 0xfe
+  address[14] = lid >> 8
+  address[15] = lid
+  return address
+}
+
+/** The LID of an address; -1 for an address of another kind. */
+export const lidOf = (address: Uint8Array): number => {
+  if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xfe) return -1
+  for (let i = 0; i < 14; i++) if (address[i] !== 0 && i !== 10 && i !== 11) return -1
+  return (address[14] << 8) | address[15]
 }
 
 /** Whether an address is in 127.0.0.0/8 (RFC 1122, 3.2.1.3). */
@@ -45,11 +63,14 @@ export const reasonUnusable = (address: Uint8Array): string | undefined => {
   return undefined
 }
 
-/** An address as text: a.b.c.d, or IPv6 in groups without compression. */
-export const addressText = (address: Uint8Array): string =>
-  isMappedIpv4(address)
-    ? address.subarray(12).join('.')
+/** An address as text: a.b.c.d, `LID 7`, or IPv6 in groups without compression. */
+export const addressText = (address: Uint8Array): string => {
+  if (isMappedIpv4(address)) return address.subarray(12).join('.')
+  const lid = lidOf(address)
+  return lid >= 0
+    ? `LID ${lid}`
     : Array.from({ length: 8 }, (_, i) => ((address[2 * i] << 8) | address[2 * i + 1]).toString(16)).join(':')
+}
 
 /** An address as the key of a map: one character for two bytes. */
 export const addressKey = (address: Uint8Array): string => {

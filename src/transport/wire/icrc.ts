@@ -1,25 +1,29 @@
 /*
- * The invariant CRC at the end of every RoCEv2 packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17):
+ * The invariant CRC at the end of every packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17). Of RoCEv2:
  * CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC. Fields that may
  * change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop limit
- * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. The ICRC is stored little-endian.
+ * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. On InfiniBand it covers the LRH with ones as VL; or,
+ * if there is a GRH, ones in place of the LRH, and the GRH with ones as traffic class, flow label and hop limit. The ICRC
+ * is stored little-endian.
  *
  * Only the UDP payload is read for each packet. A CRC is linear: if a byte at a known offset changes, the CRC changes
  * by a known value (exclusive or). A `Flow` therefore stores the CRC of its IP and UDP headers with lengths and
  * identification 0. Tables have the changes for the actual lengths and identification, and for the masked BTH byte.
  */
 
+import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
-import { isMappedIpv4 } from './address.ts'
+import { isMappedIpv4, lidOf } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
 import { batchCrcFor, crc32, crcBackward, crcForward, crcOfArena } from './crc.ts'
 import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
+import { fabricHeaders, hasLids, LOCAL_AND_GLOBAL_BYTES, LRH_BYTES } from './lrh.ts'
 
 /** The fields before the BTH that the ICRC covers and that all packets of a flow share. */
-export interface FlowAddresses {
-  /** 4 bytes, or 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
+export interface FlowAddresses extends Pick<PacketFlow, 'sl' | 'grh'> {
+  /** 4 bytes, or 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d; or LIDs (address.ts), whose packets have no ports. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
@@ -29,10 +33,14 @@ export interface FlowAddresses {
 }
 
 export interface Flow {
-  readonly version: 4 | 6
+  /** Of IP; LOCAL or GLOBAL on InfiniBand: LRH alone, or with GRH. */
+  readonly version: 4 | 6 | typeof LOCAL | typeof GLOBAL
   /** CRC over eight bytes of ones and the masked headers, with lengths and identification 0. */
   readonly base: number
 }
+
+const LOCAL = 0
+const GLOBAL = 1
 
 /** Bytes of ones before the IP header. */
 const ONES = 8
@@ -64,6 +72,12 @@ const lengths6 = (byte: number): Int32Array => {
 const lengths6Hi = lengths6(4)
 const lengths6Lo = lengths6(5)
 
+// LRH.pktLen and GRH.PayLen.
+const lrhHi = changeTable(LRH_BYTES, 4)
+const lrhLo = changeTable(LRH_BYTES, 5)
+const grhHi = changeTable(LOCAL_AND_GLOBAL_BYTES, LRH_BYTES + 4)
+const grhLo = changeTable(LOCAL_AND_GLOBAL_BYTES, LRH_BYTES + 5)
+
 /** By value of byte 4 of the BTH: the change of the CRC before the BTH that makes this byte count as ones. */
 const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   let register = crcForward(byte ^ 0xff)
@@ -77,7 +91,20 @@ const ipv4Of = (address: Uint8Array): Uint8Array | undefined => {
   return isMappedIpv4(address) ? address.subarray(12) : undefined
 }
 
-/** Throws a RangeError if the addresses are neither both IPv4 nor both IPv6, or a port is not from 0 to 65535. */
+/** Of a flow with LIDs. */
+const makeFabricFlow = ({ source, destination, sl, grh }: FlowAddresses): Flow => {
+  const prefix = fabricHeaders(
+    { source, destination, sourcePort: 0, trafficClass: 0xff, hopLimit: 0xff, flowLabel: 0xfffff, sl, grh },
+    0,
+  )
+  if (grh === undefined) {
+    prefix[0] |= 0xf0
+    prefix[4] = prefix[5] = 0
+  } else prefix.fill(0xff, 0, LRH_BYTES)
+  return { version: grh === undefined ? LOCAL : GLOBAL, base: crc32(prefix) | 0 }
+}
+
+/** Throws a RangeError if the addresses are not both IPv4, both IPv6 or both LIDs, or a port is not from 0 to 65535. */
 export const makeFlow = (addresses: FlowAddresses): Flow => {
   const { source, destination, sourcePort, destinationPort, dontFragment = true } = addresses
   for (const port of [sourcePort, destinationPort]) {
@@ -85,14 +112,16 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
       throw new RangeError(`a UDP port is an integer from 0 to 65535, not ${port}`)
     }
   }
+  if (hasLids(addresses)) return makeFabricFlow(addresses)
   const source4 = ipv4Of(source)
   const destination4 = ipv4Of(destination)
   const isIpv4 = source4 !== undefined && destination4 !== undefined
-  const isIpv6 =
-    source4 === undefined && destination4 === undefined && source.length === 16 && destination.length === 16
+  const isIpv6 = [source, destination].every(
+    address => address.length === 16 && ipv4Of(address) === undefined && lidOf(address) < 0,
+  )
   if (!isIpv4 && !isIpv6) {
     throw new RangeError(
-      `a flow has two IPv4 addresses (4 bytes, or 16 as ::ffff:a.b.c.d) or two IPv6 addresses (16 bytes), not [${source}] and [${destination}]`,
+      `a flow has two IPv4 addresses (4 bytes, or 16 as ::ffff:a.b.c.d) or two IPv6 addresses (16 bytes), or two LIDs, not [${source}] and [${destination}]`,
     )
   }
   const ip = ONES + (isIpv4 ? IPV4_BYTES : IPV6_BYTES)
@@ -116,6 +145,11 @@ const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identi
   const udp = length + UDP_BYTES
   const seed = flow.base ^ maskBth[arena.bytes[offset + 4]]
   if (flow.version === 6) return seed ^ lengths6Hi[udp >> 8] ^ lengths6Lo[udp & 255]
+  if (flow.version === LOCAL) {
+    const words = (length + LRH_BYTES) >> 2
+    return seed ^ lrhHi[words >> 8] ^ lrhLo[words & 255]
+  }
+  if (flow.version === GLOBAL) return seed ^ grhHi[length >> 8] ^ grhLo[length & 255]
   const total = udp + IPV4_BYTES
   return (
     seed ^

@@ -111,6 +111,7 @@ test('a device of a driver without a network has only a name; a soft device may 
 const drivers = [
   { name: 'rxe', hasAddress: true },
   { name: 'efa', hasAddress: true },
+  { name: 'mlx5', hasAddress: true, hasFabric: true },
   { name: 'ctx' },
   { name: 'loop' },
 ]
@@ -123,6 +124,7 @@ test('the driver of a device follows from driver=, from its address, or from its
     ['ctx0@127.0.0.1,driver=efa,pci=81:00.0', 'efa'],
     ['loop0', 'loop'],
     ['any,driver=ctx', 'ctx'],
+    ['mlx5_0@127.0.0.2,driver=mlx5,layer=infiniband,guid=0x0002c90300a1b2c3,pkeys=0xffff+0x8001', 'mlx5'],
   ] as const) {
     assert.equal(driverOf(parseDevice(text), drivers).name, name, text)
     assert.deepEqual(parseDevice(deviceText(parseDevice(text))), parseDevice(text))
@@ -133,7 +135,7 @@ test('the driver of a device follows from driver=, from its address, or from its
     ['x,driver=efa', /the address is missing/],
     ['ctx0@127.0.0.1', /a device of driver ctx has no network; omit the address/],
     ['x@127.0.0.1,driver=loop', /a device of driver loop has no network/],
-    ['x@127.0.0.1,driver=efs', /driver="efs" is not one of rxe, efa, ctx, loop, did you mean "efa"\?/],
+    ['x@127.0.0.1,driver=efs', /driver="efs" is not one of rxe, efa, mlx5, ctx, loop, did you mean "efa"\?/],
     ['x@127.0.0.1,driver=', /driver="" is not one of/],
   ] as const)
     assert.throws(() => driverOf(parseDevice(text), drivers), { name: 'Error', message }, text)
@@ -196,7 +198,14 @@ test('a PCI function after the address is parsed, and mistakes name the value an
     ['pci=81:00.0,model=rxe', /model="rxe" is not one of mlx5, efa, irdma/],
     ['pci=81:00.0,pci=82:00.0', /pci= is given twice/],
     ['numa=0', /numa=0 needs a PCI function/],
-    ['bus=1', /"bus=1" is no setting of a device; after the address may follow driver=, dcqcn, pci=, numa= and model=/],
+    [
+      'bus=1',
+      /"bus=1" is no setting of a device; after the address may follow driver=, layer=, guid=, pkeys=, dcqcn, pci=, numa= and model=/,
+    ],
+    ['layer=ib', /layer="ib" is not one of ethernet, infiniband/],
+    ['guid=0x1', /guid= is a setting of an InfiniBand port: give layer=infiniband too/],
+    ['layer=infiniband,guid=0x1', /guid="0x1": a GUID has 16 hexadecimal digits/],
+    ['layer=infiniband,pkeys=0xffff+0x8000', /pkeys="0xffff\+0x8000": give 1 to 128 partition keys/],
     ['', /"" is no setting/],
   ] as const)
     assert.throws(() => parseDevice(`rxe0@127.0.0.1,${settings}`), { name: 'Error', message })

@@ -42,7 +42,10 @@ const device = (name: string, node: number): TreeDevice => {
     activeWidth: LinkWidth.values.X1,
     activeSpeed: LinkSpeed.values.SDR,
     pkeys: [0xffff],
+    lid: 0,
     lmc: 0,
+    smLid: 0,
+    smSl: 0,
     portCapFlags: 0x10000,
   }
   return { ...identity, name, node, nodeType: NodeType.values.CA, driver: 'rxe', abi: 2, port, hasUmad: true }

@@ -16,7 +16,7 @@ import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { DciQp, DctQp } from '../../../src/spec/classes/qp/dc_qp.ts'
-import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
+import { IbAddress, QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { RawPacketQp } from '../../../src/spec/classes/qp/raw_packet_qp.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
@@ -28,7 +28,7 @@ import type { CommandName } from '../../../src/spec/drivers/mlx5-firmware/comman
 import { EventRecord, ObjectEvents } from '../../../src/spec/drivers/mlx5-firmware/events.ts'
 import { QpTypes, ReceiveTopology } from '../../../src/spec/drivers/mlx5-firmware/queue-values.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
-import { AccessFlags, CqFlags, MwType, QpState } from '../../../src/spec/enums.ts'
+import { AccessFlags, CqFlags, MwType, PortState, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
@@ -44,6 +44,31 @@ export const machine = (count: number, fault = '', onPort?: (port: Port, device:
   return driverMachine(mlx5Driver, names, fault, { onPort, dcqcn })
 }
 export type Machine = ReturnType<typeof machine>
+
+const { ACTIVE } = PortState.values
+
+/** Devices with InfiniBand ports: LID 1 and so on, ACTIVE, as a manager makes them. */
+export const fabric = (
+  count: number,
+  {
+    fault = '',
+    onPort,
+    pkeys,
+  }: { fault?: string; onPort?: (port: Port, device: number) => void; pkeys?: number[] } = {},
+): Machine => {
+  const names = Array.from({ length: count }, (_, i) => `mlx5_${i}`)
+  const m = driverMachine(mlx5Driver, names, fault, { onPort, fabric: { pkeys } })
+  m.devices.forEach(({ subnetPort }, i) => {
+    subnetPort!.set({ state: ACTIVE, lid: i + 1, smLid: 1 })
+  })
+  return m
+}
+
+/** The path to the port of another device. */
+const addressOf = (m: Machine, other: number): object =>
+  m.devices[other]?.subnetPort === undefined
+    ? { address: { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 } }
+    : { ibAddress: { ...zeroRecord(IbAddress), dlid: other + 1, sl: 3, port: 1 } }
 
 const PAGE = 4096
 
@@ -106,6 +131,9 @@ export interface Completion {
   readonly imm: number
   readonly sourceQpn: number
   readonly hasGrh: boolean
+  /** On InfiniBand. */
+  readonly slid: number
+  readonly sl: number
   readonly syndrome: number
   readonly vendor: number
   /** `FrameHeaders` of a raw packet. */
@@ -134,6 +162,10 @@ export interface Request {
     readonly qpn: number
     readonly qkey?: number
     readonly key?: bigint
+    /** On InfiniBand. */
+    readonly lid?: number
+    readonly sl?: number
+    readonly isGlobal?: boolean
   }
   /** The Ethernet segment of a raw packet. */
   readonly ethernet?: { readonly checksums?: number; readonly header?: Uint8Array }
@@ -402,10 +434,9 @@ export const program = (
       connect(peer: { qpn: number }, other: number, rnrRetry = 7, inInit = () => {}): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
         inInit()
-        const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
         modify({
           state: RTR,
-          address: path,
+          ...addressOf(m, other),
           pathMtu: 3,
           destQpn: peer.qpn,
           rqPsn: PSN,
@@ -420,6 +451,7 @@ export const program = (
         modify({ state: RTR, pathMtu: 3 })
         modify({ state: RTS, sqPsn: PSN, timeout, retryCnt, rnrRetry, maxRdAtomic: 4 })
       },
+      attach: (gid: Uint8Array, mlid: number): void => void call(cls, 'attachMcast', object, { gid, mlid }),
       activate(): void {
         const isUd = kind === 'ud'
         modify({ state: INIT, port: 1, ...(isUd && { pkeyIndex: 0, qkey: QKEY }) })
@@ -460,7 +492,13 @@ export const program = (
             if (destination.key === undefined) view.setUint32(at, destination.qkey ?? QKEY)
             else view.setBigUint64(at, destination.key)
             view.setUint32(at + 8, (destination.qpn | 0x8000_0000) >>> 0)
-            view.setUint32(at + 28, 1 << 20)
+            const { lid, sl = 0, isGlobal = false } = destination
+            if (lid !== undefined) {
+              view.setUint8(at + 12, sl)
+              view.setUint16(at + 14, lid)
+              view.setUint8(at + 27, 9)
+            }
+            view.setUint32(at + 28, lid === undefined ? 1 << 20 : isGlobal ? 1 << 30 : 0)
             pages.bytes.set(destination.gid, at + 32)
           }, 48)
         if (remote !== undefined)
@@ -547,18 +585,23 @@ export const program = (
       uidx,
     })
     const modify = (args: object) => call<{ number?: number }>(DctQp, 'modify', object, args).out
-    const address = { ...zeroRecord(QpAddress), isGlobal: 1, port: 1, sgidIndex: 1 }
+    const address = { ...addressOf(m, index) }
     const { INIT, RTR } = QpState.values
     if (isReady) {
       modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
-      assert.equal(modify({ state: RTR, pathMtu: 3, minRnrTimer: 1, address }).number, out.qpNum)
+      assert.equal(modify({ state: RTR, pathMtu: 3, minRnrTimer: 1, ...address }).number, out.qpNum)
     }
     return {
       object,
       qpn: out.qpNum,
       uidx,
       modify,
-      destination: { gid: ipv4(index + 1), qpn: out.qpNum, key },
+      destination: {
+        gid: ipv4(index + 1),
+        qpn: out.qpNum,
+        key,
+        ...(m.devices[index]!.subnetPort && { lid: index + 1 }),
+      },
       destroy: (): void => void call(DctQp, 'destroy', object, {}),
     }
   }
@@ -737,6 +780,8 @@ export const program = (
           bytes: isError ? 0 : view.getUint32(at + CompletionEntry.LENGTH),
           imm: isError ? 0 : view.getUint32(at + CompletionEntry.IMM),
           sourceQpn: isError ? 0 : source & 0xff_ffff,
+          slid: isError ? 0 : view.getUint16(at + CompletionEntry.SLID),
+          sl: isError ? 0 : (source >>> 24) & 15,
           hasGrh: !isError && ((source >>> 28) & 3) !== 0,
           syndrome: isError ? view.getUint8(at + CompletionEntry.SYNDROME) : 0,
           vendor: isError ? view.getUint8(at + CompletionEntry.VENDOR_SYNDROME) : 0,

@@ -5,7 +5,14 @@
 import { Service } from '../../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../../src/transport/engine/engine.ts'
 import { PollResult } from '../../../src/transport/engine/scheduling.ts'
-import { BindMw, Completion, Receive, type TransmitSink, type WorkSource } from '../../../src/transport/engine/types.ts'
+import {
+  BindMw,
+  Completion,
+  DatagramPath,
+  Receive,
+  type TransmitSink,
+  type WorkSource,
+} from '../../../src/transport/engine/types.ts'
 import { type Arena, plainArena } from '../../../src/transport/wire/arena.ts'
 import {
   completionOf,
@@ -219,6 +226,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       },
       events: { raise: (row, type) => hooks.event(row, type) },
       grh: {
+        path: DatagramPath.HAS_GRH,
         header(into) {
           const at = into.bytes.length - GRH_AND_PAYLOAD_BYTES
           into.bytes.fill(GRH_FILL, at, at + GRH_BYTES)

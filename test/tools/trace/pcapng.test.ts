@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { createPcapng, frameOf, macFor, type PcapngPacket } from '../../../src/tools/trace/pcapng.ts'
+import { lidAddress } from '../../../src/transport/wire/address.ts'
 import { bthPsn } from '../../../src/transport/wire/bth.ts'
 import { parseFrame } from '../../../src/transport/wire/frame.ts'
 import { readCapture } from '../../captures.ts'
@@ -114,6 +115,57 @@ describe('pcapng', () => {
         assert.equal(Number(psn), bthPsn(new DataView(buffer, byteOffset, length), 0))
         assert.equal(Math.round(Number(time) * 1e6), wellFormed[i].time)
       })
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it('packets with LIDs are those of InfiniBand, on an interface of their own, for tshark too', {
+    skip: hasTshark ? false : 'tshark is not installed',
+  }, () => {
+    const gid = (last: number): Uint8Array => Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last)
+    const local = { source: lidAddress(2), destination: lidAddress(3), sourcePort: 0, trafficClass: 0, hopLimit: 0 }
+    const flow = { ...local, flowLabel: 0, sl: 5 }
+    const [first] = packets.filter((_, i) => /send_imm/.test(capturedPackets[i].file))
+    const given = [
+      first,
+      { ...first, flow },
+      { ...first, flow: { ...flow, hopLimit: 9, grh: { source: gid(2), destination: gid(3) } } },
+      { ...first, flow, captured: 20 },
+    ]
+    const bytes = captureOf(given)
+    assert.deepEqual(
+      readCapture(bytes).map(({ linkType, bytes: { length }, length: whole }) => [linkType, whole - length]),
+      [
+        [1, 0],
+        [197, 0],
+        [197, 0],
+        [197, first.payload.length + 2 - 20],
+      ],
+    )
+    const folder = mkdtempSync(join(tmpdir(), 'userdma-pcapng-'))
+    try {
+      const file = join(folder, 'test.pcapng')
+      writeFileSync(file, captureOf(given.slice(0, 3)))
+      const fields = ['lrh.slid', 'lrh.dlid', 'lrh.sl', 'grh.sgid', 'grh.dgid', 'bth.psn', 'variant.crc']
+      const columns = ['_ws.malformed', ...fields.map(field => `infiniband.${field}`)]
+      const options = ['-r', file, '-T', 'fields', ...columns.flatMap(column => ['-e', column])]
+      const { stdout, status, stderr } = spawnSync('tshark', options, { encoding: 'utf8' })
+      assert.equal(status, 0, stderr)
+      const rows = stdout
+        .trimEnd()
+        .split('\n')
+        .slice(1)
+        .map(line => line.split('\t'))
+      const psn = String(bthPsn(new DataView(first.payload.buffer, first.payload.byteOffset), 0))
+      assert.deepEqual(
+        rows.map(row => row.slice(0, 7)),
+        [
+          ['', '2', '3', '5', '', '', psn],
+          ['', '2', '3', '5', 'fe80::2', 'fe80::3', psn],
+        ],
+      )
+      for (const row of rows) assert.match(row[7], /^(0x)?[0-9a-f]+$/)
     } finally {
       rmSync(folder, { recursive: true })
     }

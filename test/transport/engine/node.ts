@@ -15,6 +15,7 @@ import {
   Access,
   BindMw,
   Completion,
+  DatagramPath,
   type Memory,
   type QpAttributes,
   Receive,
@@ -327,15 +328,17 @@ export const createNode = (options: NodeOptions = {}) => {
   const writeGrh = (arena: Arena, _at: number, length: number): number => {
     const grhAt = arena.bytes.length - GRH_SPACE
     arena.bytes.fill(0, grhAt, grhAt + 40)
+    grh.path = DatagramPath.HAS_GRH | (receivedIp.version === 6 ? 0x9 : 0xa)
     if (receivedIp.version === 6) arena.view.setUint16(grhAt, 0x6000)
     else arena.view.setUint16(grhAt + 20, 0x4500)
     // total length of IPv4, with the IPv4 and UDP headers
     arena.view.setUint16(grhAt + 22, 20 + 8 + length)
     return grhAt
   }
+  const grh = { path: 0, header: writeGrh }
   const engine: Engine = createEngine(
     {
-      grh: { header: writeGrh },
+      grh,
       frames: { arena: plainArena(16_384), maxBytes: MAX_FRAME_BYTES, reserve: () => 0, commit: () => {} },
       work,
       memory: clientMemory,

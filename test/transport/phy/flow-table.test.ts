@@ -8,7 +8,7 @@ import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { createFlowTable } from '../../../src/transport/phy/flow-table.ts'
 import { addressWords } from '../../../src/transport/phy/key-table.ts'
 import type { FlowAddress } from '../../../src/transport/phy/port.ts'
-import { isSameAddress } from '../../../src/transport/wire/address.ts'
+import { isSameAddress, lidAddress } from '../../../src/transport/wire/address.ts'
 import { makeFlow } from '../../../src/transport/wire/icrc.ts'
 
 const address = fc
@@ -163,4 +163,35 @@ test('a record whose values do not fit in headers, or whose addresses are of two
     table.close(PORT, table.open(PORT, { ...largest, source: ipv6, destination: ipv6 }))
   }
   assert.equal(table.size(), 0)
+})
+
+test('service level and GRH are of the flow; its peer is the LID alone', () => {
+  const table = createFlowTable()
+  const local = {
+    source: lidAddress(1),
+    destination: lidAddress(2),
+    sourcePort: 0,
+    trafficClass: 0,
+    hopLimit: 0,
+    flowLabel: 0,
+    sl: 3,
+  }
+  const gid = (last: number): Uint8Array => Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last)
+  const global = { ...local, grh: { source: gid(1), destination: gid(2) } }
+  const flows = [
+    local,
+    { ...local, sl: 4 },
+    global,
+    { ...global, grh: { source: gid(1), destination: gid(3) } },
+    global,
+  ].map(record => table.open(PORT, record))
+  assert.equal(new Set(flows).size, 4)
+  assert.deepEqual(flows.map(table.recordOf)[2], global)
+  const words = new Uint32Array(4)
+  addressWords(local.destination, words, 0)
+  assert.ok(table.peerOf(PORT, words, 0) >= 0)
+  for (const flow of flows) table.close(PORT, flow)
+  assert.deepEqual([table.size(), table.peerOf(PORT, words, 0)], [0, -1])
+  assert.throws(() => table.open(PORT, { ...local, destination: gid(1) }), RangeError)
+  assert.throws(() => table.open(PORT, { ...local, sl: 16 }), RangeError)
 })

@@ -13,7 +13,6 @@ import { QpState } from '../../../spec/enums.ts'
 import { callError } from '../../../spec/errno.ts'
 import { the } from '../../../spec/reason.ts'
 import { Service } from '../../../spec/wire/services.ts'
-import { addressAnswer, copyAddress } from '../../soft/address/path.ts'
 import { qpClass, UNSUPPORTED_ATTRIBUTES, useGid } from '../../soft/classes/qp-class.ts'
 import type { CqObject, QueuePair, SrqObject } from '../../soft/state.ts'
 import { blockFormat, checkStaticRate } from '../format.ts'
@@ -28,15 +27,17 @@ const withAddress = (soft: DriverClass): DriverClass =>
   overlayClass<typeof DciQp, QueuePair>(soft, soft.additions, inner => ({
     query(call, object, args, core) {
       const answer = inner.query(call, object, args, core)
-      const address = stateOf(call).dcAddresses.get(object.state.qpn)
-      return address === undefined ? answer : { ...answer, ...addressAnswer(address) }
+      const { dcAddresses, soft } = stateOf(call)
+      const address = dcAddresses.get(object.state.qpn)
+      return address === undefined ? answer : { ...answer, ...soft.paths.answer(address) }
     },
     modify(call, object, args, core) {
-      const { dcAddresses } = stateOf(call)
+      const { dcAddresses, soft } = stateOf(call)
       const answer = inner.modify(call, object, args, core)
-      if (args.address !== undefined) {
-        dcAddresses.set(object.state.qpn, copyAddress(args.address))
-        useGid(call.device.ports[0].gids, object.state, args.address.sgidIndex)
+      const address = soft.paths.given(args)
+      if (address !== undefined) {
+        dcAddresses.set(object.state.qpn, address)
+        useGid(call.device.ports[0].gids, object.state, soft.paths.gidIndexOf(address))
       }
       if (args.state === RESET) dcAddresses.delete(object.state.qpn)
       return answer
@@ -90,8 +91,7 @@ const dciClass = withoutOptions(
         // programs pass an SRQ, which would answer requests of peers
         const answer = inner.create(call, object, args, core)
         const sends = stateOf(call).queues.get(object.state.qpn)?.sends
-        const { gids } = call.device.ports[0]
-        if (sends !== undefined) initiatorsOf(call).add({ object, sends, gids, maxErrored })
+        if (sends !== undefined) initiatorsOf(call).add({ object, sends, maxErrored })
         return answer
       },
       query(call, object, args, core) {
@@ -102,7 +102,8 @@ const dciClass = withoutOptions(
         const initiators = initiatorsOf(call)
         const { qpn } = object.state
         initiators.settle(qpn)
-        if (args.address !== undefined) checkStaticRate('dci_qp.modify', args.address)
+        const address = stateOf(call).soft.paths.given(args)
+        if (address !== undefined) checkStaticRate('dci_qp.modify', address)
         // a context has the logarithm, so that Linux's mlx5 makes 1 of 0
         const maxRdAtomic = args.maxRdAtomic === 0 ? 1 : args.maxRdAtomic
         const answer = inner.modify(call, object, { ...args, ...(maxRdAtomic !== undefined && { maxRdAtomic }) }, core)

@@ -11,15 +11,18 @@
  * requests of other streams. Requests of a stream in error are flushed in ERR, where the row stays as long as there are
  * some, and ends if too many streams are in error.
  */
-import type { GidTable } from '../../../core/devices/gids.ts'
 import { createCause } from '../../../spec/check/causes.ts'
 import { DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
-import { DATAGRAM_GID_SHIFT, DatagramSegment, SEGMENT_BYTES } from '../../../spec/drivers/mlx5-queues.ts'
+import {
+  DATAGRAM_GID_SHIFT,
+  DATAGRAM_GRH_SHIFT,
+  DatagramSegment,
+  SEGMENT_BYTES,
+} from '../../../spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
-import { isSameAddress } from '../../../transport/wire/address.ts'
-import { flowAddress, noAddress, openPath, sourceOf, storedAddress } from '../../soft/address/path.ts'
+import { type Address, storedAddress } from '../../soft/address/path.ts'
 import { refusal } from '../../soft/queues.ts'
 import type { QpObject, SoftState } from '../../soft/state.ts'
 import type { Sends, TargetGate } from '../sends.ts'
@@ -51,7 +54,6 @@ const MIN_TRIES = 4
 interface InitiatorOptions {
   readonly object: QpObject
   readonly sends: Sends
-  readonly gids: GidTable
   /** Streams in error with which the queue pair goes to ERR. */
   readonly maxErrored: number
 }
@@ -65,7 +67,6 @@ const streamOf = (words: Int32Array, at: number): number => {
 class Initiator implements TargetGate {
   readonly object: QpObject
   readonly sends: Sends
-  readonly gids: GidTable
   readonly #all: Initiators
   phase: number = Phase.NONE
   /** The datagram segments of the connected target, and of the one to connect to. */
@@ -74,7 +75,7 @@ class Initiator implements TargetGate {
   readonly bytes: Uint8Array
   readonly view: DataView
   flow = NO_FLOW
-  destination: Uint8Array = noAddress.dgid
+  address: Address | undefined
   /** Number of the present or last connection. */
   number = 0
   tries = 0
@@ -95,12 +96,11 @@ class Initiator implements TargetGate {
   /** In ERR until RESET. */
   hasEnded = false
 
-  constructor(all: Initiators, { object, sends, gids, maxErrored }: InitiatorOptions) {
+  constructor(all: Initiators, { object, sends, maxErrored }: InitiatorOptions) {
     this.#all = all
     this.maxErrored = maxErrored
     this.object = object
     this.sends = sends
-    this.gids = gids
     this.bytes = new Uint8Array(this.target.buffer)
     this.view = new DataView(this.target.buffer)
   }
@@ -267,7 +267,8 @@ export class Initiators {
   onAnswer({ initiatorQpn, connection, status, responderQpn }: Answer, from: Path, now: number): void {
     const initiator = this.#byNumber.get(initiatorQpn)
     if (initiator?.phase !== Phase.CONNECTING || initiator.number !== connection) return
-    if (!isSameAddress(from.source, initiator.destination)) return
+    const { address } = initiator
+    if (address === undefined || this.#soft.paths.peerOf(address) !== this.#soft.port.peerOf(from.source)) return
     if (status === DcStatus.ACCEPTED) this.#onAccepted(initiator, responderQpn, now)
     else if (status === DcStatus.BUSY) this.#onBusy(initiator, now)
     else this.#fail(initiator, WRONG_KEY)
@@ -323,27 +324,30 @@ export class Initiators {
   #connect(initiator: Initiator, now: number): void {
     this.#disconnect(initiator)
     initiator.target.set(initiator.wanted)
-    const { object, view, bytes, gids } = initiator
+    const { object, view, bytes } = initiator
     const source = view.getUint32(DatagramSegment.SOURCE)
     const targetQpn = view.getUint32(DatagramSegment.QPN) & QPN_MASK
+    const { paths, ecn } = this.#soft
     const address = {
-      ...noAddress,
+      ...paths.none,
       port: 1,
       dgid: bytes.slice(DatagramSegment.DGID, DatagramSegment.DGID + 16),
       flowLabel: source & 0xf_ffff,
       sgidIndex: (source >>> DATAGRAM_GID_SHIFT) & 0xff,
       trafficClass: view.getUint8(DatagramSegment.TRAFFIC_CLASS),
+      hopLimit: view.getUint8(DatagramSegment.HOP_LIMIT),
+      dlid: view.getUint16(DatagramSegment.LID),
+      sl: view.getUint8(DatagramSegment.RATE_SL) & 15,
+      isGlobal: paths.none.isGlobal | ((source >>> DATAGRAM_GRH_SHIFT) & 1),
     }
     try {
-      const { port, ecn } = this.#soft
-      const owner = { ecn, qpn: object.state.qpn, destQpn: targetQpn }
-      initiator.flow = openPath(port, flowAddress(port, sourceOf(gids, address, 'DC'), address, owner), 'DC')
+      initiator.flow = paths.open(address, 'DC', { ecn, qpn: object.state.qpn, destQpn: targetQpn })
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.#fail(initiator, NO_PATH)
       return
     }
-    initiator.destination = address.dgid
+    initiator.address = address
     object.state.address = storedAddress(this.#soft, address)
     object.state.targetQpn = targetQpn
     this.#lastNumber = (this.#lastNumber + 1) >>> 0
@@ -382,7 +386,7 @@ export class Initiators {
   }
 
   #onAccepted(initiator: Initiator, responderQpn: number, now: number): void {
-    const { object, flow, destination } = initiator
+    const { object, flow, address } = initiator
     const { row } = object.state
     this.#waiting.delete(initiator)
     this.#connected.add(initiator)
@@ -390,7 +394,7 @@ export class Initiators {
     initiator.keptAt = now
     initiator.seenTaken = -1
     this.#nextSweep = Math.min(this.#nextSweep, now + DcTime.IDLE)
-    const peer = this.#soft.port.peerOf(destination)
+    const peer = address === undefined ? NO_PEER : this.#soft.paths.peerOf(address)
     this.#soft.engine().modify(row, undefined, { destQpn: responderQpn, flow, peer })
     this.#soft.recheck(row)
   }

@@ -6,7 +6,6 @@
 import { DC_MAX_CONNECTIONS } from '../../../spec/drivers/mlx5-dc.ts'
 import { ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
-import type { FlowAddress } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import {
   BTH_BYTES,
@@ -19,6 +18,7 @@ import {
   putBth,
 } from '../../../transport/wire/bth.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
+import type { PathBack } from '../../soft/address/path.ts'
 import type { SoftState } from '../../soft/state.ts'
 
 export const DcOpcode = {
@@ -85,7 +85,7 @@ const isAnswer = (message: Request | Answer): message is Answer => message.opcod
 const MAX_WAITING = DC_MAX_CONNECTIONS.device
 
 /** The path of a message. */
-export type Path = Pick<FlowAddress, 'source' | 'destination' | 'flowLabel' | 'trafficClass'>
+export type Path = PathBack
 
 export class Outbox {
   readonly #soft: SoftState

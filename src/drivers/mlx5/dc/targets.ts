@@ -13,7 +13,7 @@ import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { flowsOfPeers } from '../../../transport/phy/port.ts'
 import { ECN_MASK } from '../../../transport/wire/flow.ts'
-import { flowAddress, noAddress, openPath, storedAddress } from '../../soft/address/path.ts'
+import { storedAddress } from '../../soft/address/path.ts'
 import { forgetFailing } from '../../soft/completions.ts'
 import { emptySendQueue } from '../../soft/queues.ts'
 import { noPsns, type QpObject, type QueuePair, type SoftState } from '../../soft/state.ts'
@@ -165,12 +165,11 @@ export class Targets {
   }
 
   /** A flow for answers; undefined if there is no path. */
-  #openFlow({ source, destination, flowLabel, trafficClass }: Path): number | undefined {
-    const { port, ecn } = this.#soft
-    // the request may have been marked on its way
-    const address = { ...noAddress, dgid: source, flowLabel, trafficClass: trafficClass & ~ECN_MASK }
+  #openFlow(from: Path): number | undefined {
+    const { paths, ecn } = this.#soft
     try {
-      return openPath(port, flowAddress(port, destination, address, { ecn }), 'DC')
+      // the request may have been marked on its way
+      return paths.openBack({ ...from, trafficClass: from.trafficClass & ~ECN_MASK }, 'DC', { ecn })
     } catch (error) {
       if (error instanceof CallError) return undefined
       throw error
@@ -249,7 +248,7 @@ export class Targets {
       receive,
       destinations: undefined,
       attributeBits: 0,
-      address: storedAddress(soft, { ...noAddress, dgid: from.source, port: 1 }),
+      address: storedAddress(soft, soft.paths.back(from)),
       firstPsns: noPsns,
       heldGid: -1,
       flow,

@@ -67,9 +67,8 @@ export class DcTransport {
       return
     }
     counters.receivedPackets++
-    const { source, destination, flowLabel, trafficClass } = run
-    const from = { source: source.slice(), destination: destination.slice(), flowLabel, trafficClass }
-    this.#received.push({ message, from })
+    // the port may use the run's record again
+    this.#received.push({ message, from: structuredClone(run) })
   }
 
   /** After each poll of the soft device. True if anything was done. */

@@ -11,11 +11,10 @@
  * next request is fetched. By then the packets of the last one are committed or in the current run. Runs are committed
  * before `poll` closes the flows in `releasedFlows`.
  */
-import type { GidTable } from '../../../core/devices/gids.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { Port } from '../../../transport/phy/port.ts'
 import { isSameAddress } from '../../../transport/wire/address.ts'
-import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
+import type { Address, Paths } from './path.ts'
 
 /** The destination of an address handle. */
 export interface AddressHandle {
@@ -33,7 +32,10 @@ export interface Destinations {
   readonly pd: number
   /** The flow for address handle `number`; -1 if it does not exist, or belongs to another protection domain. */
   byHandle(number: number): number
-  /** The flow for an address vector whose destination GID begins at `bytes[gidAt]`; -1 if there is no path. */
+  /**
+   * The flow for an address vector whose destination GID begins at `bytes[gidAt]`; -1 if there is no path. `local`: on
+   * InfiniBand, as `localPart` makes it; 0 on RoCE.
+   */
   byVector(
     port: number,
     sgidIndex: number,
@@ -41,6 +43,8 @@ export interface Destinations {
     flowLabel: number,
     bytes: Uint8Array,
     gidAt: number,
+    local?: number,
+    hopLimit?: number,
   ): number
   /**
    * A request with this flow is fetched: the flow stays open until a request with another flow is fetched, or
@@ -60,7 +64,7 @@ const MAX_CACHED_FLOWS = 64
 interface Fields {
   readonly ahs: ReadonlyMap<number, AddressHandle>
   readonly port: Port
-  readonly gids: GidTable
+  readonly paths: Paths
   /** `SoftState.releasedFlows`. */
   readonly releasedFlows: number[]
   /** -1: none. */
@@ -70,9 +74,13 @@ interface Fields {
 }
 
 /** The address vector of the request that is being fetched. */
-const vector = new Uint8Array(24)
+const vector = new Uint8Array(28)
 const vectorView = new DataView(vector.buffer)
-const Vector = { PORT: 0, SGID_INDEX: 1, TRAFFIC_CLASS: 2, FLOW_LABEL: 4, DGID: 8 } as const
+const Vector = { PORT: 0, SGID_INDEX: 1, TRAFFIC_CLASS: 2, HOP_LIMIT: 3, FLOW_LABEL: 4, DGID: 8, LOCAL: 24 } as const
+
+/** The part of an address vector that InfiniBand has of its own, as a number: LID, service level, whether there is a GRH. */
+export const localPart = (dlid: number, sl: number, isGlobal: number): number =>
+  dlid | ((sl & 15) << 16) | (isGlobal << 20)
 
 /** Of a device with more address handles, none is looked for: a hostile program's requests would take long. */
 const MAX_COMPARED = 1024
@@ -83,7 +91,7 @@ const MAX_COMPARED = 1024
  */
 const reopenHandle = ({ ahs, port, pd }: Fields & Pick<Destinations, 'pd'>): number => {
   if (ahs.size > MAX_COMPARED) return -1
-  const dgid = vector.subarray(Vector.DGID)
+  const dgid = vector.subarray(Vector.DGID, Vector.DGID + 16)
   for (const ah of ahs.values())
     if (ah.pd === pd && ah.address.sgidIndex === vector[Vector.SGID_INDEX] && isSameAddress(ah.address.dgid, dgid)) {
       port.reopenFlow(ah.flow)
@@ -94,17 +102,22 @@ const reopenHandle = ({ ahs, port, pd }: Fields & Pick<Destinations, 'pd'>): num
 
 /** Opens the flow for `vector`. */
 const openVector = (fields: Fields & Pick<Destinations, 'pd'>): number => {
-  const { port, gids } = fields
+  const { paths } = fields
+  const local = vectorView.getUint32(Vector.LOCAL)
   const address = {
-    ...noAddress,
+    ...paths.none,
     port: vector[Vector.PORT],
-    dgid: vector.slice(Vector.DGID),
+    dgid: vector.slice(Vector.DGID, Vector.DGID + 16),
     flowLabel: vectorView.getUint32(Vector.FLOW_LABEL),
     sgidIndex: vector[Vector.SGID_INDEX],
+    hopLimit: vector[Vector.HOP_LIMIT],
     trafficClass: vector[Vector.TRAFFIC_CLASS],
+    dlid: local & 0xffff,
+    sl: (local >>> 16) & 15,
+    isGlobal: paths.none.isGlobal | (local >>> 20),
   }
   try {
-    return openPath(port, flowAddress(port, sourceOf(gids, address, 'work request'), address), 'work request')
+    return paths.open(address, 'work request')
   } catch (error) {
     if (error instanceof CallError) return error.code === 'ENODATA' ? reopenHandle(fields) : -1
     throw error
@@ -116,11 +129,13 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
     const ah = this.ahs.get(number)
     return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
   },
-  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt) {
+  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt, local = 0, hopLimit = 0) {
     vector[Vector.PORT] = port
     vector[Vector.SGID_INDEX] = sgidIndex
     vector[Vector.TRAFFIC_CLASS] = trafficClass
+    vector[Vector.HOP_LIMIT] = hopLimit
     vectorView.setUint32(Vector.FLOW_LABEL, flowLabel)
+    vectorView.setUint32(Vector.LOCAL, local)
     for (let i = 0; i < 16; i++) vector[Vector.DGID + i] = bytes[gidAt + i]
     const key = String.fromCharCode(...vector)
     this.cached ??= new Map()
@@ -158,11 +173,12 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
 export const createDestinations = (
   ahs: ReadonlyMap<number, AddressHandle>,
   port: Port,
-  gids: GidTable,
+  paths: Paths,
   pd: number,
   releasedFlows: number[],
 ): Destinations =>
   Object.setPrototypeOf(
-    { ahs, port, gids, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields & Pick<Destinations, 'pd'>,
+    { ahs, port, paths, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields &
+      Pick<Destinations, 'pd'>,
     methods,
   )

@@ -2,7 +2,8 @@
  * Multicast groups of a soft device (IBA 10.5).
  *
  * As on Linux, attaching a queue pair twice to the same GID and multicast LID has no effect. Attaching it to the same
- * GID with another LID adds a membership. RoCE packets have no LID.
+ * GID with another LID adds a membership. RoCE packets have no LID. On InfiniBand the port gets the packets to the LID with
+ * which the first queue pair of a group is attached.
  */
 
 import type { Account, Limit } from '../../../core/model.ts'
@@ -41,7 +42,8 @@ export interface Groups {
 }
 
 interface Group {
-  readonly gid: Uint8Array
+  /** By which the network forwards its packets. */
+  readonly address: Uint8Array
   rows: number[]
   /** The queue pairs of programs. */
   readonly members: Limit
@@ -62,6 +64,7 @@ const ATTACH = 'ud_qp.attachMcast'
 export const createGroups = (
   port: Pick<Port, 'joinGroup' | 'leaveGroup' | 'hasGroupSockets'>,
   limits: MulticastLimits,
+  addressOf: (gid: Uint8Array, mlid: number) => Uint8Array = gid => copyOfBytes(gid),
 ): Groups => {
   const groups = new Map<string, Group>()
   /** By row. */
@@ -81,13 +84,13 @@ export const createGroups = (
     if (port.hasGroupSockets && holder !== undefined) addTo(holder.descriptors, holder, change)
   }
 
-  const join = (gid: Uint8Array, holder: Account | undefined): Group => {
+  const join = (gid: Uint8Array, mlid: number, holder: Account | undefined): Group => {
     requireShare(groupLimit, holder, the.method(ATTACH))
     if (port.hasGroupSockets && holder !== undefined) requireShare(holder.descriptors, holder, the.method(ATTACH))
     const members = createLimit(`queue pairs in group ${addressText(gid)}`, limits.members)
-    const group: Group = { gid: copyOfBytes(gid), rows: [], members, holder }
+    const group: Group = { address: addressOf(gid, mlid), rows: [], members, holder }
     try {
-      port.joinGroup(group.gid)
+      port.joinGroup(group.address)
     } catch (error) {
       const code = error instanceof CallError ? (error.code as ErrnoName) : 'EADDRNOTAVAIL'
       throw new CallError(code, because`${the.method(ATTACH)}: group ${addressText(gid)}: ${(error as Error).message}`)
@@ -109,7 +112,7 @@ export const createGroups = (
       count(group.holder, 1)
       return
     }
-    port.leaveGroup(group.gid)
+    port.leaveGroup(group.address)
     groups.delete(key)
   }
 
@@ -135,7 +138,7 @@ export const createGroups = (
       if (lids === undefined) {
         const existing = groups.get(key)
         if (row >= 0 && existing !== undefined) requireShare(existing.members, account, the.method(ATTACH))
-        const group = existing ?? join(gid, account)
+        const group = existing ?? join(gid, mlid, account)
         group.rows = [...group.rows, row]
         if (row >= 0) addTo(group.members, account)
         lastGid = undefined

@@ -1,10 +1,12 @@
 /*
- * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10;
- * IBA annex A17).
+ * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10; IBA
+ * annex A17). A port is of one of two kinds, and `Paths` is what differs: a GID alone is the path on RoCE, a LID on
+ * InfiniBand, where packets may have a GRH (infiniband.ts). No other file of the device asks which it is.
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
+import type { MadAddress } from '../../../core/driver-contract.ts'
 import { SystemError } from '../../../host/errno.ts'
-import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
+import type { IbAddress } from '../../../spec/classes/qp/qp.ts'
 import { CallError, callError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import { because, coded, the } from '../../../spec/reason.ts'
@@ -12,18 +14,26 @@ import type { RecordOf } from '../../../spec/schema/schema.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
 import { addressText, isMappedIpv4, isSameAddress } from '../../../transport/wire/address.ts'
 import { ECN_MASK, sourcePortOf } from '../../../transport/wire/flow.ts'
+import { type GrhBuilderOf, roceGrh } from './grh.ts'
 
 /** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/** Hop limit of all packets: that of an address vector is ignored. Linux ignores it except for groups. */
+/** Hop limit of RoCE's packets: that of an address vector is ignored. Linux ignores it except for groups. */
 const HOP_LIMIT = 64
 
-export type Address = RecordOf<typeof QpAddress>
+/** An address vector, of either kind. On RoCE `dlid` and `srcPathBits` are 0. */
+export type Address = RecordOf<typeof IbAddress>
+/** As it stands in calls: those of RoCE have no LIDs. */
+type GivenAddress = Omit<Address, 'dlid' | 'srcPathBits'> & Partial<Pick<Address, 'dlid' | 'srcPathBits'>>
+/** The address of a call, whose attribute depends on the link (spec/links.ts). */
+export interface AddressArguments {
+  readonly address?: GivenAddress | undefined
+  readonly ibAddress?: Address | undefined
+}
 
 /** An address vector, and `dmac`, the next hop's MAC address: only for queries, as the kernel finds the next hop. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
-/** What a query of a QP without a path returns. On Ethernet a path is global. */
 export const noAddress: Address = {
   dgid: new Uint8Array(16),
   flowLabel: 0,
@@ -32,31 +42,37 @@ export const noAddress: Address = {
   trafficClass: 0,
   sl: 0,
   staticRate: 0,
-  isGlobal: 1,
+  isGlobal: 0,
   port: 0,
+  srcPathBits: 0,
+  dlid: 0,
 }
 
+const copyWithoutLids = (address: GivenAddress): GivenAddress => ({
+  dgid: copyOfBytes(address.dgid),
+  flowLabel: address.flowLabel,
+  sgidIndex: address.sgidIndex,
+  hopLimit: address.hopLimit,
+  trafficClass: address.trafficClass,
+  sl: address.sl,
+  staticRate: address.staticRate,
+  isGlobal: address.isGlobal,
+  port: address.port,
+})
+
 /** A copy that the caller may change. */
-export const copyAddress = ({
-  dgid,
-  flowLabel,
-  sgidIndex,
-  trafficClass,
-  sl,
-  staticRate,
-  isGlobal,
-  port,
+export const copyAddress = (address: GivenAddress, hopLimit = address.hopLimit): Address => ({
+  dgid: copyOfBytes(address.dgid),
+  flowLabel: address.flowLabel,
+  sgidIndex: address.sgidIndex,
   hopLimit,
-}: Address): Address => ({
-  dgid: copyOfBytes(dgid),
-  flowLabel,
-  sgidIndex,
-  hopLimit,
-  trafficClass,
-  sl,
-  staticRate,
-  isGlobal,
-  port,
+  trafficClass: address.trafficClass,
+  sl: address.sl,
+  staticRate: address.staticRate,
+  isGlobal: address.isGlobal,
+  port: address.port,
+  srcPathBits: address.srcPathBits ?? 0,
+  dlid: address.dlid ?? 0,
 })
 
 /**
@@ -67,66 +83,34 @@ export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
 }
 
-/** The results of a query. */
-export const addressAnswer = (address: StoredAddress) => ({
-  address: copyAddress(address),
-  ...(address.dmac && { dmac: address.dmac.slice() }),
-})
-
 const isSameMac = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
   a === b || (a !== undefined && b !== undefined && a.every((byte, i) => byte === b[i]))
 
-/** Without `hopLimit`, which stored addresses do not keep. */
 const isSame = (a: Address, b: Address): boolean =>
   isSameAddress(a.dgid, b.dgid) &&
   a.flowLabel === b.flowLabel &&
   a.sgidIndex === b.sgidIndex &&
+  a.hopLimit === b.hopLimit &&
   a.trafficClass === b.trafficClass &&
   a.sl === b.sl &&
   a.staticRate === b.staticRate &&
   a.isGlobal === b.isGlobal &&
-  a.port === b.port
+  a.port === b.port &&
+  a.dlid === b.dlid &&
+  a.srcPathBits === b.srcPathBits
 
-/** A copy of an address, with HOP_LIMIT; or the last copy if it is equal: many objects may have one address. */
+/** A copy of an address, or the last copy if it is equal: many objects may have one address. */
 export const storedAddress = (
-  device: { lastAddress: StoredAddress | undefined },
-  address: Address,
+  device: { lastAddress: StoredAddress | undefined; readonly paths: Pick<Paths, 'hopLimitOf'> },
+  given: GivenAddress,
   dmac?: Uint8Array,
 ): StoredAddress => {
+  const address = copyAddress(given, device.paths.hopLimitOf(given))
   const last = device.lastAddress
   if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
-  const copy = copyAddress(address)
-  const kept = dmac === undefined ? copy : { ...copy, dmac: copyOfBytes(dmac) }
-  kept.hopLimit = HOP_LIMIT
+  const kept = dmac === undefined ? address : { ...address, dmac: copyOfBytes(dmac) }
   device.lastAddress = kept
   return kept
-}
-
-/**
- * The source GID that an address vector selects. Checks come in Linux's order. Throws CallError EINVAL for an
- * impossible vector or a GID index outside the table, and ENODATA for an empty GID index. `method` begins the messages,
- * except those of `getGid`.
- */
-export const sourceOf = (gids: GidTable, address: Address, method: string): Uint8Array => {
-  const call = the.method(method)
-  if (address.port !== 1)
-    throw callError.EINVAL`${call}: ${the.addressField('port')} ${address.port}: the device has port 1`
-  if (!address.isGlobal)
-    throw new CallError(
-      'EINVAL',
-      coded(
-        'not-global',
-      )`${call}: ${the.addressField('isGlobal')} is 0: a RoCE path needs a global route (a GID index, \`-g\`)`,
-    )
-  const { gid } = getGid(gids, address.sgidIndex)
-  if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
-    throw new CallError(
-      'EINVAL',
-      coded(
-        'gid-families',
-      )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`,
-    )
-  return gid
 }
 
 /** What a path has of its own, beside its address vector. */
@@ -138,26 +122,59 @@ interface PathOwner {
   readonly destQpn?: number | undefined
 }
 
-/** The path from `source` on `port`, for `openPath`. */
-export const flowAddress = (
-  port: Pick<Port, 'hasSourcePorts'>,
-  source: Uint8Array,
-  address: Address,
-  { ecn = 0, qpn = 0, destQpn = 0 }: PathOwner = {},
-): FlowAddress => ({
-  source,
-  destination: address.dgid,
-  sourcePort: port.hasSourcePorts ? sourcePortOf(address.flowLabel & 0xfffff, qpn, destQpn) : SOURCE_PORT,
-  trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
-  hopLimit: HOP_LIMIT,
-  flowLabel: address.flowLabel & 0xfffff,
-})
+/** How the port of a device addresses paths. Functions throw CallError; `method` begins their messages, except those of `getGid`. */
+export interface Paths {
+  /** The address vector in arguments of a call; and what `answer` returns is arguments again. */
+  given(args: AddressArguments): Address | undefined
+  readonly grhBuilder: GrhBuilderOf
+  /** By which the network forwards the packets of a group; a copy. */
+  groupAddress(gid: Uint8Array, mlid: number): Uint8Array
+  /** The GID of the group of a multicast packet. */
+  groupOf(flow: FlowAddress): Uint8Array
+  /** Without a path; what a query of a QP without one returns. */
+  readonly none: Address
+  /** The results of a query. */
+  answer(address: StoredAddress): Readonly<Record<string, object>>
+  /** The result of a query for the alternate path, which no device has. */
+  noAlternate(): Readonly<Record<string, object>>
+  /** The hop limit of the path's packets. */
+  hopLimitOf(address: Pick<Address, 'hopLimit'>): number
+  /** Throws CallError EINVAL for an impossible vector or a GID index outside the table, and ENODATA for an empty GID index. */
+  check(address: Address, method: string): void
+  /** The GID index of a path, which its owner holds; -1: it has none. */
+  gidIndexOf(address: Address): number
+  /**
+   * The flow of the path. Throws as `check`, and EADDRNOTAVAIL if the port does not have the source address or has too
+   * many flows, and the system's errno if there is no route.
+   */
+  open(address: Address, method: string, owner?: PathOwner): number
+  /** `Port.peerOf` of the destination. */
+  peerOf(address: Address): number
+  /** The address vector of packets back to the sender of packets of this flow, and their flow; throws as `open`. */
+  back(flow: PathBack): Address
+  openBack(flow: PathBack, method: string, owner?: PathOwner): number
+  /** The ends of a received datagram for core's clients. */
+  ends(flow: FlowAddress): Pick<MadAddress, 'localGid' | 'remoteGid' | 'lids'>
+  /** The flow of a datagram of core's clients. */
+  openDatagram(to: DatagramPath): number
+}
 
-/**
- * Opens the port's flow for a path. Throws CallError EADDRNOTAVAIL if the port does not have the source address or has
- * too many flows, and with the system's errno if there is no route. `method` begins the
- * message.
- */
+/** Fields of a received packet's flow. */
+export type PathBack = Pick<FlowAddress, 'source' | 'destination' | 'flowLabel' | 'trafficClass' | 'sl' | 'grh'>
+
+/** The path of a datagram of core's clients: `MadAddress`. */
+type DatagramPath = Pick<
+  MadAddress,
+  'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'hopLimit' | 'lids'
+>
+
+/** Throws CallError EINVAL for another port than 1. */
+export const requirePort = ({ port }: Address, method: string): void => {
+  if (port !== 1)
+    throw callError.EINVAL`${the.method(method)}: ${the.addressField('port')} ${port}: the device has port 1`
+}
+
+/** Opens the port's flow. Throws as `Paths.open`. */
 export const openPath = (port: Port, path: FlowAddress, method: string): number => {
   try {
     return port.openFlow(path)
@@ -169,5 +186,67 @@ export const openPath = (port: Port, path: FlowAddress, method: string): number 
         because`${the.method(method)}: the system has no route from ${addressText(path.source)} to ${addressText(path.destination)} (${error.code}); \`ip route get\` shows why`,
       )
     throw error
+  }
+}
+
+/** The path from `source` on a port of RoCE. */
+export const flowAddress = (
+  port: Pick<Port, 'hasSourcePorts'>,
+  source: Uint8Array,
+  address: GivenAddress,
+  { ecn = 0, qpn = 0, destQpn = 0 }: PathOwner = {},
+): FlowAddress => ({
+  source,
+  destination: address.dgid,
+  sourcePort: port.hasSourcePorts ? sourcePortOf(address.flowLabel & 0xfffff, qpn, destQpn) : SOURCE_PORT,
+  trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
+  hopLimit: HOP_LIMIT,
+  flowLabel: address.flowLabel & 0xfffff,
+})
+
+/** Paths of a port of RoCE: each is global. */
+export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
+  const none: Address = { ...noAddress, isGlobal: 1 }
+  /** The source GID that an address vector selects. Checks come in Linux's order. */
+  const sourceOf = (address: Address, method: string): Uint8Array => {
+    const call = the.method(method)
+    requirePort(address, method)
+    if (!address.isGlobal)
+      throw new CallError(
+        'EINVAL',
+        coded(
+          'not-global',
+        )`${call}: ${the.addressField('isGlobal')} is 0: a RoCE path needs a global route (a GID index, \`-g\`)`,
+      )
+    const { gid } = getGid(gids(), address.sgidIndex)
+    if (isMappedIpv4(gid) !== isMappedIpv4(address.dgid))
+      throw new CallError(
+        'EINVAL',
+        coded(
+          'gid-families',
+        )`${call}: ${the.attribute('address')}: GID index ${address.sgidIndex} and the destination GID are not both IPv4 or both IPv6`,
+      )
+    return gid
+  }
+  return {
+    grhBuilder: roceGrh,
+    groupAddress: gid => copyOfBytes(gid),
+    groupOf: ({ destination }) => destination,
+    none,
+    given: ({ address }) => address && copyAddress(address),
+    answer: stored => ({ address: copyWithoutLids(stored), ...(stored.dmac && { dmac: stored.dmac.slice() }) }),
+    noAlternate: () => ({ alternatePath: { ...copyWithoutLids(none), altPort: 0, pkeyIndex: 0, timeout: 0 } }),
+    hopLimitOf: () => HOP_LIMIT,
+    check: sourceOf,
+    gidIndexOf: ({ sgidIndex }) => sgidIndex,
+    open: (address, method, owner) =>
+      openPath(port, flowAddress(port, sourceOf(address, method), address, owner), method),
+    peerOf: ({ dgid }) => port.peerOf(dgid),
+    back: ({ source, flowLabel, trafficClass }) => ({ ...none, dgid: source, flowLabel, trafficClass, port: 1 }),
+    openBack: ({ source, destination, flowLabel, trafficClass }, method, owner) =>
+      openPath(port, flowAddress(port, destination, { ...none, dgid: source, flowLabel, trafficClass }, owner), method),
+    ends: ({ source, destination }) => ({ localGid: destination, remoteGid: source }),
+    openDatagram: ({ localGid, remoteGid, flowLabel, trafficClass }) =>
+      port.openFlow(flowAddress(port, localGid, { ...none, dgid: remoteGid, flowLabel, trafficClass })),
   }
 }

@@ -10,49 +10,49 @@ import { Ah } from '../../../spec/classes/ah.ts'
 import { Pd } from '../../../spec/classes/pd.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import type { AddressHandle } from '../address/destinations.ts'
-import {
-  type Address,
-  addressAnswer,
-  flowAddress,
-  NO_VLAN,
-  openPath,
-  sourceOf,
-  storedAddress,
-} from '../address/path.ts'
+import { type Address, type AddressArguments, NO_VLAN, storedAddress } from '../address/path.ts'
 import { stateOf } from '../state.ts'
 
-/** `method` begins the error message. */
-const openFlow = (call: CallContext, address: Address, method: string): number => {
-  const source = sourceOf(call.device.ports[0].gids, address, method)
-  const { port } = stateOf(call)
-  return openPath(port, flowAddress(port, source, address), method)
+/** The address of a call and the port's flow for it. `method` begins the error message. */
+const openFlow = (call: CallContext, args: AddressArguments, method: string): { address: Address; flow: number } => {
+  const { paths } = stateOf(call)
+  const address = paths.given(args) ?? paths.none
+  return { address, flow: paths.open(address, method) }
+}
+
+/** The handle uses the GID of its path from now on, and `previous` no longer. */
+const useGid = (call: CallContext, address: Address | undefined, previous?: Address): void => {
+  const { gids } = call.device.ports[0]
+  const { paths } = stateOf(call)
+  const [index, before] = [address, previous].map(path => (path === undefined ? -1 : paths.gidIndexOf(path)))
+  if (index! >= 0) holdGid(gids, index!)
+  if (before! >= 0) releaseGid(gids, before!)
 }
 
 const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
   Ah,
   {
-    create(call, object, { pd, address, dmac }) {
+    create(call, object, args) {
+      const { pd, dmac } = args
       const device = stateOf(call)
-      const flow = openFlow(call, address, 'ah.create')
+      const { address, flow } = openFlow(call, args, 'ah.create')
       const number = device.ahns.take()
       object.state = { number, pd: pd.id, flow, address: storedAddress(device, address, dmac) }
-      holdGid(call.device.ports[0].gids, address.sgidIndex)
+      useGid(call, address)
       device.ahs.set(number, object.state)
       return { number }
     },
 
-    query: (_call, { state }) => addressAnswer(state.address),
+    query: (call, { state }) => stateOf(call).paths.answer(state.address) as never,
 
-    modify(call, { state }, { address, dmac }) {
+    modify(call, { state }, args) {
       const device = stateOf(call)
       device.catchUpDatagrams(state.pd)
-      const flow = openFlow(call, address, 'ah.modify')
+      const { address, flow } = openFlow(call, args, 'ah.modify')
       device.port.closeFlow(state.flow)
-      const { gids } = call.device.ports[0]
-      holdGid(gids, address.sgidIndex)
-      releaseGid(gids, state.address.sgidIndex)
+      useGid(call, address, state.address)
       state.flow = flow
-      state.address = storedAddress(device, address, dmac)
+      state.address = storedAddress(device, address, args.dmac)
       return {}
     },
 
@@ -64,7 +64,7 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
       device.ahs.delete(number)
       device.ahns.free(number)
       device.port.closeFlow(flow)
-      releaseGid(call.device.ports[0].gids, address.sgidIndex)
+      useGid(call, undefined, address)
       return core(call, object, args)
     },
   },

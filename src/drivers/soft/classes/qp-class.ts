@@ -21,16 +21,7 @@ import { because, coded, outOfRange, type Reason, the } from '../../../spec/reas
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { createDestinations, type Destinations } from '../address/destinations.ts'
-import {
-  addressAnswer,
-  copyAddress,
-  flowAddress,
-  NO_VLAN,
-  noAddress,
-  openPath,
-  sourceOf,
-  storedAddress,
-} from '../address/path.ts'
+import { type Address, NO_VLAN, storedAddress } from '../address/path.ts'
 import { forgetFailing } from '../completions.ts'
 import type { QueueFormat } from '../format.ts'
 import { openQueues, resetQueues } from '../queues.ts'
@@ -144,8 +135,8 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
 const recordAttributes = (
   device: SoftState,
   state: QueuePair,
-  { port, enSqdAsyncNotify, address, dmac, sqPsn, rqPsn }: QpModify,
-  hasPath: boolean,
+  { port, enSqdAsyncNotify, dmac, sqPsn, rqPsn }: QpModify,
+  address: Address | undefined,
 ): void => {
   const { sq, rq } = state.firstPsns
   if (sqPsn !== undefined || rqPsn !== undefined) state.firstPsns = { sq: sqPsn ?? sq, rq: rqPsn ?? rq }
@@ -154,7 +145,7 @@ const recordAttributes = (
     state.attributeBits = enSqdAsyncNotify
       ? state.attributeBits | AttributeBits.SQD_EVENT
       : state.attributeBits & ~AttributeBits.SQD_EVENT
-  if (address && hasPath) state.address = storedAddress(device, address, dmac)
+  if (address) state.address = storedAddress(device, address, dmac)
 }
 
 /** Throws CallError EINVAL for an illegal transition, and for missing or illegal attributes. */
@@ -209,7 +200,7 @@ export const qpClass = (
       // from here on only `open` can fail, so nothing has to be undone
       const destinations =
         service === Service.UD
-          ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.releasedFlows)
+          ? createDestinations(device.ahs, device.port, device.paths, pd.id, device.releasedFlows)
           : undefined
       const shared = srq?.state.queue
       const opened = format.open(call, args, { className: cls.name, sizes, shared, destinations })
@@ -265,14 +256,14 @@ export const qpClass = (
         pkeyIndex: current.pkeyIndex,
         port: attributeBits & AttributeBits.PORT ? 1 : 0,
         qkey: current.qkey,
-        ...addressAnswer(state.address ?? noAddress),
+        ...device.paths.answer(state.address ?? device.paths.none),
         pathMtu: mtuEnum(current.pathMtu),
         timeout: current.timeout,
         retryCnt: current.retryCnt,
         rnrRetry: current.rnrRetry,
         rqPsn: current.rqPsn,
         maxRdAtomic: current.maxRdAtomic,
-        alternatePath: { ...copyAddress(noAddress), altPort: 0, pkeyIndex: 0, timeout: 0 },
+        ...device.paths.noAlternate(),
         minRnrTimer: current.minRnrTimer,
         sqPsn: current.sqPsn,
         maxDestRdAtomic: current.maxDestRdAtomic,
@@ -289,7 +280,7 @@ export const qpClass = (
         sqSigAll: current.sqSigAll ? 1 : 0,
       }
       const { out } = cls.methods.query
-      return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as typeof attributes
+      return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as never
     },
 
     modify(call, object, args) {
@@ -299,23 +290,25 @@ export const qpClass = (
       const before = device.engine().stateOf(state.row)
       const after = args.state ?? before
       // Linux looks the GID up before it checks the transition (test/fixtures/abi/objects.abilog)
-      const source = hasPath && args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
+      const { paths } = device
+      const address = hasPath ? paths.given(args) : undefined
+      if (address !== undefined) paths.check(address, modifyCall)
       checkTransitionAttributes(type, before, after, args, modifyCall)
       const { activeMtu } = call.device.ports[0].attributes
       checkValues(modifyCall, args, activeMtu, device)
-      if (source && args.address) format.checkPath?.(modifyCall, args.address)
+      if (address !== undefined) format.checkPath?.(modifyCall, address)
       let path: { flow: number; peer: number } | undefined
-      if (args.address && source) {
+      if (address !== undefined) {
         const { destQpn = device.engine().query(state.row).destQpn } = args
         const owner = { ecn: device.ecn, qpn: state.qpn, destQpn }
-        const flow = openPath(device.port, flowAddress(device.port, source, args.address, owner), modifyCall)
+        const flow = paths.open(address, modifyCall, owner)
         closePath(device, state)
         state.flow = flow
-        useGid(call.device.ports[0].gids, state, args.address.sgidIndex)
-        path = { flow, peer: device.port.peerOf(args.address.dgid) }
+        useGid(call.device.ports[0].gids, state, paths.gidIndexOf(address))
+        path = { flow, peer: paths.peerOf(address) }
       }
       // before the engine's transition, which may send an event that these attributes enable
-      recordAttributes(device, state, args, hasPath)
+      recordAttributes(device, state, args, address)
       // UD and RAW have no path MTU attribute: a message may fill a packet of the active MTU
       const hasMtu = service !== Service.UD && service !== Service.RAW
       const defaultMtu = hasMtu ? undefined : mtuBytes(activeMtu)

@@ -15,13 +15,14 @@ import { leaveWindow } from '../flow-control/peer-window.ts'
 import { recvBlockLog2, sendBlockLog2, signalsAll, usesSrq } from '../qp-layout.ts'
 import { type EngineState, giveBlock, schedule, takeBlock, tapsOf } from '../state.ts'
 import { clearTimer } from '../timers.ts'
-import { Completion, Receive, Send } from '../types.ts'
+import { Completion, DatagramPath, Receive, Send } from '../types.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const { SQE, ERR } = QpState.values
 const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
+const { HAS_GRH } = DatagramPath
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL, VENDOR } = Completion
 const { SIGNALED } = SendFlags.values
 /** Maximum number of posted WQEs of each queue that one call flushes. */
@@ -119,8 +120,9 @@ export const completeReceive = (
   c[IMM] = imm
   // For UD, the engine has set DEST_QPN to the source QP of the current packet.
   c[SRC_QPN] = s.rows[base + QP.DEST_QPN]
-  c[SL] = s.rows[base + QP.RESP_SL]
-  c[FLAGS] = isDatagram ? flags | GRH : flags
+  const path = s.rows[base + QP.RESP_SL]
+  c[SL] = isDatagram ? path & ~HAS_GRH : path
+  c[FLAGS] = isDatagram && (path & HAS_GRH) !== 0 ? flags | GRH : flags
   c[VENDOR] = 0
   pushCompletion(s, row, QP.RECV_CQ, isSolicited)
 }

@@ -28,9 +28,6 @@ import { Receive, Send } from '../types.ts'
 
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
-/** The SL field of a completion, as RoCEv2 adapters set it: bit 3: UDP; low bits: 1: IPv6, 2: IPv4. */
-const SL_IPV4 = 0xa
-const SL_IPV6 = 0x9
 /** If this bit is set in the WQE's Q_Key, the queue pair's own Q_Key is sent (10.2.5, 11.4.1.1). */
 const OWN_QKEY = 0x8000_0000
 
@@ -88,7 +85,8 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     return
   }
   // The payload is copied behind the GRH, so that one DMA writes both.
-  const grhAt = s.env.grh!.header(arena, at, length)
+  const grh = s.env.grh!
+  const grhAt = grh.header(arena, at, length)
   arena.bytes.copyWithin(grhAt + GRH_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
   setPayload(s, arena, grhAt, bytes)
@@ -101,8 +99,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   }
   // for completeReceive: DEST_QPN is the source QPN
   w[base + QP.DEST_QPN] = dethSrcQp(view, deth)
-  // the GRH begins with the IP version; over IPv4 it begins with zeros
-  w[base + QP.RESP_SL] = arena.bytes[grhAt] >> 4 === 6 ? SL_IPV6 : SL_IPV4
+  w[base + QP.RESP_SL] = grh.path
   w[base + QP.RESP_RECEIVE] = 0
   const hasImmediate = (flags & OP_IMM) !== 0
   completeReceive(

@@ -2,6 +2,7 @@
 
 import { isMappedIpv4 } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, UDP_BYTES } from '../../wire/ip.ts'
+import { hasLids, LOCAL_AND_GLOBAL_BYTES, LRH_BYTES } from '../../wire/lrh.ts'
 import type { FlowAddress } from '../port.ts'
 
 /**
@@ -12,6 +13,8 @@ export const MAX_REORDER_DISTANCE = 8
 /** µs after which a reordered packet leaves anyway. If the packet is also delayed, this is added to its delay. */
 export const MAX_REORDER_DELAY = 1000
 
-/** Bytes of the IP and UDP headers of each packet of the flow. */
-export const ipUdpHeaderBytes = ({ source }: FlowAddress): number =>
-  UDP_BYTES + (isMappedIpv4(source) ? IPV4_BYTES : IPV6_BYTES)
+/** Bytes of the headers before the BTH of each packet of the flow: IP and UDP, or LRH and GRH. */
+export const headerBytesOf = (flow: FlowAddress): number => {
+  if (hasLids(flow)) return flow.grh === undefined ? LRH_BYTES : LOCAL_AND_GLOBAL_BYTES
+  return UDP_BYTES + (isMappedIpv4(flow.source) ? IPV4_BYTES : IPV6_BYTES)
+}

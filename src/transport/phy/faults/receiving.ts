@@ -20,7 +20,7 @@ import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
 import { flowKeyOf } from './flows.ts'
 import { countHits, DAMAGE, damage, HOLD, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
-import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
+import { headerBytesOf, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 interface FaultyReceiving {
   /** As in `Port`. */
@@ -63,7 +63,7 @@ export const createFaultyReceiving = (
   let isInnerTaken = false
 
   const delayQueue = createDelayQueue<Tag>((rateLimits, time, length, { flowAddress }) =>
-    decider.departure(rateLimits, time, length + ipUdpHeaderBytes(flowAddress)),
+    decider.departure(rateLimits, time, length + headerBytesOf(flowAddress)),
   )
   /** Offset of the buffer for delayed packets (-1: none), and its bytes in use. */
   let layerBuffer = -1

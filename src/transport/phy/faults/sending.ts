@@ -11,7 +11,7 @@ import type { FlowAddress, Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
 import { countHits, DAMAGE, damage, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
-import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
+import { headerBytesOf, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 interface FaultySending {
   /** As in `Port`. */
@@ -48,7 +48,7 @@ export const createFaultySending = (
   const { arena } = port
   let decider = initialDecider
   const delayQueue = createDelayQueue<Tag>((rateLimits, time, length, { flow }) =>
-    decider.departure(rateLimits, time, length + ipUdpHeaderBytes(flowOf(flow))),
+    decider.departure(rateLimits, time, length + headerBytesOf(flowOf(flow))),
   )
   /** By flow: number of delayed packets, and of `closeFlow` calls that wait until these packets are sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()

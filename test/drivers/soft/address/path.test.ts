@@ -7,11 +7,13 @@ import { flowAddress, type StoredAddress, storedAddress } from '../../../../src/
 import { ipv4, path } from '../../rxe/machine.ts'
 
 const peer = ipv4(10, 0, 0, 1)
+const newDevice = () => ({ lastAddress: undefined as StoredAddress | undefined, paths: { hopLimitOf: () => 64 } })
+const noLids = { dlid: 0, srcPathBits: 0 }
 
 test('equal addresses are stored once, others separately; every hop limit becomes 64', () => {
-  const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
+  const device = newDevice()
   const stored = storedAddress(device, path(peer))
-  assert.deepEqual(stored, path(peer, { hopLimit: 64 }))
+  assert.deepEqual(stored, { ...path(peer, { hopLimit: 64 }), ...noLids })
   assert.equal(storedAddress(device, path(peer.slice(), { hopLimit: 9 })), stored)
   for (const change of [
     { dgid: ipv4(10, 0, 0, 2) },
@@ -24,12 +26,15 @@ test('equal addresses are stored once, others separately; every hop limit become
     { port: 2 },
   ]) {
     device.lastAddress = stored
-    assert.deepEqual(storedAddress(device, path(peer, change)), path(peer, { ...change, hopLimit: 64 }))
+    assert.deepEqual(storedAddress(device, path(peer, change)), {
+      ...path(peer, { ...change, hopLimit: 64 }),
+      ...noLids,
+    })
   }
 })
 
 test('equal addresses with different next hops are stored separately', () => {
-  const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
+  const device = newDevice()
   const stored = storedAddress(device, path(peer))
   const [dmac, otherDmac] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
   const withMac = storedAddress(device, path(peer), dmac)
@@ -40,7 +45,7 @@ test('equal addresses with different next hops are stored separately', () => {
 })
 
 test('a stored address is a copy, also of bytes in a Buffer', () => {
-  const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
+  const device = newDevice()
   const [gid, dmac] = [Buffer.from(peer), Buffer.of(2, 0, 0, 0, 0, 1)]
   const stored = storedAddress(device, path(gid), dmac)
   gid.fill(0)

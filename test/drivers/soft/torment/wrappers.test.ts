@@ -91,7 +91,7 @@ it('torment of an environment', () => {
   const plain: AllMembers<Environment> = {
     localDevice: { state: undefined } as Environment['localDevice'],
     pkeys: new Uint16Array(1),
-    grh: { header: () => 0 },
+    grh: { path: 0, header: () => 0 },
     frames: {} as FrameSink,
     work: spies(workNames, []),
     memory: spies(memoryNames, []),

@@ -10,7 +10,6 @@ import { Commands } from '../../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { RecordOf } from '../../../../spec/drivers/mlx5-firmware/fields.ts'
 import type { dctc } from '../../../../spec/drivers/mlx5-firmware/queues.ts'
 import { AccessFlags, QpState } from '../../../../spec/enums.ts'
-import { noAddress } from '../../../soft/address/path.ts'
 import type { QpObject } from '../../../soft/state.ts'
 import { stateOf } from '../../state.ts'
 import { raiseKeyViolation, sendEventsOf } from '../events/subscriptions.ts'
@@ -29,8 +28,9 @@ type Dctc = RecordOf<typeof dctc>
 const start = (call: CallContext, { object }: Owned, context: Dctc): void => {
   const { pkey_index, port, rre, rwe, rae, mtu, min_rnr_nak, my_addr_index, tclass, flow_label, hop_limit } = context
   const accessFlags = (rre && REMOTE_READ) | (rwe && REMOTE_WRITE) | (rae && REMOTE_ATOMIC)
+  const { paths } = stateOf(call).soft
   const address = {
-    ...noAddress,
+    ...paths.none,
     port: port || 1,
     sgidIndex: my_addr_index,
     trafficClass: tclass,
@@ -39,7 +39,12 @@ const start = (call: CallContext, { object }: Owned, context: Dctc): void => {
     sl: context.eth_prio,
   }
   callWithin(call, object, modifyMethod, { state: INIT, pkeyIndex: pkey_index, port: port || 1, accessFlags })
-  callWithin(call, object, modifyMethod, { state: RTR, pathMtu: mtu, minRnrTimer: min_rnr_nak, address })
+  callWithin(call, object, modifyMethod, {
+    state: RTR,
+    pathMtu: mtu,
+    minRnrTimer: min_rnr_nak,
+    ...paths.answer(address),
+  })
 }
 
 export const dctCommands = [

@@ -17,7 +17,7 @@ import type { RecordOf } from '../../../../spec/drivers/mlx5-firmware/fields.ts'
 import { ExtendedOption, QpOption, StaticRates } from '../../../../spec/drivers/mlx5-firmware/queue-values.ts'
 import type { ads, qpc } from '../../../../spec/drivers/mlx5-firmware/queues.ts'
 import { AccessFlags, QpState } from '../../../../spec/enums.ts'
-import { type Address, flowAddress, openPath, sourceOf, storedAddress } from '../../../soft/address/path.ts'
+import { type Address, type Paths, storedAddress } from '../../../soft/address/path.ts'
 import type { QpModify, QpObject } from '../../../soft/state.ts'
 import { stateOf } from '../../state.ts'
 import { objectCommand, refuseCommand } from '../handler.ts'
@@ -34,7 +34,7 @@ const FLOW_LABEL_MASK = 0xf_ffff
 /** Source ports begin at 0xc000: a flow label of their lower bits selects one (IBA annex A17). */
 const PORT_MASK = 0x3fff
 
-const addressOf = (path: RecordOf<typeof ads>): Address => ({
+const addressOf = ({ none }: Paths, path: RecordOf<typeof ads>): Address => ({
   dgid: path.rgid_rip,
   flowLabel: path.udp_sport === 0 ? path.flow_label & FLOW_LABEL_MASK : path.udp_sport & PORT_MASK,
   sgidIndex: path.src_addr_index,
@@ -42,8 +42,10 @@ const addressOf = (path: RecordOf<typeof ads>): Address => ({
   trafficClass: path.dscp === 0 && path.ecn === 0 ? path.tclass : (path.dscp << 2) | path.ecn,
   sl: path.eth_prio === 0 ? path.sl : path.eth_prio,
   staticRate: StaticRates[path.stat_rate] ?? 0,
-  isGlobal: 1,
+  isGlobal: none.isGlobal | path.grh,
   port: path.vhca_port_num || 1,
+  srcPathBits: path.mlid,
+  dlid: path.rlid,
 })
 
 const macOf = ({ rmac_47_32, rmac_31_0 }: RecordOf<typeof ads>): Uint8Array => {
@@ -67,14 +69,15 @@ const optionalAccess = (context: Qpc, mask: number, present: number): number | u
 }
 
 /** Attributes of each type in a transition; an initiator of DC, and datagrams, have no path. */
-type Pick = (context: Qpc) => Attributes
-const initAttributes: Pick = ({ primary_address_path: path }) => ({
+type Pick = (context: Qpc, paths: Paths) => Attributes
+const initAttributes = ({ primary_address_path: path }: Qpc): Attributes => ({
   pkeyIndex: path.pkey_index,
   port: path.vhca_port_num || 1,
 })
-const pathAttributes: Pick = context => {
+const pathAttributes: Pick = (context, paths) => {
   const { primary_address_path: path, mtu, remote_qpn, next_rcv_psn } = context
-  return { address: addressOf(path), dmac: macOf(path), pathMtu: mtu, destQpn: remote_qpn, rqPsn: next_rcv_psn }
+  const address = paths.answer({ ...addressOf(paths, path), dmac: macOf(path) })
+  return { ...address, pathMtu: mtu, destQpn: remote_qpn, rqPsn: next_rcv_psn }
 }
 const sendAttributes: Pick = context => ({
   sqPsn: context.next_send_psn,
@@ -87,8 +90,8 @@ const sendAttributes: Pick = context => ({
 const attributesByClass: Readonly<Record<string, { readonly init: Pick; readonly rtr: Pick; readonly rts: Pick }>> = {
   [RcQp.name]: {
     init: context => ({ ...initAttributes(context), accessFlags: accessOf(context) }),
-    rtr: context => ({
-      ...pathAttributes(context),
+    rtr: (context, paths) => ({
+      ...pathAttributes(context, paths),
       maxDestRdAtomic: 2 ** context.log_rra_max,
       minRnrTimer: context.min_rnr_nak,
     }),
@@ -141,7 +144,7 @@ const move = (call: CallContext, object: CoreObject, input: TransitionInput, ste
   const context = input.qpc
   const args: Attributes = {
     state: to,
-    ...(attributes !== undefined && attributesOfClass[attributes](context)),
+    ...(attributes !== undefined && attributesOfClass[attributes](context, stateOf(call).soft.paths)),
     ...optionsOf(object as QpObject, context, input.opt_param_mask, accessFlags, step),
   }
   callWithin(call, object, { ...object.class.methods.modify!, name: 'modify' }, args)
@@ -156,9 +159,8 @@ const setSourcePort = (call: CallContext, { state }: QpObject, udpPort: number):
     state.address ?? refuseCommand('unsupportedFeature', 'opt_param_mask_95_32: the queue pair has no path')
   const engine = soft.engine()
   const moved = { ...address, flowLabel: udpPort & PORT_MASK }
-  const source = sourceOf(call.device.ports[0]!.gids, moved, 'RTS2RTS_QP')
   const owner = { ecn: soft.ecn, qpn, destQpn: engine.query(row).destQpn }
-  const flow = openPath(soft.port, flowAddress(soft.port, source, moved, owner), 'RTS2RTS_QP')
+  const flow = soft.paths.open(moved, 'RTS2RTS_QP', owner)
   engine.modify(row, undefined, { flow })
   soft.port.closeFlow(state.flow)
   state.flow = flow

@@ -1,0 +1,242 @@
+/*
+ * An InfiniBand port of a soft device, as a subnet sees it (spec/subnet-port.ts): what a subnet sets becomes the port's
+ * attributes, GIDs, partition keys and events, and the port sends and receives by its LID while it is ACTIVE. Without a
+ * subnet the port stays INIT, with LID 0, as one whose subnet manager has not come (IBA 10.5, 14.2.5).
+ */
+import { setGid } from '../../core/devices/gids.ts'
+import { type DeviceLink, type FabricOptions, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
+import { raisePort } from '../../core/events/events.ts'
+import type { Device } from '../../core/model.ts'
+import { counterValues } from '../../spec/counters.ts'
+import {
+  AsyncEventType,
+  GidType,
+  LinkLayer,
+  LinkSpeed,
+  LinkWidth,
+  Mtu,
+  PhysState,
+  PortCapFlags,
+  PortState,
+} from '../../spec/enums.ts'
+import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
+import { lidAddress } from '../../transport/wire/address.ts'
+import type { SoftState } from './state.ts'
+
+const { PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
+  AsyncEventType.values
+const { DOWN, INIT, ACTIVE } = PortState.values
+const { POLLING, LINK_UP } = PhysState.values
+const { TRAP_SUP, SL_MAP_SUP, SYS_IMAGE_GUID_SUP, EXTENDED_SPEEDS_SUP, CM_SUP, CAP_MASK_NOTICE_SUP, CLIENT_REG_SUP } =
+  PortCapFlags.values
+
+/** Table sizes as of mlx5. */
+const GUIDS = 8
+const PKEYS = 128
+/** Link-local prefix of GIDs until a manager sets another. */
+const DEFAULT_PREFIX = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0)
+const NO_GUID = new Uint8Array(8)
+
+/** VLs 0 to 3 (PortInfo.VLCap). */
+const VL_CAP = 3
+
+/** Attributes of the port that differ from those of RoCE: 100 Gb/s, four lanes of EDR, not yet configured. */
+export const fabricAttributes = {
+  portCapFlags:
+    TRAP_SUP | SL_MAP_SUP | SYS_IMAGE_GUID_SUP | EXTENDED_SPEEDS_SUP | CM_SUP | CAP_MASK_NOTICE_SUP | CLIENT_REG_SUP,
+  gidTblLen: GUIDS,
+  pkeyTblLen: PKEYS,
+  state: INIT,
+  physState: LINK_UP,
+  activeMtu: Mtu.values.MTU_4096,
+  maxVlNum: VL_CAP,
+  activeWidth: LinkWidth.values.X4,
+  activeSpeed: LinkSpeed.values.EDR,
+  activeSpeedEx: LinkSpeed.values.EDR,
+  linkLayer: LinkLayer.values.INFINIBAND,
+  flags: 0,
+}
+
+const isSame = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+
+export class InfinibandPort implements SubnetPort {
+  readonly identity: SubnetPort['identity']
+  readonly link: DeviceLink
+  readonly #device: Device<SoftState>
+  #subnet: PortSubnet | undefined
+  #prefix = DEFAULT_PREFIX
+  #guids: readonly Uint8Array[]
+  /** The LID by which the link's packets reach the port; 0: none. */
+  #reachable = 0
+  #isManager = false
+  #isCut = false
+  /** Called after each change of what programs see; set by the owner of the device. */
+  changed: () => void = () => {}
+
+  constructor(device: Device<SoftState>, { guid, pkeys }: FabricOptions) {
+    this.#device = device
+    const { attributes, ports } = device
+    const portGuid = guid ?? device.state.identity.guid
+    this.#guids = [portGuid, ...new Array<Uint8Array>(GUIDS - 1).fill(NO_GUID)]
+    this.identity = {
+      systemGuid: attributes.sysImageGuid,
+      nodeGuid: attributes.nodeGuid,
+      portGuid,
+      number: 1,
+      ports: 1,
+      vendorId: attributes.vendorId,
+      deviceId: attributes.vendorPartId,
+      revision: attributes.hwVer,
+      pkeyTableLength: PKEYS,
+      guidTableLength: GUIDS,
+      maxMtu: ports[0]!.attributes.maxMtu,
+      supportedWidth: LinkWidth.values.X1 | LinkWidth.values.X4,
+      supportedSpeed: LinkSpeed.values.EDR,
+      vlCap: VL_CAP,
+    }
+    if (pkeys !== undefined) {
+      ports[0]!.pkeys.fill(0)
+      ports[0]!.pkeys.set(pkeys)
+    }
+    this.#setGids()
+    this.link = this.#deviceLink()
+  }
+
+  get #attributes() {
+    return this.#device.ports[0]!.attributes
+  }
+
+  get description(): string {
+    return this.#device.name
+  }
+
+  get capabilityMask(): number {
+    return this.#attributes.portCapFlags
+  }
+
+  get settings(): SubnetSettings {
+    const { pkeys, attributes } = this.#device.ports[0]!
+    const { state, physState, lid, lmc, smLid, smSl, activeMtu, activeWidth, activeSpeed } = attributes
+    const { subnetTimeout, initTypeReply } = attributes
+    return {
+      ...{ state, physState, lid, lmc, smLid, smSl, activeMtu, activeWidth, activeSpeed, subnetTimeout, initTypeReply },
+      gidPrefix: this.#prefix,
+      guids: this.#guids,
+      pkeys: pkeys.slice(),
+    }
+  }
+
+  counters(): Readonly<Record<string, number>> {
+    const { port, engine, linkDowned } = this.#device.state
+    return counterValues('counters', engine().counters, { ...port.counters, linkDowned })
+  }
+
+  attach(subnet: PortSubnet | undefined): void {
+    this.#subnet = subnet
+    if (subnet === undefined) this.set({ state: INIT, lid: 0, smLid: 0 })
+  }
+
+  /** The subnet to which the port is cabled. */
+  get subnet(): PortSubnet | undefined {
+    return this.#subnet
+  }
+
+  set(change: Partial<SubnetSettings>): void {
+    const { guids, pkeys, gidPrefix, ...fields } = change
+    const attributes = this.#attributes
+    const { state, lid, smLid } = attributes
+    Object.assign(attributes, fields, fields.activeSpeed !== undefined && { activeSpeedEx: fields.activeSpeed })
+    if (this.#isCut) Object.assign(attributes, { state: DOWN, physState: POLLING })
+    const events: PortEvent[] = []
+    if (gidPrefix !== undefined) this.#prefix = gidPrefix.slice()
+    if (guids !== undefined) this.#guids = [this.identity.portGuid, ...guids.slice(1, GUIDS)]
+    if ((gidPrefix !== undefined || guids !== undefined) && this.#setGids()) events.push(GID_CHANGE)
+    if (pkeys !== undefined && this.#setPkeys(pkeys)) events.push(PKEY_CHANGE)
+    if (attributes.lid !== lid) events.push(LID_CHANGE)
+    if (attributes.smLid !== smLid) events.push(SM_CHANGE)
+    if (attributes.state !== state && attributes.state === ACTIVE) events.push(PORT_ACTIVE)
+    if (attributes.state !== state && state === ACTIVE) {
+      events.push(PORT_ERR)
+      if (attributes.state === DOWN) this.#device.state.linkDowned++
+    }
+    this.#setReachable(attributes.state === ACTIVE ? attributes.lid : 0)
+    this.changed()
+    for (const event of events) raisePort(this.#device as Device, 1, event)
+  }
+
+  reregister(): void {
+    raisePort(this.#device as Device, 1, CLIENT_REREGISTER)
+  }
+
+  deliver(mad: Uint8Array, path: ManagementPath): void {
+    this.#device.state.coreQueues.byNumber.get(path.destQpn)?.onManagement?.(mad, path)
+  }
+
+  /** A subnet manager has opened the port, or has left it (the issm node). */
+  setManager(isManager: boolean): void {
+    if (isManager === this.#isManager) return
+    this.#isManager = isManager
+    this.#attributes.portCapFlags ^= PortCapFlags.values.SM
+    this.changed()
+    this.#subnet?.news({ kind: 'capabilities' })
+  }
+
+  removed(): void {
+    this.#subnet?.removed()
+  }
+
+  /** True if a GID has changed. */
+  #setGids(): boolean {
+    const { gids } = this.#device.ports[0]!
+    let isOther = false
+    this.#guids.forEach((guid, i) => {
+      const before = gids.entries[i]?.gid
+      const isEmpty = isSame(guid, NO_GUID)
+      const gid = Uint8Array.of(...this.#prefix, ...guid)
+      if (isEmpty ? before === undefined : before !== undefined && isSame(gid, before)) return
+      setGid(gids, i, isEmpty ? undefined : { gid, type: GidType.values.IB, ifindex: 0 })
+      isOther = true
+    })
+    return isOther
+  }
+
+  #setPkeys(pkeys: Uint16Array): boolean {
+    const table = this.#device.ports[0]!.pkeys
+    if (table.every((key, i) => key === (pkeys[i] ?? 0))) return false
+    table.fill(0)
+    table.set(pkeys.subarray(0, table.length))
+    return true
+  }
+
+  #setReachable(lid: number): void {
+    if (lid === this.#reachable) return
+    const { port } = this.#device.state
+    if (this.#reachable !== 0) port.removeAddress(lidAddress(this.#reachable))
+    this.#reachable = lid
+    if (lid !== 0) port.addAddress(lidAddress(lid))
+  }
+
+  /** The cable; addresses of network interfaces do not concern the port. */
+  #deviceLink(): DeviceLink {
+    const { state } = this.#device
+    const setCarrier = (hasCarrier: boolean): PortEvent | undefined => {
+      if (hasCarrier === !this.#isCut) return undefined
+      this.#isCut = !hasCarrier
+      this.set(hasCarrier ? { state: INIT, physState: LINK_UP } : {})
+      this.#subnet?.news({ kind: 'link', hasCarrier })
+      return NO_EVENT
+    }
+    return {
+      get identity() {
+        return state.identity
+      },
+      pathMtu: state.port.pathMtu,
+      setState: () => undefined,
+      setCarrier,
+      addAddress: () => undefined,
+      removeAddress: () => undefined,
+      setMac: () => [],
+      moveTo: () => {},
+    }
+  }
+}

@@ -1,0 +1,243 @@
+/*
+ * mlx5 devices with InfiniBand ports: what a subnet sets at the port (spec/subnet-port.ts), and messages by LID.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
+import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
+import { AsyncEventType, GidType, LinkLayer, PhysState, PortState } from '../../../src/spec/enums.ts'
+import type { Port } from '../../../src/transport/phy/port.ts'
+import { addTap } from '../../../src/transport/phy/tap.ts'
+import { addressText } from '../../../src/transport/wire/address.ts'
+import { completionsOf, driverMachine } from '../machine.ts'
+import { fabric, ipv4, program, RDMA_READ, RDMA_WRITE, SEND } from './machine.ts'
+
+const { REQUEST, RECEIVE, REQUEST_ERROR } = CompletionKind
+const { INIT, ACTIVE, DOWN } = PortState.values
+const KEY = 0x0123_4567_89ab_cdefn
+const TRANSPORT_RETRY_EXCEEDED = 0x15
+/** A fault that never acts: messages are packets. */
+const PACKETS = 'drop=0.0000001'
+
+describe('an InfiniBand port', () => {
+  it('is INIT without LID until a subnet has set it, with the GUID and partition keys of its options', () => {
+    const guid = Uint8Array.of(0, 2, 0xc9, 3, 0, 1, 2, 3)
+    const m = driverMachine(mlx5Driver, ['mlx5_0'], '', { fabric: { guid, pkeys: [0xffff, 0x8001] } })
+    const { device, subnetPort, link } = m.devices[0]!
+    const [{ attributes, gids, pkeys }] = device.ports as [(typeof device.ports)[0]]
+    const shown = () => [attributes.state, attributes.lid, attributes.smLid]
+    assert.deepEqual(shown(), [INIT, 0, 0])
+    assert.deepEqual([attributes.linkLayer, attributes.flags], [LinkLayer.values.INFINIBAND, 0])
+    assert.deepEqual([...pkeys.subarray(0, 3)], [0xffff, 0x8001, 0])
+    assert.deepEqual(device.attributes.nodeGuid, guid)
+    const gidOf = (prefix: number[]) => ({
+      gid: Uint8Array.of(...prefix, ...guid),
+      type: GidType.values.IB,
+      ifindex: 0,
+    })
+    assert.deepEqual(gids.entries.filter(Boolean), [gidOf([0xfe, 0x80, 0, 0, 0, 0, 0, 0])])
+    let changes = 0
+    subnetPort!.changed = () => void changes++
+    subnetPort!.set({ lid: 7, smLid: 2, gidPrefix: Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8) })
+    subnetPort!.set({ state: ACTIVE, pkeys: Uint16Array.of(0x7fff) })
+    assert.deepEqual([...shown(), changes], [ACTIVE, 7, 2, 2])
+    assert.deepEqual(gids.entries.filter(Boolean), [gidOf([1, 2, 3, 4, 5, 6, 7, 8])])
+    assert.deepEqual([...pkeys.subarray(0, 2)], [0x7fff, 0])
+    link!.setCarrier(false)
+    assert.deepEqual([attributes.state, attributes.physState], [DOWN, PhysState.values.POLLING])
+    subnetPort!.set({ state: ACTIVE })
+    assert.equal(attributes.state, DOWN, 'without a cable')
+    link!.setCarrier(true)
+    assert.deepEqual([attributes.state, attributes.physState], [INIT, PhysState.values.LINK_UP])
+  })
+
+  it('tells programs of what changes', () => {
+    const m = fabric(1)
+    const p = program(m, 0, { events: true })
+    const { subnetPort } = m.devices[0]!
+    const { LID_CHANGE, SM_CHANGE, PKEY_CHANGE, GID_CHANGE, PORT_ERR, PORT_ACTIVE, CLIENT_REREGISTER } =
+      AsyncEventType.values
+    subnetPort!.set({ lid: 9 })
+    subnetPort!.set({ smLid: 9 })
+    subnetPort!.set({ pkeys: Uint16Array.of(0x8001) })
+    subnetPort!.set({ gidPrefix: Uint8Array.of(9, 9, 9, 9, 9, 9, 9, 9) })
+    subnetPort!.set({ state: INIT })
+    subnetPort!.set({ state: ACTIVE })
+    subnetPort!.set({ state: ACTIVE, lid: 9, smLid: 9 })
+    subnetPort!.reregister()
+    assert.deepEqual(p.asyncEvents(), [
+      LID_CHANGE,
+      SM_CHANGE,
+      PKEY_CHANGE,
+      GID_CHANGE,
+      PORT_ERR,
+      PORT_ACTIVE,
+      CLIENT_REREGISTER,
+    ])
+  })
+})
+
+for (const [name, fault] of [
+  ['directly', ''],
+  ['as packets', PACKETS],
+] as const)
+  describe(`by LID, ${name},`, () => {
+    it('RC sends, writes and reads; also to itself', () => {
+      for (const peer of [1, 0]) {
+        const m = fabric(2, { fault })
+        const a = program(m, 0)
+        const b = peer === 0 ? a : program(m, 1)
+        const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+        qa.connect(qb, peer)
+        qb.connect(qa, 0)
+        a.bytes.fill(7, 0, 9000)
+        qb.receive(b.element(20_000, 9000))
+        qa.post({ opcode: SEND, data: [a.element(0, 9000)] })
+        const remote = { address: b.address + 40_000n, rkey: b.region.rkey }
+        qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 9000)], remote })
+        qa.post({ opcode: RDMA_READ, data: [a.element(60_000, 100)], remote })
+        const kinds = completionsOf(m, a, peer === 0 ? 4 : 3).map(({ kind }) => kind)
+        assert.deepEqual(
+          kinds.filter(kind => kind !== RECEIVE),
+          [REQUEST, REQUEST, REQUEST],
+        )
+        assert.deepEqual(b.bytes.subarray(20_000, 29_000), a.bytes.subarray(0, 9000))
+        assert.deepEqual(a.bytes.subarray(60_000, 60_100), a.bytes.subarray(0, 100))
+      }
+    })
+
+    it('UD has 40 bytes of room, a GRH only in a global path, and the LID and service level of the sender', () => {
+      const m = fabric(2, { fault })
+      const [a, b] = [program(m, 0), program(m, 1)]
+      const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+      qa.activate()
+      qb.activate()
+      a.bytes.fill(5, 0, 100)
+      b.bytes.fill(0xee)
+      qb.receive(b.element(0, 2048))
+      qb.receive(b.element(4096, 2048))
+      const gids = m.devices.map(({ device }) => device.ports[0]!.gids.entries[0]!.gid)
+      const destination = { gid: gids[1]!, qpn: qb.qpn, lid: 2, sl: 3 }
+      qa.post({ opcode: SEND, data: [a.element(0, 100)], destination })
+      qa.post({ opcode: SEND, data: [a.element(0, 100)], destination: { ...destination, isGlobal: true } })
+      const seen = completionsOf(m, b, 2)
+      assert.deepEqual(
+        seen.map(({ bytes, hasGrh, slid, sl, sourceQpn }) => [bytes, hasGrh, slid, sl, sourceQpn]),
+        [
+          [140, false, 1, 3, qa.qpn],
+          [140, true, 1, 3, qa.qpn],
+        ],
+      )
+      assert.deepEqual(b.bytes.subarray(40, 140), a.bytes.subarray(0, 100))
+      // version 6, 124 bytes from BTH to ICRC, a transport header next, hop limit 9; source and destination
+      assert.deepEqual([...b.bytes.subarray(4096, 4104)], [0x60, 0, 0, 0, 0, 124, 0x1b, 9])
+      assert.deepEqual(b.bytes.subarray(4104, 4136), Uint8Array.of(...gids[0]!, ...gids[1]!))
+    })
+
+    it('initiators of DC reach targets', () => {
+      const m = fabric(2, { fault })
+      const [a, b] = [program(m, 0), program(m, 1)]
+      const { destination } = b.target(b.sharedReceives().object, KEY)
+      const dci = a.queuePair('dci')
+      dci.start()
+      a.bytes.fill(3, 0, 64)
+      const remote = { address: b.address, rkey: b.region.rkey }
+      dci.post({ opcode: RDMA_WRITE, data: [a.element(0, 64)], remote, destination })
+      assert.deepEqual(
+        completionsOf(m, a, 1).map(({ kind }) => kind),
+        [REQUEST],
+      )
+      assert.deepEqual(b.bytes.subarray(0, 64), a.bytes.subarray(0, 64))
+    })
+
+    it('a LID that no port has, and a port that is not ACTIVE, lose packets', () => {
+      for (const breaks of ['lid', 'receiver', 'sender'] as const) {
+        const m = fabric(2, { fault })
+        const [a, b] = [program(m, 0), program(m, 1)]
+        const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+        qa.connect(qb, 1)
+        qb.connect(qa, 0)
+        if (breaks === 'lid') m.devices[1]!.subnetPort!.set({ lid: 5 })
+        else m.devices[breaks === 'receiver' ? 1 : 0]!.subnetPort!.set({ state: INIT })
+        qb.receive(b.element(0, 100))
+        qa.post({ opcode: SEND, data: [a.element(0, 100)] })
+        const [completion] = completionsOf(m, a, 1)
+        assert.deepEqual([completion!.kind, completion!.syndrome], [REQUEST_ERROR, TRANSPORT_RETRY_EXCEEDED], breaks)
+        assert.deepEqual(b.poll(), [])
+      }
+    })
+  })
+
+it('a group gets the datagrams to its multicast LID, and only those of its GID', () => {
+  const m = fabric(2)
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+  qa.activate()
+  qb.activate()
+  const gid = Uint8Array.of(0xff, 0x12, 0x40, 0x1b, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+  qb.attach(gid, 0xc001)
+  for (const at of [0, 4096]) qb.receive(b.element(at, 2048))
+  const to = { qpn: 0xff_ffff, gid, lid: 0xc001, isGlobal: true }
+  for (const destination of [to, { ...to, gid: gid.with(15, 2) }, { ...to, lid: 0xc002 }])
+    qa.post({ opcode: SEND, data: [a.element(0, 10)], destination })
+  completionsOf(m, a, 3)
+  while (m.devices[1]!.poll(0));
+  assert.deepEqual(
+    b.poll().map(({ kind, hasGrh, slid }) => [kind, hasGrh, slid]),
+    [[RECEIVE, true, 1]],
+  )
+})
+
+it('taps see the LIDs, the service level, and a GRH if there is one', () => {
+  const flows = new Set<string>()
+  const onPort = (port: Port): void =>
+    void addTap(port, ({ flow: { source, destination, sl, grh } }) => {
+      flows.add(`${addressText(source)} > ${addressText(destination)} sl ${sl}${grh ? ' grh' : ''}`)
+    })
+  const m = fabric(2, { onPort })
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+  qa.activate()
+  qb.activate()
+  for (const isGlobal of [false, true])
+    qa.post({
+      opcode: SEND,
+      data: [a.element(0, 10)],
+      destination: { gid: ipv4(2), qpn: qb.qpn, lid: 2, sl: 1, isGlobal },
+    })
+  completionsOf(m, a, 2)
+  while (m.devices[1]!.poll(0));
+  assert.deepEqual([...flows], ['LID 1 > LID 2 sl 1', 'LID 1 > LID 2 sl 1 grh'])
+})
+
+it('limited members of a partition exchange nothing, which is counted', () => {
+  const m = fabric(2, { pkeys: [0x8001] })
+  m.devices.forEach(({ subnetPort }) => {
+    subnetPort!.set({ pkeys: Uint16Array.of(0x0001) })
+  })
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+  qa.connect(qb, 1)
+  qb.connect(qa, 0)
+  qb.receive(b.element(0, 100))
+  qa.post({ opcode: SEND, data: [a.element(0, 100)] })
+  assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST_ERROR)
+  assert.ok(m.devices[1]!.device.ports[0]!.attributes.badPkeyCntr > 0)
+})
+
+describe('what an InfiniBand port has not', () => {
+  it('raw packets, addresses of RoCE, and more than one LID', () => {
+    const m = fabric(1)
+    const p = program(m, 0)
+    assert.throws(() => p.queuePair('raw'), /raw_packet_qp/)
+    const qp = p.queuePair('rc')
+    qp.modify({ state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
+    const rtr = { state: 2, pathMtu: 3, destQpn: 1, rqPsn: 0, maxDestRdAtomic: 1, minRnrTimer: 1 }
+    const path = { dgid: ipv4(1), flowLabel: 0, sgidIndex: 0, hopLimit: 0, trafficClass: 0, sl: 0, staticRate: 0 }
+    assert.throws(() => qp.modify({ ...rtr, address: { ...path, isGlobal: 1, port: 1 } }), /use ibAddress/)
+    assert.throws(
+      () => qp.modify({ ...rtr, ibAddress: { ...path, isGlobal: 0, port: 1, srcPathBits: 1, dlid: 1 } }),
+      /the port has one LID/,
+    )
+  })
+})
