@@ -49,6 +49,8 @@ export const protocolHeader = session => {
     SYSTEM_NAME,
     CM_NODE,
     CM_NAME,
+    ISSM_NAME,
+    ISSM_NODES,
     UMAD_NODES,
     UNKNOWN_LENGTH,
     UNKNOWN_OPCODE,
@@ -131,7 +133,7 @@ ${constants('OPEN_', lowered(OpenWants)).join('\n')}
 ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n')}
 
 /* The connection manager, and the first node of management datagrams. */
-${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, umad_name: UMAD_NAME }).join('\n')}
+${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, umad_name: UMAD_NAME, issm_nodes: ISSM_NODES, issm_name: ISSM_NAME }).join('\n')}
 
 /* Maximum descriptors, bytes, ranges and mappings of one kind of one message. */
 ${constants('MESSAGE_', lowered(SessionLimits)).join('\n')}

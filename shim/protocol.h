@@ -88,6 +88,8 @@
 #define USERDMA_CM_NAME "rdma_cm"
 #define USERDMA_UMAD_NODES 0x40000000u
 #define USERDMA_UMAD_NAME "umad"
+#define USERDMA_ISSM_NODES 0x50000000u
+#define USERDMA_ISSM_NAME "issm"
 
 /* Maximum descriptors, bytes, ranges and mappings of one kind of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u

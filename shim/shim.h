@@ -582,8 +582,11 @@ void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *co
 
 /* ---- paths.c ---- */
 
-/* IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR: minor numbers of umadN begin at 0, of uverbsN at 192. */
+/*
+ * IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR: minor numbers of umadN begin at 0, of issmN at 64, of uverbsN at 192.
+ */
 #define UMAD_MINORS 64
+#define ISSM_MINOR 64
 #define UVERBS_MINOR 192
 
 /* Whether an absolute path is an RDMA path. Preserves errno. */
@@ -622,7 +625,7 @@ static inline bool path_absolute_may_change(const char *path)
     case 'b': /* bus */
     case 'c': /* class, char */
     case 'd': /* dev, devices */
-    case 'i': /* infiniband */
+    case 'i': /* infiniband, issm */
     case 'm': /* misc */
     case 'p': /* pci */
     case 'r': /* rdma_cm */
@@ -666,12 +669,17 @@ static inline bool path_is_ours(const char *path)
 const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE]);
 /*
  * The node number of a device file, also by its link in /dev/char: N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N
- * of umadN, USERDMA_SYSTEM_NODE, USERDMA_CM_NODE; -1 for another path.
+ * of umadN, USERDMA_ISSM_NODES + N of issmN, USERDMA_SYSTEM_NODE, USERDMA_CM_NODE; -1 for another path.
  */
 int path_device_node(const char *path);
+/* A umad node, or an issm node. */
 static inline bool node_is_umad(unsigned node)
 {
     return node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE && node != USERDMA_CM_NODE;
+}
+static inline bool node_is_issm(unsigned node)
+{
+    return node_is_umad(node) && node >= USERDMA_ISSM_NODES;
 }
 /* st_rdev of a device file, from the file `dev` in the tree; 0: none. Preserves errno. */
 dev_t path_node_rdev(unsigned node);

@@ -228,7 +228,9 @@ static int node_of_minor(int minor)
 {
     if (minor >= UVERBS_MINOR)
         return minor - UVERBS_MINOR;
-    return minor >= 0 && minor < UMAD_MINORS ? (int)USERDMA_UMAD_NODES + minor : -1;
+    if (minor >= ISSM_MINOR)
+        return minor < ISSM_MINOR + UMAD_MINORS ? (int)USERDMA_ISSM_NODES + minor - ISSM_MINOR : -1;
+    return minor >= 0 ? (int)USERDMA_UMAD_NODES + minor : -1;
 }
 
 int path_device_node(const char *path)
@@ -242,6 +244,9 @@ int path_device_node(const char *path)
     const int umad = number_after(path, "/dev/infiniband/" USERDMA_UMAD_NAME);
     if (umad >= 0)
         return (int)USERDMA_UMAD_NODES + umad;
+    const int issm = number_after(path, "/dev/infiniband/" USERDMA_ISSM_NAME);
+    if (issm >= 0)
+        return (int)USERDMA_ISSM_NODES + issm;
     const int uverbs = number_after(path, "/dev/infiniband/uverbs");
     return uverbs >= 0 ? uverbs : node_of_minor(number_after(path, "/dev/char/" DEVICE_NUMBER));
 }
@@ -251,6 +256,8 @@ dev_t path_node_rdev(unsigned node)
     char path[64], path_buffer[PATH_SIZE], text[32];
     if (node == USERDMA_CM_NODE)
         strcpy(path, "/sys/class/misc/" USERDMA_CM_NAME "/dev");
+    else if (node_is_issm(node))
+        snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_ISSM_NAME "%u/dev", node - USERDMA_ISSM_NODES);
     else if (node_is_umad(node))
         snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_UMAD_NAME "%u/dev", node - USERDMA_UMAD_NODES);
     else
@@ -309,6 +316,8 @@ static bool may_lead_to_rdma(const char *path)
     if (path[0] == 'u') /* a device node: uverbsN, umadN, userdma */
         return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
                number_after(path, USERDMA_UMAD_NAME) >= 0;
+    if (path[0] == 'i' && number_after(path, USERDMA_ISSM_NAME) >= 0)
+        return true;
     if (begins_with_pci_address(path))
         return true;
     for (size_t i = 0; i < sizeof first_names / sizeof first_names[0]; i++)

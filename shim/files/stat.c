@@ -12,12 +12,12 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* IB_UMAD_MAJOR. Only the owner may open umad nodes. */
+/* IB_UMAD_MAJOR. Only the owner may open umad and issm nodes. */
 #define UMAD_MAJOR 231
 
 static bool is_umad(dev_t rdev)
 {
-    return major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_MINORS;
+    return major(rdev) == UMAD_MAJOR && minor(rdev) < ISSM_MINOR + UMAD_MINORS;
 }
 
 static mode_t mode_of(dev_t rdev)
@@ -56,6 +56,8 @@ static const char *path_of_device(int fd, dev_t rdev, char path_buffer[PATH_SIZE
     char path[64] = "/dev/infiniband/" USERDMA_SYSTEM_NAME;
     if (fd_kind(fd) == FD_CM)
         strcpy(path, "/dev/infiniband/" USERDMA_CM_NAME);
+    else if (is_umad(rdev) && minor(rdev) >= ISSM_MINOR)
+        snprintf(path, sizeof path, "/dev/infiniband/" USERDMA_ISSM_NAME "%u", minor(rdev) - ISSM_MINOR);
     else if (is_umad(rdev))
         snprintf(path, sizeof path, "/dev/infiniband/" USERDMA_UMAD_NAME "%u", minor(rdev));
     else if (minor(rdev) >= UVERBS_MINOR)

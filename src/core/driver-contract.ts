@@ -127,6 +127,13 @@ export interface Driver<D = unknown> {
    * already.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
+  /** A subnet manager has port 1 (IsSM), or has left it. Returns false if another one has it. Absent: it has no subnet. */
+  setSubnetManager?(device: Device<D>, isManager: boolean): boolean
+  /** Opens queue pair 0 of port 1, as `openManagement`. Undefined: the port has no subnet management (RoCE). */
+  openSubnetManagement?(
+    device: Device<D>,
+    receive: (mad: Uint8Array, from: MadAddress) => void,
+  ): ManagementPort | undefined
   /**
    * Opens a datagram queue pair on port 1. `receive` as for `openManagement`. Datagrams with another Q_Key are dropped.
    * `account`: charged for groups and for waiting datagrams.

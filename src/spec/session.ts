@@ -153,6 +153,12 @@ export const CHANNEL_NUMBERS = 0x8000_0000
  */
 export const UMAD_NODES = 0x4000_0000
 export const UMAD_NAME = 'umad'
+/**
+ * Nodes of subnet managers, of InfiniBand ports: ISSM_NODES plus the node number of the device, within the range of umad
+ * nodes. The channel makes the port that of a manager until it is closed.
+ */
+export const ISSM_NODES = 0x5000_0000
+export const ISSM_NAME = 'issm'
 
 /** Types of fields. `bytes`: NUL-terminated text, declared as `[name, length]`. */
 export type IntegerType = 'u32' | 's32' | 'u64' | 's64'

@@ -25,11 +25,13 @@ import {
   ContextFile,
   DescriptorMark,
   InstallKind,
+  ISSM_NODES,
   MessageType,
   NetlinkOperation,
   OpenWants,
   ParkedPage,
   SessionLimits,
+  SYSTEM_NODE,
 } from '../../src/spec/session.ts'
 import {
   messageBuffer,
@@ -76,6 +78,7 @@ const WRITE_TOO_LONG = 48n
 
 const EBADF = 9
 const EAGAIN = 11
+const ENOENT = 2
 const ENODEV = 19
 const ENOTTY = 25
 /** The upper 24 bits of _IOWR(0xdb, NUMBER, uint64_t). */
@@ -458,6 +461,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case MessageType.OPEN:
         log.push('open')
         if (request.node === CM_NODE) return answerOpenChannel(fd)
+        // Its device has no InfiniBand port.
+        if (request.node >= ISSM_NODES && request.node !== SYSTEM_NODE)
+          return reply(fd, writeOpenReply(buffer, request, { error: ENOENT, context: 0, rdev: 0, inode: 0 }))
         return answerOpen(fd, openContext())
       case MessageType.ATTACH:
         log.push('attach')

@@ -40,6 +40,7 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
     abi: driver.abi ?? 1,
     guid: attributes.nodeGuid,
     hasUmad: driver.openManagement !== undefined,
+    hasIssm: network?.subnetPort !== undefined,
     // as on Linux, devices without Ethernet (EFA) belong to no interface
     interfaceName: driver.link === 'roce' ? (network?.link?.identity.interfaceName ?? '') : '',
     ...(spec.pci !== undefined && { pci: spec.pci }),

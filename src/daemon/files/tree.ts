@@ -9,7 +9,7 @@ import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { GidType, LinkLayer, NodeType, PhysState, PortState } from '../../spec/enums.ts'
 import { lanesOf, linkRate, speedName } from '../../spec/link-rate.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
-import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
+import { CM_NODE, ISSM_NODES, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 import { pciConfig, pciFiles, pciPaths } from './pci-files.ts'
 import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
@@ -30,6 +30,8 @@ export interface TreeDevice {
   /** Undefined for a device without a port. */
   readonly port: TreePort | undefined
   readonly hasUmad: boolean
+  /** Whether a subnet manager can open its port. */
+  readonly hasIssm: boolean
   /** The parent; absent: the device is virtual. */
   readonly pci?: PciFunction
 }
@@ -87,13 +89,13 @@ const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = {
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
 const { uverbs, rdma_cm: cm, umad, issm } = CharDevices
-/** How many umad nodes have a number of their own: the next minor numbers are those of issm and uverbs nodes. */
-const UMAD_NUMBERS = issm.minor - umad.minor
+/** How many umad and issm nodes have a number of their own: the next minor numbers are those of other nodes. */
+const MAD_NUMBERS = issm.minor - umad.minor
 
 /** An entry is CLASS/NAME. A device has an entry in class infiniband, and one for each of its nodes. */
 const rdmaEntry = (name: string): string => `infiniband/${name}`
 const verbsEntry = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
-const madEntry = (node: number): string => `infiniband_mad/${umad.node}${node}`
+const madEntry = (device: CharDevice, node: number): string => `infiniband_mad/${device.node}${node}`
 /** The connection manager's node is a miscellaneous device. */
 const cmEntry = `misc/${cm.node}`
 
@@ -134,6 +136,7 @@ const linkNumber = (root: string, device: CharDevice, node: number, folder: stri
 export const nodeRdev = (node: number): number => {
   if (node === SYSTEM_NODE) return 0
   if (node === CM_NODE) return rdevOf(cm)
+  if (node >= ISSM_NODES) return rdevOf(issm, node - ISSM_NODES)
   return node >= UMAD_NODES ? rdevOf(umad, node - UMAD_NODES) : rdevOf(uverbs, node)
 }
 
@@ -177,7 +180,7 @@ const changingFiles = (device: TreeDevice): Files => {
   }
 }
 
-const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
+const madPath = (device: CharDevice, node: number): string => `${NODES}/${device.node}${node}`
 /** As in Linux, only for the owner, because a program with access to the node can send management datagrams. */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
@@ -202,16 +205,24 @@ const uevent = ({ major, minor, node }: CharDevice, number?: number): string =>
 /** In `uevent` of a node that all users may open. */
 const DEVMODE_ALL = '\nDEVMODE=0666'
 
-const umadFiles = ({ hasUmad, node, name, pci }: TreeDevice): Files => {
-  if (!hasUmad) return {}
-  const folder = folderOf(madEntry(node), pci)
-  return {
-    [`${folder}/dev`]: `${umad.major}:${umad.minor + node}`,
-    [`${folder}/uevent`]: uevent(umad, node),
-    [`${folder}/ibdev`]: name,
-    [`${folder}/port`]: '1',
-  }
-}
+/** The nodes of management datagrams that a device has. */
+const madNodes = ({ hasUmad, hasIssm }: TreeDevice): readonly CharDevice[] => [
+  ...(hasUmad ? [umad] : []),
+  ...(hasIssm ? [issm] : []),
+]
+
+const madFiles = (device: TreeDevice): Files =>
+  Object.fromEntries(
+    madNodes(device).flatMap(mad => {
+      const folder = folderOf(madEntry(mad, device.node), device.pci)
+      return [
+        [`${folder}/dev`, `${mad.major}:${mad.minor + device.node}`],
+        [`${folder}/uevent`, uevent(mad, device.node)],
+        [`${folder}/ibdev`, device.name],
+        [`${folder}/port`, '1'],
+      ]
+    }),
+  )
 
 const deviceFiles = (device: TreeDevice): Files => {
   const { name, node, nodeType, driver, abi, guid, pci } = device
@@ -225,7 +236,7 @@ const deviceFiles = (device: TreeDevice): Files => {
     [`${folder}/fw_ver`]: '',
     [`${folder}/uevent`]: `NAME=${name}`,
     ...portFiles(device),
-    ...umadFiles(device),
+    ...madFiles(device),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
     [`${verbs}/uevent`]: `${uevent(uverbs, node)}${DEVMODE_ALL}`,
@@ -248,7 +259,8 @@ const writeFiles = (root: string, files: Files): void => {
 /** The entries of a device, the one that programs read first at the end. */
 const entriesOf = ({ name, node }: Pick<TreeDevice, 'name' | 'node'>): readonly string[] => [
   rdmaEntry(name),
-  madEntry(node),
+  madEntry(umad, node),
+  madEntry(issm, node),
   verbsEntry(node),
 ]
 
@@ -296,15 +308,16 @@ const removePciFunction = (root: string, pci: PciFunction): void => {
 
 /** Programs read the links in classes first, so the links are written last. */
 export const addToTree = (root: string, device: TreeDevice): void => {
-  const { name, node, hasUmad, pci } = device
+  const { name, node, pci } = device
+  const mads = madNodes(device)
   writeNewFile(join(root, nodePath(node)), '')
-  if (hasUmad) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
+  for (const mad of mads) writeNewFile(join(root, madPath(mad, node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
   addPciFunction(root, device)
   linkNumber(root, uverbs, node, folderOf(verbsEntry(node), pci))
-  if (hasUmad && node < UMAD_NUMBERS) linkNumber(root, umad, node, folderOf(madEntry(node), pci))
+  if (node < MAD_NUMBERS) for (const mad of mads) linkNumber(root, mad, node, folderOf(madEntry(mad, node), pci))
   linkEntry(root, rdmaEntry(name), pci)
-  if (hasUmad) linkEntry(root, madEntry(node), pci)
+  for (const mad of mads) linkEntry(root, madEntry(mad, node), pci)
   linkEntry(root, verbsEntry(node), pci)
 }
 
@@ -312,14 +325,15 @@ export const removeFromTree = (root: string, device: Pick<TreeDevice, 'name' | '
   const { node, pci } = device
   for (const entry of [...entriesOf(device)].reverse()) removeEntry(root, entry, pci)
   if (pci !== undefined) removePciFunction(root, pci)
-  const umadNumber = node < UMAD_NUMBERS ? numberLinks(umad, node) : []
-  const numbers = [...numberLinks(uverbs, node), ...umadNumber]
-  for (const path of [...numbers, nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
+  const madNumbers = node < MAD_NUMBERS ? [umad, issm].flatMap(mad => numberLinks(mad, node)) : []
+  const numbers = [...numberLinks(uverbs, node), ...madNumbers]
+  for (const path of [...numbers, nodePath(node), madPath(umad, node), madPath(issm, node)])
+    rmSync(join(root, path), { force: true })
 }
 
 /** Renames a device. Programs can still read its files that they have opened. */
 export const renameInTree = (root: string, previousName: string, device: TreeDevice): void => {
-  const { name, node, hasUmad, pci } = device
+  const { name, node, pci } = device
   const folder = folderOf(rdmaEntry(name), pci)
   rmSync(join(root, classLink(rdmaEntry(previousName))))
   renameSync(join(root, folderOf(rdmaEntry(previousName), pci)), join(root, folder))
@@ -327,7 +341,8 @@ export const renameInTree = (root: string, previousName: string, device: TreeDev
   linkEntry(root, rdmaEntry(name), pci)
   replaceFile(root, `${folder}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
   replaceFile(root, `${folderOf(verbsEntry(node), pci)}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
-  if (hasUmad) replaceFile(root, `${folderOf(madEntry(node), pci)}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
+  for (const mad of madNodes(device))
+    replaceFile(root, `${folderOf(madEntry(mad, node), pci)}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
 /** Makes the folder `root`; removes an old tree there. */

@@ -16,7 +16,16 @@ import { close } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, callError, Errno } from '../../spec/errno.ts'
-import { CHANNEL_NUMBERS, CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
+import {
+  CHANNEL_NUMBERS,
+  CM_NODE,
+  ISSM_NAME,
+  ISSM_NODES,
+  OpenWants,
+  SYSTEM_NODE,
+  UMAD_NAME,
+  UMAD_NODES,
+} from '../../spec/session.ts'
 import type { Result } from '../../uapi/call.ts'
 import { type Request, writeOpenReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
@@ -196,21 +205,26 @@ export class NodeOpening {
     }
   }
 
-  /** Only the daemon's own user may open a umad file; Linux's nodes have mode 0600. */
+  /** Only the daemon's own user may open a umad or issm file; Linux's nodes have mode 0600. */
   #openUmad(): void {
     const { node } = this.#request
-    const device = this.#daemon.devices.atNode(node - UMAD_NODES)?.device
-    if (!device) throw callError.ENOENT`there is no device node ${UMAD_NAME}${node - UMAD_NODES}`
+    const isManager = node >= ISSM_NODES
+    const number = node - (isManager ? ISSM_NODES : UMAD_NODES)
+    const name = `${isManager ? ISSM_NAME : UMAD_NAME}${number}`
+    const device = this.#daemon.devices.atNode(number)?.device
+    if (!device || (isManager && device.driver.link !== 'ib')) throw callError.ENOENT`there is no device node ${name}`
     this.#requireSeen(device)
-    if (this.#client.standing !== 'owner')
-      throw callError.EACCES`${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`
+    if (this.#client.standing !== 'owner') throw callError.EACCES`${name} is allowed for the user of this daemon only`
     const context = openContext(device, { isOpened: true, account: this.#client.account })
     this.#setOwner(context)
     try {
       // The method requires CAP_NET_RAW. On Linux only the node's mode decides.
       this.#grantChannel(
         node,
-        invokeNow(context, MadChannel, 'create', 0, {}, { ...this.#client.caller, allows: () => true }),
+        invokeNow(context, MadChannel, 'create', 0, isManager ? { isManager: 1 } : {}, {
+          ...this.#client.caller,
+          allows: () => true,
+        }),
       )
     } catch (error) {
       closeContext(context)

@@ -15,6 +15,7 @@ import type { ManagementPath } from '../../spec/subnet-port.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
+import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { psnAdd } from '../../transport/engine/psn.ts'
 import type { FlowAddress } from '../../transport/phy/port.ts'
 import { isSameAddress } from '../../transport/wire/address.ts'
@@ -197,17 +198,18 @@ class DatagramQueue implements CoreQueue {
   }
 }
 
-/** Queue pair 1. */
+/** Queue pair 0 or 1. */
 class ManagementQueue extends DatagramQueue implements ManagementPort {
-  /** What goes to a LID that no port of a device has, such as a switch's, is the subnet's matter. */
+  /** What queue pair 0 sends, or goes to a LID that no port of a device has, is the subnet's matter. */
   override send(payload: Uint8Array, destination: MadAddress): boolean {
     const { lids, qpn, pkey, localGid, remoteGid, hopLimit } = destination
     const subnet = this.device.fabric?.subnet
-    if (lids === undefined || subnet === undefined || subnet.reached(lids.remote).length > 0)
-      return super.send(payload, destination)
+    const isOfSubnet = this.qpn === SMI_QPN
+    if (lids === undefined || subnet === undefined) return isOfSubnet ? false : super.send(payload, destination)
+    if (!isOfSubnet && subnet.reached(lids.remote).length > 0) return super.send(payload, destination)
     const { local: slid, remote: dlid, sl, isGlobal } = lids
     const grh = isGlobal && { grh: { source: localGid, destination: remoteGid, hopLimit } }
-    subnet.send(payload, { slid, dlid, sl, sourceQpn: this.qpn, destQpn: qpn, qkey: GSI_QKEY, pkey, ...grh })
+    subnet.send(payload, { slid, dlid, sl, sourceQpn: this.qpn, destQpn: qpn, qkey: this.options.qkey, pkey, ...grh })
     return true
   }
 
@@ -231,17 +233,18 @@ class ManagementQueue extends DatagramQueue implements ManagementPort {
   }
 }
 
-/** Opens queue pair 1 (GSI). Throws CallError EBUSY if it is in use. */
+/** Opens queue pair 1 (GSI), or 0 (SMI). Throws CallError EBUSY if it is in use. */
 export const openManagement = (
   device: SoftState,
   receive: (mad: Uint8Array, from: MadAddress) => void,
+  qpn = GSI_QPN,
 ): ManagementPort => {
-  if (device.coreQueues.byNumber.has(GSI_QPN) || device.qpns.rowOf(GSI_QPN) >= 0)
-    throw callError.EBUSY`queue pair 1 of port 1 is in use`
+  if (device.coreQueues.byNumber.has(qpn) || device.qpns.rowOf(qpn) >= 0)
+    throw callError.EBUSY`queue pair ${qpn} of port 1 is in use`
   const length = { minBytes: MAD_BYTES, maxBytes: MAD_BYTES }
   return new ManagementQueue(device, {
-    qpn: GSI_QPN,
-    qkey: GSI_QKEY,
+    qpn,
+    qkey: qpn === GSI_QPN ? GSI_QKEY : 0,
     ...length,
     maxWaiting: 4096,
     account: undefined,

@@ -31,6 +31,7 @@ import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
+import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { bytesPerMicrosecond, dcqcnParameters } from '../../transport/engine/congestion/dcqcn.ts'
 import { createEngine, type Engine } from '../../transport/engine/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/engine/flow-control/peer-window-accounting.ts'
@@ -187,6 +188,9 @@ export const softDriver = {
   removing: ({ state }) => failAllQps(state),
   closing: context => resetQps(context, context.device.state),
   openManagement: ({ state }, receive) => openManagement(state, receive),
+  openSubnetManagement: ({ driver, state }, receive) =>
+    driver.link === 'ib' ? openManagement(state, receive, SMI_QPN) : undefined,
+  setSubnetManager: ({ state }, isManager) => state.fabric?.setManager(isManager) ?? false,
   openDatagrams: ({ state, ports }, qkey, account, receive) =>
     openDatagrams(state, mtuBytes(ports[0]!.attributes.activeMtu), qkey, account, receive),
   removed({ state }) {

@@ -172,13 +172,14 @@ export class InfinibandPort implements SubnetPort {
     this.#device.state.coreQueues.byNumber.get(path.destQpn)?.onManagement?.(mad, path)
   }
 
-  /** A subnet manager has opened the port, or has left it (the issm node). */
-  setManager(isManager: boolean): void {
-    if (isManager === this.#isManager) return
+  /** A subnet manager has opened the port, or has left it (the issm node). Returns false if it is so already. */
+  setManager(isManager: boolean): boolean {
+    if (isManager === this.#isManager) return false
     this.#isManager = isManager
     this.#attributes.portCapFlags ^= PortCapFlags.values.SM
     this.changed()
     this.#subnet?.news({ kind: 'capabilities' })
+    return true
   }
 
   removed(): void {

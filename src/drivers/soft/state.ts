@@ -199,7 +199,9 @@ export interface SoftState<Own = unknown> {
   /** How the port addresses paths. */
   readonly paths: Paths
   /** Of a device with an InfiniBand port, once the device is registered. */
-  fabric: { readonly subnet: PortSubnet | undefined; removed(): void } | undefined
+  fabric:
+    | { readonly subnet: PortSubnet | undefined; setManager(isManager: boolean): boolean; removed(): void }
+    | undefined
   /** Completion queues by their number in the engine. */
   readonly cqs: Slots<CqObject>
   /** QPNs, with their rows in the engine. QPNs of core clients have no rows. */

@@ -51,8 +51,12 @@ export class MadQueue {
   /** Number of agents of this channel. */
   agentCount = 0
 
+  /** Whether the port is that of a subnet manager until the channel is closed. */
+  readonly isManager: boolean
+
   /** `table`: of the bytes of all unread messages. */
-  constructor(channel: FdObject, table: PeerTable) {
+  constructor(channel: FdObject, table: PeerTable, isManager: boolean) {
+    this.isManager = isManager
     this.#channel = channel
     this.#table = table
   }

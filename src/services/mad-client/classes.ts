@@ -11,7 +11,7 @@ import { PeerTable } from '../../core/objects/peer-table.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { MadAgentClass } from '../../spec/classes/mad/mad_agent.ts'
 import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad/mad_channel.ts'
-import type { QpAddress } from '../../spec/classes/qp/qp.ts'
+import type { IbAddress, QpAddress } from '../../spec/classes/qp/qp.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { callError, Errno } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
@@ -20,14 +20,15 @@ import type { In, RecordOf } from '../../spec/schema/schema.ts'
 import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import {
   dataOffset,
+  isSubnetManagement,
   isVendorClass,
   MAD_CLASSES,
   MAD_HEADER_BYTES,
-  MadClass,
   RMPP_HEADER_END,
   RMPP_VERSION,
   usesRmpp,
 } from '../../spec/wire/management.ts'
+import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { madFields } from '../../transport/wire/mad/management.ts'
 import { methodsOf } from '../mad/registrations.ts'
@@ -39,6 +40,7 @@ const MAX_OUTSTANDING = 1024
 /** Linux's MAX_MGMT_VERSION: class versions are below it. */
 const MAX_MGMT_VERSION = 0x83
 const MICROSECONDS_PER_MS = 1000
+const NO_GID = new Uint8Array(16)
 
 interface AgentState {
   readonly queue: MadQueue
@@ -69,21 +71,21 @@ const optionsOf = (
 ): MadAgentOptions => {
   const refuseAttribute = (attribute: string, why: string) =>
     refuse(because`${the.method('mad_agent.create')}: ${the.attribute(attribute)}`, why)
-  if (qpn !== GSI_QPN && qpn !== 0)
-    refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
+  if (qpn !== GSI_QPN && qpn !== SMI_QPN)
+    refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services, or ${SMI_QPN}`)
   if (agentCount >= MAD_CHANNEL_AGENTS)
     throw callError.ENOMEM`${the.method('mad_agent.create')}: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`
-  if (qpn === 0)
-    throw callError.EPROTONOSUPPORT`${the.method('mad_agent.create')}: ${the.attribute('qpn')}: a RoCE port has no subnet management (0)`
   if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
     refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
   const isUserRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
   const engineDoesRmpp = rmppVersion !== 0 && !isUserRmpp
   if (mgmtClass === 0) {
     if (isUserRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
-    return { claim: undefined, engineDoesRmpp }
+    return { claim: undefined, engineDoesRmpp, qpn }
   }
-  if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
+  if (qpn === SMI_QPN && !isSubnetManagement(mgmtClass))
+    refuseAttribute('mgmtClass', `${mgmtClass} is not a class of subnet management`)
+  if (qpn === GSI_QPN && (mgmtClass >= MAD_CLASSES || isSubnetManagement(mgmtClass)))
     refuseAttribute('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
   if (classVersion >= MAX_MGMT_VERSION)
     refuseAttribute('classVersion', `${classVersion} is not below ${MAX_MGMT_VERSION}`)
@@ -91,7 +93,7 @@ const optionsOf = (
     refuseAttribute('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
     refuseAttribute('rmppVersion', `class ${mgmtClass} has no long messages`)
-  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, engineDoesRmpp }
+  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, engineDoesRmpp, qpn }
 }
 
 /**
@@ -115,6 +117,27 @@ const pathOf = (
     // as on Linux, only 24 bits of the number count
     qpn: qpn & 0xff_ffff,
     pkey: pkeys[0]!,
+    flowLabel,
+    trafficClass,
+    hopLimit,
+  }
+}
+
+/** The path to a LID. `pkeyIndex`: of the port's table. */
+const lidPathOf = (
+  agent: CoreObject,
+  qpn: number,
+  pkeyIndex: number,
+  { dgid, dlid, sl, sgidIndex, flowLabel, trafficClass, hopLimit, isGlobal }: RecordOf<typeof IbAddress>,
+): MadAddress => {
+  const { gids, pkeys, attributes } = agent.context!.device.ports[0]!
+  const isWithGrh = isGlobal !== 0
+  return {
+    localGid: isWithGrh ? getGid(gids, sgidIndex).gid : NO_GID,
+    remoteGid: isWithGrh ? copyOfBytes(dgid) : NO_GID,
+    lids: { local: attributes.lid, remote: dlid, sl, isGlobal: isWithGrh },
+    qpn: qpn & 0xff_ffff,
+    pkey: pkeys[pkeyIndex] ?? 0,
     flowLabel,
     trafficClass,
     hopLimit,
@@ -147,25 +170,39 @@ const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState
   )
 
 /** The sender of a received message, as the address for an answer. */
-const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
-  dgid: address.remoteGid,
-  flowLabel: address.flowLabel,
-  // 0 if the port has lost the GID since
-  sgidIndex: Math.max(0, findGid(object.context!.device.ports[0]!.gids, address.localGid)),
-  hopLimit: address.hopLimit,
-  trafficClass: address.trafficClass,
-  sl: 0,
-  staticRate: 0,
-  isGlobal: 1,
-  port: 1,
-})
+const addressOf = (
+  { remoteGid, localGid, lids, flowLabel, hopLimit, trafficClass }: MadAddress,
+  object: CoreObject,
+): { readonly address: RecordOf<typeof QpAddress> } | { readonly ibAddress: RecordOf<typeof IbAddress> } => {
+  const global = {
+    dgid: remoteGid,
+    flowLabel,
+    // 0 if the port has lost the GID since
+    sgidIndex: Math.max(0, findGid(object.context!.device.ports[0]!.gids, localGid)),
+    hopLimit,
+    trafficClass,
+    staticRate: 0,
+    port: 1,
+  }
+  if (lids === undefined) return { address: { ...global, sl: 0, isGlobal: 1 } }
+  return {
+    ibAddress: { ...global, sl: lids.sl, isGlobal: lids.isGlobal ? 1 : 0, srcPathBits: 0, dlid: lids.remote },
+  }
+}
 
 /** `layer` returns the MAD layer, and starts it if necessary. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
   const unread = new PeerTable('bytes of unread management messages', Number.POSITIVE_INFINITY, 1)
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
-    create(_call, object) {
-      object.state = new MadQueue(object as FdObject, unread)
+    create({ device }, object, { isManager }) {
+      if (isManager === 1) {
+        const { name, driver } = device
+        if (driver.link !== 'ib' || driver.setSubnetManager === undefined)
+          throw callError.EOPNOTSUPP`${the.method('mad_channel.create')}: ${the.attribute('isManager')}: ${name} has no InfiniBand port`
+        if (!driver.setSubnetManager(device, true))
+          throw callError.EAGAIN`${the.method('mad_channel.create')}: a subnet manager has the port of ${name} already`
+      }
+      object.state = new MadQueue(object as FdObject, unread, isManager === 1)
       return {}
     },
     query: (_call, { state }) => ({ unread: state.unread }),
@@ -174,13 +211,14 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const { message, data, isTaken } = state.take(bufferBytes)
       if (isTaken) onUndelivered(call, () => state.putBack(message))
       const { agent, from, tag, data: fullMessage } = message
-      const senderAttributes = from && { address: addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
+      const senderAttributes = from && { ...addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
       const status = from === undefined ? Errno.ETIMEDOUT : 0
       return { agent, status, length: fullMessage.length, data, ...senderAttributes, ...(tag && { tag }) }
     },
-    destroy(_call, object) {
+    destroy({ device }, object) {
       for (const agent of agentsOf(object as FdObject<MadQueue>)) destroyNow(agent, 'close')
       object.state.clear()
+      if (object.state.isManager) device.driver.setSubnetManager?.(device, false)
       return {}
     },
   })
@@ -213,9 +251,9 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       queue.agentCount--
       return {}
     },
-    send(_call, object, { address, qpn, timeout = 0, retries = 0, tag, data }) {
+    send(_call, object, { address, ibAddress, qpn, pkeyIndex = 0, timeout = 0, retries = 0, tag, data }) {
       const { queue, agent } = object.state
-      const path = pathOf(object, qpn, address)
+      const path = ibAddress === undefined ? pathOf(object, qpn, address) : lidPathOf(object, qpn, pkeyIndex, ibAddress)
       const message = messageOf(data, object.state)
       if (agent.outstanding >= MAX_OUTSTANDING)
         throw callError.ENOMEM`${the.method('mad_agent.send')}: ${agent.outstanding} sends wait for their response`

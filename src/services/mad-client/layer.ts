@@ -1,20 +1,27 @@
 /*
- * The MAD layer (R40; IBA 13) owns queue pair 1 of every device that has one, and passes received datagrams to services
+ * The MAD layer (R40; IBA 13) owns queue pairs 0 and 1 of every device that has them, and passes received datagrams to services
  * and agents. A service receives requests of a class on all devices. An agent receives requests of a class on one
  * device, and sends with a transaction engine (src/services/mad).
  *
  * A response goes to the agent with the upper half of the response's transaction id. A request goes to the service or
  * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET,
  * the device answers (`ManagementPort.answer`). If the device does not, the layer answers "method or attribute not
- * supported", as in Linux.
+ * supported", as in Linux. Requests to queue pair 0 are answered by the subnet's agents, before they get here.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { MadAddress, ManagementPort } from '../../core/driver-contract.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { type CallError, callError } from '../../spec/errno.ts'
 import { the } from '../../spec/reason.ts'
-import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
-import { CLASS_PORT_INFO, MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../spec/wire/management.ts'
+import { GSI_QPN, MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
+import {
+  CLASS_PORT_INFO,
+  isSubnetManagement,
+  MAD_STATUS_UNSUPPORTED,
+  MadClass,
+  MadMethod,
+} from '../../spec/wire/management.ts'
+import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { type MadFields, madFields, respond, tidHigh } from '../../transport/wire/mad/management.ts'
 import { MadAgentEngine, type SendOptions, type SendOutcome } from '../mad/agent.ts'
 import { type MadClaim, Registrations } from '../mad/registrations.ts'
@@ -40,6 +47,8 @@ export interface MadAgentOptions {
   readonly claim: MadClaim | undefined
   /** As in `AgentOptions` (src/services/mad/agent.ts). */
   readonly engineDoesRmpp: boolean
+  /** Default: 1. */
+  readonly qpn?: number
 }
 
 export interface MadAgent<T> {
@@ -64,9 +73,11 @@ type Receiver = Pick<MadService, 'receive'>
 
 interface AgentReceiver extends Receiver, Pick<MadAgentEngine<MadAddress, unknown>, 'nextTimeout' | 'onTimeout'> {}
 
-/** Queue pair 1 of a device, and the receivers of its datagrams. */
+/** Queue pairs 0 and 1 of a device, and the receivers of their datagrams. */
 interface MadPort {
   readonly queuePair: ManagementPort
+  /** Queue pair 0; undefined: the port has no subnet management. */
+  subnetQueuePair: ManagementPort | undefined
   readonly claims: Registrations<Receiver>
   /** Agents by the upper half of their transaction ids. */
   readonly agents: Map<number, AgentReceiver>
@@ -94,6 +105,7 @@ export class MadLayer {
       add: device => this.#add(device),
       remove: device => {
         this.#ports.get(device)?.queuePair.close()
+        this.#ports.get(device)?.subnetQueuePair?.close()
         this.#ports.delete(device)
       },
     })
@@ -125,16 +137,22 @@ export class MadLayer {
 
   /**
    * Creates an agent on a device. Throws CallError: EINVAL if another agent or service has one of the methods; EIO if
-   * the layer does not have queue pair 1 of the device.
+   * the layer does not have queue pair 1 of the device; EPROTONOSUPPORT if the port has no subnet management.
    */
-  createAgent<T>(device: Device, { claim, engineDoesRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
+  createAgent<T>(
+    device: Device,
+    { claim, engineDoesRmpp, qpn = GSI_QPN }: MadAgentOptions,
+    consumer: MadConsumer<T>,
+  ): MadAgent<T> {
     const port = this.#portOf(device)
+    const queuePair = qpn === GSI_QPN ? port.queuePair : port.subnetQueuePair
+    if (queuePair === undefined) throw noSubnetManagement
     const highTid = this.#freeTidHigh(port)
     const engine = new MadAgentEngine<MadAddress, T>(
       { highTid, engineDoesRmpp },
       {
         transmit: (mad, to) => {
-          port.queuePair.send(mad, to)
+          queuePair.send(mad, to)
           this.#environment.wake?.()
         },
         wakeAt: time => {
@@ -218,22 +236,25 @@ export class MadLayer {
   }
 
   #add(device: Device): boolean {
-    const queuePair = device.driver.openManagement?.(device, (mad, from) => this.#receive(device, mad, from))
+    const queuePair = device.driver.openManagement?.(device, (mad, from) => this.#receive(device, GSI_QPN, mad, from))
     if (queuePair === undefined) return false
-    const port: MadPort = { queuePair, claims: new Registrations(), agents: new Map() }
+    const subnetQueuePair = device.driver.openSubnetManagement?.(device, (mad, from) =>
+      this.#receive(device, SMI_QPN, mad, from),
+    )
+    const port: MadPort = { queuePair, subnetQueuePair, claims: new Registrations(), agents: new Map() }
     this.#ports.set(device, port)
     for (const service of this.#services) addService(service, device, port)
     return true
   }
 
-  #receive(device: Device, mad: Uint8Array, from: MadAddress): void {
+  #receive(device: Device, qpn: number, mad: Uint8Array, from: MadAddress): void {
     const madPort = this.#ports.get(device)
     const fields = madFields(mad)
-    if (madPort === undefined || !isValid(fields)) return
+    if (madPort === undefined || !isValid(fields, qpn)) return
     const { queuePair, claims, agents } = madPort
     const receiver = fields.isResponse ? agents.get(tidHigh(fields.tid)) : claims.find(fields)
     if (receiver !== undefined) receiver.receive(device, mad, from)
-    else if (fields.method === GET || fields.method === SET) {
+    else if (qpn === GSI_QPN && (fields.method === GET || fields.method === SET)) {
       queuePair.send(queuePair.answer?.(mad) ?? respond(mad, MAD_STATUS_UNSUPPORTED), from)
       this.#environment.wake?.()
     }
@@ -247,14 +268,15 @@ const addService = (service: MadService, { name }: Device, { claims }: MadPort):
 
 const noQueuePair1 = ({ name }: Device): CallError => callError.EIO`device ${name} has no queue pair 1`
 
+const noSubnetManagement = callError.EPROTONOSUPPORT`${the.method('mad_agent.create')}: ${the.attribute('qpn')}: a RoCE port has no subnet management (0)`
+
 const { GET, SET, SEND } = MadMethod
 
 /**
- * Whether queue pair 1 accepts a datagram (IBA 13.5): no classes of the subnet manager; of communication management
- * only connection messages (method Send) and ClassPortInfo.
+ * Whether a queue pair accepts a datagram (IBA 13.5): the classes of subnet management at queue pair 0, all others at 1;
+ * of communication management only connection messages (method Send) and ClassPortInfo.
  */
-const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
+const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields, qpn: number): boolean =>
   baseVersion === MAD_BASE_VERSION &&
-  mgmtClass !== MadClass.SUBNET_LID_ROUTED &&
-  mgmtClass !== MadClass.SUBNET_DIRECTED_ROUTE &&
+  isSubnetManagement(mgmtClass) === (qpn === SMI_QPN) &&
   (mgmtClass !== MadClass.COMMUNICATION || method === SEND || attribute === CLASS_PORT_INFO)

@@ -58,6 +58,10 @@ export const UmadHeader = {
   length: 16,
   /** Big-endian. */
   qpn: 20,
+  /** Big-endian. */
+  lid: 28,
+  sl: 30,
+  pathBits: 31,
   grhPresent: 32,
   gidIndex: 33,
   hopLimit: 34,
@@ -71,6 +75,11 @@ export const UmadHeader = {
 /** The calls on a umad file, for docs/reference. */
 export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly remark: string }[] = [
   { call: 'open(2) of umadN', method: 'mad_channel.create', remark: "EACCES for other users than the daemon's" },
+  {
+    call: 'open(2) of issmN',
+    method: 'mad_channel.create',
+    remark: 'only InfiniBand ports have the node; IsSM until it is closed; EAGAIN while another program has it open',
+  },
   { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', remark: 'does not add a P_Key index to headers' },
   {
     call: 'IB_USER_MAD_REGISTER_AGENT2',

@@ -36,6 +36,10 @@ export const MadClass = {
   SUBNET_DIRECTED_ROUTE: 0x81,
 } as const
 
+/** Whether datagrams of the class go to queue pair 0. */
+export const isSubnetManagement = (mgmtClass: number): boolean =>
+  mgmtClass === MadClass.SUBNET_LID_ROUTED || mgmtClass === MadClass.SUBNET_DIRECTED_ROUTE
+
 /** Agents can be registered for classes below this number (Linux: MAX_MGMT_CLASS). */
 export const MAD_CLASSES = 80
 

@@ -173,23 +173,29 @@ export const decodeUmadIoctl = (
     }
   })
 
+/** Whether the device has LIDs: its messages have no address of RoCE. */
+const hasLids = (view: CallerView): boolean => {
+  const { in: attributes } = view.schema.classByName('mad_agent')?.methods.send ?? {}
+  return attributes !== undefined && attributes.address === undefined
+}
+
 /** The other end of a message, in its header. */
-const readAddress = (bytes: Uint8Array): AnyValues => {
+const readAddress = (bytes: Uint8Array, isByLid: boolean): AnyValues => {
   const header = viewOf(bytes)
-  return {
-    address: {
-      dgid: bytes.slice(UmadHeader.gid, UmadHeader.gid + 16),
-      flowLabel: header.getUint32(UmadHeader.flowLabel),
-      sgidIndex: bytes[UmadHeader.gidIndex]!,
-      hopLimit: bytes[UmadHeader.hopLimit]!,
-      trafficClass: bytes[UmadHeader.trafficClass]!,
-      sl: 0,
-      staticRate: 0,
-      isGlobal: bytes[UmadHeader.grhPresent] === 0 ? 0 : 1,
-      port: 1,
-    },
-    qpn: header.getUint32(UmadHeader.qpn),
+  const global = {
+    dgid: bytes.slice(UmadHeader.gid, UmadHeader.gid + 16),
+    flowLabel: header.getUint32(UmadHeader.flowLabel),
+    sgidIndex: bytes[UmadHeader.gidIndex]!,
+    hopLimit: bytes[UmadHeader.hopLimit]!,
+    trafficClass: bytes[UmadHeader.trafficClass]!,
+    staticRate: 0,
+    isGlobal: bytes[UmadHeader.grhPresent] === 0 ? 0 : 1,
+    port: 1,
   }
+  const sl = bytes[UmadHeader.sl]! & 15
+  const lids = { sl, srcPathBits: bytes[UmadHeader.pathBits]! & 0x7f, dlid: header.getUint16(UmadHeader.lid) }
+  const qpn = header.getUint32(UmadHeader.qpn)
+  return isByLid ? { ibAddress: { ...global, ...lids }, qpn } : { address: { ...global, sl: 0 }, qpn }
 }
 
 /** Decodes a write(2) to a umad file of the `length` bytes at `address`: a header and a message. */
@@ -213,7 +219,7 @@ export const decodeUmadWrite = (
     const tag = new Uint8Array(MAD_TAG_BYTES)
     tag.set(written.subarray(0, headerSize))
     const args: AnyValues = {
-      ...readAddress(written),
+      ...readAddress(written, hasLids(view)),
       ...(mode.hasPkeys && { pkeyIndex: header.getUint16(UmadHeader.pkeyIndex, true) }),
       timeout: header.getUint32(UmadHeader.timeout, true),
       retries: header.getUint32(UmadHeader.retries, true),
@@ -231,7 +237,8 @@ export const decodeUmadWrite = (
 /** Writes a header with the results of `mad_channel.receive`. */
 const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void => {
   const { agent, status, length, tag } = values
-  const address = values.address as AnyRecord | undefined
+  const byLid = values.ibAddress as AnyRecord | undefined
+  const address = byLid ?? (values.address as AnyRecord | undefined)
   const view = viewOf(bytes)
   if (tag !== undefined) bytes.set((tag as Uint8Array).subarray(0, bytes.length))
   view.setUint32(UmadHeader.id, agent as number, true)
@@ -240,7 +247,11 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (address === undefined) return
   view.setUint32(UmadHeader.length, bytes.length + (length as number), true)
   view.setUint32(UmadHeader.qpn, values.qpn as number)
-  bytes[UmadHeader.grhPresent] = 1
+  bytes[UmadHeader.grhPresent] = address.isGlobal as number
+  if (byLid !== undefined) {
+    view.setUint16(UmadHeader.lid, byLid.dlid as number)
+    bytes[UmadHeader.sl] = byLid.sl as number
+  }
   bytes[UmadHeader.gidIndex] = address.sgidIndex as number
   bytes[UmadHeader.hopLimit] = address.hopLimit as number
   bytes[UmadHeader.trafficClass] = address.trafficClass as number
@@ -250,7 +261,7 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
 }
 
 /** The results of `mad_channel.receive` in a header and a message: the inverse of `writeHeader`. */
-const readReceived = (bytes: Uint8Array, mode: UmadMode): AnyValues => {
+const readReceived = (bytes: Uint8Array, mode: UmadMode, isByLid: boolean): AnyValues => {
   const headerSize = headerBytes(mode)
   const header = viewOf(bytes.subarray(0, headerSize))
   const status = header.getUint32(UmadHeader.status, true)
@@ -264,7 +275,7 @@ const readReceived = (bytes: Uint8Array, mode: UmadMode): AnyValues => {
   return {
     ...values,
     length: header.getUint32(UmadHeader.length, true) - headerSize,
-    ...readAddress(bytes),
+    ...readAddress(bytes, isByLid),
     ...(mode.hasPkeys && { pkeyIndex: header.getUint16(UmadHeader.pkeyIndex, true) }),
   }
 }
@@ -300,6 +311,8 @@ export const decodeUmadRead = (
           // the caller reads again with the length in the header
           return refuse(callError.ENOSPC`umad: the message has ${String(out.length)} bytes`)
         }),
-      readResult: (after, ret) => ({ out: readReceived(after.copyIn(address, Math.max(ret, headerSize)), mode) }),
+      readResult: (after, ret) => ({
+        out: readReceived(after.copyIn(address, Math.max(ret, headerSize)), mode, hasLids(view)),
+      }),
     }
   })

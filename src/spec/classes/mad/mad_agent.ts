@@ -21,14 +21,14 @@ import {
   u32,
 } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'
-import { QpAddress } from '../qp/qp.ts'
+import { IbAddress, QpAddress } from '../qp/qp.ts'
 import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from './mad_channel.ts'
 
 export const MadAgentClass = objectClass('mad_agent', ClassId.mad_agent, {
   methods: {
     /**
      * Fails with EINVAL if another agent or userdma itself has one of the methods, or if agents cannot have the class;
-     * with EPROTONOSUPPORT for queue pair 0; with ENOMEM if the channel has its maximum of agents.
+     * with EPROTONOSUPPORT for queue pair 0 of RoCE; with ENOMEM if the channel has its maximum of agents.
      */
     create: method(CREATE, {
       in: {
@@ -43,7 +43,7 @@ export const MadAgentClass = objectClass('mad_agent', ClassId.mad_agent, {
         /** 1: messages longer than a datagram are segmented by RMPP; 0 or absent: no RMPP. */
         rmppVersion: optional(u8(6)),
         flags: optional(flagsOf(7, MadAgentFlags)),
-        /** Must be 1, the queue pair of the general services; this is the default. */
+        /** 1, the queue pair of the general services, which is the default; 0 on InfiniBand: of subnet management. */
         qpn: optional(u32(8)),
       },
       out: {},
@@ -59,7 +59,9 @@ export const MadAgentClass = objectClass('mad_agent', ClassId.mad_agent, {
     send: method(CallNumber.mad_agent.send, {
       role: 'transfers',
       in: {
+        /** Of the device's link (spec/links.ts). */
         address: record(1, QpAddress),
+        ibAddress: optional(record(8, IbAddress)),
         qpn: u32(2),
         pkeyIndex: optional(u16(3)),
         /** Milliseconds to wait for a response; 0: do not wait. */

@@ -13,12 +13,13 @@ import {
   optional,
   QUERY,
   record,
+  u8,
   u16,
   u32,
 } from '../../schema/schema.ts'
 import { MAD_BYTES } from '../../wire/mad.ts'
 import { CallNumber, ClassId } from '../ids.ts'
-import { QpAddress } from '../qp/qp.ts'
+import { IbAddress, QpAddress } from '../qp/qp.ts'
 
 /** Maximum agents of a channel, as of a umad file on Linux. */
 export const MAD_CHANNEL_AGENTS = 32
@@ -33,8 +34,12 @@ export const MAD_TAG_BYTES = 64
 export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
   identity: 'fd',
   methods: {
-    /** Agents can send any management datagram: the program needs CAP_NET_RAW. */
-    create: method(CREATE_FD, { in: {}, out: {}, needs: 'NET_RAW' }),
+    /**
+     * Agents can send any management datagram: the program needs CAP_NET_RAW. `isManager` 1: the port is that of a subnet
+     * manager (IsSM) until the channel is closed, which fails with EAGAIN if it is one already, and with EOPNOTSUPP if it
+     * is not an InfiniBand port.
+     */
+    create: method(CREATE_FD, { in: { isManager: optional(u8(1, { max: 1 })) }, out: {}, needs: 'NET_RAW' }),
     /** Number of unread messages. */
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
@@ -60,6 +65,8 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
         pkeyIndex: optional(u16(70)),
         /** For a request that timed out: the `tag` of its `send`. */
         tag: optional(bytes(71, MAD_TAG_BYTES)),
+        /** Instead of `address`, on InfiniBand. */
+        ibAddress: optional(record(72, IbAddress)),
       },
     }),
   },

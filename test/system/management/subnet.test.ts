@@ -1,0 +1,78 @@
+/*
+ * Debian's infiniband-diags and OpenSM, unmodified, on InfiniBand ports: management datagrams through umad and issm nodes
+ * to agents, a switch and the embedded subnet manager.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { before, describe, it, type TestContext } from 'node:test'
+import { lacking, run, start, startDaemon, suiteScope, type TestDaemon, temporaryFolder } from '../programs.ts'
+
+const DEVICES = [1, 2].map(i => `mlx5_${i - 1}@127.0.0.${i + 1},driver=mlx5,layer=infiniband`)
+
+describe('infiniband-diags on InfiniBand ports', { skip: lacking('sminfo', 'saquery') }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: DEVICES })
+  })
+
+  /** LIDs: 1 the switch with its manager, 2 and 3 the devices' ports. */
+  const cases: readonly (readonly [tool: string, args: readonly string[], expected: RegExp])[] = [
+    ['sminfo', [], /sm lid 1 .* priority 0 state 3 SMINFO_MASTER/],
+    ['ibaddr', [], /LID start 0x[23] end 0x[23]/],
+    ['smpquery', ['nodeinfo', '-D', '0,1'], /NodeType:\.+Switch\nNumPorts:\.+36\n/],
+    ['smpquery', ['nodedesc', '3'], /mlx5_1/],
+    ['smpquery', ['portinfo', '2'], /\nLid:\.+2\nSMLid:\.+1\n[\s\S]*LinkState:\.+Active\n/],
+    ['smpquery', ['pkeys', '3'], / 0: 0xffff 0x0000/],
+    ['ibnetdiscover', [], /\[1\]\t"H-\w+"\[1\].*"mlx5_0" lid 2 4xEDR\n\[2\]\t"H-\w+"\[1\].*"mlx5_1" lid 3 4xEDR\n/],
+    ['iblinkinfo', [], /1 +2\[ {2}\] ==\( 4X +25.78125 Gbps Active\/ +LinkUp\)==> +3 +1\[ {2}\] "mlx5_1"/],
+    ['ibroute', ['1'], /0x0002 001 : \(Channel Adapter .*'mlx5_0'\)\n0x0003 002 : \(Channel Adapter .*'mlx5_1'\)/],
+    ['ibtracert', ['2', '3'], /\[1\] -> switch port .*\n\[2\] -> ca port .* lid 3-3 "mlx5_1"/],
+    ['dump_fts', [], /3 valid lids dumped/],
+    ['ibportstate', ['1', '2', 'query'], /LinkState:\.+Active/],
+    ['perfquery', ['-x', '3', '1'], /PortXmitPkts:\.+\d+/],
+    ['perfquery', ['1', '1'], /PortXmitPkts:\.+[1-9]\d*/],
+    ['saquery', ['-N'], /(NodeRecord dump:[\s\S]*){3}mlx5_1/],
+    ['saquery', ['-p', '--src-to-dst', '2:3'], /dlid\.+3\n\t\tslid\.+2\n[\s\S]*pkey\.+0xFFFF\n[\s\S]*mtu\.+0x85\n/],
+    ['saquery', ['-g'], /MGID\.+ff12:401b:ffff::ffff:ffff\n\t\tMlid\.+0xC000\n/],
+    ['saquery', ['LR'], /(LinkRecord dump:[\s\S]*){4}/],
+    ['saquery', ['-c'], /Class version\.+2\n/],
+  ]
+  for (const [tool, args, expected] of cases)
+    it([tool, ...args].join(' '), { skip: lacking(tool) }, async t => {
+      const { status, stdout, stderr } = await run(t, tool, args, { env: daemon.env })
+      assert.equal(status, 0, stdout + stderr)
+      assert.match(stdout, expected)
+    })
+})
+
+describe('OpenSM', { skip: lacking('opensm', 'sminfo') }, () => {
+  /** Asks until the manager at `lid` is the master. */
+  const untilMaster = async (t: TestContext, env: NodeJS.ProcessEnv, lid: number): Promise<void> => {
+    for (let attempts = 0; ; attempts++) {
+      const { stdout, stderr } = await run(t, 'sminfo', ['-t', '300'], { env })
+      if (new RegExp(`sm lid ${lid} .*SMINFO_MASTER`).test(stdout)) return
+      assert.ok(attempts < 2000, stdout + stderr)
+    }
+  }
+
+  it('is given the subnet by the embedded manager, which takes it again when OpenSM is killed', async t => {
+    const daemon = await startDaemon(t, { devices: DEVICES })
+    const folder = temporaryFolder(t)
+    const env = { ...daemon.env, OSM_CACHE_DIR: folder, OSM_TMP_DIR: folder }
+    await untilMaster(t, env, 1)
+    const log = join(folder, 'opensm.log')
+    const opensm = start(t, 'opensm', ['-f', log, '-e'], { env })
+    await untilMaster(t, env, 2)
+    for (let attempts = 0; !/SUBNET UP/.test(readFileSync(log, 'utf8')); attempts++) {
+      assert.ok(attempts < 2000, readFileSync(log, 'utf8'))
+      await run(t, 'sminfo', [], { env })
+    }
+    const { stdout } = await run(t, 'saquery', ['-N'], { env })
+    assert.equal(stdout.match(/NodeRecord dump/g)?.length, 3)
+    opensm.child.kill('SIGKILL')
+    await opensm.ended
+    await untilMaster(t, env, 1)
+  })
+})
