@@ -411,8 +411,9 @@ const MAX_CHARACTERS = 16_000
 const MAX_RECORD = 4_000_000
 /** Characters around the JSON of a record: `{"id":N,"snapshot":` and `}`. */
 const MARGIN = 64
-/** First character of a text that continues in the next text. JSON never begins with `+`. */
+/** First characters of the texts of a record in several: those that continue in the next one, and the last. */
 const MORE = '+'
+const LAST = '.'
 
 const isTraceRecord = (value: unknown): value is TraceRecord =>
   typeof value === 'object' && value !== null && 'dialect' in value
@@ -431,11 +432,11 @@ const partsOf = (text: string): string[] => {
   return [...parts, rest]
 }
 
-const messagesOf = (parts: readonly string[]): string[] =>
-  parts.map((part, i) => (i < parts.length - 1 ? MORE + part : part))
+const messagesOf = (parts: readonly string[]): readonly string[] =>
+  parts.length === 1 ? parts : parts.map((part, i) => (i < parts.length - 1 ? MORE : LAST) + part)
 
 /** A record as the texts of one or several TRACE messages. */
-export const traceTexts = (record: ToolRecord): string[] => {
+export const traceTexts = (record: ToolRecord): readonly string[] => {
   const text = JSON.stringify(record)
   if (text.length <= MAX_RECORD || !('change' in record) || !isTraceRecord(record.change))
     return messagesOf(partsOf(text))
@@ -462,7 +463,7 @@ export function* piecesText(pieces: Iterable<string>, texts: string[]): Generato
 }
 
 /** The texts of TRACE messages of a subscription's record. */
-export const recordTexts = (id: number, { kind, texts }: RecordParts): string[] => {
+export const recordTexts = (id: number, { kind, texts }: RecordParts): readonly string[] => {
   const head = `{"id":${id},"${kind}":`
   const isShort = texts.length === 1 && texts[0]!.length <= MAX_CHARACTERS - MARGIN
   return messagesOf(isShort ? [`${head}${texts[0]}}`] : [head, ...texts, '}'])
@@ -472,12 +473,10 @@ export const recordTexts = (id: number, { kind, texts }: RecordParts): string[] 
 export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
   let partial = ''
   return text => {
-    if (text.startsWith(MORE)) {
-      partial += text.slice(1)
-      return undefined
-    }
-    const joined = partial + text
-    partial = ''
-    return JSON.parse(joined) as ToolRecord
+    // A record in one message begins with a brace.
+    const isPart = text.startsWith(MORE) || text.startsWith(LAST)
+    const joined = isPart ? partial + text.slice(1) : text
+    partial = text.startsWith(MORE) ? joined : ''
+    return partial === '' ? (JSON.parse(joined) as ToolRecord) : undefined
   }
 }

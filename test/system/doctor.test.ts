@@ -43,6 +43,22 @@ test('every check works here, and a program is described by its libraries', { sk
   assert.match(of('program')[0]!.text, /rping is linked with .*librdmacm\.so\.1/)
 })
 
+test('an adapter on which no queue pair can be made', { skip: lacking('ibv_rc_pingpong') }, async t => {
+  const rules = 'device=rxe0,call=*_qp.create,errno=EPERM'
+  const devices = ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']
+  const { of } = await doctor(t, [userdma, 'run', '--private', ...devices, '--fault', rules, '--', 'node'])
+  assert.deepEqual(
+    of('adapters').map(({ verdict, text }) => [verdict, text]),
+    [
+      ['note', "rxe0, rxe1: programs under `userdma run` see userdma's devices instead"],
+      [
+        'limited',
+        "rxe0: no program can make a queue pair on it (Couldn't create QP, says ibv_rc_pingpong), though it is there, its port 4: ACTIVE",
+      ],
+    ],
+  )
+})
+
 test('programs that will find no device, or do not exist, fail', { skip: lacking('cc') }, async t => {
   const folder = temporaryFolder(t)
   const source = join(folder, 'main.c')

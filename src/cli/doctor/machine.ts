@@ -1,14 +1,17 @@
 /*
  * Checks of the machine: Node.js, libraries, limits, kernel, container, network, environment, adapters.
  */
+import { spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
 import { koffi } from '../../host/native.ts'
 import { hasCapability } from '../../host/process-status.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { limitOf } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
+import { findProgram } from '../program/program.ts'
 import { preloadLibraryVersion } from '../version.ts'
 import { type Diagnosis, diagnoser } from './diagnosis.ts'
 
@@ -22,6 +25,9 @@ const ENOUGH_FILES = 1024
 /** Bytes of memory that a daemon with a program needs at least. */
 const ENOUGH_MEMORY = 512 * 2 ** 20
 const MEBIBYTE = 2 ** 20
+/** Adapters that are tried, and milliseconds for each. */
+const MAX_TRIED = 4
+const ADAPTER_MS = 1000
 /** Capabilities (linux/capability.h). */
 const CAP = { IPC_LOCK: 14, SYS_PTRACE: 19 } as const
 /** Values of ptrace_scope (yama): only processes with CAP_SYS_PTRACE may reach memory of others; none may. */
@@ -184,11 +190,39 @@ export const checkEnvironment = (): readonly Diagnosis[] => {
   ]
 }
 
+const ADAPTERS = '/sys/class/infiniband'
+
+/**
+ * Why a program cannot make a queue pair on an adapter; undefined: it can, or ibv_rc_pingpong, which tries it, is missing.
+ * Virtual machines have adapters that are there, with an active port, and refuse each.
+ */
+const refusalOf = (adapter: string): string | undefined => {
+  const program = findProgram('ibv_rc_pingpong')
+  if (program === undefined) return undefined
+  // With a queue pair it waits for a client.
+  const { status, stderr } = spawnSync(program, ['-d', adapter, '-g', '0', '-p', '0'], {
+    encoding: 'utf8',
+    timeout: ADAPTER_MS,
+    killSignal: 'SIGKILL',
+  })
+  return status === null ? undefined : `${stderr.trim().split('\n').at(-1)}, says ibv_rc_pingpong`
+}
+
 /** The kernel's own devices, which programs under `run` do not see. */
 export const checkAdapters = (): readonly Diagnosis[] => {
   const say = diagnoser('adapters')
-  const folder = '/sys/class/infiniband'
-  const names = existsSync(folder) ? readdirSync(folder) : []
+  const names = existsSync(ADAPTERS) ? readdirSync(ADAPTERS) : []
   if (names.length === 0) return [say('ok', 'none: programs under userdma need none')]
-  return [say('note', `${names.join(', ')}: programs under \`userdma run\` see userdma's devices instead`)]
+  const half = names.slice(0, MAX_TRIED).flatMap(name => {
+    const refusal = refusalOf(name)
+    const state = textOf(join(ADAPTERS, name, 'ports', '1', 'state')) ?? 'unknown'
+    return refusal === undefined
+      ? []
+      : say(
+          'limited',
+          `${name}: no program can make a queue pair on it (${refusal}), though it is there, its port ${state}`,
+          'run programs under `userdma run`: they see its devices instead of this one',
+        )
+  })
+  return [say('note', `${names.join(', ')}: programs under \`userdma run\` see userdma's devices instead`), ...half]
 }
