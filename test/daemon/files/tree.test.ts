@@ -48,7 +48,17 @@ const device = (name: string, node: number): TreeDevice => {
     smSl: 0,
     portCapFlags: 0x10000,
   }
-  return { ...identity, name, node, nodeType: NodeType.values.CA, driver: 'rxe', abi: 2, port, hasUmad: true, hasIssm: false }
+  return {
+    ...identity,
+    name,
+    node,
+    nodeType: NodeType.values.CA,
+    driver: 'rxe',
+    abi: 2,
+    port,
+    hasUmad: true,
+    hasIssm: false,
+  }
 }
 
 const folder = scratchFolder()

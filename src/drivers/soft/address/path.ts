@@ -163,10 +163,7 @@ export interface Paths {
 export type PathBack = Pick<FlowAddress, 'source' | 'destination' | 'flowLabel' | 'trafficClass' | 'sl' | 'grh'>
 
 /** The path of a datagram of core's clients: `MadAddress`. */
-type DatagramPath = Pick<
-  MadAddress,
-  'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'hopLimit' | 'lids'
->
+type DatagramPath = Pick<MadAddress, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'hopLimit' | 'lids'>
 
 /** Throws CallError EINVAL for another port than 1. */
 export const requirePort = ({ port }: Address, method: string): void => {
