@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import * as callMistakes from '../../src/spec/call-mistakes.ts'
 import * as callSlot from '../../src/spec/call-slot.ts'
 import * as clockPage from '../../src/spec/clock-page.ts'
 import * as logs from '../../src/spec/context-logs.ts'
@@ -18,7 +19,16 @@ import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
-const session = { ...sessionOnly, ...callSlot, ...logs, ...waitTable, ...lends, ...clockPage, ...lowLimits }
+const session = {
+  ...sessionOnly,
+  ...callSlot,
+  ...logs,
+  ...waitTable,
+  ...lends,
+  ...clockPage,
+  ...lowLimits,
+  ...callMistakes,
+}
 
 interface Generator {
   protocolHeader(exports: typeof session): string

@@ -3,11 +3,11 @@
  * and advice of each.
  */
 
+import { BatchCall, BatchMistake } from '../../spec/call-mistakes.ts'
 import type { Moment } from '../../spec/check/finding.ts'
 import type { MistakenBatch } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { nameIn } from '../../spec/enums.ts'
-import { BatchCall, BatchMistake } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { returnsData, WrOpcode } from '../../spec/work.ts'
 import type { KnownObject } from './objects.ts'

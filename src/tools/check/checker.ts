@@ -4,6 +4,7 @@
  * does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
  */
 
+import { OrderMistake } from '../../spec/call-mistakes.ts'
 import { adapters } from '../../spec/check/adapters.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
@@ -32,7 +33,7 @@ import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Relapse } from '../../spec/faults.ts'
-import { MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
+import { MisuseKind, ObjectKind, PostQueue } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
 import {

@@ -3,11 +3,11 @@
  * in spec/session.ts): the finding, sentence, severity and advice of each.
  */
 
+import { CompletionField, OrderCall, OrderMistake } from '../../spec/call-mistakes.ts'
 import type { Moment } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { Misorder } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
-import { CompletionField, OrderCall, OrderMistake } from '../../spec/session.ts'
 import type { KnownObject } from './objects.ts'
 import { moment } from './objects.ts'
 
