@@ -637,6 +637,8 @@ export interface DeviceTaps {
   decidePage: DecidePage | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined
+  /** Whether a connection has the number, also in TIMEWAIT: no other queue pair may get it (IBA 12.9.8.4). */
+  isConnected: ((qpn: number) => boolean) | undefined
 }
 
 // ---- 9. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----

@@ -307,9 +307,14 @@ const PAGE_NUMBERS = 1 << PAGE_BITS
 
 /**
  * Numbers are allocated cyclically, so that late packets of a destroyed queue pair reach no new one. `offset`, a u32,
- * selects the first number. `isReused`: the newest free number is given out first. Rows are stored in pages; a page is freed with its last number.
+ * selects the first number. With `isHeld` the newest free number that is not held is given out first. Rows are stored in
+ * pages; a page is freed with its last number.
  */
-export const createNumbers = (first: number, offset = 0, isReused = false): Numbers => {
+export const createNumbers = (
+  first: number,
+  offset = 0,
+  isHeld: false | ((number: number) => boolean) = false,
+): Numbers => {
   /** An entry is row + 2; 1 for a number without a row yet, 0 for a free one. */
   const pages: (Int32Array | undefined)[] = []
   /** By page: how many numbers are in use. */
@@ -319,7 +324,7 @@ export const createNumbers = (first: number, offset = 0, isReused = false): Numb
   const base = (first + PAGE_NUMBERS - 1) & -PAGE_NUMBERS
   let next = start
   let count = 0
-  /** With `isReused`: free numbers, the newest last. */
+  /** With `isHeld`: free numbers, the newest last. */
   const freed: number[] = []
   /**
    * The index of a number's entry, over all pages. Numbers from `first` to `start` - 1 have the highest indices. A
@@ -346,10 +351,11 @@ export const createNumbers = (first: number, offset = 0, isReused = false): Numb
   }
   return {
     take() {
-      const newest = freed.pop()
-      if (newest !== undefined) {
-        set(newest, 1)
-        return newest
+      for (let i = freed.length - 1; isHeld && i >= 0; i--) {
+        if (isHeld(freed[i]!)) continue
+        const [newest] = freed.splice(i, 1)
+        set(newest!, 1)
+        return newest!
       }
       // ends: no device has as many objects as there are numbers
       while (entry(indexOf(next)) !== 0) advance()
@@ -361,7 +367,7 @@ export const createNumbers = (first: number, offset = 0, isReused = false): Numb
     bind: (number, row) => set(number, row + 2),
     free(number) {
       set(number, 0)
-      if (isReused && number >= first) freed.push(number)
+      if (isHeld && number >= first) freed.push(number)
     },
     rowOf: number => {
       const index = indexOf(number)

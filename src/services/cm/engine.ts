@@ -63,6 +63,11 @@ export class CmEngine {
     return this.#machine.registry.ofDevice(device).length
   }
 
+  /** Whether a connection of a device has the queue pair, also in TIMEWAIT. */
+  hasQpn(device: number, qpn: number): boolean {
+    return this.#machine.registry.ofDevice(device).some(({ agreed }) => agreed.localQpn === qpn)
+  }
+
   /** As `countOf`, of all devices. */
   get size(): number {
     return this.#machine.registry.size

@@ -94,6 +94,7 @@ export class IbCm implements EventHost {
     const number = this.#nextNumber++
     const port: IbPort = { number, device, caGuid, listeners }
     this.#ports.set(device, port)
+    device.taps.isConnected = qpn => engine.hasQpn(number, qpn)
     return {
       hasDatagrams: true,
       get size() {
@@ -108,6 +109,7 @@ export class IbCm implements EventHost {
       pathRecord: (end, connection) =>
         pathRecord(port, end, connection instanceof IbConnection ? connection.cm : undefined),
       close: () => {
+        device.taps.isConnected = undefined
         engine.removeDevice(number)
         // The engine may have removed a connection earlier, for example after the answer to a SIDR_REQ.
         for (const [cm, connection] of this.#connections) if (connection.port === port) this.#connections.delete(cm)

@@ -569,27 +569,29 @@ const cases: readonly Case[] = [
   ),
 ]
 
-/** Each kind of torment acts, if the format and the protocol leave room for it. */
+/** Each kind of torment acts, if the format and the protocol leave room for it; `late` needs lent memory. */
 const tormentCases = ({ without = [] }: Subject): readonly Case[] =>
-  tormentKinds.map(kind => ({
-    name: `torment of kind ${kind} ${without.includes(kind) ? 'does not act' : 'acts'}`,
-    options: { torment: seedWith(kind, 1) },
-    needs: 'torment',
-    async run(pair) {
-      await exchangeWithWaits(pair, 12)
-      pair.b.receive(5, 0, 8)
-      pair.a.send(5, 0, LENGTH)
-      const failed = [...(await completions(pair, pair.b, 1)), ...(await completions(pair, pair.a, 1))]
-      assert.deepEqual(
-        failed.map(({ id, status }) => [id, status]),
-        [
-          [5, 'failed'],
-          [5, 'failed'],
-        ],
-      )
-      assert.equal(pair.acted.has(kind), !without.includes(kind), [...pair.acted].join(' '))
-    },
-  }))
+  tormentKinds
+    .filter(kind => kind !== 'late')
+    .map(kind => ({
+      name: `torment of kind ${kind} ${without.includes(kind) ? 'does not act' : 'acts'}`,
+      options: { torment: seedWith(kind, 1) },
+      needs: 'torment',
+      async run(pair) {
+        await exchangeWithWaits(pair, 12)
+        pair.b.receive(5, 0, 8)
+        pair.a.send(5, 0, LENGTH)
+        const failed = [...(await completions(pair, pair.b, 1)), ...(await completions(pair, pair.a, 1))]
+        assert.deepEqual(
+          failed.map(({ id, status }) => [id, status]),
+          [
+            [5, 'failed'],
+            [5, 'failed'],
+          ],
+        )
+        assert.equal(pair.acted.has(kind), !without.includes(kind), [...pair.acted].join(' '))
+      },
+    }))
 
 const links = [
   { link: 'direct', fault: '' },

@@ -484,6 +484,6 @@ describe('a CQ that ignores overruns', () => {
       assert.equal(wait(b, 1)[0]!.kind, RECEIVE)
     }
     const cq = b.context.handles.slots.find(object => object?.class.name === 'cq')!
-    assert.deepEqual(requestReader.completions!(cq), { polled: 50, written: 50 })
+    assert.deepEqual(requestReader.completions!(cq), { polled: 50, written: 50, lastError: 0 })
   })
 })

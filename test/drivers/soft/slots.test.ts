@@ -63,14 +63,21 @@ test('QP numbers are assigned in order from 17 on, are unique while in use, and 
   assert.equal(numbers.take(), 19, '18 is in use')
 })
 
-test('numbers that are reused come back at once, the newest first', () => {
-  const numbers = createNumbers(FIRST_QPN, 0, true)
+test('numbers that are reused come back at once, the newest first that is not held', () => {
+  const held = new Set<number>()
+  const numbers = createNumbers(FIRST_QPN, 0, number => held.has(number))
   const [first, second] = [numbers.take(), numbers.take()]
   numbers.bind(first, 3)
   numbers.free(first)
   numbers.free(second)
   assert.deepEqual([numbers.take(), numbers.take(), numbers.take()], [second, first, second + 1])
   assert.equal(numbers.rowOf(first), -1)
+  numbers.free(first)
+  numbers.free(second)
+  held.add(second)
+  assert.deepEqual([numbers.take(), numbers.take()], [first, second + 2])
+  held.clear()
+  assert.equal(numbers.take(), second)
 })
 
 test('QP numbers start at a given offset from 17, and wrap from any start', () => {
