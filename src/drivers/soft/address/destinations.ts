@@ -71,16 +71,25 @@ interface Fields {
   heldFlow: number
   /** Flows by address vector (bytes as text), least recently used first. Most queue pairs have no cache (R15). */
   cached: Map<string, number> | undefined
+  /** The vector that was looked for last, as words, and its flow, which is the newest in `cached`. */
+  last: Uint32Array | undefined
+  lastFlow: number
 }
 
 /** The address vector of the request that is being fetched. */
 const vector = new Uint8Array(28)
 const vectorView = new DataView(vector.buffer)
+const vectorWords = new Uint32Array(vector.buffer)
 const Vector = { PORT: 0, SGID_INDEX: 1, TRAFFIC_CLASS: 2, HOP_LIMIT: 3, FLOW_LABEL: 4, DGID: 8, LOCAL: 24 } as const
 
 /** The part of an address vector that InfiniBand has of its own, as a number: LID, service level, whether there is a GRH. */
 export const localPart = (dlid: number, sl: number, isGlobal: number): number =>
   dlid | ((sl & 15) << 16) | (isGlobal << 20)
+
+const isVector = (words: Uint32Array): boolean => {
+  for (let i = 0; i < words.length; i++) if (words[i] !== vectorWords[i]) return false
+  return true
+}
 
 /** Of a device with more address handles, none is looked for: a hostile program's requests would take long. */
 const MAX_COMPARED = 1024
@@ -137,6 +146,8 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
     vectorView.setUint32(Vector.FLOW_LABEL, flowLabel)
     vectorView.setUint32(Vector.LOCAL, local)
     for (let i = 0; i < 16; i++) vector[Vector.DGID + i] = bytes[gidAt + i]
+    // A text of it takes a microsecond.
+    if (this.last !== undefined && isVector(this.last)) return this.lastFlow
     const key = String.fromCharCode(...vector)
     this.cached ??= new Map()
     const { cached } = this
@@ -151,6 +162,9 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
       }
     } else cached.delete(key)
     cached.set(key, flow)
+    this.last ??= new Uint32Array(vectorWords.length)
+    this.last.set(vectorWords)
+    this.lastFlow = flow
     return flow
   },
   hold(flow) {
@@ -167,6 +181,7 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
     this.release()
     for (const flow of this.cached?.values() ?? []) this.port.closeFlow(flow)
     this.cached = undefined
+    this.last = undefined
   },
 }
 
@@ -178,7 +193,16 @@ export const createDestinations = (
   releasedFlows: number[],
 ): Destinations =>
   Object.setPrototypeOf(
-    { ahs, port, paths, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields &
-      Pick<Destinations, 'pd'>,
+    {
+      ahs,
+      port,
+      paths,
+      pd,
+      releasedFlows,
+      heldFlow: -1,
+      cached: undefined,
+      last: undefined,
+      lastFlow: -1,
+    } satisfies Fields & Pick<Destinations, 'pd'>,
     methods,
   )
