@@ -641,6 +641,15 @@ export interface DeviceTaps {
   isConnected: ((qpn: number) => boolean) | undefined
 }
 
+/** Without listeners. */
+export const createTaps = (): DeviceTaps => ({
+  requests: undefined,
+  decideCompletion: undefined,
+  decidePage: undefined,
+  inError: undefined,
+  isConnected: undefined,
+})
+
 // ---- 9. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
 
 /** A call on a descriptor of a driver's interface. */

@@ -7,7 +7,7 @@ import type { ObjectClass, RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { compile } from '../dispatch/compile.ts'
 import { classTable } from '../dispatch/lookup.ts'
-import type { Driver } from '../driver-contract.ts'
+import { createTaps, type Driver } from '../driver-contract.ts'
 import { createMemoryTable } from '../memory/region-table.ts'
 import { type Core, type CoreObject, type Device, Lifecycle, type Limit, type Port } from '../model.ts'
 import { createLimit } from '../objects/limits.ts'
@@ -113,13 +113,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
     counts: {},
     contexts: new Set(),
     hooks: [],
-    taps: {
-      requests: undefined,
-      decideCompletion: undefined,
-      decidePage: undefined,
-      inError: undefined,
-      isConnected: undefined,
-    },
+    taps: createTaps(),
     eventHandlers: new Map(),
     fixedObjects: fixed,
     sharedTable: table,

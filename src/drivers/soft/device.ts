@@ -10,6 +10,7 @@ import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
   type ContextWait,
+  createTaps,
   type DeviceLink,
   type DeviceQueues,
   type Driver,
@@ -316,13 +317,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
         () => this.device as Device,
       ),
       pkeys: new Uint16Array(),
-      taps: {
-        requests: undefined,
-        decideCompletion: undefined,
-        decidePage: undefined,
-        inError: undefined,
-        isConnected: undefined,
-      },
+      taps: createTaps(),
       coreQueues: { byNumber: new Map(), waiting: 0 },
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),
