@@ -92,10 +92,11 @@ export interface PortSubnet {
   news(news: PortNews): void
   /**
    * The ports that a data packet from this port to `dlid` reaches by the tables of the switches: at most one, but for
-   * multicast. Links keep the answer until `routesVersion` is another one.
+   * multicast. Links keep the answer until `SubnetPort.rerouted`.
    */
   reached(dlid: number): readonly SubnetPort[]
-  readonly routesVersion: number
+  /** So many data packets of this port to `dlid` have reached no port: they are counted where they end. */
+  lost(dlid: number, packets: number): void
   /** The device was removed. */
   removed(): void
 }
@@ -118,6 +119,8 @@ export interface SubnetPort {
   set(change: Partial<SubnetSettings>): void
   /** Called after each change of what programs see. Set by the owner of the device. */
   changed: () => void
+  /** What `reached` answers may be another now. It may be called from within any call, and must call nothing of the subnet. */
+  rerouted(): void
   /** Raises CLIENT_REREGISTER: a manager asks clients to join and register again. */
   reregister(): void
   /**

@@ -20,7 +20,7 @@ import {
   PortState,
 } from '../../spec/enums.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
-import { lidAddress } from '../../transport/wire/address.ts'
+import type { PortFabric } from '../../transport/phy/port.ts'
 import type { SoftState } from './state.ts'
 
 const { PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
@@ -59,15 +59,13 @@ export const fabricAttributes = {
 
 const isSame = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
-export class InfinibandPort implements SubnetPort {
+export class InfinibandPort implements SubnetPort, PortFabric {
   readonly identity: SubnetPort['identity']
   readonly link: DeviceLink
   readonly #device: Device<SoftState>
   #subnet: PortSubnet | undefined
   #prefix = DEFAULT_PREFIX
   #guids: readonly Uint8Array[]
-  /** The LID by which the link's packets reach the port; 0: none. */
-  #reachable = 0
   #isManager = false
   #isCut = false
   /** Called after each change of what programs see; set by the owner of the device. */
@@ -104,6 +102,20 @@ export class InfinibandPort implements SubnetPort {
 
   get #attributes() {
     return this.#device.ports[0]!.attributes
+  }
+
+  /** The LID by which the port sends and receives; 0: it is not ACTIVE. */
+  get lid(): number {
+    const { state, lid } = this.#attributes
+    return state === ACTIVE ? lid : 0
+  }
+
+  reached(dlid: number): readonly SubnetPort[] {
+    return this.#subnet?.reached(dlid) ?? []
+  }
+
+  lost(dlid: number, packets: number): void {
+    this.#subnet?.lost(dlid, packets)
   }
 
   get description(): string {
@@ -159,9 +171,13 @@ export class InfinibandPort implements SubnetPort {
       events.push(PORT_ERR)
       if (attributes.state === DOWN) this.#device.state.linkDowned++
     }
-    this.#setReachable(attributes.state === ACTIVE ? attributes.lid : 0)
+    this.rerouted()
     this.changed()
     for (const event of events) raisePort(this.#device as Device, 1, event)
+  }
+
+  rerouted(): void {
+    this.#device.state.port.setFabric?.(this)
   }
 
   reregister(): void {
@@ -207,14 +223,6 @@ export class InfinibandPort implements SubnetPort {
     table.fill(0)
     table.set(pkeys.subarray(0, table.length))
     return true
-  }
-
-  #setReachable(lid: number): void {
-    if (lid === this.#reachable) return
-    const { port } = this.#device.state
-    if (this.#reachable !== 0) port.removeAddress(lidAddress(this.#reachable))
-    this.#reachable = lid
-    if (lid !== 0) port.addAddress(lidAddress(lid))
   }
 
   /** The cable; addresses of network interfaces do not concern the port. */

@@ -47,7 +47,11 @@ const SWITCH_DESCRIPTION = 'userdma switch'
 
 export class EmbeddedSubnet {
   readonly #environment: SubnetEnvironment
-  readonly #fabric = new Fabric()
+  readonly #fabric = new Fabric({
+    rerouted: () => {
+      for (const { port } of this.#cabled.values()) port.rerouted()
+    },
+  })
   readonly #cabled = new Map<NodePort, Cabled>()
   readonly #switches: SubnetNode[] = []
   #manager: SubnetManager | undefined
@@ -103,6 +107,7 @@ export class EmbeddedSubnet {
     // The port may change before it has a place.
     port.attach(this.#subnetOf(port, at))
     this.#cabled.set(at.port, { port, at, link: this.#fabric.connect(at, this.#freePlace()) })
+    port.rerouted()
     this.#later(() => this.#resweep())
   }
 
@@ -122,9 +127,7 @@ export class EmbeddedSubnet {
       },
       news: news => this.#later(() => this.#onNews(port, at, news)),
       reached: dlid => fabric.reached(at, dlid).flatMap(end => this.#cabled.get(end.port)?.port ?? []),
-      get routesVersion() {
-        return fabric.routesVersion
-      },
+      lost: (dlid, packets) => fabric.lose(at, dlid, packets),
       removed: () => {
         this.#cabled.delete(at.port)
         fabric.remove(at.node)

@@ -42,6 +42,13 @@ interface Waiting {
   readonly packet: SubnetPacket
 }
 
+interface FabricHooks {
+  /** `nextTimeout` is now this time. */
+  readonly wake?: (time: number) => void
+  /** What `reached` answers may be another now. */
+  readonly rerouted?: () => void
+}
+
 /** Packets in flight; further ones are lost. */
 const MAX_WAITING = 65_536
 
@@ -54,16 +61,13 @@ export class Fabric {
   readonly #waiting: Waiting[] = []
   #now = 0
   #nextTimeout = Number.POSITIVE_INFINITY
-  readonly #wake: (time: number) => void
+  readonly #hooks: FabricHooks
   readonly #reached = new Map<NodePort, Map<number, readonly FabricPort[]>>()
-  /** Number of the forwarding tables and port states; an answer of `reached` is valid for one of them. */
-  routesVersion = 0
   /** Packets that the fabric has lost: too many in flight, or by a link's loss. */
   lost = 0
 
-  /** `wake`: `nextTimeout` is now this time. */
-  constructor(wake: (time: number) => void = () => {}) {
-    this.#wake = wake
+  constructor(hooks: FabricHooks = {}) {
+    this.#hooks = hooks
   }
 
   add(options: NodeOptions, hooks: NodeHooks = {}): SubnetNode {
@@ -130,7 +134,7 @@ export class Fabric {
 
   /**
    * The end ports that a packet from an end port to `dlid` reaches: by tables and states of ports, as they are now. At
-   * most one, but for multicast. What is lost is counted at the switch that loses it, once for each version.
+   * most one, but for multicast.
    */
   reached(from: FabricPort, dlid: number): readonly FabricPort[] {
     let byLid = this.#reached.get(from.port)
@@ -140,13 +144,19 @@ export class Fabric {
     }
     let found = byLid.get(dlid)
     if (found === undefined) {
-      found = this.#walk(from, dlid)
+      found = this.#walk(from, dlid, 0)
       byLid.set(dlid, found)
     }
     return found
   }
 
-  #walk(from: FabricPort, dlid: number): FabricPort[] {
+  /** Counts data packets that reach no port where they end. */
+  lose(from: FabricPort, dlid: number, packets: number): void {
+    this.#walk(from, dlid, packets)
+  }
+
+  /** Follows packets; `lost`: how many to count where they end without a port. */
+  #walk(from: FabricPort, dlid: number, lost: number): FabricPort[] {
     const ends = new Set<NodePort>()
     /** A port and the number of links before it. Packets of a loop are followed until their end. */
     const isMulticast = dlid >= FIRST_MULTICAST_LID
@@ -154,7 +164,7 @@ export class Fabric {
     const leave = (out: NodePort, hops: number): void => {
       const peer = out.isActive ? this.#peer(out) : undefined
       if (peer === undefined || hops >= MAX_PACKET_HOPS) {
-        out.count('port_xmit_discards')
+        out.count('port_xmit_discards', lost)
         return
       }
       if (isMulticast && seen.has(peer.port)) return
@@ -162,22 +172,24 @@ export class Fabric {
       const { node, port } = peer
       if (node.tables === undefined) {
         if (isMulticast || port.info.lid === dlid) ends.add(port)
+        else port.count('port_rcv_errors', lost)
         return
       }
-      for (const number of node.outputs(port, dlid))
+      for (const number of node.outputs(port, dlid, false, lost))
         if (number === 0) ends.add(node.ports[0]!)
         else leave(node.port(number)!, hops + 1)
     }
     if (from.node.tables === undefined && from.port.info.lid === dlid) return [from]
     if (from.node.tables === undefined) leave(from.port, 0)
     else
-      for (const number of from.node.outputs(from.port, dlid, true)) if (number > 0) leave(from.node.port(number)!, 0)
+      for (const number of from.node.outputs(from.port, dlid, true, lost))
+        if (number > 0) leave(from.node.port(number)!, 0)
     return [...ends].map(port => ({ node: this.#nodeOf.get(port)!, port }))
   }
 
   #routesChanged(): void {
-    this.routesVersion++
     this.#reached.clear()
+    this.#hooks.rerouted?.()
   }
 
   // ---- links ----
@@ -248,6 +260,6 @@ export class Fabric {
   #wakeAt(time: number): void {
     if (time >= this.#nextTimeout) return
     this.#nextTimeout = time
-    this.#wake(time)
+    this.#hooks.wake?.(time)
   }
 }

@@ -217,10 +217,10 @@ export class SubnetNode {
   }
 
   /**
-   * The ports by which a switch passes on a packet to `dlid` from port `at`; 0: the switch itself. Counts what is lost
-   * at the input port. `mayReturn`: the packet is the switch's own.
+   * The ports by which a switch passes on a packet to `dlid` from port `at`; 0: the switch itself. Counts `lost`
+   * packets at the input port if there is none. `mayReturn`: the packet is the switch's own.
    */
-  outputs(at: NodePort, dlid: number, mayReturn = false): readonly number[] {
+  outputs(at: NodePort, dlid: number, mayReturn = false, lost = 1): readonly number[] {
     const { tables } = this
     if (tables === undefined) return []
     if (dlid >= FIRST_MULTICAST_LID) {
@@ -229,7 +229,7 @@ export class SubnetNode {
     }
     const number = dlid <= tables.info.linearFdbTop ? tables.linear[dlid]! : undefined
     if (number === undefined || this.port(number) === undefined || (number === at.number && !mayReturn)) {
-      at.count('port_rcv_switch_relay_errors')
+      at.count('port_rcv_switch_relay_errors', lost)
       return []
     }
     return [number]

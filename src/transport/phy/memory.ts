@@ -17,7 +17,15 @@ import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import { MAX_PACKET_BYTES, type PacketCarrier } from './links/packet-carrier.ts'
-import { emptyTappedRun, type FlowAddress, type Port, SCRATCH_BYTES, STAGING_BYTES, type TapOutcome } from './port.ts'
+import {
+  emptyTappedRun,
+  type FlowAddress,
+  type Port,
+  type PortFabric,
+  SCRATCH_BYTES,
+  STAGING_BYTES,
+  type TapOutcome,
+} from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limits.ts'
 import { createRunPool } from './runs/pool.ts'
 import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
@@ -32,6 +40,9 @@ const PATH_MTU = 4096
 /** A route is a port number, NOWHERE if no port has the address, or GROUP minus the number of a multicast group. */
 const NOWHERE = -1
 const GROUP = -2
+
+/** LIDs from here on are of groups (IBA 4.1.3). */
+const FIRST_MULTICAST_LID = 0xc000
 
 /** The time that packets take. Times are microseconds. */
 export interface Transit {
@@ -112,6 +123,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Ports by number. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
   const addressKey = new Uint32Array(4)
+  /** InfiniBand ports: their fabrics by port number, and their numbers by fabric. */
+  const fabrics: (PortFabric | undefined)[] = []
+  const portOfFabric = new Map<object, number>()
+  /** Increases when an answer of a fabric may have changed. */
+  let fabricVersion = 0
+  /** By flow to a multicast LID: the ports that it reaches. Undefined: all members of the group. */
+  const reachedOf: (ReadonlySet<number> | undefined)[] = []
   /** Number of reasons to seal runs: `icrc`, and calls of `requireSeal`. */
   let sealReasons = icrc === 'always' ? 1 : 0
   let waitingRuns = 0
@@ -126,19 +144,36 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Whether a run has arrived. */
   const hasArrived = (run: number): boolean => transit === undefined || arrivals[run] <= transit.now()
 
-  /** A port without the LID that its packets have is not ACTIVE (IBA 7.2.7): it sends none. */
-  const maySend = (flow: number): boolean => {
-    if (!flows.hasLids(flow)) return true
-    const source = addresses.find(flows.words(), flows.sourceAt(flow))
-    return source >= 0 && portOfAddress[source] === flows.portOf(flow)
+  /** The LID of a flow's address at this index. */
+  const lidAt = (at: number): number => flows.words()[at + 3]
+
+  /** The fabric of a flow's port, if the port may send it: a port that is not ACTIVE has no LID (IBA 7.2.7). */
+  const fabricOf = (flow: number): PortFabric | undefined => {
+    const fabric = fabrics[flows.portOf(flow)]
+    return fabric !== undefined && fabric.lid !== 0 && fabric.lid === lidAt(flows.sourceAt(flow)) ? fabric : undefined
+  }
+
+  /** The route of a flow by LID: what the tables of the fabric say. */
+  const routeByLid = (flow: number): number => {
+    const fabric = fabricOf(flow)
+    if (fabric === undefined) return NOWHERE
+    const at = flows.destinationAt(flow)
+    const numbers = fabric.reached(lidAt(at)).flatMap(reached => portOfFabric.get(reached) ?? [])
+    if (lidAt(at) < FIRST_MULTICAST_LID) return numbers[0] ?? NOWHERE
+    const group = groups.find(flows.words(), at)
+    // An adapter passes packets to a group to its own members too.
+    reachedOf[flow] = new Set([...numbers, flows.portOf(flow)])
+    return group < 0 ? NOWHERE : GROUP - group
   }
 
   /** The route of a flow; also updates `peerOf`. */
   const route = (flow: number): number => {
-    const version = addresses.version + flows.version() + groups.version
+    const version = addresses.version + flows.version() + groups.version + fabricVersion
     if (routeVersion[flow] !== version) {
       let destination = NOWHERE
-      if (maySend(flow)) {
+      reachedOf[flow] = undefined
+      if (flows.hasLids(flow)) destination = routeByLid(flow)
+      else {
         const address = addresses.find(flows.words(), flows.destinationAt(flow))
         const group = address < 0 ? groups.find(flows.words(), flows.destinationAt(flow)) : -1
         if (address >= 0) destination = portOfAddress[address]
@@ -149,6 +184,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       routeVersion[flow] = version
     }
     return routeOf[flow]
+  }
+
+  /** The members of a group that a run with the route of this group reaches. */
+  const membersOfRoute = (destination: number, flow: number): readonly number[] => {
+    const members = membersOf[GROUP - destination]
+    const reached = reachedOf[flow]
+    return reached === undefined ? members : members.filter(member => reached.has(member))
   }
 
   /** The `Port.receiver` of a port; null if the port has a tap. */
@@ -378,7 +420,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       const run = pending
       pending = -1
       if (pendingRoute > GROUP) carry(run, host, pendingRoute)
-      else for (const member of membersOf[GROUP - pendingRoute]) if (member !== portNumber) carry(run, host, member)
+      else
+        for (const member of membersOfRoute(pendingRoute, records.flow[run]))
+          if (member !== portNumber) carry(run, host, member)
       flows.release(records.flow[run])
       releaseRun(run)
     }
@@ -444,6 +488,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         addressWords(group, addressKey, 0)
         leave(groups.find(addressKey, 0))
       },
+      setFabric: fabric => {
+        fabrics[portNumber] = fabric
+        portOfFabric.set(fabric, portNumber)
+        fabricVersion++
+      },
       openFlow: address => flows.open(portNumber, address),
       reopenFlow: flow => flows.reopen(portNumber, flow),
       closeFlow: flow => flows.close(portNumber, flow),
@@ -489,13 +538,14 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         const destination = route(flow)
         if (destination === NOWHERE) {
           port.counters.dropped += count
+          if (flows.hasLids(flow)) fabricOf(flow)?.lost(lidAt(flows.destinationAt(flow)), count)
           releaseRun(run)
           return
         }
         port.counters.sentPackets += count
         port.counters.sentBytes += end - offset
         if (destination <= GROUP) {
-          for (const member of membersOf[GROUP - destination])
+          for (const member of membersOfRoute(destination, flow))
             if (carrier === undefined || member === portNumber) links[member]?.enqueue(copyRun(run))
           if (carrier === undefined) releaseRun(run)
           else carryLater(run, destination)
@@ -587,6 +637,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         releaseDelivered()
         for (const address of ownAddresses) addresses.release(address)
         for (let group = 0; group < membersOf.length; group++) leave(group)
+        const fabric = fabrics[portNumber]
+        if (fabric !== undefined) {
+          portOfFabric.delete(fabric)
+          fabrics[portNumber] = undefined
+          fabricVersion++
+        }
         flows.closeAll(portNumber)
         sealReasons -= portSealReasons
         portSealReasons = 0

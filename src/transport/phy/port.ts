@@ -98,6 +98,16 @@ export const SCRATCH_BYTES = 4160
 /** Flows that peers may have made by their packets: the others are for what programs name. */
 export const flowsOfPeers = ({ maxFlows = Number.POSITIVE_INFINITY }: Port): number => maxFlows / 2
 
+/** An InfiniBand port's way into the fabric of its subnet, which decides where packets to a LID arrive. */
+export interface PortFabric {
+  /** The LID with which the port sends; 0: it is not ACTIVE, and sends nothing. */
+  readonly lid: number
+  /** What the ports that packets to `dlid` reach have given to `setFabric`; at most one, but for multicast. */
+  reached(dlid: number): readonly object[]
+  /** So many packets to `dlid` have reached no port. */
+  lost(dlid: number, packets: number): void
+}
+
 export interface Port {
   readonly arena: Arena
   /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
@@ -148,6 +158,11 @@ export interface Port {
    */
   setInterface?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
+  /**
+   * Gives an InfiniBand port, which has no addresses, its fabric. To be called again when an answer of the fabric may have
+   * changed. Absent from ports to other machines.
+   */
+  setFabric?: ((fabric: PortFabric) => void) | undefined
   /**
    * Opens a flow. Returns its number; equal records have the same number. Throws a RangeError if a value is out of
    * range, or if this port cannot send on this path; SystemError, with the system's errno, if a UDP port has no route.

@@ -30,7 +30,9 @@ type Fields<N extends SmAttributeName> = Partial<SmAttribute<N>>
 
 export class Lab {
   now = 0
-  readonly fabric = new Fabric()
+  /** How often what `reached` answers may have changed. */
+  rerouted = 0
+  readonly fabric = new Fabric({ rerouted: () => this.rerouted++ })
   /** Datagrams for the programs at the ports. */
   readonly received: { readonly at: FabricPort; readonly packet: SubnetPacket }[] = []
   #tid = 0n

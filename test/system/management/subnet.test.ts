@@ -6,7 +6,22 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it, type TestContext } from 'node:test'
-import { lacking, run, start, startDaemon, suiteScope, type TestDaemon, temporaryFolder } from '../programs.ts'
+import { MAD_BASE_VERSION, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import { NO_PORT, smAttributes } from '../../../src/spec/wire/subnet.ts'
+import { smpCodec } from '../../../src/transport/wire/mad/subnet.ts'
+import { runPair } from '../pairs/pingpong.ts'
+import {
+  assertGood,
+  lacking,
+  run,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  temporaryFolder,
+} from '../programs.ts'
+import { UmadProgram } from './umad.ts'
 
 const DEVICES = [1, 2].map(i => `mlx5_${i - 1}@127.0.0.${i + 1},driver=mlx5,layer=infiniband`)
 
@@ -45,6 +60,29 @@ describe('infiniband-diags on InfiniBand ports', { skip: lacking('sminfo', 'saqu
       assert.equal(status, 0, stdout + stderr)
       assert.match(stdout, expected)
     })
+})
+
+describe('the tables of a switch', { skip: lacking('ibv_rc_pingpong', 'perfquery') }, () => {
+  it('lose packets if they are wrong, and RC ends with RETRY_EXC_ERR', async t => {
+    const daemon = await startDaemon(t, { devices: DEVICES })
+    const good = await runPair(t, daemon, [], { devices: ['mlx5_0', 'mlx5_1'] })
+    assertGood(good.client)
+    const umad = await UmadProgram.start(t, daemon)
+    const agent = await umad.register({ qpn: 0, mgmtClass: MadClass.SUBNET_LID_ROUTED, version: 1 })
+    // Block 0 of the table of the switch, LID 1: there is no port for LID 3.
+    const data = new Uint8Array(64).fill(NO_PORT)
+    data.set([0, 1], 1)
+    const empty = smpCodec.parse(new Uint8Array(MAD_BYTES))
+    const header = { baseVersion: MAD_BASE_VERSION, mgmtClass: MadClass.SUBNET_LID_ROUTED, classVersion: 1, tid: 7n }
+    const attribute = smAttributes.LinearForwardingTable.id
+    const set = smpCodec.emit({ ...empty, ...header, method: MadMethod.SET, attribute, data })
+    await umad.send({ agent, qpn: 0, lid: 1, grh: 0, gid: new Uint8Array(16), gidIndex: 0, timeout: 2000, data: set })
+    assert.equal((await umad.receive()).status, 0)
+    const { client } = await runPair(t, daemon, [], { devices: ['mlx5_0', 'mlx5_1'] })
+    assert.match(client.stderr, /Failed status transport retry counter exceeded \(12\)/)
+    const errors = await run(t, 'perfquery', ['-C', 'mlx5_0', '1', '1'], { env: daemon.env })
+    assert.match(errors.stdout, /PortRcvSwitchRelayErrors:\.*[1-9]/)
+  })
 })
 
 describe('OpenSM', { skip: lacking('opensm', 'sminfo') }, () => {

@@ -31,6 +31,9 @@ interface Message {
   readonly gidIndex?: number
   /** grh_present: 1, or 0 for a message without a global route. */
   readonly grh?: number
+  /** Default: queue pair 1, LID 0. */
+  readonly qpn?: number
+  readonly lid?: number
   readonly data: Uint8Array
 }
 
@@ -135,12 +138,14 @@ export class UmadProgram extends StepProgram {
   /** Writes a message; returns the bytes written, or minus an errno. */
   async send(message: Message): Promise<number> {
     const { agent = 0, timeout = 0, retries = 0, gid = ipGid(2), gidIndex = 1, grh = 1, data } = message
+    const { qpn = 1, lid = 0 } = message
     const bytes = new Uint8Array(this.headerBytes + data.length)
     const view = viewOf(bytes)
     view.setUint32(UmadHeader.id, agent, true)
     view.setUint32(UmadHeader.timeout, timeout, true)
     view.setUint32(UmadHeader.retries, retries, true)
-    view.setUint32(UmadHeader.qpn, 1)
+    view.setUint32(UmadHeader.qpn, qpn)
+    view.setUint16(UmadHeader.lid, lid)
     bytes[UmadHeader.grhPresent] = grh
     bytes[UmadHeader.gidIndex] = gidIndex
     bytes.set(gid, UmadHeader.gid)

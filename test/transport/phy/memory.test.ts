@@ -3,8 +3,9 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/transport/phy/memory.ts'
-import { emptyRun, type TappedRun } from '../../../src/transport/phy/port.ts'
+import { emptyRun, type PortFabric, type TappedRun } from '../../../src/transport/phy/port.ts'
 import { addTap } from '../../../src/transport/phy/tap.ts'
+import { lidAddress } from '../../../src/transport/wire/address.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { makeFlow, verifyIcrc } from '../../../src/transport/wire/icrc.ts'
 import { portContract } from './contract.ts'
@@ -20,6 +21,87 @@ portContract('a port on a memory link', () => {
       return port
     },
   }
+})
+
+describe('InfiniBand ports', () => {
+  /** A port of LID `lid` whose packets go where `tables` say. */
+  class Fabric implements PortFabric {
+    readonly lost: (dlid: number, packets: number) => void = (dlid, packets) => this.losses.push([dlid, packets])
+    readonly losses: [number, number][] = []
+    lid: number
+    tables: Record<number, readonly Fabric[]> = {}
+    constructor(lid: number) {
+      this.lid = lid
+    }
+    reached(dlid: number): readonly Fabric[] {
+      return this.tables[dlid] ?? []
+    }
+  }
+  const connected = () => {
+    const link = smallSwitch()
+    const fabrics = [1, 2, 3].map(lid => new Fabric(lid))
+    const ports = fabrics.map(fabric => {
+      const port = link.attach()
+      port.setFabric!(fabric)
+      return port
+    })
+    const flow = (dlid: number) =>
+      ports[0]!.openFlow(flowBetween(lidAddress(1), lidAddress(dlid), { sourcePort: 0, hopLimit: 0 }))
+    return { fabrics, ports, flow }
+  }
+
+  it('send where the tables say, and lose what these lose', () => {
+    const { fabrics, ports, flow } = connected()
+    const [a, b, c] = ports
+    const [first, second, third] = fabrics as [Fabric, Fabric, Fabric]
+    const to = flow(2)
+    const send = (psn: number): void => void sendRun(a!, to, psn, 2)
+    send(1)
+    assert.deepEqual([first.losses, a!.counters.dropped], [[[2, 2]], 2])
+    first.tables[2] = [second]
+    // The link asks again only when it is told.
+    send(3)
+    assert.deepEqual(psns(receiveAll(b!)), [])
+    a!.setFabric!(first)
+    send(5)
+    assert.deepEqual([psns(receiveAll(b!)), psns(receiveAll(c!))], [[5, 6], []])
+    first.tables[2] = [third]
+    a!.setFabric!(first)
+    send(7)
+    assert.deepEqual([psns(receiveAll(b!)), psns(receiveAll(c!))], [[], [7, 8]])
+    // A port that is not ACTIVE, or has another LID, sends nothing.
+    first.lid = 0
+    a!.setFabric!(first)
+    send(9)
+    assert.deepEqual([psns(receiveAll(c!)), first.losses.length], [[], 2])
+    c!.close()
+    first.lid = 1
+    a!.setFabric!(first)
+    send(11)
+    assert.deepEqual(first.losses.at(-1), [2, 2])
+  })
+
+  it('get the packets of a group if they are members and the tables lead there', () => {
+    const { fabrics, ports, flow } = connected()
+    const [a, b, c] = ports
+    const [first, second, third] = fabrics as [Fabric, Fabric, Fabric]
+    const group = 0xc001
+    for (const port of [a!, b!]) port.joinGroup(lidAddress(group))
+    first.tables[group] = [second, third]
+    a!.setFabric!(first)
+    sendRun(a!, flow(group), 1, 1)
+    assert.deepEqual(
+      [a!, b!, c!].map(port => psns(receiveAll(port))),
+      [[1], [1], []],
+    )
+    first.tables[group] = [third]
+    a!.setFabric!(first)
+    sendRun(a!, flow(group), 2, 1)
+    assert.deepEqual(
+      [a!, b!, c!].map(port => psns(receiveAll(port))),
+      [[2], [], []],
+    )
+  })
 })
 
 describe('memory link', () => {

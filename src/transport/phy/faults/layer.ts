@@ -218,6 +218,7 @@ export const withFaults = (
     joinGroup: port.joinGroup,
     setInterface: port.setInterface,
     leaveGroup: port.leaveGroup,
+    setFabric: port.setFabric,
     openFlow: address => {
       const flow = port.openFlow(address)
       flows[flow] = address

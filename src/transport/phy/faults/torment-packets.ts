@@ -67,6 +67,7 @@ const delegate = (port: Port): Port =>
     joinGroup: port.joinGroup,
     setInterface: port.setInterface,
     leaveGroup: port.leaveGroup,
+    setFabric: port.setFabric,
     openFlow: port.openFlow,
     reopenFlow: port.reopenFlow,
     closeFlow: port.closeFlow,
