@@ -105,8 +105,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
         const created = driver.createDevice(core, name, { allocate, wake: onPackets, network: described } as RoceSite)
         const device = core.devices.get(name)
         if (device !== undefined) device.taps.inError = inError
-        if ('subnetPort' in created && created.subnetPort !== undefined)
-          clients.use('subnet').attach(created.subnetPort)
+        if ('subnetPort' in created && created.subnetPort !== undefined) clients.subnet.attach(created.subnetPort)
         return created
       } catch (error) {
         port?.close()

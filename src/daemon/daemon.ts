@@ -46,7 +46,7 @@ import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
-import { createDevices } from './devices/devices.ts'
+import { createDevices, loadFor } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { LentDevices } from './devices/lent-devices.ts'
 import { DeviceNamespaces } from './devices/namespaces.ts'
@@ -573,6 +573,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const undo: (() => void)[] = []
   let listening: Listening | undefined
   try {
+    await loadFor(config.devices)
     const parts = createParts(options, interfaces, parkedPage, lifetime, undo)
     const { devices } = parts.objects
     undo.push(() => devices.removeAll())

@@ -15,11 +15,9 @@ import { madClasses } from './mad-client/classes.ts'
 import { MadLayer } from './mad-client/layer.ts'
 import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
-import { EmbeddedSubnet } from './subnet-client/embedded-subnet.ts'
+import type { EmbeddedSubnet } from './subnet-client/embedded-subnet.ts'
 
 interface ClientTypes {
-  /** The subnet of InfiniBand ports. */
-  readonly subnet: EmbeddedSubnet
   /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
   /** InfiniBand's connection manager. */
@@ -32,7 +30,6 @@ interface ClientTypes {
 type ClientName = keyof ClientTypes
 
 const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
-  subnet: ({ environment }) => new EmbeddedSubnet(environment),
   mad: ({ core, environment }) => new MadLayer(core, environment),
   ib_cm: clients => new IbCm(clients.use('mad'), clients.environment),
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('ib_cm'), clients.environment),
@@ -40,6 +37,12 @@ const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[
 }
 /** In the order of their start. */
 export const clientNames = Object.keys(starters) as readonly ClientName[]
+
+let subnetClass: typeof EmbeddedSubnet | undefined
+/** Loads the subnet, which takes 30 ms and which only InfiniBand ports need. Call before the first such port is made. */
+export const loadSubnet = async (): Promise<void> => {
+  subnetClass ??= (await import('./subnet-client/embedded-subnet.ts')).EmbeddedSubnet
+}
 
 interface TimedClient {
   nextTimeout(): number
@@ -54,6 +57,7 @@ export class Clients {
   readonly environment: ClientEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []
+  #subnet: EmbeddedSubnet | undefined
 
   constructor(core: Core, environment: ClientEnvironment) {
     this.core = core
@@ -83,6 +87,16 @@ export class Clients {
     return client
   }
 
+  /** The subnet of InfiniBand ports, which starts with the first use. */
+  get subnet(): EmbeddedSubnet {
+    if (subnetClass === undefined) throw new Error('an InfiniBand port was made before loadSubnet')
+    if (this.#subnet === undefined) {
+      this.#subnet = new subnetClass(this.environment)
+      this.#timed.push(this.#subnet)
+    }
+    return this.#subnet
+  }
+
   /** When `onTimeout` must be called next, µs; Infinity: never. */
   nextTimeout(): number {
     // Hot path: called after every call and poll of a program in this process. No iterator.
@@ -98,9 +112,10 @@ export class Clients {
     return progress
   }
 
-  /** Functions that stop the clients, in reverse order. */
+  /** Functions that stop the clients, in reverse order, and then the subnet. */
   get stopSteps(): readonly (() => void)[] {
-    return [...clientNames].reverse().map(name => () => this.#started[name]?.close())
+    const ofClients = [...clientNames].reverse().map(name => () => this.#started[name]?.close())
+    return [...ofClients, () => this.#subnet?.close()]
   }
 }
 

@@ -19,6 +19,7 @@ import { raisePort } from '../../core/events/events.ts'
 import type { Core, Device } from '../../core/model.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/processors.ts'
+import { loadSubnet } from '../../services/clients.ts'
 import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
@@ -92,6 +93,11 @@ export interface Devices {
   /** A fault moves the device's own GID (`moveGid`). Nothing for a device without link. */
   moveGid(device: DaemonDevice, by: number): void
   removeAll(): void
+}
+
+/** Loads what such devices need. Call before `Devices.add`. */
+export const loadFor = async (specs: readonly DeviceSpec[]): Promise<void> => {
+  if (specs.some(({ layer }) => layer === 'infiniband')) await loadSubnet()
 }
 
 /** Throws an Error if the machine has the device's PCI function itself, or lacks the NUMA node. */

@@ -30,6 +30,7 @@ import type {
 } from '../../uapi/tool.ts'
 import type { Contexts, OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
+import { loadFor } from '../devices/devices.ts'
 import type { LentDevices } from '../devices/lent-devices.ts'
 import { type DaemonRecording, type RecordedParts, recordDaemon } from '../recording.ts'
 import type { ToolShare } from '../tool-time.ts'
@@ -315,6 +316,8 @@ export class ToolRequests {
           reply()
         }),
       )
+    else if (toolRequest?.kind === 'device' && toolRequest.add !== undefined && isTrusted)
+      this.#answerLater(loadFor([toolRequest.add]).then(() => reply()))
     else reply()
   }
 
