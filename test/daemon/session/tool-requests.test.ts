@@ -412,7 +412,7 @@ test('`closed` is answered when its context has ended; the 17th unanswered reque
 test('a session ends if an answer that it waits for fails', async () => {
   const failing = {
     containment: createContainment(() => {}),
-    check: { untilPeersAnswered: async () => {} } as unknown as ToolParts['check'],
+    check: {} as unknown as ToolParts['check'],
     untilContextsDestroyed: () => Promise.reject(new Error('a bug')),
   }
   const { requests, isClosed } = createRequests('own user', failing)
