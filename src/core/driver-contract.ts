@@ -590,6 +590,10 @@ export interface RequestReader {
   readonly numbered?: RequestNumber
   /** The key of the memory table for a key that a program has; 0: there is none. Absent: the same key. */
   tableKey?(memory: MemoryTable, key: number): number
+  /**
+   * The number that programs know of the queue pair with which a peer accesses memory. Absent: the same.
+   */
+  namedQpn?(device: Device, qpn: number): number
   /** The queue pairs and shared receive queues of a context. Defined together with `receives`. */
   queuesOf?(context: Context): Iterable<CoreObject>
   /**

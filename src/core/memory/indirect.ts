@@ -106,6 +106,18 @@ export class IndirectSpace implements AddressSpace {
     this.#setScattered(this.#hasManyRanges || isRestricted)
   }
 
+  /** The ranges, one behind the other, with their repetitions; at most `most`. */
+  ranges(most: number): { readonly key: number; readonly address: number; readonly length: number }[] {
+    const count = this.#keys.length
+    const list = this.#starts[count]!
+    const all = list === 0 ? 0 : Math.round(this.length / list) * count
+    return Array.from({ length: Math.min(all, most) }, (_, i) => {
+      const index = i % count
+      const address = this.#hi[index]! * TWO_32 + this.#lo[index]! + Math.floor(i / count) * this.#strides[index]!
+      return { key: this.#keys[index]!, address, length: this.#starts[index + 1]! - this.#starts[index]! }
+    })
+  }
+
   /** The key has ended. */
   end(): void {
     this.#setScattered(false)

@@ -61,7 +61,12 @@ const frameClasses: readonly DriverClass[] = [
 
 export const mlx5Driver = {
   ...softDriver,
-  requests: { ...softDriver.requests, numbered: 'block' },
+  requests: {
+    ...softDriver.requests,
+    numbered: 'block',
+    // A target of DC has a responder for each connection.
+    namedQpn: ({ state }, qpn) => (state as Mlx5Soft).own?.dc.targets.completedOf(qpn)?.qpn ?? qpn,
+  },
   name: 'mlx5',
   id: MLX5_DRIVER_ID,
   abi: MLX5_ABI,

@@ -17,7 +17,7 @@ import {
 import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/memory/windows.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
-import { WcStatus } from '../../spec/work.ts'
+import { ATOMIC_BYTES, WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/engine/types.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
@@ -49,8 +49,14 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
   let errno = 0
   /** The space of the last access, if that failed. */
   let failed: AddressSpace | undefined
-  /** `Accessor.watched` of the access that `resolve` was called for. */
+  /** `Accessor.watched` and the key of the access that `resolve` was called for. */
   let watched = 0
+  let watchedKey = 0
+  /** The access begins: `resolve` alone only asks for a right. */
+  const begin = (hi: number, lo: number, length: number): void => {
+    accessor.watched = watched
+    if (watched !== 0) table.accessWatch?.(watchedKey, hi, lo, length, watched, accessor.qpn)
+  }
   const ended = (space: AddressSpace | undefined, result: number | undefined): number => {
     accessor.watched = 0
     errno = result ?? Errno.EFAULT
@@ -66,7 +72,7 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       watched = 0
       if (row < 0 || (access & REMOTE) === 0 || table.accessWatch === undefined) return row
       watched = access
-      table.accessWatch(key, hi, lo, length, access, qpn)
+      watchedKey = key
       return row
     },
     explain: (pd, key, hi, lo, length, access, qpn) => explainKey(table, pd, key, hi, lo, length, access, qpn),
@@ -75,8 +81,8 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
+      begin(hi, lo, total)
       accessor.isActive = true
-      accessor.watched = watched
       const result = space?.read(spaceHi, spaceLo, to, at, chunk, stride, total)
       accessor.isActive = false
       return ended(space, result)
@@ -86,14 +92,18 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
+      begin(hi, lo, total)
       accessor.isActive = true
-      accessor.watched = watched
       const result = space?.write(spaceHi, spaceLo, from, at, chunk, stride, total)
       accessor.isActive = false
       return ended(space, result)
     },
-    locate: (region, hi, lo, length, offset) =>
-      spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),
+    locate: (region, hi, lo, length, offset) => {
+      const space = spaceOf(region)
+      const bytes = space?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset)
+      if (bytes !== undefined && watched !== 0) table.accessWatch?.(watchedKey, hi, lo, length, watched, accessor.qpn)
+      return bytes
+    },
     canLocate: () => table.locatableSpaces > 0,
     rangeAccesses: () => table.rangeAccesses,
     isScattered: pd => table.scattered.size > 0 && table.scattered.has(pd),
@@ -106,14 +116,14 @@ export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      accessor.watched = watched
+      begin(hi, lo, ATOMIC_BYTES)
       return ended(space, space?.compareSwap(spaceHi, spaceLo, compareHi, compareLo, swapHi, swapLo, original))
     },
     fetchAdd: (region, hi, lo, addHi, addLo, original) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      accessor.watched = watched
+      begin(hi, lo, ATOMIC_BYTES)
       return ended(space, space?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original))
     },
     hasProcessEnded: () => errno === Errno.ESRCH,

@@ -41,6 +41,12 @@ const destinationOf = (ahs: SoftState['ahs'], words: Uint32Array, at: number): P
   return undefined
 }
 
+/** The target of an initiator of DC, which it is connected to when it fetches a request. */
+const targetOf = ({ state: { targetQpn, address } }: QpObject): Pick<PostedRequest, 'destQpn' | 'destination'> => ({
+  destQpn: targetQpn,
+  destination: address && { gid: address.dgid, qkey: 0 },
+})
+
 /** The send at `words[at]` (`Send`) of the queue pair in `row`. */
 const sendAt = (
   { ahs, engine }: SoftState,
@@ -71,9 +77,10 @@ const sendAt = (
     destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
     destination: isDatagram ? destinationOf(ahs, words, at) : undefined,
   }
-  if (opcode !== ATOMIC_CMP_AND_SWP) return send
+  const posted = qp.state.targetQpn === undefined ? send : { ...send, ...targetOf(qp) }
+  if (opcode !== ATOMIC_CMP_AND_SWP) return posted
   const expected = joinWords(words[at + Send.COMPARE_HI], words[at + Send.COMPARE_LO])
-  return { ...send, swap: { expected, value: joinWords(words[at + Send.SWAP_HI], words[at + Send.SWAP_LO]) } }
+  return { ...posted, swap: { expected, value: joinWords(words[at + Send.SWAP_HI], words[at + Send.SWAP_LO]) } }
 }
 
 /** The receive at `words[at]` (`Receive`). */

@@ -16,6 +16,17 @@ export interface KeyedMemory {
   readonly shift: number
   /** The lkey of the region. */
   readonly region: number
+  /**
+   * Of a key over ranges of other keys (mlx5): the first ones, one behind the other from address 0 of `space` on.
+   */
+  readonly parts?: readonly KeyedPart[]
+}
+
+/** A range of another key. `address`: in requests with that key. */
+export interface KeyedPart {
+  readonly key: number
+  readonly address: number
+  readonly length: number
 }
 
 /** An entry of an event log: a post, a refused post, or a poll. Times are microseconds of the clock of all logs. */

@@ -72,9 +72,9 @@ export interface WorkRequest {
   readonly remote: RemoteRange | undefined
   /** Of a compare-and-swap. Absent: it is none, or the operands are unknown. */
   readonly swap?: Swap
-  /** For a datagram: the number of the destination queue pair. */
+  /** For a datagram, and DC: the number of the destination queue pair. */
   readonly destQpn: number | undefined
-  /** For a datagram with an address handle. `qkey`: as in the request. */
+  /** For a datagram with an address handle, and DC. `qkey`: as in the request. */
   readonly destination: { readonly gid: Uint8Array; readonly qkey: number } | undefined
 }
 

@@ -62,7 +62,8 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       const { destination, destQpn, owner } = request
       if (destination === undefined || destQpn === undefined || destQpn === GSI_QPN) return
       const sender = services.objects.find(owner)
-      if (sender === undefined) return
+      // An initiator of DC hears of its targets: its request fails.
+      if (sender === undefined || typeOf(sender) === 'DCI') return
       const device = services.deviceWithGid(destination.gid)
       if (isMulticastGid(destination.gid) || device === undefined) {
         const why = services.sources.isClosed ? unreachable(destination.gid) : undefined

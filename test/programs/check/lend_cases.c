@@ -1,7 +1,7 @@
 /*
  * An owner lends parts of its memory (userdma.h), and a peer READs: first bytes that are lent, then, but for `right`, bytes
  * that are not, or not any more: the error not-lent of `userdma check` (test/system/check/lent.test.ts). CASE is how they
- * are lent.
+ * are lent. The cases `…-early` take bytes back while a READ of them is outstanding: the warning taken-back-early.
  *
  *   lend_cases CASE [right] | hold
  */
@@ -92,8 +92,22 @@ static void on_demand(void *start, size_t length)
     check(ibv_dereg_mr(region), "ibv_dereg_mr");
 }
 
-/* A key over the first and the third block of the region. */
-static void indirect(void)
+/* Ends a lend while a READ of its bytes is outstanding, whose packets take longer than that (--fault), or after it. */
+static void end_early(uint64_t lend)
+{
+    if (is_right)
+        completion(&peer);
+    else
+        usleep(10000); /* the device has the request */
+    userdma_take_back(lend);
+    if (!is_right)
+        completion(&peer);
+}
+
+static struct mlx5dv_mkey *key;
+
+/* Makes a key over the first and the third block of the region. */
+static void make_indirect_key(void)
 {
     check(ibv_destroy_qp(owner.qp), "ibv_destroy_qp");
     struct ibv_qp_init_attr_ex init = {.qp_type = IBV_QPT_RC,
@@ -116,7 +130,7 @@ static void indirect(void)
     connect_ends(&owner, &peer);
     struct mlx5dv_mkey_init_attr attributes = {
         .pd = owner.pd, .create_flags = MLX5DV_MKEY_INIT_ATTR_FLAGS_INDIRECT, .max_entries = 4};
-    struct mlx5dv_mkey *key = need(mlx5dv_create_mkey(&attributes), "mlx5dv_create_mkey");
+    key = need(mlx5dv_create_mkey(&attributes), "mlx5dv_create_mkey");
     const struct ibv_sge parts[] = {{address_of(&owner), BLOCK, owner.mr->lkey},
                                     {address_of(&owner) + 2 * BLOCK, BLOCK, owner.mr->lkey}};
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(owner.qp);
@@ -127,6 +141,11 @@ static void indirect(void)
     mlx5dv_wr_mr_list(own_qp, key, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ, 2, (struct ibv_sge *)parts);
     check(ibv_wr_complete(qp), "ibv_wr_complete");
     completion(&owner);
+}
+
+static void indirect(void)
+{
+    make_indirect_key();
     lend(0, BLOCK, "first");
     const uint64_t third = lend(2 * BLOCK, BLOCK, "third");
     read_bytes(0, 2 * BLOCK, key->rkey);
@@ -135,6 +154,110 @@ static void indirect(void)
     if (!is_right)
         read_bytes(BLOCK - 64, 128, key->rkey);
     check(mlx5dv_destroy_mkey(key), "mlx5dv_destroy_mkey");
+}
+
+static void indirect_early(void)
+{
+    make_indirect_key();
+    const struct ibv_sge place = {address_of(&peer), 128, peer.mr->lkey};
+    lend(0, BLOCK, "first");
+    const uint64_t third = lend(2 * BLOCK, BLOCK, "third");
+    post(&peer, IBV_WR_RDMA_READ, place, BLOCK - 64, key->rkey);
+    end_early(third);
+    check(mlx5dv_destroy_mkey(key), "mlx5dv_destroy_mkey");
+}
+
+enum { DC_KEY = 0x1122 };
+static struct ibv_qp *target, *initiator;
+static struct ibv_srq *srq;
+static struct ibv_ah *path;
+
+static struct ibv_qp *create_dc(struct end *end, enum mlx5dv_dc_type type)
+{
+    struct ibv_qp_init_attr_ex init = {.qp_type = IBV_QPT_DRIVER,
+                                       .send_cq = end->cq,
+                                       .recv_cq = end->cq,
+                                       .srq = type == MLX5DV_DCTYPE_DCT ? srq : NULL,
+                                       .sq_sig_all = 1,
+                                       .pd = end->pd,
+                                       .comp_mask = IBV_QP_INIT_ATTR_PD};
+    if (type == MLX5DV_DCTYPE_DCI) {
+        init.cap = (struct ibv_qp_cap){.max_send_wr = 8, .max_send_sge = 1};
+        init.comp_mask |= IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+        init.send_ops_flags = IBV_QP_EX_WITH_RDMA_READ;
+    }
+    struct mlx5dv_qp_init_attr own = {.comp_mask = MLX5DV_QP_INIT_ATTR_MASK_DC,
+                                      .dc_init_attr = {.dc_type = type, .dct_access_key = type == MLX5DV_DCTYPE_DCT ? DC_KEY : 0}};
+    struct ibv_qp *qp = need(mlx5dv_create_qp(context, &init, &own), "mlx5dv_create_qp");
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_READ};
+    check(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | (type == MLX5DV_DCTYPE_DCT ? IBV_QP_ACCESS_FLAGS : 0)),
+          "ibv_modify_qp to INIT");
+    attr = owner.attr;
+    attr.qp_state = IBV_QPS_RTR;
+    if (type == MLX5DV_DCTYPE_DCT) {
+        check(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_MIN_RNR_TIMER | IBV_QP_AV | IBV_QP_PATH_MTU), "ibv_modify_qp to RTR");
+        return qp;
+    }
+    check(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PATH_MTU), "ibv_modify_qp to RTR");
+    attr.qp_state = IBV_QPS_RTS;
+    check(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC),
+          "ibv_modify_qp to RTS");
+    return qp;
+}
+
+static void make_dynamic(void)
+{
+    struct ibv_srq_init_attr init = {.attr = {.max_wr = 4, .max_sge = 1}};
+    srq = need(ibv_create_srq(owner.pd, &init), "ibv_create_srq");
+    target = create_dc(&owner, MLX5DV_DCTYPE_DCT);
+    initiator = create_dc(&peer, MLX5DV_DCTYPE_DCI);
+    path = need(ibv_create_ah(peer.pd, &peer.attr.ah_attr), "ibv_create_ah");
+}
+
+/* Posts a READ of 64 bytes of the owner's region. */
+static void post_read(uint32_t offset)
+{
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(initiator);
+    ibv_wr_start(qp);
+    qp->wr_id = 1;
+    ibv_wr_rdma_read(qp, owner.mr->rkey, address_of(&owner) + offset);
+    mlx5dv_wr_set_dc_addr(mlx5dv_qp_ex_from_ibv_qp_ex(qp), path, target->qp_num, DC_KEY);
+    ibv_wr_set_sge(qp, peer.mr->lkey, address_of(&peer), 64);
+    check(ibv_wr_complete(qp), "ibv_wr_complete");
+}
+
+static void end_dynamic(void)
+{
+    check(ibv_destroy_ah(path), "ibv_destroy_ah");
+    check(ibv_destroy_qp(initiator), "ibv_destroy_qp");
+    check(ibv_destroy_qp(target), "ibv_destroy_qp");
+    check(ibv_destroy_srq(srq), "ibv_destroy_srq");
+}
+
+/* The lend is to the target. */
+static void dynamic(void)
+{
+    make_dynamic();
+    const uint64_t block = userdma_lend_to(owner.buffer, BLOCK, USERDMA_READ, "block", target->qp_num, 0);
+    post_read(0);
+    completion(&peer);
+    userdma_take_back(block);
+    if (!is_right) {
+        post_read(64);
+        completion(&peer);
+    }
+    end_dynamic();
+}
+
+static void dynamic_early(void)
+{
+    make_dynamic();
+    const uint64_t block = lend(0, BLOCK, "block");
+    post_read(0);
+    completion(&peer);
+    post_read(64);
+    end_early(block);
+    end_dynamic();
 }
 
 static void lend_in_handler(int number)
@@ -194,37 +317,44 @@ static void hold(void)
     check(read(0, &byte, 1) < 0, "read");
 }
 
+static void everywhere(void)
+{
+    on_demand(NULL, SIZE_MAX);
+}
+
+static void of_region(void)
+{
+    on_demand(owner.buffer, SIZE);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} cases[] = {
+    {"levels", levels},
+    {"overlaps", overlaps},
+    {"windows", windows},
+    {"on-demand", of_region},
+    {"everything", everywhere},
+    {"indirect", indirect},
+    {"indirect-early", indirect_early},
+    {"dynamic", dynamic},
+    {"dynamic-early", dynamic_early},
+    {"hold", hold},
+    {"signals", signals},
+    {"children", children},
+};
+
 int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
     is_right = count > 2 && strcmp(arguments[2], "right") == 0;
-    static const char *const names[] = {"levels", "overlaps", "windows", "on-demand", "everything", "indirect", "hold",
-                                        "signals", "children"};
-    int index = 0;
-    while (index < 9 && strcmp(name, names[index]) != 0)
-        index++;
-    if (index == 9) {
-        fprintf(stderr, "usage: lend_cases CASE [right]\n");
-        return 1;
-    }
-    make_pair(&owner, &peer);
-    if (index == 0)
-        levels();
-    else if (index == 1)
-        overlaps();
-    else if (index == 2)
-        windows();
-    else if (index == 3)
-        on_demand(owner.buffer, SIZE);
-    else if (index == 4)
-        on_demand(NULL, SIZE_MAX);
-    else if (index == 5)
-        indirect();
-    else if (index == 6)
-        hold();
-    else if (index == 7)
-        signals();
-    else
-        children();
-    return destroy_pair(&owner, &peer);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        if (strcmp(name, cases[i].name) == 0) {
+            make_pair(&owner, &peer);
+            cases[i].run();
+            return destroy_pair(&owner, &peer);
+        }
+    fprintf(stderr, "usage: lend_cases CASE [right]\n");
+    return 1;
 }

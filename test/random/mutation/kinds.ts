@@ -664,6 +664,11 @@ const kinds = {
     findings: ['idle-queues', 'both-receive', 'peer-gone', 'completions-unpolled', 'lost-wakeup'],
     legalIf: 'the program does not wait for it',
   },
+  'counter-of-both': {
+    mistake: 'adds to one counter from two queue pairs',
+    edits: text => change(text, matchesOf(text, /\bput\([^;]*, (counter \+ 8)\)/), () => 'counter'),
+    findings: ['counter-shared'],
+  },
   'destroyed-while-sending': {
     mistake: 'destroys a queue pair right after a request',
     edits: text => beforeEnd(text, `${WRITE} ibv_destroy_qp(one.qp); one.qp = NULL;`),

@@ -30,6 +30,7 @@ const certain: readonly KindName[] = [
   'elements-unset',
   'immediate-byte-order',
   'descriptor-closed',
+  'counter-of-both',
 ]
 /** Programs of docs/findings. */
 const programNames = [
@@ -43,6 +44,7 @@ const programNames = [
   'batch-misused',
   'immediate-byte-order',
   'descriptor-closed',
+  'counter-shared',
 ]
 
 describe('mistakes in programs', { skip: longOnly || lacking('cc', 'gcov') }, () => {

@@ -77,7 +77,7 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> 
   const script = `${used.map(lines => `{ ${lines.join('\n')}\n} &`).join('\n')} wait`
   writeFileSync(join(folder, 'all.sh'), script)
   const output = join(folder, 'findings')
-  const args = ['check', '--notes', '--json', '-o', output, '--', 'sh', join(folder, 'all.sh')]
+  const args = ['check', '--notes', '--races', '--json', '-o', output, '--', 'sh', join(folder, 'all.sh')]
   await run(scope, userdma, args, { env: cleanEnvironment(), limit: jobs.length * LIMIT * 1000 + 60_000 })
   const found = readFileSync(output, 'utf8')
     .split('\n')

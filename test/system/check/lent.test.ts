@@ -73,6 +73,7 @@ const declared = [
   ['signals', 'rxe', 'had lent these bytes for reading (block); taken back '],
   ['children', 'rxe', 'has not lent these bytes, but others of the region'],
   ['indirect', 'mlx5', 'had lent these bytes for reading (third); taken back '],
+  ['dynamic', 'mlx5', 'had lent these bytes for reading (block) to the peer of QP 0x'],
 ] as const
 
 describe('userdma check finds accesses to bytes that are not lent', { skip: lacking(declaring) }, () => {
@@ -92,6 +93,31 @@ describe('userdma check finds accesses to bytes that are not lent', { skip: lack
       assert.ok(one!.text.includes(text), one!.text)
       assert.match(one!.text, /^READ wr_id 1 of QP 0x/)
       assert.ok(linesOf(one!).some(line => line.startsWith('lend_cases.c:')))
+    })
+})
+
+/** What is taken back. */
+const early = [
+  ['indirect-early', 'the program takes back 1024 bytes (third) of MR '],
+  ['dynamic-early', 'the program takes back 1024 bytes (block) of MR '],
+] as const
+
+describe('userdma check finds lends that end while a request is outstanding', { skip: lacking(declaring) }, () => {
+  for (const [name, text] of early)
+    it(name, async t => {
+      const script = `${declaring} ${name} && ${declaring} ${name} right`
+      const { found, stderr } = await checkScript(t, script, [...devices.mlx5, '--fault', 'delay=25ms'])
+      assert.deepEqual(
+        found.map(({ id, count }) => [id, count]),
+        [
+          ['taken-back-early', 1],
+          ['not-lent', 1],
+        ],
+        stderr,
+      )
+      const [one] = found
+      assert.ok(one!.text.startsWith(text), one!.text)
+      assert.match(one!.text, /while READ wr_id 1 of .* is outstanding$/)
     })
 })
 

@@ -484,8 +484,8 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       const { to } = event
       const target = to && services.deviceWithGid(to.gid)
       const receiver = to && target !== undefined ? objects.qp(target, to.qpn) : undefined
-      // Accesses of an unknown receiver are not recognised.
-      if (to !== undefined && receiver === undefined) return
+      // Accesses of an unknown receiver are not recognised: that of a datagram, and of private data by UD.
+      if (receiver === undefined && (to !== undefined || objects.find(event.qp)?.class === 'ud_qp')) return
       if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
     },
     isLent: (pid, start, end) => (trees.get(pid)?.overlapping(start, end, 1).length ?? 0) > 0,

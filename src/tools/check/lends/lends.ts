@@ -26,6 +26,8 @@ import {
 /** Maximum kept requests that have ended, and accesses, the latest. */
 const MAX_ENDED = 256
 const MAX_ACCESSES = 1024
+/** Maximum keys over keys over keys. */
+const MAX_DEPTH = 4
 /** Numbers of an access. */
 const NUMBERS = 5
 
@@ -64,6 +66,13 @@ interface Region {
   place: Interval<Region> | undefined
 }
 
+/** Bytes of a process. */
+interface Accessed {
+  readonly region: Region
+  readonly start: number
+  readonly end: number
+}
+
 /** What a key grants access to. `shift`: address in the process minus address in requests. */
 interface Keyed {
   readonly region: Region
@@ -82,6 +91,8 @@ interface Access {
 interface Ended {
   readonly request: WorkRequest
   readonly time: number
+  /** Its queue pair was not reset or destroyed before. */
+  readonly isDone: boolean
 }
 
 /** Some accesses are compared: the first, fourth, sixteenth … of a lend, or all. */
@@ -177,6 +188,26 @@ export const createLendDetector = (
     return found
   }
 
+  /** The memory of programs that requests with a key access, also one over other keys. `depth`: of these. */
+  const rangesOf = (
+    device: number,
+    { rkey, address, length }: { readonly rkey: number; readonly address: number; readonly length: number },
+    depth = 0,
+  ): Accessed[] => {
+    const plain = keyed(device, rkey)
+    if (plain !== undefined)
+      return [{ region: plain.region, start: address + plain.shift, end: address + plain.shift + length }]
+    const over = depth < MAX_DEPTH ? memoryOf(device, rkey) : undefined
+    const from = address + (over?.shift ?? 0)
+    let at = 0
+    return (over?.parts ?? []).flatMap(({ key, address: start, length: bytes }) => {
+      const [first, last] = [Math.max(from, at), Math.min(from + length, at + bytes)]
+      const part = { rkey: key, address: start + first - at, length: last - first }
+      at += bytes
+      return part.length > 0 ? rangesOf(device, part, depth + 1) : []
+    })
+  }
+
   // ---- requests ----
 
   /** By id. */
@@ -192,9 +223,9 @@ export const createLendDetector = (
   /** The request of the last finding: an access may be judged several times. */
   let lastTold: { readonly request: WorkRequest | undefined; readonly at: number } | undefined
 
-  const end = (request: WorkRequest): void => {
+  const end = (request: WorkRequest, isDone: boolean): void => {
     outstanding.delete(request.id)
-    ended[nextEnded] = { request, time: sources.now() }
+    ended[nextEnded] = { request, time: sources.now(), isDone }
     nextEnded = (nextEnded + 1) % MAX_ENDED
   }
 
@@ -221,6 +252,12 @@ export const createLendDetector = (
     }
     return undefined
   }
+
+  /** Whether a READ is retransmitted whose requester has its data. */
+  const isRepeated = (request: WorkRequest | undefined): boolean =>
+    request !== undefined &&
+    rightOfRequest(request) === LendRight.READ &&
+    ended.some(one => one.request === request && one.isDone)
 
   const requestBehind = (access: Access): WorkRequest | undefined => {
     const isOfOuter = outer !== undefined && outer.qpn === access.qpn && outer.device === access.device
@@ -258,14 +295,13 @@ export const createLendDetector = (
       const { remote } = request
       if (right === undefined || remote === undefined || request.time > time) return false
       const device = targetOf(request)
-      const memory = device === undefined ? undefined : keyed(device, remote.rkey)
-      if (memory === undefined || memory.region.object.program?.pid !== pid) return false
-      const start = remote.address + memory.shift
       const destQpn = request.destQpn ?? objects.find(request.owner)?.attributes.destQpn
-      if (isShut(device, destQpn)) return false
+      if (device === undefined || isShut(device, destQpn)) return false
       // The acknowledgement of a WRITE that has landed may be in flight.
       return (
-        isMeant(start, start + remote.length, right, destQpn) && !(right === LendRight.WRITE && wasExecuted(request))
+        rangesOf(device, remote).some(
+          ({ region, start, end }) => region.object.program?.pid === pid && isMeant(start, end, right, destQpn),
+        ) && !(right === LendRight.WRITE && wasExecuted(request))
       )
     }
     const late = ended.filter(({ time: endTime }) => endTime > time).map(({ request }) => request)
@@ -290,6 +326,7 @@ export const createLendDetector = (
     request: WorkRequest | undefined,
   ): void => {
     if (lastTold !== undefined && request !== undefined && lastTold.request === request) return
+    if (isRepeated(request)) return
     lastTold = { request, at }
     const responder = objects.qp(object.device, access.qpn)
     const owner = request && objects.find(request.owner)
@@ -331,7 +368,7 @@ export const createLendDetector = (
     const [request] = requests
     const owner = request && objects.find(request.owner)
     const device = request && targetOf(request)
-    const region = device === undefined ? undefined : keyed(device, request!.remote!.rkey)?.region.object
+    const region = device === undefined ? undefined : rangesOf(device, request!.remote!)[0]?.region.object
     if (request === undefined || owner === undefined || region === undefined) return
     services.report(
       'taken-back-early',
@@ -503,11 +540,11 @@ export const createLendDetector = (
     },
     ended(request) {
       if (!hasLends) return
-      if (request.remote !== undefined) end(request)
+      if (request.remote !== undefined) end(request, true)
       if (request.opcode === BIND_MW || isOfDriver(request.opcode)) keys.clear()
     },
     queueReset(owner) {
-      for (const request of outstanding.values()) if (request.owner === owner) end(request)
+      for (const request of outstanding.values()) if (request.owner === owner) end(request, false)
     },
     called({ class: name, method, refused }, object) {
       if (refused !== undefined) return

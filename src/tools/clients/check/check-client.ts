@@ -448,10 +448,12 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   })
   /** Accesses of peers take longer while they are watched. */
   let areAccessesWatched = checker.watchesAccesses
-  const watchAccessesOf = ({ index, memory }: Device): void => {
+  const watchAccessesOf = (device: Device): void => {
+    const { index, memory, driver } = device
+    const named = driver.requests?.namedQpn
     memory.accessWatch = (key, hi, lo, length, access, qpn) => {
       sources.readLends?.()
-      stream.accessed(index, key, hi, lo, length, access, qpn)
+      stream.accessed(index, key, hi, lo, length, access, named?.(device, qpn) ?? qpn)
     }
   }
   onRegionUnmapped(core, region => {

@@ -3,10 +3,14 @@
  */
 
 import { nullMemory } from '../../../core/memory/address-space.ts'
+import { IndirectSpace } from '../../../core/memory/indirect.ts'
 import { isWindow, rowAt } from '../../../core/memory/region-table.ts'
 import type { Device } from '../../../core/model.ts'
 import type { KeyedMemory } from '../../../spec/check/probes.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
+
+/** Maximum ranges of a key over other keys. */
+const MAX_PARTS = 256
 
 /**
  * Returns a look-up by device index and key; undefined if the key is unknown, of a region of kind NULL or an unbound
@@ -35,6 +39,7 @@ export const keyMemory = (
     }
     const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!
     const region = isWindow(memory, row) ? memory.key[memory.windowRegion[row]!]! : key
-    return { space: number, shift: start - iova, region }
+    const parts = space instanceof IndirectSpace ? { parts: space.ranges(MAX_PARTS) } : {}
+    return { space: number, shift: start - iova, region, ...parts }
   }
 }

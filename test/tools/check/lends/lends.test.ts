@@ -14,10 +14,22 @@ const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 /** The region's memory begins here in its process. */
 const pid = 1
 const QPN = 2
+/** A key over the second half of the region, then its first 64 bytes. */
+const OVER = 0x7700
+
+const PARTS = [
+  { key: LKEY, address: START + 2048, length: 2048 },
+  { key: LKEY, address: START, length: 64 },
+]
 
 const scenario = () => {
   const s = requestScenario({
-    memoryOf: (_device, key) => (key === LKEY ? { space: 1, shift: 0, region: LKEY } : undefined),
+    memoryOf: (_device, key) =>
+      key === LKEY
+        ? { space: 1, shift: 0, region: LKEY }
+        : key === OVER
+          ? { space: 2, shift: -0x1000, region: OVER, parts: PARTS }
+          : undefined,
   })
   let lends = 0
   let now = 0
@@ -252,6 +264,41 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
     },
     [],
   ]),
+  [
+    'a READ by a key over others, of bytes that are taken back',
+    s => {
+      const id = s.lend(0, 64)
+      s.post({ opcode: WrOpcode.values.RDMA_READ, remote: { address: 0x1000 + 2000, length: 100, rkey: OVER } })
+      s.advance(5)
+      s.takeBack(id)
+    },
+    ['taken-back-early warning'],
+  ],
+  [
+    'a READ by a key over others, of other bytes than those that are taken back',
+    s => {
+      const id = s.lend(0, 64)
+      s.post({ opcode: WrOpcode.values.RDMA_READ, remote: { address: 0x1000, length: 2048, rkey: OVER } })
+      s.advance(5)
+      s.takeBack(id)
+    },
+    [],
+  ],
+  [
+    'a READ that is retransmitted after its end',
+    s => {
+      const id = s.lend(0, 64)
+      const read = s.post({
+        opcode: WrOpcode.values.RDMA_READ,
+        remote: { address: START, length: 64, rkey: LKEY },
+      })
+      s.access(0, 64)
+      s.end(read)
+      s.takeBack(id)
+      s.access(0, 64)
+    },
+    [],
+  ],
   [
     'a request that is outstanding when the program relies on it that none is',
     s => {
