@@ -230,7 +230,10 @@ export class Checker {
     const stories = new Stories(services, this.#story)
     this.#stories = stories
     this.#queues = createQueueDetector(services)
-    this.#memoryGone = createMemoryGoneDetector(services)
+    this.#memoryGone = createMemoryGoneDetector(
+      services,
+      (pid, start, end) => this.learnt?.momentsOf(pid, start, end) ?? [],
+    )
     this.#ignoredPosts = createIgnoredPosts(services)
     this.outages = new Outages(services)
     this.swaps = createSwaps(services)

@@ -14,6 +14,7 @@ import { GiveBack, PostQueue } from '../../spec/session.ts'
 import { takesReceive } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
+import type { LearntDetector } from './lends/learnt.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
 
 /** Maximum kept requests that have ended, the latest. */
@@ -106,7 +107,11 @@ export interface MemoryGone extends Detector {
   reusable(region: KnownObject, time: number): void
 }
 
-export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone => {
+/** `momentsOf`: the messages of a process that told peers of these bytes. */
+export const createMemoryGoneDetector = (
+  services: DetectorServices,
+  momentsOf: LearntDetector['momentsOf'],
+): MemoryGone => {
   const { objects } = services
   /** By `KnownObject.id` of the region, the oldest first. */
   const givens = new Map<number, Gone>()
@@ -162,6 +167,10 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     if (way === undefined || owner === undefined) return
     // A request of the program itself that was posted later may use a block that was allocated again.
     const isFree = given.isKept && services.sources.now() < given.reusableAt
+    const { start = 0, iova = start } = region
+    const { remote } = request
+    const from = remote === undefined || isLocal ? 0 : remote.address + start - iova
+    const told = from === 0 ? [] : momentsOf(region.program?.pid, from, from + remote!.length)
     const isUncertain = !isFree && ((isLocal && !wasPosted(request, given)) || isInUseAgain(given, request))
     const whose =
       isLocal || owner.program?.pid === region.program?.pid ? 'the program' : `process ${programText(region.program)}`
@@ -169,7 +178,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
       text: `${requestText(request)} of ${owner.name} accesses memory of ${region.name} that ${whose} ${way.meaning}`,
       ...(isUncertain && !way.isDiscard ? { severity: 'note' } : way.isDiscard && { severity: 'warning' }),
       advice: way.advice,
-      moments: [moment(way.given, time, stack)],
+      moments: [...told, moment(way.given, time, stack)],
       objects: [region, owner],
     })
     givens.delete(region.id)

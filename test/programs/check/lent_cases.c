@@ -2,6 +2,7 @@
  * An owner tells a peer of memory, changes it, and tells of it again; the peer READs it for the first time: the note
  * late-read of `userdma check` (test/system/check/lent.test.ts). With `right` the peer READs before the change. CASE is how
  * the owner tells the first time. With `writers` two peers are told by datagrams, and WRITE in the wrong order: late-write.
+ * With `freed` the owner tells of a block, gives the request up and frees the block, and the peer WRITEs it: memory-gone.
  *
  *   lent_cases CASE [right] | hold
  */
@@ -341,6 +342,25 @@ static int private_data(bool accepts)
     return 0;
 }
 
+static int freed(void)
+{
+    enum { BLOCK = 1 << 20 }; /* free gives it back to the system */
+    struct end owner = {0}, peer = {0};
+    make_pair(&owner, &peer);
+    char *block = need(malloc(BLOCK), "malloc");
+    owner.extra = need(ibv_reg_mr(owner.pd, block, BLOCK, ALL_RIGHTS), "ibv_reg_mr");
+    const struct ibv_mr told_of = *owner.extra;
+    tell_of(&owner, &peer, &told_of);
+    if (!is_right)
+        free(block);
+    write_told(&peer, &told_of);
+    check(ibv_dereg_mr(owner.extra), "ibv_dereg_mr");
+    owner.extra = NULL;
+    if (is_right)
+        free(block);
+    return destroy_pair(&owner, &peer);
+}
+
 int main(int count, char **arguments)
 {
     const char *name = count > 1 ? arguments[1] : "";
@@ -361,6 +381,8 @@ int main(int count, char **arguments)
         return datagrams();
     if (strcmp(name, "writers") == 0)
         return writers();
+    if (strcmp(name, "freed") == 0)
+        return freed();
     if (strcmp(name, "connect") == 0)
         return private_data(false);
     if (strcmp(name, "accept") == 0)

@@ -61,6 +61,21 @@ it('userdma check learns what is lent to several processes by datagrams', { skip
   )
 })
 
+it('userdma check tells a WRITE to memory that a message has told of, and that its owner has freed', {
+  skip: lacking(program),
+}, async t => {
+  const { found, stderr } = await checkScript(t, `${program} freed; ${program} freed right`)
+  const [one, another] = found.filter(({ id }) => id === 'memory-gone')
+  assert.ok(one !== undefined && another === undefined, stderr)
+  assert.match(one.text, /WRITE/)
+  for (const { action, frames } of one.moments)
+    assert.ok(frames.some(({ file }) => file?.endsWith('lent_cases.c')), action)
+  assert.deepEqual(
+    one.moments.map(({ action }) => action),
+    ['posted', 'told a peer of it (SEND wr_id 1)', 'freed'],
+  )
+})
+
 const declaring = ownProgram('lend_cases')
 
 /** What is said of the lend; a further line. */

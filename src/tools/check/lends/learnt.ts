@@ -91,6 +91,8 @@ export interface LearntDetector extends Detector {
   advertised(event: ProgramEvent<'advertised'>): void
   /** Whether a peer was told of any of these bytes of a process. */
   isLent(pid: number | undefined, start: number, end: number): boolean
+  /** The latest message that told a peer of any of these bytes of a process. */
+  momentsOf(pid: number | undefined, start: number, end: number): Moment[]
   /** What peers were told of and have not accessed wholly, nor answered. */
   rows(): LentBytes[]
   /** As `Checker.accessed`. */
@@ -489,6 +491,11 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
     },
     isLent: (pid, start, end) => (trees.get(pid)?.overlapping(start, end, 1).length ?? 0) > 0,
+    momentsOf: (pid, start, end) =>
+      (trees.get(pid)?.overlapping(start, end) ?? [])
+        .sort((a, b) => b.event.time - a.event.time)
+        .slice(0, 1)
+        .map(told => messageMoment(told, 'told a peer of it')),
     rows: () =>
       [...all].flatMap((told): LentBytes[] => {
         const { event, region, qpn, used } = told
