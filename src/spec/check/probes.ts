@@ -23,7 +23,7 @@ export interface KeyedMemory {
 }
 
 /** A range of another key. `address`: in requests with that key. */
-export interface KeyedPart {
+interface KeyedPart {
   readonly key: number
   readonly address: number
   readonly length: number

@@ -69,7 +69,10 @@ it('userdma check tells a WRITE to memory that a message has told of, and that i
   assert.ok(one !== undefined && another === undefined, stderr)
   assert.match(one.text, /WRITE/)
   for (const { action, frames } of one.moments)
-    assert.ok(frames.some(({ file }) => file?.endsWith('lent_cases.c')), action)
+    assert.ok(
+      frames.some(({ file }) => file?.endsWith('lent_cases.c')),
+      action,
+    )
   assert.deepEqual(
     one.moments.map(({ action }) => action),
     ['posted', 'told a peer of it (SEND wr_id 1)', 'freed'],
