@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--driver`, `--link`, `--path`, `--fault`, `--torment`,
- * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--timers`, `--clock` and `--no-clock-spin`. Parses them, and compares them with the configuration of a running daemon
+ * `--ignore-memlock`, `--check`, `--like`, `--buffers`, `--lent`, `--who`, `--fabric`, `--timers`, `--clock` and `--no-clock-spin`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import { resolve } from 'node:path'
@@ -50,6 +50,7 @@ export interface WantedConfig {
   readonly buffers?: BufferCheck
   readonly lent?: LentCheck
   readonly who?: string
+  readonly fabric?: string
   readonly timers?: number
   readonly clock?: ClockKind
   readonly clockSpin?: false
@@ -70,6 +71,17 @@ export const parseTorment = (text: string, kinds: readonly string[] | undefined)
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
   const { formatFaults, parseFaults } = await import('../spec/faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
+}
+
+/** The text of a fabric. Throws an Error. */
+const checkedFabric = async (text: string): Promise<string> => {
+  const { parseFabric } = await import('../spec/fabric.ts')
+  try {
+    parseFabric(text)
+  } catch (error) {
+    throw new Error(`--fabric "${text}": ${error instanceof Error ? error.message : String(error)}`)
+  }
+  return text
 }
 
 /** The result of `parse`; throws what it throws as a UsageError. */
@@ -104,6 +116,7 @@ export const wantedConfig = (
     buffers,
     lent,
     who,
+    fabric,
     timers,
     clock,
     clockSpin,
@@ -132,6 +145,7 @@ export const wantedConfig = (
       ...(buffers !== undefined && { buffers }),
       ...(lent !== undefined && { lent }),
       ...(who !== undefined && { who }),
+      ...(fabric !== undefined && { fabric: await checkedFabric(fabric) }),
       ...(timers !== undefined && { timers }),
       ...(clock !== undefined && { clock }),
       ...(clockSpin === false && { clockSpin }),
@@ -195,6 +209,7 @@ export const configArguments = ({
   buffers,
   lent,
   who,
+  fabric,
   timers,
   clock,
   clockSpin,
@@ -212,6 +227,7 @@ export const configArguments = ({
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
   ...(lent === undefined ? [] : ['--lent', lent]),
   ...(who === undefined ? [] : ['--who', who]),
+  ...(fabric === undefined ? [] : ['--fabric', fabric]),
   ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
   ...(clock === undefined ? [] : ['--clock', clock]),
   ...(clockSpin === false ? ['--no-clock-spin'] : []),
@@ -274,6 +290,8 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
     return `checks lent memory by --lent ${lent}, not ${wanted.lent}`
   if (wanted.who !== undefined && wanted.who !== running.who)
     return `tells ${running.who === undefined ? 'no accesses' : `accesses to ${running.who}`}, not to ${wanted.who} (--who)`
+  if (wanted.fabric !== undefined && wanted.fabric !== running.fabric)
+    return `has ${running.fabric === undefined ? 'no --fabric' : `--fabric ${running.fabric}`}, not ${wanted.fabric}`
   const timers = running.timers ?? 1
   if (wanted.timers !== undefined && wanted.timers !== timers) return `has --timers ${timers}, not ${wanted.timers}`
   const clock = running.clock ?? 'real'

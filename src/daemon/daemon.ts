@@ -279,6 +279,7 @@ const createParts = (
         return owner === undefined || namespaces.processSees(owner.pid, device)
       },
       wake: () => loop.advance(),
+      ...(config.fabric !== undefined && { fabric: config.fabric }),
     },
     torment: config.torment === undefined ? undefined : readTorment(config.torment),
     onPackets: () => loop.kick(),

@@ -15,7 +15,7 @@ import { madClasses } from './mad-client/classes.ts'
 import { MadLayer } from './mad-client/layer.ts'
 import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
-import type { EmbeddedSubnet } from './subnet-client/embedded-subnet.ts'
+import type { EmbeddedSubnet, SubnetEnvironment } from './subnet-client/embedded-subnet.ts'
 
 interface ClientTypes {
   /** Queue pair 1 of every device, and its agents. */
@@ -50,7 +50,7 @@ interface TimedClient {
 }
 
 /** What the clients need of their process. */
-export type ClientEnvironment = IbCmEnvironment & RdmaCmEnvironment
+export type ClientEnvironment = IbCmEnvironment & RdmaCmEnvironment & SubnetEnvironment
 
 export class Clients {
   readonly core: Core

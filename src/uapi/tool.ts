@@ -109,6 +109,8 @@ export interface DaemonConfig {
   readonly clock?: ClockKind
   /** With a clock that skips: spinning takes real time. Absent: it lets time go on. */
   readonly clockSpin?: false
+  /** The switches of InfiniBand ports as text (spec/fabric.ts); absent: as many as they need, with a subnet manager. */
+  readonly fabric?: string
   /** Absolute paths of the files of `--driver`. */
   readonly drivers?: readonly string[]
 }

@@ -104,23 +104,32 @@ const writeDeviceFiles = (
       console.error(`userdma daemon: the files of ${deviceName} are out of date:`, String(error))
     }
   }
+  /** What the files of a device show: a port of InfiniBand has 150, of which a change concerns a few. */
+  const shown = new Map<DaemonDevice, TreeDevice>()
   let areCountersStale = false
-  writeTree(root, devices.map(treeDevice))
+  for (const device of devices) shown.set(device, treeDevice(device))
+  writeTree(root, [...shown.values()])
   const counters = createCounterFiles(root, devices.flatMap(counted), () => performance.now())
   return {
     add(device) {
       const { name } = device.spec
       for (const one of counted(device)) logErrors(name, () => counters.add(one))
       // Also if the counters failed: programs find a device only in the tree.
-      logErrors(name, () => addToTree(root, treeDevice(device)))
+      logErrors(name, () => {
+        const next = treeDevice(device)
+        addToTree(root, next)
+        shown.set(device, next)
+      })
     },
     remove: removed =>
       logErrors(removed.device.name, () => {
+        shown.delete(removed)
         counters.remove(removed.device.name)
         removeFromTree(root, treeDevice(removed))
       }),
     rename(device, previousName) {
       const { name } = device.spec
+      shown.delete(device)
       logErrors(name, () => renameInTree(root, previousName, treeDevice(device)))
       // Also if the tree failed: with a folder that may be gone, each refresh of counters would report an error.
       counters.remove(previousName)
@@ -128,7 +137,14 @@ const writeDeviceFiles = (
     },
     update({ device }) {
       const found = devices.find(known => known.device === device)
-      if (found !== undefined) logErrors(device.name, () => updateTree(root, treeDevice(found)))
+      if (found === undefined) return
+      logErrors(device.name, () => {
+        const [before, next] = [shown.get(found), treeDevice(found)]
+        // A failure leaves some files.
+        shown.delete(found)
+        updateTree(root, next, before)
+        shown.set(found, next)
+      })
     },
     refreshCounters() {
       try {

@@ -370,15 +370,17 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
 
 const GID_FOLDERS = ['gids', 'gid_attrs/types', 'gid_attrs/ndevs']
 
-/** Updates the files of a device's port and interface, each atomically. */
-export const updateTree = (root: string, device: TreeDevice): void => {
+/** Updates the files of a device's port and interface, each atomically. `before`: what they show, if that is known. */
+export const updateTree = (root: string, device: TreeDevice, before?: TreeDevice): void => {
   if (device.port === undefined) return
   const files = changingFiles(device)
+  const shown = before === undefined ? {} : changingFiles(before)
   for (const folder of GID_FOLDERS) {
     const path = `${portFolder(device)}/${folder}`
     for (const name of readdirSync(join(root, path)))
       if (files[`${path}/${name}`] === undefined) rmSync(join(root, path, name))
   }
-  for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`, ATTRIBUTE_MODE)
+  for (const [path, value] of Object.entries(files))
+    if (value !== shown[path]) replaceFile(root, path, `${value}\n`, ATTRIBUTE_MODE)
   linkInterface(root, device)
 }

@@ -1,10 +1,11 @@
 /*
- * The subnet of the InfiniBand ports of this process: a switch to which each port is cabled, with a subnet manager in the
- * switch (priority 0, which yields to any other). Beyond the switch's ports there are further switches in a row. Ports
- * are reached by their seam (spec/subnet-port.ts) only, and what arrives from them is handled in the next turn.
+ * The subnet of the InfiniBand ports of this process: switches to which the ports are cabled, with a subnet manager in the
+ * first one (priority 0, which yields to any other) or without. By default there is one switch, and beyond its ports there
+ * are further ones in a row; others are a fabric's (spec/fabric.ts). Ports are reached by their seam (spec/subnet-port.ts) only, and what arrives from them is handled in the next turn.
  */
 
 import { LinkSpeed } from '../../spec/enums.ts'
+import { DEFAULT_FABRIC, type FabricSpec, parseFabric } from '../../spec/fabric.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { PERMISSIVE_LID, PortCapability, Trap } from '../../spec/wire/subnet.ts'
@@ -14,13 +15,15 @@ import type { SubnetPacket } from '../subnet/packet.ts'
 import type { NodePort, PortInfo } from '../subnet/port.ts'
 import { SubnetManager } from '../subnet-manager/manager.ts'
 
-interface SubnetEnvironment {
+export interface SubnetEnvironment {
   /** Microseconds. */
   readonly now: () => number
   /** An unpredictable u32. */
   readonly random: () => number
   /** Called when there is something to do in the next turn. */
   readonly wake?: () => void
+  /** As for `parseFabric`; default: one switch, or several in a row, with a subnet manager. */
+  readonly fabric?: string
 }
 
 /** A cabled port. */
@@ -30,10 +33,12 @@ interface Cabled {
   readonly link: Link
 }
 
-/** External ports of a switch; the last two are for the switches before and after it. */
+/** External ports of a switch, at least. Links to switches take the last ones. */
 const SWITCH_PORTS = 36
-const TRUNK_TO_NEXT = SWITCH_PORTS
-const TRUNK_TO_LAST = SWITCH_PORTS - 1
+/** Of a switch in a row. */
+const ROW_LINKS = 2
+/** Of a process: each has a port of the memory link. */
+const MAX_DEVICES = 64
 /** Turns of one call of `onTimeout`; the rest stays due. */
 const MAX_TURNS = 256
 /** Locally administered, as of an EUI-64. */
@@ -43,7 +48,7 @@ const CAPABILITIES =
   PortCapability.SL_MAPPING |
   PortCapability.EXTENDED_SPEEDS |
   PortCapability.CAPABILITY_MASK_NOTICE
-const SWITCH_DESCRIPTION = 'userdma switch'
+const ROW_DESCRIPTION = 'userdma switch'
 
 export class EmbeddedSubnet {
   readonly #environment: SubnetEnvironment
@@ -53,13 +58,19 @@ export class EmbeddedSubnet {
     },
   })
   readonly #cabled = new Map<NodePort, Cabled>()
+  readonly #spec: FabricSpec
   readonly #switches: SubnetNode[] = []
+  /** The fabric's own, by name. */
+  readonly #named = new Map<string, SubnetNode>()
+  #nextLeaf = 0
   #manager: SubnetManager | undefined
   /** What ports, manager and agents have sent since the last turn. */
   readonly #queue: (() => void)[] = []
 
   constructor(environment: SubnetEnvironment) {
     this.#environment = environment
+    const { fabric } = environment
+    this.#spec = fabric === undefined ? DEFAULT_FABRIC : parseFabric(fabric)
   }
 
   close(): void {
@@ -72,6 +83,7 @@ export class EmbeddedSubnet {
   /** Cables a port to the switch. */
   attach(port: SubnetPort): void {
     const { identity } = port
+    const place = this.#freePlace(port.description)
     const node = this.#fabric.add(
       {
         kind: 'adapter',
@@ -106,7 +118,7 @@ export class EmbeddedSubnet {
     })
     // The port may change before it has a place.
     port.attach(this.#subnetOf(port, at))
-    this.#cabled.set(at.port, { port, at, link: this.#fabric.connect(at, this.#freePlace()) })
+    this.#cabled.set(at.port, { port, at, link: this.#fabric.connect(at, place) })
     port.rerouted()
     this.#later(() => this.#resweep())
   }
@@ -161,23 +173,44 @@ export class EmbeddedSubnet {
     }
   }
 
-  /** A port of a switch without a cable. */
-  #freePlace(): FabricPort {
-    for (const node of this.#switches)
-      for (let number = 1; number < TRUNK_TO_LAST; number++) {
-        const port = node.port(number)!
-        if (this.#fabric.linkOf(port) === undefined) return { node, port }
-      }
-    const node = this.#addSwitch()
-    return { node, port: node.port(1)! }
+  /** A port of a switch for a device. */
+  #freePlace(device: string): FabricPort {
+    const { switches, leaves, places } = this.#spec
+    if (switches.length === 0) {
+      const free = this.#switches.map(node => freePort(node, this.#fabric, ROW_LINKS)).find(port => port !== undefined)
+      return free ?? { node: this.#lengthenRow(), port: this.#switches.at(-1)!.port(1)! }
+    }
+    if (this.#named.size === 0) this.#build()
+    const name = places.get(device) ?? leaves[this.#nextLeaf++ % leaves.length]!
+    const found = freePort(this.#named.get(name)!, this.#fabric)
+    if (found === undefined) throw new Error(`switch ${name} has no free port for ${device}`)
+    return found
   }
 
-  #addSwitch(): SubnetNode {
+  /** The switches of the fabric, with their links. */
+  #build(): void {
+    const { switches, links, leaves, places } = this.#spec
+    const spread = Math.ceil(MAX_DEVICES / leaves.length)
+    for (const name of switches) {
+      const cabled = [...links.flat(), ...places.values()].filter(other => other === name).length
+      this.#named.set(name, this.#addSwitch(name, Math.max(SWITCH_PORTS, cabled + spread)))
+    }
+    for (const [a, b] of links)
+      this.#fabric.connect(lastPort(this.#named.get(a)!, this.#fabric), lastPort(this.#named.get(b)!, this.#fabric))
+  }
+
+  #lengthenRow(): SubnetNode {
+    const before = this.#switches.at(-1)
+    const node = this.#addSwitch(`${ROW_DESCRIPTION} ${this.#switches.length + 1}`, SWITCH_PORTS)
+    if (before !== undefined)
+      this.#fabric.connect(lastPort(before, this.#fabric), { node, port: node.port(SWITCH_PORTS - 1)! })
+    return node
+  }
+
+  #addSwitch(description: string, portCount: number): SubnetNode {
     const { random } = this.#environment
     const guid = LOCAL_GUID | (BigInt(random()) << 8n) | BigInt(this.#switches.length)
-    const before = this.#switches.at(-1)
-    const external = Array.from({ length: SWITCH_PORTS }, () => ({}))
-    const description = `${SWITCH_DESCRIPTION} ${this.#switches.length + 1}`
+    const external = Array.from({ length: portCount }, () => ({}))
     const node = this.#fabric.add({
       kind: 'switch',
       guid,
@@ -185,9 +218,8 @@ export class EmbeddedSubnet {
       ports: [{ guid, capabilityMask: CAPABILITIES }, ...external],
     })
     this.#switches.push(node)
-    const portOf = (of: SubnetNode, number: number): FabricPort => ({ node: of, port: of.port(number)! })
-    if (before !== undefined) this.#fabric.connect(portOf(before, TRUNK_TO_NEXT), portOf(node, TRUNK_TO_LAST))
-    else this.#startManager(portOf(node, 0), guid)
+    if (this.#switches.length === 1 && this.#spec.manager === 'embedded')
+      this.#startManager({ node, port: node.port(0)! }, guid)
     return node
   }
 
@@ -235,6 +267,20 @@ export class EmbeddedSubnet {
     return turns > 0
   }
 }
+
+// ---- ports of switches ----
+
+/** The first external port without a link, except the last `reserved` ones. */
+const freePort = (node: SubnetNode, fabric: Fabric, reserved = 0): FabricPort | undefined => {
+  const port = node.ports.slice(1, node.ports.length - reserved).find(each => fabric.linkOf(each) === undefined)
+  return port && { node, port }
+}
+
+/** The last port without a link. */
+const lastPort = (node: SubnetNode, fabric: Fabric): FabricPort => ({
+  node,
+  port: node.ports.filter(each => fabric.linkOf(each) === undefined).at(-1)!,
+})
 
 // ---- the seam ----
 

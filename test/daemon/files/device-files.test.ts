@@ -71,3 +71,20 @@ test('a device without Ethernet, as of EFA, belongs to no interface', () => {
   assert.equal(readFileSync(path('efa0/ports/1/gid_attrs/ndevs/0'), 'latin1'), '\n')
   assert.equal(readFileSync(path('rxe0/parent'), 'latin1'), 'lo\n')
 })
+
+test('a change writes the files that it concerns, and all of them again after a failure', t => {
+  t.mock.method(console, 'error', () => {})
+  const { files, first, path, whileBlocked } = setUp('changed')
+  const read = (file: string): string => readFileSync(path(`rxe0/ports/1/${file}`), 'latin1')
+  const attributes = first.device.ports[0]!.attributes
+  rmSync(path('rxe0/ports/1/lid'))
+  attributes.smLid = 7
+  files.update(first)
+  assert.deepEqual([read('sm_lid'), existsSync(path('rxe0/ports/1/lid'))], ['0x7\n', false])
+  attributes.smLid = 8
+  whileBlocked(() => files.update(first))
+  assert.equal(read('sm_lid'), '0x7\n')
+  attributes.smLid = 7
+  files.update(first)
+  assert.deepEqual([read('sm_lid'), read('lid')], ['0x7\n', '0x0\n'])
+})

@@ -88,10 +88,10 @@ class TestPort implements SubnetPort {
   }
 }
 
-const subnetOf = (ports: readonly TestPort[]) => {
+const subnetOf = (ports: readonly TestPort[], fabric?: string) => {
   let now = 0
   let random = 1
-  const subnet = new EmbeddedSubnet({ now: () => now, random: () => random++ })
+  const subnet = new EmbeddedSubnet({ now: () => now, random: () => random++, ...(fabric !== undefined && { fabric }) })
   for (const port of ports) subnet.attach(port)
   const run = (time: number): void => {
     const end = now + time
@@ -157,6 +157,31 @@ describe('ports of one process', () => {
     run(SECOND)
     assert.ok(many.every(({ settings }) => settings.state === ACTIVE))
     assert.deepEqual(many[0]!.subnet!.reached(many[99]!.settings.lid), [many[99]])
+  })
+
+  test('are spread over the leaves of a fabric, or have a switch of their own', () => {
+    for (const [fabric, count] of [
+      ['fat-tree,leaves=8,spines=4', 64],
+      ['ring,switches=5', 7],
+      ['links=a:b+b:c,at=mlx5_1:c', 2],
+    ] as const) {
+      const many = ports(count)
+      const { run } = subnetOf(many, fabric)
+      run(SECOND)
+      assert.ok(
+        many.every(({ settings }) => settings.state === ACTIVE),
+        fabric,
+      )
+      const [first, last] = [many[0]!, many.at(-1)!]
+      assert.deepEqual(first.subnet!.reached(last.settings.lid), [last])
+    }
+  })
+
+  test('stay INIT without a subnet manager', () => {
+    const [a] = ports(1) as [TestPort]
+    const { run } = subnetOf([a], 'manager=none')
+    run(100 * SECOND)
+    assert.deepEqual([a.settings.state, a.settings.lid], [INIT, 0])
   })
 
   test('keep their partition keys', () => {

@@ -1,0 +1,140 @@
+/*
+ * The switches of InfiniBand ports, and whether they have a subnet manager, as text (`--fabric`): a shape and settings,
+ * separated by commas.
+ *
+ *   manager=none                        nobody configures the subnet: OpenSM may come
+ *   fat-tree,leaves=4,spines=2          each leaf has a link to each spine
+ *   ring,switches=4                     each switch has a link to the next, and the last to the first
+ *   links=a:b+b:c,at=mlx5_0:a           these switches, and the switch of a device
+ *
+ * Without switches there are as many as the ports need, in a row. A device without a switch of its own gets the next leaf.
+ */
+import { didYouMean } from './suggest.ts'
+
+const fabricManagers = ['embedded', 'none'] as const
+type FabricManager = (typeof fabricManagers)[number]
+
+interface FabricShape {
+  /** Empty: as many as the ports need. */
+  readonly switches: readonly string[]
+  /** Pairs of switches. */
+  readonly links: readonly (readonly [string, string])[]
+  /** The switches to which devices are cabled. */
+  readonly leaves: readonly string[]
+}
+
+export interface FabricSpec extends FabricShape {
+  readonly manager: FabricManager
+  /** The switch of a device, by the device's name. */
+  readonly places: ReadonlyMap<string, string>
+}
+
+/** In a fabric, and of a list. */
+const MAX_SWITCHES = 64
+const MAX_LINKS = 2048
+/** A ring of two would be two links between the same switches. */
+const MIN_RING = 3
+/** Of a fat tree; each spine has a port for each leaf. */
+const MAX_LEVEL = 32
+
+const fatTree = (leafCount: number, spineCount: number): FabricShape => {
+  const numbered = (name: string, count: number): string[] => Array.from({ length: count }, (_, i) => `${name}${i + 1}`)
+  const [leaves, spines] = [numbered('leaf', leafCount), numbered('spine', spineCount)]
+  return {
+    switches: [...leaves, ...spines],
+    links: leaves.flatMap(leaf => spines.map(spine => [leaf, spine] as const)),
+    leaves,
+  }
+}
+
+const ringOf = (count: number): FabricShape => {
+  const switches = Array.from({ length: count }, (_, i) => `switch${i + 1}`)
+  return { switches, links: switches.map((name, i) => [name, switches[(i + 1) % count]!] as const), leaves: switches }
+}
+
+export const DEFAULT_FABRIC: FabricSpec = {
+  ...{ manager: 'embedded', switches: [], links: [], leaves: [] },
+  places: new Map(),
+}
+
+/** The settings of each shape, with the range of their numbers. */
+const fabricShapes = {
+  'fat-tree': { leaves: [1, MAX_LEVEL], spines: [1, MAX_LEVEL] },
+  ring: { switches: [MIN_RING, MAX_SWITCHES] },
+} as const
+type ShapeName = keyof typeof fabricShapes
+
+/** The shape with these numbers, in the order of its settings. */
+const shapeOf = (name: ShapeName, numbers: readonly number[]): FabricShape =>
+  name === 'ring' ? ringOf(numbers[0]!) : fatTree(numbers[0]!, numbers[1]!)
+
+const isShape = (name: string): name is ShapeName => Object.hasOwn(fabricShapes, name)
+
+const SETTINGS = ['manager', 'links', 'at', 'leaves', 'spines', 'switches'] as const
+
+/** `a:b+c:d` */
+const readPairs = (setting: string, text: string): (readonly [string, string])[] =>
+  text.split('+').map(pair => {
+    const names = pair.split(':')
+    if (names.length !== 2 || names.includes('') || names[0] === names[1])
+      throw new Error(`${setting}="${text}": give pairs of two names, such as ${setting === 'at' ? 'mlx5_0:a' : 'a:b'}`)
+    return [names[0]!, names[1]!]
+  })
+
+/** Reads `text`. Throws an Error that says what is wrong, and what is allowed. */
+export const parseFabric = (text: string): FabricSpec => {
+  const words = text.split(',')
+  const shape = words[0]!.includes('=') ? undefined : words.shift()!
+  if (shape !== undefined && !isShape(shape)) {
+    const names = Object.keys(fabricShapes)
+    throw new Error(
+      `"${shape}" is no shape of a fabric${didYouMean(shape, names) || `; there are ${names.join(', ')}`}, and settings have a "="`,
+    )
+  }
+  const given = new Map<string, string>()
+  for (const word of words) {
+    const at = word.indexOf('=')
+    const name = at < 0 ? word : word.slice(0, at)
+    if (at < 0 || !(SETTINGS as readonly string[]).includes(name))
+      throw new Error(
+        `"${word}" is no setting of a fabric${didYouMean(name, SETTINGS) || `; there are ${SETTINGS.join(', ')}`}`,
+      )
+    if (given.has(name)) throw new Error(`${name} is given twice`)
+    given.set(name, word.slice(at + 1))
+  }
+  const manager = given.get('manager') ?? 'embedded'
+  if (manager !== 'embedded' && manager !== 'none')
+    throw new Error(`manager="${manager}" is not one of ${fabricManagers.join(', ')}`)
+  const own: Readonly<Record<string, readonly [number, number]>> = shape === undefined ? {} : fabricShapes[shape]
+  for (const name of ['leaves', 'spines', 'switches'])
+    if (given.has(name) && own[name] === undefined)
+      throw new Error(`${name} is no setting of ${shape === undefined ? 'a fabric without a shape' : `a ${shape}`}`)
+  const numbers = Object.entries(own).map(([name, [min, max]]) => {
+    const value = given.get(name) ?? ''
+    if (!/^\d{1,4}$/.test(value) || Number(value) < min || Number(value) > max)
+      throw new Error(
+        given.has(name)
+          ? `${name}="${value}": give an integer from ${min} to ${max}`
+          : `a ${shape} needs ${name}=, an integer from ${min} to ${max}`,
+      )
+    return Number(value)
+  })
+  const [links, at] = ['links', 'at'].map(name => {
+    const value = given.get(name)
+    return value === undefined ? [] : readPairs(name, value)
+  }) as [(readonly [string, string])[], (readonly [string, string])[]]
+  if (shape !== undefined && links.length > 0) throw new Error(`links are those of the ${shape}; omit links=`)
+  const ofShape = shape && shapeOf(shape, numbers)
+  const switches = ofShape?.switches ?? [...new Set([...links.flat(), ...at.map(([, name]) => name)])]
+  if (switches.length > MAX_SWITCHES) throw new Error(`there are more than ${MAX_SWITCHES} switches`)
+  if (links.length > MAX_LINKS) throw new Error(`there are more than ${MAX_LINKS} links`)
+  for (const [device, name] of at)
+    if (!switches.includes(name)) throw new Error(`at="${device}:${name}": there is no switch "${name}"`)
+  return {
+    manager,
+    switches,
+    links: ofShape?.links ?? links,
+    leaves: ofShape?.leaves ?? switches,
+    places: new Map(at),
+  }
+}
