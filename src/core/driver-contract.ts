@@ -359,7 +359,7 @@ export interface ConnectionEnd {
   readonly flowLabel: number
   /** an exponent: 4.096 µs · 2^n, undefined: the protocol's default; */
   readonly packetLifeTime: number | undefined
-  /** the path record that the program has set (RDMA_OPTION_IB_PATH), 64 bytes. */
+  /** the path record, 64 bytes, that the program has set (RDMA_OPTION_IB_PATH) or `resolveRoute` has found. */
   readonly chosenPath: Uint8Array | undefined
   /**
    * Reports an event of the connection (`CmEventType`):
@@ -401,6 +401,8 @@ export interface PeerRequest {
     readonly trafficClass?: number
     readonly flowLabel?: number
     readonly packetLifeTime?: number
+    /** Of a path by LIDs, which may have no GIDs. */
+    readonly lids?: { readonly remote: number } | undefined
   }
 }
 
@@ -419,6 +421,13 @@ export interface ConnectionListeners {
   request(request: PeerRequest, connection: Connection): ConnectionEnd | Refusal
 }
 
+/** A multicast group that a program joins. */
+export interface GroupRequest {
+  /** A wildcard: a new group. */
+  readonly address: SocketAddress
+  readonly isSendOnly: boolean
+}
+
 /** Errors of its functions are CallErrors; after one, nothing was sent. */
 export interface ConnectionProtocol {
   /** Resolves services to datagram queue pairs too (port spaces UDP and IPOIB), and can send to multicast groups. */
@@ -434,6 +443,23 @@ export interface ConnectionProtocol {
    * records, as with iWARP.
    */
   pathRecord?(end: ConnectionEnd, connection: Connection | undefined): Uint8Array
+  /**
+   * Finds the path of an end whose address is resolved. `timeout`: ms, 0: the default. `done` gets the path record, or
+   * −errno, once, perhaps during the call; not after the returned function was called. Throws EAGAIN if the port has no subnet manager.
+   * Absent: the addresses are the path, as with RoCE.
+   */
+  resolveRoute?(end: ConnectionEnd, timeout: number, done: (path: Uint8Array | number) => void): () => void
+  /** The Q_Key of an end's datagrams, if it is not the end's own. */
+  datagramQkey?(end: ConnectionEnd): number
+  /**
+   * Joins a multicast group of the network. `report` gets the group's address, or −errno, perhaps during the call; after the
+   * address perhaps −errno, if the membership was lost. The returned function leaves. Absent: the address of the group is enough.
+   */
+  joinGroup?(
+    end: ConnectionEnd,
+    group: GroupRequest,
+    report: (outcome: Partial<DatagramParameters> | number) => void,
+  ): () => void
   /** The device is being removed, or rdma_cm stops: forgets all connections, without events. */
   close(): void
 }

@@ -441,6 +441,11 @@ export interface Port {
   readonly gids: GidTable
   /** The P_Key table (IBA 10.9.2): 16 bits each, 0 in empty entries. The engine reads it at each packet. */
   readonly pkeys: Uint16Array
+  /**
+   * IP addresses, 16 bytes each, by which rdma_cm knows the port, where they are not its GIDs: on InfiniBand, in the place of
+   * IPoIB's interface, whose hardware address has GID 0. Absent: the GIDs are the addresses (RoCE).
+   */
+  ipAddresses?: Uint8Array[] | undefined
   /** The answer of port.query. The driver may change its fields, for example `state`. */
   readonly attributes: RecordOf<typeof PortAttributes>
   /** Its `state` is this record. */

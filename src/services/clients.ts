@@ -9,6 +9,7 @@ import type { CoreOptions } from '../core/devices/registry.ts'
 import type { DriverClass } from '../core/driver-contract.ts'
 import type { Core } from '../core/model.ts'
 import { IbCm, type IbCmEnvironment } from './ib-cm/ib-cm.ts'
+import type { SubnetRoutes } from './ib-sa/port.ts'
 import { ipClasses } from './ipoib/classes.ts'
 import { IpOverDevice } from './ipoib/ip-over-device.ts'
 import { madClasses } from './mad-client/classes.ts'
@@ -31,17 +32,33 @@ type ClientName = keyof ClientTypes
 
 const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
   mad: ({ core, environment }) => new MadLayer(core, environment),
-  ib_cm: clients => new IbCm(clients.use('mad'), clients.environment),
+  ib_cm: clients =>
+    new IbCm(
+      clients.use('mad'),
+      clients.environment,
+      (device, mads) => new (requireLoaded().Routes)(device, mads, clients.environment.random),
+    ),
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('ib_cm'), clients.environment),
   ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
 }
 /** In the order of their start. */
 export const clientNames = Object.keys(starters) as readonly ClientName[]
 
-let subnetClass: typeof EmbeddedSubnet | undefined
-/** Loads the subnet, which takes 30 ms and which only InfiniBand ports need. Call before the first such port is made. */
+let loaded: { readonly Subnet: typeof EmbeddedSubnet; readonly Routes: typeof SubnetRoutes } | undefined
+/**
+ * Loads the subnet and what asks it, which takes 30 ms and which only InfiniBand ports need. Call before the first such port
+ * is made.
+ */
 export const loadSubnet = async (): Promise<void> => {
-  subnetClass ??= (await import('./subnet-client/embedded-subnet.ts')).EmbeddedSubnet
+  if (loaded !== undefined) return
+  const { EmbeddedSubnet: Subnet } = await import('./subnet-client/embedded-subnet.ts')
+  const { SubnetRoutes: Routes } = await import('./ib-sa/port.ts')
+  loaded = { Subnet, Routes }
+}
+
+const requireLoaded = (): NonNullable<typeof loaded> => {
+  if (loaded === undefined) throw new Error('an InfiniBand port was made before loadSubnet')
+  return loaded
 }
 
 interface TimedClient {
@@ -89,9 +106,8 @@ export class Clients {
 
   /** The subnet of InfiniBand ports, which starts with the first use. */
   get subnet(): EmbeddedSubnet {
-    if (subnetClass === undefined) throw new Error('an InfiniBand port was made before loadSubnet')
     if (this.#subnet === undefined) {
-      this.#subnet = new subnetClass(this.environment)
+      this.#subnet = new (requireLoaded().Subnet)(this.environment)
       this.#timed.push(this.#subnet)
     }
     return this.#subnet

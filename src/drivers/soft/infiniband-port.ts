@@ -96,6 +96,7 @@ export class InfinibandPort implements SubnetPort, PortFabric {
       ports[0]!.pkeys.fill(0)
       ports[0]!.pkeys.set(pkeys)
     }
+    ports[0]!.ipAddresses = device.state.identity.gids.slice(1)
     this.#setGids()
     this.link = this.#deviceLink()
   }
@@ -225,9 +226,13 @@ export class InfinibandPort implements SubnetPort, PortFabric {
     return true
   }
 
-  /** The cable; addresses of network interfaces do not concern the port. */
+  /** The cable, and the addresses of the interface, which rdma_cm knows. */
   #deviceLink(): DeviceLink {
-    const { state } = this.#device
+    const { state, ports } = this.#device
+    const port = ports[0]!
+    const removeAddress = (address: Uint8Array): undefined => {
+      port.ipAddresses = port.ipAddresses?.filter(own => !isSame(own, address))
+    }
     const setCarrier = (hasCarrier: boolean): PortEvent | undefined => {
       if (hasCarrier === !this.#isCut) return undefined
       this.#isCut = !hasCarrier
@@ -242,8 +247,12 @@ export class InfinibandPort implements SubnetPort, PortFabric {
       pathMtu: state.port.pathMtu,
       setState: () => undefined,
       setCarrier,
-      addAddress: () => undefined,
-      removeAddress: () => undefined,
+      addAddress: address => {
+        removeAddress(address)
+        port.ipAddresses?.push(address.slice())
+        return undefined
+      },
+      removeAddress,
       setMac: () => [],
       moveTo: () => {},
     }

@@ -3,6 +3,7 @@
  */
 import type { CmState } from '../../spec/cm-states.ts'
 import type { CmMessageName } from '../../spec/wire/mad.ts'
+import { lidAddress } from '../../transport/wire/address.ts'
 import type { CmMessage } from '../../transport/wire/mad/mad.ts'
 import type { Timed } from './timer-queue.ts'
 
@@ -13,6 +14,8 @@ export interface CmPath {
   /** 16 bytes each. */
   readonly localGid: Uint8Array
   readonly remoteGid: Uint8Array
+  /** Of a path by LIDs. Its packets have a GRH if `hopLimit` is not 0. */
+  readonly lids?: { readonly local: number; readonly remote: number } | undefined
   readonly pkey: number
   /** ibv_mtu: 1 (256 bytes) to 5 (4096 bytes). */
   readonly mtu: number
@@ -22,9 +25,15 @@ export interface CmPath {
   readonly hopLimit: number
   /** Service level. */
   readonly sl: number
+  /** ibv_rate; default: not said. */
+  readonly rate?: number
   /** Exponent n of 4.096 µs × 2^n, one way. */
   readonly packetLifeTime: number
 }
+
+/** The address from which the peer's datagrams come: its GID or, of a path by LIDs, its LID as `lidAddress` writes it. */
+export const peerAddress = ({ remoteGid, lids }: CmPath): Uint8Array =>
+  lids === undefined ? remoteGid : lidAddress(lids.remote)
 
 /** The type of the queue pairs. XRC: an initiator on the active side, a target on the passive side. */
 export type CmTransport = 'RC' | 'UC' | 'XRC'

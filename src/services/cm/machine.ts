@@ -7,7 +7,7 @@ import { coded } from '../../spec/reason.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../../spec/wire/mad.ts'
 import { addressKey } from '../../transport/wire/address.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../../transport/wire/mad/mad.ts'
-import { CmConnection, type CmPath, type CmPending, type ReceivedMessage } from './connection.ts'
+import { CmConnection, type CmPath, type CmPending, peerAddress, type ReceivedMessage } from './connection.ts'
 import { CmError } from './error.ts'
 import * as messages from './messages.ts'
 import { CmRegistry } from './registry.ts'
@@ -60,8 +60,8 @@ const MAX_INTERVAL = 64_000
 /** Maximum kept REJs. A repetition follows within MAX_INTERVAL. */
 const MAX_REJECTIONS = 64
 /** Identifies a REQ of a peer: a peer's ids and transaction ids are not reused soon. */
-const requestName = ({ remoteGid }: CmPath, caGuid: bigint, id: number, tid: bigint): string =>
-  `${addressKey(remoteGid)}/${caGuid}/${id}/${tid}`
+const requestName = (path: CmPath, caGuid: bigint, id: number, tid: bigint): string =>
+  `${addressKey(peerAddress(path))}/${caGuid}/${id}/${tid}`
 
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]

@@ -3,6 +3,7 @@
  * ECE options of received messages.
  */
 import { cmAnswered, failoverAccepted, transportType } from '../../spec/wire/mad.ts'
+import { PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
 import type { CmDraft } from '../../transport/wire/mad/mad.ts'
 import type { CmConnection, CmEce, CmOffer, CmPath, CmRequest, CmTransport, ReceivedMessage } from './connection.ts'
 
@@ -26,8 +27,6 @@ export interface SidrReply {
   readonly privateData?: Uint8Array
 }
 
-/** The permissive LID: RoCE has no LIDs. */
-const PERMISSIVE_LID = 0xffff
 /** `extendedTransportType` of a REQ. */
 const EXTENDED_XRC = 1
 
@@ -105,8 +104,11 @@ export const req = (
     pathMtu: path.mtu,
     maxCmRetries: request.maxCmRetries,
     ...(request.transport !== 'XRC' && { retryCount: request.retryCount, ...responderFields(request) }),
-    localLid: PERMISSIVE_LID,
-    remoteLid: PERMISSIVE_LID,
+    // A path without LIDs (RoCE) has the permissive one.
+    localLid: path.lids?.local ?? PERMISSIVE_LID,
+    remoteLid: path.lids?.remote ?? PERMISSIVE_LID,
+    subnetLocal: path.lids !== undefined && path.hopLimit <= 1,
+    packetRate: path.rate ?? 0,
     localGid: path.localGid,
     remoteGid: path.remoteGid,
     flowLabel: path.flowLabel,
@@ -217,7 +219,7 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
 
 /**
  * The path for answers to a REQ: `from`, the path back to the sender, with values from the REQ. The hop limit is our
- * own: the path back may be longer. The packet life time is half the ACK timeout (an exponent, so minus 1).
+ * own, because the path back may be longer; of a path by LIDs it says whether packets have a GRH. The packet life time is half the ACK timeout (an exponent, so minus 1).
  */
 export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath => ({
   ...from,
@@ -226,6 +228,7 @@ export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath =>
   flowLabel: message.flowLabel,
   trafficClass: message.trafficClass,
   sl: message.sl,
+  ...(from.lids && { hopLimit: message.hopLimit, rate: message.packetRate }),
   pkey: message.pkey,
   mtu: message.pathMtu,
   packetLifeTime: Math.max(0, message.localAckTimeout - 1),

@@ -4,6 +4,7 @@
  */
 import { type CmState, cmStates } from '../../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../spec/wire/mad.ts'
+import { PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
 import { isSameAddress } from '../../transport/wire/address.ts'
 import { doPkeysMatch } from '../../transport/wire/bth.ts'
 import { emitCm, viewCm } from '../../transport/wire/mad/mad.ts'
@@ -21,9 +22,13 @@ const checkReq = (
   if (!registry.listeners.has(message.serviceId)) return rejReason.INVALID_SERVICE_ID
   const transport = messages.transportOf(message)
   if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
-  const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
+  const { localGid, localLid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
   // The path must lead back to the sender: no replies to another host.
-  const isReversePath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
+  const isFromSender =
+    from.lids === undefined
+      ? isSameAddress(localGid, from.remoteGid)
+      : localLid === from.lids.remote || localLid === PERMISSIVE_LID
+  const isReversePath = environment.hasGid(from.device, remoteGid) && isFromSender
   if (!isReversePath || !doPkeysMatch(pkey, from.pkey)) return rejReason.INVALID_GID
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
     return rejReason.INVALID_ALT_GID

@@ -3,31 +3,31 @@
  */
 import { because } from '../../spec/reason.ts'
 import { addressKey, isSameAddress } from '../../transport/wire/address.ts'
-import type { CmConnection, CmPath } from './connection.ts'
+import { type CmConnection, type CmPath, peerAddress } from './connection.ts'
 import { CmError } from './error.ts'
 
 /** Kinds of keys besides the connection's own id; each kind has its own map. */
 type KeyName = keyof CmConnection['keys']
 
-/** Includes the GID, because peers choose their CA GUIDs: two peers may have the same GUID. */
-const peerKey = ({ remoteGid }: CmPath, caGuid: bigint, number: number): string =>
-  `${addressKey(remoteGid)}/${caGuid}/${number}`
+/** Includes the address, because peers choose their CA GUIDs: two peers may have the same GUID. */
+const peerKey = (path: CmPath, caGuid: bigint, number: number): string =>
+  `${addressKey(peerAddress(path))}/${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
 /** Queue pairs 0 and 1 are for management. */
 const isConnectable = (qpn: number): boolean => qpn > 1
-const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${addressKey(remoteGid)}/${requestId}`
+const requestKey = (path: CmPath, requestId: number): string => `${addressKey(peerAddress(path))}/${requestId}`
 
 export class CmRegistry {
   readonly #random: () => number
   readonly #byLocalId = new Map<number, CmConnection>()
   readonly #maps: Readonly<Record<KeyName, Map<string, CmConnection>>> = {
-    /** By the peer's GID, CA GUID and communication id: finds duplicates of a REQ. */
+    /** By the peer's address, CA GUID and communication id: finds duplicates of a REQ. */
     remoteId: new Map(),
-    /** By the peer's GID, CA GUID and QPN: finds stale connections. */
+    /** By the peer's address, CA GUID and QPN: finds stale connections. */
     remoteQpn: new Map(),
     /** By our device and QPN: connections that have not ended and are not in TIMEWAIT. */
     localQpn: new Map(),
-    /** By the sender's GID and request id: finds duplicates of a SIDR_REQ. */
+    /** By the sender's address and request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),
   }
   /** Service ids with a listener. */
@@ -127,7 +127,9 @@ export class CmRegistry {
   /** The connection with our id, if `from` leads to its peer: another host may have sniffed the id. */
   byLocalId(from: CmPath, localId: number): CmConnection | undefined {
     const connection = this.#byLocalId.get(localId)
-    return connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
+    return connection !== undefined && isSameAddress(peerAddress(connection.path), peerAddress(from))
+      ? connection
+      : undefined
   }
 
   /** `remoteId` 0: not known yet. */

@@ -154,7 +154,8 @@ const onSidrReply = (
   else {
     // As in Linux, hop limit and service level of the request's path, which the program may have set.
     const { sgidIndex, ...address } = addressOf(port, path)
-    const datagram = { ...address, sgidIndex: Math.max(0, sgidIndex), qpNum: qpn, qkey }
+    const dlid = path.lids?.remote ?? 0
+    const datagram = { ...address, sgidIndex: Math.max(0, sgidIndex), dlid, qpNum: qpn, qkey }
     end.report(ESTABLISHED, { privateData, datagram })
   }
 }

@@ -10,11 +10,12 @@ import { CM_CLASS, CM_CLASS_VERSION, GSI_QPN, MAD_METHOD_SEND } from '../../spec
 import { isLoopbackIpv4, isSameAddress } from '../../transport/wire/address.ts'
 import type { CmConnection } from '../cm/connection.ts'
 import { CmEngine } from '../cm/engine.ts'
+import type { SubnetRoutes } from '../ib-sa/port.ts'
 import type { MadLayer } from '../mad-client/layer.ts'
 import { Family, isAny } from '../socket-address.ts'
 import { IbConnection } from './connection.ts'
 import { type EventHost, handleEvent } from './events.ts'
-import { type IbPort, pathOf, pathRecord, pathThrough, serviceIdOf } from './path.ts'
+import { addressAlong, hasLids, type IbPort, pathBack, pathOf, pathRecord, serviceIdOf } from './path.ts'
 
 export interface IbCmEnvironment {
   /** Microseconds. */
@@ -33,7 +34,7 @@ export interface IbCmEnvironment {
 }
 
 /** The part of the MAD layer that the connection manager uses. */
-export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
+export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair' | 'createAgent'>
 
 /** As Linux's rxe, an exponent: 4.096 µs · 2^n. */
 const ACK_DELAY = 15
@@ -55,9 +56,12 @@ export class IbCm implements EventHost {
   /** By service id. */
   readonly #listeners = new Map<bigint, Set<Listener>>()
   readonly #connections = new Map<CmConnection, IbConnection>()
+  readonly #routesOf: ((device: Device, mads: Mads) => SubnetRoutes) | undefined
   #nextNumber = 1
 
-  constructor(mads: Mads, environment: IbCmEnvironment) {
+  /** `routesOf`: of a port with LIDs. */
+  constructor(mads: Mads, environment: IbCmEnvironment, routesOf?: (device: Device, mads: Mads) => SubnetRoutes) {
+    this.#routesOf = routesOf
     this.#environment = environment
     this.#mads = mads
     this.engine = new CmEngine({
@@ -79,7 +83,7 @@ export class IbCm implements EventHost {
       receive: (device, mad, from) => {
         const port = this.#ports.get(device)
         if (port === undefined) return
-        this.engine.onMad(mad, pathThrough(port, from), environment.now())
+        this.engine.onMad(mad, pathBack(port, from), environment.now())
         this.flush()
       },
     })
@@ -94,6 +98,7 @@ export class IbCm implements EventHost {
     const number = this.#nextNumber++
     const port: IbPort = { number, device, caGuid, listeners }
     this.#ports.set(device, port)
+    const routes = hasLids(device) ? this.#routesOf?.(device, this.#mads) : undefined
     device.taps.isConnected = qpn => engine.hasQpn(number, qpn)
     return {
       hasDatagrams: true,
@@ -108,7 +113,14 @@ export class IbCm implements EventHost {
       },
       pathRecord: (end, connection) =>
         pathRecord(port, end, connection instanceof IbConnection ? connection.cm : undefined),
+      ...(routes && {
+        resolveRoute: (end, timeout, done) =>
+          routes.resolveRoute(end, serviceIdOf(end, end.destination), timeout, done),
+        datagramQkey: end => routes.datagramQkey(end),
+        joinGroup: (end, group, report) => routes.joinGroup(end, group, report),
+      }),
       close: () => {
+        routes?.close()
         device.taps.isConnected = undefined
         engine.removeDevice(number)
         // The engine may have removed a connection earlier, for example after the answer to a SIDR_REQ.
@@ -205,10 +217,8 @@ export class IbCm implements EventHost {
     let sent = false
     for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
       const { path, mad } = message
-      const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit } = path
-      const to = { localGid, remoteGid, qpn: GSI_QPN, pkey, flowLabel, trafficClass, hopLimit }
       const port = this.portOf(path.device)
-      if (port !== undefined) sent = this.#mads.send(port.device, mad, to) || sent
+      if (port !== undefined) sent = this.#mads.send(port.device, mad, addressAlong(path, GSI_QPN)) || sent
     }
     return sent
   }

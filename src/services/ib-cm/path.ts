@@ -1,16 +1,17 @@
 /*
- * Paths of the connection manager, and path records (IBA 15.2.5.16). A program can set the record (RDMA_OPTION_IB_PATH).
- * Otherwise, because RoCE has no subnet administrator, the record is made from addresses, port and, for a peer's
- * request, the REQ, as in Linux.
+ * Paths of the connection manager, and path records (IBA 15.2.5.16). A program can set the record (RDMA_OPTION_IB_PATH);
+ * on InfiniBand the subnet administrator gives it. Otherwise, because RoCE has no subnet administrator, the record is made
+ * from addresses, port and, for a peer's request, the REQ, as in Linux.
  */
 
 import { hasGid } from '../../core/devices/gids.ts'
 import type { ConnectionEnd, ConnectionListeners, MadAddress } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
+import { LinkLayer } from '../../spec/enums.ts'
 import { callError } from '../../spec/errno.ts'
 import { the } from '../../spec/reason.ts'
-import { isOfPartitions } from '../../transport/wire/bth.ts'
+import { isOfPartitions, PKEY_FULL_MEMBER } from '../../transport/wire/bth.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import type { CmConnection, CmPath } from '../cm/connection.ts'
 import { Family } from '../socket-address.ts'
@@ -35,6 +36,8 @@ const FieldAt = {
   SERVICE_ID: 0,
   DGID: 8,
   SGID: 24,
+  DLID: 40,
+  SLID: 42,
   /** Flow label and, in the low byte, hop limit. */
   FLOW_LABEL: 44,
   HOP_LIMIT: 47,
@@ -59,9 +62,12 @@ const SIX_BITS = 0x3f
 export const serviceIdOf = ({ portSpace }: ConnectionEnd, address: SocketAddress | undefined): bigint =>
   address?.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address?.port ?? 0)
 
+/** Whether the port's paths are by LIDs. */
+export const hasLids = ({ ports }: Device): boolean => ports[0]!.attributes.linkLayer === LinkLayer.values.INFINIBAND
+
 type PathEnds = Pick<MadAddress, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'pkey'>
 
-export const pathThrough = (
+const pathThrough = (
   { number, device }: IbPort,
   { localGid, remoteGid, flowLabel, trafficClass, pkey }: PathEnds,
   packetLifeTime = PACKET_LIFE_TIME,
@@ -77,6 +83,36 @@ export const pathThrough = (
   sl: 0,
   packetLifeTime,
 })
+
+/** The path back to the sender of a datagram. */
+export const pathBack = (port: IbPort, from: MadAddress): CmPath => {
+  const path = pathThrough(port, from)
+  if (from.lids === undefined) return path
+  const { local, remote, sl, isGlobal } = from.lids
+  // Without a GRH the datagram is for the port's first GID.
+  const localGid = isGlobal ? from.localGid : (port.device.ports[0]!.gids.entries[0]?.gid ?? from.localGid)
+  return { ...path, localGid, lids: { local, remote }, sl, hopLimit: isGlobal ? HOP_LIMIT : 0 }
+}
+
+/** The address of a datagram to the peer's queue pair `qpn`. */
+export const addressAlong = (
+  { localGid, remoteGid, lids, pkey, sl, flowLabel, trafficClass, hopLimit }: CmPath,
+  qpn: number,
+): MadAddress => {
+  const to = { localGid, remoteGid, qpn, pkey, flowLabel, trafficClass, hopLimit }
+  return lids === undefined ? to : { ...to, lids: { ...lids, sl, isGlobal: hopLimit > 0 } }
+}
+
+/** The index of a partition key: of the key itself, or else of a member of its partition. */
+export const pkeyIndexOf = (pkeys: Uint16Array, pkey: number): number => {
+  const exact = pkeys.indexOf(pkey)
+  return exact >= 0
+    ? exact
+    : Math.max(
+        0,
+        pkeys.findIndex(own => ((own ^ pkey) & ~PKEY_FULL_MEMBER) === 0),
+      )
+}
 
 /** The path to the peer. Throws CallError EINVAL, ENOENT if the device does not have the path that the program has set. */
 export const pathOf = (port: IbPort, end: ConnectionEnd): CmPath => {
@@ -97,9 +133,14 @@ export const pathOf = (port: IbPort, end: ConnectionEnd): CmPath => {
   return path
 }
 
-const parsePathRecord = ({ number }: IbPort, record: Uint8Array): CmPath => {
+const parsePathRecord = ({ number, device }: IbPort, record: Uint8Array): CmPath => {
   const view = new DataView(record.buffer, record.byteOffset)
+  const ofLids = () => ({
+    lids: { local: view.getUint16(FieldAt.SLID), remote: view.getUint16(FieldAt.DLID) },
+    rate: view.getUint8(FieldAt.RATE) & SIX_BITS,
+  })
   return {
+    ...(hasLids(device) && ofLids()),
     device: number,
     remoteGid: record.subarray(FieldAt.DGID, FieldAt.DGID + 16),
     localGid: record.subarray(FieldAt.SGID, FieldAt.SGID + 16),
@@ -121,18 +162,25 @@ export const pathRecord = (
 ): Uint8Array => {
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
+  const path = connection?.path
+  const lids = path?.lids
   // The destination of a peer's request is the peer, which has no service id.
   view.setBigUint64(FieldAt.SERVICE_ID, connection?.serviceId ?? serviceIdOf(end, end.destination))
   record.set(end.remoteGid ?? [], FieldAt.DGID)
   record.set(end.localGid ?? [], FieldAt.SGID)
-  view.setUint32(FieldAt.FLOW_LABEL, ((end.flowLabel << 8) | HOP_LIMIT) >>> 0)
+  if (lids !== undefined) {
+    view.setUint16(FieldAt.DLID, lids.remote)
+    view.setUint16(FieldAt.SLID, lids.local)
+  }
+  const hopLimit = lids === undefined ? HOP_LIMIT : path!.hopLimit
+  view.setUint32(FieldAt.FLOW_LABEL, ((end.flowLabel << 8) | hopLimit) >>> 0)
   record[FieldAt.TCLASS] = end.trafficClass
   record[FieldAt.REVERSIBLE] = REVERSIBLE
   // The path of a peer's request has the P_Key, service level and MTU of the REQ.
-  view.setUint16(FieldAt.PKEY, connection?.path.pkey ?? device.ports[0]!.pkeys[0]!)
-  record[FieldAt.SL] = connection?.path.sl ?? 0
-  record[FieldAt.MTU] = EXACTLY | (connection?.path.mtu ?? device.ports[0]!.attributes.activeMtu)
-  record[FieldAt.RATE] = EXACTLY | RATE_PORT_CURRENT
+  view.setUint16(FieldAt.PKEY, path?.pkey ?? device.ports[0]!.pkeys[0]!)
+  record[FieldAt.SL] = path?.sl ?? 0
+  record[FieldAt.MTU] = EXACTLY | (path?.mtu ?? device.ports[0]!.attributes.activeMtu)
+  record[FieldAt.RATE] = EXACTLY | (path?.rate ?? RATE_PORT_CURRENT)
   record[FieldAt.PACKET_LIFE_TIME] = EXACTLY | (end.packetLifeTime ?? PACKET_LIFE_TIME)
   return record
 }

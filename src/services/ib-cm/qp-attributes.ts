@@ -9,7 +9,7 @@ import { AccessFlags, QpState, QpType } from '../../spec/enums.ts'
 import { callError } from '../../spec/errno.ts'
 import { coded, type Reason, the } from '../../spec/reason.ts'
 import type { CmConnection, CmPath } from '../cm/connection.ts'
-import type { IbPort } from './path.ts'
+import { type IbPort, pkeyIndexOf } from './path.ts'
 
 type Attributes = Omit<QpAttributes, 'state'>
 
@@ -43,11 +43,11 @@ const FLUSH_CAPABILITIES = 3n
 const flushFlagsOf = ({ device }: IbPort): number =>
   Number((device.extended.deviceCapFlagsEx >> FLUSH_CAPABILITY_SHIFT) & FLUSH_CAPABILITIES) * FLUSH_GLOBAL
 
-const toInit = ({ port, cm: { agreed } }: Connected): Attributes => ({
+const toInit = ({ port, cm: { agreed, path } }: Connected): Attributes => ({
   // The rights that the queue pair grants to the peer.
   accessFlags:
     agreed.responderResources > 0 ? REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | flushFlagsOf(port) : REMOTE_WRITE,
-  pkeyIndex: 0,
+  pkeyIndex: pkeyIndexOf(port.device.ports[0]!.pkeys, path.pkey),
   port: 1,
 })
 
@@ -60,14 +60,20 @@ export const addressOf = ({ device }: IbPort, path: CmPath) => ({
   trafficClass: path.trafficClass,
   sl: path.sl,
   staticRate: 0,
-  isGlobal: 1,
+  isGlobal: path.lids === undefined || path.hopLimit > 0 ? 1 : 0,
   port: 1,
 })
+
+/** The attribute of the device's link (spec/links.ts). */
+const addressAttribute = (port: IbPort, path: CmPath) =>
+  path.lids === undefined
+    ? { address: addressOf(port, path) }
+    : { ibAddress: { ...addressOf(port, path), srcPathBits: 0, dlid: path.lids.remote } }
 
 const toRtr = ({ port, end, cm: { agreed, path } }: Connected): Attributes => {
   const hasResponder = end.qpType === QpType.values.RC || end.qpType === QpType.values.XRC_TGT
   return {
-    address: addressOf(port, path),
+    ...addressAttribute(port, path),
     pathMtu: path.mtu,
     destQpn: agreed.remoteQpn,
     // The starting PSN of our REQ or REP is the first that the peer sends.

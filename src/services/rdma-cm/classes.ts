@@ -20,6 +20,7 @@ import { because, type Reason, the } from '../../spec/reason.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
+import { FULL_MEMBER } from '../../spec/wire/subnet.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import { addressSize, anyAddress, emitAddress, Family, isAny, parseAddress } from '../socket-address.ts'
 import {
@@ -33,14 +34,14 @@ import {
 } from './channel.ts'
 import type { Identifier } from './identifier.ts'
 import { setOption } from './options.ts'
-import { groupParameters, UDP_QKEY } from './parameters.ts'
+import { groupParameters, noDatagram, UDP_QKEY } from './parameters.ts'
 import { pathRecord } from './path-record.ts'
 import { qpAttributesFor } from './qp-attributes.ts'
 import { acceptWithQueuePair, connectQueuePair, unownedObject } from './queue-pair-owner.ts'
 import { type RdmaCm, requireDatagrams } from './rdma-cm.ts'
 
 const { CONSUMER_DEFINED } = rejReason
-const { MULTICAST_JOIN, USER, INTERNAL } = CmEventType.values
+const { MULTICAST_JOIN, MULTICAST_ERROR, USER, INTERNAL } = CmEventType.values
 const { COMM_EST } = AsyncEventType.values
 /** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER. */
 const SEND_ONLY = 1
@@ -63,13 +64,21 @@ const addressesRecord = (
 ): RecordOf<typeof CmAddresses> => ({
   nodeGuid: copyOfBytes(id.device?.device.attributes.nodeGuid ?? new Uint8Array(8)),
   port: id.device === undefined ? 0 : 1,
-  pkey: 0,
+  pkey: pkeyOf(id),
   sourceSize: addressSize(source),
   destinationSize: addressSize(destination),
   source: emitAddress(source),
   destination: emitAddress(destination),
   deviceIndex: id.device?.device.index ?? 0,
 })
+
+/** Of the partition of IP over InfiniBand, in network order as on Linux; RoCE: 0. */
+const pkeyOf = ({ device }: Identifier): number => {
+  const port = device?.device.ports[0]
+  if (port?.ipAddresses === undefined) return 0
+  const pkey = port.pkeys[0]! | FULL_MEMBER
+  return ((pkey & 0xff) << 8) | (pkey >> 8)
+}
 
 /** In place of an address that the identifier does not have. */
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
@@ -129,6 +138,8 @@ const refusedAfterRemoval = (cls: DriverClass): DriverClass => {
 
 interface Membership {
   readonly id: Identifier
+  /** Of a group of which the network knows the members. */
+  leave: (() => void) | undefined
 }
 
 /** `service` returns rdma_cm, and starts it if necessary. */
@@ -226,8 +237,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().resolveAddress(object.state, addressOf(method, 'destination', destination), sourceAddress)
       return {}
     },
-    resolveRoute(_call, { state: id }) {
-      service().resolveRoute(id)
+    resolveRoute(_call, { state: id }, { timeout = 0 }) {
+      service().resolveRoute(id, timeout)
       return {}
     },
     connect(call, object, { parameters, ece, qp, destination, ...chosen }) {
@@ -319,20 +330,31 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       requireDatagrams(method, id)
       if (flags > SEND_ONLY)
         refuse(because`${the.attribute('flags')}: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)
-      if (isAny(group)) refuse(because`${the.attribute('address')}: it is a wildcard, not a group`)
-      object.state = { id }
+      const { protocol } = id.device
+      if (protocol.joinGroup === undefined && isAny(group))
+        refuse(because`${the.attribute('address')}: it is a wildcard, not a group`)
+      object.state = { id, leave: undefined }
       id.memberships.add(object)
       affiliate(object, userHandle, { channel })
+      if (protocol.joinGroup !== undefined) {
+        const request = { address: group, isSendOnly: flags === SEND_ONLY }
+        object.state.leave = protocol.joinGroup(id, request, outcome => {
+          if (typeof outcome === 'number') postGroupEvent(object, id, MULTICAST_ERROR, { status: outcome })
+          else postGroupEvent(object, id, MULTICAST_JOIN, { datagram: { ...noDatagram, ...outcome } })
+        })
+        return {}
+      }
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
       const datagram = groupParameters(id.device.device, id, group.address, { qpNum: MULTICAST_QPN, qkey })
       postGroupEvent(object, id, MULTICAST_JOIN, { datagram })
       return {}
     },
     destroy({ why }, object) {
-      const { id } = object.state
+      const { id, leave } = object.state
       if (why === 'call') requireDevicePresent('cm_multicast.destroy', id)
       const { asyncEvents: events } = withdrawEvents(object)
       id.memberships.delete(object)
+      leave?.()
       return { events }
     },
   })

@@ -1,9 +1,10 @@
 /*
- * The devices of rdma_cm, and the choice of device and GIDs for an address (rdma_resolve_addr). In RoCE a pair of GIDs
- * is a complete path: the device's port routes the packets.
+ * The devices of rdma_cm, and the choice of device and GIDs for an address (rdma_resolve_addr). In RoCE a GID is an
+ * address, and a pair of GIDs a complete path: the device's port routes the packets. An InfiniBand port has addresses
+ * beside its GIDs (`Port.ipAddresses`), and the GID that belongs to them is its first.
  */
-import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
-import type { ConnectionProtocol } from '../../core/driver-contract.ts'
+import { findGid } from '../../core/devices/gids.ts'
+import type { ConnectionProtocol, PeerRequest } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { GidType } from '../../spec/enums.ts'
@@ -15,17 +16,21 @@ import {
   isLoopbackIpv4,
   isMappedIpv4,
   isMulticastGid,
+  isSameAddress,
 } from '../../transport/wire/address.ts'
 import { Family, isAny, isLoopback } from '../socket-address.ts'
 import type { CmDevice, Neighbour } from './identifier.ts'
 
-interface Route {
+interface LocalEnd {
   readonly device: CmDevice
+  /** 16 bytes each. On RoCE they are the same. */
+  readonly localAddress: Uint8Array
   readonly localGid: Uint8Array
-  readonly remoteGid: Uint8Array
 }
 
-type LocalEnd = Omit<Route, 'remoteGid'>
+interface Route extends LocalEnd {
+  readonly remoteGid: Uint8Array
+}
 
 /** What the system knows about the network. Addresses have 16 bytes. */
 export interface Routing {
@@ -50,6 +55,36 @@ const noLocalEnd = (source: Uint8Array | number): CallError => {
     because`${the.method('cm_id.resolveAddress')}: the system does not reach the destination (${code})`,
   )
 }
+
+/** An address of a port, with its GID and the index of its interface. */
+interface PortAddress {
+  readonly address: Uint8Array
+  readonly gid: Uint8Array
+  readonly ifindex: number
+}
+
+/** The addresses of port 1: those of IP, and the GIDs (AF_IB). */
+function* addressesOf({ ports }: Device): Iterable<PortAddress> {
+  const { gids, ipAddresses } = ports[0]!
+  const gid = gids.entries[0]?.gid
+  if (gid !== undefined) for (const address of ipAddresses ?? []) yield { address, gid, ifindex: 0 }
+  for (const entry of gids.entries)
+    if (entry !== undefined) yield { address: entry.gid, gid: entry.gid, ifindex: entry.ifindex }
+}
+
+/** The GID of an address of the device; undefined: it is no address of it. `scope`: interface index; 0: any interface. */
+const gidOf = ({ ports }: Device, address: Uint8Array, scope = 0): Uint8Array | undefined => {
+  const { gids, ipAddresses } = ports[0]!
+  const isIp = ipAddresses?.some(own => isSameAddress(own, address)) === true
+  const entry = gids.entries[isIp ? 0 : findGid(gids, address, ipAddresses === undefined ? ROCE_V2 : IB)]
+  return entry !== undefined && (isIp || scope === 0 || entry.ifindex === scope) ? entry.gid : undefined
+}
+
+export const hasAddress = (device: Device, address: Uint8Array): boolean => gidOf(device, address) !== undefined
+
+const { ROCE_V2, IB } = GidType.values
+
+const hasLids = ({ device }: LocalEnd): boolean => device.device.ports[0]!.ipAddresses !== undefined
 
 export class CmDevices {
   readonly #devices = new Map<Device, CmDevice>()
@@ -90,24 +125,30 @@ export class CmDevices {
 
   /** The device with this address. `scope`: interface index; 0: any interface. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
+    return this.#endWithAddress(address, scope)?.device
+  }
+
+  #endWithAddress(address: Uint8Array, scope = 0): LocalEnd | undefined {
     for (const device of this.#devices.values()) {
-      const { gids } = device.device.ports[0]!
-      const index = findGid(gids, address, GidType.values.ROCE_V2)
-      if (index >= 0 && (scope === 0 || gids.entries[index]?.ifindex === scope)) return device
+      const localGid = gidOf(device.device, address, scope)
+      if (localGid !== undefined) return { device, localAddress: address, localGid }
     }
     return undefined
   }
 
-  /** Whether a GID is an address of this host: of one of its devices, or in 127.0.0.0/8. */
-  isOfHost(gid: Uint8Array): boolean {
-    return isLoopbackIpv4(gid) || this.withAddress(gid) !== undefined
+  /** Whether a path leads to this host: its GID is of a device, or in 127.0.0.0/8, or its LID is of a device. */
+  isToHost({ remoteGid, lids }: PeerRequest['path']): boolean {
+    if (isLoopbackIpv4(remoteGid) || this.withAddress(remoteGid) !== undefined) return true
+    if (lids === undefined) return false
+    for (const { device } of this.#devices.values()) if (device.ports[0]!.attributes.lid === lids.remote) return true
+    return false
   }
 
   /** The next hop of a path; undefined if the system does not report neighbours. */
   neighbourOf({ device }: CmDevice, localGid: Uint8Array, remoteGid: Uint8Array): Neighbour | undefined {
     if (this.#routing.neighbourOf === undefined) return undefined
     const { gids } = device.ports[0]!
-    const entry = gids.entries[findGid(gids, localGid, GidType.values.ROCE_V2)]
+    const entry = gids.entries[findGid(gids, localGid, ROCE_V2)]
     return { mac: entry && this.#routing.neighbourOf(entry.ifindex, remoteGid) }
   }
 
@@ -118,31 +159,34 @@ export class CmDevices {
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
     // As in Linux, no route leads to ::ffff:a.b.c.d as an address of AF_INET6.
     if (destination.family === Family.INET6 && isMappedIpv4(destination.address)) throw noLocalEnd(-Errno.ENETUNREACH)
-    const remoteGid = this.#remoteGidOf(destination)
-    const isOfThisProcess = this.withAddress(remoteGid) !== undefined
+    const remoteAddress = this.#remoteAddressOf(destination)
+    const peer = this.#endWithAddress(remoteAddress)
+    const isOfThisProcess = peer !== undefined
     let local: LocalEnd
     if (source !== undefined && !this.#isWildcard(source, isOfThisProcess)) local = this.#localOf(source)
-    else if (onlyDevice !== undefined) local = this.#localOn(onlyDevice, remoteGid)
-    else local = this.#localFor(remoteGid, destination.scope)
+    else if (onlyDevice !== undefined) local = this.#localOn(onlyDevice, remoteAddress)
+    else local = this.#localFor(remoteAddress, destination.scope)
     if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw callError.ENODEV`cm_id: the local address belongs to another device than the identifier`
-    if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteGid))
+    if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteAddress))
       throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: no device of this network has the address`
-    return { remoteGid, ...local }
+    if (peer !== undefined && hasLids(peer) !== hasLids(local))
+      throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: ${peer.device.device.name} and ${local.device.device.name} are on different links, InfiniBand and Ethernet`
+    return { remoteGid: peer?.localGid ?? remoteAddress, ...local }
   }
 
   /**
-   * The remote GID for a destination. A loopback or wildcard address that no device has means the first device address
+   * The remote address for a destination. A loopback or wildcard address that no device has means the first device address
    * of the family. Exception: if the network is not closed and a device has an address in 127.0.0.0/8, other loopback
    * addresses belong to devices of other processes.
    */
-  #remoteGidOf(destination: SocketAddress): Uint8Array {
+  #remoteAddressOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
     if (this.withAddress(address) !== undefined) return address
     if (!isLoopback(destination) && !isAny(destination)) return address
     const isOfOtherProcess = isLoopback(destination) && !this.#routing.isClosed && this.#loopbackAddress() !== undefined
     if (isOfOtherProcess) return address
-    return this.#firstAddress(family === Family.INET).localGid
+    return this.#firstAddress(family === Family.INET).localAddress
   }
 
   /**
@@ -155,54 +199,59 @@ export class CmDevices {
   }
 
   #localOf(source: SocketAddress): LocalEnd {
-    const device = this.withAddress(source.address, source.scope)
-    if (device === undefined) throw callError.ENODEV`cm_id: no device has the local address`
-    return { device, localGid: source.address }
+    const end = this.#endWithAddress(source.address, source.scope)
+    if (end === undefined) throw callError.ENODEV`cm_id: no device has the local address`
+    return end
   }
 
-  /** The device and GID from which the system reaches a remote GID. */
-  #localFor(remoteGid: Uint8Array, scope: number): LocalEnd {
-    const owner = this.withAddress(remoteGid, scope)
-    if (owner !== undefined) return { device: owner, localGid: remoteGid }
-    if (isLinkLocal(remoteGid)) return this.#linkLocalAddress(scope)
-    if (isLoopbackIpv4(remoteGid)) return this.#loopbackAddress() ?? this.#firstAddress(true)
-    const localGid = this.#routing.sourceOf?.(remoteGid, scope)
-    const device = typeof localGid === 'object' ? this.withAddress(localGid) : undefined
-    if (typeof localGid === 'object' && device !== undefined) return { device, localGid }
-    if (localGid !== undefined && !isMulticastGid(remoteGid)) throw noLocalEnd(localGid)
-    return this.#firstAddress(isMappedIpv4(remoteGid))
+  /** The end from which the system reaches a remote address. */
+  #localFor(remote: Uint8Array, scope: number): LocalEnd {
+    const owner = this.#endWithAddress(remote, scope)
+    if (owner !== undefined) return owner
+    if (isLinkLocal(remote)) return this.#linkLocalAddress(scope)
+    if (isLoopbackIpv4(remote)) return this.#loopbackAddress() ?? this.#firstAddress(true)
+    const source = this.#routing.sourceOf?.(remote, scope)
+    const end = typeof source === 'object' ? this.#endWithAddress(source) : undefined
+    if (end !== undefined) return end
+    if (source !== undefined && !isMulticastGid(remote)) throw noLocalEnd(source)
+    return this.#firstAddress(isMappedIpv4(remote))
   }
 
   /** The first device address that satisfies `isWanted`. */
-  #findAddress(isWanted: (entry: GidTableEntry) => boolean): LocalEnd | undefined {
-    for (const device of this.#devices.values())
-      for (const entry of device.device.ports[0]!.gids.entries)
-        if (entry !== undefined && isWanted(entry)) return { device, localGid: entry.gid }
+  #findAddress(
+    isWanted: (entry: PortAddress) => boolean,
+    devices: Iterable<CmDevice> = this.#devices.values(),
+  ): LocalEnd | undefined {
+    for (const device of devices)
+      for (const entry of addressesOf(device.device))
+        if (isWanted(entry)) return { device, localAddress: entry.address, localGid: entry.gid }
     return undefined
   }
 
-  /** The first GID of a device of the remote GID's kind: IPv4, link-local, other IPv6. */
-  #localOn(device: CmDevice, remoteGid: Uint8Array): LocalEnd {
-    const { entries } = device.device.ports[0]!.gids
-    const isSameKind = (gid: Uint8Array): boolean =>
-      isMappedIpv4(gid) === isMappedIpv4(remoteGid) && isLinkLocal(gid) === isLinkLocal(remoteGid)
-    const entry = entries.find(candidate => candidate !== undefined && isSameKind(candidate.gid))
-    if (entry === undefined)
+  /** The first address of a device of the remote address' kind: IPv4, link-local, other IPv6. */
+  #localOn(device: CmDevice, remote: Uint8Array): LocalEnd {
+    const isSameKind = ({ address }: PortAddress): boolean =>
+      isMappedIpv4(address) === isMappedIpv4(remote) && isLinkLocal(address) === isLinkLocal(remote)
+    const found = this.#findAddress(isSameKind, [device])
+    if (found === undefined)
       throw callError.ENETUNREACH`${the.method('cm_id.resolveAddress')}: the device has no address of that family`
-    return { device, localGid: entry.gid }
+    return found
   }
 
   /** The first address of a family. Other addresses have precedence over link-local addresses. */
   #firstAddress(isIpv4: boolean): LocalEnd {
-    const isFamily = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === isIpv4
-    const found = this.#findAddress(entry => isFamily(entry) && !isLinkLocal(entry.gid)) ?? this.#findAddress(isFamily)
+    const isFamily = ({ address }: PortAddress): boolean => isMappedIpv4(address) === isIpv4
+    const found =
+      this.#findAddress(entry => isFamily(entry) && !isLinkLocal(entry.address)) ?? this.#findAddress(isFamily)
     if (found === undefined) throw callError.ENODEV`cm_id: no device has an address of ${isIpv4 ? 'IPv4' : 'IPv6'}`
     return found
   }
 
   /** The first link-local address on interface `scope`; 0: on any interface. */
   #linkLocalAddress(scope: number): LocalEnd {
-    const found = this.#findAddress(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
+    const found = this.#findAddress(
+      ({ address, ifindex }) => isLinkLocal(address) && (scope === 0 || ifindex === scope),
+    )
     if (found === undefined)
       throw callError.ENODEV`cm_id: no device has a link-local address${scope === 0 ? '' : ` on interface ${scope}`}`
     return found
@@ -210,25 +259,26 @@ export class CmDevices {
 
   /** The first address in 127.0.0.0/8. */
   #loopbackAddress(): LocalEnd | undefined {
-    return this.#findAddress(({ gid }) => isLoopbackIpv4(gid))
+    return this.#findAddress(({ address }) => isLoopbackIpv4(address))
   }
 
   /**
-   * The device with a local address; undefined for a wildcard. A loopback address that no device has means the first
+   * The end with a local address; undefined for a wildcard. A loopback address that no device has means the first
    * device. Throws CallError EADDRNOTAVAIL if no device, or another than `onlyDevice`, has the address, for a link-local
    * address or a GID (AF_IB) ENODEV; EINVAL for a link-local address without scope.
    */
-  deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
+  endToBind(source: SocketAddress, onlyDevice?: CmDevice): LocalEnd | undefined {
     if (isAny(source)) return undefined
     const isLocalToLink = source.family === Family.INET6 && hasLinkScope(source.address)
     if (isLocalToLink && source.scope === 0)
       throw callError.EINVAL`${the.method('cm_id.bind')}: a link-local address needs its scope, the index of an interface`
     // As in Linux, no interface has ::ffff:a.b.c.d as an address of AF_INET6.
     const isForeignFamily = source.family === Family.INET6 && isMappedIpv4(source.address)
-    const device =
-      this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#firstDevice() : undefined)
-    const isOfOtherDevice = device !== undefined && onlyDevice !== undefined && device !== onlyDevice
-    if (device !== undefined && !isForeignFamily && !isOfOtherDevice) return device
+    const end =
+      this.#endWithAddress(source.address, source.scope) ??
+      (isLoopback(source) ? this.#firstDeviceAs(source.address) : undefined)
+    const isOfOtherDevice = end !== undefined && onlyDevice !== undefined && end.device !== onlyDevice
+    if (end !== undefined && !isForeignFamily && !isOfOtherDevice) return end
     const why = isForeignFamily
       ? 'an IPv4 address needs the family AF_INET'
       : isOfOtherDevice
@@ -239,8 +289,11 @@ export class CmDevices {
     throw new CallError(code, because`${the.method('cm_id.bind')}: ${why}`)
   }
 
-  #firstDevice(): CmDevice | undefined {
-    const [first] = this.#devices.values()
-    return first
+  /** The first device, by a loopback address that no device has. */
+  #firstDeviceAs(address: Uint8Array): LocalEnd | undefined {
+    const [device] = this.#devices.values()
+    if (device === undefined) return undefined
+    const { ipAddresses, gids } = device.device.ports[0]!
+    return { device, localAddress: address, localGid: (ipAddresses && gids.entries[0]?.gid) ?? address }
   }
 }

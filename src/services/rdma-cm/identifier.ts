@@ -22,6 +22,7 @@ export type IdState =
   | 'IDLE'
   | 'ADDR_BOUND'
   | 'ADDR_RESOLVED'
+  | 'ROUTE_QUERY'
   | 'ROUTE_RESOLVED'
   | 'CONNECT'
   | 'DISCONNECT'
@@ -80,8 +81,10 @@ export class Identifier implements PortHolder, ConnectionEnd {
   mac: string | undefined
   /** The next hop when the route was resolved; undefined if the system reports no MACs. */
   neighbour: Neighbour | undefined
-  /** The path record that the program has set (RDMA_OPTION_IB_PATH); undefined: the resolved path is used. */
+  /** The path record that the program has set (RDMA_OPTION_IB_PATH) or the protocol has found; undefined: the addresses are the path. */
   chosenPath: Uint8Array | undefined
+  /** In ROUTE_QUERY: ends the query. */
+  cancelQuery: (() => void) | undefined
   connection: Connection | undefined
   /** Of the connection, without datagrams; 0: none. */
   qpn = 0

@@ -36,7 +36,7 @@ const HOP_LIMIT = 64
 
 /** Shared zero records, never written. */
 const noParameters = zeroRecord(CmConnectionParameters)
-const noDatagram = zeroRecord(CmDatagramParameters)
+export const noDatagram = zeroRecord(CmDatagramParameters)
 
 const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
   // Private data is often only zeros. Then the shared array avoids an allocation.

@@ -24,7 +24,10 @@ export const qpAttributesFor = (id: Identifier, state: number): QpAttributes | u
   const { connection } = id
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
   if (state > ERR) return refuse(because`${the.attribute('state')}: ${state}; states are ${RESET} to ${ERR}`)
-  if (id.qpType === QpType.values.UD) return { state, pkeyIndex: 0, port: 1, qkey: id.qkey }
+  if (id.qpType === QpType.values.UD) {
+    const qkey = id.device.protocol.datagramQkey?.(id) ?? id.qkey
+    return { state, pkeyIndex: 0, port: 1, qkey }
+  }
   if (id.isListening) return refuse('the identifier is in state LISTEN')
   if (connection === undefined) return { state, pkeyIndex: 0, port: 1, accessFlags: 0 }
   // After a rejection the active side may connect again.

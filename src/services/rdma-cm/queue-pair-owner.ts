@@ -176,7 +176,11 @@ class QueuePairOwner implements IdOwner {
     }
   }
 
+  /** Goes on when the route is resolved, after the call has returned. */
+  whenResolved: (() => void) | undefined
+
   event(type: number, details: EventDetails): void {
+    if (type === ROUTE_RESOLVED) this.#onRoute()
     if (type === ADDR_RESOLVED || type === ROUTE_RESOLVED) return
     if (type === CONNECT_RESPONSE) {
       this.#onResponse(details)
@@ -195,6 +199,18 @@ class QueuePairOwner implements IdOwner {
 
   destroyed(): void {
     this.end()
+  }
+
+  #onRoute(): void {
+    const next = this.whenResolved
+    this.whenResolved = undefined
+    try {
+      next?.()
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      this.end()
+      this.#previousOwner.event(CONNECT_ERROR, { status: -error.errno })
+    }
   }
 
   /** The peer has accepted: connects the queue pair and confirms, or rejects the connection. */
@@ -231,8 +247,15 @@ export const connectQueuePair = (
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
     // The resolution failed with ADDR_ERROR.
     if (destination !== undefined && id.state === 'ADDR_BOUND') return
-    owner.modifyThrough(INIT)
-    cm.connect(id, { ...parameters, qpNum: qpnOf(qp) })
+    const isResolving = id.state === 'ROUTE_QUERY'
+    // A program in this process may use its record again before the route is resolved.
+    const own = isResolving ? { ...parameters, privateData: parameters.privateData.slice() } : parameters
+    const connect = (): void => {
+      owner.modifyThrough(INIT)
+      cm.connect(id, { ...own, qpNum: qpnOf(qp) })
+    }
+    if (isResolving) owner.whenResolved = connect
+    else connect()
   } catch (error) {
     owner.end()
     throw error

@@ -8,7 +8,7 @@
  * a device is removed, its identifiers get DEVICE_REMOVAL.
  */
 import { registerClient } from '../../core/devices/clients.ts'
-import { findGid, hasGid, holdGid, releaseGid } from '../../core/devices/gids.ts'
+import { findGid, holdGid, releaseGid } from '../../core/devices/gids.ts'
 import type {
   Connection,
   ConnectionListeners,
@@ -28,7 +28,7 @@ import { rejReason } from '../../spec/wire/mad.ts'
 import { addressText, isMulticastGid, isSameAddress } from '../../transport/wire/address.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import { anyAddress, Family, isAny, isLoopback } from '../socket-address.ts'
-import { CmDevices, type Routing } from './devices.ts'
+import { CmDevices, hasAddress, type Routing } from './devices.ts'
 import { type CmDevice, Identifier, type IdOwner } from './identifier.ts'
 import { Listeners } from './listeners.ts'
 import { type EventDetails, eventDetails, UDP_QKEY } from './parameters.ts'
@@ -162,12 +162,12 @@ export class RdmaCm {
   bind(id: Identifier, address: SocketAddress): void {
     if (id.state !== 'IDLE')
       throw callError.EINVAL`${the.method('cm_id.bind')}: the identifier is in state ${id.state}, not IDLE`
-    const device = this.#devicesOf(id).deviceToBind(address, id.onlyDevice)
+    const end = this.#devicesOf(id).endToBind(address, id.onlyDevice)
     const source = this.#bindPort(id, address)
     id.state = 'ADDR_BOUND'
     id.source = source
     id.destination ??= anyAddress(source.family)
-    if (device !== undefined) this.#attach(id, device, source.address)
+    if (end !== undefined) this.#attach(id, end.device, end.localGid)
   }
 
   /**
@@ -184,10 +184,14 @@ export class RdmaCm {
       throw callError.EINVAL`${the.method('cm_id.resolveAddress')}: source and destination are of different families`
     if (this.#raiseInjected(id, ADDR_ERROR)) return
     try {
-      const { device, localGid, remoteGid } = this.#devicesOf(id).route(destination, id.source, id.onlyDevice)
+      const { device, localGid, localAddress, remoteGid } = this.#devicesOf(id).route(
+        destination,
+        id.source,
+        id.onlyDevice,
+      )
       id.destination = destination
       this.#attach(id, device, localGid)
-      if (isAny(id.source)) id.source = { ...id.source, address: localGid }
+      if (isAny(id.source)) id.source = { ...id.source, address: localAddress }
       id.remoteGid = remoteGid
       id.flowLabel = this.#environment.random() & 0xf_ffff || 1
       id.state = 'ADDR_RESOLVED'
@@ -198,20 +202,45 @@ export class RdmaCm {
     }
   }
 
-  /** The event ROUTE_RESOLVED follows. */
-  resolveRoute(id: Identifier): void {
-    this.#enterRouteResolved(id, 'cm_id.resolveRoute', undefined)
+  /** The event ROUTE_RESOLVED follows, or ROUTE_ERROR. `timeout`: ms, of a query; 0: the protocol's default. */
+  resolveRoute(id: Identifier, timeout = 0): void {
+    if (!this.#mayResolveRoute(id, 'cm_id.resolveRoute')) return
+    const { protocol } = id.device!
+    if (protocol.resolveRoute === undefined) {
+      this.#enterRouteResolved(id, undefined)
+      return
+    }
+    id.state = 'ROUTE_QUERY'
+    try {
+      const cancel = protocol.resolveRoute(id, timeout, path => {
+        id.cancelQuery = undefined
+        if (typeof path !== 'number') this.#enterRouteResolved(id, path)
+        else {
+          id.state = 'ADDR_RESOLVED'
+          this.#notify(id, ROUTE_ERROR, { status: path })
+        }
+      })
+      // The answer may have come during the call.
+      if (id.state === 'ROUTE_QUERY') id.cancelQuery = cancel
+    } catch (error) {
+      id.state = 'ADDR_RESOLVED'
+      throw error
+    }
   }
 
   /** Sets a path record instead of resolving the route. The event ROUTE_RESOLVED follows. */
   setRoute(id: Identifier, path: Uint8Array): void {
-    this.#enterRouteResolved(id, 'cm_id.setOption', path)
+    if (this.#mayResolveRoute(id, 'cm_id.setOption')) this.#enterRouteResolved(id, path)
   }
 
-  #enterRouteResolved(id: Identifier, call: string, chosenPath: Uint8Array | undefined): void {
+  /** False: the injected event was raised. */
+  #mayResolveRoute(id: Identifier, call: string): boolean {
     if (id.state !== 'ADDR_RESOLVED')
       throw callError.EINVAL`${the.method(call)}: the identifier is in state ${id.state}, not ADDR_RESOLVED`
-    if (this.#raiseInjected(id, ROUTE_ERROR)) return
+    return !this.#raiseInjected(id, ROUTE_ERROR)
+  }
+
+  #enterRouteResolved(id: Identifier, chosenPath: Uint8Array | undefined): void {
     id.state = 'ROUTE_RESOLVED'
     id.chosenPath = chosenPath
     // As on Linux, half the ACK timeout, so the exponent is 1 lower. From it follows the ACK timeout in the REQ, which is
@@ -326,6 +355,7 @@ export class RdmaCm {
     this.#idCount--
     id.removeFromBacklog()
     this.#listeners.remove(id)
+    id.cancelQuery?.()
     this.#detach(id)
     this.#ports.release(id)
     id.source = undefined
@@ -387,13 +417,13 @@ export class RdmaCm {
     const cmDevice = this.devices.forDevice(device)
     if (cmDevice === undefined) return 'NO_LISTENER'
     const { local, peer, path, qpType } = request
-    const isOfHost = this.devices.isOfHost(path.remoteGid)
+    const isOfHost = this.devices.isToHost(path)
     // As in Linux (validate_net_dev), a request of another host is to an address of the device, and is not from a
     // loopback address, a group or the wildcard.
     const isPossible =
       isOfHost ||
       local.family === Family.IB ||
-      (hasGid(device, local.address) && !isLoopback(peer) && !isMulticastGid(peer.address) && !isAny(peer))
+      (hasAddress(device, local.address) && !isLoopback(peer) && !isMulticastGid(peer.address) && !isAny(peer))
     if (!isPossible) return 'WRONG_ADDRESS'
     const listener = this.#listeners.find(request, cmDevice, isOfHost)
     if (listener === undefined) {

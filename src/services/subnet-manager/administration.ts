@@ -16,7 +16,6 @@ import {
   DEFAULT_PARTITION,
   FIRST_MULTICAST_LID,
   FULL_MEMBER,
-  JoinState,
   NoticeType,
   SA_VERSION,
   SaMethod,
@@ -39,7 +38,7 @@ import {
 import { MadAgentEngine } from '../mad/agent.ts'
 import type { MadPath } from '../mad/path.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
-import { type Group, Groups, keyOfGid } from './groups.ts'
+import { type Group, Groups, isFull, keyOfGid } from './groups.ts'
 import {
   commonPkey,
   isInPartition,
@@ -115,6 +114,8 @@ const LEASE_FOREVER = 0xffff_ffff
 const TRUSTED_KEY = 1n
 const HEADER_BYTES = 56
 const SA_CAPABILITIES = { OPTIONAL_RECORDS: 1 << 9, UD_MULTICAST: 1 << 10, SUBSCRIBE: 1 << 1 } as const
+/** In `capabilityMask2`: members that only send may be full members. */
+const SEND_ONLY_FULL_MEMBERS = 1 << 12
 /** RespTimeValue: about a second. */
 const RESPONSE_TIME = 18
 /** The group of IP over InfiniBand's broadcasts (RFC 4391), and what OpenSM gives it. */
@@ -396,6 +397,7 @@ export class Administration {
       baseVersion: MAD_BASE_VERSION,
       classVersion: SA_VERSION,
       capabilityMask: OPTIONAL_RECORDS | UD_MULTICAST | SUBSCRIBE,
+      capabilityMask2: SEND_ONLY_FULL_MEMBERS,
       responseTime: RESPONSE_TIME,
       redirectQpn: GSI_QPN,
       redirectQKey: GSI_QKEY,
@@ -534,8 +536,7 @@ export class Administration {
   /** A group with the fields of who creates it. */
   #create(record: SaRecord<'MCMemberRecord'>, names: ReadonlySet<string>, port: FoundPort): Group | number {
     const needed = ['qkey', 'pkey', 'trafficClass', 'sl', 'flowLabel']
-    if ((record.joinState & JoinState.FULL) === 0 || !needed.every(name => names.has(name)))
-      return SaStatus.REQUEST_INVALID
+    if (!isFull(record.joinState) || !needed.every(name => names.has(name))) return SaStatus.REQUEST_INVALID
     if (!isInPartition(port, record.pkey)) return SaStatus.REQUEST_INVALID
     const scope = names.has('scope') ? record.scope : 2
     const mgid = isZero(record.mgid) ? this.#newGid(scope) : record.mgid

@@ -91,4 +91,5 @@ export class Groups {
   }
 }
 
-const isFull = (state: number): boolean => (state & JoinState.FULL) !== 0
+/** A full member, which keeps the group; one that only sends may be full too (15.2.5.17.1). */
+export const isFull = (state: number): boolean => (state & (JoinState.FULL | JoinState.SEND_ONLY_FULL)) !== 0

@@ -383,6 +383,7 @@ export const SrqTypeNumbers: Readonly<Record<string, number>> = {
 export const CmIdState = {
   IDLE: 0,
   ADDR_RESOLVED: 2,
+  ROUTE_QUERY: 3,
   ROUTE_RESOLVED: 4,
   CONNECT: 5,
   DISCONNECT: 6,

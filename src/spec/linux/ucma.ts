@@ -93,7 +93,8 @@ const qpAttributes: Layout = {
     value(28, 4, 'sqPsn'),
     value(32, 4, 'destQpn'),
     value(36, 4, 'accessFlags'),
-    ahAddress(40).filter(({ link }) => link === 'roce'),
+    // Identifiers are of all devices: the result has the address of the link of its own.
+    ahAddress(40).flatMap(({ link, ...cell }) => (link === 'opa' ? [] : [cell])),
     value(124, 2, 'pkeyIndex'),
     value(130, 1, 'maxRdAtomic'),
     value(131, 1, 'maxDestRdAtomic'),

@@ -376,6 +376,9 @@ class Consumer implements IdOwner {
 class FakeLayer implements Mads {
   agent: MadService | undefined
   readonly sent: Uint8Array[] = []
+  createAgent(): never {
+    throw new Error('only on InfiniBand')
+  }
   register(agent: MadService): () => void {
     this.agent = agent
     return () => {}

@@ -14,7 +14,8 @@ test('the CA GUID is the node GUID, also if the driver has it in a Buffer', () =
   assert.notEqual(nodeGuid.buffer.byteLength, nodeGuid.length, 'the Buffer is part of a larger memory')
   const attributes = { ...zeroRecord(DeviceAttributes), physPortCnt: 1, nodeGuid }
   const device = register(createCore(), describeDevice('test0', undefined, { attributes }))
-  const mads = { register: () => () => {}, send: () => true, hasQueuePair: () => true }
+  const createAgent = () => assert.fail('only on InfiniBand')
+  const mads = { register: () => () => {}, send: () => true, hasQueuePair: () => true, createAgent }
   const cm = new IbCm(mads, { now: () => 0, random: () => 1 })
   cm.open(device as Device, { request: () => 'NO_LISTENER' })
   assert.equal(cm.portOf(1)?.caGuid, 0x0011223344556677n)

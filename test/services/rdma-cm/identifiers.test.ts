@@ -608,7 +608,7 @@ describe('ports', () => {
     const id = bound(a, ip4(1, 0))
     assert.ok(id.device)
     const otherDevice = { ...id.device }
-    assert.throws(() => a.cm.devices.deviceToBind(ip4(1, PORT), otherDevice), {
+    assert.throws(() => a.cm.devices.endToBind(ip4(1, PORT), otherDevice), {
       code: 'EADDRNOTAVAIL',
       message: /belongs to another device/,
     })

@@ -140,8 +140,9 @@ export const runRdmacm = async (
   }
 }
 
-const countAddressHandles = ({ devices }: Stat): number =>
-  devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
+/** On InfiniBand libmlx5 makes address handles without a call. Then the queue pairs, which the joins follow, must do. */
+const countGroups = ({ devices }: Stat): number =>
+  devices.reduce((sum, { name, objects }) => sum + ((name.startsWith('mlx5') ? objects.ud_qp : objects.ah) ?? 0), 0)
 
 /**
  * Resolves when a server waits for its client, or has exited. `before`: the daemon's numbers before the server started.
@@ -153,9 +154,9 @@ const untilReady = async (daemon: TestDaemon, line: string, port: number, before
   // A datagram rsocket creates no objects in the daemon before its first message.
   if (program === 'udpong') return
   const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
-  // mckey creates an address handle for each group that it has joined.
+  // mckey has a queue pair for each group, and creates an address handle when it has joined.
   const groups = Number(/ -c (\d+)/.exec(line)?.[1] ?? 1)
-  const hasJoined = (now: Stat): boolean => countAddressHandles(now) >= countAddressHandles(before) + groups
+  const hasJoined = (now: Stat): boolean => countGroups(now) >= countGroups(before) + groups
   await Promise.race([daemon.settled(program === 'mckey' ? hasJoined : listens), ended])
 }
 

@@ -50,7 +50,9 @@ const qpAttributesOfConnection = {
   pkeyIndex: optional(qpAttributes.pkeyIndex),
   port: optional(qpAttributes.port),
   qkey: optional(qpAttributes.qkey),
+  /** Of the device's link (spec/links.ts). */
   address: optional(qpAttributes.address),
+  ibAddress: qpAttributes.ibAddress,
   pathMtu: optional(qpAttributes.pathMtu),
   timeout: optional(qpAttributes.timeout),
   retryCnt: optional(qpAttributes.retryCnt),
@@ -121,7 +123,10 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Raises ROUTE_RESOLVED. `timeout` is ignored: routes are resolved at once. */
+    /**
+     * Raises ROUTE_RESOLVED. On InfiniBand the subnet administrator is asked, and without an answer in `timeout` ms, or if it
+     * knows no path, ROUTE_ERROR is raised; EAGAIN without a subnet manager. Elsewhere routes are resolved at once.
+     */
     resolveRoute: method(calls.resolveRoute, { role: 'resolves', in: { timeout: optional(u32(1)) }, out: {} }),
     /**
      * Sends a connection request. Raises REJECTED (for datagrams UNREACHABLE) if the peer rejects the request, and
