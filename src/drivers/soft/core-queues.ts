@@ -213,6 +213,12 @@ class ManagementQueue extends DatagramQueue implements ManagementPort {
     return true
   }
 
+  /** Queue pair 0 receives on VL 15 only (IBA 3.5.7): a program's datagram to it is no management. */
+  override onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void {
+    if (this.qpn === SMI_QPN) this.device.engine().counters.dropped++
+    else super.onPacket(arena, at, length, from)
+  }
+
   onManagement(mad: Uint8Array, { slid, dlid, sl, sourceQpn, pkey, grh }: ManagementPath): void {
     this.options.receive(mad, {
       localGid: grh?.destination ?? NO_GID,

@@ -26,8 +26,8 @@ import {
   type RmppFields,
   setTidHigh,
 } from '../../transport/wire/mad/management.ts'
-import type { MadPath } from './path.ts'
-import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
+import { isSamePeer, type MadPath, peerOf } from './path.ts'
+import { newestOfLargest, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
@@ -209,7 +209,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (!this.#options.engineDoesRmpp && isRmpp(message, fields)) return false
     for (const { fields: other, path: peerPath } of this.#sending) {
       if (!isSameTransaction(other, fields) || other.isResponse !== fields.isResponse) continue
-      if (!fields.isResponse || isSameAddress(peerPath.remoteGid, path.remoteGid)) return true
+      if (!fields.isResponse || isSamePeer(peerPath, path)) return true
     }
     return false
   }
@@ -219,7 +219,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (!fields.isResponse) return 1
     for (const { fields: request, from, segments } of this.#receiving) {
       if (request.isResponse || !isSameTransaction(request, fields)) continue
-      if (isSameAddress(from.remoteGid, path.remoteGid)) return segments.replyWindow
+      if (isSamePeer(from, path)) return segments.replyWindow
     }
     return 1
   }
@@ -273,7 +273,7 @@ export class MadAgentEngine<P extends MadPath, T> {
       const { fields: sent, path } = sending
       if (!isSameTransaction(sent, fields) || sent.isResponse === fields.isResponse) continue
       const isSamePath = sent.isResponse
-        ? isSameAddress(path.remoteGid, from.remoteGid)
+        ? isSamePeer(path, from)
         : // The response may come from another port of the peer.
           isSameAddress(path.localGid, from.localGid)
       if (isSamePath) return sending
@@ -379,7 +379,7 @@ export class MadAgentEngine<P extends MadPath, T> {
         known.classVersion === fields.classVersion &&
         known.method === fields.method &&
         peer.qpn === from.qpn &&
-        isSameAddress(peer.remoteGid, from.remoteGid)
+        isSamePeer(peer, from)
       if (isSame) return receiving
     }
     return undefined
@@ -407,7 +407,7 @@ export class MadAgentEngine<P extends MadPath, T> {
       }
     }
     const segments = new SegmentReceiver(fields.mgmtClass)
-    const peer = peerOf(from.remoteGid)
+    const peer = peerOf(from)
     const receiving = { mad, fields, from, peer, segments, deadline: now + TRANSFER_TIMEOUT, charged: 0 }
     if (!this.#charge(receiving)) {
       this.#refuseTransfer(mad, from)
@@ -463,7 +463,7 @@ export class MadAgentEngine<P extends MadPath, T> {
    * needs the space, has as large a weight.
    */
   #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
-    const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)
+    const victim = newestOfLargest(this.#receiving, peerOf(from), weightOf)
     if (victim === undefined) return false
     this.#forget(victim)
     this.#refuseTransfer(victim.mad, victim.from)

@@ -11,7 +11,7 @@ export interface Receiving<P> {
   readonly mad: Uint8Array
   readonly fields: MadFields
   readonly from: P
-  /** `peerOf` of the peer's GID. */
+  /** `peerOf` of the path. */
   readonly peer: string
   readonly segments: SegmentReceiver
   /** When the transfer is dropped, µs. */
@@ -19,9 +19,6 @@ export interface Receiving<P> {
   /** Bytes charged for it. */
   charged: number
 }
-
-/** A GID as text. */
-export const peerOf = (gid: Uint8Array): string => gid.join()
 
 /**
  * The newest incomplete transfer of the peer with the largest sum of `weightOf`; undefined if `peer`, which needs the

@@ -8,7 +8,7 @@ import { LinkSpeed } from '../../spec/enums.ts'
 import { DEFAULT_FABRIC, type FabricSpec, parseFabric } from '../../spec/fabric.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
-import { PERMISSIVE_LID, PortCapability, Trap } from '../../spec/wire/subnet.ts'
+import { PERMISSIVE_LID, PortCapability, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
 import { Fabric, type FabricPort, type Link } from '../subnet/fabric.ts'
 import type { SubnetNode } from '../subnet/node.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
@@ -126,6 +126,8 @@ export class EmbeddedSubnet {
   #subnetOf(port: SubnetPort, at: FabricPort): PortSubnet {
     const fabric = this.#fabric
     const send = (mad: Uint8Array, path: ManagementPath): void => {
+      // Only queue pair 0 sends on VL 15, on which queue pair 0 receives (IBA 3.5.7).
+      if ((path.sourceQpn === SMI_QPN) !== (path.destQpn === SMI_QPN)) return
       const packet = packetOf(mad, path, at.port.info.lid)
       this.#later(() => fabric.send(at, packet, this.#environment.now()))
     }

@@ -4,6 +4,7 @@
  */
 import { GSI_QKEY, GSI_QPN, MAD_BASE_VERSION, MAD_BYTES } from '../../spec/wire/mad.ts'
 import {
+  MAD_STATUS_BUSY,
   MAD_STATUS_UNSUPPORTED,
   MadClass,
   MadMethod,
@@ -93,14 +94,24 @@ interface Subscription {
   readonly info: SaRecord<'InformInfo'>
 }
 
+interface Transfer {
+  readonly lid: number
+  readonly bytes: number
+}
+
 interface Service {
   readonly record: SaRecord<'ServiceRecord'>
   /** µs; Infinity: it has no lease. */
   readonly until: number
 }
 
-const MAX_SUBSCRIPTIONS = 16_384
-const MAX_SERVICES = 16_384
+/** Of a port: each notice is sent to all that match, and repeated until it is answered. */
+const MAX_SUBSCRIPTIONS = 64
+/** Of a port. */
+const MAX_SERVICES = 1024
+/** Responses of several datagrams to a port that it has not acknowledged, and their bytes. */
+const MAX_TRANSFERS = 32
+const MAX_TRANSFER_BYTES = 16 << 20
 /** Records of a response. */
 const MAX_RECORDS = 65_536
 const REPORT_TIMEOUT = 1_000_000
@@ -141,7 +152,10 @@ const peerAddress = (lid: number): Uint8Array => gidOf(0n, BigInt(lid))
 export class Administration {
   readonly #gidPrefix: bigint
   readonly #owner: AdministrationOwner
-  readonly #agent: MadAgentEngine<SaPath, undefined>
+  /** Sends of transfers have what they take. */
+  readonly #agent: MadAgentEngine<SaPath, Transfer | undefined>
+  /** Transfers that have not ended, by LID. */
+  readonly #transfers = new Map<number, { count: number; bytes: number }>()
   readonly #groups = new Groups()
   readonly #services = new Map<string, Service>()
   readonly #subscriptions = new Map<string, Subscription>()
@@ -157,13 +171,13 @@ export class Administration {
     this.#gidPrefix = gidPrefix
     this.#owner = owner
     this.#nextGroup = random & 0xffff_ffffn
-    this.#agent = new MadAgentEngine<SaPath, undefined>(
+    this.#agent = new MadAgentEngine<SaPath, Transfer | undefined>(
       { highTid: Number((random >> 8n) & 0x7f_ffffn) + 1, engineDoesRmpp: true },
       {
         transmit: (mad, path) => this.#transmit(mad, path),
         wakeAt: time => owner.wakeAt(time),
         deliver: (message, path) => this.#onMessage(message, path),
-        ended: () => {},
+        ended: transfer => transfer && this.#onTransferEnd(transfer),
       },
     )
   }
@@ -322,6 +336,8 @@ export class Administration {
     if (records.length > MAX_RECORDS) failed = SaStatus.NO_RESOURCES
     const codec = name && (saCodecs[name] as unknown as AnyCodec)
     const step = codec === undefined ? 0 : Math.ceil(codec.bytes / 8)
+    const transfer = { lid: path.lid, bytes: HEADER_BYTES + records.length * step * 8 }
+    if (isTable && failed === 0 && !this.#mayTransfer(transfer)) failed = MAD_STATUS_BUSY
     const list = failed === 0 ? records : []
     const bytes = isTable && failed === 0 ? Math.max(HEADER_BYTES + list.length * step * 8, HEADER_BYTES) : MAD_BYTES
     const message = new Uint8Array(Math.max(bytes, HEADER_BYTES))
@@ -342,8 +358,26 @@ export class Administration {
     )
     message.set(header.subarray(0, message.length))
     for (const [i, record] of list.entries()) codec!.emit(record, message, HEADER_BYTES + i * step * 8)
-    const timeout = isTable && failed === 0 ? TRANSFER_TIMEOUT : 0
-    this.#agent.send(message, path, { timeout, retries: TRANSFER_RETRIES, tag: undefined }, this.#now)
+    const options = { timeout: 0, retries: TRANSFER_RETRIES, tag: undefined }
+    if (!isTable || failed !== 0) this.#agent.send(message, path, options, this.#now)
+    else if (this.#agent.send(message, path, { ...options, timeout: TRANSFER_TIMEOUT, tag: transfer }, this.#now))
+      this.#onTransfer(transfer)
+  }
+
+  #mayTransfer({ lid, bytes }: Transfer): boolean {
+    const used = this.#transfers.get(lid)
+    return used === undefined || (used.count < MAX_TRANSFERS && used.bytes + bytes <= MAX_TRANSFER_BYTES)
+  }
+
+  #onTransfer({ lid, bytes }: Transfer): void {
+    const used = this.#transfers.get(lid) ?? { count: 0, bytes: 0 }
+    this.#transfers.set(lid, { count: used.count + 1, bytes: used.bytes + bytes })
+  }
+
+  #onTransferEnd({ lid, bytes }: Transfer): void {
+    const { count, bytes: all } = this.#transfers.get(lid) ?? { count: 1, bytes }
+    if (count === 1) this.#transfers.delete(lid)
+    else this.#transfers.set(lid, { count: count - 1, bytes: all - bytes })
   }
 
   // ---- records ----
@@ -594,7 +628,8 @@ export class Administration {
     const key = serviceKey(record)
     const known = this.#services.get(key)
     if (known !== undefined && keyOfGid(known.record.key) !== keyOfGid(record.key)) return SaStatus.REQUEST_INVALID
-    if (known === undefined && this.#services.size >= MAX_SERVICES) return SaStatus.NO_RESOURCES
+    const own = [...this.#services.values()].filter(service => keyOfGid(service.record.gid) === keyOfGid(record.gid))
+    if (known === undefined && own.length >= MAX_SERVICES) return SaStatus.NO_RESOURCES
     const lease = names.includes('lease') ? record.lease : LEASE_FOREVER
     const until = lease === LEASE_FOREVER ? Number.POSITIVE_INFINITY : now + lease * 1_000_000
     const entry = { ...record, lease }
@@ -619,7 +654,8 @@ export class Administration {
     const key = [path.lid, path.qpn, keyOfGid(gid), lidBegin, lidEnd, isGeneric, type, trapNumber, producerType].join()
     if (subscribe > 1 || isGeneric > 1) return SaStatus.REQUEST_INVALID
     if (subscribe === 1) {
-      if (!this.#subscriptions.has(key) && this.#subscriptions.size >= MAX_SUBSCRIPTIONS) return SaStatus.NO_RESOURCES
+      const own = [...this.#subscriptions.values()].filter(({ lid }) => lid === path.lid)
+      if (!this.#subscriptions.has(key) && own.length >= MAX_SUBSCRIPTIONS) return SaStatus.NO_RESOURCES
       this.#subscriptions.set(key, { lid: path.lid, qpn: path.qpn, gid: this.#gidOf(from), info })
     } else if (!this.#subscriptions.delete(key)) return SaStatus.REQUEST_INVALID
     return [info]

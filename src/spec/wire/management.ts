@@ -43,6 +43,8 @@ export const isSubnetManagement = (mgmtClass: number): boolean =>
 /** Agents can be registered for classes below this number (Linux: MAX_MGMT_CLASS). */
 export const MAD_CLASSES = 80
 
+/** The receiver has no room now; the requester may ask again. */
+export const MAD_STATUS_BUSY = 0x0001
 /** Status of a response: the method is not supported for this attribute. */
 export const MAD_STATUS_UNSUPPORTED = 0x000c
 /** Status of a response: a field of the attribute has an invalid value. */

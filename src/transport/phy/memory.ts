@@ -158,8 +158,14 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     const fabric = fabricOf(flow)
     if (fabric === undefined) return NOWHERE
     const at = flows.destinationAt(flow)
-    const numbers = fabric.reached(lidAt(at)).flatMap(reached => portOfFabric.get(reached) ?? [])
-    if (lidAt(at) < FIRST_MULTICAST_LID) return numbers[0] ?? NOWHERE
+    const dlid = lidAt(at)
+    const isGroup = dlid >= FIRST_MULTICAST_LID
+    // A port that is not ACTIVE takes no packets.
+    const numbers = fabric
+      .reached(dlid)
+      .flatMap(reached => portOfFabric.get(reached) ?? [])
+      .filter(number => (isGroup ? fabrics[number]!.lid !== 0 : fabrics[number]!.lid === dlid))
+    if (!isGroup) return numbers[0] ?? NOWHERE
     const group = groups.find(flows.words(), at)
     // An adapter passes packets to a group to its own members too.
     reachedOf[flow] = new Set([...numbers, flows.portOf(flow)])

@@ -188,6 +188,21 @@ it('a group gets the datagrams to its multicast LID, and only those of its GID',
   )
 })
 
+it('queue pair 0 takes no datagrams of programs, whatever their Q_Key', () => {
+  const m = fabric(2)
+  const [{ device }, { device: other }] = m.devices as [(typeof m.devices)[0], (typeof m.devices)[0]]
+  const received: Uint8Array[] = []
+  other.driver.openSubnetManagement!(other, mad => void received.push(mad))
+  const a = program(m, 0)
+  const qa = a.queuePair('ud')
+  qa.activate()
+  const gid = device.ports[0]!.gids.entries[0]!.gid
+  qa.post({ opcode: SEND, data: [a.element(0, 256)], destination: { gid, qpn: 0, lid: 2, qkey: 0 } })
+  completionsOf(m, a, 1)
+  while (m.devices[1]!.poll(0));
+  assert.deepEqual(received, [])
+})
+
 it('taps see the LIDs, the service level, and a GRH if there is one', () => {
   const flows = new Set<string>()
   const onPort = (port: Port): void =>

@@ -30,6 +30,7 @@ import { QpTypes, ReceiveTopology } from '../../../src/spec/drivers/mlx5-firmwar
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, CqFlags, MwType, PortState, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { FIRST_MULTICAST_LID } from '../../../src/spec/wire/subnet.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
 import { type Firmware, firmwareOf } from './queue-commands.ts'
@@ -47,7 +48,7 @@ export type Machine = ReturnType<typeof machine>
 
 const { ACTIVE } = PortState.values
 
-/** Devices with InfiniBand ports: LID 1 and so on, ACTIVE, as a manager makes them. */
+/** Devices with InfiniBand ports on one switch: LID 1 and so on, ACTIVE, as a manager makes them. Groups reach all. */
 export const fabric = (
   count: number,
   {
@@ -58,8 +59,17 @@ export const fabric = (
 ): Machine => {
   const names = Array.from({ length: count }, (_, i) => `mlx5_${i}`)
   const m = driverMachine(mlx5Driver, names, fault, { onPort, fabric: { pkeys } })
-  m.devices.forEach(({ subnetPort }, i) => {
-    subnetPort!.set({ state: ACTIVE, lid: i + 1, smLid: 1 })
+  const ports = m.devices.map(({ subnetPort }) => subnetPort!)
+  ports.forEach((port, i) => {
+    port.attach({
+      send: () => {},
+      receive: () => {},
+      news: () => {},
+      reached: dlid => ports.filter(({ settings: { lid } }) => dlid >= FIRST_MULTICAST_LID || lid === dlid),
+      lost: () => {},
+      removed: () => {},
+    })
+    port.set({ state: ACTIVE, lid: i + 1, smLid: 1 })
   })
   return m
 }

@@ -68,12 +68,16 @@ describe('InfiniBand ports', () => {
     first.tables[2] = [third]
     a!.setFabric!(first)
     send(7)
+    assert.deepEqual([psns(receiveAll(b!)), psns(receiveAll(c!))], [[], []], 'a port with another LID')
+    third.lid = 2
+    c!.setFabric!(third)
+    send(7)
     assert.deepEqual([psns(receiveAll(b!)), psns(receiveAll(c!))], [[], [7, 8]])
     // A port that is not ACTIVE, or has another LID, sends nothing.
     first.lid = 0
     a!.setFabric!(first)
     send(9)
-    assert.deepEqual([psns(receiveAll(c!)), first.losses.length], [[], 2])
+    assert.deepEqual([psns(receiveAll(c!)), first.losses.length], [[], 3])
     c!.close()
     first.lid = 1
     a!.setFabric!(first)
