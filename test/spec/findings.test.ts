@@ -13,7 +13,7 @@ import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
 import { absences, type Column, columns, columnTitles } from './by-device.ts'
 import { type AccessName, accesses, toldOf, type WayName, ways } from './given-back.ts'
-import { explanationOf, waitColumns, waitKinds } from './waits-by-device.ts'
+import { explanationOf, netWaits, waitColumns, waitKinds } from './waits-by-device.ts'
 
 const programs = join(repoRoot, 'docs', 'findings')
 const sources = readdirSync(programs)
@@ -211,6 +211,16 @@ test('docs/reference/waits-by-device.md is generated from spec/waits-by-device.t
     'Why not:',
     '',
     ...notes.map((note, i) => `${i + 1}. ${note}.`),
+    '',
+    '## Across hosts of a net',
+    '',
+    'With `check: true` in the file of a net, threads that wait for each other on two hosts are named together, and where they',
+    'wait on each. SRD has no connections, so on EFA each host tells of its own threads (`idle-queues`).',
+    '`npm run test:long -- check/net-waits` runs these on each device.',
+    '',
+    '| the server | the client | rxe, mlx5 |',
+    '|---|---|---|',
+    ...netWaits.map(({ does, connected: [id] }) => `| ${does.join(' | ')} | ${linkOf(id)} |`),
     '',
     'Generated from `test/spec/waits-by-device.ts` by `npm run docs`.',
     '',

@@ -373,3 +373,41 @@ export const waitKinds: readonly WaitKind[] = [
 /** What is told of a wait on a device; a string: why it does not exist there. */
 export const explanationOf = ({ told, efa }: WaitKind, column: WaitColumn): Explanation | string =>
   column === 'efa' ? (efa ?? told) : told
+
+/** A wait of two processes on two hosts of a net with `check: true` (test/programs/check/net_pair.c). */
+export interface NetWait {
+  readonly kind: string
+  /** What the server, and the client do. */
+  readonly does: readonly [string, string]
+  /** What is told where queue pairs are connected: the finding, and its threads, each HOST KIND, from any of a cycle on. */
+  readonly connected: readonly [FindingId, readonly string[]]
+}
+
+/** The first host has the server. */
+export const netWaits: readonly NetWait[] = [
+  {
+    kind: 'wait',
+    does: ['polls', 'polls'],
+    connected: ['deadlock', ['h1 poll', 'h2 poll']],
+  },
+  {
+    kind: 'wait-event',
+    does: ['waits in ibv_get_cq_event', 'waits in ibv_get_cq_event'],
+    connected: ['deadlock', ['h1 channel', 'h2 channel']],
+  },
+  {
+    kind: 'wait-read',
+    does: ['waits in read of a socket', 'polls'],
+    connected: ['idle-queues', ['h2 poll', 'h1 descriptor']],
+  },
+  {
+    kind: 'wait-mutex',
+    does: ['polls', 'waits for a mutex that a thread has, which waits in ibv_get_cq_event'],
+    connected: ['deadlock', ['h1 poll', 'h2 mutex', 'h2 channel']],
+  },
+  {
+    kind: 'wait-join',
+    does: ['joins a thread that waits in ibv_get_cq_event', 'waits in ibv_get_cq_event'],
+    connected: ['deadlock', ['h1 join', 'h1 channel', 'h2 channel']],
+  },
+]
