@@ -57,6 +57,12 @@ export const waitKinds: readonly WaitKind[] = [
     told: idle('2 threads have polled CQ'),
   },
   {
+    kind: 'thrown-joined',
+    does: 'joins a thread whose completion another thread has polled, and dropped',
+    told: deadlock('2 threads have polled CQ'),
+    isLong: true,
+  },
+  {
     kind: 'polled-twice',
     does: 'the completion was polled before',
     told: idle('the program has polled all completions'),

@@ -71,6 +71,8 @@ const notSignaled = (state: SoftState, qp: QpObject): Wait | undefined => {
   const hasUnpolled = qp.parents.some(parent => parent.class.name === 'cq' && unpolledIn(parent as CqObject) > 0)
   if (count === 0 || hasUnpolled) return undefined
   const sends = count === 1 ? 'last send is' : `last ${count} sends are`
+  let covered = count < retired ? 1 : 0
+  while (covered > 0 && count + covered < retired && !send.glance(LAST_RETIRED - count - covered).isSignaled) covered++
   return {
     id: 'not-signaled',
     // The program may wait for the receive instead.
@@ -78,6 +80,11 @@ const notSignaled = (state: SoftState, qp: QpObject): Wait | undefined => {
     text: `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is ${sendText(qp, LAST_RETIRED)}`,
     qpns: [qpn],
     request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(LAST_RETIRED).wrId },
+    ...(covered > 1 && {
+      details: [
+        `the completion before them stands for ${covered} sends: its own, and the ${covered - 1} before that were not signaled`,
+      ],
+    }),
   }
 }
 

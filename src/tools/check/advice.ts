@@ -164,6 +164,10 @@ export const adviceForDeadlock = ({ first, threads }: WaitGraph): string | undef
   return breaks.find(([of]) => of.some(kind => kinds.includes(kind)))?.[1]
 }
 
+/** Advice to threads that wait for completions of a CQ that several threads poll. */
+export const ADVICE_FOR_SHARED =
+  'let a thread that takes the completion of another one pass it on, or give each thread a CQ of its own'
+
 /** Advice to a program that waits for a message that its queue pair has dropped. */
 export const ADVICE_FOR_DROP =
   'post as many receives as messages may come at once, or let the sender wait for credits; else count on loss, and wait with a timeout'

@@ -38,6 +38,7 @@ import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
 import {
   ADVICE_FOR_DROP,
+  ADVICE_FOR_SHARED,
   ADVICE_FOR_SOLICITED,
   adviceForCm,
   adviceForDeadlock,
@@ -708,20 +709,23 @@ export class Checker {
     const isUnexplained = wait.details === undefined && wait.advice === undefined
     const [waiter, other] = named
     const limit = id === 'endless-rnr' ? this.#queues.explainLimit(other) : undefined
-    const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
+    const lost = id === 'idle-queues' || id === 'deadlock' ? lostIn(this.#objects, context) : undefined
+    const isIdle = isUnexplained && id === 'idle-queues'
     const receivers = graph?.first
       .map(index => graph.threads[index])
       .flatMap(thread => (thread?.kind === 'poll' || thread?.kind === 'channel' ? [thread.pid] : []))
     const drop = id === 'deadlock' && receivers ? dropBehind(this.#objects, new Set(receivers)) : undefined
-    const lostText = drop?.text ?? (isUnexplained ? lost?.unreached : undefined)
+    const lostText = drop?.text ?? (isIdle ? lost?.unreached : undefined)
     this.#reporter.report(id, occurrence, {
-      text: (isUnexplained ? lost?.overwritten : undefined) ?? (lostText ? `${text}: ${lostText}` : text),
+      text: (isIdle ? lost?.overwritten : undefined) ?? (lostText ? `${text}: ${lostText}` : text),
       waits: graph,
       advice:
         drop !== undefined
           ? ADVICE_FOR_DROP
           : id === 'deadlock' && graph !== undefined && severity !== 'note'
-            ? adviceForDeadlock(graph)
+            ? lost?.isShared
+              ? ADVICE_FOR_SHARED
+              : adviceForDeadlock(graph)
             : (limit?.advice ?? advice),
       moments: swap?.moments ?? lost?.moments ?? limit?.moments ?? [],
       details: [

@@ -35,6 +35,8 @@ interface LostBefore {
   readonly moments: readonly Moment[]
   /** A sentence about a CQ whose completions may have been overwritten: nobody knows whether all were polled. */
   readonly overwritten: string | undefined
+  /** Completions of a CQ were taken by several threads. */
+  readonly isShared: boolean
   /** A sentence about datagrams that no device gets. */
   readonly unreached: string | undefined
 }
@@ -66,6 +68,7 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
   const details: string[] = []
   const moments: Moment[] = []
   let overwritten: string | undefined
+  let isShared = false
   for (const { name, lost, destruction } of named.slice(-MAX_NAMED)) {
     const { sends, receives, drops } = lost
     const counts = [...(sends ? [counted(sends, 'send')] : []), ...(receives ? [counted(receives, 'receive')] : [])]
@@ -82,6 +85,7 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
     if (overwriting > size)
       overwritten ??= `${name} of ${size} entries, which ignores overruns (IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN), has had ${counted(overwriting, 'completion')}: those that were not polled before ${size} more came are lost`
     if (pollers.length === 0) continue
+    isShared = true
     details.push(
       `${counted(pollers.length, 'thread')} have polled ${name}: a completion that one of them has taken, no other one gets`,
     )
@@ -91,5 +95,5 @@ export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
   const { count = 0, to, why } = sender?.lost.unreached ?? {}
   const unreached =
     sender && `${counted(count, 'message')} of ${sender.name} to ${to} ${count === 1 ? 'was' : 'were'} dropped: ${why}`
-  return { details, moments, overwritten, unreached }
+  return { details, moments, overwritten, isShared, unreached }
 }

@@ -120,6 +120,27 @@ static void thrown_away(void)
     wait_for(&one, 1);
 }
 
+static void *take_one(void *end)
+{
+    wait_for(end, 1);
+    return NULL;
+}
+
+static void thrown_joined(void)
+{
+    pthread_t thread;
+    make_pair(&one, &other);
+    for (int i = 0; i < 2; i++) {
+        receive(&other, 1);
+        send_one(&one);
+        wait_for(&other, 1);
+    }
+    pthread_create(&thread, NULL, take_all, &one);
+    pthread_join(thread, NULL);
+    pthread_create(&thread, NULL, take_one, &one);
+    pthread_join(thread, NULL);
+}
+
 static void flush_destroyed(void)
 {
     make_pair(&one, &other);
@@ -943,6 +964,7 @@ static const struct kind {
     {"credit-read", credit_read},
     {"credit-event", credit_event},
     {"thrown-away", thrown_away},
+    {"thrown-joined", thrown_joined},
     {"polled-twice", polled_twice},
     {"flush-destroyed", flush_destroyed},
     {"flush-shared", flush_shared},

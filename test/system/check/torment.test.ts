@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { TormentKinds } from '../../../src/spec/check/torment.ts'
+import { TormentKinds, tormentKinds } from '../../../src/spec/check/torment.ts'
 import { seedWith } from '../../drivers/torment-seeds.ts'
 import { casesOf, longOnly } from '../../long-run.ts'
 import { repoRoot } from '../../paths.ts'
@@ -13,6 +13,7 @@ import { assertValid } from '../../project/docs/json-schema.ts'
 import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
 
 const cases = ownProgram('torment_cases')
+const late = ownProgram('late_cases')
 const MAX_SEED = 100
 /** Exit status of `userdma check` with findings or failures. */
 const EX_DATAERR = 65
@@ -23,6 +24,29 @@ const statusOf = async (scope: Scope, name: string, options: readonly string[]):
   assert.ok(status === 0 || status === 1, stderr)
   return status
 }
+
+/** A program that fails by each kind: the kind, its case, a seed, options, the program if it is another. */
+const decisive = [
+  ['bytes', 'last-byte', 2, []],
+  ['completion', 'order', 5, []],
+  ['ack', 'order', 6, ['--path', 'packets']],
+  ['queue', 'depth', 2, []],
+  ['adapter', 'adapter', 2, []],
+  ['fields', 'fields', 2, []],
+  ['reuse', 'reuse', 2, []],
+  ['keys', 'keys', 2, []],
+  ['relaxed', 'relaxed', 2, []],
+  ['relaxed', 'relaxed', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
+  ['keys', 'keys', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
+  ['event', 'notice', 2, []],
+  ['rnr', 'patience', 2, []],
+  ['limit', 'entries', 2, []],
+  ['spurious', 'extra', 2, []],
+  ['request', 'announced', 6, []],
+  ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
+  ['late', 'read', 2, [], late],
+  ['skew', 'abreast', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']],
+] as const
 
 describe('userdma run --torment', { skip: lacking(cases) }, () => {
   it('fails a program that polls the last byte of a message', async t => {
@@ -235,29 +259,17 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.equal(interruptedAtOnce.stderr, 'userdma check: no failure with 0 seeds until SIGTERM\n')
     assert.equal(interruptedAtOnce.signal, 'SIGTERM')
   })
-  for (const [kind, name, seed, options] of [
-    ['bytes', 'last-byte', 2, []],
-    ['completion', 'order', 5, []],
-    ['ack', 'order', 6, ['--path', 'packets']],
-    ['queue', 'depth', 2, []],
-    ['adapter', 'adapter', 2, []],
-    ['fields', 'fields', 2, []],
-    ['reuse', 'reuse', 2, []],
-    ['keys', 'keys', 2, []],
-    ['relaxed', 'relaxed', 2, []],
-    ['relaxed', 'relaxed', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
-    ['keys', 'keys', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
-    ['event', 'notice', 2, []],
-    ['rnr', 'patience', 2, []],
-    ['limit', 'entries', 2, []],
-    ['spurious', 'extra', 2, []],
-    ['request', 'announced', 6, []],
-    ['numbers', 'numbers', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'mlx5_0@127.0.0.2,driver=mlx5']],
-    ['skew', 'abreast', 2, ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']],
-  ] as const)
-    it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly }, async t => {
+  it('of each kind is in the table of decisions that fail a program, or has a test of its own', () => {
+    const kinds = new Set<string>([...decisive.map(([kind]) => kind), 'packet'])
+    assert.deepEqual(
+      tormentKinds.filter(kind => !kinds.has(kind)),
+      [],
+    )
+  })
+  for (const [kind, name, seed, options, program = cases] of decisive)
+    it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly || lacking(program) }, async t => {
       const wanted = ['--torment-search', '1', '--torment', `${seed}`, '--torment-kinds', kind, ...options]
-      const { status, stderr } = await search(t, wanted, cases, name)
+      const { status, stderr } = await search(t, wanted, program, name)
       assert.match(stderr, new RegExp(`seed ${seed} fails with 1 decision:\\n {2}${kind}/[\\w./-]+: .`))
       assert.equal(status, EX_DATAERR)
     })
