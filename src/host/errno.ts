@@ -57,6 +57,7 @@ export const ENOPROTOOPT = 92
 export const EOPNOTSUPP = 95
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
+export const ENETUNREACH = 101
 export const ECONNRESET = 104
 export const ENOBUFS = 105
 export const ETIMEDOUT = 110

@@ -19,6 +19,7 @@ import {
   RTM_GETLINK,
   RTM_GETNEIGH,
 } from './route-messages.ts'
+import { AF_NETLINK } from './socket-constants.ts'
 
 const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
@@ -28,7 +29,6 @@ const sys = libcFunctions({
   close: 'int close(int fd)',
 })
 
-const AF_NETLINK = 16
 const SOCK_RAW_NONBLOCK_CLOEXEC = 3 | 0o4000 | 0o2000000
 const NETLINK_ROUTE = 0
 // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR

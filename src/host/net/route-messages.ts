@@ -1,5 +1,5 @@
 /*
- * Messages of rtnetlink: network interfaces, their addresses and their neighbours (rtnetlink(7), netlink(7); numbers of
+ * Messages of rtnetlink: network interfaces, their addresses and their neighbours, and the route to an address (rtnetlink(7), netlink(7); numbers of
  * linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device needs is parsed. Any bytes can be
  * parsed: lengths are checked.
  */
@@ -68,6 +68,9 @@ export const RTM_GETADDR = 22
 const RTM_NEWNEIGH = 28
 const RTM_DELNEIGH = 29
 export const RTM_GETNEIGH = 30
+const RTM_NEWROUTE = 24
+const RTM_GETROUTE = 26
+const NLM_F_REQUEST = 1
 const NLM_F_REQUEST_DUMP = 0x301
 const NLM_F_DUMP_INTR = 0x10
 
@@ -97,6 +100,13 @@ const IFA_F_TENTATIVE = 0x40
 const NEIGHBOUR_BODY = 12
 const NDA_DST = 1
 const NDA_LLADDR = 2
+
+/** Size of struct rtmsg: family u8 at 0, lengths in bits of the destination and the source u8 at 1 and 2, type u8 at 7. */
+const ROUTE_BODY = 12
+const RTA_DST = 1
+const RTA_SRC = 2
+const RTA_OIF = 4
+const RTN_UNICAST = 1
 
 const isIp = (family: number): boolean => family === AF_INET || family === AF_INET6
 
@@ -255,4 +265,36 @@ export const dumpRequest = (type: Dump): Uint8Array => {
   view.setUint16(6, NLM_F_REQUEST_DUMP, true)
   bytes[HEADER] = AF_UNSPEC
   return bytes
+}
+
+/** Addresses: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+export const routeRequest = (source: Uint8Array, destination: Uint8Array): Uint8Array => {
+  const isIpv4 = destination.subarray(0, 10).every(byte => byte === 0) && destination[10] === 0xff
+  const size = isIpv4 ? 4 : 16
+  const bytes = new Uint8Array(HEADER + ROUTE_BODY + 2 * (4 + size))
+  const view = viewOf(bytes)
+  view.setUint32(0, bytes.length, true)
+  view.setUint16(4, RTM_GETROUTE, true)
+  view.setUint16(6, NLM_F_REQUEST, true)
+  bytes.set([isIpv4 ? AF_INET : AF_INET6, 8 * size, 8 * size], HEADER)
+  for (const [i, [type, address]] of [[RTA_DST, destination] as const, [RTA_SRC, source] as const].entries()) {
+    const at = HEADER + ROUTE_BODY + i * (4 + size)
+    view.setUint16(at, 4 + size, true)
+    view.setUint16(at + 2, type, true)
+    bytes.set(address.subarray(16 - size), at + 4)
+  }
+  return bytes
+}
+
+/** The index of the interface by which a route leaves this machine; undefined: it does not, or the message has no route. */
+export const routeInterface = (bytes: Uint8Array): number | undefined => {
+  const view = viewOf(bytes)
+  for (const [at, end] of spansOf(view)) {
+    const body = at + HEADER
+    if (view.getUint16(at + 4, true) !== RTM_NEWROUTE || body + ROUTE_BODY > end) continue
+    return view.getUint8(body + 7) === RTN_UNICAST
+      ? u32Of(attributesOf(bytes, body + ROUTE_BODY, end).get(RTA_OIF))
+      : undefined
+  }
+  return undefined
 }

@@ -1,10 +1,12 @@
 /*
  * Routes of the system: the source address for a destination, and whether there is a route, found by connecting a UDP
- * socket. No packet is sent.
+ * socket; and the interface by which it leaves, which rtnetlink tells. No packet is sent.
  */
+import { ENETUNREACH } from '../errno.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { lastErrno, libcFunctions } from '../native.ts'
-import { AF_INET, AF_INET6 } from './socket-constants.ts'
+import { routeInterface, routeRequest } from './route-messages.ts'
+import { AF_INET, AF_INET6, AF_NETLINK } from './socket-constants.ts'
 import { close } from './sockets.ts'
 import { putAddress } from './udp.ts'
 
@@ -12,10 +14,16 @@ const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
   bind: 'int bind(int fd, int64_t address, int length)',
   connect: 'int connect(int fd, int64_t address, int length)',
+  send: 'int64_t send(int fd, int64_t bytes, uint64_t length, int flags)',
+  recv: 'int64_t recv(int fd, int64_t bytes, uint64_t length, int flags)',
   getsockname: 'int getsockname(int fd, int64_t address, int64_t length)',
 })
 
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
+const SOCK_RAW_CLOEXEC = 3 | 0o2000000
+const NETLINK_ROUTE = 0
+/** Bytes of an answer. */
+const ANSWER = 2048
 /** RoCEv2's; any port would do. */
 const PORT = 4791
 /** Sizes of sockaddr_in and sockaddr_in6. */
@@ -68,10 +76,31 @@ export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Arra
     return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(SIN_ADDR, SIN_ADDR + 4))
   })
 
+/** The interface by which packets leave; undefined: it is unknown, or they do not leave this machine. */
+const interfaceTo = (source: Uint8Array, destination: Uint8Array): number | undefined => {
+  arena ??= mapArena(4096)
+  const { address, bytes } = arena
+  const fd = sys().socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE)
+  if (fd < 0) return undefined
+  try {
+    const request = routeRequest(source, destination)
+    bytes.set(request)
+    if (Number(sys().send(fd, address, request.length, 0)) < 0) return undefined
+    const length = Number(sys().recv(fd, address, ANSWER, 0))
+    return length < 0 ? undefined : routeInterface(bytes.subarray(0, length))
+  } finally {
+    close(fd)
+  }
+}
+
 /**
- * 0 if the system has a route from its address `source` to `destination`, otherwise -errno: ENETUNREACH without a route,
- * EHOSTUNREACH or EACCES if a route refuses, EINVAL from a loopback address to another machine. Addresses and `scope`: as
- * for `sourceAddress`. Whether the destination answers is not known: no packet is sent.
+ * 0 if the system has a route from its address `source` to `destination` by the interface `scope`, as Linux wants it of an
+ * adapter, otherwise -errno: ENETUNREACH without such a route, EHOSTUNREACH or EACCES if a route refuses, EINVAL from a loopback
+ * address to another machine. Addresses: as for `sourceAddress`. `scope`: the index of the interface of `source`; 0: any. Addresses
+ * of this machine are reached from each. Whether the destination answers is not known: no packet is sent.
  */
-export const routeError = (source: Uint8Array, destination: Uint8Array, scope: number): number =>
-  withRoute(destination, scope, source, () => 0)
+export const routeError = (source: Uint8Array, destination: Uint8Array, scope: number): number => {
+  const error = withRoute(destination, scope, source, () => 0)
+  const leaving = error === 0 && scope !== 0 ? interfaceTo(source, destination) : undefined
+  return leaving === undefined || leaving === scope ? error : -ENETUNREACH
+}

@@ -158,6 +158,10 @@ const breaks: readonly (readonly [kinds: readonly ThreadWaitKind[], advice: stri
   ],
 ]
 
+/** Advice to a program whose device has no route to its peer. */
+export const ADVICE_FOR_ROUTE =
+  'connect devices of one subnet (compare the GIDs of both ends), or give the interface of the device a route to the peer'
+
 /** Advice to threads that wait for each other, by the waits of their chain. */
 export const adviceForDeadlock = ({ first, threads }: WaitGraph): string | undefined => {
   const kinds = first.map(index => threads[index]?.kind)

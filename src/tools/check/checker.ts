@@ -38,6 +38,7 @@ import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
 import {
   ADVICE_FOR_DROP,
+  ADVICE_FOR_ROUTE,
   ADVICE_FOR_SHARED,
   ADVICE_FOR_SOLICITED,
   adviceForCm,
@@ -98,12 +99,15 @@ const isVerbsClass = (name: string): boolean =>
 /** Whether an errno may mean wrong arguments, not a limit, a missing right or an unsupported feature. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
+/** Whether the system has no route to the address of a call. */
+const isWithoutRoute = (errno: number): boolean => errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH
+
 /** The severity of a refused call; undefined: no finding. Programs try features that a device may lack (EOPNOTSUPP). */
 const severityOfRefusal = (class_: string, errno: number, isTrial: boolean): Severity | undefined => {
   if (!isVerbsClass(class_)) return undefined
   if (errno === Errno.EOPNOTSUPP) return 'note'
   const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
-  return isArgumentError(errno) || isOfMemory ? (isTrial ? 'note' : 'warning') : undefined
+  return isArgumentError(errno) || isOfMemory || isWithoutRoute(errno) ? (isTrial ? 'note' : 'warning') : undefined
 }
 
 /** Programs whose last refused creation is known. */
@@ -394,6 +398,7 @@ export class Checker {
     const advice =
       adviceForCm(cmFunction) ??
       adviceForRefusal(reason) ??
+      (isWithoutRoute(errno) ? ADVICE_FOR_ROUTE : undefined) ??
       (isMade ? adviceForUnsupported(call.class, errno) : undefined)
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     const { address } = call.args as QpAttributes

@@ -180,7 +180,7 @@ export const openPath = (port: Port, path: FlowAddress, method: string): number 
     if (error instanceof SystemError)
       throw new CallError(
         knownErrno(error.code, 'ENETUNREACH'),
-        because`${the.method(method)}: the system has no route from ${addressText(path.source)} to ${addressText(path.destination)} (${error.code}); \`ip route get\` shows why`,
+        because`${the.method(method)}: the system has no route from ${addressText(path.source)} to ${addressText(path.destination)} (${error.code}); \`ip route get\` with \`oif\` and the interface of the device shows why`,
       )
     throw error
   }
