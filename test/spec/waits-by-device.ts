@@ -381,7 +381,7 @@ export const explanationOf = ({ told, efa }: WaitKind, column: WaitColumn): Expl
   column === 'efa' ? (efa ?? told) : told
 
 /** A wait of two processes on two hosts of a net with `check: true` (test/programs/check/net_pair.c). */
-export interface NetWait {
+interface NetWait {
   readonly kind: string
   /** What the server, and the client do. */
   readonly does: readonly [string, string]
