@@ -9,6 +9,7 @@ import {
   findKey,
   findRegion,
   findRemovedKey,
+  INVALIDATED,
   isWindow,
   KeyKind,
   type MemoryTable,
@@ -81,7 +82,9 @@ export const explainKey = (
   if (table.pd[row] !== pd) return createCause(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
     if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })
-    if (table.windowRegion[row]! < 0) return createCause('WINDOW_UNBOUND', { key: unsignedKey })
+    const region = table.windowRegion[row]!
+    if (region < 0)
+      return createCause(region === INVALIDATED ? 'WINDOW_INVALIDATED' : 'WINDOW_UNBOUND', { key: unsignedKey })
     if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
       return createCause('WINDOW_OTHER_QP', { key: unsignedKey, qpn: table.qp[row]! })
   }

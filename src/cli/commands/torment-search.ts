@@ -64,6 +64,8 @@ interface Search {
   /** Number of runs, and the longest one that has passed, milliseconds. */
   runs: number
   longestPass: number
+  /** Whether a run with the whole time limit has not ended: then a shorter one suffices to tell it. */
+  canHang: boolean
   readonly judge: ReturnType<typeof createJudge>
   readonly symbols: ReturnType<typeof createSymbols>
   /** Whether the runs are asked for the order of their requests. */
@@ -158,6 +160,7 @@ export const tormentSearch = async (
     recording,
     runs: 0,
     longestPass: 0,
+    canHang: false,
     judge,
     symbols,
     needsOrders: false,
@@ -373,10 +376,25 @@ const runOnce = async <T extends TormentSetting | undefined>(
   search: Search,
   setting: T,
 ): Promise<(Run & { readonly setting: T }) | undefined> => {
+  const { timeLimit = DEFAULT_SECONDS } = search.options
+  const short = Math.max(LEAST_SECONDS, (TIMES_LONGEST * search.longestPass) / 1000)
+  if (search.longestPass > 0 && short < timeLimit) {
+    const result = await runWithin(search, setting, short)
+    // A machine that others use makes a run take longer than those before it: that is no hang.
+    if (result?.isTimedOut !== true || search.canHang) return result
+  }
+  const result = await runWithin(search, setting, timeLimit)
+  if (result?.isTimedOut === true) search.canHang = true
+  return result
+}
+
+/** As `runOnce`, for at most so many seconds. */
+const runWithin = async <T extends TormentSetting | undefined>(
+  search: Search,
+  setting: T,
+  seconds: number,
+): Promise<(Run & { readonly setting: T; readonly isTimedOut: boolean }) | undefined> => {
   const { program, args, options, recording, judge, stop, longestPass } = search
-  const least = Math.max(LEAST_SECONDS, (TIMES_LONGEST * longestPass) / 1000)
-  const { timeLimit = DEFAULT_SECONDS } = options
-  const seconds = longestPass === 0 ? timeLimit : Math.min(timeLimit, least)
   const decisions = new Map<string, string>()
   const helds = new Map<string, TormentHeld>()
   const onTorment = ({ torment: { id, text, held } }: TormentRecord): void => {
@@ -411,6 +429,7 @@ const runOnce = async <T extends TormentSetting | undefined>(
       held: helds,
       orders,
       failure,
+      isTimedOut: result.isTimedOut,
       output: result.output,
       ...(finding && { failedAt: finding.time }),
     }

@@ -24,6 +24,9 @@ const FIRST_ROWS = 16
 /** LOCAL and REMOTE: lkey and rkey of a region whose keys differ. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2, LOCAL: 3, REMOTE: 4 } as const
 
+/** In `windowRegion`: an unbound window whose last bind was ended by an invalidation. */
+export const INVALIDATED = -2
+
 /** A recently used region in memory of this process, for `findBuffer`. */
 interface RecentRegion {
   /** 0: unused entry. */
@@ -122,7 +125,7 @@ export interface MemoryTable {
   space: Int32Array
   /** `KeyKind`. */
   kind: Uint8Array
-  /** A bound window, or kind REMOTE: row of its region. An unbound window or a region: -1. */
+  /** A bound window, or kind REMOTE: row of its region. An unbound window or a region: -1, or INVALIDATED. */
   windowRegion: Int32Array
   /** A region: number of its bound windows. A window: 0. */
   boundWindows: Uint32Array

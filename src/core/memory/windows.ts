@@ -20,6 +20,7 @@ import {
   findKey,
   findRegion,
   freeKeyRow,
+  INVALIDATED,
   isWindow,
   joinKeys,
   KeyKind,
@@ -226,5 +227,6 @@ export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key
   if (table.windowRegion[row]! < 0) return Invalidated.NOT_BOUND
   if (table.qp[row] !== qp) return Invalidated.OTHER_QP
   unbindWindow(table, row)
+  table.windowRegion[row] = INVALIDATED
   return Invalidated.DONE
 }

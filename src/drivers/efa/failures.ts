@@ -14,6 +14,7 @@ import { WcStatus } from '../../spec/work.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { wcStatusOf } from './completions.ts'
 import type { EfaState } from './device-state.ts'
+import { receives } from './engine-common.ts'
 import { descriptorKey, idOf, NO_INLINE, wrOpcode } from './requests.ts'
 import type { Element, QueuePair, Receive, Request } from './state.ts'
 
@@ -73,6 +74,12 @@ const remoteCause = (destination: QueuePair, { operation, rkey, remoteHi, remote
   return memory && explainKey(memory, destination.pd, rkey, remoteHi, remoteLo, length, access, 0)
 }
 
+/** No queue pair receives the request. */
+const unreceived = ({ qkey: packetQkey }: Request, destination: QueuePair | undefined): Cause =>
+  destination?.isReliable && receives(destination.state) && destination.qkey !== packetQkey
+    ? createCause('SRD_QKEY', { packetQkey, qkey: destination.qkey })
+    : createCause('SRD_NO_QUEUE_PAIR', {})
+
 /** The memory at the destination is registered, and is not there. */
 const remoteFault = (destination: QueuePair, { rkey, remoteHi, remoteLo, length }: Request): Cause => {
   if (hasProgramEnded(destination.object.context?.device)) return createCause('REMOTE_ENDED', {})
@@ -97,7 +104,7 @@ const sendCause = (device: EfaDevice, request: Request, status: number, mtu: num
     case EfaStatus.NOT_READY:
       return createCause('RNR_EXCEEDED', { rnrNaks: rnrTries, rnrRetry: qp.rnrRetry })
     case EfaStatus.BAD_DESTINATION:
-      return createCause('SRD_NO_QUEUE_PAIR', {})
+      return unreceived(request, destinationOf(device, request))
     case EfaStatus.REMOTE_LENGTH:
       return createCause('NAK_INVALID_REQUEST', {})
     case EfaStatus.BAD_ADDRESS: {

@@ -225,6 +225,12 @@ const table = {
     text: 'the destination has no queue pair with this number, type and Q_Key that can receive',
     advice: "send with number and Q_Key of the destination's queue pair, and only when that has moved to RTR",
   },
+  SRD_QKEY: {
+    code: 0x310,
+    results: ['REM_INV_RD_REQ_ERR'],
+    text: 'the request has Q_Key {packetQkey:hex}, and the queue pair at the destination {qkey:hex}',
+    advice: 'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT)',
+  },
   SRD_UNKNOWN: {
     code: 0x30f,
     results: ['REM_OP_ERR'],
@@ -375,6 +381,12 @@ const table = {
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that is not bound',
     advice: 'wait for the completion of the bind before the rkey is sent',
+  },
+  WINDOW_INVALIDATED: {
+    code: 0x510,
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    text: 'rkey {key:hex} is of a memory window that an invalidation has unbound (SEND_WITH_INV, LOCAL_INV)',
+    advice: 'an rkey ends with its invalidation: bind the window again and send its new rkey before the next access',
   },
   WINDOW_OTHER_QP: {
     code: 0x507,

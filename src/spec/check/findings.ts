@@ -121,10 +121,10 @@ const table = {
     severity: 'error',
     needs: ['device'],
     title: 'the Q_Key of a datagram or the P_Key of a packet is not that of its destination',
-    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5). No request fails.',
+    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5). No request fails, but one of SRD.',
     libraryAdvice:
       'send with the qkey that the receiver gave to qp.activate; a qkey with the highest bit set stands for the one of the sending queue pair',
-    causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
+    causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS', 'SRD_QKEY'],
   },
   'message-dropped': {
     severity: 'note',

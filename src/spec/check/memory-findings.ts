@@ -60,7 +60,7 @@ export const memoryFindings = {
     needs: ['device'],
     title: 'the rkey is of a memory window that is not bound for this queue pair',
     why: 'A window is valid from its bind to its invalidation. A type 2 window is valid only on the queue pair that bound the window (IBA 10.6).',
-    causes: ['WINDOW_UNBOUND', 'WINDOW_OTHER_QP'],
+    causes: ['WINDOW_UNBOUND', 'WINDOW_INVALIDATED', 'WINDOW_OTHER_QP'],
   },
   'bind-refused': {
     severity: 'error',

@@ -226,6 +226,7 @@ export class FailureReports {
     else if (qp !== undefined) qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
     if (cause.id === 'QKEY_DIFFERS' && this.#services.objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
+    if (cause.id === 'SRD_QKEY' && qp?.hasSentWrongQkey === true) return
     // An event repeats the failure of the CQ, or the failed request of a peer in this process.
     const isRepeated =
       cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#services.peerDeviceOf(qp) !== undefined)

@@ -121,6 +121,7 @@ describe('a failure', () => {
     ['NO_ADDRESS_HANDLE', WcStatus.values.LOC_QP_OP_ERR, ({ a, send }) => a.post({ ...send, ah: 999 })],
     ['SRD_LENGTH', WcStatus.values.LOC_LEN_ERR, ({ a, send }) => a.post({ ...send, length: 9000 })],
     ['SRD_NO_QUEUE_PAIR', WcStatus.values.REM_INV_RD_REQ_ERR, ({ a, send }) => a.post({ ...send, qpn: 4444 })],
+    ['SRD_QKEY', WcStatus.values.REM_INV_RD_REQ_ERR, ({ a, send }) => a.post({ ...send, qkey: 4444 })],
     ['RNR_EXCEEDED', WcStatus.values.RNR_RETRY_EXC_ERR, ({ a, send }) => a.post(send)],
     [
       'RKEY_UNKNOWN',

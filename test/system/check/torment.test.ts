@@ -244,6 +244,16 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     )
     assert.equal(status, EX_DATAERR)
   })
+  it('takes no run for a hang that only takes longer than those before', async t => {
+    // All but the first three runs wait for longer than the shortest limit.
+    const { status, stderr } = await search(
+      t,
+      ['--torment-search', '2'],
+      ...countingScript(t, '[ $n -lt 3 ] || sleep 3'),
+    )
+    assert.equal(stderr, 'userdma check: no failure with 2 seeds, 1 to 2\n')
+    assert.equal(status, 0)
+  })
   it('prints what was found when it is interrupted', async t => {
     const interrupted = await search(
       t,

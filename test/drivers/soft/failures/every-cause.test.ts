@@ -221,6 +221,7 @@ type OwnCause = Exclude<
   | 'SRD_LENGTH'
   | 'SRD_NO_ANSWER'
   | 'SRD_NO_QUEUE_PAIR'
+  | 'SRD_QKEY'
   | 'SRD_UNKNOWN'
 >
 const raises: Readonly<Record<OwnCause, Raise>> = {
@@ -310,6 +311,12 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
   RKEY_NO_RIGHT: writesWithRkey(({ b }) => ({ key: register(b.p, 64, LOCAL_WRITE | REMOTE_READ).rkey })),
   RKEY_RANGE: writesWithRkey(({ b }) => ({ key: b.mr.rkey, offset: -8 })),
   WINDOW_UNBOUND: writesWithRkey(({ b }) => ({ key: makeWindow(b, 'TYPE_1').key })),
+  WINDOW_INVALIDATED: writesWithRkey(p => {
+    const { key } = boundWindow(p)
+    postSend(p.b.qp.send, { opcode: WrOpcode.values.LOCAL_INV, imm: key })
+    p.m.settle()
+    return { key }
+  }),
   WINDOW_OTHER_QP: writesWithRkey(p => {
     const [other, peer] = [makeQp(p.b.p, p.b.cq), makeQp(p.a.p, p.a.cq)]
     connectQps(other, peer)
