@@ -87,8 +87,6 @@ export interface PortSubnet {
    * the port's own agent too), or from another one to a LID that no port of a device has, such as a switch's.
    */
   send(mad: Uint8Array, path: ManagementPath): void
-  /** A request to queue pair 1 of this port that no program and no client claims, such as performance management. */
-  receive(mad: Uint8Array, path: ManagementPath): void
   news(news: PortNews): void
   /**
    * The ports that a data packet from this port to `dlid` reaches by the tables of the switches: at most one, but for
@@ -108,8 +106,6 @@ export interface SubnetPort {
   /** `PortCapFlags`, with SM while a program has the port's issm node open. */
   readonly capabilityMask: number
   readonly settings: SubnetSettings
-  /** Counters of performance management (IBA 16.1): names as in `counterValues('counters', …)`. */
-  counters(): Readonly<Record<string, number>>
   /** Cables the port to a subnet; undefined: to none. It then is DOWN, or INIT. */
   attach(subnet: PortSubnet | undefined): void
   /**

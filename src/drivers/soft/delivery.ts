@@ -23,9 +23,12 @@ const BURST_BYTES = 1 << 20
 /** After so many packets that had waited, those of the port are next. */
 const MAX_WAITING_PASSED = 64
 
+/** What receiving packets needs of a port. */
+export type ReceivingPort = Pick<Port, 'arena' | 'scratch' | 'receive' | 'release'>
+
 /** `run`: the record into which `port` writes each run of packets. */
 export class PacketDelivery {
-  readonly #port: Port
+  readonly #port: ReceivingPort
   readonly #engine: Engine
   readonly #run: ReceivedRun
   readonly #waiting = new WaitingPackets()
@@ -36,7 +39,12 @@ export class PacketDelivery {
   readonly #qps: SoftState['qps']
   readonly #paths: Paths
 
-  constructor({ qpns, groups, coreQueues, qps, paths }: SoftState, port: Port, engine: Engine, run: ReceivedRun) {
+  constructor(
+    { qpns, groups, coreQueues, qps, paths }: SoftState,
+    port: ReceivingPort,
+    engine: Engine,
+    run: ReceivedRun,
+  ) {
     this.#port = port
     this.#qps = qps
     this.#engine = engine

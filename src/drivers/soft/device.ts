@@ -70,6 +70,7 @@ import {
 } from './state.ts'
 import { engineTaps, requestReader, tapReceives } from './taps.ts'
 import type { DeviceTorment, Torment } from './torment/torment.ts'
+import { tellViolations } from './violations.ts'
 import { rnrWaitOf, waitsOfDevice } from './waits.ts'
 
 /**
@@ -273,7 +274,12 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       options,
     )
     this.#posts = this.#createPosts()
-    this.#delivery = new PacketDelivery(state, port, this.#engine, run)
+    const { subnetPort } = this
+    const received =
+      subnetPort === undefined
+        ? port
+        : tellViolations(port, this.#engine.counters, news => subnetPort.subnet?.news(news))
+    this.#delivery = new PacketDelivery(state, received, this.#engine, run)
     state.own = kind.own(state)
   }
 

@@ -7,7 +7,6 @@ import { setGid } from '../../core/devices/gids.ts'
 import { type DeviceLink, type FabricOptions, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import { raisePort } from '../../core/events/events.ts'
 import type { Device } from '../../core/model.ts'
-import { counterValues } from '../../spec/counters.ts'
 import {
   AsyncEventType,
   GidType,
@@ -137,11 +136,6 @@ export class InfinibandPort implements SubnetPort, PortFabric {
       guids: this.#guids,
       pkeys: pkeys.slice(),
     }
-  }
-
-  counters(): Readonly<Record<string, number>> {
-    const { port, engine, linkDowned } = this.#device.state
-    return counterValues('counters', engine().counters, { ...port.counters, linkDowned })
   }
 
   attach(subnet: PortSubnet | undefined): void {

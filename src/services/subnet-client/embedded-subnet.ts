@@ -39,6 +39,9 @@ const SWITCH_PORTS = 36
 const ROW_LINKS = 2
 /** Of a process: each has a port of the memory link. */
 const MAX_DEVICES = 64
+/** Between two traps of a port about a key, µs. */
+const VIOLATION_INTERVAL = 1_000_000
+const MAX_VIOLATIONS = 0xffff
 /** Turns of one call of `onTimeout`; the rest stays due. */
 const MAX_TURNS = 256
 /** Locally administered, as of an EUI-64. */
@@ -63,6 +66,8 @@ export class EmbeddedSubnet {
   /** The fabric's own, by name. */
   readonly #named = new Map<string, SubnetNode>()
   #nextLeaf = 0
+  /** By port and kind of violation: when the manager is told again. */
+  readonly #quietUntil = new Map<string, number>()
   #manager: SubnetManager | undefined
   /** What ports, manager and agents have sent since the last turn. */
   readonly #queue: (() => void)[] = []
@@ -95,7 +100,6 @@ export class EmbeddedSubnet {
         revision: identity.revision,
         firstPort: identity.number,
         portCount: identity.ports,
-        counters: () => port.counters(),
         ports: [
           {
             guid: integerOf(identity.portGuid),
@@ -133,13 +137,10 @@ export class EmbeddedSubnet {
     }
     return {
       send,
-      receive: (mad, path) => {
-        const answer = at.node.answerPerformance(mad)
-        const { slid, dlid, sourceQpn, destQpn } = path
-        if (answer !== undefined)
-          send(answer, { ...path, slid: dlid, dlid: slid, sourceQpn: destQpn, destQpn: sourceQpn })
+      news: news => {
+        if ((news.kind !== 'bad-pkey' && news.kind !== 'bad-qkey') || this.#isViolationTold(at.port, news.kind))
+          this.#later(() => this.#onNews(port, at, news))
       },
-      news: news => this.#later(() => this.#onNews(port, at, news)),
       reached: dlid => fabric.reached(at, dlid).flatMap(end => this.#cabled.get(end.port)?.port ?? []),
       lost: (dlid, packets) => fabric.lose(at, dlid, packets),
       removed: () => {
@@ -148,6 +149,17 @@ export class EmbeddedSubnet {
         this.#later(() => this.#resweep())
       },
     }
+  }
+
+  /** Counts a violation; whether the manager is told of it: a port sends such a trap once in an interval (IBA 13.4.9). */
+  #isViolationTold({ info, number }: NodePort, kind: 'bad-pkey' | 'bad-qkey'): boolean {
+    const counter = kind === 'bad-pkey' ? 'pKeyViolations' : 'qKeyViolations'
+    info[counter] = Math.min(MAX_VIOLATIONS, info[counter] + 1)
+    const now = this.#environment.now()
+    const key = `${info.lid}.${number}.${kind}`
+    if (now < (this.#quietUntil.get(key) ?? 0)) return false
+    this.#quietUntil.set(key, now + VIOLATION_INTERVAL)
+    return true
   }
 
   #onNews(port: SubnetPort, { node, port: at }: FabricPort, news: Parameters<PortSubnet['news']>[0]): void {
@@ -167,7 +179,6 @@ export class EmbeddedSubnet {
       default: {
         const { key, path } = news
         const trap = news.kind === 'bad-pkey' ? Trap.BAD_P_KEY : Trap.BAD_Q_KEY
-        at.info[news.kind === 'bad-pkey' ? 'pKeyViolations' : 'qKeyViolations']++
         const { slid: lid1, dlid: lid2, sl, sourceQpn: qp1, destQpn: qp2, grh } = path
         const gids = grh && { gid1: grh.source, gid2: grh.destination }
         node.trap(at, trap, { lid1, lid2, key, sl, qp1, qp2, ...gids })

@@ -52,6 +52,7 @@ import {
 } from './paths.ts'
 import { Routes } from './routing.ts'
 import { type FoundPort, isSwitch, Subnet } from './subnet.ts'
+import { guidRecords, linearRecords, multicastRecords, pkeyRecords, switchRecords } from './tables.ts'
 
 /** The peer of a datagram. */
 interface SaPath extends MadPath {
@@ -64,6 +65,8 @@ interface AdministrationOwner {
   wakeAt(time: number): void
   /** The members of a group have changed, or it is gone. */
   groupChanged(mlid: number): void
+  /** The blocks of the multicast table that a switch has, by modifier. */
+  multicastOf(guid: bigint): ReadonlyMap<number, readonly number[]>
 }
 
 type Query<N extends SaRecordName> = {
@@ -81,8 +84,10 @@ type Answer<N extends SaRecordName> = readonly SaRecord<N>[] | number
 interface Handler<N extends SaRecordName> {
   /** All records that may match; the mask of the query is applied to them. */
   readonly all?: (query: Query<N>) => readonly SaRecord<N>[]
-  /** Records of a query that is more than a comparison. */
-  readonly find?: (query: Query<N>) => Answer<N>
+  /** Records of a query that is more than a comparison; undefined: those of `all`. */
+  readonly find?: (query: Query<N>) => Answer<N> | undefined
+  /** What the peer is told of a record of `all`. */
+  readonly shown?: (record: SaRecord<N>, query: Query<N>) => SaRecord<N>
   readonly set?: (query: Query<N>) => Answer<N>
   readonly delete?: (query: Query<N>) => Answer<N>
 }
@@ -103,6 +108,8 @@ interface Service {
   readonly record: SaRecord<'ServiceRecord'>
   /** µs; Infinity: it has no lease. */
   readonly until: number
+  /** Of the port that has registered it. */
+  readonly lid: number
 }
 
 /** Of a port: each notice is sent to all that match, and repeated until it is answered. */
@@ -116,8 +123,6 @@ const MAX_TRANSFER_BYTES = 16 << 20
 const MAX_RECORDS = 65_536
 const REPORT_TIMEOUT = 1_000_000
 const REPORT_RETRIES = 3
-/** For a transfer's acknowledgements. */
-const TRANSFER_TIMEOUT = 2_000_000
 const TRANSFER_RETRIES = 3
 const RESPONSE = MadMethod.RESPONSE
 const LEASE_FOREVER = 0xffff_ffff
@@ -133,6 +138,7 @@ const RESPONSE_TIME = 18
 const BROADCAST = { qkey: 0x0b1b, mtu: 4, rate: 3 } as const
 const ANY_TYPE = 0xffff
 const ANY_LID = 0xffff
+const LINK_LOCAL_SCOPE = 2
 
 const emptyGid = (): Uint8Array => new Uint8Array(16)
 const gidOf = (prefix: bigint, guid: bigint): Uint8Array => {
@@ -144,6 +150,14 @@ const gidOf = (prefix: bigint, guid: bigint): Uint8Array => {
 }
 const guidOf = (gid: Uint8Array): bigint => new DataView(gid.buffer, gid.byteOffset).getBigUint64(8)
 const isMulticast = (gid: Uint8Array): boolean => gid[0] === 0xff
+/**
+ * Whether a client may create this group: the upper flags are zero, and names that a manager gives have no link-local
+ * scope (15.2.5.17.1, o15-0.1.6).
+ */
+const mayName = (mgid: Uint8Array): boolean =>
+  isMulticast(mgid) &&
+  (mgid[1]! & 0xe0) === 0 &&
+  !(mgid[2] === 0xa0 && mgid[3] === 0x1b && (mgid[1]! & 0xf) === LINK_LOCAL_SCOPE)
 const isZero = (bytes: Uint8Array): boolean => bytes.every(byte => byte === 0)
 
 /** The address of a LID, as the engine of datagrams compares it. */
@@ -314,9 +328,12 @@ export class Administration {
     switch (request.method) {
       case MadMethod.GET:
       case MadMethod.GET_TABLE: {
-        if (handler.find !== undefined) return handler.find(query)
+        const found = handler.find?.(query)
+        if (found !== undefined) return found
         const all = handler.all?.(query)
-        return all?.filter(each => codec.matches(each, record, query.mask)) ?? MAD_STATUS_UNSUPPORTED
+        const matching = all?.filter(each => codec.matches(each, record, query.mask))
+        const { shown } = handler
+        return (shown === undefined ? matching : matching?.map(each => shown(each, query))) ?? MAD_STATUS_UNSUPPORTED
       }
       case MadMethod.SET:
         return handler.set?.(query) ?? MAD_STATUS_UNSUPPORTED
@@ -360,8 +377,7 @@ export class Administration {
     for (const [i, record] of list.entries()) codec!.emit(record, message, HEADER_BYTES + i * step * 8)
     const options = { timeout: 0, retries: TRANSFER_RETRIES, tag: undefined }
     if (!isTable || failed !== 0) this.#agent.send(message, path, options, this.#now)
-    else if (this.#agent.send(message, path, { ...options, timeout: TRANSFER_TIMEOUT, tag: transfer }, this.#now))
-      this.#onTransfer(transfer)
+    else if (this.#agent.send(message, path, { ...options, tag: transfer }, this.#now)) this.#onTransfer(transfer)
   }
 
   #mayTransfer({ lid, bytes }: Transfer): boolean {
@@ -401,6 +417,17 @@ export class Administration {
       ],
     },
     LinkRecord: { all: () => this.#links() },
+    SwitchInfoRecord: { all: () => switchRecords(this.#subnet) },
+    LinearForwardingTableRecord: { all: () => linearRecords(this.#routes) },
+    MulticastForwardingTableRecord: {
+      all: () => multicastRecords(this.#subnet, node => this.#owner.multicastOf(node.info.portGuid)),
+    },
+    GUIDInfoRecord: { all: () => guidRecords(this.#subnet) },
+    // Only who is trusted is told (15.4.1.2).
+    P_KeyTableRecord: {
+      find: ({ isTrusted }) => (isTrusted ? undefined : SaStatus.REQUEST_INVALID),
+      all: () => pkeyRecords(this.#subnet),
+    },
     PathRecord: { find: query => this.#paths(query) },
     MCMemberRecord: {
       all: query => this.#memberRecords(query),
@@ -409,6 +436,7 @@ export class Administration {
     },
     ServiceRecord: {
       all: () => [...this.#services.values()].map(({ record }) => record),
+      shown: (record, { isTrusted }) => shownService(record, isTrusted),
       set: query => this.#register(query),
       delete: query => this.#deregister(query),
     },
@@ -550,8 +578,9 @@ export class Administration {
       return SaStatus.INSUFFICIENT_COMPONENTS
     const port = this.#portOfGid(record.portGid)
     if (port === undefined) return SaStatus.INVALID_GID
-    const isProxy = names.has('proxyJoin') && record.proxyJoin
-    if (port !== from && !isProxy) return SaStatus.REQUEST_INVALID
+    // For another port, of a partition of the requester's (o15-0.1.12).
+    const isProxy = port !== from
+    if (isProxy && commonPkey(from, port) === undefined) return SaStatus.REQUEST_INVALID
     let group = isZero(record.mgid) ? undefined : this.#groups.find(record.mgid)
     const isNew = group === undefined
     if (group === undefined) {
@@ -561,6 +590,8 @@ export class Administration {
     } else if (!fitsGroup(record, names, group.record, port)) return SaStatus.REQUEST_INVALID
     const joinState = this.#groups.join(group, port.node.info.portGuid, record.joinState)
     if (joinState === undefined) return SaStatus.NO_RESOURCES
+    if (isProxy && joinState === record.joinState) group.proxied.add(port.node.info.portGuid)
+    else if (!isProxy) group.proxied.delete(port.node.info.portGuid)
     this.#now = now
     if (isNew) this.#notifyGid(Trap.GROUP_CREATED, group.record.mgid)
     this.#owner.groupChanged(group.record.mlid)
@@ -574,7 +605,7 @@ export class Administration {
     if (!isInPartition(port, record.pkey)) return SaStatus.REQUEST_INVALID
     const scope = names.has('scope') ? record.scope : 2
     const mgid = isZero(record.mgid) ? this.#newGid(scope) : record.mgid
-    if (!isMulticast(mgid)) return SaStatus.INVALID_GID
+    if (!isZero(record.mgid) && !mayName(mgid)) return SaStatus.REQUEST_INVALID
     const wanted = (name: 'mtu' | 'rate') =>
       names.has(name) && names.has(`${name}Selector`)
         ? { selector: record[`${name}Selector`], value: record[name] }
@@ -608,10 +639,14 @@ export class Administration {
     const port = this.#portOfGid(record.portGid)
     const guid = guidOf(record.portGid)
     const state = group?.members.get(guid)
-    if (group === undefined || state === undefined || (state & record.joinState) === 0) return SaStatus.REQUEST_INVALID
-    if (port !== from && !(names.includes('proxyJoin') && record.proxyJoin)) return SaStatus.REQUEST_INVALID
+    // All of the join states that it gives up, and at least one (o15-0.1.14).
+    const isHeld = state !== undefined && record.joinState !== 0 && (record.joinState & ~state) === 0
+    if (group === undefined || !isHeld) return SaStatus.REQUEST_INVALID
+    const isProxy = port !== undefined && group.proxied.has(guid) && commonPkey(from, port) !== undefined
+    if (port !== from && !isProxy) return SaStatus.REQUEST_INVALID
     this.#leave(group, guid, record.joinState)
-    return [{ ...group.record, portGid: record.portGid, joinState: state & record.joinState }]
+    // What it still has.
+    return [{ ...group.record, portGid: record.portGid, joinState: state & ~record.joinState }]
   }
 
   #leave(group: Group, guid: bigint, joinState: number): void {
@@ -621,30 +656,30 @@ export class Administration {
 
   // ---- services ----
 
-  #register({ record, mask, now }: Query<'ServiceRecord'>): Answer<'ServiceRecord'> {
+  #register({ record, mask, path: { lid }, now, isTrusted }: Query<'ServiceRecord'>): Answer<'ServiceRecord'> {
     const names = saCodecs.ServiceRecord.names(mask)
     if (!['serviceId', 'gid'].every(name => names.includes(name))) return SaStatus.INSUFFICIENT_COMPONENTS
-    if (this.#portOfGid(record.gid) === undefined) return SaStatus.INVALID_GID
+    // As with OpenSM, a service may have any GID.
     const key = serviceKey(record)
     const known = this.#services.get(key)
-    if (known !== undefined && keyOfGid(known.record.key) !== keyOfGid(record.key)) return SaStatus.REQUEST_INVALID
-    const own = [...this.#services.values()].filter(service => keyOfGid(service.record.gid) === keyOfGid(record.gid))
+    const own = [...this.#services.values()].filter(service => service.lid === lid)
     if (known === undefined && own.length >= MAX_SERVICES) return SaStatus.NO_RESOURCES
     const lease = names.includes('lease') ? record.lease : LEASE_FOREVER
     const until = lease === LEASE_FOREVER ? Number.POSITIVE_INFINITY : now + lease * 1_000_000
     const entry = { ...record, lease }
-    this.#services.set(key, { record: entry, until })
+    this.#services.set(key, { record: entry, until, lid })
     this.#owner.wakeAt(until)
-    return [entry]
+    return [shownService(entry, isTrusted)]
   }
 
-  #deregister({ record }: Query<'ServiceRecord'>): Answer<'ServiceRecord'> {
+  #deregister({ record, path: { lid }, isTrusted }: Query<'ServiceRecord'>): Answer<'ServiceRecord'> {
     const key = serviceKey(record)
     const known = this.#services.get(key)
     if (known === undefined) return SaStatus.NO_RECORDS
-    if (keyOfGid(known.record.key) !== keyOfGid(record.key)) return SaStatus.REQUEST_INVALID
+    // By who has registered it, or who knows its key.
+    if (known.lid !== lid && keyOfGid(known.record.key) !== keyOfGid(record.key)) return SaStatus.REQUEST_INVALID
     this.#services.delete(key)
-    return [known.record]
+    return [shownService(known.record, isTrusted)]
   }
 
   // ---- notices ----
@@ -700,7 +735,8 @@ export class Administration {
 
 interface AnyHandler {
   all?(query: object): readonly SaRecord<SaRecordName>[]
-  find?(query: object): Answer<SaRecordName>
+  shown?(record: object, query: object): SaRecord<SaRecordName>
+  find?(query: object): Answer<SaRecordName> | undefined
   set?(query: object): Answer<SaRecordName>
   delete?(query: object): Answer<SaRecordName>
 }
@@ -712,6 +748,10 @@ interface AnyCodec {
 }
 
 const emptyPath = (): PathRecord => saCodecs.PathRecord.parse(new Uint8Array(saCodecs.PathRecord.bytes))
+
+/** Only who is trusted is told the key of a service (15.2.5.14). */
+const shownService = (record: SaRecord<'ServiceRecord'>, isTrusted: boolean): SaRecord<'ServiceRecord'> =>
+  isTrusted ? record : { ...record, key: emptyGid() }
 
 const serviceKey = ({ serviceId, gid, pkey }: SaRecord<'ServiceRecord'>): string =>
   `${serviceId}.${keyOfGid(gid)}.${pkey}`

@@ -11,6 +11,8 @@ export interface Group {
   readonly record: McMemberRecord
   /** Join states by the GUID of the port. */
   readonly members: Map<bigint, number>
+  /** GUIDs of members that others have joined. */
+  readonly proxied: Set<bigint>
   /** Exists without members. */
   readonly isPermanent: boolean
 }
@@ -49,6 +51,7 @@ export class Groups {
     const group = {
       record: { ...record, mlid, portGid: new Uint8Array(16), joinState: 0, proxyJoin: false },
       members: new Map<bigint, number>(),
+      proxied: new Set<bigint>(),
       isPermanent,
     }
     this.#byLid.set(mlid, group)
@@ -76,6 +79,7 @@ export class Groups {
     const left = (members.get(guid) ?? 0) & ~joinState
     if (left !== 0) members.set(guid, left)
     else if (members.delete(guid)) this.#members--
+    if (left === 0) group.proxied.delete(guid)
     if (group.isPermanent || [...members.values()].some(isFull)) return false
     this.#members -= members.size
     this.#byGid.delete(keyOfGid(group.record.mgid))

@@ -69,8 +69,6 @@ const SUBNET_TIMEOUT = 18
 const RESPONSE = MadMethod.RESPONSE
 const VL0 = 1
 
-const NO_MASKS = Array<number>(MFT_BLOCK).fill(0).join()
-
 type State = 'not-active' | 'discovering' | 'standby' | 'master'
 const stateCodes: Readonly<Record<State, number>> = {
   'not-active': SmState.NOT_ACTIVE,
@@ -98,7 +96,7 @@ export class SubnetManager {
   /** Ports that were told to register again. */
   readonly #registered = new Set<bigint>()
   /** What the multicast tables of a switch have, by block. */
-  readonly #multicast = new Map<bigint, Map<number, string>>()
+  readonly #multicast = new Map<bigint, Map<number, readonly number[]>>()
   /** Ports of each switch, by the index of the group's LID. */
   readonly #trees = new Map<number, Map<FoundNode, Set<number>>>()
   /** Indices of groups whose trees must be made again. */
@@ -131,6 +129,7 @@ export class SubnetManager {
         send: packet => owner.send(packet),
         wakeAt,
         groupChanged: mlid => this.#groupChanged(mlid),
+        multicastOf: guid => this.#multicast.get(guid) ?? new Map<number, readonly number[]>(),
       },
     )
   }
@@ -568,16 +567,16 @@ export class SubnetManager {
     }
     this.#changedGroups.clear()
     for (const node of this.#subnet.switches) {
-      const sent = this.#multicast.get(node.info.portGuid) ?? new Map<number, string>()
+      const sent = this.#multicast.get(node.info.portGuid) ?? new Map<number, readonly number[]>()
       this.#multicast.set(node.info.portGuid, sent)
       const positions = Math.ceil((node.info.numPorts + 1) / MFT_PORTS)
       for (const block of blocks)
         for (let position = 0; position < positions; position++) {
           const masks = multicastBlock(this.#trees, node, block * MFT_BLOCK, position)
           const modifier = ((position << 28) | block) >>> 0
-          const text = masks.join()
-          if ((sent.get(modifier) ?? NO_MASKS) === text) continue
-          sent.set(modifier, text)
+          const before = sent.get(modifier)
+          if (masks.every((mask, i) => mask === (before?.[i] ?? 0))) continue
+          sent.set(modifier, masks)
           this.#requests.set(node.path, 'MulticastForwardingTable', modifier, { masks }, this.#now, answer => {
             if (answer === undefined) sent.delete(modifier)
           })

@@ -55,8 +55,6 @@ export interface NodeOptions {
   readonly firstPort?: number
   /** Number of ports in NodeInfo; default: the external ports. */
   readonly portCount?: number
-  /** Counters of a port; default: those that the node counts. */
-  readonly counters?: (port: NodePort) => Readonly<Record<string, number>>
 }
 
 interface NodeOwner {
@@ -254,7 +252,7 @@ export class SubnetNode {
     if (mad.length !== MAD_BYTES || mad[0] !== MAD_BASE_VERSION) return
     if (packet.destQp !== SMI_QPN) {
       if (this.#owner.deliver(port, packet) || this.tables === undefined) return
-      this.#respond(inPort, packet, this.answerPerformance(mad) ?? respond(mad, MAD_STATUS_UNSUPPORTED))
+      this.#respond(inPort, packet, this.#answerPerformance(mad) ?? respond(mad, MAD_STATUS_UNSUPPORTED))
       return
     }
     const smp = smpCodec.parse(mad)
@@ -271,17 +269,14 @@ export class SubnetNode {
     if (answer !== undefined) this.#respond(inPort, packet, smpCodec.emit(answer))
   }
 
-  /** The performance management of a port that the request selects. */
-  answerPerformance(mad: Uint8Array): Uint8Array | undefined {
-    const { counters } = this.#options
+  /** The performance management of a switch's port that the request selects. Adapters' is their device's. */
+  #answerPerformance(mad: Uint8Array): Uint8Array | undefined {
     return answerPerformance(mad, {
       numbers: this.ports.map(({ number }) => number).filter(number => number > 0),
-      counters: number => counters?.(this.port(number)!) ?? this.port(number)!.counters,
-      ...(counters === undefined && {
-        reset: (number: number, files: readonly string[]) => {
-          for (const file of files) this.port(number)!.counters[file] = 0
-        },
-      }),
+      counters: number => this.port(number)!.counters,
+      reset: (number, files) => {
+        for (const file of files) this.port(number)!.counters[file] = 0
+      },
     })
   }
 

@@ -386,8 +386,21 @@ export const saRecords = {
   InformInfo: { id: 0x03, layout: informInfo },
   NodeRecord: { id: 0x11, layout: { lid: 16, _lid: 16, ...nodeInfo, description: [64] } },
   PortInfoRecord: { id: 0x12, layout: { endPortLid: 16, portNum: 8, options: 8, ...portInfo } },
+  SwitchInfoRecord: { id: 0x14, layout: { lid: 16, _lid: 16, ...switchInfo } },
+  LinearForwardingTableRecord: {
+    id: 0x15,
+    layout: { lid: 16, blockNumber: 16, _block: 32, ports: [LFT_BLOCK, 8] },
+  },
+  MulticastForwardingTableRecord: {
+    id: 0x17,
+    layout: { lid: 16, position: 4, _position: 3, blockNumber: 9, _block: 32, masks: [MFT_BLOCK, 16] },
+  },
   SMInfoRecord: { id: 0x18, layout: { lid: 16, _lid: 16, ...smInfo } },
   LinkRecord: { id: 0x20, layout: { fromLid: 16, fromPort: 8, toPort: 8, toLid: 16, _toLid: 16 } },
+  GUIDInfoRecord: {
+    id: 0x30,
+    layout: { lid: 16, blockNumber: 8, _block: 8, _reserved: 32, guids: [GUID_BLOCK, 64] },
+  },
   ServiceRecord: {
     id: 0x31,
     layout: {
@@ -404,6 +417,10 @@ export const saRecords = {
       data32: [4, 32],
       data64: [2, 64],
     },
+  },
+  P_KeyTableRecord: {
+    id: 0x33,
+    layout: { lid: 16, blockNumber: 16, portNum: 8, _port: 24, pkeys: [PKEY_BLOCK, 16] },
   },
   PathRecord: {
     id: 0x35,

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
 import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AsyncEventType, GidType, LinkLayer, PhysState, PortState } from '../../../src/spec/enums.ts'
+import type { PortSubnet } from '../../../src/spec/subnet-port.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { addTap } from '../../../src/transport/phy/tap.ts'
 import { addressText } from '../../../src/transport/wire/address.ts'
@@ -225,8 +226,9 @@ it('taps see the LIDs, the service level, and a GRH if there is one', () => {
   assert.deepEqual([...flows], ['LID 1 > LID 2 sl 1', 'LID 1 > LID 2 sl 1 grh'])
 })
 
-it('limited members of a partition exchange nothing, which is counted', () => {
-  const m = fabric(2, { pkeys: [0x8001] })
+it('limited members of a partition exchange nothing, which is counted, and told to the subnet', () => {
+  const news: Parameters<PortSubnet['news']>[0][] = []
+  const m = fabric(2, { pkeys: [0x8001], news })
   m.devices.forEach(({ subnetPort }) => {
     subnetPort!.set({ pkeys: Uint16Array.of(0x0001) })
   })
@@ -238,6 +240,29 @@ it('limited members of a partition exchange nothing, which is counted', () => {
   qa.post({ opcode: SEND, data: [a.element(0, 100)] })
   assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST_ERROR)
   assert.ok(m.devices[1]!.device.ports[0]!.attributes.badPkeyCntr > 0)
+  assert.deepEqual(news[0], {
+    kind: 'bad-pkey',
+    key: 1,
+    path: { slid: 1, dlid: 2, sl: 3, sourceQpn: 0, destQpn: qb.qpn },
+  })
+})
+
+it('a datagram with a wrong Q_Key is told to the subnet', () => {
+  const news: Parameters<PortSubnet['news']>[0][] = []
+  const m = fabric(2, { news })
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+  qa.activate()
+  qb.activate()
+  qb.receive(b.element(0, 2048))
+  const gid = m.devices[1]!.device.ports[0]!.gids.entries[0]!.gid
+  const destination = { gid, qpn: qb.qpn, lid: 2, sl: 3, qkey: 0x55 }
+  qa.post({ opcode: SEND, data: [a.element(0, 10)], destination })
+  completionsOf(m, a, 1)
+  while (m.devices[1]!.poll(0));
+  assert.deepEqual(news, [
+    { kind: 'bad-qkey', key: 0x55, path: { slid: 1, dlid: 2, sl: 3, sourceQpn: qa.qpn, destQpn: qb.qpn } },
+  ])
 })
 
 describe('what an InfiniBand port has not', () => {

@@ -30,6 +30,7 @@ import { QpTypes, ReceiveTopology } from '../../../src/spec/drivers/mlx5-firmwar
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, CqFlags, MwType, PortState, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
+import type { PortSubnet } from '../../../src/spec/subnet-port.ts'
 import { FIRST_MULTICAST_LID } from '../../../src/spec/wire/subnet.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
@@ -48,6 +49,8 @@ export type Machine = ReturnType<typeof machine>
 
 const { ACTIVE } = PortState.values
 
+type PortNews = Parameters<PortSubnet['news']>[0]
+
 /** Devices with InfiniBand ports on one switch: LID 1 and so on, ACTIVE, as a manager makes them. Groups reach all. */
 export const fabric = (
   count: number,
@@ -55,7 +58,14 @@ export const fabric = (
     fault = '',
     onPort,
     pkeys,
-  }: { fault?: string; onPort?: (port: Port, device: number) => void; pkeys?: number[] } = {},
+    news,
+  }: {
+    fault?: string
+    onPort?: (port: Port, device: number) => void
+    pkeys?: number[]
+    /** Gets what the ports tell their subnet. */
+    news?: PortNews[]
+  } = {},
 ): Machine => {
   const names = Array.from({ length: count }, (_, i) => `mlx5_${i}`)
   const m = driverMachine(mlx5Driver, names, fault, { onPort, fabric: { pkeys } })
@@ -63,8 +73,7 @@ export const fabric = (
   ports.forEach((port, i) => {
     port.attach({
       send: () => {},
-      receive: () => {},
-      news: () => {},
+      news: each => void news?.push(each),
       reached: dlid => ports.filter(({ settings: { lid } }) => dlid >= FIRST_MULTICAST_LID || lid === dlid),
       lost: () => {},
       removed: () => {},

@@ -5,7 +5,6 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { PortCapFlags, PortState } from '../../../src/spec/enums.ts'
 import type { ManagementPath } from '../../../src/spec/subnet-port.ts'
-import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { saRecords, smAttributes, Trap } from '../../../src/spec/wire/subnet.ts'
 import { saCodec, saCodecs, smCodecs, smpCodec } from '../../../src/transport/wire/mad/subnet.ts'
@@ -136,21 +135,6 @@ describe('datagrams', () => {
     assert.equal(saCodecs.PathRecord.parse(saCodec.parse(mad).data).dlid, b.settings.lid)
   })
 
-  test('performance management of a port is its counters', () => {
-    const [a, b] = ports(2) as [TestPort, TestPort]
-    const { run } = subnetOf([a, b])
-    run(SECOND)
-    const mad = new Uint8Array(MAD_BYTES)
-    mad.set([1, MadClass.PERFORMANCE, 1, MadMethod.GET])
-    mad.set([0, 18], 16)
-    mad[65] = 1
-    b.subnet!.receive(mad, { ...toManager(a, 1), dlid: b.settings.lid })
-    run(0)
-    const [answer] = a.delivered
-    assert.equal(new DataView(answer!.mad.buffer).getUint32(96), 5)
-    assert.equal(answer?.path.slid, b.settings.lid)
-  })
-
   test('a manager in a program takes the subnet, and is told of what ports see', () => {
     const [a, b] = ports(2) as [TestPort, TestPort]
     const { run } = subnetOf([a, b])
@@ -201,7 +185,7 @@ describe('datagrams', () => {
     assert.equal(b.settings.smLid, a.settings.lid)
     a.delivered.length = 0
     const { qkey, pkey, ...path } = toManager(a, 1)
-    b.subnet!.news({ kind: 'bad-pkey', key: 0x8123, path })
+    for (let times = 0; times < 100; times++) b.subnet!.news({ kind: 'bad-pkey', key: 0x8123, path })
     run(0)
     const notices = a.delivered.map(({ mad }) => smCodecs.Notice.parse(smpCodec.parse(mad).data).trapNumber)
     assert.deepEqual(notices, [Trap.BAD_P_KEY])

@@ -62,9 +62,6 @@ export class TestPort implements SubnetPort {
       pkeys: Uint16Array.from([...pkeys, ...Array<number>(128 - pkeys.length).fill(0)]),
     }
   }
-  counters() {
-    return { port_xmit_packets: 5 }
-  }
   attach(subnet: PortSubnet | undefined): void {
     this.subnet = subnet
   }

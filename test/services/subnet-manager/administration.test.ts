@@ -58,6 +58,31 @@ describe('records', () => {
     assert.equal(client!.get('ClassPortInfo')?.classVersion, 2)
   })
 
+  test('tables of switches and ports', () => {
+    const { clients, lab } = net(2, 1, 2)
+    const [client] = clients
+    const switches = lab.fabric.nodes.filter(({ kind }) => kind === 'switch')
+    assert.equal(client!.table('SwitchInfoRecord').length, 3)
+    for (const { ports, tables } of switches) {
+      const { lid } = ports[0]!.info
+      const linear = client!.get('LinearForwardingTableRecord', { lid, blockNumber: 0 })
+      assert.deepEqual(linear?.ports, [...tables!.linear.subarray(0, 64)])
+      const [masks] = client!.table('MulticastForwardingTableRecord', { lid, blockNumber: 0, position: 0 })
+      const inTable = [...Array(32).keys()].map(i => tables!.multicast[i * tables!.positions])
+      assert.deepEqual(masks?.masks ?? Array(32).fill(0), inTable)
+    }
+    const { guid } = { guid: client!.at.port.guids[0]! }
+    assert.equal(client!.get('GUIDInfoRecord', { lid: lidOf(client!), blockNumber: 0 })?.guids[0], guid)
+    assert.equal(client!.ask('P_KeyTableRecord', MadMethod.GET_TABLE, {})?.status, SaStatus.REQUEST_INVALID)
+    const trusted = client!.ask(
+      'P_KeyTableRecord',
+      MadMethod.GET,
+      { lid: lidOf(client!), blockNumber: 0 },
+      { smKey: 1n },
+    )
+    assert.equal(trusted?.records[0]?.pkeys[0], 0xffff)
+  })
+
   test('a Get has one record', () => {
     const { clients } = net(1, 0, 2)
     const [client] = clients
@@ -147,7 +172,10 @@ describe('multicast', () => {
     for (const client of [b, c]) assert.equal(join(client, mgid)?.records[0]?.mlid, 0xc001)
     assert.equal(join(b, mgid, { joinState: 4 })?.records[0]?.joinState, 5)
     assert.equal(join(b, mgid, { qkey: 5 })?.status, SaStatus.REQUEST_INVALID)
-    assert.equal(a.set('MCMemberRecord', { mgid, portGid: gidOf(b), joinState: 1 })?.status, SaStatus.REQUEST_INVALID)
+    // Another port of the partition may be joined by proxy; who has joined itself leaves itself.
+    const ofB = { mgid, portGid: gidOf(b), joinState: 1 }
+    assert.equal(a.set('MCMemberRecord', ofB)?.status, 0)
+    assert.equal(a.remove('MCMemberRecord', ofB)?.status, SaStatus.REQUEST_INVALID)
     lab.run()
     const reachedBy = (client: SaClient) => lab.fabric.reached(client.at, 0xc001).map(({ port }) => port)
     assert.deepEqual(new Set(reachedBy(a)), new Set([b.at.port, c.at.port]))

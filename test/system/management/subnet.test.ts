@@ -52,6 +52,10 @@ describe('infiniband-diags on InfiniBand ports', { skip: lacking('sminfo', 'saqu
     ['saquery', ['-p', '--src-to-dst', '2:3'], /dlid\.+3\n\t\tslid\.+2\n[\s\S]*pkey\.+0xFFFF\n[\s\S]*mtu\.+0x85\n/],
     ['saquery', ['-g'], /MGID\.+ff12:401b:ffff::ffff:ffff\n\t\tMlid\.+0xC000\n/],
     ['saquery', ['LR'], /(LinkRecord dump:[\s\S]*){4}/],
+    ['saquery', ['SWIR'], /SwitchInfoRecord dump:[\s\S]*LinearFDBTop/i],
+    ['saquery', ['LFTR'], /LFT Record dump:[\s\S]*LID/],
+    ['saquery', ['GIR'], /GUIDInfo Record dump:[\s\S]*LID/i],
+    ['saquery', ['--smkey', '1', 'PKTR'], /PKeyTableRecord dump:[\s\S]*0xffff/],
     ['saquery', ['-c'], /Class version\.+2\n/],
   ]
   for (const [tool, args, expected] of cases)
@@ -60,6 +64,19 @@ describe('infiniband-diags on InfiniBand ports', { skip: lacking('sminfo', 'saqu
       assert.equal(status, 0, stdout + stderr)
       assert.match(stdout, expected)
     })
+})
+
+/** Its validation of an inventory (v) asks for multipath records, which the embedded manager has not. */
+describe('osmtest', { skip: lacking('osmtest') }, () => {
+  it('creates an inventory, registers services, subscribes to events, and joins groups', async t => {
+    const daemon = await startDaemon(t, { devices: DEVICES, options: ['--fabric', 'fat-tree,leaves=2,spines=2'] })
+    const folder = temporaryFolder(t)
+    for (const flow of ['c', 's', 'e', 'm']) {
+      const files = ['-i', join(folder, 'inventory'), '-l', join(folder, 'log')]
+      const { stdout } = await run(t, 'osmtest', ['-f', flow, ...files], { env: daemon.env })
+      assert.match(stdout, /TEST ".*" PASS/, stdout)
+    }
+  })
 })
 
 describe('the tables of a switch', { skip: lacking('ibv_rc_pingpong', 'perfquery') }, () => {
