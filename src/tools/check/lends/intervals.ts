@@ -36,17 +36,22 @@ const update = <T>(node: Node<T>): Node<T> => {
 
 type Tree<T> = Node<T> | undefined
 
-/** Nodes before the key, and the others. */
-const split = <T>(tree: Tree<T>, start: number, order: number): [Tree<T>, Tree<T>] => {
-  if (tree === undefined) return [undefined, undefined]
-  if (isBefore(tree, start, order)) {
-    const [before, after] = split(tree.right, start, order)
-    tree.right = before
-    return [update(tree), after]
+/** Of the last split: nodes before the key, and the others. No record is made for each level. */
+const halves: { before: Tree<unknown>; after: Tree<unknown> } = { before: undefined, after: undefined }
+
+const split = <T>(tree: Tree<T>, start: number, order: number): void => {
+  if (tree === undefined) {
+    halves.before = undefined
+    halves.after = undefined
+  } else if (isBefore(tree, start, order)) {
+    split(tree.right, start, order)
+    tree.right = halves.before as Tree<T>
+    halves.before = update(tree)
+  } else {
+    split(tree.left, start, order)
+    tree.left = halves.after as Tree<T>
+    halves.after = update(tree)
   }
-  const [before, after] = split(tree.left, start, order)
-  tree.left = after
-  return [before, update(tree)]
 }
 
 /** All nodes of `a` are before those of `b`. */
@@ -71,7 +76,8 @@ export class Intervals<T> {
     const order = ++this.#orders
     const node = { start, end, value, order, priority: priorityOf(order), left: undefined, right: undefined } as Node<T>
     node.farthest = node
-    const [before, after] = split(this.#root, start, order)
+    split(this.#root, start, order)
+    const { before, after } = halves as { before: Tree<T>; after: Tree<T> }
     this.#root = merge(merge(before, node), after)
     this.size++
     return node
@@ -80,10 +86,17 @@ export class Intervals<T> {
   /** Removes a range that `add` has returned, and that was not removed. */
   remove(interval: Interval<T>): void {
     const { start, order } = interval as Node<T>
-    const [before, rest] = split(this.#root, start, order)
-    const [, after] = split(rest, start, order + 1)
-    this.#root = merge(before, after)
+    split(this.#root, start, order)
+    const before = halves.before as Tree<T>
+    split(halves.after as Tree<T>, start, order + 1)
+    this.#root = merge(before, halves.after as Tree<T>)
     this.size--
+  }
+
+  /** Gives a range another value. */
+  replace(interval: Interval<T>, value: T): Interval<T> {
+    ;(interval as { value: T }).value = value
+    return interval
   }
 
   /** Of the ranges that start at or before an address, the one with the largest end. */

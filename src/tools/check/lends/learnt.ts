@@ -355,12 +355,19 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
       hash: isReadable ? hashOf(region, start, end) : undefined,
       interval: undefined,
     }
-    const before = known.filter(one => one.event.start === start && one.event.end === end).at(-1)
-    told.interval = tree.add(start, end, told)
+    const same = known.filter(one => one.event.start === start && one.event.end === end)
+    const [first, ...others] = same
+    const before = first && others.reduce((a, b) => (b.event.time >= a.event.time ? b : a), first)
     if (before !== undefined) checkAgain(before, told)
     // The peer of this queue pair goes on.
-    for (const one of known)
-      if (isOfPeer(one, told) && (one.used > 0 || isAnswered(one) || one.event.time === time)) forget(one)
+    const over = known.filter(
+      one => isOfPeer(one, told) && (one.used > 0 || isAnswered(one) || one.event.time === time),
+    )
+    const place = over.find(one => same.includes(one))
+    told.interval = place?.interval === undefined ? tree.add(start, end, told) : tree.replace(place.interval, told)
+    for (const one of over)
+      if (one === place) all.delete(one)
+      else forget(one)
     if (known.length >= MAX_OVERLAPPING) {
       const oldest = known.reduce((a, b) => (a.event.time <= b.event.time ? a : b))
       if (all.has(oldest)) forget(oldest)
@@ -368,8 +375,8 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     }
     all.add(told)
     if (all.size <= MAX_ADVERTISED) return
-    const [first] = all
-    forget(first!)
+    const [oldest] = all
+    forget(oldest!)
     services.omit('advertised', 1)
   }
 
