@@ -44,6 +44,8 @@ const VIOLATION_INTERVAL = 1_000_000
 const MAX_VIOLATIONS = 0xffff
 /** Turns of one call of `onTimeout`; the rest stays due. */
 const MAX_TURNS = 256
+/** Datagrams that move by one link in a turn: with tables that make loops of groups, each may become many. */
+const MAX_PACKETS = 32
 /** Locally administered, as of an EUI-64. */
 const LOCAL_GUID = 0x0200_0000n << 32n
 const CAPABILITIES =
@@ -274,7 +276,7 @@ export class EmbeddedSubnet {
     let turns = 0
     for (; turns < MAX_TURNS && this.nextTimeout() <= now; turns++) {
       for (const step of this.#queue.splice(0)) step()
-      this.#fabric.onTimeout(now)
+      this.#fabric.onTimeout(now, MAX_PACKETS)
       this.#manager?.onTimeout(now)
     }
     return turns > 0

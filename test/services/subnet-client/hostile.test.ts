@@ -129,6 +129,29 @@ describe('a program at queue pair 0', () => {
     }
   })
 
+  test('that makes loops of groups does not keep the process', () => {
+    const { all, run, subnet } = setUp(4, 'fat-tree,leaves=4,spines=4')
+    const [port] = all as [TestPort]
+    const send = (mad: Uint8Array, dlid: number) => port.subnet!.send(mad, { ...toSelf, slid: port.settings.lid, dlid })
+    const empty = smpCodec.parse(new Uint8Array(MAD_BYTES))
+    // All switches send the group's datagrams to all ports of the last 16, which has the links between them.
+    const data = new Uint8Array(64).fill(0xff)
+    for (let lid = 1; lid < 20; lid++)
+      send(
+        smpCodec.emit({
+          ...{ ...empty, ...header, mgmtClass: MadClass.SUBNET_LID_ROUTED, method: MadMethod.SET, tid: BigInt(lid) },
+          ...{ attribute: smAttributes.MulticastForwardingTable.id, modifier: 0x2000_0000, data },
+        }),
+        lid,
+      )
+    run(0)
+    send(smpCodec.emit({ ...empty, ...header, mgmtClass: MadClass.SUBNET_LID_ROUTED, tid: 1n }), 0xc000)
+    for (let calls = 0; calls < 3; calls++) {
+      assert.ok(subnet.nextTimeout() <= SECOND)
+      subnet.onTimeout(SECOND)
+    }
+  })
+
   test('does not become an answer to the manager by guessing', () => {
     const { all, run } = setUp(2)
     const before = state(all)

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it, type TestContext } from 'node:test'
+import { Errno } from '../../../src/spec/errno.ts'
 import { MAD_BASE_VERSION, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { NO_PORT, smAttributes } from '../../../src/spec/wire/subnet.ts'
@@ -13,7 +14,10 @@ import { smpCodec } from '../../../src/transport/wire/mad/subnet.ts'
 import { runPair } from '../pairs/pingpong.ts'
 import {
   assertGood,
+  freePort,
   lacking,
+  NOBODY,
+  noGuests,
   run,
   start,
   startDaemon,
@@ -21,7 +25,8 @@ import {
   type TestDaemon,
   temporaryFolder,
 } from '../programs.ts'
-import { UmadProgram } from './umad.ts'
+import { StepProgram } from '../steps.ts'
+import { UMAD_PROGRAM, UmadProgram } from './umad.ts'
 
 const DEVICES = [1, 2].map(i => `mlx5_${i - 1}@127.0.0.${i + 1},driver=mlx5,layer=infiniband`)
 
@@ -64,6 +69,21 @@ describe('infiniband-diags on InfiniBand ports', { skip: lacking('sminfo', 'saqu
       assert.equal(status, 0, stdout + stderr)
       assert.match(stdout, expected)
     })
+})
+
+describe("a guest of root's daemon", { skip: noGuests() || lacking('ibv_rc_pingpong', 'setpriv') }, () => {
+  it('has InfiniBand ports, and neither queue pair 0 nor issm', async t => {
+    const daemon = await startDaemon(t, { devices: DEVICES, guest: NOBODY })
+    const guest = new StepProgram(t, UMAD_PROGRAM, daemon, NOBODY)
+    for (const node of ['umad0', 'issm0'])
+      assert.equal((await guest.step(`open /dev/infiniband/${node}`)).result, -Errno.EACCES)
+    await guest.close()
+    const user = ['--reuid', `${NOBODY}`, '--regid', `${NOBODY}`, '--clear-groups', 'sh', '-c']
+    const port = await freePort()
+    const line = `ibv_rc_pingpong -d mlx5_0 -p ${port} & until ibv_rc_pingpong -d mlx5_1 -p ${port} localhost; do :; done; wait`
+    const { stdout } = await run(t, 'setpriv', [...user, line], { env: daemon.env })
+    assert.equal(stdout.match(/1000 iters in/g)?.length, 2, stdout)
+  })
 })
 
 /** Its validation of an inventory (v) asks for multipath records, which the embedded manager has not. */
