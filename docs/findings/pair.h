@@ -77,7 +77,7 @@ static inline void open_device(void)
     context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
     ibv_free_device_list(list);
     // Devices without addresses of an interface have one GID.
-    gid_index = ibv_query_gid(context, 1, 1, &gid) == 0 ? 1 : 0;
+    gid_index = ibv_query_gid(context, 1, 1, &gid) == 0 && gid.global.interface_id != 0 ? 1 : 0;
     check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
 }
 

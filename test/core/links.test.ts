@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Driver, driverClass, invokeNow, register, withLinkVariants } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { DevxUmem } from '../../src/spec/drivers/mlx5-devx.ts'
 import { type LinkName, Links } from '../../src/spec/links.ts'
 import { declare } from '../../src/spec/schema/description.ts'
 import { describeDevice, openTestDevice, type TestState, testDriver } from './fixture.ts'
@@ -44,6 +45,25 @@ const openDeviceOf = (link: LinkName | undefined) => {
 test('a device describes only the attributes of its link', () => {
   for (const link of links) assert.deepEqual(openDeviceOf(link).describedAttributes, attributesOf[link], link)
   assert.deepEqual(openDeviceOf(undefined).describedAttributes, allAttributes)
+})
+
+test('what has an address and is no path has it on each link', () => {
+  const received: bigint[] = []
+  const umem = driverClass(DevxUmem, {
+    create(_call, _object, { address }) {
+      received.push(address)
+      return { umem: 0 }
+    },
+  })
+  for (const link of links) {
+    const driver: Driver<TestState> = { ...testDriver([...testDriver().classes, umem]), link }
+    const { context, caller } = openTestDevice({}, driver)
+    invokeNow(context, DevxUmem, 'create', 0, { address: 7n, length: 1n }, caller)
+  }
+  assert.deepEqual(
+    received,
+    links.map(() => 7n),
+  )
 })
 
 test("an attribute of another link is refused, and the error names the device's link", () => {

@@ -33,8 +33,13 @@ const ONLY_MLX5 = {
   findings: ['key-not-configured'],
 } as const satisfies Absence
 
+const ONLY_INFINIBAND = {
+  reason: 'the ports are Ethernet',
+  findings: ['wrong-lid', 'port-not-active'],
+} as const satisfies Absence
+
 export const absences: Readonly<Record<Column, readonly Absence[]>> = {
-  rxe: [ONLY_ADAPTERS, ONLY_MLX5],
+  rxe: [ONLY_ADAPTERS, ONLY_MLX5, ONLY_INFINIBAND],
   mlx5: [
     ONLY_ADAPTERS,
     { reason: 'libmlx5 refuses other operations itself (`refused-call`)', findings: ['bad-request'] },
@@ -52,6 +57,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
   efa: [
     ONLY_ADAPTERS,
     ONLY_MLX5,
+    ONLY_INFINIBAND,
     {
       reason: 'SRD has no connections: a request names its destination, and a queue pair has no attributes of a peer',
       findings: [
@@ -121,6 +127,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
   examples: [
     ONLY_ADAPTERS,
     ONLY_MLX5,
+    ONLY_INFINIBAND,
     {
       reason: 'the driver has no packets, and its queue pairs reach only those that name them',
       findings: ['no-answer', 'invalid-request', 'no-rd-atomic', 'qp-no-right'],
@@ -238,6 +245,8 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'poll-in-handler',
         'polled-after-destroy',
         'key-not-configured',
+        'wrong-lid',
+        'port-not-active',
         'immediate-byte-order',
         'cm-id-destroyed-early',
         'cm-refused-used',

@@ -14,7 +14,15 @@ import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { callError } from '../../spec/errno.ts'
-import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbsent } from '../../spec/links.ts'
+import {
+  type AddressRole,
+  absentOn,
+  addressRoles,
+  type LinkName,
+  Links,
+  optionalOfAddresses,
+  whyAbsent,
+} from '../../spec/links.ts'
 import type { QpTypeName } from '../../spec/qp-states.ts'
 import { because, the } from '../../spec/reason.ts'
 import {
@@ -101,13 +109,21 @@ const coreClassOf = (
   return { class: cls, handlers: {}, additions: {}, methods: {} }
 }
 
+/** Whether it is an attribute of a path; other things have an address too, as memory and sockets have. */
+const isOfPath = (name: string, attribute: Attribute | undefined): boolean => {
+  const type = attribute?.type
+  return optionalOfAddresses.has(name)
+    ? type !== undefined
+    : (type?.kind === 'record' || type?.kind === 'list') && type.fields.dgid !== undefined
+}
+
 /**
  * The method on a device of this link. If an attribute that RoCE requires is absent on the link, the link's own
  * attribute is required instead.
  */
 const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
-  const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
+  const absent = absentOn(link).filter(name => isOfPath(name, method.in[name]) || isOfPath(name, method.out[name]))
   if (absent.length === 0) return method
   const withoutAbsent = (attributes: Attributes): Attributes =>
     Object.fromEntries(Object.entries(attributes).filter(([name]) => !absent.includes(name)))

@@ -3,7 +3,6 @@
  * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
  */
 
-import { findGid } from '../../core/devices/gids.ts'
 import { forgetFailure, hasFailureHandlers, lastFailure, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
@@ -13,6 +12,7 @@ import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/engine/types.ts'
 import { addressText } from '../../transport/wire/address.ts'
+import { causeByLid } from './lid-causes.ts'
 import type { ConnectedPeer, Failures, QpObject, SoftState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
@@ -67,12 +67,12 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
   /** Undefined for a queue pair without a path. */
   const peerOf = (row: number): ConnectedPeer | undefined => {
     const { address: own, targetQpn } = state().queues[row] ?? {}
-    const dgid = own?.dgid
-    if (dgid === undefined) return undefined
+    if (own === undefined) return undefined
+    const { paths } = state()
     const qpn = state().engine().query(row).destQpn
-    const address = addressText(dgid)
+    const address = addressText(paths.peerAddress(own))
     for (const device of deviceOf().core.devices.values()) {
-      if (device.driver !== deviceOf().driver || findGid(device.ports[0].gids, dgid) < 0) continue
+      if (device.driver !== deviceOf().driver || !paths.leadsTo(own, device.ports[0]!)) continue
       const peerState = device.state as SoftState
       const peerRow = peerState.qpns.rowOf(qpn)
       return {
@@ -97,8 +97,9 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
   }
 
   return {
-    send(row, words, at, status, cause) {
+    send(row, words, at, status, given) {
       const { peer } = peerOf(row) ?? {}
+      const cause = (given.id === 'NO_ANSWER' && causeByLid(deviceOf(), state(), row)) || given
       reportQp(row, {
         kind: 'send',
         opcode: words[at + Send.OPCODE],
@@ -148,12 +149,12 @@ export const createFailures = (state: () => SoftState, deviceOf: () => Device): 
       const peerRow = peerDevice?.qpns.rowOf(qpn) ?? -1
       const peer = peerDevice?.qps[peerRow]
       if (own === undefined || peerDevice === undefined || peer === undefined) return undefined
-      const gid = peer.state.address?.dgid
+      const { address } = peer.state
       const isConnected =
         familyOf(own) === familyOf(peer) &&
         peerDevice.engine().query(peerRow).destQpn === own.state.qpn &&
-        gid !== undefined &&
-        findGid(deviceOf().ports[0].gids, gid) >= 0
+        address !== undefined &&
+        state().paths.leadsTo(address, deviceOf().ports[0]!)
       if (!isConnected || peerDevice.engine().stateOf(peerRow) === ERR) return undefined
       const [requester, responder] = isRequester ? [own.state, peer.state] : [peer.state, own.state]
       const { sq: sent } = requester.firstPsns

@@ -213,7 +213,8 @@ export const requestReader: RequestReader = {
   },
   peerOf(qp) {
     const { row, address } = (qp as QpObject).state
-    return address && { gid: address.dgid, qpn: engineOf(qp).query(row).destQpn }
+    const { paths } = qp.context!.device.state as SoftState
+    return address && { gid: paths.peerAddress(address), qpn: engineOf(qp).query(row).destQpn }
   },
   hasMember: ({ state }, group) => (state as SoftState).groups.rowsOf(group).length > 0,
   pendingSends: qp => (qp as QpObject).state.send.pending(),

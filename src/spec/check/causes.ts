@@ -26,6 +26,8 @@ interface CauseRow {
 }
 
 /** Only the peer knows the cause. */
+const TELL_LID =
+  "tell the peer the lid of ibv_query_port beside the queue pair number, and set ah_attr.dlid to the peer's; on RoCE it is 0, and is_global with the GID leads there"
 const ASK_PEER = "look into the peer's log, or check both ends in one daemon, which knows the cause"
 
 const table = {
@@ -196,6 +198,23 @@ const table = {
     code: 0x305,
     results: ['RETRY_EXC_ERR'],
     text: 'no answer: sent {tries} times, retry_cnt is {retryCnt}',
+  },
+  LID_UNKNOWN: {
+    code: 0x313,
+    results: ['RETRY_EXC_ERR'],
+    text: 'no port of the subnet has LID {lid}',
+    advice: TELL_LID,
+  },
+  LID_OF_OTHER: {
+    code: 0x311,
+    results: ['RETRY_EXC_ERR'],
+    text: 'LID {lid} is not that of the peer: QP {peerQpn:hex} is on {port}, whose LID is {right}',
+    advice: TELL_LID,
+  },
+  PORT_NOT_ACTIVE: {
+    code: 0x312,
+    results: ['RETRY_EXC_ERR'],
+    text: 'the port of {port} is {state}, not ACTIVE: no subnet manager has made it so',
   },
   DC_NO_ANSWER: {
     code: 0x30b,

@@ -101,6 +101,23 @@ const table = {
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retryCount for its longest pause',
     causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER', 'SRD_NO_ANSWER'],
   },
+  'wrong-lid': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'the LID of a path is not that of the port on which the peer is',
+    why: 'On InfiniBand switches forward by LIDs, and a packet whose LID no port has, or the port of another device, is lost: the retries of a connection run out. LIDs are given by the subnet manager, may change, and are not in the GID. A program that was tried on RoCE only has none: its dlid is 0.',
+    libraryAdvice: "give each side the other's `qp.endpoint`, which has the LID",
+    causes: ['LID_UNKNOWN', 'LID_OF_OTHER'],
+  },
+  'port-not-active': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'requests are sent before the port is ACTIVE',
+    why: 'A port of InfiniBand is INIT until a subnet manager has given it a LID and made it ACTIVE (IBA 10.5, 14.2.5). Queue pairs can be connected before, but the port sends and receives management datagrams only: retries run out, and datagrams are lost.',
+    advice:
+      'wait for IBV_PORT_ACTIVE (ibv_query_port, or the event IBV_EVENT_PORT_ACTIVE) before you take the LID and connect; on a machine, look whether a subnet manager runs (`sminfo`)',
+    causes: ['PORT_NOT_ACTIVE'],
+  },
   'peer-refused': {
     severity: 'error',
     needs: ['completion'],

@@ -76,7 +76,7 @@ import { dropBehind, lostIn, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { MisuseReports } from './misuses.ts'
 import { factsOf } from './net-peers.ts'
-import { hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, stateOf } from './objects.ts'
+import { addressIn, hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, stateOf } from './objects.ts'
 import { orderFinding, orderText } from './orders.ts'
 import { Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
@@ -465,6 +465,8 @@ export class Checker {
     // An attribute that is undefined is not changed.
     const isSet = ([, value]: [string, unknown]): boolean => value !== undefined
     Object.assign(known.attributes, Object.fromEntries(Object.entries(args).filter(isSet)))
+    const address = addressIn(args)
+    if (address !== undefined) known.attributes.address = address
   }
 
   #modified(call: CheckedCall): void {

@@ -12,6 +12,7 @@ import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
+import { lidAddress } from '../../transport/wire/address.ts'
 
 const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 
@@ -32,6 +33,15 @@ export interface QpAttributes {
   pkeyIndex?: number
   accessFlags?: number
   address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
+}
+
+/** The destination in the arguments of a call. By LID, its GID is the LID as `lidAddress` writes it. */
+export const addressIn = (args: Readonly<Record<string, unknown>>): QpAttributes['address'] => {
+  const { address, ibAddress } = args as {
+    readonly address?: QpAttributes['address']
+    readonly ibAddress?: { readonly dlid: number; readonly sgidIndex: number }
+  }
+  return ibAddress === undefined ? address : { dgid: lidAddress(ibAddress.dlid), sgidIndex: ibAddress.sgidIndex }
 }
 
 /** Limits of a queue pair or SRQ: as returned by the call, else as requested. */
@@ -192,7 +202,7 @@ export class KnownObject {
     this.regionKind = this.class === 'mr' ? (numberOf(args.kind) ?? MrKind.values.MEMORY) : undefined
     this.limits = (out.cap ??
       args.cap ?? { maxWr: out.maxWr ?? args.maxWr, maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
-    const address = this.class === 'ah' ? (args as QpAttributes).address : undefined
+    const address = this.class === 'ah' ? addressIn(args) : undefined
     this.dgid = address?.dgid
     this.sgidIndex = address?.sgidIndex
     this.start = numberOf(args.start)

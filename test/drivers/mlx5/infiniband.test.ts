@@ -3,7 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { addFailureHandler } from '../../../src/core/failures.ts'
+import { unregister } from '../../../src/core/index.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
+import { failureText } from '../../../src/spec/check/failures.ts'
 import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AsyncEventType, GidType, LinkLayer, PhysState, PortState } from '../../../src/spec/enums.ts'
 import type { PortSubnet } from '../../../src/spec/subnet-port.ts'
@@ -17,6 +20,15 @@ const { REQUEST, RECEIVE, REQUEST_ERROR } = CompletionKind
 const { INIT, ACTIVE, DOWN } = PortState.values
 const KEY = 0x0123_4567_89ab_cdefn
 const TRANSPORT_RETRY_EXCEEDED = 0x15
+const noSubnet = {
+  send: () => {},
+  receive: () => {},
+  news: () => {},
+  removed: () => {},
+  reached: () => [],
+  lost: () => {},
+  routesVersion: 0,
+}
 /** A fault that never acts: messages are packets. */
 const PACKETS = 'drop=0.0000001'
 
@@ -166,6 +178,40 @@ for (const [name, fault] of [
         assert.deepEqual([completion!.kind, completion!.syndrome], [REQUEST_ERROR, TRANSPORT_RETRY_EXCEEDED], breaks)
         assert.deepEqual(b.poll(), [])
       }
+    })
+
+    it('the failure says whose LID it is, that it is nobody’s, or which port is not ACTIVE', () => {
+      const textFor = (breaks: (m: ReturnType<typeof fabric>) => void, at = 1): string => {
+        const m = fabric(3, { fault })
+        for (const { subnetPort } of m.devices) subnetPort!.attach({ ...noSubnet })
+        const [a, b] = [program(m, 0), program(m, 1)]
+        const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+        const texts: string[] = []
+        addFailureHandler(m.core, failure => void texts.push(failureText(failure)))
+        qa.connect(qb, at)
+        qb.connect(qa, 0)
+        breaks(m)
+        qa.post({ opcode: SEND, data: [a.element(0, 100)] })
+        completionsOf(m, a, 1)
+        return texts.find(text => text.includes('RETRY_EXC_ERR')) ?? ''
+      }
+      assert.match(
+        textFor(() => {}, 2),
+        /LID 3 is not that of the peer: QP 0x\w+ is on mlx5_1, whose LID is 2/,
+      )
+      assert.match(
+        textFor(m => m.devices[1]!.subnetPort!.set({ lid: 5 })),
+        /LID 2 is not that of the peer: QP 0x\w+ is on mlx5_1, whose LID is 5/,
+      )
+      assert.match(
+        textFor(m => unregister(m.devices[1]!.device)),
+        /no port of the subnet has LID 2/,
+      )
+      for (const i of [0, 1])
+        assert.match(
+          textFor(m => m.devices[i]!.subnetPort!.set({ state: INIT })),
+          new RegExp(`the port of mlx5_${i} is INIT, not ACTIVE`),
+        )
     })
   })
 

@@ -8,7 +8,12 @@ import { casesOf } from '../../long-run.ts'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
 import { assertGoodRdmacm, type RdmacmCase, rdmacmCases, runRdmacm } from './rdmacm.ts'
 
-const DEVICES = ['mlx5_0@127.0.0.41,driver=mlx5,layer=infiniband', 'mlx5_1@127.0.0.42,driver=mlx5,layer=infiniband']
+const DEVICES = [
+  'mlx5_0@127.0.0.41,driver=mlx5,layer=infiniband,guid=0x0002c90300010203',
+  'mlx5_1@127.0.0.42,driver=mlx5,layer=infiniband',
+]
+/** Of the first device. */
+const GID = 'fe80::2:c903:1:203'
 /** The client is on the other device. */
 const fromOther = (line: string): string =>
   line.replace(/^(udaddy|ucmatose) -s SERVER/, '$1 -s SERVER -b CLIENT').replace(/^(rping -c)/, '$1 -I CLIENT')
@@ -16,6 +21,8 @@ const fromOther = (line: string): string =>
 const onlyHere: readonly RdmacmCase[] = [
   { server: 'mckey -m 239.77.0.1 -b SERVER', client: 'mckey -m 239.77.0.1 -b CLIENT -s' },
   { server: 'mckey -m 239.77.0.1 -p 0x2 -b SERVER', client: 'mckey -m 239.77.0.1 -p 0x2 -b CLIENT -s' },
+  { server: `ucmatose -p PORT -f gid -P ib -b ${GID}`, client: `ucmatose -p PORT -f gid -P ib -s ${GID}` },
+  { server: `udaddy -f gid -b ${GID}`, client: `udaddy -f gid -s ${GID}` },
   { server: 'mckey -m 239.77.0.1 -c 3 -b SERVER', client: 'mckey -m 239.77.0.1 -c 3 -b CLIENT -s' },
 ]
 

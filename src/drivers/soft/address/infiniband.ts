@@ -57,6 +57,8 @@ export const infinibandPaths = (port: Port, own: () => FabricPort): Paths => {
       return openPath(port, flowOf(address), method)
     },
     peerOf: ({ dlid }) => port.peerOf(lidAddress(dlid)),
+    peerAddress: ({ dlid }) => lidAddress(dlid),
+    leadsTo: ({ dlid }, { attributes }) => dlid !== 0 && attributes.lid === dlid,
     back: ({ source, grh, flowLabel, trafficClass, sl = 0 }) => ({
       ...noAddress,
       dlid: lidOf(source),

@@ -3,7 +3,7 @@
  * annex A17). A port is of one of two kinds, and `Paths` is what differs: a GID alone is the path on RoCE, a LID on
  * InfiniBand, where packets may have a GRH (infiniband.ts). No other file of the device asks which it is.
  */
-import { type GidTable, getGid } from '../../../core/devices/gids.ts'
+import { findGid, type GidTable, getGid } from '../../../core/devices/gids.ts'
 import type { MadAddress } from '../../../core/driver-contract.ts'
 import { SystemError } from '../../../host/errno.ts'
 import type { IbAddress } from '../../../spec/classes/qp/qp.ts'
@@ -153,6 +153,10 @@ export interface Paths {
   /** The address vector of packets back to the sender of packets of this flow, and their flow; throws as `open`. */
   back(flow: PathBack): Address
   openBack(flow: PathBack, method: string, owner?: PathOwner): number
+  /** What names the peer at the other end in failures and for tools: its GID, or its LID as `lidAddress` writes it. */
+  peerAddress(address: Address): Uint8Array
+  /** Whether the path leads to this port. */
+  leadsTo(address: Address, port: { readonly gids: GidTable; readonly attributes: { readonly lid: number } }): boolean
   /** The ends of a received datagram for core's clients. */
   ends(flow: FlowAddress): Pick<MadAddress, 'localGid' | 'remoteGid' | 'lids'>
   /** The flow of a datagram of core's clients. */
@@ -242,6 +246,8 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
     back: ({ source, flowLabel, trafficClass }) => ({ ...none, dgid: source, flowLabel, trafficClass, port: 1 }),
     openBack: ({ source, destination, flowLabel, trafficClass }, method, owner) =>
       openPath(port, flowAddress(port, destination, { ...none, dgid: source, flowLabel, trafficClass }, owner), method),
+    peerAddress: ({ dgid }) => dgid,
+    leadsTo: ({ dgid }, port) => findGid(port.gids, dgid) >= 0,
     ends: ({ source, destination }) => ({ localGid: destination, remoteGid: source }),
     openDatagram: ({ localGid, remoteGid, flowLabel, trafficClass }) =>
       port.openFlow(flowAddress(port, localGid, { ...none, dgid: remoteGid, flowLabel, trafficClass })),

@@ -5,13 +5,23 @@
  */
 
 import { registerClient } from '../../../core/devices/clients.ts'
-import { findGid, type GidTable } from '../../../core/devices/gids.ts'
+import { findGid } from '../../../core/devices/gids.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { systemDevice } from '../../../core/devices/system.ts'
 import { type ContextWait, isQueuePair } from '../../../core/driver-contract.ts'
 import { addFailureHandler } from '../../../core/failures.ts'
 import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
-import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
+import type {
+  CallContext,
+  Context,
+  Core,
+  CoreObject,
+  Device,
+  Entry,
+  HandlerValues,
+  Hook,
+  Port,
+} from '../../../core/model.ts'
 import type { Failure } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
 import { type ProgramProbes, probeNames } from '../../../spec/check/probes.ts'
@@ -24,7 +34,7 @@ import { CallError, isInjected } from '../../../spec/errno.ts'
 import { because } from '../../../spec/reason.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import type { RecordedCheck } from '../../../spec/session-events.ts'
-import { addressText } from '../../../transport/wire/address.ts'
+import { addressText, lidAddress, lidOf } from '../../../transport/wire/address.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { Checker } from '../../check/checker.ts'
 import type { CheckerSources } from '../../check/detector.ts'
@@ -83,16 +93,20 @@ interface HostSources
   readonly events?: Omit<RaceProbes, 'memoryOf'>
 }
 
-/** The index of the first device with a port whose GID table matches. */
-const deviceWithPort = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
-  for (const { index, ports } of core.devices.values()) for (const { gids } of ports) if (matches(gids)) return index
+/** The index of the first device with a port that matches. */
+const deviceWithPort = (core: Core, matches: (port: Port) => boolean): number | undefined => {
+  for (const { index, ports } of core.devices.values()) for (const port of ports) if (matches(port)) return index
   return undefined
 }
 
 const deviceWithGid =
   (core: Core): ProgramProbes['deviceWithGid'] =>
-  gid =>
-    deviceWithPort(core, gids => findGid(gids, gid) >= 0)
+  gid => {
+    const lid = lidOf(gid)
+    return deviceWithPort(core, ({ gids, attributes }) =>
+      lid < 0 ? findGid(gids, gid) >= 0 : lid !== 0 && attributes.lid === lid,
+    )
+  }
 
 const gidsOf = ({ ports }: Device): Gids =>
   ports.slice(0, 1).flatMap(({ gids: { entries, end } }) => entries.slice(0, end).map(entry => entry?.gid))
@@ -511,8 +525,11 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
         ...(request && { request: placeOf(request) }),
         peerDevice:
           peer &&
-          deviceWithPort(core, ({ entries }) =>
-            entries.some(entry => entry && addressText(entry.gid) === peer.address),
+          deviceWithPort(
+            core,
+            ({ gids: { entries }, attributes: { lid } }) =>
+              entries.some(entry => entry && addressText(entry.gid) === peer.address) ||
+              (lid !== 0 && addressText(lidAddress(lid)) === peer.address),
           ),
       }),
     )

@@ -206,13 +206,16 @@ const unacknowledged: Raise = () => {
 
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
- * (test/daemon/peer-tables.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
+ * (test/daemon/peer-tables.test.ts), those of LIDs for mlx5 (drivers/mlx5/infiniband.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
   CauseName,
   | 'NOT_OBSERVED'
   | 'NO_SHARE'
   | 'LISTENS_ELSEWHERE'
+  | 'LID_UNKNOWN'
+  | 'LID_OF_OTHER'
+  | 'PORT_NOT_ACTIVE'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
   | 'DC_ACCESS_KEY'
