@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -18,9 +19,11 @@ EXPORT int userdma_inject_version(void);
 /* Of the functions: userdma.h compares it with its own. */
 #define VERSION 1
 
-/* Between two looks at a count, nanoseconds: as many at first, and at most. */
+/* Between two looks at a count, nanoseconds: as many at first, and at most. By a clock that skips: this part of the wait so far. */
 #define FIRST_NAP 200000
 #define LONGEST_NAP 5000000
+#define PART_OF_WAIT 64
+#define SECOND 1000000000
 
 /* The message FAULT. Too long for the union of `struct request`. */
 struct setting {
@@ -83,13 +86,16 @@ int userdma_inject_wait(int id, uint64_t count, int milliseconds)
 {
     const int saved = errno;
     const uint64_t begin = shim_nanoseconds();
-    long nap = FIRST_NAP;
+    const bool skips = getenv(USERDMA_ENV_CLOCK) != NULL;
+    uint64_t nap = FIRST_NAP;
     int64_t counted;
     while ((counted = ask(USERDMA_FAULT_COUNT, id)) >= 0 && (uint64_t)counted < count) {
-        if (milliseconds >= 0 && shim_nanoseconds() - begin >= (uint64_t)milliseconds * 1000000)
+        const uint64_t waited = shim_nanoseconds() - begin;
+        if (milliseconds >= 0 && waited >= (uint64_t)milliseconds * 1000000)
             return -ETIMEDOUT;
-        nanosleep(&(struct timespec){.tv_nsec = nap}, NULL);
-        nap = nap < LONGEST_NAP / 2 ? nap * 2 : LONGEST_NAP;
+        nanosleep(&(struct timespec){.tv_sec = (time_t)(nap / SECOND), .tv_nsec = (long)(nap % SECOND)}, NULL);
+        const uint64_t longest = skips && waited / PART_OF_WAIT > LONGEST_NAP ? waited / PART_OF_WAIT : LONGEST_NAP;
+        nap = nap * 2 < longest ? nap * 2 : longest;
     }
     errno = saved;
     return counted < 0 ? (int)counted : 0;

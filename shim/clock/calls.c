@@ -5,11 +5,13 @@
 #include "clock.h"
 
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -17,6 +19,11 @@
 #ifndef FUTEX_LOCK_PI2
 #define FUTEX_LOCK_PI2 13
 #endif
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+int epoll_pwait2(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
 
 typedef long call_function(long, ...);
 
@@ -110,6 +117,12 @@ EXPORT long syscall(long number, ...)
     case SYS_epoll_wait:
         return epoll_wait((int)a, (struct epoll_event *)b, (int)c, (int)d);
 #endif
+    case SYS_ppoll:
+        return ppoll((struct pollfd *)a, (nfds_t)b, (const struct timespec *)c, (const sigset_t *)d);
+    case SYS_epoll_pwait:
+        return epoll_pwait((int)a, (struct epoll_event *)b, (int)c, (int)d, (const sigset_t *)e);
+    case SYS_epoll_pwait2:
+        return epoll_pwait2((int)a, (struct epoll_event *)b, (int)c, (const struct timespec *)d, (const sigset_t *)e);
     case SYS_clone:
     case SYS_clone3:
 #ifdef SYS_fork
@@ -125,6 +138,8 @@ EXPORT long syscall(long number, ...)
         break;
     }
     const long result = call(number, a, b, c, d, e, f);
+    if (result == 0 && (number == SYS_seccomp ? a <= SECCOMP_SET_MODE_FILTER : number == SYS_prctl && a == PR_SET_SECCOMP))
+        clock_leave_for_filter();
     clock_acts();
     return result;
 }

@@ -23,6 +23,12 @@
 
 #include "../protocol.h"
 
+/*
+ * The signal that ends a wait. It is one of the C library's own, so that no program has a handler for it or blocks it with
+ * the library's functions. The library's handler ignores it unless the process itself has sent it.
+ */
+#define WAKE_SIGNAL 33
+
 #define EXPORT __attribute__((visibility("default")))
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -144,6 +150,7 @@ struct page {
         char text[REASON_BYTES];
     } kept[MAX_REASONS]; /* what has kept real time, and how long */
     uint64_t namespace; /* of the daemon's PIDs */
+    uint32_t has_filter; /* a process has got a seccomp filter of its own */
     uint32_t daemon_acts; /* how often its loop has woken */
     struct grant grant;
     struct process processes[MAX_PROCESSES];
@@ -237,6 +244,8 @@ extern void *__libc_stack_end;
 void clock_remove_process(struct process *process);
 /* In the child of a fork: timers are not inherited. */
 void clock_on_fork(void);
+/* From now on waits of this process are the machine's: a filter may forbid what they need. */
+void clock_leave_for_filter(void);
 /* The PID namespace of this process. */
 uint64_t clock_namespace(void);
 /* The index of the calling thread's slot. False: it has none. */

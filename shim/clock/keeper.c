@@ -18,7 +18,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define WAKE_SIGNAL 33
 /* Between looks: after a jump, and at most with a deadline and without. */
 #define SHORTEST_NAP (50 * MICROSECOND)
 #define LONGEST_NAP (2 * MILLISECOND)

@@ -123,15 +123,35 @@ static bool runs_of(pid_t pid, pid_t tid, struct runs *runs)
     return true;
 }
 
-/* The letter of a thread's state; 0: it is gone. */
-static char state_of(pid_t pid, pid_t tid)
+/* From the 2nd number of a `stat`, which ends with a name in brackets, to another; NULL: there is none. */
+static const char *number_in(const char *stat, int number)
+{
+    const char *at = strrchr(stat, ')');
+    for (int i = 2; at && i < number; i++)
+        at = strchr(at + 1, ' ');
+    return at;
+}
+
+/* The letter of a thread's state; 0: it is gone. `blocks`: whether it blocks any signal, of the first 31. */
+static char state_of(pid_t pid, pid_t tid, bool *blocks)
 {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
+    *blocks = false;
     if (read_file(path, text, sizeof text) <= 0)
         return 0;
-    const char *const name_end = strrchr(text, ')');
-    return name_end && name_end[1] == ' ' ? name_end[2] : 'R';
+    const char *const state = number_in(text, 3), *const blocked = number_in(text, 32);
+    *blocks = blocked && strtoull(blocked, NULL, 10) != 0;
+    return state ? state[1] : 'R';
+}
+
+/* Whether a thread blocks the signal that ends its waits, as only system calls around the C library can. */
+static bool blocks_wakes(pid_t pid, pid_t tid)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
+    const char *const mask = read_file(path, text, sizeof text) > 0 ? strstr(text, "\nSigBlk:") : NULL;
+    return mask && strtoull(mask + sizeof "\nSigBlk:", NULL, 16) >> (WAKE_SIGNAL - 1) & 1;
 }
 
 static bool is_gone(char state)
@@ -141,7 +161,8 @@ static bool is_gone(char state)
 
 bool clock_thread_is_gone(pid_t pid, pid_t tid)
 {
-    return is_gone(state_of(pid, tid));
+    bool blocks;
+    return is_gone(state_of(pid, tid, &blocks));
 }
 
 /* False: the thread runs, was woken, or waits outside of a system call. */
@@ -341,12 +362,15 @@ static void name_of(pid_t pid, pid_t tid, char name[32])
     name[strcspn(name, "\n")] = 0;
 }
 
-/* A wait with a time limit that the library does not know, as of a static program. */
-static void note_wait(const struct thread *thread, const struct call *call)
+/* A wait with a time limit that the library does not know, as of a static program, or that cannot be ended. */
+static void note_wait(const struct thread *thread, const struct call *call, bool is_blocked)
 {
     char name[32];
     name_of(thread->pid, thread->pid, name);
-    clock_note("a wait of %s (system call %ld)", name, call->number);
+    if (is_blocked)
+        clock_note("a wait of %s, which blocks the C library's signals", name);
+    else
+        clock_note("a wait of %s (system call %ld)", name, call->number);
 }
 
 /* That this thread keeps real time. */
@@ -354,7 +378,8 @@ static void tell_kept(const struct thread *thread)
 {
     char name[32];
     struct call call;
-    const char state = state_of(thread->pid, thread->tid);
+    bool blocks;
+    const char state = state_of(thread->pid, thread->tid, &blocks);
     if (is_daemon(thread->pid) || process_of(thread->pid)->is_mover) {
         clock_keeps("the daemon works");
         return;
@@ -375,7 +400,8 @@ static bool has_slept(const struct thread *thread)
 {
     const struct slot *const slot = thread->slot;
     struct call call;
-    const char state = state_of(thread->pid, thread->tid);
+    bool blocks;
+    const char state = state_of(thread->pid, thread->tid, &blocks);
     if (is_gone(state))
         return thread->tid != thread->pid || has_told_parent(thread->pid);
     struct runs runs;
@@ -385,9 +411,10 @@ static bool has_slept(const struct thread *thread)
     if (is_daemon(thread->pid))
         return daemon_waits(thread, &call);
     const enum kind kind = kind_of(&call, thread->pid);
-    const bool is_noted = slot && is_in_wait(slot, &call);
+    const bool is_blocked = kind == LIMITED && blocks && blocks_wakes(thread->pid, thread->tid);
+    const bool is_noted = !is_blocked && slot && is_in_wait(slot, &call);
     if (kind == LIMITED && !is_noted)
-        note_wait(thread, &call);
+        note_wait(thread, &call, is_blocked);
     return kind == ENDLESS || (kind == LIMITED && is_noted);
 }
 
@@ -432,9 +459,7 @@ static bool is_joined(const struct process *process)
     if (read_file(path, text, sizeof text) <= 0)
         return true;
     /* The 28th number, where the stack begins; 0 if this must not be known. */
-    const char *at = strrchr(text, ')');
-    for (int i = 2; at && i < 28; i++)
-        at = strchr(at + 1, ' ');
+    const char *const at = number_in(text, 28);
     const uint64_t stack = at ? strtoull(at, NULL, 10) : 0;
     return stack == 0 || stack == __atomic_load_n(&process->stack, __ATOMIC_ACQUIRE);
 }
@@ -510,6 +535,8 @@ enum rest clock_look(pid_t keeper)
         clock_note("more than %d processes", MAX_PROCESSES);
         return RUNS;
     }
+    if (__atomic_load_n(&clock_page->has_filter, __ATOMIC_ACQUIRE))
+        clock_note("a process with a seccomp filter of its own");
     if (__atomic_load_n(&clock_page->is_foreign, __ATOMIC_ACQUIRE)) {
         clock_note("a process in a PID namespace of its own: nothing is skipped from its start on");
         return RUNS;

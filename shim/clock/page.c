@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,14 +19,9 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/*
- * The signal that ends a wait. It is one of the C library's own, so that no program has a handler for it or blocks it. The
- * library's handler ignores it unless the process itself has sent it.
- */
-#define WAKE_SIGNAL 33
-
 struct page *clock_page;
 bool clock_sleeps;
+static bool is_filtered;
 
 static __thread struct slot *own_slot __attribute__((tls_model("initial-exec")));
 static pthread_key_t slot_key;
@@ -238,11 +234,34 @@ uint64_t clock_namespace(void)
 /* Adds this process, which has begun. */
 static void add_self(void)
 {
-    clock_sleeps = clock_namespace() == clock_page->namespace;
-    if (clock_sleeps)
+    const bool is_near = clock_namespace() == clock_page->namespace;
+    clock_sleeps = is_near && !is_filtered;
+    if (is_near)
         clock_add_process(getpid(), CLOCK_STACK);
     else /* the numbers of its threads are not those that the keeper knows */
         __atomic_store_n(&clock_page->is_foreign, 1, __ATOMIC_SEQ_CST);
+}
+
+void clock_leave_for_filter(void)
+{
+    if (!clock_page)
+        return;
+    __atomic_store_n(&clock_page->has_filter, 1, __ATOMIC_SEQ_CST);
+    is_filtered = true;
+    clock_sleeps = false;
+}
+
+EXPORT int prctl(int option, ...)
+{
+    va_list list;
+    va_start(list, option);
+    const unsigned long b = va_arg(list, unsigned long), c = va_arg(list, unsigned long), d = va_arg(list, unsigned long),
+                        e = va_arg(list, unsigned long);
+    va_end(list);
+    const int result = NEXT(prctl)(option, b, c, d, e);
+    if (option == PR_SET_SECCOMP && result == 0)
+        clock_leave_for_filter();
+    return result;
 }
 
 void clock_on_fork(void)

@@ -14,7 +14,15 @@ const library = join(repoRoot, 'build', 'native', 'libuserdma_clock.so')
 const skip = (t: Scope, ...words: readonly string[]) =>
   runUserdma(t, ['run', '--private', '--clock', 'skip', '--', ...words])
 
-const needed = [library, ownProgram('hours'), ownProgram('answers'), ownProgram('spins'), 'ucmatose', 'ib_send_bw']
+const needed = [
+  library,
+  ownProgram('hours'),
+  ownProgram('answers'),
+  ownProgram('spins'),
+  ownProgram('confined'),
+  'ucmatose',
+  'ib_send_bw',
+]
 
 describe('a clock that skips', { skip: lacking(...needed) }, () => {
   for (const [command, ...options] of [['run', '--private'], ['check']] as const)
@@ -22,7 +30,7 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
       const finished = await runUserdma(t, [command, ...options, '--clock', 'skip', '--', ownProgram('hours')])
       assertGood(finished)
       const lines = finished.stdout.trim().split('\n')
-      assert.ok(lines.length >= 27, finished.stdout)
+      assert.ok(lines.length >= 28, finished.stdout)
       for (const line of lines) assert.match(line, /^\w+ 360[01] 360[01]$/)
       assert.match(finished.stderr, /userdma: (?:9[7-9]|1\d\d),\d{3} s skipped in \d+ jumps, \d+\.\d s real\n/)
     })
@@ -49,6 +57,18 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
   it('leaves the clock alone that perftest compares with the counter of the processor', async t => {
     const pair = 'ib_send_bw -R -n 100 & sleep 0.5; ib_send_bw -R -n 100 127.0.0.1 && wait $!'
     assertGood(await skip(t, 'sh', '-c', pair))
+  })
+
+  it('keeps real time for a sleep that it cannot end, and says so', async t => {
+    for (const [way, said] of [
+      ['blocked', /not covered: a wait of confined, which blocks the C library's signals$/m],
+      ['filtered', /not covered: .*seccomp filter of its own/],
+    ] as const) {
+      const finished = await skip(t, ownProgram('confined'), way)
+      assertGood(finished)
+      assert.match(finished.stdout, /^0\.[5-9] s\n$/, way)
+      assert.match(finished.stderr, said)
+    }
   })
 
   it('says what kept real time', async t => {

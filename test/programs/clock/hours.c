@@ -89,6 +89,19 @@ static void by_epoll(void)
     close(epoll);
 }
 
+static void by_syscall(void)
+{
+    const int epoll = epoll_create1(0);
+    struct epoll_event event;
+    const struct timespec half = {.tv_sec = HOUR / 2};
+    expect(syscall(SYS_ppoll, NULL, 0, &half, NULL, 0) == 0, "ppoll");
+    expect(syscall(SYS_epoll_pwait, epoll, &event, 1, HOUR / 4 * 1000, NULL, 0) == 0, "epoll_pwait");
+    const struct timespec quarter = {.tv_sec = HOUR / 4};
+    if (syscall(441 /* epoll_pwait2 */, epoll, &event, 1, &quarter, NULL, 0) != 0) /* the kernel has none */
+        nanosleep(&quarter, NULL);
+    close(epoll);
+}
+
 /* A condition variable of this clock. */
 static void by_condition(clockid_t clock)
 {
@@ -276,7 +289,7 @@ static const struct {
 #endif
     WAY(futex),       WAY(futex_until),     WAY(sigtimedwait), WAY(socket),    WAY(timerfd),        WAY(timer),
     WAY(alarm),       WAY(setitimer),       WAY(join),       WAY(timed_join),  WAY(child),          WAY(system),
-    WAY(popen),       WAY(message),
+    WAY(popen),       WAY(message),         WAY(syscall),
 };
 
 /* A thread that blocks all signals and has the locks for ever. */

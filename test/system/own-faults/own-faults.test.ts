@@ -137,6 +137,13 @@ describe('fault rules of programs', { skip: lacking('cc') }, () => {
     }
   })
 
+  it('are waited for by a clock that skips in few jumps', async t => {
+    const script = `{ echo 'fault drop=1'; echo 'wait 1 1 600000'; } | ${program}`
+    const { stdout, stderr } = await runUserdma(t, ['run', '--private', '--clock', 'skip', '--', 'sh', '-c', script])
+    assert.equal(stdout, 'ready\n1 \n-110\n')
+    assert.match(stderr, /6\d\d s skipped in \d{3} jumps|59\d s skipped in \d{3} jumps/)
+  })
+
   it('of another user touch nobody', { skip: noGuests() }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY, options: ['--allow-faults'] })
     const ask = await startAsked(t, daemon.env)
