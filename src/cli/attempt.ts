@@ -45,8 +45,8 @@ interface AttemptLimits {
    * killed after it, or after LOOK_TIMEOUT.
    */
   readonly look?: (isTimedOut: boolean) => Promise<void>
-  /** Begins to look for a deadlock, after which all is as at the time limit. Returns a function that ends it. */
-  readonly watch?: (found: () => void) => () => void
+  /** Begins to look for a deadlock, or an earlier end of the limit. Returns a function that ends it. */
+  readonly watch?: (found: (isDeadlock: boolean) => void) => () => void
 }
 
 const MAX_OUTPUT = 2000
@@ -131,8 +131,8 @@ export const attempt = (
         })
     }
     const limitTimer = setTimeout(reachLimit, limitSeconds * 1000)
-    const endWatch = watch?.(() => {
-      isDeadlock = !isTimedOut
+    const endWatch = watch?.(isDeadlockFound => {
+      isDeadlock = isDeadlockFound && !isTimedOut
       reachLimit()
     })
     const rejectSpawn = (error: unknown): void => {

@@ -103,15 +103,48 @@ export const watchDeadlock = (
   { milliseconds, world }: { readonly milliseconds: number; readonly world: boolean },
   found: () => void,
 ): (() => void) => {
-  if (headOf(socket) === undefined) return () => {}
   const least = world ? ClockPage.world : ClockPage.nothing
   let since: number | undefined
-  const timer = setInterval(() => {
-    const stuck = headOf(socket)?.readUInt32LE(ClockPage.stuck) ?? 0
-    since = stuck >= least ? (since ?? performance.now()) : undefined
-    if (since === undefined || performance.now() - since < milliseconds) return
-    clearInterval(timer)
+  return watch(socket, head => {
+    since = head.readUInt32LE(ClockPage.stuck) >= least ? (since ?? performance.now()) : undefined
+    if (since === undefined || performance.now() - since < milliseconds) return false
     found()
+    return true
+  })
+}
+
+/** Looks at the page until `isOver`. Nothing if the clock of the daemon at `socket` does not skip. */
+const watch = (socket: string, isOver: (head: Buffer) => boolean): (() => void) => {
+  if (headOf(socket) === undefined) return () => {}
+  const timer = setInterval(() => {
+    const head = headOf(socket)
+    if (head !== undefined && isOver(head)) clearInterval(timer)
   }, LOOK_INTERVAL)
   return () => clearInterval(timer)
+}
+
+/**
+ * As `watchDeadlock` with `world`; calls `found` also once programs have run or spun for `seconds`, by the clock, without the
+ * jumps over what they wait for.
+ */
+export const watchHang = (
+  socket: string,
+  { milliseconds, seconds }: { readonly milliseconds: number; readonly seconds: number },
+  found: (isDeadlock: boolean) => void,
+): (() => void) => {
+  const spunBy = ({ nanoseconds, jumped }: Skipped): number => nanoseconds - jumped
+  const before = skippedAt(socket)
+  const begin = performance.now()
+  const ends = [
+    watchDeadlock(socket, { milliseconds, world: true }, () => found(true)),
+    watch(socket, () => {
+      const spun = spunBy(skippedAt(socket) ?? before!) - spunBy(before!)
+      if (spun / NANOSECONDS + (performance.now() - begin) / 1000 < seconds) return false
+      found(false)
+      return true
+    }),
+  ]
+  return () => {
+    for (const end of ends) end()
+  }
 }

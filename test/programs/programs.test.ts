@@ -121,6 +121,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   answers: [['-q'], /usage: .*answers/],
   hours: [['-q'], /usage: .*hours/],
   spins: [['-q'], /usage: .*spins/],
+  public_reports: [['-q'], /usage: .*public_reports/],
   confined: [['-q'], /usage: .*confined/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

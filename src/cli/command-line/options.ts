@@ -281,6 +281,7 @@ export const programWalkOptions = {
     ...valued('path', text, '', { isHidden: true }),
     refusal: 'a walk and --socket exclude each other: each run has a daemon of its own',
   },
+  clock: valued('kind', choice(clockKinds), 'the time of programs and devices (default: skip; with --timers, real)'),
   ...walkOptions,
 } as const
 

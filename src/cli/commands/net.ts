@@ -331,6 +331,7 @@ export const netWalk = async (file: string, options: WalkOptions): Promise<void>
         name: file,
         inputs: [['the scenario', file]],
         defaultJobs: 1,
+        isConfirmed: true,
         stage: async (_jobs, stop) =>
           netStage(file, scenarioOf(file, await networkDrivers()).scenario, { ...partsOf(net), stop }),
       },

@@ -50,6 +50,8 @@ interface WalkSubject {
   readonly inputs: readonly (readonly [string, string])[]
   /** Runs at a time, by default. */
   readonly defaultJobs: number
+  /** Findings are tried again. */
+  readonly isConfirmed: boolean
   stage(jobs: number, stop: AbortSignal): Promise<Stage & { close?(): Promise<void> }>
 }
 
@@ -65,7 +67,8 @@ export const walkAndReport = async (
 ): Promise<NodeJS.Signals | undefined> => {
   const { jobs = subject.defaultJobs, points, timeLimit, hang, timers: factor = 1 } = options
   const kinds = walkKindNames.filter(kind => options.kinds?.includes(kind) ?? true)
-  const limits = { kinds, points, hang, factor, seconds: timeLimit, stopped: 1000 * options.stopped }
+  const { isConfirmed } = subject
+  const limits = { kinds, points, hang, factor, isConfirmed, seconds: timeLimit, stopped: 1000 * options.stopped }
   const symbols = createSymbols()
   const since = options.since === undefined ? noReport : readReport(options.since, symbols)
   const outputs = [
@@ -183,7 +186,9 @@ export const walkProgram = async (
   const taken = await takeSettings(options, 'walk')
   let signal: NodeJS.Signals | undefined
   try {
-    const { output: _output, json: _json, sarif: _sarif, html: _html, summary: _summary, ...join } = taken.options
+    const { output: _output, json: _json, sarif: _sarif, html: _html, summary: _summary, ...others } = taken.options
+    // Shorter timers are of no use to a clock that skips.
+    const join = { ...others, clock: others.clock ?? (timers === undefined ? 'skip' : 'real') } as const
     const { link = 'memory' } = join
     const maxJobs = link === 'memory' ? MAX_JOBS : 1
     if (jobs > maxJobs)
@@ -197,6 +202,7 @@ export const walkProgram = async (
           name === undefined ? [] : [[what, name] as const],
         ),
         defaultJobs: Math.min(maxJobs, Math.max(1, Math.floor(availableParallelism() / PROCESSORS_PER_JOB))),
+        isConfirmed: join.clock === 'real',
         stage: async (jobs, stop) => commandStage({ program, args, options: join, isIsolated: jobs > 1, stop }),
       },
       walkOptions,

@@ -70,7 +70,7 @@ export const severityOf = (outcome: Outcome): Severity | undefined =>
 export const isFindingOutcome = (outcome: Outcome): outcome is FindingOutcome => Object.hasOwn(findings, outcome)
 
 /** Runs whose outcome is one, and happens again: with 2 of 3 runs. */
-const isConfirmed = ({ confirmed }: WalkResult): boolean => (confirmed?.times ?? 0) >= 2
+const isConfirmed = ({ confirmed }: WalkResult): boolean => confirmed === undefined || confirmed.times >= 2
 
 /** Whether the outcome is a confirmed finding. */
 export const isFinding = (result: WalkResult): boolean => isFindingOutcome(result.outcome) && isConfirmed(result)

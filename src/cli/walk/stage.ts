@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { attempt } from '../attempt.ts'
-import { watchDeadlock } from '../clock.ts'
+import { watchHang } from '../clock.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { isRoot } from '../net/state.ts'
 import { tool } from '../net/system.ts'
@@ -119,7 +119,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
         quitFile: crashes,
         ownSocket: client.socket,
         // Nothing comes from outside of a walk.
-        watch: found => watchDeadlock(client.socket, { milliseconds: STEADY, world: true }, found),
+        watch: found => watchHang(client.socket, { milliseconds: STEADY, seconds }, found),
         async look(isTimedOut) {
           if (isTimedOut) waits.push(...(await client.waits()).map(({ text }) => text))
           else left.push(...(await settledConnections([client])))

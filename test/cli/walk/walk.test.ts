@@ -52,6 +52,7 @@ const walkWith = async (run: (point: WalkPoint | undefined, number: number) => W
     points: 100,
     seconds: 60,
     hang: undefined,
+    isConfirmed: true,
     factor: 1,
     jobs: 1,
     stopped: 1000,
