@@ -307,6 +307,8 @@ export interface SurveySite {
   readonly class: string
   /** As in rules; empty: unknown. */
   readonly site: string
+  /** Its name. */
+  readonly device: string
   /** Command of the program that came first. */
   readonly program: string
   /** Of the first. */
@@ -318,7 +320,7 @@ export interface SurveySite {
   readonly role: string
   /** What the process had done then; a site has an entry for each phase. */
   readonly phase: ProgramPhase
-  /** The number of the first here, counted by process and site over all phases, from 1. */
+  /** The number of the first here, counted by process, device and site over all phases, from 1. */
   readonly first: number
   /** Of a received event: the process had other threads. */
   readonly isThreaded?: true

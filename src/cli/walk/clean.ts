@@ -10,8 +10,8 @@ import type { WalkSite } from './site.ts'
 export const CLEAN_RUNS = 3
 const MAJORITY = 2
 
-const keyOf = ({ host, role, phase, target, class: cls, name, site }: WalkSite): string =>
-  [host, role, phase, target, cls, name, site].join(' ')
+const keyOf = ({ host, role, phase, target, device, class: cls, name, site }: WalkSite): string =>
+  [host, role, phase, target, device, cls, name, site].join(' ')
 
 const presentOf = ({ counts }: WalkRun): readonly string[] =>
   counts.filter(({ count }) => count > 0).map(({ host, role }) => `${host} ${role}`)

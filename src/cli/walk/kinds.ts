@@ -6,7 +6,14 @@
 import type { ErrnoName } from '../../spec/errno.ts'
 import { methodErrnos } from '../../spec/faults/program-rules.ts'
 import { MAX_SITES } from '../../spec/faults/survey.ts'
-import { isRepeatable, type ProgramPhase, phaseWord, type SurveySite, statusesOf } from '../../spec/faults.ts'
+import {
+  isRepeatable,
+  type ProgramPhase,
+  phaseWord,
+  queuePairClasses,
+  type SurveySite,
+  statusesOf,
+} from '../../spec/faults.ts'
 import { roleOf } from '../../spec/methods.ts'
 import type { WalkKind } from '../../spec/walk-kinds.ts'
 import { askedAt } from './asks.ts'
@@ -136,25 +143,27 @@ interface PlanOptions {
   readonly varying: number
 }
 
-/** Selects the process, if there are several. */
-type SelectProcess = (site: SurveySite) => string
+/** Selects the process and the device, if there are several. */
+type SelectPlace = (site: WalkSite) => string
+
+const railOf = ({ host, device }: WalkSite): string => `${host} ${device}`
 
 /** How often a process comes to a site before a phase depends on times, so the first time is counted in the phase. */
 const inPhase = ({ first, phase }: SurveySite): string => (first === 1 ? '' : `,phase=${phaseWord(phase)}`)
 
 /** The selectors of the first time that a process comes to a site in a phase. */
-const selectorsOf = (site: SurveySite, process: string): string | undefined => {
+const selectorsOf = (site: SurveySite, place: string): string | undefined => {
   const { target, name, class: cls, site: number } = site
   if (number === '') return undefined
   const what = target === 'call' ? `call=${name}` : target === 'completion' ? `completion=${name}` : undefined
-  return what && `${what},class=${cls},site=${number}${process}${inPhase(site)},nth=1`
+  return what && `${what},class=${cls},site=${number}${place}${inPhase(site)},nth=1`
 }
 
 /** `asked`: how many calls of the site were made to ask; they come first. */
-const failingPoint = (site: WalkSite, process: string, asked: number): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
+const failingPoint = (site: WalkSite, place: string, asked: number): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
   const { target, name, class: cls, site: number } = site
   if (number === '') return undefined
-  const at = `class=${cls},site=${number}${process}`
+  const at = `class=${cls},site=${number}${place}`
   const fixed = (rule: string, text: string) => ({ rule: () => rule, text })
   switch (target) {
     case 'call': {
@@ -194,7 +203,9 @@ class Planner {
   readonly #points: WalkPoint[] = []
   readonly #leftOut = new Map<string, { readonly kind: WalkKind; readonly why: string; count: number }>()
   readonly #sites: readonly WalkSite[]
-  readonly #process: SelectProcess
+  readonly #place: SelectPlace
+  /** Hosts and devices with queue pairs, if a host has several. */
+  readonly #rails: ReadonlySet<string>
   readonly #options: PlanOptions
 
   constructor(sites: readonly WalkSite[], options: PlanOptions) {
@@ -205,7 +216,16 @@ class Planner {
         .filter(({ host, role }) => sites.some(other => other.host === host && other.role !== role))
         .map(({ host }) => host),
     )
-    this.#process = site => (several.has((site as WalkSite).host) ? `,role=${site.role}` : '')
+    const ofQueues = sites.filter(({ class: cls }) => queuePairClasses.includes(cls))
+    this.#rails = new Set(
+      ofQueues
+        .filter(({ host, device }) => ofQueues.some(other => other.host === host && other.device !== device))
+        .map(railOf),
+    )
+    this.#place = site => {
+      const process = several.has(site.host) ? `,role=${site.role}` : ''
+      return this.#rails.has(railOf(site)) ? `${process},device=${site.device}` : process
+    }
   }
 
   #leave(kind: WalkKind, why: string, count = 1): void {
@@ -215,15 +235,17 @@ class Planner {
   }
 
   #add(point: Pick<WalkPoint, 'kind' | 'host' | 'text' | 'rule'> & Partial<WalkPoint>): void {
-    const { phase = 'transfers', name = '' } = point.site ?? {}
-    this.#points.push({ phase, what: name, lasts: none, isHidden: false, kills: false, ...point })
+    const { site } = point
+    const { phase = 'transfers', name = '' } = site ?? {}
+    const text = site !== undefined && this.#rails.has(railOf(site)) ? `${point.text} on ${site.device}` : point.text
+    this.#points.push({ phase, what: name, lasts: none, isHidden: false, kills: false, ...point, text })
   }
 
   #failing(kind: WalkKind): void {
     const seen = new Set<string>()
     for (const site of this.#sites.filter(({ target }) => target === FAILING[kind])) {
-      const { host, role, name, class: cls, site: number } = site
-      const key = [host, role, name, cls, number].join(' ')
+      const { host, role, name, device, class: cls, site: number } = site
+      const key = [host, role, device, name, cls, number].join(' ')
       // Another phase of the same site.
       if (seen.has(key)) continue
       seen.add(key)
@@ -231,7 +253,7 @@ class Planner {
       const all = sumOf(this.#sites.filter(one => isOfSameSite(one, site) && one.name === site.name))
       const isAsked =
         (asked > 0 && all <= asked) || (name === 'devx.command' && site.stack.some(frame => OPENS.test(frame)))
-      const found = failingPoint(site, this.#process(site), asked)
+      const found = failingPoint(site, this.#place(site), asked)
       if (found === undefined) continue
       if (isAsked) this.#leave(kind, 'calls by which libraries ask what there is')
       else this.#add({ kind, host, site, ...found })
@@ -279,23 +301,23 @@ class Planner {
   }
 
   /** The steps of the processes. `isJoined`: of phases before a connection only the first. */
-  #steps(kind: WalkKind, isJoined: boolean): readonly { site: WalkSite; selectors: string; process: string }[] {
+  #steps(kind: WalkKind, isJoined: boolean): readonly { site: WalkSite; selectors: string }[] {
     const seen = new Set<string>()
     return this.#sites.flatMap(site => {
       // A program that waits has come to the same state by its last call.
       if ((site.target !== 'call' && site.target !== 'completion') || roleOf(site.name) === 'waits') return []
-      const process = this.#process(site)
-      const selectors = selectorsOf(site, process)
+      const selectors = selectorsOf(site, this.#place(site))
       if (selectors === undefined) return []
       const { host, phase } = site
+      const rail = this.#rails.has(railOf(site)) ? site.device : ''
       const isOne = isJoined && UNCONNECTED.includes(phase)
-      const key = [host, site.role, phase, ...(isOne ? [] : [site.target, site.name, site.site])].join(' ')
+      const key = [host, site.role, rail, phase, ...(isOne ? [] : [site.target, site.name, site.site])].join(' ')
       if (seen.has(key)) {
         this.#leave(kind, 'call sites in the same state as another')
         return []
       }
       seen.add(key)
-      return [{ site, selectors, process }]
+      return [{ site, selectors }]
     })
   }
 
@@ -369,7 +391,7 @@ class Planner {
   #events(): void {
     for (const site of this.#sites.filter(({ target }) => target === 'notice')) {
       const { host, name, isThreaded } = site
-      const selectors = `notice=${name}${this.#process(site)}${inPhase(site)},nth=1`
+      const selectors = `notice=${name}${this.#place(site)}${inPhase(site)},nth=1`
       const add = (effect: string, text: string): void =>
         this.#add({ kind: 'events', host, site, text, rule: () => `${selectors},${effect}`, isHidden: true })
       add(`delay=${EVENT_LATE}ms`, `${name} comes ${EVENT_LATE} ms late`)

@@ -38,7 +38,7 @@ export interface Survey {
     target: FaultTarget,
     cls: string,
     name: string,
-    program: Pick<FaultSubject, 'pid' | 'program'>,
+    program: Pick<FaultSubject, 'pid' | 'program' | 'device'>,
     stack: readonly string[],
     isThreaded?: boolean,
   ): SurveySite | undefined
@@ -99,7 +99,7 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
     retries(milliseconds) {
       facts.retries = Math.max(facts.retries, milliseconds)
     },
-    note(target, cls, name, { pid, program }, stack, isThreaded = false) {
+    note(target, cls, name, { pid, program, device }, stack, isThreaded = false) {
       if (pid === failed?.pid && name.endsWith('.destroy') && isOfProgram(stack, failedSite)) failed.destroyed++
       const number = programs.processNumber(pid)
       const role = programs.roleOf(pid)
@@ -109,7 +109,7 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
         facts.recoveredAt = now() - begin
       }
       const site = siteOf(stack) ?? ''
-      const place = `${target} ${cls} ${name} ${site}`
+      const place = `${target} ${device} ${cls} ${name} ${site}`
       const first = (counts.get(`${role} ${place}`) ?? 0) + 1
       counts.set(`${role} ${place}`, first)
       const key = `${role} ${phase} ${place}`
@@ -121,6 +121,7 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
         name,
         class: cls,
         site,
+        device,
         program: program(),
         process: number,
         role,

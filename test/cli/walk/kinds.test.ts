@@ -48,6 +48,24 @@ describe('the points of a walk', () => {
     for (const { rule } of points) for (const factor of [1, 0.1]) parseRule(rule(factor))
   })
 
+  it('are of each device if a program has queue pairs of several', () => {
+    const on = (device: string, first = 1): WalkSite => site('rc_qp.modify', { phase: 'connects', device, first })
+    assert.deepEqual(texts(['calls'], [on('rxe0')]), ['rc_qp.modify fails with ENOMEM'])
+    const { points } = plan(['calls', 'devices'], [on('rxe0'), on('rxe1', 3), site('mr.create', { device: 'rdma_cm' })])
+    const selected = points.map(({ text, rule }) => [
+      / on (\w+)$/.exec(text)?.[1],
+      ...(parseRule(rule(1)).device.match(/.+/) ?? []),
+    ])
+    assert.deepEqual(
+      selected.map(([said, device]) => `${said} ${device}`).sort(),
+      [
+        ...Array.from({ length: 4 }, () => 'rxe0 rxe0'),
+        ...Array.from({ length: 4 }, () => 'rxe1 rxe1'),
+        ...Array.from({ length: 4 }, () => 'undefined undefined'),
+      ].sort(),
+    )
+  })
+
   it('are no calls of a library that goes on without them', () => {
     const open = site('devx.command', {
       stack: ['/lib/libmlx5.so.1+0x1', '/lib/libibverbs.so.1+0x2 verbs_open_device'],

@@ -8,6 +8,7 @@ export const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => 
   name,
   class: name.split('.')[0]!,
   site: '0000abcd',
+  device: 'rxe0',
   program: 'p',
   process: 1,
   role: '0000aaaa',

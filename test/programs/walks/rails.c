@@ -2,7 +2,9 @@
  * Stripes over two connections. What has failed on one is done again on the other, and the exit status is 0: but the
  * failed one is posted to in every later round. With -a it is connected anew.
  *
- *   rails [-a] [-d DEVICE]
+ *   rails [-a] [-d DEVICE [-s DEVICE]]
+ *
+ * -s: the device of the second connection.
  */
 #include "../endpoint.h"
 
@@ -33,16 +35,19 @@ int main(int count, char **arguments)
 {
     struct options options = default_options;
     bool connects_anew = false;
+    const char *second = NULL;
     int letter;
-    while ((letter = getopt(count, arguments, "ad:")) != -1)
+    while ((letter = getopt(count, arguments, "ad:s:")) != -1)
         switch (letter) {
         case 'a': connects_anew = true; break;
         case 'd': options.device = optarg; break;
-        default: fail("usage: %s [-a] [-d DEVICE]", arguments[0]);
+        case 's': second = optarg; break;
+        default: fail("usage: %s [-a] [-d DEVICE [-s DEVICE]]", arguments[0]);
         }
-    struct ibv_context *context = open_named(options.device);
+    struct ibv_context *contexts[RAILS] = {open_named(options.device)};
+    contexts[1] = second ? open_named(second) : contexts[0];
     for (int rail = 0; rail < RAILS; rail++)
-        create_pair(&from[rail], &to[rail], context, &options);
+        create_pair(&from[rail], &to[rail], contexts[rail], &options);
     for (int round = 0; round < ROUNDS; round++)
         for (int rail = 0; rail < RAILS; rail++) {
             if (writes(rail))
@@ -52,12 +57,14 @@ int main(int count, char **arguments)
                 continue;
             destroy_endpoint(&from[rail]);
             destroy_endpoint(&to[rail]);
-            create_pair(&from[rail], &to[rail], context, &options);
+            create_pair(&from[rail], &to[rail], contexts[rail], &options);
         }
     for (int rail = 0; rail < RAILS; rail++) {
         destroy_endpoint(&from[rail]);
         destroy_endpoint(&to[rail]);
     }
-    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
+    if (second)
+        NEED(ibv_close_device(contexts[1]) == 0, "ibv_close_device: %s", strerror(errno));
+    NEED(ibv_close_device(contexts[0]) == 0, "ibv_close_device: %s", strerror(errno));
     return 0;
 }

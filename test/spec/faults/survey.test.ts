@@ -7,7 +7,7 @@ import { createProgramFaults } from '../../../src/spec/faults/program-faults.ts'
 import { createSurvey, siteOf } from '../../../src/spec/faults/survey.ts'
 
 const surveyAt = (now = () => 0) => createSurvey(createProgramFaults(), now)
-const program = (pid: number) => ({ pid, program: () => `p${pid}` })
+const program = (pid: number) => ({ pid, program: () => `p${pid}`, device: 'rxe0' })
 
 it('a call site is the innermost frame outside the libraries of the verbs API', () => {
   const library = 'ibv_reg_mr (/usr/lib/libibverbs.so.1+0x10)'
