@@ -1,6 +1,7 @@
 /*
  * What well-known programs do after each kind of failure: `userdma walk` of each, and the table of
- * docs/reference/recovery.md. With WRITE_DOCS=1 it writes the page; otherwise what is bad must be bad on the page.
+ * docs/reference/recovery.md. With WRITE_DOCS=1 it writes what it has run to the page; otherwise what is bad must be bad on the page.
+ * VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -9,7 +10,7 @@ import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { walkKinds } from '../../../src/spec/walk-kinds.ts'
 import { repoRoot } from '../../paths.ts'
-import { lacking, runUserdma, suiteScope, temporaryFolder } from '../programs.ts'
+import { lacking, ownProgram, runUserdma, suiteScope, temporaryFolder } from '../programs.ts'
 
 /** Failures that are tried of each program, and the seconds for them. */
 const POINTS = 48
@@ -24,13 +25,19 @@ interface Program {
   readonly tools: readonly string[]
   /** A shell command; $FOLDER has files of its own. */
   readonly command: string
+  /** Of the devices. */
+  readonly options?: readonly string[]
 }
+
+const { VALKEY = '/nonexistent' } = process.env
 
 /** Ends with the client's status. The server is ended if it is endless, or if its client has failed. */
 const pair = (server: string, client: string, isEndless = false): string =>
   `${server} & server=$!; sleep 0.3; ${client}; status=$?; ${isEndless ? '' : '[ $status = 0 ] || '}kill -9 $server; wait $server; exit $status`
 
 const fioJob = 'fio --thread --name=job --ioengine=rdma --port=18600 --bs=64k --size=4m'
+
+const fabricJob = (provider: string, endpoint: string): string => `fi_pingpong -c -p ${provider} -e ${endpoint} -I 10`
 
 const programs: readonly Program[] = [
   {
@@ -57,6 +64,46 @@ const programs: readonly Program[] = [
     tools: ['mpirun.openmpi', 'mpicc.openmpi'],
     command:
       'mpirun.openmpi --allow-run-as-root --oversubscribe -n 2 --mca pml ucx --mca osc ucx -x UCX_TLS=rc_verbs,ud_verbs,self $FOLDER/check',
+  },
+  {
+    name: 'libfabric: `fi_pingpong` over the provider `verbs`',
+    bytes: 'compared by the program',
+    tools: ['fi_pingpong'],
+    command: pair(`${fabricJob('verbs', 'msg')} -B 18603`, `${fabricJob('verbs', 'msg')} -P 18603 127.0.0.1`),
+  },
+  {
+    name: 'libfabric: `fi_pingpong` over the provider `efa`',
+    bytes: 'compared by the program',
+    tools: ['fi_pingpong'],
+    command: pair(`${fabricJob('efa', 'rdm')} -B 18603`, `${fabricJob('efa', 'rdm')} -P 18603 127.0.0.1`),
+    options: ['--device', 'efa_0@127.0.0.1,driver=efa'],
+  },
+  {
+    name: 'Valkey of October 2024: its test client of RDMA, 2 connections',
+    bytes: 'compared by the client',
+    tools: [join(VALKEY, 'src', 'valkey-server'), join(VALKEY, 'tests', 'rdma', 'rdma-test')],
+    command: pair(
+      '$VALKEY/src/valkey-server --port 0 --save "" --loadmodule $VALKEY/src/valkey-rdma.so port=18605 bind=127.0.0.1',
+      '$VALKEY/tests/rdma/rdma-test --host 127.0.0.1 --port 18605 --minkeys 20 --maxkeys 60 --thread 2',
+      true,
+    ),
+  },
+  {
+    name: 'A service and its client on our library, `test/system/failures/service.mjs`',
+    bytes: 'compared by the client',
+    tools: [],
+    command: pair(
+      'node test/system/failures/service.mjs serve rdma://127.0.0.1:18602',
+      'sleep 1; node test/system/failures/service.mjs call rdma://127.0.0.1:18602',
+      true,
+    ),
+  },
+  {
+    name: 'Two rails, `test/programs/walks/rails.c`: what has failed on one is done by the other, and that is connected anew',
+    bytes: 'not looked at',
+    tools: [ownProgram('rails')],
+    command: 'build/programs/rails -a -d rxe0 -s rxe1',
+    options: ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2'],
   },
 ]
 
@@ -108,8 +155,8 @@ const placeOf = ({ frames, program }: Result): string => {
 
 describe('recovery after failures', () => {
   const scope = suiteScope()
-  const rows: string[] = []
-  const details: string[] = []
+  /** By program: its row of the table, and what is bad of it. */
+  const ran = new Map<string, { readonly row: string; readonly details: string }>()
   const written = (): string => readFileSync(page, 'utf8')
   const isWriting = process.env.WRITE_DOCS !== undefined
   let folder = ''
@@ -120,17 +167,15 @@ describe('recovery after failures', () => {
     spawnSync('mpicc.openmpi', ['-g', '-O1', '-o', join(folder, 'check'), source])
   })
 
-  for (const { name, bytes, tools, command } of programs)
+  for (const { name, bytes, tools, command, options = [] } of programs)
     it(name, { skip: lacking(...tools), timeout: 2 * SECONDS * 1000 }, async t => {
       const output = join(temporaryFolder(t), 'results')
       const limits = ['--points', `${POINTS}`, '--time-limit', `${SECONDS}`, '--jobs', '1', '--clock', 'skip']
-      const full = `FOLDER=${folder}; ${command}`
+      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; cd ${repoRoot}; ${command}`
       const { stderr } = await runUserdma(
         t,
-        ['walk', ...limits, '--json', '--output', output, '--', 'sh', '-c', full],
-        {
-          limit: 2 * SECONDS * 1000,
-        },
+        ['walk', ...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full],
+        { limit: 2 * SECONDS * 1000 },
       )
       const results = readFileSync(output, 'utf8')
         .split('\n')
@@ -138,15 +183,16 @@ describe('recovery after failures', () => {
         .map(line => JSON.parse(line) as Result)
       assert.ok(results.length > 8, stderr)
       const ofKind = (kind: string) => results.filter(result => result.kind === kind)
-      rows.push(
-        `| ${[name, results.length, ...Object.keys(walkKinds).map(kind => cellText(ofKind(kind))), bytes].join(' | ')} |`,
-      )
-      details.push(`\n### ${name}\n\n    userdma run --private --fault RULES -- sh -c '${command}'\n`)
+      const cells = [name, results.length, ...Object.keys(walkKinds).map(kind => cellText(ofKind(kind))), bytes]
+      const repeated = ['userdma run --private --clock skip', ...options, '--fault RULES -- sh -c']
+      const details = [`\n### ${name}\n\n    ${repeated.join(' ')} '${command}'\n`]
       for (const result of results.filter(({ isFinding }) => isFinding)) {
         const line = `${words[result.outcome] ?? result.outcome}: ${result.text}, ${placeOf(result)}`
         details.push(`- ${line}: \`--fault '${result.rule}'\``)
         if (!isWriting) assert.ok(written().includes(line), `not on the page: ${line}`)
       }
+      if (details.length === 1) details.push('Nothing.')
+      ran.set(name, { row: `| ${cells.join(' | ')} |`, details: details.join('\n') })
     })
 
   it('is the page', { skip: !isWriting }, () => {
@@ -155,8 +201,15 @@ describe('recovery after failures', () => {
       `| program | failures | ${kinds.join(' | ')} | bytes |`,
       `|---|---|${kinds.map(() => '---|').join('')}---|`,
     ]
-    const text = written()
-    const [before = ''] = text.split('| program |')
-    writeFileSync(page, `${before}${[...head, ...rows].join('\n')}\n\n## What is bad\n\n${details.join('\n')}`)
+    const [before = '', table = ''] = written().split('| program |')
+    const [, ...sections] = written().split('\n### ')
+    const of = ({ name }: Program) => {
+      const row = table.split('\n').find(line => line.startsWith(`| ${name} |`))
+      const section = sections.find(text => text.startsWith(`${name}\n`))
+      return ran.get(name) ?? (row && section && { row, details: `\n### ${section.trimEnd()}` })
+    }
+    const all = programs.map(of).filter(one => one !== undefined && one !== '')
+    const rows = [...head, ...all.map(({ row }) => row)].join('\n')
+    writeFileSync(page, `${before}${rows}\n\n## What is bad\n${all.map(one => `${one.details}\n`).join('')}`)
   })
 })
