@@ -87,6 +87,16 @@ export const childrenOf = (pid: number): readonly number[] => {
 export const descendantsOf = (pid: number): number[] =>
   childrenOf(pid).flatMap(child => [child, ...descendantsOf(child)])
 
+/** Whether a process has a handler for a signal; false if it has ended. */
+export const catches = (pid: number, signal: number): boolean => {
+  try {
+    const [, mask = '0'] = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? []
+    return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n
+  } catch {
+    return false
+  }
+}
+
 /** The settings (`NAME=value`) that the process was started with; empty: it has ended, or is another user's. */
 const environmentOf = (pid: number): readonly string[] => {
   try {

@@ -128,9 +128,12 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(finished.stderr, /deadlock: all threads wait, and no time limit is left\n/)
     const both = /who waits for whom:[\s\S]*\(rping\) waits for .*\n[\s\S]*\(ucmatose\) waits /
     assert.match(finished.stderr, both)
+    const stackOf = (program: string) => new RegExp(`\\(${program}\\) is at\\n {4}#0 rdma_get_cm_event `)
+    for (const program of ['rping', 'ucmatose']) assert.match(finished.stderr, stackOf(program))
     const checked = await runUserdma(t, ['check', ...words, pair])
     assert.equal(checked.status, 66, checked.stderr)
     assert.match(checked.stderr, both)
+    assert.match(checked.stderr, stackOf('ucmatose'))
     assert.match(checked.stderr, /could not go on: all threads waited, and no time limit was left; SIGTERM ended it/)
   })
 

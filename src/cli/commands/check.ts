@@ -21,7 +21,7 @@ import { type ProgramEnd, preloadedLibraries, type Recording, recordedEnd } from
 import { isForCheck, openRecordFile, type RecordFile } from '../record.ts'
 import { watchLoops } from '../waits/loops.ts'
 import { withUnseenThreads } from '../waits/unseen.ts'
-import { checkProgram, directMessages, runUnder } from './run.ts'
+import { checkProgram, crashesBeside, directMessages, runUnder } from './run.ts'
 
 /** Signals at which the report begins with what the program waits for. */
 const REPORTED = ['SIGINT', 'SIGTERM'] as const
@@ -81,7 +81,7 @@ const checkUnderDaemon = async (
         await joined.client.reportWaits()
         if (!isDeadlock || shown.some(({ id }) => id === 'deadlock')) return
         const { deadlockReport } = await import('../waits/report.ts')
-        const text = await deadlockReport(joined.client, joined.client.daemon)
+        const text = await deadlockReport(joined.client, joined.client.daemon, crashes)
         process.stderr.write(`userdma check: ${DEADLOCK_HEAD}\n${text}`)
       } catch {
         // The daemon has ended.
@@ -91,6 +91,8 @@ const checkUnderDaemon = async (
     for (const signal of REPORTED) process.on(signal, onSignal)
     // The world of a private daemon is known, unless it sends packets.
     const isAlone = isPrivate && options.link !== 'udp'
+    const tellsDeadlocks = isAlone && options.clock === 'skip'
+    const crashes = tellsDeadlocks ? crashesBeside(joined.client.socket) : ''
     const watch = (found: () => void) =>
       watchDeadlock(joined.client.socket, { milliseconds: STEADY, world: false }, found)
     const endLoops = watchLoops(joined.client)
@@ -100,9 +102,9 @@ const checkUnderDaemon = async (
         joined,
         program,
         args,
-        { ...recording, freesAtPoll, ...(buffers && { buffers }) },
+        { ...recording, freesAtPoll, ...(buffers && { buffers }), ...(tellsDeadlocks && { crashes }) },
         {
-          limit: { seconds, reached: isDeadlock => reached(isDeadlock, !isDeadlock), ...(isAlone && { watch }) },
+          limit: { seconds, reached: isDeadlock => reached(isDeadlock, !isDeadlock), ...(tellsDeadlocks && { watch }) },
           isKilled: true,
           ...(options.verbose && { verbose: true }),
         },

@@ -3,6 +3,8 @@
  * the program: with its exit status, or by the same signal.
  */
 
+import { writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
@@ -152,16 +154,21 @@ const runOnHost = async (program: string, args: readonly string[], options: RunO
   endAs(isComplete ? end : { ...end, status: end.status || 1 })
 }
 
-/** A program all of whose processes wait for each other is ended, with a report. */
-const onDeadlock = (client: ToolSession) => ({
+/** A program all of whose processes wait for each other is ended, with a report. `file`: for their stacks. */
+const onDeadlock = (client: ToolSession, file: string) => ({
   watch: (found: () => void) => watchDeadlock(client.socket, { milliseconds: STEADY, world: false }, found),
   async reached() {
     const { deadlockReport } = await import('../waits/report.ts')
-    process.stderr.write(
-      `userdma run: ${DEADLOCK_HEAD}\n${await deadlockReport(client, client.daemon)}  userdma check --clock skip shows the stacks\n`,
-    )
+    process.stderr.write(`userdma run: ${DEADLOCK_HEAD}\n${await deadlockReport(client, client.daemon, file)}`)
   },
 })
+
+/** The file to which programs of a private daemon append stacks, which is made. It ends with the folder of the socket. */
+export const crashesBeside = (socket: string): string => {
+  const file = join(dirname(socket), 'crashes')
+  writeFileSync(file, '')
+  return file
+}
 
 /** The command. */
 export const run = async (program: string, args: readonly string[], options: RunOptions): Promise<void> => {
@@ -169,7 +176,10 @@ export const run = async (program: string, args: readonly string[], options: Run
   if (options.host) return runOnHost(program, args, options)
   // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
   const recorded = isForCheck(options)
-  const stacks = recorded || options.fault?.some(rule => rule.includes('site=')) === true
+  // The world of a private daemon is known, unless it sends packets.
+  const isAlone = options.private === true && options.link !== 'udp'
+  const tellsDeadlocks = isAlone && options.clock === 'skip'
+  const stacks = recorded || tellsDeadlocks || options.fault?.some(rule => rule.includes('site=')) === true
   const preloaded = { stacks, ...(recorded && { events: 'record' as const }) }
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(preloaded)
@@ -180,12 +190,17 @@ export const run = async (program: string, args: readonly string[], options: Run
   let end: ProgramEnd
   try {
     await recording?.start(client)
-    // The world of a private daemon is known, unless it sends packets.
-    const isAlone = options.private === true && options.link !== 'udp'
-    end = await runUnder(joined, program, args, preloaded, {
-      ...(options.verbose && { verbose: true }),
-      ...(isAlone && { limit: onDeadlock(client) }),
-    })
+    const crashes = tellsDeadlocks ? crashesBeside(client.socket) : ''
+    end = await runUnder(
+      joined,
+      program,
+      args,
+      { ...preloaded, ...(tellsDeadlocks && { crashes }) },
+      {
+        ...(options.verbose && { verbose: true }),
+        ...(tellsDeadlocks && { limit: onDeadlock(client, crashes) }),
+      },
+    )
     const isComplete =
       (await recording?.end(client, end.status !== 0 || end.signal !== null, recordedEnd(program, end))) ?? true
     if (!isComplete) end = { ...end, status: end.status || 1 }

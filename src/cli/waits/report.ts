@@ -1,9 +1,11 @@
 /*
  * Who waits for whom: `userdma stat --waits`, and programs of `userdma run` that wait for each other.
  */
+import { statSync } from 'node:fs'
+import os from 'node:os'
 import { setTimeout } from 'node:timers/promises'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
-import { commandName, descendantsOf } from '../../host/process-status.ts'
+import { catches, commandName, descendantsOf } from '../../host/process-status.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import { deadlockText } from '../../spec/check/wait-lines.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
@@ -11,7 +13,13 @@ import { waitBlock } from '../../tools/check/finding-text.ts'
 import { waitGraph } from '../../tools/check/waits/graph.ts'
 import { waitsJson } from '../check/report.ts'
 import { createSymbols } from '../check/symbols.ts'
+import { takeCrashes } from '../walk/crashes.ts'
+import { recordText } from '../walk/report.ts'
 import { withUnseen } from './unseen.ts'
+
+/** Milliseconds for the stacks of programs, of which the file is looked at each so many. */
+const STACK_TIME = 1000
+const STACK_LOOK = 50
 
 /** Looks, and milliseconds between two: a loop that polls shows in the third. */
 const LOOKS = 3
@@ -36,15 +44,31 @@ const reportOf = (processes: readonly GraphProcess[], isJson: boolean): string =
   return `${[...head, ...waitBlock(graph, symbols)].map(printable).join('\n')}\n`
 }
 
+/** Stacks of all threads of these processes, as far as they write them to the file at SIGQUIT (shim/check/crashes.c). */
+const stacksOf = async (pids: readonly number[], file: string): Promise<string> => {
+  for (const pid of pids) if (catches(pid, os.constants.signals.SIGQUIT)) process.kill(pid, 'SIGQUIT')
+  const end = performance.now() + STACK_TIME
+  for (let before = -1, bytes = 0; performance.now() < end && (bytes === 0 || bytes > before); ) {
+    before = bytes
+    await setTimeout(STACK_LOOK)
+    bytes = statSync(file, { throwIfNoEntry: false })?.size ?? 0
+  }
+  const symbols = createSymbols()
+  return takeCrashes(file)
+    .map(record => recordText(record, symbols))
+    .join('')
+}
+
 /**
  * The report of a deadlock of the programs that this process has started, as far as /proc and the daemon know it.
- * `daemon`: the daemon's process.
+ * `daemon`: the daemon's process. `file`: to which they append stacks.
  */
-export const deadlockReport = async (client: ToolSession, daemon: number): Promise<string> => {
+export const deadlockReport = async (client: ToolSession, daemon: number, file: string): Promise<string> => {
   const known = await client.threadWaits()
-  const seen = new Set([...known.map(({ pid }) => pid), daemon, ...descendantsOf(daemon)])
-  const others = descendantsOf(process.pid)
-    .filter(pid => !seen.has(pid))
+  const ofDaemon = new Set([daemon, ...descendantsOf(daemon)])
+  const started = descendantsOf(process.pid).filter(pid => !ofDaemon.has(pid))
+  const others = started
+    .filter(pid => known.every(one => one.pid !== pid))
     .map((pid): GraphProcess => ({ pid, command: commandName(pid) ?? '', threads: [], others: 1 }))
-  return reportOf([...known, ...others], false)
+  return reportOf([...known, ...others], false) + (await stacksOf(started, file))
 }

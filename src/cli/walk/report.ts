@@ -136,6 +136,9 @@ export const recordTitle = ({ pid, command, signal, isCrash }: ProcessPlace): st
   return `process ${pid} (${command}) ${signal === undefined ? 'posts' : 'is'} at`
 }
 
+export const recordText = (record: ProcessPlace, symbols: Symbols): string =>
+  `  ${printable(recordTitle(record))}\n${stackLines(programFrames(record.stack, symbols))}`
+
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`
 
 export const endText = ({ result }: WalkRun): string =>
@@ -185,9 +188,7 @@ export const resultText = (label: string, result: WalkResult, symbols: Symbols, 
   return [
     `${label}: ${outcome}: ${point.text}${where === '' ? '' : ` in ${where}`}: ${endText(run)}${again}\n`,
     stackLines(programFrames(stackOf(point), symbols)),
-    ...recordsOf(result).map(
-      record => `  ${printable(recordTitle(record))}\n${stackLines(programFrames(record.stack, symbols))}`,
-    ),
+    ...recordsOf(result).map(record => recordText(record, symbols)),
     ...details.map(text => `  ${printable(text)}\n`),
     `  repeat it: ${stage.repeatCommand(point).map(quoted).join(' ')}\n`,
   ].join('')
