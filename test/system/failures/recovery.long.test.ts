@@ -84,7 +84,7 @@ const programs: readonly Program[] = [
     tools: [join(VALKEY, 'src', 'valkey-server'), join(VALKEY, 'tests', 'rdma', 'rdma-test')],
     command: pair(
       '$VALKEY/src/valkey-server --port 0 --save "" --loadmodule $VALKEY/src/valkey-rdma.so port=18605 bind=127.0.0.1',
-      '$VALKEY/tests/rdma/rdma-test --host 127.0.0.1 --port 18605 --minkeys 20 --maxkeys 60 --thread 2',
+      'sleep 5; $VALKEY/tests/rdma/rdma-test --host 127.0.0.1 --port 18605 --minkeys 20 --maxkeys 60 --thread 2',
       true,
     ),
   },

@@ -462,7 +462,9 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   const noteFailures = whileNeeded(() =>
     addFailureHandler(core, (failure, _device, context) => {
       const pid = context && sources.processOf(context)?.pid
-      if (pid === undefined || isNote(failure) || !TOLD.has(failure.kind)) return
+      // Nobody is told of what an ended program has left.
+      const isLeft = failure.cause.id === 'LOCAL_ENDED'
+      if (pid === undefined || isNote(failure) || isLeft || !TOLD.has(failure.kind)) return
       const isCompletion = failure.kind === 'send' || failure.kind === 'receive'
       survey?.told(`process ${faults.processNumber(pid)}: ${failureText(failure)}`, isCompletion)
     }),
