@@ -4,9 +4,9 @@
  * with a handler of its own is left alone. The handler runs on a stack of its own, and a fault while it walks the
  * program's stack ends the walk: so an overflow of the stack, and a stack that was overwritten, are told too.
  *
- * For `userdma run --fault-walk`, stacks are also appended to the file that USERDMA_CRASHES names. Each record has a
+ * For walks, and for deadlocks with `--clock skip`, stacks are also appended to the file that USERDMA_CRASHES names. Each record has a
  * line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty line. SIGQUIT, which the
- * walk sends to a program that hangs, writes the stacks of all threads, and does not end the program.
+ * command sends to a program that hangs, writes the stacks of all threads, and does not end the program.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -207,13 +207,12 @@ void crashes_watch(void)
 
 void crashes_detect(void)
 {
-    if (!recorder_is_on)
-        return;
     const char *file = getenv(USERDMA_ENV_CRASHES);
     if (file && strlen(file) < sizeof crash_file) {
         memcpy(crash_file, file, strlen(file) + 1);
         const struct sigaction quit = {.sa_sigaction = on_quit, .sa_flags = SA_SIGINFO | SA_RESTART};
         sigaction(SIGQUIT, &quit, NULL);
     }
-    crashes_watch();
+    if (recorder_is_on)
+        crashes_watch();
 }

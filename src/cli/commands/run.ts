@@ -179,7 +179,7 @@ export const run = async (program: string, args: readonly string[], options: Run
   // The world of a private daemon is known, unless it sends packets.
   const isAlone = options.private === true && options.link !== 'udp'
   const tellsDeadlocks = isAlone && options.clock === 'skip'
-  const stacks = recorded || tellsDeadlocks || options.fault?.some(rule => rule.includes('site=')) === true
+  const stacks = recorded || options.fault?.some(rule => rule.includes('site=')) === true
   const preloaded = { stacks, ...(recorded && { events: 'record' as const }) }
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(preloaded)

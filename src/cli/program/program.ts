@@ -54,7 +54,7 @@ export interface Recording {
   readonly buffers?: BufferCheck
   /** Sends are refused as by adapters that free slots of send queues at polls. Needs `stacks`. */
   readonly freesAtPoll?: boolean
-  /** The file to which it appends its stacks at a crash and at SIGQUIT (shim/check/crashes.c). Needs `stacks`. */
+  /** The file to which it appends its stacks at a crash and at SIGQUIT (shim/check/crashes.c). Without `stacks` at SIGQUIT only. */
   readonly crashes?: string
 }
 
@@ -94,7 +94,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     ...(stacks && { [SessionEnv.stacks]: events === 'record' ? '3' : events ? '2' : '1' }),
     ...(stacks && buffers === 'all' && { [SessionEnv.buffers]: buffers }),
     ...(stacks && freesAtPoll && { [SessionEnv.slots]: 'polled' }),
-    ...(stacks && crashes !== undefined && { [SessionEnv.crashes]: crashes }),
+    ...(crashes !== undefined && { [SessionEnv.crashes]: crashes }),
   }
 }
 
