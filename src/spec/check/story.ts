@@ -47,8 +47,12 @@ export const aboutRequests: ReadonlySet<FindingId> = new Set<FindingId>([
   'queue-full',
 ])
 
+/** About a region of which no request is told: nothing happened but the calls of its history. */
+const NO_REQUEST: FindingId = 'region-unmapped'
+
 /** Whether findings of this kind have a story. */
 export const hasStory = (id: FindingId): boolean => {
+  if (id === NO_REQUEST) return false
   const { causes, statuses } = findings[id]
   return causes !== undefined || statuses !== undefined || others.has(id) || isWaitId(id)
 }
