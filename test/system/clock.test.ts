@@ -146,6 +146,13 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(stdout + stderr, /userdma run --private .*--clock skip --fault/)
   })
 
+  it('is left by a walk of a program that fails with it', async t => {
+    const script = 'a=$(cut -d. -f1 /proc/uptime); sleep 2; b=$(cut -d. -f1 /proc/uptime); [ $b -gt $a ]'
+    const { status, stderr } = await runUserdma(t, ['walk', '--', 'sh', '-c', script])
+    assert.match(stderr, /sh fails without failures \(exit status 1\), so the walk takes real time \(--clock real\)\n/)
+    assert.equal(status, 0, stderr)
+  })
+
   it('takes a wait for input from elsewhere for no deadlock', async t => {
     const command = `${userdma} run --private --clock skip --`
     const script = `{ ${command} sleep 1000; ${command} sleep 1000; echo over; } | ${command} cat`

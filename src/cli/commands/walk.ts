@@ -8,6 +8,7 @@ import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
 import { walkKindNames } from '../../spec/walk-kinds.ts'
+import type { ClockKind } from '../../uapi/tool.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { paintedWord, paintFor } from '../colors.ts'
 import type { OptionsOf } from '../command-line/option.ts'
@@ -44,15 +45,22 @@ export type WalkOptions = OptionsOf<typeof netWalkOptions>
 /** A run keeps a daemon and a program busy. */
 const PROCESSORS_PER_JOB = 2
 
-/** `stage`: made when the walk begins. `name`: of the program, for messages. */
-interface WalkSubject {
+/** How the runs of a walk are made. */
+interface WalkWay {
+  /** Findings are tried again. */
+  readonly isConfirmed: boolean
+  /** Made when the walk begins. */
+  stage(jobs: number, stop: AbortSignal): Promise<Stage & { close?(): Promise<void> }>
+}
+
+/** `name`: of the program, for messages. */
+interface WalkSubject extends WalkWay {
   readonly name: string
   readonly inputs: readonly (readonly [string, string])[]
   /** Runs at a time, by default. */
   readonly defaultJobs: number
-  /** Findings are tried again. */
-  readonly isConfirmed: boolean
-  stage(jobs: number, stop: AbortSignal): Promise<Stage & { close?(): Promise<void> }>
+  /** For a program that fails without failures: another way, and what it is. */
+  readonly otherwise?: WalkWay & { readonly text: string }
 }
 
 const LABEL = 'userdma walk'
@@ -67,8 +75,7 @@ export const walkAndReport = async (
 ): Promise<NodeJS.Signals | undefined> => {
   const { jobs = subject.defaultJobs, points, timeLimit, hang, timers: factor = 1 } = options
   const kinds = walkKindNames.filter(kind => options.kinds?.includes(kind) ?? true)
-  const { isConfirmed } = subject
-  const limits = { kinds, points, hang, factor, isConfirmed, seconds: timeLimit, stopped: 1000 * options.stopped }
+  const limits = { kinds, points, hang, factor, seconds: timeLimit, stopped: 1000 * options.stopped }
   const symbols = createSymbols()
   const since = options.since === undefined ? noReport : readReport(options.since, symbols)
   const outputs = [
@@ -96,7 +103,7 @@ export const walkAndReport = async (
     progress.clear()
     output.write(text)
   }
-  let stage: Awaited<ReturnType<WalkSubject['stage']>> | undefined
+  let stage: Awaited<ReturnType<WalkWay['stage']>> | undefined
   /** `plan`: undefined if the run without failures was interrupted. */
   const report = (plan: WalkPlan | undefined): void => {
     const interruption: unknown = stop.signal.aborted ? stop.signal.reason : undefined
@@ -117,12 +124,19 @@ export const walkAndReport = async (
     page?.write(walkHtml(subject.name, { results, summary: last, interruptedBy }, symbols, stage))
     sarif?.write(`${jsonText(walkSarif(results, symbols, packageVersion()), 2)}\n`)
   }
-  try {
+  const walkBy = async ({ isConfirmed, stage: make }: WalkWay): ReturnType<typeof walk> => {
     progress.show(() => 'a run without failures')
-    stage = await subject.stage(jobs, stop.signal)
-    const walked = await walk(
+    stage = await make(jobs, stop.signal)
+    return walk(
       stage,
-      { ...limits, jobs, first: since.isFirst, lineOf: point => lineOf(point, symbols), stop: stop.signal },
+      {
+        ...limits,
+        isConfirmed,
+        jobs,
+        first: since.isFirst,
+        lineOf: point => lineOf(point, symbols),
+        stop: stop.signal,
+      },
       {
         planned(clean, plan) {
           if (!options.json) print(cleanLine(LABEL, clean, plan))
@@ -143,6 +157,19 @@ export const walkAndReport = async (
         },
       },
     )
+  }
+  const { otherwise } = subject
+  try {
+    const walked = await walkBy(subject).catch(async error => {
+      if (otherwise === undefined || !(error instanceof CleanRunError)) throw error
+      await stage?.close?.()
+      progress.clear()
+      if (isShown)
+        process.stderr.write(
+          `${LABEL}: ${printable(subject.name)} fails without failures (${error.result.failure}), so the walk ${otherwise.text}\n`,
+        )
+      return walkBy(otherwise)
+    })
     progress.end()
     if (walked !== undefined) results.splice(0, results.length, ...walked.results)
     report(walked?.plan)
@@ -187,14 +214,19 @@ export const walkProgram = async (
   let signal: NodeJS.Signals | undefined
   try {
     const { output: _output, json: _json, sarif: _sarif, html: _html, summary: _summary, ...others } = taken.options
-    // Shorter timers are of no use to a clock that skips.
-    const join = { ...others, clock: others.clock ?? (timers === undefined ? 'skip' : 'real') } as const
-    const { link = 'memory' } = join
+    const { link = 'memory' } = others
     const maxJobs = link === 'memory' ? MAX_JOBS : 1
     if (jobs > maxJobs)
       throw new UsageError(
         `--jobs ${jobs} needs --link memory: over ${link} only one daemon at a time can have the devices' addresses`,
       )
+    const wayBy = (clock: ClockKind): WalkWay => ({
+      isConfirmed: clock === 'real',
+      stage: async (jobs, stop) =>
+        commandStage({ program, args, options: { ...others, clock }, isIsolated: jobs > 1, stop }),
+    })
+    // Shorter timers are of no use to a clock that skips.
+    const isByDefault = others.clock === undefined && timers === undefined
     signal = await walkAndReport(
       {
         name: program,
@@ -202,8 +234,9 @@ export const walkProgram = async (
           name === undefined ? [] : [[what, name] as const],
         ),
         defaultJobs: Math.min(maxJobs, Math.max(1, Math.floor(availableParallelism() / PROCESSORS_PER_JOB))),
-        isConfirmed: join.clock === 'real',
-        stage: async (jobs, stop) => commandStage({ program, args, options: join, isIsolated: jobs > 1, stop }),
+        ...(isByDefault
+          ? { ...wayBy('skip'), otherwise: { ...wayBy('real'), text: 'takes real time (--clock real)' } }
+          : wayBy(others.clock ?? 'real')),
       },
       walkOptions,
     )
