@@ -641,6 +641,11 @@ export interface RequestReader {
   hasMember?(device: Device, group: Uint8Array): boolean
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
+  /**
+   * Number of requests that the program has written into its send queue and of which it has not told the device: they lie behind
+   * the counter of the doorbell record. Absent: the queue does not show it.
+   */
+  unannouncedSends?(qp: QueuePairObject): number
   /** How often the transport timer has expired since the last answer of the peer. */
   timeouts?(qp: QueuePairObject): number
   /** Executes sends of the queue pair until they wait for a receive, a timer or the network, or for a bounded time. */

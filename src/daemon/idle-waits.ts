@@ -22,6 +22,8 @@ interface QueuePair {
   /** `QpState`; undefined: unknown. */
   readonly state: number | undefined
   readonly sends: number
+  /** `RequestReader.unannouncedSends` */
+  readonly unannounced: number
   /** Receives of its own. */
   readonly receives: number
   /** The shared receive queue that it takes receives from, and how many there are. */
@@ -90,6 +92,7 @@ const factsOf = (devices: Devices, { network }: DaemonDevice, context: Context):
       object: queue,
       state: network?.queues?.qp(queue)?.state,
       sends: requests.pendingSends?.(queue) ?? 0,
+      unannounced: requests.unannouncedSends?.(queue) ?? 0,
       receives: own,
       shared: srq && { handle: srq.handle, receives: receivesOf(srq) },
     })
@@ -150,6 +153,18 @@ const noneConnected: Rule = ({ queuePairs, written }) => {
   return {
     text: `${first.name}${count === 1 ? '' : ` and all its queue pairs, ${count},`} ${is(count, 'is', 'are')} in ${nameIn(QpState.values, first.state)}: ${is(count, 'it was not', 'none was')} connected (ibv_modify_qp, rdma_connect), and no completion can come`,
     advice: 'connect a queue pair before the wait',
+  }
+}
+
+/** An adapter fetches what the doorbell tells it, whatever lies in the queue. */
+const unannounced: Rule = facts => {
+  const qp = facts.queuePairs.find(one => one.state === RTS && one.unannounced > 0)
+  if (qp === undefined || hasUnpolled(facts)) return undefined
+  const many = qp.unannounced
+  return {
+    text: `${counted(many, 'request')} ${is(many, 'lies', 'lie')} in the send queue of ${qp.name}, and its doorbell record does not count ${is(many, 'it', 'them')}: the device was not told of ${is(many, 'it', 'them')}`,
+    advice:
+      'after the blocks are written, write their number to the doorbell record (dbrec[MLX5_SND_DBR]), and then store to the doorbell register (bf.reg)',
   }
 }
 
@@ -244,6 +259,7 @@ const rules: readonly Rule[] = [
   notConnected,
   noneConnected,
   drained,
+  unannounced,
   inError,
   unpolled,
   outstanding,

@@ -18,6 +18,8 @@ export interface WaitKind {
   /** What the program does. */
   readonly does: string
   readonly told: Explanation
+  /** Why rxe has no such wait. */
+  readonly rxe?: string
   /** On EFA, if it differs there. A string: why EFA has no such wait. */
   readonly efa?: Explanation | string
   /** What "who waits for whom:" says of its thread. */
@@ -51,6 +53,13 @@ export const waitKinds: readonly WaitKind[] = [
     efa: ONLY_A_MESSAGE,
   },
   { kind: 'credit-event', does: 'as before, by ibv_get_cq_event', told: ONLY_A_MESSAGE, isLong: true },
+  {
+    kind: 'no-doorbell',
+    does: 'writes a request into the memory of its send queue (mlx5dv_init_obj), and does not ring',
+    told: idle('its doorbell record does not count it'),
+    rxe: 'no direct queues: posts of the provider ring',
+    efa: 'its queues have no doorbell record',
+  },
   {
     kind: 'thrown-away',
     does: 'another thread has polled the completions, and dropped them',
@@ -377,8 +386,8 @@ export const waitKinds: readonly WaitKind[] = [
 ]
 
 /** What is told of a wait on a device; a string: why it does not exist there. */
-export const explanationOf = ({ told, efa }: WaitKind, column: WaitColumn): Explanation | string =>
-  column === 'efa' ? (efa ?? told) : told
+export const explanationOf = ({ told, rxe, efa }: WaitKind, column: WaitColumn): Explanation | string =>
+  (column === 'efa' ? efa : column === 'rxe' ? rxe : undefined) ?? told
 
 /** A wait of two processes on two hosts of a net with `check: true` (test/programs/check/net_pair.c). */
 interface NetWait {

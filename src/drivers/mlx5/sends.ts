@@ -205,6 +205,18 @@ export class Sends implements SendQueue {
     return count
   }
 
+  /** Blocks of an earlier round have other indices. */
+  unannounced(qpn: number): number {
+    let count = 0
+    for (let block = this.mark(); count < this.capacity; count++) {
+      const control = this.#start + (block & (this.capacity - 1)) * BLOCK_BYTES
+      const index = this.#view.getUint16(control + ControlSegment.INDEX)
+      if (index !== (block & POSTED_MASK) || this.#view.getUint32(control + ControlSegment.QPN) >>> 8 !== qpn) break
+      block += this.#blocksOf(control)
+    }
+    return count
+  }
+
   isWindowOperationPosted(): boolean {
     return this.#visitPosted(LOOK_AHEAD, opcode => opcode === Mlx5Opcode.UMR)
   }

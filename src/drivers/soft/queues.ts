@@ -65,6 +65,8 @@ export interface SendQueue extends PostedQueue {
   retired(): number
   /** The request `from` the oldest that is not retired, which is 0; -1 is the last retired one. */
   glance(from: number): SendGlance
+  /** As `RequestReader.unannouncedSends`, of queue pair `qpn`. */
+  unannounced?(qpn: number): number
   /** Only of queues that can be limited to an exact size (torment/). */
   readonly exact?: ExactQueue | undefined
 }

@@ -218,6 +218,7 @@ export const requestReader: RequestReader = {
   },
   hasMember: ({ state }, group) => (state as SoftState).groups.rowsOf(group).length > 0,
   pendingSends: qp => (qp as QpObject).state.send.pending(),
+  unannouncedSends: qp => (qp as QpObject).state.send.unannounced?.(qp.state.qpn) ?? 0,
   settle(qp) {
     const { row, send } = (qp as QpObject).state
     const device = qp.context!.device.state as SoftState

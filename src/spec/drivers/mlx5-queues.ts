@@ -20,7 +20,10 @@ export const CONSUMED_MASK = 0xff_ffff
 /** mlx5_wqe_ctrl_seg. MODIFIER: of the opcode. STREAM: of an initiator of DC, 16 bits. */
 export const ControlSegment = {
   MODIFIER: 0,
+  /** Number of the request's first block, and of the queue pair: 16 and 24 bits. */
+  INDEX: 1,
   OPCODE: 3,
+  QPN: 4,
   SEGMENTS: 7,
   STREAM: 9,
   FLAGS: 11,

@@ -8,6 +8,10 @@
 #include "../../../docs/findings/pair.h"
 #endif
 
+#include <endian.h>
+#ifndef SRD
+#include <infiniband/mlx5dv.h>
+#endif
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -98,6 +102,23 @@ static void credit_read(void)
     receive(&one, 4);
     wait_for(&one, 1);
 }
+
+#ifndef SRD
+/* A request in the memory of the send queue, whose doorbell is not rung. */
+static void no_doorbell(void)
+{
+    make_pair(&one, &other);
+    receive(&other, 1);
+    struct mlx5dv_qp qp = {0};
+    struct mlx5dv_obj object = {.qp = {.in = one.qp, .out = &qp}};
+    check(mlx5dv_init_obj(&object, MLX5DV_OBJ_QP), "mlx5dv_init_obj");
+    struct mlx5_wqe_ctrl_seg *control = qp.sq.buf;
+    const struct ibv_sge from = all_of(&one);
+    mlx5dv_set_data_seg((struct mlx5_wqe_data_seg *)(control + 1), from.length, from.lkey, from.addr);
+    mlx5dv_set_ctrl_seg(control, 0, MLX5_OPCODE_SEND, 0, one.qp->qp_num, MLX5_WQE_CTRL_CQ_UPDATE, 2, 0, 0);
+    wait_for(&one, 1);
+}
+#endif
 
 /* ---- completions that are gone ---- */
 
@@ -963,6 +984,9 @@ static const struct kind {
     {"credit", credit},
     {"credit-read", credit_read},
     {"credit-event", credit_event},
+#ifndef SRD
+    {"no-doorbell", no_doorbell},
+#endif
     {"thrown-away", thrown_away},
     {"thrown-joined", thrown_joined},
     {"polled-twice", polled_twice},

@@ -24,7 +24,7 @@ const MAX_LOOKS = 200
 
 /** The texts of idle-queues whose facts say what to do; others have no advice. */
 const ADVISED =
-  /not polled|delivered and not read|not moved to RTR|connected \(ibv_modify_qp|is in SQD|flushes none of an SRQ/
+  /not polled|delivered and not read|not moved to RTR|connected \(ibv_modify_qp|is in SQD|doorbell record|flushes none of an SRQ/
 
 /** The findings of a report in text, each with its lines. */
 const findingsIn = (report: string): readonly string[] => report.split(/^userdma check: /m).slice(1)
