@@ -197,6 +197,7 @@ describe('queries of the device', () => {
     }
     assertRefused(() => firmware.general(Commands.QUERY_ROCE_ADDRESS, { roce_address_index: 60_000 }), 'noSuchIndex')
     assertRefused(() => firmware.general(Commands.QUERY_VPORT_STATE, { other_vport: 1 }), 'unsupportedFeature')
+    assertRefused(() => firmware.general(Commands.QUERY_HCA_VPORT_CONTEXT, {}), 'unsupportedCommand')
   })
 
   it('know all kinds of capabilities', () => {

@@ -7,13 +7,17 @@ import { addFailureHandler } from '../../../src/core/failures.ts'
 import { unregister } from '../../../src/core/index.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
 import { failureText } from '../../../src/spec/check/failures.ts'
+import { Commands } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
+import { cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
 import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AsyncEventType, GidType, LinkLayer, PhysState, PortState } from '../../../src/spec/enums.ts'
 import type { PortSubnet } from '../../../src/spec/subnet-port.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { addTap } from '../../../src/transport/phy/tap.ts'
 import { addressText } from '../../../src/transport/wire/address.ts'
+import { decodeFields } from '../../../src/uapi/firmware/fields.ts'
 import { completionsOf, driverMachine } from '../machine.ts'
+import { assertRefused, withCommands } from './firmware.ts'
 import { fabric, ipv4, program, RDMA_READ, RDMA_WRITE, SEND } from './machine.ts'
 
 const { REQUEST, RECEIVE, REQUEST_ERROR } = CompletionKind
@@ -62,6 +66,22 @@ describe('an InfiniBand port', () => {
     assert.equal(attributes.state, DOWN, 'without a cable')
     link!.setCarrier(true)
     assert.deepEqual([attributes.state, attributes.physState], [INIT, PhysState.values.LINK_UP])
+  })
+
+  it('is told by firmware commands', () => {
+    const m = fabric(1)
+    const firmware = withCommands(program(m, 0))
+    m.devices[0]!.subnetPort!.set({ lid: 9, smLid: 3 })
+    const { hca_vport_context: told } = firmware.general(Commands.QUERY_HCA_VPORT_CONTEXT, { port_num: 1 })
+    const { portGuid } = m.devices[0]!.subnetPort!.identity
+    assert.deepEqual(
+      [told.lid, told.sm_lid, told.port_state, told.port_guid],
+      [9, 3, ACTIVE, new DataView(portGuid.buffer, portGuid.byteOffset).getBigUint64(0)],
+    )
+    const { capability } = firmware.general(Commands.QUERY_HCA_CAP, {}, { opMod: 1 })
+    const { port_type, roce } = decodeFields(cmdHcaCap, capability)
+    assert.deepEqual([port_type, roce], [0, 0])
+    assertRefused(() => firmware.general(Commands.QUERY_ROCE_ADDRESS, {}), 'unsupportedCommand')
   })
 
   it('tells programs of what changes', () => {

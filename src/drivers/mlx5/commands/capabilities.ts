@@ -20,6 +20,7 @@ import {
   type flowTableNicCap,
   type flowTableProperties,
 } from '../../../spec/drivers/mlx5-firmware/flow.ts'
+import { LinkLayer } from '../../../spec/enums.ts'
 import { MAX_COPY_BYTES } from '../../../spec/work.ts'
 import type { QueueLimits } from '../../soft/attributes.ts'
 import { objectLimits } from '../attributes.ts'
@@ -31,7 +32,12 @@ const generalObjectTypes = Object.values(GeneralObject).reduce((bits, type) => b
 
 const log = (limit: number): number => Math.floor(Math.log2(limit))
 
-const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): PartOf<typeof cmdHcaCap> => ({
+/** MLX5_CAP_PORT_TYPE_… */
+const PortType = { INFINIBAND: 0, ETHERNET: 1 } as const
+export const isInfiniband = ({ ports }: Pick<Device, 'ports'>): boolean =>
+  ports[0]!.attributes.linkLayer === LinkLayer.values.INFINIBAND
+
+const general = ({ attributes, numCompVectors, ports }: Device, limits: QueueLimits): PartOf<typeof cmdHcaCap> => ({
   hca_cap_2: 1,
   general_obj_types: generalObjectTypes,
   log_max_cq_sz: log(limits.maxCqe + 1),
@@ -79,8 +85,8 @@ const general = ({ attributes, numCompVectors }: Device, limits: QueueLimits): P
   dp_ordering_ooo_all_ud: 1,
   log_dma_mmo_max_size: log(MAX_COPY_BYTES),
   local_ca_ack_delay: attributes.localCaAckDelay,
-  port_type: 1,
-  roce: 1,
+  port_type: isInfiniband({ ports }) ? PortType.INFINIBAND : PortType.ETHERNET,
+  roce: isInfiniband({ ports }) ? 0 : 1,
   atomic: 1,
   pg: 1,
   cqe_version: 1,

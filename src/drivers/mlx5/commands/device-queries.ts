@@ -14,7 +14,7 @@ import { GidType, PortState } from '../../../spec/enums.ts'
 import { encodeFields } from '../../../uapi/firmware/fields.ts'
 import { VENDOR_ID } from '../attributes.ts'
 import { stateOf } from '../state.ts'
-import { capabilities } from './capabilities.ts'
+import { capabilities, isInfiniband } from './capabilities.ts'
 import { generalCommand, refuseCommand } from './handler.ts'
 
 const hex = (number: number): string => `0x${number.toString(16)}`
@@ -80,7 +80,7 @@ export const deviceCommands = [
     const { identity } = stateOf(call).soft
     return {
       nic_vport_context: {
-        roce_en: 1,
+        roce_en: isInfiniband(call.device) ? 0 : 1,
         mtu: ETHERNET_MTU,
         system_image_guid: guidNumber(sysImageGuid),
         port_guid: guidNumber(nodeGuid),
@@ -89,7 +89,36 @@ export const deviceCommands = [
       },
     }
   }),
+  generalCommand(Commands.QUERY_HCA_VPORT_CONTEXT, ({ call, input }) => {
+    requireOwn(input)
+    if (!isInfiniband(call.device)) refuseCommand('unsupportedCommand', 'the port is one of Ethernet')
+    if (input.port_num > 1) refuseCommand('noSuchIndex', `port_num ${input.port_num}; the port is 1`)
+    const { nodeGuid, sysImageGuid } = call.device.attributes
+    const port = portOf(call).attributes
+    return {
+      hca_vport_context: {
+        has_smi: 1,
+        port_physical_state: port.physState,
+        vport_state_policy: ADMIN_FOLLOWS,
+        port_state: port.state,
+        vport_state: port.state === PortState.values.ACTIVE ? VPORT_UP : 0,
+        system_image_guid: guidNumber(sysImageGuid),
+        port_guid: guidNumber(portOf(call).gids.entries[0]!.gid.subarray(8)),
+        node_guid: guidNumber(nodeGuid),
+        cap_mask1: port.portCapFlags,
+        lid: port.lid,
+        init_type_reply: port.initTypeReply,
+        lmc: port.lmc,
+        subnet_timeout: port.subnetTimeout,
+        sm_lid: port.smLid,
+        sm_sl: port.smSl,
+        qkey_violation_counter: port.qkeyViolCntr,
+        pkey_violation_counter: port.badPkeyCntr,
+      },
+    }
+  }),
   generalCommand(Commands.QUERY_ROCE_ADDRESS, ({ call, input: { roce_address_index: index } }) => {
+    if (isInfiniband(call.device)) refuseCommand('unsupportedCommand', 'the port is one of InfiniBand')
     const { entries } = portOf(call).gids
     const entry = entries[index]
     if (index >= entries.length)

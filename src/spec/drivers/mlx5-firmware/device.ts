@@ -88,6 +88,41 @@ export const queryNicVportContextOut = struct(272, {
   nic_vport_context: nested(0x80, nicVportContext),
 })
 
+/** Of an InfiniBand port (IBA 14.2.5.6). */
+const hcaVportContext = struct(512, {
+  field_select: bits(0x0, 32),
+  sm_virt_aware: bits(0x100, 1),
+  has_smi: bits(0x101, 1),
+  has_raw: bits(0x102, 1),
+  grh_required: bits(0x103, 1),
+  port_physical_state: bits(0x110, 4),
+  vport_state_policy: bits(0x114, 4),
+  port_state: bits(0x118, 4),
+  vport_state: bits(0x11c, 4),
+  system_image_guid: long(0x140),
+  port_guid: long(0x180),
+  node_guid: long(0x1c0),
+  cap_mask1: bits(0x200, 32),
+  lid: bits(0x300, 16),
+  init_type_reply: bits(0x314, 4),
+  lmc: bits(0x318, 3),
+  subnet_timeout: bits(0x31b, 5),
+  sm_lid: bits(0x320, 16),
+  sm_sl: bits(0x330, 4),
+  qkey_violation_counter: bits(0x340, 16),
+  pkey_violation_counter: bits(0x350, 16),
+})
+
+export const queryHcaVportContextIn = struct(16, {
+  other_vport: bits(0x40, 1),
+  port_num: bits(0x4c, 4),
+  vport_number: bits(0x50, 16),
+})
+
+export const queryHcaVportContextOut = struct(528, {
+  hca_vport_context: nested(0x80, hcaVportContext),
+})
+
 const roceAddrLayout = struct(32, {
   source_l3_address: raw(0x0, 16),
   vlan_valid: bits(0x83, 1),
