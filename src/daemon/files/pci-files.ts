@@ -8,13 +8,17 @@
  */
 import { processorsOf } from '../../host/processors.ts'
 import { adapters, type PciModel } from '../../spec/check/adapters.ts'
+import { LinkLayer } from '../../spec/enums.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 
 const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
 const upper = (value: number, digits: number): string => hex(value, digits).toUpperCase()
 
-/** Base class, subclass and programming interface of Ethernet controllers, also of adapters for RDMA. */
+/** Base class (network), subclass and programming interface, by the layer of the port: of Ethernet, also of adapters for RDMA. */
 const ETHERNET_CLASS = 0x020000
+const INFINIBAND_CLASS = 0x020700
+const classOf = (linkLayer: number): number =>
+  linkLayer === LinkLayer.values.INFINIBAND ? INFINIBAND_CLASS : ETHERNET_CLASS
 
 /** Paths are below the tree's root. */
 interface PciPaths {
@@ -54,18 +58,19 @@ const linkFiles = ({ link }: PciModel): Record<string, string> =>
         ]),
       )
 
-/** Texts of the files, by name. `deviceDriver`: name of the device's driver. */
-export const pciFiles = (pci: PciFunction, deviceDriver: string): Record<string, string> => {
+/** Texts of the files, by name. `deviceDriver`: name of the device's driver. `linkLayer`: of its port. */
+export const pciFiles = (pci: PciFunction, deviceDriver: string, linkLayer: number): Record<string, string> => {
   const model = modelOf(pci)
   const { vendor, device, subsystemVendor, subsystemDevice, revision, driver } = model
   const near = processorsOf(pci.node)
-  const alias = `pci:v${upper(vendor, 8)}d${upper(device, 8)}sv${upper(subsystemVendor, 8)}sd${upper(subsystemDevice, 8)}bc02sc00i00`
+  const pciClass = classOf(linkLayer)
+  const alias = `pci:v${upper(vendor, 8)}d${upper(device, 8)}sv${upper(subsystemVendor, 8)}sd${upper(subsystemDevice, 8)}bc02sc${upper((pciClass >> 8) & 0xff, 2)}i00`
   return {
     vendor: `0x${hex(vendor, 4)}`,
     device: `0x${hex(device, 4)}`,
     subsystem_vendor: `0x${hex(subsystemVendor, 4)}`,
     subsystem_device: `0x${hex(subsystemDevice, 4)}`,
-    class: `0x${hex(ETHERNET_CLASS, 6)}`,
+    class: `0x${hex(pciClass, 6)}`,
     revision: `0x${hex(revision, 2)}`,
     irq: '0',
     enable: '1',
@@ -75,7 +80,7 @@ export const pciFiles = (pci: PciFunction, deviceDriver: string): Record<string,
     local_cpus: near.mask,
     uevent: [
       `DRIVER=${driver}`,
-      `PCI_CLASS=${ETHERNET_CLASS.toString(16).toUpperCase()}`,
+      `PCI_CLASS=${pciClass.toString(16).toUpperCase()}`,
       `PCI_ID=${upper(vendor, 4)}:${upper(device, 4)}`,
       `PCI_SUBSYS_ID=${upper(subsystemVendor, 4)}:${upper(subsystemDevice, 4)}`,
       `PCI_SLOT_NAME=${pci.address}`,
@@ -91,14 +96,14 @@ const CONFIG_BYTES = 256
 const COMMAND = 0x0006
 
 /** The file `config`: the configuration space, with a type 0 header without base addresses and capabilities. */
-export const pciConfig = (pci: PciFunction): Uint8Array => {
+export const pciConfig = (pci: PciFunction, linkLayer: number): Uint8Array => {
   const { vendor, device, subsystemVendor, subsystemDevice, revision } = modelOf(pci)
   const bytes = Buffer.alloc(CONFIG_BYTES)
   bytes.writeUInt16LE(vendor, 0x00)
   bytes.writeUInt16LE(device, 0x02)
   bytes.writeUInt16LE(COMMAND, 0x04)
   bytes.writeUInt8(revision, 0x08)
-  bytes.writeUIntLE(ETHERNET_CLASS, 0x09, 3)
+  bytes.writeUIntLE(classOf(linkLayer), 0x09, 3)
   bytes.writeUInt16LE(subsystemVendor, 0x2c)
   bytes.writeUInt16LE(subsystemDevice, 0x2e)
   return bytes

@@ -283,11 +283,10 @@ const addPciFunction = (root: string, device: TreeDevice): void => {
   const { pci } = device
   if (pci === undefined) return
   const { folder, driver, links } = pciPaths(pci)
-  writeFiles(
-    root,
-    Object.fromEntries(Object.entries(pciFiles(pci, device.driver)).map(([name, text]) => [`${folder}/${name}`, text])),
-  )
-  writeNewFile(join(root, folder, 'config'), pciConfig(pci), ATTRIBUTE_MODE)
+  const linkLayer = device.port?.linkLayer ?? LinkLayer.values.ETHERNET
+  const files = Object.entries(pciFiles(pci, device.driver, linkLayer))
+  writeFiles(root, Object.fromEntries(files.map(([name, text]) => [`${folder}/${name}`, text])))
+  writeNewFile(join(root, folder, 'config'), pciConfig(pci, linkLayer), ATTRIBUTE_MODE)
   makeLink(root, `${folder}/subsystem`, 'sys/bus/pci')
   for (const link of links) makeLink(root, link, folder)
   makeLink(root, `${folder}/driver`, driver)

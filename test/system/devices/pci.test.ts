@@ -86,6 +86,14 @@ describe('a device with a PCI function', { skip: lacking('ibv_devinfo') }, () =>
     assert.deepEqual([status, /PORT_ACTIVE/.test(stdout)], [0, true], stdout)
   })
 
+  it('is an InfiniBand controller if its port is one', async t => {
+    const daemon = await startDaemon(t, { devices: [`mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband,pci=${BDF}`] })
+    const lines = await script(t, daemon, `cd ${FOLDER}; cat class uevent; od -An -tx1 -j9 -N3 config`)
+    assert.equal(lines[0], '0x020700')
+    assert.ok(lines.includes('PCI_CLASS=20700'), lines.join(' '))
+    assert.match(lines.join(' '), /bc02sc07i00.* 00 07 02/)
+  })
+
   it('is added, renamed and removed while the daemon runs', { skip: lacking('rdma') }, async t => {
     const daemon = await startDaemon(t, { devices: ['rxe0@127.0.0.2'] })
     const list = 'ls /sys/class/infiniband; readlink -f /sys/class/infiniband/*/device; ls -d /sys/devices/pci0000:8*'
