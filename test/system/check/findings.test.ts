@@ -44,7 +44,10 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
         'wait; true',
       ]
       const { found, status } = await checkScript(t, script.join(' '), ['--races'])
-      for (const id of own) assertFound(id, found)
+      // On a machine that is busy otherwise, some of so many have not enough time.
+      for (const id of own)
+        if (found.some(isOf(id))) assertFound(id, found)
+        else assertFound(id, (await checkScript(t, `${faulty(id)} >&2; true`, ['--races'])).found)
       assert.equal(status, EX_DATAERR)
     })
 
