@@ -39,8 +39,11 @@ export const nap = (): void => {
   countWait(waits.naps, nowMicroseconds() - begin)
 }
 
-/** If a yield takes longer than this, another program competes for the processor. Microseconds. */
-const MAX_YIELD = 500
+/**
+ * If a yield takes longer than this, another program competes for the processor. Microseconds. Programs that poll and yield too
+ * may keep it for 1 ms (docs/decisions/two-processors.md).
+ */
+const MAX_YIELD = 2000
 /** After the end of such a yield, no further yield for this long. Microseconds. */
 const PAUSE = 100_000
 /** End of this pause, microseconds of clock.ts. */
