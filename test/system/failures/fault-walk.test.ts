@@ -84,14 +84,11 @@ describe('a fault walk', { skip: lacking(program) }, () => {
       stderr,
       /^userdma walk: \d+ points at \d+ call sites of 1 process; without failures the program takes /,
     )
-    assert.match(
-      stderr,
-      /^userdma walk: hang: WRITE completes with RETRY_EXC_ERR in .*: no end after \d+\.\d s \(2 of 2 runs\)$/m,
-    )
+    assert.match(stderr, /^userdma walk: hang: WRITE completes with RETRY_EXC_ERR in .*: no end after \d+\.\d s$/m)
     assert.match(stderr, /^ {2}process \d+ \(walked\) is at\n {4}#0 /m)
     assert.match(
       stderr,
-      /^ {2}repeat it: userdma run --private --record walk\.udr --fault completion=WRITE,.* -- .*walked$/m,
+      /^ {2}repeat it: userdma run --private --record walk\.udr --clock skip --fault completion=WRITE,.* -- .*walked$/m,
     )
     assert.match(stderr, /^ {2}posts +the post of WRITE fails with ENOMEM .* ended /m)
     assert.match(stderr, / 3 runs in \d+ s: 1 hang, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
