@@ -1,6 +1,7 @@
 /*
  * The GID table of one port (IBA 4.1.1), filled by the driver.
  */
+import { LinkLayer } from '../../spec/enums.ts'
 import { callError, codedError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 
@@ -22,6 +23,13 @@ export interface GidTable {
   /** How many queue pairs and address handles hold an index, by index. Absent: none. */
   readonly users: Map<number, number>
 }
+
+/** Whether paths from the device are by LIDs, on InfiniBand, and not by GIDs alone. */
+export const hasLids = ({
+  ports,
+}: {
+  readonly ports: readonly { readonly attributes: { readonly linkLayer: number } }[]
+}): boolean => ports[0]!.attributes.linkLayer === LinkLayer.values.INFINIBAND
 
 export const createGidTable = (port: number, length: number): GidTable => ({
   port,

@@ -187,6 +187,11 @@ export class Sends implements SendQueue {
     return this.#posted
   }
 
+  /** Where the control segment of a block is. */
+  #controlAt(block: number): number {
+    return this.#start + (block & (this.capacity - 1)) * BLOCK_BYTES
+  }
+
   /** Blocks that are posted and not fetched. */
   #left(): number {
     return (this.mark() - this.#taken) & POSTED_MASK
@@ -209,7 +214,7 @@ export class Sends implements SendQueue {
   unannounced(qpn: number): number {
     let count = 0
     for (let block = this.mark(); count < this.capacity; count++) {
-      const control = this.#start + (block & (this.capacity - 1)) * BLOCK_BYTES
+      const control = this.#controlAt(block)
       const index = this.#view.getUint16(control + ControlSegment.INDEX)
       if (index !== (block & POSTED_MASK) || this.#view.getUint32(control + ControlSegment.QPN) >>> 8 !== qpn) break
       block += this.#blocksOf(control)
@@ -269,7 +274,7 @@ export class Sends implements SendQueue {
         wrId: BigInt(fetched & POSTED_MASK),
       }
     }
-    const control = this.#start + (this.#taken & (this.capacity - 1)) * BLOCK_BYTES
+    const control = this.#controlAt(this.#taken)
     const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
     const flags = this.#view.getUint8(control + ControlSegment.FLAGS)
     return {
@@ -284,7 +289,7 @@ export class Sends implements SendQueue {
     let block = this.#taken
     let left = this.#left()
     for (let i = 0; i < max && left > 0; i++) {
-      const control = this.#start + (block & (this.capacity - 1)) * BLOCK_BYTES
+      const control = this.#controlAt(block)
       if (visit(this.#view.getUint8(control + ControlSegment.OPCODE))) return true
       const blocks = this.#blocksOf(control)
       block += blocks

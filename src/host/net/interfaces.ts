@@ -19,7 +19,7 @@ import {
   RTM_GETLINK,
   RTM_GETNEIGH,
 } from './route-messages.ts'
-import { AF_NETLINK } from './socket-constants.ts'
+import { AF_NETLINK, NETLINK_ROUTE } from './socket-constants.ts'
 
 const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
@@ -30,7 +30,6 @@ const sys = libcFunctions({
 })
 
 const SOCK_RAW_NONBLOCK_CLOEXEC = 3 | 0o4000 | 0o2000000
-const NETLINK_ROUTE = 0
 // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 const GROUPS = 0x1 | 0x4 | 0x10 | 0x100
 /** Size of struct sockaddr_nl: family u16 at 0, groups u32 at 8. */

@@ -3,6 +3,7 @@
  * linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device needs is parsed. Any bytes can be
  * parsed: lengths are checked.
  */
+import { isIpv4Mapped } from './addresses.ts'
 import { AF_INET, AF_INET6 } from './socket-constants.ts'
 
 export interface LinkMessage {
@@ -269,7 +270,7 @@ export const dumpRequest = (type: Dump): Uint8Array => {
 
 /** Addresses: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export const routeRequest = (source: Uint8Array, destination: Uint8Array): Uint8Array => {
-  const isIpv4 = destination.subarray(0, 10).every(byte => byte === 0) && destination[10] === 0xff
+  const isIpv4 = isIpv4Mapped(destination)
   const size = isIpv4 ? 4 : 16
   const bytes = new Uint8Array(HEADER + ROUTE_BODY + 2 * (4 + size))
   const view = viewOf(bytes)

@@ -6,7 +6,7 @@ import { ENETUNREACH } from '../errno.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { lastErrno, libcFunctions } from '../native.ts'
 import { routeInterface, routeRequest } from './route-messages.ts'
-import { AF_INET, AF_INET6, AF_NETLINK } from './socket-constants.ts'
+import { AF_INET, AF_INET6, AF_NETLINK, NETLINK_ROUTE } from './socket-constants.ts'
 import { close } from './sockets.ts'
 import { putAddress } from './udp.ts'
 
@@ -21,7 +21,6 @@ const sys = libcFunctions({
 
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000
-const NETLINK_ROUTE = 0
 /** Bytes of an answer. */
 const ANSWER = 2048
 /** RoCEv2's; any port would do. */

@@ -15,6 +15,7 @@ import { isWatched } from '../event-loop/poll.ts'
 import { TWO_32 } from '../halves.ts'
 import { type Arena, mapArena, releaseArena } from '../memory/mapping.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
+import { isIpv4Mapped } from './addresses.ts'
 import {
   AF_INET,
   AF_INET6,
@@ -128,9 +129,6 @@ export interface UdpSocket {
   /** Bytes of the receive buffer as the kernel counts, with the memory around the payloads. */
   readonly receiveBuffer: number
 }
-
-const isIpv4Mapped = (address: Uint8Array): boolean =>
-  address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
 
 let scratch: Arena | undefined
 const scratchArena = (): Arena => {

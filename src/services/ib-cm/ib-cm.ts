@@ -3,7 +3,7 @@
  * cma.c. The engine (src/services/cm) runs the protocol, and the MAD layer carries its messages. The caller supplies the time.
  */
 
-import { hasGid } from '../../core/devices/gids.ts'
+import { hasGid, hasLids } from '../../core/devices/gids.ts'
 import type { ConnectionEnd, ConnectionListeners, ConnectionProtocol } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import { CM_CLASS, CM_CLASS_VERSION, GSI_QPN, MAD_METHOD_SEND } from '../../spec/wire/mad.ts'
@@ -15,7 +15,7 @@ import type { MadLayer } from '../mad-client/layer.ts'
 import { Family, isAny } from '../socket-address.ts'
 import { IbConnection } from './connection.ts'
 import { type EventHost, handleEvent } from './events.ts'
-import { addressAlong, hasLids, type IbPort, pathBack, pathOf, pathRecord, serviceIdOf } from './path.ts'
+import { addressAlong, type IbPort, pathBack, pathOf, pathRecord, serviceIdOf } from './path.ts'
 
 export interface IbCmEnvironment {
   /** Microseconds. */

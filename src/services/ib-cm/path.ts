@@ -4,11 +4,10 @@
  * from addresses, port and, for a peer's request, the REQ, as in Linux.
  */
 
-import { hasGid } from '../../core/devices/gids.ts'
+import { hasGid, hasLids } from '../../core/devices/gids.ts'
 import type { ConnectionEnd, ConnectionListeners, MadAddress } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
-import { LinkLayer } from '../../spec/enums.ts'
 import { callError } from '../../spec/errno.ts'
 import { the } from '../../spec/reason.ts'
 import { isOfPartitions, PKEY_FULL_MEMBER } from '../../transport/wire/bth.ts'
@@ -61,9 +60,6 @@ const SIX_BITS = 0x3f
 /** `address`: of the identifier. Undefined only before the bind. */
 export const serviceIdOf = ({ portSpace }: ConnectionEnd, address: SocketAddress | undefined): bigint =>
   address?.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address?.port ?? 0)
-
-/** Whether the port's paths are by LIDs. */
-export const hasLids = ({ ports }: Device): boolean => ports[0]!.attributes.linkLayer === LinkLayer.values.INFINIBAND
 
 type PathEnds = Pick<MadAddress, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'pkey'>
 

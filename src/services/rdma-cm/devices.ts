@@ -3,7 +3,7 @@
  * address, and a pair of GIDs a complete path: the device's port routes the packets. An InfiniBand port has addresses
  * beside its GIDs (`Port.ipAddresses`), and the GID that belongs to them is its first.
  */
-import { findGid } from '../../core/devices/gids.ts'
+import { findGid, hasLids } from '../../core/devices/gids.ts'
 import type { ConnectionProtocol, PeerRequest } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
@@ -83,8 +83,6 @@ const gidOf = ({ ports }: Device, address: Uint8Array, scope = 0): Uint8Array | 
 export const hasAddress = (device: Device, address: Uint8Array): boolean => gidOf(device, address) !== undefined
 
 const { ROCE_V2, IB } = GidType.values
-
-const hasLids = ({ device }: LocalEnd): boolean => device.device.ports[0]!.ipAddresses !== undefined
 
 export class CmDevices {
   readonly #devices = new Map<Device, CmDevice>()
@@ -170,7 +168,7 @@ export class CmDevices {
       throw callError.ENODEV`cm_id: the local address belongs to another device than the identifier`
     if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteAddress))
       throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: no device of this network has the address`
-    if (peer !== undefined && hasLids(peer) !== hasLids(local))
+    if (peer !== undefined && hasLids(peer.device.device) !== hasLids(local.device.device))
       throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: ${peer.device.device.name} and ${local.device.device.name} are on different links, InfiniBand and Ethernet`
     return { remoteGid: peer?.localGid ?? remoteAddress, ...local }
   }

@@ -25,9 +25,10 @@ interface CauseRow {
   readonly advice?: string
 }
 
-/** Only the peer knows the cause. */
+/** Of a path by a wrong LID. */
 const TELL_LID =
   "tell the peer the lid of ibv_query_port beside the queue pair number, and set ah_attr.dlid to the peer's; on RoCE it is 0, and is_global with the GID leads there"
+/** Only the peer knows the cause. */
 const ASK_PEER = "look into the peer's log, or check both ends in one daemon, which knows the cause"
 
 const table = {

@@ -10,6 +10,7 @@
  * Buffers have two sizes, so that an ACK need not wait for a large one. Each port has guaranteed buffers, so a receiver
  * that does not read its runs blocks only its own senders.
  */
+import { FIRST_MULTICAST_LID } from '../../spec/wire/subnet.ts'
 import { addressText, isLinkLocal } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
 import { ECN_MASK, markedFlow } from '../wire/flow.ts'
@@ -40,9 +41,6 @@ const PATH_MTU = 4096
 /** A route is a port number, NOWHERE if no port has the address, or GROUP minus the number of a multicast group. */
 const NOWHERE = -1
 const GROUP = -2
-
-/** LIDs from here on are of groups (IBA 4.1.3). */
-const FIRST_MULTICAST_LID = 0xc000
 
 /** The time that packets take. Times are microseconds. */
 export interface Transit {

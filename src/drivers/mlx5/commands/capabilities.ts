@@ -1,6 +1,7 @@
 /*
  * The capabilities that QUERY_HCA_CAP tells.
  */
+import { hasLids } from '../../../core/devices/gids.ts'
 import type { Device } from '../../../core/model.ts'
 import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES, MAX_RESERVED_QPNS } from '../../../spec/drivers/mlx5.ts'
 import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
@@ -20,7 +21,6 @@ import {
   type flowTableNicCap,
   type flowTableProperties,
 } from '../../../spec/drivers/mlx5-firmware/flow.ts'
-import { LinkLayer } from '../../../spec/enums.ts'
 import { MAX_COPY_BYTES } from '../../../spec/work.ts'
 import type { QueueLimits } from '../../soft/attributes.ts'
 import { objectLimits } from '../attributes.ts'
@@ -34,8 +34,6 @@ const log = (limit: number): number => Math.floor(Math.log2(limit))
 
 /** MLX5_CAP_PORT_TYPE_… */
 const PortType = { INFINIBAND: 0, ETHERNET: 1 } as const
-export const isInfiniband = ({ ports }: Pick<Device, 'ports'>): boolean =>
-  ports[0]!.attributes.linkLayer === LinkLayer.values.INFINIBAND
 
 const general = ({ attributes, numCompVectors, ports }: Device, limits: QueueLimits): PartOf<typeof cmdHcaCap> => ({
   hca_cap_2: 1,
@@ -85,8 +83,8 @@ const general = ({ attributes, numCompVectors, ports }: Device, limits: QueueLim
   dp_ordering_ooo_all_ud: 1,
   log_dma_mmo_max_size: log(MAX_COPY_BYTES),
   local_ca_ack_delay: attributes.localCaAckDelay,
-  port_type: isInfiniband({ ports }) ? PortType.INFINIBAND : PortType.ETHERNET,
-  roce: isInfiniband({ ports }) ? 0 : 1,
+  port_type: hasLids({ ports }) ? PortType.INFINIBAND : PortType.ETHERNET,
+  roce: hasLids({ ports }) ? 0 : 1,
   atomic: 1,
   pg: 1,
   cqe_version: 1,

@@ -2,6 +2,7 @@
  * Firmware commands that ask about the device (spec/drivers/mlx5-firmware/device.ts). A capability is told only if the
  * device has what it promises.
  */
+import { hasLids } from '../../../core/devices/gids.ts'
 import { macOf } from '../../../core/devices/identity.ts'
 import type { CallContext } from '../../../core/model.ts'
 import {
@@ -11,10 +12,11 @@ import {
   capabilityStructs,
 } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import { GidType, PortState } from '../../../spec/enums.ts'
+import { isMappedIpv4 } from '../../../transport/wire/address.ts'
 import { encodeFields } from '../../../uapi/firmware/fields.ts'
 import { VENDOR_ID } from '../attributes.ts'
 import { stateOf } from '../state.ts'
-import { capabilities, isInfiniband } from './capabilities.ts'
+import { capabilities } from './capabilities.ts'
 import { generalCommand, refuseCommand } from './handler.ts'
 
 const hex = (number: number): string => `0x${number.toString(16)}`
@@ -40,8 +42,6 @@ const guidNumber = (guid: Uint8Array): bigint => new DataView(guid.buffer, guid.
 const ROCE_VERSION_1 = 0
 const ROCE_VERSION_2 = 2
 const L3Type = { IPV4: 0, IPV6: 1 } as const
-const isMapped = (gid: Uint8Array): boolean =>
-  gid.subarray(0, 10).every(byte => byte === 0) && gid[10] === 0xff && gid[11] === 0xff
 
 /** VPORT_STATE_UP, and the administrative state FOLLOW. */
 const VPORT_UP = 1
@@ -80,7 +80,7 @@ export const deviceCommands = [
     const { identity } = stateOf(call).soft
     return {
       nic_vport_context: {
-        roce_en: isInfiniband(call.device) ? 0 : 1,
+        roce_en: hasLids(call.device) ? 0 : 1,
         mtu: ETHERNET_MTU,
         system_image_guid: guidNumber(sysImageGuid),
         port_guid: guidNumber(nodeGuid),
@@ -91,7 +91,7 @@ export const deviceCommands = [
   }),
   generalCommand(Commands.QUERY_HCA_VPORT_CONTEXT, ({ call, input }) => {
     requireOwn(input)
-    if (!isInfiniband(call.device)) refuseCommand('unsupportedCommand', 'the port is one of Ethernet')
+    if (!hasLids(call.device)) refuseCommand('unsupportedCommand', 'the port is one of Ethernet')
     if (input.port_num > 1) refuseCommand('noSuchIndex', `port_num ${input.port_num}; the port is 1`)
     const { nodeGuid, sysImageGuid } = call.device.attributes
     const port = portOf(call).attributes
@@ -118,7 +118,7 @@ export const deviceCommands = [
     }
   }),
   generalCommand(Commands.QUERY_ROCE_ADDRESS, ({ call, input: { roce_address_index: index } }) => {
-    if (isInfiniband(call.device)) refuseCommand('unsupportedCommand', 'the port is one of InfiniBand')
+    if (hasLids(call.device)) refuseCommand('unsupportedCommand', 'the port is one of InfiniBand')
     const { entries } = portOf(call).gids
     const entry = entries[index]
     if (index >= entries.length)
@@ -130,7 +130,7 @@ export const deviceCommands = [
         source_l3_address: entry.gid,
         source_mac_47_32: high,
         source_mac_31_0: low,
-        roce_l3_type: isMapped(entry.gid) ? L3Type.IPV4 : L3Type.IPV6,
+        roce_l3_type: isMappedIpv4(entry.gid) ? L3Type.IPV4 : L3Type.IPV6,
         roce_version: entry.type === GidType.values.ROCE_V2 ? ROCE_VERSION_2 : ROCE_VERSION_1,
       },
     }
