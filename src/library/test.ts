@@ -16,6 +16,7 @@ export type {
   Network,
   NetworkOptions,
   NetworkStats,
+  PortOptions,
   RecordOptions,
   TormentOptions,
 } from './network/contract.ts'

@@ -138,3 +138,24 @@ export const parseFabric = (text: string): FabricSpec => {
     places: new Map(at),
   }
 }
+
+// ---- the port of a device ----
+
+/** The size of a port's table of partition keys, as of mlx5. */
+export const MAX_PKEYS = 128
+
+/** An 8-byte GUID as 16 digits. Throws an Error. */
+export const readGuid = (text: string): string => {
+  const digits = text.toLowerCase().replace(/^0x/, '').replaceAll(':', '')
+  if (!/^[\da-f]{16}$/.test(digits) || /^0+$/.test(digits))
+    throw new Error(`guid="${text}": a GUID has 16 hexadecimal digits, not all 0, for example 0x0002c90300a1b2c3`)
+  return digits
+}
+
+/** The bytes of a GUID's digits. */
+export const guidBytes = (digits: string): Uint8Array =>
+  Uint8Array.from(digits.match(/../g) ?? [], pair => Number.parseInt(pair, 16))
+
+/** Whether a partition can have this key: a full member, or a limited one without the upper bit. */
+export const isPartitionKey = (key: number): boolean =>
+  Number.isInteger(key) && key > 0 && key <= 0xffff && (key & 0x7fff) !== 0

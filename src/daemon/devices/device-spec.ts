@@ -12,6 +12,7 @@
 import type { Driver, FabricOptions } from '../../core/driver-contract.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
+import { guidBytes, isPartitionKey, MAX_PKEYS, readGuid } from '../../spec/fabric.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
@@ -88,21 +89,10 @@ const parseDcqcn = (text: string): number => {
   return rate
 }
 
-/** An 8-byte GUID as 16 digits. Throws an Error. */
-const parseGuid = (text: string): string => {
-  const digits = text.toLowerCase().replace(/^0x/, '').replaceAll(':', '')
-  if (!/^[\da-f]{16}$/.test(digits) || /^0+$/.test(digits))
-    throw new Error(`guid="${text}": a GUID has 16 hexadecimal digits, not all 0, for example 0x0002c90300a1b2c3`)
-  return digits
-}
-
-/** The size of the table (drivers/soft/infiniband-port.ts). */
-const MAX_PKEYS = 128
-
 /** Throws an Error. */
 const parsePkeys = (text: string): number[] => {
   const keys = text.split('+')
-  const wrong = keys.find(key => !/^0x[\da-f]{1,4}$/i.test(key) || (Number(key) & 0x7fff) === 0)
+  const wrong = keys.find(key => !/^0x[\da-f]{1,4}$/i.test(key) || !isPartitionKey(Number(key)))
   if (wrong !== undefined || keys.length > MAX_PKEYS)
     throw new Error(
       `pkeys="${text}": give 1 to ${MAX_PKEYS} partition keys from 0x0001 to 0xffff with + between them, for example 0xffff+0x8001; 0x8000 is none`,
@@ -117,7 +107,7 @@ const parseFabric = ({ layer, guid, pkeys }: Settings): Pick<DeviceSpec, 'layer'
   if (layer === 'infiniband')
     return {
       layer,
-      ...(guid !== undefined && { guid: parseGuid(guid) }),
+      ...(guid !== undefined && { guid: readGuid(guid) }),
       ...(pkeys !== undefined && { pkeys: parsePkeys(pkeys) }),
     }
   const needsLayer = guid === undefined ? pkeys && 'pkeys=' : 'guid='
@@ -218,9 +208,7 @@ export const withoutOwnFunction = (spec: DeviceSpec): DeviceSpec => {
 
 /** Of a device with an InfiniBand port. */
 export const fabricOf = ({ layer, guid, pkeys }: DeviceSpec): FabricOptions | undefined =>
-  layer === undefined
-    ? undefined
-    : { guid: guid === undefined ? undefined : Uint8Array.from(Buffer.from(guid, 'hex')), pkeys }
+  layer === undefined ? undefined : { guid: guid === undefined ? undefined : guidBytes(guid), pkeys }
 
 /** What `driverOf` needs of a driver. */
 type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl' | 'hasFabric'>

@@ -27,6 +27,8 @@ const { RECV } = WcOpcode.values
 
 /** Port number 1 in the word that begins with the SL: its third byte. */
 const PORT_NUM_1 = 1 << 16
+/** Of `Completion.SL`: the sender's LID. */
+const SLID_MASK = 0xffff_0000
 
 export class CqRing extends CompletionQueue {
   readonly showsAllFields = true
@@ -71,8 +73,8 @@ export class CqRing extends CompletionQueue {
     target[(at + wc.SRC_QP) >> 2] = words[Completion.SRC_QPN]
     target[(at + wc.FLAGS) >> 2] = words[Completion.FLAGS]
     // one word: P_Key index and SLID (u16 each); the next one: SL, path bits and port number (u8 each)
-    target[(at + wc.PKEY_INDEX) >> 2] = words[Completion.PKEY_INDEX]
-    target[(at + wc.SL) >> 2] = words[Completion.SL] | PORT_NUM_1
+    target[(at + wc.PKEY_INDEX) >> 2] = words[Completion.PKEY_INDEX] | (words[Completion.SL] & SLID_MASK)
+    target[(at + wc.SL) >> 2] = (words[Completion.SL] & ~SLID_MASK) | PORT_NUM_1
     if (this.kind === EXTENDED) {
       const nanoseconds = Math.floor(now() * 1000)
       target[(at + wc.TIMESTAMP) >> 2] = nanoseconds

@@ -67,5 +67,9 @@ const kind: DeviceKind<undefined> = {
   own: () => undefined,
 }
 
+/** Of devices with an InfiniBand port, which only programs of the library make: Linux's rxe has none. */
+const infinibandKind: DeviceKind<undefined> = { ...kind, driver: { ...rxeDriver, link: 'ib' } }
+
 /** Registers a device of this driver. Throws the errors of `createSoftDevice`. */
-export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => createSoftDevice(core, kind, options)
+export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice =>
+  createSoftDevice(core, options.fabric === undefined ? kind : infinibandKind, options)

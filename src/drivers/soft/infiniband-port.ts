@@ -18,6 +18,7 @@ import {
   PortCapFlags,
   PortState,
 } from '../../spec/enums.ts'
+import { MAX_PKEYS } from '../../spec/fabric.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import type { PortFabric } from '../../transport/phy/port.ts'
 import type { SoftState } from './state.ts'
@@ -29,9 +30,8 @@ const { POLLING, LINK_UP } = PhysState.values
 const { TRAP_SUP, SL_MAP_SUP, SYS_IMAGE_GUID_SUP, EXTENDED_SPEEDS_SUP, CM_SUP, CAP_MASK_NOTICE_SUP, CLIENT_REG_SUP } =
   PortCapFlags.values
 
-/** Table sizes as of mlx5. */
+/** As of mlx5. */
 const GUIDS = 8
-const PKEYS = 128
 /** Link-local prefix of GIDs until a manager sets another. */
 const DEFAULT_PREFIX = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0)
 const NO_GUID = new Uint8Array(8)
@@ -44,7 +44,7 @@ export const fabricAttributes = {
   portCapFlags:
     TRAP_SUP | SL_MAP_SUP | SYS_IMAGE_GUID_SUP | EXTENDED_SPEEDS_SUP | CM_SUP | CAP_MASK_NOTICE_SUP | CLIENT_REG_SUP,
   gidTblLen: GUIDS,
-  pkeyTblLen: PKEYS,
+  pkeyTblLen: MAX_PKEYS,
   state: INIT,
   physState: LINK_UP,
   activeMtu: Mtu.values.MTU_4096,
@@ -84,7 +84,7 @@ export class InfinibandPort implements SubnetPort, PortFabric {
       vendorId: attributes.vendorId,
       deviceId: attributes.vendorPartId,
       revision: attributes.hwVer,
-      pkeyTableLength: PKEYS,
+      pkeyTableLength: MAX_PKEYS,
       guidTableLength: GUIDS,
       maxMtu: ports[0]!.attributes.maxMtu,
       supportedWidth: LinkWidth.values.X1 | LinkWidth.values.X4,

@@ -120,6 +120,12 @@ export interface NetworkOptions {
    */
   readonly links?: NetworkTopology | undefined
   /**
+   * The switches of devices with an InfiniBand port, and whether there is a subnet manager, in the syntax of `--fabric`:
+   * 'fat-tree,leaves=4,spines=2', 'manager=none'. Default: as many switches as the ports need, with a manager, so that a
+   * port is ACTIVE when `open` resolves.
+   */
+  readonly fabric?: string | undefined
+  /**
    * Queue pairs of soft devices react to marks of switches with DCQCN: the line rate up to which they send, in bits/s or
    * a text such as '25gbit'; `true`: that of the host's link, without `links` 40gbit. Default: false, as of Linux's rxe.
    */
@@ -225,9 +231,25 @@ export interface Explored {
 export type ExploredTest = (network: Network, seed: number) => unknown
 
 /** Options of `open` for a new soft device of a network. */
-export interface DevicePlace {
+export interface DevicePlace extends PortOptions {
   readonly host?: string | undefined
   readonly dcqcn?: boolean | number | string | undefined
+}
+
+/** Options of `open` for the port of a new soft device. */
+export interface PortOptions {
+  /**
+   * Link layer of the port: 'ethernet' (default: RoCE) or 'infiniband', with a LID, on the switches of
+   * `NetworkOptions.fabric`. Needs link 'memory'. docs/how-to/infiniband.md
+   */
+  readonly layer?: 'ethernet' | 'infiniband' | undefined
+  /** GUID of an InfiniBand port, 16 hexadecimal digits. Default: made from the address. */
+  readonly guid?: string | undefined
+  /**
+   * Partition keys of an InfiniBand port: 1 to 128, from 1 to 0xffff, 0x8000 excepted. Default: 0xffff, which the network's
+   * subnet manager puts before the others.
+   */
+  readonly pkeys?: readonly number[] | undefined
 }
 
 /** A soft device of the network. */

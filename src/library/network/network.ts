@@ -82,6 +82,7 @@ import {
   networks,
   type TormentOptions,
 } from './contract.ts'
+import { checkFabric, fabricOptions } from './infiniband.ts'
 import { compileTopology, lineRateOf, requirePaths } from './links.ts'
 import { observe, publishWaits } from './observe.ts'
 import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
@@ -342,6 +343,7 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
   record: true,
   clock: true,
   links: true,
+  fabric: true,
   dcqcn: true,
   seed: true,
   external: true,
@@ -451,6 +453,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const topology = options.links === undefined ? undefined : compileTopology(options.links)
   const hosts = createHosts(topology)
   lineRateOf('createNetwork', options.dcqcn, LineRate.DEFAULT)
+  const { fabric } = options
+  if (fabric !== undefined) checkFabric(fabric)
   const { path = clock.isVirtual ? 'packets' : 'direct' } = options
   const seeded = seed === undefined || options.random !== undefined ? undefined : createRandom(seed)
   const { random = seeded ?? secureRandom } = options
@@ -483,7 +487,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       run: job => slices.begin(job, rethrowBug),
     },
     // A client starts when a call needs it. Until then the program may create queue pair 1.
-    clients: { wake: () => kick(), repeatsEarly: true, ...((clock.isVirtual || seeded !== undefined) && { random }) },
+    clients: {
+      wake: () => kick(),
+      repeatsEarly: true,
+      ...((clock.isVirtual || seeded !== undefined) && { random }),
+      ...(fabric !== undefined && { fabric }),
+    },
     torment: tormented,
     onPackets: () => kick(),
   })
@@ -537,6 +546,13 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     }
   }
 
+  /** An embedded manager's datagrams take no time: it makes new ports ACTIVE now. */
+  const configurePorts = (): void => {
+    const now = clock.now()
+    for (let round = 0; round < MAX_ROUNDS && clients.subnet.onTimeout(now); round++);
+    scheduleTimers()
+  }
+
   const programFaults = createProgramFaults(rules, roleOf)
   const faults = injectFaults(core, programFaults, {
     wait: milliseconds =>
@@ -583,6 +599,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     touch()
   }
 
+  const noFabric = ports.isMemory
+    ? topology && 'links are between ports of RoCE; give createNetwork fabric in their place'
+    : `packets by LID stay in this process, and the network has link "${link}"`
   const network: LocalNetwork = {
     core,
     stallWatches,
@@ -610,7 +629,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     scheduleTimers,
     overdueTurn,
     awaitsNextTurn,
-    add(name, address, { host: wantedHost, dcqcn = options.dcqcn }) {
+    add(name, address, place) {
+      const ofFabric = fabricOptions(place, noFabric)
+      const { host: wantedHost, dcqcn = ofFabric === undefined ? options.dcqcn : undefined } = place
       const host = hosts.find(wantedHost)
       const ownRate = host === undefined ? LineRate.DEFAULT : carrier!.rateOf(host)
       const lineRate = lineRateOf('open', dcqcn, ownRate)
@@ -621,6 +642,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const device = assembly.addDevice(libraryDriver, name, {
         identity,
         dcqcn: lineRate,
+        fabric: ofFabric,
         timerDelay: clock.isVirtual ? 0 : undefined,
         attach: () => port,
       })
@@ -651,6 +673,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       }
       attached.set(name, soft)
       observation.deviceAdded(name, soft)
+      if (ofFabric !== undefined) configurePorts()
       return soft
     },
     stats: () => ({

@@ -4,6 +4,7 @@
  */
 
 import { libraryDriver } from '../../drivers/registered.ts'
+import { loadSubnet } from '../../services/clients.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { deviceName } from '../../spec/drivers/known.ts'
@@ -17,6 +18,7 @@ import { type Device, deviceOn } from '../verbs/device.ts'
 import { ADDRESS_GID_INDEX, type LocalPath, NO_PATH } from '../verbs/plan.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './carrier.ts'
 import type { AttachedDevice, DevicePlace, LocalNetwork, RecordOptions } from './contract.ts'
+import { infinibandPath } from './infiniband.ts'
 import { createNetwork } from './network.ts'
 
 /** The `n`-th loopback address, from 1: 127.0.0.1, 127.0.0.2, … */
@@ -30,11 +32,10 @@ const firstFree = (first: number, candidate: (n: number) => string, isUsed: (tex
 }
 
 /** The path of a soft device. */
-export const softPath = ({ network: { link } }: AttachedDevice): LocalPath => ({
-  gid: link.identity.gids[ADDRESS_GID_INDEX]!,
-  gidIndex: ADDRESS_GID_INDEX,
-  pathMtu: link.pathMtu,
-})
+export const softPath = ({ network: { device, link, subnetPort } }: AttachedDevice): LocalPath =>
+  subnetPort === undefined
+    ? { gid: link.identity.gids[ADDRESS_GID_INDEX]!, gidIndex: ADDRESS_GID_INDEX, pathMtu: link.pathMtu }
+    : infinibandPath(device)
 
 /** The path of port 1 of a device that is not a soft device; NO_PATH without a link or without ports. */
 const pathOfPort = (carrier: Carrier, link: LinkName | undefined): LocalPath => {
@@ -63,12 +64,13 @@ interface SoftDeviceOptions extends DevicePlace {
 }
 
 /** Creates a soft device on a network, and opens it. `removed`: called when its close has removed it. */
-const openSoftDevice = (
+const openSoftDevice = async (
   options: SoftDeviceOptions,
   network: LocalNetwork,
   startCheck: StartCheck | undefined,
   removed?: () => Promise<void> | undefined,
-): Device => {
+): Promise<Device> => {
+  if (options.layer === 'infiniband') await loadSubnet()
   const { devicesAdded, core } = network
   const {
     address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
@@ -115,7 +117,7 @@ export const openFromNetwork = async (
   const soft = network.softDevice(name)
   if (soft !== undefined) {
     const path = softPath(soft)
-    return deviceOn(carrier, name, addressText(path.gid), () => path)
+    return deviceOn(carrier, name, addressText(soft.network.link.identity.gids[ADDRESS_GID_INDEX]!), () => path)
   }
   return deviceOn(carrier, name, '', () => pathOfPort(carrier, network.core.devices.get(name)?.driver.link))
 }

@@ -11,6 +11,7 @@ import {
   type LocalNetwork,
   type Network,
   networks,
+  type PortOptions,
   type RecordOptions,
 } from '../network/contract.ts'
 import type { CheckOptions } from '../self-check/options.ts'
@@ -20,7 +21,7 @@ import { checkChoice, formatValue, invalidArgument } from '../verbs/error.ts'
 import { socketPath } from '../verbs/remote/socket-path.ts'
 
 /** Options of `open`. */
-export interface OpenOptions {
+export interface OpenOptions extends PortOptions {
   /** Devices opened on the same network reach each other; default: a new network. */
   readonly network?: Network | undefined
   /** Link of a new network, see `NetworkOptions.link`. */
@@ -71,6 +72,9 @@ const openOptionNames: KnownOptions<OpenOptions> = {
   address: true,
   host: true,
   dcqcn: true,
+  layer: true,
+  guid: true,
+  pkeys: true,
   socket: true,
   device: true,
   check: true,
@@ -124,11 +128,13 @@ const openWith = async (options: OpenOptions): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)
   // The program may use its records again while files are imported.
   const copy = { ...options, record: copyRecord(options.record) }
-  const { socket, device, network, link, name, address, rings, record, host, dcqcn } = copy
+  const { socket, device, network, link, name, address, rings, record, host, dcqcn, layer, guid, pkeys } = copy
+  const ofNewDevice = [link, name, address, rings, host, dcqcn, layer, guid, pkeys]
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   checkRecording('open', record)
   if (link !== undefined) checkChoice('open', 'link', link, links)
-  for (const [option, value] of Object.entries({ name, address, device, host }))
+  if (layer !== undefined) checkChoice('open', 'layer', layer, ['ethernet', 'infiniband'])
+  for (const [option, value] of Object.entries({ name, address, device, host, guid }))
     if (value !== undefined && typeof value !== 'string')
       throw invalidArgument('open', `${option} ${formatValue(value)} is not a string`)
   if (record !== undefined && (network !== undefined || socket !== undefined))
@@ -156,15 +162,15 @@ const openWith = async (options: OpenOptions): Promise<Device> => {
         'open',
         `device "${device}": pass socket for a device of a daemon, or network for a device of a network`,
       )
-    if ([link, name, address, rings, host, dcqcn].some(option => option !== undefined))
+    if (ofNewDevice.some(option => option !== undefined))
       throw invalidArgument('open', `device "${device}" exists already: pass only network and device`)
     const { openFromNetwork } = await importOpenDevice()
     return openFromNetwork(network as LocalNetwork, device, startCheck)
   }
-  if ([network, link, name, address, rings, host, dcqcn].some(option => option !== undefined))
+  if ([network, ...ofNewDevice].some(option => option !== undefined))
     throw invalidArgument(
       'open',
-      'a daemon has its own network, names, addresses, rings and rates: give socket and device only',
+      'a daemon has its own network, names, addresses, ports, rings and rates: give socket and device only',
     )
   if (startCheck !== undefined)
     throw invalidArgument('open', 'check is for devices of this process', 'run the program under `userdma check`')

@@ -24,6 +24,7 @@ import {
   saRecords,
   Trap,
 } from '../../spec/wire/subnet.ts'
+import { addressKey } from '../../transport/wire/address.ts'
 import { madFields } from '../../transport/wire/mad/management.ts'
 import {
   noticeCodecs,
@@ -39,7 +40,7 @@ import {
 import { MadAgentEngine } from '../mad/agent.ts'
 import type { MadPath } from '../mad/path.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
-import { type Group, Groups, isFull, keyOfGid } from './groups.ts'
+import { type Group, Groups, isFull } from './groups.ts'
 import {
   commonPkey,
   isInPartition,
@@ -491,7 +492,7 @@ export class Administration {
 
   #portOfGid(gid: Uint8Array): FoundPort | undefined {
     const port = this.#subnet.portOfGuid(guidOf(gid))
-    return port !== undefined && keyOfGid(gid) === keyOfGid(this.#gidOf(port)) ? port : undefined
+    return port !== undefined && addressKey(gid) === addressKey(this.#gidOf(port)) ? port : undefined
   }
 
   #gidOf({ node }: FoundPort): Uint8Array {
@@ -677,7 +678,7 @@ export class Administration {
     const known = this.#services.get(key)
     if (known === undefined) return SaStatus.NO_RECORDS
     // By who has registered it, or who knows its key.
-    if (known.lid !== lid && keyOfGid(known.record.key) !== keyOfGid(record.key)) return SaStatus.REQUEST_INVALID
+    if (known.lid !== lid && addressKey(known.record.key) !== addressKey(record.key)) return SaStatus.REQUEST_INVALID
     this.#services.delete(key)
     return [shownService(known.record, isTrusted)]
   }
@@ -686,7 +687,17 @@ export class Administration {
 
   #subscribe({ record: info, path, from }: Query<'InformInfo'>): Answer<'InformInfo'> {
     const { subscribe, gid, lidBegin, lidEnd, isGeneric, type, trapNumber, producerType } = info
-    const key = [path.lid, path.qpn, keyOfGid(gid), lidBegin, lidEnd, isGeneric, type, trapNumber, producerType].join()
+    const key = [
+      path.lid,
+      path.qpn,
+      addressKey(gid),
+      lidBegin,
+      lidEnd,
+      isGeneric,
+      type,
+      trapNumber,
+      producerType,
+    ].join()
     if (subscribe > 1 || isGeneric > 1) return SaStatus.REQUEST_INVALID
     if (subscribe === 1) {
       const own = [...this.#subscriptions.values()].filter(({ lid }) => lid === path.lid)
@@ -754,7 +765,7 @@ const shownService = (record: SaRecord<'ServiceRecord'>, isTrusted: boolean): Sa
   isTrusted ? record : { ...record, key: emptyGid() }
 
 const serviceKey = ({ serviceId, gid, pkey }: SaRecord<'ServiceRecord'>): string =>
-  `${serviceId}.${keyOfGid(gid)}.${pkey}`
+  `${serviceId}.${addressKey(gid)}.${pkey}`
 
 /** A lifetime that is wanted to be longer than the path's is true of no path. */
 const selectedLifeTime = (own: number, wanted: { selector: number; value: number } | undefined): number | undefined =>
@@ -792,7 +803,7 @@ const wantsNotice = (
   if (!anyProducer && info.producerType !== notice.producerType) return false
   // Notices of the manager itself are about the subnet, not about its port.
   if (notice.producerType === CLASS_MANAGER) return true
-  if (!isZero(info.gid)) return keyOfGid(info.gid) === keyOfGid(issuerGid)
+  if (!isZero(info.gid)) return addressKey(info.gid) === addressKey(issuerGid)
   if (info.lidBegin === ANY_LID || info.lidBegin === 0) return true
   const { lid } = issuer.info
   return lid >= info.lidBegin && lid <= Math.max(info.lidBegin, info.lidEnd) && lid < FIRST_MULTICAST_LID

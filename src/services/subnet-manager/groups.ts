@@ -2,6 +2,7 @@
  * Multicast groups of a subnet (IBA 15.2.5.17): who has joined, as what. The record of a group is that of its creator.
  */
 import { FIRST_MULTICAST_LID, JoinState } from '../../spec/wire/subnet.ts'
+import { addressKey } from '../../transport/wire/address.ts'
 import type { SaRecord } from '../../transport/wire/mad/subnet.ts'
 
 type McMemberRecord = SaRecord<'MCMemberRecord'>
@@ -22,8 +23,6 @@ const MAX_GROUPS = 0x3ffe
 /** Memberships of all groups. */
 const MAX_MEMBERS = 1 << 20
 
-export const keyOfGid = (gid: Uint8Array): string => Buffer.from(gid).toString('hex')
-
 export class Groups {
   readonly #byGid = new Map<string, Group>()
   readonly #byLid = new Map<number, Group>()
@@ -35,7 +34,7 @@ export class Groups {
   }
 
   find(mgid: Uint8Array): Group | undefined {
-    return this.#byGid.get(keyOfGid(mgid))
+    return this.#byGid.get(addressKey(mgid))
   }
 
   ofLid(mlid: number): Group | undefined {
@@ -55,7 +54,7 @@ export class Groups {
       isPermanent,
     }
     this.#byLid.set(mlid, group)
-    this.#byGid.set(keyOfGid(record.mgid), group)
+    this.#byGid.set(addressKey(record.mgid), group)
     return group
   }
 
@@ -82,7 +81,7 @@ export class Groups {
     if (left === 0) group.proxied.delete(guid)
     if (group.isPermanent || [...members.values()].some(isFull)) return false
     this.#members -= members.size
-    this.#byGid.delete(keyOfGid(group.record.mgid))
+    this.#byGid.delete(addressKey(group.record.mgid))
     this.#byLid.delete(group.record.mlid)
     return true
   }

@@ -72,6 +72,17 @@ test('ping: two IP stacks answer pings, and all bytes arrive over a lossy link',
   )
 })
 
+test('infiniband: messages by LID, and a cable that is pulled', () => {
+  assert.equal(
+    run('infiniband'),
+    `4 ports are ACTIVE, host1 has LID 2, host4 8
+host4 has "by LID"
+a datagram of 6 bytes from LID 2, without a GRH
+without the cable of host4: RETRY_EXC_ERR
+`,
+  )
+})
+
 test('the tests in network-double pass', () => {
   const output = run('network-double.test', [], ['--test', '--test-reporter=tap'])
   assert.match(output, /# pass 3\n# fail 0\n/)

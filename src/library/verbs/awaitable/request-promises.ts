@@ -27,6 +27,10 @@ export interface CompletedRequest {
    * header (`senderOf`).
    */
   readonly sourceQpn: number
+  /** LID of a received datagram's sender, on InfiniBand; otherwise 0. */
+  readonly sourceLid: number
+  /** Whether the 40 bytes have a header. */
+  readonly hasGrh: boolean
 }
 
 /** A request that was posted, and what its completion does. */
@@ -42,12 +46,22 @@ export interface Outstanding {
   reject(error: () => RdmaError, isConsequence: boolean): void
 }
 
-const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Completion): CompletedRequest => ({
+const copyOf = ({
+  opcodeName,
+  bytes,
+  immediate,
+  invalidated,
+  sourceQpn,
+  sourceLid,
+  hasGrh,
+}: Completion): CompletedRequest => ({
   opcode: opcodeName,
   bytes,
   immediate,
   invalidated,
   sourceQpn,
+  sourceLid,
+  hasGrh,
 })
 
 /** Limits of the wait for a request; `timeout` in milliseconds. */

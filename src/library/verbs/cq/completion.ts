@@ -42,6 +42,8 @@ export interface CompletionRecord {
   readonly invalidated: number | undefined
   /** Queue pair number of a received datagram's sender. */
   readonly sourceQpn: number
+  /** LID of a received datagram's sender, on InfiniBand; otherwise 0. */
+  readonly sourceLid: number
   /** Whether a received datagram's buffer begins with 40 bytes of GRH or IP header (`senderOf`). */
   readonly hasGrh: boolean
   /**
@@ -103,7 +105,7 @@ export class CompletionCursor implements Completion {
   copy(): CompletionRecord {
     if (!(this instanceof CompletionCursor)) throw withoutObject('wc.copy')
     const { id, ok, status, statusName, opcode, opcodeName, cause, vendorError } = this
-    const { bytes, qpn, immediate, invalidated, sourceQpn, hasGrh, timestamp } = this
+    const { bytes, qpn, immediate, invalidated, sourceQpn, sourceLid, hasGrh, timestamp } = this
     return {
       id,
       ok,
@@ -118,6 +120,7 @@ export class CompletionCursor implements Completion {
       immediate,
       invalidated,
       sourceQpn,
+      sourceLid,
       hasGrh,
       timestamp,
     }
@@ -184,6 +187,12 @@ export class CompletionCursor implements Completion {
   get sourceQpn(): number {
     const { words, layout } = this.#ring
     return wordAt(words, this.#at + layout.wc.SRC_QP)
+  }
+
+  get sourceLid(): number {
+    const { words, layout } = this.#ring
+    // One word: P_Key index and SLID.
+    return wordAt(words, this.#at + layout.wc.PKEY_INDEX) >>> 16
   }
 
   get hasGrh(): boolean {

@@ -29,6 +29,8 @@ export interface Endpoint {
 export interface ConnectOptions extends PathOptions {
   /** Rights of the peer at this queue pair. Default of each: true, so only the regions' rights limit the peer. */
   readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased' | 'relaxedOrdering'> | undefined
+  /** Index of the queue pair's partition key in the port's table, on InfiniBand. Default: 0. */
+  readonly pkeyIndex?: number | undefined
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number | undefined
 }
@@ -59,7 +61,12 @@ export interface RcConnectOptions extends ConnectOptions, RetryOptions {
   readonly maxRdAtomic?: number | undefined
 }
 
-const connectOptionNames: KnownOptions<ConnectOptions> = { access: true, pathMtu: true, ...pathOptionNames }
+const connectOptionNames: KnownOptions<ConnectOptions> = {
+  access: true,
+  pkeyIndex: true,
+  pathMtu: true,
+  ...pathOptionNames,
+}
 export const retryOptionNames: KnownOptions<RetryOptions> = {
   ackTimeout: true,
   ackTimeoutExponent: true,
@@ -135,9 +142,9 @@ export const connectSteps = (
   checkRecord('qp.connect', 'peer', peer, "give the peer's `endpoint`: { qpn, gid, psn }")
   const address = addressing('qp.connect', path, peer, options)
   checkNumbers(peer)
-  const { access, pathMtu = path.pathMtu } = options
+  const { access, pkeyIndex = 0, pathMtu = path.pathMtu } = options
   return {
-    init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(access) },
+    init: { state: INIT, pkeyIndex, port: 1, accessFlags: accessOf(access) },
     rtr: {
       state: RTR,
       ...address,

@@ -24,6 +24,7 @@ import {
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import {
   checkBytes,
+  checkInteger,
   checkU32,
   closedError,
   formatValue,
@@ -120,6 +121,8 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
 export interface UdActivation {
   /** Q_Key, 32 bits: received datagrams with another Q_Key are dropped. Default 0x11111111. */
   readonly qkey?: number | undefined
+  /** As of `ConnectOptions`. */
+  readonly pkeyIndex?: number | undefined
 }
 
 /** A queue pair for unreliable datagrams. */
@@ -135,10 +138,13 @@ export interface AwaitableUdQueuePair
 export interface UdMethods extends Activatable<UdActivation> {
   /** What senders need to reach the queue pair. In RESET, `qkey` is the default of `activate`. */
   readonly endpoint: DatagramEndpoint
-  /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
-  attach(gid: string): void
+  /**
+   * Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. `lid`: the group's on InfiniBand, which a join at
+   * the subnet's manager gives.
+   */
+  attach(gid: string, lid?: number): void
   /** Leaves the group. Throws RdmaError EINVAL if the queue pair is not a member. */
-  detach(gid: string): void
+  detach(gid: string, lid?: number): void
 }
 
 /** The queue pair number in datagrams to a multicast group (IBA 10.5). */
@@ -169,10 +175,11 @@ export const senderOf = (header: Uint8Array): Destination & { readonly gid: stri
 }
 
 /** Arguments of `attachMcast` and `detachMcast`. */
-const groupArguments = (call: string, gid: string) => {
+const groupArguments = (call: string, gid: string, lid = 0) => {
   const bytes = typeof gid === 'string' ? parseAddress(gid) : undefined
   if (bytes === undefined) throw invalidGid(call, gid)
-  return { gid: bytes, mlid: 0 }
+  checkInteger(call, 'lid', lid, 0, 0xffff)
+  return { gid: bytes, mlid: lid }
 }
 
 const checkDestination = (call: string, destination: Destination): void =>
@@ -391,9 +398,9 @@ const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionName
 
 const activation = {
   cls: UdQp,
-  optionNames: { qkey: true } satisfies KnownOptions<UdActivation>,
-  steps: ({ qkey = DEFAULT_QKEY }: UdActivation): In<typeof UdQp.methods.modify>[] => [
-    { state: INIT, pkeyIndex: 0, port: 1, qkey },
+  optionNames: { qkey: true, pkeyIndex: true } satisfies KnownOptions<UdActivation>,
+  steps: ({ qkey = DEFAULT_QKEY, pkeyIndex = 0 }: UdActivation): In<typeof UdQp.methods.modify>[] => [
+    { state: INIT, pkeyIndex, port: 1, qkey },
     { state: RTR },
     { state: RTS, sqPsn: firstPsn() },
   ],
@@ -421,12 +428,12 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
     else if (state === RESET || state === 'RESET') this.qkey = DEFAULT_QKEY
   }
 
-  attach(gid: string): void {
-    this.context.carrier.call(UdQp, 'attachMcast', this.handle, groupArguments('qp.attach', gid))
+  attach(gid: string, lid?: number): void {
+    this.context.carrier.call(UdQp, 'attachMcast', this.handle, groupArguments('qp.attach', gid, lid))
   }
 
-  detach(gid: string): void {
-    this.context.carrier.call(UdQp, 'detachMcast', this.handle, groupArguments('qp.detach', gid))
+  detach(gid: string, lid?: number): void {
+    this.context.carrier.call(UdQp, 'detachMcast', this.handle, groupArguments('qp.detach', gid, lid))
   }
 }
 const udType = queuePairType('UdQueuePair', UdObject)
