@@ -32,6 +32,7 @@ import {
   type SaRecord,
   type SaRecordName,
   type SmAttribute,
+  type SmAttributeName,
   saCodec,
   saCodecs,
   saRecordNames,
@@ -41,6 +42,7 @@ import { MadAgentEngine } from '../mad/agent.ts'
 import type { MadPath } from '../mad/path.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
 import { type Group, Groups, isFull } from './groups.ts'
+import { arbitrationReads, serviceLevelReads, type TableRead } from './lanes.ts'
 import {
   commonPkey,
   isInPartition,
@@ -51,6 +53,7 @@ import {
   rateOrder,
   selected,
 } from './paths.ts'
+import type { Path } from './requests.ts'
 import { Routes } from './routing.ts'
 import { type FoundPort, isSwitch, Subnet } from './subnet.ts'
 import { guidRecords, linearRecords, multicastRecords, pkeyRecords, switchRecords } from './tables.ts'
@@ -68,6 +71,8 @@ interface AdministrationOwner {
   groupChanged(mlid: number): void
   /** The blocks of the multicast table that a switch has, by modifier. */
   multicastOf(guid: bigint): ReadonlyMap<number, readonly number[]>
+  /** Asks a node; `done` is called unless `Administration.clear` is called before. Undefined: it has not answered. */
+  read(path: Path, attribute: SmAttributeName, modifier: number, done: (value: object | undefined) => void): void
 }
 
 type Query<N extends SaRecordName> = {
@@ -87,6 +92,8 @@ interface Handler<N extends SaRecordName> {
   readonly all?: (query: Query<N>) => readonly SaRecord<N>[]
   /** Records of a query that is more than a comparison; undefined: those of `all`. */
   readonly find?: (query: Query<N>) => Answer<N> | undefined
+  /** Requests whose answers are the records. */
+  readonly reads?: (query: Query<N>) => readonly TableRead<N>[]
   /** What the peer is told of a record of `all`. */
   readonly shown?: (record: SaRecord<N>, query: Query<N>) => SaRecord<N>
   readonly set?: (query: Query<N>) => Answer<N>
@@ -120,7 +127,7 @@ const MAX_SERVICES = 1024
 /** Responses of several datagrams to a port that it has not acknowledged, and their bytes. */
 const MAX_TRANSFERS = 32
 const MAX_TRANSFER_BYTES = 16 << 20
-/** Records of a response. */
+/** Records of a response; also requests to nodes for records, of all queries together. */
 const MAX_RECORDS = 65_536
 const REPORT_TIMEOUT = 1_000_000
 const REPORT_RETRIES = 3
@@ -172,6 +179,8 @@ export class Administration {
   /** Transfers that have not ended, by LID. */
   readonly #transfers = new Map<number, { count: number; bytes: number }>()
   readonly #groups = new Groups()
+  /** Requests to nodes without an answer so far. */
+  #openReads = 0
   readonly #services = new Map<string, Service>()
   readonly #subscriptions = new Map<string, Subscription>()
   #subnet = new Subnet()
@@ -278,6 +287,7 @@ export class Administration {
     this.#services.clear()
     this.#subscriptions.clear()
     this.#agent.close()
+    this.#openReads = 0
     this.#subnet = new Subnet()
     this.#routes = new Routes(this.#subnet)
   }
@@ -312,12 +322,25 @@ export class Administration {
     const request = saCodec.parse(message)
     if ((request.method & RESPONSE) !== 0) return
     const name = saRecordNames.get(request.attribute)
-    const answer = name === undefined ? MAD_STATUS_UNSUPPORTED : this.#answer(name, request, path)
-    if (name === undefined || typeof answer === 'number') this.#respond(request, path, answer as number)
-    else this.#respond(request, path, 0, name, answer)
+    if (name === undefined) {
+      this.#respond(request, path, MAD_STATUS_UNSUPPORTED)
+      return
+    }
+    const respond = (answer: Answer<SaRecordName>): void => {
+      if (typeof answer === 'number') this.#respond(request, path, answer)
+      else this.#respond(request, path, 0, name, answer)
+    }
+    const answer = this.#answer(name, request, path, respond)
+    if (answer !== undefined) respond(answer)
   }
 
-  #answer(name: SaRecordName, request: SaMad, path: SaPath): Answer<SaRecordName> {
+  /** Undefined: the answer is passed to `later`. */
+  #answer(
+    name: SaRecordName,
+    request: SaMad,
+    path: SaPath,
+    later: (answer: Answer<SaRecordName>) => void,
+  ): Answer<SaRecordName> | undefined {
     const handler = this.#handlers[name] as AnyHandler | undefined
     const from = this.#subnet.portOfLid(path.lid)
     if (handler === undefined) return MAD_STATUS_UNSUPPORTED
@@ -331,6 +354,7 @@ export class Administration {
       case MadMethod.GET_TABLE: {
         const found = handler.find?.(query)
         if (found !== undefined) return found
+        if (handler.reads !== undefined) return this.#read(handler.reads(query), later)
         const all = handler.all?.(query)
         const matching = all?.filter(each => codec.matches(each, record, query.mask))
         const { shown } = handler
@@ -343,6 +367,24 @@ export class Administration {
       default:
         return MAD_STATUS_UNSUPPORTED
     }
+  }
+
+  #read(
+    reads: readonly TableRead<SaRecordName>[],
+    done: (records: readonly SaRecord<SaRecordName>[]) => void,
+  ): Answer<SaRecordName> | undefined {
+    if (this.#openReads + reads.length > MAX_RECORDS) return MAD_STATUS_BUSY
+    if (reads.length === 0) return []
+    const records: (SaRecord<SaRecordName> | undefined)[] = []
+    let open = reads.length
+    this.#openReads += open
+    for (const [i, { path, attribute, modifier, record }] of reads.entries())
+      this.#owner.read(path, attribute, modifier, value => {
+        this.#openReads--
+        records[i] = value && record(value as never)
+        if (--open === 0) done(records.filter(each => each !== undefined))
+      })
+    return undefined
   }
 
   #respond(request: SaMad, path: SaPath, status: number, name?: SaRecordName, records: readonly object[] = []): void {
@@ -428,6 +470,12 @@ export class Administration {
     P_KeyTableRecord: {
       find: ({ isTrusted }) => (isTrusted ? undefined : SaStatus.REQUEST_INVALID),
       all: () => pkeyRecords(this.#subnet),
+    },
+    SLtoVLMappingTableRecord: {
+      reads: query => serviceLevelReads(this.#subnet, named('SLtoVLMappingTableRecord', query)),
+    },
+    VLArbitrationTableRecord: {
+      reads: query => arbitrationReads(this.#subnet, named('VLArbitrationTableRecord', query)),
     },
     PathRecord: { find: query => this.#paths(query) },
     MCMemberRecord: {
@@ -744,10 +792,17 @@ export class Administration {
   }
 }
 
+/** The fields of a query that its mask names. */
+const named = <N extends SaRecordName>(name: N, { record, mask }: Query<N>): Partial<SaRecord<N>> =>
+  Object.fromEntries(saCodecs[name].names(mask).map(field => [field, record[field as keyof typeof record]])) as Partial<
+    SaRecord<N>
+  >
+
 interface AnyHandler {
   all?(query: object): readonly SaRecord<SaRecordName>[]
   shown?(record: object, query: object): SaRecord<SaRecordName>
   find?(query: object): Answer<SaRecordName> | undefined
+  reads?(query: object): readonly TableRead<SaRecordName>[]
   set?(query: object): Answer<SaRecordName>
   delete?(query: object): Answer<SaRecordName>
 }

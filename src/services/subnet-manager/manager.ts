@@ -87,6 +87,8 @@ export class SubnetManager {
   readonly #options: ManagerOptions
   readonly #owner: ManagerOwner
   readonly #requests: SmpRequests
+  /** Of administration, which go on beside a sweep. */
+  readonly #reads: SmpRequests
   readonly #administration: Administration
   #state: State = 'not-active'
   #subnet = new Subnet()
@@ -123,6 +125,7 @@ export class SubnetManager {
     }
     this.#owner = { ...owner, send: packet => owner.send(packet), setIsSm: isSm => owner.setIsSm(isSm), wakeAt }
     this.#requests = new SmpRequests(this.#owner, options.random, options.mKey ?? 0n)
+    this.#reads = new SmpRequests(this.#owner, options.random ^ (1n << 63n), options.mKey ?? 0n)
     this.#administration = new Administration(
       { gidPrefix: options.gidPrefix ?? LINK_LOCAL, random: options.random },
       {
@@ -130,6 +133,7 @@ export class SubnetManager {
         wakeAt,
         groupChanged: mlid => this.#groupChanged(mlid),
         multicastOf: guid => this.#multicast.get(guid) ?? new Map<number, readonly number[]>(),
+        read: (path, attribute, modifier, done) => this.#reads.get(path, attribute, modifier, this.#now, done),
       },
     )
   }
@@ -179,6 +183,7 @@ export class SubnetManager {
     if (smp.mgmtClass !== MadClass.SUBNET_LID_ROUTED && smp.mgmtClass !== MadClass.SUBNET_DIRECTED_ROUTE) return false
     if (smp.method === (MadMethod.GET | RESPONSE)) {
       this.#requests.onResponse(smp, now)
+      this.#reads.onResponse(smp, now)
       return true
     }
     if (smp.method === MadMethod.TRAP) {
@@ -237,6 +242,7 @@ export class SubnetManager {
     this.#now = now
     this.#next = Number.POSITIVE_INFINITY
     this.#requests.onTimeout(now)
+    this.#reads.onTimeout(now)
     this.#administration.onTimeout(now)
     this.#setMulticast()
     if (this.#lookAt <= now) this.#look()
@@ -292,6 +298,7 @@ export class SubnetManager {
     if (state !== 'standby') this.#master = undefined
     if (state === 'master') return
     this.#registered.clear()
+    this.#reads.clear()
     this.#administration.clear()
   }
 

@@ -386,6 +386,10 @@ export const saRecords = {
   InformInfo: { id: 0x03, layout: informInfo },
   NodeRecord: { id: 0x11, layout: { lid: 16, _lid: 16, ...nodeInfo, description: [64] } },
   PortInfoRecord: { id: 0x12, layout: { endPortLid: 16, portNum: 8, options: 8, ...portInfo } },
+  SLtoVLMappingTableRecord: {
+    id: 0x13,
+    layout: { lid: 16, inputPort: 8, outputPort: 8, _ports: 32, lanes: [16, 4] },
+  },
   SwitchInfoRecord: { id: 0x14, layout: { lid: 16, _lid: 16, ...switchInfo } },
   LinearForwardingTableRecord: {
     id: 0x15,
@@ -450,6 +454,10 @@ export const saRecords = {
       preference: 8,
       _end: 48,
     },
+  },
+  VLArbitrationTableRecord: {
+    id: 0x36,
+    layout: { lid: 16, outputPort: 8, blockNumber: 8, _block: 32, entries: [32, 16] },
   },
   MCMemberRecord: {
     id: 0x38,

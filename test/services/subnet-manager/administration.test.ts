@@ -83,6 +83,38 @@ describe('records', () => {
     assert.equal(trusted?.records[0]?.pkeys[0], 0xffff)
   })
 
+  test('tables of virtual lanes are asked at the ports: now, and without port numbers of adapters', () => {
+    const { clients, lab } = net(1, 0, 3)
+    const [client, other] = [clients[0]!, clients[2]!]
+    const [leaf] = lab.fabric.nodes.filter(({ kind }) => kind === 'switch')
+    const { lid } = leaf!.ports[0]!.info
+    const lanes = Array.from({ length: 16 }, (_, sl) => sl % 4)
+    leaf!.port(2)!.slToVl.set(1, lanes)
+    const pair = { lid, inputPort: 1, outputPort: 2 }
+    assert.deepEqual(client.get('SLtoVLMappingTableRecord', pair), { ...pair, lanes })
+    const all = leaf!.ports.length
+    assert.equal(client.table('SLtoVLMappingTableRecord', { lid }).length, all * all)
+    assert.equal(client.table('SLtoVLMappingTableRecord', { lid, outputPort: 2 }).length, all)
+    const ofAdapter = client.get('SLtoVLMappingTableRecord', { lid: lidOf(other), inputPort: 7, outputPort: 7 })
+    assert.deepEqual([ofAdapter?.inputPort, ofAdapter?.outputPort], [0, 0])
+
+    const entries = Array.from({ length: 32 }, (_, i) => i)
+    other.at.port.vlArbitration[2] = entries
+    const block = { lid: lidOf(other), outputPort: 0, blockNumber: 3 }
+    assert.deepEqual(client.get('VLArbitrationTableRecord', block), { ...block, outputPort: 1, entries })
+    assert.equal(client.table('VLArbitrationTableRecord', { lid }).length, 4 * all)
+    const missing = client.ask('VLArbitrationTableRecord', MadMethod.GET, { lid, outputPort: 99, blockNumber: 1 })
+    assert.equal(missing?.status, SaStatus.NO_RECORDS)
+  })
+
+  test('a port that does not answer has no tables', () => {
+    const { clients, lab } = net(1, 0, 2)
+    const [client, other] = [clients[0]!, clients[1]!]
+    lab.fabric.setPlugged(lab.fabric.linkOf(other.at.port)!, false)
+    const answer = client.ask('SLtoVLMappingTableRecord', MadMethod.GET, { lid: lidOf(other) })
+    assert.equal(answer?.status, SaStatus.NO_RECORDS)
+  })
+
   test('a Get has one record', () => {
     const { clients } = net(1, 0, 2)
     const [client] = clients
