@@ -1,6 +1,6 @@
 /*
- * A clock that skips, for `--clock skip` (docs/decisions/clock-that-skips.md): all processes of a session and their daemon
- * share a page. The time of each is the machine's, plus the offset in the page.
+ * A clock that skips, for `--clock skip` (docs/decisions/clock-that-skips.md): all processes of a session and their daemon,
+ * or the daemons of a net, share a page. The time of each is the machine's, plus the offset in the page.
  *
  * page.c      the page; who takes part, and what its threads wait for
  * readers.c   reads of clocks
@@ -8,8 +8,8 @@
  * spin.c      polls, reads of clocks and waits of no time, which let the clock run while nothing else does
  * timers.c    timerfd, timer_create, setitimer and alarm
  * starts.c    processes that a program starts
- * keeper.c    a thread of the daemon, which lets the clock jump; looks.c: whether everything sleeps; network.c: whether
- *             anything is in flight; outside.c: whether a wait can end by itself
+ * keeper.c    a thread of the daemon, or of the player of a net, which lets the clock jump; looks.c: whether everything
+ *             sleeps; network.c: whether anything is in flight; outside.c: whether a wait can end by itself
  */
 #pragma once
 #include <dlfcn.h>
@@ -75,8 +75,8 @@ struct slot {
 struct process {
     uint32_t pid;
     uint32_t has_ended; /* the keeper has seen it */
-    uint32_t is_mover; /* the daemon's (native/mover.c) */
-    uint32_t reserved;
+    uint32_t is_mover; /* a daemon's (native/mover.c) */
+    uint32_t is_daemon;
     uint64_t stack; /* clock_add_process() */
 };
 
@@ -131,7 +131,7 @@ struct spins {
 /* The head of the page is ClockPage in src/spec/clock-page.ts. */
 struct page {
     uint32_t magic;
-    uint32_t keeper; /* the daemon's process */
+    uint32_t keeper; /* the process of the keeper; before it begins, an ancestor */
     int64_t offset; /* nanoseconds that were skipped */
     uint64_t jumps;
     int64_t begin; /* of the machine's CLOCK_MONOTONIC */
@@ -149,9 +149,9 @@ struct page {
         int64_t nanoseconds;
         char text[REASON_BYTES];
     } kept[MAX_REASONS]; /* what has kept real time, and how long */
-    uint64_t namespace; /* of the daemon's PIDs */
+    uint64_t namespace; /* of the keeper's PIDs */
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
-    uint32_t daemon_acts; /* how often its loop has woken */
+    uint32_t daemon_acts; /* how often loops of daemons have woken */
     struct grant grant;
     struct process processes[MAX_PROCESSES];
     struct timer timers[MAX_TIMERS];
@@ -168,7 +168,7 @@ struct page {
 
 /* NULL: the clock is the machine's. */
 extern struct page *clock_page;
-/* The waits of this process have deadlines: it is not the daemon. */
+/* The waits of this process have deadlines: it is no daemon. */
 extern bool clock_sleeps;
 
 /* The next library's function; `name` without its version. */
@@ -261,7 +261,7 @@ bool userdma_clock_spins(void);
 void clock_reads(void);
 /* After what may have woken another thread, and when one has woken. */
 void clock_acts(void);
-/* The daemon's loop has waited. */
+/* A daemon's loop has waited. */
 void clock_daemon_wakes(void);
 /* The keeper should look soon. */
 void clock_tell_keeper(void);
@@ -296,8 +296,14 @@ void clock_make_grant(const struct spinner *spinners, uint32_t count, uint32_t d
 void clock_end_grant(void);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
-/* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */
-bool clock_daemon_sleeps(bool again);
+/* Maps the page at `path`; NULL after a failure. */
+struct page *clock_map_page(const char *path);
+/* The place of a process in the page; NULL: it has none. */
+struct process *clock_process_of(pid_t pid);
+/* How much all daemons have run so far. */
+void clock_note_daemons(void);
+/* Whether the main thread of this daemon has run since then, and waits. */
+bool clock_daemon_is_done(const struct process *process);
 /* What a thread does in the kernel. */
 struct call {
     long number;

@@ -1,5 +1,5 @@
 /*
- * The keeper: a thread of the daemon that lets the clock jump to the earliest deadline when everything sleeps, and ends
+ * The keeper: a thread of the daemon, or of the player of a net, that lets the clock jump to the earliest deadline when everything sleeps, and ends
  * the waits whose time is over. It looks while there is a deadline: soon after a jump, and rarely while programs work, which
  * pay nothing.
  */
@@ -26,12 +26,12 @@
 #define SHORTEST_JUMP (100 * MICROSECOND)
 /* A thread that was woken and does not run is woken again. */
 #define WAKE_AGAIN (2 * MILLISECOND)
-/* How long programs wait for the daemon, which had a deadline at the same time. */
+/* How long programs wait for the daemons that had a deadline at the same time. */
 #define DAEMON_TIME (20 * MILLISECOND)
 
 static pid_t keeper;
-/* The daemon had a deadline at the last jump, and has not slept since. */
-static bool daemon_is_due;
+/* Daemons that had a deadline at the last jump, and have not slept since; whether there are any. */
+static bool is_due[MAX_PROCESSES], any_is_due;
 static int64_t jump_at, woken_at;
 
 static int64_t now_real(void)
@@ -151,7 +151,7 @@ static void send_signal(const struct timer *timer)
 static void set_again(struct timer *timer, int64_t offset)
 {
     int fd = timer->id, process = -1;
-    if (timer->pid != clock_page->keeper) {
+    if (timer->pid != (uint32_t)getpid()) {
         process = (int)NEXT(syscall)(SYS_pidfd_open, timer->pid, 0);
         fd = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, timer->id, 0);
     }
@@ -167,19 +167,22 @@ static void set_again(struct timer *timer, int64_t offset)
     }
 }
 
-/* The time of a jump: from now on the daemon may run. */
+/* The time of a jump: from now on daemons may run. */
 static void begin_turn(void)
 {
     jump_at = now_real();
-    clock_daemon_sleeps(false);
+    clock_note_daemons();
 }
 
-/* The daemon, which sleeps, has something to do now. */
-static void expect_daemon(void)
+/* A daemon, which sleeps, has something to do now. Nothing for another process. */
+static void expect_daemon(pid_t pid)
 {
-    if (!daemon_is_due && now_real() - jump_at > DAEMON_TIME)
+    const struct process *const process = clock_process_of(pid);
+    if (!process || !process->is_daemon)
+        return;
+    if (!any_is_due && now_real() - jump_at > DAEMON_TIME)
         begin_turn();
-    daemon_is_due = true;
+    is_due[process - clock_page->processes] = any_is_due = true;
 }
 
 /* Timers whose time is over: the keeper's fire. True: there were any. */
@@ -202,8 +205,8 @@ static bool end_timers(int64_t now)
         timer->overruns = overruns;
         if (timer->kind == TIMER_SIGNAL)
             send_signal(timer);
-        else if (timer->pid == clock_page->keeper)
-            expect_daemon();
+        else
+            expect_daemon((pid_t)timer->pid);
     }
     return any;
 }
@@ -254,14 +257,17 @@ static void jump(int64_t to)
     }
 }
 
-/* Whether the daemon has done what was due at the last jump. */
-static bool daemon_is_done(void)
+/* Whether the daemons have done what was due at the last jump. */
+static bool daemons_are_done(void)
 {
-    if (!daemon_is_due || now_real() - jump_at > DAEMON_TIME)
-        daemon_is_due = false;
-    else if (clock_daemon_sleeps(true))
-        daemon_is_due = false;
-    return !daemon_is_due;
+    const bool is_late = now_real() - jump_at > DAEMON_TIME;
+    bool any = false;
+    for (uint32_t i = 0; any_is_due && i < clock_page->processes_used; i++) {
+        is_due[i] = is_due[i] && !is_late && !clock_daemon_is_done(&clock_page->processes[i]);
+        any = any || is_due[i];
+    }
+    any_is_due = any;
+    return !any;
 }
 
 /* Processes that have ended are removed at one look in so many. */
@@ -274,8 +280,7 @@ static bool has_programs(void)
         for (uint32_t i = 0; i < clock_page->processes_used; i++)
             clock_remove_process(&clock_page->processes[i]);
     for (uint32_t i = 0; i < clock_page->processes_used; i++)
-        if (clock_page->processes[i].pid != 0 && clock_page->processes[i].pid != clock_page->keeper &&
-            !clock_page->processes[i].is_mover)
+        if (clock_page->processes[i].pid != 0 && !clock_page->processes[i].is_daemon && !clock_page->processes[i].is_mover)
             return true;
     return false;
 }
@@ -319,7 +324,7 @@ static int64_t look(int64_t nap)
     const int64_t next = earliest();
     if (next <= now) {
         clock_end_grant();
-        if (daemon_is_done())
+        if (daemons_are_done())
             end_waits(now);
         return SHORTEST_NAP;
     }
@@ -364,10 +369,8 @@ static void *keep(void *unused)
     return NULL;
 }
 
-/*
- * Of the daemon: makes the page at `path`, and starts the keeper. `spins`: spinning lets time go on. 0, or -errno.
- */
-EXPORT int userdma_clock_start(const char *path, int spins)
+/* Makes the page at `path`. `spins`: spinning lets time go on. Its clock begins to skip with a keeper. 0, or -errno. */
+EXPORT int userdma_clock_make(const char *path, int spins)
 {
     char new_path[4096];
     if (snprintf(new_path, sizeof new_path, "%s.%d", path, getpid()) >= (int)sizeof new_path)
@@ -387,19 +390,39 @@ EXPORT int userdma_clock_start(const char *path, int spins)
         page->namespace = clock_namespace();
         if (rename(new_path, path) != 0)
             error = errno;
+        munmap(page, sizeof *page);
     }
     close(fd);
-    if (error != 0) {
+    if (error != 0)
         unlink(new_path);
-        return -error;
-    }
-    clock_page = page;
+    return -error;
+}
+
+/* Of a daemon: takes part in the clock of the page at `path`. 0, or -errno. */
+EXPORT int userdma_clock_serve(const char *path)
+{
+    if (!clock_page && !(clock_page = clock_map_page(path)))
+        return -EINVAL;
+    clock_sleeps = false;
     clock_add_process(getpid(), CLOCK_STACK);
+    struct process *const own = clock_process_of(getpid());
+    if (!own)
+        return -ENOSPC;
+    own->is_daemon = 1;
+    return 0;
+}
+
+/* Of a process that takes part in a clock: starts its keeper. 0, or -errno. */
+EXPORT int userdma_clock_keep(void)
+{
+    if (!clock_page)
+        return -EINVAL;
+    clock_page->keeper = (uint32_t)getpid();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     pthread_t thread;
-    error = NEXT(pthread_create)(&thread, NULL, keep, NULL);
+    const int error = NEXT(pthread_create)(&thread, NULL, keep, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0)
         NEXT(pthread_detach)(thread);

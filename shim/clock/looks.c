@@ -31,6 +31,7 @@ struct runs {
 
 struct thread {
     pid_t pid, tid;
+    struct process *process;
     struct slot *slot; /* NULL: it has none */
     uint32_t sequence, acts; /* of the slot */
     struct runs runs;
@@ -302,26 +303,17 @@ static bool is_in_wait(const struct slot *slot, const struct call *call)
            slot->frame - call->stack < WAIT_STACK;
 }
 
-/* The place of a process, which is in the page; else one that is of no use. */
-static struct process *process_of(pid_t pid)
+struct process *clock_process_of(pid_t pid)
 {
-    static struct process none;
     for (uint32_t i = 0; i < clock_page->processes_used; i++)
         if (clock_page->processes[i].pid == (uint32_t)pid)
             return &clock_page->processes[i];
-    return &none;
+    return NULL;
 }
 
-static bool is_daemon(pid_t pid)
+/* A daemon's main thread waits in its loop, whose timer is a timerfd; others work for it, or for V8. */
+static bool daemon_waits(const struct call *call)
 {
-    return (uint32_t)pid == clock_page->keeper;
-}
-
-/* The daemon's main thread waits in its loop, whose timer is a timerfd; others work for it, or for V8. */
-static bool daemon_waits(const struct thread *thread, const struct call *call)
-{
-    if (thread->tid != thread->pid)
-        return true;
     return
 #ifdef SYS_epoll_wait
         call->number == SYS_epoll_wait ||
@@ -330,9 +322,10 @@ static bool daemon_waits(const struct thread *thread, const struct call *call)
 }
 
 /* The first look at a thread. False: it has ended. */
-static bool look_at(struct thread *thread, pid_t pid, pid_t tid)
+static bool look_at(struct thread *thread, struct process *process, pid_t tid)
 {
-    *thread = (struct thread){.pid = pid, .tid = tid, .slot = slot_of(pid, tid)};
+    const pid_t pid = (pid_t)process->pid;
+    *thread = (struct thread){.pid = pid, .tid = tid, .process = process, .slot = slot_of(pid, tid)};
     if (thread->slot) {
         thread->sequence = __atomic_load_n(&thread->slot->sequence, __ATOMIC_ACQUIRE);
         thread->acts = __atomic_load_n(&clock_page->spins[thread->slot - clock_page->slots].acts, __ATOMIC_SEQ_CST);
@@ -344,9 +337,8 @@ static bool look_at(struct thread *thread, pid_t pid, pid_t tid)
  * Whether a process that has ended has woken its parent. The kernel does so after its state has changed, under a lock that
  * each look takes before it begins: at the second look at most.
  */
-static bool has_told_parent(pid_t pid)
+static bool has_told_parent(struct process *process)
 {
-    struct process *const process = process_of(pid);
     const bool is_known = process->has_ended;
     process->has_ended = 1;
     return is_known;
@@ -380,7 +372,7 @@ static void tell_kept(const struct thread *thread)
     struct call call;
     bool blocks;
     const char state = state_of(thread->pid, thread->tid, &blocks);
-    if (is_daemon(thread->pid) || process_of(thread->pid)->is_mover) {
+    if (thread->process->is_daemon || thread->process->is_mover) {
         clock_keeps("the daemon works");
         return;
     }
@@ -403,13 +395,13 @@ static bool has_slept(const struct thread *thread)
     bool blocks;
     const char state = state_of(thread->pid, thread->tid, &blocks);
     if (is_gone(state))
-        return thread->tid != thread->pid || has_told_parent(thread->pid);
+        return thread->tid != thread->pid || has_told_parent(thread->process);
     struct runs runs;
     if (state != 'S' || !call_of(thread->pid, thread->tid, &call) || !runs_of(thread->pid, thread->tid, &runs) ||
         strcmp(runs.text, thread->runs.text) != 0 || (slot && slot->sequence != thread->sequence))
         return false;
-    if (is_daemon(thread->pid))
-        return daemon_waits(thread, &call);
+    if (thread->process->is_daemon)
+        return thread->tid != thread->pid || daemon_waits(&call);
     const enum kind kind = kind_of(&call, thread->pid);
     const bool is_blocked = kind == LIMITED && blocks && blocks_wakes(thread->pid, thread->tid);
     const bool is_noted = !is_blocked && slot && is_in_wait(slot, &call);
@@ -465,11 +457,11 @@ static bool is_joined(const struct process *process)
 }
 
 /* Adds the children of a thread whose process does not do this. True: there were new ones. */
-static bool add_children(pid_t pid, pid_t tid)
+static bool add_children(const struct process *process, pid_t tid)
 {
     char path[64], text[4096];
     bool any = false;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, tid);
+    snprintf(path, sizeof path, "/proc/%u/task/%d/children", process->pid, tid);
     if (read_file(path, text, sizeof text) <= 0)
         return false;
     for (char *at = text, *end; strtol(at, &end, 10) > 0; at = end) {
@@ -477,8 +469,9 @@ static bool add_children(pid_t pid, pid_t tid)
         if (!clock_add_process(child, 0))
             continue;
         any = true;
-        if (is_daemon(pid))
-            process_of(child)->is_mover = 1;
+        struct process *const added = clock_process_of(child);
+        if (process->is_daemon && added)
+            added->is_mover = 1;
     }
     return any;
 }
@@ -497,7 +490,7 @@ static bool look_at_process(struct process *process, pid_t keeper)
         return true;
     }
     bool all = true;
-    const bool has_children = is_daemon(pid) || !is_joined(process);
+    const bool has_children = process->is_daemon || !is_joined(process);
     for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         const pid_t tid = atoi(entry->d_name);
         if (tid <= 0 || tid == keeper)
@@ -507,10 +500,10 @@ static bool look_at_process(struct process *process, pid_t keeper)
             all = false;
             break;
         }
-        if (look_at(&threads[thread_count], pid, tid))
+        if (look_at(&threads[thread_count], process, tid))
             thread_count++;
         /* Movers are children of the daemon's main thread. */
-        if (has_children && (!is_daemon(pid) || tid == pid) && add_children(pid, tid))
+        if (has_children && (!process->is_daemon || tid == pid) && add_children(process, tid))
             all = false;
     }
     closedir(folder);
@@ -543,8 +536,9 @@ enum rest clock_look(pid_t keeper)
     }
     if (busy_pid != 0) {
         struct thread busy;
+        struct process *const process = clock_process_of(busy_pid);
         clock_spinner_count = 0;
-        if (look_at(&busy, busy_pid, busy_tid) && !has_slept(&busy) && !is_spinning(&busy))
+        if (process && look_at(&busy, process, busy_tid) && !has_slept(&busy) && !is_spinning(&busy))
             return RUNS;
         busy_pid = 0;
     }
@@ -567,7 +561,7 @@ uint32_t clock_stuck(void)
     uint32_t stuck = 0;
     for (uint32_t i = 0; i < thread_count; i++) {
         struct call call;
-        if (is_daemon(threads[i].pid) || process_of(threads[i].pid)->is_mover ||
+        if (threads[i].process->is_daemon || threads[i].process->is_mover ||
             !call_of(threads[i].pid, threads[i].tid, &call))
             continue;
         const uint32_t one = clock_outside(threads[i].pid, &call);
@@ -576,17 +570,22 @@ uint32_t clock_stuck(void)
     return stuck;
 }
 
-/* Whether the main thread of the daemon waits; `again`: and has run since the last such look. */
-bool clock_daemon_sleeps(bool again)
+static struct runs noted[MAX_PROCESSES];
+
+void clock_note_daemons(void)
 {
-    static struct runs before;
-    const pid_t pid = (pid_t)clock_page->keeper;
-    const struct thread main_thread = {.pid = pid, .tid = pid};
+    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        if (clock_page->processes[i].is_daemon)
+            runs_of((pid_t)clock_page->processes[i].pid, (pid_t)clock_page->processes[i].pid, &noted[i]);
+}
+
+bool clock_daemon_is_done(const struct process *process)
+{
+    const pid_t pid = (pid_t)process->pid;
     struct runs runs;
     struct call call;
     if (!runs_of(pid, pid, &runs))
         return true;
-    const bool has_run = strcmp(runs.text, before.text) != 0;
-    before = runs;
-    return (!again || has_run) && call_of(pid, pid, &call) && daemon_waits(&main_thread, &call);
+    return strcmp(runs.text, noted[process - clock_page->processes].text) != 0 && call_of(pid, pid, &call) &&
+           daemon_waits(&call);
 }

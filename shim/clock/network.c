@@ -1,15 +1,18 @@
 /*
  * Whether anything is on its way: TCP connections of the session have sent what is not acknowledged (it may be held back by
  * Nagle's algorithm or a delayed acknowledgement), or the kernel has received packets of this machine that it has not
- * delivered yet.
+ * delivered yet, or packets wait in the queue of a net's link.
  */
 #define _GNU_SOURCE
 #include "clock.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -88,15 +91,93 @@ static bool backlog_is_empty(void)
     return true;
 }
 
+enum { MAX_NAMESPACES = 256 };
+/* Of namespaces whose links have queues: sockets by which the kernel tells how long these are. */
+static int watched[MAX_NAMESPACES];
+static uint32_t watched_count;
+
+/*
+ * Of the process of the keeper, before this begins: links of the network namespace at `path` have queues. 0, or -errno. The
+ * calling thread is in this namespace for a moment.
+ */
+EXPORT int userdma_clock_watch(const char *path)
+{
+    if (watched_count == MAX_NAMESPACES)
+        return -ENOSPC;
+    const int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), other = open(path, O_RDONLY | O_CLOEXEC);
+    int result = -1;
+    if (own >= 0 && other >= 0 && setns(other, CLONE_NEWNET) == 0) {
+        result = NEXT(socket)(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        const int error = errno;
+        if (setns(own, CLONE_NEWNET) != 0)
+            abort(); /* it must not go on in the other one */
+        errno = error;
+    }
+    const int error = errno;
+    close(own);
+    close(other);
+    if (result < 0)
+        return -error;
+    watched[watched_count++] = result;
+    return 0;
+}
+
+/* Whether the queues of a part of an answer are empty; `is_over`: it was the last part. */
+static bool queues_are_empty(const char *answer, ssize_t length, bool *is_over)
+{
+    bool are_empty = true;
+    for (const struct nlmsghdr *head = (const struct nlmsghdr *)answer; NLMSG_OK(head, length); head = NLMSG_NEXT(head, length)) {
+        if (head->nlmsg_type != RTM_NEWQDISC) {
+            *is_over = true;
+            return are_empty;
+        }
+        const struct tcmsg *const body = NLMSG_DATA(head);
+        int left = (int)(head->nlmsg_len - NLMSG_LENGTH(sizeof *body));
+        for (const struct rtattr *at = (const struct rtattr *)(body + 1); RTA_OK(at, left); at = RTA_NEXT(at, left))
+            if (at->rta_type == TCA_STATS && RTA_PAYLOAD(at) >= offsetof(struct tc_stats, backlog) &&
+                ((const struct tc_stats *)RTA_DATA(at))->qlen != 0)
+                are_empty = false;
+    }
+    return are_empty;
+}
+
+/* Whether no packet waits in a queue of a link. */
+static bool links_are_empty(int socket)
+{
+    static char answer[65536] __attribute__((aligned(NLMSG_ALIGNTO)));
+    static uint32_t sequence;
+    struct {
+        struct nlmsghdr head;
+        struct tcmsg body;
+    } request = {.head = {.nlmsg_len = sizeof request,
+                          .nlmsg_type = RTM_GETQDISC,
+                          .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+                          .nlmsg_seq = ++sequence}};
+    if (NEXT(send)(socket, &request, sizeof request, 0) < 0)
+        return true;
+    bool is_empty = true;
+    for (bool is_over = false; !is_over;) {
+        const ssize_t length = NEXT(recv)(socket, answer, sizeof answer, 0);
+        if (length <= 0)
+            return true;
+        /* The rest of the answer is read too. */
+        is_empty = queues_are_empty(answer, length, &is_over) && is_empty;
+    }
+    return is_empty;
+}
+
 bool clock_network_is_quiet(void)
 {
     if (!backlog_is_empty())
         return false;
+    for (uint32_t i = 0; i < watched_count; i++)
+        if (!links_are_empty(watched[i]))
+            return false;
     if (!__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
         return true;
     for (uint32_t i = 0; i < clock_page->processes_used; i++) {
         const uint32_t pid = clock_page->processes[i].pid;
-        if (pid != 0 && pid != clock_page->keeper && !sockets_are_quiet((pid_t)pid))
+        if (pid != 0 && !clock_page->processes[i].is_daemon && !sockets_are_quiet((pid_t)pid))
             return false;
     }
     return true;

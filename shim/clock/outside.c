@@ -49,7 +49,7 @@ static bool any_descriptor(bool (*act)(pid_t pid, int fd, const char *target, co
         const uint32_t pid = clock_page->processes[i].pid;
         char path[64], target[64];
         snprintf(path, sizeof path, "/proc/%u/fd", pid);
-        DIR *const folder = pid == 0 || (pid == clock_page->keeper && !is_daemons) ? NULL : opendir(path);
+        DIR *const folder = pid == 0 || (clock_page->processes[i].is_daemon && !is_daemons) ? NULL : opendir(path);
         bool found = false;
         for (const struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
             if (entry->d_name[0] != '.' && target_of((pid_t)pid, atoi(entry->d_name), target, sizeof target))

@@ -89,6 +89,7 @@ static bool take_process(uint32_t pid, uint64_t stack)
             continue;
         process->has_ended = 0;
         process->is_mover = 0;
+        process->is_daemon = 0;
         __atomic_store_n(&process->stack, stack, __ATOMIC_RELEASE);
         note_used(&clock_page->processes_used, i + 1);
         return true;
@@ -266,7 +267,8 @@ EXPORT int prctl(int option, ...)
 
 void clock_on_fork(void)
 {
-    if (!clock_page || clock_page->keeper == (uint32_t)getppid())
+    const struct process *const parent = clock_page ? clock_process_of(getppid()) : NULL;
+    if (!clock_page || (parent && parent->is_daemon))
         return;
     const int saved = errno;
     own_slot = NULL;
@@ -313,8 +315,7 @@ static void handle_signal(void)
         syscall(SYS_rt_sigaction, WAKE_SIGNAL, &action, NULL, sizeof action.mask);
 }
 
-/* Maps the page at `path`; NULL after a failure. */
-static struct page *map_page(const char *path)
+struct page *clock_map_page(const char *path)
 {
     const int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
@@ -349,7 +350,7 @@ __attribute__((constructor(101))) static void join_clock(void)
     const char *const path = getenv(USERDMA_ENV_CLOCK);
     if (!path || pthread_key_create(&slot_key, free_slot) != 0)
         return;
-    struct page *const page = map_page(path);
+    struct page *const page = clock_map_page(path);
     if (!page)
         return;
     handle_signal();

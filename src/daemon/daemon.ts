@@ -88,6 +88,8 @@ interface DaemonOptions {
   readonly record?: Omit<RecordingOptions, 'check'> & DepthOption & { readonly fd: number }
   /** Drivers besides the registered ones, for example from files (devices/driver-file.ts). They come first. */
   readonly drivers?: readonly RegisteredDriver[]
+  /** The page of a net's clock that skips, which the daemons of all its hosts share. */
+  readonly clockPage?: string
   /** Parts that tests replace. */
   readonly parts?: Partial<DaemonParts>
 }
@@ -581,7 +583,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
-    startClock(socket, config)
+    startClock(socket, config, options.clockPage)
     daemon = new RunningDaemon(options, socket, parts, listening)
     return daemon
   } catch (error) {

@@ -135,6 +135,8 @@ export type ToolRequest =
   | { readonly kind: 'closed'; readonly context: number }
   /** The fault rules. `set` first replaces them; `keeps`: those that were there before go on with their counts. */
   | { readonly kind: 'fault'; readonly set?: string; readonly keeps?: boolean }
+  /** Answered, with the rules, when one of these has matched so often, or the rules have changed. */
+  | { readonly kind: 'fault-matches'; readonly matches: readonly RuleMatches[] }
   /** Takes the link of a device down or up. `milliseconds`: down for so long. */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
   /** Begins a new survey of call sites. With `from`: the sites of the survey so far, from this number on. */
@@ -330,6 +332,12 @@ export interface QpStat {
   /** The PSNs of the next packet to send and to receive, 24 bits: their differences count packets. UD: `expected` stays. */
   readonly psn: { readonly next: number; readonly expected: number }
   readonly lastError?: FailureJson
+}
+
+/** The rule with this index, and how often it matches. */
+export interface RuleMatches {
+  readonly rule: number
+  readonly count: number
 }
 
 export type ToolReply =

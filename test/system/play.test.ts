@@ -43,6 +43,34 @@ describe('a scenario', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'ip') }, () 
     run.assertGone()
   })
 
+  it('of an hour takes seconds with a clock that skips, also over links with a rate', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(
+      t,
+      'hosts: 2\nswitches: [s]\nlinks: [{ between: [h1, s], rate: 20mbit, delay: 2ms }, { between: [h2, s], rate: 20mbit }]',
+    )
+    const file = join(net.folder, 'play.yaml')
+    writeFileSync(
+      file,
+      `net: ${net.file}
+programs:
+  server: { host: h1, run: "sleep 3000; exec ${SERVER}" }
+  client: { host: h2, command: ibv_rc_pingpong, run: "sleep 3001; exec ${SERVER} h1", expect: { output: 400 iters, within: 3600s } }
+  late: { host: h2, run: "date +%s; sleep 300; echo is over", when: { completions: { program: client, nth: 300, of: SEND } }, expect: { output: is over, within: 3600s } }
+events:
+  - { when: { completions: { program: client, nth: 200 } }, link: { host: h2, down: 300ms } }
+  - { after: 1000s, daemon: { host: h1, gone: 5s } }
+`,
+    )
+    const ended = await net.net('play', file, '--clock', 'skip')
+    assertGood(ended)
+    assert.match(ended.stdout, /\n1000\.\d+ the daemon of h1 is killed, and starts again after 5s\n/)
+    assert.match(ended.stdout, /\n330\d\.\d+ late: is over\n/)
+    assert.match(ended.stdout, /\nuserdma net play: all held\n$/)
+    assert.match(ended.stderr, /^userdma: 3,[23]\d\d s skipped in \d+ jumps, /)
+    net.assertGone()
+  })
+
   it('for more: what does not hold is said, with exit status 1', { skip: longOnly }, async t => {
     if (!canMakeNets(t)) return
     const run = scenario(t, 'expect: {}', `{ ${atHalf}, link: { host: h2, down: 5s } }`)
@@ -51,6 +79,41 @@ describe('a scenario', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'ip') }, () 
     assert.match(stdout, /client: Failed status transport retry counter exceeded/)
     assert.match(stdout, /\nuserdma net play: client: exit status 1, expected 0\n$/)
     run.assertGone()
+  })
+
+  it('waits for packets in the queue of a link before a clock skips', {
+    skip: longOnly || lacking('python3'),
+  }, async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(
+      t,
+      'hosts: [a, b]\nlinks: [{ between: [a, s], rate: 100mbit }, { between: [b, s], rate: 800kbit }]\nswitches: [s]',
+    )
+    const file = join(net.folder, 'play.yaml')
+    const receiver = `import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', 7777))
+print('ready', flush=True)
+for i in range(30):
+    s.recv(2000)
+    s.settimeout(0.2)
+print('all', flush=True)
+`
+    const sender = `import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(30): s.sendto(bytes(1400), ('b', 7777))
+`
+    writeFileSync(join(net.folder, 'receiver.py'), receiver)
+    writeFileSync(join(net.folder, 'sender.py'), sender)
+    writeFileSync(
+      file,
+      `net: ${net.file}
+programs:
+  receiver: { host: b, run: "python3 ${net.folder}/receiver.py", expect: { output: all } }
+  sender: { host: a, run: "sleep 20; python3 ${net.folder}/sender.py", when: { line: { program: receiver, matches: ready } } }
+`,
+    )
+    assertGood(await net.net('play', file, '--clock', 'skip'))
   })
 
   it('moves a GID: a program with a fixed index finds it empty', { skip: longOnly }, async t => {
@@ -186,7 +249,7 @@ events:
     const text = readFileSync(run.scenarioFile, 'utf8')
     writeFileSync(run.scenarioFile, text.replace('{ host: h1,', '{ host: h1, restart: always,'))
     const report = join(run.folder, 'report')
-    const options = ['--kinds', 'calls,links,peers', '--points', '3', '--timers', '0.1', '--json', '-o', report]
+    const options = ['--kinds', 'calls,links,peers', '--points', '3', '--json', '-o', report]
     const words = ['net', 'walk', run.scenarioFile, ...options]
     const walked = await runUserdma(t, words, { ...run.options, limit: 600_000 })
     assert.ok(walked.status === 0 || walked.status === 65, walked.stderr)
@@ -209,9 +272,11 @@ events:
     const net = newNet(t, 'hosts: 2', user, folder)
     const file = join(folder, 'play.yaml')
     writeFileSync(file, `net: ${net.file}\nprograms: { one: { host: h1, run: "exit 3", expect: { exit: 3 } } }\n`)
-    const { status, stdout } = await net.net('play', file)
-    assert.equal(status, 0, stdout)
-    net.assertGone()
+    for (const options of [[], ['--clock', 'skip']]) {
+      const { status, stdout } = await net.net('play', file, ...options)
+      assert.equal(status, 0, stdout)
+      net.assertGone()
+    }
   })
 
   it('that is interrupted leaves nothing', { skip: longOnly }, async t => {

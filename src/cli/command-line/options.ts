@@ -53,6 +53,14 @@ const tormentKinds = (needs: readonly string[]) =>
     needs,
   })
 
+const clock = valued('kind', meaning(clockKinds), 'the time of programs and devices')
+const clockSpin = negative('with --clock skip, spinning on a completion queue or a clock takes real time')
+const walkClock = valued(
+  'kind',
+  choice(clockKinds),
+  'the time of programs and devices (default: skip; with --timers, real)',
+)
+
 /** They configure a daemon. */
 export const configOptions = {
   device: repeated('name[@address][,pci=…]', text, `a device: ${DEVICE_HELP} (default: rxe0@127.0.0.1)`),
@@ -67,8 +75,8 @@ export const configOptions = {
     'the switches of InfiniBand ports, e.g. fat-tree,leaves=4,spines=2, and whether there is a subnet manager (manager=none)',
   ),
   timers,
-  clock: valued('kind', meaning(clockKinds), 'the time of programs and devices'),
-  clockSpin: negative('with --clock skip, spinning on a completion queue or a clock takes real time'),
+  clock,
+  clockSpin,
   ignoreMemlock: flag('let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)'),
   allowFaults: flag(
     'let fault rules that a program sets for itself touch devices which other programs of its user use',
@@ -281,7 +289,7 @@ export const programWalkOptions = {
     ...valued('path', text, '', { isHidden: true }),
     refusal: 'a walk and --socket exclude each other: each run has a daemon of its own',
   },
-  clock: valued('kind', choice(clockKinds), 'the time of programs and devices (default: skip; with --timers, real)'),
+  clock: walkClock,
   ...walkOptions,
 } as const
 
@@ -359,6 +367,7 @@ export const daemonOptions = {
   detach: flag('start it in the background, and return when it is ready; `userdma stop` ends it'),
   background: flag('a command started this daemon, and waits for it', { isHidden: true }),
   removeFolder: flag('remove the folder of the socket at the end', { isHidden: true }),
+  clockPage: valued('path', path, 'the page of a clock that daemons share', { isHidden: true }),
 } as const
 
 /** Values of --shell. */
@@ -445,10 +454,19 @@ export const netPlayOptions = {
   fault: repeated('host:rule', text, 'a fault rule on a host from the start'),
   restart: valued('host', text, 'start programs of this host that fail again'),
   events: negative('without the failures of the file'),
+  clock,
+  clockSpin,
+  verbose: verboseClock,
   at,
 } as const
 
-export const netWalkOptions = { ...walkOptions, timers, at } as const
+export const netWalkOptions = {
+  ...walkOptions,
+  timers,
+  clock: walkClock,
+  clockSpin,
+  at,
+} as const
 export const netShowOptions = { json, at } as const
 
 export const metricsOptions = {

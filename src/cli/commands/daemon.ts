@@ -169,6 +169,7 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
     ...(record && { record: { fd: record.fd, ...record.options } }),
     drivers,
     ...(inherited !== undefined && { inherited: inherited.fd }),
+    ...(options.clockPage !== undefined && { clockPage: options.clockPage }),
   })
   const running = await Promise.race([starting, stopped]).catch(async error => {
     const explained = await withServer(error, socket)

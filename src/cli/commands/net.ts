@@ -5,12 +5,14 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
+import { keepClock } from '../../daemon/clock.ts'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { jsonText } from '../../spec/printable.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
 import { faultsOf, readScenario, type ScenarioHost } from '../../tools/topology/play-file.ts'
+import { keptText, skippedAt, skippedText } from '../clock.ts'
 import { type OptionsOf, optionWords } from '../command-line/option.ts'
 import { type netExecOptions, netPlayOptions, type netShowOptions, netWalkOptions } from '../command-line/options.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
@@ -18,14 +20,14 @@ import { UsageError } from '../fail.ts'
 import { isServed } from '../join.ts'
 import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
-import { hasDaemon, type Plan, planNet } from '../net/plan.ts'
+import { hasDaemon, type Plan, type PlannedHost, planNet } from '../net/plan.ts'
 import { playScenario } from '../net/play.ts'
 import { lookAtNet, netText } from '../net/show.ts'
 import { type ChosenNet, chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
 import { NetSystem, requireTools, startHolder, tool } from '../net/system.ts'
 import { netStage } from '../net/walk-stage.ts'
-import { userdmaScript } from '../paths.ts'
-import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
+import { clockLibrary, userdmaScript } from '../paths.ts'
+import { endAs, programEnvironment, runProgram, withoutShim, withPreloaded } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
 import { checkProgram } from './run.ts'
 import { type WalkOptions, walkAndReport } from './walk.ts'
@@ -128,6 +130,15 @@ const devicesOf = (folder: NetFolder, host: string, isChecked: boolean): NodeJS.
   return { LD_PRELOAD, [SessionEnv.stacks]: stacks, [SessionEnv.socket]: folder.socketOfThisHost }
 }
 
+/** What a program on a host gets: the devices of its daemon, and the clock of the net if that skips. */
+const variablesOf = ({ folder, state: { plan } }: ChosenNet, host: PlannedHost): NodeJS.ProcessEnv => {
+  const skips = plan.clock === 'skip'
+  return {
+    ...(skips && { LD_PRELOAD: clockLibrary(), [SessionEnv.clock]: folder.clockPage }),
+    ...(hasDaemon(host) && devicesOf(folder, host.name, plan.check === true)),
+  }
+}
+
 /** `net exec`: ends as the program. With `shell`, its words are a line for the host's `sh`, as with ssh. */
 export const netExec = async (
   host: string,
@@ -153,11 +164,7 @@ export const netExec = async (
   if (!options.shell) checkProgram(program, args)
   const system = new NetSystem(folder, state)
   system.requireHolder()
-  const [enter, ...words] = system.hostCommand(
-    found,
-    command,
-    hasDaemon(found) ? devicesOf(folder, host, state.plan.check === true) : {},
-  )
+  const [enter, ...words] = system.hostCommand(found, command, variablesOf({ folder, state }, found))
   const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
   endAs(await runProgram(enter!, words, env))
 }
@@ -186,14 +193,13 @@ const scenarioOf = (file: string, drivers: readonly string[]) => {
 }
 
 /** What a play needs of a net that is up. */
-const partsOf = ({ folder, state }: ChosenNet) => {
+const partsOf = (net: ChosenNet) => {
   const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
-  const isChecked = state.plan.check === true
   return {
-    net: { folder, state },
-    system: new NetSystem(folder, state),
+    net,
+    system: new NetSystem(net.folder, net.state),
     env,
-    devicesOf: (host: string) => devicesOf(folder, host, isChecked),
+    variablesOf: (host: PlannedHost) => variablesOf(net, host),
   }
 }
 
@@ -250,15 +256,23 @@ const playOn = async (file: string, net: ChosenNet, options: NetPlayOptions, sto
   if (problems.length > 0) process.exitCode = 1
 }
 
+/** Lets the clock of the net skip, in which this process takes part. */
+const keepClockOf = ({ folder, state }: ChosenNet): void => {
+  const system = new NetSystem(folder, state)
+  const limited = state.plan.links.filter(({ rate }) => rate !== undefined).flatMap(({ ends }) => ends)
+  keepClock([...new Set(limited.map(({ node }) => node))].map(node => system.namespacePath(node)))
+}
+
 /**
- * Makes the net of a scenario, does `work` on it, and removes it. `words`: the command for another user than root, who is
- * in the net's user namespace then. `changes`: of the net's plan.
+ * Makes the net of a scenario, does `work` on it, and removes it. `words`: the command that does the work, in the net's user
+ * namespace if the user is not root, and by the net's clock if that skips. `changes`: of the net's plan.
  */
 const onNetOf = async (
   file: string,
   at: string | undefined,
   words: readonly string[],
   changes: Partial<Plan>,
+  isVerbose: boolean,
   work: (net: ChosenNet, stop: AbortSignal) => Promise<void>,
 ): Promise<void> => {
   const controller = new AbortController()
@@ -272,11 +286,21 @@ const onNetOf = async (
     controller.abort(new Interrupted())
   })
   try {
-    const [enter, ...entering] = at === undefined ? new NetSystem(folder, state).enter : []
-    if (enter === undefined) await work(net, controller.signal)
+    const skips = state.plan.clock === 'skip'
+    const enter = at === undefined ? new NetSystem(folder, state).enter : []
+    if (at !== undefined && skips) keepClockOf(net)
+    if (at !== undefined || (enter.length === 0 && !skips)) await work(net, controller.signal)
     else {
       const own = [process.execPath, userdmaScript, 'net', ...words, '--at', folder.path]
-      process.exitCode = (await runProgram(enter, [...entering, ...own], process.env)).status
+      const [program, ...args] = [...enter, ...own]
+      const env = { ...withPreloaded(process.env, clockLibrary()), [SessionEnv.clock]: folder.clockPage }
+      const begin = performance.now()
+      const before = skippedAt(folder.clock)
+      process.exitCode = (await runProgram(program!, args, skips ? env : process.env)).status
+      if (before !== undefined)
+        process.stderr.write(
+          `userdma: ${skippedText(folder.clock, before, (performance.now() - begin) / 1000)}\n${isVerbose ? keptText(folder.clock) : ''}`,
+        )
     }
   } catch (error) {
     if (!(error instanceof Interrupted)) throw error
@@ -315,23 +339,30 @@ export const netPlay = async (file: string, options: NetPlayOptions): Promise<vo
     ...optionWords(netPlayOptions, { ...play, ...(record !== undefined && { record: resolve(record) }) }),
   ]
   // The daemons of the hosts check programs then, whose stacks are recorded too.
-  const changes = isForCheck(options) ? { check: true } : {}
-  await onNetOf(file, at, words, changes, (net, stop) => playOn(file, net, options, stop))
+  const changes = { ...(isForCheck(options) && { check: true }), ...clockOf(options) }
+  await onNetOf(file, at, words, changes, options.verbose === true, (net, stop) => playOn(file, net, options, stop))
 }
+
+/** What options of the clock change in a net's plan. */
+const clockOf = ({ clock, clockSpin }: Pick<NetPlayOptions, 'clock' | 'clockSpin'>): Partial<Plan> =>
+  clock === 'skip' ? { clock, ...(clockSpin === false && { clockSpin }) } : {}
 
 /** `net walk`: makes the net of a scenario, and walks over its programs, without the failures of the file. */
 export const netWalk = async (file: string, options: WalkOptions): Promise<void> => {
-  const { at, ...walkOptions } = options
+  const { at, clock: given, clockSpin, ...walkOptions } = options
+  // Shorter timers are of no use to a clock that skips.
+  const clock = given ?? (options.timers === undefined ? 'skip' : 'real')
   if ((options.jobs ?? 1) !== 1)
     throw new UsageError(`--jobs "${options.jobs}": all runs are on the hosts of one net, so give 1`)
-  const words = ['walk', resolve(file), ...optionWords(netWalkOptions, walkOptions)]
-  await onNetOf(file, at, words, { check: true }, async net => {
+  const words = ['walk', resolve(file), ...optionWords(netWalkOptions, { ...walkOptions, clock })]
+  const changes = { check: true, ...clockOf({ clock, ...(clockSpin !== undefined && { clockSpin }) }) }
+  await onNetOf(file, at, words, changes, false, async net => {
     await walkAndReport(
       {
         name: file,
         inputs: [['the scenario', file]],
         defaultJobs: 1,
-        isConfirmed: true,
+        isConfirmed: clock === 'real',
         stage: async (_jobs, stop) =>
           netStage(file, scenarioOf(file, await networkDrivers()).scenario, { ...partsOf(net), stop }),
       },

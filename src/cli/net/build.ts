@@ -6,8 +6,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
+import { makeClock } from '../../daemon/clock.ts'
 import { specOf } from '../../daemon/devices/device-spec.ts'
+import { SessionEnv } from '../../spec/session.ts'
 import { fullConfig } from '../config.ts'
+import { clockLibrary } from '../paths.ts'
 import { startInBackground } from '../start.ts'
 import { hasDaemon, type Plan, type PlannedHost } from './plan.ts'
 import type { NetFolder } from './state.ts'
@@ -70,12 +73,13 @@ const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>)
   for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
-/** Starts the daemon of a host. `timers`: as `--timers`. Throws an Error that names the host. */
+/** Starts the daemon of a host of the net with this plan. `timers`: as `--timers`. Throws an Error that names the host. */
 export const startHostDaemon = async (
   folder: NetFolder,
   system: NetSystem,
   host: PlannedHost,
-  { check, timers }: { readonly check: boolean; readonly timers?: number | undefined },
+  { check, clock, clockSpin }: Pick<Plan, 'check' | 'clock' | 'clockSpin'>,
+  timers?: number,
 ): Promise<void> => {
   const { name, driver, interfaces, faults } = host
   const { registeredDrivers } = await import('../../drivers/registered.ts')
@@ -86,9 +90,16 @@ export const startHostDaemon = async (
       link: 'udp',
       fault: faults,
       ...(check && { check }),
+      ...(clock !== undefined && { clock }),
+      ...(clockSpin === false && { clockSpin }),
       ...(timers !== undefined && { timers }),
     })
-    await startInBackground(folder.socket(name), config, [], command => system.hostCommand(host, command))
+    const { clockPage } = folder
+    const [options, variables] =
+      clock === 'skip' ? [['--clock-page', clockPage], { [SessionEnv.clock]: clockPage }] : [[], {}]
+    await startInBackground(folder.socket(name), config, options, command =>
+      system.hostCommand(host, command, variables),
+    )
   } catch (error) {
     throw new Error(`host ${name}: ${(error as Error).message}`, { cause: error })
   }
@@ -98,9 +109,11 @@ export const startHostDaemon = async (
 export const buildNet = async (
   folder: NetFolder,
   system: NetSystem,
-  { hosts, switches, links, folders, check }: Plan,
+  plan: Plan,
   checkpoint: () => void,
 ): Promise<void> => {
+  const { hosts, switches, links, folders } = plan
+  if (plan.clock === 'skip') makeClock(folder.clockPage, plan, clockLibrary())
   mkdirSync(folder.thisHost, { mode: 0o700 })
   for (const host of hosts) {
     mkdirSync(folder.hostFolder(host.name), { mode: 0o700 })
@@ -144,7 +157,7 @@ export const buildNet = async (
     checkpoint()
     await untilUp(system, host)
     checkpoint()
-    if (hasDaemon(host)) await startHostDaemon(folder, system, host, { check })
+    if (hasDaemon(host)) await startHostDaemon(folder, system, host, plan)
   })
   checkpoint()
 }

@@ -12,6 +12,7 @@ import { deviceName } from '../../spec/drivers/known.ts'
 import { formatFaults, linkQuantities, parseFaults } from '../../spec/faults/rules.ts'
 import type { Complain, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
+import type { ClockKind } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 
 /** An interface of a host, with its device. */
@@ -57,6 +58,9 @@ export interface Plan {
   readonly folders: readonly string[]
   /** Whether the hosts' daemons check programs. */
   readonly check: boolean
+  /** Of programs and daemons of all hosts. Absent: real. */
+  readonly clock?: ClockKind
+  readonly clockSpin?: false
 }
 
 /** Whether a host has devices and a daemon. */

@@ -1,7 +1,7 @@
 /*
  * Plays a scenario on a net that is up (`userdma net play`): starts its programs, lets failures happen at their moments,
- * and says what did not hold. Moments that count are looked for every few milliseconds; a link that a rule takes down goes
- * down at the very completion or call.
+ * and says what did not hold. Daemons tell of moments that count; a link that a rule takes down goes down at the very
+ * completion or call.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setMaxListeners } from 'node:events'
@@ -9,6 +9,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
 import { NoDaemonError } from '../../daemon/client/errors.ts'
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
+import type { FaultStat } from '../../spec/faults.ts'
 import { printable } from '../../spec/printable.ts'
 import {
   type CountTrigger,
@@ -28,7 +29,6 @@ import type { ChosenNet } from './state.ts'
 import { type NetSystem, tool } from './system.ts'
 
 /** Milliseconds. */
-const LOOK_INTERVAL = 5
 const RESTART_DELAY = 200
 
 export interface PlayParts {
@@ -36,13 +36,15 @@ export interface PlayParts {
   readonly system: NetSystem
   /** The environment of programs, and what they get of their host. */
   readonly env: NodeJS.ProcessEnv
-  readonly devicesOf: (host: string) => NodeJS.ProcessEnv
+  readonly variablesOf: (host: PlannedHost) => NodeJS.ProcessEnv
   /** A line of the report. */
   readonly report: (line: string) => void
   /** The file for the recording of a host's daemon. */
   readonly recordFile: (host: string) => RecordFile | undefined
   /** Programs that are late get SIGQUIT so many milliseconds before they are killed, to write their stacks. */
   readonly quitTime?: number
+  /** Begins to look whether programs hang. Returns a function that ends it. */
+  readonly watch?: (found: () => void) => () => void
   /** Called when the play is over, before its programs are killed. `isLate`: one has not ended in time. */
   readonly atEnd?: (isLate: boolean) => Promise<void>
   /** Ends the play early. */
@@ -95,9 +97,9 @@ class HostDaemon {
 
   async #restart(milliseconds: number, start: () => Promise<void>): Promise<void> {
     const { socket, daemon, ended } = this.#session
-    const counts = await this.look()
+    const counted = await this.session.faults()
     this.#watched.forEach((watched, i) => {
-      watched.counted += counts[i] ?? 0
+      watched.counted += this.#countOf(counted, i)
     })
     process.kill(daemon, 'SIGKILL')
     await ended
@@ -130,20 +132,31 @@ class HostDaemon {
     return this.#watched.some(({ isReached }) => !isReached)
   }
 
-  /** Looks which moments have come. What this daemon has counted, by moment; none while it is gone. */
-  async look(): Promise<readonly number[]> {
-    const all = await this.session.faults().catch((error: unknown) => {
-      // The daemon is killed now.
-      if (error instanceof NoDaemonError) return []
-      throw error
-    })
-    const counts = this.#watched.map((_, i) => all[this.#rules.length + i]?.matched ?? 0)
-    this.#watched.forEach((watched, i) => {
-      if (watched.isReached || watched.counted + counts[i]! < watched.trigger.nth) return
-      watched.isReached = true
-      watched.reached()
-    })
-    return counts
+  #countOf(all: readonly FaultStat[], i: number): number {
+    return all[this.#rules.length + i]?.matched ?? 0
+  }
+
+  /** Waits for all moments. `isOver`: the daemon's session ends with the play. */
+  async awaitMoments(isOver: () => boolean): Promise<void> {
+    while (this.isWatching && !isOver()) {
+      const open = this.#watched.flatMap(({ isReached, trigger, counted }, i) =>
+        isReached ? [] : [{ rule: this.#rules.length + i, count: trigger.nth - counted }],
+      )
+      try {
+        const all = await this.session.untilMatched(open)
+        this.#watched.forEach((watched, i) => {
+          if (watched.isReached || watched.counted + this.#countOf(all, i) < watched.trigger.nth) return
+          watched.isReached = true
+          watched.reached()
+        })
+      } catch (error) {
+        if (isOver()) return
+        // The daemon was killed. What a play has killed starts again.
+        if (!(error instanceof NoDaemonError)) throw error
+        if (this.#restarting === undefined) return
+        await this.#restarting
+      }
+    }
   }
 }
 
@@ -256,7 +269,7 @@ class Play {
     const [enter, ...words] = this.#parts.system.hostCommand(
       planned,
       [tool('sh'), '-c', run],
-      hasDaemon(planned) ? this.#parts.devicesOf(host) : {},
+      this.#parts.variablesOf(planned),
     )
     return new Promise((resolve, reject) => {
       const child = spawn(enter!, words, { env: this.#parts.env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
@@ -328,7 +341,7 @@ class Play {
         const host = this.#hosts.find(({ name }) => name === action.host)!
         const { net } = this.#parts
         return this.#daemon(action.host).restart(action.gone, () =>
-          startHostDaemon(net.folder, system, host, { check: net.state.plan.check === true }),
+          startHostDaemon(net.folder, system, host, net.state.plan),
         )
       }
       case 'device': {
@@ -395,15 +408,6 @@ class Play {
     void acting.finally(() => this.#acting.delete(acting))
   }
 
-  async #look(): Promise<void> {
-    while (!this.#over.signal.aborted) {
-      const watching = [...this.#daemons.values()].filter(({ isWatching }) => isWatching)
-      if (watching.length === 0) return
-      for (const daemon of watching) await daemon.look()
-      await setTimeout(LOOK_INTERVAL)
-    }
-  }
-
   /** What did not hold. Throws the reason of `stop`. */
   async run(): Promise<readonly string[]> {
     const over = this.#over.signal
@@ -436,7 +440,16 @@ class Play {
         })
         timers.push(limit.catch(() => {}))
       }
-      await untilOver(this.#look())
+      const endWatch = this.#parts.watch?.(() => {
+        for (const running of this.#programs.values()) {
+          if (running.program.expect === undefined || running.verdict !== undefined) continue
+          running.isLate = true
+          this.#judge(running, 'hangs')
+        }
+      })
+      over.addEventListener('abort', () => endWatch?.())
+      for (const daemon of this.#daemons.values())
+        void this.#rulesSet.then(() => untilOver(daemon.awaitMoments(() => over.aborted)))
       if (!over.aborted) await new Promise<void>(resolve => over.addEventListener('abort', () => resolve()))
       const isLate = [...this.#programs.values()].some(({ isLate: late }) => late)
       await this.#parts.atEnd?.(isLate)

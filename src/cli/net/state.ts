@@ -24,6 +24,7 @@ import { basename, dirname, join } from 'node:path'
 import { makeSocketFolder } from '../../daemon/client/user-socket.ts'
 import { takeLock } from '../../host/lock-file.ts'
 import { NetFolderNames } from '../../spec/check/peer-facts.ts'
+import { clockPageOf } from '../../spec/clock-page.ts'
 import { isNetName, NET_NAME_RULE } from '../../tools/topology/net-file.ts'
 import { UsageError } from '../fail.ts'
 import { userdmaScript } from '../paths.ts'
@@ -131,6 +132,15 @@ export class NetFolder {
    */
   get thisHost(): string {
     return join(this.path, '.host')
+  }
+
+  /** Beside it is the page of the clock of all hosts, if it skips, as beside the socket of a daemon. */
+  get clock(): string {
+    return join(this.path, 'net')
+  }
+
+  get clockPage(): string {
+    return clockPageOf(this.clock)
   }
 
   /** Whether this process is on a host of the net: the folder is that of the host. */

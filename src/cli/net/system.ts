@@ -144,7 +144,8 @@ export class NetSystem {
     )
   }
 
-  #namespace(node: string): string {
+  /** The path of a node's network namespace, where the net's namespaces are. */
+  namespacePath(node: string): string {
     return this.#holder === undefined
       ? `${NETNS_FOLDER}/${this.#namespaceName(node)}`
       : `${this.#folder.path}/${node}.netns`
@@ -161,14 +162,14 @@ export class NetSystem {
     else
       run([
         ...[...this.enter, tool('sh'), '-ec', NAMESPACES_SCRIPT, 'sh', tool('unshare')],
-        ...nodes.map(node => this.#namespace(node)),
+        ...nodes.map(node => this.namespacePath(node)),
       ])
   }
 
   /** Makes links as pairs of veth interfaces. */
   addLinks(links: readonly PlannedLink[]): void {
     const lines = links.map(({ mtu, ends }) => {
-      const [first, second] = ends.map(end => `${end.interface} mtu ${mtu} netns ${this.#namespace(end.node)}`)
+      const [first, second] = ends.map(end => `${end.interface} mtu ${mtu} netns ${this.namespacePath(end.node)}`)
       return `link add name ${first} type veth peer name ${second}`
     })
     this.batch('ip', links[0]!.ends[0].node, lines)
@@ -178,14 +179,14 @@ export class NetSystem {
   batch(name: 'ip' | 'tc', node: string, lines: readonly string[]): void {
     if (lines.length > 0)
       run(
-        [...this.enter, tool('nsenter'), `--net=${this.#namespace(node)}`, '--', tool(name), '-batch', '-'],
+        [...this.enter, tool('nsenter'), `--net=${this.namespacePath(node)}`, '--', tool(name), '-batch', '-'],
         lines.map(line => `${line}\n`).join(''),
       )
   }
 
   /** What `ip` prints in the namespace of a node. */
   ip(node: string, ...args: readonly string[]): string {
-    return run([...this.enter, tool('nsenter'), `--net=${this.#namespace(node)}`, '--', tool('ip'), ...args])
+    return run([...this.enter, tool('nsenter'), `--net=${this.namespacePath(node)}`, '--', tool('ip'), ...args])
   }
 
   /** The command that runs `command` on a host. `variables` are exported to it only, not to the tools before it. */
@@ -208,7 +209,7 @@ ${pairs.map(([variable]) => `${variable}=$1; export ${variable}; shift`).join('\
 exec "$@"`
     return [
       ...this.enter,
-      ...[tool('nsenter'), `--net=${this.#namespace(name)}`, '--'],
+      ...[tool('nsenter'), `--net=${this.namespacePath(name)}`, '--'],
       ...[tool('unshare'), '--mount', '--uts', '--propagation', 'slave', '--'],
       ...[tool('sh'), '-c', script, 'sh', tool('mount'), tool('hostname'), name],
       ...[this.#folder.hostFolder(name), this.#folder.thisHost],

@@ -2,13 +2,14 @@
  * The stage of `userdma net walk`: each run plays a scenario without its events on a net that is up, with new daemons on
  * all hosts, so that nothing of one run is in the next.
  */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import type { SurveyFacts } from '../../spec/faults.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import type { Scenario } from '../../tools/topology/play-file.ts'
+import { skippedAt } from '../clock.ts'
 import { stopDaemon } from '../commands/stop.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
 import { takeCrashes } from '../walk/crashes.ts'
@@ -22,15 +23,38 @@ import { type PlayParts, playScenario } from './play.ts'
 /** Milliseconds in which programs that hang write their stacks. */
 const QUIT_TIME = 2000
 
-/** The scenario as it is played for a point: without events, and not longer than a run may take. */
-const played = (scenario: Scenario, seconds: number, restarts: string | undefined): Scenario => ({
+/** With a clock that skips, seconds for which programs may wait for retries, beyond those for which they run or spin. */
+const PATIENCE = 300
+/** Between looks, milliseconds. */
+const HANG_LOOK = 1000
+
+/** Milliseconds of the machine: the clock of this process may skip. */
+const machineTime = (): number => Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1000
+
+/** Calls `found` when programs have run or spun for so many seconds, by the clock of `socket`, without what they wait for. */
+const watchSpinning = (socket: string, seconds: number, found: () => void): (() => void) => {
+  const spun = (): number => {
+    const { nanoseconds, jumped } = skippedAt(socket)!
+    return (nanoseconds - jumped) / 1e6 + machineTime()
+  }
+  const begin = spun()
+  const timer = setInterval(() => {
+    if (spun() - begin < seconds * 1000) return
+    clearInterval(timer)
+    found()
+  }, HANG_LOOK)
+  return () => clearInterval(timer)
+}
+
+/** The scenario as it is played for a point: without events. `limit`: of each program's time, milliseconds. */
+const played = (scenario: Scenario, limit: (within: number) => number, restarts: string | undefined): Scenario => ({
   ...scenario,
   events: [],
   programs: scenario.programs.map(program => ({
     ...program,
     ...(program.host === restarts && program.restart === 'never' && { restart: 'on-failure' as const }),
     ...(program.expect !== undefined && {
-      expect: { ...program.expect, within: Math.min(program.expect.within, seconds * 1000) },
+      expect: { ...program.expect, within: limit(program.expect.within) },
     }),
   })),
 })
@@ -56,6 +80,7 @@ export const netStage = (
 ): Stage => {
   const { net, system } = parts
   const hosts = net.state.plan.hosts.filter(hasDaemon)
+  const skips = net.state.plan.clock === 'skip'
 
   /** Ends the daemons of the last run, and starts new ones. */
   const renewDaemons = async (factor: number): Promise<void> => {
@@ -63,7 +88,7 @@ export const netStage = (
       hosts.map(async host => {
         // A daemon that has ended is no error: a run may have killed it.
         await stopDaemon(net.folder.socket(host.name)).catch(() => {})
-        await startHostDaemon(net.folder, system, host, { check: true, timers: factor })
+        await startHostDaemon(net.folder, system, host, { ...net.state.plan, check: true }, factor)
       }),
     )
   }
@@ -88,8 +113,10 @@ export const netStage = (
     const all = [...sessions.values()]
     let isTimedOut = false
     const begin = performance.now()
-    const problems = await playScenario(played(scenario, seconds, point?.restarts), {
+    const limit = (within: number): number => (skips ? (seconds + PATIENCE) * 1000 : Math.min(within, seconds * 1000))
+    const problems = await playScenario(played(scenario, limit, point?.restarts), {
       ...parts,
+      ...(skips && { watch: found => watchSpinning(net.folder.clock, seconds, found) }),
       env: { ...parts.env, [SessionEnv.crashes]: crashes },
       report: line => void lines.push(line.replace(/^ *[\d.]+ /, '')),
       recordFile: () => undefined,
@@ -151,6 +178,7 @@ export const netStage = (
 
   return {
     hasRestarts: true,
+    ...(skips && { now: machineTime }),
     async run(point, limits) {
       const folder = privateFolder()
       const crashes = join(folder, 'crashes')

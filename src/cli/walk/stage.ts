@@ -24,6 +24,8 @@ export interface RunLimits {
 }
 
 export interface Stage {
+  /** The machine's milliseconds, if the clock of this process skips. */
+  readonly now?: () => number
   /** Processes that are killed can be started again. */
   readonly hasRestarts?: boolean
   /** Runs the program once. Absent `point`: without failure, and packets are counted. */

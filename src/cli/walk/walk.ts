@@ -74,7 +74,8 @@ export class CleanRunError extends Error {
 /** Walks. Undefined: stopped before the run without failures ended. Throws CleanRunError. */
 export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListener): Promise<Walked | undefined> => {
   const { kinds, factor, jobs, stopped, stop } = limits
-  const begin = performance.now()
+  const { now = () => performance.now() } = stage
+  const begin = now()
   const runs: WalkRun[] = []
   /** Undefined: stopped. A run that is stopped may throw. */
   const unlessStopped = async (running: Promise<WalkRun>): Promise<WalkRun | undefined> => {
@@ -85,7 +86,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     return stop.aborted ? undefined : run
   }
   // Long runs leave no time for several.
-  const isShort = (): boolean => performance.now() - begin < (limits.seconds * 1000) / LEAST_RUNS
+  const isShort = (): boolean => now() - begin < (limits.seconds * 1000) / LEAST_RUNS
   while (
     runs.length === 0 ||
     (runs.length < CLEAN_RUNS && isShort() && !(runs.length > 1 && isAlike(runs[0]!, runs[1]!)))
@@ -113,7 +114,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const patience =
     limits.hang === undefined ? HANG.factor * duration + HANG.seconds : Math.max(limits.hang, LEAST_HANG * duration)
   const hang = (point: WalkPoint, runFactor: number): number => Math.ceil(point.lasts(runFactor) / 1000 + patience)
-  const isOver = (): boolean => stop.aborted || performance.now() - begin > limits.seconds * 1000
+  const isOver = (): boolean => stop.aborted || now() - begin > limits.seconds * 1000
 
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {
     const runLimits = { seconds: hang(point, runFactor), factor: runFactor }

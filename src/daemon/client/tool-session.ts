@@ -25,6 +25,7 @@ import {
   type ProgramEnd,
   type QpCursor,
   type QpStat,
+  type RuleMatches,
   type Stat,
   type ToolRecord,
   type ToolReply,
@@ -73,6 +74,8 @@ export interface ToolSession {
    * there before go on with their counts and random sequences.
    */
   faults(set?: string, keeps?: boolean): Promise<readonly FaultStat[]>
+  /** The fault rules, once one of these has matched so often, or they were changed. */
+  untilMatched(matches: readonly RuleMatches[]): Promise<readonly FaultStat[]>
   /** Takes the link of a device down or up. `milliseconds`: down for so long. */
   setLink(device: string, up: boolean, milliseconds?: number): Promise<void>
   /** Begins a new survey of call sites. */
@@ -411,6 +414,11 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       )
       if ('faults' in answer) return answer.faults
       throw unexpectedReply('fault')
+    },
+    async untilMatched(matches) {
+      const answer = await request({ kind: 'fault-matches', matches })
+      if ('faults' in answer) return answer.faults
+      throw unexpectedReply('fault-matches')
     },
     async setLink(device, up, milliseconds) {
       await request({ kind: 'link', device, up, ...(milliseconds !== undefined && { milliseconds }) })

@@ -33,7 +33,7 @@ import { createPcapng } from '../../tools/trace/pcapng.ts'
 import { type FaultPort, withFaults } from '../../transport/phy/faults/layer.ts'
 import type { Port, PortTap } from '../../transport/phy/port.ts'
 import { addTap } from '../../transport/phy/tap.ts'
-import type { DaemonConfig, DeviceSpec } from '../../uapi/tool.ts'
+import type { DaemonConfig, DeviceSpec, RuleMatches } from '../../uapi/tool.ts'
 import { hasAddress } from './device-spec.ts'
 
 export interface Network {
@@ -64,6 +64,8 @@ export interface Network {
    * an Error with a message for people: invalid rules, or no such soft device.
    */
   setFaults(text: string, keeps?: boolean): void
+  /** Fulfilled when one of these rules has matched so often, or is no longer there, or the rules change. */
+  untilMatched(matches: readonly RuleMatches[]): Promise<void>
   /**
    * Adds rules of a program, all with this scope. They stay until `endOwnRules`, and `setFaults` does not concern them. Throws an
    * Error with a message for people.
@@ -113,8 +115,25 @@ export const createNetwork = (
   { devices, fault }: Pick<DaemonConfig, 'devices' | 'fault'>,
   link: NetworkLink,
 ): Network => {
+  /** Of those who wait for matches; `isChanged`: the rules are others. */
+  const waiting = new Set<(isChanged: boolean) => void>()
+  const look = (isChanged: boolean): void => {
+    for (const one of waiting) one(isChanged)
+  }
+  let willLook = false
+  /** Who waits is told after the match, and before the daemon sleeps. */
+  const onMatch = (): void => {
+    if (waiting.size === 0 || willLook) return
+    willLook = true
+    setImmediate(() => {
+      willLook = false
+      look(false)
+    })
+  }
+  const readRules = (text: string, specs: readonly DeviceSpec[]): FaultRule[] =>
+    faultRules(text, specs).map(rule => ({ ...rule, onMatch }))
   /** The daemon's, then those of programs. */
-  let rules = faultRules(fault, devices.filter(hasAddress))
+  let rules = readRules(fault, devices.filter(hasAddress))
   const programFaults = createProgramFaults(rules, roleOf)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const daemonRules = (): FaultRule[] => rules.filter(({ scope }) => scope === undefined)
@@ -125,6 +144,7 @@ export const createNetwork = (
     for (const { port, device } of ports) port.setFaults(rules, device.name, kept)
     programFaults.setRules(rules, kept)
     network.rulesChanged()
+    look(true)
   }
   /** By rule. */
   const allCounts = (): (FaultRuleCounts | ProgramRuleCounts)[] => {
@@ -181,7 +201,7 @@ export const createNetwork = (
     },
     setFaults(text, keeps = false) {
       const before = daemonRules()
-      const set = faultRules(
+      const set = readRules(
         text,
         ports.map(port => port.device),
       )
@@ -190,6 +210,18 @@ export const createNetwork = (
       const isAnyKept = keeps || own.length > 0
       replaceRules([...set, ...own], isAnyKept ? [...kept, ...own.map((_, i) => before.length + i)] : undefined)
     },
+    untilMatched: matches =>
+      new Promise(resolve => {
+        const one = (isChanged: boolean): void => {
+          const counts = allCounts()
+          const isReached = matches.some(({ rule, count }) => (counts[rule]?.matched ?? Infinity) >= count)
+          if (!isChanged && !isReached) return
+          waiting.delete(one)
+          resolve()
+        }
+        waiting.add(one)
+        one(false)
+      }),
     addOwnRules(scope, added) {
       checkDevicesOf(
         added,

@@ -10,6 +10,7 @@ import type { Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { LineRate } from '../../spec/congestion.ts'
+import { MAX_DAEMON_RULES } from '../../spec/faults/rules.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import type { HealthRow } from '../../spec/health.ts'
 import type { LentBytes } from '../../spec/lends.ts'
@@ -25,6 +26,7 @@ import type {
   ListedDevice,
   ProgramEnd,
   QpCursor,
+  RuleMatches,
   ToolReply,
   ToolRequest,
 } from '../../uapi/tool.ts'
@@ -145,6 +147,13 @@ const parseLink = ({ device, up, milliseconds }: Partial<Record<string, unknown>
   return isTime ? { kind: 'link', device, up, milliseconds } : undefined
 }
 
+const parseMatches = ({ matches }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+  if (!Array.isArray(matches) || matches.length > MAX_DAEMON_RULES) return undefined
+  const read = matches.map(each => (each ?? {}) as Partial<RuleMatches>)
+  const isValid = read.every(({ rule, count }) => Number.isSafeInteger(rule) && Number.isSafeInteger(count))
+  return isValid ? { kind: 'fault-matches', matches: read as readonly RuleMatches[] } : undefined
+}
+
 /** The request, without unknown fields; undefined if it is invalid. */
 const parseRequest = (text: string): ToolRequest | undefined => {
   let value: unknown
@@ -184,6 +193,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
+  if (kind === 'fault-matches') return parseMatches(fields)
   if (kind === 'link') return parseLink(fields)
   if (kind === 'orders') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'who' || kind === 'lent' || kind === 'health')
@@ -316,6 +326,8 @@ export class ToolRequests {
           reply()
         }),
       )
+    else if (toolRequest?.kind === 'fault-matches' && isTrusted)
+      this.#answerLater(this.#daemon.network.untilMatched(toolRequest.matches).then(() => reply()))
     else if (toolRequest?.kind === 'device' && toolRequest.add !== undefined && isTrusted)
       this.#answerLater(loadFor([toolRequest.add]).then(() => reply()))
     else reply()
@@ -511,6 +523,10 @@ export class ToolRequests {
         const refusal = request.set === undefined ? undefined : this.#setFaults(request.set, request.keeps === true)
         return refusal ?? { faults: network.faultCounts() }
       }
+      case 'fault-matches':
+        return isTrusted
+          ? { faults: network.faultCounts() }
+          : { error: 'only the user of this daemon may wait for faults' }
       case 'link':
         return this.#setLink(request)
       case 'sites':

@@ -205,6 +205,7 @@ const acts = (active: ActiveRule, subject: FaultSubject, qpn: number | undefined
   const own = countsOf(active, subject, qpn)
   const match = ++own.matched
   if (own !== counts) counts.matched++
+  rule.onMatch?.()
   if (match < first || (match - first) % (rule.every || 1) !== 0 || own.injected >= times) return false
   if (rule.share < 1 && random() >= rule.share * 2 ** 32) return false
   own.injected++

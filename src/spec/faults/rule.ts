@@ -68,6 +68,8 @@ export interface RuleScope {
 export interface FaultRule extends Probabilities, Happening {
   /** Absent: of the daemon or network. */
   readonly scope?: RuleScope
+  /** Called after each match that is counted. */
+  readonly onMatch?: () => void
   /** Selector: `class.method`, where `*` stands for any characters. Not empty: the rule is for calls. */
   readonly call: readonly string[]
   /** Selector: names of completions, or `*`. Not empty: the rule is for completions. */

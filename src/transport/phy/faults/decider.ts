@@ -230,6 +230,7 @@ export const createFaultDecider = (
     const { rule, thresholds, first, last } = active
     const { random, counts, matches } = active.state
     let match = ++counts.matched
+    rule.onMatch?.()
     if (active.keyOf !== undefined) {
       const key = active.keyOf(view, packet)
       match = putBounded(matches, key, (matches.get(key) ?? 0) + 1, MAX_FLOWS)
