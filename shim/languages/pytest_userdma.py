@@ -35,6 +35,8 @@ _FINDINGS = "USERDMA_PYTEST_FINDINGS"
 _SEVERITIES = ["note", "warning", "error"]
 # Seconds for which the text of an error is awaited.
 _PATIENCE = 5.0
+# Of pytest-xdist, also those that replace others: the numbers of a worker's devices are so far apart.
+_WORKERS = 1024
 
 
 def _restart() -> None:
@@ -42,18 +44,19 @@ def _restart() -> None:
     command = shutil.which(os.environ.get("USERDMA_COMMAND", "userdma"))
     if command is None:
         return
-    folder = tempfile.mkdtemp(prefix="userdma-pytest-")
-    os.environ[_FINDINGS] = os.path.join(folder, "findings")
+    os.environ[_FINDINGS] = os.path.join(tempfile.mkdtemp(prefix="userdma-pytest-"), "findings")
     arguments = ["check", "--private", "--allow-faults", "--fail-on", "never", "--notes"]
-    pytest_words = [sys.executable, "-m", "pytest", *sys.argv[1:]]
-    status = subprocess.call([command, *arguments, "--output", os.environ[_FINDINGS], "--", *pytest_words])
-    shutil.rmtree(folder, ignore_errors=True)
-    sys.stdout.flush()
-    os._exit(status)
+    words = getattr(sys, "orig_argv", [sys.executable, "-m", "pytest", *sys.argv[1:]])
+    # In place of this process, so that signals and the exit status are those of pytest.
+    os.execv(command, [command, *arguments, "--output", os.environ[_FINDINGS], "--", sys.executable, *words[1:]])
 
 
 if _FINDINGS not in os.environ and "USERDMA_SOCKET" not in os.environ:
     _restart()
+
+
+class _Ended(Exception):
+    """The daemon is gone."""
 
 
 class _Daemon:
@@ -81,13 +84,17 @@ class _Daemon:
     def ask(self, kind: int, body: bytes) -> bytes:
         self._serial += 1
         size = self._HEADER.size + len(body)
-        self._socket.send(self._HEADER.pack(kind, size, self._serial, 0, -1, os.getpid(), os.getpid(), 0) + body)
-        message, ancillary, _, _ = self._socket.recvmsg(65536, socket.CMSG_SPACE(32))
+        header = self._HEADER.pack(kind, size, self._serial, 0, -1, os.getpid(), os.getpid(), 0)
+        try:
+            self._socket.send(header + body)
+            message, ancillary, _, _ = self._socket.recvmsg(65536, socket.CMSG_SPACE(32))
+        except OSError:
+            message, ancillary = b"", []
         for _, _, descriptors in ancillary:
             for (descriptor,) in struct.iter_unpack("i", descriptors):
                 os.close(descriptor)
         if not message:
-            raise RuntimeError("userdma: the daemon has ended")
+            raise _Ended("userdma: the daemon has ended")
         return message[self._HEADER.size :]
 
     def tool(self, **request: Any) -> Dict[str, Any]:
@@ -186,15 +193,19 @@ class _Session:
         self.found: Set[str] = set()
         # By device: the test that had it.
         self.tests: Dict[str, str] = {}
-        self.removed: Set[str] = set()
+        # By the test that has them.
+        self.devices: Dict[str, List[str]] = {}
         path = os.environ.get("USERDMA_SOCKET")
+        worker = os.environ.get("PYTEST_XDIST_WORKER")
+        self.is_worker = worker is not None
         if path and _userdma.present():
             self.daemon = _Daemon(path)
-            if _FINDINGS in os.environ:
+            if _FINDINGS in os.environ and (self.is_worker or getattr(config.option, "dist", "no") == "no"):
                 self.findings = _Findings(self.daemon, os.environ[_FINDINGS])
-            worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-            self.next_device = 1 + 4096 * int(worker[2:])
-            if worker == "gw0":
+                # From now on the mistakes of each device count for themselves.
+                self.findings.new()
+            self.next_device = 1 + int(worker[2:] if worker else 0)
+            if not self.is_worker:
                 for device in self.daemon.tool(kind="config")["config"]["devices"]:
                     self.daemon.tool(kind="device", remove=device["name"])
 
@@ -202,7 +213,7 @@ class _Session:
         names = []
         for _ in range(count):
             number = self.next_device
-            self.next_device += 1
+            self.next_device += _WORKERS
             name = f"{driver}_{number}" if driver in ("mlx5", "efa") else f"{driver}{number}"
             address = f"127.{1 + (number >> 16 & 63)}.{number >> 8 & 255}.{number & 255}"
             self.daemon.tool(kind="device", add={"name": name, "address": address, "driver": driver})
@@ -210,10 +221,19 @@ class _Session:
         return names
 
     def remove_devices(self, test: str) -> None:
-        for name, owner in self.tests.items():
-            if owner == test and name not in self.removed:
-                self.daemon.tool(kind="device", remove=name)
-                self.removed.add(name)
+        for name in self.devices.pop(test, []):
+            self.daemon.tool(kind="device", remove=name)
+
+    def new_findings(self, test: str) -> List[Dict[str, str]]:
+        """Those of the test, or of no test's device; others are late, or those of another worker."""
+        own = []
+        for finding in self.findings.new() if self.findings else []:
+            owner = self.tests.get(finding["device"], "" if finding["device"] and self.is_worker else test)
+            if owner == test:
+                own.append(finding)
+            elif owner:
+                self.add_late(owner, finding)
+        return own
 
     def add_late(self, test: str, finding: Dict[str, str]) -> None:
         if self.fails(finding):
@@ -233,6 +253,11 @@ def pytest_configure(config: Any) -> None:
     config.userdma_session = _Session(config)
 
 
+def pytest_unconfigure(config: Any) -> None:
+    if _FINDINGS in os.environ and not config.userdma_session.is_worker:
+        shutil.rmtree(os.path.dirname(os.environ[_FINDINGS]), ignore_errors=True)
+
+
 @pytest.fixture
 def userdma(request: Any) -> Any:
     """Devices for a test; skips without userdma."""
@@ -242,6 +267,7 @@ def userdma(request: Any) -> Any:
     mark = request.node.get_closest_marker("userdma")
     settings = {"devices": 2, "driver": "rxe", **(mark.kwargs if mark else {})}
     devices = session.add_devices(settings["devices"], settings["driver"])
+    session.devices[request.node.nodeid] = devices
     session.tests.update((name, request.node.nodeid) for name in devices)
     return Userdma(devices)
 
@@ -258,18 +284,18 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     Userdma.health = ""
     expected = {finding for mark in item.iter_markers("userdma_expect") for finding in mark.args}
     texts = []
-    for finding in session.findings.new():
-        test = session.tests.get(finding["device"], item.nodeid)
-        if test != item.nodeid:
-            session.add_late(test, finding)
-            continue
-        session.found.add(finding["id"])
-        if finding["id"] not in expected and session.fails(finding):
-            texts.append(finding["text"])
-    if call.when == "teardown":
-        texts += [f"userdma check: {name} was expected, and not found" for name in sorted(expected - session.found)]
-        session.found.clear()
-        session.remove_devices(item.nodeid)
+    try:
+        for finding in session.new_findings(item.nodeid):
+            session.found.add(finding["id"])
+            if finding["id"] not in expected and session.fails(finding):
+                texts.append(finding["text"])
+        if call.when == "teardown":
+            texts += [f"userdma check: {name} was expected, and not found" for name in sorted(expected - session.found)]
+            session.found.clear()
+            session.remove_devices(item.nodeid)
+    except _Ended as error:
+        session.daemon = session.findings = None
+        texts.append(str(error))
     if texts and report.failed:
         report.sections.append(("userdma check", "\n".join(texts)))
     elif texts:
@@ -279,11 +305,18 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
 
 def pytest_sessionfinish(session: Any) -> None:
     own = session.config.userdma_session
-    if own.findings is not None:
-        for finding in own.findings.new():
-            own.add_late(own.tests.get(finding["device"], "no test"), finding)
-    if own.late:
+    for finding in own.new_findings("no test"):
+        own.add_late("no test", finding)
+    if own.is_worker:
+        session.config.workeroutput["userdma_late"] = own.late
+    elif own.late:
         session.exitstatus = 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In the process that pytest-xdist's workers report to."""
+    node.config.userdma_session.late += getattr(node, "workeroutput", {}).get("userdma_late", [])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:

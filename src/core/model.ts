@@ -479,6 +479,11 @@ export interface Device<D = unknown> {
   name: string
   /** Number among the existing devices and those being removed, from 0; -1 for the system-wide device. */
   readonly index: number
+  /**
+   * As Linux's `ib_device.index`, counted up from 0: no later device has the same, since libibverbs takes a device with a number
+   * and a node that it knows for the same. -1 for the system-wide device.
+   */
+  readonly serial: number
   readonly driver: Driver<D>
   readonly state: D
   /** The device's classes with the driver's attributes, for codecs. */
@@ -614,6 +619,8 @@ export interface Core {
   /** Called when a descriptor's object ends whose class has no `destroy`, which hooks would see. */
   readonly descriptorEnds: Set<(object: CoreObject, context: Context, why: CallContext['why']) => void>
   nextContext: number
+  /** `Device.serial` of the next device. */
+  nextDevice: number
   /** Whether programs may use controlled Q_Keys without CAP_NET_RAW. */
   allowsPrivilegedQkeys: boolean
   /** Number of calls whose asynchronous handlers run. */

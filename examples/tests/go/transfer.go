@@ -19,7 +19,7 @@ import "unsafe"
 type Transfer struct{ handle unsafe.Pointer }
 
 // Open opens the first device.
-func Open() Transfer { return Transfer{unsafe.Pointer(C.transfer_open())} }
+func Open() Transfer { return Transfer{unsafe.Pointer(C.transfer_open(nil))} }
 
 // QpNum is the number of the queue pair that gets the WRITEs.
 func (transfer Transfer) QpNum() uint32 { return uint32(C.number(transfer.handle)) }

@@ -1,4 +1,4 @@
-/* GoogleTest with userdma: g++ -I/usr/include/userdma transfer_test.cc -lgtest -libverbs -lpthread */
+/* GoogleTest with userdma: g++ transfer_test.cc -lgtest -libverbs -lpthread */
 #include <userdma_gtest.h>
 
 #include "../transfer.h"
@@ -8,7 +8,7 @@ protected:
     void SetUp() override
     {
         USERDMA_REQUIRED();
-        transfer = transfer_open();
+        transfer = transfer_open(nullptr);
         ASSERT_NE(transfer, nullptr);
     }
     void TearDown() override

@@ -63,8 +63,13 @@ const withClientClasses = (driver: Driver, { clientClasses }: Core): Driver => {
   return { ...driver, classes: [...driver.classes, ...added.filter(({ class: cls }) => !listed.has(cls.name))] }
 }
 
-/** Throws an Error if the driver's table is invalid. `index`: `Device.index`. */
-export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
+/** Throws an Error if the driver's table is invalid. `index`, `serial`: as in `Device`. */
+export const assembleDevice = <D>(
+  core: Core,
+  description: DeviceDescription<D>,
+  index: number,
+  serial: number,
+): Device<D> => {
   const { name, driver, attributes, ports } = description
   // Whatever may throw comes before `compile`, because its table would have to be released.
   const gidTables = ports.map(({ gidTblLen }, i) => createGidTable(i + 1, gidTblLen))
@@ -82,6 +87,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
     core,
     name,
     index,
+    serial,
     driver,
     state: description.state,
     schema: {

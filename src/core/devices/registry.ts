@@ -106,6 +106,7 @@ export const createCore = ({
   nextDescriptor: FIRST_DESCRIPTOR,
   descriptorEnds: new Set(),
   nextContext: 1,
+  nextDevice: 0,
   allowsPrivilegedQkeys: false,
   waitingCalls: 0,
   faults: 0,
@@ -140,7 +141,8 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   if (attributes.physPortCnt !== ports.length)
     throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
 
-  const device = assembleDevice(core, description, freeIndex(core))
+  const device = assembleDevice(core, description, freeIndex(core), core.nextDevice)
+  core.nextDevice++
   core.devices.set(name, device as Device)
   announce(core, device as Device)
   // A client may have removed the device.

@@ -35,6 +35,7 @@ export const systemDevice = (core: Core): Device => {
       numCompVectors: 0,
     },
     NO_INDEX,
+    NO_INDEX,
   )
   return core.system
 }

@@ -65,13 +65,13 @@ export const required = <K extends NldevAttributeName>(attributes: Attributes, n
 /** The device named in a request. Throws CallError EINVAL. */
 export const deviceOf = ({ devices }: Managed, { attributes }: Pick<ParsedRequest, 'attributes'>): DaemonDevice => {
   const index = required(attributes, 'DEV_INDEX')
-  const found = devices.atNode(index)
+  const found = devices.all.find(({ device }) => device.serial === index)
   if (found === undefined) throw callError.EINVAL`there is no device with index ${index}`
   return found
 }
 
 /** As in Linux, lists of devices are in the order of their numbers. */
-export const byIndex = ({ all }: Devices): DaemonDevice[] => [...all].sort((a, b) => a.device.index - b.device.index)
+export const byIndex = ({ all }: Devices): DaemonDevice[] => [...all].sort((a, b) => a.device.serial - b.device.serial)
 
 /** The port named in a request, if any. Throws CallError EINVAL. */
 export const portOf = (
@@ -90,7 +90,7 @@ export const requiredPort = (device: DaemonDevice, parsed: ParsedRequest): numbe
 
 /** The attributes by which answers name a device (Linux: fill_nldev_handle). */
 export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [
-  ['DEV_INDEX', device.index],
+  ['DEV_INDEX', device.serial],
   ['DEV_NAME', device.name],
 ]
 

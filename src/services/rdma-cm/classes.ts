@@ -69,7 +69,7 @@ const addressesRecord = (
   destinationSize: addressSize(destination),
   source: emitAddress(source),
   destination: emitAddress(destination),
-  deviceIndex: id.device?.device.index ?? 0,
+  deviceIndex: id.device?.device.serial ?? 0,
 })
 
 /** Of the partition of IP over InfiniBand, in network order as on Linux; RoCE: 0. */

@@ -86,6 +86,7 @@ export class FindingReporter {
   readonly #storyOf: StoryOf
   /** Number of findings at the last `beginFresh`. */
   #fresh = 0
+  #isByDevice = false
   /** By pid: the functions by which programs have taken memory of queues. */
   readonly #direct = new Map<number, string>()
 
@@ -101,8 +102,12 @@ export class FindingReporter {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
-  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  /**
+   * From now on mistakes are new findings, though they were found before, and those of one device are not those of another: tests
+   * that run beside each other have devices of their own. Returns the number of findings so far.
+   */
   beginFresh(): number {
+    this.#isByDevice = true
     this.#numbers.clear()
     this.#fresh = this.counts.length
     return this.#fresh
@@ -141,7 +146,8 @@ export class FindingReporter {
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
-    const key = [id, severity, wasKilled, program?.command, withoutNumbers(text), ...stack].join('\n')
+    const of = this.#isByDevice ? device : ''
+    const key = [id, severity, wasKilled, program?.command, of, withoutNumbers(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {
       this.repeat(known)

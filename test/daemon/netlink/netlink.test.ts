@@ -139,8 +139,9 @@ describe('devices', () => {
     assert.equal(await addTo('nosuch0', 'rxe%d'), Errno.EINVAL, 'the name is checked first')
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.equal(await addTo('lo', 'mlx5_0'), 0)
-    assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0)
-    assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0, 'it may keep its name')
+    assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), Errno.EINVAL, 'no number comes twice')
+    assert.equal(await change('SET', ['DEV_INDEX', 1], ['DEV_NAME', 'bnxt_re0']), 0)
+    assert.equal(await change('SET', ['DEV_INDEX', 1], ['DEV_NAME', 'bnxt_re0']), 0, 'it may keep its name')
     const notifications = listener.received().map(({ type, port, sequence, body }) => {
       assert.deepEqual({ type, port, sequence }, { type: nldevType(MONITOR), port: 0, sequence: 0 })
       return decodeAttributes(body)
@@ -160,7 +161,7 @@ describe('devices', () => {
       ['DEV_INDEX', 'DEV_NAME', 'PORT_INDEX', 'NDEV_INDEX', 'NDEV_NAME', 'EVENT_TYPE'],
     )
     assert.equal(await listener.call('SET', NetlinkOption.DROP_MEMBERSHIP, BigInt(RDMA_NL_GROUP_NOTIFY)), 0)
-    assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
+    assert.equal(await change('DELLINK', ['DEV_INDEX', 1]), 0)
     assert.deepEqual(listener.received(), [])
     assert.deepEqual((await client.stat()).devices, [])
   })

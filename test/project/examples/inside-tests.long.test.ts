@@ -17,8 +17,10 @@ const STALE = /userdma check: error stale-rkey: /
 
 /** Not every machine has it. */
 const without = (tool: string): string | false => findTool(tool) === undefined && `${tool} is missing`
-const hasPytest = (): string | false =>
-  spawnSync('python3', ['-m', 'pytest', '--version']).status === 0 ? false : 'python3-pytest is missing'
+/** The interpreter that has these modules. */
+const pythonWith = (...modules: readonly string[]): string | undefined =>
+  ['python3', '/usr/bin/python3'].find(name => spawnSync(name, ['-c', `import ${modules.join(', ')}`]).status === 0)
+const python = pythonWith('pytest', 'xdist') ?? pythonWith('pytest')
 const hasGtest = (): string | false => !existsSync('/usr/include/gtest/gtest.h') && 'libgtest-dev is missing'
 
 describe('test projects with faults and findings', { skip: lacking('cc', 'python3') }, () => {
@@ -37,10 +39,12 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
       limit: 300_000,
     })
 
-  it('pytest: 114 cases, a finding fails its test', { skip: hasPytest() }, async () => {
+  it('pytest: 114 cases, a finding fails its test', {
+    skip: python === undefined && 'python3-pytest is missing',
+  }, async () => {
     cpSync(join(examples, 'pytest'), folder, { recursive: true })
-    const pytest = (env = {}) =>
-      run(scope, 'python3', ['-m', 'pytest', '-q', '-p', 'no:cacheprovider'], {
+    const pytest = (env = {}, ...words: readonly string[]) =>
+      run(scope, python ?? '', ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', ...words], {
         cwd: folder,
         limit: 600_000,
         env: cleanEnvironment({
@@ -58,6 +62,11 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
     assert.match(bad.stdout, STALE)
     assert.match(bad.stdout, /transfer_write_stale/)
     assert.match(bad.stdout, /^1 failed, 117 passed/m)
+    if (pythonWith('xdist') === python) {
+      const beside = await pytest({ MISTAKE: '1' }, '-n', '3', '-k', 'stale or mistake or reconnects')
+      assert.match(beside.stdout, /^1 failed, 2 passed/m)
+      assert.doesNotMatch(beside.stdout, /findings after/)
+    }
     const late = await pytest({ HANG: '1' })
     assert.match(late.stdout, /- userdma stat --health -+\nprocess \d+ \(ibv_rc_pingpong\): 1 queue pair/)
     assert.match(late.stdout, /^1 failed, 117 passed/m)
