@@ -11,7 +11,8 @@ import type { RoceSite } from '../drivers/roce-site.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { secureRandom } from '../host/random.ts'
-import { type ClientEnvironment, Clients, classesWithClients } from '../services/clients.ts'
+import { type ClientEnvironment, Clients, classesWithClients, type Subnet } from '../services/clients.ts'
+import type { Routing } from '../services/rdma-cm/devices.ts'
 import type { TormentSetting } from '../spec/check/torment.ts'
 import type { Transit } from '../transport/phy/memory.ts'
 import type { Port } from '../transport/phy/port.ts'
@@ -31,6 +32,8 @@ interface AssemblyOptions {
   readonly core: Omit<CoreOptions, 'classes' | 'now'>
   /** `routing`: for links of sockets. */
   readonly clients: Omit<ClientEnvironment, 'now' | 'random'> & Partial<Pick<ClientEnvironment, 'random'>>
+  /** The subnet of another process for InfiniBand ports. Default: one of this process. */
+  readonly subnet?: ((link: NetworkLink) => (Subnet & Required<Pick<Routing, 'gidOf'>>) | undefined) | undefined
   readonly torment: TormentSetting | undefined
   /** Packets have arrived for a device at a socket. */
   readonly onPackets: () => void
@@ -71,12 +74,17 @@ export interface Assembly {
 export const assemble = (options: AssemblyOptions): Assembly => {
   const { hasNative, torment: setting, inError, onPackets, now = nowMicroseconds } = options
   const link = createLink(options.link, options.path, hasNative, options.transit)
+  const subnet = options.subnet?.(link)
   const core = createCore({ ...classesWithClients(() => clients), now, ...options.core })
   const clients = new Clients(core, {
     now,
     random: secureRandom,
     ...options.clients,
     ...(link.isMemory && { routing: { isClosed: true } }),
+    ...(subnet !== undefined && {
+      subnet,
+      routing: { ...options.clients.routing, isClosed: true, gidOf: address => subnet.gidOf(address) },
+    }),
   })
   const allocate = hasNative ? mapArena : plainArena
   const torment = setting && createTorment(setting, allocate(TORMENT_SCRATCH_BYTES))

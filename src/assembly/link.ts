@@ -17,6 +17,8 @@ export interface NetworkLink {
   portCount(): number
   /** Creates the port of a device; `host`: as of `MemorySwitch.attach`. Throws as `createSocketPort`. */
   attach(device: DeviceSpec, identity: Identity, host?: number): Port
+  /** Creates a port of a link of memory that leads to other processes (fabric/trunk.ts). */
+  attachTrunk(): Port
   /** Ends a link without ports; nothing can be attached afterwards. */
   close(): void
 }
@@ -41,6 +43,9 @@ export const createLink = (link: Link, path: Path, hasNative: boolean, transit?:
           )
         return createSocketPort(link, device, identity)
       },
+      attachTrunk() {
+        throw new Error(`InfiniBand switches need --link memory, not --link ${link}`)
+      },
       close() {},
     }
   const bytes = memorySwitchBytes()
@@ -56,6 +61,7 @@ export const createLink = (link: Link, path: Path, hasNative: boolean, transit?:
       if (isClosed) throw new Error('the network has ended')
       return memory.attach(host)
     },
+    attachTrunk: () => memory.attach(),
     close() {
       if (hasNative || isClosed || memory.stat().ports > 0) return
       isClosed = true

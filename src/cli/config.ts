@@ -185,8 +185,19 @@ export const tellDrivers = async (
  * The configuration of a new daemon. Devices, faults and link have defaults; other settings are absent if they were not
  * given, `path`, `buffers` and `clock` also if they have the default value.
  */
-export const fullConfig = ({ devices, fault, link, path, buffers, clock, ...others }: WantedConfig): DaemonConfig => ({
-  devices: devices ?? [defaultDevice],
+export const fullConfig = ({
+  devices,
+  fault,
+  link,
+  path,
+  buffers,
+  clock,
+  fabric,
+  ...others
+}: WantedConfig): DaemonConfig => ({
+  // A daemon of switches needs none.
+  devices: devices ?? (fabric !== undefined && /(?:^|,)serve=/.test(fabric) ? [] : [defaultDevice]),
+  ...(fabric !== undefined && { fabric }),
   fault: fault ?? '',
   link: link ?? 'memory',
   ...(path === 'packets' && { path }),

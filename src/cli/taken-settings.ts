@@ -59,9 +59,11 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
   const owner = await openToolSession(source.socket)
   try {
     const config = await owner.config()
-    const { fault, path, ignoreMemlock, allowFaults, drivers } = config
+    const { fault, path, ignoreMemlock, allowFaults, drivers, fabric } = config
     const link = (options.link as Link | undefined) ?? config.link
-    const isBound = link !== 'memory' && config.link !== 'memory'
+    // Other switches have the ports of InfiniBand devices only once.
+    const isCabled = fabric?.startsWith('socket=') === true
+    const isBound = isCabled || (link !== 'memory' && config.link !== 'memory')
     const devices = (isBound ? await borrowFrom(owner, source) : config.devices).map(withoutOwnFunction)
     if (!isBound) owner.close()
     if (devices.length === 0)
@@ -72,6 +74,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
       device: devices.map(deviceText),
       link,
       ...(faults.length > 0 && { fault: faults }),
+      ...(isCabled && { fabric }),
       ...(path !== undefined && options.path === undefined && { path }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(allowFaults && { allowFaults }),

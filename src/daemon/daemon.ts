@@ -47,6 +47,7 @@ import { createEventSockets } from './context/event-sockets.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices, loadFor } from './devices/devices.ts'
+import { type LoadedFabric, loadFabric } from './devices/fabric.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { LentDevices } from './devices/lent-devices.ts'
 import { DeviceNamespaces } from './devices/namespaces.ts'
@@ -224,6 +225,7 @@ const createParts = (
   parkedPage: PageOfWords,
   lifetime: Lifetime,
   undo: (() => void)[],
+  fabric: LoadedFabric,
 ) => {
   const containment = createContainment(log)
   const turn: Turn = { count: 0, callingProcess: undefined }
@@ -258,6 +260,7 @@ const createParts = (
     }),
     STEPS_PER_TURN,
   )
+  let subnet: ReturnType<LoadedFabric['remote']>
   const { core, clients, link, torment, addDevice } = assemble({
     link: config.link,
     path: config.path ?? 'direct',
@@ -282,6 +285,10 @@ const createParts = (
       },
       wake: () => loop.advance(),
       ...(config.fabric !== undefined && { fabric: config.fabric }),
+    },
+    subnet: connected => {
+      subnet = fabric.remote({ link: connected, loop, containment, log })
+      return subnet?.subnet
     },
     torment: config.torment === undefined ? undefined : readTorment(config.torment),
     onPackets: () => loop.kick(),
@@ -325,6 +332,8 @@ const createParts = (
   const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
     if (objectJobs.waiting > 0) objectJobs.finish()
   })
+  const endServing = fabric.serve({ link, loop, containment, log }, clients)
+  undo.push(endServing)
   const returning = new ReturningDevices({ devices, containment, log })
   const namespaces = new DeviceNamespaces(devices)
   const setCallsWord = (): void => {
@@ -387,7 +396,18 @@ const createParts = (
     /** What runs, when, and who is told if it throws. */
     running: { containment, turn, loop, doorbells, polledSlots, slices, objectJobs },
     /** Objects and devices, and what serves them. */
-    objects: { core, clients, cm: clients.use('rdma_cm'), network, devices, returning, namespaces, removeFaulty },
+    objects: {
+      core,
+      clients,
+      subnet,
+      endServing,
+      cm: clients.use('rdma_cm'),
+      network,
+      devices,
+      returning,
+      namespaces,
+      removeFaulty,
+    },
     /** What sees programs or acts on them. */
     watching: { trace, failures, lines, faults, check, torment: torment?.decisions },
     /** What programs hold. */
@@ -523,6 +543,7 @@ class RunningDaemon implements Daemon {
         () => objectJobs.finish(),
         () => this.#containment.runAll('the end of the daemon', sessions.closeSteps),
         () => contexts.closeAll(),
+        () => parts.objects.endServing(),
         ...clients.stopSteps,
         () => events.closeAll(),
         () => netlink.closeAll(),
@@ -577,11 +598,13 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   let listening: Listening | undefined
   try {
     await loadFor(config.devices)
-    const parts = createParts(options, interfaces, parkedPage, lifetime, undo)
-    const { devices } = parts.objects
+    const fabric = await loadFabric(config.fabric)
+    const parts = createParts(options, interfaces, parkedPage, lifetime, undo, fabric)
+    const { devices, subnet } = parts.objects
     undo.push(() => devices.removeAll())
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
+    await subnet?.settled()
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
     startClock(socket, config, options.clockPage)
     daemon = new RunningDaemon(options, socket, parts, listening)

@@ -8,6 +8,7 @@ import { driverClass } from '../core/devices/driver.ts'
 import type { CoreOptions } from '../core/devices/registry.ts'
 import type { DriverClass } from '../core/driver-contract.ts'
 import type { Core } from '../core/model.ts'
+import type { SubnetPort } from '../spec/subnet-port.ts'
 import { IbCm, type IbCmEnvironment } from './ib-cm/ib-cm.ts'
 import type { SubnetRoutes } from './ib-sa/port.ts'
 import { ipClasses } from './ipoib/classes.ts'
@@ -61,20 +62,32 @@ const requireLoaded = (): NonNullable<typeof loaded> => {
   return loaded
 }
 
+/** What InfiniBand ports are cabled to. */
+export interface Subnet extends TimedClient {
+  /** Throws an Error if there is no place for the port. */
+  attach(port: SubnetPort): void
+  close(): void
+}
+
 interface TimedClient {
   nextTimeout(): number
   onTimeout(now: number): boolean
 }
 
 /** What the clients need of their process. */
-export type ClientEnvironment = IbCmEnvironment & RdmaCmEnvironment & SubnetEnvironment
+export type ClientEnvironment = IbCmEnvironment &
+  RdmaCmEnvironment &
+  SubnetEnvironment & {
+    /** The subnet of InfiniBand ports; default: one of this process. */
+    readonly subnet?: Subnet
+  }
 
 export class Clients {
   readonly core: Core
   readonly environment: ClientEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []
-  #subnet: EmbeddedSubnet | undefined
+  #subnet: Subnet | undefined
 
   constructor(core: Core, environment: ClientEnvironment) {
     this.core = core
@@ -105,9 +118,9 @@ export class Clients {
   }
 
   /** The subnet of InfiniBand ports, which starts with the first use. */
-  get subnet(): EmbeddedSubnet {
+  get subnet(): Subnet {
     if (this.#subnet === undefined) {
-      this.#subnet = new (requireLoaded().Subnet)(this.environment)
+      this.#subnet = this.environment.subnet ?? new (requireLoaded().Subnet)(this.environment)
       this.#timed.push(this.#subnet)
     }
     return this.#subnet

@@ -3,18 +3,22 @@
  * separated by commas.
  *
  *   manager=none                        nobody configures the subnet: OpenSM may come
+ *   manager=@mlx5_0                     the manager is at the port of this device
  *   fat-tree,leaves=4,spines=2          each leaf has a link to each spine
  *   ring,switches=4                     each switch has a link to the next, and the last to the first
  *   links=a:b+b:c,at=mlx5_0:a           these switches, and the switch of a device
+ *   serve=PATH                          other daemons' ports are cabled to them too, by this socket
+ *   socket=PATH                         the switches of the daemon that serves this socket, and nothing else
  *
  * Without switches there are as many as the ports need, in a row. A device without a switch of its own gets the next leaf.
  */
 import { didYouMean } from './suggest.ts'
 
 const fabricManagers = ['embedded', 'none'] as const
-type FabricManager = (typeof fabricManagers)[number]
+/** `{ at }`: at the port of this device. */
+type FabricManager = (typeof fabricManagers)[number] | { readonly at: string }
 
-interface FabricShape {
+export interface FabricShape {
   /** Empty: as many as the ports need. */
   readonly switches: readonly string[]
   /** Pairs of switches. */
@@ -27,6 +31,10 @@ export interface FabricSpec extends FabricShape {
   readonly manager: FabricManager
   /** The switch of a device, by the device's name. */
   readonly places: ReadonlyMap<string, string>
+  /** The socket at which ports of other daemons are served; absent: at none. */
+  readonly serve?: string | undefined
+  /** The socket of the daemon that has the switches; absent: this one has them. */
+  readonly socket?: string | undefined
 }
 
 /** In a fabric, and of a list. */
@@ -58,19 +66,20 @@ export const DEFAULT_FABRIC: FabricSpec = {
 }
 
 /** The settings of each shape, with the range of their numbers. */
-const fabricShapes = {
+export const fabricShapes = {
   'fat-tree': { leaves: [1, MAX_LEVEL], spines: [1, MAX_LEVEL] },
   ring: { switches: [MIN_RING, MAX_SWITCHES] },
 } as const
-type ShapeName = keyof typeof fabricShapes
+export type ShapeName = keyof typeof fabricShapes
 
 /** The shape with these numbers, in the order of its settings. */
-const shapeOf = (name: ShapeName, numbers: readonly number[]): FabricShape =>
+export const shapeOf = (name: ShapeName, numbers: readonly number[]): FabricShape =>
   name === 'ring' ? ringOf(numbers[0]!) : fatTree(numbers[0]!, numbers[1]!)
 
 const isShape = (name: string): name is ShapeName => Object.hasOwn(fabricShapes, name)
 
-const SETTINGS = ['manager', 'links', 'at', 'leaves', 'spines', 'switches'] as const
+const SETTINGS = ['manager', 'links', 'at', 'leaves', 'spines', 'switches', 'serve'] as const
+const SOCKET = 'socket='
 
 /** `a:b+c:d` */
 const readPairs = (setting: string, text: string): (readonly [string, string])[] =>
@@ -81,8 +90,15 @@ const readPairs = (setting: string, text: string): (readonly [string, string])[]
     return [names[0]!, names[1]!]
   })
 
+const requirePath = (setting: string, path: string): string => {
+  if (!path.startsWith('/')) throw new Error(`${setting}="${path}": give an absolute path`)
+  return path
+}
+
 /** Reads `text`. Throws an Error that says what is wrong, and what is allowed. */
 export const parseFabric = (text: string): FabricSpec => {
+  // A path may have any character.
+  if (text.startsWith(SOCKET)) return { ...DEFAULT_FABRIC, socket: requirePath('socket', text.slice(SOCKET.length)) }
   const words = text.split(',')
   const shape = words[0]!.includes('=') ? undefined : words.shift()!
   if (shape !== undefined && !isShape(shape)) {
@@ -102,9 +118,12 @@ export const parseFabric = (text: string): FabricSpec => {
     if (given.has(name)) throw new Error(`${name} is given twice`)
     given.set(name, word.slice(at + 1))
   }
-  const manager = given.get('manager') ?? 'embedded'
-  if (manager !== 'embedded' && manager !== 'none')
-    throw new Error(`manager="${manager}" is not one of ${fabricManagers.join(', ')}`)
+  const managerText = given.get('manager') ?? 'embedded'
+  const manager = /^@./.test(managerText)
+    ? { at: managerText.slice(1) }
+    : fabricManagers.find(name => name === managerText)
+  if (manager === undefined)
+    throw new Error(`manager="${managerText}" is not one of ${fabricManagers.join(', ')}, @DEVICE`)
   const own: Readonly<Record<string, readonly [number, number]>> = shape === undefined ? {} : fabricShapes[shape]
   for (const name of ['leaves', 'spines', 'switches'])
     if (given.has(name) && own[name] === undefined)
@@ -125,6 +144,7 @@ export const parseFabric = (text: string): FabricSpec => {
   }) as [(readonly [string, string])[], (readonly [string, string])[]]
   if (shape !== undefined && links.length > 0) throw new Error(`links are those of the ${shape}; omit links=`)
   const ofShape = shape && shapeOf(shape, numbers)
+  const serve = given.get('serve')
   const switches = ofShape?.switches ?? [...new Set([...links.flat(), ...at.map(([, name]) => name)])]
   if (switches.length > MAX_SWITCHES) throw new Error(`there are more than ${MAX_SWITCHES} switches`)
   if (links.length > MAX_LINKS) throw new Error(`there are more than ${MAX_LINKS} links`)
@@ -136,6 +156,7 @@ export const parseFabric = (text: string): FabricSpec => {
     links: ofShape?.links ?? links,
     leaves: ofShape?.leaves ?? switches,
     places: new Map(at),
+    ...(serve !== undefined && { serve: requirePath('serve', serve) }),
   }
 }
 

@@ -67,7 +67,7 @@ export interface ManagementPath {
 }
 
 /** What has happened at the port; an agent may send a trap about it. */
-type PortNews =
+export type PortNews =
   /** `capabilityMask` has changed: a manager has opened the port, or has left it. */
   | { readonly kind: 'capabilities' }
   /** The adapter's cable was pulled or plugged, or its name has changed. */
@@ -89,10 +89,10 @@ export interface PortSubnet {
   send(mad: Uint8Array, path: ManagementPath): void
   news(news: PortNews): void
   /**
-   * The ports that a data packet from this port to `dlid` reaches by the tables of the switches: at most one, but for
-   * multicast. Links keep the answer until `SubnetPort.rerouted`.
+   * The ports, or what leads to them in another process, that a data packet from this port to `dlid` reaches by the tables
+   * of the switches: at most one, but for multicast. Links keep the answer until `SubnetPort.rerouted`.
    */
-  reached(dlid: number): readonly SubnetPort[]
+  reached(dlid: number): readonly object[]
   /** So many data packets of this port to `dlid` have reached no port: they are counted where they end. */
   lost(dlid: number, packets: number): void
   /** The device was removed. */
@@ -106,6 +106,8 @@ export interface SubnetPort {
   /** `PortCapFlags`, with SM while a program has the port's issm node open. */
   readonly capabilityMask: number
   readonly settings: SubnetSettings
+  /** The IP addresses by which rdma_cm knows the port; 16 bytes each. */
+  readonly addresses: readonly Uint8Array[]
   /** Cables the port to a subnet; undefined: to none. It then is DOWN, or INIT. */
   attach(subnet: PortSubnet | undefined): void
   /**

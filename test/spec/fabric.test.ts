@@ -27,6 +27,9 @@ describe('a fabric', () => {
       ],
     )
     assert.deepEqual(parseFabric('manager=none').switches, [])
+    assert.deepEqual(parseFabric('manager=@h1 mlx5_0').manager, { at: 'h1 mlx5_0' })
+    assert.equal(parseFabric('ring,switches=3,serve=/run/ports').serve, '/run/ports')
+    assert.equal(parseFabric('socket=/a,b=c').socket, '/a,b=c')
   })
 
   test('a mistake is told with what is allowed', () => {
@@ -37,7 +40,9 @@ describe('a fabric', () => {
       ['ring,switches=2', /switches="2": give an integer from 3 to 64/],
       ['ring,switches=3,leaves=2', /leaves is no setting of a ring/],
       ['ring,switches=3,links=a:b', /links are those of the ring/],
-      ['manager=opensm', /manager="opensm" is not one of embedded, none/],
+      ['manager=opensm', /manager="opensm" is not one of embedded, none, @DEVICE/],
+      ['serve=ports', /serve="ports": give an absolute path/],
+      ['socket=', /socket="": give an absolute path/],
       ['manger=none', /"manger=none" is no setting of a fabric, did you mean "manager"\?/],
       ['links=a:a', /links="a:a": give pairs of two names, such as a:b/],
       ['at=mlx5_0', /at="mlx5_0": give pairs of two names, such as mlx5_0:a/],

@@ -7,12 +7,13 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
 import { makeClock } from '../../daemon/clock.ts'
-import { specOf } from '../../daemon/devices/device-spec.ts'
+import { parseDevice, specOf } from '../../daemon/devices/device-spec.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import type { DaemonConfig } from '../../uapi/tool.ts'
 import { fullConfig } from '../config.ts'
 import { clockLibrary } from '../paths.ts'
 import { startInBackground } from '../start.ts'
-import { hasDaemon, type Plan, type PlannedHost } from './plan.ts'
+import { hasDaemon, type Plan, type PlannedFabric, type PlannedHost } from './plan.ts'
 import type { NetFolder } from './state.ts'
 import type { NetSystem } from './system.ts'
 
@@ -38,7 +39,7 @@ export const addressLine = ({ address, prefix, name }: PlannedHost['interfaces']
   `address add ${address}/${prefix} dev ${name}${address.includes(':') ? ' nodad' : ''}`
 
 /** The file /etc/hosts of a host. */
-const hostsText = ({ names }: PlannedHost): string =>
+const hostsText = ({ names }: Pick<PlannedHost, 'names'>): string =>
   ['127.0.0.1 localhost', '::1 localhost', ...names.map(pair => pair.join(' ')), ''].join('\n')
 
 /** Milliseconds within which interfaces come up: Linux attaches their queues within a second. */
@@ -73,35 +74,68 @@ const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>)
   for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
+const clockOf = ({ clock, clockSpin }: Pick<Plan, 'clock' | 'clockSpin'>) => ({
+  ...(clock !== undefined && { clock }),
+  ...(clockSpin === false && { clockSpin }),
+})
+
+/** Starts a daemon on a node. */
+const startOn = async (folder: NetFolder, system: NetSystem, name: string, config: DaemonConfig): Promise<void> => {
+  const { clockPage } = folder
+  const [options, variables] =
+    config.clock === 'skip' ? [['--clock-page', clockPage], { [SessionEnv.clock]: clockPage }] : [[], {}]
+  await startInBackground(folder.socket(name), config, options, command =>
+    system.hostCommand({ name }, command, variables),
+  )
+}
+
 /** Starts the daemon of a host of the net with this plan. `timers`: as `--timers`. Throws an Error that names the host. */
 export const startHostDaemon = async (
   folder: NetFolder,
   system: NetSystem,
   host: PlannedHost,
-  { check, clock, clockSpin }: Pick<Plan, 'check' | 'clock' | 'clockSpin'>,
+  plan: Pick<Plan, 'check' | 'clock' | 'clockSpin'>,
   timers?: number,
 ): Promise<void> => {
-  const { name, driver, interfaces, faults } = host
+  const { check } = plan
+  const { name, driver, layer, ports = '', interfaces, faults } = host
   const { registeredDrivers } = await import('../../drivers/registered.ts')
-  const devices = interfaces.map(({ device, address }) => specOf(device!, address, driver, registeredDrivers))
+  const devices = interfaces.map(({ device, address }) =>
+    layer === undefined
+      ? specOf(device!, address, driver, registeredDrivers)
+      : parseDevice(`${device}@${address},driver=${driver},layer=${layer}${ports}`),
+  )
+  // All ports of a host are at the same switches.
+  const node = interfaces[0]?.fabric
   try {
     const config = fullConfig({
       devices,
-      link: 'udp',
+      ...(node === undefined ? { link: 'udp' } : { fabric: `socket=${folder.ports(node)}` }),
       fault: faults,
       ...(check && { check }),
-      ...(clock !== undefined && { clock }),
-      ...(clockSpin === false && { clockSpin }),
+      ...clockOf(plan),
       ...(timers !== undefined && { timers }),
     })
-    const { clockPage } = folder
-    const [options, variables] =
-      clock === 'skip' ? [['--clock-page', clockPage], { [SessionEnv.clock]: clockPage }] : [[], {}]
-    await startInBackground(folder.socket(name), config, options, command =>
-      system.hostCommand(host, command, variables),
-    )
+    await startOn(folder, system, name, config)
   } catch (error) {
     throw new Error(`host ${name}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Starts the daemon with InfiniBand switches. Throws an Error that names one of them. */
+const startFabric = async (
+  folder: NetFolder,
+  system: NetSystem,
+  { node, text }: PlannedFabric,
+  plan: Plan,
+): Promise<void> => {
+  mkdirSync(folder.hostFolder(node), { mode: 0o700 })
+  writeFileSync(folder.hostsFile(node), hostsText({ names: [] }), { mode: 0o644 })
+  for (const path of plan.folders) folder.makeOwn(node, path)
+  try {
+    await startOn(folder, system, node, fullConfig({ fabric: `${text},serve=${folder.ports(node)}`, ...clockOf(plan) }))
+  } catch (error) {
+    throw new Error(`switch ${node}: ${(error as Error).message}`, { cause: error })
   }
 }
 
@@ -112,7 +146,7 @@ export const buildNet = async (
   plan: Plan,
   checkpoint: () => void,
 ): Promise<void> => {
-  const { hosts, switches, links, folders } = plan
+  const { hosts, switches, fabrics, links, folders } = plan
   if (plan.clock === 'skip') makeClock(folder.clockPage, plan, clockLibrary())
   mkdirSync(folder.thisHost, { mode: 0o700 })
   for (const host of hosts) {
@@ -152,6 +186,10 @@ export const buildNet = async (
       ...interfaces.flatMap(each => [addressLine(each), `link set ${each.name} up`]),
     ])
     limitRates(name)
+  }
+  for (const fabric of fabrics) {
+    checkpoint()
+    await startFabric(folder, system, fabric, plan)
   }
   await forEach(hosts, async host => {
     checkpoint()

@@ -6,11 +6,16 @@
  * Each segment gets a subnet of 10.77.0.0/16, unless its links give all addresses. Rate and MTU are properties of
  * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link between
  * hosts of what each receives, so that a packet meets each link once.
+ *
+ * Joined switches with InfiniBand hosts are a fabric: its switches are those of a daemon (`--fabric`), to which the hosts'
+ * ports are cabled. In its place in the network of IP is one bridge, by the name of one of its switches; there the links
+ * between its switches are none. The rate of a host's link is a fault of its device too.
  */
 
 import { deviceName } from '../../spec/drivers/known.ts'
 import { formatFaults, linkQuantities, parseFaults } from '../../spec/faults/rules.ts'
-import type { Complain, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
+import { didYouMean } from '../../spec/suggest.ts'
+import type { Complain, HostEntry, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { ClockKind } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
@@ -23,6 +28,8 @@ export interface PlannedInterface extends Address {
   /** The other end of its link: a host or switch. */
   readonly peer: string
   readonly link: LinkSettings
+  /** The node with the switches of its InfiniBand port. */
+  readonly fabric?: string
 }
 
 /** `driver` of a host without devices. */
@@ -32,6 +39,10 @@ export interface PlannedHost {
   readonly name: string
   /** NO_DRIVER: it has neither devices nor a daemon. */
   readonly driver: string
+  /** Absent: Ethernet. */
+  readonly layer?: 'infiniband'
+  /** Settings of its InfiniBand ports, as of `--device`. */
+  readonly ports?: string
   readonly interfaces: readonly PlannedInterface[]
   /** The fault rules of its daemon; '' for none. */
   readonly faults: string
@@ -49,10 +60,21 @@ export interface PlannedLink extends LinkSettings {
   readonly ends: readonly [PlannedEnd, PlannedEnd]
 }
 
+/** Switches of InfiniBand. */
+export interface PlannedFabric {
+  /** The node of the network of IP that stands for all of them, where their daemon runs. */
+  readonly node: string
+  readonly switches: readonly string[]
+  /** As of `--fabric`. */
+  readonly text: string
+}
+
 export interface Plan {
   readonly name: string
   readonly hosts: readonly PlannedHost[]
+  /** Those of the network of IP. */
   readonly switches: readonly string[]
+  readonly fabrics: readonly PlannedFabric[]
   readonly links: readonly PlannedLink[]
   /** Folders of which each host has its own. */
   readonly folders: readonly string[]
@@ -78,6 +100,11 @@ const MAX_LINKS_OF_HOST = 32
 /** 10.77.0.0/16: subnets of 256 addresses. */
 const POOL = '10.77'
 const POOL_SUBNETS = 256
+
+/** The only driver of InfiniBand ports. */
+const FABRIC_DRIVER = 'mlx5'
+/** Each has a port of the switches' memory. */
+const MAX_FABRIC_DEVICES = 64
 
 /** A host's end of a link. */
 interface HostEnd {
@@ -189,7 +216,21 @@ const overlap = (a: Address, b: Address): boolean => {
 }
 
 /** The rule for the faults of a link; '' for none. */
-const faultOf = ({ device, link: { delay, loss } }: PlannedInterface, isSwitched: boolean): string => {
+const faultOf = ({ device, fabric, link }: PlannedInterface, isSwitched: boolean): string => {
+  const { rate, delay, loss } = link
+  const limits =
+    fabric === undefined || rate === undefined
+      ? []
+      : ['sent', 'received'].map(dir => `device=${device},dir=${dir},rate=${linkQuantities.rate.write(rate)}`)
+  return [lossOf(device, delay, loss, isSwitched), ...limits].filter(rule => rule !== '').join(';')
+}
+
+const lossOf = (
+  device: string | undefined,
+  delay: number | undefined,
+  loss: number | undefined,
+  isSwitched: boolean,
+): string => {
   if (delay === undefined && loss === undefined) return ''
   const effects = [
     ...(loss === undefined ? [] : [`drop=${linkQuantities.loss.write(loss)}`]),
@@ -198,12 +239,52 @@ const faultOf = ({ device, link: { delay, loss } }: PlannedInterface, isSwitched
   return [`device=${device}`, `dir=${isSwitched ? 'both' : 'received'}`, ...effects].join(',')
 }
 
+/** The node that stands for each InfiniBand switch. Throws UsageError for switches with hosts of both kinds. */
+const fabricNodes = ({ hosts, switches, links }: Topology): ReadonlyMap<string, string> => {
+  const isSwitch = new Set(switches)
+  const hostOf = new Map(hosts.map(host => [host.name, host]))
+  const joined = new Joined()
+  for (const { ends } of links) for (const [a, b] of ends) if (isSwitch.has(a) && isSwitch.has(b)) joined.join(a, b)
+  /** By node: the first host, and its switch. A host without devices is of neither kind. */
+  const firsts = new Map<string, { readonly host: HostEntry; readonly at: string }>()
+  for (const { ends, complain } of links)
+    for (const [a, b] of ends) {
+      const [host, at] = isSwitch.has(a) ? [hostOf.get(b), a] : [hostOf.get(a), b]
+      if (host === undefined || host.driver?.name === NO_DRIVER) continue
+      if (!isSwitch.has(at)) {
+        const other = hostOf.get(at)
+        if (host.layer === 'infiniband' || other?.layer === 'infiniband')
+          complain(
+            `hosts "${host.name}" and "${at}" have InfiniBand ports: cable them to a switch, which has their manager`,
+          )
+        continue
+      }
+      const first = firsts.get(joined.rootOf(at))
+      if (first === undefined) firsts.set(joined.rootOf(at), { host, at })
+      else if (first.host.layer !== host.layer) {
+        const [ib, roce] = host.layer === 'infiniband' ? [host, first.host] : [first.host, host]
+        const where = first.at === at ? `switch "${at}" has` : `switches "${first.at}" and "${at}" are joined, and have`
+        complain(
+          `${where} host "${ib.name}" of InfiniBand and host "${roce.name}" of Ethernet: a switch has the layer of its hosts; give both the same, or each a switch`,
+        )
+      }
+    }
+  return new Map(
+    switches.flatMap(name => {
+      const node = joined.rootOf(name)
+      return firsts.get(node)?.host.layer === 'infiniband' ? [[name, node] as const] : []
+    }),
+  )
+}
+
 /** The links of a topology, each with its interfaces, and the hosts' ends of them. Throws UsageError. */
-const linksOf = ({ switches, links }: Topology) => {
+const linksOf = ({ switches, links }: Topology, fabrics: ReadonlyMap<string, string>) => {
   const isSwitch = new Set(switches)
   const joined = new Joined()
   const ends: HostEnd[] = []
   const planned: PlannedLink[] = []
+  /** Between InfiniBand switches. */
+  const fabricLinks: (readonly [string, string])[] = []
   const counts = new Map<string, number>()
   /** eth0, eth1 … of a host, port0, port1 … of a switch. */
   const nextInterface = (node: string, { complain }: LinkEntry): string => {
@@ -217,6 +298,14 @@ const linksOf = ({ switches, links }: Topology) => {
     const { complain, settings, addresses } = entry
     const given = [...addresses]
     for (const [a, b] of entry.ends) {
+      if (fabrics.has(a) && fabrics.has(b)) {
+        if (settings.rate !== undefined)
+          complain(
+            `the link between "${a}" and "${b}", which are InfiniBand switches, has no rate; give a link of a host the rate`,
+          )
+        fabricLinks.push([a, b])
+        continue
+      }
       if (isSwitch.has(a) && isSwitch.has(b) && !joined.join(a, b))
         complain(`the link between "${a}" and "${b}" makes a loop of switches, in which packets would circulate`)
       const link = planned.length
@@ -228,23 +317,65 @@ const linksOf = ({ switches, links }: Topology) => {
         const viaSwitch = isSwitch.has(peer) ? peer : undefined
         ends.push({ host, peer, entry, viaSwitch, link, given: given.shift() })
       }
+      const [nodeA, nodeB] = [fabrics.get(a) ?? a, fabrics.get(b) ?? b]
       planned.push({
         ...settings,
         ends: [
-          { node: a, interface: nextInterface(a, entry) },
-          { node: b, interface: nextInterface(b, entry) },
+          { node: nodeA, interface: nextInterface(nodeA, entry) },
+          { node: nodeB, interface: nextInterface(nodeB, entry) },
         ],
       })
     }
   }
   const segments = new Map<string, HostEnd[]>()
   for (const end of ends) {
-    const key = end.viaSwitch === undefined ? `link ${end.link}` : joined.rootOf(end.viaSwitch)
+    const { viaSwitch } = end
+    const key = viaSwitch === undefined ? `link ${end.link}` : (fabrics.get(viaSwitch) ?? joined.rootOf(viaSwitch))
     const segment = segments.get(key)
     if (segment === undefined) segments.set(key, [end])
     else segment.push(end)
   }
-  return { planned, ends, segments: [...segments.values()] }
+  return { planned, ends, fabricLinks, segments: [...segments.values()] }
+}
+
+/** The name of a device among the ports of a fabric. */
+const portName = (host: string, device: string | undefined): string => `${host} ${device}`
+
+/** The fabrics of a net, as texts of `--fabric`. Throws UsageError. */
+const fabricsOf = (
+  { switches, manager }: Topology,
+  nodes: ReadonlyMap<string, string>,
+  links: readonly (readonly [string, string])[],
+  hosts: readonly PlannedHost[],
+): readonly PlannedFabric[] => {
+  const found = [...new Set(nodes.values())]
+  if (found.length === 0)
+    manager?.complain('subnet-manager is of InfiniBand hosts, and there are none; give hosts layer: infiniband')
+  const of = (node: string, name: string): boolean => nodes.get(name) === node
+  return found.map(node => {
+    const ports = hosts.flatMap(({ name, interfaces }) =>
+      interfaces.flatMap(({ fabric, peer, device }) => (fabric === node ? [{ host: name, peer, device }] : [])),
+    )
+    let managerText = manager?.name ?? 'embedded'
+    if (managerText !== 'embedded' && managerText !== 'none') {
+      const port = ports.find(({ host }) => host === managerText)
+      if (port === undefined) {
+        const names = [...new Set(ports.map(({ host }) => host))]
+        return manager!.complain(
+          `subnet-manager "${managerText}" is not one of embedded, none, or a host with a port at "${node}"${didYouMean(managerText, names) || `, as ${names.slice(0, 12).join(', ')}`}`,
+        )
+      }
+      managerText = `@${portName(port.host, port.device)}`
+    }
+    const own = links.filter(([a]) => of(node, a)).map(pair => pair.join(':'))
+    const places = ports.map(({ host, device, peer }) => `${portName(host, device)}:${peer}`)
+    const text = [
+      ...(own.length === 0 ? [] : [`links=${own.join('+')}`]),
+      `at=${places.join('+')}`,
+      `manager=${managerText}`,
+    ].join(',')
+    return { node, switches: switches.filter(name => of(node, name)), text }
+  })
 }
 
 /** Returns the first of `count` free subnets of the pool; a subnet begins at a multiple of its size. */
@@ -262,7 +393,8 @@ const subnetPool = () => {
 /** Plans a net. Throws UsageError for a topology that cannot be built. */
 /** `drivers`: names of those with addresses; the first is the default. */
 export const planNet = (topology: Topology, drivers: readonly string[]): Plan => {
-  const { planned, ends, segments } = linksOf(topology)
+  const nodes = fabricNodes(topology)
+  const { planned, ends, fabricLinks, segments } = linksOf(topology, nodes)
   const takeSubnets = subnetPool()
   /** The hosts of the segment of an end, with their addresses. */
   const segmentOf = new Map<HostEnd, ReadonlyMap<HostEnd, Address>>()
@@ -271,11 +403,17 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
     const addressOf = new Map(segment.map((end, i) => [end, addresses[i]!]))
     for (const end of segment) segmentOf.set(end, addressOf)
   }
-  const hosts = topology.hosts.map(({ name, driver: named, complain }): PlannedHost => {
-    const driver = named?.name ?? drivers[0]!
+  const portsOf = new Map<string, number>()
+  const hosts = topology.hosts.map(({ name, driver: named, layer, ports, complain }): PlannedHost => {
+    const isFabric = layer === 'infiniband'
+    const driver = named?.name ?? (isFabric ? FABRIC_DRIVER : drivers[0]!)
     if (driver !== NO_DRIVER && !drivers.includes(driver))
       named?.complain(`driver "${driver}" is not one of ${[...drivers, NO_DRIVER].join(', ')}`)
+    if (isFabric && driver !== FABRIC_DRIVER)
+      named?.complain(`driver "${driver}" has no InfiniBand ports (layer: infiniband); only ${FABRIC_DRIVER} has`)
     const own = ends.filter(({ host }) => host === name)
+    if (own.length > 1 && ports.includes('guid='))
+      complain(`host "${name}" has several links, whose ports cannot have the same guid; leave it out`)
     if (own.length === 0) complain(`host "${name}" has no link`)
     for (const { entry } of own)
       if (driver === NO_DRIVER && (entry.settings.delay ?? entry.settings.loss) !== undefined)
@@ -285,6 +423,16 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
     const names = new Map<string, string>()
     for (const end of own)
       for (const [{ host }, { address }] of segmentOf.get(end)!) if (!names.has(host)) names.set(host, address)
+    for (const { peer, entry } of isFabric ? own : []) {
+      const node = nodes.get(peer)!
+      if (node !== nodes.get(own[0]!.peer))
+        entry.complain(
+          `host "${name}" has links to InfiniBand switches "${own[0]!.peer}" and "${peer}", which are not joined; join them, or give it one of the links`,
+        )
+      portsOf.set(node, (portsOf.get(node) ?? 0) + 1)
+      if (portsOf.get(node)! > MAX_FABRIC_DEVICES)
+        entry.complain(`the InfiniBand switches with "${peer}" have more than ${MAX_FABRIC_DEVICES} ports of hosts`)
+    }
     const interfaces = own.map(
       (end, i): PlannedInterface => ({
         name: `eth${i}`,
@@ -292,6 +440,7 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
         ...segmentOf.get(end)!.get(end)!,
         peer: end.peer,
         link: end.entry.settings,
+        ...(isFabric && { fabric: nodes.get(end.peer)! }),
       }),
     )
     // Two links to one segment share its subnet.
@@ -310,8 +459,15 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
       .map(({ viaSwitch }, i) => faultOf(interfaces[i]!, viaSwitch !== undefined))
       .filter(rule => rule !== '')
     const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
-    return { name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) }
+    return {
+      ...{ name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) },
+      ...(isFabric && { layer, ports }),
+    }
   })
-  const { name, folders, check } = topology
-  return { name, switches: topology.switches, links: planned, hosts, folders, check }
+  const { name, folders, check, switches } = topology
+  return {
+    ...{ name, links: planned, hosts, folders, check },
+    switches: switches.filter(each => (nodes.get(each) ?? each) === each),
+    fabrics: fabricsOf(topology, nodes, fabricLinks, hosts),
+  }
 }

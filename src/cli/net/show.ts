@@ -16,7 +16,7 @@ type DaemonState =
   | { readonly state: 'none' }
 
 /** An interface of a host, for `--json`. */
-interface ShownInterface extends Omit<PlannedInterface, 'link'>, LinkSettings {}
+interface ShownInterface extends Omit<PlannedInterface, 'link' | 'fabric'>, LinkSettings {}
 
 interface ShownHost {
   readonly name: string
@@ -60,12 +60,14 @@ export const lookAtNet = async (folder: NetFolder, { phase, file, plan }: NetSta
         driver,
         socket,
         daemon: hasDaemon({ driver }) ? await Promise.race([daemonState(socket), silence]) : { state: 'none' },
-        interfaces: interfaces.map(({ link, ...rest }) => ({ ...rest, ...link })),
+        interfaces: interfaces.map(({ link, fabric: _, ...rest }) => ({ ...rest, ...link })),
       }
     }),
   )
   late.abort()
-  return { name: plan.name, phase, file, switches: plan.switches, hosts }
+  const others = plan.fabrics.flatMap(({ switches }) => switches)
+  const switches = [...plan.switches.filter(name => !others.includes(name)), ...others]
+  return { name: plan.name, phase, file, switches, hosts }
 }
 
 const HEADS = ['HOST', 'DEVICE', 'ADDRESS', 'INTERFACE', 'PEER', 'RATE', 'DELAY', 'LOSS', 'MTU', 'DAEMON']

@@ -63,7 +63,10 @@ const isState = (value: unknown): value is NetState => {
   if (!hasTypes(value, { phase: 'string', file: 'string' })) return false
   const { plan, holder } = value as NetState
   return (
-    hasTypes(plan, { name: 'string', hosts: 'list', switches: 'list', links: 'list', folders: 'list' }) &&
+    hasTypes(plan, {
+      ...{ name: 'string', hosts: 'list', switches: 'list', links: 'list', folders: 'list', fabrics: 'list' },
+    }) &&
+    plan.fabrics.every(fabric => hasTypes(fabric, { node: 'string', switches: 'list', text: 'string' })) &&
     plan.folders.every(path => typeof path === 'string') &&
     plan.hosts.every(
       host =>
@@ -126,6 +129,11 @@ export class NetFolder {
     return join(this.path, host, NetFolderNames.socket)
   }
 
+  /** Where the daemon of InfiniBand switches, on `node`, serves the ports of hosts. */
+  ports(node: string): string {
+    return join(this.path, node, 'ports')
+  }
+
   /**
    * Where the programs of each host find its folder. It is one path: launchers of MPI and Slurm give processes of one
    * host the environment of another.
@@ -176,7 +184,7 @@ export class NetFolder {
    * Throws an Error if the paths are too long for sockets, or cannot be words of `ip -batch`, or if a folder of which
    * each host has its own is none or has the net.
    */
-  requireUsablePaths({ hosts, folders }: Plan): void {
+  requireUsablePaths({ hosts, folders, fabrics }: Plan): void {
     for (const path of folders) {
       if (!statSync(path, { throwIfNoEntry: false })?.isDirectory())
         throw new UsageError(`folders: ${path} is no folder of this machine; make it, and each host has its own there`)
@@ -192,7 +200,15 @@ export class NetFolder {
       throw new Error(
         `the folder of the net, ${JSON.stringify(this.path)}, has a space, quote, "#" or backslash; set XDG_RUNTIME_DIR to another folder of yours`,
       )
-    const sockets = [this.socketOfThisHost, ...hosts.map(({ name }) => this.socket(name))]
+    if (fabrics.length > 0 && this.path.includes(','))
+      throw new Error(
+        `the folder of the net, ${JSON.stringify(this.path)}, has a comma, which InfiniBand switches cannot have in the path of their socket; set XDG_RUNTIME_DIR to another folder of yours`,
+      )
+    const sockets = [
+      this.socketOfThisHost,
+      ...fabrics.map(({ node }) => this.ports(node)),
+      ...hosts.map(({ name }) => this.socket(name)),
+    ]
     const longest = Math.max(...sockets.map(path => Buffer.byteLength(path)))
     if (longest > MAX_SOCKET_PATH)
       throw new Error(

@@ -110,7 +110,7 @@ export class InfinibandPort implements SubnetPort, PortFabric {
     return state === ACTIVE ? lid : 0
   }
 
-  reached(dlid: number): readonly SubnetPort[] {
+  reached(dlid: number): readonly object[] {
     return this.#subnet?.reached(dlid) ?? []
   }
 
@@ -120,6 +120,10 @@ export class InfinibandPort implements SubnetPort, PortFabric {
 
   get description(): string {
     return this.#device.name
+  }
+
+  get addresses(): readonly Uint8Array[] {
+    return this.#device.ports[0]!.ipAddresses ?? []
   }
 
   get capabilityMask(): number {

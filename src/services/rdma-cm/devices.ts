@@ -43,6 +43,8 @@ export interface Routing {
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
   /** Whether only devices of this process are reachable (memory link). */
   readonly isClosed?: boolean
+  /** The GID of an InfiniBand port of another process with this IP address. Absent: there are none. */
+  readonly gidOf?: (address: Uint8Array) => Uint8Array | undefined
 }
 
 /** The error for a destination without a device. `source`: the result of `Routing.sourceOf`. */
@@ -166,11 +168,12 @@ export class CmDevices {
     else local = this.#localFor(remoteAddress, destination.scope)
     if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw callError.ENODEV`cm_id: the local address belongs to another device than the identifier`
-    if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteAddress))
+    const gid = peer?.localGid ?? this.#routing.gidOf?.(remoteAddress)
+    if (this.#routing.isClosed && gid === undefined && !isMulticastGid(remoteAddress))
       throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: no device of this network has the address`
     if (peer !== undefined && hasLids(peer.device.device) !== hasLids(local.device.device))
       throw callError.EHOSTUNREACH`${the.method('cm_id.resolveAddress')}: ${peer.device.device.name} and ${local.device.device.name} are on different links, InfiniBand and Ethernet`
-    return { remoteGid: peer?.localGid ?? remoteAddress, ...local }
+    return { remoteGid: gid ?? remoteAddress, ...local }
   }
 
   /**

@@ -1,13 +1,14 @@
 /*
- * The subnet of the InfiniBand ports of this process: switches to which the ports are cabled, with a subnet manager in the
- * first one (priority 0, which yields to any other) or without. By default there is one switch, and beyond its ports there
+ * The subnet of the InfiniBand ports of this process: switches to which the ports are cabled, with a subnet manager
+ * (priority 0, which yields to any other) in the first one or at a port, or without. By default there is one switch, and beyond its ports there
  * are further ones in a row; others are a fabric's (spec/fabric.ts). Ports are reached by their seam (spec/subnet-port.ts) only, and what arrives from them is handled in the next turn.
  */
 
 import { LinkSpeed } from '../../spec/enums.ts'
 import { DEFAULT_FABRIC, type FabricSpec, parseFabric } from '../../spec/fabric.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
-import { GSI_QPN } from '../../spec/wire/mad.ts'
+import { GSI_QPN, madHeader } from '../../spec/wire/mad.ts'
+import { MadMethod } from '../../spec/wire/management.ts'
 import { PERMISSIVE_LID, PortCapability, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
 import { Fabric, type FabricPort, type Link } from '../subnet/fabric.ts'
 import type { SubnetNode } from '../subnet/node.ts'
@@ -71,6 +72,7 @@ export class EmbeddedSubnet {
   /** By port and kind of violation: when the manager is told again. */
   readonly #quietUntil = new Map<string, number>()
   #manager: SubnetManager | undefined
+  #managerPort: NodePort | undefined
   /** What ports, manager and agents have sent since the last turn. */
   readonly #queue: (() => void)[] = []
 
@@ -118,14 +120,18 @@ export class EmbeddedSubnet {
       { changed: changed => setPort(port, changed) },
     )
     const at = { node, port: node.ports[0]! }
-    this.#fabric.setConsumer(at, packet => {
+    const deliver = (packet: SubnetPacket): boolean => {
       port.deliver(packet.mad, pathOf(packet))
       return true
-    })
+    }
+    this.#fabric.setConsumer(at, deliver)
     // The port may change before it has a place.
     port.attach(this.#subnetOf(port, at))
     this.#cabled.set(at.port, { port, at, link: this.#fabric.connect(at, place) })
     port.rerouted()
+    const { manager } = this.#spec
+    if (typeof manager === 'object' && manager.at === port.description)
+      this.#startManager(at, integerOf(identity.portGuid), deliver)
     this.#later(() => this.#resweep())
   }
 
@@ -147,6 +153,7 @@ export class EmbeddedSubnet {
       lost: (dlid, packets) => fabric.lose(at, dlid, packets),
       removed: () => {
         this.#cabled.delete(at.port)
+        if (this.#managerPort === at.port) this.#endManager()
         fabric.remove(at.node)
         this.#later(() => this.#resweep())
       },
@@ -238,7 +245,14 @@ export class EmbeddedSubnet {
     return node
   }
 
-  #startManager(at: FabricPort, guid: bigint): void {
+  #endManager(): void {
+    this.#manager?.stop()
+    this.#manager = undefined
+    this.#managerPort = undefined
+  }
+
+  /** `deliver`: what is not for the manager, as an answer to a program at the same port may be. Default: nobody has it. */
+  #startManager(at: FabricPort, guid: bigint, deliver: (packet: SubnetPacket) => boolean = () => false): void {
     const { now, random } = this.#environment
     const tid = (BigInt(random()) << 32n) | BigInt(random())
     const manager = new SubnetManager(
@@ -250,7 +264,11 @@ export class EmbeddedSubnet {
       },
     )
     this.#manager = manager
-    this.#fabric.setConsumer(at, packet => manager.onPacket(packet, now()))
+    this.#managerPort = at.port
+    this.#fabric.setConsumer(at, packet => {
+      const isTaken = manager.onPacket(packet, now())
+      return (isTaken && !isResponse(packet)) || deliver(packet) || isTaken
+    })
     manager.start(now())
   }
 
@@ -298,6 +316,9 @@ const lastPort = (node: SubnetNode, fabric: Fabric): FabricPort => ({
 })
 
 // ---- the seam ----
+
+const METHOD_AT = madHeader.method[0] >> 3
+const isResponse = ({ mad }: SubnetPacket): boolean => (mad[METHOD_AT]! & MadMethod.RESPONSE) !== 0
 
 const integerOf = (guid: Uint8Array): bigint => new DataView(guid.buffer, guid.byteOffset).getBigUint64(0)
 const bytesOf = (value: bigint): Uint8Array => {

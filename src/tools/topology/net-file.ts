@@ -9,6 +9,8 @@
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
  *   folders: [/var/spool/slurmd]      of which each host has its own
  *   check: true                       the hosts' daemons check programs
+ *   fat-tree: { leaves: 4, spines: 2, hosts: 16 }    InfiniBand switches in this shape, or ring: { switches: 4, hosts: 8 }
+ *   subnet-manager: none              of InfiniBand hosts (layer: infiniband)
  */
 
 import { basename, isAbsolute, normalize } from 'node:path'
@@ -24,16 +26,26 @@ import {
   parseDocument,
   type YAMLMap,
 } from 'yaml'
+import { type FabricShape, fabricShapes, type ShapeName, shapeOf } from '../../spec/fabric.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'
 
-interface HostEntry {
+export interface HostEntry {
   readonly name: string
   /** Undefined: the default. */
   readonly driver: NamedDriver | undefined
+  readonly layer: 'ethernet' | 'infiniband'
+  /** Settings of its InfiniBand ports, as of `--device`: `,guid=…,pkeys=…`. */
+  readonly ports: string
+  readonly complain: Complain
+}
+
+/** Where the manager of InfiniBand hosts is: in a switch, nowhere, or at the port of a host. */
+interface NamedManager {
+  readonly name: string
   readonly complain: Complain
 }
 
@@ -77,6 +89,8 @@ export interface Topology {
   readonly folders: readonly string[]
   /** Whether the hosts' daemons check programs. */
   readonly check: boolean
+  /** Undefined: the default, in a switch. */
+  readonly manager: NamedManager | undefined
 }
 
 /** The folder of a host's socket has its name: paths of sockets have at most 107 bytes. */
@@ -86,6 +100,8 @@ const MAX_HOSTS = 512
 const MAX_SWITCHES = 64
 const MAX_LINKS = 2048
 const MAX_FOLDERS = 64
+/** Of a port. */
+const MAX_PKEYS = 128
 const DEFAULT_MTU = 1500
 /** The switch of a file without links. */
 const ONLY_SWITCH = 'switch'
@@ -261,17 +277,71 @@ const readDriver = (reader: Reader, key: Node, node: Node | undefined): NamedDri
 const HOSTS_FORMS =
   'give a number of hosts, a list of names, or names with settings, for example `hosts: 4` or `hosts: { h1: { driver: mlx5 } }`'
 
-const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefined): HostEntry[] => {
+/** What all hosts have that settings do not name. */
+type HostSettings = Pick<HostEntry, 'driver' | 'layer' | 'ports'>
+
+const HOST_KEYS = ['count', 'driver', 'layer', 'guid', 'pkeys'] as const
+
+const readLayer = (reader: Reader, key: Node, node: Node | undefined): HostEntry['layer'] => {
+  const layer = reader.text(node)
+  if (layer !== 'ethernet' && layer !== 'infiniband')
+    reader.fail(node ?? key, `layer ${reader.written(node)} is not one of ethernet, infiniband`)
+  return layer
+}
+
+const readPkeys = (reader: Reader, key: Node, node: Node | undefined): string => {
+  const keys = isSeq(node) ? node.items.map(item => reader.text(item) ?? '') : []
+  const isKey = (text: string): boolean => /^0x[\da-f]{1,4}$/i.test(text) && (Number(text) & 0x7fff) !== 0
+  if (keys.length === 0 || keys.length > MAX_PKEYS || !keys.every(isKey))
+    reader.fail(
+      node ?? key,
+      `pkeys: ${reader.written(node)}: give a list of 1 to ${MAX_PKEYS} partition keys from 0x0001 to 0xffff, such as [0xffff, 0x8001]; 0x8000 is none`,
+    )
+  return `,pkeys=${keys.join('+')}`
+}
+
+const readHostSettings = (
+  reader: Reader,
+  settings: ReturnType<Reader['entries']>,
+  layer: HostEntry['layer'],
+): HostSettings => {
+  const [driver, guid, pkeys] = ['driver', 'guid', 'pkeys'].map(name => settings.get(name))
+  const named = settings.get('layer')
+  const kind = named === undefined ? layer : readLayer(reader, named.key, named.value)
+  for (const found of [guid, pkeys])
+    if (found !== undefined && kind !== 'infiniband')
+      reader.fail(found.key, `${reader.text(found.key)} is a setting of InfiniBand ports: give layer: infiniband too`)
+  const guidText = guid && reader.text(guid.value)
+  if (guid !== undefined && !/^(?:0x)?(?!0{16})[\da-f]{16}$/i.test(guidText ?? ''))
+    reader.fail(guid.value ?? guid.key, `guid ${reader.written(guid.value)}: give 16 hexadecimal digits, not all 0`)
+  if (guid !== undefined && settings.has('count'))
+    reader.fail(guid.key, 'guid: several hosts cannot have the same; give each a line of its own')
+  return {
+    driver: driver && readDriver(reader, driver.key, driver.value),
+    layer: kind,
+    ports: `${guidText === undefined ? '' : `,guid=${guidText}`}${pkeys === undefined ? '' : readPkeys(reader, pkeys.key, pkeys.value)}`,
+  }
+}
+
+/** `layer`: of hosts that name none. */
+const readHosts = (
+  reader: Reader,
+  names: Names,
+  key: Node,
+  node: Node | undefined,
+  layer: HostEntry['layer'],
+): HostEntry[] => {
   const hosts: HostEntry[] = []
-  const addHost = (at: Node, name: string, driver?: NamedDriver): void => {
+  const plain: HostSettings = { driver: undefined, layer, ports: '' }
+  const addHost = (at: Node, name: string, settings = plain): void => {
     names.add(at, name, 'host')
-    hosts.push({ name, driver, complain: message => reader.fail(at, message) })
+    hosts.push({ name, ...settings, complain: message => reader.fail(at, message) })
     if (hosts.length > MAX_HOSTS) reader.fail(at, `there are more than ${MAX_HOSTS} hosts`)
   }
   /** `count` hosts NAME1, NAME2 … */
-  const addMany = (at: Node, name: string, count: number, driver?: NamedDriver): string[] => {
+  const addMany = (at: Node, name: string, count: number, settings = plain): string[] => {
     const many = Array.from({ length: count }, (_, i) => `${name}${i + 1}`)
-    for (const each of many) addHost(at, each, driver)
+    for (const each of many) addHost(at, each, settings)
     return many
   }
   if (isScalar(node)) addMany(node, 'h', reader.count(node, key, 'hosts', 1, MAX_HOSTS))
@@ -285,10 +355,9 @@ const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefin
       }
       if (!isMap(value))
         reader.fail(value, `host "${name}": ${reader.written(value)} is no map of settings, such as { driver: mlx5 }`)
-      const settings = reader.entries(value, `host "${name}"`, ['count', 'driver'])
+      const settings = reader.entries(value, `host "${name}"`, HOST_KEYS)
       const count = settings.get('count')
-      const driver = settings.get('driver')
-      const kind = driver && readDriver(reader, driver.key, driver.value)
+      const kind = readHostSettings(reader, settings, layer)
       if (count === undefined) addHost(at, name, kind)
       else names.add(at, name, addMany(at, name, reader.count(count.value, count.key, 'count', 1, MAX_HOSTS), kind))
     }
@@ -399,7 +468,53 @@ const readFlag = (reader: Reader, name: string, key: Node, node: Node | undefine
   return text === 'true'
 }
 
-const KEYS = ['name', 'hosts', 'switches', 'links', 'folders', 'check'] as const
+const SHAPES = Object.keys(fabricShapes) as readonly ShapeName[]
+const KEYS = ['name', 'hosts', 'switches', 'links', 'folders', 'check', 'subnet-manager', ...SHAPES] as const
+
+/** The setting of a topology that names a shape of InfiniBand switches, and the number of hosts in it, if it has one. */
+const readShape = (reader: Reader, top: ReturnType<Reader['entries']>) => {
+  const [name, second] = SHAPES.filter(each => top.has(each))
+  if (name === undefined) return undefined
+  const { key, value } = top.get(name)!
+  for (const other of [second, 'switches', 'links'])
+    if (other !== undefined && top.has(other))
+      reader.fail(
+        top.get(other)!.key,
+        `${other}: the switches and links are those of the ${name}; leave one of them out`,
+      )
+  const ranges: Readonly<Record<string, readonly [number, number]>> = fabricShapes[name]
+  if (!isMap(value))
+    reader.fail(
+      value ?? key,
+      `${name}: ${reader.written(value)} is no map of settings, such as { ${Object.keys(ranges).join(': 4, ')}: 4, hosts: 16 }`,
+    )
+  const settings = reader.entries(value, `the ${name}`, [...Object.keys(ranges), 'hosts'])
+  const numbers = Object.entries(ranges).map(([setting, [min, max]]) => {
+    const found = settings.get(setting)
+    if (found === undefined) reader.fail(value, `the ${name} needs ${setting}, an integer from ${min} to ${max}`)
+    return reader.count(found.value, found.key, setting, min, max)
+  })
+  const hosts = settings.get('hosts')
+  if (hosts !== undefined && top.has('hosts'))
+    reader.fail(hosts.key, `hosts: the topology has hosts already; leave those of the ${name} out`)
+  return { key, name, hosts, shape: shapeOf(name, numbers) }
+}
+
+/** The links of hosts to the leaves of a shape, in turn, and those between its switches. */
+const shapeLinks = ({ links, leaves }: FabricShape, hosts: readonly HostEntry[], complain: Complain): LinkEntry[] => {
+  const entry = (ends: LinkEntry['ends']): LinkEntry => ({
+    settings: { mtu: DEFAULT_MTU },
+    ends,
+    addresses: [],
+    complain,
+  })
+  return [entry(hosts.map(({ name }, i) => [name, leaves[i % leaves.length]!] as const)), entry(links)]
+}
+
+const readManager = (reader: Reader, key: Node, node: Node | undefined): NamedManager => ({
+  name: reader.text(node) ?? reader.written(node),
+  complain: message => reader.fail(node ?? key, message),
+})
 
 /** The name of a net whose file gives none. */
 const nameOfFile = (file: string): string =>
@@ -420,27 +535,34 @@ export const parseTopology = (source: string, file: string): Topology => {
   if (!isNetName(text))
     reader.fail(name?.value ?? reader.root, `name "${text}": ${NET_NAME_RULE}; set it with \`name:\``)
   const names = new Names(reader)
-  const hosts = top.get('hosts')
+  const shape = readShape(reader, top)
+  const hosts = top.get('hosts') ?? shape?.hosts
   if (hosts === undefined) reader.fail(reader.root, 'the topology has no hosts; add, for example, `hosts: 2`')
-  const hostEntries = readHosts(reader, names, hosts.key, hosts.value)
+  const layer = shape === undefined ? 'ethernet' : 'infiniband'
+  const hostEntries = readHosts(reader, names, hosts.key, hosts.value, layer)
   const switches = top.get('switches')
   const links = top.get('links')
   const ownFolders = top.get('folders')
   const folders = ownFolders === undefined ? [] : readFolders(reader, ownFolders.key, ownFolders.value)
   const flag = top.get('check')
   const check = flag !== undefined && readFlag(reader, 'check', flag.key, flag.value)
+  const managerEntry = top.get('subnet-manager')
+  const manager = managerEntry && readManager(reader, managerEntry.key, managerEntry.value)
+  const common = { name: text, hosts: hostEntries, folders, check, manager }
+  if (shape !== undefined) {
+    for (const each of shape.shape.switches) names.add(shape.key, each, 'switch')
+    const complain: Complain = message => reader.fail(shape.key, message)
+    return { ...common, switches: shape.shape.switches, links: shapeLinks(shape.shape, hostEntries, complain) }
+  }
   if (links === undefined) {
     if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')
     const ends = hostEntries.map(({ name: host }): readonly [string, string] => [host, ONLY_SWITCH])
     names.add(reader.root, ONLY_SWITCH, 'switch')
     const complain: Complain = message => reader.fail(hosts.key, message)
     return {
-      name: text,
-      hosts: hostEntries,
+      ...common,
       switches: [ONLY_SWITCH],
       links: [{ settings: { mtu: DEFAULT_MTU }, ends, addresses: [], complain }],
-      folders,
-      check,
     }
   }
   const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
@@ -454,7 +576,7 @@ export const parseTopology = (source: string, file: string): Topology => {
     if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
     return entry
   })
-  return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries, folders, check }
+  return { ...common, switches: switchNames, links: linkEntries }
 }
 
 /** Reads a file. Throws InputError. */

@@ -10,7 +10,7 @@
  * Buffers have two sizes, so that an ACK need not wait for a large one. Each port has guaranteed buffers, so a receiver
  * that does not read its runs blocks only its own senders.
  */
-import { FIRST_MULTICAST_LID } from '../../spec/wire/subnet.ts'
+import { FIRST_MULTICAST_LID, PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
 import { addressText, isLinkLocal } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
 import { ECN_MASK, markedFlow } from '../wire/flow.ts'
@@ -145,10 +145,22 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** The LID of a flow's address at this index. */
   const lidAt = (at: number): number => flows.words()[at + 3]
 
-  /** The fabric of a flow's port, if the port may send it: a port that is not ACTIVE has no LID (IBA 7.2.7). */
+  /** A port that is not ACTIVE has no LID (IBA 7.2.7). */
+  const hasLid = ({ lid }: PortFabric, wanted: number): boolean =>
+    lid === PERMISSIVE_LID || (lid !== 0 && lid === wanted)
+
+  /** The fabric of a flow's port, if the port may send it. */
   const fabricOf = (flow: number): PortFabric | undefined => {
     const fabric = fabrics[flows.portOf(flow)]
-    return fabric !== undefined && fabric.lid !== 0 && fabric.lid === lidAt(flows.sourceAt(flow)) ? fabric : undefined
+    return fabric !== undefined && hasLid(fabric, lidAt(flows.sourceAt(flow))) ? fabric : undefined
+  }
+
+  /** Makes a port a member of a group: four words from index `at` on. */
+  const join = (portNumber: number, words: Uint32Array, at: number): void => {
+    const existing = groups.find(words, at)
+    if (existing >= 0 && membersOf[existing].includes(portNumber)) return
+    const number = groups.acquire(words, at)
+    membersOf[number] = existing < 0 ? [portNumber] : [...membersOf[existing], portNumber]
   }
 
   /** The route of a flow by LID: what the tables of the fabric say. */
@@ -162,11 +174,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     const numbers = fabric
       .reached(dlid)
       .flatMap(reached => portOfFabric.get(reached) ?? [])
-      .filter(number => (isGroup ? fabrics[number]!.lid !== 0 : fabrics[number]!.lid === dlid))
+      .filter(number => (isGroup ? fabrics[number]!.lid !== 0 : hasLid(fabrics[number]!, dlid)))
     if (!isGroup) return numbers[0] ?? NOWHERE
+    for (const number of numbers) if (fabrics[number]!.isTrunk) join(number, flows.words(), at)
     const group = groups.find(flows.words(), at)
     // An adapter passes packets to a group to its own members too.
-    reachedOf[flow] = new Set([...numbers, flows.portOf(flow)])
+    reachedOf[flow] = new Set(fabric.isTrunk ? numbers : [...numbers, flows.portOf(flow)])
     return group < 0 ? NOWHERE : GROUP - group
   }
 
@@ -483,10 +496,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
       joinGroup: group => {
         addressWords(group, addressKey, 0)
-        const existing = groups.find(addressKey, 0)
-        if (existing >= 0 && membersOf[existing].includes(portNumber)) return
-        const number = groups.acquire(addressKey, 0)
-        membersOf[number] = existing < 0 ? [portNumber] : [...membersOf[existing], portNumber]
+        join(portNumber, addressKey, 0)
       },
       leaveGroup: group => {
         addressWords(group, addressKey, 0)

@@ -100,8 +100,10 @@ export const flowsOfPeers = ({ maxFlows = Number.POSITIVE_INFINITY }: Port): num
 
 /** An InfiniBand port's way into the fabric of its subnet, which decides where packets to a LID arrive. */
 export interface PortFabric {
-  /** The LID with which the port sends; 0: it is not ACTIVE, and sends nothing. */
+  /** The LID with which the port sends; 0: it is not ACTIVE, and sends nothing; PERMISSIVE_LID: it has all LIDs. */
   readonly lid: number
+  /** Behind the port is another process: it is a member of each group whose packets reach it, and gets none of its own back. */
+  readonly isTrunk?: boolean
   /** What the ports that packets to `dlid` reach have given to `setFabric`; at most one, but for multicast. */
   reached(dlid: number): readonly object[]
   /** So many packets to `dlid` have reached no port. */

@@ -20,6 +20,7 @@ export class TestPort implements SubnetPort {
   capabilityMask: number = PortCapFlags.values.TRAP_SUP
   settings: SubnetSettings
   subnet: PortSubnet | undefined
+  readonly addresses: readonly Uint8Array[] = []
   registrations = 0
   reroutes = 0
   changed: () => void = () => {}

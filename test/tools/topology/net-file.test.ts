@@ -6,6 +6,7 @@ import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
 import { type Plan, planNet } from '../../../src/cli/net/plan.ts'
 import { networkDrivers } from '../../../src/drivers/registered.ts'
+import { parseFabric } from '../../../src/spec/fabric.ts'
 import { InputError } from '../../../src/tools/topology/input-error.ts'
 import { parseTopology } from '../../../src/tools/topology/net-file.ts'
 
@@ -51,7 +52,7 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   ['hosts: { h1: mlx5 }', /^1:14: host "h1": "mlx5" is no map of settings, such as \{ driver: mlx5 \}$/],
   ['hosts: { h1: { driver: mlx4 } }', /^1:24: driver "mlx4" is not one of rxe, efa, mlx5, none$/],
   ['hosts: { h: { count: -1 } }', /^1:22: count "-1": give an integer from 1 to 512$/],
-  ['hosts: { h: { cpu: 1 } }', /^1:15: "cpu" is no setting of host "h"; there are count, driver$/],
+  ['hosts: { h: { cpu: 1 } }', /^1:15: "cpu" is no setting of host "h"; there are count, driver, layer, guid, pkeys$/],
   ['hosts: { h: { count: 2 }, h1: }', /^1:27: name "h1": there are two/],
   ['name: a-b\nhosts: 2', /^1:7: name "a-b": a name of a net has letters, digits and "_", and at most 24/],
   ['hosts: 2\nswitches: [s]', /^2:1: there are switches and no links to them: add links$/],
@@ -101,6 +102,65 @@ const refusedSettings: readonly (readonly [settings: string, message: RegExp])[]
   ['mtu: 1000, addresses: [fd00::1/64, fd00::2/64]', /IPv6 needs an mtu of 1280 or more, and the link has 1000$/],
 ]
 
+/** Of InfiniBand hosts. */
+const refusedFabrics: readonly (readonly [source: string, message: RegExp])[] = [
+  ['hosts: { a: { layer: ib } }', /^1:22: layer "ib" is not one of ethernet, infiniband$/],
+  ['hosts: { a: { layer: infiniband, driver: rxe } }', /^1:42: driver "rxe" has no InfiniBand ports .* only mlx5 has$/],
+  ['hosts: { a: { layer: infiniband, driver: none } }', /^1:42: driver "none" has no InfiniBand ports/],
+  ['hosts: { a: { pkeys: [0xffff] } }', /^1:15: pkeys is a setting of InfiniBand ports: give layer: infiniband too$/],
+  ['hosts: { a: { layer: infiniband, pkeys: 1 } }', /pkeys: "1": give a list of 1 to 128 partition keys/],
+  ['hosts: { a: { layer: infiniband, pkeys: [0x8000] } }', /pkeys: \[0x8000\]: give a list .* 0x8000 is none$/],
+  ['hosts: { a: { layer: infiniband, guid: 12 } }', /guid "12": give 16 hexadecimal digits, not all 0$/],
+  [
+    'hosts: { a: { count: 2, layer: infiniband, guid: 0x1122334455667788 } }',
+    /^1:44: guid: several hosts cannot have the same; give each a line of its own$/,
+  ],
+  [
+    'hosts: { a: { layer: infiniband }, b: }\nswitches: [s]\nlinks:\n  - { between: [a, s] }\n  - { between: [b, s] }',
+    /^5:5: switch "s" has host "a" of InfiniBand and host "b" of Ethernet: a switch has the layer of its hosts; give/,
+  ],
+  [
+    'hosts: { a: { layer: infiniband }, b: }\nswitches: [s, t]\nlinks:\n  - { between: [s, t] }\n  - { between: [b, t] }\n  - { between: [a, s] }',
+    /^6:5: switches "t" and "s" are joined, and have host "a" of InfiniBand and host "b" of Ethernet/,
+  ],
+  [
+    'hosts: { a: { layer: infiniband }, b: }\nlinks: [{ between: [a, b] }]',
+    /^2:9: hosts "a" and "b" have InfiniBand ports: cable them to a switch, which has their manager$/,
+  ],
+  [
+    'hosts: { a: { layer: infiniband } }\nswitches: [s, t]\nlinks: [{ between: [a, s] }, { between: [a, t] }]',
+    /^3:30: host "a" has links to InfiniBand switches "s" and "t", which are not joined; join them, or give it one/,
+  ],
+  [
+    'hosts: { a: { layer: infiniband } }\nswitches: [s, t]\nlinks: [{ between: [a, s] }, { between: [s, t], rate: 1gbit }]',
+    /^3:30: the link between "s" and "t", which are InfiniBand switches, has no rate; give a link of a host the rate$/,
+  ],
+  ['hosts: { a: { count: 65, layer: infiniband } }', /^1:1: the InfiniBand switches with "switch" have more than 64/],
+  ['hosts: 2\nsubnet-manager: none', /^2:17: subnet-manager is of InfiniBand hosts, and there are none; give hosts/],
+  [
+    'hosts: { h1: { layer: infiniband } }\nsubnet-manager: h2',
+    /^2:17: subnet-manager "h2" is not one of embedded, none, or a host with a port at "switch", as h1$/,
+  ],
+  ['fat-tree: { leaves: 4, hosts: 2 }', /^1:11: the fat-tree needs spines, an integer from 1 to 32$/],
+  ['fat-tree: { leaves: 0, spines: 2, hosts: 2 }', /^1:21: leaves "0": give an integer from 1 to 32$/],
+  ['fat-tree: 4', /^1:11: fat-tree: "4" is no map of settings, such as \{ leaves: 4, spines: 4, hosts: 16 \}$/],
+  ['ring: { switches: 2, hosts: 2 }', /^1:19: switches "2": give an integer from 3 to 64$/],
+  ['ring: { leaves: 2 }', /^1:9: "leaves" is no setting of the ring; there are switches, hosts$/],
+  [
+    'hosts: 2\nring: { switches: 3, hosts: 2 }',
+    /^2:22: hosts: the topology has hosts already; leave those of the ring/,
+  ],
+  [
+    'ring: { switches: 3, hosts: 2 }\nlinks: []',
+    /^2:1: links: the switches and links are those of the ring; leave one/,
+  ],
+  ['ring: { switches: 3 }', /^1:1: the topology has no hosts/],
+  [
+    'hosts: { a: { layer: ethernet }, b: { layer: infiniband } }\nring: { switches: 3 }',
+    /^2:1: switches "switch1" and "switch2" are joined, and have host "b" of InfiniBand and host "a" of Ethernet/,
+  ],
+]
+
 const assertRefused = (source: string, message: RegExp): void => {
   try {
     plan(source)
@@ -115,6 +175,7 @@ const assertRefused = (source: string, message: RegExp): void => {
 describe('refused files', () => {
   for (const [source, message] of refused)
     it(JSON.stringify(source.slice(0, 200)), () => assertRefused(source, message))
+  for (const [source, message] of refusedFabrics) it(JSON.stringify(source), () => assertRefused(source, message))
   for (const [settings, message] of refusedSettings)
     it(settings, () => {
       assertRefused(`hosts: 2\nlinks:\n  - { between: [h1, h2], ${settings} }`, message)
@@ -227,5 +288,49 @@ links:
       ],
     )
     assert.deepEqual(given.hosts[0]!.names[0], ['fd00::2', 'h2'])
+  })
+
+  it('InfiniBand switches are one node of the network of IP, and a fabric with the ports of hosts', () => {
+    const { hosts, switches, links, fabrics } = plan(
+      'fat-tree: { leaves: 2, spines: 2, hosts: 3 }\nsubnet-manager: h2\nname: t',
+    )
+    assert.equal(switches.length, 1)
+    const [node] = switches
+    assert.deepEqual(
+      links.map(({ ends }) => ends.map(end => `${end.node} ${end.interface}`)),
+      [1, 2, 3].map(i => [`h${i} eth0`, `${node} port${i - 1}`]),
+    )
+    assert.deepEqual(
+      hosts.map(({ driver, layer, interfaces: [first] }) => [driver, layer, first!.peer, first!.fabric]),
+      ['leaf1', 'leaf2', 'leaf1'].map(leaf => ['mlx5', 'infiniband', leaf, node]),
+    )
+    assert.deepEqual(fabrics, [
+      {
+        node,
+        switches: ['leaf1', 'leaf2', 'spine1', 'spine2'],
+        text: 'links=leaf1:spine1+leaf1:spine2+leaf2:spine1+leaf2:spine2,at=h1 mlx5_0:leaf1+h2 mlx5_0:leaf2+h3 mlx5_0:leaf1,manager=@h2 mlx5_0',
+      },
+    ])
+    const { places, manager } = parseFabric(fabrics[0]!.text)
+    assert.deepEqual([places.get('h3 mlx5_0'), manager], ['leaf1', { at: 'h2 mlx5_0' }])
+  })
+
+  it('a host of InfiniBand has its settings, and the rate of its link', () => {
+    const { hosts, fabrics } = plan(
+      `hosts: { a: { layer: infiniband, guid: 0x0002c90300a1b2c3, pkeys: [0xffff, 0x8001] }, b: { driver: none }, c: }
+switches: [s, t]
+links:
+  - { between: [a, s], rate: 1gbit, delay: 1ms, loss: 1% }
+  - { between: [b, s] }
+  - { between: [b, t] }
+  - { between: [c, t] }`,
+    )
+    assert.equal(hosts[0]!.ports, ',guid=0x0002c90300a1b2c3,pkeys=0xffff+0x8001')
+    assert.equal(
+      hosts[0]!.faults,
+      'device=mlx5_0,dir=both,drop=0.01,delay=1;device=mlx5_0,dir=sent,rate=1gbit;device=mlx5_0,rate=1gbit',
+    )
+    assert.deepEqual(fabrics, [{ node: 's', switches: ['s'], text: 'at=a mlx5_0:s,manager=embedded' }])
+    assert.equal(hosts[2]!.layer, undefined)
   })
 })
