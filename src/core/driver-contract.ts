@@ -345,6 +345,8 @@ export interface ConnectionEnd {
   /** The device's address and the peer's, 16 bytes each; known once the address is resolved. */
   readonly localGid: Uint8Array | undefined
   readonly remoteGid: Uint8Array | undefined
+  /** P_Key of an AF_IB address on InfiniBand; undefined: that of IP. */
+  readonly pkey: number | undefined
   /** RDMA_OPTION_ID_TOS, or that of the peer's request. */
   readonly trafficClass: number
   /** RDMA_OPTION_ID_ACK_TIMEOUT, an exponent: 4.096 µs · 2^n. Undefined: the protocol chooses. */
@@ -449,8 +451,8 @@ export interface ConnectionProtocol {
    * Absent: the addresses are the path, as with RoCE.
    */
   resolveRoute?(end: ConnectionEnd, timeout: number, done: (path: Uint8Array | number) => void): () => void
-  /** The Q_Key of an end's datagrams, if it is not the end's own. */
-  datagramQkey?(end: ConnectionEnd): number
+  /** The Q_Key and the P_Key index of an end's datagrams, if they are not the end's own and 0. */
+  datagramKeys?(end: ConnectionEnd): { readonly qkey: number; readonly pkeyIndex: number }
   /**
    * Joins a multicast group of the network. `report` gets the group's address, or −errno, perhaps during the call; after the
    * address perhaps −errno, if the membership was lost. The returned function leaves. Absent: the address of the group is enough.

@@ -116,7 +116,7 @@ export class IbCm implements EventHost {
       ...(routes && {
         resolveRoute: (end, timeout, done) =>
           routes.resolveRoute(end, serviceIdOf(end, end.destination), timeout, done),
-        datagramQkey: end => routes.datagramQkey(end),
+        datagramKeys: end => routes.datagramKeys(end),
         joinGroup: (end, group, report) => routes.joinGroup(end, group, report),
       }),
       close: () => {

@@ -102,6 +102,7 @@ export class SubnetAdministrator {
     this.#agent.send(mad, pathTo(lid, smLid, smSl), { timeout: timeout / SENDS, retries: SENDS - 1, tag })
     return () => {
       isWanted = false
+      this.#agent.abort(tag)
     }
   }
 

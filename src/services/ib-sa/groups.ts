@@ -15,18 +15,25 @@ import type { SubnetAdministrator } from './administrator.ts'
 
 type Record = SaRecord<'MCMemberRecord'>
 
+/** What a member asks for: with MGID (zeros: a new one) and join state. */
+type Wanted = Partial<Record> & Pick<Record, 'mgid' | 'joinState'>
+
 /** Who has joined, or wants to. */
 interface Member {
-  /** `JoinState` */
-  readonly state: number
-  readonly wanted: Partial<Record>
+  readonly wanted: Wanted
   /** The group, or −errno. After the group, once more with −ENETRESET if the port's membership is gone. */
   readonly report: (outcome: Record | number) => void
-  hasJoined: boolean
+  /** Undefined: it is in none any more. */
+  group: Group | undefined
 }
 
 interface Group {
+  /** Who has joined. */
   readonly members: Set<Member>
+  /** Who wants to. */
+  readonly waiting: Set<Member>
+  /** By bit of the join state: how many of both want it. */
+  readonly wanted: number[]
   /** Undefined: the administrator chooses the GID. */
   key: string | undefined
   record: Record | undefined
@@ -44,9 +51,18 @@ const codec = saCodecs.MCMemberRecord
 /** What all members of a group have in common. */
 const COMMON = codec.mask('qkey', 'pkey', 'sl', 'flowLabel', 'trafficClass')
 
+/** Bits of a join state. */
+const JOIN_BITS = [0, 1, 2, 3] as const
+
+const countState = ({ wanted }: Group, state: number, by: number): void => {
+  for (const bit of JOIN_BITS) if ((state >> bit) & 1) wanted[bit]! += by
+}
+
 export class PortGroups {
   readonly #administrator: SubnetAdministrator
   readonly #groups = new Set<Group>()
+  /** Those with a GID. */
+  readonly #byKey = new Map<string, Group>()
   readonly close: () => void
 
   constructor(device: Device, administrator: SubnetAdministrator) {
@@ -56,52 +72,81 @@ export class PortGroups {
     })
   }
 
-  /** `wanted`: with MGID (zeros: a new one) and join state. The returned function leaves the group, without a report. */
-  join(wanted: Partial<Record> & Pick<Record, 'mgid' | 'joinState'>, report: Member['report']): () => void {
-    const key = wanted.mgid.every(byte => byte === 0) ? undefined : addressKey(wanted.mgid)
-    let group = key === undefined ? undefined : [...this.#groups].find(each => each.key === key)
-    if (group === undefined) {
-      group = { members: new Set(), key, record: undefined, joined: 0, isAsking: false }
-      this.#groups.add(group)
-    }
-    const member = { state: wanted.joinState, wanted, report, hasJoined: false }
-    group.members.add(member)
-    const joined = group
-    this.#advance(joined)
+  /** The returned function leaves the group, without a report. */
+  join(wanted: Wanted, report: Member['report']): () => void {
+    const member: Member = { wanted, report, group: undefined }
+    this.#add(member)
     return () => {
-      if (joined.members.delete(member)) this.#advance(joined)
+      const { group } = member
+      this.#remove(member)
+      if (group !== undefined) this.#advance(group)
     }
+  }
+
+  #add(member: Member): void {
+    const { mgid, joinState } = member.wanted
+    const key = mgid.every(byte => byte === 0) ? undefined : addressKey(mgid)
+    let group = key === undefined ? undefined : this.#byKey.get(key)
+    if (group === undefined) {
+      const none = { record: undefined, joined: 0, isAsking: false }
+      group = { members: new Set(), waiting: new Set(), wanted: JOIN_BITS.map(() => 0), key, ...none }
+      this.#groups.add(group)
+      if (key !== undefined) this.#byKey.set(key, group)
+    }
+    member.group = group
+    group.waiting.add(member)
+    countState(group, joinState, 1)
+    this.#advance(group)
+  }
+
+  #remove(member: Member): void {
+    const { group } = member
+    if (group === undefined) return
+    member.group = undefined
+    group.waiting.delete(member)
+    group.members.delete(member)
+    countState(group, member.wanted.joinState, -1)
   }
 
   /** Asks for what the members of a group want, one query after the other. */
   #advance(group: Group): void {
-    const { members, record, joined } = group
     if (group.isAsking || !this.#groups.has(group)) return
-    for (const member of members) {
-      if (member.hasJoined) continue
-      if (record === undefined || (joined & member.state) !== member.state) {
+    const { members, waiting, record, joined } = group
+    for (const member of waiting) {
+      const { joinState } = member.wanted
+      if (record === undefined || (joined & joinState) !== joinState) {
         this.#ask(group, MadMethod.SET, { ...member.wanted }, answer => {
-          if (typeof answer === 'number') this.#fail(group, member, answer)
-          else {
-            group.record = answer
-            group.key ??= addressKey(answer.mgid)
-            group.joined |= member.state
-          }
+          if (typeof answer === 'number') this.#fail(member, answer)
+          else this.#hasJoined(group, answer, joinState)
         })
         return
       }
       if (codec.matches(record, { ...record, ...member.wanted }, COMMON)) {
-        member.hasJoined = true
+        waiting.delete(member)
+        members.add(member)
         member.report(record)
-      } else this.#fail(group, member, -Errno.EINVAL)
+      } else this.#fail(member, -Errno.EINVAL)
     }
-    const unused = [...members].reduce((left, { state }) => left & ~state, joined)
+    const unused = JOIN_BITS.reduce((left, bit) => (group.wanted[bit]! > 0 ? left & ~(1 << bit) : left), joined)
     if (unused !== 0) {
       const { mgid, portGid } = record!
       this.#ask(group, SaMethod.DELETE, { mgid, portGid, joinState: unused }, () => {
         group.joined &= ~unused
       })
-    } else if (members.size === 0) this.#groups.delete(group)
+    } else if (members.size === 0 && waiting.size === 0) this.#forget(group)
+  }
+
+  #hasJoined(group: Group, record: Record, joinState: number): void {
+    group.record = record
+    group.joined |= joinState
+    if (group.key !== undefined) return
+    group.key = addressKey(record.mgid)
+    if (!this.#byKey.has(group.key)) this.#byKey.set(group.key, group)
+  }
+
+  #forget(group: Group): void {
+    this.#groups.delete(group)
+    if (group.key !== undefined && this.#byKey.get(group.key) === group) this.#byKey.delete(group.key)
   }
 
   #ask(
@@ -125,17 +170,21 @@ export class PortGroups {
     }
   }
 
-  #fail(group: Group, member: Member, errno: number): void {
-    if (group.members.delete(member)) member.report(errno)
+  #fail(member: Member, errno: number): void {
+    if (member.group === undefined) return
+    this.#remove(member)
+    member.report(errno)
   }
 
+  /** Members lose their groups; who waits asks again. */
   #lose(): void {
     const lost = [...this.#groups]
     this.#groups.clear()
-    for (const { members } of lost) {
-      const told = [...members]
-      members.clear()
-      for (const { report } of told) report(-ENETRESET)
+    this.#byKey.clear()
+    for (const member of lost.flatMap(({ members }) => [...members])) this.#fail(member, -ENETRESET)
+    for (const member of lost.flatMap(({ waiting }) => [...waiting])) {
+      this.#remove(member)
+      this.#add(member)
     }
   }
 }

@@ -12,6 +12,7 @@ import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { MadMethod } from '../../spec/wire/management.ts'
 import { FULL_MEMBER, JoinState, Selector } from '../../spec/wire/subnet.ts'
 import { type SaRecord, saCodecs } from '../../transport/wire/mad/subnet.ts'
+import { pkeyIndexOf } from '../ib-cm/path.ts'
 import type { MadLayer } from '../mad-client/layer.ts'
 import { Family, isAny } from '../socket-address.ts'
 import { SubnetAdministrator } from './administrator.ts'
@@ -52,10 +53,10 @@ export class SubnetRoutes {
     this.#administrator.close()
   }
 
-  /** The port, in the partition of IP over InfiniBand. */
-  get #own(): { readonly portGid: Uint8Array; readonly pkey: number } {
+  /** The port, in the partition of IP over InfiniBand, or in that of an AF_IB address. */
+  #own(pkey?: number): { readonly portGid: Uint8Array; readonly pkey: number } {
     const { gids, pkeys } = this.#device.ports[0]!
-    return { portGid: gids.entries[0]!.gid, pkey: pkeys[0]! | FULL_MEMBER }
+    return { portGid: gids.entries[0]!.gid, pkey: pkey ?? pkeys[0]! | FULL_MEMBER }
   }
 
   #joinBroadcast(): void {
@@ -63,7 +64,7 @@ export class SubnetRoutes {
     this.#leaveBroadcast?.()
     this.#broadcast = undefined
     if (state !== PortState.values.ACTIVE || smLid === 0) return
-    const { portGid, pkey } = this.#own
+    const { portGid, pkey } = this.#own()
     this.#leaveBroadcast = this.#groups.join(
       { mgid: broadcastGid(pkey), portGid, joinState: JoinState.FULL },
       outcome => {
@@ -74,14 +75,18 @@ export class SubnetRoutes {
     )
   }
 
-  /** As `ConnectionProtocol.datagramQkey`. */
-  datagramQkey({ portSpace, qkey }: ConnectionEnd): number {
-    return portSpace === IPOIB ? (this.#broadcast?.qkey ?? qkey) : qkey
+  /** As `ConnectionProtocol.datagramKeys`. */
+  datagramKeys({ portSpace, qkey, pkey }: ConnectionEnd): { readonly qkey: number; readonly pkeyIndex: number } {
+    const { pkeys } = this.#device.ports[0]!
+    return {
+      qkey: portSpace === IPOIB ? (this.#broadcast?.qkey ?? qkey) : qkey,
+      pkeyIndex: pkey === undefined ? 0 : pkeyIndexOf(pkeys, pkey),
+    }
   }
 
   /** As `ConnectionProtocol.resolveRoute`. */
   resolveRoute(
-    { localGid, remoteGid, trafficClass, destination }: ConnectionEnd,
+    { localGid, remoteGid, trafficClass, destination, pkey }: ConnectionEnd,
     serviceId: bigint,
     timeout: number,
     done: (path: Uint8Array | number) => void,
@@ -91,7 +96,7 @@ export class SubnetRoutes {
     const codec = saCodecs.PathRecord
     const quality = destination.family === Family.INET ? { qosClass: trafficClass } : { trafficClass }
     const service = { serviceIdHigh: Number(serviceId >> 32n), serviceIdLow: Number(serviceId & 0xffff_ffffn) }
-    const ends = { sgid: localGid, dgid: remoteGid, pkey: this.#own.pkey }
+    const ends = { sgid: localGid, dgid: remoteGid, pkey: this.#own(pkey).pkey }
     const record = { ...service, ...ends, reversible: true, numbPath: 1, ...quality }
     return this.#administrator.ask(
       { name: 'PathRecord', method: MadMethod.GET, record, timeout: (timeout || DEFAULT_TIMEOUT) * MICROSECONDS },
@@ -101,7 +106,7 @@ export class SubnetRoutes {
 
   /** As `ConnectionProtocol.joinGroup`. */
   joinGroup(
-    { portSpace, qkey: ownQkey }: ConnectionEnd,
+    { portSpace, qkey: ownQkey, pkey: ownPkey }: ConnectionEnd,
     { address, isSendOnly }: GroupRequest,
     report: (outcome: Partial<DatagramParameters> | number) => void,
   ): () => void {
@@ -109,7 +114,7 @@ export class SubnetRoutes {
     if (broadcast === undefined)
       throw callError.EADDRNOTAVAIL`${the.method('cm_multicast.create')}: ${this.#device.name} has not joined the group of IP's broadcasts, of which other groups take their attributes: it has no subnet manager yet, or one without that group`
     const { family, address: group } = address
-    const { portGid, pkey } = this.#own
+    const { portGid, pkey } = this.#own(ownPkey)
     const isOwn = isAny(address) || family === Family.IB || (family === Family.INET6 && isGivenGid(group))
     const mgid = isAny(address) ? new Uint8Array(16) : isOwn ? group : groupGid(group, pkey, portSpace === UDP)
     const { sl, flowLabel, trafficClass, rate, mtu, hopLimit } = broadcast

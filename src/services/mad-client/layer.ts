@@ -56,6 +56,8 @@ export interface MadAgent<T> {
   readonly outstanding: number
   /** As `MadAgentEngine.send`. Throws CallError EIO if the device was removed. */
   send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
+  /** As `MadAgentEngine.abort`. */
+  abort(tag: T): void
   /** As `MadAgentEngine.isTransfer`. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean
   /** Unregisters the agent. Its unfinished sends end as aborted. */
@@ -176,6 +178,7 @@ export class MadLayer {
       get outstanding() {
         return engine.outstanding
       },
+      abort: tag => engine.abort(tag),
       isTransfer: (message, mgmtClass) => engine.isTransfer(message, mgmtClass),
       send: (message, to, options) => {
         if (this.#portOf(device) !== port) throw noQueuePair1(device)

@@ -193,6 +193,11 @@ export class MadAgentEngine<P extends MadPath, T> {
     return done
   }
 
+  /** Ends the send with this tag as aborted: nobody waits for its response. No effect if it has ended. */
+  abort(tag: T): void {
+    for (const sending of this.#sending) if (sending.options.tag === tag) this.#end(sending, 'aborted')
+  }
+
   /** Ends all sends as aborted, and drops transfers that are being received. */
   close(): void {
     for (const receiving of this.#receiving) this.#forget(receiving)

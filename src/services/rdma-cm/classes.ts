@@ -72,11 +72,11 @@ const addressesRecord = (
   deviceIndex: id.device?.device.serial ?? 0,
 })
 
-/** Of the partition of IP over InfiniBand, in network order as on Linux; RoCE: 0. */
-const pkeyOf = ({ device }: Identifier): number => {
+/** Of an AF_IB address, or of the partition of IP over InfiniBand, in network order as on Linux; RoCE: 0. */
+const pkeyOf = ({ device, pkey: own }: Identifier): number => {
   const port = device?.device.ports[0]
   if (port?.ipAddresses === undefined) return 0
-  const pkey = port.pkeys[0]! | FULL_MEMBER
+  const pkey = own ?? port.pkeys[0]! | FULL_MEMBER
   return ((pkey & 0xff) << 8) | (pkey >> 8)
 }
 

@@ -76,6 +76,8 @@ export class Identifier implements PortHolder, ConnectionEnd {
   heldGid = -1
   /** 16 bytes; set when the peer is known. */
   remoteGid: Uint8Array | undefined
+  /** Of an AF_IB address, on InfiniBand. */
+  pkey: number | undefined
   flowLabel = 0
   /** The device's MAC when the identifier was bound, to detect a change (ADDR_CHANGE); undefined if it was unknown. */
   mac: string | undefined

@@ -25,8 +25,8 @@ export const qpAttributesFor = (id: Identifier, state: number): QpAttributes | u
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
   if (state > ERR) return refuse(because`${the.attribute('state')}: ${state}; states are ${RESET} to ${ERR}`)
   if (id.qpType === QpType.values.UD) {
-    const qkey = id.device.protocol.datagramQkey?.(id) ?? id.qkey
-    return { state, pkeyIndex: 0, port: 1, qkey }
+    const { qkey, pkeyIndex } = id.device.protocol.datagramKeys?.(id) ?? { qkey: id.qkey, pkeyIndex: 0 }
+    return { state, pkeyIndex, port: 1, qkey }
   }
   if (id.isListening) return refuse('the identifier is in state LISTEN')
   if (connection === undefined) return { state, pkeyIndex: 0, port: 1, accessFlags: 0 }

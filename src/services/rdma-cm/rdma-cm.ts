@@ -8,7 +8,7 @@
  * a device is removed, its identifiers get DEVICE_REMOVAL.
  */
 import { registerClient } from '../../core/devices/clients.ts'
-import { findGid, holdGid, releaseGid } from '../../core/devices/gids.ts'
+import { findGid, hasLids, holdGid, releaseGid } from '../../core/devices/gids.ts'
 import type {
   Connection,
   ConnectionListeners,
@@ -26,6 +26,7 @@ import { CallError, callError, Errno } from '../../spec/errno.ts'
 import { coded, the } from '../../spec/reason.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { addressText, isMulticastGid, isSameAddress } from '../../transport/wire/address.ts'
+import { PKEY_FULL_MEMBER } from '../../transport/wire/bth.ts'
 import { rdmaCmServiceId } from '../../transport/wire/mad/mad.ts'
 import { anyAddress, Family, isAny, isLoopback } from '../socket-address.ts'
 import { CmDevices, hasAddress, type Routing } from './devices.ts'
@@ -189,8 +190,10 @@ export class RdmaCm {
         id.source,
         id.onlyDevice,
       )
+      const pkey = partitionOf(device, destination)
       id.destination = destination
       this.#attach(id, device, localGid)
+      id.pkey = pkey
       if (isAny(id.source)) id.source = { ...id.source, address: localAddress }
       id.remoteGid = remoteGid
       id.flowLabel = this.#environment.random() & 0xf_ffff || 1
@@ -580,6 +583,16 @@ const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: Sock
   const found = boundSpaces[portSpace]?.find(space => (serviceId & mask) === (rdmaCmServiceId(space, 0) & mask))
   if (found !== undefined) return found
   throw callError.EPROTONOSUPPORT`${the.method('cm_id.bind')}: service id 0x${serviceId.toString(16)} is not of port space 0x${portSpace.toString(16)}`
+}
+
+/**
+ * The P_Key of an AF_IB address on InfiniBand (Linux: cma_resolve_ib_dev); undefined for others. Throws CallError ENODEV if
+ * the device is not in its partition.
+ */
+const partitionOf = ({ device }: CmDevice, { family, pkey }: SocketAddress): number | undefined => {
+  if (family !== Family.IB || !hasLids(device)) return undefined
+  if (device.ports[0]!.pkeys.some(own => own !== 0 && ((own ^ pkey) & ~PKEY_FULL_MEMBER) === 0)) return pkey
+  throw callError.ENODEV`${the.method('cm_id.resolveAddress')}: ${device.name} is not in the partition of the address's P_Key 0x${pkey.toString(16)}`
 }
 
 /** The type of the passive side's queue pair: of an XRC initiator's, the target's. */

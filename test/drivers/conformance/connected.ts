@@ -26,7 +26,7 @@ const addressOf = (last: number): Uint8Array => {
 let used = 0
 
 const socketAddress = (gid: Uint8Array, port: number) => ({
-  ...{ family: 2, port, address: gid, flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n },
+  ...{ family: 2, port, address: gid, flowInfo: 0, scope: 0, pkey: 0, serviceId: 0n, serviceMask: 0n },
 })
 
 export const wirePair =
@@ -50,7 +50,7 @@ export const wirePair =
       ...{ portSpace: CmPortSpace.values.TCP, qpType: QpType.values.RC, qkey: 0, startingPsn: 0, flowLabel: 0 },
       ...{ source: socketAddress(local, SERVICE), destination: socketAddress(remote, SERVICE) },
       ...{ localGid: local, remoteGid: remote, trafficClass: 0, ackTimeout: undefined, ece: undefined },
-      ...{ packetLifeTime: undefined, chosenPath: undefined },
+      ...{ packetLifeTime: undefined, chosenPath: undefined, pkey: undefined },
       report: type => news.push(type) > 0,
     })
     const protocols = m.devices.map(({ device }): ConnectionProtocol => {

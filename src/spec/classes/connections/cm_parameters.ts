@@ -24,7 +24,8 @@ export interface SocketAddress {
   readonly flowInfo: number
   /** Index of the interface, for link-local IPv6 addresses; 0: any. */
   readonly scope: number
-  /** 0 except for AF_IB. */
+  /** P_Key, for AF_IB on InfiniBand. 0 except for AF_IB, as the next two. */
+  readonly pkey: number
   readonly serviceId: bigint
   readonly serviceMask: bigint
 }
