@@ -14,6 +14,8 @@
  *   immediate, after which Node runs them.
  * - At the end of a worker thread Node unloads koffi, unless another thread has loaded it, and then libuv closes the
  *   thread's handles by functions of koffi: `watch` keeps koffi loaded.
+ * - After the `exit` event Node runs its loop once more, and koffi aborts the process if it cannot call back (SIGABRT, "napi_throw"):
+ *   at `exit` all handles are stopped.
  * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
  *   error.
  */
@@ -58,6 +60,16 @@ type Poll = (
 ) => PollHandle
 
 const watched = new Map<number, PollHandle>()
+
+let stopsAtExit = false
+/** In this thread. */
+const stopAllAtExit = (): void => {
+  if (stopsAtExit) return
+  stopsAtExit = true
+  process.on('exit', () => {
+    for (const handle of watched.values()) handle.stop()
+  })
+}
 
 let hasImmediate = false
 const onImmediate = (): void => {
@@ -111,6 +123,7 @@ const requirePollable = (fd: number): void => {
 export const watch = (fd: number, interest: Interest, callback: ReadyCallback): Watch => {
   requirePollable(fd)
   keepLoaded()
+  stopAllAtExit()
   let wanted = withDefaults(interest)
   let isStopped = false
 

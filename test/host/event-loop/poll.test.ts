@@ -244,3 +244,11 @@ test('a watch without references survives garbage collection, and keeps the proc
     poll.watch(b, { readable: true }, () => {}).unref()`)
   assert.deepEqual([free.stderr, free.status], ['', 0])
 })
+
+test('a descriptor that is ready when the process ends does not abort it', () => {
+  const { stderr, status } = run(`
+    const [a, b] = sockets.socketPair()
+    sockets.send(a, new Uint8Array(1))
+    poll.watch(b, { readable: true }, () => {}).unref()`)
+  assert.deepEqual([stderr, status], ['', 0])
+})
