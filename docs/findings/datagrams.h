@@ -19,6 +19,7 @@ static inline __attribute__((always_inline)) void make_datagram_end(struct datag
     init.qp_type = IBV_QPT_UD;
     make_resources(end, init, 16);
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = qkey};
+    attr.pkey_index = end->pkey_index;
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY), "ibv_modify_qp to INIT");
     attr.qp_state = IBV_QPS_RTR;
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE), "ibv_modify_qp to RTR");
@@ -26,6 +27,7 @@ static inline __attribute__((always_inline)) void make_datagram_end(struct datag
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), "ibv_modify_qp to RTS");
     struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = gid}};
     destination.grh.sgid_index = (uint8_t)gid_index;
+    destination.dlid = lid;
     datagram_end->ah = need(ibv_create_ah(end->pd, &destination), "ibv_create_ah");
 }
 

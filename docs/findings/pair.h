@@ -55,6 +55,7 @@ struct end {
     struct ibv_qp_attr attr;
     /* qp_access_flags; 0: all rights. */
     int access;
+    uint16_t pkey_index;
     /* Of SRD: the address of the peer. */
     struct ibv_ah *ah;
 };
@@ -62,6 +63,8 @@ struct end {
 static struct ibv_context *context;
 static union ibv_gid gid;
 static int gid_index = 1;
+/* The LID of the port; 0: it is none of InfiniBand. */
+static uint16_t lid;
 
 #ifdef SRD
 #include "srd.h"
@@ -79,6 +82,9 @@ static inline void open_device(void)
     // Devices without addresses of an interface have one GID.
     gid_index = ibv_query_gid(context, 1, 1, &gid) == 0 && gid.global.interface_id != 0 ? 1 : 0;
     check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
+    struct ibv_port_attr port;
+    check(ibv_query_port(context, 1, &port), "ibv_query_port");
+    lid = port.lid;
 }
 
 static inline void to_init(struct end *end)
@@ -88,6 +94,7 @@ static inline void to_init(struct end *end)
         return srd_to_init(end->qp);
 #endif
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = end->access};
+    attr.pkey_index = end->pkey_index;
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
           "ibv_modify_qp to INIT");
 }
@@ -132,6 +139,7 @@ static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, 
         .rnr_retry = 2,
         .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1}},
     };
+    end->attr.ah_attr.dlid = lid;
     end->attr.ah_attr.grh.sgid_index = (uint8_t)gid_index;
     end->attr.ah_attr.grh.dgid = gid;
 }

@@ -7,18 +7,17 @@
 int main(void)
 {
     struct end one = {0}, other = {0};
-    struct ibv_port_attr port;
     open_device();
-    check(ibv_query_port(context, 1, &port), "ibv_query_port");
 #ifdef FIXED
+    struct ibv_port_attr port;
+    check(ibv_query_port(context, 1, &port), "ibv_query_port");
     if (port.state != IBV_PORT_ACTIVE) {
         printf("the port is %s\n", ibv_port_state_str(port.state));
-        return 0;
+        return ibv_close_device(context);
     }
 #endif
     make_end(&one);
     make_end(&other);
-    other.attr.ah_attr.dlid = one.attr.ah_attr.dlid = port.lid;
     connect_ends(&one, &other);
     post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey); /* FAULT */
     completion(&one);

@@ -641,6 +641,11 @@ export interface RequestReader {
   peerOf?(qp: QueuePairObject): { readonly gid: Uint8Array; readonly qpn: number } | undefined
   /** Whether a queue pair of this device, also one of core's clients, is in a multicast group. Absent: unknown. */
   hasMember?(device: Device, group: Uint8Array): boolean
+  /**
+   * Why a subnet carries the last fetched datagram of queue pair `qpn` to no queue pair that takes it. `to`, `destQpn`: its
+   * destination as in `PostedRequest`. Undefined: it may arrive. Absent: no subnet decides.
+   */
+  whyLost?(device: Device, qpn: number, to: Uint8Array, destQpn: number): Cause | undefined
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
   /**

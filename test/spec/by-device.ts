@@ -5,13 +5,14 @@
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 
-export const columns = ['rxe', 'mlx5', 'efa', 'examples', 'host'] as const
+export const columns = ['rxe', 'mlx5', 'infiniband', 'efa', 'examples', 'host'] as const
 export type Column = (typeof columns)[number]
 
 /** The heads of the columns. */
 export const columnTitles: Readonly<Record<Column, string>> = {
   rxe: 'rxe',
   mlx5: 'mlx5',
+  infiniband: 'InfiniBand',
   efa: 'EFA',
   examples: "the examples' drivers",
   host: '`--host`',
@@ -35,24 +36,30 @@ const ONLY_MLX5 = {
 
 const ONLY_INFINIBAND = {
   reason: 'the ports are Ethernet',
-  findings: ['wrong-lid', 'port-not-active'],
+  findings: ['wrong-lid', 'wrong-grh', 'port-not-active'],
 } as const satisfies Absence
+
+const OF_MLX5: readonly Absence[] = [
+  ONLY_ADAPTERS,
+  { reason: 'libmlx5 refuses other operations itself (`refused-call`)', findings: ['bad-request'] },
+  {
+    reason: 'libmlx5 refuses a post while completions are unpolled for all slots (`queue-full`)',
+    findings: ['never-signaled', 'sends-unpolled'],
+  },
+  { reason: 'libmlx5 writes only the flags that it knows into a request', findings: ['undefined-flags'] },
+  {
+    reason:
+      'libmlx5 takes the completions of a queue pair out of its CQ when it destroys the queue pair (`sends-lost`)',
+    findings: ['completions-unpolled', 'polled-after-destroy'],
+  },
+]
 
 export const absences: Readonly<Record<Column, readonly Absence[]>> = {
   rxe: [ONLY_ADAPTERS, ONLY_MLX5, ONLY_INFINIBAND],
-  mlx5: [
-    ONLY_ADAPTERS,
-    { reason: 'libmlx5 refuses other operations itself (`refused-call`)', findings: ['bad-request'] },
-    {
-      reason: 'libmlx5 refuses a post while completions are unpolled for all slots (`queue-full`)',
-      findings: ['never-signaled', 'sends-unpolled'],
-    },
-    { reason: 'libmlx5 writes only the flags that it knows into a request', findings: ['undefined-flags'] },
-    {
-      reason:
-        'libmlx5 takes the completions of a queue pair out of its CQ when it destroys the queue pair (`sends-lost`)',
-      findings: ['completions-unpolled', 'polled-after-destroy'],
-    },
+  mlx5: [...OF_MLX5, ONLY_INFINIBAND],
+  infiniband: [
+    ...OF_MLX5,
+    { reason: 'the program changes the GID of the peer, which is no path here (`wrong-grh`)', findings: ['no-answer'] },
   ],
   efa: [
     ONLY_ADAPTERS,
@@ -246,6 +253,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
         'polled-after-destroy',
         'key-not-configured',
         'wrong-lid',
+        'wrong-grh',
         'port-not-active',
         'immediate-byte-order',
         'cm-id-destroyed-early',

@@ -10,6 +10,7 @@ import type { Engine } from '../../transport/engine/engine.ts'
 import { Completion, Flush, Receive, Send, Sge, type WorkTaps } from '../../transport/engine/types.ts'
 import { arenaOver } from '../../transport/wire/arena.ts'
 import { polledCompletions } from './completion-queue.ts'
+import { causeOfLostDatagram } from './lid-causes.ts'
 import type { ReceiveQueue } from './queues.ts'
 import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
 
@@ -34,27 +35,28 @@ const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => 
   return isAtomic(opcode) ? ATOMIC_BYTES : words[at + Send.LENGTH]
 }
 
-/** The destination of the datagram at `words[at]` (`Send`); undefined if its address handle (`flow`) was destroyed. */
-const destinationOf = (ahs: SoftState['ahs'], words: Uint32Array, at: number): PostedRequest['destination'] => {
-  for (const { flow, address } of ahs.values())
-    if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
-  return undefined
+/** The destination of the datagram at `words[at]` (`Send`); undefined if its address handle was destroyed. */
+const destinationOf = (
+  { queues, paths }: SoftState,
+  row: number,
+  words: Uint32Array,
+  at: number,
+): PostedRequest['destination'] => {
+  const address = words[at + Send.REFUSED] === 0 ? queues[row]?.destinations?.address() : undefined
+  return address && { gid: paths.datagramAddress(address), qkey: words[at + Send.QKEY] }
 }
 
 /** The target of an initiator of DC, which it is connected to when it fetches a request. */
-const targetOf = ({ state: { targetQpn, address } }: QpObject): Pick<PostedRequest, 'destQpn' | 'destination'> => ({
+const targetOf = (
+  { paths }: SoftState,
+  { state: { targetQpn, address } }: QpObject,
+): Pick<PostedRequest, 'destQpn' | 'destination'> => ({
   destQpn: targetQpn,
-  destination: address && { gid: address.dgid, qkey: 0 },
+  destination: address && { gid: paths.peerAddress(address), qkey: 0 },
 })
 
 /** The send at `words[at]` (`Send`) of the queue pair in `row`. */
-const sendAt = (
-  { ahs, engine }: SoftState,
-  row: number,
-  qp: QpObject,
-  words: Uint32Array,
-  at: number,
-): PostedRequest => {
+const sendAt = (device: SoftState, row: number, qp: QpObject, words: Uint32Array, at: number): PostedRequest => {
   const isDatagram = qp.class.name === 'ud_qp'
   const isXrc = qp.class.name.startsWith('xrc_')
   const opcode = words[at + Send.OPCODE]
@@ -64,7 +66,7 @@ const sendAt = (
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
     flags: isXrc ? flags & SEND_FLAGS : flags,
-    isSignaled: (flags & SIGNALED) !== 0 || engine().signalsAll(row),
+    isSignaled: (flags & SIGNALED) !== 0 || device.engine().signalsAll(row),
     length: words[at + Send.LENGTH],
     elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
     remote: hasRemote
@@ -75,9 +77,9 @@ const sendAt = (
         }
       : undefined,
     destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
-    destination: isDatagram ? destinationOf(ahs, words, at) : undefined,
+    destination: isDatagram ? destinationOf(device, row, words, at) : undefined,
   }
-  const posted = qp.state.targetQpn === undefined ? send : { ...send, ...targetOf(qp) }
+  const posted = qp.state.targetQpn === undefined ? send : { ...send, ...targetOf(device, qp) }
   if (opcode !== ATOMIC_CMP_AND_SWP) return posted
   const expected = joinWords(words[at + Send.COMPARE_HI], words[at + Send.COMPARE_LO])
   return { ...posted, swap: { expected, value: joinWords(words[at + Send.SWAP_HI], words[at + Send.SWAP_LO]) } }
@@ -217,6 +219,7 @@ export const requestReader: RequestReader = {
     return address && { gid: paths.peerAddress(address), qpn: engineOf(qp).query(row).destQpn }
   },
   hasMember: ({ state }, group) => (state as SoftState).groups.rowsOf(group).length > 0,
+  whyLost: causeOfLostDatagram,
   pendingSends: qp => (qp as QpObject).state.send.pending(),
   unannouncedSends: qp => (qp as QpObject).state.send.unannounced?.(qp.state.qpn) ?? 0,
   settle(qp) {

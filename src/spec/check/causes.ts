@@ -28,6 +28,11 @@ interface CauseRow {
 /** Of a path by a wrong LID. */
 const TELL_LID =
   "tell the peer the lid of ibv_query_port beside the queue pair number, and set ah_attr.dlid to the peer's; on RoCE it is 0, and is_global with the GID leads there"
+/** Of a GRH that names another port than the LID. */
+const TELL_GRH =
+  'set grh.dgid to the GID of the port whose LID is in dlid (ibv_query_gid of the peer), or leave is_global 0: within a subnet the LID is enough'
+/** Of partition keys that do not let two ends talk. */
+const TELL_PKEY = 'give both ends a pkey_index of the same P_Key (ibv_modify_qp to INIT, ibv_query_pkey)'
 /** Only the peer knows the cause. */
 const ASK_PEER = "look into the peer's log, or check both ends in one daemon, which knows the cause"
 
@@ -212,6 +217,19 @@ const table = {
     text: 'LID {lid} is not that of the peer: QP {peerQpn:hex} is on {port}, whose LID is {right}',
     advice: TELL_LID,
   },
+  NOT_JOINED: {
+    code: 0x314,
+    results: [],
+    text: 'queue pairs of {port} are attached to the group, and the port has not joined it: switches forward nothing with multicast LID {lid:hex} to it',
+    advice:
+      'join the group before ibv_attach_mcast, and attach with the LID of the answer: rdma_join_multicast, or an MCMemberRecord to the subnet manager; ibv_attach_mcast joins nothing',
+  },
+  GRH_OF_OTHER: {
+    code: 0x315,
+    results: [],
+    text: 'dgid {dgid} is no GID of {port}, to which LID {lid} leads',
+    advice: TELL_GRH,
+  },
   PORT_NOT_ACTIVE: {
     code: 0x312,
     results: ['RETRY_EXC_ERR'],
@@ -355,9 +373,23 @@ const table = {
   },
   PKEY_DIFFERS: {
     code: 0x40e,
-    results: [],
-    text: 'a packet has P_Key {packetPkey:hex}, and the port has {portPkey:hex}',
-    advice: 'give both ends a pkey_index of the same P_Key (ibv_modify_qp to INIT, ibv_query_pkey)',
+    results: ['RETRY_EXC_ERR'],
+    text: 'QP {sourceQpn:hex} sends with P_Key {packetPkey:hex}, and QP {qpn:hex} has {pkey:hex}',
+    advice: TELL_PKEY,
+  },
+  PKEY_LIMITED: {
+    code: 0x410,
+    results: ['RETRY_EXC_ERR'],
+    text: 'QP {sourceQpn:hex} and QP {qpn:hex} are both limited members of their partition: P_Key {pkey:hex}, without 0x8000',
+    advice:
+      'limited members talk to full members only: give one of the two ports the full P_Key, with 0x8000 (the subnet manager: `partitions.conf` of OpenSM), or use a partition of which one is a full member',
+  },
+  PKEY_EMPTY: {
+    code: 0x411,
+    results: ['RETRY_EXC_ERR'],
+    text: 'QP {qpn:hex} has P_Key 0: its pkey_index is an empty entry of the table of its port',
+    advice:
+      'look for the P_Key in the table (ibv_query_pkey), and set pkey_index to its place: an index below pkey_tbl_len may be empty, and a P_Key may have another place on each port',
   },
   NO_RECEIVE: {
     code: 0x40f,

@@ -4,6 +4,7 @@
  * need another are not made. The answers of our own devices are recorded with the events (`--record-depth check`), so
  * that a session file answers too.
  */
+import type { Cause } from './causes.ts'
 import type { Program, Stack } from './finding.ts'
 import type { Need } from './needs.ts'
 import type { WorkRequest } from './requests.ts'
@@ -100,6 +101,11 @@ export interface ProgramProbes {
   privateFile?(program: Program, address: number): string | undefined
   /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */
   hasMember?(group: Uint8Array): boolean | undefined
+  /**
+   * Why a subnet carries the last datagram of a queue pair to no queue pair that takes it (`RequestReader.whyLost`);
+   * undefined: it may arrive.
+   */
+  whyLost?(device: number, qpn: number, to: Uint8Array, destQpn: number): Cause | undefined
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
   hasUnchecked?(device: number): boolean
   /**
@@ -141,6 +147,7 @@ export const probes = {
   isCopiedByFork: { lasts: true },
   privateFile: { lasts: true },
   hasMember: { lasts: true },
+  whyLost: { lasts: true },
   hasUnchecked: { lasts: true },
   lossTo: { lasts: false },
   unreadEvents: { lasts: true },

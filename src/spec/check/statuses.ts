@@ -145,6 +145,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
       'service-mismatch',
       'wrong-lid',
       'port-not-active',
+      'key-mismatch',
       'no-answer',
     ],
   },

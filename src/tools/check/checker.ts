@@ -71,6 +71,7 @@ import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { createLearntDetector, type LearntDetector } from './lends/learnt.ts'
 import { createLendDetector, type LendDetector, type LentRange } from './lends/lends.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
+import { createLidPathDetector } from './lid-paths.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { dropBehind, lostIn, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
@@ -175,6 +176,7 @@ const takers: { readonly [K in ProgramEventName]: Taker<K> } = {
 const detectorFactories: readonly ((services: DetectorServices) => Detector)[] = [
   createBufferDetector,
   createDatagramDetector,
+  createLidPathDetector,
   createAdapterDetector,
   createCmIdDetector,
   createCmPortDetector,

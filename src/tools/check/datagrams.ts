@@ -2,23 +2,29 @@
  * Findings about UD sends, and sends of other queue pairs without connection (SRD). A receiver silently drops a datagram that
  * it does not accept (IBA 9.8.3); SRD refuses it. So when the device fetches a send, the detector compares the send with the
  * receiving queue pair. If packets reach only devices of the checker's process, datagrams to other addresses, and to groups
- * without member, are found too. Not checked are sends to queue pair 1.
+ * without member, are found too. On InfiniBand the device knows whether its subnet carries a datagram. Not checked are sends
+ * to queue pair 1.
  */
-import { causes } from '../../spec/check/causes.ts'
-import { type FindingId, findings } from '../../spec/check/findings.ts'
+import { type Cause, type CauseName, causes, causeText } from '../../spec/check/causes.ts'
+import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
-import { addressText, isMulticastGid } from '../../transport/wire/address.ts'
+import { addressText, isMulticastGid, lidOf } from '../../transport/wire/address.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { explainNumber } from './numbers.ts'
 import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, ERR } = QpState.values
+
+/** Causes of partition keys. */
+export const PARTITIONS: ReadonlySet<CauseName> = new Set<CauseName>(['PKEY_DIFFERS', 'PKEY_LIMITED', 'PKEY_EMPTY'])
+/** Causes that last: LID 0 is nobody's, and partition keys differ. Other ports and groups may come, or have gone. */
+const isLasting = ({ id, args }: Cause): boolean => PARTITIONS.has(id) || args.lid === 0
 
 interface Mismatch {
   readonly id: FindingId
@@ -57,6 +63,12 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
     if (!isMulticastGid(gid)) return 'no device has this GID'
     return services.sources.hasMember?.(gid) === false ? 'no queue pair is in this multicast group' : undefined
   }
+  /** What the device knows of the last datagram of a queue pair, which no queue pair gets; undefined: nothing. */
+  const whyLost = ({ device, qpn = 0 }: KnownObject, { destination, destQpn = 0 }: WorkRequest): Cause | undefined => {
+    const gid = destination?.gid
+    if (gid === undefined || (lidOf(gid) < 0 && !isMulticastGid(gid))) return undefined
+    return services.sources.whyLost?.(device, qpn, gid, destQpn)
+  }
   return {
     posted(request: WorkRequest) {
       const { destination, destQpn, owner } = request
@@ -64,6 +76,21 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       const sender = services.objects.find(owner)
       // An initiator of DC hears of its targets: its request fails.
       if (sender === undefined || typeOf(sender) === 'DCI') return
+      const cause = whyLost(sender, request)
+      if (cause !== undefined) {
+        const why = causeText(cause)
+        const to = addressText(destination.gid)
+        if (PARTITIONS.has(cause.id)) sender.hasSentWrongKey = true
+        else if (cause.id !== 'GRH_OF_OTHER')
+          sender.lost.unreached = { count: (sender.lost.unreached?.count ?? 0) + 1, to, why }
+        services.report(findingOfCause(cause.id)!, services.occurrenceAtPost(sender, request), {
+          text: `${sender.name} ${requestText(request)} to ${to}: ${why}`,
+          advice: causes[cause.id].advice,
+          ...(!isLasting(cause) && { severity: 'warning' }),
+          objects: [sender],
+        })
+        return
+      }
       const device = services.deviceWithGid(destination.gid)
       if (isMulticastGid(destination.gid) || device === undefined) {
         const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
@@ -87,7 +114,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       const mismatch = mismatchOf(sender, peer, destination.qkey)
       if (mismatch === undefined) return
       const { id, severity, detail } = mismatch
-      if (id === 'key-mismatch') sender.hasSentWrongQkey = true
+      if (id === 'key-mismatch') sender.hasSentWrongKey = true
       const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
       const { meant, ...wrong } = peer === undefined ? explainNumber(services.objects, device, destQpn) : {}
       const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`

@@ -22,9 +22,10 @@ import {
   isNotYetBound,
 } from './advice.ts'
 import { attributeTable, mismatchBehind, mismatches, psnLines } from './connection.ts'
+import { PARTITIONS } from './datagrams.ts'
 import type { DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
-import { hex, type KnownObject, type KnownObjects } from './objects.ts'
+import { hex, type KnownObject, type KnownObjects, typeOf } from './objects.ts'
 import { ackTimeoutOf, before, type Outage, type Outages } from './outages.ts'
 import type { QueueDetector } from './queues/queues.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
@@ -225,8 +226,9 @@ export class FailureReports {
     if (qp !== undefined && kind === 'drop') noteDropped(qp, failure, causeText(cause))
     else if (qp !== undefined) qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
-    if (cause.id === 'QKEY_DIFFERS' && this.#services.objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
-    if (cause.id === 'SRD_QKEY' && qp?.hasSentWrongQkey === true) return
+    const isOfKeys = cause.id === 'QKEY_DIFFERS' || PARTITIONS.has(cause.id)
+    if (isOfKeys && kind === 'drop' && this.#isToldBySender(cause.args, qp)) return
+    if (cause.id === 'SRD_QKEY' && qp?.hasSentWrongKey === true) return
     // An event repeats the failure of the CQ, or the failed request of a peer in this process.
     const isRepeated =
       cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#services.peerDeviceOf(qp) !== undefined)
@@ -336,6 +338,13 @@ export class FailureReports {
         ],
       })
     }
+  }
+
+  /** Whether the sender of a dropped packet has a finding of its own: a datagram has, and the request of a connection fails. */
+  #isToldBySender({ sourceQpn, qpn }: Failure['cause']['args'], qp: KnownObject | undefined): boolean {
+    const { objects } = this.#services
+    if ([sourceQpn, qpn].some(number => objects.hasSentWrongKey(Number(number)))) return true
+    return qp !== undefined && typeOf(qp) !== 'UD' && typeOf(qp) !== 'UC' && this.#services.peerOf(qp) !== undefined
   }
 
   /** Advice if the opcode of a request, 0, may not have been set: the address and the key of the peer are 0 too. */

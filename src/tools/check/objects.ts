@@ -167,8 +167,8 @@ export class KnownObject {
   userHandle: bigint | undefined
   /** Multicast groups that a UD queue pair is attached to: addresses as text. */
   readonly groups = new Set<string>()
-  /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
-  hasSentWrongQkey = false
+  /** Whether a datagram of a UD queue pair had another Q_Key or P_Key than its receiver (datagrams.ts). */
+  hasSentWrongKey = false
 
   /**
    * The place of its context among those of its process, from 1, if at its creation another one had an object of the class
@@ -499,10 +499,10 @@ export class KnownObjects {
     return nearest
   }
 
-  /** Whether `hasSentWrongQkey` is set for a queue pair of this number, on any device, also a destroyed one. */
-  hasSentWrongQkey(qpn: number): boolean {
+  /** Whether `hasSentWrongKey` is set for a queue pair of this number, on any device, also a destroyed one. */
+  hasSentWrongKey(qpn: number): boolean {
     for (const objects of [this.#existing, this.#destroyed])
-      for (const object of objects.values()) if (object.qpn === qpn && object.hasSentWrongQkey) return true
+      for (const object of objects.values()) if (object.qpn === qpn && object.hasSentWrongKey) return true
     return false
   }
 

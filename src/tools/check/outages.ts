@@ -11,7 +11,7 @@ import type { ContextEnd } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { ackTimeoutMicroseconds, WcStatus } from '../../spec/work.ts'
-import { addressText } from '../../transport/wire/address.ts'
+import { addressText, lidOf } from '../../transport/wire/address.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 import type { FindingContent, Occurrence } from './reporting.ts'
@@ -235,7 +235,9 @@ export class Outages {
         span: down,
       }
     }
-    const own = qp?.attributes.address?.sgidIndex
+    const { address } = qp?.attributes ?? {}
+    // A path by LID does not need the GIDs.
+    const own = address === undefined || lidOf(address.dgid) >= 0 ? undefined : address.sgidIndex
     const gone = this.#absent.findLast(
       one => ((one.device === device && one.index === own) || one.gid === peer?.address) && overlaps(one),
     )

@@ -7,6 +7,7 @@
  */
 import { type Cause, causeOfRule, createCause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
+import { doPkeysMatch, PKEY_FULL_MEMBER } from '../wire/bth.ts'
 import { QP } from './fields.ts'
 import type { EngineState } from './state.ts'
 import { Access } from './types.ts'
@@ -15,6 +16,14 @@ const REMOTE_RIGHTS = ~Access.LOCAL_WRITE
 
 /** The cause when a message of an unreliable service finds no receive request. */
 export const NO_RECEIVE = createCause('NO_RECEIVE', {})
+
+/** The cause when two ends may not exchange packets: the P_Key of a packet of `sourceQpn`, and that of its receiver. */
+export const partitionCause = (sourceQpn: number, packetPkey: number, qpn: number, pkey: number): Cause => {
+  if (pkey === 0 || packetPkey === 0) return createCause('PKEY_EMPTY', { qpn: pkey === 0 ? qpn : sourceQpn })
+  return doPkeysMatch(packetPkey, pkey | PKEY_FULL_MEMBER)
+    ? createCause('PKEY_LIMITED', { sourceQpn, qpn, pkey })
+    : createCause('PKEY_DIFFERS', { sourceQpn, packetPkey, qpn, pkey })
+}
 
 const rangeOf = (key: number, hi: number, lo: number, length: number) => {
   const accessStart = joinWords(hi, lo)

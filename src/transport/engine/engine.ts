@@ -13,7 +13,7 @@ import { reliableService, Service, serviceBits } from '../../spec/wire/services.
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion, doPkeysMatch } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
-import { forgetCauses, rnrNaksOf } from './causes.ts'
+import { forgetCauses, partitionCause, rnrNaksOf } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, enterSqe, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { closeRate, isConnected, onCnp, onMarked, openRate } from './congestion/congestion.ts'
@@ -62,7 +62,7 @@ import {
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, QpAttributeChanges, QpInit, QpSnapshot, TransmitSink } from './types.ts'
-import { onDatagram } from './unreliable/datagram.ts'
+import { datagramSource, onDatagram } from './unreliable/datagram.ts'
 import { onFrame } from './unreliable/raw-packet.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
@@ -502,7 +502,8 @@ const onPacket = (
   if (!doPkeysMatch(pkey, portPkey)) {
     s.counters.pkeyViolations++
     s.counters.dropped++
-    s.env.causes?.dropped(row, createCause('PKEY_DIFFERS', { packetPkey: pkey, portPkey }))
+    const sourceQpn = service === Service.UD ? datagramSource(view, offset) : w[base + QP.DEST_QPN]
+    s.env.causes?.dropped(row, partitionCause(sourceQpn, pkey, w[base + QP.QPN], portPkey))
     return
   }
   const opcode = view.getUint8(offset)

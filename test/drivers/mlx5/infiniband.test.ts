@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import { addFailureHandler } from '../../../src/core/failures.ts'
 import { unregister } from '../../../src/core/index.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
+import { causeText } from '../../../src/spec/check/causes.ts'
 import { failureText } from '../../../src/spec/check/failures.ts'
 import { Commands } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
 import { cmdHcaCap } from '../../../src/spec/drivers/mlx5-firmware/device.ts'
@@ -310,6 +311,85 @@ it('limited members of a partition exchange nothing, which is counted, and told 
     kind: 'bad-pkey',
     key: 1,
     path: { slid: 1, dlid: 2, sl: 3, sourceQpn: 0, destQpn: qb.qpn },
+  })
+})
+
+it('the failure of a connection says that both ends are limited members, or which one is in no partition', () => {
+  const textOf = (pkeys: readonly [number, number]): string | undefined => {
+    const m = fabric(2)
+    m.devices.forEach(({ subnetPort }, i) => void subnetPort!.set({ pkeys: Uint16Array.of(pkeys[i]!) }))
+    const [a, b] = [program(m, 0), program(m, 1)]
+    const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+    const texts: string[] = []
+    addFailureHandler(m.core, failure => void texts.push(failureText(failure)))
+    qa.connect(qb, 1)
+    qb.connect(qa, 0)
+    qa.post({ opcode: SEND, data: [a.element(0, 100)] })
+    completionsOf(m, a, 1)
+    return texts.find(text => text.includes('RETRY_EXC_ERR'))
+  }
+  assert.match(
+    textOf([1, 1])!,
+    /QP 0x11 and QP 0x11 are both limited members of their partition: P_Key 0x1, without 0x8000/,
+  )
+  assert.match(textOf([0x8001, 0x8002])!, /sends with P_Key 0x8001, and QP 0x11 has 0x8002/)
+  assert.match(textOf([0x8001, 0])!, /QP 0x\w+ has P_Key 0: its pkey_index is an empty entry/)
+})
+
+describe('why a datagram gets nowhere', () => {
+  const GROUP = Uint8Array.of(0xff, 0x12, 0x40, 0x1b, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+  interface Sent {
+    readonly lid: number
+    readonly qpn?: number
+    readonly gid?: Uint8Array
+  }
+  /** What the device of the first queue pair says of a datagram to the second. */
+  const whyLost = (to: Sent, prepare: (m: ReturnType<typeof fabric>, attach: () => void) => void = () => {}) => {
+    const m = fabric(3)
+    const [a, b] = [program(m, 0), program(m, 1)]
+    const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+    qa.activate()
+    qb.activate()
+    prepare(m, () => qb.attach(GROUP, 0xc001))
+    const { device } = m.devices[0]!
+    const { gid = GROUP, lid, qpn = qb.qpn } = to
+    qa.post({ opcode: SEND, data: [a.element(0, 10)], destination: { gid, lid, qpn, isGlobal: to.gid !== undefined } })
+    while (m.devices[0]!.poll(0));
+    const cause = device.driver.requests!.whyLost!(device, qa.qpn, gid, qpn)
+    return cause && causeText(cause)
+  }
+  const ownGid = (m: ReturnType<typeof fabric>, i: number) => m.devices[i]!.device.ports[0]!.gids.entries[0]!.gid
+
+  it('is unknown, if it gets somewhere', () => {
+    assert.equal(whyLost({ lid: 2 }), undefined)
+    assert.equal(whyLost({ lid: 2, gid: ownGid(fabric(3), 1) }), undefined)
+    assert.equal(
+      whyLost({ lid: 0xc001, qpn: 0xff_ffff, gid: GROUP }, (_, attach) => attach()),
+      undefined,
+    )
+  })
+  it('is the LID, the port, the partition or the GRH', () => {
+    assert.match(whyLost({ lid: 3 })!, /^LID 3 is not that of the peer: QP \w+ is on mlx5_1, whose LID is 2$/)
+    assert.match(whyLost({ lid: 0, qpn: 0x77_7777 })!, /^no port of the subnet has LID 0$/)
+    assert.match(
+      whyLost({ lid: 2 }, m => m.devices[1]!.subnetPort!.set({ state: INIT }))!,
+      /^the port of mlx5_1 is INIT/,
+    )
+    assert.match(
+      whyLost({ lid: 2 }, m => m.devices[1]!.subnetPort!.set({ pkeys: Uint16Array.of(0x8009) }))!,
+      /sends with P_Key 0xffff, and QP 0x11 has 0x8009$/,
+    )
+    assert.match(
+      whyLost({ lid: 2, gid: ownGid(fabric(3), 2) })!,
+      /^dgid fe80:\S+ is no GID of mlx5_1, to which LID 2 leads$/,
+    )
+  })
+  it('is a port with members that has not joined the group', () => {
+    const why = whyLost({ lid: 0xc001, qpn: 0xff_ffff, gid: GROUP }, (m, attach) => {
+      for (const { subnetPort } of m.devices) subnetPort!.attach(noSubnet)
+      attach()
+    })
+    assert.match(why!, /^queue pairs of mlx5_1 are attached to the group.* multicast LID 0xc001 to it$/)
   })
 })
 

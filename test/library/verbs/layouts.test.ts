@@ -73,6 +73,7 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
           byHandle: (number: number) => number + flowOffset,
           // All requests name an address handle, none has an address vector.
           byVector: () => -2,
+          address: () => undefined,
           hold: () => {},
           release: () => {},
           close: () => {},

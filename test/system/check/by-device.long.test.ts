@@ -58,34 +58,36 @@ const check = async (scope: Scope, options: readonly string[], programs: readonl
   return toldBy(programs, read(output))
 }
 
-/** As `check`, with the programs that need options of their own, too. */
-const checkAll = async (scope: Scope, options: readonly string[], programs: readonly string[], command = faulty) => {
-  const told = new Set(await check(scope, options, programs, command))
+/** As `check` on a device, with the programs that need options of their own, too: if they have its kind of device. */
+const checkAll = async (scope: Scope, device: string | undefined, programs: readonly string[], command = faulty) => {
+  const onDevice = device === undefined ? [] : ['--device', device]
+  const told = new Set(await check(scope, ['--races', ...onDevice], programs, command))
   for (const name of withOptions) {
     const own = optionsOf(name)
-    const device = own[0] === '--device' ? own[1] : undefined
-    const others = device === undefined ? own : own.slice(2)
-    const isOfDevice = device === undefined || options.includes(device)
-    if (isOfDevice && (command === faulty || existsSync(command(name))))
-      for (const id of await check(scope, [...options, ...others], [name], command)) told.add(id)
+    const devices = own.filter((_, i) => own[i - 1] === '--device')
+    const isOfKind = devices.every(one => kindOf(device ?? '').startsWith(kindOf(one)))
+    if (isOfKind && (command === faulty || existsSync(command(name)))) {
+      const ofColumn = own.map(word => (devices.includes(word) && kindOf(word) !== kindOf(device!) ? device! : word))
+      const options = ['--races', ...(devices.length === 0 ? onDevice : []), ...ofColumn]
+      for (const id of await check(scope, options, [name], command)) told.add(id)
+    }
   }
   return told
 }
 
-const onDevice = (driver: string): readonly string[] => [
-  '--races',
-  ...(driver === 'rxe' ? [] : ['--device', `${driver}_0@127.0.0.1,driver=${driver}`]),
-]
+/** The driver of a device of the command line, and its link. */
+const kindOf = (device: string): string => device.match(/driver=\w+|layer=\w+/g)?.join() ?? ''
 
 /** What is told in each column. */
 const runs: Readonly<Record<Column, (scope: Scope) => Promise<ReadonlySet<FindingId>>>> = {
-  rxe: scope => checkAll(scope, onDevice('rxe'), programNames),
-  mlx5: scope => checkAll(scope, onDevice('mlx5'), programNames),
+  rxe: scope => checkAll(scope, undefined, programNames),
+  mlx5: scope => checkAll(scope, 'mlx5_0@127.0.0.1,driver=mlx5', programNames),
+  infiniband: scope => checkAll(scope, 'mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband', programNames),
   efa: scope => {
     const srd = (name: string): string => join(repoRoot, 'build', 'findings', 'srd', name)
     return checkAll(
       scope,
-      onDevice('efa'),
+      'efa_0@127.0.0.1,driver=efa',
       programNames.filter(name => existsSync(srd(name)) && !usesCm(name)),
       srd,
     )

@@ -30,6 +30,14 @@ const withOwnTest = [
 ]
 const ids = programNames.filter(id => !withOwnTest.includes(id))
 
+const WITHOUT = 'ok-'
+/** The program without its fault, by a link whose name begins with WITHOUT. */
+const without = (folder: string, name: string): string => {
+  const link = join(folder, `${WITHOUT}${name}`)
+  symlinkSync(fixed(name), link)
+  return link
+}
+
 describe('userdma check on the programs of docs/findings', { skip: lacking(faulty('leak'), fixed('leak')) }, () => {
   // Two halves, so that none takes long on a slow machine.
   for (const half of [0, 1])
@@ -63,9 +71,23 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     assert.equal(status, 0, stderr)
   })
 
-  it('finds the faults of programs to whose device something happens', async t => {
-    for (const name of withOptions)
-      assertFound(name, (await checkScript(t, `${faulty(name)} >&2; true`, optionsOf(name))).found)
+  it('finds the faults of programs that need a device of their own, or to whose device something happens', async t => {
+    const folder = temporaryFolder(t)
+    for (const options of new Set(withOptions.map(name => optionsOf(name).join(' ')))) {
+      const names = withOptions.filter(name => optionsOf(name).join(' ') === options)
+      // A fault rule acts once. Elsewhere the programs without their faults run too: links give them names of their own.
+      const isRule = options.includes('--fault ')
+      const scripts = isRule
+        ? names.map(name => `${faulty(name)} >&2`)
+        : [names.flatMap(name => [faulty(name), without(folder, name)].map(program => `${program} >&2`)).join('; ')]
+      const found = []
+      for (const script of scripts) found.push(...(await checkScript(t, `${script}; true`, options.split(' '))).found)
+      for (const name of names) assertFound(name, found)
+      assert.deepEqual(
+        found.filter(({ program }) => program.command.startsWith(WITHOUT)),
+        [],
+      )
+    }
   })
 
   it('a NAK of another daemon is reported without a cause', async t => {
@@ -102,8 +124,7 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     ] as const) {
       // Programs with and without the fault in one run: links give the latter names of their own.
       const lines = Object.keys(expected).map(id => {
-        symlinkSync(fixed(id), join(folder, `ok-${id}`))
-        return `${faulty(id)} >&2; ${join(folder, `ok-${id}`)} >&2`
+        return `${faulty(id)} >&2; ${without(folder, id)} >&2`
       })
       const { found, status, stderr } = await checkScript(t, lines.join('; '), ['--like', adapters, '--ignore-memlock'])
       for (const [id, text] of Object.entries(expected)) {

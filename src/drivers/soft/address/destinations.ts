@@ -51,6 +51,8 @@ export interface Destinations {
    * `release` is called. -1 (no flow) has no effect.
    */
   hold(flow: number): void
+  /** The address of the request that was fetched last; undefined: its address handle was destroyed, or there is none. */
+  address(): Address | undefined
   /** The queue pair was reset: closes the held flow. */
   release(): void
   /** The queue pair is destroyed: closes all its flows. */
@@ -109,24 +111,29 @@ const reopenHandle = ({ ahs, port, pd }: Fields & Pick<Destinations, 'pd'>): num
   return -1
 }
 
+/** The address in `bytes`, which are as `vector`. */
+const addressIn = (bytes: Uint8Array, { none }: Paths): Address => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset)
+  const local = view.getUint32(Vector.LOCAL)
+  return {
+    ...none,
+    port: bytes[Vector.PORT],
+    dgid: bytes.slice(Vector.DGID, Vector.DGID + 16),
+    flowLabel: view.getUint32(Vector.FLOW_LABEL),
+    sgidIndex: bytes[Vector.SGID_INDEX],
+    hopLimit: bytes[Vector.HOP_LIMIT],
+    trafficClass: bytes[Vector.TRAFFIC_CLASS],
+    dlid: local & 0xffff,
+    sl: (local >>> 16) & 15,
+    isGlobal: none.isGlobal | (local >>> 20),
+  }
+}
+
 /** Opens the flow for `vector`. */
 const openVector = (fields: Fields & Pick<Destinations, 'pd'>): number => {
   const { paths } = fields
-  const local = vectorView.getUint32(Vector.LOCAL)
-  const address = {
-    ...paths.none,
-    port: vector[Vector.PORT],
-    dgid: vector.slice(Vector.DGID, Vector.DGID + 16),
-    flowLabel: vectorView.getUint32(Vector.FLOW_LABEL),
-    sgidIndex: vector[Vector.SGID_INDEX],
-    hopLimit: vector[Vector.HOP_LIMIT],
-    trafficClass: vector[Vector.TRAFFIC_CLASS],
-    dlid: local & 0xffff,
-    sl: (local >>> 16) & 15,
-    isGlobal: paths.none.isGlobal | (local >>> 20),
-  }
   try {
-    return paths.open(address, 'work request')
+    return paths.open(addressIn(vector, paths), 'work request')
   } catch (error) {
     if (error instanceof CallError) return error.code === 'ENODATA' ? reopenHandle(fields) : -1
     throw error
@@ -172,6 +179,13 @@ const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
     this.port.reopenFlow(flow)
     if (this.heldFlow >= 0) this.releasedFlows.push(this.heldFlow)
     this.heldFlow = flow
+  },
+  address() {
+    const flow = this.heldFlow
+    for (const ah of this.ahs.values()) if (ah.flow === flow) return ah.address
+    return this.last !== undefined && flow >= 0 && flow === this.lastFlow
+      ? addressIn(new Uint8Array(this.last.buffer), this.paths)
+      : undefined
   },
   release() {
     if (this.heldFlow >= 0) this.port.closeFlow(this.heldFlow)

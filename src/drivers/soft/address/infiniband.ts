@@ -8,6 +8,7 @@ import type { PortAttributes } from '../../../spec/classes/device/port.ts'
 import { callError } from '../../../spec/errno.ts'
 import { the } from '../../../spec/reason.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
+import { FIRST_MULTICAST_LID } from '../../../spec/wire/subnet.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
 import { lidAddress, lidOf } from '../../../transport/wire/address.ts'
 import { infinibandGrh } from './grh.ts'
@@ -58,6 +59,7 @@ export const infinibandPaths = (port: Port, own: () => FabricPort): Paths => {
     },
     peerOf: ({ dlid }) => port.peerOf(lidAddress(dlid)),
     peerAddress: ({ dlid }) => lidAddress(dlid),
+    datagramAddress: ({ dlid, dgid, isGlobal }) => (isGlobal && dlid >= FIRST_MULTICAST_LID ? dgid : lidAddress(dlid)),
     leadsTo: ({ dlid }, { attributes }) => dlid !== 0 && attributes.lid === dlid,
     back: ({ source, grh, flowLabel, trafficClass, sl = 0 }) => ({
       ...noAddress,

@@ -155,6 +155,8 @@ export interface Paths {
   openBack(flow: PathBack, method: string, owner?: PathOwner): number
   /** What names the peer at the other end in failures and for tools: its GID, or its LID as `lidAddress` writes it. */
   peerAddress(address: Address): Uint8Array
+  /** What names the destination of a datagram for tools: the GID of a group, else as `peerAddress`. */
+  datagramAddress(address: Address): Uint8Array
   /** Whether the path leads to this port. */
   leadsTo(address: Address, port: { readonly gids: GidTable; readonly attributes: { readonly lid: number } }): boolean
   /** The ends of a received datagram for core's clients. */
@@ -247,6 +249,7 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
     openBack: ({ source, destination, flowLabel, trafficClass }, method, owner) =>
       openPath(port, flowAddress(port, destination, { ...none, dgid: source, flowLabel, trafficClass }, owner), method),
     peerAddress: ({ dgid }) => dgid,
+    datagramAddress: ({ dgid }) => dgid,
     leadsTo: ({ dgid }, port) => findGid(port.gids, dgid) >= 0,
     ends: ({ source, destination }) => ({ localGid: destination, remoteGid: source }),
     openDatagram: ({ localGid, remoteGid, flowLabel, trafficClass }) =>

@@ -284,6 +284,10 @@ const probesOf = (
     }
     return isKnown ? false : undefined
   },
+  whyLost(index, qpn, to, destQpn) {
+    const device = devices.get(index)
+    return device?.driver.requests?.whyLost?.(device, qpn, to, destQpn)
+  },
   ...(isCopiedByFork && { isCopiedByFork }),
   ...(privateFile && { privateFile }),
   ...(unmapStack && { unmapStack }),

@@ -234,6 +234,10 @@ export class ReplayTogether {
         if (answers.includes(true)) return true
         return answers.includes(undefined) ? undefined : false
       },
+      whyLost(device, ...datagram) {
+        const { probes, own } = ofDevice(device)
+        return probes.whyLost?.(own, ...datagram)
+      },
       hasUnchecked(device) {
         const { probes, own } = ofDevice(device)
         return probes.hasUnchecked?.(own) ?? false

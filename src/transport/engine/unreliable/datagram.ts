@@ -40,6 +40,12 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
   putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
 }
 
+/** The sender of a packet for a queue pair of UD; 0: the packet is none of UD. */
+export const datagramSource = (view: DataView, at: number): number => {
+  const deth = DETH_AT[bthOpcode(view, at)]
+  return deth > 0 ? dethSrcQp(view, at + deth) : 0
+}
+
 /** Counts and reports the dropped packet at `at`. `wrId`: of a receive WQE that is too small. */
 const drop = (s: EngineState, row: number, view: DataView, at: number, cause: Cause, wrId?: bigint): void => {
   s.counters.dropped++

@@ -206,7 +206,7 @@ const unacknowledged: Raise = () => {
 
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
- * (test/daemon/peer-tables.test.ts), those of LIDs for mlx5 (drivers/mlx5/infiniband.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
+ * (test/daemon/peer-tables.test.ts), those of LIDs and partitions for mlx5 (drivers/mlx5/infiniband.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
   CauseName,
@@ -216,6 +216,9 @@ type OwnCause = Exclude<
   | 'LID_UNKNOWN'
   | 'LID_OF_OTHER'
   | 'PORT_NOT_ACTIVE'
+  | 'GRH_OF_OTHER'
+  | 'NOT_JOINED'
+  | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
   | 'DC_ACCESS_KEY'
@@ -306,6 +309,7 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
     { service: Service.UD },
   ),
   PKEY_DIFFERS: inScript(t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 8, pkey: 0x8001 }))),
+  PKEY_EMPTY: inScript(t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 8, pkey: 0 }))),
   NO_RECEIVE: inScript(t => t.injectRaw(packet('UC_SEND_ONLY', RQ_PSN, { payload: 8 })), {}, { service: Service.UC }),
 
   RKEY_UNKNOWN: writesWithRkey(() => ({ key: UNKNOWN_KEY })),
