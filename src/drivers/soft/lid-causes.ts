@@ -109,6 +109,9 @@ export const causeOfLostDatagram = (
   const address = own?.queues[row]?.destinations?.address()
   if (own === undefined || address === undefined) return undefined
   if (address.dlid >= FIRST_MULTICAST_LID) return causeOfLostMulticast(device, own, address)
+  const isHere = devicesOf(device).some(({ ports }) => ports[0]!.attributes.lid === address.dlid)
+  // A port of another daemon.
+  if (!isHere && (own.fabric?.subnet?.reached(address.dlid).length ?? 0) > 0) return undefined
   const peerRowOn = (each: Device): number => {
     const { qpns, qps } = stateOf(each)!
     const peer = qpns.rowOf(destQpn)

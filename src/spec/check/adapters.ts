@@ -1,12 +1,12 @@
 /*
- * Limits and missing operations of other adapters, each with its source, for `userdma check --like`, and what sysfs
- * shows of their PCI functions, for `--device NAME@ADDRESS,model=NAME`.
+ * Limits and missing operations of other adapters, and of ports of the other link, each with its source, for `userdma check
+ * --like`, and what sysfs shows of their PCI functions, for `--device NAME@ADDRESS,model=NAME`.
  *
  * A limit is the largest value that the adapter accepts. If the limit depends on the size of WQEs, the table has the
  * limit for the smallest WQE.
  */
 
-/** max_mr_size, max_inline_data and max_msg_sz are in bytes, the other limits are counts. */
+/** max_mr_size, max_inline_data and max_msg_sz are in bytes, the indexes are of tables, the other limits are counts. */
 export const limitNames = [
   'max_send_wr',
   'max_recv_wr',
@@ -20,6 +20,8 @@ export const limitNames = [
   'max_dest_rd_atomic',
   'max_mr_size',
   'max_msg_sz',
+  'sgid_index',
+  'pkey_index',
 ] as const
 export type LimitName = (typeof limitNames)[number]
 
@@ -42,6 +44,11 @@ export const operationNames = {
   unsignaled: 'sends without a completion: IBV_SEND_SIGNALED, or sq_sig_all, is needed',
   solicited: 'IBV_SEND_SOLICITED',
   fence: 'IBV_SEND_FENCE',
+  rawPackets: 'queue pairs of raw packets',
+  gidPaths:
+    'paths by a GID alone: the program has not asked for the LID of its port (ibv_query_port), so its peer cannot have it',
+  lidPaths: 'paths by a LID alone (ah_attr.is_global is 0)',
+  gidAddresses: 'addresses of rdma_cm that are GIDs (AF_IB)',
 } as const
 export type OperationName = keyof typeof operationNames
 
@@ -94,6 +101,9 @@ const EFA_FLAGS = 'rdma-core providers/efa/verbs.c, efa_post_send_validate'
 const NO_ON_DEMAND =
   'Linux include/rdma/ib_verbs.h, ib_check_mr_access: the driver does not set IBK_ON_DEMAND_PAGING, as mlx5 does'
 const RXE_PARAM = 'Linux drivers/infiniband/sw/rxe/rxe_param.h'
+
+const MLX5_GIDS =
+  'Linux drivers/infiniband/core/cache.c: the table has what the subnet manager has set, entry 0 is the GUID of the port; `ibv_devinfo -v` of mlx5'
 
 const table = {
   mlx5: {
@@ -220,6 +230,25 @@ const table = {
       'executed, 8 bytes are written',
       'rdma-core providers/rxe/rxe.c, validate_send_wr: only less than 8 bytes are refused',
     ],
+  },
+  infiniband: {
+    model: 'a port of InfiniBand, as of mlx5',
+    limits: { sgid_index: [0, MLX5_GIDS] },
+    lacks: {
+      gidPaths: 'IBA 7.7: switches forward by the LID; novitalabs/pegaflow pull request 232',
+      rawPackets: 'they send frames of Ethernet (ibv_create_qp(3)): max_raw_ethy_qp is 0 (`ibv_devinfo -v`)',
+    },
+  },
+  roce: {
+    model: 'a port of RoCE',
+    limits: {
+      pkey_index: [0, 'Linux drivers/infiniband/hw/mlx5/main.c, mlx5_query_port_roce: pkey_tbl_len is 1'],
+    },
+    lacks: {
+      lidPaths:
+        'IBA annex A17.4: packets always have a global route; Linux drivers/infiniband/core/verbs.c, rdma_check_ah_attr',
+      gidAddresses: 'Linux drivers/infiniband/core/cma.c, cma_resolve_ib_dev: only ports with rdma_cap_af_ib',
+    },
   },
 } as const satisfies Record<string, Adapter>
 

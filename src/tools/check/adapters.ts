@@ -1,6 +1,6 @@
 /*
- * Findings about operations and sizes that work on userdma's device but fail on an adapter that `--like` names
- * (spec/check/adapters.ts). Calls that userdma refused are left out. With `--like` the detector also finds
+ * Findings about operations and sizes that work on userdma's device but fail on an adapter, or a port of the other link, that
+ * `--like` names (spec/check/adapters.ts). Paths that rdma_cm has found are of either link. Calls that userdma refused are left out. With `--like` the detector also finds
  * registrations beyond RLIMIT_MEMLOCK, and forks with registered memory but without ibv_fork_init.
  */
 import {
@@ -10,6 +10,7 @@ import {
   type OperationName,
   operationNames,
 } from '../../spec/check/adapters.ts'
+import type { CheckedCall } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -34,7 +35,10 @@ const callOperations: Readonly<Record<string, OperationName>> = {
   'srq.create': 'srq',
   'mw.create': 'mw',
   'ud_qp.attachMcast': 'multicast',
+  'raw_packet_qp.create': 'rawPackets',
 }
+/** The first byte of an address of rdma_cm that is a GID: AF_IB. */
+const AF_IB = 27
 /** Operations that requests use, by SendKind. */
 const requestOperations: ReadonlyMap<number | undefined, OperationName> = new Map([
   [SendKind.ATOMIC, 'atomics'],
@@ -64,11 +68,16 @@ const operationsOfRequest = (request: WorkRequest): readonly OperationName[] => 
   ]
 }
 
-interface CallWithArguments {
-  readonly class: string
-  readonly method: string
-  readonly args: Readonly<Record<string, unknown>>
+type CallWithArguments = Pick<CheckedCall, 'class' | 'method' | 'args' | 'stack'>
+
+/** The address vectors in the arguments of a call: of a port of RoCE, and of InfiniBand. */
+interface Vectors {
+  readonly address?: { readonly sgidIndex: number }
+  readonly ibAddress?: { readonly isGlobal: number }
 }
+
+const LIBRDMACM = '/librdmacm.so'
+const isOfLibrary = (frame: string): boolean => frame.includes(LIBRDMACM) || frame.includes('/libmlx5.so')
 
 /** A numeric argument as a Number; 0 for other values. */
 const numberOf = (value: unknown): number =>
@@ -82,8 +91,11 @@ const operationsOf = ({ class: name, method, args }: CallWithArguments): Operati
     ...(name === 'cq' && method === 'modify' && args.cqe !== undefined ? ['cqResize' as const] : []),
     ...(isSrqClass(name) && method === 'modify' && args.maxWr !== undefined ? ['srqResize' as const] : []),
     ...accessOperations.filter(([bits]) => (access & bits) !== 0).map(([, needed]) => needed),
+    ...(name === 'cm_id' && [args.source, args.destination].some(isGidAddress) ? ['gidAddresses' as const] : []),
   ]
 }
+
+const isGidAddress = (address: unknown): boolean => address instanceof Uint8Array && address[0] === AF_IB
 
 /** The sizes that a call requests, by limit; undefined: not set by the call. */
 const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Record<LimitName, unknown>> => {
@@ -99,6 +111,7 @@ const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Recor
     // A queue pair with an SRQ, and an XRC initiator, have no receive queue of their own.
     ...(args.srq === undefined &&
       name !== 'xrc_ini_qp' && { max_recv_wr: cap.maxRecvWr, max_recv_sge: cap.maxRecvSge }),
+    pkey_index: args.pkeyIndex,
     max_rd_atomic: args.maxRdAtomic,
     max_dest_rd_atomic: args.maxDestRdAtomic,
   }
@@ -117,6 +130,9 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
   /** Pinned bytes of all regions of a process, by pid. */
   const pinnedOfProcess = new Map<number, number>()
 
+  /** Contexts whose program has asked for the attributes of a port, with its pid. */
+  const askers = new Map<number, number | undefined>()
+
   const checkOperation = (operation: OperationName, occurrence: Occurrence, object: KnownObject): void => {
     for (const name of names) {
       const source = adapters[name].lacks[operation]
@@ -133,6 +149,20 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
       const text = `${limit} ${requested} exceeds ${max} of ${adapterText(name)}`
       services.report('adapter-limit', occurrence, { text, details: [`source: ${source}`], objects: [object] })
     }
+  }
+
+  /** The path of a queue pair or an address handle, unless rdma_cm has found it. */
+  const checkPath = (call: CheckedCall, object: KnownObject): void => {
+    const { address, ibAddress } = call.args as Vectors
+    if (address === undefined && ibAddress === undefined) return
+    const isOfCm = object.isQp
+      ? call.stack.some(frame => frame.includes(LIBRDMACM))
+      : services.objects.existingOf(object.program, ['cm_id']) !== undefined
+    if (isOfCm) return
+    if (ibAddress?.isGlobal === 0) checkOperation('lidPaths', call, object)
+    if (address === undefined) return
+    checkLimit('sgid_index', address.sgidIndex, call, object)
+    if (![...askers.values()].includes(call.program?.pid)) checkOperation('gidPaths', call, object)
   }
 
   /** Adds to the pinned bytes of a process; returns the sum. */
@@ -172,6 +202,13 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
   }
 
   return {
+    asked({ class: name, method, context, program, stack }) {
+      if (names.length > 0 && name === 'port' && method === 'query' && !stack.some(isOfLibrary))
+        askers.set(context, program?.pid)
+    },
+    contextEnds({ context }) {
+      askers.delete(context)
+    },
     called(call, object) {
       const { class: name, method, args, refused, why } = call
       if (names.length === 0 || refused !== undefined) return
@@ -179,6 +216,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
       // Undo, close and removal destroy objects without a call of the program.
       if (why !== 'call') return
       for (const operation of operationsOf(call)) checkOperation(operation, call, object)
+      checkPath(call, object)
       for (const [limit, requested] of Object.entries(requestedSizes(call)))
         checkLimit(limit as LimitName, numberOf(requested), call, object)
       if (name !== 'mr') return

@@ -363,7 +363,9 @@ export class Checker {
     else if (call.method === 'detachMcast') before?.groups.delete(addressText(call.args.gid as Uint8Array))
     else if (call.class === 'cm_id' && call.method === 'bind') before?.addChange(moment('bound', call.time, call.stack))
     const known = before ?? (call.object && this.#objects.find(call.object.id))
-    if (known !== undefined) for (const detector of this.#detectors) detector.called?.(call, known)
+    for (const detector of this.#detectors)
+      if (known === undefined) detector.asked?.(call)
+      else detector.called?.(call, known)
   }
 
   /** Adds the identifier of a call that no call has created: rdma_cm creates one for each request of a peer. */

@@ -62,6 +62,8 @@ export interface Detector extends Partial<RequestWatcher> {
   unmapped?(region: KnownObject): void
   /** A call on an object has ended; the call may have destroyed the object. */
   called?(call: CheckedCall, object: KnownObject): void
+  /** A call on no known object has ended, such as a query of a port. */
+  asked?(call: CheckedCall): void
   /** The program's library has refused a post to this queue. True: the detector has told it. */
   refusedPost?(post: RefusedPost, queue: KnownObject): boolean
   /** A program has misused memory of a request of this queue (`Misuse`). */

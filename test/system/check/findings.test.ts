@@ -19,6 +19,7 @@ import {
   NEED_MORE,
   optionsOf,
   programNames,
+  serverAndClient,
   withOptions,
 } from './checking.ts'
 
@@ -134,6 +135,27 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
       }
       assert.equal(status, 0, stderr)
     }
+  })
+
+  it('what works by one link only is reported with --like and the other link', async t => {
+    const told = async (command: string, ...options: string[]): Promise<string[]> => {
+      const { found } = await checkScript(t, await serverAndClient(command), options)
+      const texts = found.filter(({ id }) => id.startsWith('adapter-')).map(({ text }) => text)
+      return [...new Set(texts)].sort()
+    }
+    const device = ['--device', 'mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband']
+    assert.deepEqual(await told('ibv_rc_pingpong -g 1', '--like', 'infiniband'), [
+      'sgid_index 1 exceeds 0 of infiniband (a port of InfiniBand, as of mlx5)',
+    ])
+    assert.deepEqual(await told('ibv_rc_pingpong', ...device, '--like', 'roce'), [
+      'roce (a port of RoCE) lacks paths by a LID alone (ah_attr.is_global is 0)',
+    ])
+    assert.deepEqual(await told('ibv_rc_pingpong -g 0', ...device, '--like', 'roce'), [])
+    const { found } = await checkScript(t, `${faulty('adapter-limit')}`, ['--like', 'infiniband'])
+    assert.deepEqual(
+      found.map(({ text }) => text.split(' exceeds')[0]),
+      ['sgid_index 1', 'sgid_index 1'],
+    )
   })
 
   it('sends without a slot are refused with --like, if the adapter frees slots at polls', {

@@ -18,6 +18,7 @@ import { Checker } from '../../../src/tools/check/checker.ts'
 const { ATOMIC_FETCH_AND_ADD, FLUSH, SEND } = WrOpcode.values
 const { REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 const PAGE = 4096
+const GID = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
 
 const scenario = (...adapters: AdapterName[]) => {
   const found: Finding[] = []
@@ -200,6 +201,41 @@ test('mlx5 lacks resizing of shared receive queues', () => {
   const { take, create, modify } = scenario('mlx5')
   modify(create('srq', { maxWr: 10, maxSge: 1 }), { maxWr: 20 })
   assert.deepEqual(take(), [lacks('mlx5 lacks resizing of shared receive queues')])
+})
+
+test('paths of RoCE that InfiniBand lacks are found, unless rdma_cm has found them', () => {
+  const { take, create, call, checker } = scenario('infiniband')
+  const connect = (sgidIndex: number, stack = ['main']): string[] => {
+    const object = create('rc_qp')
+    call({ class: 'rc_qp', method: 'modify', object, args: { state: 2, address: { dgid: GID, sgidIndex } }, stack })
+    return take()
+  }
+  const noLid = lacks(
+    'infiniband lacks paths by a GID alone: the program has not asked for the LID of its port, so its peer cannot have it',
+  )
+  const asks = (stack: string[]): void =>
+    call({ class: 'port', method: 'query', object: undefined as unknown as ObjectName, stack })
+  assert.deepEqual(connect(0), [noLid])
+  asks(['/usr/lib/libmlx5.so.1+0x12'])
+  assert.deepEqual(connect(0, ['/usr/lib/librdmacm.so.1+0x12']), [])
+  assert.deepEqual(connect(1, ['other']), [limit('sgid_index 1 exceeds 0 of infiniband'), noLid])
+  asks(['main'])
+  assert.deepEqual(connect(0), [])
+  checker.contextEnds({ context: 0, how: 'close', pendingSends: new Map() })
+  assert.deepEqual(connect(0, ['again']), [noLid])
+})
+
+test('paths, partition keys and addresses of InfiniBand that RoCE lacks are found', () => {
+  const { take, create, call, modify } = scenario('roce')
+  const qp = create('rc_qp')
+  modify(qp, { ibAddress: { dgid: GID, dlid: 3, isGlobal: 1, sgidIndex: 0 } })
+  assert.deepEqual(take(), [])
+  modify(qp, { ibAddress: { dgid: GID, dlid: 3, isGlobal: 0, sgidIndex: 0 }, pkeyIndex: 1 })
+  assert.deepEqual(take(), [lacks('roce lacks paths by a LID alone'), limit('pkey_index 1 exceeds 0 of roce')])
+  const object = create('cm_id')
+  const destination = Uint8Array.of(27, 0)
+  call({ class: 'cm_id', method: 'resolveAddress', object, args: { destination } })
+  assert.deepEqual(take(), [lacks('roce lacks addresses of rdma_cm that are GIDs')])
 })
 
 test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () => {
