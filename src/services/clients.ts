@@ -66,6 +66,8 @@ const requireLoaded = (): NonNullable<typeof loaded> => {
 export interface Subnet extends TimedClient {
   /** Throws an Error if there is no place for the port. */
   attach(port: SubnetPort): void
+  /** Pulls or plugs the cables between two switches. Returns false if there are none. Absent: another process has them. */
+  setCable?(a: string, b: string, isPlugged: boolean): boolean
   close(): void
 }
 
@@ -124,6 +126,11 @@ export class Clients {
       this.#timed.push(this.#subnet)
     }
     return this.#subnet
+  }
+
+  /** As of `Subnet`; also false if no InfiniBand port has been made. */
+  setCable(a: string, b: string, isPlugged: boolean): boolean {
+    return this.#subnet?.setCable?.(a, b, isPlugged) ?? false
   }
 
   /** When `onTimeout` must be called next, µs; Infinity: never. */

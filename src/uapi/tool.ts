@@ -137,7 +137,7 @@ export type ToolRequest =
   | { readonly kind: 'fault'; readonly set?: string; readonly keeps?: boolean }
   /** Answered, with the rules, when one of these has matched so often, or the rules have changed. */
   | { readonly kind: 'fault-matches'; readonly matches: readonly RuleMatches[] }
-  /** Takes the link of a device down or up. `milliseconds`: down for so long. */
+  /** Takes the link of a device, or those between two switches (`device` is `a:b`), down or up. `milliseconds`: down for so long. */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
   /** Begins a new survey of call sites. With `from`: the sites of the survey so far, from this number on. */
   | { readonly kind: 'sites'; readonly from?: number }

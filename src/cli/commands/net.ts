@@ -11,7 +11,7 @@ import { jsonText } from '../../spec/printable.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
-import { faultsOf, readScenario, type ScenarioHost } from '../../tools/topology/play-file.ts'
+import { faultsOf, readScenario, type ScenarioHost, type ScenarioNet } from '../../tools/topology/play-file.ts'
 import { keptText, skippedAt, skippedText } from '../clock.ts'
 import { type OptionsOf, optionWords } from '../command-line/option.ts'
 import { type netExecOptions, netPlayOptions, type netShowOptions, netWalkOptions } from '../command-line/options.ts'
@@ -172,13 +172,18 @@ export const netExec = async (
 /** What `net play` changes in its scenario, to repeat a run of `net walk`, and where it records. */
 type NetPlayOptions = OptionsOf<typeof netPlayOptions>
 
-const scenarioHosts = ({ hosts }: Plan): readonly ScenarioHost[] =>
-  hosts.map(host => ({
-    name: host.name,
-    hasDaemon: hasDaemon(host),
-    devices: host.interfaces.flatMap(({ device }) => device ?? []),
-    interfaces: host.interfaces.map(({ name }) => name),
-  }))
+const scenarioNet = ({ hosts, fabrics }: Plan): ScenarioNet => ({
+  cables: fabrics.flatMap(({ links }) => links),
+  hosts: hosts.map(
+    (host): ScenarioHost => ({
+      name: host.name,
+      hasDaemon: hasDaemon(host),
+      devices: host.interfaces.flatMap(({ device }) => device ?? []),
+      interfaces: host.interfaces.map(({ name }) => name),
+      hasFabric: host.layer === 'infiniband',
+    }),
+  ),
+})
 
 /** The scenario of a file, and the path and plan of its net. */
 const scenarioOf = (file: string, drivers: readonly string[]) => {
@@ -187,7 +192,7 @@ const scenarioOf = (file: string, drivers: readonly string[]) => {
   const scenario = readScenario(file, net => {
     path = resolve(dirname(file), net)
     plan = planNet(readTopology(path), drivers)
-    return scenarioHosts(plan)
+    return scenarioNet(plan)
   })
   return { scenario, path, plan: plan! }
 }
@@ -206,7 +211,7 @@ const partsOf = (net: ChosenNet) => {
 /** The host and the rule of `HOST:RULE`. Throws UsageError. */
 const parseHostFault = (text: string, plan: Plan): { readonly host: string; readonly rule: string } => {
   const [, name = '', rule = ''] = /^([^:]+):(.*)$/.exec(text) ?? []
-  const hosts = scenarioHosts(plan).filter(one => one.hasDaemon)
+  const hosts = scenarioNet(plan).hosts.filter(one => one.hasDaemon)
   const host = hosts.find(one => one.name === name)
   if (host === undefined)
     throw new UsageError(

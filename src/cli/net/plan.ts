@@ -65,6 +65,8 @@ export interface PlannedFabric {
   /** The node of the network of IP that stands for all of them, where their daemon runs. */
   readonly node: string
   readonly switches: readonly string[]
+  /** Between them. */
+  readonly links: readonly (readonly [string, string])[]
   /** As of `--fabric`. */
   readonly text: string
 }
@@ -367,14 +369,14 @@ const fabricsOf = (
       }
       managerText = `@${portName(port.host, port.device)}`
     }
-    const own = links.filter(([a]) => of(node, a)).map(pair => pair.join(':'))
+    const own = links.filter(([a]) => of(node, a))
     const places = ports.map(({ host, device, peer }) => `${portName(host, device)}:${peer}`)
     const text = [
-      ...(own.length === 0 ? [] : [`links=${own.join('+')}`]),
+      ...(own.length === 0 ? [] : [`links=${own.map(pair => pair.join(':')).join('+')}`]),
       `at=${places.join('+')}`,
       `manager=${managerText}`,
     ].join(',')
-    return { node, switches: switches.filter(name => of(node, name)), text }
+    return { node, switches: switches.filter(name => of(node, name)), links: own, text }
   })
 }
 

@@ -337,6 +337,17 @@ class Play {
           await session.setLink(name, false, action.down)
         return undefined
       }
+      case 'cable': {
+        const { net } = this.#parts
+        const { node } = net.state.plan.fabrics.find(({ switches }) => switches.includes(action.between[0]))!
+        const session = await openToolSession(net.folder.socket(node))
+        try {
+          await session.setLink(action.between.join(':'), false, action.down)
+        } finally {
+          session.close()
+        }
+        return undefined
+      }
       case 'daemon': {
         const host = this.#hosts.find(({ name }) => name === action.host)!
         const { net } = this.#parts

@@ -66,7 +66,9 @@ const isState = (value: unknown): value is NetState => {
     hasTypes(plan, {
       ...{ name: 'string', hosts: 'list', switches: 'list', links: 'list', folders: 'list', fabrics: 'list' },
     }) &&
-    plan.fabrics.every(fabric => hasTypes(fabric, { node: 'string', switches: 'list', text: 'string' })) &&
+    plan.fabrics.every(fabric =>
+      hasTypes(fabric, { node: 'string', switches: 'list', links: 'list', text: 'string' }),
+    ) &&
     plan.folders.every(path => typeof path === 'string') &&
     plan.hosts.every(
       host =>

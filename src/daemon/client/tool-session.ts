@@ -76,7 +76,7 @@ export interface ToolSession {
   faults(set?: string, keeps?: boolean): Promise<readonly FaultStat[]>
   /** The fault rules, once one of these has matched so often, or they were changed. */
   untilMatched(matches: readonly RuleMatches[]): Promise<readonly FaultStat[]>
-  /** Takes the link of a device down or up. `milliseconds`: down for so long. */
+  /** Takes the link of a device, or those between two switches (`a:b`), down or up. `milliseconds`: down for so long. */
   setLink(device: string, up: boolean, milliseconds?: number): Promise<void>
   /** Begins a new survey of call sites. */
   beginSurvey(): Promise<void>

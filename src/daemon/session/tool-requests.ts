@@ -5,7 +5,9 @@
 
 import { fstatSync } from 'node:fs'
 import { isLinked } from '../../core/driver-contract.ts'
+import { waitOnTimer } from '../../host/event-loop/timer.ts'
 import { close } from '../../host/net/sockets.ts'
+import type { Clients } from '../../services/clients.ts'
 import type { Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
@@ -212,6 +214,7 @@ export interface ToolParts extends SubscribedParts, RecordedParts {
   readonly contexts: Contexts
   /** Fault rules for programs. */
   readonly faults: InjectedFaults
+  readonly clients: Pick<Clients, 'setCable'>
   readonly lent: LentDevices
   /** Resolves when the objects of the user's already closed contexts are destroyed. */
   untilContextsDestroyed(user: number): Promise<void>
@@ -434,7 +437,14 @@ export class ToolRequests {
 
   #setLink({ device, up, milliseconds }: Extract<ToolRequest, { kind: 'link' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may take links down and up' }
-    const { devices, faults } = this.#daemon
+    const { devices, faults, clients } = this.#daemon
+    const [a = '', b] = device.split(':')
+    if (b !== undefined) {
+      if (!clients.setCable(a, b, up))
+        return { error: `there are no switches "${a}" and "${b}" with a link between them` }
+      if (milliseconds !== undefined) void waitOnTimer(milliseconds).then(() => clients.setCable(a, b, true))
+      return { linkSet: true }
+    }
     const found = devices.find(device)
     if (found === undefined)
       return {

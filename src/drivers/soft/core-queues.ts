@@ -13,7 +13,8 @@ import { callError } from '../../spec/errno.ts'
 import { smallBytes } from '../../spec/memory.ts'
 import type { ManagementPath } from '../../spec/subnet-port.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
-import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
+import { GSI_QKEY, GSI_QPN, MAD_BYTES, madHeader } from '../../spec/wire/mad.ts'
+import { MadClass } from '../../spec/wire/management.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
 import { SMI_QPN } from '../../spec/wire/subnet.ts'
 import { psnAdd } from '../../transport/engine/psn.ts'
@@ -39,6 +40,8 @@ import type { CoreQueue, SoftState } from './state.ts'
 const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
 const DETH_BYTES = 8
 const HEADER_BYTES = BTH_BYTES + DETH_BYTES
+
+const MGMT_CLASS_AT = madHeader.mgmtClass[0] >> 3
 
 interface WaitingDatagram {
   readonly payload: Uint8Array
@@ -200,13 +203,18 @@ class DatagramQueue implements CoreQueue {
 
 /** Queue pair 0 or 1. */
 class ManagementQueue extends DatagramQueue implements ManagementPort {
-  /** What queue pair 0 sends, or goes to a LID that no port of a device has, is the subnet's matter. */
+  /**
+   * What queue pair 0 sends, or goes to a LID that no port of a device has, is the subnet's matter, and so is what is for
+   * subnet administration: the subnet's own manager may be at a port (services/subnet-client).
+   */
   override send(payload: Uint8Array, destination: MadAddress): boolean {
     const { lids, qpn, pkey, localGid, remoteGid, hopLimit } = destination
     const subnet = this.device.fabric?.subnet
     const isOfSubnet = this.qpn === SMI_QPN
     if (lids === undefined || subnet === undefined) return isOfSubnet ? false : super.send(payload, destination)
-    if (!isOfSubnet && subnet.reached(lids.remote).length > 0) return super.send(payload, destination)
+    const isForManager =
+      payload[MGMT_CLASS_AT] === MadClass.SUBNET_ADMINISTRATION && lids.remote === this.device.fabric?.smLid
+    if (!isOfSubnet && !isForManager && subnet.reached(lids.remote).length > 0) return super.send(payload, destination)
     const { local: slid, remote: dlid, sl, isGlobal } = lids
     const grh = isGlobal && { grh: { source: localGid, destination: remoteGid, hopLimit } }
     subnet.send(payload, { slid, dlid, sl, sourceQpn: this.qpn, destQpn: qpn, qkey: this.options.qkey, pkey, ...grh })

@@ -110,6 +110,11 @@ export class InfinibandPort implements SubnetPort, PortFabric {
     return state === ACTIVE ? lid : 0
   }
 
+  /** 0: no subnet manager has come. */
+  get smLid(): number {
+    return this.#attributes.smLid
+  }
+
   reached(dlid: number): readonly object[] {
     return this.#subnet?.reached(dlid) ?? []
   }

@@ -200,7 +200,12 @@ export interface SoftState<Own = unknown> {
   readonly paths: Paths
   /** Of a device with an InfiniBand port, once the device is registered. */
   fabric:
-    | { readonly subnet: PortSubnet | undefined; setManager(isManager: boolean): boolean; removed(): void }
+    | {
+        readonly subnet: PortSubnet | undefined
+        readonly smLid: number
+        setManager(isManager: boolean): boolean
+        removed(): void
+      }
     | undefined
   /** Completion queues by their number in the engine. */
   readonly cqs: Slots<CqObject>

@@ -221,6 +221,18 @@ export class EmbeddedSubnet {
       this.#fabric.connect(lastPort(this.#named.get(a)!, this.#fabric), lastPort(this.#named.get(b)!, this.#fabric))
   }
 
+  /** Pulls or plugs the cables between two switches. Returns false if there are none. */
+  setCable(a: string, b: string, isPlugged: boolean): boolean {
+    const [from, to] = [this.#named.get(a), this.#named.get(b)]
+    const links = (from?.ports ?? []).flatMap(port => {
+      const link = this.#fabric.linkOf(port)
+      return link?.ends.some(({ node }) => node !== from && node === to) ? [link] : []
+    })
+    for (const link of links) this.#fabric.setPlugged(link, isPlugged)
+    if (links.length > 0) this.#later(() => this.#resweep())
+    return links.length > 0
+  }
+
   #lengthenRow(): SubnetNode {
     const before = this.#switches.at(-1)
     const node = this.#addSwitch(`${ROW_DESCRIPTION} ${this.#switches.length + 1}`, SWITCH_PORTS)

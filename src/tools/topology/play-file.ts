@@ -20,6 +20,15 @@ export interface ScenarioHost {
   readonly hasDaemon: boolean
   readonly devices: readonly string[]
   readonly interfaces: readonly string[]
+  /** Its GIDs do not come from addresses. */
+  readonly hasFabric: boolean
+}
+
+/** What events may name of a net. */
+export interface ScenarioNet {
+  readonly hosts: readonly ScenarioHost[]
+  /** Links between switches that may go down: those of InfiniBand. */
+  readonly cables: readonly (readonly [string, string])[]
 }
 
 /** What is waited for; `after` milliseconds later it is time. */
@@ -60,6 +69,7 @@ export interface PlayProgram {
 /** Times are milliseconds. */
 export type PlayAction =
   | { readonly kind: 'link'; readonly host: string; readonly device: string; readonly down: number }
+  | { readonly kind: 'cable'; readonly between: readonly [string, string]; readonly down: number }
   | { readonly kind: 'gid'; readonly host: string; readonly interface: string; readonly move: number }
   | { readonly kind: 'address'; readonly host: string; readonly interface: string; readonly gone: number }
   | { readonly kind: 'fault'; readonly host: string; readonly rules: string; readonly for: number }
@@ -88,6 +98,8 @@ const MAX_PROGRAMS = 256
 const MAX_EVENTS = 256
 /** Fault rules of all events. */
 const MAX_FAULTS = 256
+/** Names in a message. */
+const MAX_LISTED = 8
 const MAX_SEED = 0xffff_ffff
 const MAX_MOVE = 8
 const MAX_EXIT = 255
@@ -152,11 +164,13 @@ class Reader {
   /** By name. `command`: the name of its process. */
   readonly #programs = new Map<string, { readonly host: string; readonly run: string; readonly command: string }>()
   readonly #hosts: ReadonlyMap<string, ScenarioHost>
+  readonly #cables: ScenarioNet['cables']
   /** Fault rules of events so far. */
   #rules = 0
 
-  constructor(hosts: readonly ScenarioHost[]) {
+  constructor({ hosts, cables }: ScenarioNet) {
     this.#hosts = new Map(hosts.map(host => [host.name, host]))
+    this.#cables = cables
   }
 
   #host(section: Section): ScenarioHost {
@@ -281,8 +295,9 @@ class Reader {
       return { kind, program: this.#program(stop, 'program'), for: milliseconds(stop, 'for') }
     }
     if (kind === 'link') {
-      const link = section.section('link', ['host', 'device', 'down'])
+      const link = section.section('link', ['host', 'device', 'between', 'down'])
       const down = milliseconds(link, 'down', undefined, MAX_CUT)
+      if (link.has('between')) return { kind: 'cable', between: this.#cable(link), down }
       const host = this.#hostWithDaemon(link, 'the link of a device goes down')
       return { kind, host: host.name, device: this.#device(link, host), down }
     }
@@ -305,10 +320,38 @@ class Reader {
     }
     const gid = section.section('gid', ['host', 'interface', 'move', 'gone'])
     const host = this.#hostWithDaemon(gid, "a GID is a device's")
+    if (host.hasFabric)
+      gid.complain(
+        'host',
+        `the GIDs of host "${host.name}", which has InfiniBand ports, do not come from its addresses`,
+      )
     const place = { host: host.name, interface: this.#interface(gid, host) }
     if (oneKey(gid, ['move', 'gone']) === 'move')
       return { kind: 'gid', ...place, move: gid.integer('move', undefined, 1, MAX_MOVE) }
     return { kind: 'address', ...place, gone: milliseconds(gid, 'gone') }
+  }
+
+  /** The switches of `between`. */
+  #cable(link: Section): readonly [string, string] {
+    for (const other of ['host', 'device'])
+      if (link.has(other)) link.complain(other, `a link between switches has no ${other}; leave one of them out`)
+    const names = link.raw('between')
+    const found = this.#cables.find(
+      pair => Array.isArray(names) && names.length === 2 && pair.every(name => names.includes(name)),
+    )
+    if (found === undefined)
+      link.complain(
+        'between',
+        `${JSON.stringify(names)} is no link between InfiniBand switches; ${
+          this.#cables.length === 0
+            ? 'the net has none'
+            : `there are ${this.#cables
+                .slice(0, MAX_LISTED)
+                .map(pair => `[${pair.join(', ')}]`)
+                .join(', ')}${this.#cables.length > MAX_LISTED ? ' …' : ''}`
+        }`,
+      )
+    return found as readonly [string, string]
   }
 
   /** The rules of a `fault`. */
@@ -341,6 +384,8 @@ const actionText = (action: PlayAction): string => {
   switch (action.kind) {
     case 'link':
       return `the link of ${action.device || 'the devices'} of ${action.host} goes down for ${time(action.down)}`
+    case 'cable':
+      return `the link between ${action.between.join(' and ')} goes down for ${time(action.down)}`
     case 'gid':
       return `the address of ${action.interface} of ${action.host} returns at an index ${action.move} higher`
     case 'address':
@@ -365,25 +410,21 @@ export const ruleOf = ({ selectors, effect, nth }: CountTrigger, link?: number):
 const KEYS = ['net', 'seed', 'programs', 'events']
 
 /** A mistake in the topology has its place there; that there is no such file is one of the scenario. */
-const readHosts = (
-  top: Section,
-  net: string,
-  hostsOf: (net: string) => readonly ScenarioHost[],
-): readonly ScenarioHost[] => {
+const readNet = (top: Section, net: string, partsOf: (net: string) => ScenarioNet): ScenarioNet => {
   try {
-    return hostsOf(net)
+    return partsOf(net)
   } catch (error) {
     if (error instanceof UnreadableFile) top.complain('net', error.message)
     throw error
   }
 }
 
-/** Reads a scenario; `hostsOf` reads the topology of this name and returns its hosts. Throws InputError. */
-export const readScenario = (file: string, hostsOf: (net: string) => readonly ScenarioHost[]): Scenario => {
+/** Reads a scenario; `partsOf` reads the topology of this name. Throws InputError. */
+export const readScenario = (file: string, partsOf: (net: string) => ScenarioNet): Scenario => {
   const top = documentOf(readInputFile(file, 'scenario', MAX_FILE_BYTES), file, KEYS)
   const net = top.text('net')
   const seed = top.integer('seed', 1, 0, MAX_SEED)
-  const reader = new Reader(readHosts(top, net, hostsOf))
+  const reader = new Reader(readNet(top, net, partsOf))
   const programs = reader.programs(top)
   if (programs.every(({ expect }) => expect === undefined))
     top.complain('programs', 'give one of them `expect`: the play ends when those programs have ended')

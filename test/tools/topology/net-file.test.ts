@@ -308,6 +308,12 @@ links:
       {
         node,
         switches: ['leaf1', 'leaf2', 'spine1', 'spine2'],
+        links: [
+          ['leaf1', 'spine1'],
+          ['leaf1', 'spine2'],
+          ['leaf2', 'spine1'],
+          ['leaf2', 'spine2'],
+        ],
         text: 'links=leaf1:spine1+leaf1:spine2+leaf2:spine1+leaf2:spine2,at=h1 mlx5_0:leaf1+h2 mlx5_0:leaf2+h3 mlx5_0:leaf1,manager=@h2 mlx5_0',
       },
     ])
@@ -330,7 +336,7 @@ links:
       hosts[0]!.faults,
       'device=mlx5_0,dir=both,drop=0.01,delay=1;device=mlx5_0,dir=sent,rate=1gbit;device=mlx5_0,rate=1gbit',
     )
-    assert.deepEqual(fabrics, [{ node: 's', switches: ['s'], text: 'at=a mlx5_0:s,manager=embedded' }])
+    assert.deepEqual(fabrics, [{ node: 's', switches: ['s'], links: [], text: 'at=a mlx5_0:s,manager=embedded' }])
     assert.equal(hosts[2]!.layer, undefined)
   })
 })

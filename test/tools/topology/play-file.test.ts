@@ -12,13 +12,16 @@ import { scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
 
-const host = (name: string): ScenarioHost => ({ name, hasDaemon: true, devices: ['rxe0'], interfaces: ['eth0'] })
-const HOSTS = [host('a'), host('b'), { name: 'bare', hasDaemon: false, devices: [], interfaces: ['eth0'] }]
+const host = (name: string, hasFabric = false): ScenarioHost => ({
+  ...{ name, hasDaemon: true, devices: ['rxe0'], interfaces: ['eth0'], hasFabric },
+})
+const HOSTS = [host('a'), host('b'), { ...host('bare'), hasDaemon: false, devices: [] }, host('ib', true)]
+const CABLES = [['leaf', 'spine']] as const
 
 const read = (text: string) => {
   const file = join(folder, 'play.yaml')
   writeFileSync(file, text)
-  return readScenario(file, () => HOSTS)
+  return readScenario(file, () => ({ hosts: HOSTS, cables: CABLES }))
 }
 const PROGRAMS = 'programs: { one: { host: a, run: "/usr/bin/rping -s" }, two: { host: b, run: "true", expect: {} } }'
 const withEvent = (event: string): string => `net: lab.yaml\n${PROGRAMS}\nevents: [{ ${event} }]`
@@ -42,6 +45,12 @@ test('a scenario has programs, moments and actions with their defaults', () => {
   assert.equal(moment.after, 2000)
   assert.ok(moment.when?.kind === 'count')
   assert.equal(ruleOf(moment.when, 3000), 'completion=WRITE,nth=7,link=3000ms')
+})
+
+test('a link between InfiniBand switches goes down', () => {
+  const [event] = read(withEvent('after: 2s, link: { between: [spine, leaf], down: 1s }')).events
+  assert.deepEqual(event?.action, { kind: 'cable', between: ['leaf', 'spine'], down: 1000 })
+  assert.equal(event?.text, 'the link between leaf and spine goes down for 1s')
 })
 
 test('programs that share a host are counted by the names of their processes', () => {
@@ -86,6 +95,18 @@ test('mistakes are named with their place, the value, and what is allowed', () =
     [withEvent('kill: one, stop: { program: one, for: 1s }'), /events\[0\]: give one of link, gid/],
     [withEvent('link: { host: a, down: 1h }'), /events\[0\]\.link\.down: "1h": give a time with a unit/],
     [withEvent('link: { host: a }'), /events\[0\]\.link\.down: is missing: give a time/],
+    [
+      withEvent('link: { between: [leaf, a], down: 1s }'),
+      /between: \["leaf","a"\] is no link between InfiniBand switches; there are \[leaf, spine\]/,
+    ],
+    [
+      withEvent('link: { between: [spine, leaf], host: a, down: 1s }'),
+      /link\.host: a link between switches has no host; leave one/,
+    ],
+    [
+      withEvent('gid: { host: ib, move: 1 }'),
+      /gid\.host: the GIDs of host "ib", which has InfiniBand ports, do not come from/,
+    ],
     [withEvent('gid: { host: a, move: 99 }'), /gid\.move: 99: give an integer from 1 to 8/],
     [withEvent('fault: { host: a, rules: drop=7 }'), /fault\.rules: fault drop: "7" is not a probability/],
     [withEvent('when: { line: { program: one, matches: "(" } }, kill: one'), /line\.matches: "\(": Invalid regular/],

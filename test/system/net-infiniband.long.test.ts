@@ -1,0 +1,79 @@
+/*
+ * Nets with InfiniBand hosts while things fail: links between switches, a host's daemon, the subnet manager.
+ */
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { canMakeNets, newNet } from './nets.ts'
+import { assertGood, lacking } from './programs.ts'
+
+type Net = ReturnType<typeof newNet>
+
+const play = async (net: Net, scenario: string): Promise<string> => {
+  const file = join(net.folder, 'play.yaml')
+  writeFileSync(file, `net: ${net.name}.yaml\n${scenario}`)
+  const played = await net.net('play', file)
+  assertGood(played)
+  return played.stdout
+}
+
+/** Repeats `look` until it is true. */
+const until = async (look: () => Promise<boolean>): Promise<void> => {
+  for (let attempts = 0; attempts < 200; attempts++) if (await look()) return
+  assert.fail('it did not happen')
+}
+
+const isActive = async (net: Net, host: string): Promise<boolean> =>
+  /PORT_ACTIVE/.test((await net.exec(host, 'ibv_devinfo')).stdout)
+
+const skip = lacking('ib_write_bw', 'ibv_rc_pingpong', 'opensm', 'saquery', 'ip')
+
+describe('a net with InfiniBand hosts', { skip }, () => {
+  it('has another way when links between switches fail during ib_write_bw, and RC goes on', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'fat-tree: { leaves: 2, spines: 2, hosts: 2 }\ncheck: true')
+    const output = await play(
+      net,
+      `programs:
+  server: { host: h1, run: ib_write_bw -F -D 12 }
+  client: { host: h2, run: 'until ib_write_bw -F -D 12 h1; do sleep 0.1; done', expect: { exit: 0, within: 120s } }
+events:
+  - { when: { packets: { host: h2, nth: 100 } }, after: 4s, link: { between: [leaf1, spine1], down: 2s } }
+  - { when: { packets: { host: h2, nth: 100 } }, after: 8s, link: { between: [leaf1, spine2], down: 2s } }
+`,
+    )
+    assert.match(output, /the link between leaf1 and spine1 goes down for 2s/)
+    assert.doesNotMatch(output, /Completion with error/)
+  })
+
+  it("lets a host's daemon die and come back, that of the manager's port too", async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'ring: { switches: 3, hosts: 2 }\nsubnet-manager: h1')
+    await play(
+      net,
+      `programs:
+  server: { host: h1, run: 'while true; do ibv_rc_pingpong -n 50 -e; done' }
+  client: { host: h2, run: 'sleep 8; until ibv_rc_pingpong -n 50 -e h1; do sleep 0.2; done', expect: { exit: 0, within: 120s } }
+events:
+  - { after: 2s, daemon: { host: h2, gone: 1s } }
+  - { after: 5s, daemon: { host: h1, gone: 1s } }
+`,
+    )
+  })
+
+  it('has no manager until OpenSM comes on a host', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'fat-tree: { leaves: 2, spines: 1, hosts: 3 }\nsubnet-manager: none')
+    await net.up()
+    assert.equal(await isActive(net, 'h1'), false)
+    const folder = net.folder
+    const opensm = ['env', `OSM_CACHE_DIR=${folder}`, `OSM_TMP_DIR=${folder}`, 'opensm', '-f', join(folder, 'log')]
+    net.startExec('h2', ...opensm)
+    for (const host of ['h1', 'h2', 'h3']) await until(() => isActive(net, host))
+    const records = await net.exec('h3', 'saquery', 'NR')
+    assert.equal(records.stdout.match(/NodeRecord dump/g)?.length, 6)
+    assertGood(await net.net('down', net.name))
+    net.assertGone()
+  })
+})
