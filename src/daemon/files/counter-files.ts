@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import type { LayerCounts } from '../../core/driver-contract.ts'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { portFolder, type TreeDevice } from './tree.ts'
-import { makeFolder, replaceFile } from './tree-files.ts'
+import { linkFile, makeFolder, replaceFile } from './tree-files.ts'
 
 /** Counters have the names of spec/counters.ts. */
 export interface CountedDevice extends Pick<TreeDevice, 'name' | 'pci'> {
@@ -85,6 +85,8 @@ export const createCounterFiles = (
       return validLifespan
     }
     const renew = (): void => {
+      /** Of this call, by value: new files with equal text are one with several names, as in the tree (tree.ts). */
+      const equal = new Map<number, string>()
       const { engine, port, hardware } = device.counted()
       const valuesOf = (folder: CounterFolder) =>
         folder === 'hw_counters' && hardware !== undefined ? hardware : counterValues(folder, engine, port)
@@ -92,8 +94,10 @@ export const createCounterFiles = (
         forAll(Object.entries(valuesOf(folder)), ([name, value]) => {
           const path = join(folderOf(device, folder), name)
           if (written.get(path) === value) return
+          const [full, known] = [join(root, path), equal.get(value)]
           try {
-            write(path, value, 0o444)
+            if (known === undefined || existsSync(full) || !linkFile(known, full)) write(path, value, 0o444)
+            equal.set(value, full)
             written.set(path, value)
           } catch (error) {
             written.delete(path)

@@ -7,6 +7,7 @@ import {
   closeSync,
   existsSync,
   fchmodSync,
+  linkSync,
   mkdirSync,
   openSync,
   renameSync,
@@ -35,6 +36,17 @@ export const writeNewFile = (path: string, contents: string | Uint8Array, mode =
     throw error
   } finally {
     closeSync(fd)
+  }
+}
+
+/** Another name for the file `existing`; false if the file system has none, or has no more. */
+export const linkFile = (existing: string, path: string): boolean => {
+  try {
+    linkSync(existing, path)
+    return true
+  } catch (error) {
+    if (existsSync(path)) throw error
+    return false
   }
 }
 

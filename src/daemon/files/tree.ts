@@ -12,7 +12,7 @@ import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.
 import { CM_NODE, ISSM_NODES, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 import { pciConfig, pciFiles, pciPaths } from './pci-files.ts'
-import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
+import { linkFile, makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
 export interface TreeDevice {
   readonly name: string
@@ -248,11 +248,20 @@ const ATTRIBUTE_MODE = 0o444
 /** As in Linux, programs may write node_desc. */
 const DESCRIPTION_MODE = 0o644
 
+/**
+ * Attributes of equal text are one file with several names, which takes a fraction of the time: most of the 128 partition
+ * keys of an InfiniBand port are none. Attributes are replaced, never written.
+ */
 const writeFiles = (root: string, files: Files): void => {
+  const written = new Map<string, string>()
   for (const [path, value] of Object.entries(files)) {
     const full = join(root, path)
     makeFolder(dirname(full))
-    writeNewFile(full, `${value}\n`, path.endsWith('/node_desc') ? DESCRIPTION_MODE : ATTRIBUTE_MODE)
+    const isWritable = path.endsWith('/node_desc')
+    const equal = isWritable ? undefined : written.get(value)
+    if (equal !== undefined && linkFile(equal, full)) continue
+    writeNewFile(full, `${value}\n`, isWritable ? DESCRIPTION_MODE : ATTRIBUTE_MODE)
+    if (!isWritable) written.set(value, full)
   }
 }
 

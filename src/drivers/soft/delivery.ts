@@ -7,7 +7,7 @@ import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { TRANSPORT_MASK } from '../../spec/wire/opcodes.ts'
 import { Service, serviceBits } from '../../spec/wire/services.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
-import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../transport/phy/port.ts'
+import { type FlowAddress, type Port, type ReceivedRun, SCRATCH_BYTES } from '../../transport/phy/port.ts'
 import { bthDestQp, bthOpcode } from '../../transport/wire/bth.ts'
 import { ECN_CE, ECN_MASK } from '../../transport/wire/flow.ts'
 import type { Paths } from './address/path.ts'
@@ -38,6 +38,9 @@ export class PacketDelivery {
   readonly #coreQueues: ReadonlyMap<number, CoreQueue>
   readonly #qps: SoftState['qps']
   readonly #paths: Paths
+  /** Of the last run, and whether it goes to a group only. */
+  #lastFlow: FlowAddress | undefined
+  #isToGroup = false
 
   constructor(
     { qpns, groups, coreQueues, qps, paths }: SoftState,
@@ -154,6 +157,10 @@ export class PacketDelivery {
   #deliverRun(time: number): void {
     const { arena } = this.#port
     const { count, packetBytes, lastBytes, peer, flowAddress } = this.#run
+    if (flowAddress !== this.#lastFlow) {
+      this.#lastFlow = flowAddress
+      this.#isToGroup = this.#paths.isToGroup(flowAddress)
+    }
     const isMarked = (flowAddress.trafficClass & ECN_MASK) === ECN_CE
     let qpn = -1
     let row = -1
@@ -165,6 +172,7 @@ export class PacketDelivery {
       }
       let packets = 1
       if (destQpn === MULTICAST_QPN) this.#deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
+      else if (this.#isToGroup) this.#engine.counters.dropped++
       else if (row < 0) this.#deliverToCore(destQpn, at, i === count - 1 ? lastBytes : packetBytes)
       else {
         const length = i === count - 1 ? lastBytes : packetBytes

@@ -198,7 +198,7 @@ export class SubnetNode {
     if (dlid === PERMISSIVE_LID || (dlid === this.#endPort(at).info.lid && dlid !== 0)) this.#arrive(packet, at)
     else if (this.tables === undefined) {
       if (isOwn) this.#transmit(at, packet)
-      else if (dlid >= FIRST_MULTICAST_LID) this.#take(packet, at)
+      // A group's LID goes with the QPN of groups, which no agent has.
       else at.count('port_rcv_errors')
     } else
       for (const number of this.outputs(at, dlid, isOwn && at.number === 0))

@@ -249,3 +249,15 @@ test('an update rewrites the files of a port, and removes files of removed GIDs'
   assert.equal(read('../../parent'), 'eth7\n', 'the interface was renamed')
   assert.deepEqual(readdirSync(root).sort(), ['dev', 'sys'])
 })
+
+test('attributes of equal text are one file with several names, until one of them changes', () => {
+  const root = join(folder, 'equal')
+  const before = device('mlx5_0', 0)
+  const withKeys = (...pkeys: number[]): TreeDevice => ({ ...before, port: { ...before.port!, pkeys } })
+  writeTree(root, [withKeys(0xffff, 0, 0, 0)])
+  const keys = join(root, 'sys/class/infiniband/mlx5_0/ports/1/pkeys')
+  assert.equal(statSync(join(keys, '1')).ino, statSync(join(keys, '3')).ino)
+  updateTree(root, withKeys(0xffff, 0, 0x8001, 0), withKeys(0xffff, 0, 0, 0))
+  const texts = [0, 1, 2, 3].map(i => readFileSync(join(keys, String(i)), 'latin1'))
+  assert.deepEqual(texts, ['0xffff\n', '0x0000\n', '0x8001\n', '0x0000\n'])
+})

@@ -21,6 +21,21 @@ describe('rdma-core’s tests of pyverbs', { skip: lacking(PYTHON, MODULES, SHIP
     assert.deepEqual(unlisted, [], 'docs/reference/programs.md lists what is skipped: npm run docs:programs')
   })
 
+  it('pass on an InfiniBand port, those of mlx5 too', { skip: longOnly }, async t => {
+    const daemon = await startDaemon(t, { devices: ['mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband'] })
+    const options = { root: '/', command: (words: readonly [string, ...string[]]) => words, daemon, device: 'mlx5_0' }
+    const tests = []
+    for (const modules of ['test_', 'test_mlx5']) tests.push(...(await runPyverbs(t, { ...options, modules })))
+    const failed = tests.filter(({ kind }) => kind === 'fail').map(({ test }) => test)
+    assert.deepEqual(
+      failed,
+      ['tests.test_mlx5_dc.DCTest.test_dc_send_stream_bad_flow'],
+      'docs/reference/applications.md',
+    )
+    const passed = tests.filter(({ kind }) => kind === 'pass')
+    assert.ok(passed.length >= 180, `${passed.length} tests`)
+  })
+
   it('for EFA pass on a device with the driver efa', { skip: longOnly }, async t => {
     const daemon = await startDaemon(t, { devices: ['efa0@127.0.0.1,driver=efa'] })
     const options = { root: '/', command: (words: readonly [string, ...string[]]) => words, daemon, device: 'efa0' }

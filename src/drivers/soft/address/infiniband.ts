@@ -45,6 +45,7 @@ export const infinibandPaths = (port: Port, own: () => FabricPort): Paths => {
   return {
     grhBuilder: infinibandGrh,
     groupAddress: (_gid, mlid) => lidAddress(mlid),
+    isToGroup: ({ destination }) => lidOf(destination) >= FIRST_MULTICAST_LID,
     groupOf: ({ grh, destination }) => grh?.destination ?? destination,
     none: noAddress,
     given: ({ ibAddress }) => ibAddress && copyAddress(ibAddress),

@@ -129,6 +129,8 @@ export interface Paths {
   readonly grhBuilder: GrhBuilderOf
   /** By which the network forwards the packets of a group; a copy. */
   groupAddress(gid: Uint8Array, mlid: number): Uint8Array
+  /** Whether packets of the flow are only for groups: a multicast LID, which QPNs of queue pairs do not go with. */
+  isToGroup(flow: FlowAddress): boolean
   /** The GID of the group of a multicast packet. */
   groupOf(flow: FlowAddress): Uint8Array
   /** Without a path; what a query of a QP without one returns. */
@@ -234,6 +236,7 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
   return {
     grhBuilder: roceGrh,
     groupAddress: gid => copyOfBytes(gid),
+    isToGroup: () => false,
     groupOf: ({ destination }) => destination,
     none,
     given: ({ address }) => address && copyAddress(address),

@@ -3,7 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { connect, createNetwork, listen, type NetworkOptions, open, senderOf } from '../../../../src/library/index.ts'
+import {
+  connect,
+  createNetwork,
+  listen,
+  MULTICAST_QPN,
+  type NetworkOptions,
+  open,
+  senderOf,
+} from '../../../../src/library/index.ts'
 import { LinkLayer, PortState } from '../../../../src/spec/enums.ts'
 import { closeAll, completionText, endpointOn, nextCompletion, openTwoInProcess } from '../../verbs/endpoints.ts'
 
@@ -113,6 +121,27 @@ test('connect and listen ask the subnet administrator for the path', async () =>
   await server.close()
   await served
   await closeAll({ device: left }, { device: right })
+})
+
+test('a multicast LID reaches the members of its group, by the QPN of groups only', async () => {
+  const { network, a, b } = await two()
+  // With rdma_cm, ports are in the group of IP's broadcasts, whose LID is the first.
+  for (const { device } of [a, b]) await listen('rdma://0.0.0.0:7471', { device })
+  await network.sleep(1)
+  const [gid, lid] = ['ff12:401b:ffff::ffff:ffff', 0xc000]
+  const from = a.pd.udQp({ sendCq: a.cq, active: true })
+  const to = b.pd.udQp({ sendCq: b.cq, active: true })
+  to.attach(gid, lid)
+  const ah = a.pd.addressHandle({ lid, gid, isGlobal: true })
+  for (const [id, qpn] of [to.qpn, MULTICAST_QPN].entries()) {
+    to.receive(b.mr.slice(0, 64), id)
+    from.send(a.mr.slice(0, 8), { ah, qpn, qkey: to.endpoint.qkey }, { id })
+    assert.equal(await completionText(a.cq), `${id} SEND`)
+  }
+  assert.equal(await completionText(b.cq), '0 RECV')
+  assert.equal(b.cq.poll(), false)
+  to.detach(gid, lid)
+  await closeAll(a, b)
 })
 
 test('partitions: a limited member does not reach another limited member', async () => {
