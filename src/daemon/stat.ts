@@ -3,7 +3,7 @@
  */
 
 import { countersOf } from '../assembly/counters.ts'
-import type { ContextWait } from '../core/driver-contract.ts'
+import type { ContextWait, NetworkDevice } from '../core/driver-contract.ts'
 import type { Context, Core, CoreObject } from '../core/model.ts'
 import { stat as coreStat } from '../core/stat.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
@@ -15,6 +15,7 @@ import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import { deadlockText } from '../spec/check/wait-lines.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
+import { nameIn, PortState } from '../spec/enums.ts'
 import type { HealthRow } from '../spec/health.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply } from '../uapi/tool.ts'
 import { memoryOfProcesses, type SharedLimits } from './accounts.ts'
@@ -57,6 +58,13 @@ const waited = (): Stat['waited'] => {
     naps: waitStat(naps),
     processor: { microseconds: Math.round(processorWait() ?? 0) },
   }
+}
+
+/** Where an InfiniBand port is in its subnet. */
+const subnetOf = (network: NetworkDevice | undefined): Pick<DeviceStat, 'subnet'> => {
+  if (network?.subnetPort === undefined) return {}
+  const { state, lid, smLid } = network.subnetPort.settings
+  return { subnet: { state: nameIn(PortState.values, state), lid, smLid } }
 }
 
 /** The longest first. */
@@ -289,6 +297,7 @@ export class DaemonStat {
     return {
       name,
       address,
+      ...subnetOf(devices.find(name)?.network),
       objects,
       ...countersOf(devices.find(name)?.network),
       faults: { ...network.faultsOf(name) },

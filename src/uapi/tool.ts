@@ -260,6 +260,8 @@ export interface StatView {
 export interface DeviceStat {
   readonly name: string
   readonly address: string
+  /** Of an InfiniBand port: its state (`PortState`), its LID and its subnet manager's; 0: none. */
+  readonly subnet?: { readonly state: string; readonly lid: number; readonly smLid: number }
   /** Live objects by class name. */
   readonly objects: Readonly<Record<string, number>>
   /** The port's counter files in folder hw_counters, by name (spec/counters.ts). */

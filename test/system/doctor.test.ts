@@ -43,6 +43,17 @@ test('every check works here, and a program is described by its libraries', { sk
   assert.match(of('program')[0]!.text, /rping is linked with .*librdmacm\.so\.1/)
 })
 
+test('an InfiniBand port without a subnet manager', async t => {
+  const options = ['--fabric', 'manager=none', '--device', 'mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband']
+  const { of } = await doctor(t, [userdma, 'run', '--private', ...options, '--', 'node'])
+  assert.deepEqual(
+    of('daemon')
+      .map(({ verdict, text }) => `${verdict}: ${text}`)
+      .slice(1),
+    ['limited: the InfiniBand port of mlx5_0 is INIT: no subnet manager has come: programs send nothing by it'],
+  )
+})
+
 test('an adapter on which no queue pair can be made', { skip: lacking('ibv_rc_pingpong') }, async t => {
   const rules = 'device=rxe0,call=*_qp.create,errno=EPERM'
   const devices = ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']

@@ -12,7 +12,7 @@ import type { LentBytes } from '../../spec/lends.ts'
 import type { LoopWaitStat } from '../../spec/loop-waits.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
-import type { QpStat, Stat } from '../../uapi/tool.ts'
+import type { DeviceStat, QpStat, Stat } from '../../uapi/tool.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { statOptions } from '../command-line/options.ts'
 import { openChosenSession } from '../own-daemon.ts'
@@ -76,6 +76,12 @@ const waitedText = (waited: Stat['waited']): string =>
 /** Maximum users that are named with the waits for their programs, those with the longest. */
 const MAX_USERS = 3
 
+/** Where an InfiniBand port is in its subnet: `ACTIVE, LID 2, subnet manager at LID 1`. */
+export const subnetText = ({ state, lid, smLid }: NonNullable<DeviceStat['subnet']>): string =>
+  smLid === 0
+    ? `${state}: no subnet manager has come`
+    : `${state}, ${lid === 0 ? 'no LID' : `LID ${lid}`}, subnet manager at LID ${smLid}`
+
 /** The output of `userdma stat`. */
 export const statText = (stat: Stat, socket: string): string => {
   const { rings, mappings, memory } = stat
@@ -97,6 +103,7 @@ export const statText = (stat: Stat, socket: string): string => {
   for (const device of stat.devices)
     lines.push(
       device.address === '' ? `device ${device.name}` : `device ${device.name} at ${device.address}`,
+      ...(device.subnet === undefined ? [] : [`  subnet       ${subnetText(device.subnet)}`]),
       `  objects      ${countsText(device.objects)}`,
       `  hw_counters  ${countsText(device.hw_counters)}`,
       `  counters     ${countsText(device.counters)}`,

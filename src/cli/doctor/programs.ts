@@ -7,6 +7,7 @@ import { basename, join } from 'node:path'
 import { NoDaemonError } from '../../daemon/client/errors.ts'
 import { createNetwork, open } from '../../library/index.ts'
 import { attempt } from '../attempt.ts'
+import { subnetText } from '../commands/stat.ts'
 import { messageOf } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { openChosenSession } from '../own-daemon.ts'
@@ -136,10 +137,23 @@ export const checkDaemon = async (): Promise<readonly Diagnosis[]> => {
   const say = diagnoser('daemon')
   try {
     const client = await openChosenSession()
-    const { devices } = await client.config()
+    const { devices } = await client.stat()
     client.close()
     const names = devices.map(({ name }) => name).join(', ') || 'no devices'
-    return [say('ok', `a daemon runs at ${client.socket} (process ${client.daemon}): ${names}`)]
+    return [
+      say('ok', `a daemon runs at ${client.socket} (process ${client.daemon}): ${names}`),
+      ...devices.flatMap(({ name, subnet }) =>
+        subnet === undefined || subnet.state === 'ACTIVE'
+          ? []
+          : [
+              say(
+                'limited',
+                `the InfiniBand port of ${name} is ${subnetText(subnet)}: programs send nothing by it`,
+                'start a subnet manager (`userdma run -- opensm`), or the daemon without `manager=none` of `--fabric`',
+              ),
+            ],
+      ),
+    ]
   } catch (error) {
     if (error instanceof NoDaemonError)
       return [say('ok', 'none runs; `userdma run` starts one that ends with its last client')]

@@ -34,12 +34,13 @@ const testOutput = (definition: string, args: readonly string[], kind: 'whole' |
   })
 }
 
+const INFINIBAND = 'mlx5_1@127.0.0.3,driver=mlx5,layer=infiniband'
 const at = ['--socket', 'SOCKET', '--json'] as const
 
 describe('of a daemon with traffic', () => {
   const scope = suiteScope()
   before(async () => {
-    const devices = ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.2,pci=0000:81:00.0', 'ctx0']
+    const devices = ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.2,pci=0000:81:00.0', 'ctx0', INFINIBAND]
     const options = ['--fault', 'device=mlx5_0,drop=1%', '--torment', '7']
     ;({ socket } = await startDaemon(scope, { devices, options }))
     if (skip) return

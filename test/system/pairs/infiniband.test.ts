@@ -54,6 +54,8 @@ describe('InfiniBand ports', {
       /GID\[ *0\]:\s+fe80:/,
     ])
       assert.match(shown, line)
+    const { devices } = await daemon.stat()
+    for (const { subnet } of devices) assert.ok(subnet?.state === 'ACTIVE' && subnet.lid > 0 && subnet.smLid > 0)
     const stat = await outputOf('ibstat', 'mlx5_1')
     for (const line of [/State: Active/, /Physical state: LinkUp/, /Rate: 100/, /Base lid: [1-9]/, /SM lid: [1-9]/])
       assert.match(stat, line)
