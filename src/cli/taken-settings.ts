@@ -10,6 +10,7 @@ import { RefusalError } from '../daemon/client/errors.ts'
 import { openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
 import { namedSocket } from '../daemon/client/user-socket.ts'
 import { deviceText, withoutOwnFunction } from '../daemon/devices/device-spec.ts'
+import { OTHER_SWITCHES } from '../spec/fabric.ts'
 import type { DeviceSpec, Link } from '../uapi/tool.ts'
 import {
   type ConfigOptions,
@@ -62,7 +63,7 @@ const takeFrom = async <T extends OwnDaemonOptions>(source: Source, options: T) 
     const { fault, path, ignoreMemlock, allowFaults, drivers, fabric } = config
     const link = (options.link as Link | undefined) ?? config.link
     // Other switches have the ports of InfiniBand devices only once.
-    const isCabled = fabric?.startsWith('socket=') === true
+    const isCabled = fabric?.startsWith(OTHER_SWITCHES) === true
     const isBound = isCabled || (link !== 'memory' && config.link !== 'memory')
     const devices = (isBound ? await borrowFrom(owner, source) : config.devices).map(withoutOwnFunction)
     if (!isBound) owner.close()

@@ -30,13 +30,14 @@ import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../spec/check/torment-orders.ts'
 import { parseWho } from '../spec/check/who.ts'
 import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
+import { OTHER_SWITCHES } from '../spec/fabric.ts'
 import type { Relapse } from '../spec/faults.ts'
 import type { LentBytes } from '../spec/lends.ts'
 import type { LendRecord } from '../spec/records.ts'
 import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
 import type { RecordedCheck } from '../spec/session-events.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
-import { parseAddress } from '../transport/wire/address.ts'
+import { parseAddressText } from '../transport/wire/address.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -169,7 +170,8 @@ export class DaemonChecker {
       lent = 'learnt',
       who,
       link,
-    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link'>> = {},
+      fabric,
+    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link' | 'fabric'>> = {},
   ) {
     const range = who === undefined ? undefined : parseWho(who)
     this.#now = now
@@ -198,7 +200,7 @@ export class DaemonChecker {
         this.#awaited(this.#net.peer(question), found => answered(found?.host, found?.facts))
         return true
       },
-      isClosed: link === 'memory',
+      isClosed: link === 'memory' && fabric?.startsWith(OTHER_SWITCHES) !== true,
       adapters,
       buffers,
       lent,
@@ -345,7 +347,7 @@ export class DaemonChecker {
 
   /** The text of `PeerFacts`, for another host; undefined: no device has the address. */
   peerText({ address, qpn, time }: PeerQuestion): string | undefined {
-    const gid = parseAddress(address)
+    const gid = parseAddressText(address)
     const [found] = gid === undefined ? [] : devicesWith(this.#devices, gid)
     if (found === undefined) return undefined
     this.#checked.scan()

@@ -79,7 +79,8 @@ export const shapeOf = (name: ShapeName, numbers: readonly number[]): FabricShap
 const isShape = (name: string): name is ShapeName => Object.hasOwn(fabricShapes, name)
 
 const SETTINGS = ['manager', 'links', 'at', 'leaves', 'spines', 'switches', 'serve'] as const
-const SOCKET = 'socket='
+/** How a fabric begins whose switches another daemon has. */
+export const OTHER_SWITCHES = 'socket='
 
 /** `a:b+c:d` */
 const readPairs = (setting: string, text: string): (readonly [string, string])[] =>
@@ -98,7 +99,8 @@ const requirePath = (setting: string, path: string): string => {
 /** Reads `text`. Throws an Error that says what is wrong, and what is allowed. */
 export const parseFabric = (text: string): FabricSpec => {
   // A path may have any character.
-  if (text.startsWith(SOCKET)) return { ...DEFAULT_FABRIC, socket: requirePath('socket', text.slice(SOCKET.length)) }
+  if (text.startsWith(OTHER_SWITCHES))
+    return { ...DEFAULT_FABRIC, socket: requirePath('socket', text.slice(OTHER_SWITCHES.length)) }
   const words = text.split(',')
   const shape = words[0]!.includes('=') ? undefined : words.shift()!
   if (shape !== undefined && !isShape(shape)) {

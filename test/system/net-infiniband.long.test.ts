@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { canMakeNets, newNet } from './nets.ts'
-import { assertGood, lacking } from './programs.ts'
+import { assertGood, lacking, userdma } from './programs.ts'
 
 type Net = ReturnType<typeof newNet>
 
@@ -60,6 +60,18 @@ events:
   - { after: 5s, daemon: { host: h1, gone: 1s } }
 `,
     )
+  })
+
+  it("has findings that know the other host's queue pairs", async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'hosts: { a: { layer: infiniband }, b: { layer: infiniband } }\ncheck: true')
+    await net.up()
+    const server = net.startExec('a', 'timeout', '-s', 'KILL', '5', 'ib_send_bw', '-F', '-D', '30')
+    let checked = await net.exec('b', userdma, 'check', '--', 'ib_send_bw', '-F', '-D', '30', 'a')
+    while (/Couldn't connect/.test(checked.stderr))
+      checked = await net.exec('b', userdma, 'check', '--', 'ib_send_bw', '-F', '-D', '30', 'a')
+    await server.ended
+    assert.match(checked.stderr, /error no-peer-qp: .* there is no QP 0x[\da-f]+ at LID \d+/)
   })
 
   it('has no manager until OpenSM comes on a host', async t => {

@@ -6,6 +6,7 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { accept, close, listen, peerCredentials } from '../../host/net/sockets.ts'
 import { PortState } from '../../spec/enums.ts'
+import type { FabricSpec } from '../../spec/fabric.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import type { Port, PortFabric } from '../../transport/phy/port.ts'
 import {
@@ -21,7 +22,8 @@ import { Trunk } from './trunk.ts'
 interface ServedPortsParts {
   /** Cables a port to a switch. Throws an Error if none is free. */
   readonly cable: (port: SubnetPort) => void
-  readonly hasManager: boolean
+  /** Where the manager of these switches is; `at`: at the port with this description. */
+  readonly manager: FabricSpec['manager']
   /** A port of the memory link. Throws an Error if there is no further one. */
   readonly attach: () => Port
   readonly kick: () => void
@@ -182,10 +184,17 @@ export class ServedPorts {
     return true
   }
 
+  get #hasManager(): boolean {
+    const { manager } = this.#parts
+    return typeof manager === 'object'
+      ? [...this.#connections].some(({ port }) => port?.description === manager.at)
+      : manager === 'embedded'
+  }
+
   #welcome(connection: Connection, hello: Hello): void {
     const { trunk } = connection
     const say = (message: SwitchMessage, mayLose = false): void => trunk.sendControl(controlMessage(message), mayLose)
-    const { attach, cable, hasManager } = this.#parts
+    const { attach, cable } = this.#parts
     try {
       if (hello.version !== FABRIC_VERSION)
         throw new Error(
@@ -200,7 +209,7 @@ export class ServedPorts {
       port.rerouted()
       cable(port)
       connection.port = port
-      say({ kind: 'welcome', hasManager })
+      say({ kind: 'welcome', hasManager: this.#hasManager })
       this.#sentPeers = ''
       this.#isStale = true
     } catch (error) {

@@ -191,7 +191,9 @@ export const buildNet = async (
     checkpoint()
     await startFabric(folder, system, fabric, plan)
   }
-  await forEach(hosts, async host => {
+  // The ports of other hosts wait for their manager.
+  const hasManager = ({ name }: PlannedHost): boolean => fabrics.some(({ manager }) => manager === name)
+  await forEach([...hosts.filter(hasManager), ...hosts.filter(host => !hasManager(host))], async host => {
     checkpoint()
     await untilUp(system, host)
     checkpoint()

@@ -67,6 +67,8 @@ export interface PlannedFabric {
   readonly switches: readonly string[]
   /** Between them. */
   readonly links: readonly (readonly [string, string])[]
+  /** The host whose port has the manager. */
+  readonly manager?: string
   /** As of `--fabric`. */
   readonly text: string
 }
@@ -376,7 +378,8 @@ const fabricsOf = (
       `at=${places.join('+')}`,
       `manager=${managerText}`,
     ].join(',')
-    return { node, switches: switches.filter(name => of(node, name)), links: own, text }
+    const atHost = managerText.startsWith('@') && { manager: manager!.name }
+    return { node, switches: switches.filter(name => of(node, name)), links: own, ...atHost, text }
   })
 }
 

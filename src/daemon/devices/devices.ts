@@ -22,6 +22,7 @@ import { hasPciFunction, numaNodes } from '../../host/processors.ts'
 import { loadSubnet } from '../../services/clients.ts'
 import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
+import { lidOf } from '../../transport/wire/address.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Loop } from '../loop.ts'
 import {
@@ -42,9 +43,13 @@ export interface DaemonDevice {
   readonly network: NetworkDevice | undefined
 }
 
-/** Those with a port that has the address. */
-export const devicesWith = ({ all }: Pick<Devices, 'all'>, gid: Uint8Array): DaemonDevice[] =>
-  all.filter(({ device: { ports } }) => ports.some(({ gids }) => findGid(gids, gid) >= 0))
+/** Those with a port that has the address: a GID, or a LID as `lidAddress`. */
+export const devicesWith = ({ all }: Pick<Devices, 'all'>, address: Uint8Array): DaemonDevice[] => {
+  const lid = lidOf(address)
+  return all.filter(({ device: { ports } }) =>
+    ports.some(({ gids, attributes }) => (lid > 0 ? attributes.lid === lid : findGid(gids, address) >= 0)),
+  )
+}
 
 /** What follows changes of the devices. */
 export interface DeviceListener {

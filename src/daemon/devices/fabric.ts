@@ -47,7 +47,7 @@ export const loadFabric = async (text: string | undefined) => {
       const ports = new served(serve!, {
         ...partsOf(parts),
         cable: port => clients.subnet.attach(port),
-        hasManager: manager === 'embedded',
+        manager: manager ?? 'none',
       })
       loop.add(ports)
       return () => {

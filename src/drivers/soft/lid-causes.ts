@@ -93,7 +93,10 @@ const causeOfLostMulticast = (device: Device, own: SoftState, { dlid, dgid }: Ad
   const [first] = members
   if (first === undefined) return undefined
   const reached: readonly unknown[] = own.fabric?.subnet?.reached(dlid) ?? []
-  if (members.some(each => each === device || reached.includes(stateOf(each)!.fabric))) return undefined
+  const fabrics: readonly unknown[] = devicesOf(device).map(each => stateOf(each)!.fabric)
+  // What is no device's leads to ports of other daemons.
+  if (members.includes(device) || reached.some(each => !fabrics.includes(each))) return undefined
+  if (members.some(each => reached.includes(stateOf(each)!.fabric))) return undefined
   return causeByState([device]) ?? createCause('NOT_JOINED', { port: first.name, lid: dlid })
 }
 

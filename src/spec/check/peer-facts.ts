@@ -9,7 +9,7 @@ import type { Moment, Program, Story } from './finding.ts'
 export const NetFolderNames = { state: 'net.json', socket: 'sock' } as const
 
 export interface PeerQuestion {
-  /** The GID as text. */
+  /** A GID, or `LID 7`. */
   readonly address: string
   readonly qpn: number
   /** As it was then: microseconds since 1970. */

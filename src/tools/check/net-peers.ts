@@ -6,7 +6,7 @@ import type { CauseName } from '../../spec/check/causes.ts'
 import type { Moment, Story } from '../../spec/check/finding.ts'
 import type { PeerFacts, PeerObject, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type { CheckedFailure } from '../../spec/check/program-events.ts'
-import { addressText, parseAddress } from '../../transport/wire/address.ts'
+import { addressText, parseAddressText } from '../../transport/wire/address.ts'
 import { KnownObject, type KnownObjects, type QpAttributes } from './objects.ts'
 
 /** Other ends that are kept, the latest. */
@@ -148,7 +148,7 @@ export class NetPeers {
 
   /** Takes an answer. */
   add({ address, qpn }: PeerQuestion, host: string, { device, clock, qp, state, regions, story }: PeerFacts): void {
-    const gid = parseAddress(address)
+    const gid = parseAddressText(address)
     if (gid === undefined) return
     const number = this.#numberOf(`${host} ${device}`)
     this.#devices.set(addressText(gid), number)
@@ -173,7 +173,7 @@ export class NetPeers {
 
   /** A failure with what the other end knows of it. `state`: of the other end now. */
   explained(failed: CheckedFailure, { address, qpn }: PeerQuestion): CheckedFailure {
-    const gid = parseAddress(address)
+    const gid = parseAddressText(address)
     const peerDevice = gid && this.deviceWithGid(gid)
     if (peerDevice === undefined) return failed
     const { failure } = failed

@@ -72,6 +72,12 @@ export const addressText = (address: Uint8Array): string => {
     : Array.from({ length: 8 }, (_, i) => ((address[2 * i] << 8) | address[2 * i + 1]).toString(16)).join(':')
 }
 
+/** The inverse of `addressText`; undefined: the text is none. */
+export const parseAddressText = (text: string): Uint8Array | undefined => {
+  const lid = /^LID (\d{1,5})$/.exec(text)?.[1]
+  return lid === undefined ? parseAddress(text) : Number(lid) <= 0xffff ? lidAddress(Number(lid)) : undefined
+}
+
 /** An address as the key of a map: one character for two bytes. */
 export const addressKey = (address: Uint8Array): string => {
   let key = ''

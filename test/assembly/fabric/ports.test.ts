@@ -66,7 +66,7 @@ const createBoth = (t: TestContext) => {
     ...{ attach: () => link.attachTrunk(), kick() {}, guard: (_name: string, body: () => void) => body },
     log: (line: string) => void log.push(line),
   })
-  const served = new ServedPorts(path, { ...parts(), cable: port => subnet.attach(port), hasManager: true })
+  const served = new ServedPorts(path, { ...parts(), cable: port => subnet.attach(port), manager: 'embedded' })
   const hosts: { remote: RemoteSubnet; port: HostPort; link: Port }[] = []
   const addHost = () => {
     const own = parts()

@@ -314,6 +314,7 @@ links:
           ['leaf2', 'spine1'],
           ['leaf2', 'spine2'],
         ],
+        manager: 'h2',
         text: 'links=leaf1:spine1+leaf1:spine2+leaf2:spine1+leaf2:spine2,at=h1 mlx5_0:leaf1+h2 mlx5_0:leaf2+h3 mlx5_0:leaf1,manager=@h2 mlx5_0',
       },
     ])
