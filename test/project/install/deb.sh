@@ -1,14 +1,14 @@
 #!/bin/sh
-# The Debian package, which brings its own Node.js: deb.sh PACKAGES [MISTAKEN]; see common.sh.
+# The Debian package, which brings its own Node.js: deb.sh PACKAGES [MISTAKEN [TESTS]]; see common.sh.
 . "$(dirname "$0")/common.sh"
 
 userdma=userdma
+share=/usr/share/userdma
 
 install() {
   command -v ibv_rc_pingpong >/dev/null || sudo apt-get -q update
   sudo apt-get -q install -y --no-install-recommends "$packages"/userdma_*_"$debian".deb ibverbs-utils
-  [ -f /usr/include/userdma_check.h ] && [ -f /usr/include/userdma.h ]
-  [ -f /usr/share/userdma/userdma.py ] && [ -f /usr/share/userdma/userdma.rs ] && [ -f /usr/share/userdma/userdma.go ]
+  has_files $share /usr/include
   userdma help how-to/doctor
 }
 

@@ -4,14 +4,16 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, statSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { repoRoot } from '../../paths.ts'
-import { requireTool, scratchFolder } from '../../tools.ts'
+import { compileC, requireTool, scratchFolder } from '../../tools.ts'
 
 const scratch = scratchFolder()
 const packages = join(scratch, 'packages')
+/** The example of pytest with its library, which runs with what is installed; empty without pytest. */
+let tests = ''
 /** Without the image, which roots.long.test.ts installs. */
 const PACKAGES = ['npm', 'platform', 'tarball', 'deb']
 
@@ -32,11 +34,12 @@ const assertInstalled = ({
 }): void => {
   assert.equal(status, 0, stdout + stderr)
   assert.equal([...stdout.matchAll(/1000 iters in/g)].length, 2, stdout)
+  if (tests !== '') assert.match(stdout, /^117 passed, 2 skipped/m)
 }
 
 const scriptOf = (name: string): string => join(repoRoot, 'test', 'project', 'install', name)
 const install = (name: string, env?: NodeJS.ProcessEnv): void =>
-  assertInstalled(spawnSync(scriptOf(name), [packages], { encoding: 'utf8', ...(env && { env }) }))
+  assertInstalled(spawnSync(scriptOf(name), [packages, '', tests], { encoding: 'utf8', ...(env && { env }) }))
 
 /** Runs a script as root on a copy of this machine's files, which is dropped afterwards. */
 const installOnCopy = (name: string): void => {
@@ -45,9 +48,10 @@ const installOnCopy = (name: string): void => {
     mkdir -p ${copy}; mount -t tmpfs tmpfs ${copy}; mkdir ${copy}/upper ${copy}/work ${copy}/root
     mount -t overlay overlay -o lowerdir=/,upperdir=${copy}/upper,workdir=${copy}/work ${copy}/root
     for name in proc dev sys; do mount --rbind /$name ${copy}/root/$name; done
-    mount -t tmpfs -o mode=1777 tmpfs ${copy}/root/tmp; mkdir ${copy}/root/tmp/packages ${copy}/root/tmp/install
+    mount -t tmpfs -o mode=1777 tmpfs ${copy}/root/tmp; mkdir ${copy}/root/tmp/packages ${copy}/root/tmp/install ${copy}/root/tmp/tests
     mount --bind ${packages} ${copy}/root/tmp/packages; mount --bind ${scriptOf('')} ${copy}/root/tmp/install
-    exec chroot ${copy}/root /tmp/install/${name} /tmp/packages`
+    ${tests && `mount --bind ${tests} ${copy}/root/tmp/tests`}
+    exec chroot ${copy}/root /tmp/install/${name} /tmp/packages '' ${tests && '/tmp/tests'}`
   assertInstalled(spawnSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8' }))
 }
 
@@ -62,7 +66,14 @@ const withoutNode = (): NodeJS.ProcessEnv => {
   return { ...process.env, PATH: path }
 }
 
-before(() => makePackages(packages, process.arch, ...PACKAGES))
+before(() => {
+  makePackages(packages, process.arch, ...PACKAGES)
+  if (spawnSync('python3', ['-m', 'pytest', '--version']).status !== 0) return
+  const examples = join(repoRoot, 'examples', 'tests')
+  tests = join(scratch, 'tests')
+  cpSync(join(examples, 'pytest'), tests, { recursive: true })
+  compileC(join(tests, 'libtransfer.so'), [join(examples, 'transfer.c')], ['-shared', '-fPIC', '-libverbs'])
+})
 
 describe('packages', () => {
   test('have at most 60 MB', () => {
