@@ -148,12 +148,12 @@ export class OwnFaults {
     if (this.#owner.standing === 'guest' && targetOf(rule) === 'packet' && isKept)
       throw notAllowed(rule, `the daemon keeps no packets for other users; allowed are ${allowedEffects}`)
     const concerned = rule.device === '' ? devices.all.filter(one => this.#isOpen(one)) : [devices.find(rule.device)]
+    const who = this.#daemon.config.allowFaults
+      ? 'programs of other users; use a device that they do not open'
+      : 'other programs too; use a device that they do not open, or start the daemon with --allow-faults'
     const shared = concerned.find(one => one !== undefined && !scope.mayChange(one.spec.name))
     if (shared !== undefined && (changesDevice(rule) || rule.cm.length > 0))
-      throw notAllowed(
-        rule,
-        `${shared.spec.name} is open in other programs too; use a device that they do not open, or start the daemon with --allow-faults`,
-      )
+      throw notAllowed(rule, `${shared.spec.name} is open in ${who}`)
   }
 
   #isOpen({ device }: DaemonDevice): boolean {

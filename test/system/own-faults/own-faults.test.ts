@@ -153,7 +153,10 @@ describe('fault rules of programs', { skip: lacking('cc') }, () => {
       /^-1 .*: the daemon keeps no packets for other users; allowed are drop, corrupt, ecn$/,
     )
     for (const rules of ['link=600s', 'fatal=qps', 'gone=600s', 'gid=1', 'cm=REQ,drop=1'])
-      assert.match(await guest(`fault ${rules}`), /^-1 .* is open in other programs too/)
+      assert.match(
+        await guest(`fault ${rules}`),
+        /^-1 .* is open in programs of other users; use a device that they do not open$/,
+      )
     assert.match(await guest(`fault pid=${daemon.pid},call=*.*,errno=ENOMEM`), /^-1 /)
     // The numbers are those of the other user's queue pairs.
     const numbers = `${await ask('qp 0')}+${await ask('number 0')}`
