@@ -1,7 +1,8 @@
 /*
  * What well-known programs do after each kind of failure: `userdma walk` of each, and the table of
  * docs/reference/recovery.md. With WRITE_DOCS=1 it writes what it has run to the page; otherwise what is bad must be bad on the page.
- * VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma.
+ * VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma; UCX that of an installed UCX 1.23, with its
+ * example `ucp_client_server` in bin, of which UCX_SOURCE is the source.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -29,13 +30,27 @@ interface Program {
   readonly options?: readonly string[]
 }
 
-const { VALKEY = '/nonexistent' } = process.env
+const { VALKEY = '/nonexistent', UCX = '/nonexistent', UCX_SOURCE = '/nonexistent' } = process.env
 
 /** Ends with the client's status. The server is ended if it is endless, or if its client has failed. */
 const pair = (server: string, client: string, isEndless = false): string =>
   `${server} & server=$!; sleep 0.3; ${client}; status=$?; ${isEndless ? '' : '[ $status = 0 ] || '}kill -9 $server; wait $server; exit $status`
 
+/** Messages of letters; what the server prints must be what the client prints. The server may print it after the client's end. */
+const ucpJob = (size: number): string => {
+  const ucp = `stdbuf -oL $UCX/bin/ucp_client_server -p 18606 -c tag -i 20 -s ${size}`
+  const compared =
+    'for i in 1 2 3 4 5; do grep ^ABC $FOLDER/sent >$FOLDER/out; grep ^ABC $FOLDER/got | cmp - $FOLDER/out && break; sleep 1; done'
+  return pair(
+    `${ucp} >$FOLDER/got`,
+    `sleep 6; { ${ucp} -a 127.0.0.1 >$FOLDER/sent && { ${compared}; [ $i != 5 ]; }; }`,
+    true,
+  )
+}
+
 const fioJob = 'fio --thread --name=job --ioengine=rdma --port=18600 --bs=64k --size=4m'
+
+const twoRails = ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2']
 
 const fabricJob = (provider: string, endpoint: string): string => `fi_pingpong -c -p ${provider} -e ${endpoint} -I 10`
 
@@ -63,7 +78,21 @@ const programs: readonly Program[] = [
     bytes: 'checked by the program',
     tools: ['mpirun.openmpi', 'mpicc.openmpi'],
     command:
-      'mpirun.openmpi --allow-run-as-root --oversubscribe -n 2 --mca pml ucx --mca osc ucx -x UCX_TLS=rc_verbs,ud_verbs,self $FOLDER/check',
+      'mpirun.openmpi --allow-run-as-root --oversubscribe -n 2 --mca pml ucx --mca osc ucx -x UCX_TLS=rc_verbs,ud_verbs,self $FOLDER/check messages reduce one-sided',
+  },
+  {
+    name: 'Open MPI, 2 ranks, pml ucx over `rc_verbs` with two rails: the same',
+    bytes: 'checked by the program',
+    tools: ['mpirun.openmpi', 'mpicc.openmpi'],
+    command:
+      'mpirun.openmpi --allow-run-as-root --oversubscribe -n 2 --mca pml ucx --mca osc ucx -x UCX_TLS=rc_verbs,ud_verbs,self -x UCX_NET_DEVICES=rxe0:1,rxe1:1 -x UCX_MAX_RNDV_RAILS=2 -x UCX_RNDV_THRESH=1k $FOLDER/check messages reduce one-sided',
+    options: twoRails,
+  },
+  {
+    name: 'UCX 1.23: `ucp_client_server -c tag` over rdma_cm and `rc_verbs`',
+    bytes: 'compared with what was sent',
+    tools: [join(UCX, 'bin', 'ucp_client_server')],
+    command: `export LD_LIBRARY_PATH=$UCX/lib UCX_TLS=rc_verbs,ud_verbs:aux,self UCX_NET_DEVICES=rxe0:1; ${ucpJob(5000)}`,
   },
   {
     name: 'libfabric: `fi_pingpong` over the provider `verbs`',
@@ -82,11 +111,11 @@ const programs: readonly Program[] = [
     name: 'Valkey of October 2024: its test client of RDMA, 2 connections',
     bytes: 'compared by the client',
     tools: [join(VALKEY, 'src', 'valkey-server'), join(VALKEY, 'tests', 'rdma', 'rdma-test')],
-    command: pair(
+    command: `cd $FOLDER; ${pair(
       '$VALKEY/src/valkey-server --port 0 --save "" --loadmodule $VALKEY/src/valkey-rdma.so port=18605 bind=127.0.0.1',
       'sleep 5; $VALKEY/tests/rdma/rdma-test --host 127.0.0.1 --port 18605 --minkeys 20 --maxkeys 60 --thread 2',
       true,
-    ),
+    )}`,
   },
   {
     name: 'A service and its client on our library, `test/system/failures/service.mjs`',
@@ -103,7 +132,7 @@ const programs: readonly Program[] = [
     bytes: 'not looked at',
     tools: [ownProgram('rails')],
     command: 'build/programs/rails -a -d rxe0 -s rxe1',
-    options: ['--device', 'rxe0@127.0.0.1', '--device', 'rxe1@127.0.0.2'],
+    options: twoRails,
   },
 ]
 
@@ -145,11 +174,14 @@ const cellText = (results: readonly Result[]): string => {
     .join(', ')
 }
 
-/** Its innermost line of source, else the object file. */
+/** Its innermost line of source that is not of an inline function of verbs, else the object file. */
 const placeOf = ({ frames, program }: Result): string => {
-  const known = frames.find(({ line }) => line !== undefined)
+  const known = frames.find(({ line, file = '' }) => line !== undefined && !file.endsWith('/infiniband/verbs.h'))
   const [first] = frames
-  if (known !== undefined) return `${program}, ${known.function} (${known.file}:${known.line})`
+  if (known !== undefined) {
+    const file = [VALKEY, UCX_SOURCE].reduce((path, folder) => path.replace(`${folder}/`, ''), known.file ?? '')
+    return `${program}, ${known.function} (${file}:${known.line})`
+  }
   return first?.file === undefined ? program : `${program}, ${first.function ?? '?'} (${first.file})`
 }
 
@@ -171,7 +203,7 @@ describe('recovery after failures', () => {
     it(name, { skip: lacking(...tools), timeout: 2 * SECONDS * 1000 }, async t => {
       const output = join(temporaryFolder(t), 'results')
       const limits = ['--points', `${POINTS}`, '--time-limit', `${SECONDS}`, '--jobs', '1', '--clock', 'skip']
-      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; cd ${repoRoot}; ${command}`
+      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; UCX=${UCX}; cd ${repoRoot}; ${command}`
       const { stderr } = await runUserdma(
         t,
         ['walk', ...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full],
