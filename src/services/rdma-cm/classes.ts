@@ -9,6 +9,7 @@ import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/even
 import type { CallContext, CoreObject, FdObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lifetime.ts'
+import { createLimit, orRelease, take } from '../../core/objects/limits.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
@@ -135,6 +136,9 @@ const refusedAfterRemoval = (cls: DriverClass): DriverClass => {
           }
   return { ...cls, handlers }
 }
+
+/** Memberships in groups of which the network knows the members; the subnet has as many multicast LIDs. */
+const MAX_MEMBERSHIPS = 0x3ffe
 
 interface Membership {
   readonly id: Identifier
@@ -311,6 +315,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
   })
 
+  const joins = createLimit('memberships of multicast groups', MAX_MEMBERSHIPS, { advice: 'leave some groups' })
   const multicastClass = driverClass<typeof CmMulticast, Membership>(CmMulticast, {
     create(call, object, { id: handle, userHandle, address, flags = 0 }) {
       const method = 'cm_multicast.create'
@@ -338,10 +343,17 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       affiliate(object, userHandle, { channel })
       if (protocol.joinGroup !== undefined) {
         const request = { address: group, isSendOnly: flags === SEND_ONLY }
-        object.state.leave = protocol.joinGroup(id, request, outcome => {
-          if (typeof outcome === 'number') postGroupEvent(object, id, MULTICAST_ERROR, { status: outcome })
-          else postGroupEvent(object, id, MULTICAST_JOIN, { datagram: { ...noDatagram, ...outcome } })
-        })
+        const join = (): (() => void) =>
+          protocol.joinGroup!(id, request, outcome => {
+            if (typeof outcome === 'number') postGroupEvent(object, id, MULTICAST_ERROR, { status: outcome })
+            else postGroupEvent(object, id, MULTICAST_JOIN, { datagram: { ...noDatagram, ...outcome } })
+          })
+        const release = take(joins, call.context.account, the.method(method))
+        const leave = orRelease(release, join)
+        object.state.leave = () => {
+          release()
+          leave()
+        }
         return {}
       }
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { identify } from '../../../src/core/devices/identity.ts'
+import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { loadSubnet } from '../../../src/services/clients.ts'
 import { setOption } from '../../../src/services/rdma-cm/options.ts'
@@ -14,8 +15,11 @@ import { Family, ipAddress } from '../../../src/services/socket-address.ts'
 import type { SocketAddress } from '../../../src/spec/classes/connections/cm_parameters.ts'
 import { CmOptionLevel, CmPortSpace, PortState, QpState } from '../../../src/spec/enums.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { accountIn, OWNER } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { inLongRun } from '../../long-run.ts'
 import { attributesOf, byGid, type Host, ip4, parametersOf, VirtualNetwork } from './hosts.ts'
+import { Program } from './program.ts'
 
 await loadSubnet()
 const { ACTIVE } = PortState.values
@@ -127,27 +131,49 @@ const groupMember = (network: VirtualNetwork, host: Host) => {
 }
 
 describe('joins', () => {
-  it('of 10,000 groups and of 10,000 programs in one group succeed, and leave nothing', () => {
+  it('of many groups, and of as many programs in one group, succeed and leave nothing', () => {
+    const count = inLongRun(10_000, 2000)
     const { network, host } = infinibandHost(1)
     const { join, outcomes } = groupMember(network, host)
-    const addresses = Array.from({ length: 10_000 }, (_, i) => ipAddress(ipv4(239, 1, i >> 8, i & 0xff), 0))
+    const addresses = Array.from({ length: count }, (_, i) => ipAddress(ipv4(239, 1, i >> 8, i & 0xff), 0))
     for (const list of [addresses, addresses.map(() => addresses[0]!)]) {
       const leaves = list.map(join)
       network.settle()
-      assert.equal(outcomes.filter(each => each === 'joined').length, 10_000)
+      assert.equal(outcomes.filter(each => each === 'joined').length, count)
       outcomes.length = 0
       for (const leave of leaves) leave()
       network.settle()
     }
     const again = addresses.map(join)
     network.settle()
-    assert.equal(outcomes.filter(each => each === 'joined').length, 10_000)
+    assert.equal(outcomes.filter(each => each === 'joined').length, count)
     for (const leave of again) leave()
     network.settle()
     assert.deepEqual(
       outcomes.filter(each => each !== 'joined'),
       [],
     )
+  })
+
+  it('of one user leave groups to another, and to the owner', () => {
+    const { host } = infinibandHost(1)
+    const limits = createSharedLimits()
+    const joined = (user: number): number => {
+      const program = new Program(host, accountIn(limits, user, user))
+      const channel = program.channel()
+      const id = program.create(channel, 0n, CmPortSpace.values.UDP)
+      program.bind(id, ip4(1, 0))
+      let count = 0
+      try {
+        for (; count < 20_000; count++)
+          program.join(id, ipAddress(ipv4(239, user & 0xff, count >> 8, count & 0xff), 0), BigInt(count))
+      } catch (error) {
+        assert.equal((error as CallError).code, 'ENOMEM')
+      }
+      return count
+    }
+    const [first, second, owner] = [1001, 1002, OWNER].map(joined)
+    assert.ok(first! < 8000 && second! > 1000 && owner! > 1000, `${first} ${second} ${owner}`)
   })
 
   it('of addresses that are no groups are refused', () => {
