@@ -91,7 +91,7 @@ struct timer {
     uint32_t kind;
     uint32_t pid;
     int32_t id; /* the descriptor, or the timer's number in its process */
-    uint32_t clock; /* of a timerfd */
+    uint32_t clock; /* of a timerfd. CLOCK_BOOTTIME: if it is a daemon's, it looks what programs wait for */
     int64_t deadline; /* NEVER: not set */
     int64_t interval; /* 0: once */
     int64_t offset; /* of a timerfd: the clock's when it was set */
@@ -286,6 +286,8 @@ struct spinner {
 };
 extern struct spinner clock_spinners[MAX_MEMBERS];
 extern uint32_t clock_spinner_count;
+/* A number that changes when any thread of a program has run between two looks. */
+uint64_t clock_runs(void);
 /* What all threads of all processes do. `keeper`: the thread that asks. After SPINS, who does is in clock_spinners. */
 enum rest clock_look(pid_t keeper);
 /* Whether any thread has spun since the last question. */

@@ -34,6 +34,12 @@ static pid_t keeper;
 static bool is_due[MAX_PROCESSES], any_is_due;
 static int64_t jump_at, woken_at;
 
+/* Jumps since any thread of a program has run, and what clock_runs() was then. */
+static unsigned idle_jumps;
+static uint64_t idle_runs;
+/* After so many, timers of daemons that look for what programs wait for are no deadlines: a wait is known after two looks. */
+#define LOOKS 3
+
 static int64_t now_real(void)
 {
     return clock_real(CLOCK_MONOTONIC);
@@ -213,12 +219,21 @@ static bool end_timers(int64_t now)
 
 /* ---- jumps ---- */
 
+/* Whether a timer only looks, and what it looks for has not changed. */
+static bool is_passed_over(const struct timer *timer)
+{
+    if (timer->kind != TIMER_FD || timer->clock != CLOCK_BOOTTIME || idle_jumps < LOOKS)
+        return false;
+    const struct process *const process = clock_process_of((pid_t)timer->pid);
+    return process && process->is_daemon;
+}
+
 static int64_t earliest_of_timers(uint32_t kind)
 {
     int64_t earliest = NEVER;
     for (uint32_t i = 0; i < clock_page->timers_used; i++) {
         const struct timer *const timer = &clock_page->timers[i];
-        if ((timer->kind == kind) && timer->deadline < earliest)
+        if (timer->kind == kind && timer->deadline < earliest && !is_passed_over(timer))
             earliest = timer->deadline;
     }
     return earliest;
@@ -249,6 +264,7 @@ static void jump(int64_t to)
     clock_page->jumped += offset - clock_page->offset;
     __atomic_store_n(&clock_page->offset, offset, __ATOMIC_SEQ_CST);
     __atomic_add_fetch(&clock_page->jumps, 1, __ATOMIC_RELAXED);
+    idle_jumps++;
     begin_turn();
     for (uint32_t i = 0; i < clock_page->timers_used; i++) {
         struct timer *const timer = &clock_page->timers[i];
@@ -288,12 +304,23 @@ static bool has_programs(void)
 /* Without a deadline: whether anything can still happen, at one look in so many. */
 #define IDLE_LOOKS 10
 
+static void note_runs(void)
+{
+    const uint64_t runs = clock_runs();
+    if (runs != idle_runs)
+        idle_jumps = 0;
+    idle_runs = runs;
+}
+
 static void look_for_deadlock(void)
 {
     static unsigned looks;
     if (looks++ % IDLE_LOOKS != 0)
         return;
-    uint32_t stuck = clock_look(keeper) == SLEEPS && clock_network_is_quiet() ? clock_stuck() : 0;
+    const bool sleeps = clock_look(keeper) == SLEEPS;
+    if (sleeps)
+        note_runs();
+    uint32_t stuck = sleeps && clock_network_is_quiet() ? clock_stuck() : 0;
     if (stuck != 0 && clock_look(keeper) != SLEEPS)
         stuck = 0;
     __atomic_store_n(&clock_page->stuck, stuck, __ATOMIC_RELEASE);
@@ -341,6 +368,10 @@ static int64_t look(int64_t nap)
         clock_end_grant();
     if (!is_quiet || (rest == SLEEPS && next == NEVER))
         return longer;
+    if (rest == SLEEPS)
+        note_runs();
+    else
+        idle_jumps = 0;
     if (earliest() != next)
         return SHORTEST_NAP;
     if (rest == SPINS) {

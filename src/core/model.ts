@@ -191,6 +191,8 @@ export interface Affiliation {
   userHandle: bigint
   route: EventRoute
   armed: Armed
+  /** Whether it was armed before. */
+  wasArmed: boolean
   /** Undefined before the first event, threshold or attachment. Most objects never have one. */
   state: EventState | undefined
 }

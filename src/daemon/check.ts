@@ -7,6 +7,7 @@ import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context, Core } from '../core/model.ts'
+import { createLaterLook } from '../host/event-loop/timer.ts'
 import { createRingPool, mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit, privateFileAt } from '../host/process-status.ts'
@@ -171,7 +172,8 @@ export class DaemonChecker {
       who,
       link,
       fabric,
-    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link' | 'fabric'>> = {},
+      clock,
+    }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link' | 'fabric' | 'clock'>> = {},
   ) {
     const range = who === undefined ? undefined : parseWho(who)
     this.#now = now
@@ -255,6 +257,7 @@ export class DaemonChecker {
           wait: { ...wait, ...this.#threads.graphFor(wait.graph, failures.ownerOf(context)?.pid) },
         }),
       containment,
+      ...(clock === 'skip' ? [createLaterLook()] : []),
     )
   }
 

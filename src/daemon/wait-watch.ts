@@ -29,23 +29,27 @@ export class WaitWatch {
   readonly #now: () => number
   readonly #report: (context: Context, wait: Wait) => void
   readonly #containment: Pick<Containment, 'guard'>
+  readonly #later: (milliseconds: number, run: () => void) => void
   /** By context and key. */
   #watched = new Map<string, Watched>()
   /** Microseconds after which a wait is a finding. */
   #reportAfter = Number.POSITIVE_INFINITY
   #isStarted = false
 
-  /** `look`: the present state. `now`: microseconds. */
+  /** `look`: the present state. `now`: microseconds. `later`: runs something once. */
   constructor(
     look: () => readonly ContextWait[],
     now: () => number,
     report: (context: Context, wait: Wait) => void,
     containment: Pick<Containment, 'guard'>,
+    later: (milliseconds: number, run: () => void) => void = (milliseconds, run) =>
+      void setTimeout(run, milliseconds).unref(),
   ) {
     this.#look = look
     this.#now = now
     this.#report = report
     this.#containment = containment
+    this.#later = later
   }
 
   /** Begins to look. No effect when repeated. */
@@ -62,7 +66,7 @@ export class WaitWatch {
       const { user, system } = process.cpuUsage(start)
       this.#lookLater(Math.min(MAX_INTERVAL, Math.max(INTERVAL, (user + system) / 1000 / MAX_SHARE)))
     })
-    setTimeout(look, delay).unref()
+    this.#later(delay, look)
   }
 
   /** Looks at the present state. */

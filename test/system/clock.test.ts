@@ -14,6 +14,9 @@ const library = join(repoRoot, 'build', 'native', 'libuserdma_clock.so')
 const skip = (t: Scope, ...words: readonly string[]) =>
   runUserdma(t, ['run', '--private', '--clock', 'skip', '--', ...words])
 
+/** A program of docs/findings. */
+const ownFinding = (name: string): string => join(repoRoot, 'build', 'findings', name)
+
 const needed = [
   library,
   ownProgram('hours'),
@@ -135,6 +138,19 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(checked.stderr, both)
     assert.match(checked.stderr, stackOf('ucmatose'))
     assert.match(checked.stderr, /could not go on: all threads waited, and no time limit was left; SIGTERM ended it/)
+  })
+
+  it('tells waits of programs whose time limit it skips', async t => {
+    for (const program of ['deadlock', 'lost-wakeup']) {
+      const words = ['check', '--clock', 'skip', '--', 'timeout', '600', ownFinding(program)]
+      const { stderr } = await runUserdma(t, words)
+      assert.match(
+        stderr,
+        new RegExp(
+          `check: warning ${program}: process \\d+ \\(${program}\\), rxe0: .* (?:has no end|was armed with 1 unpolled completion in it, which raise no event)`,
+        ),
+      )
+    }
   })
 
   it('knows a hang of a walk when it is one', async t => {

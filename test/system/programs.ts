@@ -190,11 +190,25 @@ export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
   return { ...env, ...extra }
 }
 
-export const runUserdma = (
+/** With TEST_CLOCK=skip, programs that have a daemon of their own have a clock that skips. */
+const withTestClock = (args: readonly string[]): readonly string[] => {
+  const [command = '', ...others] = args
+  const own = others.slice(0, others.indexOf('--'))
+  const isAlone = (command === 'run' && own.includes('--private')) || (command === 'check' && !own.includes('--socket'))
+  const hasClock = own.some(word => ['--clock', '--timers', '--host', '--link'].includes(word))
+  return process.env.TEST_CLOCK === 'skip' && isAlone && !hasClock ? [command, '--clock', 'skip', ...others] : args
+}
+
+export const runUserdma = async (
   scope: Scope,
   args: readonly string[],
   options: SpawnOptions & { readonly limit?: number } = {},
-): Promise<Finished> => run(scope, userdma, args, { env: cleanEnvironment(), ...options })
+): Promise<Finished> => {
+  const words = withTestClock(args)
+  const finished = await run(scope, userdma, words, { env: cleanEnvironment(), ...options })
+  const stderr = words === args ? finished.stderr : finished.stderr.replace(/^userdma: [\d,.]+ s skipped in .*\n/m, '')
+  return { ...finished, stderr }
+}
 
 export interface TestDaemon {
   readonly socket: string

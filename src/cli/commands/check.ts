@@ -26,8 +26,8 @@ import { checkProgram, crashesBeside, directMessages, runUnder } from './run.ts'
 /** Signals at which the report begins with what the program waits for. */
 const REPORTED = ['SIGINT', 'SIGTERM'] as const
 
-/** Milliseconds for which programs wait for each other before they are ended: the daemon reports a wait after a second. */
-const STEADY = 1600
+/** Milliseconds for which programs wait for each other before they are ended: the daemon has looked before. */
+const STEADY = 600
 
 /** The command. */
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {

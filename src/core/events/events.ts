@@ -280,6 +280,7 @@ export const affiliate = (
       requireEventFd(descriptors.asyncFd) ?? object.context?.asyncFd,
     ),
     armed: Armed.NO,
+    wasArmed: false,
     state: undefined,
   }
   return object.events
@@ -303,6 +304,7 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   if (events === undefined) throw new Error(`an object of class ${object.class.name} has no events and cannot be armed`)
   const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.state?.threshold
   const isArmed = events.armed !== Armed.NO
+  events.wasArmed = true
   if (events.armed !== Armed.NEXT) events.armed = solicitedOnly ? Armed.SOLICITED : Armed.NEXT
   if (threshold === undefined) return
   const [armedCount, armedPeriod] = [count ?? threshold.count, period ?? threshold.period]
@@ -323,6 +325,7 @@ export const shareArming = ({ context, handle, events }: CoreObject): void => {
 /** Replaces a stored arming by `next`, and arms the CQ. The program may have stored any value. */
 const takeArming = (events: Affiliation, { words, at }: SharedWord, next: number): void => {
   const taken = Atomics.exchange(words, at, next)
+  if (taken === ArmWord.NEXT || taken === ArmWord.SOLICITED) events.wasArmed = true
   if (taken === ArmWord.NEXT) events.armed = Armed.NEXT
   else if (taken === ArmWord.SOLICITED && events.armed === Armed.NO) events.armed = Armed.SOLICITED
 }
@@ -422,7 +425,7 @@ export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => 
 
 /** The event source of the device, a port, or a driver's descriptor. */
 const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation => {
-  const events: Affiliation = { userHandle, route: noRoute, armed: Armed.NO, state: undefined }
+  const events: Affiliation = { userHandle, route: noRoute, armed: Armed.NO, wasArmed: false, state: undefined }
   if (attached !== undefined) eventStateOf(events).attached = attached
   return events
 }

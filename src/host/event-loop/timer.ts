@@ -15,6 +15,8 @@ const sys = libcFunctions({
 })
 
 const CLOCK_MONOTONIC = 1
+/** By it a daemon's timer is one that looks (shim/clock/keeper.c). */
+const CLOCK_BOOTTIME = 7
 /** TFD_NONBLOCK | TFD_CLOEXEC. */
 const FLAGS = 0o2004000
 /** Offset of it_value in the struct itimerspec at 0: seconds and nanoseconds, u64 each. it_interval stays 0. */
@@ -34,13 +36,13 @@ export interface Timer {
 let scratch: Arena | undefined
 
 /**
- * Creates a timer that calls `expired`. Keeps the process alive while set. Throws SystemError if no descriptor is free.
+ * Creates a timer that calls `expired`. `looks`: a clock that skips passes it when a few looks were made and nothing has happened since. Keeps the process alive while set. Throws SystemError if no descriptor is free.
  */
-export const createTimer = (expired: () => void): Timer => {
+export const createTimer = (expired: () => void, { looks = false }: { readonly looks?: boolean } = {}): Timer => {
   scratch ??= mapArena(ARENA_BYTES)
   const { address, view } = scratch
   const { timerfd_create, timerfd_settime, read, close } = sys()
-  const fd = check('timerfd_create', timerfd_create(CLOCK_MONOTONIC, FLAGS))
+  const fd = check('timerfd_create', timerfd_create(looks ? CLOCK_BOOTTIME : CLOCK_MONOTONIC, FLAGS))
   const watcher = watch(fd, { readable: true }, () => {
     // Nothing to read: the timer was set again after it had expired.
     if (read(fd, address + EXPIRATIONS, 8) !== 8) return
@@ -77,3 +79,13 @@ export const waitOnTimer = (milliseconds: number): Promise<void> =>
     })
     timer.set(milliseconds * 1000)
   })
+
+/** Runs something once after so many milliseconds, by a timer that looks; replaces what was to run. */
+export const createLaterLook = (): ((milliseconds: number, run: () => void) => void) => {
+  let next = (): void => {}
+  const timer = createTimer(() => next(), { looks: true })
+  return (milliseconds, run) => {
+    next = run
+    timer.set(milliseconds * 1000)
+  }
+}

@@ -91,6 +91,8 @@ export interface RequestCompletion {
   readonly cqPosition: number
   /** Whether the completion raises an event also on a CQ that is armed for solicited completions only. */
   readonly solicited: boolean
+  /** The CQ was armed before, by a call or a store. */
+  readonly wasArmed?: true
   /** `CoreObject.id` of the queue pair; for a shared receive queue, of the queue pair that took the request. */
   readonly qp: number
   /**

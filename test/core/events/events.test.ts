@@ -339,7 +339,13 @@ test('the number of unread events of a port is bounded', () => {
   assert.equal(events.at(-1)?.type, PORT_ACTIVE)
 })
 
-const element = (): Affiliation => ({ userHandle: 0n, route: noRoute, armed: Armed.NO, state: undefined })
+const element = (): Affiliation => ({
+  userHandle: 0n,
+  route: noRoute,
+  armed: Armed.NO,
+  wasArmed: false,
+  state: undefined,
+})
 
 test('a queue with very many events is not searched for each new event', () => {
   const [busy, late] = [element(), element()]

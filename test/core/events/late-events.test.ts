@@ -11,6 +11,7 @@ const elementOf = (): Affiliation => ({
   userHandle: 0n,
   route: { channel: undefined, asyncFd: undefined, handlers: undefined },
   armed: Armed.NO,
+  wasArmed: false,
   state: undefined,
 })
 const eventOf = (element: Affiliation, number: number): EventRecord => ({

@@ -28,6 +28,7 @@ const element = (userHandle: bigint): Affiliation => ({
   userHandle,
   route: { channel: undefined, asyncFd: undefined, handlers: undefined },
   armed: 0,
+  wasArmed: false,
   state: undefined,
 })
 

@@ -233,11 +233,13 @@ it('destroying a CQ that has a channel and completions, but was never armed or p
     ['arm', false],
     ['poll', false],
     ['flush', false],
+    ['armed by a store', false],
     ['early destroy', false],
     ['no channel', false],
   ] as const) {
     const s = requestScenario({ hasChannel: use !== 'no channel' })
-    const complete = (): void => s.complete(s.post(), use === 'flush' ? WR_FLUSH_ERR : SUCCESS)
+    const armed = use === 'armed by a store' ? { wasArmed: true as const } : {}
+    const complete = (): void => s.complete(s.post(), use === 'flush' ? WR_FLUSH_ERR : SUCCESS, armed)
     complete()
     s.advance(use === 'early destroy' ? 1000 : 2_000_000)
     if (use === 'arm') s.call('cq', 'reqNotify', s.cq)

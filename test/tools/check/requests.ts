@@ -210,11 +210,13 @@ export const requestScenario = ({
       {
         message,
         intoCq = cq,
+        wasArmed,
         solicited = false,
         qp = request.owner,
       }: {
         readonly message?: WorkRequest
         readonly intoCq?: number
+        readonly wasArmed?: true
         readonly solicited?: boolean
         readonly qp?: number
       } = {},
@@ -227,6 +229,7 @@ export const requestScenario = ({
         opcode: request.queue === PostQueue.SEND ? SEND : receiveOpcode,
         bytes: request.length,
         cq: intoCq,
+        ...(wasArmed && { wasArmed }),
         cqPosition: ++completions,
         solicited,
         qp,

@@ -72,7 +72,7 @@ export class Wakeups {
   }
 
   /** A completion is about to be added to a CQ. */
-  completing({ cq: id, status, opcode, solicited }: RequestCompletion): void {
+  completing({ cq: id, status, opcode, solicited, wasArmed }: RequestCompletion): void {
     const events = this.#of(id)
     const isSuccess = status === SUCCESS
     if (isSuccess && (opcode & RECEIVED) !== 0) {
@@ -84,7 +84,7 @@ export class Wakeups {
       // This completion raises an event.
       events.armingCall = undefined
     }
-    if (events.unnoticedSince === Number.POSITIVE_INFINITY && isSuccess)
+    if (events.unnoticedSince === Number.POSITIVE_INFINITY && isSuccess && !wasArmed)
       events.unnoticedSince = hasChannel(this.#services.objects.find(id)) ? this.#services.sources.now() : undefined
   }
 

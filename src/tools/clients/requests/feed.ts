@@ -341,7 +341,12 @@ export class RequestFeed implements RequestTaps {
       this.#unpolled.add(cqFeed)
     }
     if (request === undefined) return
-    const placed = { cq: cq.id, cqPosition: position, qp: qp.id }
+    const placed = {
+      cq: cq.id,
+      cqPosition: position,
+      qp: qp.id,
+      ...(cq.events?.wasArmed && { wasArmed: true as const }),
+    }
     this.#watcher.completed(request, { status, opcode, bytes, solicited, message, ...placed })
   }
 

@@ -1,0 +1,23 @@
+/*
+ * Tests of programs that have a daemon of their own, once more with a clock that skips: what they assert holds in both clocks.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { repoRoot } from '../paths.ts'
+import { cleanEnvironment, lacking, run } from './programs.ts'
+
+/** Parts of paths below test/, as for `npm test`. */
+const suites = ['system/run', 'system/check/', 'system/own-faults', 'system/pairs', 'system/devices', 'system/rdmacm']
+
+describe('with a clock that skips', { skip: lacking() }, () => {
+  for (const suite of suites)
+    it(suite, { timeout: 1_800_000 }, async t => {
+      const { status, stdout } = await run(t, process.execPath, ['scripts/test.mjs', suite], {
+        cwd: repoRoot,
+        env: cleanEnvironment({ TEST_CLOCK: 'skip', NODE_TEST_CONTEXT: undefined }),
+        limit: 1_800_000,
+      })
+      assert.match(stdout, /^ℹ pass [1-9]/m)
+      assert.equal(status, 0, stdout.slice(stdout.indexOf('failing tests')))
+    })
+})
