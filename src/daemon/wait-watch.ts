@@ -29,6 +29,7 @@ export class WaitWatch {
   readonly #now: () => number
   readonly #report: (context: Context, wait: Wait) => void
   readonly #containment: Pick<Containment, 'guard'>
+  readonly #isEnded: (context: Context) => boolean
   readonly #later: (milliseconds: number, run: () => void) => void
   /** By context and key. */
   #watched = new Map<string, Watched>()
@@ -36,12 +37,13 @@ export class WaitWatch {
   #reportAfter = Number.POSITIVE_INFINITY
   #isStarted = false
 
-  /** `look`: the present state. `now`: microseconds. `later`: runs something once. */
+  /** `look`: the present state. `now`: microseconds. `isEnded`: whether the program has ended. `later`: runs something once. */
   constructor(
     look: () => readonly ContextWait[],
     now: () => number,
     report: (context: Context, wait: Wait) => void,
     containment: Pick<Containment, 'guard'>,
+    isEnded: (context: Context) => boolean,
     later: (milliseconds: number, run: () => void) => void = (milliseconds, run) =>
       void setTimeout(run, milliseconds).unref(),
   ) {
@@ -49,6 +51,7 @@ export class WaitWatch {
     this.#now = now
     this.#report = report
     this.#containment = containment
+    this.#isEnded = isEnded
     this.#later = later
   }
 
@@ -80,6 +83,9 @@ export class WaitWatch {
       const { since = found.since ?? now, isReported = false } = before.get(key) ?? {}
       this.#watched.set(key, { ...found, since, isReported })
     }
+    // Between the end of a program and that of its contexts its threads are gone: what they waited for stays.
+    for (const [key, watched] of before)
+      if (!this.#watched.has(key) && this.#isEnded(watched.context)) this.#watched.set(key, watched)
     this.#reportWhere(({ since }) => now - since >= this.#reportAfter)
   }
 

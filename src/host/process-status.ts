@@ -73,6 +73,12 @@ export const START_FIELD = 19
 /** When the process began, in clock ticks since the machine's start; 0: it has ended. */
 export const startOf = (pid: number): number => Number(statFieldsOf(pid)?.[START_FIELD] ?? 0)
 
+/** Whether a process has ended, also if its parent has not taken its status (a zombie). */
+export const hasEnded = (pid: number): boolean => {
+  const state = statFieldsOf(pid)?.[0]
+  return state === undefined || state === 'Z' || state === 'X'
+}
+
 /** The children of a process, as far as the kernel tells (CONFIG_PROC_CHILDREN). */
 export const childrenOf = (pid: number): readonly number[] => {
   try {

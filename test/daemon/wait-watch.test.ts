@@ -10,7 +10,7 @@ import { WaitWatch } from '../../src/daemon/wait-watch.ts'
 const SECOND = 1_000_000
 const context = { id: 1 } as Context
 
-const watching = (found: ContextWait, next: ContextWait = found) => {
+const watching = (found: ContextWait, next: ContextWait = found, isEnded = false) => {
   const reported: string[] = []
   let now = 0
   let looked = found
@@ -20,6 +20,7 @@ const watching = (found: ContextWait, next: ContextWait = found) => {
     () => now,
     (_context, wait) => void reported.push(wait.text),
     containment,
+    () => isEnded,
   )
   watch.look()
   looked = next
@@ -32,6 +33,16 @@ test('a wait of a second is reported when its context ends', () => {
   const { watch, reported } = watching({ context, wait: { id: 'idle-queues', text: 'idle' } })
   watch.ended(context)
   assert.deepEqual(reported, ['idle'])
+})
+
+test('a wait stays after the end of its program, whose threads are gone before its context', () => {
+  for (const isEnded of [true, false]) {
+    const wait = { id: 'deadlock', text: 'the main thread joins a thread' } as const
+    const other = { id: 'idle-queues', text: 'idle' } as const
+    const { watch, reported } = watching({ context, wait }, { context, wait: other }, isEnded)
+    watch.ended(context)
+    assert.deepEqual(reported, isEnded ? [wait.text] : [])
+  }
 })
 
 test('a wait is the same while its text changes beside its key', () => {
