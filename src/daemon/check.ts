@@ -10,7 +10,7 @@ import type { Context, Core } from '../core/model.ts'
 import { createLaterLook } from '../host/event-loop/timer.ts'
 import { createRingPool, mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
-import { commandName, hasEnded, isCopiedByFork, lockLimit, privateFileAt } from '../host/process-status.ts'
+import { commandName, isCopiedByFork, isEnding, lockLimit, privateFileAt } from '../host/process-status.ts'
 import type { Finding, Program, Stack, Story } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { type PeerQuestion, peerFactsText } from '../spec/check/peer-facts.ts'
@@ -257,7 +257,7 @@ export class DaemonChecker {
           wait: { ...wait, ...this.#threads.graphFor(wait.graph, failures.ownerOf(context)?.pid) },
         }),
       containment,
-      context => hasEnded(failures.ownerOf(context)?.pid ?? 0),
+      context => isEnding(failures.ownerOf(context)?.pid ?? 0),
       ...(clock === 'skip' ? [createLaterLook()] : []),
     )
   }

@@ -73,10 +73,27 @@ export const START_FIELD = 19
 /** When the process began, in clock ticks since the machine's start; 0: it has ended. */
 export const startOf = (pid: number): number => Number(statFieldsOf(pid)?.[START_FIELD] ?? 0)
 
-/** Whether a process has ended, also if its parent has not taken its status (a zombie). */
-export const hasEnded = (pid: number): boolean => {
-  const state = statFieldsOf(pid)?.[0]
-  return state === undefined || state === 'Z' || state === 'X'
+/** Of the flags of a thread: it ends (PF_EXITING of linux/sched.h). The place of the flags among `statFieldsOf`. */
+const EXITING = 0x4
+const FLAGS_FIELD = 6
+const SIGKILL = 9
+
+/** Whether a mask of signals in the status of a process has a signal; false if it is gone. */
+const hasSignal = (pid: number, mask: 'SigCgt' | 'SigPnd', signal: number): boolean => {
+  try {
+    const [, signals = '0'] =
+      new RegExp(`^${mask}:\\s*([0-9a-f]+)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? []
+    return ((BigInt(`0x${signals}`) >> BigInt(signal - 1)) & 1n) === 1n
+  } catch {
+    return false
+  }
+}
+
+/** Whether a process ends or has ended, also if its parent has not taken its status, or another of its threads has begun to end it. */
+export const isEnding = (pid: number): boolean => {
+  const fields = statFieldsOf(pid)
+  if (fields === undefined || /[ZX]/.test(fields[0]!) || (Number(fields[FLAGS_FIELD]) & EXITING) !== 0) return true
+  return hasSignal(pid, 'SigPnd', SIGKILL)
 }
 
 /** The children of a process, as far as the kernel tells (CONFIG_PROC_CHILDREN). */
@@ -94,14 +111,7 @@ export const descendantsOf = (pid: number): number[] =>
   childrenOf(pid).flatMap(child => [child, ...descendantsOf(child)])
 
 /** Whether a process has a handler for a signal; false if it has ended. */
-export const catches = (pid: number, signal: number): boolean => {
-  try {
-    const [, mask = '0'] = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? []
-    return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n
-  } catch {
-    return false
-  }
-}
+export const catches = (pid: number, signal: number): boolean => hasSignal(pid, 'SigCgt', signal)
 
 /** The settings (`NAME=value`) that the process was started with; empty: it has ended, or is another user's. */
 const environmentOf = (pid: number): readonly string[] => {
