@@ -180,7 +180,7 @@ EXPORT void userdma_waited(int fd);
 void userdma_waited(int fd)
 {
     /* A wait on a descriptor of ours is for a completion. The poll, not the wait, orders the threads. */
-    if (shim_logs_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
+    if (shim_logs_events && !recorder_in_provider && (fd < 0 || fd_kind(fd) == FD_OTHER))
         events_waited();
 }
 

@@ -40,7 +40,7 @@ static int poll_once(poll_cq_function *original, struct ibv_cq *cq, int entries,
     if (LIKELY(!recorder_is_on))
         return original(cq, entries, wc);
     struct queue_lock *const lock = locks_enter(cq);
-    const int found = original(cq, entries, wc);
+    const int found = BY_PROVIDER(original(cq, entries, wc));
     if (found > 0)
         note_completions(cq, wc, (uint32_t)found);
     locks_leave(lock);

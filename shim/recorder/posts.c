@@ -170,7 +170,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
     struct queue_lock *const lock = locks_enter(SENDS_OF(qp));
     note_sends(qp, list, FRAME, stack, lock != NULL);
-    const int error = provider_post_send(original, qp, list, bad);
+    const int error = BY_PROVIDER(provider_post_send(original, qp, list, bad));
     struct userdma_refused refused;
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
     if (UNLIKELY(error != 0))
@@ -219,7 +219,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
     struct queue_lock *const lock = locks_enter(RECEIVES_OF(qp));
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME, stack, lock != NULL);
-    const int error = provider_post_recv(original, qp, list, bad);
+    const int error = BY_PROVIDER(provider_post_recv(original, qp, list, bad));
     struct userdma_refused refused;
     if (UNLIKELY(error != 0))
         refused = receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error,
@@ -253,7 +253,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     CHECK_AGAIN(fd, srq, USERDMA_POST_SHARED, srq->handle, list, stack);
     struct queue_lock *const lock = locks_enter(srq);
     note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME, stack, lock != NULL);
-    const int error = provider_post_srq_recv(original, srq, list, bad);
+    const int error = BY_PROVIDER(provider_post_srq_recv(original, srq, list, bad));
     struct userdma_refused refused;
     if (UNLIKELY(error != 0))
         refused = receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error, stack);

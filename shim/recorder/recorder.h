@@ -69,6 +69,15 @@ static inline void lock_release(uint32_t *lock)
 
 /* The program is recorded. Set once, at its start. */
 HIDDEN extern bool recorder_is_on;
+/* This thread is in a post or poll of the provider, whose locks order requests of the queue, and nothing else. */
+HIDDEN extern __thread bool recorder_in_provider __attribute__((tls_model("initial-exec")));
+#define BY_PROVIDER(call)                                                                                              \
+    ({                                                                                                                 \
+        recorder_in_provider = true;                                                                                   \
+        const int result_of_provider = (call);                                                                         \
+        recorder_in_provider = false;                                                                                  \
+        result_of_provider;                                                                                            \
+    })
 
 /* ---- python.c ---- */
 

@@ -14,6 +14,7 @@
 #include <errno.h>
 
 bool recorder_is_on;
+__thread bool recorder_in_provider;
 
 /* ---- queue pairs ---- */
 
