@@ -102,7 +102,11 @@ const cases: readonly Case[] = [
   [['trace', '--class=', '--', 'true'], 2, /^userdma: --class "" is not one of interface, /],
   [['check', '--fail-on=', '--', 'true'], 2, /^userdma: --fail-on "" is not one of note, warning, error, never\n$/],
   [['check', '--buffers', 'All', '--', 'true'], 2, /^userdma: --buffers "All" is not one of sampled, all\n$/],
-  [['check', '--like', 'mlx5,', '--', 'true'], 2, /^userdma: --like "" is not one of mlx5, efa, irdma, rxe\n$/],
+  [
+    ['check', '--like', 'mlx5,', '--', 'true'],
+    2,
+    /^userdma: --like "" is not one of mlx5, efa, irdma, rxe, infiniband, roce\n$/,
+  ],
   [['check', '--color', 'red', '--', 'true'], 2, /^userdma: --color "red" is not one of auto, always, never\n$/],
   [
     ['run', '--fault-walk', '--', 'true'],

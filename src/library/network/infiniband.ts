@@ -37,6 +37,10 @@ const readGuidBytes = (guid: string): Uint8Array => {
   }
 }
 
+/** The name of the first option that is not absent. */
+const firstGiven = (options: Readonly<Record<string, unknown>>): string | undefined =>
+  Object.keys(options).find(name => options[name] !== undefined)
+
 /**
  * What the options say of an InfiniBand port; undefined for one of RoCE. `refusal`: why the network has no such ports.
  * Throws RdmaError EINVAL.
@@ -46,12 +50,12 @@ export const fabricOptions = (
   refusal: string | undefined,
 ): FabricOptions | undefined => {
   if (layer !== 'infiniband') {
-    const option = guid === undefined ? pkeys && 'pkeys' : 'guid'
+    const option = firstGiven({ guid, pkeys })
     if (option === undefined) return undefined
     throw invalidArgument('open', `${option} is of an InfiniBand port`, "give layer: 'infiniband' too")
   }
   if (refusal !== undefined) throw invalidArgument('open', `layer 'infiniband': ${refusal}`)
-  const option = dcqcn === undefined ? host && 'host' : 'dcqcn'
+  const option = firstGiven({ dcqcn, host })
   if (option !== undefined) throw invalidArgument('open', `${option} is of a port of RoCE`, 'leave it out')
   return {
     guid: guid === undefined ? undefined : readGuidBytes(guid),

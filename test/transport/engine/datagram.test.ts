@@ -214,7 +214,7 @@ describe('a receiver of datagrams', () => {
       { qkey: QKEY + 1 },
       `QP 0x77 sends with Q_Key 0x${(QKEY + 1).toString(16)}, and the queue pair has 0x${QKEY.toString(16)}`,
     ],
-    ['another P_Key', 'SEND_ONLY', { pkey: 0x8001 }, 'a packet has P_Key 0x8001, and the port has 0xffff'],
+    ['another P_Key', 'SEND_ONLY', { pkey: 0x8001 }, 'QP 0x77 sends with P_Key 0x8001, and QP 0x11 has 0xffff'],
     [
       'more bytes than the buffer',
       'SEND_ONLY',

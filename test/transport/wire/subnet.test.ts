@@ -197,6 +197,8 @@ test('sizes are the specification’s', () => {
     MulticastForwardingTableRecord: 72,
     P_KeyTableRecord: 72,
     GUIDInfoRecord: 72,
+    SLtoVLMappingTableRecord: 16,
+    VLArbitrationTableRecord: 72,
   })
 })
 
