@@ -309,7 +309,9 @@ const createParts = (
     },
     moveGid(device, by) {
       const found = devices.of(device)
-      if (found !== undefined) devices.moveGid(found, by)
+      const port = found?.network?.subnetPort
+      if (port !== undefined) clients.subnet.moveLid?.(port)
+      else if (found !== undefined) devices.moveGid(found, by)
     },
     remove: (device, milliseconds) => returning.remove(device, milliseconds),
     isThreaded,

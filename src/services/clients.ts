@@ -68,6 +68,8 @@ export interface Subnet extends TimedClient {
   attach(port: SubnetPort): void
   /** Pulls or plugs the cables between two switches. Returns false if there are none. Absent: another process has them. */
   setCable?(a: string, b: string, isPlugged: boolean): boolean
+  /** The manager gives a port another LID. Absent: another process has it. */
+  moveLid?(port: SubnetPort): void
   close(): void
 }
 

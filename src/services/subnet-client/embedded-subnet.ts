@@ -135,6 +135,11 @@ export class EmbeddedSubnet {
     this.#later(() => this.#resweep())
   }
 
+  /** The manager gives a port another LID. */
+  moveLid({ identity }: SubnetPort): void {
+    this.#later(() => this.#manager?.moveLid(integerOf(identity.portGuid), this.#environment.now()))
+  }
+
   #subnetOf(port: SubnetPort, at: FabricPort): PortSubnet {
     const fabric = this.#fabric
     const send = (mad: Uint8Array, path: ManagementPath): void => {

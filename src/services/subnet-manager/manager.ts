@@ -172,6 +172,19 @@ export class SubnetManager {
     if (this.#state !== 'not-active') this.#sweep()
   }
 
+  /** Gives a port the next LID that is free, as after two subnets were joined. Nothing if another manager configures it. */
+  moveLid(portGuid: bigint, now: number): void {
+    this.#now = now
+    const old = this.#lids.get(portGuid)
+    if (!this.isMaster || old === undefined) return
+    const taken = new Set(this.#lids.values())
+    let lid = old
+    do lid = (lid % (FIRST_MULTICAST_LID - 1)) + 1
+    while (taken.has(lid) && lid !== old)
+    this.#lids.set(portGuid, lid)
+    this.#sweep()
+  }
+
   // ---- datagrams ----
 
   /** A datagram for the manager's port. Returns false if the manager does not take it. */

@@ -57,6 +57,18 @@ describe('ports of one process', () => {
     assert.equal(c.settings.state, ACTIVE)
   })
 
+  test('one gets another LID, by which others reach it', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { subnet, run } = subnetOf([a, b])
+    run(SECOND)
+    const { lid } = a.settings
+    subnet.moveLid(a)
+    run(SECOND)
+    assert.notEqual(a.settings.lid, lid)
+    assert.deepEqual([a.settings.state, b.subnet?.reached(lid)], [ACTIVE, []])
+    assert.deepEqual(b.subnet?.reached(a.settings.lid), [a])
+  })
+
   test('100 of them have several switches', () => {
     const many = ports(100)
     const { run } = subnetOf(many)
