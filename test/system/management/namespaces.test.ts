@@ -71,7 +71,7 @@ describe('exclusive network namespaces', { skip: lacking('rdma', 'ibv_devices', 
     assert.deepEqual(await runIn(undefined, 'rdma system set netns shared'), { status: 0, output: '' })
     assert.match(
       (await runIn(undefined, 'rdma dev; ls /sys/class/infiniband')).output,
-      /rxe0:[\s\S]*rxe1:[\s\S]*rxe0\nrxe1\n$/,
+      /^(?=[\s\S]*: rxe0:)(?=[\s\S]*: rxe1:)[\s\S]*rxe0\nrxe1\n$/,
     )
   })
 })
