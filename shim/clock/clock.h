@@ -286,8 +286,8 @@ struct spinner {
 };
 extern struct spinner clock_spinners[MAX_MEMBERS];
 extern uint32_t clock_spinner_count;
-/* A number that changes when any thread of a program has run between two looks. */
-uint64_t clock_runs(void);
+/* A number that changes when any thread of a program has run between two looks; `all`: of a daemon too. */
+uint64_t clock_runs(bool all);
 /* What all threads of all processes do. `keeper`: the thread that asks. After SPINS, who does is in clock_spinners. */
 enum rest clock_look(pid_t keeper);
 /* Whether any thread has spun since the last question. */
@@ -315,6 +315,8 @@ struct call {
 uint32_t clock_outside(pid_t pid, const struct call *call);
 /* The least of all threads of programs, which all sleep. */
 uint32_t clock_stuck(void);
+/* Whether links with queues are watched: what is on its way there takes time. */
+bool clock_has_links(void);
 /* Whether nothing is on its way between processes of the session. */
 bool clock_network_is_quiet(void);
 

@@ -153,15 +153,18 @@ static void send_signal(const struct timer *timer)
         NEXT(syscall)(SYS_rt_sigqueueinfo, timer->pid, timer->signal, &info);
 }
 
-/* Sets a timerfd to what is left until its deadline. The descriptor may be another file's now. */
-static void set_again(struct timer *timer, int64_t offset)
+/*
+ * Sets a timerfd to what is left until its deadline, which the caller has read: meanwhile a process that runs may set the timer
+ * itself. The descriptor may be another file's now.
+ */
+static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
 {
     int fd = timer->id, process = -1;
     if (timer->pid != (uint32_t)getpid()) {
         process = (int)NEXT(syscall)(SYS_pidfd_open, timer->pid, 0);
         fd = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, timer->id, 0);
     }
-    const int64_t left = timer->deadline - offset - now_real();
+    const int64_t left = deadline - offset - now_real();
     timer->offset = offset;
     const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(timer->interval)};
     if (fd < 0 || NEXT(timerfd_settime)(fd, 0, &value, NULL) != 0)
@@ -202,7 +205,7 @@ static bool end_timers(int64_t now)
             continue;
         /* Spinning has passed the deadline, of which the kernel does not know. */
         if (timer->kind == TIMER_FD && timer->offset != clock_offset())
-            set_again(timer, clock_offset());
+            set_again(timer, deadline, clock_offset());
         uint32_t overruns = 0;
         const int64_t next = following(timer, deadline, now, &overruns);
         if (!__atomic_compare_exchange_n(&timer->deadline, &deadline, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
@@ -268,8 +271,9 @@ static void jump(int64_t to)
     begin_turn();
     for (uint32_t i = 0; i < clock_page->timers_used; i++) {
         struct timer *const timer = &clock_page->timers[i];
-        if (timer->kind == TIMER_FD && timer->deadline != NEVER)
-            set_again(timer, offset);
+        const int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
+        if (timer->kind == TIMER_FD && deadline != NEVER)
+            set_again(timer, deadline, offset);
     }
 }
 
@@ -306,7 +310,7 @@ static bool has_programs(void)
 
 static void note_runs(void)
 {
-    const uint64_t runs = clock_runs();
+    const uint64_t runs = clock_runs(false);
     if (runs != idle_runs)
         idle_jumps = 0;
     idle_runs = runs;
@@ -331,6 +335,15 @@ static bool network_is_quiet(void)
     const bool is_quiet = clock_network_is_quiet();
     clock_keeps(is_quiet ? NULL : "data is on its way in a TCP connection, or in the kernel");
     return is_quiet;
+}
+
+/* After a look: whether nothing that was on its way at it has reached a thread before the network was looked at. */
+static bool nobody_was_reached(enum rest rest)
+{
+    if (!clock_has_links() || rest != SLEEPS)
+        return true;
+    const uint64_t runs = clock_runs(true);
+    return clock_look(keeper) == SLEEPS && clock_runs(true) == runs;
 }
 
 /* Looks once. Returns how long the next look may wait; `nap`: how long this one did. */
@@ -363,7 +376,7 @@ static int64_t look(int64_t nap)
     clock_page->stuck = 0;
     const uint32_t daemon_acts = __atomic_load_n(&clock_page->daemon_acts, __ATOMIC_SEQ_CST);
     const enum rest rest = next - now < SHORTEST_JUMP ? RUNS : clock_look(keeper);
-    const bool is_quiet = rest != RUNS && network_is_quiet();
+    const bool is_quiet = rest != RUNS && network_is_quiet() && nobody_was_reached(rest);
     if (!is_quiet || rest != SPINS)
         clock_end_grant();
     if (!is_quiet || (rest == SLEEPS && next == NEVER))

@@ -556,11 +556,11 @@ enum rest clock_look(pid_t keeper)
     return clock_spinner_count == 0 ? SLEEPS : SPINS;
 }
 
-uint64_t clock_runs(void)
+uint64_t clock_runs(bool all)
 {
     uint64_t hash = 14695981039346656037u;
     for (uint32_t i = 0; i < thread_count; i++) {
-        if (threads[i].process->is_daemon || threads[i].process->is_mover)
+        if (!all && (threads[i].process->is_daemon || threads[i].process->is_mover))
             continue;
         for (const char *at = threads[i].runs.text; *at; at++)
             hash = (hash ^ (uint8_t)*at) * 1099511628211u;

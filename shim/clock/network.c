@@ -166,13 +166,24 @@ static bool links_are_empty(int socket)
     return is_empty;
 }
 
-bool clock_network_is_quiet(void)
+static bool all_links_are_empty(void)
 {
-    if (!backlog_is_empty())
-        return false;
     for (uint32_t i = 0; i < watched_count; i++)
         if (!links_are_empty(watched[i]))
             return false;
+    return true;
+}
+
+bool clock_has_links(void)
+{
+    return watched_count > 0;
+}
+
+bool clock_network_is_quiet(void)
+{
+    /* Packets pass from queues of links to backlogs, and back. */
+    if (!all_links_are_empty() || !backlog_is_empty() || !all_links_are_empty())
+        return false;
     if (!__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
         return true;
     for (uint32_t i = 0; i < clock_page->processes_used; i++) {
