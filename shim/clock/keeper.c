@@ -1,7 +1,7 @@
 /*
- * The keeper: a thread of the daemon, or of the player of a net, that lets the clock jump to the earliest deadline when everything sleeps, and ends
- * the waits whose time is over. It looks while there is a deadline: soon after a jump, and rarely while programs work, which
- * pay nothing.
+ * The keeper: a thread of the daemon, or of the player of a net, that lets the clock jump to the earliest deadline when
+ * everything sleeps, and ends the waits whose time is over. It looks while there is a deadline: soon after a jump, and rarely
+ * while programs work, which pay nothing.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -183,11 +183,18 @@ static void begin_turn(void)
     clock_note_daemons();
 }
 
-/* A daemon, which sleeps, has something to do now. Nothing for another process. */
-static void expect_daemon(pid_t pid)
+/* The daemon that has a timer; NULL: it is a program's. */
+static const struct process *daemon_of(const struct timer *timer)
 {
-    const struct process *const process = clock_process_of(pid);
-    if (!process || !process->is_daemon)
+    const struct process *const process = clock_process_of((pid_t)timer->pid);
+    return process && process->is_daemon ? process : NULL;
+}
+
+/* The daemon of a timer, which sleeps, has something to do now. Nothing for a program's. */
+static void expect_daemon(const struct timer *timer)
+{
+    const struct process *const process = daemon_of(timer);
+    if (!process)
         return;
     if (!any_is_due && now_real() - jump_at > DAEMON_TIME)
         begin_turn();
@@ -215,7 +222,7 @@ static bool end_timers(int64_t now)
         if (timer->kind == TIMER_SIGNAL)
             send_signal(timer);
         else
-            expect_daemon((pid_t)timer->pid);
+            expect_daemon(timer);
     }
     return any;
 }
@@ -225,10 +232,7 @@ static bool end_timers(int64_t now)
 /* Whether a timer only looks, and what it looks for has not changed. */
 static bool is_passed_over(const struct timer *timer)
 {
-    if (timer->kind != TIMER_FD || timer->clock != CLOCK_BOOTTIME || idle_jumps < LOOKS)
-        return false;
-    const struct process *const process = clock_process_of((pid_t)timer->pid);
-    return process && process->is_daemon;
+    return timer->kind == TIMER_FD && timer->clock == CLOCK_BOOTTIME && idle_jumps >= LOOKS && daemon_of(timer);
 }
 
 static int64_t earliest_of_timers(uint32_t kind)

@@ -34,7 +34,7 @@ interface Skipped {
 }
 
 /** What was skipped so far; undefined: the clock of the daemon at `socket` does not skip. */
-export const skippedAt = (socket: string): Skipped | undefined => {
+const skippedAt = (socket: string): Skipped | undefined => {
   const head = headOf(socket)
   return (
     head && {
@@ -54,7 +54,7 @@ const secondsText = (nanoseconds: number): string => {
 }
 
 /** `real`: seconds. */
-export const skippedText = (socket: string, before: Skipped, real: number): string => {
+const skippedText = (socket: string, before: Skipped, real: number): string => {
   const after = skippedAt(socket) ?? before
   const head = headOf(socket)
   const reasons = Array.from({ length: head?.readUInt32LE(ClockPage.reasons) ?? 0 }, (_, i) => {
@@ -70,7 +70,7 @@ export const skippedText = (socket: string, before: Skipped, real: number): stri
 }
 
 /** What kept real time at the daemon's `socket` so far, and how long, one a line, the longest first. */
-export const keptText = (socket: string): string => {
+const keptText = (socket: string): string => {
   const head = headOf(socket)
   if (head === undefined) return ''
   const all = Array.from({ length: ClockPage.maxReasons }, (_, i) => {
@@ -82,6 +82,20 @@ export const keptText = (socket: string): string => {
     .sort((a, b) => b.nanoseconds - a.nanoseconds)
     .map(({ nanoseconds, text }) => `  real time for ${(nanoseconds / NANOSECONDS).toFixed(3)} s: ${text}\n`)
     .join('')
+}
+
+/**
+ * Begins to count what is skipped at the daemon's `socket`. The returned function prints how much that was, and if `isVerbose`
+ * what has kept real time; nothing if the clock does not skip.
+ */
+export const countSkipped = (socket: string): ((isVerbose: boolean) => void) => {
+  const before = skippedAt(socket)
+  const begin = performance.now()
+  return isVerbose => {
+    if (before === undefined) return
+    const text = skippedText(socket, before, (performance.now() - begin) / 1000)
+    process.stderr.write(`userdma: ${text}\n${isVerbose ? keptText(socket) : ''}`)
+  }
 }
 
 /** Exit status after a deadlock. */
@@ -114,35 +128,47 @@ export const watchDeadlock = (
 }
 
 /** Looks at the page until `isOver`. Nothing if the clock of the daemon at `socket` does not skip. */
-const watch = (socket: string, isOver: (head: Buffer) => boolean): (() => void) => {
+const watch = (socket: string, isOver: (head: Buffer) => boolean, interval = LOOK_INTERVAL): (() => void) => {
   if (headOf(socket) === undefined) return () => {}
   const timer = setInterval(() => {
     const head = headOf(socket)
     if (head !== undefined && isOver(head)) clearInterval(timer)
-  }, LOOK_INTERVAL)
+  }, interval)
   return () => clearInterval(timer)
 }
 
 /**
- * As `watchDeadlock` with `world`; calls `found` also once programs have run or spun for `seconds`, by the clock, without the
- * jumps over what they wait for.
+ * Calls `found` once programs have run or spun for `seconds`, by the clock, without the jumps over what they wait for. `now`: the
+ * machine's milliseconds. `interval`: milliseconds between looks.
  */
+export const watchSpinning = (
+  socket: string,
+  seconds: number,
+  found: () => void,
+  { now = () => performance.now(), interval = LOOK_INTERVAL }: { now?: () => number; interval?: number } = {},
+): (() => void) => {
+  const spent = (): number => {
+    const { nanoseconds, jumped } = skippedAt(socket) ?? { nanoseconds: 0, jumped: 0 }
+    return (nanoseconds - jumped) / NANOSECONDS + now() / 1000
+  }
+  const begin = spent()
+  const isOver = (): boolean => {
+    if (spent() - begin < seconds) return false
+    found()
+    return true
+  }
+  return watch(socket, isOver, interval)
+}
+
+/** As `watchDeadlock` with `world`, and as `watchSpinning`. */
 export const watchHang = (
   socket: string,
   { milliseconds, seconds }: { readonly milliseconds: number; readonly seconds: number },
   found: (isDeadlock: boolean) => void,
 ): (() => void) => {
-  const spunBy = ({ nanoseconds, jumped }: Skipped): number => nanoseconds - jumped
-  const before = skippedAt(socket)
-  const begin = performance.now()
   const ends = [
     watchDeadlock(socket, { milliseconds, world: true }, () => found(true)),
-    watch(socket, () => {
-      const spun = spunBy(skippedAt(socket) ?? before!) - spunBy(before!)
-      if (spun / NANOSECONDS + (performance.now() - begin) / 1000 < seconds) return false
-      found(false)
-      return true
-    }),
+    watchSpinning(socket, seconds, () => found(false)),
   ]
   return () => {
     for (const end of ends) end()

@@ -12,7 +12,7 @@ import { SessionEnv } from '../../spec/session.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
 import { faultsOf, readScenario, type ScenarioHost, type ScenarioNet } from '../../tools/topology/play-file.ts'
-import { keptText, skippedAt, skippedText } from '../clock.ts'
+import { countSkipped } from '../clock.ts'
 import { type OptionsOf, optionWords } from '../command-line/option.ts'
 import { type netExecOptions, netPlayOptions, type netShowOptions, netWalkOptions } from '../command-line/options.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
@@ -299,13 +299,9 @@ const onNetOf = async (
       const own = [process.execPath, userdmaScript, 'net', ...words, '--at', folder.path]
       const [program, ...args] = [...enter, ...own]
       const env = { ...withPreloaded(process.env, clockLibrary()), [SessionEnv.clock]: folder.clockPage }
-      const begin = performance.now()
-      const before = skippedAt(folder.clock)
+      const tellSkipped = countSkipped(folder.clock)
       process.exitCode = (await runProgram(program!, args, skips ? env : process.env)).status
-      if (before !== undefined)
-        process.stderr.write(
-          `userdma: ${skippedText(folder.clock, before, (performance.now() - begin) / 1000)}\n${isVerbose ? keptText(folder.clock) : ''}`,
-        )
+      tellSkipped(isVerbose)
     }
   } catch (error) {
     if (!(error instanceof Interrupted)) throw error

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { FailureRecord } from '../../spec/records.ts'
 import { failureLine } from '../../tools/trace/calls.ts'
-import { DEADLOCK_HEAD, DEADLOCK_STATUS, keptText, skippedAt, skippedText, watchDeadlock } from '../clock.ts'
+import { countSkipped, DEADLOCK_HEAD, DEADLOCK_STATUS, watchDeadlock } from '../clock.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { runOptions } from '../command-line/options.ts'
 import { type Joined, joinDaemon } from '../join.ts'
@@ -63,14 +63,10 @@ export const runUnder = async (
       `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${output ? `; its last output:\n${output}` : ''}\n`,
     )
   })
-  const before = skippedAt(client.socket)
-  const begin = performance.now()
+  const tellSkipped = countSkipped(client.socket)
   try {
     const end = await runProgram(program, args, programEnvironment(client.socket, recording), ending)
-    if (before !== undefined)
-      process.stderr.write(
-        `userdma: ${skippedText(client.socket, before, (performance.now() - begin) / 1000)}\n${verbose ? keptText(client.socket) : ''}`,
-      )
+    tellSkipped(verbose === true)
     const limits = CRASHES.has(end.signal) ? lowLimits() : ''
     if (limits !== '') process.stderr.write(`userdma: ${program} ended by ${end.signal}${limits}\n`)
     return end

@@ -309,6 +309,11 @@ class Play {
     }
   }
 
+  #judgeLate(running: RunningProgram, problem: string): void {
+    running.isLate = true
+    this.#judge(running, problem)
+  }
+
   #judge(running: RunningProgram, problem: string): void {
     if (running.verdict !== undefined) return
     running.verdict = problem
@@ -445,17 +450,14 @@ class Play {
       for (const running of this.#programs.values()) {
         const { expect } = running.program
         if (expect === undefined) continue
-        const limit = setTimeout(expect.within, undefined, { signal: over, ref: false }).then(() => {
-          running.isLate = true
-          this.#judge(running, `has not ended within ${expect.within / 1000} s`)
-        })
+        const limit = setTimeout(expect.within, undefined, { signal: over, ref: false }).then(() =>
+          this.#judgeLate(running, `has not ended within ${expect.within / 1000} s`),
+        )
         timers.push(limit.catch(() => {}))
       }
       const endWatch = this.#parts.watch?.(() => {
         for (const running of this.#programs.values()) {
-          if (running.program.expect === undefined || running.verdict !== undefined) continue
-          running.isLate = true
-          this.#judge(running, 'hangs')
+          if (running.program.expect !== undefined && running.verdict === undefined) this.#judgeLate(running, 'hangs')
         }
       })
       over.addEventListener('abort', () => endWatch?.())

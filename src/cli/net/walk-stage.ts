@@ -9,7 +9,7 @@ import type { Finding } from '../../spec/check/finding.ts'
 import type { SurveyFacts } from '../../spec/faults.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import type { Scenario } from '../../tools/topology/play-file.ts'
-import { skippedAt } from '../clock.ts'
+import { watchSpinning } from '../clock.ts'
 import { stopDaemon } from '../commands/stop.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
 import { takeCrashes } from '../walk/crashes.ts'
@@ -30,21 +30,6 @@ const HANG_LOOK = 1000
 
 /** Milliseconds of the machine: the clock of this process may skip. */
 const machineTime = (): number => Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1000
-
-/** Calls `found` when programs have run or spun for so many seconds, by the clock of `socket`, without what they wait for. */
-const watchSpinning = (socket: string, seconds: number, found: () => void): (() => void) => {
-  const spun = (): number => {
-    const { nanoseconds, jumped } = skippedAt(socket)!
-    return (nanoseconds - jumped) / 1e6 + machineTime()
-  }
-  const begin = spun()
-  const timer = setInterval(() => {
-    if (spun() - begin < seconds * 1000) return
-    clearInterval(timer)
-    found()
-  }, HANG_LOOK)
-  return () => clearInterval(timer)
-}
 
 /** The scenario as it is played for a point: without events. `limit`: of each program's time, milliseconds. */
 const played = (scenario: Scenario, limit: (within: number) => number, restarts: string | undefined): Scenario => ({
@@ -116,7 +101,9 @@ export const netStage = (
     const limit = (within: number): number => (skips ? (seconds + PATIENCE) * 1000 : Math.min(within, seconds * 1000))
     const problems = await playScenario(played(scenario, limit, point?.restarts), {
       ...parts,
-      ...(skips && { watch: found => watchSpinning(net.folder.clock, seconds, found) }),
+      ...(skips && {
+        watch: found => watchSpinning(net.folder.clock, seconds, found, { now: machineTime, interval: HANG_LOOK }),
+      }),
       env: { ...parts.env, [SessionEnv.crashes]: crashes },
       report: line => void lines.push(line.replace(/^ *[\d.]+ /, '')),
       recordFile: () => undefined,
