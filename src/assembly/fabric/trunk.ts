@@ -57,6 +57,9 @@ export class Trunk {
   readonly #view = new DataView(this.#staging.buffer)
   /** Length of the message in `#staging` whose packets wait for room in the port; 0: none. */
   #staged = 0
+  /** Of that message. */
+  #sizes: readonly [packetBytes: number, count: number, lastBytes: number] = [0, 0, 0]
+  #stagedFlow = -1
   readonly #run = emptyRun()
   /** Packets of `#run` that are sent; -1: it has none. */
   #sent = -1
@@ -198,9 +201,13 @@ export class Trunk {
     return hadWork
   }
 
+  /** Whether the staged message has packets; then their sizes and flow are known. */
   #isRun(length: number): boolean {
     const sizes = readSizes(this.#view, length)
-    return sizes !== undefined && this.#flow() >= 0
+    if (sizes === undefined) return false
+    this.#sizes = sizes
+    this.#stagedFlow = this.#flow()
+    return this.#stagedFlow >= 0
   }
 
   /** The flow of the staged message; -1: none can have it. */
@@ -225,9 +232,9 @@ export class Trunk {
     const bytes = this.#staged - HEADER_BYTES
     const at = port.reserve(bytes)
     if (at < 0) return false
-    const [packetBytes, count, lastBytes] = readSizes(this.#view, this.#staged)!
+    const [packetBytes, count, lastBytes] = this.#sizes
     port.arena.bytes.set(this.#staging.subarray(HEADER_BYTES, this.#staged), at)
-    port.commit(at, packetBytes, count, lastBytes, this.#flow())
+    port.commit(at, packetBytes, count, lastBytes, this.#stagedFlow)
     this.#staged = 0
     return true
   }
