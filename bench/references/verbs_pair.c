@@ -41,6 +41,7 @@ static struct ibv_context *context;
 static struct ibv_pd *pd;
 static union ibv_gid gid;
 static int gid_index;
+static uint16_t lid; /* of an InfiniBand port, else 0 */
 
 static void make(struct end *end, size_t size)
 {
@@ -68,7 +69,8 @@ static void make(struct end *end, size_t size)
 
 static void connect_to(struct end *end, struct end *other)
 {
-	struct ibv_ah_attr ah = { .is_global = 1, .port_num = 1, .grh = { .dgid = gid, .sgid_index = gid_index, .hop_limit = 64 } };
+	struct ibv_ah_attr ah = { .dlid = lid, .is_global = lid == 0, .port_num = 1,
+		.grh = { .dgid = gid, .sgid_index = gid_index, .hop_limit = 64 } };
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = QKEY, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ };
 	int mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT;
 
@@ -153,6 +155,9 @@ int main(int argc, char **argv)
 	struct efadv_device_attr efa;
 	is_srd = efadv_query_device(context, &efa, sizeof efa) == 0;
 	require((pd = ibv_alloc_pd(context)) != NULL, "ibv_alloc_pd");
+	struct ibv_port_attr port;
+	require(!ibv_query_port(context, 1, &port), "ibv_query_port");
+	lid = port.lid;
 	require(!ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
 	for (int i = 0; i < 2; i++)
 		make(&ends[i], size);
