@@ -39,7 +39,7 @@ static long wait_futex(call_function *call, long word, long operation, long valu
     struct wait wait;
     if (!BEGINS(&wait, is_relative ? clock_after(end) : clock_deadline(clock, end)))
         return call(SYS_futex, word, operation, value, time, e, f);
-    const struct timespec limit = is_relative ? *time : to_timespec(end - wait.slot->offset);
+    const struct timespec limit = is_relative ? *time : to_timespec(clock_to_real(clock, end));
     const long result = call(SYS_futex, word, operation, value, &limit, e, f);
     if (clock_wait_ends(&wait) && result < 0 && errno == EINTR)
         errno = ETIMEDOUT;

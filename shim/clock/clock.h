@@ -71,12 +71,19 @@ struct slot {
     struct timespec until;
 };
 
+/* What the keeper may do with a process, once it is known. */
+enum {
+    MAY_WAKE = 1,
+    MAY_TAKE = 2, /* its descriptors */
+};
+
 /* pid: 0 is free. */
 struct process {
     uint32_t pid;
     uint32_t has_ended; /* the keeper has seen it */
     uint32_t is_mover; /* a daemon's (native/mover.c) */
     uint32_t is_daemon;
+    uint32_t may; /* the keeper's */
     uint64_t stack; /* clock_add_process() */
 };
 
@@ -150,6 +157,7 @@ struct page {
         char text[REASON_BYTES];
     } kept[MAX_REASONS]; /* what has kept real time, and how long */
     uint64_t namespace; /* of the keeper's PIDs */
+    int64_t wall; /* CLOCK_REALTIME less CLOCK_MONOTONIC when the clock began, and from then on */
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
     uint32_t daemon_acts; /* how often loops of daemons have woken */
     struct grant grant;
@@ -209,8 +217,10 @@ static inline int64_t clock_offset(void)
 {
     return __atomic_load_n(&clock_page->offset, __ATOMIC_ACQUIRE);
 }
-/* The time that the program sees. */
+/* The time that the program sees. Its wall clocks go on when the machine's are set. */
 int64_t clock_now(clockid_t clock);
+/* The machine's time at the program's time `time`, both of `clock`. */
+int64_t clock_to_real(clockid_t clock, int64_t time);
 /* The deadline, on CLOCK_MONOTONIC, of a time of `clock`, and of a wait of so long. */
 int64_t clock_deadline(clockid_t clock, int64_t time);
 static inline int64_t clock_after(int64_t nanoseconds)
@@ -317,6 +327,13 @@ uint32_t clock_outside(pid_t pid, const struct call *call);
 uint32_t clock_stuck(void);
 /* Whether links with queues are watched: what is on its way there takes time. */
 bool clock_has_links(void);
+/* A copy of a descriptor of another process; -1: there is none, or errno says what forbids it (clock_is_refused()). */
+int clock_take(pid_t pid, int fd);
+/* Whether an error of a system call says that it is forbidden here, as by a container's filter. */
+static inline bool clock_is_refused(int error)
+{
+    return error == EPERM || error == EACCES || error == ENOSYS;
+}
 /* Whether nothing is on its way between processes of the session. */
 bool clock_network_is_quiet(void);
 

@@ -53,6 +53,22 @@ static bool change(struct slot *slot, uint32_t from, uint32_t to)
 }
 
 /*
+ * Sends a thread the signal that ends its wait, or none (0). 0, or an error. The C library's handler ignores the signal by
+ * its code, or by its sender if that is another process.
+ */
+static int send_wake(uint32_t pid, uint32_t tid, int signal)
+{
+    siginfo_t info = {.si_signo = signal, .si_code = SI_QUEUE};
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    if (NEXT(syscall)(SYS_rt_tgsigqueueinfo, pid, tid, signal, &info) == 0)
+        return 0;
+    if (!clock_is_refused(errno) || pid == (uint32_t)getpid())
+        return errno;
+    return NEXT(syscall)(SYS_tgkill, pid, tid, signal) == 0 ? 0 : errno;
+}
+
+/*
  * Ends a wait that is in the state `from`, if its time is over: since the caller looked, its thread may have begun another.
  * While the state is WAKING, the thread does not leave the wait.
  */
@@ -65,15 +81,10 @@ static void wake(struct slot *slot, uint32_t from)
         return;
     }
     slot->until = (struct timespec){.tv_nsec = 1};
-    siginfo_t info = {.si_signo = WAKE_SIGNAL, .si_code = SI_QUEUE};
-    info.si_pid = getpid();
-    info.si_uid = getuid();
-    const long result = NEXT(syscall)(SYS_rt_tgsigqueueinfo, slot->pid, slot->tid, WAKE_SIGNAL, &info);
+    const int error = send_wake(slot->pid, slot->tid, WAKE_SIGNAL);
     woken_at = now_real();
-    if (result != 0 && errno == ESRCH)
+    if (error == ESRCH)
         __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
-    if (result != 0 && errno == EPERM)
-        clock_note("process %u, whose threads may not be woken", slot->pid);
     change(slot, WAKING, WOKEN);
     NEXT(syscall)(SYS_futex, &slot->state, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -159,21 +170,15 @@ static void send_signal(const struct timer *timer)
  */
 static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
 {
-    int fd = timer->id, process = -1;
-    if (timer->pid != (uint32_t)getpid()) {
-        process = (int)NEXT(syscall)(SYS_pidfd_open, timer->pid, 0);
-        fd = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, timer->id, 0);
-    }
+    const bool is_own = timer->pid == (uint32_t)getpid();
+    const int fd = is_own ? timer->id : clock_take((pid_t)timer->pid, timer->id);
     const int64_t left = deadline - offset - now_real();
     timer->offset = offset;
     const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(timer->interval)};
     if (fd < 0 || NEXT(timerfd_settime)(fd, 0, &value, NULL) != 0)
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
-    if (process >= 0) {
-        close(process);
-        if (fd >= 0)
-            close(fd);
-    }
+    if (!is_own && fd >= 0)
+        close(fd);
 }
 
 /* The time of a jump: from now on daemons may run. */
@@ -341,6 +346,53 @@ static bool network_is_quiet(void)
     return is_quiet;
 }
 
+/* Whether the waits of a process can be ended. */
+static bool may_wake(struct process *process)
+{
+    if (process->pid == 0 || process->is_daemon || process->is_mover || process->may & MAY_WAKE)
+        return true;
+    if (clock_is_refused(send_wake(process->pid, process->pid, 0))) {
+        clock_note("process %u, whose threads may not be woken", process->pid);
+        clock_keeps("process %u may not be woken", process->pid);
+        return false;
+    }
+    process->may |= MAY_WAKE;
+    return true;
+}
+
+/* Whether a timerfd can be set again. */
+static bool may_set(const struct timer *timer)
+{
+    if (timer->kind != TIMER_FD || timer->deadline == NEVER || timer->pid == (uint32_t)getpid())
+        return true;
+    struct process *const process = clock_process_of((pid_t)timer->pid);
+    if (!process || process->may & MAY_TAKE)
+        return true;
+    const int fd = clock_take((pid_t)timer->pid, timer->id);
+    if (fd < 0 && clock_is_refused(errno)) {
+        clock_note("timerfds: the system call pidfd_getfd is forbidden here");
+        clock_keeps("process %u has a timerfd, which may not be set", timer->pid);
+        return false;
+    }
+    if (fd >= 0) {
+        process->may |= MAY_TAKE;
+        close(fd);
+    }
+    return true;
+}
+
+/* Whether nothing forbids what a jump needs. */
+static bool may_jump(void)
+{
+    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        if (!may_wake(&clock_page->processes[i]))
+            return false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++)
+        if (!may_set(&clock_page->timers[i]))
+            return false;
+    return true;
+}
+
 /* After a look: whether nothing that was on its way at it has reached a thread before the network was looked at. */
 static bool nobody_was_reached(enum rest rest)
 {
@@ -380,7 +432,7 @@ static int64_t look(int64_t nap)
     clock_page->stuck = 0;
     const uint32_t daemon_acts = __atomic_load_n(&clock_page->daemon_acts, __ATOMIC_SEQ_CST);
     const enum rest rest = next - now < SHORTEST_JUMP ? RUNS : clock_look(keeper);
-    const bool is_quiet = rest != RUNS && network_is_quiet() && nobody_was_reached(rest);
+    const bool is_quiet = rest != RUNS && may_jump() && network_is_quiet() && nobody_was_reached(rest);
     if (!is_quiet || rest != SPINS)
         clock_end_grant();
     if (!is_quiet || (rest == SLEEPS && next == NEVER))
@@ -434,6 +486,7 @@ EXPORT int userdma_clock_make(const char *path, int spins)
         page->magic = USERDMA_CLOCK_MAGIC;
         page->keeper = (uint32_t)getpid();
         page->begin = now_real();
+        page->wall = clock_real(CLOCK_REALTIME) - page->begin;
         page->spins_not = !spins;
         page->namespace = clock_namespace();
         if (rename(new_path, path) != 0)

@@ -35,7 +35,7 @@ EXPORT void userdma_clock_looks(void)
             const int64_t deadline = only_looks ? NEVER : clock_deadline(clock, end);                                  \
             only_looks = false;                                                                                        \
             if (BEGINS(&wait, deadline)) {                                                           \
-                wait.slot->until = to_timespec(end - wait.slot->offset);                                               \
+                wait.slot->until = to_timespec(clock_to_real(clock, end));                                             \
                 limit = &wait.slot->until;                                                                             \
             }                                                                                                          \
             const int result = call;                                                                                   \

@@ -37,27 +37,70 @@ static bool is_in_flight(int fd)
            (info.tcpi_state == TCP_SYN_SENT || info.tcpi_unacked != 0);
 }
 
+/* By the kernel's table at `path`, where the socket itself must not be looked at. */
+static bool is_in_flight_by(const char *path, unsigned long inode)
+{
+    FILE *const table = fopen(path, "re");
+    char line[256];
+    bool found = false;
+    while (table && !found && fgets(line, sizeof line, table)) {
+        /* number: address, address, state (2: SYN_SENT), bytes that are not acknowledged:received, …, the inode as the 10th */
+        unsigned state, unacknowledged;
+        unsigned long number;
+        found = sscanf(line, " %*u: %*s %*s %x %x:%*x %*s %*s %*s %*s %lu", &state, &unacknowledged, &number) == 3 &&
+                number == inode && (state == 2 || unacknowledged != 0);
+    }
+    if (table)
+        fclose(table);
+    return found;
+}
+
+static bool is_in_flight_in_table(pid_t pid, const char *target)
+{
+    char path[64];
+    const unsigned long inode = strtoul(target + sizeof "socket:[" - 1, NULL, 10);
+    for (int version = 4; version <= 6; version += 2) {
+        snprintf(path, sizeof path, "/proc/%d/net/tcp%s", pid, version == 6 ? "6" : "");
+        if (is_in_flight_by(path, inode))
+            return true;
+    }
+    return false;
+}
+
+int clock_take(pid_t pid, int fd)
+{
+    const int process = (int)NEXT(syscall)(SYS_pidfd_open, pid, 0);
+    if (process < 0)
+        return -1;
+    const int taken = (int)NEXT(syscall)(SYS_pidfd_getfd, process, fd, 0);
+    const int saved = errno;
+    close(process);
+    errno = saved;
+    return taken;
+}
+
 /* Whether no socket of a process has. It may be in a network namespace of its own. */
 static bool sockets_are_quiet(pid_t pid)
 {
-    char path[64], target[16];
+    char path[64], target[32];
     snprintf(path, sizeof path, "/proc/%d/fd", pid);
     DIR *const folder = opendir(path);
     if (!folder)
         return true;
-    const int process = (int)NEXT(syscall)(SYS_pidfd_open, pid, 0);
     bool is_quiet = true;
     for (const struct dirent *entry; is_quiet && (entry = readdir(folder)) != NULL;) {
-        if (readlinkat(dirfd(folder), entry->d_name, target, sizeof target) < 7 || memcmp(target, "socket:", 7) != 0)
+        const ssize_t length = readlinkat(dirfd(folder), entry->d_name, target, sizeof target - 1);
+        if (length < 7 || memcmp(target, "socket:", 7) != 0)
             continue;
-        const int fd = (int)NEXT(syscall)(SYS_pidfd_getfd, process, atoi(entry->d_name), 0);
-        if (fd < 0)
-            continue;
-        is_quiet = !is_in_flight(fd);
-        close(fd);
+        target[length] = 0;
+        const int fd = clock_take(pid, atoi(entry->d_name));
+        if (fd >= 0) {
+            is_quiet = !is_in_flight(fd);
+            close(fd);
+        } else if (clock_is_refused(errno)) {
+            is_quiet = !is_in_flight_in_table(pid, target);
+        }
     }
-    if (process >= 0)
-        close(process);
     closedir(folder);
     return is_quiet;
 }

@@ -91,23 +91,13 @@ static bool is_other_end(pid_t pid, int fd, const char *target, const void *of)
     return flags >= 0 && ((flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) != end->mode);
 }
 
-/* The session's socket; -1: none. */
-static int take(pid_t pid, int fd)
-{
-    const int process = (int)NEXT(syscall)(SYS_pidfd_open, pid, 0);
-    const int taken = process < 0 ? -1 : (int)NEXT(syscall)(SYS_pidfd_getfd, process, fd, 0);
-    if (process >= 0)
-        close(process);
-    return taken;
-}
-
 static bool is_peer(pid_t pid, int fd, const char *target, const void *of)
 {
     if (!begins_with(target, "socket:"))
         return false;
     struct sockaddr_storage own = {0};
     socklen_t size = sizeof own;
-    const int taken = take(pid, fd);
+    const int taken = clock_take(pid, fd);
     const bool is_same = taken >= 0 && getsockname(taken, (struct sockaddr *)&own, &size) == 0 &&
                          (own.ss_family == AF_INET || own.ss_family == AF_INET6) && memcmp(&own, of, size) == 0;
     if (taken >= 0)
@@ -176,7 +166,7 @@ static uint32_t outside_of_fd(pid_t pid, int fd, int depth)
         return outside_of_epoll(pid, fd, depth);
     if (strcmp(target, "anon_inode:[eventfd]") == 0 || strcmp(target, "anon_inode:[timerfd]") == 0)
         return USERDMA_CLOCK_NOTHING;
-    const int socket = begins_with(target, "socket:") ? take(pid, fd) : -1;
+    const int socket = begins_with(target, "socket:") ? clock_take(pid, fd) : -1;
     const uint32_t found = socket >= 0 ? outside_of_socket(socket) : USERDMA_CLOCK_WORLD;
     if (socket >= 0)
         close(socket);

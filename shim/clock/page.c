@@ -90,6 +90,7 @@ static bool take_process(uint32_t pid, uint64_t stack)
         process->has_ended = 0;
         process->is_mover = 0;
         process->is_daemon = 0;
+        process->may = 0;
         __atomic_store_n(&process->stack, stack, __ATOMIC_RELEASE);
         note_used(&clock_page->processes_used, i + 1);
         return true;

@@ -35,10 +35,36 @@ int64_t clock_real(clockid_t clock)
     return to_nanoseconds(&time);
 }
 
+/* The clock that runs as a wall clock, and is not set; others: itself. */
+static clockid_t steady(clockid_t clock)
+{
+    switch (clock) {
+    case CLOCK_REALTIME:
+    case CLOCK_REALTIME_ALARM:
+    case CLOCK_TAI:
+        return CLOCK_MONOTONIC;
+    case CLOCK_REALTIME_COARSE:
+        return CLOCK_MONOTONIC_COARSE;
+    default:
+        return clock;
+    }
+}
+
+/* The program's time when `steady(clock)` is `real`. */
+static int64_t from_steady(clockid_t clock, int64_t real)
+{
+    const int64_t leap = clock == CLOCK_TAI ? clock_real(CLOCK_TAI) - clock_real(CLOCK_REALTIME) : 0;
+    return real + clock_offset() + (steady(clock) == clock ? 0 : clock_page->wall) + (leap + SECOND / 2) / SECOND * SECOND;
+}
+
 int64_t clock_now(clockid_t clock)
 {
-    const int64_t real = clock_real(clock);
-    return real + clock_offset();
+    return from_steady(clock, clock_real(steady(clock)));
+}
+
+int64_t clock_to_real(clockid_t clock, int64_t time)
+{
+    return steady(clock) == clock ? time - clock_offset() : time - clock_now(clock) + clock_real(clock);
 }
 
 int64_t clock_deadline(clockid_t clock, int64_t time)
@@ -49,11 +75,12 @@ int64_t clock_deadline(clockid_t clock, int64_t time)
 
 EXPORT int clock_gettime(clockid_t clock, struct timespec *time)
 {
-    const int result = NEXT(clock_gettime)(clock, time);
-    if (!clock_page || result != 0 || !clock_is_moved(clock))
+    const bool is_moved = clock_page && clock_is_moved(clock);
+    const int result = NEXT(clock_gettime)(is_moved ? steady(clock) : clock, time);
+    if (!is_moved || result != 0)
         return result;
     clock_reads();
-    *time = to_timespec(to_nanoseconds(time) + clock_offset());
+    *time = to_timespec(from_steady(clock, to_nanoseconds(time)));
     return 0;
 }
 

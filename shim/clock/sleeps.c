@@ -403,7 +403,7 @@ EXPORT int semtimedop(int id, struct sembuf *operations, size_t count, const str
             return call;                                                                                               \
         }                                                                                                              \
         struct timespec *const until = &wait.slot->until;                                                              \
-        *until = to_timespec(to_nanoseconds(time) - clock_offset());                                                   \
+        *until = to_timespec(clock_to_real(CLOCK_REALTIME, to_nanoseconds(time)));                                                   \
         const struct timespec *limit = until;                                                                          \
         ssize_t result = call;                                                                                         \
         const int saved = errno;                                                                                       \

@@ -77,9 +77,10 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
         __atomic_store_n(&timer->deadline, NEVER, __ATOMIC_RELEASE);
     struct itimerspec real = *value;
     const bool is_absolute = flags & TFD_TIMER_ABSTIME;
+    /* For so long: the machine's clock may be set. */
     if (is_absolute && time != 0)
-        real.it_value = to_timespec(time - clock_offset() > 0 ? time - clock_offset() : 1);
-    const int result = NEXT(timerfd_settime)(fd, flags, &real, old);
+        real.it_value = to_timespec(time - clock_now(clock) > 0 ? time - clock_now(clock) : 1);
+    const int result = NEXT(timerfd_settime)(fd, 0, &real, old);
     if (result != 0 || time == 0)
         return result;
     const bool is_new = !timer;

@@ -2,11 +2,23 @@
  * The clock that skips (`--clock skip`), with unmodified programs.
  */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
-import { assertGood, lacking, ownProgram, runUserdma, type Scope, start, temporaryFolder, userdma } from './programs.ts'
+import { compileC } from '../tools.ts'
+import {
+  assertGood,
+  cleanEnvironment,
+  lacking,
+  ownProgram,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  temporaryFolder,
+  userdma,
+} from './programs.ts'
 
 const library = join(repoRoot, 'build', 'native', 'libuserdma_clock.so')
 
@@ -16,6 +28,26 @@ const skip = (t: Scope, ...words: readonly string[]) =>
 
 /** A program of docs/findings. */
 const ownFinding = (name: string): string => join(repoRoot, 'build', 'findings', name)
+
+/** A library for which the machine's clock is 1000 s behind once the file SET_BACK exists. */
+const SET_CLOCK = `
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *time)
+{
+    static int (*next)(clockid_t, struct timespec *);
+    if (!next)
+        next = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    const char *const file = getenv("SET_BACK");
+    const int result = next(clock, time);
+    if (result == 0 && file && access(file, F_OK) == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        time->tv_sec -= 1000;
+    return result;
+}
+`
 
 const needed = [
   library,
@@ -72,6 +104,39 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
       assert.match(finished.stdout, /^0\.[5-9] s\n$/, way)
       assert.match(finished.stderr, said)
     }
+  })
+
+  for (const [call, number, expected, said] of [
+    [
+      'pidfd_getfd',
+      { x64: 438, arm64: 438 },
+      /^0\.[5-9] s\n$/,
+      /100 s skipped .*not covered: timerfds: .*pidfd_getfd is forbidden/,
+    ],
+    ['rt_tgsigqueueinfo', { x64: 297, arm64: 240 }, /^0\.5 s\n$/, /10[01] s skipped in 2 jumps, \d+\.\d s real\n$/],
+  ] as const)
+    it(`falls back to what works without the system call ${call}, and says what is lost`, async t => {
+      const script = `${ownProgram('confined')} timerfd; sleep 100`
+      const without = ['without', String(number[process.arch as 'x64' | 'arm64'])]
+      const words = [...without, userdma, 'run', '--private', '--clock', 'skip', '--', 'sh', '-c', script]
+      const finished = await run(t, ownProgram('confined'), words, { env: cleanEnvironment() })
+      assertGood(finished)
+      assert.match(finished.stdout, expected)
+      assert.match(finished.stderr, said)
+    })
+
+  it("goes on when the machine's clock is set back", async t => {
+    const folder = temporaryFolder(t)
+    const source = join(folder, 'set.c')
+    writeFileSync(source, SET_CLOCK)
+    const library = compileC(join(folder, 'set.so'), [source], ['-shared', '-fPIC', '-ldl'])
+    const script = 'before=$(date +%s); touch "$SET_BACK"; sleep 100; echo $(($(date +%s) - before))'
+    const env = { LD_PRELOAD: library, SET_BACK: join(folder, 'back') }
+    const finished = await runUserdma(t, ['run', '--private', '--clock', 'skip', '--', 'sh', '-c', script], {
+      env: cleanEnvironment(env),
+    })
+    assertGood(finished)
+    assert.match(finished.stdout, /^10[0-5]\n$/)
   })
 
   it('says what kept real time', async t => {

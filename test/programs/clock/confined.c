@@ -3,16 +3,21 @@
  *
  * confined blocked: all signals are blocked by the system call itself, in which the C library's own are too.
  * confined filtered: a seccomp filter allows hardly more than the sleep.
+ * confined timerfd: it waits for a timerfd.
+ * confined without NUMBER COMMAND…: runs a command for which a seccomp filter forbids a system call, as containers do.
  */
 #define _GNU_SOURCE
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +26,12 @@ static double now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static int set_filter(struct sock_filter *rules, unsigned short count)
+{
+    const struct sock_fprog program = {.len = count, .filter = rules};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
 static int filter(void)
@@ -36,8 +47,30 @@ static int filter(void)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    const struct sock_fprog program = {.len = sizeof rules / sizeof *rules, .filter = rules};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+    return set_filter(rules, sizeof rules / sizeof *rules);
+}
+
+static int run_without(unsigned number, char **command)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 1 /* EPERM */),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    if (set_filter(rules, sizeof rules / sizeof *rules) == 0)
+        execvp(command[0], command);
+    perror(command[0]);
+    return 1;
+}
+
+static void wait_for_timer(void)
+{
+    const struct itimerspec half = {.it_value = {.tv_nsec = 500000000}};
+    uint64_t expirations;
+    const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+    if (timerfd_settime(fd, 0, &half, NULL) != 0 || read(fd, &expirations, sizeof expirations) < 0)
+        perror("timerfd");
 }
 
 int main(int count, char **arguments)
@@ -45,18 +78,23 @@ int main(int count, char **arguments)
     const char *const way = count == 2 ? arguments[1] : "";
     const unsigned long all = ~0ul;
     char line[64];
-    if (strcmp(way, "blocked") != 0 && strcmp(way, "filtered") != 0) {
-        fprintf(stderr, "usage: %s blocked|filtered\n", arguments[0]);
+    if (count > 3 && strcmp(arguments[1], "without") == 0)
+        return run_without((unsigned)strtoul(arguments[2], NULL, 10), arguments + 3);
+    if (strcmp(way, "blocked") != 0 && strcmp(way, "filtered") != 0 && strcmp(way, "timerfd") != 0) {
+        fprintf(stderr, "usage: %s blocked|filtered|timerfd, or %s without NUMBER COMMAND…\n", arguments[0], arguments[0]);
         return 1;
     }
     const double begin = now();
     if (strcmp(way, "blocked") == 0)
         syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, sizeof all);
-    else if (filter() != 0) {
+    else if (strcmp(way, "filtered") == 0 && filter() != 0) {
         perror("seccomp");
         return 1;
     }
-    nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+    if (strcmp(way, "timerfd") == 0)
+        wait_for_timer();
+    else
+        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     const int length = snprintf(line, sizeof line, "%.1f s\n", now() - begin);
     const ssize_t written = write(STDOUT_FILENO, line, (size_t)length);
     _exit(written != length);
