@@ -5,6 +5,7 @@
  * page.c      the page; who takes part, and what its threads wait for
  * readers.c   reads of clocks
  * sleeps.c    waits with a time limit; locks.c: those of threads for each other; calls.c: those by syscall(2)
+ * counter.c   who reads the processor's counter
  * spin.c      polls, reads of clocks and waits of no time, which let the clock run while nothing else does
  * timers.c    timerfd, timer_create, setitimer and alarm
  * starts.c    processes that a program starts
@@ -156,6 +157,8 @@ struct page {
         int64_t nanoseconds;
         char text[REASON_BYTES];
     } kept[MAX_REASONS]; /* what has kept real time, and how long */
+    uint32_t tells_counters; /* counter.c */
+    uint32_t is_noting; /* clock_note() */
     uint64_t namespace; /* of the keeper's PIDs */
     int64_t wall; /* CLOCK_REALTIME less CLOCK_MONOTONIC when the clock began, and from then on */
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
@@ -344,5 +347,6 @@ _Static_assert(offsetof(struct page, offset) == USERDMA_CLOCK_OFFSET && offsetof
                    offsetof(struct page, jumped) == USERDMA_CLOCK_JUMPED &&
                    offsetof(struct page, reason) == USERDMA_CLOCK_FIRST_REASON &&
                    offsetof(struct page, kept) == USERDMA_CLOCK_FIRST_KEPT &&
-                   sizeof(struct kept) == USERDMA_CLOCK_KEPT_BYTES,
+                   sizeof(struct kept) == USERDMA_CLOCK_KEPT_BYTES &&
+                   offsetof(struct page, tells_counters) == USERDMA_CLOCK_TELLS_COUNTERS,
                "layout of the page");

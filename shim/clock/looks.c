@@ -83,15 +83,18 @@ void clock_note(const char *format, ...)
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    for (uint32_t i = 0; i < MAX_REASONS; i++) {
-        if (i < clock_page->reasons && strcmp(clock_page->reason[i], text) == 0)
-            return;
-        if (i >= clock_page->reasons) {
-            memcpy(clock_page->reason[i], text, sizeof text);
-            __atomic_store_n(&clock_page->reasons, i + 1, __ATOMIC_RELEASE);
-            return;
-        }
+    /* A program that ends notes too. One that was killed meanwhile has the last note. */
+    for (int tries = 0; tries < 100 && __atomic_exchange_n(&clock_page->is_noting, 1, __ATOMIC_ACQUIRE) != 0; tries++)
+        NEXT(clock_nanosleep)(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 10 * MICROSECOND}, NULL);
+    const uint32_t count = clock_page->reasons;
+    bool is_known = count >= MAX_REASONS;
+    for (uint32_t i = 0; i < count && !is_known; i++)
+        is_known = strcmp(clock_page->reason[i], text) == 0;
+    if (!is_known) {
+        memcpy(clock_page->reason[count], text, sizeof text);
+        __atomic_store_n(&clock_page->reasons, count + 1, __ATOMIC_RELEASE);
     }
+    __atomic_store_n(&clock_page->is_noting, 0, __ATOMIC_RELEASE);
 }
 
 /* Reads a small file, and ends it with a 0; the length, or -1. */

@@ -1,7 +1,7 @@
 /*
  * The clock that skips, for commands: the last line, which says how much was skipped, and what kept real time; and deadlocks.
  */
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { ClockPage, clockPageOf } from '../spec/clock-page.ts'
 import { printable } from '../spec/printable.ts'
 import { counted } from '../spec/text.ts'
@@ -84,14 +84,25 @@ const keptText = (socket: string): string => {
     .join('')
 }
 
+/** From now on programs of the daemon at `socket` tell which of their files read the processor's counter. */
+const askForCounters = (socket: string): void => {
+  const fd = openSync(clockPageOf(socket), 'r+')
+  try {
+    writeSync(fd, Buffer.of(1), 0, 1, ClockPage.tellsCounters)
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /**
  * Begins to count what is skipped at the daemon's `socket`. The returned function prints how much that was, and if `isVerbose`
- * what has kept real time; nothing if the clock does not skip.
+ * what has kept real time and who reads the processor's counter; nothing if the clock does not skip.
  */
-export const countSkipped = (socket: string): ((isVerbose: boolean) => void) => {
+export const countSkipped = (socket: string, isVerbose: boolean): (() => void) => {
   const before = skippedAt(socket)
   const begin = performance.now()
-  return isVerbose => {
+  if (isVerbose && before !== undefined) askForCounters(socket)
+  return () => {
     if (before === undefined) return
     const text = skippedText(socket, before, (performance.now() - begin) / 1000)
     process.stderr.write(`userdma: ${text}\n${isVerbose ? keptText(socket) : ''}`)

@@ -10,7 +10,8 @@
  * `firstReason` on, say what is not covered; each ends with a 0. From `firstKept` on, `maxReasons` times: how many nanoseconds, 64
  * bits, something kept real time, and a text that says what. `stuck`: 0: something runs, or has a deadline; else all
  * threads wait, and `terminal`: one for a terminal; `world`: one for what comes from outside of the session, such as
- * a signal or a connection, and none for a terminal; `nothing`: all for each other.
+ * a signal or a connection, and none for a terminal; `nothing`: all for each other. `tellsCounters`: not 0: programs add to the
+ * reasons which of their files read the processor's counter.
  */
 export const ClockPage = {
   magic: 0x75_63_6c_31,
@@ -28,6 +29,7 @@ export const ClockPage = {
   maxReasons: 16,
   firstKept: 1872,
   keptBytes: 120,
+  tellsCounters: 3792,
   /** Of the page's path, behind that of the daemon's socket. */
   suffix: '.clock',
 } as const

@@ -299,9 +299,9 @@ const onNetOf = async (
       const own = [process.execPath, userdmaScript, 'net', ...words, '--at', folder.path]
       const [program, ...args] = [...enter, ...own]
       const env = { ...withPreloaded(process.env, clockLibrary()), [SessionEnv.clock]: folder.clockPage }
-      const tellSkipped = countSkipped(folder.clock)
+      const tellSkipped = countSkipped(folder.clock, isVerbose)
       process.exitCode = (await runProgram(program!, args, skips ? env : process.env)).status
-      tellSkipped(isVerbose)
+      tellSkipped()
     }
   } catch (error) {
     if (!(error instanceof Interrupted)) throw error

@@ -63,10 +63,10 @@ export const runUnder = async (
       `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${output ? `; its last output:\n${output}` : ''}\n`,
     )
   })
-  const tellSkipped = countSkipped(client.socket)
+  const tellSkipped = countSkipped(client.socket, verbose === true)
   try {
     const end = await runProgram(program, args, programEnvironment(client.socket, recording), ending)
-    tellSkipped(verbose === true)
+    tellSkipped()
     const limits = CRASHES.has(end.signal) ? lowLimits() : ''
     if (limits !== '') process.stderr.write(`userdma: ${program} ended by ${end.signal}${limits}\n`)
     return end
