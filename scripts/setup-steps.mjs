@@ -231,6 +231,12 @@ const PACKAGES = [
     use: "a library in Python on ours, with rdma-core's own tests of it",
     found: () => ['/usr/lib/python3/dist-packages/pyverbs', `${PYVERBS_TESTS}/__init__.py`].every(existsSync),
   },
+  {
+    name: 'python3-pytest-xdist',
+    for: ['test'],
+    use: 'pytest, also with several processes: an example of tests with faults',
+    found: anyOf(['/usr/lib/python3/dist-packages/xdist']),
+  },
 ]
 
 /** Of a line of APT::Status-Fd: `dlstatus:NUMBER:PERCENT:TEXT` for downloads, `pmstatus:PACKAGE:PERCENT:TEXT` for dpkg. */

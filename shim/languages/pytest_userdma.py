@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -30,11 +31,13 @@ import pytest
 
 import userdma as _userdma
 
-# The end of a file name, so that processes find the findings and pytest-xdist's do not start daemons of their own.
+# Their file, so that processes find the findings and pytest-xdist's do not start daemons of their own.
 _FINDINGS = "USERDMA_PYTEST_FINDINGS"
 _SEVERITIES = ["note", "warning", "error"]
 # Seconds for which the text of an error is awaited.
 _PATIENCE = 5.0
+# Seconds in which a second SIGINT is the same one: `userdma check` may be slow to pass it on.
+_SAME = 3.0
 # Of pytest-xdist, also those that replace others: the numbers of a worker's devices are so far apart.
 _WORKERS = 1024
 
@@ -44,15 +47,36 @@ def _restart() -> None:
     command = shutil.which(os.environ.get("USERDMA_COMMAND", "userdma"))
     if command is None:
         return
-    os.environ[_FINDINGS] = os.path.join(tempfile.mkdtemp(prefix="userdma-pytest-"), "findings")
+    # Without a name: nothing stays after a signal. The check inherits it.
+    with tempfile.TemporaryFile() as file:
+        descriptor = os.dup(file.fileno())
+    os.set_inheritable(descriptor, True)
+    os.environ[_FINDINGS] = f"/proc/{os.getpid()}/fd/{descriptor}"
     arguments = ["check", "--private", "--allow-faults", "--fail-on", "never", "--notes"]
     words = getattr(sys, "orig_argv", [sys.executable, "-m", "pytest", *sys.argv[1:]])
     # In place of this process, so that signals and the exit status are those of pytest.
-    os.execv(command, [command, *arguments, "--output", os.environ[_FINDINGS], "--", sys.executable, *words[1:]])
+    os.execv(command, [command, *arguments, "--output", f"/dev/fd/{descriptor}", "--", sys.executable, *words[1:]])
 
 
 if _FINDINGS not in os.environ and "USERDMA_SOCKET" not in os.environ:
     _restart()
+
+
+def _interrupt_once() -> None:
+    """Without a terminal a process group's SIGINT comes twice: to pytest, and from `userdma check`, which passes it on."""
+    last = -_SAME
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before >= _SAME:
+            signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+if _FINDINGS in os.environ and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    _interrupt_once()
 
 
 class _Ended(Exception):
@@ -251,11 +275,6 @@ def pytest_configure(config: Any) -> None:
     config.addinivalue_line("markers", "userdma(devices, driver): devices of the fixture userdma; default: 2 of rxe")
     config.addinivalue_line("markers", "userdma_expect(id, ...): findings that the test must cause")
     config.userdma_session = _Session(config)
-
-
-def pytest_unconfigure(config: Any) -> None:
-    if _FINDINGS in os.environ and not config.userdma_session.is_worker:
-        shutil.rmtree(os.path.dirname(os.environ[_FINDINGS]), ignore_errors=True)
 
 
 @pytest.fixture

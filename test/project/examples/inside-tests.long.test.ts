@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
@@ -72,6 +72,46 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
     assert.match(late.stdout, /^1 failed, 117 passed/m)
     const absent = await pytest({ USERDMA_COMMAND: 'no-such-command' })
     assert.match(absent.stdout, /^119 skipped/m)
+  })
+
+  it('pytest: signals end it once, and leave nothing', {
+    skip: python === undefined && 'python3-pytest is missing',
+  }, async () => {
+    const cwd = join(folder, 'signals')
+    const TMPDIR = join(cwd, 'tmp')
+    mkdirSync(TMPDIR, { recursive: true })
+    writeFileSync(
+      join(cwd, 'test_signals.py'),
+      `import os, signal, pytest
+@pytest.fixture
+def after():
+    yield
+    os.kill(os.getpid(), signal.SIGINT)
+    open("after", "w").close()
+def test_interrupts(after):
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+def test_terminates(userdma):
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+`,
+    )
+    const pytest = (name: string) =>
+      run(scope, python ?? '', ['-m', 'pytest', '-p', 'pytest_userdma', '-p', 'no:cacheprovider', '-k', name], {
+        cwd,
+        env: cleanEnvironment({
+          TMPDIR,
+          USERDMA_COMMAND: userdma,
+          PYTHONPATH: inShim('languages'),
+          PYTHONDONTWRITEBYTECODE: '1',
+        }),
+      })
+    const interrupted = await pytest('interrupts')
+    assert.match(interrupted.stdout, /KeyboardInterrupt/)
+    assert.ok(existsSync(join(cwd, 'after')), interrupted.stdout)
+    const terminated = await pytest('terminates')
+    assert.equal(terminated.signal, 'SIGTERM', terminated.stderr)
+    assert.deepEqual(readdirSync(TMPDIR), [])
   })
 
   it('GoogleTest', { skip: hasGtest() || without('g++') }, async () => {
