@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -109,13 +110,84 @@ static ssize_t read_file(const char *path, char *text, size_t size)
     return length;
 }
 
+/* Files of a thread that each look reads. */
+enum file {
+    SCHEDSTAT,
+    STAT,
+    SYSCALL,
+    FILES,
+};
+
+/*
+ * Open ones, by the number of the thread: to open a file takes three times as long as to read it. Of a thread that has ended they give
+ * nothing, also if another has its number now.
+ */
+enum { MAX_OPEN = 256 };
+static struct files {
+    pid_t pid, tid; /* 0: none */
+    int fd[FILES]; /* -1: not open */
+} files[MAX_OPEN];
+
+/* How many threads may have open files: a sixteenth of the limit of this process for each kind. */
+static uint32_t open_limit(void)
+{
+    static uint32_t limit;
+    struct rlimit descriptors;
+    if (limit == 0) {
+        limit = 1;
+        if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0 && descriptors.rlim_cur / 16 > limit)
+            limit = descriptors.rlim_cur / 16 < MAX_OPEN ? (uint32_t)(descriptors.rlim_cur / 16) : MAX_OPEN;
+    }
+    return limit;
+}
+
+static struct files *files_of(pid_t pid, pid_t tid)
+{
+    struct files *const own = &files[(uint32_t)tid % open_limit()];
+    if (own->pid == pid && own->tid == tid)
+        return own;
+    for (int file = 0; file < FILES; file++) {
+        if (own->tid != 0 && own->fd[file] >= 0)
+            NEXT(syscall)(SYS_close, own->fd[file]);
+        own->fd[file] = -1;
+    }
+    own->pid = pid;
+    own->tid = tid;
+    return own;
+}
+
+/* As read_file(), of a thread. */
+static ssize_t read_of(pid_t pid, pid_t tid, enum file file, char *text, size_t size)
+{
+    static const char *const names[] = {"schedstat", "stat", "syscall"};
+    int *const fd = &files_of(pid, tid)->fd[file];
+    for (bool is_new = false; !is_new;) {
+        is_new = *fd < 0;
+        if (is_new) {
+            char path[64];
+            snprintf(path, sizeof path, "/proc/%d/task/%d/%s", pid, tid, names[file]);
+            *fd = (int)NEXT(syscall)(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+            if (*fd < 0)
+                return -1;
+        }
+        const ssize_t length = NEXT(syscall)(SYS_pread64, *fd, text, size - 1, 0);
+        text[length > 0 ? length : 0] = 0;
+        if (length > 0)
+            return length;
+        const int saved = errno;
+        NEXT(syscall)(SYS_close, *fd);
+        *fd = -1;
+        errno = saved;
+    }
+    return -1;
+}
+
 /* False: the thread is gone. */
 static bool runs_of(pid_t pid, pid_t tid, struct runs *runs)
 {
     char path[64], text[4096];
     memset(runs, 0, sizeof *runs);
-    snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", pid, tid);
-    if (read_file(path, runs->text, sizeof runs->text) > 0 && runs->text[0] != '0')
+    if (read_of(pid, tid, SCHEDSTAT, runs->text, sizeof runs->text) > 0 && runs->text[0] != '0')
         return true;
     /* A kernel without this statistics has others, at the end of a longer file: how often the thread has left a processor. */
     snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
@@ -139,10 +211,9 @@ static const char *number_in(const char *stat, int number)
 /* The letter of a thread's state; 0: it is gone. `blocks`: whether it blocks any signal, of the first 31. */
 static char state_of(pid_t pid, pid_t tid, bool *blocks)
 {
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
+    char text[512];
     *blocks = false;
-    if (read_file(path, text, sizeof text) <= 0)
+    if (read_of(pid, tid, STAT, text, sizeof text) <= 0)
         return 0;
     const char *const state = number_in(text, 3), *const blocked = number_in(text, 32);
     *blocks = blocked && strtoull(blocked, NULL, 10) != 0;
@@ -172,9 +243,8 @@ bool clock_thread_is_gone(pid_t pid, pid_t tid)
 /* False: the thread runs, was woken, or waits outside of a system call. */
 static bool call_of(pid_t pid, pid_t tid, struct call *call)
 {
-    char path[64], text[256];
-    snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", pid, tid);
-    if (read_file(path, text, sizeof text) <= 0) {
+    char text[256];
+    if (read_of(pid, tid, SYSCALL, text, sizeof text) <= 0) {
         if (errno == EACCES || errno == EPERM)
             clock_note("process %d, which must not be looked at", pid);
         return false;
