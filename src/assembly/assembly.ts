@@ -18,6 +18,7 @@ import type { Transit } from '../transport/phy/memory.ts'
 import type { Port } from '../transport/phy/port.ts'
 import { plainArena } from '../transport/wire/arena.ts'
 import type { Link, Path } from '../uapi/tool.ts'
+import { LinkCarrier } from './fabric/data-carrier.ts'
 import { createLink, type NetworkLink } from './link.ts'
 
 interface AssemblyOptions {
@@ -79,6 +80,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
   const clients = new Clients(core, {
     now,
     random: secureRandom,
+    ...(link.isMemory && { createCarrier: owner => new LinkCarrier(link.attachTrunk(), owner) }),
     ...options.clients,
     ...(link.isMemory && { routing: { isClosed: true } }),
     ...(subnet !== undefined && {

@@ -47,7 +47,7 @@ import { createEventSockets } from './context/event-sockets.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices, loadFor } from './devices/devices.ts'
-import { type LoadedFabric, loadFabric } from './devices/fabric.ts'
+import { type LoadedFabric, loadFabric, untilConfigured } from './devices/fabric.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { LentDevices } from './devices/lent-devices.ts'
 import { DeviceNamespaces } from './devices/namespaces.ts'
@@ -606,7 +606,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     undo.push(() => devices.removeAll())
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
-    await subnet?.settled()
+    await (subnet?.settled() ?? untilConfigured(parts.objects.clients))
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
     startClock(socket, config, options.clockPage)
     daemon = new RunningDaemon(options, socket, parts, listening)

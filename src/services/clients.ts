@@ -8,6 +8,7 @@ import { driverClass } from '../core/devices/driver.ts'
 import type { CoreOptions } from '../core/devices/registry.ts'
 import type { DriverClass } from '../core/driver-contract.ts'
 import type { Core } from '../core/model.ts'
+import type { LinkConditions } from '../spec/fabric.ts'
 import type { SubnetPort } from '../spec/subnet-port.ts'
 import { IbCm, type IbCmEnvironment } from './ib-cm/ib-cm.ts'
 import type { SubnetRoutes } from './ib-sa/port.ts'
@@ -68,8 +69,15 @@ export interface Subnet extends TimedClient {
   attach(port: SubnetPort): void
   /** Pulls or plugs the cables between two switches. Returns false if there are none. Absent: another process has them. */
   setCable?(a: string, b: string, isPlugged: boolean): boolean
+  /**
+   * What the links between two switches do to packets; undefined: what the fabric says. Returns false if there are none.
+   * Throws an Error if there is no place for it. Absent: another process has them.
+   */
+  setConditions?(a: string, b: string, conditions: LinkConditions | undefined): boolean
   /** The manager gives a port another LID. Absent: another process has it. */
   moveLid?(port: SubnetPort): void
+  /** Resolves when the ports are ACTIVE that a manager configures; undefined: they are. Absent: its owner knows. */
+  configured?(): Promise<void> | undefined
   close(): void
 }
 
@@ -133,6 +141,16 @@ export class Clients {
   /** As of `Subnet`; also false if no InfiniBand port has been made. */
   setCable(a: string, b: string, isPlugged: boolean): boolean {
     return this.#subnet?.setCable?.(a, b, isPlugged) ?? false
+  }
+
+  /** As of `Subnet`. */
+  configured(): Promise<void> | undefined {
+    return this.#subnet?.configured?.()
+  }
+
+  /** As of `Subnet`; also false if no InfiniBand port has been made. */
+  setConditions(a: string, b: string, conditions: LinkConditions | undefined): boolean {
+    return this.#subnet?.setConditions?.(a, b, conditions) ?? false
   }
 
   /** When `onTimeout` must be called next, µs; Infinity: never. */

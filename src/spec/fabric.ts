@@ -7,11 +7,14 @@
  *   fat-tree,leaves=4,spines=2          each leaf has a link to each spine
  *   ring,switches=4                     each switch has a link to the next, and the last to the first
  *   links=a:b+b:c,at=mlx5_0:a           these switches, and the switch of a device
+ *   links=a:b/delay=5us/loss=1%+b:c     what a link between switches does to packets: rate, delay, loss
+ *   …,rate=10gbit,delay=5us             what those do that say nothing else
  *   serve=PATH                          other daemons' ports are cabled to them too, by this socket
  *   socket=PATH                         the switches of the daemon that serves this socket, and nothing else
  *
  * Without switches there are as many as the ports need, in a row. A device without a switch of its own gets the next leaf.
  */
+import { linkQuantities } from './quantities.ts'
 import { didYouMean } from './suggest.ts'
 
 const fabricManagers = ['embedded', 'none'] as const
@@ -27,7 +30,26 @@ export interface FabricShape {
   readonly leaves: readonly string[]
 }
 
-export interface FabricSpec extends FabricShape {
+/** What a link between switches does to packets, in each direction. Absent: nothing. */
+export interface LinkConditions {
+  /** Bits per second. */
+  readonly rate?: number
+  /** Milliseconds, one way, at most MAX_FABRIC_DELAY. */
+  readonly delay?: number
+  /** Probability that a packet is lost. */
+  readonly loss?: number
+}
+
+/** Milliseconds. A subnet manager gives up after 0.8 s, and asks over several links, there and back. */
+export const MAX_FABRIC_DELAY = 100
+
+export interface FabricLink {
+  readonly between: readonly [string, string]
+  readonly conditions: LinkConditions
+}
+
+export interface FabricSpec extends Omit<FabricShape, 'links'> {
+  readonly links: readonly FabricLink[]
   readonly manager: FabricManager
   /** The switch of a device, by the device's name. */
   readonly places: ReadonlyMap<string, string>
@@ -78,7 +100,8 @@ export const shapeOf = (name: ShapeName, numbers: readonly number[]): FabricShap
 
 const isShape = (name: string): name is ShapeName => Object.hasOwn(fabricShapes, name)
 
-const SETTINGS = ['manager', 'links', 'at', 'leaves', 'spines', 'switches', 'serve'] as const
+const CONDITIONS = ['rate', 'delay', 'loss'] as const
+const SETTINGS = ['manager', 'links', 'at', 'leaves', 'spines', 'switches', 'serve', ...CONDITIONS] as const
 /** How a fabric begins whose switches another daemon has. */
 export const OTHER_SWITCHES = 'socket='
 
@@ -89,6 +112,56 @@ const readPairs = (setting: string, text: string): (readonly [string, string])[]
     if (names.length !== 2 || names.includes('') || names[0] === names[1])
       throw new Error(`${setting}="${text}": give pairs of two names, such as ${setting === 'at' ? 'mlx5_0:a' : 'a:b'}`)
     return [names[0]!, names[1]!]
+  })
+
+/** Reads one of CONDITIONS. Throws an Error. */
+const readCondition = (name: (typeof CONDITIONS)[number], text: string): LinkConditions => {
+  const { read, allowed } = linkQuantities[name]
+  const value = read(text)
+  if (value === undefined) throw new Error(`${name}="${text}" is not ${allowed}`)
+  if (name === 'delay' && value > MAX_FABRIC_DELAY)
+    throw new Error(
+      `delay="${text}": a link between InfiniBand switches has at most ${MAX_FABRIC_DELAY}ms: beyond it no subnet manager gets answers in time`,
+    )
+  // A delay or a loss of 0 is none.
+  return value === 0 ? {} : { [name]: value }
+}
+
+/** `rate=10gbit/delay=5us/loss=1%`: some of them, in any order. */
+export const conditionsText = (conditions: LinkConditions): string =>
+  CONDITIONS.flatMap(name =>
+    conditions[name] === undefined ? [] : `${name}=${linkQuantities[name].write(conditions[name])}`,
+  ).join('/')
+
+/** Reads `conditionsText`; `common`: what a link has that the text does not name. Throws an Error. */
+export const parseConditions = (text: string, common: LinkConditions = {}): LinkConditions => {
+  const found = new Map<string, LinkConditions>()
+  for (const word of text.split('/')) {
+    const at = word.indexOf('=')
+    const name = CONDITIONS.find(each => each === word.slice(0, Math.max(0, at)))
+    if (name === undefined)
+      throw new Error(
+        `"${word}" is no setting of a link${didYouMean(word, CONDITIONS) || `; there are ${CONDITIONS.join(', ')}`}, and settings have a "="`,
+      )
+    if (found.has(name)) throw new Error(`${name} is given twice`)
+    found.set(name, readCondition(name, word.slice(at + 1)))
+  }
+  return Object.assign(
+    {},
+    ...CONDITIONS.map(name => found.get(name) ?? (common[name] === undefined ? {} : { [name]: common[name] })),
+  )
+}
+
+/** `a:b/delay=5us+c:d`; `common`: of links that do not say it. */
+const readLinks = (text: string, common: LinkConditions): FabricLink[] =>
+  text.split('+').map(link => {
+    const at = link.indexOf('/')
+    const [between] = readPairs('links', at < 0 ? link : link.slice(0, at))
+    try {
+      return { between: between!, conditions: at < 0 ? common : parseConditions(link.slice(at + 1), common) }
+    } catch (error) {
+      throw new Error(`links="${link}": ${(error as Error).message}`)
+    }
   })
 
 const requirePath = (setting: string, path: string): string => {
@@ -140,22 +213,30 @@ export const parseFabric = (text: string): FabricSpec => {
       )
     return Number(value)
   })
-  const [links, at] = ['links', 'at'].map(name => {
-    const value = given.get(name)
-    return value === undefined ? [] : readPairs(name, value)
-  }) as [(readonly [string, string])[], (readonly [string, string])[]]
+  const common: LinkConditions = Object.assign(
+    {},
+    ...CONDITIONS.map(name => (given.has(name) ? readCondition(name, given.get(name)!) : {})),
+  )
+  const [linksText, atText] = [given.get('links'), given.get('at')]
+  const links = linksText === undefined ? [] : readLinks(linksText, common)
+  const at = atText === undefined ? [] : readPairs('at', atText)
   if (shape !== undefined && links.length > 0) throw new Error(`links are those of the ${shape}; omit links=`)
   const ofShape = shape && shapeOf(shape, numbers)
   const serve = given.get('serve')
-  const switches = ofShape?.switches ?? [...new Set([...links.flat(), ...at.map(([, name]) => name)])]
+  const switches = ofShape?.switches ?? [
+    ...new Set([...links.flatMap(({ between }) => between), ...at.map(([, name]) => name)]),
+  ]
   if (switches.length > MAX_SWITCHES) throw new Error(`there are more than ${MAX_SWITCHES} switches`)
   if (links.length > MAX_LINKS) throw new Error(`there are more than ${MAX_LINKS} links`)
+  for (const name of CONDITIONS)
+    if (given.has(name) && shape === undefined && links.length === 0)
+      throw new Error(`${name} is of links between switches, and there are none; give a shape or links=`)
   for (const [device, name] of at)
     if (!switches.includes(name)) throw new Error(`at="${device}:${name}": there is no switch "${name}"`)
   return {
     manager,
     switches,
-    links: ofShape?.links ?? links,
+    links: ofShape?.links.map(between => ({ between, conditions: common })) ?? links,
     leaves: ofShape?.leaves ?? switches,
     places: new Map(at),
     ...(serve !== undefined && { serve: requirePath('serve', serve) }),

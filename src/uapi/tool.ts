@@ -139,6 +139,13 @@ export type ToolRequest =
   | { readonly kind: 'fault-matches'; readonly matches: readonly RuleMatches[] }
   /** Takes the link of a device, or those between two switches (`device` is `a:b`), down or up. `milliseconds`: down for so long. */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
+  /** What the links between two switches do to packets (`conditionsText` of spec/fabric.ts), for so long or from now on. */
+  | {
+      readonly kind: 'conditions'
+      readonly between: readonly [string, string]
+      readonly conditions: string
+      readonly milliseconds?: number
+    }
   /** Begins a new survey of call sites. With `from`: the sites of the survey so far, from this number on. */
   | { readonly kind: 'sites'; readonly from?: number }
   /** Adds or removes a device. The reply lists the devices after the change. */

@@ -9,15 +9,18 @@ describe('a fabric', () => {
   test('has a shape, switches with links, a subnet manager or none', () => {
     const tree = parseFabric('fat-tree,leaves=2,spines=2,at=mlx5_7:spine1')
     assert.deepEqual(tree.switches, ['leaf1', 'leaf2', 'spine1', 'spine2'])
-    assert.deepEqual(tree.links, [
-      ['leaf1', 'spine1'],
-      ['leaf1', 'spine2'],
-      ['leaf2', 'spine1'],
-      ['leaf2', 'spine2'],
-    ])
+    assert.deepEqual(
+      tree.links.map(({ between }) => between),
+      [
+        ['leaf1', 'spine1'],
+        ['leaf1', 'spine2'],
+        ['leaf2', 'spine1'],
+        ['leaf2', 'spine2'],
+      ],
+    )
     assert.deepEqual([tree.leaves, tree.places.get('mlx5_7'), tree.manager], [['leaf1', 'leaf2'], 'spine1', 'embedded'])
     const ring = parseFabric('ring,switches=3,manager=none')
-    assert.deepEqual([ring.links.length, ring.links.at(-1), ring.manager], [3, ['switch3', 'switch1'], 'none'])
+    assert.deepEqual([ring.links.length, ring.links.at(-1)?.between, ring.manager], [3, ['switch3', 'switch1'], 'none'])
     const own = parseFabric('links=a:b,at=mlx5_0:c')
     assert.deepEqual(
       [own.switches, own.leaves],
@@ -27,6 +30,10 @@ describe('a fabric', () => {
       ],
     )
     assert.deepEqual(parseFabric('manager=none').switches, [])
+    assert.deepEqual(parseFabric('links=a:b/loss=1%/delay=5us+b:c,rate=1gbit,delay=1ms').links, [
+      { between: ['a', 'b'], conditions: { rate: 1e9, delay: 0.005, loss: 0.01 } },
+      { between: ['b', 'c'], conditions: { rate: 1e9, delay: 1 } },
+    ])
     assert.deepEqual(parseFabric('manager=@h1 mlx5_0').manager, { at: 'h1 mlx5_0' })
     assert.equal(parseFabric('ring,switches=3,serve=/run/ports').serve, '/run/ports')
     assert.equal(parseFabric('socket=/a,b=c').socket, '/a,b=c')
@@ -48,6 +55,10 @@ describe('a fabric', () => {
       ['at=mlx5_0', /at="mlx5_0": give pairs of two names, such as mlx5_0:a/],
       ['ring,switches=3,at=mlx5_0:b', /at="mlx5_0:b": there is no switch "b"/],
       ['manager=none,manager=none', /manager is given twice/],
+      ['links=a:b/speed=1', /links="a:b\/speed=1": "speed=1" is no setting of a link; there are rate, delay, loss/],
+      ['links=a:b/loss=2', /links="a:b\/loss=2": loss="2" is not a probability/],
+      ['ring,switches=3,delay=1s', /delay="1s": a link between InfiniBand switches has at most 100ms/],
+      ['loss=1%', /loss is of links between switches, and there are none; give a shape or links=/],
     ] as const)
       assert.throws(() => parseFabric(text), message, text)
   })

@@ -10,10 +10,10 @@ import { assertGood, lacking, userdma } from './programs.ts'
 
 type Net = ReturnType<typeof newNet>
 
-const play = async (net: Net, scenario: string): Promise<string> => {
+const play = async (net: Net, scenario: string, ...options: readonly string[]): Promise<string> => {
   const file = join(net.folder, 'play.yaml')
   writeFileSync(file, `net: ${net.name}.yaml\n${scenario}`)
-  const played = await net.net('play', file)
+  const played = await net.net('play', file, ...options)
   assertGood(played)
   return played.stdout
 }
@@ -45,6 +45,31 @@ events:
     )
     assert.match(output, /the link between leaf1 and spine1 goes down for 2s/)
     assert.doesNotMatch(output, /Completion with error/)
+  })
+
+  it('has the delay and the loss of links between switches, with a clock that skips too', async t => {
+    if (!canMakeNets(t)) return
+    const links = '{ between: [h1, s1] }, { between: [h2, s2] }, { between: [s1, s2], delay: 20ms }'
+    const net = newNet(
+      t,
+      `hosts: { h1: { layer: infiniband }, h2: { layer: infiniband } }\nswitches: [s1, s2]\nlinks: [${links}]`,
+    )
+    const output = await play(
+      net,
+      `programs:
+  server: { host: h1, run: 'while true; do ibv_rc_pingpong -e -n 50; done' }
+  client: { host: h2, run: 'until ibv_rc_pingpong -e -n 50 h1; do sleep 0.1; done', expect: { exit: 0, within: 120s } }
+  later: { host: h2, after: 60s, run: 'until ibv_rc_pingpong -e -n 50 h1; do sleep 0.1; done', expect: { exit: 0, within: 120s } }
+events:
+  - { after: 50s, link: { between: [s1, s2], loss: 5% } }
+`,
+      ...['--clock', 'skip'],
+    )
+    assert.match(output, /the link between s1 and s2 has a loss of 5%/)
+    const times = [...output.matchAll(/(client|later): .* = ([\d.]+) usec\/iter/g)].map(([, , time]) => Number(time))
+    assert.equal(times.length, 2, output)
+    // There and back.
+    assert.ok(times[0]! >= 40_000, `${times[0]} µs with the delay`)
   })
 
   it("lets a host's daemon die and come back, that of the manager's port too", async t => {

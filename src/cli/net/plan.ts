@@ -9,11 +9,14 @@
  *
  * Joined switches with InfiniBand hosts are a fabric: its switches are those of a daemon (`--fabric`), to which the hosts'
  * ports are cabled. In its place in the network of IP is one bridge, by the name of one of its switches; there the links
- * between its switches are none. The rate of a host's link is a fault of its device too.
+ * between its switches are none: their rate, delay and loss are settings of `--fabric`. The rate of a host's link is a fault of
+ * its device too.
  */
 
 import { deviceName } from '../../spec/drivers/known.ts'
-import { formatFaults, linkQuantities, parseFaults } from '../../spec/faults/rules.ts'
+import { conditionsText, type FabricLink, MAX_FABRIC_DELAY } from '../../spec/fabric.ts'
+import { formatFaults, parseFaults } from '../../spec/faults/rules.ts'
+import { linkQuantities } from '../../spec/quantities.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import type { Complain, HostEntry, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
@@ -107,7 +110,7 @@ const POOL_SUBNETS = 256
 
 /** The only driver of InfiniBand ports. */
 const FABRIC_DRIVER = 'mlx5'
-/** Each has a port of the switches' memory. */
+/** Each has a port of the switches' memory, and so have all links between switches with rate, delay or loss together. */
 const MAX_FABRIC_DEVICES = 64
 
 /** A host's end of a link. */
@@ -288,7 +291,7 @@ const linksOf = ({ switches, links }: Topology, fabrics: ReadonlyMap<string, str
   const ends: HostEnd[] = []
   const planned: PlannedLink[] = []
   /** Between InfiniBand switches. */
-  const fabricLinks: (readonly [string, string])[] = []
+  const fabricLinks: FabricLink[] = []
   const counts = new Map<string, number>()
   /** eth0, eth1 … of a host, port0, port1 … of a switch. */
   const nextInterface = (node: string, { complain }: LinkEntry): string => {
@@ -303,13 +306,19 @@ const linksOf = ({ switches, links }: Topology, fabrics: ReadonlyMap<string, str
     const given = [...addresses]
     for (const [a, b] of entry.ends) {
       if (fabrics.has(a) && fabrics.has(b)) {
-        if (settings.rate !== undefined)
+        const { mtu: _, ...conditions } = settings
+        if (conditions.delay !== undefined && conditions.delay > MAX_FABRIC_DELAY)
           complain(
-            `the link between "${a}" and "${b}", which are InfiniBand switches, has no rate; give a link of a host the rate`,
+            `delay: the link between "${a}" and "${b}", which are InfiniBand switches, has at most ${MAX_FABRIC_DELAY}ms: beyond it no subnet manager gets answers in time`,
           )
-        fabricLinks.push([a, b])
+        fabricLinks.push({ between: [a, b], conditions })
         continue
       }
+      if (isSwitch.has(a) && isSwitch.has(b) && (settings.delay ?? settings.loss) !== undefined)
+        // No daemon sees the packets.
+        complain(
+          `the link between "${a}" and "${b}", which are Ethernet switches, has only rate and mtu; give a link of a host the ${settings.delay === undefined ? 'loss' : 'delay'}`,
+        )
       if (isSwitch.has(a) && isSwitch.has(b) && !joined.join(a, b))
         complain(`the link between "${a}" and "${b}" makes a loop of switches, in which packets would circulate`)
       const link = planned.length
@@ -349,7 +358,7 @@ const portName = (host: string, device: string | undefined): string => `${host} 
 const fabricsOf = (
   { switches, manager }: Topology,
   nodes: ReadonlyMap<string, string>,
-  links: readonly (readonly [string, string])[],
+  links: readonly FabricLink[],
   hosts: readonly PlannedHost[],
 ): readonly PlannedFabric[] => {
   const found = [...new Set(nodes.values())]
@@ -371,15 +380,19 @@ const fabricsOf = (
       }
       managerText = `@${portName(port.host, port.device)}`
     }
-    const own = links.filter(([a]) => of(node, a))
+    const own = links.filter(({ between: [a] }) => of(node, a))
+    const texts = own.map(({ between, conditions }) =>
+      [between.join(':'), conditionsText(conditions)].filter(text => text !== '').join('/'),
+    )
     const places = ports.map(({ host, device, peer }) => `${portName(host, device)}:${peer}`)
     const text = [
-      ...(own.length === 0 ? [] : [`links=${own.map(pair => pair.join(':')).join('+')}`]),
+      ...(own.length === 0 ? [] : [`links=${texts.join('+')}`]),
       `at=${places.join('+')}`,
       `manager=${managerText}`,
     ].join(',')
     const atHost = managerText.startsWith('@') && { manager: manager!.name }
-    return { node, switches: switches.filter(name => of(node, name)), links: own, ...atHost, text }
+    const pairs = own.map(({ between }) => between)
+    return { node, switches: switches.filter(name => of(node, name)), links: pairs, ...atHost, text }
   })
 }
 
@@ -435,8 +448,14 @@ export const planNet = (topology: Topology, drivers: readonly string[]): Plan =>
           `host "${name}" has links to InfiniBand switches "${own[0]!.peer}" and "${peer}", which are not joined; join them, or give it one of the links`,
         )
       portsOf.set(node, (portsOf.get(node) ?? 0) + 1)
-      if (portsOf.get(node)! > MAX_FABRIC_DEVICES)
-        entry.complain(`the InfiniBand switches with "${peer}" have more than ${MAX_FABRIC_DEVICES} ports of hosts`)
+      const hasConditions = fabricLinks.some(
+        ({ between: [a], conditions }) => nodes.get(a) === node && conditionsText(conditions) !== '',
+      )
+      const most = MAX_FABRIC_DEVICES - (hasConditions ? 1 : 0)
+      if (portsOf.get(node)! > most)
+        entry.complain(
+          `the InfiniBand switches with "${peer}" have more than ${most} ports of hosts${hasConditions ? ', and links between them with rate, delay or loss' : ''}`,
+        )
     }
     const interfaces = own.map(
       (end, i): PlannedInterface => ({

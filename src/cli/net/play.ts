@@ -342,12 +342,14 @@ class Play {
           await session.setLink(name, false, action.down)
         return undefined
       }
-      case 'cable': {
+      case 'cable':
+      case 'conditions': {
         const { net } = this.#parts
         const { node } = net.state.plan.fabrics.find(({ switches }) => switches.includes(action.between[0]))!
         const session = await openToolSession(net.folder.socket(node))
         try {
-          await session.setLink(action.between.join(':'), false, action.down)
+          if (action.kind === 'cable') await session.setLink(action.between.join(':'), false, action.down)
+          else await session.setConditions(action.between, action.conditions, action.for || undefined)
         } finally {
           session.close()
         }

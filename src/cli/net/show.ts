@@ -3,7 +3,7 @@
  */
 import { setTimeout } from 'node:timers/promises'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
-import { linkQuantities } from '../../spec/faults/rules.ts'
+import { linkQuantities } from '../../spec/quantities.ts'
 import type { LinkSettings } from '../../tools/topology/net-file.ts'
 import { hasDaemon, type PlannedInterface } from './plan.ts'
 import type { NetFolder, NetState } from './state.ts'

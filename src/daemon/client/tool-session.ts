@@ -10,6 +10,7 @@ import type { Finding, Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
+import { conditionsText, type LinkConditions } from '../../spec/fabric.ts'
 import type { FailedProgram, FaultStat, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { HealthRow } from '../../spec/health.ts'
 import type { LentBytes } from '../../spec/lends.ts'
@@ -78,6 +79,8 @@ export interface ToolSession {
   untilMatched(matches: readonly RuleMatches[]): Promise<readonly FaultStat[]>
   /** Takes the link of a device, or those between two switches (`a:b`), down or up. `milliseconds`: down for so long. */
   setLink(device: string, up: boolean, milliseconds?: number): Promise<void>
+  /** What the links between two switches do to packets, for so many milliseconds, or from now on. */
+  setConditions(between: readonly [string, string], conditions: LinkConditions, milliseconds?: number): Promise<void>
   /** Begins a new survey of call sites. */
   beginSurvey(): Promise<void>
   /** The call sites of programs since `beginSurvey`, and the process into which a fault was injected. */
@@ -289,6 +292,8 @@ const askedText = (request: ToolRequest): string => {
       return request.set === undefined ? 'to show its fault rules' : 'these fault rules'
     case 'link':
       return `to take the link of ${request.device} ${request.up ? 'up' : 'down'}`
+    case 'conditions':
+      return `to change the link between ${request.between.join(' and ')}`
     case 'borrow':
       return 'to lend its devices'
     case 'subscribe':
@@ -422,6 +427,10 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     },
     async setLink(device, up, milliseconds) {
       await request({ kind: 'link', device, up, ...(milliseconds !== undefined && { milliseconds }) })
+    },
+    async setConditions(between, conditions, milliseconds) {
+      const time = milliseconds !== undefined && { milliseconds }
+      await request({ kind: 'conditions', between, conditions: conditionsText(conditions), ...time })
     },
     async beginSurvey() {
       await request({ kind: 'sites' })

@@ -18,6 +18,18 @@ interface FabricParts {
 /** Milliseconds for which a daemon that starts waits for the manager of its ports. */
 const MAX_WAIT = 10_000
 
+/** Waits for the manager that the daemon itself has. */
+export const untilConfigured = async (clients: Pick<Clients, 'configured'>): Promise<void> => {
+  const configured = clients.configured()
+  if (configured === undefined) return
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<void>(resolve => {
+    timer = setTimeout(resolve, MAX_WAIT)
+  })
+  await Promise.race([configured, limit])
+  clearTimeout(timer)
+}
+
 /** Closes what was opened. */
 type Close = () => void
 

@@ -12,6 +12,7 @@ import type { Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { LineRate } from '../../spec/congestion.ts'
+import { parseConditions } from '../../spec/fabric.ts'
 import { MAX_DAEMON_RULES } from '../../spec/faults/rules.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import type { HealthRow } from '../../spec/health.ts'
@@ -149,6 +150,17 @@ const parseLink = ({ device, up, milliseconds }: Partial<Record<string, unknown>
   return isTime ? { kind: 'link', device, up, milliseconds } : undefined
 }
 
+const parseConditionRequest = (fields: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+  const { between, conditions, milliseconds } = fields
+  if (!Array.isArray(between) || between.length !== 2 || typeof conditions !== 'string') return undefined
+  const [a, b] = between as readonly unknown[]
+  if (typeof a !== 'string' || typeof b !== 'string') return undefined
+  const request = { kind: 'conditions', between: [a, b], conditions } as const
+  if (milliseconds === undefined) return request
+  const isTime = typeof milliseconds === 'number' && milliseconds >= 1 && milliseconds <= MAX_LINK_TIME
+  return isTime ? { ...request, milliseconds } : undefined
+}
+
 const parseMatches = ({ matches }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
   if (!Array.isArray(matches) || matches.length > MAX_DAEMON_RULES) return undefined
   const read = matches.map(each => (each ?? {}) as Partial<RuleMatches>)
@@ -197,6 +209,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'fault' && typeof set === 'string') return { kind, set, keeps: keeps === true }
   if (kind === 'fault-matches') return parseMatches(fields)
   if (kind === 'link') return parseLink(fields)
+  if (kind === 'conditions') return parseConditionRequest(fields)
   if (kind === 'orders') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'who' || kind === 'lent' || kind === 'health')
     return typeof from === 'number' ? { kind, from } : undefined
@@ -214,7 +227,7 @@ export interface ToolParts extends SubscribedParts, RecordedParts {
   readonly contexts: Contexts
   /** Fault rules for programs. */
   readonly faults: InjectedFaults
-  readonly clients: Pick<Clients, 'setCable'>
+  readonly clients: Pick<Clients, 'setCable' | 'setConditions'>
   readonly lent: LentDevices
   /** Resolves when the objects of the user's already closed contexts are destroyed. */
   untilContextsDestroyed(user: number): Promise<void>
@@ -458,6 +471,20 @@ export class ToolRequests {
     return { linkSet: true }
   }
 
+  #setConditions({ between, conditions, milliseconds }: Extract<ToolRequest, { kind: 'conditions' }>): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may change links' }
+    const { clients } = this.#daemon
+    try {
+      if (!clients.setConditions(...between, parseConditions(conditions)))
+        return { error: `there are no switches "${between[0]}" and "${between[1]}" with a link between them` }
+    } catch (error) {
+      return { error: (error as Error).message }
+    }
+    if (milliseconds !== undefined)
+      void waitOnTimer(milliseconds).then(() => clients.setConditions(...between, undefined))
+    return { linkSet: true }
+  }
+
   #sites(from: number | undefined): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see call sites' }
     const { faults, network } = this.#daemon
@@ -539,6 +566,8 @@ export class ToolRequests {
           : { error: 'only the user of this daemon may wait for faults' }
       case 'link':
         return this.#setLink(request)
+      case 'conditions':
+        return this.#setConditions(request)
       case 'sites':
         return this.#sites(request.from)
       case 'device':

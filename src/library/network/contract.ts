@@ -289,6 +289,8 @@ export interface LocalNetwork extends Network {
   devicesAdded: number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string, place: DevicePlace): AttachedDevice
+  /** Resolves when the InfiniBand ports are ACTIVE that a manager configures, at the latest after ten seconds. */
+  untilConfigured(): Promise<void>
   /** Whether a soft device has this IP address. */
   hasAddress(address: string): boolean
   /** The port of a soft device, also of one that is being added. */

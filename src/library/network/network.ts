@@ -330,6 +330,8 @@ const rethrowBug = (error: unknown): never => {
   throw error
 }
 
+/** Milliseconds that the manager of InfiniBand ports may take. */
+const MAX_CONFIGURATION_TIME = 10_000
 /** Maximum simultaneous devices of a memory network. */
 const MAX_DEVICES = 64
 
@@ -546,7 +548,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     }
   }
 
-  /** An embedded manager's datagrams take no time: it makes new ports ACTIVE now. */
+  /** Without links that have a delay, an embedded manager's datagrams take no time: it makes new ports ACTIVE now. */
   const configurePorts = (): void => {
     const now = clock.now()
     for (let round = 0; round < MAX_ROUNDS && clients.subnet.onTimeout(now); round++);
@@ -675,6 +677,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       observation.deviceAdded(name, soft)
       if (ofFabric !== undefined) configurePorts()
       return soft
+    },
+    async untilConfigured() {
+      const configured = clients.configured()
+      if (configured === undefined) return
+      const limit = new AbortController()
+      const late = sleepOn(clock, MAX_CONFIGURATION_TIME, limit.signal).catch(() => {})
+      await clock.watch('open', Promise.race([configured, late]))
+      limit.abort()
     },
     stats: () => ({
       links: topology && carrier ? linkStats(topology, carrier.links, clock.now()) : [],

@@ -111,13 +111,19 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   const network: unknown = (options as OpenOptions | null | undefined)?.network
-  const virtualClock = networks.has(network as object) ? (network as LocalNetwork).virtualClock : undefined
+  const own = networks.has(network as object) ? (network as LocalNetwork) : undefined
+  const device = await openHeld(options, own?.virtualClock)
+  await own?.untilConfigured()
+  return device
+}
+
+const openHeld = async (options: OpenOptions, virtualClock: LocalNetwork['virtualClock']): Promise<Device> => {
   if (virtualClock === undefined) return openWith(options)
   // Time does not pass while files are imported.
   virtualClock.hold()
   try {
     const device = await virtualClock.watch('open', openWith(options))
-    ;(network as LocalNetwork).onOpened?.(device)
+    ;(options.network as LocalNetwork).onOpened?.(device)
     return device
   } finally {
     virtualClock.release()

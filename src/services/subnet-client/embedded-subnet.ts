@@ -5,16 +5,37 @@
  */
 
 import { LinkSpeed } from '../../spec/enums.ts'
-import { DEFAULT_FABRIC, type FabricSpec, parseFabric } from '../../spec/fabric.ts'
+import { DEFAULT_FABRIC, type FabricSpec, type LinkConditions, parseFabric } from '../../spec/fabric.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { GSI_QPN, madHeader } from '../../spec/wire/mad.ts'
 import { MadMethod } from '../../spec/wire/management.ts'
 import { PERMISSIVE_LID, PortCapability, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
-import { Fabric, type FabricPort, type Link } from '../subnet/fabric.ts'
+import { type CarriedPacket, Fabric, type FabricPort, type Link, type LinkOptions } from '../subnet/fabric.ts'
 import type { SubnetNode } from '../subnet/node.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
 import type { NodePort, PortInfo } from '../subnet/port.ts'
 import { SubnetManager } from '../subnet-manager/manager.ts'
+
+export interface CarrierOwner {
+  /** Sends a packet from the port with this LID into the fabric. */
+  carry(fromLid: number, packet: CarriedPacket): void
+  /** Whether the fabric takes a further packet. */
+  hasRoom(): boolean
+  /** What the port with this LID has given to the link. */
+  portWith(lid: number): object | undefined
+  /** `nextTimeout` is now, or ports have packets. */
+  wake(): void
+}
+
+/** Takes data packets from ports, and gives them to ports (assembly/fabric/data-carrier.ts). */
+export interface DataCarrier {
+  /** A packet has arrived at the port that has given `to` to the link. */
+  arrived(to: object, packet: CarriedPacket): void
+  /** Times are microseconds. */
+  nextTimeout(): number
+  onTimeout(now: number): void
+  close(): void
+}
 
 export interface SubnetEnvironment {
   /** Microseconds. */
@@ -25,6 +46,11 @@ export interface SubnetEnvironment {
   readonly wake?: () => void
   /** As for `parseFabric`; default: one switch, or several in a row, with a subnet manager. */
   readonly fabric?: string
+  /**
+   * What carries packets of the data path over links with a rate, a delay or a loss. Throws an Error if there is no place for
+   * it. Absent: only management datagrams meet them.
+   */
+  readonly createCarrier?: (owner: CarrierOwner) => DataCarrier
 }
 
 /** A cabled port. */
@@ -47,6 +73,8 @@ const MAX_VIOLATIONS = 0xffff
 const MAX_TURNS = 256
 /** Datagrams that move by one link in a turn: with tables that make loops of groups, each may become many. */
 const MAX_PACKETS = 32
+/** Packets in the fabric from which on the others wait where they were sent, as without credits. */
+const MAX_CARRIED = 8192
 /** Locally administered, as of an EUI-64. */
 const LOCAL_GUID = 0x0200_0000n << 32n
 const CAPABILITIES =
@@ -62,12 +90,20 @@ export class EmbeddedSubnet {
     rerouted: () => {
       for (const { port } of this.#cabled.values()) port.rerouted()
     },
+    arrived: ({ port }, packet) => {
+      const to = this.#cabled.get(port)?.port
+      if (to !== undefined) this.#carrier?.arrived(to, packet)
+    },
   })
+  /** Set with the first link that takes time, or loses packets. */
+  #carrier: DataCarrier | undefined
   readonly #cabled = new Map<NodePort, Cabled>()
   readonly #spec: FabricSpec
   readonly #switches: SubnetNode[] = []
   /** The fabric's own, by name. */
   readonly #named = new Map<string, SubnetNode>()
+  /** Of the links between them. */
+  readonly #conditions = new Map<Link, LinkConditions>()
   #nextLeaf = 0
   /** By port and kind of violation: when the manager is told again. */
   readonly #quietUntil = new Map<string, number>()
@@ -75,6 +111,8 @@ export class EmbeddedSubnet {
   #managerPort: NodePort | undefined
   /** What ports, manager and agents have sent since the last turn. */
   readonly #queue: (() => void)[] = []
+  /** Called when `isConfigured`. */
+  #whenConfigured: (() => void)[] = []
 
   constructor(environment: SubnetEnvironment) {
     this.#environment = environment
@@ -85,6 +123,7 @@ export class EmbeddedSubnet {
   close(): void {
     for (const { port } of [...this.#cabled.values()]) port.attach(undefined)
     this.#manager?.stop()
+    this.#carrier?.close()
   }
 
   // ---- ports ----
@@ -154,7 +193,10 @@ export class EmbeddedSubnet {
         if ((news.kind !== 'bad-pkey' && news.kind !== 'bad-qkey') || this.#isViolationTold(at.port, news.kind))
           this.#later(() => this.#onNews(port, at, news))
       },
-      reached: dlid => fabric.reached(at, dlid).flatMap(end => this.#cabled.get(end.port)?.port ?? []),
+      reached: dlid => {
+        if (this.#carrier !== undefined && fabric.isCarried(at, dlid)) return [this.#carrier]
+        return fabric.reached(at, dlid).flatMap(end => this.#cabled.get(end.port)?.port ?? [])
+      },
       lost: (dlid, packets) => fabric.lose(at, dlid, packets),
       removed: () => {
         this.#cabled.delete(at.port)
@@ -219,22 +261,69 @@ export class EmbeddedSubnet {
     const { switches, links, leaves, places } = this.#spec
     const spread = Math.ceil(MAX_DEVICES / leaves.length)
     for (const name of switches) {
-      const cabled = [...links.flat(), ...places.values()].filter(other => other === name).length
+      const cabled = [...links.flatMap(({ between }) => between), ...places.values()].filter(
+        other => other === name,
+      ).length
       this.#named.set(name, this.#addSwitch(name, Math.max(SWITCH_PORTS, cabled + spread)))
     }
-    for (const [a, b] of links)
-      this.#fabric.connect(lastPort(this.#named.get(a)!, this.#fabric), lastPort(this.#named.get(b)!, this.#fabric))
+    for (const { between, conditions } of links) {
+      const [a, b] = between.map(name => lastPort(this.#named.get(name)!, this.#fabric)) as [FabricPort, FabricPort]
+      const link = this.#fabric.connect(a, b, this.#optionsOf(conditions))
+      this.#conditions.set(link, conditions)
+    }
+  }
+
+  /** What a link does to packets, for the fabric. */
+  #optionsOf({ rate, delay, loss }: LinkConditions): LinkOptions {
+    const { random, createCarrier } = this.#environment
+    if (rate === undefined && delay === undefined && loss === undefined) return {}
+    if (createCarrier !== undefined)
+      this.#carrier ??= createCarrier({
+        carry: (from, packet) => {
+          const at = this.#withLid(from)?.at
+          if (at !== undefined) this.#fabric.carry(at, packet, this.#environment.now())
+        },
+        hasRoom: () => this.#fabric.inFlight < MAX_CARRIED,
+        portWith: lid => this.#withLid(lid)?.port,
+        wake: () => this.#environment.wake?.(),
+      })
+    return {
+      rate,
+      ...(delay !== undefined && { delay: delay * 1000 }),
+      ...(loss !== undefined && { loses: () => random() < loss * 2 ** 32 }),
+    }
+  }
+
+  #withLid(lid: number): Cabled | undefined {
+    for (const cabled of this.#cabled.values()) if (cabled.at.port.info.lid === lid) return cabled
+    return undefined
+  }
+
+  /** The links between two switches. */
+  #between(a: string, b: string): readonly Link[] {
+    const [from, to] = [this.#named.get(a), this.#named.get(b)]
+    return (from?.ports ?? []).flatMap(port => {
+      const link = this.#fabric.linkOf(port)
+      return link?.ends.some(({ node }) => node !== from && node === to) ? [link] : []
+    })
   }
 
   /** Pulls or plugs the cables between two switches. Returns false if there are none. */
   setCable(a: string, b: string, isPlugged: boolean): boolean {
-    const [from, to] = [this.#named.get(a), this.#named.get(b)]
-    const links = (from?.ports ?? []).flatMap(port => {
-      const link = this.#fabric.linkOf(port)
-      return link?.ends.some(({ node }) => node !== from && node === to) ? [link] : []
-    })
+    const links = this.#between(a, b)
     for (const link of links) this.#fabric.setPlugged(link, isPlugged)
     if (links.length > 0) this.#later(() => this.#resweep())
+    return links.length > 0
+  }
+
+  /**
+   * What the links between two switches do to packets from now on; undefined: what the fabric's text says. Returns false if
+   * there are none. Throws an Error if no port of the process is free for it.
+   */
+  setConditions(a: string, b: string, conditions: LinkConditions | undefined): boolean {
+    const links = this.#between(a, b)
+    for (const link of links)
+      this.#fabric.setOptions(link, this.#optionsOf(conditions ?? this.#conditions.get(link) ?? {}))
     return links.length > 0
   }
 
@@ -289,6 +378,17 @@ export class EmbeddedSubnet {
     manager.start(now())
   }
 
+  /** Whether the ports are ACTIVE that the manager configures. */
+  get #isConfigured(): boolean {
+    const isDone = ({ link, at }: Cabled): boolean => !link.isPlugged || at.port.isActive
+    return this.#manager === undefined || [...this.#cabled.values()].every(isDone)
+  }
+
+  /** Resolves when the ports are ACTIVE that the manager configures: over links with a delay that takes time. */
+  configured(): Promise<void> | undefined {
+    return this.#isConfigured ? undefined : new Promise(resolve => void this.#whenConfigured.push(resolve))
+  }
+
   #resweep(): void {
     this.#manager?.resweep(this.#environment.now())
   }
@@ -303,7 +403,8 @@ export class EmbeddedSubnet {
   /** When `onTimeout` must be called next, µs; Infinity: never. */
   nextTimeout(): number {
     if (this.#queue.length > 0) return Number.NEGATIVE_INFINITY
-    return Math.min(this.#fabric.nextTimeout(), this.#manager?.nextTimeout() ?? Number.POSITIVE_INFINITY)
+    const next = Math.min(this.#fabric.nextTimeout(), this.#manager?.nextTimeout() ?? Number.POSITIVE_INFINITY)
+    return this.#carrier === undefined ? next : Math.min(next, this.#carrier.nextTimeout())
   }
 
   /** Returns whether anything was due. */
@@ -311,9 +412,11 @@ export class EmbeddedSubnet {
     let turns = 0
     for (; turns < MAX_TURNS && this.nextTimeout() <= now; turns++) {
       for (const step of this.#queue.splice(0)) step()
+      this.#carrier?.onTimeout(now)
       this.#fabric.onTimeout(now, MAX_PACKETS)
       this.#manager?.onTimeout(now)
     }
+    if (this.#whenConfigured.length > 0 && this.#isConfigured) for (const tell of this.#whenConfigured.splice(0)) tell()
     return turns > 0
   }
 }

@@ -1,9 +1,10 @@
 /*
  * Nodes of an InfiniBand fabric with the links between their ports, without I/O. Management packets wait in one queue
- * and take the delay of each link; data packets only ask which ports their tables lead to (`reached`). Times are
- * microseconds.
+ * and take the time of each link. Data packets only ask which ports their tables lead to (`reached`); those whose way
+ * has a link with a rate, a delay or a loss go through the same queue (`carry`). Times are microseconds.
  */
-import { FIRST_MULTICAST_LID, PhysicalState } from '../../spec/wire/subnet.ts'
+import { FIRST_MULTICAST_LID, PhysicalState, SMI_QPN } from '../../spec/wire/subnet.ts'
+import { InFlight, type Timed } from './in-flight.ts'
 import { MAX_PACKET_HOPS, type NodeOptions, SubnetNode } from './node.ts'
 import type { SubnetPacket } from './packet.ts'
 import type { NodePort } from './port.ts'
@@ -22,47 +23,86 @@ interface NodeHooks {
   readonly changed?: (port: NodePort) => void
 }
 
-interface LinkOptions {
-  /** One way, µs; default 0. */
-  readonly delay?: number
+/** What a link does to packets, in both directions. Absent: nothing. */
+export interface LinkOptions {
+  /** One way, µs. */
+  readonly delay?: number | undefined
+  /** Bits per second. Packets wait for it, those of subnet management before the others (IBA 7.6.9). */
+  readonly rate?: number | undefined
   /** Whether this packet is lost. */
-  readonly loses?: () => boolean
+  readonly loses?: (() => boolean) | undefined
 }
 
 export interface Link {
   readonly ends: readonly [FabricPort, FabricPort]
   readonly options: LinkOptions
   /** Whether the cable is plugged. */
-  isPlugged: boolean
+  readonly isPlugged: boolean
 }
 
-interface Waiting {
-  readonly due: number
+/** A direction of a link: when its last packet has left, of subnet management and of all others, and has arrived. */
+interface Direction {
+  managementLeftAt: number
+  leftAt: number
+  arrivedAt: number
+}
+
+interface OwnLink extends Link {
+  options: LinkOptions
+  isPlugged: boolean
+  readonly directions: readonly [Direction, Direction]
+}
+
+/** A packet of the data path on its way. Its owner has the bytes. */
+export interface CarriedPacket {
+  readonly dlid: number
+  /** Bytes on a link. */
+  readonly bytes: number
+}
+
+/** A packet that arrives at a port. */
+interface Waiting extends Timed {
   readonly to: FabricPort
-  readonly packet: SubnetPacket
+  /** Of management, or of the data path. */
+  readonly packet: SubnetPacket | CarriedPacket
+  /** Links passed. */
+  readonly hops: number
+  readonly seen: Set<NodePort> | undefined
+}
+
+/** Where packets of an end port to a LID arrive. */
+interface Reach {
+  readonly ends: readonly FabricPort[]
+  /** Whether a link on the way takes time, or loses packets. */
+  readonly isCarried: boolean
 }
 
 interface FabricHooks {
   /** `nextTimeout` is now this time. */
   readonly wake?: (time: number) => void
-  /** What `reached` answers may be another now. */
+  /** What `reached` and `isCarried` answer may be another now. */
   readonly rerouted?: () => void
+  /** A carried packet has arrived at an end port; a multicast one at each. */
+  readonly arrived?: (at: FabricPort, packet: CarriedPacket) => void
 }
 
 /** Packets in flight; further ones are lost. */
 const MAX_WAITING = 65_536
+/** Of a management packet on a link: LRH, BTH, DETH, 256 bytes, ICRC, VCRC. */
+const MANAGEMENT_BYTES = 8 + 12 + 8 + 256 + 4 + 2
+
+const isManagement = (packet: SubnetPacket | CarriedPacket): packet is SubnetPacket => 'mad' in packet
 
 export class Fabric {
   readonly nodes: SubnetNode[] = []
-  readonly #links = new Map<NodePort, Link>()
+  readonly #links = new Map<NodePort, OwnLink>()
   readonly #nodeOf = new Map<NodePort, SubnetNode>()
   readonly #consumers = new Map<NodePort, PortConsumer>()
-  /** By their time. */
-  readonly #waiting: Waiting[] = []
+  readonly #waiting = new InFlight<Waiting>()
   #now = 0
   #nextTimeout = Number.POSITIVE_INFINITY
   readonly #hooks: FabricHooks
-  readonly #reached = new Map<NodePort, Map<number, readonly FabricPort[]>>()
+  readonly #reached = new Map<NodePort, Map<number, Reach>>()
   /** Packets that the fabric has lost: too many in flight, or by a link's loss. */
   lost = 0
 
@@ -98,7 +138,11 @@ export class Fabric {
   /** Throws if a port has a link already. */
   connect(a: FabricPort, b: FabricPort, options: LinkOptions = {}): Link {
     for (const { port } of [a, b]) if (this.#links.has(port)) throw new Error(`port ${port.number} has a link already`)
-    const link = { ends: [a, b] as const, options, isPlugged: true }
+    const directions = [a, b].map((): Direction => ({ managementLeftAt: 0, leftAt: 0, arrivedAt: 0 })) as [
+      Direction,
+      Direction,
+    ]
+    const link: OwnLink = { ends: [a, b], options, isPlugged: true, directions }
     for (const { port } of link.ends) this.#links.set(port, link)
     this.#train(link)
     return link
@@ -109,9 +153,19 @@ export class Fabric {
     for (const { port } of link.ends) this.#links.delete(port)
   }
 
-  setPlugged(link: Link, isPlugged: boolean): void {
+  setPlugged({ ends }: Link, isPlugged: boolean): void {
+    const link = this.#links.get(ends[0].port)
+    if (link === undefined) return
     link.isPlugged = isPlugged
     this.#train(link)
+  }
+
+  /** Packets that are on the link already keep their time. */
+  setOptions({ ends }: Link, options: LinkOptions): void {
+    const link = this.#links.get(ends[0].port)
+    if (link === undefined) return
+    link.options = options
+    this.#routesChanged()
   }
 
   linkOf(port: NodePort): Link | undefined {
@@ -137,6 +191,15 @@ export class Fabric {
    * most one, but for multicast.
    */
   reached(from: FabricPort, dlid: number): readonly FabricPort[] {
+    return this.#reach(from, dlid).ends
+  }
+
+  /** Whether packets from an end port to `dlid` pass a link that takes time or loses some: they are to be sent by `carry`. */
+  isCarried(from: FabricPort, dlid: number): boolean {
+    return this.#reach(from, dlid).isCarried
+  }
+
+  #reach(from: FabricPort, dlid: number): Reach {
     let byLid = this.#reached.get(from.port)
     if (byLid === undefined) {
       byLid = new Map()
@@ -156,7 +219,8 @@ export class Fabric {
   }
 
   /** Follows packets; `lost`: how many to count where they end without a port. */
-  #walk(from: FabricPort, dlid: number, lost: number): FabricPort[] {
+  #walk(from: FabricPort, dlid: number, lost: number): Reach {
+    let isCarried = false
     const ends = new Set<NodePort>()
     /** A port and the number of links before it. Packets of a loop are followed until their end. */
     const isMulticast = dlid >= FIRST_MULTICAST_LID
@@ -169,6 +233,8 @@ export class Fabric {
       }
       if (isMulticast && seen.has(peer.port)) return
       seen.add(peer.port)
+      const { delay = 0, rate, loses } = this.#links.get(out)!.options
+      isCarried ||= delay > 0 || rate !== undefined || loses !== undefined
       const { node, port } = peer
       if (node.tables === undefined) {
         if (isMulticast || port.info.lid === dlid) ends.add(port)
@@ -179,12 +245,46 @@ export class Fabric {
         if (number === 0) ends.add(node.ports[0]!)
         else leave(node.port(number)!, hops + 1)
     }
-    if (from.node.tables === undefined && from.port.info.lid === dlid) return [from]
+    if (from.node.tables === undefined && from.port.info.lid === dlid) return { ends: [from], isCarried }
     if (from.node.tables === undefined) leave(from.port, 0)
     else
       for (const number of from.node.outputs(from.port, dlid, true, lost))
         if (number > 0) leave(from.node.port(number)!, 0)
-    return [...ends].map(port => ({ node: this.#nodeOf.get(port)!, port }))
+    return { ends: [...ends].map(port => ({ node: this.#nodeOf.get(port)!, port })), isCarried }
+  }
+
+  // ---- carried packets ----
+
+  /** Packets on their way. */
+  get inFlight(): number {
+    return this.#waiting.size
+  }
+
+  /** Sends a packet of the data path from an end port by the tables of the switches. */
+  carry(from: FabricPort, packet: CarriedPacket, now: number): void {
+    this.#now = now
+    this.#passOn(from.port, packet, 0, packet.dlid >= FIRST_MULTICAST_LID ? new Set() : undefined)
+  }
+
+  /** Sends a carried packet by a port. `seen`: the ports that a packet to a group has reached, each once, as in `#walk`. */
+  #passOn(out: NodePort, packet: CarriedPacket, hops: number, seen: Set<NodePort> | undefined): void {
+    const peer = out.isActive ? this.#peer(out) : undefined
+    if (peer === undefined || hops >= MAX_PACKET_HOPS) out.count('port_xmit_discards')
+    else if (seen?.has(peer.port) !== true) {
+      seen?.add(peer.port)
+      this.#enter(out, packet, hops + 1, seen)
+    }
+  }
+
+  #receiveCarried({ to: { node, port }, hops, seen }: Waiting, packet: CarriedPacket): void {
+    const { dlid } = packet
+    if (node.tables !== undefined) {
+      // No queue pair of a switch takes data.
+      for (const number of node.outputs(port, dlid))
+        if (number > 0) this.#passOn(node.port(number)!, packet, hops, seen)
+    } else if (port.isActive && (dlid >= FIRST_MULTICAST_LID || port.info.lid === dlid))
+      this.#hooks.arrived?.({ node, port }, packet)
+    else port.count('port_rcv_errors')
   }
 
   #routesChanged(): void {
@@ -200,7 +300,7 @@ export class Fabric {
   }
 
   /** Both ends are up if the cable is plugged and neither is disabled. */
-  #train({ ends, isPlugged }: Link): void {
+  #train({ ends, isPlugged }: OwnLink): void {
     const isUp = isPlugged && ends.every(({ port }) => port.info.physicalState !== PhysicalState.DISABLED)
     for (const { node, port } of ends) node.setLink(port, isUp)
   }
@@ -220,17 +320,37 @@ export class Fabric {
   }
 
   #transmit(port: NodePort, packet: SubnetPacket): void {
-    const link = this.#links.get(port)
-    const to = this.#peer(port)
-    if (link === undefined || to === undefined) return
-    if (this.#waiting.length >= MAX_WAITING || link.options.loses?.()) {
+    this.#enter(port, packet, packet.hops)
+  }
+
+  /** A packet leaves by a port. */
+  #enter(out: NodePort, packet: SubnetPacket | CarriedPacket, hops: number, seen?: Set<NodePort>): void {
+    const link = this.#links.get(out)
+    if (link === undefined) return
+    const isFirst = link.ends[0].port === out
+    const to = link.ends[isFirst ? 1 : 0]
+    const { delay = 0, rate, loses } = link.options
+    if (this.#waiting.size >= MAX_WAITING || loses?.()) {
+      // A lost packet has arrived with errors.
+      if (this.#waiting.size < MAX_WAITING) to.port.count('port_rcv_errors')
       this.lost++
       return
     }
-    const due = this.#now + (link.options.delay ?? 0)
-    let at = this.#waiting.length
-    while (at > 0 && this.#waiting[at - 1]!.due > due) at--
-    this.#waiting.splice(at, 0, { due, to, packet })
+    const bytes = isManagement(packet) ? MANAGEMENT_BYTES : packet.bytes
+    const time = rate === undefined ? 0 : (bytes * 8e6) / rate
+    const direction = link.directions[isFirst ? 0 : 1]
+    let due: number
+    // Virtual lane 15 goes before the others.
+    if (isManagement(packet) && packet.destQp === SMI_QPN) {
+      direction.managementLeftAt = Math.max(this.#now, direction.managementLeftAt) + time
+      due = direction.managementLeftAt + delay
+    } else {
+      direction.leftAt = Math.max(this.#now, direction.leftAt) + time
+      // Packets do not overtake each other when the delay has become shorter.
+      due = Math.max(direction.leftAt + delay, direction.arrivedAt)
+      direction.arrivedAt = due
+    }
+    this.#waiting.add({ due, order: 0, to, packet, hops, seen })
     this.#wakeAt(due)
   }
 
@@ -246,14 +366,16 @@ export class Fabric {
     this.#now = now
     this.#nextTimeout = Number.POSITIVE_INFINITY
     for (const node of this.nodes) node.onTimeout(now)
-    let done = 0
-    while (done < max && done < this.#waiting.length && this.#waiting[done]!.due <= now) {
-      const { to, packet } = this.#waiting[done++]!
+    for (let done = 0; done < max; done++) {
+      const next = this.#waiting.take(now)
+      if (next === undefined) break
+      const { to, packet } = next
       // The link may have gone down meanwhile.
-      if (to.port.isUp && this.#nodeOf.has(to.port)) to.node.receive(to.port, packet)
+      if (!to.port.isUp || !this.#nodeOf.has(to.port)) continue
+      if (isManagement(packet)) to.node.receive(to.port, packet)
+      else this.#receiveCarried(next, packet)
     }
-    this.#waiting.splice(0, done)
-    if (this.#waiting.length > 0) this.#wakeAt(this.#waiting[0]!.due)
+    this.#wakeAt(this.#waiting.next)
     for (const node of this.nodes) this.#wakeAt(node.nextTimeout())
   }
 

@@ -3,7 +3,7 @@
  */
 
 import { LineRate, Marking } from '../../spec/congestion.ts'
-import { linkQuantities } from '../../spec/faults/rules.ts'
+import { linkQuantities } from '../../spec/quantities.ts'
 import type { LinkSettings } from '../../transport/phy/links/graph.ts'
 import { type Section, SIZES, withUnit } from './section.ts'
 

@@ -9,7 +9,8 @@
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
  *   folders: [/var/spool/slurmd]      of which each host has its own
  *   check: true                       the hosts' daemons check programs
- *   fat-tree: { leaves: 4, spines: 2, hosts: 16 }    InfiniBand switches in this shape, or ring: { switches: 4, hosts: 8 }
+ *   fat-tree: { leaves: 4, spines: 2, hosts: 16 }    InfiniBand switches in this shape, or ring: { switches: 4, hosts: 8 }, with
+ *                                     rate, delay and loss of the links between them
  *   subnet-manager: none              of InfiniBand hosts (layer: infiniband)
  */
 
@@ -27,7 +28,7 @@ import {
   type YAMLMap,
 } from 'yaml'
 import { type FabricShape, fabricShapes, type ShapeName, shapeOf } from '../../spec/fabric.ts'
-import { linkQuantities } from '../../spec/faults/rules.ts'
+import { linkQuantities } from '../../spec/quantities.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
@@ -376,7 +377,25 @@ const readSwitches = (reader: Reader, names: Names, key: Node, node: Node | unde
   })
 }
 
-const LINK_KEYS = ['between', 'rate', 'delay', 'loss', 'mtu', 'addresses'] as const
+const QUANTITIES = ['rate', 'delay', 'loss'] as const
+const LINK_KEYS = ['between', ...QUANTITIES, 'mtu', 'addresses'] as const
+
+/** What the settings of a link say of rate, delay and loss. A delay or a loss of 0 is none. */
+const readQuantities = (reader: Reader, settings: ReturnType<Reader['entries']>): Omit<LinkSettings, 'mtu'> => {
+  const quantities = QUANTITIES.map(name => {
+    const found = settings.get(name)
+    if (found === undefined) return {}
+    const text = reader.text(found.value)
+    const value = text === undefined ? undefined : linkQuantities[name].read(text)
+    if (value === undefined)
+      reader.fail(
+        found.value ?? found.key,
+        `${name} ${reader.written(found.value)} is not ${linkQuantities[name].allowed}`,
+      )
+    return value === 0 ? {} : { [name]: value }
+  })
+  return Object.assign({}, ...quantities)
+}
 
 /** The links of hosts and groups that `between` names. */
 const readEnds = (reader: Reader, names: Names, map: Node, node: Node | undefined): (readonly [string, string])[] => {
@@ -399,25 +418,7 @@ const readLink = (reader: Reader, names: Names, node: Node | undefined, list: No
   const between = settings.get('between')
   if (between === undefined) complain('the link has no ends: add between, such as between: [h1, tor]')
   const ends = readEnds(reader, names, between.key, between.value)
-  const quantity = (name: 'rate' | 'delay' | 'loss'): number | undefined => {
-    const found = settings.get(name)
-    if (found === undefined) return undefined
-    const text = reader.text(found.value)
-    const value = text === undefined ? undefined : linkQuantities[name].read(text)
-    if (value === undefined)
-      reader.fail(
-        found.value ?? found.key,
-        `${name} ${reader.written(found.value)} is not ${linkQuantities[name].allowed}`,
-      )
-    // Between switches no daemon sees the packets.
-    if (name !== 'rate' && ends.every(pair => pair.every(end => names.isSwitch(end))))
-      reader.fail(
-        found.key,
-        `${name}: links between switches have only rate and mtu; give a link of a host the ${name}`,
-      )
-    return value
-  }
-  const [rate, delay, loss] = [quantity('rate'), quantity('delay'), quantity('loss')]
+  const quantities = readQuantities(reader, settings)
   const mtu = settings.get('mtu')
   const addresses = settings.get('addresses')
   const hostEnds = ends.flat().filter(end => !names.isSwitch(end)).length
@@ -428,9 +429,7 @@ const readLink = (reader: Reader, names: Names, node: Node | undefined, list: No
     )
   return {
     settings: {
-      ...(rate !== undefined && { rate }),
-      ...(delay && { delay }),
-      ...(loss && { loss }),
+      ...quantities,
       mtu: mtu === undefined ? DEFAULT_MTU : reader.count(mtu.value, mtu.key, 'mtu', MIN_MTU, MAX_MTU),
     },
     ends,
@@ -488,7 +487,7 @@ const readShape = (reader: Reader, top: ReturnType<Reader['entries']>) => {
       value ?? key,
       `${name}: ${reader.written(value)} is no map of settings, such as { ${Object.keys(ranges).join(': 4, ')}: 4, hosts: 16 }`,
     )
-  const settings = reader.entries(value, `the ${name}`, [...Object.keys(ranges), 'hosts'])
+  const settings = reader.entries(value, `the ${name}`, [...Object.keys(ranges), 'hosts', ...QUANTITIES])
   const numbers = Object.entries(ranges).map(([setting, [min, max]]) => {
     const found = settings.get(setting)
     if (found === undefined) reader.fail(value, `the ${name} needs ${setting}, an integer from ${min} to ${max}`)
@@ -497,18 +496,23 @@ const readShape = (reader: Reader, top: ReturnType<Reader['entries']>) => {
   const hosts = settings.get('hosts')
   if (hosts !== undefined && top.has('hosts'))
     reader.fail(hosts.key, `hosts: the topology has hosts already; leave those of the ${name} out`)
-  return { key, name, hosts, shape: shapeOf(name, numbers) }
+  return { key, name, hosts, shape: shapeOf(name, numbers), quantities: readQuantities(reader, settings) }
 }
 
-/** The links of hosts to the leaves of a shape, in turn, and those between its switches. */
-const shapeLinks = ({ links, leaves }: FabricShape, hosts: readonly HostEntry[], complain: Complain): LinkEntry[] => {
-  const entry = (ends: LinkEntry['ends']): LinkEntry => ({
-    settings: { mtu: DEFAULT_MTU },
+/** The links of hosts to the leaves of a shape, in turn, and those between its switches, with these quantities. */
+const shapeLinks = (
+  { links, leaves }: FabricShape,
+  quantities: Omit<LinkSettings, 'mtu'>,
+  hosts: readonly HostEntry[],
+  complain: Complain,
+): LinkEntry[] => {
+  const entry = (ends: LinkEntry['ends'], own: Omit<LinkSettings, 'mtu'> = {}): LinkEntry => ({
+    settings: { ...own, mtu: DEFAULT_MTU },
     ends,
     addresses: [],
     complain,
   })
-  return [entry(hosts.map(({ name }, i) => [name, leaves[i % leaves.length]!] as const)), entry(links)]
+  return [entry(hosts.map(({ name }, i) => [name, leaves[i % leaves.length]!] as const)), entry(links, quantities)]
 }
 
 const readManager = (reader: Reader, key: Node, node: Node | undefined): NamedManager => ({
@@ -552,7 +556,8 @@ export const parseTopology = (source: string, file: string): Topology => {
   if (shape !== undefined) {
     for (const each of shape.shape.switches) names.add(shape.key, each, 'switch')
     const complain: Complain = message => reader.fail(shape.key, message)
-    return { ...common, switches: shape.shape.switches, links: shapeLinks(shape.shape, hostEntries, complain) }
+    const { switches: all } = shape.shape
+    return { ...common, switches: all, links: shapeLinks(shape.shape, shape.quantities, hostEntries, complain) }
   }
   if (links === undefined) {
     if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')

@@ -4,9 +4,11 @@
  * watched. An error names the setting by its path, the value as written, and what is allowed.
  */
 import { basename } from 'node:path'
+import { type LinkConditions, parseConditions } from '../../spec/fabric.ts'
 import type { FaultRule } from '../../spec/faults/rule.ts'
 import { parseFaults, parseRule } from '../../spec/faults/rules.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
+import { linkQuantities } from '../../spec/quantities.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { UnreadableFile } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
@@ -70,6 +72,13 @@ export interface PlayProgram {
 export type PlayAction =
   | { readonly kind: 'link'; readonly host: string; readonly device: string; readonly down: number }
   | { readonly kind: 'cable'; readonly between: readonly [string, string]; readonly down: number }
+  /** What a link between switches does to packets, for a time; 0: to the end. */
+  | {
+      readonly kind: 'conditions'
+      readonly between: readonly [string, string]
+      readonly conditions: LinkConditions
+      readonly for: number
+    }
   | { readonly kind: 'gid'; readonly host: string; readonly interface: string; readonly move: number }
   | { readonly kind: 'address'; readonly host: string; readonly interface: string; readonly gone: number }
   | { readonly kind: 'fault'; readonly host: string; readonly rules: string; readonly for: number }
@@ -113,6 +122,7 @@ const NEVER = 'nth=1000000000'
 
 const PROGRAM_KEYS = ['host', 'run', 'command', 'restart', 'after', 'when', 'expect']
 const EVENT_KEYS = ['after', 'when', 'link', 'gid', 'fault', 'device', 'daemon', 'kill', 'stop']
+const CONDITION_KEYS = ['rate', 'delay', 'loss'] as const
 const WHEN_KEYS = ['line', 'completions', 'calls', 'posts', 'events', 'packets']
 
 /** What each kind of count selects: its selectors with `of`, and the effect of its rule. */
@@ -140,6 +150,16 @@ const oneKey = (section: Section, keys: readonly string[]): string => {
   const [key, ...others] = keys.filter(name => section.has(name))
   if (key === undefined || others.length > 0) section.complain('', `give one of ${keys.join(', ')}`)
   return key as string
+}
+
+/** `rate`, `delay` and `loss` of a link between switches; without one, or with 0, it has none. */
+const conditionKeys = (link: Section): LinkConditions => {
+  const texts = CONDITION_KEYS.flatMap(key => (link.has(key) ? [`${key}=${link.text(key)}`] : []))
+  try {
+    return texts.length === 0 ? {} : parseConditions(texts.join('/'))
+  } catch (error) {
+    return link.complain('', (error as Error).message)
+  }
 }
 
 /** The first command of a shell's line, as the kernel names its process. */
@@ -295,7 +315,14 @@ class Reader {
       return { kind, program: this.#program(stop, 'program'), for: milliseconds(stop, 'for') }
     }
     if (kind === 'link') {
-      const link = section.section('link', ['host', 'device', 'between', 'down'])
+      const link = section.section('link', ['host', 'device', 'between', 'down', ...CONDITION_KEYS, 'for'])
+      const given = [...CONDITION_KEYS, 'for'].find(key => link.has(key))
+      if (link.has('between') && given !== undefined) return this.#conditions(link)
+      if (given !== undefined)
+        link.complain(
+          given,
+          'a link between InfiniBand switches can have it; of the link of a host it is a fault, such as fault: { host: h1, rules: "delay=5ms" }',
+        )
       const down = milliseconds(link, 'down', undefined, MAX_CUT)
       if (link.has('between')) return { kind: 'cable', between: this.#cable(link), down }
       const host = this.#hostWithDaemon(link, 'the link of a device goes down')
@@ -329,6 +356,16 @@ class Reader {
     if (oneKey(gid, ['move', 'gone']) === 'move')
       return { kind: 'gid', ...place, move: gid.integer('move', undefined, 1, MAX_MOVE) }
     return { kind: 'address', ...place, gone: milliseconds(gid, 'gone') }
+  }
+
+  /** Rate, delay and loss of a link between switches. */
+  #conditions(link: Section): PlayAction {
+    const between = this.#cable(link)
+    if (link.has('down')) link.complain('down', 'a link that is down has no rate, delay or loss; leave one of them out')
+    const conditions = conditionKeys(link)
+    if (Object.keys(conditions).length === 0 && !CONDITION_KEYS.some(key => link.has(key)))
+      link.complain('for', `give one of ${CONDITION_KEYS.join(', ')} too`)
+    return { kind: 'conditions', between, conditions, for: milliseconds(link, 'for', 0, MAX_CUT) }
   }
 
   /** The switches of `between`. */
@@ -386,6 +423,15 @@ const actionText = (action: PlayAction): string => {
       return `the link of ${action.device || 'the devices'} of ${action.host} goes down for ${time(action.down)}`
     case 'cable':
       return `the link between ${action.between.join(' and ')} goes down for ${time(action.down)}`
+    case 'conditions': {
+      const { rate, delay, loss } = action.conditions
+      const parts = [
+        ...(rate === undefined ? [] : [`a rate of ${linkQuantities.rate.write(rate)}`]),
+        ...(delay === undefined ? [] : [`a delay of ${delay}ms`]),
+        ...(loss === undefined ? [] : [`a loss of ${Number((100 * loss).toPrecision(6))}%`]),
+      ]
+      return `the link between ${action.between.join(' and ')} has ${parts.join(', ') || 'no rate, delay and loss'}${action.for > 0 ? ` for ${time(action.for)}` : ''}`
+    }
     case 'gid':
       return `the address of ${action.interface} of ${action.host} returns at an index ${action.move} higher`
     case 'address':

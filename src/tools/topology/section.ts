@@ -4,7 +4,7 @@
  */
 
 import { LineRate } from '../../spec/congestion.ts'
-import { linkQuantities } from '../../spec/faults/rules.ts'
+import { linkQuantities } from '../../spec/quantities.ts'
 import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from './input-error.ts'
 

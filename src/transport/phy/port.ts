@@ -102,7 +102,10 @@ export const flowsOfPeers = ({ maxFlows = Number.POSITIVE_INFINITY }: Port): num
 export interface PortFabric {
   /** The LID with which the port sends; 0: it is not ACTIVE, and sends nothing; PERMISSIVE_LID: it has all LIDs. */
   readonly lid: number
-  /** Behind the port is another process: it is a member of each group whose packets reach it, and gets none of its own back. */
+  /**
+   * Behind the port are others, in another process or behind links that take time: it is a member of each group whose packets
+   * reach it, and gets none of its own back.
+   */
   readonly isTrunk?: boolean
   /** What the ports that packets to `dlid` reach have given to `setFabric`; at most one, but for multicast. */
   reached(dlid: number): readonly object[]

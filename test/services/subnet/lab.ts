@@ -32,7 +32,11 @@ export class Lab {
   now = 0
   /** How often what `reached` answers may have changed. */
   rerouted = 0
-  readonly fabric = new Fabric({ rerouted: () => this.rerouted++ })
+  /** When carried packets have arrived, µs. */
+  readonly arrived: number[] = []
+  /** When `received` were. */
+  readonly receivedAt: number[] = []
+  readonly fabric = new Fabric({ rerouted: () => this.rerouted++, arrived: () => void this.arrived.push(this.now) })
   /** Datagrams for the programs at the ports. */
   readonly received: { readonly at: FabricPort; readonly packet: SubnetPacket }[] = []
   #tid = 0n
@@ -53,6 +57,7 @@ export class Lab {
     const at = { node, port: node.ports[0]! }
     this.fabric.setConsumer(at, packet => {
       this.received.push({ at, packet })
+      this.receivedAt.push(this.now)
       return true
     })
     return at

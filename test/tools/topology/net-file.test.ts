@@ -132,8 +132,8 @@ const refusedFabrics: readonly (readonly [source: string, message: RegExp])[] = 
     /^3:30: host "a" has links to InfiniBand switches "s" and "t", which are not joined; join them, or give it one/,
   ],
   [
-    'hosts: { a: { layer: infiniband } }\nswitches: [s, t]\nlinks: [{ between: [a, s] }, { between: [s, t], rate: 1gbit }]',
-    /^3:30: the link between "s" and "t", which are InfiniBand switches, has no rate; give a link of a host the rate$/,
+    'hosts: { a: { layer: infiniband } }\nswitches: [s, t]\nlinks: [{ between: [a, s] }, { between: [s, t], delay: 101ms }]',
+    /^3:30: delay: the link between "s" and "t", which are InfiniBand switches, has at most 100ms: beyond it no subnet/,
   ],
   ['hosts: { a: { count: 65, layer: infiniband } }', /^1:1: the InfiniBand switches with "switch" have more than 64/],
   ['hosts: 2\nsubnet-manager: none', /^2:17: subnet-manager is of InfiniBand hosts, and there are none; give hosts/],
@@ -141,11 +141,16 @@ const refusedFabrics: readonly (readonly [source: string, message: RegExp])[] = 
     'hosts: { h1: { layer: infiniband } }\nsubnet-manager: h2',
     /^2:17: subnet-manager "h2" is not one of embedded, none, or a host with a port at "switch", as h1$/,
   ],
+  [
+    'hosts: { a: { count: 64, layer: infiniband } }\nswitches: [s, t]\nlinks: [{ between: [a, s] }, { between: [s, t], loss: 1% }]',
+    /^3:9: the InfiniBand switches with "s" have more than 63 ports of hosts, and links between them with rate, delay/,
+  ],
+  ['ring: { switches: 3, hosts: 2, loss: 2 }', /^1:38: loss "2" is not a probability/],
   ['fat-tree: { leaves: 4, hosts: 2 }', /^1:11: the fat-tree needs spines, an integer from 1 to 32$/],
   ['fat-tree: { leaves: 0, spines: 2, hosts: 2 }', /^1:21: leaves "0": give an integer from 1 to 32$/],
   ['fat-tree: 4', /^1:11: fat-tree: "4" is no map of settings, such as \{ leaves: 4, spines: 4, hosts: 16 \}$/],
   ['ring: { switches: 2, hosts: 2 }', /^1:19: switches "2": give an integer from 3 to 64$/],
-  ['ring: { leaves: 2 }', /^1:9: "leaves" is no setting of the ring; there are switches, hosts$/],
+  ['ring: { leaves: 2 }', /^1:9: "leaves" is no setting of the ring; there are switches, hosts, rate, delay, loss$/],
   [
     'hosts: 2\nring: { switches: 3, hosts: 2 }',
     /^2:22: hosts: the topology has hosts already; leave those of the ring/,
@@ -186,7 +191,10 @@ describe('refused files', () => {
       `hosts: [a]\nswitches: [s, t, u]\nlinks:\n${['{ between: [a, s] }', ...more].map(link => `  - ${link}\n`).join('')}`
     const loop = ['{ between: [s, t] }', '{ between: [t, u] }', '{ between: [u, s] }']
     assertRefused(links(...loop), /^7:5: the link between "u" and "s" makes a loop of switches/)
-    assertRefused(links('{ between: [s, t], delay: 1ms }'), /^5:24: delay: links between switches have only rate and/)
+    assertRefused(
+      links('{ between: [s, t], delay: 1ms }'),
+      /^5:5: the link between "s" and "t", which are Ethernet switches, has only rate and mtu; give a link of a host the delay/,
+    )
     assert.equal(plan(links('{ between: [s, t], rate: 1gbit }')).links[1]!.rate, 1e9)
   })
   it('one address and none on a segment; more segments than subnets; too many links', () => {
@@ -320,6 +328,30 @@ links:
     ])
     const { places, manager } = parseFabric(fabrics[0]!.text)
     assert.deepEqual([places.get('h3 mlx5_0'), manager], ['leaf1', { at: 'h2 mlx5_0' }])
+  })
+
+  it('links between InfiniBand switches have a rate, a delay and a loss', () => {
+    const own = plan(
+      `hosts: { a: { layer: infiniband } }
+switches: [s, t, u]
+links:
+  - { between: [a, s] }
+  - { between: [s, t], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
+  - { between: [t, u], delay: 0ms }`,
+    )
+    assert.deepEqual(parseFabric(own.fabrics[0]!.text).links, [
+      { between: ['s', 't'], conditions: { rate: 1e9, delay: 0.02, loss: 0.001 } },
+      { between: ['t', 'u'], conditions: {} },
+    ])
+    const ring = plan('ring: { switches: 3, hosts: 2, delay: 1ms }')
+    assert.deepEqual(
+      parseFabric(ring.fabrics[0]!.text).links.map(({ conditions }) => conditions),
+      [{ delay: 1 }, { delay: 1 }, { delay: 1 }],
+    )
+    assert.deepEqual(
+      ring.hosts.map(({ faults }) => faults),
+      ['', ''],
+    )
   })
 
   it('a host of InfiniBand has its settings, and the rate of its link', () => {

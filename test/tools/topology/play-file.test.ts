@@ -53,6 +53,15 @@ test('a link between InfiniBand switches goes down', () => {
   assert.equal(event?.text, 'the link between leaf and spine goes down for 1s')
 })
 
+test('a link between InfiniBand switches has a rate, a delay and a loss, for a time', () => {
+  const [event] = read(withEvent('link: { between: [spine, leaf], rate: 1gbit, delay: 5ms, loss: 1%, for: 2s }')).events
+  const conditions = { rate: 1e9, delay: 5, loss: 0.01 }
+  assert.deepEqual(event?.action, { kind: 'conditions', between: ['leaf', 'spine'], conditions, for: 2000 })
+  assert.equal(event?.text, 'the link between leaf and spine has a rate of 1gbit, a delay of 5ms, a loss of 1% for 2s')
+  const [none] = read(withEvent('link: { between: [spine, leaf], delay: 0ms }')).events
+  assert.deepEqual(none?.action, { kind: 'conditions', between: ['leaf', 'spine'], conditions: {}, for: 0 })
+})
+
 test('programs that share a host are counted by the names of their processes', () => {
   const programs = (more: string): string =>
     `net: x\nprograms: { one: { host: a, run: "/usr/bin/rping -s"${more} }, two: { host: a, run: "true", expect: {} } }\nevents: [{ when: { calls: { program: one, nth: 7 } }, kill: two }]`
@@ -103,6 +112,13 @@ test('mistakes are named with their place, the value, and what is allowed', () =
       withEvent('link: { between: [spine, leaf], host: a, down: 1s }'),
       /link\.host: a link between switches has no host; leave one/,
     ],
+    [
+      withEvent('link: { between: [spine, leaf], down: 1s, loss: 1% }'),
+      /link\.down: a link that is down has no rate, delay or loss/,
+    ],
+    [withEvent('link: { between: [spine, leaf], for: 1s }'), /link\.for: give one of rate, delay, loss too/],
+    [withEvent('link: { between: [spine, leaf], delay: 1s }'), /link: delay="1s": a link between .* at most 100ms/],
+    [withEvent('link: { host: a, delay: 5ms }'), /link\.delay: a link between InfiniBand switches can have it; of the/],
     [
       withEvent('gid: { host: ib, move: 1 }'),
       /gid\.host: the GIDs of host "ib", which has InfiniBand ports, do not come from/,

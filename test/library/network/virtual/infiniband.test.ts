@@ -162,6 +162,61 @@ test('partitions: a limited member does not reach another limited member', async
   await closeAll(a, b)
 })
 
+/** The virtual milliseconds from a WRITE of so many bytes to its completion. */
+const writeTime = async ({ network, a, b }: Awaited<ReturnType<typeof two>>, bytes: number): Promise<number> => {
+  const from = network.now()
+  a.qp.write(a.mr.slice(0, bytes), b.mr.remote(), { id: 1 })
+  assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+  return network.now() - from
+}
+
+test('links between switches have a delay and a rate, for management and data', async () => {
+  const both = await two({ fabric: 'links=x:y/delay=3ms+y:z/rate=1mbit,at=rxe0:x+rxe1:z' })
+  const { network, a, b } = both
+  assert.deepEqual([a.device.queryPort().state, b.device.queryPort().state], [ACTIVE, ACTIVE])
+  assert.ok(network.now() > 6, `the manager has asked over the links by ${network.now()} ms`)
+  a.qp.connect(b.qp.endpoint)
+  b.qp.connect(a.qp.endpoint)
+  const [small, large] = [await writeTime(both, 8), await writeTime(both, 1000)]
+  // There and back; at the rate of 125 bytes in a millisecond the packet and its ACK, with 10 bytes of LRH and VCRC each.
+  const [packet, ack] = [10 + 12 + 16 + 8 + 4, 10 + 12 + 4 + 4]
+  assert.ok(small >= 6 + (packet + ack) / 125 && small < 7.5, `${small} ms`)
+  assert.ok(Math.abs(large - small - 992 / 125) < 0.1, `${large - small} ms more`)
+  await closeAll(a, b)
+})
+
+test('a link that loses packets: RC goes on, datagrams and a group lose their share', async () => {
+  const { network, a, b } = await two({ seed: 5, fabric: 'links=x:y,loss=20%,at=rxe0:x+rxe1:y' })
+  for (const { device } of [a, b]) await listen('rdma://0.0.0.0:7471', { device })
+  await network.sleep(5000)
+  a.qp.connect(b.qp.endpoint, { ackTimeoutExponent: 10, retryCount: 7 })
+  b.qp.connect(a.qp.endpoint)
+  for (let id = 0; id < 50; id++) {
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(), { id })
+    assert.equal(await completionText(a.cq), `${id} RDMA_WRITE`)
+  }
+  const [gid, lid] = ['ff12:401b:ffff::ffff:ffff', 0xc000]
+  const from = a.pd.udQp({ sendCq: a.cq, active: true })
+  const to = b.pd.udQp({ sendCq: b.cq, active: true })
+  to.attach(gid, lid)
+  const { qpn, qkey } = to.endpoint
+  const destinations = [a.pd.addressHandle({ lid: to.endpoint.lid }), a.pd.addressHandle({ lid, gid, isGlobal: true })]
+  to.receive(b.mr.slice(0, 64))
+  for (const ah of destinations) {
+    let received = 0
+    for (let i = 0; i < 100; i++) {
+      from.send(a.mr.slice(0, 8), { ah, qpn: ah === destinations[0] ? qpn : MULTICAST_QPN, qkey })
+      await nextCompletion(a.cq)
+      await network.sleep(0.1)
+      if (!b.cq.poll()) continue
+      received++
+      to.receive(b.mr.slice(0, 64))
+    }
+    assert.ok(received > 60 && received < 95, `${received} of 100`)
+  }
+  await closeAll(a, b)
+})
+
 test('options that fit no port are refused', async () => {
   const network = createNetwork({ clock: 'virtual' })
   const refusals: [object, RegExp][] = [
