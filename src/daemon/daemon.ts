@@ -310,9 +310,10 @@ const createParts = (
     moveGid(device, by) {
       const found = devices.of(device)
       const port = found?.network?.subnetPort
-      if (port !== undefined) clients.subnet.moveLid?.(port)
+      if (port !== undefined) port.subnet?.disturb({ kind: 'lid' })
       else if (found !== undefined) devices.moveGid(found, by)
     },
+    disturb: (device, disturbance) => devices.of(device)?.network?.subnetPort?.subnet?.disturb(disturbance),
     remove: (device, milliseconds) => returning.remove(device, milliseconds),
     isThreaded,
     signal(pid, signal) {

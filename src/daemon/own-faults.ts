@@ -7,7 +7,16 @@ import { isQueuePair } from '../core/driver-contract.ts'
 import type { Account, Device, Limit } from '../core/model.ts'
 import { orRelease, requireShare, take } from '../core/objects/limits.ts'
 import { CallError, callError } from '../spec/errno.ts'
-import { changesDevice, type FaultRule, packetEffects, type RuleScope, targetOf } from '../spec/faults/rule.ts'
+import { parseFabric } from '../spec/fabric.ts'
+import {
+  ALL_DEVICES,
+  changesDevice,
+  changesFabric,
+  type FaultRule,
+  packetEffects,
+  type RuleScope,
+  targetOf,
+} from '../spec/faults/rule.ts'
 import { formatRule, parseFaults } from '../spec/faults/rules.ts'
 import type { InjectedFaults } from '../tools/clients/faults/inject.ts'
 import type { DaemonConfig, ListedDevice } from '../uapi/tool.ts'
@@ -147,6 +156,7 @@ export class OwnFaults {
     const isKept = kept !== undefined || rule.message.length > 0 || rule.packet.length > 0
     if (this.#owner.standing === 'guest' && targetOf(rule) === 'packet' && isKept)
       throw notAllowed(rule, `the daemon keeps no packets for other users; allowed are ${allowedEffects}`)
+    if (changesFabric(rule)) this.#requireFabric(rule, scope)
     const concerned = rule.device === '' ? devices.all.filter(one => this.#isOpen(one)) : [devices.find(rule.device)]
     const who = this.#daemon.config.allowFaults
       ? 'programs of other users; use a device that they do not open'
@@ -154,6 +164,19 @@ export class OwnFaults {
     const shared = concerned.find(one => one !== undefined && !scope.mayChange(one.spec.name))
     if (shared !== undefined && (changesDevice(rule) || rule.cm.length > 0))
       throw notAllowed(rule, `${shared.spec.name} is open in ${who}`)
+  }
+
+  /** Switches may have the ports of several daemons, whose programs are not known here. */
+  #requireFabric(rule: FaultRule, scope: RuleScope): void {
+    const { fabric, allowFaults } = this.#daemon.config
+    const { serve, socket } = fabric === undefined ? {} : parseFabric(fabric)
+    if ((serve ?? socket) !== undefined && !allowFaults)
+      throw notAllowed(rule, 'the switches have ports of other daemons too; start the daemon with --allow-faults')
+    if (!scope.mayChange(ALL_DEVICES))
+      throw notAllowed(
+        rule,
+        'it concerns all devices, and other programs have one open; start the daemon with --allow-faults',
+      )
   }
 
   #isOpen({ device }: DaemonDevice): boolean {

@@ -74,8 +74,6 @@ export interface Subnet extends TimedClient {
    * Throws an Error if there is no place for it. Absent: another process has them.
    */
   setConditions?(a: string, b: string, conditions: LinkConditions | undefined): boolean
-  /** The manager gives a port another LID. Absent: another process has it. */
-  moveLid?(port: SubnetPort): void
   /** Resolves when the ports are ACTIVE that a manager configures; undefined: they are. Absent: its owner knows. */
   configured?(): Promise<void> | undefined
   close(): void

@@ -243,6 +243,24 @@ export const parseFabric = (text: string): FabricSpec => {
   }
 }
 
+/** The switch of each device, in the order in which they are made; '': the only one, or one of a row. */
+export const switchesOf = ({ leaves, places }: FabricSpec, devices: readonly string[]): ReadonlyMap<string, string> => {
+  let next = 0
+  return new Map(
+    devices.map(device => [device, places.get(device) ?? (leaves.length === 0 ? '' : leaves[next++ % leaves.length]!)]),
+  )
+}
+
+/** Whether the switches of a link have another way to each other. */
+export const hasOtherWay = ({ links }: Pick<FabricSpec, 'links'>, link: FabricLink): boolean => {
+  const [from, to] = link.between
+  const reached = new Set([from])
+  for (const at of reached)
+    for (const other of links)
+      if (other !== link && other.between.includes(at)) for (const name of other.between) reached.add(name)
+  return reached.has(to)
+}
+
 // ---- the port of a device ----
 
 /** The size of a port's table of partition keys, as of mlx5. */

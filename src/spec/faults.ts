@@ -195,6 +195,16 @@ export const FaultSettings = {
     help: "the device's address leaves, and returns at an index so much higher, as if others had come first",
     targets: HAPPENINGS,
   },
+  cable: {
+    example: 'cable=leaf1:spine1:3s',
+    help: "the cables between two switches of --fabric are pulled, for so long or for good; cable=way: the first between switches on the way of the device's packets",
+    targets: HAPPENINGS,
+  },
+  manager: {
+    example: 'manager=3s',
+    help: 'the subnet manager of InfiniBand ports dies, and another one starts after so long',
+    targets: HAPPENINGS,
+  },
   gone: {
     example: 'gone=1s',
     help: 'the device is removed, and is there again after so long',

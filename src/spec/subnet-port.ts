@@ -80,6 +80,15 @@ export type PortNews =
       readonly path: Omit<ManagementPath, 'qkey' | 'pkey'>
     }
 
+/**
+ * What fault rules do to a subnet: another LID for the port, cables between two switches that are pulled (absent names: the
+ * first between switches on the way of the port's packets), a manager that dies.
+ */
+export type Disturbance =
+  | { readonly kind: 'lid' }
+  | { readonly kind: 'cable'; readonly between?: readonly [string, string] | undefined }
+  | { readonly kind: 'manager' }
+
 /** A port's end of the subnet. */
 export interface PortSubnet {
   /**
@@ -95,6 +104,8 @@ export interface PortSubnet {
   reached(dlid: number): readonly object[]
   /** So many data packets of this port to `dlid` have reached no port: they are counted where they end. */
   lost(dlid: number, packets: number): void
+  /** Returns what ends it: plugs the cables, starts a manager. Undefined: there is no such cable or manager, or no end. */
+  disturb(disturbance: Disturbance): (() => void) | undefined
   /** The device was removed. */
   removed(): void
 }
@@ -108,6 +119,7 @@ export interface SubnetPort {
   readonly settings: SubnetSettings
   /** The IP addresses by which rdma_cm knows the port; 16 bytes each. */
   readonly addresses: readonly Uint8Array[]
+  readonly subnet: PortSubnet | undefined
   /** Cables the port to a subnet; undefined: to none. It then is DOWN, or INIT. */
   attach(subnet: PortSubnet | undefined): void
   /**

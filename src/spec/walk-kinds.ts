@@ -9,7 +9,7 @@ export const walkKinds = {
   completions: 'each request completes with an error',
   packets: 'packets are lost, come twice or late, by their role',
   links:
-    "the link goes down, for less and for longer than retries last; the device's GID moves (InfiniBand: its LID changes)",
+    "the link goes down, for less and for longer than retries last; the device's GID moves (InfiniBand: its LID changes, a link between switches goes down, the subnet manager dies)",
   peers: 'each process is killed, or stopped for a time',
   devices: 'the device fails, is removed, or is removed and comes back',
   events: 'each event comes late, to another thread, or once more without cause',

@@ -8,14 +8,14 @@
  * Both ends are processes of one user, but who writes to the socket may be any of them: what is not exactly a message ends
  * the connection.
  */
-import type { ManagementPath, PortNews, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
+import type { Disturbance, ManagementPath, PortNews, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
 import type { FlowAddress } from '../../transport/phy/port.ts'
 import { RUN_PACKETS, SHORTEST_PACKET } from '../../transport/phy/runs/limits.ts'
 import { lidAddress, lidOf } from '../../transport/wire/address.ts'
 
 /** Both ends have the same version. */
-export const FABRIC_VERSION = 1
+export const FABRIC_VERSION = 2
 /** Of a message. Longer ones would need contiguous memory of the kernel. */
 export const MAX_FABRIC_MESSAGE = 0x1_0000
 
@@ -43,6 +43,9 @@ export type PortMessage =
   | { readonly kind: 'news'; readonly news: PortNews; readonly capabilityMask: number; readonly description: string }
   /** Packets to a LID that no port has. */
   | { readonly kind: 'lost'; readonly dlid: number; readonly packets: number }
+  /** A fault rule begins; it ends with END of the same number, or with the connection. */
+  | { readonly kind: 'disturb'; readonly number: number; readonly disturbance: Disturbance }
+  | { readonly kind: 'end'; readonly number: number }
 
 /** What the switches say. HELLO is answered with WELCOME or REFUSED. */
 export type SwitchMessage =
@@ -151,6 +154,11 @@ const isPortMessage = oneOf({
   send: { mad, path },
   news: { ...port, news: oneOf(newsShapes) },
   lost: { dlid: u16, packets: u32 },
+  disturb: {
+    number: u32,
+    disturbance: oneOf({ lid: {}, manager: {}, cable: { between: optional(listOf(text(MAX_TEXT), 2)) } }),
+  },
+  end: { number: u32 },
 })
 const isSwitchMessage = oneOf({
   welcome: { hasManager: flag },

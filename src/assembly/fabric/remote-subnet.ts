@@ -37,6 +37,7 @@ export class RemoteSubnet {
   readonly #cabled = new Map<SubnetPort, Cabled>()
   #peers: ReadonlyMap<number, FabricPeer> = new Map()
   #settled = (): void => {}
+  #disturbances = 0
 
   constructor(path: string, parts: RemoteSubnetParts) {
     this.#path = path
@@ -84,6 +85,11 @@ export class RemoteSubnet {
         return dlid >= FIRST_MULTICAST_LID || this.#peers.has(dlid) ? [fabric] : []
       },
       lost: (dlid, packets) => say({ kind: 'lost', dlid, packets }, true),
+      disturb: disturbance => {
+        const number = ++this.#disturbances
+        say({ kind: 'disturb', number, disturbance })
+        return disturbance.kind === 'lid' ? undefined : () => say({ kind: 'end', number })
+      },
       removed: () => {
         this.#cabled.delete(port)
         trunk.close()

@@ -33,6 +33,8 @@ interface ServedPortsParts {
 
 /** Connections, those that have said nothing too. */
 const MAX_CONNECTIONS = 128
+/** Of a connection, that have not ended. */
+const MAX_DISTURBANCES = 1024
 /** Microseconds within which a connection says what it is. */
 const HELLO_TIME = 10_000_000
 
@@ -102,6 +104,8 @@ class ServedPort implements SubnetPort, PortFabric {
 
 interface Connection {
   readonly trunk: Trunk
+  /** What ends disturbances of the port's daemon, by their number. */
+  readonly disturbed: Map<number, () => void>
   readonly since: number
   port: ServedPort | undefined
 }
@@ -150,13 +154,14 @@ export class ServedPorts {
         kick()
       },
     })
-    const connection: Connection = { trunk, since: nowMicroseconds(), port: undefined }
+    const connection: Connection = { trunk, disturbed: new Map(), since: nowMicroseconds(), port: undefined }
     this.#connections.add(connection)
   }
 
   #remove(connection: Connection): void {
     if (!this.#connections.delete(connection)) return
     connection.trunk.close()
+    for (const end of connection.disturbed.values()) end()
     connection.port?.subnet?.removed()
     this.#isStale = true
   }
@@ -180,8 +185,25 @@ export class ServedPorts {
         break
       case 'lost':
         port!.lost(message.dlid, message.packets)
+        break
+      case 'disturb':
+        this.#disturb(connection, message)
+        break
+      case 'end':
+        connection.disturbed.get(message.number)?.()
+        connection.disturbed.delete(message.number)
     }
     return true
+  }
+
+  #disturb({ port, disturbed }: Connection, { number, disturbance }: Extract<PortMessage, { kind: 'disturb' }>): void {
+    if (disturbed.size >= MAX_DISTURBANCES) return
+    const end = port!.subnet?.disturb(disturbance)
+    if (end !== undefined) disturbed.set(number, end)
+    else if (disturbance.kind !== 'lid') {
+      const what = disturbance.kind === 'cable' ? `cable ${disturbance.between?.join(':') ?? 'on its way'}` : 'manager'
+      this.#parts.log(`userdma daemon: a fault rule of ${port!.description}: there is no ${what}`)
+    }
   }
 
   get #hasManager(): boolean {

@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
 import type { Finding } from '../../spec/check/finding.ts'
+import { parseFabric } from '../../spec/fabric.ts'
 import type { SurveyFacts } from '../../spec/faults.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import type { Scenario } from '../../tools/topology/play-file.ts'
@@ -13,11 +14,11 @@ import { watchSpinning } from '../clock.ts'
 import { stopDaemon } from '../commands/stop.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
 import { takeCrashes } from '../walk/crashes.ts'
-import { countingRules, packetRoleNames, type WalkPoint } from '../walk/kinds.ts'
+import { countingRules, packetRoleNames, type WalkPoint, type WalkPort } from '../walk/kinds.ts'
 import type { WalkRun } from '../walk/outcome.ts'
-import { actedOf, type RunLimits, type Stage, settledConnections } from '../walk/stage.ts'
+import { actedOf, type RunLimits, type Stage, settledConnections, walkPorts } from '../walk/stage.ts'
 import { startHostDaemon } from './build.ts'
-import { hasDaemon } from './plan.ts'
+import { hasDaemon, type Plan } from './plan.ts'
 import { type PlayParts, playScenario } from './play.ts'
 
 /** Milliseconds in which programs that hang write their stacks. */
@@ -56,6 +57,15 @@ const merged = (all: readonly SurveyFacts[]): SurveyFacts => {
     ...(recoveredAt !== undefined && { recoveredAt }),
   }
 }
+
+const portsOf = ({ hosts, fabrics }: Plan): readonly WalkPort[] =>
+  hosts.flatMap(({ name, interfaces }) =>
+    interfaces.flatMap(({ device, fabric: node, peer }) => {
+      const fabric = fabrics.find(one => one.node === node)
+      if (fabric === undefined || device === undefined) return []
+      return walkPorts(name, parseFabric(fabric.text), new Map([[device, peer]]))
+    }),
+  )
 
 /** `file`: of the scenario. `parts`: without what the stage sets itself. */
 export const netStage = (
@@ -153,6 +163,7 @@ export const netStage = (
       },
       sites: [...surveys].flatMap(([host, { sites }]) => sites.map(site => ({ ...site, host }))),
       counts,
+      ports: portsOf(net.state.plan),
       records: takeCrashes(crashes),
       findings,
       failed,

@@ -123,6 +123,7 @@ const LONGEST_OUTAGE = 30_000
 const GONE = 500
 /** The device does not come back. */
 const GONE_FOR_EVER = 600_000
+const MANAGER_GONE = 1000
 const EVENT_LATE = 200
 const EVENT_AGAIN = 20
 const EVENT_TURN = 20
@@ -131,7 +132,21 @@ const EVENT_TURNS = 5
 
 const none = (): number => 0
 
+/** A device with an InfiniBand port. */
+export interface WalkPort {
+  readonly host: string
+  readonly device: string
+  /** The switch to which it is cabled; '': the only one. */
+  readonly switch: string
+  /** The daemon has its subnet manager. */
+  readonly isManaged: boolean
+  /** Without any one link between switches there is another way. */
+  readonly hasOtherWays: boolean
+}
+
 interface PlanOptions {
+  /** Absent: all ports are of Ethernet. */
+  readonly ports?: readonly WalkPort[]
   readonly kinds: readonly WalkKind[]
   /** Milliseconds for which a process is stopped. */
   readonly stopped: number
@@ -147,6 +162,8 @@ interface PlanOptions {
 type SelectPlace = (site: WalkSite) => string
 
 const railOf = ({ host, device }: WalkSite): string => `${host} ${device}`
+
+const hasQueue = ({ class: cls }: WalkSite): boolean => queuePairClasses.includes(cls)
 
 /** How often a process comes to a site before a phase depends on times, so the first time is counted in the phase. */
 const inPhase = ({ first, phase }: SurveySite): string => (first === 1 ? '' : `,phase=${phaseWord(phase)}`)
@@ -196,6 +213,13 @@ const FAILING: Readonly<Partial<Record<WalkKind, SurveySite['target']>>> = {
   completions: 'completion',
 }
 
+/** What happens at a step of a process. */
+type StepEffect = Partial<WalkPoint> & {
+  readonly effect: (factor: number) => string
+  readonly what: string
+  readonly isRestarted?: boolean
+}
+
 /** Phases in which all call sites of a process are one state for its link and its peer. */
 const UNCONNECTED: readonly ProgramPhase[] = ['begins', 'has a queue pair']
 
@@ -207,6 +231,8 @@ class Planner {
   /** Hosts and devices with queue pairs, if a host has several. */
   readonly #rails: ReadonlySet<string>
   readonly #options: PlanOptions
+  /** States in which the subnet manager has died. */
+  readonly #withoutManager = new Set<string>()
 
   constructor(sites: readonly WalkSite[], options: PlanOptions) {
     this.#sites = sites
@@ -216,7 +242,7 @@ class Planner {
         .filter(({ host, role }) => sites.some(other => other.host === host && other.role !== role))
         .map(({ host }) => host),
     )
-    const ofQueues = sites.filter(({ class: cls }) => queuePairClasses.includes(cls))
+    const ofQueues = sites.filter(hasQueue)
     this.#rails = new Set(
       ofQueues
         .filter(({ host, device }) => ofQueues.some(other => other.host === host && other.device !== device))
@@ -324,14 +350,10 @@ class Planner {
   #atSteps(
     kind: WalkKind,
     isJoined: boolean,
-    effects: readonly (Partial<WalkPoint> & {
-      readonly effect: (factor: number) => string
-      readonly what: string
-      readonly isRestarted?: boolean
-    })[],
+    effects: readonly StepEffect[] | ((site: WalkSite) => readonly StepEffect[]),
   ): void {
     for (const { site, selectors } of this.#steps(kind, isJoined))
-      for (const { effect, what, isRestarted, ...others } of effects) {
+      for (const { effect, what, isRestarted, ...others } of typeof effects === 'function' ? effects(site) : effects) {
         const at = site.target === 'call' ? site.name : `a completion of ${site.name}`
         this.#add({
           kind,
@@ -353,8 +375,8 @@ class Planner {
       Math.round(Math.max(1, retries > 0 ? Math.min(SHORT_OUTAGE, (retries * factor) / 4) : SHORT_OUTAGE * factor))
     const long: Lasts = factor =>
       Math.round(Math.min(LONGEST_OUTAGE, retries > 0 ? retries * factor * 1.5 + 200 : LONG_OUTAGE))
-    this.#atSteps('links', true, [
-      { effect: () => 'gid=1', what: 'the GID moves' },
+    this.#atSteps('links', true, site => [
+      { effect: () => 'gid=1', what: this.#portsOf(site).length > 0 ? 'the LID changes' : 'the GID moves' },
       {
         effect: factor => `link=${short(factor)}ms`,
         what: 'the link goes down for less than retries last',
@@ -366,7 +388,58 @@ class Planner {
         what: 'the link goes down for longer than retries last',
         lasts: long,
       },
+      ...this.#ofSwitches(site, short),
+      ...this.#ofManager(site),
     ])
+  }
+
+  /** The InfiniBand ports of a step; those of all devices of the host, if it is a step of none. */
+  #portsOf({ host, device }: WalkSite): readonly WalkPort[] {
+    const own = (this.#options.ports ?? []).filter(port => port.host === host)
+    const ofDevice = own.filter(port => port.device === device)
+    return ofDevice.length > 0 ||
+      this.#sites.some(site => site.host === host && site.device === device && hasQueue(site))
+      ? ofDevice
+      : own
+  }
+
+  /** The first link between switches on the way of the packets. */
+  #ofSwitches(site: WalkSite, short: Lasts): readonly StepEffect[] {
+    const used = (this.#options.ports ?? []).filter(({ host, device }) =>
+      this.#sites.some(one => one.host === host && one.device === device && hasQueue(one)),
+    )
+    const [port] = this.#portsOf(site).filter(own => used.some(other => other.switch !== own.switch))
+    if (port === undefined) return []
+    return [
+      {
+        effect: factor => `cable=way:${short(factor)}ms`,
+        what: 'a link between switches goes down for less than retries last',
+        lasts: short,
+        isHidden: true,
+      },
+      {
+        effect: () => 'cable=way',
+        what: 'a link between switches goes down for good',
+        isHidden: port.hasOtherWays,
+      },
+    ]
+  }
+
+  /** A manager that is gone changes nothing at ports: programs notice it that ask for a path, or join. Once in a phase. */
+  #ofManager(site: WalkSite): readonly StepEffect[] {
+    if (!this.#portsOf(site).some(({ isManaged }) => isManaged)) return []
+    const key = `${site.host} ${site.role} ${site.phase}`
+    if (this.#withoutManager.has(key)) return []
+    this.#withoutManager.add(key)
+    return [
+      {
+        effect: () => `manager=${MANAGER_GONE}ms`,
+        what: `the subnet manager is gone for ${time(MANAGER_GONE)}`,
+        lasts: () => MANAGER_GONE,
+        isHidden: true,
+      },
+      { effect: () => `manager=${GONE_FOR_EVER}ms`, what: 'the subnet manager dies', isHidden: true },
+    ]
   }
 
   #peers(): void {

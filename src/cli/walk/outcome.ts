@@ -10,7 +10,7 @@ import { roleOf } from '../../spec/methods.ts'
 import type { MethodRole } from '../../spec/schema/schema.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
-import type { RoleCount, WalkPoint } from './kinds.ts'
+import type { RoleCount, WalkPoint, WalkPort } from './kinds.ts'
 import type { WalkSite } from './site.ts'
 
 /**
@@ -52,6 +52,8 @@ export interface WalkRun {
   readonly result: AttemptResult
   readonly sites: readonly WalkSite[]
   readonly counts: readonly RoleCount[]
+  /** InfiniBand ports. */
+  readonly ports: readonly WalkPort[]
   /** Crashes, and the stacks of a program that hangs. */
   readonly records: readonly CrashRecord[]
   readonly findings: readonly Finding[]

@@ -6,6 +6,8 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import type { Finding } from '../../spec/check/finding.ts'
+import { DEFAULT_FABRIC, type FabricSpec, hasOtherWay, parseFabric, switchesOf } from '../../spec/fabric.ts'
+import type { DaemonConfig } from '../../uapi/tool.ts'
 import { attempt } from '../attempt.ts'
 import { watchHang } from '../clock.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
@@ -14,7 +16,7 @@ import { tool } from '../net/system.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
 import { programEnvironment } from '../program/program.ts'
 import { takeCrashes } from './crashes.ts'
-import { countingRules, packetRoleNames, type WalkPoint } from './kinds.ts'
+import { countingRules, packetRoleNames, type WalkPoint, type WalkPort } from './kinds.ts'
 import type { WalkRun } from './outcome.ts'
 
 export interface RunLimits {
@@ -41,6 +43,24 @@ const STEADY = 1000
 /** Milliseconds for which connections may end when the program has ended, and between looks. */
 const SETTLE_TIME = 600
 const SETTLE_LOOK = 100
+
+/** The InfiniBand ports of a host, with the switch of each. */
+export const walkPorts = (
+  host: string,
+  fabric: Pick<FabricSpec, 'manager' | 'links'>,
+  switches: ReadonlyMap<string, string>,
+): readonly WalkPort[] => {
+  const isManaged = fabric.manager !== 'none'
+  const hasOtherWays = fabric.links.every(link => hasOtherWay(fabric, link))
+  return [...switches].map(([device, at]) => ({ host, device, switch: at, isManaged, hasOtherWays }))
+}
+
+/** Those of a daemon that has its switches, by its configuration. */
+const ownPorts = ({ devices, fabric }: Pick<DaemonConfig, 'devices' | 'fabric'>): readonly WalkPort[] => {
+  const names = devices.filter(({ layer }) => layer === 'infiniband').map(({ name }) => name)
+  const spec = fabric === undefined ? DEFAULT_FABRIC : parseFabric(fabric)
+  return names.length === 0 || spec.socket !== undefined ? [] : walkPorts('', spec, switchesOf(spec, names))
+}
 
 const pause = (milliseconds: number): Promise<void> => new Promise(resolve => void setTimeout(resolve, milliseconds))
 
@@ -106,7 +126,8 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
     const { client } = joined
     try {
       await client.subscribeFindings()
-      const { fault } = await client.config()
+      const config = await client.config()
+      const { fault } = config
       const rules = point === undefined ? countingRules : [point.rule(factor)]
       await client.faults([fault, ...rules].filter(Boolean).join(';'))
       await client.beginSurvey()
@@ -142,6 +163,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
                 count: stats[stats.length - packetRoleNames.length + i]?.matched ?? 0,
               }))
             : [],
+        ports: ownPorts(config),
         records: takeCrashes(crashes),
         findings,
         failed,
@@ -156,7 +178,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
     }
   },
   repeatCommand(point) {
-    const { device = [], fault = [], link, path, clock, clockSpin } = options
+    const { device = [], fault = [], fabric, link, path, clock, clockSpin } = options
     return [
       'userdma',
       'run',
@@ -164,6 +186,7 @@ export const commandStage = ({ program, args, options, isIsolated, stop }: Comma
       '--record',
       'walk.udr',
       ...device.flatMap(one => ['--device', one]),
+      ...(fabric === undefined ? [] : ['--fabric', fabric]),
       ...(link === undefined ? [] : ['--link', link]),
       ...(path === undefined ? [] : ['--path', path]),
       ...(clock === undefined ? [] : ['--clock', clock]),

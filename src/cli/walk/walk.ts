@@ -103,6 +103,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     hasRestarts: stage.hasRestarts === true,
     retries: clean.facts.retries,
     varying: left,
+    ports: clean.ports,
   })
   listener.planned(clean, plan)
   const ordered = inTurns(plan.points, limits.lineOf)

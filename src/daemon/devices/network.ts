@@ -9,6 +9,7 @@ import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { roleOf } from '../../host/process-status.ts'
 import type { LossByRule } from '../../spec/check/probes.ts'
+import { checkFabricRules } from '../../spec/faults/fabric-rules.ts'
 import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
 import type { FaultRule, RuleScope } from '../../spec/faults/rule.ts'
 import {
@@ -98,21 +99,24 @@ const checkDevicesOf = (rules: readonly FaultRule[], names: readonly string[]): 
       )
 }
 
+const hasFabric = ({ layer }: DeviceSpec): boolean => layer === 'infiniband'
+
 /**
  * Parses fault rules for these soft devices. Throws an Error with a message for people: invalid text, or an unknown
  * device.
  */
-const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
+const faultRules = (text: string, devices: readonly DeviceSpec[], fabric: string | undefined): FaultRule[] => {
   const rules = parseFaults(text, MAX_DAEMON_RULES)
   checkDevicesOf(
     rules,
     devices.map(({ name }) => name),
   )
+  checkFabricRules(rules, fabric, devices.some(hasFabric))
   return rules
 }
 
 export const createNetwork = (
-  { devices, fault }: Pick<DaemonConfig, 'devices' | 'fault'>,
+  { devices, fault, fabric }: Pick<DaemonConfig, 'devices' | 'fault' | 'fabric'>,
   link: NetworkLink,
 ): Network => {
   /** Of those who wait for matches; `isChanged`: the rules are others. */
@@ -131,7 +135,7 @@ export const createNetwork = (
     })
   }
   const readRules = (text: string, specs: readonly DeviceSpec[]): FaultRule[] =>
-    faultRules(text, specs).map(rule => ({ ...rule, onMatch }))
+    faultRules(text, specs, fabric).map(rule => ({ ...rule, onMatch }))
   /** The daemon's, then those of programs. */
   let rules = readRules(fault, devices.filter(hasAddress))
   const programFaults = createProgramFaults(rules, roleOf)
@@ -223,10 +227,12 @@ export const createNetwork = (
         one(false)
       }),
     addOwnRules(scope, added) {
+      const specs = ports.map(({ device }) => device)
       checkDevicesOf(
         added,
-        ports.map(({ device }) => device.name),
+        specs.map(({ name }) => name),
       )
+      checkFabricRules(added, fabric, specs.some(hasFabric))
       replaceRules(
         [...rules, ...added.map(rule => ({ ...rule, scope }))],
         rules.map((_, i) => i),

@@ -47,6 +47,7 @@ import {
 } from '../../spec/check/torment.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
+import { checkFabricRules } from '../../spec/faults/fabric-rules.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
 import { createRandom } from '../../spec/faults/random.ts'
 import { type FaultRule, noFaults, type RuleScope, targetOf } from '../../spec/faults/rule.ts'
@@ -114,12 +115,13 @@ const anyScope: RuleScope = {
 }
 
 /** Parses fault rules. Those without a seed of their own get `seed`. Throws RdmaError EINVAL. */
-const faultRules = (call: string, text: string, seed: number | undefined) => {
+const faultRules = (call: string, text: string, seed: number | undefined, fabric: string | undefined) => {
   if (typeof text !== 'string')
     throw invalidArgument(call, `fault ${formatValue(text)} is not a string`, 'write "drop=1%", or "" for none')
   try {
     const parsed = parseFaults(text)
     const rules = parsed.map(rule => (rule.seed === noFaults.seed && seed !== undefined ? { ...rule, seed } : rule))
+    checkFabricRules(rules, fabric, true)
     const delayed = rules.find(rule => targetOf(rule) === 'call' && rule.delay > 0)
     if (delayed !== undefined)
       throw new Error(
@@ -513,7 +515,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     carrier,
     stallWatches,
   )
-  let rules = faultRules('createNetwork', fault, seed)
+  let rules = faultRules('createNetwork', fault, seed, fabric)
 
   const observation = observe(
     core,
@@ -571,7 +573,20 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     moveGid(device, by) {
       const soft = devices.find(one => one.device === device)
-      if (soft !== undefined) moveGid(soft, by, touch)
+      if (soft?.subnetPort !== undefined) soft.subnetPort.subnet?.disturb({ kind: 'lid' })
+      else if (soft !== undefined) moveGid(soft, by, touch)
+      scheduleTimers()
+    },
+    disturb(device, disturbance) {
+      const end = devices.find(one => one.device === device)?.subnetPort?.subnet?.disturb(disturbance)
+      scheduleTimers()
+      return (
+        end &&
+        (() => {
+          end()
+          scheduleTimers()
+        })
+      )
     },
     // `faultRules` refuses rules that need these.
     remove() {},
@@ -721,7 +736,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     setFaults(text) {
       const own = rules.flatMap((rule, i) => (rule.scope === undefined ? [] : [{ rule, i }]))
-      const set = faultRules('network.setFaults', text, seed)
+      const set = faultRules('network.setFaults', text, seed, fabric)
       replaceRules(
         [...set, ...own.map(({ rule }) => rule)],
         own.length === 0 ? undefined : [...set.map(() => undefined), ...own.map(({ i }) => i)],
@@ -729,7 +744,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     addFault(device, text) {
       const scope: RuleScope = { ...anyScope }
-      const added = faultRules('device.fault', text, seed).map(rule => ({
+      const added = faultRules('device.fault', text, seed, fabric).map(rule => ({
         ...rule,
         scope,
         device: rule.device || device,

@@ -6,7 +6,7 @@
 
 import { LinkSpeed } from '../../spec/enums.ts'
 import { DEFAULT_FABRIC, type FabricSpec, type LinkConditions, parseFabric } from '../../spec/fabric.ts'
-import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
+import type { Disturbance, ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { GSI_QPN, madHeader } from '../../spec/wire/mad.ts'
 import { MadMethod } from '../../spec/wire/management.ts'
 import { PERMISSIVE_LID, PortCapability, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
@@ -60,6 +60,13 @@ interface Cabled {
   readonly link: Link
 }
 
+/** As of `#startManager`. */
+interface ManagerPlace {
+  readonly at: FabricPort
+  readonly guid: bigint
+  readonly deliver: (packet: SubnetPacket) => boolean
+}
+
 /** External ports of a switch, at least. Links to switches take the last ones. */
 const SWITCH_PORTS = 36
 /** Of a switch in a row. */
@@ -108,7 +115,10 @@ export class EmbeddedSubnet {
   /** By port and kind of violation: when the manager is told again. */
   readonly #quietUntil = new Map<string, number>()
   #manager: SubnetManager | undefined
-  #managerPort: NodePort | undefined
+  /** Where the manager is, or was before it died. */
+  #managerPlace: ManagerPlace | undefined
+  /** Of links: how many fault rules keep them pulled. */
+  readonly #pulled = new Map<Link, number>()
   /** What ports, manager and agents have sent since the last turn. */
   readonly #queue: (() => void)[] = []
   /** Called when `isConfigured`. */
@@ -174,11 +184,6 @@ export class EmbeddedSubnet {
     this.#later(() => this.#resweep())
   }
 
-  /** The manager gives a port another LID. */
-  moveLid({ identity }: SubnetPort): void {
-    this.#later(() => this.#manager?.moveLid(integerOf(identity.portGuid), this.#environment.now()))
-  }
-
   #subnetOf(port: SubnetPort, at: FabricPort): PortSubnet {
     const fabric = this.#fabric
     const send = (mad: Uint8Array, path: ManagementPath): void => {
@@ -198,9 +203,10 @@ export class EmbeddedSubnet {
         return fabric.reached(at, dlid).flatMap(end => this.#cabled.get(end.port)?.port ?? [])
       },
       lost: (dlid, packets) => fabric.lose(at, dlid, packets),
+      disturb: disturbance => this.#disturb(port, at, disturbance),
       removed: () => {
         this.#cabled.delete(at.port)
-        if (this.#managerPort === at.port) this.#endManager()
+        if (this.#managerPlace?.at.port === at.port) this.#endManager()
         fabric.remove(at.node)
         this.#later(() => this.#resweep())
       },
@@ -311,9 +317,77 @@ export class EmbeddedSubnet {
   /** Pulls or plugs the cables between two switches. Returns false if there are none. */
   setCable(a: string, b: string, isPlugged: boolean): boolean {
     const links = this.#between(a, b)
-    for (const link of links) this.#fabric.setPlugged(link, isPlugged)
+    for (const link of links) {
+      this.#pulled.delete(link)
+      this.#fabric.setPlugged(link, isPlugged)
+    }
     if (links.length > 0) this.#later(() => this.#resweep())
     return links.length > 0
+  }
+
+  // ---- faults ----
+
+  #disturb({ identity }: SubnetPort, at: FabricPort, disturbance: Disturbance): (() => void) | undefined {
+    switch (disturbance.kind) {
+      case 'lid':
+        this.#later(() => this.#manager?.moveLid(integerOf(identity.portGuid), this.#environment.now()))
+        return undefined
+      case 'manager':
+        return this.#interruptManager()
+      default: {
+        const { between } = disturbance
+        return this.#pull(between === undefined ? this.#linksOnWay(at) : this.#between(...between))
+      }
+    }
+  }
+
+  /** The first link between switches on the way of the port's packets; before the first packet, of those to the other ports. */
+  #linksOnWay(at: FabricPort): readonly Link[] {
+    const used = this.#fabric.destinationsOf(at)
+    const lids = used.length > 0 ? used : [...this.#cabled.keys()].map(({ info }) => info.lid)
+    for (const lid of lids) {
+      const links = this.#fabric.linksTo(at, lid).filter(({ ends }) => ends.every(({ node }) => node.kind === 'switch'))
+      if (links.length > 0) return links.slice(0, 1)
+    }
+    return []
+  }
+
+  #pull(links: readonly Link[]): (() => void) | undefined {
+    if (links.length === 0) return undefined
+    for (const link of links) this.#pulled.set(link, (this.#pulled.get(link) ?? 0) + 1)
+    this.#plug(links, false)
+    return () => {
+      for (const link of links) this.#pulled.set(link, Math.max(0, (this.#pulled.get(link) ?? 0) - 1))
+      this.#plug(
+        links.filter(link => this.#pulled.get(link) === 0),
+        true,
+      )
+    }
+  }
+
+  #plug(links: readonly Link[], isPlugged: boolean): void {
+    this.#later(() => {
+      for (const link of links) this.#fabric.setPlugged(link, isPlugged)
+      this.#resweep()
+    })
+  }
+
+  /** The manager dies. Returns what starts another one at the same port; undefined: there is none. */
+  #interruptManager(): (() => void) | undefined {
+    const place = this.#managerPlace
+    if (this.#manager === undefined || place === undefined) return undefined
+    this.#later(() => {
+      if (this.#managerPlace !== place) return
+      this.#manager?.stop()
+      this.#manager = undefined
+      // The port is there, and nobody behind it.
+      this.#fabric.setConsumer(place.at, place.deliver)
+    })
+    return () =>
+      this.#later(() => {
+        if (this.#managerPlace === place && this.#manager === undefined)
+          this.#startManager(place.at, place.guid, place.deliver)
+      })
   }
 
   /**
@@ -354,7 +428,7 @@ export class EmbeddedSubnet {
   #endManager(): void {
     this.#manager?.stop()
     this.#manager = undefined
-    this.#managerPort = undefined
+    this.#managerPlace = undefined
   }
 
   /** `deliver`: what is not for the manager, as an answer to a program at the same port may be. Default: nobody has it. */
@@ -370,7 +444,7 @@ export class EmbeddedSubnet {
       },
     )
     this.#manager = manager
-    this.#managerPort = at.port
+    this.#managerPlace = { at, guid, deliver }
     this.#fabric.setConsumer(at, packet => {
       const isTaken = manager.onPacket(packet, now())
       return (isTaken && !isResponse(packet)) || deliver(packet) || isTaken

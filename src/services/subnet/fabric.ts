@@ -218,8 +218,20 @@ export class Fabric {
     this.#walk(from, dlid, packets)
   }
 
-  /** Follows packets; `lost`: how many to count where they end without a port. */
-  #walk(from: FabricPort, dlid: number, lost: number): Reach {
+  /** The LIDs to which an end port has sent packets since routes have changed, in the order of the first. */
+  destinationsOf({ port }: FabricPort): readonly number[] {
+    return [...(this.#reached.get(port)?.keys() ?? [])].filter(lid => lid !== port.info.lid)
+  }
+
+  /** The links on the way of packets from an end port to `dlid`, from the first on. */
+  linksTo(from: FabricPort, dlid: number): readonly Link[] {
+    const links: Link[] = []
+    this.#walk(from, dlid, 0, links)
+    return links
+  }
+
+  /** Follows packets; `lost`: how many to count where they end without a port. `links`: gets those on the way. */
+  #walk(from: FabricPort, dlid: number, lost: number, links?: Link[]): Reach {
     let isCarried = false
     const ends = new Set<NodePort>()
     /** A port and the number of links before it. Packets of a loop are followed until their end. */
@@ -233,7 +245,9 @@ export class Fabric {
       }
       if (isMulticast && seen.has(peer.port)) return
       seen.add(peer.port)
-      const { delay = 0, rate, loses } = this.#links.get(out)!.options
+      const link = this.#links.get(out)!
+      links?.push(link)
+      const { delay = 0, rate, loses } = link.options
       isCarried ||= delay > 0 || rate !== undefined || loses !== undefined
       const { node, port } = peer
       if (node.tables === undefined) {

@@ -17,7 +17,9 @@ import { isOfQueuePair, roleOf } from '../methods.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
 import {
+  ALL_DEVICES,
   changesDevice,
+  changesFabric,
   type FaultRule,
   type Happening,
   happeningOf,
@@ -175,7 +177,9 @@ const includes = <T>(selected: readonly T[], value: T | undefined): boolean =>
   selected.length === 0 || (value !== undefined && selected.includes(value))
 
 const isInScope = (rule: FaultRule, { pid, mayChange }: RuleScope, subject: FaultSubject): boolean =>
-  pid === subject.pid && (!changesDevice(rule) || mayChange(subject.device))
+  pid === subject.pid &&
+  (!changesDevice(rule) || mayChange(subject.device)) &&
+  (!changesFabric(rule) || mayChange(ALL_DEVICES))
 
 const isOfProgram = ({ rule, program }: ActiveRule, subject: FaultSubject): boolean =>
   (rule.device === '' || rule.device === subject.device) &&

@@ -111,7 +111,7 @@ export const completionsOfRule = (rule: FaultRule): ReadonlySet<string> =>
       .map(known => `${known.class} ${known.completion}`),
   )
 
-const HAPPENING_TEXT = 'link, gid, gone, fatal, signal, stop'
+const HAPPENING_TEXT = 'link, gid, cable, manager, gone, fatal, signal, stop'
 
 const listText = (values: Iterable<string>): string => [...new Set(values)].join(', ')
 

@@ -18,12 +18,25 @@ export interface LengthRange {
 
 export const faultCounting = ['device', 'qp', 'flow'] as const
 
+/** Cables between switches that are pulled. */
+export interface CableOutage {
+  /** The switches; `way`: those of the first link between switches on the way of the device's packets. */
+  readonly between: readonly [string, string] | typeof CABLE_ON_WAY
+  /** Milliseconds; undefined: for good. */
+  readonly lasts: number | undefined
+}
+export const CABLE_ON_WAY = 'way'
+
 /** What a rule lets happen to the device or the process. Times are milliseconds; 0 and '' are nothing. */
 export interface Happening {
   /** The link of the device is down for so long. */
   readonly link: number
   /** The device's address returns at an index so much higher. */
   readonly gid: number
+  /** Cables between switches of InfiniBand ports are pulled. */
+  readonly cable: CableOutage | ''
+  /** The subnet manager of InfiniBand ports is gone for so long. */
+  readonly manager: number
   /** The device is removed for so long. */
   readonly gone: number
   /** The device fails with all its queue pairs. */
@@ -34,7 +47,16 @@ export interface Happening {
   readonly stop: number
 }
 
-export const noHappening: Happening = { link: 0, gid: 0, gone: 0, fatal: '', signal: '', stop: 0 }
+export const noHappening: Happening = {
+  link: 0,
+  gid: 0,
+  cable: '',
+  manager: 0,
+  gone: 0,
+  fatal: '',
+  signal: '',
+  stop: 0,
+}
 const happeningNames = Object.keys(noHappening) as readonly (keyof Happening)[]
 export const happens = (happening: Happening): boolean =>
   happeningNames.some(name => happening[name] !== noHappening[name])
@@ -43,15 +65,23 @@ export const happens = (happening: Happening): boolean =>
 export const changesDevice = ({ link, gid, gone, fatal }: Happening): boolean =>
   link > 0 || gid > 0 || gone > 0 || fatal !== ''
 
+/** Whether what happens concerns all devices with InfiniBand ports. */
+export const changesFabric = ({ cable, manager }: Happening): boolean => cable !== '' || manager > 0
+
 /** Of several, the longest times and the first names. */
 export const happeningOf = (all: readonly Happening[]): Happening => ({
   link: Math.max(0, ...all.map(({ link }) => link)),
   gid: Math.max(0, ...all.map(({ gid }) => gid)),
+  cable: all.find(({ cable }) => cable !== '')?.cable ?? '',
+  manager: Math.max(0, ...all.map(({ manager }) => manager)),
   gone: Math.max(0, ...all.map(({ gone }) => gone)),
   fatal: all.find(({ fatal }) => fatal !== '')?.fatal ?? '',
   signal: all.find(({ signal }) => signal !== '')?.signal ?? '',
   stop: Math.max(0, ...all.map(({ stop }) => stop)),
 })
+
+/** In place of a device's name. */
+export const ALL_DEVICES = ''
 
 /** What a rule of a program may act on, besides its selectors. */
 export interface RuleScope {
@@ -61,7 +91,7 @@ export interface RuleScope {
   receives(device: string, qpn: number): boolean
   /** Whether a device sends packets to the queue pair `destQpn` of a peer for the process alone. `sourceQpn`: 0: unknown. */
   sends(device: string, destQpn: number, sourceQpn: number): boolean
-  /** Whether the rule may change the whole device. */
+  /** Whether the rule may change the whole device; ALL_DEVICES: all of them. */
   mayChange(device: string): boolean
 }
 

@@ -35,6 +35,8 @@ import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
 import { WcStatus } from '../work.ts'
 import { checkProgramRule, isCallPattern, isClassName, isEventName } from './program-rules.ts'
 import {
+  CABLE_ON_WAY,
+  type CableOutage,
   type FaultRule,
   faultCounting,
   faultDirections,
@@ -53,6 +55,8 @@ const linkTime: Setting<number> = {
   write: formatNumber,
   allowed: `milliseconds from 1 to ${MAX_LINK_TIME}, or a time like 50ms or 3s`,
 }
+const cableText = ({ between, lasts }: CableOutage): string =>
+  [between, lasts === undefined ? [] : `${formatNumber(lasts)}ms`].flat().join(':')
 /** The time of an outage of a link, for the command. */
 export const outageTime: Pick<Setting<number>, 'read' | 'allowed'> = linkTime
 
@@ -274,6 +278,23 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: String,
     allowed: `an integer from 1 to ${MAX_GID_MOVE}`,
   },
+  cable: {
+    read(text) {
+      const words = text.split(':')
+      const isWay = words[0] === CABLE_ON_WAY
+      const names = words.slice(0, isWay ? 1 : 2)
+      const time = words[names.length]
+      const lasts = time === undefined ? undefined : linkTime.read(time)
+      if (words.length > names.length + 1 || names.includes('') || (time !== undefined && lasts === undefined))
+        return undefined
+      if (isWay) return { between: CABLE_ON_WAY, lasts }
+      const [a, b] = names
+      return a === undefined || b === undefined || a === b ? undefined : { between: [a, b], lasts }
+    },
+    write: cable => (cable === '' ? '' : cableText(cable)),
+    allowed: `two switches as leaf1:spine1, or way, and perhaps a time as leaf1:spine1:3s; ${linkTime.allowed}`,
+  },
+  manager: linkTime,
   gone: linkTime,
   fatal: { read: text => (text === 'qps' ? text : undefined), write: String, allowed: 'qps' },
   signal: {

@@ -30,7 +30,7 @@ import { lidAddress } from '../../../src/transport/wire/address.ts'
 import { TestPort } from '../../services/subnet-client/ports.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 
-const { ACTIVE, DOWN } = PortState.values
+const { ACTIVE, DOWN, INIT } = PortState.values
 
 /** A port with one of a memory link. */
 class HostPort extends TestPort implements PortFabric {
@@ -134,6 +134,32 @@ describe('ports at the switches of another process', () => {
     })
   })
 
+  it('have faults of the switches, until they or their connections end', { timeout: 60_000 }, async t => {
+    const { log, addHost, until } = createBoth(t)
+    const a = addHost()
+    await until(() => isActive(a))
+    const { lid } = a.port.settings
+    a.port.subnet!.disturb({ kind: 'lid' })
+    await until(() => a.port.settings.lid !== lid)
+    a.port.subnet!.disturb({ kind: 'cable', between: ['switch1', 'nowhere'] })
+    await until(() => log.some(line => /there is no cable switch1:nowhere/.test(line)))
+    for (const [host, endsWith] of [
+      [addHost(), 'the rule'],
+      [addHost(), 'the connection'],
+    ] as const) {
+      await until(() => isActive(host))
+      const end = host.port.subnet!.disturb({ kind: 'manager' })!
+      host.port.subnet!.disturb({ kind: 'cable', between: ['nobody', 'nowhere'] })
+      const told = log.length
+      await until(() => log.length > told)
+      const later = addHost()
+      await until(() => later.port.settings.state === INIT)
+      if (endsWith === 'the rule') end()
+      else host.remote.close()
+      await until(() => isActive(later))
+    }
+  })
+
   it('are told why the switches refuse them', { timeout: 60_000 }, async t => {
     const { path, addHost, until } = createBoth(t)
     const good = addHost()
@@ -150,7 +176,7 @@ describe('ports at the switches of another process', () => {
       return length > 0
     })
     const message = readSwitchMessage(answer.subarray(0, length))
-    assert.match(message?.kind === 'refused' ? message.reason : '', /speaks version 2 .* both need the same version/)
+    assert.match(message?.kind === 'refused' ? message.reason : '', /speaks version 3 .* both need the same version/)
   })
 
   it('go on while others send what is no message', { timeout: 60_000 }, async t => {

@@ -27,6 +27,7 @@ const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkR
   },
   sites,
   counts: [],
+  ports: [],
   records: [],
   findings: [],
   failed: undefined,

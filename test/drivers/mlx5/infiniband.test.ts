@@ -32,6 +32,7 @@ const noSubnet = {
   removed: () => {},
   reached: () => [],
   lost: () => {},
+  disturb: () => undefined,
   routesVersion: 0,
 }
 /** A fault that never acts: messages are packets. */

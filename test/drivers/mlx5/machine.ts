@@ -76,6 +76,7 @@ export const fabric = (
       news: each => void news?.push(each),
       reached: dlid => ports.filter(({ settings: { lid } }) => dlid >= FIRST_MULTICAST_LID || lid === dlid),
       lost: () => {},
+      disturb: () => undefined,
       removed: () => {},
     })
     port.set({ state: ACTIVE, lid: i + 1, smLid: 1 })

@@ -59,10 +59,10 @@ describe('ports of one process', () => {
 
   test('one gets another LID, by which others reach it', () => {
     const [a, b] = ports(2) as [TestPort, TestPort]
-    const { subnet, run } = subnetOf([a, b])
+    const { run } = subnetOf([a, b])
     run(SECOND)
     const { lid } = a.settings
-    subnet.moveLid(a)
+    a.subnet?.disturb({ kind: 'lid' })
     run(SECOND)
     assert.notEqual(a.settings.lid, lid)
     assert.deepEqual([a.settings.state, b.subnet?.reached(lid)], [ACTIVE, []])
@@ -93,6 +93,47 @@ describe('ports of one process', () => {
       const [first, last] = [many[0]!, many.at(-1)!]
       assert.deepEqual(first.subnet!.reached(last.settings.lid), [last])
     }
+  })
+
+  test('whose way loses a link get another one, and by a single way none until the link is there again', () => {
+    for (const [fabric, hasOtherWay] of [
+      ['fat-tree,leaves=2,spines=2', true],
+      ['links=a:b', false],
+    ] as const) {
+      const [a, b] = ports(2) as [TestPort, TestPort]
+      const { run } = subnetOf([a, b], fabric)
+      run(SECOND)
+      const isReached = (): boolean => a.subnet!.reached(b.settings.lid).includes(b)
+      // Two rules hold the same link: it is back when both have ended.
+      const ends = [0, 1].map(() => a.subnet!.disturb({ kind: 'cable' })!)
+      if (!hasOtherWay) {
+        for (const end of ends) {
+          run(SECOND)
+          assert.equal(isReached(), false)
+          end()
+        }
+      }
+      run(SECOND)
+      assert.equal(isReached(), true, fabric)
+      assert.equal(a.subnet!.disturb({ kind: 'cable', between: ['a', 'nowhere'] }), undefined)
+    }
+  })
+
+  test('stay as they are when the manager dies, and register again with the next one', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { subnet, run } = subnetOf([a])
+    run(SECOND)
+    const [{ lid }, { registrations }] = [a.settings, a]
+    const start = a.subnet!.disturb({ kind: 'manager' })!
+    run(SECOND)
+    assert.equal(a.subnet!.disturb({ kind: 'manager' }), undefined)
+    subnet.attach(b)
+    run(60 * SECOND)
+    assert.deepEqual([a.settings.state, a.settings.lid, b.settings.state], [ACTIVE, lid, INIT])
+    start()
+    run(SECOND)
+    assert.deepEqual([a.settings.lid, b.settings.state], [lid, ACTIVE])
+    assert.equal(a.registrations, registrations + 1)
   })
 
   test('stay INIT without a subnet manager', () => {

@@ -37,6 +37,8 @@ describe('fault rules', () => {
       'length=0+1..64+4096..,rkey=0x1234+0x0,imm=0x7,message=2+3,packet=4,per=flow,nth=2,drop=1',
       'wr_id=7+18446744073709551615,length=8,inline=no,per=qp,post=EIO',
       'completion=SEND,wr_id=0,per=device,status=RETRY_EXC_ERR',
+      'call=mr.create,cable=leaf1:spine1:3000ms,manager=1000',
+      'cable=way',
     ])
       assert.equal(formatRule(parseRule(text)), text)
     assert.deepEqual(parseRule('wr_id=0xff,post=EIO').wr_id, [255n])
@@ -132,6 +134,11 @@ describe('fault rules', () => {
       ['per=qp,call=mr.create,errno=ENOMEM', /per is for packets and posts and completions/],
       ['wr_id=0x10000000000000000,post=EIO', /wr_id: "0x10000000000000000" is not a wr_id of at most 64 bits/],
       ['wr_id=1,drop=1', /wr_id is for posts and completions, and this rule is for packets/],
+      ['cable=leaf1', /cable: "leaf1" is not two switches as leaf1:spine1, or way, and perhaps a time/],
+      ['cable=a:b:9h', /cable: "a:b:9h" is not .* milliseconds from 1 to 600000/],
+      ['cable=a:a', /cable: "a:a" is not two switches/],
+      ['cable=way:1s:1s', /cable: "way:1s:1s" is not/],
+      ['manager=0', /manager: "0" is not milliseconds/],
       ['inline=maybe,post=EIO', /inline: "maybe" is not yes, no/],
     ]
     for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)

@@ -35,7 +35,7 @@ import type {
   PostDetails,
   ProgramFaults,
 } from '../../../spec/faults/program-faults.ts'
-import { type Happening, happens } from '../../../spec/faults/rule.ts'
+import { CABLE_ON_WAY, changesDevice, changesFabric, type Happening, happens } from '../../../spec/faults/rule.ts'
 import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
 import {
   type ActingRule,
@@ -51,6 +51,7 @@ import {
 import { the } from '../../../spec/reason.ts'
 import { MODIFY } from '../../../spec/schema/schema.ts'
 import { PostQueue } from '../../../spec/session.ts'
+import type { Disturbance } from '../../../spec/subnet-port.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
 import { watchedRequest } from '../requests/feed.ts'
 
@@ -61,6 +62,8 @@ interface FaultSources {
   setLink(device: Device, isUp: boolean): void
   /** The address of a device leaves, and returns at an index so much higher. Nothing for a device without link. */
   moveGid(device: Device, by: number): void
+  /** Disturbs the subnet of a device's InfiniBand port. Returns what ends it; undefined: there is nothing to end. */
+  disturb(device: Device, disturbance: Disturbance): (() => void) | undefined
   /** Removes a device, and adds it again after so many milliseconds. */
   remove(device: Device, milliseconds: number): void
   /** Sends a signal to a process. */
@@ -105,7 +108,7 @@ export interface InjectedFaults {
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Fulfilled when what rules let happen to devices now has happened. */
   untilHappened(): Promise<void>
-  /** A program has ended its rules: links that they took down are up again. `scope`: as of `ActingRule`. */
+  /** A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: as of `ActingRule`. */
   endOutages(scope: object): void
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean
@@ -288,6 +291,27 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       if (current.delete(outage) && current.size === 0 && device.isAlive) sources.setLink(device, true)
     })
   }
+  /** What rules have done to the subnet, and will end. */
+  const disturbed = new Set<{ readonly scope: object | undefined; readonly end: () => void }>()
+  const disturb = (
+    devices: readonly Device[],
+    disturbance: Disturbance,
+    lasts: number | undefined,
+    scope: object | undefined,
+  ): void => {
+    // The ports of a process have one subnet.
+    for (const device of devices) {
+      const end = device.isAlive ? sources.disturb(device, disturbance) : undefined
+      if (end === undefined) continue
+      const one = { scope, end }
+      disturbed.add(one)
+      if (lasts !== undefined)
+        void sources.wait(lasts).then(() => {
+          if (disturbed.delete(one)) end()
+        })
+      return
+    }
+  }
   let happened = Promise.resolve()
   const happen = (
     devices: readonly Device[],
@@ -295,15 +319,20 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     fault: ActingRule & { readonly happening: Happening },
   ): void => {
     if (!happens(fault.happening)) return
-    const { link, gid, gone, fatal, signal, stop } = fault.happening
+    const { link, gid, cable, manager, gone, fatal, signal, stop } = fault.happening
     if (signal !== '') sources.signal(pid, signal)
     if (stop > 0) {
       sources.signal(pid, 'STOP')
       void sources.wait(stop).then(() => sources.signal(pid, 'CONT'))
     }
-    if (link === 0 && gid === 0 && gone === 0 && fatal === '') return
+    if (!changesDevice(fault.happening) && !changesFabric(fault.happening)) return
     // Not at once: the device may be in the middle of a poll.
     happened = sources.wait(0).then(() => {
+      if (cable !== '') {
+        const between = cable.between === CABLE_ON_WAY ? undefined : cable.between
+        disturb(devices, { kind: 'cable', between }, cable.lasts, fault.scope)
+      }
+      if (manager > 0) disturb(devices, { kind: 'manager' }, manager, fault.scope)
       for (const device of devices) {
         if (device.isAlive && link > 0) setLink(device, false, link, fault.scope)
         if (device.isAlive && gid > 0) sources.moveGid(device, gid)
@@ -484,6 +513,11 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   return {
     untilHappened: () => happened,
     endOutages(scope) {
+      for (const one of disturbed)
+        if (one.scope === scope) {
+          disturbed.delete(one)
+          one.end()
+        }
       for (const device of core.devices.values()) {
         const current = outages.get(device)
         const before = current?.size ?? 0
