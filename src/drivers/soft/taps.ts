@@ -8,6 +8,7 @@ import { joinWords, TWO_32 } from '../../spec/memory.ts'
 import { ATOMIC_BYTES, isAtomic, isRemote, SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
 import { Completion, Flush, Receive, Send, Sge, type WorkTaps } from '../../transport/engine/types.ts'
+import { lidOf } from '../../transport/wire/address.ts'
 import { arenaOver } from '../../transport/wire/arena.ts'
 import { polledCompletions } from './completion-queue.ts'
 import { causeOfLostDatagram } from './lid-causes.ts'
@@ -43,7 +44,10 @@ const destinationOf = (
   at: number,
 ): PostedRequest['destination'] => {
   const address = words[at + Send.REFUSED] === 0 ? queues[row]?.destinations?.address() : undefined
-  return address && { gid: paths.datagramAddress(address), qkey: words[at + Send.QKEY] }
+  if (address === undefined) return undefined
+  const gid = paths.datagramAddress(address)
+  const hasNoGrh = lidOf(gid) >= 0 && !address.isGlobal
+  return { gid, qkey: words[at + Send.QKEY], ...(hasNoGrh && { hasNoGrh }) }
 }
 
 /** The target of an initiator of DC, which it is connected to when it fetches a request. */

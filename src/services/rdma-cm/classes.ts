@@ -308,7 +308,11 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     resolveService(_call, { state: { state, device } }) {
       if (state !== 'ADDR_BOUND' || device === undefined)
         throw callError.EINVAL`${the.method('cm_id.resolveService')}: the identifier is in state ${state}${device ? '' : ' without a device'}, not ADDR_BOUND with a device`
-      throw callError.EOPNOTSUPP`${the.method('cm_id.resolveService')}: RoCE has no subnet administrator, which knows services`
+      const why =
+        device.device.driver.link === 'ib'
+          ? 'services of a subnet are not resolved here; ask subnet administration for a ServiceRecord by management datagrams'
+          : 'RoCE has no subnet administrator, which knows services'
+      throw callError.EOPNOTSUPP`${the.method('cm_id.resolveService')}: ${why}`
     },
     queryServices() {
       throw callError.ENODATA`${the.method('cm_id.queryServices')}: no service was resolved`

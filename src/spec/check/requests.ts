@@ -74,8 +74,8 @@ export interface WorkRequest {
   readonly swap?: Swap
   /** For a datagram, and DC: the number of the destination queue pair. */
   readonly destQpn: number | undefined
-  /** For a datagram with an address handle, and DC. `qkey`: as in the request. */
-  readonly destination: { readonly gid: Uint8Array; readonly qkey: number } | undefined
+  /** For a datagram with an address handle, and DC. `qkey`: as in the request. `hasNoGrh`: of a datagram by a LID alone. */
+  readonly destination: { readonly gid: Uint8Array; readonly qkey: number; readonly hasNoGrh?: true } | undefined
 }
 
 /** A completion that was written to the CQ, or lost because the CQ was full. */

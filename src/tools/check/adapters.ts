@@ -165,6 +165,13 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     if (![...askers.values()].includes(call.program?.pid)) checkOperation('gidPaths', call, object)
   }
 
+  /** Whether a datagram goes by an address handle without a GRH that libmlx5 made without a call, for which `checkPath` looks. */
+  const isByLid = ({ destination, owner }: WorkRequest): boolean => {
+    if (destination?.hasNoGrh !== true) return false
+    const program = services.objects.find(owner)?.program
+    return services.objects.existingOf(program, ['cm_id', 'ah']) === undefined
+  }
+
   /** Adds to the pinned bytes of a process; returns the sum. */
   const addPinned = (pid: number, bytes: number): number => {
     const sum = (pinnedOfProcess.get(pid) ?? 0) + bytes
@@ -239,7 +246,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
           checkLimit('max_msg_sz', request.length, services.occurrenceAtPost(owner, request), owner)
       }
       if (names.length === 0) return
-      for (const operation of operationsOfRequest(request)) {
+      for (const operation of [...operationsOfRequest(request), ...(isByLid(request) ? ['lidPaths' as const] : [])]) {
         if (names.every(name => adapters[name].lacks[operation] === undefined)) continue
         const owner = services.objects.find(request.owner)
         if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)

@@ -244,6 +244,11 @@ it('a group gets the datagrams to its multicast LID, and only those of its GID',
   qa.activate()
   qb.activate()
   const gid = Uint8Array.of(0xff, 0x12, 0x40, 0x1b, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+  for (const lid of [0, 3, 0xffff])
+    assert.throws(() => qb.attach(gid, lid), {
+      code: 'EINVAL',
+      message: /mlid: \d+ is no multicast LID, from 49152 to 65534/,
+    })
   qb.attach(gid, 0xc001)
   for (const at of [0, 4096]) qb.receive(b.element(at, 2048))
   const to = { qpn: 0xff_ffff, gid, lid: 0xc001, isGlobal: true }

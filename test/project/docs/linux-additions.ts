@@ -134,7 +134,7 @@ export const additions: readonly Addition[] = [
     'rdma_cm command',
     'RESOLVE_IB_SERVICE',
     'EOPNOTSUPP',
-    '`cm_id.resolveService`: as with Linux, RoCE has no subnet administrator',
+    '`cm_id.resolveService`: as with Linux, RoCE has no subnet administrator; on InfiniBand programs ask it by datagrams',
   ),
   row('6.18', 'rdma_cm query', 'IB_SERVICE', 'ENODATA', '`cm_id.queryServices`: none is ever resolved'),
   row(

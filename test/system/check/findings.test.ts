@@ -150,6 +150,9 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     assert.deepEqual(await told('ibv_rc_pingpong', ...device, '--like', 'roce'), [
       'roce (a port of RoCE) lacks paths by a LID alone (ah_attr.is_global is 0)',
     ])
+    assert.deepEqual(await told('ibv_ud_pingpong', ...device, '--like', 'roce'), [
+      'roce (a port of RoCE) lacks paths by a LID alone (ah_attr.is_global is 0)',
+    ])
     assert.deepEqual(await told('ibv_rc_pingpong -g 0', ...device, '--like', 'roce'), [])
     const { found } = await checkScript(t, `${faulty('adapter-limit')}`, ['--like', 'infiniband'])
     assert.deepEqual(

@@ -226,12 +226,17 @@ test('paths of RoCE that InfiniBand lacks are found, unless rdma_cm has found th
 })
 
 test('paths, partition keys and addresses of InfiniBand that RoCE lacks are found', () => {
-  const { take, create, call, modify } = scenario('roce')
+  const { take, create, call, modify, post } = scenario('roce')
   const qp = create('rc_qp')
   modify(qp, { ibAddress: { dgid: GID, dlid: 3, isGlobal: 1, sgidIndex: 0 } })
   assert.deepEqual(take(), [])
   modify(qp, { ibAddress: { dgid: GID, dlid: 3, isGlobal: 0, sgidIndex: 0 }, pkeyIndex: 1 })
   assert.deepEqual(take(), [lacks('roce lacks paths by a LID alone'), limit('pkey_index 1 exceeds 0 of roce')])
+  const ud = create('ud_qp')
+  post(ud, SEND, 8, PostQueue.SEND, { destination: { gid: GID, qkey: 1 } })
+  assert.deepEqual(take(), [])
+  post(ud, SEND, 8, PostQueue.SEND, { destination: { gid: GID, qkey: 1, hasNoGrh: true } })
+  assert.deepEqual(take(), [lacks('roce lacks paths by a LID alone')])
   const object = create('cm_id')
   const destination = Uint8Array.of(27, 0)
   call({ class: 'cm_id', method: 'resolveAddress', object, args: { destination } })

@@ -8,7 +8,7 @@ import type { PortAttributes } from '../../../spec/classes/device/port.ts'
 import { callError } from '../../../spec/errno.ts'
 import { the } from '../../../spec/reason.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
-import { FIRST_MULTICAST_LID } from '../../../spec/wire/subnet.ts'
+import { FIRST_MULTICAST_LID, PERMISSIVE_LID } from '../../../spec/wire/subnet.ts'
 import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
 import { lidAddress, lidOf } from '../../../transport/wire/address.ts'
 import { infinibandGrh } from './grh.ts'
@@ -45,6 +45,10 @@ export const infinibandPaths = (port: Port, own: () => FabricPort): Paths => {
   return {
     grhBuilder: infinibandGrh,
     groupAddress: (_gid, mlid) => lidAddress(mlid),
+    checkGroupLid(mlid) {
+      if (mlid < FIRST_MULTICAST_LID || mlid === PERMISSIVE_LID)
+        throw callError.EINVAL`${the.method('ud_qp.attachMcast')}: ${the.attribute('mlid')}: ${mlid} is no multicast LID, from ${FIRST_MULTICAST_LID} to ${PERMISSIVE_LID - 1}: on InfiniBand give that of the group, which a join returns`
+    },
     isToGroup: ({ destination }) => lidOf(destination) >= FIRST_MULTICAST_LID,
     groupOf: ({ grh, destination }) => grh?.destination ?? destination,
     none: noAddress,

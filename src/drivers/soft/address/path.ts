@@ -129,6 +129,8 @@ export interface Paths {
   readonly grhBuilder: GrhBuilderOf
   /** By which the network forwards the packets of a group; a copy. */
   groupAddress(gid: Uint8Array, mlid: number): Uint8Array
+  /** The multicast LID with which a program attaches. Throws CallError EINVAL, as Linux's ib_attach_mcast. */
+  checkGroupLid(mlid: number): void
   /** Whether packets of the flow are only for groups: a multicast LID, which QPNs of queue pairs do not go with. */
   isToGroup(flow: FlowAddress): boolean
   /** The GID of the group of a multicast packet. */
@@ -236,6 +238,8 @@ export const rocePaths = (port: Port, gids: () => GidTable): Paths => {
   return {
     grhBuilder: roceGrh,
     groupAddress: gid => copyOfBytes(gid),
+    // RoCE ignores it (IBA annex A17.9).
+    checkGroupLid() {},
     isToGroup: () => false,
     groupOf: ({ destination }) => destination,
     none,

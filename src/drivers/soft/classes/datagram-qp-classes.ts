@@ -19,6 +19,7 @@ import { qpClass } from './qp-class.ts'
 
 const multicastHandlers: Handlers<typeof UdQp, QueuePair> = {
   attachMcast(call, { state }, { gid, mlid }) {
+    stateOf(call).paths.checkGroupLid(mlid)
     stateOf(call).groups.attach(state.row, gid, mlid, call.context.account)
     return {}
   },

@@ -218,7 +218,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /**
      * Asks the subnet administrator for a service (Linux 6.18: rdma_resolve_addrinfo). EINVAL unless the identifier is
-     * in ADDR_BOUND with a device; otherwise EOPNOTSUPP, because no device here has a subnet administrator.
+     * in ADDR_BOUND with a device; otherwise EOPNOTSUPP: RoCE has no subnet administrator, and on InfiniBand programs ask it by datagrams.
      */
     resolveService: method(calls.resolveService, {
       role: 'resolves',
