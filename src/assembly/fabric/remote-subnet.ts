@@ -5,7 +5,7 @@
  */
 import { hostname } from 'node:os'
 import { SystemError } from '../../host/errno.ts'
-import { connect } from '../../host/net/sockets.ts'
+import { close, connect, peerCredentials } from '../../host/net/sockets.ts'
 import { PortState } from '../../spec/enums.ts'
 import type { PortSubnet, SubnetPort } from '../../spec/subnet-port.ts'
 import { FIRST_MULTICAST_LID, PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
@@ -103,7 +103,14 @@ export class RemoteSubnet {
 
   #connect({ description }: SubnetPort): number {
     try {
-      return connect(this.#path)
+      const fd = connect(this.#path)
+      // Who serves the path decides where packets go, and what the port is.
+      const { uid } = peerCredentials(fd)
+      if (uid === process.geteuid?.()) return fd
+      close(fd)
+      throw new Error(
+        `device ${description}: user ${uid} serves ${this.#path}, and switches are of the daemon's own user`,
+      )
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
       throw new Error(

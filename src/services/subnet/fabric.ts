@@ -88,6 +88,11 @@ interface FabricHooks {
 
 /** Packets in flight; further ones are lost. */
 const MAX_WAITING = 65_536
+/**
+ * µs for which a packet waits for a link with a rate, as HOQLife of a switch (IBA 18.2.5.4; at most 2.1 s): a program that sends
+ * more than the link takes does not hold up others for longer.
+ */
+const LIFETIME = 2_000_000
 /** Of a management packet on a link: LRH, BTH, DETH, 256 bytes, ICRC, VCRC. */
 const MANAGEMENT_BYTES = 8 + 12 + 8 + 256 + 4 + 2
 
@@ -358,6 +363,10 @@ export class Fabric {
     if (isManagement(packet) && packet.destQp === SMI_QPN) {
       direction.managementLeftAt = Math.max(this.#now, direction.managementLeftAt) + time
       due = direction.managementLeftAt + delay
+    } else if (direction.leftAt - this.#now > LIFETIME) {
+      out.count('port_xmit_discards')
+      this.lost++
+      return
     } else {
       direction.leftAt = Math.max(this.#now, direction.leftAt) + time
       // Packets do not overtake each other when the delay has become shorter.

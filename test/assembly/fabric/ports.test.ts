@@ -2,6 +2,9 @@
  * Ports of one process at the switches of another one, both in this process: what passes, and what is no message.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
@@ -210,6 +213,31 @@ describe('ports at the switches of another process', () => {
     const other = addHost()
     await until(() => isActive(other))
     assert.ok(isActive(good))
+  })
+
+  it('are not cabled to switches of another user', {
+    timeout: 60_000,
+    skip: process.geteuid?.() !== 0 && 'only root can start programs of another user',
+  }, async t => {
+    const folder = mkdtempSync('/tmp/userdma-impostor-')
+    t.after(() => rmSync(folder, { recursive: true }))
+    chmodSync(folder, 0o777)
+    const path = join(folder, 'ports')
+    const script =
+      'import socket,sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind(sys.argv[1]); s.listen(); print("listens", flush=True); s.accept(); s.accept()'
+    const impostor = spawn('python3', ['-c', script, path], {
+      uid: 65534,
+      gid: 65534,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    t.after(() => impostor.kill())
+    await once(impostor.stdout, 'data')
+    const own = { attach: () => createLink('memory', 'packets', true).attachTrunk(), kick() {}, log() {} }
+    const remote = new RemoteSubnet(path, { ...own, guard: (_name, body) => body })
+    assert.throws(
+      () => remote.attach(new TestPort(1)),
+      /mlx5_1: user 65534 serves .*, and switches are of the daemon's own/,
+    )
   })
 
   it('are DOWN when the switches end the connection', { timeout: 60_000 }, async t => {

@@ -68,6 +68,14 @@ test('packets wait for the rate one after the other, subnet management before th
   assert.equal(lab.arrived[0], lab.arrived[1])
 })
 
+test('a packet that would wait for a rate for more than two seconds is lost, and counted', () => {
+  const { lab, first, chain, link } = configuredChain()
+  lab.fabric.setOptions(link, { rate: 8e6 })
+  for (let i = 0; i < 2500; i++) lab.fabric.carry(first, { dlid: LIDS.last, bytes: 1000 }, lab.now)
+  lab.run(10_000_000)
+  assert.deepEqual([lab.arrived.length, chain[0]!.port(2)!.counters.port_xmit_discards], [2001, 499])
+})
+
 test('a lost packet is counted as an error of the port where it would have arrived; a cut link loses what is on it', () => {
   const { lab, first, chain, link } = configuredChain()
   let sent = 0
