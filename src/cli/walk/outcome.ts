@@ -24,8 +24,8 @@ import type { WalkSite } from './site.ts'
  * - `wrong`: the exit status says failure, although the program was told of none: the transport has made up for it, or it
  *   has no acknowledgement
  * - `swallowed`: the exit status is 0, the output is as without the failure, and the program, which was told of it, has
- *   not made up for it: it has fewer successful calls or requests of this kind, and no further connection. Queries are
- *   left out: programs and libraries may do without an answer
+ *   not made up for it: it has fewer successful calls or requests of this kind, no further connection, and no object
+ *   destroyed that it could not modify. Queries are left out: programs and libraries may do without an answer
  * - `degraded`: the exit status is 0, and the program went on to its end with a queue pair whose failures it had polled, or
  *   with others in its place that failed too
  * - `recovered`: the exit status is 0, and nothing of the above
@@ -132,6 +132,16 @@ const countOf = (sites: readonly SurveySite[], { target, name, class: cls }: Sur
 /** A later call does what the failed one has not, and how often a program makes it depends on times. */
 const isReplaced = ({ target, name }: SurveySite): boolean => target === 'call' && name === 'cq.reqNotify'
 
+/** Objects that could not be prepared for another use are destroyed instead: more than without the failure. */
+const isGivenUp = ({ target, name, class: cls }: SurveySite, run: WalkRun, clean: WalkRun): boolean => {
+  if (target !== 'call' || roleOf(name) !== 'modifies') return false
+  const destroyed = ({ sites }: WalkRun): number =>
+    sites
+      .filter(site => site.class === cls && roleOf(site.name) === 'destroys')
+      .reduce((sum, { count }) => sum + count, 0)
+  return destroyed(run) > destroyed(clean)
+}
+
 /** In this function of libibverbs providers prepare a device. */
 const OPENS = / (?:verbs|ibv)_open_device$/
 /** Functions of libmlx5 that send a command for the program. */
@@ -223,7 +233,7 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
   if (isFailing(point) && point.site !== undefined) {
     const needed = isReplaced(point.site) ? 1 : countOf(clean.sites, point.site)
     const isMadeUpFor = countOf(sites, point.site) - injected >= needed
-    return isMadeUpFor || isQuery(point.site) ? 'recovered' : 'swallowed'
+    return isMadeUpFor || isQuery(point.site) || isGivenUp(point.site, run, clean) ? 'recovered' : 'swallowed'
   }
   return told.length === 0 || isRepeated(run, clean) ? 'recovered' : 'swallowed'
 }

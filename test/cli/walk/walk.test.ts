@@ -117,6 +117,21 @@ describe('a walk', () => {
     }
   })
 
+  it('takes a program for one that makes up for a failed modification if it destroys the object instead', async () => {
+    for (const [destroyed, outcome] of [
+      [2, 'recovered'],
+      [1, 'swallowed'],
+    ] as const) {
+      const { walked } = await walkWith(point =>
+        runOf([site('rc_qp.modify'), site('rc_qp.destroy', { count: point === undefined ? 1 : destroyed })]),
+      )
+      assert.deepEqual(
+        walked.results.map(result => result.outcome),
+        [outcome],
+      )
+    }
+  })
+
   it('takes a program for stale that went on with what is gone, not if its peer has ended and it says so', async () => {
     const at = (action: string, time: number) => ({ action, time, stack: [] })
     const finding = (others: Partial<Finding>): Finding => ({

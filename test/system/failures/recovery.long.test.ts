@@ -2,12 +2,14 @@
  * What well-known programs do after each kind of failure: `userdma walk` of each, and the table of
  * docs/reference/recovery.md. With WRITE_DOCS=1 it writes what it has run to the page; otherwise what is bad must be bad on the page.
  * VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma; UCX that of an installed UCX 1.23, with its
- * example `ucp_client_server` in bin, of which UCX_SOURCE is the source.
+ * example `ucp_client_server` in bin, of which UCX_SOURCE is the source. BRPC is a folder with the `server` of brpc's
+ * example/rdma_performance and with suites/brpc_client.cpp as `client`, linked with brpc built with WITH_RDMA, of which
+ * BRPC_SOURCE is the source. SPDK is the folder of a build of SPDK with `--with-rdma`.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, normalize } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { walkKinds } from '../../../src/spec/walk-kinds.ts'
 import { repoRoot } from '../../paths.ts'
@@ -30,7 +32,14 @@ interface Program {
   readonly options?: readonly string[]
 }
 
-const { VALKEY = '/nonexistent', UCX = '/nonexistent', UCX_SOURCE = '/nonexistent' } = process.env
+const {
+  VALKEY = '/nonexistent',
+  UCX = '/nonexistent',
+  UCX_SOURCE = '/nonexistent',
+  BRPC = '/nonexistent',
+  BRPC_SOURCE = '/nonexistent',
+  SPDK = '/nonexistent',
+} = process.env
 
 /** Ends with the client's status. The server is ended if it is endless, or if its client has failed. */
 const pair = (server: string, client: string, isEndless = false): string =>
@@ -47,6 +56,32 @@ const ucpJob = (size: number): string => {
     true,
   )
 }
+
+/** Less memory and fewer prepared queue pairs than its default of 1 GiB and 1,024. */
+const brpcPool = '-rdma_memory_pool_initial_size_mb=64 -rdma_prepared_qp_cnt=4'
+
+const NQN = 'nqn.2016-06.io.spdk:cnode1'
+const nvmfAddress = { trtype: 'RDMA', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: '18608' }
+/** A configuration of SPDK: calls of its subsystems. */
+const spdkConfig = (subsystems: Readonly<Record<string, Readonly<Record<string, object>>>>): string =>
+  JSON.stringify({
+    subsystems: Object.entries(subsystems).map(([subsystem, calls]) => ({
+      subsystem,
+      config: Object.entries(calls).map(([method, params]) => ({ method, params })),
+    })),
+  })
+const nvmfTarget = spdkConfig({
+  bdev: { bdev_malloc_create: { name: 'Malloc0', num_blocks: 8192, block_size: 512 } },
+  nvmf: {
+    nvmf_create_transport: { trtype: 'RDMA', num_shared_buffers: 128, buf_cache_size: 16 },
+    nvmf_create_subsystem: { nqn: NQN, allow_any_host: true },
+    nvmf_subsystem_add_ns: { nqn: NQN, namespace: { bdev_name: 'Malloc0' } },
+    nvmf_subsystem_add_listener: { nqn: NQN, listen_address: nvmfAddress },
+  },
+})
+const nvmfInitiator = spdkConfig({
+  bdev: { bdev_nvme_attach_controller: { name: 'Nvme0', ...nvmfAddress, subnqn: NQN }, bdev_wait_for_examine: {} },
+})
 
 const fioJob = 'fio --thread --name=job --ioengine=rdma --port=18600 --bs=64k --size=4m'
 
@@ -93,6 +128,29 @@ const programs: readonly Program[] = [
     bytes: 'compared with what was sent',
     tools: [join(UCX, 'bin', 'ucp_client_server')],
     command: `export LD_LIBRARY_PATH=$UCX/lib UCX_TLS=rc_verbs,ud_verbs:aux,self UCX_NET_DEVICES=rxe0:1; ${ucpJob(5000)}`,
+  },
+  {
+    name: 'UCX 1.23: the same with two rails, messages of 500,000 bytes',
+    bytes: 'compared with what was sent',
+    tools: [join(UCX, 'bin', 'ucp_client_server')],
+    command: `export LD_LIBRARY_PATH=$UCX/lib UCX_TLS=rc_verbs,ud_verbs:aux,self UCX_NET_DEVICES=rxe0:1,rxe1:1 UCX_MAX_RNDV_RAILS=2; ${ucpJob(500_000)}`,
+    options: twoRails,
+  },
+  {
+    name: "brpc 1.17 with RDMA: the server of `rdma_performance`, and 20 calls, with brpc's own retries",
+    bytes: 'compared by the client',
+    tools: [join(BRPC, 'server'), join(BRPC, 'client')],
+    command: pair(`$BRPC/server -port=18607 ${brpcPool}`, `sleep 3; $BRPC/client ${brpcPool} 127.0.0.1:18607`, true),
+  },
+  {
+    name: 'SPDK of August 2026: `nvmf_tgt` over RDMA, and `bdevperf -w verify`',
+    bytes: 'compared by `bdevperf`',
+    tools: [join(SPDK, 'build', 'bin', 'nvmf_tgt'), join(SPDK, 'build', 'examples', 'bdevperf')],
+    command: pair(
+      '$SPDK/build/bin/nvmf_tgt --no-huge -s 256 -m 1 -r $FOLDER/target.sock -c $FOLDER/target.json --interrupt-mode',
+      'sleep 3; $SPDK/build/examples/bdevperf --no-huge -s 256 -m 1 -r $FOLDER/initiator.sock -c $FOLDER/initiator.json -q 4 -o 4096 -w verify -t 1',
+      true,
+    ),
   },
   {
     name: 'libfabric: `fi_pingpong` over the provider `verbs`',
@@ -179,7 +237,10 @@ const placeOf = ({ frames, program }: Result): string => {
   const known = frames.find(({ line, file = '' }) => line !== undefined && !file.endsWith('/infiniband/verbs.h'))
   const [first] = frames
   if (known !== undefined) {
-    const file = [VALKEY, UCX_SOURCE].reduce((path, folder) => path.replace(`${folder}/`, ''), known.file ?? '')
+    const file = [VALKEY, UCX_SOURCE, BRPC_SOURCE, SPDK].reduce(
+      (path, folder) => path.replace(`${folder}/`, ''),
+      normalize(known.file ?? ''),
+    )
     return `${program}, ${known.function} (${file}:${known.line})`
   }
   return first?.file === undefined ? program : `${program}, ${first.function ?? '?'} (${first.file})`
@@ -195,6 +256,8 @@ describe('recovery after failures', () => {
   before(() => {
     folder = temporaryFolder(scope)
     writeFileSync(join(folder, 'file'), Buffer.alloc(200_000, 'userdma '))
+    writeFileSync(join(folder, 'target.json'), nvmfTarget)
+    writeFileSync(join(folder, 'initiator.json'), nvmfInitiator)
     const source = join(repoRoot, 'test', 'system', 'suites', 'mpi_check.c')
     spawnSync('mpicc.openmpi', ['-g', '-O1', '-o', join(folder, 'check'), source])
   })
@@ -203,7 +266,7 @@ describe('recovery after failures', () => {
     it(name, { skip: lacking(...tools), timeout: 2 * SECONDS * 1000 }, async t => {
       const output = join(temporaryFolder(t), 'results')
       const limits = ['--points', `${POINTS}`, '--time-limit', `${SECONDS}`, '--jobs', '1', '--clock', 'skip']
-      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; UCX=${UCX}; cd ${repoRoot}; ${command}`
+      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; UCX=${UCX}; BRPC=${BRPC}; SPDK=${SPDK}; cd ${repoRoot}; ${command}`
       const { stderr } = await runUserdma(
         t,
         ['walk', ...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full],
