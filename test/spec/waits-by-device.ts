@@ -4,7 +4,7 @@
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 
-export const waitColumns = ['rxe', 'mlx5', 'efa'] as const
+export const waitColumns = ['rxe', 'mlx5', 'infiniband', 'efa'] as const
 export type WaitColumn = (typeof waitColumns)[number]
 
 /** The finding, and words of its text or details. */

@@ -13,6 +13,7 @@ const program = (column: WaitColumn): string => ownProgram(column === 'efa' ? 'w
 const devices: Readonly<Record<WaitColumn, readonly string[]>> = {
   rxe: [],
   mlx5: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
+  infiniband: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband'],
   efa: ['--device', 'efa_0@127.0.0.1,driver=efa'],
 }
 
@@ -77,7 +78,9 @@ const untold = async (t: Scope, column: WaitColumn, kinds: readonly WaitKind[]):
         text.includes(` ${told.finding}: `) &&
         text.includes(told.says) &&
         hasRightAdvice(text)
-      const isThreadTold = one.thread === undefined || threadsOf(running.output(), one).includes(one.thread)
+      // Where a finding is of one process only, threads are named without it.
+      const isThreadTold =
+        one.thread === undefined || [threadsOf(running.output(), one), ...own].some(text => text.includes(one.thread!))
       return own.some(isTold) && isThreadTold ? [] : [`${one.kind}: ${own.join('') || 'nothing'}`]
     })
   }
