@@ -25,6 +25,8 @@ const statusOf = async (scope: Scope, name: string, options: readonly string[]):
   return status
 }
 
+const INFINIBAND = 'mlx5_0@127.0.0.1,driver=mlx5,layer=infiniband'
+
 /** A program that fails by each kind: the kind, its case, a seed, options, the program if it is another. */
 const decisive = [
   ['bytes', 'last-byte', 2, []],
@@ -37,6 +39,21 @@ const decisive = [
   ['keys', 'keys', 2, []],
   ['relaxed', 'relaxed', 2, []],
   ['relaxed', 'relaxed', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
+  ...(
+    [
+      ['bytes', 'last-byte', 2],
+      ['completion', 'order', 2],
+      ['adapter', 'adapter', 2],
+      ['keys', 'keys', 2],
+      ['relaxed', 'relaxed', 2],
+      ['event', 'notice', 6],
+      ['rnr', 'patience', 2],
+      ['spurious', 'extra', 2],
+      ['request', 'announced', 6],
+    ] as const
+  ).map(row => [...row, ['--device', INFINIBAND]] as const),
+  ['ack', 'order', 6, ['--path', 'packets', '--device', INFINIBAND]],
+  ['numbers', 'numbers', 2, ['--device', INFINIBAND, '--device', 'mlx5_1@127.0.0.2,driver=mlx5,layer=infiniband']],
   ['keys', 'keys', 2, ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']],
   ['event', 'notice', 2, []],
   ['rnr', 'patience', 2, []],
@@ -200,7 +217,7 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
 
 describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
   const search = (scope: Scope, options: readonly string[], ...program: readonly string[]) =>
-    runUserdma(scope, ['check', ...options, '--', ...program])
+    runUserdma(scope, ['check', ...options, '--', ...program], { limit: 300_000 })
 
   it('prints the one decision that makes it fail, and how to repeat it', async t => {
     const options = ['--torment-search', '2', '--torment', '2', '--torment-kinds', 'bytes']
@@ -277,10 +294,12 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     )
   })
   for (const [kind, name, seed, options, program = cases] of decisive)
-    it(`tells the decision of kind ${kind} that fails \`${name}\``, { skip: longOnly || lacking(program) }, async t => {
+    it(`tells the decision of kind ${kind} that fails \`${[name, ...options].join(' ')}\``, {
+      skip: longOnly || lacking(program),
+    }, async t => {
       const wanted = ['--torment-search', '1', '--torment', `${seed}`, '--torment-kinds', kind, ...options]
       const { status, stderr } = await search(t, wanted, program, name)
-      assert.match(stderr, new RegExp(`seed ${seed} fails with 1 decision:\\n {2}${kind}/[\\w./-]+: .`))
+      assert.match(stderr, new RegExp(`seed ${seed} fails with \\d decisions?:\\n {2}${kind}/[\\w./-]+: .`))
       assert.equal(status, EX_DATAERR)
     })
   it('tells packets that fail `retries`', { skip: longOnly }, async t => {
