@@ -17,6 +17,8 @@ interface CauseRow {
   /** What the packets cannot tell, after "unknown, because ". */
   readonly unknown?: string
   readonly advice: string
+  /** Further advice for captures of InfiniBand. */
+  readonly infiniband?: string
   /** Findings of `userdma check` that look like this on the wire. */
   readonly findings: readonly FindingId[]
 }
@@ -53,6 +55,8 @@ const captureCauses = {
     unknown: 'all of these are silent',
     advice:
       'on the responder: compare the destination QPN, GID and MTU with its queue pair (`rdma resource show qp`), and look whether its port counts the packets (mlx5: rx_vport_rdma_unicast_packets of `ethtool -S`; irdma: ip4InPkts; bnxt_re: rx_pkts; EFA: rx_pkts; rxe: rcvd_pkts; in hw_counters); if it counts none, the path loses them',
+    infiniband:
+      'compare LID and P_Key with its port (`ibstat`, `smpquery pkeys LID`), and follow the way by `ibtracert` and the counters of the switches (`perfquery LID PORT`: PortXmitDiscards, PortRcvSwitchRelayErrors)',
     findings: [
       'no-peer-qp',
       'peer-not-ready',
@@ -80,6 +84,8 @@ const captureCauses = {
     unknown: 'the packets do not say why an end is silent',
     advice:
       'look at the log of the responder from the time of the last answer on: an asynchronous event, a failed receive, an exit; then at its port (`ip -s link`, `rdma statistic show`)',
+    infiniband:
+      'the subnet manager may have given a port another LID (event LID_CHANGE, `ibstat`), or a link between switches has failed (`iblinkinfo`, `ibtracert`, `perfquery LID PORT`)',
     findings: [
       'peer-in-error',
       'peer-gone',
@@ -95,6 +101,25 @@ const captureCauses = {
       'path-mtu-mismatch',
       'cq-overrun',
     ],
+  },
+  'lid-zero': {
+    severity: 'failure',
+    rank: 91,
+    title: 'packets go to LID 0, which no port has',
+    why: 'the program does not exchange LIDs: on RoCE they are 0, and a path of InfiniBand needs that of the port at the other end',
+    advice:
+      'set dlid of the queue pair or address handle to the lid of the other port (`ibv_query_port`; `ibstat`), or connect by rdma_cm',
+    findings: ['wrong-lid'],
+  },
+  'pkey-limited': {
+    severity: 'failure',
+    rank: 94,
+    title: 'requests with the P_Key of no full member have no answer',
+    why: 'a responder that is a limited member of the partition too drops them, as any drops those with P_Key 0',
+    unknown: 'the packets do not have the P_Key table of the other port',
+    advice:
+      'look at both tables (`smpquery pkeys LID`): one end must be a full member; choose pkey_index by its P_Key, or let the subnet manager make the port a full member',
+    findings: ['key-mismatch', 'no-answer'],
   },
   'answer-elsewhere': {
     severity: 'failure',
@@ -403,6 +428,7 @@ const captureCauses = {
     why: 'go-back-N sends all packets again from the lost one on',
     advice:
       'look at drops on the path (`ethtool -S`: rx_discards_phy, rx_out_of_buffer; switch queues) and at PFC or ECN; requester counters: mlx5 packet_seq_err, local_ack_timeout_err; bnxt_re to_retransmits, seq_err_naks_rcvd; EFA retrans_pkts; rxe retry_exceeded_err, out_of_seq_request; irdma has none for RoCE',
+    infiniband: 'look at the ports on the way (`ibtracert`; `perfquery LID PORT`: PortXmitDiscards, SymbolErrors)',
     findings: ['no-answer'],
   },
   'implied-nak': {
@@ -499,8 +525,12 @@ const captureCauses = {
 
 export type CaptureCause = keyof typeof captureCauses
 
-/** The row of a cause, with what rows may lack. */
-export const captureCause = (cause: CaptureCause): CauseRow => captureCauses[cause]
+/** The row of a cause, with what rows may lack. `isInfiniband`: with the advice for a capture of InfiniBand. */
+export const captureCause = (cause: CaptureCause, isInfiniband = false): CauseRow => {
+  const row: CauseRow = captureCauses[cause]
+  const { advice, infiniband } = row
+  return isInfiniband && infiniband !== undefined ? { ...row, advice: `${advice}; ${infiniband}` } : row
+}
 
 /** Failures before slowness before notes. */
 export const severityOrder: Readonly<Record<CaptureSeverity, number>> = { failure: 2, slow: 1, note: 0 }

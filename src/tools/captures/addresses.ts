@@ -88,10 +88,16 @@ export class AddressTable {
     return this.#words[4 * number + 2] === MAPPED && this.#words[4 * number] === 0 && this.#words[4 * number + 1] === 0
   }
 
+  /** The LID that an address is; undefined: it is none. */
+  lidOf(number: number): number | undefined {
+    const isLid = number !== 0 && this.#words[4 * number + 2] === LID && this.#words[4 * number] === 0
+    return isLid ? this.#words[4 * number + 3] : undefined
+  }
+
   text(number: number): string {
     if (number === 0) return 'others'
-    if (this.#words[4 * number + 2] === LID && this.#words[4 * number] === 0)
-      return `LID ${this.#words[4 * number + 3]}`
+    const lid = this.lidOf(number)
+    if (lid !== undefined) return `LID ${lid}`
     return addressText(this.bytes(number))
   }
 }

@@ -83,6 +83,11 @@ export class CaptureAnalysis {
     return this.#locator.joined
   }
 
+  /** There are packets of InfiniBand. */
+  get hasLids(): boolean {
+    return this.kinds[Kind.INFINIBAND]! > 0
+  }
+
   get flows(): readonly Flow[] {
     return this.table.flows
   }

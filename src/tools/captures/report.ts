@@ -151,7 +151,7 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
   let current: CaptureCause | undefined
   const close = (): void => {
     if (current === undefined) return
-    const { why, unknown, advice } = captureCause(current)
+    const { why, unknown, advice } = captureCause(current, analysis.hasLids)
     const more = (counts.get(current) ?? 0) - top
     if (more > 0) lines.push(`   and ${number(more)} more (--top)`)
     lines.push(
@@ -248,7 +248,7 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
     opcodes: analysis.opcodes,
   }
   for (const { cause, flow, connection, evidence, frames, refused, absent } of problemsOf(analysis).problems) {
-    const { severity, title, why, unknown, advice, findings } = captureCause(cause)
+    const { severity, title, why, unknown, advice, findings } = captureCause(cause, analysis.hasLids)
     yield {
       kind: 'problem',
       cause,

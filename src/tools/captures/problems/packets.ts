@@ -66,6 +66,8 @@ export const addOfPackets = (problems: ProblemList, flow: Flow): void => {
       flow.malformed,
       of,
     )
+  if (problems.analysis.addresses.lidOf(flow.destination) === 0)
+    problems.add('lid-zero', counted(flow.packets, 'packet'), frameList(flow.firstFrame), flow.packets, of)
   if (flow.zeroQkeys > 0)
     problems.add('qkey-zero', counted(flow.zeroQkeys, 'datagram'), frameList(flow.zeroQkeyFrame), flow.zeroQkeys, of)
   if (flow.ghosts > 0)

@@ -5,6 +5,7 @@ import type { CaptureCause } from '../../../spec/captures.ts'
 import { refusalOf } from '../../../spec/naks.ts'
 import { counted, hex } from '../../../spec/text.ts'
 import { nakCode } from '../../../spec/wire/headers.ts'
+import { FULL_MEMBER } from '../../../spec/wire/subnet.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
 import { type Flow, messageKinds } from '../flows/flow.ts'
 import type { Refused } from '../flows/refused.ts'
@@ -230,11 +231,24 @@ export const addFailures = (problems: ProblemList, flow: Flow): void => {
   }
   if (isSilent && problems.isOneWay(flow) && addOneWayRequests(problems, flow)) return
   if (flow.tries > 0 && isSilent) {
+    const { addresses, flows } = problems.analysis
+    const { destination } = flow
+    const lid = addresses.lidOf(destination)
+    // `lid-zero` says it.
+    if (lid === 0) return
     const why =
-      peer === undefined && problems.answersFrom(flow.destination).length > 0
-        ? `; other queue pairs of ${problems.addressText(flow.destination)} answer`
-        : ''
-    add('no-answer', `${repeated}${why}`, ...tries)
+      peer === undefined && problems.answersFrom(destination).length > 0
+        ? `; other queue pairs of ${problems.addressText(destination)} answer`
+        : lid !== undefined && flows.every(({ source }) => source !== destination)
+          ? `; no packet of the capture comes from ${problems.addressText(destination)}`
+          : ''
+    if (lid !== undefined && flow.pkey >= 0 && flow.pkey < FULL_MEMBER)
+      add(
+        'pkey-limited',
+        `P_Key ${hex(flow.pkey)}${flow.pkey === 0 ? ', that of an empty entry of the table' : ''}; ${repeated}${why}`,
+        ...tries,
+      )
+    else add('no-answer', `${repeated}${why}`, ...tries)
   } else if (flow.tries > 0 && flow.lastRepeatFrame > peer!.lastAnswerFrame)
     add(
       'answers-stop',

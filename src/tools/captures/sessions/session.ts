@@ -418,7 +418,7 @@ export class CaptureSession {
   }
 
   #finding({ cause, flow, evidence, frames, refused }: CaptureProblem, time: number): void {
-    const { severity, title, why, unknown, advice } = captureCause(cause)
+    const { severity, title, why, unknown, advice } = captureCause(cause, this.#analysis.hasLids)
     const subject = flow === undefined ? '' : `${flowText(this.#analysis, flow)}: `
     const id = flow && this.#senders.get(flow)?.target
     this.#write(() =>
