@@ -115,7 +115,7 @@ const captureCauses = {
     severity: 'failure',
     rank: 94,
     title: 'requests with the P_Key of no full member have no answer',
-    why: 'a responder that is a limited member of the partition too drops them, as any drops those with P_Key 0',
+    why: 'a responder that is a limited member of the partition too drops them, and every port drops those with P_Key 0',
     unknown: 'the packets do not have the P_Key table of the other port',
     advice:
       'look at both tables (`smpquery pkeys LID`): one end must be a full member; choose pkey_index by its P_Key, or let the subnet manager make the port a full member',
