@@ -83,10 +83,11 @@ export interface WalkResult {
   readonly confirmed?: { readonly times: number; readonly runs: number }
 }
 
-/** Findings of `check` about what an event has made invalid: queue pairs of an earlier connection, and what is gone. */
+/** Findings of `check` about what an event has made invalid: queue pairs of an earlier connection, LIDs, and what is gone. */
 const STALE: readonly FindingId[] = [
   'event-ignored',
   'peer-connected-elsewhere',
+  'wrong-lid',
   'qp-after-disconnect',
   'no-peer-qp',
   'use-after-destroy',

@@ -6,7 +6,7 @@ import type { CauseName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import { Mtu, QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
-import { addressText } from '../../transport/wire/address.ts'
+import { addressText, lidOf } from '../../transport/wire/address.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
@@ -66,7 +66,10 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: De
   addIf('peer-not-ready', peerState === RESET || peerState === INIT)
   addIf('peer-in-error', peerState === ERR)
   if (!hasReachedRtr(peer)) return found
-  addIf('peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWithGid))
+  // The LID of this end has changed since the peer was connected, or was wrong from the beginning.
+  const { destQpn, address } = peer.attributes
+  const isByLid = destQpn === qp.qpn && address !== undefined && lidOf(address.dgid) >= 0
+  addIf(isByLid ? 'wrong-lid' : 'peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWithGid))
   addIf('path-mtu-mismatch', differs(qp.attributes.pathMtu, peer.attributes.pathMtu))
   addIf('psn-mismatch', !psnsFit(qp, peer) || !psnsFit(peer, qp))
   return found

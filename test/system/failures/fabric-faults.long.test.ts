@@ -115,7 +115,7 @@ describe('a walk on switches', { skip: lacking('ibv_rc_pingpong', 'rping') }, ()
       assert.deepEqual(outcomesOf(rows), ['recovered'], failure)
     }
     // The other end polls for ever for a message of one that has ended.
-    const moved = of('the LID changes').filter(({ outcome }) => outcome === 'ended' || outcome === 'hang')
+    const moved = of('the LID changes').filter(({ outcome }) => outcome === 'stale' || outcome === 'hang')
     assert.ok(moved.some(({ message }) => RETRIES.test(message ?? '')))
   })
 
