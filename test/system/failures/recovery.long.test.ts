@@ -4,11 +4,11 @@
  * VALKEY is the folder of a build of Valkey with BUILD_RDMA=module, and of its tests/rdma; UCX that of an installed UCX 1.23, with its
  * example `ucp_client_server` in bin, of which UCX_SOURCE is the source. BRPC is a folder with the `server` of brpc's
  * example/rdma_performance and with suites/brpc_client.cpp as `client`, linked with brpc built with WITH_RDMA, of which
- * BRPC_SOURCE is the source. SPDK is the folder of a build of SPDK with `--with-rdma`.
+ * BRPC_SOURCE is the source. SPDK is the folder of a build of SPDK with `--with-rdma`: nvmf_tgt, and bdevperf of its examples.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, normalize } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { walkKinds } from '../../../src/spec/walk-kinds.ts'
@@ -70,17 +70,25 @@ const spdkConfig = (subsystems: Readonly<Record<string, Readonly<Record<string, 
       config: Object.entries(calls).map(([method, params]) => ({ method, params })),
     })),
   })
+/** Pools for little memory. */
+const iobuf = { iobuf_set_options: { small_pool_count: 1024, large_pool_count: 128 } }
+const bdev_set_options = { bdev_io_pool_size: 1023, bdev_io_cache_size: 64 }
 const nvmfTarget = spdkConfig({
-  bdev: { bdev_malloc_create: { name: 'Malloc0', num_blocks: 8192, block_size: 512 } },
+  iobuf,
+  bdev: { bdev_set_options, bdev_malloc_create: { name: 'Malloc0', num_blocks: 8192, block_size: 512 } },
   nvmf: {
-    nvmf_create_transport: { trtype: 'RDMA', num_shared_buffers: 128, buf_cache_size: 16 },
+    nvmf_create_transport: { trtype: 'RDMA' },
     nvmf_create_subsystem: { nqn: NQN, allow_any_host: true },
     nvmf_subsystem_add_ns: { nqn: NQN, namespace: { bdev_name: 'Malloc0' } },
     nvmf_subsystem_add_listener: { nqn: NQN, listen_address: nvmfAddress },
   },
 })
 const nvmfInitiator = spdkConfig({
-  bdev: { bdev_nvme_attach_controller: { name: 'Nvme0', ...nvmfAddress, subnqn: NQN }, bdev_wait_for_examine: {} },
+  iobuf,
+  bdev: {
+    bdev_set_options,
+    bdev_nvme_attach_controller: { name: 'Nvme0', ...nvmfAddress, subnqn: NQN },
+  },
 })
 
 const fioJob = 'fio --thread --name=job --ioengine=rdma --port=18600 --bs=64k --size=4m'
@@ -147,8 +155,8 @@ const programs: readonly Program[] = [
     bytes: 'compared by `bdevperf`',
     tools: [join(SPDK, 'build', 'bin', 'nvmf_tgt'), join(SPDK, 'build', 'examples', 'bdevperf')],
     command: pair(
-      '$SPDK/build/bin/nvmf_tgt --no-huge -s 256 -m 1 -r $FOLDER/target.sock -c $FOLDER/target.json --interrupt-mode',
-      'sleep 3; $SPDK/build/examples/bdevperf --no-huge -s 256 -m 1 -r $FOLDER/initiator.sock -c $FOLDER/initiator.json -q 4 -o 4096 -w verify -t 1',
+      '$SPDK/build/bin/nvmf_tgt --no-huge -s 512 -m 1 -r $FOLDER/target.sock -c $FOLDER/target.json --interrupt-mode',
+      'sleep 3; $SPDK/build/examples/bdevperf --no-huge -s 512 -m 2 -r $FOLDER/initiator.sock -c $FOLDER/initiator.json -q 4 -o 4096 -w verify -t 1',
       true,
     ),
   },
@@ -272,6 +280,7 @@ describe('recovery after failures', () => {
         ['walk', ...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full],
         { limit: 2 * SECONDS * 1000 },
       )
+      assert.ok(existsSync(output), stderr)
       const results = readFileSync(output, 'utf8')
         .split('\n')
         .filter(line => line.startsWith('{'))
