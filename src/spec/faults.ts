@@ -365,6 +365,8 @@ export interface SurveyFacts {
   readonly retries: number
   /** Empty without the checker. */
   readonly relapses: readonly Relapse[]
+  /** A queue pair that could not be stopped was destroyed next: nothing was lost. */
+  readonly isGivenUp?: true
 }
 
 /**

@@ -133,9 +133,13 @@ const countOf = (sites: readonly SurveySite[], { target, name, class: cls }: Sur
 /** A later call does what the failed one has not, and how often a program makes it depends on times. */
 const isReplaced = ({ target, name }: SurveySite): boolean => target === 'call' && name === 'cq.reqNotify'
 
-/** Objects that could not be prepared for another use are destroyed instead: more than without the failure. */
+/**
+ * Objects that could not be prepared for another use are destroyed instead: a queue pair that could not be stopped, or more than
+ * without the failure.
+ */
 const isGivenUp = ({ target, name, class: cls }: SurveySite, run: WalkRun, clean: WalkRun): boolean => {
   if (target !== 'call' || roleOf(name) !== 'modifies') return false
+  if (run.facts.isGivenUp) return true
   const destroyed = ({ sites }: WalkRun): number =>
     sites
       .filter(site => site.class === cls && roleOf(site.name) === 'destroys')

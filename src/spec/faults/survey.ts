@@ -46,6 +46,8 @@ export interface Survey {
   injected(pid: number, stack?: readonly string[]): void
   /** A program was told of a failure. `isCompletion`: by a failed completion. */
   told(text: string, isCompletion: boolean): void
+  /** A queue pair was destroyed, after a fault has kept it from being stopped. */
+  gaveUp(): void
   /** A queue pair repeats requests for so many milliseconds. */
   retries(milliseconds: number): void
 }
@@ -95,6 +97,9 @@ export const createSurvey = (programs: Programs, now: () => number): Survey => {
     told(text, isCompletion) {
       isBroken ||= isCompletion
       if (facts.told.length < MAX_TOLD && !facts.told.includes(text)) facts.told.push(text)
+    },
+    gaveUp() {
+      facts.isGivenUp = true
     },
     retries(milliseconds) {
       facts.retries = Math.max(facts.retries, milliseconds)

@@ -118,12 +118,14 @@ describe('a walk', () => {
   })
 
   it('takes a program for one that makes up for a failed modification if it destroys the object instead', async () => {
-    for (const [destroyed, outcome] of [
-      [2, 'recovered'],
-      [1, 'swallowed'],
+    for (const [destroyed, isGivenUp, outcome] of [
+      [2, false, 'recovered'],
+      [1, false, 'swallowed'],
+      [1, true, 'recovered'],
     ] as const) {
+      const facts = { told: [], retries: 0, relapses: [], ...(isGivenUp && { isGivenUp }) }
       const { walked } = await walkWith(point =>
-        runOf([site('rc_qp.modify'), site('rc_qp.destroy', { count: point === undefined ? 1 : destroyed })]),
+        runOf([site('rc_qp.modify'), site('rc_qp.destroy', { count: point === undefined ? 1 : destroyed })], { facts }),
       )
       assert.deepEqual(
         walked.results.map(result => result.outcome),

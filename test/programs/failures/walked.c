@@ -57,6 +57,20 @@ static void make_queues(struct ibv_context *context)
     ibv_destroy_cq(cq);
 }
 
+/* Handled: a queue pair that cannot be stopped is destroyed without. */
+static void stop_queue_pair(struct ibv_context *context)
+{
+    struct ibv_cq *cq = ibv_create_cq(context, 1, NULL, NULL, 0);
+    NEED(cq, "ibv_create_cq: %s", strerror(errno));
+    struct ibv_qp_init_attr init = {.qp_type = IBV_QPT_RC, .send_cq = cq, .recv_cq = cq, .cap = {1, 1, 1, 1, 0}};
+    struct ibv_qp *qp = ibv_create_qp(pd, &init);
+    NEED(qp, "ibv_create_qp: %s", strerror(errno));
+    struct ibv_qp_attr stop = {.qp_state = IBV_QPS_ERR};
+    ibv_modify_qp(qp, &stop, IBV_QP_STATE);
+    ibv_destroy_qp(qp);
+    ibv_destroy_cq(cq);
+}
+
 static struct endpoint ends[2];
 
 /* hang: a failed completion is not counted, and the failed post of the receive not noticed. */
@@ -77,11 +91,15 @@ static void exchange(struct ibv_context *context)
 
 int main(int argc, char **argv)
 {
-    (void)argv;
-    NEED(argc == 1, "usage: walked");
+    const int only_stops = argc == 2 && strcmp(argv[1], "stop") == 0;
+    NEED(argc == 1 || only_stops, "usage: walked [stop]");
     struct ibv_context *context = open_device();
     pd = ibv_alloc_pd(context);
     NEED(pd, "ibv_alloc_pd: %s", strerror(errno));
+    if (only_stops) {
+        stop_queue_pair(context);
+        return 0;
+    }
     use_channel(context);
     maybe_register();
     register_again();

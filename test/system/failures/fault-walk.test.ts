@@ -94,6 +94,12 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     assert.match(stderr, / 3 runs in \d+ s: 1 hang, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
   })
 
+  it('has no finding if a queue pair that cannot be stopped is destroyed', { skip: longOnly }, async t => {
+    const { status, stderr } = await runUserdma(t, ['walk', '--kinds', 'calls', '--', program, 'stop'])
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /^ {2}calls +rc_qp\.modify fails with ENOMEM .* recovered$/m)
+  })
+
   it('reports a program that goes on with failing completions, and where it posts', async t => {
     const options = ['walk', '--kinds', 'completions', '--points', '1']
     const { found, texts } = await walkWithReports(t, options, ownProgram('rails'))

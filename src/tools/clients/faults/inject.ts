@@ -257,20 +257,31 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   const asks = (site: SurveySite): void => {
     site.asked = (site.asked ?? 0) + 1
   }
+  /** Queue pairs that a fault has kept from RESET or ERR, and that were not used since. */
+  const unstopped = new WeakSet<CoreObject>()
   /** A call on a queue pair begins. */
   const noteUse = (queuePair: CoreObject, method: string): void => {
+    if (method !== 'query' && unstopped.delete(queuePair) && method === 'destroy') survey?.gaveUp()
     const site = unused.get(queuePair)
     if (site === undefined || method === 'query') return
     unused.delete(queuePair)
     if (method === 'destroy') asks(site)
   }
   /** A call has ended. `error`: it was refused. */
-  const noteEnd = (call: CallContext, object: CoreObject | undefined, error: unknown): void => {
+  const noteEnd = (
+    call: CallContext,
+    object: CoreObject | undefined,
+    { state }: { readonly state?: unknown },
+    error: unknown,
+  ): void => {
     const site = noted.get(call)
     if (site === undefined) return
+    const { class: cls, name } = call.entry
+    if (object !== undefined && name === 'modify' && isQueuePairClass(cls.name) && isInjected(error))
+      if (state === QpState.values.RESET || state === QpState.values.ERR) unstopped.add(object)
     if (error !== undefined && !isInjected(error)) asks(site)
     if (error !== undefined || object === undefined) return
-    if (call.entry.name === 'create' && isQueuePairClass(call.entry.class.name)) unused.set(object, site)
+    if (name === 'create' && isQueuePairClass(cls.name)) unused.set(object, site)
   }
   /** What keeps links down: rules, each for its time, and commands. */
   const outages = new WeakMap<Device, Set<{ readonly scope: object | undefined }>>()
@@ -397,7 +408,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       return afterDelay(fault.delay, fail)
     },
     post(call, object, args, _out, error) {
-      noteEnd(call, object, error)
+      noteEnd(call, object, args, error)
       if (survey !== undefined && call.why === 'call' && error === undefined && isQueuePairClass(call.entry.class.name))
         survey.retries(retriesOf(args))
       if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
