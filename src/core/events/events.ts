@@ -475,15 +475,16 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 
 /**
  * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …), with the port number as element on async fds. Also
- * reports it as a failure.
+ * reports it as a failure. `cause`: PORT_EVENT, if not given.
  */
-export const raisePort = (device: Device, port: number, type: number): void => {
+export const raisePort = (
+  device: Device,
+  port: number,
+  type: number,
+  cause: Cause = createCause('PORT_EVENT', { port }),
+): void => {
   postToDevice(device, { type, port })
-  reportFailure(
-    { kind: 'event', device: device.name, event: type, cause: createCause('PORT_EVENT', { port }) },
-    device,
-    undefined,
-  )
+  reportFailure({ kind: 'event', device: device.name, event: type, cause }, device, undefined)
 }
 
 /** Causes of events of the device, by `AsyncEventType`. */

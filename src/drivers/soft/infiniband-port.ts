@@ -7,6 +7,7 @@ import { setGid } from '../../core/devices/gids.ts'
 import { type DeviceLink, type FabricOptions, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import { raisePort } from '../../core/events/events.ts'
 import type { Device } from '../../core/model.ts'
+import { createCause } from '../../spec/check/causes.ts'
 import {
   AsyncEventType,
   GidType,
@@ -14,6 +15,7 @@ import {
   LinkSpeed,
   LinkWidth,
   Mtu,
+  nameIn,
   PhysState,
   PortCapFlags,
   PortState,
@@ -57,6 +59,16 @@ export const fabricAttributes = {
 }
 
 const isSame = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+
+/** `name`: what has that LID; 0: there is none. */
+const lidText = (name: string, now: number, before: number): string =>
+  `${name} is ${now === 0 ? 'none' : now}; it was ${before === 0 ? 'none' : before}`
+
+const keysText = (keys: Uint16Array): string =>
+  [...keys]
+    .filter(key => key !== 0)
+    .map(key => `0x${key.toString(16).padStart(4, '0')}`)
+    .join(', ') || 'none'
 
 export class InfinibandPort implements SubnetPort, PortFabric {
   readonly identity: SubnetPort['identity']
@@ -161,23 +173,33 @@ export class InfinibandPort implements SubnetPort, PortFabric {
     const { guids, pkeys, gidPrefix, ...fields } = change
     const attributes = this.#attributes
     const { state, lid, smLid } = attributes
+    const keys = keysText(this.#device.ports[0]!.pkeys)
     Object.assign(attributes, fields, fields.activeSpeed !== undefined && { activeSpeedEx: fields.activeSpeed })
     if (this.#isCut) Object.assign(attributes, { state: DOWN, physState: POLLING })
-    const events: PortEvent[] = []
+    const events: (readonly [event: PortEvent, change: string])[] = []
     if (gidPrefix !== undefined) this.#prefix = gidPrefix.slice()
     if (guids !== undefined) this.#guids = [this.identity.portGuid, ...guids.slice(1, GUIDS)]
-    if ((gidPrefix !== undefined || guids !== undefined) && this.#setGids()) events.push(GID_CHANGE)
-    if (pkeys !== undefined && this.#setPkeys(pkeys)) events.push(PKEY_CHANGE)
-    if (attributes.lid !== lid) events.push(LID_CHANGE)
-    if (attributes.smLid !== smLid) events.push(SM_CHANGE)
-    if (attributes.state !== state && attributes.state === ACTIVE) events.push(PORT_ACTIVE)
+    if ((gidPrefix !== undefined || guids !== undefined) && this.#setGids())
+      events.push([GID_CHANGE, 'the subnet manager has set its prefix or GUIDs'])
+    if (pkeys !== undefined && this.#setPkeys(pkeys))
+      events.push([PKEY_CHANGE, `its P_Keys are ${keysText(pkeys)}; they were ${keys}`])
+    if (attributes.lid !== lid) events.push([LID_CHANGE, lidText('its LID', attributes.lid, lid)])
+    if (attributes.smLid !== smLid)
+      events.push([SM_CHANGE, lidText('the LID of its subnet manager', attributes.smLid, smLid)])
+    if (attributes.state !== state && attributes.state === ACTIVE)
+      events.push([PORT_ACTIVE, `the subnet manager has made it ACTIVE, with LID ${attributes.lid}`])
     if (attributes.state !== state && state === ACTIVE) {
-      events.push(PORT_ERR)
+      const reason = this.#isCut ? 'its cable is pulled: ' : ''
+      events.push([PORT_ERR, `${reason}it was ACTIVE, and is ${nameIn(PortState.values, attributes.state)}`])
       if (attributes.state === DOWN) this.#device.state.linkDowned++
     }
     this.rerouted()
     this.changed()
-    for (const event of events) raisePort(this.#device as Device, 1, event)
+    for (const [event, change] of events) this.#raise(event, change)
+  }
+
+  #raise(event: PortEvent, change: string): void {
+    raisePort(this.#device as Device, 1, event, createCause('SUBNET_EVENT', { port: 1, change }))
   }
 
   rerouted(): void {
@@ -185,7 +207,7 @@ export class InfinibandPort implements SubnetPort, PortFabric {
   }
 
   reregister(): void {
-    raisePort(this.#device as Device, 1, CLIENT_REREGISTER)
+    this.#raise(CLIENT_REREGISTER, 'the subnet manager asks to join groups and to register services again')
   }
 
   deliver(mad: Uint8Array, path: ManagementPath): void {

@@ -582,7 +582,7 @@ const table = {
   },
   PORT_EVENT: {
     code: 0x815,
-    results: ['PORT_ACTIVE', 'PORT_ERR', 'GID_CHANGE', 'LID_CHANGE', 'PKEY_CHANGE', 'SM_CHANGE', 'CLIENT_REREGISTER'],
+    results: ['PORT_ACTIVE', 'PORT_ERR', 'GID_CHANGE'],
     isNote: true,
     text: 'the interface of port {port} has changed',
   },
@@ -602,6 +602,12 @@ const table = {
     code: 0x819,
     results: [],
     text: 'a connection request of {peer} for {requested} was rejected: CM_ID {number} listens at {bound}',
+  },
+  SUBNET_EVENT: {
+    code: 0x81a,
+    results: ['PORT_ACTIVE', 'PORT_ERR', 'GID_CHANGE', 'LID_CHANGE', 'PKEY_CHANGE', 'SM_CHANGE', 'CLIENT_REREGISTER'],
+    isNote: true,
+    text: 'InfiniBand port {port}: {change}',
   },
   OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
 

@@ -90,6 +90,8 @@ describe('an InfiniBand port', () => {
     const m = fabric(1)
     const p = program(m, 0, { events: true })
     const { subnetPort } = m.devices[0]!
+    const texts: string[] = []
+    addFailureHandler(m.core, failure => void texts.push(failureText(failure)))
     const { LID_CHANGE, SM_CHANGE, PKEY_CHANGE, GID_CHANGE, PORT_ERR, PORT_ACTIVE, CLIENT_REREGISTER } =
       AsyncEventType.values
     subnetPort!.set({ lid: 9 })
@@ -108,6 +110,15 @@ describe('an InfiniBand port', () => {
       PORT_ERR,
       PORT_ACTIVE,
       CLIENT_REREGISTER,
+    ])
+    assert.deepEqual(texts, [
+      'event LID_CHANGE: InfiniBand port 1: its LID is 9; it was 1',
+      'event SM_CHANGE: InfiniBand port 1: the LID of its subnet manager is 9; it was 1',
+      'event PKEY_CHANGE: InfiniBand port 1: its P_Keys are 0x8001; they were 0xffff',
+      'event GID_CHANGE: InfiniBand port 1: the subnet manager has set its prefix or GUIDs',
+      'event PORT_ERR: InfiniBand port 1: it was ACTIVE, and is INIT',
+      'event PORT_ACTIVE: InfiniBand port 1: the subnet manager has made it ACTIVE, with LID 9',
+      'event CLIENT_REREGISTER: InfiniBand port 1: the subnet manager asks to join groups and to register services again',
     ])
   })
 })

@@ -504,7 +504,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   addHook(system, hookOf(system, stream, sources, undefined, whileClosing, { ...actionsOf(-1), onUnchecked() {} }))
   addFailureHandler(core, (found, device, context) => {
     const { index } = device
-    if (found.event !== undefined && found.cause.id === 'PORT_EVENT')
+    if (found.event !== undefined && (found.cause.id === 'PORT_EVENT' || found.cause.id === 'SUBNET_EVENT'))
       stream.event({ event: 'portEvent', device: index, type: found.event, gids: gidsOf(device) })
     if (found.event !== undefined && found.cause.id === 'DEVICE_REMOVED')
       stream.event({ event: 'deviceEvent', device: index, type: found.event })

@@ -19,6 +19,7 @@ import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { requester, responder, UNKNOWN_KEY } from '../../../transport/engine/cause-scripts.ts'
 import { NAK, READ, SEND, sge, T14 } from '../../../transport/engine/requests.ts'
 import { packet, RQ_PSN, startScript } from '../../../transport/engine/script.ts'
+import { fabric } from '../../mlx5/machine.ts'
 import {
   cap,
   connectQps,
@@ -391,6 +392,13 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
     m.settle()
   }),
   PORT_EVENT: onDevices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
+  SUBNET_EVENT: () => {
+    const reported: CauseName[] = []
+    const m = fabric(1)
+    addFailureHandler(m.core, ({ cause }) => reported.push(cause.id))
+    m.devices[0]!.subnetPort!.reregister()
+    return reported
+  },
   UNACKNOWLEDGED: unacknowledged,
   INJECTED: onDevices(({ m, a, b }) => {
     const decide = { number: 1, text: 'completion=SEND,status=RETRY_EXC_ERR', status: WcStatus.values.RETRY_EXC_ERR }
