@@ -4,6 +4,7 @@
 
 import type { LinkEvent } from '../src/spec/session-events.ts'
 import { gidText } from '../src/tools/trace/bytes.ts'
+import { lidOf } from '../src/transport/wire/address.ts'
 
 export { durationText } from '../src/spec/duration.ts'
 
@@ -57,8 +58,11 @@ export const clockText = (milliseconds: number): string => {
   return Number.isFinite(milliseconds) ? `${date.toISOString().replace('T', ' ').slice(0, 23)} UTC` : 'unknown'
 }
 
-/** An IP address: of IPv4, or of IPv6. */
-export const addressText = (gid: Uint8Array): string => gidText(gid).replace(/^::ffff:(?=\d+\.)/, '')
+/** A LID, or an IP address: of IPv4, or of IPv6. */
+export const addressText = (gid: Uint8Array): string => {
+  const lid = lidOf(gid)
+  return lid >= 0 ? `LID ${lid}` : gidText(gid).replace(/^::ffff:(?=\d+\.)/, '')
+}
 
 /** Why a link has lost packets; empty: it has lost none. */
 export const lossesText = ({ overflowed, lost, tooLong }: Pick<LinkEvent, 'overflowed' | 'lost' | 'tooLong'>): string =>

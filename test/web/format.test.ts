@@ -3,7 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { lidAddress } from '../../src/transport/wire/address.ts'
 import {
+  addressText,
   bytesText,
   clockText,
   durationText,
@@ -52,6 +54,11 @@ describe('texts of the page', () => {
     [10 * 2 ** 50, '10240 TiB'],
   ] as const)
     it(`${value} bytes: ${text}`, () => assert.equal(bytesText(value), text))
+
+  it('addresses: LIDs, IPv4, IPv6', () => {
+    const ipv4 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1)
+    assert.deepEqual([lidAddress(6), ipv4].map(addressText), ['LID 6', '10.0.0.1'])
+  })
 
   it('times, PSNs, counts', () => {
     assert.equal(timeText(1_234_567.4), '1.234\u2009567')

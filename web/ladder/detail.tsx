@@ -6,8 +6,11 @@ import type { ComponentChildren } from 'preact'
 import { useCallback, useState } from 'preact/hooks'
 import { reasonText } from '../../src/spec/reason.ts'
 import type { PostedEvent } from '../../src/spec/session-events.ts'
+import type { PacketFlow } from '../../src/spec/wire/flow.ts'
 import { SendFlags } from '../../src/spec/work.ts'
 import type { SessionObjects } from '../../src/tools/record/objects.ts'
+import { gidText } from '../../src/tools/trace/bytes.ts'
+import { lidOf } from '../../src/transport/wire/address.ts'
 import { addressText, bytesText, countText, durationText, hexText, psnText, timeText } from '../format.ts'
 import { PacketView } from '../packet/packet-view.tsx'
 import { Facts } from '../parts/basics.tsx'
@@ -80,6 +83,20 @@ const RequestView = ({
   )
 }
 
+/** What a flow of InfiniBand has beside its LIDs. */
+const fabricFacts = ({ source, trafficClass, sl = 0, grh }: PacketFlow): [string, string][] =>
+  lidOf(source) < 0
+    ? []
+    : [
+        ['Service level', String(sl)],
+        [
+          'GRH',
+          grh === undefined
+            ? 'none'
+            : `${gidText(grh.source)} to ${gidText(grh.destination)}, traffic class ${trafficClass}`,
+        ],
+      ]
+
 /** A packet of a run, or a single packet. */
 const PacketPart = ({ row }: { readonly row: Row }) => {
   const packet = row.packet!
@@ -110,6 +127,7 @@ const PacketPart = ({ row }: { readonly row: Row }) => {
         of={[
           ['From', addressText(event.flow.source)],
           ['To', addressText(event.flow.destination)],
+          ...fabricFacts(event.flow),
           ['Length', `${countText(length)} bytes, BTH to ICRC`],
           ['PSN', psnText(psn)],
           ['What happened', packet.outcome === 'passed' ? 'arrived' : packet.outcome],

@@ -81,10 +81,18 @@ export const postedBytes = ({ elements }: WorkRequest): number =>
 
 /** Bytes of a record of packets, with a record for their flow. */
 export const packetsBytes = (recorded: number): number =>
-  2 * RECORD_HEADER + Records.packets.size + recorded + Records.flow.size + 2 * GID_BYTES
+  2 * RECORD_HEADER + Records.packets.size + recorded + Records.flow.size + 2 * GID_BYTES + MAX_FABRIC_BYTES
 
 export const COMPLETED_BYTES = RECORD_HEADER + Records.completed.size
 export const PAIR_BYTES = RECORD_HEADER + Records.ended.size
+
+/** Of a flow of InfiniBand: the service level, and the GIDs of a GRH. */
+const MAX_FABRIC_BYTES = 1 + 2 * GID_BYTES
+
+const isSameGrh = (one: PacketFlow['grh'], other: PacketFlow['grh']): boolean =>
+  one === undefined || other === undefined
+    ? one === other
+    : isSameAddress(one.source, other.source) && isSameAddress(one.destination, other.destination)
 
 /** Before the caller adds a record, it asks `hasRoom`. */
 export class BlockBuilder {
@@ -295,14 +303,26 @@ export class BlockBuilder {
         this.#lastFlow = i
         return i
       }
-    const { source, destination, sourcePort, trafficClass, hopLimit, flowLabel } = flow
+    const { source, destination, sourcePort, trafficClass, hopLimit, flowLabel, sl, grh } = flow
     // A copy: the port may reuse the record.
-    const copy = { ...flow, source: source.slice(), destination: destination.slice() }
+    const copy = {
+      ...flow,
+      source: source.slice(),
+      destination: destination.slice(),
+      grh: grh && { source: grh.source.slice(), destination: grh.destination.slice() },
+    }
     this.#lastFlow = flows.push(copy) - 1
-    const at = this.#addRecord('flow', time, Records.flow.size + 2 * GID_BYTES)
+    const fabricBytes = grh !== undefined ? MAX_FABRIC_BYTES : sl !== undefined ? 1 : 0
+    const at = this.#addRecord('flow', time, Records.flow.size + 2 * GID_BYTES + fabricBytes)
     putFields(this.#view, at, Records.flow, { sourcePort, trafficClass, hopLimit, flowLabel })
     this.bytes.set(source, at + Records.flow.size)
     this.bytes.set(destination, at + Records.flow.size + GID_BYTES)
+    const fabricAt = at + Records.flow.size + 2 * GID_BYTES
+    if (fabricBytes > 0) this.bytes[fabricAt] = sl ?? 0
+    if (grh !== undefined) {
+      this.bytes.set(grh.source, fabricAt + 1)
+      this.bytes.set(grh.destination, fabricAt + 1 + GID_BYTES)
+    }
     return this.#lastFlow
   }
 
@@ -314,8 +334,10 @@ export class BlockBuilder {
       known.flowLabel === flow.flowLabel &&
       known.trafficClass === flow.trafficClass &&
       known.hopLimit === flow.hopLimit &&
+      known.sl === flow.sl &&
       isSameAddress(known.source, flow.source) &&
-      isSameAddress(known.destination, flow.destination)
+      isSameAddress(known.destination, flow.destination) &&
+      isSameGrh(known.grh, flow.grh)
     )
   }
 

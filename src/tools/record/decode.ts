@@ -446,10 +446,16 @@ const decoders: Decoders = {
 const flowOf = (body: Body): PacketFlow => {
   const at = body.at + Records.flow.size
   if (body.end < at + 2 * GID_BYTES) throw new SessionFileError('a record "flow" is too short')
+  const gid = (index: number): Uint8Array => body.bytes.slice(index, index + GID_BYTES)
+  const fabricAt = at + 2 * GID_BYTES
   return {
     ...fieldsOf('flow', body),
-    source: body.bytes.slice(at, at + GID_BYTES),
-    destination: body.bytes.slice(at + GID_BYTES, at + 2 * GID_BYTES),
+    source: gid(at),
+    destination: gid(at + GID_BYTES),
+    ...(body.end > fabricAt && { sl: body.bytes[fabricAt] }),
+    ...(body.end >= fabricAt + 1 + 2 * GID_BYTES && {
+      grh: { source: gid(fabricAt + 1), destination: gid(fabricAt + 1 + GID_BYTES) },
+    }),
   }
 }
 

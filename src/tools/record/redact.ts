@@ -10,7 +10,7 @@ import type { FailureRecord } from '../../spec/records.ts'
 import type { PacketsEvent, RecordedFinding, SessionEvent, SymbolFrame } from '../../spec/session-events.ts'
 import type { PacketFlow } from '../../spec/wire/flow.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
-import { addressText } from '../../transport/wire/address.ts'
+import { addressText, lidOf } from '../../transport/wire/address.ts'
 import { viewOf } from './decode.ts'
 
 const PAGE = 4096
@@ -64,11 +64,14 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
     hosts.set(key, number)
     return number
   }
+  // LIDs stay: a subnet counts them anew, and they say nothing of a site.
   const hostText = (value: string): string => {
+    if (value.startsWith('LID ')) return value
     const number = hostNumber(value)
     return `10.${(number >>> 16) & 255}.${(number >>> 8) & 255}.${number & 255}`
   }
   const host = (value: Uint8Array): Uint8Array => {
+    if (lidOf(value) >= 0) return value
     const number = hostNumber(addressText(value))
     return Uint8Array.from([...PSEUDONYM_ADDRESS, (number >>> 16) & 255, (number >>> 8) & 255, number & 255])
   }
@@ -95,6 +98,7 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
     ...one,
     source: host(one.source),
     destination: host(one.destination),
+    ...(one.grh && { grh: { source: host(one.grh.source), destination: host(one.grh.destination) } }),
   })
 
   /** Functions, names of files, programs and libraries, and lines stay; folders and source do not. */

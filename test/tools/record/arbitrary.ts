@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { packetOutcomes } from '../../../src/spec/faults.ts'
 import type { AnyEvent } from '../../../src/spec/session-events.ts'
+import type { PacketFlow } from '../../../src/spec/wire/flow.ts'
 import { BTH_BYTES } from '../../../src/transport/wire/bth.ts'
 
 /** Makes objects with the usual prototype, as the reader does. */
@@ -54,7 +55,18 @@ const packets = record({
     trafficClass: fc.nat({ max: 255 }),
     hopLimit: fc.nat({ max: 255 }),
     flowLabel: fc.nat({ max: 0xf_ffff }),
-  }),
+  }).chain(flow =>
+    fc
+      .constantFrom<Pick<Partial<PacketFlow>, 'sl' | 'grh'>>(
+        {},
+        { sl: 3 },
+        { sl: 0, grh: { source: flow.destination, destination: flow.source } },
+      )
+      .map(fabric => ({
+        ...flow,
+        ...fabric,
+      })),
+  ),
   identification: fc.nat({ max: 0xffff }),
   count: fc.integer({ min: 1, max: 64 }),
   // SEND_MIDDLE: a header and nothing else.

@@ -20,7 +20,7 @@ import type { TraceRecord } from '../../../spec/records.ts'
 import type { ObjectEvent } from '../../../spec/session-events.ts'
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import type { PortTap, TappedRun } from '../../../transport/phy/port.ts'
-import { addressText, isLinkLocal, isMappedIpv4 } from '../../../transport/wire/address.ts'
+import { addressText, isLinkLocal, isMappedIpv4, lidOf } from '../../../transport/wire/address.ts'
 import { plainArena } from '../../../transport/wire/arena.ts'
 import { recordProgramEvents } from '../../record/program/journal.ts'
 import { type EndedCall, RecordedObjects, recordedRequests } from '../../record/program/objects.ts'
@@ -271,8 +271,11 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     let isOwnFlow = ownFlows.get(flow)
     if (isOwnFlow === undefined) {
       const source = addressText(flow.source)
+      const lid = lidOf(flow.source)
       isOwnFlow = [...devices.values()].some(({ device }) =>
-        device.ports.some(({ gids }) => gids.entries.some(entry => entry && addressText(entry.gid) === source)),
+        device.ports.some(({ attributes, gids }) =>
+          lid >= 0 ? attributes.lid === lid : gids.entries.some(entry => entry && addressText(entry.gid) === source),
+        ),
       )
       ownFlows.set(flow, isOwnFlow)
     }
@@ -303,6 +306,9 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   // ---- devices ----
 
   const addressOf = ({ ports }: Device): string => {
+    // 0: a port of Ethernet, or no subnet manager has come yet.
+    const lid = ports[0]?.attributes.lid ?? 0
+    if (lid !== 0) return `LID ${lid}`
     const gids = (ports[0]?.gids.entries ?? []).flatMap(entry => entry?.gid ?? [])
     // GID 0 is the link-local address, which says nothing.
     const gid = gids.find(isMappedIpv4) ?? gids.find(one => !isLinkLocal(one)) ?? gids[0]

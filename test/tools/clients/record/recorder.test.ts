@@ -15,8 +15,12 @@ import { watchRequests } from '../../../../src/tools/clients/requests/watch.ts'
 import { SessionObjects } from '../../../../src/tools/record/objects.ts'
 import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts'
 import { SessionWriter } from '../../../../src/tools/record/writer.ts'
+import type { Port } from '../../../../src/transport/phy/port.ts'
 import { addTap } from '../../../../src/transport/phy/tap.ts'
+import { addressText } from '../../../../src/transport/wire/address.ts'
 import { plainArena } from '../../../../src/transport/wire/arena.ts'
+import { completionsOf } from '../../../drivers/machine.ts'
+import { fabric, program as mlx5Program, SEND } from '../../../drivers/mlx5/machine.ts'
 import { connectQps, machine, makeChannel, makeCq, makeQp, program } from '../../../drivers/rxe/machine.ts'
 import { createMemorySink } from '../../record/memory-sink.ts'
 
@@ -62,6 +66,45 @@ test('a queue pair that exists at the start has its state and its peer', async (
     if (event.kind === 'object') objects.add(event)
   const found = [...objects.queuePairs.values()].find(({ qpn }) => qpn === one.qpn)!
   assert.deepEqual([found.states.map(({ state }) => state), found.peerQpn], [['RTS'], other.qpn])
+})
+
+test('packets between InfiniBand ports of the daemon are recorded once, with LIDs, service level and GRH', async () => {
+  const ports: Port[] = []
+  const m = fabric(2, { fault: 'drop=0.0000001', onPort: (port, i) => ports.splice(i, 0, port) })
+  const sink = createMemorySink()
+  const about = { application: 'userdma 0', machine: 'a machine', origin: 0, payload: 0 }
+  const writer = new SessionWriter(sink, about)
+  const recorder = startRecorder(m.core, writer, {
+    now: () => m.time.now,
+    program: () => undefined,
+    addTap: ({ index }, tap) => addTap(ports[index]!, tap, false),
+  })
+  const [a, b] = [mlx5Program(m, 0), mlx5Program(m, 1)]
+  const [qa, qb] = [a.queuePair('rc'), b.queuePair('rc')]
+  qa.connect(qb, 1)
+  qb.connect(qa, 0)
+  qb.receive(b.element(0, 64))
+  qa.post({ opcode: SEND, data: [a.element(0, 64)] })
+  completionsOf(m, a, 1)
+  recorder.stop()
+  await writer.end(m.time.now, 'test')
+  const events = []
+  for await (const event of (await openSession(bytesSource(sink.bytes))).eventsIn()) events.push(event)
+  assert.deepEqual(
+    events.flatMap(event => (event.kind === 'device' ? [event.address] : [])),
+    ['LID 1', 'LID 2'],
+  )
+  assert.deepEqual(
+    events.flatMap(event => {
+      if (event.kind !== 'packets') return []
+      const { direction, flow } = event
+      return [[direction, addressText(flow.source), addressText(flow.destination), flow.sl, flow.grh]]
+    }),
+    [
+      ['sent', 'LID 1', 'LID 2', 3, undefined],
+      ['sent', 'LID 2', 'LID 1', 3, undefined],
+    ],
+  )
 })
 
 test('a descriptor whose class has no destroy ends with its context', async () => {
