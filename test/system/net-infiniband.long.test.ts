@@ -2,11 +2,11 @@
  * Nets with InfiniBand hosts while things fail: links between switches, a host's daemon, the subnet manager.
  */
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { canMakeNets, newNet } from './nets.ts'
-import { assertGood, lacking, userdma } from './programs.ts'
+import { assertGood, lacking, run, userdma } from './programs.ts'
 
 type Net = ReturnType<typeof newNet>
 
@@ -97,6 +97,33 @@ events:
       checked = await net.exec('b', userdma, 'check', '--', 'ib_send_bw', '-F', '-D', '30', 'a')
     await server.ended
     assert.match(checked.stderr, /error no-peer-qp: .* there is no QP 0x[\da-f]+ at LID \d+/)
+  })
+
+  it('is walked: links to hosts and between switches, LIDs and the manager fail once each', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'fat-tree: { leaves: 2, spines: 2, hosts: 2 }')
+    const [file, report] = [join(net.folder, 'play.yaml'), join(net.folder, 'report')]
+    writeFileSync(
+      file,
+      `net: ${net.name}.yaml
+programs:
+  server: { host: h1, run: ibv_rc_pingpong -n 20, restart: always }
+  client: { host: h2, run: 'until ibv_rc_pingpong -n 20 h1; do sleep 0.1; done', expect: { exit: 0, within: 60s } }
+`,
+    )
+    const options = ['--kinds', 'links', '--points', '6', '--json', '-o', report]
+    const walked = await run(t, userdma, ['net', 'walk', file, ...options], { ...net.options, limit: 600_000 })
+    assert.ok(walked.status === 0 || walked.status === 65, walked.stderr)
+    const results = readFileSync(report, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line) as { kind: string; host?: string; text: string })
+    assert.equal(results.length, 6)
+    for (const { kind, host } of results) assert.match(`${kind} ${host}`, /^links h[12]$/)
+    const texts = results.map(({ text }) => text).join('\n')
+    assert.match(texts, /a link between switches goes down|the subnet manager is gone|the LID changes/)
+    assert.doesNotMatch(walked.stderr, /undefined|GID|::fffe/)
+    net.assertGone()
   })
 
   it('has no manager until OpenSM comes on a host', async t => {
