@@ -51,6 +51,14 @@ const PROGRAMS = {
     script: pair('ib_write_bw -q 2 -x 1 -n 500 -s 4096', 'ib_write_bw -q 2 -x 1 -n 500 -s 4096 localhost'),
     options: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
   },
+  'perftest by LID': {
+    script: pair('ib_write_bw -d mlx5_0 -n 100 -s 4096', 'ib_write_bw -d mlx5_1 -n 100 -s 4096 localhost'),
+    options: [
+      ...['--path', 'packets', '--fabric', 'fat-tree,leaves=2,spines=2'],
+      ...['--device', 'mlx5_0@127.0.0.2,driver=mlx5,layer=infiniband'],
+      ...['--device', 'mlx5_1@127.0.0.3,driver=mlx5,layer=infiniband'],
+    ],
+  },
   '200 connections of mlx5': {
     script: pair(
       'ib_write_bw -q 200 -x 1 -n 100 -t 100 -s 4096',
@@ -173,6 +181,11 @@ describe('the page in a browser', { skip }, () => {
             await page.locator('.row.kind-packet').first().click()
             await page.locator('.detail .field').first().hover()
             assert.ok((await page.locator('.byte.marked').count()) > 0)
+            if (name === 'perftest by LID')
+              assert.match(
+                await page.locator('.detail').innerText(),
+                /LID \d+\s+To\s+LID \d+\s+Service level\s+0\s+GRH\s+none/,
+              )
           }
           if (view === 'objects') await page.locator('.table-row[role=row]').first().click()
           if (view === 'calls') await page.locator('.call-row[role=row]').first().click()
