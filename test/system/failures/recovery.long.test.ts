@@ -5,6 +5,8 @@
  * example `ucp_client_server` in bin, of which UCX_SOURCE is the source. BRPC is a folder with the `server` of brpc's
  * example/rdma_performance and with suites/brpc_client.cpp as `client`, linked with brpc built with WITH_RDMA, of which
  * BRPC_SOURCE is the source. SPDK is the folder of a build of SPDK with `--with-rdma`: nvmf_tgt, and bdevperf of its examples.
+ * MOONCAKE is a folder with suites/mooncake_transfers.cpp as `mooncake_transfers`, linked with Mooncake's transfer engine, of which
+ * MOONCAKE_SOURCE is the source.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -39,6 +41,8 @@ const {
   BRPC = '/nonexistent',
   BRPC_SOURCE = '/nonexistent',
   SPDK = '/nonexistent',
+  MOONCAKE = '/nonexistent',
+  MOONCAKE_SOURCE = '/nonexistent',
 } = process.env
 
 /** Ends with the client's status. The server is ended if it is endless, or if its client has failed. */
@@ -59,6 +63,12 @@ const ucpJob = (size: number): string => {
 
 /** Less memory and fewer prepared queue pairs than its default of 1 GiB and 1,024. */
 const brpcPool = '-rdma_memory_pool_initial_size_mb=64 -rdma_prepared_qp_cnt=4'
+
+/** The devices as the engine's matrix of priorities names them. */
+const mooncakeJob = (devices: string): string => {
+  const transfers = (role: string) => `$MOONCAKE/mooncake_transfers ${role} $FOLDER/name ${devices}`
+  return pair(`rm -f $FOLDER/name; ${transfers('target')}`, `sleep 3; ${transfers('initiator')}`, true)
+}
 
 const NQN = 'nqn.2016-06.io.spdk:cnode1'
 const nvmfAddress = { trtype: 'RDMA', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: '18608' }
@@ -161,6 +171,19 @@ const programs: readonly Program[] = [
     ),
   },
   {
+    name: "Mooncake's transfer engine of August 2026, `P2PHANDSHAKE`: 12 WRITEs that are read back",
+    bytes: 'compared by the initiator',
+    tools: [join(MOONCAKE, 'mooncake_transfers')],
+    command: mooncakeJob('rxe0'),
+  },
+  {
+    name: "Mooncake's transfer engine with two devices: the same",
+    bytes: 'compared by the initiator',
+    tools: [join(MOONCAKE, 'mooncake_transfers')],
+    command: mooncakeJob('rxe0 rxe1'),
+    options: twoRails,
+  },
+  {
     name: 'libfabric: `fi_pingpong` over the provider `verbs`',
     bytes: 'compared by the program',
     tools: ['fi_pingpong'],
@@ -245,11 +268,12 @@ const placeOf = ({ frames, program }: Result): string => {
   const known = frames.find(({ line, file = '' }) => line !== undefined && !file.endsWith('/infiniband/verbs.h'))
   const [first] = frames
   if (known !== undefined) {
-    const file = [VALKEY, UCX_SOURCE, BRPC_SOURCE, SPDK].reduce(
+    const file = [VALKEY, UCX_SOURCE, BRPC_SOURCE, SPDK, MOONCAKE_SOURCE].reduce(
       (path, folder) => path.replace(`${folder}/`, ''),
       normalize(known.file ?? ''),
     )
-    return `${program}, ${known.function} (${file}:${known.line})`
+    // C++ functions' names have the types of their parameters.
+    return `${program}, ${known.function?.replace(/\(.+\)$/, '()')} (${file}:${known.line})`
   }
   return first?.file === undefined ? program : `${program}, ${first.function ?? '?'} (${first.file})`
 }
@@ -274,7 +298,7 @@ describe('recovery after failures', () => {
     it(name, { skip: lacking(...tools), timeout: 2 * SECONDS * 1000 }, async t => {
       const output = join(temporaryFolder(t), 'results')
       const limits = ['--points', `${POINTS}`, '--time-limit', `${SECONDS}`, '--jobs', '1', '--clock', 'skip']
-      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; UCX=${UCX}; BRPC=${BRPC}; SPDK=${SPDK}; cd ${repoRoot}; ${command}`
+      const full = `FOLDER=${folder}; VALKEY=${VALKEY}; UCX=${UCX}; BRPC=${BRPC}; SPDK=${SPDK}; MOONCAKE=${MOONCAKE}; cd ${repoRoot}; ${command}`
       const { stderr } = await runUserdma(
         t,
         ['walk', ...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full],
