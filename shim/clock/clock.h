@@ -299,7 +299,7 @@ struct spinner {
 };
 extern struct spinner clock_spinners[MAX_MEMBERS];
 extern uint32_t clock_spinner_count;
-/* A number that changes when any thread of a program has run between two looks; `all`: of a daemon too. */
+/* A number that changes when any thread of a program that does not spin has run between two looks; `all`: of a daemon too. */
 uint64_t clock_runs(bool all);
 /* What all threads of all processes do. `keeper`: the thread that asks. After SPINS, who does is in clock_spinners. */
 enum rest clock_look(pid_t keeper);

@@ -396,10 +396,10 @@ static bool may_jump(void)
 /* After a look: whether nothing that was on its way at it has reached a thread before the network was looked at. */
 static bool nobody_was_reached(enum rest rest)
 {
-    if (!clock_has_links() || rest != SLEEPS)
+    if (!clock_has_links() && !__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
         return true;
     const uint64_t runs = clock_runs(true);
-    return clock_look(keeper) == SLEEPS && clock_runs(true) == runs;
+    return clock_look(keeper) == rest && clock_runs(true) == runs;
 }
 
 /* Looks once. Returns how long the next look may wait; `nap`: how long this one did. */
@@ -432,6 +432,10 @@ static int64_t look(int64_t nap)
     clock_page->stuck = 0;
     const uint32_t daemon_acts = __atomic_load_n(&clock_page->daemon_acts, __ATOMIC_SEQ_CST);
     const enum rest rest = next - now < SHORTEST_JUMP ? RUNS : clock_look(keeper);
+    /* Acts count from the first look on. */
+    struct spinner spinners[MAX_MEMBERS];
+    const uint32_t spinner_count = rest == SPINS ? clock_spinner_count : 0;
+    memcpy(spinners, clock_spinners, spinner_count * sizeof *spinners);
     const bool is_quiet = rest != RUNS && may_jump() && network_is_quiet() && nobody_was_reached(rest);
     if (!is_quiet || rest != SPINS)
         clock_end_grant();
@@ -444,7 +448,7 @@ static int64_t look(int64_t nap)
     if (earliest() != next)
         return SHORTEST_NAP;
     if (rest == SPINS) {
-        clock_make_grant(clock_spinners, clock_spinner_count, daemon_acts, next);
+        clock_make_grant(spinners, spinner_count, daemon_acts, next);
         return longer;
     }
     jump(next);

@@ -629,11 +629,19 @@ enum rest clock_look(pid_t keeper)
     return clock_spinner_count == 0 ? SLEEPS : SPINS;
 }
 
+static bool has_spun(const struct thread *thread)
+{
+    for (uint32_t i = 0; i < clock_spinner_count; i++)
+        if (thread->slot == &clock_page->slots[clock_spinners[i].slot])
+            return true;
+    return false;
+}
+
 uint64_t clock_runs(bool all)
 {
     uint64_t hash = 14695981039346656037u;
     for (uint32_t i = 0; i < thread_count; i++) {
-        if (!all && (threads[i].process->is_daemon || threads[i].process->is_mover))
+        if ((!all && (threads[i].process->is_daemon || threads[i].process->is_mover)) || has_spun(&threads[i]))
             continue;
         for (const char *at = threads[i].runs.text; *at; at++)
             hash = (hash ^ (uint8_t)*at) * 1099511628211u;
