@@ -7,7 +7,6 @@
 #include "clock.h"
 
 #include <link.h>
-#include <stdlib.h>
 
 #if defined(__x86_64__)
 /* From an instruction rdtsc on, which has two bytes. */

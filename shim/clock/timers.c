@@ -73,14 +73,15 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     const clockid_t clock = clocks[fd];
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
-    if (timer)
-        __atomic_store_n(&timer->deadline, NEVER, __ATOMIC_RELEASE);
+    const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
     struct itimerspec real = *value;
     const bool is_absolute = flags & TFD_TIMER_ABSTIME;
     /* For so long: the machine's clock may be set. */
     if (is_absolute && time != 0)
         real.it_value = to_timespec(time - clock_now(clock) > 0 ? time - clock_now(clock) : 1);
-    const int result = NEXT(timerfd_settime)(fd, 0, &real, old);
+    const int result = NEXT(timerfd_settime)(fd, flags & ~TFD_TIMER_ABSTIME, &real, old);
+    if (result != 0 && timer)
+        __atomic_store_n(&timer->deadline, before, __ATOMIC_RELEASE);
     if (result != 0 || time == 0)
         return result;
     const bool is_new = !timer;

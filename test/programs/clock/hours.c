@@ -195,6 +195,9 @@ static void by_timerfd(void)
     const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
     uint64_t count;
     timerfd_settime(timer, 0, &(struct itimerspec){.it_value = hour}, NULL);
+    const int unknown_flag = 64;
+    expect(timerfd_settime(timer, unknown_flag, &(struct itimerspec){.it_value = hour}, NULL) != 0 && errno == EINVAL,
+           "timerfd_settime with an unknown flag");
     expect(read(timer, &count, sizeof count) == sizeof count, "read of a timerfd");
     close(timer);
 }
