@@ -7,7 +7,21 @@ import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, lacking, run } from './programs.ts'
 
 /** Parts of paths below test/, as for `npm test`. */
-const suites = ['system/run', 'system/check/', 'system/own-faults', 'system/pairs', 'system/devices', 'system/rdmacm']
+const suites = [
+  'system/run',
+  'system/calls',
+  'system/loading',
+  'system/record',
+  'system/trace',
+  'system/check/',
+  'system/own-faults',
+  'system/pairs',
+  'system/devices',
+  'system/failures',
+  'system/management',
+  'system/rdmacm',
+  'system/suites',
+]
 
 describe('with a clock that skips', { skip: lacking() }, () => {
   for (const suite of suites)

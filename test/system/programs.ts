@@ -190,14 +190,22 @@ export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
   return { ...env, ...extra }
 }
 
-/** With TEST_CLOCK=skip, programs that have a daemon of their own have a clock that skips. */
+/** With TEST_CLOCK=skip, programs that have a daemon of their own have a clock that skips, but not where a limit is real time. */
 const withTestClock = (args: readonly string[]): readonly string[] => {
   const [command = '', ...others] = args
-  const own = others.slice(0, others.indexOf('--'))
+  const own = others.includes('--') ? others.slice(0, others.indexOf('--')) : others
   const isAlone = (command === 'run' && own.includes('--private')) || (command === 'check' && !own.includes('--socket'))
-  const hasClock = own.some(word => ['--clock', '--timers', '--host', '--link'].includes(word))
+  const hasClock = own.some(
+    word =>
+      ['--clock', '--timers', '--host', '--link', '--time-limit', '--search-time'].includes(word) ||
+      /\.(udr|pcap)$/.test(word),
+  )
   return process.env.TEST_CLOCK === 'skip' && isAlone && !hasClock ? [command, '--clock', 'skip', ...others] : args
 }
+
+/** What is printed with a clock that skips, as with the real one. */
+const withoutTestClock = (text: string): string =>
+  text.replace(/^userdma: [\d,.]+ s skipped in .*\n/m, '').replaceAll(' --clock skip -- ', ' -- ')
 
 export const runUserdma = async (
   scope: Scope,
@@ -206,8 +214,7 @@ export const runUserdma = async (
 ): Promise<Finished> => {
   const words = withTestClock(args)
   const finished = await run(scope, userdma, words, { env: cleanEnvironment(), ...options })
-  const stderr = words === args ? finished.stderr : finished.stderr.replace(/^userdma: [\d,.]+ s skipped in .*\n/m, '')
-  return { ...finished, stderr }
+  return words === args ? finished : { ...finished, stderr: withoutTestClock(finished.stderr) }
 }
 
 export interface TestDaemon {
