@@ -45,7 +45,7 @@ const otherCommands = commands => ({
 })
 
 /** Modules of Node.js that many commands import, but few use: loading them is a third of the start of `userdma devices`. */
-const LATE = ['node:child_process', 'node:crypto']
+const LATE = ['node:child_process', 'node:crypto', 'node:dgram', 'node:zlib']
 
 /** A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports. */
 const lateModules = {

@@ -28,8 +28,8 @@ interface BatchCrc {
   crc(address: number, length: number, stride: number, count: number): void
 }
 
-/** Shorter buffers use the table: zlib needs a new view. Browsers have no zlib. */
-const ZLIB_MIN_LENGTH = typeof zlibCrc32 === 'function' ? 256 : Number.POSITIVE_INFINITY
+/** Shorter buffers use the table: zlib needs a new view. */
+const ZLIB_MIN_LENGTH = 256
 /** Default of `CrcEngine.minLength`. */
 const ENGINE_MIN_LENGTH = 96
 
@@ -89,7 +89,8 @@ let engineMinLength = Number.POSITIVE_INFINITY
 export const crcOfArena = (arena: Arena, offset: number, length: number, seed: number): number => {
   if (length >= engineMinLength && arena.address !== 0)
     return engine!.crc(arena.address + offset, length, seed >>> 0) | 0
-  if (length < ZLIB_MIN_LENGTH) return crcByTable(arena.bytes, offset, length, seed)
+  // Browsers have no zlib. It is not read while modules load: Node.js would load it with its streams.
+  if (length < ZLIB_MIN_LENGTH || typeof zlibCrc32 !== 'function') return crcByTable(arena.bytes, offset, length, seed)
   return zlibCrc32(arena.bytes.subarray(offset, offset + length), seed >>> 0) | 0
 }
 

@@ -46,13 +46,16 @@ const GLOBAL = 1
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 
-/** By i: how the CRC of `size` bytes changes if the byte at `offset` changes by i (exclusive or). */
-const changeTable = (size: number, offset: number): Int32Array =>
-  Int32Array.from({ length: 256 }, (_, i) => {
-    let register = crcForward(i)
+/** By i: how the CRC of `size` bytes changes if the byte at `offset` changes by i (exclusive or of the changes by its bits). */
+const changeTable = (size: number, offset: number): Int32Array => {
+  const table = new Int32Array(256)
+  for (let bit = 1; bit < 256; bit *= 2) {
+    let register = crcForward(bit)
     for (let at = offset + 1; at < size; at++) register = crcForward(register)
-    return register
-  })
+    for (let lower = 0; lower < bit; lower++) table[bit + lower] = register ^ table[lower]
+  }
+  return table
+}
 
 /** Bytes before the BTH that the ICRC covers: the ones, the IP header and the UDP header. */
 const PREFIX4 = ONES + IPV4_BYTES + UDP_BYTES
