@@ -44,7 +44,7 @@
 enum {
     MAX_PROCESSES = 1024,
     MAX_SLOTS = 4096, /* threads that wait with a limit */
-    MAX_TIMERS = 1024,
+    MAX_TIMERS = 16384,
     MAX_MEMBERS = 64, /* threads that spin at the same time */
     MAX_REASONS = USERDMA_CLOCK_MAX_REASONS,
     REASON_BYTES = USERDMA_CLOCK_REASON_BYTES,
@@ -163,6 +163,7 @@ struct page {
     int64_t wall; /* CLOCK_REALTIME less CLOCK_MONOTONIC when the clock began, and from then on */
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
     uint32_t daemon_acts; /* how often loops of daemons have woken */
+    uint32_t lacks_timers; /* there are more timers than the page has places for, or one with a descriptor of a higher number */
     struct grant grant;
     struct process processes[MAX_PROCESSES];
     struct timer timers[MAX_TIMERS];

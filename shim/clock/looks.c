@@ -601,6 +601,10 @@ enum rest clock_look(pid_t keeper)
         clock_note("more than %d processes", MAX_PROCESSES);
         return RUNS;
     }
+    if (__atomic_load_n(&clock_page->lacks_timers, __ATOMIC_ACQUIRE)) {
+        clock_note("more than %d timers: nothing is skipped from then on", MAX_TIMERS);
+        return RUNS;
+    }
     if (__atomic_load_n(&clock_page->has_filter, __ATOMIC_ACQUIRE))
         clock_note("a process with a seccomp filter of its own");
     if (__atomic_load_n(&clock_page->is_foreign, __ATOMIC_ACQUIRE)) {

@@ -77,6 +77,20 @@ static int flags_of(pid_t pid, int fd)
     return flags;
 }
 
+/* Whether a timerfd is set. A timer that the session has noted is a deadline; others end by themselves too. */
+static bool is_set(pid_t pid, int fd)
+{
+    char path[64], text[256];
+    long long seconds = 0, nanoseconds = 0;
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
+    FILE *const file = fopen(path, "re");
+    while (file && fgets(text, sizeof text, file))
+        sscanf(text, "it_value: (%lld, %lld)", &seconds, &nanoseconds);
+    if (file)
+        fclose(file);
+    return seconds != 0 || nanoseconds != 0;
+}
+
 struct pipe_end {
     const char *target;
     int mode;
@@ -164,7 +178,9 @@ static uint32_t outside_of_fd(pid_t pid, int fd, int depth)
     }
     if (strcmp(target, "anon_inode:[eventpoll]") == 0)
         return outside_of_epoll(pid, fd, depth);
-    if (strcmp(target, "anon_inode:[eventfd]") == 0 || strcmp(target, "anon_inode:[timerfd]") == 0)
+    if (strcmp(target, "anon_inode:[timerfd]") == 0)
+        return is_set(pid, fd) ? USERDMA_CLOCK_TERMINAL : USERDMA_CLOCK_NOTHING;
+    if (strcmp(target, "anon_inode:[eventfd]") == 0)
         return USERDMA_CLOCK_NOTHING;
     const int socket = begins_with(target, "socket:") ? clock_take(pid, fd) : -1;
     const uint32_t found = socket >= 0 ? outside_of_socket(socket) : USERDMA_CLOCK_WORLD;

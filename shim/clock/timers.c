@@ -25,6 +25,13 @@ static struct timer *find_timer(uint32_t kind, int id)
     return NULL;
 }
 
+/* A timer is not known: nothing is skipped from now on. */
+static void lack_timer(void)
+{
+    __atomic_store_n(&clock_page->lacks_timers, 1, __ATOMIC_SEQ_CST);
+    clock_acts();
+}
+
 /* A timer that is not set, in the state TIMER_NEW. NULL: there is no place. */
 static struct timer *new_timer(int id)
 {
@@ -40,6 +47,7 @@ static struct timer *new_timer(int id)
             ;
         return timer;
     }
+    lack_timer();
     return NULL;
 }
 
@@ -55,7 +63,7 @@ static void set(struct timer *timer, int64_t deadline, int64_t interval)
 /* ---- timerfd ---- */
 
 /* Clocks of timerfds by descriptor. */
-#define MAX_FDS 4096
+#define MAX_FDS 65536
 static uint8_t clocks[MAX_FDS];
 
 EXPORT int timerfd_create(int clock, int flags)
@@ -68,8 +76,12 @@ EXPORT int timerfd_create(int clock, int flags)
 
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
 {
-    if (!clock_page || fd < 0 || fd >= MAX_FDS || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
+    if (!clock_page || fd < 0 || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
         return NEXT(timerfd_settime)(fd, flags, value, old);
+    if (fd >= MAX_FDS) {
+        lack_timer();
+        return NEXT(timerfd_settime)(fd, flags, value, old);
+    }
     const clockid_t clock = clocks[fd];
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);

@@ -55,6 +55,7 @@ const needed = [
   ownProgram('answers'),
   ownProgram('spins'),
   ownProgram('confined'),
+  ownProgram('timerfds'),
   'ucmatose',
   'ib_send_bw',
 ]
@@ -139,6 +140,13 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     })
     assertGood(finished)
     assert.match(finished.stdout, /^10[0-5]\n$/)
+  })
+
+  it('passes no timer of a thousand and more, and ends no wait for one whose process has ended', async t => {
+    const many = await skip(t, ownProgram('timerfds'), 'many', '1500')
+    assertGood(many)
+    assert.match(many.stdout, /^11\.\d 0\.\d+\n$/)
+    assertGood(await skip(t, ownProgram('timerfds'), 'inherited'))
   })
 
   it('says what kept real time', async t => {

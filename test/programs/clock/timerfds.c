@@ -1,0 +1,104 @@
+/*
+ * timerfds many COUNT: COUNT timerfds, of 10 s and 1 ms more each, waited for together. Prints how long this took, and how
+ * late the latest was, in seconds.
+ * timerfds inherited: a process waits for a timerfd that its parent has set to two seconds; the parent has ended.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static void require(int is_good, const char *what)
+{
+    if (is_good)
+        return;
+    fprintf(stderr, "timerfds: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000ll + time.tv_nsec;
+}
+
+static int new_timer(int64_t nanoseconds)
+{
+    const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+    require(fd >= 0, "timerfd_create");
+    const struct itimerspec value = {
+        .it_value = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000}};
+    require(timerfd_settime(fd, 0, &value, NULL) == 0, "timerfd_settime");
+    return fd;
+}
+
+static void many(int count)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    struct pollfd *const fds = calloc((size_t)count, sizeof *fds);
+    int64_t *const deadlines = calloc((size_t)count, sizeof *deadlines);
+    const int64_t begin = now();
+    for (int i = 0; i < count; i++) {
+        const int64_t length = 10000000000ll + i * 1000000ll;
+        deadlines[i] = now() + length;
+        fds[i] = (struct pollfd){.fd = new_timer(length), .events = POLLIN};
+    }
+    int64_t latest = 0;
+    for (int left = count; left > 0;) {
+        require(poll(fds, (nfds_t)count, -1) > 0, "poll");
+        for (int i = 0; i < count; i++) {
+            if (fds[i].revents == 0)
+                continue;
+            const int64_t late = now() - deadlines[i];
+            require(late >= 0, "a timer that is early");
+            latest = late > latest ? late : latest;
+            fds[i].fd = -1;
+            fds[i].revents = 0;
+            left--;
+        }
+    }
+    printf("%.1f %.3f\n", (double)(now() - begin) / 1e9, (double)latest / 1e9);
+}
+
+static void inherited(void)
+{
+    int ends[2];
+    char text[8] = "";
+    require(pipe(ends) == 0, "pipe");
+    const pid_t parent = fork();
+    if (parent == 0) {
+        const int timer = new_timer(2000000000);
+        if (fork() == 0) {
+            uint64_t times;
+            require(read(timer, &times, sizeof times) == sizeof times, "read of the timer");
+            require(write(ends[1], "over", 4) == 4, "write");
+        }
+        _exit(0);
+    }
+    close(ends[1]);
+    waitpid(parent, NULL, 0);
+    require(read(ends[0], text, 4) == 4, "read of the pipe");
+    printf("%s\n", text);
+}
+
+int main(int count, char **words)
+{
+    if (count > 2 && strcmp(words[1], "many") == 0)
+        many(atoi(words[2]));
+    else if (count > 1 && strcmp(words[1], "inherited") == 0)
+        inherited();
+    else
+        return 2;
+    return 0;
+}
