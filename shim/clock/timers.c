@@ -60,6 +60,19 @@ static void set(struct timer *timer, int64_t deadline, int64_t interval)
     clock_acts();
 }
 
+/* What is left of a timer. */
+static struct itimerspec left_of(const struct timer *timer)
+{
+    struct itimerspec left = {0};
+    const int64_t deadline = timer ? __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE) : NEVER;
+    if (deadline == NEVER)
+        return left;
+    const int64_t rest = deadline - clock_now(CLOCK_MONOTONIC);
+    left.it_value = to_timespec(rest > 0 ? rest : 1);
+    left.it_interval = to_timespec(timer->interval);
+    return left;
+}
+
 /* ---- timerfd ---- */
 
 /* Clocks of timerfds by descriptor. */
@@ -71,7 +84,16 @@ EXPORT int timerfd_create(int clock, int flags)
     const int fd = NEXT(timerfd_create)(clock, flags);
     if (fd >= 0 && fd < MAX_FDS)
         clocks[fd] = (uint8_t)clock;
+    /* Of a timerfd that was closed. */
+    struct timer *const before = fd >= 0 && clock_page ? find_timer(TIMER_FD, fd) : NULL;
+    if (before)
+        __atomic_store_n(&before->kind, TIMER_FREE, __ATOMIC_RELEASE);
     return fd;
+}
+
+static bool is_armed(const struct itimerspec *value)
+{
+    return value->it_value.tv_sec != 0 || value->it_value.tv_nsec != 0;
 }
 
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
@@ -85,6 +107,7 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     const clockid_t clock = clocks[fd];
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
+    const struct itimerspec left = left_of(timer);
     const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
     struct itimerspec real = *value;
     const bool is_absolute = flags & TFD_TIMER_ABSTIME;
@@ -94,6 +117,8 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     const int result = NEXT(timerfd_settime)(fd, flags & ~TFD_TIMER_ABSTIME, &real, old);
     if (result != 0 && timer)
         __atomic_store_n(&timer->deadline, before, __ATOMIC_RELEASE);
+    if (result == 0 && timer && old && is_armed(old))
+        *old = left;
     if (result != 0 || time == 0)
         return result;
     const bool is_new = !timer;
@@ -106,20 +131,17 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     return result;
 }
 
-/* ---- timers with signals ---- */
-
-/* What is left of a timer. */
-static struct itimerspec left_of(const struct timer *timer)
+/* The kernel does not know the time that was added by spinning. */
+EXPORT int timerfd_gettime(int fd, struct itimerspec *value)
 {
-    struct itimerspec left = {0};
-    const int64_t deadline = timer ? __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE) : NEVER;
-    if (deadline == NEVER)
-        return left;
-    const int64_t rest = deadline - clock_now(CLOCK_MONOTONIC);
-    left.it_value = to_timespec(rest > 0 ? rest : 1);
-    left.it_interval = to_timespec(timer->interval);
-    return left;
+    const int result = NEXT(timerfd_gettime)(fd, value);
+    const struct timer *const timer = result == 0 && clock_page ? find_timer(TIMER_FD, fd) : NULL;
+    if (timer && is_armed(value))
+        *value = left_of(timer);
+    return result;
 }
+
+/* ---- timers with signals ---- */
 
 /* Sets the timer of alarm and setitimer. False: there is no place. */
 static bool set_alarm(int64_t length, int64_t interval, struct itimerspec *old)

@@ -142,11 +142,18 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(finished.stdout, /^10[0-5]\n$/)
   })
 
-  it('passes no timer of a thousand and more, and ends no wait for one whose process has ended', async t => {
+  it('tells what is left of a timerfd, also after spinning', async t => {
+    const finished = await skip(t, ownProgram('timerfds'), 'left')
+    assertGood(finished)
+    assert.match(finished.stdout, /^(90\.0|89\.\d)\n$/)
+  })
+
+  it('passes no timer of a thousand and more, and knows those that were inherited or closed', async t => {
     const many = await skip(t, ownProgram('timerfds'), 'many', '1500')
     assertGood(many)
     assert.match(many.stdout, /^11\.\d 0\.\d+\n$/)
     assertGood(await skip(t, ownProgram('timerfds'), 'inherited'))
+    assertGood(await skip(t, ownProgram('timerfds'), 'again'))
   })
 
   it('says what kept real time', async t => {

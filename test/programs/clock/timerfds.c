@@ -1,6 +1,8 @@
 /*
  * timerfds many COUNT: COUNT timerfds, of 10 s and 1 ms more each, waited for together. Prints how long this took, and how
  * late the latest was, in seconds.
+ * timerfds left: spins for 10 s, and prints what is left then of 100 s.
+ * timerfds again: waits for a timerfd that was never set, and has the descriptor of one that was set and closed.
  * timerfds inherited: a process waits for a timerfd that its parent has set to two seconds; the parent has ended.
  */
 #include <errno.h>
@@ -92,10 +94,35 @@ static void inherited(void)
     printf("%s\n", text);
 }
 
+static void left(void)
+{
+    const int timer = new_timer(100000000000);
+    for (const int64_t begin = now(); now() - begin < 10000000000;)
+        poll(NULL, 0, 0);
+    struct itimerspec value;
+    require(timerfd_gettime(timer, &value) == 0, "timerfd_gettime");
+    printf("%.1f\n", (double)value.it_value.tv_sec + (double)value.it_value.tv_nsec / 1e9);
+}
+
+static void again(void)
+{
+    const int before = new_timer(5000000000);
+    close(before);
+    struct pollfd fd = {.fd = timerfd_create(CLOCK_MONOTONIC, 0), .events = POLLIN};
+    require(fd.fd == before, "timerfd_create gave another descriptor");
+    /* The clock jumps twice, also to where the first timer would have ended. */
+    sleep(1);
+    require(poll(&fd, 1, 20000) == 0, "a timer has ended that was never set");
+}
+
 int main(int count, char **words)
 {
     if (count > 2 && strcmp(words[1], "many") == 0)
         many(atoi(words[2]));
+    else if (count > 1 && strcmp(words[1], "left") == 0)
+        left();
+    else if (count > 1 && strcmp(words[1], "again") == 0)
+        again();
     else if (count > 1 && strcmp(words[1], "inherited") == 0)
         inherited();
     else
