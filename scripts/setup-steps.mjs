@@ -81,6 +81,12 @@ const PACKAGES = [
     found: program('ibstat'),
   },
   {
+    name: 'opensm',
+    for: ['test'],
+    use: 'osmtest, which tests the subnet manager of devices',
+    found: program('osmtest'),
+  },
+  {
     name: 'ibverbs-utils',
     for: ['start', 'test', 'bench'],
     use: 'ibv_devinfo and ibv_rc_pingpong',
