@@ -26,12 +26,15 @@ import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './wr
 
 /** Maximum bytes of copyIn and copyOut. The longest copy is a received management message with its header. */
 export const MAX_COPY_BYTES = MAD_RECEIVED_BYTES + 4096
-/** The buffer for atomics, copyIn and copyOut. */
+/** The buffer for atomics, copyIn and copyOut; the byte behind it is for reads whose result nobody needs. */
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
-  scratchArena ??= mapArena(MAX_COPY_BYTES)
+  scratchArena ??= mapArena(MAX_COPY_BYTES + 1)
   return scratchArena
 }
+
+/** How often a range with pages that the program replaces is looked up again. */
+const LOOKS = 4
 
 /** Bytes per slice of a prefetch. */
 const PREFETCH_BYTES = 65536
@@ -92,14 +95,12 @@ export class ProcessSpace implements AddressSpace {
 
   check(hi: number, lo: number, length: number, writable: boolean): boolean {
     if (length === 0) return true
-    const start = hi * TWO_32 + lo
-    return this.#rangesFor(start, length)?.permits(start, start + length, rightsOf(writable), this.#turn()) ?? false
+    return this.#permits(hi * TWO_32 + lo, length, rightsOf(writable))
   }
 
   /** Whether the bytes are readable, writable memory that the process shares with no other by a mapping. */
   isPrivate(start: number, length: number): boolean {
-    const rights = Rights.READ | Rights.WRITE | Rights.PRIVATE
-    return this.#rangesFor(start, length)?.permits(start, start + length, rights, this.#turn()) ?? false
+    return this.#permits(start, length, Rights.READ | Rights.WRITE | Rights.PRIVATE)
   }
 
   pageBytes(hi: number, lo: number): number | undefined {
@@ -305,6 +306,20 @@ export class ProcessSpace implements AddressSpace {
     this.#registered.close()
     this.#onTooSlow()
     return Errno.ETIMEDOUT
+  }
+
+  /**
+   * Whether all bytes of the range are mapped with these rights. A query takes no lock (Linux 6.18), and finds nothing
+   * while mremap replaces pages. A read waits for its end.
+   */
+  #permits(start: number, length: number, rights: number): boolean {
+    const end = start + length
+    const permits = (): boolean => this.#rangesFor(start, length)?.permits(start, end, rights, this.#turn()) ?? false
+    for (let looks = 1; !permits(); looks++) {
+      if (looks === LOOKS || this.#isClosed || this.#shared.overlapping(start, end).length === 0) return false
+      this.#moves.read(Math.floor(start / TWO_32), start % TWO_32, scratch(), MAX_COPY_BYTES, 1, 1, 1, this.#now())
+    }
+    return true
   }
 
   /** The mappings of the process; undefined if the process has ended, or the range is beyond USER_END. */
