@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -222,11 +223,36 @@ static uint32_t outside_of_select(pid_t pid, const uint64_t *arguments)
     return found;
 }
 
+/*
+ * Whether an address is in memory that a process of another session may map: of a file that has a name, or with a key of
+ * System V.
+ */
+static bool is_in_named_memory(pid_t pid, uint64_t address)
+{
+    char path[64], text[512], shared;
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    FILE *const file = fopen(path, "re");
+    bool found = false;
+    while (file && fgets(text, sizeof text, file)) {
+        unsigned long long start, end;
+        int name = 0;
+        if (sscanf(text, "%llx-%llx %*c%*c%*c%c %*s %*s %*s %n", &start, &end, &shared, &name) < 3 || address >= end)
+            continue;
+        const bool has_key = begins_with(text + name, "/SYSV") && !begins_with(text + name, "/SYSV00000000");
+        found = address >= start && shared == 's' && text[name] == '/' && (has_key || !strstr(text + name, " (deleted)"));
+        break;
+    }
+    if (file)
+        fclose(file);
+    return found;
+}
+
 uint32_t clock_outside(pid_t pid, const struct call *call)
 {
     const uint64_t *const a = call->arguments;
     switch (call->number) {
     case SYS_futex:
+        return !(a[1] & FUTEX_PRIVATE_FLAG) && is_in_named_memory(pid, a[0]) ? USERDMA_CLOCK_WORLD : USERDMA_CLOCK_NOTHING;
     case 449: /* futex_waitv */
     case SYS_wait4:
     case SYS_waitid:

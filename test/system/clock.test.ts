@@ -49,6 +49,30 @@ int clock_gettime(clockid_t clock, struct timespec *time)
 }
 `
 
+/** Waits for a semaphore in a file of a folder; or posts it, after two seconds. */
+const SEMAPHORE = `
+#include <fcntl.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    if (chdir(words[1]) != 0)
+        return 1;
+    const int fd = open("shared", O_RDWR | O_CREAT, 0600);
+    if (ftruncate(fd, sizeof(sem_t)) != 0)
+        return 1;
+    sem_t *const semaphore = mmap(NULL, sizeof *semaphore, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (count > 2)
+        return sleep(2) != 0 || sem_post(semaphore) != 0;
+    sem_init(semaphore, 1, 0);
+    printf("waits\\n");
+    fflush(stdout);
+    return sem_wait(semaphore) != 0;
+}
+`
+
 const needed = [
   library,
   ownProgram('hours'),
@@ -257,6 +281,17 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     const finished = await start(t, 'sh', ['-c', script]).ended
     assertGood(finished)
     assert.equal(finished.stdout, 'over\n')
+  })
+
+  it('takes a wait for a semaphore of another session for no deadlock', async t => {
+    const folder = temporaryFolder(t)
+    const source = join(folder, 'semaphore.c')
+    writeFileSync(source, SEMAPHORE)
+    const program = compileC(join(folder, 'semaphore'), [source], ['-pthread'])
+    const waiting = start(t, userdma, ['run', '--private', '--clock', 'skip', '--', program, folder])
+    await waiting.printed(/waits/)
+    assertGood(await run(t, program, [folder, 'post']))
+    assertGood(await waiting.ended)
   })
 
   it('is refused by a daemon with the real clock, and ends with its daemon', async t => {
