@@ -123,6 +123,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   spins: [['-q'], /usage: .*spins/],
   public_reports: [['-q'], /usage: .*public_reports/],
   confined: [['-q'], /usage: .*confined/],
+  timerfds: [['-q'], /usage: .*timerfds/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

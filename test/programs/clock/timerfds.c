@@ -125,7 +125,9 @@ int main(int count, char **words)
         again();
     else if (count > 1 && strcmp(words[1], "inherited") == 0)
         inherited();
-    else
-        return 2;
+    else {
+        fprintf(stderr, "usage: %s many COUNT, or left, again or inherited\n", words[0]);
+        return 1;
+    }
     return 0;
 }
