@@ -47,7 +47,7 @@ const otherCommands = commands => ({
 /** Modules of Node.js that many commands import, but few use: loading them is a third of the start of `userdma devices`. */
 const LATE = ['node:child_process', 'node:crypto', 'node:dgram', 'node:zlib']
 
-/** A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports. */
+/** A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports, which is kept. */
 const lateModules = {
   name: 'late modules',
   setup(build) {
@@ -56,8 +56,14 @@ const lateModules = {
       namespace === 'late' ? { path, external: true } : { path, namespace: 'late' },
     )
     build.onLoad({ filter, namespace: 'late' }, async ({ path }) => {
-      const getters = Object.keys(await import(path)).map(name => `get ${name}() { return require('${path}').${name} }`)
-      return { contents: `module.exports = { ${getters.filter(text => !text.startsWith('get default(')).join(', ')} }` }
+      const names = Object.keys(await import(path)).filter(name => name !== 'default')
+      const contents = `for (const name of ${JSON.stringify(names)})
+        Object.defineProperty(exports, name, { configurable: true, enumerable: true, get() {
+          const value = require('${path}')[name]
+          Object.defineProperty(exports, name, { value })
+          return value
+        } })`
+      return { contents }
     })
   },
 }

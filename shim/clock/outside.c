@@ -63,12 +63,19 @@ static bool any_descriptor(bool (*act)(pid_t pid, int fd, const char *target, co
     return false;
 }
 
+/* What the kernel tells of a descriptor, in lines; NULL: it is gone. */
+static FILE *information_of(pid_t pid, int fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
+    return fopen(path, "re");
+}
+
 /* The flags of open(2); -1: unknown. */
 static int flags_of(pid_t pid, int fd)
 {
-    char path[64], text[256];
-    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
-    FILE *const file = fopen(path, "re");
+    char text[256];
+    FILE *const file = information_of(pid, fd);
     int flags = -1;
     while (file && fgets(text, sizeof text, file))
         if (begins_with(text, "flags:"))
@@ -81,10 +88,9 @@ static int flags_of(pid_t pid, int fd)
 /* Whether a timerfd is set. A timer that the session has noted is a deadline; others end by themselves too. */
 static bool is_set(pid_t pid, int fd)
 {
-    char path[64], text[256];
+    char text[256];
     long long seconds = 0, nanoseconds = 0;
-    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
-    FILE *const file = fopen(path, "re");
+    FILE *const file = information_of(pid, fd);
     while (file && fgets(text, sizeof text, file))
         sscanf(text, "it_value: (%lld, %lld)", &seconds, &nanoseconds);
     if (file)
@@ -154,10 +160,9 @@ static uint32_t outside_of_fd(pid_t pid, int fd, int depth);
 
 static uint32_t outside_of_epoll(pid_t pid, int fd, int depth)
 {
-    char path[64], text[256];
+    char text[256];
     uint32_t found = USERDMA_CLOCK_NOTHING;
-    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", pid, fd);
-    FILE *const file = fopen(path, "re");
+    FILE *const file = information_of(pid, fd);
     while (file && fgets(text, sizeof text, file))
         if (begins_with(text, "tfd:"))
             found = lower(found, outside_of_fd(pid, atoi(text + 4), depth + 1));

@@ -107,7 +107,7 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     const clockid_t clock = clocks[fd];
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
-    const struct itimerspec left = left_of(timer);
+    const struct itimerspec left = left_of(old ? timer : NULL);
     const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
     struct itimerspec real = *value;
     const bool is_absolute = flags & TFD_TIMER_ABSTIME;
