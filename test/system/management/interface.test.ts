@@ -93,6 +93,8 @@ describe('a device follows its interface', {
     const failed = await Promise.race([interrupted.client.ended, interrupted.server.ended])
     assert.match(failed.stderr, /transport retry counter exceeded/)
     for (const { child } of [interrupted.client, interrupted.server]) child.kill()
+    // A queue pair keeps the index of its GID from other addresses.
+    await daemon.settled(({ devices }) => !devices[0].objects.qp)
     ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v0')
     await next('GID_CHANGE')
     assert.equal((await gidsOf(t, daemon))[1], '::ffff:10.99.0.1')
