@@ -148,12 +148,16 @@ describe('userdma run', { skip: isMissing }, () => {
       const { socket, running: daemon, pid } = await startDaemon(t, { options: ['--end-with-last-client'] })
       const folder = temporaryFolder(t)
       const signals = ['HUP', 'TERM', 'USR1', 'USR2', 'INT', 'QUIT']
-      const traps = signals.map(signal => `trap 'echo got ${signal}' ${signal}`)
-      // `wait` ends at each signal; the pipe at the end of this program.
-      const wait = 'sleep 60 <&- >&- 2>&- & echo ready; while kill -0 $! 2>&-; do wait; done; exit 5'
-      writeFileSync(join(folder, 'traps'), [...traps, `trap 'kill $!' CONT`, wait].join('\n'))
+      // Not a shell: dash loses a signal that comes shortly before its `wait`.
+      const program = [
+        `for (const name of ${JSON.stringify(signals)}) process.on('SIG' + name, () => console.log('got ' + name))`,
+        "process.on('SIGCONT', () => process.exit(5))",
+        'setInterval(() => {}, 2 ** 30)',
+        "console.log('ready')",
+      ]
+      writeFileSync(join(folder, 'signals.cjs'), program.join('\n'))
       const env = { ...cleanEnvironment(), ...way }
-      const args = ['run', '--socket', socket, 'sh', join(folder, 'traps')]
+      const args = ['run', '--socket', socket, process.execPath, join(folder, 'signals.cjs')]
       // Without a terminal, which would send two of them itself.
       const running = start(t, 'setsid', ['--wait', userdma, ...args], { env })
       await running.printed(/ready/)
@@ -168,7 +172,7 @@ describe('userdma run', { skip: isMissing }, () => {
       const { status, stderr } = await running.ended
       assert.deepEqual(
         [status, stderr],
-        [5, `userdma: the daemon at ${socket} (process ${pid}) ended while sh was running\n`],
+        [5, `userdma: the daemon at ${socket} (process ${pid}) ended while ${process.execPath} was running\n`],
       )
     }
   })
