@@ -150,19 +150,20 @@ const markedLines = (id: string): string[] =>
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
 /**
- * Asserts that a program has its finding, with a marked line in the stacks if there is a symbolizer. `name`: the
- * finding's id, or ID--VARIANT.
+ * What is lacking of a program's finding, with a marked line in the stacks if there is a symbolizer; undefined: nothing.
+ * `name`: the finding's id, or ID--VARIANT. Long names of commands are cut: those of variants are the same.
  */
-export const assertFound = (name: string, found: readonly FindingJson[]): void => {
+export const lackOf = (name: string, found: readonly FindingJson[]): string | undefined => {
   const [id] = name.split('--')
   const ofProgram = found.filter(isOf(name))
   const named = ofProgram.filter(one => one.id === id)
-  assert.ok(named.length > 0, `${name}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
+  if (named.length === 0) return `${name}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`
   const marked = markedLines(name)
   const lines = named.flatMap(linesOf)
-  if (findTool('addr2line') || findTool('llvm-symbolizer'))
-    assert.ok(
-      lines.some(line => marked.includes(line)),
-      `${name}: ${lines.join(' ')} has no line of ${marked.join(' ')}`,
-    )
+  const isSymbolized = findTool('addr2line') ?? findTool('llvm-symbolizer')
+  if (isSymbolized === undefined || lines.some(line => marked.includes(line))) return undefined
+  return `${name}: ${lines.join(' ')} has no line of ${marked.join(' ')}`
 }
+
+export const assertFound = (name: string, found: readonly FindingJson[]): void =>
+  assert.equal(lackOf(name, found), undefined)
