@@ -163,6 +163,7 @@ struct page {
     int64_t wall; /* CLOCK_REALTIME less CLOCK_MONOTONIC when the clock began, and from then on */
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
     uint32_t daemon_acts; /* how often loops of daemons have woken */
+    uint32_t has_limits; /* a socket has got a time limit */
     uint32_t lacks_timers; /* there are more timers than the page has places for, or one with a descriptor of a higher number */
     struct grant grant;
     struct process processes[MAX_PROCESSES];
@@ -327,6 +328,8 @@ struct call {
 };
 /* What may end the wait of a thread: a value of `stuck` in the page. */
 uint32_t clock_outside(pid_t pid, const struct call *call);
+/* Whether a descriptor is a socket with a time limit; `option`: SO_RCVTIMEO, SO_SNDTIMEO. */
+bool clock_has_limit(pid_t pid, int fd, int option);
 /* The least of all threads of programs, which all sleep. */
 uint32_t clock_stuck(void);
 /* Whether links with queues are watched: what is on its way there takes time. */

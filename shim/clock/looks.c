@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -284,6 +285,12 @@ static enum kind limit(bool has_limit)
     return has_limit ? LIMITED : ENDLESS;
 }
 
+/* A wait for a socket. */
+static enum kind kind_of_socket(pid_t pid, uint64_t fd, int option)
+{
+    return limit(__atomic_load_n(&clock_page->has_limits, __ATOMIC_ACQUIRE) && clock_has_limit(pid, (int)fd, option));
+}
+
 static enum kind kind_of(const struct call *call, pid_t pid)
 {
     const uint64_t *const a = call->arguments;
@@ -318,8 +325,9 @@ static enum kind kind_of(const struct call *call, pid_t pid)
     case SYS_ppoll:
     case SYS_rt_sigtimedwait:
         return limit(a[2] != 0);
-    case SYS_pselect6:
     case SYS_recvmmsg:
+        return a[4] != 0 ? LIMITED : kind_of_socket(pid, a[0], SO_RCVTIMEO);
+    case SYS_pselect6:
     case SYS_mq_timedreceive:
     case SYS_mq_timedsend:
         return limit(a[4] != 0);
@@ -340,16 +348,18 @@ static enum kind kind_of(const struct call *call, pid_t pid)
         return (int)a[1] == F_SETLKW || (int)a[1] == 38 /* F_OFD_SETLKW */ ? ENDLESS : WORKS;
     case SYS_read:
     case SYS_readv:
+        return is_stream(pid, a[0]) ? kind_of_socket(pid, a[0], SO_RCVTIMEO) : WORKS;
     case SYS_write:
     case SYS_writev:
-        return is_stream(pid, a[0]) ? ENDLESS : WORKS;
+        return is_stream(pid, a[0]) ? kind_of_socket(pid, a[0], SO_SNDTIMEO) : WORKS;
     case SYS_recvfrom:
     case SYS_recvmsg:
     case SYS_accept:
     case SYS_accept4:
+        return kind_of_socket(pid, a[0], SO_RCVTIMEO);
     case SYS_sendto:
     case SYS_sendmsg:
-        return ENDLESS;
+        return kind_of_socket(pid, a[0], SO_SNDTIMEO);
     default:
         return WORKS;
     }

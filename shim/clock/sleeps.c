@@ -242,38 +242,31 @@ EXPORT int epoll_pwait2(int epoll, struct epoll_event *events, int count, const 
 
 /* ---- sockets with SO_RCVTIMEO or SO_SNDTIMEO ---- */
 
-#define MAX_FDS 4096
-/* Bit: a limit was set, of receiving or of sending. */
-static uint8_t has_limit[MAX_FDS];
-enum { RECEIVES = 1, SENDS = 2 };
-
 EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
 {
-    const int result = NEXT(setsockopt)(fd, level, name, value, size);
-    if (clock_sleeps && result == 0 && level == SOL_SOCKET && fd < MAX_FDS &&
-        (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
-        __atomic_or_fetch(&has_limit[fd], name == SO_RCVTIMEO ? RECEIVES : SENDS, __ATOMIC_RELAXED);
-    return result;
+    if (clock_page && level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
+        __atomic_store_n(&clock_page->has_limits, 1, __ATOMIC_SEQ_CST);
+    return NEXT(setsockopt)(fd, level, name, value, size);
 }
 
-/* Nanoseconds; 0: none. The number may be another file's now. */
-static int64_t limit_of(int fd, int kind)
+/* Nanoseconds; 0: none. A copy, and a connection that was accepted, have the limit of the socket. */
+static int64_t limit_of(int fd, int option)
 {
-    if (!clock_sleeps || fd < 0 || fd >= MAX_FDS || !(__atomic_load_n(&has_limit[fd], __ATOMIC_RELAXED) & kind))
+    if (!clock_sleeps || !__atomic_load_n(&clock_page->has_limits, __ATOMIC_ACQUIRE))
         return 0;
     const int saved = errno;
     struct timeval limit = {0};
     socklen_t size = sizeof limit;
-    if (getsockopt(fd, SOL_SOCKET, kind == RECEIVES ? SO_RCVTIMEO : SO_SNDTIMEO, &limit, &size) != 0)
+    if (getsockopt(fd, SOL_SOCKET, option, &limit, &size) != 0)
         limit = (struct timeval){0};
     errno = saved;
     return limit.tv_sec * SECOND + limit.tv_usec * MICROSECOND;
 }
 
-/* As WAITED, if the socket has a limit of this kind, and the call no flag MSG_DONTWAIT. The other end may have waited. */
-#define LIMITED(fd, kind, flags, call, look)                                                                           \
+/* As WAITED, if the socket has this limit, and the call no flag MSG_DONTWAIT. The other end may have waited. */
+#define LIMITED(fd, option, flags, call, look)                                                                         \
     do {                                                                                                               \
-        const int64_t limit = (flags) & MSG_DONTWAIT ? 0 : limit_of(fd, kind);                                         \
+        const int64_t limit = (flags) & MSG_DONTWAIT ? 0 : limit_of(fd, option);                                       \
         const __typeof__(call) result = limit == 0 ? (call) : WAITED(limit, call, look);                               \
         if (result > 0)                                                                                                \
             clock_acts();                                                                                              \
@@ -282,41 +275,41 @@ static int64_t limit_of(int fd, int kind)
 
 EXPORT ssize_t read(int fd, void *buffer, size_t size)
 {
-    LIMITED(fd, RECEIVES, 0, NEXT(read)(fd, buffer, size), NEXT(recv)(fd, buffer, size, MSG_DONTWAIT));
+    LIMITED(fd, SO_RCVTIMEO, 0, NEXT(read)(fd, buffer, size), NEXT(recv)(fd, buffer, size, MSG_DONTWAIT));
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *parts, int count)
 {
     struct msghdr header = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
-    LIMITED(fd, RECEIVES, 0, NEXT(readv)(fd, parts, count), NEXT(recvmsg)(fd, &header, MSG_DONTWAIT));
+    LIMITED(fd, SO_RCVTIMEO, 0, NEXT(readv)(fd, parts, count), NEXT(recvmsg)(fd, &header, MSG_DONTWAIT));
 }
 
 EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags)
 {
-    LIMITED(fd, RECEIVES, flags, NEXT(recv)(fd, buffer, size, flags), NEXT(recv)(fd, buffer, size, flags | MSG_DONTWAIT));
+    LIMITED(fd, SO_RCVTIMEO, flags, NEXT(recv)(fd, buffer, size, flags), NEXT(recv)(fd, buffer, size, flags | MSG_DONTWAIT));
 }
 
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct sockaddr *from, socklen_t *length)
 {
-    LIMITED(fd, RECEIVES, flags, NEXT(recvfrom)(fd, buffer, size, flags, from, length),
+    LIMITED(fd, SO_RCVTIMEO, flags, NEXT(recvfrom)(fd, buffer, size, flags, from, length),
             NEXT(recvfrom)(fd, buffer, size, flags | MSG_DONTWAIT, from, length));
 }
 
 EXPORT ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 {
-    LIMITED(fd, RECEIVES, flags, NEXT(recvmsg)(fd, header, flags), NEXT(recvmsg)(fd, header, flags | MSG_DONTWAIT));
+    LIMITED(fd, SO_RCVTIMEO, flags, NEXT(recvmsg)(fd, header, flags), NEXT(recvmsg)(fd, header, flags | MSG_DONTWAIT));
 }
 
 ssize_t __read_chk(int fd, void *buffer, size_t size, size_t space);
 EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t space)
 {
-    LIMITED(fd, RECEIVES, 0, NEXT(__read_chk)(fd, buffer, size, space), NEXT(recv)(fd, buffer, size, MSG_DONTWAIT));
+    LIMITED(fd, SO_RCVTIMEO, 0, NEXT(__read_chk)(fd, buffer, size, space), NEXT(recv)(fd, buffer, size, MSG_DONTWAIT));
 }
 
 ssize_t __recv_chk(int fd, void *buffer, size_t size, size_t space, int flags);
 EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t size, size_t space, int flags)
 {
-    LIMITED(fd, RECEIVES, flags, NEXT(__recv_chk)(fd, buffer, size, space, flags),
+    LIMITED(fd, SO_RCVTIMEO, flags, NEXT(__recv_chk)(fd, buffer, size, space, flags),
             NEXT(recv)(fd, buffer, size, flags | MSG_DONTWAIT));
 }
 
@@ -325,7 +318,7 @@ ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t space, int flag
 EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t space, int flags, struct sockaddr *from,
                               socklen_t *length)
 {
-    LIMITED(fd, RECEIVES, flags, NEXT(__recvfrom_chk)(fd, buffer, size, space, flags, from, length),
+    LIMITED(fd, SO_RCVTIMEO, flags, NEXT(__recvfrom_chk)(fd, buffer, size, space, flags, from, length),
             NEXT(recvfrom)(fd, buffer, size, flags | MSG_DONTWAIT, from, length));
 }
 
@@ -341,39 +334,39 @@ static int accept_now(int fd, struct sockaddr *from, socklen_t *length, int flag
 
 EXPORT int accept(int fd, struct sockaddr *from, socklen_t *length)
 {
-    LIMITED(fd, RECEIVES, 0, NEXT(accept)(fd, from, length), accept_now(fd, from, length, 0));
+    LIMITED(fd, SO_RCVTIMEO, 0, NEXT(accept)(fd, from, length), accept_now(fd, from, length, 0));
 }
 
 EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *length, int flags)
 {
-    LIMITED(fd, RECEIVES, 0, NEXT(accept4)(fd, from, length, flags), accept_now(fd, from, length, flags));
+    LIMITED(fd, SO_RCVTIMEO, 0, NEXT(accept4)(fd, from, length, flags), accept_now(fd, from, length, flags));
 }
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags)
 {
-    LIMITED(fd, SENDS, flags, NEXT(send)(fd, buffer, size, flags), NEXT(send)(fd, buffer, size, flags | MSG_DONTWAIT));
+    LIMITED(fd, SO_SNDTIMEO, flags, NEXT(send)(fd, buffer, size, flags), NEXT(send)(fd, buffer, size, flags | MSG_DONTWAIT));
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
 {
-    LIMITED(fd, SENDS, flags, NEXT(sendmsg)(fd, header, flags), NEXT(sendmsg)(fd, header, flags | MSG_DONTWAIT));
+    LIMITED(fd, SO_SNDTIMEO, flags, NEXT(sendmsg)(fd, header, flags), NEXT(sendmsg)(fd, header, flags | MSG_DONTWAIT));
 }
 
 EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *to, socklen_t length)
 {
-    LIMITED(fd, SENDS, flags, NEXT(sendto)(fd, buffer, size, flags, to, length),
+    LIMITED(fd, SO_SNDTIMEO, flags, NEXT(sendto)(fd, buffer, size, flags, to, length),
             NEXT(sendto)(fd, buffer, size, flags | MSG_DONTWAIT, to, length));
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *parts, int count)
 {
     const struct msghdr header = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
-    LIMITED(fd, SENDS, 0, NEXT(writev)(fd, parts, count), NEXT(sendmsg)(fd, &header, MSG_DONTWAIT));
+    LIMITED(fd, SO_SNDTIMEO, 0, NEXT(writev)(fd, parts, count), NEXT(sendmsg)(fd, &header, MSG_DONTWAIT));
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t size)
 {
-    LIMITED(fd, SENDS, 0, NEXT(write)(fd, buffer, size), NEXT(send)(fd, buffer, size, MSG_DONTWAIT));
+    LIMITED(fd, SO_SNDTIMEO, 0, NEXT(write)(fd, buffer, size), NEXT(send)(fd, buffer, size, MSG_DONTWAIT));
 }
 
 /* ---- signals, semaphores, messages ---- */

@@ -133,6 +133,13 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     }
   })
 
+  it('does not pass the time limit of a socket from which the C library reads, and says so', async t => {
+    const finished = await skip(t, 'sh', '-c', `${ownProgram('confined')} stream & sleep 100; wait`)
+    assertGood(finished)
+    assert.match(finished.stdout, /^0\.[5-9] s\n$/)
+    assert.match(finished.stderr, /not covered: a wait of confined \(system call \d+\)$/m)
+  })
+
   for (const [call, number, expected, said] of [
     [
       'pidfd_getfd',

@@ -4,6 +4,7 @@
  * confined blocked: all signals are blocked by the system call itself, in which the C library's own are too.
  * confined filtered: a seccomp filter allows hardly more than the sleep.
  * confined timerfd: it waits for a timerfd.
+ * confined stream: the C library reads from a socket with a time limit.
  * confined without NUMBER COMMAND…: runs a command for which a seccomp filter forbids a system call, as containers do.
  */
 #define _GNU_SOURCE
@@ -16,7 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -73,6 +76,19 @@ static void wait_for_timer(void)
         perror("timerfd");
 }
 
+static void read_stream(void)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
+        perror("socketpair");
+        return;
+    }
+    setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = 500000}, sizeof(struct timeval));
+    FILE *const stream = fdopen(pair[0], "r");
+    if (!stream || fgetc(stream) != EOF)
+        perror("fgetc");
+}
+
 int main(int count, char **arguments)
 {
     const char *const way = count == 2 ? arguments[1] : "";
@@ -80,8 +96,9 @@ int main(int count, char **arguments)
     char line[64];
     if (count > 3 && strcmp(arguments[1], "without") == 0)
         return run_without((unsigned)strtoul(arguments[2], NULL, 10), arguments + 3);
-    if (strcmp(way, "blocked") != 0 && strcmp(way, "filtered") != 0 && strcmp(way, "timerfd") != 0) {
-        fprintf(stderr, "usage: %s blocked|filtered|timerfd, or %s without NUMBER COMMAND…\n", arguments[0], arguments[0]);
+    if (strcmp(way, "blocked") != 0 && strcmp(way, "filtered") != 0 && strcmp(way, "timerfd") != 0 &&
+        strcmp(way, "stream") != 0) {
+        fprintf(stderr, "usage: %s blocked|filtered|timerfd|stream, or %s without NUMBER COMMAND…\n", arguments[0], arguments[0]);
         return 1;
     }
     const double begin = now();
@@ -93,6 +110,8 @@ int main(int count, char **arguments)
     }
     if (strcmp(way, "timerfd") == 0)
         wait_for_timer();
+    else if (strcmp(way, "stream") == 0)
+        read_stream();
     else
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     const int length = snprintf(line, sizeof line, "%.1f s\n", now() - begin);
