@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -269,15 +270,28 @@ enum kind {
 /* Whether a read or write of this descriptor waits for another process: not for a disk. */
 static bool is_stream(pid_t pid, uint64_t fd)
 {
-    static const char *const kinds[] = {"pipe:", "socket:", "anon_inode:", "/dev/pts/", "/dev/tty", "/dev/console"};
+    static const char *const kinds[] = {"socket:", "anon_inode:", "/dev/pts/", "/dev/tty", "/dev/console"};
     char path[64], target[64] = "";
+    struct statx file;
     snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, (int)fd);
+    /* What the kernel knows: another process may serve the file system. */
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &file) == 0 && S_ISFIFO(file.stx_mode))
+        return true;
     if (readlink(path, target, sizeof target - 1) <= 0)
         return false;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strncmp(target, kinds[i], strlen(kinds[i])) == 0)
             return true;
     return false;
+}
+
+/* Whether the thread opens a named pipe, and waits for the other end. */
+static bool opens_pipe(pid_t pid, pid_t tid)
+{
+    static const char kernel_function[] = "wait_for_partner";
+    char path[64], text[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/wchan", pid, tid);
+    return read_file(path, text, sizeof text) > 0 && strncmp(text, kernel_function, sizeof kernel_function - 1) == 0;
 }
 
 static enum kind limit(bool has_limit)
@@ -291,7 +305,7 @@ static enum kind kind_of_socket(pid_t pid, uint64_t fd, int option)
     return limit(__atomic_load_n(&clock_page->has_limits, __ATOMIC_ACQUIRE) && clock_has_limit(pid, (int)fd, option));
 }
 
-static enum kind kind_of(const struct call *call, pid_t pid)
+static enum kind kind_of(const struct call *call, pid_t pid, pid_t tid)
 {
     const uint64_t *const a = call->arguments;
     switch (call->number) {
@@ -321,7 +335,10 @@ static enum kind kind_of(const struct call *call, pid_t pid)
         return limit((int)a[3] >= 0);
     case SYS_pause:
         return ENDLESS;
+    case SYS_open:
 #endif
+    case SYS_openat:
+        return opens_pipe(pid, tid) ? ENDLESS : WORKS;
     case SYS_ppoll:
     case SYS_rt_sigtimedwait:
         return limit(a[2] != 0);
@@ -460,7 +477,7 @@ static void tell_kept(const struct thread *thread)
         return;
     }
     name_of(thread->pid, thread->tid, name);
-    if (state == 'S' && call_of(thread->pid, thread->tid, &call) && kind_of(&call, thread->pid) == LIMITED)
+    if (state == 'S' && call_of(thread->pid, thread->tid, &call) && kind_of(&call, thread->pid, thread->tid) != ENDLESS)
         clock_keeps("%s (process %d, thread %d) is in a wait that is not covered (system call %ld)", name, thread->pid,
                     thread->tid, call.number);
     else
@@ -485,7 +502,7 @@ static bool has_slept(const struct thread *thread)
         return false;
     if (thread->process->is_daemon)
         return thread->tid != thread->pid || daemon_waits(&call);
-    const enum kind kind = kind_of(&call, thread->pid);
+    const enum kind kind = kind_of(&call, thread->pid, thread->tid);
     const bool is_blocked = kind == LIMITED && blocks && blocks_wakes(thread->pid, thread->tid);
     const bool is_noted = !is_blocked && slot && is_in_wait(slot, &call);
     if (kind == LIMITED && !is_noted)

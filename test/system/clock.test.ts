@@ -114,6 +114,15 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
       assert.match(real.stderr, /userdma: 0 s skipped in 0 jumps, /)
     })
 
+  it('skips waits for named pipes, to open and to read them', async t => {
+    const script = 'mkfifo pipe; { sleep 1000; echo over; sleep 1000; } > pipe & sleep 1000; cat pipe'
+    const words = ['run', '--private', '--clock', 'skip', '--', 'sh', '-c', `cd ${temporaryFolder(t)}; ${script}`]
+    const finished = await runUserdma(t, words)
+    assertGood(finished)
+    assert.equal(finished.stdout, 'over\n')
+    assert.match(finished.stderr, /userdma: 3,00\d s skipped/)
+  })
+
   it('leaves the clock alone that perftest compares with the counter of the processor', async t => {
     const pair = 'ib_send_bw -R -n 100 & sleep 0.5; ib_send_bw -R -n 100 127.0.0.1 && wait $!'
     const finished = await runUserdma(t, ['run', '--private', '--clock', 'skip', '--verbose', '--', 'sh', '-c', pair])
