@@ -322,6 +322,7 @@ static enum kind kind_of(const struct call *call, pid_t pid, pid_t tid)
         }
     case 449: /* futex_waitv */
         return limit(a[3] != 0);
+    case 426: /* io_uring_enter: its limit may be a request's */
     case SYS_nanosleep:
     case SYS_clock_nanosleep:
     case SYS_restart_syscall:

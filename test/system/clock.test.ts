@@ -142,12 +142,17 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     }
   })
 
-  it('does not pass the time limit of a socket from which the C library reads, and says so', async t => {
-    const finished = await skip(t, 'sh', '-c', `${ownProgram('confined')} stream & sleep 100; wait`)
-    assertGood(finished)
-    assert.match(finished.stdout, /^0\.[5-9] s\n$/)
-    assert.match(finished.stderr, /not covered: a wait of confined \(system call \d+\)$/m)
-  })
+  for (const [way, wait] of [
+    ['stream', 'a read of a socket with a time limit by the C library'],
+    ['ring', 'a wait by io_uring'],
+  ] as const)
+    it(`does not pass ${wait}, and says so`, async t => {
+      const finished = await skip(t, 'sh', '-c', `${ownProgram('confined')} ${way} & sleep 100; wait $!`)
+      if (finished.status === 77) return t.skip('the system forbids io_uring')
+      assertGood(finished)
+      assert.match(finished.stdout, /^0\.[5-9] s\n$/)
+      assert.match(finished.stderr, /not covered: a wait of confined \(system call \d+\)$/m)
+    })
 
   for (const [call, number, expected, said] of [
     [

@@ -5,6 +5,7 @@
  * confined filtered: a seccomp filter allows hardly more than the sleep.
  * confined timerfd: it waits for a timerfd.
  * confined stream: the C library reads from a socket with a time limit.
+ * confined ring: it waits by io_uring; status 77 if that is forbidden.
  * confined without NUMBER COMMAND…: runs a command for which a seccomp filter forbids a system call, as containers do.
  */
 #define _GNU_SOURCE
@@ -89,6 +90,22 @@ static void read_stream(void)
         perror("fgetc");
 }
 
+static void wait_for_ring(void)
+{
+    const int io_uring_setup = 425, io_uring_enter = 426, gets_events = 1, has_limit = 8;
+    const int64_t half[2] = {0, 500000000};
+    const struct {
+        uint64_t mask;
+        uint32_t mask_size, reserved;
+        const int64_t *limit;
+    } argument = {.limit = half};
+    uint32_t parameters[30] = {0};
+    const long ring = syscall(io_uring_setup, 1, parameters);
+    if (ring < 0)
+        _exit(77);
+    syscall(io_uring_enter, ring, 0, 1, gets_events | has_limit, &argument, sizeof argument);
+}
+
 int main(int count, char **arguments)
 {
     const char *const way = count == 2 ? arguments[1] : "";
@@ -97,8 +114,8 @@ int main(int count, char **arguments)
     if (count > 3 && strcmp(arguments[1], "without") == 0)
         return run_without((unsigned)strtoul(arguments[2], NULL, 10), arguments + 3);
     if (strcmp(way, "blocked") != 0 && strcmp(way, "filtered") != 0 && strcmp(way, "timerfd") != 0 &&
-        strcmp(way, "stream") != 0) {
-        fprintf(stderr, "usage: %s blocked|filtered|timerfd|stream, or %s without NUMBER COMMAND…\n", arguments[0], arguments[0]);
+        strcmp(way, "stream") != 0 && strcmp(way, "ring") != 0) {
+        fprintf(stderr, "usage: %s blocked|filtered|timerfd|stream|ring, or %s without NUMBER COMMAND…\n", arguments[0], arguments[0]);
         return 1;
     }
     const double begin = now();
@@ -112,6 +129,8 @@ int main(int count, char **arguments)
         wait_for_timer();
     else if (strcmp(way, "stream") == 0)
         read_stream();
+    else if (strcmp(way, "ring") == 0)
+        wait_for_ring();
     else
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     const int length = snprintf(line, sizeof line, "%.1f s\n", now() - begin);
