@@ -327,6 +327,11 @@ struct call {
     uint64_t arguments[6], stack;
 };
 /* What may end the wait of a thread: a value of `stuck` in the page. */
+/* As timer_create(), for an event SIGEV_THREAD, which becomes the signal of the timer. */
+int clock_create_notice(clockid_t clock, struct sigevent *event, timer_t *timer);
+/* Before timer_delete(). */
+void clock_remove_notice(timer_t timer);
+
 uint32_t clock_outside(pid_t pid, const struct call *call);
 /* Whether a descriptor is a socket with a time limit; `option`: SO_RCVTIMEO, SO_SNDTIMEO. */
 bool clock_has_limit(pid_t pid, int fd, int option);

@@ -222,12 +222,14 @@ static int id_of(timer_t timer)
 
 EXPORT int timer_create(clockid_t clock, struct sigevent *event, timer_t *timer)
 {
-    /* The C library's thread for SIGEV_THREAD waits for a signal of the kernel's timer: it keeps real time. */
-    if (clock_sleeps && event && event->sigev_notify == SIGEV_THREAD)
-        clock_note("timer_create with SIGEV_THREAD (process %d)", getpid());
-    if (!clock_sleeps || !clock_is_moved(clock) || (event && event->sigev_notify == SIGEV_THREAD))
+    if (!clock_sleeps || !clock_is_moved(clock))
         return NEXT(timer_create)(clock, event, timer);
-    const int result = NEXT(timer_create)(clock, event, timer);
+    const bool starts_thread = event && event->sigev_notify == SIGEV_THREAD;
+    struct sigevent own_event;
+    if (starts_thread)
+        event = memcpy(&own_event, event, sizeof own_event);
+    const int result =
+        starts_thread ? clock_create_notice(clock, event, timer) : NEXT(timer_create)(clock, event, timer);
     if (result != 0)
         return result;
     struct timer *const own = new_timer(id_of(*timer));
@@ -286,5 +288,7 @@ EXPORT int timer_delete(timer_t id)
     struct timer *const timer = find(id);
     if (timer)
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
+    if (clock_sleeps)
+        clock_remove_notice(id);
     return NEXT(timer_delete)(id);
 }

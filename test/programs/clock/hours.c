@@ -226,6 +226,39 @@ static void by_timer(void)
     timer_delete(timer);
 }
 
+static void post(union sigval semaphore)
+{
+    sem_post(semaphore.sival_ptr);
+}
+
+static void by_timer_thread(void)
+{
+    sem_t over;
+    sem_init(&over, 0, 0);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 1 << 18);
+    struct sigevent event = {
+        .sigev_notify = SIGEV_THREAD,
+        .sigev_notify_function = post,
+        .sigev_notify_attributes = &attributes,
+        .sigev_value.sival_ptr = &over,
+    };
+    timer_t timer, deleted;
+    struct itimerspec left;
+    expect(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0, "timer_create");
+    expect(timer_create(CLOCK_MONOTONIC, &event, &deleted) == 0, "timer_create");
+    pthread_attr_destroy(&attributes);
+    timer_settime(deleted, 0, &(struct itimerspec){.it_value = {.tv_sec = 1}}, NULL);
+    timer_delete(deleted);
+    timer_settime(timer, 0, &(struct itimerspec){.it_value = {.tv_sec = HOUR / 2}, .it_interval = {.tv_sec = HOUR / 2}}, NULL);
+    for (int i = 0; i < 2; i++)
+        while (sem_wait(&over) != 0)
+            ;
+    expect(timer_gettime(timer, &left) == 0 && left.it_value.tv_sec > 1000, "timer_gettime");
+    timer_delete(timer);
+}
+
 static void by_alarm(void)
 {
     alarm(HOUR);
@@ -306,7 +339,7 @@ static const struct {
 #endif
     WAY(futex),       WAY(futex_until),     WAY(sigtimedwait), WAY(socket),    WAY(timerfd),        WAY(timer),
     WAY(alarm),       WAY(setitimer),       WAY(join),       WAY(timed_join),  WAY(child),          WAY(system),
-    WAY(popen),       WAY(message),         WAY(syscall),    WAY(copied_socket),
+    WAY(popen),       WAY(message),         WAY(syscall),    WAY(copied_socket), WAY(timer_thread),
 };
 
 /* A thread that blocks all signals and has the locks for ever. */
