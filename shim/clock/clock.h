@@ -95,14 +95,17 @@ enum {
     TIMER_SIGNAL, /* the keeper sends its signal */
 };
 
+#define NOBODY UINT32_MAX
+
 struct timer {
     uint32_t kind;
-    uint32_t pid;
+    uint32_t pid; /* NOBODY: the process that has set the timerfd has ended */
     int32_t id; /* the descriptor, or the timer's number in its process */
     uint32_t clock; /* of a timerfd. CLOCK_BOOTTIME: if it is a daemon's, it looks what programs wait for */
     int64_t deadline; /* NEVER: not set */
     int64_t interval; /* 0: once */
     int64_t offset; /* of a timerfd: the clock's when it was set */
+    int64_t read_at; /* of a timerfd with an interval: when it was set or read the last time */
     uint32_t signal; /* 0: none */
     uint32_t tid; /* the thread that gets the signal; 0: the process */
     int32_t code; /* si_code */
@@ -115,6 +118,11 @@ enum {
     GRANT_IS_MADE = 1,
     GRANT_IS_READY = 2, /* time may be added */
     GRANT_NEXT = 4,
+};
+
+enum {
+    LACKS_PROCESSES = 1,
+    LACKS_TIMERS,
 };
 
 /* Time that threads may add by spinning (spin.c). */
@@ -146,7 +154,7 @@ struct page {
     uint32_t reasons; /* used */
     uint32_t word; /* a futex: grows when the keeper should look */
     uint32_t slots_used, timers_used, processes_used;
-    uint32_t is_full; /* there are more processes than the page has places for */
+    uint32_t lacks; /* LACKS_PROCESSES, LACKS_TIMERS: there are more than the page has places for */
     uint32_t has_tcp; /* a process has made a TCP socket */
     uint32_t is_foreign; /* a process has another PID namespace than the daemon */
     uint32_t stuck;
@@ -164,7 +172,6 @@ struct page {
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
     uint32_t daemon_acts; /* how often loops of daemons have woken */
     uint32_t has_limits; /* a socket has got a time limit */
-    uint32_t lacks_timers; /* there are more timers than the page has places for, or one with a descriptor of a higher number */
     struct grant grant;
     struct process processes[MAX_PROCESSES];
     struct timer timers[MAX_TIMERS];
@@ -327,6 +334,9 @@ struct call {
     uint64_t arguments[6], stack;
 };
 /* What may end the wait of a thread: a value of `stuck` in the page. */
+/* After a read of a descriptor: its expirations were read, if it is a timerfd. */
+void clock_timerfd_was_read(int fd);
+
 /* As timer_create(), for an event SIGEV_THREAD, which becomes the signal of the timer. */
 int clock_create_notice(clockid_t clock, struct sigevent *event, timer_t *timer);
 /* Before timer_delete(). */
@@ -335,6 +345,21 @@ void clock_remove_notice(timer_t timer);
 uint32_t clock_outside(pid_t pid, const struct call *call);
 /* Whether a descriptor is a socket with a time limit; `option`: SO_RCVTIMEO, SO_SNDTIMEO. */
 bool clock_has_limit(pid_t pid, int fd, int option);
+
+/* What the kernel tells of a timerfd. */
+struct timerfd {
+    int clock;
+    unsigned long long ticks; /* 0: there is nothing to read; else it need not be the number that is read */
+    int64_t left; /* 0: it is not set, or there is something to read */
+    int64_t interval;
+};
+/* False: it is no timerfd. */
+bool clock_read_timerfd(pid_t pid, int fd, struct timerfd *read);
+/*
+ * A timerfd that its process has closed may have a copy, there or in another process: finds it by what is left, and makes it the
+ * timer's. False: there is none.
+ */
+bool clock_find_timerfd(struct timer *timer, int64_t left);
 /* The least of all threads of programs, which all sleep. */
 uint32_t clock_stuck(void);
 /* Whether links with queues are watched: what is on its way there takes time. */

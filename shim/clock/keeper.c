@@ -164,21 +164,50 @@ static void send_signal(const struct timer *timer)
         NEXT(syscall)(SYS_rt_sigqueueinfo, timer->pid, timer->signal, &info);
 }
 
+/* The first expiration of a timer that its program has not read. */
+static int64_t first_unread(const struct timer *timer, int64_t deadline)
+{
+    const int64_t read_at = __atomic_load_n(&timer->read_at, __ATOMIC_RELAXED);
+    return timer->interval == 0 || deadline <= read_at ? deadline : deadline - (deadline - read_at - 1) / timer->interval * timer->interval;
+}
+
+/* Sets a timerfd of the kernel's to expire at `deadline`, which is past if there is something to read. */
+static bool set_kernel_timer(const struct timer *timer, int64_t deadline, int64_t offset)
+{
+    const bool is_own = timer->pid == (uint32_t)getpid();
+    const int fd = is_own ? timer->id : clock_take((pid_t)timer->pid, timer->id);
+    if (fd < 0)
+        return false;
+    struct itimerspec value = {.it_interval = to_timespec(timer->interval)};
+    struct timerfd known;
+    const int64_t unread = first_unread(timer, deadline), left = deadline - offset - now_real();
+    const bool is_past = unread < deadline && clock_read_timerfd((pid_t)timer->pid, timer->id, &known) && known.ticks != 0;
+    if (is_past)
+        value.it_value = to_timespec(clock_real((clockid_t)timer->clock) - (now_real() + offset - unread));
+    else
+        value.it_value = to_timespec(left > 0 ? left : 1);
+    const bool is_set = NEXT(timerfd_settime)(fd, is_past ? TFD_TIMER_ABSTIME : 0, &value, NULL) == 0;
+    if (!is_own)
+        close(fd);
+    return is_set;
+}
+
+/* How many timerfds a jump may look for. */
+enum { MAX_LOST = 16 };
+static uint32_t lost_count;
+
 /*
  * Sets a timerfd to what is left until its deadline, which the caller has read: meanwhile a process that runs may set the timer
  * itself. The descriptor may be another file's now.
  */
 static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
 {
-    const bool is_own = timer->pid == (uint32_t)getpid();
-    const int fd = is_own ? timer->id : clock_take((pid_t)timer->pid, timer->id);
-    const int64_t left = deadline - offset - now_real();
+    const int64_t left_before = deadline - timer->offset - now_real();
     timer->offset = offset;
-    const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(timer->interval)};
-    if (fd < 0 || NEXT(timerfd_settime)(fd, 0, &value, NULL) != 0)
+    if (set_kernel_timer(timer, deadline, offset))
+        return;
+    if (lost_count++ >= MAX_LOST || !clock_find_timerfd(timer, left_before) || !set_kernel_timer(timer, deadline, offset))
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
-    if (!is_own && fd >= 0)
-        close(fd);
 }
 
 /* The time of a jump: from now on daemons may run. */
@@ -277,6 +306,7 @@ static void jump(int64_t to)
     __atomic_store_n(&clock_page->offset, offset, __ATOMIC_SEQ_CST);
     __atomic_add_fetch(&clock_page->jumps, 1, __ATOMIC_RELAXED);
     idle_jumps++;
+    lost_count = 0;
     begin_turn();
     for (uint32_t i = 0; i < clock_page->timers_used; i++) {
         struct timer *const timer = &clock_page->timers[i];

@@ -625,14 +625,13 @@ static void free_unseen(void)
 
 enum rest clock_look(pid_t keeper)
 {
-    if (__atomic_load_n(&clock_page->is_full, __ATOMIC_ACQUIRE)) {
+    const uint32_t lacks = __atomic_load_n(&clock_page->lacks, __ATOMIC_ACQUIRE);
+    if (lacks == LACKS_PROCESSES)
         clock_note("more than %d processes", MAX_PROCESSES);
-        return RUNS;
-    }
-    if (__atomic_load_n(&clock_page->lacks_timers, __ATOMIC_ACQUIRE)) {
+    if (lacks == LACKS_TIMERS)
         clock_note("more than %d timers: nothing is skipped from then on", MAX_TIMERS);
+    if (lacks != 0)
         return RUNS;
-    }
     if (__atomic_load_n(&clock_page->has_filter, __ATOMIC_ACQUIRE))
         clock_note("a process with a seccomp filter of its own");
     if (__atomic_load_n(&clock_page->is_foreign, __ATOMIC_ACQUIRE)) {

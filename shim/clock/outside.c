@@ -86,17 +86,31 @@ static int flags_of(pid_t pid, int fd)
     return flags;
 }
 
+bool clock_read_timerfd(pid_t pid, int fd, struct timerfd *read)
+{
+    char text[256];
+    long long left[2] = {0}, interval[2] = {0};
+    FILE *const file = information_of(pid, fd);
+    bool is_timer = false;
+    *read = (struct timerfd){0};
+    while (file && fgets(text, sizeof text, file)) {
+        is_timer = sscanf(text, "clockid: %d", &read->clock) == 1 || is_timer;
+        sscanf(text, "ticks: %llu", &read->ticks);
+        sscanf(text, "it_value: (%lld, %lld)", &left[0], &left[1]);
+        sscanf(text, "it_interval: (%lld, %lld)", &interval[0], &interval[1]);
+    }
+    if (file)
+        fclose(file);
+    read->left = left[0] * SECOND + left[1];
+    read->interval = interval[0] * SECOND + interval[1];
+    return is_timer;
+}
+
 /* Whether a timerfd is set. A timer that the session has noted is a deadline; others end by themselves too. */
 static bool is_set(pid_t pid, int fd)
 {
-    char text[256];
-    long long seconds = 0, nanoseconds = 0;
-    FILE *const file = information_of(pid, fd);
-    while (file && fgets(text, sizeof text, file))
-        sscanf(text, "it_value: (%lld, %lld)", &seconds, &nanoseconds);
-    if (file)
-        fclose(file);
-    return seconds != 0 || nanoseconds != 0;
+    struct timerfd timer;
+    return clock_read_timerfd(pid, fd, &timer) && timer.left != 0;
 }
 
 struct pipe_end {
@@ -125,6 +139,37 @@ static bool is_peer(pid_t pid, int fd, const char *target, const void *of)
     if (taken >= 0)
         close(taken);
     return is_same;
+}
+
+struct lost {
+    struct timer *timer;
+    int64_t left;
+};
+
+/* Nanoseconds that pass between two looks at a timer, at most. */
+#define LOOK_TIME (5 * MILLISECOND)
+
+static bool is_lost(pid_t pid, int fd, const char *target, const void *of)
+{
+    const struct lost *const lost = of;
+    struct timerfd found;
+    if (strcmp(target, "anon_inode:[timerfd]") != 0 || !clock_read_timerfd(pid, fd, &found) ||
+        found.interval != lost->timer->interval || llabs(found.left - lost->left) > LOOK_TIME)
+        return false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        const struct timer *const other = &clock_page->timers[i];
+        if (other->kind == TIMER_FD && other->pid == (uint32_t)pid && other->id == fd && other != lost->timer)
+            return false;
+    }
+    lost->timer->pid = (uint32_t)pid;
+    lost->timer->id = fd;
+    return true;
+}
+
+bool clock_find_timerfd(struct timer *timer, int64_t left)
+{
+    const struct lost lost = {timer, left > 0 ? left : 0};
+    return any_descriptor(is_lost, &lost, false);
 }
 
 static bool is_of_session(uint32_t pid)

@@ -71,9 +71,16 @@ void clock_remove_process(struct process *process)
     const uint32_t pid = process->pid;
     if (pid == 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
         return;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++)
-        if (clock_page->timers[i].pid == pid && clock_page->timers[i].kind != TIMER_FREE)
-            __atomic_store_n(&clock_page->timers[i].kind, TIMER_FREE, __ATOMIC_RELEASE);
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        if (timer->pid != pid)
+            continue;
+        /* Another process may have the timerfd too. */
+        if (timer->kind == TIMER_FD && timer->deadline != NEVER)
+            timer->pid = NOBODY;
+        else
+            __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
+    }
     uint32_t known = pid;
     __atomic_compare_exchange_n(&process->pid, &known, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
@@ -113,7 +120,7 @@ bool clock_add_process(pid_t pid, uint64_t stack)
             clock_remove_process(&clock_page->processes[i]);
         /* The keeper then cannot know that everything sleeps. */
         if (!take_process((uint32_t)pid, stack))
-            __atomic_store_n(&clock_page->is_full, 1, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&clock_page->lacks, LACKS_PROCESSES, __ATOMIC_SEQ_CST);
     }
     clock_acts();
     errno = saved;

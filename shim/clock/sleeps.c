@@ -270,6 +270,8 @@ static int64_t limit_of(int fd, int option)
         const __typeof__(call) result = limit == 0 ? (call) : WAITED(limit, call, look);                               \
         if (result > 0)                                                                                                \
             clock_acts();                                                                                              \
+        if (result == sizeof(uint64_t))                                                                                \
+            clock_timerfd_was_read(fd);                                                                                \
         return result;                                                                                                 \
     } while (0)
 

@@ -25,13 +25,6 @@ static struct timer *find_timer(uint32_t kind, int id)
     return NULL;
 }
 
-/* A timer is not known: nothing is skipped from now on. */
-static void lack_timer(void)
-{
-    __atomic_store_n(&clock_page->lacks_timers, 1, __ATOMIC_SEQ_CST);
-    clock_acts();
-}
-
 /* A timer that is not set, in the state TIMER_NEW. NULL: there is no place. */
 static struct timer *new_timer(int id)
 {
@@ -47,7 +40,9 @@ static struct timer *new_timer(int id)
             ;
         return timer;
     }
-    lack_timer();
+    /* Nothing is skipped from now on. */
+    __atomic_store_n(&clock_page->lacks, LACKS_TIMERS, __ATOMIC_SEQ_CST);
+    clock_acts();
     return NULL;
 }
 
@@ -56,6 +51,8 @@ static void set(struct timer *timer, int64_t deadline, int64_t interval)
     timer->interval = interval;
     timer->overruns = 0;
     timer->offset = clock_offset();
+    const int64_t now = clock_now(CLOCK_MONOTONIC);
+    timer->read_at = now < deadline ? now : deadline - 1;
     __atomic_store_n(&timer->deadline, deadline, __ATOMIC_RELEASE);
     clock_acts();
 }
@@ -75,15 +72,12 @@ static struct itimerspec left_of(const struct timer *timer)
 
 /* ---- timerfd ---- */
 
-/* Clocks of timerfds by descriptor. */
-#define MAX_FDS 65536
-static uint8_t clocks[MAX_FDS];
+/* This process, or its parent, has set one with an interval. */
+static bool has_intervals;
 
 EXPORT int timerfd_create(int clock, int flags)
 {
     const int fd = NEXT(timerfd_create)(clock, flags);
-    if (fd >= 0 && fd < MAX_FDS)
-        clocks[fd] = (uint8_t)clock;
     /* Of a timerfd that was closed. */
     struct timer *const before = fd >= 0 && clock_page ? find_timer(TIMER_FD, fd) : NULL;
     if (before)
@@ -100,13 +94,10 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
 {
     if (!clock_page || fd < 0 || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
         return NEXT(timerfd_settime)(fd, flags, value, old);
-    if (fd >= MAX_FDS) {
-        lack_timer();
-        return NEXT(timerfd_settime)(fd, flags, value, old);
-    }
-    const clockid_t clock = clocks[fd];
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
+    struct timerfd known;
+    const clockid_t clock = timer ? (clockid_t)timer->clock : clock_read_timerfd(getpid(), fd, &known) ? known.clock : CLOCK_MONOTONIC;
     const struct itimerspec left = left_of(old ? timer : NULL);
     const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
     struct itimerspec real = *value;
@@ -121,14 +112,22 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
         *old = left;
     if (result != 0 || time == 0)
         return result;
-    const bool is_new = !timer;
+    const bool is_new = !timer, is_interval = to_nanoseconds(&value->it_interval) != 0;
     if (is_new && !(timer = new_timer(fd)))
         return result;
     timer->clock = (uint32_t)clock;
+    has_intervals = has_intervals || is_interval;
     set(timer, is_absolute ? clock_deadline(clock, time) : clock_after(time), to_nanoseconds(&value->it_interval));
     if (is_new)
         __atomic_store_n(&timer->kind, TIMER_FD, __ATOMIC_RELEASE);
     return result;
+}
+
+void clock_timerfd_was_read(int fd)
+{
+    struct timer *const timer = has_intervals && clock_page ? find_timer(TIMER_FD, fd) : NULL;
+    if (timer)
+        __atomic_store_n(&timer->read_at, clock_now(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
 }
 
 /* The kernel does not know the time that was added by spinning. */

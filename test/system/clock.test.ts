@@ -193,12 +193,17 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assert.match(finished.stdout, /^(90\.0|89\.\d)\n$/)
   })
 
-  it('passes no timer of a thousand and more, and knows those that were inherited or closed', async t => {
+  it('passes no timer of a thousand and more, and knows those that were inherited, copied or closed', async t => {
     const many = await skip(t, ownProgram('timerfds'), 'many', '1500')
     assertGood(many)
     assert.match(many.stdout, /^11\.\d 0\.\d+\n$/)
-    assertGood(await skip(t, ownProgram('timerfds'), 'inherited'))
-    assertGood(await skip(t, ownProgram('timerfds'), 'again'))
+    for (const way of ['inherited', 'copied', 'again']) assertGood(await skip(t, ownProgram('timerfds'), way))
+  })
+
+  it('counts the expirations of a timerfd that nobody reads meanwhile', async t => {
+    const finished = await skip(t, ownProgram('timerfds'), 'ticks')
+    assertGood(finished)
+    assert.equal(finished.stdout, '10\n1\n1\n')
   })
 
   it('says what kept real time', async t => {

@@ -4,6 +4,8 @@
  * timerfds left: spins for 10 s, and prints what is left then of 100 s.
  * timerfds again: waits for a timerfd that was never set, and has the descriptor of one that was set and closed.
  * timerfds inherited: a process waits for a timerfd that its parent has set to two seconds; the parent has ended.
+ * timerfds copied: waits for a timerfd of 1000 s that was set by another descriptor, which is closed.
+ * timerfds ticks: prints how many ticks of a second come in 10.5 s, in the next 0.4 s and in the next 1.7 s.
  */
 #include <errno.h>
 #include <poll.h>
@@ -81,9 +83,14 @@ static void inherited(void)
     const pid_t parent = fork();
     if (parent == 0) {
         const int timer = new_timer(2000000000);
+        const int64_t begin = now();
         if (fork() == 0) {
             uint64_t times;
+            /* Other times end meanwhile. */
+            if (fork() == 0)
+                _exit(sleep(1) + sleep(1000));
             require(read(timer, &times, sizeof times) == sizeof times, "read of the timer");
+            require(now() - begin < 3000000000, "a late timer");
             require(write(ends[1], "over", 4) == 4, "write");
         }
         _exit(0);
@@ -115,6 +122,33 @@ static void again(void)
     require(poll(&fd, 1, 20000) == 0, "a timer has ended that was never set");
 }
 
+static void copied(void)
+{
+    const int64_t begin = now();
+    const int timer = new_timer(1000000000000), copy = dup(timer);
+    uint64_t times;
+    close(timer);
+    /* Other times end meanwhile. */
+    if (fork() == 0)
+        _exit(sleep(1) + sleep(3000));
+    require(read(copy, &times, sizeof times) == sizeof times, "read of the timer");
+    require((now() - begin) / 1000000000 == 1000, "a late timer");
+}
+
+static void ticks(void)
+{
+    static const useconds_t waits[] = {10500000, 400000, 1700000};
+    const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
+    const struct itimerspec each = {.it_value = {.tv_sec = 1}, .it_interval = {.tv_sec = 1}};
+    require(timerfd_settime(timer, 0, &each, NULL) == 0, "timerfd_settime");
+    for (int i = 0; i < 3; i++) {
+        uint64_t times;
+        usleep(waits[i]);
+        require(read(timer, &times, sizeof times) == sizeof times, "read of the timer");
+        printf("%d\n", (int)times);
+    }
+}
+
 int main(int count, char **words)
 {
     if (count > 2 && strcmp(words[1], "many") == 0)
@@ -125,8 +159,12 @@ int main(int count, char **words)
         again();
     else if (count > 1 && strcmp(words[1], "inherited") == 0)
         inherited();
+    else if (count > 1 && strcmp(words[1], "copied") == 0)
+        copied();
+    else if (count > 1 && strcmp(words[1], "ticks") == 0)
+        ticks();
     else {
-        fprintf(stderr, "usage: %s many COUNT, or left, again or inherited\n", words[0]);
+        fprintf(stderr, "usage: %s many COUNT, or left, again, inherited, copied or ticks\n", words[0]);
         return 1;
     }
     return 0;
