@@ -108,6 +108,8 @@ struct timer {
     int32_t code; /* si_code */
     uint32_t overruns;
     uint64_t value; /* si_value */
+    uint32_t is_shared; /* a timerfd that another process has set too */
+    uint32_t reserved;
 };
 
 /* Of a grant: a number, which grows by GRANT_NEXT, and flags. */
@@ -164,6 +166,7 @@ struct page {
     uint32_t has_filter; /* a process has got a seccomp filter of its own */
     uint32_t daemon_acts; /* how often loops of daemons have woken */
     uint32_t lacks_timers; /* there are more timers than the page has places for, or one with a descriptor of a higher number */
+    uint32_t has_limits; /* a program has set SO_RCVTIMEO or SO_SNDTIMEO */
     struct grant grant;
     struct process processes[MAX_PROCESSES];
     struct timer timers[MAX_TIMERS];
@@ -310,6 +313,14 @@ bool clock_is_member(uint32_t slot);
 /* Lets the threads of clock_spinners add time until then, unless one has acted since the look, or the daemon has. */
 void clock_make_grant(const struct spinner *spinners, uint32_t count, uint32_t daemon_acts, int64_t until);
 void clock_end_grant(void);
+/* Whether a process, in the image that it has now, loads this library. */
+bool clock_is_joined(const struct process *process);
+/* Whether a socket of another process has the time limit `option`, SO_RCVTIMEO or SO_SNDTIMEO, or it must not be known. */
+bool clock_has_limit(pid_t pid, int fd, int option);
+/* Whether the thread is in a wait without limit. */
+bool clock_waits_without_limit(pid_t pid, pid_t tid);
+/* Whether a signal waits for a process; `tid`: for this thread, if it is not 0. */
+bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
 /* Maps the page at `path`; NULL after a failure. */

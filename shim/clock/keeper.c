@@ -114,7 +114,7 @@ static void end_waits(int64_t now)
     }
 }
 
-/* Threads that were woken, and do not run yet. */
+/* Threads that were woken, and do not run yet. Not those that a signal of the program has interrupted, whose handler waits. */
 static bool is_anyone_woken(void)
 {
     bool found = false;
@@ -123,13 +123,17 @@ static bool is_anyone_woken(void)
         struct slot *const slot = &clock_page->slots[i];
         if (slot->tid == 0 || slot->state == ASLEEP || slot->state == AWAKE)
             continue;
-        found = true;
-        if (!again)
+        if (!again) {
+            found = true;
             continue;
+        }
         if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
             __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+        else if (clock_waits_without_limit((pid_t)slot->pid, (pid_t)slot->tid))
+            continue;
         else
             wake(slot, WOKEN);
+        found = true;
     }
     return found;
 }
@@ -206,6 +210,27 @@ static void expect_daemon(const struct timer *timer)
     is_due[process - clock_page->processes] = any_is_due = true;
 }
 
+/* Whether the last signal of a timer still waits, as it is blocked. False if it may be another timer's. */
+static bool is_pending(const struct timer *timer)
+{
+    if (timer->kind != TIMER_SIGNAL || timer->signal == 0 || !clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal))
+        return false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        const struct timer *const other = &clock_page->timers[i];
+        if (other != timer && other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
+            return false;
+    }
+    return true;
+}
+
+/* An alarm and a timerfd outlive an exec, other timers do not; the new image need not load this library, and say so. */
+static bool has_outlived_exec(const struct timer *timer)
+{
+    const struct process *const process =
+        timer->kind == TIMER_SIGNAL && timer->id >= 0 ? clock_process_of((pid_t)timer->pid) : NULL;
+    return !process || clock_is_joined(process);
+}
+
 /* Timers whose time is over: the keeper's fire. True: there were any. */
 static bool end_timers(int64_t now)
 {
@@ -223,6 +248,15 @@ static bool end_timers(int64_t now)
         if (!__atomic_compare_exchange_n(&timer->deadline, &deadline, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
             continue;
         any = true;
+        if (!has_outlived_exec(timer)) {
+            __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
+            continue;
+        }
+        /* As the kernel, which has one signal of a timer at a time. */
+        if (timer->interval > 0 && is_pending(timer)) {
+            timer->overruns += 1 + overruns;
+            continue;
+        }
         timer->overruns = overruns;
         if (timer->kind == TIMER_SIGNAL)
             send_signal(timer);
@@ -479,7 +513,9 @@ EXPORT int userdma_clock_make(const char *path, int spins)
     char new_path[4096];
     if (snprintf(new_path, sizeof new_path, "%s.%d", path, getpid()) >= (int)sizeof new_path)
         return -ENAMETOOLONG;
-    const int fd = open(new_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* The folder may be open to others: the file must not be theirs. */
+    unlink(new_path);
+    const int fd = open(new_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     struct page *page = MAP_FAILED;

@@ -12,13 +12,18 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { MAX_THREADS = 8192 };
@@ -220,13 +225,24 @@ static char state_of(pid_t pid, pid_t tid, bool *blocks)
     return state ? state[1] : 'R';
 }
 
-/* Whether a thread blocks the signal that ends its waits, as only system calls around the C library can. */
-static bool blocks_wakes(pid_t pid, pid_t tid)
+/* Whether a signal is in a mask of a thread's `status`; `name`: of its line. */
+static bool is_in_mask(pid_t pid, pid_t tid, const char *name, uint32_t signal)
 {
     char path[64], text[4096];
     snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
-    const char *const mask = read_file(path, text, sizeof text) > 0 ? strstr(text, "\nSigBlk:") : NULL;
-    return mask && strtoull(mask + sizeof "\nSigBlk:", NULL, 16) >> (WAKE_SIGNAL - 1) & 1;
+    const char *const mask = read_file(path, text, sizeof text) > 0 ? strstr(text, name) : NULL;
+    return mask && strtoull(mask + strlen(name), NULL, 16) >> (signal - 1) & 1;
+}
+
+/* Whether a thread blocks the signal that ends its waits, as only system calls around the C library can. */
+static bool blocks_wakes(pid_t pid, pid_t tid)
+{
+    return is_in_mask(pid, tid, "\nSigBlk:", WAKE_SIGNAL);
+}
+
+bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal)
+{
+    return is_in_mask(pid, tid != 0 ? tid : pid, tid != 0 ? "\nSigPnd:" : "\nShdPnd:", signal);
 }
 
 static bool is_gone(char state)
@@ -265,10 +281,16 @@ enum kind {
     ENDLESS,
 };
 
+static bool is_pipe(const char *path)
+{
+    struct statx file;
+    return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &file) == 0 && S_ISFIFO(file.stx_mode);
+}
+
 /* Whether a read or write of this descriptor waits for another process: not for a disk. */
 static bool is_stream(pid_t pid, uint64_t fd)
 {
-    static const char *const kinds[] = {"pipe:", "socket:", "anon_inode:", "/dev/pts/", "/dev/tty", "/dev/console"};
+    static const char *const kinds[] = {"pipe:", "socket:", "anon_inode:", "/dev/pts/", "/dev/ptmx", "/dev/tty", "/dev/console"};
     char path[64], target[64] = "";
     snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, (int)fd);
     if (readlink(path, target, sizeof target - 1) <= 0)
@@ -276,12 +298,47 @@ static bool is_stream(pid_t pid, uint64_t fd)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strncmp(target, kinds[i], strlen(kinds[i])) == 0)
             return true;
-    return false;
+    return is_pipe(path);
+}
+
+/* Whether an open(2) by a process waits for the other end of a pipe that has a name. */
+static bool opens_pipe(pid_t pid, int folder, uint64_t address)
+{
+    char name[PATH_MAX], path[PATH_MAX + 64];
+    const struct iovec here = {name, sizeof name - 1}, there = {(void *)(uintptr_t)address, here.iov_len};
+    /* Less than all, up to the end of the memory. */
+    const ssize_t length = process_vm_readv(pid, &here, 1, &there, 1, 0);
+    name[length > 0 ? length : 0] = 0;
+    if (name[0] == '/')
+        snprintf(path, sizeof path, "/proc/%d/root%s", pid, name);
+    else if (folder == AT_FDCWD)
+        snprintf(path, sizeof path, "/proc/%d/cwd/%s", pid, name);
+    else
+        snprintf(path, sizeof path, "/proc/%d/fd/%d/%s", pid, folder, name);
+    return name[0] != 0 && is_pipe(path);
+}
+
+bool clock_has_limit(pid_t pid, int fd, int option)
+{
+    const int socket = clock_take(pid, fd);
+    struct timeval limit = {0};
+    socklen_t size = sizeof limit;
+    if (socket < 0)
+        return clock_is_refused(errno);
+    const bool has_limit = getsockopt(socket, SOL_SOCKET, option, &limit, &size) == 0 && (limit.tv_sec != 0 || limit.tv_usec != 0);
+    NEXT(syscall)(SYS_close, socket);
+    return has_limit;
 }
 
 static enum kind limit(bool has_limit)
 {
     return has_limit ? LIMITED : ENDLESS;
+}
+
+/* Of a wait for a socket, whose limit may be inherited, and the wait be inside of the C library. */
+static enum kind limit_of(pid_t pid, uint64_t fd, int option)
+{
+    return limit(__atomic_load_n(&clock_page->has_limits, __ATOMIC_ACQUIRE) && clock_has_limit(pid, (int)fd, option));
 }
 
 static enum kind kind_of(const struct call *call, pid_t pid)
@@ -338,21 +395,36 @@ static enum kind kind_of(const struct call *call, pid_t pid)
         return ENDLESS;
     case SYS_fcntl:
         return (int)a[1] == F_SETLKW || (int)a[1] == 38 /* F_OFD_SETLKW */ ? ENDLESS : WORKS;
+#ifdef SYS_open
+    case SYS_open:
+        return opens_pipe(pid, AT_FDCWD, a[0]) ? ENDLESS : WORKS;
+#endif
+    case SYS_openat:
+        return opens_pipe(pid, (int)a[0], a[1]) ? ENDLESS : WORKS;
     case SYS_read:
     case SYS_readv:
+        return is_stream(pid, a[0]) ? limit_of(pid, a[0], SO_RCVTIMEO) : WORKS;
     case SYS_write:
     case SYS_writev:
-        return is_stream(pid, a[0]) ? ENDLESS : WORKS;
+        return is_stream(pid, a[0]) ? limit_of(pid, a[0], SO_SNDTIMEO) : WORKS;
     case SYS_recvfrom:
     case SYS_recvmsg:
     case SYS_accept:
     case SYS_accept4:
+        return limit_of(pid, a[0], SO_RCVTIMEO);
     case SYS_sendto:
     case SYS_sendmsg:
-        return ENDLESS;
+        return limit_of(pid, a[0], SO_SNDTIMEO);
     default:
         return WORKS;
     }
+}
+
+bool clock_waits_without_limit(pid_t pid, pid_t tid)
+{
+    struct call call;
+    bool blocks;
+    return state_of(pid, tid, &blocks) == 'S' && call_of(pid, tid, &call) && kind_of(&call, pid) == ENDLESS;
 }
 
 /* The slot of a thread. NULL: it has none. */
@@ -516,8 +588,7 @@ static enum rest is_busy(const struct thread *thread)
     return RUNS;
 }
 
-/* Whether the process, in the image that it has now, loads this library. */
-static bool is_joined(const struct process *process)
+bool clock_is_joined(const struct process *process)
 {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%u/stat", process->pid);
@@ -563,7 +634,7 @@ static bool look_at_process(struct process *process, pid_t keeper)
         return true;
     }
     bool all = true;
-    const bool has_children = process->is_daemon || !is_joined(process);
+    const bool has_children = process->is_daemon || !clock_is_joined(process);
     for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         const pid_t tid = atoi(entry->d_name);
         if (tid <= 0 || tid == keeper)

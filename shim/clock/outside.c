@@ -281,16 +281,17 @@ uint32_t clock_outside(pid_t pid, const struct call *call)
         return outside_of_select(pid, a);
     case SYS_read:
     case SYS_readv:
-    case SYS_write:
-    case SYS_writev:
     case SYS_recvfrom:
     case SYS_recvmsg:
     case SYS_recvmmsg:
     case SYS_accept:
     case SYS_accept4:
+        return clock_has_limit(pid, (int)a[0], SO_RCVTIMEO) ? USERDMA_CLOCK_TERMINAL : outside_of_fd(pid, (int)a[0], 0);
+    case SYS_write:
+    case SYS_writev:
     case SYS_sendto:
     case SYS_sendmsg:
-        return outside_of_fd(pid, (int)a[0], 0);
+        return clock_has_limit(pid, (int)a[0], SO_SNDTIMEO) ? USERDMA_CLOCK_TERMINAL : outside_of_fd(pid, (int)a[0], 0);
     default: /* a signal, a lock of a file, a message of System V */
         return USERDMA_CLOCK_WORLD;
     }

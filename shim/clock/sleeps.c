@@ -76,9 +76,15 @@ static inline bool is_zero(const struct timespec *time)
         result;                                                                                                        \
     })
 
+/* The kernel lets nobody sleep by these. */
+static bool is_only_read(clockid_t clock)
+{
+    return clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_REALTIME_COARSE || clock == CLOCK_MONOTONIC_COARSE;
+}
+
 EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *rest)
 {
-    if (!clock_sleeps || !clock_is_moved(clock) || !is_valid(time))
+    if (!clock_sleeps || !clock_is_moved(clock) || is_only_read(clock) || !is_valid(time))
         return NEXT(clock_nanosleep)(clock, flags, time, rest);
     if (flags & TIMER_ABSTIME)
         return sleep_until(clock_deadline(clock, to_nanoseconds(time)), FRAME);
@@ -114,7 +120,8 @@ EXPORT unsigned sleep(unsigned seconds)
         return NEXT(sleep)(seconds);
     const struct timespec time = {.tv_sec = seconds};
     struct timespec rest = {0};
-    return nanosleep(&time, &rest) == 0 ? 0 : (unsigned)(rest.tv_sec + (rest.tv_nsec >= SECOND / 2));
+    /* As the C library's: a second that has begun counts as over, or `while (left) left = sleep(left)` might not end. */
+    return nanosleep(&time, &rest) == 0 ? 0 : (unsigned)rest.tv_sec;
 }
 
 EXPORT int thrd_sleep(const struct timespec *time, struct timespec *rest)
@@ -242,29 +249,26 @@ EXPORT int epoll_pwait2(int epoll, struct epoll_event *events, int count, const 
 
 /* ---- sockets with SO_RCVTIMEO or SO_SNDTIMEO ---- */
 
-#define MAX_FDS 4096
-/* Bit: a limit was set, of receiving or of sending. */
-static uint8_t has_limit[MAX_FDS];
-enum { RECEIVES = 1, SENDS = 2 };
+enum { RECEIVES = SO_RCVTIMEO, SENDS = SO_SNDTIMEO };
 
+/* A limit belongs to the socket: copies of the descriptor have it, accepted connections, and other processes. */
 EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
 {
     const int result = NEXT(setsockopt)(fd, level, name, value, size);
-    if (clock_sleeps && result == 0 && level == SOL_SOCKET && fd < MAX_FDS &&
-        (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
-        __atomic_or_fetch(&has_limit[fd], name == SO_RCVTIMEO ? RECEIVES : SENDS, __ATOMIC_RELAXED);
+    if (clock_page && result == 0 && level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
+        __atomic_store_n(&clock_page->has_limits, 1, __ATOMIC_RELEASE);
     return result;
 }
 
-/* Nanoseconds; 0: none. The number may be another file's now. */
+/* Nanoseconds; 0: none, or it is no socket. */
 static int64_t limit_of(int fd, int kind)
 {
-    if (!clock_sleeps || fd < 0 || fd >= MAX_FDS || !(__atomic_load_n(&has_limit[fd], __ATOMIC_RELAXED) & kind))
+    if (!clock_sleeps || !__atomic_load_n(&clock_page->has_limits, __ATOMIC_RELAXED))
         return 0;
     const int saved = errno;
     struct timeval limit = {0};
     socklen_t size = sizeof limit;
-    if (getsockopt(fd, SOL_SOCKET, kind == RECEIVES ? SO_RCVTIMEO : SO_SNDTIMEO, &limit, &size) != 0)
+    if (getsockopt(fd, SOL_SOCKET, kind, &limit, &size) != 0)
         limit = (struct timeval){0};
     errno = saved;
     return limit.tv_sec * SECOND + limit.tv_usec * MICROSECOND;
@@ -393,11 +397,15 @@ EXPORT int semtimedop(int id, struct sembuf *operations, size_t count, const str
                   NEXT(semtimedop)(id, operations, count, &no_time));
 }
 
-/* The kernel restarts the wait, with the time in the slot, which then is past. */
+/*
+ * The kernel restarts the wait, with the time in the slot, which then is past. Without a time the wait has no limit; the header
+ * says otherwise to compilers.
+ */
 #define QUEUED(time, call)                                                                                             \
     do {                                                                                                               \
         struct wait wait;                                                                                              \
-        if (!clock_sleeps || !is_valid(time) ||                                                                        \
+        const struct timespec *volatile const given = time;                                                            \
+        if (!clock_sleeps || !given || !is_valid(time) ||                                                              \
             !BEGINS(&wait, clock_deadline(CLOCK_REALTIME, to_nanoseconds(time)))) {                                    \
             const struct timespec *const limit = time;                                                                 \
             return call;                                                                                               \

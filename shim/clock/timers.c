@@ -5,7 +5,12 @@
 #define _GNU_SOURCE
 #include "clock.h"
 
+#include <fcntl.h>
+#include <linux/kcmp.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -91,9 +96,43 @@ EXPORT int timerfd_create(int clock, int flags)
     return fd;
 }
 
+/* The clock of a timerfd, which may be a copy or inherited: the kernel knows it. */
+static clockid_t clock_of(int fd)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    const int file = (int)NEXT(syscall)(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    const long length = file < 0 ? 0 : NEXT(syscall)(SYS_read, file, text, sizeof text - 1);
+    if (file >= 0)
+        NEXT(syscall)(SYS_close, file);
+    text[length > 0 ? length : 0] = 0;
+    const char *const at = strstr(text, "clockid:");
+    return at ? atoi(at + sizeof "clockid:" - 1) : clocks[fd];
+}
+
 static bool is_armed(const struct itimerspec *value)
 {
     return value->it_value.tv_sec != 0 || value->it_value.tv_nsec != 0;
+}
+
+/*
+ * Of a timerfd that this process has set: others that have set it too, as parent and child, have no other time. True: there are
+ * any.
+ */
+static bool tell_others(int fd, int64_t deadline, int64_t interval)
+{
+    const pid_t pid = getpid();
+    bool any = false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        if (__atomic_load_n(&timer->kind, __ATOMIC_ACQUIRE) != TIMER_FD || timer->id != fd || timer->pid == (uint32_t)pid ||
+            NEXT(syscall)(SYS_kcmp, pid, timer->pid, KCMP_FILE, fd, fd) != 0)
+            continue;
+        any = true;
+        timer->is_shared = 1;
+        set(timer, deadline, interval);
+    }
+    return any;
 }
 
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
@@ -104,13 +143,13 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
         lack_timer();
         return NEXT(timerfd_settime)(fd, flags, value, old);
     }
-    const clockid_t clock = clocks[fd];
+    const bool is_absolute = flags & TFD_TIMER_ABSTIME;
+    const clockid_t clock = is_absolute ? clock_of(fd) : clocks[fd];
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
     const struct itimerspec left = left_of(old ? timer : NULL);
     const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
     struct itimerspec real = *value;
-    const bool is_absolute = flags & TFD_TIMER_ABSTIME;
     /* For so long: the machine's clock may be set. */
     if (is_absolute && time != 0)
         real.it_value = to_timespec(time - clock_now(clock) > 0 ? time - clock_now(clock) : 1);
@@ -119,15 +158,22 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
         __atomic_store_n(&timer->deadline, before, __ATOMIC_RELEASE);
     if (result == 0 && timer && old && is_armed(old))
         *old = left;
-    if (result != 0 || time == 0)
+    if (result != 0)
         return result;
     const bool is_new = !timer;
+    if (time == 0) {
+        if (is_new || timer->is_shared)
+            tell_others(fd, NEVER, 0);
+        return result;
+    }
     if (is_new && !(timer = new_timer(fd)))
         return result;
     timer->clock = (uint32_t)clock;
     set(timer, is_absolute ? clock_deadline(clock, time) : clock_after(time), to_nanoseconds(&value->it_interval));
     if (is_new)
         __atomic_store_n(&timer->kind, TIMER_FD, __ATOMIC_RELEASE);
+    if (is_new || timer->is_shared)
+        timer->is_shared = tell_others(fd, timer->deadline, timer->interval);
     return result;
 }
 
@@ -168,7 +214,9 @@ EXPORT unsigned alarm(unsigned seconds)
     struct itimerspec old;
     if (!clock_sleeps || !set_alarm(seconds * SECOND, 0, &old))
         return NEXT(alarm)(seconds);
-    return (unsigned)(old.it_value.tv_sec + (old.it_value.tv_nsec != 0));
+    /* As the kernel: rounded, but never to none. */
+    const bool is_rest = old.it_value.tv_sec == 0 && old.it_value.tv_nsec != 0;
+    return (unsigned)(old.it_value.tv_sec + (is_rest || old.it_value.tv_nsec >= SECOND / 2));
 }
 
 static int64_t of_timeval(const struct timeval *time)
