@@ -519,9 +519,12 @@ EXPORT int userdma_clock_make(const char *path, int spins)
     if (fd < 0)
         return -errno;
     struct page *page = MAP_FAILED;
-    if (ftruncate(fd, sizeof *page) == 0)
+    /* With its space: without it, programs would get SIGBUS once the file system is full. */
+    int error = posix_fallocate(fd, 0, sizeof *page);
+    if (error == 0) {
         page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    int error = page == MAP_FAILED ? errno : 0;
+        error = page == MAP_FAILED ? errno : 0;
+    }
     if (error == 0) {
         page->magic = USERDMA_CLOCK_MAGIC;
         page->keeper = (uint32_t)getpid();
