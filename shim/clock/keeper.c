@@ -8,15 +8,22 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
 
 /* Between looks: after a jump, and at most with a deadline and without. */
 #define SHORTEST_NAP (50 * MICROSECOND)
@@ -168,6 +175,51 @@ static void send_signal(const struct timer *timer)
         NEXT(syscall)(SYS_rt_sigqueueinfo, timer->pid, timer->signal, &info);
 }
 
+static bool set_to(int fd, int64_t left, int64_t interval)
+{
+    struct itimerspec known;
+    /* The keeper may be late: a timer that has ended already, by the machine's time, ends once. */
+    if (left <= 0 && interval == 0 && NEXT(timerfd_gettime)(fd, &known) == 0 && known.it_value.tv_sec == 0 && known.it_value.tv_nsec == 0)
+        return true;
+    const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(interval)};
+    return NEXT(timerfd_settime)(fd, 0, &value, NULL) == 0;
+}
+
+/* How often a timerfd, which is readable, has ended and was not read. */
+static uint64_t ticks_of(int fd)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    const int file = (int)NEXT(syscall)(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    const long length = file < 0 ? 0 : NEXT(syscall)(SYS_read, file, text, sizeof text - 1);
+    if (file >= 0)
+        close(file);
+    text[length > 0 ? length : 0] = 0;
+    const char *const at = strstr(text, "\nticks:");
+    return at ? strtoull(at + sizeof "\nticks:" - 1, NULL, 10) : 0;
+}
+
+/*
+ * A timerfd that ends again and again may have ended and not been read, and forgets this when it is set. A kernel that cannot be
+ * told it (CONFIG_CHECKPOINT_RESTORE) is left alone until it was read. False: it is no timerfd any more.
+ */
+static bool set_periodic(int fd, int64_t left, int64_t interval)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    struct itimerspec value;
+    uint64_t ticks = NEXT(poll)(&ready, 1, 0) > 0 && NEXT(timerfd_gettime)(fd, &value) == 0 ? ticks_of(fd) : 0;
+    if (ticks == 0)
+        return set_to(fd, left, interval);
+    if (left <= 0) {
+        const int64_t passed = -left / interval + 1;
+        ticks += (uint64_t)passed;
+        left += passed * interval;
+    }
+    if (ioctl(fd, TFD_IOC_SET_TICKS, &ticks) == 0 && set_to(fd, left, interval))
+        ioctl(fd, TFD_IOC_SET_TICKS, &ticks);
+    return true;
+}
+
 /*
  * Sets a timerfd to what is left until its deadline, which the caller has read: meanwhile a process that runs may set the timer
  * itself. The descriptor may be another file's now.
@@ -178,8 +230,8 @@ static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
     const int fd = is_own ? timer->id : clock_take((pid_t)timer->pid, timer->id);
     const int64_t left = deadline - offset - now_real();
     timer->offset = offset;
-    const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(timer->interval)};
-    if (fd < 0 || NEXT(timerfd_settime)(fd, 0, &value, NULL) != 0)
+    const bool is_set = fd >= 0 && (timer->interval > 0 ? set_periodic(fd, left, timer->interval) : set_to(fd, left, 0));
+    if (!is_set)
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
     if (!is_own && fd >= 0)
         close(fd);

@@ -156,7 +156,7 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     const int result = NEXT(timerfd_settime)(fd, flags & ~TFD_TIMER_ABSTIME, &real, old);
     if (result != 0 && timer)
         __atomic_store_n(&timer->deadline, before, __ATOMIC_RELEASE);
-    if (result == 0 && timer && old && is_armed(old))
+    if (result == 0 && timer && old && is_armed(old) && before != NEVER)
         *old = left;
     if (result != 0)
         return result;
@@ -182,7 +182,7 @@ EXPORT int timerfd_gettime(int fd, struct itimerspec *value)
 {
     const int result = NEXT(timerfd_gettime)(fd, value);
     const struct timer *const timer = result == 0 && clock_page ? find_timer(TIMER_FD, fd) : NULL;
-    if (timer && is_armed(value))
+    if (timer && is_armed(value) && __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE) != NEVER)
         *value = left_of(timer);
     return result;
 }

@@ -382,6 +382,36 @@ static void shared_timer(void)
     require(poll(&fd, 1, 10000) == 0, "a timer has ended that is not set");
 }
 
+static void *sleep_often(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 60; i++)
+        usleep(330000);
+    return NULL;
+}
+
+static void unread_timer(void)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, sleep_often, NULL);
+    const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
+    const struct itimerspec each_second = {{.tv_sec = 1}, {.tv_sec = 1}};
+    timerfd_settime(timer, 0, &each_second, NULL);
+    usleep(10500000);
+    uint64_t times;
+    require(read(timer, &times, sizeof times) == sizeof times && times == 10, "ends were lost");
+    require_expired(timer);
+    require_after(11);
+}
+
+static void far_timer(void)
+{
+    const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
+    struct itimerspec value = {.it_value = {.tv_sec = 10 * 365 * 86400}};
+    timerfd_settime(timer, 0, &value, NULL);
+    require(timerfd_gettime(timer, &value) == 0 && value.it_value.tv_sec > 9 * 365 * 86400, "timerfd_gettime");
+}
+
 static void system_calls(void)
 {
     start_sleeper();
@@ -451,7 +481,7 @@ static const struct {
     CASE(copied_socket), CASE(stream_of_socket), CASE(socket_alone),   CASE(accepted_socket), CASE(held_back),
     CASE(named_pipes),   CASE(terminals),        CASE(children),       CASE(shells),          CASE(remainders),
     CASE(refused_clocks), CASE(no_pointers),     CASE(long_handler),   CASE(copied_timer),    CASE(shared_timer),
-    CASE(system_calls),  CASE(blocked_timer),    CASE(forgotten_timer), CASE(lock_with_limit),
+    CASE(unread_timer), CASE(far_timer), CASE(system_calls),  CASE(blocked_timer),    CASE(forgotten_timer), CASE(lock_with_limit),
 };
 
 int main(int count, char **words)
