@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #ifndef FUTEX_LOCK_PI2
@@ -39,8 +40,10 @@ static long wait_futex(call_function *call, long word, long operation, long valu
     struct wait wait;
     if (!BEGINS(&wait, is_relative ? clock_after(end) : clock_deadline(clock, end)))
         return call(SYS_futex, word, operation, value, time, e, f);
-    const struct timespec limit = is_relative ? *time : to_timespec(clock_to_real(clock, end));
-    const long result = call(SYS_futex, word, operation, value, &limit, e, f);
+    /* The kernel waits again for a lock, until the time in the slot, which then is past. */
+    if (!is_relative)
+        wait.slot->until = to_timespec(clock_to_real(clock, end));
+    const long result = call(SYS_futex, word, operation, value, is_relative ? time : &wait.slot->until, e, f);
     if (clock_wait_ends(&wait) && result < 0 && errno == EINTR)
         errno = ETIMEDOUT;
     return result;
@@ -73,13 +76,30 @@ static long as_call(int error)
 static long start(long number, long child, long a)
 {
     const uint64_t flags = number == SYS_clone ? (uint64_t)a : number == SYS_clone3 ? *(const uint64_t *)a : 0;
-    if (child < 0 || flags & (CLONE_THREAD | CLONE_VM))
+    if (child < 0 || flags & CLONE_THREAD)
         return child;
     if (child > 0)
         clock_add_process((pid_t)child, CLOCK_STACK);
-    else
+    else if (!(flags & CLONE_VM))
         clock_on_fork();
     return child;
+}
+
+/* The kernel's numbers of timers are the C library's, but for those with SIGEV_THREAD, which the kernel does not have. */
+static timer_t timer_of(long id)
+{
+    return (timer_t)(intptr_t)(int)id;
+}
+
+static long create_timer(call_function *call, clockid_t clock, struct sigevent *event, int *id)
+{
+    if (event && event->sigev_notify == SIGEV_THREAD)
+        return call(SYS_timer_create, clock, event, id);
+    timer_t timer;
+    const int result = timer_create(clock, event, &timer);
+    if (result == 0)
+        *id = (int)(intptr_t)timer;
+    return result;
 }
 
 EXPORT long syscall(long number, ...)
@@ -129,6 +149,30 @@ EXPORT long syscall(long number, ...)
     case SYS_fork:
 #endif
         return start(number, call(number, a, b, c, d, e, f), a);
+    case SYS_timerfd_create:
+        return timerfd_create((int)a, (int)b);
+    case SYS_timerfd_settime:
+        return timerfd_settime((int)a, (int)b, (const struct itimerspec *)c, (struct itimerspec *)d);
+    case SYS_timerfd_gettime:
+        return timerfd_gettime((int)a, (struct itimerspec *)b);
+#ifdef SYS_alarm
+    case SYS_alarm:
+        return alarm((unsigned)a);
+#endif
+    case SYS_setitimer:
+        return setitimer((__itimer_which_t)a, (const struct itimerval *)b, (struct itimerval *)c);
+    case SYS_getitimer:
+        return getitimer((__itimer_which_t)a, (struct itimerval *)b);
+    case SYS_timer_create:
+        return create_timer(call, (clockid_t)a, (struct sigevent *)b, (int *)c);
+    case SYS_timer_settime:
+        return timer_settime(timer_of(a), (int)b, (const struct itimerspec *)c, (struct itimerspec *)d);
+    case SYS_timer_gettime:
+        return timer_gettime(timer_of(a), (struct itimerspec *)b);
+    case SYS_timer_getoverrun:
+        return timer_getoverrun(timer_of(a));
+    case SYS_timer_delete:
+        return timer_delete(timer_of(a));
     case SYS_sched_yield:
         return sched_yield();
     case SYS_gettid:

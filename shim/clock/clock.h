@@ -105,12 +105,13 @@ struct timer {
     int64_t deadline; /* NEVER: not set */
     int64_t interval; /* 0: once */
     int64_t offset; /* of a timerfd: the clock's when it was set */
-    int64_t read_at; /* of a timerfd with an interval: when it was set or read the last time */
     uint32_t signal; /* 0: none */
     uint32_t tid; /* the thread that gets the signal; 0: the process */
     int32_t code; /* si_code */
     uint32_t overruns;
     uint64_t value; /* si_value */
+    uint32_t is_shared; /* a timerfd that another process has set too */
+    uint32_t reserved;
 };
 
 /* Of a grant: a number, which grows by GRANT_NEXT, and flags. */
@@ -318,6 +319,14 @@ bool clock_is_member(uint32_t slot);
 /* Lets the threads of clock_spinners add time until then, unless one has acted since the look, or the daemon has. */
 void clock_make_grant(const struct spinner *spinners, uint32_t count, uint32_t daemon_acts, int64_t until);
 void clock_end_grant(void);
+/* Whether a process, in the image that it has now, loads this library. */
+bool clock_is_joined(const struct process *process);
+/* Whether a socket of another process has the time limit `option`, SO_RCVTIMEO or SO_SNDTIMEO, or it must not be known. */
+bool clock_has_limit(pid_t pid, int fd, int option);
+/* Whether the thread is in a wait without limit. */
+bool clock_waits_without_limit(pid_t pid, pid_t tid);
+/* Whether a signal waits for a process; `tid`: for this thread, if it is not 0. */
+bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
 /* Maps the page at `path`; NULL after a failure. */
@@ -328,23 +337,18 @@ struct process *clock_process_of(pid_t pid);
 void clock_note_daemons(void);
 /* Whether the main thread of this daemon has run since then, and waits. */
 bool clock_daemon_is_done(const struct process *process);
+/* As timer_create(), for an event SIGEV_THREAD, which becomes the signal of the timer. */
+int clock_create_notice(clockid_t clock, struct sigevent *event, timer_t *timer);
+/* Before timer_delete(). */
+void clock_remove_notice(timer_t timer);
+
 /* What a thread does in the kernel. */
 struct call {
     long number;
     uint64_t arguments[6], stack;
 };
 /* What may end the wait of a thread: a value of `stuck` in the page. */
-/* After a read of a descriptor: its expirations were read, if it is a timerfd. */
-void clock_timerfd_was_read(int fd);
-
-/* As timer_create(), for an event SIGEV_THREAD, which becomes the signal of the timer. */
-int clock_create_notice(clockid_t clock, struct sigevent *event, timer_t *timer);
-/* Before timer_delete(). */
-void clock_remove_notice(timer_t timer);
-
 uint32_t clock_outside(pid_t pid, const struct call *call);
-/* Whether a descriptor is a socket with a time limit; `option`: SO_RCVTIMEO, SO_SNDTIMEO. */
-bool clock_has_limit(pid_t pid, int fd, int option);
 
 /* What the kernel tells of a timerfd. */
 struct timerfd {

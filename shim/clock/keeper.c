@@ -8,15 +8,21 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
 
 /* Between looks: after a jump, and at most with a deadline and without. */
 #define SHORTEST_NAP (50 * MICROSECOND)
@@ -114,7 +120,7 @@ static void end_waits(int64_t now)
     }
 }
 
-/* Threads that were woken, and do not run yet. */
+/* Threads that were woken, and do not run yet. Not those that a signal of the program has interrupted, whose handler waits. */
 static bool is_anyone_woken(void)
 {
     bool found = false;
@@ -123,13 +129,17 @@ static bool is_anyone_woken(void)
         struct slot *const slot = &clock_page->slots[i];
         if (slot->tid == 0 || slot->state == ASLEEP || slot->state == AWAKE)
             continue;
-        found = true;
-        if (!again)
+        if (!again) {
+            found = true;
             continue;
+        }
         if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
             __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+        else if (clock_waits_without_limit((pid_t)slot->pid, (pid_t)slot->tid))
+            continue;
         else
             wake(slot, WOKEN);
+        found = true;
     }
     return found;
 }
@@ -164,30 +174,47 @@ static void send_signal(const struct timer *timer)
         NEXT(syscall)(SYS_rt_sigqueueinfo, timer->pid, timer->signal, &info);
 }
 
-/* The first expiration of a timer that its program has not read. */
-static int64_t first_unread(const struct timer *timer, int64_t deadline)
+static bool set_to(int fd, int64_t left, int64_t interval)
 {
-    const int64_t read_at = __atomic_load_n(&timer->read_at, __ATOMIC_RELAXED);
-    return timer->interval == 0 || deadline <= read_at ? deadline : deadline - (deadline - read_at - 1) / timer->interval * timer->interval;
+    struct itimerspec known;
+    /* The keeper may be late: a timer that has ended already, by the machine's time, ends once. */
+    if (left <= 0 && interval == 0 && NEXT(timerfd_gettime)(fd, &known) == 0 && known.it_value.tv_sec == 0 && known.it_value.tv_nsec == 0)
+        return true;
+    const struct itimerspec value = {.it_value = to_timespec(left > 0 ? left : 1), .it_interval = to_timespec(interval)};
+    return NEXT(timerfd_settime)(fd, 0, &value, NULL) == 0;
 }
 
-/* Sets a timerfd of the kernel's to expire at `deadline`, which is past if there is something to read. */
-static bool set_kernel_timer(const struct timer *timer, int64_t deadline, int64_t offset)
+/*
+ * A timerfd that ends again and again may have ended and not been read, and forgets this when it is set. A kernel that cannot be
+ * told it (CONFIG_CHECKPOINT_RESTORE) is left alone until it was read. False: it is no timerfd any more.
+ */
+static bool set_periodic(int fd, int64_t left, int64_t interval)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    struct itimerspec value;
+    struct timerfd known = {0};
+    /* timerfd_gettime() counts. */
+    if (NEXT(poll)(&ready, 1, 0) > 0 && NEXT(timerfd_gettime)(fd, &value) == 0)
+        clock_read_timerfd(getpid(), fd, &known);
+    if (known.ticks == 0)
+        return set_to(fd, left, interval);
+    if (left <= 0) {
+        const int64_t passed = -left / interval + 1;
+        known.ticks += (uint64_t)passed;
+        left += passed * interval;
+    }
+    if (ioctl(fd, TFD_IOC_SET_TICKS, &known.ticks) == 0 && set_to(fd, left, interval))
+        ioctl(fd, TFD_IOC_SET_TICKS, &known.ticks);
+    return true;
+}
+
+/* False: there is no such timerfd any more. */
+static bool set_kernel_timer(const struct timer *timer, int64_t left)
 {
     const bool is_own = timer->pid == (uint32_t)getpid();
     const int fd = is_own ? timer->id : clock_take((pid_t)timer->pid, timer->id);
-    if (fd < 0)
-        return false;
-    struct itimerspec value = {.it_interval = to_timespec(timer->interval)};
-    struct timerfd known;
-    const int64_t unread = first_unread(timer, deadline), left = deadline - offset - now_real();
-    const bool is_past = unread < deadline && clock_read_timerfd((pid_t)timer->pid, timer->id, &known) && known.ticks != 0;
-    if (is_past)
-        value.it_value = to_timespec(clock_real((clockid_t)timer->clock) - (now_real() + offset - unread));
-    else
-        value.it_value = to_timespec(left > 0 ? left : 1);
-    const bool is_set = NEXT(timerfd_settime)(fd, is_past ? TFD_TIMER_ABSTIME : 0, &value, NULL) == 0;
-    if (!is_own)
+    const bool is_set = fd >= 0 && (timer->interval > 0 ? set_periodic(fd, left, timer->interval) : set_to(fd, left, 0));
+    if (!is_own && fd >= 0)
         close(fd);
     return is_set;
 }
@@ -204,9 +231,10 @@ static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
 {
     const int64_t left_before = deadline - timer->offset - now_real();
     timer->offset = offset;
-    if (set_kernel_timer(timer, deadline, offset))
+    if (set_kernel_timer(timer, deadline - offset - now_real()))
         return;
-    if (lost_count++ >= MAX_LOST || !clock_find_timerfd(timer, left_before) || !set_kernel_timer(timer, deadline, offset))
+    if (lost_count++ >= MAX_LOST || !clock_find_timerfd(timer, left_before) ||
+        !set_kernel_timer(timer, deadline - offset - now_real()))
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
 }
 
@@ -235,6 +263,27 @@ static void expect_daemon(const struct timer *timer)
     is_due[process - clock_page->processes] = any_is_due = true;
 }
 
+/* Whether the last signal of a timer still waits, as it is blocked. False if it may be another timer's. */
+static bool is_pending(const struct timer *timer)
+{
+    if (timer->kind != TIMER_SIGNAL || timer->signal == 0 || !clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal))
+        return false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        const struct timer *const other = &clock_page->timers[i];
+        if (other != timer && other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
+            return false;
+    }
+    return true;
+}
+
+/* An alarm and a timerfd outlive an exec, other timers do not; the new image need not load this library, and say so. */
+static bool has_outlived_exec(const struct timer *timer)
+{
+    const struct process *const process =
+        timer->kind == TIMER_SIGNAL && timer->id >= 0 ? clock_process_of((pid_t)timer->pid) : NULL;
+    return !process || clock_is_joined(process);
+}
+
 /* Timers whose time is over: the keeper's fire. True: there were any. */
 static bool end_timers(int64_t now)
 {
@@ -252,6 +301,15 @@ static bool end_timers(int64_t now)
         if (!__atomic_compare_exchange_n(&timer->deadline, &deadline, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
             continue;
         any = true;
+        if (!has_outlived_exec(timer)) {
+            __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
+            continue;
+        }
+        /* As the kernel, which has one signal of a timer at a time. */
+        if (timer->interval > 0 && is_pending(timer)) {
+            timer->overruns += 1 + overruns;
+            continue;
+        }
         timer->overruns = overruns;
         if (timer->kind == TIMER_SIGNAL)
             send_signal(timer);
@@ -509,13 +567,18 @@ EXPORT int userdma_clock_make(const char *path, int spins)
     char new_path[4096];
     if (snprintf(new_path, sizeof new_path, "%s.%d", path, getpid()) >= (int)sizeof new_path)
         return -ENAMETOOLONG;
-    const int fd = open(new_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* The folder may be open to others: the file must not be theirs. */
+    unlink(new_path);
+    const int fd = open(new_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     struct page *page = MAP_FAILED;
-    if (ftruncate(fd, sizeof *page) == 0)
+    /* With its space: without it, programs would get SIGBUS once the file system is full. */
+    int error = posix_fallocate(fd, 0, sizeof *page);
+    if (error == 0) {
         page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    int error = page == MAP_FAILED ? errno : 0;
+        error = page == MAP_FAILED ? errno : 0;
+    }
     if (error == 0) {
         page->magic = USERDMA_CLOCK_MAGIC;
         page->keeper = (uint32_t)getpid();

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 enum { MAX_THREADS = 8192 };
@@ -222,13 +223,24 @@ static char state_of(pid_t pid, pid_t tid, bool *blocks)
     return state ? state[1] : 'R';
 }
 
-/* Whether a thread blocks the signal that ends its waits, as only system calls around the C library can. */
-static bool blocks_wakes(pid_t pid, pid_t tid)
+/* Whether a signal is in a mask of a thread's `status`; `name`: of its line. */
+static bool is_in_mask(pid_t pid, pid_t tid, const char *name, uint32_t signal)
 {
     char path[64], text[4096];
     snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
-    const char *const mask = read_file(path, text, sizeof text) > 0 ? strstr(text, "\nSigBlk:") : NULL;
-    return mask && strtoull(mask + sizeof "\nSigBlk:", NULL, 16) >> (WAKE_SIGNAL - 1) & 1;
+    const char *const mask = read_file(path, text, sizeof text) > 0 ? strstr(text, name) : NULL;
+    return mask && strtoull(mask + strlen(name), NULL, 16) >> (signal - 1) & 1;
+}
+
+/* Whether a thread blocks the signal that ends its waits, as only system calls around the C library can. */
+static bool blocks_wakes(pid_t pid, pid_t tid)
+{
+    return is_in_mask(pid, tid, "\nSigBlk:", WAKE_SIGNAL);
+}
+
+bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal)
+{
+    return is_in_mask(pid, tid != 0 ? tid : pid, tid != 0 ? "\nSigPnd:" : "\nShdPnd:", signal);
 }
 
 static bool is_gone(char state)
@@ -270,7 +282,7 @@ enum kind {
 /* Whether a read or write of this descriptor waits for another process: not for a disk. */
 static bool is_stream(pid_t pid, uint64_t fd)
 {
-    static const char *const kinds[] = {"socket:", "anon_inode:", "/dev/pts/", "/dev/tty", "/dev/console"};
+    static const char *const kinds[] = {"socket:", "anon_inode:", "/dev/pts/", "/dev/ptmx", "/dev/tty", "/dev/console"};
     char path[64], target[64] = "";
     struct statx file;
     snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, (int)fd);
@@ -283,6 +295,18 @@ static bool is_stream(pid_t pid, uint64_t fd)
         if (strncmp(target, kinds[i], strlen(kinds[i])) == 0)
             return true;
     return false;
+}
+
+bool clock_has_limit(pid_t pid, int fd, int option)
+{
+    const int socket = clock_take(pid, fd);
+    struct timeval limit = {0};
+    socklen_t size = sizeof limit;
+    if (socket < 0)
+        return clock_is_refused(errno);
+    const bool has_limit = getsockopt(socket, SOL_SOCKET, option, &limit, &size) == 0 && (limit.tv_sec != 0 || limit.tv_usec != 0);
+    NEXT(syscall)(SYS_close, socket);
+    return has_limit;
 }
 
 /* Whether the thread opens a named pipe, and waits for the other end. */
@@ -381,6 +405,13 @@ static enum kind kind_of(const struct call *call, pid_t pid, pid_t tid)
     default:
         return WORKS;
     }
+}
+
+bool clock_waits_without_limit(pid_t pid, pid_t tid)
+{
+    struct call call;
+    bool blocks;
+    return state_of(pid, tid, &blocks) == 'S' && call_of(pid, tid, &call) && kind_of(&call, pid, tid) == ENDLESS;
 }
 
 /* The slot of a thread. NULL: it has none. */
@@ -544,8 +575,7 @@ static enum rest is_busy(const struct thread *thread)
     return RUNS;
 }
 
-/* Whether the process, in the image that it has now, loads this library. */
-static bool is_joined(const struct process *process)
+bool clock_is_joined(const struct process *process)
 {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%u/stat", process->pid);
@@ -591,7 +621,7 @@ static bool look_at_process(struct process *process, pid_t keeper)
         return true;
     }
     bool all = true;
-    const bool has_children = process->is_daemon || !is_joined(process);
+    const bool has_children = process->is_daemon || !clock_is_joined(process);
     for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         const pid_t tid = atoi(entry->d_name);
         if (tid <= 0 || tid == keeper)

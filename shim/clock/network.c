@@ -10,11 +10,13 @@
 #include <fcntl.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,13 +30,28 @@ EXPORT int socket(int family, int type, int protocol)
     return fd;
 }
 
-/* Whether a socket of TCP has sent something that is not acknowledged. False: it is another socket too. */
+/* Where the kernel's tcp_info has the peer's window, since Linux 5.5; the C library's ends before. */
+#define WINDOW 228
+
+/*
+ * Whether a socket of TCP has sent something that is not acknowledged, or holds back what the peer has room for, by TCP_CORK
+ * or MSG_MORE. False: it is another socket too.
+ */
 static bool is_in_flight(int fd)
 {
-    struct tcp_info info;
-    socklen_t size = sizeof info;
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-           (info.tcpi_state == TCP_SYN_SENT || info.tcpi_unacked != 0);
+    union {
+        struct tcp_info info;
+        uint8_t bytes[256];
+    } answer;
+    socklen_t size = sizeof answer;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &answer, &size) != 0)
+        return false;
+    if (answer.info.tcpi_state == TCP_SYN_SENT || answer.info.tcpi_unacked != 0)
+        return true;
+    uint32_t window;
+    int unsent = 0;
+    memcpy(&window, answer.bytes + WINDOW, sizeof window);
+    return size >= WINDOW + sizeof window && ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && unsent > 0 && (uint32_t)unsent <= window;
 }
 
 /* By the kernel's table at `path`, where the socket itself must not be looked at. */

@@ -202,25 +202,7 @@ static uint32_t outside_of_socket(int fd)
     return any_descriptor(is_peer, &peer, false) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
 }
 
-bool clock_has_limit(pid_t pid, int fd, int option)
-{
-    const int socket = clock_take(pid, fd);
-    struct timeval limit = {0};
-    socklen_t size = sizeof limit;
-    if (socket < 0)
-        return false;
-    getsockopt(socket, SOL_SOCKET, option, &limit, &size);
-    close(socket);
-    return limit.tv_sec != 0 || limit.tv_usec != 0;
-}
-
 static uint32_t outside_of_fd(pid_t pid, int fd, int depth);
-
-/* A wait for a descriptor. One with a time limit ends by itself. */
-static uint32_t outside_of_wait(pid_t pid, int fd, int option)
-{
-    return clock_has_limit(pid, fd, option) ? USERDMA_CLOCK_WORLD : outside_of_fd(pid, fd, 0);
-}
 
 static uint32_t outside_of_epoll(pid_t pid, int fd, int depth)
 {
@@ -350,12 +332,12 @@ uint32_t clock_outside(pid_t pid, const struct call *call)
     case SYS_recvmmsg:
     case SYS_accept:
     case SYS_accept4:
-        return outside_of_wait(pid, (int)a[0], SO_RCVTIMEO);
+        return clock_has_limit(pid, (int)a[0], SO_RCVTIMEO) ? USERDMA_CLOCK_TERMINAL : outside_of_fd(pid, (int)a[0], 0);
     case SYS_write:
     case SYS_writev:
     case SYS_sendto:
     case SYS_sendmsg:
-        return outside_of_wait(pid, (int)a[0], SO_SNDTIMEO);
+        return clock_has_limit(pid, (int)a[0], SO_SNDTIMEO) ? USERDMA_CLOCK_TERMINAL : outside_of_fd(pid, (int)a[0], 0);
     default: /* a signal, a lock of a file, a message of System V */
         return USERDMA_CLOCK_WORLD;
     }

@@ -76,9 +76,15 @@ static inline bool is_zero(const struct timespec *time)
         result;                                                                                                        \
     })
 
+/* The kernel lets nobody sleep by these. */
+static bool is_only_read(clockid_t clock)
+{
+    return clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_REALTIME_COARSE || clock == CLOCK_MONOTONIC_COARSE;
+}
+
 EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *rest)
 {
-    if (!clock_sleeps || !clock_is_moved(clock) || !is_valid(time))
+    if (!clock_sleeps || !clock_is_moved(clock) || is_only_read(clock) || !is_valid(time))
         return NEXT(clock_nanosleep)(clock, flags, time, rest);
     if (flags & TIMER_ABSTIME)
         return sleep_until(clock_deadline(clock, to_nanoseconds(time)), FRAME);
@@ -114,7 +120,8 @@ EXPORT unsigned sleep(unsigned seconds)
         return NEXT(sleep)(seconds);
     const struct timespec time = {.tv_sec = seconds};
     struct timespec rest = {0};
-    return nanosleep(&time, &rest) == 0 ? 0 : (unsigned)(rest.tv_sec + (rest.tv_nsec >= SECOND / 2));
+    /* As the C library's: a second that has begun counts as over, or `while (left) left = sleep(left)` might not end. */
+    return nanosleep(&time, &rest) == 0 ? 0 : (unsigned)rest.tv_sec;
 }
 
 EXPORT int thrd_sleep(const struct timespec *time, struct timespec *rest)
@@ -270,8 +277,6 @@ static int64_t limit_of(int fd, int option)
         const __typeof__(call) result = limit == 0 ? (call) : WAITED(limit, call, look);                               \
         if (result > 0)                                                                                                \
             clock_acts();                                                                                              \
-        if (result == sizeof(uint64_t))                                                                                \
-            clock_timerfd_was_read(fd);                                                                                \
         return result;                                                                                                 \
     } while (0)
 
@@ -388,11 +393,15 @@ EXPORT int semtimedop(int id, struct sembuf *operations, size_t count, const str
                   NEXT(semtimedop)(id, operations, count, &no_time));
 }
 
-/* The kernel restarts the wait, with the time in the slot, which then is past. */
+/*
+ * The kernel restarts the wait, with the time in the slot, which then is past. Without a time the wait has no limit; the header
+ * says otherwise to compilers.
+ */
 #define QUEUED(time, call)                                                                                             \
     do {                                                                                                               \
         struct wait wait;                                                                                              \
-        if (!clock_sleeps || !is_valid(time) ||                                                                        \
+        const struct timespec *volatile const given = time;                                                            \
+        if (!clock_sleeps || !given || !is_valid(time) ||                                                              \
             !BEGINS(&wait, clock_deadline(CLOCK_REALTIME, to_nanoseconds(time)))) {                                    \
             const struct timespec *const limit = time;                                                                 \
             return call;                                                                                               \

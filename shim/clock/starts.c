@@ -7,9 +7,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <pty.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -21,6 +24,48 @@ EXPORT pid_t fork(void)
 {
     const pid_t child = NEXT(fork)();
     if (child > 0 && clock_page)
+        clock_add_process(child, CLOCK_STACK);
+    return child;
+}
+
+/* What the C library's do not call for their child. */
+pid_t _Fork(void);
+EXPORT pid_t _Fork(void)
+{
+    const pid_t child = NEXT(_Fork)();
+    if (child > 0 && clock_page)
+        clock_add_process(child, CLOCK_STACK);
+    else if (child == 0)
+        clock_on_fork();
+    return child;
+}
+
+struct start {
+    int (*function)(void *);
+    void *value;
+};
+
+/* In a child that has a copy of the memory, also of its parent's stack. */
+static int begin(void *start)
+{
+    const struct start *const own = start;
+    clock_on_fork();
+    return own->function(own->value);
+}
+
+EXPORT int clone(int (*function)(void *), void *stack, int flags, void *value, ...)
+{
+    va_list list;
+    va_start(list, value);
+    pid_t *const parent_tid = va_arg(list, pid_t *);
+    void *const local = va_arg(list, void *);
+    pid_t *const child_tid = va_arg(list, pid_t *);
+    va_end(list);
+    struct start start = {function, value};
+    const bool is_fork = clock_page && function && !(flags & (CLONE_VM | CLONE_THREAD));
+    const int child = is_fork ? NEXT(clone)(begin, stack, flags, &start, parent_tid, local, child_tid)
+                              : NEXT(clone)(function, stack, flags, value, parent_tid, local, child_tid);
+    if (child > 0 && clock_page && !(flags & CLONE_THREAD))
         clock_add_process(child, CLOCK_STACK);
     return child;
 }
@@ -106,13 +151,22 @@ EXPORT FILE *popen(const char *command, const char *mode)
     return file;
 }
 
+/* Of all shells that run: the first ignores the signals, and the last restores them. */
+static pthread_mutex_t shells_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned shells;
+static struct sigaction interrupt, quit;
+
 /* As the C library's, which does not tell its child. */
 static int run_shell(const char *command)
 {
-    struct sigaction ignored = {.sa_handler = SIG_IGN}, interrupt, quit;
+    const struct sigaction ignored = {.sa_handler = SIG_IGN};
     sigset_t child, before, defaults;
-    sigaction(SIGINT, &ignored, &interrupt);
-    sigaction(SIGQUIT, &ignored, &quit);
+    NEXT(pthread_mutex_lock)(&shells_lock);
+    if (shells++ == 0) {
+        sigaction(SIGINT, &ignored, &interrupt);
+        sigaction(SIGQUIT, &ignored, &quit);
+    }
+    NEXT(pthread_mutex_unlock)(&shells_lock);
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child, &before);
@@ -138,8 +192,12 @@ static int run_shell(const char *command)
                 status = -1;
                 break;
             }
-    sigaction(SIGINT, &interrupt, NULL);
-    sigaction(SIGQUIT, &quit, NULL);
+    NEXT(pthread_mutex_lock)(&shells_lock);
+    if (--shells == 0) {
+        sigaction(SIGINT, &interrupt, NULL);
+        sigaction(SIGQUIT, &quit, NULL);
+    }
+    NEXT(pthread_mutex_unlock)(&shells_lock);
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (error != 0)
         errno = error;

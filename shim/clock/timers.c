@@ -5,7 +5,9 @@
 #define _GNU_SOURCE
 #include "clock.h"
 
+#include <linux/kcmp.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -51,8 +53,6 @@ static void set(struct timer *timer, int64_t deadline, int64_t interval)
     timer->interval = interval;
     timer->overruns = 0;
     timer->offset = clock_offset();
-    const int64_t now = clock_now(CLOCK_MONOTONIC);
-    timer->read_at = now < deadline ? now : deadline - 1;
     __atomic_store_n(&timer->deadline, deadline, __ATOMIC_RELEASE);
     clock_acts();
 }
@@ -72,9 +72,6 @@ static struct itimerspec left_of(const struct timer *timer)
 
 /* ---- timerfd ---- */
 
-/* This process, or its parent, has set one with an interval. */
-static bool has_intervals;
-
 EXPORT int timerfd_create(int clock, int flags)
 {
     const int fd = NEXT(timerfd_create)(clock, flags);
@@ -90,10 +87,31 @@ static bool is_armed(const struct itimerspec *value)
     return value->it_value.tv_sec != 0 || value->it_value.tv_nsec != 0;
 }
 
+/*
+ * Of a timerfd that this process has set: others that have set it too, as parent and child, have no other time. True: there are
+ * any.
+ */
+static bool tell_others(int fd, int64_t deadline, int64_t interval)
+{
+    const pid_t pid = getpid();
+    bool any = false;
+    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+        struct timer *const timer = &clock_page->timers[i];
+        if (__atomic_load_n(&timer->kind, __ATOMIC_ACQUIRE) != TIMER_FD || timer->id != fd || timer->pid == (uint32_t)pid ||
+            NEXT(syscall)(SYS_kcmp, pid, timer->pid, KCMP_FILE, fd, fd) != 0)
+            continue;
+        any = true;
+        timer->is_shared = 1;
+        set(timer, deadline, interval);
+    }
+    return any;
+}
+
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
 {
     if (!clock_page || fd < 0 || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
         return NEXT(timerfd_settime)(fd, flags, value, old);
+    const bool is_absolute = flags & TFD_TIMER_ABSTIME;
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
     struct timerfd known;
@@ -101,33 +119,31 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     const struct itimerspec left = left_of(old ? timer : NULL);
     const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
     struct itimerspec real = *value;
-    const bool is_absolute = flags & TFD_TIMER_ABSTIME;
     /* For so long: the machine's clock may be set. */
     if (is_absolute && time != 0)
         real.it_value = to_timespec(time - clock_now(clock) > 0 ? time - clock_now(clock) : 1);
     const int result = NEXT(timerfd_settime)(fd, flags & ~TFD_TIMER_ABSTIME, &real, old);
     if (result != 0 && timer)
         __atomic_store_n(&timer->deadline, before, __ATOMIC_RELEASE);
-    if (result == 0 && timer && old && is_armed(old))
+    if (result == 0 && timer && old && is_armed(old) && before != NEVER)
         *old = left;
-    if (result != 0 || time == 0)
+    if (result != 0)
         return result;
-    const bool is_new = !timer, is_interval = to_nanoseconds(&value->it_interval) != 0;
+    const bool is_new = !timer;
+    if (time == 0) {
+        if (is_new || timer->is_shared)
+            tell_others(fd, NEVER, 0);
+        return result;
+    }
     if (is_new && !(timer = new_timer(fd)))
         return result;
     timer->clock = (uint32_t)clock;
-    has_intervals = has_intervals || is_interval;
     set(timer, is_absolute ? clock_deadline(clock, time) : clock_after(time), to_nanoseconds(&value->it_interval));
     if (is_new)
         __atomic_store_n(&timer->kind, TIMER_FD, __ATOMIC_RELEASE);
+    if (is_new || timer->is_shared)
+        timer->is_shared = tell_others(fd, timer->deadline, timer->interval);
     return result;
-}
-
-void clock_timerfd_was_read(int fd)
-{
-    struct timer *const timer = has_intervals && clock_page ? find_timer(TIMER_FD, fd) : NULL;
-    if (timer)
-        __atomic_store_n(&timer->read_at, clock_now(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
 }
 
 /* The kernel does not know the time that was added by spinning. */
@@ -135,7 +151,7 @@ EXPORT int timerfd_gettime(int fd, struct itimerspec *value)
 {
     const int result = NEXT(timerfd_gettime)(fd, value);
     const struct timer *const timer = result == 0 && clock_page ? find_timer(TIMER_FD, fd) : NULL;
-    if (timer && is_armed(value))
+    if (timer && is_armed(value) && __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE) != NEVER)
         *value = left_of(timer);
     return result;
 }
@@ -167,7 +183,9 @@ EXPORT unsigned alarm(unsigned seconds)
     struct itimerspec old;
     if (!clock_sleeps || !set_alarm(seconds * SECOND, 0, &old))
         return NEXT(alarm)(seconds);
-    return (unsigned)(old.it_value.tv_sec + (old.it_value.tv_nsec != 0));
+    /* As the kernel: rounded, but never to none. */
+    const bool is_rest = old.it_value.tv_sec == 0 && old.it_value.tv_nsec != 0;
+    return (unsigned)(old.it_value.tv_sec + (is_rest || old.it_value.tv_nsec >= SECOND / 2));
 }
 
 static int64_t of_timeval(const struct timeval *time)

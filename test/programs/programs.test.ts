@@ -124,6 +124,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   public_reports: [['-q'], /usage: .*public_reports/],
   confined: [['-q'], /usage: .*confined/],
   timerfds: [['-q'], /usage: .*timerfds/],
+  details: [['-q'], /usage: .*details CASE/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

@@ -73,6 +73,13 @@ int main(int count, char **words)
 }
 `
 
+/** Cases of test/programs/clock/details.c. */
+const DETAILS = [
+  ...['copied_socket', 'stream_of_socket', 'socket_alone', 'accepted_socket', 'held_back', 'named_pipes', 'terminals'],
+  ...['children', 'shells', 'remainders', 'refused_clocks', 'no_pointers', 'long_handler'],
+  ...['copied_timer', 'shared_timer', 'unread_timer', 'far_timer', 'system_calls', 'blocked_timer', 'forgotten_timer', 'lock_with_limit'],
+]
+
 const needed = [
   library,
   ownProgram('hours'),
@@ -80,6 +87,7 @@ const needed = [
   ownProgram('spins'),
   ownProgram('confined'),
   ownProgram('timerfds'),
+  ownProgram('details'),
   'ucmatose',
   'ib_send_bw',
 ]
@@ -205,6 +213,11 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assertGood(finished)
     assert.equal(finished.stdout, '10\n1\n1\n')
   })
+
+  for (const detail of DETAILS)
+    it(`is to programs as the machine's (${detail})`, async t => {
+      assertGood(await skip(t, ownProgram('details'), detail))
+    })
 
   it('says what kept real time', async t => {
     const script = 'n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done; sleep 5'

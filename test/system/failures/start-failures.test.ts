@@ -38,6 +38,22 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(stdout, 'status 1\n', 'find lists no files')
   })
 
+  it('without space for the page of a clock gives the reason, before a program could fail for it', async t => {
+    if (!isRoot || findTool('unshare') === undefined)
+      return void skipTest(t, 'a small file system needs root and unshare')
+    const folder = temporaryFolder(t)
+    const script = `
+      mount -t tmpfs -o size=1m,mode=700 none ${folder} || exit
+      ${userdma} run --private --clock skip -- true
+      echo "status $?"
+      find ${folder} -type f`
+    const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), {
+      env: cleanEnvironment({ TMPDIR: folder }),
+    })
+    assert.match(stderr, /ENOSPC: .*\.clock; free some disk space/)
+    assert.equal(stdout, 'status 1\n', 'find lists no files')
+  })
+
   it('without /proc gives the reason', async t => {
     if (!isRoot || findTool('unshare') === undefined) return void skipTest(t, 'another /proc needs root and unshare')
     const script = `mount -t tmpfs none /proc && ${userdma} run --private -- true; echo "status $?"`
