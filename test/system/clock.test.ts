@@ -77,7 +77,16 @@ int main(int count, char **words)
 const DETAILS = [
   ...['copied_socket', 'stream_of_socket', 'socket_alone', 'accepted_socket', 'held_back', 'named_pipes', 'terminals'],
   ...['children', 'shells', 'remainders', 'refused_clocks', 'no_pointers', 'long_handler'],
-  ...['copied_timer', 'shared_timer', 'unread_timer', 'far_timer', 'system_calls', 'blocked_timer', 'forgotten_timer', 'lock_with_limit'],
+  ...[
+    'copied_timer',
+    'shared_timer',
+    'unread_timer',
+    'far_timer',
+    'system_calls',
+    'blocked_timer',
+    'forgotten_timer',
+    'lock_with_limit',
+  ],
 ]
 
 const needed = [
