@@ -92,13 +92,13 @@ static void on_demand(void *start, size_t length)
     check(ibv_dereg_mr(region), "ibv_dereg_mr");
 }
 
-/* Ends a lend while a READ of its bytes is outstanding, whose packets take longer than that (--fault), or after it. */
-static void end_early(uint64_t lend)
+/* Ends a lend while a READ of its bytes is outstanding, `milliseconds` after the post, or after it. Each packet takes 1 s (--fault). */
+static void end_early(uint64_t lend, useconds_t milliseconds)
 {
     if (is_right)
         completion(&peer);
     else
-        usleep(10000); /* the device has the request */
+        usleep(milliseconds * 1000);
     userdma_take_back(lend);
     if (!is_right)
         completion(&peer);
@@ -159,8 +159,8 @@ static void indirect(void)
 /* No READ is sent again because its packets take long. */
 static void wait_long(void)
 {
-    const int a_second = 18;
-    owner.attr.timeout = peer.attr.timeout = a_second;
+    const int four_seconds = 20;
+    owner.attr.timeout = peer.attr.timeout = four_seconds;
 }
 
 static void indirect_early(void)
@@ -171,7 +171,7 @@ static void indirect_early(void)
     lend(0, BLOCK, "first");
     const uint64_t third = lend(2 * BLOCK, BLOCK, "third");
     post(&peer, IBV_WR_RDMA_READ, place, BLOCK - 64, key->rkey);
-    end_early(third);
+    end_early(third, 500);
     check(mlx5dv_destroy_mkey(key), "mlx5dv_destroy_mkey");
 }
 
@@ -262,10 +262,9 @@ static void dynamic_early(void)
     wait_long();
     make_dynamic();
     const uint64_t block = lend(0, BLOCK, "block");
-    post_read(0);
-    completion(&peer);
+    /* The initiator connects with two packets first. */
     post_read(64);
-    end_early(block);
+    end_early(block, 2500);
     end_dynamic();
 }
 
