@@ -75,9 +75,27 @@ int main(int count, char **words)
 
 /** Cases of test/programs/clock/details.c. */
 const DETAILS = [
-  ...['copied_socket', 'stream_of_socket', 'socket_alone', 'accepted_socket', 'held_back', 'named_pipes', 'terminals'],
+  ...[
+    'copied_socket',
+    'stream_of_socket',
+    'socket_alone',
+    'accepted_socket',
+    'held_back',
+    'named_pipes',
+    'terminals',
+    'spliced',
+  ],
   ...['children', 'shells', 'remainders', 'refused_clocks', 'no_pointers', 'long_handler'],
-  ...['copied_timer', 'shared_timer', 'unread_timer', 'far_timer', 'system_calls', 'blocked_timer', 'forgotten_timer', 'lock_with_limit'],
+  ...[
+    'copied_timer',
+    'shared_timer',
+    'unread_timer',
+    'far_timer',
+    'system_calls',
+    'blocked_timer',
+    'forgotten_timer',
+    'lock_with_limit',
+  ],
 ]
 
 const needed = [

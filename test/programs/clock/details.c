@@ -206,9 +206,19 @@ static void terminals(void)
     require_after(60);
 }
 
-/* ---- children ---- */
-
 static int answer[2];
+
+static void spliced(void)
+{
+    int other[2];
+    require(pipe(answer) == 0 && pipe(other) == 0, "pipe");
+    pthread_t thread;
+    pthread_create(&thread, NULL, write_later, &answer[1]);
+    require(splice(answer[0], NULL, other[1], NULL, 8, 0) == 2, "splice");
+    require_after(60);
+}
+
+/* ---- children ---- */
 
 static int work(void *unused)
 {
@@ -479,7 +489,7 @@ static const struct {
 } cases[] = {
 #define CASE(name) {#name, name}
     CASE(copied_socket), CASE(stream_of_socket), CASE(socket_alone),   CASE(accepted_socket), CASE(held_back),
-    CASE(named_pipes),   CASE(terminals),        CASE(children),       CASE(shells),          CASE(remainders),
+    CASE(named_pipes),   CASE(terminals), CASE(spliced),        CASE(children),       CASE(shells),          CASE(remainders),
     CASE(refused_clocks), CASE(no_pointers),     CASE(long_handler),   CASE(copied_timer),    CASE(shared_timer),
     CASE(unread_timer), CASE(far_timer), CASE(system_calls),  CASE(blocked_timer),    CASE(forgotten_timer), CASE(lock_with_limit),
 };
