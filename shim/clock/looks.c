@@ -394,6 +394,10 @@ static enum kind kind_of(const struct call *call, pid_t pid, pid_t tid)
     case SYS_write:
     case SYS_writev:
         return is_stream(pid, a[0]) ? kind_of_socket(pid, a[0], SO_SNDTIMEO) : WORKS;
+    case SYS_splice:
+        return is_stream(pid, a[0]) && is_stream(pid, a[2]) ? ENDLESS : WORKS;
+    case SYS_sendfile:
+        return is_stream(pid, a[0]) ? kind_of_socket(pid, a[0], SO_SNDTIMEO) : WORKS;
     case SYS_recvfrom:
     case SYS_recvmsg:
     case SYS_accept:
@@ -537,6 +541,9 @@ static bool has_slept(const struct thread *thread)
     const enum kind kind = kind_of(&call, thread->pid, thread->tid);
     const bool is_blocked = kind == LIMITED && blocks && blocks_wakes(thread->pid, thread->tid);
     const bool is_noted = !is_blocked && slot && is_in_wait(slot, &call);
+    /* A thread that was new at the first look may have got its slot, and slept, while it was looked at. */
+    if (kind == LIMITED && !slot && slot_of(thread->pid, thread->tid))
+        return false;
     if (kind == LIMITED && !is_noted)
         note_wait(thread, &call, is_blocked);
     return kind == ENDLESS || (kind == LIMITED && is_noted);

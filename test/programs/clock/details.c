@@ -88,7 +88,7 @@ static int wait_for(int signal)
 
 static void set_limit(int fd)
 {
-    const struct timeval limit = {.tv_sec = 3};
+    const struct timeval limit = {.tv_sec = 1};
     require(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0, "setsockopt");
 }
 
@@ -104,7 +104,7 @@ static void require_nothing(int fd)
 {
     char text[1];
     require(read(fd, text, 1) == -1 && errno == EAGAIN, "a socket gave something");
-    require_after(3);
+    require_after(1);
 }
 
 static void copied_socket(void)
@@ -118,14 +118,14 @@ static void stream_of_socket(void)
     start_sleeper();
     char text[8];
     require(!fgets(text, sizeof text, fdopen(limited_socket(), "r")), "a stream gave something");
-    require_after(3);
+    require_after(1);
 }
 
 static void socket_alone(void)
 {
     char text[8];
     require(!fgets(text, sizeof text, fdopen(limited_socket(), "r")), "a stream gave something");
-    require_after(3);
+    require_after(1);
 }
 
 /* Two ends of a connection, of which the second was accepted. */
@@ -206,9 +206,19 @@ static void terminals(void)
     require_after(60);
 }
 
-/* ---- children ---- */
-
 static int answer[2];
+
+static void spliced(void)
+{
+    int other[2];
+    require(pipe(answer) == 0 && pipe(other) == 0, "pipe");
+    pthread_t thread;
+    pthread_create(&thread, NULL, write_later, &answer[1]);
+    require(splice(answer[0], NULL, other[1], NULL, 8, 0) == 2, "splice");
+    require_after(60);
+}
+
+/* ---- children ---- */
 
 static int work(void *unused)
 {
@@ -456,10 +466,10 @@ static void forgotten_timer(void)
 {
     timer_t timer;
     timer_create(CLOCK_MONOTONIC, NULL, &timer);
-    timer_settime(timer, 0, &three_seconds, NULL);
+    timer_settime(timer, 0, &(struct itimerspec){.it_value = {.tv_nsec = 500000000}}, NULL);
     /* Without the library. */
     char *const nothing[] = {NULL};
-    execle("/bin/sleep", "sleep", "4", NULL, nothing);
+    execle("/bin/sleep", "sleep", "1", NULL, nothing);
 }
 
 static void lock_with_limit(void)
@@ -479,7 +489,7 @@ static const struct {
 } cases[] = {
 #define CASE(name) {#name, name}
     CASE(copied_socket), CASE(stream_of_socket), CASE(socket_alone),   CASE(accepted_socket), CASE(held_back),
-    CASE(named_pipes),   CASE(terminals),        CASE(children),       CASE(shells),          CASE(remainders),
+    CASE(named_pipes),   CASE(terminals), CASE(spliced),        CASE(children),       CASE(shells),          CASE(remainders),
     CASE(refused_clocks), CASE(no_pointers),     CASE(long_handler),   CASE(copied_timer),    CASE(shared_timer),
     CASE(unread_timer), CASE(far_timer), CASE(system_calls),  CASE(blocked_timer),    CASE(forgotten_timer), CASE(lock_with_limit),
 };

@@ -190,20 +190,6 @@ static void by_socket(void)
     close(pair[1]);
 }
 
-/* The copy has the limit too. */
-static void by_copied_socket(void)
-{
-    int pair[2];
-    char byte;
-    expect(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
-    setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = HOUR}, sizeof(struct timeval));
-    const int copy = fcntl(pair[0], F_DUPFD, pair[1] + 100);
-    close(pair[0]);
-    expect(read(copy, &byte, 1) < 0 && errno == EAGAIN, "read");
-    close(copy);
-    close(pair[1]);
-}
-
 static void by_timerfd(void)
 {
     const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
@@ -339,7 +325,7 @@ static const struct {
 #endif
     WAY(futex),       WAY(futex_until),     WAY(sigtimedwait), WAY(socket),    WAY(timerfd),        WAY(timer),
     WAY(alarm),       WAY(setitimer),       WAY(join),       WAY(timed_join),  WAY(child),          WAY(system),
-    WAY(popen),       WAY(message),         WAY(syscall),    WAY(copied_socket), WAY(timer_thread),
+    WAY(popen),       WAY(message),         WAY(syscall),    WAY(timer_thread),
 };
 
 /* A thread that blocks all signals and has the locks for ever. */

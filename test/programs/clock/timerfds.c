@@ -5,7 +5,6 @@
  * timerfds again: waits for a timerfd that was never set, and has the descriptor of one that was set and closed.
  * timerfds inherited: a process waits for a timerfd that its parent has set to two seconds; the parent has ended.
  * timerfds copied: waits for a timerfd of 1000 s that was set by another descriptor, which is closed.
- * timerfds ticks: prints how many ticks of a second come in 10.5 s, in the next 0.4 s and in the next 1.7 s.
  */
 #include <errno.h>
 #include <poll.h>
@@ -135,20 +134,6 @@ static void copied(void)
     require((now() - begin) / 1000000000 == 1000, "a late timer");
 }
 
-static void ticks(void)
-{
-    static const useconds_t waits[] = {10500000, 400000, 1700000};
-    const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
-    const struct itimerspec each = {.it_value = {.tv_sec = 1}, .it_interval = {.tv_sec = 1}};
-    require(timerfd_settime(timer, 0, &each, NULL) == 0, "timerfd_settime");
-    for (int i = 0; i < 3; i++) {
-        uint64_t times;
-        usleep(waits[i]);
-        require(read(timer, &times, sizeof times) == sizeof times, "read of the timer");
-        printf("%d\n", (int)times);
-    }
-}
-
 int main(int count, char **words)
 {
     if (count > 2 && strcmp(words[1], "many") == 0)
@@ -161,10 +146,8 @@ int main(int count, char **words)
         inherited();
     else if (count > 1 && strcmp(words[1], "copied") == 0)
         copied();
-    else if (count > 1 && strcmp(words[1], "ticks") == 0)
-        ticks();
     else {
-        fprintf(stderr, "usage: %s many COUNT, or left, again, inherited, copied or ticks\n", words[0]);
+        fprintf(stderr, "usage: %s many COUNT, or left, again, inherited or copied\n", words[0]);
         return 1;
     }
     return 0;

@@ -124,7 +124,13 @@ describe('userdma check finds lends that end while a request is outstanding', { 
   for (const [name, text] of early)
     it(name, async t => {
       const script = `${declaring} ${name} && ${declaring} ${name} right`
-      const { found, stderr } = await checkScript(t, script, [...devices.mlx5, '--fault', 'delay=1s', '--clock', 'skip'])
+      const { found, stderr } = await checkScript(t, script, [
+        ...devices.mlx5,
+        '--fault',
+        'delay=1s',
+        '--clock',
+        'skip',
+      ])
       assert.deepEqual(
         found.map(({ id, count }) => [id, count]),
         [
