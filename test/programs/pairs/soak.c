@@ -291,7 +291,8 @@ static void run(void)
     const uint64_t total = length_of(my_key, &slots);
     bool is_announcing = false;
     length_of(their_key, &their_slots);
-    while (done.next < total || received < their_slots || is_announcing) {
+    /* The peer may wait for the last announcement, although it has no more blocks to send. */
+    while (done.next < total || received < their_slots || announced < received || is_announcing) {
         /* A free slot of the receiver is required even for operations that do not use one. */
         while (posted.next < total && posted.next - done.next < WINDOW && slots_taken - shared_word(CREDIT) < WINDOW)
             slots_taken += uses_slot(post_operation(&posted, slots_taken));
