@@ -15,7 +15,7 @@ int main(void)
     connect_ends(&one, &other);
     post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
 #ifndef FIXED
-    usleep(20000);
+    usleep(200000);
     post_receive(&other, all_of(&other)); /* FAULT */
 #endif
     completion(&one);
