@@ -92,7 +92,8 @@ static bool is_exiting(pid_t thread)
 
 bool threads_has_left(pid_t thread)
 {
-    return threads_has_ended(thread) || is_exiting(thread);
+    /* In this order: a thread whose file is gone has ended. */
+    return is_exiting(thread) || threads_has_ended(thread);
 }
 
 /* The parent's threads do not exist in a child. */
