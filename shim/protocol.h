@@ -244,6 +244,7 @@
 #define USERDMA_MISUSE_OTHER_MEMBER 16u
 #define USERDMA_MISUSE_IN_HANDLER 17u
 #define USERDMA_MISUSE_POLLED_GONE 18u
+#define USERDMA_MISUSE_LEFT_ELEMENTS 19u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u

@@ -151,6 +151,9 @@ void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, u
         report_post(fd, misuse, stack);
 }
 
+/* A send of the process had elements: an unused one may be left of it. */
+static bool has_sent_elements;
+
 /*
  * A request with num_sge 0 and a list of elements, the first of which has bytes: the program may lack a num_sge. The
  * daemon knows whether the element is one. A list that is not used may be no memory.
@@ -165,7 +168,9 @@ __attribute__((noinline)) static void check_unused(int fd, uint32_t queue, uint3
     if (may_report(&reports) && process_vm_readv(getpid(), &own, 1, &other, 1, 0) == sizeof first && first.length > 0) {
         const struct userdma_misuse misuse = {.wr_id = wr_id,
                                               .address = first.addr,
-                                              .kind = USERDMA_MISUSE_UNUSED_ELEMENTS,
+                                              .kind = __atomic_load_n(&has_sent_elements, __ATOMIC_RELAXED)
+                                                          ? USERDMA_MISUSE_LEFT_ELEMENTS
+                                                                        : USERDMA_MISUSE_UNUSED_ELEMENTS,
                                               .queue = queue,
                                               .number = number,
                                               .index = first.length,
@@ -230,6 +235,8 @@ uint32_t note_posting_sends(const struct ibv_qp *qp, const struct ibv_send_wr *l
             check_immediate(fd, qp->qp_num, list->wr_id, list->imm_data, stack);
         if (UNLIKELY(list->num_sge == 0 && list->sg_list))
             check_unused(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, list->sg_list, stack);
+        if (UNLIKELY(!__atomic_load_n(&has_sent_elements, __ATOMIC_RELAXED)) && list->num_sge > 0)
+            __atomic_store_n(&has_sent_elements, true, __ATOMIC_RELAXED);
         if (UNLIKELY(rkey_of(list) == 0))
             check_member(fd, qp, list, stack);
     }

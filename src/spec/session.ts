@@ -698,6 +698,7 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * the host. POSTED_AGAIN: a list is posted from its head, `wrId`, of which an earlier post has taken the first `index`
  * requests and refused the others. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
  * UNUSED_ELEMENTS: num_sge is 0, and the first element of sg_list has `index` bytes at `address` and the lkey `more`.
+ * LEFT_ELEMENTS: so, and earlier sends of the process had elements.
  * OTHER_MEMBER: the rkey of a READ, WRITE or atomic (`more`: ibv_wr_opcode) of `address` is 0, and that of the member of the
  * union that it does not use, `wr.atomic` or `wr.rdma`, is `index`. IN_HANDLER: ibv_poll_cq is called in a signal handler.
  * POLLED_GONE: the completion of a request was polled whose queue pair has no requests: it was destroyed, or the process has not
@@ -722,6 +723,7 @@ export const MisuseKind = {
   OTHER_MEMBER: 16,
   IN_HANDLER: 17,
   POLLED_GONE: 18,
+  LEFT_ELEMENTS: 19,
 } as const
 
 /**

@@ -24,8 +24,8 @@ import type { WalkSite } from './site.ts'
  * - `wrong`: the exit status says failure, although the program was told of none: the transport has made up for it, or it
  *   has no acknowledgement
  * - `swallowed`: the exit status is 0, the output is as without the failure, and the program, which was told of it, has
- *   not made up for it: it has fewer successful calls or requests of this kind, no further connection, and no object
- *   destroyed that it could not modify. Queries are left out: programs and libraries may do without an answer
+ *   not made up for it: it has fewer successful calls or requests (of this kind, if one of them failed), no further connection,
+ *   and no object destroyed that it could not modify. Queries are left out: programs and libraries may do without an answer
  * - `degraded`: the exit status is 0, and the program went on to its end with a queue pair whose failures it had polled, or
  *   with others in its place that failed too
  * - `recovered`: the exit status is 0, and nothing of the above
@@ -172,6 +172,12 @@ const isRepeated = (run: WalkRun, clean: WalkRun): boolean =>
       countOf(run.sites, site) > countOf(clean.sites, site),
   )
 
+/** All requests that the program makes without the failure were posted, and have succeeded. */
+const hasLostNothing = (run: WalkRun, clean: WalkRun): boolean => {
+  const requests = clean.sites.filter(({ target }) => target === 'post' || target === 'completion')
+  return requests.length > 0 && requests.every(site => countOf(run.sites, site) >= countOf(clean.sites, site))
+}
+
 /** Numbers differ from run to run. */
 const toldOf = ({ facts }: WalkRun): ReadonlySet<string> => new Set(facts.told.map(comparable))
 
@@ -240,7 +246,7 @@ const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
     const isMadeUpFor = countOf(sites, point.site) - injected >= needed
     return isMadeUpFor || isQuery(point.site) || isGivenUp(point.site, run, clean) ? 'recovered' : 'swallowed'
   }
-  return told.length === 0 || isRepeated(run, clean) ? 'recovered' : 'swallowed'
+  return told.length === 0 || isRepeated(run, clean) || hasLostNothing(run, clean) ? 'recovered' : 'swallowed'
 }
 
 const textsOf = (some: readonly { readonly text: string }[]): readonly string[] => some.map(({ text }) => text)

@@ -38,8 +38,11 @@ const runOf = (sites: readonly WalkSite[], others: Partial<WalkRun> = {}): WalkR
   ...others,
 })
 
-/** A walk of calls whose runs are `run`, by point and number. */
-const walkWith = async (run: (point: WalkPoint | undefined, number: number) => WalkRun) => {
+/** A walk whose runs are `run`, by point and number. */
+const walkWith = async (
+  run: (point: WalkPoint | undefined, number: number) => WalkRun,
+  kind: 'calls' | 'devices' = 'calls',
+) => {
   const points: (string | undefined)[] = []
   const stage: Stage = {
     async run(point) {
@@ -49,7 +52,7 @@ const walkWith = async (run: (point: WalkPoint | undefined, number: number) => W
     repeatCommand: () => [],
   }
   const limits = {
-    kinds: ['calls'] as const,
+    kinds: [kind],
     points: 100,
     seconds: 60,
     hang: undefined,
@@ -131,6 +134,24 @@ describe('a walk', () => {
         walked.results.map(result => result.outcome),
         [outcome],
       )
+    }
+  })
+
+  it('takes a program that was told of a removed device for one that swallows it if it has made fewer requests', async () => {
+    const sendSite = (count: number) => site('SEND', { target: 'completion', class: 'rc_qp', count })
+    for (const [count, outcome] of [
+      [20, 'recovered'],
+      [19, 'swallowed'],
+    ] as const) {
+      const { walked } = await walkWith(
+        point =>
+          point === undefined
+            ? runOf([sendSite(20)])
+            : runOf([sendSite(count)], { facts: { told: ['DEVICE_REMOVAL'], retries: 0, relapses: [] } }),
+        'devices',
+      )
+      assert.ok(walked.results.length > 0)
+      assert.deepEqual([...new Set(walked.results.map(result => result.outcome))], [outcome])
     }
   })
 

@@ -150,6 +150,13 @@ export const knownFindings: readonly KnownFinding[] = [
     'rclose deregisters the buffers before it destroys the queue pair, and does not poll the remaining completions',
   ),
   warning(
+    'rstream riostream',
+    'sends-lost',
+    'librdmacm/rsocket.c, rshutdown',
+    "it waits for its message that says the end until the peer's comes, and then ends the connection",
+    / WRITE_WITH_IMM /,
+  ),
+  warning(
     'cmtime',
     'destroy-busy',
     'librdmacm/examples/cmtime.c:267, :606',
@@ -192,6 +199,22 @@ export const knownFindings: readonly KnownFinding[] = [
     'perftest_resources.c:1597, :1605 (CQs), :1769 (MR), :1989 (PD), :2403 (QP)',
     'with rdma_cm (`-R`, `-z`) the resources of the exchange of addresses, or all, are not destroyed',
   ),
+  ...(['refused-call', 'double-destroy'] as const).map(
+    (id): KnownFinding => ({
+      programs: [PERFTEST],
+      id,
+      severity: 'error',
+      text: /rdma_(?:resolve_addr|destroy_id|destroy_event_channel)/,
+      source: 'perftest_communication.c:2691, perftest_resources.c:5313',
+      why: 'with `-R` a client does not wait until the server of its second connection listens; when it is rejected it tries again with identifiers and a channel that it has destroyed',
+    }),
+  ),
+  warning(
+    PERFTEST,
+    'cm-id-destroyed-early',
+    'perftest_resources.c:5313, rdma_cm_destroy_cma',
+    'the identifier of a rejected connection is destroyed before its queue pair',
+  ),
   warning(
     'ib_send_bw',
     'destroy-busy',
@@ -202,7 +225,7 @@ export const knownFindings: readonly KnownFinding[] = [
   // ---- pyverbs: most tests provoke the failure that they expect ----
   python('qp-no-right', 'test_atomic.py:133', 'test_atomic_invalid_qp_access', 'the queue pair does not allow atomics'),
   python(
-    'unknown-rkey',
+    'rkey-no-right',
     'test_atomic.py:139',
     'test_atomic_invalid_mr_access',
     'a region without remote rights has rkey 0',
@@ -268,6 +291,13 @@ export const knownFindings: readonly KnownFinding[] = [
     'it posts the receive of the answer after its request, and the peer may answer before',
   ),
 
+  warning(
+    'python3',
+    'receives-short',
+    'tests/rdmacm_utils.py, _ext_qp_server_traffic',
+    'the server posts its receive after the client may send: the send is repeated after 655 ms, the longest time',
+  ),
+
   // ---- our own programs ----
   ofOwnProgram('pairs/datagrams', 'bad-request', 'unreliable_connection', 'it expects that UC refuses a READ'),
   ofOwnProgram('memory/memory_windows', 'stale-rkey', 'type1', 'it writes through a window that was bound anew'),
@@ -294,6 +324,12 @@ export const knownFindings: readonly KnownFinding[] = [
     'destroy-busy',
     'test/programs/memory/memory_windows.c, type1',
     'it expects that a region with bound windows cannot be deregistered',
+  ),
+  warning(
+    'memory_windows',
+    'batch-misused',
+    'test/programs/memory/memory_windows.c, flush_range',
+    'its WRITE without data becomes a FLUSH in the ring',
   ),
   warning(
     'shared_queues',

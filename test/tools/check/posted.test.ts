@@ -25,21 +25,20 @@ test('requests of one list with the same elements: READs are a warning, sends an
   }
 })
 
-test('an element beside num_sge 0 is a finding if it is of a region, a note after requests with bytes', () => {
-  const { UNUSED_ELEMENTS } = MisuseKind
-  const unused = (s: ReturnType<typeof requestScenario>, address: number, bytes: number, lkey: number): void =>
-    s.misuse(UNUSED_ELEMENTS, workRequest({ index: bytes, wrId: 7n }), lkey, address)
-  const s = requestScenario()
-  unused(s, START, 64, LKEY + 1)
-  unused(s, START + 4095, 2, LKEY)
-  assert.deepEqual(s.ids(), [])
-  unused(s, START, 4096, LKEY)
-  assert.deepEqual(s.ids(), ['elements-unused warning'])
-  assert.match(s.found[0]!.text, /^send wr_id 7 of QP 0x1 has num_sge 0, and an element of 4096 bytes of MR 0x100 /)
-  const later = requestScenario()
-  later.post()
-  unused(later, START, 64, LKEY)
-  assert.deepEqual(later.ids(), ['elements-unused note'])
+test('an element beside num_sge 0 is a finding if it is of a region, a note after sends with elements, and of a receive', () => {
+  const { UNUSED_ELEMENTS, LEFT_ELEMENTS } = MisuseKind
+  const foundOf = (kind: number, address: number, bytes: number, lkey: number, queue: number = PostQueue.SEND) => {
+    const s = requestScenario()
+    s.misuse(kind, workRequest({ queue, index: bytes, wrId: 7n }), lkey, address)
+    return s
+  }
+  assert.deepEqual(foundOf(UNUSED_ELEMENTS, START, 64, LKEY + 1).ids(), [])
+  assert.deepEqual(foundOf(UNUSED_ELEMENTS, START + 4095, 2, LKEY).ids(), [])
+  const all = foundOf(UNUSED_ELEMENTS, START, 4096, LKEY)
+  assert.deepEqual(all.ids(), ['elements-unused warning'])
+  assert.match(all.found[0]!.text, /^send wr_id 7 of QP 0x1 has num_sge 0, and an element of 4096 bytes of MR 0x100 /)
+  assert.deepEqual(foundOf(LEFT_ELEMENTS, START, 64, LKEY).ids(), ['elements-unused note'])
+  assert.deepEqual(foundOf(UNUSED_ELEMENTS, START, 64, LKEY, PostQueue.RECEIVE).ids(), ['elements-unused note'])
 })
 
 test('READs into one buffer are found as they were posted, and once', () => {

@@ -63,12 +63,9 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   /** CQs with IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN, by id. */
   const overwritingCqs = new Map<number, KnownObject>()
 
-  /** Queue pairs and SRQs with a request of at least one byte, by id. */
-  const withBytes = new Set<number>()
-
   /** A request has num_sge 0 and an element. */
   const elementsUnused = (misuse: Misuse, owner: KnownObject): void => {
-    const { address, index: bytes, more: lkey, context, wrId, queue } = misuse
+    const { kind, address, index: bytes, more: lkey, context, wrId, queue } = misuse
     const region = services.objects.regionAt(context, address)
     if (region === undefined || region.lkey !== lkey >>> 0) return
     if (address + bytes > (region.iova ?? 0) + (region.size ?? 0)) return
@@ -77,7 +74,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       { ...misuse, ...POSTED },
       {
         text: `${queue === PostQueue.SEND ? 'send' : 'receive'} wr_id ${wrId} of ${owner.name} has num_sge 0, and an element of ${counted(bytes, 'byte')} of ${region.name} in sg_list: it is posted without bytes`,
-        ...(withBytes.has(owner.id) && { severity: 'note' }),
+        ...((kind === MisuseKind.LEFT_ELEMENTS || queue !== PostQueue.SEND) && { severity: 'note' }),
         objects: [owner, region],
       },
     )
@@ -162,7 +159,6 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     isFull: qp => sends.refused(qp),
     posted(request) {
       relapses.posted(request)
-      if (request.length > 0) withBytes.add(request.owner)
       if (request.queue === PostQueue.SEND) sends.posted(request)
       else {
         receives.posted(request)
@@ -216,7 +212,6 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
       if (method !== 'destroy') return
       receives.destroyed(object.id)
-      withBytes.delete(object.id)
       if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name !== 'cq') return
@@ -226,7 +221,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       unpolled.cqDestroyed(object.id)
     },
     misused(misuse, owner) {
-      if (misuse.kind === MisuseKind.UNUSED_ELEMENTS) elementsUnused(misuse, owner)
+      if (misuse.kind === MisuseKind.UNUSED_ELEMENTS || misuse.kind === MisuseKind.LEFT_ELEMENTS)
+        elementsUnused(misuse, owner)
     },
     contextEnds(end) {
       sends.contextEnds(end)
