@@ -30,7 +30,12 @@
  */
 #define WAKE_SIGNAL 33
 
+/* The C library's own for timers that start a thread, and for pthread_cancel: programs cannot have a handler for it. */
+#define NOTICE_SIGNAL 32
+
 #define EXPORT __attribute__((visibility("default")))
+/* What is farther away is on another stack, as of signal handlers. */
+#define STACK_BYTES (8u << 20)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 #define SECOND 1000000000ll
@@ -60,8 +65,13 @@ enum {
 
 /* What one thread waits for. Times are of the skipping CLOCK_MONOTONIC, in nanoseconds. */
 struct slot {
-    uint32_t tid; /* 0: free */
-    uint32_t pid;
+    union {
+        struct {
+            uint32_t tid; /* 0: free */
+            uint32_t pid;
+        };
+        uint64_t owner; /* both: they change at once */
+    };
     uint32_t state;
     uint32_t sequence; /* grows with each wait */
     int64_t deadline;
@@ -111,7 +121,7 @@ struct timer {
     uint32_t overruns;
     uint64_t value; /* si_value */
     uint32_t is_shared; /* a timerfd that another process has set too */
-    uint32_t reserved;
+    uint32_t is_sent; /* its signal, and since then the signal was pending at each look */
 };
 
 /* Of a grant: a number, which grows by GRANT_NEXT, and flags. */
@@ -180,6 +190,10 @@ struct page {
     struct spins spins[MAX_SLOTS];
 };
 
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
+
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -219,7 +233,7 @@ static inline struct timespec to_timespec(int64_t nanoseconds)
 
 static inline bool is_valid(const struct timespec *time)
 {
-    return time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < SECOND;
+    return time && time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < SECOND;
 }
 
 /* Whether jumps move this clock: CPU clocks are the machine's. */
@@ -234,7 +248,7 @@ static inline int64_t clock_offset(void)
 int64_t clock_now(clockid_t clock);
 /* The machine's time at the program's time `time`, both of `clock`. */
 int64_t clock_to_real(clockid_t clock, int64_t time);
-/* The deadline, on CLOCK_MONOTONIC, of a time of `clock`, and of a wait of so long. */
+/* The deadline, on CLOCK_MONOTONIC, of a time of `clock`, not before now, and of a wait of so long. */
 int64_t clock_deadline(clockid_t clock, int64_t time);
 static inline int64_t clock_after(int64_t nanoseconds)
 {
@@ -271,6 +285,15 @@ void clock_on_fork(void);
 void clock_leave_for_filter(void);
 /* The PID namespace of this process. */
 uint64_t clock_namespace(void);
+/* Frees a slot of this owner, whose thread is gone; nothing if another thread has it meanwhile. */
+void clock_free_slot(struct slot *slot, uint64_t owner);
+/*
+ * Before a wait without limit of the calling thread, whose caller has the frame `frame`: forgets a wait that it has left by
+ * siglongjmp(3).
+ */
+void clock_forget_left_wait(void *frame);
+/* Whether the thread waits above the wait of its slot, which it has left so. */
+bool clock_has_left_wait(const struct slot *slot);
 /* The index of the calling thread's slot. False: it has none. */
 bool clock_own_slot(uint32_t *index);
 /* The `acts` of the calling thread; NULL: it has no slot. */
@@ -311,6 +334,8 @@ extern struct spinner clock_spinners[MAX_MEMBERS];
 extern uint32_t clock_spinner_count;
 /* A number that changes when any thread of a program that does not spin has run between two looks; `all`: of a daemon too. */
 uint64_t clock_runs(bool all);
+/* The earliest deadline of a wait that the last look has seen. */
+extern int64_t clock_first_seen;
 /* What all threads of all processes do. `keeper`: the thread that asks. After SPINS, who does is in clock_spinners. */
 enum rest clock_look(pid_t keeper);
 /* Whether any thread has spun since the last question. */
@@ -327,6 +352,8 @@ bool clock_has_limit(pid_t pid, int fd, int option);
 bool clock_waits_without_limit(pid_t pid, pid_t tid);
 /* Whether a signal waits for a process; `tid`: for this thread, if it is not 0. */
 bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal);
+/* Whether a process has a handler for a signal. */
+bool clock_is_handled(pid_t pid, uint32_t signal);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
 /* Maps the page at `path`; NULL after a failure. */
@@ -366,8 +393,8 @@ bool clock_read_timerfd(pid_t pid, int fd, struct timerfd *read);
 bool clock_find_timerfd(struct timer *timer, int64_t left);
 /* The least of all threads of programs, which all sleep. */
 uint32_t clock_stuck(void);
-/* Whether links with queues are watched: what is on its way there takes time. */
-bool clock_has_links(void);
+/* Whether anything can be on its way that no thread waits for in the kernel: on links with queues, by TCP, to a disk. */
+bool clock_has_ways(void);
 /* A copy of a descriptor of another process; -1: there is none, or errno says what forbids it (clock_is_refused()). */
 int clock_take(pid_t pid, int fd);
 /* Whether an error of a system call says that it is forbidden here, as by a container's filter. */

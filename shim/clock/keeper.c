@@ -20,10 +20,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
-#endif
-
 /* Between looks: after a jump, and at most with a deadline and without. */
 #define SHORTEST_NAP (50 * MICROSECOND)
 #define LONGEST_NAP (2 * MILLISECOND)
@@ -80,6 +76,7 @@ static int send_wake(uint32_t pid, uint32_t tid, int signal)
  */
 static void wake(struct slot *slot, uint32_t from)
 {
+    const uint64_t owner = slot->owner;
     if (!change(slot, from, WAKING))
         return;
     if (slot->deadline > clock_now(CLOCK_MONOTONIC)) {
@@ -90,7 +87,7 @@ static void wake(struct slot *slot, uint32_t from)
     const int error = send_wake(slot->pid, slot->tid, WAKE_SIGNAL);
     woken_at = now_real();
     if (error == ESRCH)
-        __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+        clock_free_slot(slot, owner);
     change(slot, WAKING, WOKEN);
     NEXT(syscall)(SYS_futex, &slot->state, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -111,8 +108,11 @@ static void end_waits(int64_t now)
             struct slot *const slot = &clock_page->slots[i];
             if (slot->tid == 0 || slot->state != ASLEEP || slot->deadline != next)
                 continue;
-            if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
-                __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+            const struct slot seen = {.owner = slot->owner};
+            if (clock_thread_is_gone((pid_t)seen.pid, (pid_t)seen.tid))
+                clock_free_slot(slot, seen.owner);
+            else if (clock_has_left_wait(slot))
+                change(slot, ASLEEP, AWAKE);
             else if (slot->offset != clock_page->offset)
                 wake(slot, ASLEEP);
         }
@@ -133,8 +133,9 @@ static bool is_anyone_woken(void)
             found = true;
             continue;
         }
-        if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
-            __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+        const struct slot seen = {.owner = slot->owner};
+        if (clock_thread_is_gone((pid_t)seen.pid, (pid_t)seen.tid))
+            clock_free_slot(slot, seen.owner);
         else if (clock_waits_without_limit((pid_t)slot->pid, (pid_t)slot->tid))
             continue;
         else
@@ -263,17 +264,23 @@ static void expect_daemon(const struct timer *timer)
     is_due[process - clock_page->processes] = any_is_due = true;
 }
 
-/* Whether the last signal of a timer still waits, as it is blocked. False if it may be another timer's. */
-static bool is_pending(const struct timer *timer)
+/*
+ * Whether the last signal of a timer still waits, as it is blocked. Of several timers with one signal it is not known whose
+ * waits: each has had one, since none waited.
+ */
+static bool is_pending(struct timer *timer)
 {
-    if (timer->kind != TIMER_SIGNAL || timer->signal == 0 || !clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal))
+    if (timer->kind != TIMER_SIGNAL || timer->signal == 0)
         return false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
-        const struct timer *const other = &clock_page->timers[i];
-        if (other != timer && other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
-            return false;
+    const bool is_any = clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal);
+    for (uint32_t i = 0; i < clock_page->timers_used && !is_any; i++) {
+        struct timer *const other = &clock_page->timers[i];
+        if (other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
+            other->is_sent = 0;
     }
-    return true;
+    const bool was_sent = timer->is_sent;
+    timer->is_sent = 1;
+    return was_sent;
 }
 
 /* An alarm and a timerfd outlive an exec, other timers do not; the new image need not load this library, and say so. */
@@ -430,7 +437,7 @@ static void look_for_deadlock(void)
 static bool network_is_quiet(void)
 {
     const bool is_quiet = clock_network_is_quiet();
-    clock_keeps(is_quiet ? NULL : "data is on its way in a TCP connection, or in the kernel");
+    clock_keeps(is_quiet ? NULL : "data is on its way in a TCP connection, in the kernel, or to a disk");
     return is_quiet;
 }
 
@@ -484,7 +491,7 @@ static bool may_jump(void)
 /* After a look: whether nothing that was on its way at it has reached a thread before the network was looked at. */
 static bool nobody_was_reached(enum rest rest)
 {
-    if (!clock_has_links() && !__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
+    if (!clock_has_ways())
         return true;
     const uint64_t runs = clock_runs(true);
     return clock_look(keeper) == rest && clock_runs(true) == runs;
@@ -501,10 +508,15 @@ static int64_t look(int64_t nap)
     }
     const int64_t longer = nap * 3 / 2 < LONGEST_NAP ? nap * 3 / 2 : LONGEST_NAP;
     const int64_t now = clock_now(CLOCK_MONOTONIC);
-    if (end_timers(now))
-        return SHORTEST_NAP;
+    const bool have_ended = end_timers(now);
     if (is_anyone_woken())
-        return longer;
+        return have_ended ? SHORTEST_NAP : longer;
+    if (have_ended) {
+        /* A timer may end at each look. */
+        if (daemons_are_done())
+            end_waits(now);
+        return SHORTEST_NAP;
+    }
     const int64_t next = earliest();
     if (next <= now) {
         clock_end_grant();
@@ -533,7 +545,8 @@ static int64_t look(int64_t nap)
         note_runs();
     else
         idle_jumps = 0;
-    if (earliest() != next)
+    /* A wait may have begun before the look, and ended since. */
+    if (earliest() != next || clock_first_seen < next)
         return SHORTEST_NAP;
     if (rest == SPINS) {
         clock_make_grant(spinners, spinner_count, daemon_acts, next);

@@ -47,6 +47,7 @@ static pid_t busy_pid, busy_tid;
 static bool is_seen[MAX_SLOTS];
 struct spinner clock_spinners[MAX_MEMBERS];
 uint32_t clock_spinner_count;
+int64_t clock_first_seen;
 
 /* What keeps real time, and since when. */
 static char kept_by[USERDMA_CLOCK_REASON_BYTES];
@@ -243,6 +244,11 @@ bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal)
     return is_in_mask(pid, tid != 0 ? tid : pid, tid != 0 ? "\nSigPnd:" : "\nShdPnd:", signal);
 }
 
+bool clock_is_handled(pid_t pid, uint32_t signal)
+{
+    return is_in_mask(pid, pid, "\nSigCgt:", signal);
+}
+
 static bool is_gone(char state)
 {
     return state == 0 || state == 'Z' || state == 'X';
@@ -295,6 +301,18 @@ static bool is_stream(pid_t pid, uint64_t fd)
         if (strncmp(target, kinds[i], strlen(kinds[i])) == 0)
             return true;
     return false;
+}
+
+static bool is_unix_socket(pid_t pid, int fd)
+{
+    const int socket = clock_take(pid, fd);
+    int family = AF_UNSPEC;
+    socklen_t size = sizeof family;
+    if (socket < 0)
+        return false;
+    getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    NEXT(syscall)(SYS_close, socket);
+    return family == AF_UNIX;
 }
 
 bool clock_has_limit(pid_t pid, int fd, int option)
@@ -390,9 +408,12 @@ static enum kind kind_of(const struct call *call, pid_t pid, pid_t tid)
         return (int)a[1] == F_SETLKW || (int)a[1] == 38 /* F_OFD_SETLKW */ ? ENDLESS : WORKS;
     case SYS_read:
     case SYS_readv:
+    case SYS_preadv2:
         return is_stream(pid, a[0]) ? kind_of_socket(pid, a[0], SO_RCVTIMEO) : WORKS;
     case SYS_write:
     case SYS_writev:
+    case SYS_pwritev2:
+    case SYS_vmsplice:
         return is_stream(pid, a[0]) ? kind_of_socket(pid, a[0], SO_SNDTIMEO) : WORKS;
     case SYS_splice:
         return is_stream(pid, a[0]) && is_stream(pid, a[2]) ? ENDLESS : WORKS;
@@ -405,7 +426,10 @@ static enum kind kind_of(const struct call *call, pid_t pid, pid_t tid)
         return kind_of_socket(pid, a[0], SO_RCVTIMEO);
     case SYS_sendto:
     case SYS_sendmsg:
+    case SYS_sendmmsg:
         return kind_of_socket(pid, a[0], SO_SNDTIMEO);
+    case SYS_connect: /* of TCP: its segments are on their way */
+        return is_unix_socket(pid, (int)a[0]) ? kind_of_socket(pid, a[0], SO_SNDTIMEO) : WORKS;
     default:
         return WORKS;
     }
@@ -430,6 +454,12 @@ static struct slot *slot_of(pid_t pid, pid_t tid)
         return slot;
     }
     return NULL;
+}
+
+bool clock_has_left_wait(const struct slot *slot)
+{
+    struct call call;
+    return call_of((pid_t)slot->pid, (pid_t)slot->tid, &call) && call.stack > slot->frame && call.stack - slot->frame < STACK_BYTES;
 }
 
 /* Whether the thread is in the wait of its slot, which has not been ended. */
@@ -501,6 +531,24 @@ static void note_wait(const struct thread *thread, const struct call *call, bool
         clock_note("a wait of %s (system call %ld)", name, call->number);
 }
 
+/* A call that is not known to wait, and does: for the disk of another machine, for example. */
+#define LONG_CALL (200 * MILLISECOND)
+
+static void note_long_call(const struct thread *thread, const struct call *call)
+{
+    static pid_t tid;
+    static long number;
+    static int64_t since;
+    const int64_t now = clock_real(CLOCK_MONOTONIC);
+    if (tid == thread->tid && number == call->number && now - since > LONG_CALL)
+        note_wait(thread, call, false);
+    if (tid == thread->tid && number == call->number)
+        return;
+    tid = thread->tid;
+    number = call->number;
+    since = now;
+}
+
 /* That this thread keeps real time. */
 static void tell_kept(const struct thread *thread)
 {
@@ -546,6 +594,10 @@ static bool has_slept(const struct thread *thread)
         return false;
     if (kind == LIMITED && !is_noted)
         note_wait(thread, &call, is_blocked);
+    if (kind == WORKS && !thread->process->is_mover)
+        note_long_call(thread, &call);
+    if (is_noted && slot->deadline < clock_first_seen)
+        clock_first_seen = slot->deadline;
     return kind == ENDLESS || (kind == LIMITED && is_noted);
 }
 
@@ -653,10 +705,9 @@ static void free_unseen(void)
 {
     for (uint32_t i = 0; i < clock_page->slots_used; i++) {
         struct slot *const slot = &clock_page->slots[i];
-        if (slot->tid == 0 || is_seen[i])
-            continue;
-        if (clock_thread_is_gone((pid_t)slot->pid, (pid_t)slot->tid))
-            __atomic_store_n(&slot->tid, 0, __ATOMIC_RELEASE);
+        const struct slot seen = {.owner = __atomic_load_n(&slot->owner, __ATOMIC_ACQUIRE)};
+        if (seen.tid != 0 && !is_seen[i] && clock_thread_is_gone((pid_t)seen.pid, (pid_t)seen.tid))
+            clock_free_slot(slot, seen.owner);
     }
 }
 
@@ -685,6 +736,7 @@ enum rest clock_look(pid_t keeper)
     }
     thread_count = 0;
     clock_spinner_count = 0;
+    clock_first_seen = NEVER;
     kill(-getpgrp(), 0); /* no signal: it takes the lock */
     memset(is_seen, 0, sizeof is_seen);
     for (uint32_t i = 0; i < clock_page->processes_used; i++)

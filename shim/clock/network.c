@@ -234,15 +234,57 @@ static bool all_links_are_empty(void)
     return true;
 }
 
-bool clock_has_links(void)
+/* Whether a process of the session has a context for requests of io_submit(2). */
+static bool has_contexts;
+
+static void look_for_contexts(void)
 {
-    return watched_count > 0;
+    has_contexts = false;
+    for (uint32_t i = 0; i < clock_page->processes_used && !has_contexts; i++) {
+        const uint32_t pid = clock_page->processes[i].pid;
+        char path[64], line[512];
+        snprintf(path, sizeof path, "/proc/%u/maps", pid);
+        FILE *const maps = pid == 0 ? NULL : fopen(path, "re");
+        while (maps && !has_contexts && fgets(line, sizeof line, maps))
+            has_contexts = strstr(line, " /[aio]") != NULL;
+        if (maps)
+            fclose(maps);
+    }
+}
+
+/* No thread waits in the kernel for requests of io_submit(2): whether any disk of the machine has requests. */
+static bool disks_are_quiet(void)
+{
+    static char known[32] = "0\n";
+    char contexts[32] = "", line[512];
+    FILE *const number = fopen("/proc/sys/fs/aio-nr", "re");
+    if (!number || !fgets(contexts, sizeof contexts, number))
+        strcpy(contexts, known);
+    if (number)
+        fclose(number);
+    if (strcmp(contexts, known) != 0) {
+        strcpy(known, contexts);
+        look_for_contexts();
+    }
+    FILE *const disks = has_contexts ? fopen("/proc/diskstats", "re") : NULL;
+    unsigned long requests = 0;
+    /* The 12th number: requests that have not ended. */
+    while (disks && requests == 0 && fgets(line, sizeof line, disks))
+        sscanf(line, "%*u %*u %*s %*u %*u %*u %*u %*u %*u %*u %*u %lu", &requests);
+    if (disks)
+        fclose(disks);
+    return requests == 0;
+}
+
+bool clock_has_ways(void)
+{
+    return watched_count > 0 || has_contexts || __atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE);
 }
 
 bool clock_network_is_quiet(void)
 {
     /* Packets pass from queues of links to backlogs, and back. */
-    if (!all_links_are_empty() || !backlog_is_empty() || !all_links_are_empty())
+    if (!all_links_are_empty() || !backlog_is_empty() || !all_links_are_empty() || !disks_are_quiet())
         return false;
     if (!__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
         return true;

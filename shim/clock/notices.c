@@ -12,9 +12,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The C library's own for this, and for pthread_cancel: programs cannot have a handler for it. */
-#define NOTICE_SIGNAL 32
-
 struct notice {
     struct notice *next;
     timer_t timer;
@@ -43,7 +40,8 @@ static void *act(void *notice)
 {
     const struct notice own = *(struct notice *)notice;
     free(notice);
-    set_mask(0);
+    /* As the C library's: a thread of the program gets the signals. */
+    set_mask(~(bit(WAKE_SIGNAL) | bit(NOTICE_SIGNAL)));
     own.act(own.value);
     return NULL;
 }

@@ -10,6 +10,7 @@
 #include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -116,12 +117,13 @@ static bool is_set(pid_t pid, int fd)
 struct pipe_end {
     const char *target;
     int mode;
+    pid_t except; /* a process whose descriptors do not count; 0: all count */
 };
 
 static bool is_other_end(pid_t pid, int fd, const char *target, const void *of)
 {
     const struct pipe_end *const end = of;
-    if (strcmp(target, end->target) != 0)
+    if (pid == end->except || strcmp(target, end->target) != 0)
         return false;
     const int flags = flags_of(pid, fd);
     return flags >= 0 && ((flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) != end->mode);
@@ -180,7 +182,16 @@ static bool is_of_session(uint32_t pid)
     return false;
 }
 
-static uint32_t outside_of_socket(int fd)
+/*
+ * Whether a handler of this process ends its wait for itself, by a pipe, when somebody ends the program. Signals that runtimes
+ * handle for themselves do not count.
+ */
+static bool handles_end(pid_t pid)
+{
+    return clock_is_handled(pid, SIGTERM) || clock_is_handled(pid, SIGHUP);
+}
+
+static uint32_t outside_of_socket(pid_t pid, int fd)
 {
     int family = 0, type = 0, listens = 0;
     socklen_t size = sizeof family;
@@ -193,7 +204,8 @@ static uint32_t outside_of_socket(int fd)
         struct ucred peer = {0};
         socklen_t peer_size = sizeof peer;
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_size);
-        return is_of_session((uint32_t)peer.pid) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
+        return is_of_session((uint32_t)peer.pid) && !(peer.pid == pid && handles_end(pid)) ? USERDMA_CLOCK_NOTHING
+                                                                                         : USERDMA_CLOCK_WORLD;
     }
     struct sockaddr_storage peer = {0};
     socklen_t peer_size = sizeof peer;
@@ -225,7 +237,8 @@ static uint32_t outside_of_fd(pid_t pid, int fd, int depth)
     if (begins_with(target, "/dev/pts/") || begins_with(target, "/dev/tty") || begins_with(target, "/dev/console"))
         return USERDMA_CLOCK_TERMINAL;
     if (begins_with(target, "pipe:")) {
-        const struct pipe_end end = {.target = target, .mode = flags_of(pid, fd) & O_ACCMODE};
+        struct pipe_end end = {.target = target, .mode = flags_of(pid, fd) & O_ACCMODE};
+        end.except = handles_end(pid) ? pid : 0;
         return any_descriptor(is_other_end, &end, true) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
     }
     if (strcmp(target, "anon_inode:[eventpoll]") == 0)
@@ -235,7 +248,7 @@ static uint32_t outside_of_fd(pid_t pid, int fd, int depth)
     if (strcmp(target, "anon_inode:[eventfd]") == 0)
         return USERDMA_CLOCK_NOTHING;
     const int socket = begins_with(target, "socket:") ? clock_take(pid, fd) : -1;
-    const uint32_t found = socket >= 0 ? outside_of_socket(socket) : USERDMA_CLOCK_WORLD;
+    const uint32_t found = socket >= 0 ? outside_of_socket(pid, socket) : USERDMA_CLOCK_WORLD;
     if (socket >= 0)
         close(socket);
     return found;
@@ -298,6 +311,14 @@ static bool is_in_named_memory(pid_t pid, uint64_t address)
     return found;
 }
 
+/* Whether a thread waits for no signal but that of timers that start a thread, which are deadlines. */
+static bool waits_for_timers(pid_t pid, uint64_t address)
+{
+    uint64_t signals = 0;
+    const struct iovec here = {&signals, sizeof signals}, there = {(void *)(uintptr_t)address, sizeof signals};
+    return process_vm_readv(pid, &here, 1, &there, 1, 0) == sizeof signals && signals == UINT64_C(1) << (NOTICE_SIGNAL - 1);
+}
+
 uint32_t clock_outside(pid_t pid, const struct call *call)
 {
     const uint64_t *const a = call->arguments;
@@ -327,6 +348,7 @@ uint32_t clock_outside(pid_t pid, const struct call *call)
         return outside_of_select(pid, a);
     case SYS_read:
     case SYS_readv:
+    case SYS_preadv2:
     case SYS_recvfrom:
     case SYS_recvmsg:
     case SYS_recvmmsg:
@@ -337,7 +359,12 @@ uint32_t clock_outside(pid_t pid, const struct call *call)
     case SYS_writev:
     case SYS_sendto:
     case SYS_sendmsg:
+    case SYS_sendmmsg:
+    case SYS_pwritev2:
+    case SYS_vmsplice:
         return clock_has_limit(pid, (int)a[0], SO_SNDTIMEO) ? USERDMA_CLOCK_TERMINAL : outside_of_fd(pid, (int)a[0], 0);
+    case SYS_rt_sigtimedwait:
+        return waits_for_timers(pid, a[0]) ? USERDMA_CLOCK_NOTHING : USERDMA_CLOCK_WORLD;
     default: /* a signal, a lock of a file, a message of System V */
         return USERDMA_CLOCK_WORLD;
     }

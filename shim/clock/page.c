@@ -127,27 +127,32 @@ bool clock_add_process(pid_t pid, uint64_t stack)
     return true;
 }
 
+void clock_free_slot(struct slot *slot, uint64_t owner)
+{
+    if (slot->owner == owner)
+        __atomic_store_n(&slot->state, AWAKE, __ATOMIC_RELAXED);
+    __atomic_compare_exchange_n(&slot->owner, &owner, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
 /* At the end of a thread. */
 static void free_slot(void *slot)
 {
     struct slot *const own = slot;
     own_slot = NULL;
-    __atomic_store_n(&own->state, AWAKE, __ATOMIC_RELAXED);
-    __atomic_store_n(&own->tid, 0, __ATOMIC_RELEASE);
+    clock_free_slot(own, own->owner);
     clock_acts();
 }
 
 /* NULL: there is none. */
 static struct slot *take_slot(void)
 {
-    const uint32_t tid = (uint32_t)syscall(SYS_gettid);
+    const struct slot own = {.tid = (uint32_t)syscall(SYS_gettid), .pid = (uint32_t)getpid()};
     for (uint32_t i = 0; i < MAX_SLOTS; i++) {
         struct slot *const slot = &clock_page->slots[i];
-        uint32_t none = 0;
-        if (__atomic_load_n(&slot->tid, __ATOMIC_RELAXED) != 0 ||
-            !__atomic_compare_exchange_n(&slot->tid, &none, tid, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        uint64_t none = 0;
+        if (__atomic_load_n(&slot->owner, __ATOMIC_RELAXED) != 0 ||
+            !__atomic_compare_exchange_n(&slot->owner, &none, own.owner, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
             continue;
-        slot->pid = (uint32_t)getpid();
         __atomic_store_n(&slot->state, AWAKE, __ATOMIC_RELEASE);
         note_used(&clock_page->slots_used, i + 1);
         own_slot = slot;
@@ -172,6 +177,18 @@ uint32_t *clock_own_acts(void)
     return own_slot ? &clock_page->spins[own_slot - clock_page->slots].acts : NULL;
 }
 
+void clock_forget_left_wait(void *frame)
+{
+    struct slot *const slot = own_slot;
+    const uint64_t own = (uint64_t)(uintptr_t)frame;
+    stack_t handlers = {0};
+    if (!slot || __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == AWAKE || own < slot->frame ||
+        own - slot->frame >= STACK_BYTES || (sigaltstack(NULL, &handlers) == 0 && handlers.ss_flags & SS_ONSTACK))
+        return;
+    struct wait left = {.slot = slot};
+    clock_wait_ends(&left);
+}
+
 bool clock_wait_begins(struct wait *wait, int64_t deadline, void *frame)
 {
     wait->slot = NULL;
@@ -183,6 +200,7 @@ bool clock_wait_begins(struct wait *wait, int64_t deadline, void *frame)
     errno = saved;
     if (!slot)
         return false;
+    clock_forget_left_wait(frame);
     wait->outer = *slot;
     wait->slot = slot;
     wait->deadline = deadline;
@@ -205,6 +223,9 @@ bool clock_wait_ends(struct wait *wait)
     for (;;) {
         uint32_t state = ASLEEP;
         if (__atomic_compare_exchange_n(&slot->state, &state, AWAKE, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
+            break;
+        /* The keeper took the wait for left. */
+        if (state == AWAKE)
             break;
         wait->is_over = state == WOKEN &&
                         __atomic_compare_exchange_n(&slot->state, &state, AWAKE, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
@@ -243,7 +264,11 @@ uint64_t clock_namespace(void)
 /* Adds this process, which has begun. */
 static void add_self(void)
 {
-    const bool is_near = clock_namespace() == clock_page->namespace;
+    static uint64_t known;
+    const uint64_t namespace = clock_namespace();
+    /* A fork may have no /proc, after a chroot. */
+    known = namespace != 0 ? namespace : known;
+    const bool is_near = known == clock_page->namespace;
     clock_sleeps = is_near && !is_filtered;
     if (is_near)
         clock_add_process(getpid(), CLOCK_STACK);
@@ -343,8 +368,8 @@ struct page *clock_map_page(const char *path)
 static void forget_earlier(void)
 {
     for (uint32_t i = 0; i < clock_page->slots_used; i++)
-        if (clock_page->slots[i].pid == (uint32_t)getpid() && clock_page->slots[i].tid != 0)
-            __atomic_store_n(&clock_page->slots[i].tid, 0, __ATOMIC_RELEASE);
+        if (clock_page->slots[i].pid == (uint32_t)getpid())
+            clock_free_slot(&clock_page->slots[i], clock_page->slots[i].owner);
     for (uint32_t i = 0; i < clock_page->timers_used; i++) {
         struct timer *const timer = &clock_page->timers[i];
         /* An alarm outlives an exec, other timers do not; a timerfd may. */

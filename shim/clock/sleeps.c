@@ -30,10 +30,11 @@ static int sleep_until(int64_t deadline, void *frame)
         const struct timespec until = to_timespec(deadline == NEVER ? NEVER / 4 : deadline - clock_offset());
         const int result = NEXT(clock_nanosleep)(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
         clock_wait_ends(&wait);
-        if (clock_now(CLOCK_MONOTONIC) >= deadline)
-            return 0;
+        /* Also if its time was over when the program's handler had ended. */
         if (result != 0 && !wait.is_over)
             return result;
+        if (clock_now(CLOCK_MONOTONIC) >= deadline)
+            return 0;
     }
 }
 
@@ -71,6 +72,8 @@ static inline bool is_zero(const struct timespec *time)
 /* The result of `call`, a wait of no time or without limit. */
 #define UNNOTED(is_look, call)                                                                                         \
     ({                                                                                                                 \
+        if (!(is_look))                                                                                                \
+            clock_forget_left_wait(FRAME);                                                                             \
         const __typeof__(call) result = (call);                                                                        \
         waited(is_look, result == 0);                                                                                  \
         result;                                                                                                        \
@@ -139,10 +142,13 @@ EXPORT int thrd_sleep(const struct timespec *time, struct timespec *rest)
 #define WAITED(length, call, look)                                                                                     \
     ({                                                                                                                 \
         struct wait wait;                                                                                              \
+        const int saved = errno;                                                                                       \
         BEGINS(&wait, clock_after(length));                                                                            \
         __typeof__(call) waited = (call);                                                                              \
-        if (clock_wait_ends(&wait) && waited < 0)                                                                      \
+        if (clock_wait_ends(&wait) && waited < 0) {                                                                    \
+            errno = saved;                                                                                             \
             waited = (look);                                                                                           \
+        }                                                                                                              \
         waited;                                                                                                        \
     })
 
@@ -302,9 +308,37 @@ EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct soc
             NEXT(recvfrom)(fd, buffer, size, flags | MSG_DONTWAIT, from, length));
 }
 
-EXPORT ssize_t recvmsg(int fd, struct msghdr *header, int flags)
+/* The kernel's times of a message that has come, by SO_TIMESTAMP, are the machine's. */
+static void move_times(struct msghdr *header)
+{
+    const int64_t moved = clock_now(CLOCK_REALTIME) - clock_real(CLOCK_REALTIME);
+    for (struct cmsghdr *head = CMSG_FIRSTHDR(header); head; head = CMSG_NXTHDR(header, head)) {
+        const bool is_timeval = head->cmsg_type == SO_TIMESTAMP_OLD || head->cmsg_type == SO_TIMESTAMP_NEW;
+        if (head->cmsg_level != SOL_SOCKET ||
+            (!is_timeval && head->cmsg_type != SO_TIMESTAMPNS_OLD && head->cmsg_type != SO_TIMESTAMPNS_NEW))
+            continue;
+        struct timespec time;
+        memcpy(&time, CMSG_DATA(head), sizeof time);
+        if (is_timeval)
+            time.tv_nsec *= MICROSECOND;
+        time = to_timespec(to_nanoseconds(&time) + moved);
+        if (is_timeval)
+            time.tv_nsec /= MICROSECOND;
+        memcpy(CMSG_DATA(head), &time, sizeof time);
+    }
+}
+
+static ssize_t receive_message(int fd, struct msghdr *header, int flags)
 {
     LIMITED(fd, SO_RCVTIMEO, flags, NEXT(recvmsg)(fd, header, flags), NEXT(recvmsg)(fd, header, flags | MSG_DONTWAIT));
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *header, int flags)
+{
+    const ssize_t length = receive_message(fd, header, flags);
+    if (UNLIKELY(length >= 0 && header->msg_controllen > 0 && clock_page && clock_offset() != 0))
+        move_times(header);
+    return length;
 }
 
 ssize_t __read_chk(int fd, void *buffer, size_t size, size_t space);

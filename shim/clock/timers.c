@@ -6,6 +6,7 @@
 #include "clock.h"
 
 #include <linux/kcmp.h>
+#include <sys/ioctl.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -64,7 +65,10 @@ static struct itimerspec left_of(const struct timer *timer)
     const int64_t deadline = timer ? __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE) : NEVER;
     if (deadline == NEVER)
         return left;
-    const int64_t rest = deadline - clock_now(CLOCK_MONOTONIC);
+    int64_t rest = deadline - clock_now(CLOCK_MONOTONIC);
+    /* The keeper has still to set the next deadline. */
+    if (rest <= 0 && timer->interval > 0)
+        rest += (-rest / timer->interval + 1) * timer->interval;
     left.it_value = to_timespec(rest > 0 ? rest : 1);
     left.it_interval = to_timespec(timer->interval);
     return left;
@@ -107,26 +111,41 @@ static bool tell_others(int fd, int64_t deadline, int64_t interval)
     return any;
 }
 
+/* How often a timer has ended that began in the past; `left`: to its begin, then to the next end. */
+static uint64_t ticks_until_now(int64_t *left, int64_t interval)
+{
+    const int64_t passed = -*left / interval + 1;
+    *left += passed * interval;
+    return (uint64_t)passed;
+}
+
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
 {
-    if (!clock_page || fd < 0 || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
+    if (!clock_page || fd < 0 || !value || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
         return NEXT(timerfd_settime)(fd, flags, value, old);
     const bool is_absolute = flags & TFD_TIMER_ABSTIME;
     const int64_t time = to_nanoseconds(&value->it_value);
     struct timer *timer = find_timer(TIMER_FD, fd);
     struct timerfd known;
     const clockid_t clock = timer ? (clockid_t)timer->clock : clock_read_timerfd(getpid(), fd, &known) ? known.clock : CLOCK_MONOTONIC;
-    const struct itimerspec left = left_of(old ? timer : NULL);
+    const struct itimerspec left_before = left_of(old ? timer : NULL);
     const int64_t before = timer ? __atomic_exchange_n(&timer->deadline, NEVER, __ATOMIC_ACQ_REL) : NEVER;
+    const int64_t interval = to_nanoseconds(&value->it_interval);
     struct itimerspec real = *value;
     /* For so long: the machine's clock may be set. */
-    if (is_absolute && time != 0)
-        real.it_value = to_timespec(time - clock_now(clock) > 0 ? time - clock_now(clock) : 1);
+    int64_t left_now = time;
+    uint64_t ticks = 0;
+    if (is_absolute && time != 0) {
+        left_now = time - clock_now(clock);
+        if (left_now <= 0 && interval > 0)
+            ticks = ticks_until_now(&left_now, interval);
+        real.it_value = to_timespec(left_now > 0 ? left_now : 1);
+    }
     const int result = NEXT(timerfd_settime)(fd, flags & ~TFD_TIMER_ABSTIME, &real, old);
     if (result != 0 && timer)
         __atomic_store_n(&timer->deadline, before, __ATOMIC_RELEASE);
     if (result == 0 && timer && old && is_armed(old) && before != NEVER)
-        *old = left;
+        *old = left_before;
     if (result != 0)
         return result;
     const bool is_new = !timer;
@@ -138,7 +157,9 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     if (is_new && !(timer = new_timer(fd)))
         return result;
     timer->clock = (uint32_t)clock;
-    set(timer, is_absolute ? clock_deadline(clock, time) : clock_after(time), to_nanoseconds(&value->it_interval));
+    set(timer, clock_after(left_now), interval);
+    if (ticks != 0)
+        ioctl(fd, TFD_IOC_SET_TICKS, &ticks);
     if (is_new)
         __atomic_store_n(&timer->kind, TIMER_FD, __ATOMIC_RELEASE);
     if (is_new || timer->is_shared)
@@ -188,6 +209,11 @@ EXPORT unsigned alarm(unsigned seconds)
     return (unsigned)(old.it_value.tv_sec + (is_rest || old.it_value.tv_nsec >= SECOND / 2));
 }
 
+static bool is_valid_timeval(const struct timeval *time)
+{
+    return time->tv_sec >= 0 && time->tv_usec >= 0 && time->tv_usec < 1000000;
+}
+
 static int64_t of_timeval(const struct timeval *time)
 {
     return time->tv_sec * SECOND + time->tv_usec * MICROSECOND;
@@ -203,8 +229,10 @@ static struct itimerval to_itimerval(const struct itimerspec *time)
 EXPORT int setitimer(__itimer_which_t which, const struct itimerval *value, struct itimerval *old)
 {
     struct itimerspec before;
-    if (!clock_sleeps || which != ITIMER_REAL || !value || value->it_value.tv_usec >= 1000000 ||
-        !set_alarm(of_timeval(&value->it_value), of_timeval(&value->it_interval), &before))
+    /* Linux takes none for no time. */
+    const struct itimerval given = value ? *value : (struct itimerval){0};
+    if (!clock_sleeps || which != ITIMER_REAL || !is_valid_timeval(&given.it_value) || !is_valid_timeval(&given.it_interval) ||
+        !set_alarm(of_timeval(&given.it_value), of_timeval(&given.it_interval), &before))
         return NEXT(setitimer)(which, value, old);
     if (old)
         *old = to_itimerval(&before);
@@ -213,7 +241,7 @@ EXPORT int setitimer(__itimer_which_t which, const struct itimerval *value, stru
 
 EXPORT int getitimer(__itimer_which_t which, struct itimerval *value)
 {
-    if (!clock_sleeps || which != ITIMER_REAL)
+    if (!clock_sleeps || which != ITIMER_REAL || !value)
         return NEXT(getitimer)(which, value);
     const struct itimerspec left = left_of(find_timer(TIMER_SIGNAL, ALARM));
     *value = to_itimerval(&left);
@@ -223,7 +251,7 @@ EXPORT int getitimer(__itimer_which_t which, struct itimerval *value)
 EXPORT useconds_t ualarm(useconds_t length, useconds_t interval)
 {
     struct itimerspec old;
-    if (!clock_sleeps || !set_alarm(length * MICROSECOND, interval * MICROSECOND, &old))
+    if (!clock_sleeps || length >= 1000000 || interval >= 1000000 || !set_alarm(length * MICROSECOND, interval * MICROSECOND, &old))
         return NEXT(ualarm)(length, interval);
     return (useconds_t)(old.it_value.tv_sec * 1000000 + old.it_value.tv_nsec / MICROSECOND);
 }
@@ -274,13 +302,18 @@ static struct timer *find(timer_t timer)
 EXPORT int timer_settime(timer_t id, int flags, const struct itimerspec *value, struct itimerspec *old)
 {
     struct timer *const timer = find(id);
-    if (!timer || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
+    if (!timer || !value || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
         return NEXT(timer_settime)(id, flags, value, old);
     if (old)
         *old = left_of(timer);
     const int64_t time = to_nanoseconds(&value->it_value);
-    const int64_t deadline = flags & TIMER_ABSTIME ? clock_deadline((clockid_t)timer->clock, time) : clock_after(time);
-    set(timer, time == 0 ? NEVER : deadline, to_nanoseconds(&value->it_interval));
+    const int64_t interval = to_nanoseconds(&value->it_interval);
+    int64_t deadline = flags & TIMER_ABSTIME ? clock_deadline((clockid_t)timer->clock, time) : clock_after(time);
+    const int64_t left = flags & TIMER_ABSTIME ? time - clock_now((clockid_t)timer->clock) : time;
+    /* The keeper counts how often it has ended. */
+    if (left < 0 && interval > 0)
+        deadline = clock_now(CLOCK_MONOTONIC) + left;
+    set(timer, time == 0 ? NEVER : deadline, interval);
     clock_tell_keeper();
     return 0;
 }

@@ -76,9 +76,11 @@ int main(int count, char **words)
 /** Cases of test/programs/clock/details.c. */
 const DETAILS = {
   'sockets and pipes':
-    'copied_socket stream_of_socket socket_alone accepted_socket held_back named_pipes terminals spliced',
-  'sleeps and children': 'children shells remainders refused_clocks no_pointers long_handler',
-  timers: 'copied_timer shared_timer unread_timer far_timer system_calls blocked_timer forgotten_timer lock_with_limit',
+    'copied_socket stream_of_socket socket_alone accepted_socket held_back named_pipes terminals spliced packet_time',
+  'sleeps and children':
+    'children ended_children shells remainders refused_clocks refused_times no_pointers long_handler late_handler left_wait kept_errno read_by_disk',
+  timers:
+    'copied_timer shared_timer unread_timer far_timer past_timers short_timer one_signal_for_two notice_blocks_signals system_calls blocked_timer forgotten_timer lock_with_limit',
 }
 
 const needed = [
@@ -308,6 +310,14 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     const finished = await start(t, 'sh', ['-c', script]).ended
     assertGood(finished)
     assert.equal(finished.stdout, 'over\n')
+  })
+
+  it('takes a wait for a signal by a pipe to itself for no deadlock, and a timer that was deleted for no end of a wait', async t => {
+    const program = `${userdma} run --private --clock skip -- ${ownProgram('details')}`
+    const script = `${program} wait_for_end & sleep 2; kill $!; wait $!`
+    assertGood(await start(t, 'sh', ['-c', script]).ended)
+    const finished = await start(t, 'sh', ['-c', `exec ${program} wait_after_notice`]).ended
+    assert.equal(finished.status, 66, finished.stderr)
   })
 
   it('takes a wait for a semaphore of another session for no deadlock', async t => {

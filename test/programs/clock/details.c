@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <mqueue.h>
 #include <netinet/in.h>
@@ -12,11 +13,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -483,6 +486,264 @@ static void lock_with_limit(void)
     require_after(3);
 }
 
+static void nothing(int signal)
+{
+    (void)signal;
+}
+
+static void handle(int signal, void (*handler)(int))
+{
+    const struct sigaction action = {.sa_handler = handler};
+    sigaction(signal, &action, NULL);
+}
+
+static sigjmp_buf left;
+
+static void leave(int signal)
+{
+    (void)signal;
+    siglongjmp(left, 1);
+}
+
+/* The wait that a handler has left must not end a later one. */
+static void left_wait(void)
+{
+    int ends[2];
+    require(pipe(ends) == 0, "pipe");
+    handle(SIGALRM, leave);
+    if (sigsetjmp(left, 1) == 0) {
+        alarm(1);
+        usleep(2500000);
+    }
+    require_after(1);
+    if (fork() == 0) {
+        sleep(4);
+        _exit(write(ends[1], "x", 1) != 1);
+    }
+    struct pollfd ready = {.fd = ends[0], .events = POLLIN};
+    require(poll(&ready, 1, -1) == 1, "poll");
+    require_after(5);
+}
+
+/* A wait whose time is over is no error. */
+static void kept_errno(void)
+{
+    struct pollfd none;
+    errno = 0;
+    require(poll(&none, 0, 3000) == 0 && errno == 0, "poll");
+    require(select(0, NULL, NULL, NULL, &(struct timeval){.tv_sec = 3}) == 0 && errno == 0, "select");
+    require_after(6);
+}
+
+static void long_handled(int signal)
+{
+    (void)signal;
+    sleep(3);
+}
+
+/* The handler ends after the sleep would have: it has interrupted it. */
+static void late_handler(void)
+{
+    handle(SIGALRM, long_handled);
+    alarm(1);
+    require(nanosleep(&(struct timespec){.tv_sec = 2}, NULL) == -1 && errno == EINTR, "nanosleep");
+    require_after(4);
+}
+
+/* Timers that begin in the past keep their phase, and have ended as often. */
+static void past_timers(void)
+{
+    struct timespec past;
+    timer_t timer;
+    uint64_t ticks;
+    clock_gettime(CLOCK_MONOTONIC, &past);
+    past.tv_sec -= 10;
+    const struct itimerspec often = {{.tv_sec = 1, .tv_nsec = 500000000}, past};
+    const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+    timerfd_settime(fd, TFD_TIMER_ABSTIME, &often, NULL);
+    require(read(fd, &ticks, sizeof ticks) == sizeof ticks && ticks == 7, "read");
+    require(read(fd, &ticks, sizeof ticks) == sizeof ticks && ticks == 1, "read again");
+    require_after(0.5);
+    block(SIGALRM);
+    timer_create(CLOCK_MONOTONIC, NULL, &timer);
+    timer_settime(timer, TIMER_ABSTIME, &often, NULL);
+    require(wait_for(SIGALRM) == SIGALRM && timer_getoverrun(timer) >= 6, "timer_getoverrun");
+    require(wait_for(SIGALRM) == SIGALRM, "sigwaitinfo");
+    require_after(2);
+}
+
+static void *sleep_three_seconds(void *unused)
+{
+    (void)unused;
+    sleep(3);
+    return NULL;
+}
+
+/* A timer that ends at each moment keeps no wait from its end that a jump has shortened. */
+static void short_timer(void)
+{
+    timer_t timer;
+    pthread_t thread;
+    handle(SIGUSR1, nothing);
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    timer_create(CLOCK_MONOTONIC, &event, &timer);
+    block(SIGUSR1);
+    pthread_create(&thread, NULL, sleep_three_seconds, NULL);
+    sleep(2);
+    timer_settime(timer, 0, &(struct itimerspec){{.tv_nsec = 20000}, {.tv_nsec = 20000}}, NULL);
+    pthread_join(thread, NULL);
+    require_after(3);
+}
+
+/* Two timers have one signal each, not one for each end. */
+static void one_signal_for_two(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    timer_t timers[2];
+    block(SIGRTMIN);
+    for (int i = 0; i < 2; i++) {
+        timer_create(CLOCK_MONOTONIC, &event, &timers[i]);
+        timer_settime(timers[i], 0, &(struct itimerspec){{.tv_nsec = 100000000}, {.tv_nsec = 100000000}}, NULL);
+    }
+    usleep(2050000);
+    for (int i = 0; i < 2; i++)
+        timer_settime(timers[i], 0, &(struct itimerspec){{0}, {0}}, NULL);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN);
+    int signals = 0;
+    while (sigtimedwait(&set, NULL, &(struct timespec){0}) == SIGRTMIN)
+        signals++;
+    require(signals <= 2, "signals");
+}
+
+static void refused_times(void)
+{
+    const struct itimerval bad[] = {{.it_value = {.tv_sec = -1}},
+                                    {.it_value = {.tv_usec = 1000000}},
+                                    {{.tv_usec = -1}, {.tv_sec = 1}}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        require(setitimer(ITIMER_REAL, &bad[i], NULL) == -1 && errno == EINVAL, "setitimer");
+    require(ualarm(1500000, 0) == (useconds_t)-1, "ualarm");
+    require(nanosleep(NULL, NULL) == -1 && errno == EFAULT, "nanosleep");
+}
+
+static int notice_ends[2];
+
+static void wait_in_notice(union sigval value)
+{
+    char byte;
+    (void)value;
+    (void)!read(notice_ends[0], &byte, 1);
+}
+
+/* A signal of the process is for the thread that waits for it, not for that of a timer. */
+static void notice_blocks_signals(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = wait_in_notice};
+    timer_t timer;
+    require(pipe(notice_ends) == 0, "pipe");
+    block(SIGUSR1);
+    timer_create(CLOCK_MONOTONIC, &event, &timer);
+    timer_settime(timer, 0, &(struct itimerspec){.it_value = {.tv_sec = 1}}, NULL);
+    sleep(2);
+    kill(getpid(), SIGUSR1);
+    require(wait_for(SIGUSR1) == SIGUSR1, "sigwaitinfo");
+}
+
+/* After such a timer nothing is left that ends the wait. */
+static void wait_after_notice(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = wait_in_notice};
+    timer_t timer;
+    union sigval none = {0};
+    require(pipe(notice_ends) == 0 && timer_create(CLOCK_MONOTONIC, &event, &timer) == 0, "timer_create");
+    timer_delete(timer);
+    wait_in_notice(none);
+}
+
+static void write_byte(int signal)
+{
+    (void)signal;
+    (void)!write(notice_ends[1], "x", 1);
+}
+
+/* Until somebody ends it by SIGTERM. */
+static void wait_for_end(void)
+{
+    require(pipe(notice_ends) == 0, "pipe");
+    handle(SIGTERM, write_byte);
+    struct pollfd ready = {.fd = notice_ends[0], .events = POLLIN};
+    while (poll(&ready, 1, -1) != 1)
+        ;
+}
+
+/* The time of a packet is that of the program. */
+static void packet_time(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    const int socket_ = socket(AF_INET, SOCK_DGRAM, 0), on = 1;
+    require(bind(socket_, (struct sockaddr *)&address, size) == 0 && getsockname(socket_, (struct sockaddr *)&address, &size) == 0 &&
+                setsockopt(socket_, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof on) == 0,
+            "socket");
+    sleep(2);
+    require(sendto(socket_, "x", 1, 0, (struct sockaddr *)&address, size) == 1, "sendto");
+    char byte, control[256];
+    struct iovec part = {&byte, 1};
+    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    require(recvmsg(socket_, &header, 0) == 1 && CMSG_FIRSTHDR(&header), "recvmsg");
+    struct timeval time, until;
+    memcpy(&time, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof time);
+    gettimeofday(&until, NULL);
+    const double age = (double)(until.tv_sec - time.tv_sec) + (double)(until.tv_usec - time.tv_usec) / 1e6;
+    require(age >= 0 && age < 1, "the packet's time");
+}
+
+/* No thread waits for the disk. */
+static void read_by_disk(void)
+{
+    enum { LENGTH = 8 << 20, READS = 10 };
+    aio_context_t context = 0;
+    char path[] = "/var/tmp/userdma-XXXXXX";
+    void *buffer;
+    uint64_t count;
+    const int made = mkstemp(path), file = open(path, O_RDWR | O_DIRECT), done = eventfd(0, 0);
+    unlink(path);
+    if (made < 0 || file < 0 || syscall(SYS_io_setup, 8, &context) != 0)
+        return; /* neither is needed to have a clock */
+    require(posix_memalign(&buffer, 4096, LENGTH) == 0 && pwrite(file, memset(buffer, 1, LENGTH), LENGTH, 0) == LENGTH, "pwrite");
+    for (int i = 0; i < READS; i++) {
+        struct iocb request = {.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file, .aio_buf = (uintptr_t)buffer,
+                               .aio_nbytes = LENGTH, .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = (uint32_t)done};
+        struct iocb *list = &request;
+        struct io_event event;
+        struct pollfd ready = {.fd = done, .events = POLLIN};
+        require(syscall(SYS_io_submit, context, 1, &list) == 1, "io_submit");
+        require(poll(&ready, 1, 60000) == 1, "poll");
+        require(read(done, &count, sizeof count) == sizeof count && syscall(SYS_io_getevents, context, 1, 1, &event, NULL) == 1,
+                "io_getevents");
+    }
+    require_after(0);
+}
+
+/* A child sleeps for less than a look takes, and ends. */
+static void ended_children(void)
+{
+    for (int i = 0; i < 1000; i++) {
+        const double begin = now();
+        const pid_t child = fork();
+        if (child == 0) {
+            usleep(100 + (useconds_t)i % 6 * 100);
+            _exit(0);
+        }
+        struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN};
+        require(poll(&ended, 1, 60000) == 1 && now() - begin < 30, "poll");
+        close(ended.fd);
+        waitpid(child, NULL, 0);
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -492,6 +753,8 @@ static const struct {
     CASE(named_pipes),   CASE(terminals), CASE(spliced),        CASE(children),       CASE(shells),          CASE(remainders),
     CASE(refused_clocks), CASE(no_pointers),     CASE(long_handler),   CASE(copied_timer),    CASE(shared_timer),
     CASE(unread_timer), CASE(far_timer), CASE(system_calls),  CASE(blocked_timer),    CASE(forgotten_timer), CASE(lock_with_limit),
+    CASE(left_wait), CASE(kept_errno), CASE(late_handler), CASE(past_timers), CASE(short_timer), CASE(one_signal_for_two),
+    CASE(refused_times), CASE(notice_blocks_signals), CASE(packet_time), CASE(wait_after_notice), CASE(wait_for_end), CASE(read_by_disk), CASE(ended_children),
 };
 
 int main(int count, char **words)
