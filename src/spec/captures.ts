@@ -36,6 +36,17 @@ const ACCESS = [
   'peer-refused',
 ] as const satisfies readonly FindingId[]
 
+const REJECTED = [
+  'port-byte-order',
+  'refused-call',
+  'conn-param-uninitialised',
+  'connection-waits',
+  'listener-address',
+  'cm-refused-used',
+  'cm-not-confirmed',
+  'cm-connected-again',
+] as const satisfies readonly FindingId[]
+
 const captureCauses = {
   'lost-between': {
     severity: 'failure',
@@ -74,6 +85,7 @@ const captureCauses = {
       'peer-ended',
       'message-dropped',
       'cq-overrun',
+      'wrong-grh',
     ],
   },
   'answers-stop': {
@@ -172,7 +184,7 @@ const captureCauses = {
     unknown: 'the NAK has one code for all of them',
     advice:
       'on the responder: compare the rkey and address range of the request with its regions (`rdma resource show mr`), and their lifetimes',
-    findings: [...ACCESS, 'atomic-misaligned'],
+    findings: [...ACCESS, 'atomic-misaligned', 'failure-ignored'],
   },
   'invalid-request': {
     severity: 'failure',
@@ -263,7 +275,7 @@ const captureCauses = {
     why: 'the REJ says why',
     advice:
       'look at the reason: 8 means that nobody listens at this port, 28 that the program called rdma_reject, or ended with the connection waiting',
-    findings: ['port-byte-order', 'refused-call', 'conn-param-uninitialised', 'connection-waits'],
+    findings: REJECTED,
   },
   'cm-rejected-alone': {
     severity: 'failure',
@@ -272,14 +284,7 @@ const captureCauses = {
     why: 'the REJ says why; the message that it rejects is not in the capture, because that began later or has one direction only',
     advice:
       'look at the reason: 4 means that its sender waited for an answer in vain, 8 that nobody listens at this port, 28 that the program called rdma_reject, or ended; capture from before the connection, on both hosts',
-    findings: [
-      'port-byte-order',
-      'refused-call',
-      'conn-param-uninitialised',
-      'connection-waits',
-      'no-answer',
-      'peer-gone',
-    ],
+    findings: [...REJECTED, 'no-answer', 'peer-gone'],
   },
   'cm-no-answer': {
     severity: 'failure',
@@ -288,7 +293,14 @@ const captureCauses = {
     why: 'the other host does not run the service, does not get the packets (firewall for UDP port 4791, wrong GID), or its program does not accept',
     unknown: 'silence has one form only',
     advice: 'on the other host: `rdma resource show cm_id`, and a capture at its port',
-    findings: ['port-byte-order', 'no-answer', 'peer-gone', 'connection-waits', 'conn-param-uninitialised'],
+    findings: [
+      'cm-connected-again',
+      'port-byte-order',
+      'no-answer',
+      'peer-gone',
+      'connection-waits',
+      'conn-param-uninitialised',
+    ],
   },
   'disconnected-outstanding': {
     severity: 'note',

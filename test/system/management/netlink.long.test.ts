@@ -37,13 +37,14 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
       await shell(t, daemon, `rdma dev set ${name} name ${next}`, path)
     await renamed
     const { devices } = await daemon.stat()
+    // Linux gives the numbers of devices in turn (xa_alloc_cyclic in assign_name).
     const steps = [
       [`rdma link del ${devices[0].name}`, /\[UNREGISTER\]\tdev 0 \w+\n$/],
       [
         'rdma link add rxe7 type rxe netdev lo',
-        /\[REGISTER\]\tdev 0 rxe7\n\[NETDEV_ATTACH\]\tdev 0 rxe7 port 1 netdev 1 lo\n$/,
+        /\[REGISTER\]\tdev 1 rxe7\n\[NETDEV_ATTACH\]\tdev 1 rxe7 port 1 netdev 1 lo\n$/,
       ],
-      ['rdma dev set rxe7 name mlx5_0', /\[RENAME\]\tdev 0 mlx5_0\n$/],
+      ['rdma dev set rxe7 name mlx5_0', /\[RENAME\]\tdev 1 mlx5_0\n$/],
     ] as const
     for (const [command, pattern] of steps) {
       assert.deepEqual(await shell(t, daemon, command, path), { status: 0, output: '' }, command)
