@@ -170,7 +170,7 @@ __attribute__((noinline)) static void check_unused(int fd, uint32_t queue, uint3
                                               .address = first.addr,
                                               .kind = __atomic_load_n(&has_sent_elements, __ATOMIC_RELAXED)
                                                           ? USERDMA_MISUSE_LEFT_ELEMENTS
-                                                                        : USERDMA_MISUSE_UNUSED_ELEMENTS,
+                                                          : USERDMA_MISUSE_UNUSED_ELEMENTS,
                                               .queue = queue,
                                               .number = number,
                                               .index = first.length,

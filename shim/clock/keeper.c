@@ -273,7 +273,7 @@ static bool is_pending(struct timer *timer)
     if (timer->kind != TIMER_SIGNAL || timer->signal == 0)
         return false;
     const bool is_any = clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal);
-    for (uint32_t i = 0; i < clock_page->timers_used && !is_any; i++) {
+    for (uint32_t i = 0; !is_any && i < clock_page->timers_used; i++) {
         struct timer *const other = &clock_page->timers[i];
         if (other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
             other->is_sent = 0;

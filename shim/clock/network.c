@@ -1,7 +1,7 @@
 /*
  * Whether anything is on its way: TCP connections of the session have sent what is not acknowledged (it may be held back by
  * Nagle's algorithm or a delayed acknowledgement), or the kernel has received packets of this machine that it has not
- * delivered yet, or packets wait in the queue of a net's link.
+ * delivered yet, or packets wait in the queue of a net's link, or a disk works for requests that no thread waits for.
  */
 #define _GNU_SOURCE
 #include "clock.h"

@@ -314,10 +314,10 @@ static void move_times(struct msghdr *header)
     const int64_t moved = clock_now(CLOCK_REALTIME) - clock_real(CLOCK_REALTIME);
     for (struct cmsghdr *head = CMSG_FIRSTHDR(header); head; head = CMSG_NXTHDR(header, head)) {
         const bool is_timeval = head->cmsg_type == SO_TIMESTAMP_OLD || head->cmsg_type == SO_TIMESTAMP_NEW;
-        if (head->cmsg_level != SOL_SOCKET ||
+        struct timespec time;
+        if (head->cmsg_level != SOL_SOCKET || head->cmsg_len < CMSG_LEN(sizeof time) ||
             (!is_timeval && head->cmsg_type != SO_TIMESTAMPNS_OLD && head->cmsg_type != SO_TIMESTAMPNS_NEW))
             continue;
-        struct timespec time;
         memcpy(&time, CMSG_DATA(head), sizeof time);
         if (is_timeval)
             time.tv_nsec *= MICROSECOND;
