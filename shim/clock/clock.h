@@ -255,6 +255,14 @@ static inline int64_t clock_after(int64_t nanoseconds)
     return nanoseconds >= LONGEST_WAIT ? NEVER : clock_now(CLOCK_MONOTONIC) + (nanoseconds > 0 ? nanoseconds : 0);
 }
 
+/* How often a periodic timer has ended whose end is past; `left`: until that end, then until the next one. */
+static inline uint64_t clock_pass_ends(int64_t *left, int64_t interval)
+{
+    const int64_t passed = -*left / interval + 1;
+    *left += passed * interval;
+    return (uint64_t)passed;
+}
+
 /* A wait of the calling thread. */
 struct wait {
     struct slot *slot; /* NULL: it is not noted */

@@ -199,11 +199,8 @@ static bool set_periodic(int fd, int64_t left, int64_t interval)
         clock_read_timerfd(getpid(), fd, &known);
     if (known.ticks == 0)
         return set_to(fd, left, interval);
-    if (left <= 0) {
-        const int64_t passed = -left / interval + 1;
-        known.ticks += (uint64_t)passed;
-        left += passed * interval;
-    }
+    if (left <= 0)
+        known.ticks += clock_pass_ends(&left, interval);
     if (ioctl(fd, TFD_IOC_SET_TICKS, &known.ticks) == 0 && set_to(fd, left, interval))
         ioctl(fd, TFD_IOC_SET_TICKS, &known.ticks);
     return true;

@@ -540,13 +540,13 @@ static void note_long_call(const struct thread *thread, const struct call *call)
     static long number;
     static int64_t since;
     const int64_t now = clock_real(CLOCK_MONOTONIC);
-    if (tid == thread->tid && number == call->number && now - since > LONG_CALL)
+    if (tid != thread->tid || number != call->number) {
+        tid = thread->tid;
+        number = call->number;
+        since = now;
+    } else if (now - since > LONG_CALL) {
         note_wait(thread, call, false);
-    if (tid == thread->tid && number == call->number)
-        return;
-    tid = thread->tid;
-    number = call->number;
-    since = now;
+    }
 }
 
 /* That this thread keeps real time. */

@@ -68,7 +68,7 @@ static struct itimerspec left_of(const struct timer *timer)
     int64_t rest = deadline - clock_now(CLOCK_MONOTONIC);
     /* The keeper has still to set the next deadline. */
     if (rest <= 0 && timer->interval > 0)
-        rest += (-rest / timer->interval + 1) * timer->interval;
+        clock_pass_ends(&rest, timer->interval);
     left.it_value = to_timespec(rest > 0 ? rest : 1);
     left.it_interval = to_timespec(timer->interval);
     return left;
@@ -111,14 +111,6 @@ static bool tell_others(int fd, int64_t deadline, int64_t interval)
     return any;
 }
 
-/* How often a timer has ended that began in the past; `left`: to its begin, then to the next end. */
-static uint64_t ticks_until_now(int64_t *left, int64_t interval)
-{
-    const int64_t passed = -*left / interval + 1;
-    *left += passed * interval;
-    return (uint64_t)passed;
-}
-
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
 {
     if (!clock_page || fd < 0 || !value || !is_valid(&value->it_value) || !is_valid(&value->it_interval))
@@ -138,7 +130,7 @@ EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *value, st
     if (is_absolute && time != 0) {
         left_now = time - clock_now(clock);
         if (left_now <= 0 && interval > 0)
-            ticks = ticks_until_now(&left_now, interval);
+            ticks = clock_pass_ends(&left_now, interval);
         real.it_value = to_timespec(left_now > 0 ? left_now : 1);
     }
     const int result = NEXT(timerfd_settime)(fd, flags & ~TFD_TIMER_ABSTIME, &real, old);
@@ -308,11 +300,9 @@ EXPORT int timer_settime(timer_t id, int flags, const struct itimerspec *value, 
         *old = left_of(timer);
     const int64_t time = to_nanoseconds(&value->it_value);
     const int64_t interval = to_nanoseconds(&value->it_interval);
-    int64_t deadline = flags & TIMER_ABSTIME ? clock_deadline((clockid_t)timer->clock, time) : clock_after(time);
     const int64_t left = flags & TIMER_ABSTIME ? time - clock_now((clockid_t)timer->clock) : time;
-    /* The keeper counts how often it has ended. */
-    if (left < 0 && interval > 0)
-        deadline = clock_now(CLOCK_MONOTONIC) + left;
+    /* Of one that begins in the past the keeper counts how often it has ended. */
+    const int64_t deadline = left < 0 && interval > 0 ? clock_now(CLOCK_MONOTONIC) + left : clock_after(left);
     set(timer, time == 0 ? NEVER : deadline, interval);
     clock_tell_keeper();
     return 0;

@@ -57,10 +57,9 @@ static void require_after(double seconds)
     require(took >= seconds - 0.01 && took < seconds + 1, what);
 }
 
-static void *sleep_a_minute(void *unused)
+static void *sleep_for(void *seconds)
 {
-    (void)unused;
-    sleep(60);
+    sleep((unsigned)(uintptr_t)seconds);
     return NULL;
 }
 
@@ -68,7 +67,7 @@ static void *sleep_a_minute(void *unused)
 static void start_sleeper(void)
 {
     pthread_t thread;
-    require(pthread_create(&thread, NULL, sleep_a_minute, NULL) == 0, "pthread_create");
+    require(pthread_create(&thread, NULL, sleep_for, (void *)60) == 0, "pthread_create");
 }
 
 static void block(int signal)
@@ -486,17 +485,6 @@ static void lock_with_limit(void)
     require_after(3);
 }
 
-static void nothing(int signal)
-{
-    (void)signal;
-}
-
-static void handle(int signal, void (*handler)(int))
-{
-    const struct sigaction action = {.sa_handler = handler};
-    sigaction(signal, &action, NULL);
-}
-
 static sigjmp_buf left;
 
 static void leave(int signal)
@@ -510,7 +498,7 @@ static void left_wait(void)
 {
     int ends[2];
     require(pipe(ends) == 0, "pipe");
-    handle(SIGALRM, leave);
+    signal(SIGALRM, leave);
     if (sigsetjmp(left, 1) == 0) {
         alarm(1);
         usleep(2500000);
@@ -544,7 +532,7 @@ static void long_handled(int signal)
 /* The handler ends after the sleep would have: it has interrupted it. */
 static void late_handler(void)
 {
-    handle(SIGALRM, long_handled);
+    signal(SIGALRM, long_handled);
     alarm(1);
     require(nanosleep(&(struct timespec){.tv_sec = 2}, NULL) == -1 && errno == EINTR, "nanosleep");
     require_after(4);
@@ -572,23 +560,16 @@ static void past_timers(void)
     require_after(2);
 }
 
-static void *sleep_three_seconds(void *unused)
-{
-    (void)unused;
-    sleep(3);
-    return NULL;
-}
-
 /* A timer that ends at each moment keeps no wait from its end that a jump has shortened. */
 static void short_timer(void)
 {
     timer_t timer;
     pthread_t thread;
-    handle(SIGUSR1, nothing);
+    signal(SIGUSR1, ignore);
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
     timer_create(CLOCK_MONOTONIC, &event, &timer);
     block(SIGUSR1);
-    pthread_create(&thread, NULL, sleep_three_seconds, NULL);
+    pthread_create(&thread, NULL, sleep_for, (void *)3);
     sleep(2);
     timer_settime(timer, 0, &(struct itimerspec){{.tv_nsec = 20000}, {.tv_nsec = 20000}}, NULL);
     pthread_join(thread, NULL);
@@ -672,7 +653,7 @@ static void write_byte(int signal)
 static void wait_for_end(void)
 {
     require(pipe(notice_ends) == 0, "pipe");
-    handle(SIGTERM, write_byte);
+    signal(SIGTERM, write_byte);
     struct pollfd ready = {.fd = notice_ends[0], .events = POLLIN};
     while (poll(&ready, 1, -1) != 1)
         ;
