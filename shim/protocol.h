@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define USERDMA_SESSION_VERSION 4u
+#define USERDMA_SESSION_VERSION 5u
 
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
@@ -114,6 +114,7 @@
 #define USERDMA_MAPPING_ADOPT 1u
 #define USERDMA_MAPPING_RELEASE 2u
 #define USERDMA_MAPPING_ADOPT_WRITTEN 3u
+#define USERDMA_MAPPING_PUNCH 4u
 
 /* Operations on a NETLINK_RDMA socket. */
 #define USERDMA_NETLINK_OPEN 0u

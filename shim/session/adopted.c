@@ -327,6 +327,16 @@ static void release(const struct userdma_mapping *mapping)
     }
 }
 
+/* Returns a range of the context's file to the system. What cannot be returned the daemon zeroes. */
+static void punch(const struct userdma_mapping *mapping)
+{
+    const int fd = fd_of_context(mapping->context, 0), saved = errno;
+    if (fd >= 0)
+        early_syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (long)mapping->offset,
+                      (long)mapping->length, 0, 0);
+    errno = saved;
+}
+
 /* ---- for the other files ---- */
 
 static void enter(struct shim_guard *guard)
@@ -387,10 +397,12 @@ static void apply(void)
     for (size_t i = 0; i < work.count; i++)
         if (work.mappings[i].kind == USERDMA_MAPPING_RELEASE)
             release(work.mappings + i);
+        else if (work.mappings[i].kind == USERDMA_MAPPING_PUNCH)
+            punch(work.mappings + i);
         else if (work.error == 0)
             work.error = adopt(work.fd, work.mappings + i);
     for (size_t i = 0; work.error != 0 && i < work.count; i++)
-        if (work.mappings[i].kind != USERDMA_MAPPING_RELEASE)
+        if (work.mappings[i].kind == USERDMA_MAPPING_ADOPT || work.mappings[i].kind == USERDMA_MAPPING_ADOPT_WRITTEN)
             release(work.mappings + i);
 }
 

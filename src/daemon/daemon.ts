@@ -44,6 +44,7 @@ import { endClock, startClock } from './clock.ts'
 import { type Containment, createContainment } from './containment.ts'
 import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
+import { Freeing } from './context/freeing.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices, loadFor } from './devices/devices.ts'
@@ -360,7 +361,7 @@ const createParts = (
     config.check === true,
     open => doorbells.await(open),
     open => doorbells.addClock(open),
-    { slices: createSlices(), failed: error => containment.report('memory of a context', error) },
+    new Freeing(createSlices(), error => containment.report('memory of a context', error)),
   )
   const check = config.check
     ? new DaemonChecker(

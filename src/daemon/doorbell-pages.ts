@@ -266,7 +266,7 @@ export class DoorbellPages implements StoredDoorbells {
   #protect(watched: Watched, range: WatchedRange, now: number): boolean {
     const { userfault, ranges, open } = watched
     if (range.isClock) {
-      this.#hide(range.context)
+      if (!this.#hide(range.context)) return false
       open.delete(range)
       range.protectedAt = now
       return true
@@ -285,11 +285,13 @@ export class DoorbellPages implements StoredDoorbells {
     return true
   }
 
-  #hide({ memory }: OpenContext): void {
+  /** False if it cannot be hidden. */
+  #hide({ memory }: OpenContext): boolean {
     const page = memory.clock?.page
-    if (page === undefined || !page.isReadable) return
+    if (page === undefined || !page.isReadable) return true
+    if (!memory.hideClock()) return false
     this.#clocks.delete(page)
-    memory.hideClock()
+    return true
   }
 
   /** Threads that wait for the clock continue. */

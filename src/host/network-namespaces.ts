@@ -13,14 +13,13 @@ export const networkNamespaceOf = (pid: number | 'self'): string | undefined => 
 }
 
 /**
- * The living network namespace of which a descriptor of a process is; undefined: of none. Does not call the file's file
- * system, which may not answer. Linux 5.14.
+ * The living network namespace of which a descriptor of a process is; undefined: of none. Only the name is read: fdinfo
+ * waits for locks of some files, such as an epoll set whose events are being copied.
  */
 export const namespaceOfFd = (pid: number, fd: number): string | undefined => {
   try {
-    const inode = /^ino:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1'))?.[1]
-    const name = `net:[${inode}]`
-    return livingNamespaces(new Set([name])).has(name) ? name : undefined
+    const name = readlinkSync(`/proc/${pid}/fd/${fd}`)
+    return name.startsWith('net:[') && livingNamespaces(new Set([name])).has(name) ? name : undefined
   } catch {
     return undefined
   }

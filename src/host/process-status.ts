@@ -24,6 +24,15 @@ export const commandName = (pid: number): string | undefined => {
   }
 }
 
+/**
+ * Whether a process is of this user, and in no container of it: another one can make us wait for its address space
+ * (cmdline, environ, maps) as long as it likes.
+ */
+const isOwn = (pid: number): boolean => {
+  const user = /^Uid:\t\d+\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
+  return Number(user) === process.geteuid?.() && confinementOf(pid) === undefined
+}
+
 export const isThreaded = (pid: number): boolean => {
   try {
     return readdirSync(`/proc/${pid}/task`).length > 1
@@ -35,9 +44,13 @@ export const isThreaded = (pid: number): boolean => {
 /** Variables in which launchers tell ranks their number. */
 const RANK = /^(?:OMPI_COMM_WORLD_RANK|PMI_RANK|PMIX_RANK|SLURM_PROCID|RANK)=(\d+)$/
 
-/** The program and its arguments without what differs from run to run: paths, ports and ids. '': unknown. */
+/**
+ * The program and its arguments without what differs from run to run: paths, ports and ids. '': it has ended, or is another
+ * user's.
+ */
 const wordsOf = (pid: number): string => {
   try {
+    if (!isOwn(pid)) return ''
     const read = (name: string): readonly string[] => readFileSync(`/proc/${pid}/${name}`, 'utf8').split('\0')
     const [program = '', ...args] = read('cmdline')
     const rank = read('environ').map(setting => RANK.exec(setting)?.[1])
@@ -116,7 +129,7 @@ export const catches = (pid: number, signal: number): boolean => hasSignal(pid, 
 /** The settings (`NAME=value`) that the process was started with; empty: it has ended, or is another user's. */
 const environmentOf = (pid: number): readonly string[] => {
   try {
-    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
+    return isOwn(pid) ? readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0') : []
   } catch {
     return []
   }
@@ -262,10 +275,12 @@ export const lockLimit = (pid: number): number => {
 
 /**
  * Whether a child of fork gets a copy of the memory at an address: the mapping is private, without MADV_DONTFORK and
- * MADV_WIPEONFORK. Undefined if no mapping contains the address, or the mappings cannot be read.
+ * MADV_WIPEONFORK. Undefined if no mapping contains the address, the mappings cannot be read, or the process is another
+ * user's.
  */
 export const isCopiedByFork = (pid: number, address: number): boolean | undefined => {
   try {
+    if (!isOwn(pid)) return undefined
     const maps = readFileSync(`/proc/${pid}/smaps`, 'latin1')
     for (const [, start, end, flags] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) .*\n(?:[A-Z].*\n)*?VmFlags: (.*)$/gm)) {
       if (address < Number.parseInt(start!, 16) || address >= Number.parseInt(end!, 16)) continue
@@ -279,10 +294,11 @@ export const isCopiedByFork = (pid: number, address: number): boolean | undefine
 
 /**
  * The file of which the memory at an address is a private, writable mapping; undefined if it is none, if the file is also
- * mapped as code (a program or library, whose data it is), or if the mappings cannot be read.
+ * mapped as code (a program or library, whose data it is), if the mappings cannot be read, or the process is another user's.
  */
 export const privateFileAt = (pid: number, address: number): string | undefined => {
   try {
+    if (!isOwn(pid)) return undefined
     const maps = readFileSync(`/proc/${pid}/maps`, 'latin1')
     const code = new Set<string>()
     let file: string | undefined
@@ -309,7 +325,7 @@ const readCalls = (): readonly number[] => (process.arch === 'arm64' ? [63, 207]
 export const readDescriptors = (pid: number): ReadonlyMap<number, string> => {
   const found = new Map<number, string>()
   try {
-    if (statSync(`/proc/${pid}`).uid !== process.geteuid?.()) return found
+    if (!isOwn(pid)) return found
     for (const thread of readdirSync(`/proc/${pid}/task`)) {
       const [call, fd] = readFileSync(`/proc/${pid}/task/${thread}/syscall`, 'latin1').split(' ', 2).map(Number)
       if (readCalls().includes(call!)) found.set(fd!, readlinkSync(`/proc/${pid}/fd/${fd}`))

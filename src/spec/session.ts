@@ -69,7 +69,7 @@
  * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED and FAULT_CLEAR `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 
-export const SESSION_VERSION = 4
+export const SESSION_VERSION = 5
 
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
@@ -589,9 +589,10 @@ export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADO
 /**
  * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already; it
  * copies them again, for stores of other threads since. RELEASE: the pages become ordinary memory of the program, and
- * keep their content. ADOPT_WRITTEN: as ADOPT, but the program copies nothing, as the device may have written already.
+ * keep their content. ADOPT_WRITTEN: as ADOPT, but the program copies nothing, as the device may have written already. PUNCH:
+ * the program returns the range of the file to the system, since nobody uses it; address 0.
  */
-export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3 } as const
+export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3, PUNCH: 4 } as const
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in

@@ -9,11 +9,14 @@ import { hasNative, libcFunctions } from '../../src/host/native.ts'
 import {
   confinementOf,
   hasCapability,
+  hasVariable,
   INITIAL_USER_NAMESPACE,
   isCopiedByFork,
   lockLimit,
   readDescriptors,
+  roleOf,
 } from '../../src/host/process-status.ts'
+import { NOBODY, noGuests } from '../system/programs.ts'
 
 const skip = !hasNative() && 'needs native calls'
 const PAGE = 4096
@@ -41,6 +44,20 @@ test('isCopiedByFork is false for shared memory, after MADV_DONTFORK, and after 
     [0, PAGE - 1, PAGE, 2 * PAGE - 1, 2 * PAGE, 3 * PAGE].map(at => isCopiedByFork(process.pid, address + at)),
     [true, true, false, false, true, false],
   )
+})
+
+test("nothing is read that waits for the address space of another user's process", {
+  skip: skip || noGuests(),
+}, async () => {
+  const other = spawn('sh', ['-c', 'echo $$; exec cat'], {
+    uid: NOBODY,
+    env: { MARK: 'yes', PATH: process.env.PATH },
+  })
+  await once(other.stdout, 'data')
+  const { pid } = other
+  assert.deepEqual([roleOf(pid!), hasVariable(pid!, 'MARK'), readDescriptors(pid!).size], ['', false, 0])
+  other.stdin.end()
+  await once(other, 'close')
 })
 
 test('lockLimit is RLIMIT_MEMLOCK of the process in bytes, and infinite for an absent process', { skip }, async () => {

@@ -7,6 +7,10 @@
  * has no rings left, its memory is returned to the system. A program that still maps a freed range sees rings of its
  * own context, or zeros.
  *
+ * Who has a descriptor of the file can hold its inode's lock for ever, by a write(2) from a page that never comes. So once a
+ * guest has the file, nothing here takes this lock (docs/why/threat-model.md): freed ranges stay mapped and charged, the
+ * program itself returns their memory, and what is still in memory is zeroed before they are reused.
+ *
  * A process has at most vm.max_map_count mappings. Linux maps downwards, at the highest free address, and merges
  * neighbours whose file offsets are neighbours too. So new ranges have descending offsets, and of freed ranges the one
  * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
@@ -25,8 +29,8 @@ import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
-import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
-import { type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
+import { atExpense } from '../../host/memory/budget.ts'
+import { dropEntries, type Mapping, pageSize, type RingPool, zeroResident } from '../../host/memory/mapping.ts'
 import {
   addSeals,
   createMemfd,
@@ -38,12 +42,14 @@ import {
   SEAL_SEAL,
   SEAL_SHRINK,
 } from '../../host/memory/memfd.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { close } from '../../host/net/sockets.ts'
 import { ArmWords, findPosition, PositionLog, positionSet, TakenCounts } from '../../spec/context-logs.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
 import { ContextFile, Messages, offsetsOf } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
+import { Freeing } from './freeing.ts'
 
 const POSITION_FIELDS = offsetsOf(Messages.position)
 
@@ -54,8 +60,13 @@ const NAME = 'userdma-context'
  * chunk, whose size is a power of two, as that of the pool's ranges: so a chunk is one mapping.
  */
 const { chunk: CHUNK } = ContextFile
-/** Bytes that are returned to the system at a time, in at most 0.3 ms. */
-const FREED_BYTES = 2 ** 22
+/** Bytes of one step that frees memory, and how much of the memory of a slice one byte counts for, by what is done. */
+const STEP_BYTES = 2 ** 20
+const Cost = { punched: 1 / 4, zeroed: 1, asked: 1 / 64, dropped: 1 / 8 } as const
+/** Of a slice, of at most 0.3 ms. */
+const SLICE_COST = 2 ** 20
+/** Microseconds in which an allocation of a guest finishes what its user has freed. */
+const MAX_FINISHING = 2000
 /** Longest range of a program that is copied when it is adopted, in about 0.3 ms: so long, others wait. */
 const COPIED_BYTES = 2 ** 20
 
@@ -109,21 +120,16 @@ export interface Adopter {
   takeOver(range: AdoptedRange): void
   /** The client is told to unmap a range, unless it was not told of it yet. Calls `whenUnmapped` when it has done so. */
   release(range: AdoptedRange, whenUnmapped: () => void): void
+  /**
+   * The client is told to return a range of a context's file to the system. Calls `whenPunched` when it says that it has done
+   * so, or at once if it cannot; never if the session ends before.
+   */
+  punch(range: Omit<AdoptedRange, 'address'>, whenPunched: () => void): void
 }
 
 interface FreedRange {
   readonly chunk: Chunk
   readonly length: number
-}
-
-/** In which large ranges are returned to the system. */
-export interface MemorySlices {
-  readonly slices: Slices
-  readonly failed: (error: unknown) => void
-}
-
-const rethrow = (error: unknown): void => {
-  throw error
 }
 
 /**
@@ -180,22 +186,18 @@ export class ContextMemory implements MappedMemory {
   readonly dev: number
   readonly inode: number
 
-  /** Number of chunks that are being dropped. */
-  #releasing = 0
-  /** In the present slice. */
-  #freedBytes = 0
-  readonly #slices: Slices
-  readonly #failed: (error: unknown) => void
+  /** The guest that has a descriptor of the file: the uid whose waiting time is charged. */
+  #guest: number | undefined
+  /** The mappings of ranges that were freed since, by file offset. */
+  readonly #kept = new Map<number, ChargedMapping>()
+  /** Chunks that are being dropped. */
+  readonly #releasing = new Set<Chunk>()
+  #sliceCost = 0
+  #isClosed = false
+  readonly #freeing: Freeing
 
-  constructor(
-    pool: RingPool,
-    isPacked = false,
-    account?: Account,
-    pageBytes = pageSize(),
-    { slices, failed }: MemorySlices = { slices: createSlices(), failed: rethrow },
-  ) {
-    this.#slices = slices
-    this.#failed = failed
+  constructor(pool: RingPool, isPacked = false, account?: Account, pageBytes = pageSize(), freeing = new Freeing()) {
+    this.#freeing = freeing
     this.#pool = pool
     this.#account = account
     this.#pageBytes = pageBytes
@@ -244,14 +246,24 @@ export class ContextMemory implements MappedMemory {
     return clock && { page: clock.page, offset: clock.chunk.offset, length: clock.chunk.length }
   }
 
-  /** Takes the clock's page from all programs that have mapped it: their next reads are page faults. */
-  hideClock(): void {
-    if (this.#clock === undefined) return
+  /** A guest has opened or attached the context. `user`: its uid. */
+  heldByGuest(user: number): void {
+    this.#guest = user
+  }
+
+  /**
+   * Takes the clock's page from all programs that have mapped it: their next reads are page faults. False: a guest has the
+   * file, and the page stays.
+   */
+  hideClock(): boolean {
+    if (this.#guest !== undefined) return false
+    if (this.#clock === undefined) return true
     const { page, chunk } = this.#clock
     page.isReadable = false
     punchHole(this.fd, chunk.offset, chunk.length)
     // a process that is not watched, as a child after fork, reads this time
     page.tick()
+    return true
   }
 
   /** A new descriptor of the file for a program. The caller passes it and then closes it. Throws as `openHeld`. */
@@ -282,7 +294,7 @@ export class ContextMemory implements MappedMemory {
     if (offset + length > ContextFile.doorbells + ContextFile.doorbellBytes)
       throw callError.ENOMEM`the doorbells of one context have at most ${ContextFile.doorbellBytes} bytes`
     try {
-      const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+      const charged = this.#mapZeroed(offset, length)
       const { bytes, view, i32 } = charged.mapping
       const range: MappedChunk = { offset, length, at: 0, bytes, view, words: i32 }
       if (freed === undefined) this.#doorbellEnd += length
@@ -303,7 +315,7 @@ export class ContextMemory implements MappedMemory {
     if (page < 1 || offset + length > this.#start)
       throw callError.ENOMEM`page ${page} is not one of pages 1 to ${this.#start / this.#pageBytes - 1}`
     try {
-      const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+      const charged = this.#mapZeroed(offset, length)
       const { bytes: all, view, i32 } = charged.mapping
       const range: MappedChunk = { offset, length, at: 0, bytes: all, view, words: i32 }
       this.#placed.set(range, charged)
@@ -383,17 +395,14 @@ export class ContextMemory implements MappedMemory {
     if (doorbells !== undefined) {
       this.#doorbellRanges.delete(range)
       this.#expectedMappings -= doorbells.mappings
-      this.#unmap(doorbells)
-      if (this.#isKept) return
-      punchHole(this.fd, range.offset, range.length)
-      addTo(this.#freedDoorbells, range.length, range.offset)
+      this.#release(range.offset, doorbells)
+      if (!this.#isKept) addTo(this.#freedDoorbells, range.length, range.offset)
       return
     }
     const placed = this.#placed.get(range)
     if (placed !== undefined) {
       this.#placed.delete(range)
-      this.#unmap(placed)
-      if (!this.#isKept) punchHole(this.fd, range.offset, range.length)
+      this.#release(range.offset, placed)
       return
     }
     const joined = this.#joined.get(range)
@@ -455,9 +464,12 @@ export class ContextMemory implements MappedMemory {
 
   /** Releases everything; no range may be used afterwards. */
   close(): void {
-    const chunks = [...this.#chunks]
-    for (const mappings of [this.#doorbellRanges, this.#placed, this.#joined])
+    this.#isClosed = true
+    // Other chunks that are being dropped end their jobs themselves.
+    const chunks = this.#guest === undefined ? [...this.#chunks] : [...this.#chunks, ...this.#releasing]
+    for (const mappings of [this.#doorbellRanges, this.#placed, this.#joined, this.#kept])
       for (const mapping of mappings.values()) this.#unmap(mapping)
+    this.#kept.clear()
     this.#joined.clear()
     this.#doorbellRanges.clear()
     this.#expectedMappings = 0
@@ -481,51 +493,91 @@ export class ContextMemory implements MappedMemory {
     this.#run(this.#closing(chunks))
   }
 
-  /** What ends in one slice is done now. */
   #run(job: Generator<undefined, void>): void {
-    this.#freedBytes = 0
-    if (!job.next().done) this.#slices.begin(job, this.#failed)
+    this.#sliceCost = 0
+    this.#freeing.begin(this.#account?.payer, job)
   }
 
   /**
    * The pages are freed before the file is closed, which would free all at once; but not pages of a removed device,
-   * where a program may still find completions.
+   * where a program may still find completions. A guest's file another process closes.
    */
   *#closing(chunks: readonly Chunk[]): Generator<undefined, void> {
-    for (const chunk of chunks)
-      if (this.#isKept) this.#unmap(chunk)
-      else yield* this.#emptying(chunk)
-    while (this.#releasing > 0) yield
-    close(this.fd)
+    for (const chunk of chunks) {
+      if (this.#guest !== undefined) yield* this.#inSteps(chunk, at => this.#drop(chunk, at))
+      else if (!this.#isKept) yield* this.#inSteps(chunk, at => this.#punch(chunk, at))
+      this.#unmap(chunk)
+    }
+    while (this.#guest === undefined && this.#releasing.size > 0) yield
+    if (this.#guest === undefined) close(this.fd)
+    else closeElsewhere(this.fd)
   }
 
-  /** Frees the pages of a chunk that nobody uses, and then its mapping. */
-  *#emptying(chunk: Chunk): Generator<undefined, void> {
-    for (let at = 0; at < chunk.length; at += FREED_BYTES) {
-      const bytes = Math.min(FREED_BYTES, chunk.length - at)
-      this.#freedBytes += bytes
-      if (this.#freedBytes > FREED_BYTES) {
-        yield
-        this.#freedBytes = bytes
-      }
-      punchHole(this.fd, chunk.offset + at, bytes)
+  /** `step`: does the bytes from offset `at` of the chunk on, and returns their cost. */
+  *#inSteps({ length }: Chunk, step: (at: number) => number): Generator<undefined, void> {
+    for (let at = 0; at < length; at += STEP_BYTES) {
+      this.#sliceCost += step(at)
+      if (this.#sliceCost < SLICE_COST) continue
+      yield
+      this.#sliceCost = 0
     }
-    this.#unmap(chunk)
+  }
+
+  /** The page table entries are dropped, so that the chunk is unmapped quickly. */
+  #drop({ mapping, length }: Chunk, at: number): number {
+    const bytes = Math.min(STEP_BYTES, length - at)
+    dropEntries(mapping, at, bytes)
+    return bytes * Cost.dropped
+  }
+
+  #punch({ offset, length }: Chunk, at: number): number {
+    const bytes = Math.min(STEP_BYTES, length - at)
+    punchHole(this.fd, offset + at, bytes)
+    return bytes * Cost.punched
+  }
+
+  #zero({ mapping, length }: Chunk, at: number): number {
+    const bytes = Math.min(STEP_BYTES, length - at)
+    return bytes * Cost.asked + zeroResident(mapping, at, bytes) * Cost.zeroed
   }
 
   /** Throws CallError ENOMEM beyond the account's share. */
   #charged(bytes: number, map: () => Mapping): ChargedMapping {
     const release = takeRings(this.#account, bytes)
-    return { mapping: orRelease(release, map), release }
+    return { mapping: orRelease(release, () => atExpense(this.#guest, map)), release }
+  }
+
+  /** A mapping of a range that nobody uses. Throws as `#charged`, and SystemError. */
+  #mapZeroed(offset: number, length: number): ChargedMapping {
+    const kept = this.#kept.get(offset)
+    this.#kept.delete(offset)
+    if (kept !== undefined && kept.mapping.length < length) this.#unmap(kept)
+    else if (kept !== undefined) {
+      zeroResident(kept.mapping, 0, length)
+      return kept
+    }
+    return this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+  }
+
+  /** Nobody uses the range any more. */
+  #release(offset: number, mapped: ChargedMapping): void {
+    if (this.#guest !== undefined && !this.#isKept) {
+      this.#kept.set(offset, mapped)
+      return
+    }
+    const { length } = mapped.mapping
+    this.#unmap(mapped)
+    if (!this.#isKept) punchHole(this.fd, offset, length)
   }
 
   #addChunk(length: number): Chunk {
     try {
       return this.#mapChunk(length)
     } catch (error) {
-      if (this.#releasing === 0 || !(error instanceof CallError)) throw error
-      // What was freed before is needed now.
-      this.#slices.finish()
+      if (!(error instanceof CallError)) throw error
+      // What the user has freed before is needed now.
+      const isGuest = this.#guest !== undefined
+      this.#freeing.finish(this.#account?.payer, isGuest ? MAX_FINISHING : Number.POSITIVE_INFINITY)
       return this.#mapChunk(length)
     }
   }
@@ -539,7 +591,9 @@ export class ContextMemory implements MappedMemory {
       offset = this.#end
     }
     try {
-      const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+      const kept = this.#kept.get(offset)
+      this.#kept.delete(offset)
+      const charged = kept ?? this.#charged(length, () => this.#pool.map(this.fd, offset, length))
       const chunk: Chunk = { ...charged, offset, length, end: length, freed: new Set(), live: 0 }
       this.#chunks.add(chunk)
       return chunk
@@ -578,7 +632,7 @@ export class ContextMemory implements MappedMemory {
   }
 
   #unmap({ mapping, release }: ChargedMapping): void {
-    this.#pool.release(mapping)
+    atExpense(this.#guest, () => this.#pool.release(mapping))
     release()
   }
 
@@ -586,13 +640,25 @@ export class ContextMemory implements MappedMemory {
     for (const offset of chunk.freed) this.#freed.delete(offset)
     if (this.#current === chunk) this.#current = undefined
     this.#chunks.delete(chunk)
-    this.#releasing++
-    this.#run(this.#dropping(chunk))
+    this.#releasing.add(chunk)
+    const drop = (): void => this.#run(this.#dropping(chunk))
+    if (this.#guest === undefined || this.adopter === undefined) drop()
+    else this.adopter.punch({ context: this.contextNumber, offset: chunk.offset, length: chunk.length }, drop)
   }
 
+  /** A guest may attach the context meanwhile: its chunks stay mapped. */
   *#dropping(chunk: Chunk): Generator<undefined, void> {
-    yield* this.#emptying(chunk)
-    this.#releasing--
+    const isEnded = (): boolean => this.#isClosed && this.#guest !== undefined
+    if (isEnded()) return
+    const step = (at: number): number => {
+      if (this.#guest === undefined) return this.#punch(chunk, at)
+      return isEnded() ? 0 : this.#zero(chunk, at)
+    }
+    yield* this.#inSteps(chunk, step)
+    if (isEnded()) return
+    if (this.#guest === undefined) this.#unmap(chunk)
+    else this.#kept.set(chunk.offset, chunk)
+    this.#releasing.delete(chunk)
     addTo(this.#holes, chunk.length, chunk.offset)
   }
 }

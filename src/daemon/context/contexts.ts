@@ -18,7 +18,8 @@ import type { RingPool } from '../../host/memory/mapping.ts'
 import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
 import { close, recvBytes, shutdown, socketPair } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
-import { ContextMemory, type MemorySlices } from './context-file.ts'
+import { ContextMemory } from './context-file.ts'
+import type { Freeing } from './freeing.ts'
 
 export interface OpenContext {
   /** Identifies the context in session messages; never reused. */
@@ -59,7 +60,7 @@ export class Contexts {
   readonly #tokenView = new DataView(this.#token.buffer)
   readonly #onDoorbells: (open: OpenContext) => void
   readonly #onClock: (open: OpenContext) => void
-  readonly #slices: MemorySlices | undefined
+  readonly #freeing: Freeing | undefined
   #nextNumber = 1
   readonly #withoutDoorbells = new Set<OpenContext>()
   #checkTimer: NodeJS.Timeout | undefined
@@ -74,9 +75,9 @@ export class Contexts {
     isChecked = false,
     onDoorbells: (open: OpenContext) => void = () => {},
     onClock: (open: OpenContext) => void = () => {},
-    slices?: MemorySlices,
+    freeing?: Freeing,
   ) {
-    this.#slices = slices
+    this.#freeing = freeing
     this.#onDoorbells = onDoorbells
     this.#onClock = onClock
     this.#pool = pool
@@ -101,7 +102,7 @@ export class Contexts {
     const releaseFile = take(account.descriptors, account, 'a context')
     const memory = orRelease(
       releaseFile,
-      () => new ContextMemory(this.#pool, isPacked, account, undefined, this.#slices),
+      () => new ContextMemory(this.#pool, isPacked, account, undefined, this.#freeing),
     )
     let context: Context
     try {

@@ -17,12 +17,15 @@ const USER_END = 2 ** 56
 
 type ProgramMemory = Pick<ProcessSpace, 'check' | 'isPrivate' | 'read' | 'beginReplacement' | 'endReplacement'>
 
-/** Work for the next answer. `whenUnmapped`: of a release. */
+/** Work for the next answer. `whenDone`: of a release or punch. */
 interface Note {
   readonly range: AdoptedRange
   readonly kind: number
-  readonly whenUnmapped?: () => void
+  readonly whenDone?: () => void
 }
+
+const adopts = ({ kind }: Pick<MappingNote, 'kind'>): boolean =>
+  kind === MappingKind.ADOPT || kind === MappingKind.ADOPT_WRITTEN
 
 const textOf = ({ address, length }: Pick<AdoptedRange, 'address' | 'length'>): string =>
   `0x${address.toString(16)}, ${length} bytes,`
@@ -41,8 +44,8 @@ export class Adoptions implements Adopter {
   #notes: Note[] = []
   /** What the last answer told: the client replaces these pages. */
   #told: readonly MappingNote[] = []
-  /** Of the releases that the client was told of by the last answer. */
-  #unmapped: (() => void)[] = []
+  /** Of the releases and punches that the client was told of by the last answer. */
+  #done: (() => void)[] = []
   /** Undoes the call whose answer had adopted memory, until the client's next message. */
   #undo: (() => void) | undefined
   isClosed = false
@@ -55,7 +58,7 @@ export class Adoptions implements Adopter {
   }
 
   get isAdopting(): boolean {
-    return this.#notes.some(({ kind }) => kind !== MappingKind.RELEASE)
+    return this.#notes.some(adopts)
   }
 
   require(address: number, length: number): void {
@@ -73,7 +76,7 @@ export class Adoptions implements Adopter {
     }
     if (!isPrivate) throw callError.EFAULT`${what} are mapped from a file, or shared with another process`
     const { mappings } = SessionLimits
-    if (this.#notes.filter(({ kind }) => kind !== MappingKind.RELEASE).length >= mappings)
+    if (this.#notes.filter(adopts).length >= mappings)
       throw callError.EINVAL`one call shares at most ${mappings} ranges of a program's memory`
   }
 
@@ -99,7 +102,12 @@ export class Adoptions implements Adopter {
     const isShared = this.#forget(range) && note === undefined
     if (!isShared) whenUnmapped()
     // After the session's end it is unknown what the process maps: the range of the file stays as it is.
-    else if (!this.isClosed) this.#notes.push({ range, kind: MappingKind.RELEASE, whenUnmapped })
+    else if (!this.isClosed) this.#notes.push({ range, kind: MappingKind.RELEASE, whenDone: whenUnmapped })
+  }
+
+  punch(range: Omit<AdoptedRange, 'address'>, whenPunched: () => void): void {
+    if (this.isClosed || this.#refusal() !== undefined) whenPunched()
+    else this.#notes.push({ range: { ...range, address: 0 }, kind: MappingKind.PUNCH, whenDone: whenPunched })
   }
 
   /**
@@ -113,17 +121,18 @@ export class Adoptions implements Adopter {
     const told: MappingNote[] = []
     const later: Note[] = []
     for (const note of this.#notes) {
-      const { range, kind, whenUnmapped } = note
-      if (kind === MappingKind.RELEASE && this.#unmapped.length === SessionLimits.mappings) {
+      const { range, kind, whenDone } = note
+      if (whenDone !== undefined && this.#done.length === SessionLimits.mappings) {
         later.push(note)
         continue
       }
-      if (whenUnmapped !== undefined) this.#unmapped.push(whenUnmapped)
+      if (whenDone !== undefined) this.#done.push(whenDone)
       told.push({ ...range, kind })
     }
     this.#notes = later
     this.#told = told
-    for (const { address, length } of told) this.#space.beginReplacement(address, address + length)
+    for (const { address, length, kind } of told)
+      if (kind !== MappingKind.PUNCH) this.#space.beginReplacement(address, address + length)
     return told
   }
 
@@ -132,9 +141,9 @@ export class Adoptions implements Adopter {
     const undo = this.#undo
     this.#undo = undefined
     this.#endReplacements()
-    const unmapped = this.#unmapped
-    this.#unmapped = []
-    for (const whenUnmapped of unmapped) whenUnmapped()
+    const done = this.#done
+    this.#done = []
+    for (const whenDone of done) whenDone()
     // Of a call that was answered EIO, because of an exception.
     if (this.isAdopting) this.#dropAdopted()
     return undo
@@ -143,7 +152,7 @@ export class Adoptions implements Adopter {
   #endReplacements(): void {
     if (this.#told.length === 0) return
     for (const { address, length, kind } of this.#told)
-      this.#space.endReplacement(address, address + length, kind !== MappingKind.RELEASE)
+      if (kind !== MappingKind.PUNCH) this.#space.endReplacement(address, address + length, adopts({ kind }))
     this.#told = []
   }
 
@@ -151,7 +160,7 @@ export class Adoptions implements Adopter {
     this.isClosed = true
     this.#endReplacements()
     this.#notes = []
-    this.#unmapped = []
+    this.#done = []
     this.#undo = undefined
   }
 
@@ -162,15 +171,15 @@ export class Adoptions implements Adopter {
   }
 
   #dropAdopted(): void {
-    this.#notes = this.#notes.filter(({ range, kind }) => {
-      if (kind !== MappingKind.RELEASE) this.#forget(range)
-      return kind === MappingKind.RELEASE
+    this.#notes = this.#notes.filter(note => {
+      if (adopts(note)) this.#forget(note.range)
+      return !adopts(note)
     })
   }
 
   /** The note of a range that the client does not know yet. */
   #noteOf(range: AdoptedRange): Note | undefined {
-    return this.#notes.find(note => note.range === range && note.kind !== MappingKind.RELEASE)
+    return this.#notes.find(note => note.range === range && adopts(note))
   }
 }
 

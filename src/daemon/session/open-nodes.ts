@@ -113,6 +113,7 @@ export class NodeOpening {
   #grantOpen(open: OpenContext, doorbell: number, fds: readonly number[]): void {
     this.#client.contexts.add(open)
     const { number: context, node, memory } = open
+    if (this.#client.guest !== undefined) memory.heldByGuest(this.#client.guest)
     try {
       this.#client.reply(
         writeOpenReply(this.#client.outgoing, this.#request, {

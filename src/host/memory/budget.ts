@@ -5,6 +5,7 @@
  */
 import { type Budget, createBudget } from '../budget.ts'
 import { ETIMEDOUT } from '../errno.ts'
+import { nowMicroseconds } from '../event-loop/clock.ts'
 import type { Mover } from './mover.ts'
 
 /** Maximum of a budget, and maximum timeout of a mover's system call. Microseconds. */
@@ -71,4 +72,23 @@ export const charged = (uid: number, mover: Mover, call: (timeout: number) => nu
   // A single long wait costs the user no more than all that can be saved up.
   if (uid === requester && delay > 0) delays.take(Math.min(delay, Math.max(0, delays.remaining() + MAX_WAIT)))
   return result
+}
+
+/** A wait of this process itself that is shorter may be work. Microseconds. */
+const WORK = 100
+
+/**
+ * Makes a system call of this process that no mover can make, and that the user's programs can delay: to map or unmap their
+ * file. `uid` undefined: nobody is charged.
+ */
+export const atExpense = <T>(uid: number | undefined, call: () => T): T => {
+  if (uid === undefined) return call()
+  const begin = nowMicroseconds()
+  try {
+    return call()
+  } finally {
+    const elapsed = nowMicroseconds() - begin
+    const { waits } = budgetsOf(uid)
+    if (elapsed > WORK) waits.take(Math.min(elapsed, Math.max(0, waits.remaining())))
+  }
 }

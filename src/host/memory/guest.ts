@@ -6,12 +6,15 @@
  * - for the guest's pages;
  * - for the mmap lock of its address space, at each query of its mappings;
  * - for the end of its exec, at each access to its memory or descriptors (exec_update_lock);
+ * - for the inode's lock of a memory file that the guest has too, at each write(2): such files are mapped instead;
  * - for a file's server or a socket's peer, when a descriptor of such a file is closed. So only memory files and our
  *   own sockets are accepted from a guest.
  */
-import { ECHILD, EINVAL, EPERM, ESRCH, ETIMEDOUT } from '../errno.ts'
+import { fstatSync } from 'node:fs'
+import { EACCES, EINVAL, EPERM, ESRCH, ETIMEDOUT, SystemError } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
-import { charged } from './budget.ts'
+import { atExpense, charged } from './budget.ts'
+import { type Copy, type MappedFile, mapFile } from './mapped-file.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { type ArenaRange, createMover, MoverCall } from './mover.ts'
 import type { MoveArguments } from './pieces.ts'
@@ -20,14 +23,6 @@ import type { MoveArguments } from './pieces.ts'
 export interface FileIdentity {
   readonly dev: number
   readonly ino: number
-}
-
-/** As readSync and writeSync of node:fs at a position, but returns -errno for errors, also those of `Mover.move`. */
-interface GuestFile {
-  read(bytes: Uint8Array, offset: number, length: number, position: number): number
-  write(bytes: Uint8Array, offset: number, length: number, position: number): number
-  /** Closes the mover's copy of the descriptor. To be called once. */
-  close(): void
 }
 
 export interface Guest {
@@ -49,10 +44,10 @@ export interface Guest {
   /** Reads the guest's maps file. Returns the number of bytes or -errno: -ESRCH after `close`. */
   readMaps(offset: number, into: ArenaRange): number
   /**
-   * Access to our descriptor `fd`, a memory file that the process shares with us. The mover reads and writes the file,
-   * because a write by the process may hold the file's lock. The file may be used and closed after the guest's `close`.
+   * Access to our descriptor `fd`, a memory file that the process shares with us, also after the guest's `close`. Errors are
+   * also those of `Mover.move`. The caller closes the descriptor after the file.
    */
-  file(fd: number): GuestFile
+  file(fd: number): MappedFile
   /**
    * A duplicate of the guest's descriptor `number`, which must be `socket` if that is given, and otherwise a memory
    * file. Or -errno; -EINVAL for another file.
@@ -79,6 +74,20 @@ const workArena = (): Arena => {
 /** The device number as in st_dev of stat(2). */
 const deviceNumber = (major: number, minor: number): number =>
   (minor & 0xff) + (major & 0xfff) * 0x100 + (minor - (minor & 0xff)) * 0x1000
+
+/** Bytes of a file that are mapped at a time: they are unmapped in less than a millisecond. */
+const WINDOW = 2 ** 26
+
+/** For writing, if the descriptor and the file's seals permit it. Throws as `mapFile`. */
+const mapShared = (fd: number, offset: number, length: number, copy: Copy): MappedFile => {
+  try {
+    return mapFile(fd, length, true, { offset, copy })
+  } catch (error) {
+    if (error instanceof SystemError && [EACCES, EPERM].includes(error.errno))
+      return mapFile(fd, length, false, { offset, copy })
+    throw error
+  }
+}
 
 /** Undefined if the native library is absent: then the caller makes the system calls itself, and waits. */
 export const createGuest = (pid: number, pidfd: number, uid: number): Guest | undefined => {
@@ -163,56 +172,56 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       return taken
     },
     file(fd) {
-      /** The mover's copy, and the mover's incarnation that has it. */
-      let copy = -1
-      let copyIncarnation = -1
+      let window: { readonly file: MappedFile; readonly start: number; readonly end: number } | undefined
+      let isOpen = true
       openFiles++
-      /** Returns the mover's copy, made again if the mover's process was replaced; or -errno. */
-      const currentCopy = (): number => {
-        if (copyIncarnation === mover.incarnation) return copy
-        copy = chargeUser(timeout => mover.call(MoverCall.COPY_FD, -1, fd, undefined, timeout))
-        copyIncarnation = copy < 0 ? -1 : mover.incarnation
-        return copy
+      const unmap = (): void => {
+        const { file } = window ?? {}
+        window = undefined
+        if (file !== undefined) atExpense(uid, () => file.close())
       }
-      const copyOnce = (write: boolean, length: number, position: number): number => {
-        const moverFd = currentCopy()
-        const [high, low] = [Math.floor(position / TWO_32), position % TWO_32]
-        if (moverFd < 0) return moverFd
+      const copy = (write: boolean, local: Arena, address: number, length: number): number => {
+        const [high, low] = [Math.floor(address / TWO_32), address % TWO_32]
         return chargeUser(timeout =>
-          mover.move(write, -1, moverFd, high, low, workArena(), 0, length, length, length, timeout),
+          mover.move(write, process.pid, -1, high, low, local, 0, length, length, length, timeout),
         )
       }
-      /** Two further attempts if the mover's process was killed. */
-      const copyBatch = (write: boolean, length: number, position: number): number => {
-        for (let attemptsLeft = 2; ; attemptsLeft--) {
-          const moved = copyOnce(write, length, position)
-          if (moved !== -ECHILD || attemptsLeft === 0) return moved
+      /** The window at a position of the file, or -errno. */
+      const windowAt = (position: number) => {
+        if (window !== undefined && position >= window.start && position < window.end) return window
+        const { size } = fstatSync(fd)
+        if (!isOpen || position >= size) return -EINVAL
+        unmap()
+        const start = position - (position % WINDOW)
+        const length = Math.min(WINDOW, size - start)
+        window = { file: atExpense(uid, () => mapShared(fd, start, length, copy)), start, end: start + length }
+        return window
+      }
+      const transfer = (
+        write: boolean,
+        bytes: Uint8Array,
+        offset: number,
+        length: number,
+        position: number,
+      ): number => {
+        for (let done = 0; done < length; ) {
+          const at = windowAt(position + done)
+          if (typeof at === 'number') return done > 0 ? done : at
+          const part = Math.min(length - done, at.end - position - done)
+          const { file } = at
+          const moved = (write ? file.write : file.read)(bytes, offset + done, part, position + done)
+          if (moved <= 0) return done > 0 ? done : moved
+          done += moved
         }
+        return length
       }
       return {
-        read(bytes, offset, length, position) {
-          for (let done = 0; done < length; ) {
-            const moved = copyBatch(false, Math.min(BATCH, length - done), position + done)
-            if (moved <= 0) return done > 0 ? done : moved
-            bytes.set(workArena().bytes.subarray(0, moved), offset + done)
-            done += moved
-          }
-          return length
-        },
-        write(bytes, offset, length, position) {
-          for (let done = 0; done < length; ) {
-            const size = Math.min(BATCH, length - done)
-            workArena().bytes.set(bytes.subarray(offset + done, offset + done + size))
-            const moved = copyBatch(true, size, position + done)
-            if (moved <= 0) return done > 0 ? done : moved
-            done += moved
-          }
-          return length
-        },
+        read: (bytes, offset, length, position) => transfer(false, bytes, offset, length, position),
+        write: (bytes, offset, length, position) => transfer(true, bytes, offset, length, position),
         close() {
-          if (copyIncarnation >= 0 && copyIncarnation === mover.incarnation)
-            chargeUser(timeout => mover.call(MoverCall.CLOSE, copy, 0, undefined, timeout))
-          copyIncarnation = -1
+          if (!isOpen) return
+          isOpen = false
+          unmap()
           openFiles--
           // A file that was used after the guest's `close` has started the mover again.
           if (isClosed && openFiles === 0) mover.close()

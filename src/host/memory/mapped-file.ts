@@ -1,6 +1,6 @@
 /*
- * Files that can be mapped but not read and written by calls: a dma-buf, and for writes a file of huge pages
- * (docs/decisions/client-memory.md).
+ * Files whose reads or writes by calls are impossible, as of a dma-buf and of huge pages (docs/decisions/client-memory.md), or
+ * wait for a lock that a guest may hold (guest.ts).
  *
  * This process never touches the mapping itself. The kernel copies by process_vm_writev and process_vm_readv of this
  * process, with the mapping as the local side: a page that is gone is EFAULT, not SIGBUS, and the pages may be memory of a
@@ -44,37 +44,47 @@ const putIovec = (at: number, address: number, length: number): void => {
 }
 
 /** As readSync and writeSync of node:fs at a position, but returns -errno for errors. */
-interface MappedFile {
+export interface MappedFile {
   read(bytes: Uint8Array, offset: number, length: number, position: number): number
   write(bytes: Uint8Array, offset: number, length: number, position: number): number
   /** Unmaps the file. To be called once. */
   close(): void
 }
 
-/** Maps the first `size` bytes of a file, at least 1. Throws SystemError: the errors of mmap(2). */
-export const mapFile = (fd: number, size: number, isWritable: boolean): MappedFile => {
+/** Copies `length` bytes between the start of an arena and an address of this process. Returns bytes or -errno. */
+export type Copy = (write: boolean, arena: Arena, address: number, length: number) => number
+
+const copyByKernel: Copy = (write, { address }, mapped, length) => {
+  putIovec(BATCH, mapped, length)
+  putIovec(BATCH + IOVEC, address, length)
+  // to write to the mapping is to read what is remote
+  const call = write ? sys().process_vm_readv : sys().process_vm_writev
+  return orErrno(call(process.pid, address + BATCH, 1, address + BATCH + IOVEC, 1, 0))
+}
+
+/**
+ * Maps `size` bytes of a file, at least 1, from `offset`, a multiple of the page size. Throws SystemError: the errors of
+ * mmap(2).
+ */
+export const mapFile = (
+  fd: number,
+  size: number,
+  isWritable: boolean,
+  { offset: start = 0, copy = copyByKernel }: { readonly offset?: number; readonly copy?: Copy } = {},
+): MappedFile => {
   const protection = isWritable ? PROT_READ | PROT_WRITE : PROT_READ
   const flags = MAP_SHARED | MAP_NORESERVE
-  const mapped = check('mmap', sys().mmap(0, size, protection, flags, fd, 0), `${size} bytes of fd ${fd}`)
+  const mapped = check('mmap', sys().mmap(0, size, protection, flags, fd, start), `${size} bytes of fd ${fd}`)
   let isClosed = false
 
-  /** Copies between the mapping and the arena. Returns bytes or -errno. */
-  const copyBatch = (write: boolean, length: number, position: number): number => {
-    const { address } = workArena()
-    putIovec(BATCH, mapped + position, length)
-    putIovec(BATCH + IOVEC, address, length)
-    // to write to the mapping is to read what is remote
-    const call = write ? sys().process_vm_readv : sys().process_vm_writev
-    return orErrno(call(process.pid, address + BATCH, 1, address + BATCH + IOVEC, 1, 0))
-  }
   const transfer = (write: boolean, bytes: Uint8Array, offset: number, length: number, position: number): number => {
-    if (isClosed || position + length > size) return -EINVAL
+    if (isClosed || position < start || position + length > start + size) return -EINVAL
     if (write && !isWritable) return -EACCES
     for (let done = 0; done < length; done += BATCH) {
       const part = Math.min(BATCH, length - done)
       const from = offset + done
       if (write) workArena().bytes.set(bytes.subarray(from, from + part))
-      const moved = copyBatch(write, part, position + done)
+      const moved = copy(write, workArena(), mapped + position - start + done, part)
       if (moved !== part) return moved < 0 ? moved : done + moved
       if (!write) bytes.set(workArena().bytes.subarray(0, part), from)
     }

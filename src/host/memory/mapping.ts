@@ -15,6 +15,8 @@ import { SEAL_SHRINK, sealsOf } from './memfd.ts'
 
 const sys = libcFunctions({
   mmap: 'int64_t mmap(int64_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
+  madvise: 'int madvise(int64_t address, uint64_t length, int advice)',
+  mincore: 'int mincore(int64_t address, uint64_t length, int64_t resident)',
   getpagesize: 'int getpagesize()',
 })
 
@@ -25,6 +27,7 @@ const MAP_PRIVATE = 2
 const MAP_FIXED = 0x10
 const MAP_ANONYMOUS = 0x20
 const MAP_NORESERVE = 0x4000
+const MADV_DONTNEED = 4
 const ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 
 /** Memory with a fixed address, and its views. `address` is below 2^53. */
@@ -129,6 +132,36 @@ export const addressOf = (bytes: Uint8Array): bigint => {
 export interface Mapping extends Omit<Arena, 'length'> {
   /** Bytes of the file, not of the range. */
   readonly length: number
+}
+
+/** Bytes of a file of which `zeroResident` asks at a time. */
+const ASKED_BYTES = 2 ** 22
+let residentPages: Arena | undefined
+
+/**
+ * Zeroes the pages of a range of a mapping that are in memory; the others are holes of the file, and stay so. Takes no
+ * lock of the file. `at`, `length`: whole pages. Returns the number of bytes that were in memory.
+ */
+export const zeroResident = ({ address, bytes }: Mapping, at: number, length: number): number => {
+  const page = pageSize()
+  residentPages ??= mapArena(ASKED_BYTES / page)
+  let zeroed = 0
+  for (let from = at; from < at + length; from += ASKED_BYTES) {
+    const asked = Math.min(ASKED_BYTES, at + length - from)
+    // If the kernel does not tell, all may be.
+    if (sys().mincore(address + from, asked, residentPages.address) !== 0) residentPages.bytes.fill(1)
+    for (let i = 0; i < asked / page; i++) {
+      if ((residentPages.bytes[i]! & 1) === 0) continue
+      bytes.fill(0, from + i * page, from + (i + 1) * page)
+      zeroed += page
+    }
+  }
+  return zeroed
+}
+
+/** This process gives up its page table entries of a range, not the file its pages: so a later release is short. */
+export const dropEntries = ({ address }: Mapping, at: number, length: number): void => {
+  sys().madvise(address + at, length, MADV_DONTNEED)
 }
 
 interface RingPoolCounters {

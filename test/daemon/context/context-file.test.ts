@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
+import { Freeing } from '../../../src/daemon/context/freeing.ts'
 import { createSlices, type Slices } from '../../../src/host/event-loop/slices.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
@@ -19,7 +20,7 @@ const PAGE = 4096
 const withMemory = (body: (memory: ContextMemory, pool: RingPool, slices: Slices) => void): void => {
   const pool = createRingPool()
   const slices = createSlices()
-  const memory = new ContextMemory(pool, false, undefined, undefined, { slices, failed: assert.ifError })
+  const memory = new ContextMemory(pool, false, undefined, undefined, new Freeing(slices, assert.ifError))
   try {
     body(memory, pool, slices)
   } finally {
@@ -111,42 +112,46 @@ test('rings begin and end at page boundaries, also with pages larger than 4 KiB'
   memory.close()
 })
 
-test('rings never overlap, and are zero when allocated', () => {
-  const anyStep = fc.oneof(
-    fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 40_000 }), fc.integer({ min: 200_000, max: 600_000 })) }),
-    fc.record({ free: fc.nat(50) }),
-  )
-  fc.assert(
-    fc.property(fc.array(anyStep, { maxLength: 60, size: 'max' }), steps =>
-      withMemory((memory, pool, slices) => {
-        const live: MappedChunk[] = []
-        for (const step of steps) {
-          if ('bytes' in step) {
-            const ring = memory.allocate(step.bytes)
-            assert.ok(
-              bytesOf(ring).every(byte => byte === 0),
-              'zero',
+/** Undefined: only the daemon's own user has the file. */
+for (const guest of [undefined, 1000])
+  test(`rings never overlap, and are zero when allocated${guest === undefined ? '' : ", of a guest's file"}`, () => {
+    const anyStep = fc.oneof(
+      fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 40_000 }), fc.integer({ min: 200_000, max: 600_000 })) }),
+      fc.record({ free: fc.nat(50) }),
+    )
+    fc.assert(
+      fc.property(fc.array(anyStep, { maxLength: 60, size: 'max' }), steps =>
+        withMemory((memory, pool, slices) => {
+          const live: MappedChunk[] = []
+          if (guest !== undefined) memory.heldByGuest(guest)
+          for (const step of steps) {
+            if ('bytes' in step) {
+              const ring = memory.allocate(step.bytes)
+              assert.ok(
+                bytesOf(ring).every(byte => byte === 0),
+                'zero',
+              )
+              for (const { offset, length } of live)
+                assert.ok(ring.offset >= offset + length || offset >= ring.offset + ring.length, 'no overlap')
+              bytesOf(ring).fill(0xee)
+              live.push(ring)
+            } else if (live.length > 0) memory.free(live.splice(step.free % live.length, 1)[0])
+            assert.equal(memory.ringCount, live.length)
+            assert.equal(
+              memory.ringBytes,
+              live.reduce((sum, { length }) => sum + length, 0),
             )
-            for (const { offset, length } of live)
-              assert.ok(ring.offset >= offset + length || offset >= ring.offset + ring.length, 'no overlap')
-            bytesOf(ring).fill(0xee)
-            live.push(ring)
-          } else if (live.length > 0) memory.free(live.splice(step.free % live.length, 1)[0])
-          assert.equal(memory.ringCount, live.length)
-          assert.equal(
-            memory.ringBytes,
-            live.reduce((sum, { length }) => sum + length, 0),
-          )
-        }
-        for (const ring of live.splice(0)) memory.free(ring)
-        slices.finish()
-        assert.equal(pool.counters.mapped, 0, 'parts of the file without rings are not mapped')
-        assert.equal(fstatSync(memory.fd).blocks, 0, 'and use no memory')
-      }),
-    ),
-    { numRuns: 50 },
-  )
-})
+          }
+          for (const ring of live.splice(0)) memory.free(ring)
+          slices.finish()
+          if (guest !== undefined) return
+          assert.equal(pool.counters.mapped, 0, 'parts of the file without rings are not mapped')
+          assert.equal(fstatSync(memory.fd).blocks, 0, 'and use no memory')
+        }),
+      ),
+      { numRuns: 50 },
+    )
+  })
 
 test('rings lie below the arm words', () =>
   withMemory(memory => {

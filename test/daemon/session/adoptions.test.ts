@@ -135,6 +135,21 @@ test('an answer has at most so many ranges of each kind; further ones wait', () 
     assert.equal(client.take(true).length, mappings)
   }))
 
+test('the program of a guest returns the memory of a freed ring, whose range is then used again, zeroed', () =>
+  withMemory((memory, client) => {
+    memory.heldByGuest(1000)
+    const freed = memory.allocate(2 ** 21)
+    const { offset, length } = freed
+    freed.bytes.fill(7, freed.at, freed.at + PAGE)
+    memory.free(freed)
+    assert.deepEqual(client.take(true), [{ address: 0, length, offset, context: 5, kind: MappingKind.PUNCH }])
+    assert.notEqual(memory.allocate(length).offset, offset, 'the client may return it still')
+    client.next()
+    const again = memory.allocate(length)
+    assert.equal(again.offset, offset)
+    assert.ok(again.bytes.subarray(again.at, again.at + length).every(byte => byte === 0))
+  }))
+
 test('pages are whole, private, and shared once', () =>
   withMemory((memory, client, program) => {
     const refused = (address: bigint, bytes: number, code: string, message: RegExp): void =>

@@ -14,6 +14,7 @@ import {
   storeConsumer,
 } from '../../../src/core/memory/rings.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
+import { Freeing } from '../../../src/daemon/context/freeing.ts'
 import { ringMemoryOf } from '../../../src/drivers/rings/context.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
@@ -30,7 +31,7 @@ const PAGE_BYTES = 4096
 const deviceAndLibrary = (isPacked: boolean) => {
   const pool = createRingPool()
   const slices = createSlices()
-  const memory = new ContextMemory(pool, isPacked, undefined, undefined, { slices, failed: assert.ifError })
+  const memory = new ContextMemory(pool, isPacked, undefined, undefined, new Freeing(slices, assert.ifError))
   const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
   const programRingOf = (ring: Ring): ProgramRing =>

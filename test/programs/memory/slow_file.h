@@ -139,7 +139,7 @@ static void wait_until_asleep(_Atomic pid_t *thread)
 }
 
 /* Makes mmap_lock unavailable for ever. The pages of `memory` must never come. */
-static void lock_address_space(void *memory)
+UNUSED static void lock_address_space(void *memory)
 {
     pthread_t reader, writer;
     NEED(pthread_create(&writer, NULL, wait_for_lock, NULL) == 0, "pthread_create");

@@ -22,6 +22,7 @@ import {
 
 const program = ownProgram('slow_memory')
 const stalling = ownProgram('stalling')
+const holding = ownProgram('holding')
 const skip = lacking(program, 'ibv_rc_pingpong')
 const CANNOT = /cannot: .*/
 
@@ -115,7 +116,7 @@ describe('memory whose access never completes', { skip }, () => {
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped', 'unread']
 /** In `npm test`: one that waits, one that sends, one that ends, and one for each reason to disconnect. */
 const ordinaryStalls = ['queued', 'doorbell', 'exec', 'shown', 'unread']
-const disconnectedStalls = ['written', 'shown', 'mapped', 'unread']
+const disconnectedStalls = ['shown', 'mapped', 'unread']
 
 describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of casesOf(stalls, one => ordinaryStalls.includes(one)))
@@ -134,6 +135,43 @@ describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ib
       }
       if (disconnectedStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
       await assertServesAndStops(daemon, neighbours)
+      guest.child.stdin?.end()
+      await guest.ended
+    })
+})
+
+/** Arguments of test/programs/failures/holding.c, and the device that has such memory. `npm test` has each. */
+const held: readonly { kind: string; driver: string }[] = [
+  { kind: 'cq', driver: 'rxe' },
+  { kind: 'doorbell', driver: 'efa' },
+  { kind: 'placed', driver: 'mlx5' },
+  { kind: 'region', driver: 'mlx5' },
+]
+
+describe('a guest that holds the lock of a file which the daemon uses', { skip: lacking(holding) }, () => {
+  for (const { kind, driver } of held)
+    it(`${kind}: nothing of the daemon waits for it`, { skip: noGuests() }, async t => {
+      const daemon = await startDaemon(t, {
+        guest: NOBODY,
+        devices: [`dev0@10.0.0.1,driver=${driver}`],
+        link: 'memory',
+      })
+      const guest = start(t, holding, [kind, `${NOBODY}`], {
+        env: daemon.env,
+        cwd: temporaryFolder(t),
+        stdio: ['pipe', 'pipe', 'pipe'],
+      })
+      const outcome = await Promise.race([guest.printed(/sent/), guest.printed(CANNOT)])
+      if (CANNOT.test(outcome[0])) {
+        t.skip(outcome[0])
+        return
+      }
+      if (kind === 'region') assert.match(guest.output(), /^success, 42$/m)
+      const freed = { cq: 'cq', doorbell: 'ud_qp', placed: 'dm', region: 'none' }[kind]!
+      await daemon.settled(({ devices }) => (devices[0].objects[freed] ?? 0) === 0)
+      assert.equal(stuckMoversOf(daemon.pid), 0)
+      daemon.running.child.kill('SIGTERM')
+      assert.deepEqual((await daemon.running.ended).signal, null)
       guest.child.stdin?.end()
       await guest.ended
     })
