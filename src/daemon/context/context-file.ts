@@ -29,7 +29,7 @@ import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
-import { atExpense } from '../../host/memory/budget.ts'
+import { atExpense, whenAffordable } from '../../host/memory/budget.ts'
 import { dropEntries, type Mapping, pageSize, type RingPool, zeroResident } from '../../host/memory/mapping.ts'
 import {
   addSeals,
@@ -510,7 +510,7 @@ export class ContextMemory implements MappedMemory {
     }
     while (this.#guest === undefined && this.#releasing.size > 0) yield
     if (this.#guest === undefined) close(this.fd)
-    else closeElsewhere(this.fd)
+    else whenAffordable(this.#guest, () => closeElsewhere(this.fd))
   }
 
   /** `step`: does the bytes from offset `at` of the chunk on, and returns their cost. */
@@ -632,8 +632,10 @@ export class ContextMemory implements MappedMemory {
   }
 
   #unmap({ mapping, release }: ChargedMapping): void {
-    atExpense(this.#guest, () => this.#pool.release(mapping))
-    release()
+    whenAffordable(this.#guest, () => {
+      this.#pool.release(mapping)
+      release()
+    })
   }
 
   #dropChunk(chunk: Chunk): void {

@@ -11,7 +11,7 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
 import { oneSlice, type Slices } from '../../host/event-loop/slices.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
-import { chargedRequest, MAX_WAIT, untilRequests } from '../../host/memory/budget.ts'
+import { chargedRequest, isUsedUp, MAX_WAIT, untilRequests } from '../../host/memory/budget.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import {
   closeProcess,
@@ -449,7 +449,7 @@ class ClientSession implements Session, Client, SlotClient {
   #cutOff(): void {
     this.#disconnect(
       'waits',
-      `its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
+      `its memory, files or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
   }
 
@@ -496,6 +496,10 @@ class ClientSession implements Session, Client, SlotClient {
   /** Whether a request may be handled now. If the user's programs have delayed the daemon, it waits. */
   #mayTake(): boolean {
     if (this.isClosed || this.#isCutOff || this.#callsInProgress > 0) return false
+    if (this.guest !== undefined && isUsedUp(this.guest)) {
+      this.#cutOff()
+      return false
+    }
     const wait = this.guest === undefined ? 0 : untilRequests(this.guest)
     if (wait > 0) this.#pause(wait)
     return wait <= 0

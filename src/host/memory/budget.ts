@@ -6,6 +6,8 @@
 import { type Budget, createBudget } from '../budget.ts'
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
+import { libcFunctions } from '../native.ts'
+import { type Arena, mapArena } from './mapping.ts'
 import type { Mover } from './mover.ts'
 
 /** Maximum of a budget, and maximum timeout of a mover's system call. Microseconds. */
@@ -22,6 +24,11 @@ interface Budgets {
   readonly waits: Budget
   readonly delays: Budget
 }
+
+const sys = libcFunctions({ getrusage: 'int getrusage(int who, int64_t usage)' })
+/** Of struct rusage: the offset of the voluntary switches, its size; RUSAGE_THREAD. */
+const Usage = { THREAD: 1, SLEEPS: 128, BYTES: 144 } as const
+let usage: Arena | undefined
 
 /** By user. */
 const budgets = new Map<number, Budgets>()
@@ -74,21 +81,53 @@ export const charged = (uid: number, mover: Mover, call: (timeout: number) => nu
   return result
 }
 
-/** A wait of this process itself that is shorter may be work. Microseconds. */
-const WORK = 100
+/** How often this thread has slept. */
+const sleeps = (): number => {
+  usage ??= mapArena(Usage.BYTES)
+  sys().getrusage(Usage.THREAD, usage.address)
+  return usage.u32[Usage.SLEEPS >> 2]!
+}
 
 /**
- * Makes a system call of this process that no mover can make, and that the user's programs can delay: to map or unmap their
- * file. `uid` undefined: nobody is charged.
+ * Makes a system call of this thread that no mover can make, and that the user's programs can delay: to map or unmap their
+ * file. They are charged for its time if it has slept. `uid` undefined: nobody is.
  */
 export const atExpense = <T>(uid: number | undefined, call: () => T): T => {
   if (uid === undefined) return call()
-  const begin = nowMicroseconds()
+  const [before, begin] = [sleeps(), nowMicroseconds()]
   try {
     return call()
   } finally {
-    const elapsed = nowMicroseconds() - begin
-    const { waits } = budgetsOf(uid)
-    if (elapsed > WORK) waits.take(Math.min(elapsed, Math.max(0, waits.remaining())))
+    if (sleeps() !== before) budgetsOf(uid).waits.take(nowMicroseconds() - begin)
+  }
+}
+
+/** Whether the user's programs have used up their time, so that calls fail with -ETIMEDOUT. */
+export const isUsedUp = (uid: number): boolean => {
+  const known = budgets.get(uid)
+  return known !== undefined && known.waits.remaining() < MIN_REMAINING
+}
+
+/** By user: calls of `whenAffordable` that wait. */
+const waiting = new Map<number, (() => void)[]>()
+
+const runWaiting = (uid: number): void => {
+  const calls = waiting.get(uid)!
+  while (calls.length > 0 && !isUsedUp(uid)) atExpense(uid, calls.shift()!)
+  if (calls.length > 0) runLater(uid)
+  else waiting.delete(uid)
+}
+
+const runLater = (uid: number): void =>
+  void setTimeout(runWaiting, budgetsOf(uid).waits.untilRemaining(MIN_REMAINING) / 1000, uid).unref()
+
+/** As `atExpense`, but later if the user's time is used up. Calls of a user are made in their order. */
+export const whenAffordable = (uid: number | undefined, call: () => void): void => {
+  const calls = uid === undefined ? undefined : waiting.get(uid)
+  if (calls !== undefined) calls.push(call)
+  else if (uid === undefined || !isUsedUp(uid)) atExpense(uid, call)
+  else {
+    waiting.set(uid, [call])
+    runLater(uid)
   }
 }

@@ -13,7 +13,7 @@
 import { fstatSync } from 'node:fs'
 import { EACCES, EINVAL, EPERM, ESRCH, ETIMEDOUT, SystemError } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
-import { atExpense, charged } from './budget.ts'
+import { atExpense, charged, whenAffordable } from './budget.ts'
 import { type Copy, type MappedFile, mapFile } from './mapped-file.ts'
 import { type Arena, mapArena } from './mapping.ts'
 import { type ArenaRange, createMover, MoverCall } from './mover.ts'
@@ -178,7 +178,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       const unmap = (): void => {
         const { file } = window ?? {}
         window = undefined
-        if (file !== undefined) atExpense(uid, () => file.close())
+        if (file !== undefined) whenAffordable(uid, () => file.close())
       }
       const copy = (write: boolean, local: Arena, address: number, length: number): number => {
         const [high, low] = [Math.floor(address / TWO_32), address % TWO_32]

@@ -4,7 +4,14 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { ETIMEDOUT } from '../../../src/host/errno.ts'
-import { charged, chargedRequest, MAX_WAIT, untilRequests } from '../../../src/host/memory/budget.ts'
+import {
+  charged,
+  chargedRequest,
+  isUsedUp,
+  MAX_WAIT,
+  untilRequests,
+  whenAffordable,
+} from '../../../src/host/memory/budget.ts'
 import type { Mover } from '../../../src/host/memory/mover.ts'
 
 let users = 5_000_000
@@ -94,4 +101,26 @@ test('a user whose requests have waited for a processor gets no less time for wa
   sleep(pause / 2)
   assert.equal(untilRequests(uid), 0)
   assert.equal(untilRequests(setUp(t).uid), 0)
+})
+
+test('a mapping that waits is charged in full; further ones are made when the time is regained, in their order', t => {
+  const { uid, sleep, wait } = setUp(t)
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const made: string[] = []
+  whenAffordable(uid, () => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
+    sleep(1_000_000)
+    made.push('slept')
+  })
+  assert.ok(isUsedUp(uid))
+  assert.equal(wait(0), -ETIMEDOUT)
+  whenAffordable(uid, () => made.push('second'))
+  whenAffordable(uid, () => made.push('third'))
+  const late = 1_000_000 - MAX_WAIT
+  sleep(late * 20)
+  t.mock.timers.tick((late * 20) / 1000)
+  assert.deepEqual(made, ['slept'])
+  sleep(40_000)
+  t.mock.timers.tick(40)
+  assert.deepEqual(made, ['slept', 'second', 'third'])
 })
