@@ -734,6 +734,7 @@ export class Checker {
     const isUnexplained = wait.details === undefined && wait.advice === undefined
     const [waiter, other] = named
     const limit = id === 'endless-rnr' ? this.#queues.explainLimit(other) : undefined
+    const lastReceive = id === 'endless-rnr' ? this.#queues.lastReceive(other) : []
     const lost = id === 'idle-queues' || id === 'deadlock' ? lostIn(this.#objects, context) : undefined
     const isIdle = isUnexplained && id === 'idle-queues'
     const receivers = graph?.first
@@ -752,7 +753,7 @@ export class Checker {
               ? ADVICE_FOR_SHARED
               : adviceForDeadlock(graph)
             : (limit?.advice ?? advice),
-      moments: swap?.moments ?? lost?.moments ?? limit?.moments ?? [],
+      moments: swap?.moments ?? lost?.moments ?? [...(limit?.moments ?? []), ...lastReceive],
       details: [
         ...details,
         ...(limit?.details ?? []),
