@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { processesWith } from '../host/process-status.ts'
 import { SessionEnv } from '../spec/session.ts'
-import { spawnError } from './program/program.ts'
+import { exitsAreSeen, spawnError } from './program/program.ts'
 
 export interface AttemptResult {
   /** Why the attempt failed: exit status, signal or time limit. Undefined: the program ended with exit status 0. */
@@ -130,7 +130,7 @@ export const attempt = (
           wait(0)
         })
     }
-    const limitTimer = setTimeout(reachLimit, limitSeconds * 1000)
+    const limitTimer = setTimeout(() => void exitsAreSeen().then(reachLimit), limitSeconds * 1000)
     const endWatch = watch?.(isDeadlockFound => {
       isDeadlock = isDeadlockFound && !isTimedOut
       reachLimit()

@@ -7,7 +7,7 @@ import { closeSync, createReadStream, fstatSync, openSync, readSync, statSync } 
 import type { Readable } from 'node:stream'
 import * as zlib from 'node:zlib'
 import { PcapngBlock, pcapMagics } from '../spec/wire/captures.ts'
-import { type CaptureReader, ERF_HEADER, startsErf } from '../tools/captures/file.ts'
+import { type CaptureReader, ERF_START, startsErf } from '../tools/captures/file.ts'
 import { UsageError } from './fail.ts'
 import { createProgress } from './progress.ts'
 
@@ -202,21 +202,27 @@ export const readCaptureFile = async (
 
 /** Whether a file begins as a pcap, pcapng or ERF file, or a compressed one, does; false if it cannot be read. */
 export const isCaptureFile = (name: string): boolean => {
-  const start = Buffer.alloc(ERF_HEADER)
+  const bytes = Buffer.alloc(ERF_START)
+  let length: number
   try {
     // A pipe would wait for a writer.
     if (!statSync(name).isFile()) return false
     const fd = openSync(name, 'r')
     try {
-      if (readSync(fd, start, 0, ERF_HEADER, 0) < 4) return false
+      length = readSync(fd, bytes, 0, ERF_START, 0)
     } finally {
       closeSync(fd)
     }
   } catch {
     return false
   }
+  if (length < 4) return false
+  const start = bytes.subarray(0, length)
   const magic = start.readUInt32BE()
   return (
-    compressionOf(start) !== undefined || magic === PcapngBlock.SECTION || pcapMagics.has(magic) || startsErf(start)
+    compressionOf(start) !== undefined ||
+    magic === PcapngBlock.SECTION ||
+    pcapMagics.has(magic) ||
+    startsErf(start, length < ERF_START) === true
   )
 }

@@ -161,7 +161,7 @@ export const FaultSettings = {
   },
   nth: {
     example: 'nth=3',
-    help: 'the third match, and with count= or every= later ones',
+    help: 'only the third match; with count= later ones too, at the steps of every=',
     targets: ['packet', ...PROGRAM],
   },
   every: { example: 'every=10', help: 'every tenth match', targets: ['packet', ...PROGRAM] },

@@ -10,6 +10,8 @@ export type ReasonCode =
   | 'injected'
   /** The value is above a limit that no query returns. Programs find the limit by trying: the call is no mistake. */
   | 'unknown-limit'
+  /** The process may not lock more memory (RLIMIT_MEMLOCK). */
+  | 'lock-limit'
   /** Arguments: the port. */
   | 'port-in-use'
   /** The state of the connection does not allow the call: the peer may have ended it. */

@@ -82,8 +82,11 @@ test('several captures are compared: as text and as objects, and not from standa
 test('mistakes get a sentence', t => {
   const text = join(temporaryFolder(t), 'text')
   writeFileSync(text, 'this is no capture at all')
+  const zeros = join(temporaryFolder(t), 'zeros')
+  writeFileSync(zeros, 'values: 000000000000000000000000\n'.repeat(10_000))
   const mistakes: readonly (readonly [args: readonly string[], message: RegExp])[] = [
     [[text], /neither a pcap, a pcapng nor an ERF file: it begins with 0x74686973/],
+    [[zeros], /neither a pcap, a pcapng nor an ERF file: it begins with 0x76616c75/],
     [['--top', '0', capture], /--top "0": give an integer from 1 to 10000/],
     [['--host', 'x', capture], /--host "x" is not an IPv4 or IPv6 address/],
     [['--qp', '-1', capture], /--qp "-1": give an integer from 0 to 16777215/],

@@ -17,6 +17,7 @@ import {
   runProgram,
   withoutShim,
 } from '../../src/cli/program/program.ts'
+import { childrenOf, statFieldsOf } from '../../src/host/process-status.ts'
 import { lacking } from '../system/programs.ts'
 
 const folder = privateFolder()
@@ -152,6 +153,43 @@ describe('a program that runs', () => {
     })
     const { signal } = new AbortController()
     await assert.rejects(attempt('true', [tooLong], process.env, { seconds: 60, stop: signal }), { status: 126 })
+  })
+})
+
+describe('a time limit that is seen late, because this process was busy', () => {
+  /** Blocks the event loop until the newest child has ended; its exit is not yet known here. */
+  const untilEnded = (): void => {
+    const child = childrenOf(process.pid).at(-1) ?? 0
+    while ((statFieldsOf(child)?.[0] ?? 'Z') !== 'Z');
+  }
+
+  it('does not make a program late that had ended', async () => {
+    const told: boolean[] = []
+    const limit = { seconds: 0.001, reached: async (isDeadlock: boolean) => void told.push(isDeadlock) }
+    const running = runProgram('sh', ['-c', 'exit 3'], process.env, { limit })
+    const begin = performance.now()
+    untilEnded()
+    while (performance.now() < begin + 2);
+    const { status, limit: passed } = await running
+    assert.deepEqual([status, passed, told], [3, undefined, []])
+    const { signal: stop } = new AbortController()
+    const tried = attempt('true', [], process.env, { seconds: 0.001, stop })
+    const again = performance.now()
+    untilEnded()
+    while (performance.now() < again + 2);
+    assert.equal((await tried).failure, undefined)
+  })
+
+  it('nor one that ends by itself during the report, before the signal', async () => {
+    const fifo = join(folder, 'fifo')
+    childProcess.execFileSync('mkfifo', [fifo])
+    const reached = async (): Promise<void> => {
+      writeFileSync(fifo, '\n')
+      untilEnded()
+    }
+    const limit = { seconds: 0.001, reached }
+    const end = await runProgram('sh', ['-c', `read -r line <${fifo}; exit 3`], process.env, { limit })
+    assert.deepEqual([end.status, end.signal, end.limit], [3, null, undefined])
   })
 })
 

@@ -3,8 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { wcStatusOf } from '../../src/drivers/efa/completions.ts'
 import { findings } from '../../src/spec/check/findings.ts'
 import { findingsOf, type StatusName, statuses } from '../../src/spec/check/statuses.ts'
+import { EfaStatus } from '../../src/spec/drivers/efa-queues.ts'
+import { syndromes } from '../../src/spec/drivers/mlx5-queues.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 
 const names = Object.keys(WcStatus.values) as StatusName[]
@@ -48,4 +51,16 @@ test('the meaning of WR_FLUSH_ERR says what flushes requests without an earlier 
   // The causes MODIFIED and DEVICE_REMOVED.
   const { meaning } = statuses.WR_FLUSH_ERR
   assert.match(meaning, /the program moved the queue pair to ERR, its connection ended, or the device was removed/)
+})
+
+test('no status that an adapter has is only for the service that no adapter has', () => {
+  const ofAdapters = [...Object.values(EfaStatus).map(wcStatusOf), ...Object.keys(syndromes).map(Number)]
+  for (const name of names)
+    if (/^Only for/.test(statuses[name].meaning)) assert.ok(!ofAdapters.includes(WcStatus.values[name]), name)
+  assert.match(statuses.REM_INV_RD_REQ_ERR.meaning, /EFA: .* the peer's queue pair was destroyed/)
+  const { UNRESPONSIVE, UNREACHABLE } = EfaStatus
+  assert.match(
+    statuses.RESP_TIMEOUT_ERR.meaning,
+    new RegExp(`EFA: .*vendor_err ${UNRESPONSIVE}\\).*\\(${UNREACHABLE}\\)`),
+  )
 })

@@ -194,7 +194,7 @@ export const openReportOf = (
 /** Notes of a program that fails, without other findings, which are shown though `--notes` is not given. */
 const MAX_NOTES = 3
 
-/** The hidden findings, with the options that show them: ` (3 notes: --notes; 1 leak: --leaks)`; empty: none. */
+/** The hidden findings, with the options that show them: ` (not printed: 3 notes: --notes; 1 leak: --leaks)`; empty: none. */
 const hiddenText = (hidden: readonly Finding[]): string => {
   const notes = hidden.filter(({ severity }) => severity === 'note').length
   const leaks = hidden.length - notes
@@ -202,7 +202,7 @@ const hiddenText = (hidden: readonly Finding[]): string => {
     ...(notes > 0 ? [`${counted(notes, 'note')}: \`--notes\``] : []),
     ...(leaks > 0 ? [`${counted(leaks, 'leak')} of programs that a signal ended: \`--leaks\``] : []),
   ]
-  return texts.length === 0 ? '' : ` (${texts.join('; ')})`
+  return texts.length === 0 ? '' : ` (not printed: ${texts.join('; ')})`
 }
 
 /**

@@ -219,6 +219,9 @@ const signalAll = (pids: readonly number[], signal: NodeJS.Signals): void => {
     }
 }
 
+/** When the ends of children up to now have been emitted: the event loop looks at them before immediates, but after timers. */
+export const exitsAreSeen = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
+
 /**
  * Runs the program to its end. A program that does not end within GRACE after SIGTERM, of its `limit` or if `isKilled`
  * of ours, gets SIGKILL. Throws ProgramError if it cannot be started.
@@ -232,9 +235,11 @@ export const runProgram = (
   new Promise((resolve, reject) => {
     let child: ChildProcess | undefined
     let timer: NodeJS.Timeout | undefined
+    let isReached = false
     let isLate = false
     let isDeadlock = false
     let isTerminated = false
+    let hasEnded = false
     const killLater = (pids: readonly number[]): void => {
       clearTimeout(timer)
       timer = setTimeout(signalAll, GRACE, pids, 'SIGKILL')
@@ -246,10 +251,16 @@ export const runProgram = (
       killLater([child.pid])
     }
     const reachLimit = async (byDeadlock: boolean): Promise<void> => {
-      if (isLate || isDeadlock) return
+      if (isReached) return
+      isReached = true
+      // A report may have held up this process: a program that has ended by itself meanwhile is not late.
+      await exitsAreSeen()
+      if (hasEnded) return
+      await limit?.reached?.(byDeadlock)
+      await exitsAreSeen()
+      if (hasEnded) return
       if (byDeadlock) isDeadlock = true
       else isLate = true
-      await limit?.reached?.(isDeadlock)
       const pids = child?.pid === undefined ? [] : [child.pid, ...descendantsOf(child.pid)]
       signalAll(pids, 'SIGTERM')
       killLater(pids)
@@ -282,6 +293,7 @@ export const runProgram = (
     if (limit?.seconds !== undefined) timer = setTimeout(() => void reachLimit(false), limit.seconds * 1000)
     const endWatch = limit?.watch?.(() => void reachLimit(true))
     child.once('exit', (status, signal) => {
+      hasEnded = true
       clearTimeout(timer)
       endWatch?.()
       removeHandlers()

@@ -16,6 +16,7 @@ import { type UserfaultEvents, type UserfaultWatch, watchUserfault } from '../..
 import { hasCapability, INITIAL_USER_NAMESPACE, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
+import { coded } from '../../spec/reason.ts'
 import type { Containment } from '../containment.ts'
 
 export interface RegistrationOptions {
@@ -250,10 +251,12 @@ export class RegisteredRanges {
     const limit = lockLimit(this.#process.pid)
     const isWithinLimit = limit !== 0 && this.#locked + bytes <= limit
     if (isWithinLimit || this.#mayLockAll()) return
-    const message = `process ${this.#process.pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${this.#locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
-    if (!this.#isLogged) this.#log(message)
+    const reason = coded(
+      'lock-limit',
+    )`process ${this.#process.pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${this.#locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
+    if (!this.#isLogged) this.#log(reason.text())
     this.#isLogged = true
-    throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', message)
+    throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', reason)
   }
 
   /** As in Linux, a capability in another user namespace does not count. */

@@ -157,6 +157,11 @@ interface Advice {
 /** What to do about a refusal. The first row that fits counts. */
 export const refusalAdvice: readonly Advice[] = [
   {
+    code: 'lock-limit',
+    advice:
+      'register less, or raise the limit where the program runs: `ulimit -l` of its shell, memlock of limits.conf(5), LimitMEMLOCK of a systemd unit, `--ulimit memlock` of a container',
+  },
+  {
     code: 'not-in-enum',
     attributes: ['pathMtu'],
     value: '0',

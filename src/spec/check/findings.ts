@@ -556,7 +556,7 @@ const table = {
     severity: 'warning',
     needs: ['call'],
     title: 'a call was refused for its arguments',
-    why: 'The call returns an error and has no effect. The finding has the reason, if known, also if libibverbs, its provider or librdmacm refuse the call themselves, without a call of the kernel (from reading rdma-core 44 and 64). The finding is a note if the device or provider lacks what was requested (EOPNOTSUPP), and if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
+    why: 'The call returns an error and has no effect. The finding has the reason, if known, also if libibverbs, its provider or librdmacm refuse the call themselves, without a call of the kernel (from reading rdma-core 44 and 64). The finding is a note if the device or provider lacks what was requested (EOPNOTSUPP), and if only max_inline_data is too large: no call returns its limit, so programs try several values. A registration beyond RLIMIT_MEMLOCK is reported too, with the limit and what is registered. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
   },
   'post-wrong-state': {
     severity: 'warning',
@@ -601,7 +601,7 @@ const table = {
     severity: 'warning',
     needs: ['check'],
     title: 'more memory was registered than a user may lock (RLIMIT_MEMLOCK)',
-    why: 'Adapters pin registered memory, and the pages count against RLIMIT_MEMLOCK of the process. The registration succeeded here because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
+    why: 'Adapters pin registered memory, and the pages count against RLIMIT_MEMLOCK of the process. The registration succeeded here because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock. A registration that is refused for the limit is reported as refused-call.',
     advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
   },
   'fork-unsafe': {
@@ -618,7 +618,7 @@ const table = {
     severity: 'warning',
     needs: ['call'],
     title: 'an object existed when its program closed the device or ended',
-    why: 'An object that the program does not destroy stays allocated as long as the device is open.',
+    why: 'An object that the program does not destroy stays allocated as long as the device is open. If the program ends because a call was refused, which is a finding of its own, its leaks are notes.',
     advice: 'destroy objects in reverse order of creation before ibv_close_device',
     libraryAdvice: 'close each object, or declare it with `using`; `await device.close()` closes what is left',
   },

@@ -31,15 +31,36 @@ export const VERBS_LIBRARIES =
   /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so\S*(?: (\w*))?/
 
 /**
- * Removes frames that do not help: the callers of main, and the innermost frames, in verbs libraries. Of the latter it
- * keeps the outermost with a name: the function that the program has called.
+ * What calls the tests of a program: by function, as demangled or as a symbol, by source file or by library. Tests
+ * themselves have other names (`Suite_Name_Test::TestBody`, `CATCH2_INTERNAL_TEST_0`, `DOCTEST_ANON_FUNC_2`).
+ */
+const testRunners: readonly { readonly [K in 'function' | 'file' | 'object']?: RegExp }[] = [
+  // GoogleTest
+  {
+    function:
+      /^(?:[\w:]+ )?(?:RUN_ALL_TESTS|_Z13RUN_ALL_TESTS|testing::(?:internal|Test|TestInfo|TestSuite|TestCase|UnitTest)::|_ZNK?7testing(?:8internal|4Test|8TestInfo|9TestSuite|8TestCase|8UnitTest))/,
+    object: /\/libg(?:test|mock)(?:_main)?\.so/,
+  },
+  { function: /^(?:[\w:]+ )?(?:Catch::|_ZNK?5Catch)/, object: /\/libCatch2(?:Main)?\.so/ },
+  { function: /^(?:[\w:]+ )?(?:doctest::|_ZNK?7doctest)/ },
+  // pytest, and unittest of Python
+  { file: /(?:^|\/)(?:_pytest|pluggy|python3[\d.]*\/unittest)\// },
+]
+const isOfTestRunner = (frame: Frame): boolean =>
+  testRunners.some(row => (['function', 'file', 'object'] as const).some(part => row[part]?.test(frame[part] ?? '')))
+
+/**
+ * Removes frames that do not help: the callers of main, what calls tests, and the innermost frames, in verbs libraries.
+ * Of the latter it keeps the outermost with a name: the function that the program has called.
  */
 export const trimFrames = <F extends Frame>(frames: readonly F[]): readonly F[] => {
   const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
   const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
   const outer = first < 0 ? [] : frames.slice(first)
   const main = outer.findIndex(({ function: name }) => name === 'main')
-  return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
+  const called = main < 0 ? outer : outer.slice(0, main + 1)
+  const own = called.filter(frame => !isOfTestRunner(frame))
+  return [...(inner === undefined ? [] : [inner]), ...(own.length > 0 ? own : called)]
 }
 
 /** `function at file:line`, or `function (object)`. */

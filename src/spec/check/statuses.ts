@@ -1,5 +1,6 @@
 /*
- * The meaning of each completion status, and the findings of `userdma check` that lead to the status, likeliest first.
+ * The meaning of each completion status, and the findings of `userdma check` that lead to the status, likeliest first. What
+ * providers say by a status in another sense than InfiniBand is from reading rdma-core 65.0: `to_ibv_status` and the like.
  */
 
 import type { AsyncEventType } from '../enums.ts'
@@ -73,7 +74,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   LOC_ACCESS_ERR: {
     meaning:
-      "A peer's WRITE with immediate has taken this receive, and the memory at remote_addr does not allow the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR.",
+      "A peer's WRITE with immediate has taken this receive, and the memory at remote_addr does not allow the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR. cxgb4 and erdma also report the local memory of a send by it, as others do by LOC_PROT_ERR.",
     likelyFindings: [
       'remote-out-of-bounds',
       'rkey-no-right',
@@ -102,7 +103,8 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   REM_ACCESS_ERR: {
-    meaning: "The peer's memory does not allow the access: look at remote_addr, length and rkey of the request.",
+    meaning:
+      "The peer's memory does not allow the access: look at remote_addr, length and rkey of the request. erdma also reports the local memory of a receive by it.",
     likelyFindings: [
       'unknown-rkey',
       'remote-out-of-bounds',
@@ -154,12 +156,27 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     likelyFindings: ['no-receive-posted', 'late-receives', 'receives-short'],
   },
   LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
-  REM_INV_RD_REQ_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: ['key-mismatch', 'peer-refused'] },
-  REM_ABORT_ERR: { meaning: 'The peer has aborted the operation.', likelyFindings: [] },
+  REM_INV_RD_REQ_ERR: {
+    meaning:
+      "EFA: the destination has no queue pair that takes the request: the number or Q_Key is wrong, or the peer's queue pair was destroyed, is in ERR, or is not yet ready to receive. hns: a violation of XRC. qedr: a receive took an invalid request. InfiniBand has the status for its reliable datagram service (RD), which no adapter has.",
+    likelyFindings: ['key-mismatch', 'peer-refused'],
+  },
+  REM_ABORT_ERR: {
+    meaning: 'The peer has aborted the operation. EFA: the remote side has reset the connection.',
+    likelyFindings: [],
+  },
   INV_EECN_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
   INV_EEC_STATE_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
-  FATAL_ERR: { meaning: 'The adapter itself has failed.', likelyFindings: [] },
-  RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', likelyFindings: ['no-answer'] },
+  FATAL_ERR: {
+    meaning:
+      'The adapter itself has failed; or, with bnxt_re, cxgb4, irdma and mana, the queue pair has an error for which the provider has no other status.',
+    likelyFindings: [],
+  },
+  RESP_TIMEOUT_ERR: {
+    meaning:
+      'A response did not come in time. EFA: the destination has stopped answering (vendor_err 13), or has never answered (15).',
+    likelyFindings: ['no-answer'],
+  },
   GENERAL_ERR: {
     meaning: "Another error: the adapter's vendor_err says which.",
     likelyFindings: [],

@@ -66,7 +66,15 @@ interface Interface extends CaptureInterface {
 const MAX_RECORD = 16 << 20
 const FIRST_BUFFER = 1 << 20
 const PCAP_HEADER = 24
-export const ERF_HEADER = 16
+const ERF_HEADER = 16
+/** Records that are looked at before a file counts as ERF. */
+const ERF_CHECKED = 3
+/** Bytes that tell whether a file is ERF. */
+export const ERF_START = ERF_CHECKED * 0xffff
+/** Bytes by which a record may be longer than its packet: a frame check sequence, and padding to 8 bytes. */
+const ERF_SLACK = 16
+/** Seconds between the first records of a file. */
+const ERF_SPAN = 366 * 86_400
 const NANOSECONDS = 1_000_000_000n
 /** A hostile file may declare any number. */
 const MAX_INTERFACES = 65_536
@@ -79,9 +87,33 @@ const ethernetErf: readonly number[] = [
 ]
 const knownErf: readonly number[] = Object.values(ErfType)
 
-/** Whether a file of at least ERF_HEADER bytes begins as ERF does: it has no mark, but a type and a length. */
-export const startsErf = (bytes: Uint8Array): boolean =>
-  knownErf.includes(bytes[8] & 0x7f) && bytes[10] * 256 + bytes[11] >= ERF_HEADER
+/**
+ * Whether a file begins as ERF does. It has no mark: types, lengths and times of the first records must fit, and one must be
+ * whole, so that text and random bytes are no ERF. Undefined: `bytes` are too few to tell; never if they are the whole file (`isAll`).
+ */
+export const startsErf = (bytes: Uint8Array, isAll: boolean): boolean | undefined => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  let firstSeconds: number | undefined
+  for (let at = 0, record = 0; record < ERF_CHECKED; record++) {
+    const left = bytes.length - at
+    if (left < ERF_HEADER) return isAll ? record > 0 : undefined
+    const type = view.getUint8(at + 8) & 0x7f
+    const size = view.getUint16(at + 10)
+    if (!knownErf.includes(type) || size < ERF_HEADER) return false
+    if (type !== ErfType.PAD) {
+      const seconds = view.getUint32(at + 4, true)
+      firstSeconds ??= seconds
+      if (Math.abs(seconds - firstSeconds) > ERF_SPAN) return false
+    } else if (record === 0) return false // '0' of a text
+    if (left < size) return isAll ? record > 0 : undefined
+    if (type !== ErfType.PAD && type !== ErfType.META) {
+      const payload = erfPayload(view, at, at + size)
+      if (payload === undefined || at + size - payload.at > payload.length + ERF_SLACK) return false
+    }
+    at += size
+  }
+  return true
+}
 
 export class CaptureReader {
   /** pcap, pcapng or ERF; undefined before the first 16 bytes. */
@@ -154,12 +186,16 @@ export class CaptureReader {
   /** The file has no more bytes. */
   end(): void {
     if (this.damage !== undefined) return
+    if (this.format === undefined) this.#read(true)
+    if (this.damage !== undefined) return
     const left = this.#to - this.#from
     if (this.format === undefined)
       this.#damaged(
         left === 0
           ? 'the file is empty'
-          : `not a capture file: it has ${left} bytes, and begins with none of the known marks`,
+          : left < ERF_HEADER
+            ? `not a capture file: it has ${left} bytes, and begins with none of the known marks`
+            : `a pcap file that ends within its header, after ${left} bytes`,
       )
     else if (left > 0) this.#damaged(`the file ends within a record, after ${left} of its bytes`)
   }
@@ -191,9 +227,9 @@ export class CaptureReader {
     return this.#arena.view.getUint16(at, this.#isLittleEndian)
   }
 
-  /** Reads all complete records. */
-  #read(): void {
-    if (this.format === undefined && !this.#readStart()) return
+  /** Reads all complete records. `isAll`: the file has no more bytes. */
+  #read(isAll = false): void {
+    if (this.format === undefined && !this.#readStart(isAll)) return
     const readRecord =
       this.format === 'pcap' ? this.#readPcap : this.format === 'pcapng' ? this.#readBlock : this.#readErf
     while (this.damage === undefined) {
@@ -204,12 +240,13 @@ export class CaptureReader {
   }
 
   /** Finds out the format. False: more bytes are needed, or it is none. */
-  #readStart(): boolean {
-    const { view } = this.#arena
+  #readStart(isAll: boolean): boolean {
+    const { view, bytes } = this.#arena
     if (this.#to < ERF_HEADER) return false
     const magic = view.getUint32(0)
     const pcap = pcapMagics.get(magic)
-    if (magic === PcapngBlock.SECTION) this.format = 'pcapng'
+    const hasOrder = [true, false].some(isLittle => view.getUint32(8, isLittle) === PCAPNG_BYTE_ORDER)
+    if (magic === PcapngBlock.SECTION && hasOrder) this.format = 'pcapng'
     else if (pcap !== undefined) {
       if (this.#to < PCAP_HEADER) return false
       this.#isLittleEndian = pcap.isLittleEndian
@@ -219,10 +256,14 @@ export class CaptureReader {
       // The upper bits say whether frames have a check sequence.
       this.interfaces.push({ linkType: this.#u32(20) & 0xffff })
       this.#from = PCAP_HEADER
-    } else if (startsErf(this.#arena.bytes)) {
-      this.format = 'ERF'
-      this.interfaces.push({ linkType: LinkType.ETHERNET })
     } else {
+      const isErf = startsErf(bytes.subarray(0, this.#to), isAll)
+      if (isErf === undefined) return false
+      if (isErf) {
+        this.format = 'ERF'
+        this.interfaces.push({ linkType: LinkType.ETHERNET })
+        return true
+      }
       this.#damaged(`neither a pcap, a pcapng nor an ERF file: it begins with 0x${magic.toString(16).padStart(8, '0')}`)
       return false
     }

@@ -33,6 +33,7 @@ import { isQueuePairClass, isSrqClass } from '../../spec/classes/ids.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Relapse } from '../../spec/faults.ts'
+import type { Reason } from '../../spec/reason.ts'
 import { MisuseKind, ObjectKind, PostQueue } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
@@ -104,11 +105,13 @@ const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || er
 const isWithoutRoute = (errno: number): boolean => errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH
 
 /** The severity of a refused call; undefined: no finding. Programs try features that a device may lack (EOPNOTSUPP). */
-const severityOfRefusal = (class_: string, errno: number, isTrial: boolean): Severity | undefined => {
+const severityOfRefusal = (class_: string, errno: number, { code }: Reason): Severity | undefined => {
+  if (code === 'lock-limit') return 'warning'
   if (!isVerbsClass(class_)) return undefined
   if (errno === Errno.EOPNOTSUPP) return 'note'
   const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
-  return isArgumentError(errno) || isOfMemory || isWithoutRoute(errno) ? (isTrial ? 'note' : 'warning') : undefined
+  if (!isArgumentError(errno) && !isOfMemory && !isWithoutRoute(errno)) return undefined
+  return code === 'unknown-limit' ? 'note' : 'warning'
 }
 
 /** Programs whose last refused creation is known. */
@@ -222,6 +225,8 @@ export class Checker {
   readonly #detectors: readonly Detector[]
   /** By pid. */
   readonly #refusedCreations = new Map<number, RefusedCreation>()
+  /** Pids of programs that have made and changed nothing since a refusal that was reported: they end because of it. */
+  readonly #givenUp = new Set<number>()
   readonly #sources: CheckerSources
 
   /** `report` is called once for each distinct finding. */
@@ -394,13 +399,18 @@ export class Checker {
         ...{ class: noun, time: call.time, stack: call.stack },
         text: `${errnoName(errno)}: ${call.isLibrary === true ? reason.text() : inC(reason)}`,
       })
-    const severity = severityOfRefusal(call.class, errno, reason.code === 'unknown-limit')
+    const severity = severityOfRefusal(call.class, errno, reason)
     if (severity === undefined) return
     const isMade = method === 'create' || method === 'modify'
+    if (isMade && severity !== 'note' && pid !== undefined) {
+      const [oldest] = this.#givenUp
+      if (oldest !== undefined && this.#givenUp.size === MAX_REFUSED_CREATIONS) this.#givenUp.delete(oldest)
+      this.#givenUp.add(pid)
+    }
     const sentence = call.isLibrary === true || call.program === undefined ? reason.text() : inC(reason)
     const cmFunction = call.isLibrary === true ? undefined : cmFunctionIn(call.stack)
     const advice =
-      adviceForCm(cmFunction) ??
+      (reason.code === 'lock-limit' ? undefined : adviceForCm(cmFunction)) ??
       adviceForRefusal(reason) ??
       (isWithoutRoute(errno) ? ADVICE_FOR_ROUTE : undefined) ??
       (isMade ? adviceForUnsupported(call.class, errno) : undefined)
@@ -444,6 +454,7 @@ export class Checker {
     const known = new KnownObject(object, call, creation, this.#objects.usedBy(args))
     this.#objects.add(known)
     const pid = call.program?.pid ?? -1
+    this.#givenUp.delete(pid)
     if (this.#refusedCreations.get(pid)?.class === (known.isQp ? 'qp' : known.class)) this.#refusedCreations.delete(pid)
     if (!known.isQp) return
     this.#setAttributes(known, args)
@@ -474,6 +485,7 @@ export class Checker {
   }
 
   #modified(call: CheckedCall): void {
+    this.#givenUp.delete(call.program?.pid ?? -1)
     const known = call.object && this.#objects.find(call.object.id)
     if (known === undefined) return
     if (!known.isQp) {
@@ -514,8 +526,10 @@ export class Checker {
         {
           text: `${known.name} was never ${participles(call.class).destroyed}`,
           left: known.kind,
-          // The library documents that a device's close closes its objects.
-          ...(known.isOfLibrary && !this.isExiting && { severity: 'note' as const }),
+          // The library documents that a device's close closes its objects; what is left at an end by a refusal is its consequence.
+          ...(((known.isOfLibrary && !this.isExiting) || this.#givenUp.has(known.program?.pid ?? -1)) && {
+            severity: 'note' as const,
+          }),
           ...(call.wasKilled && { wasKilled: true }),
         },
       )
@@ -720,6 +734,7 @@ export class Checker {
     const isUnexplained = wait.details === undefined && wait.advice === undefined
     const [waiter, other] = named
     const limit = id === 'endless-rnr' ? this.#queues.explainLimit(other) : undefined
+    const lastReceive = id === 'endless-rnr' ? this.#queues.lastReceive(other) : []
     const lost = id === 'idle-queues' || id === 'deadlock' ? lostIn(this.#objects, context) : undefined
     const isIdle = isUnexplained && id === 'idle-queues'
     const receivers = graph?.first
@@ -738,7 +753,7 @@ export class Checker {
               ? ADVICE_FOR_SHARED
               : adviceForDeadlock(graph)
             : (limit?.advice ?? advice),
-      moments: swap?.moments ?? lost?.moments ?? limit?.moments ?? [],
+      moments: swap?.moments ?? lost?.moments ?? [...(limit?.moments ?? []), ...lastReceive],
       details: [
         ...details,
         ...(limit?.details ?? []),

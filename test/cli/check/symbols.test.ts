@@ -172,3 +172,36 @@ test('frames in a provider are left out, also in one with functions of its own',
     assert.deepEqual(trimFrames([inner!, library!, main!]), [inner, main])
   }
 })
+
+test('what calls the tests of a program is left out, and nothing else', () => {
+  const named = (...names: string[]) => names.map(name => ({ function: name, object: '/home/me/tests' }))
+  const runners = {
+    GoogleTest: [
+      'void testing::internal::HandleExceptionsInMethodIfSupported<testing::Test, void>(testing::Test*, void (testing::Test::*)(), char const*)',
+      'testing::Test::Run()',
+      'testing::TestInfo::Run()',
+      'testing::TestSuite::Run()',
+      'testing::internal::UnitTestImpl::RunAllTests()',
+      'testing::UnitTest::Run()',
+      'RUN_ALL_TESTS()',
+      '_ZN7testing4Test3RunEv',
+      '_ZN7testing8internal12UnitTestImpl11RunAllTestsEv',
+      '_Z13RUN_ALL_TESTSv',
+    ],
+    Catch2: ['Catch::RunContext::invokeActiveTestCase()', 'Catch::Session::run()', '_ZN5Catch7Session3runEv'],
+    doctest: ['doctest::Context::run()', '_ZN7doctest7Context3runEv'],
+  }
+  for (const [name, machinery] of Object.entries(runners)) {
+    const [body, helper, main] = named('Queue_Sends_Test::TestBody()', 'testing::Helper::send()', 'main')
+    assert.deepEqual(trimFrames([helper!, body!, ...named(...machinery), main!]), [helper, body, main], name)
+  }
+  const python = (file: string) => ({ function: 'call', file, line: 1 })
+  const own = python('tests/test_queue.py')
+  const ofPytest = [
+    '/usr/lib/python3/dist-packages/_pytest/python.py',
+    '/usr/lib/python3/dist-packages/pluggy/_callers.py',
+  ]
+  assert.deepEqual(trimFrames([own, ...ofPytest.map(python)]), [own])
+  const onlyRunners = named('testing::Test::Run()', 'main').slice(0, 1)
+  assert.deepEqual(trimFrames(onlyRunners), onlyRunners)
+})

@@ -50,3 +50,18 @@ describe('Node 12', () => {
     assert.doesNotMatch(readFileSync(join(repoRoot, 'scripts', 'setup.mjs'), 'utf8'), /^import /m)
   })
 })
+
+it('without Node.js bin/userdma says which is needed, and where it is', () => {
+  const script = join(repoRoot, 'bin', 'userdma')
+  for (const command of ['devices', 'run']) {
+    const { status, stdout, stderr } = spawnSync('/bin/sh', [script, command, '--', '/bin/sh'], {
+      encoding: 'utf8',
+      env: { PATH: '/nonexistent' },
+    })
+    assert.match(
+      stderr,
+      /^userdma: there is no Node\.js in PATH: 20\.19 or newer is needed \(https:\/\/nodejs\.org\/.*\)\n$/,
+    )
+    assert.deepEqual([status, stdout], [127, ''])
+  }
+})

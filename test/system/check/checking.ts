@@ -26,6 +26,7 @@ export interface FindingJson {
   readonly severity: string
   readonly text: string
   readonly details: readonly string[]
+  readonly advice?: string
   readonly count: number
   readonly program: { readonly command: string }
   readonly moments: readonly MomentJson[]

@@ -138,6 +138,21 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     }
   })
 
+  it('a registration beyond RLIMIT_MEMLOCK is one finding, with what to raise; what the program leaves then is a note', async t => {
+    // Root may lock more by CAP_IPC_LOCK.
+    const plain = process.geteuid?.() === 0 ? 'setpriv --inh-caps=-ipc_lock --bounding-set=-ipc_lock' : ''
+    const { found } = await checkScript(t, `${plain} ${faulty('adapter-memlock')} 2>&1; true`)
+    assert.deepEqual(
+      found.map(({ id, severity }) => `${severity} ${id}`),
+      ['warning refused-call', 'note leak'],
+    )
+    assert.match(
+      found[0]?.text ?? '',
+      /^ENOMEM: process \d+ may lock 65536 bytes \(RLIMIT_MEMLOCK\), has registered 0 and requests 1052672 more: /,
+    )
+    assert.match(found[0]?.advice ?? '', /`ulimit -l`.* LimitMEMLOCK /)
+  })
+
   it('what works by one link only is reported with --like and the other link', async t => {
     const told = async (command: string, ...options: string[]): Promise<string[]> => {
       const { found } = await checkScript(t, await serverAndClient(command), options)

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { packetsOf } from '../../../src/tools/captures/file.ts'
 import { readCapture } from '../../captures.ts'
 
 type Order = 'LE' | 'BE'
@@ -192,4 +193,51 @@ test('a file of another format is refused', () => {
   assert.throws(() => readCapture(new Uint8Array(11)), /not a capture file: it has 11 bytes/)
   assert.throws(() => readCapture(new Uint8Array(3)), /not a capture file: it has 3 bytes/)
   assert.throws(() => readCapture(new Uint8Array(0)), /the file is empty/)
+})
+
+test('ERF has no mark: text, random bytes and a first record that is not whole are no ERF', () => {
+  const isNone = (file: Uint8Array): boolean => {
+    const { packets, damage } = packetsOf(file)
+    return packets.length === 0 && /neither a pcap, a pcapng nor an ERF file/.test(damage?.reason ?? '')
+  }
+  const repeated = (text: string): Uint8Array => Buffer.from(text.repeat(300_000 / text.length))
+  for (const text of [
+    '0',
+    'time (s) 0 rate 0\n',
+    '\t0',
+    'a,b,c,d,0,0\n0,0,0\n',
+    '中文说明，没有捕获',
+    'для\u00a0чтения ',
+  ])
+    for (const file of [repeated(text), repeated(text).subarray(0, 1024), repeated(text).subarray(0, 16)])
+      assert.ok(isNone(file), text)
+  // From a generator, so that each run has the same bytes.
+  let state = 1
+  for (let file = 0; file < 5000; file++) {
+    const bytes = new Uint8Array(1024)
+    for (let i = 0; i < bytes.length; i++) {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+      bytes[i] = state >>> 24
+    }
+    assert.ok(isNone(bytes), `${file}`)
+  }
+  const record = (size: number, type = 2): Buffer => {
+    const bytes = Buffer.alloc(size)
+    bytes.writeUInt32LE(1_700_000_000, 4)
+    bytes.writeUInt8(type, 8)
+    bytes.writeUInt16BE(size, 10)
+    bytes.writeUInt16BE(size - 14, 14)
+    return bytes
+  }
+  assert.ok(isNone(record(80).subarray(0, 79)))
+  const [one, padding] = [record(80), record(32, 48)]
+  const count = (file: Uint8Array) => packetsOf(file).packets.length
+  assert.deepEqual([count(one), count(Buffer.concat([one, padding, one, one]))], [1, 3])
+  assert.match(packetsOf(Buffer.concat([one, one.subarray(0, 79)])).damage?.reason ?? '', /ends within a record/)
+})
+
+test('a pcapng file without its byte order, and a pcap file without its header, are no captures', () => {
+  const text = Buffer.from('\n\r\r\n and further lines of a text')
+  assert.throws(() => readCapture(text), /neither a pcap, a pcapng nor an ERF file: it begins with 0x0a0d0d0a/)
+  assert.throws(() => readCapture(u32('LE', 0xa1b2_c3d4, 4, 0, 0, 65_535)), /ends within its header, after 20 bytes/)
 })

@@ -610,6 +610,27 @@ test('a call refused for a limit that no query returns is a note', () => {
   assert.deepEqual(s.ids(), ['refused-call note'])
 })
 
+test('what a program leaves that ends by a reported refusal is a note, unless it went on', () => {
+  const refused = { errno: Errno.EINVAL, reason: coded('unknown-bits')`access has unknown bits` }
+  const injected = { errno: Errno.ENOMEM, reason: coded('injected')`injected by fault rule 1` }
+  const leftAfter = (goOn: (s: ReturnType<typeof scenario>, pd: ObjectName) => void): string | undefined => {
+    const s = scenario()
+    const pd = s.create('pd')
+    goOn(s, pd)
+    s.destroy(pd, { why: 'close' })
+    return s.found.find(({ id }) => id === 'leak')?.severity
+  }
+  const refuse = (reason: NonNullable<CheckedCall['refused']>) => (s: ReturnType<typeof scenario>) =>
+    s.call({ class: 'mr', method: 'create', refused: reason })
+  assert.equal(leftAfter(refuse(refused)), 'note')
+  assert.equal(leftAfter(refuse(injected)), 'warning')
+  const goingOn = (s: ReturnType<typeof scenario>, pd: ObjectName): void => {
+    refuse(refused)(s)
+    s.create('mr', { pd })
+  }
+  assert.equal(leftAfter(goingOn), 'warning')
+})
+
 test('receives of an SRQ do not count towards the size of a CQ, and a counting CQ has no size', () => {
   const s = scenario()
   const srq = s.create('srq')

@@ -608,3 +608,20 @@ it('two ends that both wait for a message are told with the messages that each h
   s.checker.waits({ ...at, wait: { id: 'both-receive', text: 'both', qpns: [1, 2] } })
   assert.deepEqual(s.found.at(-1)?.details, ['posted so far: 3 messages by QP 0x1, 0 messages by QP 0x2'])
 })
+
+it('a sender that waits without end for a receive is told with the place of the last receive of the peer', () => {
+  const s = requestScenario()
+  const at = { time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] }
+  const wait = { id: 'endless-rnr', text: 'waits', qpns: [1, 2] } as const
+  s.checker.waits({ ...at, wait })
+  assert.deepEqual(s.found.at(-1)?.moments.slice(1), [], 'it has none')
+  for (const wrId of [7n, 8n]) s.post({ owner: s.peer, number: 2, queue: PostQueue.RECEIVE, wrId })
+  s.checker.waits({ ...at, wait: { ...wait, text: 'waits still' } })
+  assert.deepEqual(
+    s.found
+      .at(-1)
+      ?.moments.slice(1)
+      .map(({ action, stack }) => [action, stack]),
+    [["the peer's last receive, wr_id 8, posted", ['posted']]],
+  )
+})

@@ -3,7 +3,7 @@
  * completions that are never polled, or not before their region is deregistered.
  */
 
-import type { Stack } from '../../../spec/check/finding.ts'
+import type { Moment, Stack } from '../../../spec/check/finding.ts'
 import type { CheckedFailure, Misuse } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
@@ -41,6 +41,8 @@ export interface QueueDetector extends Detector {
   limitReached(failure: CheckedFailure): void
   /** As `SrqLimits.explain`. */
   explainLimit(peer: KnownObject | undefined): ReturnType<SrqLimits['explain']>
+  /** As `ReceiveQueues.lastPost`. */
+  lastReceive(peer: KnownObject | undefined): Moment[]
   /** Whether the program has polled none of the completions of a CQ, which has some. */
   isNonePolled(cq: KnownObject): boolean
   /** A line: how many messages each of these queue pairs has posted. */
@@ -230,6 +232,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     limitReached: failure => limits.raised(failure),
     explainLimit: peer => limits.explain(peer),
+    lastReceive: peer => (peer === undefined || peer.class === 'xrc_tgt_qp' ? [] : receives.lastPost(peer)),
     isNonePolled: ({ id }) => unpolled.isNonePolled(id),
     messageCounts(ends) {
       const posted = ends.map(({ id, name }) => `${counted(sends.messagesOf(id), 'message')} by ${name}`)

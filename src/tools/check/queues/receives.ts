@@ -3,6 +3,7 @@
  * - a receive that is posted after the first message came for it;
  * - messages that wait for a receive later: receives are the credits of the sender.
  */
+import type { Moment } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { counted } from '../../../spec/text.ts'
 import { requestText } from '../buffers.ts'
@@ -18,6 +19,8 @@ const UNLIMITED = 7
 
 interface ReceiveQueue {
   postedReceives: number
+  /** The last receive that was posted. */
+  last: WorkRequest | undefined
   /** Receives that messages have taken. */
   takenReceives: number
   /** When the first and the last message came before any receive, in microseconds. Undefined after a receive. */
@@ -77,7 +80,14 @@ export class ReceiveQueues {
   #of(owner: number): ReceiveQueue {
     let queue = this.#queues.get(owner)
     if (queue === undefined) {
-      queue = { postedReceives: 0, takenReceives: 0, rnrTimes: undefined, rnrNaks: 0, isReported: false }
+      queue = {
+        postedReceives: 0,
+        last: undefined,
+        takenReceives: 0,
+        rnrTimes: undefined,
+        rnrNaks: 0,
+        isReported: false,
+      }
       this.#queues.set(owner, queue)
     }
     return queue
@@ -91,6 +101,7 @@ export class ReceiveQueues {
   posted(request: WorkRequest): void {
     const queue = this.#of(request.owner)
     queue.postedReceives++
+    queue.last = request
     const { rnrTimes } = queue
     queue.rnrTimes = undefined
     const owner = this.#services.objects.find(request.owner)
@@ -107,6 +118,14 @@ export class ReceiveQueues {
       ...(waits && { severity: 'note' }),
       objects: [owner],
     })
+  }
+
+  /** Where a queue pair, or its SRQ, got its last receive; empty: none is known. */
+  lastPost(qp: KnownObject): Moment[] {
+    const { last } = this.#ofQp(qp)
+    return last === undefined
+      ? []
+      : [this.#services.postMoment(last, `the peer's last receive, wr_id ${last.wrId}, posted`)]
   }
 
   /** A receive of queue pair `qp`, or of its SRQ, has completed, not flushed. */
