@@ -32,7 +32,7 @@ const RECORDINGS = [
     pictures: [
       { name: 'ladder', route: 'ladder', keys: ['n', 'n'] },
       { name: 'overview', route: 'overview' },
-      { name: 'objects', route: 'objects?class=rc_qp', click: '.table-row[role=option]' },
+      { name: 'objects', route: 'objects?class=rc_qp', click: '.table-row[role=row]' },
       { name: 'states', route: 'states' },
       { name: 'calls', route: 'calls' },
       { name: 'charts', route: 'charts' },

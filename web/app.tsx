@@ -3,14 +3,16 @@
  */
 import { Component, type ComponentChildren, type ComponentType } from 'preact'
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
+import { problemsOf } from './data/losses.ts'
 import type { Store } from './data/store.ts'
 import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
 import { Empty, takeFocus } from './parts/basics.tsx'
+import { Prose } from './parts/prose.tsx'
 import { Share } from './parts/share.tsx'
 import { Symbols } from './parts/stack.tsx'
 import { useStore } from './parts/use-store.ts'
-import { focusList } from './parts/virtual-list.tsx'
+import { focusList, sendKey } from './parts/virtual-list.tsx'
 import { goTo, linkTo, useRoute } from './route.ts'
 import { chooseTheme, chosenTheme, THEMES } from './theme.ts'
 import { Calls } from './views/calls.tsx'
@@ -46,7 +48,7 @@ const VIEWS: readonly View[] = [
     name: 'findings',
     title: 'Findings',
     view: Findings,
-    count: ({ facts }) => facts.findings.total + facts.failures.total,
+    count: ({ facts }) => problemsOf(facts),
   },
   { name: 'lends', title: 'Lent memory', view: Lends, isShown: ({ facts }) => facts.lends.ranges.length > 0 },
   { name: 'faults', title: 'Faults', view: Faults, isShown: ({ source }) => source.about.hasFaults },
@@ -87,7 +89,7 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
     <>
       {parts.map(text => (
         <p class="notice" role="status" key={text}>
-          {text}.
+          <Prose text={text} />.
         </p>
       ))}
       {readState === 'paused' && (
@@ -120,7 +122,7 @@ const KEYS = [
   ['→ ←', 'cells of a row'],
   ['Page ↓ ↑, Home, End', 'by pages, to the ends of a list or row'],
   ['Enter', 'details of the row'],
-  ['n p', 'next and previous problem'],
+  ['n p', 'next and previous problem, loss or repetition'],
   ['/', 'filter'],
   ['c', 'copy the row whose details are shown'],
   ['Esc', 'close the details'],
@@ -152,6 +154,11 @@ const Help = ({ onClose }: { readonly onClose: () => void }) => {
     </dialog>
   )
 }
+
+const LIST_KEYS = /^(?:[jknp]|Arrow.*|Page.*|Home|End|Escape)$/
+
+const isDetail = (target: EventTarget | null): boolean =>
+  target instanceof Element && target.closest('.detail') !== null
 
 /** Shows a sentence in place of a view that cannot show a record: a file that was made by others may have any content. */
 class Guard extends Component<{ readonly children: ComponentChildren }, { readonly problem: string | undefined }> {
@@ -190,17 +197,20 @@ export const App = ({ store }: { readonly store: Store }) => {
       if (document.querySelector('dialog[open]') !== null) return
       const view = views[Number(event.key) - 1]
       if (view !== undefined) goTo(linkTo(view.name))
-      // The list takes keys, also before it has the focus.
+      else if (event.key === '/') {
+        const filter = document.querySelector<HTMLElement>('.filter input')
+        if (filter === null) return
+        event.preventDefault()
+        filter.focus()
+      }
+      // The list takes keys without having the focus, which stays on a link after a click. Details scroll with arrows.
       else if (
         !event.defaultPrevented &&
-        event.target === document.body &&
-        /^(?:[jknp/]|Arrow.*|Page.*|Home|End)$/.test(event.key)
+        (isDetail(event.target) ? /^(?:[jknp]|Escape)$/ : LIST_KEYS).test(event.key)
       ) {
-        const list = document.querySelector<HTMLElement>('.ladder .list')
-        if (list === null) return
+        if (!sendKey(event.key)) return
         event.preventDefault()
-        list.dispatchEvent(new KeyboardEvent('keydown', { key: event.key, bubbles: true }))
-        if (document.activeElement === document.body) focusList()
+        if (event.key === 'Escape') focusList()
       }
     }
     addEventListener('keydown', onKey)

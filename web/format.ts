@@ -2,11 +2,15 @@
  * Texts of numbers, as all views write them.
  */
 
+import { bytesText } from '../src/spec/byte-count.ts'
+import { printable } from '../src/spec/printable.ts'
 import type { LinkEvent } from '../src/spec/session-events.ts'
+import { type Losses, lostText as lostTextOf } from '../src/tools/record/times/request-times.ts'
 import { gidText } from '../src/tools/trace/bytes.ts'
 import { lidOf } from '../src/transport/wire/address.ts'
 
 export { durationText } from '../src/spec/duration.ts'
+export { bytesText }
 
 const thousands = new Intl.NumberFormat('en-US')
 
@@ -27,16 +31,28 @@ export const timeText = (microseconds: number): string => {
   return `${text.slice(0, -3)}\u2009${text.slice(-3)}`
 }
 
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const
+/** A size for details: exactly too, where `bytesText` rounds it. */
+export const exactBytesText = (bytes: number): string => {
+  const text = bytesText(bytes)
+  return text.includes('.') ? `${text} (${countText(bytes)} B)` : text
+}
 
-export const bytesText = (bytes: number): string => {
-  let unit = 0
-  let value = bytes
-  while (value >= 10_240 && unit < UNITS.length - 1) {
-    value /= 1024
-    unit++
-  }
-  return `${unit === 0 ? countText(value) : value >= 100 ? value.toFixed(0) : value.toFixed(1)} ${UNITS[unit]}`
+/** A mean rate, from a number in so many microseconds; empty: there is no time. */
+export const perSecondText = (value: number, microseconds: number, text = countText): string =>
+  microseconds > 0 ? `${text(Math.round(value / (microseconds / 1e6)))}/s` : ''
+
+/** A value of an object by its name: sizes in bytes, what programs write in hexadecimal, other numbers. */
+export const valueText = (name: string, value: unknown): string => {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value))
+    return Object.entries(value)
+      .map(([part, one]) => `${part} ${valueText(part, one)}`)
+      .join(', ')
+  // Numbers of 64 bits are texts.
+  const number = typeof value === 'string' && /^0x[0-9a-f]{1,13}$/.test(value) ? Number(value) : value
+  if (typeof number === 'number' && /(?:length|size|bytes|inlineData)$/i.test(name)) return exactBytesText(number)
+  if (typeof value !== 'number') return typeof value === 'object' ? JSON.stringify(value) : String(value ?? '')
+  if (/psn$/i.test(name)) return psnText(value)
+  return value > 0xffff || /(?:key|qpn|qpNum|flags|access)$/i.test(name) ? hexText(value) : countText(value)
 }
 
 const RATES = ['bit/s', 'kbit/s', 'Mbit/s', 'Gbit/s', 'Tbit/s'] as const
@@ -63,6 +79,12 @@ export const addressText = (gid: Uint8Array): string => {
   const lid = lidOf(gid)
   return lid >= 0 ? `LID ${lid}` : gidText(gid).replace(/^::ffff:(?=\d+\.)/, '')
 }
+
+/** The parts of a sentence in turn: words, code, words … */
+export const proseParts = (text: string): readonly string[] => printable(text).split(/`([^`]+)`/)
+
+/** Of lost packets. */
+export const lostText = (losses: Losses): string => lostTextOf(losses, countText)
 
 /** Why a link has lost packets; empty: it has lost none. */
 export const lossesText = ({ overflowed, lost, tooLong }: Pick<LinkEvent, 'overflowed' | 'lost' | 'tooLong'>): string =>

@@ -6,6 +6,7 @@ import { App } from './app.tsx'
 import { findSource } from './data/source.ts'
 import { Store } from './data/store.ts'
 import { Empty } from './parts/basics.tsx'
+import { Prose } from './parts/prose.tsx'
 import { startTheme } from './theme.ts'
 
 const root = document.getElementById('app')!
@@ -20,7 +21,9 @@ const start = async (): Promise<void> => {
     const text = error instanceof Error ? error.message : String(error)
     render(
       <Empty title="The session cannot be shown">
-        <p role="alert">{text}.</p>
+        <p role="alert">
+          <Prose text={text} />.
+        </p>
       </Empty>,
       root,
     )

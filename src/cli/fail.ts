@@ -5,6 +5,7 @@
 import { existsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { userText } from '../host/exposure.ts'
+import { printable } from '../spec/printable.ts'
 import { lowLimits } from './limits.ts'
 
 /** Options or arguments that are wrong. */
@@ -66,6 +67,8 @@ export const messageOf = (error: unknown): string => {
 
 /** Prints the error and ends the process, with the error's `status` if it has one. */
 export const fail = (error: unknown): never => {
-  process.stderr.write(`userdma: ${messageOf(error)}\n`)
+  // It may quote a file from somebody else.
+  const lines = messageOf(error).split('\n').map(printable)
+  process.stderr.write(`userdma: ${lines.join('\n')}\n`)
   process.exit(error instanceof Error && 'status' in error && typeof error.status === 'number' ? error.status : 1)
 }

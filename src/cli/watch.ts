@@ -4,10 +4,11 @@
  */
 
 import type { ToolSession } from '../daemon/client/tool-session.ts'
+import { bytesText } from '../spec/byte-count.ts'
 import { DATA_UNIT_BYTES } from '../spec/counters.ts'
 import { jsonText } from '../spec/printable.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
-import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
+import { printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { openLooks } from './looks.ts'
 
 type Kind = 'hw_counters' | 'counters' | 'faults'

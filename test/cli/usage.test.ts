@@ -136,6 +136,17 @@ const cases: readonly Case[] = [
   emptyPath('--pcap', 'trace', '--pcap=', '--', 'true'),
   emptyPath('--sarif', 'check', '--sarif=', '--', 'true'),
   emptyPath('--suppressions', 'check', '--suppressions', '', '--', 'true'),
+  [
+    ['check', '--suppressions', '/dev/zero', '--', 'true'],
+    2,
+    /^userdma: --suppressions: \/dev\/zero is a device; a suppression file is a file\n$/,
+  ],
+  // What a message quotes of a file, as its name, has no control characters.
+  [
+    ['check', '--suppressions', '/nonexistent\x1b[2J', '--', 'true'],
+    2,
+    /^userdma: --suppressions: cannot read the suppression file \/nonexistent \[2J: ENOENT\n$/,
+  ],
 
   // Options that contradict each other, or have no effect.
   [

@@ -31,6 +31,7 @@ import {
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const HANG = join(repoRoot, 'build', 'findings', 'both-receive')
+const REFUSED = join(repoRoot, 'build', 'findings', 'refused-call')
 const ENDLESS = join(repoRoot, 'build', 'findings', 'endless-rnr')
 const VIEWS = ['overview', 'ladder', 'objects', 'states', 'calls', 'charts', 'times', 'findings'] as const
 const MAX_NODES = 2000
@@ -130,6 +131,11 @@ const faultsOfLayout = (page: Page): Promise<string[]> =>
           if (overlap(one.getBoundingClientRect(), other.getBoundingClientRect()))
             found.push(row.className + ': "' + one.textContent + '" and "' + other.textContent + '"')
     }
+    for (const cell of document.querySelectorAll('.process'))
+      if (cell.lastElementChild.getBoundingClientRect().right > cell.getBoundingClientRect().right + 1)
+        found.push(cell.parentElement.className + ': the process id of "' + cell.textContent + '" is cut')
+    for (const text of document.body.innerText.split('\\n'))
+      if (text.includes('\x60')) found.push('backticks: ' + text)
     for (const cell of document.querySelectorAll('.table-row > span, td, th'))
       if (cell.scrollWidth > cell.clientWidth + 1 && getComputedStyle(cell).overflowX !== 'visible' && cell.title === '')
         found.push(cell.parentElement.className + ': "' + cell.textContent + '" is cut')
@@ -306,6 +312,19 @@ describe('the page in a browser', { skip }, () => {
     await goTo(page, 'ladder')
     // not among the rows of the filter
     await page.locator('.row.tone-data').first().waitFor()
+    // One count in one wording.
+    const wording = /[\d,]+ packets lost and repaired/
+    const losses: (string | undefined)[] = []
+    for (const view of ['overview', 'ladder', 'charts', 'findings']) {
+      await goTo(page, view)
+      const told = page.getByText(wording).first()
+      await told.waitFor()
+      losses.push(wording.exec(await told.innerText())?.[0])
+      assert.doesNotMatch(await page.locator('main').innerText(), /[1-9]\d* problem/)
+    }
+    assert.equal(new Set(losses).size, 1, losses.join('; '))
+    await goTo(page, 'ladder')
+    await page.locator('.row.tone-data').first().waitFor()
     await page.keyboard.press('n')
     await page.locator('.detail').waitFor()
     const href = page.url()
@@ -331,6 +350,7 @@ describe('the page in a browser', { skip }, () => {
     const context = await browser.newContext({ bypassCSP: true })
     const { page } = await openPage(context, await startInspect(t, '--socket', daemon.socket, '--allow-faults'))
     await page.getByText('Nothing has happened yet').waitFor()
+    await page.getByText(`userdma run --socket ${daemon.socket} -- ibv_rc_pingpong`).waitFor()
     const script = pair('ibv_rc_pingpong -g 1 -n 100000', 'ibv_rc_pingpong -g 1 -n 100000 localhost')
     const running = start(t, userdma, ['run', '--socket', daemon.socket, '--', 'sh', '-c', script], {
       env: cleanEnvironment(),
@@ -341,7 +361,9 @@ describe('the page in a browser', { skip }, () => {
     await page.locator('td.mono', { hasText: 'drop=0.1' }).waitFor()
     assert.deepEqual(await faultsOf(page), [])
     await goTo(page, 'charts')
-    await page.locator('.chart h2', { hasText: /[1-9]\d* lost, [1-9]\d* sent again/ }).waitFor()
+    await page
+      .locator('.chart h2', { hasText: /[1-9][\d,]* packets? lost.*, [1-9][\d,]* packets? sent again/ })
+      .waitFor()
     await goTo(page, 'ladder?filter=userdma.retransmission')
     const newest = page.getByText('Go to the newest')
     await page.locator('.row.tone-retry').or(newest).first().waitFor()
@@ -536,7 +558,8 @@ describe('the page in a browser', { skip }, () => {
         id: 'leak',
         severity: 'error',
         text: `mistake number ${number}`,
-        details: [],
+        details: ['look with `ibv_devinfo -v`'],
+        advice: 'start `opensm`',
         device: 'rxe0',
         time: number + 2,
         moments: [],
@@ -571,6 +594,9 @@ describe('the page in a browser', { skip }, () => {
     await page.getByRole('link', { name: 'All 200 failures' }).waitFor()
     await goTo(page, 'findings?number=55')
     await page.locator('details[open]', { hasText: 'mistake number 55' }).waitFor()
+    for (const code of ['ibv_devinfo -v', 'opensm'])
+      await page.locator('details[open] code', { hasText: code }).waitFor()
+    assert.deepEqual(await faultsOfLayout(page), [])
     await page.getByRole('navigation', { name: 'Pages of findings' }).getByText('41 to 55 of 55').waitFor()
     await page.getByRole('navigation', { name: 'Pages of findings' }).getByText('Previous').click()
     await page.getByText('mistake number 40', { exact: true }).waitFor()
@@ -624,7 +650,7 @@ describe('the page in a browser', { skip }, () => {
     const chart = (title: string) => page.locator('.chart h2', { hasText: title })
     await chart('Latency of sends over time').waitFor()
     const losses = await chart('Packets that were lost').innerText()
-    const lost = Number(/([\d,]+) lost/.exec(losses)?.[1])
+    const lost = Number(/([\d,]+) packets? lost and repaired/.exec(losses)?.[1])
     assert.ok(lost > 0, losses)
     assert.ok((await nodesOf(page)) <= MAX_NODES)
     for (const width of [1280, 390]) {
@@ -775,6 +801,53 @@ describe('the page in a browser', { skip }, () => {
     await page.getByRole('button', { name: 'Close', exact: true }).click()
     await page.getByRole('dialog').waitFor({ state: 'detached' })
     assert.equal(await page.evaluate(`document.activeElement.getAttribute('aria-label')`), 'Keys (?)')
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
+  it('gives the list of a view its keys after a click on the link to the view, and the filter the slash', async t => {
+    const { script, options } = PROGRAMS['perftest with loss']
+    const file = join(temporaryFolder(t), 'session.udr')
+    const all = `${script}; ${REFUSED}; true`
+    assertGood(await runUserdma(t, ['run', '--private', '--record', file, ...options, '--', 'sh', '-c', all]))
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    const row = (state: string) => page.locator(`[role=row][aria-selected=true]${state}`)
+    for (const view of ['Ladder', 'Calls', 'Objects', 'Times']) {
+      const open = async (): Promise<void> => {
+        await goTo(page, 'overview')
+        await page.getByRole('navigation', { name: 'Views' }).getByRole('link', { name: view }).click()
+        await page.getByRole('grid').getByRole('row').first().waitFor()
+        await page.locator('.status', { hasNotText: 'reading' }).waitFor()
+      }
+      for (const key of ['j', 'ArrowDown', 'PageDown', 'End']) {
+        await open()
+        await page.keyboard.press(key)
+        await row(':focus').waitFor({ timeout: 5000 })
+      }
+      // From the details too.
+      if (view !== 'Objects') await page.locator('.detail button').first().focus()
+      await page.keyboard.press('k')
+      await row(':focus').waitFor({ timeout: 5000 })
+      await page.locator('.detail .close').focus()
+      await page.keyboard.press('Escape')
+      await page.locator('.detail').waitFor({ state: 'detached', timeout: 5000 })
+      if (view !== 'Ladder' && view !== 'Calls') continue
+      await open()
+      await page.keyboard.press('n')
+      await row('').waitFor({ timeout: 5000 })
+      assert.match(
+        (await row('').getAttribute('class')) ?? '',
+        view === 'Ladder' ? /tone-(?:lost|nak|retry)/ : /failed/,
+      )
+      await open()
+      await page.keyboard.press('/')
+      await page.locator('.filter input:focus').waitFor({ timeout: 5000 })
+      // Also where no row matches.
+      await goTo(page, `${view.toLowerCase()}?filter=${encodeURIComponent('"no such text"')}`)
+      await page.locator('.filter input:focus').evaluate(`document.activeElement.blur()`)
+      await page.keyboard.press('/')
+      await page.locator('.filter input:focus').waitFor({ timeout: 5000 })
+    }
     assert.deepEqual(errors, [])
     await page.close()
   })

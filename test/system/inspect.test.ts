@@ -100,7 +100,8 @@ describe('userdma inspect of a daemon', { skip }, () => {
   it('shows what programs do, changes faults, and goes on with the next daemon', async t => {
     const daemon = await startDaemon(t)
     const page = await inspect(t, '--socket', daemon.socket, '--allow-faults')
-    assert.equal((await page.about()).isLive, true)
+    const { isLive, run } = await page.about()
+    assert.deepEqual([isLive, run], [true, `userdma run --socket ${daemon.socket} --`])
     const ran = runUserdma(t, ['run', '--socket', daemon.socket, '--', LOOPBACK])
     await page.until(async ({ state }) => {
       const { events } = await openSession(page.source(state.size))

@@ -69,7 +69,7 @@ test('values are shown with their bits, and as people read them', () => {
   const shown = packetHeaders(bytes).flatMap(({ fields }) => fields)
   for (const [filter, value, text, bits] of [
     ['bth.opcode', 0x11, '0x11  RC_ACKNOWLEDGE', ''],
-    ['bth.padcnt', 2, '2', 'bits 2–3'],
+    ['bth.padcnt', 2, '2 B', 'bits 2–3'],
     ['bth.p_key', 0xffff, '0xffff', ''],
     ['bth.destqp', 0x12, '0x000012  18', ''],
     ['bth.a', true, '1', 'bit 0'],

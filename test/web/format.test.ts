@@ -9,11 +9,14 @@ import {
   bytesText,
   clockText,
   durationText,
+  exactBytesText,
   lossesText,
   plural,
+  proseParts,
   psnText,
   rateText,
   timeText,
+  valueText,
 } from '../../web/format.ts'
 import { linkTo, parseRoute } from '../../web/route.ts'
 
@@ -47,13 +50,48 @@ describe('texts of the page', () => {
 
   for (const [value, text] of [
     [0, '0 B'],
-    [10_239, '10,239 B'],
-    [10_240, '10.0 KiB'],
-    [1_048_576, '1024 KiB'],
-    [10_485_760, '10.0 MiB'],
-    [10 * 2 ** 50, '10240 TiB'],
+    [1023, '1023 B'],
+    [1024, '1 KiB'],
+    [1536, '1.5 KiB'],
+    [1023.9 * 1024, '1023.9 KiB'],
+    [2 ** 20 - 1, '1.0 MiB'],
+    [64 * 2 ** 20, '64 MiB'],
+    [5 * 2 ** 40, '5 TiB'],
+    [5000 * 2 ** 40, '5000 TiB'],
   ] as const)
     it(`${value} bytes: ${text}`, () => assert.equal(bytesText(value), text))
+
+  it('bytes that are rounded, also exactly', () =>
+    assert.deepEqual([16, 4096, 4112, 2 ** 20 - 1].map(exactBytesText), [
+      '16 B',
+      '4 KiB',
+      '4.0 KiB (4,112 B)',
+      '1.0 MiB (1,048,575 B)',
+    ]))
+
+  it('values of objects: sizes, addresses and keys, and numbers', () =>
+    assert.deepEqual(
+      [
+        ['length', '0x20000'],
+        ['start', '0x7fb970665000'],
+        ['rkey', 3_324_778_668],
+        ['qpAccessFlags', 7],
+        ['sqPsn', 4096],
+        ['maxSendWr', 4096],
+        ['name', 'x'],
+        ['queue', { offset: '0xfffafe000', size: 8192 }],
+      ].map(([name, value]) => valueText(name as string, value)),
+      ['128 KiB', '0x7fb970665000', '0xc62c18ac', '0x7', '0x001000', '4,096', 'x', 'offset 0xfffafe000, size 8 KiB'],
+    ))
+
+  it('sentences: what is between backticks is code', () =>
+    assert.deepEqual(proseParts('look with `ibv_devinfo -v`, or `sminfo`; it`s \x1b[2J'), [
+      'look with ',
+      'ibv_devinfo -v',
+      ', or ',
+      'sminfo',
+      '; it`s  [2J',
+    ]))
 
   it('addresses: LIDs, IPv4, IPv6', () => {
     const ipv4 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1)

@@ -38,9 +38,9 @@ describe('the rows of a ladder', () => {
       packets(RIGHT, 'RC_ACKNOWLEDGE', PSN + 1, 4),
     )
     assert.deepEqual(texts(rows), [
-      '0 SEND_FIRST 0x000100 · 1,024 B | ',
-      '0 SEND_LAST 0x000101 · 1,024 B | ',
-      '1 ACKNOWLEDGE 0x000101 | acknowledges 0x000100–0x000101 · 2',
+      '0 SEND_FIRST 0x000100 · 1 KiB | ',
+      '0 SEND_LAST 0x000101 · 1 KiB | ',
+      '1 ACKNOWLEDGE 0x000101 | acknowledges 0x000100–0x000101 · 2 packets',
     ])
     for (const row of rows) assert.equal(row.request, send)
   })
@@ -53,11 +53,11 @@ describe('the rows of a ladder', () => {
       packets(LEFT, 'RC_WRITE_MIDDLE', PSN + 3, 12, { count: 5 }),
     )
     assert.deepEqual(texts(rows), [
-      '0 WRITE_MIDDLE ×3 0x000100–0x000102 · 1,024 B | ',
-      '0 WRITE_MIDDLE 0x000103 · 1,024 B | lost',
-      '0 WRITE_MIDDLE ×4 0x000104–0x000107 · 1,024 B | ',
+      '0 WRITE_MIDDLE ×3 0x000100–0x000102 · 1 KiB | ',
+      '0 WRITE_MIDDLE 0x000103 · 1 KiB | lost',
+      '0 WRITE_MIDDLE ×4 0x000104–0x000107 · 1 KiB | ',
       '1 NAK 0x000103 | sequence error: expects 0x000103',
-      '0 WRITE_MIDDLE ×5 0x000103–0x000107 · 1,024 B | retransmission after NAK, 10.0 µs',
+      '0 WRITE_MIDDLE ×5 0x000103–0x000107 · 1 KiB | retransmission after NAK, 10.0 µs',
     ])
     assert.equal(rows[1].tone, 'lost')
     assert.equal(rows[4].tone, 'retry')

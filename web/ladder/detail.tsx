@@ -11,10 +11,20 @@ import { SendFlags } from '../../src/spec/work.ts'
 import type { SessionObjects } from '../../src/tools/record/objects.ts'
 import { gidText } from '../../src/tools/trace/bytes.ts'
 import { lidOf } from '../../src/transport/wire/address.ts'
-import { addressText, bytesText, countText, durationText, hexText, psnText, timeText } from '../format.ts'
+import {
+  addressText,
+  countText,
+  durationText,
+  exactBytesText,
+  hexText,
+  psnText,
+  timeText,
+  valueText,
+} from '../format.ts'
 import { PacketView } from '../packet/packet-view.tsx'
 import { Facts } from '../parts/basics.tsx'
 import { CopyButton } from '../parts/copy.tsx'
+import { Prose } from '../parts/prose.tsx'
 import { StackView } from '../parts/stack.tsx'
 import { focusList } from '../parts/virtual-list.tsx'
 import { linkTo } from '../route.ts'
@@ -67,7 +77,7 @@ const RequestView = ({
             .slice(0, 8)
             .map(
               ({ address, length, lkey }, i) =>
-                [`Element ${i}`, `${hexText(address)}, ${bytesText(length)}, lkey ${hexText(lkey)}`] as const,
+                [`Element ${i}`, `${hexText(address)}, ${exactBytesText(length)}, lkey ${hexText(lkey)}`] as const,
             ),
         ]}
       />
@@ -77,7 +87,9 @@ const RequestView = ({
           <StackView stack={stack} />
         </>
       ) : (
-        <p class="quiet">No stack: programs under `userdma check --record` have them.</p>
+        <p class="quiet">
+          No stack: programs under <code>userdma check --record</code> have them.
+        </p>
       )}
     </section>
   )
@@ -128,7 +140,7 @@ const PacketPart = ({ row }: { readonly row: Row }) => {
           ['From', addressText(event.flow.source)],
           ['To', addressText(event.flow.destination)],
           ...fabricFacts(event.flow),
-          ['Length', `${countText(length)} bytes, BTH to ICRC`],
+          ['Length', `${exactBytesText(length)}, BTH to ICRC`],
           ['PSN', psnText(psn)],
           ['What happened', packet.outcome === 'passed' ? 'arrived' : packet.outcome],
           ...(packet.isRetransmission ? ([['Retransmission', 'yes']] as const) : []),
@@ -149,7 +161,7 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
           <Facts
             of={[
               ['Status', statusName(event.status)],
-              ['Bytes', countText(event.bytes)],
+              ['Bytes', exactBytesText(event.bytes)],
               ['Completion queue', objects.objectName(event.cq)],
               ['Position in it', event.cqPosition === 0 ? 'lost: the queue was full' : countText(event.cqPosition)],
               ['Solicited', event.solicited ? 'yes' : 'no'],
@@ -174,7 +186,7 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
           <Facts
             of={[
               ['Result', String(event.call.ret)],
-              ['Reason', reasonText(event.call.reason ?? '')],
+              ['Reason', <Prose key="reason" text={reasonText(event.call.reason ?? '')} />],
               ['Process', `${event.call.pid} (${event.call.command})`],
             ]}
           />
@@ -186,7 +198,9 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
       return (
         <section class="detail-part">
           <h3>Failure</h3>
-          <p class="sentence">{failure.text}.</p>
+          <p class="sentence">
+            <Prose text={failure.text} />.
+          </p>
           <Facts
             of={[
               ['Cause', failure.cause],
@@ -194,7 +208,9 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
               ['Process', `${event.failure.pid} (${event.failure.command})`],
             ]}
           />
-          <p class="quiet">`userdma explain {hexText(failure.vendorErr)}` says more.</p>
+          <p class="quiet">
+            <code>userdma explain {hexText(failure.vendorErr)}</code> says more.
+          </p>
         </section>
       )
     }
@@ -202,7 +218,9 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
       return (
         <section class="detail-part">
           <h3>Finding</h3>
-          <p class="sentence">{event.finding.text}.</p>
+          <p class="sentence">
+            <Prose text={event.finding.text} />.
+          </p>
           <p>
             <a href={linkTo('findings', { number: event.finding.number })}>{event.finding.id}</a>
           </p>
@@ -214,9 +232,7 @@ const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: Sess
 
 /** Values of a call, by name. */
 export const Values = ({ values }: { readonly values: Readonly<Record<string, unknown>> }) => {
-  const texts = Object.entries(values).map(
-    ([name, value]) => [name, typeof value === 'object' ? JSON.stringify(value) : String(value)] as const,
-  )
+  const texts = Object.entries(values).map(([name, value]) => [name, valueText(name, value)] as const)
   return <Facts of={texts} />
 }
 
@@ -249,7 +265,9 @@ export const Detail = ({ row, start, objects, names, onClose, onShowRequest }: D
     <aside class="detail" aria-label="Details">
       <header>
         <div>
-          <h2>{row.title}</h2>
+          <h2>
+            <Prose text={row.title} />
+          </h2>
           <p>
             {timeText(row.time - start)} s{row.side === undefined ? '' : ` · ${names[row.side]}`}
           </p>
@@ -267,7 +285,11 @@ export const Detail = ({ row, start, objects, names, onClose, onShowRequest }: D
           ✕
         </button>
       </header>
-      {row.note !== '' && <p class={`sentence tone-text-${row.tone}`}>{row.note}</p>}
+      {row.note !== '' && (
+        <p class={`sentence tone-text-${row.tone}`}>
+          <Prose text={row.note} />
+        </p>
+      )}
       {row.waited !== undefined && <p class="sentence">The sender waited {durationText(row.waited)}.</p>}
       {parts}
     </aside>

@@ -7,7 +7,7 @@ import type { PostedEvent } from '../../src/spec/session-events.ts'
 import { operations } from '../../src/spec/wire/opcodes.ts'
 import { SendKind, sendOperations } from '../../src/spec/work.ts'
 import { psnDifference } from '../../src/transport/wire/bth.ts'
-import { countText, psnText } from '../format.ts'
+import { plural, psnText } from '../format.ts'
 import { Recent } from './recent.ts'
 import { PSN_MASK, type Wait } from './row.ts'
 
@@ -63,5 +63,5 @@ export const acknowledgedText = (before: number | undefined, psn: number): strin
   const count = before === undefined ? 0 : psnDifference(psn, before)
   if (before !== undefined && count <= 0) return 'acknowledged before'
   if (before === undefined || count === 1) return `acknowledges ${psnText(psn)}`
-  return `acknowledges ${psnText((before + 1) & PSN_MASK)}–${psnText(psn)} · ${countText(count)}`
+  return `acknowledges ${psnText((before + 1) & PSN_MASK)}–${psnText(psn)} · ${plural(count, 'packet')}`
 }

@@ -2,6 +2,7 @@
  * One row of the ladder: time, what the left queue pair did, the arrow between the two, what the right one did.
  */
 import { durationText, timeText } from '../format.ts'
+import { Prose } from '../parts/prose.tsx'
 import type { RowAttributes } from '../parts/virtual-list.tsx'
 import type { Row, Side, Wait } from './row.ts'
 
@@ -52,11 +53,17 @@ export const LadderRow = ({ attributes, row, gap, start, isRelated }: LadderRowP
   const words = (of: Side) => {
     if (side !== of) return null
     return kind === 'packet' ? (
-      <span class="note">{note}</span>
+      <span class="note">
+        <Prose text={note} />
+      </span>
     ) : (
       <>
-        <b>{title}</b>
-        <span class="note">{note}</span>
+        <b>
+          <Prose text={title} />
+        </b>
+        <span class="note">
+          <Prose text={note} />
+        </span>
       </>
     )
   }
@@ -82,7 +89,7 @@ export const LadderRow = ({ attributes, row, gap, start, isRelated }: LadderRowP
         {kind !== 'packet' && side !== undefined && <span class={`dot side${side}`} />}
         {side === undefined && (
           <span class="banner">
-            {title}
+            <Prose text={title} />
             {note !== '' && <span class="note">{note}</span>}
           </span>
         )}

@@ -1,12 +1,13 @@
 /*
  * The ladder: what happened between two queue pairs, in the order of time.
  */
-import { useMemo, useRef } from 'preact/hooks'
+import { useMemo } from 'preact/hooks'
 import type { PostedEvent } from '../../src/spec/session-events.ts'
 import { type Connection, connectionsOf, type QueuePair } from '../../src/tools/record/objects.ts'
+import { lossesOf, problemsOf } from '../data/losses.ts'
 import type { Store } from '../data/store.ts'
 import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
-import { countText, hexText, plural } from '../format.ts'
+import { countText, hexText, lostText, plural } from '../format.ts'
 import { fieldNames } from '../packet/fields.ts'
 import { packetValueNames } from '../packet/opcode-names.ts'
 import { Empty } from '../parts/basics.tsx'
@@ -14,7 +15,7 @@ import { Choice } from '../parts/choice.tsx'
 import { Coverage } from '../parts/coverage.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
-import { VirtualList } from '../parts/virtual-list.tsx'
+import { sendKey, VirtualList } from '../parts/virtual-list.tsx'
 import { WaitsOf } from '../parts/waits.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
 import { Detail } from './detail.tsx'
@@ -30,8 +31,9 @@ const NEWEST = 50_000
 
 const isField = (name: string): boolean => fieldNames.includes(name) || (rowFields as readonly string[]).includes(name)
 
-/** What a program or a network did wrong. */
-const isProblem = ({ tone }: Row): boolean => tone === 'lost' || tone === 'nak' || tone === 'retry' || tone === 'error'
+/** What a program noticed, and what the queue pairs repaired. */
+const isRemarkable = ({ tone }: Row): boolean =>
+  tone === 'lost' || tone === 'nak' || tone === 'retry' || tone === 'error'
 
 /** Kinds of rows that can be hidden. */
 const KINDS = [
@@ -93,7 +95,6 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
   const from = atText === null ? undefined : Number(atText)
   const source = route.params.get('filter') ?? ''
   const hidden = route.params.get('hide') ?? ''
-  const filterBox = useRef<HTMLInputElement>(null)
 
   const { filter, problem } = useMemo((): { filter: Filter | undefined; problem: string } => {
     try {
@@ -121,24 +122,6 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
     const isShown = index !== undefined && index >= 0 && index < shown.length
     setParam('row', isShown ? keyOf(shown, index) : undefined)
   }
-  const step = (from: number, by: 1 | -1, isWanted: (row: Row) => boolean): void => {
-    let i = from + by
-    while (i >= 0 && i < shown.length && !isWanted(shown[i]!)) i += by
-    if (i >= 0 && i < shown.length) select(i)
-  }
-  const onKeyDown = (event: KeyboardEvent): void => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return
-    const actions: Readonly<Record<string, () => void>> = {
-      n: () => step(selected ?? -1, 1, isProblem),
-      p: () => step(selected ?? shown.length, -1, isProblem),
-      '/': () => filterBox.current?.focus(),
-    }
-    const action = actions[event.key]
-    if (action === undefined) return
-    event.preventDefault()
-    action()
-  }
-
   if (connection === undefined)
     return store.readState === 'reading' ? (
       <Empty title="Reading the session …" />
@@ -150,7 +133,9 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
       </Empty>
     )
   const names = [qpText(connection.left, connection.left.qpn), qpText(connection.right, connection.rightQpn)] as const
-  const problems = shown.reduce((sum, one) => sum + (isProblem(one) ? 1 : 0), 0)
+  const hasRemarkable = shown.some(isRemarkable)
+  const problems = problemsOf(facts, connection)
+  const losses = lossesOf(facts, connection)
   const goFrom = (time: number): void => {
     setParam('row', undefined)
     setParam('from', Math.floor(time))
@@ -185,7 +170,6 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
             label="Filter, in Wireshark's syntax"
             placeholder="Filter: infiniband.bth.psn == 0x1 || userdma.retransmission"
             problem={problem}
-            box={filterBox}
             list="fields"
           >
             <datalist id="fields">
@@ -215,19 +199,22 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
             <button
               type="button"
               class="chip"
-              disabled={problems === 0}
-              onClick={() => step(selected ?? shown.length, -1, isProblem)}
-              aria-label="Previous problem (p)"
+              disabled={!hasRemarkable}
+              onClick={() => sendKey('p')}
+              aria-label="Previous problem, loss or repetition (p)"
             >
               ↑
             </button>
-            <span class={problems > 0 ? 'bad' : 'quiet'}>{plural(problems, 'problem')}</span>
+            <span>
+              <span class={problems > 0 ? 'bad' : 'quiet'}>{plural(problems, 'problem')}</span>
+              {losses.lost > 0 && <span class="quiet">, {lostText(losses)}</span>}
+            </span>
             <button
               type="button"
               class="chip"
-              disabled={problems === 0}
-              onClick={() => step(selected ?? -1, 1, isProblem)}
-              aria-label="Next problem (n)"
+              disabled={!hasRemarkable}
+              onClick={() => sendKey('n')}
+              aria-label="Next problem, loss or repetition (n)"
             >
               ↓
             </button>
@@ -285,7 +272,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
             onSelect={select}
             followsEnd={store.source.about.isLive}
             onEnd={loadMore}
-            onKeyDown={onKeyDown}
+            isProblem={index => isRemarkable(shown[index]!)}
             render={(index, attributes) => {
               const one = shown[index]!
               const before = shown[shown[index - 1]?.kind === 'idle' ? index - 2 : index - 1]

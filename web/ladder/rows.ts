@@ -21,6 +21,7 @@ import { lostOutcomes } from '../../src/tools/record/packets.ts'
 import { isFailed, reasonOf } from '../../src/tools/trace/failed.ts'
 import { syndromeText } from '../../src/tools/trace/packets.ts'
 import { BTH_BYTES, psnDifference } from '../../src/transport/wire/bth.ts'
+import { isFindingOf } from '../data/losses.ts'
 import { addressText, countText, durationText, hexText, plural, psnText } from '../format.ts'
 import { Arrivals } from './arrivals.ts'
 import { senderOf, srcQpnOf } from './connection-packets.ts'
@@ -89,11 +90,8 @@ export class LadderRows {
         )
         return
       case 'finding': {
-        const names = [this.#connection.left, this.#connection.right].map(qp => qp && `QP ${hexText(qp.qpn)} `)
-        const isOurs = event.finding.objects.some(({ name }) =>
-          names.some(of => of !== undefined && `${name} `.startsWith(of)),
-        )
-        if (isOurs) this.#push(event, 'finding', undefined, 'error', event.finding.text, event.finding.id)
+        if (isFindingOf(this.#connection, event.finding))
+          this.#push(event, 'finding', undefined, 'error', event.finding.text, event.finding.id)
         return
       }
       case 'lost':

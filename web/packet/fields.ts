@@ -6,6 +6,7 @@ import { type BitField, type Header, type HeaderName, headers } from '../../src/
 import { headerAt, opcodeByNumber } from '../../src/spec/wire/opcodes.ts'
 import { syndromeText } from '../../src/tools/trace/packets.ts'
 import { type BitValue, getBits } from '../../src/transport/wire/bits.ts'
+import { countText, exactBytesText } from '../format.ts'
 
 export interface PacketField {
   readonly name: string
@@ -105,11 +106,13 @@ const filterOf = (header: HeaderName, field: string): string =>
     ? `infiniband.${header.toLowerCase()}`
     : `infiniband.${header.toLowerCase()}.${FILTERS[`${header}.${field}`] ?? field.toLowerCase()}`
 
-const COUNTS = new Set(['padCnt', 'tver', 'dmaLen', 'msn'])
+const COUNTS = new Set(['tver', 'msn'])
+const SIZES = new Set(['padCnt', 'dmaLen'])
 
 const textOf = (header: HeaderName, field: string, value: BitValue, width: number): string => {
   if (typeof value === 'boolean') return value ? '1' : '0'
-  if (COUNTS.has(field)) return String(value)
+  if (COUNTS.has(field)) return countText(Number(value))
+  if (SIZES.has(field)) return exactBytesText(Number(value))
   const hex = `0x${value.toString(16).padStart(Math.ceil(width / 4), '0')}`
   if (header === 'BTH' && field === 'opcode') return `${hex}  ${opcodeByNumber[Number(value)]?.name ?? 'undefined'}`
   if (header === 'AETH' && field === 'syndrome') return `${hex}  ${syndromeText(Number(value))}`

@@ -26,3 +26,14 @@ export const Facts = ({ of }: { readonly of: readonly (readonly [name: string, v
     ))}
   </dl>
 )
+
+/** A cell of a row: of a long command the end is cut, never the process id. */
+export const Process = ({ of }: { readonly of: { readonly command: string; readonly pid: number } | undefined }) => (
+  <span role="gridcell" class="process" title={of && `${of.command} ${of.pid}`}>
+    {of && (
+      <>
+        <span>{of.command}</span> <span>{of.pid}</span>
+      </>
+    )}
+  </span>
+)

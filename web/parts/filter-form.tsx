@@ -1,9 +1,10 @@
 /*
  * The filter of a view, which the address has as its parameter `filter`.
  */
-import type { ComponentChildren, Ref } from 'preact'
+import type { ComponentChildren } from 'preact'
 import { useState } from 'preact/hooks'
 import { setParam } from '../route.ts'
+import { Prose } from './prose.tsx'
 
 export interface FilterFormProps {
   /** The present filter. */
@@ -13,13 +14,12 @@ export interface FilterFormProps {
   readonly placeholder: string
   /** Why the filter is not valid; '': it is. */
   readonly problem: string
-  readonly box?: Ref<HTMLInputElement>
   /** The id of the list of suggestions among the children. */
   readonly list?: string
   readonly children?: ComponentChildren
 }
 
-export const FilterForm = ({ source, label, placeholder, problem, box, list, children }: FilterFormProps) => {
+export const FilterForm = ({ source, label, placeholder, problem, list, children }: FilterFormProps) => {
   const [edited, setEdited] = useState({ source, text: source })
   // A link and the browser's Back change the address without this form: a draft belongs to the filter it was made from.
   const draft = edited.source === source ? edited.text : source
@@ -33,7 +33,6 @@ export const FilterForm = ({ source, label, placeholder, problem, box, list, chi
       }}
     >
       <input
-        {...(box && { ref: box })}
         type="search"
         aria-label={label}
         aria-invalid={problem !== ''}
@@ -52,6 +51,6 @@ export const FilterForm = ({ source, label, placeholder, problem, box, list, chi
 export const FilterProblem = ({ problem }: { readonly problem: string }) =>
   problem === '' ? null : (
     <p class="filter-problem" role="alert">
-      {problem}
+      <Prose text={problem} />
     </p>
   )

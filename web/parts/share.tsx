@@ -4,6 +4,7 @@
 import { useState } from 'preact/hooks'
 import type { Source } from '../data/source.ts'
 import { copyText } from './clipboard.ts'
+import { Prose } from './prose.tsx'
 
 /** Milliseconds after which a browser has begun to save. */
 const SAVE_TIME = 60_000
@@ -71,7 +72,7 @@ export const Share = ({ source }: { readonly source: Source }) => {
         </button>
       )}
       <span class="quiet said" role="status">
-        {said}{' '}
+        <Prose text={said} />{' '}
         {link !== '' && (
           <input readOnly aria-label="Link" value={link} onFocus={event => event.currentTarget.select()} />
         )}

@@ -7,6 +7,7 @@ import type { Story, StoryLine } from '../../src/spec/check/finding.ts'
 import { times } from '../../src/spec/check/story.ts'
 import { printable } from '../../src/spec/printable.ts'
 import { timeText } from '../format.ts'
+import { Prose } from './prose.tsx'
 import { Caller, StackView } from './stack.tsx'
 
 /** The most columns; further processes or objects share the last. */
@@ -31,7 +32,11 @@ export const StoryView = ({ story, start }: { readonly story: Story; readonly st
   return (
     <section>
       <h4>What happened before</h4>
-      {lost !== undefined && <p class="quiet">{printable(lost.text)}</p>}
+      {lost !== undefined && (
+        <p class="quiet">
+          <Prose text={lost.text} />
+        </p>
+      )}
       <table class="story">
         <thead>
           <tr>
@@ -65,7 +70,7 @@ const Event = ({ line, isNamed }: { readonly line: StoryLine; readonly isNamed: 
   return (
     <>
       {isDecisive && <strong>decisive: </strong>}
-      {printable(what)}
+      <Prose text={what} />
       {stack.length > 0 && <Source stack={stack} />}
     </>
   )

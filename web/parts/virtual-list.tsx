@@ -20,8 +20,15 @@ export interface RowAttributes {
   readonly onClick: (() => void) | undefined
 }
 
+const listOfView = (): HTMLElement | null => document.querySelector('.list')
+
 /** Gives the list of the view the focus, after the part of the page that had it is gone. */
-export const focusList = (): void => document.querySelector<HTMLElement>('.list [tabindex="0"], .list')?.focus()
+export const focusList = (): void =>
+  (listOfView()?.querySelector<HTMLElement>('[tabindex="0"]') ?? listOfView())?.focus()
+
+/** Gives the list of the view a key that was pressed elsewhere. Returns whether it has taken it: there may be no list. */
+export const sendKey = (key: string): boolean =>
+  listOfView()?.dispatchEvent(new KeyboardEvent('keydown', { key, cancelable: true })) === false
 
 interface VirtualListProps {
   readonly label: string
@@ -39,13 +46,13 @@ interface VirtualListProps {
   /** Whether to stay at the end, while the user is there. */
   readonly followsEnd?: boolean
   readonly onEnd?: (() => void) | undefined
-  /** The view's own keys: it prevents the default of those that it takes. */
-  readonly onKeyDown?: ((event: KeyboardEvent) => void) | undefined
+  /** The rows to which `n` and `p` go; absent: none. */
+  readonly isProblem?: (index: number) => boolean
   readonly class?: string
 }
 
 export const VirtualList = (props: VirtualListProps) => {
-  const { label, count, columns, rowHeight, render, isRow = () => true, selected, onSelect } = props
+  const { label, count, columns, rowHeight, render, isRow = () => true, isProblem, selected, onSelect } = props
   const { followsEnd = false, onEnd } = props
   const box = useRef<HTMLDivElement>(null)
   const [top, setTop] = useState(0)
@@ -105,9 +112,9 @@ export const VirtualList = (props: VirtualListProps) => {
     onSelect(index)
   }
   /** Goes to a row, or the next one in a direction that can be selected. */
-  const goTo = (index: number, by: 1 | -1, cell: number): void => {
+  const goTo = (index: number, by: 1 | -1, cell: number, isWanted = isRow): void => {
     let i = Math.max(0, Math.min(count - 1, index))
-    while (i >= 0 && i < count && !isRow(i)) i += by
+    while (i >= 0 && i < count && !isWanted(i)) i += by
     if (i < 0 || i >= count) return
     focused.current = cell
     // The row may be in the document and selected: then nothing is drawn.
@@ -115,7 +122,6 @@ export const VirtualList = (props: VirtualListProps) => {
     else select(i)
   }
   const onKeyDown = (event: KeyboardEvent): void => {
-    props.onKeyDown?.(event)
     const { key, ctrlKey, metaKey, altKey } = event
     const isEnd = key === 'Home' || key === 'End'
     if (event.defaultPrevented || metaKey || altKey || (ctrlKey && !isEnd)) return
@@ -126,11 +132,15 @@ export const VirtualList = (props: VirtualListProps) => {
     const here = active === undefined ? -1 : stop
     const down = (): void => goTo(here + 1, 1, cell)
     const up = (): void => goTo(here - 1, -1, cell)
-    const actions: Readonly<Record<string, () => void>> = {
+    const actions: Readonly<Record<string, () => unknown>> = {
       ArrowDown: down,
       j: down,
       ArrowUp: up,
       k: up,
+      ...(isProblem && {
+        n: () => here + 1 < count && goTo(here + 1, 1, cell, isProblem),
+        p: () => here !== 0 && goTo((active === undefined ? count : here) - 1, -1, cell, isProblem),
+      }),
       PageDown: () => goTo(here + page, here + page < count ? 1 : -1, cell),
       PageUp: () => goTo(here - page, 1, cell),
       Home: () => (cell < 0 || ctrlKey ? goTo(0, 1, ctrlKey ? Math.min(cell, 0) : cell) : focusOn(cells[0])),

@@ -9,6 +9,7 @@ import type { Source } from '../data/source.ts'
 import type { Store } from '../data/store.ts'
 import { countText, durationText, timeText } from '../format.ts'
 import { linkTo } from '../route.ts'
+import { Prose } from './prose.tsx'
 
 const MAX_ROWS = 60
 /** Milliseconds between two requests for what programs wait for. */
@@ -77,7 +78,10 @@ export const WaitsOfSession = ({ store }: { readonly store: Store }) => {
                     {programEndText(end)} at {timeText(Math.max(0, end.time - facts.start))} s
                     {finding && (
                       <>
-                        : <a href={linkTo('findings', { number: finding.number })}>{finding.text}</a>
+                        :{' '}
+                        <a href={linkTo('findings', { number: finding.number })}>
+                          <Prose text={finding.text} />
+                        </a>
                       </>
                     )}
                   </span>
@@ -97,7 +101,7 @@ export const WaitsOfSession = ({ store }: { readonly store: Store }) => {
                   {command} {pid}
                 </a>
                 <span>
-                  {device}: {text}
+                  {device}: <Prose text={text} />
                   {note !== '' && <span class="quiet"> ({note})</span>}
                 </span>
               </li>
@@ -118,8 +122,8 @@ export const WaitsOf = ({ store, objects }: { readonly store: Store; readonly ob
     <>
       {waits.map(wait => (
         <p key={wait.facts.text} class={`sentence${wait.state === 'over' ? '' : ' tone-text-nak'}`}>
-          {wait.facts.command} {wait.facts.pid} {wait.state === 'waits' ? 'waits' : 'waited'}: {wait.facts.text}{' '}
-          <span class="quiet">({stateText(wait, facts.start, session.end)})</span>
+          {wait.facts.command} {wait.facts.pid} {wait.state === 'waits' ? 'waits' : 'waited'}:{' '}
+          <Prose text={wait.facts.text} /> <span class="quiet">({stateText(wait, facts.start, session.end)})</span>
         </p>
       ))}
     </>

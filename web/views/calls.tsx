@@ -11,8 +11,9 @@ import { omittedText } from '../data/coverage.ts'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
-import { Empty, Facts } from '../parts/basics.tsx'
+import { Empty, Facts, Process } from '../parts/basics.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
+import { Prose } from '../parts/prose.tsx'
 import { DetailHead } from '../parts/split.tsx'
 import { StackView } from '../parts/stack.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
@@ -64,7 +65,11 @@ const CallDetail = ({
         onClose={() => setParam('call', undefined)}
         copied={copied}
       />
-      {typeof reason === 'string' && <p class="sentence bad">{reason}</p>}
+      {typeof reason === 'string' && (
+        <p class="sentence bad">
+          <Prose text={reason} />
+        </p>
+      )}
       <Facts
         of={[
           ['Result', String(call.ret)],
@@ -167,6 +172,7 @@ export const Calls = ({ store, route }: ViewProps) => {
           columns={4}
           selected={index < 0 ? undefined : index}
           onSelect={select}
+          isProblem={i => isFailed(shown[i]!.call)}
           render={(i, attributes) => {
             const event = shown[i]!
             const { call } = event
@@ -178,9 +184,7 @@ export const Calls = ({ store, route }: ViewProps) => {
                 <span role="gridcell" class="mono end quiet">
                   {durationText(call.duration)}
                 </span>
-                <span role="gridcell">
-                  {call.command} {call.pid}
-                </span>
+                <Process of={call} />
                 <span role="gridcell" class="mono">
                   {textOf(event)}
                 </span>

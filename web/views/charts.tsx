@@ -5,9 +5,11 @@
 import { useEffect, useMemo, useRef } from 'preact/hooks'
 import UPlot from 'uplot'
 import { type Connection, connectionsOf } from '../../src/tools/record/objects.ts'
+import type { Losses } from '../../src/tools/record/times/request-times.ts'
 import { useConnectionTraffic } from '../data/connection-traffic.ts'
+import { lossesOf } from '../data/losses.ts'
 import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../data/traffic.ts'
-import { bytesText, countText, durationText } from '../format.ts'
+import { bytesText, countText, durationText, lostText, plural } from '../format.ts'
 import { connectionText } from '../ladder/ladder.tsx'
 import { Empty } from '../parts/basics.tsx'
 import { Choice } from '../parts/choice.tsx'
@@ -239,6 +241,7 @@ export const Charts = ({ store, route }: ViewProps) => {
           // The charts of another connection have other lengths.
           key={connection?.left.object.id ?? 0}
           traffic={traffic}
+          losses={lossesOf(facts, connection)}
           version={connection === undefined ? store.version : (own?.version ?? 0)}
           start={facts.start}
           range={rangeOf(route.params)}
@@ -251,6 +254,7 @@ export const Charts = ({ store, route }: ViewProps) => {
 
 interface TrafficChartsProps {
   readonly traffic: Traffic
+  readonly losses: Losses
   readonly version: number
   /** Microseconds. */
   readonly start: number
@@ -259,7 +263,7 @@ interface TrafficChartsProps {
   readonly isOne: boolean
 }
 
-const TrafficCharts = ({ traffic, version, start, range: shown, isOne }: TrafficChartsProps) => {
+const TrafficCharts = ({ traffic, losses, version, start, range: shown, isOne }: TrafficChartsProps) => {
   const { totals, latencies } = traffic
   const x = traffic.times
   const xText = (seconds: number): string => (seconds === 0 ? '0' : durationText(seconds * 1e6))
@@ -294,7 +298,7 @@ const TrafficCharts = ({ traffic, version, start, range: shown, isOne }: Traffic
       <Chart
         {...common}
         title="Packets that were lost or sent again"
-        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} sent again, in packets`}
+        note={`${lostText(losses)}, ${plural(totals.retransmitted, 'packet')} sent again`}
         yText={count}
         lines={[
           { label: 'sent again', color: '--retry', values: traffic.values('retransmitted') },

@@ -5,6 +5,7 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import { FaultSettings } from '../../src/spec/faults.ts'
 import type { FaultState } from '../../src/tools/inspect/protocol.ts'
 import { countText } from '../format.ts'
+import { Prose } from '../parts/prose.tsx'
 import type { ViewProps } from './view-props.ts'
 
 /** Values on each slider; the first is the absence of the setting. */
@@ -124,7 +125,9 @@ export const Faults = ({ store }: ViewProps) => {
                   onInput={event => slide(name, steps[Number(event.currentTarget.value)] ?? '')}
                 />
                 <output class="mono">{text ?? 'off'}</output>
-                <span class="quiet">{FaultSettings[name].help}</span>
+                <span class="quiet">
+                  <Prose text={FaultSettings[name].help} />
+                </span>
               </label>
             )
           })}
@@ -166,14 +169,16 @@ export const Faults = ({ store }: ViewProps) => {
           </p>
           {problem !== '' && (
             <p class="bad" role="alert">
-              {problem}
+              <Prose text={problem} />
             </p>
           )}
           <dl class="facts help-list">
             {Object.values(FaultSettings).map(({ example, help }) => (
               <div key={example}>
                 <dt class="mono">{example}</dt>
-                <dd>{help}</dd>
+                <dd>
+                  <Prose text={help} />
+                </dd>
               </div>
             ))}
           </dl>

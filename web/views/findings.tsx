@@ -6,11 +6,13 @@ import { findings as kinds } from '../../src/spec/check/findings.ts'
 import { printable } from '../../src/spec/printable.ts'
 import type { FindingEvent } from '../../src/spec/session-events.ts'
 import { omittedText } from '../data/coverage.ts'
+import { lossesOf } from '../data/losses.ts'
 import type { Kept } from '../data/memory.ts'
 import type { Facts, Timed } from '../data/store.ts'
-import { countText, plural, timeText } from '../format.ts'
+import { countText, lostText, plural, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { Pages, pageOf } from '../parts/pages.tsx'
+import { Prose } from '../parts/prose.tsx'
 import { Caller, StackView } from '../parts/stack.tsx'
 import { StoryView } from '../parts/story.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
@@ -49,7 +51,9 @@ const Card = ({
     <details class={`finding ${severity}`} open={isOpen}>
       <summary>
         <span class={`severity ${severity}`}>{severity}</span>
-        <span class="finding-text">{printable(text)}</span>
+        <span class="finding-text">
+          <Prose text={text} />
+        </span>
         <span class="mono quiet">{timeText(event.time - start)} s</span>
       </summary>
       <p class="quiet">
@@ -67,7 +71,9 @@ const Card = ({
         )}
       </p>
       {details.map(line => (
-        <p key={line}>{printable(line)}</p>
+        <p key={line}>
+          <Prose text={line} />
+        </p>
       ))}
       <StoryView story={finding.story ?? []} start={start} />
       {moments.map(({ action, time, stack }) => (
@@ -93,7 +99,11 @@ const Card = ({
           </ul>
         </section>
       ))}
-      {advice && <p class="advice">{advice}</p>}
+      {advice && (
+        <p class="advice">
+          <Prose text={advice} />
+        </p>
+      )}
     </details>
   )
 }
@@ -111,16 +121,22 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
   const { start } = store.facts
   const { entries: findings } = facts.findings
   const { entries: failures } = facts.failures
+  const losses = lossesOf(facts)
   const wanted = Number(route.params.get('number'))
   if (findings.length + failures.length === 0)
     return (
-      <Empty title={store.readState === 'reading' ? 'Reading …' : 'Nothing went wrong'}>
+      <Empty title={store.readState === 'reading' ? 'Reading …' : 'No problems'}>
+        {losses.lost > 0 && (
+          <p>
+            <a href={linkTo('charts')}>{lostText(losses)}</a>: no program noticed a failure.
+          </p>
+        )}
         {store.session.header.isCapture === true ? (
           <p>Nothing that failed or was slow is visible in the packets of this capture.</p>
         ) : (
           <p>
-            Failed requests appear here with their causes. `userdma check --record FILE -- PROGRAM` also records the
-            mistakes that it finds, with stacks.
+            Failed requests appear here with their causes. <code>userdma check --record FILE -- PROGRAM</code> also
+            records the mistakes that it finds, with stacks.
           </p>
         )}
       </Empty>
@@ -160,7 +176,9 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
                 <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
                   {timeText(time - start)} s
                 </a>
-                <span>{failure.failure.text}</span>
+                <span>
+                  <Prose text={failure.failure.text} />
+                </span>
               </li>
             ))}
           </ul>

@@ -6,7 +6,7 @@ import { AccessFlags } from '../../src/spec/enums.ts'
 import { lendRightNames } from '../../src/spec/lends.ts'
 import { printable } from '../../src/spec/printable.ts'
 import type { LendBar, LentAccess, LentRange } from '../../src/tools/record/lends.ts'
-import { countText, hexText, plural, timeText } from '../format.ts'
+import { countText, exactBytesText, hexText, plural, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { DetailHead } from '../parts/split.tsx'
 import { StackView } from '../parts/stack.tsx'
@@ -42,7 +42,7 @@ const barText = ({ label, rights, qp }: LendBar): string =>
 const accessWord = ({ access }: LentAccess): string =>
   (access & REMOTE_ATOMIC) !== 0 ? 'atomic' : (access & REMOTE_WRITE) !== 0 ? 'WRITE' : 'READ'
 
-const bytesOf = ({ start, end }: LentRange): string => `${countText(end - start)} B at ${hexText(start)}`
+const bytesOf = ({ start, end }: LentRange): string => `${exactBytesText(end - start)} at ${hexText(start)}`
 
 /** The places of `times` from 0 to 1, each only once. */
 const placesOf = (accesses: readonly LentAccess[], start: number, length: number): readonly LentAccess[] => {
@@ -93,7 +93,7 @@ const Bars = ({ range, start, end }: { readonly range: LentRange; readonly start
           key={`access ${one.time}`}
           class={`lend-access ${accessWord(one)} ${one.isLate ? 'late' : ''}`}
           style={{ left: percent(one.time) }}
-          title={`${accessWord(one)} of ${one.length} bytes, ${timeText(one.time - start)}${one.isLate ? ', not lent' : ''}`}
+          title={`${accessWord(one)} of ${exactBytesText(one.length)}, ${timeText(one.time - start)}${one.isLate ? ', not lent' : ''}`}
         />
       ))}
     </>
@@ -110,7 +110,7 @@ const Details = ({ range, start }: { readonly range: LentRange; readonly start: 
     ]),
     ...range.accesses.map(one => ({
       time: one.time,
-      text: `${accessWord(one)} of ${one.length} bytes at ${hexText(one.start)} by the peer of QP ${hexText(one.qpn)}${one.isLate ? ': not lent' : ''}`,
+      text: `${accessWord(one)} of ${exactBytesText(one.length)} at ${hexText(one.start)} by the peer of QP ${hexText(one.qpn)}${one.isLate ? ': not lent' : ''}`,
       stack: [],
       isLate: one.isLate,
     })),
@@ -119,7 +119,7 @@ const Details = ({ range, start }: { readonly range: LentRange; readonly start: 
     <>
       {moments.length > MAX_LINES && (
         <p class="quiet">
-          The first {MAX_LINES} of {countText(moments.length)}.
+          The first {countText(MAX_LINES)} of {countText(moments.length)}.
         </p>
       )}
       <ol class="lend-moments">
@@ -149,8 +149,8 @@ export const Lends = ({ store }: ViewProps) => {
     return (
       <Empty title="Nothing was lent">
         <p>
-          Recordings of `--record-depth check` have what programs declare by userdma.h, what they tell their peers in
-          messages, and what peers access.
+          Recordings of <code>--record-depth check</code> have what programs declare by userdma.h, what they tell their
+          peers in messages, and what peers access.
         </p>
       </Empty>
     )

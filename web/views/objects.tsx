@@ -6,9 +6,9 @@ import { isQueuePairClass } from '../../src/spec/classes/ids.ts'
 import { classes } from '../../src/spec/classes.ts'
 import type { ObjectRecord, SessionObjects } from '../../src/tools/record/objects.ts'
 import type { Store } from '../data/store.ts'
-import { countText, hexText, plural, timeText } from '../format.ts'
+import { countText, hexText, plural, timeText, valueText } from '../format.ts'
 import { Values } from '../ladder/detail.tsx'
-import { Empty, Facts } from '../parts/basics.tsx'
+import { Empty, Facts, Process } from '../parts/basics.tsx'
 import { DetailHead } from '../parts/split.tsx'
 import { StackView } from '../parts/stack.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
@@ -37,9 +37,6 @@ const LEAST_VALUE = 72
 const template = (columns: number): { readonly gridTemplateColumns: string } => ({
   gridTemplateColumns: `minmax(175px, 0.8fr) minmax(150px, 1fr) minmax(80px, 0.5fr) minmax(290px, 1.5fr) ${'minmax(60px, 1fr) '.repeat(columns)}90px 90px`,
 })
-
-const valueText = (value: unknown): string =>
-  value === undefined ? '' : typeof value === 'number' && value > 0xffff ? hexText(value) : String(value)
 
 /** A fact about other objects, with links to them; none without such objects. */
 const others = (name: string, ids: readonly number[], objects: SessionObjects) =>
@@ -187,7 +184,6 @@ export const Objects = ({ store, route }: ViewProps) => {
             render={(i, attributes) => {
               const object = shown[i]!
               const values = object.history[0]?.details.values ?? {}
-              const process = object.program ? `${object.program.command} ${object.program.pid}` : ''
               const uses = [...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')
               return (
                 <div
@@ -199,9 +195,7 @@ export const Objects = ({ store, route }: ViewProps) => {
                   <span role="gridcell" class="mono" title={objects.objectName(object.id)}>
                     {objects.objectName(object.id)}
                   </span>
-                  <span role="gridcell" title={process}>
-                    {process}
-                  </span>
+                  <Process of={object.program} />
                   <span role="gridcell" title={objects.deviceName(object.device)}>
                     {objects.deviceName(object.device)}
                   </span>
@@ -209,8 +203,8 @@ export const Objects = ({ store, route }: ViewProps) => {
                     {uses}
                   </span>
                   {columns.map(name => (
-                    <span role="gridcell" key={name} class="mono" title={valueText(values[name])}>
-                      {valueText(values[name])}
+                    <span role="gridcell" key={name} class="mono" title={valueText(name, values[name])}>
+                      {valueText(name, values[name])}
                     </span>
                   ))}
                   <span role="gridcell" class="mono end">

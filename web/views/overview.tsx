@@ -4,13 +4,17 @@
 
 import { isQueuePairClass } from '../../src/spec/classes/ids.ts'
 import { connectionsOf, type QueuePair } from '../../src/tools/record/objects.ts'
+import { lossesOf, problemsOf } from '../data/losses.ts'
 import {
   bytesText,
   clockText,
   countText,
   durationText,
+  exactBytesText,
   hexText,
   lossesText,
+  lostText,
+  perSecondText,
   plural,
   rateText,
   timeText,
@@ -18,6 +22,7 @@ import {
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'
 import { Pages, pageOf } from '../parts/pages.tsx'
+import { Prose } from '../parts/prose.tsx'
 import { WaitsOfSession } from '../parts/waits.tsx'
 import { linkTo } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
@@ -31,6 +36,8 @@ export const Overview = ({ store, route }: ViewProps) => {
   const { objects, traffic } = facts
   const { entries: failures } = facts.failures
   const { totals } = traffic
+  const losses = lossesOf(facts)
+  const problems = problemsOf(facts)
   const duration = Math.max(0, session.end - facts.start)
   const programs = new Map<number, { command: string; objects: number; qps: number; calls: number; failed: number }>()
   const programOf = (pid: number, command: string) => {
@@ -62,12 +69,14 @@ export const Overview = ({ store, route }: ViewProps) => {
   const shownDevices = pageOfRows([...objects.devices.values()], 'devices')
   const links = [...facts.links.values()].sort((a, b) => a.link - b.link)
   const shownLinks = pageOfRows(links, 'links')
-  const perSecond = (value: number, text = countText): string =>
-    facts.covered > 0 ? `${text(Math.round(value / (facts.covered / 1e6)))} per second` : ''
+  const perSecond = (value: number, text = countText): string => perSecondText(value, facts.covered, text)
   if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
     return (
       <Empty title="Nothing has happened yet">
-        <p>Run a program under this daemon, for example `userdma run -- ibv_rc_pingpong -g 1`.</p>
+        <p>
+          Run a program under this daemon, for example{' '}
+          <code>{source.about.run ?? 'userdma run --'} ibv_rc_pingpong -g 1</code>.
+        </p>
       </Empty>
     )
   return (
@@ -84,15 +93,15 @@ export const Overview = ({ store, route }: ViewProps) => {
         <Tile title="Completions" value={countText(totals.completed)} note={perSecond(totals.completed)} />
         <Tile
           title="Lost packets"
-          value={countText(totals.lost)}
-          note={`${plural(totals.retransmitted, 'packet')} sent again`}
-          tone={totals.lost > 0 ? 'bad' : ''}
+          value={countText(losses.lost)}
+          note={`${losses.lost > 0 ? `${lostText(losses)}, ` : ''}${plural(totals.retransmitted, 'packet')} sent again`}
+          tone={losses.repaired < losses.lost ? 'bad' : ''}
         />
         <Tile
-          title="Failed requests"
-          value={countText(totals.errors)}
-          note={facts.findings.total > 0 ? plural(facts.findings.total, 'finding') : ''}
-          tone={totals.errors > 0 ? 'bad' : ''}
+          title="Problems"
+          value={countText(problems)}
+          note={`${plural(totals.errors, 'request')} failed`}
+          tone={problems > 0 ? 'bad' : ''}
         />
       </section>
       <Coverage store={store} />
@@ -105,7 +114,9 @@ export const Overview = ({ store, route }: ViewProps) => {
                 <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
                   {timeText(time - facts.start)} s
                 </a>
-                <span>{failure.failure.text}</span>
+                <span>
+                  <Prose text={failure.failure.text} />
+                </span>
               </li>
             ))}
           </ul>
@@ -287,7 +298,7 @@ export const Overview = ({ store, route }: ViewProps) => {
               'Payload',
               session.header.payload === 0
                 ? 'not recorded'
-                : `the first ${session.header.payload} bytes of each packet`,
+                : `the first ${exactBytesText(session.header.payload)} of each packet`,
             ],
             ['End', facts.endReason ?? (source.about.isLive ? 'it goes on' : 'it ended without notice')],
           ]}

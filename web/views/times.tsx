@@ -17,7 +17,8 @@ import {
 import type { QueueTimes, RequestTimes } from '../../src/tools/record/times/request-times.ts'
 import type { Facts as SessionFacts } from '../data/store.ts'
 import { bytesText, countText, durationText, hexText, plural, timeText } from '../format.ts'
-import { Empty, Facts } from '../parts/basics.tsx'
+import { Empty, Facts, Process } from '../parts/basics.tsx'
+import { Prose } from '../parts/prose.tsx'
 import { DetailHead } from '../parts/split.tsx'
 import { StackView } from '../parts/stack.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
@@ -58,10 +59,10 @@ const numbers = (
 const COLUMNS: readonly Column[] = [
   numbers('outstanding', 'outstanding', 100, busyOf, duration),
   numbers('sends', 'sends', 68, ({ durations }) => durations.count, count),
-  numbers('bytes', 'bytes', 72, ({ bytes }) => bytes, bytesText),
-  numbers('rate', 'bytes/s', 72, rateOf, value => bytesText(Math.round(value))),
+  numbers('bytes', 'bytes', 82, ({ bytes }) => bytes, bytesText),
+  numbers('rate', 'rate', 96, rateOf, value => `${bytesText(Math.round(value))}/s`),
   numbers('lost', 'packets lost', 100, ({ lost }) => lost, count),
-  numbers('repeated', 'packets resent', 112, ({ repeated }) => repeated, count),
+  numbers('repeated', 'packets sent again', 140, ({ repeated }) => repeated, count),
   numbers('rnr', 'RNR NAKs', 88, ({ notReady }) => notReady, count),
   numbers('median', 'median', 72, ({ durations }) => durations.percentile(0.5), duration),
   numbers('p99', '99 %', 72, ({ durations }) => durations.percentile(0.99), duration),
@@ -72,14 +73,17 @@ const COLUMNS: readonly Column[] = [
 const RARE: readonly string[] = ['lost', 'repeated', 'rnr']
 
 /** Pixels of the first columns, the gap between two, and the padding of a row. */
-const [NAME_WIDTH, PROGRAM_WIDTH, BAR_WIDTH, GAP, PADDING] = [150, 110, 100, 12, 12]
+const [NAME_WIDTH, PROGRAM_WIDTH, DEVICE_WIDTH, BAR_WIDTH, GAP, PADDING] = [150, 150, 70, 100, 12, 12]
 
 /** The layout of a row, and the width below which the table scrolls. */
 const layoutOf = (columns: readonly Column[]): { readonly columns: string; readonly least: string } => {
   const widths = columns.map(({ width }) => width)
-  const all = [NAME_WIDTH, PROGRAM_WIDTH, BAR_WIDTH, ...widths].reduce((sum, width) => sum + width + GAP, 2 * PADDING)
+  const all = [NAME_WIDTH, PROGRAM_WIDTH, DEVICE_WIDTH, BAR_WIDTH, ...widths].reduce(
+    (sum, width) => sum + width + GAP,
+    2 * PADDING,
+  )
   return {
-    columns: `${NAME_WIDTH}px minmax(${PROGRAM_WIDTH}px, 1fr) minmax(${BAR_WIDTH}px, 1.2fr) ${widths.map(width => `${width}px`).join(' ')}`,
+    columns: `${NAME_WIDTH}px minmax(${PROGRAM_WIDTH}px, 1fr) minmax(${DEVICE_WIDTH}px, 0.4fr) minmax(${BAR_WIDTH}px, 1.2fr) ${widths.map(width => `${width}px`).join(' ')}`,
     // Also the scroll bar of the list.
     least: `${all + GAP}px`,
   }
@@ -297,7 +301,7 @@ const QueueDetail = ({ queue, longest, selected, start }: QueueDetailProps) => {
     <aside class="detail" aria-label="Queue pair">
       <DetailHead
         title={`QP ${hexText(queue.qp.qpn)}`}
-        text={`sends were outstanding for ${durationText(busy)}, none for ${durationText(queue.idle)}`}
+        text={`sends were outstanding for ${durationText(busy)}${queue.idle > 0 ? `, none for ${durationText(queue.idle)}` : ''}`}
         onClose={() => setParam('qp', undefined)}
       />
       <p class="sentence">
@@ -311,7 +315,11 @@ const QueueDetail = ({ queue, longest, selected, start }: QueueDetailProps) => {
           `${durationText(time)} · ${((100 * time) / busy).toFixed(1)} %`,
         ])}
       />
-      {advice !== undefined && <p class="sentence">What to do: {advice}.</p>}
+      {advice !== undefined && (
+        <p class="sentence">
+          What to do: <Prose text={advice} />.
+        </p>
+      )}
       {selected && <SendFacts send={selected} start={start} />}
       <section class="detail-part">
         <h3>The longest sends</h3>
@@ -395,7 +403,8 @@ export const Times = ({ store, route }: ViewProps) => {
         <div class="wide" style={{ '--columns': layout.columns, '--least': layout.least }}>
           <div class="table-row time-row table-head">
             <span>Queue pair</span>
-            <span>Program</span>
+            <span>Process</span>
+            <span>Device</span>
             <span>Waited for</span>
             {columns.map(({ name, title }) => (
               <button
@@ -415,22 +424,21 @@ export const Times = ({ store, route }: ViewProps) => {
             label="Queue pairs"
             count={shown.length}
             rowHeight={ROW_HEIGHT}
-            columns={3 + columns.length}
+            columns={4 + columns.length}
             selected={index < 0 ? undefined : index}
             onSelect={next => select(next === undefined ? undefined : shown[next])}
             render={(i, attributes) => {
               const queue = shown[i]!
               const { object, qpn, peerQpn } = queue.qp
-              const program = object.program ? `${object.program.command} ${object.program.pid} ` : ''
-              const place = `${program}${objects.deviceName(object.device)}`
               return (
                 <div key={object.id} {...attributes} class="table-row time-row">
                   <span role="gridcell" class="mono">
                     {hexText(qpn)}
                     {peerQpn === undefined ? '' : ` → ${hexText(peerQpn)}`}
                   </span>
-                  <span role="gridcell" title={place}>
-                    {place}
+                  <Process of={object.program} />
+                  <span role="gridcell" title={objects.deviceName(object.device)}>
+                    {objects.deviceName(object.device)}
                   </span>
                   <PhaseBar times={queue.phases} />
                   {columns.map(({ name, text }) => (

@@ -1,11 +1,11 @@
 /*
  * The options of `userdma check`, and what they say about each finding.
  */
-import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import type { Finding } from '../../spec/check/finding.ts'
 import { isFailure } from '../../spec/check/severity.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
+import { readInputFile } from '../../tools/topology/input-file.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { checkOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
@@ -17,9 +17,12 @@ export type CheckOptions = OptionsOf<Omit<typeof checkOptions, 'explain' | 'torm
 /** The status of a program that Ctrl-C ended. It is kept, so that a script can tell that the user ended the program. */
 export const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
+/** Bytes of a file of suppressions. */
+const MAX_SUPPRESSIONS = 2 ** 22
+
 const readSuppressions = (paths: readonly string[]) => {
   try {
-    return paths.flatMap(path => parseSuppressions(readFileSync(path, 'utf8'), path))
+    return paths.flatMap(path => parseSuppressions(readInputFile(path, 'suppression file', MAX_SUPPRESSIONS), path))
   } catch (error) {
     throw new UsageError(`--suppressions: ${(error as Error).message}`)
   }

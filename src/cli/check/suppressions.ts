@@ -24,7 +24,7 @@ import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
 import { printable } from '../../spec/printable.ts'
 import { type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
 
-type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly regExp: RegExp }
+type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: string }
 
 /** Which stacks of a finding patterns match. `all`: those of all moments, concatenated. */
 type StackKind = 'all' | 'posted' | 'registered'
@@ -47,15 +47,27 @@ interface Suppression {
   readonly stacks: readonly StackPattern[]
 }
 
-/** Matches the whole of a text; `*` and `?` are wildcards. */
-const wildcard = (text: string): RegExp =>
-  new RegExp(
-    `^${text
-      .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-      .replace(/\*/g, '.*')
-      .replace(/\?/g, '.')}$`,
-    's',
-  )
+/**
+ * Whether a pattern matches the whole of a text; `*` and `?` are wildcards. The text between two `*` is taken where it
+ * first can be: a regular expression would try all places, which for a few `*` takes hours.
+ */
+const matches = (pattern: string, text: string): boolean => {
+  /** After the last `*`, and where in the text it was last tried; undefined: there was none. */
+  let retry: { readonly pattern: number; text: number } | undefined
+  let p = 0
+  for (let t = 0; t < text.length || p < pattern.length; ) {
+    if (pattern[p] === '*') retry = { pattern: ++p, text: t }
+    else if (t < text.length && (pattern[p] === '?' || pattern[p] === text[t])) {
+      p++
+      t++
+    } else if (retry === undefined || retry.text >= text.length) return false
+    else {
+      p = retry.pattern
+      t = ++retry.text
+    }
+  }
+  return true
+}
 
 /** `position`: FILE:LINE, with which error messages begin. */
 const parseFrame = (text: string, position: string): FramePattern => {
@@ -65,7 +77,7 @@ const parseFrame = (text: string, position: string): FramePattern => {
     throw new Error(
       `${position}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE], ..., posted: or registered:`,
     )
-  return { kind: kind as 'fun' | 'obj' | 'src', regExp: wildcard(pattern) }
+  return { kind: kind as 'fun' | 'obj' | 'src', pattern }
 }
 
 /** The patterns of a block's lines after the id. */
@@ -121,19 +133,19 @@ export const defaultSuppressions = (): Suppression[] =>
     stacks: parseStacks(frames.map(line => ({ line, position: library }))),
   }))
 
-const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
+const matchesFrame = ({ kind, pattern }: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
   switch (kind) {
     case 'fun':
-      return regExp.test(frame.function)
+      return matches(pattern, frame.function)
     case 'obj':
-      return frame.object !== undefined && regExp.test(frame.object)
+      return frame.object !== undefined && matches(pattern, frame.object)
     case 'src': {
       const { file = '', line } = frame
       const names = [file, file.slice(file.lastIndexOf('/') + 1)]
       // Files below the current folder have relative paths, and match by their absolute paths too. Names of Node's own
       // files begin with `node:`, and names of the C library's with `.`.
       if (!/^(node:|\.)/.test(file)) names.push(resolve(file))
-      return file !== '' && names.some(name => regExp.test(name) || regExp.test(`${name}:${line}`))
+      return file !== '' && names.some(name => matches(pattern, name) || matches(pattern, `${name}:${line}`))
     }
   }
 }

@@ -3,6 +3,8 @@
  *
  * Files may be from somebody else: texts are made printable, and damage ends a file with a line.
  */
+
+import { bytesText } from '../../spec/byte-count.ts'
 import type { CaptureSeverity } from '../../spec/captures.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
@@ -21,7 +23,6 @@ import { paintedWord, paintFor } from '../colors.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
-import { bytesText } from './stat.ts'
 
 type ExplainOptions = OptionsOf<typeof explainOptions>
 

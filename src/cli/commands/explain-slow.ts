@@ -4,6 +4,7 @@
  * The file may be from somebody else: its texts are made printable, and records that cannot be read are counted.
  */
 
+import { bytesText } from '../../spec/byte-count.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { durationText } from '../../spec/duration.ts'
 import { nameIn } from '../../spec/enums.ts'
@@ -16,7 +17,12 @@ import { callersLine, SessionSymbols } from '../../tools/record/symbols.ts'
 import { adviceOf } from '../../tools/record/times/advice.ts'
 import { LongestRequests } from '../../tools/record/times/longest.ts'
 import { phases, rankedPhases, sumOfPhases, timesOfSpans } from '../../tools/record/times/phases.ts'
-import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools/record/times/request-times.ts'
+import {
+  lostText,
+  type QueueTimes,
+  type RequestTimes,
+  TimesOfRequests,
+} from '../../tools/record/times/request-times.ts'
 import { programEndText, SessionWaits } from '../../tools/record/waits.ts'
 import { openedSession } from '../capture-session.ts'
 import type { OptionsOf } from '../command-line/option.ts'
@@ -24,7 +30,6 @@ import type { explainOptions } from '../command-line/options.ts'
 import { UsageError } from '../fail.ts'
 import { createProgress } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
-import { bytesText } from './stat.ts'
 
 /** Options of `explain --slow`. */
 type SlowOptions = Pick<OptionsOf<typeof explainOptions>, 'top' | 'json' | 'capture'>
@@ -43,12 +48,12 @@ const createTexts = ({ objects }: TimesOfRequests, symbols: SessionSymbols, star
     return `QP ${hex(qpn)} at ${objects.deviceName(object.device)}${owner}${to}`
   }
   const queueLines = (queue: QueueTimes): string[] => {
-    const { durations, bytes, idle, repeated, lost, notReady } = queue
+    const { durations, bytes, idle, repeated, lost, unrepaired, notReady } = queue
     const busy = sumOfPhases(queue.phases)
     const counts = [
       `${durations.count} sends`,
       bytesText(bytes),
-      ...(lost > 0 ? [`${lost} packets lost`] : []),
+      ...(lost > 0 ? [lostText({ lost, repaired: lost - unrepaired })] : []),
       ...(repeated > 0 ? [`${repeated} packets sent again`] : []),
       ...(notReady > 0 ? [`${notReady} RNR NAKs`] : []),
     ]
@@ -83,7 +88,7 @@ const createTexts = ({ objects }: TimesOfRequests, symbols: SessionSymbols, star
 }
 
 const queueJson = (queue: QueueTimes, name: string) => {
-  const { qp, phases: times, idle, bytes, repeated, lost, notReady, durations } = queue
+  const { qp, phases: times, idle, bytes, repeated, lost, unrepaired, notReady, durations } = queue
   return {
     kind: 'queuePair',
     name,
@@ -93,6 +98,7 @@ const queueJson = (queue: QueueTimes, name: string) => {
     sends: durations.count,
     bytes,
     lost,
+    repaired: lost - unrepaired,
     repeated,
     notReady,
     idle,

@@ -7,6 +7,7 @@
 import { fstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import { isatty } from 'node:tty'
+import { bytesText } from '../../spec/byte-count.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import { isForChecker, type SessionEvent } from '../../spec/session-events.ts'
@@ -31,7 +32,6 @@ import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts
 import { pageFolder } from '../paths.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
-import { bytesText } from './stat.ts'
 
 type ExportOptions = OptionsOf<typeof exportOptions>
 

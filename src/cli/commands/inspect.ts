@@ -2,7 +2,7 @@
  * `userdma inspect`: serves a page that shows a session file, or what happens on a daemon or the hosts of a net.
  */
 
-import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
+import { commandAt, namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { openFile } from '../../tools/inspect/file.ts'
 import { type LiveClient, openLive } from '../../tools/inspect/live.ts'
 import { readPage } from '../../tools/inspect/page.ts'
@@ -42,10 +42,17 @@ interface Opened {
   close(): Promise<void>
 }
 
-/** `socket`: as for `--socket`. */
-const openDaemon = (name: string, socket: string | undefined, limit: number, allowsFaults = false): Promise<Opened> =>
+/** `socket`: as for `--socket`. `run`: the command line by which a program uses this daemon, without the program. */
+const openDaemon = (
+  name: string,
+  socket: string | undefined,
+  run: string,
+  limit: number,
+  allowsFaults = false,
+): Promise<Opened> =>
   openLive({
     name,
+    run,
     application: `userdma ${packageVersion()}`,
     limit,
     allowsFaults,
@@ -84,20 +91,26 @@ const openSessionOrCapture = async (file: string, capture: string | undefined): 
   }
 }
 
-/** The daemons of all hosts of a net. */
-const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = false): Promise<Opened[]> => {
+/** The daemons of all hosts of the net `name`. */
+const openNet = async (
+  name: string,
+  folder: NetFolder,
+  { plan }: NetState,
+  allowsFaults = false,
+): Promise<Opened[]> => {
   const hosts = hostsWithDaemon(plan)
   const limit = Math.max(MIN_LIVE_LIMIT, Math.floor(LIVE_LIMIT / hosts.length))
-  const opening = hosts.map(({ name }) => openDaemon(name, folder.socket(name), limit, allowsFaults))
+  const opening = hosts.map(({ name: host }) =>
+    openDaemon(host, folder.socket(host), `userdma net exec --net ${name} ${host} --`, limit, allowsFaults),
+  )
   return Promise.all(opening)
 }
 
 const open = async (file: string | undefined, options: InspectOptions, net?: ChosenNet): Promise<Opened[]> => {
   if (file !== undefined) return [await openSessionOrCapture(file, options.capture)]
-  if (net !== undefined) return openNet(net.folder, net.state, options.allowFaults)
-  return [
-    await openDaemon(namedSocket(options.socket) ?? userSocket(), options.socket, LIVE_LIMIT, options.allowFaults),
-  ]
+  if (net !== undefined) return openNet(options.net ?? '', net.folder, net.state, options.allowFaults)
+  const socket = namedSocket(options.socket) ?? userSocket()
+  return [await openDaemon(socket, options.socket, `${commandAt('run', socket)} --`, LIVE_LIMIT, options.allowFaults)]
 }
 
 /** The command. Without `file`: of a daemon. */

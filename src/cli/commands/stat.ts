@@ -4,6 +4,7 @@
 
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
+import { bytesText } from '../../spec/byte-count.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import type { WaitStat } from '../../spec/check/waits.ts'
 import { otherCounts } from '../../spec/counters.ts'
@@ -19,20 +20,6 @@ import { openChosenSession } from '../own-daemon.ts'
 
 /** Options of commands that query or change a daemon. */
 export type QueryOptions = Omit<OptionsOf<typeof statOptions>, 'watch'>
-
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-
-/** A size as text: 1536 is `1.5 KiB`. */
-export const bytesText = (bytes: number): string => {
-  let value = bytes
-  let unit = 0
-  // From 1023.95 on, toFixed would print 1024.0.
-  while (value >= (unit === 0 ? 1024 : 1023.95) && unit < UNITS.length - 1) {
-    value /= 1024
-    unit++
-  }
-  return `${unit === 0 || Number.isInteger(value) ? value : value.toFixed(1)} ${UNITS[unit]}`
-}
 
 /** Nonzero counts, by name. */
 export const countsText = (counts: Readonly<Record<string, number>>): string =>

@@ -1,8 +1,9 @@
 /*
  * The screen of `userdma top`: text from rates, for a width and a height.
  */
+
+import { bytesText } from '../../spec/byte-count.ts'
 import { printable } from '../../spec/printable.ts'
-import { bytesText } from '../commands/stat.ts'
 import { type OrderKey, orders, type QpRates, type Rates, sorted } from './rates.ts'
 
 /** What the user has chosen. */

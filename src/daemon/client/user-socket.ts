@@ -84,11 +84,12 @@ export const namedSocket = (option: string | undefined): string | undefined => {
 const shellWord = (path: string): string =>
   /^[\w./~@%+,:=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`
 
+/** The command line of a command of userdma for the daemon at `socket`, without what may follow. */
+export const commandAt = (command: string, socket: string): string =>
+  `userdma ${command}${socket === join(userFolder(), 'sock') ? '' : ` --socket ${shellWord(socket)}`}`
+
 /** The command line that starts a daemon at `socket`. */
-export const daemonCommand = (socket: string): string => {
-  if (socket === join(userFolder(), 'sock')) return 'userdma daemon'
-  return `userdma daemon --socket ${shellWord(socket)}`
-}
+export const daemonCommand = (socket: string): string => commandAt('daemon', socket)
 
 const allowOption = (user: number): string => {
   const outer = outerUser(user)

@@ -28,6 +28,8 @@ export interface LiveClient {
 
 interface LiveOptions {
   readonly name: string
+  /** As `PageData.run`. */
+  readonly run: string
   /** The program that asks, with its version. */
   readonly application: string
   /** Maximum bytes of the temporary file; the oldest events are overwritten. */
@@ -65,7 +67,7 @@ const faultState = ({ rule, matched, ...counts }: FaultStat): FaultState => ({
 
 /** Starts a recording. Throws the error of `connect`, or of the daemon. */
 export const openLive = async (options: LiveOptions): Promise<{ readonly data: PageData; close(): Promise<void> }> => {
-  const { name, application, limit, allowsFaults, connect } = options
+  const { name, run, application, limit, allowsFaults, connect } = options
   const listeners = new Set<() => void>()
   let client: LiveClient | undefined
   let file: OpenFile | undefined
@@ -175,6 +177,7 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
   return {
     data: {
       name,
+      run,
       isLive: true,
       state: () => state,
       read: (offset, length) =>

@@ -72,6 +72,8 @@ export interface SymbolState {
 export interface About {
   readonly name: string
   readonly isLive: boolean
+  /** Absent: it is a file. The command line by which a program uses the daemon, without the program. */
+  readonly run?: string
   readonly hasFaults: boolean
   readonly state: DataState
   /** The names of all hosts; absent: there is one. */

@@ -31,6 +31,8 @@ export interface Snapshot {
 export interface PageData {
   /** The name of the file or daemon. */
   readonly name: string
+  /** Absent: it is a file. The command line by which a program uses the daemon, without the program. */
+  readonly run?: string
   readonly isLive: boolean
   state(): DataState
   read(offset: number, length: number): Promise<Uint8Array>
@@ -239,6 +241,7 @@ export const servePage = async (
           name: data.name,
           isLive: data.isLive,
           hasFaults: data.faults !== undefined,
+          ...(data.run !== undefined && { run: data.run }),
           state: data.state(),
           ...(all.length > 1 && { hosts: all.map(({ name }) => name) }),
         } satisfies About)

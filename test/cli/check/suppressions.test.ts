@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import {
   defaultSuppressions,
   parseSuppressions,
@@ -24,6 +25,23 @@ const block = (...lines: string[]): string => `# a comment\n{\n  known\n  ${line
 const posted = (stack: readonly Frame[]) => ({ all: [stack], posted: [stack], registered: [] })
 const isSuppressed = (id: string, ...lines: string[]): boolean =>
   suppressionOf(parseSuppressions(block(...lines), 'f.supp'), id, () => posted(frames)) !== undefined
+
+test('wildcards match as in a regular expression, and patterns that make one try for hours end', () => {
+  const isMatch = (pattern: string, name: string): boolean =>
+    suppressionOf(parseSuppressions(block('leak', `fun:${pattern}`), 'f'), 'leak', () =>
+      posted([{ function: name }]),
+    ) !== undefined
+  fc.assert(
+    fc.property(
+      fc.stringMatching(/^[ab*?]{1,8}$/),
+      fc.stringMatching(/^[ab]{0,8}$/),
+      (pattern, name) =>
+        isMatch(pattern, name) === new RegExp(`^${pattern.replaceAll('*', '.*').replaceAll('?', '.')}$`).test(name),
+    ),
+  )
+  assert.equal(isMatch(`${'*a'.repeat(2000)}*b`, 'a'.repeat(5000)), false)
+  assert.equal(isMatch(`${'*a'.repeat(2000)}*b`, `${'a'.repeat(5000)}b`), true)
+})
 
 test('a block suppresses findings with its id whose innermost frames match in order', () => {
   const cases: readonly (readonly [boolean, ...string[]])[] = [

@@ -3,25 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { bytesText, qpsText, statText, waitsText } from '../../../src/cli/commands/stat.ts'
+import { qpsText, statText, waitsText } from '../../../src/cli/commands/stat.ts'
 import type { QpStat } from '../../../src/uapi/tool.ts'
 
 describe('userdma stat', () => {
-  it('shows human-readable sizes', () => {
-    for (const [bytes, text] of [
-      [0, '0 B'],
-      [1023, '1023 B'],
-      [1024, '1 KiB'],
-      [1536, '1.5 KiB'],
-      [1023.9 * 1024, '1023.9 KiB'],
-      [2 ** 20 - 1, '1.0 MiB'],
-      [64 * 2 ** 20, '64 MiB'],
-      [5 * 2 ** 40, '5 TiB'],
-      [5000 * 2 ** 40, '5000 TiB'],
-    ] as const)
-      assert.equal(bytesText(bytes), text)
-  })
-
   it("shows a program's name without control characters", () => {
     const command = 'x\n\x1b[2Jy'
     const queue = { pending: 0, depth: 1 }

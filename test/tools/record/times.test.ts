@@ -5,9 +5,10 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
-import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
+import { sourceQpnAt } from '../../../src/spec/wire/opcodes.ts'
+import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Durations } from '../../../src/tools/record/times/durations.ts'
-import { type RequestTimes, TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'
+import { lostText, type RequestTimes, TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'
 import { CQ, completed, connected, ended, FIRST_PSN, LEFT, packets, polled, posted, RIGHT } from '../../web/events.ts'
 
 const window = (bytes: number): SessionEvent => ({
@@ -249,6 +250,46 @@ it('a READ that asks for its lost responses is a repetition', () => {
   assert.deepEqual(spans({ requests }), ['loss 100-1000', 'answer 1000-1010'])
   assert.deepEqual(spans({ requests }, 1).slice(-1), ['answer 1010-2000'])
   assert.deepEqual([times.queues[0]?.repeated, times.queues[0]?.lost], [3, 1])
+})
+
+describe('losses', () => {
+  const lost = (psn: number, time: number) =>
+    packets(LEFT, 'RC_SEND_ONLY', psn, time, { direction: 'received', outcome: 'dropped' })
+  const sent = (id: number, psn: number, time: number) => [
+    posted(LEFT, id, 'SEND', 64, time),
+    packets(LEFT, 'RC_SEND_ONLY', psn, time),
+  ]
+
+  it('are repaired when a send ends well, not by what is lost again', () => {
+    const first = [...sent(1, FIRST_PSN, 100), lost(FIRST_PSN, 101), packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN, 200)]
+    const hanging = timesOf(...first, lost(FIRST_PSN, 201)).times
+    assert.deepEqual(hanging.lossesOf(), { lost: 2, repaired: 0 })
+    assert.equal(lostText(hanging.lossesOf()), '2 packets lost')
+
+    const well = [...first, ended(1, 210), completed(1, 1, 210), lost(FIRST_PSN, 220)]
+    const over = timesOf(...well).times
+    assert.equal(lostText(over.lossesOf([LEFT, RIGHT])), '2 packets lost and repaired')
+    assert.deepEqual(over.lossesOf([RIGHT]), { lost: 0, repaired: 0 })
+
+    const failing = timesOf(...well, ...sent(2, FIRST_PSN + 1, 300), lost(FIRST_PSN + 1, 301), {
+      ...(completed(2, 2, 400) as SessionEvent & { kind: 'completed' }),
+      status: WcStatus.values.RETRY_EXC_ERR,
+    }).times
+    assert.equal(lostText(failing.lossesOf()), '3 packets lost, 2 of them repaired')
+  })
+
+  it('of datagrams are counted on arrival too, and stay lost', () => {
+    const arrived = packets(LEFT, 'UD_SEND_ONLY', FIRST_PSN, 101, { direction: 'received', outcome: 'dropped' })
+    const at = sourceQpnAt(arrived.bytes[0]!)
+    new DataView(arrived.bytes.buffer).setUint32(at, 0x11)
+    const found = timesOf(
+      posted(LEFT, 1, 'SEND', 64, 100),
+      { ...arrived, device: 1 },
+      ended(1, 110),
+      completed(1, 1, 110),
+    )
+    assert.deepEqual(found.times.lossesOf(), { lost: 1, repaired: 0 })
+  })
 })
 
 it('packets of several short messages in one event are of as many sends', () => {

@@ -26,6 +26,8 @@ import {
   OPERATION_MASK,
   opcodeFlags,
   sourceQpnAt,
+  TRANSPORT_MASK,
+  transportBits,
 } from '../../../spec/wire/opcodes.ts'
 import { countsAsRead, SendFlags, SendKind, sendOperations } from '../../../spec/work.ts'
 import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
@@ -91,11 +93,26 @@ export interface QueueTimes {
    */
   readonly repeated: number
   readonly lost: number
+  /** Of the lost packets, those that were neither sent again nor acknowledged since. */
+  readonly unrepaired: number
   /** RNR NAKs that it got. */
   readonly notReady: number
   /** Of its sends, from the device's first look to the poll. */
   readonly durations: Durations
   readonly evidence: Evidence
+}
+
+/** Packets that were lost, and of these sent again or no longer needed. */
+export interface Losses {
+  readonly lost: number
+  readonly repaired: number
+}
+
+/** `33 packets lost and repaired`; `33 packets lost, 31 of them repaired`. */
+export const lostText = ({ lost, repaired }: Losses, countText: (count: number) => string = String): string => {
+  const text = `${countText(lost)} ${lost === 1 ? 'packet' : 'packets'} lost`
+  if (repaired === 0) return text
+  return repaired === lost ? `${text} and repaired` : `${text}, ${countText(repaired)} of them repaired`
 }
 
 const PSN_MASK = 0xff_ffff
@@ -154,6 +171,9 @@ interface Queue extends QueueTimes {
   bytes: number
   repeated: number
   lost: number
+  unrepaired: number
+  /** Of `unrepaired`, those that the transport will repair if it can. */
+  pending: number
   notReady: number
   /** Sends in their order, those that have ended too, and how many have not. */
   sends: Open[]
@@ -290,6 +310,16 @@ export class TimesOfRequests {
     return [...this.#queues.values()].filter(({ durations }) => durations.count > 0)
   }
 
+  /** Packets that were lost, and of these repaired: of the sends of these queue pairs and their answers. Absent: of all. */
+  lossesOf(ids: Iterable<number> = this.#queues.keys()): Losses {
+    let [lost, unrepaired] = [0, 0]
+    for (const id of ids) {
+      lost += this.#queues.get(id)?.lost ?? 0
+      unrepaired += this.#queues.get(id)?.unrepaired ?? 0
+    }
+    return { lost, repaired: lost - unrepaired }
+  }
+
   /** Takes the next event. Events of checkpoints are those of objects that exist. */
   add(event: SessionEvent): void {
     switch (event.kind) {
@@ -363,6 +393,7 @@ export class TimesOfRequests {
   #connectedAnew(queue: Queue): void {
     queue.highest = undefined
     queue.runs.length = 0
+    queue.pending = 0
     queue.notReadySince = undefined
     queue.current = undefined
   }
@@ -378,6 +409,8 @@ export class TimesOfRequests {
       bytes: 0,
       repeated: 0,
       lost: 0,
+      unrepaired: 0,
+      pending: 0,
       notReady: 0,
       durations: new Durations(),
       sends: [],
@@ -486,6 +519,7 @@ export class TimesOfRequests {
     const { queue, request } = send
     send.ended = time
     queue.endedAt = time
+    if (!request.isSignaled) repair(queue)
     this.#over(send)
     if (takesSlot(request)) {
       queue.answeredAt = time
@@ -499,6 +533,7 @@ export class TimesOfRequests {
     const send = this.#open.get(request)
     if (send === undefined || !Number.isNaN(send.completed)) return
     send.status = status
+    if (status === 0) repair(send.queue)
     // Unsignaled: it has failed.
     if (Number.isNaN(send.ended)) send.ended = time
     this.#over(send)
@@ -591,19 +626,23 @@ export class TimesOfRequests {
     const isLost = lostOutcomes.has(outcome)
     if ((flags & OP_REQUEST) === 0) {
       const requester = this.#ofAnswers.get(key)
-      if (!isLost) this.#addAnswer(view, flags, requester, count, time)
-      else if (requester !== undefined) requester.lost += count
+      if (!isLost) {
+        this.#addAnswer(view, flags, requester, count, time)
+        return
+      }
+      const loser = requester ?? (direction === 'received' ? this.#byQpn.get(`${device} ${qpn}`) : undefined)
+      if (loser !== undefined) addLosses(loser, opcode, count)
       return
     }
     // What happened on arrival to packets that were recorded when they were sent.
     if (direction === 'received') {
-      const sender = this.#ofRequests.get(key)
-      if (isLost && sender !== undefined) sender.lost += count
+      const sender = isLost ? (this.#ofRequests.get(key) ?? this.#namedSender(view, opcode, device)) : undefined
+      if (sender !== undefined) addLosses(sender, opcode, count)
       return
     }
     const queue = this.#senderOf(view, opcode, device, qpn, key, event)
     if (queue === undefined) return
-    if (isLost) queue.lost += count
+    if (isLost) addLosses(queue, opcode, count)
     if (queue.notReadySince !== undefined) this.#readyAgain(queue, queue.notReadySince, time)
     const hasAnswer = (flags & (OP_READ | OP_ATOMIC)) !== 0
     if (
@@ -632,10 +671,8 @@ export class TimesOfRequests {
     key: string,
     { flow }: PacketsEvent,
   ): Queue | undefined {
-    const at = sourceQpnAt(opcode)
     // A datagram, and a packet of SRD, names its sender.
-    if (at !== 0)
-      return view.byteLength < at + 4 ? undefined : this.#byQpn.get(`${device} ${view.getUint32(at) & PSN_MASK}`)
+    if (sourceQpnAt(opcode) !== 0) return this.#namedSender(view, opcode, device)
     const known = this.#ofRequests.get(key)
     if (known !== undefined && known.qp.peerQpn === qpn && known.qp.object.destroyed === undefined) return known
     const queues = [...(this.#byPeer.get(`${device} ${qpn}`) ?? [])].filter(
@@ -647,6 +684,17 @@ export class TimesOfRequests {
     this.#ofRequests.set(key, queue)
     this.#ofAnswers.set(pathKey(queue.qp.qpn, flow, true), queue)
     return queue
+  }
+
+  /** `device`: of the sender, or of the receiver, which may be another one. */
+  #namedSender(view: DataView, opcode: number, device: number): Queue | undefined {
+    const at = sourceQpnAt(opcode)
+    if (at === 0 || view.byteLength < at + 4) return undefined
+    const qpn = view.getUint32(at) & PSN_MASK
+    const known = this.#byQpn.get(`${device} ${qpn}`)
+    if (known !== undefined) return known
+    const [qp, ...others] = this.#byNumber.get(qpn) ?? []
+    return qp === undefined || others.length > 0 ? undefined : this.#queues.get(qp.object.id)
   }
 
   /** Notes packets of requests with `count` PSNs. Returns whether they were sent before: then the send was interrupted. */
@@ -769,6 +817,27 @@ export class TimesOfRequests {
       if (queues?.size === 0) this.#notReady.delete(id)
     }
   }
+}
+
+/** Whether the transport sends again what is lost: all but those of UC and UD do. */
+const isRepaired = (opcode: number): boolean => {
+  const service = opcode & TRANSPORT_MASK
+  return service !== transportBits.UC && service !== transportBits.UD
+}
+
+/** `count`: packets. */
+const addLosses = (queue: Queue, opcode: number, count: number): void => {
+  queue.lost += count
+  // Of sends that have all ended well, nothing is needed any more.
+  if (isRepaired(opcode) && queue.outstanding === 0) return
+  queue.unrepaired += count
+  if (isRepaired(opcode)) queue.pending += count
+}
+
+/** A send has ended well, and no later one does before it: what it lost is repaired. */
+const repair = (queue: Queue): void => {
+  queue.unrepaired -= queue.pending
+  queue.pending = 0
 }
 
 /** When the program could poll the completion of a send, at most `to`. */
