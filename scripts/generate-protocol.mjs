@@ -45,6 +45,8 @@ const lowered = values =>
 export const protocolHeader = session => {
   const {
     SESSION_VERSION,
+    OWN_SUFFIX,
+    CONNECT_SECONDS,
     SYSTEM_NODE,
     SYSTEM_NAME,
     CM_NODE,
@@ -113,6 +115,11 @@ export const protocolHeader = session => {
 #include <stdint.h>
 
 #define USERDMA_SESSION_VERSION ${SESSION_VERSION}u
+
+/* Behind the path of a shared daemon's socket: the socket for its own user. */
+#define USERDMA_OWN_SUFFIX "${OWN_SUFFIX}"
+/* For which clients try to connect while the backlog is full. */
+#define USERDMA_CONNECT_SECONDS ${CONNECT_SECONDS}
 
 /* Environment variables. */
 ${constants('ENV_', lowered(SessionEnv)).join('\n')}

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /*
- * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes.
+ * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes. A package has its name when
+ * it is complete.
  *
  *   package.mjs [npm] [platform] [tarball] [deb] [image] [--arch x64,arm64] [--all] [--output FOLDER]
  *
@@ -20,6 +21,7 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { findProgram, inRoot, main, StepError, say } from './common.mjs'
 import { makeDeb, makeTarball } from './package/archives.mjs'
+import { openAside } from './package/aside.mjs'
 import { makeImage, toolsForImage } from './package/image.mjs'
 import { ARCHITECTURES, compileNative, missingForNative } from './package/native.mjs'
 import { packMain, packPlatform } from './package/npm.mjs'
@@ -121,6 +123,7 @@ main(async args => {
   // What npm, tar and dpkg-deb store of modes must not depend on the umask.
   process.umask(0o022)
   mkdirSync(options.output, { recursive: true })
+  const aside = openAside(options.output)
   const work = mkdtempSync(join(tmpdir(), 'userdma-package-'))
   const compiled = new Map()
   const libraries = arch => {
@@ -131,10 +134,10 @@ main(async args => {
   try {
     for (const [i, { name, architectures }] of files.entries()) {
       const what = [name, ...architectures].join(' ')
-      const job = { libraries, work: mkdtempSync(join(work, `${name}-`)), output: options.output }
+      const job = { libraries, work: mkdtempSync(join(work, `${name}-`)), output: aside.folder }
       try {
         const text = `package: ${what}, ${i + 1} of ${files.length}`
-        const file = await withProgress(text, () => MAKERS[name].make(architectures, job))
+        const file = aside.finish(await withProgress(text, () => MAKERS[name].make(architectures, job)))
         say(`${file}: ${(statSync(file).size / 1e6).toFixed(1)} MB`)
       } catch (error) {
         if (!(error instanceof StepError)) throw error
@@ -144,6 +147,7 @@ main(async args => {
       }
     }
   } finally {
+    aside.close()
     rmSync(work, { recursive: true, force: true })
   }
   return failed > 0 ? 1 : 0

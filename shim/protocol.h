@@ -9,6 +9,11 @@
 
 #define USERDMA_SESSION_VERSION 5u
 
+/* Behind the path of a shared daemon's socket: the socket for its own user. */
+#define USERDMA_OWN_SUFFIX ".own"
+/* For which clients try to connect while the backlog is full. */
+#define USERDMA_CONNECT_SECONDS 5
+
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
 #define USERDMA_ENV_TAG "USERDMA_TAG"

@@ -15,6 +15,7 @@
  *   response_memory.c  where a call's response may be stored
  *   received.c         descriptors of ours received from another program
  *   users.c            users in error messages
+ *   providers.c        says at the program's end that libibverbs lacks the provider of the devices
  * files/
  *   fds.c              the table of our descriptors, updated by copies and closes
  *   descriptors.c      interposed calls on descriptors
@@ -39,7 +40,8 @@
  * Rules for all files:
  * - Calls that have nothing to do with RDMA cost a few comparisons.
  * - Successful calls preserve errno.
- * - Memory is static, on the stack or mapped, except XRC's objects (xrc.c) and the lists of scandir (listings.c).
+ * - Memory is static, on the stack or mapped, except XRC's objects (xrc.c), the lists of scandir
+ *   (listings.c), and folders that are read at the program's end (providers.c).
  * - A vfork child shares its parent's memory, so it does not change the table of descriptors.
  */
 #ifndef USERDMA_SHIM_H

@@ -3,7 +3,7 @@
  * nothing with them: the row is about the daemon's time, and the tools share the processors with the programs.
  */
 
-import { openChannel } from '../../src/daemon/client/channel.ts'
+import { openChannelBlocking } from '../../src/daemon/client/channel.ts'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { close, MAX_MESSAGE, recv, send } from '../../src/host/net/sockets.ts'
 import { writeHello, writeTool } from '../../src/uapi/session-codec.ts'
@@ -26,7 +26,7 @@ const buffer = Buffer.alloc(MAX_MESSAGE)
 /** Opens a session; resolves when all its subscriptions are open. */
 const openSession = (socket: string): Promise<void> =>
   new Promise((resolve, reject) => {
-    const channel = openChannel(socket)
+    const channel = openChannelBlocking(socket)
     const { fd } = channel
     send(fd, channel.encode(writeHello))
     for (let i = 0; i < SUBSCRIPTIONS; i++)

@@ -24,6 +24,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -119,14 +120,23 @@ static const char *socket_path(const char *option)
 
 static pid_t daemon_pid;
 
-static int open_session(const char *path)
+/* Whether it has connected to a path with a suffix. */
+static bool connects(int fd, const char *path, const char *suffix)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strcpy(address.sun_path, path);
+    return snprintf(address.sun_path, sizeof address.sun_path, "%s%s", path, suffix) < (int)sizeof address.sun_path &&
+           connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
+}
+
+static int open_session(const char *path)
+{
+    /* For a backlog that is full. */
+    const struct timeval patience = {.tv_sec = USERDMA_CONNECT_SECONDS};
     const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     struct ucred server = {.uid = (uid_t)-1};
     socklen_t length = sizeof server;
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (fd < 0 || !((geteuid() == 0 && connects(fd, path, USERDMA_OWN_SUFFIX)) || connects(fd, path, "")) ||
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &length) != 0 ||
         (server.uid != 0 && server.uid != geteuid()))
         leave_to_node();

@@ -174,11 +174,11 @@ bool session_connect(const struct shim_guard *guard)
         return false;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, shim_socket_path, sizeof address.sun_path);
-    const struct timeval timeout = {.tv_sec = UNBLOCK_SECONDS};
+    const struct timeval timeout = {.tv_sec = UNBLOCK_SECONDS}, patience = {.tv_sec = USERDMA_CONNECT_SECONDS};
     int fd = fd_opened(REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     if (fd >= 0) {
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout); /* for a full backlog */
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* for a full backlog */
     }
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         const int cause = errno;
@@ -189,11 +189,14 @@ bool session_connect(const struct shim_guard *guard)
         if (cause == EACCES)
             diagnose_refused_user();
         else
-            diagnose_no_daemon(cause == ECONNREFUSED || cause == ENOENT ? no_server : strerror(cause));
+            diagnose_no_daemon(cause == ECONNREFUSED || cause == ENOENT ? no_server
+                               : cause == EAGAIN                       ? "its backlog is full"
+                                                                       : strerror(cause));
         if (fd >= 0)
             REAL(close)(fd);
         return false;
     }
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     fd = fd_hide(fd, -1, true);
     if (fd < 0) {
         set_refusal(errno);

@@ -7,6 +7,7 @@
  *   slot.c         both in shared memory
  *   detached.c     calls to a daemon that does not answer: they wait without the lock
  *   diagnostics.c  writes to standard error why there is no device
+ *   providers.c    libibverbs without the provider of the daemon's devices
  */
 #ifndef USERDMA_CONNECTION_H
 #define USERDMA_CONNECTION_H
@@ -116,5 +117,12 @@ void diagnose_untrusted_daemon(uid_t daemon_user);
 void diagnose_refused_user(void);
 /* The daemon, which runs as `daemon_user`, may not access our memory. */
 void diagnose_memory_access(const struct ucred *daemon);
+/* The libibverbs at the path `verbs` has no provider for the device, whose provider's name has `driver`. */
+void diagnose_no_provider(const char *device, const char *driver, const char *verbs);
+
+/* ---- providers.c ---- */
+
+/* Whether this process, or one that it was forked from, has opened a device. */
+extern bool session_has_opened;
 
 #endif

@@ -9,7 +9,7 @@
  */
 #define _GNU_SOURCE
 #include "../recorder/refusals.h"
-#include "session_internal.h"
+#include "connection.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -77,6 +77,7 @@ static int take_context(struct reply *reply, int flags)
     /* At the maximum position, reads by the C library itself (stdio) fail with EINVAL, as on a device. */
     REAL(lseek64)(fd, INT64_MAX, SEEK_SET);
     reply->fd_count = 0;
+    session_has_opened = true;
     return fd;
 }
 

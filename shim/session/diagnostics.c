@@ -116,3 +116,13 @@ void diagnose_memory_access(const struct ucred *daemon)
                  "/proc/sys/kernel/yama/ptrace_scope and the container's rules, or start the daemon as root");
     print_once("the daemon", reason);
 }
+
+void diagnose_no_provider(const char *device, const char *driver, const char *verbs)
+{
+    char reason[512];
+    snprintf(reason, sizeof reason,
+             "libibverbs (%.256s) has no provider for %s, lib%s-rdmav*.so; install ibverbs-providers (Debian), or an "
+             "rdma-core with it",
+             verbs, device, driver);
+    print_once("no device of the daemon", reason);
+}

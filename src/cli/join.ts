@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { NoDaemonError, VersionError } from '../daemon/client/errors.ts'
 import { type Handlers, openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
 import { makeSocketFolder, namedSocket } from '../daemon/client/user-socket.ts'
+import { EAGAIN, SystemError } from '../host/errno.ts'
 import { close, connect } from '../host/net/sockets.ts'
 import type { OptionsOf } from './command-line/option.ts'
 import type { joinOptions } from './command-line/options.ts'
@@ -91,8 +92,9 @@ export const isServed = (socket: string): boolean => {
   try {
     close(connect(socket))
     return true
-  } catch {
-    return false
+  } catch (error) {
+    // Its backlog is full.
+    return error instanceof SystemError && error.errno === EAGAIN
   }
 }
 

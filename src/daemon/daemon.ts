@@ -3,7 +3,7 @@
  * that moves packets (ARCHITECTURE.md).
  */
 
-import { existsSync } from 'node:fs'
+import { constants, existsSync, lstatSync, rmSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { assemble } from '../assembly/assembly.ts'
 import { closeContext, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
@@ -20,7 +20,7 @@ import { watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { waitOnTimer } from '../host/event-loop/timer.ts'
 import { exposure } from '../host/exposure.ts'
-import { holdFile, removeHeld } from '../host/held-file.ts'
+import { holdFile, isAt, removeHeld } from '../host/held-file.ts'
 import { takeLock } from '../host/lock-file.ts'
 import { addToWord, setWord } from '../host/memory/fence.ts'
 import { createRingPool } from '../host/memory/mapping.ts'
@@ -28,12 +28,13 @@ import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SH
 import { closeElsewhere } from '../host/memory/mover.ts'
 import { type Interfaces, openInterfaces } from '../host/net/interfaces.ts'
 import { sourceAddress } from '../host/net/route.ts'
+import { allowAll, allowConnects, hasAccessList, setAccessList } from '../host/net/socket-access.ts'
 import { accept, close, listen } from '../host/net/sockets.ts'
 import { isThreaded } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { clientNames } from '../services/clients.ts'
 import { readTorment } from '../spec/check/torment.ts'
-import { ParkedPage } from '../spec/session.ts'
+import { OWN_SUFFIX, ParkedPage } from '../spec/session.ts'
 import { injectFaults } from '../tools/clients/faults/inject.ts'
 import { lossesOf } from '../tools/clients/faults/losses.ts'
 import type { RecordingOptions } from '../tools/clients/record/recording.ts'
@@ -119,6 +120,8 @@ export class SocketInUseError extends Error {
 
 /** Bytes of sun_path without its NUL. */
 const MAX_SOCKET_PATH = 107
+/** Of a mode: others may write, and so connect. */
+const { S_IWOTH } = constants
 /** Connections that are accepted in one callback of the event loop: a flood of connects must not stop the daemon. */
 const MAX_ACCEPTS = 16
 /** Microseconds after which the next ones wait for the next callback: a session's start takes milliseconds. */
@@ -139,25 +142,69 @@ const requirePrivateFolder = (socket: string): void => {
 }
 
 /** A socket that listens. */
-interface Listening {
+interface ListeningSocket {
+  readonly path: string
   readonly fd: number
   /** A descriptor of the socket's file (held-file.ts). Undefined: the file is not ours to remove. */
   readonly file: number | undefined
-  readonly hadPredecessor: boolean
 }
 
-const listenAt = async (socket: string, served: Served): Promise<Listening> => {
-  if (Buffer.byteLength(socket) > MAX_SOCKET_PATH)
+interface Listening {
+  /** The daemon's socket; and one for its own user, if it serves others (`OWN_SUFFIX`). */
+  readonly sockets: readonly ListeningSocket[]
+  readonly hadPredecessor: boolean
+  /** Gives a file that is not ours the permissions that it had. */
+  readonly restore?: () => void
+}
+
+type Log = DaemonParts['log']
+
+/** Lets those connect who are served, and tells if that cannot be. */
+const setAccess = (socket: string, served: Served, log: Log): void => {
+  const reason = allowConnects(socket, served)
+  if (reason !== undefined) tellOpen(socket, reason, log)
+}
+
+const tellOpen = (socket: string, reason: string, log: Log): void =>
+  log(
+    `userdma daemon: every user may connect to ${socket}, and those who are not served can keep others waiting: ${reason}; it needs a file system with access lists (ext4, tmpfs), and users and groups with a number in this user namespace`,
+  )
+
+/** Removes what a daemon that was killed, or whose socket another one has now, has left at the path of an own socket. */
+const removeOwn = (path: string): void => {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path)
+}
+
+const listenTo = (path: string, access?: (path: string) => void): ListeningSocket => {
+  const fd = listen(path, access && { setAccess: access })
+  return { path, fd, file: holdFile(path) }
+}
+
+/** The socket for the daemon's own user. */
+const listenForOwn = (socket: string, served: Served): ListeningSocket[] =>
+  isShared(served) ? [listenTo(`${socket}${OWN_SUFFIX}`)] : []
+
+const requireShortPath = (socket: string, served: Served): void => {
+  const most = isShared(served) ? MAX_SOCKET_PATH - OWN_SUFFIX.length : MAX_SOCKET_PATH
+  if (Buffer.byteLength(socket) > most)
     throw new Error(
-      `socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system allows ${MAX_SOCKET_PATH}`,
+      `socket path ${socket} has ${Buffer.byteLength(socket)} bytes; ${isShared(served) ? `${most} are allowed for a daemon of several users` : `the system allows ${most}`}`,
     )
+}
+
+const listenAt = async (socket: string, served: Served, log: Log): Promise<Listening> => {
+  requireShortPath(socket, served)
   requirePrivateFolder(socket)
   const lock = await takeLock(`${socket}.lock`)
+  const sockets: ListeningSocket[] = []
   try {
     const hadPredecessor = existsSync(socket) || existsSync(treeOf(socket))
-    const fd = listen(socket, { mode: isShared(served) ? 0o666 : 0o600 })
-    return { fd, file: holdFile(socket), hadPredecessor }
+    sockets.push(listenTo(socket, path => setAccess(path, served, log)))
+    removeOwn(`${socket}${OWN_SUFFIX}`)
+    sockets.push(...listenForOwn(socket, served))
+    return { sockets, hadPredecessor }
   } catch (error) {
+    stopListening({ sockets })
     if (error instanceof SystemError && error.errno === EADDRINUSE)
       throw new SocketInUseError(
         `socket ${socket} is in use by a running daemon; stop it, or choose another path with --socket`,
@@ -168,18 +215,54 @@ const listenAt = async (socket: string, served: Served): Promise<Listening> => {
   }
 }
 
-/** `fd`: of a socket that another process has bound to `socket`. */
-const takeOver = (socket: string, fd: number): Listening => {
-  requirePrivateFolder(socket)
-  return { fd, file: undefined, hadPredecessor: existsSync(treeOf(socket)) }
+/**
+ * If every user may connect to a socket that another process has bound: only those who are served, until the returned
+ * function is called. A daemon that was killed may have left its access list.
+ */
+const restrict = (socket: string, served: Served, log: Log): (() => void) | undefined => {
+  const mode = statSync(socket, { throwIfNoEntry: false })?.mode ?? 0
+  if ((mode & S_IWOTH) === 0 && !hasAccessList(socket)) return undefined
+  const file = holdFile(socket)
+  try {
+    setAccessList(socket, served)
+    return () => {
+      if (isAt(socket, file)) allowAll(socket)
+      close(file)
+    }
+  } catch (error) {
+    close(file)
+    tellOpen(socket, (error as Error).message, log)
+    return undefined
+  }
 }
 
-const stopListening = (socket: string, { fd, file }: Listening): void => {
-  if (file !== undefined) {
-    removeHeld(socket, file)
-    close(file)
+/** `fd`: of a socket that another process has bound to `socket`. */
+const takeOver = (socket: string, fd: number, served: Served, log: Log): Listening => {
+  requireShortPath(socket, served)
+  requirePrivateFolder(socket)
+  removeOwn(`${socket}${OWN_SUFFIX}`)
+  const own = listenForOwn(socket, served)
+  const restore = restrict(socket, served, log)
+  return {
+    sockets: [{ path: socket, fd, file: undefined }, ...own],
+    hadPredecessor: existsSync(treeOf(socket)),
+    ...(restore && { restore }),
   }
-  close(fd)
+}
+
+const stopListening = ({ sockets, restore }: Pick<Listening, 'sockets' | 'restore'>): void => {
+  try {
+    restore?.()
+  } catch {
+    // The file was given to another user: its permissions are that user's.
+  }
+  for (const { path, fd, file } of sockets) {
+    if (file !== undefined) {
+      removeHeld(path, file)
+      close(file)
+    }
+    close(fd)
+  }
 }
 
 /** The folder of a daemon's files. */
@@ -536,9 +619,13 @@ class RunningDaemon implements Daemon {
     try {
       hotPlug.start(interfaces)
       network.rulesChanged()
-      const { listener, reserve } = acceptSessions(sessionParts, listening.fd, lifetime.endIfUnused)
+      const accepting = listening.sockets.map(({ fd }) => acceptSessions(sessionParts, fd, lifetime.endIfUnused))
       this.#steps = [
-        () => listener.stop(),
+        ...accepting.map(
+          ({ listener }) =>
+            () =>
+              listener.stop(),
+        ),
         () => hotPlug.stop(),
         () => sessionParts.lent.close(),
         () => parts.objects.returning.close(),
@@ -554,11 +641,15 @@ class RunningDaemon implements Daemon {
         () => loop.stop(),
         () => interfaces?.close(),
         () => parkedPage.close(),
-        () => reserve.close(),
+        ...accepting.map(
+          ({ reserve }) =>
+            () =>
+              reserve.close(),
+        ),
         () => hotPlug.close(),
         () => endClock(this.socket),
         // Last: while the socket exists, no other daemon starts here, and makes its tree.
-        () => stopListening(this.socket, this.#listening),
+        () => stopListening(this.#listening),
       ]
     } catch (error) {
       hotPlug.stop()
@@ -592,6 +683,7 @@ class RunningDaemon implements Daemon {
 /** Starts a daemon, which serves when the promise resolves. Throws an Error with a message for people. */
 export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const { config, socket: path, served = ownUserOnly, inherited, endWithLastClient } = options
+  const log = options.parts?.log ?? console.error
   checkDevices(config.devices)
   const socket = resolve(path)
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
@@ -609,7 +701,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
     await (subnet?.settled() ?? untilConfigured(parts.objects.clients))
-    listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
+    listening = inherited === undefined ? await listenAt(socket, served, log) : takeOver(socket, inherited, served, log)
     startClock(socket, config, options.clockPage)
     daemon = new RunningDaemon(options, socket, parts, listening)
     return daemon
@@ -617,7 +709,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     for (const step of undo) step()
     parkedPage.close()
     interfaces?.close()
-    if (listening !== undefined) stopListening(socket, listening)
+    if (listening !== undefined) stopListening(listening)
     throw error
   }
 }

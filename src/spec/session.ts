@@ -91,6 +91,15 @@ export const SessionEnv = {
   clock: 'USERDMA_CLOCK',
 } as const
 
+/**
+ * A daemon that serves other users too has a second socket, whose path ends with this, for clients of its own user: others
+ * cannot fill its backlog. Only root has such a daemon, so only root looks for it.
+ */
+export const OWN_SUFFIX = '.own'
+
+/** Seconds for which clients try to connect while the daemon's backlog is full. */
+export const CONNECT_SECONDS = 5
+
 export const MessageType = {
   HELLO: 1,
   OPEN: 2,

@@ -3,10 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { programEnvironment } from '../../src/cli/program/program.ts'
+import { allowConnects } from '../../src/host/net/socket-access.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
 import { repoRoot } from '../paths.ts'
 import { findTool } from '../tools.ts'
@@ -123,7 +124,8 @@ describe("the system's unit", {
     chmodSync(folder, 0o755)
     const socket = join(folder, 'sock')
     const fd = listen(socket)
-    chmodSync(socket, 0o666)
+    // As a daemon that served another user, and was killed, leaves a socket that everyone could reach.
+    assert.equal(allowConnects(socket, { users: [1], groups: [] }), undefined)
     t.after(() => close(fd))
     const capabilities = unit.get('CapabilityBoundingSet')?.toLowerCase().replaceAll('cap_', '+').replaceAll(' ', ',')
     // The folder of this checkout stays, also below /tmp.
@@ -136,6 +138,8 @@ describe("the system's unit", {
       stdio: ['ignore', 'pipe', 'pipe', fd],
     })
     await daemon.printed(/ready on /)
+    const modes = () => [socket, `${socket}.own`].map(path => existsSync(path) && statSync(path).mode & 0o777)
+    assert.deepEqual(modes(), [0o660, 0o600])
     const pair = 'ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost 2>/dev/null; do :; done; wait'
     const asNobody = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', 'sh', '-c', pair]
     const finished = await run(t, 'setpriv', asNobody, { env: programEnvironment(socket) })
@@ -143,5 +147,6 @@ describe("the system's unit", {
     assert.equal([...finished.stdout.matchAll(/5 iters/g)].length, 2, finished.stdout)
     daemon.child.kill()
     assert.equal((await daemon.ended).stderr, '')
+    assert.deepEqual(modes(), [0o666, false])
   })
 })

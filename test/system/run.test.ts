@@ -41,6 +41,11 @@ const whyNoNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
+/** The reason why a program cannot have mounts of its own here; false if it can. */
+const whyNoMounts = (): string | false =>
+  lacking('unshare', 'ibv_devices') ||
+  (spawnSync('unshare', ['--mount', 'true']).status !== 0 && 'only root may mount, and not in every container')
+
 /** Waits until the daemon has removed its socket or folder: a query would keep the daemon alive. */
 const untilRemoved = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
@@ -309,6 +314,23 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(status, 1)
     assert.match(stderr, /userdma: the daemon at .* \(process \d+\) ended while sh was running\n/)
     assert.deepEqual(readdirSync(tmp), [])
+  })
+
+  it('says if libibverbs lacks the provider of the devices, after a program that has opened none', {
+    skip: whyNoMounts(),
+  }, async t => {
+    const { socket } = await startDaemon(t)
+    // As on a machine without ibverbs-providers.
+    const hide =
+      'for d in /usr/lib/*/libibverbs /usr/lib64/libibverbs /etc/libibverbs.d; do [ ! -d $d ] || mount -t tmpfs none $d; done'
+    const under = ['--mount', 'sh', '-c', `${hide}; exec "$@"`, 'sh', userdma, 'run', '--socket', socket, '--']
+    const line =
+      /^userdma: no device of the daemon at \S+: libibverbs \(\S+\) has no provider for rxe0, librxe-rdmav\*\.so; /
+    const stderrOf = async (command: string, ...args: string[]): Promise<string> =>
+      (await run(t, command, args, { env: cleanEnvironment() })).stderr
+    assert.match(await stderrOf('unshare', ...under, 'ibv_devices'), line)
+    assert.equal(await stderrOf('unshare', ...under, 'cat', '/sys/class/infiniband/rxe0/node_guid'), '')
+    assert.equal(await stderrOf(userdma, 'run', '--socket', socket, '--', 'ibv_devices'), '')
   })
 
   it('works in a program that `userdma run` has started', async t => {

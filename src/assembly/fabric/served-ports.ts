@@ -4,6 +4,7 @@
  */
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import { holdFile, removeHeld } from '../../host/held-file.ts'
 import { accept, close, listen, peerCredentials } from '../../host/net/sockets.ts'
 import { PortState } from '../../spec/enums.ts'
 import type { FabricSpec } from '../../spec/fabric.ts'
@@ -112,7 +113,10 @@ interface Connection {
 
 export class ServedPorts {
   readonly #parts: ServedPortsParts
+  readonly #path: string
   readonly #fd: number
+  /** A descriptor of the socket's file (held-file.ts). */
+  readonly #file: number
   readonly #watch: Watch
   readonly #connections = new Set<Connection>()
   /** Whether `peers` may be others than those that were sent. */
@@ -122,7 +126,9 @@ export class ServedPorts {
   /** Throws SystemError if another process serves `path`. */
   constructor(path: string, parts: ServedPortsParts) {
     this.#parts = parts
+    this.#path = path
     this.#fd = listen(path)
+    this.#file = holdFile(path)
     this.#watch = watch(
       this.#fd,
       { readable: true },
@@ -132,6 +138,8 @@ export class ServedPorts {
 
   close(): void {
     this.#watch.stop()
+    removeHeld(this.#path, this.#file)
+    close(this.#file)
     close(this.#fd)
     for (const connection of [...this.#connections]) this.#remove(connection)
   }

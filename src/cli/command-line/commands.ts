@@ -85,6 +85,7 @@ export const commands: Readonly<Record<string, CommandSpec>> = {
       }
       if (program === undefined) return invocation.fail("missing required argument 'program'")
       if (await readsFiles(program, args, invocation)) return
+      if (options.symbols) invocation.fail('--symbols is for a recording; of a program that runs, lines are looked up')
       if (tormentSearch !== undefined)
         return (await import('../commands/torment-search.ts')).tormentSearch(program, args, {
           ...options,

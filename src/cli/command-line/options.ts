@@ -217,6 +217,9 @@ export const findingOptions = {
     STORY_LINES,
     'so many lines about what happened before a hang or a failure, at both ends; also all, or off',
   ),
+  symbols: flag(
+    'of a recording that has no functions and lines: look them up in the files of this machine that it names, which tools then read',
+  ),
   genSuppressions: flag('print after each finding a block for a suppressions file', {
     excludes: { json: 'a block follows the text of its finding' },
   }),

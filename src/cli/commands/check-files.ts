@@ -12,7 +12,7 @@ import { parseWho } from '../../spec/check/who.ts'
 import type { RecordedFinding, SessionEvent } from '../../spec/session-events.ts'
 import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
-import type { Symbols } from '../../tools/check/finding-text.ts'
+import { type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
 import { ReplayTogether } from '../../tools/record/program/together.ts'
 import { openSession, type Session } from '../../tools/record/reader.ts'
@@ -40,23 +40,33 @@ const requireFileOptions = (given: Iterable<string>, file: string): void => {
       throw new UsageError(`${flagOf(name)} is for a program that runs; "${file}" is a recording, which is read`)
 }
 
-/** What frames are: as the recording says; of one without symbols, whose recorder was killed, as this machine says. */
-const recordedSymbols = (known: ReadonlyMap<string, readonly Frame[]>, live: Symbols): Symbols => {
-  /** The recorder has found nothing about the frame. */
-  const unknownFrame = (frame: string): readonly Frame[] => {
-    const [, object, , symbol = ''] = NATIVE_FRAME.exec(frame) ?? []
-    return object === undefined ? live.framesOf([frame]) : [{ function: symbol, object }]
-  }
-  return {
-    framesOf: stack =>
-      known.size === 0
-        ? live.framesOf(stack)
-        : trimFrames(stack.flatMap((frame): readonly Frame[] => known.get(frame) ?? unknownFrame(frame))),
-    prepare(stacks, within) {
-      if (known.size === 0) live.prepare?.(stacks, within)
-    },
-  }
-}
+/**
+ * What frames are, as the recordings say. Their files may be from elsewhere, and name any file: one of this machine is
+ * looked into only if `isAsked`, for frames that no recording knows.
+ */
+const recordedSymbols = (
+  known: ReadonlyMap<string, readonly Frame[]>,
+  live: Symbols,
+  isAsked: boolean | undefined,
+): Symbols => ({
+  framesOf: stack =>
+    trimFrames(
+      stack.flatMap((frame): readonly Frame[] => {
+        const [, object, , symbol = ''] = NATIVE_FRAME.exec(frame) ?? []
+        return (
+          known.get(frame) ??
+          (object === undefined || isAsked ? live.framesOf([frame]) : [{ function: symbol, object }])
+        )
+      }),
+    ),
+  prepare(stacks, within) {
+    if (isAsked)
+      live.prepare?.(
+        stacks.map(stack => stack.filter(frame => !known.has(frame))),
+        within,
+      )
+  },
+})
 
 /** What a session lacks. */
 const lackedBy = ({ header: { check, isObserved } }: Session): readonly Need[] => [
@@ -187,9 +197,11 @@ export const checkFiles = async (
   const report = openReportOf(
     options,
     files.map(file => ['a recording', file]),
-    live => recordedSymbols(known, live),
+    live => recordedSymbols(known, live, options.symbols),
   )
   const closes: (() => void)[] = []
+  /** Files whose recorder has looked up no symbols: of `--host`, of a daemon, or it was killed. */
+  const unnamed: string[] = []
   const sessions: Session[] = []
   try {
     for (const file of files) {
@@ -199,14 +211,17 @@ export const checkFiles = async (
       closes.push(() => source.close())
       try {
         const session = await openSession(source)
+        let hasSymbols = false
         await readSymbols(session, event => {
+          if (event.kind !== 'symbol') return
+          hasSymbols = true
           // Lines of source are for the page.
-          if (event.kind === 'symbol')
-            known.set(
-              event.frame,
-              event.frames.map(({ source: _, ...frame }) => frame),
-            )
+          known.set(
+            event.frame,
+            event.frames.map(({ source: _, ...frame }) => frame),
+          )
         })
+        if (!hasSymbols) unnamed.push(file)
         sessions.push(session)
       } catch (error) {
         if (error instanceof SessionFileError) throw new UsageError(`${file}: ${error.message}`)
@@ -214,7 +229,16 @@ export const checkFiles = async (
       }
     }
     const checked = await readSessions(sessions, options, report.onFinding)
-    report.finish({ ...checked, isRecorded: true, file: files.join(', ') })
+    const hasUnknown = stacksOf(report.shown).some(stack =>
+      stack.some(frame => NATIVE_FRAME.test(frame) && !known.has(frame)),
+    )
+    const lacks =
+      unnamed.length > 0 && hasUnknown && options.symbols !== true
+        ? [
+            `no lines: none are in ${unnamed.join(', ')}; \`--symbols\` looks them up in the files that it names, on this machine`,
+          ]
+        : []
+    report.finish({ ...checked, lacks: [...(checked.lacks ?? []), ...lacks], isRecorded: true, file: files.join(', ') })
   } finally {
     for (const close of closes) close()
   }

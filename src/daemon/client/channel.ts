@@ -2,11 +2,12 @@
  * A socket connected to a daemon: requests with serial numbers go out, replies come in. How to wait for a reply is the
  * caller's: tools do not block (tool-session.ts), the library blocks the thread (library/verbs/remote/daemon-session.ts).
  */
-import { SystemError } from '../../host/errno.ts'
+import { setTimeout } from 'node:timers/promises'
+import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { userText } from '../../host/exposure.ts'
 import { close, connect, peerCredentials, recv } from '../../host/net/sockets.ts'
 import { Errno, errnoName, knownErrno } from '../../spec/errno.ts'
-import { SESSION_VERSION } from '../../spec/session.ts'
+import { CONNECT_SECONDS, OWN_SUFFIX, SESSION_VERSION } from '../../spec/session.ts'
 import { type Header, type MessageBuffer, messageBuffer, type Reply, readReply } from '../../uapi/session-codec.ts'
 import { NoDaemonError, SessionError, VersionError } from './errors.ts'
 import { daemonCommand, notServed } from './user-socket.ts'
@@ -81,9 +82,44 @@ const connectError = (socket: string, error: unknown): unknown => {
         options,
       )
     case 'EAGAIN':
-      return new SessionError('EAGAIN', `${socket}: the daemon does not answer (its backlog is full)`, '', options)
+      return new SessionError(
+        'EAGAIN',
+        `${socket}: the daemon does not answer (its backlog has been full for ${CONNECT_SECONDS} s)`,
+        '',
+        options,
+      )
     default:
       return new SessionError(knownErrno(error.code, 'EIO'), error.message, '', options)
+  }
+}
+
+/** A socket connected to the one of a shared daemon for its own user, if there is one; undefined: there is none. */
+const connectOwn = (socket: string): number | undefined => {
+  if (process.geteuid?.() !== 0) return undefined
+  try {
+    return connect(`${socket}${OWN_SUFFIX}`)
+  } catch (error) {
+    // Any other error, of a path that is too long too: the daemon's socket decides.
+    if (isFull(error)) throw error
+    return undefined
+  }
+}
+
+const isFull = (error: unknown): boolean => error instanceof SystemError && error.errno === EAGAIN
+
+/** Milliseconds between two attempts to connect. */
+const PAUSE = 5
+
+/** Attempts to connect, until one succeeds; between two the caller waits as many milliseconds as it gets. */
+const attempts = function* (socket: string): Generator<number, number> {
+  const deadline = performance.now() + 1000 * CONNECT_SECONDS
+  for (;;) {
+    try {
+      return connectOwn(socket) ?? connect(socket)
+    } catch (error) {
+      if (!isFull(error) || performance.now() > deadline) throw connectError(socket, error)
+    }
+    yield PAUSE
   }
 }
 
@@ -91,13 +127,26 @@ const connectError = (socket: string, error: unknown): unknown => {
  * Connects to the daemon at `socket`. A daemon of another user, except root, is not trusted: it could read and change
  * our memory. Throws SessionError, NoDaemonError if no daemon is there.
  */
-export const openChannel = (socket: string): Channel => {
-  let fd: number
-  try {
-    fd = connect(socket)
-  } catch (error) {
-    throw connectError(socket, error)
+export const openChannel = async (socket: string): Promise<Channel> => {
+  const tries = attempts(socket)
+  for (;;) {
+    const { done, value } = tries.next()
+    if (done) return trusted(socket, value)
+    await setTimeout(value)
   }
+}
+
+/** The same, which blocks the thread. */
+export const openChannelBlocking = (socket: string): Channel => {
+  const tries = attempts(socket)
+  for (;;) {
+    const { done, value } = tries.next()
+    if (done) return trusted(socket, value)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, value)
+  }
+}
+
+const trusted = (socket: string, fd: number): Channel => {
   const { uid, pid } = peerCredentials(fd)
   const user = process.geteuid?.() ?? 0
   if (uid === 0 || uid === user) return new Channel(socket, fd, pid)

@@ -321,7 +321,7 @@ const allParts = async <T>(
  * protocol.
  */
 export const openToolSession = async (socket: string, handlers: Handlers = {}): Promise<ToolSession> => {
-  const channel = openChannel(socket)
+  const channel = await openChannel(socket)
   /** By number of the subscription. */
   const receivers = new Map<number, (record: TopicRecord) => void>()
   const { ended, exchange, daemonEnded, finish } = openExchange(channel, record => receivers.get(record.id)?.(record))

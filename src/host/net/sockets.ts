@@ -185,9 +185,11 @@ const refuseServed = (path: string): void => {
 interface ListenOptions {
   /** Maximum connections that wait for `accept`. Default: 128. */
   readonly backlog?: number
-  /** Permission bits of the socket file. Default: 0o600, its owner only. */
-  readonly mode?: number
+  /** Sets the permissions of the socket file, before anybody can connect. Default: 0o600, its owner only. */
+  readonly setAccess?: (path: string) => void
 }
+
+const ownerOnly = (path: string): void => chmodSync(path, 0o600)
 
 /**
  * Returns a listening socket at `path`. Replaces a socket file of a dead process. Servers that may start at the same
@@ -195,13 +197,13 @@ interface ListenOptions {
  * for a path that is too long. The caller must remove the socket file before it closes the descriptor, and only if the
  * file is still that of this server (held-file.ts): it might be the next server's.
  */
-export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
+export const listen = (path: string, { backlog = 128, setAccess = ownerOnly }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
   removeStale(path)
   const fd = newSocket()
   try {
     check('bind', sys().bind(fd, address, putAddress(path)), path)
-    chmodSync(path, mode)
+    setAccess(path)
     check('listen', sys().listen(fd, backlog), path)
     return fd
   } catch (error) {

@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
+import { describe, it, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
 import {
@@ -70,6 +70,7 @@ const createBoth = (t: TestContext) => {
     log: (line: string) => void log.push(line),
   })
   const served = new ServedPorts(path, { ...parts(), cable: port => subnet.attach(port), manager: 'embedded' })
+  let isClosed = false
   const hosts: { remote: RemoteSubnet; port: HostPort; link: Port }[] = []
   const addHost = () => {
     const own = parts()
@@ -83,7 +84,7 @@ const createBoth = (t: TestContext) => {
   }
   t.after(() => {
     for (const { remote } of hosts) remote.close()
-    served.close()
+    if (!isClosed) served.close()
     subnet.close()
   })
   const turn = async (): Promise<void> => {
@@ -96,7 +97,11 @@ const createBoth = (t: TestContext) => {
   const until = async (isDone: () => boolean): Promise<void> => {
     while (!isDone()) await turn()
   }
-  return { path, log, addHost, until }
+  const end = (): void => {
+    isClosed = true
+    served.close()
+  }
+  return { path, log, end, addHost, until }
 }
 const isActive = ({ port }: { port: TestPort }): boolean => port.settings.state === ACTIVE
 
@@ -249,6 +254,16 @@ describe('ports at the switches of another process', () => {
     await until(() => port.settings.state === DOWN)
     assert.match(log.join('\n'), /has no switch any more: it has ended/)
   })
+})
+
+test('at the end the socket of ports is removed, unless another process has its path', t => {
+  const [first, second] = [createBoth(t), createBoth(t)]
+  first.end()
+  assert.equal(existsSync(first.path), false)
+  rmSync(second.path)
+  writeFileSync(second.path, 'another')
+  second.end()
+  assert.equal(existsSync(second.path), true)
 })
 
 describe('messages', () => {

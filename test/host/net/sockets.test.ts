@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import {
+  chmodSync,
   closeSync,
   existsSync,
   fstatSync,
@@ -183,7 +184,7 @@ test('a bad descriptor, or too many descriptors, are refused before anything is 
 
 test('a client connects to a listening socket, and the server accepts the connection', t => {
   const path = join(folder, 'plain')
-  const server = listen(path, { mode: 0o666 })
+  const server = listen(path, { setAccess: file => chmodSync(file, 0o666) })
   t.after(() => close(server))
   assert.equal(statSync(path).mode & 0o777, 0o666)
   assert.equal(accept(server), -EAGAIN)

@@ -3,15 +3,18 @@
  * one of a plain recording says which it cannot have.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { LACKING, type Need } from '../../../src/spec/check/needs.ts'
+import { BLOCK_MAGIC, BLOCK_TRAILER, BlockHeader, FileHeader, recordKinds } from '../../../src/spec/session-file.ts'
+import { checksum } from '../../../src/tools/record/checksum.ts'
 import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { repoRoot } from '../../paths.ts'
 import {
+  cleanEnvironment,
   freePort,
   lacking,
   runUserdma,
@@ -50,6 +53,24 @@ const ELSEWHERE = [
 
 /** The names of programs that can run together: without options of their own. */
 const together = (names: readonly string[]): string => names.map(name => `${faulty(name)} >&2`).join('; ')
+
+/** Gives the symbols of a session file a kind that there is not: a recorder that is killed has none. */
+const removeSymbols = (file: string): void => {
+  const bytes = readFileSync(file)
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  for (let at: number = FileHeader.bytes; at + BlockHeader.size <= bytes.length; ) {
+    if (view.getUint32(at, true) !== BLOCK_MAGIC) {
+      at += 4
+      continue
+    }
+    const end = at + view.getUint32(at + 4, true) - BLOCK_TRAILER
+    for (let record = at + BlockHeader.size; record < end; record += view.getUint32(record, true) & 0xff_ffff)
+      if (bytes[record + 3] === recordKinds.indexOf('symbol') + 1) bytes[record + 3] = 0xff
+    view.setUint32(end, checksum(new DataView(bytes.buffer, bytes.byteOffset + at), end - at), true)
+    at = end + BLOCK_TRAILER
+  }
+  writeFileSync(file, bytes)
+}
 
 /** Records a check of a script, and checks the recording with the same options. */
 const both = async (scope: Scope, script: string, recordOptions: readonly string[], options: readonly string[]) => {
@@ -171,6 +192,23 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
     const { stderr } = await runUserdma(t, ['check', ...files])
     assert.match(stderr, /error path-mtu-mismatch: .*REM_INV_REQ_ERR/)
     assert.match(stderr, /path_mtu +2048 +1024 +< does not fit/)
+  })
+
+  it('has no tool read the files that a recording without symbols names, unless asked', async t => {
+    const folder = temporaryFolder(t)
+    const [file, log] = ['session.udr', 'log'].map(name => join(folder, name)) as [string, string]
+    await runUserdma(t, ['check', '--record', file, '--record-depth', 'check', '--', faulty('stale-rkey')])
+    removeSymbols(file)
+    for (const tool of ['llvm-symbolizer', 'addr2line'])
+      writeFileSync(join(folder, tool), `#!/bin/sh\necho "$@" >> ${log}; exit 1\n`, { mode: 0o755 })
+    const env = cleanEnvironment({ PATH: `${folder}:${process.env.PATH}` })
+    const { stderr } = await runUserdma(t, ['check', file], { env })
+    assert.ok(!existsSync(log))
+    assert.match(stderr, /error stale-rkey(?:.*\n)*.* #0 \?\? \(.*stale-rkey\)\n/)
+    assert.match(stderr, /^ {2}no lines: none are in .*session\.udr; `--symbols` looks/m)
+    const asked = await runUserdma(t, ['check', file, '--symbols'], { env })
+    assert.ok(!asked.stderr.includes('--symbols'), asked.stderr)
+    assert.match(readFileSync(log, 'utf8'), /stale-rkey 0x/)
   })
 
   it('of a capture has what its packets show', async t => {

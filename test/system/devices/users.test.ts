@@ -2,12 +2,16 @@
  * Which users a daemon serves, and which daemons programs and tools trust (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { programEnvironment } from '../../../src/cli/program/program.ts'
 import { READY } from '../../../src/cli/start.ts'
+import { openChannel } from '../../../src/daemon/client/channel.ts'
+import { openToolSession } from '../../../src/daemon/client/tool-session.ts'
+import type { SystemError } from '../../../src/host/errno.ts'
 import { takeLock } from '../../../src/host/lock-file.ts'
+import { close, connect } from '../../../src/host/net/sockets.ts'
 import { repoRoot } from '../../paths.ts'
 import { findTool, skipTest } from '../../tools.ts'
 import {
@@ -85,6 +89,18 @@ print(200 - len(closed), flush=True)
 sys.stdin.read()
 `
 
+/** Fills a socket's backlog with connections, which stay in it when they are closed. */
+const fillBacklog = (path: string): void => {
+  const fds: number[] = []
+  try {
+    for (;;) fds.push(connect(path))
+  } catch (error) {
+    assert.equal((error as SystemError).code, 'EAGAIN')
+  } finally {
+    for (const fd of fds) close(fd)
+  }
+}
+
 /** Opens a device with the library on the socket that is its argument, and prints the error. */
 const OPEN_SCRIPT =
   "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
@@ -155,7 +171,8 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
 
   it('explains refusals to programs in a user namespace', async t => {
     if (findTool('unshare') === undefined) return void skipTest(t, 'a user namespace needs unshare')
-    const shared = await findDevices(t, await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...asNamespaceRoot)
+    const options = ['--allow-user', String(UNUSED_ID)]
+    const shared = await findDevices(t, await startDaemonOf(t, 0, options), ...asNamespaceRoot)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
     const socket = await startDaemonOf(t, NOBODY)
     const allow = "root's daemon does if it is started with"
@@ -194,6 +211,8 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
   it('keeps at most 8 connections of users who are not served, and serves others meanwhile', async t => {
     if (findTool('python3') === undefined) return void skipTest(t, 'connections are made by python3')
     const socket = await startDaemonOf(t, 0, ['--allow-user', String(UNUSED_ID)])
+    // As where the file system has no access lists.
+    chmodSync(socket, 0o666)
     const holder = start(t, 'python3', ['-c', HOLD_CONNECTIONS, socket], {
       uid: NOBODY,
       gid: NOBODY,
@@ -202,6 +221,49 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
     const [, kept] = await holder.printed(/^(\d+)$/m)
     assert.ok(Number(kept) <= 8, `the daemon keeps ${kept} connections`)
     assert.equal((await findDevices(t, socket, ...asUnused)).stdout, 'True\n')
+  })
+
+  it('has a socket that only those reach who are served, and one for root, which is removed with it', async t => {
+    const socket = await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)])
+    const mayConnect = async (path: string, [command, ...args]: readonly string[]): Promise<boolean> =>
+      (await run(t, command ?? '', [...args, 'test', '-w', path])).status === 0
+    assert.deepEqual(await Promise.all([mayConnect(socket, asNobody), mayConnect(socket, asUnused)]), [true, false])
+    assert.equal(statSync(`${socket}.own`).mode & 0o777, 0o600)
+    await runUserdma(t, ['stop', '--socket', socket])
+    assert.deepEqual(readdirSync(dirname(socket)), [])
+  })
+
+  it('is open to all, and says so, if an access list cannot have a user', async t => {
+    const folder = mkdtempSync('/dev/shm/userdma-users-')
+    t.after(() => rmSync(folder, { recursive: true }))
+    chmodSync(folder, 0o755)
+    const socket = join(folder, 'sock')
+    // A user namespace has no number for NOBODY, so that no list can have it.
+    const namespace = ['--user', '--map-root-user', userdma, 'daemon', '--socket', socket, '--allow-user', '7']
+    const daemon = start(t, 'unshare', namespace, { env: cleanEnvironment() })
+    await daemon.printed(new RegExp(READY))
+    assert.equal(statSync(socket).mode & 0o777, 0o666)
+    daemon.child.kill()
+    assert.match((await daemon.ended).stderr, /^userdma daemon: every user may connect to \S+, .*EINVAL/)
+  })
+
+  it('is tried again while its backlog is full; that of guests keeps no tool of root waiting', async t => {
+    const socket = await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)])
+    const first = await openToolSession(socket)
+    const { daemon } = first
+    first.close()
+    process.kill(daemon, 'SIGSTOP')
+    t.after(() => process.kill(daemon, 'SIGCONT'))
+    fillBacklog(socket)
+    const channel = await openChannel(socket)
+    close(channel.fd)
+    fillBacklog(`${socket}.own`)
+    // Its first attempt fails before this returns.
+    const opening = openToolSession(socket)
+    process.kill(daemon, 'SIGCONT')
+    const session = await opening
+    assert.equal(session.daemon, daemon)
+    session.close()
   })
 
   it('refuses --allow-user with an unknown name', async t => {

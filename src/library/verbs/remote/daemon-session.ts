@@ -7,7 +7,7 @@
  * refuses, call messages are in a memory file that the session passes to the daemon (call-memory.ts).
  */
 
-import { type Channel, helloRefusal, openChannel, type WriteRequest } from '../../../daemon/client/channel.ts'
+import { type Channel, helloRefusal, openChannelBlocking, type WriteRequest } from '../../../daemon/client/channel.ts'
 import { SessionError } from '../../../daemon/client/errors.ts'
 import { daemonCommand } from '../../../daemon/client/user-socket.ts'
 import { EAGAIN, EMFILE } from '../../../host/errno.ts'
@@ -86,7 +86,7 @@ const openError = (call: string, error: unknown): unknown => {
 
 const openSocket = (socket: string, call: string): Channel => {
   try {
-    return openChannel(socket)
+    return openChannelBlocking(socket)
   } catch (error) {
     throw openError(call, error)
   }
