@@ -208,7 +208,10 @@ export class EmbeddedSubnet {
         this.#cabled.delete(at.port)
         if (this.#managerPlace?.at.port === at.port) this.#endManager()
         fabric.remove(at.node)
-        this.#later(() => this.#resweep())
+        this.#later(() => {
+          this.#managerLeft(port)
+          this.#resweep()
+        })
       },
     }
   }
@@ -230,6 +233,7 @@ export class EmbeddedSubnet {
     switch (news.kind) {
       case 'capabilities':
         node.setCapabilities(at, port.capabilityMask)
+        if ((port.capabilityMask & PortCapability.IS_SM) === 0) this.#managerLeft(port)
         break
       case 'description':
         node.setDescription(port.description)
@@ -461,6 +465,11 @@ export class EmbeddedSubnet {
   /** Resolves when the ports are ACTIVE that the manager configures: over links with a delay that takes time. */
   configured(): Promise<void> | undefined {
     return this.#isConfigured ? undefined : new Promise(resolve => void this.#whenConfigured.push(resolve))
+  }
+
+  /** The program that was the manager at this port has closed its node, or ended. */
+  #managerLeft({ identity }: SubnetPort): void {
+    this.#manager?.managerLeft(integerOf(identity.portGuid), this.#environment.now())
   }
 
   #resweep(): void {

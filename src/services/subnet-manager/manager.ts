@@ -104,7 +104,7 @@ export class SubnetManager {
   /** Indices of groups whose trees must be made again. */
   readonly #changedGroups = new Set<number>()
   /** The route to the master, while this is a standby. */
-  #master: { readonly path: Path; failedPolls: number } | undefined
+  #master: { readonly path: Path; readonly guid: bigint; failedPolls: number } | undefined
   #handedOverBy: FoundNode | undefined
   /** Another manager has not decided yet what it is. */
   #isUndecided = false
@@ -297,11 +297,23 @@ export class SubnetManager {
     this.#requests.get(master.path, 'SMInfo', 0, this.#now, info => {
       if (this.#master !== master || this.#state !== 'standby') return
       master.failedPolls = info?.state === SmState.MASTER ? 0 : master.failedPolls + 1
-      if (master.failedPolls < MAX_FAILED_POLLS) return
-      this.#owner.setIsSm(true)
-      this.#become('discovering')
-      this.#sweep()
+      if (master.failedPolls >= MAX_FAILED_POLLS) this.#replaceMaster()
     })
+  }
+
+  /** The port with this GUID no longer says that a manager is there: if that was the master, nobody waits for its answers. */
+  managerLeft(portGuid: bigint, now: number): void {
+    if (this.#master?.guid !== portGuid) return
+    this.#now = now
+    // A sweep that has begun may have found it as the master.
+    this.#isSweeping = false
+    this.#replaceMaster()
+  }
+
+  #replaceMaster(): void {
+    this.#owner.setIsSm(true)
+    this.#become('discovering')
+    this.#sweep()
   }
 
   // ---- states ----
@@ -317,7 +329,7 @@ export class SubnetManager {
 
   #standBy(master: FoundNode | undefined): void {
     this.#become('standby')
-    this.#master = master && { path: master.path, failedPolls: 0 }
+    this.#master = master && { path: master.path, guid: master.info.portGuid, failedPolls: 0 }
     this.#lookLater()
   }
 
