@@ -334,8 +334,8 @@ const rethrowBug = (error: unknown): never => {
 
 /** Milliseconds that the manager of InfiniBand ports may take. */
 const MAX_CONFIGURATION_TIME = 10_000
-/** Maximum simultaneous devices of a memory network. */
-const MAX_DEVICES = 64
+/** Maximum simultaneous devices of a network. */
+const MAX_DEVICES = 1024
 
 const networkOptionNames: KnownOptions<NetworkOptions> = {
   fault: true,
@@ -476,6 +476,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     link,
     path,
     hasNative: false,
+    // One leads to links of a fabric that take time.
+    maxPorts: MAX_DEVICES + 1,
     now: clock.now,
     transit: clock.isVirtual ? { now: clock.now, delay: TRANSIT_TIME, carrier } : undefined,
     core: {
