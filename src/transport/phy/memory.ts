@@ -127,6 +127,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const routeVersion: number[] = []
   /** Ports by number. */
   const links: (Link | undefined)[] = new Array(ports).fill(undefined)
+  /** With a carrier. */
+  const linkOfHost: (Link | undefined)[] = []
   const addressKey = new Uint32Array(4)
   /** InfiniBand ports: their fabrics by port number, and their numbers by fabric. */
   const fabrics: (PortFabric | undefined)[] = []
@@ -668,6 +670,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         sealReasons -= portSealReasons
         portSealReasons = 0
         links[portNumber] = undefined
+        linkOfHost[host] = undefined
         carrier?.setTaken(host, false)
         large.removeOwner(portNumber)
         small.removeOwner(portNumber)
@@ -695,11 +698,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     }
   }
 
-  if (carrier !== undefined)
+  if (carrier !== undefined) {
+    carrier.onArrived = host => linkOfHost[host]?.port.wake?.()
     carrier.onLost = (packet, host, at, length) => {
-      links.find(link => link?.host === host)?.showLost(packet, at, length)
+      linkOfHost[host]?.showLost(packet, at, length)
       releaseCarried(packet)
     }
+  }
 
   return {
     attach: (host = 0) => {
@@ -713,6 +718,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       const link = createLink(portNumber, host)
       carrier?.setTaken(host, true)
       links[portNumber] = link
+      if (carrier !== undefined) linkOfHost[host] = link
       return link.port
     },
     get waitingRuns() {
