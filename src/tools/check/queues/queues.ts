@@ -52,7 +52,7 @@ export interface QueueDetector extends Detector {
   reportsWait(cq: KnownObject): Stack | undefined
 }
 
-/** Of SRD, which only EFA has (rdma-core, providers/efa/verbs.c, efa_post_recv). */
+/** Of SRD, which only EFA has (efa_post_recv of rdma-core). */
 const EFA_DROPS_EMPTY =
   'on EFA a receive without scatter/gather elements (num_sge 0) is not counted: libefa drops it, though ibv_post_recv returns 0'
 
