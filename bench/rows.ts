@@ -17,6 +17,7 @@ import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
 import { lentRows } from './lent.ts'
+import { manyDevicesRows } from './many-devices.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { recordingRows } from './recording.ts'
@@ -54,4 +55,5 @@ export const rows: readonly Row[] = [
   ...objectRows,
   ...udpRows,
   ...simRows,
+  ...manyDevicesRows,
 ]

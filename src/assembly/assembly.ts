@@ -28,6 +28,8 @@ interface AssemblyOptions {
   readonly hasNative: boolean
   /** As for `createLink`. */
   readonly transit?: Transit | undefined
+  /** As for `createLink`. */
+  readonly maxPorts?: number | undefined
   /** Microseconds. Default: the clock of this process. */
   readonly now?: (() => number) | undefined
   readonly core: Omit<CoreOptions, 'classes' | 'now'>
@@ -74,7 +76,7 @@ export interface Assembly {
 
 export const assemble = (options: AssemblyOptions): Assembly => {
   const { hasNative, torment: setting, inError, onPackets, now = nowMicroseconds } = options
-  const link = createLink(options.link, options.path, hasNative, options.transit)
+  const link = createLink(options.link, options.path, hasNative, options.transit, options.maxPorts)
   const subnet = options.subnet?.(link)
   const core = createCore({ ...classesWithClients(() => clients), now, ...options.core })
   const clients = new Clients(core, {

@@ -28,9 +28,15 @@ let spare: Arena | undefined
 
 /**
  * `hasNative`: there is native code, for ICRCs and copies. Links of sockets use it if there is any. `transit`: the time
- * that packets take through memory.
+ * that packets take through memory. `maxPorts`: of a link of memory; default 64.
  */
-export const createLink = (link: Link, path: Path, hasNative: boolean, transit?: Transit): NetworkLink => {
+export const createLink = (
+  link: Link,
+  path: Path,
+  hasNative: boolean,
+  transit?: Transit,
+  maxPorts?: number,
+): NetworkLink => {
   if (hasNative || link !== 'memory') useNativeCrc()
   if (link !== 'memory')
     return {
@@ -48,12 +54,12 @@ export const createLink = (link: Link, path: Path, hasNative: boolean, transit?:
       },
       close() {},
     }
-  const bytes = memorySwitchBytes()
+  const bytes = memorySwitchBytes(undefined, undefined, maxPorts)
   // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
-  const arena = hasNative ? mapArena(bytes) : (spare ?? plainArena(bytes))
+  const arena = hasNative ? mapArena(bytes) : spare?.bytes.length === bytes ? spare : plainArena(bytes)
   spare = undefined
   let isClosed = false
-  const memory = createMemorySwitch({ arena, icrc: 'demand', path, transit })
+  const memory = createMemorySwitch({ arena, ports: maxPorts, icrc: 'demand', path, transit })
   return {
     isMemory: true,
     portCount: () => memory.stat().ports,

@@ -26,6 +26,7 @@ import type {
   CmEce,
   SocketAddress,
 } from '../spec/classes/connections/cm_parameters.ts'
+import type { DeviceAttributes } from '../spec/classes/device/device.ts'
 import { isQueuePairClass } from '../spec/classes/ids.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { ActingRule } from '../spec/faults.ts'
@@ -73,6 +74,15 @@ export interface FabricOptions {
   readonly pkeys?: readonly number[] | undefined
 }
 
+/** Contents of files in the device's folder of sysfs. */
+export interface AdapterTexts {
+  /** Firmware's version; in netlink too. */
+  readonly fw_ver: string
+  readonly hca_type: string
+  readonly hw_rev: string
+  readonly board_id: string
+}
+
 export interface Driver<D = unknown> {
   /**
    * Names of its devices without an address begin with it. The value of `driver=` in `--device`, and of `type` in
@@ -101,6 +111,8 @@ export interface Driver<D = unknown> {
   readonly nodeType?: number
   /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as of Linux's mlx5. */
   readonly hasSpeedEvents?: true
+  /** What Linux's driver tells of its adapter in sysfs and netlink. Absent: nothing, as rxe and efa. */
+  readonly adapter?: (attributes: RecordOf<typeof DeviceAttributes>) => AdapterTexts
   /** Version of the driver's part of Linux's ABI; default 1. */
   readonly abi?: number
   /** The driver's bytes in requests and responses of Linux's ABI; default none. */

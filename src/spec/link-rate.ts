@@ -27,21 +27,46 @@ export const lanesOf = ({ activeWidth }: Pick<LinkAttributes, 'activeWidth'>): n
 /** The name of a speed; as in Linux, SDR if there is no such speed. */
 export const speedName = ({ activeSpeed }: Pick<LinkAttributes, 'activeSpeed'>): string =>
   Object.entries(LinkSpeed.values).find(([name, value]) => value === activeSpeed && name in LANE_RATES)?.[0] ?? 'SDR'
-/** Linux's width and speed of a RoCE port whose interface has up to `megabits` (ib_get_width_and_speed without lanes). */
-const ETHERNET = [
+interface EthernetRow extends LinkAttributes {
+  /** Of interfaces with up to this speed, Mb/s. */
+  readonly megabits: number
+}
+
+/** Those of rxe on Linux (ib_get_width_and_speed without lanes). */
+const ETHERNET: readonly EthernetRow[] = [
   { megabits: 1000, activeWidth: X1, activeSpeed: LinkSpeed.values.SDR },
   { megabits: 10_000, activeWidth: X1, activeSpeed: LinkSpeed.values.FDR10 },
   { megabits: 20_000, activeWidth: X4, activeSpeed: LinkSpeed.values.DDR },
   { megabits: 25_000, activeWidth: X1, activeSpeed: LinkSpeed.values.EDR },
   { megabits: 40_000, activeWidth: X4, activeSpeed: LinkSpeed.values.FDR10 },
   { megabits: Number.POSITIVE_INFINITY, activeWidth: X4, activeSpeed: LinkSpeed.values.EDR },
-] as const
+]
+/** Those of mlx5 on Linux (translate_eth_proto_oper), which reads the speed from the adapter. */
+const ADAPTER_ETHERNET: readonly EthernetRow[] = [
+  { megabits: 1000, activeWidth: X1, activeSpeed: LinkSpeed.values.SDR },
+  { megabits: 5000, activeWidth: X1, activeSpeed: LinkSpeed.values.DDR },
+  { megabits: 10_000, activeWidth: X1, activeSpeed: LinkSpeed.values.QDR },
+  { megabits: 25_000, activeWidth: X1, activeSpeed: LinkSpeed.values.EDR },
+  { megabits: 40_000, activeWidth: X4, activeSpeed: LinkSpeed.values.QDR },
+  { megabits: 50_000, activeWidth: X1, activeSpeed: LinkSpeed.values.HDR },
+  { megabits: 56_000, activeWidth: X4, activeSpeed: LinkSpeed.values.FDR },
+  { megabits: 100_000, activeWidth: X4, activeSpeed: LinkSpeed.values.EDR },
+  { megabits: 200_000, activeWidth: X4, activeSpeed: LinkSpeed.values.HDR },
+  { megabits: Number.POSITIVE_INFINITY, activeWidth: X4, activeSpeed: LinkSpeed.values.NDR },
+]
 
-/** Width and speed of a RoCE port, by the speed of its interface in Mb/s. As on Linux, an unknown speed is 1000. */
-export const ethernetLink = (speed = 1000): Required<LinkAttributes> => {
-  const { activeWidth, activeSpeed } = ETHERNET.find(({ megabits }) => speed <= megabits)!
-  return { activeWidth, activeSpeed }
-}
+/** Width and speed of a port, by the speed of its interface in Mb/s; undefined: the interface tells none. */
+export type EthernetLink = (speed?: number) => LinkAttributes & { readonly activeSpeedEx: number }
+const linkOf =
+  (table: readonly EthernetRow[], unknown: number): EthernetLink =>
+  (speed = unknown) => {
+    const { activeWidth, activeSpeed } = table.find(({ megabits }) => speed <= megabits)!
+    return { activeWidth, activeSpeed, activeSpeedEx: activeSpeed }
+  }
+/** Of a RoCE port of rxe. As on Linux, an unknown speed is 1000. */
+export const ethernetLink = linkOf(ETHERNET, 1000)
+/** Of a port of an adapter: where no interface tells a speed, and on InfiniBand, the 100 Gb/s of a ConnectX-5. */
+export const adapterLink = linkOf(ADAPTER_ETHERNET, 100_000)
 
 /** In units of 100 Mb/s. */
 export const linkRate = (attributes: LinkAttributes): number => LANE_RATES[speedName(attributes)]! * lanesOf(attributes)

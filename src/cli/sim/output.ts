@@ -20,15 +20,19 @@ const timeText = (micros: number): string =>
       ? `${significant(micros / 1e3)} ms`
       : `${significant(micros)} µs`
 
-/** A latency in the table: without messages there is none. */
+/** Messages from which on there is a p99.9: of fewer it would be the longest. */
+export const MIN_P999_MESSAGES = 1000
+
+/** A latency in the table: of too few messages there is none. */
 const latencyText = ({ latency }: Result, name: 'p50' | 'p99' | 'p999'): string =>
-  latency.messages === 0 ? '–' : timeText(latency[name])
+  latency.messages < (name === 'p999' ? MIN_P999_MESSAGES : 1) ? '–' : timeText(latency[name])
 
 /** Columns of the table. */
 const columns: readonly (readonly [title: string, text: (result: Result) => string])[] = [
   ['control', ({ control }) => control],
   ['goodput', ({ goodput }) => bitsText(goodput)],
   ['fairness', ({ goodput, fairness }) => (goodput === 0 ? '–' : fairness.toFixed(3))],
+  ['messages', ({ latency }) => `${latency.messages}`],
   ['p50', result => latencyText(result, 'p50')],
   ['p99', result => latencyText(result, 'p99')],
   ['p99.9', result => latencyText(result, 'p999')],

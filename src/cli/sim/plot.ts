@@ -6,7 +6,7 @@
 import { escapeHtml } from '../../tools/inspect/page.ts'
 import type { Result } from '../../tools/sim/scenario.ts'
 import { htmlDocument } from '../html.ts'
-import { tableText } from './output.ts'
+import { MIN_P999_MESSAGES, tableText } from './output.ts'
 
 const WIDTH = 760
 const HEIGHT = 240
@@ -60,11 +60,11 @@ ${text(WIDTH / 2, HEIGHT - 4, 'middle', xTitle)}${text(MARGIN.left, MARGIN.top -
 }
 
 /** The percentiles of a latency, by number of nines: 0 is p0, 1 is p90, 2 is p99. */
-const percentiles = ({ latency: { p50, p90, p99, p999 } }: Result): Point[] => [
+const percentiles = ({ latency: { messages, p50, p90, p99, p999 } }: Result): Point[] => [
   [-Math.log10(0.5), p50],
   [1, p90],
   [2, p99],
-  [3, p999],
+  ...(messages < MIN_P999_MESSAGES ? [] : ([[3, p999]] satisfies Point[])),
 ]
 
 export const plotHtml = (results: readonly Result[]): string => {

@@ -41,6 +41,7 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
     guid: attributes.nodeGuid,
     hasUmad: driver.openManagement !== undefined,
     hasIssm: network?.subnetPort !== undefined,
+    ...(driver.adapter !== undefined && { adapter: driver.adapter(attributes) }),
     // as on Linux, devices without Ethernet (EFA) belong to no interface
     interfaceName: driver.link === 'roce' ? (network?.link?.identity.interfaceName ?? '') : '',
     ...(spec.pci !== undefined && { pci: spec.pci }),

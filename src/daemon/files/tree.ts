@@ -5,6 +5,7 @@
  */
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
+import type { AdapterTexts } from '../../core/driver-contract.ts'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { GidType, LinkLayer, NodeType, PhysState, PortState } from '../../spec/enums.ts'
 import { lanesOf, linkRate, speedName } from '../../spec/link-rate.ts'
@@ -32,6 +33,8 @@ export interface TreeDevice {
   readonly hasUmad: boolean
   /** Whether a subnet manager can open its port. */
   readonly hasIssm: boolean
+  /** Absent: the driver tells nothing of an adapter. */
+  readonly adapter?: AdapterTexts
   /** The parent; absent: the device is virtual. */
   readonly pci?: PciFunction
 }
@@ -225,7 +228,7 @@ const madFiles = (device: TreeDevice): Files =>
   )
 
 const deviceFiles = (device: TreeDevice): Files => {
-  const { name, node, nodeType, driver, abi, guid, pci } = device
+  const { name, node, nodeType, driver, abi, guid, pci, adapter } = device
   const folder = folderOf(rdmaEntry(name), pci)
   const verbs = folderOf(verbsEntry(node), pci)
   return {
@@ -234,6 +237,7 @@ const deviceFiles = (device: TreeDevice): Files => {
     [`${folder}/sys_image_guid`]: hexGroups(guid),
     [`${folder}/node_desc`]: driver,
     [`${folder}/fw_ver`]: '',
+    ...Object.fromEntries(Object.entries(adapter ?? {}).map(([file, text]) => [`${folder}/${file}`, text])),
     [`${folder}/uevent`]: `NAME=${name}`,
     ...portFiles(device),
     ...madFiles(device),

@@ -38,6 +38,7 @@ const describeDevice = (found: DaemonDevice): Entries => {
     ...handleOf(found),
     ['PORT_INDEX', ports.length],
     ['CAP_FLAGS', BigInt(attributes.deviceCapFlags >>> 0) | extended.deviceCapFlagsEx],
+    ...(driver.adapter === undefined ? [] : ([['FW_VERSION', driver.adapter(attributes).fw_ver]] satisfies Entry[])),
     ['NODE_GUID', guidOf(attributes.nodeGuid)],
     ['SYS_IMAGE_GUID', guidOf(attributes.sysImageGuid)],
     ['DEV_NODE_TYPE', driver.nodeType ?? NodeType.values.CA],

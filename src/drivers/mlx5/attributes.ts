@@ -1,6 +1,7 @@
 /*
  * Attributes of mlx5 devices: those of a ConnectX-5 (`ibv_devinfo -v`), as far as this device has what they promise.
  */
+import type { AdapterTexts } from '../../core/driver-contract.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
 import { CORE_CLOCK_KHZ, TIMESTAMP_MASK } from '../../spec/drivers/mlx5.ts'
@@ -31,6 +32,21 @@ export const Limits = {
 export const VENDOR_ID = 0x02c9
 const PART_ID = 4119
 const FIRMWARE = (16n << 32n) | (35n << 16n) | 2000n
+
+/** Of a board with this part id, as `ibv_devinfo` shows it (Linux: mlx5_core_dev.board_id). */
+const BOARD = 'MT_0000000010'
+
+/** As Linux's mlx5 (get_dev_fw_str, mlx5_class_attributes). */
+export const adapterTexts = ({
+  fwVer,
+  vendorPartId,
+  hwVer,
+}: Pick<RecordOf<typeof DeviceAttributes>, 'fwVer' | 'vendorPartId' | 'hwVer'>): AdapterTexts => ({
+  fw_ver: `${fwVer >> 32n}.${(fwVer >> 16n) & 0xffffn}.${`${fwVer & 0xffffn}`.padStart(4, '0')}`,
+  hca_type: `MT${vendorPartId}`,
+  hw_rev: hwVer.toString(16),
+  board_id: BOARD,
+})
 
 const { BAD_PKEY_CNTR, BAD_QKEY_CNTR, CHANGE_PHY_PORT, PORT_ACTIVE_EVENT, SYS_IMAGE_GUID, RC_RNR_NAK_GEN } =
   DeviceCapFlags.values

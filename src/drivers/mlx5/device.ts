@@ -25,12 +25,13 @@ import {
   REPEAT_BLOCK,
 } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
+import { adapterLink } from '../../spec/link-rate.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { Armings } from './armings.ts'
-import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
+import { adapterTexts, extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, pdClass, portClass, uarClass, varClass } from './classes.ts'
 import { commandClasses } from './commands/classes.ts'
 import { closeCommands } from './commands/context.ts'
@@ -72,6 +73,7 @@ export const mlx5Driver = {
   abi: MLX5_ABI,
   linux: Mlx5Abi,
   hasSpeedEvents: true,
+  adapter: adapterTexts,
   hasFabric: true,
   classes: [
     driverClass(Interface),
@@ -134,6 +136,7 @@ const kindFor = (station: Station | undefined, site: RoceSite): DeviceKind<Mlx5S
   limits: Limits,
   attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
   extended: extended(station !== undefined),
+  ethernetLink: adapterLink,
   objectLimits,
   // libmlx5 has the device check that a key belongs to the queue pair, which a free one does not
   freeKeyStatus: WcStatus.values.MW_BIND_ERR,

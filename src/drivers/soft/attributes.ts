@@ -11,8 +11,6 @@ import {
   AtomicCap,
   DeviceCapFlags,
   LinkLayer,
-  LinkSpeed,
-  LinkWidth,
   Mtu,
   OdpCaps,
   OdpTransportCaps,
@@ -21,6 +19,7 @@ import {
   PortFlags,
   PortState,
 } from '../../spec/enums.ts'
+import { type EthernetLink, ethernetLink } from '../../spec/link-rate.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Counters } from '../../transport/engine/types.ts'
 
@@ -133,11 +132,12 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
 /** Counters of violations have 16 bits and saturate (IBA 14.2.5.6, PortInfo). */
 const MAX_VIOLATIONS = 0xffff
 
-/** `activeMtu`: `Mtu`, 1 to 5. `counters`: those of the device's engine. */
+/** `activeMtu`: `Mtu`, 1 to 5. `counters`: those of the device's engine. `link`: of an interface without a speed. */
 export const portAttributes = (
   activeMtu: number,
   counters: () => Counters,
   maxMsgSize: number = Limits.maxMsgSize,
+  link: ReturnType<EthernetLink> = ethernetLink(),
 ): RecordOf<typeof PortAttributes> => ({
   portCapFlags: PortCapFlags.values.CM_SUP,
   maxMsgSz: maxMsgSize,
@@ -159,11 +159,9 @@ export const portAttributes = (
   smSl: 0,
   subnetTimeout: 0,
   initTypeReply: 0,
-  activeWidth: LinkWidth.values.X1,
-  activeSpeed: LinkSpeed.values.SDR,
+  ...link,
   physState: PhysState.values.LINK_UP,
   linkLayer: LinkLayer.values.ETHERNET,
   flags: PortFlags.values.GRH_REQUIRED,
   portCapFlags2: 0,
-  activeSpeedEx: LinkSpeed.values.SDR,
 })

@@ -29,6 +29,7 @@ import { createCause } from '../../spec/check/causes.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
+import type { EthernetLink } from '../../spec/link-rate.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
@@ -112,6 +113,8 @@ export interface DeviceKind<Own> {
   /** Attributes of a device with this GUID. `limits`: at most those of the kind. */
   readonly attributes: (guid: Uint8Array, limits: QueueLimits) => RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+  /** Of RoCE ports. */
+  readonly ethernetLink: EthernetLink
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
   /** As of `regionMemory` (memory.ts). */
@@ -284,7 +287,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   #createState(
-    { limits }: DeviceKind<Own>,
+    { limits, ethernetLink }: DeviceKind<Own>,
     { name, identity, now, torment, dcqcn, fabric }: SoftOptions,
     random: () => number,
     isReused: boolean,
@@ -297,6 +300,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     return {
       own: undefined,
       limits: torment?.limits(name, limits) ?? limits,
+      ethernetLink,
       identity,
       port,
       paths,
@@ -353,7 +357,12 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     // first, because it may fail
     for (const gid of gids) port.addAddress(gid)
     const attributes = kind.attributes(fabric?.guid ?? identity.guid, state.limits)
-    const portOf = portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters, kind.limits.maxMsgSize)
+    const portOf = portAttributes(
+      mtuEnum(port.pathMtu),
+      () => state.engine().counters,
+      kind.limits.maxMsgSize,
+      kind.ethernetLink(),
+    )
     const device = register(core, {
       name,
       random,

@@ -21,6 +21,7 @@ import {
   PortState,
 } from '../../spec/enums.ts'
 import { MAX_PKEYS } from '../../spec/fabric.ts'
+import { adapterLink } from '../../spec/link-rate.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import type { PortFabric } from '../../transport/phy/port.ts'
 import type { SoftState } from './state.ts'
@@ -51,9 +52,7 @@ export const fabricAttributes = {
   physState: LINK_UP,
   activeMtu: Mtu.values.MTU_4096,
   maxVlNum: VL_CAP,
-  activeWidth: LinkWidth.values.X4,
-  activeSpeed: LinkSpeed.values.EDR,
-  activeSpeedEx: LinkSpeed.values.EDR,
+  ...adapterLink(),
   linkLayer: LinkLayer.values.INFINIBAND,
   flags: 0,
 }

@@ -16,7 +16,6 @@ import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../..
 import type { Device } from '../../core/model.ts'
 import { EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
-import { ethernetLink } from '../../spec/link-rate.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { isMappedIpv4, isSameAddress } from '../../transport/wire/address.ts'
 import { setPortState, withCarrier } from './port-state.ts'
@@ -41,9 +40,9 @@ export const setLink = (device: Device<SoftState>, link: LinkState): PortEvent |
   if (wentDown) device.state.linkDowned++
   const activeMtu = link.pathMtu === undefined ? attributes.activeMtu : mtuEnum(link.pathMtu)
   const isOtherMtu = attributes.activeMtu !== activeMtu
-  const { activeWidth, activeSpeed } = ethernetLink(link.speed)
-  const isOtherRate = attributes.activeWidth !== activeWidth || attributes.activeSpeed !== activeSpeed
-  Object.assign(attributes, { activeMtu, activeWidth, activeSpeed, activeSpeedEx: activeSpeed })
+  const rate = device.state.ethernetLink(link.speed)
+  const isOtherRate = attributes.activeWidth !== rate.activeWidth || attributes.activeSpeed !== rate.activeSpeed
+  Object.assign(attributes, { activeMtu, ...rate })
   if (isOtherMtu) setDatagramMtu(device.state, mtuBytes(activeMtu))
   if (event !== undefined && event !== NO_EVENT) return event
   if (isActive && isOtherMtu) return PORT_ACTIVE

@@ -8,6 +8,7 @@ import type { CallContext, Context, ContextProgram, CoreObject } from '../../cor
 import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure, FailurePeer } from '../../spec/check/failures.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
+import type { EthernetLink } from '../../spec/link-rate.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import type { ManagementPath, PortSubnet } from '../../spec/subnet-port.ts'
 import type { Engine } from '../../transport/engine/engine.ts'
@@ -193,6 +194,7 @@ export interface SoftState<Own = unknown> {
   /** Undefined until the device is complete. */
   own: Own | undefined
   readonly limits: QueueLimits
+  readonly ethernetLink: EthernetLink
   /** Changes when another interface replaces the device's own (interface.ts). */
   identity: Identity
   readonly port: Port

@@ -176,7 +176,7 @@ const carrierOn = (
     if (object === CLOSED) throw closedError(`${cls.name}.${method}`)
     requireOpen(`${cls.name}.${method}`)
     // `reqNotify` gives the device no work.
-    if (method !== 'reqNotify') network.touch()
+    if (method !== 'reqNotify') network.touch(soft?.network)
     try {
       return callNow(cls, method, object, args)
     } finally {
@@ -188,7 +188,7 @@ const carrierOn = (
     signal?.throwIfAborted()
     if (object === CLOSED) throw closedError(name)
     requireOpen(name)
-    network.touch()
+    network.touch(soft?.network)
     try {
       // The handler may read the arguments later, when the program has changed its records.
       const result = invoke(context, cls, method, object, copyOfValue(args) as AnyArguments, caller)
@@ -197,7 +197,7 @@ const carrierOn = (
     } catch (error) {
       throw toRdmaError(error, name)
     } finally {
-      network.touch()
+      network.touch(soft?.network)
       network.scheduleTimers()
     }
   }
@@ -210,7 +210,7 @@ const carrierOn = (
     callAsync: callAsync as Carrier['callAsync'],
     chain(calls) {
       requireOpen('interface.chain')
-      network.touch()
+      network.touch(soft?.network)
       const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))
       network.scheduleTimers()
       return outcome && { ...outcome, results: outcome.results.map(callResult) }
@@ -252,7 +252,7 @@ const carrierOn = (
     posted(handle) {
       if (soft === undefined) ringDoorbell(handle)
       else soft.network.onDoorbell(context, handle)
-      network.kick()
+      network.kick(soft?.network)
     },
     drive: network.clock.isVirtual
       ? callName => {

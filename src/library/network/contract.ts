@@ -299,10 +299,13 @@ export interface LocalNetwork extends Network {
   softDevice(name: string): AttachedDevice | undefined
   /** Called after each drive in which the devices have worked: the looks of `stallWatch` (stalls.ts). */
   readonly stallWatches: Set<() => void>
-  /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
-  kick(): void
-  /** Schedules a drive, which also arms the timers: a call may give the devices work. */
-  touch(): void
+  /**
+   * Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. `device`: the
+   * only one that has got work; absent: any may have.
+   */
+  kick(device?: SoftDevice): void
+  /** Schedules a drive, which also arms the timers: a call may give the device work, or any if it is absent. */
+  touch(device?: SoftDevice): void
   /** Arms the timers of clients and of event thresholds: a call may have set an earlier one. */
   scheduleTimers(): void
   /** See `Carrier.drive`. */

@@ -85,6 +85,7 @@ import {
 } from './contract.ts'
 import { checkFabric, fabricOptions } from './infiniband.ts'
 import { compileTopology, lineRateOf, requirePaths } from './links.ts'
+import { DeviceMarks } from './marks.ts'
 import { observe, publishWaits } from './observe.ts'
 import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
@@ -140,13 +141,16 @@ const faultRules = (call: string, text: string, seed: number | undefined, fabric
 
 /**
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
- * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasDelays`: devices may delay
+ * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `mayHaveAny`: devices may get work without
+ * being marked. `hasDelays`: devices may delay
  * any work (torment), or packets take time. `carrier`: brings packets over links.
  */
 const createDriveLoop = (
   core: Core,
   devices: readonly SoftDevice[],
+  marks: DeviceMarks,
   isMemoryLink: boolean,
+  mayHaveAny: boolean,
   hasDelays: boolean,
   clients: Clients,
   clock: Clock,
@@ -177,20 +181,23 @@ const createDriveLoop = (
   const pollAll = (now: number): boolean => {
     let hasWorked = false
     const hasExpired = now >= timerDue
-    if (hasExpired) disarm()
+    if (hasExpired) {
+      disarm()
+      marks.markDue(now)
+    }
     // CHANGED: only queue pairs that `onDoorbell` has reported are checked for requests.
-    for (let i = 0; i < devices.length; i++)
+    for (let i = marks.next(0); i >= 0; i = marks.next(i + 1))
       if (hasExpired || devices[i]!.hasWork()) hasWorked = devices[i]!.poll(now, ScanScope.CHANGED) || hasWorked
     return (hasExpired && expire(core, now)) || hasWorked
   }
   /** Processes the requests of queues that were reported by `onDoorbell`; true if there were any. */
   const processPosts = (): boolean => {
     let hasPosts = false
-    for (let i = 0; i < devices.length; i++) hasPosts = devices[i]!.scanChanged() || hasPosts
+    for (let i = marks.next(0); i >= 0; i = marks.next(i + 1)) hasPosts = devices[i]!.scanChanged() || hasPosts
     return hasPosts
   }
   const hasWork = (): boolean => {
-    for (let i = 0; i < devices.length; i++) if (devices[i]!.hasWork()) return true
+    for (let i = marks.next(0); i >= 0; i = marks.next(i + 1)) if (devices[i]!.hasWork()) return true
     return false
   }
   const disarm = (): void => {
@@ -199,8 +206,7 @@ const createDriveLoop = (
   }
   const armTimer = (): void => {
     scheduleClients()
-    let due = nextDue(core)
-    for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
+    const due = Math.min(nextDue(core), marks.settle())
     if (due >= timerDue) return
     clock.clear(timer)
     timerDue = due
@@ -244,6 +250,7 @@ const createDriveLoop = (
     if (isMemoryLink && !isTouched && !hasArrivals && !hasTimerExpired()) return false
     isDriving = true
     isTouched = false
+    if (mayHaveAny) marks.markAll()
     let hasWorked = processPosts()
     // Usually all work is done now; the rounds below, and `armTimer` after them, are expensive.
     let isBusy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
@@ -299,19 +306,22 @@ const createDriveLoop = (
     budget--
     return true
   }
-  const kick = (): void => {
+  const kick = (device?: SoftDevice): void => {
     isTouched = true
+    if (device === undefined) marks.markAll()
+    else marks.mark(device)
     if (isScheduled) return
     isScheduled = true
     if (spend()) queueMicrotask(runScheduled)
   }
   const overdueTurn = (): Promise<void> | undefined => (spend() ? undefined : nextTurnOf(clock))
-  const touch = (): void => {
+  const touch = (device?: SoftDevice): void => {
     wasCalled = true
-    kick()
+    kick(device)
   }
   /** Arms the timer again without the timers of a removed device. */
   const rearm = (): void => {
+    marks.changed()
     disarm()
     armTimer()
   }
@@ -334,8 +344,8 @@ const rethrowBug = (error: unknown): never => {
 
 /** Milliseconds that the manager of InfiniBand ports may take. */
 const MAX_CONFIGURATION_TIME = 10_000
-/** Maximum simultaneous devices of a memory network. */
-const MAX_DEVICES = 64
+/** Maximum simultaneous devices of a network. */
+const MAX_DEVICES = 1024
 
 const networkOptionNames: KnownOptions<NetworkOptions> = {
   fault: true,
@@ -476,6 +486,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     link,
     path,
     hasNative: false,
+    // One leads to links of a fabric that take time.
+    maxPorts: MAX_DEVICES + 1,
     now: clock.now,
     transit: clock.isVirtual ? { now: clock.now, delay: TRANSIT_TIME, carrier } : undefined,
     core: {
@@ -502,13 +514,17 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   })
   const { core, clients, link: ports } = assembly
   const devices: SoftDevice[] = []
+  const marks = new DeviceMarks(devices)
   const attached = new Map<string, AttachedDevice>()
   const faultPorts = new Map<string, FaultPort>()
   const stallWatches = new Set<() => void>()
   const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
     core,
     devices,
+    marks,
     ports.isMemory,
+    // On the direct path a device works for its peer. Torment holds work back.
+    !ports.isMemory || path === 'direct' || torment !== undefined,
     torment !== undefined || clock.isVirtual,
     clients,
     clock,
@@ -668,6 +684,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
       devices.push(device)
+      marks.changed()
+      if (ports.isMemory) port.wake = () => marks.mark(device)
       const soft: AttachedDevice = {
         network: device,
         port,
@@ -679,6 +697,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           touch()
           drive()
           devices.splice(devices.indexOf(device), 1)
+          marks.changed()
           attached.delete(name)
           faultPorts.delete(name)
           observation.deviceRemoved(name)

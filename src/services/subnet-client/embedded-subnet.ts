@@ -71,8 +71,8 @@ interface ManagerPlace {
 const SWITCH_PORTS = 36
 /** Of a switch in a row. */
 const ROW_LINKS = 2
-/** Of a process: each has a port of the memory link. */
-const MAX_DEVICES = 64
+/** For which the switches of a fabric have ports, together. */
+const MIN_PLACES = 64
 /** Between two traps of a port about a key, µs. */
 const VIOLATION_INTERVAL = 1_000_000
 const MAX_VIOLATIONS = 0xffff
@@ -208,7 +208,10 @@ export class EmbeddedSubnet {
         this.#cabled.delete(at.port)
         if (this.#managerPlace?.at.port === at.port) this.#endManager()
         fabric.remove(at.node)
-        this.#later(() => this.#resweep())
+        this.#later(() => {
+          this.#managerLeft(port)
+          this.#resweep()
+        })
       },
     }
   }
@@ -230,6 +233,7 @@ export class EmbeddedSubnet {
     switch (news.kind) {
       case 'capabilities':
         node.setCapabilities(at, port.capabilityMask)
+        if ((port.capabilityMask & PortCapability.IS_SM) === 0) this.#managerLeft(port)
         break
       case 'description':
         node.setDescription(port.description)
@@ -256,16 +260,32 @@ export class EmbeddedSubnet {
       return free ?? { node: this.#lengthenRow(), port: this.#switches.at(-1)!.port(1)! }
     }
     if (this.#named.size === 0) this.#build()
-    const name = places.get(device) ?? leaves[this.#nextLeaf++ % leaves.length]!
-    const found = freePort(this.#named.get(name)!, this.#fabric)
-    if (found === undefined) throw new Error(`switch ${name} has no free port for ${device}`)
-    return found
+    const own = places.get(device)
+    if (own !== undefined) return this.#portAt(own) ?? this.#noPort(device, [own])
+    for (let tries = leaves.length; tries > 0; tries--) {
+      const found = this.#portAt(leaves[this.#nextLeaf++ % leaves.length]!)
+      if (found !== undefined) return found
+    }
+    return this.#noPort(device, leaves)
+  }
+
+  #portAt(name: string): FabricPort | undefined {
+    return freePort(this.#named.get(name)!, this.#fabric)
+  }
+
+  /** Throws an Error. */
+  #noPort(device: string, names: readonly string[]): never {
+    const counts = names.map(name => this.#named.get(name)!.ports.length - 1)
+    const ports = counts.reduce((sum, count) => sum + count, 0)
+    throw new Error(
+      `device ${device} has no place in the fabric: the ${ports} ports of ${names.length === 1 ? `switch ${names[0]}` : `its ${names.length} leaf switches`} are all in use; give the fabric more leaves (a fabric of one row, the default, grows)`,
+    )
   }
 
   /** The switches of the fabric, with their links. */
   #build(): void {
     const { switches, links, leaves, places } = this.#spec
-    const spread = Math.ceil(MAX_DEVICES / leaves.length)
+    const spread = Math.ceil(MIN_PLACES / leaves.length)
     for (const name of switches) {
       const cabled = [...links.flatMap(({ between }) => between), ...places.values()].filter(
         other => other === name,
@@ -461,6 +481,11 @@ export class EmbeddedSubnet {
   /** Resolves when the ports are ACTIVE that the manager configures: over links with a delay that takes time. */
   configured(): Promise<void> | undefined {
     return this.#isConfigured ? undefined : new Promise(resolve => void this.#whenConfigured.push(resolve))
+  }
+
+  /** The program that was the manager at this port has closed its node, or ended. */
+  #managerLeft({ identity }: SubnetPort): void {
+    this.#manager?.managerLeft(integerOf(identity.portGuid), this.#environment.now())
   }
 
   #resweep(): void {

@@ -250,7 +250,9 @@ export class Administration {
 
   /** One for each partition of the subnet. */
   #createBroadcastGroups(): void {
-    const partitions = new Set(this.#subnet.endPorts.flatMap(({ pkeys }) => pkeys.map(key => key | FULL_MEMBER)))
+    const partitions = new Set<number>()
+    for (const { pkeys } of this.#subnet.endPorts)
+      for (const key of pkeys) if (key !== 0) partitions.add(key | FULL_MEMBER)
     for (const pkey of [DEFAULT_PARTITION, ...partitions]) {
       if (pkey === FULL_MEMBER) continue
       const mgid = Uint8Array.from([

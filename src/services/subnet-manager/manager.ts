@@ -104,12 +104,16 @@ export class SubnetManager {
   /** Indices of groups whose trees must be made again. */
   readonly #changedGroups = new Set<number>()
   /** The route to the master, while this is a standby. */
-  #master: { readonly path: Path; failedPolls: number } | undefined
+  #master: { readonly path: Path; readonly guid: bigint; failedPolls: number } | undefined
   #handedOverBy: FoundNode | undefined
   /** Another manager has not decided yet what it is. */
   #isUndecided = false
   #isSweeping = false
   #mustSweep = false
+  /** This was the master when the last sweep began. */
+  #wasMaster = false
+  /** All that the last sweep has found is set, and only links can change without a word to the manager. */
+  #isComplete = false
   #now = 0
   #activity = 0
   #next = Number.POSITIVE_INFINITY
@@ -166,7 +170,7 @@ export class SubnetManager {
     this.#lookAt = Number.POSITIVE_INFINITY
   }
 
-  /** The link of the manager's port, or what it is connected to, has changed. */
+  /** A link has changed. */
   resweep(now: number): void {
     this.#now = now
     if (this.#state !== 'not-active') this.#sweep()
@@ -241,7 +245,9 @@ export class SubnetManager {
     const { trapNumber, isGeneric } = smCodecs.Notice.parse(smp.data)
     const from = this.#subnet.portOfLid(packet.slid)
     if (from !== undefined) this.#administration.notify(smp.data, from, this.#now)
-    if (isGeneric && (trapNumber === Trap.LINK_STATE || trapNumber === Trap.CAPABILITY)) this.#sweep()
+    if (!isGeneric) return
+    if (trapNumber === Trap.CAPABILITY) this.#isComplete = false
+    if (trapNumber === Trap.LINK_STATE || trapNumber === Trap.CAPABILITY) this.#sweep()
   }
 
   // ---- time ----
@@ -297,17 +303,30 @@ export class SubnetManager {
     this.#requests.get(master.path, 'SMInfo', 0, this.#now, info => {
       if (this.#master !== master || this.#state !== 'standby') return
       master.failedPolls = info?.state === SmState.MASTER ? 0 : master.failedPolls + 1
-      if (master.failedPolls < MAX_FAILED_POLLS) return
-      this.#owner.setIsSm(true)
-      this.#become('discovering')
-      this.#sweep()
+      if (master.failedPolls >= MAX_FAILED_POLLS) this.#replaceMaster()
     })
+  }
+
+  /** The port with this GUID no longer says that a manager is there: if that was the master, nobody waits for its answers. */
+  managerLeft(portGuid: bigint, now: number): void {
+    if (this.#master?.guid !== portGuid) return
+    this.#now = now
+    // A sweep that has begun may have found it as the master.
+    this.#isSweeping = false
+    this.#replaceMaster()
+  }
+
+  #replaceMaster(): void {
+    this.#owner.setIsSm(true)
+    this.#become('discovering')
+    this.#sweep()
   }
 
   // ---- states ----
 
   #become(state: State): void {
     this.#state = state
+    this.#isComplete = false
     if (state !== 'standby') this.#master = undefined
     if (state === 'master') return
     this.#registered.clear()
@@ -317,7 +336,7 @@ export class SubnetManager {
 
   #standBy(master: FoundNode | undefined): void {
     this.#become('standby')
-    this.#master = master && { path: master.path, failedPolls: 0 }
+    this.#master = master && { path: master.path, guid: master.info.portGuid, failedPolls: 0 }
     this.#lookLater()
   }
 
@@ -341,12 +360,11 @@ export class SubnetManager {
     this.#isSweeping = true
     this.#mustSweep = false
     this.#requests.clear()
-    sweep(
-      this.#requests,
-      this.#options.guid,
-      () => this.#now,
-      subnet => this.#swept(subnet),
-    )
+    const known = this.#isComplete ? this.#subnet : undefined
+    this.#isComplete = false
+    this.#wasMaster = this.isMaster
+    const options = { ownGuid: this.#options.guid, now: () => this.#now, isMaster: this.isMaster, known }
+    sweep(this.#requests, options, subnet => this.#swept(subnet))
   }
 
   #swept(subnet: Subnet): void {
@@ -400,6 +418,7 @@ export class SubnetManager {
   #configure(): void {
     const subnet = this.#subnet
     this.#isSweeping = true
+    this.#hasFailed = false
     this.#assignLids()
     this.#routes = new Routes(subnet)
     this.#steps(
@@ -409,6 +428,7 @@ export class SubnetManager {
         () => this.#activate(),
         () => {
           this.#isSweeping = false
+          this.#isComplete = this.#wasMaster && !this.#hasFailed && !subnet.hasGaps && !hasOtherManager(subnet)
           this.#administration.update(subnet, this.#routes, this.#options.guid, this.#ownSmInfo(), this.#now)
           this.#trees.clear()
           for (const mlid of this.#administration.mlids()) this.#groupChanged(mlid)
@@ -432,6 +452,8 @@ export class SubnetManager {
 
   /** Requests of the step. */
   #open = 0
+  /** A request of the configuration had no good answer. */
+  #hasFailed = false
   #afterOpen: (() => void) | undefined
 
   #closed(): void {
@@ -445,6 +467,7 @@ export class SubnetManager {
   #set: SmpRequests['set'] = (path, name, modifier, value, now, done) => {
     this.#open++
     this.#requests.set(path, name, modifier, value, now, (answer, status) => {
+      if (answer === undefined) this.#hasFailed = true
       done(answer, status)
       this.#closed()
     })
@@ -477,7 +500,7 @@ export class SubnetManager {
       const lid = this.#lids.get(port.node.info.portGuid) ?? 0
       // `#setPorts` compares with what the port has.
       this.#hadLid.set(port, port.info.lid)
-      port.info = { ...port.info, lid }
+      if (port.info.lid !== lid) port.info = { ...port.info, lid }
     }
     subnet.indexLids()
   }
@@ -532,6 +555,7 @@ export class SubnetManager {
   #setPkeys(port: FoundPort): void {
     const { portGuid } = port.node.info
     const wanted = this.#options.pkeysOf?.(portGuid) ?? withDefaultPartition(port.pkeys)
+    if (wanted === port.pkeys) return
     const size = Math.max(PKEY_BLOCK, port.pkeys.length)
     const keys = [...wanted, ...Array<number>(size).fill(0)].slice(0, size)
     for (let block = 0; block * PKEY_BLOCK < size; block++) {
@@ -557,8 +581,11 @@ export class SubnetManager {
       }
       const { switchInfo } = node
       if (switchInfo === undefined) continue
-      if (switchInfo.linearFdbTop !== top || switchInfo.portStateChange)
-        this.#set(node.path, 'SwitchInfo', 0, { ...switchInfo, linearFdbTop: top, lifeTime: 0 }, this.#now, () => {})
+      // A sweep of the master has done that. What has changed since then is not read: the bit stays.
+      const portStateChange = switchInfo.portStateChange && !this.#wasMaster
+      const value = { ...switchInfo, linearFdbTop: top, lifeTime: 0, portStateChange }
+      if (switchInfo.linearFdbTop !== top || portStateChange)
+        this.#set(node.path, 'SwitchInfo', 0, value, this.#now, () => {})
     }
   }
   /** Blocks of linear tables, as switches have them. */
@@ -611,6 +638,11 @@ export class SubnetManager {
     this.#handedOverBy = undefined
     this.#requests.set(from.path, 'SMInfo', SmControl.ACKNOWLEDGE, this.#ownSmInfo(), this.#now, () => {})
   }
+}
+
+const hasOtherManager = ({ nodes }: Subnet): boolean => {
+  for (const { smInfo } of nodes.values()) if (smInfo !== undefined) return true
+  return false
 }
 
 /** The table of a port, with the default partition at its start if it is not there. */

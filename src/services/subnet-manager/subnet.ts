@@ -37,6 +37,8 @@ export const isUp = ({ info }: FoundPort): boolean => info.portState !== PortSta
 /** The nodes of a sweep, by the GUID of their end port. */
 export class Subnet {
   readonly nodes = new Map<bigint, FoundNode>()
+  /** A node or a port has not answered. */
+  hasGaps = false
   readonly #byLid = new Map<number, FoundPort>()
 
   get switches(): FoundNode[] {

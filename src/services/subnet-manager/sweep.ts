@@ -2,18 +2,30 @@
  * One sweep of a subnet: finds all nodes and links by directed routes from the manager's port, and asks what the manager
  * decides on. `done` is called with what was found, once no request is open.
  */
-import { MAX_HOPS, PKEY_BLOCK, PortCapability } from '../../spec/wire/subnet.ts'
+import { MAX_HOPS, PKEY_BLOCK, PortCapability, PortState } from '../../spec/wire/subnet.ts'
 import type { Path, SmpRequests } from './requests.ts'
 import { endPort, type FoundNode, type FoundPort, isSwitch, isUp, Subnet } from './subnet.ts'
 
 /** Nodes of a subnet; what is beyond is not found. */
 const MAX_NODES = 16_384
 
-/** `ownGuid`: of the manager's port, whose SMInfo is not asked. `now`: the time of the answer that is handled. */
+interface SweepOptions {
+  /** Of the manager's port, whose SMInfo is not asked. */
+  readonly ownGuid: bigint
+  /** The time of the answer that is handled. */
+  readonly now: () => number
+  /** The manager has the subnet: switches are told that what they say of changed ports is read. */
+  readonly isMaster: boolean
+  /**
+   * What the sweep before has found, all of which was set. Then of switches without a changed port, and of nodes behind ports
+   * that have stayed ACTIVE, nothing more is asked: a link that was away is INIT. Absent: everything is asked.
+   */
+  readonly known?: Subnet | undefined
+}
+
 export const sweep = (
   requests: SmpRequests,
-  ownGuid: bigint,
-  now: () => number,
+  { ownGuid, now, isMaster, known: before }: SweepOptions,
   done: (subnet: Subnet) => void,
 ): void => {
   const subnet = new Subnet()
@@ -28,7 +40,8 @@ export const sweep = (
   const visit = (path: Path, from: FoundPort | undefined): void =>
     ask(end =>
       requests.get(path, 'NodeInfo', 0, now(), info => {
-        if (info !== undefined) found(path, from, info)
+        if (info === undefined) subnet.hasGaps = true
+        else found(path, from, info)
         end()
       }),
     )
@@ -55,32 +68,82 @@ export const sweep = (
         end()
       }),
     )
-    if (isSwitch(node))
-      ask(end =>
-        requests.get(path, 'SwitchInfo', 0, now(), answer => {
-          node.switchInfo = answer
-          end()
-        }),
-      )
-    const numbers = isSwitch(node) ? Array.from({ length: info.numPorts + 1 }, (_, i) => i) : [info.localPort]
-    for (const number of numbers) askPort(node, number, number === info.localPort ? from : undefined)
+    if (!isSwitch(node)) askPort(node, info.localPort, from)
+    else askSwitch(node, () => askPorts(node, from))
   }
 
-  /** `from`: the other end of the link, if the sweep came by it. */
-  const askPort = (node: FoundNode, number: number, from: FoundPort | undefined): void =>
+  const askPorts = (node: FoundNode, from: FoundPort | undefined): void => {
+    for (let number = 0; number <= node.info.numPorts; number++)
+      askPort(node, number, number === node.info.localPort ? from : undefined)
+  }
+
+  /** `then`: gets whether a port has changed since the switch was told that this is read. */
+  const askSwitch = (node: FoundNode, then: (hasChanged: boolean) => void): void =>
+    ask(end =>
+      requests.get(node.path, 'SwitchInfo', 0, now(), answer => {
+        node.switchInfo = answer
+        subnet.hasGaps ||= answer === undefined
+        const hasChanged = answer?.portStateChange !== false
+        // Before the ports are read: what changes later is told again.
+        if (hasChanged && answer !== undefined && isMaster)
+          ask(told => requests.set(node.path, 'SwitchInfo', 0, answer, now(), told))
+        then(hasChanged)
+        end()
+      }),
+    )
+
+  /**
+   * The node of this port of the sweep before, by the way that leads there now; it has the ports that need not be asked.
+   * `from`: the other end of the link; undefined: it is the manager's own.
+   */
+  const keep = ({ node: old, number: inPort }: FoundPort, from: FoundPort | undefined): void => {
+    const known = subnet.nodes.get(old.info.portGuid)
+    if (known !== undefined) {
+      join(from, known, inPort)
+      return
+    }
+    const path = from === undefined ? [] : [...from.node.path, from.number]
+    const node: FoundNode = { ...old, info: { ...old.info, localPort: inPort }, path, ports: new Map() }
+    subnet.nodes.set(old.info.portGuid, node)
+    const keepAll = (hasChanged: boolean): void => {
+      for (const port of old.ports.values()) {
+        const inbound = port.number === inPort ? from : undefined
+        if (hasChanged && port.number > 0) askPort(node, port.number, inbound, port)
+        else keepPort(node, port, inbound)
+      }
+    }
+    if (isSwitch(node)) askSwitch(node, keepAll)
+    else keepAll(false)
+  }
+
+  const keepPort = (node: FoundNode, old: FoundPort, from: FoundPort | undefined): void => {
+    const port: FoundPort = { ...old, node, peer: undefined }
+    node.ports.set(old.number, port)
+    if (from !== undefined) join(from, node, old.number)
+    if (goesOn(port) && old.peer !== undefined) keep(old.peer, port)
+  }
+
+  /** Whether the sweep goes by this port: a route goes through switches, and begins at the manager's port. */
+  const goesOn = (port: FoundPort): boolean => {
+    const { node, number, peer } = port
+    const mayPass = number > 0 && (isSwitch(node) || node.path.length === 0)
+    return mayPass && isUp(port) && peer === undefined && node.path.length < MAX_HOPS
+  }
+
+  /** `from`: the other end of the link, if the sweep came by it. `old`: the port as the sweep before has found it. */
+  const askPort = (node: FoundNode, number: number, from: FoundPort | undefined, old?: FoundPort): void =>
     ask(end =>
       requests.get(node.path, 'PortInfo', number, now(), info => {
-        if (info !== undefined) {
+        if (info?.portState === PortState.ACTIVE && old !== undefined && old.info.portState === PortState.ACTIVE)
+          keepPort(node, { ...old, info }, from)
+        else if (info !== undefined) {
           const port: FoundPort = { node, number, info, pkeys: [], peer: undefined }
           node.ports.set(number, port)
           if (from !== undefined) join(from, node, number)
           const isEnd = endPort(node) === port
           if (isEnd) askEnd(node, port)
-          // A route goes through switches, and begins at the manager's port.
-          const mayGoOn = number > 0 && (isSwitch(node) || node.path.length === 0)
-          if (mayGoOn && isUp(port) && port.peer === undefined && node.path.length < MAX_HOPS)
-            visit([...node.path, number], port)
-        }
+          if (goesOn(port)) visit([...node.path, number], port)
+        } else subnet.hasGaps = true
         end()
       }),
     )
@@ -116,5 +179,8 @@ export const sweep = (
     port.peer = from
   }
 
-  visit([], undefined)
+  const own = before?.nodes.get(ownGuid)
+  const ownPort = own && isSwitch(own) ? endPort(own) : undefined
+  if (ownPort !== undefined) keep(ownPort, undefined)
+  else visit([], undefined)
 }

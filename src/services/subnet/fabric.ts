@@ -104,6 +104,8 @@ export class Fabric {
   readonly #nodeOf = new Map<NodePort, SubnetNode>()
   readonly #consumers = new Map<NodePort, PortConsumer>()
   readonly #waiting = new InFlight<Waiting>()
+  /** Nodes that have a timeout. */
+  readonly #withTraps = new Set<SubnetNode>()
   #now = 0
   #nextTimeout = Number.POSITIVE_INFINITY
   readonly #hooks: FabricHooks
@@ -121,7 +123,10 @@ export class Fabric {
       deliver: (port, packet) => this.#consumers.get(port)?.(packet, this.#now) ?? false,
       changed: port => hooks.changed?.(port),
       setPhysical: (port, state) => this.#setPhysical(port, state),
-      wakeAt: time => this.#wakeAt(time),
+      wakeAt: time => {
+        this.#withTraps.add(node)
+        this.#wakeAt(time)
+      },
       routesChanged: () => this.#routesChanged(),
     })
     this.nodes.push(node)
@@ -137,6 +142,7 @@ export class Fabric {
       this.#nodeOf.delete(port)
       this.#consumers.delete(port)
     }
+    this.#withTraps.delete(node)
     this.nodes.splice(this.nodes.indexOf(node), 1)
   }
 
@@ -388,7 +394,7 @@ export class Fabric {
     if (now < this.#nextTimeout) return
     this.#now = now
     this.#nextTimeout = Number.POSITIVE_INFINITY
-    for (const node of this.nodes) node.onTimeout(now)
+    for (const node of [...this.#withTraps]) node.onTimeout(now)
     for (let done = 0; done < max; done++) {
       const next = this.#waiting.take(now)
       if (next === undefined) break
@@ -399,7 +405,11 @@ export class Fabric {
       else this.#receiveCarried(next, packet)
     }
     this.#wakeAt(this.#waiting.next)
-    for (const node of this.nodes) this.#wakeAt(node.nextTimeout())
+    for (const node of this.#withTraps) {
+      const time = node.nextTimeout()
+      if (time === Number.POSITIVE_INFINITY) this.#withTraps.delete(node)
+      else this.#wakeAt(time)
+    }
   }
 
   #wakeAt(time: number): void {

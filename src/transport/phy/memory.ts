@@ -55,10 +55,12 @@ export interface Transit {
 export type Path = 'packets' | 'direct'
 
 interface MemorySwitchOptions {
-  /** Has at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses them from offset 0 on. */
+  /** Has at least `memorySwitchBytes(runs, smallRuns, ports)` bytes; the link uses them from offset 0 on. */
   readonly arena: Arena
-  /** Number of run buffers of RUN_BYTES (264 KiB), default 64; also the maximum number of ports. */
+  /** Number of run buffers of RUN_BYTES (264 KiB), default 64. */
   readonly runs?: number
+  /** Maximum number of ports, default `runs`. More ports than that share the buffers, at most one of each size for a port. */
+  readonly ports?: number | undefined
   /** Number of run buffers of 2 KiB, default 256. */
   readonly smallRuns?: number
   /** `demand`: ICRCs are written only while a tap or a layer needs them. Default `always`. */
@@ -74,7 +76,7 @@ interface MemorySwitchOptions {
 
 export interface MemorySwitch {
   /**
-   * Adds a port; with a carrier on `host`, which has no other port. Throws an Error if there are `runs` ports already;
+   * Adds a port; with a carrier on `host`, which has no other port. Throws an Error if there are `ports` ports already;
    * closed ports with runs in flight count too.
    */
   attach(host?: number): Port
@@ -88,25 +90,30 @@ const DEFAULT_RUNS = 64
 const DEFAULT_SMALL_RUNS = 256
 
 /** Bytes of arena for a memory link with this many buffers. */
-export const memorySwitchBytes = (runs: number = DEFAULT_RUNS, smallRuns: number = DEFAULT_SMALL_RUNS): number =>
-  runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES + STAGING_BYTES
+export const memorySwitchBytes = (
+  runs: number = DEFAULT_RUNS,
+  smallRuns: number = DEFAULT_SMALL_RUNS,
+  ports: number = runs,
+): number => runs * RUN_BYTES + smallRuns * SMALL_RUN_BYTES + ports * SCRATCH_BYTES + STAGING_BYTES
 
 export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch => {
   const {
     arena,
     runs = DEFAULT_RUNS,
     smallRuns = DEFAULT_SMALL_RUNS,
+    ports = runs,
     icrc = 'always',
     path = 'packets',
     transit,
   } = options
   const carrier = transit?.carrier
-  if (arena.bytes.length < memorySwitchBytes(runs, smallRuns))
+  const bytes = memorySwitchBytes(runs, smallRuns, ports)
+  if (arena.bytes.length < bytes)
     throw new RangeError(
-      `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
+      `a memory link with ${runs} runs, ${smallRuns} small runs and ${ports} ports needs an arena of ${bytes} bytes, not ${arena.bytes.length}`,
     )
-  const large = createRunPool(0, RUN_BYTES, runs, runs, GUARANTEED_BUFFERS)
-  const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, GUARANTEED_SMALL_BUFFERS)
+  const large = createRunPool(0, RUN_BYTES, runs, ports, GUARANTEED_BUFFERS)
+  const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, ports, GUARANTEED_SMALL_BUFFERS)
   const flows = createFlowTable()
   const addresses = createKeyTable(4)
   /** By number in `addresses`. */
@@ -119,7 +126,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const peerOf: number[] = []
   const routeVersion: number[] = []
   /** Ports by number. */
-  const links: (Link | undefined)[] = new Array(runs).fill(undefined)
+  const links: (Link | undefined)[] = new Array(ports).fill(undefined)
+  /** With a carrier. */
+  const linkOfHost: (Link | undefined)[] = []
   const addressKey = new Uint32Array(4)
   /** InfiniBand ports: their fabrics by port number, and their numbers by fabric. */
   const fabrics: (PortFabric | undefined)[] = []
@@ -463,7 +472,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       wake: null,
       tap: null,
       receiver: null,
-      staging: memorySwitchBytes(runs, smallRuns) - STAGING_BYTES,
+      staging: bytes - STAGING_BYTES,
       receiverOf: flow => {
         if (path === 'packets' || sealReasons > 0 || port.tap !== null) return null
         const destination = route(flow)
@@ -661,6 +670,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         sealReasons -= portSealReasons
         portSealReasons = 0
         links[portNumber] = undefined
+        linkOfHost[host] = undefined
         carrier?.setTaken(host, false)
         large.removeOwner(portNumber)
         small.removeOwner(portNumber)
@@ -688,11 +698,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     }
   }
 
-  if (carrier !== undefined)
+  if (carrier !== undefined) {
+    carrier.onArrived = host => linkOfHost[host]?.port.wake?.()
     carrier.onLost = (packet, host, at, length) => {
-      links.find(link => link?.host === host)?.showLost(packet, at, length)
+      linkOfHost[host]?.showLost(packet, at, length)
       releaseCarried(packet)
     }
+  }
 
   return {
     attach: (host = 0) => {
@@ -700,13 +712,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       const portNumber = links.findIndex(
         (link, i) => link === undefined && large.usedBy(i) === 0 && small.usedBy(i) === 0,
       )
-      if (portNumber < 0)
-        throw new Error(`this memory link has ${runs} run buffers, so at most ${runs} ports; all are in use`)
+      if (portNumber < 0) throw new Error(`this memory link has ${ports} ports, which is its maximum; all are in use`)
       large.addOwner(portNumber)
       small.addOwner(portNumber)
       const link = createLink(portNumber, host)
       carrier?.setTaken(host, true)
       links[portNumber] = link
+      if (carrier !== undefined) linkOfHost[host] = link
       return link.port
     },
     get waitingRuns() {

@@ -117,7 +117,7 @@ test('results are a table, CSV, JSON and a page', () => {
   assert.equal(results[0].packetsPerSecond, 2 * results[0].packets)
   const lines = tableText(results).split('\n')
   assert.match(lines[0], /^a,"<b>": 3 hosts, 2 flows, 200 µs measured$/)
-  assert.match(lines[1], /^control +goodput +fairness +p50 +p99 /)
+  assert.match(lines[1], /^control +goodput +fairness +messages +p50 +p99 /)
   assert.match(lines[3], /^none +\d+\.?\d*gbit +[01]\.\d{3} /)
   const [names, first] = csvText(results).split('\n')
   assert.ok(names.startsWith('scenario,control,hosts,flows,time,goodput,fairness,'))

@@ -22,6 +22,22 @@ const toManager = (port: TestPort, destQpn: 0 | 1): ManagementPath => ({
   pkey: 0xffff,
 })
 
+/** A program at the port answers what it is asked as a manager in this state. */
+const answerSmInfo = (port: TestPort, state: number): void => {
+  for (const { mad, path } of port.delivered.splice(0)) {
+    const smp = smpCodec.parse(mad)
+    if (smp.attribute !== smAttributes.SMInfo.id || (smp.method & MadMethod.RESPONSE) !== 0) continue
+    const data = new Uint8Array(64)
+    smCodecs.SMInfo.emit({ guid: 1n, state }, data)
+    const method = MadMethod.GET | MadMethod.RESPONSE
+    port.subnet!.send(smpCodec.emit({ ...smp, method, isReturning: true, data }), {
+      ...path,
+      slid: path.dlid,
+      dlid: path.slid,
+    })
+  }
+}
+
 describe('ports of one process', () => {
   test('become ACTIVE with LIDs, and reach each other', () => {
     const [a, b] = ports(2) as [TestPort, TestPort]
@@ -192,21 +208,9 @@ describe('datagrams', () => {
     const [a, b] = ports(2) as [TestPort, TestPort]
     const { run } = subnetOf([a, b])
     run(SECOND)
+    const managerLid = b.settings.smLid
     // A program opens the port as a manager: it answers as a standby, and is given the subnet.
-    const answerAs = (state: number): void => {
-      for (const { mad, path } of a.delivered.splice(0)) {
-        const smp = smpCodec.parse(mad)
-        if (smp.attribute !== smAttributes.SMInfo.id || (smp.method & MadMethod.RESPONSE) !== 0) continue
-        const data = new Uint8Array(64)
-        smCodecs.SMInfo.emit({ guid: 1n, state }, data)
-        const method = MadMethod.GET | MadMethod.RESPONSE
-        a.subnet!.send(smpCodec.emit({ ...smp, method, isReturning: true, data }), {
-          ...path,
-          slid: path.dlid,
-          dlid: path.slid,
-        })
-      }
-    }
+    const answerAs = (state: number): void => answerSmInfo(a, state)
     a.delivered.length = 0
     a.capabilityMask |= PortCapFlags.values.SM
     a.subnet!.news({ kind: 'capabilities' })
@@ -243,5 +247,32 @@ describe('datagrams', () => {
     const notices = a.delivered.map(({ mad }) => smCodecs.Notice.parse(smpCodec.parse(mad).data).trapNumber)
     assert.deepEqual(notices, [Trap.BAD_P_KEY])
     void [qkey, pkey]
+    // It ends: the embedded manager does not wait for answers that no longer come.
+    const own = a.settings.lid
+    for (let turn = 0; turn < 300; turn++) {
+      run(SECOND / 100)
+      answerAs(3)
+    }
+    assert.equal(b.settings.smLid, own, 'while it answers, it keeps the subnet')
+    a.capabilityMask &= ~PortCapFlags.values.SM
+    a.subnet!.news({ kind: 'capabilities' })
+    run(0)
+    assert.deepEqual([a.settings.smLid, b.settings.smLid], [managerLid, managerLid])
+  })
+
+  test('the embedded manager takes the subnet at once when the port of the manager is removed', () => {
+    const [a, b] = ports(2) as [TestPort, TestPort]
+    const { run } = subnetOf([a, b])
+    run(SECOND)
+    const { registrations } = b
+    a.capabilityMask |= PortCapFlags.values.SM
+    a.subnet!.news({ kind: 'capabilities' })
+    for (let turn = 0; turn < 50; turn++) {
+      run(SECOND / 100)
+      answerSmInfo(a, 2)
+    }
+    a.subnet!.removed()
+    run(0)
+    assert.equal(b.registrations, registrations + 1)
   })
 })

@@ -57,7 +57,14 @@ describe('InfiniBand ports', {
     const { devices } = await daemon.stat()
     for (const { subnet } of devices) assert.ok(subnet?.state === 'ACTIVE' && subnet.lid > 0 && subnet.smLid > 0)
     const stat = await outputOf('ibstat', 'mlx5_1')
-    for (const line of [/State: Active/, /Physical state: LinkUp/, /Rate: 100/, /Base lid: [1-9]/, /SM lid: [1-9]/])
+    for (const line of [
+      /CA type: MT4119/,
+      /State: Active/,
+      /Physical state: LinkUp/,
+      /Rate: 100/,
+      /Base lid: [1-9]/,
+      /SM lid: [1-9]/,
+    ])
       assert.match(stat, line)
     assert.match(stat, /Link layer: InfiniBand/)
     assert.match(await outputOf('rdma', 'link', 'show', 'mlx5_1/1'), /subnet_prefix fe80:.* lid [1-9].* state ACTIVE/)

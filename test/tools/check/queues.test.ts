@@ -341,6 +341,15 @@ it('an RNR failure has the counts of the peer’s receives and of the outstandin
   assert.equal(s.found.at(-1)?.details[0], 'QP 0x2 has had 2 receives, and messages took 1; QP 0x1 sends 2 more')
 })
 
+it('an RNR failure of SRD says which receives EFA does not count', () => {
+  const s = requestScenario({ peerClass: 'driver_qp' })
+  s.post({ opcode: SEND })
+  s.fail(rnrExceeded)
+  const [counts, drops] = s.found.at(-1)!.details
+  assert.match(counts!, /^QP 0x2 has had 0 receives/)
+  assert.match(drops!, /num_sge 0.* libefa drops it, though ibv_post_recv returns 0$/)
+})
+
 it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknown', () => {
   const s = requestScenario({ peerClass: 'xrc_tgt_qp' })
   s.post({ opcode: SEND })

@@ -54,6 +54,10 @@ export interface QueueDetector extends Detector {
   reportsWait(cq: KnownObject): Stack | undefined
 }
 
+/** Of SRD, which only EFA has (efa_post_recv of rdma-core). */
+const EFA_DROPS_EMPTY =
+  'on EFA a receive without scatter/gather elements (num_sge 0) is not counted: libefa drops it, though ibv_post_recv returns 0'
+
 export const createQueueDetector = (services: DetectorServices): QueueDetector => {
   const unpolled = new UnpolledCompletions()
   const sends = new SendQueues(services, unpolled)
@@ -257,7 +261,9 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       return lines.slice(0, MAX_NAMED)
     },
     receiveCounts(sender, peer) {
-      return peer.class === 'xrc_tgt_qp' ? [] : [receives.counts(sender, sends.outstandingMessages(sender.id), peer)]
+      if (peer.class === 'xrc_tgt_qp') return []
+      const counts = receives.counts(sender, sends.outstandingMessages(sender.id), peer)
+      return peer.class === 'driver_qp' ? [counts, EFA_DROPS_EMPTY] : [counts]
     },
   }
 }

@@ -59,6 +59,8 @@ export interface PacketCarrier {
   ): void
   /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
   onLost: (packet: number, host: number, at: number, length: number) => void
+  /** Set by the memory link: a packet has arrived at a port. */
+  onArrived: (host: number) => void
   /** A port has the host, or has it no more: then packets to the host are lost. */
   setTaken(host: number, isTaken: boolean): void
   /** Whether a packet has arrived at the host. */
@@ -83,6 +85,7 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
     keptBytes: MAX_PACKET_BYTES,
     arrived: host => {
       if (taken[host] === 0) discardArrived(host)
+      else carrier.onArrived(host)
     },
     lost: slot => noteLost(slot),
   })
@@ -132,6 +135,7 @@ export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarr
       noteNext()
     },
     onLost() {},
+    onArrived() {},
     setTaken(host, isTaken) {
       taken[host] = isTaken ? 1 : 0
       if (!isTaken) discardArrived(host)
