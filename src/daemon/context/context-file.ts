@@ -38,7 +38,7 @@ import {
   SEAL_SEAL,
   SEAL_SHRINK,
 } from '../../host/memory/memfd.ts'
-import { close } from '../../host/net/sockets.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { ArmWords, findPosition, PositionLog, positionSet, TakenCounts } from '../../spec/context-logs.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
@@ -496,7 +496,7 @@ export class ContextMemory implements MappedMemory {
       if (this.#isKept) this.#unmap(chunk)
       else yield* this.#emptying(chunk)
     while (this.#releasing > 0) yield
-    close(this.fd)
+    closeElsewhere(this.fd, this.#account?.payer)
   }
 
   /** Frees the pages of a chunk that nobody uses, and then its mapping. */

@@ -11,6 +11,7 @@ import { invokeNow } from '../../core/dispatch/invoke.ts'
 import type { Context, Core, Device } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EINVAL, SystemError } from '../../host/errno.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { pidfdGetfd } from '../../host/memory/process.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
@@ -251,7 +252,8 @@ export class NodeOpening {
       this.#onAttached(open)
       this.#grantOpen(open, doorbell, [])
     } finally {
-      close(fd)
+      // The program may have closed its own descriptor of the file, whatever file it is.
+      closeElsewhere(fd, this.#client.account.payer)
     }
   }
 

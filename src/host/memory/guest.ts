@@ -31,6 +31,8 @@ interface GuestFile {
 }
 
 export interface Guest {
+  /** The uid whose waiting time is charged. */
+  readonly user: number
   /** Whether a call has failed because the waiting time of the user was used up. */
   readonly isLate: boolean
   /** Calls `listener` once, when `isLate` becomes true, possibly in the middle of a call. */
@@ -133,6 +135,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
   }
 
   return {
+    user: uid,
     get isLate() {
       return isLate
     },

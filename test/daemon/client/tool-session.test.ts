@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
+import { closeSync } from 'node:fs'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { privateFolder, removeFolder } from '../../../src/cli/paths.ts'
 import { NoDaemonError } from '../../../src/daemon/client/errors.ts'
@@ -42,7 +43,7 @@ describe('a tool’s session', () => {
         const incoming = messageBuffer()
         const onReadable = (): void => {
           const { length, fds } = recv(session, incoming.bytes)
-          for (const passed of fds) close(passed)
+          for (const passed of fds) closeSync(passed)
           if (length <= 0) {
             hangUp(session)
             return
