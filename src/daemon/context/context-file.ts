@@ -11,7 +11,7 @@
  * neighbours whose file offsets are neighbours too. So new ranges have descending offsets, and of freed ranges the one
  * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
  */
-
+import { fstatSync } from 'node:fs'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type {
   ClockPage,
@@ -58,6 +58,9 @@ const { chunk: CHUNK } = ContextFile
 const FREED_BYTES = 2 ** 22
 /** Longest range of a program that is copied when it is adopted, in about 0.3 ms: so long, others wait. */
 const COPIED_BYTES = 2 ** 20
+
+/** Of st_blocks. */
+const BLOCK_BYTES = 512
 
 interface ChargedMapping {
   readonly mapping: Mapping
@@ -157,6 +160,8 @@ export class ContextMemory implements MappedMemory {
   #doorbellEnd: number = ContextFile.doorbells
   /** The ranges of `allocateAt`, each with a mapping of its own. */
   readonly #placed = new Map<MappedChunk, ChargedMapping>()
+  /** Lengths of all ranges of `allocateAt` that there were, by their offsets. */
+  readonly #everPlaced = new Map<number, number>()
   readonly #adopted = new Map<MappedChunk, { readonly adopter: Adopter; readonly range: AdoptedRange }>()
   /** The views of `join`. */
   readonly #joined = new Map<MappedChunk, ChargedMapping>()
@@ -207,6 +212,17 @@ export class ContextMemory implements MappedMemory {
     const { dev, ino } = fileIdentity(this.fd)
     this.dev = dev
     this.inode = ino
+  }
+
+  /**
+   * Bytes that the file holds beyond all ranges that were ever handed out of it: what a program has written there by its own
+   * choice. Each range counts with its whole length, and with the large pages that it begins and ends in.
+   */
+  get surplusBytes(): number {
+    const { blocks, blksize } = fstatSync(this.fd)
+    let handedOut = ContextFile.bytes - this.#end + (this.#doorbellEnd - ContextFile.doorbells) + 4 * blksize
+    for (const length of this.#everPlaced.values()) handedOut += length + 2 * blksize
+    return blocks * BLOCK_BYTES - handedOut
   }
 
   /** Number of rings in use. */
@@ -307,6 +323,7 @@ export class ContextMemory implements MappedMemory {
       const { bytes: all, view, i32 } = charged.mapping
       const range: MappedChunk = { offset, length, at: 0, bytes: all, view, words: i32 }
       this.#placed.set(range, charged)
+      this.#everPlaced.set(offset, Math.max(length, this.#everPlaced.get(offset) ?? 0))
       return range
     } catch (error) {
       if (error instanceof SystemError) throw callError.ENOMEM`memory for programs: ${error.message}`
@@ -493,7 +510,7 @@ export class ContextMemory implements MappedMemory {
    */
   *#closing(chunks: readonly Chunk[]): Generator<undefined, void> {
     for (const chunk of chunks)
-      if (this.#isKept) this.#unmap(chunk)
+      if (this.#isKept) yield* this.#unmapping(chunk)
       else yield* this.#emptying(chunk)
     while (this.#releasing > 0) yield
     closeElsewhere(this.fd, this.#account?.payer)
@@ -510,7 +527,7 @@ export class ContextMemory implements MappedMemory {
       }
       punchHole(this.fd, chunk.offset + at, bytes)
     }
-    this.#unmap(chunk)
+    yield* this.#unmapping(chunk)
   }
 
   /** Throws CallError ENOMEM beyond the account's share. */
@@ -579,6 +596,11 @@ export class ContextMemory implements MappedMemory {
 
   #unmap({ mapping, release }: ChargedMapping): void {
     this.#pool.release(mapping)
+    release()
+  }
+
+  *#unmapping({ mapping, release }: ChargedMapping): Generator<undefined, void> {
+    yield* this.#pool.releasing(mapping)
     release()
   }
 

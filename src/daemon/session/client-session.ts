@@ -453,6 +453,13 @@ class ClientSession implements Session, Client, SlotClient {
     )
   }
 
+  filled(surplus: number): void {
+    this.#disconnect(
+      'fills',
+      `the memory file of its context holds ${Math.floor(surplus / 2 ** 20)} MiB more than the ranges that were handed out of it`,
+    )
+  }
+
   /** Ends the session, possibly in the middle of a call. `kind`: of the line in the log. */
   #disconnect(kind: string, why: string): void {
     if (this.#isCutOff) return

@@ -33,6 +33,7 @@ import type { Containment } from '../containment.ts'
 import type { Contexts, OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import type { EventSockets } from '../context/event-sockets.ts'
+import type { FileSizes } from '../context/file-sizes.ts'
 import type { Devices } from '../devices/devices.ts'
 import type { DeviceNamespaces } from '../devices/namespaces.ts'
 import type { FailureReports } from '../failures.ts'
@@ -56,6 +57,7 @@ export interface OpenParts {
   readonly devices: Devices
   readonly namespaces: DeviceNamespaces
   readonly contexts: Contexts
+  readonly fileSizes: FileSizes
   readonly events: EventSockets
   readonly failures: FailureReports
   readonly containment: Containment
@@ -112,7 +114,14 @@ export class NodeOpening {
   }
 
   #grantOpen(open: OpenContext, doorbell: number, fds: readonly number[]): void {
-    this.#client.contexts.add(open)
+    const client = this.#client
+    client.contexts.add(open)
+    if (client.guest !== undefined)
+      this.#daemon.fileSizes.watch(
+        open,
+        () => !client.isClosed,
+        surplus => client.filled(surplus),
+      )
     const { number: context, node, memory } = open
     try {
       this.#client.reply(

@@ -346,7 +346,11 @@ export class ToolRequests {
     else if (toolRequest?.kind === 'fault-matches' && isTrusted)
       this.#answerLater(this.#daemon.network.untilMatched(toolRequest.matches).then(() => reply()))
     else if (toolRequest?.kind === 'device' && toolRequest.add !== undefined && isTrusted)
-      this.#answerLater(loadFor([toolRequest.add]).then(() => reply()))
+      this.#answerLater(
+        loadFor([toolRequest.add])
+          .then(() => this.#session.time.run(this.#daemon.devices.removing()))
+          .then(() => reply()),
+      )
     else reply()
   }
 

@@ -163,6 +163,17 @@ test('after release old views show zeros, and writes through them reach no file'
   assert.equal(byteAt(fd, 2 * PAGE - 1), 'f')
 })
 
+test('a large mapping can be released in steps, after which it is counted no longer', t => {
+  const pool = createRingPool()
+  const mapping = pool.map(newFile(t, 2 ** 23), 0, 2 ** 23)
+  mapping.bytes.fill(1)
+  const steps = [...pool.releasing(mapping)].length + 1
+  assert.equal(steps, 8)
+  assert.ok(mapping.bytes.every(byte => byte === 0))
+  assert.deepEqual(pool.counters, { mapped: 0, mappedBytes: 0, idle: 1 })
+  assert.throws(() => pool.release(mapping), /does not hold/)
+})
+
 test('a range is reused for the next file of its size class, with the same ArrayBuffer', t => {
   const [first, second] = [newFile(t, 4 * PAGE, 'a'), newFile(t, 4 * PAGE, 'b')]
   const pool = createRingPool()

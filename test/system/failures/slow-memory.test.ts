@@ -111,6 +111,38 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
+/** Opens a device, and fills its memory file in two parts, the second after a line from its input. */
+const FILLING = `
+import os, sys
+fd = os.open('/dev/infiniband/uverbs0', os.O_RDWR)
+for mebibytes in (32, 256):
+    os.posix_fallocate(fd, 1 << 35, mebibytes << 20)
+    print('filled', mebibytes, flush=True)
+    sys.stdin.readline()
+`
+
+describe('a guest that fills the memory file of its context', {
+  skip: lacking('python3', 'setpriv') || noGuests(),
+}, () => {
+  it('is disconnected', async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const user = `${NOBODY}`
+    const args = [`--reuid=${user}`, `--regid=${user}`, '--clear-groups', 'python3', '-c', FILLING]
+    const guest = start(t, 'setpriv', args, { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await guest.printed(/filled 32/)
+    // What is more than was handed out, but little, does not matter.
+    assert.doesNotMatch(daemon.running.output(), /disconnected/)
+    guest.child.stdin?.write('\n')
+    await daemon.running.printed(
+      new RegExp(
+        `process ${guest.child.pid} \\(python3\\) is disconnected: the memory file of its context holds \\d+ MiB more`,
+      ),
+    )
+    guest.child.stdin?.end()
+    await guest.ended
+  })
+})
+
 /** Arguments of test/programs/failures/stalling.c. */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped', 'unread']
 /** In `npm test`: one that waits, one that sends, one that ends, and one for each reason to disconnect. */
