@@ -135,6 +135,8 @@ export type OwnFd = number & { readonly [passed]?: never }
 /** The last close of a memory file with so many bytes takes 0.3 ms, and starts no process for the own user. */
 const SMALL_FILE = 2 ** 22
 const BLOCK_BYTES = 512
+/** Microseconds between the starts of two closers of a user. */
+const SHORT_CLOSE = 1000
 /** Microseconds after which a user's closer that has not ended is one that may hang: another one is started. */
 const LONG_CLOSE = 1_000_000
 /** Closers of a user that may hang. Further descriptors wait for the end of one. */
@@ -159,7 +161,8 @@ const closings = new Map<number, Closing>()
 const closeWaiting = (user: number, closing: Closing, calls: NonNullable<ReturnType<typeof native>>): void => {
   const now = nowMicroseconds()
   const ending = calls.userdma_closers_ending(user)
-  const mayStart = ending === 0 || (ending < MAX_CLOSERS && now - closing.begin > LONG_CLOSE)
+  const age = now - closing.begin
+  const mayStart = ending === 0 ? age >= SHORT_CLOSE : ending < MAX_CLOSERS && age > LONG_CLOSE
   const isFull = closing.fds.length > MAX_WAITING
   if (!mayStart && !isFull) return
   const closer = calls.userdma_mover_start(ALL_FDS, NO_FD, user)
