@@ -1,7 +1,7 @@
 /*
  * How much the memory files of guests' contexts hold (docs/why/threat-model.md). A guest can fill its file, which is as
  * long as a terabyte, and no account is charged for that. Looked at in rotation, a few files in a turn: fstat(2) of a
- * file in memory takes no lock that a guest may hold, and some microseconds.
+ * file in memory takes some microseconds, and no lock that a guest may hold (but see there for a few kernels).
  */
 import type { Containment } from '../containment.ts'
 import type { Contexts, OpenContext } from './contexts.ts'
