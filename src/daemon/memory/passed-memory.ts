@@ -7,8 +7,8 @@
  */
 import { fstatSync, readSync, writeSync } from 'node:fs'
 import type { Guest } from '../../host/memory/guest.ts'
-import { closeElsewhere, type PassedFd } from '../../host/memory/mover.ts'
 import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../../host/memory/memfd.ts'
+import { closeElsewhere, type PassedFd } from '../../host/memory/mover.ts'
 import { callError } from '../../spec/errno.ts'
 import { PassedFile } from '../../spec/session.ts'
 

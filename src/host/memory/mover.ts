@@ -157,6 +157,14 @@ interface Closing {
 /** By user. */
 const closings = new Map<number, Closing>()
 
+const closeNow = (fd: number): void => {
+  try {
+    closeSync(fd)
+  } catch {
+    // A file system may answer an error; the descriptor is closed.
+  }
+}
+
 /** Closes the descriptors of a user that wait, if a closer may be started. */
 const closeWaiting = (user: number, closing: Closing, calls: NonNullable<ReturnType<typeof native>>): void => {
   const now = nowMicroseconds()
@@ -168,7 +176,7 @@ const closeWaiting = (user: number, closing: Closing, calls: NonNullable<ReturnT
   const closer = calls.userdma_mover_start(ALL_FDS, NO_FD, user)
   if (closer < 0 && !isFull) return
   closing.begin = now
-  for (const fd of closing.fds.splice(0)) closeSync(fd)
+  for (const fd of closing.fds.splice(0)) closeNow(fd)
   if (closer > 0) calls.userdma_mover_end(closer, 0)
 }
 
@@ -194,7 +202,7 @@ export const closeElsewhere = (fd: number, user: number = NO_USER): void => {
   if (fd < 0) return
   const calls = native()
   if (!calls || isQuick(fd, user)) {
-    closeSync(fd)
+    closeNow(fd)
     return
   }
   const closing = closings.get(user) ?? { fds: [], isLooking: false, begin: 0 }

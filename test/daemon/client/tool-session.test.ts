@@ -2,8 +2,8 @@
  * A tool's session with a simulated daemon.
  */
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
 import { closeSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { privateFolder, removeFolder } from '../../../src/cli/paths.ts'
 import { NoDaemonError } from '../../../src/daemon/client/errors.ts'
