@@ -7,8 +7,9 @@
  * process. Once a file system has accepted the request for the page, not even a fatal signal ends the wait, and the
  * process never ends.
  * A mover (clone(2) with CLONE_VM only) can be killed separately. A mover that cannot die keeps the address space, but
- * no descriptors except those that it uses: it has its own table of descriptors. If the last close of a descriptor may
- * block, the daemon closes its descriptor, and then a mover closes its copy.
+ * no descriptors except those that it uses: it has its own table of descriptors. If the last close of descriptors may
+ * take long, a closer copies the table, the daemon closes its descriptors, and the closer is killed: the kernel first
+ * releases its address space and its table, and then closes the files that nobody else has.
  *
  * A mover copies through its own buffer, so an abandoned mover that wakes up later changes nothing else. It shares our
  * thread-local storage, so it makes raw system calls, which do not set errno.
@@ -47,11 +48,12 @@ enum {
     FROZEN_PAUSE_US = 20, /* between attempts to write to a frozen page */
     MAX_KEPT_FDS = 2,
     MAX_FDS = 1 << 20, /* closed one by one where the kernel has no close_range */
+    ALL_FDS = -2, /* in place of a descriptor that is kept: of a closer */
 };
 
 struct mover {
     uint32_t is_busy; /* a futex word: 1 from the daemon's call until the mover has answered */
-    int32_t kept_fds[MAX_KEPT_FDS]; /* descriptors that the mover keeps, or -1 */
+    int32_t kept_fds[MAX_KEPT_FDS]; /* descriptors that the mover keeps, or -1; the first ALL_FDS: all, a closer */
     long number, arguments[6]; /* the system call */
     struct iovec local_part, remote_part; /* of a copy */
     int64_t result; /* of the system call, or -errno */
@@ -163,7 +165,8 @@ static int serve(void *argument)
     struct mover *m = argument;
     raw_syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     raw_syscall(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    close_all_but(m->kept_fds);
+    if (m->kept_fds[0] != ALL_FDS)
+        close_all_but(m->kept_fds);
     int64_t yield_from = 0;
     while (raw_syscall(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
         if (!yield_while(&m->is_busy, 0, &yield_from))
@@ -199,7 +202,8 @@ static void reap(void)
 }
 
 /*
- * Starts a mover that keeps our descriptors `first` and `second` (-1: none). Returns the mover or -errno: -ETIMEDOUT if
+ * Starts a mover that keeps our descriptors `first` and `second` (-1: none), or, if `first` is ALL_FDS, a closer, which
+ * makes no calls: its end makes the last closes of descriptors that we have closed meanwhile. Returns the mover or -errno: -ETIMEDOUT if
  * MAX_ABANDONED movers of this user cannot die. `user` -1: without this limit.
  */
 EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
@@ -238,6 +242,16 @@ EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
     m->next = killed;
     killed = m;
     reap();
+}
+
+/* How many closers of a user have been killed, and have not ended yet. */
+EXPORT int userdma_closers_ending(int64_t user)
+{
+    int ending = 0;
+    reap();
+    for (const struct mover *m = killed; m; m = m->next)
+        ending += m->kept_fds[0] == ALL_FDS && m->user == user;
+    return ending;
 }
 
 /* Microseconds of the mover's calls that have slept, since the last call of this function. */

@@ -35,7 +35,7 @@ type Transfer = (bytes: Uint8Array, at: number, length: number, position: number
 export interface FileAccess {
   readonly read: Transfer
   readonly write: Transfer
-  /** Called once, before the descriptor is closed. */
+  /** Called once, before the descriptor is closed: no mapping of the file may be left. */
   close?(): void
 }
 
@@ -70,11 +70,15 @@ const transferAll = (
   }
 }
 
-/** The file of `fd` as memory of a region. `FileMemory.close` closes `fd`. `isSealed`: whether the file refuses writes now. */
+/**
+ * The file of `fd` as memory of a region. `FileMemory.close` closes `fd` by `closeFile`. `isSealed`: whether the file refuses
+ * writes now.
+ */
 export const fileMemory = (
   fd: number,
   { read, write, close = () => {} }: FileAccess = descriptorAccess(fd),
   isSealed: () => boolean = () => false,
+  closeFile: (fd: number) => void = closeSync,
 ): FileMemory => {
   const canWrite = isWritable(fd)
   /** The operand of an atomic, and its low and high half. */
@@ -132,7 +136,7 @@ export const fileMemory = (
       if (!isOpen) return
       isOpen = false
       close()
-      closeSync(fd)
+      closeFile(fd)
     },
   }
 }

@@ -45,6 +45,7 @@ import { endClock, startClock } from './clock.ts'
 import { type Containment, createContainment } from './containment.ts'
 import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
+import { FileSizes } from './context/file-sizes.ts'
 import { Freeing } from './context/freeing.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
@@ -335,7 +336,7 @@ const createParts = (
   const polledSlots = new PolledSlots()
   const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, onFailed, doorbells, polledSlots)
   undo.push(() => loop.stop())
-  // Not in `objectJobs`, all of which run to their ends before a device is added. Queues that the call has changed since the
+  // Queues that the call has changed since the
   // last turn are polled, as after each message.
   const callJobs = createSlices(
     containment.guard('a long call', () => {
@@ -416,13 +417,13 @@ const createParts = (
     postStack: (...post) => check?.requestStack(...post) ?? [],
   })
   const allDrivers = [...drivers, ...registeredDrivers]
-  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
-    if (objectJobs.waiting > 0) objectJobs.finish()
-  })
+  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers)
   const endServing = fabric.serve({ link, loop, containment, log }, clients)
   undo.push(endServing)
   const returning = new ReturningDevices({ devices, containment, log })
-  const namespaces = new DeviceNamespaces(devices)
+  const namespaces = new DeviceNamespaces(devices, job =>
+    objectJobs.begin(job, error => containment.report('a device that changes its namespace', error)),
+  )
   const setCallsWord = (): void => {
     const isSeen = config.check === true || trace.hasSubscribers || faults.hasCalls
     setWord(parkedPage.words, ParkedPage.CALLS, isSeen ? 1 : 0)
@@ -446,6 +447,7 @@ const createParts = (
     open => doorbells.addClock(open),
     new Freeing(createSlices(), error => containment.report('memory of a context', error)),
   )
+  const fileSizes = new FileSizes(contexts, containment)
   const check = config.check
     ? new DaemonChecker(
         core,
@@ -499,7 +501,7 @@ const createParts = (
     watching: { trace, failures, lines, faults, check, torment: torment?.decisions },
     /** What programs hold. */
     programs: {
-      ...{ sessions, contexts, ringPool, events, destroyWaits },
+      ...{ sessions, contexts, fileSizes, ringPool, events, destroyWaits },
       places: new ProcessPlaces(),
       limits: createSharedLimits(),
     },

@@ -6,7 +6,7 @@ import { createAccount } from '../../src/core/objects/limits.ts'
 import { createSharedLimits, type SharedLimits } from '../../src/daemon/accounts.ts'
 
 /** The daemon's user, and another user. */
-export const OWNER = 1000
+export const OWNER = process.geteuid?.() ?? 1000
 export const GUEST = 7
 
 export const accountIn = (limits: SharedLimits, user = OWNER, pid = 1): Account =>

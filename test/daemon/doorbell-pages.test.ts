@@ -174,6 +174,7 @@ test('a clock is brought up to date while programs can read it, and by the read 
   const hideClock = () => {
     page.isReadable = false
     program.protectedAt.add(PAGE)
+    return true
   }
   const memory = { clock: { page, offset: 0, length: PAGE }, hideClock }
   const context = { whenEnded: new Set<() => void>(), memory } as unknown as OpenContext

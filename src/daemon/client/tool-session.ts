@@ -5,6 +5,7 @@
  */
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { close, send } from '../../host/net/sockets.ts'
 import type { Finding, Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
@@ -241,7 +242,7 @@ const openExchange = (channel: Channel, onRecord: (record: ToolRecord) => void):
     while (watcher) {
       const reply = newReply()
       const { length, fds, fault } = channel.receive(reply)
-      for (const passed of fds) close(passed)
+      for (const passed of fds) closeElsewhere(passed)
       if (length === -EAGAIN) return
       // The daemon ended with requests unread. Messages that it sent before follow this error.
       if (length === -ECONNRESET) continue

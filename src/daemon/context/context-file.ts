@@ -15,7 +15,7 @@
  * neighbours whose file offsets are neighbours too. So new ranges have descending offsets, and of freed ranges the one
  * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
  */
-
+import { fstatSync } from 'node:fs'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type {
   ClockPage,
@@ -43,7 +43,6 @@ import {
   SEAL_SHRINK,
 } from '../../host/memory/memfd.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
-import { close } from '../../host/net/sockets.ts'
 import { ArmWords, findPosition, PositionLog, positionSet, TakenCounts } from '../../spec/context-logs.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
@@ -62,13 +61,16 @@ const NAME = 'userdma-context'
 const { chunk: CHUNK } = ContextFile
 /** Bytes of one step that frees memory, and how much of the memory of a slice one byte counts for, by what is done. */
 const STEP_BYTES = 2 ** 20
-const Cost = { punched: 1 / 4, zeroed: 1, asked: 1 / 64, dropped: 1 / 8 } as const
+const Cost = { punched: 1 / 4, zeroed: 1, asked: 1 / 64, dropped: 1 / 2 } as const
 /** Of a slice, of at most 0.3 ms. */
 const SLICE_COST = 2 ** 20
 /** Microseconds in which an allocation of a guest finishes what its user has freed. */
 const MAX_FINISHING = 2000
 /** Longest range of a program that is copied when it is adopted, in about 0.3 ms: so long, others wait. */
 const COPIED_BYTES = 2 ** 20
+
+/** Of st_blocks. */
+const BLOCK_BYTES = 512
 
 interface ChargedMapping {
   readonly mapping: Mapping
@@ -163,6 +165,8 @@ export class ContextMemory implements MappedMemory {
   #doorbellEnd: number = ContextFile.doorbells
   /** The ranges of `allocateAt`, each with a mapping of its own. */
   readonly #placed = new Map<MappedChunk, ChargedMapping>()
+  /** Lengths of all ranges of `allocateAt` that there were, by their offsets. */
+  readonly #everPlaced = new Map<number, number>()
   readonly #adopted = new Map<MappedChunk, { readonly adopter: Adopter; readonly range: AdoptedRange }>()
   /** The views of `join`. */
   readonly #joined = new Map<MappedChunk, ChargedMapping>()
@@ -209,6 +213,17 @@ export class ContextMemory implements MappedMemory {
     const { dev, ino } = fileIdentity(this.fd)
     this.dev = dev
     this.inode = ino
+  }
+
+  /**
+   * Bytes that the file holds beyond all ranges that were ever handed out of it: what a program has written there by its own
+   * choice. Each range counts with its whole length, and with the large pages that it begins and ends in.
+   */
+  get surplusBytes(): number {
+    const { blocks, blksize } = fstatSync(this.fd)
+    let handedOut = ContextFile.bytes - this.#end + (this.#doorbellEnd - ContextFile.doorbells) + 4 * blksize
+    for (const length of this.#everPlaced.values()) handedOut += length + 2 * blksize
+    return blocks * BLOCK_BYTES - handedOut
   }
 
   /** Number of rings in use. */
@@ -319,6 +334,7 @@ export class ContextMemory implements MappedMemory {
       const { bytes: all, view, i32 } = charged.mapping
       const range: MappedChunk = { offset, length, at: 0, bytes: all, view, words: i32 }
       this.#placed.set(range, charged)
+      this.#everPlaced.set(offset, Math.max(length, this.#everPlaced.get(offset) ?? 0))
       return range
     } catch (error) {
       if (error instanceof SystemError) throw callError.ENOMEM`memory for programs: ${error.message}`
@@ -467,9 +483,10 @@ export class ContextMemory implements MappedMemory {
     this.#isClosed = true
     // Other chunks that are being dropped end their jobs themselves.
     const chunks = this.#guest === undefined ? [...this.#chunks] : [...this.#chunks, ...this.#releasing]
-    for (const mappings of [this.#doorbellRanges, this.#placed, this.#joined, this.#kept])
-      for (const mapping of mappings.values()) this.#unmap(mapping)
+    const kept = [...this.#kept.values()]
     this.#kept.clear()
+    for (const mappings of [this.#doorbellRanges, this.#placed, this.#joined])
+      for (const mapping of mappings.values()) this.#unmap(mapping)
     this.#joined.clear()
     this.#doorbellRanges.clear()
     this.#expectedMappings = 0
@@ -490,7 +507,7 @@ export class ContextMemory implements MappedMemory {
     this.#freedOffsets.clear()
     this.#current = undefined
     this.#usedBytes = 0
-    this.#run(this.#closing(chunks))
+    this.#run(this.#closing(chunks, kept))
   }
 
   #run(job: Generator<undefined, void>): void {
@@ -499,33 +516,36 @@ export class ContextMemory implements MappedMemory {
   }
 
   /**
-   * The pages are freed before the file is closed, which would free all at once; but not pages of a removed device,
-   * where a program may still find completions. A guest's file another process closes.
+   * Of the daemon's own user the pages are freed before the file is closed; but not pages of a removed device, where a program
+   * may still find completions. Others are freed with the file, by another process.
    */
-  *#closing(chunks: readonly Chunk[]): Generator<undefined, void> {
-    for (const chunk of chunks) {
-      if (this.#guest !== undefined) yield* this.#inSteps(chunk, at => this.#drop(chunk, at))
-      else if (!this.#isKept) yield* this.#inSteps(chunk, at => this.#punch(chunk, at))
+  *#closing(chunks: readonly Chunk[], kept: readonly ChargedMapping[]): Generator<undefined, void> {
+    const isPunched = this.#guest === undefined && !this.#isKept
+    for (const chunk of isPunched ? chunks : []) {
+      yield* this.#inSteps(chunk.length, at => this.#punch(chunk, at))
       this.#unmap(chunk)
     }
+    for (const one of isPunched ? kept : [...chunks, ...kept]) {
+      yield* this.#inSteps(one.mapping.length, at => this.#drop(one, at))
+      this.#unmap(one)
+    }
     while (this.#guest === undefined && this.#releasing.size > 0) yield
-    if (this.#guest === undefined) close(this.fd)
-    else whenAffordable(this.#guest, () => closeElsewhere(this.fd))
+    whenAffordable(this.#guest, () => closeElsewhere(this.fd, this.#account?.payer))
   }
 
-  /** `step`: does the bytes from offset `at` of the chunk on, and returns their cost. */
-  *#inSteps({ length }: Chunk, step: (at: number) => number): Generator<undefined, void> {
+  /** `step`: does the bytes from offset `at` on, and returns their cost. */
+  *#inSteps(length: number, step: (at: number) => number): Generator<undefined, void> {
     for (let at = 0; at < length; at += STEP_BYTES) {
       this.#sliceCost += step(at)
-      if (this.#sliceCost < SLICE_COST) continue
+      if (this.#sliceCost < SLICE_COST || at + STEP_BYTES >= length) continue
       yield
       this.#sliceCost = 0
     }
   }
 
-  /** The page table entries are dropped, so that the chunk is unmapped quickly. */
-  #drop({ mapping, length }: Chunk, at: number): number {
-    const bytes = Math.min(STEP_BYTES, length - at)
+  /** The page table entries are dropped, so that the end of the mapping takes little time. */
+  #drop({ mapping }: ChargedMapping, at: number): number {
+    const bytes = Math.min(STEP_BYTES, mapping.length - at)
     dropEntries(mapping, at, bytes)
     return bytes * Cost.dropped
   }
@@ -656,7 +676,7 @@ export class ContextMemory implements MappedMemory {
       if (this.#guest === undefined) return this.#punch(chunk, at)
       return isEnded() ? 0 : this.#zero(chunk, at)
     }
-    yield* this.#inSteps(chunk, step)
+    yield* this.#inSteps(chunk.length, step)
     if (isEnded()) return
     if (this.#guest === undefined) this.#unmap(chunk)
     else this.#kept.set(chunk.offset, chunk)

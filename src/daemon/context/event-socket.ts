@@ -19,6 +19,7 @@ import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { type ProcessHandle, pidfdGetfd, searchFd } from '../../host/memory/process.ts'
 import {
   close,
@@ -245,7 +246,7 @@ export class EventSocket implements EventSink {
     // `pidfdGetfd` compares device and inode only for processes of other users.
     const found = fstatSync(end)
     if (found.ino === this.#ino && found.dev === this.#dev) return end
-    close(end)
+    closeElsewhere(end, this.#peerEndLocation?.process.guest?.user)
     return -1
   }
 

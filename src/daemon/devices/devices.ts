@@ -83,10 +83,15 @@ export interface Devices {
   /** Whether `address` (16 bytes) is a GID of a device of `among` that has not been removed. */
   hasAddress(address: Uint8Array, among: ReadonlySet<LinkedDevice>): boolean
   /**
-   * Adds a device. Throws an Error with a message for people: the name, address or PCI function is in use, or this machine does not
-   * have the address or the NUMA node.
+   * Adds a device. Throws an Error with a message for people: the name, address or PCI function is in use, this machine does not
+   * have the address or the NUMA node, or a removed device still has objects (`removing`).
    */
   add(spec: DeviceSpec): DaemonDevice
+  /**
+   * Ends when the objects of removed devices are destroyed, which may still have the address of a new one. Yields while that
+   * goes on in jobs of its own.
+   */
+  removing(): Generator<undefined, void>
   /**
    * Removes a device, even if it has clients. Throws an Error with a message for people if no device has this name.
    */
@@ -121,7 +126,7 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 
 /**
  * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: polls
- * the devices. `drivers`: as for `driverOf`. `finishRemovals`: destroys the objects of removed devices, which may still have the address of a new one.
+ * the devices. `drivers`: as for `driverOf`.
  */
 export const createDevices = (
   core: Core,
@@ -130,7 +135,6 @@ export const createDevices = (
   polled: Pick<Loop, 'add' | 'remove'>,
   addDevice: Assembly['addDevice'],
   drivers: readonly RegisteredDriver[],
-  finishRemovals: () => void = () => {},
 ): Devices => {
   const all: DaemonDevice[] = []
   const listeners = new Set<DeviceListener>()
@@ -185,8 +189,12 @@ export const createDevices = (
         ({ device: { ports }, network: found }) =>
           isLinked(found) && among.has(found) && ports.some(({ gids }) => findGid(gids, address) >= 0),
       ),
+    *removing() {
+      while (core.endingDevices.size > 0) yield
+    },
     add(given) {
-      finishRemovals()
+      if (core.endingDevices.size > 0)
+        throw new Error(`device ${given.name}: a device that was removed still has objects; try again`)
       const spec = withPciFunction(
         given,
         all.flatMap(({ spec: { pci } }) => pci?.address ?? []),

@@ -28,8 +28,11 @@ export class DeviceNamespaces implements DeviceListener {
   #next: string | undefined
   #nextSearch = 0
 
-  /** Must be the first listener of `devices`. */
-  constructor(devices: Devices) {
+  readonly #run: (job: Generator) => void
+
+  /** Must be the first listener of `devices`. `run`: runs a job in slices. */
+  constructor(devices: Devices, run: (job: Generator) => void) {
+    this.#run = run
     this.#devices = devices
     devices.listeners.add(this)
   }
@@ -86,11 +89,11 @@ export class DeviceNamespaces implements DeviceListener {
   }
 
   /** Throws CallError EOPNOTSUPP in shared mode, and EIO if the device could not be made again. */
-  move(found: DaemonDevice, namespace: string): void {
+  *move(found: DaemonDevice, namespace: string): Generator<undefined, undefined> {
     if (namespace === (this.#moved.get(found.device) ?? this.#own)) return
     if (this.#isShared)
       throw callError.EOPNOTSUPP`network namespaces share the devices: first \`rdma system set netns exclusive\``
-    this.#remake(found, namespace)
+    yield* this.#remake(found, namespace)
   }
 
   added({ device }: DaemonDevice): void {
@@ -111,19 +114,23 @@ export class DeviceNamespaces implements DeviceListener {
   #return(isOf: (namespace: string) => boolean): void {
     for (const found of [...this.#devices.all]) {
       const namespace = this.#moved.get(found.device)
-      if (namespace === undefined || !isOf(namespace)) continue
-      try {
-        this.#remake(found, this.#own)
-      } catch (error) {
-        // Nobody has asked for this device, or for it alone.
-        if (!(error instanceof CallError)) throw error
-        console.error(`userdma daemon: ${error.message}`)
-      }
+      if (namespace !== undefined && isOf(namespace)) this.#run(this.#bringBack(found))
     }
   }
 
-  #remake({ spec }: DaemonDevice, namespace: string): void {
+  *#bringBack(found: DaemonDevice): Generator<undefined, void> {
+    try {
+      yield* this.#remake(found, this.#own)
+    } catch (error) {
+      // Nobody has asked for this device, or for it alone.
+      if (!(error instanceof CallError)) throw error
+      console.error(`userdma daemon: ${error.message}`)
+    }
+  }
+
+  *#remake({ spec }: DaemonDevice, namespace: string): Generator<undefined, void> {
     this.#devices.remove(spec.name)
+    yield* this.#devices.removing()
     this.#next = namespace
     try {
       this.#devices.add(spec)

@@ -10,6 +10,7 @@ import { orRelease, take } from '../../core/objects/limits.ts'
 import { EINVAL, ENOMEM, SystemError } from '../../host/errno.ts'
 import { mapFile } from '../../host/memory/mapped-file.ts'
 import { SEAL_FUTURE_WRITE, SEAL_WRITE, sealsOf } from '../../host/memory/memfd.ts'
+import { closeElsewhere, type PassedFd } from '../../host/memory/mover.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError, callError, errnoName } from '../../spec/errno.ts'
 import { because } from '../../spec/reason.ts'
@@ -54,24 +55,23 @@ export class FileMemories {
     }
   }
 
-  #known(fd: number): OpenFile | undefined {
+  #known(fd: PassedFd): OpenFile | undefined {
     if (fd < 0) return undefined
     try {
       const known = this.#files.get(keyOf(fd))
       if (known === undefined || isAppending(fd)) return undefined
+      // Not the last close: the known one is of the same file.
       closeSync(fd)
       return known
     } catch (error) {
-      closeSync(fd)
+      closeElsewhere(fd, this.#process.guest?.user)
       // Files of /proc are opened, for which there may be no descriptor.
       throw outOfDescriptors((error as { code?: string }).code) ?? error
     }
   }
 
-  #add(fd: number, number: number): OpenFile {
-    const closing = (): void => {
-      if (fd >= 0) closeSync(fd)
-    }
+  #add(fd: PassedFd, number: number): OpenFile {
+    const closing = (): void => closeElsewhere(fd, this.#process.guest?.user)
     const release = orRelease(closing, () => take(this.#account.descriptors, this.#account, 'a memory file'))
     const { space, close } = orRelease(release, () => open(this.#process, fd, number))
     const file: OpenFile = {
@@ -100,7 +100,7 @@ const outOfDescriptors = (code: string | undefined): CallError | undefined => {
 }
 
 /** A duplicate of a program's descriptor. -EINVAL: one of a guest (host/memory/guest.ts) is not of a memory file. */
-const duplicate = (process: ProcessHandle, descriptor: number): number => {
+const duplicate = (process: ProcessHandle, descriptor: number): PassedFd => {
   // A program probes for dma-bufs with -1.
   const number = descriptor | 0
   if (number < 0) throw callError.EBADF`descriptor ${number} is negative`
@@ -111,7 +111,8 @@ const duplicate = (process: ProcessHandle, descriptor: number): number => {
 }
 
 /** `fd`: of `duplicate`, which is closed with the memory, and if this fails. */
-const open = (process: ProcessHandle, fd: number, number: number): FileMemory => {
+const open = (process: ProcessHandle, fd: PassedFd, number: number): FileMemory => {
+  const closeFile = (): void => closeElsewhere(fd, process.guest?.user)
   try {
     const isMemoryFile = fd >= 0 && sealsOf(fd) >= 0
     if (!isMemoryFile && (fd < 0 || !isDmaBuf(fd)))
@@ -121,12 +122,12 @@ const open = (process: ProcessHandle, fd: number, number: number): FileMemory =>
     if (isAppending(fd))
       throw callError.EINVAL`descriptor ${number} has O_APPEND: all writes would be at the end of the file`
     const isSealed = (): boolean => (sealsOf(fd) & (SEAL_WRITE | SEAL_FUTURE_WRITE)) !== 0
-    if (isMemoryFile && !hasHugePages(fd)) return fileMemory(fd, process.guest?.file(fd), isSealed)
+    if (isMemoryFile && !hasHugePages(fd)) return fileMemory(fd, process.guest?.file(fd), isSealed, closeFile)
     if (process.guest !== undefined)
       throw callError.EINVAL`descriptor ${number} has huge pages: not for programs of another user`
-    return fileMemory(fd, mapped(fd, number), isMemoryFile ? isSealed : undefined)
+    return fileMemory(fd, mapped(fd, number), isMemoryFile ? isSealed : undefined, closeFile)
   } catch (error) {
-    if (fd >= 0) closeSync(fd)
+    closeFile()
     // `isAppending` and `fileMemory` open files of /proc, for which there may be no descriptor.
     throw outOfDescriptors((error as { code?: string }).code) ?? error
   }

@@ -5,9 +5,10 @@
  * The file must be sealed against shrinking and growing, so that a valid range stays valid. Its size is limited,
  * because pages that the daemon writes first are charged to the daemon.
  */
-import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
+import { fstatSync, readSync, writeSync } from 'node:fs'
 import type { Guest } from '../../host/memory/guest.ts'
 import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../../host/memory/memfd.ts'
+import { closeElsewhere, type PassedFd } from '../../host/memory/mover.ts'
 import { callError } from '../../spec/errno.ts'
 import { PassedFile } from '../../spec/session.ts'
 
@@ -26,12 +27,12 @@ const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
  * `fd` −1: no file was passed. If `fd` is not a file as described above, closes `fd` and returns undefined. `guest`:
  * the client, if it is of another user; its mover reads and writes the file.
  */
-export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
+export const takePassedMemory = (fd: PassedFd, guest?: Guest): PassedMemory | undefined => {
   // fstat of other files can block.
   const seals = sealsOf(fd)
   const size = seals < 0 ? 0 : fstatSync(fd).size
   if (seals < 0 || (seals & REQUIRED_SEALS) !== REQUIRED_SEALS || size > PassedFile.bytes) {
-    if (fd >= 0) closeSync(fd)
+    closeElsewhere(fd, guest?.user)
     return undefined
   }
   let isOpen = true
@@ -63,7 +64,7 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
       if (!isOpen) return
       isOpen = false
       file?.close()
-      closeSync(fd)
+      closeElsewhere(fd, guest?.user)
     },
   }
 }

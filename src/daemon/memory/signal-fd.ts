@@ -11,6 +11,7 @@ import type { Account, SignalFd } from '../../core/model.ts'
 import { orRelease, take } from '../../core/objects/limits.ts'
 import { errnoName } from '../../host/errno.ts'
 import { isWritable } from '../../host/event-loop/wait.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 
@@ -71,7 +72,7 @@ export const openSignal = (process: ProcessHandle, account: Account, number: num
   }
   const closing = (): void => closeFd(fd)
   if (orRelease(closing, () => readlinkSync(`/proc/self/fd/${fd}`)) !== EVENTFD) {
-    closing()
+    closeElsewhere(fd, account.payer)
     throw callError.EINVAL`descriptor ${number} is no eventfd`
   }
   return new OpenSignal(

@@ -42,7 +42,7 @@ export type Work<T> = Generator<undefined, T>
  * Handles a `doit` request. Returns the attributes of the answer, or a computation of them, or undefined if an
  * acknowledgement suffices. Throws CallError to refuse.
  */
-export type AnswerOne = (daemon: Managed, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
+export type AnswerOne = (daemon: Managed, parsed: ParsedRequest) => Entries | undefined | Work<Entries | undefined>
 
 /**
  * Handles a `dumpit` request. Yields the bodies of the list's messages, and undefined between steps. Throws CallError

@@ -6,13 +6,13 @@ import { networkInterfaces } from 'node:os'
 import type { Device } from '../../core/model.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { deviceNameError, specOf } from '../devices/device-spec.ts'
-import { type Answers, deviceOf, type Managed, type ParsedRequest, required } from './answers.ts'
+import { type Answers, deviceOf, type Managed, type ParsedRequest, required, type Work } from './answers.ts'
 
 /** Devices with adaptive interrupt moderation (DEV_DIM) on. As with Linux's rxe, it has no effect. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
-const setDevice = (daemon: Managed, parsed: ParsedRequest): undefined => {
+const setDevice = (daemon: Managed, parsed: ParsedRequest): Work<undefined> | undefined => {
   const { DEV_NAME: name, NET_NS_FD: namespaceFd, DEV_DIM: moderation } = parsed.attributes
   const found = deviceOf(daemon, parsed)
   const { device } = found
@@ -22,12 +22,14 @@ const setDevice = (daemon: Managed, parsed: ParsedRequest): undefined => {
       throw callError.EINVAL`attribute NET_NS_FD: descriptor ${namespaceFd} is no network namespace`
     // As since Linux 7.3, a name renames the device too, before it moves.
     if (name !== undefined) daemon.devices.rename(found, name)
-    daemon.namespaces.move(found, namespace)
-  } else if (name !== undefined) daemon.devices.rename(found, name)
+    return daemon.namespaces.move(found, namespace)
+  }
+  if (name !== undefined) daemon.devices.rename(found, name)
   else if (moderation !== undefined && moderation > 1)
     throw callError.EINVAL`attribute DEV_DIM: ${moderation} is not 0 or 1`
   else if (moderation === 1) moderated.add(device)
   else if (moderation === 0) moderated.delete(device)
+  return undefined
 }
 
 /** The address for a new device on this interface: the first IPv4 address, otherwise the first IPv6 address. */
@@ -41,7 +43,8 @@ const addressOf = (name: string): string => {
   return first.address
 }
 
-const addLink = (daemon: Managed, { attributes, namespace }: ParsedRequest): undefined => {
+function* addLink(daemon: Managed, { attributes, namespace }: ParsedRequest): Work<undefined> {
+  yield* daemon.devices.removing()
   if (daemon.namespaces.isForeign(namespace))
     throw callError.EOPNOTSUPP`devices are added in the daemon's network namespace, and moved by \`rdma dev set\``
   const name = required(attributes, 'DEV_NAME')

@@ -128,7 +128,11 @@ export const createRequests = (
   }
 
   /** Runs the first step now, which suffices for devices with few objects, and the others in slices. */
-  const runToEnd = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
+  const runToEnd = (
+    socket: NetlinkSocket,
+    message: Message,
+    work: Work<Entries | undefined>,
+  ): Promise<void> | undefined => {
     const { done, value } = work.next()
     if (done) {
       answerOne(socket, message, value)

@@ -12,7 +12,7 @@ import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts
 import { oneSlice, type Slices } from '../../host/event-loop/slices.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
 import { chargedRequest, isUsedUp, MAX_WAIT, untilRequests } from '../../host/memory/budget.ts'
-import { closeElsewhere } from '../../host/memory/mover.ts'
+import { closeElsewhere, type PassedFd } from '../../host/memory/mover.ts'
 import {
   closeProcess,
   fdFile,
@@ -419,7 +419,7 @@ class ClientSession implements Session, Client, SlotClient {
       () => this.#calls.settleTrace(),
       () => this.adoptions.close(),
       () => this.#watcher.stop(),
-      () => (this.standing === 'owner' ? close : closeElsewhere)(this.#fd),
+      () => (this.standing === 'owner' ? close(this.#fd) : closeElsewhere(this.#fd, this.account.payer)),
       () => this.#toolRequests.close(),
       () => this.#ownFaults.close(),
       () => daemon.polledSlots.delete(this),
@@ -450,6 +450,13 @@ class ClientSession implements Session, Client, SlotClient {
     this.#disconnect(
       'waits',
       `its memory, files or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
+    )
+  }
+
+  filled(surplus: number): void {
+    this.#disconnect(
+      'fills',
+      `the memory file of its context holds ${Math.floor(surplus / 2 ** 20)} MiB more than the ranges that were handed out of it`,
     )
   }
 
@@ -556,13 +563,13 @@ class ClientSession implements Session, Client, SlotClient {
   #take({ length, fds }: Received): void {
     // End of the connection, or an invalid message.
     if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, this.request)) {
-      for (const extra of fds) close(extra)
+      this.#closePassed(fds)
       this.close()
       return
     }
     this.#hasReceived = true
     if (this.request.type === MessageType.CALL && this.#slot !== undefined) {
-      for (const extra of fds) close(extra)
+      this.#closePassed(fds)
       return
     }
     this.#daemon.turn.count++
@@ -605,20 +612,20 @@ class ClientSession implements Session, Client, SlotClient {
   }
 
   /** `undo`: as of `SessionCalls.notMapped`. */
-  #answer(fds: readonly number[], undo: (() => void) | undefined): void {
+  #answer(fds: readonly PassedFd[], undo: (() => void) | undefined): void {
     if (this.request.type === MessageType.NOT_MAPPED && this.#hasGreeted) {
-      for (const extra of fds) close(extra)
+      this.#closePassed(fds)
       this.#calls.notMapped(undo)
     } else this.#handle(fds)
   }
 
-  #handle(fds: readonly number[]): void {
+  #handle(fds: readonly PassedFd[]): void {
     const { request } = this
     const { type } = request
     // TOOL may pass several descriptors, HELLO and WAITS one, all others none. Before HELLO a TOOL message is refused, too.
     const allowed = type === MessageType.HELLO || (type === MessageType.WAITS && this.#hasGreeted) ? 1 : 0
     const isTool = type === MessageType.TOOL && this.#hasGreeted
-    if (!isTool) for (const extra of fds.slice(allowed)) close(extra)
+    if (!isTool) this.#closePassed(fds.slice(allowed))
     if (type === MessageType.HELLO) this.#hello(fds[0])
     else if (!this.#hasGreeted) this.close()
     else if (type === MessageType.OPEN) this.#opening.open()
@@ -638,6 +645,10 @@ class ClientSession implements Session, Client, SlotClient {
     else if (type === MessageType.NETLINK) this.#calls.netlink()
     else if (isTool) this.#whenTime(tool => this.#toolRequests.handle(tool, fds))
     else this.#calls.call()
+  }
+
+  #closePassed(fds: readonly PassedFd[]): void {
+    for (const fd of fds) closeElsewhere(fd, this.account.payer)
   }
 
   /** Answers a request now, or when the user has time for it; until then no message of the client is read. */
@@ -673,7 +684,7 @@ class ClientSession implements Session, Client, SlotClient {
    * EACCES. Then the shim gives up, since all calls would fail. A tool continues, since it needs only replies. Other
    * errors: EINVAL (the memory file is invalid, or the second one), EPROTO (another version of the protocol).
    */
-  #hello(passedFd: number | undefined): void {
+  #hello(passedFd: PassedFd | undefined): void {
     const { request, process } = this
     const daemon = this.#daemon
     const file = this.#takeUserfault(passedFd) ? undefined : passedFd
@@ -759,26 +770,26 @@ class ClientSession implements Session, Client, SlotClient {
   }
 
   /** Takes the descriptor that came with HELLO if it is a userfaultfd (`HelloWants.UNMAPPING`); otherwise false. */
-  #takeUserfault(fd: number | undefined): boolean {
+  #takeUserfault(fd: PassedFd | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
     // Using a userfaultfd can block on the mmap lock of the program's address space. So the daemon accepts it only from
     // its own user.
     if (this.standing === 'owner') this.#space.watchUnmapping(fd)
-    else close(fd)
+    else this.#closePassed([fd])
     return true
   }
 
   /** Stacks of other users' programs are not shown (createCheckMessages), so their tables are not read. */
-  #takeWaits(fd: number | undefined): void {
+  #takeWaits(fd: PassedFd | undefined): void {
     const { request, process } = this
     const check = this.standing === 'owner' ? this.#daemon.check : undefined
-    if (fd !== undefined && check === undefined) close(fd)
+    if (fd !== undefined && check === undefined) this.#closePassed([fd])
     else if (fd !== undefined) check?.takeWaitTable(this, process.pid, request.pid, fd)
     this.reply(writeCallReply(outgoing, request, 0))
   }
 
   /** Takes the client's memory file. False if the file is invalid or the second one. */
-  #takeMemory(file: number): boolean {
+  #takeMemory(file: PassedFd): boolean {
     const memory = takePassedMemory(file, this.process.guest)
     if (this.#passedMemory !== undefined) {
       memory?.close()

@@ -49,6 +49,8 @@ export interface Client {
   isClosed: boolean
   /** Of the process. It ends with the session, also at exec(2). */
   readonly life: { readonly hasEnded: boolean }
+  /** The memory file of one of its contexts holds so many bytes more than it should. Ends the session. */
+  filled(surplus: number): void
   /** The current or last known name of the process. */
   name(): string
   /**

@@ -11,6 +11,7 @@ import { invokeNow } from '../../core/dispatch/invoke.ts'
 import type { Context, Core, Device } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EINVAL, SystemError } from '../../host/errno.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import { pidfdGetfd } from '../../host/memory/process.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
@@ -32,6 +33,7 @@ import type { Containment } from '../containment.ts'
 import type { Contexts, OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import type { EventSockets } from '../context/event-sockets.ts'
+import type { FileSizes } from '../context/file-sizes.ts'
 import type { Devices } from '../devices/devices.ts'
 import type { DeviceNamespaces } from '../devices/namespaces.ts'
 import type { FailureReports } from '../failures.ts'
@@ -55,6 +57,7 @@ export interface OpenParts {
   readonly devices: Devices
   readonly namespaces: DeviceNamespaces
   readonly contexts: Contexts
+  readonly fileSizes: FileSizes
   readonly events: EventSockets
   readonly failures: FailureReports
   readonly containment: Containment
@@ -111,7 +114,14 @@ export class NodeOpening {
   }
 
   #grantOpen(open: OpenContext, doorbell: number, fds: readonly number[]): void {
-    this.#client.contexts.add(open)
+    const client = this.#client
+    client.contexts.add(open)
+    if (client.guest !== undefined)
+      this.#daemon.fileSizes.watch(
+        open,
+        () => !client.isClosed,
+        surplus => client.filled(surplus),
+      )
     const { number: context, node, memory } = open
     if (this.#client.guest !== undefined) memory.heldByGuest(this.#client.guest)
     try {
@@ -252,7 +262,8 @@ export class NodeOpening {
       this.#onAttached(open)
       this.#grantOpen(open, doorbell, [])
     } finally {
-      close(fd)
+      // The program may have closed its own descriptor of the file, whatever file it is.
+      closeElsewhere(fd, this.#client.account.payer)
     }
   }
 

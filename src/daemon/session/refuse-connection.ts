@@ -5,7 +5,7 @@
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
-import { close, recvGuarded, send } from '../../host/net/sockets.ts'
+import { peerCredentials, recvGuarded, send } from '../../host/net/sockets.ts'
 import { MessageType } from '../../spec/session.ts'
 import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
@@ -27,7 +27,7 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
   const answer = (fd: number, error: number): boolean => {
     const { length, fds } = recvGuarded(fd, buffer.bytes)
     if (length === -EAGAIN) return false
-    for (const extra of fds) close(extra)
+    for (const extra of fds) closeElsewhere(extra, peerCredentials(fd).uid)
     if (length > 0 && readRequest(buffer, length, request) === undefined && request.type === MessageType.HELLO)
       send(fd, buffer.bytes.subarray(0, writeHelloReply(buffer, request, { error, root: '' })))
     return true
@@ -35,7 +35,7 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
 
   return (fd, error, ended = () => {}) => {
     if (answer(fd, error) || waiting === MAX_WAITING) {
-      closeElsewhere(fd)
+      closeElsewhere(fd, peerCredentials(fd).uid)
       ended()
       return
     }
@@ -47,7 +47,7 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
       waiting--
       clearTimeout(deadline)
       watcher.stop()
-      closeElsewhere(fd)
+      closeElsewhere(fd, peerCredentials(fd).uid)
       ended()
     }
     const deadline = setTimeout(containment.guard('a refused connection', end), HELLO_TIMEOUT)

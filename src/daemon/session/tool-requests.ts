@@ -6,7 +6,7 @@
 import { fstatSync } from 'node:fs'
 import { isLinked } from '../../core/driver-contract.ts'
 import { waitOnTimer } from '../../host/event-loop/timer.ts'
-import { close } from '../../host/net/sockets.ts'
+import { closeElsewhere, type PassedFd } from '../../host/memory/mover.ts'
 import type { Clients } from '../../services/clients.ts'
 import type { Story } from '../../spec/check/finding.ts'
 import type { GraphProcess } from '../../spec/check/thread-waits.ts'
@@ -276,18 +276,19 @@ export class ToolRequests {
   }
 
   /** Answers a request. Takes over `fds`, the request's descriptors. */
-  handle(request: Request, fds: readonly number[]): void {
+  handle(request: Request, fds: readonly PassedFd[]): void {
     const toolRequest = parseRequest(request.text)
     const takesFile =
       toolRequest?.kind === 'record' ||
       toolRequest?.kind === 'stop' ||
       (toolRequest?.kind === 'subscribe' && toolRequest.topic === 'trace' && toolRequest.pcap)
     const file = takesFile ? fds[0] : undefined
-    for (const fd of fds) if (fd !== file) close(fd)
+    const { payer } = this.#session.account
+    for (const fd of fds) if (fd !== file) closeElsewhere(fd, payer)
     // Send records of earlier calls before the answer.
     this.#subscriptions.settle()
     if (this.#queuedReplies === MAX_REPLIES) {
-      if (file !== undefined) close(file)
+      closeElsewhere(file ?? -1, payer)
       this.#session.close()
       return
     }
@@ -297,7 +298,7 @@ export class ToolRequests {
     const reply = (made?: ToolReply): void => {
       // After the end of the session, the socket's descriptor number may be another file's.
       if (this.#isClosed) {
-        if (file !== undefined) close(file)
+        closeElsewhere(file ?? -1, payer)
         return
       }
       const answer = made ?? this.#answer(toolRequest, file)
@@ -345,7 +346,11 @@ export class ToolRequests {
     else if (toolRequest?.kind === 'fault-matches' && isTrusted)
       this.#answerLater(this.#daemon.network.untilMatched(toolRequest.matches).then(() => reply()))
     else if (toolRequest?.kind === 'device' && toolRequest.add !== undefined && isTrusted)
-      this.#answerLater(loadFor([toolRequest.add]).then(() => reply()))
+      this.#answerLater(
+        loadFor([toolRequest.add])
+          .then(() => this.#session.time.run(this.#daemon.devices.removing()))
+          .then(() => reply()),
+      )
     else reply()
   }
 
@@ -603,9 +608,9 @@ export class ToolRequests {
   }
 
   /** The answer to a request. Closes `file` if that is an error; otherwise a capture, a recording or `stop` keeps it. */
-  #answer(request: ToolRequest | undefined, file: number | undefined): ToolReply {
+  #answer(request: ToolRequest | undefined, file: PassedFd | undefined): ToolReply {
     const reply = request === undefined ? UNKNOWN_REQUEST : this.#replyTo(request, file)
-    if (file !== undefined && 'error' in reply) close(file)
+    if (file !== undefined && 'error' in reply) closeElsewhere(file, this.#session.account.payer)
     return reply
   }
 }

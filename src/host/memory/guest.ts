@@ -26,6 +26,8 @@ export interface FileIdentity {
 }
 
 export interface Guest {
+  /** The uid whose waiting time is charged. */
+  readonly user: number
   /** Whether a call has failed because the waiting time of the user was used up. */
   readonly isLate: boolean
   /** Calls `listener` once, when `isLate` becomes true, possibly in the middle of a call. */
@@ -142,6 +144,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
   }
 
   return {
+    user: uid,
     get isLate() {
       return isLate
     },

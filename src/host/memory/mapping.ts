@@ -305,7 +305,6 @@ export const createRingPool = (): RingPool => {
   return {
     map: (fd, offset, length, access) => mapParts(fd, [{ offset, length }], access),
     mapParts,
-
     release(mapping) {
       const range = inUse.get(mapping)
       if (!range) throw new Error('release of a mapping that this pool does not hold (released twice?)')

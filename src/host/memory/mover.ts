@@ -6,7 +6,7 @@
  * Measured for 4 KiB: 1.3 µs for a copy by this process, 3 µs by a mover that has not slept since its previous copy, 17
  * to 20 µs by one that has.
  */
-import { closeSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { ECHILD, EFAULT, ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import { countWait, waits, waitsForUser } from '../event-loop/waits.ts'
@@ -14,6 +14,7 @@ import { TWO_32 } from '../halves.ts'
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions, type NativeFunction } from '../native.ts'
 import type { Arena } from './mapping.ts'
+import { sealsOf } from './memfd.ts'
 import { type MoveArguments, requirePieces } from './pieces.ts'
 
 /** Kinds of `Mover.call`. native/mover.c explains `value` and buffer of each. */
@@ -92,6 +93,7 @@ interface MoverOptions {
 
 const prototypes = {
   userdma_mover_start: 'int64_t userdma_mover_start(int first, int second, int64_t user)',
+  userdma_closers_ending: 'int userdma_closers_ending(int64_t user)',
   userdma_mover_end: 'void userdma_mover_end(int64_t mover, int is_abandoned)',
   userdma_mover_waited: 'uint64_t userdma_mover_waited(int64_t mover)',
   userdma_mover_take: 'int64_t userdma_mover_take(int64_t mover, int fd)',
@@ -106,8 +108,8 @@ const prototypes = {
 /** Microseconds that a call takes at most while there is a processor for the mover, and another one for us. */
 const USUAL = 100
 
-/** For `userdma_mover_start`: no descriptor, and no user whose movers are limited. */
-const [NO_FD, NO_USER] = [-1, -1]
+/** For `userdma_mover_start`: no descriptor, no user whose movers are limited, and a closer. */
+const [NO_FD, NO_USER, ALL_FDS] = [-1, -1, -2]
 
 let loaded: Record<keyof typeof prototypes, NativeFunction> | undefined | null
 const native = () => {
@@ -122,16 +124,102 @@ const native = () => {
   return loaded
 }
 
+declare const passed: unique symbol
 /**
- * Closes a descriptor without blocking. The last close may have to wait for another program's address space, or for
- * descriptors in messages that were not received, so a separate process makes it. If none can be started, this process
- * does. Such processes are not limited, even if they hang.
+ * A descriptor of a file that a program has chosen or may have filled. Only `closeElsewhere` closes it: `close` of
+ * src/host/net/sockets.ts takes an `OwnFd`, which it is not.
  */
-export const closeElsewhere = (fd: number): void => {
+export type PassedFd = number & { readonly [passed]: true }
+export type OwnFd = number & { readonly [passed]?: never }
+
+const OWN_USER = process.geteuid?.()
+/** The last close of a memory file with so many bytes takes 0.3 ms, and starts no process for the own user. */
+const SMALL_FILE = 2 ** 22
+const BLOCK_BYTES = 512
+/** Microseconds between the starts of two closers of a user. */
+const SHORT_CLOSE = 1000
+/** Microseconds after which a user's closer that has not ended is one that may hang: another one is started. */
+const LONG_CLOSE = 1_000_000
+/** Closers of a user that may hang. Further descriptors wait for the end of one. */
+const MAX_CLOSERS = 8
+/** Descriptors of a user that wait. If more are closed, a closer takes them in any case. */
+const MAX_WAITING = 64
+/** Milliseconds between looks whether a closer has ended; each interval is twice the previous one. */
+const LOOK_INTERVAL = { first: 1, longest: 128 }
+
+interface Closing {
+  /** Descriptors that wait. */
+  readonly fds: number[]
+  isLooking: boolean
+  /** When the user's last closer was started. */
+  begin: number
+}
+
+/** By user. */
+const closings = new Map<number, Closing>()
+
+const closeNow = (fd: number): void => {
+  try {
+    closeSync(fd)
+  } catch {
+    // A file system may answer an error; the descriptor is closed.
+  }
+}
+
+/** Closes the descriptors of a user that wait, if a closer may be started. */
+const closeWaiting = (user: number, closing: Closing, calls: NonNullable<ReturnType<typeof native>>): void => {
+  const now = nowMicroseconds()
+  const ending = calls.userdma_closers_ending(user)
+  const age = now - closing.begin
+  const mayStart = ending === 0 ? age >= SHORT_CLOSE : ending < MAX_CLOSERS && age > LONG_CLOSE
+  const isFull = closing.fds.length > MAX_WAITING
+  if (!mayStart && !isFull) return
+  const closer = calls.userdma_mover_start(ALL_FDS, NO_FD, user)
+  if (closer < 0 && !isFull) return
+  closing.begin = now
+  for (const fd of closing.fds.splice(0)) closeNow(fd)
+  if (closer > 0) calls.userdma_mover_end(closer, 0)
+}
+
+/** Whether this process may close a descriptor itself. The own user, which could stop it anyway, passes what it likes. */
+const isQuick = (fd: number, user: number): boolean => {
+  const isOwn = user === OWN_USER
+  if (sealsOf(fd) < 0) return isOwn
+  return (isOwn || user === NO_USER) && fstatSync(fd).blocks * BLOCK_BYTES <= SMALL_FILE
+}
+
+/**
+ * Closes a descriptor whose last close may take long: of a file that a program can fill (a second for 6 GB), of one that
+ * has to wait for another program's address space, of a socket with messages that may have such descriptors. No mapping of
+ * the file may be left: the end of the last one would free the file here. `user`: whose programs have it; absent: the
+ * own user's, or unknown. A negative `fd` is none.
+ *
+ * A separate process, a closer, makes the last close. While it has not ended, the user's next descriptors wait, up to
+ * MAX_WAITING, and stay open here; then one closer takes them all. A closer that takes LONG_CLOSE may hang: another one is
+ * started beside it, but a user has at most MAX_CLOSERS, and then one more for MAX_WAITING descriptors. Until they have
+ * ended, the files are not freed. If no process can be started, this process closes what is more than MAX_WAITING.
+ */
+export const closeElsewhere = (fd: number, user: number = NO_USER): void => {
+  if (fd < 0) return
   const calls = native()
-  const closer = calls ? calls.userdma_mover_start(fd, NO_FD, NO_USER) : 0
-  closeSync(fd)
-  if (closer > 0) calls?.userdma_mover_end(closer, 0)
+  if (!calls || isQuick(fd, user)) {
+    closeNow(fd)
+    return
+  }
+  const closing = closings.get(user) ?? { fds: [], isLooking: false, begin: 0 }
+  closings.set(user, closing)
+  closing.fds.push(fd)
+  closeWaiting(user, closing, calls)
+  const lookAfter = (delay: number): void => {
+    closing.isLooking = closing.fds.length > 0
+    if (!closing.isLooking) return
+    const look = (): void => {
+      closeWaiting(user, closing, calls)
+      lookAfter(Math.min(2 * delay, LOOK_INTERVAL.longest))
+    }
+    setTimeout(look, delay).unref()
+  }
+  if (!closing.isLooking) lookAfter(LOOK_INTERVAL.first)
 }
 
 /**

@@ -23,6 +23,7 @@ import { libcFunctions, orErrno } from '../native.ts'
 import { closeOwner, isOwned, type Owner, openOwner } from '../owner.ts'
 import { createGuest, type FileIdentity, type Guest } from './guest.ts'
 import { type Arena, mapArena } from './mapping.ts'
+import { closeElsewhere, type PassedFd } from './mover.ts'
 import { type LocalMemory, type MoveArguments, requirePieces } from './pieces.ts'
 
 const sys = libcFunctions({
@@ -344,15 +345,15 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
  * -EPERM. From a guest only a memory file is taken, or, if `socket` is given, only the file with this identity: -EINVAL
  * for another file, -ETIMEDOUT if the waiting time of its user is used up.
  */
-export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
-  if (closedHandles.has(handle)) return -ESRCH
+export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): PassedFd => {
+  if (closedHandles.has(handle)) return -ESRCH as PassedFd
   let got = handle.guest
     ? handle.guest.descriptor(fd, socket)
     : orErrno(sys().syscall(SYS_PIDFD_GETFD, handle.pidfd, fd, 0))
   if (got === -EBADF || got === -ESRCH) got = threadGetfd(handle, fd) ?? got
-  if (got < 0 || isStillOwned(handle)) return got
-  closeSync(got)
-  return -EPERM
+  if (got < 0 || isStillOwned(handle)) return got as PassedFd
+  closeElsewhere(got, handle.guest?.user)
+  return -EPERM as PassedFd
 }
 
 /** How many threads of a process are examined for one that has not ended: a process may have 100,000. */

@@ -26,7 +26,7 @@ import { isWatched } from '../event-loop/poll.ts'
 import { holdFile, removeHeld } from '../held-file.ts'
 import { MAX_WAIT } from '../memory/budget.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
-import { createMover, MoverCall } from '../memory/mover.ts'
+import { createMover, MoverCall, type OwnFd, type PassedFd } from '../memory/mover.ts'
 import { check, lastErrno, libcFunctions, orErrno } from '../native.ts'
 import { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET } from './socket-constants.ts'
 
@@ -281,23 +281,23 @@ export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = [])
 export interface Received {
   /** Bytes in the caller's buffer; 0: end of the stream; or -errno. */
   readonly length: number
-  /** Descriptors of the message, close-on-exec. The caller closes them. */
-  readonly fds: readonly number[]
+  /** Descriptors of the message, close-on-exec. The caller closes them (`closeElsewhere`). */
+  readonly fds: readonly PassedFd[]
 }
 
-const NO_FDS: readonly number[] = Object.freeze([])
+const NO_FDS: readonly PassedFd[] = Object.freeze([])
 const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: NO_FDS })
 
 /** The descriptors in the control data of the last recvmsg. */
-const passedFds = (memory: Arena): readonly number[] => {
+const passedFds = (memory: Arena): readonly PassedFd[] => {
   const { u32, i32 } = memory
   const end = CONTROL + u32[MsgField.CONTROLLEN >> 2]!
-  const fds: number[] = []
+  const fds: PassedFd[] = []
   for (let at = CONTROL; at + Cmsg.DATA <= end; ) {
     const length = u32[at >> 2]!
     if (length < Cmsg.DATA) break
     if (u32[(at + Cmsg.LEVEL) >> 2] === SOL_SOCKET && u32[(at + Cmsg.TYPE) >> 2] === SCM_RIGHTS) {
-      for (let from = at + Cmsg.DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2]!)
+      for (let from = at + Cmsg.DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2]! as PassedFd)
     }
     at += (length + 7) & ~7
   }
@@ -379,7 +379,7 @@ const recvByMover = (fd: number, buffer: Uint8Array, user: number): Received => 
   const isMemory = length >= 0 && count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, MAX_WAIT) >= 0
   const taken = isMemory ? mover.take(first) : -1
   mover.close(taken < 0)
-  return { length, fds: [taken < 0 ? -1 : taken] }
+  return { length, fds: [(taken < 0 ? -1 : taken) as PassedFd] }
 }
 
 /** Sends one message without descriptors. Returns as `send`. Allocates nothing. */
@@ -492,8 +492,11 @@ const directions = { read: 0, write: 1, both: 2 }
 export const shutdown = (fd: number, how: keyof typeof directions = 'both'): number =>
   orErrno(sys().shutdown(fd, directions[how]))
 
-/** Closes a descriptor; 0 or -errno. Throws an Error if it is watched: its number could be reused under the watch. */
-export const close = (fd: number): number => {
+/**
+ * Closes a descriptor; 0 or -errno. Throws an Error if it is watched: its number could be reused
+ * under the watch.
+ */
+export const close = (fd: OwnFd): number => {
   if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
   return orErrno(sys().close(fd))
 }

@@ -2,6 +2,7 @@
  * A tool's session with a simulated daemon.
  */
 import assert from 'node:assert/strict'
+import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { privateFolder, removeFolder } from '../../../src/cli/paths.ts'
@@ -42,7 +43,7 @@ describe('a tool’s session', () => {
         const incoming = messageBuffer()
         const onReadable = (): void => {
           const { length, fds } = recv(session, incoming.bytes)
-          for (const passed of fds) close(passed)
+          for (const passed of fds) closeSync(passed)
           if (length <= 0) {
             hangUp(session)
             return

@@ -2,18 +2,22 @@
  * A context's memory file, which has the rings.
  */
 import assert from 'node:assert/strict'
-import { fstatSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
+import type { Account } from '../../../src/core/model.ts'
+import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
 import { Freeing } from '../../../src/daemon/context/freeing.ts'
 import { createSlices, type Slices } from '../../../src/host/event-loop/slices.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
-import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
+import { createMemfd, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
 import { ArmWords } from '../../../src/spec/context-logs.ts'
 import { ContextFile } from '../../../src/spec/session.ts'
+import { accountIn, GUEST } from '../../core/accounts.ts'
+import { fill, processorTime } from '../../host/processor-time.ts'
 
 const PAGE = 4096
 
@@ -241,3 +245,39 @@ test('rings freed after device removal keep their contents, for a program that m
     assert.ok(areKept())
     for (const range of mapped) pool.release(range)
   }))
+
+test('the last close of a file that a guest has filled takes no time of the daemon', async () => {
+  const ended = async (account: Account | undefined, isFilled: boolean): Promise<number> => {
+    const memory = new ContextMemory(createRingPool(), false, account)
+    memory.allocate(PAGE)
+    if (isFilled) fill(memory.fd, ContextFile.firstRing)
+    return processorTime(() => memory.close())
+  }
+  const guest = accountIn(createSharedLimits(), GUEST)
+  // What is used first takes longer.
+  await ended(guest, false)
+  const file = createMemfd('large', 2 ** 30)
+  fill(file)
+  const direct = await processorTime(() => closeSync(file))
+  const elsewhere = await ended(guest, true)
+  assert.ok(elsewhere < direct / 2, `${elsewhere} and ${direct} µs`)
+})
+
+test('what a program writes outside all ranges is surplus; ranges that were handed out are not', () => {
+  const pool = createRingPool()
+  const memory = new ContextMemory(pool)
+  for (const [bytes, use] of [
+    [2 ** 22, 'rings'],
+    [2 ** 16, 'doorbells'],
+  ] as const) {
+    const range = memory.allocate(bytes, use)
+    pool.map(memory.fd, range.offset, range.length).bytes.fill(1, 0, range.length)
+    memory.free(range)
+  }
+  const placed = memory.allocateAt(5, 2 ** 16)
+  bytesOf(placed).fill(1)
+  assert.ok(memory.surplusBytes <= 0)
+  fill(memory.fd, ContextFile.firstRing)
+  assert.ok(memory.surplusBytes > 2 ** 27)
+  memory.close()
+})

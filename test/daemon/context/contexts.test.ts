@@ -55,7 +55,7 @@ test('only the close of the last doorbell ends the context and releases its memo
   const setup = setUp()
   const { open, doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
   const second = setup.contexts.addDoorbell(open, ownAccount())
-  const copy = pidfdGetfd(self, second)
+  const copy: number = pidfdGetfd(self, second)
   open.memory.allocate(5000)
   open.memory.free(open.memory.allocate(100)) // not counted below
   open.memory.allocate(100)

@@ -59,7 +59,7 @@ const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
     () => [self],
     () => socket.close(),
   )
-  const programEnd = pidfdGetfd(self, socket.peerEnd)
+  const programEnd: number = pidfdGetfd(self, socket.peerEnd)
   assert.ok(programEnd >= 0)
   if (isPassed) {
     socket.closePeerEnd()
@@ -362,7 +362,7 @@ test('records can be withdrawn only if a searched process has the program’s en
     () => socket.close(),
   )
   const self = openProcess(process.pid) as ProcessHandle
-  const programEnd = pidfdGetfd(self, socket.peerEnd)
+  const programEnd: number = pidfdGetfd(self, socket.peerEnd)
   socket.closePeerEnd()
   const a = element(1n)
   socket.post(record(a))
@@ -391,7 +391,7 @@ const createUnnamedEnd = (t: TestContext, count: number) => {
     { slices },
   )
   const others = Array.from({ length: count }, () => openSync('/dev/null', 'r'))
-  const programEnd = pidfdGetfd(self, socket.peerEnd)
+  const programEnd: number = pidfdGetfd(self, socket.peerEnd)
   socket.closePeerEnd()
   t.after(() => {
     for (const fd of [...others, programEnd]) closeSync(fd)

@@ -290,7 +290,9 @@ it('the state of an interface is in the files of its device', () => {
   }
   const root = join(folder, 'files')
   const devices = { all: [known], linked: [rxe], listeners: new Set() } as unknown as Devices
-  const namespaces = new DeviceNamespaces(devices)
+  const namespaces = new DeviceNamespaces(devices, job => {
+    for (const _ of job);
+  })
   new HotPlug({ root, devices, namespaces, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')

@@ -6,6 +6,7 @@ import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs'
 import { test } from 'node:test'
 import { takePassedMemory } from '../../../src/daemon/memory/passed-memory.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
+import type { PassedFd } from '../../../src/host/memory/mover.ts'
 import { close } from '../../../src/host/net/sockets.ts'
 import { passedMemory } from '../../../src/library/verbs/remote/call-memory.ts'
 import { SystemClass } from '../../../src/spec/classes/device/system.ts'
@@ -20,10 +21,10 @@ import { daemonOf, dial, eventually, type ReceivedReply } from '../client.ts'
 const folder = scratchFolder()
 const SEALS = SEAL_SHRINK | SEAL_GROW
 
-const createFile = (size: number, seals: number): number => {
+const createFile = (size: number, seals: number): PassedFd => {
   const fd = createMemfd('userdma-test', size)
   addSeals(fd, seals)
-  return fd
+  return fd as PassedFd
 }
 const assertFault = (body: () => unknown): void =>
   assert.throws(body, error => error instanceof CallError && error.code === 'EFAULT')
@@ -74,7 +75,7 @@ test('files that can change size, are too large, or are not memory files are clo
   assert.equal(takePassedMemory(createFile(4096, SEAL_SHRINK)), undefined)
   assert.equal(takePassedMemory(createFile(4096, SEAL_GROW)), undefined)
   assert.equal(takePassedMemory(createFile(PassedFile.bytes + 1, SEALS)), undefined)
-  assert.equal(takePassedMemory(openSync('/dev/zero', 'r+')), undefined)
+  assert.equal(takePassedMemory(openSync('/dev/zero', 'r+') as PassedFd), undefined)
   assert.equal(countDescriptors(), before)
 })
 

@@ -1,9 +1,17 @@
 import assert from 'node:assert/strict'
 import { constants } from 'node:buffer'
-import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { getHeapStatistics } from 'node:v8'
-import { addressOf, createRingPool, type Mapping, mapArena, releaseArena } from '../../../src/host/memory/mapping.ts'
+import {
+  addressOf,
+  createRingPool,
+  dropEntries,
+  type Mapping,
+  mapArena,
+  releaseArena,
+  zeroResident,
+} from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, readAt } from '../../../src/host/memory/process.ts'
 import { collectGarbage } from '../../tools.ts'
@@ -161,6 +169,18 @@ test('after release old views show zeros, and writes through them reach no file'
   mapping.bytes.fill('X'.charCodeAt(0))
   assert.equal(byteAt(fd, 0), 'f')
   assert.equal(byteAt(fd, 2 * PAGE - 1), 'f')
+})
+
+test('pages whose entries are dropped stay in the file; those in memory are zeroed, and others stay holes', t => {
+  const fd = newFile(t, 2 ** 23)
+  const pool = createRingPool()
+  const mapping = pool.map(fd, 0, 2 ** 23)
+  mapping.bytes.fill(1, 2 ** 22, 2 ** 22 + 2 * PAGE)
+  dropEntries(mapping, 0, 2 ** 23)
+  assert.equal(mapping.bytes[2 ** 22], 1)
+  assert.equal(zeroResident(mapping, 0, 2 ** 23), 2 * PAGE)
+  assert.deepEqual([mapping.bytes[2 ** 22], fstatSync(fd).blocks * 512], [0, 2 * PAGE])
+  pool.release(mapping)
 })
 
 test('a range is reused for the next file of its size class, with the same ArrayBuffer', t => {

@@ -1,18 +1,30 @@
 /*
- * Movers inherit only the descriptors in their options, also on kernels without close_range(2).
+ * Movers inherit only the descriptors in their options, also on kernels without close_range(2). Closers make the last closes
+ * of descriptors.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
+import { watch } from '../../../src/host/event-loop/poll.ts'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { MAX_WAIT } from '../../../src/host/memory/budget.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
-import { createMover } from '../../../src/host/memory/mover.ts'
+import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { closeElsewhere, createMover } from '../../../src/host/memory/mover.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
 import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
 import { halves } from '../copy-arguments.ts'
+import { fill, processorTime } from '../processor-time.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
-const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })
+const sys = libcFunctions({
+  prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)',
+  dup: 'int dup(int fd)',
+})
+
+/** A user with closers of its own. */
+const USER = 54321
 
 /** Makes close_range(2) fail with ENOSYS in this thread and its children, with a filter of seccomp(2). */
 const disableCloseRange = (): void => {
@@ -62,6 +74,53 @@ const checkMover = (): void => {
 }
 
 test('a mover inherits none of our descriptors', { skip }, checkMover)
+
+/** Resolves when all who had the peer of a socket have closed it. */
+const untilClosed = (fd: number): Promise<void> =>
+  new Promise(resolve => {
+    const watcher = watch(fd, { readable: true }, () => {
+      watcher.stop()
+      resolve()
+    })
+  })
+
+test('the last close of a large file takes no time of this process', { skip }, async () => {
+  const filled = (): number => {
+    const fd = createMemfd('large', 2 ** 30)
+    fill(fd)
+    return fd
+  }
+  const elsewhere = async (...fds: readonly number[]): Promise<void> => {
+    const [ours, theirs] = socketPair()
+    for (const fd of [...fds, theirs]) {
+      closeElsewhere(fd, USER)
+      await setImmediate()
+    }
+    await untilClosed(ours)
+    close(ours)
+  }
+  await elsewhere()
+  const [here, there] = [filled(), filled()]
+  const direct = await processorTime(() => close(here))
+  const byCloser = await processorTime(() => elsewhere(there))
+  assert.ok(byCloser < direct / 2, `${byCloser} and ${direct} µs`)
+})
+
+test('a user with 10,000 closes has few closers', { skip }, async () => {
+  const [ours, theirs] = socketPair()
+  /** Number of processes that this machine has started. */
+  const started = (): number => Number(/^processes (\d+)/m.exec(readFileSync('/proc/stat', 'latin1'))?.[1])
+  const before = started()
+  for (let turns = 0; turns < 10_000; turns++) {
+    closeElsewhere(sys().dup(theirs), USER)
+    await setImmediate()
+  }
+  closeElsewhere(theirs, USER)
+  await untilClosed(ours)
+  close(ours)
+  const more = started() - before
+  assert.ok(more < 5000, `${more} processes`)
+})
 
 test('a mover inherits none of our descriptors without close_range(2)', { skip }, () => {
   // The filter stays until this process ends, so this test must be the last.

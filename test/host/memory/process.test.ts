@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
@@ -26,7 +26,6 @@ import {
   writev,
 } from '../../../src/host/memory/process.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
-import { close } from '../../../src/host/net/sockets.ts'
 import { commandName, hasCapability } from '../../../src/host/process-status.ts'
 import { repoRoot } from '../../paths.ts'
 import { requireTool } from '../../tools.ts'
@@ -240,7 +239,7 @@ test("another process's descriptors can be duplicated, named and found", async (
   const { fd, ino } = await peer.request('file', { text: 'content' })
   const duplicate = pidfdGetfd(handle, fd)
   assert.equal(fileIdentity(duplicate).ino, ino)
-  close(duplicate)
+  closeSync(duplicate)
   assert.equal(pidfdGetfd(handle, 9999), -EBADF)
   assert.equal(fdTarget(peer.pid, fd), '/memfd:peer (deleted)')
   assert.equal(found('/memfd:peer (deleted)'), fd)

@@ -112,6 +112,37 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
+/** Opens a device, and fills its memory file in two parts, the second after a line from its input. */
+const FILLING = `
+exec 3<> /dev/infiniband/uverbs0
+for size in 32 256; do
+  fallocate --offset 32GiB --length \${size}MiB /proc/self/fd/3 && echo filled $size
+  read line
+done
+`
+
+describe('a guest that fills the memory file of its context', {
+  skip: lacking('fallocate', 'setpriv') || noGuests(),
+}, () => {
+  it('is disconnected', async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const user = `${NOBODY}`
+    const args = [`--reuid=${user}`, `--regid=${user}`, '--clear-groups', 'sh', '-c', FILLING]
+    const guest = start(t, 'setpriv', args, { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await guest.printed(/filled 32/)
+    // What is more than was handed out, but little, does not matter.
+    assert.doesNotMatch(daemon.running.output(), /disconnected/)
+    guest.child.stdin?.write('\n')
+    await daemon.running.printed(
+      new RegExp(
+        `process ${guest.child.pid} \\(sh\\) is disconnected: the memory file of its context holds \\d+ MiB more`,
+      ),
+    )
+    guest.child.stdin?.end()
+    await guest.ended
+  })
+})
+
 /** Arguments of test/programs/failures/stalling.c. */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped', 'unread']
 /** In `npm test`: one that waits, one that sends, one that ends, and one for each reason to disconnect. */

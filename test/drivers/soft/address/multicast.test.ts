@@ -6,7 +6,7 @@ import { it } from 'node:test'
 import type { Account } from '../../../../src/core/model.ts'
 import { createSharedLimits } from '../../../../src/daemon/accounts.ts'
 import { createGroups } from '../../../../src/drivers/soft/address/multicast.ts'
-import { accountIn, GUEST } from '../../../core/accounts.ts'
+import { accountIn, GUEST, OWNER } from '../../../core/accounts.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../services/ip/link.ts'
 
@@ -79,7 +79,7 @@ it('a group, and its socket on a port with sockets, is of the first member; afte
   const limits = createSharedLimits({ descriptors: 64 })
   const [owner, guest] = [accountIn(limits), accountIn(limits, GUEST, 2)]
   const { groups, attach } = createTestGroups({ groups: 8, members: 99, memberships: 99 }, true)
-  const held = () => ['user 1000', 'user 7'].map(name => limits.descriptors.held.get(name))
+  const held = () => [`user ${OWNER}`, 'user 7'].map(name => limits.descriptors.held.get(name))
   // Three of the seven that the owner does not keep.
   assert.deepEqual(
     [1, 2, 3, 4].map(group => attach(0, group, 0, guest)),
