@@ -12,6 +12,7 @@
  *   stalling shown       another process sends ATTACH on the session of such a program
  *   stalling mapped      another process registers memory of such a program
  *   stalling unread      asks in its call slot without end, and leaves the answers
+ *   stalling slot        asks in its call slot, whose file a never-ending write has locked, and ends the session
  *
  * A second argument is the UID and GID that the client takes before it connects.
  */
@@ -171,23 +172,31 @@ static void make_passed_file(void)
     NEED(passed_bytes != MAP_FAILED, "mmap: %s", strerror(errno));
 }
 
-/* The write holds the lock of the passed file, and waits for pages that never come. */
+static int locked_file;
+
+/* The write holds the lock of the file, and waits for pages that never come. */
 static void *write_slowly(void *slow)
 {
     sleeping_thread[0] = gettid();
-    pwrite(passed_file, slow, 64, PASSED_BYTES / 2);
+    pwrite(locked_file, slow, 64, 0);
     fail("the file has been written");
+}
+
+static void lock_file(int file, void *slow)
+{
+    pthread_t thread;
+    locked_file = file;
+    NEED(pthread_create(&thread, NULL, write_slowly, slow) == 0, "pthread_create");
+    wait_until_asleep(&sleeping_thread[0]);
 }
 
 static void answer_into_locked_file(void *slow)
 {
-    pthread_t thread;
     const int session = connect_session();
     int doorbell;
     exchange_hello(session, passed_file);
     const uint32_t context = open_device(session, &doorbell);
-    NEED(pthread_create(&thread, NULL, write_slowly, slow) == 0, "pthread_create");
-    wait_until_asleep(&sleeping_thread[0]);
+    lock_file(passed_file, slow);
     command(session, context, IB_USER_VERBS_CMD_GET_CONTEXT, NULL, 0, false);
 }
 
@@ -267,8 +276,8 @@ static bool waits_in_exec(pid_t pid)
     }
 }
 
-/* Returns when the daemon has ended the session. */
-static void ask_without_end(void)
+/* Returns when the daemon has ended the session; if there is a `slow`, after one call, in a slot that is locked. */
+static void ask_in_slot(void *slow)
 {
     const int session = connect_session();
     const struct userdma_hello hello = {.version = USERDMA_SESSION_VERSION, .wants = USERDMA_HELLO_SLOT};
@@ -277,8 +286,8 @@ static void ask_without_end(void)
     int doorbell;
     NEED(send_message(session, USERDMA_HELLO, call, &hello, sizeof hello, NO_FD), "HELLO: %s", strerror(errno));
     /* The last descriptor is that of the slot. */
-    uint8_t *const slot = mmap(NULL, USERDMA_SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-                               receive_reply(session, &reply, sizeof reply), 0);
+    const int file = receive_reply(session, &reply, sizeof reply);
+    uint8_t *const slot = mmap(NULL, USERDMA_SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     NEED(reply.error == 0 && slot != MAP_FAILED, "a call slot: %s", strerror(errno));
     struct {
         struct userdma_header header;
@@ -286,20 +295,26 @@ static void ask_without_end(void)
     } request = {{.type = USERDMA_WRITE, .size = sizeof request, .fd = NO_FD}, {(uintptr_t)slot, 16}};
     request.header.context = open_device(session, &doorbell);
     memcpy(slot + USERDMA_SLOT_REQUEST, &request, sizeof request);
+    if (slow)
+        lock_file(file, slow);
     do
         __atomic_add_fetch((uint32_t *)(slot + USERDMA_SLOT_ASKED), 1, __ATOMIC_SEQ_CST);
-    while (send_message(session, USERDMA_CALL, call, NULL, 0, NO_FD));
+    while (send_message(session, USERDMA_CALL, call, NULL, 0, NO_FD) && !slow);
+    if (slow)
+        while (__atomic_load_n((uint32_t *)(slot + USERDMA_SLOT_ANSWER), __ATOMIC_SEQ_CST) == 0)
+            sched_yield();
+    close(session);
 }
 
 int main(int count, char **arguments)
 {
     static const char *const kinds[] = {"passed",   "queued",  "attached", "linger", "doorbell",
-                                        "written", "exec",    "shown",    "mapped", "unread", NULL};
+                                        "written", "exec",    "shown",    "mapped", "unread", "slot", NULL};
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
     int i = 0;
     while (kinds[i] && strcmp(kind, kinds[i]) != 0)
         i++;
-    NEED(kinds[i], "usage: %s passed|queued|attached|linger|doorbell|written|exec|shown|mapped|unread [USER]",
+    NEED(kinds[i], "usage: %s passed|queued|attached|linger|doorbell|written|exec|shown|mapped|unread|slot [USER]",
          arguments[0]);
     const bool needs_no_file = strcmp(kind, "linger") == 0 || strcmp(kind, "queued") == 0 ||
                                strcmp(kind, "doorbell") == 0 || strcmp(kind, "unread") == 0;
@@ -338,8 +353,8 @@ int main(int count, char **arguments)
             close(last_fd);
     } else if (strcmp(kind, "written") == 0) {
         answer_into_locked_file(slow);
-    } else if (strcmp(kind, "unread") == 0) {
-        ask_without_end();
+    } else if (strcmp(kind, "unread") == 0 || strcmp(kind, "slot") == 0) {
+        ask_in_slot(slow);
     } else {
         if (strcmp(kind, "shown") == 0) {
             prepare = prepare_session;
