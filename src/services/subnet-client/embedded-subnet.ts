@@ -89,7 +89,7 @@ const CAPABILITIES =
   PortCapability.SL_MAPPING |
   PortCapability.EXTENDED_SPEEDS |
   PortCapability.CAPABILITY_MASK_NOTICE
-const { ACTIVE } = PortState
+const { DOWN, INIT, ACTIVE } = PortState
 const ROW_DESCRIPTION = 'userdma switch'
 
 export class EmbeddedSubnet {
@@ -443,12 +443,15 @@ export class EmbeddedSubnet {
     const { random } = this.#environment
     const guid = LOCAL_GUID | (BigInt(random()) << 8n) | BigInt(this.#switches.length)
     const external = Array.from({ length: portCount }, () => ({}))
-    const node = this.#fabric.add({
-      kind: 'switch',
-      guid,
-      description,
-      ports: [{ guid, capabilityMask: CAPABILITIES }, ...external],
-    })
+    const node = this.#fabric.add(
+      { kind: 'switch', guid, description, ports: [{ guid, capabilityMask: CAPABILITIES }, ...external] },
+      {
+        changed: ({ info, number }) => {
+          // Other states are the manager's doing.
+          if (info.portState === DOWN || info.portState === INIT) this.#manager?.linkChanged(guid, number)
+        },
+      },
+    )
     this.#switches.push(node)
     if (this.#switches.length === 1 && this.#spec.manager === 'embedded')
       this.#startManager({ node, port: node.port(0)! }, guid)

@@ -115,8 +115,11 @@ export class SubnetManager {
   #isComplete = false
   /** GUIDs of ports that were set since the last sweep. */
   #stale = new Set<bigint>()
-  /** GUIDs of the switches of which a link has changed since the last sweep, unless any may have. */
-  #changed = new Set<bigint>()
+  /**
+   * GUIDs of the switches of which a link has changed since the last sweep, unless any may have, and the ports of which that is known:
+   * all, or none.
+   */
+  #changed = new Map<bigint, Set<number>>()
   #mayAnyHaveChanged = false
   #now = 0
   #activity = 0
@@ -178,6 +181,20 @@ export class SubnetManager {
   resweep(now: number, switchGuid?: bigint): void {
     this.#now = now
     if (this.#state !== 'not-active') this.#sweep(switchGuid)
+  }
+
+  /**
+   * The link of a switch's port came up or went down: a trap follows, or `resweep`. If the owner tells that of some ports of a switch,
+   * it tells it of all.
+   */
+  linkChanged(switchGuid: bigint, port: number): void {
+    if (this.#state !== 'not-active') this.#changedOf(switchGuid).add(port)
+  }
+
+  #changedOf(switchGuid: bigint): Set<number> {
+    const ports = this.#changed.get(switchGuid) ?? new Set()
+    this.#changed.set(switchGuid, ports)
+    return ports
   }
 
   /** Somebody has set an attribute of this port, perhaps the manager: the next sweep asks for it. */
@@ -366,7 +383,7 @@ export class SubnetManager {
   /** `changed`: the GUID of the only switch of which a link has changed. */
   #sweep(changed?: bigint): void {
     if (changed === undefined) this.#mayAnyHaveChanged = true
-    else this.#changed.add(changed)
+    else this.#changedOf(changed)
     if (!this.#isSweeping) this.#beginSweep()
   }
 
@@ -380,19 +397,26 @@ export class SubnetManager {
     this.#requests.clear()
     const known = this.#isComplete ? this.#subnet : undefined
     const stale = this.#stale
-    const switches = [...this.#changed].flatMap(guid => known?.nodes.get(guid) ?? [])
-    const isVague = this.#mayAnyHaveChanged || switches.length < this.#changed.size
+    const changed = this.#changed
+    const isVague = this.#mayAnyHaveChanged || [...changed.keys()].some(guid => known?.nodes.has(guid) !== true)
     this.#stale = new Set()
-    this.#changed = new Set()
+    this.#changed = new Map()
     this.#mayAnyHaveChanged = false
     this.#isComplete = false
     this.#wasMaster = this.isMaster
-    const options = { ownGuid: this.#options.guid, now: () => this.#now, isMaster: this.isMaster, known, stale }
+    const options = {
+      ownGuid: this.#options.guid,
+      now: () => this.#now,
+      isMaster: this.isMaster,
+      known,
+      stale,
+      changed,
+    }
     const own = known?.nodes.get(options.ownGuid)
     // With equal paths, tables depend on the order in which a sweep finds ports.
     if (known === undefined || own === undefined || !isSwitch(own) || isVague || this.#routes.hasEqualPaths)
       sweep(this.#requests, options, subnet => this.#swept(subnet))
-    else look(this.#requests, { ...options, known, switches }, change => this.#looked(change))
+    else look(this.#requests, { ...options, known }, change => this.#looked(change))
   }
 
   #looked(change: Change | undefined): void {

@@ -22,20 +22,19 @@ interface SweepOptions {
    */
   readonly known?: Subnet | undefined
   /** GUIDs of adapters' ports of `known` to which somebody has set something since then: they are asked. */
-  readonly stale?: ReadonlySet<bigint>
+  readonly stale: ReadonlySet<bigint>
+  /** By GUID, switches of `known` that may have a changed port: which ones, or none if the switch must be asked. */
+  readonly changed: ReadonlyMap<bigint, ReadonlySet<number>>
 }
 
 interface LookOptions extends SweepOptions {
   readonly known: Subnet
-  readonly stale: ReadonlySet<bigint>
-  /** The switches that have a changed port, if any has. */
-  readonly switches: readonly FoundNode[]
 }
 
 /** The requests of a sweep, whose answers go to `subnet`. `done` is called once no request is open. */
 const createSearch = (
   requests: SmpRequests,
-  { ownGuid, now, isMaster, stale }: SweepOptions,
+  { ownGuid, now, isMaster, stale, changed }: SweepOptions,
   subnet: Subnet,
   done: () => void,
 ) => {
@@ -93,9 +92,9 @@ const createSearch = (
       requests.get(node.path, 'SwitchInfo', 0, now(), answer => {
         node.switchInfo = answer
         subnet.hasGaps ||= answer === undefined
-        const hasChanged = answer?.portStateChange !== false
+        const hasChanged = answer?.portStateChange !== false || (changed.get(node.info.portGuid)?.size ?? 0) > 0
         // Before the ports are read: what changes later is told again.
-        if (hasChanged && answer !== undefined && isMaster)
+        if (answer?.portStateChange === true && isMaster)
           ask(told => requests.set(node.path, 'SwitchInfo', 0, answer, now(), told))
         then(hasChanged)
         end()
@@ -131,7 +130,7 @@ const createSearch = (
     node.ports.set(old.number, port)
     if (from !== undefined) join(from, node, old.number)
     if (!goesOn(port) || old.peer === undefined) return
-    if (stale?.has(old.peer.node.info.portGuid) === true) visit([...node.path, port.number], port)
+    if (stale.has(old.peer.node.info.portGuid)) visit([...node.path, port.number], port)
     else keep(old.peer, port)
   }
 
@@ -208,7 +207,8 @@ export const sweep = (requests: SmpRequests, options: SweepOptions, done: (subne
  * came and went; undefined: more than that has changed, or something has not answered.
  */
 export const look = (requests: SmpRequests, options: LookOptions, done: (change: Change | undefined) => void): void => {
-  const { known, stale, switches, now } = options
+  const { known, stale, changed, now } = options
+  const switches = [...changed.keys()].flatMap(guid => known.nodes.get(guid) ?? [])
   const found = new Subnet()
   const ports: FoundPort[] = []
   let isMore = false
@@ -249,13 +249,13 @@ export const look = (requests: SmpRequests, options: LookOptions, done: (change:
     for (const node of switches)
       askSwitch(node, hasChanged => {
         if (node.switchInfo !== undefined) node.switchInfo = { ...node.switchInfo, portStateChange: false }
-        if (hasChanged) for (const port of node.ports.values()) if (port.number > 0) askPort(port)
-        if (!hasChanged) askStale(node)
+        const told = changed.get(node.info.portGuid)!
+        for (const port of node.ports.values()) {
+          const mayHave = port.number > 0 && hasChanged && (told.size === 0 || told.has(port.number))
+          if (mayHave) askPort(port)
+          else if (port.peer !== undefined && stale.has(port.peer.node.info.portGuid)) askPeer(port, port.info)
+        }
       })
-    function askStale(node: FoundNode): void {
-      for (const port of node.ports.values())
-        if (port.peer !== undefined && stale.has(port.peer.node.info.portGuid)) askPeer(port, port.info)
-    }
     for (const guid of stale) {
       const peer = known.portOfGuid(guid)?.peer
       if (peer !== undefined && !asked.has(peer.node)) askPeer(peer, peer.info)
