@@ -13,23 +13,44 @@ export class DeviceMarks {
   #dues = new Float64Array(64)
   readonly #places = new Map<SoftDevice, number>()
 
-  /** `devices`: may change; then `changed` must be called. */
+  /** `devices`: may change; then `added` or `removed` must be called. */
   constructor(devices: readonly SoftDevice[]) {
     this.#devices = devices
   }
 
-  /** Devices were added or removed. */
-  changed(): void {
-    const devices = this.#devices
-    if (devices.length > this.#dues.length) {
-      this.#dues = new Float64Array(2 * devices.length)
-      this.#bits = new Uint32Array((this.#dues.length + 31) >> 5)
+  /** A device was added at the end of the list: it is marked. */
+  added(device: SoftDevice): void {
+    const place = this.#devices.length - 1
+    if (place >= this.#dues.length) {
+      const [dues, bits] = [this.#dues, this.#bits]
+      this.#dues = new Float64Array(2 * dues.length)
+      this.#dues.set(dues)
+      this.#bits = new Uint32Array(2 * bits.length)
+      this.#bits.set(bits)
     }
-    this.#places.clear()
-    devices.forEach((device, place) => {
-      this.#places.set(device, place)
-    })
-    this.markAll()
+    this.#places.set(device, place)
+    this.mark(device)
+  }
+
+  /** The device was removed that was at `place`: those behind it have moved. */
+  removed(device: SoftDevice, place: number): void {
+    const devices = this.#devices
+    this.#places.delete(device)
+    for (let i = place; i < devices.length; i++) {
+      this.#places.set(devices[i]!, i)
+      this.#dues[i] = this.#dues[i + 1]!
+      this.#setBit(i, this.#isMarked(i + 1))
+    }
+    this.#setBit(devices.length, false)
+  }
+
+  #isMarked(place: number): boolean {
+    return (this.#bits[place >> 5]! & (1 << (place & 31))) !== 0
+  }
+
+  #setBit(place: number, isMarked: boolean): void {
+    if (isMarked) this.#bits[place >> 5]! |= 1 << (place & 31)
+    else this.#bits[place >> 5]! &= ~(1 << (place & 31))
   }
 
   markAll(): void {
@@ -41,13 +62,12 @@ export class DeviceMarks {
 
   mark(device: SoftDevice): void {
     const place = this.#places.get(device)
-    if (place !== undefined) this.#bits[place >> 5]! |= 1 << (place & 31)
+    if (place !== undefined) this.#setBit(place, true)
   }
 
   /** Marks the devices whose timer is due. */
   markDue(now: number): void {
-    for (let place = 0; place < this.#devices.length; place++)
-      if (this.#dues[place]! <= now) this.#bits[place >> 5]! |= 1 << (place & 31)
+    for (let place = 0; place < this.#devices.length; place++) if (this.#dues[place]! <= now) this.#setBit(place, true)
   }
 
   /** The place of the first marked device from `place` on; -1: there is none. */
@@ -68,7 +88,7 @@ export class DeviceMarks {
     for (let place = this.next(0); place >= 0; place = this.next(place + 1)) {
       const device = devices[place]!
       this.#dues[place] = device.nextTimeout()
-      if (!device.hasWork()) this.#bits[place >> 5]! &= ~(1 << (place & 31))
+      if (!device.hasWork()) this.#setBit(place, false)
     }
     let due = Number.POSITIVE_INFINITY
     for (let place = 0; place < devices.length; place++) due = Math.min(due, this.#dues[place]!)

@@ -321,7 +321,6 @@ const createDriveLoop = (
   }
   /** Arms the timer again without the timers of a removed device. */
   const rearm = (): void => {
-    marks.changed()
     disarm()
     armTimer()
   }
@@ -540,8 +539,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     topology && carrier && (() => longestStay(topology, carrier.links.routes)),
   )
 
-  const ownerOf = (gid: Uint8Array): SoftDevice | undefined =>
-    devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
+  // A new device asks all the others: without a function for each.
+  const ownerOf = (gid: Uint8Array): SoftDevice | undefined => {
+    for (const device of devices)
+      for (const own of device.link.identity.gids) if (isSameAddress(own, gid)) return device
+    return undefined
+  }
 
   /** The port and the identity of a new device. Throws RdmaError. */
   const attach = (name: string, address: string, host: number | undefined) => {
@@ -684,7 +687,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
       devices.push(device)
-      marks.changed()
+      marks.added(device)
       if (ports.isMemory) port.wake = () => marks.mark(device)
       const soft: AttachedDevice = {
         network: device,
@@ -694,10 +697,11 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           // A function of the program, `onFinding` for example, may close the device in the middle of a drive.
           if (isDriving()) await undefined
           // Sends outstanding packets: peers learn that their connections end.
-          touch()
+          touch(device)
           drive()
-          devices.splice(devices.indexOf(device), 1)
-          marks.changed()
+          const at = devices.indexOf(device)
+          devices.splice(at, 1)
+          marks.removed(device, at)
           attached.delete(name)
           faultPorts.delete(name)
           observation.deviceRemoved(name)

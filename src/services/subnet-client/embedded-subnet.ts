@@ -9,7 +9,7 @@ import { DEFAULT_FABRIC, type FabricSpec, type LinkConditions, parseFabric } fro
 import type { Disturbance, ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import { GSI_QPN, madHeader } from '../../spec/wire/mad.ts'
 import { MadMethod } from '../../spec/wire/management.ts'
-import { PERMISSIVE_LID, PortCapability, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
+import { PERMISSIVE_LID, PortCapability, PortState, SMI_QPN, Trap } from '../../spec/wire/subnet.ts'
 import { type CarriedPacket, Fabric, type FabricPort, type Link, type LinkOptions } from '../subnet/fabric.ts'
 import type { SubnetNode } from '../subnet/node.ts'
 import type { SubnetPacket } from '../subnet/packet.ts'
@@ -89,6 +89,7 @@ const CAPABILITIES =
   PortCapability.SL_MAPPING |
   PortCapability.EXTENDED_SPEEDS |
   PortCapability.CAPABILITY_MASK_NOTICE
+const { DOWN, INIT, ACTIVE } = PortState
 const ROW_DESCRIPTION = 'userdma switch'
 
 export class EmbeddedSubnet {
@@ -166,7 +167,15 @@ export class EmbeddedSubnet {
           },
         ],
       },
-      { changed: changed => setPort(port, changed) },
+      {
+        changed: changed => {
+          const { state, pkeys } = port.settings
+          setPort(port, changed)
+          // Before it is ACTIVE, the manager is about to set it.
+          if (state === ACTIVE || !isSame(pkeys, port.settings.pkeys))
+            this.#manager?.portSet(integerOf(identity.portGuid))
+        },
+      },
     )
     const at = { node, port: node.ports[0]! }
     const deliver = (packet: SubnetPacket): boolean => {
@@ -181,7 +190,7 @@ export class EmbeddedSubnet {
     const { manager } = this.#spec
     if (typeof manager === 'object' && manager.at === port.description)
       this.#startManager(at, integerOf(identity.portGuid), deliver)
-    this.#later(() => this.#resweep())
+    this.#later(() => this.#resweep(place.node))
   }
 
   #subnetOf(port: SubnetPort, at: FabricPort): PortSubnet {
@@ -205,12 +214,13 @@ export class EmbeddedSubnet {
       lost: (dlid, packets) => fabric.lose(at, dlid, packets),
       disturb: disturbance => this.#disturb(port, at, disturbance),
       removed: () => {
+        const place = this.#placeOf(at)
         this.#cabled.delete(at.port)
         if (this.#managerPlace?.at.port === at.port) this.#endManager()
         fabric.remove(at.node)
         this.#later(() => {
           this.#managerLeft(port)
-          this.#resweep()
+          this.#resweep(place)
         })
       },
     }
@@ -240,7 +250,7 @@ export class EmbeddedSubnet {
         break
       case 'link':
         this.#fabric.setPlugged(link, news.hasCarrier)
-        this.#resweep()
+        this.#resweep(this.#placeOf({ node, port: at }))
         break
       default: {
         const { key, path } = news
@@ -433,12 +443,15 @@ export class EmbeddedSubnet {
     const { random } = this.#environment
     const guid = LOCAL_GUID | (BigInt(random()) << 8n) | BigInt(this.#switches.length)
     const external = Array.from({ length: portCount }, () => ({}))
-    const node = this.#fabric.add({
-      kind: 'switch',
-      guid,
-      description,
-      ports: [{ guid, capabilityMask: CAPABILITIES }, ...external],
-    })
+    const node = this.#fabric.add(
+      { kind: 'switch', guid, description, ports: [{ guid, capabilityMask: CAPABILITIES }, ...external] },
+      {
+        changed: ({ info, number }) => {
+          // Other states are the manager's doing.
+          if (info.portState === DOWN || info.portState === INIT) this.#manager?.linkChanged(guid, number)
+        },
+      },
+    )
     this.#switches.push(node)
     if (this.#switches.length === 1 && this.#spec.manager === 'embedded')
       this.#startManager({ node, port: node.port(0)! }, guid)
@@ -488,8 +501,14 @@ export class EmbeddedSubnet {
     this.#manager?.managerLeft(integerOf(identity.portGuid), this.#environment.now())
   }
 
-  #resweep(): void {
-    this.#manager?.resweep(this.#environment.now())
+  /** The switch of a device's port. */
+  #placeOf({ port }: FabricPort): SubnetNode | undefined {
+    return this.#cabled.get(port)?.link.ends.find(end => end.port !== port)?.node
+  }
+
+  /** A link of this switch has changed. Undefined: of any. */
+  #resweep(at?: SubnetNode): void {
+    this.#manager?.resweep(this.#environment.now(), at?.guid)
   }
 
   // ---- turns ----

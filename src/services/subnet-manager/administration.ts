@@ -55,7 +55,7 @@ import {
 } from './paths.ts'
 import type { Path } from './requests.ts'
 import { Routes } from './routing.ts'
-import { type FoundPort, isSwitch, Subnet } from './subnet.ts'
+import { type Change, endPort, type FoundNode, type FoundPort, isSwitch, Subnet } from './subnet.ts'
 import { guidRecords, linearRecords, multicastRecords, pkeyRecords, switchRecords } from './tables.ts'
 
 /** The peer of a datagram. */
@@ -228,17 +228,28 @@ export class Administration {
 
   // ---- the subnet ----
 
-  /** After a sweep. Ports that came or went are told to subscribers; who went has left its groups. */
-  update(subnet: Subnet, routes: Routes, ownGuid: bigint, ownSm: SmAttribute<'SMInfo'>, now: number): void {
+  /** After a sweep; `change`: all that it has found. Ports that came or went are told to subscribers; who went has left its groups. */
+  update(
+    subnet: Subnet,
+    routes: Routes,
+    ownGuid: bigint,
+    ownSm: SmAttribute<'SMInfo'>,
+    now: number,
+    change?: Change,
+  ): void {
     const before = this.#subnet
     this.#subnet = subnet
     this.#routes = routes
     this.#ownGuid = ownGuid
     this.#ownSm = ownSm
     this.#now = now
-    this.#createBroadcastGroups()
-    const guidsOf = (of: Subnet) => new Set(of.endPorts.map(({ node }) => node.info.portGuid))
-    const [was, is] = [guidsOf(before), guidsOf(subnet)]
+    const guidsOf = (nodes: Iterable<FoundNode>) =>
+      new Set([...nodes].flatMap(node => (endPort(node) === undefined ? [] : node.info.portGuid)))
+    const [was, is] =
+      change === undefined
+        ? [guidsOf(before.nodes.values()), guidsOf(subnet.nodes.values())]
+        : [guidsOf(change.removed), guidsOf(change.added)]
+    this.#createBroadcastGroups([...is].flatMap(guid => subnet.portOfGuid(guid) ?? []))
     for (const guid of was)
       if (!is.has(guid)) {
         this.#notifyGid(Trap.GID_OUT, gidOf(this.#gidPrefix, guid))
@@ -248,11 +259,10 @@ export class Administration {
       for (const guid of is) if (!was.has(guid)) this.#notifyGid(Trap.GID_IN, gidOf(this.#gidPrefix, guid))
   }
 
-  /** One for each partition of the subnet. */
-  #createBroadcastGroups(): void {
+  /** One for each partition of these ports. */
+  #createBroadcastGroups(ports: readonly FoundPort[]): void {
     const partitions = new Set<number>()
-    for (const { pkeys } of this.#subnet.endPorts)
-      for (const key of pkeys) if (key !== 0) partitions.add(key | FULL_MEMBER)
+    for (const { pkeys } of ports) for (const key of pkeys) if (key !== 0) partitions.add(key | FULL_MEMBER)
     for (const pkey of [DEFAULT_PARTITION, ...partitions]) {
       if (pkey === FULL_MEMBER) continue
       const mgid = Uint8Array.from([

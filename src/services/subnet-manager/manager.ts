@@ -27,8 +27,8 @@ import type { SubnetPacket } from '../subnet/packet.ts'
 import { Administration } from './administration.ts'
 import { type Path, SmpRequests, smpPacket } from './requests.ts'
 import { multicastBlock, Routes } from './routing.ts'
-import { endPort, type FoundNode, type FoundPort, isUp, Subnet } from './subnet.ts'
-import { sweep } from './sweep.ts'
+import { type Change, endPort, type FoundNode, type FoundPort, isSwitch, isUp, Subnet } from './subnet.ts'
+import { look, sweep } from './sweep.ts'
 
 interface ManagerOptions {
   /** GUID of the manager's port. */
@@ -109,11 +109,18 @@ export class SubnetManager {
   /** Another manager has not decided yet what it is. */
   #isUndecided = false
   #isSweeping = false
-  #mustSweep = false
   /** This was the master when the last sweep began. */
   #wasMaster = false
   /** All that the last sweep has found is set, and only links can change without a word to the manager. */
   #isComplete = false
+  /** GUIDs of ports that were set since the last sweep. */
+  #stale = new Set<bigint>()
+  /**
+   * GUIDs of the switches of which a link has changed since the last sweep, unless any may have, and the ports of which that is known:
+   * all, or none.
+   */
+  #changed = new Map<bigint, Set<number>>()
+  #mayAnyHaveChanged = false
   #now = 0
   #activity = 0
   #next = Number.POSITIVE_INFINITY
@@ -170,10 +177,29 @@ export class SubnetManager {
     this.#lookAt = Number.POSITIVE_INFINITY
   }
 
-  /** A link has changed. */
-  resweep(now: number): void {
+  /** A link of this switch has changed. Undefined: of any. */
+  resweep(now: number, switchGuid?: bigint): void {
     this.#now = now
-    if (this.#state !== 'not-active') this.#sweep()
+    if (this.#state !== 'not-active') this.#sweep(switchGuid)
+  }
+
+  /**
+   * The link of a switch's port came up or went down: a trap follows, or `resweep`. If the owner tells that of some ports of a switch,
+   * it tells it of all.
+   */
+  linkChanged(switchGuid: bigint, port: number): void {
+    if (this.#state !== 'not-active') this.#changedOf(switchGuid).add(port)
+  }
+
+  #changedOf(switchGuid: bigint): Set<number> {
+    const ports = this.#changed.get(switchGuid) ?? new Set()
+    this.#changed.set(switchGuid, ports)
+    return ports
+  }
+
+  /** Somebody has set an attribute of this port, perhaps the manager: the next sweep asks for it. */
+  portSet(portGuid: bigint): void {
+    if (this.isMaster) this.#stale.add(portGuid)
   }
 
   /** Gives a port the next LID that is free, as after two subnets were joined. Nothing if another manager configures it. */
@@ -247,7 +273,9 @@ export class SubnetManager {
     if (from !== undefined) this.#administration.notify(smp.data, from, this.#now)
     if (!isGeneric) return
     if (trapNumber === Trap.CAPABILITY) this.#isComplete = false
-    if (trapNumber === Trap.LINK_STATE || trapNumber === Trap.CAPABILITY) this.#sweep()
+    const node = from?.node
+    if (trapNumber === Trap.LINK_STATE) this.#sweep(node && isSwitch(node) ? node.info.portGuid : undefined)
+    else if (trapNumber === Trap.CAPABILITY) this.#sweep()
   }
 
   // ---- time ----
@@ -352,19 +380,54 @@ export class SubnetManager {
 
   // ---- sweeps ----
 
-  #sweep(): void {
-    if (this.#isSweeping) {
-      this.#mustSweep = true
-      return
-    }
+  /** `changed`: the GUID of the only switch of which a link has changed. */
+  #sweep(changed?: bigint): void {
+    if (changed === undefined) this.#mayAnyHaveChanged = true
+    else this.#changedOf(changed)
+    if (!this.#isSweeping) this.#beginSweep()
+  }
+
+  /** Sweeps again if something was told since the last sweep began. */
+  #sweepAgain(): void {
+    if (this.#mayAnyHaveChanged || this.#changed.size > 0) this.#beginSweep()
+  }
+
+  #beginSweep(): void {
     this.#isSweeping = true
-    this.#mustSweep = false
     this.#requests.clear()
     const known = this.#isComplete ? this.#subnet : undefined
+    const stale = this.#stale
+    const changed = this.#changed
+    const isVague = this.#mayAnyHaveChanged || [...changed.keys()].some(guid => known?.nodes.has(guid) !== true)
+    this.#stale = new Set()
+    this.#changed = new Map()
+    this.#mayAnyHaveChanged = false
     this.#isComplete = false
     this.#wasMaster = this.isMaster
-    const options = { ownGuid: this.#options.guid, now: () => this.#now, isMaster: this.isMaster, known }
-    sweep(this.#requests, options, subnet => this.#swept(subnet))
+    const options = {
+      ownGuid: this.#options.guid,
+      now: () => this.#now,
+      isMaster: this.isMaster,
+      known,
+      stale,
+      changed,
+    }
+    const own = known?.nodes.get(options.ownGuid)
+    // With equal paths, tables depend on the order in which a sweep finds ports.
+    if (known === undefined || own === undefined || !isSwitch(own) || isVague || this.#routes.hasEqualPaths)
+      sweep(this.#requests, options, subnet => this.#swept(subnet))
+    else look(this.#requests, { ...options, known }, change => this.#looked(change))
+  }
+
+  #looked(change: Change | undefined): void {
+    this.#isSweeping = false
+    this.#lookLater()
+    if (change === undefined) this.#beginSweep()
+    else if (change.ports.length > 0) this.#configure(change)
+    else {
+      this.#isComplete = true
+      this.#sweepAgain()
+    }
   }
 
   #swept(subnet: Subnet): void {
@@ -415,25 +478,29 @@ export class SubnetManager {
 
   // ---- configuration ----
 
-  #configure(): void {
+  /** `change`: what is to be set; default: all. */
+  #configure(change?: Change): void {
     const subnet = this.#subnet
     this.#isSweeping = true
     this.#hasFailed = false
-    this.#assignLids()
-    this.#routes = new Routes(subnet)
+    if (change === undefined) {
+      this.#assignLids()
+      this.#routes = new Routes(subnet)
+    } else this.#apply(change)
+    const ports = change === undefined ? subnet.ports() : subnet.portsOf(change)
     this.#steps(
       [
-        () => this.#setPorts(),
+        () => this.#setPorts(ports),
         () => this.#setTables(),
-        () => this.#activate(),
+        () => this.#activate(ports),
         () => {
           this.#isSweeping = false
           this.#isComplete = this.#wasMaster && !this.#hasFailed && !subnet.hasGaps && !hasOtherManager(subnet)
-          this.#administration.update(subnet, this.#routes, this.#options.guid, this.#ownSmInfo(), this.#now)
+          this.#administration.update(subnet, this.#routes, this.#options.guid, this.#ownSmInfo(), this.#now, change)
           this.#trees.clear()
           for (const mlid of this.#administration.mlids()) this.#groupChanged(mlid)
           this.#acknowledge()
-          if (this.#mustSweep) this.#sweep()
+          this.#sweepAgain()
         },
       ],
       subnet,
@@ -473,6 +540,36 @@ export class SubnetManager {
     })
   }
 
+  /** Adapters that came get LIDs and routes. */
+  #apply(change: Change): void {
+    const subnet = this.#subnet
+    const ends = change.added.flatMap(node => endPort(node) ?? [])
+    const gone = change.removed.map(node => endPort(node)?.info.lid ?? 0)
+    subnet.apply(change)
+    const taken = new Set(this.#lids.values())
+    let next = 1
+    for (const port of ends) {
+      const { portGuid } = port.node.info
+      const own = port.info.lid
+      let lid = this.#lids.get(portGuid) ?? (own > 0 && own < FIRST_MULTICAST_LID && !taken.has(own) ? own : 0)
+      if (lid === 0) {
+        while (taken.has(next)) next++
+        lid = next < FIRST_MULTICAST_LID ? next : 0
+      }
+      if (lid > 0) this.#lids.set(portGuid, lid)
+      taken.add(lid)
+      this.#setLid(port, lid)
+      subnet.indexLid(port)
+    }
+    this.#routes.change(ends, gone)
+  }
+
+  #setLid(port: FoundPort, lid: number): void {
+    // `#setPorts` compares with what the port has.
+    this.#hadLid.set(port, port.info.lid)
+    if (port.info.lid !== lid) port.info = { ...port.info, lid }
+  }
+
   #assignLids(): void {
     const subnet = this.#subnet
     const taken = new Set<number>()
@@ -496,40 +593,34 @@ export class SubnetManager {
       taken.add(next)
       this.#lids.set(port.node.info.portGuid, next)
     }
-    for (const port of subnet.endPorts) {
-      const lid = this.#lids.get(port.node.info.portGuid) ?? 0
-      // `#setPorts` compares with what the port has.
-      this.#hadLid.set(port, port.info.lid)
-      if (port.info.lid !== lid) port.info = { ...port.info, lid }
-    }
+    for (const port of subnet.endPorts) this.#setLid(port, this.#lids.get(port.node.info.portGuid) ?? 0)
     subnet.indexLids()
   }
   #hadLid = new WeakMap<FoundPort, number>()
 
-  #setPorts(): void {
+  #setPorts(ports: Iterable<FoundPort>): void {
     const { guid, gidPrefix = LINK_LOCAL, mKey = 0n } = this.#options
     const smLid = this.#lids.get(guid) ?? 0
-    for (const node of this.#subnet.nodes.values()) {
-      for (const port of node.ports.values()) {
-        const isEnd = endPort(node) === port
-        if (!isUp(port) || (isEnd && port.info.lid === 0)) continue
-        const { info } = port
-        const isNew = isEnd && !this.#registered.has(node.info.portGuid)
-        const neighborMtu = Math.min(info.mtuCap, port.peer?.info.mtuCap ?? info.mtuCap)
-        const wanted: Partial<SmAttribute<'PortInfo'>> = {
-          neighborMtu,
-          operationalVls: VL0,
-          ...(isEnd && { smLid, smSl: 0, gidPrefix, subnetTimeout: SUBNET_TIMEOUT, mKey }),
-        }
-        const isInit = info.portState === PortState.INIT
-        const differs = Object.entries(wanted).some(([name, value]) => info[name as keyof typeof info] !== value)
-        const hasLid = !isEnd || this.#hadLid.get(port) === info.lid
-        if (isEnd) this.#setPkeys(port)
-        if (!isNew && !isInit && !differs && hasLid) continue
-        this.#setPort(port, { ...wanted, clientReregister: isNew, portState: isInit ? PortState.ARMED : 0 }, () => {
-          if (isEnd) this.#registered.add(node.info.portGuid)
-        })
+    for (const port of ports) {
+      const { node } = port
+      const isEnd = endPort(node) === port
+      if (!isUp(port) || (isEnd && port.info.lid === 0)) continue
+      const { info } = port
+      const isNew = isEnd && !this.#registered.has(node.info.portGuid)
+      const neighborMtu = Math.min(info.mtuCap, port.peer?.info.mtuCap ?? info.mtuCap)
+      const wanted: Partial<SmAttribute<'PortInfo'>> = {
+        neighborMtu,
+        operationalVls: VL0,
+        ...(isEnd && { smLid, smSl: 0, gidPrefix, subnetTimeout: SUBNET_TIMEOUT, mKey }),
       }
+      const isInit = info.portState === PortState.INIT
+      const differs = Object.entries(wanted).some(([name, value]) => info[name as keyof typeof info] !== value)
+      const hasLid = !isEnd || this.#hadLid.get(port) === info.lid
+      if (isEnd) this.#setPkeys(port)
+      if (!isNew && !isInit && !differs && hasLid) continue
+      this.#setPort(port, { ...wanted, clientReregister: isNew, portState: isInit ? PortState.ARMED : 0 }, () => {
+        if (isEnd) this.#registered.add(node.info.portGuid)
+      })
     }
   }
 
@@ -570,13 +661,15 @@ export class SubnetManager {
   #setTables(): void {
     for (const [node, table] of this.#routes.linear) {
       const top = table.length - 1
+      const sent = this.#linearSent.get(node.info.portGuid) ?? []
+      this.#linearSent.set(node.info.portGuid, sent)
       for (let block = 0; block * LFT_BLOCK < table.length; block++) {
-        const ports = Array.from(table.subarray(block * LFT_BLOCK, (block + 1) * LFT_BLOCK))
-        const key = `${node.info.portGuid}.${block}`
-        const text = ports.join()
-        if (this.#linearSent.get(key) === text && node.switchInfo?.portStateChange !== true) continue
-        this.#set(node.path, 'LinearForwardingTable', block, { ports }, this.#now, answer => {
-          if (answer !== undefined) this.#linearSent.set(key, text)
+        const ports = table.subarray(block * LFT_BLOCK, (block + 1) * LFT_BLOCK)
+        const before = sent[block]
+        if (before?.every((port, i) => port === ports[i]) && node.switchInfo?.portStateChange !== true) continue
+        const set = ports.slice()
+        this.#set(node.path, 'LinearForwardingTable', block, { ports: Array.from(set) }, this.#now, answer => {
+          if (answer !== undefined) sent[block] = set
         })
       }
       const { switchInfo } = node
@@ -588,13 +681,12 @@ export class SubnetManager {
         this.#set(node.path, 'SwitchInfo', 0, value, this.#now, () => {})
     }
   }
-  /** Blocks of linear tables, as switches have them. */
-  readonly #linearSent = new Map<string, string>()
+  /** Blocks of linear tables, as switches have them, by the GUID of the switch. */
+  readonly #linearSent = new Map<bigint, Uint8Array[]>()
 
-  #activate(): void {
-    for (const node of this.#subnet.nodes.values())
-      for (const port of node.ports.values())
-        if (port.info.portState === PortState.ARMED) this.#setPort(port, { portState: PortState.ACTIVE }, () => {})
+  #activate(ports: Iterable<FoundPort>): void {
+    for (const port of ports)
+      if (port.info.portState === PortState.ARMED) this.#setPort(port, { portState: PortState.ACTIVE }, () => {})
   }
 
   #groupChanged(mlid: number): void {

@@ -21,42 +21,70 @@ const distancesTo = (target: FoundNode): Distances => {
   return distances
 }
 
-/** The shortest paths of a subnet as it is when they are made. */
+const highestLid = (ports: readonly FoundPort[]): number => ports.reduce((top, { info }) => Math.max(top, info.lid), 0)
+const tableBytes = (top: number): number => (Math.floor(top / LFT_BLOCK) + 1) * LFT_BLOCK
+
+/** The shortest paths of a subnet as it is when they are made, but for adapters that come and go (`change`). */
 export class Routes {
   readonly #subnet: Subnet
   readonly #distances = new Map<FoundNode, Distances>()
+  readonly #links: ReadonlyMap<FoundNode, ReturnType<typeof linksBetweenSwitches>>
+  /** Destinations of each port. */
+  readonly #load = new Map<FoundPort, number>()
   /** The linear tables, by switch. */
   readonly linear = new Map<FoundNode, Uint8Array>()
+  #top: number
+  /** Equal paths are spread by the order of the end ports. */
+  hasEqualPaths = false
 
   constructor(subnet: Subnet) {
     this.#subnet = subnet
     const { switches, endPorts } = subnet
     for (const node of switches) this.#distances.set(node, distancesTo(node))
-    const links = new Map(switches.map(node => [node, linksBetweenSwitches(node)]))
-    const top = Math.max(0, ...endPorts.map(({ info }) => info.lid))
-    /** Destinations of each port. */
-    const load = new Map<FoundPort, number>()
-    for (const node of switches) {
-      const table = new Uint8Array((Math.floor(top / LFT_BLOCK) + 1) * LFT_BLOCK).fill(NO_PORT)
-      for (const end of endPorts) {
-        const at = attachment(end)
-        const distances = at && this.#distances.get(at.node)
-        const here = distances?.get(node)
-        if (at === undefined || distances === undefined || here === undefined) continue
-        if (here === 0) {
-          table[end.info.lid] = at.port
-          continue
-        }
-        let best: FoundPort | undefined
-        for (const { port, peer } of links.get(node)!)
-          if (distances.get(peer) === here - 1 && (best === undefined || (load.get(port) ?? 0) < (load.get(best) ?? 0)))
-            best = port
-        if (best === undefined) continue
-        load.set(best, (load.get(best) ?? 0) + 1)
-        table[end.info.lid] = best.number
+    this.#links = new Map(switches.map(node => [node, linksBetweenSwitches(node)]))
+    this.#top = highestLid(endPorts)
+    const bytes = tableBytes(this.#top)
+    for (const node of switches) this.linear.set(node, new Uint8Array(bytes).fill(NO_PORT))
+    for (const end of endPorts) this.#add(end)
+  }
+
+  #add(end: FoundPort): void {
+    const at = attachment(end)
+    const distances = at && this.#distances.get(at.node)
+    if (distances === undefined) return
+    const load = this.#load
+    for (const [node, table] of this.linear) {
+      const here = distances.get(node)
+      if (here === undefined) continue
+      if (here === 0) {
+        table[end.info.lid] = at!.port
+        continue
       }
-      this.linear.set(node, table)
+      let best: FoundPort | undefined
+      for (const { port, peer } of this.#links.get(node)!) {
+        if (distances.get(peer) !== here - 1) continue
+        this.hasEqualPaths ||= best !== undefined
+        if (best === undefined || (load.get(port) ?? 0) < (load.get(best) ?? 0)) best = port
+      }
+      if (best === undefined) continue
+      load.set(best, (load.get(best) ?? 0) + 1)
+      table[end.info.lid] = best.number
     }
+  }
+
+  /** Adapters came and went; the subnet has them. `gone`: LIDs. Not if there are equal paths. */
+  change(added: readonly FoundPort[], gone: readonly number[]): void {
+    if (gone.includes(this.#top)) this.#top = highestLid(this.#subnet.endPorts)
+    this.#top = Math.max(this.#top, highestLid(added))
+    const bytes = tableBytes(this.#top)
+    for (const [node, table] of this.linear) {
+      for (const lid of gone) table[lid] = NO_PORT
+      if (table.length === bytes) continue
+      const other = new Uint8Array(bytes).fill(NO_PORT)
+      other.set(table.subarray(0, bytes))
+      this.linear.set(node, other)
+    }
+    for (const end of added) this.#add(end)
   }
 
   /** The ports by which packets from an end port leave nodes on their way to another one; undefined: there is no way. */

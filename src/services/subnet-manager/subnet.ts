@@ -32,6 +32,14 @@ export const isSwitch = ({ info }: FoundNode): boolean => info.nodeType === Node
 export const endPort = (node: FoundNode): FoundPort | undefined =>
   isSwitch(node) ? node.ports.get(0) : node.ports.get(node.info.localPort)
 
+/** Adapters that came and went, as a look at some switches has found. */
+export interface Change {
+  /** Ports of the switches, as they are now, with their peers; `FoundPort.node` is the subnet's own. */
+  readonly ports: readonly FoundPort[]
+  readonly added: readonly FoundNode[]
+  readonly removed: readonly FoundNode[]
+}
+
 export const isUp = ({ info }: FoundPort): boolean => info.portState !== PortState.DOWN
 
 /** The nodes of a sweep, by the GUID of their end port. */
@@ -50,6 +58,16 @@ export class Subnet {
     return [...this.nodes.values()].flatMap(node => endPort(node) ?? [])
   }
 
+  ports(): FoundPort[] {
+    return [...this.nodes.values()].flatMap(({ ports }) => [...ports.values()])
+  }
+
+  /** Those that a change is about. */
+  portsOf({ ports, added }: Change): FoundPort[] {
+    const own = ports.map(({ node, number }) => node.ports.get(number)!)
+    return [...own, ...added.flatMap(node => [...node.ports.values()])]
+  }
+
   portOfGuid(guid: bigint): FoundPort | undefined {
     const node = this.nodes.get(guid)
     return node && endPort(node)
@@ -57,6 +75,25 @@ export class Subnet {
 
   portOfLid(lid: number): FoundPort | undefined {
     return this.#byLid.get(lid)
+  }
+
+  /** `removed` adapters may be among those that were added: then they have been read again. */
+  apply({ ports, added, removed }: Change): void {
+    for (const node of removed) {
+      this.#byLid.delete(endPort(node)?.info.lid ?? 0)
+      this.nodes.delete(node.info.portGuid)
+    }
+    for (const { node, number, info, peer } of ports) {
+      const port = node.ports.get(number)!
+      port.info = info
+      port.peer = peer
+      if (peer !== undefined) peer.peer = port
+    }
+    for (const node of added) this.nodes.set(node.info.portGuid, node)
+  }
+
+  indexLid(port: FoundPort): void {
+    this.#byLid.set(port.info.lid, port)
   }
 
   /** After LIDs have changed. */

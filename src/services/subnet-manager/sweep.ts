@@ -4,7 +4,7 @@
  */
 import { MAX_HOPS, PKEY_BLOCK, PortCapability, PortState } from '../../spec/wire/subnet.ts'
 import type { Path, SmpRequests } from './requests.ts'
-import { endPort, type FoundNode, type FoundPort, isSwitch, isUp, Subnet } from './subnet.ts'
+import { type Change, endPort, type FoundNode, type FoundPort, isSwitch, isUp, Subnet } from './subnet.ts'
 
 /** Nodes of a subnet; what is beyond is not found. */
 const MAX_NODES = 16_384
@@ -21,19 +21,28 @@ interface SweepOptions {
    * that have stayed ACTIVE, nothing more is asked: a link that was away is INIT. Absent: everything is asked.
    */
   readonly known?: Subnet | undefined
+  /** GUIDs of adapters' ports of `known` to which somebody has set something since then: they are asked. */
+  readonly stale: ReadonlySet<bigint>
+  /** By GUID, switches of `known` that may have a changed port: which ones, or none if the switch must be asked. */
+  readonly changed: ReadonlyMap<bigint, ReadonlySet<number>>
 }
 
-export const sweep = (
+interface LookOptions extends SweepOptions {
+  readonly known: Subnet
+}
+
+/** The requests of a sweep, whose answers go to `subnet`. `done` is called once no request is open. */
+const createSearch = (
   requests: SmpRequests,
-  { ownGuid, now, isMaster, known: before }: SweepOptions,
-  done: (subnet: Subnet) => void,
-): void => {
-  const subnet = new Subnet()
+  { ownGuid, now, isMaster, stale, changed }: SweepOptions,
+  subnet: Subnet,
+  done: () => void,
+) => {
   let open = 0
   const ask = (request: (end: () => void) => void): void => {
     open++
     request(() => {
-      if (--open === 0) done(subnet)
+      if (--open === 0) done()
     })
   }
 
@@ -83,9 +92,9 @@ export const sweep = (
       requests.get(node.path, 'SwitchInfo', 0, now(), answer => {
         node.switchInfo = answer
         subnet.hasGaps ||= answer === undefined
-        const hasChanged = answer?.portStateChange !== false
+        const hasChanged = answer?.portStateChange !== false || (changed.get(node.info.portGuid)?.size ?? 0) > 0
         // Before the ports are read: what changes later is told again.
-        if (hasChanged && answer !== undefined && isMaster)
+        if (answer?.portStateChange === true && isMaster)
           ask(told => requests.set(node.path, 'SwitchInfo', 0, answer, now(), told))
         then(hasChanged)
         end()
@@ -120,7 +129,9 @@ export const sweep = (
     const port: FoundPort = { ...old, node, peer: undefined }
     node.ports.set(old.number, port)
     if (from !== undefined) join(from, node, old.number)
-    if (goesOn(port) && old.peer !== undefined) keep(old.peer, port)
+    if (!goesOn(port) || old.peer === undefined) return
+    if (stale.has(old.peer.node.info.portGuid)) visit([...node.path, port.number], port)
+    else keep(old.peer, port)
   }
 
   /** Whether the sweep goes by this port: a route goes through switches, and begins at the manager's port. */
@@ -179,8 +190,76 @@ export const sweep = (
     port.peer = from
   }
 
-  const own = before?.nodes.get(ownGuid)
+  return { ask, visit, askSwitch, keep }
+}
+
+export const sweep = (requests: SmpRequests, options: SweepOptions, done: (subnet: Subnet) => void): void => {
+  const subnet = new Subnet()
+  const { visit, keep } = createSearch(requests, options, subnet, () => done(subnet))
+  const own = options.known?.nodes.get(options.ownGuid)
   const ownPort = own && isSwitch(own) ? endPort(own) : undefined
   if (ownPort !== undefined) keep(ownPort, undefined)
   else visit([], undefined)
+}
+
+/**
+ * A sweep of the switches that may have changed, and of adapters that somebody has set. `done` is called with the adapters that
+ * came and went; undefined: more than that has changed, or something has not answered.
+ */
+export const look = (requests: SmpRequests, options: LookOptions, done: (change: Change | undefined) => void): void => {
+  const { known, stale, changed, now } = options
+  const switches = [...changed.keys()].flatMap(guid => known.nodes.get(guid) ?? [])
+  const found = new Subnet()
+  const ports: FoundPort[] = []
+  let isMore = false
+  const { ask, visit, askSwitch } = createSearch(requests, options, found, () => {
+    const added = [...found.nodes.values()]
+    const removed = ports.flatMap(({ node, number }) => node.ports.get(number)!.peer?.node ?? [])
+    const isOther = (node: FoundNode): boolean => {
+      const before = known.nodes.get(node.info.portGuid)
+      return isSwitch(node) || node.smInfo !== undefined || (before !== undefined && !removed.includes(before))
+    }
+    const hasGap = found.hasGaps || ports.some(port => isUp(port) && port.peer === undefined)
+    done(isMore || hasGap || removed.some(isSwitch) || added.some(isOther) ? undefined : { ports, added, removed })
+  })
+
+  const askPeer = (old: FoundPort, info: FoundPort['info']): void => {
+    const port = { ...old, info, peer: undefined }
+    ports.push(port)
+    if (isUp(port)) visit([...old.node.path, old.number], port)
+  }
+
+  const askPort = (old: FoundPort): void =>
+    ask(end =>
+      requests.get(old.node.path, 'PortInfo', old.number, now(), info => {
+        const wasUp = isUp(old)
+        const { peer } = old
+        if (info === undefined) isMore = true
+        else if (info.portState === PortState.DOWN || !wasUp) {
+          if (info.portState !== PortState.DOWN || wasUp) askPeer(old, info)
+        } else if (info.portState !== PortState.ACTIVE || old.info.portState !== PortState.ACTIVE) isMore = true
+        else if (peer !== undefined && stale.has(peer.node.info.portGuid)) askPeer(old, info)
+        end()
+      }),
+    )
+
+  // One request is open until all have begun.
+  ask(begun => {
+    const asked = new Set(switches)
+    for (const node of switches)
+      askSwitch(node, hasChanged => {
+        if (node.switchInfo !== undefined) node.switchInfo = { ...node.switchInfo, portStateChange: false }
+        const told = changed.get(node.info.portGuid)!
+        for (const port of node.ports.values()) {
+          const mayHave = port.number > 0 && hasChanged && (told.size === 0 || told.has(port.number))
+          if (mayHave) askPort(port)
+          else if (port.peer !== undefined && stale.has(port.peer.node.info.portGuid)) askPeer(port, port.info)
+        }
+      })
+    for (const guid of stale) {
+      const peer = known.portOfGuid(guid)?.peer
+      if (peer !== undefined && !asked.has(peer.node)) askPeer(peer, peer.info)
+    }
+    begun()
+  })
 }

@@ -110,6 +110,8 @@ export class Fabric {
   #nextTimeout = Number.POSITIVE_INFINITY
   readonly #hooks: FabricHooks
   readonly #reached = new Map<NodePort, Map<number, Reach>>()
+  /** Somebody may have kept an answer of `reached` or `isCarried`. */
+  #wasAsked = false
   /** Packets that the fabric has lost: too many in flight, or by a link's loss. */
   lost = 0
 
@@ -211,6 +213,7 @@ export class Fabric {
   }
 
   #reach(from: FabricPort, dlid: number): Reach {
+    this.#wasAsked = true
     let byLid = this.#reached.get(from.port)
     if (byLid === undefined) {
       byLid = new Map()
@@ -313,6 +316,8 @@ export class Fabric {
   }
 
   #routesChanged(): void {
+    if (!this.#wasAsked) return
+    this.#wasAsked = false
     this.#reached.clear()
     this.#hooks.rerouted?.()
   }

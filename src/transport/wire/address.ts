@@ -4,7 +4,8 @@
  */
 
 export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
-  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  // Addresses of a network begin alike.
+  for (let i = 15; i >= 0; i--) if (a[i] !== b[i]) return false
   return true
 }
 

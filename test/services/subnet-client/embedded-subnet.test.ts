@@ -168,6 +168,30 @@ describe('ports of one process', () => {
 })
 
 describe('datagrams', () => {
+  test('partition keys that a program sets are seen when the next port comes', () => {
+    const [a, b, c] = ports(3) as [TestPort, TestPort, TestPort]
+    const { subnet, run } = subnetOf([a, b])
+    run(SECOND)
+    const data = new Uint8Array(64)
+    smCodecs.P_KeyTable.emit({ pkeys: [0x8123, ...Array<number>(31).fill(0)] }, data)
+    const smp = smpCodec.emit({
+      baseVersion: 1,
+      mgmtClass: MadClass.SUBNET_LID_ROUTED,
+      classVersion: 1,
+      method: MadMethod.SET,
+      attribute: smAttributes.P_KeyTable.id,
+      data,
+    })
+    a.subnet!.send(smp, { ...toManager(a, 0), dlid: b.settings.lid })
+    run(SECOND)
+    assert.deepEqual([...b.settings.pkeys.slice(0, 2)], [0x8123, 0])
+    subnet.attach(c)
+    run(SECOND)
+    // The manager has read them, and adds the default partition, in which all ports are.
+    assert.deepEqual([...b.settings.pkeys.slice(0, 3)], [0xffff, 0x8123, 0])
+    assert.deepEqual(c.subnet?.reached(b.settings.lid), [b])
+  })
+
   test('a program asks its port’s agent, a switch, and the administration', () => {
     const [a, b] = ports(2) as [TestPort, TestPort]
     const { run } = subnetOf([a, b])
