@@ -92,7 +92,7 @@ enum {
 struct process {
     uint32_t pid;
     uint32_t has_ended; /* the keeper has seen it */
-    uint32_t is_mover; /* a daemon's (native/mover.c) */
+    uint32_t is_mover; /* a daemon's (native/mover.c), or a successor of the keeper */
     uint32_t is_daemon;
     uint32_t may; /* the keeper's */
     uint64_t stack; /* clock_add_process() */
@@ -364,6 +364,8 @@ bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal);
 bool clock_is_handled(pid_t pid, uint32_t signal);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
+/* The calling process has none of the open files that others know of. */
+void clock_forget_files(void);
 /* Maps the page at `path`; NULL after a failure. */
 struct page *clock_map_page(const char *path);
 /* The place of a process in the page; NULL: it has none. */

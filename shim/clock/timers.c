@@ -1,6 +1,6 @@
 /*
  * Timers. A timerfd stays the kernel's: the keeper sets it again after a jump. Those with signals are the keeper's, which
- * sends the signal as the kernel would. So they do not outlive the daemon.
+ * sends the signal as the kernel would. After its end its successor does (keeper.c).
  */
 #define _GNU_SOURCE
 #include "clock.h"

@@ -331,6 +331,14 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     assertGood(await waiting.ended)
   })
 
+  it('goes on by the time of the machine for programs whose command and daemon were killed', async t => {
+    const script = 'echo begins; timeout 2 sh -c "while :; do :; done"; timeout 1 sleep 3600; echo $?'
+    const running = start(t, userdma, ['run', '--private', '--clock', 'skip', '--', 'sh', '-c', script])
+    await running.printed(/begins/)
+    running.child.kill('SIGKILL')
+    assert.match((await running.ended).stdout, /\n124\n/)
+  })
+
   it('is refused by a daemon with the real clock, and ends with its daemon', async t => {
     const socket = join(temporaryFolder(t), 'sock')
     const real = start(t, userdma, ['daemon', '--socket', socket])
