@@ -206,6 +206,25 @@ extern struct page *clock_page;
 /* The waits of this process have deadlines: it is no daemon. */
 extern bool clock_sleeps;
 
+/* How many places of the page were used. A program may have written anything there. */
+static inline uint32_t clock_at_most(const uint32_t *used, uint32_t limit)
+{
+    const uint32_t count = __atomic_load_n(used, __ATOMIC_ACQUIRE);
+    return count < limit ? count : limit;
+}
+static inline uint32_t clock_used_slots(void)
+{
+    return clock_at_most(&clock_page->slots_used, MAX_SLOTS);
+}
+static inline uint32_t clock_used_timers(void)
+{
+    return clock_at_most(&clock_page->timers_used, MAX_TIMERS);
+}
+static inline uint32_t clock_used_processes(void)
+{
+    return clock_at_most(&clock_page->processes_used, MAX_PROCESSES);
+}
+
 /* The next library's function; `name` without its version. */
 void *clock_next(const char *name);
 /* Declares next_NAME(): the next library's function of that name. */

@@ -98,14 +98,14 @@ static void end_waits(int64_t now)
 {
     for (int64_t last = INT64_MIN;;) {
         int64_t next = NEVER;
-        for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        for (uint32_t i = 0; i < clock_used_slots(); i++) {
             const struct slot *const slot = &clock_page->slots[i];
             if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline > last && slot->deadline < next)
                 next = slot->deadline;
         }
         if (next > now)
             return;
-        for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        for (uint32_t i = 0; i < clock_used_slots(); i++) {
             struct slot *const slot = &clock_page->slots[i];
             if (slot->tid == 0 || slot->state != ASLEEP || slot->deadline != next)
                 continue;
@@ -126,7 +126,7 @@ static bool is_anyone_woken(void)
 {
     bool found = false;
     const bool again = now_real() - woken_at > WAKE_AGAIN;
-    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+    for (uint32_t i = 0; i < clock_used_slots(); i++) {
         struct slot *const slot = &clock_page->slots[i];
         if (slot->tid == 0 || slot->state == ASLEEP || slot->state == AWAKE)
             continue;
@@ -160,7 +160,8 @@ static int64_t following(const struct timer *timer, int64_t deadline, int64_t no
 
 static void send_signal(const struct timer *timer)
 {
-    if (timer->signal == 0)
+    /* Never to a group of processes, or to all. */
+    if (timer->signal == 0 || (pid_t)timer->pid <= 0)
         return;
     if (timer->code == SI_USER) {
         kill((pid_t)timer->pid, (int)timer->signal);
@@ -271,7 +272,7 @@ static bool is_pending(struct timer *timer)
     if (timer->kind != TIMER_SIGNAL || timer->signal == 0)
         return false;
     const bool is_any = clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal);
-    for (uint32_t i = 0; !is_any && i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; !is_any && i < clock_used_timers(); i++) {
         struct timer *const other = &clock_page->timers[i];
         if (other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
             other->is_sent = 0;
@@ -293,7 +294,7 @@ static bool has_outlived_exec(const struct timer *timer)
 static bool end_timers(int64_t now)
 {
     bool any = false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
         if ((timer->kind != TIMER_FD && timer->kind != TIMER_SIGNAL) || deadline > now)
@@ -335,7 +336,7 @@ static bool is_passed_over(const struct timer *timer)
 static int64_t earliest_of_timers(uint32_t kind)
 {
     int64_t earliest = NEVER;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         const struct timer *const timer = &clock_page->timers[i];
         if (timer->kind == kind && timer->deadline < earliest && !is_passed_over(timer))
             earliest = timer->deadline;
@@ -352,7 +353,7 @@ static int64_t earliest_of_all_timers(void)
 static int64_t earliest(void)
 {
     int64_t found = earliest_of_all_timers();
-    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+    for (uint32_t i = 0; i < clock_used_slots(); i++) {
         const struct slot *const slot = &clock_page->slots[i];
         if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline < found)
             found = slot->deadline;
@@ -371,7 +372,7 @@ static void jump(int64_t to)
     idle_jumps++;
     lost_count = 0;
     begin_turn();
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         const int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
         if (timer->kind == TIMER_FD && deadline != NEVER)
@@ -384,7 +385,7 @@ static bool daemons_are_done(void)
 {
     const bool is_late = now_real() - jump_at > DAEMON_TIME;
     bool any = false;
-    for (uint32_t i = 0; any_is_due && i < clock_page->processes_used; i++) {
+    for (uint32_t i = 0; any_is_due && i < clock_used_processes(); i++) {
         is_due[i] = is_due[i] && !is_late && !clock_daemon_is_done(&clock_page->processes[i]);
         any = any || is_due[i];
     }
@@ -399,9 +400,9 @@ static bool has_programs(void)
 {
     static unsigned looks;
     if (looks++ % SWEEP == 0)
-        for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        for (uint32_t i = 0; i < clock_used_processes(); i++)
             clock_remove_process(&clock_page->processes[i]);
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (clock_page->processes[i].pid != 0 && !clock_page->processes[i].is_daemon && !clock_page->processes[i].is_mover)
             return true;
     return false;
@@ -477,10 +478,10 @@ static bool may_set(const struct timer *timer)
 /* Whether nothing forbids what a jump needs. */
 static bool may_jump(void)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (!may_wake(&clock_page->processes[i]))
             return false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++)
+    for (uint32_t i = 0; i < clock_used_timers(); i++)
         if (!may_set(&clock_page->timers[i]))
             return false;
     return true;
@@ -584,7 +585,7 @@ static uint8_t successor_stack[1 << 16] __attribute__((aligned(64)));
 static bool any_program_is_left(void)
 {
     bool any = false;
-    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+    for (uint32_t i = 0; i < clock_used_processes(); i++) {
         struct process *const process = &clock_page->processes[i];
         clock_remove_process(process);
         const pid_t pid = (pid_t)process->pid;
@@ -609,7 +610,7 @@ static int succeed(void *parent)
     clock_forget_files();
     clock_end_grant();
     clock_page->keeper = (uint32_t)getpid();
-    for (uint32_t i = 0; i < clock_page->slots_used; i++)
+    for (uint32_t i = 0; i < clock_used_slots(); i++)
         if (clock_page->slots[i].state == WAKING)
             wake(&clock_page->slots[i], WAKING);
     while (any_program_is_left()) {
