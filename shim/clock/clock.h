@@ -92,7 +92,7 @@ enum {
 struct process {
     uint32_t pid;
     uint32_t has_ended; /* the keeper has seen it */
-    uint32_t is_mover; /* a daemon's (native/mover.c) */
+    uint32_t is_mover; /* a daemon's (native/mover.c), or a successor of the keeper */
     uint32_t is_daemon;
     uint32_t may; /* the keeper's */
     uint64_t stack; /* clock_add_process() */
@@ -205,6 +205,25 @@ struct page {
 extern struct page *clock_page;
 /* The waits of this process have deadlines: it is no daemon. */
 extern bool clock_sleeps;
+
+/* How many places of the page were used. A program may have written anything there. */
+static inline uint32_t clock_at_most(const uint32_t *used, uint32_t limit)
+{
+    const uint32_t count = __atomic_load_n(used, __ATOMIC_ACQUIRE);
+    return count < limit ? count : limit;
+}
+static inline uint32_t clock_used_slots(void)
+{
+    return clock_at_most(&clock_page->slots_used, MAX_SLOTS);
+}
+static inline uint32_t clock_used_timers(void)
+{
+    return clock_at_most(&clock_page->timers_used, MAX_TIMERS);
+}
+static inline uint32_t clock_used_processes(void)
+{
+    return clock_at_most(&clock_page->processes_used, MAX_PROCESSES);
+}
 
 /* The next library's function; `name` without its version. */
 void *clock_next(const char *name);
@@ -364,6 +383,8 @@ bool clock_is_pending(pid_t pid, pid_t tid, uint32_t signal);
 bool clock_is_handled(pid_t pid, uint32_t signal);
 /* Whether the thread has ended. */
 bool clock_thread_is_gone(pid_t pid, pid_t tid);
+/* The calling process has none of the open files that others know of. */
+void clock_forget_files(void);
 /* Maps the page at `path`; NULL after a failure. */
 struct page *clock_map_page(const char *path);
 /* The place of a process in the page; NULL: it has none. */

@@ -1,7 +1,7 @@
 /*
  * The keeper: a thread of the daemon, or of the player of a net, that lets the clock jump to the earliest deadline when
  * everything sleeps, and ends the waits whose time is over. It looks while there is a deadline: soon after a jump, and rarely
- * while programs work, which pay nothing.
+ * while programs work, which pay nothing. A successor goes on with timers when the keeper's process has ended.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -10,6 +10,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -97,14 +98,14 @@ static void end_waits(int64_t now)
 {
     for (int64_t last = INT64_MIN;;) {
         int64_t next = NEVER;
-        for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        for (uint32_t i = 0; i < clock_used_slots(); i++) {
             const struct slot *const slot = &clock_page->slots[i];
             if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline > last && slot->deadline < next)
                 next = slot->deadline;
         }
         if (next > now)
             return;
-        for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+        for (uint32_t i = 0; i < clock_used_slots(); i++) {
             struct slot *const slot = &clock_page->slots[i];
             if (slot->tid == 0 || slot->state != ASLEEP || slot->deadline != next)
                 continue;
@@ -125,7 +126,7 @@ static bool is_anyone_woken(void)
 {
     bool found = false;
     const bool again = now_real() - woken_at > WAKE_AGAIN;
-    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+    for (uint32_t i = 0; i < clock_used_slots(); i++) {
         struct slot *const slot = &clock_page->slots[i];
         if (slot->tid == 0 || slot->state == ASLEEP || slot->state == AWAKE)
             continue;
@@ -159,7 +160,8 @@ static int64_t following(const struct timer *timer, int64_t deadline, int64_t no
 
 static void send_signal(const struct timer *timer)
 {
-    if (timer->signal == 0)
+    /* Never to a group of processes, or to all. */
+    if (timer->signal == 0 || (pid_t)timer->pid <= 0)
         return;
     if (timer->code == SI_USER) {
         kill((pid_t)timer->pid, (int)timer->signal);
@@ -270,7 +272,7 @@ static bool is_pending(struct timer *timer)
     if (timer->kind != TIMER_SIGNAL || timer->signal == 0)
         return false;
     const bool is_any = clock_is_pending((pid_t)timer->pid, (pid_t)timer->tid, timer->signal);
-    for (uint32_t i = 0; !is_any && i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; !is_any && i < clock_used_timers(); i++) {
         struct timer *const other = &clock_page->timers[i];
         if (other->kind == TIMER_SIGNAL && other->pid == timer->pid && other->signal == timer->signal)
             other->is_sent = 0;
@@ -292,7 +294,7 @@ static bool has_outlived_exec(const struct timer *timer)
 static bool end_timers(int64_t now)
 {
     bool any = false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
         if ((timer->kind != TIMER_FD && timer->kind != TIMER_SIGNAL) || deadline > now)
@@ -334,7 +336,7 @@ static bool is_passed_over(const struct timer *timer)
 static int64_t earliest_of_timers(uint32_t kind)
 {
     int64_t earliest = NEVER;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         const struct timer *const timer = &clock_page->timers[i];
         if (timer->kind == kind && timer->deadline < earliest && !is_passed_over(timer))
             earliest = timer->deadline;
@@ -351,7 +353,7 @@ static int64_t earliest_of_all_timers(void)
 static int64_t earliest(void)
 {
     int64_t found = earliest_of_all_timers();
-    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+    for (uint32_t i = 0; i < clock_used_slots(); i++) {
         const struct slot *const slot = &clock_page->slots[i];
         if (slot->tid != 0 && slot->state == ASLEEP && slot->deadline < found)
             found = slot->deadline;
@@ -370,7 +372,7 @@ static void jump(int64_t to)
     idle_jumps++;
     lost_count = 0;
     begin_turn();
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         const int64_t deadline = __atomic_load_n(&timer->deadline, __ATOMIC_ACQUIRE);
         if (timer->kind == TIMER_FD && deadline != NEVER)
@@ -383,7 +385,7 @@ static bool daemons_are_done(void)
 {
     const bool is_late = now_real() - jump_at > DAEMON_TIME;
     bool any = false;
-    for (uint32_t i = 0; any_is_due && i < clock_page->processes_used; i++) {
+    for (uint32_t i = 0; any_is_due && i < clock_used_processes(); i++) {
         is_due[i] = is_due[i] && !is_late && !clock_daemon_is_done(&clock_page->processes[i]);
         any = any || is_due[i];
     }
@@ -398,9 +400,9 @@ static bool has_programs(void)
 {
     static unsigned looks;
     if (looks++ % SWEEP == 0)
-        for (uint32_t i = 0; i < clock_page->processes_used; i++)
+        for (uint32_t i = 0; i < clock_used_processes(); i++)
             clock_remove_process(&clock_page->processes[i]);
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (clock_page->processes[i].pid != 0 && !clock_page->processes[i].is_daemon && !clock_page->processes[i].is_mover)
             return true;
     return false;
@@ -476,10 +478,10 @@ static bool may_set(const struct timer *timer)
 /* Whether nothing forbids what a jump needs. */
 static bool may_jump(void)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (!may_wake(&clock_page->processes[i]))
             return false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++)
+    for (uint32_t i = 0; i < clock_used_timers(); i++)
         if (!may_set(&clock_page->timers[i]))
             return false;
     return true;
@@ -571,6 +573,58 @@ static void *keep(void *unused)
     return NULL;
 }
 
+/* ---- after the keeper's end ---- */
+
+#define SUCCESSOR_NAP (1 * SECOND)
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static uint8_t successor_stack[1 << 16] __attribute__((aligned(64)));
+
+static bool any_program_is_left(void)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < clock_used_processes(); i++) {
+        struct process *const process = &clock_page->processes[i];
+        clock_remove_process(process);
+        const pid_t pid = (pid_t)process->pid;
+        any = any || (pid != 0 && !process->is_daemon && !process->is_mover && !clock_thread_is_gone(pid, pid));
+    }
+    return any;
+}
+
+/*
+ * A process that shares the memory of the keeper's, `parent`, and outlives it, however it ends: timers with signals would never
+ * end then. The clock goes on as the machine's until no program is left. While the parent lives it only waits, by system calls that
+ * succeed: it has the thread-local storage of its first thread. It keeps no descriptors.
+ */
+static int succeed(void *parent)
+{
+    const uint64_t all_signals = ~0ull;
+    NEXT(syscall)(SYS_close_range, 0, ~0u, 0);
+    NEXT(syscall)(SYS_prctl, PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+    NEXT(syscall)(SYS_prctl, PR_SET_NAME, "userdma-clock", 0, 0, 0);
+    while (NEXT(syscall)(SYS_getppid) == (pid_t)(intptr_t)parent)
+        NEXT(syscall)(SYS_rt_sigtimedwait, &all_signals, NULL, NULL, sizeof all_signals);
+    clock_forget_files();
+    clock_end_grant();
+    clock_page->keeper = (uint32_t)getpid();
+    for (uint32_t i = 0; i < clock_used_slots(); i++)
+        if (clock_page->slots[i].state == WAKING)
+            wake(&clock_page->slots[i], WAKING);
+    while (any_program_is_left()) {
+        const uint32_t word = __atomic_load_n(&clock_page->word, __ATOMIC_ACQUIRE);
+        const int64_t now = clock_now(CLOCK_MONOTONIC);
+        end_timers(now);
+        end_waits(now);
+        const int64_t left = earliest_of_all_timers() - clock_now(CLOCK_MONOTONIC);
+        const struct timespec limit = to_timespec(left < SUCCESSOR_NAP ? (left > 0 ? left : 1) : SUCCESSOR_NAP);
+        NEXT(syscall)(SYS_futex, &clock_page->word, FUTEX_WAIT, word, &limit, NULL, 0);
+    }
+    _exit(0);
+}
+
 /* Makes the page at `path`. `spins`: spinning lets time go on. Its clock begins to skip with a keeper. 0, or -errno. */
 EXPORT int userdma_clock_make(const char *path, int spins)
 {
@@ -620,7 +674,7 @@ EXPORT int userdma_clock_serve(const char *path)
     return 0;
 }
 
-/* Of a process that takes part in a clock: starts its keeper. 0, or -errno. */
+/* Of a process that takes part in a clock: starts its keeper, and its successor where this is allowed. 0, or -errno. */
 EXPORT int userdma_clock_keep(void)
 {
     if (!clock_page)
@@ -631,6 +685,13 @@ EXPORT int userdma_clock_keep(void)
     pthread_sigmask(SIG_BLOCK, &all, &before);
     pthread_t thread;
     const int error = NEXT(pthread_create)(&thread, NULL, keep, NULL);
+    const pid_t successor =
+        NEXT(clone)(succeed, successor_stack + sizeof successor_stack, CLONE_VM, (void *)(intptr_t)getpid());
+    if (successor > 0)
+        clock_add_process(successor, 0);
+    struct process *const added = successor > 0 ? clock_process_of(successor) : NULL;
+    if (added)
+        added->is_mover = 1;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0)
         NEXT(pthread_detach)(thread);

@@ -145,6 +145,11 @@ static uint32_t open_limit(void)
     return limit;
 }
 
+void clock_forget_files(void)
+{
+    memset(files, 0, sizeof files);
+}
+
 static struct files *files_of(pid_t pid, pid_t tid)
 {
     struct files *const own = &files[(uint32_t)tid % open_limit()];
@@ -445,8 +450,8 @@ bool clock_waits_without_limit(pid_t pid, pid_t tid)
 /* The slot of a thread. NULL: it has none. */
 static struct slot *slot_of(pid_t pid, pid_t tid)
 {
-    const uint32_t used = __atomic_load_n(&clock_page->slots_used, __ATOMIC_ACQUIRE);
-    for (uint32_t i = 0; i < used && i < MAX_SLOTS; i++) {
+    const uint32_t used = clock_used_slots();
+    for (uint32_t i = 0; i < used; i++) {
         struct slot *const slot = &clock_page->slots[i];
         if (slot->tid != (uint32_t)tid || slot->pid != (uint32_t)pid)
             continue;
@@ -471,7 +476,7 @@ static bool is_in_wait(const struct slot *slot, const struct call *call)
 
 struct process *clock_process_of(pid_t pid)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (clock_page->processes[i].pid == (uint32_t)pid)
             return &clock_page->processes[i];
     return NULL;
@@ -703,7 +708,7 @@ static bool look_at_process(struct process *process, pid_t keeper)
 /* Slots of threads that have ended without saying so, by a signal. */
 static void free_unseen(void)
 {
-    for (uint32_t i = 0; i < clock_page->slots_used; i++) {
+    for (uint32_t i = 0; i < clock_used_slots(); i++) {
         struct slot *const slot = &clock_page->slots[i];
         const struct slot seen = {.owner = __atomic_load_n(&slot->owner, __ATOMIC_ACQUIRE)};
         if (seen.tid != 0 && !is_seen[i] && clock_thread_is_gone((pid_t)seen.pid, (pid_t)seen.tid))
@@ -739,7 +744,7 @@ enum rest clock_look(pid_t keeper)
     clock_first_seen = NEVER;
     kill(-getpgrp(), 0); /* no signal: it takes the lock */
     memset(is_seen, 0, sizeof is_seen);
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (clock_page->processes[i].pid != 0 && !look_at_process(&clock_page->processes[i], keeper))
             return RUNS;
     for (uint32_t i = 0; i < thread_count; i++)
@@ -787,7 +792,7 @@ static struct runs noted[MAX_PROCESSES];
 
 void clock_note_daemons(void)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (clock_page->processes[i].is_daemon)
             runs_of((pid_t)clock_page->processes[i].pid, (pid_t)clock_page->processes[i].pid, &noted[i]);
 }

@@ -240,7 +240,7 @@ static bool has_contexts;
 static void look_for_contexts(void)
 {
     has_contexts = false;
-    for (uint32_t i = 0; i < clock_page->processes_used && !has_contexts; i++) {
+    for (uint32_t i = 0; i < clock_used_processes() && !has_contexts; i++) {
         const uint32_t pid = clock_page->processes[i].pid;
         char path[64], line[512];
         snprintf(path, sizeof path, "/proc/%u/maps", pid);
@@ -288,7 +288,7 @@ bool clock_network_is_quiet(void)
         return false;
     if (!__atomic_load_n(&clock_page->has_tcp, __ATOMIC_ACQUIRE))
         return true;
-    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+    for (uint32_t i = 0; i < clock_used_processes(); i++) {
         const uint32_t pid = clock_page->processes[i].pid;
         if (pid != 0 && !clock_page->processes[i].is_daemon && !sockets_are_quiet((pid_t)pid))
             return false;

@@ -48,7 +48,7 @@ static bool target_of(pid_t pid, int fd, char *target, size_t size)
 /* Calls `act` with each descriptor of the session's programs until it is true. `of`: the daemon's too. */
 static bool any_descriptor(bool (*act)(pid_t pid, int fd, const char *target, const void *of), const void *of, bool is_daemons)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+    for (uint32_t i = 0; i < clock_used_processes(); i++) {
         const uint32_t pid = clock_page->processes[i].pid;
         char path[64], target[64];
         snprintf(path, sizeof path, "/proc/%u/fd", pid);
@@ -158,7 +158,7 @@ static bool is_lost(pid_t pid, int fd, const char *target, const void *of)
     if (strcmp(target, "anon_inode:[timerfd]") != 0 || !clock_read_timerfd(pid, fd, &found) ||
         found.interval != lost->timer->interval || llabs(found.left - lost->left) > LOOK_TIME)
         return false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         const struct timer *const other = &clock_page->timers[i];
         if (other->kind == TIMER_FD && other->pid == (uint32_t)pid && other->id == fd && other != lost->timer)
             return false;
@@ -176,7 +176,7 @@ bool clock_find_timerfd(struct timer *timer, int64_t left)
 
 static bool is_of_session(uint32_t pid)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++)
+    for (uint32_t i = 0; i < clock_used_processes(); i++)
         if (pid != 0 && clock_page->processes[i].pid == pid)
             return true;
     return false;

@@ -71,7 +71,7 @@ void clock_remove_process(struct process *process)
     const uint32_t pid = process->pid;
     if (pid == 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
         return;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         if (timer->pid != pid)
             continue;
@@ -107,7 +107,7 @@ static bool take_process(uint32_t pid, uint64_t stack)
 
 bool clock_add_process(pid_t pid, uint64_t stack)
 {
-    for (uint32_t i = 0; i < clock_page->processes_used; i++) {
+    for (uint32_t i = 0; i < clock_used_processes(); i++) {
         if (__atomic_load_n(&clock_page->processes[i].pid, __ATOMIC_ACQUIRE) != (uint32_t)pid)
             continue;
         if (pid == getpid())
@@ -367,10 +367,10 @@ struct page *clock_map_page(const char *path)
 /* Waits of the image that this process had before an exec. */
 static void forget_earlier(void)
 {
-    for (uint32_t i = 0; i < clock_page->slots_used; i++)
+    for (uint32_t i = 0; i < clock_used_slots(); i++)
         if (clock_page->slots[i].pid == (uint32_t)getpid())
             clock_free_slot(&clock_page->slots[i], clock_page->slots[i].owner);
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         /* An alarm outlives an exec, other timers do not; a timerfd may. */
         if (timer->pid == (uint32_t)getpid() && timer->kind == TIMER_SIGNAL && timer->id >= 0)

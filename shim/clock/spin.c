@@ -156,7 +156,7 @@ bool clock_anyone_spins(void)
 {
     static uint64_t before;
     uint64_t calls = 0;
-    for (uint32_t i = 0; i < clock_page->slots_used; i++)
+    for (uint32_t i = 0; i < clock_used_slots(); i++)
         calls += __atomic_load_n(&clock_page->spins[i].calls, __ATOMIC_RELAXED);
     const bool any = calls != before;
     before = calls;
@@ -168,7 +168,7 @@ bool clock_is_member(uint32_t slot)
     const struct grant *const grant = &clock_page->grant;
     if (!(__atomic_load_n(&grant->state, __ATOMIC_ACQUIRE) & GRANT_IS_READY))
         return false;
-    for (uint32_t i = 0; i < grant->members; i++)
+    for (uint32_t i = 0; i < grant->members && i < MAX_MEMBERS; i++)
         if (grant->member[i].slot == slot)
             return true;
     return false;

@@ -1,6 +1,6 @@
 /*
  * Timers. A timerfd stays the kernel's: the keeper sets it again after a jump. Those with signals are the keeper's, which
- * sends the signal as the kernel would. So they do not outlive the daemon.
+ * sends the signal as the kernel would. After its end its successor does (keeper.c).
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -20,7 +20,7 @@
 static struct timer *find_timer(uint32_t kind, int id)
 {
     const uint32_t pid = (uint32_t)getpid();
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         if (__atomic_load_n(&timer->kind, __ATOMIC_ACQUIRE) == kind && timer->pid == pid && timer->id == id)
             return timer;
@@ -99,7 +99,7 @@ static bool tell_others(int fd, int64_t deadline, int64_t interval)
 {
     const pid_t pid = getpid();
     bool any = false;
-    for (uint32_t i = 0; i < clock_page->timers_used; i++) {
+    for (uint32_t i = 0; i < clock_used_timers(); i++) {
         struct timer *const timer = &clock_page->timers[i];
         if (__atomic_load_n(&timer->kind, __ATOMIC_ACQUIRE) != TIMER_FD || timer->id != fd || timer->pid == (uint32_t)pid ||
             NEXT(syscall)(SYS_kcmp, pid, timer->pid, KCMP_FILE, fd, fd) != 0)

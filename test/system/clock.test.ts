@@ -73,6 +73,26 @@ int main(int count, char **words)
 }
 `
 
+/** Writes to the numbers of used places in the clock's page (shim/clock/clock.h), and sleeps an hour. */
+const OVERWRITE = `
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(void)
+{
+    char line[512];
+    unsigned *page = NULL;
+    FILE *const maps = fopen("/proc/self/maps", "r");
+    while (!page && fgets(line, sizeof line, maps))
+        if (strstr(line, ".clock"))
+            sscanf(line, "%p", (void **)&page);
+    if (!page)
+        return 1;
+    page[10] = page[11] = page[12] = ~0u;
+    return sleep(3600) != 0;
+}
+`
+
 /** Cases of test/programs/clock/details.c. */
 const DETAILS = {
   'sockets and pipes':
@@ -329,6 +349,21 @@ describe('a clock that skips', { skip: lacking(...needed) }, () => {
     await waiting.printed(/waits/)
     assertGood(await run(t, program, [folder, 'post']))
     assertGood(await waiting.ended)
+  })
+
+  it('is kept by its daemon when a program has overwritten how much of its page is used', async t => {
+    const folder = temporaryFolder(t)
+    const source = join(folder, 'overwrite.c')
+    writeFileSync(source, OVERWRITE)
+    assertGood(await skip(t, compileC(join(folder, 'overwrite'), [source])))
+  })
+
+  it('goes on by the time of the machine for programs whose command and daemon were killed', async t => {
+    const script = 'echo begins; timeout 2 sh -c "while :; do :; done"; timeout 1 sleep 3600; echo $?'
+    const running = start(t, userdma, ['run', '--private', '--clock', 'skip', '--', 'sh', '-c', script])
+    await running.printed(/begins/)
+    running.child.kill('SIGKILL')
+    assert.match((await running.ended).stdout, /\n124\n/)
   })
 
   it('is refused by a daemon with the real clock, and ends with its daemon', async t => {

@@ -576,7 +576,10 @@ export class ContextMemory implements MappedMemory {
       zeroResident(kept.mapping, 0, length)
       return kept
     }
-    return this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+    const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+    // Its pages may be of freed ranges that began elsewhere.
+    if (this.#guest !== undefined) zeroResident(charged.mapping, 0, length)
+    return charged
   }
 
   /** Nobody uses the range any more. */

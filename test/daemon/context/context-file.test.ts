@@ -98,6 +98,19 @@ test('a range at a given page lies before all rings; hiding a clock leaves its l
       assert.throws(() => memory.allocateAt(page, PAGE), /ENOMEM|page/)
   }))
 
+test("a range at a given page is zero, also in the middle of one that was freed in a guest's file", () =>
+  withMemory(memory => {
+    memory.heldByGuest(GUEST)
+    const freed = memory.allocateAt(8, 4 * PAGE)
+    bytesOf(freed).fill(7)
+    memory.free(freed)
+    for (const page of [8, 9, 10])
+      assert.ok(
+        bytesOf(memory.allocateAt(page, PAGE)).every(byte => byte === 0),
+        `page ${page}`,
+      )
+  }))
+
 test('rings begin and end at page boundaries, also with pages larger than 4 KiB', () => {
   const pool = createRingPool()
   const [isPacked, pageBytes] = [false, 2 ** 16]
