@@ -9,6 +9,7 @@
  */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY, SystemError } from '../errno.ts'
+import { nowMicroseconds } from '../event-loop/clock.ts'
 import { TWO_32 } from '../halves.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import type { Guest } from './guest.ts'
@@ -36,8 +37,11 @@ const Query = {
 /** _IOWR('f', 17, struct procmap_query). */
 const PROCMAP_QUERY = 0xc068_6611
 
-/** Work between two yields, some 0.3 ms: number of queried mappings, or bytes of a maps file. */
-export const SLICE = { queries: 256, bytes: 0x4000 } as const
+/**
+ * Work between two yields: microseconds of queries, at most so many, or bytes of a maps file. A mover needs up to 50 µs for a
+ * query.
+ */
+export const SLICE = { microseconds: 200, queries: 256, bytes: 0x4000 } as const
 
 let arena: Arena | undefined
 const workArena = (): Arena => {
@@ -239,13 +243,17 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     const { u32 } = workArena()
     let reached = start
     // At least one query: beyond 2^53, far outside of user space, `end` can equal `start` after rounding.
+    let sliceBegin = nowMicroseconds()
     for (let queries = 1; ; queries++) {
       // After `close` the number of the file's descriptor may be that of another file.
       if (isClosed || query(file, reached) < 0 || (rightsOf(u32[Query.VMA_FLAGS >> 2]!) & rights) !== rights)
         return false
       reached = u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32
       if (reached >= end) return true
-      if (queries % SLICE.queries === 0) yield reached
+      if (queries < SLICE.queries && nowMicroseconds() - sliceBegin < SLICE.microseconds) continue
+      yield reached
+      queries = 0
+      sliceBegin = nowMicroseconds()
     }
   }
   /** The last search, valid for its turn. */
