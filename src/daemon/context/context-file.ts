@@ -61,7 +61,7 @@ const NAME = 'userdma-context'
 const { chunk: CHUNK } = ContextFile
 /** Bytes of one step that frees memory, and how much of the memory of a slice one byte counts for, by what is done. */
 const STEP_BYTES = 2 ** 20
-const Cost = { punched: 1 / 4, zeroed: 1, asked: 1 / 64, dropped: 1 / 2 } as const
+const Cost = { punched: 1 / 4, zeroed: 1, asked: 1 / 32, dropped: 1 / 2 } as const
 /** Of a slice, of at most 0.3 ms. */
 const SLICE_COST = 2 ** 20
 /** Microseconds in which an allocation of a guest finishes what its user has freed. */
