@@ -59,6 +59,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   provider_faults: [['-q'], /usage: .*provider_faults/],
   fork_safe: [['-q'], /usage: .*fork_safe/],
   stalling: [['-q'], /usage: .*stalling/],
+  holding: [['-q'], /usage: .*holding/],
   injected: [['-q'], /usage: injected CASE/],
   walked: [['-q'], /usage: walked/],
   pool: [['-q'], /usage: pool/],
