@@ -96,7 +96,8 @@ export const checkScript = async (scope: Scope, script: string, options: readonl
   const { status, stdout, stderr } = await runUserdma(
     scope,
     ['check', '--notes', '--json', '-o', output, ...options, '--', 'sh', '-c', script],
-    { env: cleanEnvironment(env) },
+    // Some scripts have a hundred programs.
+    { env: cleanEnvironment(env), limit: 300_000 },
   )
   const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
   const records = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)
