@@ -571,7 +571,10 @@ describe('userdma check', {
       [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
       [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error, never/],
       [['check', '--gen-suppressions', '--json', '--', 'true'], /--gen-suppressions and --json exclude each other/],
-      [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: cannot read the suppression file \/none: ENOENT/],
+      [
+        ['check', '--suppressions', '/none', '--', 'true'],
+        /--suppressions: cannot read the suppression file \/none: ENOENT/,
+      ],
       [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
       [['check', '--like', 'mlx5,mlx9', '--', 'true'], /--like "mlx9"/],
       [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],

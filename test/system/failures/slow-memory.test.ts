@@ -144,7 +144,19 @@ describe('a guest that fills the memory file of its context', {
 })
 
 /** Arguments of test/programs/failures/stalling.c. */
-const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped', 'unread', 'slot']
+const stalls = [
+  'passed',
+  'queued',
+  'attached',
+  'linger',
+  'doorbell',
+  'written',
+  'exec',
+  'shown',
+  'mapped',
+  'unread',
+  'slot',
+]
 /** In `npm test`: one that waits, one that sends, one that ends, and one for each reason to disconnect. */
 const ordinaryStalls = ['queued', 'doorbell', 'exec', 'shown', 'unread']
 const disconnectedStalls = ['shown', 'mapped', 'unread']
