@@ -2,6 +2,7 @@
  * Network namespaces of processes, as /proc names them: `net:[4026531840]`.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { fdInode } from './memory/process.ts'
 
 /** Undefined if the process has ended, or may not be looked at. */
 export const networkNamespaceOf = (pid: number | 'self'): string | undefined => {
@@ -13,13 +14,13 @@ export const networkNamespaceOf = (pid: number | 'self'): string | undefined => 
 }
 
 /**
- * The living network namespace of which a descriptor of a process is; undefined: of none. Only the name is read: fdinfo
- * waits for locks of some files, such as an epoll set whose events are being copied.
+ * The living network namespace of which a descriptor of a process is; undefined: of none. Does not read fdinfo, which waits
+ * for locks of some files, such as an epoll set whose events are being copied.
  */
 export const namespaceOfFd = (pid: number, fd: number): string | undefined => {
   try {
-    const name = readlinkSync(`/proc/${pid}/fd/${fd}`)
-    return name.startsWith('net:[') && livingNamespaces(new Set([name])).has(name) ? name : undefined
+    const name = `net:[${fdInode(pid, fd)}]`
+    return livingNamespaces(new Set([name])).has(name) ? name : undefined
   } catch {
     return undefined
   }

@@ -424,6 +424,14 @@ export const fdFile = (handle: ProcessHandle, fd: number): string | undefined =>
   return [...words(Statx.DEVICE, 2), ...words(Statx.INO, 2), ...words(Statx.BTIME, 3)].join(':')
 }
 
+/** The inode of the file behind a descriptor, as `fdFile` without waiting; undefined: no such descriptor, or no permission. */
+export const fdInode = (pid: number, fd: number): number | undefined => {
+  const { address, u32 } = workArena()
+  const path = `${procFolder(pid)}/fd/${fd}`
+  if (sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, address + STATX) < 0) return undefined
+  return u32[(STATX + Statx.INO) >> 2]! + u32[((STATX + Statx.INO) >> 2) + 1]! * TWO_32
+}
+
 /** Descriptors that `searchFd` checks per step: some 0.3 ms. */
 export const FDS_PER_SLICE = 32
 
