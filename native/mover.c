@@ -390,20 +390,8 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd
     return done;
 }
 
-/* Copies our descriptor `fd` into the mover. Returns the mover's descriptor, or -errno as `call`. */
-static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
-{
-    const int64_t pidfd = call(m, timeout_us, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
-    if (pidfd < 0)
-        return pidfd;
-    const int64_t copy = call(m, timeout_us, SYS_pidfd_getfd, pidfd, fd, 0, 0, 0, 0);
-    if (copy != -ETIMEDOUT && copy != -ECHILD)
-        call(m, timeout_us, SYS_close, pidfd, 0, 0, 0, 0, 0);
-    return copy;
-}
-
 /* Operations of userdma_mover_call, as in src/host/memory/mover.ts. */
-enum { OPEN, IOCTL, READ, PIDFD_GETFD, SEALS, STAT, COPY_FD, CLOSE };
+enum { OPEN, IOCTL, READ, PIDFD_GETFD, SEALS, STAT };
 
 /*
  * Makes one of these system calls in the mover. The buffer is copied to the mover before, and back after a success.
@@ -415,8 +403,6 @@ enum { OPEN, IOCTL, READ, PIDFD_GETFD, SEALS, STAT, COPY_FD, CLOSE };
  *   PIDFD_GETFD  descriptor `value` of the process of pidfd `fd`: a descriptor of the mover
  *   SEALS        the seals of the memory file `fd`
  *   STAT         statx(2) of `fd` with mask `value` into the buffer
- *   COPY_FD      our descriptor `value`: a copy of it in the mover
- *   CLOSE        closes `fd` of the mover
  */
 EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_t value, uint8_t *buffer,
                                   uint64_t length, uint64_t timeout_us)
@@ -435,8 +421,6 @@ EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_
         : operation == SEALS       ? call(m, timeout_us, SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0, 0)
         : operation == STAT
             ? call(m, timeout_us, SYS_statx, fd, empty_path, AT_EMPTY_PATH, (long)value, address, 0)
-        : operation == COPY_FD     ? copy_of(m, (int)value, timeout_us)
-        : operation == CLOSE       ? call(m, timeout_us, SYS_close, fd, 0, 0, 0, 0, 0)
                                    : -EINVAL;
     if (answer >= 0 && length)
         memcpy(buffer, m->own_buffer, length);

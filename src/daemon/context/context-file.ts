@@ -15,7 +15,6 @@
  * neighbours whose file offsets are neighbours too. So new ranges have descending offsets, and of freed ranges the one
  * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
  */
-import { fstatSync } from 'node:fs'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type {
   ClockPage,
@@ -36,6 +35,7 @@ import {
   createMemfd,
   fileIdentity,
   isHeld,
+  memoryOf,
   openHeld,
   punchHole,
   SEAL_GROW,
@@ -68,9 +68,6 @@ const SLICE_COST = 2 ** 20
 const MAX_FINISHING = 2000
 /** Longest range of a program that is copied when it is adopted, in about 0.3 ms: so long, others wait. */
 const COPIED_BYTES = 2 ** 20
-
-/** Of st_blocks. */
-const BLOCK_BYTES = 512
 
 interface ChargedMapping {
   readonly mapping: Mapping
@@ -220,10 +217,10 @@ export class ContextMemory implements MappedMemory {
    * choice. Each range counts with its whole length, and with the large pages that it begins and ends in.
    */
   get surplusBytes(): number {
-    const { blocks, blksize } = fstatSync(this.fd)
-    let handedOut = ContextFile.bytes - this.#end + (this.#doorbellEnd - ContextFile.doorbells) + 4 * blksize
-    for (const length of this.#everPlaced.values()) handedOut += length + 2 * blksize
-    return blocks * BLOCK_BYTES - handedOut
+    const { heldBytes, pageBytes } = memoryOf(this.fd)
+    let handedOut = ContextFile.bytes - this.#end + (this.#doorbellEnd - ContextFile.doorbells) + 4 * pageBytes
+    for (const length of this.#everPlaced.values()) handedOut += length + 2 * pageBytes
+    return heldBytes - handedOut
   }
 
   /** Number of rings in use. */
@@ -525,7 +522,7 @@ export class ContextMemory implements MappedMemory {
       yield* this.#inSteps(chunk.length, at => this.#punch(chunk, at))
       this.#unmap(chunk)
     }
-    for (const one of isPunched ? kept : [...chunks, ...kept]) {
+    for (const one of isPunched ? [] : [...chunks, ...kept]) {
       yield* this.#inSteps(one.mapping.length, at => this.#drop(one, at))
       this.#unmap(one)
     }
@@ -536,10 +533,11 @@ export class ContextMemory implements MappedMemory {
   /** `step`: does the bytes from offset `at` on, and returns their cost. */
   *#inSteps(length: number, step: (at: number) => number): Generator<undefined, void> {
     for (let at = 0; at < length; at += STEP_BYTES) {
+      if (this.#sliceCost >= SLICE_COST) {
+        yield
+        this.#sliceCost = 0
+      }
       this.#sliceCost += step(at)
-      if (this.#sliceCost < SLICE_COST || at + STEP_BYTES >= length) continue
-      yield
-      this.#sliceCost = 0
     }
   }
 

@@ -88,6 +88,15 @@ export const fileIdentity = (fd: number): { dev: number; ino: number; size: numb
   return { dev, ino, size }
 }
 
+/** Of st_blocks. */
+const BLOCK_BYTES = 512
+
+/** How many bytes of memory a file has, and how many its largest pages have. Throws the error of fstat(2). */
+export const memoryOf = (fd: number): { heldBytes: number; pageBytes: number } => {
+  const { blocks, blksize } = fstatSync(fd)
+  return { heldBytes: blocks * BLOCK_BYTES, pageBytes: blksize }
+}
+
 /**
  * Opens the file once more, for other processes, and locks it with flock(2). The lock ends with the last copy of the
  * new descriptor: in any process, in transit between processes, or under a mapping. `isHeld` reports whether a copy is

@@ -6,7 +6,7 @@
  * Measured for 4 KiB: 1.3 µs for a copy by this process, 3 µs by a mover that has not slept since its previous copy, 17
  * to 20 µs by one that has.
  */
-import { closeSync, fstatSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { ECHILD, EFAULT, ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import { countWait, waits, waitsForUser } from '../event-loop/waits.ts'
@@ -14,7 +14,7 @@ import { TWO_32 } from '../halves.ts'
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions, type NativeFunction } from '../native.ts'
 import type { Arena } from './mapping.ts'
-import { sealsOf } from './memfd.ts'
+import { memoryOf, sealsOf } from './memfd.ts'
 import { type MoveArguments, requirePieces } from './pieces.ts'
 
 /** Kinds of `Mover.call`. native/mover.c explains `value` and buffer of each. */
@@ -25,8 +25,6 @@ export const MoverCall = {
   PIDFD_GETFD: 3,
   SEALS: 4,
   STAT: 5,
-  COPY_FD: 6,
-  CLOSE: 7,
 } as const
 
 /** `length` bytes from offset `at` of an arena. */
@@ -135,7 +133,6 @@ export type OwnFd = number & { readonly [passed]?: never }
 const OWN_USER = process.geteuid?.()
 /** The last close of a memory file with so many bytes takes 0.3 ms, and starts no process for the own user. */
 const SMALL_FILE = 2 ** 22
-const BLOCK_BYTES = 512
 /** Microseconds between the starts of two closers of a user. */
 const SHORT_CLOSE = 1000
 /** Microseconds after which a user's closer that has not ended is one that may hang: another one is started. */
@@ -185,7 +182,7 @@ const closeWaiting = (user: number, closing: Closing, calls: NonNullable<ReturnT
 const isQuick = (fd: number, user: number): boolean => {
   const isOwn = user === OWN_USER
   if (sealsOf(fd) < 0) return isOwn
-  return (isOwn || user === NO_USER) && fstatSync(fd).blocks * BLOCK_BYTES <= SMALL_FILE
+  return (isOwn || user === NO_USER) && memoryOf(fd).heldBytes <= SMALL_FILE
 }
 
 /**

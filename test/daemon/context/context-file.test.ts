@@ -231,6 +231,17 @@ test('a large ring is returned to the system in slices, also if the context is c
     memory.close = () => {}
   }))
 
+test('a context with many chunks is closed in slices', () =>
+  withMemory((memory, pool, slices) => {
+    const chunks = 64
+    for (let i = 0; i < chunks; i++) memory.allocate(2 ** 20)
+    memory.close()
+    memory.close = () => {}
+    assert.ok(pool.counters.mapped > chunks / 2, `${pool.counters.mapped} are mapped`)
+    slices.finish()
+    assert.equal(pool.counters.mapped, 0)
+  }))
+
 test('freeing a ring twice, or another context’s ring, throws an Error', () =>
   withMemory(memory => {
     const chunk = memory.allocate(1)
