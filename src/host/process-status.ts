@@ -29,8 +29,12 @@ export const commandName = (pid: number): string | undefined => {
  * (cmdline, environ, maps) as long as it likes.
  */
 const isOwn = (pid: number): boolean => {
-  const user = /^Uid:\t\d+\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
-  return Number(user) === process.geteuid?.() && confinementOf(pid) === undefined
+  try {
+    const user = /^Uid:\t\d+\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
+    return Number(user) === process.geteuid?.() && confinementOf(pid) === undefined
+  } catch {
+    return false
+  }
 }
 
 export const isThreaded = (pid: number): boolean => {
@@ -129,15 +133,15 @@ export const catches = (pid: number, signal: number): boolean => hasSignal(pid, 
 /** The settings (`NAME=value`) that the process was started with; empty: it has ended, or is another user's. */
 const environmentOf = (pid: number): readonly string[] => {
   try {
-    return isOwn(pid) ? readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0') : []
+    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
   } catch {
     return []
   }
 }
 
-/** Whether the process was started with this variable in its environment. */
+/** Whether the process was started with this variable in its environment; false if it is another user's. */
 export const hasVariable = (pid: number, name: string): boolean =>
-  environmentOf(pid).some(setting => setting.startsWith(`${name}=`))
+  isOwn(pid) && environmentOf(pid).some(setting => setting.startsWith(`${name}=`))
 
 /** Generations of a program that forks which are told apart. */
 const MAX_GENERATIONS = 8
