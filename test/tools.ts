@@ -7,6 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { basename, extname, join } from 'node:path'
 import { after, type TestContext } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { repoRoot } from './paths.ts'
@@ -42,6 +43,11 @@ export const collectGarbage = (): void => {
 }
 
 const O_CLOEXEC = 0o2000000
+
+/** For what another process, or a later turn of the event loop, brings about. */
+export const until = async (isReached: () => boolean): Promise<void> => {
+  while (!isReached()) await nextTurn()
+}
 
 export const closesOnExec = (fd: number): boolean => {
   const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'

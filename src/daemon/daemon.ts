@@ -336,8 +336,7 @@ const createParts = (
   const polledSlots = new PolledSlots()
   const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, onFailed, doorbells, polledSlots)
   undo.push(() => loop.stop())
-  // Queues that the call has changed since the
-  // last turn are polled, as after each message.
+  // Queues that the call has changed since the last turn are polled, as after each message.
   const callJobs = createSlices(
     containment.guard('a long call', () => {
       onTurn()

@@ -410,25 +410,28 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
   }
 }
 
+/** Reads what the kernel knows of the file behind a descriptor, without its server, into the arena; false: it refuses. */
+const statOfFd = (pid: number, fd: number): boolean => {
+  const path = `${procFolder(pid)}/fd/${fd}`
+  return sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, workArena().address + STATX) >= 0
+}
+
 /**
  * A permanent and unique identity of the file behind a descriptor: device, inode, and birth time. The birth time is
  * left out if the kernel would have to ask the file's server, which may not answer. Undefined: no such descriptor, or
  * no permission.
  */
 export const fdFile = (handle: ProcessHandle, fd: number): string | undefined => {
-  const { address, u32 } = workArena()
-  const path = `${procFolder(handle.pid)}/fd/${fd}`
-  if (sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, address + STATX) < 0) return undefined
-  if (!isStillOwned(handle)) return undefined
+  const { u32 } = workArena()
+  if (!statOfFd(handle.pid, fd) || !isStillOwned(handle)) return undefined
   const words = (offset: number, count: number) => u32.subarray((STATX + offset) >> 2, ((STATX + offset) >> 2) + count)
   return [...words(Statx.DEVICE, 2), ...words(Statx.INO, 2), ...words(Statx.BTIME, 3)].join(':')
 }
 
 /** The inode of the file behind a descriptor, as `fdFile` without waiting; undefined: no such descriptor, or no permission. */
 export const fdInode = (pid: number, fd: number): number | undefined => {
-  const { address, u32 } = workArena()
-  const path = `${procFolder(pid)}/fd/${fd}`
-  if (sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, address + STATX) < 0) return undefined
+  const { u32 } = workArena()
+  if (!statOfFd(pid, fd)) return undefined
   return u32[(STATX + Statx.INO) >> 2]! + u32[((STATX + Statx.INO) >> 2) + 1]! * TWO_32
 }
 

@@ -4,21 +4,19 @@
 import assert from 'node:assert/strict'
 import { fstatSync, openSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { RegisteredRanges } from '../../../src/daemon/memory/registered-ranges.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
 import { startPeer } from '../../host/peer-control.ts'
+import { until } from '../../tools.ts'
 
-/** Another process closes descriptors, some a millisecond later. */
-const untilClosed = async (fd: number): Promise<void> => {
+const isClosed = (fd: number): boolean => {
   try {
-    for (;;) {
-      fstatSync(fd)
-      await nextTurn()
-    }
+    fstatSync(fd)
+    return false
   } catch (error) {
     assert.equal((error as { code?: string }).code, 'EBADF')
+    return true
   }
 }
 
@@ -35,11 +33,11 @@ for (const hasEnded of [false, true])
     const [fd, second] = [openSync('/dev/null', 'r'), openSync('/dev/null', 'r')]
     ranges.setUserfault(fd)
     ranges.setUserfault(second)
-    await untilClosed(second)
+    await until(() => isClosed(second))
     fstatSync(fd)
     if (hasEnded) await peer.kill()
     ranges.close()
-    await untilClosed(fd)
+    await until(() => isClosed(fd))
     closeProcess(handle)
   })
 

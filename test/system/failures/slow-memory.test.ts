@@ -3,7 +3,7 @@
  * and the daemon still ends on SIGTERM.
  */
 import assert from 'node:assert/strict'
-import { describe, it } from 'node:test'
+import { describe, it, type TestContext } from 'node:test'
 import { casesOf } from '../../long-run.ts'
 import { moversOf } from '../../tools.ts'
 import { type StartedPair, startPair } from '../pairs/pingpong.ts'
@@ -53,8 +53,8 @@ const cases: readonly { kind: string; guest?: number; printed: RegExp; isDisconn
 const isOrdinary = ({ kind, guest }: (typeof cases)[number]): boolean =>
   kind === 'fuse' || ['argument', 'lock'].includes(kind) || (kind === 'late' && guest === undefined)
 
-const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): Running =>
-  start(t, program, guest === undefined ? [kind] : [kind, `${guest}`], {
+const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number, path = program): Running =>
+  start(t, path, guest === undefined ? [kind] : [kind, `${guest}`], {
     env: daemon.env,
     cwd: temporaryFolder(t),
     stdio: ['pipe', 'pipe', 'pipe'],
@@ -143,6 +143,20 @@ describe('a guest that fills the memory file of its context', {
   })
 })
 
+/** Starts a program of a guest, and waits for "sent". Skips the test and returns undefined if the machine does not allow it. */
+const startGuest = async (
+  t: TestContext,
+  daemon: TestDaemon,
+  program: string,
+  kind: string,
+): Promise<Running | undefined> => {
+  const guest = startSlow(t, daemon, kind, NOBODY, program)
+  const [outcome] = await Promise.race([guest.printed(/sent/), guest.printed(CANNOT)])
+  if (!CANNOT.test(outcome)) return guest
+  t.skip(outcome)
+  return undefined
+}
+
 /** Arguments of test/programs/failures/stalling.c. */
 const stalls = [
   'passed',
@@ -166,16 +180,8 @@ describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ib
     it(`${kind}: other programs continue, and SIGTERM works`, { skip: noGuests() }, async t => {
       const daemon = await startDaemon(t, { guest: NOBODY })
       const neighbours = await startPair(t, daemon, ENDLESS)
-      const guest = start(t, stalling, [kind, `${NOBODY}`], {
-        env: daemon.env,
-        cwd: temporaryFolder(t),
-        stdio: ['pipe', 'pipe', 'pipe'],
-      })
-      const outcome = await Promise.race([guest.printed(/sent/), guest.printed(CANNOT)])
-      if (CANNOT.test(outcome[0])) {
-        t.skip(outcome[0])
-        return
-      }
+      const guest = await startGuest(t, daemon, stalling, kind)
+      if (guest === undefined) return
       if (disconnectedStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
       await assertServesAndStops(daemon, neighbours)
       guest.child.stdin?.end()
@@ -199,16 +205,8 @@ describe('a guest that holds the lock of a file which the daemon uses', { skip: 
         devices: [`dev0@10.0.0.1,driver=${driver}`],
         link: 'memory',
       })
-      const guest = start(t, holding, [kind, `${NOBODY}`], {
-        env: daemon.env,
-        cwd: temporaryFolder(t),
-        stdio: ['pipe', 'pipe', 'pipe'],
-      })
-      const outcome = await Promise.race([guest.printed(/sent/), guest.printed(CANNOT)])
-      if (CANNOT.test(outcome[0])) {
-        t.skip(outcome[0])
-        return
-      }
+      const guest = await startGuest(t, daemon, holding, kind)
+      if (guest === undefined) return
       if (kind === 'region') assert.match(guest.output(), /^success, 42$/m)
       const freed = { cq: 'cq', doorbell: 'ud_qp', placed: 'dm', region: 'none' }[kind]!
       await daemon.settled(({ devices }) => (devices[0].objects[freed] ?? 0) === 0)
