@@ -18,6 +18,7 @@ import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
 import { lentRows } from './lent.ts'
 import { manyDevicesRows } from './many-devices.ts'
+import { neighbourRows } from './neighbours.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { recordingRows } from './recording.ts'
@@ -56,4 +57,5 @@ export const rows: readonly Row[] = [
   ...udpRows,
   ...simRows,
   ...manyDevicesRows,
+  ...neighbourRows,
 ]

@@ -3,7 +3,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -113,6 +113,8 @@ export interface Daemon {
   readonly allocations: string
   /** Starts a program with this daemon, under `userdma run` or `userdma check`. */
   run(program: string, ...args: readonly (string | number)[]): Running
+  /** `run` as another user, one of `guests`. */
+  runAs(user: number, program: string, ...args: readonly (string | number)[]): Running
   /** Starts a server, and waits until it listens on its TCP port. */
   runServer(port: number, program: string, ...args: readonly (string | number)[]): Promise<Running>
   /** Starts a server, and waits until it prints "ready". */
@@ -122,7 +124,7 @@ export interface Daemon {
 
 /**
  * A daemon with a private socket. `devices`: instead of the default one. `check`: programs run under `userdma check`; `races`: with
- * `--races`. `lent`: with `--lent`. `record`: it records into a file of at most 64 MiB. `nodeOptions`: of its process.
+ * `--races`. `lent`: with `--lent`. `record`: it records into a file of at most 64 MiB. `nodeOptions`: of its process. `guests`: users that may use root's daemon.
  */
 export const startDaemon = async ({
   devices = [],
@@ -131,6 +133,7 @@ export const startDaemon = async ({
   lent,
   record = false,
   nodeOptions = [],
+  guests = [],
 }: {
   readonly devices?: readonly string[]
   readonly check?: boolean
@@ -138,8 +141,10 @@ export const startDaemon = async ({
   readonly lent?: LentCheck
   readonly record?: boolean
   readonly nodeOptions?: readonly string[]
+  readonly guests?: readonly number[]
 } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
+  if (guests.length > 0) chmodSync(folder, 0o755)
   const socket = join(folder, 'sock')
   const allocations = join(folder, 'allocations')
   const command = [
@@ -152,6 +157,7 @@ export const startDaemon = async ({
     ...(check ? ['--check'] : []),
     ...(lent === undefined ? [] : ['--lent', lent]),
     ...(record ? ['--record', join(folder, 'session.udr'), '--record-limit', '64M'] : []),
+    ...guests.flatMap(guest => ['--allow-user', `${guest}`]),
   ]
   const daemon = start(process.execPath, command, { ...process.env, USERDMA_BENCH_ALLOCATIONS: allocations })
   const stop = async (): Promise<void> => {
@@ -162,23 +168,18 @@ export const startDaemon = async ({
     await stop()
     throw daemon.problem('the daemon did not start')
   }
-  const run = (program: string, args: readonly (string | number)[]): Started =>
-    start(process.execPath, [
-      cli,
-      check ? 'check' : 'run',
-      ...(races ? ['--races'] : []),
-      '--socket',
-      socket,
-      '--',
-      program,
-      ...args.map(String),
-    ])
+  const run = (program: string, args: readonly (string | number)[], prefix: readonly string[] = []): Started => {
+    const command = [...prefix, process.execPath, cli, check ? 'check' : 'run', ...(races ? ['--races'] : [])]
+    return start(command[0]!, [...command.slice(1), '--socket', socket, '--', program, ...args.map(String)])
+  }
   return {
     pid: daemon.pid,
     socket,
     allocations,
     stop,
     run: (program, ...args) => run(program, args),
+    runAs: (user, program, ...args) =>
+      run(program, args, ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--clear-groups']),
     async runServer(port, program, ...args) {
       const server = run(program, args)
       if (!(await untilListening(port, server.ended))) throw server.problem(`${program} does not listen`)

@@ -106,7 +106,7 @@ const deliverRdma = (efa: EfaState, sender: EfaState, request: Request, qp: Queu
     if (hasImm && !isRead && !qp.takesUnsolicitedWrites && pendingReceives(qp) === 0)
       return waitForReceive(sender, request, qp)
   }
-  for (let budget = MAX_TRANSFER; request.done < length; ) {
+  for (let budget = sender.turns.areShared ? SCRATCH_BYTES : MAX_TRANSFER; request.done < length; ) {
     if (budget <= 0) return continueLater(sender, request)
     const { done } = request
     const part = Math.min(length - done, SCRATCH_BYTES)

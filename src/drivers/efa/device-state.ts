@@ -23,6 +23,7 @@ import type {
   Sender,
 } from './state.ts'
 import type { EfaTorment } from './torment.ts'
+import type { Turns } from './turns.ts'
 
 /** The state of a device and its engine. The parts of the engine are functions that get it. */
 export interface EfaState {
@@ -69,6 +70,7 @@ export interface EfaState {
   // requests that are executed later
   /** Long READs and WRITEs within the process, a part at each poll. */
   readonly transfers: Request[]
+  readonly turns: Turns
   /** Retransmissions of pairs, waits for receives and for data of READs: by row (deadlines.ts). */
   readonly timers: Timers
   readonly timed: (Request | Pair | undefined)[]

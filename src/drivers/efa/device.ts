@@ -41,6 +41,7 @@ import { srdClass, udClass } from './qp-classes.ts'
 import { emptyReceive, pendingElements, pendingSends, postedReceives, tableKey } from './requests.ts'
 import { QueueScan } from './scan.ts'
 import { type CqObject, createNumbers, type QpObject, type QueuePair } from './state.ts'
+import { Turns } from './turns.ts'
 import { waitsOfDevice } from './waits.ts'
 
 const { ERR } = QpState.values
@@ -196,6 +197,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     },
     peers: { byText: new Map(), free: [], bySource: [], strangers: new Map() },
     transfers: [],
+    turns: new Turns(network.now),
     timers: createTimers(),
     timed: [],
     timerRows: [],

@@ -141,20 +141,31 @@ const endPair = (efa: EfaState, pair: Pair): void => {
 export const poll = (efa: EfaState, now: number, scope: ScanScope = ScanScope.ALL): boolean => {
   const { port, transfers } = efa
   efa.now = now
-  let hasWorked = efa.scan.scan(scope)
+  efa.turns.beginPoll()
+  // before new sends, which would take the turn each time
+  let hasWorked = transfers.length > 0 && continueTransfers(efa)
+  if (efa.scan.scan(scope)) hasWorked = true
   if (efa.torment?.poll(now)) hasWorked = true
   if (now >= port.nextTimeout()) port.onTimeout(now)
   if (receivePackets(efa)) hasWorked = true
-  if (transfers.length > 0) {
-    hasWorked = true
-    for (const request of [...transfers]) retry(efa, request)
-  }
   if (onTimeout(efa)) hasWorked = true
   if (efa.ready.size > 0 && transmitReady(efa)) hasWorked = true
   if (efa.toAcknowledge.length > 0) acknowledge(efa)
   port.flush()
   if (now >= efa.forgetAt) forgetIdle(efa)
   return hasWorked
+}
+
+const continueTransfers = (efa: EfaState): boolean => {
+  const { transfers, turns } = efa
+  for (const request of [...transfers]) {
+    const { owner } = request.qp
+    if (turns.isOver(owner)) continue
+    const since = turns.now()
+    retry(efa, request)
+    turns.spend(owner, since)
+  }
+  return true
 }
 
 export const nextTimeout = ({ port, torment, timers }: EfaState): number =>
@@ -240,13 +251,17 @@ const takeSends = (efa: EfaState, qp: QueuePair): boolean => {
     return true
   }
   if (qp.state !== RTS) return false
+  const { turns } = efa
   const count = Math.min(pendingSends(qp.send!), MAX_SENDS)
   const before = qp.loaded
-  for (let i = 0; i < count && qp.state === RTS; i++) {
+  for (let i = 0; i < count && qp.state === RTS && !turns.isOver(qp.owner); i++) {
     if (efa.torment?.holdsPost(qp.qpn, qp.loaded)) break
+    const since = turns.now()
     begin(efa, load(efa, qp))
+    turns.spend(qp.owner, since)
   }
-  return qp.loaded !== before
+  // the scan visits the queue pair at the next poll too
+  return qp.loaded !== before || turns.isOver(qp.owner)
 }
 
 const begin = (efa: EfaState, loaded: Request): void => {

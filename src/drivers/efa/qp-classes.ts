@@ -108,6 +108,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
           qpn,
           source: { qpn, address: state.gid, text: addressText(state.gid) },
           pd: pd.id,
+          owner: call.context?.account?.payer ?? 0,
           object,
           isReliable,
           sendCq: sendCq as CqObject,
@@ -134,6 +135,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
           ...NOT_SCANNED,
         }
         state.qps.set(qpn, object)
+        state.turns.join(object.state.owner)
         state.scan.add(object, [send?.doorbell, receive?.doorbell])
         affiliate(object, userHandle, { asyncFd })
         return {
@@ -200,9 +202,10 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
       destroy(call, object, args, core) {
         const { state: qp } = object
         const efa = stateOf(call)
-        const { qps, qpns, scan } = efa
+        const { qps, qpns, scan, turns } = efa
         resetQueuePair(efa, qp)
         qps.delete(qp.qpn)
+        turns.leave(qp.owner)
         scan.remove(object)
         qpns.give(qp.qpn)
         for (const queue of [qp.send, qp.receive]) if (queue !== undefined) freeQueue(call, queue)

@@ -111,6 +111,8 @@ export interface QueuePair extends ScanState {
   /** Of its messages. */
   readonly source: Source
   readonly pd: number
+  /** Of turns (turns.ts). */
+  readonly owner: number
   readonly object: QpObject
   readonly isReliable: boolean
   readonly sendCq: CqObject

@@ -406,6 +406,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       completions: cqCompletions(state),
       causes: state.failures,
       taps: engineTaps(state, state.taps),
+      now: state.now,
       events: {
         raise(row, type, cause) {
           const qp = state.qps[row]

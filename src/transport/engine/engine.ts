@@ -48,19 +48,26 @@ import { isBusy, isScattered, PollResult } from './scheduling.ts'
 import {
   createState,
   type DmaFailed,
-  dequeueScheduled,
   type EngineState,
   giveBlock,
   log2OfResources,
   MAX_LOCAL_BYTES,
   pkeyOf,
-  schedule,
-  scheduleFirst,
   takeBlock,
   takeRow,
   usedWords,
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
+import {
+  beginTurn,
+  dequeueScheduled,
+  isTransmitQueueEmpty,
+  isTurnOver,
+  leaveOwner,
+  schedule,
+  scheduleFirst,
+  setOwner,
+} from './transmit-queue.ts'
 import type { Counters, Environment, QpAttributeChanges, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 import { datagramSource, onDatagram } from './unreliable/datagram.ts'
 import { onFrame } from './unreliable/raw-packet.ts'
@@ -236,12 +243,13 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     rateOf: (row, now) => (s.rates === undefined ? Number.POSITIVE_INFINITY : rateOf(s.rates, row, now)),
     beginPoll: () => {
       s.rangesBefore = s.env.memory.rangeAccesses?.() ?? 0
+      beginTurn(s)
     },
     isScattered: row => isScattered(s, row),
     isBusy: () => isBusy(s),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
-    isIdle: () => s.queueHead < 0 && s.windows.waitingWindows.length === 0,
+    isIdle: () => isTransmitQueueEmpty(s) && s.windows.waitingWindows.length === 0,
     nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s), nextDeadline(s.paceTimers)),
     onTimeout: now => {
       if (now >= nextWindowDeadline(s)) onWindowTimer(s, now)
@@ -269,6 +277,7 @@ const create = (s: EngineState, init: QpInit): number => {
   w[base + QP.RECV_CQ] = init.recvCq
   w[base + QP.LAYOUT] = layout
   clearRow(w, base)
+  setOwner(s, row, init.owner ?? 0)
   return row
 }
 
@@ -292,6 +301,7 @@ const destroy = (s: EngineState, row: number): void => {
   const base = requireRow(s, row)
   reset(s, row)
   s.rows[base + QP.ALIVE] = 0
+  leaveOwner(s, row)
   s.freeRows.push(row)
 }
 
@@ -468,7 +478,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
   // A row with a current WQE is already scheduled, or waits for an event that schedules it.
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
   // If no other row is scheduled, the fast path to a local peer can run without scheduling.
-  if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
+  if (isTransmitQueueEmpty(s) && s.env.localDevice !== undefined && !isTurnOver(s) && sendIdleFastPath(s, row)) return
   schedule(s, row)
 }
 
@@ -603,12 +613,12 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): number =
       schedule(s, row)
       pollsLeft -= MORE_COST
     }
-    if (s.isPaused) {
+    if (s.isPaused || isTurnOver(s)) {
       outcome = PollResult.PAUSE
       break
     }
     if (s.localBytes >= MAX_LOCAL_BYTES) {
-      outcome = s.queueHead >= 0 ? PollResult.MORE : PollResult.DONE
+      outcome = isTransmitQueueEmpty(s) ? PollResult.DONE : PollResult.MORE
       break
     }
   }

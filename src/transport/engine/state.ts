@@ -19,6 +19,7 @@ import { DMA, QP, RES, WQE } from './fields.ts'
 import { createPeerWindows, growByRow, type PeerWindows } from './flow-control/peer-window-accounting.ts'
 import { PSN_HALF } from './psn.ts'
 import { createTimers, type Timers } from './timers.ts'
+import { createTransmitQueue, growTransmitQueue, type TransmitQueue } from './transmit-queue.ts'
 import {
   Completion,
   type Counters,
@@ -123,10 +124,7 @@ export interface EngineState {
   lastCnp: Float64Array
   /** The windows that QPs with the same peer share. */
   readonly windows: PeerWindows
-  /** Transmit queue of rows that may have something to send. `queueNext`: by row, the next row; -1: end. */
-  queueHead: number
-  queueTail: number
-  queueNext: Int32Array
+  readonly transmit: TransmitQueue
   /** By row: the cause of the local error of a WQE that waits for earlier WQEs (causes.ts). */
   readonly storedCauses: Map<number, Cause>
   /** By row: the PSN for which RNR NAKs were received, how many, and when the first came, in microseconds. */
@@ -210,9 +208,7 @@ export const createState = (
   paceTimers: createTimers(),
   lastCnp: new Float64Array(0),
   windows: createPeerWindows(sharedWindowBytes, sharedWindowBytes === 0 && pacingInterval === 0 ? 0 : INITIAL_ROWS),
-  queueHead: -1,
-  queueTail: -1,
-  queueNext: new Int32Array(INITIAL_ROWS),
+  transmit: createTransmitQueue(INITIAL_ROWS),
   storedCauses: new Map(),
   rnrNaks: new Map(),
   sink: undefined,
@@ -288,9 +284,7 @@ const growRows = (s: EngineState, count: number): void => {
   const rows = new Int32Array(count * QP.WORDS)
   rows.set(s.rows)
   s.rows = rows
-  const queueNext = new Int32Array(count)
-  queueNext.set(s.queueNext)
-  s.queueNext = queueNext
+  growTransmitQueue(s.transmit, count)
   growByRow(s.windows, count)
 }
 
@@ -331,37 +325,4 @@ export const usedWords = (s: EngineState): number => {
   for (let log2 = 0; log2 < s.freeBlocks.length; log2++)
     for (let block = s.freeBlocks[log2]; block !== 0; block = s.pool[block]) words -= 1 << log2
   return words
-}
-
-/** Appends a row to the transmit queue, unless the row is already queued. */
-export const schedule = (s: EngineState, row: number): void => {
-  const w = s.rows
-  const base = row * QP.WORDS
-  if (w[base + QP.SCHEDULED] !== 0) return
-  w[base + QP.SCHEDULED] = 1
-  s.queueNext[row] = -1
-  if (s.queueTail < 0) s.queueHead = row
-  else s.queueNext[s.queueTail] = row
-  s.queueTail = row
-}
-
-/** Removes and returns the first row of the transmit queue; -1 if it is empty. */
-export const dequeueScheduled = (s: EngineState): number => {
-  const row = s.queueHead
-  if (row < 0) return -1
-  s.queueHead = s.queueNext[row]
-  if (s.queueHead < 0) s.queueTail = -1
-  s.rows[row * QP.WORDS + QP.SCHEDULED] = 0
-  return row
-}
-
-/** Puts a row that found the port full at the front of the transmit queue, unless the row is already queued. */
-export const scheduleFirst = (s: EngineState, row: number): void => {
-  const w = s.rows
-  const base = row * QP.WORDS
-  if (w[base + QP.SCHEDULED] !== 0) return
-  w[base + QP.SCHEDULED] = 1
-  s.queueNext[row] = s.queueHead
-  s.queueHead = row
-  if (s.queueTail < 0) s.queueTail = row
 }

@@ -463,6 +463,8 @@ export interface Environment {
   readonly causes?: Causes
   readonly choices?: Choices
   readonly taps?: WorkTaps
+  /** A clock, microseconds. Absent: owners of queue pairs have no turns (transmit-queue.ts). */
+  readonly now?: () => number
 }
 
 // ---- queue pairs ----
@@ -483,6 +485,8 @@ export interface QpInit {
   readonly recvPd?: number | undefined
   /** sq_sig_all. */
   readonly sqSigAll: boolean
+  /** Whose it is, among those that take turns (transmit-queue.ts); default 0. */
+  readonly owner?: number | undefined
 }
 
 /** Attributes of MODIFY_QP. Absent attributes are not changed. Legal attributes by transition: spec/qp-states.ts. */

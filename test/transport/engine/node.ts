@@ -144,6 +144,8 @@ export interface NodeOptions {
   maxPackets?: number
   maxSinglePacketRun?: number
   maxBytes?: number
+  /** Microseconds that each call of `Memory.read` takes, on the clock of turns. */
+  readTime?: number
   /** Returns the offset of an address in client memory. Default: relative to MEMORY_BASE. */
   locate?: (address: bigint) => number
 }
@@ -362,6 +364,7 @@ export const createNode = (options: NodeOptions = {}) => {
         },
       },
       causes: reports.causes,
+      now: () => dmaCalls.reads * (options.readTime ?? 0),
     },
     {
       ...engineOptions(options),
@@ -439,7 +442,10 @@ export const createNode = (options: NodeOptions = {}) => {
      * Creates a QP in RESET, with protection domain 1, send CQ 1 and receive CQ 2; returns its row. An XRC target has
      * domain 0, which no region has, because it uses its SRQ's domain and CQ.
      */
-    createQp(qpn: number, init: { service?: number; sqSigAll?: boolean; maxSge?: number } = {}): number {
+    createQp(
+      qpn: number,
+      init: { service?: number; sqSigAll?: boolean; maxSge?: number; owner?: number } = {},
+    ): number {
       const maxSge = init.maxSge ?? 4
       const row = engine.create({
         service: init.service ?? Service.RC,
@@ -451,6 +457,7 @@ export const createNode = (options: NodeOptions = {}) => {
         maxRecvSge: maxSge,
         hasSrq: init.service === Service.XRC_TGT,
         sqSigAll: init.sqSigAll ?? false,
+        owner: init.owner,
       })
       queues[row] = { sends: [], receives: [], retired: 0 }
       return row

@@ -227,6 +227,7 @@ export class Targets {
       hasSrq: true,
       recvPd,
       sqSigAll: false,
+      owner: context?.account?.payer,
     })
     soft.qpns.bind(qpn, row)
     const { access, pathMtu, minRnrTimer, pkeyIndex } = engine.query(object.state.row)

@@ -68,6 +68,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
           maxSendSge: 0,
           maxRecvSge: maxSge,
           sqSigAll: false,
+          owner: call.context?.account?.payer,
         })
         soft.qpns.bind(qpn, row)
         object.state = {

@@ -218,6 +218,7 @@ export const qpClass = (
         hasSrq: receive.isShared,
         recvPd: srq?.state.pd,
         sqSigAll,
+        owner: call.context?.account?.payer,
       })
       device.qpns.bind(qpn, row)
       // an object from spread syntax takes more memory

@@ -67,6 +67,7 @@ const createTarget = (device: SoftState, domain: Target['domain'], opener: QpObj
     maxRecvSge: device.limits.maxSrqSge,
     hasSrq: true,
     sqSigAll: false,
+    owner: opener.context?.account?.payer,
   })
   device.qpns.bind(qpn, row)
   const created: Target = {

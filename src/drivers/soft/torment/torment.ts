@@ -404,7 +404,18 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       }
       return {
         ...join(device as Device, parts),
-        environment: ({ localDevice, pkeys, grh, frames, work, events, causes, taps, refusesLongDatagrams = false }) =>
+        environment: ({
+          localDevice,
+          pkeys,
+          grh,
+          frames,
+          work,
+          events,
+          causes,
+          taps,
+          now,
+          refusesLongDatagrams = false,
+        }) =>
           wrapper<Environment>({
             localDevice,
             pkeys,
@@ -420,6 +431,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             }),
             causes,
             taps,
+            now,
             refusesLongDatagrams,
             choices: responder.choices,
             memory: writes.memory,

@@ -13,8 +13,9 @@ import { flushDmaOf } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { leaveWindow } from '../flow-control/peer-window.ts'
 import { recvBlockLog2, sendBlockLog2, signalsAll, usesSrq } from '../qp-layout.ts'
-import { type EngineState, giveBlock, schedule, takeBlock, tapsOf } from '../state.ts'
+import { type EngineState, giveBlock, takeBlock, tapsOf } from '../state.ts'
 import { clearTimer } from '../timers.ts'
+import { schedule } from '../transmit-queue.ts'
 import { Completion, DatagramPath, Receive, Send } from '../types.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values

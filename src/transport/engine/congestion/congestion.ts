@@ -14,8 +14,9 @@ import type { Arena } from '../../wire/arena.ts'
 import { BTH_BYTES, bthOpcode, putBth, setBthBecn } from '../../wire/bth.ts'
 import { QP, RespFlag } from '../fields.ts'
 import { acceptRun, openRun } from '../run.ts'
-import { type EngineState, pkeyOf, schedule } from '../state.ts'
+import { type EngineState, pkeyOf } from '../state.ts'
 import { setTimer } from '../timers.ts'
+import { schedule } from '../transmit-queue.ts'
 import { allowance, cutRate, nextSend, spend } from './dcqcn.ts'
 
 const { RTR, ERR } = QpState.values

@@ -29,6 +29,7 @@ import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { advance, failLocalAccess, isScattered, PollResult, Step } from '../scheduling.ts'
 import { type EngineState, MAX_LOCAL_BYTES, PACKET_WEIGHT, pkeyOf, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
+import { isTurnOver } from '../transmit-queue.ts'
 import { Send } from '../types.ts'
 import { putDatagramHeader } from '../unreliable/datagram.ts'
 import { sendFrame } from '../unreliable/raw-packet.ts'
@@ -74,7 +75,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
     // what copies within memory count for, too
     const used = Math.max((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0, s.localBytes - localBefore)
-    if (s.isPaused || s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    if (s.isPaused || isTurnOver(s) || s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
     }

@@ -15,7 +15,8 @@ import { enterError, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma } from '../dma.ts'
 import { QP, RES, RespFlag } from '../fields.ts'
 import { psnDifference } from '../psn.ts'
-import { type EngineState, schedule } from '../state.ts'
+import type { EngineState } from '../state.ts'
+import { schedule } from '../transmit-queue.ts'
 
 const { RTR, ERR } = QpState.values
 const { LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values

@@ -100,6 +100,7 @@ it('torment of an environment', () => {
     causes: {} as Causes,
     choices: {} as Choices,
     taps: {} as WorkTaps,
+    now: () => 0,
     refusesLongDatagrams: true,
   }
   const attached = attach(plain.memory)
