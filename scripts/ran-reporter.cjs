@@ -2,6 +2,9 @@
  * A reporter of Node's test runner: prints the file of each test that ran, without skipped and to-do tests. CommonJS:
  * the runner requires a default export, which modules of this project must not have.
  */
+// With a third reporter, Node would warn of too many listeners.
+if (process.env.USERDMA_TEST_LIMITS) require('./test-watchdog.cjs')
+
 module.exports = async function* ran(events) {
   for await (const { type, data } of events) {
     if (type !== 'test:pass' && type !== 'test:fail') continue

@@ -19,8 +19,11 @@ import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
-/** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
-const HANG_MS = { withoutLong: 900_000, withLong: 3_600_000 }
+/**
+ * test-watchdog.cjs ends a test after these seconds without movement, of processor time, and at all. Long tests wait for other
+ * machines, and run whole suites.
+ */
+const LIMITS = { withoutLong: '180 600 3600', withLong: '900 7200 21600' }
 
 /**
  * Tests wait for other processes during a quarter of their time: one file more than processors keeps all processors
@@ -132,12 +135,10 @@ const fastTemporaryFolder = () => {
 export const runFiles = (files, { isLong = false, names = [], isAll = false } = {}) => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
   const ranFile = join(folder, 'ran')
-  const timeout = isLong ? HANG_MS.withLong : HANG_MS.withoutLong
   const options = [
     '--enable-source-maps',
     '--test',
     `--test-concurrency=${FILES_AT_ONCE}`,
-    `--test-timeout=${timeout}`,
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
@@ -146,6 +147,7 @@ export const runFiles = (files, { isLong = false, names = [], isAll = false } = 
   ]
   // test/long-run.ts
   const env = { ...process.env, ...fastTemporaryFolder(), USERDMA_LONG_RUN: isLong ? '1' : '' }
+  env.USERDMA_TEST_LIMITS = isLong ? LIMITS.withLong : LIMITS.withoutLong
   // Each start of Node.js reads them, 40 ms; only long tests download packages.
   if (!isLong) delete env.NODE_EXTRA_CA_CERTS
   const { status, signal, error } = spawnSync(
