@@ -8,7 +8,7 @@ import { filesBelow } from './common.mjs'
 const IMPORTS = /(?:from|import)\s*\(?\s*'(\.{1,2}\/[^']+\.js)'/g
 
 /** The files that import each compiled file below `dist`, by its path. */
-const importersBelow = dist => {
+export const importersBelow = dist => {
   const importers = new Map()
   for (const file of filesBelow(dist, path => path.endsWith('.js')))
     for (const [, name] of readFileSync(file, 'utf8').matchAll(IMPORTS)) {
@@ -19,8 +19,7 @@ const importersBelow = dist => {
 }
 
 /** The compiled test files that the changed compiled files affect, those with the fewest imports between first. */
-export const affectedTests = (dist, changed) => {
-  const importers = importersBelow(dist)
+export const affectedTests = (dist, changed, importers = importersBelow(dist)) => {
   const found = new Set(changed)
   // A set's iteration includes what is added meanwhile.
   for (const file of found) for (const importer of importers.get(file) ?? []) found.add(importer)

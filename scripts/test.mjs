@@ -7,6 +7,8 @@
  *   npm test -- --long              the *.long.test files too
  *   npm test -- wire --test-name-pattern 'P_Key'
  *                                   only tests whose names match (node --test-name-pattern); several may be given
+ *   npm run test:long -- --list [WORD ...], --for 40m [WORD ...], --record [WORD ...]
+ *                                   the files with long tests one after another (long-jobs.mjs)
  *
  * The exit status is 0 if the checks and all tests succeed, else 1. A run of all tests lists the test files
  * that docs/reference/requirements.md names and of which no test ran; with CI in the environment this is a failure.
@@ -18,6 +20,7 @@ import { join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
+import { longJobs, secondsOf } from './long-jobs.mjs'
 
 /**
  * test-watchdog.cjs ends a test after these seconds without movement, of processor time, and at all. Long tests wait for other
@@ -166,35 +169,55 @@ export const runFiles = (files, { isLong = false, names = [], isAll = false } = 
   return { hasSucceeded: status === 0, ran }
 }
 
-const OPTIONS = { long: { type: 'boolean', default: false }, 'test-name-pattern': { type: 'string', multiple: true } }
+const OPTIONS = {
+  long: { type: 'boolean', default: false },
+  'test-name-pattern': { type: 'string', multiple: true },
+  list: { type: 'boolean', default: false },
+  for: { type: 'string' },
+  record: { type: 'boolean', default: false },
+}
 
 const readArguments = args => {
   try {
     return parseArgs({ args, options: OPTIONS, allowPositionals: true })
   } catch (error) {
-    const [problem] = error.message.split('. ')
+    const [problem] = error.message.split(/\. |\n/)
     throw new StepError(
-      `${problem}; there are --long, --test-name-pattern PATTERN, and words that select files by their paths`,
+      `${problem}; there are --long, --test-name-pattern PATTERN, and words that select files by their paths; ` +
+        'for long tests also --list, --for TIME and --record',
     )
   }
 }
 
 const readChoice = args => {
   const { values, positionals } = readArguments(args)
-  const { long: isLong, 'test-name-pattern': names = [] } = values
-  return { isLong, names, words: positionals.map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, '')) }
+  const { long: isLong, 'test-name-pattern': names = [], list: isList, for: time, record: isRecord } = values
+  const words = positionals.map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
+  if (!isList && !isRecord && time === undefined) return { isLong, names, words }
+  if (!isLong) throw new StepError('--list, --for and --record are options of `npm run test:long`')
+  if (names.length > 0)
+    throw new StepError('--list, --for and --record are of whole files, without --test-name-pattern')
+  if (isList && (isRecord || time !== undefined)) throw new StepError('--list runs nothing: without --for and --record')
+  return {
+    isLong,
+    names,
+    words,
+    jobs: { words, isList, isRecord, seconds: time === undefined ? time : secondsOf(time) },
+  }
 }
 
-/** The sources of the tests that arguments choose; undefined if they choose no words, but all. */
+/** The sources of the tests that arguments choose; undefined if these may be all. */
 export const chosenSources = async args => {
-  const { isLong, words } = readChoice(args)
-  return words.length === 0 ? undefined : testSources(isLong, words)
+  const { isLong, words, jobs } = readChoice(args)
+  const sources = words.length === 0 ? undefined : await testSources(isLong, words)
+  return jobs === undefined ? sources : undefined
 }
 
 export const runTests = async args => {
-  const { isLong, names, words } = readChoice(args)
+  const { isLong, names, words, jobs } = readChoice(args)
   const files = await testFiles(isLong, words)
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
+  if (jobs !== undefined) return longJobs(await testFiles(isLong, []), jobs, file => runFiles([file], { isLong }))
   const isAll = words.length === 0 && names.length === 0
   const isTidy = !isAll || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
   const { hasSucceeded, ran } = runFiles(files, { isLong, names, isAll })

@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { type CaptureCause, captureCause } from '../../../src/spec/captures.ts'
@@ -48,6 +48,10 @@ const KNOWN = [
   'unknown-rkey',
   'window-not-bound',
 ]
+/** The queue pair is destroyed before the first RNR NAK, or, on a busy machine, after it: then the wire shows `rnr-last`. */
+const EITHER = 'sends-lost--destroyed'
+/** Runs of an example of KNOWN until its wire shows a failure: on a busy machine, READs may be answered one by one. */
+const RUNS = 5
 /** Examples that hang until they are ended: each takes this long. */
 const SECONDS = 30
 const SEEDS = 20
@@ -71,14 +75,12 @@ for (const name of names) {
   const program = join(folder, name)
   test(name, { skip: lacking(program) }, async t => {
     const file = join(temporaryFolder(t), 'packets.pcapng')
-    spawnSync(userdma, ['trace', '--private', '--pcap', file, '--', program], { timeout: 1000 * SECONDS })
-    let bytes: Uint8Array
-    try {
-      bytes = readFileSync(file)
-    } catch {
-      bytes = pcapOf([])
+    const isKnown = KNOWN.includes(name)
+    const captured = (): CapturedPacket[] => {
+      spawnSync(userdma, ['trace', '--private', '--pcap', file, '--', program], { timeout: 1000 * SECONDS })
+      return existsSync(file) ? readCapture(readFileSync(file)) : []
     }
-    const packets = readCapture(bytes)
+    let packets = captured()
     if (packets.length === 0) return
     const finding = name.replace(/--.*/, '')
     /** Failures, of which each must name the finding. */
@@ -94,7 +96,11 @@ for (const name of names) {
         )
       return [...new Set(causes)]
     }
-    const whole = failures('whole', packets)
+    let whole = failures('whole', packets)
+    for (let runs = 1; isKnown && whole.length === 0 && runs < RUNS; runs++) {
+      packets = captured()
+      whole = failures('whole', packets)
+    }
     const share = (variants: readonly (readonly CaptureCause[])[]): string => {
       const same = variants.filter(causes => cell(causes) === cell(whole)).length
       return same === variants.length ? 'same' : `same in ${same} of ${variants.length}`
@@ -125,7 +131,6 @@ for (const name of names) {
       assert.deepEqual(lost, [])
       assert.ok(Math.abs(clock.offset - Number(OFFSET)) <= (clock.offsetError ?? 0) + 1000, `${clock.offset}`)
     }
-    const isKnown = KNOWN.includes(name)
     if (isKnown) assert.ok(whole.length > 0, 'a failure that the wire shows')
     const together = clock === undefined ? 'too few packets' : '10 ms, none lost'
     rows.push(
@@ -148,7 +153,7 @@ test('docs/reference/captures.md has these results', () => {
   const named = (of: string): string[] =>
     of
       .split('\n')
-      .filter(line => line.startsWith('| `'))
+      .filter(line => line.startsWith('| `') && !line.startsWith(`| \`${EITHER}\``))
       .map(line => {
         const [, example, , whole] = line.split('|')
         return `${example!.trim()}: ${whole!.trim()}`
