@@ -590,6 +590,7 @@ const sendResponses = (s: EngineState, row: number, sink: TransmitSink): boolean
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): number => {
   beginSending(s, sink)
+  beginTurn(s)
   const { counters } = s
   const sentBefore = counters.sentPackets
   let outcome: number = PollResult.DONE

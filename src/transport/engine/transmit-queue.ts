@@ -75,7 +75,7 @@ export const leaveOwner = ({ transmit }: Queues, row: number): void => {
   if (--owner.rows === 0) transmit.owners.delete(owner.number)
 }
 
-/** A poll begins. */
+/** The search for posts begins, or sending. */
 export const beginTurn = ({ env, transmit }: Queues): void => {
   if (transmit.owners.size > 1 && env.now !== undefined) transmit.turnEnd = env.now() + TURN
   else transmit.turnEnd = Number.POSITIVE_INFINITY

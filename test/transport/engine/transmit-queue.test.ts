@@ -53,6 +53,15 @@ it('all rows of all owners are served in turn', () => {
   assert.equal(served.size, NOISY.rows + 1)
 })
 
+it('a poll sends something, however long its search for posts has taken', () => {
+  const { node } = startNoise(NOISY.owner)
+  node.post(node.createQp(99, { owner: 8 }))
+  node.engine.beginPoll()
+  node.dmaCalls.reads += 100
+  node.engine.pollTransmit(node.sink, 0)
+  assert.ok(node.sent.length > 0)
+})
+
 it('queue pairs of one owner have no turns', () => {
   const { node } = startNoise(8)
   assert.ok(poll(node).copies * READ_TIME > 4 * TURN)

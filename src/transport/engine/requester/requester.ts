@@ -64,6 +64,8 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   openWindow(s, row, now)
   const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
   let result: number = PollResult.DONE
+  /** Each poll makes a step, however long the work before it was. */
+  let hasStepped = false
   if (isLocal) {
     // If the peer's pending DMA fails, a NAK is due, so the messages are sent as packets (`isLoopback`).
     flushDma(s.peerState as EngineState)
@@ -75,7 +77,12 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
     // what copies within memory count for, too
     const used = Math.max((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0, s.localBytes - localBefore)
-    if (s.isPaused || isTurnOver(s) || s.localBytes >= MAX_LOCAL_BYTES || used >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
+    if (
+      s.isPaused ||
+      (hasStepped && isTurnOver(s)) ||
+      s.localBytes >= MAX_LOCAL_BYTES ||
+      used >= (isLocal ? FAST_QUANTUM : QUANTUM)
+    ) {
       result = PollResult.MORE
       break
     }
@@ -90,6 +97,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       break
     }
     const kind = s.pool[request + WQE.KIND]
+    hasStepped = true
     const step =
       isLocal && isLoopback(s, row, request) ? sendSlice(s, row, request, now) : sendStep(s, row, request, kind)
     if (step === SENT_SOME) {
