@@ -27,11 +27,21 @@ const JOBS = 2
 const LIMIT_MS = 900_000
 const RECORDING = 'run.udr'
 
+/** Of this process; removed with what it has started, also when a signal ends it. */
+const scratch = mkdtempSync(join(tmpdir(), 'userdma-compare-'))
+const children = new Set()
+process.on('exit', () => {
+  for (const child of children) child.kill()
+  rmSync(scratch, { recursive: true, force: true })
+})
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
+const newFolder = () => mkdtempSync(join(scratch, 'run-'))
+
 const READS = { text: ['--notes', '--races'], json: ['--notes', '--races', '--json', '--story', 'all'] }
 
 /** What each program of a run says, by its command. `recording`: the path of a file to record into; undefined: none. */
 const roundOf = async (checkout, { options, commands, isLimited }, recording) => {
-  const folder = mkdtempSync(join(tmpdir(), 'userdma-compare-'))
+  const folder = newFolder()
   try {
     const build = join(checkout, 'build')
     const lines = commands.map(line => line.replace(/(^| )(findings|programs)\//, `$1${build}/$2/`))
@@ -47,9 +57,11 @@ const roundOf = async (checkout, { options, commands, isLimited }, recording) =>
       env,
       stdio: ['pipe', 'ignore', 'ignore'],
     })
+    children.add(child)
     const timer = setTimeout(() => child.kill(), LIMIT_MS)
     const status = await new Promise((done, failed) => child.once('error', failed).once('close', done))
     clearTimeout(timer)
+    children.delete(child)
     const found = existsSync(output) ? readFileSync(output, 'utf8') : ''
     return new Map([...byProgram(found), ['status', `${status}\n`]])
   } finally {
@@ -110,7 +122,7 @@ const saveRound = async (checkout, run, folder) => {
 
 /** Prints the lines that differ. */
 const printDifference = (title, old, now) => {
-  const folder = mkdtempSync(join(tmpdir(), 'userdma-compare-'))
+  const folder = newFolder()
   for (const [name, text] of [
     ['old', old],
     ['new', now],
@@ -223,10 +235,9 @@ main(async args => {
     return 0
   }
   const [old, now] = [resolve(first), checkoutAt(resolve(second))]
-  const folder = isCheckout(old) ? mkdtempSync(join(tmpdir(), 'userdma-compare-')) : old
+  const folder = isCheckout(old) ? newFolder() : old
   if (folder !== old) await save(old, folder, rest)
   const differences = await compare(folder, now, rest)
-  if (folder !== old) rmSync(folder, { recursive: true, force: true })
   say(`compare-check: ${differences === 0 ? 'no difference' : `${differences} differences`}`)
   return differences === 0 ? 0 : 1
 })
