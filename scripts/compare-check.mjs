@@ -27,11 +27,21 @@ const JOBS = 2
 const LIMIT_MS = 900_000
 const RECORDING = 'run.udr'
 
+/** Of this process; removed with what it has started, also when a signal ends it. */
+const scratch = mkdtempSync(join(tmpdir(), 'userdma-compare-'))
+const children = new Set()
+process.on('exit', () => {
+  for (const child of children) child.kill()
+  rmSync(scratch, { recursive: true, force: true })
+})
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
+const newFolder = () => mkdtempSync(join(scratch, 'run-'))
+
 const READS = { text: ['--notes', '--races'], json: ['--notes', '--races', '--json', '--story', 'all'] }
 
 /** What each program of a run says, by its command. `recording`: the path of a file to record into; undefined: none. */
 const roundOf = async (checkout, { options, commands, isLimited }, recording) => {
-  const folder = mkdtempSync(join(tmpdir(), 'userdma-compare-'))
+  const folder = newFolder()
   try {
     const build = join(checkout, 'build')
     const lines = commands.map(line => line.replace(/(^| )(findings|programs)\//, `$1${build}/$2/`))
@@ -47,9 +57,11 @@ const roundOf = async (checkout, { options, commands, isLimited }, recording) =>
       env,
       stdio: ['pipe', 'ignore', 'ignore'],
     })
+    children.add(child)
     const timer = setTimeout(() => child.kill(), LIMIT_MS)
     const status = await new Promise((done, failed) => child.once('error', failed).once('close', done))
     clearTimeout(timer)
+    children.delete(child)
     const found = existsSync(output) ? readFileSync(output, 'utf8') : ''
     return new Map([...byProgram(found), ['status', `${status}\n`]])
   } finally {
@@ -69,6 +81,9 @@ const REPORT = '-'
 /** The rounds of a saved run, and whether the last one said something new. */
 const STATE = 'rounds.json'
 const variantFile = (command, i) => `${encodeURIComponent(command) || REPORT}.${i + 1}.txt`
+
+/** On a busy machine the time for functions and lines is over before all are found: such a text says nothing. */
+const isComplete = text => !/"function": "",\s+"object": "build\//.test(text)
 
 /** What a saved run has: the rounds so far, whether the last one said something new, and the variants of each program. */
 const savedRun = folder => {
@@ -94,8 +109,9 @@ const saveRound = async (checkout, run, folder) => {
     // A program that has said nothing in other rounds.
     const known = variants.get(command) ?? (rounds === 0 ? [] : [''])
     const all = [...new Set([...known, round.get(command) ?? ''])]
+    if (!all.some(isComplete)) isNew = true
     if (all.length === variants.get(command)?.length) continue
-    isNew = true
+    isNew ||= isComplete(all.at(-1))
     for (const [i, text] of all.entries()) writeFileSync(join(folder, variantFile(command, i)), text)
   }
   if (isRecorded)
@@ -106,7 +122,7 @@ const saveRound = async (checkout, run, folder) => {
 
 /** Prints the lines that differ. */
 const printDifference = (title, old, now) => {
-  const folder = mkdtempSync(join(tmpdir(), 'userdma-compare-'))
+  const folder = newFolder()
   for (const [name, text] of [
     ['old', old],
     ['new', now],
@@ -119,7 +135,9 @@ const printDifference = (title, old, now) => {
 
 /** Compares a run of NEW with what OLD has said; returns the number of differences. */
 const compareRun = async (checkout, run, folder) => {
-  const { variants } = savedRun(folder)
+  const variants = new Map(
+    [...savedRun(folder).variants].map(([command, texts]) => [command, texts.filter(isComplete)]),
+  )
   const unmatched = new Map([...variants.keys()].map(command => [command, undefined]))
   for (let round = 0; round < MAX_ROUNDS && unmatched.size > 0; round++) {
     const said = await roundOf(checkout, run)
@@ -130,14 +148,19 @@ const compareRun = async (checkout, run, folder) => {
       else unmatched.set(command, text)
     }
   }
-  for (const [command, text] of unmatched)
+  const isUnclear = ([command, text]) => variants.get(command)?.length === 0 || !isComplete(text)
+  const unclear = [...unmatched].filter(isUnclear)
+  if (unclear.length > 0)
+    say(`compare-check: ${run.name}: without functions, not compared: ${unclear.map(([command]) => command).join(' ')}`)
+  const different = [...unmatched].filter(one => !isUnclear(one))
+  for (const [command, text] of different)
     printDifference(`${run.name}: ${command || 'the report'}`, variants.get(command)?.[0] ?? '', text)
   const readings = (run.isSilent ? [] : Object.keys(READS)).filter(how => {
     const [old, now] = [readFileSync(join(folder, `reading.${how}`), 'utf8'), readingOf(checkout, folder, how)]
     if (old !== now) printDifference(`${run.name}: the recording, as ${how}`, old, now)
     return old !== now
   })
-  return unmatched.size + readings.length
+  return different.length + readings.length
 }
 
 /** Calls `work` with each run, JOBS at a time; the sum of its results. */
@@ -148,7 +171,8 @@ const overAll = async (runs, work) => {
   const worker = async () => {
     for (let run = waiting.shift(); run !== undefined; run = waiting.shift()) {
       line.show(`${runs.length - waiting.length} of ${runs.length}: ${run.name}`)
-      sum += (await work(run)) ?? 0
+      const count = await work(run)
+      sum += count ?? 0
     }
   }
   await Promise.all(Array.from({ length: JOBS }, worker))
@@ -211,10 +235,9 @@ main(async args => {
     return 0
   }
   const [old, now] = [resolve(first), checkoutAt(resolve(second))]
-  const folder = isCheckout(old) ? mkdtempSync(join(tmpdir(), 'userdma-compare-')) : old
+  const folder = isCheckout(old) ? newFolder() : old
   if (folder !== old) await save(old, folder, rest)
   const differences = await compare(folder, now, rest)
-  if (folder !== old) rmSync(folder, { recursive: true, force: true })
   say(`compare-check: ${differences === 0 ? 'no difference' : `${differences} differences`}`)
   return differences === 0 ? 0 : 1
 })
