@@ -18,6 +18,7 @@ import { join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
+import { step } from './progress.mjs'
 
 /** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
 const HANG_MS = { withoutLong: 900_000, withLong: 3_600_000 }
@@ -142,6 +143,8 @@ export const runFiles = (files, { isLong = false, names = [], isAll = false } = 
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
     `--test-reporter-destination=${ranFile}`,
+    `--test-reporter=${inRoot('scripts', 'progress-reporter.cjs')}`,
+    '--test-reporter-destination=stderr',
     ...names.map(name => `--test-name-pattern=${name}`),
   ]
   // test/long-run.ts
@@ -194,7 +197,8 @@ export const runTests = async args => {
   const files = await testFiles(isLong, words)
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   const isAll = words.length === 0 && names.length === 0
-  const isTidy = !isAll || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+  const tidy = () => run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+  const isTidy = !isAll || (await step('biome', tidy))
   const { hasSucceeded, ran } = runFiles(files, { isLong, names, isAll })
   const isComplete = !isAll || ranAllNamed(ran)
   const hasMatch = names.length === 0 || ran !== ''
