@@ -31,12 +31,13 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { basename, extname, join, relative } from 'node:path'
 import { bundle } from './bundle.mjs'
-import { filesBelow, inRoot, isMain, main, modified, run, StepError, say } from './common.mjs'
+import { filesBelow, inRoot, isMain, main, modified, run, runBeside, StepError, say } from './common.mjs'
 import { C_FLAGS, compileStale, sourcesIn, VERBS } from './compile.mjs'
 import { sourceNames } from './generate-protocol.mjs'
 import { nativeTargets } from './native-targets.mjs'
 import { compileForPackages } from './package/native.mjs'
 import { buildPage } from './page.mjs'
+import { step } from './progress.mjs'
 
 /** Removes compiled files without a source: stale tests would run, and stale imports work. */
 const removeOrphans = () => {
@@ -52,14 +53,14 @@ const removeOrphans = () => {
 /** Without tests and benchmarks. */
 const isForUse = purpose => purpose === 'start' || purpose === 'package'
 
-const buildTypeScript = purpose => {
+const buildTypeScript = async purpose => {
   // node_modules/.bin may have the tsc of another TypeScript, which a test uses.
   const tsc = inRoot('node_modules', 'typescript', 'bin', 'tsc')
   if (!existsSync(tsc)) {
     say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
     return false
   }
-  const hasCompiled = run(process.execPath, [
+  const hasCompiled = await runBeside(process.execPath, [
     tsc,
     '-b',
     inRoot('scripts', isForUse(purpose) ? 'tsconfig.examples.json' : 'tsconfig.all.json'),
@@ -164,15 +165,21 @@ const buildC = async purpose => {
   return areComplete.every(Boolean)
 }
 
-/** Builds outdated parts that `purpose` needs. Steps run even after the failure of an earlier step. True on success. */
-export const build = async purpose => {
+/**
+ * Builds outdated parts that `purpose` needs; the C parts when `hasCompiler` has resolved. Steps run even after the failure of
+ * an earlier step. True on success.
+ */
+export const build = async (purpose, hasCompiler = Promise.resolve()) => {
+  // It bundles the sources, and needs no compiled files.
+  const page = step('build: the page of `userdma inspect`', buildPage)
   const successes = [
-    buildTypeScript(purpose),
-    await bundle(),
-    await buildPage(),
+    await step('build: TypeScript', () => buildTypeScript(purpose)),
+    await step('build: bundles', bundle),
+    await page,
     generateProtocol(),
-    await buildC(purpose),
   ]
+  await hasCompiler
+  successes.push(await step('build: C', () => buildC(purpose)))
   return successes.every(Boolean)
 }
 

@@ -1,7 +1,8 @@
 /*
  * Helpers of the scripts, without npm packages: setup-steps.mjs runs before packages are installed.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readdirSync, realpathSync, statSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { isatty, WriteStream } from 'node:tty'
@@ -18,10 +19,10 @@ export class StepError extends Error {}
 export const say = text => process.stderr.write(`userdma: ${text}\n`)
 
 /** Milliseconds between two lines of progress where they cannot be rewritten in place. */
-const INTERVAL = 15_000
+const INTERVAL = 10_000
 
 /**
- * Progress of a long step on standard error: one line that is rewritten on a terminal, elsewhere a line every 15 s. `end`
+ * Progress of a long step on standard error: one line that is rewritten on a terminal, elsewhere a line every 10 s. `end`
  * removes the line; before any other output.
  */
 export const progressLine = () => {
@@ -81,6 +82,18 @@ export const run = (program, args, options = {}) => {
   const { status, error } = spawnSync(program, args, { cwd: root, stdio: 'inherit', ...options })
   if (error) say(`${program}: ${error.message}`)
   return status === 0
+}
+
+/** As `run`, beside other work. */
+export const runBeside = async (program, args, options = {}) => {
+  const child = spawn(program, args, { cwd: root, stdio: 'inherit', ...options })
+  return once(child, 'close').then(
+    ([status]) => status === 0,
+    error => {
+      say(`${program}: ${error.message}`)
+      return false
+    },
+  )
 }
 
 /** Runs a script's main function; its result is the exit status. A StepError is printed, and the status is 1. */

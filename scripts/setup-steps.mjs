@@ -9,14 +9,15 @@ import { once } from 'node:events'
 import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { build, purposeOf } from './build.mjs'
-import { findProgram, inRoot, main, modified, progressLine, run, StepError, say } from './common.mjs'
+import { findProgram, inRoot, main, modified, runBeside, StepError, say } from './common.mjs'
+import { step } from './progress.mjs'
 import { quickBuild } from './quick-build.mjs'
 import { chosenSources, runTests } from './test.mjs'
 
 /**
  * Runs npm ci if node_modules is missing, incomplete, or older than the lock file. No package needs an install script.
  */
-const installPackages = () => {
+const installPackages = async () => {
   // npm writes this file last.
   const stamp = inRoot('node_modules', '.package-lock.json')
   if (modified(stamp) >= modified(inRoot('package-lock.json'))) return
@@ -31,7 +32,7 @@ const installPackages = () => {
     throw new StepError('npm is not in PATH: install it (it comes with Node.js from nodejs.org), then try again')
   say('installing npm packages (npm ci)')
   const args = ['ci', '--include=dev', '--include=optional', '--ignore-scripts', '--no-audit', '--no-fund']
-  if (!run(npm, args, { stdio: ['ignore', 2, 2] })) {
+  if (!(await step('npm packages', () => runBeside(npm, args, { stdio: ['ignore', 2, 2] })))) {
     throw new StepError('npm ci failed (see above): check the network and the npm registry, then run `npm ci` by hand')
   }
 }
@@ -251,12 +252,11 @@ const progressOf = line => {
   return kind && `Debian packages: ${kind === 'dl' ? 'download' : 'installation'} ${Math.floor(percent)} %, ${text}`
 }
 
-/** Runs apt-get with a line of progress, and shows its output only after a failure. True on success. */
-const apt = async args => {
+/** Runs apt-get, and shows its output only after a failure. `show` gets how far it is. True on success. */
+const apt = async (args, show) => {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   const options = { env, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] }
   const child = spawn('apt-get', ['-o', 'APT::Status-Fd=3', ...args], options)
-  const progress = progressLine()
   let output = ''
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', text => {
@@ -264,13 +264,12 @@ const apt = async args => {
     })
   createInterface(child.stdio[3]).on('line', line => {
     const text = progressOf(line)
-    if (text) progress.show(text)
+    if (text) show(text)
   })
   const failure = await once(child, 'close').then(
     ([status]) => (status === 0 ? undefined : output),
     error => `${error.message}\n`,
   )
-  progress.end()
   if (failure !== undefined) process.stderr.write(failure)
   return failure === undefined
 }
@@ -282,7 +281,10 @@ const INSTALL = [
 ]
 const aptInstall = async names => {
   say(`installing Debian packages, which takes a minute: ${names.join(' ')}`)
-  return (await apt(['-q', 'update'])) && (await apt([...INSTALL, 'install', ...names]))
+  return step(
+    'Debian packages: lists',
+    async show => (await apt(['-q', 'update'], show)) && (await apt([...INSTALL, 'install', ...names], show)),
+  )
 }
 
 const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
@@ -303,19 +305,23 @@ const installDebian = async purpose => {
   say('continuing without')
 }
 
-/** Debian packages and the build. */
+/** The build, beside which Debian packages are installed: only its last part needs them. */
 const prepare = async purpose => {
-  await installDebian(purpose)
-  if (!(await build(purpose))) throw new StepError('the build failed: the messages above say where')
+  const debian = installDebian(purpose)
+  const [isBuilt] = await Promise.all([installPackages().then(() => build(purpose, debian)), debian])
+  if (!isBuilt) throw new StepError('the build failed: the messages above say where')
 }
 
 main(async args => {
   const at = args.indexOf('--test')
   const purpose = purposeOf(at < 0 ? args : args.slice(0, at), 'setup.mjs')
-  installPackages()
   if (at < 0) return prepare(purpose)
   const testArgs = args.slice(at + 1)
   const sources = await chosenSources(testArgs)
-  if (sources === undefined || !(await quickBuild(sources))) await prepare(purpose)
+  if (sources === undefined) await prepare(purpose)
+  else {
+    await installPackages()
+    if (!(await quickBuild(sources))) await prepare(purpose)
+  }
   return runTests(testArgs)
 })

@@ -21,6 +21,7 @@ import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 import { longJobs, secondsOf } from './long-jobs.mjs'
+import { step } from './progress.mjs'
 
 /**
  * test-watchdog.cjs ends a test after these seconds without movement, of processor time, and at all. Long tests wait for other
@@ -146,6 +147,8 @@ export const runFiles = (files, { isLong = false, names = [], isAll = false } = 
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
     `--test-reporter-destination=${ranFile}`,
+    `--test-reporter=${inRoot('scripts', 'progress-reporter.cjs')}`,
+    '--test-reporter-destination=stderr',
     ...names.map(name => `--test-name-pattern=${name}`),
   ]
   // test/long-run.ts
@@ -219,7 +222,8 @@ export const runTests = async args => {
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   if (jobs !== undefined) return longJobs(await testFiles(isLong, []), jobs, file => runFiles([file], { isLong }))
   const isAll = words.length === 0 && names.length === 0
-  const isTidy = !isAll || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+  const tidy = () => run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+  const isTidy = !isAll || (await step('biome', tidy))
   const { hasSucceeded, ran } = runFiles(files, { isLong, names, isAll })
   const isComplete = !isAll || ranAllNamed(ran)
   const hasMatch = names.length === 0 || ran !== ''

@@ -1,6 +1,6 @@
 /*
  * Progress of packages. The tools that make them block the event loop, so a thread says which package is made, and for
- * how long: each second on a terminal, every 15 s elsewhere.
+ * how long: each second on a terminal, every 10 s elsewhere.
  */
 import { once } from 'node:events'
 import { isMainThread, parentPort, Worker } from 'node:worker_threads'

@@ -9,8 +9,8 @@ export interface Progress {
    * The line appears after DELAY; a part that blocks the event loop shows its first line only.
    */
   show(describe: () => string, share?: () => number): void
-  /** Draws the line; `isLong`: even before DELAY, because what follows blocks the event loop. Nothing outside of a part. */
-  refresh(isLong?: boolean): void
+  /** Draws the line; not before DELAY, and not outside of a part. */
+  refresh(): void
   /** Removes the line until it is drawn again. Before any other output. */
   clear(): void
   /** Removes the line, and ends. `show` may begin again. */
@@ -57,10 +57,10 @@ export const createProgress = (
   let start: number | undefined
   let timer: NodeJS.Timeout | undefined
   let isDrawn = false
-  const refresh = (isLong = false): void => {
+  const refresh = (): void => {
     if (part === undefined || start === undefined) return
     const time = now()
-    if (time - start < delay && !isLong) return
+    if (time - start < delay) return
     const text = `${name}: ${part.describe()}${leftText(time - part.start, part.share())}`
     // In the last column the terminal would begin a new line.
     terminal.write(`\r${text.slice(0, (terminal.columns || COLUMNS) - 1)}\x1b[K`)

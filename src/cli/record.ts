@@ -6,8 +6,8 @@ import { closeSync, fstatSync } from 'node:fs'
 import type { ToolSession } from '../daemon/client/tool-session.ts'
 import { removeHeld } from '../host/held-file.ts'
 import { lockOpenFile } from '../host/lock-file.ts'
-import type { Symbols } from '../tools/check/finding-text.ts'
 import type { ProgramEnd } from '../uapi/tool.ts'
+import type { LookUp } from './check/symbols.ts'
 import type { OptionsOf } from './command-line/option.ts'
 import type { recordOptions, runOptions } from './command-line/options.ts'
 import { messageOf, UsageError } from './fail.ts'
@@ -38,7 +38,7 @@ export interface RecordFile {
    * removes the file, unless `hasFailed`. Returns false, with a message on standard error, if the file lacks something.
    * `symbols`: a look-up that knows some of the frames.
    */
-  end(client: ToolSession, hasFailed: boolean, program?: ProgramEnd, symbols?: Symbols): Promise<boolean>
+  end(client: ToolSession, hasFailed: boolean, program?: ProgramEnd, symbols?: LookUp): Promise<boolean>
 }
 
 /**

@@ -11,7 +11,7 @@ import type { SymbolFrame } from '../spec/session-events.ts'
 import type { Symbols } from '../tools/check/finding-text.ts'
 import { MAX_SOURCE_LINE, MAX_TEXT } from '../tools/record/symbol-frames.ts'
 import type { FrameSymbol } from '../uapi/tool.ts'
-import { createSymbols } from './check/symbols.ts'
+import { createSymbols, type LookUp } from './check/symbols.ts'
 
 /** Lines of source before and after a position. */
 const LINES = 3
@@ -119,23 +119,37 @@ const LIVE_TIMEOUTS = { perLookUp: 2_000, total: 10_000 } as const
 /** Returns a function that looks up the frames that are new in the recording of the client's daemon. It throws an Error. */
 export const newSymbols = (client: Pick<ToolSession, 'recordedFrames'>): (() => Promise<readonly FrameSymbol[]>) => {
   const known = new Set<string>()
-  const symbols = createSymbols(LIVE_TIMEOUTS)
+  const symbols = createSymbols({ timeouts: LIVE_TIMEOUTS })
   const readLines = sourceReader()
+  let calls = 0
   return async () => {
     const frames = (await client.recordedFrames()).filter(frame => !known.has(frame))
     for (const frame of frames) known.add(frame)
-    symbols.prepare?.(frames.map(frame => [frame]))
-    return frames.flatMap(frame => symbolOf(frame, symbols, readLines) ?? [])
+    calls++
+    try {
+      return await symbols.render(live => frames.flatMap(frame => symbolOf(frame, live, readLines) ?? []))
+    } finally {
+      calls--
+      // A page may be open for days.
+      if (calls === 0) await symbols.close()
+    }
   }
 }
 
-/** Adds symbols to the recording of the client's daemon. Throws an Error. */
+/**
+ * Adds symbols to the recording of the client's daemon. `symbols`: of a command that goes on to use them. Throws an Error.
+ */
 export const addSymbols = async (
   client: Pick<ToolSession, 'recordedFrames' | 'addSymbols'>,
-  symbols: Symbols = createSymbols(TIMEOUTS),
+  symbols?: Pick<LookUp, 'framesOf' | 'render'>,
 ): Promise<void> => {
-  const stacks = (await client.recordedFrames()).map(frame => [frame])
-  symbols.prepare?.(stacks, TIMEOUTS.total)
+  const frames = await client.recordedFrames()
+  const own = symbols === undefined ? createSymbols({ timeouts: TIMEOUTS }) : undefined
+  const known = symbols ?? own!
+  await known.render(live => {
+    for (const frame of frames) live.framesOf([frame])
+  }, TIMEOUTS.total)
+  await own?.close()
   const readLines = sourceReader()
   let batch: FrameSymbol[] = []
   let bytes = 0
@@ -145,8 +159,8 @@ export const addSymbols = async (
     bytes = 0
     return hasRoom
   }
-  for (const [frame] of stacks as [string][]) {
-    const symbol = symbolOf(frame, symbols, readLines)
+  for (const frame of frames) {
+    const symbol = symbolOf(frame, known, readLines)
     if (symbol === undefined) continue
     const size = jsonBytes(symbol)
     if (bytes + size > MAX_BATCH && !(await send())) return

@@ -7,6 +7,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { addSymbols } from '../../src/cli/recorded-symbols.ts'
+import type { Stack } from '../../src/spec/check/finding.ts'
 import type { Frame } from '../../src/spec/check/frames.ts'
 import { symbolFrames } from '../../src/tools/record/symbol-frames.ts'
 import type { FrameSymbol } from '../../src/uapi/tool.ts'
@@ -18,6 +19,7 @@ const sent = async (
   room = Number.POSITIVE_INFINITY,
 ): Promise<FrameSymbol[][]> => {
   const batches: FrameSymbol[][] = []
+  const symbols = { framesOf: ([frame = '']: Stack) => frames[frame] ?? [] }
   await addSymbols(
     {
       recordedFrames: async () => Object.keys(frames),
@@ -26,7 +28,7 @@ const sent = async (
         return batches.length < room
       },
     },
-    { framesOf: ([frame = '']) => frames[frame] ?? [] },
+    { ...symbols, render: async make => make(symbols) },
   )
   return batches
 }

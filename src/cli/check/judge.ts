@@ -41,12 +41,15 @@ type Verdict =
  * signal ended, that was not asked for: only counted); `suppress` (only counted, for the file or the `library`); `show`;
  * or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
  */
-export const createJudge = (
-  { failOn, suppressions: paths = [], defaultSuppressions: isDefault = true, notes, leaks }: CheckOptions,
-  symbols: Symbols,
-) => {
+export const createJudge = ({
+  failOn,
+  suppressions: paths = [],
+  defaultSuppressions: isDefault = true,
+  notes,
+  leaks,
+}: CheckOptions) => {
   const suppressions = [...readSuppressions(paths), ...(isDefault ? defaultSuppressions() : [])]
-  return (finding: Finding): Verdict => {
+  return (finding: Finding, symbols: Symbols): Verdict => {
     const isHidden =
       finding.severity === 'note' ? !notes && failOn !== 'note' && !finding.isWait : finding.wasKilled && !leaks
     const suppression = suppressionOf(suppressions, finding.id, () => stacksOfFinding(finding, symbols))

@@ -6,7 +6,7 @@ import type { Finding } from '../../spec/check/finding.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
-import { callersText, findingText, headText, type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
+import { callersOf, findingText, headText, type Symbols } from '../../tools/check/finding-text.ts'
 
 /** Leaks of a program that are printed one by one. */
 const MAX_SINGLE = 4
@@ -23,12 +23,11 @@ const groupedBy = <T>(all: readonly T[], keyOf: (one: T) => string): T[][] => {
 
 /** The block of many leaks of one program. */
 const blockOf = (leaks: readonly Finding[], symbols: Symbols): string => {
-  symbols.prepare?.(stacksOf(leaks))
   const stackOf = ({ moments }: Finding): readonly string[] => moments[0]?.stack ?? []
   const groups = groupedBy(leaks, leak => [leak.left, ...stackOf(leak)].join('\n'))
   const lines = groups.map(group => {
     const [leak] = group
-    const callers = callersText(symbols.framesOf(stackOf(leak!)))
+    const callers = callersOf(stackOf(leak!), symbols)
     return `  ${counted(group.length, printable(leak?.left ?? 'object'))}${callers === '' ? '' : `: ${callers}`}`
   })
   return [

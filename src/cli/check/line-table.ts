@@ -3,6 +3,7 @@
  * binutils 2.40 takes file 0 for file 1 where a table names no file, as gcc does for functions of headers
  * (docs/decisions/line-table.md). Units of older versions are left to it. It knows no functions, and runs no tool.
  */
+import { setImmediate } from 'node:timers/promises'
 import { type Section, stringAt, withSections } from './sections.ts'
 
 interface SourceLine {
@@ -225,32 +226,57 @@ const debugFileOf = (note: Buffer): string => {
   return `/usr/lib/debug/.build-id/${id.slice(0, 2)}/${id.slice(2)}.debug`
 }
 
-const readTable = (sections: ReadonlyMap<string, Section>, addresses: readonly number[]): Map<number, SourceLine> => {
-  const found = new Map<number, SourceLine>()
+interface LineTable {
+  readonly table: Buffer
+  readonly strings: Strings
+}
+
+const tableIn = (sections: ReadonlyMap<string, Section>): LineTable => {
   const bytesOf = (name: string): Buffer => sections.get(name)?.read() ?? Buffer.alloc(0)
-  const table = bytesOf('.debug_line')
-  const strings = { line: bytesOf('.debug_line_str'), info: bytesOf('.debug_str') }
+  return {
+    table: bytesOf('.debug_line'),
+    strings: { line: bytesOf('.debug_line_str'), info: bytesOf('.debug_str') },
+  }
+}
+
+const tableOf = (path: string): LineTable | undefined =>
+  withSections(path, sections => {
+    if (sections.has('.debug_line')) return tableIn(sections)
+    const note = sections.get('.note.gnu.build-id')?.read()
+    return note && withSections(debugFileOf(note), tableIn)
+  })
+
+/** Milliseconds of a table's units that are read without a pause: the event loop of a command must not stand for long. */
+const SLICE = 20
+
+/** The files and lines of addresses of an ELF file; none without a line table of DWARF 5. */
+export const readLines = async (
+  path: string,
+  addresses: readonly number[],
+): Promise<ReadonlyMap<number, SourceLine>> => {
+  const found = new Map<number, SourceLine>()
+  const lineTable = tableOf(path)
+  if (lineTable === undefined) return found
+  const { table, strings } = lineTable
   const sorted = [...addresses].sort((a, b) => a - b)
+  let pause = performance.now() + SLICE
   for (let start = 0; start + 4 <= table.length && sorted.length > 0; ) {
     const reader = readerOf(table, start)
-    const short = reader.u32()
-    const is64 = short === 0xffffffff
-    const length = is64 ? reader.u64() : short
-    const end = reader.at + length
+    const first = start
     try {
-      if (reader.u16() === DWARF_5) readUnit(reader, Math.min(end, table.length), is64, strings, sorted, found)
+      const short = reader.u32()
+      const is64 = short === 0xffffffff
+      const length = is64 ? reader.u64() : short
+      start = reader.at + length
+      const end = Math.min(start, table.length)
+      if (reader.u16() === DWARF_5) readUnit(reader, end, is64, strings, sorted, found)
     } catch {
-      // A unit that is damaged, or newer: its lines stay unknown.
+      // A unit that is damaged, or newer: its lines stay unknown. Without a length there is no next one.
+      if (start === first) break
     }
-    start = end
+    if (performance.now() < pause) continue
+    await setImmediate()
+    pause = performance.now() + SLICE
   }
   return found
 }
-
-/** The files and lines of addresses of an ELF file; none without a line table of DWARF 5. */
-export const readLines = (path: string, addresses: readonly number[]): ReadonlyMap<number, SourceLine> =>
-  withSections(path, sections => {
-    if (sections.has('.debug_line')) return readTable(sections, addresses)
-    const note = sections.get('.note.gnu.build-id')?.read()
-    return note && withSections(debugFileOf(note), debug => readTable(debug, addresses))
-  }) ?? new Map()

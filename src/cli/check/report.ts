@@ -24,7 +24,7 @@ const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
  */
 export const explained = (finding: Finding, symbols: Symbols): Finding => {
   if (finding.id !== 'program-died' || finding.severity === 'error') return finding
-  const name = symbols.framesOf(finding.moments[0]?.stack ?? [])[0]?.function ?? ''
+  const name = symbols.framesOf(finding.moments[0]?.stack ?? [], 1)[0]?.function ?? ''
   const read = inlineArgument(name)
   if (read === undefined) return finding
   const lacks = read.lacks === undefined ? '' : `, or ${read.lacks}`

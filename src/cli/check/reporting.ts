@@ -4,11 +4,12 @@
  */
 import { basename } from 'node:path'
 import type { Finding, Story } from '../../spec/check/finding.ts'
+import type { Frame } from '../../spec/check/frames.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import { counted } from '../../spec/text.ts'
-import { findingText, type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
+import { findingText, type Symbols } from '../../tools/check/finding-text.ts'
 import { accessLines, shortStory } from '../../tools/check/story/text.ts'
 import { DEADLOCK_STATUS } from '../clock.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
@@ -31,10 +32,7 @@ import {
   whoJson,
 } from './report.ts'
 import { suppressionBlock } from './suppressions.ts'
-import { createSymbols } from './symbols.ts'
-
-/** Bytes of a file in which a look-up of source lines may take seconds. */
-const LARGE_FILE = 2 ** 26
+import { createSymbols, type LookUp } from './symbols.ts'
 
 /** How a program has ended, and what the checker has counted. */
 export interface Checked {
@@ -55,33 +53,30 @@ export interface Checked {
 }
 
 export interface Report {
-  readonly symbols: Symbols
+  readonly symbols: LookUp
   readonly progress: Progress
   /** Of `progress`, when the program has ended. */
   describe(): string
-  /** The findings that are reported, so far. */
-  readonly shown: readonly Finding[]
   onFinding(finding: Finding): void
+  /** Whether there is a finding of this kind that is reported, or of which that is not decided yet. */
+  has(id: string): boolean
+  /** The findings that are reported, when the frames are known of all that have come. */
+  shown(): Promise<readonly Finding[]>
   /** Prints what is left, and sets the exit status. */
-  finish(checked: Checked): void
+  finish(checked: Checked): Promise<void>
 }
 
-/** `inputs`: files that are no outputs. `symbolsOf` makes the look-up of frames. Throws UsageError. */
+/** `inputs`: files that are no outputs. `recorded`: what is known of frames. Throws UsageError. */
 export const openReportOf = (
   options: CheckOptions,
   inputs: readonly NamedFile[],
-  symbolsOf: (live: Symbols) => Symbols = live => live,
+  recorded?: ReadonlyMap<string, readonly Frame[]>,
 ): Report => {
   const { story: most } = options
   const progress = options.json ? NO_PROGRESS : createProgress('userdma check')
-  /** In which source lines are looked up now; empty: in none. */
-  let file = ''
-  const live = createSymbols(undefined, (path, bytes) => {
-    file = path
-    progress.refresh(bytes > LARGE_FILE)
-  })
-  const symbols = symbolsOf(live)
-  const judge = createJudge(options, symbols)
+  // A recording may be from elsewhere, and name any file: one of this machine is looked into only if that is asked for.
+  const symbols = createSymbols(recorded && { recorded, isLive: options.symbols === true })
+  const judge = createJudge(options)
   requireDifferentFiles(
     [
       ['--output', options.output],
@@ -96,10 +91,14 @@ export const openReportOf = (
     progress.clear()
     output.write(text)
   }
-  const describe = (): string =>
-    file === ''
-      ? 'the program has ended, its last events are checked'
-      : `source lines are looked up in ${printable(basename(file))}`
+  const describe = (): string => {
+    const [ended, checks] =
+      recorded === undefined
+        ? ['the program has ended, ', 'its last events are checked']
+        : ['', 'the findings are printed']
+    const lines = `source lines are looked up in ${printable(basename(symbols.file ?? ''))}`
+    return `${ended}${symbols.file === undefined ? checks : lines}`
+  }
   const paint = paintFor(options, options.output === undefined ? process.stderr : undefined)
   const shown: Finding[] = []
   /** The severities of the blocks that were printed. */
@@ -114,28 +113,42 @@ export const openReportOf = (
   /** Suppressed findings by library; undefined: those that files name. */
   const suppressed = new Map<string | undefined, number>()
   let hasFailure = false
-  const take = (finding: Finding): void => {
-    const verdict = judge(finding)
-    if (verdict.action === 'suppress') suppressed.set(verdict.library, (suppressed.get(verdict.library) ?? 0) + 1)
-    if (verdict.action === 'hide') hidden = [...hidden, finding]
-    if (verdict.action !== 'show' && verdict.action !== 'fail') return
-    hasFailure ||= verdict.action === 'fail'
-    show(finding)
+  const isLater = ({ id }: Finding): boolean => options.json === true || (id === 'leak' && !options.genSuppressions)
+  const textOf = (finding: Finding, known: Symbols): string => {
+    const text = `${findingText(explained(finding, known), known, most)}\n`
+    return options.genSuppressions ? `${text}${suppressionBlock(finding, known)}\n` : text
   }
-  const show = (finding: Finding): void => {
+  const show = (finding: Finding, text: string): void => {
     shown.push(finding)
-    if (options.json) return
+    if (!isLater(finding)) printBlock(finding.severity, text)
     // Leaks come last: errors may be their reason.
-    if (finding.id === 'leak' && !options.genSuppressions) {
-      leaks.push(finding)
-      return
-    }
-    printBlock(finding.severity, `${findingText(explained(finding, symbols), symbols, most)}\n`)
-    if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
+    else if (!options.json) leaks.push(finding)
   }
+  /** Of findings that are not judged yet. */
+  const judging: string[] = []
+  /** When all findings so far are judged and printed, in their order. Their frames are looked up at the same time. */
+  let judged: Promise<unknown> = Promise.resolve()
   const onFinding = (finding: Finding): void => {
-    take(finding)
-    file = ''
+    judging.push(finding.id)
+    const made = symbols.render(known => {
+      const verdict = judge(finding, known)
+      const isShown = verdict.action === 'show' || verdict.action === 'fail'
+      return { verdict, text: isShown && !isLater(finding) ? textOf(finding, known) : '' }
+    })
+    judged = Promise.all([made, judged]).then(([{ verdict, text }]) => {
+      judging.shift()
+      if (verdict.action === 'suppress') suppressed.set(verdict.library, (suppressed.get(verdict.library) ?? 0) + 1)
+      if (verdict.action === 'hide') hidden = [...hidden, finding]
+      if (verdict.action !== 'show' && verdict.action !== 'fail') return
+      hasFailure ||= verdict.action === 'fail'
+      show(finding, text)
+    })
+  }
+  const allJudged = async (): Promise<void> => {
+    for (let last: unknown; last !== judged; ) {
+      last = judged
+      await last
+    }
   }
   const shortened = ({ story = [], ...finding }: Finding): Finding => {
     const short = shortStory(story, most)
@@ -145,15 +158,24 @@ export const openReportOf = (
     symbols,
     progress,
     describe,
-    shown,
     onFinding,
-    finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read, who }) {
+    has: id => judging.includes(id) || shown.some(finding => finding.id === id),
+    async shown() {
+      await allJudged()
+      // Those that are printed last.
+      await symbols.render(known => leakBlocks(leaks, known, options.notes === true))
+      return shown
+    },
+    async finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read, who }) {
       const { status, signal, pid, limit, isDeadlock = false } = programEnd
+      progress.show(describe)
+      await allJudged()
       // If a program fails and nothing else was found, a note may say why.
       if ((status !== 0 || signal !== null) && shown.every(({ id }) => id === 'leak')) {
         const notes = hidden.filter(({ severity }) => severity === 'note').slice(0, MAX_NOTES)
         hidden = hidden.filter(finding => !notes.includes(finding))
-        for (const finding of notes) show(finding)
+        const texts = await symbols.render(known => notes.map(note => textOf(note, known)))
+        for (const [i, note] of notes.entries()) show(note, texts[i]!)
       }
       // The finding program-died has the stack too.
       const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
@@ -161,25 +183,34 @@ export const openReportOf = (
         signal === null || hasDied
           ? undefined
           : { signal, pid, ...(limit !== undefined && { limit }), ...(isDeadlock && { isDeadlock }) }
-      // A shared daemon, or a child that still runs, may have sent further findings since.
-      const reported = shown.map(finding => [shortened(explained(finding, symbols)), counts(finding) ?? 1] as const)
-      if (options.json) {
-        symbols.prepare?.(stacksOf(shown))
-        for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
-        for (const [library, count] of suppressed) print(`${jsonText(suppressedJson(library, count))}\n`)
-        if (who !== undefined) print(`${jsonText(whoJson(options.who!, who, symbols))}\n`)
-        for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
-        for (const line of lacks) print(`${jsonText({ lacks: line })}\n`)
-        if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
-      } else {
-        for (const { severity, text } of leakBlocks(leaks, symbols, options.notes === true)) printBlock(severity, text)
-        if (who !== undefined) {
-          symbols.prepare?.(who.map(({ stack }) => stack))
-          print(`${accessLines(who, options.who!, symbols.framesOf).map(printable).join('\n')}\n\n`)
+      const last = await symbols.render(known => {
+        // A shared daemon, or a child that still runs, may have sent further findings since.
+        const reported = shown.map(finding => [shortened(explained(finding, known)), counts(finding) ?? 1] as const)
+        const log = sarif && sarifLog(reported, known, packageVersion(), omissions, end)
+        if (options.json) {
+          const objects = [
+            ...reported.map(([finding, count]) => findingJson(finding, known, count)),
+            ...[...suppressed].map(([library, count]) => suppressedJson(library, count)),
+            ...(who === undefined ? [] : [whoJson(options.who!, who, known)]),
+            ...omissions.map(omissionJson),
+            ...lacks.map(line => ({ lacks: line })),
+            ...(end === undefined ? [] : [endJson(end)]),
+          ]
+          return { reported, objects, leaksText: [], whoText: '', log }
         }
+        const whoText = who && `${accessLines(who, options.who!, known.framesOf).map(printable).join('\n')}\n\n`
+        return { reported, objects: [], leaksText: leakBlocks(leaks, known, options.notes === true), whoText, log }
+      })
+      await symbols.close()
+      progress.end()
+      for (const object of last.objects) print(`${jsonText(object)}\n`)
+      if (!options.json) {
+        for (const { severity, text } of last.leaksText) printBlock(severity, text)
+        if (last.whoText) print(last.whoText)
+        const { reported } = last
         print(summary(blocks, reported, hidden, suppressed, omissions, hasCalls, end, lacks, read, options, paint))
       }
-      sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
+      if (last.log !== undefined) sarif?.write(`${jsonText(last.log, 2)}\n`)
       output.close()
       const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
       if (limit !== undefined) process.exitCode = LIMIT_STATUS

@@ -22,7 +22,7 @@ import { findingIds } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
 import { printable } from '../../spec/printable.ts'
-import { type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
+import type { Symbols } from '../../tools/check/finding-text.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: string }
 
@@ -197,7 +197,6 @@ export const suppressionOf = (
 /** The stacks of a finding that suppressions match. */
 export const stacksOfFinding = (finding: Pick<Finding, 'moments' | 'objects'>, symbols: Symbols): FindingStacks => {
   const { moments, objects } = finding
-  symbols.prepare?.(stacksOf([finding]))
   const posted = moments.map(({ stack }) => symbols.framesOf(stack))
   const registered = objects.map(({ history: [creation] }) => symbols.framesOf(creation?.stack ?? []))
   return { all: [posted.flat()], posted, registered }
@@ -218,7 +217,7 @@ export const suppressionBlock = (
   finding: Pick<Finding, 'id' | 'device' | 'moments' | 'program'>,
   symbols: Symbols,
 ): string => {
-  const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack)).slice(0, MAX_FRAMES)
+  const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack, MAX_FRAMES)).slice(0, MAX_FRAMES)
   const name = printable(`${finding.id} of ${finding.program?.command ?? finding.device}`)
   // `*` for characters that cannot be printed: the line must still match the frame.
   const lines = [name, finding.id, ...frames.map(frame => frameLine(frame).replace(/\p{C}+/gu, '*'))]

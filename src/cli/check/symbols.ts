@@ -1,79 +1,74 @@
 /*
- * Finds function, source file and line of the frames of a stack. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, it
- * runs llvm-symbolizer or addr2line, if one of them is installed; without debug information only SYMBOL is known. A
- * frame of JavaScript or Python contains function, file and line already.
+ * Finds function, source file and line of the frames of stacks. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, a tool
+ * looks into the file (symbolizer.ts), if one is installed; without debug information only SYMBOL is known. A frame of
+ * JavaScript or Python contains function, file and line already.
+ *
+ * Only what is printed is looked up: `render` makes the text, looks up the frames that the text has asked for, all files at
+ * once, and makes it again. A tool is started once for each file, and runs until `close`.
  */
-import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
-import { isAbsolute, relative, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import type { Stack } from '../../spec/check/finding.ts'
-import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
+import { type Frame, LIBRARY, NATIVE_FRAME, trimFrames, VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import { type Symbols, v8Frame } from '../../tools/check/finding-text.ts'
-import { readLines } from './line-table.ts'
+import { beforeEndBySignal } from '../end-signals.ts'
 import { withSections } from './sections.ts'
+import { createSymbolizer, type Symbolizer, shortPath } from './symbolizer.ts'
 
-/**
- * The tools, with their options, the preferred one first: addr2line needs our help with files (line-table.ts). Both
- * print each address, followed by pairs of lines: function, and FILE:LINE. There are several pairs if functions were
- * inlined, the innermost first.
- */
-const tools = [
-  ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
-  ['addr2line', '-a', '-f', '-C', '-i', '-e'],
-] as const
+/** `framesOf` answers from what is known. */
+export interface LookUp extends Symbols {
+  /**
+   * What `make` returns when all frames are known that it asks its argument for: it is called until then. `within`:
+   * milliseconds that the tools may take; frames that are not looked up by then never are.
+   */
+  render<T>(make: (symbols: Symbols) => T, within?: number): Promise<T>
+  /** The file into which a tool looks for the longest time now; undefined: none does. */
+  readonly file: string | undefined
+  /** Ends the tools. Resolves when they have ended. */
+  close(): Promise<void>
+}
+
+interface LookUpOptions {
+  readonly timeouts?: { readonly perLookUp: number; readonly total: number }
+  /** What is known of frames, by their text. */
+  readonly recorded?: ReadonlyMap<string, readonly Frame[]>
+  /** False: no tool looks into a file. */
+  readonly isLive?: boolean
+}
+
 /**
  * Time limits in milliseconds, of one look-up and of all together: a tool takes about a minute for gigabytes of debug
  * information, and the command waits for it. A file whose look-up times out is not looked up again.
  */
 const TIMEOUTS = { perLookUp: 20_000, total: 60_000 } as const
-/** Signals that a terminal or a user sends to the command and its tools. */
-const USER_SIGNALS: readonly string[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']
-/** Maximum addresses of one look-up, which are arguments of the tool. */
-const MAX_ADDRESSES = 1000
-/** Maximum bytes of a tool's output. */
-const MAX_OUTPUT = 2 ** 26
+/** Tools that run at a time, at most: each has the debug information of its file in memory. */
+const MAX_TOOLS = 8
 
-const shortPath = (path: string): string => {
-  const short = relative(process.cwd(), path)
-  return short.startsWith('..') ? path : short
+/** Of a program or library that stacks name. */
+interface StackFile {
+  /** Absolute. */
+  readonly path: string
+  /** By address. */
+  readonly frames: Map<string, readonly Frame[]>
+  /**
+   * It has no symbol table: there the tools know exported functions only, and attribute every address behind the end of one
+   * to it. The shim compares the address with the function's size: if it found no symbol, the tool's is wrong.
+   */
+  isStripped?: boolean
+  /** It is not looked up again. */
+  isGivenUp: boolean
+  symbolizer?: Symbolizer | undefined
 }
 
-/**
- * File and line of FILE:LINE; empty if the tool does not know them (`??:0`). A relative path stays as it is: it is
- * relative to a folder of the compilation, as `./nptl/pthread_create.c` of the C library.
- */
-const sourceOf = (text: string): Pick<Frame, 'file' | 'line'> => {
-  const match = /^(.*):(\d+)/.exec(text)
-  return match === null || match[1] === '??' || match[2] === '0'
-    ? {}
-    : { file: isAbsolute(match[1]!) ? shortPath(match[1]!) : match[1]!, line: Number(match[2]) }
-}
+/** A frame of a C program that is not looked up yet. */
+type Unknown = Frame & { readonly unknown?: { readonly object: string; readonly address: string } }
 
-/** The frames of each address in the output of a tool; keys are the addresses as they were passed to the tool. */
-const parseOutput = (output: string, addresses: readonly string[]): Map<string, Frame[]> => {
-  const found = new Map<string, Frame[]>()
-  const lines = output.split('\n')
-  let frames: Frame[] = []
-  for (let i = 0, addressIndex = 0; i < lines.length; i++) {
-    const line = lines[i]!
-    if (/^0x[0-9a-f]+$/.test(line)) {
-      frames = []
-      found.set(addresses[addressIndex++] ?? line, frames)
-    } else if (line !== '' && i + 1 < lines.length) {
-      const source = sourceOf(lines[++i]!)
-      if (line !== '??' || source.file !== undefined) frames.push({ function: line === '??' ? '' : line, ...source })
-    }
-  }
-  return found
-}
-
-/** Bytes; undefined for a FIFO, on which a tool would block, and for a file that does not exist. */
-const fileSize = (path: string): number | undefined => {
+/** False for a FIFO, on which a tool would block, and for a file that does not exist. */
+const isRegular = (path: string): boolean => {
   try {
-    const stat = statSync(path)
-    return stat.isFile() ? stat.size : undefined
+    return statSync(path).isFile()
   } catch {
-    return undefined
+    return false
   }
 }
 
@@ -83,113 +78,160 @@ const SHT_SYMTAB = 2
 const isStripped = (path: string): boolean =>
   withSections(path, sections => [...sections.values()].every(({ type }) => type !== SHT_SYMTAB)) ?? false
 
-/** The frames of a file's addresses, with the files of the line table in the innermost frames that it has. */
-const withTableFiles = (path: string, found: ReadonlyMap<string, readonly Frame[]>) => {
-  const lines = readLines(path, [...found.keys()].map(Number))
-  return [...found].map(([address, frames]): [string, readonly Frame[]] => {
-    const [inner, ...outer] = frames
-    const known = lines.get(Number(address))
-    const isKnown = inner !== undefined && known !== undefined && inner.line === known.line
-    return [address, isKnown ? [{ ...inner, ...sourceOf(`${known.file}:${known.line}`) }, ...outer] : frames]
-  })
+/**
+ * Of a stack's frames, those that must be known before the first `most` can be printed. Not yet the callers of a frame of
+ * the program: it may be main, whose callers are not printed.
+ */
+const neededOf = (frames: readonly Unknown[], most: number): readonly Unknown[] => {
+  const shown = new Set(trimFrames(frames).slice(0, most))
+  // Of frames in verbs libraries the outermost with a name is printed.
+  const ofVerbs = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
+  const inner = ofVerbs < 0 ? frames : frames.slice(0, ofVerbs)
+  const named = inner.findLastIndex(({ function: name }) => name !== '')
+  const needed = frames.filter((frame, i) => shown.has(frame) || (i >= named && i < inner.length))
+  const unknown = needed.filter(frame => frame.unknown !== undefined)
+  const ofProgram = unknown.findIndex(({ object = '' }) => !LIBRARY.test(object))
+  return unknown.filter(({ object = '' }, i) => ofProgram < 0 || i <= ofProgram || !LIBRARY.test(object))
 }
 
-/**
- * Creates a look-up, which remembers the frames that it has found. `onLookUp` is called before a tool runs, which blocks
- * the event loop; `bytes`: the size of the file.
- */
-export const createSymbols = (
-  timeouts: { readonly perLookUp: number; readonly total: number } = TIMEOUTS,
-  onLookUp: (path: string, bytes: number) => void = () => {},
-): Symbols => {
-  /** Milliseconds that are left of `timeouts.total`. */
-  let remaining = timeouts.total
-  let isInterrupted = false
-  /** Files that are not looked up again. */
-  const slow = new Set<string>()
-  /**
-   * Files without a symbol table. In them the tools know exported functions only, and attribute every address behind
-   * the end of one to it. The shim compares the address with the function's size: if it found no symbol, the tool's is
-   * wrong.
-   */
-  const stripped = new Set<string>()
-  /** Frames by file and address. */
-  const cached = new Map<string, Map<string, readonly Frame[]>>()
+export const createSymbols = ({
+  timeouts = TIMEOUTS,
+  recorded = new Map(),
+  isLive = true,
+}: LookUpOptions = {}): LookUp => {
+  /** By the name in frames. */
+  const files = new Map<string, StackFile>()
+  /** The paths of look-ups that are not done, and since when there are some. */
+  const pending: string[] = []
+  let since = 0
+  /** Milliseconds that are left of `timeouts.total`, when no look-up is pending. */
+  let left = timeouts.total
+  const remaining = (): number => left - (pending.length > 0 ? performance.now() - since : 0)
+  /** Look-ups that wait until less than MAX_TOOLS are busy. */
+  const waiting: (() => void)[] = []
+  let removeHandlers: (() => void) | undefined
 
-  /** Looks up the addresses of one file that are not in `cached`. */
-  const lookUp = (object: string, addresses: readonly string[]): void => {
-    const framesByAddress = cached.get(object) ?? new Map<string, readonly Frame[]>()
-    cached.set(object, framesByAddress)
-    const unknown = [...new Set(addresses)].filter(address => !framesByAddress.has(address))
-    const missing = unknown.slice(0, MAX_ADDRESSES)
-    if (missing.length === 0) return
-    for (const address of remaining > 0 ? missing : unknown) framesByAddress.set(address, [])
-    // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
-    const path = resolve(object)
-    const bytes = fileSize(path)
-    if (slow.has(path) || bytes === undefined) return
-    onLookUp(path, bytes)
-    for (const [tool, ...args] of tools) {
-      if (remaining <= 0) return
-      const start = performance.now()
-      const { status, signal, stdout, error } = spawnSync(tool, [...args, path, ...missing], {
-        encoding: 'utf8',
-        timeout: Math.ceil(Math.min(timeouts.perLookUp, remaining)),
-        killSignal: 'SIGKILL',
-        maxBuffer: MAX_OUTPUT,
-        stdio: ['ignore', 'pipe', 'ignore'],
+  const fileOf = (object: string): StackFile => {
+    let file = files.get(object)
+    if (file === undefined) {
+      file = { path: resolve(object), frames: new Map(), isGivenUp: false }
+      files.set(object, file)
+    }
+    return file
+  }
+
+  /** Those with a tool. */
+  const running = (): (StackFile & { symbolizer: Symbolizer })[] =>
+    [...files.values()].filter((file): file is StackFile & { symbolizer: Symbolizer } => file.symbolizer !== undefined)
+
+  const ending = new Set<Promise<void>>()
+  const endTool = async (file: StackFile): Promise<void> => {
+    const end = file.symbolizer?.end()
+    file.symbolizer = undefined
+    if (end === undefined) return
+    ending.add(end)
+    await end
+    ending.delete(end)
+  }
+
+  /** Asks for the addresses of a file, until the time `end`. */
+  const ask = async (file: StackFile, addresses: readonly string[], end: number) => {
+    if (file.isGivenUp || remaining() <= 0 || !isRegular(file.path)) return undefined
+    if (pending.length === 0) since = performance.now()
+    pending.push(file.path)
+    let timer: NodeJS.Timeout | undefined
+    try {
+      for (let all = running(); file.symbolizer === undefined && all.length >= MAX_TOOLS; all = running()) {
+        const idle = all.find(({ symbolizer }) => !symbolizer.isBusy)
+        if (idle !== undefined) await endTool(idle)
+        else await new Promise<void>(resolve => waiting.push(resolve))
+      }
+      const limit = Math.min(timeouts.perLookUp, remaining(), end - performance.now())
+      if (file.isGivenUp || limit <= 0) return undefined
+      removeHandlers ??= beforeEndBySignal(() => void close())
+      file.symbolizer ??= createSymbolizer(file.path)
+      const late = new Promise<undefined>(resolve => {
+        timer = setTimeout(resolve, limit, undefined)
       })
-      remaining -= performance.now() - start
-      if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT') {
-        slow.add(path)
-        return
-      }
-      // The user's Ctrl-C has ended the tool, and ends this command when its event loop runs.
-      if (signal !== null && USER_SIGNALS.includes(signal)) {
-        isInterrupted = true
-        remaining = 0
-        return
-      }
-      if (status !== 0) continue
-      const found = parseOutput(stdout, missing)
-      for (const [address, frames] of tool === 'addr2line' ? withTableFiles(path, found) : found)
-        framesByAddress.set(address, frames)
-      if (isStripped(path)) stripped.add(object)
-      lookUp(object, unknown.slice(MAX_ADDRESSES))
-      return
+      const found = await Promise.race([file.symbolizer.ask(addresses), late])
+      if (found === undefined) {
+        file.isGivenUp = true
+        void endTool(file)
+      } else file.isStripped ??= isStripped(file.path)
+      return found
+    } finally {
+      clearTimeout(timer)
+      if (pending.length === 1) left = remaining()
+      pending.splice(pending.indexOf(file.path), 1)
+      waiting.shift()?.()
     }
   }
 
-  /** Runs a tool once for each file that has an unknown address in the stacks. */
-  const prepare = (stacks: readonly Stack[], within = remaining): void => {
-    const later = Math.max(0, remaining - within)
-    remaining -= later
-    const byObject = new Map<string, string[]>()
-    for (const frame of stacks.flat()) {
-      const [, object, address] = NATIVE_FRAME.exec(frame) ?? []
-      if (object === undefined || address === undefined) continue
-      const addresses = byObject.get(object)
-      if (addresses === undefined) byObject.set(object, [address])
-      else addresses.push(address)
-    }
-    for (const [object, addresses] of byObject) lookUp(object, addresses)
-    if (!isInterrupted) remaining += later
+  const learn = async (object: string, addresses: readonly string[], end: number): Promise<void> => {
+    const file = fileOf(object)
+    const found = await ask(file, addresses, end)
+    for (const address of addresses) file.frames.set(address, found?.get(address) ?? file.frames.get(address) ?? [])
+  }
+
+  /** The frames of one frame's text. */
+  const known = (text: string): readonly Unknown[] => {
+    const ofRecording = recorded.get(text)
+    if (ofRecording !== undefined) return ofRecording
+    const [, object, address, symbol = ''] = NATIVE_FRAME.exec(text) ?? []
+    if (object === undefined || address === undefined) return [v8Frame(text, shortPath)]
+    if (!isLive) return [{ function: symbol, object }]
+    const file = fileOf(object)
+    const all = file.frames.get(address)
+    if (all === undefined) return [{ function: symbol, object, unknown: { object, address } }]
+    const found = symbol || !file.isStripped ? all : all.filter(({ file: source }) => source !== undefined)
+    if (found.length === 0) return [{ function: symbol, object }]
+    return found.map(one => ({ ...one, function: one.function || symbol, object }))
+  }
+
+  const framesOf = (stack: Stack): readonly Frame[] =>
+    trimFrames(stack.flatMap(known).map(({ unknown: _, ...frame }) => frame))
+
+  const close = async (): Promise<void> => {
+    removeHandlers?.()
+    removeHandlers = undefined
+    await Promise.all([...running().map(endTool), ...ending])
   }
 
   return {
-    prepare,
-    framesOf(stack) {
-      prepare([stack])
-      const frames = stack.flatMap((frame): readonly Frame[] => {
-        const [, object, address, symbol] = NATIVE_FRAME.exec(frame) ?? []
-        if (object === undefined || address === undefined) return [v8Frame(frame, shortPath)]
-        const all = cached.get(object)?.get(address) ?? []
-        const found = symbol || !stripped.has(object) ? all : all.filter(({ file }) => file !== undefined)
-        return found.length > 0
-          ? found.map(known => ({ ...known, function: known.function || symbol || '', object }))
-          : [{ function: symbol ?? '', object }]
-      })
-      return trimFrames(frames)
+    framesOf,
+    async render(make, within = Number.POSITIVE_INFINITY) {
+      const end = performance.now() + within
+      for (;;) {
+        const wanted = new Map<string, Set<string>>()
+        const made = make({
+          framesOf(stack, most = Number.POSITIVE_INFINITY) {
+            const frames = stack.flatMap(known)
+            for (const { unknown } of neededOf(frames, most)) {
+              const { object, address } = unknown!
+              const addresses = wanted.get(object)
+              if (addresses === undefined) wanted.set(object, new Set([address]))
+              else addresses.add(address)
+            }
+            return trimFrames(frames.map(({ unknown: _, ...frame }) => frame))
+          },
+        })
+        if (wanted.size === 0) return made
+        await Promise.all([...wanted].map(([object, addresses]) => learn(object, [...addresses], end)))
+      }
     },
+    get file() {
+      return pending[0]
+    },
+    close,
+  }
+}
+
+/** As `render` once, with tools of its own. */
+export const lookUp = async <T>(make: (symbols: Symbols) => T): Promise<T> => {
+  const symbols = createSymbols()
+  try {
+    return await symbols.render(make)
+  } finally {
+    await symbols.close()
   }
 }

@@ -95,13 +95,13 @@ const isBefore = (run: PairRun, name: string): boolean => {
 }
 
 /**
- * `only`: the decisions that make the program fail. `attempt`: tries others. `onStep`: says what is tried. Finds no pair if
- * none decides, or if the search ends before.
+ * `only`: the decisions that make the program fail. `attempt`: tries others. `render`: makes what has lines of source.
+ * `onStep`: says what is tried. Finds no pair if none decides, or if the search ends before.
  */
 export const findPair = async (
   only: readonly string[],
   attempt: Try,
-  framesOf: FramesOf,
+  render: <T>(make: (framesOf: FramesOf) => T) => Promise<T>,
   onStep: (text: string) => void,
 ): Promise<PairSearch> => {
   let failed: PairRun | undefined
@@ -143,12 +143,12 @@ export const findPair = async (
       const earlier = requestOf(after.run, name)
       const isPost = decisionKind(id) === 'request'
       const later = requestOf(after.run, isPost ? id.slice(id.indexOf('/') + 1) : eventOf(id))
-      const pair = {
+      const pair = await render(framesOf => ({
         later: { id, text: heldText(id, later, framesOf) },
         earlier: { id: name, text: completionText(name, earlier, framesOf) },
         clause: orderClause(id, later, earlier, name),
         only: [...without(id), held],
-      }
+      }))
       return { pair, failed: after.run, passed: other.run }
     }
   }

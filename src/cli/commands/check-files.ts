@@ -5,14 +5,14 @@
 import { statSync } from 'node:fs'
 import type { Finding } from '../../spec/check/finding.ts'
 import { findingIds, findings } from '../../spec/check/findings.ts'
-import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
+import { type Frame, NATIVE_FRAME } from '../../spec/check/frames.ts'
 import { LACKING, type Need } from '../../spec/check/needs.ts'
 import type { ProducerFacts } from '../../spec/check/probes.ts'
 import { parseWho } from '../../spec/check/who.ts'
 import type { RecordedFinding, SessionEvent } from '../../spec/session-events.ts'
 import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
-import { type Symbols, stacksOf } from '../../tools/check/finding-text.ts'
+import { stacksOf } from '../../tools/check/finding-text.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
 import { ReplayTogether } from '../../tools/record/program/together.ts'
 import { openSession, type Session } from '../../tools/record/reader.ts'
@@ -39,34 +39,6 @@ const requireFileOptions = (given: Iterable<string>, file: string): void => {
     if (!Object.hasOwn(findingOptions, name))
       throw new UsageError(`${flagOf(name)} is for a program that runs; "${file}" is a recording, which is read`)
 }
-
-/**
- * What frames are, as the recordings say. Their files may be from elsewhere, and name any file: one of this machine is
- * looked into only if `isAsked`, for frames that no recording knows.
- */
-const recordedSymbols = (
-  known: ReadonlyMap<string, readonly Frame[]>,
-  live: Symbols,
-  isAsked: boolean | undefined,
-): Symbols => ({
-  framesOf: stack =>
-    trimFrames(
-      stack.flatMap((frame): readonly Frame[] => {
-        const [, object, , symbol = ''] = NATIVE_FRAME.exec(frame) ?? []
-        return (
-          known.get(frame) ??
-          (object === undefined || isAsked ? live.framesOf([frame]) : [{ function: symbol, object }])
-        )
-      }),
-    ),
-  prepare(stacks, within) {
-    if (isAsked)
-      live.prepare?.(
-        stacks.map(stack => stack.filter(frame => !known.has(frame))),
-        within,
-      )
-  },
-})
 
 /** What a session lacks. */
 const lackedBy = ({ header: { check, isObserved } }: Session): readonly Need[] => [
@@ -197,7 +169,7 @@ export const checkFiles = async (
   const report = openReportOf(
     options,
     files.map(file => ['a recording', file]),
-    live => recordedSymbols(known, live, options.symbols),
+    known,
   )
   const closes: (() => void)[] = []
   /** Files whose recorder has looked up no symbols: of `--host`, of a daemon, or it was killed. */
@@ -229,7 +201,7 @@ export const checkFiles = async (
       }
     }
     const checked = await readSessions(sessions, options, report.onFinding)
-    const hasUnknown = stacksOf(report.shown).some(stack =>
+    const hasUnknown = stacksOf(await report.shown()).some(stack =>
       stack.some(frame => NATIVE_FRAME.test(frame) && !known.has(frame)),
     )
     const lacks =
@@ -238,7 +210,12 @@ export const checkFiles = async (
             `no lines: none are in ${unnamed.join(', ')}; \`--symbols\` looks them up in the files that it names, on this machine`,
           ]
         : []
-    report.finish({ ...checked, lacks: [...(checked.lacks ?? []), ...lacks], isRecorded: true, file: files.join(', ') })
+    await report.finish({
+      ...checked,
+      lacks: [...(checked.lacks ?? []), ...lacks],
+      isRecorded: true,
+      file: files.join(', '),
+    })
   } finally {
     for (const close of closes) close()
   }

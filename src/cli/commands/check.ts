@@ -8,7 +8,6 @@ import { adapters } from '../../spec/check/adapters.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
-import { stacksOf } from '../../tools/check/finding-text.ts'
 import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import type { CheckOptions } from '../check/judge.ts'
 import { type Checked, openReportOf, type Report } from '../check/reporting.ts'
@@ -43,7 +42,7 @@ export const check = async (program: string, args: readonly string[], options: C
   const checked = host
     ? await checkOnHost(host, program, args, report.onFinding, faults, options.timeLimit)
     : await checkUnderDaemon(program, args, options, recording, report, record).finally(report.progress.end)
-  report.finish(checked)
+  await report.finish(checked)
 }
 
 const checkUnderDaemon = async (
@@ -51,7 +50,7 @@ const checkUnderDaemon = async (
   args: readonly string[],
   options: CheckOptions,
   recording: Recording,
-  { onFinding, progress, describe, shown, symbols }: Report,
+  { onFinding, progress, describe, has, shown, symbols }: Report,
   record: RecordFile | undefined,
 ): Promise<Checked> => {
   const { hang, timeLimit: seconds } = options
@@ -79,7 +78,7 @@ const checkUnderDaemon = async (
           process.stderr.write(`userdma check: after ${seconds} s:\n${await processText(joined.client)}`)
         }
         await joined.client.reportWaits()
-        if (!isDeadlock || shown.some(({ id }) => id === 'deadlock')) return
+        if (!isDeadlock || has('deadlock')) return
         const { deadlockReport } = await import('../waits/report.ts')
         const text = await deadlockReport(joined.client, joined.client.daemon, crashes)
         process.stderr.write(`userdma check: ${DEADLOCK_HEAD}\n${text}`)
@@ -120,12 +119,14 @@ const checkUnderDaemon = async (
     const who = options.who === undefined ? undefined : await joined.client.who()
     await peers.end()
     const { contexts } = await joined.client.stat()
-    progress.end()
+    progress.clear()
     if (isPrivate) warnRunning(contexts)
-    const hasFailed = programEnd.status !== 0 || shown.length > 0
-    // Before all other frames of the recording, for which there may be no time.
-    if (record !== undefined) symbols.prepare?.(stacksOf(shown))
-    const isRecorded = (await record?.end(joined.client, hasFailed, recordedEnd(program, programEnd), symbols)) ?? true
+    // The frames of findings first: for all others of the recording there may be no time.
+    const endRecord = async (recording: RecordFile): Promise<boolean> => {
+      const hasFailed = programEnd.status !== 0 || (await shown()).length > 0
+      return recording.end(joined.client, hasFailed, recordedEnd(program, programEnd), symbols)
+    }
+    const isRecorded = record === undefined || (await endRecord(record))
     if (host !== undefined) peers.warnUnchecked(host.file)
     return {
       programEnd,

@@ -179,13 +179,17 @@ const lentRowText = (row: LentBytes, symbols: Symbols): string => {
 
 /** The output of `userdma stat --lent`: rows by process. */
 const lentText = async (rows: readonly LentBytes[], isJson: boolean): Promise<string> => {
-  const { createSymbols } = await import('../check/symbols.ts')
-  const symbols = createSymbols()
-  symbols.prepare?.(rows.map(({ stack = [] }) => stack))
-  if (isJson) {
-    const named = rows.map(row => (row.stack === undefined ? row : { ...row, stack: framesOf(row, symbols) }))
-    return `${jsonText(named, 2)}\n`
-  }
+  const { lookUp } = await import('../check/symbols.ts')
+  return lookUp(symbols => {
+    if (isJson) {
+      const named = rows.map(row => (row.stack === undefined ? row : { ...row, stack: framesOf(row, symbols) }))
+      return `${jsonText(named, 2)}\n`
+    }
+    return lentByProcess(rows, symbols)
+  })
+}
+
+const lentByProcess = (rows: readonly LentBytes[], symbols: Symbols): string => {
   if (rows.length === 0) return 'no lent memory\n'
   const byProcess = new Map<string, string[]>()
   for (const row of rows) {

@@ -23,7 +23,7 @@ import { differingLines } from '../../tools/check/story/text.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'
 import { sarifDocument } from '../check/sarif.ts'
-import { createSymbols } from '../check/symbols.ts'
+import { createSymbols, type LookUp } from '../check/symbols.ts'
 import { findPair, type Pair, type PairRun, type PairSearch, pairSentence, rulesOf } from '../check/torment-pair.ts'
 import { integer } from '../command-line/kinds.ts'
 import { optionWords } from '../command-line/option.ts'
@@ -67,7 +67,7 @@ interface Search {
   /** Whether a run with the whole time limit has not ended: then a shorter one suffices to tell it. */
   canHang: boolean
   readonly judge: ReturnType<typeof createJudge>
-  readonly symbols: ReturnType<typeof createSymbols>
+  readonly symbols: LookUp
   /** Whether the runs are asked for the order of their requests. */
   needsOrders: boolean
   readonly output: Output
@@ -146,7 +146,7 @@ export const tormentSearch = async (
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
   const symbols = createSymbols()
-  const judge = createJudge(options, symbols)
+  const judge = createJudge(options)
   const stop = new AbortController()
   // A second signal ends the process.
   const removeHandlers = onFirstEndSignal(signal => stop.abort(signal))
@@ -179,6 +179,7 @@ export const tormentSearch = async (
   } finally {
     clearTimeout(timer)
     progress.end()
+    await symbols.close()
     removeHandlers()
     taken.release()
   }
@@ -240,7 +241,7 @@ const searchSeeds = async (
   for (const id of only ?? []) print(search, `  ${printable(`${id}: ${decisions.get(id) ?? ''}`)}\n`)
   sayFailure(search, last)
   if (pair !== undefined) say(search, printable(pairSentence(pair)))
-  else if (only !== undefined && only.length > 0) sayUnproven(search, only, fails, passed)
+  else if (only !== undefined && only.length > 0) await sayUnproven(search, only, fails, passed)
   const proven = pair === undefined ? setting : { ...setting, only: pair.only }
   await sayRepeats(search, proven)
   const command = await sayCommands(search, proven)
@@ -263,7 +264,7 @@ const searchPair = async (search: Search, setting: TormentSetting): Promise<Pair
       const tried = await trial(search, { ...setting, only: ids })
       return tried && { hasFailed: tried.failed !== undefined, run: tried.last }
     },
-    stack => symbols.framesOf(stack),
+    make => symbols.render(known => make(known.framesOf)),
     text => progress.show(() => `${text}: run ${search.runs + 1}`),
   )
   if (found.pair !== undefined || found.passed !== undefined) return found
@@ -275,18 +276,18 @@ const searchPair = async (search: Search, setting: TormentSetting): Promise<Pair
 const NO_PAIR: PairSearch = { pair: undefined, failed: undefined, passed: undefined }
 
 /** What decides is no order of two completions, or it is not known which. */
-const sayUnproven = (
+const sayUnproven = async (
   search: Search,
   only: readonly string[],
   failed: PairRun | undefined,
   passed: PairRun | undefined,
-): void => {
+): Promise<void> => {
   if (only.some(isHolding)) {
     say(search, 'that an order decides is not proven; a correct program tolerates what the devices did:')
     for (const rule of rulesOf(only)) print(search, `  ${rule}\n`)
     if (failed === undefined || passed === undefined) return
     const titles = ['what happened in a run that fails', 'in a run that passes']
-    const stories = differingLines(failed.orders, passed.orders, stack => search.symbols.framesOf(stack))
+    const stories = await search.symbols.render(known => differingLines(failed.orders, passed.orders, known.framesOf))
     for (const [i, lines] of stories.entries()) {
       if (lines.length === 0) continue
       say(search, `${titles[i]}:`)
@@ -394,16 +395,17 @@ const runWithin = async <T extends TormentSetting | undefined>(
   setting: T,
   seconds: number,
 ): Promise<(Run & { readonly setting: T; readonly isTimedOut: boolean }) | undefined> => {
-  const { program, args, options, recording, judge, stop, longestPass } = search
+  const { program, args, options, recording, judge, symbols, stop, longestPass } = search
   const decisions = new Map<string, string>()
   const helds = new Map<string, TormentHeld>()
   const onTorment = ({ torment: { id, text, held } }: TormentRecord): void => {
     if (held === undefined) decisions.set(id, text)
     else helds.set(id, held)
   }
-  const found: Finding[] = []
+  /** Each finding, if it is a failure. */
+  const judged: Promise<Finding | undefined>[] = []
   const onFinding = (finding: Finding): void => {
-    if (judge(finding).action === 'fail') found.push(finding)
+    judged.push(symbols.render(known => (judge(finding, known).action === 'fail' ? finding : undefined)))
   }
   const joined = await joinDaemon(
     { ...optionsWith(options, setting), private: true, check: true },
@@ -419,7 +421,7 @@ const runWithin = async <T extends TormentSetting | undefined>(
     // Messages of the session stay in order: all findings have arrived before this reply.
     await joined.client.counts()
     const orders: readonly TormentedRequest[] = search.needsOrders ? await joined.client.orders() : []
-    const [finding] = found
+    const finding = (await Promise.all(judged)).find(one => one !== undefined)
     const failure = result.failure ?? (finding && `finding ${finding.id}: ${finding.text}`)
     search.runs++
     if (failure === undefined) search.longestPass = Math.max(longestPass, result.duration)

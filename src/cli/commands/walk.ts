@@ -25,6 +25,7 @@ import type { WalkResult } from '../walk/outcome.ts'
 import { walkHtml } from '../walk/page.ts'
 import {
   cleanLine,
+  framesOf,
   isFinding,
   lineOf,
   resultJson,
@@ -105,7 +106,7 @@ export const walkAndReport = async (
   }
   let stage: Awaited<ReturnType<WalkWay['stage']>> | undefined
   /** `plan`: undefined if the run without failures was interrupted. */
-  const report = (plan: WalkPlan | undefined): void => {
+  const report = async (plan: WalkPlan | undefined): Promise<void> => {
     const interruption: unknown = stop.signal.aborted ? stop.signal.reason : undefined
     const interruptedBy = typeof interruption === 'string' ? interruption : undefined
     const found = results.filter(isFinding)
@@ -117,12 +118,18 @@ export const walkAndReport = async (
     const milliseconds = performance.now() - begin
     const facts = { plan, milliseconds, factor: limits.factor, interruptedBy }
     const last = summaryText(LABEL, results, facts) + sinceText
-    if (!options.json) print(tableText(results, symbols, paint) + last)
+    const texts = await symbols.render(known => ({
+      table: options.json ? '' : tableText(results, known, paint) + last,
+      summary: summary && tableText(fresh, known) + last,
+      page: page && walkHtml(subject.name, { results, summary: last, interruptedBy }, known, stage),
+      sarif: sarif && walkSarif(results, known, packageVersion()),
+    }))
+    if (!options.json) print(texts.table)
     // What is on the terminal ends with a line too.
     if (options.output !== undefined) process.stderr.write(last.replace(/^ .*\n/gm, ''))
-    summary?.write(tableText(fresh, symbols) + last)
-    page?.write(walkHtml(subject.name, { results, summary: last, interruptedBy }, symbols, stage))
-    sarif?.write(`${jsonText(walkSarif(results, symbols, packageVersion()), 2)}\n`)
+    if (texts.summary !== undefined) summary?.write(texts.summary)
+    if (texts.page !== undefined) page?.write(texts.page)
+    if (texts.sarif !== undefined) sarif?.write(`${jsonText(texts.sarif, 2)}\n`)
   }
   const walkBy = async ({ isConfirmed, stage: make }: WalkWay): ReturnType<typeof walk> => {
     progress.show(() => 'a run without failures')
@@ -138,7 +145,8 @@ export const walkAndReport = async (
         stop: stop.signal,
       },
       {
-        planned(clean, plan) {
+        async planned(clean, plan) {
+          await symbols.render(known => plan.points.map(point => framesOf(point, known)))
           if (!options.json) print(cleanLine(LABEL, clean, plan))
           const most = Math.min(plan.points.length, limits.points)
           progress.show(
@@ -147,11 +155,11 @@ export const walkAndReport = async (
             () => results.length / Math.max(most, 1),
           )
         },
-        finished(result) {
+        async finished(result) {
           results.push(result)
-          if (options.json) print(`${jsonText(resultJson(result, symbols))}\n`)
+          if (options.json) print(`${jsonText(await symbols.render(known => resultJson(result, known)))}\n`)
           else if (isFinding(result)) {
-            const text = resultText(LABEL, result, symbols, stage!)
+            const text = await symbols.render(known => resultText(LABEL, result, known, stage!))
             print(paintedWord(text, result.outcome, severityOf(result.outcome) ?? 'error', paint))
           }
         },
@@ -172,13 +180,13 @@ export const walkAndReport = async (
     })
     progress.end()
     if (walked !== undefined) results.splice(0, results.length, ...walked.results)
-    report(walked?.plan)
+    await report(walked?.plan)
     output.close()
   } catch (error) {
     progress.end()
     // When it is stopped, a stage may not begin.
     if (stop.signal.aborted) {
-      report(undefined)
+      await report(undefined)
       output.close()
     } else {
       if (!(error instanceof CleanRunError)) throw error
@@ -190,6 +198,7 @@ export const walkAndReport = async (
     }
   } finally {
     progress.end()
+    await symbols.close()
     removeHandlers()
     await stage?.close?.()
   }

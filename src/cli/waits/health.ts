@@ -10,7 +10,7 @@ import { waitBlock } from '../../tools/check/finding-text.ts'
 import { waitGraph } from '../../tools/check/waits/graph.ts'
 import type { QpStat } from '../../uapi/tool.ts'
 import { waitsJson } from '../check/report.ts'
-import { createSymbols } from '../check/symbols.ts'
+import { lookUp } from '../check/symbols.ts'
 import { withUnseen } from './unseen.ts'
 
 type Row<Kind extends HealthRow['kind']> = Omit<Extract<HealthRow, { kind: Kind }>, 'kind' | 'pid' | 'command'>
@@ -86,13 +86,13 @@ const processLines = ({ pid, command, queuePairs, waits, completions, events }: 
 const lookAt = async (client: ToolSession) => {
   const processes = await processHealth(client)
   const graph = waitGraph(withUnseen(await client.threadWaits(), performance.now() * 1000))
-  return { processes, graph, symbols: createSymbols() }
+  return { processes, graph }
 }
 
 /** The output of `userdma stat --health --json`. */
 export const healthJson = async (client: ToolSession) => {
-  const { processes, graph, symbols } = await lookAt(client)
-  return { processes, threads: waitsJson(graph, symbols) }
+  const { processes, graph } = await lookAt(client)
+  return { processes, threads: await lookUp(symbols => waitsJson(graph, symbols)) }
 }
 
 /** What the processes leave undone, a line for each, and one for each process. */
@@ -104,8 +104,8 @@ export const processText = async (client: ToolSession): Promise<string> =>
 
 /** The output of `userdma stat --health`. */
 export const healthText = async (client: ToolSession): Promise<string> => {
-  const { processes, graph, symbols } = await lookAt(client)
+  const { processes, graph } = await lookAt(client)
   if (processes.length === 0) return 'no programs with queues\n'
-  const threads = graph.threads.length === 0 ? [] : waitBlock(graph, symbols)
+  const threads = graph.threads.length === 0 ? [] : await lookUp(symbols => waitBlock(graph, symbols))
   return `${[...processes.flatMap(processLines), ...threads].map(printable).join('\n')}\n`
 }

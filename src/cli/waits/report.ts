@@ -6,13 +6,13 @@ import os from 'node:os'
 import { setTimeout } from 'node:timers/promises'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { catches, commandName, descendantsOf } from '../../host/process-status.ts'
-import type { GraphProcess } from '../../spec/check/thread-waits.ts'
+import type { GraphProcess, WaitGraph } from '../../spec/check/thread-waits.ts'
 import { deadlockText } from '../../spec/check/wait-lines.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
-import { waitBlock } from '../../tools/check/finding-text.ts'
+import { type Symbols, waitBlock } from '../../tools/check/finding-text.ts'
 import { waitGraph } from '../../tools/check/waits/graph.ts'
 import { waitsJson } from '../check/report.ts'
-import { createSymbols } from '../check/symbols.ts'
+import { lookUp } from '../check/symbols.ts'
 import { takeCrashes } from '../walk/crashes.ts'
 import { recordText } from '../walk/report.ts'
 import { withUnseen } from './unseen.ts'
@@ -32,20 +32,21 @@ export const waitsReport = async (client: ToolSession, isJson: boolean): Promise
     await setTimeout(INTERVAL)
     processes = await client.threadWaits()
   }
-  return reportOf(processes, isJson)
+  const graph = graphOf(processes)
+  return lookUp(symbols => (isJson ? `${jsonText(waitsJson(graph, symbols), 2)}\n` : graphText(graph, symbols)))
 }
 
-const reportOf = (processes: readonly GraphProcess[], isJson: boolean): string => {
-  const graph = waitGraph(withUnseen(processes, performance.now() * 1000))
-  const symbols = createSymbols()
-  if (isJson) return `${jsonText(waitsJson(graph, symbols), 2)}\n`
+const graphOf = (processes: readonly GraphProcess[]): WaitGraph =>
+  waitGraph(withUnseen(processes, performance.now() * 1000))
+
+const graphText = (graph: WaitGraph, symbols: Symbols): string => {
   if (graph.threads.length === 0) return 'no threads wait\n'
   const head = graph.shape === 'open' ? [] : [deadlockText(graph)]
   return `${[...head, ...waitBlock(graph, symbols)].map(printable).join('\n')}\n`
 }
 
 /** Stacks of all threads of these processes, as far as they write them to the file at SIGQUIT (shim/check/crashes.c). */
-const stacksOf = async (pids: readonly number[], file: string): Promise<string> => {
+const stacksOf = async (pids: readonly number[], file: string): Promise<ReturnType<typeof takeCrashes>> => {
   for (const pid of pids) if (catches(pid, os.constants.signals.SIGQUIT)) process.kill(pid, 'SIGQUIT')
   const end = performance.now() + STACK_TIME
   for (let before = -1, bytes = 0; performance.now() < end && (bytes === 0 || bytes > before); ) {
@@ -53,10 +54,7 @@ const stacksOf = async (pids: readonly number[], file: string): Promise<string> 
     await setTimeout(STACK_LOOK)
     bytes = statSync(file, { throwIfNoEntry: false })?.size ?? 0
   }
-  const symbols = createSymbols()
   return takeCrashes(file)
-    .map(record => recordText(record, symbols))
-    .join('')
 }
 
 /**
@@ -70,5 +68,7 @@ export const deadlockReport = async (client: ToolSession, daemon: number, file: 
   const others = started
     .filter(pid => known.every(one => one.pid !== pid))
     .map((pid): GraphProcess => ({ pid, command: commandName(pid) ?? '', threads: [], others: 1 }))
-  return reportOf([...known, ...others], false) + (await stacksOf(started, file))
+  const graph = graphOf([...known, ...others])
+  const records = await stacksOf(started, file)
+  return lookUp(symbols => [graphText(graph, symbols), ...records.map(one => recordText(one, symbols))].join(''))
 }

@@ -2,7 +2,7 @@
  * The output of a walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
  */
 import type { Stack } from '../../spec/check/finding.ts'
-import { type Frame, frameText } from '../../spec/check/frames.ts'
+import { type Frame, frameText, LIBRARY } from '../../spec/check/frames.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { printable } from '../../spec/printable.ts'
@@ -86,8 +86,6 @@ const programFrames = (stack: Stack, symbols: Symbols): readonly Frame[] => {
   const ofProgram = frames.filter(frame => !isOfLibc(frame))
   return ofProgram.length > 0 ? ofProgram : frames
 }
-
-const LIBRARY = /\.so(?:\.|$)/
 
 /** Where the program has called the verbs API: its first frame outside of libraries and of functions in headers. */
 export const placeOf = (frames: readonly Frame[]): Frame | undefined =>

@@ -50,8 +50,8 @@ const REACHING = 3
 
 /** What is told while a walk runs. */
 interface WalkListener {
-  planned(clean: WalkRun, plan: WalkPlan): void
-  finished(result: WalkResult): void
+  planned(clean: WalkRun, plan: WalkPlan): Promise<void>
+  finished(result: WalkResult): Promise<void>
 }
 
 interface Walked {
@@ -105,7 +105,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     varying: left,
     ports: clean.ports,
   })
-  listener.planned(clean, plan)
+  await listener.planned(clean, plan)
   const ordered = inTurns(plan.points, limits.lineOf)
   const queue = [...ordered.filter(limits.first), ...ordered.filter(point => !limits.first(point))].slice(
     0,
@@ -170,7 +170,7 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
       const result = first && limits.isConfirmed && isFindingOutcome(first.outcome) ? await confirm(first) : first
       if (result === undefined) return
       results.push(result)
-      listener.finished(result)
+      await listener.finished(result)
     }
   }
   await Promise.all(Array.from({ length: jobs }, work))

@@ -30,6 +30,9 @@ export const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?:
 export const VERBS_LIBRARIES =
   /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+|lib(?:mlx[45]|efa|hns|mana))\.so\S*(?: (\w*))?/
 
+/** A shared library, by the name of its file. */
+export const LIBRARY = /\.so(?:\.|$)/
+
 /**
  * What calls the tests of a program: by function, as demangled or as a symbol, by source file or by library. Tests
  * themselves have other names (`Suite_Name_Test::TestBody`, `CATCH2_INTERNAL_TEST_0`, `DOCTEST_ANON_FUNC_2`).

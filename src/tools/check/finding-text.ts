@@ -11,16 +11,14 @@ import { printable } from '../../spec/printable.ts'
 import { storyLines } from './story/text.ts'
 
 export interface Symbols {
-  /** Frames, innermost first. An address with inlined functions has several frames. */
-  framesOf(stack: Stack): readonly Frame[]
   /**
-   * Looks up all frames of the stacks at once, which is faster than each stack by itself. `within`: milliseconds that it
-   * may take; frames that are not looked up by then never are.
+   * Frames, innermost first. An address with inlined functions has several frames. `most`: so many are printed; of the others
+   * only their number matters.
    */
-  prepare?(stacks: readonly Stack[], within?: number): void
+  framesOf(stack: Stack, most?: number): readonly Frame[]
 }
 
-/** The stacks of findings, for `prepare`. */
+/** The stacks of findings. */
 export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects' | 'story' | 'waits'>[]): Stack[] =>
   all.flatMap(({ moments, objects, story = [], waits }) => [
     ...[...moments, ...objects.flatMap(({ history }) => history), ...story, ...(waits?.threads ?? [])].map(
@@ -71,7 +69,7 @@ export const waitBlock = (graph: WaitGraph, symbols: Symbols, pid?: number): rea
   ...waitLines(graph, pid).flatMap((line, i) => {
     const { stack, signaled = [] } = graph.threads[i]!
     const textOf = (stack: Stack, head: string): string[] => {
-      const frames = withoutStart(symbols.framesOf(stack))
+      const frames = withoutStart(symbols.framesOf(stack, MAX_CALLERS))
       return frames.some(({ function: name }) => name !== '') ? [`      ${head}${callersText(frames)}`] : []
     }
     return [`    ${line}`, ...textOf(stack, ''), ...textOf(signaled, 'signaled last: ')]
@@ -106,17 +104,18 @@ export const headText = ({ id, severity, text, program, host, device }: AnyFindi
   return printable(`userdma ${isOfCapture(id) ? 'explain' : 'check'}: ${severity} ${id}: ${subject}: ${text}`)
 }
 
-/** The innermost frames in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
-export const callersText = (frames: readonly Frame[]): string =>
+const callersText = (frames: readonly Frame[]): string =>
   printable(frames.slice(0, MAX_CALLERS).map(callerText).join(' < '))
+
+/** The innermost frames of a stack in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
+export const callersOf = (stack: Stack, symbols: Symbols): string => callersText(symbols.framesOf(stack, MAX_CALLERS))
 
 /** `most`: lines of its story. */
 export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_LINES): string => {
   const { details, time, moments, objects, waits, program, story = [] } = finding
-  symbols.prepare?.(stacksOf([finding]))
   const advice = adviceOf(finding)
   const historyLine = ({ action, time: when, stack }: Moment): string => {
-    const callers = callersText(symbols.framesOf(stack))
+    const callers = callersOf(stack, symbols)
     return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
   }
   const lines = [
@@ -124,7 +123,7 @@ export const findingText = (finding: AnyFinding, symbols: Symbols, most = STORY_
     ...details.map(line => `    ${line}`),
     ...moments
       .filter(({ stack }) => stack.length > 0)
-      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
+      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack, MAX_FRAMES), '    ')]),
     ...(waits === undefined ? [] : waitBlock(waits, symbols, program?.pid)),
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
     ...storyLines(story, time, stack => symbols.framesOf(stack), most).map(

@@ -3,12 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { createSymbols } from '../../../src/cli/check/symbols.ts'
+import { createSymbols, type LookUp, lookUp } from '../../../src/cli/check/symbols.ts'
+import type { Stack } from '../../../src/spec/check/finding.ts'
 import { trimFrames } from '../../../src/spec/check/frames.ts'
-import type { Symbols } from '../../../src/tools/check/finding-text.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
 import { compileWithHeader } from './with-header.ts'
 
@@ -24,6 +24,35 @@ const setPath = (path: string, t: TestContext): void => {
   process.env.PATH = path
 }
 
+const framesOf = (stack: Stack) => lookUp(symbols => symbols.framesOf(stack))
+
+/**
+ * Makes tools of shell scripts, and no others are found. Returns their starts: process and file of each. By default there
+ * is one, which answers every address with the function `f` in /x.c, line 1.
+ */
+const makeTools = (t: TestContext, scripts: Readonly<Record<string, string>> = { 'llvm-symbolizer': ANSWERS }) => {
+  const bin = mkdtempSync(join(folder, 'bin'))
+  const log = join(bin, 'log')
+  writeFileSync(log, '')
+  for (const [tool, script] of Object.entries(scripts)) {
+    const head = `#!${findTool('sh')}\nPATH='${process.env.PATH}'\nLOG=${log}\nfor file; do :; done\necho "$$ $file" >> $LOG`
+    writeFileSync(join(bin, tool), `${head}\n${script}\n`, { mode: 0o755 })
+  }
+  setPath(bin, t)
+  return () =>
+    readFileSync(log, 'utf8')
+      .split('\n')
+      .filter(Boolean)
+      .map(line => ({ pid: Number(line.split(' ')[0]), file: line.slice(line.indexOf(' ') + 1) }))
+}
+const ANSWERS = 'while read address; do echo $address; echo f; echo /x.c:1; done'
+
+const emptyFiles = (...names: readonly string[]): string[] =>
+  names.map(name => {
+    writeFileSync(join(folder, name), '')
+    return join(folder, name)
+  })
+
 /** Compiles a program with debug information; returns its path and the address of its function `found`. */
 const build = (...options: string[]) => {
   const source = join(folder, 'program.c')
@@ -33,20 +62,20 @@ const build = (...options: string[]) => {
   return { program, address: `0x${address.replace(/^0+/, '')}` }
 }
 
-test('a file name is never read as an option or as a file of options', { skip: lacking }, () => {
+test('a file name is never read as an option or as a file of options', { skip: lacking }, async () => {
   const { program, address } = build()
-  const functionOf = (object: string): string | undefined =>
-    createSymbols().framesOf([`${object}+${address} symbol`])[0]?.function
-  assert.equal(functionOf(program), 'found')
+  const functionOf = async (object: string): Promise<string | undefined> =>
+    (await framesOf([`${object}+${address} symbol`]))[0]?.function
+  assert.equal(await functionOf(program), 'found')
   // Tools read arguments from @FILE.
   writeFileSync(join(folder, 'options'), program)
-  assert.equal(functionOf(`@${join(folder, 'options')}`), 'symbol')
-  assert.equal(functionOf('--help'), 'symbol')
+  assert.equal(await functionOf(`@${join(folder, 'options')}`), 'symbol')
+  assert.equal(await functionOf('--help'), 'symbol')
 })
 
 test('in a stripped file, an address after an exported function is not taken for a part of that function', {
   skip: lacking || (findTool('strip') ? false : 'strip is missing'),
-}, () => {
+}, async () => {
   const source = join(folder, 'library.c')
   writeFileSync(
     source,
@@ -59,107 +88,171 @@ test('in a stripped file, an address after an exported function is not taken for
   )
   assert.ok(Number(internal) > Number(exported))
   /** The functions of two frames, of which each has the symbol that the preload library sends after its address. */
-  const functions = () =>
-    createSymbols()
-      .framesOf([`${library}+${exported} exported`, `${library}+${internal} `])
-      .map(frame => frame.function)
-  assert.deepEqual(functions(), ['exported', 'internal'])
+  const functions = async () =>
+    (await framesOf([`${library}+${exported} exported`, `${library}+${internal} `])).map(frame => frame.function)
+  assert.deepEqual(await functions(), ['exported', 'internal'])
   assert.equal(spawnSync('strip', [library]).status, 0)
-  assert.deepEqual(functions(), ['exported', ''])
+  assert.deepEqual(await functions(), ['exported', ''])
 })
 
-test('a frame of JavaScript is no frame of a C program, whatever the name of its file', () => {
-  assert.deepEqual(createSymbols().framesOf(['at send (file:///opt/a+0x1.js:3:4)', '/opt/a b+0x10 ', '/opt/c+0x10']), [
+test('a frame of JavaScript is no frame of a C program, whatever the name of its file', async () => {
+  assert.deepEqual(await framesOf(['at send (file:///opt/a+0x1.js:3:4)', '/opt/a b+0x10 ', '/opt/c+0x10']), [
     { function: 'send', file: '/opt/a+0x1.js', line: 3 },
     { function: '', object: '/opt/a b' },
     { function: '', object: '/opt/c' },
   ])
 })
 
-test('a relative path in debug information stays as it is, because its folder is unknown', { skip: lacking }, () => {
+test('a relative path in debug information stays as it is, because its folder is unknown', {
+  skip: lacking,
+}, async () => {
   const { program, address } = build(...[folder, process.cwd()].map(path => `-fdebug-prefix-map=${path}=.`))
-  assert.equal(createSymbols().framesOf([`${program}+${address} found`])[0]?.file, '././program.c')
+  assert.equal((await framesOf([`${program}+${address} found`]))[0]?.file, '././program.c')
 })
 
-test('addr2line alone names the header of a function that is the first of its program', { skip: lacking }, t => {
+test('addr2line alone names the header of a function that is the first of its program', { skip: lacking }, async t => {
   const { header, program, address } = compileWithHeader(folder, '-gdwarf-5')
   const bin = join(folder, 'addr2line-only')
   mkdirSync(bin)
   symlinkSync(findTool('addr2line') ?? '', join(bin, 'addr2line'))
   setPath(bin, t)
-  assert.deepEqual(createSymbols().framesOf([`${program}+${address} inHeader`]), [
+  assert.deepEqual(await framesOf([`${program}+${address} inHeader`]), [
     { function: 'inHeader', file: header, line: 3, object: program },
   ])
 })
 
-test('a file that is not regular, or has an impossible name, is not opened', { skip: lacking }, () => {
+test('a file that is not regular, or has an impossible name, is not opened', { skip: lacking }, async () => {
   const fifo = join(folder, 'fifo')
   spawnSync('mkfifo', [fifo])
   for (const object of [fifo, folder, '/dev/zero', `/${'x'.repeat(4000)}`, 'x\0y'])
-    assert.deepEqual(createSymbols().framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
+    assert.deepEqual(await framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
 })
 
-test('prepare starts a tool once for each file', t => {
-  const bin = join(folder, 'bin')
-  const log = join(folder, 'starts')
-  mkdirSync(bin)
-  writeFileSync(join(bin, 'llvm-symbolizer'), `#!/bin/sh\necho >> ${log}\n`, { mode: 0o755 })
-  setPath(`${bin}:${process.env.PATH}`, t)
-  const files = ['first', 'second'].map(name => join(folder, name))
-  for (const file of files) writeFileSync(file, '')
-  const stacks = ['0x1', '0x2', '0x3'].map(address => files.map(file => `${file}+${address} symbol`))
+test('a tool is started once for each file, and ends with the look-up', async t => {
+  const files = emptyFiles(...Array.from({ length: 20 }, (_, i) => `file${i}`))
+  const starts = makeTools(t)
   const symbols = createSymbols()
-  symbols.prepare?.(stacks)
-  for (const stack of stacks) assert.equal(symbols.framesOf(stack).length, 2)
-  assert.equal(readFileSync(log, 'utf8').length, files.length)
+  for (const addresses of [
+    ['0x1', '0x2'],
+    ['0x2', '0x3'],
+  ])
+    for (const file of files.slice(0, 3)) {
+      const stack = addresses.map(address => `${file}+${address} symbol`)
+      const frames = await symbols.render(known => known.framesOf(stack))
+      assert.deepEqual(frames, Array(2).fill({ function: 'f', file: '/x.c', line: 1, object: file }))
+      assert.deepEqual(symbols.framesOf(stack), frames)
+    }
+  assert.deepEqual(
+    starts().map(({ file }) => file),
+    files.slice(0, 3),
+  )
+  await symbols.render(known => files.map(file => known.framesOf([`${file}+0x1 symbol`, `${file}+0x4 symbol`])))
+  const all = starts()
+  assert.deepEqual(new Set(all.map(({ file }) => file)), new Set(files))
+  assert.equal(all.length, files.length)
+  const living = () => all.filter(({ pid }) => existsSync(`/proc/${pid}`)).length
+  assert.ok(living() > 0)
+  await symbols.close()
+  assert.equal(living(), 0)
 })
 
-test('a tool that does not end is started once for each file, and never after the total time limit', t => {
-  const tools = join(folder, 'tools')
-  const log = join(folder, 'log')
-  mkdirSync(tools)
-  for (const tool of ['addr2line', 'llvm-symbolizer'])
-    writeFileSync(join(tools, tool), `#!/bin/sh\necho >> ${log}\nexec sleep 1000\n`, { mode: 0o755 })
-  setPath(`${tools}:${process.env.PATH}`, t)
-  /** The number of started tools: each start adds a byte to the log. */
-  const started = (): number => readFileSync(log, 'utf8').length
-  for (const name of ['one', 'two', 'three']) writeFileSync(join(folder, name), '')
-  const frames = (symbols: Symbols, name: string, address: string) =>
-    symbols.framesOf([`${join(folder, name)}+${address} symbol`]).map(frame => frame.function)
+test('the tools of several files run at the same time', async t => {
+  const files = emptyFiles('first', 'second', 'third')
+  makeTools(t, { 'llvm-symbolizer': `until [ $(wc -l < $LOG) -eq 3 ]; do sleep 0.01; done\n${ANSWERS}` })
+  const frames = await framesOf(files.map(file => `${file}+0x1 symbol`))
+  assert.deepEqual(
+    frames.map(({ line }) => line),
+    [1, 1, 1],
+  )
+})
 
-  const symbols = createSymbols({ perLookUp: 500, total: 60_000 })
-  for (const address of ['0x1', '0x2']) assert.deepEqual(frames(symbols, 'one', address), ['symbol'])
-  assert.equal(started(), 1)
-  frames(symbols, 'two', '0x1')
-  assert.equal(started(), 2)
-  const shortTotal = createSymbols({ perLookUp: 500, total: 500 })
-  for (const name of ['one', 'two', 'three']) assert.deepEqual(frames(shortTotal, name, '0x1'), ['symbol'])
-  assert.equal(started(), 3)
+test('only frames that are printed are looked up: no callers of main, and of verbs libraries what was called', async t => {
+  const [program, libc, plugin, libibverbs] = emptyFiles('program1', 'libc.so.6', 'libplugin.so', 'libibverbs.so.1')
+  const starts = makeTools(t, {
+    'llvm-symbolizer': ANSWERS.replace('echo f;', '[ $address = 0x9 ] && echo main || echo f;'),
+  })
+  const stack = [
+    `${libibverbs}+0x1 `,
+    `${libibverbs}+0x2 ibv_cmd_create_qp`,
+    `${program}+0x3 `,
+    `${plugin}+0x4 `,
+    `${program}+0x9 `,
+    `${libc}+0x5 __libc_start_main`,
+    `${program}+0x6 _start`,
+  ]
+  const files = () => starts().map(({ file }) => file)
+  const symbols = createSymbols()
+  t.after(symbols.close)
+  await symbols.render(known => known.framesOf(stack, 2))
+  assert.deepEqual(files().sort(), [libibverbs, program].sort())
+  const frames = await symbols.render(known => known.framesOf(stack))
+  assert.deepEqual(
+    frames.map(({ function: name }) => name),
+    ['f', 'f', 'f', 'main'],
+  )
+  assert.deepEqual(files().sort(), [libibverbs, program, plugin].sort())
+  // The start of a thread has no main.
+  await symbols.render(known => known.framesOf([`${program}+0x3 `, `${libc}+0x7 start_thread`]))
+  assert.equal(starts().length, 4)
+})
+
+test('a tool that does not end is started once for each file, and never after the total time limit', async t => {
+  const starts = makeTools(t, { 'llvm-symbolizer': 'exec sleep 1000', addr2line: 'exec sleep 1000' })
+  const files = emptyFiles('one', 'two', 'three')
+  const frames = async (symbols: LookUp, file: string, address: string) =>
+    (await symbols.render(known => known.framesOf([`${file}+${address} symbol`]))).map(frame => frame.function)
+  const [one, two, three] = files as [string, string, string]
+
+  const symbols = createSymbols({ timeouts: { perLookUp: 500, total: 60_000 } })
+  for (const address of ['0x1', '0x2']) assert.deepEqual(await frames(symbols, one, address), ['symbol'])
+  assert.equal(starts().length, 1)
+  await frames(symbols, two, '0x1')
+  assert.equal(starts().length, 2)
+  const shortTotal = createSymbols({ timeouts: { perLookUp: 500, total: 500 } })
+  for (const file of files) assert.deepEqual(await frames(shortTotal, file, '0x1'), ['symbol'])
+  assert.equal(starts().length, 3)
 
   // A part of the time, for frames of a recording: the rest remains for others.
-  const withPart = createSymbols({ perLookUp: 500, total: 60_000 })
-  const stackOf = (name: string) => [`${join(folder, name)}+0x1 symbol`]
-  withPart.prepare?.([stackOf('one'), stackOf('two')], 400)
-  assert.equal(started(), 4)
-  frames(withPart, 'two', '0x1')
-  assert.equal(started(), 4)
-  frames(withPart, 'three', '0x1')
-  assert.equal(started(), 5)
+  const withPart = createSymbols({ timeouts: { perLookUp: 500, total: 60_000 } })
+  await withPart.render(known => [one, two].map(file => known.framesOf([`${file}+0x1 symbol`])), 400)
+  assert.equal(starts().length, 5)
+  await frames(withPart, two, '0x1')
+  assert.equal(starts().length, 5)
+  await frames(withPart, three, '0x1')
+  assert.equal(starts().length, 6)
+  await Promise.all([symbols, shortTotal, withPart].map(each => each.close()))
+  assert.ok(starts().every(({ pid }) => !existsSync(`/proc/${pid}`)))
 })
 
-test('after Ctrl-C, which ends the tool too, no other tool is started', t => {
-  const tools = join(folder, 'interrupted')
-  const log = join(folder, 'interrupted-log')
-  mkdirSync(tools)
-  for (const tool of ['addr2line', 'llvm-symbolizer'])
-    writeFileSync(join(tools, tool), `#!/bin/sh\necho >> ${log}\nkill -INT $$\n`, { mode: 0o755 })
-  setPath(`${tools}:${process.env.PATH}`, t)
-  const files = ['four', 'five'].map(name => join(folder, name))
-  for (const file of files) writeFileSync(file, '')
+test('a tool that fails is followed by the other one, and then by none', async t => {
+  const file = emptyFiles('failing')[0]!
+  const starts = makeTools(t, {
+    'llvm-symbolizer': 'read address; exit 1',
+    addr2line: `read address; ${ANSWERS.replace('do', () => 'do [ $address = 0x3 ] && kill -9 $$;')}`,
+  })
   const symbols = createSymbols()
-  symbols.prepare?.([files.map(file => `${file}+0x1 symbol`)], 1000)
-  assert.deepEqual(symbols.framesOf([`${files[1]}+0x2 symbol`]), [{ function: 'symbol', object: files[1] }])
-  assert.equal(readFileSync(log, 'utf8').length, 1)
+  // `read` takes the first of each.
+  const lines = (...addresses: readonly string[]) =>
+    symbols.render(known => addresses.map(address => known.framesOf([`${file}+${address} symbol`])[0]?.line))
+  assert.deepEqual(await lines('0x1', '0x2'), [undefined, 1])
+  assert.deepEqual(await lines('0x3', '0x4'), [undefined, undefined])
+  assert.deepEqual(await lines('0x5'), [undefined])
+  assert.equal(starts().length, 2)
+})
+
+test('thousands of addresses of a program are looked up, and those that no file has are unknown', {
+  skip: lacking,
+}, async () => {
+  const { program, address } = build()
+  const found = Number(address)
+  const addresses = [...Array(2000).keys()].map(i => `0x${(found + i).toString(16)}`)
+  const strange = ['0xffffffffffffffff', `0x${'f'.repeat(40)}`, '0x01', '0x0']
+  const frames = await lookUp(symbols =>
+    [...addresses, ...strange].map(one => symbols.framesOf([`${program}+${one} `])[0]),
+  )
+  assert.equal(frames.length, addresses.length + strange.length)
+  assert.equal(frames[0]?.function, 'found')
+  for (const frame of frames.slice(-strange.length)) assert.equal(frame?.file, undefined)
 })
 
 test('frames in a provider are left out, also in one with functions of its own', () => {

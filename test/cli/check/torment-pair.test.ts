@@ -48,7 +48,12 @@ const framesOf = (stack: readonly string[]) =>
   stack.map(frame => ({ function: 'main', file: frame.split(':')[0]!, line: Number(frame.split(':')[1]) }))
 
 const search = (attempt: (only: readonly string[]) => Promise<PairTrial | undefined>) =>
-  findPair([DECISION], attempt, framesOf, () => {})
+  findPair(
+    [DECISION],
+    attempt,
+    async make => make(framesOf),
+    () => {},
+  )
 
 describe('findPair', () => {
   it('finds which completion a held one must not come after', async () => {

@@ -64,7 +64,7 @@ const walkWith = async (
   const walked = await walk(
     stage,
     { ...limits, first: () => false, lineOf: ({ site }) => site?.site ?? '', stop: new AbortController().signal },
-    { planned() {}, finished() {} },
+    { async planned() {}, async finished() {} },
   )
   return { walked: walked!, points }
 }

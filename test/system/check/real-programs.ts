@@ -40,16 +40,20 @@ export const startCheckedDaemon = async (
   scope.after(() => client.close())
   await client.subscribeFindings()
   const symbols = createSymbols()
+  scope.after(() => symbols.close())
   return {
     daemon: { ...daemon, env: programEnvironment(daemon.socket, { stacks: true, events: races }) },
     async newFindings(command) {
       // Messages stay in order: all findings so far precede this reply.
       await client.counts()
-      return unread.splice(0).map(finding => ({
-        finding,
-        command,
-        frames: finding.moments.flatMap(({ stack }) => symbols.framesOf(stack)),
-      }))
+      const found = unread.splice(0)
+      return symbols.render(known =>
+        found.map(finding => ({
+          finding,
+          command,
+          frames: finding.moments.flatMap(({ stack }) => known.framesOf(stack)),
+        })),
+      )
     },
   }
 }
