@@ -149,7 +149,7 @@ const faultsOfLayout = (page: Page): Promise<string[]> =>
   })()`)
 
 const startInspect = async (t: Scope, ...args: readonly string[]) => {
-  const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment(), limit: 600_000 })
+  const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment() })
   return (await running.printed(/http:\S+/))[0]
 }
 

@@ -254,7 +254,7 @@ events:
     const report = join(run.folder, 'report')
     const options = ['--kinds', 'calls,links,peers', '--points', '3', '--json', '-o', report]
     const words = ['net', 'walk', run.scenarioFile, ...options]
-    const walked = await runUserdma(t, words, { ...run.options, limit: 600_000 })
+    const walked = await runUserdma(t, words, run.options)
     assert.ok(walked.status === 0 || walked.status === 65, walked.stderr)
     const results = readFileSync(report, 'utf8')
       .trimEnd()

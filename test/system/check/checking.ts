@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
+import { scaled } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
 import { cleanEnvironment, freePort, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
@@ -96,8 +97,7 @@ export const checkScript = async (scope: Scope, script: string, options: readonl
   const { status, stdout, stderr } = await runUserdma(
     scope,
     ['check', '--notes', '--json', '-o', output, ...options, '--', 'sh', '-c', script],
-    // Some scripts have a hundred programs.
-    { env: cleanEnvironment(env), limit: 300_000 },
+    { env: cleanEnvironment({ PATIENCE: `${scaled(1)}`, ...env }) },
   )
   const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
   const records = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)
@@ -155,7 +155,7 @@ const markedLines = (id: string): string[] =>
  * What is lacking of a program's finding, with a marked line in the stacks if there is a symbolizer; undefined: nothing.
  * `name`: the finding's id, or ID--VARIANT. Long names of commands are cut: those of variants are the same.
  */
-export const lackOf = (name: string, found: readonly FindingJson[]): string | undefined => {
+const lackOf = (name: string, found: readonly FindingJson[]): string | undefined => {
   const [id] = name.split('--')
   const ofProgram = found.filter(isOf(name))
   const named = ofProgram.filter(one => one.id === id)
