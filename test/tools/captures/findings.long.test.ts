@@ -16,6 +16,7 @@ import { AddressTable } from '../../../src/tools/captures/addresses.ts'
 import type { CapturedPacket } from '../../../src/tools/captures/file.ts'
 import { compareCaptures } from '../../../src/tools/captures/together.ts'
 import { readCapture } from '../../captures.ts'
+import { scaled } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { lacking, temporaryFolder, userdma } from '../../system/programs.ts'
 import { pcapOf, pointOf, problemsIn, randomOf } from './build.ts'
@@ -71,7 +72,7 @@ for (const name of names) {
   const program = join(folder, name)
   test(name, { skip: lacking(program) }, async t => {
     const file = join(temporaryFolder(t), 'packets.pcapng')
-    spawnSync(userdma, ['trace', '--private', '--pcap', file, '--', program], { timeout: 1000 * SECONDS })
+    spawnSync(userdma, ['trace', '--private', '--pcap', file, '--', program], { timeout: scaled(1000 * SECONDS) })
     let bytes: Uint8Array
     try {
       bytes = readFileSync(file)
