@@ -91,13 +91,16 @@ export const serverAndClient = async (command: string): Promise<string> => {
   return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null || { kill $!; exit 1; }; wait $!`
 }
 
+/** Programs that hang until an alarm (test/patience.c) do so for at most so many times as long: a minute, mostly. */
+const MAX_PATIENCE = 8
+
 /** `omitted`: what the report leaves out because of a bound. */
 export const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')
   const { status, stdout, stderr } = await runUserdma(
     scope,
     ['check', '--notes', '--json', '-o', output, ...options, '--', 'sh', '-c', script],
-    { env: cleanEnvironment({ PATIENCE: `${scaled(1)}`, ...env }) },
+    { env: cleanEnvironment({ PATIENCE: `${Math.min(scaled(1), MAX_PATIENCE)}`, ...env }) },
   )
   const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
   const records = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)
