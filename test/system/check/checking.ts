@@ -158,7 +158,7 @@ const markedLines = (id: string): string[] =>
  * What is lacking of a program's finding, with a marked line in the stacks if there is a symbolizer; undefined: nothing.
  * `name`: the finding's id, or ID--VARIANT. Long names of commands are cut: those of variants are the same.
  */
-const lackOf = (name: string, found: readonly FindingJson[]): string | undefined => {
+export const lackOf = (name: string, found: readonly FindingJson[]): string | undefined => {
   const [id] = name.split('--')
   const ofProgram = found.filter(isOf(name))
   const named = ofProgram.filter(one => one.id === id)

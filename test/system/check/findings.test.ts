@@ -16,6 +16,7 @@ import {
   fixed,
   isHanging,
   isOf,
+  lackOf,
   NEED_MORE,
   optionsOf,
   programNames,
@@ -53,7 +54,10 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
         'wait; true',
       ]
       const { found, status } = await checkScript(t, script.join(' '), ['--races'])
-      for (const id of own) assertFound(id, found)
+      // On a machine that is busy otherwise, `check` has not enough time to look up the lines of so many.
+      for (const id of own)
+        if (lackOf(id, found) !== undefined)
+          assertFound(id, (await checkScript(t, `${faulty(id)} >&2; true`, ['--races'])).found)
       assert.equal(status, EX_DATAERR)
     })
 
