@@ -107,6 +107,13 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
+/** A program that hangs until an alarm does so for longer on a slow machine. */
+const withPatience = target => {
+  const { sources, flags } = target
+  if (!/\balarm\(/.test(readFileSync(sources[0], 'utf8'))) return target
+  return { ...target, sources: [...sources, inRoot('test', 'patience.c')], flags: [...flags, '-Wl,--wrap=alarm'] }
+}
+
 const MLX5 = { header: 'infiniband/mlx5dv.h', package: 'libibverbs-dev' }
 
 /** Libraries by what a program's own file includes; cm.h is that of docs/findings. */
@@ -141,6 +148,7 @@ const findingTargets = () => {
   ]
     .map(withLibraries)
     .concat(srdTargets(flags, more))
+    .map(withPatience)
 }
 
 /** In CI a warning is a failure. Elsewhere it is only printed, because other compilers have others. */
@@ -151,7 +159,7 @@ const testTargets = () => [
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',
-  }).map(withLibraries),
+  }).map(target => withPatience(withLibraries(target))),
   ...findingTargets(),
   ...targetsOf('bench/references', 'bench', C_FLAGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,

@@ -29,10 +29,27 @@ const MOVEMENT = Math.min(1, QUIET / 180)
 /** Linux gives processor time in these, to all programs. */
 const TICKS_PER_SECOND = 100
 
+/** Processes that are described. */
+const SHOWN = 50
+
 const serializer = new DefaultSerializer()
 serializer.writeHeader()
 /** Starts a record of the runner's child; then come 4 bytes with the length of what follows. */
 const HEADER = serializer.releaseBuffer()
+
+/** Longer records are no records: a test has printed the header. */
+const MAX_RECORD = 2 ** 24
+
+/** The value of a record; undefined for what a test has printed. */
+const recordIn = bytes => {
+  try {
+    const reader = new DefaultDeserializer(bytes)
+    reader.readHeader()
+    return reader.readValue()
+  } catch {
+    return undefined
+  }
+}
 
 /** Calls `onEvent` with the events in a child's output, as the runner itself reads them; it keeps them back until earlier files end. */
 const eventReader = onEvent => {
@@ -44,12 +61,12 @@ const eventReader = onEvent => {
       const at = rest.indexOf(HEADER)
       // The last byte may be the first of a header; what tests print is skipped.
       rest = rest.subarray(at < 0 ? Math.max(0, rest.length - 1) : at)
-      const end = rest.length < prefix ? Number.POSITIVE_INFINITY : prefix + rest.readUInt32BE(HEADER.length)
-      if (at < 0 || rest.length < end) return
-      const reader = new DefaultDeserializer(rest.subarray(prefix, end))
-      rest = rest.subarray(end)
-      reader.readHeader()
-      onEvent(reader.readValue())
+      if (at < 0 || rest.length < prefix) return
+      const length = rest.readUInt32BE(HEADER.length)
+      if (length <= MAX_RECORD && rest.length < prefix + length) return
+      const value = length <= MAX_RECORD ? recordIn(rest.subarray(prefix, prefix + length)) : undefined
+      rest = rest.subarray(value === undefined ? 1 : prefix + length)
+      if (value !== undefined) onEvent(value)
     }
   }
 }
@@ -62,22 +79,27 @@ const readText = path => {
   }
 }
 
-/** All processes of the machine: pid => parent, state, and processor time of it and its children that have ended, in seconds. */
+/** All processes of the machine: pid => children, and processor time of it and of children that have ended, in seconds. */
 const allProcesses = () => {
   const found = new Map()
+  const parents = new Map()
   for (const pid of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
     const stat = readText(`/proc/${pid}/stat`)
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
-    if (stat !== '') found.set(Number(pid), { parent: Number(fields[1]), seconds: ticks / TICKS_PER_SECOND })
+    if (stat === '') continue
+    found.set(Number(pid), { children: [], seconds: ticks / TICKS_PER_SECOND })
+    parents.set(Number(pid), Number(fields[1]))
   }
+  for (const [pid, parent] of parents) found.get(parent)?.children.push(pid)
   return found
 }
 
 /** `pid` and its descendants, parents first. */
 const treeOf = (pid, processes) => {
   const tree = processes.has(pid) ? [pid] : []
-  for (const one of tree) for (const [child, { parent }] of processes) if (parent === one) tree.push(child)
+  // It grows meanwhile.
+  for (const one of tree) tree.push(...processes.get(one).children)
   return tree
 }
 
@@ -95,8 +117,11 @@ const describe = (pid, { seconds }) => {
     counts.set(what, (counts.get(what) ?? 0) + 1)
   }
   const threads = [...counts].map(([what, count]) => (count === 1 ? what : `${count} × ${what}`)).join(', ')
-  const command = readText(`/proc/${pid}/cmdline`).split('\0').join(' ').trim() || readText(`/proc/${pid}/comm`).trim()
-  return `  ${pid}: ${seconds.toFixed(1)} s, ${threads}: ${command.slice(0, 200)}`
+  const command = readText(`/proc/${pid}/cmdline`) || readText(`/proc/${pid}/comm`)
+  return `  ${pid}: ${seconds.toFixed(1)} s, ${threads}: ${command
+    .replace(/[^ -~]/g, ' ')
+    .trim()
+    .slice(0, 200)}`
 }
 
 const sourceOf = path =>
@@ -127,7 +152,8 @@ const end = (file, reason, processes) => {
   const lines = [
     `${sourceOf(where)}: ${reason}. ${tree.length > 0 ? what : 'Its process has ended, but another has its output open'}.`,
     `  running, as the file last told: ${running.map(({ name }) => name).join(' > ') || 'no test'}`,
-    ...tree.map(pid => describe(pid, processes.get(pid))),
+    ...tree.slice(0, SHOWN).map(pid => describe(pid, processes.get(pid))),
+    ...(tree.length > SHOWN ? [`  and ${tree.length - SHOWN} more`] : []),
   ]
   writeSync(2, `userdma: ${lines.join('\n')}\n`)
   restart(file)

@@ -147,8 +147,6 @@ export const runFiles = (files, { isLong = false, names = [], isAll = false } = 
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
     `--test-reporter-destination=${ranFile}`,
-    `--test-reporter=${inRoot('scripts', 'progress-reporter.cjs')}`,
-    '--test-reporter-destination=stderr',
     ...names.map(name => `--test-name-pattern=${name}`),
   ]
   // test/long-run.ts

@@ -13,7 +13,7 @@ describe('each `next` that waits returns undefined', () => {
     ['when the client closes the session', false],
     ['when the daemon ends the session', true],
   ] as const)
-    it(title, { timeout: 10_000 }, async t => {
+    it(title, async t => {
       const client = dial(t, await daemonOf(t, folder))
       const waiting = [client.next(), client.next()]
       // No message is this short.

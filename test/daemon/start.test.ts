@@ -49,7 +49,6 @@ for (const [title, fault, prepare, message] of [
   test(`a start that fails ${title} lets its process end, and leaves no files except the lock file`, () => {
     const { stdout, signal } = spawnSync(process.execPath, ['--input-type=module', '--eval', script(fault, prepare)], {
       encoding: 'utf8',
-      timeout: 20_000,
     })
     assert.match(stdout, message)
     assert.equal(signal, null, 'the process ends')

@@ -44,8 +44,7 @@ const treeWithDriver = (t: Scope): string => {
 it('a driver in its folder, and in the line that registers it, has devices and what tools know of them', async t => {
   const root = treeWithDriver(t)
   const socket = join(root, 'socket')
-  const run = (...args: string[]) =>
-    start(t, join(root, 'bin/userdma'), args, { env: cleanEnvironment(), limit: 600_000 })
+  const run = (...args: string[]) => start(t, join(root, 'bin/userdma'), args, { env: cleanEnvironment() })
   const daemon = run('daemon', '--socket', socket, '--device', `wire0@${ADDRESS},driver=wire`)
   await daemon.printed(new RegExp(READY))
   const told = async (...args: string[]): Promise<string> => {

@@ -108,7 +108,6 @@ export interface Ended {
   readonly stderr: string
 }
 
-/** A program that hangs is killed after 30 seconds. */
 export const runProgram = (
   program: string,
   args: readonly string[],
@@ -116,7 +115,7 @@ export const runProgram = (
   options: { readonly cwd?: string; readonly input?: string } = {},
 ): Promise<Ended> =>
   new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env, cwd: options.cwd, timeout: 30_000, killSignal: 'SIGKILL' })
+    const child = spawn(program, args, { env, cwd: options.cwd })
     let stdout = ''
     let stderr = ''
     child.stdout.setEncoding('utf8').on('data', text => {

@@ -7,7 +7,7 @@ import { appendFileSync, chmodSync, chownSync, copyFileSync, readFileSync, write
 import { delimiter, join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
-import { DEBIAN, LIMIT_MS, LIMITS, newPodman, noContainers, OWN, PAIR } from './podman.ts'
+import { DEBIAN, LIMITS, newPodman, noContainers, OWN, PAIR } from './podman.ts'
 import { assertGood, cleanEnvironment, run, runUserdma, startDaemon, suiteScope, temporaryFolder } from './programs.ts'
 
 const skip = noContainers('newuidmap')
@@ -108,7 +108,7 @@ podman run "$@" --user 1000 ${DEBIAN} ibv_devices
 for name in passwd group subuid subgid; do mount --bind ${storage}/$name /etc/$name; done
 ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified
 setpriv --reuid=${uid} --regid=${uid} --clear-groups sh ${script}`
-    const { stdout, stderr } = await run(t, 'unshare', ['--mount', 'sh', '-ec', outer], { env, limit: LIMIT_MS })
+    const { stdout, stderr } = await run(t, 'unshare', ['--mount', 'sh', '-ec', outer], { env })
     assert.equal([...stdout.matchAll(/100 iters in/g)].length, 2, stdout + stderr)
     assert.match(stderr, /it does not serve user 1000; root's daemon does .*--allow-user 600999`/)
   })
@@ -130,7 +130,7 @@ podman() {
 }
 ${blocks.join('\n')}`
     const env = cleanEnvironment({ PATH: [join(repoRoot, 'bin'), process.env.PATH].join(delimiter) })
-    const options = { cwd: folder, env, limit: LIMIT_MS }
+    const options = { cwd: folder, env }
     const { status, stdout, stderr } = await run(t, 'unshare', ['--mount', 'bash', '-c', script], options)
     assert.equal(status, 0, stdout + stderr)
     assert.match(stdout, /1000 iters in/)

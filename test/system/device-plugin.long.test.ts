@@ -12,7 +12,7 @@ import { before, describe, it } from 'node:test'
 import { parseAllDocuments } from 'yaml'
 import { repoRoot } from '../paths.ts'
 import { type Allocated, type Endpoint, Kubelet, type Listed } from './kubelet.ts'
-import { DEBIAN, LIMIT_MS, LIMITS, newPodman, noContainers } from './podman.ts'
+import { DEBIAN, LIMITS, newPodman, noContainers } from './podman.ts'
 import {
   assertGood,
   cleanEnvironment,
@@ -203,7 +203,7 @@ describe('deploy/kubernetes', { skip }, () => {
 
   it('gives pods devices: a ping-pong, also after kubelet and the daemon have restarted', async t => {
     const host = newHost(t)
-    const kubelet = new Kubelet(join(host, 'var/lib/kubelet/device-plugins'), LIMIT_MS)
+    const kubelet = new Kubelet(join(host, 'var/lib/kubelet/device-plugins'))
     t.after(() => kubelet.stop())
     await kubelet.start()
     t.after(() => podman.run('rm', '--force', '--ignore', '--time=0', 'daemon', 'device-plugin'))
@@ -240,7 +240,7 @@ describe('deploy/kubernetes', { skip }, () => {
 
   it('names devices of CDI, for an unchanged Debian', async t => {
     const daemon = await startDaemon(t, { devices: ['rxe0@127.0.30.41', 'rxe1@127.0.30.42'] })
-    const kubelet = new Kubelet(join(newHost(t), 'device-plugins'), LIMIT_MS)
+    const kubelet = new Kubelet(join(newHost(t), 'device-plugins'))
     t.after(() => kubelet.stop())
     await kubelet.start()
     const words = ['device-plugin', '--socket', daemon.socket, '--kubelet', kubelet.folder, '--cdi', podman.cdi]

@@ -41,7 +41,7 @@ const startPlugin = (t: Scope, kubelet: Kubelet, socket: string, ...options: rea
   let plugin: Running | undefined
   t.after(() => plugin?.ended.catch(() => {}))
   const words = ['device-plugin', '--socket', socket, '--kubelet', kubelet.folder, ...options]
-  plugin = start(t, userdma, words, { env: cleanEnvironment(), limit: 600_000 })
+  plugin = start(t, userdma, words, { env: cleanEnvironment() })
   return plugin
 }
 

@@ -13,6 +13,7 @@ import type { LocalNetwork } from '../../src/library/network/contract.ts'
 import { createNetwork, open as openDevice } from '../../src/library/test.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { SessionWriter } from '../../src/tools/record/writer.ts'
+import { scaled } from '../limits.ts'
 import { repoRoot } from '../paths.ts'
 import { createMemorySink } from '../tools/record/memory-sink.ts'
 import { findTool } from '../tools.ts'
@@ -83,7 +84,7 @@ interface Opened {
 
 const openPage = async (browser: BrowserContext | Browser, address: string): Promise<Opened> => {
   const page = await browser.newPage()
-  page.setDefaultTimeout(LIMIT)
+  page.setDefaultTimeout(scaled(LIMIT))
   const errors: string[] = []
   page.on('pageerror', error => errors.push(error.message))
   page.on('console', message => message.type() === 'error' && errors.push(message.text()))
@@ -149,7 +150,7 @@ const faultsOfLayout = (page: Page): Promise<string[]> =>
   })()`)
 
 const startInspect = async (t: Scope, ...args: readonly string[]) => {
-  const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment(), limit: 600_000 })
+  const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment() })
   return (await running.printed(/http:\S+/))[0]
 }
 
@@ -696,7 +697,7 @@ describe('the page in a browser', { skip }, () => {
     assert.ok(statSync(file).size > 300e6, `${statSync(file).size} bytes`)
     const { page, errors } = await openPage(browser, await startInspect(t, file))
     const readAll = page.getByRole('button', { name: 'Read all' })
-    await readAll.waitFor({ timeout: 120_000 })
+    await readAll.waitFor({ timeout: 0 })
     const number = (text: string | undefined): number => Number(text?.replaceAll(',', ''))
     const text = await page.locator('body').innerText()
     const [, shown, all] = /show the first ([\d,]+) of ([\d,]+) events/.exec(text) ?? []
@@ -708,7 +709,7 @@ describe('the page in a browser', { skip }, () => {
     assert.match(await list.innerText(), /^[\d,]+ calls/)
     await readAll.click()
     await page.locator('progress').waitFor()
-    await page.locator('progress').waitFor({ state: 'detached', timeout: 300_000 })
+    await page.locator('progress').waitFor({ state: 'detached', timeout: 0 })
     assert.equal(await readAll.count(), 0)
     const [, kept, later] = /^([\d,]+) calls; ([\d,]+) later ones did not fit/.exec(await list.innerText()) ?? []
     assert.equal(number(kept) + number(later), COUNT)
@@ -731,7 +732,7 @@ describe('the page in a browser', { skip }, () => {
         }
       })()`)
     const hasFocus = (row: number) =>
-      page.locator(`[role=row][aria-selected=true][aria-rowindex="${row}"]:focus-within`).waitFor({ timeout: 5000 })
+      page.locator(`[role=row][aria-selected=true][aria-rowindex="${row}"]:focus-within`).waitFor()
     for (const view of ['ladder', 'calls', 'objects', 'times']) {
       await goTo(page, view)
       const grid = page.getByRole('grid')
@@ -822,31 +823,31 @@ describe('the page in a browser', { skip }, () => {
       for (const key of ['j', 'ArrowDown', 'PageDown', 'End']) {
         await open()
         await page.keyboard.press(key)
-        await row(':focus').waitFor({ timeout: 5000 })
+        await row(':focus').waitFor()
       }
       // From the details too.
       if (view !== 'Objects') await page.locator('.detail button').first().focus()
       await page.keyboard.press('k')
-      await row(':focus').waitFor({ timeout: 5000 })
+      await row(':focus').waitFor()
       await page.locator('.detail .close').focus()
       await page.keyboard.press('Escape')
-      await page.locator('.detail').waitFor({ state: 'detached', timeout: 5000 })
+      await page.locator('.detail').waitFor({ state: 'detached' })
       if (view !== 'Ladder' && view !== 'Calls') continue
       await open()
       await page.keyboard.press('n')
-      await row('').waitFor({ timeout: 5000 })
+      await row('').waitFor()
       assert.match(
         (await row('').getAttribute('class')) ?? '',
         view === 'Ladder' ? /tone-(?:lost|nak|retry)/ : /failed/,
       )
       await open()
       await page.keyboard.press('/')
-      await page.locator('.filter input:focus').waitFor({ timeout: 5000 })
+      await page.locator('.filter input:focus').waitFor()
       // Also where no row matches.
       await goTo(page, `${view.toLowerCase()}?filter=${encodeURIComponent('"no such text"')}`)
       await page.locator('.filter input:focus').evaluate(`document.activeElement.blur()`)
       await page.keyboard.press('/')
-      await page.locator('.filter input:focus').waitFor({ timeout: 5000 })
+      await page.locator('.filter input:focus').waitFor()
     }
     assert.deepEqual(errors, [])
     await page.close()
@@ -993,7 +994,7 @@ describe('the page in a browser', { skip }, () => {
     await page.locator('.row.kind-packet').first().waitFor()
     isHeld = false
     for (const release of held) release()
-    await page.locator('.reading').waitFor({ state: 'detached', timeout: 300_000 })
+    await page.locator('.reading').waitFor({ state: 'detached', timeout: 0 })
     assert.equal(await page.getByRole('button', { name: 'Read all' }).count(), 0)
     await goTo(page, 'overview')
     await page.locator('.tiles', { hasText: '1,000,000' }).waitFor()
@@ -1007,9 +1008,9 @@ describe('the page in a browser', { skip }, () => {
     assert.ok((await nodesOf(page)) <= MAX_NODES)
     // A filter searches the whole session: this is the PSN of the last packet.
     await goTo(page, `ladder?filter=${encodeURIComponent(`infiniband.bth.psn == ${2 * (EVENTS - 1)}`)}`)
-    await page.locator('.status', { hasText: /^1 row of 1,0\d\d,\d{3}$/ }).waitFor({ timeout: 300_000 })
+    await page.locator('.status', { hasText: /^1 row of 1,0\d\d,\d{3}$/ }).waitFor({ timeout: 0 })
     await goTo(page, 'ladder?filter=userdma.wr_id%20%3D%3D%204711')
-    await page.locator('.empty', { hasText: 'No row matches' }).waitFor({ timeout: 300_000 })
+    await page.locator('.empty', { hasText: 'No row matches' }).waitFor({ timeout: 0 })
     await page.close()
   })
 })

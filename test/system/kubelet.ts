@@ -8,6 +8,7 @@ import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { Client, credentials, type MethodDefinition, Server, ServerCredentials, type ServiceError } from '@grpc/grpc-js'
 import protobuf from 'protobufjs'
+import { until } from '../limits.ts'
 import { repoRoot } from '../paths.ts'
 
 const root = new protobuf.Root().loadSync(join(repoRoot, 'test/system/kubelet.proto'), { keepCase: true })
@@ -58,10 +59,8 @@ export class Endpoint {
   listed: readonly Listed[] | undefined
   isEnded = false
   readonly #client: Client
-  readonly #onChange: () => void
 
-  constructor(path: string, onChange: () => void) {
-    this.#onChange = onChange
+  constructor(path: string) {
     this.#client = new Client(`unix:${path}`, credentials.createInsecure(), {
       'grpc.use_local_subchannel_pool': 1,
       'grpc.enable_channelz': 0,
@@ -88,11 +87,9 @@ export class Endpoint {
     const stream = this.#client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, {})
     const end = (): void => {
       this.isEnded = true
-      this.#onChange()
     }
     stream.on('data', ({ devices }: { readonly devices: readonly Listed[] }) => {
       this.listed = devices
-      this.#onChange()
     })
     stream.on('error', end)
     stream.on('end', end)
@@ -119,17 +116,11 @@ export class Kubelet {
   readonly endpoints = new Map<string, Endpoint>()
   registrations = 0
   misbehaves: Misbehaviour | undefined
-  readonly #limit: number
   #server: Server | undefined
-  readonly #waiting = new Set<() => void>()
-  readonly #changed = (): void => {
-    for (const look of this.#waiting) look()
-  }
 
-  /** `folder`: that of device plugins, which it makes. `limit`: of `until`, milliseconds. */
-  constructor(folder: string, limit = 60_000) {
+  /** `folder`: that of device plugins, which it makes. */
+  constructor(folder: string) {
     this.folder = folder
-    this.#limit = limit
     mkdirSync(folder, { recursive: true, mode: 0o750 })
   }
 
@@ -168,13 +159,12 @@ export class Kubelet {
       throw new Error('dead')
     }
     this.endpoints.get(resource_name)?.close()
-    const plugin = new Endpoint(join(this.folder, endpoint), this.#changed)
+    const plugin = new Endpoint(join(this.folder, endpoint))
     await plugin.options
     this.endpoints.set(resource_name, plugin)
     this.registrations++
     if (misbehaves !== 'never watches') setImmediate(() => plugin.watch())
     if (misbehaves === 'closes the stream') setImmediate(() => plugin.close())
-    this.#changed()
     return {}
   }
 
@@ -191,22 +181,21 @@ export class Kubelet {
     await this.start()
   }
 
-  /** The plugin of the resource, once it has listed devices that `isReached` accepts. Rejects after the limit. */
-  until(resource: string, isReached: (listed: readonly Listed[], endpoint: Endpoint) => boolean): Promise<Endpoint> {
-    return new Promise((resolve, reject) => {
-      const late = setTimeout(() => {
-        const listed = this.endpoints.get(resource)?.listed
-        reject(new Error(`${resource} still has ${JSON.stringify(listed?.slice(0, 10))} of ${listed?.length} devices`))
-      }, this.#limit)
-      const look = (): void => {
-        const endpoint = this.endpoints.get(resource)
-        if (endpoint?.listed === undefined || !isReached(endpoint.listed, endpoint)) return
-        clearTimeout(late)
-        this.#waiting.delete(look)
-        resolve(endpoint)
-      }
-      this.#waiting.add(look)
-      look()
-    })
+  /** The plugin of the resource, once it has listed devices that `isReached` accepts. */
+  async until(
+    resource: string,
+    isReached: (listed: readonly Listed[], endpoint: Endpoint) => boolean,
+  ): Promise<Endpoint> {
+    const found = (): Endpoint | undefined => this.endpoints.get(resource)
+    const isFound = (): boolean => {
+      const endpoint = found()
+      return endpoint?.listed !== undefined && isReached(endpoint.listed, endpoint)
+    }
+    const text = (): string => {
+      const listed = found()?.listed
+      return `${resource} still has ${JSON.stringify(listed?.slice(0, 10))} of ${listed?.length} devices`
+    }
+    await until(isFound, text, 60)
+    return found() as Endpoint
   }
 }

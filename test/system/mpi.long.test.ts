@@ -15,8 +15,6 @@ import { canMakeNets, newNet } from './nets.ts'
 import { assertGood, lacking, start, temporaryFolder, userdma } from './programs.ts'
 
 const HOSTS = ['h1', 'h2', 'h3', 'h4']
-/** Of an MPI program, on a busy machine. */
-const LIMIT_MS = 300_000
 const POLL_MS = 50
 const TLS = 'rc_verbs,ud_verbs,self'
 
@@ -67,7 +65,7 @@ const mpiNet = (t: TestContext, loss: string) => {
   const startRanks = (mpi: Mpi, count: number, ...program: readonly string[]) => {
     const agent = [userdma, 'net', 'exec', '--net', net.name, '--shell']
     const words = ['net', 'exec', '--net', net.name, 'h1', '--', ...mpi.launcher(agent, count), ...program]
-    return start(t, userdma, words, { ...net.options, limit: LIMIT_MS })
+    return start(t, userdma, words, net.options)
   }
   const statOf = async (host: string): Promise<Stat> =>
     JSON.parse((await net.exec(host, userdma, 'stat', '--json')).stdout)

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { until } from '../limits.ts'
 import { canMakeNets, newNet } from './nets.ts'
 import { assertGood, lacking, run, userdma } from './programs.ts'
 
@@ -16,12 +17,6 @@ const play = async (net: Net, scenario: string, ...options: readonly string[]): 
   const played = await net.net('play', file, ...options)
   assertGood(played)
   return played.stdout
-}
-
-/** Repeats `look` until it is true. */
-const until = async (look: () => Promise<boolean>): Promise<void> => {
-  for (let attempts = 0; attempts < 200; attempts++) if (await look()) return
-  assert.fail('it did not happen')
 }
 
 const isActive = async (net: Net, host: string): Promise<boolean> =>
@@ -112,7 +107,7 @@ programs:
 `,
     )
     const options = ['--kinds', 'links', '--points', '6', '--json', '-o', report]
-    const walked = await run(t, userdma, ['net', 'walk', file, ...options], { ...net.options, limit: 600_000 })
+    const walked = await run(t, userdma, ['net', 'walk', file, ...options], net.options)
     assert.ok(walked.status === 0 || walked.status === 65, walked.stderr)
     const results = readFileSync(report, 'utf8')
       .trimEnd()

@@ -15,6 +15,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { until } from '../limits.ts'
 import { longOnly } from '../long-run.ts'
 import { findTool } from '../tools.ts'
 import { canMakeNets, newNet, useNet } from './nets.ts'
@@ -48,7 +49,7 @@ describe('userdma net', { skip, concurrency: true }, () => {
     const plan = join(net.folder, 'userdma', 'net', net.name)
     const begun = async (isReached: () => boolean): Promise<ReturnType<typeof net.startNet>> => {
       const up = net.startNet('up', net.file)
-      while (!isReached()) await new Promise(resolve => setTimeout(resolve, 2))
+      await until(isReached, () => 'the net does not come up')
       return up
     }
     const killed = await begun(() => existsSync(join(plan, 'h3')))

@@ -21,8 +21,6 @@ export const DEBIAN = 'debian-rdma'
 export const OWN = 'localhost/userdma:0.1.0'
 /** Where the limits of the machine are low. */
 export const LIMITS = ['--rm', '--network=host', '--ulimit', 'nofile=1024:1024', '--ulimit', 'nproc=4096:4096']
-/** Milliseconds. */
-export const LIMIT_MS = 600_000
 const PINGPONG = 'ibv_rc_pingpong -d rxe0 -g 1 -e -n 100'
 /** A server and its client, which tries until the server listens. */
 export const PAIR = `${PINGPONG} & until ${PINGPONG} localhost 2>/dev/null; do sleep 0.1; done; wait`
@@ -48,13 +46,13 @@ export const newPodman = (scope: Scope, skip: string | false): Podman & { prepar
   const cdi = join(storage, 'cdi')
   const archive = join(storage, 'root.tar')
   const words = (args: readonly string[]): string[] => [storage, cdi, '--', ...args]
-  const podman = (...args: readonly string[]): Promise<Finished> => run(scope, PODMAN, words(args), { limit: LIMIT_MS })
+  const podman = (...args: readonly string[]): Promise<Finished> => run(scope, PODMAN, words(args))
   return {
     storage,
     cdi,
     archive,
     run: podman,
-    start: (inner, ...args) => start(inner, PODMAN, words(args), { limit: LIMIT_MS }),
+    start: (inner, ...args) => start(inner, PODMAN, words(args)),
     async prepare() {
       chmodSync(storage, 0o755)
       mkdirSync(cdi)

@@ -13,13 +13,11 @@ import { programEnvironment } from '../../src/cli/program/program.ts'
 import { READY } from '../../src/cli/start.ts'
 import { openToolSession } from '../../src/daemon/client/tool-session.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
+import { until } from '../limits.ts'
 import { repoRoot } from '../paths.ts'
 import { findTool, inCi } from '../tools.ts'
 
 export { freePort, untilListening }
-
-/** After this time a program counts as hung: it is killed, and the test fails. */
-const LIMIT_MS = 60_000
 
 /** What this file uses of node:test's contexts. */
 export interface Scope {
@@ -103,19 +101,12 @@ export const temporaryFolder = (scope: Scope): string => {
   return folder
 }
 
-/** `limit`: milliseconds. `detached`: the program leads a process group, which is killed as a whole. */
-export const start = (
-  scope: Scope,
-  program: string,
-  args: readonly string[],
-  options: SpawnOptions & { limit?: number } = {},
-): Running => {
-  const { limit = LIMIT_MS, ...spawnOptions } = options
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...spawnOptions })
+/** `detached`: the program leads a process group, which is killed as a whole. */
+export const start = (scope: Scope, program: string, args: readonly string[], options: SpawnOptions = {}): Running => {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options })
   let stdout = ''
   let stderr = ''
   let hasEnded = false
-  let hasTimedOut = false
   const watchers = new Set<() => void>()
   const notifyWatchers = (): void => {
     for (const watcher of watchers) watcher()
@@ -130,28 +121,19 @@ export const start = (
   })
   const kill = (): void => {
     try {
-      if (spawnOptions.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+      if (options.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
       else child.kill('SIGKILL')
     } catch {
       // The process group is empty.
     }
   }
-  const timer = setTimeout(() => {
-    hasTimedOut = true
-    kill()
-    // Another process may have the pipes open: `close` would not come.
-    child.stdout?.destroy()
-    child.stderr?.destroy()
-  }, limit)
   const command = [program.split('/').at(-1), ...args].join(' ')
   const ended = new Promise<Finished>((resolve, reject) => {
     child.once('error', reject)
     child.once('close', (status, signal) => {
-      clearTimeout(timer)
       hasEnded = true
       notifyWatchers()
-      if (hasTimedOut) reject(new Error(`${command} did not end within ${limit} ms; its output:\n${stdout}${stderr}`))
-      else resolve({ status, signal, stdout, stderr })
+      resolve({ status, signal, stdout, stderr })
     })
   })
   // Without this handler a rejection that no caller awaits would end the process.
@@ -181,7 +163,7 @@ export const run = (
   scope: Scope,
   program: string,
   args: readonly string[],
-  options: SpawnOptions & { limit?: number } = {},
+  options: SpawnOptions = {},
 ): Promise<Finished> => start(scope, program, args, options).ended
 
 /** Without the variables that lead a program to a daemon or tag it for a trace. */
@@ -210,7 +192,7 @@ const withoutTestClock = (text: string): string =>
 export const runUserdma = async (
   scope: Scope,
   args: readonly string[],
-  options: SpawnOptions & { readonly limit?: number } = {},
+  options: SpawnOptions = {},
 ): Promise<Finished> => {
   const words = withTestClock(args)
   const finished = await run(scope, userdma, words, { env: cleanEnvironment(), ...options })
@@ -224,7 +206,7 @@ export interface TestDaemon {
   /** For programs that use the daemon. */
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
-  /** Polls `stat` for up to 60 seconds: the daemon destroys objects a little after their process exits. */
+  /** Polls `stat`: the daemon destroys objects a little after their process exits. */
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>
 }
 
@@ -251,24 +233,12 @@ interface DaemonSettings {
   readonly guest?: number
   /** More options of `userdma daemon`. */
   readonly options?: readonly string[]
-  /** Time limit in milliseconds. */
-  readonly limit?: number
 }
 
 /** The daemon is killed at the end of the scope. */
 export const startDaemon = async (
   scope: Scope,
-  {
-    devices = ONE_DEVICE,
-    fault,
-    link,
-    netns,
-    descriptors,
-    wrapper = [],
-    guest,
-    options = [],
-    limit = 600_000,
-  }: DaemonSettings = {},
+  { devices = ONE_DEVICE, fault, link, netns, descriptors, wrapper = [], guest, options = [] }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   let started: Running | undefined
   const cleanups: (() => unknown)[] = []
@@ -287,7 +257,7 @@ export const startDaemon = async (
   if (guest !== undefined) args.push('--allow-user', `${guest}`)
   const command = [...wrapper, ...(netns === undefined ? [] : ['ip', 'netns', 'exec', netns]), userdma]
   if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
-  const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit })
+  const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment() })
   started = running
   await running.printed(new RegExp(READY))
   const stat = async (): Promise<Stat> => {
@@ -305,12 +275,13 @@ export const startDaemon = async (
     env: programEnvironment(socket),
     stat,
     async settled(isReached) {
-      const deadline = Date.now() + 60_000
-      for (;;) {
-        const found = await stat()
-        if (isReached(found)) return found
-        assert.ok(Date.now() < deadline, `the daemon's numbers are still: ${JSON.stringify(found, null, 2)}`)
+      let found: Stat | undefined
+      const isSettled = async (): Promise<boolean> => {
+        found = await stat()
+        return isReached(found)
       }
+      await until(isSettled, () => `the daemon's numbers are still: ${JSON.stringify(found, null, 2)}`, 60)
+      return found as Stat
     },
   }
 }

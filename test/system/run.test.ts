@@ -11,6 +11,7 @@ import { openToolSession } from '../../src/daemon/client/tool-session.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
 import { open } from '../../src/library/index.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { until } from '../limits.ts'
 import { casesOf } from '../long-run.ts'
 import { loopbackText } from '../loopback.ts'
 import {
@@ -47,13 +48,11 @@ const whyNoMounts = (): string | false =>
   (spawnSync('unshare', ['--mount', 'true']).status !== 0 && 'only root may mount, and not in every container')
 
 /** Waits until the daemon has removed its socket or folder: a query would keep the daemon alive. */
-const untilRemoved = async (path: string): Promise<void> => {
-  const deadline = Date.now() + 10_000
-  while (existsSync(path)) {
-    assert.ok(Date.now() < deadline, `${path} still exists`)
-    await new Promise(resolve => setImmediate(resolve))
-  }
-}
+const untilRemoved = (path: string): Promise<void> =>
+  until(
+    () => !existsSync(path),
+    () => `${path} still exists`,
+  )
 
 describe('userdma run', { skip: lacking('ibv_devices') }, () => {
   it('passes the certificates for Node.js on, which its own processes do not read', async t => {
@@ -141,7 +140,6 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
       const running = start(t, userdma, ['run', '--', process.execPath, '-e', script], {
         env,
         detached: true,
-        limit: 20_000,
       })
       await running.printed(/ready/)
       running.child.kill(signal)
@@ -205,11 +203,10 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const logs = (): string[] =>
       existsSync(folder) ? readdirSync(folder).filter(name => /^daemon\.log\./.test(name)) : []
     const starting = start(t, userdma, ['run', ...shell('echo started')], { env })
-    const deadline = Date.now() + 30_000
-    while (logs().length === 0) {
-      assert.ok(Date.now() < deadline)
-      await new Promise(resolve => setImmediate(resolve))
-    }
+    await until(
+      () => logs().length > 0,
+      () => 'no daemon starts',
+    )
     starting.child.kill('SIGTERM')
     const { signal, stdout } = await starting.ended
     assert.deepEqual({ signal, stdout, logs: logs() }, { signal: 'SIGTERM', stdout: '', logs: [] })

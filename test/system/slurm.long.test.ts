@@ -43,7 +43,7 @@ describe('Slurm', { skip }, () => {
       ...['env', ...VARIABLES, 'sbatch', '--parsable', '--no-requeue', '--nodes=4', '--gres=rdma:1'],
       `--wrap=srun --mpi=pmix sh -c '${check('pmix')} reduce; ${WAITING}'`,
     )
-    await cluster.until(/started/, 'sh', '-c', `cat slurm-${job}.out 2>/dev/null || :`)
+    await cluster.untilPrinted(/started/, 'sh', '-c', `cat slurm-${job}.out 2>/dev/null || :`)
     return job
   }
 
@@ -158,13 +158,13 @@ describe('Slurm', { skip }, () => {
   it('leaves nothing of a job whose node dies, and the node works again', async () => {
     await submitWaiting()
     cluster.kill('node3')
-    await cluster.until(/node3 down/, 'sinfo', '--noheader', '--Node', '--format=%N %T')
+    await cluster.untilPrinted(/node3 down/, 'sinfo', '--noheader', '--Node', '--format=%N %T')
     await cluster.assertClean(NODES.filter(node => node !== 'node3'))
     assertGood(
       await cluster.exec('node3', 'setpriv', '--reuid=munge', '--regid=munge', '--clear-groups', 'munged', '--force'),
     )
     assertGood(await cluster.exec('node3', 'slurmd'))
-    await cluster.until(
+    await cluster.untilPrinted(
       /^4$/,
       'sh',
       '-c',

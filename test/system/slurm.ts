@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
+import { until } from '../limits.ts'
 import { repoRoot } from '../paths.ts'
 import {
   assertGood,
@@ -24,10 +24,8 @@ export const lacksSlurm: string | false =
   lacking('slurmctld', 'slurmd', 'srun', 'munged', 'setpriv', 'ip', 'ibv_rc_pingpong')
 
 export const NODES = ['node1', 'node2', 'node3', 'node4']
-/** Milliseconds, on a busy machine: of a program, and until the cluster gets to a state. */
-const LIMIT_MS = 240_000
-const STATE_MS = 90_000
-const POLL_MS = 200
+/** Seconds until the cluster gets to a state. */
+const STATE_SECONDS = 90
 
 /** Makes the cluster; it is removed at the end of the scope. */
 export const startCluster = async (scope: Scope) => {
@@ -49,23 +47,24 @@ export const startCluster = async (scope: Scope) => {
     // More processors than the machine has, for many ranks.
     .replace('NodeName=node[1-4]', 'SlurmdParameters=config_overrides\nNodeName=node[1-4] CPUs=16')
   scope.after(() => spawnSync(userdma, ['net', 'down', name], { env }))
-  assertGood(await run(scope, 'bash', ['-c', `set -eux\n${lines}`], { cwd: folder, env, limit: LIMIT_MS }))
+  assertGood(await run(scope, 'bash', ['-c', `set -eux\n${lines}`], { cwd: folder, env }))
 
   /** A program on a host. */
   const exec = (host: string, ...words: readonly string[]): Promise<Finished> =>
-    run(scope, userdma, ['net', 'exec', '--net', name, host, '--', ...words], { cwd: folder, env, limit: LIMIT_MS })
+    run(scope, userdma, ['net', 'exec', '--net', name, host, '--', ...words], { cwd: folder, env })
   const output = async (...words: readonly string[]): Promise<string> => {
     const ended = await exec('login', ...words)
     assertGood(ended)
     return ended.stdout.trim()
   }
   /** Resolves when `command` on the login host prints what matches. */
-  const until = async (pattern: RegExp, ...words: readonly string[]): Promise<void> => {
-    const deadline = performance.now() + STATE_MS
-    for (let printed = await output(...words); !pattern.test(printed); printed = await output(...words)) {
-      assert.ok(performance.now() < deadline, `${words.join(' ')} prints ${printed}, not ${pattern}`)
-      await setTimeout(POLL_MS)
+  const untilPrinted = async (pattern: RegExp, ...words: readonly string[]): Promise<void> => {
+    let printed = ''
+    const isPrinted = async (): Promise<boolean> => {
+      printed = await output(...words)
+      return pattern.test(printed)
     }
+    await until(isPrinted, () => `${words.join(' ')} prints ${printed}, not ${pattern}`, STATE_SECONDS)
   }
   const host = (node: string): string => join(runtime, 'userdma', 'net', name, node)
   return {
@@ -73,7 +72,7 @@ export const startCluster = async (scope: Scope) => {
     folder,
     exec,
     output,
-    until,
+    untilPrinted,
     /** The path of a file that a host has in its own folders. */
     ownFile: (node: string, path: string): string => join(host(node), 'own', path),
     /** Ends all processes of a node at once. */
@@ -83,7 +82,7 @@ export const startCluster = async (scope: Scope) => {
     },
     /** Resolves when no job is left. Asserts that nodes have no process, file or socket of one. */
     async assertClean(nodes: readonly string[] = NODES): Promise<void> {
-      await until(/^$/, 'squeue', '--noheader')
+      await untilPrinted(/^$/, 'squeue', '--noheader')
       for (const node of nodes) {
         const { stdout } = spawnSync('ip', ['netns', 'pids', `userdma-${name}-${node}`], { encoding: 'utf8' })
         const commands = stdout

@@ -106,7 +106,7 @@ const createBoth = (t: TestContext) => {
 const isActive = ({ port }: { port: TestPort }): boolean => port.settings.state === ACTIVE
 
 describe('ports at the switches of another process', () => {
-  it('get LIDs, and packets by them; without the other end they are lost', { timeout: 60_000 }, async t => {
+  it('get LIDs, and packets by them; without the other end they are lost', async t => {
     const { addHost, until } = createBoth(t)
     const [a, b] = [addHost(), addHost()]
     await until(() => isActive(a) && isActive(b))
@@ -142,7 +142,7 @@ describe('ports at the switches of another process', () => {
     })
   })
 
-  it('have faults of the switches, until they or their connections end', { timeout: 60_000 }, async t => {
+  it('have faults of the switches, until they or their connections end', async t => {
     const { log, addHost, until } = createBoth(t)
     const a = addHost()
     await until(() => isActive(a))
@@ -168,7 +168,7 @@ describe('ports at the switches of another process', () => {
     }
   })
 
-  it('are told why the switches refuse them', { timeout: 60_000 }, async t => {
+  it('are told why the switches refuse them', async t => {
     const { path, addHost, until } = createBoth(t)
     const good = addHost()
     await until(() => isActive(good))
@@ -187,7 +187,7 @@ describe('ports at the switches of another process', () => {
     assert.match(message?.kind === 'refused' ? message.reason : '', /speaks version 3 .* both need the same version/)
   })
 
-  it('go on while others send what is no message', { timeout: 60_000 }, async t => {
+  it('go on while others send what is no message', async t => {
     const { path, addHost, until } = createBoth(t)
     const good = addHost()
     await until(() => isActive(good))
@@ -245,7 +245,7 @@ describe('ports at the switches of another process', () => {
     )
   })
 
-  it('are DOWN when the switches end the connection', { timeout: 60_000 }, async t => {
+  it('are DOWN when the switches end the connection', async t => {
     const { addHost, until, log } = createBoth(t)
     const { port } = addHost()
     await until(() => port.settings.state === ACTIVE)

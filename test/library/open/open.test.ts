@@ -412,7 +412,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       const received = qp.receive().catch(({ code }) => code)
       qp.modify({ state: 'RESET' })
       console.log(await received)`
-    const { stdout } = await start(t, process.execPath, ['--input-type=module', '-e', program], { limit: 10_000 }).ended
+    const { stdout } = await start(t, process.execPath, ['--input-type=module', '-e', program]).ended
     assert.equal(stdout, 'ECANCELED\n')
   })
 })

@@ -5,6 +5,7 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { copyFileSync, cpSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { scaled } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { type Finished, type Running, run, type Scope, start, temporaryFolder } from '../../system/programs.ts'
 import { findTool, inCi } from '../../tools.ts'
@@ -46,10 +47,10 @@ export interface Guest {
   readonly netns: string
   /** Runs a program in the guest until it ends. */
   exec(scope: Scope, program: string, args: readonly string[]): Promise<Finished>
-  /** `limit`: seconds, here and below; default LIMIT_SECONDS. */
+  /** `limit`: seconds, default LIMIT_SECONDS; scaled. */
   start(scope: Scope, program: string, args: readonly string[], limit?: number): Running
   /** Starts a program on the host's side of the network. */
-  startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv, limit?: number): Running
+  startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv): Running
   /** Copies a program of the host, and returns its path in the guest. */
   copy(scope: Scope, program: string): Promise<string>
   /** Puts a folder or file of the host into the guest's view, and returns its path there. */
@@ -97,13 +98,12 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     spawnSync(script, ['down'], { env })
     spawnSync('ip', ['netns', 'delete', netns])
   })
-  // The long limit is for the first start, which builds the guest from Debian's packages.
-  const up = await run(scope, script, ['up', '--netns', netns], { env, limit: 170_000 })
+  const up = await run(scope, script, ['up', '--netns', netns], { env })
   if (up.status !== 0) throw new Error(`the guest did not start: ${up.stderr}`)
   const sharedFolder = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
 
   const startProgram = (testScope: Scope, program: string, args: readonly string[], limit = LIMIT_SECONDS): Running =>
-    start(testScope, script, ['exec', '-t', String(limit), '--', program, ...args], { env, limit: (limit + 10) * 1000 })
+    start(testScope, script, ['exec', '-t', String(scaled(limit)), '--', program, ...args], { env })
   const exec = (testScope: Scope, program: string, args: readonly string[]): Promise<Finished> =>
     startProgram(testScope, program, args).ended
   const command = async (testScope: Scope, operation: string, line: string): Promise<string> => {
@@ -123,8 +123,8 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     netns,
     exec,
     start: startProgram,
-    startHere: (testScope, program, args, programEnv, limit = LIMIT_SECONDS) =>
-      start(testScope, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
+    startHere: (testScope, program, args, programEnv) =>
+      start(testScope, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv }),
     async copy(testScope, program) {
       const name = basename(program)
       const guestPath = `/tmp/${name}`

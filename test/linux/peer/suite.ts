@@ -80,9 +80,9 @@ const runPair = async (
   if (guestServes) {
     server = guest.start(t, programs.there, there, limit)
     await guest.untilListening(t, port)
-    client = guest.startHere(t, here, [...hereArgs, GUEST[4]], daemon.env, limit)
+    client = guest.startHere(t, here, [...hereArgs, GUEST[4]], daemon.env)
   } else {
-    server = guest.startHere(t, here, hereArgs, daemon.env, limit)
+    server = guest.startHere(t, here, hereArgs, daemon.env)
     const listens = await untilListeningInNamespace(server.child.pid ?? 0, port, server.ended)
     assert.ok(listens, `${programs.here.join(' ')} ended before it listened:\n${server.output()}`)
     client = guest.start(t, programs.there, [...there, HOST[4]], limit)
@@ -132,7 +132,7 @@ const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promi
 }
 
 /**
- * Runs a program of test/programs at both ends; the program ends after `limit` seconds. `withGuestLibraries`: both ends
+ * Runs a program of test/programs at both ends; the guest's ends after `limit` seconds. `withGuestLibraries`: both ends
  * use the guest's libibverbs, because the host's is too old.
  */
 const runOwn = async (
@@ -149,7 +149,7 @@ const runOwn = async (
   const program = ownProgram(name)
   const here = withGuestLibraries ? ends.guest.withGuestLibraries(t, program) : [program]
   const programs = { here: [...here, ...argsHere], there: await ends.guest.copy(t, program) }
-  const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit + 10)
+  const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit)
   assertBothGood(pair, ends.guestServes)
   return pair
 }

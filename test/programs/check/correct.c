@@ -1336,7 +1336,6 @@ int main(int count, char **arguments)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
-            alarm(60);
             if (!cases[i].opens)
                 open_all();
             cases[i].run();

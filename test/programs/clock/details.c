@@ -654,6 +654,8 @@ static void wait_for_end(void)
 {
     require(pipe(notice_ends) == 0, "pipe");
     signal(SIGTERM, write_byte);
+    puts("waits");
+    fflush(stdout);
     struct pollfd ready = {.fd = notice_ends[0], .events = POLLIN};
     while (poll(&ready, 1, -1) != 1)
         ;

@@ -15,8 +15,6 @@ import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
 import { CATALOGUE_DEVICES, runProgram } from './run.ts'
 import { type UserlandRoot, userlandRoot, type Words } from './userland.ts'
 
-const DAEMON_LIMIT_MS = 3_000_000
-
 const results = new Map<ProgramCase, Map<Userland, Verdict>>()
 const skippedTests = new Map<Userland, Skipped>()
 
@@ -34,7 +32,7 @@ for (const userland of userlands) {
     const root = rootOrReason as UserlandRoot
     let daemon: TestDaemon
     before(async () => {
-      daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES, limit: DAEMON_LIMIT_MS })
+      daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES })
     })
 
     it('rping works under `userdma run`', async t => {

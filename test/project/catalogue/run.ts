@@ -17,8 +17,6 @@ import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
 
 export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1']
 
-/** Time limit of a program. Polling programs share two CPUs with other load. */
-const LIMIT_MS = 120_000
 /** Size of the file that rcopy copies. */
 const FILE_BYTES = 100_000
 
@@ -38,7 +36,7 @@ export const runProgram = async (
   programCase: ProgramCase,
 ): Promise<void> => {
   const values = valuesFor(scope, userland)
-  const options: RdmacmOptions = { values, command: userland.command, limit: LIMIT_MS }
+  const options: RdmacmOptions = { values, command: userland.command }
   const { server, client } = programCase
   if (server === undefined) {
     assertGood(await startLine(scope, daemon, client, options).ended)

@@ -13,9 +13,6 @@ import { canMakeNets } from '../../system/nets.ts'
 import { cleanEnvironment, lacking, run, temporaryFolder, userdma } from '../../system/programs.ts'
 import { lacksSlurm } from '../../system/slurm.ts'
 
-/** Of a whole page, on a busy machine. */
-const LIMIT_MS = 300_000
-
 /** Runs the commands of a page, after `before`; returns what they print. */
 const outputOf = async (t: TestContext, name: string, before: readonly string[] = []): Promise<string> => {
   const page = readFileSync(join(repoRoot, 'docs', 'how-to', name), 'utf8')
@@ -36,7 +33,6 @@ const outputOf = async (t: TestContext, name: string, before: readonly string[] 
   const { status, stdout, stderr } = await run(t, 'bash', ['-c', ['set -eux', ...before, ...blocks].join('\n')], {
     cwd: folder,
     env,
-    limit: LIMIT_MS,
   })
   assert.equal(status, 0, stdout + stderr)
   return stdout

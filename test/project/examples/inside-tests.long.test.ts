@@ -36,7 +36,6 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
     run(scope, userdma, ['check', '--private', '--fail-on', 'never', '--', ...words], {
       cwd,
       env: cleanEnvironment({ LD_LIBRARY_PATH: folder, ...env }),
-      limit: 300_000,
     })
 
   it('pytest: 114 cases, a finding fails its test', {
@@ -46,7 +45,6 @@ describe('test projects with faults and findings', { skip: lacking('cc', 'python
     const pytest = (env = {}, ...words: readonly string[]) =>
       run(scope, python ?? '', ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', ...words], {
         cwd: folder,
-        limit: 600_000,
         env: cleanEnvironment({
           USERDMA_COMMAND: userdma,
           PYTHONPATH: inShim('languages'),
@@ -163,7 +161,7 @@ def test_terminates(userdma):
   it('vitest', { skip: without('npm') }, async () => {
     const project = join(folder, 'vitest')
     cpSync(join(examples, 'vitest'), project, { recursive: true })
-    const options = { cwd: project, limit: 300_000, env: cleanEnvironment() }
+    const options = { cwd: project, env: cleanEnvironment() }
     const installed = await run(scope, 'npm', ['install', '--no-package-lock', '--no-audit', '--no-fund'], options)
     assert.equal(installed.status, 0, installed.stderr)
     symlinkSync(repoRoot, join(project, 'node_modules', 'userdma'))

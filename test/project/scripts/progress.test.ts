@@ -6,14 +6,14 @@ import { spawnSync } from 'node:child_process'
 import { openSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { PassThrough } from 'node:stream'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { repoRoot } from '../../paths.ts'
 import { scratchFolder } from '../../tools.ts'
 
-/** Its one result comes at the end. */
-type Reporter = (events: PassThrough) => AsyncGenerator<string>
+interface Progress {
+  watchTests(): { note(event: { type: string; data: { name: string; file: string } }): void; end(): void }
+}
 
 const script = (name: string): string => join(repoRoot, 'scripts', name)
 
@@ -42,7 +42,7 @@ test('a step that blocks is told while it runs', () => {
   assert.match(readFileSync(output, 'utf8'), /^userdma: the other, \d+ s; another name, \d+ s\n/)
 })
 
-test('a run of tests says how many files have ended, and which run, if it prints nothing else', async t => {
+test('a run of tests says how many files have ended, and which run, if it prints nothing else', t => {
   t.mock.timers.enable({ apis: ['setInterval', 'Date'] })
   const lines: string[] = []
   t.mock.method(process.stderr, 'write', (text: string) => lines.push(text) > 0)
@@ -52,34 +52,29 @@ test('a run of tests says how many files have ended, and which run, if it prints
       .splice(0)
       .filter(line => line.startsWith('userdma: '))
       .join('')
-  const events = new PassThrough({ objectMode: true })
-  const report = createRequire(import.meta.url)(script('progress-reporter.cjs')) as Reporter
-  const reported = report(events).next()
-  const turn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
-  const event = async (type: string, file: string, name = file): Promise<void> => {
-    events.write({ type: `test:${type}`, data: { name, file } })
-    await turn()
-  }
+  const { watchTests } = createRequire(import.meta.url)(script('test-progress.cjs')) as Progress
+  const progress = watchTests()
+  const event = (type: string, file: string, name = file): void =>
+    progress.note({ type: `test:${type}`, data: { name, file } })
   const [slow, quick, together] = ['/a/dist/test/check/findings.test.js', '/a/dist/test/x/y.test.js', '/tmp/core.mjs']
-  for (const file of [slow, quick, together]) await event('enqueue', file!)
-  for (const file of [slow, quick]) await event('dequeue', file!)
+  for (const file of [slow, quick, together]) event('enqueue', file!)
+  for (const file of [slow, quick]) event('dequeue', file!)
   t.mock.timers.tick(2000)
   assert.equal(said(), 'userdma: tests: 0 of 3 files have ended; running: check/findings 2 s, x/y 2 s\n')
-  await event('complete', quick!)
-  await event('dequeue', together!)
+  event('complete', quick!)
+  event('dequeue', together!)
   t.mock.timers.tick(9000)
   assert.equal(said(), '')
   t.mock.timers.tick(1000)
   assert.equal(said(), 'userdma: tests: 1 of 3 files have ended; running: check/findings 12 s, core 10 s\n')
   for (let i = 0; i < 5; i++) {
-    await event('pass', slow!, 'a test')
+    event('pass', slow!, 'a test')
     t.mock.timers.tick(5000)
   }
   assert.equal(said(), '')
-  await event('complete', slow!)
-  await event('complete', together!)
+  event('complete', slow!)
+  event('complete', together!)
   t.mock.timers.tick(60_000)
   assert.equal(said(), '')
-  events.end()
-  await reported
+  progress.end()
 })

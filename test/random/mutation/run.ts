@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { findingJson } from '../../../src/cli/check/report.ts'
+import { scaled } from '../../limits.ts'
 import { cleanEnvironment, freePort, run, type Scope, temporaryFolder, userdma } from '../../system/programs.ts'
 import { findTool } from '../../tools.ts'
 import { kindOf, type Naming } from './kinds.ts'
@@ -12,7 +13,7 @@ import { filesOf, type Mutant, readCoverage } from './mutants.ts'
 import type { Program } from './programs.ts'
 import { applyEdit } from './source.ts'
 
-/** Seconds that one program may run. */
+/** Seconds that one program may run, scaled. */
 const LIMIT = 5
 /** Exit status of timeout(1) for a program that exceeds the limit. */
 export const TIMEOUT_STATUS = 124
@@ -68,8 +69,9 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> 
   /** Shell commands. The lanes run in parallel, the jobs of a lane one after the other. */
   const lanes: string[][] = Array.from({ length: LANES }, () => [])
   const ports = await Promise.all(jobs.map(() => freePort()))
+  const limit = scaled(LIMIT)
   for (const [i, { folder: jobFolder, program }] of jobs.entries()) {
-    const command = `timeout -k 1 ${LIMIT} sh -c '${program.command}' ./${basename(jobFolder)} ${ports[i]}`
+    const command = `timeout -k 1 ${limit} sh -c '${program.command}' ./${basename(jobFolder)} ${ports[i]}`
     lanes[i % LANES]!.push(`cd ${jobFolder}; ${command} > out 2> err; echo $? > status`)
   }
   // A shell refuses an empty group.
@@ -78,7 +80,7 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> 
   writeFileSync(join(folder, 'all.sh'), script)
   const output = join(folder, 'findings')
   const args = ['check', '--notes', '--races', '--json', '-o', output, '--', 'sh', join(folder, 'all.sh')]
-  await run(scope, userdma, args, { env: cleanEnvironment(), limit: jobs.length * LIMIT * 1000 + 60_000 })
+  await run(scope, userdma, args, { env: cleanEnvironment() })
   const found = readFileSync(output, 'utf8')
     .split('\n')
     .filter(Boolean)

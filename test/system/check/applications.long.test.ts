@@ -19,7 +19,6 @@ import { applicationFindings, type KnownFinding, knownFindings } from './known-f
 import { isOfProgram } from './real-programs.ts'
 
 const PAGE = join(repoRoot, 'docs', 'reference', 'check-applications.md')
-const LIMIT_MS = 600_000
 
 const known = [...knownFindings, ...applicationFindings]
 
@@ -76,7 +75,6 @@ describe('programs of the distribution under userdma check', () => {
     const options = ['--private', '--json', '--fail-on', 'never', '-o', output, '--device', option]
     const ended = await runUserdma(scope, ['check', ...options, '--', 'sh', '-c', fillIn(script)], {
       env: cleanEnvironment({ ...ofDevice, ...Object.fromEntries(own) }),
-      limit: LIMIT_MS,
     })
     const found = readFileSync(output, 'utf8')
       .split('\n')

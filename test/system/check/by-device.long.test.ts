@@ -8,6 +8,7 @@ import { copyFileSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
+import { scaled } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { absences, type Column, columns } from '../../spec/by-device.ts'
 import { cleanEnvironment, lacking, run, type Scope, startDaemon, temporaryFolder, userdma } from '../programs.ts'
@@ -32,7 +33,7 @@ const usesCm = (name: string): boolean => readFileSync(join(sources, `${name}.c`
 const scriptOf = (programs: readonly string[], command: (name: string) => string): string =>
   [
     ...programs.filter(isHanging).map(name => `${command(name)} >&2 &`),
-    ...programs.filter(name => !isHanging(name)).map(name => `timeout 10 ${command(name)} >&2;`),
+    ...programs.filter(name => !isHanging(name)).map(name => `timeout ${scaled(10)} ${command(name)} >&2;`),
     'wait; true',
   ].join(' ')
 
@@ -54,7 +55,7 @@ const toldBy = (programs: readonly string[], found: readonly FindingJson[]): Rea
 const check = async (scope: Scope, options: readonly string[], programs: readonly string[], command = faulty) => {
   const output = join(temporaryFolder(scope), 'findings')
   const args = ['check', '--notes', '--leaks', '--json', '-o', output, ...options, '--', 'sh', '-c']
-  await run(scope, userdma, [...args, scriptOf(programs, command)], { env: cleanEnvironment(), limit: 300_000 })
+  await run(scope, userdma, [...args, scriptOf(programs, command)], { env: cleanEnvironment() })
   return toldBy(programs, read(output))
 }
 
@@ -120,7 +121,7 @@ const runs: Readonly<Record<Column, (scope: Scope) => Promise<ReadonlySet<Findin
       const output = join(temporaryFolder(scope), 'findings')
       const inner = [userdma, 'check', '--host', '--notes', '--leaks', '--json', '-o', output, '--', 'sh', '-c']
       const args = ['run', '--private', '--', ...inner, scriptOf(programs, faulty)]
-      await run(scope, userdma, args, { env: cleanEnvironment(), limit: 300_000 })
+      await run(scope, userdma, args, { env: cleanEnvironment() })
       return toldBy(programs, read(output))
     }
     return new Set([...(await told(false)), ...(await told(true))])

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
+import { scaled } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
 import { cleanEnvironment, freePort, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
@@ -90,14 +91,16 @@ export const serverAndClient = async (command: string): Promise<string> => {
   return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null || { kill $!; exit 1; }; wait $!`
 }
 
+/** Programs that hang until an alarm (test/patience.c) do so for at most so many times as long: a minute, mostly. */
+const MAX_PATIENCE = 8
+
 /** `omitted`: what the report leaves out because of a bound. */
 export const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')
   const { status, stdout, stderr } = await runUserdma(
     scope,
     ['check', '--notes', '--json', '-o', output, ...options, '--', 'sh', '-c', script],
-    // Some scripts have a hundred programs.
-    { env: cleanEnvironment(env), limit: 300_000 },
+    { env: cleanEnvironment({ PATIENCE: `${Math.min(scaled(1), MAX_PATIENCE)}`, ...env }) },
   )
   const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
   const records = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)

@@ -54,7 +54,7 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
         'wait; true',
       ]
       const { found, status } = await checkScript(t, script.join(' '), ['--races'])
-      // On a machine that is busy otherwise, some of so many have not enough time.
+      // On a machine that is busy otherwise, `check` has not enough time to look up the lines of so many.
       for (const id of own)
         if (lackOf(id, found) !== undefined)
           assertFound(id, (await checkScript(t, `${faulty(id)} >&2; true`, ['--races'])).found)

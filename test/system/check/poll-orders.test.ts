@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
+import { scaled } from '../../limits.ts'
 import { longOnly } from '../../long-run.ts'
 import { lacking, ownProgram } from '../programs.ts'
 import { checkScript } from './checking.ts'
@@ -88,7 +89,7 @@ describe('polls of extended CQs', { skip: lacking(program) }, () => {
     })
 
   it('each wrong order has its sentence', async t => {
-    const script = orders.map(([list]) => `timeout 10 ${program} '${list}' &`).join(' ')
+    const script = orders.map(([list]) => `timeout ${scaled(10)} ${program} '${list}' &`).join(' ')
     const { texts, stderr } = await textsOf(t, `${script} wait`)
     assertStarts(
       texts,
@@ -100,7 +101,7 @@ describe('polls of extended CQs', { skip: lacking(program) }, () => {
   it('calls that wait for ever are told before they wait, and a poll that is open at the end', async t => {
     const lists = ['start,start', 'start,poll', 'start,resize', 'thread:start,start', 'start,exit', 'start,destroy_cq']
     // The first four wait, until the time-out. A CQ with a queue pair is not destroyed.
-    const script = lists.map(list => `timeout 3 ${program} '${list}' &`).join(' ')
+    const script = lists.map(list => `timeout ${scaled(3)} ${program} '${list}' &`).join(' ')
     const { texts, stderr } = await textsOf(t, `${script} wait`)
     assertStarts(
       texts,
@@ -139,7 +140,7 @@ describe('polls of extended CQs', { skip: lacking(program) }, () => {
       '[domain empty]two:receive',
       'two:take',
     ]
-    const script = lists.map(list => `timeout 10 ${program} '${list}' &`).join(' ')
+    const script = lists.map(list => `timeout ${scaled(10)} ${program} '${list}' &`).join(' ')
     const { texts, stderr } = await textsOf(t, `${script} wait`, MLX5)
     assertStarts(
       texts,

@@ -23,9 +23,6 @@ interface CheckedDaemon {
   newFindings(command: string): Promise<readonly RealFinding[]>
 }
 
-/** Enough for all programs of the catalogue, which run on one daemon. */
-const LIMIT_MS = 3_000_000
-
 /** `races`: as with `userdma check --races`. */
 export const startCheckedDaemon = async (
   scope: Scope,
@@ -34,7 +31,7 @@ export const startCheckedDaemon = async (
     devices = CATALOGUE_DEVICES,
   }: { readonly races?: boolean; readonly devices?: readonly string[] } = {},
 ): Promise<CheckedDaemon> => {
-  const daemon = await startDaemon(scope, { devices, options: ['--check'], limit: LIMIT_MS })
+  const daemon = await startDaemon(scope, { devices, options: ['--check'] })
   const unread: Finding[] = []
   const client = await openToolSession(daemon.socket, { onFinding: finding => void unread.push(finding) })
   scope.after(() => client.close())

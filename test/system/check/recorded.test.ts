@@ -10,6 +10,7 @@ import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { LACKING, type Need } from '../../../src/spec/check/needs.ts'
 import { BLOCK_MAGIC, BLOCK_TRAILER, BlockHeader, FileHeader, recordKinds } from '../../../src/spec/session-file.ts'
 import { checksum } from '../../../src/tools/record/checksum.ts'
+import { scaled } from '../../limits.ts'
 import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { repoRoot } from '../../paths.ts'
@@ -162,7 +163,7 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
     const names = casesOf(programNames.filter(isPlain), name => needsOf(name).includes('device'))
     const record = async (programs: readonly string[]): Promise<string> => {
       const file = join(temporaryFolder(t), 'session.udr')
-      const script = programs.map(one => `timeout 10 ${one} >&2`).join('; ')
+      const script = programs.map(one => `timeout ${scaled(10)} ${one} >&2`).join('; ')
       await runUserdma(t, ['run', '--record', file, '--', 'sh', '-c', `${script}; true`])
       return (await runUserdma(t, ['check', file, '--notes'])).stderr
     }

@@ -217,7 +217,7 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
 
 describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
   const search = (scope: Scope, options: readonly string[], ...program: readonly string[]) =>
-    runUserdma(scope, ['check', ...options, '--', ...program], { limit: 300_000 })
+    runUserdma(scope, ['check', ...options, '--', ...program])
 
   it('prints the one decision that makes it fail, and how to repeat it', async t => {
     const options = ['--torment-search', '2', '--torment', '2', '--torment-kinds', 'bytes']

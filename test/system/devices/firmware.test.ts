@@ -40,7 +40,7 @@ describe('firmware commands', { skip: lacking(firmware, LIBRARY) }, () => {
     const attacked = start(t, victim, ['mlx5_0', 'attacked'], { env: daemon.env, stdio: [...stdio] })
     const [line] = await attacked.printed(/^\d.*\n/)
     const args = ['mlx5_0', `${inLongRun(5000, 200)}`, ...line.trim().split(' ')]
-    const options = { env: daemon.env, stdio: [...stdio], uid: NOBODY, gid: NOBODY, limit: 300_000 }
+    const options = { env: daemon.env, stdio: [...stdio], uid: NOBODY, gid: NOBODY }
     const attacking = start(t, attacker, args, options)
     await attacking.printed(/^refused\n/)
     // all that the first user has made works, while the attacker has its objects

@@ -12,6 +12,7 @@ import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { bytesSource } from '../../../src/tools/record/reader.ts'
 import { Memory } from '../../../web/data/memory.ts'
 import { type Facts, Store } from '../../../web/data/store.ts'
+import { becomes } from '../../limits.ts'
 import { assertGood, cleanEnvironment, runUserdma, type Scope, start, temporaryFolder, userdma } from '../programs.ts'
 import {
   type Column,
@@ -37,8 +38,8 @@ export interface Row {
   readonly look: (scope: Scope) => Promise<Seen>
 }
 
-/** A number for a device without fail: WAIT_MS ends a wait that is not seen. */
-const WAIT_MS = 5000
+/** A number for a device without fail: they end a wait that is not seen. */
+const WAIT_SECONDS = 5
 
 const seenIn = (runs: readonly Run[], isSeen: (run: Run) => boolean): Seen =>
   new Set(runs.filter(isSeen).map(({ column }) => column))
@@ -215,11 +216,7 @@ const pageRows: readonly Row[] = [
 
 // ---- waits ----
 
-const untilWait = async (found: () => Promise<boolean>): Promise<boolean> => {
-  for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline; await setTimeout(20))
-    if (await found()) return true
-  return found()
-}
+const untilWait = (found: () => Promise<boolean>): Promise<boolean> => becomes(found, WAIT_SECONDS)
 
 const waitRuns = (name: 'hang' | 'unarmed', id: string, text: RegExp) =>
   shared(async scope => {

@@ -12,6 +12,7 @@ import { openToolSession } from '../../../src/daemon/client/tool-session.ts'
 import type { SystemError } from '../../../src/host/errno.ts'
 import { takeLock } from '../../../src/host/lock-file.ts'
 import { close, connect } from '../../../src/host/net/sockets.ts'
+import { until } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { findTool, skipTest } from '../../tools.ts'
 import {
@@ -344,11 +345,7 @@ describe('the socket of a daemon', () => {
           return false
         }
       })
-    const deadline = Date.now() + 10_000
-    while (!hasOpenedLock()) {
-      assert.ok(Date.now() < deadline, 'the daemon does not open the lock')
-      await new Promise(resolve => setImmediate(resolve))
-    }
+    await until(hasOpenedLock, () => 'the daemon does not open the lock')
     daemon.child.kill('SIGTERM')
     const { status, stdout } = await daemon.ended
     assert.deepEqual([status, stdout], [0, ''])

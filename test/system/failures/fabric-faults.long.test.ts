@@ -95,7 +95,7 @@ const walk = async (t: TestContext, fabric: readonly string[], program: readonly
   const report = join(temporaryFolder(t), 'report')
   const limits = ['--kinds', 'links', '--points', `${points}`, '--time-limit', '3600']
   const words = ['walk', ...DEVICES, ...fabric, ...limits, '--json', '-o', report, '--', ...program]
-  const { status, stderr } = await runUserdma(t, words, { limit: 3_600_000 })
+  const { status, stderr } = await runUserdma(t, words)
   assert.ok(status === 0 || status === 65, stderr)
   const rows = readFileSync(report, 'utf8')
     .trimEnd()

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { open } from '../../../src/library/index.ts'
+import { until } from '../../limits.ts'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, type PairOptions, startPair } from '../pairs/pingpong.ts'
 import {
@@ -74,11 +75,11 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     // The daemon notices a little later that descriptors were released.
     const share = queues.length
     for (const queue of queues.splice(0, 5)) queue.close()
-    const deadline = Date.now() + 10_000
-    while (queues.length < share) {
+    const hasShare = (): boolean => {
       assert.throws(takeAll, shareError)
-      assert.ok(Date.now() < deadline, `the client has only ${queues.length} of ${share} event queues again`)
+      return queues.length >= share
     }
+    await until(hasShare, () => `the client has only ${queues.length} of ${share} event queues again`)
     assert.doesNotMatch(small.running.output(), /internal error|Error/)
   })
 

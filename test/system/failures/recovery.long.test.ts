@@ -295,15 +295,12 @@ describe('recovery after failures', () => {
   })
 
   for (const { name, bytes, tools, command, options = [] } of programs)
-    it(name, { skip: lacking(...tools), timeout: 2 * SECONDS * 1000 }, async t => {
+    it(name, { skip: lacking(...tools) }, async t => {
       const output = join(temporaryFolder(t), 'results')
       const limits = ['--points', `${POINTS}`, '--time-limit', `${SECONDS}`, '--jobs', '1', '--clock', 'skip']
       const full = `FOLDER=${folder}; VALKEY=${VALKEY}; UCX=${UCX}; BRPC=${BRPC}; SPDK=${SPDK}; MOONCAKE=${MOONCAKE}; cd ${repoRoot}; ${command}`
-      const { stderr } = await runUserdma(
-        t,
-        ['walk', ...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full],
-        { limit: 2 * SECONDS * 1000 },
-      )
+      const args = [...limits, ...options, '--json', '--output', output, '--', 'sh', '-c', full]
+      const { stderr } = await runUserdma(t, ['walk', ...args])
       assert.ok(existsSync(output), stderr)
       const results = readFileSync(output, 'utf8')
         .split('\n')

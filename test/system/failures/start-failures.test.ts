@@ -6,6 +6,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
+import { until } from '../../limits.ts'
 import { findTool, skipTest } from '../../tools.ts'
 import { cleanEnvironment, NOBODY, noOtherUser, run, temporaryFolder, userdma } from '../programs.ts'
 
@@ -143,9 +144,9 @@ describe('a successful start', { skip: !hasNative() && 'koffi is missing' }, () 
     const log = join(folder, 'userdma', 'daemon.log')
     const expectedLog =
       /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has ended, .*\n$/
-    const deadline = Date.now() + 10_000
+    const written = (): string => readFileSync(log, 'utf8')
     // The daemon ends, and writes its last line, after `userdma run` has ended.
-    while (!expectedLog.test(readFileSync(log, 'utf8'))) assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
+    await until(() => expectedLog.test(written()), written)
   })
 
   it('of a private daemon is possible with a umask of 777', async t => {

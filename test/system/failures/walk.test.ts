@@ -32,10 +32,10 @@ interface WalkJson {
 }
 
 /** Walks; the results in the order of the table. */
-const walk = async (t: TestContext, program: string, options: readonly string[], limit?: number) => {
+const walk = async (t: TestContext, program: string, options: readonly string[]) => {
   const report = join(temporaryFolder(t), 'report')
   const all = [...options, '--json', '-o', report, '--', ownProgram(program)]
-  const { status, stderr } = await runUserdma(t, ['walk', ...all], limit === undefined ? {} : { limit })
+  const { status, stderr } = await runUserdma(t, ['walk', ...all])
   assert.ok(status === 0 || status === 65, stderr)
   const lines = readFileSync(report, 'utf8').trimEnd().split('\n').filter(Boolean)
   return { status, results: lines.map(line => JSON.parse(line) as WalkJson) }
@@ -73,7 +73,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
     it(`has none in ${program} at any point, and the same table again`, { skip: longOnly }, async t => {
       const table = async (points: number): Promise<readonly string[]> => {
         const options = ['--points', `${points}`, '--time-limit', '3600']
-        const { results } = await walk(t, program, options, 3_600_000)
+        const { results } = await walk(t, program, options)
         assert.deepEqual(findings(results), [])
         return results.map(one => `${one.kind} ${one.text} ${one.rule} ${one.outcome}`)
       }
@@ -165,7 +165,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
   })
 
   it('finds a reply that configures a later queue pair (Mooncake #3584)', { skip: longOnly }, async t => {
-    const { results } = await walk(t, 'late_reply', ['--kinds', 'peers', '--points', '100', '--hang', '5'], 600_000)
+    const { results } = await walk(t, 'late_reply', ['--kinds', 'peers', '--points', '100', '--hang', '5'])
     assert.ok(
       findings(results).some(text => text.startsWith('peers: stale: the process is stopped for 1 s at rc_qp.modify')),
       findings(results).join('\n'),
@@ -173,7 +173,7 @@ describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
   })
 
   it('finds a lost DREQ of which nobody hears (perftest #380)', { skip: longOnly }, async t => {
-    const { results } = await walk(t, 'lost_dreq', ['--kinds', 'packets', '--timers', '0.1'], 900_000)
+    const { results } = await walk(t, 'lost_dreq', ['--kinds', 'packets', '--timers', '0.1'])
     assert.deepEqual(findings(results), ['packets: hang: all DREQs are lost'])
   })
 })

@@ -2,10 +2,11 @@
  * Programs of two daemons over UDP, on loopback and between network namespaces.
  */
 import assert from 'node:assert/strict'
-import { readFileSync, watch } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { readCapture } from '../../captures.ts'
+import { becomes } from '../../limits.ts'
 import { casesOf, inLongRun } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { fixture } from '../../paths.ts'
@@ -195,7 +196,7 @@ describe('a daemon with --link udp', { skip: lacking('ibv_devinfo') }, () => {
   })
 })
 
-/** Waits until a capture in progress has `count` packets, or for 10 seconds. The caller compares the numbers. */
+/** Waits until a capture in progress has `count` packets, for a while. The caller compares the numbers. */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const captured = (): number => {
     try {
@@ -204,19 +205,7 @@ const untilCaptured = async (path: string, count: number): Promise<void> => {
       return 0
     }
   }
-  await new Promise<void>(resolve => {
-    const finish = (): void => {
-      watcher.close()
-      clearTimeout(limit)
-      resolve()
-    }
-    const checkCapture = (): void => {
-      if (captured() >= count) finish()
-    }
-    const watcher = watch(path, checkCapture)
-    const limit = setTimeout(finish, 10_000)
-    checkCapture()
-  })
+  await becomes(() => captured() >= count, 10)
 }
 
 const NAMESPACE_ADDRESSES = { 4: ['10.99.0.1', '10.99.0.2'], 6: ['fd99::1', 'fd99::2'] } as const

@@ -113,8 +113,6 @@ export interface RdmacmOptions {
   readonly values?: Placeholders
   /** Returns the command that runs a program, for example in another userland. */
   readonly command?: (words: readonly [string, ...string[]]) => readonly [string, ...string[]]
-  /** Milliseconds for a program. */
-  readonly limit?: number
 }
 
 interface RdmacmResult {
@@ -165,14 +163,14 @@ export const startLine = (
   scope: Scope,
   daemon: TestDaemon,
   line: string,
-  { values = {}, command = words => words, limit }: RdmacmOptions = {},
+  { values = {}, command = words => words }: RdmacmOptions = {},
 ): Running => {
   const words = wordsOf(line, { SERVER: '127.0.0.1', ...values })
   const { LD_PRELOAD } = daemon.env
   const preloaded = /^LD_PRELOAD=(.*)/.exec(words[0])?.[1]
   if (preloaded !== undefined) words.splice(0, 1, 'env', `LD_PRELOAD=${LD_PRELOAD}:${preloaded}`)
   const [program, ...args] = command(words)
-  return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
+  return start(scope, program, args, { env: daemon.env })
 }
 
 /** Waits for both sides. Stops a server that would wait for more clients, or whose client failed. */

@@ -272,7 +272,7 @@ describe('programs on each kind of device', { skip }, () => {
     const begin = (more = '') => {
       const line = fillIn(`${program.line} ${more}`.trim()).split(' ') as [string, ...string[]]
       const [name, ...args] = userlands[release].command(line as Words)
-      return start(t, name, args, { env, limit: 20_000 })
+      return start(t, name, args, { env })
     }
     const outputOf = ({ stdout, stderr }: Finished): string => `${stderr}\n${stdout}`
     if (program.kind === 'single') {

@@ -172,7 +172,7 @@ describe('UCX on the driver mlx5', { skip: whatLacks() }, () => {
   let clientServer: string
   const checks = {} as Record<keyof typeof MPI, string>
   before(async () => {
-    daemon = await startDaemon(suite, { devices: ['mlx5_0@127.0.0.1,driver=mlx5'], limit: 7_200_000 })
+    daemon = await startDaemon(suite, { devices: ['mlx5_0@127.0.0.1,driver=mlx5'] })
     clientServer = join(temporaryFolder(suite), 'ucp_client_server')
     const source = join(EXAMPLES, 'ucp_client_server.c')
     const { status, stderr } = spawnSync('cc', ['-o', clientServer, source, '-lucp', '-lucs'], { encoding: 'utf8' })
@@ -217,7 +217,7 @@ describe('UCX on the driver mlx5', { skip: whatLacks() }, () => {
       const begin = (address: string): Running => {
         const line = `ucx_perftest${release.options ?? ''} -p ${port} -b ${batch} ${address}`.trim()
         const [program, ...args] = release.command(line.split(' ') as unknown as Words)
-        return start(t, program, args, { env: environment(release, transport), limit: 600_000 })
+        return start(t, program, args, { env: environment(release, transport) })
       }
       const reason = await runPair(begin, server => untilListening(port, server.ended))
       if (reason === undefined) return failed
@@ -234,7 +234,7 @@ describe('UCX on the driver mlx5', { skip: whatLacks() }, () => {
     const { listeners } = (await daemon.stat()).connections
     const begin = (...more: string[]): Running => {
       const [program, ...args] = release.command([clientServer, '-p', `${port}`, '-c', kind, ...more])
-      return start(t, program, args, { env: environment(release, transport), limit: 60_000 })
+      return start(t, program, args, { env: environment(release, transport) })
     }
     const server = begin()
     const listens = await Promise.race([

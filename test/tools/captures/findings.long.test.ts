@@ -16,6 +16,7 @@ import { AddressTable } from '../../../src/tools/captures/addresses.ts'
 import type { CapturedPacket } from '../../../src/tools/captures/file.ts'
 import { compareCaptures } from '../../../src/tools/captures/together.ts'
 import { readCapture } from '../../captures.ts'
+import { scaled } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { lacking, temporaryFolder, userdma } from '../../system/programs.ts'
 import { pcapOf, pointOf, problemsIn, randomOf } from './build.ts'
@@ -77,7 +78,7 @@ for (const name of names) {
     const file = join(temporaryFolder(t), 'packets.pcapng')
     const isKnown = KNOWN.includes(name)
     const captured = (): CapturedPacket[] => {
-      spawnSync(userdma, ['trace', '--private', '--pcap', file, '--', program], { timeout: 1000 * SECONDS })
+      spawnSync(userdma, ['trace', '--private', '--pcap', file, '--', program], { timeout: scaled(1000 * SECONDS) })
       return existsSync(file) ? readCapture(readFileSync(file)) : []
     }
     let packets = captured()

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type CaptureCause, captureCause } from '../../../src/spec/captures.ts'
 import { type CapturedPacket, packetsOf } from '../../../src/tools/captures/file.ts'
+import { becomes } from '../../limits.ts'
 import { canMakeNets, newNet, untilListeningAt } from '../../system/nets.ts'
 import { assertGood, lacking, temporaryFolder, userdma } from '../../system/programs.ts'
 import { analyse, pcapOf, problemsIn } from './build.ts'
@@ -100,14 +101,8 @@ const marksIn = (file: string): number =>
 
 /** Resolves when the capture has `count` marks. `mark` sends one. Before the first, the capture may not run yet. */
 const untilMarked = async (file: string, count: number, mark: () => Promise<unknown>): Promise<void> => {
-  for (;;) {
-    await mark()
-    const deadline = Date.now() + 2000
-    while (Date.now() < deadline) {
-      if (marksIn(file) >= count) return
-      await new Promise(resolve => setTimeout(resolve, 20))
-    }
-  }
+  do await mark()
+  while (!(await becomes(() => marksIn(file) >= count, 2)))
 }
 
 const skip = lacking('ib_write_bw', 'ib_read_bw', 'ib_send_bw', 'dumpcap', 'bash', 'ip')

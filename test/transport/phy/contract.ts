@@ -9,6 +9,7 @@ import { forEachPacket } from '../../../src/transport/phy/tap.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { bthPsn } from '../../../src/transport/wire/bth.ts'
 import { makeFlow, verifyIcrc } from '../../../src/transport/wire/icrc.ts'
+import { until } from '../../limits.ts'
 import { groupAddress } from '../../loopback.ts'
 import { collect, flowBetween, ipv6, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
 
@@ -235,12 +236,11 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       for (let i = 0; i < 3; i++) sendRun(a, flow, 10 * i, 1)
       const offsets: number[] = []
       const run = emptyRun()
-      const deadline = Date.now() + 5000
-      while (offsets.length < 3) {
-        if (b.receive(run)) offsets.push(run.offset)
-        else await new Promise(setImmediate)
-        assert.ok(Date.now() < deadline, `only ${offsets.length} runs arrived`)
+      const haveArrived = (): boolean => {
+        while (offsets.length < 3 && b.receive(run)) offsets.push(run.offset)
+        return offsets.length === 3
       }
+      await until(haveArrived, () => `only ${offsets.length} runs arrived`)
       // A poll that finds no run releases nothing. A UDP port receives the fourth run only after `release`.
       assert.equal(b.receive(run), false)
       sendRun(a, flow, 30, 1)

@@ -14,6 +14,7 @@ import { addressText, parseAddress } from '../../../src/transport/wire/address.t
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { bthPsn } from '../../../src/transport/wire/bth.ts'
 import { findIdentification, makeFlow, sealIcrc } from '../../../src/transport/wire/icrc.ts'
+import { until } from '../../limits.ts'
 import { groupAddress, loopback } from '../../loopback.ts'
 import { portContract } from './contract.ts'
 import { collect, flowBetween, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
@@ -102,12 +103,14 @@ describe('node:dgram', () => {
     const flowBack = udpPort.openFlow(flowBetween(loopback(4), loopback(1)))
     sendRun(a, flow, 0, 5)
     sendRun(udpPort, flowBack, 0, 5)
-    const deadline = Date.now() + 5000
-    while ((udpPort.counters.icrcErrors < 5 || a.counters.foreignPackets < 5) && Date.now() < deadline) {
+    const counted = (): number[] => {
       assert.deepEqual([...receiveAll(udpPort), ...receiveAll(a)], [])
-      await new Promise(setImmediate)
+      return [udpPort.counters.icrcErrors, a.counters.foreignPackets]
     }
-    assert.deepEqual([udpPort.counters.icrcErrors, a.counters.foreignPackets], [5, 5])
+    await until(
+      () => counted().every(count => count === 5),
+      () => `${counted()}`,
+    )
   })
 
   it('marks its ICRCs, and no marked ICRC is the standard ICRC for an identification', () => {
@@ -213,9 +216,10 @@ describe('node:dgram', () => {
     const sendAndAwait = async (psn: number): Promise<void> => {
       hasArrived = false
       sendRun(a, flow, psn, 1)
-      const deadline = Date.now() + 5000
-      while (!hasArrived && Date.now() < deadline) await new Promise(setImmediate)
-      assert.ok(hasArrived)
+      await until(
+        () => hasArrived,
+        () => 'the packet does not arrive',
+      )
     }
     await sendAndAwait(1)
     assert.ok(b.receive(run))

@@ -9,6 +9,7 @@ import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../
 import { emptyRun, type FlowAddress, type Port } from '../../../src/transport/phy/port.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { bthPsn, putBth } from '../../../src/transport/wire/bth.ts'
+import { until } from '../../limits.ts'
 
 /** ::ffff:10.0.0.n */
 export const ipv4 = (n: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, n)
@@ -108,15 +109,10 @@ export const range = (count: number): number[] => Array.from({ length: count }, 
 
 export const psns = (packets: readonly ReceivedPacket[]): number[] => packets.map(packet => packet.psn)
 
-/** Receives until at least `count` packets have arrived. Throws after five seconds. */
+/** Receives until at least `count` packets have arrived. */
 export const collect = async (port: Port, count: number, run = emptyRun()): Promise<ReceivedPacket[]> => {
-  const deadline = Date.now() + 5000
   const packets: ReceivedPacket[] = []
-  for (;;) {
-    packets.push(...receiveAll(port, run))
-    if (packets.length >= count) return packets
-    if (Date.now() > deadline)
-      throw new Error(`${packets.length} of ${count} packets arrived: ${JSON.stringify(port.counters)}`)
-    await new Promise(setImmediate)
-  }
+  const haveArrived = (): boolean => packets.push(...receiveAll(port, run)) >= count
+  await until(haveArrived, () => `${packets.length} of ${count} packets arrived: ${JSON.stringify(port.counters)}`)
+  return packets
 }
