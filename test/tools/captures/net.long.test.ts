@@ -11,7 +11,7 @@ import { describe, it } from 'node:test'
 import { type CaptureCause, captureCause } from '../../../src/spec/captures.ts'
 import { type CapturedPacket, packetsOf } from '../../../src/tools/captures/file.ts'
 import { canMakeNets, newNet, untilListeningAt } from '../../system/nets.ts'
-import { assertGood, lacking, temporaryFolder, userdma } from '../../system/programs.ts'
+import { assertGood, lacking, type Running, temporaryFolder, userdma } from '../../system/programs.ts'
 import { analyse, pcapOf, problemsIn } from './build.ts'
 
 interface Row {
@@ -98,14 +98,24 @@ const marksIn = (file: string): number =>
     .others.list('ports')
     .find(({ number }) => number === MARK)?.count ?? 0
 
-/** Resolves when the capture has `count` marks. `mark` sends one. Before the first, the capture may not run yet. */
-const untilMarked = async (file: string, count: number, mark: () => Promise<unknown>): Promise<void> => {
+/**
+ * Resolves when `capture`, which writes `file`, has `count` marks; rejects if it ended. `mark` sends one. Before the first,
+ * the capture may not run yet.
+ */
+const untilMarked = async (
+  capture: Running,
+  file: string,
+  count: number,
+  mark: () => Promise<unknown>,
+): Promise<void> => {
+  const over = capture.ended.then(({ stderr }) => assert.fail(`the capture ended: ${stderr}`))
+  over.catch(() => {})
   for (;;) {
     await mark()
     const deadline = Date.now() + 2000
     while (Date.now() < deadline) {
       if (marksIn(file) >= count) return
-      await new Promise(resolve => setTimeout(resolve, 20))
+      await Promise.race([over, new Promise(resolve => setTimeout(resolve, 20))])
     }
   }
 }
@@ -130,12 +140,12 @@ describe('captures of hosts whose devices have fault rules', { skip }, () => {
         const file = join(folder, `${i}.pcapng`)
         const capture = net.startExec('client', 'dumpcap', '-i', 'eth0', '-w', file)
         const mark = () => net.exec('client', 'bash', '-c', `echo > /dev/udp/server/${MARK}`)
-        await untilMarked(file, 1, mark)
+        await untilMarked(capture, file, 1, mark)
         const serving = net.startExec('server', ...command.trim().split(' '))
         await untilListeningAt(serverPid, 18_515, serving)
         assertGood(await net.exec('client', ...command.trim().split(' '), 'server'))
         assertGood(await serving.ended)
-        await untilMarked(file, marksIn(file) + 1, mark)
+        await untilMarked(capture, file, marksIn(file) + 1, mark)
         capture.child.kill('SIGINT')
         await capture.ended
         const { packets } = packetsOf(readFileSync(file))
