@@ -12,7 +12,7 @@ import { type CaptureCause, captureCause } from '../../../src/spec/captures.ts'
 import { type CapturedPacket, packetsOf } from '../../../src/tools/captures/file.ts'
 import { becomes } from '../../limits.ts'
 import { canMakeNets, newNet, untilListeningAt } from '../../system/nets.ts'
-import { assertGood, lacking, temporaryFolder, userdma } from '../../system/programs.ts'
+import { assertGood, lacking, type Running, temporaryFolder, userdma } from '../../system/programs.ts'
 import { analyse, pcapOf, problemsIn } from './build.ts'
 
 interface Row {
@@ -99,10 +99,20 @@ const marksIn = (file: string): number =>
     .others.list('ports')
     .find(({ number }) => number === MARK)?.count ?? 0
 
-/** Resolves when the capture has `count` marks. `mark` sends one. Before the first, the capture may not run yet. */
-const untilMarked = async (file: string, count: number, mark: () => Promise<unknown>): Promise<void> => {
+/**
+ * Resolves when `capture`, which writes `file`, has `count` marks; rejects if it ended. `mark` sends one. Before the first,
+ * the capture may not run yet.
+ */
+const untilMarked = async (
+  capture: Running,
+  file: string,
+  count: number,
+  mark: () => Promise<unknown>,
+): Promise<void> => {
+  const over = capture.ended.then(({ stderr }) => assert.fail(`the capture ended: ${stderr}`))
+  over.catch(() => {})
   do await mark()
-  while (!(await becomes(() => marksIn(file) >= count, 2)))
+  while (!(await Promise.race([over, becomes(() => marksIn(file) >= count, 2)])))
 }
 
 const skip = lacking('ib_write_bw', 'ib_read_bw', 'ib_send_bw', 'dumpcap', 'bash', 'ip')
@@ -125,12 +135,12 @@ describe('captures of hosts whose devices have fault rules', { skip }, () => {
         const file = join(folder, `${i}.pcapng`)
         const capture = net.startExec('client', 'dumpcap', '-i', 'eth0', '-w', file)
         const mark = () => net.exec('client', 'bash', '-c', `echo > /dev/udp/server/${MARK}`)
-        await untilMarked(file, 1, mark)
+        await untilMarked(capture, file, 1, mark)
         const serving = net.startExec('server', ...command.trim().split(' '))
         await untilListeningAt(serverPid, 18_515, serving)
         assertGood(await net.exec('client', ...command.trim().split(' '), 'server'))
         assertGood(await serving.ended)
-        await untilMarked(file, marksIn(file) + 1, mark)
+        await untilMarked(capture, file, marksIn(file) + 1, mark)
         capture.child.kill('SIGINT')
         await capture.ended
         const { packets } = packetsOf(readFileSync(file))
