@@ -9,6 +9,7 @@ import { type TestContext, test } from 'node:test'
 import { createSymbols, type LookUp, lookUp } from '../../../src/cli/check/symbols.ts'
 import type { Stack } from '../../../src/spec/check/finding.ts'
 import { trimFrames } from '../../../src/spec/check/frames.ts'
+import { scaled } from '../../limits.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
 import { compileWithHeader } from './with-header.ts'
 
@@ -203,18 +204,20 @@ test('a tool that does not end is started once for each file, and never after th
     (await symbols.render(known => known.framesOf([`${file}+${address} symbol`]))).map(frame => frame.function)
   const [one, two, three] = files as [string, string, string]
 
-  const symbols = createSymbols({ timeouts: { perLookUp: 500, total: 60_000 } })
+  // long enough for a tool to say that it has started
+  const [short, long] = [scaled(500), scaled(60_000)]
+  const symbols = createSymbols({ timeouts: { perLookUp: short, total: long } })
   for (const address of ['0x1', '0x2']) assert.deepEqual(await frames(symbols, one, address), ['symbol'])
   assert.equal(starts().length, 1)
   await frames(symbols, two, '0x1')
   assert.equal(starts().length, 2)
-  const shortTotal = createSymbols({ timeouts: { perLookUp: 500, total: 500 } })
+  const shortTotal = createSymbols({ timeouts: { perLookUp: short, total: short } })
   for (const file of files) assert.deepEqual(await frames(shortTotal, file, '0x1'), ['symbol'])
   assert.equal(starts().length, 3)
 
   // A part of the time, for frames of a recording: the rest remains for others.
-  const withPart = createSymbols({ timeouts: { perLookUp: 500, total: 60_000 } })
-  await withPart.render(known => [one, two].map(file => known.framesOf([`${file}+0x1 symbol`])), 400)
+  const withPart = createSymbols({ timeouts: { perLookUp: short, total: long } })
+  await withPart.render(known => [one, two].map(file => known.framesOf([`${file}+0x1 symbol`])), 0.8 * short)
   assert.equal(starts().length, 5)
   await frames(withPart, two, '0x1')
   assert.equal(starts().length, 5)
