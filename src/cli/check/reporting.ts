@@ -13,6 +13,7 @@ import { findingText, type Symbols } from '../../tools/check/finding-text.ts'
 import { accessLines, shortStory } from '../../tools/check/story/text.ts'
 import { DEADLOCK_STATUS } from '../clock.ts'
 import { type Paint, paintedWord, paintFor } from '../colors.ts'
+import { onFirstEndSignal } from '../end-signals.ts'
 import { type NamedFile, openOutput, openReport, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import { endAs, LIMIT_STATUS, type ProgramEnd } from '../program/program.ts'
@@ -58,6 +59,8 @@ export interface Report {
   /** Of `progress`, when the program has ended. */
   describe(): string
   onFinding(finding: Finding): void
+  /** Who interrupts from now on wants the findings, not their lines; who does so again, neither. */
+  programEnded(): void
   /** Whether there is a finding of this kind that is reported, or of which that is not decided yet. */
   has(id: string): boolean
   /** The findings that are reported, when the frames are known of all that have come. */
@@ -154,11 +157,16 @@ export const openReportOf = (
     const short = shortStory(story, most)
     return short.length === 0 ? finding : { ...finding, story: short }
   }
+  let removeHandlers: (() => void) | undefined
+  const programEnded = (): void => {
+    removeHandlers ??= onFirstEndSignal(() => symbols.stop())
+  }
   return {
     symbols,
     progress,
     describe,
     onFinding,
+    programEnded,
     has: id => judging.includes(id) || shown.some(finding => finding.id === id),
     async shown() {
       await allJudged()
@@ -169,6 +177,7 @@ export const openReportOf = (
     async finish({ programEnd, counts, omissions, hasCalls, isRecorded, lacks = [], file: read, who }) {
       const { status, signal, pid, limit, isDeadlock = false } = programEnd
       progress.show(describe)
+      programEnded()
       await allJudged()
       // If a program fails and nothing else was found, a note may say why.
       if ((status !== 0 || signal !== null) && shown.every(({ id }) => id === 'leak')) {
@@ -212,6 +221,7 @@ export const openReportOf = (
       }
       if (last.log !== undefined) sarif?.write(`${jsonText(last.log, 2)}\n`)
       output.close()
+      removeHandlers?.()
       const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
       if (limit !== undefined) process.exitCode = LIMIT_STATUS
       else if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS

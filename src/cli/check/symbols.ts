@@ -24,6 +24,8 @@ export interface LookUp extends Symbols {
   render<T>(make: (symbols: Symbols) => T, within?: number): Promise<T>
   /** The file into which a tool looks for the longest time now; undefined: none does. */
   readonly file: string | undefined
+  /** Frames that are not looked up yet never are. */
+  stop(): void
   /** Ends the tools. Resolves when they have ended. */
   close(): Promise<void>
 }
@@ -110,6 +112,11 @@ export const createSymbols = ({
   /** Look-ups that wait until less than MAX_TOOLS are busy. */
   const waiting: (() => void)[] = []
   let removeHandlers: (() => void) | undefined
+  let isStopped = false
+  let stopWaiting = (): void => {}
+  const stopped = new Promise<undefined>(resolve => {
+    stopWaiting = () => resolve(undefined)
+  })
 
   const fileOf = (object: string): StackFile => {
     let file = files.get(object)
@@ -136,7 +143,7 @@ export const createSymbols = ({
 
   /** Asks for the addresses of a file, until the time `end`. */
   const ask = async (file: StackFile, addresses: readonly string[], end: number) => {
-    if (file.isGivenUp || remaining() <= 0 || !isRegular(file.path)) return undefined
+    if (isStopped || file.isGivenUp || remaining() <= 0 || !isRegular(file.path)) return undefined
     if (pending.length === 0) since = performance.now()
     pending.push(file.path)
     let timer: NodeJS.Timeout | undefined
@@ -147,13 +154,13 @@ export const createSymbols = ({
         else await new Promise<void>(resolve => waiting.push(resolve))
       }
       const limit = Math.min(timeouts.perLookUp, remaining(), end - performance.now())
-      if (file.isGivenUp || limit <= 0) return undefined
+      if (isStopped || file.isGivenUp || limit <= 0) return undefined
       removeHandlers ??= beforeEndBySignal(() => void close())
       file.symbolizer ??= createSymbolizer(file.path)
       const late = new Promise<undefined>(resolve => {
         timer = setTimeout(resolve, limit, undefined)
       })
-      const found = await Promise.race([file.symbolizer.ask(addresses), late])
+      const found = await Promise.race([file.symbolizer.ask(addresses), late, stopped])
       if (found === undefined) {
         file.isGivenUp = true
         void endTool(file)
@@ -221,6 +228,10 @@ export const createSymbols = ({
     },
     get file() {
       return pending[0]
+    },
+    stop() {
+      isStopped = true
+      stopWaiting()
     },
     close,
   }

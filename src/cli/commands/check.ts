@@ -50,7 +50,7 @@ const checkUnderDaemon = async (
   args: readonly string[],
   options: CheckOptions,
   recording: Recording,
-  { onFinding, progress, describe, has, shown, symbols }: Report,
+  { onFinding, programEnded, progress, describe, has, shown, symbols }: Report,
   record: RecordFile | undefined,
 ): Promise<Checked> => {
   const { hang, timeLimit: seconds } = options
@@ -110,6 +110,7 @@ const checkUnderDaemon = async (
       )
     } finally {
       endLoops()
+      programEnded()
       for (const signal of REPORTED) process.off(signal, onSignal)
     }
     // While the program runs, the terminal is the program's.
