@@ -4,6 +4,7 @@
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
+import { fromMisuse } from '../../tools/record/program/old-events.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'
@@ -64,7 +65,9 @@ export const createCheckMessages = (
     },
     [MessageType.MISUSE]() {
       const context = contextOfRequest()
-      if (context !== undefined) daemon.check?.misused(context, process, stackOfRequest() ?? [], request)
+      const event = fromMisuse({ ...request, address: Number(request.address) })
+      if (context !== undefined && event !== undefined)
+        daemon.check?.preloadEvent(context, process, stackOfRequest() ?? [], event, request.age)
       reply(0)
     },
     [MessageType.GONE]() {
