@@ -56,14 +56,11 @@ const byKind: Readonly<Record<number, (misuse: Misuse) => PreloadEvent>> = {
 const elementsUnused = ({ index: bytes, more: lkey, ...misuse }: Misuse, isLeft: number): PreloadEvent =>
   preloadFields('elementsUnused', { ...misuse, bytes, lkey, isLeft })
 
-/** Undefined: the kind is unknown. */
-export const fromMisuse = (misuse: Misuse): PreloadEvent | undefined => byKind[misuse.kind]?.(misuse)
-
 /** An event of a recording. Throws if a field has another type. */
 export const ofToday = (event: { readonly event?: unknown }): ProgramEvent | undefined => {
   if (event.event !== 'misused') return event as ProgramEvent
   const { time, device, deviceNumber, context, program, stack, ...misuse } = event as unknown as Misuse &
     Pick<ProgramEvent<'bufferFreed'>, 'time' | 'device' | 'deviceNumber' | 'context' | 'program' | 'stack'>
-  const named = fromMisuse(misuse)
+  const named = byKind[misuse.kind]?.(misuse)
   return named && ({ ...named, time, device, deviceNumber, context, program, stack } as ProgramEvent)
 }
