@@ -9,16 +9,22 @@ import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
-import type { BeginningCall, CheckedCall, ContextEnd, RefusedPost } from '../../spec/check/program-events.ts'
+import type {
+  BeginningCall,
+  CheckedCall,
+  ContextEnd,
+  ProgramEvent,
+  RefusedPost,
+} from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
-import { PostQueue } from '../../spec/session.ts'
+import { PostQueue, type PreloadEventName } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import { NetPeers } from './net-peers.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
-import type { PreloadReceiver } from './preload-events.ts'
+import type { PreloadOwner, PreloadReceiver } from './preload-events.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
 /** What a checker is made with: what its producer is and can answer, and the options of its user. */
@@ -223,3 +229,19 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
     },
   }
 }
+
+/** Makes a detector that reports each `event` as the finding `id`, about the object of the event unless `contentOf` names others. */
+export const reportsEach =
+  <N extends PreloadEventName>(
+    event: N,
+    id: FindingId,
+    as: Pick<Occurrence, 'action' | 'isPost'>,
+    contentOf: (event: ProgramEvent<N>, owner: PreloadOwner<N>, objects: KnownObjects) => FindingContent | undefined,
+  ) =>
+  (services: DetectorServices): Detector => {
+    const report = (told: ProgramEvent<N>, owner: PreloadOwner<N>): void => {
+      const content = contentOf(told, owner, services.objects)
+      if (content !== undefined) services.report(id, { ...told, ...as }, { objects: [owner], ...content })
+    }
+    return { on: { [event]: report } }
+  }

@@ -3,21 +3,14 @@
  */
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import { reportsEach } from './detector.ts'
 import { POSTED } from './reporting.ts'
 
-export const createPostedAgainDetector = (services: DetectorServices): Detector => ({
-  on: {
-    postedAgain(event, owner) {
-      const { queue, wrId, taken } = event
-      services.report(
-        'list-posted-again',
-        { ...event, ...POSTED },
-        {
-          text: `a list of ${queue === PostQueue.SEND ? 'sends' : 'receives'} of ${owner.name} is posted again from its head, wr_id ${wrId}: the post before had taken ${counted(taken, 'request')} of it, and refused only the rest`,
-          objects: [owner],
-        },
-      )
-    },
-  },
-})
+export const createPostedAgainDetector = reportsEach(
+  'postedAgain',
+  'list-posted-again',
+  POSTED,
+  ({ queue, wrId, taken }, owner) => ({
+    text: `a list of ${queue === PostQueue.SEND ? 'sends' : 'receives'} of ${owner.name} is posted again from its head, wr_id ${wrId}: the post before had taken ${counted(taken, 'request')} of it, and refused only the rest`,
+  }),
+)

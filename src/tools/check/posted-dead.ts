@@ -3,7 +3,7 @@
  * that returns later: lifetimes.ts.
  */
 import { DeadPart, PostQueue } from '../../spec/session.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import { reportsEach } from './detector.ts'
 import { POSTED } from './reporting.ts'
 
 /** The part of a request, by DeadPart. */
@@ -13,19 +13,12 @@ const parts: Readonly<Record<number, string>> = {
   [DeadPart.BUFFER]: 'the buffer',
 }
 
-export const createDeadPostDetector = (services: DetectorServices): Detector => ({
-  on: {
-    postedDead(event, owner) {
-      const { context, part, address, queue, wrId } = event
-      const region = part === DeadPart.BUFFER ? services.objects.regionAt(context, address) : undefined
-      services.report(
-        'frame-returned',
-        { ...event, ...POSTED },
-        {
-          text: `${parts[part] ?? 'the memory'} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
-          objects: [owner, region],
-        },
-      )
-    },
-  },
-})
+export const createDeadPostDetector = reportsEach(
+  'postedDead',
+  'frame-returned',
+  POSTED,
+  ({ context, part, address, queue, wrId }, owner, all) => ({
+    text: `${parts[part] ?? 'the memory'} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
+    objects: [owner, part === DeadPart.BUFFER ? all.regionAt(context, address) : undefined],
+  }),
+)

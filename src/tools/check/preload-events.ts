@@ -7,13 +7,15 @@ import type { ProgramEvent } from '../../spec/check/program-events.ts'
 import { type PreloadEventName, PreloadEvents, preloadEventNames } from '../../spec/session.ts'
 import { type KnownObject, type KnownObjects, queueOf } from './objects.ts'
 
-/** What takes events of preload libraries, with the object that they are about; undefined: they are about none. */
+/** The object that an event is about; undefined: none. */
+export type PreloadOwner<N extends PreloadEventName> = (typeof PreloadEvents)[N]['about'] extends 'context'
+  ? undefined
+  : KnownObject
+
+/** What takes events of preload libraries. */
 export interface PreloadReceiver {
   readonly on?: {
-    readonly [N in PreloadEventName]?: (
-      event: ProgramEvent<N>,
-      owner: (typeof PreloadEvents)[N]['about'] extends 'context' ? undefined : KnownObject,
-    ) => void
+    readonly [N in PreloadEventName]?: (event: ProgramEvent<N>, owner: PreloadOwner<N>) => void
   }
 }
 

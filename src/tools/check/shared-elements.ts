@@ -4,31 +4,26 @@
 import { requestName } from '../../spec/check/causes.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { returnsData } from '../../spec/work.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import { reportsEach } from './detector.ts'
 import { POSTED } from './reporting.ts'
 
-export const createSharedElementsDetector = (services: DetectorServices): Detector => ({
-  on: {
-    sharedElements(event, owner) {
-      const { queue, count, wrId, opcode } = event
-      const isSend = queue === PostQueue.SEND
-      const isRead = isSend && returnsData(opcode)
-      const kind = isSend ? requestName(opcode) : 'receive'
-      const result = isRead
-        ? 'all results are written to the same memory'
-        : isSend
-          ? 'all send the same bytes'
-          : 'their messages overwrite each other'
-      services.report(
-        'shared-elements',
-        { ...event, ...POSTED },
-        {
-          text: `${count} requests of one list of ${owner.name}, from ${kind} wr_id ${wrId} on, have the same sg_list and different wr_ids: ${result}`,
-          // Receives may be for messages without bytes, and sends may be of the same bytes.
-          severity: isRead ? 'warning' : 'note',
-          objects: [owner],
-        },
-      )
-    },
+export const createSharedElementsDetector = reportsEach(
+  'sharedElements',
+  'shared-elements',
+  POSTED,
+  ({ queue, count, wrId, opcode }, owner) => {
+    const isSend = queue === PostQueue.SEND
+    const isRead = isSend && returnsData(opcode)
+    const kind = isSend ? requestName(opcode) : 'receive'
+    const result = isRead
+      ? 'all results are written to the same memory'
+      : isSend
+        ? 'all send the same bytes'
+        : 'their messages overwrite each other'
+    return {
+      text: `${count} requests of one list of ${owner.name}, from ${kind} wr_id ${wrId} on, have the same sg_list and different wr_ids: ${result}`,
+      // Receives may be for messages without bytes, and sends may be of the same bytes.
+      severity: isRead ? 'warning' : 'note',
+    }
   },
-})
+)
