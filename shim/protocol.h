@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define USERDMA_SESSION_VERSION 5u
+#define USERDMA_SESSION_VERSION 6u
 
 /* Behind the path of a shared daemon's socket: the socket for its own user. */
 #define USERDMA_OWN_SUFFIX ".own"
@@ -47,7 +47,6 @@
 #define USERDMA_STACK 11u
 #define USERDMA_REFUSED 12u
 #define USERDMA_FORK 13u
-#define USERDMA_MISUSE 14u
 #define USERDMA_END 15u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
@@ -69,6 +68,27 @@
 #define USERDMA_FAULT_CLEAR 33u
 #define USERDMA_FAULT_COUNT 34u
 #define USERDMA_FINDINGS 35u
+#define USERDMA_BUFFER_FREED 36u
+#define USERDMA_FRAME_RETURNED 37u
+#define USERDMA_FORKED_OUTSTANDING 38u
+#define USERDMA_USED_INHERITED 39u
+#define USERDMA_DESTROYED_INHERITED 40u
+#define USERDMA_SEND_CHANGED 41u
+#define USERDMA_OVERACKNOWLEDGED 42u
+#define USERDMA_ASYNC_OVERACKNOWLEDGED 43u
+#define USERDMA_GAVE_BACK 44u
+#define USERDMA_REUSABLE 45u
+#define USERDMA_POSTED_DEAD 46u
+#define USERDMA_ARRAY_TOO_SHORT 47u
+#define USERDMA_CLOSED_DESCRIPTOR 48u
+#define USERDMA_SHARED_ELEMENTS 49u
+#define USERDMA_IMMEDIATE_IN_HOST_ORDER 50u
+#define USERDMA_READS_OVERLAP 51u
+#define USERDMA_POSTED_AGAIN 52u
+#define USERDMA_ELEMENTS_UNUSED 53u
+#define USERDMA_OTHER_MEMBER 54u
+#define USERDMA_POLLED_IN_HANDLER 55u
+#define USERDMA_POLLED_GONE 56u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -165,7 +185,6 @@
 #define USERDMA_GIVE_BACK_DISCARD 3u
 #define USERDMA_GIVE_BACK_FRAME 4u
 #define USERDMA_GIVE_BACK_THREAD 5u
-#define USERDMA_GIVE_BACK_REUSABLE 6u
 #define USERDMA_DEAD_PART_LIST 1u
 #define USERDMA_DEAD_PART_ELEMENTS 2u
 #define USERDMA_DEAD_PART_BUFFER 3u
@@ -230,27 +249,6 @@
 #define USERDMA_ANSWER_AWAITED 1u
 #define USERDMA_ANSWER_SLOT 2u
 #define USERDMA_ANSWER_SOCKET 3u
-
-/* Kinds of mistakes that MISUSE reports. */
-#define USERDMA_MISUSE_FREED 1u
-#define USERDMA_MISUSE_RETURNED 2u
-#define USERDMA_MISUSE_FORKED 3u
-#define USERDMA_MISUSE_INHERITED 4u
-#define USERDMA_MISUSE_CHANGED 5u
-#define USERDMA_MISUSE_ACKNOWLEDGED 6u
-#define USERDMA_MISUSE_GAVE_BACK 7u
-#define USERDMA_MISUSE_DEAD_POST 8u
-#define USERDMA_MISUSE_SHORT_ARRAY 9u
-#define USERDMA_MISUSE_CLOSED 10u
-#define USERDMA_MISUSE_SHARED_ELEMENTS 11u
-#define USERDMA_MISUSE_IMMEDIATE 12u
-#define USERDMA_MISUSE_READ_OVERLAP 13u
-#define USERDMA_MISUSE_POSTED_AGAIN 14u
-#define USERDMA_MISUSE_UNUSED_ELEMENTS 15u
-#define USERDMA_MISUSE_OTHER_MEMBER 16u
-#define USERDMA_MISUSE_IN_HANDLER 17u
-#define USERDMA_MISUSE_POLLED_GONE 18u
-#define USERDMA_MISUSE_LEFT_ELEMENTS 19u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u
@@ -591,19 +589,6 @@ struct userdma_refusal {
 };
 _Static_assert(sizeof(struct userdma_refusal) == 88, "layout of struct userdma_refusal");
 
-struct userdma_misuse {
-    uint64_t wr_id;
-    uint64_t address;
-    uint64_t age;
-    uint32_t kind;
-    uint32_t queue;
-    uint32_t number;
-    uint32_t index;
-    uint32_t more;
-    uint32_t reserved;
-};
-_Static_assert(sizeof(struct userdma_misuse) == 48, "layout of struct userdma_misuse");
-
 struct userdma_gone {
     uint64_t age;
     uint32_t kind;
@@ -808,6 +793,181 @@ struct userdma_finding_reply {
     char sentence[960];
 };
 _Static_assert(sizeof(struct userdma_finding_reply) == 1088, "layout of struct userdma_finding_reply");
+
+struct userdma_buffer_freed {
+    uint64_t age;
+    uint64_t wr_id;
+    uint64_t address;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t index;
+    uint32_t more;
+};
+_Static_assert(sizeof(struct userdma_buffer_freed) == 40, "layout of struct userdma_buffer_freed");
+
+struct userdma_frame_returned {
+    uint64_t age;
+    uint64_t wr_id;
+    uint64_t address;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t index;
+    uint32_t more;
+};
+_Static_assert(sizeof(struct userdma_frame_returned) == 40, "layout of struct userdma_frame_returned");
+
+struct userdma_forked_outstanding {
+    uint64_t wr_id;
+    uint64_t address;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t index;
+    uint32_t more;
+};
+_Static_assert(sizeof(struct userdma_forked_outstanding) == 32, "layout of struct userdma_forked_outstanding");
+
+struct userdma_used_inherited {
+    uint32_t queue;
+    uint32_t number;
+};
+_Static_assert(sizeof(struct userdma_used_inherited) == 8, "layout of struct userdma_used_inherited");
+
+struct userdma_destroyed_inherited {
+    uint32_t number;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_destroyed_inherited) == 8, "layout of struct userdma_destroyed_inherited");
+
+struct userdma_send_changed {
+    uint32_t number;
+    uint32_t index;
+};
+_Static_assert(sizeof(struct userdma_send_changed) == 8, "layout of struct userdma_send_changed");
+
+struct userdma_overacknowledged {
+    uint32_t number;
+    uint32_t acknowledged;
+    uint32_t read;
+    uint32_t other_cq;
+};
+_Static_assert(sizeof(struct userdma_overacknowledged) == 16, "layout of struct userdma_overacknowledged");
+
+struct userdma_async_overacknowledged {
+    uint32_t queue;
+    uint32_t number;
+    uint32_t read;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_async_overacknowledged) == 16, "layout of struct userdma_async_overacknowledged");
+
+struct userdma_gave_back {
+    uint64_t age;
+    uint64_t start;
+    uint64_t end;
+    uint32_t number;
+    uint32_t how;
+    uint32_t is_kept;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_gave_back) == 40, "layout of struct userdma_gave_back");
+
+struct userdma_reusable {
+    uint32_t number;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_reusable) == 8, "layout of struct userdma_reusable");
+
+struct userdma_posted_dead {
+    uint64_t wr_id;
+    uint64_t address;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t part;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_posted_dead) == 32, "layout of struct userdma_posted_dead");
+
+struct userdma_array_too_short {
+    uint64_t address;
+    uint32_t number;
+    uint32_t entries;
+    uint32_t room;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_array_too_short) == 24, "layout of struct userdma_array_too_short");
+
+struct userdma_closed_descriptor {
+    uint32_t descriptor;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_closed_descriptor) == 8, "layout of struct userdma_closed_descriptor");
+
+struct userdma_shared_elements {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t count;
+    uint32_t opcode;
+};
+_Static_assert(sizeof(struct userdma_shared_elements) == 24, "layout of struct userdma_shared_elements");
+
+struct userdma_immediate_in_host_order {
+    uint64_t wr_id;
+    uint32_t number;
+    uint32_t data;
+};
+_Static_assert(sizeof(struct userdma_immediate_in_host_order) == 16, "layout of struct userdma_immediate_in_host_order");
+
+struct userdma_reads_overlap {
+    uint64_t wr_id;
+    uint64_t address;
+    uint32_t number;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_reads_overlap) == 24, "layout of struct userdma_reads_overlap");
+
+struct userdma_posted_again {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t taken;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_posted_again) == 24, "layout of struct userdma_posted_again");
+
+struct userdma_elements_unused {
+    uint64_t wr_id;
+    uint64_t address;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t bytes;
+    uint32_t lkey;
+    uint32_t is_left;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_elements_unused) == 40, "layout of struct userdma_elements_unused");
+
+struct userdma_other_member {
+    uint64_t address;
+    uint32_t number;
+    uint32_t rkey;
+    uint32_t opcode;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_other_member) == 24, "layout of struct userdma_other_member");
+
+struct userdma_polled_in_handler {
+    uint32_t number;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_polled_in_handler) == 8, "layout of struct userdma_polled_in_handler");
+
+struct userdma_polled_gone {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+};
+_Static_assert(sizeof(struct userdma_polled_gone) == 16, "layout of struct userdma_polled_gone");
 
 struct userdma_map {
     uint64_t offset;

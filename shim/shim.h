@@ -219,6 +219,7 @@ void post_forget_index(int fd, uint32_t queue, uint32_t number, uint32_t index);
  * connection.
  */
 int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects);
+#include "preload_events.h"
 
 /* ---- events.c ---- */
 

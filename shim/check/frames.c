@@ -128,7 +128,7 @@ __attribute__((noinline)) static void report_returned(uintptr_t frame)
             continue;
         }
         if (found++ == 0)
-            report = report_of(slot, USERDMA_MISUSE_RETURNED);
+            report = report_of(slot, REPORT_RETURNED);
         element_clear(slot);
     }
     this_thread.lowest = lowest;
@@ -138,7 +138,7 @@ __attribute__((noinline)) static void report_returned(uintptr_t frame)
         this_thread.lowest = registered;
     if (found == 0)
         return;
-    report.misuse.more = found - 1;
+    report.element.more = found - 1;
     report_later(&report);
 }
 

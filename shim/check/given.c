@@ -61,13 +61,13 @@ static bool may_begin_in(uintptr_t start, uintptr_t end)
 
 static struct report report_about(const struct region *region, uintptr_t start, uintptr_t end, uint32_t how)
 {
-    return (struct report){.fd = region->fd,
+    return (struct report){.kind = REPORT_GAVE_BACK,
+                           .fd = region->fd,
                            .time = shim_nanoseconds(),
-                           .misuse = {.kind = USERDMA_MISUSE_GAVE_BACK,
-                                      .number = region->handle,
-                                      .address = start > region->start ? start : region->start,
-                                      .wr_id = end < region->end ? end : region->end,
-                                      .index = how}};
+                           .given = {.start = start > region->start ? start : region->start,
+                                     .end = end < region->end ? end : region->end,
+                                     .region = region->handle,
+                                     .how = how}};
 }
 
 /* At once: the program may make no call any more, while peers access the memory. */
@@ -75,9 +75,9 @@ __attribute__((noinline)) static void report_now(struct region *region, uintptr_
                                                  bool is_kept)
 {
     struct report report = report_about(region, start, end, how);
-    report.misuse.more = is_kept;
+    report.given.is_kept = is_kept;
     region->is_given = true;
-    region->is_reusable = how == USERDMA_GIVE_BACK_REUSABLE;
+    region->is_reusable = false;
     stack_take_native(&report.stack);
     report_send(&report);
 }
@@ -96,13 +96,22 @@ static bool report_block(uintptr_t start, uintptr_t end, uint32_t how, bool is_k
     return found;
 }
 
+/* As report_now: the program may have the memory again. */
+__attribute__((noinline)) static void tell_reusable(struct region *region)
+{
+    struct stack stack;
+    region->is_reusable = true;
+    stack_take_native(&stack);
+    event_reusable(region->fd, stack_number(&stack), region->handle);
+}
+
 /* From now on the program may have the memory of these regions again. */
 static void report_reusable(uintptr_t start, uintptr_t end)
 {
     for (uint32_t i = 0; i < used_regions; i++) {
         struct region *region = &regions[i];
         if (region->mr && region->is_given && !region->is_reusable && region->start >= start && region->end <= end)
-            report_now(region, start, end, USERDMA_GIVE_BACK_REUSABLE, false);
+            tell_reusable(region);
     }
 }
 

@@ -51,30 +51,14 @@ static struct dead dead_part(const void *request, const struct ibv_sge *list, in
     return (struct dead){0};
 }
 
-/* Reports a mistake in a post (MISUSE of spec/session.ts). */
-__attribute__((noinline)) static void report_post(int fd, struct userdma_misuse misuse, uint32_t stack)
-{
-    message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
-}
-
-static void report_dead(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, struct dead dead, uint32_t stack)
-{
-    const struct userdma_misuse misuse = {.wr_id = wr_id,
-                                          .address = dead.address,
-                                          .kind = USERDMA_MISUSE_DEAD_POST,
-                                          .queue = queue,
-                                          .number = number,
-                                          .index = dead.part};
-    report_post(fd, misuse, stack);
-}
-
 void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, int count, uintptr_t frame, bool is_own)
 {
     struct dead dead = dead_part(NULL, list, count, true, frame);
     if (is_own && UNLIKELY(frames_is_dead((uintptr_t)list, frame)))
         dead = (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
     if (UNLIKELY(dead.part != 0))
-        report_dead(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id, dead, stack_here());
+        event_posted_dead(qp->qp_base.context->cmd_fd, stack_here(), qp->wr_id, dead.address, USERDMA_POST_SEND,
+                          qp->qp_base.qp_num, dead.part);
 }
 
 /* Maximum reports of each further mistake: posts in a loop repeat it. */
@@ -99,7 +83,7 @@ static bool may_report(unsigned *reports)
             const struct dead dead = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                       \
             if (LIKELY(dead.part == 0))                                                                                \
                 continue;                                                                                              \
-            report_dead(fd, queue, number, at->wr_id, dead, stack);                                                    \
+            event_posted_dead(fd, stack, at->wr_id, dead.address, queue, number, dead.part);                                                    \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)
@@ -116,15 +100,8 @@ static bool may_report(unsigned *reports)
         for (__typeof__(list) at = (list); at && at->next; at = at->next)                                              \
             alike += at->num_sge > 0 && at->next->num_sge > 0 && at->sg_list == at->next->sg_list &&                   \
                      at->sg_list->length > 0 && at->wr_id != at->next->wr_id && (is_alike);                            \
-        if (UNLIKELY(alike > 0) && may_report(&reports)) {                                                             \
-            const struct userdma_misuse misuse = {.wr_id = (list)->wr_id,                                              \
-                                                  .kind = USERDMA_MISUSE_SHARED_ELEMENTS,                              \
-                                                  .queue = (of),                                                       \
-                                                  .number = (qpn),                                                     \
-                                                  .index = alike + 1,                                                  \
-                                                  .more = (operation)};                                                \
-            report_post(fd, misuse, stack);                                                                            \
-        }                                                                                                              \
+        if (UNLIKELY(alike > 0) && may_report(&reports))                                                               \
+            event_shared_elements(fd, stack, (list)->wr_id, of, qpn, alike + 1, operation);                            \
     } while (0)
 
 /*
@@ -135,20 +112,15 @@ static void check_immediate(int fd, uint32_t number, uint64_t wr_id, uint32_t da
 {
     static unsigned reports;
     const uint32_t value = __builtin_bswap32(data);
-    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports)) {
-        const struct userdma_misuse misuse = {
-            .wr_id = wr_id, .kind = USERDMA_MISUSE_IMMEDIATE, .queue = USERDMA_POST_SEND, .number = number, .index = value};
-        report_post(fd, misuse, stack);
-    }
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports))
+        event_immediate_in_host_order(fd, stack, wr_id, number, value);
 }
 
 void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, uint32_t taken, uint32_t stack)
 {
     static unsigned reports;
-    const struct userdma_misuse misuse = {
-        .wr_id = head, .kind = USERDMA_MISUSE_POSTED_AGAIN, .queue = queue, .number = number, .index = taken};
     if (may_report(&reports))
-        report_post(fd, misuse, stack);
+        event_posted_again(fd, stack, head, queue, number, taken);
 }
 
 /* A send of the process had elements: an unused one may be left of it. */
@@ -165,18 +137,9 @@ __attribute__((noinline)) static void check_unused(int fd, uint32_t queue, uint3
     struct ibv_sge first;
     const struct iovec own = {&first, sizeof first}, other = {(void *)list, sizeof first};
     const int saved = errno;
-    if (may_report(&reports) && process_vm_readv(getpid(), &own, 1, &other, 1, 0) == sizeof first && first.length > 0) {
-        const struct userdma_misuse misuse = {.wr_id = wr_id,
-                                              .address = first.addr,
-                                              .kind = __atomic_load_n(&has_sent_elements, __ATOMIC_RELAXED)
-                                                          ? USERDMA_MISUSE_LEFT_ELEMENTS
-                                                          : USERDMA_MISUSE_UNUSED_ELEMENTS,
-                                              .queue = queue,
-                                              .number = number,
-                                              .index = first.length,
-                                              .more = first.lkey};
-        report_post(fd, misuse, stack);
-    }
+    if (may_report(&reports) && process_vm_readv(getpid(), &own, 1, &other, 1, 0) == sizeof first && first.length > 0)
+        event_elements_unused(fd, stack, wr_id, first.addr, queue, number, first.length, first.lkey,
+                              __atomic_load_n(&has_sent_elements, __ATOMIC_RELAXED));
     errno = saved;
 }
 
@@ -194,15 +157,8 @@ __attribute__((noinline)) static void check_member(int fd, const struct ibv_qp *
 {
     static unsigned reports;
     const uint32_t key = is_atomic(request->opcode) ? request->wr.rdma.rkey : request->wr.atomic.rkey;
-    const struct userdma_misuse misuse = {.wr_id = request->wr_id,
-                                          .address = request->wr.rdma.remote_addr,
-                                          .kind = USERDMA_MISUSE_OTHER_MEMBER,
-                                          .queue = USERDMA_POST_SEND,
-                                          .number = qp->qp_num,
-                                          .index = key,
-                                          .more = request->opcode};
     if (key != 0 && may_report(&reports))
-        report_post(fd, misuse, stack);
+        event_other_member(fd, stack, request->wr.rdma.remote_addr, qp->qp_num, key, request->opcode);
 }
 
 /* The rkey of a request; any other than 0 if it has none. */
@@ -400,9 +356,7 @@ static void check_handler(const struct ibv_cq *cq, uintptr_t frame)
         if (memcmp(frames[i], handler_return, sizeof handler_return) == 0) {
             if (is_raised(frames + i + 1, depth - i - 1) || !may_report(&reports))
                 return;
-            const struct userdma_misuse misuse = {
-                .kind = USERDMA_MISUSE_IN_HANDLER, .queue = USERDMA_EVENT_POLL, .number = cq->handle};
-            message_send(cq->context->cmd_fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);
+            event_polled_in_handler(cq->context->cmd_fd, stack_here(), cq->handle);
             return;
         }
 #else
@@ -447,13 +401,8 @@ int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, ui
     for (unsigned i = 0; i < depth; i++)
         if (locations[i] >= array && locations[i] < end) {
             room = (int)((locations[i] - array) / sizeof *wc);
-            const struct userdma_misuse misuse = {.address = array,
-                                                  .kind = USERDMA_MISUSE_SHORT_ARRAY,
-                                                  .queue = USERDMA_EVENT_POLL,
-                                                  .number = cq->handle,
-                                                  .index = (uint32_t)entries,
-                                                  .more = (uint32_t)room};
-            message_send(cq->context->cmd_fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);
+            event_array_too_short(cq->context->cmd_fd, stack_here(), array, cq->handle, (uint32_t)entries,
+                                  (uint32_t)room);
             break;
         }
     known[slot].frame = frame;
@@ -516,9 +465,14 @@ void note_refusal(int fd, const struct userdma_refusal *refusal)
     message_send(fd, USERDMA_REFUSAL, stack_here(), refusal, sizeof *refusal, false);
 }
 
-void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
+void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)
 {
-    message_send(fd, USERDMA_MISUSE, stack_here(), misuse, sizeof *misuse, false);
+    event_overacknowledged(fd, stack_here(), cq, acknowledged, read, other);
+}
+
+void note_async_overacknowledged(int fd, uint32_t queue, uint32_t number, uint32_t read)
+{
+    event_async_overacknowledged(fd, stack_here(), queue, number, read);
 }
 
 void note_direct(const char *name)

@@ -99,12 +99,7 @@ __attribute__((noinline)) static void report_overlap(int fd, uint32_t qpn, uint6
     static unsigned reports;
     if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_OVERLAPS)
         return;
-    const struct userdma_misuse misuse = {.wr_id = wr_id,
-                                          .address = address,
-                                          .kind = USERDMA_MISUSE_READ_OVERLAP,
-                                          .queue = USERDMA_POST_SEND,
-                                          .number = qpn};
-    message_send(fd, USERDMA_MISUSE, stack ? stack : stack_here(), &misuse, sizeof misuse, true);
+    event_reads_overlap(fd, stack ? stack : stack_here(), wr_id, address, qpn);
 }
 
 /* A request was not counted: nothing is known of its queue's positions, nor which queue it was. */
@@ -424,9 +419,7 @@ static void polled_gone(int fd, uint32_t kind, uint32_t qpn, uint64_t wr_id)
     if (__atomic_load_n(&reports, __ATOMIC_RELAXED) >= MAX_POLLED_GONE)
         return;
     __atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED);
-    const struct userdma_misuse misuse = {
-        .wr_id = wr_id, .kind = USERDMA_MISUSE_POLLED_GONE, .queue = kind, .number = qpn};
-    message_send(fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);
+    event_polled_gone(fd, stack_here(), wr_id, kind, qpn);
 }
 
 /*
@@ -459,22 +452,17 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
         if (count == 0)
             continue;
         requests_unlock();
-        const struct userdma_misuse misuse = {.wr_id = first.wr_id,
-                                              .address = list[0].addr,
-                                              .kind = USERDMA_MISUSE_CHANGED,
-                                              .queue = USERDMA_POST_SEND,
-                                              .number = qpn,
-                                              .index = first.index - 1 /* from 0 */};
+        const uint32_t index = first.index - 1; /* from 0 */
         const int saved = errno;
         uint32_t hash;
-        const bool is_changed = hashes_take(misuse.index, list, count, &hash) && hash != first.hash;
+        const bool is_changed = hashes_take(index, list, count, &hash) && hash != first.hash;
         errno = saved;
         if (!requests_lock())
             return;
         queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
         if (is_changed && queue && queue->life == life && queue->polled == polled) {
             requests_unlock();
-            message_send(fd, USERDMA_MISUSE, 0, &misuse, sizeof misuse, true);
+            event_send_changed(fd, 0, qpn, index);
             if (!requests_lock())
                 return;
             queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
@@ -545,13 +533,13 @@ void outstanding_freed(uintptr_t start, uintptr_t end, uint64_t latest)
         if (LIKELY(ranges[slot].end <= start || ranges[slot].start >= end) || elements[slot].number > latest)
             continue;
         if (found++ == 0)
-            report = report_of(slot, USERDMA_MISUSE_FREED);
+            report = report_of(slot, REPORT_FREED);
         element_clear(slot);
     }
     requests_unlock();
     if (found == 0)
         return;
-    report.misuse.more = found - 1;
+    report.element.more = found - 1;
     report_later(&report);
 }
 
@@ -600,7 +588,7 @@ void outstanding_fork(void)
         return;
     for (uint32_t slot = 0; slot < used_slots && count < MAX_FORKED; slot++)
         if (ranges[slot].end != 0)
-            found[count++] = report_of(slot, USERDMA_MISUSE_FORKED);
+            found[count++] = report_of(slot, REPORT_FORKED);
     requests_unlock();
     for (unsigned i = 0; i < count; i++) {
         stack_take_native(&found[i].stack);
@@ -630,12 +618,13 @@ __attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, ui
 {
     /* Reported once for each context. */
     contexts[fd] = OTHER;
-    struct report report = {.misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number, .index = destroys},
-                            .fd = fd,
-                            .time = shim_nanoseconds()};
+    struct stack stack;
     const int saved = errno;
-    stack_take_native(&report.stack);
-    report_send(&report);
+    stack_take_native(&stack);
+    if (destroys)
+        event_destroyed_inherited(fd, stack_number(&stack), number);
+    else
+        event_used_inherited(fd, stack_number(&stack), kind, number);
     errno = saved;
 }
 

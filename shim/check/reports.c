@@ -1,5 +1,5 @@
 /*
- * Reports of outstanding requests to the daemon (message MISUSE). Nothing is sent inside free(): reports are kept until
+ * Reports of outstanding requests to the daemon (preload_events.h). Nothing is sent inside free(): reports are kept until
  * the next post, poll, call, fork without ibv_fork_init, or close of a context, or the end of the process.
  */
 #define _GNU_SOURCE
@@ -14,18 +14,18 @@
 static struct report kept[MAX_KEPT];
 static uint32_t kept_count;
 
-struct report report_of(uint32_t slot, uint32_t kind)
+struct report report_of(uint32_t slot, enum report_kind kind)
 {
     const struct queue *queue = queue_of_element(slot);
     return (struct report){
-        .misuse = {.wr_id = elements[slot].wr_id,
-                   .address = ranges[slot].start,
-                   .kind = kind,
-                   .queue = queue->kind,
-                   .number = queue->number,
-                   .index = elements[slot].index - 1 /* from 0 */},
+        .kind = kind,
         .fd = queue->fd,
         .time = shim_nanoseconds(),
+        .element = {.wr_id = elements[slot].wr_id,
+                    .address = ranges[slot].start,
+                    .queue = queue->kind,
+                    .number = queue->number,
+                    .index = elements[slot].index - 1 /* from 0 */},
     };
 }
 
@@ -46,9 +46,25 @@ void report_later(struct report *report)
 
 void report_send(struct report *report)
 {
-    report->misuse.age = shim_nanoseconds() - report->time;
+    const uint64_t age = shim_nanoseconds() - report->time;
     const uint32_t stack = stack_number(&report->stack);
-    message_send(report->fd, USERDMA_MISUSE, stack, &report->misuse, sizeof report->misuse, true);
+    const uint64_t wr_id = report->element.wr_id, address = report->element.address;
+    const uint32_t queue = report->element.queue, number = report->element.number, index = report->element.index;
+    switch (report->kind) {
+    case REPORT_FREED:
+        event_buffer_freed(report->fd, stack, age, wr_id, address, queue, number, index, report->element.more);
+        break;
+    case REPORT_RETURNED:
+        event_frame_returned(report->fd, stack, age, wr_id, address, queue, number, index, report->element.more);
+        break;
+    case REPORT_FORKED:
+        event_forked_outstanding(report->fd, stack, wr_id, address, queue, number, index, report->element.more);
+        break;
+    case REPORT_GAVE_BACK:
+        event_gave_back(report->fd, stack, age, report->given.start, report->given.end, report->given.region,
+                        report->given.how, report->given.is_kept);
+        break;
+    }
 }
 
 /* Not inlined: the callers' frames stay small. */

@@ -203,16 +203,30 @@ void frames_forget_all(void);
 
 /* ---- reports.c ---- */
 
+/* What is told of an element (FREED, RETURNED, FORKED), or of memory of a region. */
+enum report_kind { REPORT_FREED, REPORT_RETURNED, REPORT_FORKED, REPORT_GAVE_BACK };
+
 struct report {
-    struct userdma_misuse misuse;
+    enum report_kind kind;
     int fd;
     /* Of the report, as shim_nanoseconds. */
     uint64_t time;
     struct stack stack;
+    union {
+        struct {
+            uint64_t wr_id, address;
+            uint32_t queue, number, index, more;
+        } element;
+        struct {
+            uint64_t start, end;
+            uint32_t region, how;
+            bool is_kept;
+        } given;
+    };
 };
 
-/* With the lock held: a report of this kind (USERDMA_MISUSE_…) about an element, without a stack. */
-struct report report_of(uint32_t slot, uint32_t kind);
+/* With the lock held: a report about an element, without a stack. */
+struct report report_of(uint32_t slot, enum report_kind kind);
 /* Without the lock: adds the caller's stack, and keeps the report until reports_send_kept. Does not allocate. */
 void report_later(struct report *report);
 /* Without the lock: sends a report with a stack. */

@@ -370,8 +370,7 @@ static void note_close(int fd, const void *caller)
     if (LIKELY(!recorder_is_on) || shim_is_other_process() || calls_are_running() || !outstanding_is_own(fd) ||
         is_of_libibverbs(caller))
         return;
-    const struct userdma_misuse misuse = {.kind = USERDMA_MISUSE_CLOSED, .index = (uint32_t)fd};
-    message_send(fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, false);
+    event_closed_descriptor(fd, stack_here(), (uint32_t)fd);
 }
 
 static void note_close_range(unsigned first, unsigned last, const void *caller)

@@ -93,9 +93,14 @@ void note_posted_again(int fd, uint32_t queue, uint32_t number, uint64_t head, u
 }
 
 /* Needs a device of ours: the events of an adapter are not counted. */
-void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
+void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)
 {
-    (void)fd, (void)misuse;
+    (void)fd, (void)cq, (void)acknowledged, (void)read, (void)other;
+}
+
+void note_async_overacknowledged(int fd, uint32_t queue, uint32_t number, uint32_t read)
+{
+    (void)fd, (void)queue, (void)number, (void)read;
 }
 
 /* `mistake`: of `size` bytes, as the struct of the session protocol. */

@@ -97,13 +97,8 @@ static void acknowledge_cq(const struct ibv_cq *cq, uint32_t acknowledged)
     }
     if (last && last != cq)
         acknowledge((uintptr_t)last, 0, &of_last);
-    const struct userdma_misuse misuse = {.wr_id = of_last > 0 ? (uint64_t)last->handle + 1 : 0,
-                                          .kind = USERDMA_MISUSE_ACKNOWLEDGED,
-                                          .queue = USERDMA_EVENT_POLL,
-                                          .number = cq->handle,
-                                          .index = acknowledged,
-                                          .more = count};
-    note_overacknowledged(cq->context->cmd_fd, &misuse);
+    note_overacknowledged(cq->context->cmd_fd, cq->handle, acknowledged, count,
+                          of_last > 0 ? last->handle : USERDMA_UNKNOWN_NUMBER);
 }
 
 /* The object of an asynchronous event; NULL: it has none. */
@@ -142,22 +137,16 @@ static void acknowledge_async(const struct ibv_async_event *event)
     uint32_t count;
     if (!object || !acknowledge((uintptr_t)object | 1, 1, &count))
         return;
-    struct userdma_misuse misuse = {.address = 1, .kind = USERDMA_MISUSE_ACKNOWLEDGED, .index = 1, .more = count};
-    struct ibv_context *context;
     if (event->event_type == IBV_EVENT_CQ_ERR) {
-        misuse.queue = USERDMA_EVENT_POLL;
-        misuse.number = event->element.cq->handle;
-        context = event->element.cq->context;
+        const struct ibv_cq *cq = event->element.cq;
+        note_async_overacknowledged(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, count);
     } else if (event->event_type == IBV_EVENT_SRQ_ERR || event->event_type == IBV_EVENT_SRQ_LIMIT_REACHED) {
-        misuse.queue = USERDMA_POST_SHARED;
-        misuse.number = event->element.srq->handle;
-        context = event->element.srq->context;
+        const struct ibv_srq *srq = event->element.srq;
+        note_async_overacknowledged(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, count);
     } else {
-        misuse.queue = USERDMA_POST_SEND;
-        misuse.number = event->element.qp->qp_num;
-        context = event->element.qp->context;
+        const struct ibv_qp *qp = event->element.qp;
+        note_async_overacknowledged(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count);
     }
-    note_overacknowledged(context->cmd_fd, &misuse);
 }
 
 int around_ibv_get_cq_event(int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **),

@@ -31,7 +31,11 @@ int around_rdma_get_cm_event(int (*original)(struct rdma_event_channel *, struct
 void *note_wait_begins(uint32_t kind, int fd);
 void note_wait_ends(void *wait);
 
-/* Tells the reader of MISUSE_ACKNOWLEDGED, with the caller's stack. `fd`: of the context. */
-void note_overacknowledged(int fd, const struct userdma_misuse *misuse);
+/*
+ * The caller acknowledges more events than it has read, with the arguments of the events of the same names (PreloadEvents
+ * of src/spec/session.ts). `fd`: of the context.
+ */
+void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other);
+void note_async_overacknowledged(int fd, uint32_t queue, uint32_t number, uint32_t read);
 
 #endif

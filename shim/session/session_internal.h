@@ -20,7 +20,6 @@ struct request {
         struct userdma_netlink netlink;
         struct userdma_refused refused;
         struct userdma_refusal refusal;
-        struct userdma_misuse misuse;
         struct userdma_gone gone;
         struct userdma_died died;
         struct userdma_doorbells doorbells;

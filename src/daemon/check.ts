@@ -18,7 +18,7 @@ import type {
   LibraryRefusal,
   Misorder,
   MistakenBatch,
-  Misuse,
+  PreloadEvent,
   ProgramEvent,
   RefusedAttempt,
   RefusedPost,
@@ -35,7 +35,7 @@ import { OTHER_SWITCHES } from '../spec/fabric.ts'
 import type { Relapse } from '../spec/faults.ts'
 import type { LentBytes } from '../spec/lends.ts'
 import type { LendRecord } from '../spec/records.ts'
-import { CM_NAME, MAX_STACKS, Messages, MisuseKind, offsetsOf, PostQueue } from '../spec/session.ts'
+import { CM_NAME, MAX_STACKS, Messages, offsetsOf, PostQueue } from '../spec/session.ts'
 import type { RecordedCheck } from '../spec/session-events.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
 import { parseAddressText } from '../transport/wire/address.ts'
@@ -443,35 +443,22 @@ export class DaemonChecker {
     this.#event({ event: 'refusedPost', ...post, ...this.#originOf(context), stack, request: post })
   }
 
-  /** Reports a MISUSE message of a process. The context may be the parent's. */
-  misused(
+  /** An event of the preload library of a process. The context may be the parent's. `age`: nanoseconds since. */
+  preloadEvent(
     context: Context,
     { pid, guest }: Pick<ProcessHandle, 'pid' | 'guest'>,
     stack: Stack,
-    {
-      address,
-      age,
-      ...misuse
-    }: Pick<Misuse, 'number' | 'kind' | 'wrId' | 'queue' | 'index' | 'more'> & {
-      readonly address: bigint
-      readonly age: bigint
-    },
+    event: PreloadEvent,
+    age: bigint,
   ): void {
-    // The check of FORKED reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
-    if (guest !== undefined && misuse.kind === MisuseKind.FORKED) return
-    // The detectors must see the posts and polls before the misuse, which is told late.
+    // The check of a fork reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
+    if (guest !== undefined && event.event === 'forkedOutstanding') return
+    // The detectors must see the posts and polls before the mistake, which is told late.
     this.#checked.scan(context)
     const origin = this.#originOf(context)
-    this.#event({
-      event: 'misused',
-      ...misuse,
-      ...origin,
-      stack,
-      // `age` is in nanoseconds, `time` in microseconds.
-      time: origin.time - Number(age) / 1000,
-      address: Number(address),
-      program: { pid, command: commandName(pid) ?? '?' },
-    })
+    const program = { pid, command: commandName(pid) ?? '?' }
+    // `time` is in microseconds.
+    this.#event({ ...event, ...origin, stack, time: origin.time - Number(age) / 1000, program })
   }
 
   /** Reports a REFUSAL message: a call that a library of the program refused. `context`: undefined for rdma_cm. */

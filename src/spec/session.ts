@@ -33,13 +33,13 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, REFUSED, REFUSAL, FORK, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS and END are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
  *   call (check/refusals.ts).
  * - FORK reports that the program is about to fork without ibv_fork_init.
- * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
+ * - The messages of `PreloadEvents` report a mistake with the memory of a request, or with a queue.
  * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
  * - DIED reports that a signal such as SIGSEGV ends the program now.
  * - BATCH reports a mistake in a batch of ibv_wr_* (`BatchMistake`).
@@ -66,10 +66,10 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED and FAULT_CLEAR `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED and FAULT_CLEAR `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 
-export const SESSION_VERSION = 5
+export const SESSION_VERSION = 6
 
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
@@ -99,48 +99,6 @@ export const OWN_SUFFIX = '.own'
 
 /** Seconds for which clients try to connect while the daemon's backlog is full. */
 export const CONNECT_SECONDS = 5
-
-export const MessageType = {
-  HELLO: 1,
-  OPEN: 2,
-  ATTACH: 3,
-  IOCTL: 4,
-  WRITE: 5,
-  REFRESH: 6,
-  MAP: 7,
-  NETLINK: 8,
-  WRITTEN: 9,
-  READ: 10,
-  STACK: 11,
-  REFUSED: 12,
-  FORK: 13,
-  MISUSE: 14,
-  END: 15,
-  /** JSON request and reply of a tool. */
-  TOOL: 16,
-  /** From the daemon to a subscribed tool: a traced call, or part of a long one (uapi/tool.ts). */
-  TRACE: 17,
-  BENIGN: 18,
-  POST: 19,
-  UNMAP: 20,
-  GONE: 21,
-  DIED: 22,
-  REFUSAL: 23,
-  BATCH: 24,
-  DOORBELLS: 25,
-  NOT_MAPPED: 26,
-  DIRECT: 27,
-  CALL: 28,
-  ORDER: 29,
-  WAITS: 30,
-  LENDS: 31,
-  FAULT: 32,
-  FAULT_CLEAR: 33,
-  FAULT_COUNT: 34,
-  FINDINGS: 35,
-  /** The type of a reply is REPLY | the request's type. */
-  REPLY: 0x8000,
-} as const
 
 /** Node number (`open.node`) of the system-wide device, and its name in /dev/infiniband. */
 export const SYSTEM_NODE = 0x7fffffff
@@ -219,6 +177,227 @@ export const layout = <const D extends DeclaredFields>(...declared: D): MessageL
 
 export const offsetsOf = <M extends MessageLayout>({ fields }: M): Readonly<Record<FieldName<M>, number>> =>
   Object.fromEntries(fields.map(({ name, offset }) => [name, offset])) as Record<FieldName<M>, number>
+
+/** A request with memory, of which `more` further ranges have the same mistake. index: its position in its queue, from 0. */
+const requestMemory = [
+  ['wrId', 'u64'],
+  ['address', 'u64'],
+  ['queue', 'u32'],
+  ['number', 'u32'],
+  ['index', 'u32'],
+  ['more', 'u32'],
+] as const
+const lateRequestMemory = [['age', 'u64'], ...requestMemory] as const
+
+/** A row of `PreloadEvents`. */
+interface PreloadEventRow {
+  readonly type: number
+  /**
+   * The object that the event is about. `queue`: of `queue` (PostQueue; EventKind.POLL: a CQ) and `number`. `qp`: the QPN
+   * `number`. `cq`, `mr`: the handle `number`. `context`: none.
+   */
+  readonly about: 'queue' | 'qp' | 'cq' | 'mr' | 'context'
+  /** The object is destroyed. Absent: it exists. */
+  readonly isGone?: true
+  /** It is told only in a session that there is already. */
+  readonly isQuiet?: true
+  readonly layout: MessageLayout
+}
+
+/**
+ * Mistakes that the preload library of a program sees: each is a message of its own type, and an event of the stream with
+ * the same name and fields (check/program-events.ts). age: nanoseconds since the mistake; absent: it is told at once.
+ */
+export const PreloadEvents = {
+  /** Memory of an outstanding request was freed. */
+  bufferFreed: { type: 36, about: 'queue', layout: layout(...lateRequestMemory) },
+  /** The function that had memory of an outstanding request on its stack has returned. */
+  frameReturned: { type: 37, about: 'queue', layout: layout(...lateRequestMemory) },
+  /** The program forks while a request is outstanding. */
+  forkedOutstanding: { type: 38, about: 'queue', layout: layout(...requestMemory) },
+  /** The process posts to a queue, or polls a CQ, of a context that its parent has opened. */
+  usedInherited: { type: 39, about: 'queue', layout: layout(['queue', 'u32'], ['number', 'u32']) },
+  /** It destroys a queue pair of such a context. */
+  destroyedInherited: { type: 40, about: 'qp', layout: layout(['number', 'u32'], ['reserved', 'u32']) },
+  /**
+   * When the completion of a send, or of a later one of the queue, was polled, its memory was not as at the post; nothing
+   * is known about the device's own writes. index: as above.
+   */
+  sendChanged: { type: 41, about: 'qp', layout: layout(['number', 'u32'], ['index', 'u32']) },
+  /**
+   * More events of a CQ are acknowledged than the program has read and not acknowledged. otherCq: the handle of the CQ of
+   * the thread's last event that is not acknowledged, or UNKNOWN_NUMBER.
+   */
+  overacknowledged: {
+    type: 42,
+    about: 'cq',
+    isQuiet: true,
+    layout: layout(['number', 'u32'], ['acknowledged', 'u32'], ['read', 'u32'], ['otherCq', 'u32']),
+  },
+  /** An asynchronous event of an object is acknowledged, of which the program has read only `read`. */
+  asyncOveracknowledged: {
+    type: 43,
+    about: 'queue',
+    isQuiet: true,
+    layout: layout(['queue', 'u32'], ['number', 'u32'], ['read', 'u32'], ['reserved', 'u32']),
+  },
+  /**
+   * The program has given back memory of a region, from `start` to before `end`. how: GiveBack. isKept: 1: nothing else gets
+   * the memory before `reusable`.
+   */
+  gaveBack: {
+    type: 44,
+    about: 'mr',
+    layout: layout(
+      ['age', 'u64'],
+      ['start', 'u64'],
+      ['end', 'u64'],
+      ['number', 'u32'],
+      ['how', 'u32'],
+      ['isKept', 'u32'],
+      ['reserved', 'u32'],
+    ),
+  },
+  /** From now on the program may have the memory of the region again. */
+  reusable: { type: 45, about: 'mr', layout: layout(['number', 'u32'], ['reserved', 'u32']) },
+  /** The `part` (DeadPart) of a request at `address` was in a returned stack frame when it was posted. */
+  postedDead: {
+    type: 46,
+    about: 'queue',
+    layout: layout(
+      ['wrId', 'u64'],
+      ['address', 'u64'],
+      ['queue', 'u32'],
+      ['number', 'u32'],
+      ['part', 'u32'],
+      ['reserved', 'u32'],
+    ),
+  },
+  /** ibv_poll_cq got an array at `address` on the stack that has room for `room` completions, not for `entries`. */
+  arrayTooShort: {
+    type: 47,
+    about: 'cq',
+    layout: layout(['address', 'u64'], ['number', 'u32'], ['entries', 'u32'], ['room', 'u32'], ['reserved', 'u32']),
+  },
+  /** The program closes the `descriptor` of a context by close(2). */
+  closedDescriptor: {
+    type: 48,
+    about: 'context',
+    isQuiet: true,
+    layout: layout(['descriptor', 'u32'], ['reserved', 'u32']),
+  },
+  /** `count` requests of one list, from `wrId` on, have the same elements. opcode: their ibv_wr_opcode. */
+  sharedElements: {
+    type: 49,
+    about: 'queue',
+    layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['count', 'u32'], ['opcode', 'u32']),
+  },
+  /** The immediate data of a send, `data` in network byte order, is a small number in that of the host. */
+  immediateInHostOrder: { type: 50, about: 'qp', layout: layout(['wrId', 'u64'], ['number', 'u32'], ['data', 'u32']) },
+  /** A READ or atomic and an earlier one, whose completion was not polled, write to `address`. */
+  readsOverlap: {
+    type: 51,
+    about: 'qp',
+    layout: layout(['wrId', 'u64'], ['address', 'u64'], ['number', 'u32'], ['reserved', 'u32']),
+  },
+  /** A list is posted from its head, `wrId`, of which an earlier post has taken the first `taken` requests and refused the others. */
+  postedAgain: {
+    type: 52,
+    about: 'queue',
+    layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['taken', 'u32'], ['reserved', 'u32']),
+  },
+  /**
+   * num_sge is 0, and the first element of sg_list has `bytes` bytes at `address`, and this lkey. isLeft: 1: earlier sends of
+   * the process had elements.
+   */
+  elementsUnused: {
+    type: 53,
+    about: 'queue',
+    layout: layout(
+      ['wrId', 'u64'],
+      ['address', 'u64'],
+      ['queue', 'u32'],
+      ['number', 'u32'],
+      ['bytes', 'u32'],
+      ['lkey', 'u32'],
+      ['isLeft', 'u32'],
+      ['reserved', 'u32'],
+    ),
+  },
+  /**
+   * The rkey of a READ, WRITE or atomic (`opcode`: ibv_wr_opcode) of `address` is 0, and that of the member of the union that it
+   * does not use, `wr.atomic` or `wr.rdma`, is `rkey`.
+   */
+  otherMember: {
+    type: 54,
+    about: 'qp',
+    layout: layout(['address', 'u64'], ['number', 'u32'], ['rkey', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
+  },
+  /** ibv_poll_cq is called in a signal handler. */
+  polledInHandler: { type: 55, about: 'cq', layout: layout(['number', 'u32'], ['reserved', 'u32']) },
+  /**
+   * The completion of a request was polled whose queue pair has no requests: it was destroyed, or the process has not posted
+   * to it.
+   */
+  polledGone: {
+    type: 56,
+    about: 'queue',
+    isGone: true,
+    layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32']),
+  },
+} as const satisfies Readonly<Record<string, PreloadEventRow>>
+export type PreloadEventName = keyof typeof PreloadEvents
+export const preloadEventNames = Object.keys(PreloadEvents) as readonly PreloadEventName[]
+
+const columnOf = <K extends keyof PreloadEventRow & keyof (typeof PreloadEvents)[PreloadEventName]>(key: K) =>
+  Object.fromEntries(preloadEventNames.map(name => [name, PreloadEvents[name][key]])) as {
+    readonly [N in PreloadEventName]: (typeof PreloadEvents)[N][K]
+  }
+const exchangesOfPreload = Object.fromEntries(
+  preloadEventNames.map(name => [name, { request: name, reply: 'callReply' }]),
+) as { readonly [N in PreloadEventName]: { readonly request: N; readonly reply: 'callReply' } }
+
+export const MessageType = {
+  HELLO: 1,
+  OPEN: 2,
+  ATTACH: 3,
+  IOCTL: 4,
+  WRITE: 5,
+  REFRESH: 6,
+  MAP: 7,
+  NETLINK: 8,
+  WRITTEN: 9,
+  READ: 10,
+  STACK: 11,
+  REFUSED: 12,
+  FORK: 13,
+  END: 15,
+  /** JSON request and reply of a tool. */
+  TOOL: 16,
+  /** From the daemon to a subscribed tool: a traced call, or part of a long one (uapi/tool.ts). */
+  TRACE: 17,
+  BENIGN: 18,
+  POST: 19,
+  UNMAP: 20,
+  GONE: 21,
+  DIED: 22,
+  REFUSAL: 23,
+  BATCH: 24,
+  DOORBELLS: 25,
+  NOT_MAPPED: 26,
+  DIRECT: 27,
+  CALL: 28,
+  ORDER: 29,
+  WAITS: 30,
+  LENDS: 31,
+  FAULT: 32,
+  FAULT_CLEAR: 33,
+  FAULT_COUNT: 34,
+  FINDINGS: 35,
+  ...columnOf('type'),
+  /** The type of a reply is REPLY | the request's type. */
+  REPLY: 0x8000,
+} as const
 
 /** Structs of the protocol: the header of every message, then the bodies. */
 export const Messages = {
@@ -354,22 +533,6 @@ export const Messages = {
     ['fact2', 'u64'],
     ['fact3', 'u64'],
     ['error', 'u32'],
-    ['reserved', 'u32'],
-  ),
-  /**
-   * kind: MisuseKind. queue, number: as in `post`. index: that of the request in its queue, from 0. address: of the
-   * request's memory. more: number of further ranges of memory with the same mistake. age: nanoseconds since the
-   * mistake.
-   */
-  misuse: layout(
-    ['wrId', 'u64'],
-    ['address', 'u64'],
-    ['age', 'u64'],
-    ['kind', 'u32'],
-    ['queue', 'u32'],
-    ['number', 'u32'],
-    ['index', 'u32'],
-    ['more', 'u32'],
     ['reserved', 'u32'],
   ),
   /**
@@ -544,6 +707,7 @@ export const Messages = {
   findingsFrom: layout(['from', 'u32'], ['fresh', 'u32']),
   /** ret: the number of findings so far; -ENOSYS: nobody checks. The others: of the finding; empty: there is none yet. */
   findingReply: layout(['ret', 's64'], ['findingId', 40], ['severity', 16], ['foundDevice', 64], ['sentence', 960]),
+  ...columnOf('layout'),
   /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -564,7 +728,7 @@ export const Exchanges = {
   REFUSED: { request: 'refused', reply: 'callReply' },
   REFUSAL: { request: 'refusal', reply: 'callReply' },
   FORK: { request: null, reply: 'callReply' },
-  MISUSE: { request: 'misuse', reply: 'callReply' },
+  ...exchangesOfPreload,
   GONE: { request: 'gone', reply: 'callReply' },
   DIED: { request: 'died', reply: 'callReply' },
   BATCH: { request: 'batch', reply: 'callReply' },
@@ -692,57 +856,12 @@ export const ContextFile = {
 export const EventKind = { POLL: 8, REFUSED: 16 } as const
 
 /**
- * `misuse.kind`. Of an outstanding request: its memory was freed (FREED), the function that had the memory on its stack
- * returned (RETURNED), the program forked (FORKED). INHERITED: the process uses a queue or CQ of a context that its
- * parent has opened; `misuse.queue` is then an EventKind. With `index` 1 a call destroys a queue
- * pair of the context. CHANGED: when the completion of a send, or of a later one of
- * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
- * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
- * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
- * acknowledged, + 1. CLOSED: the program closes the descriptor `index` of a context by close(2). SHORT_ARRAY: ibv_poll_cq got an array at `address` on the stack that has room for `more`
- * completions, not for `index`. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
- * `wrId`, as `index` says (GiveBack); with `more` 1 nothing else gets the memory before REUSABLE. DEAD_POST: the list of
- * requests, the elements or the buffer of a request was in a returned stack frame when it was posted, at `address`, as
- * `index` says (DeadPart). SHARED_ELEMENTS: `index` requests of one list, from `wrId` on, have the same elements; `more`:
- * their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network byte order, is a small number in that of
- * the host. POSTED_AGAIN: a list is posted from its head, `wrId`, of which an earlier post has taken the first `index`
- * requests and refused the others. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
- * UNUSED_ELEMENTS: num_sge is 0, and the first element of sg_list has `index` bytes at `address` and the lkey `more`.
- * LEFT_ELEMENTS: so, and earlier sends of the process had elements.
- * OTHER_MEMBER: the rkey of a READ, WRITE or atomic (`more`: ibv_wr_opcode) of `address` is 0, and that of the member of the
- * union that it does not use, `wr.atomic` or `wr.rdma`, is `index`. IN_HANDLER: ibv_poll_cq is called in a signal handler.
- * POLLED_GONE: the completion of a request was polled whose queue pair has no requests: it was destroyed, or the process has not
- * posted to it.
- */
-export const MisuseKind = {
-  FREED: 1,
-  RETURNED: 2,
-  FORKED: 3,
-  INHERITED: 4,
-  CHANGED: 5,
-  ACKNOWLEDGED: 6,
-  GAVE_BACK: 7,
-  DEAD_POST: 8,
-  SHORT_ARRAY: 9,
-  CLOSED: 10,
-  SHARED_ELEMENTS: 11,
-  IMMEDIATE: 12,
-  READ_OVERLAP: 13,
-  POSTED_AGAIN: 14,
-  UNUSED_ELEMENTS: 15,
-  OTHER_MEMBER: 16,
-  IN_HANDLER: 17,
-  POLLED_GONE: 18,
-  LEFT_ELEMENTS: 19,
-} as const
-
-/**
  * How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones; the stack frame with
- * the memory has returned, or the thread whose stack it was on has ended. REUSABLE: from now on the program may have the
- * memory again.
+ * the memory has returned, or the thread whose stack it was on has ended.
  */
-export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3, FRAME: 4, THREAD: 5, REUSABLE: 6 } as const
+export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3, FRAME: 4, THREAD: 5 } as const
 
+/** The part of a request: its struct, the list of its elements, or its memory. */
 export const DeadPart = { LIST: 1, ELEMENTS: 2, BUFFER: 3 } as const
 
 /**

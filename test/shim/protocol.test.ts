@@ -32,9 +32,10 @@ const session = {
 
 interface Generator {
   protocolHeader(exports: typeof session): string
+  eventsHeader(exports: typeof session): string
   recordsHeader(exports: typeof observe): string
 }
-const { protocolHeader, recordsHeader } = (await import(
+const { eventsHeader, protocolHeader, recordsHeader } = (await import(
   pathToFileURL(join(repoRoot, 'scripts/generate-protocol.mjs')).href
 )) as Generator
 
@@ -43,6 +44,8 @@ test('the committed headers are current', () => {
   assert.equal(records, recordsHeader(observe), 'run `npm run build`, which generates shim/host/records.h')
   const committed = readFileSync(join(repoRoot, 'shim/protocol.h'), 'utf8')
   assert.equal(committed, protocolHeader(session), 'run `npm run build`, which generates shim/protocol.h')
+  const events = readFileSync(join(repoRoot, 'shim/preload_events.h'), 'utf8')
+  assert.equal(events, eventsHeader(session), 'run `npm run build`, which generates shim/preload_events.h')
 })
 
 test('the header follows the table', () => {

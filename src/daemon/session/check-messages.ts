@@ -1,9 +1,10 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
- * UNMAP, LENDS, FINDINGS, DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
+ * UNMAP, LENDS, FINDINGS, DIRECT, END and those of `PreloadEvents` in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
+import { preloadFields } from '../../spec/check/program-events.ts'
 import { Errno } from '../../spec/errno.ts'
-import { MessageType } from '../../spec/session.ts'
+import { MessageType, PreloadEvents, preloadEventNames } from '../../spec/session.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'
@@ -33,7 +34,19 @@ export const createCheckMessages = (
   }
   const stackOfRequest = () => daemon.check?.stackOf(process.pid, request.stack)
 
+  const preloadEvents = preloadEventNames.map(name => [
+    PreloadEvents[name].type,
+    () => {
+      const context = contextOfRequest()
+      const event = preloadFields(name, { ...request })
+      if (context !== undefined)
+        daemon.check?.preloadEvent(context, process, stackOfRequest() ?? [], event, request.age)
+      reply(0)
+    },
+  ])
+
   return {
+    ...Object.fromEntries(preloadEvents),
     /** Stores no stacks of other users' programs: printing a stack runs addr2line on files that the program chose. */
     [MessageType.STACK]() {
       const { pid, id, frames } = request
@@ -60,11 +73,6 @@ export const createCheckMessages = (
         errno: error,
         facts: [fact0, fact1, fact2, fact3],
       })
-      reply(0)
-    },
-    [MessageType.MISUSE]() {
-      const context = contextOfRequest()
-      if (context !== undefined) daemon.check?.misused(context, process, stackOfRequest() ?? [], request)
       reply(0)
     },
     [MessageType.GONE]() {

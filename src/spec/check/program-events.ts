@@ -7,6 +7,7 @@
  * Events have ids and handles, and no object of core: an `ObjectName` has the three fields that a consumer may read.
  */
 import type { Reason } from '../reason.ts'
+import { type MessageLayout, type MessageValues, type PreloadEventName, PreloadEvents } from '../session.ts'
 import type { Failure } from './failures.ts'
 import type { Program, Stack, Story } from './finding.ts'
 import type { OmissionId } from './omissions.ts'
@@ -121,32 +122,35 @@ export interface CheckedFailure {
   readonly story?: Story
 }
 
-/**
- * Misuse by `program`, from the MISUSE message (spec/session.ts). Before the completion of a request was polled, the
- * program freed the request's memory, returned from the stack frame with the memory, or forked. Or the program used a
- * queue that it inherited by fork. `context`: the queue's.
- */
-export interface Misuse {
-  /** `time` to `program`: as in `CheckedCall`. */
+/** What events of a program with a context have: `time` to `program` as in `CheckedCall`. */
+interface EventOrigin {
   readonly time: number
   readonly device: string
   readonly deviceNumber: number
   readonly context: number
   readonly program: Program | undefined
-  /** MisuseKind. */
-  readonly kind: number
-  /** PostQueue. An inherited CQ: EventKind.POLL. */
-  readonly queue: number
-  /** The QPN, or the handle of the SRQ or CQ. */
-  readonly number: number
-  readonly wrId: bigint
-  /** Position of the request among the posts to the queue since its creation or RESET, from 0. */
-  readonly index: number
-  /** Address of the element's memory. */
-  readonly address: number
-  /** Number of further elements with the same mistake. */
-  readonly more: number
   readonly stack: Stack
+}
+
+/**
+ * The fields of an event of a preload library (`PreloadEvents` in spec/session.ts), which `program` has caused; `context` may
+ * be that of its parent. Addresses are numbers.
+ */
+type PreloadFields<N extends PreloadEventName> = {
+  readonly [F in keyof MessageValues<(typeof PreloadEvents)[N]['layout']> as Exclude<F, 'age'>]: F extends 'wrId'
+    ? bigint
+    : number
+}
+
+/** Of a message with the fields of this event. */
+export const preloadFields = <N extends PreloadEventName>(
+  event: N,
+  message: Readonly<Record<string, unknown>>,
+): { readonly event: N } & PreloadFields<N> => {
+  const { fields }: MessageLayout = PreloadEvents[event].layout
+  const own = fields.filter(({ name }) => name !== 'reserved' && name !== 'age')
+  const values = own.map(({ name }) => [name, name === 'wrId' ? message[name] : Number(message[name])])
+  return { event, ...Object.fromEntries(values) }
 }
 
 /**
@@ -369,7 +373,9 @@ interface Advertisement extends Bytes {
   readonly isReadable: boolean
 }
 
-interface ProgramEvents {
+type EventsOfPreload = { readonly [N in PreloadEventName]: EventOrigin & PreloadFields<N> }
+
+interface ProgramEvents extends EventsOfPreload {
   calling: BeginningCall
   called: CheckedCall
   contextEnds: ContextEnd
@@ -377,7 +383,6 @@ interface ProgramEvents {
   forked: { readonly pid: number; readonly stack: Stack }
   /** A program has unmapped memory of the region with the id `object`. */
   unmapped: { readonly object: number }
-  misused: Misuse
   usedGone: UseOfGone
   /** A program has taken memory of a queue by a provider's function, so its posts may not be seen. */
   postsDirectly: { readonly pid: number; readonly name: string }
@@ -423,6 +428,9 @@ interface ProgramEvents {
   omitted: { readonly id: OmissionId; readonly count: number }
 }
 export type ProgramEventName = keyof ProgramEvents
+
+/** Without what all of them have. */
+export type PreloadEvent = { [N in PreloadEventName]: { readonly event: N } & PreloadFields<N> }[PreloadEventName]
 
 /** One event. The kinds with `time` have it in microseconds. */
 export type ProgramEvent<Name extends ProgramEventName = ProgramEventName> = {

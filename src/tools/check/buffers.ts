@@ -13,11 +13,10 @@
  */
 import { requestName } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/finding.ts'
-import type { Misuse } from '../../spec/check/program-events.ts'
+import type { ProgramEvent } from '../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import { HashLog } from '../../spec/context-logs.ts'
 import { MrKind } from '../../spec/enums.ts'
-import { MisuseKind } from '../../spec/session.ts'
 import { returnsData, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { createDeviceWrites } from './device-writes.ts'
@@ -231,7 +230,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   }
 
   /** As the program has posted them: the device may see the second READ after the first was polled. */
-  const readsOverlap = (owner: KnownObject, { wrId, address, stack }: Misuse): void => {
+  const overlapOfReads = (owner: KnownObject, { wrId, address, stack }: ProgramEvent<'readsOverlap'>): void => {
     const finding = services.report(
       'receive-overlap',
       { ...services.occurrenceAt(owner, stack), ...POSTED },
@@ -465,9 +464,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       polledCounts.delete(object.id)
       removePolled(object.id, Number.POSITIVE_INFINITY)
     },
-    misused(misuse, owner) {
-      if (misuse.kind === MisuseKind.CHANGED) changedAtPoll(owner, misuse.index)
-      else if (misuse.kind === MisuseKind.READ_OVERLAP) readsOverlap(owner, misuse)
+    on: {
+      sendChanged: ({ index }, owner) => changedAtPoll(owner, index),
+      readsOverlap: (event, owner) => overlapOfReads(owner, event),
     },
     unmapped(region) {
       const user = outstandingUserOf(region)

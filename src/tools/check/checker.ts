@@ -20,7 +20,6 @@ import type {
   LibraryRefusal,
   Misorder,
   MistakenBatch,
-  Misuse,
   ProgramEvent,
   ProgramEventName,
   RefusedAttempt,
@@ -34,7 +33,7 @@ import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Relapse } from '../../spec/faults.ts'
 import type { Reason } from '../../spec/reason.ts'
-import { MisuseKind, ObjectKind, PostQueue } from '../../spec/session.ts'
+import { ObjectKind, PostQueue, type PreloadEventName } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
 import {
@@ -47,6 +46,7 @@ import {
   adviceForUnsupported,
   cmFunctionIn,
 } from './advice.ts'
+import { createArrayDetector } from './array-too-short.ts'
 import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, cFunctionOf, inC } from './c-words.ts'
@@ -63,31 +63,40 @@ import {
   psnLines,
   rdAtomicExceeds,
 } from './connection.ts'
+import { createInheritanceDetector } from './context-inherited.ts'
 import { createDatagramDetector } from './datagrams.ts'
+import { createDescriptorDetector } from './descriptor-closed.ts'
 import { type CheckerSources, type Detector, DetectorServices, noSources, watcherFor } from './detector.ts'
+import { createAcknowledgementDetector } from './events-overacknowledged.ts'
 import { FailureReports } from './failed.ts'
 import { type RefusedCreation, reportDeath, reportGone } from './gone.ts'
 import { IgnoredEvents } from './ignored-events.ts'
 import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
+import { createImmediateDetector } from './immediate-byte-order.ts'
 import { createLearntDetector, type LearntDetector } from './lends/learnt.ts'
 import { createLendDetector, type LendDetector, type LentRange } from './lends/lends.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLidPathDetector } from './lid-paths.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
+import { createPostedAgainDetector } from './list-posted-again.ts'
 import { dropBehind, lostIn, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
-import { MisuseReports } from './misuses.ts'
 import { factsOf } from './net-peers.ts'
 import { addressIn, hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, stateOf } from './objects.ts'
 import { orderFinding, orderText } from './orders.ts'
 import { Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
+import { createHandlerDetector } from './poll-in-handler.ts'
+import { createLatePollDetector } from './polled-after-destroy.ts'
+import { createDeadPostDetector } from './posted-dead.ts'
+import { preloadDispatch } from './preload-events.ts'
 import { createPrivateFileDetector, type PrivateFiles } from './private-files.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { refusalOf } from './refused-post.ts'
 import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './reporting.ts'
 import { createRequestOrders, type RequestOrders } from './request-orders.ts'
+import { createSharedElementsDetector } from './shared-elements.ts'
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
 import { createSwaps, type Swaps } from './swaps.ts'
@@ -128,14 +137,13 @@ const MAX_HELD_STORIES = 256
 
 type Taker<K extends ProgramEventName> = (checker: Checker, event: ProgramEvent<K>) => void
 
-/** What the checker does with each event. */
-const takers: { readonly [K in ProgramEventName]: Taker<K> } = {
+/** What the checker does with each event, apart from those of preload libraries. */
+const takers: { readonly [K in Exclude<ProgramEventName, PreloadEventName>]: Taker<K> } = {
   calling: (checker, call) => checker.calling(call),
   called: (checker, call) => checker.called(call),
   contextEnds: (checker, end) => checker.contextEnds(end),
   forked: (checker, { pid, stack }) => checker.forked(pid, stack),
   unmapped: (checker, { object }) => checker.unmapped(object),
-  misused: (checker, misuse) => checker.misused(misuse),
   usedGone: (checker, use) => checker.usedGone(use),
   postsDirectly: (checker, { pid, name }) => checker.postsDirectly(pid, name),
   died: (checker, death) => checker.died(death),
@@ -186,6 +194,16 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createCmDisconnectDetector,
   createCmAnswerDetector,
   createPeerDetector,
+  createInheritanceDetector,
+  createArrayDetector,
+  createDescriptorDetector,
+  createAcknowledgementDetector,
+  createDeadPostDetector,
+  createSharedElementsDetector,
+  createImmediateDetector,
+  createPostedAgainDetector,
+  createHandlerDetector,
+  createLatePollDetector,
 ]
 
 export class Checker {
@@ -219,7 +237,7 @@ export class Checker {
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
   readonly #privateFiles: PrivateFiles | undefined
-  readonly #misuses: MisuseReports
+  readonly #takePreload: ReturnType<typeof preloadDispatch>
   readonly #failures: FailureReports
   readonly #ignoredPosts: IgnoredPosts
   readonly #detectors: readonly Detector[]
@@ -277,8 +295,9 @@ export class Checker {
       ...(this.who ? [this.who] : []),
       ...(this.orders ? [this.orders] : []),
     ]
-    this.#misuses = new MisuseReports(services, this.#reporter, this.#memoryGone, this.#detectors)
     this.#failures = new FailureReports(services, this.#reporter, this.#queues, this.outages)
+    const receivers = new Set([...this.#detectors, this.#memoryGone, this.#failures])
+    this.#takePreload = preloadDispatch(this.#objects, receivers)
     this.requests = watcherFor(this.#objects, this.#detectors)
   }
 
@@ -312,8 +331,9 @@ export class Checker {
   /** Takes an event of the stream. */
   event<K extends ProgramEventName>(event: ProgramEvent<K>): void {
     this.#story.event(event as ProgramEvent)
-    const take = takers[event.event as K] as (checker: Checker, event: ProgramEvent<K>) => void
-    take(this, event)
+    const take = takers[event.event as keyof typeof takers] as Taker<K> | undefined
+    if (take !== undefined) take(this, event)
+    else this.#takePreload(event as ProgramEvent<PreloadEventName>)
   }
 
   // ---- calls ----
@@ -518,7 +538,7 @@ export class Checker {
     }[call.why]
     known.wasKilled = call.wasKilled === true
     this.#objects.remove(known, moment(action, call.time, call.stack))
-    const isLeft = call.why === 'close' && !this.#misuses.closedContexts.has(call.context)
+    const isLeft = call.why === 'close' && !this.#services.closedContexts.has(call.context)
     if (isLeft && isVerbsClass(known.class) && !known.isInternal)
       this.#reporter.report(
         'leak',
@@ -587,12 +607,6 @@ export class Checker {
         objects: [qp, peer],
       },
     )
-  }
-
-  /** The preload library of a program reports wrong use of memory or a queue. */
-  misused(misuse: Misuse): void {
-    if (misuse.kind === MisuseKind.OTHER_MEMBER) this.#failures.otherMember(misuse)
-    this.#misuses.misused(misuse)
   }
 
   /** As of `LendDetector`. */

@@ -9,15 +9,22 @@ import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
-import type { BeginningCall, CheckedCall, ContextEnd, Misuse, RefusedPost } from '../../spec/check/program-events.ts'
+import type {
+  BeginningCall,
+  CheckedCall,
+  ContextEnd,
+  ProgramEvent,
+  RefusedPost,
+} from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
-import { PostQueue } from '../../spec/session.ts'
+import { PostQueue, type PreloadEventName } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import { NetPeers } from './net-peers.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
+import type { PreloadOwner, PreloadReceiver } from './preload-events.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
 /** What a checker is made with: what its producer is and can answer, and the options of its user. */
@@ -52,7 +59,7 @@ export const noSources: CheckerSources = {
 }
 
 /** The events that a detector receives. Events of requests are only about objects that the checker knows. */
-export interface Detector extends Partial<RequestWatcher> {
+export interface Detector extends Partial<RequestWatcher>, PreloadReceiver {
   /**
    * A call on an object begins. If the object is a CQ, its earlier polls were reported before. If it is a region, the
    * earlier receives and polls of its context were reported before.
@@ -66,8 +73,6 @@ export interface Detector extends Partial<RequestWatcher> {
   asked?(call: CheckedCall): void
   /** The program's library has refused a post to this queue. True: the detector has told it. */
   refusedPost?(post: RefusedPost, queue: KnownObject): boolean
-  /** A program has misused memory of a request of this queue (`Misuse`). */
-  misused?(misuse: Misuse, owner: KnownObject): void
   /** The queue pairs and all else of a context end, `pendingSends` as in `ContextEnd`. */
   contextEnds?(end: ContextEnd): void
   /** A process that has not called ibv_fork_init is about to fork. */
@@ -81,6 +86,8 @@ export class DetectorServices {
   readonly omit: NoteOmission
   /** Ends of connections on other hosts. */
   readonly net: NetPeers
+  /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
+  readonly closedContexts = new Set<number>()
   /** Whether a program writes an event log for the search for races. */
   searchesRaces = false
   readonly #reporter: FindingReporter
@@ -222,3 +229,19 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
     },
   }
 }
+
+/** Makes a detector that reports each `event` as the finding `id`, about the object of the event unless `contentOf` names others. */
+export const reportsEach =
+  <N extends PreloadEventName>(
+    event: N,
+    id: FindingId,
+    as: Pick<Occurrence, 'action' | 'isPost'>,
+    contentOf: (event: ProgramEvent<N>, owner: PreloadOwner<N>, objects: KnownObjects) => FindingContent | undefined,
+  ) =>
+  (services: DetectorServices): Detector => {
+    const report = (told: ProgramEvent<N>, owner: PreloadOwner<N>): void => {
+      const content = contentOf(told, owner, services.objects)
+      if (content !== undefined) services.report(id, { ...told, ...as }, { objects: [owner], ...content })
+    }
+    return { on: { [event]: report } }
+  }

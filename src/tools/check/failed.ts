@@ -7,7 +7,7 @@ import { type Failure, failureText } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { ProgramProbes } from '../../spec/check/probes.ts'
-import type { CheckedFailure, Misuse } from '../../spec/check/program-events.ts'
+import type { CheckedFailure, ProgramEvent } from '../../spec/check/program-events.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { isAtomic, WrOpcode } from '../../spec/work.ts'
@@ -27,6 +27,7 @@ import type { DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
 import { hex, type KnownObject, type KnownObjects, typeOf } from './objects.ts'
 import { ackTimeoutOf, before, type Outage, type Outages } from './outages.ts'
+import type { PreloadReceiver } from './preload-events.ts'
 import type { QueueDetector } from './queues/queues.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 import type { Stories } from './story/lines.ts'
@@ -173,7 +174,7 @@ export class FailureReports {
   readonly #queues: QueueDetector
   readonly #outages: Outages
   /** The last request of a queue pair that may have its rkey in the wrong member. */
-  readonly #otherMembers = new WeakMap<KnownObject, Misuse>()
+  readonly #otherMembers = new WeakMap<KnownObject, ProgramEvent<'otherMember'>>()
 
   constructor(services: DetectorServices, reporter: FindingReporter, queues: QueueDetector, outages: Outages) {
     this.#services = services
@@ -183,23 +184,20 @@ export class FailureReports {
   }
 
   /** A request with rkey 0 was posted, and the other member of its union has a number at the place of the rkey. */
-  otherMember(misuse: Misuse): void {
-    const owner = this.#services.objects.qp(misuse.deviceNumber, misuse.number)
-    if (owner !== undefined) this.#otherMembers.set(owner, misuse)
-  }
+  readonly on: Required<PreloadReceiver>['on'] = { otherMember: (event, qp) => this.#otherMembers.set(qp, event) }
 
   /** What the other member of the union says of a request with rkey 0; empty: nothing. */
   #memberOf(failure: Failure, qp: KnownObject | undefined, device: number | undefined): MemberFound | undefined {
-    const misuse = qp && this.#otherMembers.get(qp)
-    if (misuse === undefined || failure.cause.args.key !== 0 || device === undefined) return undefined
-    const region = this.#services.objects.region(device, misuse.index)
+    const told = qp && this.#otherMembers.get(qp)
+    if (told === undefined || failure.cause.args.key !== 0 || device === undefined) return undefined
+    const region = this.#services.objects.region(device, told.rkey)
     if (region?.iova === undefined || region.destruction !== undefined) return undefined
-    if (misuse.address < region.iova || misuse.address >= region.iova + (region.size ?? 0)) return undefined
-    const [own, other] = isAtomic(misuse.more) ? ['atomic', 'rdma'] : ['rdma', 'atomic']
+    if (told.address < region.iova || told.address >= region.iova + (region.size ?? 0)) return undefined
+    const [own, other] = isAtomic(told.opcode) ? ['atomic', 'rdma'] : ['rdma', 'atomic']
     return {
       region,
-      detail: `wr.${other}.rkey of the request is ${hex(misuse.index >>> 0)}, that of ${region.name}, and wr.${own}.rkey is 0`,
-      advice: `set remote_addr and rkey in wr.${own}: ${requestName(misuse.more)} takes them from there, not from wr.${other}`,
+      detail: `wr.${other}.rkey of the request is ${hex(told.rkey >>> 0)}, that of ${region.name}, and wr.${own}.rkey is 0`,
+      advice: `set remote_addr and rkey in wr.${own}: ${requestName(told.opcode)} takes them from there, not from wr.${other}`,
     }
   }
 

@@ -6,7 +6,7 @@
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { RefusedPost } from '../../spec/check/program-events.ts'
 import { errnoName } from '../../spec/errno.ts'
-import { MisuseKind, PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
+import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 import { POSTED } from './reporting.ts'
@@ -91,9 +91,11 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
       if (all.length === MAX_REFUSED) return
       refused.set(queue.id, [...all, { post, id, why, next: undefined, hasPolled: false }])
     },
-    misused({ kind }, { id }) {
-      // Not ignored, but posted from another request on.
-      if (kind === MisuseKind.POSTED_AGAIN) refused.delete(id)
+    on: {
+      postedAgain(_event, { id }) {
+        // Not ignored, but posted from another request on.
+        refused.delete(id)
+      },
     },
     waits(context) {
       for (const [queue, all] of refused) {

@@ -1,13 +1,13 @@
 /*
  * Findings about memory of unpolled requests: the memory is freed, its stack frame returns, or a fork copies it. The
- * preload library reports all such events (MISUSE in spec/session.ts) and does not know how far the device is. The
+ * preload library reports all such events (`PreloadEvents` in spec/session.ts) and does not know how far the device is. The
  * detector looks up the request. If the request is neither outstanding nor unpolled, there is no finding. Deregistered
  * memory is left out: finding `region-in-use`.
  */
 
-import type { Misuse } from '../../spec/check/program-events.ts'
+import type { ProgramEvent } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { MisuseKind, PostQueue } from '../../spec/session.ts'
+import { PostQueue } from '../../spec/session.ts'
 import { requestText } from './buffers.ts'
 import type { CheckerSources, Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, moment } from './objects.ts'
@@ -33,8 +33,10 @@ interface UnpolledRequest {
 }
 
 /** A report about a send that the device has not fetched; `until` in microseconds. */
-interface AwaitingMisuse {
-  readonly misuse: Misuse
+type Told = ProgramEvent<'bufferFreed' | 'frameReturned' | 'forkedOutstanding'>
+
+interface AwaitingReport {
+  readonly event: Told
   readonly owner: number
   readonly until: number
 }
@@ -49,7 +51,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
   const queues = new Map<number, QueueRequests>()
   /** By CQ, in the order of completions. */
   const unpolled = new Map<number, UnpolledRequest[]>()
-  const awaiting: AwaitingMisuse[] = []
+  const awaiting: AwaitingReport[] = []
 
   const queueOf = (owner: number): QueueRequests => {
     let queue = queues.get(owner)
@@ -60,17 +62,17 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     return queue
   }
 
-  const report = (misuse: Misuse, owner: KnownObject, request: WorkRequest, isFinished: boolean): void => {
-    const lkey = elementAt(request, misuse.address)?.lkey
+  const report = (event: Told, owner: KnownObject, request: WorkRequest, isFinished: boolean): void => {
+    const lkey = elementAt(request, event.address)?.lkey
     const region = lkey === undefined ? undefined : services.objects.region(owner.device, lkey)
-    // Misuse has addresses of the program. Requests have the same addresses only if iova is the start.
+    // Events have addresses of the program. Requests have the same addresses only if iova is the start.
     if (region === undefined || region.destruction !== undefined || region.iova !== region.start) return
-    const { kind, more, stack, program } = misuse
+    const { more, stack, program } = event
     const name = `${requestText(request)} of ${owner.name}`
     const others = more === 0 ? '' : `, and of ${more} more`
     const when = isFinished ? 'before its completion was polled' : 'while it was outstanding'
     const objects = [region, owner]
-    if (kind === MisuseKind.FREED)
+    if (event.event === 'bufferFreed')
       services.report('buffer-freed', services.occurrenceAt(owner, stack, 'freed'), {
         text: `the memory of ${name}${others} was freed ${when}`,
         // The device no longer uses the memory.
@@ -78,7 +80,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
         moments: [services.postMoment(request)],
         objects,
       })
-    else if (kind === MisuseKind.RETURNED)
+    else if (event.event === 'frameReturned')
       services.report('frame-returned', services.occurrenceAtPost(owner, request), {
         text: `the stack frame with the memory of ${name}${others} returned ${when}`,
         ...(isFinished && { severity: 'warning' as const }),
@@ -86,7 +88,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
         objects,
       })
     // If it is unknown whether the child gets a copy, it is assumed.
-    else if (program !== undefined && isCopiedByFork(program, misuse.address) !== false)
+    else if (program !== undefined && isCopiedByFork(program, event.address) !== false)
       services.report('fork-outstanding', services.occurrenceAt(owner, stack, 'forked'), {
         text: isFinished
           ? `process ${program.pid} forked before the completion of ${name} was polled`
@@ -101,6 +103,21 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.until <= now) awaiting.splice(i, 1)
   }
 
+  const take = (event: Told, owner: KnownObject): void => {
+    const { queue, wrId, index, address } = event
+    const { requests, fetched } = queueOf(owner.id)
+    // A request with a higher index was posted after the mistake: the report may be late.
+    for (const [request, isFinished] of requests)
+      if (request.wrId === wrId && (request.postIndex ?? 0) <= index && elementAt(request, address) !== undefined) {
+        report(event, owner, request, isFinished)
+        return
+      }
+    if (queue !== PostQueue.SEND || index < fetched) return
+    const now = services.sources.now()
+    dropExpired(now)
+    if (awaiting.length < MAX_AWAITED) awaiting.push({ event, owner: owner.id, until: now + AWAITED_MICROSECONDS })
+  }
+
   return {
     posted(request) {
       const queue = queueOf(request.owner)
@@ -113,10 +130,10 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       dropExpired(services.sources.now())
       const owner = services.objects.find(request.owner)
       for (let i = awaiting.length - 1; i >= 0; i--) {
-        const { misuse, owner: id } = awaiting[i]!
-        if (id !== request.owner || misuse.index !== postIndex || misuse.wrId !== request.wrId) continue
+        const { event, owner: id } = awaiting[i]!
+        if (id !== request.owner || event.index !== postIndex || event.wrId !== request.wrId) continue
         awaiting.splice(i, 1)
-        if (owner !== undefined) report(misuse, owner, request, false)
+        if (owner !== undefined) report(event, owner, request, false)
       }
     },
     ended(request) {
@@ -163,19 +180,6 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       for (const { request } of unpolled.get(id) ?? []) queues.get(request.owner)?.requests.delete(request)
       unpolled.delete(id)
     },
-    misused(misuse, owner) {
-      const { kind, queue, wrId, index, address } = misuse
-      // buffers.ts
-      if (kind !== MisuseKind.FREED && kind !== MisuseKind.RETURNED && kind !== MisuseKind.FORKED) return
-      const { requests, fetched } = queueOf(owner.id)
-      // A request with a higher index was posted after the misuse: the report may be late.
-      for (const [request, isFinished] of requests)
-        if (request.wrId === wrId && (request.postIndex ?? 0) <= index && elementAt(request, address) !== undefined)
-          return report(misuse, owner, request, isFinished)
-      if (queue !== PostQueue.SEND || index < fetched) return
-      const now = services.sources.now()
-      dropExpired(now)
-      if (awaiting.length < MAX_AWAITED) awaiting.push({ misuse, owner: owner.id, until: now + AWAITED_MICROSECONDS })
-    },
+    on: { bufferFreed: take, frameReturned: take, forkedOutstanding: take },
   }
 }

@@ -26,19 +26,16 @@ const MAX_ACCESSES = 256
 const NUMBERS = 7
 
 /** Memory of a region, in its addresses, that was given back at `time`, in microseconds, by `stack`. */
-interface Given {
+interface Gone {
   readonly region: KnownObject
   /** GiveBack. */
   readonly how: number
   readonly start: number
   readonly end: number
-  /** Whether nothing else gets the memory, as long as `reusable` is not called. */
+  /** Whether nothing else gets the memory before `reusableAt`. */
   readonly isKept: boolean
   readonly time: number
   readonly stack: Stack
-}
-
-interface Gone extends Given {
   /** When the program may have had the memory again, microseconds; infinite: not yet. */
   reusableAt: number
   /** The newest request that was known when the memory was given back. */
@@ -97,14 +94,10 @@ const ways: Readonly<
 }
 
 export interface MemoryGone extends Detector {
-  /** The program has given back memory of a region. */
-  gaveBack(given: Given): void
   /** As `Checker.accessed`. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
   /** The latest requests that have ended, of all programs, the oldest first. */
   latest(): readonly WorkRequest[]
-  /** From `time` on, in microseconds, the program may have the memory of the region again. */
-  reusable(region: KnownObject, time: number): void
 }
 
 /** `momentsOf`: the messages of a process that told peers of these bytes. */
@@ -224,6 +217,23 @@ export const createMemoryGoneDetector = (
     next = (next + 1) % MAX_ENDED
   }
 
+  const remember = (given: Gone): void => {
+    const { region, time } = given
+    const [oldest] = givens.keys()
+    if (oldest !== undefined && givens.size === MAX_GIVEN) givens.delete(oldest)
+    givens.delete(region.id)
+    givens.set(region.id, given)
+    for (let at = 0; at < accesses.length; at += NUMBERS) if (accesses[at] !== 0 && checkAccess(given, at)) return
+    for (const [at, request] of ended.entries()) {
+      if (endTimes[at]! <= time) continue
+      const access = accessOf(request, given)
+      if (access !== undefined) {
+        report(given, access)
+        return
+      }
+    }
+  }
+
   return {
     accessed(device, rkey, hi, lo, length, access, qpn) {
       if (length === 0) return
@@ -239,27 +249,27 @@ export const createMemoryGoneDetector = (
       for (const given of givens.values()) checkAccess(given, at)
     },
     latest: () => [...ended.slice(next), ...ended.slice(0, next)],
-    reusable({ id }, time) {
-      const given = givens.get(id)
-      if (given !== undefined) given.reusableAt = time
-    },
-    gaveBack(told) {
-      const isAtOnce = told.how !== GiveBack.DISCARD
-      const given: Gone = { ...told, reusableAt: Number.POSITIVE_INFINITY, newest: isAtOnce ? newestId : -1 }
-      const [oldest] = givens.keys()
-      if (oldest !== undefined && givens.size === MAX_GIVEN) givens.delete(oldest)
-      const { region, time } = given
-      givens.delete(region.id)
-      givens.set(region.id, given)
-      for (let at = 0; at < accesses.length; at += NUMBERS) if (accesses[at] !== 0 && checkAccess(given, at)) return
-      for (const [at, request] of ended.entries()) {
-        if (endTimes[at]! <= time) continue
-        const access = accessOf(request, given)
-        if (access !== undefined) {
-          report(given, access)
-          return
-        }
-      }
+    on: {
+      reusable({ time }, { id }) {
+        const given = givens.get(id)
+        if (given !== undefined) given.reusableAt = time
+      },
+      gaveBack({ start, end, how, isKept, time, stack }, region) {
+        if (region.start === undefined || region.iova === undefined) return
+        const offset = region.iova - region.start
+        const newest = how === GiveBack.DISCARD ? -1 : newestId
+        const bytes = { start: start + offset, end: end + offset }
+        remember({
+          region,
+          how,
+          ...bytes,
+          isKept: isKept === 1,
+          time,
+          stack,
+          reusableAt: Number.POSITIVE_INFINITY,
+          newest,
+        })
+      },
     },
     posted(request) {
       outstanding.add(request)

@@ -1,5 +1,5 @@
 /*
- * What `userdma check` says of mistakes that outside programs have made (test/programs/check/mistakes.c): the cause, in the
+ * What `userdma check` says of mistakes that outside programs have made (test/programs/check/mistakes.c, posts.c): the cause, in the
  * words of the program's call, and no other error.
  */
 import assert from 'node:assert/strict'
@@ -10,6 +10,7 @@ import { lacking, ownProgram, suiteScope, temporaryFolder } from '../programs.ts
 import { checkScript, type FindingJson, isOf } from './checking.ts'
 
 const program = ownProgram('mistakes')
+const posts = ownProgram('posts')
 const mlx5 = ['--device', 'mlx5_0@127.0.0.1,driver=mlx5']
 
 /** By mistake: what text and details of its errors and warnings say, in their order. */
@@ -37,21 +38,31 @@ const toldOnMlx5: typeof told = {
     /^lost-wakeup: CQ \d+ has 1 unpolled completion, and was armed while ibv_modify_cq asks for one event per 64/,
   ],
 }
+/** Of posts.c. */
+const toldOfPosts: typeof told = {
+  'other-member': [
+    /^unknown-rkey: .* \/ wr\.rdma\.rkey of the request is 0x\w+, that of MR 0x\w+ of 4096 bytes, and wr/,
+  ],
+  'left-elements': [],
+  'dead-struct': [/^frame-returned: the struct of the send wr_id 1 of QP /],
+  'dead-buffer': [/^frame-returned: the buffer of the send wr_id 1 of QP /, /^local-out-of-bounds: /],
+}
 
 const sentence = ({ id, text, details }: FindingJson): string => [`${id}: ${text}`, ...details].join(' / ')
 
-describe('mistakes of outside programs', { skip: lacking(program) }, () => {
+describe('mistakes of outside programs', { skip: lacking(program, posts) }, () => {
   const suite = suiteScope()
-  for (const [device, options, mistakes] of [
-    ['rxe', [], told],
-    ['mlx5', mlx5, toldOnMlx5],
+  for (const [title, made, options, mistakes] of [
+    ['rxe', program, [], told],
+    ['mlx5', program, mlx5, toldOnMlx5],
+    ['posts', posts, [], toldOfPosts],
   ] as const)
-    describe(device, () => {
+    describe(title, () => {
       let found: readonly FindingJson[] = []
       before(async () => {
         const folder = temporaryFolder(suite)
         const names = Object.keys(mistakes)
-        for (const name of names) symlinkSync(program, join(folder, name))
+        for (const name of names) symlinkSync(made, join(folder, name))
         const script = names.map(name => `${folder}/${name} ${name} >&2;`).join(' ')
         found = (await checkScript(suite, `${script} true`, options)).found
       })

@@ -8,10 +8,10 @@ import type { ThreadWait } from '../../../src/spec/check/thread-waits.ts'
 import { SRQ_CLASSES } from '../../../src/spec/classes/ids.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { adviceForDeadlock } from '../../../src/tools/check/advice.ts'
-import { LKEY, requestScenario, START, workRequest } from './requests.ts'
+import { LKEY, requestScenario, START } from './requests.ts'
 
 test('ends that poll get no advice about a message: they may wait for a completion that was polled', () => {
   const thread = (pid: number, kind: 'poll' | 'mutex'): ThreadWait => ({
@@ -114,7 +114,7 @@ const unknownKey = (
   const s = requestScenario({
     postStack: (_context, queue) => (queue === PostQueue.BATCH && !isBatch ? [] : ['posted']),
   })
-  if (member !== 0) s.misuse(MisuseKind.OTHER_MEMBER, workRequest({ index: member }), opcode, address)
+  if (member !== 0) s.told({ event: 'otherMember', number: 1, address, rkey: member, opcode })
   s.fail({ id: 'RKEY_UNKNOWN', args: { key, accessStart: BigInt(address) } }, { opcode, isCauseAtPeer: true })
   return s.found.at(-1)
 }

@@ -7,7 +7,7 @@ import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { because } from '../../../src/spec/reason.ts'
-import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
 
@@ -323,8 +323,8 @@ it('a change after the device has finished the send is found, if no device may h
     s.end(send)
     s.advance(1)
     during?.(s)
-    s.misuse(MisuseKind.CHANGED, send)
-    s.misuse(MisuseKind.CHANGED, send)
+    s.told({ event: 'sendChanged', number: 1, index: send.index })
+    s.told({ event: 'sendChanged', number: 1, index: send.index })
     assert.deepEqual(s.ids(), ids, String(during ?? before))
   }
 })
@@ -335,6 +335,6 @@ it('a change that was found at the fetch or at the end is not found again at the
   const send = s.post()
   s.changeSampledBytes()
   s.end(send)
-  s.misuse(MisuseKind.CHANGED, send)
+  s.told({ event: 'sendChanged', number: 1, index: send.index })
   assert.deepEqual(s.ids(), ['send-buffer-changed warning'])
 })

@@ -12,7 +12,7 @@ import { AsyncEventType, CmPortSpace, CqKind, Mtu, QpFlags, QpState } from '../.
 import { Errno } from '../../../src/spec/errno.ts'
 import { lossByRule, parseFaults } from '../../../src/spec/faults/rules.ts'
 import { because, coded } from '../../../src/spec/reason.ts'
-import { EventKind, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { PostQueue, UNKNOWN_NUMBER } from '../../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import { type CheckerSources, noSources } from '../../../src/tools/check/detector.ts'
@@ -886,9 +886,9 @@ test('an own queue pair that rdma_disconnect leaves in RTS with receives is a no
 test('acknowledgements of more events than were read are found, with the object and the CQ of the last event', () => {
   const s = scenario()
   const [cq, other] = [s.create('cq', { cqe: 1 }, { cqe: 1 }), s.create('cq', { cqe: 1 }, { cqe: 1 })]
-  const misuse = { ...poster, kind: MisuseKind.ACKNOWLEDGED, queue: EventKind.POLL, number: cq.handle, address: 0 }
-  s.checker.misused({ ...misuse, index: 2, more: 1, wrId: 0n })
-  s.checker.misused({ ...misuse, index: 1, more: 0, wrId: BigInt(other.handle) + 1n })
+  const event = { ...poster, event: 'overacknowledged', number: cq.handle } as const
+  s.checker.event({ ...event, acknowledged: 2, read: 1, otherCq: UNKNOWN_NUMBER })
+  s.checker.event({ ...event, acknowledged: 1, read: 0, otherCq: other.handle })
   assert.deepEqual(
     s.found.map(({ id, text }) => `${id}: ${text}`),
     [

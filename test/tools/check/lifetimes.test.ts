@@ -4,23 +4,22 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import type { Misuse } from '../../../src/spec/check/program-events.ts'
-import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import type { ProgramEvent } from '../../../src/spec/check/program-events.ts'
+import { PostQueue } from '../../../src/spec/session.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
-const { FREED, FORKED } = MisuseKind
 /** As in src/tools/check/lifetimes.ts. */
 const MAX_AWAITED = 64
 const AWAITED_MICROSECONDS = 1_000_000
 
 /** A report that the memory of the first send of queue pair 1, which has wr_id 7, was freed. */
-const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
+const freed = (changes: Partial<ProgramEvent<'bufferFreed'>> = {}): ProgramEvent<'bufferFreed'> => ({
+  event: 'bufferFreed',
   time: 0,
   device: 'rxe0',
   deviceNumber: 0,
   context: 0,
   program: { pid: 1, command: 'client' },
-  kind: FREED,
   queue: PostQueue.SEND,
   number: 1,
   wrId: 7n,
@@ -40,10 +39,10 @@ const postToSrq = (s: ReturnType<typeof requestScenario>) => {
 it('memory of a finished unsignaled send, and memory of requests of a reset queue, may be freed', () => {
   const s = requestScenario()
   s.end(s.post({ wrId: 7n, isSignaled: false }))
-  s.checker.misused(misuse())
+  s.checker.event(freed())
   s.post({ wrId: 8n, index: 1 })
   s.checker.requests.queueReset(s.qp)
-  s.checker.misused(misuse({ wrId: 8n }))
+  s.checker.event(freed({ wrId: 8n }))
   assert.deepEqual(s.ids(), [])
 })
 
@@ -55,7 +54,7 @@ it('memory of a receive whose completion was lost with its CQ, or whose queue pa
     if (end === 'CQ destroyed') s.destroy('cq', s.cq)
     if (end === 'queue pair reset') s.checker.requests.queueReset(s.qp)
     s.forget()
-    s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
+    s.checker.event(freed({ queue: PostQueue.SHARED, number: srq }))
     assert.deepEqual(s.ids(), end === 'none' ? ['buffer-freed warning'] : [], end)
   }
 })
@@ -75,7 +74,7 @@ it('memory of a request whose completion was lost in a full CQ may be freed', ()
     message: undefined,
   }
   s.checker.requests.completed(request, completion)
-  s.checker.misused(misuse())
+  s.checker.event(freed())
   assert.deepEqual(s.ids(), [])
 })
 
@@ -83,16 +82,16 @@ it('memory of a receive of an SRQ may be freed after the queue pair that took it
   const s = requestScenario()
   const { srq, request } = postToSrq(s)
   s.checker.requests.receiveLost(request)
-  s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
+  s.checker.event(freed({ queue: PostQueue.SHARED, number: srq }))
   assert.deepEqual(s.ids(), [])
 })
 
 it('memory beside that of a request may be freed', () => {
   const s = requestScenario()
   s.post({ wrId: 7n })
-  for (const address of [START - 1, START + 64]) s.checker.misused(misuse({ address }))
+  for (const address of [START - 1, START + 64]) s.checker.event(freed({ address }))
   assert.deepEqual(s.ids(), [])
-  s.checker.misused(misuse({ address: START + 63 }))
+  s.checker.event(freed({ address: START + 63 }))
   assert.deepEqual(s.ids(), ['buffer-freed error'])
 })
 
@@ -102,7 +101,7 @@ it('memory that is freed before the device fetches the send is found if the fetc
     [AWAITED_MICROSECONDS, []],
   ] as const) {
     const s = requestScenario()
-    s.checker.misused(misuse())
+    s.checker.event(freed())
     assert.deepEqual(s.ids(), [])
     s.advance(delay)
     s.post({ wrId: 7n })
@@ -112,13 +111,13 @@ it('memory that is freed before the device fetches the send is found if the fetc
 
 it('a report about a send that the device has not fetched does not apply to other sends', () => {
   const s = requestScenario()
-  s.checker.misused(misuse({ index: 1 }))
+  s.checker.event(freed({ index: 1 }))
   s.post({ wrId: 7n, index: 0 })
   s.post({ wrId: 7n, index: 1, owner: s.peer })
   s.post({ wrId: 8n, index: 1 })
   assert.deepEqual(s.ids(), [])
   const reset = requestScenario()
-  reset.checker.misused(misuse())
+  reset.checker.event(freed())
   reset.checker.requests.queueReset(reset.qp)
   reset.post({ wrId: 7n })
   assert.deepEqual(reset.ids(), [], 'sends after a RESET')
@@ -127,7 +126,7 @@ it('a report about a send that the device has not fetched does not apply to othe
 it('a report about an ended send does not apply to a later send', () => {
   const s = requestScenario()
   s.end(s.post({ wrId: 7n, isSignaled: false }))
-  s.checker.misused(misuse())
+  s.checker.event(freed())
   s.post({ wrId: 7n })
   assert.deepEqual(s.ids(), [])
 })
@@ -136,17 +135,17 @@ it('a late report is not about a later request with the same memory and wr_id', 
   const s = requestScenario()
   s.end(s.post({ wrId: 7n, isSignaled: false }))
   s.post({ wrId: 7n, index: 1 })
-  s.checker.misused(misuse({ index: 0 }))
+  s.checker.event(freed({ index: 0 }))
   assert.deepEqual(s.ids(), [])
-  s.checker.misused(misuse({ index: 1 }))
+  s.checker.event(freed({ index: 1 }))
   assert.deepEqual(s.ids(), ['buffer-freed error'])
 })
 
 it('expired reports about sends that were not fetched leave room for others', () => {
   const s = requestScenario()
-  for (let index = 1; index <= MAX_AWAITED; index++) s.checker.misused(misuse({ index }))
+  for (let index = 1; index <= MAX_AWAITED; index++) s.checker.event(freed({ index }))
   s.advance(AWAITED_MICROSECONDS)
-  s.checker.misused(misuse())
+  s.checker.event(freed())
   s.post({ wrId: 7n })
   assert.deepEqual(s.ids(), ['buffer-freed error'])
 })
@@ -156,13 +155,13 @@ it('memory of a deregistered region, and of a region whose iova differs from its
   deregistered.post({ wrId: 7n })
   deregistered.destroy('mr', deregistered.region)
   deregistered.forget()
-  deregistered.checker.misused(misuse())
+  deregistered.checker.event(freed())
   assert.deepEqual(deregistered.ids(), [])
   const translated = requestScenario()
   const TRANSLATED_LKEY = LKEY + 0x100
   translated.register({ start: BigInt(START), iova: 0n, length: 4096n }, TRANSLATED_LKEY)
   translated.post({ wrId: 7n, elements: [{ address: START, length: 64, lkey: TRANSLATED_LKEY }] })
-  translated.checker.misused(misuse())
+  translated.checker.event(freed())
   assert.deepEqual(translated.ids(), [])
 })
 
@@ -174,11 +173,11 @@ it('a fork that copies the memory of outstanding requests is a warning', () => {
   ] as const) {
     const s = requestScenario({ isCopiedByFork: () => isCopied })
     s.post({ wrId: 7n })
-    s.checker.misused(misuse({ kind: FORKED }))
+    s.checker.event({ ...freed(), event: 'forkedOutstanding' })
     assert.deepEqual(s.ids(), ids)
   }
   const finished = requestScenario({ isCopiedByFork: () => true })
   finished.complete(finished.post({ wrId: 7n }), 1)
-  finished.checker.misused(misuse({ kind: FORKED }))
+  finished.checker.event({ ...freed(), event: 'forkedOutstanding' })
   assert.match(finished.found[0].text, /^process \d+ forked before the completion of /)
 })

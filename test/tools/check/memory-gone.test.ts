@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags } from '../../../src/spec/enums.ts'
-import { GiveBack, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { GiveBack, PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
@@ -22,23 +22,22 @@ type Scenario = ReturnType<typeof requestScenario>
 
 /** The program gives back the first 1024 bytes of the region, `age` µs ago. */
 const giveBack = (s: Scenario, how: number, time: number, isKept = false): void =>
-  s.checker.misused({
+  s.checker.event({
     device: 'rxe0',
     deviceNumber: 0,
     context: 0,
     program: { pid: 7, command: 'program' },
     time,
-    kind: MisuseKind.GAVE_BACK,
-    queue: 0,
     number: s.region,
-    wrId: BigInt(START + 1024),
-    index: how,
-    address: START,
-    more: isKept ? 1 : 0,
     stack: ['free'],
+    ...(how === REUSABLE
+      ? { event: 'reusable' }
+      : { event: 'gaveBack', how, start: START, end: START + 1024, isKept: isKept ? 1 : 0 }),
   })
 
-const { FREE, REALLOC, DISCARD, REUSABLE } = GiveBack
+const { FREE, REALLOC, DISCARD } = GiveBack
+/** Not given back, but had again. */
+const REUSABLE = -1
 
 /** What happens, and the findings. */
 const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: readonly string[]])[] = [

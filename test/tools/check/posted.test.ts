@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
-import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
-import { LKEY, requestScenario, START, workRequest } from './requests.ts'
+import { LKEY, requestScenario, START } from './requests.ts'
 
 const { RDMA_READ, RDMA_WRITE } = WrOpcode.values
 
@@ -18,7 +18,7 @@ test('requests of one list with the same elements: READs are a warning, sends an
     [PostQueue.RECEIVE, 1, 0, 'note', /from receive wr_id 7 on, .*: their messages overwrite each other$/],
   ] as const) {
     const s = requestScenario()
-    s.misuse(MisuseKind.SHARED_ELEMENTS, workRequest({ queue, number, wrId: 7n, index: 4 }), opcode)
+    s.told({ event: 'sharedElements', queue, number, wrId: 7n, count: 4, opcode })
     assert.deepEqual(s.ids(), [`shared-elements ${severity}`])
     assert.match(s.found[0]!.text, what)
     assert.match(s.found[0]!.text, /^4 requests of one list of QP 0x1,/)
@@ -26,26 +26,23 @@ test('requests of one list with the same elements: READs are a warning, sends an
 })
 
 test('an element beside num_sge 0 is a finding if it is of a region, a note after sends with elements, and of a receive', () => {
-  const { UNUSED_ELEMENTS, LEFT_ELEMENTS } = MisuseKind
-  const foundOf = (kind: number, address: number, bytes: number, lkey: number, queue: number = PostQueue.SEND) => {
+  const foundOf = (isLeft: number, address: number, bytes: number, lkey: number, queue: number = PostQueue.SEND) => {
     const s = requestScenario()
-    s.misuse(kind, workRequest({ queue, index: bytes, wrId: 7n }), lkey, address)
+    s.told({ event: 'elementsUnused', queue, number: 1, wrId: 7n, address, bytes, lkey, isLeft })
     return s
   }
-  assert.deepEqual(foundOf(UNUSED_ELEMENTS, START, 64, LKEY + 1).ids(), [])
-  assert.deepEqual(foundOf(UNUSED_ELEMENTS, START + 4095, 2, LKEY).ids(), [])
-  const all = foundOf(UNUSED_ELEMENTS, START, 4096, LKEY)
+  assert.deepEqual(foundOf(0, START, 64, LKEY + 1).ids(), [])
+  assert.deepEqual(foundOf(0, START + 4095, 2, LKEY).ids(), [])
+  const all = foundOf(0, START, 4096, LKEY)
   assert.deepEqual(all.ids(), ['elements-unused warning'])
   assert.match(all.found[0]!.text, /^send wr_id 7 of QP 0x1 has num_sge 0, and an element of 4096 bytes of MR 0x100 /)
-  assert.deepEqual(foundOf(LEFT_ELEMENTS, START, 64, LKEY).ids(), ['elements-unused note'])
-  assert.deepEqual(foundOf(UNUSED_ELEMENTS, START, 64, LKEY, PostQueue.RECEIVE).ids(), ['elements-unused note'])
+  assert.deepEqual(foundOf(1, START, 64, LKEY).ids(), ['elements-unused note'])
+  assert.deepEqual(foundOf(0, START, 64, LKEY, PostQueue.RECEIVE).ids(), ['elements-unused note'])
 })
 
 test('READs into one buffer are found as they were posted, and once', () => {
   const s = requestScenario()
-  const [first, second] = [0, 1].map(index => workRequest({ opcode: RDMA_READ, index, wrId: BigInt(index) }))
-  assert.ok(first && second)
-  s.misuse(MisuseKind.READ_OVERLAP, second)
+  s.told({ event: 'readsOverlap', number: 1, wrId: 1n, address: START })
   assert.deepEqual(s.ids(), ['receive-overlap note'])
   assert.match(
     s.found[0]!.text,

@@ -5,7 +5,13 @@
 import type { Cause } from '../../../src/spec/check/causes.ts'
 import type { Failure } from '../../../src/spec/check/failures.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
-import type { BeginningCall, CheckedCall, ObjectName } from '../../../src/spec/check/program-events.ts'
+import type {
+  BeginningCall,
+  CheckedCall,
+  ObjectName,
+  PreloadEvent,
+  ProgramEvent,
+} from '../../../src/spec/check/program-events.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
@@ -182,20 +188,8 @@ export const requestScenario = ({
     hashAtPost(): void {
       digests.atPost = digests.sampledDigest
     },
-    /** A report of the preload library. `kind`: MisuseKind. */
-    misuse: (kind: number, { queue, number, wrId, index }: WorkRequest, more = 0, at = START): void =>
-      checker.misused({
-        ...origin,
-        time: now,
-        kind,
-        queue,
-        number,
-        wrId,
-        index,
-        address: at,
-        more,
-        stack: [],
-      }),
+    /** The preload library of the program tells this. */
+    told: (event: PreloadEvent): void => checker.event({ ...origin, time: now, stack: [], ...event } as ProgramEvent),
     /** The program changes buffers: bytes that are digested only if all are. */
     changeOtherBytes: () => void digests.otherDigest++,
     register: (memory: Record<string, bigint | number>, key: number) => create('mr', memory, { lkey: key, rkey: key }),

@@ -4,10 +4,10 @@
  */
 
 import type { Moment, Stack } from '../../../spec/check/finding.ts'
-import type { CheckedFailure, Misuse } from '../../../spec/check/program-events.ts'
+import type { CheckedFailure, ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
-import { MisuseKind, PostQueue } from '../../../spec/session.ts'
+import { PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText, usesRegion } from '../buffers.ts'
@@ -70,17 +70,17 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const overwritingCqs = new Map<number, KnownObject>()
 
   /** A request has num_sge 0 and an element. */
-  const elementsUnused = (misuse: Misuse, owner: KnownObject): void => {
-    const { kind, address, index: bytes, more: lkey, context, wrId, queue } = misuse
+  const elementsUnused = (event: ProgramEvent<'elementsUnused'>, owner: KnownObject): void => {
+    const { isLeft, address, bytes, lkey, context, wrId, queue } = event
     const region = services.objects.regionAt(context, address)
     if (region === undefined || region.lkey !== lkey >>> 0) return
     if (address + bytes > (region.iova ?? 0) + (region.size ?? 0)) return
     services.report(
       'elements-unused',
-      { ...misuse, ...POSTED },
+      { ...event, ...POSTED },
       {
         text: `${queue === PostQueue.SEND ? 'send' : 'receive'} wr_id ${wrId} of ${owner.name} has num_sge 0, and an element of ${counted(bytes, 'byte')} of ${region.name} in sg_list: it is posted without bytes`,
-        ...((kind === MisuseKind.LEFT_ELEMENTS || queue !== PostQueue.SEND) && { severity: 'note' }),
+        ...((isLeft === 1 || queue !== PostQueue.SEND) && { severity: 'note' }),
         objects: [owner, region],
       },
     )
@@ -226,10 +226,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       reportUnpolled(object, stack)
       unpolled.cqDestroyed(object.id)
     },
-    misused(misuse, owner) {
-      if (misuse.kind === MisuseKind.UNUSED_ELEMENTS || misuse.kind === MisuseKind.LEFT_ELEMENTS)
-        elementsUnused(misuse, owner)
-    },
+    on: { elementsUnused },
     contextEnds(end) {
       sends.contextEnds(end)
       relapses.contextEnds(end.context)

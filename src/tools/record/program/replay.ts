@@ -16,6 +16,7 @@ import { ConsumerRank, ProgramStream } from '../../../spec/check/stream.ts'
 import type { ProgramPart, SessionEvent, SessionHeader } from '../../../spec/session-events.ts'
 import { requestKinds } from '../../../spec/session-file.ts'
 import { parseAddress } from '../../../transport/wire/address.ts'
+import { ofToday } from './old-events.ts'
 import { PlainEvents } from './plain.ts'
 import { RecordedPosts } from './posts.ts'
 import { RecordedRegions } from './regions.ts'
@@ -167,7 +168,7 @@ export class SessionReplay {
   }
 
   /** The object that a text has; undefined: it is damaged. */
-  #value(text: string): unknown {
+  #value(text: string): object | undefined {
     try {
       const value = richValue(JSON.parse(text), this.#named)
       if (typeof value === 'object' && value !== null) return value
@@ -181,7 +182,11 @@ export class SessionReplay {
   #hold(event: SessionEvent, program: string | undefined): void {
     this.#release()
     this.#held = event
-    if (program !== undefined) this.#heldEvent = this.#value(program) as ProgramEvent | undefined
+    if (program === undefined) return
+    const value = this.#value(program)
+    this.#guarded(() => {
+      this.#heldEvent = value && ofToday(value)
+    })
   }
 
   #release(): void {
