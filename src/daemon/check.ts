@@ -239,7 +239,7 @@ export class DaemonChecker {
       ownHost: () => this.#net?.host,
       peerInNet: (gid, qpn) => this.#checked.checker.peerInNet(gid, qpn),
       otherHosts: () => this.#otherHosts,
-      cqName: (context, handle) => this.#checked.checker.cqName(context, handle),
+      cqNumber: (context, handle) => this.#checked.checker.cqNumber(context, handle),
       memoryAt: (contexts, address) => this.#checked.checker.memoryAt(contexts, address),
       now,
     })

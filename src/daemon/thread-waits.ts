@@ -46,8 +46,8 @@ export interface ThreadWaitSources {
   readonly tables: WaitTables
   /** A stack that a process has defined (STACK). */
   stackOf(pid: number, id: number): Stack
-  /** `CQ 3`, or `CQ 3 of context 2`. */
-  cqName(context: number, handle: number): string
+  /** `3`, or `3 of context 2`. */
+  cqNumber(context: number, handle: number): string
   /** What registered memory of these contexts an address is in; undefined: none. */
   memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined
   /** The name of this host in a net. */
@@ -163,7 +163,7 @@ class ProcessLook {
 
   /** `CQ 1, 3 of context 2`. */
   #names(cqs: readonly CoreObject[]): string {
-    return `CQ ${cqs.map(({ handle, context }) => this.#sources.cqName(context?.id ?? -1, handle).slice('CQ '.length)).join(', ')}`
+    return `CQ ${cqs.map(({ handle, context }) => this.#sources.cqNumber(context?.id ?? -1, handle)).join(', ')}`
   }
 
   written(cqs: readonly CoreObject[]): number {

@@ -12,16 +12,18 @@ import { repoRoot } from '../paths.ts'
 const SEARCHES = /^(?:startsWith|endsWith|includes|match|matchAll|replace|replaceAll|search|indexOf|lastIndexOf|split)$/
 /** Variables and properties with a sentence, the action of a moment among them. */
 const SENTENCES = /^(?:reason|message|sentence|why|action)$/
-/** Parts of a finding that are sentences, or begin with a noun, if they are taken from one. */
+/** Parts of a finding or a wait that are sentences, or begin with a noun, if they are taken from one. */
 const OF_FINDING = /^(?:text|details|advice|name)$/
-const FINDINGS = /\b(?:finding|leak|found|Finding|RecordedFinding|FoundObject)\b/
-/** Functions that write a sentence. */
-const WRITERS = /^(?:reasonText|failureText|failureLine|failureReason|causeText|inC|defectText)$/
+const FINDINGS = /\b(?:finding|leak|found|Finding|RecordedFinding|FoundObject|wait|Wait|CheckedWait)\b/
+/** Functions that write a sentence, a part of one, or a line that is printed. */
+const WRITERS = /^(?:reasonText|failureText|failureLine|failureReason|causeText|inC|defectText|cqName|printable)$/
 const QUICK =
-  /\b(?:reason|message|sentence|why|CallError|\w+Text|failureReason|failureLine|inC|toString|text|action|[fF]inding|FoundObject)\b/
+  /\b(?:reason|message|sentence|why|CallError|\w+Text|failureReason|failureLine|inC|toString|text|action|[fF]inding|FoundObject|[wW]ait|cqName|printable)\b/
 
-/** Errors of other libraries, which have no code. */
+/** Errors of other libraries, which have no code, and files of older versions. */
 const EXCEPTIONS: Readonly<Record<string, string>> = {
+  'src/tools/record/program/old-waits.ts': 'older recordings have no other name of the request',
+  'web/format.ts': 'code in a text stands between backticks',
   'src/host/native.ts': 'the dynamic linker says why in words',
   'src/tools/topology/links-file.ts': 'the YAML parser repeats the line in its message',
   'src/tools/topology/net-file.ts': 'the YAML parser repeats the line in its message',
@@ -34,30 +36,37 @@ const bare = (node: ts.Expression): ts.Expression =>
       ? bare(node.left)
       : node
 
-/** Whether a name is bound to a part of a finding, by the type of a parameter or by a loop over its objects. */
-const isOfFinding = (name: ts.Identifier): boolean => {
-  if (!OF_FINDING.test(name.text)) return false
-  for (let node: ts.Node = name; node !== undefined; node = node.parent) {
-    const bound = ts.isFunctionLike(node)
-      ? node.parameters.map(one => [one.name, one.type] as const)
-      : ts.isForOfStatement(node) && ts.isVariableDeclarationList(node.initializer)
-        ? node.initializer.declarations.map(one => [one.name, node.expression] as const)
-        : []
-    for (const [pattern, from] of bound)
-      if (
-        ts.isObjectBindingPattern(pattern) &&
-        pattern.elements.some(({ name: own }) => own.getText() === name.text) &&
-        FINDINGS.test(from?.getText() ?? '')
-      )
-        return true
-  }
+type Bound = readonly [pattern: ts.BindingName, from: ts.Node | undefined]
+
+/** What parameters, loops and declarations around or beside a node bind. */
+const boundAt = (node: ts.Node): readonly Bound[] => {
+  if (ts.isFunctionLike(node)) return node.parameters.map(one => [one.name, one.type])
+  if (ts.isForOfStatement(node) && ts.isVariableDeclarationList(node.initializer))
+    return node.initializer.declarations.map(one => [one.name, node.expression])
+  if (!ts.isBlock(node) && !ts.isSourceFile(node)) return []
+  return node.statements
+    .filter(ts.isVariableStatement)
+    .flatMap(({ declarationList }) => declarationList.declarations.map((one): Bound => [one.name, one.initializer]))
+}
+
+/** Whether a name is bound to a sentence, or to a part of a finding. */
+const isBoundToSentence = (name: ts.Identifier): boolean => {
+  for (let node: ts.Node = name; node !== undefined; node = node.parent)
+    for (const [pattern, from] of boundAt(node)) {
+      if (ts.isIdentifier(pattern) && pattern.text === name.text && from !== undefined)
+        return ts.isExpression(from) && isSentence(from)
+      if (!ts.isObjectBindingPattern(pattern)) continue
+      const element = pattern.elements.find(({ name: own }) => own.getText() === name.text)
+      if (element !== undefined)
+        return OF_FINDING.test((element.propertyName ?? element.name).getText()) && FINDINGS.test(from?.getText() ?? '')
+    }
   return false
 }
 
 /** Whether an expression is a sentence. The reason of a `Reason` is `reason.text()`. */
 const isSentence = (expression: ts.Expression): boolean => {
   const node = bare(expression)
-  if (ts.isIdentifier(node)) return SENTENCES.test(node.text) || isOfFinding(node)
+  if (ts.isIdentifier(node)) return SENTENCES.test(node.text) || isBoundToSentence(node)
   if (ts.isPropertyAccessExpression(node))
     return (
       SENTENCES.test(node.name.text) ||
@@ -69,18 +78,25 @@ const isSentence = (expression: ts.Expression): boolean => {
     return WRITERS.test(called.text) || (called.text === 'String' && isSentence(node.arguments[0]))
   return (
     ts.isPropertyAccessExpression(called) &&
-    /^(?:text|toString)$/.test(called.name.text) &&
-    isSentence(called.expression)
+    (WRITERS.test(called.name.text) || (/^(?:text|toString)$/.test(called.name.text) && isSentence(called.expression)))
   )
 }
 
 const isProse = (node: ts.Expression): boolean => ts.isStringLiteralLike(node) && / /.test(node.text)
 const { EqualsEqualsEqualsToken, ExclamationEqualsEqualsToken } = ts.SyntaxKind
 
+/** `'CQ '.length`. */
+const isLengthOfText = (node: ts.Expression | undefined): boolean =>
+  node !== undefined &&
+  ts.isPropertyAccessExpression(node) &&
+  node.name.text === 'length' &&
+  ts.isStringLiteralLike(node.expression)
+
 const isReading = (node: ts.Node): boolean => {
   if (ts.isCallExpression(node) && ts.isPropertyAccessExpression(node.expression)) {
     const { name, expression } = node.expression
-    if (SEARCHES.test(name.text)) return isSentence(expression)
+    if (SEARCHES.test(name.text) || (name.text === 'slice' && isLengthOfText(node.arguments[0])))
+      return isSentence(expression)
     return /^(?:test|exec)$/.test(name.text) && node.arguments.length === 1 && isSentence(node.arguments[0])
   }
   if (
@@ -150,6 +166,9 @@ describe('sentences', () => {
     "action === 'modified to RTR'",
     'for (const { name } of finding.objects) /^QP (.*)/.exec(name)',
     `new CallError("EINVAL", \`\${cqe} is above\`)`,
+    "const f = ({ wait }) => { const { id, text: told } = wait; return told.replace(/wr_id (\\d+)/, '') }",
+    "services.cqName(context, handle).slice('CQ '.length)",
+    'const f = line => { const text = printable(line); return SEVERITY.exec(text)?.[1] }',
   ])
     it(`are not read by ${source}`, () => assert.equal(readersIn('x.ts', source).length, 1))
 
@@ -161,6 +180,8 @@ describe('sentences', () => {
     `new CallError("EINVAL", because\`\${cqe} is above\`)`,
     'names.includes(reason)',
     "const isOfCm = ({ left }: Finding) => left === 'PD'",
+    "const f = ({ wait }) => { const { text } = read; return text.split(' ') }",
+    'request.around.join(name)',
   ])
     it(`are written or left alone by ${source}`, () => assert.deepEqual(readersIn('x.ts', source), []))
 })

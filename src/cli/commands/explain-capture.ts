@@ -13,7 +13,7 @@ import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import type { RawPacket } from '../../tools/captures/file.ts'
 import type { CaptureFilter } from '../../tools/captures/filter.ts'
 import type { Located } from '../../tools/captures/located.ts'
-import { reportLines, reportObjects } from '../../tools/captures/report.ts'
+import { type ReportLine, reportLines, reportObjects } from '../../tools/captures/report.ts'
 import { PacketSample, packetNumber } from '../../tools/captures/samples.ts'
 import { compareCaptures, type Point } from '../../tools/captures/together.ts'
 import { togetherLines, togetherObjects } from '../../tools/captures/together-report.ts'
@@ -31,7 +31,6 @@ type FilterOptions = Pick<ExplainOptions, 'port' | 'host' | 'qp' | 'from' | 'unt
 
 /** The severities of captures, with whose color they have. */
 const colorOf = { failure: 'error', slow: 'warning', note: 'note' } as const satisfies Record<CaptureSeverity, Severity>
-const SEVERITY = new RegExp(`^(?:\\d+\\. )?(${Object.keys(colorOf).join('|')}): `)
 
 /** The port and the filter of options. Throws UsageError. */
 export const filterOf = ({
@@ -78,11 +77,10 @@ export const explainCaptures = async (names: readonly string[], options: Explain
   const settings = filterOf(options)
   const paint = paintFor(options, process.stdout)
   const write = (line: string): void => void process.stdout.write(`${line}\n`)
-  const writeText = (line: string): void => {
-    const text = printable(line)
-    const severity = SEVERITY.exec(text)?.[1] as CaptureSeverity | undefined
-    write(severity === undefined ? text : paintedWord(text, severity, colorOf[severity], paint))
-  }
+  const writeText = (line: ReportLine): void =>
+    write(
+      typeof line === 'string' ? printable(line) : paintedWord(line.text, line.severity, colorOf[line.severity], paint),
+    )
   const isMany = names.length > 1
   if (isMany && names.includes('-'))
     throw new UsageError('several captures are read twice: give files, not - (standard input)')

@@ -26,10 +26,14 @@ const MAX_LOOKED = 64
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** The send `from` the oldest outstanding one (`SendQueue.glance`). */
-const sendText = ({ state, context }: QpObject, from: number): string => {
-  const { opcode, wrId } = state.send.glance(from)
-  return `${requestName(opcode)} ${context?.device.driver.requests?.numbered ?? 'wr_id'} ${wrId}`
+/** A text that names the send `from` the oldest outstanding one (`SendQueue.glance`). */
+const namingSend = ({ state: { send, qpn }, context }: QpObject, from: number, before: string, after: string) => {
+  const { opcode, wrId } = send.glance(from)
+  const around = [`${before}${requestName(opcode)} `, after] as const
+  return {
+    text: around.join(`${context?.device.driver.requests?.numbered ?? 'wr_id'} ${wrId}`),
+    request: { queue: PostQueue.SEND, number: qpn, wrId, around },
+  }
 }
 const OLDEST = 0
 const LAST_RETIRED = -1
@@ -77,9 +81,13 @@ const notSignaled = (state: SoftState, qp: QpObject): Wait | undefined => {
     id: 'not-signaled',
     // The program may wait for the receive instead.
     ...(!receive.isEmpty() && { severity: 'note' as const }),
-    text: `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is ${sendText(qp, LAST_RETIRED)}`,
+    ...namingSend(
+      qp,
+      LAST_RETIRED,
+      `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is `,
+      '',
+    ),
     qpns: [qpn],
-    request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(LAST_RETIRED).wrId },
     ...(covered > 1 && {
       details: [
         `the completion before them stands for ${covered} sends: its own, and the ${covered - 1} before that were not signaled`,
@@ -91,7 +99,7 @@ const notSignaled = (state: SoftState, qp: QpObject): Wait | undefined => {
 const peerObject = ({ qpn, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(qpn)]
 
 const endlessRnr = (state: SoftState, qp: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
-  const { row, qpn, send } = qp.state
+  const { row, qpn } = qp.state
   const engine = state.engine()
   if (engine.query(row).rnrRetry !== UNLIMITED || engine.rnrNaks(row) < MIN_RNR_NAKS) return undefined
   const name = peer === undefined ? 'the peer' : `the peer, QP ${hex(peer.peer.qpn)},`
@@ -99,9 +107,13 @@ const endlessRnr = (state: SoftState, qp: QpObject, peer: ConnectedPeer | undefi
   const counts = object === undefined ? 'has no receive posted' : `${receiveCounts(object.state.receive)}`
   return {
     id: 'endless-rnr',
-    text: `QP ${hex(qpn)}: ${sendText(qp, OLDEST)} waits without limit for a receive (rnr_retry 7): ${name} ${counts}`,
+    ...namingSend(
+      qp,
+      OLDEST,
+      `QP ${hex(qpn)}: `,
+      ` waits without limit for a receive (rnr_retry 7): ${name} ${counts}`,
+    ),
     qpns: [qpn, ...(peer ? [peer.peer.qpn] : [])],
-    request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
   }
 }
 
@@ -175,14 +187,18 @@ const endOf = (
 }
 
 const infiniteTimeout = (qp: QpObject, { peer }: ConnectedPeer, { text }: Fate, peerDevice: PeerDevice): Wait => {
-  const { qpn, send } = qp.state
+  const { qpn } = qp.state
   return {
     id: 'infinite-timeout',
     severity: 'warning',
-    text: `QP ${hex(qpn)}: ${sendText(qp, OLDEST)} waits without limit for an answer (timeout 0) of QP ${hex(peer.qpn)} at ${peer.address}, ${text}`,
+    ...namingSend(
+      qp,
+      OLDEST,
+      `QP ${hex(qpn)}: `,
+      ` waits without limit for an answer (timeout 0) of QP ${hex(peer.qpn)} at ${peer.address}, ${text}`,
+    ),
     qpns: [qpn, peer.qpn],
     ...peerDevice,
-    request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
   }
 }
 
@@ -194,6 +210,14 @@ const receivesOf = (state: SoftState, qp: QpObject): { readonly queues: ReceiveQ
   if (domain === undefined) return { queues: [receive], cqs: cqsOf(qp) }
   const srqs = [...state.srqs.values()].filter(srq => srq.state.domain === domain)
   return { queues: srqs.map(srq => srq.state.queue), cqs: srqs.flatMap(srq => cqsOf(srq)) }
+}
+
+/** The wait with more text. */
+const withEnd = (wait: Wait, end: string): Wait => {
+  const { text, request } = wait
+  if (request?.around === undefined) return { ...wait, text: text + end }
+  const [before, after] = request.around
+  return { ...wait, text: text + end, request: { ...request, around: [before, after + end] } }
 }
 
 type GoneKind = 'send' | 'receive' | 'idle'
@@ -252,25 +276,23 @@ class GonePeers {
       known.count++
       return
     }
-    const { qpn, send } = qp.state
-    const does = {
-      send: () => `${sendText(qp, OLDEST)} waits for an answer of`,
-      receive: () => 'waits for a message of',
-      idle: () => 'has no request outstanding, and nothing comes from',
+    const { qpn, domain } = qp.state
+    const of = ` QP ${hex(peer.qpn)} at ${peer.address}, ${fate.text}`
+    const told = {
+      send: () => namingSend(qp, OLDEST, `QP ${hex(qpn)}: `, ` waits for an answer of${of}`),
+      receive: () => ({
+        text: `QP ${hex(qpn)} waits for a message of${of}`,
+        ...(domain === undefined && { request: oldestReceive(qp) }),
+      }),
+      idle: () => ({ text: `QP ${hex(qpn)} has no request outstanding, and nothing comes from${of}` }),
     }[kind]()
-    const colon = kind === 'send' ? ':' : ''
-    const isOwn = kind !== 'receive' || qp.state.domain === undefined
     first.set(kind, {
       wait: {
         id: 'peer-gone',
-        text: `QP ${hex(qpn)}${colon} ${does} QP ${hex(peer.qpn)} at ${peer.address}, ${fate.text}`,
+        ...told,
         qpns: [qpn, peer.qpn],
         ...(fate.isUnread && { advice: READ_DISCONNECTED }),
         ...(device !== undefined && { peerDevice: device }),
-        ...(kind === 'send' && {
-          request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
-        }),
-        ...(kind === 'receive' && isOwn && { request: oldestReceive(qp) }),
       },
       mayCome: fate.mayCome === true,
       count: 1,
@@ -285,7 +307,7 @@ class GonePeers {
         if (kind === 'idle' && (first.size > 1 || hasOthers)) continue
         const isNote = kind === 'idle' || mayCome || (kind === 'receive' && hasOthers)
         const others = count === 1 ? '' : ` (and ${count - 1} more of its queue pairs for theirs)`
-        yield { context, wait: { ...wait, text: wait.text + others, ...(isNote && { severity: 'note' as const }) } }
+        yield { context, wait: { ...withEnd(wait, others), ...(isNote && { severity: 'note' as const }) } }
       }
   }
 }
@@ -323,19 +345,12 @@ const waitsOfQp = (state: SoftState, qp: QpObject, context: Context, gone: GoneP
   return found.filter(wait => wait !== undefined)
 }
 
-/** The last send of the peer of a queue pair of this device, if that sender is in this process. */
-const lastSendTo = (state: SoftState, qpn: number) => {
+/** The peer of a queue pair of this device, if it is in this process and has sent. */
+const senderTo = (state: SoftState, qpn: number): QpObject | undefined => {
   const receiver = state.qps[state.qpns.rowOf(qpn)]
   const peer = receiver?.state.address === undefined ? undefined : state.failures.peerOf(receiver.state.row)
   const sender = peer && peerObject(peer)
-  if (sender?.context === undefined || sender.state.send.retired() === 0) return undefined
-  const { send, qpn: number } = sender.state
-  const { wrId } = send.glance(LAST_RETIRED)
-  return {
-    text: `, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is ${sendText(sender, LAST_RETIRED)})`,
-    qpn: number,
-    request: { queue: PostQueue.SEND, number, wrId, context: sender.context.id },
-  }
+  return sender?.context === undefined || sender.state.send.retired() === 0 ? undefined : sender
 }
 
 /**
@@ -347,13 +362,16 @@ const notSolicited = (state: SoftState, cq: CqObject, unpolled: number): Wait | 
     (cq.events?.state?.completions ?? 0) > 0 ? undefined : cq.state.lastReceiver(Math.min(unpolled, MAX_LOOKED))
   if (qpn === undefined) return undefined
   const { handle } = cq
-  const sender = lastSendTo(state, qpn)
+  const sender = senderTo(state, qpn)
+  const text = `CQ ${handle} is armed for solicited completions only (solicited_only of ibv_req_notify_cq), and ${counted(unpolled, 'completion')} came that ${unpolled === 1 ? 'is' : 'are'} not solicited: the sender`
+  const wait = { id: 'lost-wakeup', cq: handle } as const
+  if (sender?.context === undefined) return { ...wait, text: `${text} sets no IBV_SEND_SOLICITED`, qpns: [qpn] }
+  const number = sender.state.qpn
+  const before = `${text}, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is `
+  const named = namingSend(sender, LAST_RETIRED, before, ')')
   return {
-    id: 'lost-wakeup',
-    text: `CQ ${handle} is armed for solicited completions only (solicited_only of ibv_req_notify_cq), and ${counted(unpolled, 'completion')} came that ${unpolled === 1 ? 'is' : 'are'} not solicited: the sender${sender?.text ?? ' sets no IBV_SEND_SOLICITED'}`,
-    qpns: [qpn, ...(sender ? [sender.qpn] : [])],
-    cq: handle,
-    ...(sender && { request: sender.request }),
+    ...{ ...wait, ...named, qpns: [qpn, number] },
+    request: { ...named.request, context: sender.context.id },
   }
 }
 

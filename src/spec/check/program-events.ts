@@ -100,8 +100,8 @@ export interface CheckedWait {
   readonly context: number
   readonly program: Program | undefined
   readonly wait: Wait
-  /** The request of `wait.request`, if the device knows it by another number: with the program's own wr_id. */
-  readonly own?: PlacedRequest
+  /** `wait.request` as the program has posted it. Absent: it is unknown. */
+  readonly posted?: PlacedRequest
 }
 
 /** A failure, with facts about the failed request. */

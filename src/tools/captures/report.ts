@@ -1,7 +1,7 @@
 /*
  * What a capture shows, as text for people and as objects for programs.
  */
-import { type CaptureCause, captureCause } from '../../spec/captures.ts'
+import { type CaptureCause, type CaptureSeverity, captureCause } from '../../spec/captures.ts'
 import { durationText } from '../../spec/duration.ts'
 import { counted, hex, hexBytes } from '../../spec/text.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
@@ -119,11 +119,14 @@ const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
   return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
 }
 
+/** A line of a report; the first one of a problem says its severity. */
+export type ReportLine = string | { readonly text: string; readonly severity: CaptureSeverity }
+
 /** The report in lines. */
-export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOptions): string[] => {
+export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOptions): ReportLine[] => {
   const { reader, flows, connections, table, end, joined } = analysis
   const { problems, counts } = problemsOf(analysis)
-  const lines = [
+  const lines: ReportLine[] = [
     `${name}: ${reader.format ?? 'no capture'}, ${plural(reader.packets, 'packet')}${reader.packets > 1 ? ` in ${durationText(end / 1000)}` : ''}${reader.packets > 0 ? `: ${kindsText(analysis)}` : ''}`,
   ]
   if (reader.damage !== undefined) lines.push(`  read up to byte ${reader.damage.offset}: ${reader.damage.reason}`)
@@ -165,7 +168,7 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
       close()
       current = cause
       const { severity, title } = captureCause(cause)
-      lines.push('', `${++position}. ${severity}: ${title}`)
+      lines.push('', { text: `${++position}. ${severity}: ${title}`, severity })
     }
     const shown = shownByCause.get(cause) ?? 0
     shownByCause.set(cause, shown + 1)

@@ -7,6 +7,7 @@ import { durationText } from '../../spec/duration.ts'
 import { counted, hex } from '../../spec/text.ts'
 import type { AddressTable } from './addresses.ts'
 import type { LostReport, PathReport } from './paths.ts'
+import type { ReportLine } from './report.ts'
 import type { Point, PointClock, Together } from './together.ts'
 
 const nanoText = (nanoseconds: number): string => durationText(nanoseconds / 1000)
@@ -56,8 +57,8 @@ export const togetherLines = (
   addresses: AddressTable,
   { clocks, paths, lost }: Together,
   top: number,
-): string[] => {
-  const lines = ['', `together: ${points.map(({ name }) => name).join(', ')}`]
+): ReportLine[] => {
+  const lines: ReportLine[] = ['', `together: ${points.map(({ name }) => name).join(', ')}`]
   for (const [point, known] of clocks.entries()) {
     if (known !== undefined) lines.push(`  ${clockText(points, point, known)}`)
     else if (point > 0)
@@ -67,7 +68,7 @@ export const togetherLines = (
   }
   const { severity, title, why, unknown, advice } = captureCause('lost-between')
   if (lost.length > 0) {
-    lines.push('', `${severity}: ${title}`)
+    lines.push('', { text: `${severity}: ${title}`, severity })
     const sorted = worst(lost)
     for (const one of sorted.slice(0, top)) {
       const { source, destination, qpn, from, frames } = one

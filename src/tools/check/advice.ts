@@ -5,7 +5,6 @@ import { causes } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
-import type { ThreadWaitKind, WaitGraph } from '../../spec/check/thread-waits.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
@@ -144,37 +143,9 @@ export const adviceForUnsupported = (class_: string, errno: number): string | un
   return errno === Errno.EOPNOTSUPP ? 'ask the device for the feature first, or go on without it' : undefined
 }
 
-/** What breaks a wait of a chain, by its kind; the first that is in the chain is said. */
-const breaks: readonly (readonly [kinds: readonly ThreadWaitKind[], advice: string])[] = [
-  [['batch'], 'end the batch by ibv_wr_complete before its completions are polled: nothing of it is posted before'],
-  [['mutex', 'rwlock'], 'release the lock before the thread waits for an event, a message or another lock'],
-  [
-    ['join'],
-    'let the thread end before it is joined: by an event or message that it waits for, or a descriptor beside',
-  ],
-  [
-    ['poll', 'channel'],
-    'find in the story what each of them waits for: a message that the other has not sent, or a completion that was polled before',
-  ],
-]
-
 /** Advice to a program whose device has no route to its peer. */
 export const ADVICE_FOR_ROUTE =
   'connect devices of one subnet (compare the GIDs of both ends), or give the interface of the device a route to the peer'
-
-/** Advice to threads that wait for each other, by the waits of their chain. */
-export const adviceForDeadlock = ({ first, threads }: WaitGraph): string | undefined => {
-  const kinds = first.map(index => threads[index]?.kind)
-  return breaks.find(([of]) => of.some(kind => kinds.includes(kind)))?.[1]
-}
-
-/** Advice to threads that wait for completions of a CQ that several threads poll. */
-export const ADVICE_FOR_SHARED =
-  'let a thread that takes the completion of another one pass it on, or give each thread a CQ of its own'
-
-/** Advice to a program that waits for a message that its queue pair has dropped. */
-export const ADVICE_FOR_DROP =
-  'post as many receives as messages may come at once, or let the sender wait for credits; else count on loss, and wait with a timeout'
 
 /** Advice to a program whose CQ is armed for solicited completions only, and gets no event. */
 export const ADVICE_FOR_SOLICITED =

@@ -36,16 +36,7 @@ import type { Reason } from '../../spec/reason.ts'
 import { ObjectKind, PostQueue, type PreloadEventName } from '../../spec/session.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { createAdapterDetector } from './adapters.ts'
-import {
-  ADVICE_FOR_DROP,
-  ADVICE_FOR_ROUTE,
-  ADVICE_FOR_SHARED,
-  ADVICE_FOR_SOLICITED,
-  adviceForCm,
-  adviceForDeadlock,
-  adviceForUnsupported,
-  cmFunctionIn,
-} from './advice.ts'
+import { ADVICE_FOR_ROUTE, adviceForCm, adviceForUnsupported, cmFunctionIn } from './advice.ts'
 import { createArrayDetector } from './array-too-short.ts'
 import { batchText } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
@@ -79,7 +70,7 @@ import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLidPathDetector } from './lid-paths.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { createPostedAgainDetector } from './list-posted-again.ts'
-import { dropBehind, lostIn, noteLostByDestroy } from './lost-work.ts'
+import { noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { factsOf } from './net-peers.ts'
 import { addressIn, hex, KnownObject, KnownObjects, moment, type QpAttributes, queueOf, stateOf } from './objects.ts'
@@ -94,13 +85,16 @@ import { createPrivateFileDetector, type PrivateFiles } from './private-files.ts
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { refusalOf } from './refused-post.ts'
-import { FindingReporter, type Occurrence, POSTED, type ReportFinding } from './reporting.ts'
+import { FindingReporter, POSTED, type ReportFinding } from './reporting.ts'
 import { createRequestOrders, type RequestOrders } from './request-orders.ts'
 import { createSharedElementsDetector } from './shared-elements.ts'
 import { Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
 import { createSwaps, type Swaps } from './swaps.ts'
+import { createDeadlockDetector } from './waits/deadlock.ts'
 import { type MemoryInSentence, memoryAt } from './waits/memory.ts'
+import { createPeerGoneDetector } from './waits/peer-gone.ts'
+import { createWaitReports } from './waits/report.ts'
 import { createWho, type Who } from './who.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
@@ -204,6 +198,8 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createPostedAgainDetector,
   createHandlerDetector,
   createLatePollDetector,
+  createDeadlockDetector,
+  createPeerGoneDetector,
 ]
 
 export class Checker {
@@ -223,6 +219,8 @@ export class Checker {
   readonly omit: NoteOmission
   readonly outages: Outages
   readonly swaps: Swaps
+  /** A program waits for a completion, an event or a message that does not come. */
+  readonly waits: (wait: CheckedWait) => void
   readonly ignoredEvents: IgnoredEvents
   /** Whether the program ends without having closed its devices: then open objects of the library are leaks too. */
   isExiting = false
@@ -295,6 +293,7 @@ export class Checker {
       ...(this.who ? [this.who] : []),
       ...(this.orders ? [this.orders] : []),
     ]
+    this.waits = createWaitReports(services, this.#detectors, this.#ignoredPosts)
     this.#failures = new FailureReports(services, this.#reporter, this.#queues, this.outages)
     const receivers = new Set([...this.#detectors, this.#memoryGone, this.#failures])
     this.#takePreload = preloadDispatch(this.#objects, receivers)
@@ -687,115 +686,14 @@ export class Checker {
     if (target !== undefined && id === 'queue-full' && post.queue === PostQueue.SEND) this.#queues.isFull(target.id)
   }
 
-  // ---- waits ----
-
-  /** A program waits for a completion, an event or a message that does not come. */
-  waits({ wait, own, ...at }: CheckedWait): void {
-    const { deviceNumber, context } = at
-    const {
-      id,
-      severity,
-      text: inDeviceWords,
-      qpns = [],
-      peerDevice = deviceNumber,
-      cq: handle,
-      channel: channelHandle,
-      cmId,
-      request,
-      graph,
-      details = [],
-      advice,
-    } = wait
-    const text =
-      own && request
-        ? inDeviceWords.replace(/(?:wr_id|block|request) (\d+)/, (whole, number) =>
-            BigInt(number) === request.wrId ? `wr_id ${own.wrId}` : whole,
-          )
-        : inDeviceWords
-    const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
-    const channel =
-      channelHandle === undefined ? undefined : this.#objects.byHandle(context, 'comp_channel', channelHandle)
-    const withoutChannel =
-      channel === undefined
-        ? []
-        : this.#objects.existingIn(context).filter(({ class: name, uses }) => name === 'cq' && !uses.has('channel'))
-    const identifier = cmId === undefined ? undefined : this.#objects.byHandle(context, 'cm_id', cmId)
-    const waited = cq ?? channel ?? identifier
-    const named = qpns.map((qpn, i) => this.#objects.qp(i === 0 ? deviceNumber : peerDevice, qpn))
-    // When the peer takes messages is up to the library of the peer.
-    if (id === 'endless-rnr' && named[0]?.hasMessages) return
-    // A peer that an error has kept from its connection, or from its end, is no mistake of its own.
-    const isConsequence = id === 'peer-gone' && (this.#reporter.hasErrors || named.some(qp => qp?.isReported === true))
-    const leastSeverity = isConsequence ? ('note' as const) : severity
-    const arming = cq && this.#queues.reportsWait(cq)
-    this.#ignoredPosts.waits(context)
-    const posted = request && this.#services.postStackIn(request.context ?? context, own ?? request)
-    const swap = id === 'swap-repeated' ? this.swaps.postsOf(named[0]) : undefined
-    const waiting = id === 'deadlock' ? graph?.threads[graph.first[0] ?? 0] : undefined
-    const occurrence: Occurrence =
-      waiting !== undefined
-        ? { ...at, stack: waiting.stack, action: 'waits' }
-        : swap !== undefined
-          ? { ...at, stack: swap.stack, ...POSTED }
-          : posted === undefined || cq !== undefined
-            ? {
-                ...at,
-                stack: arming ?? waited?.creation.stack ?? [],
-                action: arming ? 'armed' : (waited?.creation.action ?? ''),
-              }
-            : { ...at, stack: posted, ...POSTED }
-    // No rule has a reason but that nothing is outstanding.
-    const isUnexplained = wait.details === undefined && wait.advice === undefined
-    const [waiter, other] = named
-    const limit = id === 'endless-rnr' ? this.#queues.explainLimit(other) : undefined
-    const lastReceive = id === 'endless-rnr' ? this.#queues.lastReceive(other) : []
-    const lost = id === 'idle-queues' || id === 'deadlock' ? lostIn(this.#objects, context) : undefined
-    const isIdle = isUnexplained && id === 'idle-queues'
-    const receivers = graph?.first
-      .map(index => graph.threads[index])
-      .flatMap(thread => (thread?.kind === 'poll' || thread?.kind === 'channel' ? [thread.pid] : []))
-    const drop = id === 'deadlock' && receivers ? dropBehind(this.#objects, new Set(receivers)) : undefined
-    const lostText = drop?.text ?? (isIdle ? lost?.unreached : undefined)
-    this.#reporter.report(id, occurrence, {
-      text: (isIdle ? lost?.overwritten : undefined) ?? (lostText ? `${text}: ${lostText}` : text),
-      waits: graph,
-      advice:
-        drop !== undefined
-          ? ADVICE_FOR_DROP
-          : id === 'deadlock' && graph !== undefined && severity !== 'note'
-            ? lost?.isShared
-              ? ADVICE_FOR_SHARED
-              : adviceForDeadlock(graph)
-            : (limit?.advice ?? advice),
-      moments: swap?.moments ?? lost?.moments ?? [...(limit?.moments ?? []), ...lastReceive],
-      details: [
-        ...details,
-        ...(limit?.details ?? []),
-        ...(id === 'both-receive' && waiter && other ? [this.#queues.messageCounts([waiter, other])] : []),
-        ...(id === 'idle-queues' ? this.#queues.outstandingLines(context) : []),
-        ...(lost?.details ?? []),
-      ],
-      ...(cq !== undefined &&
-        posted !== undefined && {
-          moments: [moment('posted by the sender', at.time, posted)],
-          advice: ADVICE_FOR_SOLICITED,
-        }),
-      ...(leastSeverity && { severity: leastSeverity }),
-      // After an error the queues stand still: that explains nothing.
-      ...(!(this.#reporter.hasErrors && (isConsequence || id === 'idle-queues')) && { isWait: true as const }),
-      ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
-      objects: [...named, drop?.qp, waited, ...withoutChannel],
-    })
-  }
-
   /** As `memoryAt` of waits/memory.ts. */
   memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined {
     return memoryAt(this.#services, contexts, address, this.#memoryGone.latest())
   }
 
-  /** The name of a CQ by its handle. */
-  cqName(context: number, handle: number): string {
-    return this.#objects.byHandle(context, 'cq', handle)?.name ?? `CQ ${handle}`
+  /** The `KnownObject.number` of a CQ. */
+  cqNumber(context: number, handle: number): string {
+    return this.#objects.byHandle(context, 'cq', handle)?.number ?? String(handle)
   }
 
   // ---- failures ----

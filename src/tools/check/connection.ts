@@ -4,8 +4,9 @@
 
 import type { CauseName } from '../../spec/check/causes.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
-import { Mtu, QpState } from '../../spec/enums.ts'
+import { QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
+import { mtuBytes } from '../../spec/mtu.ts'
 import { addressText, lidOf } from '../../transport/wire/address.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
@@ -88,11 +89,6 @@ export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: K
 
 const hex = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : `0x${value.toString(16)}`
-/** '1024' for MTU_1024. */
-const mtuBytes = (mtu: number | undefined): string | undefined =>
-  Object.entries(Mtu.values)
-    .find(([, value]) => value === mtu)?.[0]
-    .replace(/^\D+/, '')
 const decimal = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
 
 /** Rows with the names of struct ibv_qp_attr. `fits`: whether the value of `qp` fits its peer. */
@@ -106,7 +102,7 @@ const attributeRows: readonly (readonly [
   ['dest_qp_num', ({ attributes }) => hex(attributes.destQpn), (qp, peer) => !differs(qp.attributes.destQpn, peer.qpn)],
   [
     'path_mtu',
-    ({ attributes }) => mtuBytes(attributes.pathMtu),
+    ({ attributes: { pathMtu } }) => (pathMtu ? String(mtuBytes(pathMtu)) : undefined),
     (qp, peer) => !differs(qp.attributes.pathMtu, peer.attributes.pathMtu),
   ],
   ['sq_psn', ({ attributes }) => hex(attributes.sqPsn), psnsFit],

@@ -12,11 +12,13 @@ import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
 import type {
   BeginningCall,
   CheckedCall,
+  CheckedWait,
   ContextEnd,
   ProgramEvent,
   RefusedPost,
 } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
+import type { Wait, WaitId } from '../../spec/check/waits.ts'
 import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
 import { PostQueue, type PreloadEventName } from '../../spec/session.ts'
@@ -77,6 +79,26 @@ export interface Detector extends Partial<RequestWatcher>, PreloadReceiver {
   contextEnds?(end: ContextEnd): void
   /** A process that has not called ibv_fork_init is about to fork. */
   forked?(pid: number, stack: Stack): void
+  /** What findings of waits say more than the wait itself. Undefined: the wait is no finding. */
+  readonly refines?: { readonly [id in WaitId]?: (known: KnownWait) => Refinement | undefined }
+}
+
+/** A program waits. */
+interface KnownWait {
+  readonly wait: Wait
+  readonly at: Pick<CheckedWait, 'time' | 'context'>
+  /** The queue pairs that the wait names, first the program's own. */
+  readonly qps: readonly (KnownObject | undefined)[]
+  /** The CQ, channel or identifier that it names. */
+  readonly waited: KnownObject | undefined
+  /** Where the request that it names was posted. */
+  readonly postStack: Stack | undefined
+}
+
+/** What is present replaces that of the wait; details and objects follow them. */
+export interface Refinement extends Partial<FindingContent> {
+  /** Absent: the call that created what the wait names, else the post of its request. */
+  readonly where?: Pick<Occurrence, 'stack' | 'action' | 'isPost'>
 }
 
 export class DetectorServices {
@@ -133,6 +155,11 @@ export class DetectorServices {
   wrongNumber(device: number | undefined, qpn: number | undefined): WrongNumber {
     if (device === undefined || qpn === undefined || this.objects.qp(device, qpn) !== undefined) return {}
     return explainNumber(this.objects, device, qpn)
+  }
+
+  /** Whether an error was reported. */
+  get hasErrors(): boolean {
+    return this.#reporter.hasErrors
   }
 
   /** Returns the number of the finding, for `repeat`; undefined if it was left out. */

@@ -237,7 +237,12 @@ export class KnownObject {
       const bytes = (this.size ?? 0) > Number.MAX_SAFE_INTEGER ? 'all memory' : `${this.size} bytes`
       return `${kind} 0x${lkey.toString(16)} of ${bytes}`
     }
-    return `${kind} ${this.handle}${this.contextPlace === undefined ? '' : ` of context ${this.contextPlace}`}`
+    return `${kind} ${this.number}`
+  }
+
+  /** The handle in a sentence, with the place of the context if the program has several. */
+  get number(): string {
+    return `${this.handle}${this.contextPlace === undefined ? '' : ` of context ${this.contextPlace}`}`
   }
 
   get nameWithProgram(): string {

@@ -50,7 +50,7 @@ export interface FindingContent {
   /** Absent: the severity in spec/check/findings.ts. */
   readonly severity?: Severity
   /** As in `Finding`. */
-  readonly isWait?: true
+  readonly isWait?: boolean
   /** As in `Finding`. */
   readonly waits?: WaitGraph | undefined
   /** As in `Finding`. */

@@ -4,7 +4,7 @@
  *
  * Of each queue pair the last writes and atomics are kept, by address. The word itself is read when a wait is looked for.
  */
-import type { Moment, Stack } from '../../spec/check/finding.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { ContextEnd } from '../../spec/check/program-events.ts'
 import type { RequestElement, Swap, WorkRequest } from '../../spec/check/requests.ts'
 import type { Wait } from '../../spec/check/waits.ts'
@@ -14,6 +14,7 @@ import { remoteRights, WcStatus } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, moment } from './objects.ts'
+import { POSTED } from './reporting.ts'
 
 /** Swaps in a row, all alike, from which on they count as repeated. */
 const MIN_SWAPS = 1000
@@ -69,8 +70,6 @@ export interface Swaps extends Detector {
    * read.
    */
   waits(wordAt: (word: FoundWord) => bigint | undefined): readonly { readonly context: number; readonly wait: Wait }[]
-  /** The posts of such a wait of a queue pair: of its swap, and of the writer's request. Undefined: it is none. */
-  postsOf(qp: KnownObject | undefined): { readonly stack: Stack; readonly moments: readonly Moment[] } | undefined
 }
 
 const isWrite = (opcode: number): boolean => (remoteRights(opcode) & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0
@@ -243,14 +242,16 @@ export const createSwaps = (services: DetectorServices): Swaps => {
       }
       return found
     },
-    postsOf(qp) {
-      const cause = qp && causes.get(qp.id)
-      if (cause === undefined) return undefined
-      const { repeated: repetition, by, write } = cause
-      const stack = services.postStack(cause.qp, repetition.last)
-      if (by === undefined || write === undefined) return { stack, moments: [] }
-      const written = write.stack.length > 0 ? write.stack : services.postStack(by.qp, write.request)
-      return { stack, moments: [moment('the word was written', write.time, written)] }
+    refines: {
+      'swap-repeated'({ qps: [qp] }) {
+        const cause = qp && causes.get(qp.id)
+        if (cause === undefined) return {}
+        const { repeated: repetition, by, write } = cause
+        const where = { stack: services.postStack(cause.qp, repetition.last), ...POSTED }
+        if (by === undefined || write === undefined) return { where }
+        const written = write.stack.length > 0 ? write.stack : services.postStack(by.qp, write.request)
+        return { where, moments: [moment('the word was written', write.time, written)] }
+      },
     },
   }
 }

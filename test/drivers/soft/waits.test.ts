@@ -42,7 +42,10 @@ const waitsOf = ({ m }: Pick<ReturnType<typeof pair>, 'm'>): string[] =>
   m.devices.flatMap(({ device: { state } }) =>
     Array.from(waitsOfDevice(state))
       .flatMap(found => found?.wait ?? [])
-      .map(({ id, text }) => `${id}: ${text.replace(/0x[0-9a-f]+/g, '#')}`),
+      .map(({ id, text, request }) => {
+        if (request?.around) assert.match(text.slice(request.around[0].length), /^wr_id 5/)
+        return `${id}: ${text.replace(/0x[0-9a-f]+/g, '#')}`
+      }),
   )
 
 const send = ({ a }: ReturnType<typeof pair>, flags?: number): void =>

@@ -247,7 +247,7 @@ test('what is not decoded is named by its EtherType, protocol or port', () => {
     changed(36, 0, 53),
     changed(36, 0x12, 0xb6),
   ]
-  const [line] = reportLines(analyse(pcapOf(packets)), { name: 'x', top: 5 })
+  const [line] = reportLines(analyse(pcapOf(packets)), { name: 'x', top: 5 }) as string[]
   for (const text of [
     '2 EtherType 0x88cc (LLDP)',
     '1 EtherType 0x1234',

@@ -50,7 +50,10 @@ for (const [name, problems] of Object.entries(expected))
     for (const [i, [, evidence]] of problems.entries()) assert.match(found[i]!.evidence, evidence)
   })
 
-const linesOf = (name: string): string => reportLines(analyse(knownCapture(name)), { name, top: 5 }).join('\n')
+const linesOf = (name: string): string =>
+  reportLines(analyse(knownCapture(name)), { name, top: 5 })
+    .map(line => (typeof line === 'string' ? line : line.text))
+    .join('\n')
 
 test('messages in frames with several packets are counted, and the frames are told', () => {
   const text = linesOf('healthy-udp-gso')

@@ -10,15 +10,19 @@ import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
-import { adviceForDeadlock } from '../../../src/tools/check/advice.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
 test('ends that poll get no advice about a message: they may wait for a completion that was polled', () => {
   const thread = (pid: number, kind: 'poll' | 'mutex'): ThreadWait => ({
     ...{ pid, command: '', tid: pid, kind, object: '', action: '', stack: [], since: 0 },
   })
-  const cycle = (kind: 'poll' | 'mutex') =>
-    adviceForDeadlock({ shape: 'cycle', first: [0, 1], threads: [thread(1, 'poll'), thread(2, kind)], more: 0 })
+  const cycle = (kind: 'poll' | 'mutex') => {
+    const { checker, found } = requestScenario()
+    const graph = { shape: 'cycle', first: [0, 1], threads: [thread(1, 'poll'), thread(2, kind)], more: 0 } as const
+    const at = { time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' } }
+    checker.waits({ ...at, wait: { id: 'deadlock', text: 'they wait', graph } })
+    return found.at(-1)?.advice
+  }
   assert.match(cycle('mutex') ?? '', /^release the lock/)
   assert.match(cycle('poll') ?? '', /^find in the story .* or a completion that was polled before$/)
 })

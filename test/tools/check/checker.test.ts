@@ -368,8 +368,8 @@ test('objects of two contexts of a process with one handle have names of their o
   create(2, 7, 9002)
   create(2, 8, 9003)
   assert.deepEqual(
-    [s.checker.cqName(1, 7), s.checker.cqName(2, 7), s.checker.cqName(2, 8), s.checker.cqName(2, 9)],
-    ['CQ 7', 'CQ 7 of context 2', 'CQ 8', 'CQ 9'],
+    [s.checker.cqNumber(1, 7), s.checker.cqNumber(2, 7), s.checker.cqNumber(2, 8), s.checker.cqNumber(2, 9)],
+    ['7', '7 of context 2', '8', '9'],
   )
 })
 

@@ -3,7 +3,7 @@
  * completions that are never polled, or not before their region is deregistered.
  */
 
-import type { Moment, Stack } from '../../../spec/check/finding.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { CheckedFailure, ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
@@ -13,12 +13,13 @@ import { WcStatus } from '../../../spec/work.ts'
 import { requestText, usesRegion } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
-import { MAX_NAMED, POSTED } from '../reporting.ts'
+import { POSTED } from '../reporting.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
 import { SendQueues } from './sends.ts'
 import { SrqLimits } from './srq-limits.ts'
 import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
+import { refineWaits } from './waits.ts'
 import { Wakeups } from './wakeups.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
@@ -35,23 +36,12 @@ export interface QueueDetector extends Detector {
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
   /** A line: the bytes of a send that is outstanding, or has ended last. None if it is neither. */
   lengthOf(qp: KnownObject, wrId: bigint | undefined): string[]
-  /** A line for each queue pair of a context with outstanding sends: the oldest. */
-  outstandingLines(context: number): string[]
   /** SRQ_LIMIT_REACHED was raised. */
   limitReached(failure: CheckedFailure): void
   /** As `SrqLimits.explain`. */
   explainLimit(peer: KnownObject | undefined): ReturnType<SrqLimits['explain']>
-  /** As `ReceiveQueues.lastPost`. */
-  lastReceive(peer: KnownObject | undefined): Moment[]
   /** Whether the program has polled none of the completions of a CQ, which has some. */
   isNonePolled(cq: KnownObject): boolean
-  /** A line: how many messages each of these queue pairs has posted. */
-  messageCounts(ends: readonly KnownObject[]): string
-  /**
-   * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
-   * that armed the CQ last; undefined: none has.
-   */
-  reportsWait(cq: KnownObject): Stack | undefined
 }
 
 /** Of SRD, which only EFA has (efa_post_recv of rdma-core). */
@@ -162,6 +152,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
 
   return {
     relapses,
+    refines: refineWaits(services, sends, receives, wakeups, limits),
     isFull: qp => sends.refused(qp),
     posted(request) {
       relapses.posted(request)
@@ -233,29 +224,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     limitReached: failure => limits.raised(failure),
     explainLimit: peer => limits.explain(peer),
-    lastReceive: peer => (peer === undefined || peer.class === 'xrc_tgt_qp' ? [] : receives.lastPost(peer)),
     isNonePolled: ({ id }) => unpolled.isNonePolled(id),
-    messageCounts(ends) {
-      const posted = ends.map(({ id, name }) => `${counted(sends.messagesOf(id), 'message')} by ${name}`)
-      return `posted so far: ${posted.join(', ')}`
-    },
-    reportsWait(cq) {
-      return wakeups.reportsWait(cq.id)
-    },
     lengthOf({ id }, wrId) {
       const request = sends.lastOf(id, wrId)
       return request === undefined ? [] : [`${requestText(request)} has ${counted(request.length, 'byte')}`]
-    },
-    outstandingLines(context) {
-      const lines = services.objects.queuePairsOf(context).flatMap(({ id, name }) => {
-        const [oldest] = sends.outstandingOf(id)
-        return oldest === undefined
-          ? []
-          : [
-              `the oldest send of ${name} that has not ended is ${requestText(oldest)}, ${counted(oldest.length, 'byte')}`,
-            ]
-      })
-      return lines.slice(0, MAX_NAMED)
     },
     receiveCounts(sender, peer) {
       if (peer.class === 'xrc_tgt_qp') return []

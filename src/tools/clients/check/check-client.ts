@@ -360,7 +360,7 @@ export interface CheckedCore {
   /** Compare-and-swaps that programs repeat without effect. */
   swapWaits(): readonly ContextWait[]
   /** A program waits for a completion, an event or a message that does not come. */
-  waits(context: Context, wait: Omit<CheckedWait, 'own'>): void
+  waits(context: Context, wait: Omit<CheckedWait, 'posted'>): void
 }
 
 /** Creates a checker and feeds it until the core ends. */
@@ -565,15 +565,12 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
         }),
     waits(context, { wait, ...at }) {
       const { request } = wait
-      const own =
+      const posted =
         request &&
         polls.get(context.device.index)?.requestOf(request.number, request.queue !== PostQueue.SEND, request.wrId)
-      stream.event({
-        event: 'waits',
-        ...at,
-        wait,
-        ...(own && { own: placeOf(own) }),
-      })
+      const name = posted && `${posted.numbered ?? 'wr_id'} ${posted.wrId}`
+      const text = (name && request?.around?.join(name)) ?? wait.text
+      stream.event({ event: 'waits', ...at, wait: { ...wait, text }, ...(posted && { posted: placeOf(posted) }) })
     },
   }
 }
