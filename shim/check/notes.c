@@ -83,7 +83,7 @@ static bool may_report(unsigned *reports)
             const struct dead dead = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                       \
             if (LIKELY(dead.part == 0))                                                                                \
                 continue;                                                                                              \
-            event_posted_dead(fd, stack, at->wr_id, dead.address, queue, number, dead.part);                                                    \
+            event_posted_dead(fd, stack, at->wr_id, dead.address, queue, number, dead.part);                           \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)

@@ -8,7 +8,6 @@
  */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, LIBRARY, NATIVE_FRAME, trimFrames, VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import { type Symbols, v8Frame } from '../../tools/check/finding-text.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
@@ -195,8 +194,8 @@ export const createSymbols = ({
     return found.map(one => ({ ...one, function: one.function || symbol, object }))
   }
 
-  const framesOf = (stack: Stack): readonly Frame[] =>
-    trimFrames(stack.flatMap(known).map(({ unknown: _, ...frame }) => frame))
+  const trimmed = (frames: readonly Unknown[]): readonly Frame[] =>
+    trimFrames(frames.map(({ unknown: _, ...frame }) => frame))
 
   const close = async (): Promise<void> => {
     removeHandlers?.()
@@ -205,7 +204,7 @@ export const createSymbols = ({
   }
 
   return {
-    framesOf,
+    framesOf: stack => trimmed(stack.flatMap(known)),
     async render(make, within = Number.POSITIVE_INFINITY) {
       const end = performance.now() + within
       for (;;) {
@@ -219,7 +218,7 @@ export const createSymbols = ({
               if (addresses === undefined) wanted.set(object, new Set([address]))
               else addresses.add(address)
             }
-            return trimFrames(frames.map(({ unknown: _, ...frame }) => frame))
+            return trimmed(frames)
           },
         })
         if (wanted.size === 0) return made

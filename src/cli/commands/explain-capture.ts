@@ -77,10 +77,10 @@ export const explainCaptures = async (names: readonly string[], options: Explain
   const settings = filterOf(options)
   const paint = paintFor(options, process.stdout)
   const write = (line: string): void => void process.stdout.write(`${line}\n`)
-  const writeText = (line: ReportLine): void =>
-    write(
-      typeof line === 'string' ? printable(line) : paintedWord(line.text, line.severity, colorOf[line.severity], paint),
-    )
+  const writeText = (line: ReportLine): void => {
+    if (typeof line === 'string') write(printable(line))
+    else write(paintedWord(printable(line.text), line.severity, colorOf[line.severity], paint))
+  }
   const isMany = names.length > 1
   if (isMany && names.includes('-'))
     throw new UsageError('several captures are read twice: give files, not - (standard input)')

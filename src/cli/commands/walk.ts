@@ -146,6 +146,7 @@ export const walkAndReport = async (
       },
       {
         async planned(clean, plan) {
+          // The points are tried in turns of their lines (`lineOf`).
           await symbols.render(known => plan.points.map(point => framesOf(point, known)))
           if (!options.json) print(cleanLine(LABEL, clean, plan))
           const most = Math.min(plan.points.length, limits.points)

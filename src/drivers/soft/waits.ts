@@ -370,7 +370,9 @@ const notSolicited = (state: SoftState, cq: CqObject, unpolled: number): Wait | 
   const before = `${text}, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is `
   const named = namingSend(sender, LAST_RETIRED, before, ')')
   return {
-    ...{ ...wait, ...named, qpns: [qpn, number] },
+    ...wait,
+    text: named.text,
+    qpns: [qpn, number],
     request: { ...named.request, context: sender.context.id },
   }
 }

@@ -257,17 +257,16 @@ export const createMemoryGoneDetector = (
       gaveBack({ start, end, how, isKept, time, stack }, region) {
         if (region.start === undefined || region.iova === undefined) return
         const offset = region.iova - region.start
-        const newest = how === GiveBack.DISCARD ? -1 : newestId
-        const bytes = { start: start + offset, end: end + offset }
         remember({
           region,
           how,
-          ...bytes,
+          start: start + offset,
+          end: end + offset,
           isKept: isKept === 1,
           time,
           stack,
           reusableAt: Number.POSITIVE_INFINITY,
-          newest,
+          newest: how === GiveBack.DISCARD ? -1 : newestId,
         })
       },
     },

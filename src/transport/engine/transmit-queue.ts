@@ -1,8 +1,8 @@
 /*
  * The transmit queue: rows (queue pairs) that may have something to send. Each owner, a user of the device, has a queue of
  * its own. The owner that was served least recently is served next, with one row, so that an owner's many rows and long
- * messages delay those of others by one row at most. If there are several owners, a poll ends after TURN
- * (docs/decisions/others-wait.md).
+ * messages delay those of others by one row at most. If there are several owners, the search for posts and the sending of a
+ * poll each end after TURN (docs/decisions/others-wait.md).
  */
 import { QP } from './fields.ts'
 import type { Environment } from './types.ts'
@@ -34,7 +34,7 @@ export interface TransmitQueue {
   services: number
   /** By row, the next row of its owner's queue; -1: end. */
   nextRow: Int32Array
-  /** When the poll ends if there are several owners, on the clock of `Environment.now`. */
+  /** When the turn ends, on the clock of `Environment.now`; infinite: there is one owner. */
   turnEnd: number
 }
 
@@ -81,7 +81,7 @@ export const beginTurn = ({ env, transmit }: Queues): void => {
   else transmit.turnEnd = Number.POSITIVE_INFINITY
 }
 
-/** Whether this poll has taken so long that others come first. */
+/** Whether the turn has taken so long that others come first. */
 export const isTurnOver = ({ env, transmit }: Queues): boolean =>
   transmit.turnEnd !== Number.POSITIVE_INFINITY && env.now!() >= transmit.turnEnd
 

@@ -29,7 +29,12 @@ export const createWaitReports =
       id,
       { ...at, ...where },
       {
-        ...{ text, waits: graph, advice, isWait: true, ...(severity && { severity }), ...content },
+        text,
+        waits: graph,
+        advice,
+        isWait: true,
+        ...(severity && { severity }),
+        ...content,
         details: [...(wait.details ?? []), ...details],
         objects: [...qps, waited, ...further],
       },
