@@ -22,7 +22,7 @@ const QUICK =
 
 /** Errors of other libraries, which have no code, and files of older versions. */
 const EXCEPTIONS: Readonly<Record<string, string>> = {
-  'src/tools/record/program/old-waits.ts': 'older recordings have no other name of the request',
+  'src/tools/record/program/old-events.ts': 'older recordings have no other name of the request',
   'web/format.ts': 'code in a text stands between backticks',
   'src/host/native.ts': 'the dynamic linker says why in words',
   'src/tools/topology/links-file.ts': 'the YAML parser repeats the line in its message',

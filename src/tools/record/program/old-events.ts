@@ -1,8 +1,14 @@
 /*
  * Events of recordings that older builds have made, as those of today. Until protocol 5 of sessions, what is now the events of
- * preload libraries (`PreloadEvents` in spec/session.ts) was one event, `misused`, with fields of many meanings.
+ * preload libraries (`PreloadEvents` in spec/preload-events.ts) was one event, `misused`, with fields of many meanings; and the text
+ * of a wait named its request by the device's number, with the request as it was posted in `own`.
  */
-import { type PreloadEvent, type ProgramEvent, preloadFields } from '../../../spec/check/program-events.ts'
+import {
+  type CheckedWait,
+  type PreloadEvent,
+  type ProgramEvent,
+  preloadFields,
+} from '../../../spec/check/program-events.ts'
 import { UNKNOWN_NUMBER } from '../../../spec/session.ts'
 
 /** The fields of `misused`. */
@@ -41,7 +47,11 @@ const byKind: Readonly<Record<number, (misuse: Misuse) => PreloadEvent>> = {
   10: ({ index: descriptor }) => ({ event: 'closedDescriptor', descriptor }),
   11: ({ queue, number, wrId, index: count, more: opcode }) => ({
     event: 'sharedElements',
-    ...{ queue, number, wrId, count, opcode },
+    queue,
+    number,
+    wrId,
+    count,
+    opcode,
   }),
   12: ({ number, wrId, index: data }) => ({ event: 'immediateInHostOrder', number, wrId, data }),
   13: ({ number, wrId, address }) => ({ event: 'readsOverlap', number, wrId, address }),
@@ -56,8 +66,19 @@ const byKind: Readonly<Record<number, (misuse: Misuse) => PreloadEvent>> = {
 const elementsUnused = ({ index: bytes, more: lkey, ...misuse }: Misuse, isLeft: number): PreloadEvent =>
   preloadFields('elementsUnused', { ...misuse, bytes, lkey, isLeft })
 
+type OldWait = ProgramEvent<'waits'> & { readonly own: NonNullable<CheckedWait['posted']> }
+
+const presentWait = ({ own, ...event }: OldWait): ProgramEvent => {
+  const { wait } = event
+  const text = wait.text.replace(/(?:wr_id|block|request) (\d+)/, (whole, number) =>
+    BigInt(number) === wait.request?.wrId ? `wr_id ${own.wrId}` : whole,
+  )
+  return { ...event, posted: own, wait: { ...wait, text } }
+}
+
 /** An event of a recording. Throws if a field has another type. */
-export const ofToday = (event: { readonly event?: unknown }): ProgramEvent | undefined => {
+export const ofToday = (event: { readonly event?: unknown; readonly own?: unknown }): ProgramEvent | undefined => {
+  if (event.event === 'waits' && event.own !== undefined) return presentWait(event as OldWait)
   if (event.event !== 'misused') return event as ProgramEvent
   const { time, device, deviceNumber, context, program, stack, ...misuse } = event as unknown as Misuse &
     Pick<ProgramEvent<'bufferFreed'>, 'time' | 'device' | 'deviceNumber' | 'context' | 'program' | 'stack'>

@@ -17,7 +17,6 @@ import type { ProgramPart, SessionEvent, SessionHeader } from '../../../spec/ses
 import { requestKinds } from '../../../spec/session-file.ts'
 import { parseAddress } from '../../../transport/wire/address.ts'
 import { ofToday } from './old-events.ts'
-import { presentWait } from './old-waits.ts'
 import { PlainEvents } from './plain.ts'
 import { RecordedPosts } from './posts.ts'
 import { RecordedRegions } from './regions.ts'
@@ -208,7 +207,7 @@ export class SessionReplay {
       this.#regions.called(event)
       if (event.method === 'destroy' && event.object !== undefined) this.#names.delete(event.object.id)
     } else if (event.event === 'gids') this.#gids.set(event.device, event.gids)
-    this.#stream.event(event.event === 'waits' ? presentWait(event) : event)
+    this.#stream.event(event)
   }
 
   #take(event: SessionEvent): void {

@@ -9,6 +9,7 @@ import { it } from 'node:test'
 import { brotliDecompressSync } from 'node:zlib'
 import type { Finding } from '../../../../src/spec/check/finding.ts'
 import { Checker } from '../../../../src/tools/check/checker.ts'
+import { ofToday } from '../../../../src/tools/record/program/old-events.ts'
 import { SessionReplay } from '../../../../src/tools/record/program/replay.ts'
 import { bytesSource, openSession } from '../../../../src/tools/record/reader.ts'
 import { repoRoot } from '../../../paths.ts'
@@ -46,4 +47,16 @@ const readingOf = async (name: string): Promise<string> => {
 
 it('the kinds of the message MISUSE of protocol 5 are found', async () => {
   assert.equal(await readingOf('misuse.udr.br'), readFileSync(join(folder, 'misuse.txt'), 'utf8'))
+})
+
+it('a wait whose text names a block of the device is told with the wr_id', () => {
+  const at = { device: 'mlx5_0', deviceNumber: 0, context: 1, program: { pid: 10620, command: 'endless-rnr' } }
+  const request = { queue: 1, number: 0x83b58b, wrId: 0n }
+  const text = (name: string): string => `QP 0x83b58b: SEND ${name} waits without limit for a receive (rnr_retry 7)`
+  const wait = { id: 'endless-rnr', qpns: [0x83b58b, 0x83b58c], request } as const
+  const own = { queue: 1, number: 0x83b58b, wrId: 1n, postIndex: 0 }
+  const old = { event: 'waits', ...at, time: 7, wait: { ...wait, text: text('block 0') } } as const
+  const present = { event: 'waits', ...at, time: 7, wait: { ...wait, text: text('wr_id 1') }, posted: own } as const
+  assert.deepEqual(ofToday({ ...old, own }), present)
+  assert.deepEqual(ofToday(present), present, 'those of today are left alone')
 })
