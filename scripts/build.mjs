@@ -10,8 +10,8 @@
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
  *   dist/lib/                            the library's entry points, bundled (scripts/bundle.mjs)
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
- *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
- *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/session.ts
+ *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
+ *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/preload-events.ts
  *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program

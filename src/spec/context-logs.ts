@@ -3,7 +3,9 @@
  * posts and polls for `userdma check`, and the words by which programs arm CQs. Offsets and sizes in bytes. The generated
  * shim/protocol.h has the same numbers.
  */
-import { ContextFile, Messages, offsetsOf } from './session.ts'
+
+import { offsetsOf } from './message-layout.ts'
+import { ContextFile, Messages } from './session.ts'
 
 /**
  * The post log, with the stacks of posted requests: a hash table of `post` structs at `offset` of the context's memory

@@ -4,19 +4,10 @@
  * Readers check the type of a received message, its length, and the length in its header. They never throw: they return
  * a sentence about a malformed message.
  */
+
+import { type MessageField, type MessageLayout, type MessageValues, offsetsOf } from '../spec/message-layout.ts'
 import { encodeReason, type Reason } from '../spec/reason.ts'
-import {
-  Exchanges,
-  InstallKind,
-  type MessageField,
-  type MessageLayout,
-  Messages,
-  MessageType,
-  type MessageValues,
-  offsetsOf,
-  SESSION_VERSION,
-  SessionLimits,
-} from '../spec/session.ts'
+import { Exchanges, InstallKind, Messages, MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
 
 export interface MessageBuffer {
   readonly bytes: Uint8Array

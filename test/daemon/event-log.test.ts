@@ -11,7 +11,8 @@ import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
 import { eventTime } from '../../src/spec/check/stream.ts'
 import { EventLog } from '../../src/spec/context-logs.ts'
-import { ContextFile, EventKind, Messages, offsetsOf } from '../../src/spec/session.ts'
+import { offsetsOf } from '../../src/spec/message-layout.ts'
+import { ContextFile, EventKind, Messages } from '../../src/spec/session.ts'
 
 const ENTRY = offsetsOf(Messages.event)
 const HEADER = offsetsOf(Messages.eventLog)

@@ -14,6 +14,7 @@ import * as logs from '../../src/spec/context-logs.ts'
 import * as lends from '../../src/spec/lends.ts'
 import * as lowLimits from '../../src/spec/low-limits.ts'
 import * as observe from '../../src/spec/observe.ts'
+import * as preloadEvents from '../../src/spec/preload-events.ts'
 import * as sessionOnly from '../../src/spec/session.ts'
 import * as waitTable from '../../src/spec/wait-table.ts'
 import { repoRoot } from '../paths.ts'
@@ -21,6 +22,7 @@ import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
 const session = {
   ...sessionOnly,
+  ...preloadEvents,
   ...callSlot,
   ...logs,
   ...waitTable,

@@ -10,7 +10,8 @@ import { addSeals, createMemfd, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../../
 import { close } from '../../host/net/sockets.ts'
 import { AnswerState, CallSlot as Offsets } from '../../spec/call-slot.ts'
 import { CallError } from '../../spec/errno.ts'
-import { Messages, offsetsOf } from '../../spec/session.ts'
+import { offsetsOf } from '../../spec/message-layout.ts'
+import { Messages } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
 
 const { NONE, SLOT, SOCKET } = AnswerState

@@ -1,10 +1,12 @@
 /*
  * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
- * UNMAP, LENDS, FINDINGS, DIRECT, END and those of `PreloadEvents` in spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * UNMAP, LENDS, FINDINGS, DIRECT, END and those of `PreloadEvents` in spec/preload-events.ts) to the daemon's checker, if there is
+ * one, and replies.
  */
 import { preloadFields } from '../../spec/check/program-events.ts'
 import { Errno } from '../../spec/errno.ts'
-import { MessageType, PreloadEvents, preloadEventNames } from '../../spec/session.ts'
+import { PreloadEvents, preloadEventNames } from '../../spec/preload-events.ts'
+import { MessageType } from '../../spec/session.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'

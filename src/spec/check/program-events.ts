@@ -6,8 +6,10 @@
  *
  * Events have ids and handles, and no object of core: an `ObjectName` has the three fields that a consumer may read.
  */
+
+import type { MessageLayout, MessageValues } from '../message-layout.ts'
+import { type PreloadEventName, PreloadEvents } from '../preload-events.ts'
 import type { Reason } from '../reason.ts'
-import { type MessageLayout, type MessageValues, type PreloadEventName, PreloadEvents } from '../session.ts'
 import type { Failure } from './failures.ts'
 import type { Program, Stack, Story } from './finding.ts'
 import type { OmissionId } from './omissions.ts'
@@ -133,7 +135,7 @@ interface EventOrigin {
 }
 
 /**
- * The fields of an event of a preload library (`PreloadEvents` in spec/session.ts), which `program` has caused; `context` may
+ * The fields of an event of a preload library (`PreloadEvents` in spec/preload-events.ts), which `program` has caused; `context` may
  * be that of its parent. Addresses are numbers.
  */
 type PreloadFields<N extends PreloadEventName> = {

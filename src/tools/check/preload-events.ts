@@ -1,10 +1,10 @@
 /*
- * The dispatch of the events of preload libraries (`PreloadEvents` in spec/session.ts): each goes to the detectors that take
+ * The dispatch of the events of preload libraries (`PreloadEvents` in spec/preload-events.ts): each goes to the detectors that take
  * it, with the object that it is about. An event about an unknown object, or a destroyed one, is dropped, unless its row
  * says that it is about destroyed ones.
  */
 import type { ProgramEvent } from '../../spec/check/program-events.ts'
-import { type PreloadEventName, PreloadEvents, preloadEventNames } from '../../spec/session.ts'
+import { type PreloadEventName, PreloadEvents, preloadEventNames } from '../../spec/preload-events.ts'
 import { type KnownObject, type KnownObjects, queueOf } from './objects.ts'
 
 /** The object that an event is about; undefined: none. */

@@ -3,8 +3,8 @@
  * all records that happened before it can be read: those that were complete when the reading began.
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import { offsetsOf } from '../../spec/message-layout.ts'
 import { ObserveFile, ObserveStructs } from '../../spec/observe.ts'
-import { offsetsOf } from '../../spec/session.ts'
 import { isPadding, type ObservedRecord, recordOf, sizeOf, timeOf } from './records.ts'
 
 const { rings: RINGS, ringBytes: RING_BYTES, firstRing: FIRST_RING, ringHeader: RING_HEADER } = ObserveFile
