@@ -416,10 +416,10 @@ struct timerfd {
 /* False: it is no timerfd. */
 bool clock_read_timerfd(pid_t pid, int fd, struct timerfd *read);
 /*
- * A timerfd that its process has closed may have a copy, there or in another process: finds it by what is left, and makes it the
- * timer's. False: there is none.
+ * A timerfd that its process has closed may have a copy, there or in another process: finds it by when it ends, by the
+ * machine's time, and makes it the timer's. False: there is none.
  */
-bool clock_find_timerfd(struct timer *timer, int64_t left);
+bool clock_find_timerfd(struct timer *timer, int64_t end);
 /* The least of all threads of programs, which all sleep. */
 uint32_t clock_stuck(void);
 /* Whether anything can be on its way that no thread waits for in the kernel: on links with queues, by TCP, to a disk. */

@@ -229,11 +229,11 @@ static uint32_t lost_count;
  */
 static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
 {
-    const int64_t left_before = deadline - timer->offset - now_real();
+    const int64_t end_before = deadline - timer->offset;
     timer->offset = offset;
     if (set_kernel_timer(timer, deadline - offset - now_real()))
         return;
-    if (lost_count++ >= MAX_LOST || !clock_find_timerfd(timer, left_before) ||
+    if (lost_count++ >= MAX_LOST || !clock_find_timerfd(timer, end_before) ||
         !set_kernel_timer(timer, deadline - offset - now_real()))
         __atomic_store_n(&timer->kind, TIMER_FREE, __ATOMIC_RELEASE);
 }

@@ -145,18 +145,25 @@ static bool is_peer(pid_t pid, int fd, const char *target, const void *of)
 
 struct lost {
     struct timer *timer;
-    int64_t left;
+    int64_t end; /* the machine's time */
 };
 
-/* Nanoseconds that pass between two looks at a timer, at most. */
-#define LOOK_TIME (5 * MILLISECOND)
+/* How long after the kernel's timer its process may have read the time that it noted. */
+#define NOTE_TIME (50 * MILLISECOND)
+
+/* Whether a timer with so much left, which was read between two times, ends at another. */
+static bool ends_at(int64_t end, int64_t left, int64_t begun, int64_t read)
+{
+    return left == 0 ? end <= read + NOTE_TIME : left + begun <= end + NOTE_TIME && left + read >= end - NOTE_TIME;
+}
 
 static bool is_lost(pid_t pid, int fd, const char *target, const void *of)
 {
     const struct lost *const lost = of;
     struct timerfd found;
+    const int64_t begun = clock_real(CLOCK_MONOTONIC);
     if (strcmp(target, "anon_inode:[timerfd]") != 0 || !clock_read_timerfd(pid, fd, &found) ||
-        found.interval != lost->timer->interval || llabs(found.left - lost->left) > LOOK_TIME)
+        found.interval != lost->timer->interval || !ends_at(lost->end, found.left, begun, clock_real(CLOCK_MONOTONIC)))
         return false;
     for (uint32_t i = 0; i < clock_used_timers(); i++) {
         const struct timer *const other = &clock_page->timers[i];
@@ -168,9 +175,9 @@ static bool is_lost(pid_t pid, int fd, const char *target, const void *of)
     return true;
 }
 
-bool clock_find_timerfd(struct timer *timer, int64_t left)
+bool clock_find_timerfd(struct timer *timer, int64_t end)
 {
-    const struct lost lost = {timer, left > 0 ? left : 0};
+    const struct lost lost = {timer, end};
     return any_descriptor(is_lost, &lost, false);
 }
 

@@ -82,6 +82,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   refusals: [['-q'], /usage: refusals/],
   torment_cases: [['-q'], /usage: torment_cases/],
   mistakes: [['-q'], /usage: mistakes/],
+  posts: [['-q'], /usage: posts/],
   remote_owner: [['-q'], /usage: remote_owner/],
   providers: [['-q'], /usage: providers/],
   races: [['-q'], /usage: .*races/],

@@ -77,9 +77,12 @@ int main(int count, char **arguments)
                     {"left-elements", left_elements},
                     {"dead-struct", dead_struct},
                     {"dead-buffer", dead_buffer}};
-    make_pair(&one, &other);
     for (size_t i = 0; count == 2 && i < sizeof mistakes / sizeof mistakes[0]; i++)
-        if (strcmp(arguments[1], mistakes[i].name) == 0)
+        if (strcmp(arguments[1], mistakes[i].name) == 0) {
+            make_pair(&one, &other);
             mistakes[i].run();
-    return destroy_pair(&one, &other);
+            return destroy_pair(&one, &other);
+        }
+    fprintf(stderr, "usage: posts MISTAKE\n");
+    return 1;
 }
