@@ -111,12 +111,12 @@ const exchangeData = async (joined: Joined, tag: string, link: string): Promise<
   const server = start(joined, tag, 'ibv_rc_pingpong', args)
   try {
     await untilListening(port, server.ended)
-    const client = await start(joined, tag, 'ibv_rc_pingpong', [...args, 'localhost']).ended
+    const client = await start(joined, tag, 'ibv_rc_pingpong', [...args, '127.0.0.1']).ended
     if (client.status !== 0) server.kill()
     const exchange = { server: await server.ended, client }
     for (const [name, words, finished] of [
       ['server', args, exchange.server],
-      ['client', [...args, 'localhost'], client],
+      ['client', [...args, '127.0.0.1'], client],
     ] as const) {
       prompt(`ibv_rc_pingpong ${words.join(' ')}    (${name})`)
       output(finished.output)
