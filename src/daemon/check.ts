@@ -38,6 +38,12 @@ import { offsetsOf } from '../spec/message-layout.ts'
 import type { LendRecord } from '../spec/records.ts'
 import { CM_NAME, MAX_STACKS, Messages, PostQueue } from '../spec/session.ts'
 import type { RecordedCheck } from '../spec/session-events.ts'
+import { LEARNT } from '../tools/check/lends/learnt.ts'
+import { LENDS } from '../tools/check/lends/lends.ts'
+import { QUEUES } from '../tools/check/queues/queues.ts'
+import { RACES } from '../tools/check/races/detector.ts'
+import { ORDERS } from '../tools/check/request-orders.ts'
+import { WHO } from '../tools/check/who.ts'
 import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
 import { parseAddressText } from '../transport/wire/address.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
@@ -392,7 +398,7 @@ export class DaemonChecker {
    */
   lends(pid: number, stack: Stack, { address, length }: { readonly address: bigint; readonly length: bigint }): number {
     this.#lends.read()
-    const { lends } = this.#checked.checker
+    const lends = this.#checked.checker.ask(LENDS)
     if (length === 0n || lends === undefined) return 0
     this.#checked.scan()
     const [start, end] = [Number(address), Number(address + length)]
@@ -560,7 +566,7 @@ export class DaemonChecker {
    */
   allowRaces(session: object, pid: number, start: bigint, length: bigint): boolean {
     const number = this.#numberOf(session)
-    const hasSpace = this.#checked.checker.races?.hasSpace(number, pid) ?? true
+    const hasSpace = this.#checked.checker.ask(RACES)?.hasSpace(number, pid) ?? true
     this.#event({ event: 'benign', session: number, pid, start: Number(start), end: Number(start + length) })
     return hasSpace
   }
@@ -604,7 +610,7 @@ export class DaemonChecker {
   watchEvents(): void {
     if (this.#findsRaces) return
     this.#findsRaces = true
-    this.#checked.checker.races?.begin()
+    this.#checked.checker.ask(RACES)?.begin()
     this.#checked.recordLogs(false)
     this.#readLogs()
   }
@@ -650,7 +656,7 @@ export class DaemonChecker {
 
   /** Programs that go on with failing completions. */
   get relapses(): readonly Relapse[] {
-    return this.#checked.checker.relapses
+    return this.#checked.checker.need(QUEUES).relapses.all
   }
 
   /** How often each finding was found, indexed by its number − 1. */
@@ -663,21 +669,21 @@ export class DaemonChecker {
   /** The accesses to the bytes of `--who`, so far. */
   who(): Story {
     this.#checked.scan()
-    return this.#checked.checker.who?.story() ?? []
+    return this.#checked.checker.ask(WHO)?.() ?? []
   }
 
   /** What programs lend now. */
   lentBytes(): readonly LentBytes[] {
     this.#lends.read()
     this.#checked.scan()
-    const { lends, learnt } = this.#checked.checker
-    return [...(lends?.rows() ?? []), ...(learnt?.rows() ?? [])]
+    const { checker } = this.#checked
+    return [...(checker.ask(LENDS)?.rows() ?? []), ...(checker.ask(LEARNT)?.rows() ?? [])]
   }
 
   /** The posts and completions so far; none without torment. */
   orders(): readonly TormentedRequest[] {
     this.#checked.scan()
-    return this.#checked.checker.orders?.all() ?? []
+    return this.#checked.checker.ask(ORDERS)?.() ?? []
   }
 
   /** What was not checked so far, and how often. */

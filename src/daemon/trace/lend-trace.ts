@@ -6,6 +6,7 @@ import type { ProgramConsumer, ProgramEvent } from '../../spec/check/program-eve
 import { TWO_32 } from '../../spec/memory.ts'
 import type { LendRecord } from '../../spec/records.ts'
 import type { Checker } from '../../tools/check/checker.ts'
+import { LENDS } from '../../tools/check/lends/lends.ts'
 import type { FailureReports } from '../failures.ts'
 
 type Said = ProgramEvent<'lent' | 'takenBack' | 'unchecked' | 'named' | 'advertised'>
@@ -46,10 +47,11 @@ export const createLendTrace = (
       } else tell(event.pid, { ...event })
     },
     accessed(device, rkey, high, low, length, access, qpn) {
-      const range = checker.rangeOf(device, rkey, (high >>> 0) * TWO_32 + (low >>> 0), length)
+      const lends = checker.ask(LENDS)
+      const range = lends?.rangeOf(device, rkey, (high >>> 0) * TWO_32 + (low >>> 0), length)
       if (range === undefined) return
       const { pid, start, end } = range
-      if (checker.lends?.isDeclared(pid) !== true && !checker.isLent(pid, start, end)) return
+      if (lends?.isDeclared(pid) !== true && !checker.isLent(pid, start, end)) return
       tell(pid, { event: 'accessed', device, rkey, start, length, access, qpn })
     },
   }
