@@ -65,7 +65,7 @@ type PreloadOwner<N extends PreloadEventName> = (typeof PreloadEvents)[N]['about
   : KnownObject
 
 /** An access of a peer to registered memory. `address`: in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
-export interface Access {
+interface Access {
   readonly device: number
   readonly rkey: number
   readonly address: number
