@@ -18,7 +18,7 @@ import {
   type ToolReply,
   traceTexts,
 } from '../../uapi/tool.ts'
-import type { DaemonChecker } from '../check.ts'
+import type { DaemonChecker } from '../check/checker.ts'
 import type { Containment } from '../containment.ts'
 import type { Devices } from '../devices/devices.ts'
 import type { Network } from '../devices/network.ts'

@@ -2,7 +2,7 @@
  * The stacks of calls that may unmap registered memory (UNMAP in spec/session.ts). The userfaultfd reports what was
  * unmapped, without its caller.
  */
-import type { Stack } from '../spec/check/finding.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 
 interface Unmapping {
   readonly pid: number

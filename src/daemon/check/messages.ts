@@ -8,10 +8,10 @@ import { Errno } from '../../spec/errno.ts'
 import { PreloadEvents, preloadEventNames } from '../../spec/preload-events.ts'
 import { MessageType } from '../../spec/session.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
-import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'
-import type { Client } from './client.ts'
-import type { PostFaults } from './post-faults.ts'
+import type { Client } from '../session/client.ts'
+import type { PostFaults } from '../session/post-faults.ts'
+import type { DaemonChecker } from './checker.ts'
 
 /** What the messages are passed to. */
 interface CheckParts {

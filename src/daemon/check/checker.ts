@@ -5,15 +5,15 @@
 
 import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
-import type { ContextWait } from '../core/driver-contract.ts'
-import type { Context, Core } from '../core/model.ts'
-import { createLaterLook } from '../host/event-loop/timer.ts'
-import { createRingPool, mapArena } from '../host/memory/mapping.ts'
-import type { ProcessHandle } from '../host/memory/process.ts'
-import { commandName, isCopiedByFork, isEnding, lockLimit, privateFileAt } from '../host/process-status.ts'
-import type { Finding, Program, Stack, Story } from '../spec/check/finding.ts'
-import type { Omission } from '../spec/check/omissions.ts'
-import { type PeerQuestion, peerFactsText } from '../spec/check/peer-facts.ts'
+import type { ContextWait } from '../../core/driver-contract.ts'
+import type { Context, Core } from '../../core/model.ts'
+import { createLaterLook } from '../../host/event-loop/timer.ts'
+import { createRingPool, mapArena } from '../../host/memory/mapping.ts'
+import type { ProcessHandle } from '../../host/memory/process.ts'
+import { commandName, isCopiedByFork, isEnding, lockLimit, privateFileAt } from '../../host/process-status.ts'
+import type { Finding, Program, Stack, Story } from '../../spec/check/finding.ts'
+import type { Omission } from '../../spec/check/omissions.ts'
+import { type PeerQuestion, peerFactsText } from '../../spec/check/peer-facts.ts'
 import type {
   LibraryRefusal,
   Misorder,
@@ -24,35 +24,43 @@ import type {
   RefusedPost,
   RequestFacts,
   UseOfGone,
-} from '../spec/check/program-events.ts'
-import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
-import { ConsumerRank } from '../spec/check/stream.ts'
-import type { GraphProcess } from '../spec/check/thread-waits.ts'
-import type { TormentedRequest } from '../spec/check/torment-orders.ts'
-import { parseWho } from '../spec/check/who.ts'
-import { findPosition, HashLog, hashSlot, PositionLog, PostLog, positionSet, postSlot } from '../spec/context-logs.ts'
-import { OTHER_SWITCHES } from '../spec/fabric.ts'
-import type { Relapse } from '../spec/faults.ts'
-import type { LentBytes } from '../spec/lends.ts'
-import { offsetsOf } from '../spec/message-layout.ts'
-import type { LendRecord } from '../spec/records.ts'
-import { CM_NAME, MAX_STACKS, Messages, PostQueue } from '../spec/session.ts'
-import type { RecordedCheck } from '../spec/session-events.ts'
-import { type CheckedCore, createChecker } from '../tools/clients/check/check-client.ts'
-import { parseAddressText } from '../transport/wire/address.ts'
-import type { DaemonConfig } from '../uapi/tool.ts'
-import type { Containment } from './containment.ts'
-import type { Contexts } from './context/contexts.ts'
-import { devicesWith } from './devices/devices.ts'
+} from '../../spec/check/program-events.ts'
+import { SCRATCH_BYTES, type WorkRequest } from '../../spec/check/requests.ts'
+import { ConsumerRank } from '../../spec/check/stream.ts'
+import type { GraphProcess } from '../../spec/check/thread-waits.ts'
+import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
+import { parseWho } from '../../spec/check/who.ts'
+import {
+  findPosition,
+  HashLog,
+  hashSlot,
+  PositionLog,
+  PostLog,
+  positionSet,
+  postSlot,
+} from '../../spec/context-logs.ts'
+import { OTHER_SWITCHES } from '../../spec/fabric.ts'
+import type { Relapse } from '../../spec/faults.ts'
+import type { LentBytes } from '../../spec/lends.ts'
+import { offsetsOf } from '../../spec/message-layout.ts'
+import type { LendRecord } from '../../spec/records.ts'
+import { CM_NAME, MAX_STACKS, Messages, PostQueue } from '../../spec/session.ts'
+import type { RecordedCheck } from '../../spec/session-events.ts'
+import { type CheckedCore, createChecker } from '../../tools/clients/check/check-client.ts'
+import { parseAddressText } from '../../transport/wire/address.ts'
+import type { DaemonConfig } from '../../uapi/tool.ts'
+import type { Containment } from '../containment.ts'
+import type { Contexts } from '../context/contexts.ts'
+import { devicesWith } from '../devices/devices.ts'
+import type { FailureReports } from '../failures.ts'
 import { EventLogs } from './event-log.ts'
-import type { FailureReports } from './failures.ts'
+import { createLendTrace } from './lend-trace.ts'
 import { LendRings } from './lends.ts'
 import { NetDaemons } from './net-daemons.ts'
-import { type ThreadWaitSources, ThreadWaits } from './thread-waits.ts'
-import { createLendTrace } from './trace/lend-trace.ts'
 import { Unmappings } from './unmappings.ts'
-import { WaitTableFile, WaitTables } from './wait-tables.ts'
-import { WaitWatch } from './wait-watch.ts'
+import { WaitTableFile, WaitTables } from './waits/tables.ts'
+import { type ThreadWaitSources, ThreadWaits } from './waits/threads.ts'
+import { WaitWatch } from './waits/watch.ts'
 
 /** Maximum number of frames of a stack. */
 const MAX_FRAMES = 64

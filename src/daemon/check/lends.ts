@@ -2,13 +2,13 @@
  * Reads the rings of lends (spec/lends.ts) that programs have passed with their wait tables. The rings are mapped, so
  * that each access can look whether there is a new entry. The contents are not trusted.
  */
-import type { Mapping } from '../host/memory/mapping.ts'
-import type { Stack } from '../spec/check/finding.ts'
-import type { ProgramEvent } from '../spec/check/program-events.ts'
-import { LendKind, LendRight, LendRing } from '../spec/lends.ts'
-import { offsetsOf } from '../spec/message-layout.ts'
-import { printable } from '../spec/printable.ts'
-import { Messages } from '../spec/session.ts'
+import type { Mapping } from '../../host/memory/mapping.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import type { ProgramEvent } from '../../spec/check/program-events.ts'
+import { LendKind, LendRight, LendRing } from '../../spec/lends.ts'
+import { offsetsOf } from '../../spec/message-layout.ts'
+import { printable } from '../../spec/printable.ts'
+import { Messages } from '../../spec/session.ts'
 import { monotonicStart } from './event-log.ts'
 
 /** Microseconds after which an entry that was claimed but not written is given up: its thread has died. */
