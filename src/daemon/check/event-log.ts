@@ -13,6 +13,8 @@ import { offsetsOf } from '../../spec/message-layout.ts'
 import { Messages } from '../../spec/session.ts'
 import type { Contexts } from '../context/contexts.ts'
 
+/** Milliseconds between reads of the logs of programs. */
+export const READ_LOGS_INTERVAL = 100
 /** Microseconds after which an entry that was claimed but not written counts as lost. */
 const MAX_CLAIMED = 1_000_000
 /** Microseconds by which a logged time may be in the future; a later time is wrong. */

@@ -3,10 +3,14 @@
  * UNMAP, LENDS, FINDINGS, DIRECT, END and those of `PreloadEvents` in spec/preload-events.ts) to the daemon's checker, if there is
  * one, and replies.
  */
-import { preloadFields } from '../../spec/check/program-events.ts'
+
+import { constants as os } from 'node:os'
+import { commandName } from '../../host/process-status.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import { type ProgramEvent, preloadFields } from '../../spec/check/program-events.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PreloadEvents, preloadEventNames } from '../../spec/preload-events.ts'
-import { MessageType } from '../../spec/session.ts'
+import { CM_NAME, MessageType } from '../../spec/session.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { Client } from '../session/client.ts'
@@ -22,6 +26,9 @@ interface CheckParts {
   untilContextsDestroyed(user: number): Promise<void>
 }
 
+const signalName = (number: number): string =>
+  Object.entries(os.signals).find(([, value]) => value === number)?.[0] ?? `signal ${number}`
+
 /** Returns the functions that handle the client's current request, by message type. */
 export const createCheckMessages = (
   client: Client,
@@ -34,18 +41,39 @@ export const createCheckMessages = (
     const open = daemon.contexts.byNumber(request.context)
     return open !== undefined && client.contexts.has(open) ? open.context : undefined
   }
-  const stackOfRequest = () => daemon.check?.stackOf(process.pid, request.stack)
+  const door = daemon.check?.door
+  const stackWith = (id: number): Stack => daemon.check?.stacks.of(process.pid, id) ?? []
+  const stackOfRequest = (): Stack => stackWith(request.stack)
+
+  const senderNow = () => ({ pid: process.pid, command: commandName(process.pid) ?? '?' })
 
   const preloadEvents = preloadEventNames.map(name => [
     PreloadEvents[name].type,
     () => {
       const context = contextOfRequest()
-      const event = preloadFields(name, { ...request })
-      if (context !== undefined)
-        daemon.check?.preloadEvent(context, process, stackOfRequest() ?? [], event, request.age)
+      // The check of a fork reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
+      const isRefused = process.guest !== undefined && name === 'forkedOutstanding'
+      if (context !== undefined && door !== undefined && !isRefused) {
+        // The detectors must see the posts and polls before the mistake, which is told late.
+        door.scan(context)
+        const origin = door.originOf(context)
+        // Nanoseconds; the event's time is in microseconds.
+        const time = origin.time - Number(request.age) / 1000
+        const fields = preloadFields(name, { ...request })
+        door.event({ ...fields, ...origin, stack: stackOfRequest(), time, program: senderNow() } as ProgramEvent)
+      }
       reply(0)
     },
   ])
+
+  /** Reads what the program has declared of lent memory. Returns how many requests of peers to the bytes are outstanding. */
+  const expectFinished = (): number => {
+    const { address, length } = request
+    daemon.check?.lends.read()
+    if (door === undefined || length === 0n) return 0
+    const [start, end] = [Number(address), Number(address + length)]
+    return door.expectsFinished({ pid: process.pid, start, end, stack: stackOfRequest() })
+  }
 
   return {
     ...Object.fromEntries(preloadEvents),
@@ -54,14 +82,20 @@ export const createCheckMessages = (
       const { pid, id, frames } = request
       const isWanted = daemon.check !== undefined && standing === 'owner'
       const hasSpace =
-        !isWanted || daemon.check.defineStack(client, { pid: process.pid, namespacePid: pid }, id, frames)
+        !isWanted || daemon.check.stacks.define(client, { pid: process.pid, namespacePid: pid }, id, frames)
       reply(hasSpace ? 0 : -Errno.ENOSPC)
     },
     [MessageType.REFUSED]() {
       const context = contextOfRequest()
       const isInjected = postFaults.take(request)
-      if (context !== undefined && !isInjected)
-        daemon.check?.refusedPost(context, stackOfRequest() ?? [], { ...request })
+      if (context !== undefined && door !== undefined && !isInjected)
+        door.event({
+          event: 'refusedPost',
+          ...request,
+          ...door.originOf(context),
+          stack: stackOfRequest(),
+          request: { ...request },
+        })
       reply(0)
     },
     [MessageType.REFUSAL]() {
@@ -69,48 +103,80 @@ export const createCheckMessages = (
       const context = contextOfRequest()
       // The program names a channel by its descriptor.
       const channel = name === 'ibv_destroy_comp_channel' ? client.caller.descriptor?.(Number(object)) : undefined
-      daemon.check?.refusedByLibrary(process.pid, context, stackOfRequest() ?? [], {
+      door?.event({
+        event: 'refusedByLibrary',
         function: name,
         object: channel === undefined ? object : BigInt(channel),
         errno: error,
         facts: [fact0, fact1, fact2, fact3],
+        ...(context === undefined
+          ? { time: door.now(), device: CM_NAME, deviceNumber: -1, context: undefined }
+          : door.originOf(context)),
+        program: senderNow(),
+        stack: stackOfRequest(),
       })
       reply(0)
     },
     [MessageType.GONE]() {
-      daemon.check?.usedGone(process.pid, stackOfRequest() ?? [], { ...request })
+      const { age, destroyed, owner, function: name, kind, number, use } = request
+      const time = door?.now() ?? 0
+      door?.event({
+        event: 'usedGone',
+        ...{ function: name, kind, number, use },
+        time,
+        program: senderNow(),
+        isOwner: owner !== 0,
+        stack: stackOfRequest(),
+        // `age` is in nanoseconds, `time` in microseconds.
+        destroyedAt: time - Number(age) / 1000,
+        destroyedStack: stackWith(destroyed),
+        value: age,
+      })
       reply(0)
     },
     [MessageType.DIED]() {
-      daemon.check?.died(process.pid, stackOfRequest() ?? [], request)
+      const { signal, ours, fault, address, function: lastCall } = request
+      door?.event({
+        event: 'died',
+        time: door.now(),
+        program: senderNow(),
+        signal: signalName(signal),
+        isInOurs: ours !== 0,
+        stack: stackOfRequest(),
+        lastCall,
+        fault,
+        address,
+      })
       reply(0)
     },
     [MessageType.BATCH]() {
       const context = contextOfRequest()
-      const since = daemon.check?.stackOf(process.pid, request.since) ?? []
-      if (context !== undefined) daemon.check?.batchMistaken(context, stackOfRequest() ?? [], since, { ...request })
+      const since = stackWith(request.since)
+      if (context !== undefined && door !== undefined)
+        door.event({ event: 'batchMistaken', ...request, ...door.originOf(context), stack: stackOfRequest(), since })
       reply(0)
     },
     [MessageType.ORDER]() {
       const context = contextOfRequest()
-      const since = daemon.check?.stackOf(process.pid, request.since) ?? []
-      if (context !== undefined) daemon.check?.misordered(context, stackOfRequest() ?? [], since, { ...request })
+      const since = stackWith(request.since)
+      if (context !== undefined && door !== undefined)
+        door.event({ event: 'misordered', ...request, ...door.originOf(context), stack: stackOfRequest(), since })
       reply(0)
     },
     [MessageType.FORK]() {
-      daemon.check?.forked(process.pid, stackOfRequest() ?? [])
+      door?.event({ event: 'forked', pid: process.pid, stack: stackOfRequest() })
       reply(0)
     },
     [MessageType.BENIGN]() {
-      const hasSpace = daemon.check?.allowRaces(client, process.pid, request.address, request.length) ?? true
+      const hasSpace = daemon.check?.door.allowRaces(client, process.pid, request.address, request.length) ?? true
       reply(hasSpace ? 0 : -Errno.ENOSPC)
     },
     [MessageType.UNMAP]() {
-      daemon.check?.unmaps(process.pid, stackOfRequest() ?? [], request)
+      daemon.check?.unmappings.add(process.pid, stackOfRequest(), request)
       reply(0)
     },
     [MessageType.LENDS]() {
-      reply(standing === 'owner' ? (daemon.check?.lends(process.pid, stackOfRequest() ?? [], request) ?? 0) : 0)
+      reply(standing === 'owner' ? expectFinished() : 0)
     },
     [MessageType.FINDINGS]() {
       const { check } = daemon
@@ -121,21 +187,21 @@ export const createCheckMessages = (
         return
       }
       // What has ended may have findings too.
-      const settled = daemon.untilContextsDestroyed(client.account.user).then(() => check.untilPeersAnswered())
+      const settled = daemon.untilContextsDestroyed(client.account.user).then(() => check.hosts.untilAnswered())
       const answer = (): void => {
         // Also settles what is found late.
-        const { length } = check.counts
-        if (fresh !== 0 && from >= length) check.beginFresh()
-        client.reply(writeFindingReply(outgoing, header, length, check.findings[from]))
+        const { length } = check.door.counts
+        if (fresh !== 0 && from >= length) check.door.beginFresh()
+        client.reply(writeFindingReply(outgoing, header, length, check.door.findings[from]))
       }
       client.answerLater(header, settled.then(answer))
     },
     [MessageType.DIRECT]() {
-      daemon.check?.postsDirectly(process.pid, request.function)
+      door?.event({ event: 'postsDirectly', pid: process.pid, name: request.function })
       reply(0)
     },
     [MessageType.END]() {
-      daemon.check?.ends(process.pid, contextOfRequest())
+      daemon.check?.ends.told(process.pid, contextOfRequest())
       reply(0)
     },
   }

@@ -245,18 +245,17 @@ export class SessionCalls {
     const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const header = headerOf(this.#request)
     this.#daemon.turn.callingProcess = process
-    if (check !== undefined) {
-      check.currentStack = check.stackOf(process.pid, header.stack)
-      check.currentThread = header.tid
-    }
+    check?.call.begin(check.stacks.of(process.pid, header.stack), header.tid)
     try {
       const answer = this.#daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
       if (check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined && answer.ret < 0)
-        check.refusedAttempt(context, {
+        check.door.event({
+          event: 'refusedAttempt',
+          ...check.door.originOf(context),
           attempt: answer.attempt,
           errno: -answer.ret,
           reason: answer.reason ?? because``,
-          stack: check.currentStack ?? [],
+          stack: check.call.stack ?? [],
         })
       const send = (result: Answer): void =>
         header.type === MessageType.MAP
@@ -268,10 +267,7 @@ export class SessionCalls {
       this.#client.failureHandler(header)(error)
     } finally {
       this.#daemon.turn.callingProcess = undefined
-      if (check !== undefined) {
-        check.currentStack = undefined
-        check.currentThread = undefined
-      }
+      check?.call.end()
     }
   }
 

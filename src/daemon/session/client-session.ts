@@ -697,7 +697,7 @@ class ClientSession implements Session, Client, SlotClient {
     this.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     this.#wantsAdoption = (request.wants & HelloWants.ADOPTION) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) this.#space.recordWritten()
-    if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.watchEvents()
+    if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.door.watchEvents()
     this.#hasGreeted = request.version === SESSION_VERSION
     if (this.#hasGreeted) clearTimeout(this.#helloTimer)
     const root = daemon.hotPlug.rootOf(networkNamespaceOf(process.pid))

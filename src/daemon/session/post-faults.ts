@@ -72,7 +72,7 @@ export class PostFaults {
           wrId,
           ...(length !== UNKNOWN_LENGTH && { length }),
           ...(inlined !== PostInline.UNKNOWN && { isInline: inlined === PostInline.YES }),
-          stack: daemon.check?.stackOf(process.pid, stack),
+          stack: daemon.check?.stacks.of(process.pid, stack),
         },
         caller.process,
       )
