@@ -1,0 +1,12 @@
+/*
+ * The finding atomic-misaligned: its row in ../findings.ts.
+ */
+
+export const atomicMisaligned = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion', 'peer'],
+  title: 'the address of an atomic is not a multiple of 8',
+  why: 'Atomics work on 8 aligned bytes (IBA 9.4.5).',
+  advice: 'align the remote address to 8 bytes',
+  causes: ['ATOMIC_ADDRESS'],
+} as const

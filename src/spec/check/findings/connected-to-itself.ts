@@ -1,0 +1,12 @@
+/*
+ * The finding connected-to-itself: its row in ../findings.ts.
+ */
+
+export const connectedToItself = {
+  severity: 'note',
+  needs: ['call'],
+  title: 'a queue pair is connected to itself',
+  why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. This is legal, but rarely intended.',
+  advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
+  libraryAdvice: "exchange the endpoints of both queue pairs: qp.connect takes the peer's",
+} as const

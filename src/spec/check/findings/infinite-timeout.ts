@@ -1,0 +1,11 @@
+/*
+ * The finding infinite-timeout: its row in ../findings.ts.
+ */
+
+export const infiniteTimeout = {
+  severity: 'note',
+  needs: ['call'],
+  title: 'timeout 0 waits without limit for an answer',
+  why: 'Timeout 0 switches the transport timer off (IBA 9.7.6): after a lost packet the request never completes. The finding is a warning if a request waits and its peer is gone.',
+  advice: 'set timeout to 14 (67 ms) or more',
+} as const

@@ -1,0 +1,12 @@
+/*
+ * The finding lkey-other-pd: its row in ../findings.ts.
+ */
+
+export const lkeyOtherPd = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion'],
+  title: 'the lkey belongs to another protection domain than the queue',
+  why: 'Memory and queue must be of the same protection domain (IBA 10.2.3).',
+  advice: 'register the memory in the protection domain of the queue pair or shared receive queue',
+  causes: ['LKEY_OTHER_PD'],
+} as const

@@ -1,0 +1,12 @@
+/*
+ * The finding local-out-of-bounds: its row in ../findings.ts.
+ */
+
+export const localOutOfBounds = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion'],
+  title: 'a scatter/gather element goes beyond the registered memory',
+  why: 'All bytes of an element must lie within the region (IBA 10.6).',
+  advice: 'check addr and length of the element against the region',
+  causes: ['LKEY_RANGE'],
+} as const

@@ -1,0 +1,14 @@
+/*
+ * The finding path-mtu-mismatch: its row in ../findings.ts.
+ */
+
+export const pathMtuMismatch = {
+  severity: 'error',
+  needs: ['call', 'completion', 'peer'],
+  title: 'the ends have different path MTUs',
+  why: 'Messages are segmented into packets of the path MTU. A packet with an unexpected length is an invalid request or response (IBA 9.7.4).',
+  advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
+  libraryAdvice: 'give both calls of qp.connect the same pathMtu, or none',
+  causes: ['PACKET_LENGTH'],
+  statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'BAD_RESP_ERR'],
+} as const

@@ -1,0 +1,12 @@
+/*
+ * The finding peer-ended: its row in ../findings.ts.
+ */
+
+export const peerEnded = {
+  severity: 'error',
+  needs: ['device'],
+  title: 'the program that owns the remote memory has ended',
+  why: 'Memory and queue pairs end with their program.',
+  advice: 'exchange a last message before either end exits',
+  causes: ['REMOTE_ENDED'],
+} as const

@@ -1,0 +1,11 @@
+/*
+ * The finding poll-in-handler: its row in ../findings.ts.
+ */
+
+export const pollInHandler = {
+  severity: 'warning',
+  needs: ['check'],
+  title: 'ibv_poll_cq is called in a signal handler',
+  why: 'Functions of libibverbs are not async-signal-safe (signal-safety(7)): if the signal interrupts a poll or post of the same thread, the handler waits for ever for the lock that the thread holds, or changes a queue that is half changed.',
+  advice: 'set a flag or write to a descriptor (eventfd) in the handler, and poll outside of it',
+} as const

@@ -1,0 +1,12 @@
+/*
+ * The finding polled-after-destroy: its row in ../findings.ts.
+ */
+
+export const polledAfterDestroy = {
+  severity: 'note',
+  needs: ['check'],
+  title: 'a completion of a queue pair was polled after the queue pair was destroyed',
+  why: 'Its wr_id names a request that the program has often freed with the queue pair. The rxe provider leaves the completions of a destroyed queue pair in its CQ; libmlx5 takes them out, and libefa refuses to poll them, so a program that waits for them there waits for ever.',
+  advice:
+    'before ibv_destroy_qp, move the queue pair to ERR and poll until all its requests have completed; or keep what the wr_id names until the CQ is empty',
+} as const

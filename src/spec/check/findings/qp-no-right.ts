@@ -1,0 +1,13 @@
+/*
+ * The finding qp-no-right: its row in ../findings.ts.
+ */
+
+export const qpNoRight = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion', 'peer'],
+  title: "the responder's queue pair does not allow this remote access",
+  why: 'qp_access_flags limit what a peer may request, beside the flags of the region (IBA 10.6).',
+  advice: "set the right in qp_access_flags when the responder's queue pair moves to INIT",
+  libraryAdvice: "give the right in the option access of the responder's qp.connect",
+  causes: ['QP_NO_RIGHT'],
+} as const

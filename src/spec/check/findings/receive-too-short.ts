@@ -1,0 +1,12 @@
+/*
+ * The finding receive-too-short: its row in ../findings.ts.
+ */
+
+export const receiveTooShort = {
+  severity: 'error',
+  needs: ['post', 'completion'],
+  title: 'a message is longer than the receive request that it takes',
+  why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message. Receives of UD need 40 more bytes for the GRH (IBA 11.4.1.2).',
+  advice: 'post receives that are as long as the longest message that the peer may send',
+  causes: ['RECEIVE_TOO_SHORT'],
+} as const

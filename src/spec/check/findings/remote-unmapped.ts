@@ -1,0 +1,13 @@
+/*
+ * The finding remote-unmapped: its row in ../findings.ts.
+ */
+
+export const remoteUnmapped = {
+  severity: 'error',
+  needs: ['device'],
+  title: 'the registered memory of the responder is unmapped or protected',
+  why: 'userdma accesses the memory by its addresses, and fails here. An adapter would write to the pages that were pinned at registration, which the program no longer sees.',
+  advice: 'deregister before munmap, free or mprotect',
+  libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
+  causes: ['REMOTE_FAULT'],
+} as const

@@ -1,0 +1,12 @@
+/*
+ * The finding rkey-other-pd: its row in ../findings.ts.
+ */
+
+export const rkeyOtherPd = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion', 'peer'],
+  title: 'the rkey belongs to another protection domain than the queue pair',
+  why: 'Memory and queue pair must be of the same protection domain (IBA 10.2.3).',
+  advice: "register the memory in the protection domain of the responder's queue pair",
+  causes: ['RKEY_OTHER_PD'],
+} as const

@@ -1,0 +1,13 @@
+/*
+ * The finding service-mismatch: its row in ../findings.ts.
+ */
+
+export const serviceMismatch = {
+  severity: 'error',
+  needs: ['call', 'peer'],
+  title: 'the ends have different types of queue pair',
+  why: 'The opcode of a packet names its transport service, and a queue pair of another service drops the packet (IBA 9.6.1).',
+  advice: 'create both queue pairs with the same qp_type',
+  libraryAdvice: 'create both queue pairs with the same method: pd.rcQp or pd.ucQp',
+  statuses: ['RETRY_EXC_ERR'],
+} as const

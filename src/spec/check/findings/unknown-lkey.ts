@@ -1,0 +1,12 @@
+/*
+ * The finding unknown-lkey: its row in ../findings.ts.
+ */
+
+export const unknownLkey = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion'],
+  title: 'no region has this lkey',
+  why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
+  libraryAdvice: 'use mr.slice() of a region that is open',
+  causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
+} as const

@@ -1,0 +1,12 @@
+/*
+ * The finding unknown-rkey: its row in ../findings.ts.
+ */
+
+export const unknownRkey = {
+  severity: 'error',
+  needs: ['call', 'post', 'completion', 'peer'],
+  title: 'no memory has this rkey',
+  why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey. rkey 0xff is UCX without a flush key: UCX_FENCE_MODE=weak.',
+  libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
+  causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
+} as const

@@ -1,0 +1,11 @@
+/*
+ * The finding window-not-bound: its row in ../findings.ts.
+ */
+
+export const windowNotBound = {
+  severity: 'error',
+  needs: ['device'],
+  title: 'the rkey is of a memory window that is not bound for this queue pair',
+  why: 'A window is valid from its bind to its invalidation. A type 2 window is valid only on the queue pair that bound the window (IBA 10.6).',
+  causes: ['WINDOW_UNBOUND', 'WINDOW_INVALIDATED', 'WINDOW_OTHER_QP'],
+} as const
