@@ -98,8 +98,8 @@ import { windowNotBound } from './findings/window-not-bound.ts'
 import { wrongGrh } from './findings/wrong-grh.ts'
 import { wrongLid } from './findings/wrong-lid.ts'
 
-/** In the order of docs/findings.md; each object is a line of several. */
-export const rows = {
+// In the order of docs/findings.md; each inner object is a line of several.
+export const table = {
   // ---- connections: the attributes of both ends ----
   ...{ 'no-peer-qp': noPeerQp, 'peer-not-ready': peerNotReady, 'peer-in-error': peerInError },
   ...{ 'peer-connected-elsewhere': peerConnectedElsewhere, 'service-mismatch': serviceMismatch },
@@ -157,11 +157,11 @@ export const rows = {
 } satisfies Record<string, FindingRow>
 
 /** Ids of findings. */
-export type FindingId = keyof typeof rows
-export const findings: Readonly<Record<FindingId, FindingRow>> = rows
-export const findingIds = Object.keys(rows) as readonly FindingId[]
+export type FindingId = keyof typeof table
+export const findings: Readonly<Record<FindingId, FindingRow>> = table
+export const findingIds = Object.keys(table) as readonly FindingId[]
 
-export const isFindingId = (text: string): text is FindingId => Object.hasOwn(rows, text)
+export const isFindingId = (text: string): text is FindingId => Object.hasOwn(table, text)
 
 const byCause = new Map<CauseName, FindingId>(
   findingIds.flatMap(id => (findings[id].causes ?? []).map(cause => [cause, id] as const)),

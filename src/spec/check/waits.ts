@@ -3,12 +3,12 @@
  * waits for a completion, an event or a destroy gets none. One look cannot tell a wait from work in progress: a wait
  * counts if a second look, some time later, finds the same text.
  */
-import { type FindingId, findings, type rows } from './findings.ts'
+import { type FindingId, findings, type table } from './findings.ts'
 import type { Severity } from './severity.ts'
 import type { WaitGraph } from './thread-waits.ts'
 
 /** The findings that are waits. */
-export type WaitId = { [Id in FindingId]: (typeof rows)[Id] extends { readonly wait: number } ? Id : never }[FindingId]
+export type WaitId = { [Id in FindingId]: (typeof table)[Id] extends { readonly wait: number } ? Id : never }[FindingId]
 export const isWaitId = (id: FindingId): id is WaitId => findings[id].wait !== undefined
 
 /** A request that a wait names. */
