@@ -6,7 +6,7 @@
  *   node scripts/count-lines.mjs          prints each room, with its lines in scripts/count-lines.tsv
  *   node scripts/count-lines.mjs --save   writes scripts/count-lines.tsv
  */
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import ts from 'typescript-oldest'
 import { filesBelow, inRoot, main, StepError } from './common.mjs'
@@ -15,25 +15,17 @@ import { filesBelow, inRoot, main, StepError } from './common.mjs'
 const MAX_LINES = 150
 const TABLE = inRoot('scripts', 'count-lines.tsv')
 
-/** Folders and files by room. A file of `daemon` that is in none of them any more is in src/daemon/check. */
+/** Folders by room. */
 const rooms = {
-  'tools/check': ['src/tools/check'],
-  'tools/clients/check': ['src/tools/clients/check'],
-  'spec/check': ['src/spec/check'],
-  'cli/check': ['src/cli/check'],
-  'shim/check': ['shim/check'],
-  daemon: [
-    'src/daemon/check',
-    ...['channel-waits', 'check', 'cm-waits', 'destroy-waits', 'event-log', 'idle-waits', 'lends', 'net-daemons'],
-    ...['session/check-messages', 'thread-waits', 'trace/lend-trace', 'unmappings', 'wait-tables', 'wait-watch'],
-  ].map(name => (name.startsWith('src/') ? name : `src/daemon/${name}.ts`)),
+  'tools/check': 'src/tools/check',
+  'tools/clients/check': 'src/tools/clients/check',
+  'spec/check': 'src/spec/check',
+  'cli/check': 'src/cli/check',
+  'shim/check': 'shim/check',
+  daemon: 'src/daemon/check',
 }
 
-const filesOf = path => {
-  const stat = statSync(inRoot(path), { throwIfNoEntry: false })
-  if (stat === undefined) return []
-  return stat.isDirectory() ? filesBelow(inRoot(path), name => /\.(ts|c|h)$/.test(name)) : [inRoot(path)]
-}
+const filesOf = folder => filesBelow(inRoot(folder), name => /\.(ts|c|h)$/.test(name))
 
 const linesWithText = text => text.split('\n').filter(line => line.trim() !== '').length
 
@@ -83,7 +75,7 @@ const countedFile = path => {
 }
 
 const countedRoom = name => {
-  const paths = rooms[name].flatMap(filesOf)
+  const paths = filesOf(rooms[name])
   const files = paths.map(path => ({ path: relative(inRoot(), path), ...countedFile(path) }))
   return {
     name,

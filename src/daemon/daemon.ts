@@ -40,14 +40,14 @@ import { lossesOf } from '../tools/clients/faults/losses.ts'
 import type { RecordingOptions } from '../tools/clients/record/recording.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createSharedLimits } from './accounts.ts'
-import { DaemonChecker } from './check.ts'
+import { DaemonChecker } from './check/checker.ts'
+import { createDestroyWaits } from './check/waits/destroys.ts'
 import { endClock, startClock } from './clock.ts'
 import { type Containment, createContainment } from './containment.ts'
 import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
 import { FileSizes } from './context/file-sizes.ts'
 import { Freeing } from './context/freeing.ts'
-import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices, loadFor } from './devices/devices.ts'
 import { type LoadedFabric, loadFabric, untilConfigured } from './devices/fabric.ts'
@@ -353,7 +353,7 @@ const createParts = (
       random: secureRandom,
       report: error => containment.report('core', error),
       run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
-      runCall: job => callJobs.begin(check?.withStack(job) ?? job, error => containment.report('a call', error)),
+      runCall: job => callJobs.begin(check?.call.continuedBy(job) ?? job, error => containment.report('a call', error)),
       maxCallTime: MAX_CALL_TIME,
     },
     clients: {
@@ -412,8 +412,8 @@ const createParts = (
       const owner = failures.ownerOf(context)
       return owner && { pid: owner.pid, name: () => owner.command }
     },
-    callStack: () => check?.currentStack ?? [],
-    postStack: (...post) => check?.requestStack(...post) ?? [],
+    callStack: () => check?.call.stack ?? [],
+    postStack: (...post) => check?.posts.requestStackOf(...post) ?? [],
   })
   const allDrivers = [...drivers, ...registeredDrivers]
   const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers)
@@ -519,7 +519,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
   const root = treeOf(socket)
   const managed = { core, devices, failures: watching.failures, root, namespaces, sessions }
   const answer = createRequests(managed, containment, namespace => hotPlug.rootOf(namespace))
-  watching.check?.joinNet(socket)
+  watching.check?.hosts.joinNet(socket)
   const netlink = createNetlink({ containment, answer, onClosed: lifetime.endIfUnused })
   lifetime.watch(() => netlink.count)
   const hotPlug: HotPlug = new HotPlug({ ...all, root, netlink })

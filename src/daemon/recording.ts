@@ -5,15 +5,14 @@
 
 import type { Context, Core } from '../core/model.ts'
 import { nowMicroseconds, realClock } from '../host/event-loop/clock.ts'
-import type { Program, Stack } from '../spec/check/finding.ts'
-import { PostQueue } from '../spec/session.ts'
+import type { Program } from '../spec/check/finding.ts'
 import type { RecordingEnd } from '../spec/session-file.ts'
 import { objectsOfWait, recordWaits } from '../tools/clients/record/recorded-waits.ts'
 import { startRecorder } from '../tools/clients/record/recorder.ts'
 import { type RecordingOptions, startRecording } from '../tools/clients/record/recording.ts'
 import type { Decisions } from '../transport/phy/faults/torment-decisions.ts'
 import type { FrameSymbol, ProgramEnd } from '../uapi/tool.ts'
-import type { DaemonChecker } from './check.ts'
+import type { DaemonChecker } from './check/checker.ts'
 import type { Containment } from './containment.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
@@ -83,18 +82,16 @@ export const recordDaemon = (
   }
 
   const isForCheck = depth === 'check'
-  const recording = startRecording(fd, now, { ...options, ...(isForCheck && { check: check?.recorded() }) }, sample)
+  const recording = startRecording(
+    fd,
+    now,
+    { ...options, ...(isForCheck && { check: check?.door.recorded() }) },
+    sample,
+  )
   const { writer } = recording
   const program = (context: Context): Program | undefined => {
     const owner = failures.ownerOf(context)
     return owner && { pid: owner.pid, command: owner.command }
-  }
-  const postStack = (context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack => {
-    const stack = check?.postStack(context, queue, number, wrId, index) ?? []
-    // A send of the ibv_wr_ interface has the stack of its ibv_wr_complete.
-    return stack.length > 0 || queue !== PostQueue.SEND
-      ? stack
-      : (check?.postStack(context, PostQueue.BATCH, number, wrId) ?? [])
   }
   const recorder = startRecorder(core, writer, {
     now,
@@ -103,10 +100,10 @@ export const recordDaemon = (
     addTap: (device, tap) => network.tap(device.name, tap),
     ...(check && {
       callStack() {
-        const stack = check.currentStack ?? []
+        const stack = check.call.stack ?? []
         return () => stack
       },
-      postStack,
+      postStack: (...post) => check.posts.requestStackOf(...post),
     }),
   })
   const ends = [

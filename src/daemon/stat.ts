@@ -20,18 +20,18 @@ import { nameIn, PortState } from '../spec/enums.ts'
 import type { HealthRow } from '../spec/health.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply } from '../uapi/tool.ts'
 import { memoryOfProcesses, type SharedLimits } from './accounts.ts'
-import { waitsOfChannels } from './channel-waits.ts'
-import { waitsOfCm } from './cm-waits.ts'
+import { waitsOfChannels } from './check/waits/channels.ts'
+import { waitsOfCm } from './check/waits/cm.ts'
+import type { DestroyWaits } from './check/waits/destroys.ts'
+import { idleWaits } from './check/waits/idle.ts'
+import { type ThreadWaits, threadCount } from './check/waits/threads.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { EventSockets } from './context/event-sockets.ts'
 import { cqsOf } from './context/queues.ts'
-import type { DestroyWaits } from './destroy-waits.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
 import type { FailureReports } from './failures.ts'
-import { idleWaits } from './idle-waits.ts'
 import type { Netlink } from './netlink/netlink.ts'
-import { type ThreadWaits, threadCount } from './thread-waits.ts'
 
 const QPS_PER_MESSAGE = 50
 /** Maximum waits in a reply, which must fit into one message. */
@@ -139,7 +139,7 @@ const deadlocksOf = (
     return context === undefined ? [] : [{ found: { context, wait, since }, contexts }]
   })
 
-/** As `waitsOfQueues`, and for programs of which it finds none, what their queues wait for (idle-waits.ts). */
+/** As `waitsOfQueues`, and for programs of which it finds none, what their queues wait for (check/waits/idle.ts). */
 export function* explainedWaits(
   sources: Pick<StatSources, 'devices' | 'failures' | 'cm' | 'destroyWaits'>,
   threads?: ThreadWaits,

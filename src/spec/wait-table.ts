@@ -1,7 +1,7 @@
 /*
  * The wait table of a program under `userdma check`: what each of its threads waits for now. The preload library writes
  * it (shim/check/waiting.c) into a memory file that it passes with the message WAITS; the daemon reads it
- * (daemon/wait-tables.ts), also after the end of the program. Offsets and sizes in bytes. shim/protocol.h is generated
+ * (daemon/check/waits/tables.ts), also after the end of the program. Offsets and sizes in bytes. shim/protocol.h is generated
  * from this file too.
  */
 

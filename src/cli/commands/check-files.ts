@@ -13,6 +13,8 @@ import type { RecordedFinding, SessionEvent } from '../../spec/session-events.ts
 import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
 import { stacksOf } from '../../tools/check/finding-text.ts'
+import { RACES } from '../../tools/check/races/detector.ts'
+import { WHO } from '../../tools/check/who.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
 import { ReplayTogether } from '../../tools/record/program/together.ts'
 import { openSession, type Session } from '../../tools/record/reader.ts'
@@ -124,7 +126,7 @@ const readSessions = async (
     },
   )
   const checker = consumer.checker!
-  if (options.races) checker.races?.begin()
+  if (options.races) checker.ask(RACES)?.begin()
   let end: RecordedEnd | undefined
   const ofCaptures: RecordedFinding[] = []
   const readers = sessions.map(eventsOf)
@@ -148,12 +150,13 @@ const readSessions = async (
   checker.settle()
   for (const finding of ofCaptures) onFinding(finding as Finding)
   const { counts, omissions } = checker
+  const story = checker.ask(WHO)
   return {
     programEnd: { status: end?.status ?? 0, signal: (end?.signal || null) as NodeJS.Signals | null, pid: end?.pid },
     counts: ({ number }) => counts[number - 1],
     omissions,
     hasCalls: checker.calls > 0 || sessions.some(({ header }) => header.isCapture === true),
-    ...(checker.who && { who: checker.who.story() }),
+    ...(story && { who: story() }),
     lacks: lacksOf(sessions, replay, options),
   }
 }

@@ -18,7 +18,7 @@ import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
 import { type Header, headerOf, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
-import type { DaemonChecker } from '../check.ts'
+import type { DaemonChecker } from '../check/checker.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import { type EventSockets, installKindOf } from '../context/event-sockets.ts'
@@ -245,18 +245,17 @@ export class SessionCalls {
     const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const header = headerOf(this.#request)
     this.#daemon.turn.callingProcess = process
-    if (check !== undefined) {
-      check.currentStack = check.stackOf(process.pid, header.stack)
-      check.currentThread = header.tid
-    }
+    check?.call.begin(check.stacks.of(process.pid, header.stack), header.tid)
     try {
       const answer = this.#daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
       if (check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined && answer.ret < 0)
-        check.refusedAttempt(context, {
+        check.door.event({
+          event: 'refusedAttempt',
+          ...check.door.originOf(context),
           attempt: answer.attempt,
           errno: -answer.ret,
           reason: answer.reason ?? because``,
-          stack: check.currentStack ?? [],
+          stack: check.call.stack ?? [],
         })
       const send = (result: Answer): void =>
         header.type === MessageType.MAP
@@ -268,10 +267,7 @@ export class SessionCalls {
       this.#client.failureHandler(header)(error)
     } finally {
       this.#daemon.turn.callingProcess = undefined
-      if (check !== undefined) {
-        check.currentStack = undefined
-        check.currentThread = undefined
-      }
+      check?.call.end()
     }
   }
 

@@ -51,8 +51,9 @@ import {
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
 import { accountOf, confinedUser, payerOf, type SharedLimits } from '../accounts.ts'
+import { createCheckMessages } from '../check/messages.ts'
+import type { DestroyWaits } from '../check/waits/destroys.ts'
 import type { OpenContext } from '../context/contexts.ts'
-import type { DestroyWaits } from '../destroy-waits.ts'
 import type { HotPlug } from '../devices/hot-plug.ts'
 import type { Loop } from '../loop.ts'
 import { FileMemories } from '../memory/file-space.ts'
@@ -64,7 +65,6 @@ import type { ToolShare, ToolTime } from '../tool-time.ts'
 import { Adoptions } from './adoptions.ts'
 import { CallSlot } from './call-slot.ts'
 import { type CallParts, SessionCalls } from './calls.ts'
-import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { type DoorbellParts, DoorbellRanges } from './doorbell-ranges.ts'
 import { NodeOpening, type OpenParts } from './open-nodes.ts'
@@ -697,7 +697,7 @@ class ClientSession implements Session, Client, SlotClient {
     this.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     this.#wantsAdoption = (request.wants & HelloWants.ADOPTION) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) this.#space.recordWritten()
-    if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.watchEvents()
+    if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.door.watchEvents()
     this.#hasGreeted = request.version === SESSION_VERSION
     if (this.#hasGreeted) clearTimeout(this.#helloTimer)
     const root = daemon.hotPlug.rootOf(networkNamespaceOf(process.pid))

@@ -10,7 +10,7 @@ import { Errno } from '../../spec/errno.ts'
 import { PostInline, PostQueue, UNKNOWN_LENGTH, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
-import type { DaemonChecker } from '../check.ts'
+import type { DaemonChecker } from '../check/checker.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { Devices } from '../devices/devices.ts'
 import type { Client } from './client.ts'
@@ -72,7 +72,7 @@ export class PostFaults {
           wrId,
           ...(length !== UNKNOWN_LENGTH && { length }),
           ...(inlined !== PostInline.UNKNOWN && { isInline: inlined === PostInline.YES }),
-          stack: daemon.check?.stackOf(process.pid, stack),
+          stack: daemon.check?.stacks.of(process.pid, stack),
         },
         caller.process,
       )

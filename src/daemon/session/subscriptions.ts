@@ -18,7 +18,7 @@ import {
   type ToolReply,
   traceTexts,
 } from '../../uapi/tool.ts'
-import type { DaemonChecker } from '../check.ts'
+import type { DaemonChecker } from '../check/checker.ts'
 import type { Containment } from '../containment.ts'
 import type { Devices } from '../devices/devices.ts'
 import type { Network } from '../devices/network.ts'
@@ -185,7 +185,7 @@ export class Subscriptions {
     const post = (change: TraceEvent | TormentRecord | LendRecord): void =>
       this.#queue.post(feed, { id: feed.id, change })
     const unsubscribe = this.#daemon.trace.subscribe({ tag, abi, post, postFailure: post })
-    const stopLends = this.#daemon.check?.traceLends(tag, post)
+    const stopLends = this.#daemon.check?.door.traceLends(tag, post)
     let stopTorment: (() => void) | undefined
     this.#traces++
     return {
@@ -234,16 +234,16 @@ export class Subscriptions {
     if (!this.#isTrusted) return FINDINGS_REFUSED
     if (check === undefined) return NOT_CHECKED
     if (hang !== undefined) check.waits.reportAfter(hang)
-    let sent = fresh ? check.beginFresh() : undefined
+    let sent = fresh ? check.door.beginFresh() : undefined
     const source: Source = {
       *next() {
         yield
         if (sent === undefined) {
-          const snapshot = check.findings.slice(0, MAX_SNAPSHOT)
+          const snapshot = check.door.findings.slice(0, MAX_SNAPSHOT)
           sent = snapshot.length
           return traceTexts({ id, snapshot })
         }
-        const change = check.findings[sent]
+        const change = check.door.findings[sent]
         if (change === undefined) return undefined
         sent++
         return traceTexts({ id, change })

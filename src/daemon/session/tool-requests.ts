@@ -33,6 +33,7 @@ import type {
   ToolReply,
   ToolRequest,
 } from '../../uapi/tool.ts'
+import { peerText } from '../check/other-hosts.ts'
 import type { Contexts, OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { loadFor } from '../devices/devices.ts'
@@ -331,7 +332,7 @@ export class ToolRequests {
       this.#answerLater(
         this.#daemon
           .untilContextsDestroyed(this.#session.account.user)
-          .then(() => this.#daemon.check?.untilPeersAnswered())
+          .then(() => this.#daemon.check?.hosts.untilAnswered())
           .then(() => reply()),
       )
     else if (toolRequest?.kind === 'waits' && isTrusted)
@@ -400,20 +401,20 @@ export class ToolRequests {
 
   #who(from: number): ToolReply {
     if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
-    if (from === 0) this.#whoLines = this.#daemon.check?.who() ?? []
+    if (from === 0) this.#whoLines = this.#daemon.check?.door.who() ?? []
     return { who: firstLines(this.#whoLines.slice(from)), total: this.#whoLines.length }
   }
 
   #lent(from: number): ToolReply {
     if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
     if (this.#daemon.check === undefined) return { error: NOT_CHECKED }
-    if (from === 0) this.#lentRows = this.#daemon.check.lentBytes()
+    if (from === 0) this.#lentRows = this.#daemon.check.door.lentBytes()
     return { lent: firstLines(this.#lentRows.slice(from)), total: this.#lentRows.length }
   }
 
   #ordersFrom(from: number): ToolReply {
     if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
-    if (from === 0) this.#orders = this.#daemon.check?.orders() ?? []
+    if (from === 0) this.#orders = this.#daemon.check?.door.orders() ?? []
     return { orders: firstLines(this.#orders.slice(from)), total: this.#orders.length }
   }
 
@@ -497,7 +498,7 @@ export class ToolRequests {
     if (from === undefined) faults.beginSurvey()
     if (isFirst) network.rulesChanged()
     const { sites = [], failed, facts: seen } = faults.survey ?? {}
-    const facts = seen && { ...seen, relapses: this.#daemon.check?.relapses ?? [] }
+    const facts = seen && { ...seen, relapses: this.#daemon.check?.door.relapses ?? [] }
     const part = from === undefined ? [] : sites.slice(from, from + SITES_PER_REPLY)
     return { sites: part, total: sites.length, ...(failed && { failed }), ...(facts && { facts }) }
   }
@@ -523,9 +524,9 @@ export class ToolRequests {
     if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
     const { check, torment } = this.#daemon
     return {
-      counts: check?.counts ?? [],
-      omissions: check?.omissions ?? [],
-      calls: check?.calls ?? 0,
+      counts: check?.door.counts ?? [],
+      omissions: check?.door.omissions ?? [],
+      calls: check?.door.calls ?? 0,
       ...(torment && { decisions: torment.count, missed: torment.missed }),
     }
   }
@@ -533,7 +534,7 @@ export class ToolRequests {
   /** `file`: descriptor of the capture file of a trace. */
   #replyTo(request: ToolRequest, file: number | undefined): ToolReply {
     const { isTrusted } = this.#session
-    const { config, network } = this.#daemon
+    const { config, network, check } = this.#daemon
     switch (request.kind) {
       case 'config':
         return { config: { ...config, fault: network.faults } }
@@ -551,13 +552,13 @@ export class ToolRequests {
         return { health: firstLines(this.#healthRows.slice(request.from)), total: this.#healthRows.length }
       case 'thread-waits':
         if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see what threads wait for' }
-        return { processes: fitted(this.#daemon.check?.threadWaits() ?? this.#daemon.stat.programs()) }
+        return { processes: fitted(check?.threads.processes([]) ?? this.#daemon.stat.programs()) }
       case 'peer':
         if (!isTrusted) return { error: FINDINGS_REFUSED }
-        return { peer: this.#daemon.check?.peerText(request) ?? null }
+        return { peer: (check && peerText(this.#daemon.devices, check.door, request)) ?? null }
       case 'report-waits':
         if (!isTrusted) return { error: FINDINGS_REFUSED }
-        this.#daemon.check?.waits.reportAll()
+        check?.waits.reportAll()
         return { waitsReported: true }
       case 'closed':
         return { closed: true }

@@ -15,6 +15,7 @@ import { FOUND_STATUS, isFailure } from '../../spec/check/severity.ts'
 import type { ProgramStream } from '../../spec/check/stream.ts'
 import type { Checker } from '../../tools/check/checker.ts'
 import { findingText, type Symbols, v8Frame } from '../../tools/check/finding-text.ts'
+import { RACES } from '../../tools/check/races/detector.ts'
 import { type CheckedCore, createChecker } from '../../tools/clients/check/check-client.ts'
 import { plainArena } from '../../transport/wire/arena.ts'
 import { FindingsError } from '../verbs/error.ts'
@@ -142,7 +143,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
   const { core, name } = context.device
   const { checker, stream, log, devices, adapters, watchAccesses } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
-  if (races) checker.races?.begin()
+  if (races) checker.ask(RACES)?.begin()
   for (const adapter of options.like ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
   const posts = createPostStacks(
     stacks,

@@ -4,10 +4,9 @@
  */
 
 import type { NoteOmission } from '../../spec/check/omissions.ts'
-import type { LoggedEvent } from '../../spec/check/probes.ts'
+import type { LoggedEvent, ProgramProbes } from '../../spec/check/probes.ts'
 import { eventTime } from '../../spec/check/stream.ts'
 import { EventKind } from '../../spec/session.ts'
-import type { RaceProbes } from '../../tools/check/races/detector.ts'
 import type { LazyStack } from '../verbs/watch/stacks.ts'
 
 /** The search reads the log when it has this number of entries. */
@@ -17,7 +16,7 @@ const MAX_STACKS = 16_384
 /** After this time the search reads fewer entries too. */
 const READ_DELAY_MS = 100
 
-export interface ProgramLog extends Omit<RaceProbes, 'memoryOf'> {
+export interface ProgramLog extends Required<Pick<ProgramProbes, 'logStack' | 'readLog'>> {
   /**
    * A post to a work queue. `context`: id of the context; `queue`: PostQueue; `number`: the QPN, or the handle of the
    * SRQ.

@@ -209,48 +209,50 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
   }
 
   return {
-    asked({ class: name, method, context, program, stack }) {
-      if (names.length > 0 && name === 'port' && method === 'query' && !stack.some(isOfLibrary))
-        askers.set(context, program?.pid)
-    },
-    contextEnds({ context }) {
-      askers.delete(context)
-    },
-    called(call, object) {
-      const { class: name, method, args, refused, why } = call
-      if (names.length === 0 || refused !== undefined) return
-      if (name === 'mr' && method === 'destroy') unpin(object)
-      // Undo, close and removal destroy objects without a call of the program.
-      if (why !== 'call') return
-      for (const operation of operationsOf(call)) checkOperation(operation, call, object)
-      checkPath(call, object)
-      for (const [limit, requested] of Object.entries(requestedSizes(call)))
-        checkLimit(limit as LimitName, numberOf(requested), call, object)
-      if (name !== 'mr') return
-      const isMemory = (args.kind ?? MrKind.values.MEMORY) === MrKind.values.MEMORY
-      if (method === 'create' && isMemory) pin(object, args, call)
-      else if (method === 'modify' && args.translation !== undefined) pin(object, args.translation as object, call)
-    },
-    forked(pid, stack) {
-      const regions = [...pinned].filter(([, region]) => region.pid === pid).map(([id]) => services.objects.find(id))
-      const [first] = regions
-      if (first === undefined) return
-      const count = `${regions.length} region${regions.length === 1 ? '' : 's'}`
-      const text = `process ${pid} forks with ${count} registered, and without ibv_fork_init`
-      services.report('fork-unsafe', services.occurrenceAt(first, stack, 'forked'), { text, objects: regions })
-    },
-    posted(request) {
-      if (request.queue === PostQueue.SEND && request.length > smallestMessage) {
-        const owner = services.objects.find(request.owner)
-        if (owner !== undefined)
-          checkLimit('max_msg_sz', request.length, services.occurrenceAtPost(owner, request), owner)
-      }
-      if (names.length === 0) return
-      for (const operation of [...operationsOfRequest(request), ...(isByLid(request) ? ['lidPaths' as const] : [])]) {
-        if (names.every(name => adapters[name].lacks[operation] === undefined)) continue
-        const owner = services.objects.find(request.owner)
-        if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)
-      }
+    on: {
+      asked({ class: name, method, context, program, stack }) {
+        if (names.length > 0 && name === 'port' && method === 'query' && !stack.some(isOfLibrary))
+          askers.set(context, program?.pid)
+      },
+      contextSettled({ context }) {
+        askers.delete(context)
+      },
+      called(call, object) {
+        const { class: name, method, args, refused, why } = call
+        if (names.length === 0 || refused !== undefined) return
+        if (name === 'mr' && method === 'destroy') unpin(object)
+        // Undo, close and removal destroy objects without a call of the program.
+        if (why !== 'call') return
+        for (const operation of operationsOf(call)) checkOperation(operation, call, object)
+        checkPath(call, object)
+        for (const [limit, requested] of Object.entries(requestedSizes(call)))
+          checkLimit(limit as LimitName, numberOf(requested), call, object)
+        if (name !== 'mr') return
+        const isMemory = (args.kind ?? MrKind.values.MEMORY) === MrKind.values.MEMORY
+        if (method === 'create' && isMemory) pin(object, args, call)
+        else if (method === 'modify' && args.translation !== undefined) pin(object, args.translation as object, call)
+      },
+      forked({ pid, stack }) {
+        const regions = [...pinned].filter(([, region]) => region.pid === pid).map(([id]) => services.objects.find(id))
+        const [first] = regions
+        if (first === undefined) return
+        const count = `${regions.length} region${regions.length === 1 ? '' : 's'}`
+        const text = `process ${pid} forks with ${count} registered, and without ibv_fork_init`
+        services.report('fork-unsafe', services.occurrenceAt(first, stack, 'forked'), { text, objects: regions })
+      },
+      posted(request) {
+        if (request.queue === PostQueue.SEND && request.length > smallestMessage) {
+          const owner = services.objects.find(request.owner)
+          if (owner !== undefined)
+            checkLimit('max_msg_sz', request.length, services.occurrenceAtPost(owner, request), owner)
+        }
+        if (names.length === 0) return
+        for (const operation of [...operationsOfRequest(request), ...(isByLid(request) ? ['lidPaths' as const] : [])]) {
+          if (names.every(name => adapters[name].lacks[operation] === undefined)) continue
+          const owner = services.objects.find(request.owner)
+          if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)
+        }
+      },
     },
   }
 }

@@ -8,10 +8,11 @@ import type { Moment } from '../../spec/check/finding.ts'
 import type { MistakenBatch } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { nameIn } from '../../spec/enums.ts'
+import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { returnsData, WrOpcode } from '../../spec/work.ts'
-import type { KnownObject } from './objects.ts'
-import { moment } from './objects.ts'
+import type { Detector, DetectorServices } from './detector.ts'
+import { type KnownObject, moment, queueOf } from './objects.ts'
 
 /** What a finding says about the mistake. */
 interface BatchText {
@@ -67,7 +68,7 @@ const ADD_FLAGS = 'give ibv_create_qp_ex the flags of all operations that the pr
 const SETTERS_AFTER = 'call the setters of a request after the function that adds it, ibv_wr_send for example'
 
 /** Undefined: an unknown mistake. */
-export const batchText = (
+const batchText = (
   { mistake, called, opcode, wrId, requests, time, since }: MistakenBatch,
   qp: KnownObject,
 ): BatchText | undefined => {
@@ -182,3 +183,13 @@ export const batchText = (
       return undefined
   }
 }
+
+export const createBatchDetector = (services: DetectorServices): Detector => ({
+  on: {
+    batchMistaken(batch) {
+      const qp = queueOf(services.objects, { ...batch, queue: PostQueue.SEND })
+      const content = qp && batchText(batch, qp)
+      if (content !== undefined) services.report('batch-misused', batch, { ...content, objects: [qp] })
+    },
+  },
+})

@@ -386,96 +386,100 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   }
 
   return {
-    posted(request) {
-      let requests = outstanding.get(request.owner)
-      if (requests === undefined) {
-        requests = []
-        outstanding.set(request.owner, requests)
-      }
-      if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING)
-        checkOverlap(
-          request,
-          isRead(request) ? [...endedReads(request.owner), ...readsInUse(request.owner), ...requests] : requests,
-        )
-      const isUnsettled = waitsForData(request, requests)
-      requests.push(request)
-      if (
-        isUnsettled ||
-        !readsBuffer(request) ||
-        !(checksAll || isSample(request.postIndex ?? request.index, FIRST_SENDS))
-      )
-        return
-      const owner = services.objects.find(request.owner)
-      const hash = owner && hashOf(owner, request)
-      if (hash === undefined || owner === undefined) return
-      hashes.set(request, hash)
-      checkSincePost(owner, request, hash)
-    },
-    ended(request) {
-      removeOutstanding(request)
-      if (isRead(request)) addRead(request)
-      writes?.ended(request, request.owner)
-      checkBytes(request)
-    },
-    completed(request, completion) {
-      const { status, opcode, bytes } = completion
-      if (request.opcode >= 0) {
-        if (isRead(request) && status === SUCCESS && completion.cqPosition > 0) {
-          removeRead(request)
-          const reading = unpolledReads.get(request.owner) ?? []
-          unpolledReads.set(request.owner, reading)
-          reading.push({ request, cq: completion.cq, cqPosition: completion.cqPosition })
-          if (reading.length > MAX_READS) reading.shift()
-        }
-        return
-      }
-      removeOutstanding(request)
-      writes?.ended(request, completion.qp)
-      // A WRITE with immediate data does not write to the receive's buffer.
-      const isFilled = status === SUCCESS && opcode !== RECV_RDMA_WITH_IMM && bytes > 0 && request.elements.length > 0
-      if (isFilled) checkOverwritten(request, completion)
-    },
-    receiveLost(request) {
-      removeOutstanding(request)
-      writes?.ended(request, request.owner)
-    },
-    polled(cq, polled) {
-      polledCounts.set(cq, polled)
-      removePolled(cq, polled)
-    },
-    queueReset(owner) {
-      for (const request of outstanding.get(owner) ?? []) {
-        hashes.delete(request)
-        writes?.ended(request, owner)
-      }
-      outstanding.delete(owner)
-      reads.delete(owner)
-      unpolledReads.delete(owner)
-      finished.delete(owner)
-      filled.delete(owner)
-      // Receives of an SRQ that the queue pair took.
-      removeFilled(({ qp }) => qp === owner)
-      overlaps.delete(owner)
-    },
-    called({ class: name, method, refused, why, stack }, object) {
-      if (method !== 'destroy' || refused !== undefined) return
-      if (name === 'mr' && why === 'call') deregistered(object, stack)
-      if (name !== 'cq') return
-      polledCounts.delete(object.id)
-      removePolled(object.id, Number.POSITIVE_INFINITY)
-    },
     on: {
+      posted(request) {
+        let requests = outstanding.get(request.owner)
+        if (requests === undefined) {
+          requests = []
+          outstanding.set(request.owner, requests)
+        }
+        if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING)
+          checkOverlap(
+            request,
+            isRead(request) ? [...endedReads(request.owner), ...readsInUse(request.owner), ...requests] : requests,
+          )
+        const isUnsettled = waitsForData(request, requests)
+        requests.push(request)
+        if (
+          isUnsettled ||
+          !readsBuffer(request) ||
+          !(checksAll || isSample(request.postIndex ?? request.index, FIRST_SENDS))
+        )
+          return
+        const owner = services.objects.find(request.owner)
+        const hash = owner && hashOf(owner, request)
+        if (hash === undefined || owner === undefined) return
+        hashes.set(request, hash)
+        checkSincePost(owner, request, hash)
+      },
+      ended(request) {
+        removeOutstanding(request)
+        if (isRead(request)) addRead(request)
+        writes?.ended(request, request.owner)
+        checkBytes(request)
+      },
+      completed(request, completion) {
+        const { status, opcode, bytes } = completion
+        if (request.opcode >= 0) {
+          if (isRead(request) && status === SUCCESS && completion.cqPosition > 0) {
+            removeRead(request)
+            const reading = unpolledReads.get(request.owner) ?? []
+            unpolledReads.set(request.owner, reading)
+            reading.push({ request, cq: completion.cq, cqPosition: completion.cqPosition })
+            if (reading.length > MAX_READS) reading.shift()
+          }
+          return
+        }
+        removeOutstanding(request)
+        writes?.ended(request, completion.qp)
+        // A WRITE with immediate data does not write to the receive's buffer.
+        const isFilled = status === SUCCESS && opcode !== RECV_RDMA_WITH_IMM && bytes > 0 && request.elements.length > 0
+        if (isFilled) checkOverwritten(request, completion)
+      },
+      receiveLost(request) {
+        removeOutstanding(request)
+        writes?.ended(request, request.owner)
+      },
+      polled(cq, polled) {
+        polledCounts.set(cq, polled)
+        removePolled(cq, polled)
+      },
+      queueReset(owner) {
+        for (const request of outstanding.get(owner) ?? []) {
+          hashes.delete(request)
+          writes?.ended(request, owner)
+        }
+        outstanding.delete(owner)
+        reads.delete(owner)
+        unpolledReads.delete(owner)
+        finished.delete(owner)
+        filled.delete(owner)
+        // Receives of an SRQ that the queue pair took.
+        removeFilled(({ qp }) => qp === owner)
+        overlaps.delete(owner)
+      },
+      called({ class: name, method, refused, why, stack }, object) {
+        if (method !== 'destroy' || refused !== undefined) return
+        if (name === 'mr' && why === 'call') deregistered(object, stack)
+        if (name !== 'cq') return
+        polledCounts.delete(object.id)
+        removePolled(object.id, Number.POSITIVE_INFINITY)
+      },
+      unmapped(_event, region) {
+        const user = outstandingUserOf(region)
+        const outstandingText = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
+        services.report(
+          'region-unmapped',
+          services.occurrenceAt(region, region.creation.stack, region.creation.action),
+          {
+            text: `memory of ${region.name} was unmapped before the region was deregistered${outstandingText ?? ''}`,
+            ...(user === undefined ? { severity: 'note' } : { moments: [services.postMoment(user.request)] }),
+            objects: [region, user?.owner],
+          },
+        )
+      },
       sendChanged: ({ index }, owner) => changedAtPoll(owner, index),
       readsOverlap: (event, owner) => overlapOfReads(owner, event),
-    },
-    unmapped(region) {
-      const user = outstandingUserOf(region)
-      const outstandingText = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
-      services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.action), {
-        text: `memory of ${region.name} was unmapped before the region was deregistered${outstandingText ?? ''}`,
-        ...(user === undefined ? { severity: 'note' } : { moments: [services.postMoment(user.request)] }),
-        objects: [region, user?.owner],
-      })
     },
   }
 }

@@ -9,7 +9,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { rejectText } from '../../spec/wire/mad.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import { type KnownObject, moment } from './objects.ts'
+import { type KnownObject, moment, queueOf } from './objects.ts'
 import { type Occurrence, POSTED } from './reporting.ts'
 
 const { REJECTED, UNREACHABLE, CONNECT_ERROR, CONNECT_RESPONSE } = CmEventType.values
@@ -86,41 +86,44 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
   }
 
   return {
-    posted,
-    // libmlx5 refuses it with ENOMEM, as of a full queue.
-    refusedPost(post, queue) {
-      const event = post.queue === PostQueue.SEND ? refused.get(queue.id) : undefined
-      if (event !== undefined) used(event, { ...post, ...POSTED }, `wr_id ${post.wrId}`, '; the post was refused')
-      return event !== undefined
-    },
-    queueReset(owner) {
-      refused.delete(owner)
-    },
-    called(call, object) {
-      const { method, refused: refusal, args, out } = call
-      if (refusal !== undefined) return
-      if (object.class === 'cm_channel' && method === 'getEvent') {
-        const id = services.objects.cmIdOfProgram(call.program, out.userHandle as bigint)
-        if (id !== undefined) read(call, id, out.type as number, out.status as number)
-      }
-      if (object.isQp && args.state === RTS) for (const { qp } of responses.values()) if (qp === object) ready.add(qp)
-      if (object.class !== 'cm_id') return
-      const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
-      if (method === 'connect' && qpNum !== undefined) {
-        const event = ended.get(object.id)
-        ended.delete(object.id)
-        if (event !== undefined)
-          services.report('cm-connected-again', call, {
-            text: `${object.name} connects again after ${event.text} was read: on Linux rdma_connect returns EINVAL`,
-            moments: [moment('read', event.call.time, event.call.stack)],
-            objects: [object, event.qp],
-          })
-        qpns.set(object.id, qpNum)
-        refused.delete(qpOf(object)?.id ?? -1)
-      }
-      // rdma_establish is an acceptance.
-      if (method === 'accept' || method === 'reject') responses.delete(object.id)
-      if (method === 'destroy') ends(object)
+    on: {
+      posted,
+      // libmlx5 refuses it with ENOMEM, as of a full queue.
+      refusedPost(post) {
+        const queue = post.queue === PostQueue.SEND ? queueOf(services.objects, post) : undefined
+        const event = queue && refused.get(queue.id)
+        if (event !== undefined) used(event, { ...post, ...POSTED }, `wr_id ${post.wrId}`, '; the post was refused')
+        return event !== undefined
+      },
+      queueReset(owner) {
+        refused.delete(owner)
+      },
+      called(call, object) {
+        const { method, refused: refusal, args, out } = call
+        if (refusal !== undefined) return
+        if (object.class === 'cm_channel' && method === 'getEvent') {
+          const id = services.objects.cmIdOfProgram(call.program, out.userHandle as bigint)
+          if (id !== undefined) read(call, id, out.type as number, out.status as number)
+        }
+        if (object.isQp && args.state === RTS) for (const { qp } of responses.values()) if (qp === object) ready.add(qp)
+        if (object.class !== 'cm_id') return
+        const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
+        if (method === 'connect' && qpNum !== undefined) {
+          const event = ended.get(object.id)
+          ended.delete(object.id)
+          if (event !== undefined)
+            services.report('cm-connected-again', call, {
+              text: `${object.name} connects again after ${event.text} was read: on Linux rdma_connect returns EINVAL`,
+              moments: [moment('read', event.call.time, event.call.stack)],
+              objects: [object, event.qp],
+            })
+          qpns.set(object.id, qpNum)
+          refused.delete(qpOf(object)?.id ?? -1)
+        }
+        // rdma_establish is an acceptance.
+        if (method === 'accept' || method === 'reject') responses.delete(object.id)
+        if (method === 'destroy') ends(object)
+      },
     },
   }
 }

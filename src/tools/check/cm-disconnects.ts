@@ -44,28 +44,30 @@ export const createCmDisconnectDetector = (services: DetectorServices): Detector
   }
 
   return {
-    posted: request => countReceive(request, 1),
-    completed: request => countReceive(request, -1),
-    queueReset(owner) {
-      receives.delete(owner)
-    },
-    calling({ method }, object) {
-      if (method !== 'destroy') return
-      if (object.isQp) ends(object)
-    },
-    called(call, object) {
-      const { method, refused, args, queuePair } = call
-      if (refused !== undefined) return
-      if (object.isQp && (method === 'destroy' || (method === 'modify' && args.state !== undefined)))
-        disconnected.delete(object.id)
-      if (object.class !== 'cm_id') return
-      const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
-      // The daemon itself moves a queue pair that the call names (attribute qp).
-      if ((method === 'connect' || method === 'accept') && qpNum !== undefined && args.qp === undefined)
-        qpns.set(object.id, qpNum)
-      // Without a queue pair of rdma_create_qp.
-      if (method === 'disconnect' && queuePair === undefined) disconnects(call, object)
-      if (method === 'destroy') qpns.delete(object.id)
+    on: {
+      posted: request => countReceive(request, 1),
+      completed: request => countReceive(request, -1),
+      queueReset(owner) {
+        receives.delete(owner)
+      },
+      calling({ method }, object) {
+        if (method !== 'destroy') return
+        if (object.isQp) ends(object)
+      },
+      called(call, object) {
+        const { method, refused, args, queuePair } = call
+        if (refused !== undefined) return
+        if (object.isQp && (method === 'destroy' || (method === 'modify' && args.state !== undefined)))
+          disconnected.delete(object.id)
+        if (object.class !== 'cm_id') return
+        const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
+        // The daemon itself moves a queue pair that the call names (attribute qp).
+        if ((method === 'connect' || method === 'accept') && qpNum !== undefined && args.qp === undefined)
+          qpns.set(object.id, qpNum)
+        // Without a queue pair of rdma_create_qp.
+        if (method === 'disconnect' && queuePair === undefined) disconnects(call, object)
+        if (method === 'destroy') qpns.delete(object.id)
+      },
     },
   }
 }

@@ -143,30 +143,32 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
   }
 
   return {
-    posted(request) {
-      if (request.queue !== PostQueue.SEND) receivePosted(request)
-    },
-    queueReset(owner) {
-      withReceives.delete(owner)
-      earlyAccepts.delete(owner)
-    },
-    called(call, object) {
-      if (object.class !== 'cm_id') return
-      if (call.refused !== undefined) {
-        if (call.why === 'call') refused(call, object, call.refused)
-        return
-      }
-      for (const step of refusals.get(object.id) ?? []) if (step.method === call.method) step.hasSucceeded = true
-      if (call.args.portSpace === CmPortSpace.values.UDP) datagramIds.add(object.id)
-      if (typeof call.args.userHandle === 'bigint') services.objects.nameCmId(object, call.args.userHandle)
-      const parameters = call.args.parameters as ConnectionParameters | undefined
-      if ((call.method === 'connect' || call.method === 'accept') && parameters !== undefined)
-        checkParameters(call, object, parameters)
-      if (call.method === 'accept' && parameters !== undefined) accepted(call, object, parameters)
-      if (call.method === 'destroy') {
-        destroyed(call, object)
-        datagramIds.delete(object.id)
-      }
+    on: {
+      posted(request) {
+        if (request.queue !== PostQueue.SEND) receivePosted(request)
+      },
+      queueReset(owner) {
+        withReceives.delete(owner)
+        earlyAccepts.delete(owner)
+      },
+      called(call, object) {
+        if (object.class !== 'cm_id') return
+        if (call.refused !== undefined) {
+          if (call.why === 'call') refused(call, object, call.refused)
+          return
+        }
+        for (const step of refusals.get(object.id) ?? []) if (step.method === call.method) step.hasSucceeded = true
+        if (call.args.portSpace === CmPortSpace.values.UDP) datagramIds.add(object.id)
+        if (typeof call.args.userHandle === 'bigint') services.objects.nameCmId(object, call.args.userHandle)
+        const parameters = call.args.parameters as ConnectionParameters | undefined
+        if ((call.method === 'connect' || call.method === 'accept') && parameters !== undefined)
+          checkParameters(call, object, parameters)
+        if (call.method === 'accept' && parameters !== undefined) accepted(call, object, parameters)
+        if (call.method === 'destroy') {
+          destroyed(call, object)
+          datagramIds.delete(object.id)
+        }
+      },
     },
   }
 }

@@ -79,31 +79,33 @@ export const createCmPortDetector = (services: DetectorServices): Detector => {
   }
 
   return {
-    called(call, object) {
-      const { method, refused, args, out, time, stack } = call
-      if (object.class !== 'cm_id' || refused !== undefined) return
-      if (method === 'destroy') destroyed(object.id)
-      else if (method === 'bind') {
-        const source = portOf(args.address)
-        Object.assign(of(object.id), { source, bound: moment('bound', time, stack) })
-      } else if (method === 'query') {
-        // librdmacm asks for the port that was chosen.
-        const { source } = (out.addresses ?? {}) as { readonly source?: unknown }
-        const known = ports.get(object.id)
-        if (known !== undefined && known.source === undefined) {
-          known.source = portOf(source)
+    on: {
+      called(call, object) {
+        const { method, refused, args, out, time, stack } = call
+        if (object.class !== 'cm_id' || refused !== undefined) return
+        if (method === 'destroy') destroyed(object.id)
+        else if (method === 'bind') {
+          const source = portOf(args.address)
+          Object.assign(of(object.id), { source, bound: moment('bound', time, stack) })
+        } else if (method === 'query') {
+          // librdmacm asks for the port that was chosen.
+          const { source } = (out.addresses ?? {}) as { readonly source?: unknown }
+          const known = ports.get(object.id)
+          if (known !== undefined && known.source === undefined) {
+            known.source = portOf(source)
+            noteListener(object.id, known)
+          }
+        } else if (method === 'listen') {
+          const known = of(object.id)
+          known.isListening = true
           noteListener(object.id, known)
-        }
-      } else if (method === 'listen') {
-        const known = of(object.id)
-        known.isListening = true
-        noteListener(object.id, known)
-      } else if (method === 'resolveAddress')
-        Object.assign(of(object.id), {
-          destination: portOf(args.destination),
-          resolved: moment('resolved the address', time, stack),
-        })
-      else if (method === 'connect') connects(call, object, of(object.id))
+        } else if (method === 'resolveAddress')
+          Object.assign(of(object.id), {
+            destination: portOf(args.destination),
+            resolved: moment('resolved the address', time, stack),
+          })
+        else if (method === 'connect') connects(call, object, of(object.id))
+      },
     },
   }
 }

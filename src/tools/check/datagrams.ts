@@ -70,61 +70,63 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
     return services.sources.whyLost?.(device, qpn, gid, destQpn)
   }
   return {
-    posted(request: WorkRequest) {
-      const { destination, destQpn, owner } = request
-      if (destination === undefined || destQpn === undefined || destQpn === GSI_QPN) return
-      const sender = services.objects.find(owner)
-      // An initiator of DC hears of its targets: its request fails.
-      if (sender === undefined || typeOf(sender) === 'DCI') return
-      const cause = whyLost(sender, request)
-      if (cause !== undefined) {
-        const why = causeText(cause)
-        const to = addressText(destination.gid)
-        if (PARTITIONS.has(cause.id)) sender.hasSentWrongKey = true
-        else if (cause.id !== 'GRH_OF_OTHER')
+    on: {
+      posted(request: WorkRequest) {
+        const { destination, destQpn, owner } = request
+        if (destination === undefined || destQpn === undefined || destQpn === GSI_QPN) return
+        const sender = services.objects.find(owner)
+        // An initiator of DC hears of its targets: its request fails.
+        if (sender === undefined || typeOf(sender) === 'DCI') return
+        const cause = whyLost(sender, request)
+        if (cause !== undefined) {
+          const why = causeText(cause)
+          const to = addressText(destination.gid)
+          if (PARTITIONS.has(cause.id)) sender.hasSentWrongKey = true
+          else if (cause.id !== 'GRH_OF_OTHER')
+            sender.lost.unreached = { count: (sender.lost.unreached?.count ?? 0) + 1, to, why }
+          services.report(findingOfCause(cause.id)!, services.occurrenceAtPost(sender, request), {
+            text: `${sender.name} ${requestText(request)} to ${to}: ${why}`,
+            advice: causes[cause.id].advice,
+            ...(!isLasting(cause) && { severity: 'warning' }),
+            objects: [sender],
+          })
+          return
+        }
+        const device = services.deviceWithGid(destination.gid)
+        if (isMulticastGid(destination.gid) || device === undefined) {
+          const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
+          if (why === undefined) return
+          const to = addressText(destination.gid)
           sender.lost.unreached = { count: (sender.lost.unreached?.count ?? 0) + 1, to, why }
-        services.report(findingOfCause(cause.id)!, services.occurrenceAtPost(sender, request), {
-          text: `${sender.name} ${requestText(request)} to ${to}: ${why}`,
-          advice: causes[cause.id].advice,
-          ...(!isLasting(cause) && { severity: 'warning' }),
-          objects: [sender],
-        })
-        return
-      }
-      const device = services.deviceWithGid(destination.gid)
-      if (isMulticastGid(destination.gid) || device === undefined) {
-        const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
-        if (why === undefined) return
-        const to = addressText(destination.gid)
-        sender.lost.unreached = { count: (sender.lost.unreached?.count ?? 0) + 1, to, why }
-        const text = `${sender.name} ${requestText(request)} to ${to} was dropped: ${why}`
-        services.report('message-dropped', services.occurrenceAtPost(sender, request), {
+          const text = `${sender.name} ${requestText(request)} to ${to} was dropped: ${why}`
+          services.report('message-dropped', services.occurrenceAtPost(sender, request), {
+            text,
+            advice: isMulticastGid(destination.gid)
+              ? 'attach a queue pair to the group (ibv_attach_mcast, rdma_join_multicast) before messages are sent to it'
+              : 'compare the GID of the address handle with that of the receiver',
+            objects: [sender],
+          })
+          return
+        }
+        if (destQpn === MULTICAST_QPN) return
+        const peer = services.objects.qp(device, destQpn)
+        // The checker does not know the queue pairs of programs that it does not check.
+        if (peer === undefined && services.sources.hasUnchecked?.(device)) return
+        const mismatch = mismatchOf(sender, peer, destination.qkey)
+        if (mismatch === undefined) return
+        const { id, severity, detail } = mismatch
+        if (id === 'key-mismatch') sender.hasSentWrongKey = true
+        const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
+        const { meant, ...wrong } = peer === undefined ? explainNumber(services.objects, device, destQpn) : {}
+        const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`
+        services.report(id, services.occurrenceAtPost(sender, request), {
           text,
-          advice: isMulticastGid(destination.gid)
-            ? 'attach a queue pair to the group (ibv_attach_mcast, rdma_join_multicast) before messages are sent to it'
-            : 'compare the GID of the address handle with that of the receiver',
-          objects: [sender],
+          ...(id === 'key-mismatch' && { advice: causes.QKEY_DIFFERS.advice }),
+          ...(severity && { severity }),
+          ...wrong,
+          objects: [sender, peer, meant],
         })
-        return
-      }
-      if (destQpn === MULTICAST_QPN) return
-      const peer = services.objects.qp(device, destQpn)
-      // The checker does not know the queue pairs of programs that it does not check.
-      if (peer === undefined && services.sources.hasUnchecked?.(device)) return
-      const mismatch = mismatchOf(sender, peer, destination.qkey)
-      if (mismatch === undefined) return
-      const { id, severity, detail } = mismatch
-      if (id === 'key-mismatch') sender.hasSentWrongKey = true
-      const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
-      const { meant, ...wrong } = peer === undefined ? explainNumber(services.objects, device, destQpn) : {}
-      const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`
-      services.report(id, services.occurrenceAtPost(sender, request), {
-        text,
-        ...(id === 'key-mismatch' && { advice: causes.QKEY_DIFFERS.advice }),
-        ...(severity && { severity }),
-        ...wrong,
-        objects: [sender, peer, meant],
-      })
+      },
     },
   }
 }

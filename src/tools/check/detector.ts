@@ -10,24 +10,22 @@ import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type { ProducerFacts, ProgramProbes } from '../../spec/check/probes.ts'
 import type {
-  BeginningCall,
   CheckedCall,
   CheckedWait,
   ContextEnd,
   ProgramEvent,
-  RefusedPost,
+  ProgramEventName,
 } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { Wait, WaitId } from '../../spec/check/waits.ts'
 import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
-import type { PreloadEventName } from '../../spec/preload-events.ts'
+import type { PreloadEventName, PreloadEvents } from '../../spec/preload-events.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import { NetPeers } from './net-peers.ts'
 import { explainNumber, type WrongNumber } from './numbers.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
-import type { PreloadOwner, PreloadReceiver } from './preload-events.ts'
 import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
 
 /** What a checker is made with: what its producer is and can answer, and the options of its user. */
@@ -61,27 +59,65 @@ export const noSources: CheckerSources = {
   postStack: () => [],
 }
 
-/** The events that a detector receives. Events of requests are only about objects that the checker knows. */
-export interface Detector extends Partial<RequestWatcher>, PreloadReceiver {
-  /**
-   * A call on an object begins. If the object is a CQ, its earlier polls were reported before. If it is a region, the
-   * earlier receives and polls of its context were reported before.
-   */
-  calling?(call: BeginningCall, object: KnownObject): void
-  /** A program has unmapped memory of a registered region. */
-  unmapped?(region: KnownObject): void
-  /** A call on an object has ended; the call may have destroyed the object. */
-  called?(call: CheckedCall, object: KnownObject): void
-  /** A call on no known object has ended, such as a query of a port. */
-  asked?(call: CheckedCall): void
-  /** The program's library has refused a post to this queue. True: the detector has told it. */
-  refusedPost?(post: RefusedPost, queue: KnownObject): boolean
-  /** The queue pairs and all else of a context end, `pendingSends` as in `ContextEnd`. */
-  contextEnds?(end: ContextEnd): void
-  /** A process that has not called ibv_fork_init is about to fork. */
-  forked?(pid: number, stack: Stack): void
+/** The object that an event of a preload library is about; undefined: none. */
+type PreloadOwner<N extends PreloadEventName> = (typeof PreloadEvents)[N]['about'] extends 'context'
+  ? undefined
+  : KnownObject
+
+/** An access of a peer to registered memory. `address`: in requests. `access`: ibv_access_flags. `qpn`: the responder's. */
+interface Access {
+  readonly device: number
+  readonly rkey: number
+  readonly address: number
+  readonly length: number
+  readonly access: number
+  readonly qpn: number
+}
+
+export type RefusedCall = CheckedCall & Required<Pick<CheckedCall, 'refused'>>
+
+/** What happens at a call, in this order, and other parts of events. */
+export interface EventParts {
+  /** A call was refused; undefined: it is about no known object. */
+  refused(call: RefusedCall, object: KnownObject | undefined): void
+  created(call: CheckedCall, object: KnownObject): void
+  modified(call: CheckedCall, object: KnownObject): void
+  /** An object is about to be removed from the table. */
+  ends(call: CheckedCall, object: KnownObject): void
+  destroyed(call: CheckedCall, object: KnownObject): void
+  /** A call on no known object has ended, such as a query of a port; of one on an object comes `called`. */
+  asked(call: CheckedCall): void
+  /** `contextEnds`, if it is known what was outstanding. */
+  contextSettled(end: ContextEnd): void
+  accessed(access: Access): void
+  /** What has waited for more to be known is reported. */
+  settles(): void
+}
+
+/** The object that an event of the stream is about: of `calling`, `called` and `unmapped` a known one. */
+type About<N extends ProgramEventName> = N extends PreloadEventName
+  ? PreloadOwner<N>
+  : N extends 'calling' | 'called' | 'unmapped'
+    ? KnownObject
+    : undefined
+
+/**
+ * What a detector may take. Events of requests are only about objects that the checker knows. If a taker of another event
+ * returns true, it has told what later detectors would tell, and they do not get it.
+ */
+export type Takers = RequestWatcher &
+  EventParts & { readonly [N in ProgramEventName]: (event: ProgramEvent<N>, object: About<N>) => unknown }
+
+export interface Detector {
+  readonly on?: Partial<Takers>
   /** What findings of waits say more than the wait itself. Undefined: the wait is no finding. */
   readonly refines?: { readonly [id in WaitId]?: (known: KnownWait) => Refinement | undefined }
+}
+
+/** What a detector knows that others ask for. */
+export interface Topic<T> {
+  readonly name: string
+  readonly knowledge?: T
 }
 
 /** A program waits. */
@@ -114,6 +150,7 @@ export class DetectorServices {
   /** Whether a program writes an event log for the search for races. */
   searchesRaces = false
   readonly #reporter: FindingReporter
+  readonly #knowledge = new Map<Topic<unknown>, unknown>()
 
   constructor(objects: KnownObjects, reporter: FindingReporter, sources: CheckerSources) {
     this.objects = objects
@@ -122,6 +159,28 @@ export class DetectorServices {
     this.omit = reporter.omit
     this.net = new NetPeers(objects, sources.clock ?? 0)
     this.#reporter = reporter
+  }
+
+  /** A detector tells what it knows. */
+  tell<T>(topic: Topic<T>, knowledge: T): void {
+    this.#knowledge.set(topic, knowledge)
+  }
+
+  /** What the detector knows that tells of this; undefined: there is none. */
+  ask<T>(topic: Topic<T>): T | undefined {
+    return this.#knowledge.get(topic) as T | undefined
+  }
+
+  /** As `ask`, of a detector that every checker has. */
+  need<T>(topic: Topic<T>): T {
+    const knowledge = this.ask(topic)
+    if (knowledge === undefined) throw new Error(`no detector tells of ${topic.name}`)
+    return knowledge
+  }
+
+  /** As `FindingReporter.directOf`. */
+  directOf(pid: number | undefined): string | undefined {
+    return this.#reporter.directOf(pid)
   }
 
   /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
@@ -156,6 +215,11 @@ export class DetectorServices {
   wrongNumber(device: number | undefined, qpn: number | undefined): WrongNumber {
     if (device === undefined || qpn === undefined || this.objects.qp(device, qpn) !== undefined) return {}
     return explainNumber(this.objects, device, qpn)
+  }
+
+  /** Whether accesses are of use before a lend: only the preload library tells of memory that is given back. */
+  get watchesAccesses(): boolean {
+    return this.sources.isCopiedByFork !== undefined && this.sources.lacks === undefined
   }
 
   /** Whether an error was reported. */
@@ -215,46 +279,6 @@ export class DetectorServices {
     return stack.length > 0 || queue !== PostQueue.SEND
       ? stack
       : sources.postStack(context, PostQueue.BATCH, number, wrId)
-  }
-}
-
-/** Passes the events of requests of known objects to the detectors. */
-export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]): RequestWatcher => {
-  const receiversOf = <K extends keyof RequestWatcher>(event: K): readonly RequestWatcher[K][] =>
-    detectors.flatMap(detector => {
-      const receive = detector[event]?.bind(detector) as RequestWatcher[K] | undefined
-      return receive === undefined ? [] : [receive]
-    })
-  const posted = receiversOf('posted')
-  const ended = receiversOf('ended')
-  const completed = receiversOf('completed')
-  const receiveLost = receiversOf('receiveLost')
-  const receiverNotReady = receiversOf('receiverNotReady')
-  const polled = receiversOf('polled')
-  const queueReset = receiversOf('queueReset')
-  const isKnown = (id: number): boolean => objects.find(id) !== undefined
-  return {
-    posted(request) {
-      if (isKnown(request.owner)) for (const receive of posted) receive(request)
-    },
-    ended(request) {
-      if (isKnown(request.owner)) for (const receive of ended) receive(request)
-    },
-    completed(request, completion) {
-      if (isKnown(request.owner)) for (const receive of completed) receive(request, completion)
-    },
-    receiveLost(request) {
-      if (isKnown(request.owner)) for (const receive of receiveLost) receive(request)
-    },
-    receiverNotReady(qp) {
-      if (isKnown(qp)) for (const receive of receiverNotReady) receive(qp)
-    },
-    polled(cq, count) {
-      if (isKnown(cq)) for (const receive of polled) receive(cq, count)
-    },
-    queueReset(owner) {
-      if (isKnown(owner)) for (const receive of queueReset) receive(owner)
-    },
   }
 }
 

@@ -23,14 +23,13 @@ import {
 } from './advice.ts'
 import { attributeTable, mismatchBehind, mismatches, psnLines } from './connection.ts'
 import { PARTITIONS } from './datagrams.ts'
-import type { DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices } from './detector.ts'
 import { noteDropped } from './lost-work.ts'
 import { hex, type KnownObject, type KnownObjects, typeOf } from './objects.ts'
-import { ackTimeoutOf, before, type Outage, type Outages } from './outages.ts'
-import type { PreloadReceiver } from './preload-events.ts'
-import type { QueueDetector } from './queues/queues.ts'
-import { type FindingContent, type FindingReporter, type Occurrence, POSTED } from './reporting.ts'
-import type { Stories } from './story/lines.ts'
+import { ackTimeoutOf, before, OUTAGES, type Outage, type Outages } from './outages.ts'
+import { QUEUES, type Queues } from './queues/queues.ts'
+import { type FindingContent, type Occurrence, POSTED } from './reporting.ts'
+import { STORIES } from './story/lines.ts'
 
 /** Whether the failed request is a send or a receive; undefined: the failure is not about a request. */
 const failedKindOf = ({ kind, cause, wrId }: Failure): 'send' | 'receive' | undefined => {
@@ -168,23 +167,46 @@ const elsewhere = (
 const ADVICE_FOR_DIRECT =
   'after each poll write the number of polled entries, 24 bits big-endian, to the first word of the doorbell record of the CQ'
 
-export class FailureReports {
+/** Failures about which another host is asked whose stories are made before the answer; of later ones afterwards. */
+const MAX_HELD_STORIES = 256
+
+class FailureReports {
+  readonly detector: Detector = {
+    on: {
+      failed: failed => this.#take(failed),
+      // A request with rkey 0 was posted, and the other member of its union has a number at the place of the rkey.
+      otherMember: (event, qp) => this.#otherMembers.set(qp, event),
+    },
+  }
   readonly #services: DetectorServices
-  readonly #reporter: FindingReporter
-  readonly #queues: QueueDetector
+  readonly #queues: Queues
   readonly #outages: Outages
   /** The last request of a queue pair that may have its rkey in the wrong member. */
   readonly #otherMembers = new WeakMap<KnownObject, ProgramEvent<'otherMember'>>()
+  /** Failures about which another host was asked. */
+  #held = 0
 
-  constructor(services: DetectorServices, reporter: FindingReporter, queues: QueueDetector, outages: Outages) {
+  constructor(services: DetectorServices) {
     this.#services = services
-    this.#reporter = reporter
-    this.#queues = queues
-    this.#outages = outages
+    this.#queues = services.need(QUEUES)
+    this.#outages = services.need(OUTAGES)
   }
 
-  /** A request with rkey 0 was posted, and the other member of its union has a number at the place of the rkey. */
-  readonly on: Required<PreloadReceiver>['on'] = { otherMember: (event, qp) => this.#otherMembers.set(qp, event) }
+  #take(failed: CheckedFailure): void {
+    const { net, sources } = this.#services
+    const question = net.questionAbout(failed)
+    const isAsked =
+      question !== undefined &&
+      sources.askPeer?.(question, (host, facts) => {
+        if (host === undefined || facts === undefined) this.#failed(held)
+        else {
+          net.add(question, host, facts)
+          this.#failed(net.explained(held, question))
+        }
+      })
+    const held = isAsked ? this.#hold(failed) : failed
+    if (!isAsked) this.#failed(failed)
+  }
 
   /** What the other member of the union says of a request with rkey 0; empty: nothing. */
   #memberOf(failure: Failure, qp: KnownObject | undefined, device: number | undefined): MemberFound | undefined {
@@ -202,19 +224,21 @@ export class FailureReports {
   }
 
   /** The failure with what may be gone when another host has answered. */
-  held(failed: CheckedFailure, stories: Pick<Stories, 'of'> | undefined): CheckedFailure {
+  #hold(failed: CheckedFailure): CheckedFailure {
     const { deviceNumber, failure, time, context, program } = failed
     const { device, cause, qpn } = failure
     const qp = qpn === undefined ? undefined : this.#services.objects.qp(deviceNumber, qpn)
     if (qp !== undefined) qp.isReported = true
     const stack = postStackOf(failed, qp, this.#services.sources)
     const id = findingOfCause(cause.id) ?? 'no-answer'
-    const story = stories?.of(id, { time, device, context, program, stack }, qp === undefined ? [] : [qp])
+    const story =
+      this.#held++ < MAX_HELD_STORIES &&
+      this.#services.need(STORIES).of(id, { time, device, context, program, stack }, qp === undefined ? [] : [qp])
     return { ...failed, stack, ...(story && { story }) }
   }
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
-  failed(failed: CheckedFailure): void {
+  #failed(failed: CheckedFailure): void {
     const { time, deviceNumber, context, failure, peerDevice } = failed
     const { device, qpn, cause, kind } = failure
     const qp = qpn === undefined ? undefined : this.#services.objects.qp(deviceNumber, qpn)
@@ -290,10 +314,10 @@ export class FailureReports {
       const named = this.#objectOfCause(failed)
       const direct =
         id === 'cq-overrun' && named !== undefined && this.#queues.isNonePolled(named)
-          ? this.#reporter.directOf(named.program?.pid)
+          ? this.#services.directOf(named.program?.pid)
           : undefined
       const limit = id === 'no-receive-posted' ? this.#queues.explainLimit(peer) : undefined
-      this.#reporter.report(id, occurrence, {
+      this.#services.report(id, occurrence, {
         text: `${failureText(own === undefined ? failure : { ...failure, cause: { ...cause, text: own } })}${direct === undefined ? '' : `: its consumer index was never written to its doorbell record, which is left to the program (${direct})`}`,
         advice:
           (direct && ADVICE_FOR_DIRECT) ??
@@ -441,7 +465,7 @@ export class FailureReports {
         return
       }
       const { meant, ...wrong } = this.#services.wrongNumber(peerDevice, failure.peer.qpn)
-      this.#reporter.report('no-peer-qp', occurrence, {
+      this.#services.report('no-peer-qp', occurrence, {
         text,
         ...was,
         ...wrong,
@@ -451,7 +475,7 @@ export class FailureReports {
     }
     if (qp === undefined || peer === undefined) {
       const there = elsewhere(this.#services.objects, qp, failure.peer)
-      this.#reporter.report('no-answer', occurrence, {
+      this.#services.report('no-answer', occurrence, {
         text,
         advice: there === undefined ? advice : ADVICE_FOR_ADDRESS,
         details: [
@@ -475,7 +499,7 @@ export class FailureReports {
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)
     if (root !== undefined && rootId !== undefined)
-      this.#reporter.report(rootId, occurrence, {
+      this.#services.report(rootId, occurrence, {
         text: `${text}: the peer failed first: ${failureText(root)}`,
         advice: causes[root.cause.id].advice,
         details,
@@ -483,12 +507,14 @@ export class FailureReports {
       })
     else if (reason !== undefined) {
       const meant = reason === 'peer-not-ready' ? this.#meantPeer(qp, peer) : undefined
-      this.#reporter.report(reason, occurrence, {
+      this.#services.report(reason, occurrence, {
         text: `${text}: ${findings[reason].title}`,
         details: [...(meant?.details ?? []), ...details],
         ...(meant && { advice: meant.advice }),
         objects: [...objects, meant?.object],
       })
-    } else this.#reporter.report('no-answer', occurrence, { text, advice, details: [...times, ...details], objects })
+    } else this.#services.report('no-answer', occurrence, { text, advice, details: [...times, ...details], objects })
   }
 }
+
+export const createFailureDetector = (services: DetectorServices): Detector => new FailureReports(services).detector

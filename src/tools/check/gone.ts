@@ -12,8 +12,9 @@ import { SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import { cmFunctionIn } from './advice.ts'
-import type { DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
+import { REFUSALS, type RefusedCreation } from './refusals.ts'
 import type { Occurrence } from './reporting.ts'
 
 interface Kind {
@@ -95,7 +96,7 @@ const reportArgument = (services: DetectorServices, used: UseOfGone): void => {
   })
 }
 
-export const reportGone = (services: DetectorServices, used: UseOfGone): void => {
+const reportGone = (services: DetectorServices, used: UseOfGone): void => {
   const { use, isOwner, destroyedAt, destroyedStack, program } = used
   if (use === GoneUse.ARGUMENT) {
     reportArgument(services, used)
@@ -188,21 +189,12 @@ const members: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   qp: { 52: 'qp_num', 56: 'state' },
 }
 
-/** A refused call that would have created an object: what it returned, NULL, is used. */
-export interface RefusedCreation {
-  readonly class: string
-  readonly time: number
-  readonly stack: Stack
-  /** The errno, and why. */
-  readonly text: string
-}
-
 /** The member of the NULL of a refused call that a program has read when it died; undefined: it was something else. */
 const memberOfNull = (refused: RefusedCreation | undefined, { fault, address }: Death): string | undefined =>
   refused === undefined || fault !== AddressFault.UNMAPPED ? undefined : members[refused.class]?.[Number(address)]
 
 /** `refused`: the last creation of the program that was refused, unless a later one of the class succeeded. */
-export const reportDeath = (services: DetectorServices, death: Death, refused: RefusedCreation | undefined): void => {
+const reportDeath = (services: DetectorServices, death: Death, refused: RefusedCreation | undefined): void => {
   const { signal, isInOurs, lastCall = '', stack } = death
   const member = memberOfNull(refused, death)
   if (refused !== undefined && member !== undefined) {
@@ -227,3 +219,10 @@ export const reportDeath = (services: DetectorServices, death: Death, refused: R
         }),
   })
 }
+
+export const createGoneDetector = (services: DetectorServices): Detector => ({
+  on: {
+    usedGone: use => reportGone(services, use),
+    died: death => reportDeath(services, death, services.need(REFUSALS).creationOf(death.program?.pid)),
+  },
+})

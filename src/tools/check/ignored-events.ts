@@ -7,7 +7,7 @@
  * - the status of DISCONNECTED.
  */
 
-import type { CheckedCall, ContextEnd, RefusedAttempt } from '../../spec/check/program-events.ts'
+import type { CheckedCall, ContextEnd, ProgramEvent, RefusedAttempt } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
@@ -18,9 +18,9 @@ import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { cmFunctionIn } from './advice.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices, Topic } from './detector.ts'
 import { type KnownObject, moment, type QpAttributes } from './objects.ts'
-import { before, type Outages } from './outages.ts'
+import { before, OUTAGES, type Outages } from './outages.ts'
 import type { FindingContent, Occurrence } from './reporting.ts'
 
 const { RTR, RTS } = QpState.values
@@ -96,7 +96,9 @@ const put = <K, V>(map: Map<K, V>, key: K, value: V): void => {
   if (map.size > MAX_KEPT) map.delete(map.keys().next().value as K)
 }
 
-export class IgnoredEvents {
+export const IGNORED_EVENTS: Topic<IgnoredEvents> = { name: 'ignored events' }
+
+class IgnoredEvents {
   readonly detector: Detector
   readonly #services: DetectorServices
   readonly #outages: Outages
@@ -131,17 +133,28 @@ export class IgnoredEvents {
   /** By `CoreObject.id` of the identifier. */
   readonly #unconfirmed = new Map<number, Unconfirmed>()
 
-  constructor(services: DetectorServices, outages: Outages) {
+  constructor(services: DetectorServices) {
     this.#services = services
-    this.#outages = outages
+    this.#outages = services.need(OUTAGES)
+    services.tell(IGNORED_EVENTS, this)
     this.detector = {
-      posted: request => this.#posted(request),
-      called: (call, object) => this.#calledOn(call, object),
+      on: {
+        posted: request => this.#posted(request),
+        called: (call, object) => {
+          this.#looksAt(call)
+          this.#calledOn(call, object)
+        },
+        asked: call => this.#looksAt(call),
+        contextEnds: end => this.#contextEnds(end),
+        refusedAttempt: refused => this.#deviceGone(refused),
+        deviceEvent: event => this.#deviceEvent(event),
+        deviceAdded: ({ device }) => this.#removed.delete(device),
+      },
     }
   }
 
-  /** As `Checker.called`, also of calls without a known object. */
-  called({ class: cls, method, context, deviceNumber, args, refused, stack }: CheckedCall): void {
+  /** A program looks at the GID table. */
+  #looksAt({ class: cls, method, context, deviceNumber, args, refused, stack }: CheckedCall): void {
     if (stack.some(frame => AH_FRAME.test(frame))) return
     if (cls === 'device' && method === 'queryGidTable' && refused === undefined) {
       put(this.#seen, context, new Map())
@@ -190,8 +203,8 @@ export class IgnoredEvents {
     this.#services.report('event-ignored', refused.occurrence, { ...refused.content, severity })
   }
 
-  /** As `Checker.contextEnds`. A program that closes its device may open it again, and look. */
-  contextEnds(context: number, how: ContextEnd['how']): void {
+  /** A program that closes its device may open it again, and look. */
+  #contextEnds({ context, how }: ContextEnd): void {
     this.#reportIndex(context, how === 'close' ? 'note' : 'warning')
     this.#seen.delete(context)
   }
@@ -206,8 +219,9 @@ export class IgnoredEvents {
   }
 
   /** A call on a device that was removed. */
-  deviceGone({ context, ...call }: RefusedAttempt & { readonly deviceNumber: number }): void {
-    const { attempt, time, device, deviceNumber } = call
+  #deviceGone({ context, ...call }: RefusedAttempt): void {
+    const { attempt, errno, time, device, deviceNumber } = call
+    if (errno !== Errno.EIO) return
     put(this.#gone, context, true)
     const since = this.#removed.get(deviceNumber)
     if (since === undefined || time - since < TIME_TO_CLOSE || isTolerated(attempt)) return
@@ -230,18 +244,13 @@ export class IgnoredEvents {
   }
 
   /** A device was removed, or has failed. */
-  deviceEvent(device: number, event: number): void {
-    if (event === DEVICE_FATAL) put(this.#removed, device, this.#services.sources.now())
+  #deviceEvent({ device, type }: ProgramEvent<'deviceEvent'>): void {
+    if (type === DEVICE_FATAL) put(this.#removed, device, this.#services.sources.now())
   }
 
   /** Whether calls of a context were refused because its device was removed. */
   isGone(context: number): boolean {
     return this.#gone.has(context)
-  }
-
-  /** The number of a device is another's. */
-  forget(device: number): void {
-    this.#removed.delete(device)
   }
 
   #calledOn(call: CheckedCall, object: KnownObject): void {
@@ -436,3 +445,5 @@ export class IgnoredEvents {
     })
   }
 }
+
+export const createIgnoredEventDetector = (services: DetectorServices): Detector => new IgnoredEvents(services).detector

@@ -7,7 +7,7 @@ import type { FindingId } from '../../spec/check/findings.ts'
 import type { RefusedPost } from '../../spec/check/program-events.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices, Topic } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 import { POSTED } from './reporting.ts'
 
@@ -27,12 +27,14 @@ interface Refused {
   hasPolled: boolean
 }
 
-export interface IgnoredPosts extends Detector {
+interface IgnoredPosts {
   /** The library has refused a request of a known queue. */
   refused(post: RefusedPost, id: FindingId, why: string, queue: KnownObject): void
   /** The program of a context waits. */
   waits(context: number): void
 }
+
+export const IGNORED_POSTS: Topic<IgnoredPosts> = { name: 'ignored posts' }
 
 const functions: Readonly<Record<number, string>> = {
   [PostQueue.SEND]: 'ibv_post_send',
@@ -44,7 +46,7 @@ const functions: Readonly<Record<number, string>> = {
 const wasBefore = ({ request }: RefusedPost, position: number | undefined): boolean =>
   position !== undefined && !!request?.taken && ((position - request.taken) | 0) < 0
 
-export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => {
+export const createIgnoredPosts = (services: DetectorServices): Detector => {
   /** By `CoreObject.id` of the queue, oldest first. */
   const refused = new Map<number, Refused[]>()
 
@@ -84,18 +86,12 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
     for (const one of left) if (concerns(one)) one.next ??= `posts wr_id ${wrId} next`
   }
 
-  return {
+  services.tell(IGNORED_POSTS, {
     refused(post, id, why, queue) {
       goesOn(queue.id, post.queue, post.wrId)
       const all = refused.get(queue.id) ?? []
       if (all.length === MAX_REFUSED) return
       refused.set(queue.id, [...all, { post, id, why, next: undefined, hasPolled: false }])
-    },
-    on: {
-      postedAgain(_event, { id }) {
-        // Not ignored, but posted from another request on.
-        refused.delete(id)
-      },
     },
     waits(context) {
       for (const [queue, all] of refused) {
@@ -104,21 +100,30 @@ export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => 
         if (ofContext.length > 0) reportAll(queue)
       }
     },
-    polled(cq) {
-      for (const [queue, all] of refused) {
-        const uses = services.objects.find(queue)?.uses
-        if (uses?.get('sendCq')?.id !== cq && uses?.get('recvCq')?.id !== cq) continue
-        for (const one of all) one.hasPolled = true
-      }
-    },
-    posted({ owner, queue, wrId, index, postIndex = index }) {
-      goesOn(owner, queue, wrId, postIndex)
-    },
-    queueReset(owner) {
-      reportAll(owner)
-    },
-    calling({ method }, { id }) {
-      if (method === 'destroy') reportAll(id)
+  })
+
+  return {
+    on: {
+      polled(cq) {
+        for (const [queue, all] of refused) {
+          const uses = services.objects.find(queue)?.uses
+          if (uses?.get('sendCq')?.id !== cq && uses?.get('recvCq')?.id !== cq) continue
+          for (const one of all) one.hasPolled = true
+        }
+      },
+      posted({ owner, queue, wrId, index, postIndex = index }) {
+        goesOn(owner, queue, wrId, postIndex)
+      },
+      queueReset(owner) {
+        reportAll(owner)
+      },
+      calling({ method }, { id }) {
+        if (method === 'destroy') reportAll(id)
+      },
+      postedAgain(_event, { id }) {
+        // Not ignored, but posted from another request on.
+        refused.delete(id)
+      },
     },
   }
 }

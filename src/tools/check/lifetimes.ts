@@ -9,7 +9,7 @@ import type { ProgramEvent } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { requestText } from './buffers.ts'
-import type { CheckerSources, Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum unexpired reports about sends that the device has not fetched. */
@@ -44,9 +44,9 @@ interface AwaitingReport {
 const elementAt = ({ elements }: WorkRequest, wanted: number) =>
   elements.find(({ address, length }) => wanted >= address && wanted < address + length)
 
-type IsCopiedByFork = NonNullable<CheckerSources['isCopiedByFork']>
-
-export const createLifetimeDetector = (services: DetectorServices, isCopiedByFork: IsCopiedByFork): Detector => {
+export const createLifetimeDetector = (services: DetectorServices): Detector | undefined => {
+  const { isCopiedByFork } = services.sources
+  if (isCopiedByFork === undefined) return undefined
   /** By queue (WorkRequest.owner). */
   const queues = new Map<number, QueueRequests>()
   /** By CQ, in the order of completions. */
@@ -119,67 +119,71 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
   }
 
   return {
-    posted(request) {
-      const queue = queueOf(request.owner)
-      queue.requests.set(request, false)
-      if (request.queue !== PostQueue.SEND) return
-      const { postIndex } = request
-      if (postIndex === undefined) return
-      queue.fetched = postIndex + 1
-      if (awaiting.length === 0) return
-      dropExpired(services.sources.now())
-      const owner = services.objects.find(request.owner)
-      for (let i = awaiting.length - 1; i >= 0; i--) {
-        const { event, owner: id } = awaiting[i]!
-        if (id !== request.owner || event.index !== postIndex || event.wrId !== request.wrId) continue
-        awaiting.splice(i, 1)
-        if (owner !== undefined) report(event, owner, request, false)
-      }
-    },
-    ended(request) {
-      const { requests } = queueOf(request.owner)
-      if (request.isSignaled) requests.set(request, true)
-      else requests.delete(request)
-    },
-    completed(request, { cq, cqPosition, qp }) {
-      const { requests } = queueOf(request.owner)
-      if (!requests.has(request)) return
-      // The CQ was full: nobody can poll the completion.
-      if (cqPosition === 0) {
-        requests.delete(request)
-        return
-      }
-      requests.set(request, true)
-      const completed = unpolled.get(cq)
-      if (completed === undefined) unpolled.set(cq, [{ request, qp, cqPosition }])
-      else completed.push({ request, qp, cqPosition })
-    },
-    receiveLost(request) {
-      queues.get(request.owner)?.requests.delete(request)
-    },
-    polled(cq, polled) {
-      const completed = unpolled.get(cq)
-      if (completed === undefined) return
-      let removed = 0
-      for (; removed < completed.length && completed[removed]!.cqPosition <= polled; removed++) {
-        const { request } = completed[removed]!
+    on: {
+      posted(request) {
+        const queue = queueOf(request.owner)
+        queue.requests.set(request, false)
+        if (request.queue !== PostQueue.SEND) return
+        const { postIndex } = request
+        if (postIndex === undefined) return
+        queue.fetched = postIndex + 1
+        if (awaiting.length === 0) return
+        dropExpired(services.sources.now())
+        const owner = services.objects.find(request.owner)
+        for (let i = awaiting.length - 1; i >= 0; i--) {
+          const { event, owner: id } = awaiting[i]!
+          if (id !== request.owner || event.index !== postIndex || event.wrId !== request.wrId) continue
+          awaiting.splice(i, 1)
+          if (owner !== undefined) report(event, owner, request, false)
+        }
+      },
+      ended(request) {
+        const { requests } = queueOf(request.owner)
+        if (request.isSignaled) requests.set(request, true)
+        else requests.delete(request)
+      },
+      completed(request, { cq, cqPosition, qp }) {
+        const { requests } = queueOf(request.owner)
+        if (!requests.has(request)) return
+        // The CQ was full: nobody can poll the completion.
+        if (cqPosition === 0) {
+          requests.delete(request)
+          return
+        }
+        requests.set(request, true)
+        const completed = unpolled.get(cq)
+        if (completed === undefined) unpolled.set(cq, [{ request, qp, cqPosition }])
+        else completed.push({ request, qp, cqPosition })
+      },
+      receiveLost(request) {
         queues.get(request.owner)?.requests.delete(request)
-      }
-      if (removed > 0) completed.splice(0, removed)
+      },
+      polled(cq, polled) {
+        const completed = unpolled.get(cq)
+        if (completed === undefined) return
+        let removed = 0
+        for (; removed < completed.length && completed[removed]!.cqPosition <= polled; removed++) {
+          const { request } = completed[removed]!
+          queues.get(request.owner)?.requests.delete(request)
+        }
+        if (removed > 0) completed.splice(0, removed)
+      },
+      queueReset(owner) {
+        queues.delete(owner)
+        // Receives of an SRQ that the queue pair took.
+        for (const completed of unpolled.values())
+          for (const { request, qp } of completed) if (qp === owner) queues.get(request.owner)?.requests.delete(request)
+        for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.owner === owner) awaiting.splice(i, 1)
+      },
+      called({ class: name, method, refused }, { id }) {
+        if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
+        // Nobody can poll these completions now. The requests of an SRQ would stay, because it may outlive the CQ.
+        for (const { request } of unpolled.get(id) ?? []) queues.get(request.owner)?.requests.delete(request)
+        unpolled.delete(id)
+      },
+      bufferFreed: take,
+      frameReturned: take,
+      forkedOutstanding: take,
     },
-    queueReset(owner) {
-      queues.delete(owner)
-      // Receives of an SRQ that the queue pair took.
-      for (const completed of unpolled.values())
-        for (const { request, qp } of completed) if (qp === owner) queues.get(request.owner)?.requests.delete(request)
-      for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.owner === owner) awaiting.splice(i, 1)
-    },
-    called({ class: name, method, refused }, { id }) {
-      if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
-      // Nobody can poll these completions now. The requests of an SRQ would stay, because it may outlive the CQ.
-      for (const { request } of unpolled.get(id) ?? []) queues.get(request.owner)?.requests.delete(request)
-      unpolled.delete(id)
-    },
-    on: { bufferFreed: take, frameReturned: take, forkedOutstanding: take },
   }
 }

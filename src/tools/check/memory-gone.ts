@@ -13,8 +13,8 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { GiveBack, PostQueue } from '../../spec/session.ts'
 import { takesReceive } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
-import type { Detector, DetectorServices } from './detector.ts'
-import type { LearntDetector } from './lends/learnt.ts'
+import type { Detector, DetectorServices, Takers, Topic } from './detector.ts'
+import { LEARNT } from './lends/learnt.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
 
 /** Maximum kept requests that have ended, the latest. */
@@ -93,18 +93,10 @@ const ways: Readonly<
   },
 }
 
-export interface MemoryGone extends Detector {
-  /** As `Checker.accessed`. */
-  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
-  /** The latest requests that have ended, of all programs, the oldest first. */
-  latest(): readonly WorkRequest[]
-}
+/** The latest requests that have ended, of all programs, the oldest first. */
+export const LATEST: Topic<() => readonly WorkRequest[]> = { name: 'latest requests' }
 
-/** `momentsOf`: the messages of a process that told peers of these bytes. */
-export const createMemoryGoneDetector = (
-  services: DetectorServices,
-  momentsOf: LearntDetector['momentsOf'],
-): MemoryGone => {
+export const createMemoryGoneDetector = (services: DetectorServices): Detector => {
   const { objects } = services
   /** By `KnownObject.id` of the region, the oldest first. */
   const givens = new Map<number, Gone>()
@@ -163,7 +155,8 @@ export const createMemoryGoneDetector = (
     const { start = 0, iova = start } = region
     const { remote } = request
     const from = remote === undefined || isLocal ? 0 : remote.address + start - iova
-    const told = from === 0 ? [] : momentsOf(region.program?.pid, from, from + remote!.length)
+    const told =
+      from === 0 ? [] : (services.ask(LEARNT)?.momentsOf(region.program?.pid, from, from + remote!.length) ?? [])
     const isUncertain = !isFree && ((isLocal && !wasPosted(request, given)) || isInUseAgain(given, request))
     const whose =
       isLocal || owner.program?.pid === region.program?.pid ? 'the program' : `process ${programText(region.program)}`
@@ -234,42 +227,7 @@ export const createMemoryGoneDetector = (
     }
   }
 
-  return {
-    accessed(device, rkey, hi, lo, length, access, qpn) {
-      if (length === 0) return
-      const at = nextAccess * NUMBERS
-      nextAccess = (nextAccess + 1) % MAX_ACCESSES
-      accesses[at] = services.sources.now()
-      accesses[at + 1] = device
-      accesses[at + 2] = rkey
-      accesses[at + 3] = (hi >>> 0) * 2 ** 32 + (lo >>> 0)
-      accesses[at + 4] = length
-      accesses[at + 5] = access
-      accesses[at + 6] = qpn
-      for (const given of givens.values()) checkAccess(given, at)
-    },
-    latest: () => [...ended.slice(next), ...ended.slice(0, next)],
-    on: {
-      reusable({ time }, { id }) {
-        const given = givens.get(id)
-        if (given !== undefined) given.reusableAt = time
-      },
-      gaveBack({ start, end, how, isKept, time, stack }, region) {
-        if (region.start === undefined || region.iova === undefined) return
-        const offset = region.iova - region.start
-        remember({
-          region,
-          how,
-          start: start + offset,
-          end: end + offset,
-          isKept: isKept === 1,
-          time,
-          stack,
-          reusableAt: Number.POSITIVE_INFINITY,
-          newest: how === GiveBack.DISCARD ? -1 : newestId,
-        })
-      },
-    },
+  const requests: Partial<Takers> = {
     posted(request) {
       outstanding.add(request)
       newestId = request.id
@@ -293,6 +251,45 @@ export const createMemoryGoneDetector = (
     },
     called({ class: name, method, refused }, { id }) {
       if (name === 'mr' && refused === undefined && (method === 'destroy' || method === 'modify')) givens.delete(id)
+    },
+  }
+  services.tell(LATEST, () => [...ended.slice(next), ...ended.slice(0, next)])
+
+  return {
+    on: {
+      ...(services.watchesAccesses && requests),
+      accessed({ device, rkey, address, length, access, qpn }) {
+        if (length === 0) return
+        const at = nextAccess * NUMBERS
+        nextAccess = (nextAccess + 1) % MAX_ACCESSES
+        accesses[at] = services.sources.now()
+        accesses[at + 1] = device
+        accesses[at + 2] = rkey
+        accesses[at + 3] = address
+        accesses[at + 4] = length
+        accesses[at + 5] = access
+        accesses[at + 6] = qpn
+        for (const given of givens.values()) checkAccess(given, at)
+      },
+      reusable({ time }, { id }) {
+        const given = givens.get(id)
+        if (given !== undefined) given.reusableAt = time
+      },
+      gaveBack({ start, end, how, isKept, time, stack }, region) {
+        if (region.start === undefined || region.iova === undefined) return
+        const offset = region.iova - region.start
+        remember({
+          region,
+          how,
+          start: start + offset,
+          end: end + offset,
+          isKept: isKept === 1,
+          time,
+          stack,
+          reusableAt: Number.POSITIVE_INFINITY,
+          newest: how === GiveBack.DISCARD ? -1 : newestId,
+        })
+      },
     },
   }
 }

@@ -11,12 +11,8 @@ import { KnownObject, type KnownObjects, type QpAttributes } from './objects.ts'
 
 /** Other ends that are kept, the latest. */
 const MAX_PEERS = 1024
-/** Regions that are told of a program. */
-const MAX_REGIONS = 16
 /** Connections of a context of which the other end is asked for, the latest. */
 const MAX_ASKED = 4
-/** Frames of a moment or a line that are told. */
-const MAX_FRAMES = 8
 
 /** Numbers from here on are those of other hosts: of objects, devices and contexts. */
 const FIRST_NUMBER = 2 ** 40
@@ -33,66 +29,6 @@ const asked: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_INVALID_RD',
 ])
 const isNak = (cause: CauseName): boolean => cause.startsWith('NAK_')
-
-const NUMBERS = [
-  ...(['state', 'destQpn', 'sqPsn', 'rqPsn', 'pathMtu', 'timeout', 'retryCnt', 'rnrRetry', 'minRnrTimer'] as const),
-  ...(['maxRdAtomic', 'maxDestRdAtomic', 'qkey', 'pkeyIndex', 'accessFlags'] as const),
-]
-
-/** Without the objects that a queue pair was created with. */
-const toldAttributes = ({ address, ...numbers }: QpAttributes): QpAttributes => {
-  const told: QpAttributes = {}
-  for (const name of NUMBERS) if (numbers[name] !== undefined) told[name] = numbers[name]
-  if (address !== undefined) told.address = { dgid: address.dgid, sgidIndex: address.sgidIndex }
-  return told
-}
-
-/** An object as another host is told of it. */
-const told = (object: KnownObject, time: number): PeerObject => {
-  const { handle, class: name, program, history, destruction, attributes, failure, qpn, lkey, rkey, size } = object
-  return {
-    ...{ handle, class: name, program, isDestroyed: destruction !== undefined && destruction.time <= time },
-    history: history
-      .filter(moment => moment.time <= time)
-      .map(({ stack, ...moment }) => ({ ...moment, stack: stack.slice(0, MAX_FRAMES) })),
-    args: {
-      ...(object.isQp
-        ? { cap: { maxSendWr: object.requestedSends, maxRecvWr: object.requestedReceives } }
-        : { length: size, start: object.start, iova: object.iova, kind: object.regionKind }),
-    },
-    out: object.isQp ? { qpNum: qpn, cap: object.limits } : { lkey, rkey },
-    attributes: { ...toldAttributes(attributes) },
-    ...(failure && { failure }),
-  }
-}
-
-/** What this host tells of a queue pair of its own, as it was at `time`. `state`: now. */
-export const factsOf = (
-  objects: KnownObjects,
-  {
-    device,
-    qpn,
-    time,
-    state,
-  }: { readonly device: number; readonly qpn: number; readonly time: number; readonly state: number | undefined },
-  storyOf: (qp: KnownObject) => Story,
-): Omit<PeerFacts, 'device' | 'clock'> => {
-  const qp = objects.qp(device, qpn)
-  if (qp === undefined) return { regions: [], story: [] }
-  const { key } = qp.failure?.cause.args ?? {}
-  const named = typeof key === 'number' ? objects.region(device, key) : undefined
-  const regions = objects.existingIn(qp.context).filter(({ class: name }) => name === 'mr')
-  return {
-    qp: told(qp, time),
-    ...(state !== undefined && qp.history.every(moment => moment.time <= time) && { state }),
-    regions: [...new Set([...(named ? [named] : []), ...regions.slice(-MAX_REGIONS)])].map(region =>
-      told(region, time),
-    ),
-    story: storyOf(qp)
-      .filter(line => line.time <= time && line.host === undefined)
-      .map(line => ({ ...line, stack: line.stack.slice(0, MAX_FRAMES) })),
-  }
-}
 
 export class NetPeers {
   readonly #objects: KnownObjects

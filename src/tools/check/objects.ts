@@ -7,7 +7,7 @@ import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { ObjectName, RefusedPost } from '../../spec/check/program-events.ts'
-import { isSrqClass, SRQ_CLASSES } from '../../spec/classes/ids.ts'
+import { isQueuePairClass, isSrqClass, SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
@@ -610,6 +610,13 @@ const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
 ]
 
 export const moment = (action: string, time: number, stack: Stack): Moment => ({ action, time, stack })
+
+export const participles = (name: string): { readonly created: string; readonly destroyed: string } =>
+  name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
+
+/** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
+export const isVerbsClass = (name: string): boolean =>
+  ['pd', 'cq', 'mr', 'mw', 'ah', 'xrcd'].includes(name) || isSrqClass(name) || isQueuePairClass(name)
 
 /**
  * Names a queue of a queue pair, an SRQ or a CQ. `queue`: a PostQueue, or EventKind.POLL for a CQ. `number`: the number

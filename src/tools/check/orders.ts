@@ -8,8 +8,9 @@ import type { Moment } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
 import type { Misorder } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
-import type { KnownObject } from './objects.ts'
-import { moment } from './objects.ts'
+import { ObjectKind } from '../../spec/session.ts'
+import type { Detector, DetectorServices } from './detector.ts'
+import { type KnownObject, moment } from './objects.ts'
 
 /** What a finding says about the mistake. */
 interface OrderText {
@@ -46,13 +47,12 @@ const calls: Readonly<Record<number, string>> = {
 
 const isPromise = (mistake: number): boolean => mistake === OrderMistake.AT_ONCE || mistake === OrderMistake.IN_TURNS
 
-export const orderFinding = ({ mistake }: Misorder): FindingId =>
-  isPromise(mistake) ? 'thread-promise' : 'poll-misused'
+const orderFinding = ({ mistake }: Misorder): FindingId => (isPromise(mistake) ? 'thread-promise' : 'poll-misused')
 
 const END_IT = 'call ibv_end_poll after each ibv_start_poll that has returned 0, on every path'
 
 /** Undefined: an unknown mistake. */
-export const orderText = (
+const orderText = (
   { mistake, called, field, isSingle, time, since }: Misorder,
   queue: KnownObject,
 ): OrderText | undefined => {
@@ -140,3 +140,23 @@ export const orderText = (
       return undefined
   }
 }
+
+export const createOrderDetector = (services: DetectorServices): Detector => ({
+  on: {
+    misordered(order) {
+      const { object, context, deviceNumber, number, time, stack, since } = order
+      const target =
+        object === ObjectKind.CQ
+          ? services.objects.byHandle(context, 'cq', number)
+          : services.objects.qp(deviceNumber, number)
+      if (order.mistake === OrderMistake.FURTHER_POLLER) {
+        if (target === undefined) return
+        const first = target.pollers.length === 0 ? [moment('polled by one thread', time, since)] : target.pollers
+        target.pollers = [...first, moment('polled by another thread', time, stack)]
+        return
+      }
+      const content = target && orderText(order, target)
+      if (content !== undefined) services.report(orderFinding(order), order, { ...content, objects: [target] })
+    },
+  },
+})

@@ -7,12 +7,12 @@
  */
 import type { FailurePeer } from '../../spec/check/failures.ts'
 import type { LossByRule } from '../../spec/check/probes.ts'
-import type { ContextEnd } from '../../spec/check/program-events.ts'
+import type { ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { ackTimeoutMicroseconds, WcStatus } from '../../spec/work.ts'
 import { addressText, lidOf } from '../../transport/wire/address.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices, Topic } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 import type { FindingContent, Occurrence } from './reporting.ts'
 
@@ -89,6 +89,8 @@ export const ackTimeoutOf = (qp: KnownObject | undefined): number | undefined =>
 const canExplain = ({ loses, delay }: LossByRule, qp: KnownObject | undefined): boolean =>
   loses || 2 * 1000 * delay >= (ackTimeoutOf(qp) ?? 0)
 
+export const OUTAGES: Topic<Outages> = { name: 'outages' }
+
 export class Outages {
   readonly detector: Detector
   readonly #services: DetectorServices
@@ -104,17 +106,24 @@ export class Outages {
 
   constructor(services: DetectorServices) {
     this.#services = services
+    services.tell(OUTAGES, this)
     this.detector = {
-      completed: (request, { status }) => {
-        if (this.#count === 0 || status !== WcStatus.values.SUCCESS) return
-        const owner = services.objects.find(request.owner)
-        if (owner !== undefined) this.#settle(keyOf(owner), wait => wait.occurrence.time <= request.time)
+      on: {
+        completed: (request, { status }) => {
+          if (this.#count === 0 || status !== WcStatus.values.SUCCESS) return
+          const owner = services.objects.find(request.owner)
+          if (owner !== undefined) this.#settle(keyOf(owner), wait => wait.occurrence.time <= request.time)
+        },
+        contextEnds: end => this.#contextEnds(end),
+        portEvent: event => this.#portEvent(event),
+        gids: ({ device, gids }) => this.#gidsOf(device, gids),
+        deviceAdded: ({ device }) => this.#forget(device),
+        settles: () => this.#settleAll(),
       },
     }
   }
 
-  /** As `Checker.contextEnds`. */
-  contextEnds(context: number, how: ContextEnd['how']): void {
+  #contextEnds({ context, how }: ContextEnd): void {
     for (const key of [...this.#waiting.keys()])
       this.#settle(
         key,
@@ -125,15 +134,15 @@ export class Outages {
   }
 
   /** A port of a device has raised an event, and `gids` is its table now. */
-  portEvent(device: number, event: number, gids: Gids): void {
+  #portEvent({ device, type, gids }: ProgramEvent<'portEvent'>): void {
     const now = this.#services.sources.now()
-    if (event === PORT_ERR) add(this.#down, { device, start: now, end: undefined })
-    if (event === PORT_ACTIVE) for (const span of this.#down) if (span.device === device) span.end ??= now
-    this.gidsOf(device, gids)
+    if (type === PORT_ERR) add(this.#down, { device, start: now, end: undefined })
+    if (type === PORT_ACTIVE) for (const span of this.#down) if (span.device === device) span.end ??= now
+    this.#gidsOf(device, gids)
   }
 
   /** The GID table of a device is this now. */
-  gidsOf(device: number, gids: Gids): void {
+  #gidsOf(device: number, gids: Gids): void {
     const now = this.#services.sources.now()
     const known = this.#gids.get(device) ?? []
     const table = gids.map(gid => gid && addressText(gid))
@@ -184,7 +193,7 @@ export class Outages {
   }
 
   /** A device was removed: its number may be another's later. */
-  forget(device: number): void {
+  #forget(device: number): void {
     this.#gids.delete(device)
     this.#macs.delete(device)
     for (const list of [this.#down, this.#absent])
@@ -263,7 +272,7 @@ export class Outages {
   }
 
   /** Reports what waits, as notes: the programs still run. */
-  settleAll(): void {
+  #settleAll(): void {
     for (const key of [...this.#waiting.keys()]) this.#settle(key, () => true)
   }
 
@@ -297,6 +306,8 @@ export class Outages {
     })
   }
 }
+
+export const createOutageDetector = (services: DetectorServices): Detector => new Outages(services).detector
 
 const keyOf = ({ program, context }: Pick<KnownObject, 'program' | 'context'>): string =>
   program === undefined ? `context ${context}` : `pid ${program.pid}`

@@ -3,6 +3,7 @@
  * the preload library or src/library/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
+import { adapters } from '../../spec/check/adapters.ts'
 import { causes, requestName } from '../../spec/check/causes.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { RefusedPost, RequestFacts } from '../../spec/check/program-events.ts'
@@ -13,7 +14,11 @@ import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { ATOMIC_BYTES, isAtomic, SendFlags, WrOpcode } from '../../spec/work.ts'
 import { adviceForReset } from './advice.ts'
 import { adderOf } from './batches.ts'
-import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
+import type { Detector, DetectorServices } from './detector.ts'
+import { IGNORED_POSTS } from './ignored-posts.ts'
+import { type KnownObject, type QueueLimits, queueOf, stateName } from './objects.ts'
+import { QUEUES } from './queues/queues.ts'
+import { POSTED } from './reporting.ts'
 
 const { ZERO_BASED } = AccessFlags.values
 const { BIND_MW, SEND, SEND_WITH_IMM } = WrOpcode.values
@@ -112,7 +117,7 @@ const hasNoSlots = (isSend: boolean, { isQp, requestedSends, requestedReceives }
   isQp && (isSend ? requestedSends : requestedReceives) === 0
 
 /** The finding for a refused post to a queue, its text, and advice that fits it better than the kind's. */
-export const refusalOf = (
+const refusalOf = (
   { queue, number, error, state, wrId, request }: RefusedPost,
   target: KnownObject | undefined,
 ): { readonly id: FindingId; readonly text: string; readonly advice?: string; readonly severity?: Severity } => {
@@ -152,3 +157,23 @@ export const refusalOf = (
   const text = `${post}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
   return { id, text, ...(advice !== undefined && { advice }) }
 }
+
+export const createRefusedPostDetector = (services: DetectorServices): Detector => ({
+  on: {
+    refusedPost(post) {
+      const target = queueOf(services.objects, post)
+      const { id, text, advice, severity: least } = refusalOf(post, target)
+      // Not `error`: the program gets the errno and can handle it.
+      const severity = post.severity ?? least ?? (findings[id].severity === 'note' ? 'note' : 'warning')
+      const isFull = id === 'queue-full' && post.queue === PostQueue.SEND
+      const details = ((isFull && services.sources.adapters) || []).flatMap(name => {
+        const source: string | undefined = adapters[name].freesAtPoll
+        return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
+      })
+      services.report(id, { ...post, ...POSTED }, { text, details, advice, severity, objects: [target] })
+      if (target !== undefined && post.request !== undefined)
+        services.need(IGNORED_POSTS).refused(post, id, text, target)
+      if (target !== undefined && isFull) services.need(QUEUES).isFull(target.id)
+    },
+  },
+})

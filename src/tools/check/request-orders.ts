@@ -9,7 +9,7 @@ import { nameIn } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices, Topic } from './detector.ts'
 import { type KnownObject, shortName } from './objects.ts'
 
 /** The most kept posts and completions, the latest. */
@@ -19,16 +19,12 @@ const MAX_OUTSTANDING_STACKS = 4096
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
-export interface RequestOrders extends Detector {
-  /** The posts and completions so far, oldest first. */
-  all(): readonly TormentedRequest[]
-}
+/** The posts and completions so far, oldest first. */
+export const ORDERS: Topic<() => readonly TormentedRequest[]> = { name: 'orders of requests' }
 
-/** `nameOf`: DEVICE/PROCESS/OBJECT of an object, by its id. */
-export const createRequestOrders = (
-  services: DetectorServices,
-  nameOf: (id: number) => string | undefined,
-): RequestOrders => {
+export const createRequestOrders = (services: DetectorServices): Detector | undefined => {
+  const { tormentName: nameOf } = services.sources
+  if (nameOf === undefined) return undefined
   let ordered: TormentedRequest[] = []
   /** By CQ: the completions that are not polled, oldest first. */
   const unpolled = new Map<number, { readonly position: number; readonly event: { polled?: number | undefined } }[]>()
@@ -65,40 +61,43 @@ export const createRequestOrders = (
   }
   const isReceive = ({ queue }: WorkRequest): boolean => queue !== PostQueue.SEND
 
+  services.tell(ORDERS, () => ordered.slice(-MAX_ORDERED))
+
   return {
-    posted(request) {
-      const queue = services.objects.find(request.owner)
-      if (queue === undefined) return
-      const stack = services.postStack(queue, request)
-      stacks.set(request.id, stack)
-      if (stacks.size > MAX_OUTSTANDING_STACKS) stacks.delete(stacks.keys().next().value as number)
-      if (!isReceive(request)) add('posted', queue, 'post', requestText(request), stack, false, request.opcode)
+    on: {
+      posted(request) {
+        const queue = services.objects.find(request.owner)
+        if (queue === undefined) return
+        const stack = services.postStack(queue, request)
+        stacks.set(request.id, stack)
+        if (stacks.size > MAX_OUTSTANDING_STACKS) stacks.delete(stacks.keys().next().value as number)
+        if (!isReceive(request)) add('posted', queue, 'post', requestText(request), stack, false, request.opcode)
+      },
+      ended({ id, isSignaled }) {
+        if (!isSignaled) stacks.delete(id)
+      },
+      completed(request, { status, qp, cq, cqPosition }) {
+        const queue = services.objects.find(qp)
+        const owner = services.objects.find(request.owner)
+        const stack = stacks.get(request.id) ?? (owner === undefined ? [] : services.postStack(owner, request))
+        stacks.delete(request.id)
+        if (queue === undefined) return
+        const failed = status === SUCCESS ? '' : `, ${nameIn(WcStatus.values, status)}`
+        const thing = isReceive(request) ? 'receive' : 'send'
+        const text = `${requestText(request)}${failed}`
+        const isError = status !== SUCCESS && status !== WR_FLUSH_ERR
+        const event = add('completed', queue, thing, text, stack, isReceive(request), request.opcode, isError)
+        if (event === undefined || cqPosition === 0) return
+        const waiting = unpolled.get(cq) ?? []
+        unpolled.set(cq, waiting)
+        waiting.push({ position: cqPosition, event })
+        if (waiting.length > MAX_ORDERED) waiting.shift()
+      },
+      polled(cq, count) {
+        const waiting = unpolled.get(cq) ?? []
+        while (waiting[0] !== undefined && waiting[0].position <= count)
+          waiting.shift()!.event.polled = services.sources.now()
+      },
     },
-    ended({ id, isSignaled }) {
-      if (!isSignaled) stacks.delete(id)
-    },
-    completed(request, { status, qp, cq, cqPosition }) {
-      const queue = services.objects.find(qp)
-      const owner = services.objects.find(request.owner)
-      const stack = stacks.get(request.id) ?? (owner === undefined ? [] : services.postStack(owner, request))
-      stacks.delete(request.id)
-      if (queue === undefined) return
-      const failed = status === SUCCESS ? '' : `, ${nameIn(WcStatus.values, status)}`
-      const thing = isReceive(request) ? 'receive' : 'send'
-      const text = `${requestText(request)}${failed}`
-      const isError = status !== SUCCESS && status !== WR_FLUSH_ERR
-      const event = add('completed', queue, thing, text, stack, isReceive(request), request.opcode, isError)
-      if (event === undefined || cqPosition === 0) return
-      const waiting = unpolled.get(cq) ?? []
-      unpolled.set(cq, waiting)
-      waiting.push({ position: cqPosition, event })
-      if (waiting.length > MAX_ORDERED) waiting.shift()
-    },
-    polled(cq, count) {
-      const waiting = unpolled.get(cq) ?? []
-      while (waiting[0] !== undefined && waiting[0].position <= count)
-        waiting.shift()!.event.polled = services.sources.now()
-    },
-    all: () => ordered.slice(-MAX_ORDERED),
   }
 }

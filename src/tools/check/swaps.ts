@@ -12,7 +12,7 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { counted, hex } from '../../spec/text.ts'
 import { remoteRights, WcStatus } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices, Topic } from './detector.ts'
 import { type KnownObject, moment } from './objects.ts'
 import { POSTED } from './reporting.ts'
 
@@ -64,13 +64,15 @@ interface FoundWord {
   readonly element: RequestElement
 }
 
-export interface Swaps extends Detector {
+interface Swaps {
   /**
    * The waits of programs now, by the number of the context. `wordAt`: 8 bytes of a region; undefined: they cannot be
    * read.
    */
   waits(wordAt: (word: FoundWord) => bigint | undefined): readonly { readonly context: number; readonly wait: Wait }[]
 }
+
+export const SWAPS: Topic<Swaps> = { name: 'swaps' }
 
 const isWrite = (opcode: number): boolean => (remoteRights(opcode) & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0
 const isSwap = (request: WorkRequest): request is SwapRequest =>
@@ -88,7 +90,7 @@ const endTexts = {
   close: ', whose device was closed,',
 } as const
 
-export const createSwaps = (services: DetectorServices): Swaps => {
+export const createSwaps = (services: DetectorServices): Detector => {
   const { objects, sources } = services
   /** By the id of the queue pair. */
   const repeated = new Map<number, Repeated>()
@@ -206,30 +208,7 @@ export const createSwaps = (services: DetectorServices): Swaps => {
     }
   }
 
-  return {
-    ended(request) {
-      const { owner, remote, opcode } = request
-      if (remote === undefined || !isWrite(opcode)) return
-      const last = repeated.get(owner)
-      if (isSwap(request)) {
-        const { swap } = request
-        if (last?.last.swap.expected === swap.expected && last.last.remote.address === request.remote.address) {
-          last.last = request
-          last.count++
-        } else repeated.set(owner, { last: request, count: 1, since: sources.now() })
-      }
-      note(request)
-    },
-    completed({ owner }, { status }) {
-      if (status !== WcStatus.values.SUCCESS) repeated.delete(owner)
-    },
-    queueReset(owner) {
-      repeated.delete(owner)
-      causes.delete(owner)
-    },
-    contextEnds({ context, how }) {
-      for (const writer of writers.values()) if (writer.qp.context === context) writer.end ??= how
-    },
+  services.tell(SWAPS, {
     waits(wordAt) {
       const found: { readonly context: number; readonly wait: Wait }[] = []
       for (const [owner, repetition] of repeated) {
@@ -242,6 +221,9 @@ export const createSwaps = (services: DetectorServices): Swaps => {
       }
       return found
     },
+  })
+
+  return {
     refines: {
       'swap-repeated'({ qps: [qp] }) {
         const cause = qp && causes.get(qp.id)
@@ -251,6 +233,31 @@ export const createSwaps = (services: DetectorServices): Swaps => {
         if (by === undefined || write === undefined) return { where }
         const written = write.stack.length > 0 ? write.stack : services.postStack(by.qp, write.request)
         return { where, moments: [moment('the word was written', write.time, written)] }
+      },
+    },
+    on: {
+      ended(request) {
+        const { owner, remote, opcode } = request
+        if (remote === undefined || !isWrite(opcode)) return
+        const last = repeated.get(owner)
+        if (isSwap(request)) {
+          const { swap } = request
+          if (last?.last.swap.expected === swap.expected && last.last.remote.address === request.remote.address) {
+            last.last = request
+            last.count++
+          } else repeated.set(owner, { last: request, count: 1, since: sources.now() })
+        }
+        note(request)
+      },
+      completed({ owner }, { status }) {
+        if (status !== WcStatus.values.SUCCESS) repeated.delete(owner)
+      },
+      queueReset(owner) {
+        repeated.delete(owner)
+        causes.delete(owner)
+      },
+      contextSettled({ context, how }) {
+        for (const writer of writers.values()) if (writer.qp.context === context) writer.end ??= how
       },
     },
   }

@@ -6,13 +6,13 @@
 import type { Program, Stack, Story, StoryEventKind, StoryLine } from '../../spec/check/finding.ts'
 import type { CheckedCall, ProgramEvent } from '../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
-import { MAX_HASHED, type WhoRange } from '../../spec/check/who.ts'
+import { MAX_HASHED } from '../../spec/check/who.ts'
 import { AccessFlags, nameIn } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { isAtomic, remoteRights, returnsData, WcStatus } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
-import type { Detector, DetectorServices } from './detector.ts'
+import type { Detector, DetectorServices, Topic } from './detector.ts'
 import { accessText } from './memory-gone.ts'
 import { type KnownObject, shortName } from './objects.ts'
 
@@ -70,17 +70,13 @@ const ownVerb = (request: WorkRequest): Verb => (isReceive(request) || returnsDa
 const peerVerb = ({ opcode }: WorkRequest): Verb =>
   isAtomic(opcode) ? 'changes' : remoteRights(opcode) === REMOTE_READ ? 'reads' : 'writes'
 
-export interface Who extends Detector {
-  /** A program has named bytes. */
-  named(event: ProgramEvent<'named'>): void
-  /** As in `ProgramConsumer`. */
-  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
-  /** The accesses so far, oldest first; without any range that was found, empty. */
-  story(): Story
-}
+/** The accesses so far, oldest first; without any range that was found, empty. */
+export const WHO: Topic<() => Story> = { name: 'accesses to the bytes of --who' }
 
-export const createWho = (services: DetectorServices, range: WhoRange): Who => {
+export const createWho = (services: DetectorServices): Detector | undefined => {
   const { objects, sources } = services
+  const { who: range } = sources
+  if (range === undefined) return undefined
   let watched: Watched[] = []
   const told: Told[] = []
   let forgotten = 0
@@ -253,101 +249,104 @@ export const createWho = (services: DetectorServices, range: WhoRange): Who => {
     tell(whole, known, shortName(known), 'called', why === 'call' ? what : `${what} at the end`, stack, time)
   }
 
+  services.tell(WHO, () => {
+    const lines = told.flatMap(one => watchedIn(one.bytes).map(range => lineOf(one, range, watched.length > 1)))
+    if (forgotten === 0) return lines
+    const [{ time = 0 } = {}] = lines
+    const text = `${counted(forgotten, 'earlier line')} forgotten`
+    return [{ time, object: '', event: 'overwritten', text, stack: [], count: forgotten }, ...lines]
+  })
+
   return {
-    called,
-    named(event) {
-      if (range.kind !== 'name' || event.name !== range.name || named.length === MAX_WATCHED) return
-      named.push(event)
-      for (const region of regions) watchNamed(region, event)
-    },
-    calling({ method }, known) {
-      const whole = registeredBytes(known, known)
-      if (method === 'destroy' && whole !== undefined) look(whole)
-    },
-    posted(request) {
-      const { owner, wrId, time } = request
-      const queue = objects.find(owner)
-      if (queue === undefined) return
-      if (range.kind === 'request' && wrId === range.wrId && !found.has(owner)) {
-        found.add(owner)
-        for (const bytes of [...ownBytes(request), ...peerBytes(request)]) watch(bytes)
-      }
-      each(request, (bytes, verb, where) => {
-        look(bytes)
-        const head = `posted ${requestText(request)}, which ${verb}${where}`
-        tell(bytes, queue, shortName(queue), 'posted', head, services.postStack(queue, request), time)
-      })
-      const written = [
-        ...(ownVerb(request) === 'reads' ? [] : ownBytes(request)),
-        ...(peerVerb(request) === 'reads' ? [] : peerBytes(request)),
-      ].filter(isWanted)
-      if (written.length > 0 && writers.size < MAX_TOLD) writers.set(request.id, { owner, bytes: written })
-    },
-    ended(request) {
-      if (request.isSignaled) return
-      writers.delete(request.id)
-      landed(request)
-    },
-    receiveLost({ id }) {
-      writers.delete(id)
-    },
-    queueReset(owner) {
-      for (const [id, writer] of writers) if (writer.owner === owner) writers.delete(id)
-    },
-    completed(request, { status, bytes, cq, cqPosition, message, qp }: RequestCompletion) {
-      writers.delete(request.id)
-      const queue = objects.find(qp)
-      if (queue === undefined) return
-      let isTold = false
-      if (status !== SUCCESS)
-        each(request, one => {
-          isTold = true
-          const head = `${requestText(request)} has failed, ${nameIn(WcStatus.values, status)}`
-          tell(one, queue, shortName(queue), 'completed', head)
-          look(one, false)
-        })
-      else {
-        const sender = message && objects.find(message.owner)
-        const from = message && sender ? `has taken ${requestText(message)} of ${sender.nameWithProgram}` : undefined
-        const taken = isReceive(request) ? withBytes(request, bytes) : request
-        each(taken, () => {
-          isTold = true
-        })
-        landed(taken, from)
-      }
-      if (!isTold || cqPosition === 0) return
-      completed.push({ cq, position: cqPosition, request })
-      if (completed.length > MAX_COMPLETED) completed.shift()
-    },
-    polled(cq, count) {
-      const isPolled = (one: (typeof completed)[number]): boolean => one.cq === cq && one.position <= count
-      if (!completed.some(isPolled)) return
-      const polled = completed.filter(isPolled)
-      completed = completed.filter(one => !isPolled(one))
-      for (const { request } of polled) {
-        const owner = objects.find(request.owner)
-        if (owner === undefined) continue
-        each(request, bytes => {
+    on: {
+      called,
+      named(event) {
+        if (range.kind !== 'name' || event.name !== range.name || named.length === MAX_WATCHED) return
+        named.push(event)
+        for (const region of regions) watchNamed(region, event)
+      },
+      calling({ method }, known) {
+        const whole = registeredBytes(known, known)
+        if (method === 'destroy' && whole !== undefined) look(whole)
+      },
+      posted(request) {
+        const { owner, wrId, time } = request
+        const queue = objects.find(owner)
+        if (queue === undefined) return
+        if (range.kind === 'request' && wrId === range.wrId && !found.has(owner)) {
+          found.add(owner)
+          for (const bytes of [...ownBytes(request), ...peerBytes(request)]) watch(bytes)
+        }
+        each(request, (bytes, verb, where) => {
           look(bytes)
-          tell(bytes, owner, shortName(owner), 'polled', `completion of ${requestText(request)} polled by now`)
+          const head = `posted ${requestText(request)}, which ${verb}${where}`
+          tell(bytes, queue, shortName(queue), 'posted', head, services.postStack(queue, request), time)
         })
-      }
-    },
-    accessed(device, rkey, hi, lo, length, access, qpn) {
-      const qp = objects.qp(device, qpn)
-      if (length === 0 || qp === undefined || services.maySeePeerOf(qp)) return
-      const bytes = bytesOf(device, rkey, (hi >>> 0) * 2 ** 32 + (lo >>> 0), length)
-      if (bytes === undefined || !isWanted(bytes)) return
-      look(bytes)
-      tell(bytes, qp, shortName(qp), 'accessed', `a ${accessText(access)} of the peer, which is elsewhere`)
-      if (accessText(access) !== 'READ') for (const one of watchedIn(bytes)) one.hash = undefined
-    },
-    story() {
-      const lines = told.flatMap(one => watchedIn(one.bytes).map(range => lineOf(one, range, watched.length > 1)))
-      if (forgotten === 0) return lines
-      const [{ time = 0 } = {}] = lines
-      const text = `${counted(forgotten, 'earlier line')} forgotten`
-      return [{ time, object: '', event: 'overwritten', text, stack: [], count: forgotten }, ...lines]
+        const written = [
+          ...(ownVerb(request) === 'reads' ? [] : ownBytes(request)),
+          ...(peerVerb(request) === 'reads' ? [] : peerBytes(request)),
+        ].filter(isWanted)
+        if (written.length > 0 && writers.size < MAX_TOLD) writers.set(request.id, { owner, bytes: written })
+      },
+      ended(request) {
+        if (request.isSignaled) return
+        writers.delete(request.id)
+        landed(request)
+      },
+      receiveLost({ id }) {
+        writers.delete(id)
+      },
+      queueReset(owner) {
+        for (const [id, writer] of writers) if (writer.owner === owner) writers.delete(id)
+      },
+      completed(request, { status, bytes, cq, cqPosition, message, qp }: RequestCompletion) {
+        writers.delete(request.id)
+        const queue = objects.find(qp)
+        if (queue === undefined) return
+        let isTold = false
+        if (status !== SUCCESS)
+          each(request, one => {
+            isTold = true
+            const head = `${requestText(request)} has failed, ${nameIn(WcStatus.values, status)}`
+            tell(one, queue, shortName(queue), 'completed', head)
+            look(one, false)
+          })
+        else {
+          const sender = message && objects.find(message.owner)
+          const from = message && sender ? `has taken ${requestText(message)} of ${sender.nameWithProgram}` : undefined
+          const taken = isReceive(request) ? withBytes(request, bytes) : request
+          each(taken, () => {
+            isTold = true
+          })
+          landed(taken, from)
+        }
+        if (!isTold || cqPosition === 0) return
+        completed.push({ cq, position: cqPosition, request })
+        if (completed.length > MAX_COMPLETED) completed.shift()
+      },
+      polled(cq, count) {
+        const isPolled = (one: (typeof completed)[number]): boolean => one.cq === cq && one.position <= count
+        if (!completed.some(isPolled)) return
+        const polled = completed.filter(isPolled)
+        completed = completed.filter(one => !isPolled(one))
+        for (const { request } of polled) {
+          const owner = objects.find(request.owner)
+          if (owner === undefined) continue
+          each(request, bytes => {
+            look(bytes)
+            tell(bytes, owner, shortName(owner), 'polled', `completion of ${requestText(request)} polled by now`)
+          })
+        }
+      },
+      accessed({ device, rkey, address, length, access, qpn }) {
+        const qp = objects.qp(device, qpn)
+        if (length === 0 || qp === undefined || services.maySeePeerOf(qp)) return
+        const bytes = bytesOf(device, rkey, address, length)
+        if (bytes === undefined || !isWanted(bytes)) return
+        look(bytes)
+        tell(bytes, qp, shortName(qp), 'accessed', `a ${accessText(access)} of the peer, which is elsewhere`)
+        if (accessText(access) !== 'READ') for (const one of watchedIn(bytes)) one.hash = undefined
+      },
     },
   }
 }

@@ -6,7 +6,7 @@
  *   unacknowledged cq|qp at-once   acknowledges before the destruction, as a correct program does; then waits for the
  *                                  end of standard input
  *   unacknowledged layout          prints the offsets at which the daemon reads libibverbs' structures (`layouts` of
- *                                  src/daemon/destroy-waits.ts)
+ *                                  src/daemon/check/waits/destroys.ts)
  */
 #include "../endpoint.h"
 #include <pthread.h>

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import { layouts } from '../../../src/daemon/destroy-waits.ts'
+import { layouts } from '../../../src/daemon/check/waits/destroys.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { open } from '../../../src/library/index.ts'
 import type { QpStat } from '../../../src/uapi/tool.ts'

@@ -33,7 +33,8 @@ const scenario = (...adapters: AdapterName[]) => {
   const checker = new Checker(finding => found.push(finding), sources)
   let ids = 0
   const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method' | 'object'>): void =>
-    checker.called({
+    checker.event({
+      event: 'called',
       time: 0,
       device: 'rxe0',
       deviceNumber: 0,
@@ -221,7 +222,7 @@ test('paths of RoCE that InfiniBand lacks are found, unless rdma_cm has found th
   assert.deepEqual(connect(1, ['other']), [limit('sgid_index 1 exceeds 0 of infiniband'), noLid])
   asks(['main'])
   assert.deepEqual(connect(0), [])
-  checker.contextEnds({ context: 0, how: 'close', pendingSends: new Map() })
+  checker.event({ event: 'contextEnds', context: 0, how: 'close', pendingSends: new Map() })
   assert.deepEqual(connect(0, ['again']), [noLid])
 })
 

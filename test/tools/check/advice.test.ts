@@ -20,7 +20,7 @@ test('ends that poll get no advice about a message: they may wait for a completi
     const { checker, found } = requestScenario()
     const graph = { shape: 'cycle', first: [0, 1], threads: [thread(1, 'poll'), thread(2, kind)], more: 0 } as const
     const at = { time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' } }
-    checker.waits({ ...at, wait: { id: 'deadlock', text: 'they wait', graph } })
+    checker.event({ event: 'waits', ...at, wait: { id: 'deadlock', text: 'they wait', graph } })
     return found.at(-1)?.advice
   }
   assert.match(cycle('mutex') ?? '', /^release the lock/)
@@ -48,7 +48,8 @@ test('a receive of UD that is too short for the GRH only is told about the GRH',
     const qp = s.create('ud_qp', {}, { qpNum: 9 })
     const cause = createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: 104 })
     const origin = { deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, peerDevice: 0 }
-    s.checker.failed({
+    s.checker.event({
+      event: 'failed',
       ...origin,
       time: 1,
       failure: { kind: 'drop', device: 'rxe0', qpn: 9, count: 1, cause },
@@ -83,7 +84,8 @@ test('a post to a queue pair that was reset says so, a post before the first con
     const s = requestScenario()
     const qp = s.create('rc_qp', {}, { qpNum: 9 })
     if (wasConnected) for (const state of [RTS, RESET]) s.call('rc_qp', 'modify', qp, { state })
-    s.checker.refusedPost({
+    s.checker.event({
+      event: 'refusedPost',
       ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
       ...{ queue: PostQueue.SEND, number: 9, wrId: 1n, error: Errno.EINVAL, state: RESET },
     })
@@ -99,7 +101,8 @@ test('a full shared receive queue is named with its size', () => {
   const s = requestScenario()
   for (const kind of SRQ_CLASSES) {
     const srq = s.create(kind, { maxWr: 10 }, { maxWr: 16 })
-    s.checker.refusedPost({
+    s.checker.event({
+      event: 'refusedPost',
       ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
       ...{ queue: PostQueue.SHARED, number: srq, wrId: 1n, error: Errno.ENOMEM, state: 0 },
     })

@@ -262,10 +262,10 @@ it('all overlapping receives are counted, and a second call that posts such rece
 
 it('unmapping memory of a region is a note; with a request outstanding, a warning that names the request', () => {
   const s = requestScenario()
-  s.checker.unmapped(s.region)
+  s.checker.event({ event: 'unmapped', object: s.region })
   assert.deepEqual(s.ids(), ['region-unmapped note'])
   s.post()
-  s.checker.unmapped(s.region)
+  s.checker.event({ event: 'unmapped', object: s.region })
   assert.deepEqual(s.ids(), ['region-unmapped note', 'region-unmapped warning'])
   assert.match(s.found[1]!.text, /while QP 0x1 has WRITE wr_id \d+ outstanding$/)
 })

@@ -40,7 +40,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
     time += 1000
     const origin = { device: 'rxe0', deviceNumber: 0, context: 0 }
     const defaults = { time, ...origin, program: client, object: undefined, args: {}, out: {}, why: 'call' as const }
-    checker.called({ ...defaults, stack: [`${changes.class}.${changes.method}`], ...changes })
+    checker.event({ event: 'called', ...defaults, stack: [`${changes.class}.${changes.method}`], ...changes })
   }
   const create = (
     name: string,
@@ -62,7 +62,8 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
     changes: Partial<Omit<CheckedFailure, 'failure'>> = {},
   ): void => {
     time += 1000
-    checker.failed({
+    checker.event({
+      event: 'failed',
       time,
       deviceNumber: 0,
       context: 0,
@@ -588,8 +589,20 @@ test('calls refused for their arguments are reported with the reason, for missin
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: because`none here` } })
   const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, stack: [] }
   // ENOSPC is no error of an argument.
-  s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: because`short` })
-  s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: because`attribute mask` })
+  s.checker.event({
+    event: 'refusedAttempt',
+    ...origin,
+    attempt: 'QUERY_DEVICE',
+    errno: Errno.ENOSPC,
+    reason: because`short`,
+  })
+  s.checker.event({
+    event: 'refusedAttempt',
+    ...origin,
+    attempt: 'MODIFY_QP',
+    errno: Errno.EINVAL,
+    reason: because`attribute mask`,
+  })
   s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: because`no such type` } })
   assert.deepEqual(
     s.found.map(({ id, text }) => `${id}: ${text}`),
@@ -670,7 +683,8 @@ test('a refused post is a finding about the state, the full queue, or the argume
     // An SRQ has no state.
     [SHARED, RESET, EINVAL, 'refused-call warning'],
   ]
-  for (const [queue, state, error] of cases) s.checker.refusedPost({ ...poster, number: 1, queue, state, error })
+  for (const [queue, state, error] of cases)
+    s.checker.event({ event: 'refusedPost', ...poster, number: 1, queue, state, error })
   assert.deepEqual(
     s.ids(),
     cases.map(([, , , id]) => id),
@@ -710,7 +724,8 @@ test('a refused post is reported with the broken rule', () => {
     [SEND, { opcode: ATOMIC_FETCH_AND_ADD, elements: 2, length: 0n }, /^refused-call send on QP 0x1/],
   ]
   for (const [queue, changes] of cases)
-    s.checker.refusedPost({
+    s.checker.event({
+      event: 'refusedPost',
       ...poster,
       queue,
       number: queue === SHARED ? srq.handle : 1,
@@ -735,7 +750,7 @@ test('a refused bind, and a receive for a queue pair with an SRQ, are reported w
     [PostQueue.SEND, Errno.EINVAL],
     [PostQueue.RECEIVE, Errno.EINVAL],
   ] as const)
-    s.checker.refusedPost({ ...poster, queue, number: 1, error, state: RTS, request })
+    s.checker.event({ event: 'refusedPost', ...poster, queue, number: 1, error, state: RTS, request })
   const texts = [/different protection domains$/, /do not fit the window$/, /post to the SRQ$/]
   texts.forEach((text, i) => {
     assert.match(s.found[i]!.text, text)
@@ -747,7 +762,15 @@ test('a finding about a full send queue says if the last sends are unsignaled', 
     const s = scenario()
     s.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })
     const request = { opcode: 0, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled }
-    s.checker.refusedPost({ ...poster, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
+    s.checker.event({
+      event: 'refusedPost',
+      ...poster,
+      queue: PostQueue.SEND,
+      number: 1,
+      error: Errno.ENOMEM,
+      state: RTS,
+      request,
+    })
     return s.found[0]!.text
   }
   const title = 'a request was posted to a full queue'
@@ -776,9 +799,9 @@ test('a refusal of the library is about the device of its object, and names the 
   const s = scenario()
   s.create('cm_id', { userHandle: 0x5000n })
   const ofIdentifier = { object: 0x5000n, context: undefined, device: 'rdma_cm', facts: [0n] }
-  s.checker.refusedByLibrary({ ...libraryRefusal, function: 'rdma_disconnect', ...ofIdentifier })
+  s.checker.event({ event: 'refusedByLibrary', ...libraryRefusal, function: 'rdma_disconnect', ...ofIdentifier })
   const versioned = { object: 0n, errno: Errno.EOPNOTSUPP, facts: [1n, 0n, 1n] }
-  s.checker.refusedByLibrary({ ...libraryRefusal, function: '_ibv_query_gid_ex', ...versioned })
+  s.checker.event({ event: 'refusedByLibrary', ...libraryRefusal, function: '_ibv_query_gid_ex', ...versioned })
   assert.equal(s.found[0]?.device, 'rxe0')
   assert.match(s.found[1]?.text ?? '', /^ibv_query_gid_ex: EOPNOTSUPP: flags is 0x1, and only 0 is defined/)
 })
@@ -792,7 +815,7 @@ test('a refusal of a library without a known reason, or with a name that is no f
     ['toString', Errno.EINVAL],
     ['ibv_\n', Errno.EINVAL],
   ] as const)
-    s.checker.refusedByLibrary({ ...libraryRefusal, function: name, object: 0n, errno })
+    s.checker.event({ event: 'refusedByLibrary', ...libraryRefusal, function: name, object: 0n, errno })
   assert.deepEqual(s.ids(), [])
 })
 
@@ -868,7 +891,8 @@ test('an own queue pair that rdma_disconnect leaves in RTS with receives is a no
     const queuePair = use === 'of rdma_create_qp' ? { queuePair: 1 } : {}
     if (use !== 'not disconnected') s.call({ class: 'cm_id', method: 'disconnect', object: id, ...queuePair })
     if (use === 'moved to ERR') s.modify(qp, { state: ERR })
-    s.checker.calling({
+    s.checker.event({
+      event: 'calling',
       object: qp.id,
       class: 'rc_qp',
       method: 'destroy',
@@ -912,7 +936,7 @@ test('a rule that delays packets for less than the ACK timeout explains no missi
     connected(2, 1)
     connected(1, 2, { timeout, retryCnt: 2 })
     fail(noAnswer(2))
-    checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
+    checker.event({ event: 'contextEnds', context: 0, how: 'exit', pendingSends: undefined })
     assert.equal(found[0]?.text.includes('the fault rule') ?? false, isReason, rule)
     const soon = found[0]?.details.find(line => line.startsWith('timeout 8 is 1.0 ms: with retry_cnt 2'))
     assert.equal(soon !== undefined, timeout === 8 && !isReason, rule)
@@ -946,7 +970,7 @@ test('threads that wait for each other are told with the message that one of the
     fail({ kind: 'drop', qpn: 1, count: 27, cause: createCause('NO_RECEIVE', {}) })
     const graph = { shape: 'cycle', first: [0], threads: [{ ...thread, pid, kind }], more: 0 } as const
     const at = { time: 9000, device: 'rxe0', deviceNumber: 0, context: 0, program: client, stack: [] }
-    checker.waits({ ...at, wait: { id: 'deadlock', text: 'they wait', graph } })
+    checker.event({ event: 'waits', ...at, wait: { id: 'deadlock', text: 'they wait', graph } })
     const { text, advice } = found.find(({ id }) => id === 'deadlock') ?? {}
     const cause =
       ': QP 0x1 of process 1 (client) dropped at least 27 messages, which nobody repeats: no receive request is posted'

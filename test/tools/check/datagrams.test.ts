@@ -42,7 +42,8 @@ const findingsOf = (
     ...sources,
   })
   const call = (id: number, name: string, method: string, args: object, out: object = {}): void =>
-    checker.called({
+    checker.event({
+      event: 'called',
       ...{ time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: undefined, class: name, method, why: 'call' },
       object: { id, handle: id, class: { name } },
       args: args as Record<string, unknown>,
@@ -71,14 +72,15 @@ const findingsOf = (
   })
   if (receiver?.reportsDrop === true) {
     const cause = createCause('QKEY_DIFFERS', { sourceQpn: 0x11, packetQkey: qkey, qkey: QKEY })
-    checker.failed({
+    checker.event({
+      event: 'failed',
       ...{ time: 0, deviceNumber: 0, context: 0, program: undefined, peerDevice: undefined, postStack: () => [] },
       failure: { kind: 'drop', device: 'rxe0', qpn: 0x22, cause, count: 1 },
     })
   }
   if (waits) {
     const at = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: undefined, stack: [] }
-    checker.waits({ ...at, wait: { id: 'idle-queues', text: 'it waits' } })
+    checker.event({ event: 'waits', ...at, wait: { id: 'idle-queues', text: 'it waits' } })
     return findings.filter(({ id }) => id === 'idle-queues').map(({ text }) => text)
   }
   return findings.map(({ id, severity }) => `${id} ${severity}`)

@@ -39,25 +39,27 @@ it('of several objects that had a number, the one that was destroyed at the time
     [2900, 3],
     [2100, 2],
   ] as const) {
-    s.checker.usedGone(
-      used({
+    s.checker.event({
+      event: 'usedGone',
+      ...used({
         function: 'ibv_dereg_mr',
         kind: ObjectKind.MR,
         number: UNKNOWN_NUMBER,
         destroyedAt,
         stack: [`line ${lkey}`],
       }),
-    )
+    })
     assert.match(s.found.at(-1)?.objects[0]?.name ?? '', new RegExp(`^MR 0x${lkey} of `))
   }
 })
 
 it('an unknown object, and one without an object of the kernel, has the stack of its destruction', () => {
   const s = requestScenario()
-  s.checker.usedGone(used({ number: 77 }))
-  s.checker.usedGone(
-    used({ function: 'rdma_ack_cm_event', kind: ObjectKind.CM_EVENT, number: UNKNOWN_NUMBER, use: GoneUse.DESTROY }),
-  )
+  s.checker.event({ event: 'usedGone', ...used({ number: 77 }) })
+  s.checker.event({
+    event: 'usedGone',
+    ...used({ function: 'rdma_ack_cm_event', kind: ObjectKind.CM_EVENT, number: UNKNOWN_NUMBER, use: GoneUse.DESTROY }),
+  })
   assert.deepEqual(
     s.found.map(({ text, objects, moments }) => ({ text, objects, stacks: moments.map(({ stack }) => stack) })),
     [
@@ -78,7 +80,7 @@ it('an unknown object, and one without an object of the kernel, has the stack of
 it('an object of another program is not named, unless only that has the number', () => {
   const s = requestScenario()
   s.destroy('rc_qp', s.qp)
-  s.checker.usedGone(used({ program: { pid: 2, command: 'child' } }))
+  s.checker.event({ event: 'usedGone', ...used({ program: { pid: 2, command: 'child' } }) })
   assert.deepEqual(
     s.found.map(({ objects }) => objects.map(({ name }) => name)),
     [['QP 0x1 of process 1 (client)']],
@@ -87,11 +89,11 @@ it('an object of another program is not named, unless only that has the number',
 
 it('a message with an unknown kind, or with a text that is no name of a function, is ignored', () => {
   const s = requestScenario()
-  s.checker.usedGone(used({ kind: 0 }))
-  s.checker.usedGone(used({ kind: 0xffff_ffff }))
-  s.checker.usedGone(used({ function: 'ibv_post_send\n\u001b[2J' }))
-  s.checker.usedGone(used({ function: '' }))
-  s.checker.usedGone(used({ use: 99, number: 77, function: 'ibv_query_qp' }))
+  s.checker.event({ event: 'usedGone', ...used({ kind: 0 }) })
+  s.checker.event({ event: 'usedGone', ...used({ kind: 0xffff_ffff }) })
+  s.checker.event({ event: 'usedGone', ...used({ function: 'ibv_post_send\n\u001b[2J' }) })
+  s.checker.event({ event: 'usedGone', ...used({ function: '' }) })
+  s.checker.event({ event: 'usedGone', ...used({ use: 99, number: 77, function: 'ibv_query_qp' }) })
   assert.deepEqual(
     s.found.map(({ text }) => text),
     ['ibv_query_qp on QP 0x4d, which was destroyed'],
@@ -109,7 +111,7 @@ it('a death is an error if a function of verbs is in the stack', () => {
     [[main], true],
     [[main], false],
   ] as const)
-    s.checker.died({ time: 0, program, signal: 'SIGSEGV', isInOurs, stack })
+    s.checker.event({ event: 'died', time: 0, program, signal: 'SIGSEGV', isInOurs, stack })
   assert.deepEqual(
     s.found.map(({ severity, text }) => `${severity}: ${text}`),
     [
@@ -127,14 +129,15 @@ it('a crash at a member of a struct is of the NULL of a refused call only if one
     const object = { id: 99, handle: 99, class: { name: 'mr' } }
     const call = { ...{ time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program }, class: 'mr', method: 'create' }
     for (const outcome of calls)
-      s.checker.called({
+      s.checker.event({
+        event: 'called',
         ...{ ...call, why: 'call', args: {}, stack: ['register'] },
         ...(outcome === 'made'
           ? { object, out: {} }
           : { object: undefined, out: {}, refused: { errno: Errno.EINVAL, reason: because`no memory` } }),
       })
     const fault = { fault: AddressFault.UNMAPPED, address: BigInt(address) }
-    s.checker.died({ time: 1, program, signal: 'SIGSEGV', isInOurs: false, stack: ['main'], ...fault })
+    s.checker.event({ event: 'died', time: 1, program, signal: 'SIGSEGV', isInOurs: false, stack: ['main'], ...fault })
     const { severity, text, moments } = s.found.at(-1)!
     return {
       severity,

@@ -41,7 +41,7 @@ const scenario = (unread = 0) => {
     postStack: () => [],
     unreadEvents: () => unread,
   })
-  for (const device of [0, 1]) checker.outages.gidsOf(device, tables[device]!)
+  for (const device of [0, 1]) checker.event({ event: 'gids', device: device, gids: tables[device]! })
   const call = (
     device: number,
     cls: string,
@@ -49,7 +49,8 @@ const scenario = (unread = 0) => {
     id: number,
     { pid = 1, ...rest }: Partial<CheckedCall> & { readonly pid?: number } = {},
   ): void =>
-    checker.called({
+    checker.event({
+      event: 'called',
       time: now,
       device: `rxe${device}`,
       deviceNumber: device,
@@ -73,7 +74,7 @@ const scenario = (unread = 0) => {
     },
     table(device: number, ...gids: (Uint8Array | undefined)[]) {
       tables[device] = gids
-      checker.outages.portEvent(device, GID_CHANGE, gids)
+      checker.event({ event: 'portEvent', device, type: GID_CHANGE, gids })
     },
     send: (gid: Uint8Array, qp = 10) =>
       checker.requests.posted(
@@ -88,7 +89,8 @@ const scenario = (unread = 0) => {
         }),
       ),
     attempt: (attempt: string, device = 0) =>
-      checker.refusedAttempt({
+      checker.event({
+        event: 'refusedAttempt',
         time: now,
         device: `rxe${device}`,
         deviceNumber: device,
@@ -115,7 +117,7 @@ test('an index whose address has left, of a call that is refused, and what the p
   s.wait(1)
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: because`empty` } })
   assert.deepEqual(s.told(), [], 'the program may look again')
-  s.checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
+  s.checker.event({ event: 'contextEnds', context: 0, how: 'exit', pendingSends: undefined })
   assert.match(
     s.told()[0] ?? '',
     /^warning: ah names GID index 1, which is empty: the address .*1:101 left GID index 1 of rxe0 1.0 s before, and returned .* at GID index 3$/,
@@ -143,7 +145,7 @@ test('an index that was refused once, and looked up again: nothing; refused agai
     s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: empty })
     if (looks) s.call(0, 'port', 'queryGidEntry', 0, { args: { index: 3 } })
     s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), looks ? 3 : 1), ...(!looks && { refused: empty }) })
-    if (looks) s.checker.contextEnds({ context: 0, how: 'exit', pendingSends: undefined })
+    if (looks) s.checker.event({ event: 'contextEnds', context: 0, how: 'exit', pendingSends: undefined })
     assert.equal(s.told().length, looks ? 0 : 1)
   }
 })
@@ -152,7 +154,7 @@ test('an index that was refused before the device was closed is a note: the prog
   const s = scenario()
   s.table(0, macGid(1), undefined, gidOf(2), gidOf(1))
   s.call(0, 'ah', 'create', 5, { ...address(gidOf(3), 1), refused: { errno: Errno.ENODATA, reason: because`empty` } })
-  s.checker.contextEnds({ context: 0, how: 'close', pendingSends: undefined })
+  s.checker.event({ event: 'contextEnds', context: 0, how: 'close', pendingSends: undefined })
   assert.match(s.told()[0] ?? '', /^note: /)
 })
 
@@ -275,7 +277,7 @@ for (const { what, change, expected } of handles)
 
 test('the third call after the removal of a device; not those that clean up', () => {
   const s = scenario()
-  s.checker.ignoredEvents.deviceEvent(0, DEVICE_FATAL)
+  s.checker.event({ event: 'deviceEvent', device: 0, type: DEVICE_FATAL })
   for (let i = 0; i < 9; i++) s.attempt('mr.create')
   assert.deepEqual(s.told(), [], 'threads need some time')
   s.wait(1)
@@ -296,7 +298,7 @@ test('the third call after the removal of a device; not those that clean up', ()
   // The CQ could not be destroyed, so its channel cannot.
   s.call(0, 'comp_channel', 'destroy', 6, { refused: { errno: Errno.EBUSY, reason: because`in use` } })
   assert.equal(s.found.length, 1)
-  s.checker.ignoredEvents.forget(0)
+  s.checker.event({ event: 'deviceAdded', device: 0 })
   for (let i = 0; i < 9; i++) s.attempt('pd.create', 1)
   assert.equal(s.told().length, 1)
 })

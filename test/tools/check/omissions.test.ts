@@ -100,6 +100,8 @@ const seenSend = {
 const learntServices = {
   objects: { find: () => ({ qpn: 1 }), region: () => ({ class: 'mr', start: 0, iova: 0 }) },
   sources: { now: () => 1 },
+  tell() {},
+  ask: () => undefined,
 }
 
 const silentChecker = (): Checker => new Checker(() => {})
@@ -115,7 +117,8 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   findings() {
     const checker = silentChecker()
     for (let i = 0; i <= MAX_FINDINGS; i++)
-      checker.refusedAttempt({
+      checker.event({
+        event: 'refusedAttempt',
         time: 1,
         device: '',
         deviceNumber: 0,
@@ -130,7 +133,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   },
   observed() {
     const checker = silentChecker()
-    checker.omit('observed', 1) // src/tools/observe/observer.ts counts them
+    checker.event({ event: 'omitted', id: 'observed', count: 1 }) // src/tools/observe/observer.ts counts them
     return countsOf(checker)
   },
   'destroyed-objects'() {
@@ -147,7 +150,8 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     }
     for (let id = 1; id <= MAX_DESTROYED + 1; id++)
       for (const method of ['create', 'destroy'])
-        checker.called({
+        checker.event({
+          event: 'called',
           ...base,
           method,
           object: { id, handle: id, class: { name: 'pd' } },
@@ -242,7 +246,8 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     const detector = createLearntDetector({ ...learntServices, omit } as unknown as DetectorServices)
     const told = { event: 'advertised', time: 1, pid: 1, device: 0, rkey: 1, qp: 1, isReadable: false } as const
     const message = { opcode: 2, queue: PostQueue.SEND, number: 1, wrId: 1n }
-    for (let i = 0; i <= MAX_ADVERTISED; i++) detector.advertised({ ...told, message, start: 16 * i, end: 16 * i + 16 })
+    for (let i = 0; i <= MAX_ADVERTISED; i++)
+      detector?.on?.advertised?.({ ...told, message, start: 16 * i, end: 16 * i + 16 }, undefined)
     return counts
   },
   lends() {
@@ -263,7 +268,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/buffers.ts MAX_FINISHED': { because: 'a sample, as --buffers says' },
   'src/tools/check/buffers.ts MAX_READS': { because: 'data of older READs counts as come' },
   'src/tools/check/device-writes.ts MAX_WRITES': { because: 'what is unknown counts as written' },
-  'src/tools/check/checker.ts MAX_REFUSED_CREATIONS': { because: 'a crash on its NULL is told without the call' },
+  'src/tools/check/refusals.ts MAX_PROGRAMS': { because: 'a crash on its NULL is told without the call' },
   'src/tools/check/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
   'src/tools/check/ignored-events.ts MAX_KEPT': { because: 'what is used now is about the latest' },
   'src/tools/check/ignored-posts.ts MAX_REFUSED': { because: 'later ones are most often the same mistake' },
@@ -291,11 +296,11 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/lends/table.ts MAX_RANGES': 'lends',
   'src/tools/check/lost-work.ts MAX_NAMED': { because: 'the last queue pairs explain a wait' },
   'src/tools/check/outages.ts MAX_OUTAGES': { because: 'a request fails a little after its outage: the latest count' },
-  'src/tools/check/checker.ts MAX_HELD_STORIES': { because: 'later stories are made of what is known then' },
+  'src/tools/check/failed.ts MAX_HELD_STORIES': { because: 'later stories are made of what is known then' },
   'src/tools/check/net-peers.ts MAX_ASKED': { because: 'the latest connections explain a wait' },
-  'src/tools/check/net-peers.ts MAX_FRAMES': { because: 'the innermost frames have the line of the program' },
+  'src/tools/check/peer-facts.ts MAX_FRAMES': { because: 'the innermost frames have the line of the program' },
   'src/tools/check/net-peers.ts MAX_PEERS': { because: 'a peer is asked for anew when something fails' },
-  'src/tools/check/net-peers.ts MAX_REGIONS': { because: 'the region of a failure is told besides' },
+  'src/tools/check/peer-facts.ts MAX_REGIONS': { because: 'the region of a failure is told besides' },
   'src/tools/check/outages.ts MAX_WAITING': { because: 'the oldest are reported, as notes' },
   'src/tools/check/queues/sends.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
   'src/tools/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
@@ -345,15 +350,15 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/library/verbs/watch/stack-sharing.ts MAX_KINDS': { because: 'a stack is captured instead' },
   'src/library/self-check/program-log.ts MAX_ENTRIES': { because: 'entries are read then' },
   'src/library/self-check/program-log.ts MAX_STACKS': 'stacks',
-  'src/daemon/check.ts MAX_ASKED': { because: 'the other waits are told without the other host' },
-  'src/daemon/check.ts MAX_QUESTIONS': { because: 'further failures are told without the other host' },
-  'src/daemon/check.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
+  'src/daemon/check/other-hosts.ts MAX_ASKED': { because: 'the other waits are told without the other host' },
+  'src/daemon/check/other-hosts.ts MAX_QUESTIONS': { because: 'further failures are told without the other host' },
+  'src/daemon/check/stacks.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
   'src/spec/session.ts MAX_STACKS': 'stacks',
-  'src/daemon/check.ts MAX_PROCESS_BYTES': 'stacks',
-  'src/daemon/check.ts MAX_PROCESSES': 'stacks',
-  'src/daemon/check.ts MAX_TOTAL_BYTES': 'stacks',
-  'src/daemon/event-log.ts MAX_CLAIMED': 'race-log',
-  'src/daemon/event-log.ts MAX_FUTURE': { because: 'the time of the reading is used instead' },
+  'src/daemon/check/stacks.ts MAX_PROCESS_BYTES': 'stacks',
+  'src/daemon/check/stacks.ts MAX_PROCESSES': 'stacks',
+  'src/daemon/check/stacks.ts MAX_TOTAL_BYTES': 'stacks',
+  'src/daemon/check/event-log.ts MAX_CLAIMED': 'race-log',
+  'src/daemon/check/event-log.ts MAX_FUTURE': { because: 'the time of the reading is used instead' },
   'shim/check/notes.c MAX_POST_REPORTS': { because: 'the first reports tell the mistake' },
   'shim/check/outstanding.c MAX_COMPARED': {
     because: 'an overlap of READs that are far apart: the device sees it too',
@@ -427,8 +432,9 @@ describe('what the checker leaves out', () => {
         'shim/recorder',
         'shim/waits',
       ].flatMap(filesIn),
-      'src/daemon/check.ts',
-      'src/daemon/event-log.ts',
+      'src/daemon/check/other-hosts.ts',
+      'src/daemon/check/stacks.ts',
+      'src/daemon/check/event-log.ts',
       'src/spec/session.ts',
     ]
     const found = files.flatMap(file =>

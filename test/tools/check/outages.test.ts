@@ -12,6 +12,7 @@ import { because } from '../../../src/spec/reason.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { CheckerSources } from '../../../src/tools/check/detector.ts'
+import { OUTAGES } from '../../../src/tools/check/outages.ts'
 import { workRequest } from './requests.ts'
 
 const { RTR, RTS, ERR, RESET } = QpState.values
@@ -36,7 +37,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
     postStack: () => ['post'],
     ...sources,
   })
-  for (const device of [0, 1]) checker.outages.gidsOf(device, tables[device]!)
+  for (const device of [0, 1]) checker.event({ event: 'gids', device: device, gids: tables[device]! })
   const program = { pid: 1, command: 'client' }
   const qps = [1, 2, 3].map(qpNum => ({ id: qpNum, handle: qpNum, class: { name: 'rc_qp' } }))
   /** Queue pair 3 is made on device 1. */
@@ -48,7 +49,8 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
     changes: Partial<CheckedCall> = {},
   ): void => {
     const device = Math.min(qp, 2) - 1
-    checker.called({
+    checker.event({
+      event: 'called',
       time: now,
       device: `rxe${device}`,
       deviceNumber: device,
@@ -83,9 +85,11 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
     wait(seconds: number) {
       now += seconds * SECOND
     },
-    event: (device: number, event: number) => checker.outages.portEvent(device, event, tables[device] ?? []),
+    event: (device: number, type: number) =>
+      checker.event({ event: 'portEvent', device, type, gids: tables[device] ?? [] }),
     fail(state: number | 'none' = RTS, peerDevice: number | undefined = 1, peerQpn = 2) {
-      checker.failed({
+      checker.event({
+        event: 'failed',
         time: now,
         deviceNumber: 0,
         context: 0,
@@ -114,7 +118,7 @@ const scenario = (sources: Partial<CheckerSources> = {}) => {
         qp: 1,
         message: undefined,
       }),
-    end: (how: ContextEnd['how']) => checker.contextEnds({ context: 0, how, pendingSends: undefined }),
+    end: (how: ContextEnd['how']) => checker.event({ event: 'contextEnds', context: 0, how, pendingSends: undefined }),
     told: () =>
       found.map(
         ({ id, severity, text }) => `${id} ${severity}: ${text.replace(/^.* is in \w+: |^.*0x2 at \S+: /, '')}`,
@@ -233,7 +237,7 @@ test('an address that leaves is named, with its place now, at the failure and at
     assert.ok(texts.some(text => text.endsWith(`${left} 2.0 s before, and has not returned`)))
     s.tables[device]![0] = gid
     s.event(device, GID_CHANGE)
-    assert.equal(s.checker.outages.whoLeft(device, 0), undefined)
+    assert.equal(s.checker.need(OUTAGES).whoLeft(device, 0), undefined)
   }
 })
 
@@ -243,7 +247,7 @@ test('an address that has moved to another device is told', () => {
   s.tables[0] = [undefined]
   s.event(0, GID_CHANGE)
   s.event(1, GID_CHANGE)
-  assert.match(s.checker.outages.whoLeft(0, 0) ?? '', /and is now GID index 1 of rxe1$/)
+  assert.match(s.checker.need(OUTAGES).whoLeft(0, 0) ?? '', /and is now GID index 1 of rxe1$/)
 })
 
 test('a peer that was destroyed is named as a queue pair of the process, with the place', () => {

@@ -56,7 +56,8 @@ test('READs into one buffer are found as they were posted, and once', () => {
 const ignoring = () => {
   const s = requestScenario()
   const refuse = (wrId: bigint): void =>
-    s.checker.refusedPost({
+    s.checker.event({
+      event: 'refusedPost',
       ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' } },
       ...{ queue: PostQueue.SEND, number: 1, wrId, error: Errno.ENOMEM, state: 3, stack: ['post'] },
       request: { opcode: RDMA_WRITE, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 },
@@ -69,7 +70,8 @@ test('a program that waits for a refused request has ignored it', () => {
   const s = ignoring()
   s.refuse(7n)
   s.poll(3)
-  s.checker.waits({
+  s.checker.event({
+    event: 'waits',
     ...{ time: 2, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' } },
     wait: { id: 'idle-queues', text: 'nothing can complete', qpns: [1] },
   })

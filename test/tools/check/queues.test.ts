@@ -42,7 +42,8 @@ it('sends beyond max_send_wr without a polled completion are found, also with `i
 it('a program that polls when a post is refused may fill its queue', () => {
   const s = requestScenario()
   for (let index = 0; index < 12; index++) s.complete(s.post({ index }))
-  s.checker.refusedPost({
+  s.checker.event({
+    event: 'refusedPost',
     ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
     ...{ queue: PostQueue.SEND, number: 1, wrId: 12n, error: Errno.ENOMEM, state: QpState.values.RTS },
   })
@@ -614,7 +615,7 @@ it('two ends that both wait for a message are told with the messages that each h
   const s = requestScenario()
   for (let i = 0; i < 3; i++) s.complete(s.post({ opcode: SEND, index: i }))
   const at = { time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] }
-  s.checker.waits({ ...at, wait: { id: 'both-receive', text: 'both', qpns: [1, 2] } })
+  s.checker.event({ event: 'waits', ...at, wait: { id: 'both-receive', text: 'both', qpns: [1, 2] } })
   assert.deepEqual(s.found.at(-1)?.details, ['posted so far: 3 messages by QP 0x1, 0 messages by QP 0x2'])
 })
 
@@ -622,10 +623,10 @@ it('a sender that waits without end for a receive is told with the place of the 
   const s = requestScenario()
   const at = { time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] }
   const wait = { id: 'endless-rnr', text: 'waits', qpns: [1, 2] } as const
-  s.checker.waits({ ...at, wait })
+  s.checker.event({ event: 'waits', ...at, wait })
   assert.deepEqual(s.found.at(-1)?.moments.slice(1), [], 'it has none')
   for (const wrId of [7n, 8n]) s.post({ owner: s.peer, number: 2, queue: PostQueue.RECEIVE, wrId })
-  s.checker.waits({ ...at, wait: { ...wait, text: 'waits still' } })
+  s.checker.event({ event: 'waits', ...at, wait: { ...wait, text: 'waits still' } })
   assert.deepEqual(
     s.found
       .at(-1)

@@ -6,6 +6,7 @@ import { it } from 'node:test'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
+import { QUEUES } from '../../../src/tools/check/queues/queues.ts'
 import { requestScenario } from './requests.ts'
 
 const { SUCCESS, RETRY_EXC_ERR, WR_FLUSH_ERR } = WcStatus.values
@@ -20,7 +21,7 @@ const scenario = () => {
   }
   return {
     ...s,
-    texts: (): readonly string[] => s.checker.relapses.map(({ text }) => text),
+    texts: (): readonly string[] => s.checker.need(QUEUES).relapses.all.map(({ text }) => text),
     completes,
     /** Posts, and polls the completion. */
     tries: (status: number, owner = s.qp): void => completes(s.post({ owner }), status),
@@ -48,8 +49,8 @@ it('posts after polled failures are told, with the stack of one', () => {
   assert.deepEqual(s.texts(), [
     'QP 0x1 of process 1 (client) was not made anew after its failure: the program has posted to it 7 times more, each time after it had polled the failure before',
   ])
-  assert.deepEqual(s.checker.relapses[0]?.stack, ['posted'])
-  s.checker.portEvent(0, AsyncEventType.values.PORT_ACTIVE, [])
+  assert.deepEqual(s.checker.need(QUEUES).relapses.all[0]?.stack, ['posted'])
+  s.checker.event({ event: 'portEvent', device: 0, type: AsyncEventType.values.PORT_ACTIVE, gids: [] })
   for (let i = 0; i < 2; i++) s.tries(WR_FLUSH_ERR)
   assert.deepEqual(s.ids(), [])
   s.reset()

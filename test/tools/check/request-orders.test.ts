@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { ORDERS } from '../../../src/tools/check/request-orders.ts'
 import { requestScenario } from './requests.ts'
 
 const { SUCCESS, REM_ACCESS_ERR, WR_FLUSH_ERR } = WcStatus.values
@@ -16,7 +17,10 @@ test('completions have the time of their poll, and errors are told from what the
   }
   s.advance(5)
   s.poll(2)
-  const completed = s.checker.orders?.all().filter(({ event }) => event === 'completed') ?? []
+  const completed =
+    s.checker
+      .ask(ORDERS)?.()
+      .filter(({ event }) => event === 'completed') ?? []
   assert.deepEqual(
     completed.map(({ time, polled, isError = false }) => [time, polled, isError]),
     [

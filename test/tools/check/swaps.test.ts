@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { SWAPS } from '../../../src/tools/check/swaps.ts'
 import { requestScenario, START } from './requests.ts'
 
 const { RDMA_WRITE, ATOMIC_CMP_AND_SWP } = WrOpcode.values
@@ -37,7 +38,11 @@ const lockScenario = () => {
     fail: (status: number) => complete(post({ opcode: ATOMIC_CMP_AND_SWP, elements, remote }), status),
     reset: () => call('rc_qp', 'modify', qp, { state: RESET }),
     /** The texts of the waits, if the word is `found`. */
-    waits: (found: bigint | undefined) => checker.swaps.waits(() => found).map(({ wait }) => wait),
+    waits: (found: bigint | undefined) =>
+      checker
+        .need(SWAPS)
+        .waits(() => found)
+        .map(({ wait }) => wait),
   }
 }
 

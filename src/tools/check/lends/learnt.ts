@@ -11,13 +11,13 @@ import type { RequestCompletion, WorkRequest } from '../../../spec/check/request
 import { durationText } from '../../../spec/duration.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import type { LentBytes } from '../../../spec/lends.ts'
-import { TWO_32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { isOfDriver, returnsData, SendKind, sendOperations, WrOpcode } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { type Interval, Intervals } from './intervals.ts'
+import { LENDS } from './lends.ts'
 import { rowOf } from './text.ts'
 
 /** Maximum advertisements that are remembered, the latest. */
@@ -87,20 +87,20 @@ const isMessage = ({ opcode }: WorkRequest): boolean => {
   return kind === SendKind.SEND || kind === SendKind.WRITE
 }
 
-export interface LearntDetector extends Detector {
-  advertised(event: ProgramEvent<'advertised'>): void
+interface Learnt {
   /** Whether a peer was told of any of these bytes of a process. */
   isLent(pid: number | undefined, start: number, end: number): boolean
   /** The latest message that told a peer of any of these bytes of a process. */
   momentsOf(pid: number | undefined, start: number, end: number): Moment[]
   /** What peers were told of and have not accessed wholly, nor answered. */
   rows(): LentBytes[]
-  /** As `Checker.accessed`. */
-  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
 }
 
-export const createLearntDetector = (services: DetectorServices): LearntDetector => {
+export const LEARNT: Topic<Learnt> = { name: 'what peers were told of' }
+
+export const createLearntDetector = (services: DetectorServices): Detector | undefined => {
   const { objects, sources } = services
+  if ((sources.lent ?? 'learnt') !== 'learnt') return undefined
   /** By process, by its addresses. */
   const trees = new Map<number | undefined, Intervals<Told>>()
   /** The oldest first. */
@@ -486,17 +486,7 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
     if (returnsData(opcode)) heard.set(programOf(request), sources.now())
   }
 
-  return {
-    advertised(event) {
-      const qpn = objects.find(event.qp)?.qpn
-      const region = regionOf(event.device, event.rkey)?.object
-      const { to } = event
-      const target = to && services.deviceWithGid(to.gid)
-      const receiver = to && target !== undefined ? objects.qp(target, to.qpn) : undefined
-      // Accesses of an unknown receiver are not recognised: that of a datagram, and of private data by UD.
-      if (receiver === undefined && (to !== undefined || objects.find(event.qp)?.class === 'ud_qp')) return
-      if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
-    },
+  services.tell(LEARNT, {
     isLent: (pid, start, end) => (trees.get(pid)?.overlapping(start, end, 1).length ?? 0) > 0,
     momentsOf: (pid, start, end) =>
       (trees.get(pid)?.overlapping(start, end) ?? [])
@@ -512,47 +502,63 @@ export const createLearntDetector = (services: DetectorServices): LearntDetector
         const row = rowOf(program, event.start, event.end, sources.now() - event.time, messageStack(told))
         return [{ ...row, qpn, ...(to && { to }), told: messageText(told) }]
       }),
-    accessed(device, rkey, hi, lo, length, access, qpn) {
-      if (all.size === 0 || length === 0) return
-      const region = regionOf(device, rkey)
-      if (region === undefined) return
-      const isRead = (access & (REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC)) === REMOTE_READ
-      use(region, { device, rkey, address: (hi >>> 0) * TWO_32 + (lo >>> 0), length, isRead, qpn })
-    },
-    posted(request) {
-      if (request.opcode === BIND_MW || isOfDriver(request.opcode)) regions.clear()
-      if (all.size === 0 || request.queue !== PostQueue.SEND) return
-      begin(request)
-      if (outstanding.size <= MAX_REQUESTS) return
-      const [oldest] = outstanding
-      end(oldest!)
-      services.omit('advertised', 1)
-    },
-    ended(request) {
-      if (request.opcode === BIND_MW || isOfDriver(request.opcode)) regions.clear()
-      end(request)
-    },
-    completed(request, { qp }: RequestCompletion) {
-      if (all.size === 0 || request.opcode >= 0) return
-      const now = sources.now()
-      answers.set(qp, now)
-      heard.set(objects.find(qp)?.program?.pid, now)
-    },
-    queueReset(owner) {
-      answers.delete(owner)
-      for (const request of outstanding) {
-        if (request.owner !== owner) continue
+  })
+
+  return {
+    on: {
+      advertised(event) {
+        if (services.ask(LENDS)?.isDeclared(event.pid)) return
+        const qpn = objects.find(event.qp)?.qpn
+        const region = regionOf(event.device, event.rkey)?.object
+        const { to } = event
+        const target = to && services.deviceWithGid(to.gid)
+        const receiver = to && target !== undefined ? objects.qp(target, to.qpn) : undefined
+        // Accesses of an unknown receiver are not recognised: that of a datagram, and of private data by UD.
+        if (receiver === undefined && (to !== undefined || objects.find(event.qp)?.class === 'ud_qp')) return
+        if (region !== undefined && qpn !== undefined) add(event, region, qpn, receiver)
+      },
+      accessed({ device, rkey, address, length, access, qpn }) {
+        if (all.size === 0 || length === 0) return
+        const region = regionOf(device, rkey)
+        if (region === undefined) return
+        const isRead = (access & (REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC)) === REMOTE_READ
+        use(region, { device, rkey, address, length, isRead, qpn })
+      },
+      posted(request) {
+        if (request.opcode === BIND_MW || isOfDriver(request.opcode)) regions.clear()
+        if (all.size === 0 || request.queue !== PostQueue.SEND) return
+        begin(request)
+        if (outstanding.size <= MAX_REQUESTS) return
+        const [oldest] = outstanding
+        end(oldest!)
+        services.omit('advertised', 1)
+      },
+      ended(request) {
+        if (request.opcode === BIND_MW || isOfDriver(request.opcode)) regions.clear()
         end(request)
-        gone.push(request)
-        if (gone.length > MAX_GONE) gone.shift()
-      }
-      if (all.size > 0) forgetIf(({ event }) => event.qp === owner)
-    },
-    called({ class: name, method, refused }, object) {
-      if (name === 'mw') regions.clear()
-      if (name !== 'mr' || refused !== undefined) return
-      regions.clear()
-      if (method !== 'create' && all.size > 0) forgetIf(({ region }) => region === object)
+      },
+      completed(request, { qp }: RequestCompletion) {
+        if (all.size === 0 || request.opcode >= 0) return
+        const now = sources.now()
+        answers.set(qp, now)
+        heard.set(objects.find(qp)?.program?.pid, now)
+      },
+      queueReset(owner) {
+        answers.delete(owner)
+        for (const request of outstanding) {
+          if (request.owner !== owner) continue
+          end(request)
+          gone.push(request)
+          if (gone.length > MAX_GONE) gone.shift()
+        }
+        if (all.size > 0) forgetIf(({ event }) => event.qp === owner)
+      },
+      called({ class: name, method, refused }, object) {
+        if (name === 'mw') regions.clear()
+        if (name !== 'mr' || refused !== undefined) return
+        regions.clear()
+        if (method !== 'create' && all.size > 0) forgetIf(({ region }) => region === object)
+      },
     },
   }
 }

@@ -3,13 +3,11 @@
  * `lent`). A region is looked at from the first lend of bytes of it on. Without lends nothing is kept and asked.
  */
 import type { Moment, Program } from '../../../spec/check/finding.ts'
-import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { AccessFlags, QpState } from '../../../spec/enums.ts'
 import { LendHash, LendRight, type LentBytes, lendRightNames } from '../../../spec/lends.ts'
-import { TWO_32 } from '../../../spec/memory.ts'
 import { isOfDriver, SendKind, sendOperations, WrOpcode } from '../../../spec/work.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import { type KnownObject, moment } from '../objects.ts'
 import { type Interval, Intervals } from './intervals.ts'
 import { type Lend, LendTable, type ProcessLends } from './table.ts'
@@ -106,15 +104,7 @@ export interface LentRange {
   readonly region: number
 }
 
-export interface LendDetector extends Detector {
-  lent(event: ProgramEvent<'lent'>): void
-  takenBack(event: ProgramEvent<'takenBack'>): void
-  unchecked(event: ProgramEvent<'unchecked'>): void
-  named(event: ProgramEvent<'named'>): void
-  expectsFinished(event: ProgramEvent<'expectsFinished'>): void
-  lendsEnd(event: ProgramEvent<'lendsEnd'>): void
-  /** As `Checker.accessed`. */
-  accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void
+export interface Lends {
   /** Whether a process has declared anything: then it is taken at its word. */
   isDeclared(pid: number | undefined): boolean
   /** What a request accesses; undefined: no memory of a process. */
@@ -127,12 +117,12 @@ export interface LendDetector extends Detector {
   unfinished(pid: number | undefined, start: number, end: number): number
 }
 
-/** `memoryOf`: as in `ProgramProbes`. */
-export const createLendDetector = (
-  services: DetectorServices,
-  memoryOf: NonNullable<DetectorServices['sources']['memoryOf']>,
-): LendDetector => {
+export const LENDS: Topic<Lends> = { name: 'lends' }
+
+export const createLendDetector = (services: DetectorServices): Detector | undefined => {
   const { objects, sources } = services
+  const { memoryOf, lent } = sources
+  if (memoryOf === undefined || lent === 'off') return undefined
   const table = new LendTable(services.omit)
   let hasLends = false
 
@@ -398,63 +388,7 @@ export const createLendDetector = (
     })
   }
 
-  return {
-    lent(event) {
-      hasLends = true
-      const lend = table.lend(event)
-      if (lend === undefined) return
-      const regionsBefore = unlent.get(event.pid)
-      if (regionsBefore === undefined) return
-      for (const region of regionsBefore.overlapping(event.start, event.end)) {
-        region.isLent = true
-        if (region.place !== undefined) regionsBefore.remove(region.place)
-        region.place = undefined
-      }
-    },
-    takenBack({ pid, lend: id, time, stack }) {
-      const lender = table.find(pid)
-      lender?.settle(time)
-      const lend = lender?.takeBack(id, time, stack)
-      if (lender === undefined || lend === undefined || outstanding.size + ended.length === 0) return
-      const { start, end: behind, rights, qpn: to } = lend
-      const requests = unfinishedAt(pid, time, (from, until, right, qpn) => {
-        if (from >= behind || until <= start || (rights & right) === 0 || (to !== 0 && qpn !== undefined && qpn !== to))
-          return false
-        const [first, last] = [Math.max(from, start), Math.min(until, behind)]
-        return lender.firstNotLent(right, qpn ?? 0, first, last, () => {}) < last
-      })
-      const label = lend.label === '' ? '' : ` (${lend.label})`
-      reportUnfinished(
-        requests,
-        `the program takes back ${behind - start} bytes${label}`,
-        [moment('lent', lend.time, lend.stack)],
-        {
-          time,
-          stack,
-          action: 'taken back',
-        },
-      )
-    },
-    unchecked({ pid, start, end: behind }) {
-      table.of(pid).uncheck(start, behind, services.omit)
-    },
-    named({ pid, start, end: behind, name }) {
-      table.of(pid).name(start, behind, name)
-    },
-    expectsFinished({ pid, start, end: behind, time, stack }) {
-      hasLends = true
-      const requests = unfinishedAt(pid, time, (from, until) => from < behind && until > start)
-      reportUnfinished(requests, `the program relies on it that nobody accesses ${behind - start} bytes`, [], {
-        time,
-        stack,
-        action: 'relied on',
-      })
-    },
-    lendsEnd({ pid, lost }) {
-      const lender = table.find(pid)
-      if (lost > 0) table.giveUp(lender ?? table.of(pid), lost)
-      else table.forget(pid)
-    },
+  services.tell(LENDS, {
     rows() {
       const now = sources.now()
       const programs = new Map([...regions.values()].map(({ object: { program } }) => [program?.pid, program]))
@@ -499,60 +433,125 @@ export const createLendDetector = (
     isDeclared: pid => hasLends && table.find(pid) !== undefined,
     unfinished: (pid, start, behind) =>
       unfinishedAt(pid, sources.now(), (from, until) => from < behind && until > start).length,
-    accessed(device, rkey, hi, lo, length, access, qpn) {
-      const right = rightOf(access)
-      if (!hasLends || length === 0 || right === 0) return
-      const memory = keyed(device, rkey)
-      const address = (hi >>> 0) * TWO_32 + (lo >>> 0)
-      if (memory === undefined) outer = { device, key: rkey, address, length, qpn }
-      if (memory === undefined || !memory.region.isLent) return
-      const { region, shift } = memory
-      const lender = table.find(region.object.program?.pid)
-      if (lender === undefined || lender.isGivenUp) return
-      const now = sources.now()
-      lender.settle(now)
-      const row = nextAccess * NUMBERS
-      nextAccess = (nextAccess + 1) % MAX_ACCESSES
-      accesses[row] = now
-      accesses[row + 1] = device
-      accesses[row + 2] = rkey
-      accesses[row + 3] = address
-      accesses[row + 4] = length
-      const start = address + shift
-      const behind = start + length
-      const at = lender.firstNotLent(right, qpn, start, behind, lend => {
-        if (right === LendRight.READ) compare(lend, region)
-      })
-      if (right !== LendRight.READ) lender.written(start, behind)
-      if (at < behind)
-        reportNotLent(
-          lender,
-          region,
-          { right, qpn, start, length },
-          at,
-          requestBehind({ device, key: rkey, address, length, qpn }),
+  })
+
+  return {
+    on: {
+      lent(event) {
+        hasLends = true
+        const lend = table.lend(event)
+        if (lend === undefined) return
+        const regionsBefore = unlent.get(event.pid)
+        if (regionsBefore === undefined) return
+        for (const region of regionsBefore.overlapping(event.start, event.end)) {
+          region.isLent = true
+          if (region.place !== undefined) regionsBefore.remove(region.place)
+          region.place = undefined
+        }
+      },
+      takenBack({ pid, lend: id, time, stack }) {
+        const lender = table.find(pid)
+        lender?.settle(time)
+        const lend = lender?.takeBack(id, time, stack)
+        if (lender === undefined || lend === undefined || outstanding.size + ended.length === 0) return
+        const { start, end: behind, rights, qpn: to } = lend
+        const requests = unfinishedAt(pid, time, (from, until, right, qpn) => {
+          if (
+            from >= behind ||
+            until <= start ||
+            (rights & right) === 0 ||
+            (to !== 0 && qpn !== undefined && qpn !== to)
+          )
+            return false
+          const [first, last] = [Math.max(from, start), Math.min(until, behind)]
+          return lender.firstNotLent(right, qpn ?? 0, first, last, () => {}) < last
+        })
+        const label = lend.label === '' ? '' : ` (${lend.label})`
+        reportUnfinished(
+          requests,
+          `the program takes back ${behind - start} bytes${label}`,
+          [moment('lent', lend.time, lend.stack)],
+          {
+            time,
+            stack,
+            action: 'taken back',
+          },
         )
-    },
-    posted(request) {
-      if (!hasLends) return
-      if (request.remote !== undefined) outstanding.set(request.id, request)
-      if (request.opcode === BIND_MW || isOfDriver(request.opcode)) keys.clear()
-    },
-    ended(request) {
-      if (!hasLends) return
-      if (request.remote !== undefined) end(request, true)
-      if (request.opcode === BIND_MW || isOfDriver(request.opcode)) keys.clear()
-    },
-    queueReset(owner) {
-      for (const request of outstanding.values()) if (request.owner === owner) end(request, false)
-    },
-    called({ class: name, method, refused }, object) {
-      if (refused !== undefined) return
-      if (name === 'mw') keys.clear()
-      if (name !== 'mr') return
-      if (method === 'destroy' || method === 'modify') forgetRegion(object)
-      if (method === 'create' || method === 'modify') addRegion(object)
-      keys.clear()
+      },
+      unchecked({ pid, start, end: behind }) {
+        table.of(pid).uncheck(start, behind, services.omit)
+      },
+      named({ pid, start, end: behind, name }) {
+        table.of(pid).name(start, behind, name)
+      },
+      expectsFinished({ pid, start, end: behind, time, stack }) {
+        hasLends = true
+        const requests = unfinishedAt(pid, time, (from, until) => from < behind && until > start)
+        reportUnfinished(requests, `the program relies on it that nobody accesses ${behind - start} bytes`, [], {
+          time,
+          stack,
+          action: 'relied on',
+        })
+      },
+      lendsEnd({ pid, lost }) {
+        const lender = table.find(pid)
+        if (lost > 0) table.giveUp(lender ?? table.of(pid), lost)
+        else table.forget(pid)
+      },
+      accessed({ device, rkey, address, length, access, qpn }) {
+        const right = rightOf(access)
+        if (!hasLends || length === 0 || right === 0) return
+        const memory = keyed(device, rkey)
+        if (memory === undefined) outer = { device, key: rkey, address, length, qpn }
+        if (memory === undefined || !memory.region.isLent) return
+        const { region, shift } = memory
+        const lender = table.find(region.object.program?.pid)
+        if (lender === undefined || lender.isGivenUp) return
+        const now = sources.now()
+        lender.settle(now)
+        const row = nextAccess * NUMBERS
+        nextAccess = (nextAccess + 1) % MAX_ACCESSES
+        accesses[row] = now
+        accesses[row + 1] = device
+        accesses[row + 2] = rkey
+        accesses[row + 3] = address
+        accesses[row + 4] = length
+        const start = address + shift
+        const behind = start + length
+        const at = lender.firstNotLent(right, qpn, start, behind, lend => {
+          if (right === LendRight.READ) compare(lend, region)
+        })
+        if (right !== LendRight.READ) lender.written(start, behind)
+        if (at < behind)
+          reportNotLent(
+            lender,
+            region,
+            { right, qpn, start, length },
+            at,
+            requestBehind({ device, key: rkey, address, length, qpn }),
+          )
+      },
+      posted(request) {
+        if (!hasLends) return
+        if (request.remote !== undefined) outstanding.set(request.id, request)
+        if (request.opcode === BIND_MW || isOfDriver(request.opcode)) keys.clear()
+      },
+      ended(request) {
+        if (!hasLends) return
+        if (request.remote !== undefined) end(request, true)
+        if (request.opcode === BIND_MW || isOfDriver(request.opcode)) keys.clear()
+      },
+      queueReset(owner) {
+        for (const request of outstanding.values()) if (request.owner === owner) end(request, false)
+      },
+      called({ class: name, method, refused }, object) {
+        if (refused !== undefined) return
+        if (name === 'mw') keys.clear()
+        if (name !== 'mr') return
+        if (method === 'destroy' || method === 'modify') forgetRegion(object)
+        if (method === 'create' || method === 'modify') addRegion(object)
+        keys.clear()
+      },
     },
   }
 }

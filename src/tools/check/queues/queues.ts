@@ -4,14 +4,14 @@
  */
 
 import type { Stack } from '../../../spec/check/finding.ts'
-import type { CheckedFailure, ProgramEvent } from '../../../spec/check/program-events.ts'
+import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
-import { nameIn } from '../../../spec/enums.ts'
+import { AsyncEventType, nameIn } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText, usesRegion } from '../buffers.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
 import { POSTED } from '../reporting.ts'
 import { ReceiveQueues } from './receives.ts'
@@ -28,7 +28,7 @@ const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
   status !== SUCCESS && status !== WR_FLUSH_ERR && qp.failure?.cause.id !== 'LOCAL_ENDED'
 
-export interface QueueDetector extends Detector {
+export interface Queues {
   readonly relapses: Relapses
   /** A send was refused because its queue is full. */
   isFull(qp: number): void
@@ -36,8 +36,6 @@ export interface QueueDetector extends Detector {
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
   /** A line: the bytes of a send that is outstanding, or has ended last. None if it is neither. */
   lengthOf(qp: KnownObject, wrId: bigint | undefined): string[]
-  /** SRQ_LIMIT_REACHED was raised. */
-  limitReached(failure: CheckedFailure): void
   /** As `SrqLimits.explain`. */
   explainLimit(peer: KnownObject | undefined): ReturnType<SrqLimits['explain']>
   /** Whether the program has polled none of the completions of a CQ, which has some. */
@@ -48,7 +46,9 @@ export interface QueueDetector extends Detector {
 const EFA_DROPS_EMPTY =
   'on EFA a receive without scatter/gather elements (num_sge 0) is not counted: libefa drops it, though ibv_post_recv returns 0'
 
-export const createQueueDetector = (services: DetectorServices): QueueDetector => {
+export const QUEUES: Topic<Queues> = { name: 'queues' }
+
+export const createQueueDetector = (services: DetectorServices): Detector => {
   const unpolled = new UnpolledCompletions()
   const sends = new SendQueues(services, unpolled)
   const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
@@ -150,79 +150,9 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     }
   }
 
-  return {
+  services.tell(QUEUES, {
     relapses,
-    refines: refineWaits(services, sends, receives, wakeups, limits),
     isFull: qp => sends.refused(qp),
-    posted(request) {
-      relapses.posted(request)
-      if (request.queue === PostQueue.SEND) sends.posted(request)
-      else {
-        receives.posted(request)
-        limits.posted(request.owner)
-      }
-    },
-    ended(request) {
-      sends.ended(request)
-    },
-    completed(request, completion) {
-      const { qp, status, cqPosition } = completion
-      relapses.completed(request, completion)
-      if (request.queue === PostQueue.SEND) sends.completed(request)
-      else if (status !== WR_FLUSH_ERR) {
-        receives.taken(request, qp)
-        sends.received(completion)
-      }
-      wakeups.completing(completion)
-      const overwriting = overwritingCqs.get(completion.cq)
-      if (overwriting !== undefined) overwriting.overwriting = cqPosition
-      const known = cqPosition > 0 ? services.objects.find(qp) : undefined
-      if (known !== undefined) unpolled.completed(request, completion, known)
-    },
-    receiverNotReady(id) {
-      const qp = services.objects.find(id)
-      if (qp !== undefined) receives.notReady(qp)
-    },
-    polled(id, count) {
-      unpolled.polled(id, count, completionPolled)
-      wakeups.polled(id)
-    },
-    queueReset(id) {
-      const owner = services.objects.find(id)
-      if (owner?.isQp) sends.reset(owner)
-      receives.reset(id)
-      relapses.reset(id)
-      unpolled.qpReset(id)
-    },
-    calling(call, object) {
-      const { class: name, method, args, stack } = call
-      if (object.isQp) sends.calling(call, object)
-      if (name !== 'cq') return
-      wakeups.calling(object)
-      if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
-    },
-    called(call, object) {
-      const { class: name, method, stack, refused, why } = call
-      if (object.isQp) sends.called(call, object)
-      if (refused !== undefined) return
-      limits.called(call, object)
-      if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
-      if (method !== 'destroy') return
-      receives.destroyed(object.id)
-      if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
-      if (name === 'mr' && why === 'call') deregistered(object, stack)
-      if (name !== 'cq') return
-      wakeups.destroyed(object)
-      overwritingCqs.delete(object.id)
-      reportUnpolled(object, stack)
-      unpolled.cqDestroyed(object.id)
-    },
-    on: { elementsUnused },
-    contextEnds(end) {
-      sends.contextEnds(end)
-      relapses.contextEnds(end.context)
-    },
-    limitReached: failure => limits.raised(failure),
     explainLimit: peer => limits.explain(peer),
     isNonePolled: ({ id }) => unpolled.isNonePolled(id),
     lengthOf({ id }, wrId) {
@@ -233,6 +163,86 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (peer.class === 'xrc_tgt_qp') return []
       const counts = receives.counts(sender, sends.outstandingMessages(sender.id), peer)
       return peer.class === 'driver_qp' ? [counts, EFA_DROPS_EMPTY] : [counts]
+    },
+  })
+
+  return {
+    refines: refineWaits(services, sends, receives, wakeups, limits),
+    on: {
+      posted(request) {
+        relapses.posted(request)
+        if (request.queue === PostQueue.SEND) sends.posted(request)
+        else {
+          receives.posted(request)
+          limits.posted(request.owner)
+        }
+      },
+      ended(request) {
+        sends.ended(request)
+      },
+      completed(request, completion) {
+        const { qp, status, cqPosition } = completion
+        relapses.completed(request, completion)
+        if (request.queue === PostQueue.SEND) sends.completed(request)
+        else if (status !== WR_FLUSH_ERR) {
+          receives.taken(request, qp)
+          sends.received(completion)
+        }
+        wakeups.completing(completion)
+        const overwriting = overwritingCqs.get(completion.cq)
+        if (overwriting !== undefined) overwriting.overwriting = cqPosition
+        const known = cqPosition > 0 ? services.objects.find(qp) : undefined
+        if (known !== undefined) unpolled.completed(request, completion, known)
+      },
+      receiverNotReady(id) {
+        const qp = services.objects.find(id)
+        if (qp !== undefined) receives.notReady(qp)
+      },
+      polled(id, count) {
+        unpolled.polled(id, count, completionPolled)
+        wakeups.polled(id)
+      },
+      queueReset(id) {
+        const owner = services.objects.find(id)
+        if (owner?.isQp) sends.reset(owner)
+        receives.reset(id)
+        relapses.reset(id)
+        unpolled.qpReset(id)
+      },
+      calling(call, object) {
+        const { class: name, method, args, stack } = call
+        if (object.isQp) sends.calling(call, object)
+        if (name !== 'cq') return
+        wakeups.calling(object)
+        if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
+      },
+      called(call, object) {
+        const { class: name, method, stack, refused, why } = call
+        if (object.isQp) sends.called(call, object)
+        if (refused !== undefined) return
+        limits.called(call, object)
+        if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
+        if (method !== 'destroy') return
+        receives.destroyed(object.id)
+        if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
+        if (name === 'mr' && why === 'call') deregistered(object, stack)
+        if (name !== 'cq') return
+        wakeups.destroyed(object)
+        overwritingCqs.delete(object.id)
+        reportUnpolled(object, stack)
+        unpolled.cqDestroyed(object.id)
+      },
+      failed(failed) {
+        if (failed.failure.cause.id === 'SRQ_LIMIT') limits.raised(failed)
+      },
+      portEvent({ device, type }) {
+        if (type === AsyncEventType.values.PORT_ACTIVE) relapses.portActive(device)
+      },
+      contextSettled(end) {
+        sends.contextEnds(end)
+        relapses.contextEnds(end.context)
+      },
+      elementsUnused,
     },
   }
 }

@@ -4,12 +4,11 @@
  */
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
-import type { KeyedMemory, LoggedEvents } from '../../../spec/check/probes.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, SendKind, sendOperations, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { POSTED } from '../reporting.ts'
 import { BenignRaces } from './benign.ts'
@@ -18,22 +17,13 @@ import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
 
-/** The probes of the search for races. */
-export interface RaceProbes {
-  memoryOf(device: number, key: number): KeyedMemory | undefined
-  logStack(process: number, stack: number): Stack
-  readLog(): LoggedEvents
-}
-
-export interface RaceDetector extends Detector {
-  /** As `BenignRaces.allow` and `BenignRaces.hasSpace`. */
-  allow(session: number, pid: number, start: number, end: number): void
+interface RaceSearch {
+  /** As `BenignRaces.hasSpace`. */
   hasSpace(session: number, pid: number): boolean
   /** A program writes an event log from now on. */
   begin(): void
-  /** Joins requests, posts and polls so far (feed.ts), and reports races. */
-  join(): void
 }
+export const RACES: Topic<RaceSearch> = { name: 'races' }
 
 /** After this many events of devices, the events are joined with the logs. */
 const BATCH = 512
@@ -83,8 +73,10 @@ const isReliable = ({ class: name }: KnownObject): boolean => name === 'rc_qp' |
 
 const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
 
-export const createRaceDetector = (services: DetectorServices, sources: RaceProbes): RaceDetector => {
-  const { objects } = services
+export const createRaceDetector = (services: DetectorServices): Detector | undefined => {
+  const { objects, sources } = services
+  const { memoryOf, logStack, readLog } = sources
+  if (memoryOf === undefined || logStack === undefined || readLog === undefined) return undefined
   let hasBegun = false
   /** Registered regions by device, then lkey. */
   const regions = new Map<number, Map<number, KnownRegion>>()
@@ -105,7 +97,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
 
   /** The memory that a request accesses with a key; undefined: an unknown key, or no bytes. */
   const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range | undefined => {
-    const memory = length === 0 ? undefined : sources.memoryOf(device, key)
+    const memory = length === 0 ? undefined : memoryOf(device, key)
     if (memory === undefined) return undefined
     const start = address + memory.shift
     return { space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) }
@@ -171,7 +163,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     'counter-shared': 'each is behind a WRITE of its queue, and the value does not say which of these has landed',
   }
 
-  const stackOf = ({ info: { process, stack } }: Request<Posted>): Stack => sources.logStack(process, stack)
+  const stackOf = ({ info: { process, stack } }: Request<Posted>): Stack => logStack(process, stack)
 
   const report = ({ id, isProven, first, second, start, end }: Race<Posted>): void => {
     const [earlier, later] = [first.request, second.request]
@@ -225,7 +217,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
 
   const join = (): void => {
     if (!hasBegun) return
-    const { entries, lost, time } = sources.readLog()
+    const { entries, lost, time } = readLog()
     for (const context of lost) markLogLost(context)
     feed.join(entries, time)
   }
@@ -233,72 +225,75 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceProb
     if (feed.unjoinedEvents >= BATCH) join()
   }
 
-  return {
-    allow(session, pid, start, end) {
-      benign.allow(session, pid, start, end)
-    },
+  services.tell(RACES, {
     hasSpace: (session, pid) => benign.hasSpace(session, pid),
     begin() {
       hasBegun = true
       services.searchesRaces = true
     },
-    join,
-    posted(request) {
-      const owner = hasBegun ? objects.find(request.owner) : undefined
-      if (owner === undefined) return
-      const isSend = request.queue === PostQueue.SEND
-      const operation = isSend ? operations.get(sendOperations[request.opcode]?.kind) : undefined
-      feed.add({
-        event: isSend ? 'send' : 'receive',
-        request,
-        context: owner.context,
-        time: request.time,
-        kind: isSend ? (operation?.kind ?? 'OTHER') : 'RECEIVE',
-        isFenced: isSend && (request.flags & SendFlags.values.FENCE) !== 0,
-        ranges: operation === undefined ? [] : sendRanges(owner, request, operation),
-        isReliable: !isSend || isReliable(owner),
-      })
-      joinBatch()
-    },
-    ended(request) {
-      // A signaled send ends with its completion.
-      if (hasBegun && !request.isSignaled) feed.add({ event: 'end', request, time: services.sources.now() })
-    },
-    completed(request, { cq, cqPosition, status, opcode, bytes, qp, message }) {
-      const isLost = cqPosition === 0
-      if (!hasBegun || isLost) return
-      const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
-      const owner = isFilled ? objects.find(qp) : undefined
-      // A WRITE with immediate data consumes a receive and does not write to its buffer.
-      const leavesBuffer = opcode === WcOpcode.values.RECV_RDMA_WITH_IMM
-      const filled = owner && {
-        qp,
-        message,
-        ranges: leavesBuffer ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
-      }
-      feed.add({ event: 'completion', request, time: services.sources.now(), cq, filled })
-      joinBatch()
-    },
-    queueReset(id) {
-      const owner = hasBegun ? objects.find(id) : undefined
-      if (owner === undefined) return
-      join()
-      feed.forget(id, owner.context, owner.isQp ? 'qp' : 'srq', owner.qpn ?? owner.handle)
-    },
-    called({ class: name, method, refused }, object) {
-      if (!hasBegun || refused !== undefined) return
-      if (name === 'cq' && method === 'destroy') {
+  })
+
+  return {
+    on: {
+      benign: ({ session, pid, start, end }) => benign.allow(session, pid, start, end),
+      logged: join,
+      posted(request) {
+        const owner = hasBegun ? objects.find(request.owner) : undefined
+        if (owner === undefined) return
+        const isSend = request.queue === PostQueue.SEND
+        const operation = isSend ? operations.get(sendOperations[request.opcode]?.kind) : undefined
+        feed.add({
+          event: isSend ? 'send' : 'receive',
+          request,
+          context: owner.context,
+          time: request.time,
+          kind: isSend ? (operation?.kind ?? 'OTHER') : 'RECEIVE',
+          isFenced: isSend && (request.flags & SendFlags.values.FENCE) !== 0,
+          ranges: operation === undefined ? [] : sendRanges(owner, request, operation),
+          isReliable: !isSend || isReliable(owner),
+        })
+        joinBatch()
+      },
+      ended(request) {
+        // A signaled send ends with its completion.
+        if (hasBegun && !request.isSignaled) feed.add({ event: 'end', request, time: services.sources.now() })
+      },
+      completed(request, { cq, cqPosition, status, opcode, bytes, qp, message }) {
+        const isLost = cqPosition === 0
+        if (!hasBegun || isLost) return
+        const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
+        const owner = isFilled ? objects.find(qp) : undefined
+        // A WRITE with immediate data consumes a receive and does not write to its buffer.
+        const leavesBuffer = opcode === WcOpcode.values.RECV_RDMA_WITH_IMM
+        const filled = owner && {
+          qp,
+          message,
+          ranges: leavesBuffer ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
+        }
+        feed.add({ event: 'completion', request, time: services.sources.now(), cq, filled })
+        joinBatch()
+      },
+      queueReset(id) {
+        const owner = hasBegun ? objects.find(id) : undefined
+        if (owner === undefined) return
         join()
-        feed.forgetCq(object.id)
-      }
-      // ibv_rereg_mr (`modify`) may give a region other memory.
-      if (name !== 'mr' || (method !== 'destroy' && method !== 'modify')) return
-      const { lkey } = object
-      const ofDevice = regions.get(object.device)
-      if (lkey === undefined || ofDevice === undefined) return
-      const region = ofDevice.get(lkey)
-      if (region !== undefined) region.isDeregistered = true
-      ofDevice.delete(lkey)
+        feed.forget(id, owner.context, owner.isQp ? 'qp' : 'srq', owner.qpn ?? owner.handle)
+      },
+      called({ class: name, method, refused }, object) {
+        if (!hasBegun || refused !== undefined) return
+        if (name === 'cq' && method === 'destroy') {
+          join()
+          feed.forgetCq(object.id)
+        }
+        // ibv_rereg_mr (`modify`) may give a region other memory.
+        if (name !== 'mr' || (method !== 'destroy' && method !== 'modify')) return
+        const { lkey } = object
+        const ofDevice = regions.get(object.device)
+        if (lkey === undefined || ofDevice === undefined) return
+        const region = ofDevice.get(lkey)
+        if (region !== undefined) region.isDeregistered = true
+        ofDevice.delete(lkey)
+      },
     },
   }
 }

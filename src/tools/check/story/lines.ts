@@ -14,7 +14,7 @@ import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { callName } from '../c-words.ts'
-import type { DetectorServices } from '../detector.ts'
+import type { DetectorServices, Topic } from '../detector.ts'
 import { type KnownObject, shortName, stateName } from '../objects.ts'
 import type { Occurrence } from '../reporting.ts'
 import { decisiveOf, type Event } from './decisive.ts'
@@ -162,6 +162,8 @@ const raiseBehindCalls = (noted: Event[]): void => {
     noted.splice(i, 1)
   }
 }
+
+export const STORIES: Topic<Stories> = { name: 'stories' }
 
 export class Stories {
   readonly #services: DetectorServices

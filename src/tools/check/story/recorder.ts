@@ -99,13 +99,15 @@ export class StoryRecorder {
   constructor(services: DetectorServices) {
     this.#services = services
     this.detector = {
-      posted: request => this.#posted(request),
-      ended: request => this.#ended(request),
-      completed: (request, completion) => this.#completed(request, completion),
-      receiveLost: request => this.#receiveLost(request),
-      receiverNotReady: qp => this.#notReady(qp),
-      polled: (cq, count) => this.#polled(cq, count),
-      queueReset: owner => this.#reset(owner),
+      on: {
+        posted: request => this.#posted(request),
+        ended: request => this.#ended(request),
+        completed: (request, completion) => this.#completed(request, completion),
+        receiveLost: request => this.#receiveLost(request),
+        receiverNotReady: qp => this.#notReady(qp),
+        polled: (cq, count) => this.#polled(cq, count),
+        queueReset: owner => this.#reset(owner),
+      },
     }
   }
 

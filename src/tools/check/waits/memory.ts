@@ -7,6 +7,7 @@ import { SendKind, sendOperations } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import { hasReachedRtr } from '../connection.ts'
 import type { DetectorServices } from '../detector.ts'
+import { LATEST } from '../memory-gone.ts'
 import type { KnownObject } from '../objects.ts'
 
 /** Peers that are named. */
@@ -15,7 +16,7 @@ const MAX_WRITERS = 3
 /** A WRITE that ends or begins at most this far from an address may have been meant for it. Bytes. */
 const NEAR = 8
 
-type Services = Pick<DetectorServices, 'objects' | 'peerOf' | 'targetDeviceOf'>
+type Services = Pick<DetectorServices, 'objects' | 'peerOf' | 'targetDeviceOf' | 'ask'>
 
 export interface MemoryInSentence {
   /** `offset 16 of MR 0x7f of 4096 bytes, where QP 0x12 of process 7 (server) may write`. */
@@ -30,7 +31,8 @@ const writes = ({ opcode }: WorkRequest): boolean => {
 }
 
 /** The last of the requests that wrote an address of a region, else the last that ended right before it or began right behind. */
-const writerOf = (services: Services, ended: readonly WorkRequest[], region: KnownObject, address: number): string => {
+const writerOf = (services: Services, region: KnownObject, address: number): string => {
+  const ended = services.ask(LATEST)?.() ?? []
   const at = address - (region.start ?? 0) + (region.iova ?? 0)
   let near = ''
   for (let i = ended.length - 1; i >= 0; i--) {
@@ -54,14 +56,12 @@ const writerOf = (services: Services, ended: readonly WorkRequest[], region: Kno
 }
 
 /**
- * `contexts`: of the process. `ended`: requests that have ended, of all programs, the latest last. Undefined: the address is
- * in no region of the process.
+ * `contexts`: of the process. Undefined: the address is in no region of it.
  */
 export const memoryAt = (
   services: Services,
   contexts: readonly number[],
   address: number,
-  ended: readonly WorkRequest[],
 ): MemoryInSentence | undefined => {
   const regions = contexts
     .flatMap(context => services.objects.existingIn(context))
@@ -75,7 +75,7 @@ export const memoryAt = (
   const queues = [...(region.uses.get('pd')?.users ?? [])].filter(user => user.isQp && hasReachedRtr(user))
   const peers = [...new Set(queues.flatMap(qp => services.peerOf(qp) ?? []))]
   const left = peers.filter(({ destruction }) => destruction === undefined)
-  const writer = writerOf(services, ended, region, address)
+  const writer = writerOf(services, region, address)
   if (left.length === 0)
     return {
       text: `${place}, where peers may write${writer}`,

@@ -38,9 +38,10 @@ import { addressText, lidAddress, lidOf } from '../../../transport/wire/address.
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { Checker } from '../../check/checker.ts'
 import type { CheckerSources } from '../../check/detector.ts'
+import { LENDS } from '../../check/lends/lends.ts'
 import type { Gids } from '../../check/outages.ts'
-import type { RaceProbes } from '../../check/races/detector.ts'
 import type { ReportFinding } from '../../check/reporting.ts'
+import { SWAPS } from '../../check/swaps.ts'
 import { lossesOf } from '../faults/losses.ts'
 import { hashRange, readWord } from '../requests/digest.ts'
 import { type RequestPoll, reportPollsBefore, watchRequests } from '../requests/watch.ts'
@@ -90,7 +91,7 @@ interface HostSources
   /** Gives the stream what programs have declared so far of lent memory. Absent: nobody declares, or by events. */
   readLends?(): void
   /** The event logs of programs. Absent: no search for races. */
-  readonly events?: Omit<RaceProbes, 'memoryOf'>
+  readonly events?: Required<Pick<ProgramProbes, 'logStack' | 'readLog'>>
 }
 
 /** The index of the first device with a port that matches. */
@@ -422,11 +423,13 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
         for (const poll of polls.values()) watchMessages(poll)
       },
     })
+  const lends = checker.ask(LENDS)
   const lentWatch =
-    checker.lends &&
+    lends &&
     createLentWatch({
       stream,
       checker,
+      lends,
       readLends: sources.readLends,
       memoryOf: keyMemory(index => devices.get(index)),
       watchPosts(watcherOf) {
@@ -554,7 +557,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     scan,
     contextEnds,
     swapWaits: () =>
-      checker.swaps
+      checker
+        .need(SWAPS)
         .waits(({ device: index, element }) => {
           const device = devices.get(index)
           return device && readWord(device.memory, sources.scratch, device.driver.requests, element)

@@ -11,7 +11,7 @@ import { TWO_32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { returnsData } from '../../../spec/work.ts'
 import type { Checker } from '../../check/checker.ts'
-import type { LentRange } from '../../check/lends/lends.ts'
+import type { Lends, LentRange } from '../../check/lends/lends.ts'
 
 /** Bytes for which a request waits. */
 interface Watched {
@@ -27,6 +27,7 @@ interface Watched {
 interface Sources {
   readonly stream: ProgramStream
   readonly checker: Checker
+  readonly lends: Lends
   readonly readLends: (() => void) | undefined
   readonly memoryOf: (device: number, key: number) => KeyedMemory | undefined
   /** Tells of the requests of all devices until the returned function is called. */
@@ -42,6 +43,7 @@ const ignore = (): void => {}
 export const createLentWatch = ({
   stream,
   checker,
+  lends,
   readLends,
   memoryOf,
   watchPosts,
@@ -77,7 +79,7 @@ export const createLentWatch = ({
     event: event => (events[event.event] as ((event: ProgramEvent) => void) | undefined)?.(event),
     // The bytes are written when the device goes on.
     accessed(device, rkey, hi, lo, length, _, qpn) {
-      const range = checker.rangeOf(device, rkey, (hi >>> 0) * TWO_32 + (lo >>> 0), length)
+      const range = lends.rangeOf(device, rkey, (hi >>> 0) * TWO_32 + (lo >>> 0), length)
       if (range === undefined) return
       use(
         one =>
@@ -115,7 +117,7 @@ export const createLentWatch = ({
 
   return device => ({
     watch(key, hi, lo, length, qpn, isRead, onUse) {
-      const range = checker.rangeOf(device, key, (hi >>> 0) * TWO_32 + (lo >>> 0), length)
+      const range = lends.rangeOf(device, key, (hi >>> 0) * TWO_32 + (lo >>> 0), length)
       if (range === undefined || !checker.isLent(range.pid, range.start, range.end)) return undefined
       for (const { range: other } of watched)
         if (other.pid === range.pid && overlaps(other, range.start, range.end)) return undefined

@@ -7,6 +7,7 @@ import type { ProgramEvent } from '../../../../src/spec/check/program-events.ts'
 import { AccessFlags, QpState } from '../../../../src/spec/enums.ts'
 import { LendRight } from '../../../../src/spec/lends.ts'
 import { WrOpcode } from '../../../../src/spec/work.ts'
+import { LENDS } from '../../../../src/tools/check/lends/lends.ts'
 import { LKEY, requestScenario, START } from '../requests.ts'
 
 const { READ, WRITE } = LendRight
@@ -305,8 +306,8 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
       s.lend(0, 64)
       s.post({ opcode: WrOpcode.values.RDMA_READ, remote: { address: START, length: 64, rkey: LKEY } })
       s.advance(5)
-      assert.equal(s.checker.lends?.unfinished(pid, START, START + 8), 1)
-      assert.equal(s.checker.lends?.unfinished(pid, START + 64, START + 72), 0)
+      assert.equal(s.checker.ask(LENDS)?.unfinished(pid, START, START + 8), 1)
+      assert.equal(s.checker.ask(LENDS)?.unfinished(pid, START + 64, START + 72), 0)
       s.checker.event({ event: 'expectsFinished', time: 5, pid, start: START, end: START + 8, stack: [] })
     },
     ['taken-back-early warning'],

@@ -4,15 +4,17 @@
  */
 
 import { readSync, writeSync } from 'node:fs'
-import type { Context } from '../core/model.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
-import type { LoggedEvent, LoggedEvents } from '../spec/check/probes.ts'
-import { eventTime } from '../spec/check/stream.ts'
-import { EventLog } from '../spec/context-logs.ts'
-import { offsetsOf } from '../spec/message-layout.ts'
-import { Messages } from '../spec/session.ts'
-import type { Contexts } from './context/contexts.ts'
+import type { Context } from '../../core/model.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import type { LoggedEvent, LoggedEvents } from '../../spec/check/probes.ts'
+import { eventTime } from '../../spec/check/stream.ts'
+import { EventLog } from '../../spec/context-logs.ts'
+import { offsetsOf } from '../../spec/message-layout.ts'
+import { Messages } from '../../spec/session.ts'
+import type { Contexts } from '../context/contexts.ts'
 
+/** Milliseconds between reads of the logs of programs. */
+export const READ_LOGS_INTERVAL = 100
 /** Microseconds after which an entry that was claimed but not written counts as lost. */
 const MAX_CLAIMED = 1_000_000
 /** Microseconds by which a logged time may be in the future; a later time is wrong. */

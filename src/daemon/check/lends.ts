@@ -2,14 +2,16 @@
  * Reads the rings of lends (spec/lends.ts) that programs have passed with their wait tables. The rings are mapped, so
  * that each access can look whether there is a new entry. The contents are not trusted.
  */
-import type { Mapping } from '../host/memory/mapping.ts'
-import type { Stack } from '../spec/check/finding.ts'
-import type { ProgramEvent } from '../spec/check/program-events.ts'
-import { LendKind, LendRight, LendRing } from '../spec/lends.ts'
-import { offsetsOf } from '../spec/message-layout.ts'
-import { printable } from '../spec/printable.ts'
-import { Messages } from '../spec/session.ts'
-import { monotonicStart } from './event-log.ts'
+import { createRingPool, type Mapping } from '../../host/memory/mapping.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import type { ProgramEvent } from '../../spec/check/program-events.ts'
+import { LendKind, LendRight, LendRing } from '../../spec/lends.ts'
+import { offsetsOf } from '../../spec/message-layout.ts'
+import { printable } from '../../spec/printable.ts'
+import { Messages } from '../../spec/session.ts'
+import type { Containment } from '../containment.ts'
+import { monotonicStart, READ_LOGS_INTERVAL } from './event-log.ts'
+import type { WaitTableFile } from './waits/tables.ts'
 
 /** Microseconds after which an entry that was claimed but not written is given up: its thread has died. */
 const MAX_CLAIMED = 1_000_000
@@ -44,19 +46,28 @@ interface LendSink {
 export class LendRings {
   #rings: readonly Ring[] = []
   readonly #sink: LendSink
-  readonly #release: (memory: Mapping) => void
+  readonly #containment: Containment
+  readonly #pool = createRingPool()
   readonly #start = monotonicStart()
+  #isRead = false
 
-  constructor(sink: LendSink, release: (memory: Mapping) => void) {
+  constructor(sink: LendSink, containment: Containment) {
     this.#sink = sink
-    this.#release = release
+    this.#containment = containment
   }
 
-  /** A process has passed its ring. */
-  add(session: object, pid: number, memory: Mapping): void {
+  /** A process has passed its ring, in the file of its wait table. From now on the rings are read now and then. */
+  add(session: object, pid: number, file: WaitTableFile): void {
+    const memory = file.lendRing(this.#pool)
     this.#remove(ring => ring.pid === pid)
     const tail = memory.view.getUint32(HEAD.tail, true)
     this.#rings = [...this.#rings, { pid, session, memory, tail, early: new Set(), claimedSince: undefined }]
+    if (this.#isRead) return
+    this.#isRead = true
+    setInterval(
+      this.#containment.guard('the reading of lends', () => this.read()),
+      READ_LOGS_INTERVAL,
+    ).unref()
   }
 
   /** The session of a process has ended. */
@@ -68,7 +79,7 @@ export class LendRings {
   }
 
   #remove(isRemoved: (ring: Ring) => boolean): void {
-    for (const ring of this.#rings) if (isRemoved(ring)) this.#release(ring.memory)
+    for (const ring of this.#rings) if (isRemoved(ring)) this.#pool.release(ring.memory)
     this.#rings = this.#rings.filter(ring => !isRemoved(ring))
   }
 

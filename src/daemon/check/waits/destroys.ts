@@ -9,13 +9,13 @@
  * librdmacm's rdma_destroy_id and rdma_migrate_id wait in the same way. Its structure is private: that of rdma-core 24 and newer. If the
  * program has another version, the handle is not at this offset, and no wait is found.
  */
-import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
-import { findHandle } from '../core/objects/handles.ts'
-import { createCause } from '../spec/check/causes.ts'
-import type { Failure } from '../spec/check/failures.ts'
-import { isSrqClass } from '../spec/classes/ids.ts'
-import { CallError } from '../spec/errno.ts'
-import type { Containment } from './containment.ts'
+import type { Caller, CoreObject, EventsRead } from '../../../core/model.ts'
+import { findHandle } from '../../../core/objects/handles.ts'
+import { createCause } from '../../../spec/check/causes.ts'
+import type { Failure } from '../../../spec/check/failures.ts'
+import { isSrqClass } from '../../../spec/classes/ids.ts'
+import { CallError } from '../../../spec/errno.ts'
+import type { Containment } from '../../containment.ts'
 
 export interface DestroyWaits {
   /** Watches the destroy of an object. `read`: how many events of the object `caller` has read. */

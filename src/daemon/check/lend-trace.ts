@@ -5,7 +5,6 @@ import type { Core } from '../../core/model.ts'
 import type { ProgramConsumer, ProgramEvent } from '../../spec/check/program-events.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { LendRecord } from '../../spec/records.ts'
-import type { Checker } from '../../tools/check/checker.ts'
 import type { FailureReports } from '../failures.ts'
 
 type Said = ProgramEvent<'lent' | 'takenBack' | 'unchecked' | 'named' | 'advertised'>
@@ -13,10 +12,18 @@ type Said = ProgramEvent<'lent' | 'takenBack' | 'unchecked' | 'named' | 'adverti
 const NAMES: ReadonlySet<string> = new Set(['lent', 'takenBack', 'unchecked', 'named', 'advertised'])
 const isSaid = (event: ProgramEvent): event is Said => NAMES.has(event.event)
 
-/** `tag`: selects programs, empty: all. */
+interface Bytes {
+  readonly pid: number | undefined
+  readonly start: number
+}
+
+/**
+ * `lentBytes`: the bytes of a region from the address of a request on, if their program tells what it lends, or they are lent.
+ * `tag`: selects programs, empty: all.
+ */
 export const createLendTrace = (
   core: Core,
-  checker: Checker,
+  lentBytes: (device: number, rkey: number, address: number, length: number) => Bytes | undefined,
   ownerOf: FailureReports['ownerOf'],
   tag: string,
   post: (record: LendRecord) => void,
@@ -46,11 +53,9 @@ export const createLendTrace = (
       } else tell(event.pid, { ...event })
     },
     accessed(device, rkey, high, low, length, access, qpn) {
-      const range = checker.rangeOf(device, rkey, (high >>> 0) * TWO_32 + (low >>> 0), length)
-      if (range === undefined) return
-      const { pid, start, end } = range
-      if (checker.lends?.isDeclared(pid) !== true && !checker.isLent(pid, start, end)) return
-      tell(pid, { event: 'accessed', device, rkey, start, length, access, qpn })
+      const bytes = lentBytes(device, rkey, (high >>> 0) * TWO_32 + (low >>> 0), length)
+      if (bytes !== undefined)
+        tell(bytes.pid, { event: 'accessed', device, rkey, start: bytes.start, length, access, qpn })
     },
   }
 }

@@ -4,10 +4,10 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { NetFolderNames, type PeerFacts, type PeerQuestion, readPeerFacts } from '../spec/check/peer-facts.ts'
-import type { GraphProcess } from '../spec/check/thread-waits.ts'
-import type { ToolReply, ToolRequest } from '../uapi/tool.ts'
-import { openToolSession, type ToolSession } from './client/tool-session.ts'
+import { NetFolderNames, type PeerFacts, type PeerQuestion, readPeerFacts } from '../../spec/check/peer-facts.ts'
+import type { GraphProcess } from '../../spec/check/thread-waits.ts'
+import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
+import { openToolSession, type ToolSession } from '../client/tool-session.ts'
 
 /** Milliseconds within which a daemon answers: it may be overloaded, or stopped. */
 const MAX_TIME = 1000

@@ -4,14 +4,14 @@
  */
 import { closeSync, fstatSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
-import type { Mapping, RingPool } from '../host/memory/mapping.ts'
-import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../host/memory/memfd.ts'
-import type { Stack } from '../spec/check/finding.ts'
-import { LendRing } from '../spec/lends.ts'
-import { offsetsOf } from '../spec/message-layout.ts'
-import { Messages } from '../spec/session.ts'
-import { WaitTable } from '../spec/wait-table.ts'
-import type { Machine } from '../tools/check/waits/loads.ts'
+import type { Mapping, RingPool } from '../../../host/memory/mapping.ts'
+import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../../../host/memory/memfd.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
+import { LendRing } from '../../../spec/lends.ts'
+import { offsetsOf } from '../../../spec/message-layout.ts'
+import { Messages } from '../../../spec/session.ts'
+import { WaitTable } from '../../../spec/wait-table.ts'
+import type { Machine } from '../../../tools/check/waits/loads.ts'
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 /** The ring of lends is in the file too. */

@@ -3,12 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Caller, Context, CoreObject, EventsRead } from '../../src/core/model.ts'
-import { createHandles, takeHandle } from '../../src/core/objects/handles.ts'
-import { createContainment } from '../../src/daemon/containment.ts'
-import { createDestroyWaits, layouts } from '../../src/daemon/destroy-waits.ts'
-import { failureText } from '../../src/spec/check/failures.ts'
-import { CallError } from '../../src/spec/errno.ts'
+import type { Caller, Context, CoreObject, EventsRead } from '../../../../src/core/model.ts'
+import { createHandles, takeHandle } from '../../../../src/core/objects/handles.ts'
+import { createDestroyWaits, layouts } from '../../../../src/daemon/check/waits/destroys.ts'
+import { createContainment } from '../../../../src/daemon/containment.ts'
+import { failureText } from '../../../../src/spec/check/failures.ts'
+import { CallError } from '../../../../src/spec/errno.ts'
 
 /** Maximum number of watched destroys of a program. */
 const MAX_WAITS = 64

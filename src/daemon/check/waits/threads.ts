@@ -1,31 +1,31 @@
 /*
- * What the threads of programs wait for, and who could end it, from their wait tables (wait-tables.ts) and the objects of
+ * What the threads of programs wait for, and who could end it, from their wait tables (tables.ts) and the objects of
  * the daemon: for the graph of tools/check/waits/graph.ts. One look cannot tell a loop that polls from a poll: it is
  * one if its counts grow from look to look, and no completion comes.
  */
 import { existsSync, readlinkSync, statSync } from 'node:fs'
-import { type ContextWait, isQueuePair, type QueuePairObject } from '../core/driver-contract.ts'
-import type { Context, CoreObject } from '../core/model.ts'
-import { findHandle } from '../core/objects/handles.ts'
-import { childrenOf, epollEntries } from '../host/process-status.ts'
-import type { Identifier } from '../services/rdma-cm/identifier.ts'
-import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
-import type { Stack } from '../spec/check/finding.ts'
-import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from '../spec/check/thread-waits.ts'
-import { isSrqClass } from '../spec/classes/ids.ts'
-import { counted, hex } from '../spec/text.ts'
-import { WaitFlag, WaitKind } from '../spec/wait-table.ts'
-import type { KnownObject } from '../tools/check/objects.ts'
-import { waitGraphs } from '../tools/check/waits/graph.ts'
-import { isOnStack, loadOf } from '../tools/check/waits/loads.ts'
-import type { MemoryInSentence } from '../tools/check/waits/memory.ts'
-import { isSameAddress } from '../transport/wire/address.ts'
-import type { Contexts } from './context/contexts.ts'
-import { EventSocket } from './context/event-socket.ts'
-import { cqsOf, cqsOfChannel, isCq } from './context/queues.ts'
-import { type Devices, devicesWith } from './devices/devices.ts'
-import type { FailureReports } from './failures.ts'
-import type { ProcessTable, TableSlot, ThreadSample, WaitTables } from './wait-tables.ts'
+import { type ContextWait, isQueuePair, type QueuePairObject } from '../../../core/driver-contract.ts'
+import type { Context, CoreObject } from '../../../core/model.ts'
+import { findHandle } from '../../../core/objects/handles.ts'
+import { childrenOf, epollEntries } from '../../../host/process-status.ts'
+import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
+import type { RdmaCm } from '../../../services/rdma-cm/rdma-cm.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
+import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from '../../../spec/check/thread-waits.ts'
+import { isSrqClass } from '../../../spec/classes/ids.ts'
+import { counted, hex } from '../../../spec/text.ts'
+import { WaitFlag, WaitKind } from '../../../spec/wait-table.ts'
+import { waitGraphs } from '../../../tools/check/waits/graph.ts'
+import { isOnStack, loadOf } from '../../../tools/check/waits/loads.ts'
+import { isSameAddress } from '../../../transport/wire/address.ts'
+import type { Contexts } from '../../context/contexts.ts'
+import { EventSocket } from '../../context/event-socket.ts'
+import { cqsOf, cqsOfChannel, isCq } from '../../context/queues.ts'
+import { type Devices, devicesWith } from '../../devices/devices.ts'
+import type { FailureReports } from '../../failures.ts'
+import type { CheckerDoor } from '../door.ts'
+import type { OtherHosts } from '../other-hosts.ts'
+import type { ProcessTable, TableSlot, ThreadSample, WaitTables } from './tables.ts'
 
 /** Threads of a process that are looked at. */
 const MAX_THREADS = 4096
@@ -46,16 +46,8 @@ export interface ThreadWaitSources {
   readonly tables: WaitTables
   /** A stack that a process has defined (STACK). */
   stackOf(pid: number, id: number): Stack
-  /** `3`, or `3 of context 2`. */
-  cqNumber(context: number, handle: number): string
-  /** What registered memory of these contexts an address is in; undefined: none. */
-  memoryAt(contexts: readonly number[], address: number): MemoryInSentence | undefined
-  /** The name of this host in a net. */
-  ownHost(): string | undefined
-  /** The other end of a connection on another host of a net. */
-  peerInNet(gid: Uint8Array, qpn: number): Pick<KnownObject, 'host' | 'program' | 'destruction'> | undefined
-  /** The processes of the other hosts. */
-  otherHosts(): readonly GraphProcess[]
+  readonly door: Pick<CheckerDoor, 'cqNumber' | 'memoryAt' | 'peerInNet'>
+  readonly hosts: Pick<OtherHosts, 'ownName' | 'processes'>
   /** Microseconds. */
   now(): number
 }
@@ -163,7 +155,7 @@ class ProcessLook {
 
   /** `CQ 1, 3 of context 2`. */
   #names(cqs: readonly CoreObject[]): string {
-    return `CQ ${cqs.map(({ handle, context }) => this.#sources.cqNumber(context?.id ?? -1, handle)).join(', ')}`
+    return `CQ ${cqs.map(({ handle, context }) => this.#sources.door.cqNumber(context?.id ?? -1, handle)).join(', ')}`
   }
 
   written(cqs: readonly CoreObject[]): number {
@@ -188,7 +180,7 @@ class ProcessLook {
     if (peer === undefined) return receives > 0 ? 'open' : undefined
     const [device] = devicesWith(this.#sources.devices, peer.gid)
     if (device === undefined) {
-      const other = this.#sources.peerInNet(peer.gid, peer.qpn)
+      const other = this.#sources.door.peerInNet(peer.gid, peer.qpn)
       if (other?.program === undefined || other.host === undefined) return 'open'
       return other.destruction === undefined ? { host: other.host, pid: other.program.pid } : undefined
     }
@@ -386,7 +378,7 @@ class ProcessLook {
     const loads = samples.flatMap(sample => {
       const load = loadOf(process.arch, sample)
       if (load === undefined) return []
-      const memory = this.#sources.memoryAt(contexts, Number(load.address))
+      const memory = this.#sources.door.memoryAt(contexts, Number(load.address))
       return memory === undefined && isOnStack(process.arch, load, sample) ? [] : [{ ...load, memory }]
     })
     const found = loads.find(({ memory }) => memory !== undefined) ?? loads[0]
@@ -563,9 +555,9 @@ export class ThreadWaits {
 
   /** Who waits for whom now (`waitGraphs`). `known`: what the drivers have found. */
   look(known: readonly ContextWait[]): readonly WaitGraph[] {
-    const graphs = waitGraphs([...this.processes(known), ...this.#sources.otherHosts()])
+    const graphs = waitGraphs([...this.processes(known), ...this.#sources.hosts.processes])
     this.#graph = graphs[0]
-    const own = this.#sources.ownHost()
+    const own = this.#sources.hosts.ownName
     // Of several hosts the first one in the order of names reports it.
     return graphs.filter(({ first, threads }) =>
       first.every(i => own === undefined || (threads[i]?.host ?? own) >= own),

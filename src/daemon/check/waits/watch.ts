@@ -4,10 +4,10 @@
  * when a signal ends its program, after the time of `--hang`, or on request.
  */
 
-import type { ContextWait } from '../core/driver-contract.ts'
-import type { Context, CoreObject } from '../core/model.ts'
-import { inReportOrder, type Wait } from '../spec/check/waits.ts'
-import type { Containment } from './containment.ts'
+import type { ContextWait } from '../../../core/driver-contract.ts'
+import type { Context, CoreObject } from '../../../core/model.ts'
+import { inReportOrder, type Wait } from '../../../spec/check/waits.ts'
+import type { Containment } from '../../containment.ts'
 
 /** Milliseconds between two looks; longer if a look takes long. */
 const INTERVAL = 500

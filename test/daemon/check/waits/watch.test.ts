@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { ContextWait } from '../../src/core/driver-contract.ts'
-import type { Context, CoreObject } from '../../src/core/model.ts'
-import { WaitWatch } from '../../src/daemon/wait-watch.ts'
+import type { ContextWait } from '../../../../src/core/driver-contract.ts'
+import type { Context, CoreObject } from '../../../../src/core/model.ts'
+import { WaitWatch } from '../../../../src/daemon/check/waits/watch.ts'
 
 const SECOND = 1_000_000
 const context = { id: 1 } as Context

@@ -4,18 +4,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createCore } from '../../src/core/devices/registry.ts'
-import { DaemonChecker } from '../../src/daemon/check.ts'
-import { createContainment } from '../../src/daemon/containment.ts'
-import { Contexts } from '../../src/daemon/context/contexts.ts'
-import { createFailureReports } from '../../src/daemon/failures.ts'
-import { ProgramLines } from '../../src/daemon/program-lines.ts'
-import { createRingPool } from '../../src/host/memory/mapping.ts'
-import type { Stack } from '../../src/spec/check/finding.ts'
-import { Errno } from '../../src/spec/errno.ts'
-import { MAX_STACKS } from '../../src/spec/session.ts'
-import { scratchFolder } from '../tools.ts'
-import { daemonOf, dial } from './client.ts'
+import { createCore } from '../../../src/core/devices/registry.ts'
+import { DaemonChecker } from '../../../src/daemon/check/checker.ts'
+import { createContainment } from '../../../src/daemon/containment.ts'
+import { Contexts } from '../../../src/daemon/context/contexts.ts'
+import { createFailureReports } from '../../../src/daemon/failures.ts'
+import { ProgramLines } from '../../../src/daemon/program-lines.ts'
+import { createRingPool } from '../../../src/host/memory/mapping.ts'
+import type { Stack } from '../../../src/spec/check/finding.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { MAX_STACKS } from '../../../src/spec/session.ts'
+import { scratchFolder } from '../../tools.ts'
+import { daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 /** The answer to a STACK message if a checking daemon does not keep the stack. */
@@ -101,7 +101,7 @@ test('the frames of the newest programs come first: a recording asks for a part 
   const failures = createFailureReports(core, () => 0, new ProgramLines(ignore, () => 0), ignore)
   const checker = new DaemonChecker(core, () => 0, { ...none, contexts, failures, containment })
   for (const pid of [1, 2, 3])
-    checker.defineStack({}, { pid, namespacePid: pid }, 1, `/app${pid}+0x1 main\n/libc+0x1 f`)
+    checker.stacks.define({}, { pid, namespacePid: pid }, 1, `/app${pid}+0x1 main\n/libc+0x1 f`)
   assert.deepEqual(checker.frames(3), ['/app3+0x1 main', '/libc+0x1 f', '/app2+0x1 main'])
 })
 
@@ -116,22 +116,22 @@ test('the steps of a call that continues later have the stack of the call', () =
   const seen: (Stack | undefined)[] = []
   function* steps(): Generator<void> {
     for (let i = 0; i < 2; i++) {
-      seen.push(checker.currentStack)
+      seen.push(checker.call.stack)
       yield
     }
     throw new Error('the last step')
   }
   const setCurrent = (current: Stack | undefined): void => {
-    checker.currentStack = current
+    checker.call.stack = current
   }
   setCurrent(stack)
-  const job = checker.withStack(steps())
+  const job = checker.call.continuedBy(steps())
   setCurrent(other)
   job.next()
-  assert.equal(checker.currentStack, other, 'is restored after the step')
+  assert.equal(checker.call.stack, other, 'is restored after the step')
   setCurrent(undefined)
   job.next()
   assert.throws(() => job.next(), /the last step/)
-  assert.equal(checker.currentStack, undefined)
+  assert.equal(checker.call.stack, undefined)
   assert.deepEqual(seen, [stack, stack])
 })

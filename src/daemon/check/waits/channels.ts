@@ -3,14 +3,14 @@
  * were never armed. Waits for CQs with completions are those of the driver.
  */
 
-import type { ContextWait } from '../core/driver-contract.ts'
-import { armedFor } from '../core/events/events.ts'
-import { Armed, type Context, type CoreObject, type FdObject } from '../core/model.ts'
-import { readDescriptors } from '../host/process-status.ts'
-import { EventSocket } from './context/event-socket.ts'
-import { cqsOfChannel } from './context/queues.ts'
-import type { Devices } from './devices/devices.ts'
-import type { FailureReports } from './failures.ts'
+import type { ContextWait } from '../../../core/driver-contract.ts'
+import { armedFor } from '../../../core/events/events.ts'
+import { Armed, type Context, type CoreObject, type FdObject } from '../../../core/model.ts'
+import { readDescriptors } from '../../../host/process-status.ts'
+import { EventSocket } from '../../context/event-socket.ts'
+import { cqsOfChannel } from '../../context/queues.ts'
+import type { Devices } from '../../devices/devices.ts'
+import type { FailureReports } from '../../failures.ts'
 
 /** Whether no completion of a CQ has raised an event, and none will. */
 const isNeverArmed = ({ events }: CoreObject): boolean =>

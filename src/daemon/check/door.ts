@@ -1,0 +1,269 @@
+/*
+ * The door to the checker (tools/clients/check/check-client.ts): the one file of the daemon that makes it, gives it events,
+ * asks it, and keeps what it finds.
+ */
+import type { ContextWait } from '../../core/driver-contract.ts'
+import type { Context, Core } from '../../core/model.ts'
+import type { Finding, Program, Stack, Story } from '../../spec/check/finding.ts'
+import type { Omission } from '../../spec/check/omissions.ts'
+import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
+import type { CheckedWait, ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
+import { ConsumerRank } from '../../spec/check/stream.ts'
+import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
+import type { Relapse } from '../../spec/faults.ts'
+import type { LentBytes } from '../../spec/lends.ts'
+import type { LendRecord } from '../../spec/records.ts'
+import type { RecordedCheck } from '../../spec/session-events.ts'
+import { LEARNT } from '../../tools/check/lends/learnt.ts'
+import { LENDS } from '../../tools/check/lends/lends.ts'
+import { QUEUES } from '../../tools/check/queues/queues.ts'
+import { RACES } from '../../tools/check/races/detector.ts'
+import { ORDERS } from '../../tools/check/request-orders.ts'
+import { WHO } from '../../tools/check/who.ts'
+import { type CheckedCore, createChecker } from '../../tools/clients/check/check-client.ts'
+import type { Containment } from '../containment.ts'
+import type { FailureReports } from '../failures.ts'
+import { READ_LOGS_INTERVAL } from './event-log.ts'
+import { createLendTrace } from './lend-trace.ts'
+
+type Sources = Parameters<typeof createChecker>[2]
+
+export class CheckerDoor {
+  readonly #core: Core
+  readonly #ownerOf: FailureReports['ownerOf']
+  readonly #containment: Containment
+  readonly #readLends: () => void
+  readonly #checked: CheckedCore
+  readonly #findings: Finding[] = []
+  readonly #receivers = new Set<(finding: Finding) => void>()
+  #areLogsRead = false
+  #findsRaces = false
+  readonly #sessions = new WeakMap<object, number>()
+  #lastSession = 0
+
+  constructor(
+    core: Core,
+    ownerOf: FailureReports['ownerOf'],
+    containment: Containment,
+    sources: Omit<Sources, 'isChecked' | 'program' | 'findsWaits' | 'readLends'> & { readonly readLends: () => void },
+  ) {
+    this.#core = core
+    this.#ownerOf = ownerOf
+    this.#containment = containment
+    this.#readLends = sources.readLends
+    this.#checked = createChecker(core, finding => this.#report(finding), {
+      ...sources,
+      isChecked: context => ownerOf(context) !== undefined,
+      program: context => this.#programOf(context),
+      findsWaits: true,
+    })
+  }
+
+  #report(finding: Finding): void {
+    this.#findings.push(finding)
+    for (const receive of this.#receivers) receive(finding)
+  }
+
+  #programOf(context: Context): Program | undefined {
+    const owner = this.#ownerOf(context)
+    return owner && { pid: owner.pid, command: owner.command }
+  }
+
+  // ---- what it is told ----
+
+  event(event: ProgramEvent): void {
+    this.#checked.stream.event(event)
+  }
+
+  /** The time of an event now, in microseconds. */
+  now(): number {
+    return this.#checked.stream.next()
+  }
+
+  /** What an event of a context has. */
+  originOf(context: Context): Omit<CheckedWait, 'wait' | 'posted'> {
+    return {
+      time: this.now(),
+      device: context.device.name,
+      deviceNumber: context.device.index,
+      context: context.id,
+      program: this.#programOf(context),
+    }
+  }
+
+  /** Tells it of the receives and polls so far of a context, or of all. */
+  scan(context?: Context): void {
+    this.#checked.scan(context)
+  }
+
+  /** It has got a stack. */
+  stackKept(pid: number, id: number, stack: Stack): void {
+    this.#checked.stream.answered('logStack', [pid, id], stack)
+  }
+
+  contextEnds(context: Context, how: ContextEnd['how']): void {
+    this.#checked.contextEnds(context, how)
+  }
+
+  waits(context: Context, wait: CheckedWait['wait']): void {
+    this.#checked.waits(context, { ...this.originOf(context), wait })
+  }
+
+  /**
+   * A process allows races in this memory as long as it has this session. False if it has said so of too many ranges.
+   */
+  allowRaces(session: object, pid: number, start: bigint, length: bigint): boolean {
+    const number = this.#sessions.get(session) ?? ++this.#lastSession
+    this.#sessions.set(session, number)
+    const hasSpace = this.#checked.checker.ask(RACES)?.hasSpace(number, pid) ?? true
+    this.event({ event: 'benign', session: number, pid, start: Number(start), end: Number(start + length) })
+    return hasSpace
+  }
+
+  /** A process relies on it that no access of a peer to these bytes is outstanding. Returns how many are. */
+  expectsFinished(bytes: Pick<ProgramEvent<'expectsFinished'>, 'pid' | 'start' | 'end' | 'stack'>): number {
+    const lends = this.#checked.checker.ask(LENDS)
+    if (lends === undefined) return 0
+    this.scan()
+    this.event({ event: 'expectsFinished', time: this.now(), ...bytes })
+    return lends.unfinished(bytes.pid, bytes.start, bytes.end)
+  }
+
+  addPeer(question: PeerQuestion, host: string, facts: PeerFacts): void {
+    this.#checked.checker.addPeer(question, host, facts)
+  }
+
+  /** Starts to search for races. */
+  watchEvents(): void {
+    if (this.#findsRaces) return
+    this.#findsRaces = true
+    this.#checked.checker.ask(RACES)?.begin()
+    this.#checked.recordLogs(false)
+    this.#readLogs()
+  }
+
+  /** The facts for a recording of depth `check`, which has the event logs too. */
+  recorded(): RecordedCheck {
+    // At once: a program may end before the first interval.
+    this.#checked.recordLogs(!this.#findsRaces)
+    this.#readLogs()
+    return this.#checked.recorded
+  }
+
+  /** Starts to read the event logs. */
+  #readLogs(): void {
+    if (this.#areLogsRead) return
+    this.#areLogsRead = true
+    const read = this.#containment.guard('the reading of event logs', () => {
+      this.event({ event: 'logged' })
+      // The search for races reads them.
+      this.#checked.recordLogs(!this.#findsRaces)
+    })
+    setInterval(read, READ_LOGS_INTERVAL).unref()
+  }
+
+  // ---- what it has found ----
+
+  /** All findings so far, oldest first; grows. */
+  get findings(): readonly Finding[] {
+    return this.#findings
+  }
+
+  /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
+  subscribe(receive: (finding: Finding) => void): () => void {
+    for (const finding of this.#findings) receive(finding)
+    this.#receivers.add(receive)
+    return () => this.#receivers.delete(receive)
+  }
+
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    return this.#checked.checker.beginFresh()
+  }
+
+  /** How often each finding was found, indexed by its number − 1. */
+  get counts(): readonly number[] {
+    // Finds the races in entries of the log that were not read yet.
+    this.#checked.checker.settle()
+    return this.#checked.checker.counts
+  }
+
+  /** What was not checked so far, and how often. */
+  get omissions(): readonly Omission[] {
+    return this.#checked.checker.omissions
+  }
+
+  /** Number of checked calls. */
+  get calls(): number {
+    return this.#checked.checker.calls
+  }
+
+  /** Programs that go on with failing completions. */
+  get relapses(): readonly Relapse[] {
+    return this.#checked.checker.need(QUEUES).relapses.all
+  }
+
+  // ---- what it knows ----
+
+  /** Compare-and-swaps that programs repeat without effect. */
+  swapWaits(): readonly ContextWait[] {
+    return this.#checked.swapWaits()
+  }
+
+  /** The accesses to the bytes of `--who`, so far. */
+  who(): Story {
+    this.scan()
+    return this.#checked.checker.ask(WHO)?.() ?? []
+  }
+
+  /** What programs lend now. */
+  lentBytes(): readonly LentBytes[] {
+    this.#readLends()
+    this.scan()
+    const { checker } = this.#checked
+    return [checker.ask(LENDS), checker.ask(LEARNT)].flatMap(lends => lends?.rows() ?? [])
+  }
+
+  /** Tells what is lent from now on, until the returned function is called. `tag`, `post`: as of `createLendTrace`. */
+  traceLends(tag: string, post: (record: LendRecord) => void): () => void {
+    const { stream, checker } = this.#checked
+    const lentBytes = (...access: [device: number, rkey: number, address: number, length: number]) => {
+      const lends = checker.ask(LENDS)
+      const range = lends?.rangeOf(...access)
+      const isTold = range && (lends?.isDeclared(range.pid) || checker.isLent(range.pid, range.start, range.end))
+      return isTold ? range : undefined
+    }
+    return stream.add(ConsumerRank.TRACE, createLendTrace(this.#core, lentBytes, this.#ownerOf, tag, post))
+  }
+
+  /** The posts and completions so far; none without torment. */
+  orders(): readonly TormentedRequest[] {
+    this.scan()
+    return this.#checked.checker.ask(ORDERS)?.() ?? []
+  }
+
+  /** `3`, or `3 of context 2`. */
+  cqNumber(context: number, handle: number): string {
+    return this.#checked.checker.cqNumber(context, handle)
+  }
+
+  /** What registered memory of these contexts an address is in; undefined: none. */
+  memoryAt(contexts: readonly number[], address: number): ReturnType<CheckedCore['checker']['memoryAt']> {
+    return this.#checked.checker.memoryAt(contexts, address)
+  }
+
+  /** The other end of a connection on another host, if it was asked for. */
+  peerInNet(gid: Uint8Array, qpn: number): ReturnType<CheckedCore['checker']['peerInNet']> {
+    return this.#checked.checker.peerInNet(gid, qpn)
+  }
+
+  /** What is asked of other hosts about a context that waits. */
+  peerQuestions(context: number): readonly PeerQuestion[] {
+    return this.#checked.checker.peerQuestions(context)
+  }
+
+  /** What another host is told about a queue pair. */
+  peerFacts(device: number, qpn: number, time: number, state: number | undefined) {
+    return this.#checked.checker.peerFacts(device, qpn, time, state)
+  }
+}
