@@ -11,6 +11,7 @@ import { processorWait, type WaitCount, waits, waitsForUsers } from '../host/eve
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import { failureText } from '../spec/check/failures.ts'
+import { findings } from '../spec/check/findings.ts'
 import type { GraphProcess } from '../spec/check/thread-waits.ts'
 import { deadlockText } from '../spec/check/wait-lines.ts'
 import type { WaitStat } from '../spec/check/waits.ts'
@@ -117,9 +118,6 @@ function* waitsOfQueues(
   }
 }
 
-/** Waits that say why threads wait for each other: what one of them does not get has come, or cannot. */
-const REASONS: ReadonlySet<string> = new Set(['lost-wakeup', 'endless-rnr', 'peer-gone'])
-
 /** Threads of programs that wait for each other, or for what nobody ends, and the contexts of these programs. */
 const deadlocksOf = (
   { devices, failures }: Pick<StatSources, 'devices' | 'failures'>,
@@ -135,7 +133,7 @@ const deadlocksOf = (
       .flatMap(({ device }) => [...device.contexts])
       .filter(context => pids.has(failures.ownerOf(context)?.pid ?? -1))
     const [context] = contexts
-    const isExplained = known.some(one => REASONS.has(one.wait.id) && contexts.includes(one.context))
+    const isExplained = known.some(one => findings[one.wait.id].tells === 'reason' && contexts.includes(one.context))
     const wait: Wait = { id: 'deadlock', text: deadlockText(graph), graph, ...(isExplained && { severity: 'note' }) }
     const since = Math.max(...own.map(thread => thread.since))
     return context === undefined ? [] : [{ found: { context, wait, since }, contexts }]

@@ -11,7 +11,7 @@ import { LACKING } from '../../src/spec/check/needs.ts'
 import { hasStory } from '../../src/spec/check/story.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
-import { absences, type Column, columns, columnTitles } from './by-device.ts'
+import { absenceOf, type Column, columns, columnTitles, lacks } from './by-device.ts'
 import { type AccessName, accesses, toldOf, type WayName, ways } from './given-back.ts'
 import { explanationOf, netWaits, waitColumns, waitKinds } from './waits-by-device.ts'
 
@@ -59,6 +59,21 @@ test('every finding has a program with marked faults, and a variant without faul
     // FAULT_OR (pair.h) chooses by FIXED
     assert.match(text, /FIXED|FAULT_OR/, name)
   }
+})
+
+test('a row has only fields of FindingRow, and is in the file of its id, or in one of several', () => {
+  const check = join(repoRoot, 'src', 'spec', 'check')
+  const declared = readFileSync(join(check, 'finding-row.ts'), 'utf8').matchAll(/^ {2}readonly (\w+)/gm)
+  const fields = new Set([...declared].map(([, name]) => name))
+  for (const id of findingIds)
+    for (const field of Object.keys(findings[id])) assert.ok(fields.has(field), `${id}: ${field}`)
+  const inFiles = readdirSync(join(check, 'findings')).flatMap(name => {
+    const names = readFileSync(join(check, 'findings', name), 'utf8').matchAll(/^export const (\w+)/gm)
+    const ids = [...names].map(([, id]) => id.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`))
+    if (ids.length === 1) assert.equal(name, `${ids[0]}.ts`)
+    return ids
+  })
+  assert.deepEqual(inFiles.sort(), [...findingIds].sort())
 })
 
 test('titles and advice do not end with a full stop, explanations do', () => {
@@ -147,17 +162,16 @@ test('docs/reference/findings-by-device.md is generated from spec/by-device.ts',
     return notes.indexOf(note) + 1 || notes.push(note)
   }
   const cell = (column: Column, id: FindingId): string => {
-    const absence = absences[column].find(({ findings: absent }) => absent.includes(id))
-    if (absence === undefined) return 'yes'
-    return `no (${noteOf(column, absence.reason)})`
+    const reason = absenceOf(column, id)
+    return reason === undefined ? 'yes' : `no (${noteOf(column, reason)})`
   }
   for (const column of columns) {
-    const absent = absences[column].flatMap(({ findings: of }) => of)
-    assert.equal(new Set(absent).size, absent.length, `${column}: each finding has one reason`)
+    const reasons = new Set(findingIds.map(id => absenceOf(column, id)))
+    for (const reason of Object.values(lacks[column])) assert.ok(reasons.has(reason), `${column}: ${reason}`)
   }
   assert.deepEqual(
-    absences.host.flatMap(({ findings: of }) => of).sort(),
-    findingIds.filter(id => LACKING.observed.some(need => findings[id].needs.includes(need))).sort(),
+    findingIds.filter(id => absenceOf('host', id) !== undefined),
+    findingIds.filter(id => LACKING.observed.some(need => findings[id].needs.includes(need))),
   )
   const rows = findingIds.map(
     id =>

@@ -3,6 +3,7 @@
  * beside the queue pairs that a wait names.
  */
 import { useEffect, useState } from 'preact/hooks'
+import { isFindingId, findings as kinds } from '../../src/spec/check/findings.ts'
 import type { WaitState } from '../../src/tools/inspect/protocol.ts'
 import { programEndText, type SessionWait } from '../../src/tools/record/waits.ts'
 import type { Source } from '../data/source.ts'
@@ -67,7 +68,8 @@ export const WaitsOfSession = ({ store }: { readonly store: Store }) => {
           <ul class="sentences">
             {ends.map(end => {
               const finding = facts.findings.entries.find(
-                ({ finding: { id, program } }) => id === 'program-died' && program?.pid === end.pid,
+                ({ finding: { id, program } }) =>
+                  isFindingId(id) && kinds[id].tells === 'death' && program?.pid === end.pid,
               )?.finding
               return (
                 <li key={end.pid}>

@@ -23,7 +23,7 @@ const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
  * debug information of the program names.
  */
 export const explained = (finding: Finding, symbols: Symbols): Finding => {
-  if (finding.id !== 'program-died' || finding.severity === 'error') return finding
+  if (findings[finding.id]?.tells !== 'death' || finding.severity === 'error') return finding
   const name = symbols.framesOf(finding.moments[0]?.stack ?? [], 1)[0]?.function ?? ''
   const read = inlineArgument(name)
   if (read === undefined) return finding

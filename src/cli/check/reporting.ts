@@ -4,6 +4,7 @@
  */
 import { basename } from 'node:path'
 import type { Finding, Story } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severity.ts'
@@ -61,8 +62,8 @@ export interface Report {
   onFinding(finding: Finding): void
   /** Who interrupts from now on wants the findings, not their lines; who does so again, neither. */
   programEnded(): void
-  /** Whether there is a finding of this kind that is reported, or of which that is not decided yet. */
-  has(id: string): boolean
+  /** Whether a finding that tells this is reported, or is not judged yet. */
+  has(told: 'deadlock'): boolean
   /** The findings that are reported, when the frames are known of all that have come. */
   shown(): Promise<readonly Finding[]>
   /** Prints what is left, and sets the exit status. */
@@ -116,7 +117,8 @@ export const openReportOf = (
   /** Suppressed findings by library; undefined: those that files name. */
   const suppressed = new Map<string | undefined, number>()
   let hasFailure = false
-  const isLater = ({ id }: Finding): boolean => options.json === true || (id === 'leak' && !options.genSuppressions)
+  const isLater = ({ left }: Finding): boolean =>
+    options.json === true || (left !== undefined && !options.genSuppressions)
   const textOf = (finding: Finding, known: Symbols): string => {
     const text = `${findingText(explained(finding, known), known, most)}\n`
     return options.genSuppressions ? `${text}${suppressionBlock(finding, known)}\n` : text
@@ -128,7 +130,7 @@ export const openReportOf = (
     else if (!options.json) leaks.push(finding)
   }
   /** Of findings that are not judged yet. */
-  const judging: string[] = []
+  const judging: FindingId[] = []
   /** When all findings so far are judged and printed, in their order. Their frames are looked up at the same time. */
   let judged: Promise<unknown> = Promise.resolve()
   const onFinding = (finding: Finding): void => {
@@ -167,7 +169,7 @@ export const openReportOf = (
     describe,
     onFinding,
     programEnded,
-    has: id => judging.includes(id) || shown.some(finding => finding.id === id),
+    has: told => [...judging, ...shown.map(({ id }) => id)].some(id => findings[id]?.tells === told),
     async shown() {
       await allJudged()
       // Those that are printed last.
@@ -180,14 +182,14 @@ export const openReportOf = (
       programEnded()
       await allJudged()
       // If a program fails and nothing else was found, a note may say why.
-      if ((status !== 0 || signal !== null) && shown.every(({ id }) => id === 'leak')) {
+      if ((status !== 0 || signal !== null) && shown.every(({ left }) => left !== undefined)) {
         const notes = hidden.filter(({ severity }) => severity === 'note').slice(0, MAX_NOTES)
         hidden = hidden.filter(finding => !notes.includes(finding))
         const texts = await symbols.render(known => notes.map(note => textOf(note, known)))
         for (const [i, note] of notes.entries()) show(note, texts[i]!)
       }
-      // The finding program-died has the stack too.
-      const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
+      // Its finding has the stack too.
+      const hasDied = shown.some(({ id, program }) => findings[id]?.tells === 'death' && program?.pid === pid)
       const end =
         signal === null || hasDied
           ? undefined
@@ -291,7 +293,7 @@ const summary = (
   )
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
-    ...(hasCalls && reported.every(([{ id, severity }]) => id === 'leak' || severity === 'note')
+    ...(hasCalls && reported.every(([{ left, severity }]) => left !== undefined || severity === 'note')
       ? [`  ${unseenText(options, options.host === true, file !== undefined)}`]
       : []),
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),

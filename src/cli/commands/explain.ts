@@ -70,7 +70,7 @@ const statusPage = (name: StatusName | EventName): string[] => {
   const noFindings = isReported ? 'not a mistake of the program' : 'userdma never reports it'
   return [
     `${name}: ${ids.length > 0 ? 'look for these, in this order' : noFindings}`,
-    ...(isStatus(name) ? ['', statuses[name].meaning] : []),
+    ...(isStatus(name) ? ['', statuses[name]] : []),
     ...(event === undefined ? [] : meaningLines(event)),
     ...ids.flatMap((id, i) => {
       const { title, causes: causeNames = [] } = findings[id]

@@ -5,8 +5,7 @@ import type { Stack } from '../../spec/check/finding.ts'
 import { printable } from '../../spec/printable.ts'
 import type { LendRecord } from '../../spec/records.ts'
 import type { ProgramPart, SessionEvent } from '../../spec/session-events.ts'
-import { lendText } from '../../tools/check/lends/text.ts'
-import { accessText } from '../../tools/check/memory-gone.ts'
+import { accessText, lendText } from '../../tools/check/lends/rights.ts'
 import { type LendEvent, type LendEventName, lendEvent } from '../../tools/record/lends.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`

@@ -2,7 +2,7 @@
  * What a run of a walk has shown, compared with the run without failures.
  */
 import type { Finding } from '../../spec/check/finding.ts'
-import type { FindingId } from '../../spec/check/findings.ts'
+import { findings } from '../../spec/check/findings.ts'
 import { QpState } from '../../spec/enums.ts'
 import { libraryFrameOf } from '../../spec/faults/survey.ts'
 import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
@@ -83,30 +83,19 @@ export interface WalkResult {
   readonly confirmed?: { readonly times: number; readonly runs: number }
 }
 
-/** Findings of `check` about what an event has made invalid: queue pairs of an earlier connection, LIDs, and what is gone. */
-const STALE: readonly FindingId[] = [
-  'event-ignored',
-  'peer-connected-elsewhere',
-  'wrong-lid',
-  'qp-after-disconnect',
-  'no-peer-qp',
-  'use-after-destroy',
-  'cm-id-destroyed-early',
-]
-
 /**
  * Whether a queue pair has lost its peer: it was connected before the peer's queue pair ended, most often with its process.
  * The program learns so by the failure itself.
  */
-const hasLostPeer = ({ id, moments, objects: [qp] }: Finding): boolean => {
+const hasLostPeer = ({ moments, objects: [qp] }: Finding): boolean => {
   const ended = moments.find(({ isPeersEnd }) => isPeersEnd)
   const connected = qp?.history.findLast(({ state }) => state === QpState.values.RTR)
-  return id === 'no-peer-qp' && ended !== undefined && connected !== undefined && connected.time <= ended.time
+  return ended !== undefined && connected !== undefined && connected.time <= ended.time
 }
 
 /** A note is not necessarily a mistake. */
 const isStale = (finding: Finding): boolean =>
-  STALE.includes(finding.id) && finding.severity !== 'note' && !hasLostPeer(finding)
+  findings[finding.id]?.isStale === true && finding.severity !== 'note' && !hasLostPeer(finding)
 
 /** Numbers differ from run to run: times, addresses, queue pairs, bandwidths. */
 const comparable = (line: string): string => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim()
@@ -196,12 +185,12 @@ const isOfCm = ({ left, moments: [created] }: Finding): boolean =>
 
 /** Objects that are left without failures too do not count. */
 const leaksOf = ({ findings, failed }: WalkRun, clean: WalkRun): readonly Finding[] => {
-  const before = new Set(clean.findings.filter(({ id }) => id === 'leak').map(({ left }) => left))
+  const before = new Set(clean.findings.filter(({ left }) => left !== undefined).map(({ left }) => left))
   // A program that ends at once leaves all to the system; one that has destroyed objects has tried to clean up.
   return failed !== undefined && failed.destroyed > 0
     ? findings.filter(
         finding =>
-          finding.id === 'leak' &&
+          finding.left !== undefined &&
           !finding.wasKilled &&
           finding.program?.pid === failed.pid &&
           !before.has(finding.left) &&

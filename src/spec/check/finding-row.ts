@@ -1,5 +1,5 @@
 /*
- * What is known of a kind of mistake (findings.ts).
+ * What is known of a kind of mistake: a row of findings.ts. The wording is in the rows, findings/NAME.ts.
  */
 import type { WcStatus } from '../work.ts'
 import type { CauseName } from './causes.ts'
@@ -22,6 +22,20 @@ export interface FindingRow {
    * cause with `isNote` to none, or to one of severity `note`; every other cause to one.
    */
   readonly causes?: readonly CauseName[]
-  /** Completion statuses to which the mistake can lead, in addition to those of its causes. */
-  readonly statuses?: readonly (keyof typeof WcStatus.values)[]
+  /**
+   * The completion statuses to which the mistake can lead, each with its place among the findings that can: the likeliest, or
+   * the quickest to check, is 1 (`userdma explain STATUS`).
+   */
+  readonly statuses?: Readonly<Partial<Record<keyof typeof WcStatus.values, number>>>
+  /** Present if it says what a program waits for (waits.ts): its place in reports. */
+  readonly wait?: number
+  /**
+   * 'events': it has a story (story.ts). 'post': it has one, whose reason is in the post of the request. 'none': it has none.
+   * Absent: it has one if it is a wait, or has causes or statuses.
+   */
+  readonly story?: 'events' | 'post' | 'none'
+  /** What is not said once more, nor worse, where it is reported: a signal has ended the program; threads wait for each other, or why. */
+  readonly tells?: 'death' | 'deadlock' | 'reason'
+  /** Present if the program goes on with what an event has made invalid: an outcome of `userdma walk`. */
+  readonly isStale?: true
 }

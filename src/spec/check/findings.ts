@@ -98,8 +98,8 @@ import { windowNotBound } from './findings/window-not-bound.ts'
 import { wrongGrh } from './findings/wrong-grh.ts'
 import { wrongLid } from './findings/wrong-lid.ts'
 
-/** In the order of docs/findings.md; each object is a line of several. */
-const table = {
+// In the order of docs/findings.md; each inner object is a line of several.
+export const table = {
   // ---- connections: the attributes of both ends ----
   ...{ 'no-peer-qp': noPeerQp, 'peer-not-ready': peerNotReady, 'peer-in-error': peerInError },
   ...{ 'peer-connected-elsewhere': peerConnectedElsewhere, 'service-mismatch': serviceMismatch },

@@ -1,5 +1,6 @@
 /*
- * What findings need of the producer of program events (program-events.ts): `needs` in findings.ts is the table.
+ * What findings need (`needs` of their rows, in findings/): of the producer of program events (program-events.ts), and of
+ * the device. Where a finding is not told, something that it needs is missing.
  */
 
 /**
@@ -9,7 +10,17 @@
  * why it has failed a request, and what the program has polled when it makes a call. `check`: what costs so much that it is
  * only for the checker, and in recordings with `--record-depth check`: memory, waits, events.
  */
-export type Need = 'call' | 'post' | 'completion' | 'peer' | 'library' | 'device' | 'check'
+export type Need = 'call' | 'post' | 'completion' | 'peer' | 'library' | 'device' | 'check' | Told | Offered | Done
+
+/** What a device or its preload library tells. */
+type Told = 'causes' | 'rejections' | 'queues' | 'waits' | 'accesses' | 'peer accesses' | 'invalidations' | 'preload'
+/** What a device has: `adapter` is one of a machine; `other limits` is `--like`. */
+type Offered = 'adapter' | 'other limits' | 'InfiniBand' | 'GID paths' | 'packets' | 'connections' | 'rdma_cm' | Service
+type Service = 'WRITEs' | 'atomics' | 'fences' | 'windows' | 'indirect keys' | 'RNR limit' | 'pending requests' | Other
+type Other = 'other services' | 'single-threaded CQ'
+/** What the provider lets a program do. */
+type Done = 'all opcodes' | 'all flags' | 'ibv_post_send' | 'unsignaled sends' | 'unpolled sends' | Late
+type Late = 'left completions' | 'late polls' | 'calls after REJECTED'
 
 /** What producers of events lack: adapters of the machine (`--host`), and recordings of depth `plain`. */
 export const LACKING = { observed: ['device', 'check'], plain: ['library', 'check'] } as const satisfies Readonly<

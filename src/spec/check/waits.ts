@@ -3,26 +3,13 @@
  * waits for a completion, an event or a destroy gets none. One look cannot tell a wait from work in progress: a wait
  * counts if a second look, some time later, finds the same text.
  */
-import type { FindingId } from './findings.ts'
+import { type FindingId, findings, type table } from './findings.ts'
 import type { Severity } from './severity.ts'
 import type { WaitGraph } from './thread-waits.ts'
 
-/** The findings that are waits, in the order of reports. */
-const waitIds = [
-  'deadlock',
-  'events-unacknowledged',
-  'not-signaled',
-  'lost-wakeup',
-  'endless-rnr',
-  'infinite-timeout',
-  'swap-repeated',
-  'peer-gone',
-  'both-receive',
-  'connection-waits',
-  'idle-queues',
-] as const satisfies readonly FindingId[]
-export type WaitId = (typeof waitIds)[number]
-export const isWaitId = (id: FindingId): id is WaitId => waitIds.some(wait => wait === id)
+/** The findings that are waits. */
+export type WaitId = { [Id in FindingId]: (typeof table)[Id] extends { readonly wait: number } ? Id : never }[FindingId]
+export const isWaitId = (id: FindingId): id is WaitId => findings[id].wait !== undefined
 
 /** A request that a wait names. */
 export interface WaitingRequest {
@@ -73,6 +60,9 @@ export interface Wait {
   readonly graph?: WaitGraph
 }
 
-/** Waits in the order of `waitIds`. */
+/** A recording of a later release may have kinds of waits that are not known here. */
+const placeOf = ({ id }: Pick<Wait, 'id'>): number => findings[id]?.wait ?? 0
+
+/** Waits in the order of `wait` of their rows. */
 export const inReportOrder = <W extends Pick<Wait, 'id'>>(waits: readonly W[]): W[] =>
-  [...waits].sort((a, b) => waitIds.indexOf(a.id) - waitIds.indexOf(b.id))
+  [...waits].sort((a, b) => placeOf(a) - placeOf(b))

@@ -9,12 +9,12 @@
  */
 import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { AccessFlags } from '../../spec/enums.ts'
 import { GiveBack, PostQueue } from '../../spec/session.ts'
 import { takesReceive } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices, Takers, Topic } from './detector.ts'
 import { LEARNT } from './lends/learnt.ts'
+import { accessText } from './lends/rights.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
 
 /** Maximum kept requests that have ended, the latest. */
@@ -293,10 +293,6 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
     },
   }
 }
-
-const { REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
-export const accessText = (access: number): string =>
-  (access & REMOTE_ATOMIC) !== 0 ? 'atomic' : (access & REMOTE_READ) !== 0 ? 'READ' : 'WRITE'
 
 const programText = (program: Program | undefined): string =>
   program === undefined ? 'of the peer' : `${program.pid} (${program.command})`

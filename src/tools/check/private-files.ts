@@ -4,7 +4,7 @@
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import { accessText } from './memory-gone.ts'
+import { accessText } from './lends/rights.ts'
 import { hex } from './objects.ts'
 
 /** Maximum remembered keys; then all are looked at again. */

@@ -13,7 +13,7 @@ import { counted } from '../../spec/text.ts'
 import { isAtomic, remoteRights, returnsData, WcStatus } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices, Topic } from './detector.ts'
-import { accessText } from './memory-gone.ts'
+import { accessText } from './lends/rights.ts'
 import { type KnownObject, shortName } from './objects.ts'
 
 /** The most kept lines, the latest. */

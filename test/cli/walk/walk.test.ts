@@ -176,8 +176,8 @@ describe('a walk', () => {
       // It was connected to what had ended before.
       [finding({ objects: [late] }), 'stale'],
       [finding({ moments: [at('posted', 80)] }), 'stale'],
-      [finding({ id: 'event-ignored' }), 'stale'],
-      [finding({ id: 'event-ignored', severity: 'note' }), 'ended'],
+      [finding({ id: 'event-ignored', moments: [] }), 'stale'],
+      [finding({ id: 'event-ignored', moments: [], severity: 'note' }), 'ended'],
     ] as const) {
       const { walked } = await walkWith(point =>
         point === undefined

@@ -4,7 +4,7 @@
 
 export const adapterError = {
   severity: 'error',
-  needs: ['completion'],
+  needs: ['completion', 'adapter'],
   title: 'an adapter failed a request, and what was seen of the program does not say why',
   why: "An adapter reports a status and a number of its vendor. With `--host` userdma sees the program's calls, posts and completions, not the adapter.",
   advice:

@@ -4,7 +4,7 @@
 
 export const badRequest = {
   severity: 'error',
-  needs: ['call', 'post', 'completion'],
+  needs: ['call', 'post', 'completion', 'all opcodes'],
   title: 'the queue pair does not accept the work request',
   why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse other requests at the post, or complete them in error.',
   libraryAdvice:
@@ -18,4 +18,6 @@ export const badRequest = {
     'NO_ADDRESS_HANDLE',
     'REFUSED',
   ],
+  statuses: { LOC_LEN_ERR: 3, LOC_QP_OP_ERR: 1 },
+  story: 'post',
 } as const

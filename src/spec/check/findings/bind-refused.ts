@@ -4,7 +4,7 @@
 
 export const bindRefused = {
   severity: 'error',
-  needs: ['device'],
+  needs: ['device', 'windows', 'causes'],
   title: 'a memory window could not be bound or invalidated',
   why: "The region of a window is in the window's protection domain, and has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
   causes: [
@@ -19,4 +19,5 @@ export const bindRefused = {
     'LOCAL_INVALIDATE',
     'NOT_INVALIDATED',
   ],
+  statuses: { LOC_QP_OP_ERR: 3, MW_BIND_ERR: 1, REM_INV_REQ_ERR: 6 },
 } as const

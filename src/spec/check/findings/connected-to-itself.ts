@@ -4,7 +4,7 @@
 
 export const connectedToItself = {
   severity: 'note',
-  needs: ['call'],
+  needs: ['call', 'connections'],
   title: 'a queue pair is connected to itself',
   why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. This is legal, but rarely intended.',
   advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",

@@ -9,6 +9,7 @@ export const useAfterDestroy = {
   why: "Without userdma check, the libraries read memory that was freed: the program crashes, or changes another object. Under it the call is refused: with EINVAL, or NULL. The memory of the last 4,096 destroyed objects is kept for this. Objects whose device was closed count too: their handles belong to the device's file.",
   advice:
     'keep one owner of each object, end the threads that use it before it is destroyed, and set the pointer to NULL',
+  isStale: true,
 } as const
 
 export const doubleDestroy = {

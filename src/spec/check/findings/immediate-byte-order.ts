@@ -4,7 +4,7 @@
 
 export const immediateByteOrder = {
   severity: 'note',
-  needs: ['check'],
+  needs: ['check', 'ibv_post_send', 'preload'],
   title: 'immediate data looks as if it were in the byte order of the host',
   why: 'imm_data is in network byte order (__be32). A small number that was not converted by htonl is a multiple of 65536 for the receiver, and for machines of another byte order. The finding is a note because both ends may agree on it.',
   advice: 'set imm_data to htonl(value), and read it by ntohl(wc.imm_data)',

@@ -4,7 +4,7 @@
 
 export const lateWrite = {
   severity: 'warning',
-  needs: ['check'],
+  needs: ['check', 'WRITEs', 'accesses', 'peer accesses'],
   title: 'a WRITE landed in bytes that were in use for something else by then',
   why: 'The owner has told a peer of bytes of its memory by a message (an rkey, an address and a length, `userdma help how-to/lent-memory`), and the WRITE of this peer lands after the owner has told the same bytes to the peer of another queue pair, which has written them since; or while the owner sends the bytes. So the later data is overwritten, or what is sent is mixed, without any error. It is told if the WRITE was under way before the other landed or the send was posted, also if its queue pair was destroyed meanwhile; or if both have written exactly the bytes of their messages, and between them the program of the late one got no message or data that could have told it of the other. The finding has the stacks of both messages and both requests.',
   advice:
@@ -13,7 +13,7 @@ export const lateWrite = {
 
 export const lateRead = {
   severity: 'note',
-  needs: ['check'],
+  needs: ['check', 'accesses', 'peer accesses'],
   title: 'a READ got other bytes than those that a message had told its peer',
   why: 'The owner has told a peer of bytes of its memory by a message, has changed the bytes, and has told of them again, before the READ for the first message came. So that READ gets what is meant for the second. Bytes are compared as they were at the fetch of the message and before the READ, if they are at most 64 KiB and no peer may have written them. It is a note because the peer may have wanted the newest bytes.',
   advice: 'let the peer confirm that it has given a request up before its bytes are used for another one',
@@ -21,7 +21,7 @@ export const lateRead = {
 
 export const lentTwice = {
   severity: 'note',
-  needs: ['check'],
+  needs: ['check', 'accesses'],
   title: 'bytes were changed and told again though a peer may still access them',
   why: 'The owner has told a peer of bytes of its memory by a message, and then has changed them and has told of the same bytes again, though that peer has neither accessed them nor answered: as after a timeout. The first peer may still READ or WRITE them, and then without any error: `late-read`, `late-write`.',
   advice: 'let the peer confirm that it has given a request up before its bytes are used for another one',

@@ -4,7 +4,7 @@
 
 export const notLent = {
   severity: 'error',
-  needs: ['check'],
+  needs: ['check', 'accesses', 'peer accesses'],
   title: 'a peer accessed memory that its owner had not lent',
   why: 'The owner says by `userdma.h` which bytes of its regions peers may access, for what, and until when (`userdma help how-to/lent-memory`). Once bytes of a region were lent, each READ, WRITE or atomic of a peer to bytes of it must be allowed by a lend that lasts: by its right, its peer and its time. Such an access makes no other error: the key is valid, so a late READ gets the data of the next request, and a late WRITE overwrites it. The finding has the stack of the request, if its program runs here, and those of the last lend, of its end, and of the lend of the same bytes since.',
   advice:
@@ -15,7 +15,7 @@ export const notLent = {
 
 export const takenBackEarly = {
   severity: 'warning',
-  needs: ['check'],
+  needs: ['check', 'pending requests', 'accesses', 'peer accesses'],
   title: 'lent memory was taken back while a request to it was outstanding',
   why: 'The owner has ended a lend (`userdma_take_back`), or relies on it that nobody accesses the bytes (`userdma_expect_finished`), while a request of a peer to these bytes is outstanding: a READ or an atomic that has not completed, or a WRITE that has not landed. It may read or write the bytes later, then with `not-lent`.',
   advice: 'take back only after the peer has said that its requests are complete',
@@ -24,7 +24,7 @@ export const takenBackEarly = {
 
 export const lentChanged = {
   severity: 'warning',
-  needs: ['check'],
+  needs: ['check', 'accesses', 'peer accesses'],
   title: 'memory was changed while it was lent for reading',
   why: 'With USERDMA_READ alone the owner promises not to change the bytes before it takes them back: a peer that reads them meanwhile gets old, new or mixed bytes. Compared are, at the first access of a peer to the lend and at some later ones (at each with `--buffers all`), at most the first 4 KiB of a lend. WRITEs and atomics of peers that are allowed by another lend of the same bytes are no changes.',
   advice:

@@ -10,4 +10,6 @@ export const lkeyNoRight = {
   advice: 'register with IBV_ACCESS_LOCAL_WRITE',
   libraryAdvice: 'register without { localWrite: false }',
   causes: ['LKEY_NO_RIGHT'],
+  statuses: { LOC_PROT_ERR: 5, REM_OP_ERR: 4 },
+  story: 'post',
 } as const

@@ -9,4 +9,6 @@ export const localOutOfBounds = {
   why: 'All bytes of an element must lie within the region (IBA 10.6).',
   advice: 'check addr and length of the element against the region',
   causes: ['LKEY_RANGE'],
+  statuses: { LOC_PROT_ERR: 3, REM_OP_ERR: 3 },
+  story: 'post',
 } as const

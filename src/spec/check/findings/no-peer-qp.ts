@@ -10,5 +10,6 @@ export const noPeerQp = {
   advice: 'check dest_qp_num and that the peer keeps its queue pair until the last acknowledgement',
   libraryAdvice:
     "give each side the other's `qp.endpoint`, and keep the peer's queue pair open until the last request is complete",
-  statuses: ['RETRY_EXC_ERR'],
+  statuses: { RETRY_EXC_ERR: 2 },
+  isStale: true,
 } as const

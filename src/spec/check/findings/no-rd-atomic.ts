@@ -4,10 +4,12 @@
 
 export const noRdAtomic = {
   severity: 'error',
-  needs: ['call', 'post', 'completion'],
+  needs: ['call', 'post', 'completion', 'connections', 'packets'],
   title: 'a READ or atomic was posted to a queue pair with max_rd_atomic 0',
   why: 'max_rd_atomic is the maximum number of outstanding READs and atomics (IBA 11.2.4).',
   advice: 'set max_rd_atomic to at least 1 when the queue pair moves to RTS',
   libraryAdvice: 'give qp.connect a maxRdAtomic of at least 1',
   causes: ['NO_READS'],
+  statuses: { LOC_QP_OP_ERR: 2 },
+  story: 'post',
 } as const

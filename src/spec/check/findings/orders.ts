@@ -13,7 +13,7 @@ export const pollMisused = {
 
 export const threadPromise = {
   severity: 'error',
-  needs: ['call', 'post', 'library'],
+  needs: ['call', 'post', 'library', 'single-threaded CQ'],
   title: 'two threads use a queue that the program has promised to use by one thread at a time',
   why: 'The provider takes no locks for a CQ with IBV_CREATE_CQ_ATTR_SINGLE_THREADED (ibv_create_cq_ex(3)), nor for CQs and queue pairs of a parent domain with a thread domain (ibv_alloc_td(3)): calls of two threads at the same time lose and repeat completions and requests. Threads that were seen to use it in turns, not at the same time, may have a lock of their own: a warning for SINGLE_THREADED, a note for a thread domain.',
   advice:

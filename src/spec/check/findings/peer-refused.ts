@@ -17,4 +17,5 @@ export const peerRefused = {
     'SRD_NO_QUEUE_PAIR',
     'SRD_UNKNOWN',
   ],
+  statuses: { BAD_RESP_ERR: 2, REM_INV_REQ_ERR: 9, REM_ACCESS_ERR: 8, REM_OP_ERR: 11, REM_INV_RD_REQ_ERR: 2 },
 } as const

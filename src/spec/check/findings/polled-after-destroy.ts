@@ -4,7 +4,7 @@
 
 export const polledAfterDestroy = {
   severity: 'note',
-  needs: ['check'],
+  needs: ['check', 'left completions', 'late polls', 'preload'],
   title: 'a completion of a queue pair was polled after the queue pair was destroyed',
   why: 'Its wr_id names a request that the program has often freed with the queue pair. The rxe provider leaves the completions of a destroyed queue pair in its CQ; libmlx5 takes them out, and libefa refuses to poll them, so a program that waits for them there waits for ever.',
   advice:

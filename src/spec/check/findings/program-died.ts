@@ -4,7 +4,9 @@
 
 export const programDied = {
   severity: 'error',
-  needs: ['check'],
+  needs: ['check', 'preload'],
   title: 'a signal such as SIGSEGV has ended the program',
   why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding.',
+  story: 'events',
+  tells: 'death',
 } as const

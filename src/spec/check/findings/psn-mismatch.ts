@@ -4,10 +4,11 @@
 
 export const psnMismatch = {
   severity: 'error',
-  needs: ['call', 'peer'],
+  needs: ['call', 'peer', 'connections'],
   title: 'one end sends from another PSN than the other end expects',
   why: "The first packet of a send queue has the PSN sq_psn, and the responder expects rq_psn (IBA 9.7.1). If sq_psn is lower, the responder acknowledges every request as a duplicate, and executes none. If sq_psn is higher, the responder waits for earlier packets, and the sender's retries run out.",
   advice: "set rq_psn (to RTR) to the sq_psn that the peer uses (to RTS); exchange both with the queue pairs' numbers",
   libraryAdvice: "give qp.connect the peer's `qp.endpoint`, which has its psn",
   causes: ['PSN_DIFFERS'],
+  statuses: { REM_INV_REQ_ERR: 8, RETRY_EXC_ERR: 5 },
 } as const

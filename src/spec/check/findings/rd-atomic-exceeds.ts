@@ -4,10 +4,11 @@
 
 export const rdAtomicExceeds = {
   severity: 'error',
-  needs: ['call', 'post', 'completion', 'peer'],
+  needs: ['call', 'post', 'completion', 'peer', 'connections'],
   title: 'more READs and atomics are outstanding than the peer accepts',
   why: 'A responder has resources for max_dest_rd_atomic READs and atomics, and refuses more as invalid requests (IBA 9.4.4).',
   advice: "set max_rd_atomic (to RTS) to at most the peer's max_dest_rd_atomic (to RTR)",
   libraryAdvice: 'give both calls of qp.connect the same maxRdAtomic',
   causes: ['TOO_MANY_READS'],
+  statuses: { REM_INV_REQ_ERR: 3 },
 } as const

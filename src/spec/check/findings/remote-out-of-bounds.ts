@@ -9,4 +9,6 @@ export const remoteOutOfBounds = {
   why: 'All bytes of a request must lie within the region or window (IBA 10.6).',
   advice: 'check remote address and length against the region that the peer has registered',
   causes: ['RKEY_RANGE'],
+  statuses: { LOC_ACCESS_ERR: 1, REM_ACCESS_ERR: 2 },
+  story: 'post',
 } as const

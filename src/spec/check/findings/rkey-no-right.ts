@@ -10,4 +10,6 @@ export const rkeyNoRight = {
   advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
   libraryAdvice: 'register with { remoteRead: true }, remoteWrite or remoteAtomic',
   causes: ['RKEY_NO_RIGHT', 'RKEY_NONE'],
+  statuses: { LOC_ACCESS_ERR: 2, REM_ACCESS_ERR: 4 },
+  story: 'post',
 } as const

@@ -10,4 +10,6 @@ export const staleLkey = {
   advice: 'deregister only after the completions of all requests that name the region',
   libraryAdvice: 'close a region only after the completions of all requests that name it',
   causes: ['LKEY_DEREGISTERED'],
+  statuses: { LOC_PROT_ERR: 2, REM_OP_ERR: 2 },
+  story: 'post',
 } as const

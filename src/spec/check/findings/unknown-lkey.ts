@@ -9,4 +9,6 @@ export const unknownLkey = {
   why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
   libraryAdvice: 'use mr.slice() of a region that is open',
   causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
+  statuses: { LOC_PROT_ERR: 1, REM_OP_ERR: 1 },
+  story: 'post',
 } as const

@@ -4,9 +4,10 @@
 import type { Moment, Program, Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { durationText } from '../../../spec/duration.ts'
-import { LENT_FRAMES, LendRight, type LentBytes } from '../../../spec/lends.ts'
+import { LENT_FRAMES, type LentBytes } from '../../../spec/lends.ts'
 import { requestText } from '../buffers.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
+import { labelText, lendText, nounOf } from './rights.ts'
 import type { Lend } from './table.ts'
 
 /** The lend that a finding is about, and one of the same bytes that lasts and was made after its end. */
@@ -22,27 +23,6 @@ export interface LentAccess {
   readonly start: number
   readonly length: number
 }
-
-const words: readonly (readonly [right: number, word: string, noun: string])[] = [
-  [LendRight.READ, 'reading', 'READ'],
-  [LendRight.WRITE, 'writing', 'WRITE'],
-  [LendRight.ATOMIC, 'atomics', 'atomic'],
-]
-
-const nounOf = (right: number): string => words.find(([bit]) => bit === right)?.[2] ?? 'request'
-
-const rightsText = (rights: number): string => {
-  const named = words.flatMap(([bit, word]) => ((rights & bit) === 0 ? [] : [word]))
-  return named.length === 0 ? 'nothing' : named.join(', ').replace(/, ([^,]*)$/, ' and $1')
-}
-
-const labelText = ({ label }: Pick<Lend, 'label'>): string => (label === '' ? '' : ` (${label})`)
-
-const toText = ({ qpn }: Pick<Lend, 'qpn'>): string => (qpn === 0 ? '' : ` to the peer of QP ${hex(qpn)}`)
-
-/** For what, to whom: `for reading (request 1) to the peer of QP 0x11`. */
-export const lendText = (lend: Pick<Lend, 'rights' | 'label' | 'qpn'>): string =>
-  `for ${rightsText(lend.rights)}${labelText(lend)}${toText(lend)}`
 
 /** The part of a row of `userdma stat --lent` that every row has. `age`: microseconds. */
 export const rowOf = (

@@ -2,8 +2,7 @@
  * Which event of a story is marked: the one that by itself explains the finding. None is marked without evidence.
  */
 import type { Stack } from '../../../spec/check/finding.ts'
-import type { FindingId } from '../../../spec/check/findings.ts'
-import { aboutRequests } from '../../../spec/check/story.ts'
+import { type FindingId, findings } from '../../../spec/check/findings.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { QpState } from '../../../spec/enums.ts'
 import type { KnownObject } from '../objects.ts'
@@ -107,6 +106,6 @@ export const decisiveOf = (
         event => isOther(event) && isCall(event, '.modify') && [ERR, RESET].some(one => one === event.amount),
       )
     )
-  if (!aboutRequests.has(id)) return undefined
+  if (findings[id].story !== 'post') return undefined
   return failedPost(events, named, stack, stackOf) ?? events.findLast(({ kind }) => kind === Kind.REFUSED_POST)
 }
