@@ -15,6 +15,8 @@ export interface FindingRow {
   readonly why: string
   /** What to do in every case of this kind. Absent: that depends on the case (`Finding.advice`), or is not known. */
   readonly advice?: string
+  /** What to do if librdmacm has set the attributes, from rdma_conn_param. */
+  readonly cmAdvice?: string
   /** The advice for a program of the TypeScript library, if `advice` has names of libibverbs. */
   readonly libraryAdvice?: string
   /**
@@ -34,6 +36,10 @@ export interface FindingRow {
    * Absent: it has one if it is a wait, or has causes or statuses.
    */
   readonly story?: 'events' | 'post' | 'none'
+  /** The event that its story marks (tools/check/story/decisive.ts). Absent: that of a wait, or of the post of the request. */
+  readonly marks?: 'gone peer' | 'failed peer' | 'lack of receives' | 'end of a program' | 'nothing'
+  /** Present if it shows the attributes of both ends. */
+  readonly showsEnds?: true
   /** What is not said once more, nor worse, where it is reported: a signal has ended the program; threads wait for each other, or why. */
   readonly tells?: 'death' | 'deadlock' | 'reason'
   /** Present if the program goes on with what an event has made invalid: an outcome of `userdma walk`. */

@@ -4,7 +4,7 @@
 import { causes } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
-import type { FindingId } from '../../spec/check/findings.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
@@ -105,19 +105,11 @@ export const cmFunctionIn = (stack: Stack): string | undefined =>
 export const adviceForCm = (name: string | undefined): string | undefined =>
   name !== undefined && Object.hasOwn(cmAdvice, name) ? cmAdvice[name] : undefined
 
-/** Findings about attributes that librdmacm sets from rdma_conn_param: what the program sets. */
-const cmAttributes: Readonly<Partial<Record<FindingId, string>>> = {
-  'no-rd-atomic':
-    'set initiator_depth of rdma_conn_param to at least 1 at this end, and responder_resources at the peer: in rdma_connect and in rdma_accept',
-  'qp-no-right':
-    'set responder_resources of rdma_conn_param to at least 1 at the responder, and initiator_depth at the requester: without them librdmacm gives the queue pair no right for READs and atomics',
-  'rd-atomic-exceeds':
-    'set initiator_depth of rdma_conn_param at the requester to at most responder_resources of the responder: in rdma_connect and in rdma_accept',
-}
-
 /** Advice about a queue pair whose attributes librdmacm has set; undefined: the program has set them itself. */
 export const adviceForCmAttributes = (id: FindingId, qp: KnownObject | undefined): string | undefined =>
-  qp?.changes.some(({ stack }) => stack.some(frame => frame.includes('/librdmacm.so'))) ? cmAttributes[id] : undefined
+  qp?.changes.some(({ stack }) => stack.some(frame => frame.includes('/librdmacm.so')))
+    ? findings[id].cmAdvice
+    : undefined
 
 /** Whether a datagram would fit into its receive without the GRH. */
 const isGrhMissing = ({ bufferBytes, length }: Failure['cause']['args'], qp: KnownObject | undefined): boolean =>

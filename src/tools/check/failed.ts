@@ -86,22 +86,13 @@ const whichWas = (
   }
 }
 
-/** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
-const showsBothEnds: ReadonlySet<FindingId> = new Set([
-  'rd-atomic-exceeds',
-  'no-rd-atomic',
-  'no-receive-posted',
-  'path-mtu-mismatch',
-  'invalid-request',
-  'psn-mismatch',
-])
-
 /** A key that was made without memory (mlx5dv_create_mkey), and has none yet. */
 const isUnconfigured = ({ id, args }: Failure['cause']): boolean =>
   (id === 'LKEY_RANGE' || id === 'RKEY_RANGE') && args.rangeStart === 0n && args.rangeEnd === 0n
 
-/** How a peer looks that has given up its connection. */
-const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error', 'peer-not-ready'])
+/** Whether a peer that looks so has given up its connection. */
+const hasGivenUp = (id: FindingId): boolean =>
+  findings[id].marks === 'gone peer' || findings[id].marks === 'failed peer'
 
 /** Of the key of a memory window that no bind has given it yet. */
 const NOT_YET =
@@ -316,7 +307,8 @@ class FailureReports {
         id === 'cq-overrun' && named !== undefined && this.#queues.isNonePolled(named)
           ? this.#services.directOf(named.program?.pid)
           : undefined
-      const limit = id === 'no-receive-posted' ? this.#queues.explainLimit(peer) : undefined
+      const lacksReceives = findings[id].marks === 'lack of receives'
+      const limit = lacksReceives ? this.#queues.explainLimit(peer) : undefined
       this.#services.report(id, occurrence, {
         text: `${failureText(own === undefined ? failure : { ...failure, cause: { ...cause, text: own } })}${direct === undefined ? '' : `: its consumer index was never written to its doorbell record, which is left to the program (${direct})`}`,
         advice:
@@ -343,10 +335,10 @@ class FailureReports {
           ...(peer === undefined ? [] : accessKeyLines(cause.args.accessKey, peer)),
           ...(isUnconfigured(cause) ? [] : accessRangeLines(failure)),
           ...basedLines(failure, region),
-          ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined && peer.host === undefined
+          ...(lacksReceives && qp !== undefined && peer !== undefined && peer.host === undefined
             ? this.#queues.receiveCounts(qp, peer)
             : []),
-          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
+          ...(qp !== undefined && peer !== undefined && findings[id].showsEnds
             ? [...psnLines(qp, peer), ...attributeTable(qp, peer)]
             : []),
         ],
@@ -356,7 +348,7 @@ class FailureReports {
           peer,
           region ?? member?.region ?? meant ?? cut ?? atAddress,
           named,
-          id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
+          lacksReceives ? peer?.uses.get('srq') : undefined,
         ],
       })
     }
@@ -408,7 +400,7 @@ class FailureReports {
     const reason = mismatches(qp, peer, this.#services.deviceWithGid).find(
       one => one !== 'peer-connected-elsewhere' || !areEachOthers,
     )
-    if (reason === undefined || !GIVEN_UP.has(reason)) return reason === undefined
+    if (reason === undefined || !hasGivenUp(reason)) return reason === undefined
     const changed = peer.destruction ?? peer.changes.at(-1)
     return (
       (peer.failure !== undefined && findingOfCause(peer.failure.cause.id) === 'no-answer') ||

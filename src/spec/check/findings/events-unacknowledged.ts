@@ -10,4 +10,5 @@ export const eventsUnacknowledged = {
   advice: 'call ibv_ack_cq_events, ibv_ack_async_event or rdma_ack_cm_event for each event that was read',
   causes: ['UNACKNOWLEDGED'],
   wait: 2,
+  marks: 'nothing',
 } as const

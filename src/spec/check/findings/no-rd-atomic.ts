@@ -12,4 +12,7 @@ export const noRdAtomic = {
   causes: ['NO_READS'],
   statuses: { LOC_QP_OP_ERR: 2 },
   story: 'post',
+  showsEnds: true,
+  cmAdvice:
+    'set initiator_depth of rdma_conn_param to at least 1 at this end, and responder_resources at the peer: in rdma_connect and in rdma_accept',
 } as const

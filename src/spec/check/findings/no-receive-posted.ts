@@ -11,4 +11,6 @@ export const noReceivePosted = {
     'post receives before the peer may send, count credits, or set rnrRetryCount to 7 (retries without limit)',
   causes: ['RNR_EXCEEDED', 'DC_BUSY'],
   statuses: { RNR_RETRY_EXC_ERR: 1 },
+  marks: 'lack of receives',
+  showsEnds: true,
 } as const

@@ -11,4 +11,5 @@ export const pathMtuMismatch = {
   libraryAdvice: 'give both calls of qp.connect the same pathMtu, or none',
   causes: ['PACKET_LENGTH'],
   statuses: { BAD_RESP_ERR: 1, REM_INV_REQ_ERR: 4, RETRY_EXC_ERR: 6 },
+  showsEnds: true,
 } as const

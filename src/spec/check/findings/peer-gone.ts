@@ -13,4 +13,5 @@ export const peerGone = {
     'end the connection when the socket between the ends closes, or send a message from time to time: it fails when the peer is gone',
   wait: 8,
   tells: 'reason',
+  marks: 'end of a program',
 } as const

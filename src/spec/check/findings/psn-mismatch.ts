@@ -11,4 +11,5 @@ export const psnMismatch = {
   libraryAdvice: "give qp.connect the peer's `qp.endpoint`, which has its psn",
   causes: ['PSN_DIFFERS'],
   statuses: { REM_INV_REQ_ERR: 8, RETRY_EXC_ERR: 5 },
+  showsEnds: true,
 } as const

@@ -11,4 +11,6 @@ export const qpNoRight = {
   libraryAdvice: "give the right in the option access of the responder's qp.connect",
   causes: ['QP_NO_RIGHT'],
   statuses: { REM_INV_REQ_ERR: 2 },
+  cmAdvice:
+    'set responder_resources of rdma_conn_param to at least 1 at the responder, and initiator_depth at the requester: without them librdmacm gives the queue pair no right for READs and atomics',
 } as const

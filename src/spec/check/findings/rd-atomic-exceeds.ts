@@ -11,4 +11,7 @@ export const rdAtomicExceeds = {
   libraryAdvice: 'give both calls of qp.connect the same maxRdAtomic',
   causes: ['TOO_MANY_READS'],
   statuses: { REM_INV_REQ_ERR: 3 },
+  showsEnds: true,
+  cmAdvice:
+    'set initiator_depth of rdma_conn_param at the requester to at most responder_resources of the responder: in rdma_connect and in rdma_accept',
 } as const

@@ -87,25 +87,26 @@ export const decisiveOf = (
     kind === Kind.CALLED && recorder.methodOf(detail).endsWith(name)
   const [, ...others] = named
   const isOther = ({ known }: Event): boolean => known !== undefined && others.includes(known)
-  if (id === 'peer-gone')
+  const { marks, story } = findings[id]
+  if (marks === 'end of a program')
     return events.findLast(
       ({ kind, subject }) => kind === Kind.ENDED_PROGRAM && subject.log.program?.pid !== program?.pid,
     )
   // What was read and not acknowledged is no event.
-  if (id === 'events-unacknowledged') return undefined
+  if (marks === 'nothing') return undefined
   if (isWaitId(id))
     return droppedReceives(events) ?? lastRefusal(events) ?? firstFailure(events) ?? events.findLast(isLostMessage)
-  if (id === 'no-receive-posted')
+  if (marks === 'lack of receives')
     return droppedReceives(events) ?? events.findLast(({ kind }) => kind === Kind.NOT_READY)
   const gone = events.findLast(event => isOther(event) && isCall(event, '.destroy'))
   if (gone !== undefined) return gone
-  if (id === 'peer-in-error' || id === 'peer-not-ready')
+  if (marks === 'failed peer')
     return (
       firstFailure(events.filter(isOther)) ??
       events.findLast(
         event => isOther(event) && isCall(event, '.modify') && [ERR, RESET].some(one => one === event.amount),
       )
     )
-  if (findings[id].story !== 'post') return undefined
+  if (story !== 'post') return undefined
   return failedPost(events, named, stack, stackOf) ?? events.findLast(({ kind }) => kind === Kind.REFUSED_POST)
 }

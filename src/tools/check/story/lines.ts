@@ -5,7 +5,7 @@
 
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack, Story, StoryEventKind, StoryLine } from '../../../spec/check/finding.ts'
-import type { FindingId } from '../../../spec/check/findings.ts'
+import { type FindingId, findings } from '../../../spec/check/findings.ts'
 import { isWaitId } from '../../../spec/check/waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
@@ -84,13 +84,11 @@ const endTexts: Readonly<Record<(typeof endKinds)[number], string>> = {
   died: 'the program crashed',
 }
 
-/** Findings that the end of a peer's connection explains. */
-const endsOfPeers: ReadonlySet<FindingId> = new Set([
-  'no-peer-qp',
-  'peer-not-ready',
-  'peer-in-error',
-  'no-receive-posted',
-])
+/** Whether the end of a peer's connection explains a finding. */
+const isEndOfPeer = (id: FindingId): boolean => {
+  const { marks } = findings[id]
+  return marks === 'gone peer' || marks === 'failed peer' || marks === 'lack of receives'
+}
 
 /** Events of one line, oldest first. */
 interface Group {
@@ -207,7 +205,7 @@ export class Stories {
       this.#line(group, decisive !== undefined && group.events.includes(decisive)),
     )
     const ownLines: Story = before ?? own
-    const isMarked = ownLines.some(line => line.isDecisive === true) || !endsOfPeers.has(id)
+    const isMarked = ownLines.some(line => line.isDecisive === true) || !isEndOfPeer(id)
     const others = objects
       .flatMap(object => (object.host === undefined ? [] : this.#services.net.storyOf(object)))
       .map(({ isDecisive, ...line }): StoryLine => (isDecisive && !isMarked ? { ...line, isDecisive } : line))
