@@ -10,6 +10,8 @@
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
  *   dist/lib/                            the library's entry points, bundled (scripts/bundle.mjs)
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
+ *   src/spec/check/finding-table.ts,
+ *   src/tools/check/detector-table.ts    tables of the files of findings/ (generate-findings.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
  *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/preload-events.ts
  *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
@@ -34,6 +36,7 @@ import { basename, extname, join, relative } from 'node:path'
 import { bundle } from './bundle.mjs'
 import { filesBelow, inRoot, isMain, main, modified, run, runBeside, StepError, say } from './common.mjs'
 import { C_FLAGS, compileStale, sourcesIn, VERBS } from './compile.mjs'
+import { generateFindings } from './generate-findings.mjs'
 import { sourceNames } from './generate-protocol.mjs'
 import { nativeTargets } from './native-targets.mjs'
 import { compileForPackages } from './package/native.mjs'
@@ -55,6 +58,7 @@ const removeOrphans = () => {
 const isForUse = purpose => purpose === 'start' || purpose === 'package'
 
 const buildTypeScript = async purpose => {
+  generateFindings()
   // node_modules/.bin may have the tsc of another TypeScript, which a test uses.
   const tsc = inRoot('node_modules', 'typescript', 'bin', 'tsc')
   if (!existsSync(tsc)) {

@@ -3,7 +3,8 @@
  * waits for a completion, an event or a destroy gets none. One look cannot tell a wait from work in progress: a wait
  * counts if a second look, some time later, finds the same text.
  */
-import { type FindingId, findings, type table } from './findings.ts'
+import type { table } from './finding-table.ts'
+import { type FindingId, findings } from './findings.ts'
 import type { Severity } from './severity.ts'
 import type { WaitGraph } from './thread-waits.ts'
 

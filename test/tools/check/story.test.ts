@@ -10,7 +10,7 @@ import { Errno } from '../../../src/spec/errno.ts'
 import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import { ProcessLog } from '../../../src/tools/check/story/log.ts'
+import { NewEvent, ProcessLog } from '../../../src/tools/check/story/log.ts'
 import { requestScenario } from './requests.ts'
 
 const { RECEIVE } = PostQueue
@@ -210,11 +210,14 @@ test('findings that are about no hang and no failure have no story', () => {
   )
 })
 
+const eventOf = (kind: number, time: number, numbers: Partial<NewEvent> = {}): NewEvent =>
+  Object.assign(new NewEvent().begin(kind, time), numbers)
+
 test('the last 4,096 events of a process and 64 of each object are kept, and what was overwritten is counted', () => {
   const log = new ProcessLog(undefined)
   const [busy, idle] = [log.subject(1), log.subject(2)]
   const note = (subject: typeof busy, time: number): void =>
-    log.note(subject, 0, time, 0, 0, 2n ** 64n - 1n, 0, 0, 0, 0n)
+    log.note(subject, eventOf(0, time, { wrId: 2n ** 64n - 1n }))
   for (let i = 0; i < 100; i++) note(idle, i)
   for (let i = 0; i < 10_000; i++) note(busy, 1000 + i)
   const ofIdle = log.eventsOf(0, new Set([2]))
@@ -228,7 +231,7 @@ test('completions and polls of a part are one event each, and a poll has the tim
   const log = new ProcessLog(undefined)
   const subject = log.subject(1)
   const complete = (time: number, amount: number): void =>
-    log.complete(subject, 1, time, 0, BigInt(time), amount, 0, 0, 0n)
+    log.complete(subject, eventOf(1, time, { wrId: BigInt(time), amount }))
   const kept = (now: number) =>
     log
       .eventsOf(now)
@@ -266,7 +269,7 @@ test('completions and polls of a part are one event each, and a poll has the tim
 test('ten thousand objects with a million events need bounded memory', () => {
   const log = new ProcessLog(undefined)
   const subjects = Array.from({ length: 10_000 }, (_, id) => log.subject(id))
-  const note = (i: number): void => log.note(subjects[i % 10_000]!, 0, i, 0, 0, 0n, 0, 0, 0, 0n)
+  const note = (i: number): void => log.note(subjects[i % 10_000]!, eventOf(0, i))
   for (let i = 0; i < 200_000; i++) note(i)
   const before = process.memoryUsage().arrayBuffers
   for (let i = 200_000; i < 1_000_000; i++) note(i)

@@ -36,6 +36,37 @@ const Field = {
 } as const
 const FIELDS = 14
 
+/**
+ * An event that is to be noted. What its numbers are depends on its kind (recorder.ts). A recorder has one for all, so that
+ * noting allocates nothing.
+ */
+export class NewEvent {
+  kind = 0
+  time = 0
+  /** Of `ProcessLog.stackNumber`. */
+  stack = 0
+  index = -1
+  wrId = 0n
+  amount = 0
+  detail = 0
+  peer = 0
+  peerWrId = 0n
+
+  /** Begins another one. */
+  begin(kind: number, time: number): this {
+    this.kind = kind
+    this.time = time
+    this.stack = 0
+    this.index = -1
+    this.wrId = 0n
+    this.amount = 0
+    this.detail = 0
+    this.peer = 0
+    this.peerWrId = 0n
+    return this
+  }
+}
+
 /** An event as it is read for a report. */
 export interface NotedEvent {
   readonly subject: Subject
@@ -131,49 +162,29 @@ class EventRing {
     return this.#numbers[place * FIELDS + Field.ORDINAL]!
   }
 
-  put(
-    place: number,
-    subject: Subject,
-    kind: number,
-    time: number,
-    stack: number,
-    index: number,
-    wrId: bigint,
-    amount: number,
-    detail: number,
-    peer: number,
-    peerWrId: bigint,
-  ): void {
+  put(place: number, subject: Subject, event: NewEvent): void {
     const at = place * FIELDS
     const numbers = this.#numbers
-    numbers[at + Field.TIME] = time
-    numbers[at + Field.KIND] = kind
-    numbers[at + Field.STACK] = stack
-    numbers[at + Field.INDEX] = index
-    numbers[at + Field.AMOUNT] = amount
-    numbers[at + Field.DETAIL] = detail
-    numbers[at + Field.PEER] = peer
+    numbers[at + Field.TIME] = event.time
+    numbers[at + Field.KIND] = event.kind
+    numbers[at + Field.STACK] = event.stack
+    numbers[at + Field.INDEX] = event.index
+    numbers[at + Field.AMOUNT] = event.amount
+    numbers[at + Field.DETAIL] = event.detail
+    numbers[at + Field.PEER] = event.peer
     numbers[at + Field.ORDINAL] = subject.total
     numbers[at + Field.COUNT] = 1
     numbers[at + Field.THREAD] = 0
-    this.#bits[at + Field.WR_ID] = wrId
+    this.#bits[at + Field.WR_ID] = event.wrId
     // Of events without a peer nobody reads it.
-    if (peer !== 0) this.#bits[at + Field.PEER_WR_ID] = peerWrId
+    if (event.peer !== 0) this.#bits[at + Field.PEER_WR_ID] = event.peerWrId
     this.#subjects[place] = subject
     this.total++
     this.#cursor = place + 1
   }
 
   /** The event at a place, which is such a completion, stands for one more; false: it is another. */
-  repeat(
-    place: number,
-    time: number,
-    index: number,
-    wrId: bigint,
-    amount: number,
-    detail: number,
-    peer: number,
-  ): boolean {
+  repeat(place: number, { time, index, wrId, amount, detail, peer }: NewEvent): boolean {
     const at = place * FIELDS
     const numbers = this.#numbers
     if (numbers[at + Field.DETAIL] !== detail || numbers[at + Field.AMOUNT] !== amount) return false
@@ -327,30 +338,16 @@ export class ProcessLog {
       : NO_STACK
   }
 
-  /**
-   * An event of a subject of this process. `stack`: of `stackNumber`. What the other numbers are depends on the kind
-   * (recorder.ts).
-   */
-  note(
-    subject: Subject,
-    kind: number,
-    time: number,
-    stack: number,
-    index: number,
-    wrId: bigint,
-    amount: number,
-    detail: number,
-    peer: number,
-    peerWrId: bigint,
-  ): void {
+  /** An event of a subject of this process. */
+  note(subject: Subject, event: NewEvent): void {
     const ring = this.#ring
-    this.#passes(time)
+    this.#passes(event.time)
     const place = ring.place()
     const oldest = ring.subjectAt(place)
     // Before it is overwritten, its object takes it, if it is one of the last of the object.
     if (oldest !== undefined && oldest.total - ring.ordinalAt(place) < OBJECT_EVENTS) this.#keep(oldest, place)
     subject.total++
-    ring.put(place, subject, kind, time, stack, index, wrId, amount, detail, peer, peerWrId)
+    ring.put(place, subject, event)
   }
 
   /** The last event was what this thread has done. */
@@ -370,27 +367,17 @@ export class ProcessLog {
   }
 
   /** As `note`, of a completion: one with the same numbers, but for `index` and `wrId`, stands for several. */
-  complete(
-    subject: Subject,
-    kind: number,
-    time: number,
-    index: number,
-    wrId: bigint,
-    amount: number,
-    detail: number,
-    peer: number,
-    peerWrId: bigint,
-  ): void {
+  complete(subject: Subject, event: NewEvent): void {
     if (subject.completionPart === this.#part) {
       const place = this.#ring.placeOf(subject.completion)
-      if (place >= 0 && this.#ring.repeat(place, time, index, wrId, amount, detail, peer)) {
-        this.#passes(time)
+      if (place >= 0 && this.#ring.repeat(place, event)) {
+        this.#passes(event.time)
         return
       }
     }
     subject.completion = this.#ring.total
     subject.completionPart = this.#part
-    this.note(subject, kind, time, 0, index, wrId, amount, detail, peer, peerWrId)
+    this.note(subject, event)
   }
 
   /** As `note`, of a poll, at the time of the next event: the polls of a part are one event. */
@@ -403,7 +390,9 @@ export class ProcessLog {
     } else {
       subject.poll = ring.total
       subject.pollPart = this.#part
-      this.note(subject, kind, this.#time, 0, -1, 0n, amount, 0, 0, 0n)
+      const event = new NewEvent().begin(kind, this.#time)
+      event.amount = amount
+      this.note(subject, event)
       place = ring.placeOf(subject.poll)
     }
     this.#untimed = place

@@ -19,7 +19,7 @@ import { PostQueue } from '../../../spec/session.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { type KnownObject, queueOf } from '../objects.ts'
-import { ProcessLog, type Subject } from './log.ts'
+import { NewEvent, ProcessLog, type Subject } from './log.ts'
 
 /** Processes whose events are kept, the latest. */
 const MAX_PROCESSES = 128
@@ -91,6 +91,7 @@ export class StoryRecorder {
   readonly #subjects = new Map<number, Subject>()
   #queue: Subject | undefined
   #cq: Subject | undefined
+  readonly #event = new NewEvent()
   readonly #methods: string[] = []
   readonly #methodNumbers = new Map<string, number>()
   /** Queue pairs of identifiers, and identifiers of queue pairs, by `CoreObject.id`. */
@@ -157,20 +158,15 @@ export class StoryRecorder {
     return this.#queue
   }
 
-  #note(
-    subject: Subject,
-    kind: number,
-    stack: Stack,
-    detail: number,
-    amount: number,
-    wrId = 0n,
-    peer = 0,
-    time = this.#services.sources.now(),
-    index = -1,
-  ): void {
+  #begin(kind: number, time = this.#services.sources.now()): NewEvent {
+    return this.#event.begin(kind, time)
+  }
+
+  /** Notes an event that is no repeat of the last one; `numbers`: what is not 0 of it. */
+  #note(subject: Subject, kind: number, numbers: Partial<NewEvent>, stack: Stack = []): void {
     const { log } = subject
     log.beginPart()
-    log.note(subject, kind, time, log.stackNumber(stack), index, wrId, amount, detail, peer, 0n)
+    log.note(subject, Object.assign(this.#begin(kind, numbers.time), { stack: log.stackNumber(stack), ...numbers }))
   }
 
   // ---- requests ----
@@ -179,7 +175,13 @@ export class StoryRecorder {
     const subject = this.#queueOf(owner)
     if (subject === undefined) return
     if (queue !== SEND) subject.receives++
-    subject.log.note(subject, Kind.POSTED, time, 0, postIndex, wrId, length, opcode, queue, 0n)
+    const event = this.#begin(Kind.POSTED, time)
+    event.index = postIndex
+    event.wrId = wrId
+    event.amount = length
+    event.detail = opcode
+    event.peer = queue
+    subject.log.note(subject, event)
   }
 
   /** A signaled send has a completion too. */
@@ -187,32 +189,40 @@ export class StoryRecorder {
     if (isSignaled) return
     const subject = this.#queueOf(owner)
     if (subject === undefined) return
-    subject.log.note(subject, Kind.ENDED, this.#services.sources.now(), 0, index, wrId, 0, opcode, 0, 0n)
+    const event = this.#begin(Kind.ENDED)
+    event.index = index
+    event.wrId = wrId
+    event.detail = opcode
+    subject.log.note(subject, event)
   }
 
   #completed(request: WorkRequest, { status, bytes, message }: RequestCompletion): void {
     const subject = this.#queueOf(request.owner)
     if (subject === undefined) return
     if (request.queue !== SEND) subject.receives--
-    const time = this.#services.sources.now()
-    const { index, wrId, opcode } = request
-    const detail = completedDetail(status, opcode)
-    const { log } = subject
-    if (isFailure(detail)) log.beginPart()
-    if (message === undefined) log.complete(subject, Kind.COMPLETED, time, index, wrId, bytes, detail, 0, 0n)
-    else log.complete(subject, Kind.COMPLETED, time, index, wrId, bytes, detail, message.owner, message.wrId)
+    const event = this.#begin(Kind.COMPLETED)
+    event.index = request.index
+    event.wrId = request.wrId
+    event.amount = bytes
+    event.detail = completedDetail(status, request.opcode)
+    if (message !== undefined) {
+      event.peer = message.owner
+      event.peerWrId = message.wrId
+    }
+    if (isFailure(event.detail)) subject.log.beginPart()
+    subject.log.complete(subject, event)
   }
 
   #receiveLost({ owner, wrId }: WorkRequest): void {
     const subject = this.#subjectOf(owner)
     if (subject === undefined) return
     subject.receives--
-    this.#note(subject, Kind.LOST, [], 0, 0, wrId)
+    this.#note(subject, Kind.LOST, { wrId })
   }
 
   #notReady(qp: number): void {
     const subject = this.#subjectOf(qp)
-    if (subject !== undefined) this.#note(subject, Kind.NOT_READY, [], 0, 0)
+    if (subject !== undefined) this.#note(subject, Kind.NOT_READY, {})
   }
 
   /** Told at each request: most often nothing was polled since. */
@@ -230,7 +240,7 @@ export class StoryRecorder {
   #reset(owner: number): void {
     const subject = this.#subjectOf(owner)
     if (subject === undefined) return
-    if (subject.receives > 0) this.#note(subject, Kind.DROPPED, [], 0, subject.receives)
+    if (subject.receives > 0) this.#note(subject, Kind.DROPPED, { amount: subject.receives })
     subject.receives = 0
   }
 
@@ -275,7 +285,7 @@ export class StoryRecorder {
       if (refused.errno === Errno.EAGAIN) return
       const subject = log.subject(object?.id ?? contextSubject(context))
       const detail = this.#methodNumber(`${name}.${method}`)
-      this.#note(subject, Kind.REFUSED, call.stack, detail, refused.errno, 0n, 0, time)
+      this.#note(subject, Kind.REFUSED, { detail, amount: refused.errno, time }, call.stack)
       this.#byThread(log, call)
       return
     }
@@ -289,7 +299,7 @@ export class StoryRecorder {
     if (name === 'cm_id') this.#link(call, object.id)
     const { state } = args as { readonly state?: number }
     const detail = this.#methodNumber(called)
-    this.#note(log.subject(object.id), Kind.CALLED, call.stack, detail, state ?? -1, 0n, 0, time)
+    this.#note(log.subject(object.id), Kind.CALLED, { detail, amount: state ?? -1, time }, call.stack)
     this.#byThread(log, call)
   }
 
@@ -319,7 +329,8 @@ export class StoryRecorder {
     // The identifier of a CONNECT_REQUEST is not known before its first call.
     const subject = this.#logOf(program).subject(id?.id ?? contextSubject(context))
     const code = typeof status === 'number' ? status | 0 : 0
-    this.#note(subject, Kind.READ_EVENT, stack, typeof type === 'number' ? type : -1, code, 0n, 0, time, Number(handle))
+    const detail = typeof type === 'number' ? type : -1
+    this.#note(subject, Kind.READ_EVENT, { detail, amount: code, time, index: Number(handle) }, stack)
     this.#byThread(subject.log, call)
   }
 
@@ -327,8 +338,8 @@ export class StoryRecorder {
     const { program, context, wrId, error, queue, request, stack, time } = post
     const owner = queueOf(this.#services.objects, post)
     const subject = this.#logOf(program).subject(owner?.id ?? contextSubject(context))
-    const opcode = queue === SEND ? (request?.opcode ?? 0) : -1
-    this.#note(subject, Kind.REFUSED_POST, stack, opcode, error, wrId, queue, time)
+    const detail = queue === SEND ? (request?.opcode ?? 0) : -1
+    this.#note(subject, Kind.REFUSED_POST, { detail, amount: error, wrId, peer: queue, time }, stack)
   }
 
   #failed({ failure: { event, qpn, cause }, deviceNumber, context, program, time }: CheckedFailure): void {
@@ -342,7 +353,7 @@ export class StoryRecorder {
           : undefined
         : objects.qp(deviceNumber, qpn)
     const subject = this.#logOf(program).subject(about?.id ?? contextSubject(context))
-    this.#note(subject, Kind.RAISED_EVENT, [], event, 0, 0n, 0, time)
+    this.#note(subject, Kind.RAISED_EVENT, { detail: event, time })
   }
 
   /** Told again for a context that has ended. */
@@ -350,13 +361,14 @@ export class StoryRecorder {
     const [object] = this.#services.objects.existingIn(context)
     if (object === undefined) return
     const subject = this.#logOf(object.program).subject(contextSubject(context))
-    if (!subject.hasEnded) this.#note(subject, Kind.ENDED_PROGRAM, [], endKinds.indexOf(how), 0)
+    if (!subject.hasEnded) this.#note(subject, Kind.ENDED_PROGRAM, { detail: endKinds.indexOf(how) })
     subject.hasEnded = true
   }
 
   #died({ program, stack, time }: Death): void {
     const log = this.#logOf(program)
-    this.#note(log.subject(contextSubject(-1)), Kind.ENDED_PROGRAM, stack, endKinds.indexOf('died'), 0, 0n, 0, time)
+    const detail = endKinds.indexOf('died')
+    this.#note(log.subject(contextSubject(-1)), Kind.ENDED_PROGRAM, { detail, time }, stack)
   }
 }
 
