@@ -330,6 +330,36 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
   return [...found, ...cyclesIn(sources)]
 }
 
+const compiled = new Map<string, readonly string[]>()
+
+/** Compiled modules that a compiled module imports, also later by import(). */
+const compiledImports = (path: string): readonly string[] => {
+  const known = compiled.get(path)
+  if (known !== undefined) return known
+  const relative = importsOf(readFileSync(join(repoRoot, path), 'utf8')).filter(module => module.startsWith('.'))
+  const imported = relative.map(module => posix.join(posix.dirname(path), module))
+  compiled.set(path, imported)
+  return imported
+}
+
+const MAIN = 'dist/src/cli/main.js'
+
+/** Compiled modules that are loaded with `path`, of MAIN without commands, and those that bundles among them consist of. */
+const loadedBy = (path: string): string[] => {
+  const loaded = new Set([path])
+  for (const one of loaded)
+    if (existsSync(join(repoRoot, one)))
+      for (const next of compiledImports(one)) if (path !== MAIN || !next.includes('/commands/')) loaded.add(next)
+  const bundled = [...loaded]
+    .filter(one => one.startsWith('dist/lib/'))
+    .flatMap(one => [...readFileSync(join(repoRoot, one), 'utf8').matchAll(/^\/\/ (dist\/\S+)$/gm)])
+  return [...loaded, ...bundled.map(([, name]) => name)]
+}
+
+/** Commands that run the checker: of a program, of what a daemon in their own process sees, or of files. */
+const RUN_THE_CHECKER =
+  /commands\/(?:check|check-files|daemon|demo|demo-in-process|doctor|net|run|torment-search|trace|walk)\.js$/
+
 describe('the source tree', () => {
   it('breaks no rule about imports, clocks and types in src/', () => {
     const sources = new Map(readSources('src', ['.ts']))
@@ -435,6 +465,25 @@ describe('the source tree', () => {
         [],
       )
     })
+
+  it('has detectors of the checker in nothing that only needs rows of findings', () => {
+    const check = 'dist/src/tools/check'
+    const detectors = new Set([`${check}/checker.js`, ...compiledImports(`${check}/detectors.js`)])
+    assert.ok(detectors.size > 40, `only ${detectors.size} detectors`)
+    const commands = readSources('src/cli/commands', ['.ts']).map(([path]) => `dist/${path.replace(/\.ts$/, '.js')}`)
+    for (const entry of [
+      MAIN,
+      'dist/lib/spec.js',
+      'dist/web/main.js',
+      'dist/test/spec/findings.test.js',
+      ...commands,
+    ]) {
+      const loaded = loadedBy(entry)
+      const found = loaded.filter(path => detectors.has(path))
+      if (RUN_THE_CHECKER.test(entry)) assert.ok(found.length > 0, `${entry} has no detector any more`)
+      else assert.deepEqual(found, [], entry)
+    }
+  })
 
   it('exports only existing sources', () => {
     const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as {

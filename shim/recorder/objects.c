@@ -316,7 +316,7 @@ static void end_destroying(const struct object_call *call)
     __atomic_fetch_sub(&objects_gone, 1, __ATOMIC_RELAXED);
 }
 
-/* Functions whose first object may be NULL, or which refuse NULL themselves (src/spec/check/refusals.ts). */
+/* Functions whose first object may be NULL, or which refuse NULL themselves (src/tools/check/library-refusals.ts). */
 static bool may_lack_object(const char *function)
 {
     return strcmp(function, "rdma_create_id") == 0 || strcmp(function, "rdma_create_ep") == 0 ||

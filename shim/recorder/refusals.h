@@ -3,7 +3,7 @@
  * src/spec/session.ts). The outermost call of a thread that fails so is reported, with the function, the object and the
  * facts of the innermost call that failed with the same error: rdma_create_ep, for example, calls rdma_create_qp.
  *
- * Below: facts about the arguments of the functions (src/spec/check/refusals.ts), in their order, at most 4.
+ * Below: facts about the arguments of the functions (src/tools/check/library-refusals.ts), in their order, at most 4.
  */
 #ifndef USERDMA_REFUSALS_H
 #define USERDMA_REFUSALS_H

@@ -37,7 +37,7 @@
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
- *   call (check/refusals.ts).
+ *   call (tools/check/library-refusals.ts).
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - The messages of `PreloadEvents` report a mistake with the memory of a request, or with a queue.
  * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
@@ -301,9 +301,9 @@ export const Messages = {
     ['taken', 'u32'],
   ),
   /**
-   * function: its name. error: a positive errno. object: the handle of the object that the call is on (check/refusals.ts), of a queue
-   * pair its number, of an identifier of rdma_cm its user handle, of a completion channel its descriptor. facts: of the arguments
-   * (check/refusals.ts).
+   * function: its name. error: a positive errno. object: the handle of the object that the call is on, of a queue pair its number,
+   * of an identifier of rdma_cm its user handle, of a completion channel its descriptor. facts: of the arguments
+   * (tools/check/library-refusals.ts).
    */
   refusal: layout(
     ['function', 40],
@@ -675,8 +675,8 @@ export const ObjectKind = {
  * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
  * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `gone.kind` is its position, from 1
- * (check/arguments.ts). GARBAGE: the pointer is that of no such object: `gone.number` is the ObjectKind of the object that
- * is there, or UNKNOWN_NUMBER, and `gone.owner` 1 if it points to memory.
+ * (tools/check/arguments.ts). GARBAGE: the pointer is that of no such object: `gone.number` is the ObjectKind of the
+ * object that is there, or UNKNOWN_NUMBER, and `gone.owner` 1 if it points to memory.
  */
 export const GoneUse = {
   CALL: 0,

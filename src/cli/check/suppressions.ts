@@ -20,9 +20,9 @@ import { resolve } from 'node:path'
 import type { Finding } from '../../spec/check/finding.ts'
 import { findingIds } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
-import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
 import { printable } from '../../spec/printable.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
+import { librarySuppressions } from './library-suppressions.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: string }
 

@@ -229,7 +229,7 @@ export interface LibraryRefusal {
   /** The handle of its object, of a queue pair the number, of an identifier of rdma_cm the user handle. */
   readonly object: bigint
   readonly errno: number
-  /** Facts about the arguments, in the order of spec/check/refusals.ts. */
+  /** Facts about the arguments, in the order of tools/check/library-refusals.ts. */
   readonly facts: readonly bigint[]
   readonly stack: Stack
 }

@@ -2,6 +2,9 @@
  * Reasons of refusals in the words of a program in C: ibv_modify_qp instead of rc_qp.modify, path_mtu instead of
  * pathMtu, IBV_QP_PATH_MTU where a bit of attr_mask is meant.
  */
+
+import { isQueuePairClass } from '../../spec/classes/ids.ts'
+import { modelWords, type Reason, type Words } from '../../spec/reason.ts'
 import {
   cAddressMembers,
   cConstants,
@@ -11,9 +14,7 @@ import {
   cMembers,
   otherCFunctions,
   refusalAdvice,
-} from '../../spec/check/c-words.ts'
-import { isQueuePairClass } from '../../spec/classes/ids.ts'
-import { modelWords, type Reason, type Words } from '../../spec/reason.ts'
+} from './libibverbs-words.ts'
 
 const snakeCase = (name: string): string => name.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`)
 

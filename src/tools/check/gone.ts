@@ -4,7 +4,6 @@
  * number, and since numbers are reused, by the time of their destruction.
  */
 
-import { requiredArguments, requiredParts } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { VERBS_LIBRARIES } from '../../spec/check/frames.ts'
 import type { Death, UseOfGone } from '../../spec/check/program-events.ts'
@@ -12,6 +11,7 @@ import { SRQ_CLASSES } from '../../spec/classes/ids.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { AddressFault, GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import { cmFunctionIn } from './advice.ts'
+import { requiredArguments, requiredParts } from './arguments.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
 import { REFUSALS, type RefusedCreation } from './refusals.ts'

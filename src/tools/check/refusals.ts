@@ -1,11 +1,10 @@
 /*
  * Calls that were refused: by the device, or by libibverbs, a provider or librdmacm without a call of the device, for the
- * reasons in spec/check/refusals.ts.
+ * reasons in tools/check/library-refusals.ts.
  */
 
 import type { Stack } from '../../spec/check/finding.ts'
 import type { CheckedCall, LibraryRefusal } from '../../spec/check/program-events.ts'
-import { refusalReason } from '../../spec/check/refusals.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
@@ -21,6 +20,7 @@ import {
 import { adviceForRefusal, cFunctionOf, inC } from './c-words.ts'
 import type { Detector, DetectorServices, RefusedCall, Topic } from './detector.ts'
 import { IGNORED_EVENTS } from './ignored-events.ts'
+import { refusalReason } from './library-refusals.ts'
 import { isVerbsClass, type KnownObject, type KnownObjects, participles, type QpAttributes } from './objects.ts'
 import { OUTAGES } from './outages.ts'
 import { type FindingContent, MAX_NAMED } from './reporting.ts'

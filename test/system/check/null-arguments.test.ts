@@ -1,10 +1,10 @@
 /*
  * `userdma check` on calls with NULL for an argument (test/programs/check/null_arguments.c): each function and argument
- * of spec/check/arguments.ts is refused, and named.
+ * of tools/check/arguments.ts is refused, and named.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { requiredArguments } from '../../../src/spec/check/arguments.ts'
+import { requiredArguments } from '../../../src/tools/check/arguments.ts'
 import { lacking, ownProgram } from '../programs.ts'
 import { checkScript } from './checking.ts'
 

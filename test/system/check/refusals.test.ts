@@ -1,12 +1,13 @@
 /*
- * `userdma check` on calls that libibverbs, its rxe provider and librdmacm refuse themselves (spec/check/refusals.ts):
- * each case of test/programs/check/refusals.c has its reason, with the function of the case in the stack.
+ * `userdma check` on calls that libibverbs, its rxe provider and librdmacm refuse themselves
+ * (tools/check/library-refusals.ts): each case of test/programs/check/refusals.c has its reason, with the function of the
+ * case in the stack.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { refusals } from '../../../src/spec/check/refusals.ts'
+import { refusals } from '../../../src/tools/check/library-refusals.ts'
 import { cleanEnvironment, lacking, ownProgram, runUserdma, temporaryFolder, userdma } from '../programs.ts'
 import { checkScript, type FindingJson } from './checking.ts'
 

@@ -2,7 +2,7 @@
  * The words of libibverbs for what refusals name by our schema: functions, struct members, masks and constants. Findings
  * about programs in C use them (src/tools/check/c-words.ts).
  */
-import type { ReasonCode } from '../reason.ts'
+import type { ReasonCode } from '../../spec/reason.ts'
 
 /** By `CLASS.METHOD`; `qp` stands for all classes of queue pairs. */
 export const cFunctions: Readonly<Record<string, string>> = {

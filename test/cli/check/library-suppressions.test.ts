@@ -5,9 +5,9 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { findingIds } from '../../src/spec/check/findings.ts'
-import { librarySuppressions } from '../../src/spec/check/library-suppressions.ts'
-import { repoRoot } from '../paths.ts'
+import { librarySuppressions } from '../../../src/cli/check/library-suppressions.ts'
+import { findingIds } from '../../../src/spec/check/findings.ts'
+import { repoRoot } from '../../paths.ts'
 
 test('every row names a finding, frames of its library, and its evidence', () => {
   for (const { library, name, id, frames, versions, source, why } of librarySuppressions) {

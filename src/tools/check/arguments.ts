@@ -3,7 +3,7 @@
  * in the manual pages, by function and position. The preload library refuses such calls (shim/recorder/functions.c and
  * verbs.c), which would crash.
  */
-import type { Severity } from './severity.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 
 export const requiredArguments: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   ibv_attach_mcast: { 2: 'gid' },

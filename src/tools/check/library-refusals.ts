@@ -1,15 +1,16 @@
 /*
  * Calls that libibverbs, a provider or librdmacm refuse themselves, without a call of the device: by function, the errno
- * and the reasons. The preload library reports such a call (REFUSAL in ../session.ts) with facts about its arguments,
+ * and the reasons. The preload library reports such a call (REFUSAL in spec/session.ts) with facts about its arguments,
  * which tell the reasons apart. From reading rdma-core 44.0 and 64.0; `source` names file and function there.
  *
  * Not seen, because verbs.h refuses them in the program: operations that a context lacks (ibv_create_flow, ibv_alloc_dm
  * …: EOPNOTSUPP), ibv_bind_mw of a window of type 2, and comp_mask of the input of ibv_query_device_ex. Refused posts
  * are the message REFUSED.
  */
-import type { ErrnoName } from '../errno.ts'
-import { Errno } from '../errno.ts'
-import type { Severity } from './severity.ts'
+
+import type { Severity } from '../../spec/check/severity.ts'
+import type { ErrnoName } from '../../spec/errno.ts'
+import { Errno } from '../../spec/errno.ts'
 
 /** Values of a call, by the names in `facts` of its function. Pointers: whether they are not NULL, 0 or 1. */
 type Facts<Name extends string> = Readonly<Record<Name, number>>

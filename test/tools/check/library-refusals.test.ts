@@ -6,9 +6,9 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { refusalReason, refusals } from '../../src/spec/check/refusals.ts'
-import { Errno } from '../../src/spec/errno.ts'
-import { repoRoot } from '../paths.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { refusalReason, refusals } from '../../../src/tools/check/library-refusals.ts'
+import { repoRoot } from '../../paths.ts'
 
 test('reasons and advice are sentences without a full stop, and a function has at most 4 facts', () => {
   for (const [name, { facts, reasons, source }] of Object.entries(refusals)) {

@@ -3,7 +3,7 @@
  * `--no-default-suppressions` is given. Each row names frames of the library, so the same mistake of a program stays
  * reported. Each has its evidence: where the library does it, and what it leads to on adapters.
  */
-import type { FindingId } from './findings.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
 
 interface LibrarySuppression {
   /** The library that makes the calls, as the report names it. */
