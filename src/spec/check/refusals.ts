@@ -1,11 +1,11 @@
 /*
  * Calls that libibverbs, a provider or librdmacm refuse themselves, without a call of the device: by function, the errno
- * and the reasons. The preload library reports such a call (REFUSAL in ../session.ts) with facts about its arguments,
+ * and the reasons. The preload library reports such a call (`refusedByLibrary` in ../preload-events.ts) with facts about its arguments,
  * which tell the reasons apart. From reading rdma-core 44.0 and 64.0; `source` names file and function there.
  *
  * Not seen, because verbs.h refuses them in the program: operations that a context lacks (ibv_create_flow, ibv_alloc_dm
  * …: EOPNOTSUPP), ibv_bind_mw of a window of type 2, and comp_mask of the input of ibv_query_device_ex. Refused posts
- * are the message REFUSED.
+ * are the event `refusedPost`.
  */
 import type { ErrnoName } from '../errno.ts'
 import { Errno } from '../errno.ts'
@@ -766,7 +766,7 @@ interface Refusal {
   readonly object?: string
 }
 
-/** Why a library has refused a call, from the REFUSAL message. `values`: in the order of `facts` of the function. */
+/** Why a library has refused a call, from `refusedByLibrary`. `values`: in the order of `facts` of the function. */
 export const refusalReason = (name: string, errno: number, values: readonly bigint[]): Refusal => {
   const function_ = Object.hasOwn(refusals, name) ? refusals[name as RefusingFunctionName] : undefined
   if (function_ === undefined) return { reason: undefined, severity: 'note' }
