@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define USERDMA_SESSION_VERSION 6u
+#define USERDMA_SESSION_VERSION 7u
 
 /* Behind the path of a shared daemon's socket: the socket for its own user. */
 #define USERDMA_OWN_SUFFIX ".own"
@@ -45,23 +45,15 @@
 #define USERDMA_WRITTEN 9u
 #define USERDMA_READ 10u
 #define USERDMA_STACK 11u
-#define USERDMA_REFUSED 12u
-#define USERDMA_FORK 13u
 #define USERDMA_END 15u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_BENIGN 18u
 #define USERDMA_POST 19u
 #define USERDMA_UNMAP 20u
-#define USERDMA_GONE 21u
-#define USERDMA_DIED 22u
-#define USERDMA_REFUSAL 23u
-#define USERDMA_BATCH 24u
 #define USERDMA_DOORBELLS 25u
 #define USERDMA_NOT_MAPPED 26u
-#define USERDMA_DIRECT 27u
 #define USERDMA_CALL 28u
-#define USERDMA_ORDER 29u
 #define USERDMA_WAITS 30u
 #define USERDMA_LENDS 31u
 #define USERDMA_FAULT 32u
@@ -89,6 +81,14 @@
 #define USERDMA_OTHER_MEMBER 54u
 #define USERDMA_POLLED_IN_HANDLER 55u
 #define USERDMA_POLLED_GONE 56u
+#define USERDMA_REFUSED_POST 12u
+#define USERDMA_REFUSED_BY_LIBRARY 23u
+#define USERDMA_USED_GONE 21u
+#define USERDMA_DIED 22u
+#define USERDMA_BATCH_MISTAKEN 24u
+#define USERDMA_MISORDERED 29u
+#define USERDMA_FORKED 13u
+#define USERDMA_POSTS_DIRECTLY 27u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -250,7 +250,7 @@
 #define USERDMA_ANSWER_SLOT 2u
 #define USERDMA_ANSWER_SOCKET 3u
 
-/* Kinds of objects, and their uses that GONE reports. */
+/* Kinds of objects, and their uses after their ends. */
 #define USERDMA_OBJECT_CONTEXT 1u
 #define USERDMA_OBJECT_PD 2u
 #define USERDMA_OBJECT_CQ 3u
@@ -280,7 +280,7 @@
 #define USERDMA_GONE_ARGUMENT 5u
 #define USERDMA_GONE_GARBAGE 6u
 
-/* What the address of an access that ended a program is, in DIED. */
+/* What the address of an access that ended a program is. */
 #define USERDMA_FAULT_NONE 0u
 #define USERDMA_FAULT_UNMAPPED 1u
 #define USERDMA_FAULT_PROTECTED 2u
@@ -561,79 +561,6 @@ struct userdma_event_log {
 };
 _Static_assert(sizeof(struct userdma_event_log) == 16, "layout of struct userdma_event_log");
 
-struct userdma_refused {
-    uint64_t wr_id;
-    uint32_t queue;
-    uint32_t number;
-    uint32_t error;
-    uint32_t state;
-    uint32_t opcode;
-    uint32_t flags;
-    uint32_t elements;
-    uint32_t address_low;
-    uint64_t length;
-    uint32_t unsignaled;
-    uint32_t taken;
-};
-_Static_assert(sizeof(struct userdma_refused) == 56, "layout of struct userdma_refused");
-
-struct userdma_refusal {
-    char function[40];
-    uint64_t object;
-    uint64_t fact0;
-    uint64_t fact1;
-    uint64_t fact2;
-    uint64_t fact3;
-    uint32_t error;
-    uint32_t reserved;
-};
-_Static_assert(sizeof(struct userdma_refusal) == 88, "layout of struct userdma_refusal");
-
-struct userdma_gone {
-    uint64_t age;
-    uint32_t kind;
-    uint32_t number;
-    uint32_t use;
-    uint32_t destroyed;
-    uint32_t owner;
-    uint32_t reserved;
-    char function[48];
-};
-_Static_assert(sizeof(struct userdma_gone) == 80, "layout of struct userdma_gone");
-
-struct userdma_died {
-    uint64_t address;
-    uint32_t signal;
-    uint32_t ours;
-    uint32_t fault;
-    uint32_t reserved;
-    char function[40];
-};
-_Static_assert(sizeof(struct userdma_died) == 64, "layout of struct userdma_died");
-
-struct userdma_batch {
-    uint64_t wr_id;
-    uint32_t number;
-    uint32_t mistake;
-    uint32_t called;
-    int32_t opcode;
-    uint32_t requests;
-    uint32_t since;
-};
-_Static_assert(sizeof(struct userdma_batch) == 32, "layout of struct userdma_batch");
-
-struct userdma_order {
-    uint32_t object;
-    uint32_t number;
-    uint32_t mistake;
-    uint32_t called;
-    uint32_t field;
-    uint32_t is_single;
-    uint32_t since;
-    uint32_t reserved;
-};
-_Static_assert(sizeof(struct userdma_order) == 32, "layout of struct userdma_order");
-
 struct userdma_posting {
     uint64_t wr_id;
     uint32_t queue;
@@ -750,11 +677,6 @@ struct userdma_wait_poll {
     uint32_t context;
 };
 _Static_assert(sizeof(struct userdma_wait_poll) == 16, "layout of struct userdma_wait_poll");
-
-struct userdma_direct {
-    char function[40];
-};
-_Static_assert(sizeof(struct userdma_direct) == 40, "layout of struct userdma_direct");
 
 struct userdma_not_mapped {
     uint32_t error;
@@ -969,6 +891,90 @@ struct userdma_polled_gone {
 };
 _Static_assert(sizeof(struct userdma_polled_gone) == 16, "layout of struct userdma_polled_gone");
 
+struct userdma_refused_post {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t error;
+    uint32_t state;
+    uint32_t opcode;
+    uint32_t flags;
+    uint32_t elements;
+    uint32_t address_low;
+    uint64_t length;
+    uint32_t unsignaled;
+    uint32_t taken;
+};
+_Static_assert(sizeof(struct userdma_refused_post) == 56, "layout of struct userdma_refused_post");
+
+struct userdma_refused_by_library {
+    char function[40];
+    uint64_t object;
+    uint64_t fact0;
+    uint64_t fact1;
+    uint64_t fact2;
+    uint64_t fact3;
+    uint32_t error;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_refused_by_library) == 88, "layout of struct userdma_refused_by_library");
+
+struct userdma_used_gone {
+    uint64_t value;
+    uint64_t destroyed_at;
+    uint32_t destroyed_stack;
+    uint32_t kind;
+    uint32_t number;
+    uint32_t use;
+    uint32_t is_owner;
+    uint32_t reserved;
+    char function[48];
+};
+_Static_assert(sizeof(struct userdma_used_gone) == 88, "layout of struct userdma_used_gone");
+
+struct userdma_died {
+    uint64_t address;
+    uint32_t signal;
+    uint32_t is_in_ours;
+    uint32_t fault;
+    uint32_t reserved;
+    char last_call[40];
+};
+_Static_assert(sizeof(struct userdma_died) == 64, "layout of struct userdma_died");
+
+struct userdma_batch_mistaken {
+    uint64_t wr_id;
+    uint32_t number;
+    uint32_t mistake;
+    uint32_t called;
+    int32_t opcode;
+    uint32_t requests;
+    uint32_t since;
+};
+_Static_assert(sizeof(struct userdma_batch_mistaken) == 32, "layout of struct userdma_batch_mistaken");
+
+struct userdma_misordered {
+    uint32_t object;
+    uint32_t number;
+    uint32_t mistake;
+    uint32_t called;
+    uint32_t field;
+    uint32_t is_single;
+    uint32_t since;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_misordered) == 32, "layout of struct userdma_misordered");
+
+struct userdma_forked {
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct userdma_forked) == 8, "layout of struct userdma_forked");
+
+struct userdma_posts_directly {
+    char name[40];
+};
+_Static_assert(sizeof(struct userdma_posts_directly) == 40, "layout of struct userdma_posts_directly");
+
 struct userdma_map {
     uint64_t offset;
     uint64_t length;
@@ -976,5 +982,38 @@ struct userdma_map {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_map) == 24, "layout of struct userdma_map");
+
+/* The body of any event of the preload library. */
+union userdma_preload_event {
+    struct userdma_buffer_freed buffer_freed;
+    struct userdma_frame_returned frame_returned;
+    struct userdma_forked_outstanding forked_outstanding;
+    struct userdma_used_inherited used_inherited;
+    struct userdma_destroyed_inherited destroyed_inherited;
+    struct userdma_send_changed send_changed;
+    struct userdma_overacknowledged overacknowledged;
+    struct userdma_async_overacknowledged async_overacknowledged;
+    struct userdma_gave_back gave_back;
+    struct userdma_reusable reusable;
+    struct userdma_posted_dead posted_dead;
+    struct userdma_array_too_short array_too_short;
+    struct userdma_closed_descriptor closed_descriptor;
+    struct userdma_shared_elements shared_elements;
+    struct userdma_immediate_in_host_order immediate_in_host_order;
+    struct userdma_reads_overlap reads_overlap;
+    struct userdma_posted_again posted_again;
+    struct userdma_elements_unused elements_unused;
+    struct userdma_other_member other_member;
+    struct userdma_polled_in_handler polled_in_handler;
+    struct userdma_polled_gone polled_gone;
+    struct userdma_refused_post refused_post;
+    struct userdma_refused_by_library refused_by_library;
+    struct userdma_used_gone used_gone;
+    struct userdma_died died;
+    struct userdma_batch_mistaken batch_mistaken;
+    struct userdma_misordered misordered;
+    struct userdma_forked forked;
+    struct userdma_posts_directly posts_directly;
+};
 
 #endif

@@ -116,11 +116,10 @@ static void tell(const siginfo_t *info, const struct stack *stack, const void *c
     if (shim_is_other_process() || !has_space() || __atomic_exchange_n(&is_told, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     reports_send_kept();
-    struct userdma_died died = {.signal = (uint32_t)info->si_signo, .ours = stack_is_ours(context)};
-    died.fault = address_fault(info, &died.address);
-    if (calls_last.function)
-        strncpy(died.function, calls_last.function, sizeof died.function - 1);
-    message_send(-1, USERDMA_DIED, stack_number(stack), &died, sizeof died, false);
+    uint64_t address = 0;
+    const uint32_t fault = address_fault(info, &address);
+    event_died(stack_number(stack), address, (uint32_t)info->si_signo, stack_is_ours(context), fault,
+               calls_last.function ? calls_last.function : "");
 }
 
 static void on_crash(int signal, siginfo_t *info, void *context)

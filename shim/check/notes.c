@@ -273,11 +273,11 @@ uint32_t note_batch(const struct ibv_qp_ex *qp, uintptr_t frame, bool is_ordered
     return stack;
 }
 
-void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+void note_batch_mistake(int fd, const struct userdma_batch_mistaken *mistake)
 {
     if (mistake->mistake == USERDMA_BATCH_MISTAKE_NO_DATA || mistake->mistake == USERDMA_BATCH_MISTAKE_NO_ADDRESS)
         outstanding_lacks_setter(fd, mistake->number);
-    message_send(fd, USERDMA_BATCH, stack_here(), mistake, sizeof *mistake, true);
+    event_batch_mistaken(fd, stack_here(), mistake);
 }
 
 void note_batch_started(const struct ibv_qp *qp, const void *caller)
@@ -300,9 +300,9 @@ void note_wait_ends(void *wait)
     userdma_wait_ends(wait);
 }
 
-void note_order(int fd, const struct userdma_order *mistake)
+void note_order(int fd, const struct userdma_misordered *mistake)
 {
-    message_send(fd, USERDMA_ORDER, stack_here(), mistake, sizeof *mistake, true);
+    event_misordered(fd, stack_here(), mistake);
 }
 
 /* ---- polls ---- */
@@ -441,7 +441,7 @@ void note_completion(struct ibv_cq_ex *cq)
 #define MAX_REPORTS 1000
 static unsigned refusals_told;
 
-void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack)
+void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, uint32_t stack)
 {
     (void)stack;
     refused->taken = outstanding_refused(fd, refused->queue, refused->number, count);
@@ -451,18 +451,18 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint3
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
 }
 
-void tell_refused(int fd, const struct userdma_refused *refused, uint32_t stack)
+void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t stack)
 {
     if (__atomic_load_n(&refusals_told, __ATOMIC_RELAXED) < MAX_REPORTS &&
         __atomic_fetch_add(&refusals_told, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
-        message_send(fd, USERDMA_REFUSED, stack, refused, sizeof *refused, true);
+        event_refused_post(fd, stack, refused);
 }
 
 /* ---- calls ---- */
 
-void note_refusal(int fd, const struct userdma_refusal *refusal)
+void note_refusal(int fd, const struct userdma_refused_by_library *refusal)
 {
-    message_send(fd, USERDMA_REFUSAL, stack_here(), refusal, sizeof *refusal, false);
+    event_refused_by_library(fd, stack_here(), refusal);
 }
 
 void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other)
@@ -477,9 +477,7 @@ void note_async_overacknowledged(int fd, uint32_t queue, uint32_t number, uint32
 
 void note_direct(const char *name)
 {
-    struct userdma_direct message = {0};
-    strncpy(message.function, name, sizeof message.function - 1);
-    message_send(-1, USERDMA_DIRECT, 0, &message, sizeof message, true);
+    event_posts_directly(0, name);
 }
 
 /* ---- destroyed objects ---- */
@@ -500,12 +498,6 @@ void note_destroyed(struct object_use use)
 
 void note_gone(const struct gone_use *use, uint32_t stack)
 {
-    struct userdma_gone message = {.age = use->age,
-                                   .kind = use->kind,
-                                   .number = use->number,
-                                   .use = use->use,
-                                   .destroyed = use->destroyed,
-                                   .owner = use->is_owner};
-    strncpy(message.function, use->function, sizeof message.function - 1);
-    message_send(-1, USERDMA_GONE, stack, &message, sizeof message, true);
+    event_used_gone(stack, use->value, use->age, use->destroyed, use->kind, use->number, use->use, use->is_owner,
+                    use->function);
 }

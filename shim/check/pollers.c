@@ -66,12 +66,12 @@ __attribute__((noinline)) static void look(const struct ibv_cq *cq)
             of->first = stack_here();
             return;
         }
-        const struct userdma_order told = {.object = USERDMA_OBJECT_CQ,
-                                           .number = cq->handle,
-                                           .mistake = USERDMA_ORDER_MISTAKE_FURTHER_POLLER,
-                                           .called = USERDMA_ORDER_CALL_POLL_CQ,
-                                           .field = i + 1,
-                                           .since = of->first};
+        const struct userdma_misordered told = {.object = USERDMA_OBJECT_CQ,
+                                                .number = cq->handle,
+                                                .mistake = USERDMA_ORDER_MISTAKE_FURTHER_POLLER,
+                                                .called = USERDMA_ORDER_CALL_POLL_CQ,
+                                                .field = i + 1,
+                                                .since = of->first};
         note_order(cq->context->cmd_fd, &told);
         return;
     }

@@ -42,7 +42,7 @@ static void post_end(struct userdma_request_record *first, void *end)
     record_end(record, (size_t)((char *)end - record));
 }
 
-void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack)
+void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, uint32_t stack)
 {
     struct {
         struct userdma_record record;
@@ -59,12 +59,12 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint3
     record_end(made, sizeof *made);
 }
 
-void tell_refused(int fd, const struct userdma_refused *refused, uint32_t stack)
+void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t stack)
 {
     (void)fd, (void)refused, (void)stack;
 }
 
-void note_refusal(int fd, const struct userdma_refusal *refusal)
+void note_refusal(int fd, const struct userdma_refused_by_library *refusal)
 {
     const uint32_t stack = STACK_HERE();
     struct {
@@ -118,7 +118,7 @@ static void record_mistake(uint32_t kind, int fd, uint32_t stack, const void *mi
     record_end(made, sizeof *made + size);
 }
 
-void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+void note_batch_mistake(int fd, const struct userdma_batch_mistaken *mistake)
 {
     record_mistake(USERDMA_RECORD_BATCH, fd, STACK_HERE(), mistake, sizeof *mistake);
 }
@@ -143,7 +143,7 @@ void note_wait_ends(void *wait)
     (void)wait;
 }
 
-void note_order(int fd, const struct userdma_order *mistake)
+void note_order(int fd, const struct userdma_misordered *mistake)
 {
     record_mistake(USERDMA_RECORD_ORDER, fd, STACK_HERE(), mistake, sizeof *mistake);
 }
@@ -507,7 +507,7 @@ void note_gone(const struct gone_use *use, uint32_t stack)
     if (!made)
         return;
     made->record.stack = stack;
-    made->gone = (struct userdma_gone_record){.age = use->age,
+    made->gone = (struct userdma_gone_record){.age = use->value ? use->value : use->age,
                                               .object_kind = use->kind,
                                               .number = use->number,
                                               .use = use->use,

@@ -97,7 +97,7 @@ void batches_destroyed(const struct ibv_qp *qp)
 
 /* ---- reports ---- */
 
-static void send_report(const struct ibv_qp *qp, struct userdma_batch *mistake, void *since)
+static void send_report(const struct ibv_qp *qp, struct userdma_batch_mistaken *mistake, void *since)
 {
     static unsigned reports;
     const int saved = errno;
@@ -114,7 +114,7 @@ static void report(struct batch *batch, uint32_t kind, uint32_t call, int opcode
 {
     if (__atomic_exchange_n(&batch->is_told, true, __ATOMIC_RELAXED))
         return;
-    struct userdma_batch mistake = {
+    struct userdma_batch_mistaken mistake = {
         .wr_id = opcode < 0 ? 0 : batch->wr_id,
         .mistake = kind,
         .called = call,
@@ -136,7 +136,8 @@ static struct batch *own_batch(const struct ibv_qp_ex *qp, uint32_t call, int op
     if (thread != 0)
         report(batch, USERDMA_BATCH_MISTAKE_OTHER_THREAD, call, opcode, batch->started_at);
     else {
-        struct userdma_batch mistake = {.mistake = USERDMA_BATCH_MISTAKE_NOT_STARTED, .called = call, .opcode = opcode};
+        struct userdma_batch_mistaken mistake = {
+            .mistake = USERDMA_BATCH_MISTAKE_NOT_STARTED, .called = call, .opcode = opcode};
         /* A second call without a start follows from the first. */
         if (!__atomic_exchange_n(&batch->is_told, true, __ATOMIC_RELAXED))
             send_report(batch->qp, &mistake, batch->started_at);
@@ -232,7 +233,7 @@ void batches_added(const struct ibv_qp_ex *qp, int opcode, void *caller)
     /* The flag of an operation is bit `opcode`, to TSO. Newer functions are not wrapped without their flag. */
     if (UNLIKELY(opcode <= IBV_WR_TSO && !(batch->operations >> opcode & 1)) && !batch->is_lack_told) {
         batch->is_lack_told = true;
-        struct userdma_batch mistake = {
+        struct userdma_batch_mistaken mistake = {
             .mistake = USERDMA_BATCH_MISTAKE_NOT_REQUESTED, .called = USERDMA_BATCH_CALL_ADD, .opcode = opcode, .wr_id = qp->wr_id};
         send_report(&qp->qp_base, &mistake, NULL);
     }
@@ -281,7 +282,7 @@ struct batch_sizes batches_ending(const struct ibv_qp_ex *qp, uint32_t call)
 
 void batches_missing(const struct ibv_qp_ex *qp, uint32_t call, int opcode)
 {
-    struct userdma_batch mistake = {
+    struct userdma_batch_mistaken mistake = {
         .mistake = USERDMA_BATCH_MISTAKE_NO_FUNCTION, .called = call, .opcode = opcode, .wr_id = qp->wr_id};
     send_report(&qp->qp_base, &mistake, NULL);
 }

@@ -42,7 +42,7 @@ void batches_exiting(void);
 /* ---- of each library ---- */
 
 /* Reports a mistake; `fd`: of the context. Preserves errno. */
-void note_batch_mistake(int fd, const struct userdma_batch *mistake);
+void note_batch_mistake(int fd, const struct userdma_batch_mistaken *mistake);
 /* This thread has started a batch, by a call that returns to `caller`, or has ended it. */
 void note_batch_started(const struct ibv_qp *qp, const void *caller);
 void note_batch_ended(void);

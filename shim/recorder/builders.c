@@ -226,13 +226,13 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     }
     if (UNLIKELY(recorder_is_on) && error != 0) {
         /* Of the last request only the wr_id is known, of all the largest sizes. */
-        struct userdma_refused refused = {.wr_id = qp->wr_id,
-                                          .queue = USERDMA_POST_SEND,
-                                          .number = base->qp_num,
-                                          .opcode = USERDMA_UNKNOWN_OPCODE,
-                                          .error = (uint32_t)abs(error),
-                                          .state = base->state,
-                                          .elements = sizes.elements};
+        struct userdma_refused_post refused = {.wr_id = qp->wr_id,
+                                               .queue = USERDMA_POST_SEND,
+                                               .number = base->qp_num,
+                                               .opcode = USERDMA_UNKNOWN_OPCODE,
+                                               .error = (uint32_t)abs(error),
+                                               .state = base->state,
+                                               .elements = sizes.elements};
         if (sizes.inline_bytes > 0) {
             refused.flags = IBV_SEND_INLINE;
             refused.length = sizes.inline_bytes;

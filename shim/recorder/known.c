@@ -157,6 +157,6 @@ bool known_check(struct object_use use, struct gone_use *told)
                               .use = USERDMA_GONE_GARBAGE,
                               .number = kind == 0 ? USERDMA_UNKNOWN_NUMBER : kind,
                               .is_owner = kind == 0 && is_readable(use.object, sizeof(void *)),
-                              .age = (uintptr_t)use.object};
+                              .value = (uintptr_t)use.object};
     return false;
 }

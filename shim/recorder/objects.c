@@ -337,7 +337,7 @@ void object_tell_argument(const char *function, uint32_t position, uint64_t valu
                             .kind = position,
                             .use = USERDMA_GONE_ARGUMENT,
                             .number = USERDMA_UNKNOWN_NUMBER,
-                            .age = value});
+                            .value = value});
 }
 
 bool object_lacks_argument(const char *function, uint32_t position, const void *argument)

@@ -62,9 +62,11 @@ struct gone_use {
     uint32_t use;
     /* The object's context was closed, not the object destroyed. */
     bool is_owner;
-    /* The stack of the call that destroyed the object, and the nanoseconds since; 0: unknown. Of GARBAGE: the pointer. */
+    /* The stack of the call that destroyed the object, and the nanoseconds since; 0: unknown. */
     uint32_t destroyed;
     uint64_t age;
+    /* The pointer, of ARGUMENT and GARBAGE. */
+    uint64_t value;
 };
 
 /* Number of objects that are destroyed, or being destroyed. */

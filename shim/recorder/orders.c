@@ -106,7 +106,7 @@ IN_CHILD static void in_child(void)
 
 /* ---- reports ---- */
 
-void orders_report(int fd, struct userdma_order *mistake, void *since)
+void orders_report(int fd, struct userdma_misordered *mistake, void *since)
 {
     static unsigned reports;
     const int saved = errno;
@@ -119,12 +119,12 @@ void orders_report(int fd, struct userdma_order *mistake, void *since)
 
 static void send_report(const struct poll *poll, uint32_t kind, uint32_t call, uint32_t field, void *since)
 {
-    struct userdma_order mistake = {.object = USERDMA_OBJECT_CQ,
-                                    .number = poll->handle,
-                                    .mistake = kind,
-                                    .called = call,
-                                    .field = field,
-                                    .is_single = poll->is_single};
+    struct userdma_misordered mistake = {.object = USERDMA_OBJECT_CQ,
+                                         .number = poll->handle,
+                                         .mistake = kind,
+                                         .called = call,
+                                         .field = field,
+                                         .is_single = poll->is_single};
     orders_report(poll->fd, &mistake, since);
 }
 

@@ -82,11 +82,11 @@ bool threads_has_left(pid_t thread);
 /* In the child of a fork. */
 void threads_in_child(void);
 /* Reports a mistake, at most 1,000 of a process. `since`: a return address; NULL: none. */
-void orders_report(int fd, struct userdma_order *mistake, void *since);
+void orders_report(int fd, struct userdma_misordered *mistake, void *since);
 
 /* ---- of each library ---- */
 
 /* Reports a mistake; `fd`: of the context. Preserves errno. */
-void note_order(int fd, const struct userdma_order *mistake);
+void note_order(int fd, const struct userdma_misordered *mistake);
 
 #endif

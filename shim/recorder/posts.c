@@ -14,10 +14,10 @@
 #include <stdlib.h>
 
 /* Notes that the sends from `first` on were refused, with the lock of their queue. */
-static struct userdma_refused sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *first, int error,
-                                            uint32_t stack)
+static struct userdma_refused_post sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *first, int error,
+                                                 uint32_t stack)
 {
-    struct userdma_refused refused = {
+    struct userdma_refused_post refused = {
         .queue = USERDMA_POST_SEND, .number = qp->qp_num, .error = (uint32_t)abs(error), .state = qp->state};
     if (first) {
         refused.wr_id = first->wr_id;
@@ -171,7 +171,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     struct queue_lock *const lock = locks_enter(SENDS_OF(qp));
     note_sends(qp, list, FRAME, stack, lock != NULL);
     const int error = BY_PROVIDER(provider_post_send(original, qp, list, bad));
-    struct userdma_refused refused;
+    struct userdma_refused_post refused;
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
     if (UNLIKELY(error != 0))
         refused = sends_refused(qp, bad && *bad ? *bad : list, error, stack);
@@ -186,10 +186,10 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
 SLOTS_OF(post_send)
 
 /* As sends_refused. `state`: of the queue pair; an SRQ has none: 0. */
-static struct userdma_refused receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t state,
-                                               const struct ibv_recv_wr *first, int error, uint32_t stack)
+static struct userdma_refused_post receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t state,
+                                                    const struct ibv_recv_wr *first, int error, uint32_t stack)
 {
-    struct userdma_refused refused = {
+    struct userdma_refused_post refused = {
         .queue = queue, .number = number, .error = (uint32_t)abs(error), .state = state};
     if (first) {
         refused.wr_id = first->wr_id;
@@ -220,7 +220,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     struct queue_lock *const lock = locks_enter(RECEIVES_OF(qp));
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME, stack, lock != NULL);
     const int error = BY_PROVIDER(provider_post_recv(original, qp, list, bad));
-    struct userdma_refused refused;
+    struct userdma_refused_post refused;
     if (UNLIKELY(error != 0))
         refused = receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error,
                                    stack);
@@ -254,7 +254,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     struct queue_lock *const lock = locks_enter(srq);
     note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME, stack, lock != NULL);
     const int error = BY_PROVIDER(provider_post_srq_recv(original, srq, list, bad));
-    struct userdma_refused refused;
+    struct userdma_refused_post refused;
     if (UNLIKELY(error != 0))
         refused = receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error, stack);
     locks_leave(lock);
@@ -287,7 +287,7 @@ static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw 
     const int refusal = provider_refusal(qp, bind->wr_id, IBV_WR_BIND_MW);
     const int error = refusal != 0 ? refusal : original(qp, mw, bind);
     const bool is_refused = UNLIKELY(recorder_is_on) && error != 0;
-    struct userdma_refused refused;
+    struct userdma_refused_post refused;
     if (is_refused)
         refused = sends_refused(qp, &posted, error, stack);
     locks_leave(lock);

@@ -95,12 +95,12 @@ static void report(struct promise *broken, uint32_t mistake, uint32_t call)
 {
     if (__atomic_exchange_n(&broken->is_told, true, __ATOMIC_RELAXED))
         return;
-    struct userdma_order told = {.object = broken->kind,
-                                 .number = broken->number,
-                                 .mistake = mistake,
-                                 .called = call,
-                                 .field = broken->by_domain,
-                                 .is_single = !broken->by_domain};
+    struct userdma_misordered told = {.object = broken->kind,
+                                      .number = broken->number,
+                                      .mistake = mistake,
+                                      .called = call,
+                                      .field = broken->by_domain,
+                                      .is_single = !broken->by_domain};
     orders_report(broken->fd, &told, broken->last_at);
 }
 

@@ -14,7 +14,7 @@ TLS uint32_t refusals_of_device;
 /* The innermost call of this thread's calls that has failed with `refusal.error`; 0: none. `fd`: of its context. */
 static TLS struct {
     int fd;
-    struct userdma_refusal refusal;
+    struct userdma_refused_by_library refusal;
 } innermost;
 
 /* Errors that say nothing about the call: the program tries again, or the system lacks resources. */
@@ -69,7 +69,7 @@ void refusals_leave(const struct object_call *call, int error, const uint64_t *f
     if (is_of_moment(error)) {
         innermost.refusal.error = 0;
     } else if (innermost.refusal.error != (uint32_t)error) {
-        struct userdma_refusal refusal = {.error = (uint32_t)error};
+        struct userdma_refused_by_library refusal = {.error = (uint32_t)error};
         if (call->object.object)
             refusal.object = name_of(call->object, &innermost.fd);
         else

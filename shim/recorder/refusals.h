@@ -87,6 +87,6 @@ bool grh_is_multicast(const struct ibv_wc *wc, const struct ibv_grh *grh);
 /* ---- of each library ---- */
 
 /* Tells the reader of a refusal, with the caller's stack. `fd`: of the context; -1: none. */
-void note_refusal(int fd, const struct userdma_refusal *refusal);
+void note_refusal(int fd, const struct userdma_refused_by_library *refusal);
 
 #endif

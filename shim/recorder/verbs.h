@@ -159,8 +159,8 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
  * Still with the lock: the last `count` noted requests were refused; `refused`: the first of them, of a batch of ibv_wr_*
  * the last; `stack`: of the post. Then, without it, that is told.
  */
-void note_refused(int fd, struct userdma_refused *refused, uint32_t count, uint32_t stack);
-void tell_refused(int fd, const struct userdma_refused *refused, uint32_t stack);
+void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, uint32_t stack);
+void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t stack);
 /* Before a poll. */
 void note_polling(const struct ibv_cq *cq, uintptr_t frame);
 /* How many of `entries` completions the program's array has room for, as far as is known; less is reported. */

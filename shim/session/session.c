@@ -161,7 +161,7 @@ static void before_fork(void)
 {
     if (recorder_is_on && !verbs_is_fork_safe()) {
         /* Without a connection the process has no registered memory that a fork could harm. */
-        message_send(-1, USERDMA_FORK, stack_here(), NULL, 0, false);
+        event_forked(stack_here());
         outstanding_fork();
     }
     adopted_before_fork();

@@ -18,10 +18,7 @@ struct request {
         struct userdma_write write;
         struct userdma_map map;
         struct userdma_netlink netlink;
-        struct userdma_refused refused;
-        struct userdma_refusal refusal;
-        struct userdma_gone gone;
-        struct userdma_died died;
+        union userdma_preload_event event;
         struct userdma_doorbells doorbells;
         struct userdma_not_mapped not_mapped;
         struct userdma_fault_id fault_id;

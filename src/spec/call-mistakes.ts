@@ -1,5 +1,5 @@
 /*
- * Mistakes in the order of a program's calls, which the preload library tells by the messages BATCH and ORDER (session.ts).
+ * Mistakes in the order of a program's calls, which the preload library tells by `batchMistaken` and `misordered` (preload-events.ts).
  * shim/protocol.h is generated from this file too.
  */
 

@@ -93,11 +93,11 @@ export const RecordKind = {
   FORK: 18,
   /** A call with an object that the program has destroyed was refused. The function's name follows. */
   GONE: 19,
-  /** A library refused a call itself (REFUSAL in session.ts). The thread's stack is that of the call. */
+  /** A library refused a call itself (`refusedByLibrary` in preload-events.ts). The thread's stack is that of the call. */
   REFUSAL: 20,
-  /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batch` of session.ts. */
+  /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batchMistaken` of preload-events.ts. */
   BATCH: 21,
-  /** Calls on a queue in a wrong order: an `openRecord` with the context's descriptor, and `order` of session.ts. */
+  /** Calls on a queue in a wrong order: an `openRecord` with the context's descriptor, and `misordered` of preload-events.ts. */
   ORDER: 22,
 } as const
 
@@ -190,7 +190,7 @@ export const ObserveStructs = {
     ['error', 's32'],
     ['reserved', 'u32'],
   ),
-  /** As `refusal` in session.ts. `fd`: of the context; −1: none. */
+  /** As `refusedByLibrary` in preload-events.ts. `fd`: of the context; −1: none. */
   refusalRecord: layout(
     ['fd', 's32'],
     ['error', 'u32'],
@@ -223,7 +223,7 @@ export const ObserveStructs = {
     ['qpn', 'u32'],
     ['flags', 'u32'],
   ),
-  /** As `gone` in session.ts. */
+  /** As `usedGone` in preload-events.ts. age: nanoseconds since the object was destroyed; of ARGUMENT and GARBAGE, the pointer. */
   goneRecord: layout(
     ['age', 'u64'],
     ['objectKind', 'u32'],

@@ -1,5 +1,6 @@
 /*
- * The events of preload libraries under `userdma check`: mistakes with the memory of a request, or with a queue.
+ * The events of preload libraries under `userdma check`: mistakes that they see in their programs, calls that they or the
+ * libraries of verbs have refused, and deaths.
  */
 import { layout, type MessageLayout } from './message-layout.ts'
 
@@ -14,24 +15,41 @@ const requestMemory = [
 ] as const
 const lateRequestMemory = [['age', 'u64'], ...requestMemory] as const
 
+/**
+ * What a field of an event is made of that of its message. `bigint`: the number. `flag`: not 0. `stack`: the number of a stack
+ * of STACK. `ago`: nanoseconds before the message, of the event microseconds as its `time`. `signal`: its number. `handle`: of
+ * an object; of ibv_destroy_comp_channel a descriptor.
+ */
+export type FieldValue = 'bigint' | 'flag' | 'stack' | 'ago' | 'signal' | 'handle'
+
 /** A row of `PreloadEvents`. */
 export interface PreloadEventRow {
   readonly type: number
   /**
-   * The object that the event is about. `queue`: of `queue` (PostQueue; EventKind.POLL: a CQ) and `number`. `qp`: the QPN
-   * `number`. `cq`, `mr`: the handle `number`. `context`: none.
+   * The object that the event is about, which the checker looks up. `queue`: of `queue` (PostQueue; EventKind.POLL: a CQ) and
+   * `number`. `qp`: the QPN `number`. `cq`, `mr`: the handle `number`. `context`: none. Absent: what takes the event finds it.
    */
-  readonly about: 'queue' | 'qp' | 'cq' | 'mr' | 'context'
+  readonly about?: 'queue' | 'qp' | 'cq' | 'mr' | 'context'
   /** The object is destroyed. Absent: it exists. */
   readonly isGone?: true
   /** It is told only in a session that there is already. */
   readonly isQuiet?: true
+  /** `none`: it is of a process. `perhaps`: without one it is of rdma_cm. Absent: it is of a context. */
+  readonly context?: 'none' | 'perhaps'
+  /** The library fills the struct in several steps, also for the observation of --host. */
+  readonly isFilled?: true
   readonly layout: MessageLayout
+  /** Fields that are not of the message's own type, and by the name that they have in the event. */
+  readonly values?: Readonly<Record<string, FieldValue>>
+  readonly names?: Readonly<Record<string, string>>
+  /** Fields that the event has as one record, or list, by its name. */
+  readonly record?: Readonly<Record<string, readonly string[]>>
+  readonly list?: Readonly<Record<string, readonly string[]>>
 }
 
 /**
- * Mistakes that the preload library of a program sees: each is a message of its own type, and an event of the stream with
- * the same name and fields (check/program-events.ts). age: nanoseconds since the mistake; absent: it is told at once.
+ * What the preload library of a program tells: each is a message of its own type, and an event of the stream with the same
+ * name and fields (check/program-events.ts). age: nanoseconds since; absent: it is told at once.
  */
 export const PreloadEvents = {
   /** Memory of an outstanding request was freed. */
@@ -170,6 +188,150 @@ export const PreloadEvents = {
     isGone: true,
     layout: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32']),
   },
+  /**
+   * The user library, or the preload library, has refused a post without a call of the daemon. queue: PostQueue; number: the
+   * QPN, or the handle of the SRQ. error: a positive errno. state: the queue pair's state as libibverbs knows it. opcode:
+   * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if there
+   * is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic; of a bind ibv_access_flags of the
+   * window. If the request is not known, opcode, flags, elements, addressLow and length are 0. unsignaled: number of
+   * outstanding sends since the last one with IBV_SEND_SIGNALED, at the end of the queue. taken: number of requests that the
+   * queue has taken before, modulo 2^32, since its creation or RESET; 0: none, or unknown.
+   */
+  refusedPost: {
+    type: 12,
+    isFilled: true,
+    layout: layout(
+      ['wrId', 'u64'],
+      ['queue', 'u32'],
+      ['number', 'u32'],
+      ['error', 'u32'],
+      ['state', 'u32'],
+      ['opcode', 'u32'],
+      ['flags', 'u32'],
+      ['elements', 'u32'],
+      ['addressLow', 'u32'],
+      ['length', 'u64'],
+      ['unsignaled', 'u32'],
+      ['taken', 'u32'],
+    ),
+    values: { length: 'bigint' },
+    record: { request: ['opcode', 'flags', 'elements', 'addressLow', 'length', 'unsignaled', 'taken'] },
+  },
+  /**
+   * A library of the program has refused the call of `function` itself. error: a positive errno; in C errno is no name of a
+   * field. object: the handle of the object that the call is on, of a queue pair its number, of an identifier of rdma_cm its user
+   * handle, of a completion channel its descriptor. facts: of the arguments, in the order of check/refusals.ts.
+   */
+  refusedByLibrary: {
+    type: 23,
+    context: 'perhaps',
+    isQuiet: true,
+    isFilled: true,
+    layout: layout(
+      ['function', 40],
+      ['object', 'u64'],
+      ['fact0', 'u64'],
+      ['fact1', 'u64'],
+      ['fact2', 'u64'],
+      ['fact3', 'u64'],
+      ['error', 'u32'],
+      ['reserved', 'u32'],
+    ),
+    values: { object: 'handle', fact0: 'bigint', fact1: 'bigint', fact2: 'bigint', fact3: 'bigint' },
+    names: { error: 'errno' },
+    list: { facts: ['fact0', 'fact1', 'fact2', 'fact3'] },
+  },
+  /**
+   * A call with an object that the program has destroyed: the preload library has refused it. function: its name. kind: ObjectKind
+   * of the object. number: the number of a queue pair, else the handle, or UNKNOWN_NUMBER. use: GoneUse. isOwner: the object
+   * itself exists, but its context was closed; `kind` is then that of the object in use. destroyedAt, destroyedStack: when and
+   * where the object was destroyed; no stack: unknown. value: the pointer, of ARGUMENT and GARBAGE.
+   */
+  usedGone: {
+    type: 21,
+    context: 'none',
+    layout: layout(
+      ['value', 'u64'],
+      ['destroyedAt', 'u64'],
+      ['destroyedStack', 'u32'],
+      ['kind', 'u32'],
+      ['number', 'u32'],
+      ['use', 'u32'],
+      ['isOwner', 'u32'],
+      ['reserved', 'u32'],
+      ['function', 48],
+    ),
+    values: { value: 'bigint', destroyedAt: 'ago', destroyedStack: 'stack', isOwner: 'flag' },
+  },
+  /**
+   * A signal such as SIGSEGV ends the program now. isInOurs: it has interrupted the preload library. lastCall: the last
+   * function of verbs that the thread has called; empty: none. fault: AddressFault of a SIGSEGV or SIGBUS. address: that of the
+   * access; 0 if it is unknown.
+   */
+  died: {
+    type: 22,
+    context: 'none',
+    isQuiet: true,
+    layout: layout(
+      ['address', 'u64'],
+      ['signal', 'u32'],
+      ['isInOurs', 'u32'],
+      ['fault', 'u32'],
+      ['reserved', 'u32'],
+      ['lastCall', 40],
+    ),
+    values: { address: 'bigint', signal: 'signal', isInOurs: 'flag' },
+  },
+  /**
+   * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode of the
+   * request that is meant; −1: none. wrId: its own. requests: in the batch. since: of the earlier call that the mistake is
+   * about; empty: none, or unknown.
+   */
+  batchMistaken: {
+    type: 24,
+    isFilled: true,
+    layout: layout(
+      ['wrId', 'u64'],
+      ['number', 'u32'],
+      ['mistake', 'u32'],
+      ['called', 'u32'],
+      ['opcode', 's32'],
+      ['requests', 'u32'],
+      ['since', 'u32'],
+    ),
+    values: { since: 'stack' },
+  },
+  /**
+   * Calls on a queue in a wrong order, or by threads that were excluded. object: CQ or QP of ObjectKind. number: the handle of
+   * the CQ, or the QPN. mistake: OrderMistake. called: OrderCall. field: CompletionField of READ; of a broken promise 1: that
+   * of a thread domain. isSingle: 1 if the CQ is SINGLE_THREADED. since: as above.
+   */
+  misordered: {
+    type: 29,
+    isFilled: true,
+    layout: layout(
+      ['object', 'u32'],
+      ['number', 'u32'],
+      ['mistake', 'u32'],
+      ['called', 'u32'],
+      ['field', 'u32'],
+      ['isSingle', 'u32'],
+      ['since', 'u32'],
+      ['reserved', 'u32'],
+    ),
+    values: { since: 'stack' },
+  },
+  /** The process is about to fork, and has not called ibv_fork_init. */
+  forked: { type: 13, context: 'none', isQuiet: true, layout: layout(['reserved', 'u64']) },
+  /** It has taken memory of a queue by the function `name`, to post and poll by itself, so its posts may not be seen. */
+  postsDirectly: { type: 27, context: 'none', layout: layout(['name', 40]) },
 } as const satisfies Readonly<Record<string, PreloadEventRow>>
-export type PreloadEventName = keyof typeof PreloadEvents
-export const preloadEventNames = Object.keys(PreloadEvents) as readonly PreloadEventName[]
+export type PreloadMessageName = keyof typeof PreloadEvents
+export const preloadMessageNames = Object.keys(PreloadEvents) as readonly PreloadMessageName[]
+/** Those about an object. */
+export type PreloadEventName = {
+  [N in PreloadMessageName]: (typeof PreloadEvents)[N] extends { readonly about: string } ? N : never
+}[PreloadMessageName]
+export const preloadEventNames = preloadMessageNames.filter(
+  (name): name is PreloadEventName => 'about' in PreloadEvents[name],
+)

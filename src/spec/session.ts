@@ -33,17 +33,10 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
- * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
- *   call (tools/check/library-refusals.ts).
- * - FORK reports that the program is about to fork without ibv_fork_init.
- * - The messages of `PreloadEvents` report a mistake with the memory of a request, or with a queue.
- * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
- * - DIED reports that a signal such as SIGSEGV ends the program now.
- * - BATCH reports a mistake in a batch of ibv_wr_* (`BatchMistake`).
- * - ORDER reports calls on a queue in a wrong order, or by threads that were excluded (`OrderMistake`).
+ * - The messages of `PreloadEvents` (preload-events.ts) report what the preload library sees in its program.
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends (lends.ts).
  * - LENDS asks to read the ring of lends, and how many requests to a `range` of the program's memory are not finished.
@@ -66,12 +59,12 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED and FAULT_CLEAR `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
+ * In the replies of REFRESH, STACK, BENIGN, UNMAP, WAITS, LENDS, END, POST, DOORBELLS, NOT_MAPPED, FAULT_CLEAR and `PreloadEvents` `ret` is 0 or a negative errno, in those of LENDS and FAULT_COUNT the number, of FAULT the id.
  */
 import { layout } from './message-layout.ts'
-import { type PreloadEventName, type PreloadEventRow, PreloadEvents, preloadEventNames } from './preload-events.ts'
+import { type PreloadEventRow, PreloadEvents, type PreloadMessageName, preloadMessageNames } from './preload-events.ts'
 
-export const SESSION_VERSION = 6
+export const SESSION_VERSION = 7
 
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
@@ -129,13 +122,13 @@ export const UMAD_NAME = 'umad'
 export const ISSM_NODES = 0x5000_0000
 export const ISSM_NAME = 'issm'
 
-const columnOf = <K extends keyof PreloadEventRow & keyof (typeof PreloadEvents)[PreloadEventName]>(key: K) =>
-  Object.fromEntries(preloadEventNames.map(name => [name, PreloadEvents[name][key]])) as {
-    readonly [N in PreloadEventName]: (typeof PreloadEvents)[N][K]
+const columnOf = <K extends keyof PreloadEventRow & keyof (typeof PreloadEvents)[PreloadMessageName]>(key: K) =>
+  Object.fromEntries(preloadMessageNames.map(name => [name, PreloadEvents[name][key]])) as {
+    readonly [N in PreloadMessageName]: (typeof PreloadEvents)[N][K]
   }
 const exchangesOfPreload = Object.fromEntries(
-  preloadEventNames.map(name => [name, { request: name, reply: 'callReply' }]),
-) as { readonly [N in PreloadEventName]: { readonly request: N; readonly reply: 'callReply' } }
+  preloadMessageNames.map(name => [name, { request: name, reply: 'callReply' }]),
+) as { readonly [N in PreloadMessageName]: { readonly request: N; readonly reply: 'callReply' } }
 
 export const MessageType = {
   HELLO: 1,
@@ -149,8 +142,6 @@ export const MessageType = {
   WRITTEN: 9,
   READ: 10,
   STACK: 11,
-  REFUSED: 12,
-  FORK: 13,
   END: 15,
   /** JSON request and reply of a tool. */
   TOOL: 16,
@@ -159,15 +150,9 @@ export const MessageType = {
   BENIGN: 18,
   POST: 19,
   UNMAP: 20,
-  GONE: 21,
-  DIED: 22,
-  REFUSAL: 23,
-  BATCH: 24,
   DOORBELLS: 25,
   NOT_MAPPED: 26,
-  DIRECT: 27,
   CALL: 28,
-  ORDER: 29,
   WAITS: 30,
   LENDS: 31,
   FAULT: 32,
@@ -278,101 +263,6 @@ export const Messages = {
   /** head: entries that programs have claimed. tail: entries that the daemon has read. */
   eventLog: layout(['head', 'u64'], ['tail', 'u64']),
   /**
-   * queue, number: as in `post`. error: a positive errno. state: the queue pair's state as libibverbs knows it. opcode:
-   * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if
-   * there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic; of
-   * a bind ibv_access_flags of the window. If the request is not
-   * known, opcode, flags, elements, addressLow and length are 0. unsignaled: number of outstanding sends without
-   * IBV_SEND_SIGNALED at the end of the queue. taken: number of requests that the queue has taken before, since its
-   * creation or RESET; 0: none, or unknown.
-   */
-  refused: layout(
-    ['wrId', 'u64'],
-    ['queue', 'u32'],
-    ['number', 'u32'],
-    ['error', 'u32'],
-    ['state', 'u32'],
-    ['opcode', 'u32'],
-    ['flags', 'u32'],
-    ['elements', 'u32'],
-    ['addressLow', 'u32'],
-    ['length', 'u64'],
-    ['unsignaled', 'u32'],
-    ['taken', 'u32'],
-  ),
-  /**
-   * function: its name. error: a positive errno. object: the handle of the object that the call is on, of a queue pair its number,
-   * of an identifier of rdma_cm its user handle, of a completion channel its descriptor. facts: of the arguments
-   * (tools/check/library-refusals.ts).
-   */
-  refusal: layout(
-    ['function', 40],
-    ['object', 'u64'],
-    ['fact0', 'u64'],
-    ['fact1', 'u64'],
-    ['fact2', 'u64'],
-    ['fact3', 'u64'],
-    ['error', 'u32'],
-    ['reserved', 'u32'],
-  ),
-  /**
-   * age: nanoseconds since the object was destroyed; of GARBAGE, the pointer. kind: ObjectKind of the object. number: the number of a queue pair,
-   * else the handle, or UNKNOWN_NUMBER. use: GoneUse. destroyed: the id of the stack of the call that destroyed it; 0:
-   * unknown. owner: 1 if the object itself exists, but its context was closed; `kind` is then that of the object in use.
-   * function: the name of the called function.
-   */
-  gone: layout(
-    ['age', 'u64'],
-    ['kind', 'u32'],
-    ['number', 'u32'],
-    ['use', 'u32'],
-    ['destroyed', 'u32'],
-    ['owner', 'u32'],
-    ['reserved', 'u32'],
-    ['function', 48],
-  ),
-  /**
-   * signal: its number. ours: 1 if it has interrupted the preload library. function: the last call of verbs of the thread;
-   * empty: none. fault: AddressFault of a SIGSEGV or SIGBUS. address: that of the access; 0 if it is unknown.
-   */
-  died: layout(
-    ['address', 'u64'],
-    ['signal', 'u32'],
-    ['ours', 'u32'],
-    ['fault', 'u32'],
-    ['reserved', 'u32'],
-    ['function', 40],
-  ),
-  /**
-   * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode of
-   * the request that is meant; −1: none. wrId: its own. requests: in the batch. since: the number of the stack of the
-   * earlier call that the mistake is about; 0: none.
-   */
-  batch: layout(
-    ['wrId', 'u64'],
-    ['number', 'u32'],
-    ['mistake', 'u32'],
-    ['called', 'u32'],
-    ['opcode', 's32'],
-    ['requests', 'u32'],
-    ['since', 'u32'],
-  ),
-  /**
-   * Calls on a queue in a wrong order. object: CQ or QP of ObjectKind. number: the handle of the CQ, or the QPN. mistake:
-   * OrderMistake. called: OrderCall. field: CompletionField of READ. isSingle: 1 if the CQ is SINGLE_THREADED. since: the
-   * number of the stack of the earlier call that the mistake is about; 0: none.
-   */
-  order: layout(
-    ['object', 'u32'],
-    ['number', 'u32'],
-    ['mistake', 'u32'],
-    ['called', 'u32'],
-    ['field', 'u32'],
-    ['isSingle', 'u32'],
-    ['since', 'u32'],
-    ['reserved', 'u32'],
-  ),
-  /**
    * queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. inlined: PostInline. length: bytes of
    * the data; UNKNOWN_LENGTH of a batch of ibv_wr_*.
    */
@@ -473,8 +363,6 @@ export const Messages = {
   ),
   /** A CQ that a thread polls: descriptor and number of its context, its handle, and how often it was polled. */
   waitPoll: layout(['fd', 's32'], ['cq', 'u32'], ['count', 'u32'], ['context', 'u32']),
-  /** function: by which the program has taken memory of a queue, to post and poll by itself. */
-  direct: layout(['function', 40]),
   /** error: why the ranges could not be mapped, a positive errno. */
   notMapped: layout(['error', 'u32'], ['reserved', 'u32']),
   /** The text of `--fault`. */
@@ -505,21 +393,13 @@ export const Exchanges = {
   WRITTEN: { request: null, reply: 'callReply' },
   READ: { request: 'write', reply: 'callReply' },
   STACK: { request: 'stack', reply: 'callReply' },
-  REFUSED: { request: 'refused', reply: 'callReply' },
-  REFUSAL: { request: 'refusal', reply: 'callReply' },
-  FORK: { request: null, reply: 'callReply' },
   ...exchangesOfPreload,
-  GONE: { request: 'gone', reply: 'callReply' },
-  DIED: { request: 'died', reply: 'callReply' },
-  BATCH: { request: 'batch', reply: 'callReply' },
-  ORDER: { request: 'order', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
   BENIGN: { request: 'range', reply: 'callReply' },
   POST: { request: 'posting', reply: 'callReply' },
   UNMAP: { request: 'range', reply: 'callReply' },
   DOORBELLS: { request: 'doorbells', reply: 'callReply' },
   NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
-  DIRECT: { request: 'direct', reply: 'callReply' },
   CALL: { request: null, reply: 'callReply' },
   WAITS: { request: null, reply: 'callReply' },
   LENDS: { request: 'range', reply: 'callReply' },
@@ -672,11 +552,11 @@ export const ObjectKind = {
 } as const
 
 /**
- * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
+ * `usedGone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
- * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `gone.kind` is its position, from 1
- * (tools/check/arguments.ts). GARBAGE: the pointer is that of no such object: `gone.number` is the ObjectKind of the
- * object that is there, or UNKNOWN_NUMBER, and `gone.owner` 1 if it points to memory.
+ * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `usedGone.kind` is its position, from 1
+ * (check/arguments.ts). GARBAGE: the pointer is that of no such object: `usedGone.number` is the ObjectKind of the object that
+ * is there, or UNKNOWN_NUMBER, and `usedGone.isOwner` 1 if it points to memory.
  */
 export const GoneUse = {
   CALL: 0,
@@ -694,7 +574,7 @@ export const GoneUse = {
  */
 export const AddressFault = { NONE: 0, UNMAPPED: 1, PROTECTED: 2, WIDE: 3 } as const
 
-/** `gone.number` of an object without a known number. */
+/** `usedGone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff
 
 /**

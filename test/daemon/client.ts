@@ -9,6 +9,7 @@ import { EAGAIN } from '../../src/host/errno.ts'
 import { watch } from '../../src/host/event-loop/poll.ts'
 import { type Arena, mapArena } from '../../src/host/memory/mapping.ts'
 import { close, connect, recv, send } from '../../src/host/net/sockets.ts'
+import type { PreloadMessageName } from '../../src/spec/preload-events.ts'
 import {
   messageBuffer,
   newReply,
@@ -83,8 +84,13 @@ export interface Client {
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
   /** Sends REFRESH, which announces that counter files are about to be read. */
   refresh(): Promise<ReceivedReply>
-  /** Sends REFUSED; returns the return value. */
-  refused(context: number, stack: number, body: Parameters<typeof writeRequest<'REFUSED'>>[3]): Promise<number>
+  /** Tells an event of a preload library. `body`: the fields of its message; absent ones are 0. */
+  event(
+    name: PreloadMessageName,
+    context: number,
+    stack: number,
+    body: Readonly<Record<string, unknown>>,
+  ): Promise<number>
   /** Sends STACK; returns the return value. */
   stack(id: number, frames: string): Promise<number>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
@@ -204,8 +210,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     netlink: (fd, operation, extra, argument) =>
       exchange(writeRequest(outgoing, 'NETLINK', { fd, pid: process.pid }, { operation, extra, argument })),
     refresh: () => exchange(writeRequest(outgoing, 'REFRESH', {})),
-    refused: async (context, stack, body) =>
-      Number((await exchange(writeRequest(outgoing, 'REFUSED', { context, stack }, body))).ret),
+    event: async (name, context, stack, body) =>
+      Number((await exchange(writeRequest(outgoing, name, { context, stack }, body as never))).ret),
     stack: async (id, frames) =>
       Number((await exchange(writeRequest(outgoing, 'STACK', { pid: process.pid }, { id, frames }))).ret),
     async tool(request, fds = []) {

@@ -6,7 +6,6 @@ import type { ContextWait } from '../../core/driver-contract.ts'
 import type { Context, Core } from '../../core/model.ts'
 import type { Finding, Program, Stack, Story } from '../../spec/check/finding.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
-import type { PeerFacts, PeerQuestion } from '../../spec/check/peer-facts.ts'
 import type { CheckedWait, ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
 import { ConsumerRank } from '../../spec/check/stream.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
@@ -27,6 +26,10 @@ import { READ_LOGS_INTERVAL } from './event-log.ts'
 import { createLendTrace } from './lend-trace.ts'
 
 type Sources = Parameters<typeof createChecker>[2]
+type Known = Pick<
+  CheckedCore['checker'],
+  'cqNumber' | 'memoryAt' | 'peerInNet' | 'peerQuestions' | 'peerFacts' | 'addPeer'
+>
 
 export class CheckerDoor {
   readonly #core: Core
@@ -127,10 +130,6 @@ export class CheckerDoor {
     this.scan()
     this.event({ event: 'expectsFinished', time: this.now(), ...bytes })
     return lends.unfinished(bytes.pid, bytes.start, bytes.end)
-  }
-
-  addPeer(question: PeerQuestion, host: string, facts: PeerFacts): void {
-    this.#checked.checker.addPeer(question, host, facts)
   }
 
   /** Starts to search for races. */
@@ -242,28 +241,8 @@ export class CheckerDoor {
     return this.#checked.checker.ask(ORDERS)?.() ?? []
   }
 
-  /** `3`, or `3 of context 2`. */
-  cqNumber(context: number, handle: number): string {
-    return this.#checked.checker.cqNumber(context, handle)
-  }
-
-  /** What registered memory of these contexts an address is in; undefined: none. */
-  memoryAt(contexts: readonly number[], address: number): ReturnType<CheckedCore['checker']['memoryAt']> {
-    return this.#checked.checker.memoryAt(contexts, address)
-  }
-
-  /** The other end of a connection on another host, if it was asked for. */
-  peerInNet(gid: Uint8Array, qpn: number): ReturnType<CheckedCore['checker']['peerInNet']> {
-    return this.#checked.checker.peerInNet(gid, qpn)
-  }
-
-  /** What is asked of other hosts about a context that waits. */
-  peerQuestions(context: number): readonly PeerQuestion[] {
-    return this.#checked.checker.peerQuestions(context)
-  }
-
-  /** What another host is told about a queue pair. */
-  peerFacts(device: number, qpn: number, time: number, state: number | undefined) {
-    return this.#checked.checker.peerFacts(device, qpn, time, state)
+  /** What it knows of the objects of programs, and of the other ends of connections. */
+  get known(): Known {
+    return this.#checked.checker
   }
 }

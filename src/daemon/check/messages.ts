@@ -1,7 +1,6 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
- * UNMAP, LENDS, FINDINGS, DIRECT, END and those of `PreloadEvents` in spec/preload-events.ts) to the daemon's checker, if there is
- * one, and replies.
+ * Passes the messages of a session for `userdma check` to the daemon's checker, if there is one, and replies: the events of
+ * `PreloadEvents` (spec/preload-events.ts), all by one function, and STACK, BENIGN, UNMAP, LENDS, FINDINGS and END.
  */
 
 import { constants as os } from 'node:os'
@@ -9,7 +8,12 @@ import { commandName } from '../../host/process-status.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type ProgramEvent, preloadFields } from '../../spec/check/program-events.ts'
 import { Errno } from '../../spec/errno.ts'
-import { PreloadEvents, preloadEventNames } from '../../spec/preload-events.ts'
+import {
+  type PreloadEventRow,
+  PreloadEvents,
+  type PreloadMessageName,
+  preloadMessageNames,
+} from '../../spec/preload-events.ts'
 import { CM_NAME, MessageType } from '../../spec/session.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { Contexts } from '../context/contexts.ts'
@@ -45,26 +49,39 @@ export const createCheckMessages = (
   const stackWith = (id: number): Stack => daemon.check?.stacks.of(process.pid, id) ?? []
   const stackOfRequest = (): Stack => stackWith(request.stack)
 
-  const senderNow = () => ({ pid: process.pid, command: commandName(process.pid) ?? '?' })
-
-  const preloadEvents = preloadEventNames.map(name => [
-    PreloadEvents[name].type,
-    () => {
-      const context = contextOfRequest()
-      // The check of a fork reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
-      const isRefused = process.guest !== undefined && name === 'forkedOutstanding'
-      if (context !== undefined && door !== undefined && !isRefused) {
-        // The detectors must see the posts and polls before the mistake, which is told late.
-        door.scan(context)
-        const origin = door.originOf(context)
-        // Nanoseconds; the event's time is in microseconds.
-        const time = origin.time - Number(request.age) / 1000
-        const fields = preloadFields(name, { ...request })
-        door.event({ ...fields, ...origin, stack: stackOfRequest(), time, program: senderNow() } as ProgramEvent)
-      }
-      reply(0)
+  const resolveAt = (time: number): Parameters<typeof preloadFields>[2] => ({
+    stack: id => stackWith(Number(id)),
+    ago: nanoseconds => time - Number(nanoseconds) / 1000,
+    signal: number => signalName(Number(number)),
+    handle(object) {
+      const isDescriptor = request.function === 'ibv_destroy_comp_channel'
+      const channel = isDescriptor ? client.caller.descriptor?.(Number(object)) : undefined
+      return BigInt(channel ?? (object as bigint))
     },
-  ])
+  })
+
+  const passOn = (name: PreloadMessageName): void => {
+    const { context: needed, about, layout }: PreloadEventRow = PreloadEvents[name]
+    const context = needed === 'none' ? undefined : contextOfRequest()
+    // The check of a fork reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
+    if (name === 'forkedOutstanding' && process.guest !== undefined) return
+    if (name === 'refusedPost' && postFaults.take(request)) return
+    if (door === undefined || (context === undefined && needed === undefined)) return
+    // The detectors must see the posts and polls before the mistake, which is told late.
+    if (about !== undefined) door.scan(context)
+    const { pid } = process
+    const ofProcess = needed === 'none' ? { pid } : { device: CM_NAME, deviceNumber: -1, context: undefined }
+    const origin = context === undefined ? { ...ofProcess, time: door.now() } : door.originOf(context)
+    const isLate = layout.fields.some(field => field.name === 'age')
+    door.event({
+      ...preloadFields(name, { ...request }, resolveAt(origin.time)),
+      ...origin,
+      // `age` is in nanoseconds, `time` in microseconds.
+      time: isLate ? origin.time - Number(request.age) / 1000 : origin.time,
+      program: { pid, command: commandName(pid) ?? '?' },
+      stack: stackOfRequest(),
+    } as ProgramEvent)
+  }
 
   /** Reads what the program has declared of lent memory. Returns how many requests of peers to the bytes are outstanding. */
   const expectFinished = (): number => {
@@ -76,7 +93,15 @@ export const createCheckMessages = (
   }
 
   return {
-    ...Object.fromEntries(preloadEvents),
+    ...Object.fromEntries(
+      preloadMessageNames.map(name => [
+        PreloadEvents[name].type,
+        () => {
+          passOn(name)
+          reply(0)
+        },
+      ]),
+    ),
     /** Stores no stacks of other users' programs: printing a stack runs addr2line on files that the program chose. */
     [MessageType.STACK]() {
       const { pid, id, frames } = request
@@ -84,88 +109,6 @@ export const createCheckMessages = (
       const hasSpace =
         !isWanted || daemon.check.stacks.define(client, { pid: process.pid, namespacePid: pid }, id, frames)
       reply(hasSpace ? 0 : -Errno.ENOSPC)
-    },
-    [MessageType.REFUSED]() {
-      const context = contextOfRequest()
-      const isInjected = postFaults.take(request)
-      if (context !== undefined && door !== undefined && !isInjected)
-        door.event({
-          event: 'refusedPost',
-          ...request,
-          ...door.originOf(context),
-          stack: stackOfRequest(),
-          request: { ...request },
-        })
-      reply(0)
-    },
-    [MessageType.REFUSAL]() {
-      const { function: name, object, error, fact0, fact1, fact2, fact3 } = request
-      const context = contextOfRequest()
-      // The program names a channel by its descriptor.
-      const channel = name === 'ibv_destroy_comp_channel' ? client.caller.descriptor?.(Number(object)) : undefined
-      door?.event({
-        event: 'refusedByLibrary',
-        function: name,
-        object: channel === undefined ? object : BigInt(channel),
-        errno: error,
-        facts: [fact0, fact1, fact2, fact3],
-        ...(context === undefined
-          ? { time: door.now(), device: CM_NAME, deviceNumber: -1, context: undefined }
-          : door.originOf(context)),
-        program: senderNow(),
-        stack: stackOfRequest(),
-      })
-      reply(0)
-    },
-    [MessageType.GONE]() {
-      const { age, destroyed, owner, function: name, kind, number, use } = request
-      const time = door?.now() ?? 0
-      door?.event({
-        event: 'usedGone',
-        ...{ function: name, kind, number, use },
-        time,
-        program: senderNow(),
-        isOwner: owner !== 0,
-        stack: stackOfRequest(),
-        // `age` is in nanoseconds, `time` in microseconds.
-        destroyedAt: time - Number(age) / 1000,
-        destroyedStack: stackWith(destroyed),
-        value: age,
-      })
-      reply(0)
-    },
-    [MessageType.DIED]() {
-      const { signal, ours, fault, address, function: lastCall } = request
-      door?.event({
-        event: 'died',
-        time: door.now(),
-        program: senderNow(),
-        signal: signalName(signal),
-        isInOurs: ours !== 0,
-        stack: stackOfRequest(),
-        lastCall,
-        fault,
-        address,
-      })
-      reply(0)
-    },
-    [MessageType.BATCH]() {
-      const context = contextOfRequest()
-      const since = stackWith(request.since)
-      if (context !== undefined && door !== undefined)
-        door.event({ event: 'batchMistaken', ...request, ...door.originOf(context), stack: stackOfRequest(), since })
-      reply(0)
-    },
-    [MessageType.ORDER]() {
-      const context = contextOfRequest()
-      const since = stackWith(request.since)
-      if (context !== undefined && door !== undefined)
-        door.event({ event: 'misordered', ...request, ...door.originOf(context), stack: stackOfRequest(), since })
-      reply(0)
-    },
-    [MessageType.FORK]() {
-      door?.event({ event: 'forked', pid: process.pid, stack: stackOfRequest() })
-      reply(0)
     },
     [MessageType.BENIGN]() {
       const hasSpace = daemon.check?.door.allowRaces(client, process.pid, request.address, request.length) ?? true
@@ -195,10 +138,6 @@ export const createCheckMessages = (
         client.reply(writeFindingReply(outgoing, header, length, check.door.findings[from]))
       }
       client.answerLater(header, settled.then(answer))
-    },
-    [MessageType.DIRECT]() {
-      door?.event({ event: 'postsDirectly', pid: process.pid, name: request.function })
-      reply(0)
     },
     [MessageType.END]() {
       daemon.check?.ends.told(process.pid, contextOfRequest())

@@ -68,11 +68,11 @@ export class OtherHosts {
     const net = this.#net
     if (net === undefined || this.#asked.size > 0) return
     const contexts = [...new Set(waiting.map(({ id }) => id))].slice(0, MAX_ASKED)
-    const questions = contexts.flatMap(context => door.peerQuestions(context))
+    const questions = contexts.flatMap(context => door.known.peerQuestions(context))
     if (questions.length === 0) return
     for (const question of questions)
       this.#awaited(net.peer(question), answer => {
-        if (answer !== undefined) door.addPeer(question, answer.host, answer.facts)
+        if (answer !== undefined) door.known.addPeer(question, answer.host, answer.facts)
       })
     this.#awaited(net.processes(), processes => {
       this.processes = processes
@@ -93,6 +93,6 @@ export const peerText = (
   const { device, network } = found
   const object = network?.queues?.qpOfNumber(qpn)
   const state = object && network?.queues?.qp(object)?.state
-  const facts = door.peerFacts(device.index, qpn, time - CLOCK, state)
+  const facts = door.known.peerFacts(device.index, qpn, time - CLOCK, state)
   return peerFactsText({ device: device.name, clock: CLOCK, ...facts })
 }

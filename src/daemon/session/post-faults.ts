@@ -83,7 +83,7 @@ export class PostFaults {
     this.#client.reply(writeCallReply(outgoing, request, refused === undefined ? 0 : -Errno[refused]))
   }
 
-  /** Whether a fault rule has refused the request of a REFUSED message. Forgets it. */
+  /** Whether a fault rule has refused the request that a `refusedPost` is about. Forgets it. */
   take({ tid, queue, number, wrId }: Refused): boolean {
     const last = this.#refused.get(tid)
     if (last === undefined || last.queue !== queue || last.number !== number || last.wrId !== wrId) return false

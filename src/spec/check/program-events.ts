@@ -7,8 +7,14 @@
  * Events have ids and handles, and no object of core: an `ObjectName` has the three fields that a consumer may read.
  */
 
-import type { MessageLayout, MessageValues } from '../message-layout.ts'
-import { type PreloadEventName, PreloadEvents } from '../preload-events.ts'
+import type { MessageValues } from '../message-layout.ts'
+import {
+  type FieldValue,
+  type PreloadEventName,
+  type PreloadEventRow,
+  PreloadEvents,
+  type PreloadMessageName,
+} from '../preload-events.ts'
 import type { Reason } from '../reason.ts'
 import type { Failure } from './failures.ts'
 import type { Program, Stack, Story } from './finding.ts'
@@ -134,70 +140,78 @@ interface EventOrigin {
   readonly stack: Stack
 }
 
-/**
- * The fields of an event of a preload library (`PreloadEvents` in spec/preload-events.ts), which `program` has caused; `context` may
- * be that of its parent. Addresses are numbers.
- */
-type PreloadFields<N extends PreloadEventName> = {
-  readonly [F in keyof MessageValues<(typeof PreloadEvents)[N]['layout']> as Exclude<F, 'age'>]: F extends 'wrId'
-    ? bigint
-    : number
+/** What a field of a message becomes, by its `FieldValue`. */
+interface ResolvedValues {
+  bigint: bigint
+  flag: boolean
+  stack: Stack
+  ago: number
+  signal: string
+  handle: bigint
 }
 
-/** Of a message with the fields of this event. */
-export const preloadFields = <N extends PreloadEventName>(
+type Row<N extends PreloadMessageName> = (typeof PreloadEvents)[N]
+type Told<N extends PreloadMessageName> = MessageValues<Row<N>['layout']>
+type Column<N extends PreloadMessageName, C extends keyof PreloadEventRow> =
+  Row<N> extends Record<C, infer T> ? T : Record<never, never>
+type EventName<N extends PreloadMessageName, F> = F extends keyof Column<N, 'names'> ? Column<N, 'names'>[F] : F
+type EventValue<N extends PreloadMessageName, F extends keyof Told<N>> = F extends keyof Column<N, 'values'>
+  ? ResolvedValues[Column<N, 'values'>[F] & FieldValue]
+  : F extends 'wrId'
+    ? bigint
+    : Told<N>[F] extends string
+      ? string
+      : number
+type Parts<T> = { [K in keyof T]: T[K] extends readonly (infer F)[] ? F : never }[keyof T]
+type PartOf<N extends PreloadMessageName> = Parts<Column<N, 'record'>> | Parts<Column<N, 'list'>>
+
+/** The fields of an event of a preload library (`PreloadEvents` in spec/preload-events.ts). Addresses are numbers. */
+type PreloadFields<N extends PreloadMessageName> = {
+  readonly [F in keyof Told<N> as EventName<N, Exclude<F, 'age' | PartOf<N>>> & PropertyKey]: EventValue<N, F>
+} & {
+  readonly [G in keyof Column<N, 'record'>]: {
+    readonly [F in keyof Told<N> & Parts<Pick<Column<N, 'record'>, G>>]: EventValue<N, F>
+  }
+} & { readonly [G in keyof Column<N, 'list'>]: readonly bigint[] }
+
+type Resolve = { readonly [V in Exclude<FieldValue, 'bigint' | 'flag'>]: (value: unknown) => ResolvedValues[V] }
+
+/** Of a message with the fields of this event. `resolve`: absent if the event needs none. */
+export const preloadFields = <N extends PreloadMessageName>(
   event: N,
   message: Readonly<Record<string, unknown>>,
+  resolve?: Resolve,
 ): { readonly event: N } & PreloadFields<N> => {
-  const { fields }: MessageLayout = PreloadEvents[event].layout
-  const own = fields.filter(({ name }) => name !== 'reserved' && name !== 'age')
-  const values = own.map(({ name }) => [name, name === 'wrId' ? message[name] : Number(message[name])])
-  return { event, ...Object.fromEntries(values) }
+  const { layout, values = {}, names = {}, record = {}, list = {} }: PreloadEventRow = PreloadEvents[event]
+  const eventValue = (name: string, isText: boolean): unknown => {
+    const value = message[name]
+    const kind = values[name]
+    if (kind === undefined) return isText || name === 'wrId' ? value : Number(value)
+    if (kind === 'flag') return value !== 0
+    return kind === 'bigint' ? value : resolve?.[kind](value)
+  }
+  const parts = Object.fromEntries(
+    layout.fields
+      .filter(({ name }) => name !== 'reserved' && name !== 'age')
+      .map(({ name, type }) => [names[name] ?? name, eventValue(name, type === 'bytes')]),
+  )
+  for (const [group, members] of Object.entries(record))
+    parts[group] = Object.fromEntries(members.map(name => [name, parts[name]]))
+  for (const [group, members] of Object.entries(list)) parts[group] = members.map(name => parts[name])
+  for (const name of Object.values({ ...record, ...list }).flat()) delete parts[name]
+  return { event, ...parts } as { readonly event: N } & PreloadFields<N>
 }
 
-/**
- * A call with an object that the program has destroyed, from the GONE message (spec/session.ts): the preload library has
- * refused the call.
- */
-export interface UseOfGone {
-  /** `time` and `program`: as in `CheckedCall`. */
-  readonly time: number
-  readonly program: Program | undefined
-  /** The name of the called function. */
-  readonly function: string
-  /** ObjectKind. */
-  readonly kind: number
-  /** The QPN, else the handle; UNKNOWN_NUMBER: unknown. */
-  readonly number: number
-  /** GoneUse. */
-  readonly use: number
-  /** The object's context was closed, not the object destroyed. */
-  readonly isOwner: boolean
-  readonly stack: Stack
-  /** When, in microseconds, and where the object was destroyed; no stack: unknown. */
-  readonly destroyedAt: number
-  readonly destroyedStack: Stack
-  /** The pointer, for ARGUMENT and GARBAGE. */
-  readonly value: bigint
-}
+/** What events of a program without a context have: `time` and `program` as in `CheckedCall`. */
+type ProgramOrigin = Pick<EventOrigin, 'time' | 'program' | 'stack'>
 
-/** The end of a program by a signal, from the DIED message (spec/session.ts). */
-export interface Death {
-  /** `time` and `program`: as in `CheckedCall`. */
-  readonly time: number
-  readonly program: Program | undefined
-  /** Its name. */
-  readonly signal: string
-  /** Whether the signal has interrupted the preload library. */
-  readonly isInOurs: boolean
-  /** The function of verbs that the thread has called last; empty: none. Absent: unknown. */
-  readonly lastCall?: string
-  /** `AddressFault`; absent: NONE. */
-  readonly fault?: number
-  /** That of the access of a `fault`. */
-  readonly address?: bigint
-  readonly stack: Stack
-}
+export type UseOfGone = ProgramOrigin & PreloadFields<'usedGone'>
+/** Recordings of before lack some fields. */
+export type Death = ProgramOrigin &
+  Pick<PreloadFields<'died'>, 'signal' | 'isInOurs'> &
+  Partial<Pick<PreloadFields<'died'>, 'lastCall' | 'fault' | 'address'>>
+export type MistakenBatch = EventOrigin & PreloadFields<'batchMistaken'>
+export type Misorder = EventOrigin & PreloadFields<'misordered'>
 
 /**
  * A refused call that is no method of an object. `attempt`: Linux's name of a call that could not be decoded, such as
@@ -216,114 +230,19 @@ export interface RefusedAttempt {
   readonly stack: Stack
 }
 
-/** A call that the program's library refused itself, from the REFUSAL message (spec/session.ts). */
-export interface LibraryRefusal {
-  /** `time` to `program`: as in `CheckedCall`. Without a context (rdma_cm) `context` is undefined. */
-  readonly time: number
-  readonly device: string
-  readonly deviceNumber: number
+/** Without a context (rdma_cm) `context` is undefined. */
+export type LibraryRefusal = Omit<EventOrigin, 'context'> & {
   readonly context: number | undefined
-  readonly program: Program | undefined
-  /** The name of the function. */
-  readonly function: string
-  /** The handle of its object, of a queue pair the number, of an identifier of rdma_cm the user handle. */
-  readonly object: bigint
-  readonly errno: number
-  /** Facts about the arguments, in the order of tools/check/library-refusals.ts. */
-  readonly facts: readonly bigint[]
-  readonly stack: Stack
-}
+} & PreloadFields<'refusedByLibrary'>
 
-/** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
-export interface RequestFacts {
-  /** ibv_wr_opcode. */
-  readonly opcode: number
-  /** ibv_send_flags. */
-  readonly flags: number
-  /** Number of scatter/gather elements. */
-  readonly elements: number
-  /** Bytes of a single element; 0 if there are several. */
-  readonly length: bigint
-  /** The low 32 bits of the remote address of an atomic; of a bind ibv_access_flags of the window. */
-  readonly addressLow: number
-  /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
-  readonly unsignaled: number
-  /** How many requests the queue has taken before, modulo 2^32, since its creation or RESET. Absent or 0: unknown. */
-  readonly taken?: number
-}
+/** A refused request. All but `unsignaled` are 0 if it is unknown. */
+export type RequestFacts = Omit<PreloadFields<'refusedPost'>['request'], 'taken'> & { readonly taken?: number }
 
-export interface RefusedPost {
-  /** Microseconds. */
-  readonly time: number
-  /** The device's name. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context. */
-  readonly context: number
-  readonly program: Program | undefined
-  /** PostQueue. */
-  readonly queue: number
-  /** The number of the queue pair, or the handle of the SRQ. */
-  readonly number: number
-  readonly wrId: bigint
-  /** An errno. */
-  readonly error: number
-  /** ibv_qp_state, as the library knew it. */
-  readonly state: number
-  readonly stack: Stack
+export interface RefusedPost extends EventOrigin, Omit<PreloadFields<'refusedPost'>, 'request'> {
   /** Absent: src/library/verbs refused the post, on a device in the same process. */
   readonly request?: RequestFacts
   /** Absent: the severity of the finding, at most 'warning'. */
   readonly severity?: Severity
-}
-
-export interface Misorder {
-  /** Microseconds. */
-  readonly time: number
-  /** The device's name. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context. */
-  readonly context: number
-  readonly program: Program | undefined
-  /** ObjectKind: CQ or QP. */
-  readonly object: number
-  readonly number: number
-  /** OrderMistake. */
-  readonly mistake: number
-  /** OrderCall. */
-  readonly called: number
-  /** CompletionField; of a broken promise 1: that of a thread domain. */
-  readonly field: number
-  readonly isSingle: number
-  readonly stack: Stack
-  /** Of the earlier call; empty: none, or unknown. */
-  readonly since: Stack
-}
-
-export interface MistakenBatch {
-  /** Microseconds. */
-  readonly time: number
-  /** The device's name. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context. */
-  readonly context: number
-  readonly program: Program | undefined
-  /** BatchMistake. */
-  readonly mistake: number
-  /** BatchCall. */
-  readonly called: number
-  /** The number of the queue pair. */
-  readonly number: number
-  /** ibv_wr_opcode of the request that is meant; −1: none. */
-  readonly opcode: number
-  readonly wrId: bigint
-  /** In the batch. */
-  readonly requests: number
-  readonly stack: Stack
-  /** Of the earlier call; empty: none, or unknown. */
-  readonly since: Stack
 }
 
 /** A program has closed a device, or its device has changed: `gids` is the table of its first port, by index. */

@@ -5,7 +5,7 @@
  *
  * Not seen, because verbs.h refuses them in the program: operations that a context lacks (ibv_create_flow, ibv_alloc_dm
  * …: EOPNOTSUPP), ibv_bind_mw of a window of type 2, and comp_mask of the input of ibv_query_device_ex. Refused posts
- * are the message REFUSED.
+ * are the event `refusedPost`.
  */
 
 import type { Severity } from '../../spec/check/severity.ts'
@@ -767,7 +767,7 @@ interface Refusal {
   readonly object?: string
 }
 
-/** Why a library has refused a call, from the REFUSAL message. `values`: in the order of `facts` of the function. */
+/** Why a library has refused a call, from `refusedByLibrary`. `values`: in the order of `facts` of the function. */
 export const refusalReason = (name: string, errno: number, values: readonly bigint[]): Refusal => {
   const function_ = Object.hasOwn(refusals, name) ? refusals[name as RefusingFunctionName] : undefined
   if (function_ === undefined) return { reason: undefined, severity: 'note' }

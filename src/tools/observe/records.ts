@@ -160,8 +160,8 @@ const Element = offsetsOf(elementRecord)
 const Poll = offsetsOf(pollRecord)
 const Completion = offsetsOf(completionRecord)
 const Gone = offsetsOf(goneRecord)
-const Batch = offsetsOf(Messages.batch)
-const Order = offsetsOf(Messages.order)
+const Batch = offsetsOf(Messages.batchMistaken)
+const Order = offsetsOf(Messages.misordered)
 
 const decoder = new TextDecoder()
 const textAt = (bytes: Uint8Array, at: number): string => {

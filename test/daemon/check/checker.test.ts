@@ -13,6 +13,7 @@ import { ProgramLines } from '../../../src/daemon/program-lines.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import type { Stack } from '../../../src/spec/check/finding.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { PreloadEvents, type PreloadMessageName, preloadMessageNames } from '../../../src/spec/preload-events.ts'
 import { MAX_STACKS } from '../../../src/spec/session.ts'
 import { scratchFolder } from '../../tools.ts'
 import { daemonOf, dial } from '../client.ts'
@@ -55,34 +56,36 @@ test('a daemon that does not check programs accepts every stack and keeps none',
   for (let i = 0; i < 2; i++) assert.equal(await client.stack(1, '/app+0x1 main\n'), 0)
 })
 
-test('REFUSED and STACK messages with random contents are answered, and the checker continues', async t => {
+test('events of preload libraries, and stacks, with random contents are answered, and the checker continues', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
   const u32 = fc.oneof(fc.nat(8), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
-  const u64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
-  const words = {
-    queue: u32,
-    number: u32,
-    error: u32,
-    state: u32,
-    opcode: u32,
-    flags: u32,
-    elements: u32,
-    addressLow: u32,
-  }
-  const body = fc.record({ ...words, wrId: u64, length: u64 })
+  const u64 = fc.oneof(fc.bigInt({ min: 0n, max: 8n }), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }))
+  const text = fc.string({ unit: 'binary', maxLength: 60 })
+  const bodyOf = (name: PreloadMessageName) =>
+    fc.record(
+      Object.fromEntries(
+        PreloadEvents[name].layout.fields.map(({ name: field, type, size }): [string, fc.Arbitrary<unknown>] => [
+          field,
+          type === 'bytes' ? text.filter(value => Buffer.byteLength(value) < size) : type === 'u64' ? u64 : u32,
+        ]),
+      ),
+    )
+  const event = fc.constantFrom(...preloadMessageNames).chain(name => fc.tuple(fc.constant(name), bodyOf(name)))
   await fc.assert(
     fc.asyncProperty(
       u32,
       u32,
       fc.string({ unit: 'binary', maxLength: 400, size: 'max' }),
-      body,
-      async (stack, otherContext, frames, values) => {
+      fc.array(event, { maxLength: 20 }),
+      async (stack, otherContext, frames, events) => {
         await client.stack(stack, frames)
-        assert.equal(await client.refused(context, stack, values), 0)
-        assert.equal(await client.refused(otherContext, stack, values), 0)
+        for (const [name, body] of events) {
+          assert.equal(await client.event(name, context, stack, body), 0)
+          assert.equal(await client.event(name, otherContext, stack, body), 0)
+        }
       },
     ),
   )

@@ -46,7 +46,7 @@ export interface ThreadWaitSources {
   readonly tables: WaitTables
   /** A stack that a process has defined (STACK). */
   stackOf(pid: number, id: number): Stack
-  readonly door: Pick<CheckerDoor, 'cqNumber' | 'memoryAt' | 'peerInNet'>
+  readonly door: Pick<CheckerDoor, 'known'>
   readonly hosts: Pick<OtherHosts, 'ownName' | 'processes'>
   /** Microseconds. */
   now(): number
@@ -155,7 +155,7 @@ class ProcessLook {
 
   /** `CQ 1, 3 of context 2`. */
   #names(cqs: readonly CoreObject[]): string {
-    return `CQ ${cqs.map(({ handle, context }) => this.#sources.door.cqNumber(context?.id ?? -1, handle)).join(', ')}`
+    return `CQ ${cqs.map(({ handle, context }) => this.#sources.door.known.cqNumber(context?.id ?? -1, handle)).join(', ')}`
   }
 
   written(cqs: readonly CoreObject[]): number {
@@ -180,7 +180,7 @@ class ProcessLook {
     if (peer === undefined) return receives > 0 ? 'open' : undefined
     const [device] = devicesWith(this.#sources.devices, peer.gid)
     if (device === undefined) {
-      const other = this.#sources.door.peerInNet(peer.gid, peer.qpn)
+      const other = this.#sources.door.known.peerInNet(peer.gid, peer.qpn)
       if (other?.program === undefined || other.host === undefined) return 'open'
       return other.destruction === undefined ? { host: other.host, pid: other.program.pid } : undefined
     }
@@ -378,7 +378,7 @@ class ProcessLook {
     const loads = samples.flatMap(sample => {
       const load = loadOf(process.arch, sample)
       if (load === undefined) return []
-      const memory = this.#sources.door.memoryAt(contexts, Number(load.address))
+      const memory = this.#sources.door.known.memoryAt(contexts, Number(load.address))
       return memory === undefined && isOnStack(process.arch, load, sample) ? [] : [{ ...load, memory }]
     })
     const found = loads.find(({ memory }) => memory !== undefined) ?? loads[0]

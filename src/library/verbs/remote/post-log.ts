@@ -118,7 +118,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
         session.ask('check', (buffer, header) =>
           writeRequest(
             buffer,
-            'REFUSED',
+            'refusedPost',
             { ...header, context, fd: file },
             { queue, number, wrId: BigInt(wrId), error, state },
           ),
