@@ -5,7 +5,6 @@
 import { createAdapterDetector } from './adapters.ts'
 import { createArrayDetector } from './array-too-short.ts'
 import { createBatchDetector } from './batches.ts'
-import { createBufferDetector } from './buffers.ts'
 import { createCmAnswerDetector } from './cm-answers.ts'
 import { createCmDisconnectDetector } from './cm-disconnects.ts'
 import { createCmIdDetector } from './cm-ids.ts'
@@ -32,6 +31,7 @@ import { createPostedAgainDetector } from './list-posted-again.ts'
 import { createMemoryGoneDetector } from './memory-gone.ts'
 import { createOrderDetector } from './orders.ts'
 import { createOutageDetector } from './outages.ts'
+import { outstandingRequests } from './outstanding.ts'
 import { createPeerDetector } from './peers.ts'
 import { createHandlerDetector } from './poll-in-handler.ts'
 import { createLatePollDetector } from './polled-after-destroy.ts'
@@ -39,9 +39,12 @@ import { createDeadPostDetector } from './posted-dead.ts'
 import { createPrivateFileDetector } from './private-files.ts'
 import { createQueueDetector } from './queues/queues.ts'
 import { createRaceDetector } from './races/detector.ts'
+import { createOverlapDetector } from './receive-overlap.ts'
 import { createRefusalDetector } from './refusals.ts'
 import { createRefusedPostDetector } from './refused-post.ts'
+import { createRegionUseDetector } from './region-in-use.ts'
 import { createRequestOrders } from './request-orders.ts'
+import { createSendChangeDetector } from './send-buffer-changed.ts'
 import { createSharedElementsDetector } from './shared-elements.ts'
 import { createSwaps } from './swaps.ts'
 import { createUnfitEndsDetector } from './unfit-ends.ts'
@@ -68,7 +71,10 @@ const creates: readonly Create[] = [
   createPrivateFileDetector,
   createLendDetector,
   createLearntDetector,
-  createBufferDetector,
+  createOverlapDetector,
+  createSendChangeDetector,
+  createRegionUseDetector,
+  outstandingRequests,
   createDatagramDetector,
   createLidPathDetector,
   createAdapterDetector,

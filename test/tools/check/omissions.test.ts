@@ -263,10 +263,10 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
 
 /** MAX_ constants in the source of the checker: the omission that they cause, or why they cause none. */
 const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>> = {
-  'src/tools/check/buffers.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
-  'src/tools/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
-  'src/tools/check/buffers.ts MAX_FINISHED': { because: 'a sample, as --buffers says' },
-  'src/tools/check/buffers.ts MAX_READS': { because: 'data of older READs counts as come' },
+  'src/tools/check/receive-overlap.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
+  'src/tools/check/receive-overlap.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
+  'src/tools/check/send-buffer-changed.ts MAX_FINISHED': { because: 'a sample, as --buffers says' },
+  'src/tools/check/outstanding.ts MAX_READS': { because: 'data of older READs counts as come' },
   'src/tools/check/device-writes.ts MAX_WRITES': { because: 'what is unknown counts as written' },
   'src/tools/check/refusals.ts MAX_PROGRAMS': { because: 'a crash on its NULL is told without the call' },
   'src/tools/check/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
