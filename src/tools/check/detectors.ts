@@ -23,8 +23,11 @@ import { createIgnoredPosts } from './ignored-posts.ts'
 import { createImmediateDetector } from './immediate-byte-order.ts'
 import { createTimeoutDetector } from './infinite-timeout.ts'
 import { createLeakDetector } from './leak.ts'
-import { createLearntDetector } from './lends/learnt.ts'
+import { learnt } from './lends/learnt.ts'
 import { createLendDetector } from './lends/lends.ts'
+import { createLentTwiceDetector } from './lends/lent-twice.ts'
+import { peerRequests } from './lends/peer-requests.ts'
+import { createUseDetector } from './lends/uses.ts'
 import { createLidPathDetector } from './lid-paths.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { createPostedAgainDetector } from './list-posted-again.ts'
@@ -70,7 +73,10 @@ const creates: readonly Create[] = [
   createMemoryGoneDetector,
   createPrivateFileDetector,
   createLendDetector,
-  createLearntDetector,
+  learnt,
+  createLentTwiceDetector,
+  peerRequests,
+  createUseDetector,
   createOverlapDetector,
   createSendChangeDetector,
   createRegionUseDetector,

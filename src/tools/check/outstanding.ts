@@ -109,4 +109,4 @@ const createOutstandingRequests = ({ objects }: DetectorServices): OutstandingRe
   }
 }
 
-export const outstandingRequests = shared('outstanding requests', createOutstandingRequests)
+export const outstandingRequests = shared({ name: 'outstanding requests' }, createOutstandingRequests)

@@ -3,16 +3,13 @@
  */
 import type { DetectorServices, Topic } from './detector.ts'
 
-export const shared = <T>(
-  name: string,
-  make: (services: DetectorServices) => T,
-): ((services: DetectorServices) => T) => {
-  const topic: Topic<T> = { name }
-  return services => {
+/** `make` may return undefined: this checker has it not. */
+export const shared =
+  <T extends object | undefined>(topic: Topic<NonNullable<T>>, make: (services: DetectorServices) => T) =>
+  (services: DetectorServices): T => {
     const known = services.ask(topic)
     if (known !== undefined) return known
     const made = make(services)
-    services.tell(topic, made)
+    if (made !== undefined) services.tell(topic, made)
     return made
   }
-}

@@ -16,7 +16,7 @@ import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { DetectorServices } from '../../../src/tools/check/detector.ts'
-import { createLearntDetector, MAX_ADVERTISED } from '../../../src/tools/check/lends/learnt.ts'
+import { learnt, MAX_ADVERTISED } from '../../../src/tools/check/lends/learnt.ts'
 import { LendTable, MAX_LENDS } from '../../../src/tools/check/lends/table.ts'
 import { BenignRaces, MAX_BENIGN_RANGES } from '../../../src/tools/check/races/benign.ts'
 import { MAX_SLOTS } from '../../../src/tools/check/races/clock.ts'
@@ -96,7 +96,7 @@ const seenSend = {
   isReliable: false,
 } as const
 
-/** What `createLearntDetector` asks for: a queue pair and a region. */
+/** What `learnt` asks for: a queue pair and a region. */
 const learntServices = {
   objects: { find: () => ({ qpn: 1 }), region: () => ({ class: 'mr', start: 0, iova: 0 }) },
   sources: { now: () => 1 },
@@ -243,7 +243,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   },
   advertised() {
     const { counts, omit } = counter()
-    const detector = createLearntDetector({ ...learntServices, omit } as unknown as DetectorServices)
+    const detector = learnt({ ...learntServices, omit } as unknown as DetectorServices)
     const told = { event: 'advertised', time: 1, pid: 1, device: 0, rkey: 1, qp: 1, isReadable: false } as const
     const message = { opcode: 2, queue: PostQueue.SEND, number: 1, wrId: 1n }
     for (let i = 0; i <= MAX_ADVERTISED; i++)
@@ -282,10 +282,10 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/lends.c MAX_ASKED': 'lends',
   'src/tools/check/lends/learnt.ts MAX_ADVERTISED': 'advertised',
   'src/tools/check/lends/learnt.ts MAX_OVERLAPPING': 'advertised',
-  'src/tools/check/lends/learnt.ts MAX_REQUESTS': 'advertised',
-  'src/tools/check/lends/learnt.ts MAX_GONE': { because: 'not counted: the latest requests' },
-  'src/tools/check/lends/learnt.ts MAX_WRITTEN': { because: 'not counted: the latest WRITEs' },
-  'src/tools/check/lends/learnt.ts MAX_COMPARED': { because: 'the finding says it' },
+  'src/tools/check/lends/peer-requests.ts MAX_REQUESTS': 'advertised',
+  'src/tools/check/lends/peer-requests.ts MAX_GONE': { because: 'not counted: the latest requests' },
+  'src/tools/check/lends/uses.ts MAX_WRITTEN': { because: 'not counted: the latest WRITEs' },
+  'src/tools/check/lends/told.ts MAX_COMPARED': { because: 'the finding says it' },
   'src/tools/check/lends/messages.ts MAX_TOLD': { because: 'the first ones of a message' },
   'src/tools/check/lends/lends.ts MAX_DEPTH': { because: 'the device follows keys over keys no further' },
   'src/tools/check/lends/lends.ts MAX_ENDED': { because: 'not counted: the latest requests' },
