@@ -25,8 +25,12 @@ import { createTimeoutDetector } from './infinite-timeout.ts'
 import { createLeakDetector } from './leak.ts'
 import { learnt } from './lends/learnt.ts'
 import { createLendDetector } from './lends/lends.ts'
+import { lentRequests } from './lends/lent-requests.ts'
 import { createLentTwiceDetector } from './lends/lent-twice.ts'
+import { lentMemory } from './lends/memory.ts'
+import { createNotLentDetector } from './lends/not-lent.ts'
 import { peerRequests } from './lends/peer-requests.ts'
+import { createTakenBackDetector } from './lends/taken-back-early.ts'
 import { createUseDetector } from './lends/uses.ts'
 import { createLidPathDetector } from './lid-paths.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
@@ -73,6 +77,10 @@ const creates: readonly Create[] = [
   createMemoryGoneDetector,
   createPrivateFileDetector,
   createLendDetector,
+  createTakenBackDetector,
+  createNotLentDetector,
+  lentRequests,
+  lentMemory,
   learnt,
   createLentTwiceDetector,
   peerRequests,
