@@ -44,6 +44,9 @@ import { createHandlerDetector } from './poll-in-handler.ts'
 import { createLatePollDetector } from './polled-after-destroy.ts'
 import { createDeadPostDetector } from './posted-dead.ts'
 import { createPrivateFileDetector } from './private-files.ts'
+import { createAddressDetector } from './queues/address-destroyed.ts'
+import { createUnpolledDetector } from './queues/completions-unpolled.ts'
+import { createUnusedElementsDetector } from './queues/elements-unused.ts'
 import { createQueueDetector } from './queues/queues.ts'
 import { createRaceDetector } from './races/detector.ts'
 import { createOverlapDetector } from './receive-overlap.ts'
@@ -64,6 +67,9 @@ type Create = (services: DetectorServices) => Detector | undefined
 
 const creates: readonly Create[] = [
   createQueueDetector,
+  createAddressDetector,
+  createUnpolledDetector,
+  createUnusedElementsDetector,
   createOutageDetector,
   createIgnoredEventDetector,
   createRefusalDetector,
