@@ -22,6 +22,7 @@ import { createIgnoredEventDetector } from './ignored-events.ts'
 import { createIgnoredPosts } from './ignored-posts.ts'
 import { createImmediateDetector } from './immediate-byte-order.ts'
 import { createTimeoutDetector } from './infinite-timeout.ts'
+import { latestRequests } from './latest-requests.ts'
 import { createLeakDetector } from './leak.ts'
 import { learnt } from './lends/learnt.ts'
 import { createLendDetector } from './lends/lends.ts'
@@ -80,6 +81,7 @@ const creates: readonly Create[] = [
   createLeakDetector,
   createIgnoredPosts,
   createSwaps,
+  latestRequests,
   createMemoryGoneDetector,
   createPrivateFileDetector,
   createLendDetector,
