@@ -29,6 +29,13 @@ export class Keys<T> {
     return found
   }
 
+  /** Forgets a key. Returns what it named, if that was looked at. */
+  take(device: number, key: number): T | undefined {
+    const known = this.#known.get(device)?.get(key)
+    this.#known.get(device)?.delete(key)
+    return known
+  }
+
   forget(): void {
     this.#known.clear()
   }
