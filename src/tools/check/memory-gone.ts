@@ -12,13 +12,12 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import { GiveBack, PostQueue } from '../../spec/session.ts'
 import { takesReceive } from '../../spec/work.ts'
 import { requestText } from './buffers.ts'
-import type { Detector, DetectorServices, Takers, Topic } from './detector.ts'
+import type { Detector, DetectorServices } from './detector.ts'
+import { latestRequests } from './latest-requests.ts'
 import { LEARNT } from './lends/learnt.ts'
 import { accessText } from './lends/rights.ts'
 import { hex, type KnownObject, moment } from './objects.ts'
 
-/** Maximum kept requests that have ended, the latest. */
-const MAX_ENDED = 1024
 /** Maximum blocks that are remembered, the latest. */
 const MAX_GIVEN = 256
 /** Maximum kept accesses of peers, the latest, and numbers of one. */
@@ -93,47 +92,35 @@ const ways: Readonly<
   },
 }
 
-/** The latest requests that have ended, of all programs, the oldest first. */
-export const LATEST: Topic<() => readonly WorkRequest[]> = { name: 'latest requests' }
+/** Whether a request of the program was posted before it gave the memory back. */
+const wasPosted = (request: WorkRequest, { time, newest }: Gone): boolean =>
+  request.time <= time || request.id <= newest
+
+/** How a request accesses given memory; undefined: it does not. */
+const accessOf = (services: DetectorServices, request: WorkRequest, given: Gone): Access | undefined => {
+  const { region, start, end, how } = given
+  const owner = services.objects.find(request.owner)
+  if (owner === undefined) return undefined
+  const overlaps = (address: number, length: number): boolean => address < end && start < address + length
+  if (
+    owner.device === region.device &&
+    request.elements.some(({ lkey, address, length }) => lkey === region.lkey && overlaps(address, length))
+  ) {
+    const { toldOtherwise } = ways[how] ?? {}
+    const isTold = toldOtherwise === 'all' || (toldOtherwise === 'outstanding' && wasPosted(request, given))
+    return isTold ? undefined : { request, isLocal: true }
+  }
+  const { remote } = request
+  if (remote === undefined || remote.rkey !== region.rkey || services.targetDeviceOf(request, owner) !== region.device)
+    return undefined
+  return overlaps(remote.address, remote.length) ? { request, isLocal: false } : undefined
+}
 
 export const createMemoryGoneDetector = (services: DetectorServices): Detector => {
   const { objects } = services
   /** By `KnownObject.id` of the region, the oldest first. */
   const givens = new Map<number, Gone>()
-  /** A ring of ended requests, and when they ended: two arrays, because each request of the program passes here. */
-  const ended: WorkRequest[] = []
-  const endTimes = new Float64Array(MAX_ENDED)
-  let next = 0
-  const outstanding = new Set<WorkRequest>()
-  let newestId = -1
-
-  /** Whether a request of the program was posted before it gave the memory back. */
-  const wasPosted = (request: WorkRequest, { time, newest }: Gone): boolean =>
-    request.time <= time || request.id <= newest
-
-  /** How a request accesses given memory; undefined: it does not. */
-  const accessOf = (request: WorkRequest, given: Gone): Access | undefined => {
-    const { region, start, end, how } = given
-    const owner = objects.find(request.owner)
-    if (owner === undefined) return undefined
-    const overlaps = (address: number, length: number): boolean => address < end && start < address + length
-    if (
-      owner.device === region.device &&
-      request.elements.some(({ lkey, address, length }) => lkey === region.lkey && overlaps(address, length))
-    ) {
-      const { toldOtherwise } = ways[how] ?? {}
-      const isTold = toldOtherwise === 'all' || (toldOtherwise === 'outstanding' && wasPosted(request, given))
-      return isTold ? undefined : { request, isLocal: true }
-    }
-    const { remote } = request
-    if (
-      remote === undefined ||
-      remote.rkey !== region.rkey ||
-      services.targetDeviceOf(request, owner) !== region.device
-    )
-      return undefined
-    return overlaps(remote.address, remote.length) ? { request, isLocal: false } : undefined
-  }
+  const latest = latestRequests(services)
 
   /** Whether the region's program has used the region, or may have told a peer of it, between the two. */
   const isInUseAgain = ({ region, time }: Gone, before: WorkRequest): boolean => {
@@ -142,7 +129,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
       if (request.time <= time || request.id >= before.id || owner?.program?.pid !== region.program?.pid) return false
       return takesReceive(request.opcode) || request.elements.some(({ lkey }) => lkey === region.lkey)
     }
-    return ended.some(uses) || [...outstanding].some(uses)
+    return latest.some(uses)
   }
 
   const report = (given: Gone, { request, isLocal }: Access): void => {
@@ -173,7 +160,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
   const check = (request: WorkRequest): void => {
     if (givens.size === 0) return
     for (const given of givens.values()) {
-      const access = accessOf(request, given)
+      const access = accessOf(services, request, given)
       if (access !== undefined) report(given, access)
     }
   }
@@ -203,13 +190,6 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
     return true
   }
 
-  const end = (request: WorkRequest): void => {
-    outstanding.delete(request)
-    ended[next] = request
-    endTimes[next] = services.sources.now()
-    next = (next + 1) % MAX_ENDED
-  }
-
   const remember = (given: Gone): void => {
     const { region, time } = given
     const [oldest] = givens.keys()
@@ -217,9 +197,8 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
     givens.delete(region.id)
     givens.set(region.id, given)
     for (let at = 0; at < accesses.length; at += NUMBERS) if (accesses[at] !== 0 && checkAccess(given, at)) return
-    for (const [at, request] of ended.entries()) {
-      if (endTimes[at]! <= time) continue
-      const access = accessOf(request, given)
+    for (const request of latest.endedAfter(time)) {
+      const access = accessOf(services, request, given)
       if (access !== undefined) {
         report(given, access)
         return
@@ -227,33 +206,19 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
     }
   }
 
-  const requests: Partial<Takers> = {
+  const requests: Detector['on'] = {
     posted(request) {
-      outstanding.add(request)
-      newestId = request.id
       // A receive accesses its memory when a message comes.
       if (request.queue === PostQueue.SEND) check(request)
     },
-    ended(request) {
-      end(request)
-      check(request)
-    },
+    ended: check,
     completed(request) {
-      if (request.queue === PostQueue.SEND) return
-      end(request)
-      check(request)
-    },
-    receiveLost(request) {
-      outstanding.delete(request)
-    },
-    queueReset(owner) {
-      for (const request of outstanding) if (request.owner === owner) outstanding.delete(request)
+      if (request.queue !== PostQueue.SEND) check(request)
     },
     called({ class: name, method, refused }, { id }) {
       if (name === 'mr' && refused === undefined && (method === 'destroy' || method === 'modify')) givens.delete(id)
     },
   }
-  services.tell(LATEST, () => [...ended.slice(next), ...ended.slice(0, next)])
 
   return {
     on: {
@@ -287,7 +252,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): Detector =
           time,
           stack,
           reusableAt: Number.POSITIVE_INFINITY,
-          newest: how === GiveBack.DISCARD ? -1 : newestId,
+          newest: how === GiveBack.DISCARD ? -1 : latest.newestId(),
         })
       },
     },

@@ -593,7 +593,7 @@ export class KnownObjects {
 const isNumbered = (object: KnownObject, classes: readonly string[], number: number | undefined): boolean =>
   classes.includes(object.class) && (number === undefined || (object.qpn ?? object.handle) === number)
 
-const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
+export const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   let value = map.get(key)
   if (value === undefined) {
     value = make()

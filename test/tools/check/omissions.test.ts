@@ -16,7 +16,7 @@ import { because } from '../../../src/spec/reason.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { DetectorServices } from '../../../src/tools/check/detector.ts'
-import { createLearntDetector, MAX_ADVERTISED } from '../../../src/tools/check/lends/learnt.ts'
+import { learnt, MAX_ADVERTISED } from '../../../src/tools/check/lends/learnt.ts'
 import { LendTable, MAX_LENDS } from '../../../src/tools/check/lends/table.ts'
 import { BenignRaces, MAX_BENIGN_RANGES } from '../../../src/tools/check/races/benign.ts'
 import { MAX_SLOTS } from '../../../src/tools/check/races/clock.ts'
@@ -96,7 +96,7 @@ const seenSend = {
   isReliable: false,
 } as const
 
-/** What `createLearntDetector` asks for: a queue pair and a region. */
+/** What `learnt` asks for: a queue pair and a region. */
 const learntServices = {
   objects: { find: () => ({ qpn: 1 }), region: () => ({ class: 'mr', start: 0, iova: 0 }) },
   sources: { now: () => 1 },
@@ -243,7 +243,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   },
   advertised() {
     const { counts, omit } = counter()
-    const detector = createLearntDetector({ ...learntServices, omit } as unknown as DetectorServices)
+    const detector = learnt({ ...learntServices, omit } as unknown as DetectorServices)
     const told = { event: 'advertised', time: 1, pid: 1, device: 0, rkey: 1, qp: 1, isReadable: false } as const
     const message = { opcode: 2, queue: PostQueue.SEND, number: 1, wrId: 1n }
     for (let i = 0; i <= MAX_ADVERTISED; i++)
@@ -263,10 +263,10 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
 
 /** MAX_ constants in the source of the checker: the omission that they cause, or why they cause none. */
 const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>> = {
-  'src/tools/check/buffers.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
-  'src/tools/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
-  'src/tools/check/buffers.ts MAX_FINISHED': { because: 'a sample, as --buffers says' },
-  'src/tools/check/buffers.ts MAX_READS': { because: 'data of older READs counts as come' },
+  'src/tools/check/receive-overlap.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
+  'src/tools/check/receive-overlap.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
+  'src/tools/check/send-buffer-changed.ts MAX_FINISHED': { because: 'a sample, as --buffers says' },
+  'src/tools/check/outstanding.ts MAX_READS': { because: 'data of older READs counts as come' },
   'src/tools/check/device-writes.ts MAX_WRITES': { because: 'what is unknown counts as written' },
   'src/tools/check/refusals.ts MAX_PROGRAMS': { because: 'a crash on its NULL is told without the call' },
   'src/tools/check/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
@@ -275,21 +275,21 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/objects.ts MAX_CONTEXTS': { because: 'names of objects of more contexts are those of handles' },
   'shim/check/outstanding.c MAX_POLLED_GONE': { because: 'the first ones tell the mistake' },
   'src/tools/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
-  'src/tools/check/memory-gone.ts MAX_ENDED': { because: 'a block is told at the next call of its program' },
+  'src/tools/check/latest-requests.ts MAX_ENDED': { because: 'a block is told at the next call of its program' },
   'src/tools/check/memory-gone.ts MAX_GIVEN': { because: 'not counted: no table can hold all blocks of a program' },
   'src/tools/check/memory-gone.ts MAX_ACCESSES': { because: 'not counted: the latest accesses of peers' },
   'src/tools/check/private-files.ts MAX_KEYS': { because: 'a key may be looked at again' },
   'shim/check/lends.c MAX_ASKED': 'lends',
   'src/tools/check/lends/learnt.ts MAX_ADVERTISED': 'advertised',
   'src/tools/check/lends/learnt.ts MAX_OVERLAPPING': 'advertised',
-  'src/tools/check/lends/learnt.ts MAX_REQUESTS': 'advertised',
-  'src/tools/check/lends/learnt.ts MAX_GONE': { because: 'not counted: the latest requests' },
-  'src/tools/check/lends/learnt.ts MAX_WRITTEN': { because: 'not counted: the latest WRITEs' },
-  'src/tools/check/lends/learnt.ts MAX_COMPARED': { because: 'the finding says it' },
+  'src/tools/check/lends/peer-requests.ts MAX_REQUESTS': 'advertised',
+  'src/tools/check/lends/peer-requests.ts MAX_GONE': { because: 'not counted: the latest requests' },
+  'src/tools/check/lends/uses.ts MAX_WRITTEN': { because: 'not counted: the latest WRITEs' },
+  'src/tools/check/lends/told.ts MAX_COMPARED': { because: 'the finding says it' },
   'src/tools/check/lends/messages.ts MAX_TOLD': { because: 'the first ones of a message' },
-  'src/tools/check/lends/lends.ts MAX_DEPTH': { because: 'the device follows keys over keys no further' },
-  'src/tools/check/lends/lends.ts MAX_ENDED': { because: 'not counted: the latest requests' },
-  'src/tools/check/lends/lends.ts MAX_ACCESSES': { because: 'not counted: the latest accesses' },
+  'src/tools/check/lends/memory.ts MAX_DEPTH': { because: 'the device follows keys over keys no further' },
+  'src/tools/check/lends/lent-requests.ts MAX_ENDED': { because: 'not counted: the latest requests' },
+  'src/tools/check/lends/lent-requests.ts MAX_ACCESSES': { because: 'not counted: the latest accesses' },
   'src/tools/check/lends/table.ts MAX_LENDS': 'lends',
   'src/tools/check/lends/table.ts MAX_ENDED': { because: 'a finding says it' },
   'src/tools/check/lends/table.ts MAX_LOOKED': { because: 'a finding names one of the lends' },
@@ -304,15 +304,15 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/outages.ts MAX_WAITING': { because: 'the oldest are reported, as notes' },
   'src/tools/check/queues/sends.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
   'src/tools/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
-  'src/tools/check/swaps.ts MAX_WRITERS': { because: 'the newest queue pairs explain a wait' },
-  'src/tools/check/swaps.ts MAX_WRITES': { because: 'the latest writes explain a wait' },
+  'src/tools/check/swap-writers.ts MAX_WRITERS': { because: 'the newest queue pairs explain a wait' },
+  'src/tools/check/swap-writers.ts MAX_WRITES': { because: 'the latest writes explain a wait' },
   'src/tools/check/waits/graph.ts MAX_CHAINS': { because: 'the block has the threads of the others too' },
   'src/tools/check/waits/graph.ts MAX_THREADS': { because: 'a report says how many more there are' },
   'src/tools/check/waits/memory.ts MAX_WRITERS': { because: 'the text says how many more there are' },
   'src/tools/check/who.ts MAX_COMPLETED': { because: '`--who` tells fewer polls' },
-  'src/tools/check/who.ts MAX_FRAMES': { because: 'the report shows where it was cut' },
-  'src/tools/check/who.ts MAX_TOLD': { because: '`--who` says how many lines are forgotten' },
-  'src/tools/check/who.ts MAX_WATCHED': { because: 'the ranges of the first processes or queues are told' },
+  'src/tools/check/who-lines.ts MAX_FRAMES': { because: 'the report shows where it was cut' },
+  'src/tools/check/who-lines.ts MAX_TOLD': { because: '`--who` says how many lines are forgotten' },
+  'src/tools/check/who-ranges.ts MAX_WATCHED': { because: 'the ranges of the first processes or queues are told' },
   'src/tools/check/request-orders.ts MAX_ORDERED': { because: 'a search for the order that decides has the latest' },
   'src/tools/check/request-orders.ts MAX_OUTSTANDING_STACKS': { because: 'others have the stack of their number' },
   'src/tools/check/reporting.ts MAX_ALL_FINDINGS': 'findings',

@@ -1,32 +1,24 @@
 /*
- * The detector of queues: send queues (sends.ts), receive queues (receives.ts), events of CQs (wakeups.ts), and
- * completions that are never polled, or not before their region is deregistered.
+ * What happens to queues and CQs, for those who keep account of it: send queues (sends.ts), receive queues (receives.ts),
+ * events of CQs (wakeups.ts), limits of SRQs, queue pairs that fail again, and completions that are not polled.
  */
 
-import type { Stack } from '../../../spec/check/finding.ts'
-import type { ProgramEvent } from '../../../spec/check/program-events.ts'
-import type { WorkRequest } from '../../../spec/check/requests.ts'
-import { AsyncEventType, nameIn } from '../../../spec/enums.ts'
+import { AsyncEventType } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
-import { requestText, usesRegion } from '../buffers.ts'
+import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
-import { POSTED } from '../reporting.ts'
 import { ReceiveQueues } from './receives.ts'
 import { Relapses } from './relapses.ts'
-import { SendQueues } from './sends.ts'
+import { sendQueues } from './sends.ts'
 import { SrqLimits } from './srq-limits.ts'
-import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
+import { type UnpolledCompletion, unpolledCompletions } from './unpolled.ts'
 import { refineWaits } from './waits.ts'
 import { Wakeups } from './wakeups.ts'
 
-const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
-
-/** Whether a request failed. Not if it failed because its program ended: finding `program-ended`. */
-const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
-  status !== SUCCESS && status !== WR_FLUSH_ERR && qp.failure?.cause.id !== 'LOCAL_ENDED'
+const { WR_FLUSH_ERR } = WcStatus.values
 
 export interface Queues {
   readonly relapses: Relapses
@@ -49,8 +41,7 @@ const EFA_DROPS_EMPTY =
 export const QUEUES: Topic<Queues> = { name: 'queues' }
 
 export const createQueueDetector = (services: DetectorServices): Detector => {
-  const unpolled = new UnpolledCompletions()
-  const sends = new SendQueues(services, unpolled)
+  const [unpolled, sends] = [unpolledCompletions(services), sendQueues(services)]
   const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
   const wakeups = new Wakeups(services, unpolled)
   const limits = new SrqLimits(services)
@@ -59,95 +50,9 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
   /** CQs with IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN, by id. */
   const overwritingCqs = new Map<number, KnownObject>()
 
-  /** A request has num_sge 0 and an element. */
-  const elementsUnused = (event: ProgramEvent<'elementsUnused'>, owner: KnownObject): void => {
-    const { isLeft, address, bytes, lkey, context, wrId, queue } = event
-    const region = services.objects.regionAt(context, address)
-    if (region === undefined || region.lkey !== lkey >>> 0) return
-    if (address + bytes > (region.iova ?? 0) + (region.size ?? 0)) return
-    services.report(
-      'elements-unused',
-      { ...event, ...POSTED },
-      {
-        text: `${queue === PostQueue.SEND ? 'send' : 'receive'} wr_id ${wrId} of ${owner.name} has num_sge 0, and an element of ${counted(bytes, 'byte')} of ${region.name} in sg_list: it is posted without bytes`,
-        ...((isLeft === 1 || queue !== PostQueue.SEND) && { severity: 'note' }),
-        objects: [owner, region],
-      },
-    )
-  }
-
   const completionPolled = (one: UnpolledCompletion): void => {
     if (one.request.queue === PostQueue.SEND) sends.polled(one.request)
     relapses.polled(one)
-  }
-
-  /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
-  const reportUnpolled = (cq: KnownObject, stack: Stack): void => {
-    const left = unpolled.of(cq)
-    const failed = left.find(isFailed)
-    const first = failed ?? left.find(({ completion: { status } }) => status === SUCCESS)
-    if (first === undefined) return
-    const owner = services.objects.find(first.request.owner)
-    const name = `${requestText(first.request)}: ${nameIn(WcStatus.values, first.completion.status)}`
-    const text = `${cq.name} ends with ${counted(left.length, 'completion')} that the program never polled: ${name}`
-    services.report('completions-unpolled', services.occurrenceAt(cq, stack), {
-      text,
-      severity: failed === undefined ? 'note' : 'warning',
-      moments: [services.postMoment(first.request)],
-      objects: [cq, owner],
-    })
-  }
-
-  /** A program has deregistered a region: reports an unpolled success of a request that uses the region. */
-  const deregistered = (region: KnownObject, stack: Stack): void => {
-    for (const id of unpolled.cqs) {
-      const cq = services.objects.find(id)
-      if (cq?.device !== region.device) continue
-      const user = unpolled
-        .of(cq)
-        .find(
-          ({ request, completion: { status }, isOver }) => !isOver && status === SUCCESS && usesRegion(request, region),
-        )?.request
-      const owner = user && services.objects.find(user.owner)
-      if (user === undefined || owner === undefined) continue
-      const text = `${region.name} was deregistered before the completion of ${requestText(user)} of ${owner.name} was polled`
-      services.report('region-in-use', services.occurrenceAt(region, stack), {
-        text,
-        severity: 'warning',
-        moments: [services.postMoment(user)],
-        objects: [region, owner],
-      })
-      return
-    }
-  }
-
-  /** A program has destroyed an address handle: reports a send to its address that the program has not polled. */
-  const addressDestroyed = (ah: KnownObject, stack: Stack): void => {
-    const { dgid } = ah
-    const pd = ah.uses.get('pd')
-    if (dgid === undefined || pd === undefined) return
-    const isSame = (gid: Uint8Array | undefined): boolean => gid?.every((byte, i) => byte === dgid[i]) === true
-    // Another handle of the address: the sends may have used that one.
-    for (const other of pd.users) if (other !== ah && isSame(other.dgid)) return
-    for (const owner of pd.users) {
-      if (owner.class !== 'ud_qp') continue
-      const cq = owner.uses.get('sendCq')
-      const isOfAddress = ({ owner: id, destination }: WorkRequest): boolean =>
-        id === owner.id && isSame(destination?.gid)
-      const waiting = sends.outstandingOf(owner.id).find(isOfAddress)
-      const sent = cq && unpolled.of(cq).find(({ request }) => isOfAddress(request))?.request
-      const last = sends.lastUnknown(owner)
-      const request = waiting ?? sent ?? (last && isOfAddress(last) ? last : undefined)
-      if (request === undefined) continue
-      const fate = waiting === undefined ? 'here it was sent' : 'it still waits, and is dropped'
-      services.report('message-dropped', services.occurrenceAt(ah, stack), {
-        text: `${ah.name} was destroyed before the completion of ${requestText(request)} of ${owner.name} was polled: an adapter may drop the datagram; ${fate}`,
-        advice: 'destroy an address handle after the completions of its sends were polled',
-        moments: [services.postMoment(request)],
-        objects: [ah, owner],
-      })
-      return
-    }
   }
 
   services.tell(QUEUES, {
@@ -217,20 +122,16 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
         if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
       },
       called(call, object) {
-        const { class: name, method, stack, refused, why } = call
+        const { class: name, method, refused } = call
         if (object.isQp) sends.called(call, object)
         if (refused !== undefined) return
         limits.called(call, object)
         if (method === 'create' && object.overwriting !== undefined) overwritingCqs.set(object.id, object)
         if (method !== 'destroy') return
         receives.destroyed(object.id)
-        if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
-        if (name === 'mr' && why === 'call') deregistered(object, stack)
         if (name !== 'cq') return
         wakeups.destroyed(object)
         overwritingCqs.delete(object.id)
-        reportUnpolled(object, stack)
-        unpolled.cqDestroyed(object.id)
       },
       failed(failed) {
         if (failed.failure.cause.id === 'SRQ_LIMIT') limits.raised(failed)
@@ -242,7 +143,6 @@ export const createQueueDetector = (services: DetectorServices): Detector => {
         sends.contextEnds(end)
         relapses.contextEnds(end.context)
       },
-      elementsUnused,
     },
   }
 }

@@ -18,8 +18,9 @@ import { isRead, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, typeOf, unreleasedIn } from '../objects.ts'
 import { MAX_NAMED, type Occurrence } from '../reporting.ts'
+import { shared } from '../shared.ts'
 import { Unfenced } from './unfenced.ts'
-import type { UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
+import { type UnpolledCompletion, type UnpolledCompletions, unpolledCompletions } from './unpolled.ts'
 
 const { WR_FLUSH_ERR } = WcStatus.values
 const { ERR } = QpState.values
@@ -91,9 +92,9 @@ export class SendQueues {
   /** By `KnownObject.id` of the queue pair. */
   readonly #queues = new Map<number, SendQueue>()
 
-  constructor(services: DetectorServices, unpolled: UnpolledCompletions) {
+  constructor(services: DetectorServices) {
     this.#services = services
-    this.#unpolled = unpolled
+    this.#unpolled = unpolledCompletions(services)
     this.#unfenced = new Unfenced(services)
   }
 
@@ -369,3 +370,5 @@ export class SendQueues {
     })
   }
 }
+
+export const sendQueues = shared({ name: 'send queues' }, services => new SendQueues(services))

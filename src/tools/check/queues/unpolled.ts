@@ -3,6 +3,7 @@
  */
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { type KnownObject, unreleasedIn } from '../objects.ts'
+import { shared } from '../shared.ts'
 
 export interface UnpolledCompletion {
   readonly request: WorkRequest
@@ -68,3 +69,5 @@ export class UnpolledCompletions {
     this.#byCq.delete(id)
   }
 }
+
+export const unpolledCompletions = shared({ name: 'unpolled completions' }, () => new UnpolledCompletions())

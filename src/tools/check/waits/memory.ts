@@ -7,7 +7,7 @@ import { SendKind, sendOperations } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import { hasReachedRtr } from '../connection.ts'
 import type { DetectorServices } from '../detector.ts'
-import { LATEST } from '../memory-gone.ts'
+import { LATEST } from '../latest-requests.ts'
 import type { KnownObject } from '../objects.ts'
 
 /** Peers that are named. */
