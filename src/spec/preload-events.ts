@@ -220,7 +220,7 @@ export const PreloadEvents = {
   /**
    * A library of the program has refused the call of `function` itself. error: a positive errno; in C errno is no name of a
    * field. object: the handle of the object that the call is on, of a queue pair its number, of an identifier of rdma_cm its user
-   * handle, of a completion channel its descriptor. facts: of the arguments, in the order of check/refusals.ts.
+   * handle, of a completion channel its descriptor. facts: of the arguments, in the order of tools/check/library-refusals.ts.
    */
   refusedByLibrary: {
     type: 23,
@@ -332,6 +332,3 @@ export const preloadMessageNames = Object.keys(PreloadEvents) as readonly Preloa
 export type PreloadEventName = {
   [N in PreloadMessageName]: (typeof PreloadEvents)[N] extends { readonly about: string } ? N : never
 }[PreloadMessageName]
-export const preloadEventNames = preloadMessageNames.filter(
-  (name): name is PreloadEventName => 'about' in PreloadEvents[name],
-)

@@ -555,7 +555,7 @@ export const ObjectKind = {
  * `usedGone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
  * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `usedGone.kind` is its position, from 1
- * (check/arguments.ts). GARBAGE: the pointer is that of no such object: `usedGone.number` is the ObjectKind of the object that
+ * (tools/check/arguments.ts). GARBAGE: the pointer is that of no such object: `usedGone.number` is the ObjectKind of the object that
  * is there, or UNKNOWN_NUMBER, and `usedGone.isOwner` 1 if it points to memory.
  */
 export const GoneUse = {

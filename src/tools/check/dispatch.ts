@@ -11,8 +11,9 @@ import { type KnownObject, type KnownObjects, queueOf } from './objects.ts'
 
 type Told = Pick<ProgramEvent<PreloadEventName>, 'event' | 'context' | 'deviceNumber'>
 
+/** Whether it is an event of a preload library about an object. */
 const isOfPreload = (event: ProgramEvent): event is ProgramEvent<PreloadEventName> =>
-  Object.hasOwn(PreloadEvents, event.event)
+  Object.hasOwn(PreloadEvents, event.event) && 'about' in PreloadEvents[event.event as PreloadEventName]
 
 const ownerOf = (objects: KnownObjects, event: Told): KnownObject | undefined => {
   const { about } = PreloadEvents[event.event]
