@@ -77,3 +77,22 @@ test('a C compiler lays out the structs as the table says', t => {
   writeFileSync(join(folder, 'protocol.h'), protocolHeader(session).replace('uint32_t serial;', 'uint64_t serial;'))
   assert.throws(() => compileC(join(folder, 'layout'), [source], ['-I', folder]), /layout of struct userdma_header/)
 })
+
+test('an event of the preload library with a wrong field does not compile', t => {
+  if (!requireTool('cc', t, 'gcc libc6-dev')) return
+  const folder = scratchFolder()
+  const source = join(folder, 'event.c')
+  const compile = (body: string): void => {
+    const declared = 'int64_t message_send(int, uint32_t, uint32_t, const void *, size_t, bool);'
+    const includes = ['<stdbool.h>', '<stddef.h>', '"protocol.h"'].map(name => `#include ${name}`).join('\n')
+    const text = `${includes}\n${declared}\n#include "preload_events.h"\nvoid tell(int fd)\n{\n    ${body}\n}\n`
+    writeFileSync(source, text)
+    compileC(join(folder, 'event.o'), [source], ['-c', '-Werror', '-I', join(repoRoot, 'shim')])
+  }
+  const batch = (field: string): string => `const struct userdma_batch_mistaken batch = {.${field} = 1};`
+  compile(`event_polled_gone(fd, 0, 1, 2, 3); ${batch('called')} event_batch_mistaken(fd, 0, &batch);`)
+  assert.throws(() => compile('event_polled_gone(fd, 0, 1, 2, 3, 4);'), /too many arguments/)
+  assert.throws(() => compile('event_used_gone(0, 1, 2, 3, 4, 5, 6, "ibv_post_send", 7);'), /event_used_gone/)
+  assert.throws(() => compile(batch('index')), /no member named .?index/)
+  assert.throws(() => compile(`${batch('called')} event_misordered(fd, 0, &batch);`), /userdma_misordered/)
+})

@@ -4,11 +4,12 @@
  */
 import type { ContextWait } from '../../core/driver-contract.ts'
 import type { Context, Core } from '../../core/model.ts'
-import type { Finding, Program, Stack, Story } from '../../spec/check/finding.ts'
+import type { Finding, Stack, Story } from '../../spec/check/finding.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
-import type { CheckedWait, ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
+import type { ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
 import { ConsumerRank } from '../../spec/check/stream.ts'
 import type { TormentedRequest } from '../../spec/check/torment-orders.ts'
+import type { Wait } from '../../spec/check/waits.ts'
 import type { Relapse } from '../../spec/faults.ts'
 import type { LentBytes } from '../../spec/lends.ts'
 import type { LendRecord } from '../../spec/records.ts'
@@ -57,7 +58,10 @@ export class CheckerDoor {
     this.#checked = createChecker(core, finding => this.#report(finding), {
       ...sources,
       isChecked: context => ownerOf(context) !== undefined,
-      program: context => this.#programOf(context),
+      program(context) {
+        const owner = ownerOf(context)
+        return owner && { pid: owner.pid, command: owner.command }
+      },
       findsWaits: true,
     })
   }
@@ -65,11 +69,6 @@ export class CheckerDoor {
   #report(finding: Finding): void {
     this.#findings.push(finding)
     for (const receive of this.#receivers) receive(finding)
-  }
-
-  #programOf(context: Context): Program | undefined {
-    const owner = this.#ownerOf(context)
-    return owner && { pid: owner.pid, command: owner.command }
   }
 
   // ---- what it is told ----
@@ -83,15 +82,9 @@ export class CheckerDoor {
     return this.#checked.stream.next()
   }
 
-  /** What an event of a context has. */
-  originOf(context: Context): Omit<CheckedWait, 'wait' | 'posted'> {
-    return {
-      time: this.now(),
-      device: context.device.name,
-      deviceNumber: context.device.index,
-      context: context.id,
-      program: this.#programOf(context),
-    }
+  /** What an event of a context that happens now has. */
+  originOf(context: Context): ReturnType<CheckedCore['originOf']> {
+    return this.#checked.originOf(context)
   }
 
   /** Tells it of the receives and polls so far of a context, or of all. */
@@ -108,8 +101,8 @@ export class CheckerDoor {
     this.#checked.contextEnds(context, how)
   }
 
-  waits(context: Context, wait: CheckedWait['wait']): void {
-    this.#checked.waits(context, { ...this.originOf(context), wait })
+  waits(context: Context, wait: Wait): void {
+    this.#checked.waits(context, wait)
   }
 
   /**

@@ -12,8 +12,6 @@ import type { Finding } from '../../spec/check/finding.ts'
 import { omissionText } from '../../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { FOUND_STATUS, isFailure } from '../../spec/check/severity.ts'
-import type { ProgramStream } from '../../spec/check/stream.ts'
-import type { Checker } from '../../tools/check/checker.ts'
 import { findingText, type Symbols, v8Frame } from '../../tools/check/finding-text.ts'
 import { RACES } from '../../tools/check/races/detector.ts'
 import { type CheckedCore, createChecker } from '../../tools/clients/check/check-client.ts'
@@ -33,14 +31,11 @@ interface CheckedDevice {
   readonly findings: Finding[]
 }
 
-interface NetworkCheck {
-  readonly checker: Checker
-  readonly stream: ProgramStream
+interface NetworkCheck extends CheckedCore {
   readonly log: ProgramLog
   readonly devices: Map<Context, CheckedDevice>
   /** The adapters in the options of all checked devices, also of closed devices. */
   readonly adapters: AdapterName[]
-  readonly watchAccesses: CheckedCore['watchAccesses']
 }
 
 /** Whether a finding is reported with these options. */
@@ -106,8 +101,7 @@ const networkCheck = (core: Core): NetworkCheck => {
     findsWaits: true,
     events: log,
   })
-  const { checker, stream, watchAccesses } = checked
-  const check = { checker, stream, log, devices, adapters, watchAccesses }
+  const check = { ...checked, log, devices, adapters }
   checks.set(core, check)
   return check
 }
@@ -141,7 +135,7 @@ const onExit = (status: number): void => {
 
 export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
   const { core, name } = context.device
-  const { checker, stream, log, devices, adapters, watchAccesses } = networkCheck(core)
+  const { checker, stream, log, devices, adapters, originOf, waits, watchAccesses } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.ask(RACES)?.begin()
   for (const adapter of options.like ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)
@@ -161,11 +155,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
       refused(queue, number, wrId, error, state, severity) {
         stream.event({
           event: 'refusedPost',
-          time: stream.next(),
-          device: name,
-          deviceNumber: context.device.index,
-          context: context.id,
-          program: undefined,
+          ...originOf(context),
           stack: captureStack()(),
           queue,
           number,
@@ -178,16 +168,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     },
     markInternal: (className, handle) =>
       stream.event({ event: 'internal', context: context.id, class: className, handle }),
-    waits: wait =>
-      stream.event({
-        event: 'waits',
-        time: stream.next(),
-        device: name,
-        deviceNumber: context.device.index,
-        context: context.id,
-        program: undefined,
-        wait,
-      }),
+    waits: wait => waits(context, wait),
     lend({ milliseconds, ...lent }) {
       watchAccesses()
       const lend = ++lastLend

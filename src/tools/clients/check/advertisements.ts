@@ -10,13 +10,13 @@ import type { Program } from '../../../spec/check/finding.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import type { ProgramStream } from '../../../spec/check/stream.ts'
-import { AccessFlags, MrKind, REMOTE_RIGHTS } from '../../../spec/enums.ts'
-import { TWO_32 } from '../../../spec/memory.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { SendKind, sendOperations } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
-import { AdvertisedKeys, type AdvertisedRegion } from '../../check/lends/messages.ts'
+import type { AdvertisedKeys } from '../../check/lends/messages.ts'
 import type { MessageWatch } from '../requests/feed.ts'
+import { AdvertisedRegions, type Region } from './advertised-regions.ts'
+import type { WatchedDevices } from './watched-devices.ts'
 
 const EDGE = 4096
 /** Bytes of the shortest message with a key, an address and a length. */
@@ -35,14 +35,6 @@ const DATAGRAMS: ReadonlySet<string> = new Set(['ud_qp', 'driver_qp'])
 /** The functions of librdmacm whose private data a peer gets, by method of `cm_id`. */
 const cmFunctions: Readonly<Record<string, string>> = { connect: 'rdma_connect', accept: 'rdma_accept' }
 
-/** A region, or the part of one to which a window is bound. */
-interface Region extends AdvertisedRegion {
-  readonly pid: number | undefined
-  /** Of its first byte in the process. */
-  readonly start: number
-  readonly isReadable: boolean
-}
-
 interface Advertisements {
   /** A call of a program on a region or an identifier of rdma_cm has ended. */
   called(call: ProgramEvent<'called'>): void
@@ -55,47 +47,15 @@ interface Advertisements {
 
 type Told = Pick<ProgramEvent<'advertised'>, 'time' | 'message' | 'to'>
 
-/** `queuePair`: the id of the queue pair of a device with this number; undefined: there is none. */
 export const createAdvertisements = (
   stream: ProgramStream,
   scratch: Arena,
   programOf: (context: Context) => Program | undefined,
-  queuePair: (device: number, qpn: number) => number | undefined,
+  devices: Pick<WatchedDevices, 'queuePair'>,
 ): Advertisements => {
-  const keys = new Map<number | undefined, AdvertisedKeys<Region>>()
-  /** By `CoreObject.id` of regions; windows by device and row. */
-  const regions = new Map<number | string, Region>()
-  /** Processes of the regions to which windows may be bound, by device and lkey, and those keys by `CoreObject.id`. */
-  const bindable = new Map<string, number | undefined>()
-  const bindableKeys = new Map<number, string>()
+  const regions = new AdvertisedRegions()
   /** WRITEs and long messages in a row that told nothing, of each queue pair. */
   const barren = new WeakMap<QueuePairObject, number>()
-
-  const forget = (id: number | string): void => {
-    const region = regions.get(id)
-    if (region === undefined) return
-    regions.delete(id)
-    const ofProgram = keys.get(region.pid)
-    ofProgram?.delete(region.device, region.rkey)
-    if (ofProgram?.size === 0) keys.delete(region.pid)
-  }
-
-  const forgetBindable = (id: number): void => {
-    const key = bindableKeys.get(id)
-    if (key === undefined) return
-    bindableKeys.delete(id)
-    bindable.delete(key)
-  }
-
-  const add = (id: number | string, region: Region): void => {
-    let ofProgram = keys.get(region.pid)
-    if (ofProgram === undefined) {
-      ofProgram = new AdvertisedKeys()
-      keys.set(region.pid, ofProgram)
-    }
-    regions.set(id, region)
-    ofProgram.add(region)
-  }
 
   const isSampled = ({ length, opcode }: WorkRequest): boolean =>
     length > EDGE || sendOperations[opcode]?.kind === SendKind.WRITE
@@ -155,7 +115,7 @@ export const createAdvertisements = (
 
   const calledCm = ({ method, refused, args, program, time, stack }: ProgramEvent<'called'>): void => {
     const call = cmFunctions[method]
-    const ofProgram = keys.get(program?.pid)
+    const ofProgram = regions.keysOf(program?.pid)
     const { qpNum, privateData, privateDataLength } = (args.parameters ?? {}) as Readonly<Record<string, unknown>>
     if (call === undefined || ofProgram === undefined || refused !== undefined) return
     if (!(privateData instanceof Uint8Array) || typeof qpNum !== 'number' || typeof privateDataLength !== 'number')
@@ -163,62 +123,25 @@ export const createAdvertisements = (
     const bytes = Math.min(privateDataLength, privateData.length)
     if (bytes < LEAST) return
     scratch.bytes.set(privateData.subarray(0, bytes))
-    tell(ofProgram, bytes, device => queuePair(device, qpNum), { time, message: { call, stack } })
+    tell(ofProgram, bytes, device => devices.queuePair(device, qpNum), { time, message: { call, stack } })
   }
 
   return {
     get isOfUse() {
-      return regions.size + bindable.size > 0
+      return regions.areAny
     },
     called(call) {
-      const { class: name, method, object, refused, args, out, program, deviceNumber } = call
-      if (name === 'cm_id') calledCm(call)
-      if (name !== 'mr' || object === undefined || refused !== undefined) return
-      if (method === 'destroy' || method === 'modify') {
-        forget(object.id)
-        forgetBindable(object.id)
-      }
-      const { start, length, iova, access, kind = MrKind.values.MEMORY } = args
-      if (method !== 'create' || typeof access !== 'number' || kind !== MrKind.values.MEMORY) return
-      if ((access & AccessFlags.values.MW_BIND) !== 0 && typeof out.lkey === 'number') {
-        const key = `${deviceNumber} ${out.lkey}`
-        bindable.set(key, program?.pid)
-        bindableKeys.set(object.id, key)
-      }
-      if ((access & REMOTE_RIGHTS) === 0 || typeof out.rkey !== 'number' || out.rkey === 0) return
-      add(object.id, {
-        device: deviceNumber,
-        pid: program?.pid,
-        rkey: out.rkey,
-        start: Number(start),
-        iova: (access & AccessFlags.values.ZERO_BASED) === 0 ? Number(iova) : 0,
-        length: Number(length),
-        isReadable: (access & AccessFlags.values.REMOTE_READ) !== 0,
-      })
+      if (call.class === 'cm_id') calledCm(call)
+      else regions.called(call)
     },
-    windowChanged(device, table, row) {
-      const id = `${device} ${row}`
-      forget(id)
-      const region = table.windowRegion[row]!
-      const key = region < 0 ? '' : `${device} ${table.key[region]!}`
-      if (!bindable.has(key)) return
-      add(id, {
-        device,
-        pid: bindable.get(key),
-        rkey: table.key[row]!,
-        start: table.startHi[row]! * TWO_32 + table.startLo[row]!,
-        iova: table.iovaHi[row]! * TWO_32 + table.iovaLo[row]!,
-        length: table.length[row]!,
-        isReadable: (table.access[row]! & AccessFlags.values.REMOTE_READ) !== 0,
-      })
-    },
+    windowChanged: (...row) => regions.windowChanged(...row),
     watch(qp, request, copy) {
       const { length, destination, destQpn } = request
       const { name } = qp.class
       if (length < LEAST || qp.context === undefined) return
       const hasReceiver = DATAGRAMS.has(name) && destination !== undefined && destQpn !== MULTICAST_QPN
       if (!CONNECTED.has(name) && !hasReceiver) return
-      const ofProgram = keys.get(programOf(qp.context)?.pid)
+      const ofProgram = regions.keysOf(programOf(qp.context)?.pid)
       if (ofProgram !== undefined && !isSkipped(qp, request)) read(qp, request, ofProgram, copy)
     },
   }

@@ -49,6 +49,10 @@ it('the kinds of the message MISUSE of protocol 5 are found', async () => {
   assert.equal(await readingOf('misuse.udr.br'), readFileSync(join(folder, 'misuse.txt'), 'utf8'))
 })
 
+it('what the messages of protocol 6 told is found', async () => {
+  assert.equal(await readingOf('preload.udr.br'), readFileSync(join(folder, 'preload.txt'), 'utf8'))
+})
+
 it('a wait whose text names a block of the device is told with the wr_id', () => {
   const at = { device: 'mlx5_0', deviceNumber: 0, context: 1, program: { pid: 10620, command: 'endless-rnr' } }
   const request = { queue: 1, number: 0x83b58b, wrId: 0n }
