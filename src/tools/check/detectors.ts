@@ -24,6 +24,7 @@ import { createImmediateDetector } from './immediate-byte-order.ts'
 import { createTimeoutDetector } from './infinite-timeout.ts'
 import { latestRequests } from './latest-requests.ts'
 import { createLeakDetector } from './leak.ts'
+import { createLateAccessDetector } from './lends/late-access.ts'
 import { learnt } from './lends/learnt.ts'
 import { createLendDetector } from './lends/lends.ts'
 import { lentRequests } from './lends/lent-requests.ts'
@@ -32,7 +33,6 @@ import { lentMemory } from './lends/memory.ts'
 import { createNotLentDetector } from './lends/not-lent.ts'
 import { peerRequests } from './lends/peer-requests.ts'
 import { createTakenBackDetector } from './lends/taken-back-early.ts'
-import { createUseDetector } from './lends/uses.ts'
 import { createLidPathDetector } from './lid-paths.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { createPostedAgainDetector } from './list-posted-again.ts'
@@ -92,7 +92,7 @@ const creates: readonly Create[] = [
   learnt,
   createLentTwiceDetector,
   peerRequests,
-  createUseDetector,
+  createLateAccessDetector,
   createOverlapDetector,
   createSendChangeDetector,
   createRegionUseDetector,

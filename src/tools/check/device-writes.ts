@@ -48,9 +48,6 @@ export const createDeviceWrites = (services: DetectorServices): DeviceWrites => 
   const writes: Write[] = []
   let next = 0
 
-  const peerDeviceOf = ({ attributes: { address } }: KnownObject): number | undefined =>
-    address && services.deviceWithGid(address.dgid)
-
   /** The program's addresses of memory that a key names, if it is memory of `program`; undefined: unknown. */
   const rangeOf = (device: number, key: number, address: number, length: number, pid: number): Range | undefined => {
     const region = objects.region(device, key)
@@ -74,7 +71,7 @@ export const createDeviceWrites = (services: DetectorServices): DeviceWrites => 
       return true
     const { remote } = request
     if (remote === undefined || !writesAtPeer(request.opcode)) return false
-    return touches(owner && peerDeviceOf(owner), remote.rkey, remote.address, remote.length)
+    return touches(owner && services.peerDeviceOf(owner), remote.rkey, remote.address, remote.length)
   }
 
   /** Whether peers that the checker does not see may write to memory of the context. */
@@ -83,7 +80,7 @@ export const createDeviceWrites = (services: DetectorServices): DeviceWrites => 
     if (!existing.some(({ isRemoteWritable }) => isRemoteWritable)) return false
     return existing.some(object => {
       if (object.attributes.address === undefined) return false
-      const device = peerDeviceOf(object)
+      const device = services.peerDeviceOf(object)
       return device === undefined || sources.hasUnchecked?.(device) === true
     })
   }
@@ -110,7 +107,7 @@ export const createDeviceWrites = (services: DetectorServices): DeviceWrites => 
         if (time < since) return false
         if (request.opcode < 0) return qp === id
         const peer = objects.find(request.owner)
-        return peer === undefined || (peer.attributes.destQpn === qpn && peerDeviceOf(peer) === device)
+        return peer === undefined || (peer.attributes.destQpn === qpn && services.peerDeviceOf(peer) === device)
       })
     },
   }

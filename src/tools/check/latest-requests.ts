@@ -5,6 +5,7 @@
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { Detector, DetectorServices, Topic } from './detector.ts'
+import { outstandingRequests } from './outstanding.ts'
 import { shared } from './shared.ts'
 
 /** Maximum kept requests that have ended, the latest. */
@@ -18,11 +19,10 @@ const createLatestRequests = (services: DetectorServices) => {
   const ended: WorkRequest[] = []
   const endTimes = new Float64Array(MAX_ENDED)
   let next = 0
-  const outstanding = new Set<WorkRequest>()
+  const outstanding = outstandingRequests(services)
   let newestId = -1
 
   const end = (request: WorkRequest): void => {
-    outstanding.delete(request)
     ended[next] = request
     endTimes[next] = services.sources.now()
     next = (next + 1) % MAX_ENDED
@@ -32,18 +32,11 @@ const createLatestRequests = (services: DetectorServices) => {
 
   const on: Detector['on'] = {
     posted(request) {
-      outstanding.add(request)
       newestId = request.id
     },
     ended: end,
     completed(request) {
       if (request.queue !== PostQueue.SEND) end(request)
-    },
-    receiveLost(request) {
-      outstanding.delete(request)
-    },
-    queueReset(owner) {
-      for (const request of outstanding) if (request.owner === owner) outstanding.delete(request)
     },
   }
 
@@ -51,7 +44,8 @@ const createLatestRequests = (services: DetectorServices) => {
     /** The id of the newest request; −1: none. */
     newestId: () => newestId,
     /** Whether one of them, ended or outstanding, is of this kind. */
-    some: (isIt: (request: WorkRequest) => boolean): boolean => ended.some(isIt) || [...outstanding].some(isIt),
+    some: (isIt: (request: WorkRequest) => boolean): boolean =>
+      ended.some(isIt) || [...outstanding.byQueue.values()].some(requests => requests.some(isIt)),
     /** Those that have ended after `time`, in microseconds. */
     endedAfter: (time: number): WorkRequest[] => ended.filter((_, at) => endTimes[at]! > time),
     on: services.watchesAccesses ? on : {},

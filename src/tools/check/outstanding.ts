@@ -18,17 +18,6 @@ interface CompletedRead {
   readonly cqPosition: number
 }
 
-interface OutstandingRequests extends Detector {
-  /** Requests that the device has not finished, by queue (WorkRequest.owner), oldest first. */
-  readonly byQueue: ReadonlyMap<number, readonly WorkRequest[]>
-  /** READs and atomics of a queue that have ended, and have no completion. Their data may reach the memory later (`--torment`). */
-  endedReads(owner: number): readonly WorkRequest[]
-  /** READs and atomics of a queue that have completed, as the program cannot know yet. */
-  readsInUse(owner: number): readonly WorkRequest[]
-  /** Whether the program may have polled the completion at a position of a CQ. */
-  mayBePolled(cq: number, cqPosition: number): boolean
-}
-
 const NONE: readonly never[] = []
 
 /** Adds to the list of a key, of which the latest `max` stay. */
@@ -42,7 +31,8 @@ export const keepLatest = <T>(lists: Map<number, T[]>, key: number, one: T, max:
   if (list.length > max) list.shift()
 }
 
-const createOutstandingRequests = ({ objects }: DetectorServices): OutstandingRequests => {
+const createOutstandingRequests = ({ objects }: DetectorServices) => {
+  /** Requests that the device has not finished, by queue (WorkRequest.owner), oldest first. */
   const byQueue = new Map<number, WorkRequest[]>()
   /** By CQ: the number of polled completions. */
   const polledCounts = new Map<number, number>()
@@ -60,15 +50,50 @@ const createOutstandingRequests = ({ objects }: DetectorServices): OutstandingRe
     else if (index > 0) requests.splice(index, 1)
   }
 
+  /** Whether the program may have polled the completion at a position of a CQ. */
   const mayBePolled = (cq: number, cqPosition: number): boolean => {
     const known = objects.find(cq)
     return cqPosition <= (polledCounts.get(cq) ?? 0) + (known === undefined ? 0 : unreleasedIn(known))
   }
 
+  const on: Detector['on'] = {
+    posted(request) {
+      const requests = byQueue.get(request.owner)
+      if (requests === undefined) byQueue.set(request.owner, [request])
+      else requests.push(request)
+    },
+    ended(request) {
+      remove(request)
+      if (isRead(request)) keepLatest(reads, request.owner, request, MAX_READS)
+    },
+    completed(request, { status, cq, cqPosition }) {
+      if (request.opcode < 0) remove(request)
+      else if (isRead(request) && status === WcStatus.values.SUCCESS && cqPosition > 0) {
+        const ended = reads.get(request.owner)
+        const index = ended?.indexOf(request) ?? -1
+        if (index >= 0) ended?.splice(index, 1)
+        keepLatest(unpolledReads, request.owner, { request, cq, cqPosition }, MAX_READS)
+      }
+    },
+    receiveLost: remove,
+    polled: (cq, count) => void polledCounts.set(cq, count),
+    queueReset(owner) {
+      byQueue.delete(owner)
+      reads.delete(owner)
+      unpolledReads.delete(owner)
+    },
+    called({ class: name, method, refused }, { id }) {
+      if (name === 'cq' && method === 'destroy' && refused === undefined) polledCounts.delete(id)
+    },
+  }
+
   return {
-    byQueue,
-    endedReads: owner => reads.get(owner) ?? NONE,
-    readsInUse(owner) {
+    on,
+    byQueue: byQueue as ReadonlyMap<number, readonly WorkRequest[]>,
+    /** READs and atomics of a queue that have ended, and have no completion. Their data may reach the memory later (`--torment`). */
+    endedReads: (owner: number): readonly WorkRequest[] => reads.get(owner) ?? NONE,
+    /** READs and atomics of a queue that have completed, as the program cannot know yet. */
+    readsInUse(owner: number): readonly WorkRequest[] {
       const reading = unpolledReads.get(owner)
       if (reading === undefined) return NONE
       const left = reading.filter(({ cq, cqPosition }) => !mayBePolled(cq, cqPosition))
@@ -76,36 +101,6 @@ const createOutstandingRequests = ({ objects }: DetectorServices): OutstandingRe
       return left.map(({ request }) => request)
     },
     mayBePolled,
-    on: {
-      posted(request) {
-        const requests = byQueue.get(request.owner)
-        if (requests === undefined) byQueue.set(request.owner, [request])
-        else requests.push(request)
-      },
-      ended(request) {
-        remove(request)
-        if (isRead(request)) keepLatest(reads, request.owner, request, MAX_READS)
-      },
-      completed(request, { status, cq, cqPosition }) {
-        if (request.opcode < 0) remove(request)
-        else if (isRead(request) && status === WcStatus.values.SUCCESS && cqPosition > 0) {
-          const ended = reads.get(request.owner)
-          const index = ended?.indexOf(request) ?? -1
-          if (index >= 0) ended?.splice(index, 1)
-          keepLatest(unpolledReads, request.owner, { request, cq, cqPosition }, MAX_READS)
-        }
-      },
-      receiveLost: remove,
-      polled: (cq, count) => void polledCounts.set(cq, count),
-      queueReset(owner) {
-        byQueue.delete(owner)
-        reads.delete(owner)
-        unpolledReads.delete(owner)
-      },
-      called({ class: name, method, refused }, { id }) {
-        if (name === 'cq' && method === 'destroy' && refused === undefined) polledCounts.delete(id)
-      },
-    },
   }
 }
 

@@ -1,9 +1,8 @@
 /*
  * Lent memory as programs tell it their peers (`advertised` of spec/check/program-events.ts), without declarations. An
  * advertisement lends bytes to the peer of one queue pair, for one use of each byte. Told is only what the events prove:
- * - a WRITE that was under way, or that nothing can have ordered, when other bytes were written or sent there
- *   (late-write.ts);
- * - a READ that gets other bytes than its advertisement, after another one of the same bytes (late-read.ts);
+ * - a WRITE that was under way, or that nothing can have ordered, when other bytes were written or sent there, and a READ
+ *   that gets other bytes than its advertisement, after another one of the same bytes (late-access.ts);
  * - bytes that were told again with another content, though the first peer neither accessed them nor answered
  *   (lent-twice.ts).
  * This keeps the advertisements.
@@ -31,26 +30,6 @@ export interface Region {
   readonly shift: number
 }
 
-interface Learnt extends Detector {
-  /** The oldest first. */
-  readonly all: ReadonlySet<Told>
-  readonly regions: Keys<Region>
-  /** Of the last event: what has told of the same bytes before, and what it tells now. Undefined: nothing has. */
-  readonly again: readonly [before: Told, now: Told] | undefined
-  /** Those of some of these bytes of a process. */
-  overlapping(pid: number | undefined, start: number, end: number): Told[]
-  isAnswered(told: Told): boolean
-  peerOf(told: Told): KnownObject | undefined
-  /** Whether a peer was told of any of these bytes of a process. */
-  isLent(pid: number | undefined, start: number, end: number): boolean
-  /** The latest message that told a peer of any of these bytes of a process. */
-  momentsOf(pid: number | undefined, start: number, end: number): Moment[]
-  /** What peers were told of and have not accessed wholly, nor answered. */
-  rows(): LentBytes[]
-}
-
-export const LEARNT: Topic<Learnt> = { name: 'what peers were told of' }
-
 const findRegion = ({ objects, sources }: DetectorServices, device: number, key: number): Region | undefined => {
   const regionWith = (lkey: number): Region | undefined => {
     const object = objects.region(device, lkey)
@@ -66,16 +45,17 @@ const findRegion = ({ objects, sources }: DetectorServices, device: number, key:
   return memory && region && { object: region.object, shift: memory.shift }
 }
 
-const createLearnt = (services: DetectorServices): Learnt | undefined => {
+const createLearnt = (services: DetectorServices) => {
   const { objects, sources } = services
   if ((sources.lent ?? 'learnt') !== 'learnt') return undefined
   /** By process, by its addresses. */
   const trees = new Map<number | undefined, Intervals<Told>>()
+  /** The oldest first. */
   const all = new Set<Told>()
   const regions = new Keys((device, key) => findRegion(services, device, key))
   /** When a queue pair got a message last. */
   const answers = new Map<number, number>()
-  let again: Learnt['again']
+  let again: readonly [before: Told, now: Told] | undefined
 
   const forget = (told: Told): void => {
     all.delete(told)
@@ -89,6 +69,7 @@ const createLearnt = (services: DetectorServices): Learnt | undefined => {
     for (const told of all) if (isOver(told)) forget(told)
   }
 
+  /** Those of some of these bytes of a process. */
   const overlapping = (pid: number | undefined, start: number, end: number, most?: number): Told[] =>
     trees.get(pid)?.overlapping(start, end, most) ?? []
 
@@ -143,22 +124,47 @@ const createLearnt = (services: DetectorServices): Learnt | undefined => {
     add({ event, qpn: owner.qpn, receiver, region, used: 0, written: [], hash, interval: undefined })
   }
 
+  const on: Detector['on'] = {
+    advertised,
+    posted: request => regions.requestSeen(request),
+    ended: request => regions.requestSeen(request),
+    completed(request, { qp }) {
+      if (all.size > 0 && request.opcode < 0) answers.set(qp, sources.now())
+    },
+    queueReset(owner) {
+      answers.delete(owner)
+      if (all.size > 0) forgetIf(({ event }) => event.qp === owner)
+    },
+    called({ class: name, method, refused }, object) {
+      if (name === 'mw') regions.forget()
+      if (name !== 'mr' || refused !== undefined) return
+      regions.forget()
+      if (method !== 'create' && all.size > 0) forgetIf(({ region }) => region === object)
+    },
+  }
+
   return {
-    all,
+    on,
+    all: all as ReadonlySet<Told>,
     regions,
+    /** Of the last event: what has told of the same bytes before, and what it tells now. Undefined: nothing has. */
     get again() {
       return again
     },
     overlapping,
     isAnswered,
     peerOf,
-    isLent: (pid, start, end) => overlapping(pid, start, end, 1).length > 0,
-    momentsOf: (pid, start, end) =>
+    /** Whether a peer was told of any of these bytes of a process. */
+    isLent: (pid: number | undefined, start: number, end: number): boolean =>
+      overlapping(pid, start, end, 1).length > 0,
+    /** The latest message that told a peer of any of these bytes of a process. */
+    momentsOf: (pid: number | undefined, start: number, end: number): Moment[] =>
       overlapping(pid, start, end)
         .sort((a, b) => b.event.time - a.event.time)
         .slice(0, 1)
         .map(told => messageMoment(services, told, 'told a peer of it')),
-    rows: () =>
+    /** What peers were told of and have not accessed wholly, nor answered. */
+    rows: (): LentBytes[] =>
       [...all].flatMap((told): LentBytes[] => {
         const { event, region, qpn, used } = told
         if (used >= event.end - event.start || isAnswered(told)) return []
@@ -168,25 +174,8 @@ const createLearnt = (services: DetectorServices): Learnt | undefined => {
         const row = rowOf(program, event.start, event.end, age, messageStack(services, told))
         return [{ ...row, qpn, ...(to && { to }), told: messageText(told) }]
       }),
-    on: {
-      advertised,
-      posted: request => regions.requestSeen(request),
-      ended: request => regions.requestSeen(request),
-      completed(request, { qp }) {
-        if (all.size > 0 && request.opcode < 0) answers.set(qp, sources.now())
-      },
-      queueReset(owner) {
-        answers.delete(owner)
-        if (all.size > 0) forgetIf(({ event }) => event.qp === owner)
-      },
-      called({ class: name, method, refused }, object) {
-        if (name === 'mw') regions.forget()
-        if (name !== 'mr' || refused !== undefined) return
-        regions.forget()
-        if (method !== 'create' && all.size > 0) forgetIf(({ region }) => region === object)
-      },
-    },
   }
 }
 
+export const LEARNT: Topic<NonNullable<ReturnType<typeof createLearnt>>> = { name: 'what peers were told of' }
 export const learnt = shared(LEARNT, createLearnt)

@@ -36,28 +36,7 @@ interface Ended {
   readonly isDone: boolean
 }
 
-interface LentRequests extends Detector {
-  /** Whether requests are outstanding, or have ended lately. */
-  readonly hasSome: boolean
-  /** The device that a request goes to; undefined: unknown, or not of this process. */
-  targetOf(request: WorkRequest): number | undefined
-  /** The request of an access, also of one by a key over the key of the access; undefined: unknown. */
-  requestBehind(access: Access): WorkRequest | undefined
-  /** Whether a READ is retransmitted whose requester has its data. */
-  isRepeated(request: WorkRequest | undefined): boolean
-  /** An access by a key of no memory of its own: one over other keys, which are accessed next. */
-  accessedBelow(access: Access): void
-  /** An access to a region with lent bytes. */
-  accessed(access: Access): void
-  /** The requests of peers that were outstanding at `time` to bytes of a process that `isMeant` takes. */
-  unfinishedAt(
-    pid: number | undefined,
-    time: number,
-    isMeant: (start: number, end: number, right: number, qpn: number | undefined) => boolean,
-  ): WorkRequest[]
-}
-
-const createLentRequests = (services: DetectorServices): LentRequests | undefined => {
+const createLentRequests = (services: DetectorServices) => {
   const { objects, sources } = services
   const memory = lentMemory(services)
   if (memory === undefined) return undefined
@@ -78,6 +57,7 @@ const createLentRequests = (services: DetectorServices): LentRequests | undefine
     nextEnded = (nextEnded + 1) % MAX_ENDED
   }
 
+  /** The device that a request goes to; undefined: unknown, or not of this process. */
   const targetOf = ({ destination, owner }: WorkRequest): number | undefined => {
     const gid = destination?.gid ?? objects.find(owner)?.attributes.address?.dgid
     return gid && services.deviceWithGid(gid)
@@ -124,23 +104,45 @@ const createLentRequests = (services: DetectorServices): LentRequests | undefine
     return responder !== undefined && (responder.destruction !== undefined || responder.attributes.state === ERR)
   }
 
+  const on: Detector['on'] = {
+    posted(request) {
+      if (!memory.hasLends) return
+      if (request.remote !== undefined) outstanding.set(request.id, request)
+      memory.keys.requestSeen(request)
+    },
+    ended(request) {
+      if (!memory.hasLends) return
+      if (request.remote !== undefined) end(request, true)
+      memory.keys.requestSeen(request)
+    },
+    queueReset(owner) {
+      for (const request of outstanding.values()) if (request.owner === owner) end(request, false)
+    },
+  }
+
   return {
+    on,
+    /** Whether requests are outstanding, or have ended lately. */
     get hasSome() {
       return outstanding.size + ended.length > 0
     },
     targetOf,
-    requestBehind(access) {
+    /** The request of an access, also of one by a key over the key of the access; undefined: unknown. */
+    requestBehind(access: Access): WorkRequest | undefined {
       const isOfOuter = outer !== undefined && outer.qpn === access.qpn && outer.device === access.device
       return requestOf(access) ?? (isOfOuter ? requestOf(outer!) : undefined)
     },
-    isRepeated: request =>
+    /** Whether a READ is retransmitted whose requester has its data. */
+    isRepeated: (request: WorkRequest | undefined): boolean =>
       request !== undefined &&
       rightOfRequest(request) === LendRight.READ &&
       ended.some(one => one.request === request && one.isDone),
-    accessedBelow(access) {
+    /** An access by a key of no memory of its own: one over other keys, which are accessed next. */
+    accessedBelow(access: Access): void {
       outer = access
     },
-    accessed({ device, rkey, address, length }) {
+    /** An access to a region with lent bytes. */
+    accessed({ device, rkey, address, length }: Access): void {
       const row = nextAccess * NUMBERS
       nextAccess = (nextAccess + 1) % MAX_ACCESSES
       accesses[row] = sources.now()
@@ -149,7 +151,12 @@ const createLentRequests = (services: DetectorServices): LentRequests | undefine
       accesses[row + 3] = address
       accesses[row + 4] = length
     },
-    unfinishedAt(pid, time, isMeant) {
+    /** The requests of peers that were outstanding at `time` to bytes of a process that `isMeant` takes. */
+    unfinishedAt(
+      pid: number | undefined,
+      time: number,
+      isMeant: (start: number, end: number, right: number, qpn: number | undefined) => boolean,
+    ): WorkRequest[] {
       const isUnfinished = (request: WorkRequest): boolean => {
         const right = rightOfRequest(request)
         const { remote } = request
@@ -165,21 +172,6 @@ const createLentRequests = (services: DetectorServices): LentRequests | undefine
       }
       const late = ended.filter(({ time: endTime }) => endTime > time).map(({ request }) => request)
       return [...outstanding.values(), ...late].filter(isUnfinished)
-    },
-    on: {
-      posted(request) {
-        if (!memory.hasLends) return
-        if (request.remote !== undefined) outstanding.set(request.id, request)
-        memory.keys.requestSeen(request)
-      },
-      ended(request) {
-        if (!memory.hasLends) return
-        if (request.remote !== undefined) end(request, true)
-        memory.keys.requestSeen(request)
-      },
-      queueReset(owner) {
-        for (const request of outstanding.values()) if (request.owner === owner) end(request, false)
-      },
     },
   }
 }

@@ -36,25 +36,7 @@ interface Keyed {
   readonly shift: number
 }
 
-interface LentMemory extends Detector {
-  readonly table: LendTable
-  /** Whether a program has ever declared anything. */
-  hasLends: boolean
-  /** By key. Undefined: a key of no memory of a process. */
-  readonly keys: Keys<Keyed>
-  /** The existing regions. */
-  regions(): Iterable<Region>
-  /** Bytes of a process are lent. */
-  lent(pid: number | undefined, start: number, end: number): void
-  /** The memory of programs that requests with a key access, also one over other keys. */
-  rangesOf(
-    device: number,
-    range: { readonly rkey: number; readonly address: number; readonly length: number },
-    depth?: number,
-  ): Accessed[]
-}
-
-const createLentMemory = ({ objects, sources, omit }: DetectorServices): LentMemory | undefined => {
+const createLentMemory = ({ objects, sources, omit }: DetectorServices) => {
   const { memoryOf } = sources
   if (memoryOf === undefined || sources.lent === 'off') return undefined
   const table = new LendTable(omit)
@@ -63,6 +45,7 @@ const createLentMemory = ({ objects, sources, omit }: DetectorServices): LentMem
   /** Regions without a lent byte, by process. */
   const unlent = new Map<number | undefined, Intervals<Region>>()
 
+  /** Undefined: a key of no memory of a process. */
   const keys = new Keys<Keyed>((device, key) => {
     // The rkey of EFA is another number than the lkey.
     const memory = memoryOf(device, objects.region(device, key)?.lkey ?? key)
@@ -86,8 +69,12 @@ const createLentMemory = ({ objects, sources, omit }: DetectorServices): LentMem
     else region.place = getOrAdd(unlent, program?.pid, () => new Intervals<Region>()).add(start, region.end, region)
   }
 
-  /** `depth`: of keys over keys. */
-  const rangesOf: LentMemory['rangesOf'] = (device, { rkey, address, length }, depth = 0) => {
+  /** The memory of programs that requests with a key access, also one over other keys. `depth`: of these. */
+  const rangesOf = (
+    device: number,
+    { rkey, address, length }: { readonly rkey: number; readonly address: number; readonly length: number },
+    depth = 0,
+  ): Accessed[] => {
     const plain = keys.of(device, rkey)
     if (plain !== undefined)
       return [{ region: plain.region, start: address + plain.shift, end: address + plain.shift + length }]
@@ -102,12 +89,26 @@ const createLentMemory = ({ objects, sources, omit }: DetectorServices): LentMem
     })
   }
 
+  const on: Detector['on'] = {
+    called({ class: name, method, refused }, object) {
+      if (refused !== undefined || (name !== 'mw' && name !== 'mr')) return
+      keys.forget()
+      if (name === 'mw') return
+      if (method === 'destroy' || method === 'modify') forgetRegion(object)
+      if (method === 'create' || method === 'modify') addRegion(object)
+    },
+  }
+
   return {
+    on,
     table,
+    /** Whether a program has ever declared anything. */
     hasLends: false,
     keys,
+    /** The existing regions. */
     regions: () => regions.values(),
-    lent(pid, start, end) {
+    /** Bytes of a process are lent. */
+    lent(pid: number | undefined, start: number, end: number): void {
       const before = unlent.get(pid)
       if (before === undefined) return
       for (const region of before.overlapping(start, end)) {
@@ -117,15 +118,6 @@ const createLentMemory = ({ objects, sources, omit }: DetectorServices): LentMem
       }
     },
     rangesOf,
-    on: {
-      called({ class: name, method, refused }, object) {
-        if (refused !== undefined || (name !== 'mw' && name !== 'mr')) return
-        keys.forget()
-        if (name === 'mw') return
-        if (method === 'destroy' || method === 'modify') forgetRegion(object)
-        if (method === 'create' || method === 'modify') addRegion(object)
-      },
-    },
   }
 }
 

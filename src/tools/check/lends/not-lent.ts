@@ -1,13 +1,13 @@
 /*
- * Accesses of peers to memory that its owner has not lent, or has lent for something else. Bytes that are lent for reading
- * are compared with what they were (lent-changed.ts).
+ * Accesses of peers to memory that its owner has not lent, or has lent for something else (`not-lent`). Bytes that are lent
+ * for reading are compared with what they were (`lent-changed`).
  */
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
-import { LendRight } from '../../../spec/lends.ts'
+import { LendHash, LendRight } from '../../../spec/lends.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
-import type { KnownObject } from '../objects.ts'
-import { compareLent } from './lent-changed.ts'
+import { hashOfBytes } from '../keys.ts'
+import { type KnownObject, moment } from '../objects.ts'
 import { lentRequests } from './lent-requests.ts'
 import { lentMemory, type Region } from './memory.ts'
 import type { Lend, ProcessLends } from './table.ts'
@@ -24,6 +24,25 @@ const rightOf = (access: number): number =>
       : (access & REMOTE_READ) !== 0
         ? LendRight.READ
         : 0
+
+/** Some accesses are compared: the first, fourth, sixteenth … of a lend, or all. */
+const isCompared = (accesses: number): boolean => (accesses & (accesses - 1)) === 0 && (accesses & 0x55555555) !== 0
+
+/** A peer reads bytes of a lend: compares them with what they were. */
+const compareLent = (services: DetectorServices, lend: Lend, { object, start, end }: Region): void => {
+  const { sources } = services
+  lend.accesses++
+  if (lend.hash === undefined || !(sources.buffers === 'all' || isCompared(lend.accesses))) return
+  if (lend.start < start || lend.end > end) return
+  const hash = hashOfBytes(services, object, lend.start, Math.min(lend.end, lend.start + LendHash.bytes))
+  if (hash === undefined || hash === lend.hash) return
+  lend.hash = undefined
+  services.report('lent-changed', services.occurrenceAt(object, lend.stack, 'lent'), {
+    text: `the program has changed bytes of ${object.name} that it has lent for reading${lend.label === '' ? '' : ` (${lend.label})`}, before a peer has read them`,
+    moments: [moment('read', sources.now(), [])],
+    objects: [object],
+  })
+}
 
 export const createNotLentDetector = (services: DetectorServices): Detector | undefined => {
   const { objects, sources } = services

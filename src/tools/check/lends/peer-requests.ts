@@ -16,15 +16,6 @@ const MAX_GONE = 64
 /** Words of up to 8 bytes may be written by anybody at any time. */
 export const WORD = 8
 
-export interface PeerRequests extends Detector {
-  /** When a process, by its pid, got a message, or the data of a READ or atomic, or was written to last. */
-  readonly heard: Map<number | undefined, number>
-  /** The request of a peer that is accessing these bytes; undefined: unknown. */
-  requestOf(access: Access): WorkRequest | undefined
-  /** An outstanding send of the owner that has these bytes, and that the device saw after `request`. */
-  sendOf(region: Region, start: number, end: number, after: WorkRequest): WorkRequest | undefined
-}
-
 const isMessage = ({ opcode }: WorkRequest): boolean => {
   const kind = sendOperations[opcode]?.kind
   return kind === SendKind.SEND || kind === SendKind.WRITE
@@ -42,10 +33,11 @@ const take = (index: Index, key: number, request: WorkRequest): void => {
   if (known?.delete(request) && known.size === 0) index.delete(key)
 }
 
-const createPeerRequests = (services: DetectorServices): PeerRequests | undefined => {
+const createPeerRequests = (services: DetectorServices) => {
   const { objects, sources } = services
   const told = learnt(services)
   if (told === undefined) return undefined
+  /** When a process, by its pid, got a message, or the data of a READ or atomic, or was written to last. */
   const heard = new Map<number | undefined, number>()
   const outstanding = new Set<WorkRequest>()
   /** Of these, by the keys of the memory at the peer, and of their own memory that they send. */
@@ -68,9 +60,34 @@ const createPeerRequests = (services: DetectorServices): PeerRequests | undefine
     if (returnsData(opcode)) heard.set(objects.find(owner)?.program?.pid, sources.now())
   }
 
+  const on: Detector['on'] = {
+    posted(request) {
+      if (told.all.size === 0 || request.queue !== PostQueue.SEND) return
+      begin(request)
+      if (outstanding.size <= MAX_REQUESTS) return
+      const [oldest] = outstanding
+      end(oldest!)
+      services.omit('advertised', 1)
+    },
+    ended: end,
+    completed(request, { qp }) {
+      if (told.all.size > 0 && request.opcode < 0) heard.set(objects.find(qp)?.program?.pid, sources.now())
+    },
+    queueReset(owner) {
+      for (const request of outstanding) {
+        if (request.owner !== owner) continue
+        end(request)
+        gone.push(request)
+        if (gone.length > MAX_GONE) gone.shift()
+      }
+    },
+  }
+
   return {
+    on,
     heard,
-    requestOf({ device, rkey, address, length, qpn }) {
+    /** The request of a peer that is accessing these bytes; undefined: unknown. */
+    requestOf({ device, rkey, address, length, qpn }: Access): WorkRequest | undefined {
       const isIt = (request: WorkRequest): boolean => {
         const { remote } = request
         if (remote?.rkey !== rkey || remote.address > address || address + length > remote.address + remote.length)
@@ -85,7 +102,8 @@ const createPeerRequests = (services: DetectorServices): PeerRequests | undefine
       for (const request of byRkey.get(rkey) ?? []) if (isIt(request)) return request
       return gone.findLast(isIt)
     },
-    sendOf({ object, shift }, start, behind, after) {
+    /** An outstanding send of the owner that has these bytes, and that the device saw after `after`. */
+    sendOf({ object, shift }: Region, start: number, behind: number, after: WorkRequest): WorkRequest | undefined {
       for (const send of byLkey.get(object.lkey ?? 0) ?? []) {
         if (send.id <= after.id) continue
         const owner = objects.find(send.owner)
@@ -99,29 +117,9 @@ const createPeerRequests = (services: DetectorServices): PeerRequests | undefine
       }
       return undefined
     },
-    on: {
-      posted(request) {
-        if (told.all.size === 0 || request.queue !== PostQueue.SEND) return
-        begin(request)
-        if (outstanding.size <= MAX_REQUESTS) return
-        const [oldest] = outstanding
-        end(oldest!)
-        services.omit('advertised', 1)
-      },
-      ended: end,
-      completed(request, { qp }) {
-        if (told.all.size > 0 && request.opcode < 0) heard.set(objects.find(qp)?.program?.pid, sources.now())
-      },
-      queueReset(owner) {
-        for (const request of outstanding) {
-          if (request.owner !== owner) continue
-          end(request)
-          gone.push(request)
-          if (gone.length > MAX_GONE) gone.shift()
-        }
-      },
-    },
   }
 }
+
+export type PeerRequests = NonNullable<ReturnType<typeof createPeerRequests>>
 
 export const peerRequests = shared({ name: 'requests to memory that peers were told of' }, createPeerRequests)

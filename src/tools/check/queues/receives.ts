@@ -112,7 +112,7 @@ export class ReceiveQueues {
     const duration = waited === 0 ? '' : ` at least ${(waited / 1000).toFixed(1)} ms`
     const text = `${owner.name} got its first receive${duration} after a message had come for it`
     // With rnr_retry 7 the sender waits as long as it takes.
-    const waits = owner.isQp && this.#senderOf(owner)?.attributes.rnrRetry === UNLIMITED
+    const waits = owner.isQp && this.#services.peerOf(owner)?.attributes.rnrRetry === UNLIMITED
     this.#services.report('late-receives', this.#services.occurrenceAtPost(owner, request), {
       text,
       ...(waits && { severity: 'note' }),
@@ -162,7 +162,7 @@ export class ReceiveQueues {
       messages.waits.since = now
       return
     }
-    const sender = this.#senderOf(qp)
+    const sender = this.#services.peerOf(qp)
     const request = sender && this.#oldestMessage(sender.id)
     const occurrence =
       sender !== undefined && request !== undefined
@@ -205,16 +205,11 @@ export class ReceiveQueues {
     queue.rnrNaks++
     if (queue.isReported || queue.rnrNaks < MANY_RNR_NAKS || now - queue.rnrTimes.first < WAITING_MICROSECONDS) return
     // If no receive ever comes for a sender that retries without limit, that is the finding `endless-rnr`.
-    if (this.#services.sources.findsWaits && this.#senderOf(qp)?.attributes.rnrRetry === UNLIMITED) return
+    if (this.#services.sources.findsWaits && this.#services.peerOf(qp)?.attributes.rnrRetry === UNLIMITED) return
     queue.isReported = true
     const text = `${qp.name} has answered a message with RNR NAK ${queue.rnrNaks} times: no receive was posted yet`
     const { stack, action } = qp.creation
     this.#services.report('late-receives', this.#services.occurrenceAt(qp, stack, action), { text, objects: [qp] })
-  }
-
-  #senderOf({ attributes: { address, destQpn } }: KnownObject): KnownObject | undefined {
-    const device = address && this.#services.deviceWithGid(address.dgid)
-    return device === undefined || destQpn === undefined ? undefined : this.#services.objects.qp(device, destQpn)
   }
 
   /** One line: the peer's receives, and the sender's `outstanding` messages. */
