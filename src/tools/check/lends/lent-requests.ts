@@ -142,10 +142,10 @@ const createLentRequests = (services: DetectorServices) => {
       outer = access
     },
     /** An access to a region with lent bytes. */
-    accessed({ device, rkey, address, length }: Access): void {
+    accessed({ device, rkey, address, length }: Access, now: number): void {
       const row = nextAccess * NUMBERS
       nextAccess = (nextAccess + 1) % MAX_ACCESSES
-      accesses[row] = sources.now()
+      accesses[row] = now
       accesses[row + 1] = device
       accesses[row + 2] = rkey
       accesses[row + 3] = address

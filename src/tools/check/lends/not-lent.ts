@@ -111,8 +111,9 @@ export const createNotLentDetector = (services: DetectorServices): Detector | un
         const { region, shift } = keyed
         const lender = table.find(region.object.program?.pid)
         if (lender === undefined || lender.isGivenUp) return
-        lender.settle(sources.now())
-        requests.accessed(access)
+        const now = sources.now()
+        lender.settle(now)
+        requests.accessed(access, now)
         const start = address + shift
         const end = start + length
         const at = lender.firstNotLent(right, qpn, start, end, lend => {
