@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /*
  * Writes src/spec/check/finding-table.ts, all rows of src/spec/check/findings/, and src/tools/check/detector-table.ts, all
- * detectors of src/tools/check/findings/: so a finding needs its own files only. Both are committed, and the build writes
+ * detectors of src/tools/check/: so a finding needs its own files only. Both are committed, and the build writes
  * them before it compiles. They keep their order, which is that of reports and pages; what is new is the last.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
@@ -26,8 +26,9 @@ const tables = [
   },
   {
     path: 'src/tools/check/detector-table.ts',
-    folder: 'src/tools/check/findings',
-    pattern: /^export const (create\w+)\b/gm,
+    folder: 'src/tools/check',
+    // What makes a detector of the services alone.
+    pattern: /^export const (\w+) = (?:shared\(|reportsEach\(|\([^)]*: DetectorServices\): Detector\b)/gm,
     about: 'All detectors, in the order in which they take an event',
     types: "import type { CreateDetector } from './detector.ts'",
     open: 'export const createDetectors: readonly CreateDetector[] = [',

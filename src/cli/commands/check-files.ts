@@ -13,7 +13,7 @@ import type { RecordedFinding, SessionEvent } from '../../spec/session-events.ts
 import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
 import { stacksOf } from '../../tools/check/finding-text.ts'
-import { RACES } from '../../tools/check/races/detector.ts'
+import { RACES } from '../../tools/check/findings/races.ts'
 import { WHO } from '../../tools/check/who.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
 import { ReplayTogether } from '../../tools/record/program/together.ts'

@@ -96,7 +96,10 @@ test('the diffs apply, and programs and schema print what the page shows', t => 
   const schema = run(root, process.execPath, 'dist/src/cli/main.js', 'schema')
   parts.forEach((part, i) => {
     assert.equal(run(root, process.execPath, `dist/try/${i}.js`), part.prints, part.title)
-    assert.ok(part.schema === undefined || schema.includes(part.schema), `${part.title}: the schema lacks\n${part.schema}`)
+    assert.ok(
+      part.schema === undefined || schema.includes(part.schema),
+      `${part.title}: the schema lacks\n${part.schema}`,
+    )
   })
 })
 

@@ -8,7 +8,7 @@ import type { ProgramEvent } from '../../../src/spec/check/program-events.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
-/** As in src/tools/check/lifetimes.ts. */
+/** As in src/tools/check/findings/lifetimes.ts. */
 const MAX_AWAITED = 64
 const AWAITED_MICROSECONDS = 1_000_000
 

@@ -12,7 +12,7 @@ import { because } from '../../../src/spec/reason.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { CheckerSources } from '../../../src/tools/check/detector.ts'
-import { OUTAGES } from '../../../src/tools/check/outages.ts'
+import { OUTAGES } from '../../../src/tools/check/findings/outages.ts'
 import { workRequest } from './requests.ts'
 
 const { RTR, RTS, ERR, RESET } = QpState.values

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import { SWAPS } from '../../../src/tools/check/swaps.ts'
+import { SWAPS } from '../../../src/tools/check/findings/swap-repeated.ts'
 import { requestScenario, START } from './requests.ts'
 
 const { RDMA_WRITE, ATOMIC_CMP_AND_SWP } = WrOpcode.values

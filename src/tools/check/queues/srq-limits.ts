@@ -6,8 +6,8 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import type { CheckedCall, CheckedFailure } from '../../../spec/check/program-events.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import type { DetectorServices } from '../detector.ts'
+import { before } from '../findings/outages.ts'
 import { type KnownObject, moment } from '../objects.ts'
-import { before } from '../outages.ts'
 import type { FindingContent } from '../reporting.ts'
 
 interface Limit {

@@ -3,7 +3,7 @@
  * wait, a detector knows (`Detector.refines`).
  */
 import type { Detector, DetectorServices, Refinement } from '../detector.ts'
-import { IGNORED_POSTS } from '../ignored-posts.ts'
+import { IGNORED_POSTS } from '../findings/ignored-posts.ts'
 import { POSTED } from '../reporting.ts'
 
 /** `detectors`: those that refine waits. */
