@@ -27,8 +27,9 @@ const tables = [
   {
     path: 'src/tools/check/detector-table.ts',
     folder: 'src/tools/check',
-    // What makes a detector of the services alone.
-    pattern: /^export const (\w+) = (?:shared\(|reportsEach\(|\([^)]*: DetectorServices\): Detector\b)/gm,
+    // What makes a detector of the services alone. What detectors share and takes no event is none.
+    pattern:
+      /^export const (\w+) = (?:shared\(.*, create\w+\)|reportsEach\(|\([^)]*: DetectorServices\): Detector\b)/gm,
     about: 'All detectors, in the order in which they take an event',
     types: "import type { CreateDetector } from './detector.ts'",
     open: 'export const createDetectors: readonly CreateDetector[] = [',

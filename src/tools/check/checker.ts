@@ -1,6 +1,6 @@
 /*
  * The engine of `userdma check`: calls, requests and failures of programs go in, findings come out. Detectors
- * (detectors.ts) find them; this is their registry, with the story and the bounds. The engine does no I/O, reads no clock
+ * (detector-table.ts) find them; this is their registry, with the story and the bounds. The engine does no I/O, reads no clock
  * and knows neither core nor daemon. Its memory is bounded.
  */
 
@@ -10,7 +10,7 @@ import type { ProgramConsumer, ProgramEvent, ProgramEventName } from '../../spec
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { type CheckerSources, DetectorServices, noSources, type Topic } from './detector.ts'
-import { createDetectors } from './detectors.ts'
+import { createDetectors } from './detector-table.ts'
 import { createDispatch, type Dispatch } from './dispatch.ts'
 import { createKeeper } from './keeper.ts'
 import { LEARNT } from './lends/learnt.ts'
@@ -21,6 +21,7 @@ import { FindingReporter, type ReportFinding } from './reporting.ts'
 import { STORIES, Stories } from './story/lines.ts'
 import { StoryRecorder } from './story/recorder.ts'
 import { type MemoryInSentence, memoryAt } from './waits/memory.ts'
+import { createWaitReports } from './waits/report.ts'
 
 type Take = (event: ProgramEvent) => void
 
@@ -48,7 +49,9 @@ export class Checker implements ProgramConsumer {
     const stories = new Stories(services, this.#story)
     services.tell(STORIES, stories)
     // First: what others find has what happens now in its story.
-    this.#dispatch = createDispatch(this.#objects, [this.#story.detector, ...createDetectors(services)])
+    const detectors = createDetectors.flatMap(create => create(services) ?? [])
+    const all = [this.#story.detector, ...detectors, createWaitReports(services, detectors)]
+    this.#dispatch = createDispatch(this.#objects, all)
     this.#takers = {
       ...createKeeper(services, this.#dispatch),
       omitted: ({ id, count }: ProgramEvent<'omitted'>) => this.#reporter.omit(id, count),

@@ -114,6 +114,9 @@ export interface Detector {
   readonly refines?: { readonly [id in WaitId]?: (known: KnownWait) => Refinement | undefined }
 }
 
+/** Undefined: the checker lacks what the detector needs. */
+export type CreateDetector = (services: DetectorServices) => Detector | undefined
+
 /** What a detector knows that others ask for. */
 export interface Topic<T> {
   readonly name: string
