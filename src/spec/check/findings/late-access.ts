@@ -1,5 +1,5 @@
 /*
- * Findings about memory whose loan messages tell: rows of ../findings.ts.
+ * Findings about accesses after their memory was of no use to peers any more: rows of ../findings.ts.
  */
 
 export const lateWrite = {
@@ -16,13 +16,5 @@ export const lateRead = {
   needs: ['check', 'accesses', 'peer accesses'],
   title: 'a READ got other bytes than those that a message had told its peer',
   why: 'The owner has told a peer of bytes of its memory by a message, has changed the bytes, and has told of them again, before the READ for the first message came. So that READ gets what is meant for the second. Bytes are compared as they were at the fetch of the message and before the READ, if they are at most 64 KiB and no peer may have written them. It is a note because the peer may have wanted the newest bytes.',
-  advice: 'let the peer confirm that it has given a request up before its bytes are used for another one',
-} as const
-
-export const lentTwice = {
-  severity: 'note',
-  needs: ['check', 'accesses'],
-  title: 'bytes were changed and told again though a peer may still access them',
-  why: 'The owner has told a peer of bytes of its memory by a message, and then has changed them and has told of the same bytes again, though that peer has neither accessed them nor answered: as after a timeout. The first peer may still READ or WRITE them, and then without any error: `late-read`, `late-write`.',
   advice: 'let the peer confirm that it has given a request up before its bytes are used for another one',
 } as const

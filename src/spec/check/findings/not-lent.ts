@@ -1,5 +1,5 @@
 /*
- * Findings about memory that a program has lent: rows of ../findings.ts.
+ * Findings about accesses to memory that is not lent, or lent for reading alone: rows of ../findings.ts.
  */
 
 export const notLent = {
@@ -11,15 +11,6 @@ export const notLent = {
     'let the peer confirm that it has given a request up before its bytes are taken back, or destroy the queue pair or invalidate the key first',
   libraryAdvice:
     'let the peer confirm that it has given a request up before its lend is closed, or close the queue pair first',
-} as const
-
-export const takenBackEarly = {
-  severity: 'warning',
-  needs: ['check', 'pending requests', 'accesses', 'peer accesses'],
-  title: 'lent memory was taken back while a request to it was outstanding',
-  why: 'The owner has ended a lend (`userdma_take_back`), or relies on it that nobody accesses the bytes (`userdma_expect_finished`), while a request of a peer to these bytes is outstanding: a READ or an atomic that has not completed, or a WRITE that has not landed. It may read or write the bytes later, then with `not-lent`.',
-  advice: 'take back only after the peer has said that its requests are complete',
-  libraryAdvice: 'close a lend only after the peer has said that its requests are complete',
 } as const
 
 export const lentChanged = {
