@@ -1,6 +1,6 @@
 /*
  * The events of preload libraries under `userdma check`: mistakes that they see in their programs, calls that they or the
- * libraries of verbs have refused, and deaths.
+ * libraries of verbs have refused, deaths, and what detectors need to know.
  */
 import { layout, type MessageLayout } from './message-layout.ts'
 
@@ -16,7 +16,7 @@ const requestMemory = [
 const lateRequestMemory = [['age', 'u64'], ...requestMemory] as const
 
 /**
- * What a field of an event is made of that of its message. `bigint`: the number. `flag`: not 0. `stack`: the number of a stack
+ * How the value of a field in an event follows from that in its message. `bigint`: the number. `flag`: not 0. `stack`: the number of a stack
  * of STACK. `ago`: nanoseconds before the message, of the event microseconds as its `time`. `signal`: its number. `handle`: of
  * an object; of ibv_destroy_comp_channel a descriptor.
  */

@@ -33,10 +33,9 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` are for `userdma check`. STACK gives a stack of the
- *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
+ * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what the preload
+ *   library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
- * - The messages of `PreloadEvents` (preload-events.ts) report what the preload library sees in its program.
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - WAITS passes the program's wait table (wait-table.ts), the attached memory file, which has the ring of lends (lends.ts).
  * - LENDS asks to read the ring of lends, and how many requests to a `range` of the program's memory are not finished.

@@ -219,13 +219,13 @@ export class CheckerDoor {
   /** Tells what is lent from now on, until the returned function is called. `tag`, `post`: as of `createLendTrace`. */
   traceLends(tag: string, post: (record: LendRecord) => void): () => void {
     const { stream, checker } = this.#checked
-    const lentBytes = (...access: [device: number, rkey: number, address: number, length: number]) => {
+    const lentRange = (...access: [device: number, rkey: number, address: number, length: number]) => {
       const lends = checker.ask(LENDS)
       const range = lends?.rangeOf(...access)
       const isTold = range && (lends?.isDeclared(range.pid) || checker.isLent(range.pid, range.start, range.end))
       return isTold ? range : undefined
     }
-    return stream.add(ConsumerRank.TRACE, createLendTrace(this.#core, lentBytes, this.#ownerOf, tag, post))
+    return stream.add(ConsumerRank.TRACE, createLendTrace(this.#core, lentRange, this.#ownerOf, tag, post))
   }
 
   /** The posts and completions so far; none without torment. */

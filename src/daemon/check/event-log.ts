@@ -1,6 +1,6 @@
 /*
  * Reads the event logs for `userdma check --races`. A program logs its posts and polls in its context's memory file
- * (spec/session.ts). The contents are not trusted.
+ * (spec/context-logs.ts). The contents are not trusted.
  */
 
 import { readSync, writeSync } from 'node:fs'

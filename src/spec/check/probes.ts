@@ -91,7 +91,7 @@ export interface ProgramProbes {
   unmapStack?(program: Program, start: number, end: number): Stack | undefined
   /**
    * Whether a child of fork gets a copy of the page of this address; undefined: unknown. Absent: programs run without
-   * the preload library, so there are no events `misused`.
+   * the preload library, so there are no events of it.
    */
   isCopiedByFork?(program: Program, address: number): boolean | undefined
   /**

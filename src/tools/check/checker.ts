@@ -1,7 +1,7 @@
 /*
  * The engine of `userdma check`: calls, requests and failures of programs go in, findings come out. Detectors
- * (detector-table.ts) find them; this is their registry, with the story and the bounds. The engine does no I/O, reads no clock
- * and knows neither core nor daemon. Its memory is bounded.
+ * (detector-table.ts) find them; this makes them, with the table of objects and the story, and passes events to them. The
+ * engine does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
  */
 
 import type { Omission } from '../../spec/check/omissions.ts'
@@ -36,8 +36,8 @@ export class Checker implements ProgramConsumer {
   readonly #services: DetectorServices
   readonly #story: StoryRecorder
   readonly #dispatch: Dispatch
-  /** What no detector takes before the table of objects, or at all, by event. */
-  readonly #takers: Readonly<Record<string, Take | undefined>>
+  /** What the checker itself takes, by event; it passes on what detectors take too. */
+  readonly #own: Readonly<Record<string, Take | undefined>>
 
   /** `report` is called once for each distinct finding. */
   constructor(report: ReportFinding, sources: CheckerSources = noSources) {
@@ -48,11 +48,11 @@ export class Checker implements ProgramConsumer {
     this.#story = new StoryRecorder(services)
     const stories = new Stories(services, this.#story)
     services.tell(STORIES, stories)
-    // First: what others find has what happens now in its story.
     const detectors = createDetectors.flatMap(create => create(services) ?? [])
+    // The story is first: what others find has what happens now in it.
     const all = [this.#story.detector, ...detectors, createWaitReports(services, detectors)]
     this.#dispatch = createDispatch(this.#objects, all)
-    this.#takers = {
+    this.#own = {
       ...createKeeper(services, this.#dispatch),
       omitted: ({ id, count }: ProgramEvent<'omitted'>) => this.#reporter.omit(id, count),
       postsDirectly: ({ pid, name }: ProgramEvent<'postsDirectly'>) => this.#reporter.postsDirectly(pid, name),
@@ -98,7 +98,7 @@ export class Checker implements ProgramConsumer {
     const told = event as ProgramEvent
     if (told.event === 'called') this.calls++
     this.#story.event(told)
-    const take = this.#takers[told.event]
+    const take = this.#own[told.event]
     if (take === undefined) this.#dispatch.event(told)
     else take(told)
   }

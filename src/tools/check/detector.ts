@@ -1,6 +1,6 @@
 /*
- * The interface of the checker's detectors. A detector receives calls and requests, and reports one kind of mistake
- * through `DetectorServices`. Its memory must be bounded by the existing requests and objects, or by constants.
+ * The interface of the checker's detectors. A detector takes events, and reports mistakes through `DetectorServices`, or
+ * keeps what others ask for. Its memory must be bounded by the existing requests and objects, or by constants.
  */
 
 import type { AdapterName } from '../../spec/check/adapters.ts'
@@ -76,7 +76,7 @@ interface Access {
 
 export type RefusedCall = CheckedCall & Required<Pick<CheckedCall, 'refused'>>
 
-/** What happens at a call, in this order, and other parts of events. */
+/** Parts of events: what happens at a call, in this order, and then others. */
 export interface EventParts {
   /** A call was refused; undefined: it is about no known object. */
   refused(call: RefusedCall, object: KnownObject | undefined): void
@@ -85,7 +85,7 @@ export interface EventParts {
   /** An object is about to be removed from the table. */
   ends(call: CheckedCall, object: KnownObject): void
   destroyed(call: CheckedCall, object: KnownObject): void
-  /** A call on no known object has ended, such as a query of a port; of one on an object comes `called`. */
+  /** A call on no known object has ended, such as a query of a port, or a refused create; of one on an object comes `called`. */
   asked(call: CheckedCall): void
   /** `contextEnds`, if it is known what was outstanding. */
   contextSettled(end: ContextEnd): void

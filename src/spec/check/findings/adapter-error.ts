@@ -1,5 +1,5 @@
 /*
- * The finding adapter-error: its row in ../findings.ts.
+ * The row of the finding adapter-error.
  */
 
 export const adapterError = {

@@ -1,5 +1,5 @@
 /*
- * Findings about limits and operations of other adapters (`--like`): rows of ../findings.ts.
+ * The rows of findings about limits and operations of other adapters (`--like`).
  */
 
 export const adapterLimit = {

@@ -1,5 +1,5 @@
 /*
- * The finding array-too-short: its row in ../findings.ts.
+ * The row of the finding array-too-short.
  */
 
 export const arrayTooShort = {

@@ -1,5 +1,5 @@
 /*
- * The finding atomic-misaligned: its row in ../findings.ts.
+ * The row of the finding atomic-misaligned.
  */
 
 export const atomicMisaligned = {

@@ -1,5 +1,5 @@
 /*
- * The finding bad-request: its row in ../findings.ts.
+ * The row of the finding bad-request.
  */
 
 export const badRequest = {

@@ -1,5 +1,5 @@
 /*
- * The finding batch-misused: its row in ../findings.ts.
+ * The row of the finding batch-misused.
  */
 
 export const batchMisused = {

@@ -1,5 +1,5 @@
 /*
- * The finding bind-refused: its row in ../findings.ts.
+ * The row of the finding bind-refused.
  */
 
 export const bindRefused = {

@@ -1,5 +1,5 @@
 /*
- * The finding both-receive: its row in ../findings.ts.
+ * The row of the finding both-receive.
  */
 
 export const bothReceive = {

@@ -1,5 +1,5 @@
 /*
- * Findings about answers of rdma_cm: rows of ../findings.ts.
+ * The rows of findings about answers of rdma_cm.
  */
 
 export const cmRefusedUsed = {

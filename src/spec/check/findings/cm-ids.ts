@@ -1,5 +1,5 @@
 /*
- * Findings about identifiers of rdma_cm: rows of ../findings.ts.
+ * The rows of findings about identifiers of rdma_cm.
  */
 
 export const cmIdDestroyedEarly = {

@@ -1,5 +1,5 @@
 /*
- * The finding completions-unpolled: its row in ../findings.ts.
+ * The row of the finding completions-unpolled.
  */
 
 export const completionsUnpolled = {

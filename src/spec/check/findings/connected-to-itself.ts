@@ -1,5 +1,5 @@
 /*
- * The finding connected-to-itself: its row in ../findings.ts.
+ * The row of the finding connected-to-itself.
  */
 
 export const connectedToItself = {

@@ -1,5 +1,5 @@
 /*
- * The finding connection-waits: its row in ../findings.ts.
+ * The row of the finding connection-waits.
  */
 
 export const connectionWaits = {

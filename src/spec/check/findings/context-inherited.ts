@@ -1,5 +1,5 @@
 /*
- * The finding context-inherited: its row in ../findings.ts.
+ * The row of the finding context-inherited.
  */
 
 export const contextInherited = {

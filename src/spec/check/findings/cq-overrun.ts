@@ -1,5 +1,5 @@
 /*
- * The finding cq-overrun: its row in ../findings.ts.
+ * The row of the finding cq-overrun.
  */
 
 export const cqOverrun = {

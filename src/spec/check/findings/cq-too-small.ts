@@ -1,5 +1,5 @@
 /*
- * The finding cq-too-small: its row in ../findings.ts.
+ * The row of the finding cq-too-small.
  */
 
 export const cqTooSmall = {

@@ -1,5 +1,5 @@
 /*
- * The finding deadlock: its row in ../findings.ts.
+ * The row of the finding deadlock.
  */
 
 export const deadlock = {

@@ -1,5 +1,5 @@
 /*
- * The finding descriptor-closed: its row in ../findings.ts.
+ * The row of the finding descriptor-closed.
  */
 
 export const descriptorClosed = {

@@ -1,5 +1,5 @@
 /*
- * The finding destroy-busy: its row in ../findings.ts.
+ * The row of the finding destroy-busy.
  */
 
 export const destroyBusy = {

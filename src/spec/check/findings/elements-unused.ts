@@ -1,5 +1,5 @@
 /*
- * The finding elements-unused: its row in ../findings.ts.
+ * The row of the finding elements-unused.
  */
 
 export const elementsUnused = {

@@ -1,5 +1,5 @@
 /*
- * The finding endless-rnr: its row in ../findings.ts.
+ * The row of the finding endless-rnr.
  */
 
 export const endlessRnr = {

@@ -1,5 +1,5 @@
 /*
- * The finding event-ignored: its row in ../findings.ts.
+ * The row of the finding event-ignored.
  */
 
 export const eventIgnored = {

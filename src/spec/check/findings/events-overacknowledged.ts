@@ -1,5 +1,5 @@
 /*
- * The finding events-overacknowledged: its row in ../findings.ts.
+ * The row of the finding events-overacknowledged.
  */
 
 export const eventsOveracknowledged = {

@@ -1,5 +1,5 @@
 /*
- * The finding events-unacknowledged: its row in ../findings.ts.
+ * The row of the finding events-unacknowledged.
  */
 
 export const eventsUnacknowledged = {

@@ -1,5 +1,5 @@
 /*
- * Findings about objects that were destroyed: rows of ../findings.ts.
+ * The rows of findings about objects that were destroyed.
  */
 
 export const useAfterDestroy = {

@@ -1,5 +1,5 @@
 /*
- * The finding idle-queues: its row in ../findings.ts.
+ * The row of the finding idle-queues.
  */
 
 export const idleQueues = {

@@ -1,5 +1,5 @@
 /*
- * The finding immediate-byte-order: its row in ../findings.ts.
+ * The row of the finding immediate-byte-order.
  */
 
 export const immediateByteOrder = {

@@ -1,5 +1,5 @@
 /*
- * The finding infinite-timeout: its row in ../findings.ts.
+ * The row of the finding infinite-timeout.
  */
 
 export const infiniteTimeout = {

@@ -1,5 +1,5 @@
 /*
- * The finding invalid-request: its row in ../findings.ts.
+ * The row of the finding invalid-request.
  */
 
 export const invalidRequest = {

@@ -1,5 +1,5 @@
 /*
- * The finding key-mismatch: its row in ../findings.ts.
+ * The row of the finding key-mismatch.
  */
 
 export const keyMismatch = {

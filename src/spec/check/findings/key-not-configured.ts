@@ -1,5 +1,5 @@
 /*
- * The finding key-not-configured: its row in ../findings.ts.
+ * The row of the finding key-not-configured.
  */
 
 export const keyNotConfigured = {

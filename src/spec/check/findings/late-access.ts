@@ -1,5 +1,5 @@
 /*
- * Findings about accesses after their memory was of no use to peers any more: rows of ../findings.ts.
+ * The rows of findings about accesses after their memory was of no use to peers any more.
  */
 
 export const lateWrite = {

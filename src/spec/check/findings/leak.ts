@@ -1,5 +1,5 @@
 /*
- * The finding leak: its row in ../findings.ts.
+ * The row of the finding leak.
  */
 
 export const leak = {

@@ -1,5 +1,5 @@
 /*
- * The finding lent-twice: its row in ../findings.ts.
+ * The row of the finding lent-twice.
  */
 
 export const lentTwice = {

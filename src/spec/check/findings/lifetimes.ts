@@ -1,5 +1,5 @@
 /*
- * Findings about memory of outstanding requests that its program gives up: rows of ../findings.ts.
+ * The rows of findings about memory of outstanding requests that its program gives up.
  */
 
 export const bufferFreed = {

@@ -1,5 +1,5 @@
 /*
- * The finding list-posted-again: its row in ../findings.ts.
+ * The row of the finding list-posted-again.
  */
 
 export const listPostedAgain = {

@@ -1,5 +1,5 @@
 /*
- * The finding listener-address: its row in ../findings.ts.
+ * The row of the finding listener-address.
  */
 
 export const listenerAddress = {

@@ -1,5 +1,5 @@
 /*
- * The finding lkey-no-right: its row in ../findings.ts.
+ * The row of the finding lkey-no-right.
  */
 
 export const lkeyNoRight = {

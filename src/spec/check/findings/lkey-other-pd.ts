@@ -1,5 +1,5 @@
 /*
- * The finding lkey-other-pd: its row in ../findings.ts.
+ * The row of the finding lkey-other-pd.
  */
 
 export const lkeyOtherPd = {

@@ -1,5 +1,5 @@
 /*
- * The finding local-out-of-bounds: its row in ../findings.ts.
+ * The row of the finding local-out-of-bounds.
  */
 
 export const localOutOfBounds = {

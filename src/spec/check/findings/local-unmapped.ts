@@ -1,5 +1,5 @@
 /*
- * The finding local-unmapped: its row in ../findings.ts.
+ * The row of the finding local-unmapped.
  */
 
 export const localUnmapped = {

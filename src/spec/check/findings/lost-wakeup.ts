@@ -1,5 +1,5 @@
 /*
- * The finding lost-wakeup: its row in ../findings.ts.
+ * The row of the finding lost-wakeup.
  */
 
 export const lostWakeup = {

@@ -1,5 +1,5 @@
 /*
- * The finding memory-gone: its row in ../findings.ts.
+ * The row of the finding memory-gone.
  */
 
 export const memoryGone = {

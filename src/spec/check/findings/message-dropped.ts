@@ -1,5 +1,5 @@
 /*
- * The finding message-dropped: its row in ../findings.ts.
+ * The row of the finding message-dropped.
  */
 
 export const messageDropped = {

@@ -1,5 +1,5 @@
 /*
- * The finding no-answer: its row in ../findings.ts.
+ * The row of the finding no-answer.
  */
 
 export const noAnswer = {

@@ -1,5 +1,5 @@
 /*
- * The finding no-peer-qp: its row in ../findings.ts.
+ * The row of the finding no-peer-qp.
  */
 
 export const noPeerQp = {

@@ -1,5 +1,5 @@
 /*
- * The finding no-rd-atomic: its row in ../findings.ts.
+ * The row of the finding no-rd-atomic.
  */
 
 export const noRdAtomic = {

@@ -1,5 +1,5 @@
 /*
- * The finding no-receive-posted: its row in ../findings.ts.
+ * The row of the finding no-receive-posted.
  */
 
 export const noReceivePosted = {

@@ -1,5 +1,5 @@
 /*
- * Findings about accesses to memory that is not lent, or lent for reading alone: rows of ../findings.ts.
+ * The rows of findings about accesses to memory that is not lent, or lent for reading alone.
  */
 
 export const notLent = {

@@ -1,5 +1,5 @@
 /*
- * The finding not-signaled: its row in ../findings.ts.
+ * The row of the finding not-signaled.
  */
 
 export const notSignaled = {

@@ -1,5 +1,5 @@
 /*
- * Findings about the order of calls: rows of ../findings.ts.
+ * The rows of findings about the order of calls.
  */
 
 export const pollMisused = {

@@ -1,5 +1,5 @@
 /*
- * The finding path-mtu-mismatch: its row in ../findings.ts.
+ * The row of the finding path-mtu-mismatch.
  */
 
 export const pathMtuMismatch = {

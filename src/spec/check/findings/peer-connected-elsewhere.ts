@@ -1,5 +1,5 @@
 /*
- * The finding peer-connected-elsewhere: its row in ../findings.ts.
+ * The row of the finding peer-connected-elsewhere.
  */
 
 export const peerConnectedElsewhere = {

@@ -1,5 +1,5 @@
 /*
- * The finding peer-ended: its row in ../findings.ts.
+ * The row of the finding peer-ended.
  */
 
 export const peerEnded = {

@@ -1,5 +1,5 @@
 /*
- * The finding peer-gone: its row in ../findings.ts.
+ * The row of the finding peer-gone.
  */
 
 export const peerGone = {

@@ -1,5 +1,5 @@
 /*
- * The finding peer-in-error: its row in ../findings.ts.
+ * The row of the finding peer-in-error.
  */
 
 export const peerInError = {

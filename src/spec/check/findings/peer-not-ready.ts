@@ -1,5 +1,5 @@
 /*
- * The finding peer-not-ready: its row in ../findings.ts.
+ * The row of the finding peer-not-ready.
  */
 
 export const peerNotReady = {

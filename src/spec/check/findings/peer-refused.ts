@@ -1,5 +1,5 @@
 /*
- * The finding peer-refused: its row in ../findings.ts.
+ * The row of the finding peer-refused.
  */
 
 export const peerRefused = {

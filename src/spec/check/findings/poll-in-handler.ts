@@ -1,5 +1,5 @@
 /*
- * The finding poll-in-handler: its row in ../findings.ts.
+ * The row of the finding poll-in-handler.
  */
 
 export const pollInHandler = {

@@ -1,5 +1,5 @@
 /*
- * The finding polled-after-destroy: its row in ../findings.ts.
+ * The row of the finding polled-after-destroy.
  */
 
 export const polledAfterDestroy = {

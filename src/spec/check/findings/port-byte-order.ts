@@ -1,5 +1,5 @@
 /*
- * The finding port-byte-order: its row in ../findings.ts.
+ * The row of the finding port-byte-order.
  */
 
 export const portByteOrder = {

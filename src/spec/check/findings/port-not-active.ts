@@ -1,5 +1,5 @@
 /*
- * The finding port-not-active: its row in ../findings.ts.
+ * The row of the finding port-not-active.
  */
 
 export const portNotActive = {

@@ -1,5 +1,5 @@
 /*
- * The finding private-file: its row in ../findings.ts.
+ * The row of the finding private-file.
  */
 
 export const privateFile = {

@@ -1,5 +1,5 @@
 /*
- * The finding program-died: its row in ../findings.ts.
+ * The row of the finding program-died.
  */
 
 export const programDied = {

@@ -1,5 +1,5 @@
 /*
- * The finding program-ended: its row in ../findings.ts.
+ * The row of the finding program-ended.
  */
 
 export const programEnded = {

@@ -1,5 +1,5 @@
 /*
- * The finding psn-mismatch: its row in ../findings.ts.
+ * The row of the finding psn-mismatch.
  */
 
 export const psnMismatch = {

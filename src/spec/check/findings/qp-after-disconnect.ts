@@ -1,5 +1,5 @@
 /*
- * The finding qp-after-disconnect: its row in ../findings.ts.
+ * The row of the finding qp-after-disconnect.
  */
 
 export const qpAfterDisconnect = {

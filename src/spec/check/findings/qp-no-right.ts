@@ -1,5 +1,5 @@
 /*
- * The finding qp-no-right: its row in ../findings.ts.
+ * The row of the finding qp-no-right.
  */
 
 export const qpNoRight = {

@@ -1,5 +1,5 @@
 /*
- * Findings about the order of accesses (`--races`): rows of ../findings.ts.
+ * The rows of findings about the order of accesses (`--races`).
  */
 
 export const race = {

@@ -1,5 +1,5 @@
 /*
- * The finding rd-atomic-exceeds: its row in ../findings.ts.
+ * The row of the finding rd-atomic-exceeds.
  */
 
 export const rdAtomicExceeds = {

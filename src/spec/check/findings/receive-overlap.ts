@@ -1,5 +1,5 @@
 /*
- * The finding receive-overlap: its row in ../findings.ts.
+ * The row of the finding receive-overlap.
  */
 
 export const receiveOverlap = {

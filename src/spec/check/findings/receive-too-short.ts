@@ -1,5 +1,5 @@
 /*
- * The finding receive-too-short: its row in ../findings.ts.
+ * The row of the finding receive-too-short.
  */
 
 export const receiveTooShort = {

@@ -1,5 +1,5 @@
 /*
- * Findings about receive queues: rows of ../findings.ts.
+ * The rows of findings about receive queues.
  */
 
 export const lateReceives = {

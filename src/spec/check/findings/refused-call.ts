@@ -1,5 +1,5 @@
 /*
- * The finding refused-call: its row in ../findings.ts.
+ * The row of the finding refused-call.
  */
 
 export const refusedCall = {

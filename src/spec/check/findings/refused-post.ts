@@ -1,5 +1,5 @@
 /*
- * Findings about posts that are refused: rows of ../findings.ts.
+ * The rows of findings about posts that are refused.
  */
 
 export const postWrongState = {

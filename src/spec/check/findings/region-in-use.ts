@@ -1,5 +1,5 @@
 /*
- * Findings about regions that requests use: rows of ../findings.ts.
+ * The rows of findings about regions that requests use.
  */
 
 export const regionInUse = {

@@ -1,5 +1,5 @@
 /*
- * The finding remote-out-of-bounds: its row in ../findings.ts.
+ * The row of the finding remote-out-of-bounds.
  */
 
 export const remoteOutOfBounds = {

@@ -1,5 +1,5 @@
 /*
- * The finding remote-unmapped: its row in ../findings.ts.
+ * The row of the finding remote-unmapped.
  */
 
 export const remoteUnmapped = {

@@ -1,5 +1,5 @@
 /*
- * The finding request-length: its row in ../findings.ts.
+ * The row of the finding request-length.
  */
 
 export const requestLength = {

@@ -1,5 +1,5 @@
 /*
- * The finding rkey-no-right: its row in ../findings.ts.
+ * The row of the finding rkey-no-right.
  */
 
 export const rkeyNoRight = {

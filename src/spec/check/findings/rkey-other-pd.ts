@@ -1,5 +1,5 @@
 /*
- * The finding rkey-other-pd: its row in ../findings.ts.
+ * The row of the finding rkey-other-pd.
  */
 
 export const rkeyOtherPd = {

@@ -1,5 +1,5 @@
 /*
- * The finding send-buffer-changed: its row in ../findings.ts.
+ * The row of the finding send-buffer-changed.
  */
 
 export const sendBufferChanged = {

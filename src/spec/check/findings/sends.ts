@@ -1,5 +1,5 @@
 /*
- * Findings about send queues: rows of ../findings.ts.
+ * The rows of findings about send queues.
  */
 
 export const neverSignaled = {

@@ -1,5 +1,5 @@
 /*
- * The finding service-mismatch: its row in ../findings.ts.
+ * The row of the finding service-mismatch.
  */
 
 export const serviceMismatch = {

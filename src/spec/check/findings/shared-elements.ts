@@ -1,5 +1,5 @@
 /*
- * The finding shared-elements: its row in ../findings.ts.
+ * The row of the finding shared-elements.
  */
 
 export const sharedElements = {

@@ -1,5 +1,5 @@
 /*
- * The finding slow-memory: its row in ../findings.ts.
+ * The row of the finding slow-memory.
  */
 
 export const slowMemory = {

@@ -1,5 +1,5 @@
 /*
- * The finding stale-lkey: its row in ../findings.ts.
+ * The row of the finding stale-lkey.
  */
 
 export const staleLkey = {

@@ -1,5 +1,5 @@
 /*
- * The finding stale-rkey: its row in ../findings.ts.
+ * The row of the finding stale-rkey.
  */
 
 export const staleRkey = {

@@ -1,5 +1,5 @@
 /*
- * The finding swap-repeated: its row in ../findings.ts.
+ * The row of the finding swap-repeated.
  */
 
 export const swapRepeated = {

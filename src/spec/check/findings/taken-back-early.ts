@@ -1,5 +1,5 @@
 /*
- * The finding taken-back-early: its row in ../findings.ts.
+ * The row of the finding taken-back-early.
  */
 
 export const takenBackEarly = {

@@ -1,5 +1,5 @@
 /*
- * The finding unknown-lkey: its row in ../findings.ts.
+ * The row of the finding unknown-lkey.
  */
 
 export const unknownLkey = {

@@ -1,5 +1,5 @@
 /*
- * The finding unknown-rkey: its row in ../findings.ts.
+ * The row of the finding unknown-rkey.
  */
 
 export const unknownRkey = {

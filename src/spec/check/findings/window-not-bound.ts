@@ -1,5 +1,5 @@
 /*
- * The finding window-not-bound: its row in ../findings.ts.
+ * The row of the finding window-not-bound.
  */
 
 export const windowNotBound = {

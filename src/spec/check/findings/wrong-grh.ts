@@ -1,5 +1,5 @@
 /*
- * The finding wrong-grh: its row in ../findings.ts.
+ * The row of the finding wrong-grh.
  */
 
 export const wrongGrh = {

@@ -1,5 +1,5 @@
 /*
- * The finding wrong-lid: its row in ../findings.ts.
+ * The row of the finding wrong-lid.
  */
 
 export const wrongLid = {

@@ -1,5 +1,5 @@
 /*
- * Mistakes in batches of ibv_wr_*, which the preload library reports (BATCH in spec/session.ts): the sentence, severity
+ * Mistakes in batches of ibv_wr_*, which the preload library reports (`batchMistaken` in spec/preload-events.ts): the sentence, severity
  * and advice of each.
  */
 

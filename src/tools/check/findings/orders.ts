@@ -1,6 +1,6 @@
 /*
- * Calls on queues in a wrong order, or by threads that the program has excluded, which the preload library reports (ORDER
- * in spec/session.ts): the finding, sentence, severity and advice of each.
+ * Calls on queues in a wrong order, or by threads that the program has excluded, which the preload library reports
+ * (`misordered` in spec/preload-events.ts): the finding, sentence, severity and advice of each.
  */
 
 import { CompletionField, OrderCall, OrderMistake } from '../../../spec/call-mistakes.ts'
