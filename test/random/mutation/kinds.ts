@@ -496,6 +496,13 @@ const kinds = {
     findings: ['cq-too-small', 'cq-overrun'],
     legalIf: 'no queue pair uses the CQ',
   },
+  'send-cq-of-its-own': {
+    mistake: 'gives the sends a CQ of their own, which it does not poll',
+    edits: text =>
+      change(text, valuesOf(text, 'send_cq'), value => `ibv_create_cq((${value})->context, 8, NULL, NULL, 0)`),
+    findings: ['cq-never-polled', 'completions-unpolled'],
+    legalIf: 'no send is signaled',
+  },
   'send-queue-too-small': {
     mistake: 'creates a send queue with one request',
     edits: text => change(text, valuesOf(text, 'max_send_wr'), () => '1'),
