@@ -1,5 +1,5 @@
 /*
- * Why messages on InfiniBand do not arrive: no port, or another one than the peer's, has the LID of the path; one of the
+ * Why messages do not arrive: a datagram to a group has the number of a queue pair; on InfiniBand no port, or another one than the peer's, has the LID of the path; one of the
  * two ports is not ACTIVE (of a port that is DOWN, the outage is the reason); the partition keys of the ends do not match;
  * a group has members on ports that have not joined it.
  */
@@ -7,9 +7,10 @@ import { findGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { nameIn, PortState } from '../../spec/enums.ts'
+import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { FIRST_MULTICAST_LID } from '../../spec/wire/subnet.ts'
 import { partitionCause } from '../../transport/engine/causes.ts'
-import { addressText } from '../../transport/wire/address.ts'
+import { addressText, isMulticastGid } from '../../transport/wire/address.ts'
 import { doPkeysMatch } from '../../transport/wire/bth.ts'
 import type { Address } from './address/path.ts'
 import type { SoftState } from './state.ts'
@@ -104,9 +105,11 @@ const causeOfLostMulticast = (device: Device, own: SoftState, { dlid, dgid }: Ad
 export const causeOfLostDatagram = (
   device: Device,
   qpn: number,
-  _to: Uint8Array,
+  to: Uint8Array,
   destQpn: number,
 ): Cause | undefined => {
+  if (isMulticastGid(to) && destQpn !== MULTICAST_QPN)
+    return createCause('GROUP_QPN', { group: addressText(to), qpn: destQpn })
   const own = stateOf(device)
   const row = own?.qpns.rowOf(qpn) ?? -1
   const address = own?.queues[row]?.destinations?.address()

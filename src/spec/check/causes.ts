@@ -224,6 +224,12 @@ const table = {
     advice:
       'join the group before ibv_attach_mcast, and attach with the LID of the answer: rdma_join_multicast, or an MCMemberRecord to the subnet manager; ibv_attach_mcast joins nothing',
   },
+  GROUP_QPN: {
+    code: 0x316,
+    results: [],
+    text: '{group} is a multicast group, and remote_qpn is {qpn:hex}, not 0xffffff',
+    advice: 'set wr.ud.remote_qpn to 0xffffff, which is param.ud.qp_num of the event MULTICAST_JOIN too',
+  },
   GRH_OF_OTHER: {
     code: 0x315,
     results: [],

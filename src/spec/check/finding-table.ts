@@ -30,6 +30,7 @@ import { eventsOveracknowledged } from './findings/events-overacknowledged.ts'
 import { eventsUnacknowledged } from './findings/events-unacknowledged.ts'
 import { failureIgnored } from './findings/failure-ignored.ts'
 import { doubleDestroy, useAfterDestroy } from './findings/gone.ts'
+import { groupQpn } from './findings/group-qpn.ts'
 import { idleQueues } from './findings/idle-queues.ts'
 import { immediateByteOrder } from './findings/immediate-byte-order.ts'
 import { infiniteTimeout } from './findings/infinite-timeout.ts'
@@ -231,4 +232,5 @@ export const table = {
   'fork-unsafe': forkUnsafe,
   leak,
   'cq-never-polled': cqNeverPolled,
+  'group-qpn': groupQpn,
 } satisfies Record<string, FindingRow>

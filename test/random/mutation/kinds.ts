@@ -473,6 +473,13 @@ const kinds = {
     legalIf: 'the queue pair is no XRC initiator',
   },
 
+  'group-qpn': {
+    mistake: 'sends to a group with the number of a queue pair',
+    edits: text => change(text, matchesOf(text, /\b(0xffffff)\b/), () => '0x11'),
+    findings: ['group-qpn'],
+    legalIf: 'nothing is sent to a group',
+  },
+
   // ---- windows ----
   'bind-missing': {
     mistake: 'does not bind the window',

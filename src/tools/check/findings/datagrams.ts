@@ -23,8 +23,8 @@ const { RESET, INIT, ERR } = QpState.values
 
 /** Causes of partition keys. */
 export const PARTITIONS: ReadonlySet<CauseName> = new Set<CauseName>(['PKEY_DIFFERS', 'PKEY_LIMITED', 'PKEY_EMPTY'])
-/** Causes that last: LID 0 is nobody's, and partition keys differ. Other ports and groups may come, or have gone. */
-const isLasting = ({ id, args }: Cause): boolean => PARTITIONS.has(id) || args.lid === 0
+/** Causes that last: LID 0 is nobody's, partition keys differ, and a group has one QPN. Other ports and groups may come, or have gone. */
+const isLasting = ({ id, args }: Cause): boolean => PARTITIONS.has(id) || id === 'GROUP_QPN' || args.lid === 0
 
 interface Mismatch {
   readonly id: FindingId

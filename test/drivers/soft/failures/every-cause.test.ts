@@ -207,7 +207,7 @@ const unacknowledged: Raise = () => {
 
 /**
  * NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), NO_SHARE for users of a daemon
- * (test/daemon/peer-tables.test.ts), those of LIDs and partitions for mlx5 (drivers/mlx5/infiniband.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
+ * (test/daemon/peer-tables.test.ts), those of LIDs, groups and partitions for mlx5 (drivers/mlx5/infiniband.test.ts), LISTENS_ELSEWHERE for rdma_cm (test/services/rdma-cm/), others for mlx5 (drivers/mlx5/).
  */
 type OwnCause = Exclude<
   CauseName,
@@ -219,6 +219,7 @@ type OwnCause = Exclude<
   | 'PORT_NOT_ACTIVE'
   | 'GRH_OF_OTHER'
   | 'NOT_JOINED'
+  | 'GROUP_QPN'
   | 'PKEY_LIMITED'
   | 'DC_NO_ANSWER'
   | 'DC_BUSY'
