@@ -10,7 +10,7 @@ int main(void)
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     struct end sending = {.cq = need(ibv_create_cq(context, 8, NULL, NULL, 0), "ibv_create_cq")}; /* FAULT */
     struct ibv_qp_init_attr init = small_qp();
-    init.cap.max_send_wr = 64;
+    init.cap.max_send_wr = FAULT_OR(64, 8);
     init.send_cq = sending.cq;
     init.recv_cq = one.cq;
     create_queue_pair(&one, init);
@@ -29,6 +29,7 @@ int main(void)
     post_receive(&one, all_of(&one));
     post(&other, IBV_WR_SEND, all_of(&other), 0, 0);
     completion(&other);
+    drain(&one);
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     check(ibv_destroy_cq(sending.cq), "ibv_destroy_cq");
     one.qp = NULL;
