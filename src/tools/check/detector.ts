@@ -94,6 +94,9 @@ export interface EventParts {
   settles(): void
 }
 
+/** No other value that a taker may return by chance. */
+export const TOLD = Symbol('told')
+
 /** The object that an event of the stream is about: of `calling`, `called` and `unmapped` a known one. */
 type About<N extends ProgramEventName> = N extends PreloadEventName
   ? PreloadOwner<N>
@@ -102,8 +105,8 @@ type About<N extends ProgramEventName> = N extends PreloadEventName
     : undefined
 
 /**
- * What a detector may take. Events of requests are only about objects that the checker knows. If a taker of another event
- * returns true, it has told what later detectors would tell, and they do not get it.
+ * What a detector may take. Events of requests are only about objects that the checker knows. A taker of another event that
+ * returns TOLD has told what later detectors would tell, and they do not get it.
  */
 export type Takers = RequestWatcher &
   EventParts & { readonly [N in ProgramEventName]: (event: ProgramEvent<N>, object: About<N>) => unknown }

@@ -6,7 +6,7 @@
 import type { ProgramEvent, ProgramEventName } from '../../spec/check/program-events.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import { type PreloadEventName, PreloadEvents } from '../../spec/preload-events.ts'
-import type { Detector, EventParts, Takers } from './detector.ts'
+import { type Detector, type EventParts, type Takers, TOLD } from './detector.ts'
 import { type KnownObject, type KnownObjects, queueOf } from './objects.ts'
 
 type Told = Pick<ProgramEvent<PreloadEventName>, 'event' | 'context' | 'deviceNumber'>
@@ -54,7 +54,7 @@ export const createDispatch = (objects: KnownObjects, detectors: readonly Detect
       takers = takersOf(name) as Take[]
       all.set(name, takers)
     }
-    for (const take of takers) if (take(event, object) === true) return
+    for (const take of takers) if (take(event, object) === TOLD) return
   }
 
   return {

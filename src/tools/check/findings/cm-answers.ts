@@ -8,7 +8,7 @@ import { CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { rejectText } from '../../../spec/wire/mad.ts'
 import { requestText } from '../buffers.ts'
-import type { Detector, DetectorServices } from '../detector.ts'
+import { type Detector, type DetectorServices, TOLD } from '../detector.ts'
 import { type KnownObject, moment, queueOf } from '../objects.ts'
 import { type Occurrence, POSTED } from '../reporting.ts'
 
@@ -92,8 +92,9 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
       refusedPost(post) {
         const queue = post.queue === PostQueue.SEND ? queueOf(services.objects, post) : undefined
         const event = queue && refused.get(queue.id)
-        if (event !== undefined) used(event, { ...post, ...POSTED }, `wr_id ${post.wrId}`, '; the post was refused')
-        return event !== undefined
+        if (event === undefined) return undefined
+        used(event, { ...post, ...POSTED }, `wr_id ${post.wrId}`, '; the post was refused')
+        return TOLD
       },
       queueReset(owner) {
         refused.delete(owner)
