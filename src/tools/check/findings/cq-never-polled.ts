@@ -4,16 +4,22 @@
  */
 import { counted } from '../../../spec/text.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
-import type { KnownObject } from '../objects.ts'
+import { getOrAdd, type KnownObject } from '../objects.ts'
 
 /** Polls of other CQs, with completions, after which the program is taken to go on without this one. */
 const MIN_OTHERS = 3
 
 export const createNeverPolledDetector = (services: DetectorServices): Detector => {
-  /** CQs with a completion and without a poll, by `KnownObject.id`: how often their programs have polled other ones since. */
-  const others = new Map<number, { readonly cq: KnownObject; polls: number }>()
+  /** By pid, while the program has CQs with a completion and without a poll: its polls of CQs, and how many there were then. */
+  const waiting = new Map<number | undefined, { polls: number; readonly since: Map<number, number> }>()
   /** Polled completions of other CQs, while there are such. */
   const counts = new Map<number, number>()
+
+  const forget = ({ id, program }: KnownObject): void => {
+    const own = waiting.get(program?.pid)
+    own?.since.delete(id)
+    if (own?.since.size === 0) waiting.delete(program?.pid)
+  }
 
   const usersOf = (cq: KnownObject): string => {
     const queues = [...cq.users].flatMap(user => [
@@ -27,27 +33,32 @@ export const createNeverPolledDetector = (services: DetectorServices): Detector 
     on: {
       completed(_request, { cq, cqPosition }) {
         const known = cqPosition === 1 ? services.objects.find(cq) : undefined
-        if (known !== undefined) others.set(cq, { cq: known, polls: 0 })
+        if (known === undefined) return
+        const own = getOrAdd(waiting, known.program?.pid, () => ({ polls: 0, since: new Map<number, number>() }))
+        own.since.set(cq, own.polls)
       },
       polled(id, count) {
-        if (others.size === 0 || count === 0) return
-        others.delete(id)
-        if (counts.get(id) === count) return
+        if (waiting.size === 0 || count === 0 || counts.get(id) === count) return
         counts.set(id, count)
-        const pid = services.objects.find(id)?.program?.pid
-        for (const one of others.values()) if (one.cq.program?.pid === pid) one.polls++
+        const cq = services.objects.find(id)
+        if (cq === undefined) return
+        forget(cq)
+        const own = waiting.get(cq.program?.pid)
+        if (own !== undefined) own.polls++
       },
-      called({ method, refused }, { id }) {
-        if (method !== 'destroy' || refused !== undefined) return
-        others.delete(id)
-        counts.delete(id)
+      called({ class: name, method, refused }, object) {
+        if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
+        forget(object)
+        counts.delete(object.id)
       },
       failed({ context, failure: { cause } }) {
         if (cause.id !== 'CQ_FULL' || typeof cause.args.cq !== 'number') return
         const cq = services.objects.byHandle(context, 'cq', cause.args.cq)
-        const { polls = 0 } = (cq && others.get(cq.id)) ?? {}
+        const own = cq && waiting.get(cq.program?.pid)
+        const before = cq && own?.since.get(cq.id)
+        if (cq === undefined || own === undefined || before === undefined || own.polls - before < MIN_OTHERS) return
         // A program that polls by itself tells the device nothing.
-        if (cq === undefined || polls < MIN_OTHERS || services.directOf(cq.program?.pid) !== undefined) return
+        if (services.directOf(cq.program?.pid) !== undefined) return
         const { stack, action } = cq.creation
         services.report('cq-never-polled', services.occurrenceAt(cq, stack, action), {
           text: `${cq.name} of ${cq.size} entries is full, and no thread has ever polled it: it has the completions of ${usersOf(cq)}; other CQs were polled meanwhile`,
