@@ -295,7 +295,7 @@ class IgnoredEvents {
   #disconnectedWith(call: CheckedCall, id: KnownObject, errno: number): void {
     const qpn = this.#disconnected.get(id.id)
     const qp = qpn === undefined ? undefined : this.#services.objects.qpOfProgram(id.program, qpn)
-    put(this.#unconfirmed, id.id, { occurrence: kept(call), id, qp, peer: qp && this.#peerOf(qp), errno })
+    put(this.#unconfirmed, id.id, { occurrence: kept(call), id, qp, peer: qp && this.#services.peerOf(qp), errno })
   }
 
   /** An identifier was destroyed: until then its program may have told the peer in another way. */
@@ -402,11 +402,6 @@ class IgnoredEvents {
 
   // ---- queue pairs of earlier connections ----
 
-  #peerOf({ attributes: { address, destQpn } }: KnownObject): KnownObject | undefined {
-    const device = address && this.#services.deviceWithGid(address.dgid)
-    return device === undefined || destQpn === undefined ? undefined : this.#services.objects.qp(device, destQpn)
-  }
-
   /** A queue pair has reached RTR. */
   #connected(call: CheckedCall, qp: KnownObject): void {
     const { address, destQpn } = qp.attributes
@@ -423,7 +418,7 @@ class IgnoredEvents {
    */
   #crosses(qp: KnownObject, call: CheckedCall, modified: KnownObject): void {
     const { objects } = this.#services
-    const old = this.#peerOf(qp)
+    const old = this.#services.peerOf(qp)
     const next = this.#named.get(`${qp.device} ${qp.qpn}`)
     const earlier = old?.attributes.destQpn
     if (old === undefined || next === undefined || old === next || earlier === undefined || earlier === qp.qpn) return

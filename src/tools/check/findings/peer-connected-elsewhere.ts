@@ -22,10 +22,9 @@ export const createPeerDetector = (services: DetectorServices): Detector => {
         if (queue !== PostQueue.SEND || status !== WcStatus.values.SUCCESS || checked.has(owner)) return
         checked.add(owner)
         const qp = objects.find(owner)
-        const { address, destQpn } = qp?.attributes ?? {}
-        const device = address && deviceWithGid(address.dgid)
-        const peer = device === undefined || destQpn === undefined ? undefined : objects.qp(device, destQpn)
-        if (qp !== undefined && peer !== undefined && typeOf(qp) === 'UC' && typeOf(peer) === 'UC') {
+        const peer = qp && services.peerOf(qp)
+        if (qp === undefined || peer === undefined) return
+        if (typeOf(qp) === 'UC' && typeOf(peer) === 'UC') {
           const why = peer.destruction === undefined ? `is in ${stateOf(peer)}` : 'was destroyed'
           const isLive = peer.destruction === undefined && hasReachedRtr(peer)
           // The peer may end later.
@@ -38,7 +37,7 @@ export const createPeerDetector = (services: DetectorServices): Detector => {
               objects: [qp, peer],
             })
         }
-        if (qp === undefined || peer === undefined || peer.destruction !== undefined || !hasReachedRtr(peer)) return
+        if (peer.destruction !== undefined || !hasReachedRtr(peer)) return
         if (typeOf(qp) !== typeOf(peer) || isConnectedTo(peer, qp, deviceWithGid)) return
         services.report('peer-connected-elsewhere', services.occurrenceAtPost(qp, request), {
           severity: 'warning',
