@@ -72,13 +72,15 @@ export const createCheckMessages = (
     const { pid } = process
     const ofProcess = needed === 'none' ? { pid } : { device: CM_NAME, deviceNumber: -1, context: undefined }
     const origin = context === undefined ? { ...ofProcess, time: door.now() } : door.originOf(context)
+    // Posts may be refused often, and the name of a program is read from /proc: that of the context is known.
+    const owner = needed === undefined && about === undefined && 'program' in origin ? origin.program : undefined
     const isLate = layout.fields.some(field => field.name === 'age')
     door.event({
       ...preloadFields(name, { ...request }, resolveAt(origin.time)),
       ...origin,
       // `age` is in nanoseconds, `time` in microseconds.
       time: isLate ? origin.time - Number(request.age) / 1000 : origin.time,
-      program: { pid, command: commandName(pid) ?? '?' },
+      program: owner?.pid === pid ? owner : { pid, command: commandName(pid) ?? '?' },
       stack: stackOfRequest(),
     } as ProgramEvent)
   }

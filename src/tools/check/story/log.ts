@@ -278,6 +278,7 @@ export class ProcessLog {
   /** The place of the last poll, if no event has followed: its time is that of the next. −1: none. */
   #untimed = -1
   #time = 0
+  readonly #poll = new NewEvent()
   /** Grows with each event that is no repeat: then the same is told again (lines.ts). */
   #part = 0
   /** The numbers of stacks, from 1. */
@@ -390,7 +391,7 @@ export class ProcessLog {
     } else {
       subject.poll = ring.total
       subject.pollPart = this.#part
-      const event = new NewEvent().begin(kind, this.#time)
+      const event = this.#poll.begin(kind, this.#time)
       event.amount = amount
       this.note(subject, event)
       place = ring.placeOf(subject.poll)
