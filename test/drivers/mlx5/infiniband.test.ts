@@ -15,7 +15,7 @@ import { AsyncEventType, GidType, LinkLayer, PhysState, PortState } from '../../
 import type { PortSubnet } from '../../../src/spec/subnet-port.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
 import { addTap } from '../../../src/transport/phy/tap.ts'
-import { addressText } from '../../../src/transport/wire/address.ts'
+import { addressText, lidAddress } from '../../../src/transport/wire/address.ts'
 import { decodeFields } from '../../../src/uapi/firmware/fields.ts'
 import { completionsOf, driverMachine } from '../machine.ts'
 import { assertRefused, withCommands } from './firmware.ts'
@@ -369,7 +369,7 @@ describe('why a datagram gets nowhere', () => {
     qb.activate()
     prepare(m, () => qb.attach(GROUP, 0xc001))
     const { device } = m.devices[0]!
-    const { gid = GROUP, lid, qpn = qb.qpn } = to
+    const { lid, gid = lidAddress(lid), qpn = qb.qpn } = to
     qa.post({ opcode: SEND, data: [a.element(0, 10)], destination: { gid, lid, qpn, isGlobal: to.gid !== undefined } })
     while (m.devices[0]!.poll(0));
     const cause = device.driver.requests!.whyLost!(device, qa.qpn, gid, qpn)
