@@ -85,6 +85,12 @@ static inline void event_closed_descriptor(int fd, uint32_t stack, uint32_t desc
     message_send(fd, USERDMA_CLOSED_DESCRIPTOR, stack, &body, sizeof body, false);
 }
 
+static inline void event_opened_freed(int fd, uint32_t stack, uint64_t freed_at, uint32_t freed_stack)
+{
+    const struct userdma_opened_freed body = {.freed_at = freed_at, .freed_stack = freed_stack};
+    message_send(fd, USERDMA_OPENED_FREED, stack, &body, sizeof body, true);
+}
+
 static inline void event_shared_elements(int fd, uint32_t stack, uint64_t wr_id, uint32_t queue, uint32_t number, uint32_t count, uint32_t opcode)
 {
     const struct userdma_shared_elements body = {.wr_id = wr_id, .queue = queue, .number = number, .count = count, .opcode = opcode};

@@ -73,6 +73,7 @@
 #define USERDMA_POSTED_DEAD 46u
 #define USERDMA_ARRAY_TOO_SHORT 47u
 #define USERDMA_CLOSED_DESCRIPTOR 48u
+#define USERDMA_OPENED_FREED 57u
 #define USERDMA_SHARED_ELEMENTS 49u
 #define USERDMA_IMMEDIATE_IN_HOST_ORDER 50u
 #define USERDMA_READS_OVERLAP 51u
@@ -824,6 +825,13 @@ struct userdma_closed_descriptor {
 };
 _Static_assert(sizeof(struct userdma_closed_descriptor) == 8, "layout of struct userdma_closed_descriptor");
 
+struct userdma_opened_freed {
+    uint64_t freed_at;
+    uint32_t freed_stack;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_opened_freed) == 16, "layout of struct userdma_opened_freed");
+
 struct userdma_shared_elements {
     uint64_t wr_id;
     uint32_t queue;
@@ -998,6 +1006,7 @@ union userdma_preload_event {
     struct userdma_posted_dead posted_dead;
     struct userdma_array_too_short array_too_short;
     struct userdma_closed_descriptor closed_descriptor;
+    struct userdma_opened_freed opened_freed;
     struct userdma_shared_elements shared_elements;
     struct userdma_immediate_in_host_order immediate_in_host_order;
     struct userdma_reads_overlap reads_overlap;

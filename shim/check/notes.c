@@ -494,6 +494,8 @@ void note_destroyed(struct object_use use)
 {
     if (use.kind == USERDMA_OBJECT_CQ)
         pollers_destroyed(use.object);
+    if (use.kind == USERDMA_OBJECT_DEVICES)
+        devices_freed(use.object);
 }
 
 void note_gone(const struct gone_use *use, uint32_t stack)

@@ -270,6 +270,13 @@ void pollers_note(const struct ibv_cq *cq);
 /* An object was destroyed, which may be a CQ. */
 void pollers_destroyed(const void *object);
 
+/* ---- devices.c ---- */
+
+/* A list of devices was freed. */
+void devices_freed(const void *list);
+/* The program has opened a device. */
+void devices_opened(const struct ibv_context *context);
+
 /* ---- notes.c ---- */
 
 /* ibv_wr_* have set elements: reports those in a returned stack frame, or if the list `is_own` of the program, that it is. */

@@ -21,7 +21,7 @@
 #include <infiniband/verbs.h>
 #include <sched.h>
 
-#include "../check/outstanding.h"
+#include "../check/requests.h"
 #include "../recorder/batches.h"
 #include "../recorder/locks.h"
 #include "verbs_ops.h"
@@ -225,7 +225,6 @@ void provider_created_qp(struct ibv_qp *qp, uint32_t slots)
 
 bool provider_wraps(struct ibv_context *context, bool is_new)
 {
-    (void)is_new;
     if (fd_kind_for_use(context->cmd_fd) != FD_CONTEXT)
         return false;
     if (UNLIKELY(recorder_is_on)) {
@@ -233,6 +232,8 @@ bool provider_wraps(struct ibv_context *context, bool is_new)
         outstanding_opened(context->cmd_fd);
         /* The provider's library was loaded. */
         waiting_describe_modules();
+        if (is_new)
+            devices_opened(context);
     }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_qp_ex);
     if (extended)

@@ -129,6 +129,16 @@ export const PreloadEvents = {
     isQuiet: true,
     layout: layout(['descriptor', 'u32'], ['reserved', 'u32']),
   },
+  /**
+   * The program has opened the device of its new context after it had freed all lists with it, the last one at `freedAt` by
+   * `freedStack`.
+   */
+  openedFreed: {
+    type: 57,
+    about: 'context',
+    layout: layout(['freedAt', 'u64'], ['freedStack', 'u32'], ['reserved', 'u32']),
+    values: { freedAt: 'ago', freedStack: 'stack' },
+  },
   /** `count` requests of one list, from `wrId` on, have the same elements. opcode: their ibv_wr_opcode. */
   sharedElements: {
     type: 49,

@@ -23,6 +23,7 @@ import { cqTooSmall } from './findings/cq-too-small.ts'
 import { deadlock } from './findings/deadlock.ts'
 import { descriptorClosed } from './findings/descriptor-closed.ts'
 import { destroyBusy } from './findings/destroy-busy.ts'
+import { deviceListFreed } from './findings/device-list-freed.ts'
 import { elementsUnused } from './findings/elements-unused.ts'
 import { endlessRnr } from './findings/endless-rnr.ts'
 import { eventIgnored } from './findings/event-ignored.ts'
@@ -233,4 +234,5 @@ export const table = {
   leak,
   'cq-never-polled': cqNeverPolled,
   'group-qpn': groupQpn,
+  'device-list-freed': deviceListFreed,
 } satisfies Record<string, FindingRow>

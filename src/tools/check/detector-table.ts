@@ -17,6 +17,7 @@ import { createCqSizeDetector } from './findings/cq-too-small.ts'
 import { createDatagramDetector } from './findings/datagrams.ts'
 import { createDeadlockDetector } from './findings/deadlock.ts'
 import { createDescriptorDetector } from './findings/descriptor-closed.ts'
+import { createDeviceListDetector } from './findings/device-list-freed.ts'
 import { createUnusedElementsDetector } from './findings/elements-unused.ts'
 import { createIgnoredEventDetector } from './findings/event-ignored.ts'
 import { createAcknowledgementDetector } from './findings/events-overacknowledged.ts'
@@ -125,4 +126,5 @@ export const createDetectors: readonly CreateDetector[] = [
   createRefusedPostDetector,
   createFailureDetector,
   createNeverPolledDetector,
+  createDeviceListDetector,
 ]

@@ -625,6 +625,11 @@ const kinds = {
       ).filter(({ from, to, text: changed }) => changed !== text.slice(from, to)),
     findings: ['descriptor-closed'],
   },
+  'device-list-freed': {
+    mistake: 'frees the list of devices before it opens one',
+    edits: text => swapped(text, statementsWith(text, 'ibv_open_device|ibv_free_device_list')),
+    findings: ['device-list-freed'],
+  },
   'destroy-missing': {
     mistake: 'does not destroy an object',
     edits: text => skip(statementsWith(text, DESTROYS)),
