@@ -381,6 +381,8 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/requests.h MAX_SGE': { because: 'requests with more elements are refused' },
   'shim/recorder/locks.c MAX_LOCKS': { because: 'the program itself says so on standard error' },
   'shim/recorder/watched.h MAX_WATCHED': { because: 'batches and polls of further objects are not watched' },
+  'shim/check/devices.c MAX_LISTED': { because: 'then no device is told, rather than a wrong one' },
+  'shim/check/devices.c MAX_YIELDS': { because: 'how long a lock is waited for' },
   'shim/check/given.c MAX_CELLS': { because: 'of larger blocks the regions are looked at' },
   'shim/check/given.c MAX_KEPT': { because: 'later the program may have the block again' },
   'shim/check/given.c MAX_KEPT_BLOCK': { because: 'as MAX_KEPT' },
