@@ -86,21 +86,12 @@ const TYPICAL = {
   run: socket => ['run', '--socket', socket, '--', 'true'],
   client: socket => ['devices', '--socket', socket],
   watch: socket => ['check', '--socket', socket, '--', 'true'],
+  // It ends without a client. What programs need of it is compiled when they need it.
+  daemon: socket => ['daemon', '--background', '--end-with-last-client', '--socket', socket],
 }
 
-/**
- * Runs `work` with V8's options for the commands of a bundle, as bin/userdma has them: a cache is valid for the options at
- * the time of writing.
- */
-const withOptions = (name, work) => {
-  if (name !== 'daemon') return work()
-  setFlagsFromString('--initial-heap-size=64')
-  try {
-    return work()
-  } finally {
-    setFlagsFromString('--initial-heap-size=0')
-  }
-}
+/** V8's options for the commands of a bundle, as bin/userdma has them: a cache is valid for the options of its writer. */
+const optionsOf = name => (name === 'daemon' ? ['--initial-heap-size=64'] : [])
 
 /** Writes V8's compiled code of a bundle: of the functions of its typical command, or of all, if it has none. */
 const compile = name => {
@@ -108,23 +99,29 @@ const compile = name => {
     const folder = mkdtempSync(join(tmpdir(), 'userdma-build-'))
     const command = TYPICAL[name](join(folder, 'sock'))
     // It may fail, as where no daemon can start: then fewer functions are compiled.
-    spawnSync(process.execPath, [inRoot('scripts', 'compile-bundle.cjs'), name, ...command], { stdio: 'ignore' })
+    const words = [...optionsOf(name), inRoot('scripts', 'compile-bundle.cjs'), name, ...command]
+    spawnSync(process.execPath, words, { stdio: 'ignore' })
     rmSync(folder, { recursive: true, force: true })
     return
   }
-  withOptions(name, () => {
-    setFlagsFromString('--no-lazy')
-    const script = load(name)
-    setFlagsFromString('--lazy')
-    writeFileSync(compiledOf(name), script.createCachedData())
-  })
+  setFlagsFromString('--no-lazy')
+  const script = load(name)
+  setFlagsFromString('--lazy')
+  writeFileSync(compiledOf(name), script.createCachedData())
 }
 
 /** A bundle, as loaded by bin/userdma. */
 const load = (name, cachedData) =>
   new Script(readFileSync(codeOf(name), 'latin1'), { filename: codeOf(name), cachedData })
 
-const isAccepted = name => withOptions(name, () => !load(name, readFileSync(compiledOf(name))).cachedDataRejected)
+const isAccepted = name => {
+  for (const option of optionsOf(name)) setFlagsFromString(option)
+  try {
+    return !load(name, readFileSync(compiledOf(name))).cachedDataRejected
+  } finally {
+    for (const option of optionsOf(name)) setFlagsFromString(option.replace(/=.*/, '=0'))
+  }
+}
 
 const loadEsbuild = () =>
   import('esbuild').catch(() => {

@@ -48,6 +48,7 @@ export const protocolHeader = session => {
     SESSION_VERSION,
     OWN_SUFFIX,
     CONNECT_SECONDS,
+    DaemonLine,
     SYSTEM_NODE,
     SYSTEM_NAME,
     CM_NODE,
@@ -121,6 +122,9 @@ export const protocolHeader = session => {
 #define USERDMA_OWN_SUFFIX "${OWN_SUFFIX}"
 /* For which clients try to connect while the backlog is full. */
 #define USERDMA_CONNECT_SECONDS ${CONNECT_SECONDS}
+
+/* First words of a daemon's lines. */
+${constants('LINE_', lowered(DaemonLine)).join('\n')}
 
 /* Environment variables. */
 ${constants('ENV_', lowered(SessionEnv)).join('\n')}

@@ -14,6 +14,11 @@
 /* For which clients try to connect while the backlog is full. */
 #define USERDMA_CONNECT_SECONDS 5
 
+/* First words of a daemon's lines. */
+#define USERDMA_LINE_READY "userdma daemon: ready on "
+#define USERDMA_LINE_FAILED "userdma daemon: failed: "
+#define USERDMA_LINE_NOTE "userdma daemon: process "
+
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
 #define USERDMA_ENV_TAG "USERDMA_TAG"

@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort, untilListening } from '../../src/cli/listening.ts'
-import { READY } from '../../src/cli/start.ts'
 import type { LentCheck } from '../../src/spec/lends.ts'
+import { DaemonLine } from '../../src/spec/session.ts'
 import { Unavailable } from './harness.ts'
 
 /** The checkout: this file runs from dist/bench/harness. */
@@ -164,7 +164,7 @@ export const startDaemon = async ({
     await daemon.stop()
     rmSync(folder, { recursive: true, force: true })
   }
-  if (!(await daemon.prints(READY))) {
+  if (!(await daemon.prints(DaemonLine.READY))) {
     await stop()
     throw daemon.problem('the daemon did not start')
   }

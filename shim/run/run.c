@@ -1,8 +1,8 @@
 /*
- * `userdma run` for its common case, in a tenth of the time that Node.js needs to start (docs/decisions/starts.md): a
- * daemon of this version serves the socket, there is no option but `--socket`, and the program is one that loads the
- * preload library. All else, messages among it, is left to Node.js: `bin/userdma`, which starts this program, is run
- * again. What is done here does the same as src/cli/commands/run.ts; test/system/starts.test.ts compares both.
+ * `userdma run` for its common case, in a tenth of the time that Node.js needs to start (docs/decisions/starts.md): there is
+ * no option but `--socket` and `--private`, a daemon of this version serves the socket or is started here, and the program
+ * is one that loads the preload library. All else, messages among it, is left to Node.js: `bin/userdma`, which starts this
+ * program, is run again. What is done here does the same as src/cli/commands/run.ts; test/system/starts.test.ts compares both.
  *
  * It is linked statically: no preload library of the user, and no C library that differs, keeps it from starting.
  */
@@ -12,6 +12,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,11 +20,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -82,6 +86,15 @@ static const char *variable(const char *name)
     return value && *value ? value : NULL;
 }
 
+static const char *temporary_folder(void)
+{
+    const char *names[] = {"TMPDIR", "TMP", "TEMP"};
+    for (int i = 0; i < 3; i++)
+        if (variable(names[i]))
+            return variable(names[i]);
+    return "/tmp";
+}
+
 static const char *user_folder(void)
 {
     struct stat status;
@@ -89,14 +102,9 @@ static const char *user_folder(void)
     if (runtime && *runtime == '/' && lstat(runtime, &status) == 0 && S_ISDIR(status.st_mode) &&
         status.st_uid == geteuid())
         return joined(runtime, "/userdma", "");
-    const char *names[] = {"TMPDIR", "TMP", "TEMP"};
-    const char *folder = "/tmp";
-    for (int i = 2; i >= 0; i--)
-        if (variable(names[i]))
-            folder = variable(names[i]);
     char user[16];
     snprintf(user, sizeof user, "%u", geteuid());
-    return joined(folder, "/userdma-", user);
+    return joined(temporary_folder(), "/userdma-", user);
 }
 
 /* The socket of --socket or of the environment, else of the user's own daemon. */
@@ -128,16 +136,28 @@ static bool connects(int fd, const char *path, const char *suffix)
            connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
 }
 
-static int open_session(const char *path)
+/* A connected socket; -1: nobody serves the path. */
+static int connection(const char *path)
 {
     /* For a backlog that is full. */
     const struct timeval patience = {.tv_sec = USERDMA_CONNECT_SECONDS};
     const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        leave_to_node();
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if ((geteuid() == 0 && connects(fd, path, USERDMA_OWN_SUFFIX)) || connects(fd, path, ""))
+        return fd;
+    if (errno != ENOENT && errno != ECONNREFUSED)
+        leave_to_node();
+    close(fd);
+    return -1;
+}
+
+static void open_session(int fd)
+{
     struct ucred server = {.uid = (uid_t)-1};
     socklen_t length = sizeof server;
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (fd < 0 || !((geteuid() == 0 && connects(fd, path, USERDMA_OWN_SUFFIX)) || connects(fd, path, "")) ||
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &length) != 0 ||
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &length) != 0 ||
         (server.uid != 0 && server.uid != geteuid()))
         leave_to_node();
     daemon_pid = server.pid;
@@ -160,7 +180,6 @@ static int open_session(const char *path)
         recv(fd, &reply, sizeof reply, 0) != sizeof reply || reply.header.type != (USERDMA_REPLY | USERDMA_HELLO) ||
         reply.hello.version != USERDMA_SESSION_VERSION || (reply.hello.error != 0 && reply.hello.error != EACCES))
         leave_to_node();
-    return fd;
 }
 
 /* ---- the program ---- */
@@ -247,7 +266,7 @@ static bool has_low_limits(void)
     return false;
 }
 
-/* ---- its environment ---- */
+/* ---- the program's environment ---- */
 
 /* The preload library beside this program. */
 static const char *preload_library(void)
@@ -271,22 +290,31 @@ static bool is_own_library(const char *path)
                      strcmp(slash, "/libuserdma_frees.so") == 0 || strcmp(slash, "/libuserdma_clock.so") == 0);
 }
 
-static void set_environment(const char *preload, const char *socket)
+/* Takes userdma's libraries out of LD_PRELOAD, and puts `preload` there if it is not NULL. */
+static void set_preloaded(const char *preload)
 {
     const char *others = getenv("LD_PRELOAD");
     char *copy = joined(others ? others : "", "", "");
     for (char *path; (path = strsep(&copy, " \t\n\v\f\r:"));)
         if (*path && !is_own_library(path))
-            preload = joined(preload, ":", path);
+            preload = preload ? joined(preload, ":", path) : path;
+    if (preload)
+        setenv("LD_PRELOAD", preload, 1);
+    else
+        unsetenv("LD_PRELOAD");
+}
+
+static void set_environment(const char *preload, const char *socket)
+{
     const char *own[] = {USERDMA_ENV_TAG,   USERDMA_ENV_STACKS,  USERDMA_ENV_BUFFERS,
                          USERDMA_ENV_SLOTS, USERDMA_ENV_CRASHES, USERDMA_ENV_CLOCK};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         unsetenv(own[i]);
-    setenv("LD_PRELOAD", preload, 1);
+    set_preloaded(preload);
     setenv(USERDMA_ENV_SOCKET, socket, 1);
 }
 
-/* ---- its life ---- */
+/* ---- its start ---- */
 
 /* As Node.js starts its programs: all signals have their default actions, also those that were ignored. */
 static void reset_signals(void)
@@ -355,6 +383,170 @@ static pid_t start(const char *path, char **args, const char *preload, const cha
     return has_failed ? -1 : child;
 }
 
+/* ---- a daemon that is started here, as src/cli/start.ts and src/cli/join.ts do ---- */
+
+static struct {
+    /* 0: none was started. */
+    pid_t process;
+    const char *log;
+    /* Of a private daemon, with the descriptor by which it is kept; NULL: it is the user's. */
+    const char *folder;
+} started;
+
+/* For a daemon that ends before the program does. */
+#define LAST_LINES 5
+#define LAST_BYTES 4096
+
+/* In milliseconds: of a daemon that is not ready a line tells; a private one that does not end is killed. */
+#define LATE_START 20000
+#define END_TIMEOUT 5000
+
+static bool has_relative_path(void)
+{
+    const char *path = getenv("PATH");
+    return !path || *path != '/' || strstr(path, "::") || path[strlen(path) - 1] == ':' ||
+           strstr(joined(path, ":", ""), ":.");
+}
+
+/* In the child. */
+static void become_daemon(const char *socket, int output)
+{
+    sigset_t none;
+    const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC), log = open(started.log, O_WRONLY | O_APPEND | O_CLOEXEC);
+    setsid();
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (nothing < 0 || log < 0 || chdir("/") != 0 || dup2(nothing, 0) < 0 || dup2(output, 1) < 0 || dup2(log, 2) < 0 ||
+        (syscall(SYS_close_range, 3u, ~0u, 0u) != 0))
+        _exit(127);
+    set_preloaded(NULL);
+    const char *own[] = {USERDMA_ENV_TAG, USERDMA_ENV_SOCKET, USERDMA_ENV_CLOCK, "NODE_EXTRA_CA_CERTS", NODE};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        unsetenv(own[i]);
+    execl("/bin/sh", "sh", arguments[0], "daemon", "--background", "--end-with-last-client", "--socket", socket,
+          started.folder ? "--remove-folder" : NULL, NULL);
+    _exit(127);
+}
+
+/* Whether the daemon has printed that it is ready. */
+static bool is_ready(int output)
+{
+    char line[PATH_MAX + 256];
+    size_t length = 0;
+    bool is_late = false;
+    while (length < sizeof line && !memchr(line, '\n', length)) {
+        struct pollfd file = {.fd = output, .events = POLLIN};
+        if (poll(&file, 1, is_late ? -1 : LATE_START) == 0) {
+            fprintf(stderr, "userdma: the daemon (process %d) is still starting\n", (int)started.process);
+            is_late = true;
+            continue;
+        }
+        const ssize_t count = read(output, line + length, sizeof line - length);
+        if (count <= 0)
+            return false;
+        length += (size_t)count;
+    }
+    return length >= strlen(USERDMA_LINE_READY) && memcmp(line, USERDMA_LINE_READY, strlen(USERDMA_LINE_READY)) == 0;
+}
+
+/* Starts a daemon at `socket` whose standard error is `started.log`. If it does not get ready, Node.js says why. */
+static void start_daemon(const char *socket)
+{
+    int output[2];
+    const char *script = realpath(arguments[0], NULL);
+    const int log = open(started.log, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    /* Inspectors are not for a daemon; others of these options are. */
+    if (variable("NODE_OPTIONS") || has_relative_path() || !script || log < 0 || flock(log, LOCK_SH | LOCK_NB) != 0 ||
+        pipe2(output, O_CLOEXEC) != 0)
+        leave_to_node();
+    arguments[0] = (char *)(uintptr_t)script;
+    started.process = fork();
+    if (started.process == 0)
+        become_daemon(socket, output[1]);
+    close(output[1]);
+    const bool is_serving = started.process > 0 && is_ready(output[0]);
+    close(output[0]);
+    if (!is_serving) {
+        unlink(started.log);
+        leave_to_node();
+    }
+}
+
+/* A private daemon. Returns its socket. */
+static const char *start_private(void)
+{
+    char *folder = joined(temporary_folder(), "/userdma-private-XXXXXX", "");
+    if (variable(USERDMA_ENV_SOCKET) || !is_plain_path(folder) || !mkdtemp(folder) || chmod(folder, 0700) != 0 ||
+        flock(open(folder, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), LOCK_SH | LOCK_NB) != 0)
+        leave_to_node();
+    started.folder = folder;
+    started.log = joined(folder, "/daemon.log", "");
+    const char *socket = joined(folder, "/sock", "");
+    start_daemon(socket);
+    return socket;
+}
+
+/* The user's daemon, where there is none. */
+static void start_own(const char *socket)
+{
+    uint64_t number;
+    char version[16], name[32];
+    snprintf(version, sizeof version, ".v%u", USERDMA_SESSION_VERSION);
+    if (access(joined(socket, version, ""), F_OK) == 0 || getrandom(&number, sizeof number, 0) != sizeof number)
+        leave_to_node();
+    const char *log = joined(user_folder(), "/daemon.log", "");
+    snprintf(name, sizeof name, ".%016llx.new", (unsigned long long)number);
+    started.log = joined(log, name, "");
+    start_daemon(socket);
+    if (rename(started.log, log) == 0)
+        started.log = log;
+}
+
+/* The end of a sentence: the last lines of the log, but for notes of the daemon. */
+static void print_last_lines(void)
+{
+    char text[LAST_BYTES + 1];
+    const char *lines[LAST_LINES];
+    unsigned count = 0;
+    const int fd = started.log ? open(started.log, O_RDONLY | O_CLOEXEC) : -1;
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) != 0)
+        return;
+    const off_t from = status.st_size > LAST_BYTES ? status.st_size - LAST_BYTES : 0;
+    const ssize_t length = pread(fd, text, LAST_BYTES, from);
+    close(fd);
+    text[length > 0 ? length : 0] = 0;
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (*line && strncmp(line, USERDMA_LINE_NOTE, strlen(USERDMA_LINE_NOTE)) != 0)
+            lines[count++ % LAST_LINES] = line;
+    if (count > 0)
+        fprintf(stderr, "; its last output:");
+    for (unsigned i = count > LAST_LINES ? count - LAST_LINES : 0; i < count; i++)
+        fprintf(stderr, "\n%s", lines[i % LAST_LINES]);
+}
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
+{
+    (void)status, (void)type, (void)place;
+    return remove(path);
+}
+
+/* Waits for the end of a private daemon, whose last client has closed its session, and for that of its folder. */
+static void end_private(const char *socket, int signals)
+{
+    struct signalfd_siginfo info;
+    struct pollfd file = {.fd = signals, .events = POLLIN};
+    while (waitpid(started.process, NULL, WNOHANG) == 0)
+        if (poll(&file, 1, END_TIMEOUT) <= 0 || read(signals, &info, sizeof info) != sizeof info)
+            kill(started.process, SIGKILL);
+    /* It was killed: else it has removed the folder. */
+    if (connection(socket) < 0)
+        nftw(started.folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ---- the program's life ---- */
+
 /* Passes signals on, and says if the daemon ends, until the program ends: its status, as of waitpid(2). */
 static int wait_for(pid_t child, const char *program, int signals, int session, const char *socket)
 {
@@ -378,8 +570,10 @@ static int wait_for(pid_t child, const char *program, int signals, int session, 
             const ssize_t length = recv(session, message, sizeof message, MSG_DONTWAIT);
             if (length > 0 || (length < 0 && errno == EAGAIN))
                 continue;
-            fprintf(stderr, "userdma: the daemon at %s (process %d) ended while %s was running\n", socket,
+            fprintf(stderr, "userdma: the daemon at %s (process %d) ended while %s was running", socket,
                     (int)daemon_pid, program);
+            print_last_lines();
+            fputc('\n', stderr);
             files[1].fd = -1;
         }
     }
@@ -398,7 +592,7 @@ static int end_as(int status, const sigset_t *waited)
     return 128 + WTERMSIG(status);
 }
 
-/* userdma-run SCRIPT run [--socket PATH] [--] PROGRAM [ARGUMENT...]; SCRIPT: bin/userdma */
+/* userdma-run SCRIPT run [--private | --socket PATH] [--] PROGRAM [ARGUMENT...]; SCRIPT: bin/userdma */
 int main(int argc, char **argv)
 {
     if (argc < 3)
@@ -406,6 +600,7 @@ int main(int argc, char **argv)
     arguments = argv + 1;
     char **args = argv + 3;
     const char *option = NULL;
+    bool is_private = false;
     for (; *args && **args == '-'; args++) {
         if (strcmp(*args, "--") == 0) {
             args++;
@@ -415,20 +610,33 @@ int main(int argc, char **argv)
             option = *args + 9;
         else if (strcmp(*args, "--socket") == 0 && args[1])
             option = *++args;
+        else if (strcmp(*args, "--private") == 0)
+            is_private = true;
         else
             leave_to_node();
     }
+    if (is_private && option)
+        leave_to_node();
     const char *path = *args ? find_program(*args) : NULL;
     if (!path || !loads_libraries(path) || !starts_no_other(path, args + 1) || has_low_limits())
         leave_to_node();
     const char *preload = preload_library();
-    const char *socket = socket_path(option);
+    const char *socket = is_private ? NULL : socket_path(option);
     set_standard_descriptors();
     reset_signals();
+    if (is_private)
+        socket = start_private();
     /* A clock that skips: a library more, and a line about it at the end. */
     if (access(joined(socket, USERDMA_CLOCK_SUFFIX, ""), F_OK) == 0)
         leave_to_node();
-    const int session = open_session(socket);
+    int session = connection(socket);
+    if (session < 0 && !is_private && !option && !variable(USERDMA_ENV_SOCKET)) {
+        start_own(socket);
+        session = connection(socket);
+    }
+    if (session < 0)
+        leave_to_node();
+    open_session(session);
 
     const int numbers[] = {SIGHUP, SIGTERM, SIGUSR1, SIGUSR2, SIGCONT, SIGINT, SIGQUIT, SIGCHLD};
     sigset_t waited, before;
@@ -444,5 +652,9 @@ int main(int argc, char **argv)
         sigprocmask(SIG_SETMASK, &before, NULL);
         leave_to_node(); /* which says why */
     }
-    return end_as(wait_for(child, *args, signals, session, socket), &waited);
+    const int status = wait_for(child, *args, signals, session, socket);
+    close(session);
+    if (is_private)
+        end_private(socket, signals);
+    return end_as(status, &waited);
 }

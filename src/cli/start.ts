@@ -11,7 +11,7 @@ import { closeSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { removeHeld } from '../host/held-file.ts'
 import { lockShared, removeLeftBehind } from '../host/left-behind.ts'
-import { SessionEnv } from '../spec/session.ts'
+import { DaemonLine, SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
 import { beforeEndBySignal } from './end-signals.ts'
@@ -19,12 +19,6 @@ import { messageOf } from './fail.ts'
 import { lowLimits } from './limits.ts'
 import { clockLibrary, HEAP_OPTION, userdmaScript } from './paths.ts'
 import { withoutShim, withPreloaded } from './program/program.ts'
-
-/** First words of the daemon's line of output when it is ready, and, in the background, when it cannot start. */
-export const READY = 'userdma daemon: ready on '
-export const FAILED = 'userdma daemon: failed: '
-/** Prefix of the log lines about the daemon's start and end. */
-export const NOTE = 'userdma daemon: process '
 
 interface StartedDaemon {
   readonly process: ChildProcess
@@ -58,7 +52,7 @@ const lastLines = (path: string): string =>
   logText(path)
     .trim()
     .split('\n')
-    .filter(line => !line.startsWith(NOTE))
+    .filter(line => !line.startsWith(DaemonLine.NOTE))
     .slice(-MAX_LINES)
     .join('\n')
     .replace(/^userdma: /, '')
@@ -173,7 +167,7 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
       clearTimeout(late)
       const limits = signal === null ? '' : lowLimits()
       // After a crash for lack of memory or threads, the log ends with a stack of Node.js.
-      const reason = textAfter(FAILED, text)?.trim() || (limits === '' && lastLines(log))
+      const reason = textAfter(DaemonLine.FAILED, text)?.trim() || (limits === '' && lastLines(log))
       const end = `the daemon ended with ${signal ?? `status ${status}`} before it was ready`
       reject(new StartError(reason || `${end}${fatalError(log)}${limits}`))
     }
@@ -181,7 +175,7 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk
-      if (!textAfter(READY, text)?.includes('\n')) return
+      if (!textAfter(DaemonLine.READY, text)?.includes('\n')) return
       clearTimeout(late)
       child.off('error', failed).off('close', ended)
       child.stdout?.destroy()

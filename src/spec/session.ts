@@ -91,6 +91,16 @@ export const SessionEnv = {
  */
 export const OWN_SUFFIX = '.own'
 
+/**
+ * First words of lines of a daemon in the background: on its standard output once it is ready or cannot start, and in its
+ * log about its start and end.
+ */
+export const DaemonLine = {
+  READY: 'userdma daemon: ready on ',
+  FAILED: 'userdma daemon: failed: ',
+  NOTE: 'userdma daemon: process ',
+} as const
+
 /** Seconds for which clients try to connect while the daemon's backlog is full. */
 export const CONNECT_SECONDS = 5
 

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { it } from 'node:test'
-import { READY } from '../../src/cli/start.ts'
+import { DaemonLine } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, type Scope, start, temporaryFolder } from '../system/programs.ts'
 
@@ -46,7 +46,7 @@ it('a driver in its folder, and in the line that registers it, has devices and w
   const socket = join(root, 'socket')
   const run = (...args: string[]) => start(t, join(root, 'bin/userdma'), args, { env: cleanEnvironment() })
   const daemon = run('daemon', '--socket', socket, '--device', `wire0@${ADDRESS},driver=wire`)
-  await daemon.printed(new RegExp(READY))
+  await daemon.printed(new RegExp(DaemonLine.READY))
   const told = async (...args: string[]): Promise<string> => {
     const { stdout, stderr } = await run(...args).ended
     return stdout + stderr

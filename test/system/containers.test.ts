@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { READY } from '../../src/cli/start.ts'
+import { DaemonLine } from '../../src/spec/session.ts'
 import {
   assertGood,
   cleanEnvironment,
@@ -95,7 +95,7 @@ describe("root of a container at root's daemon", { skip, concurrency: true }, ()
     const socket = join(temporaryFolder(t), 'sock')
     const words = ['--pid', '--fork', '--mount-proc', '--kill-child', userdma, 'daemon', '--socket', socket]
     const daemon = start(t, 'unshare', [...words, '--device', 'rxe0@127.0.50.14'], { env: cleanEnvironment() })
-    await daemon.printed(new RegExp(READY))
+    await daemon.printed(new RegExp(DaemonLine.READY))
     const { stderr } = await runUserdma(t, ['run', '--socket', socket, '--', 'ibv_devices'])
     assert.match(
       stderr,

@@ -10,8 +10,8 @@ import { join } from 'node:path'
 import { after } from 'node:test'
 import { freePort, untilListening } from '../../src/cli/listening.ts'
 import { programEnvironment } from '../../src/cli/program/program.ts'
-import { READY } from '../../src/cli/start.ts'
 import { openToolSession } from '../../src/daemon/client/tool-session.ts'
+import { DaemonLine } from '../../src/spec/session.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 import { until } from '../limits.ts'
 import { repoRoot } from '../paths.ts'
@@ -259,7 +259,7 @@ export const startDaemon = async (
   if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
   const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment() })
   started = running
-  await running.printed(new RegExp(READY))
+  await running.printed(new RegExp(DaemonLine.READY))
   const stat = async (): Promise<Stat> => {
     const client = await openToolSession(socket)
     try {

@@ -6,11 +6,11 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { READY } from '../../src/cli/start.ts'
 import { openToolSession } from '../../src/daemon/client/tool-session.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
 import { open } from '../../src/library/index.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { DaemonLine } from '../../src/spec/session.ts'
 import { until } from '../limits.ts'
 import { casesOf } from '../long-run.ts'
 import { loopbackText } from '../loopback.ts'
@@ -380,7 +380,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
       ]
       const running = start(t, userdma, args, { env: cleanEnvironment() })
       await running.printed(/\n/)
-      assert.equal(running.output(), `${READY}${socket} (rxe_a@127.0.0.1, rxe_b@::1, faults dup=0.5)\n`)
+      assert.equal(running.output(), `${DaemonLine.READY}${socket} (rxe_a@127.0.0.1, rxe_b@::1, faults dup=0.5)\n`)
       running.child.kill(signal)
       const { status, stderr } = await running.ended
       assert.equal(status, 0, stderr)

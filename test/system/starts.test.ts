@@ -91,6 +91,10 @@ const CASES: readonly Case[] = [
   { name: 'an emptied environment', line: '$run -- env -i sh report 3<in', isLeft: true },
   { name: 'a line of a shell', line: `$run -- sh -c 'env -i true'`, isLeft: true },
   { name: 'a script', line: '$run -- ./script', isLeft: true },
+  { name: 'a private daemon', line: 'USERDMA_SOCKET= $run --private -- sh report 3<in; ls -d "$TMPDIR"/*private*' },
+  { name: 'a private daemon that ends', line: 'USERDMA_SOCKET= $run --private -- sh end-daemon; ls -d "$TMPDIR"/*private*' },
+  { name: 'the user’s daemon', line: 'USERDMA_SOCKET= $run -- sh report 3<in' },
+  { name: 'a private daemon with options', line: '$run --private --link none -- true', isLeft: true },
   { name: 'a mark of another clock', line: 'USERDMA_CLOCK=/none $run -- sh report 3<in' },
 ]
 
@@ -102,7 +106,8 @@ const makeFiles = (folder: string): void => {
   write('42', 'cat; echo error >&2; exit 42')
   for (const name of ['KILL', 'TERM', 'PIPE', 'SEGV']) write(name, `kill -${name} $$`)
   write('script', '#!/bin/sh\necho script\n')
-  write('bin/node', '#!/bin/sh\necho >"$folder/used"\nexec "$real" "$@"\n')
+  write('end-daemon', 'kill -KILL $(cat /proc/$PPID/task/*/children | tr " " "\\n" | grep -v "^$$\\$" | head -n 1); sleep 1')
+  write('bin/node', '#!/bin/sh\ncase "$*" in *userdma*run*) echo >"$folder/used"; esac\nexec "$real" "$@"\n')
   for (const name of ['script', 'bin/node']) chmodSync(join(folder, name), 0o755)
   symlinkSync(userdma, join(folder, 'link'))
   for (const name of ['shim', 'waits', 'clock'])

@@ -17,6 +17,7 @@ import { accountId } from '../../host/accounts.ts'
 import { type InheritedSocket, inheritedSocket } from '../../host/net/activation.ts'
 import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
+import { DaemonLine } from '../../spec/session.ts'
 import { setTimerFactor } from '../../spec/work.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import { type OptionsOf, optionWords } from '../command-line/option.ts'
@@ -28,7 +29,7 @@ import { requireDifferentFiles } from '../output-file.ts'
 import { clockLibrary, holdFolder, removeFolder, userdmaScript } from '../paths.ts'
 import { endAs, runProgram, withPreloaded } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
-import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
+import { startInBackground } from '../start.ts'
 
 type DaemonOptions = OptionsOf<typeof daemonOptions>
 
@@ -122,7 +123,7 @@ const detach = async (socket: string, config: DaemonConfig, options: DaemonOptio
     config,
     optionWords({ ...recordOptions, allowUser, allowGroup, endWithLastClient }, given),
   )
-  process.stdout.write(`${READY}${socket} (${settingsText(config)})\n`)
+  process.stdout.write(`${DaemonLine.READY}${socket} (${settingsText(config)})\n`)
 }
 
 /** The path of the socket. Throws UsageError if `--socket` names another one than systemd has passed. */
@@ -174,19 +175,19 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
   const running = await Promise.race([starting, stopped]).catch(async error => {
     const explained = await withServer(error, socket)
     // The command that started this daemon shows this line. The log may be unwritable (ENOSPC).
-    if (options.background) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
+    if (options.background) process.stdout.write(`${DaemonLine.FAILED}${messageOf(explained)}\n`)
     throw explained
   })
   // A signal came while the start waited for the lock of the socket: nothing was created that outlives the process.
   if (running === undefined) process.exit(0)
   const settings = settingsText(config)
-  process.stdout.write(`${READY}${socket} (${settings})\n`)
+  process.stdout.write(`${DaemonLine.READY}${socket} (${settings})\n`)
   logUncaughtErrors()
   if (running.hadPredecessor)
-    console.error(`${NOTE}${process.pid} removed the socket and files that an earlier daemon had left`)
+    console.error(`${DaemonLine.NOTE}${process.pid} removed the socket and files that an earlier daemon had left`)
   // A background daemon writes a log, in which these notes tell its start and end.
   const note = (text: string): void => {
-    if (options.background) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
+    if (options.background) console.error(`${DaemonLine.NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
   }
   note(`serves ${socket} (${settings})${options.endWithLastClient ? ' until its last client has ended' : ''}`)
   note(`ends: ${(await Promise.race([stopped, running.ended])) ?? 'on a signal'}`)

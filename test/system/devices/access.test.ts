@@ -6,7 +6,7 @@ import type { SpawnOptions } from 'node:child_process'
 import { chownSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
-import { READY } from '../../../src/cli/start.ts'
+import { DaemonLine } from '../../../src/spec/session.ts'
 import { repoRoot } from '../../paths.ts'
 import {
   cleanEnvironment,
@@ -48,7 +48,7 @@ const startWithoutAccess = async (t: TestContext): Promise<{ socket: string; opt
   const socket = join(folder, 'sock')
   const env = cleanEnvironment({ HOME: folder, TMPDIR: folder })
   const asNobody = { uid: NOBODY, gid: NOBODY }
-  await start(t, userdma, ['daemon', '--socket', socket], { ...asNobody, env }).printed(new RegExp(READY))
+  await start(t, userdma, ['daemon', '--socket', socket], { ...asNobody, env }).printed(new RegExp(DaemonLine.READY))
   return { socket, options: { ...asNobody, env: { ...env, NODE_OPTIONS } } }
 }
 

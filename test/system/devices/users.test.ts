@@ -6,12 +6,12 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { programEnvironment } from '../../../src/cli/program/program.ts'
-import { READY } from '../../../src/cli/start.ts'
 import { openChannel } from '../../../src/daemon/client/channel.ts'
 import { openToolSession } from '../../../src/daemon/client/tool-session.ts'
 import type { SystemError } from '../../../src/host/errno.ts'
 import { takeLock } from '../../../src/host/lock-file.ts'
 import { close, connect } from '../../../src/host/net/sockets.ts'
+import { DaemonLine } from '../../../src/spec/session.ts'
 import { until } from '../../limits.ts'
 import { repoRoot } from '../../paths.ts'
 import { findTool, skipTest } from '../../tools.ts'
@@ -47,7 +47,7 @@ const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] =
     env: cleanEnvironment(),
   })
   process.umask(umask)
-  await daemon.printed(new RegExp(READY))
+  await daemon.printed(new RegExp(DaemonLine.READY))
   return socket
 }
 
@@ -242,7 +242,7 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
     // A user namespace has no number for NOBODY, so that no list can have it.
     const namespace = ['--user', '--map-root-user', userdma, 'daemon', '--socket', socket, '--allow-user', '7']
     const daemon = start(t, 'unshare', namespace, { env: cleanEnvironment() })
-    await daemon.printed(new RegExp(READY))
+    await daemon.printed(new RegExp(DaemonLine.READY))
     assert.equal(statSync(socket).mode & 0o777, 0o666)
     daemon.child.kill()
     assert.match((await daemon.ended).stderr, /^userdma daemon: every user may connect to \S+, .*EINVAL/)
@@ -321,7 +321,7 @@ describe('the socket of a daemon', () => {
     const umask = process.umask(0o777)
     const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
     process.umask(umask)
-    await daemon.printed(new RegExp(READY))
+    await daemon.printed(new RegExp(DaemonLine.READY))
     const mode = (...path: readonly string[]): number => statSync(join(folder, ...path)).mode & 0o777
     assert.equal(mode('sock'), 0o600)
     for (const path of ['', 'dev', 'dev/infiniband', 'sys/class/infiniband/rxe0/ports/1/hw_counters'])
