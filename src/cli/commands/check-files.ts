@@ -12,7 +12,7 @@ import { parseWho } from '../../spec/check/who.ts'
 import type { RecordedFinding, SessionEvent } from '../../spec/session-events.ts'
 import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
-import { stacksOf } from '../../tools/check/finding-text.ts'
+import { findingText, type Symbols, stacksOf, v8Frame } from '../../tools/check/finding-text.ts'
 import { RACES } from '../../tools/check/findings/races.ts'
 import { WHO } from '../../tools/check/who.ts'
 import { SessionFileError } from '../../tools/record/error.ts'
@@ -23,6 +23,7 @@ import type { ProgramEnd as RecordedEnd } from '../../uapi/tool.ts'
 import { isCaptureFile } from '../capture-file.ts'
 import { isSessionFile, openedSession } from '../capture-session.ts'
 import type { CheckOptions } from '../check/judge.ts'
+import { findingJson } from '../check/report.ts'
 import { type Checked, openReportOf } from '../check/reporting.ts'
 import { flagOf } from '../command-line/option.ts'
 import { findingOptions } from '../command-line/options.ts'
@@ -54,10 +55,23 @@ const findingsWith = (lacking: readonly Need[]): string =>
 
 type Read = Omit<Checked, 'isRecorded' | 'file'>
 
+const plainFrames: Symbols = { framesOf: stack => stack.map(text => v8Frame(text, path => path)) }
+
+/** False if values of a finding have other types than ours: others may have made the recording. */
+const isPrintable = (finding: Finding): boolean => {
+  try {
+    findingText(finding, plainFrames)
+    JSON.stringify(findingJson(finding, plainFrames))
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** What recordings lack, a line each. */
 const lacksOf = (
   sessions: readonly Session[],
-  { lost, damaged }: Pick<ReplayTogether, 'lost' | 'damaged'>,
+  { lost, damaged }: { readonly lost: number; readonly damaged: number },
   options: CheckOptions,
 ): string[] => {
   const recordings = sessions.filter(({ header }) => header.isCapture !== true)
@@ -111,10 +125,15 @@ const readSessions = async (
   const { like = adapters, lent = recorded } = options
   const who = options.who === undefined ? undefined : parseWho(options.who)
   const consumer: { checker?: Checker } = {}
+  let unprintable = 0
+  const found = (finding: Finding): void => {
+    if (isPrintable(finding)) onFinding(finding)
+    else unprintable++
+  }
   const replay = new ReplayTogether(
     sessions.map(({ header }) => header),
     probes => {
-      consumer.checker = new Checker(onFinding, {
+      consumer.checker = new Checker(found, {
         ...commonFacts(sessions),
         ...probes,
         ...(like && { adapters: like }),
@@ -148,7 +167,7 @@ const readSessions = async (
   }
   replay.finish()
   checker.settle()
-  for (const finding of ofCaptures) onFinding(finding as Finding)
+  for (const finding of ofCaptures) found(finding as Finding)
   const { counts, omissions } = checker
   const story = checker.ask(WHO)
   return {
@@ -157,7 +176,7 @@ const readSessions = async (
     omissions,
     hasCalls: checker.calls > 0 || sessions.some(({ header }) => header.isCapture === true),
     ...(story && { who: story() }),
-    lacks: lacksOf(sessions, replay, options),
+    lacks: lacksOf(sessions, { lost: replay.lost, damaged: replay.damaged + unprintable }, options),
   }
 }
 

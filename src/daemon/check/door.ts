@@ -3,7 +3,7 @@
  * asks it, and keeps what it finds.
  */
 import type { ContextWait } from '../../core/driver-contract.ts'
-import type { Context, Core } from '../../core/model.ts'
+import type { Context, Core, CoreObject } from '../../core/model.ts'
 import type { Finding, Stack, Story } from '../../spec/check/finding.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
 import type { ContextEnd, ProgramEvent } from '../../spec/check/program-events.ts'
@@ -90,6 +90,11 @@ export class CheckerDoor {
   /** Tells it of the receives and polls so far of a context, or of all. */
   scan(context?: Context): void {
     this.#checked.scan(context)
+  }
+
+  /** As `scan`, of a queue pair, SRQ or CQ. */
+  scanQueue(queue: CoreObject): void {
+    this.#checked.scanQueue(queue)
   }
 
   /** It has got a stack. */

@@ -4,6 +4,7 @@
  */
 
 import { constants as os } from 'node:os'
+import type { Context } from '../../core/model.ts'
 import { commandName } from '../../host/process-status.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type ProgramEvent, preloadFields } from '../../spec/check/program-events.ts'
@@ -14,12 +15,13 @@ import {
   type PreloadMessageName,
   preloadMessageNames,
 } from '../../spec/preload-events.ts'
-import { CM_NAME, MessageType } from '../../spec/session.ts'
+import { CM_NAME, EventKind, MessageType, PostQueue } from '../../spec/session.ts'
 import { headerOf, writeCallReply, writeFindingReply } from '../../uapi/session-codec.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { Client } from '../session/client.ts'
 import type { PostFaults } from '../session/post-faults.ts'
 import type { DaemonChecker } from './checker.ts'
+import type { CheckerDoor } from './door.ts'
 
 /** What the messages are passed to. */
 interface CheckParts {
@@ -60,6 +62,17 @@ export const createCheckMessages = (
     },
   })
 
+  /** The detectors must see the posts and polls before the mistake, which is told late: there may be very many queues. */
+  const scan = (door: CheckerDoor, context: Context, about: NonNullable<PreloadEventRow['about']>): void => {
+    if (about === 'mr' || about === 'context') {
+      door.scan(context)
+      return
+    }
+    const queue = about === 'qp' ? PostQueue.SEND : about === 'cq' ? EventKind.POLL : request.queue
+    const found = postFaults.queueOf({ ...request, queue })
+    if (found !== undefined) door.scanQueue(found)
+  }
+
   const passOn = (name: PreloadMessageName): void => {
     const { context: needed, about, layout }: PreloadEventRow = PreloadEvents[name]
     const context = needed === 'none' ? undefined : contextOfRequest()
@@ -67,8 +80,7 @@ export const createCheckMessages = (
     if (name === 'forkedOutstanding' && process.guest !== undefined) return
     if (name === 'refusedPost' && postFaults.take(request)) return
     if (door === undefined || (context === undefined && needed === undefined)) return
-    // The detectors must see the posts and polls before the mistake, which is told late.
-    if (about !== undefined) door.scan(context)
+    if (context !== undefined && about !== undefined) scan(door, context, about)
     const { pid } = process
     const ofProcess = needed === 'none' ? { pid } : { device: CM_NAME, deviceNumber: -1, context: undefined }
     const origin = context === undefined ? { ...ofProcess, time: door.now() } : door.originOf(context)

@@ -7,7 +7,7 @@
 import type { CoreObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { Errno } from '../../spec/errno.ts'
-import { PostInline, PostQueue, UNKNOWN_LENGTH, UNKNOWN_OPCODE } from '../../spec/session.ts'
+import { EventKind, PostInline, PostQueue, UNKNOWN_LENGTH, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check/checker.ts'
@@ -41,13 +41,17 @@ export class PostFaults {
     this.#daemon = daemon
   }
 
-  /** The queue pair with this number, or the SRQ with this handle, of the request's context. */
-  #queueOf({ context: number, queue, number: queueNumber }: Request): CoreObject | undefined {
+  /** The queue pair with this number, or the SRQ or CQ (EventKind.POLL) with this handle, of the request's context. */
+  queueOf({
+    context: number,
+    queue,
+    number: queueNumber,
+  }: Pick<Request, 'context' | 'queue' | 'number'>): CoreObject | undefined {
     const { contexts } = this.#client
     const open = this.#daemon.contexts.byNumber(number)
     if (open === undefined || !contexts.has(open)) return undefined
     const { context } = open
-    if (queue === PostQueue.SHARED) return findHandle(context.handles, queueNumber)
+    if (queue === PostQueue.SHARED || queue === EventKind.POLL) return findHandle(context.handles, queueNumber)
     const device = this.#daemon.devices.of(context.device)?.network
     const qp = device?.queues?.qpOfNumber(queueNumber)
     return qp?.context === context ? qp : undefined
@@ -58,7 +62,7 @@ export class PostFaults {
     const daemon = this.#daemon
     const { request, outgoing, caller, process } = this.#client
     const { queue, number, wrId, opcode, tid, stack, length, inlined } = request
-    const object = this.#queueOf(request)
+    const object = this.queueOf(request)
     const refused =
       object?.context &&
       caller.process &&

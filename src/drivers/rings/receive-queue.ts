@@ -88,8 +88,10 @@ export class RingReceives implements ReceiveQueue, ExactQueue {
   }
 
   visit(from: number, visit: (words: Uint32Array) => void): void {
+    const count = this.pending()
+    if (from >= count) return
     const words = new Uint32Array(Receive.SGE + this.maxSge * Sge.WORDS)
-    for (let i = from, count = this.pending(); i < count; i++) {
+    for (let i = from; i < count; i++) {
       this.#load(this.takenIndex + i, words, 0)
       visit(words)
     }

@@ -16,7 +16,7 @@ import { Errno } from '../../../src/spec/errno.ts'
 import { PreloadEvents, type PreloadMessageName, preloadMessageNames } from '../../../src/spec/preload-events.ts'
 import { MAX_STACKS } from '../../../src/spec/session.ts'
 import { scratchFolder } from '../../tools.ts'
-import { daemonOf, dial } from '../client.ts'
+import { Command, createCq, createRcQp, daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 /** The answer to a STACK message if a checking daemon does not keep the stack. */
@@ -61,7 +61,9 @@ test('events of preload libraries, and stacks, with random contents are answered
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
-  const u32 = fc.oneof(fc.nat(8), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
+  const { response } = await client.command(context, Command.ALLOC_PD, [], 2)
+  const qpn = await createRcQp(client, context, response[0]!, await createCq(client, context))
+  const u32 = fc.oneof(fc.nat(8), fc.constant(qpn), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
   const u64 = fc.oneof(fc.bigInt({ min: 0n, max: 8n }), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }))
   const text = fc.string({ unit: 'binary', maxLength: 60 })
   const bodyOf = (name: PreloadMessageName) =>

@@ -10,10 +10,12 @@ import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { LACKING, type Need } from '../../../src/spec/check/needs.ts'
 import { BLOCK_MAGIC, BLOCK_TRAILER, BlockHeader, FileHeader, recordKinds } from '../../../src/spec/session-file.ts'
 import { checksum } from '../../../src/tools/record/checksum.ts'
+import { SessionWriter } from '../../../src/tools/record/writer.ts'
 import { scaled } from '../../limits.ts'
 import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { repoRoot } from '../../paths.ts'
+import { createMemorySink } from '../../tools/record/memory-sink.ts'
 import {
   cleanEnvironment,
   freePort,
@@ -222,6 +224,30 @@ describe('userdma check of a recording', { skip: lacking(faulty('leak')) }, () =
     ])
     assert.match(stderr, /error capture remote-access: .*NAK remote access error/)
     assert.equal(status, EX_DATAERR)
+  })
+
+  it('of somebody else counts findings with values of other types, and prints the others', async t => {
+    const sink = createMemorySink()
+    const check = { probes: [], findsWaits: true }
+    const writer = new SessionWriter(sink, { application: 'stub', machine: 'none', origin: 0, payload: 0, check })
+    const program = { pid: 7, command: 'stub' }
+    const at = { time: 1, device: 'stub0', deviceNumber: 0, context: 1, program, stack: [] }
+    for (const event of [
+      { event: 'died', ...at, signal: 'SIGSEGV', isInOurs: true },
+      { event: 'died', ...at, signal: 'SIGBUS', isInOurs: true, program: { pid: { $n: '7' }, command: 'stub' } },
+      { event: 'died', ...at, signal: 'SIGILL', isInOurs: true, stack: 'main' },
+      { event: 'waits', ...at, wait: { id: 'endless-rnr', text: 'waits', graph: { threads: 5 } } },
+    ])
+      writer.program(1, JSON.stringify(event))
+    await writer.end(2, 'the stub has ended')
+    const file = join(temporaryFolder(t), 'session.udr')
+    writeFileSync(file, sink.bytes)
+    for (const form of [[], ['--json']]) {
+      const { stderr, status } = await runUserdma(t, ['check', ...form, file])
+      assert.equal(stderr.match(/died of/g)?.length, 1, stderr)
+      assert.match(stderr, /3 parts of the recording could not be read/)
+      assert.equal(status, EX_DATAERR)
+    }
   })
 
   it('runs what is no recording, and any file after --', async t => {

@@ -8,7 +8,7 @@ import { addHook } from '../../../core/devices/registry.ts'
 import { systemDevice } from '../../../core/devices/system.ts'
 import type { ContextWait } from '../../../core/driver-contract.ts'
 import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
-import type { Context, Core, Device } from '../../../core/model.ts'
+import type { Context, Core, CoreObject, Device } from '../../../core/model.ts'
 import { probeNames } from '../../../spec/check/probes.ts'
 import { type CheckedWait, type ContextEnd, placeOf } from '../../../spec/check/program-events.ts'
 import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
@@ -43,6 +43,8 @@ export interface CheckedCore {
   watchAccesses(): void
   /** Reports the receives and polls so far of a context, or of all that are checked. */
   scan(context?: Context): void
+  /** As `scan`, of a queue pair, SRQ or CQ. */
+  scanQueue(queue: CoreObject): void
   /** The objects of a context are about to end. May be repeated: only the first counts. */
   contextEnds(context: Context, how: ContextEnd['how']): void
   /** Compare-and-swaps that programs repeat without effect. */
@@ -174,6 +176,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       for (const device of watched.all) watchAccessesOf(device)
     },
     scan: context => watched.scan(context),
+    scanQueue: queue => watched.scanQueue(queue),
     contextEnds,
     originOf,
     swapWaits: () =>

@@ -2,7 +2,7 @@
  * The devices whose requests the producer of program events (check-client.ts) watches, and their contexts.
  */
 import { isQueuePair } from '../../../core/driver-contract.ts'
-import type { Context, Device } from '../../../core/model.ts'
+import type { Context, CoreObject, Device } from '../../../core/model.ts'
 import type { RequestPoll } from '../requests/watch.ts'
 import type { HostSources } from './sources.ts'
 
@@ -79,6 +79,11 @@ export class WatchedDevices {
   scan(context?: Context): void {
     if (context !== undefined) this.poll(context.device.index)?.reportContext(context)
     else this.#scanWhere(() => true)
+  }
+
+  /** As `scan`, of a queue pair, SRQ or CQ. */
+  scanQueue(queue: CoreObject): void {
+    if (queue.context !== undefined) this.poll(queue.context.device.index)?.reportQueue(queue)
   }
 
   /** Of all contexts of the program of a context. */

@@ -21,6 +21,7 @@ import { pdOf } from '../../../core/resources.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
 import { eventTime } from '../../../spec/check/stream.ts'
+import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { isOfDriver, SendKind, sendOperations, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
@@ -112,7 +113,10 @@ interface ReceiveFeed {
 /** The last `WorkRequest.id`. */
 let lastId = 0
 
-const cqsOf = ({ parents }: CoreObject): CoreObject[] => parents.filter(({ class: { name } }) => name === 'cq')
+/** Each once: mostly one CQ is for both queues. */
+const cqsOf = ({ parents }: CoreObject): CoreObject[] => [
+  ...new Set(parents.filter(({ class: { name } }) => name === 'cq')),
+]
 
 /**
  * Removes from a sender's `messages` the one that a receive completion reports, and returns it; undefined: it is
@@ -206,10 +210,20 @@ export class RequestFeed implements RequestTaps {
 
   /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
   reportContext(context: Context): void {
-    for (const queue of this.#device.driver.requests?.queuesOf?.(context) ?? []) {
-      this.#reportPending(this.#receivesOf(queue), isQueuePair(queue) ? queue : undefined)
-      this.#reportAllPolled(this.#cqFeedsOf(queue))
-    }
+    for (const queue of this.#device.driver.requests?.queuesOf?.(context) ?? []) this.#reportQueue(queue)
+  }
+
+  /** As `reportContext`, of a queue pair, SRQ or CQ alone; of another object nothing. */
+  reportQueue(queue: CoreObject): void {
+    const { name } = queue.class
+    if (name === 'cq') this.reportCq(queue)
+    else if (isQueuePair(queue) || isSrqClass(name)) this.#reportQueue(queue)
+  }
+
+  #reportQueue(queue: CoreObject): void {
+    const feed = this.#receivesOf(queue)
+    this.#reportPending(feed, isQueuePair(queue) ? queue : undefined)
+    this.#reportAllPolled(feed.cqs)
   }
 
   /**

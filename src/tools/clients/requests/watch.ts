@@ -15,6 +15,7 @@ export type RequestPoll = Pick<
   | 'requestOf'
   | 'reportCq'
   | 'reportContext'
+  | 'reportQueue'
   | 'reportUnpolled'
   | 'settleSends'
   | 'settleContext'
@@ -72,6 +73,7 @@ export const watchRequests = (
     requestOf: (qpn, isReceive, deviceWrId) => feed.requestOf(qpn, isReceive, deviceWrId),
     reportCq: cq => feed.reportCq(cq),
     reportContext: context => feed.reportContext(context),
+    reportQueue: queue => feed.reportQueue(queue),
     reportUnpolled: () => feed.reportUnpolled(),
     settleSends: qp => feed.settleSends(qp),
     settleContext: (context, isDead) => feed.settleContext(context, isDead),

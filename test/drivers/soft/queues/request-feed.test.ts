@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
+import { findHandle } from '../../../../src/core/objects/handles.ts'
 import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { Ah } from '../../../../src/spec/classes/ah.ts'
@@ -139,6 +140,26 @@ it('reports a send without a receive; reports polled completions at the next pos
   pollAll(b.cq.ring)
   polls[1]!.reportContext(b.p.context)
   assert.deepEqual(take(), ['polled 1'])
+})
+
+it('reports receives and polls of one queue pair or CQ on request, and of another object nothing', () => {
+  const { m, a, b } = pair()
+  const other = makeQp(a.p, a.cq)
+  const { polls, take } = watch(m)
+  const report = (handle: number): string[] => {
+    polls[0]!.reportQueue(findHandle(a.p.context.handles, handle)!)
+    return take()
+  }
+  postReceive(other.receive, 2n, [sgeOf(a.mr, 0, 10)])
+  postReceive(a.qp.receive, 3n, [sgeOf(a.mr, 0, 10)])
+  assert.deepEqual(report(a.p.pd), [])
+  assert.deepEqual(report(a.qp.handle), ['posted receive 3'])
+  assert.deepEqual(report(other.handle), ['posted receive 2'])
+  postSend(b.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(b.mr, 0, 10)] })
+  m.settle()
+  take()
+  pollAll(a.cq.ring)
+  assert.deepEqual(report(a.cq.handle), ['polled 1'])
 })
 
 it('counts completions of a batch as polled before the consumer index includes them', () => {
