@@ -401,11 +401,19 @@ static struct {
 #define LATE_START 20000
 #define END_TIMEOUT 5000
 
-static bool has_relative_path(void)
+/* Options of Node.js may open an inspector; a daemon, whose folder is another, finds Node.js by absolute paths only. */
+static bool may_start_daemon(void)
 {
     const char *path = getenv("PATH");
-    return !path || *path != '/' || strstr(path, "::") || path[strlen(path) - 1] == ':' ||
-           strstr(joined(path, ":", ""), ":.");
+    if (variable("NODE_OPTIONS"))
+        return false;
+    while (path && *path == '/') {
+        path = strchr(path, ':');
+        if (!path)
+            return true;
+        path++;
+    }
+    return false;
 }
 
 /* In the child. */
@@ -455,9 +463,7 @@ static void start_daemon(const char *socket)
     int output[2];
     const char *script = realpath(arguments[0], NULL);
     const int log = open(started.log, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    /* Inspectors are not for a daemon; others of these options are. */
-    if (variable("NODE_OPTIONS") || has_relative_path() || !script || log < 0 || flock(log, LOCK_SH | LOCK_NB) != 0 ||
-        pipe2(output, O_CLOEXEC) != 0)
+    if (!script || log < 0 || flock(log, LOCK_SH | LOCK_NB) != 0 || pipe2(output, O_CLOEXEC) != 0)
         leave_to_node();
     arguments[0] = (char *)(uintptr_t)script;
     started.process = fork();
@@ -476,7 +482,8 @@ static void start_daemon(const char *socket)
 static const char *start_private(void)
 {
     char *folder = joined(temporary_folder(), "/userdma-private-XXXXXX", "");
-    if (variable(USERDMA_ENV_SOCKET) || !is_plain_path(folder) || !mkdtemp(folder) || chmod(folder, 0700) != 0 ||
+    /* On a host of a net it would take settings of that host. */
+    if (!may_start_daemon() || variable(USERDMA_ENV_SOCKET) || !is_plain_path(folder) || !mkdtemp(folder) || chmod(folder, 0700) != 0 ||
         flock(open(folder, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), LOCK_SH | LOCK_NB) != 0)
         leave_to_node();
     started.folder = folder;
@@ -492,7 +499,8 @@ static void start_own(const char *socket)
     uint64_t number;
     char version[16], name[32];
     snprintf(version, sizeof version, ".v%u", USERDMA_SESSION_VERSION);
-    if (access(joined(socket, version, ""), F_OK) == 0 || getrandom(&number, sizeof number, 0) != sizeof number)
+    if (!may_start_daemon() || access(joined(socket, version, ""), F_OK) == 0 ||
+        getrandom(&number, sizeof number, 0) != sizeof number)
         leave_to_node();
     const char *log = joined(user_folder(), "/daemon.log", "");
     snprintf(name, sizeof name, ".%016llx.new", (unsigned long long)number);

@@ -90,12 +90,15 @@ const PRIVATE_NAME = new RegExp(`^${PRIVATE_PREFIX}\\w{6}$`)
 /** Maximum attempts to make a folder. In some file systems, such as /proc, none can be made, with ENOENT. */
 const MAX_ATTEMPTS = 100
 
+/** Removes the folders of `privateFolder` that killed processes have left in `base`. */
+export const removeLeftFolders = (base: string): void => removeLeftBehind(base, PRIVATE_NAME)
+
 /**
  * Creates a folder that only this user can enter, in the temporary folder or `base`, and removes those that killed processes have
  * left there. Throws an Error after a failure.
  */
 export const privateFolder = (base = tmpdir()): string => {
-  removeLeftBehind(base, PRIVATE_NAME)
+  removeLeftFolders(base)
   for (let attempts = 1; ; attempts++) {
     let folder: string
     try {

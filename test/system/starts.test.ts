@@ -91,9 +91,12 @@ const CASES: readonly Case[] = [
   { name: 'an emptied environment', line: '$run -- env -i sh report 3<in', isLeft: true },
   { name: 'a line of a shell', line: `$run -- sh -c 'env -i true'`, isLeft: true },
   { name: 'a script', line: '$run -- ./script', isLeft: true },
-  { name: 'a private daemon', line: 'USERDMA_SOCKET= $run --private -- sh report 3<in; ls -d "$TMPDIR"/*private*' },
-  { name: 'a private daemon that ends', line: 'USERDMA_SOCKET= $run --private -- sh end-daemon; ls -d "$TMPDIR"/*private*' },
-  { name: 'the user’s daemon', line: 'USERDMA_SOCKET= $run -- sh report 3<in' },
+  { name: 'a private daemon', line: 'USERDMA_SOCKET= $run --private -- sh report 3<in; ls | grep -c private' },
+  {
+    name: 'a private daemon that ends',
+    line: 'USERDMA_SOCKET= $run --private -- sh end-daemon 2>err; cat err; ls | grep -c private',
+  },
+  { name: 'the user’s daemon', line: 'mkdir -m 700 userdma-$(id -u); USERDMA_SOCKET= $run -- sh report 3<in' },
   { name: 'a private daemon with options', line: '$run --private --link none -- true', isLeft: true },
   { name: 'a mark of another clock', line: 'USERDMA_CLOCK=/none $run -- sh report 3<in' },
 ]
@@ -106,7 +109,10 @@ const makeFiles = (folder: string): void => {
   write('42', 'cat; echo error >&2; exit 42')
   for (const name of ['KILL', 'TERM', 'PIPE', 'SEGV']) write(name, `kill -${name} $$`)
   write('script', '#!/bin/sh\necho script\n')
-  write('end-daemon', 'kill -KILL $(cat /proc/$PPID/task/*/children | tr " " "\\n" | grep -v "^$$\\$" | head -n 1); sleep 1')
+  write(
+    'end-daemon',
+    'kill -KILL $(cat /proc/$PPID/task/*/children | tr " " "\\n" | grep -v "^$$\\$" | head -n 1); until [ -s err ]; do sleep 0.1; done',
+  )
   write('bin/node', '#!/bin/sh\ncase "$*" in *userdma*run*) echo >"$folder/used"; esac\nexec "$real" "$@"\n')
   for (const name of ['script', 'bin/node']) chmodSync(join(folder, name), 0o755)
   symlinkSync(userdma, join(folder, 'link'))
@@ -135,9 +141,13 @@ describe('userdma run', { skip: isMissing }, () => {
         makeFiles(folder)
         const PATH = `${join(folder, 'bin')}:${process.env.PATH}`
         const names = { folder, run: `${userdma} run`, real: process.execPath, fd: 'x', home: 'y' }
-        const given = { ...cleanEnvironment(env), ...way, ...names, PATH, USERDMA_SOCKET: socket }
+        const given = { ...cleanEnvironment(env), ...way, ...names, PATH, TMPDIR: folder, USERDMA_SOCKET: socket }
         const { stdout, stderr, ...end } = await run(t, 'sh', ['-c', line], { cwd: folder, env: given })
-        const told = (text: string): string => text.replaceAll(folder, 'FOLDER').replace(/^USERDMA_NODE=.*\n/m, '')
+        const told = (text: string): string =>
+          text
+            .replaceAll(folder, 'FOLDER')
+            .replace(/^USERDMA_NODE=.*\n/m, '')
+            .replace(/(-private-)\w{6}|(process )\d+/g, '$1$2')
         ends.push({ ...end, stdout: told(stdout), stderr: told(stderr) })
         const isByNode = way.USERDMA_NODE !== undefined || isLeft === true
         assert.equal(existsSync(join(folder, 'used')), isByNode, `${name}: by Node.js`)

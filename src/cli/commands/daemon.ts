@@ -26,7 +26,7 @@ import { devicesText, fullConfig, orUsageError, settingsText, tellDrivers, wante
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { requireDifferentFiles } from '../output-file.ts'
-import { clockLibrary, holdFolder, removeFolder, userdmaScript } from '../paths.ts'
+import { clockLibrary, holdFolder, removeFolder, removeLeftFolders, userdmaScript } from '../paths.ts'
 import { endAs, runProgram, withPreloaded } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
 import { startInBackground } from '../start.ts'
@@ -192,7 +192,12 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
   note(`serves ${socket} (${settings})${options.endWithLastClient ? ' until its last client has ended' : ''}`)
   note(`ends: ${(await Promise.race([stopped, running.ended])) ?? 'on a signal'}`)
   await running.close()
-  // If the socket is another daemon's now, so is the folder.
-  if (options.removeFolder && !existsSync(socket)) removeFolder(dirname(socket))
+  if (options.removeFolder) {
+    const folder = dirname(socket)
+    // If the socket is another daemon's now, so is the folder.
+    if (!existsSync(socket)) removeFolder(folder)
+    // userdma-run, which makes such folders too, leaves this to their daemons.
+    removeLeftFolders(dirname(folder))
+  }
   process.exit(0)
 }
