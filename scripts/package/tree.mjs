@@ -29,7 +29,7 @@ const launcher = () => `#!/bin/sh
 userdma_home=$(readlink -f "$0")
 userdma_home=\${userdma_home%/bin/*}/lib/userdma
 ${/^if \[ "\$1" = run[\s\S]*?^export .*$/m.exec(readFileSync(inRoot('bin', 'userdma'), 'utf8'))[0]}
-exec "$userdma_home/bin/node" "$userdma_home/bin/userdma" "$@"
+exec "$userdma_home/bin/node" $userdma_heap "$userdma_home/bin/userdma" "$@"
 `
 
 const copy = (from, to) => {

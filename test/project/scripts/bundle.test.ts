@@ -119,7 +119,7 @@ test('a bundle works without its compiled code, as in packages', { skip }, () =>
   assert.equal(run('run', '--bogus', 'true').status, 2)
 })
 
-test('other commands, a driver from a file, and `run` without dist/run.cjs, need the compiled modules', {
+test('other commands, a driver from a file, and `run` with options without dist/run.cjs, need the compiled modules', {
   skip,
 }, () => {
   const { folder, run } = bareCheckout()
@@ -127,7 +127,7 @@ test('other commands, a driver from a file, and `run` without dist/run.cjs, need
   assert.deepEqual(run('schema'), unbuilt)
   assert.deepEqual(run('daemon', '--driver', 'x.mjs'), unbuilt)
   rmSync(join(folder, 'dist', 'run.cjs'))
-  assert.deepEqual(run('run', '--', 'true'), unbuilt)
+  assert.deepEqual(run('run', '--link', 'memory', '--', 'true'), unbuilt)
 })
 
 /** A program that imports the package, with a hook that lists the files that are loaded; ends by printing `result`. */
