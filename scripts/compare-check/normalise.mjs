@@ -4,13 +4,17 @@
  */
 
 /** Members of a finding's JSON that are times, or numbers of processes and threads. */
-const OF_A_RUN = new Set(['number', 'time', 'since', 'pid', 'thread', 'tid'])
+const OF_A_RUN = new Set(['number', 'time', 'since', 'pid', 'thread', 'tid', 'owner'])
 
 /** Paths below a checkout lose what is before them; the build has those of the checkout that compiled the programs. */
 const PATHS = /"[^"]*?\/((?:docs\/findings|test\/programs|build|src|dist)\/[^"]*)"/g
 const TIMES = /\b\d+(?:\.\d+)?(?:e-?\d+)? (?:ns|µs|ms|s|min)\b/g
-/** Numbers of queue pairs, keys and addresses: hexadecimal, of more digits than flags have. Processes; temporary files. */
-const RANDOM = /0x[0-9a-f]{3,}|(?<=\b(?:process|processes|thread|threads|pid) )\d+|\/(?:tmp|dev\/shm)\/[^\s",)]+/g
+/**
+ * Numbers of queue pairs, keys and addresses: hexadecimal, of more digits than flags have. Processes; ports of rdma_cm that the
+ * system has chosen; temporary files.
+ */
+const RANDOM =
+  /0x[0-9a-f]{3,}|(?<=\b(?:process|processes|thread|threads|pid) )\d+|(?<=\bport )\d{5}\b|\/(?:tmp|dev\/shm)\/[^\s",)]+/g
 
 const withoutRun = text => {
   const numbers = new Map()

@@ -14,21 +14,46 @@ const { byProgram } = (await imported('compare-check/normalise.mjs')) as {
 interface Numbers {
   readonly pid: number
   readonly qps: readonly [own: string, peer: string]
+  readonly port: number
   readonly time: string
   readonly folder: string
 }
-const one: Numbers = { pid: 7, qps: ['0x11f00a', '0x11f00b'], time: '49.9 ms', folder: '/home/a/checkout' }
-const another: Numbers = { pid: 8123, qps: ['0xe7e0c4', '0xe7e0c5'], time: '7.03 s', folder: '/srv/b' }
+const one: Numbers = {
+  pid: 7,
+  qps: ['0x11f00a', '0x11f00b'],
+  port: 33072,
+  time: '49.9 ms',
+  folder: '/home/a/checkout',
+}
+const another: Numbers = {
+  pid: 8123,
+  qps: ['0xe7e0c4', '0xe7e0c5'],
+  port: 53186,
+  time: '7.03 s',
+  folder: '/srv/b',
+}
 
-const report = ({ pid, qps: [own, peer], time, folder }: Numbers, text = 'flags 0xc, 2 sends'): string =>
+const report = ({ pid, qps: [own, peer], port, time, folder }: Numbers, text = 'flags 0xc, 2 sends'): string =>
   [
     {
       number: pid,
       id: 'leak',
-      text: `QP ${own} of process ${pid}, connected to QP ${peer}: ${text}, ${time} before; QP ${own}`,
+      text: `QP ${own} of process ${pid}, connected to QP ${peer} at 127.0.0.1, port ${port}: ${text}, ${time} before; QP ${own}`,
       program: { pid, command: 'leak' },
       time: pid / 3,
-      moments: [{ action: 'posted', frames: [{ function: 'main', file: `${folder}/docs/findings/leak.c`, line: 9 }] }],
+      moments: [
+        {
+          action: 'posted',
+          owner: pid,
+          frames: [
+            {
+              function: 'main',
+              file: `${folder}/docs/findings/leak.c`,
+              line: 9,
+            },
+          ],
+        },
+      ],
     },
     { omission: 'findings', count: 3 },
   ]
