@@ -12,7 +12,8 @@
  * Packages have all commands as dist/program, with common parts too, instead of the compiled modules of dist/src. It has
  * the library's entry points once more, for drivers from files, which need the daemon's own objects.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join, relative } from 'node:path'
@@ -86,7 +87,7 @@ const TYPICAL = {
   run: socket => ['run', '--socket', socket, '--', 'true'],
   client: socket => ['devices', '--socket', socket],
   watch: socket => ['check', '--socket', socket, '--', 'true'],
-  // It ends without a client. What programs need of it is compiled when they need it.
+  // What programs need of it is compiled when they need it.
   daemon: socket => ['daemon', '--background', '--end-with-last-client', '--socket', socket],
 }
 
@@ -94,13 +95,16 @@ const TYPICAL = {
 const optionsOf = name => (name === 'daemon' ? ['--initial-heap-size=64'] : [])
 
 /** Writes V8's compiled code of a bundle: of the functions of its typical command, or of all, if it has none. */
-const compile = name => {
+const compile = async name => {
   if (TYPICAL[name] !== undefined) {
     const folder = mkdtempSync(join(tmpdir(), 'userdma-build-'))
     const command = TYPICAL[name](join(folder, 'sock'))
     // It may fail, as where no daemon can start: then fewer functions are compiled.
     const words = [...optionsOf(name), inRoot('scripts', 'compile-bundle.cjs'), name, ...command]
-    spawnSync(process.execPath, words, { stdio: 'ignore' })
+    const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'ignore'] })
+    // A daemon is ready with its first line.
+    child.stdout.once('data', () => name === 'daemon' && child.kill())
+    await once(child, 'close')
     rmSync(folder, { recursive: true, force: true })
     return
   }
@@ -155,7 +159,7 @@ const bundleOne = async (name, commands, newest) => {
       ...WRAPPING,
     })
     renameSync(unfinished, codeOf(name))
-    compile(name)
+    await compile(name)
     return true
   } catch (error) {
     say(`build: dist/${name}.cjs was not written: ${error.message}`)

@@ -136,21 +136,27 @@ static bool connects(int fd, const char *path, const char *suffix)
            connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
 }
 
-/* A connected socket; -1: nobody serves the path. */
+/* A connected socket; -1, with errno: there is none. */
 static int connection(const char *path)
 {
     /* For a backlog that is full. */
     const struct timeval patience = {.tv_sec = USERDMA_CONNECT_SECONDS};
     const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        leave_to_node();
+        return -1;
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if ((geteuid() == 0 && connects(fd, path, USERDMA_OWN_SUFFIX)) || connects(fd, path, ""))
         return fd;
-    if (errno != ENOENT && errno != ECONNREFUSED)
-        leave_to_node();
+    const int error = errno;
     close(fd);
+    errno = error;
     return -1;
+}
+
+/* Of a failed connection: nobody serves the path. */
+static bool is_unserved(void)
+{
+    return errno == ENOENT || errno == ECONNREFUSED;
 }
 
 static void open_session(int fd)
@@ -549,7 +555,7 @@ static void end_private(const char *socket, int signals)
         if (poll(&file, 1, END_TIMEOUT) <= 0 || read(signals, &info, sizeof info) != sizeof info)
             kill(started.process, SIGKILL);
     /* It was killed: else it has removed the folder. */
-    if (connection(socket) < 0)
+    if (connection(socket) < 0 && is_unserved())
         nftw(started.folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -638,7 +644,7 @@ int main(int argc, char **argv)
     if (access(joined(socket, USERDMA_CLOCK_SUFFIX, ""), F_OK) == 0)
         leave_to_node();
     int session = connection(socket);
-    if (session < 0 && !is_private && !option && !variable(USERDMA_ENV_SOCKET)) {
+    if (session < 0 && is_unserved() && !is_private && !option && !variable(USERDMA_ENV_SOCKET)) {
         start_own(socket);
         session = connection(socket);
     }
