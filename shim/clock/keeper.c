@@ -625,6 +625,13 @@ static int succeed(void *parent)
     _exit(0);
 }
 
+/* Of the keeper's process: whether no program is left in the clock, and none has changed what it covers. */
+EXPORT int userdma_clock_is_clean(void)
+{
+    return clock_page && clock_page->reasons == 0 && clock_page->lacks == 0 && !clock_page->has_filter &&
+           !clock_page->is_foreign && !any_program_is_left();
+}
+
 /* Makes the page at `path`. `spins`: spinning lets time go on. Its clock begins to skip with a keeper. 0, or -errno. */
 EXPORT int userdma_clock_make(const char *path, int spins)
 {

@@ -53,6 +53,16 @@ static int begin(void *start)
     return own->function(own->value);
 }
 
+/* The process of a daemon's clone copies memory of programs (native/mover.c). */
+static void add_clone(pid_t child)
+{
+    clock_add_process(child, CLOCK_STACK);
+    const struct process *const own = clock_process_of(getpid());
+    struct process *const added = clock_process_of(child);
+    if (own && own->is_daemon && added)
+        added->is_mover = 1;
+}
+
 EXPORT int clone(int (*function)(void *), void *stack, int flags, void *value, ...)
 {
     va_list list;
@@ -66,7 +76,7 @@ EXPORT int clone(int (*function)(void *), void *stack, int flags, void *value, .
     const int child = is_fork ? NEXT(clone)(begin, stack, flags, &start, parent_tid, local, child_tid)
                               : NEXT(clone)(function, stack, flags, value, parent_tid, local, child_tid);
     if (child > 0 && clock_page && !(flags & CLONE_THREAD))
-        clock_add_process(child, CLOCK_STACK);
+        add_clone(child);
     return child;
 }
 

@@ -27,7 +27,7 @@ import {
 } from './config.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
-import { StartError, startInBackground } from './start.ts'
+import { DaemonProcesses, StartError, startInBackground } from './start.ts'
 import { type Taken, type TakingCommand, takeSettings } from './taken-settings.ts'
 
 export type JoinOptions = ConfigOptions & OutputOptions & Pick<OptionsOf<typeof joinOptions>, 'socket' | 'private'>
@@ -41,17 +41,27 @@ export interface Joined {
 }
 
 const END_WITH_LAST_CLIENT = '--end-with-last-client'
+const PRIVATE = [END_WITH_LAST_CLIENT, '--remove-folder'] as const
 /** Maximum attempts to start a daemon and join it: a daemon that had the socket may end before it can be joined. */
 const MAX_STARTS = 5
 /** A private daemon that still runs this many milliseconds after the end of the command's session is killed. */
 const END_TIMEOUT = 5000
 
-const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
+/** For commands with many private daemons (`joinPrivate`). */
+export const privateDaemons = (): DaemonProcesses => new DaemonProcesses(PRIVATE)
+
+/** `processes`: one of them serves the daemon; default: a new one. */
+const startPrivate = async (
+  wanted: WantedConfig,
+  handlers?: Handlers,
+  processes?: DaemonProcesses,
+): Promise<Joined> => {
   const folder = privateFolder()
   try {
     const socket = join(folder, 'sock')
     // If this process is killed, only the daemon can remove the folder.
-    const daemon = await startInBackground(socket, fullConfig(wanted), [END_WITH_LAST_CLIENT, '--remove-folder'])
+    const config = fullConfig(wanted)
+    const daemon = await (processes?.start(socket, config) ?? startInBackground(socket, config, PRIVATE))
     const client = await openToolSession(socket, handlers)
     return {
       client,
@@ -145,6 +155,16 @@ const requireConfig = async (client: ToolSession, wanted: WantedConfig): Promise
       `the daemon at ${client.socket} (process ${client.daemon}) ${reason}; use --private to start a daemon of your own`,
     )
 }
+
+/**
+ * As `joinDaemon`, for one of many private daemons of a command, whose settings are those of `options`.
+ * Throws an Error with a message.
+ */
+export const joinPrivate = async (
+  processes: DaemonProcesses,
+  options: ConfigOptions,
+  handlers?: Handlers,
+): Promise<Joined> => startPrivate(await wantedConfig(options), handlers, processes)
 
 /**
  * Joins or starts a daemon as the options require. `command`: a private daemon takes settings of any daemon

@@ -70,7 +70,7 @@ export const clockLibrary = (): string => preloadLibrary('libuserdma_clock.so')
 /** The library that observes programs on the machine's own devices, for `--host`. Throws as `preloadLibrary`. */
 export const hostLibrary = (): string => preloadLibrary('libuserdma_host.so')
 
-/** Descriptors of the folders that `removeFolder` may remove (held-file.ts). They stay open until this process ends. */
+/** Descriptors of the folders that `removeFolder` may remove (held-file.ts). They stay open until then. */
 const heldFolders = new Map<string, number>()
 
 /**
@@ -120,7 +120,10 @@ export const privateFolder = (base = tmpdir()): string => {
 /** Removes a folder of `privateFolder` or `holdFolder`, unless another folder is at its path now. */
 export const removeFolder = (folder: string): void => {
   const held = heldFolders.get(folder)
-  if (held !== undefined) removeHeld(folder, held)
+  if (held === undefined) return
+  removeHeld(folder, held)
+  heldFolders.delete(folder)
+  closeSync(held)
 }
 
 /** The version in package.json. */

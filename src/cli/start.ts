@@ -5,22 +5,33 @@
  * It inherits none of our descriptors: it may run longer than we do, and a pipeline that contains us must not wait for
  * it. Its standard error is a file beside its socket.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { removeHeld } from '../host/held-file.ts'
 import { lockShared, removeLeftBehind } from '../host/left-behind.ts'
+import { clockPageOf } from '../spec/clock-page.ts'
 import { DaemonLine, SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
 import { beforeEndBySignal } from './end-signals.ts'
 import { messageOf } from './fail.ts'
 import { lowLimits } from './limits.ts'
-import { clockLibrary, HEAP_OPTION, userdmaScript } from './paths.ts'
+import { clockLibrary, HEAP_OPTION, privateFolder, removeFolder, userdmaScript } from './paths.ts'
 import { withoutShim, withPreloaded } from './program/program.ts'
 
-interface StartedDaemon {
+/** What the process of a daemon is told of it. */
+export interface NextDaemon {
+  /** An absolute path. */
+  readonly socket: string
+  readonly config: DaemonConfig
+}
+
+/** What the process of many daemons prints after the end of each. */
+export const ENDED_LINE = 'userdma daemon: ended'
+
+export interface StartedDaemon {
   readonly process: ChildProcess
   /** Resolves when the process has ended. */
   readonly ended: Promise<void>
@@ -73,6 +84,40 @@ const forOwnProcess = ({
   return others === undefined ? env : { ...env, NODE_OPTIONS: others.join(' ') }
 }
 
+/** Spawns a process for daemons; `options`: of `userdma daemon`. `inside`: the command that runs its command and becomes it. */
+const spawnDaemon = (
+  config: DaemonConfig,
+  options: readonly string[],
+  stdio: StdioOptions,
+  inside: (command: readonly string[]) => readonly string[] = command => command,
+): ChildProcess => {
+  const {
+    [SessionEnv.tag]: _tag,
+    [SessionEnv.socket]: _socket,
+    [SessionEnv.clock]: _clock,
+    ...others
+  } = forOwnProcess(withoutShim(process.env))
+  const env = config.clock === 'skip' ? withPreloaded(others, clockLibrary()) : others
+  const [program, ...args] = inside([
+    process.execPath,
+    HEAP_OPTION,
+    ...process.execArgv.filter(option => option !== HEAP_OPTION && !isInspector(option)),
+    userdmaScript,
+    'daemon',
+    '--background',
+    ...options,
+    ...configArguments(config),
+  ])
+  return spawn(program!, args, { cwd: '/', detached: true, env, stdio })
+}
+
+/** Resolves when the process has ended, or was not spawned. */
+const endOf = (child: ChildProcess): Promise<void> =>
+  new Promise(resolve => {
+    child.once('exit', () => resolve())
+    child.once('error', () => resolve())
+  })
+
 /**
  * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. `inside`: the command that runs the
  * daemon's command and becomes it; by default that itself. Resolves when it is ready. Throws StartError, or the error of
@@ -82,19 +127,12 @@ export const startInBackground = async (
   socket: string,
   config: DaemonConfig,
   options: readonly string[] = [],
-  inside: (command: readonly string[]) => readonly string[] = command => command,
+  inside?: (command: readonly string[]) => readonly string[],
 ): Promise<StartedDaemon> => {
   const log = join(dirname(socket), 'daemon.log')
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const ownLog = `${log}.${randomBytes(8).toString('hex')}.new`
   removeLeftBehind(dirname(socket), OWN_LOG)
-  const {
-    [SessionEnv.tag]: _tag,
-    [SessionEnv.socket]: _socket,
-    [SessionEnv.clock]: _clock,
-    ...others
-  } = forOwnProcess(withoutShim(process.env))
-  const env = config.clock === 'skip' ? withPreloaded(others, clockLibrary()) : others
   // Before the log exists: a signal must not end the process between the two.
   let output: number | undefined
   const removeLog = (): void => {
@@ -105,30 +143,92 @@ export const startInBackground = async (
     output = openSync(ownLog, 'wx', 0o600)
     if (!lockShared(ownLog, output))
       throw new StartError(`the daemon cannot be started: another command has removed its log ${ownLog}`)
-    const [program, ...args] = inside([
-      process.execPath,
-      HEAP_OPTION,
-      ...process.execArgv.filter(option => option !== HEAP_OPTION && !isInspector(option)),
-      userdmaScript,
-      'daemon',
-      '--background',
-      ...options,
-      '--socket',
-      socket,
-      ...configArguments(config),
-    ])
-    const child = spawn(program!, args, { cwd: '/', detached: true, env, stdio: ['ignore', 'pipe', output] })
-    const ended = new Promise<void>(resolve => {
-      child.once('exit', () => resolve())
-      child.once('error', () => resolve())
-    })
+    const child = spawnDaemon(config, [...options, '--socket', socket], ['ignore', 'pipe', output], inside)
+    const ended = endOf(child)
     await untilReady(child, ownLog)
+    child.stdout?.destroy()
+    child.unref()
     renameSync(ownLog, log)
     return { process: child, ended, lastOutput: () => lastLines(log) }
   } finally {
     restoreSignals()
     removeLog()
     if (output !== undefined) closeSync(output)
+  }
+}
+
+/** Daemons of a process: each leaves some memory, about 2 MB. */
+const MOST_DAEMONS = 50
+
+/** A process of `DaemonProcesses`. */
+interface DaemonProcess {
+  readonly child: ChildProcess
+  /** How many daemons it may still serve. */
+  left: number
+  readonly log: string
+  /** Resolves when it has ended. */
+  readonly ended: Promise<void>
+}
+
+/**
+ * Processes that serve private daemons of one kind, one after another: a start takes a tenth of that of a process. `options`: of
+ * each daemon. A process that does not print ENDED_LINE after a daemon serves no other.
+ */
+export class DaemonProcesses {
+  readonly #options: readonly string[]
+  readonly #folder = privateFolder()
+  readonly #idle: DaemonProcess[] = []
+  #count = 0
+
+  constructor(options: readonly string[]) {
+    this.#options = options
+  }
+
+  #spawn(config: DaemonConfig): DaemonProcess {
+    const name = join(this.#folder, String(++this.#count))
+    const log = `${name}.log`
+    const clock = config.clock === 'skip' ? ['--clock-page', clockPageOf(name)] : []
+    const output = openSync(log, 'wx', 0o600)
+    try {
+      const options = [...this.#options, '--serve-next', ...clock]
+      const child = spawnDaemon(config, options, ['pipe', 'pipe', output])
+      // It has ended.
+      child.stdin?.on('error', () => {})
+      const own: DaemonProcess = { child, left: MOST_DAEMONS, log, ended: endOf(child) }
+      void own.ended.then(() => {
+        if (this.#idle.includes(own)) this.#idle.splice(this.#idle.indexOf(own), 1)
+      })
+      return own
+    } finally {
+      closeSync(output)
+    }
+  }
+
+  /** As `startInBackground`. The process has the drivers and the kind of clock of its first daemon. */
+  async start(socket: string, config: DaemonConfig): Promise<StartedDaemon> {
+    const own = this.#idle.pop() ?? this.#spawn(config)
+    const { child, log, ended } = own
+    child.ref()
+    child.stdin?.write(`${JSON.stringify({ socket, config } satisfies NextDaemon)}\n`)
+    await untilReady(child, log)
+    const isOver = untilPrinted(child, ENDED_LINE).then(() => {
+      own.left--
+      if (own.left === 0) child.stdin?.end()
+      else this.#idle.push(own)
+      child.unref()
+    })
+    return { process: child, ended: Promise.race([isOver, ended]), lastOutput: () => lastLines(log) }
+  }
+
+  /** Ends the processes, whose daemons have ended. */
+  async close(): Promise<void> {
+    const ends = this.#idle.map(({ child, ended }) => {
+      child.ref()
+      child.stdin?.end()
+      return ended
+    })
+    await Promise.all(ends)
+    removeFolder(this.#folder)
   }
 }
 
@@ -151,7 +251,19 @@ const fatalError = (log: string): string => {
   return found === null ? '' : ` (${found[0].replace(/^# /, '').trim()})`
 }
 
-/** Resolves when the daemon has printed READY; rejects with StartError if it ends before, or was not spawned. */
+/** Resolves when the process prints a line that starts with `prefix`. `printed`: gets what it prints until then. */
+const untilPrinted = (child: ChildProcess, prefix: string, printed = { text: '' }): Promise<void> =>
+  new Promise(resolve => {
+    const onData = (chunk: string): void => {
+      printed.text += chunk
+      if (!textAfter(prefix, printed.text)?.includes('\n')) return
+      child.stdout?.off('data', onData)
+      resolve()
+    }
+    child.stdout?.setEncoding('utf8').on('data', onData)
+  })
+
+/** Resolves when the daemon has printed READY; rejects with StartError if its process ends before, or was not spawned. */
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => {
@@ -162,24 +274,20 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
     const late = setTimeout(() => {
       process.stderr.write(`userdma: the daemon (process ${child.pid}) is still starting${lowLimits()}\n`)
     }, LATE_START)
-    let text = ''
+    const printed = { text: '' }
     const ended = (status: number | null, signal: NodeJS.Signals | null): void => {
       clearTimeout(late)
       const limits = signal === null ? '' : lowLimits()
       // After a crash for lack of memory or threads, the log ends with a stack of Node.js.
-      const reason = textAfter(DaemonLine.FAILED, text)?.trim() || (limits === '' && lastLines(log))
+      const reason = textAfter(DaemonLine.FAILED, printed.text)?.trim() || (limits === '' && lastLines(log))
       const end = `the daemon ended with ${signal ?? `status ${status}`} before it was ready`
       reject(new StartError(reason || `${end}${fatalError(log)}${limits}`))
     }
     // `close`, not `exit`: then the output is complete.
     child.once('error', failed).once('close', ended)
-    child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
-      text += chunk
-      if (!textAfter(DaemonLine.READY, text)?.includes('\n')) return
+    void untilPrinted(child, DaemonLine.READY, printed).then(() => {
       clearTimeout(late)
       child.off('error', failed).off('close', ended)
-      child.stdout?.destroy()
-      child.unref()
       resolve()
     })
   })

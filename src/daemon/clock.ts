@@ -18,6 +18,7 @@ const library = libcFunctions({
   userdma_clock_serve: 'int userdma_clock_serve(const char *path)',
   userdma_clock_keep: 'int userdma_clock_keep()',
   userdma_clock_watch: 'int userdma_clock_watch(const char *path)',
+  userdma_clock_is_clean: 'int userdma_clock_is_clean()',
 })
 
 /** Throws SystemError. */
@@ -43,6 +44,18 @@ export const keepClock = (namespaces: readonly string[] = []): void => {
   requireDone('userdma_clock_keep', library().userdma_clock_keep())
 }
 
+const serveClock = (page: string): void => requireDone('userdma_clock_serve', library().userdma_clock_serve(page), page)
+
+/** Makes a clock, of which this daemon is the keeper. Throws SystemError, or an Error if the library is not preloaded. */
+export const openClock = (page: string, config: Pick<DaemonConfig, 'clockSpin'>): void => {
+  makeClock(page, config)
+  serveClock(page)
+  keepClock()
+}
+
+/** Whether a page can be that of a further daemon: no program is left in it, and none has changed what it covers. */
+export const isClockClean = (): boolean => library().userdma_clock_is_clean() !== 0
+
 /** Removes the page of a daemon that was killed, too. */
 export const endClock = (socket: string): void => rmSync(clockPageOf(socket), { force: true })
 
@@ -51,8 +64,10 @@ export const startClock = (socket: string, config: DaemonConfig, shared?: string
   endClock(socket)
   if (config.clock !== 'skip') return
   const page = clockPageOf(socket)
-  if (shared === undefined) makeClock(page, config)
-  else symlinkSync(shared, page)
-  requireDone('userdma_clock_serve', library().userdma_clock_serve(page), page)
-  if (shared === undefined) keepClock()
+  if (shared === undefined) {
+    openClock(page, config)
+    return
+  }
+  symlinkSync(shared, page)
+  serveClock(page)
 }

@@ -371,6 +371,7 @@ export const daemonOptions = {
   background: flag('a command started this daemon, and waits for it', { isHidden: true }),
   removeFolder: flag('remove the folder of the socket at the end', { isHidden: true }),
   clockPage: valued('path', path, 'the page of a clock that daemons share', { isHidden: true }),
+  serveNext: flag('be the process of one daemon after another, by lines of standard input', { isHidden: true }),
 } as const
 
 /** Values of --shell. */

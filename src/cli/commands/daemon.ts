@@ -4,12 +4,17 @@
  *
  * It prints one line when it is ready. A command that started the daemon waits for that line and then closes the pipe,
  * so a closed standard output must not end the daemon.
+ *
+ * With --serve-next it is the process of many daemons, one after another: each line of standard input is the next
+ * (`DaemonProcesses`).
  */
 import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { makeSocketFolder } from '../../daemon/client/user-socket.ts'
+import { isClockClean, openClock } from '../../daemon/clock.ts'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
 import { loadDrivers } from '../../daemon/devices/driver-file.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
@@ -29,7 +34,7 @@ import { requireDifferentFiles } from '../output-file.ts'
 import { clockLibrary, holdFolder, removeFolder, removeLeftFolders, userdmaScript } from '../paths.ts'
 import { endAs, runProgram, withPreloaded } from '../program/program.ts'
 import { isForCheck, openRecordFile } from '../record.ts'
-import { startInBackground } from '../start.ts'
+import { ENDED_LINE, type NextDaemon, startInBackground } from '../start.ts'
 
 type DaemonOptions = OptionsOf<typeof daemonOptions>
 
@@ -97,7 +102,8 @@ const withServer = async (error: unknown, socket: string): Promise<unknown> => {
  */
 const logUncaughtErrors = (): void => {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const)
-    process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
+    if (process.listenerCount(event) === 0)
+      process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
 }
 
 /** Resolves at the first signal that ends a command (end-signals.ts); the second one ends the process. */
@@ -133,6 +139,72 @@ const socketOf = ({ socket }: DaemonOptions, inherited: InheritedSocket | undefi
   return inherited?.path ?? (socket === undefined ? makeSocketFolder() : resolve(socket))
 }
 
+/** What daemons of --serve-next do not have. */
+type Further = Pick<Parameters<typeof startDaemon>[0], 'served' | 'record' | 'inherited'>
+
+/** Serves until the daemon ends. `stopped`: a signal has come. Rejects if it cannot start. */
+const serve = async (
+  { socket, config }: NextDaemon,
+  { background, endWithLastClient = false, removeFolder: isFolderRemoved, clockPage }: DaemonOptions,
+  drivers: Awaited<ReturnType<typeof loadDrivers>>,
+  stopped: Promise<undefined>,
+  further: Further = {},
+): Promise<void> => {
+  if (isFolderRemoved) holdFolder(dirname(socket))
+  setTimerFactor(config.timers ?? 1)
+  const starting = startDaemon({
+    socket,
+    config,
+    endWithLastClient,
+    drivers,
+    ...further,
+    ...(clockPage !== undefined && { clockPage }),
+  })
+  const running = await Promise.race([starting, stopped]).catch(async error => {
+    const explained = await withServer(error, socket)
+    // The command that started this daemon shows this line. The log may be unwritable (ENOSPC).
+    if (background) process.stdout.write(`${DaemonLine.FAILED}${messageOf(explained)}\n`)
+    throw explained
+  })
+  // A signal came while the start waited for the lock of the socket: nothing was created that outlives the process.
+  if (running === undefined) process.exit(0)
+  const settings = settingsText(config)
+  process.stdout.write(`${DaemonLine.READY}${socket} (${settings})\n`)
+  logUncaughtErrors()
+  if (running.hadPredecessor)
+    console.error(`${DaemonLine.NOTE}${process.pid} removed the socket and files that an earlier daemon had left`)
+  // A background daemon writes a log, in which these notes tell its start and end.
+  const note = (text: string): void => {
+    if (background) console.error(`${DaemonLine.NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
+  }
+  note(`serves ${socket} (${settings})${endWithLastClient ? ' until its last client has ended' : ''}`)
+  note(`ends: ${(await Promise.race([stopped, running.ended])) ?? 'on a signal'}`)
+  await running.close()
+  if (!isFolderRemoved) return
+  const folder = dirname(socket)
+  // If the socket is another daemon's now, so is the folder.
+  if (!existsSync(socket)) removeFolder(folder)
+  // userdma-run, which makes such folders too, leaves this to their daemons.
+  removeLeftFolders(dirname(folder))
+}
+
+/**
+ * Serves the daemon of each line of standard input. With a clock that skips they have one page, so that the time of this
+ * process goes on; it ends where a program has left something in it.
+ */
+const serveNext = async (options: DaemonOptions, drivers: Awaited<ReturnType<typeof loadDrivers>>): Promise<void> => {
+  const stopped = stopSignal()
+  void stopped.then(() => process.stdin.destroy())
+  const { clock, clockSpin, clockPage } = options
+  const ownClock = clock === 'skip' ? clockPage : undefined
+  if (ownClock !== undefined) openClock(ownClock, { ...(clockSpin === false && { clockSpin }) })
+  for await (const line of createInterface({ input: process.stdin })) {
+    await serve(JSON.parse(line) as NextDaemon, options, drivers, stopped)
+    if (ownClock !== undefined && !isClockClean()) return
+    process.stdout.write(`${ENDED_LINE}\n`)
+  }
+}
+
 /** The command. Ends the process. */
 export const daemon = async (given: DaemonOptions): Promise<void> => {
   const options = isForCheck(given) ? { ...given, check: true } : given
@@ -141,6 +213,10 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
   const config = fullConfig(await wantedConfig(options, drivers))
   // A command that has started this daemon has told it.
   if (!options.background) await tellDrivers(config.devices, {})
+  if (options.serveNext) {
+    await serveNext(options, drivers)
+    process.exit(0)
+  }
   const served = servedAccounts(options)
   const inherited = options.detach ? undefined : inheritedSocket()
   const socket = socketOf(options, inherited)
@@ -154,50 +230,15 @@ export const daemon = async (given: DaemonOptions): Promise<void> => {
     endAs(await runProgram(process.execPath, words, withPreloaded(process.env, clockLibrary())))
     return
   }
-  if (options.removeFolder) holdFolder(dirname(socket))
   requireDifferentFiles(
     [['--record', options.record]],
     (options.driver ?? []).map(file => ['--driver', file]),
   )
-  setTimerFactor(config.timers ?? 1)
   const record = openRecordFile(options)
-  const stopped = stopSignal()
-  const starting = startDaemon({
-    socket,
-    config,
-    endWithLastClient: options.endWithLastClient === true,
+  await serve({ socket, config }, options, drivers, stopSignal(), {
     served,
     ...(record && { record: { fd: record.fd, ...record.options } }),
-    drivers,
     ...(inherited !== undefined && { inherited: inherited.fd }),
-    ...(options.clockPage !== undefined && { clockPage: options.clockPage }),
   })
-  const running = await Promise.race([starting, stopped]).catch(async error => {
-    const explained = await withServer(error, socket)
-    // The command that started this daemon shows this line. The log may be unwritable (ENOSPC).
-    if (options.background) process.stdout.write(`${DaemonLine.FAILED}${messageOf(explained)}\n`)
-    throw explained
-  })
-  // A signal came while the start waited for the lock of the socket: nothing was created that outlives the process.
-  if (running === undefined) process.exit(0)
-  const settings = settingsText(config)
-  process.stdout.write(`${DaemonLine.READY}${socket} (${settings})\n`)
-  logUncaughtErrors()
-  if (running.hadPredecessor)
-    console.error(`${DaemonLine.NOTE}${process.pid} removed the socket and files that an earlier daemon had left`)
-  // A background daemon writes a log, in which these notes tell its start and end.
-  const note = (text: string): void => {
-    if (options.background) console.error(`${DaemonLine.NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
-  }
-  note(`serves ${socket} (${settings})${options.endWithLastClient ? ' until its last client has ended' : ''}`)
-  note(`ends: ${(await Promise.race([stopped, running.ended])) ?? 'on a signal'}`)
-  await running.close()
-  if (options.removeFolder) {
-    const folder = dirname(socket)
-    // If the socket is another daemon's now, so is the folder.
-    if (!existsSync(socket)) removeFolder(folder)
-    // userdma-run, which makes such folders too, leaves this to their daemons.
-    removeLeftFolders(dirname(folder))
-  }
   process.exit(0)
 }

@@ -30,7 +30,7 @@ import { optionWords } from '../command-line/option.ts'
 import { findingOptions } from '../command-line/options.ts'
 import { configArguments, fullConfig, orUsageError, parseTorment, wantedConfig } from '../config.ts'
 import { onFirstEndSignal } from '../end-signals.ts'
-import { joinDaemon } from '../join.ts'
+import { joinPrivate, privateDaemons } from '../join.ts'
 import { type Output, openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
@@ -61,6 +61,8 @@ interface Search {
   readonly args: readonly string[]
   readonly options: SearchOptions
   readonly recording: Recording
+  /** One at a time. */
+  readonly daemons: ReturnType<typeof privateDaemons>
   /** Number of runs, and the longest one that has passed, milliseconds. */
   runs: number
   longestPass: number
@@ -158,6 +160,7 @@ export const tormentSearch = async (
     args,
     options: taken.options,
     recording,
+    daemons: privateDaemons(),
     runs: 0,
     longestPass: 0,
     canHang: false,
@@ -180,6 +183,7 @@ export const tormentSearch = async (
     clearTimeout(timer)
     progress.end()
     await symbols.close()
+    await search.daemons.close()
     removeHandlers()
     taken.release()
   }
@@ -395,7 +399,7 @@ const runWithin = async <T extends TormentSetting | undefined>(
   setting: T,
   seconds: number,
 ): Promise<(Run & { readonly setting: T; readonly isTimedOut: boolean }) | undefined> => {
-  const { program, args, options, recording, judge, symbols, stop, longestPass } = search
+  const { program, args, options, recording, judge, symbols, stop, longestPass, daemons } = search
   const decisions = new Map<string, string>()
   const helds = new Map<string, TormentHeld>()
   const onTorment = ({ torment: { id, text, held } }: TormentRecord): void => {
@@ -407,10 +411,7 @@ const runWithin = async <T extends TormentSetting | undefined>(
   const onFinding = (finding: Finding): void => {
     judged.push(symbols.render(known => (judge(finding, known).action === 'fail' ? finding : undefined)))
   }
-  const joined = await joinDaemon(
-    { ...optionsWith(options, setting), private: true, check: true },
-    { onFinding, onTorment },
-  )
+  const joined = await joinPrivate(daemons, { ...optionsWith(options, setting), check: true }, { onFinding, onTorment })
   try {
     await joined.client.subscribeFindings()
     if (setting !== undefined) await joined.client.trace(NO_PROGRAM)

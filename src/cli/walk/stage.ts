@@ -1,5 +1,6 @@
 /*
- * Where the runs of a walk take place: each under a private daemon of its own, so that nothing of one run is in the next.
+ * Where the runs of a walk take place: each under a private daemon of its own, so that nothing of one run is in the next; a few
+ * processes serve these one after another.
  * Several at a time have network namespaces of their own, since programs choose ports.
  */
 import { writeFileSync } from 'node:fs'
@@ -10,7 +11,7 @@ import { DEFAULT_FABRIC, type FabricSpec, hasOtherWay, parseFabric, switchesOf }
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import { attempt } from '../attempt.ts'
 import { watchHang } from '../clock.ts'
-import { type JoinOptions, joinDaemon } from '../join.ts'
+import { type JoinOptions, joinPrivate, privateDaemons } from '../join.ts'
 import { isRoot } from '../net/state.ts'
 import { tool } from '../net/system.ts'
 import { privateFolder, removeFolder } from '../paths.ts'
@@ -113,14 +114,19 @@ const isolated = (command: readonly string[]): readonly string[] => [
   ...command,
 ]
 
-/** The stage of a command. */
-export const commandStage = ({ program, args, options, isIsolated, stop }: CommandStageOptions): Stage => ({
+/** The stage of a command. `close`: when no run is left. */
+export const commandStage = (
+  { program, args, options, isIsolated, stop }: CommandStageOptions,
+  processes = privateDaemons(),
+): Stage & { close(): Promise<void> } => ({
+  close: () => processes.close(),
   async run(point, { seconds, factor }) {
     const folder = privateFolder()
     const findings: Finding[] = []
     const crashes = join(folder, 'crashes')
-    const joined = await joinDaemon(
-      { ...options, private: true, check: true, timers: factor },
+    const joined = await joinPrivate(
+      processes,
+      { ...options, check: true, timers: factor },
       { onFinding: finding => void findings.push(finding) },
     )
     const { client } = joined

@@ -51,7 +51,7 @@ const findings = (results: readonly WalkJson[]): readonly string[] =>
 const starts = (folder: string): Promise<void> =>
   new Promise(resolve => {
     const watcher = watch(folder, { recursive: true }, (_event, name) => {
-      if (!/daemon\.log\.\w+\.new$/.test(name ?? '')) return
+      if (!/\/\d+\.log$/.test(name ?? '')) return
       watcher.close()
       resolve()
     })
