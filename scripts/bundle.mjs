@@ -86,13 +86,14 @@ const WRAPPING = {
 const TYPICAL = {
   run: socket => ['run', '--socket', socket, '--', 'true'],
   client: socket => ['devices', '--socket', socket],
-  watch: socket => ['check', '--socket', socket, '--', 'true'],
+  watch: socket => ['trace', '--socket', socket, '--', 'true'],
+  check: () => ['check', '--', 'true'],
   // What programs need of it is compiled when they need it.
   daemon: socket => ['daemon', '--background', '--end-with-last-client', '--socket', socket],
 }
 
 /** V8's options for the commands of a bundle, as bin/userdma has them: a cache is valid for the options of its writer. */
-const optionsOf = name => (name === 'daemon' ? ['--initial-heap-size=64'] : [])
+const optionsOf = name => (['daemon', 'check'].includes(name) ? ['--initial-heap-size=64'] : [])
 
 /** Writes V8's compiled code of a bundle: of the functions of its typical command, or of all, if it has none. */
 const compile = async name => {

@@ -14,6 +14,7 @@ import { type Handlers, openToolSession, type ToolSession } from '../daemon/clie
 import { makeSocketFolder, namedSocket } from '../daemon/client/user-socket.ts'
 import { EAGAIN, SystemError } from '../host/errno.ts'
 import { close, connect } from '../host/net/sockets.ts'
+import type { DaemonConfig } from '../uapi/tool.ts'
 import type { OptionsOf } from './command-line/option.ts'
 import type { joinOptions } from './command-line/options.ts'
 import {
@@ -27,7 +28,7 @@ import {
 } from './config.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
-import { DaemonProcesses, StartError, startInBackground } from './start.ts'
+import { DaemonProcesses, hasInspector, StartError, type StartedDaemon, startInBackground } from './start.ts'
 import { type Taken, type TakingCommand, takeSettings } from './taken-settings.ts'
 
 export type JoinOptions = ConfigOptions & OutputOptions & Pick<OptionsOf<typeof joinOptions>, 'socket' | 'private'>
@@ -50,26 +51,29 @@ const END_TIMEOUT = 5000
 /** For commands with many private daemons (`joinPrivate`). */
 export const privateDaemons = (): DaemonProcesses => new DaemonProcesses(PRIVATE)
 
-/** `processes`: one of them serves the daemon; default: a new one. */
+/** Starts a daemon, as `startInBackground`. */
+type Starter = (socket: string, config: DaemonConfig) => Promise<StartedDaemon>
+
+const inBackground: Starter = (socket, config) => startInBackground(socket, config, PRIVATE)
+
 const startPrivate = async (
   wanted: WantedConfig,
   handlers?: Handlers,
-  processes?: DaemonProcesses,
+  start: Starter = inBackground,
 ): Promise<Joined> => {
   const folder = privateFolder()
   try {
     const socket = join(folder, 'sock')
     // If this process is killed, only the daemon can remove the folder.
-    const config = fullConfig(wanted)
-    const daemon = await (processes?.start(socket, config) ?? startInBackground(socket, config, PRIVATE))
+    const daemon = await start(socket, fullConfig(wanted))
     const client = await openToolSession(socket, handlers)
     return {
       client,
       lastOutput: daemon.lastOutput,
       async leave() {
         client.close()
-        daemon.process.ref()
-        const timer = setTimeout(() => daemon.process.kill('SIGKILL'), END_TIMEOUT)
+        daemon.ref()
+        const timer = setTimeout(() => daemon.kill(), END_TIMEOUT)
         await daemon.ended
         clearTimeout(timer)
         if (!isServed(socket)) removeFolder(folder)
@@ -81,9 +85,13 @@ const startPrivate = async (
   }
 }
 
-const startWithTaken = async ({ options, release }: Taken<JoinOptions>, handlers?: Handlers): Promise<Joined> => {
+const startWithTaken = async (
+  { options, release }: Taken<JoinOptions>,
+  handlers?: Handlers,
+  start?: Starter,
+): Promise<Joined> => {
   try {
-    const joined = await startPrivate(await wantedConfig(options), handlers)
+    const joined = await startPrivate(await wantedConfig(options), handlers, start)
     return {
       ...joined,
       async leave() {
@@ -96,6 +104,17 @@ const startWithTaken = async ({ options, release }: Taken<JoinOptions>, handlers
     throw error
   }
 }
+
+/**
+ * A clock that skips, and drivers from files, need a process that has begun with them; and no inspector reaches a daemon
+ * (docs/why/threat-model.md).
+ */
+const insideIfPossible =
+  (startInside: Starter): Starter =>
+  (socket, config) => {
+    const needsOwn = config.clock === 'skip' || config.drivers !== undefined || hasInspector()
+    return (needsOwn ? inBackground : startInside)(socket, config)
+  }
 
 /** Whether a daemon is at the socket: another one may have taken its path. */
 export const isServed = (socket: string): boolean => {
@@ -164,20 +183,21 @@ export const joinPrivate = async (
   processes: DaemonProcesses,
   options: ConfigOptions,
   handlers?: Handlers,
-): Promise<Joined> => startPrivate(await wantedConfig(options), handlers, processes)
+): Promise<Joined> => startPrivate(await wantedConfig(options), handlers, (...daemon) => processes.start(...daemon))
 
 /**
  * Joins or starts a daemon as the options require. `command`: a private daemon takes settings of any daemon
- * (`takeSettings`). Throws an Error with a message.
+ * (`takeSettings`). `startInside`: starts a private daemon in this process, where that can be. Throws an Error with a message.
  */
 export const joinDaemon = async (
   options: JoinOptions,
   handlers?: Handlers,
   command?: TakingCommand,
+  startInside?: Starter,
 ): Promise<Joined> => {
   const wanted = await wantedConfig(options)
   if (options.private) {
-    return startWithTaken(await takeSettings(options, command), handlers)
+    return startWithTaken(await takeSettings(options, command), handlers, startInside && insideIfPossible(startInside))
   }
   await tellDrivers(wanted.devices, options)
   const named = namedSocket(options.socket)

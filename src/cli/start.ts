@@ -32,9 +32,11 @@ export interface NextDaemon {
 export const ENDED_LINE = 'userdma daemon: ended'
 
 export interface StartedDaemon {
-  readonly process: ChildProcess
-  /** Resolves when the process has ended. */
+  /** Resolves when it has ended. */
   readonly ended: Promise<void>
+  /** From now on our process does not end before `ended`. */
+  ref(): void
+  kill(): void
   /** The last lines of its log; empty if there are none. */
   lastOutput(): string
 }
@@ -59,7 +61,7 @@ const logText = (path: string): string => {
 }
 
 /** The last MAX_LINES lines of a log, without those of NOTE; '' if it cannot be read. */
-const lastLines = (path: string): string =>
+export const lastLines = (path: string): string =>
   logText(path)
     .trim()
     .split('\n')
@@ -70,6 +72,10 @@ const lastLines = (path: string): string =>
 
 /** Whether an option of Node.js opens its inspector, to every local user. */
 const isInspector = (option: string): boolean => /^"?--inspect(?:-brk|-wait)?(?:=|"?$)/.test(option)
+
+/** Whether this process may have an inspector. */
+export const hasInspector = (): boolean =>
+  [...process.execArgv, ...(process.env.NODE_OPTIONS ?? '').split(' ')].some(isInspector)
 
 /**
  * The environment for our own processes: NODE_OPTIONS is for the user's programs, but inspectors are not for ours, which
@@ -118,6 +124,13 @@ const endOf = (child: ChildProcess): Promise<void> =>
     child.once('error', () => resolve())
   })
 
+const startedDaemon = (child: ChildProcess, ended: Promise<void>, log: string): StartedDaemon => ({
+  ended,
+  lastOutput: () => lastLines(log),
+  ref: () => child.ref(),
+  kill: () => void child.kill('SIGKILL'),
+})
+
 /**
  * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. `inside`: the command that runs the
  * daemon's command and becomes it; by default that itself. Resolves when it is ready. Throws StartError, or the error of
@@ -149,7 +162,7 @@ export const startInBackground = async (
     child.stdout?.destroy()
     child.unref()
     renameSync(ownLog, log)
-    return { process: child, ended, lastOutput: () => lastLines(log) }
+    return startedDaemon(child, ended, log)
   } finally {
     restoreSignals()
     removeLog()
@@ -217,7 +230,7 @@ export class DaemonProcesses {
       else this.#idle.push(own)
       child.unref()
     })
-    return { process: child, ended: Promise.race([isOver, ended]), lastOutput: () => lastLines(log) }
+    return startedDaemon(child, Promise.race([isOver, ended]), log)
   }
 
   /** Ends the processes, whose daemons have ended. */

@@ -62,7 +62,9 @@ const checkUnderDaemon = async (
   const peers = new PeerFindings(onFinding)
   const own = (finding: Finding): void =>
     onFinding(withUnseenThreads(host === undefined ? finding : onHost(finding, host.name)))
-  const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding: own }, 'check')
+  const { startInside } = await import('../start-inside.ts')
+  const all = { ...options, private: isPrivate, check: true }
+  const joined = await joinDaemon(all, { onFinding: own }, 'check', startInside)
   try {
     await record?.start(joined.client)
     const { buffers, adapters: like = [] } = await joined.client.config()

@@ -102,15 +102,18 @@ for (const name of Object.keys(bundles))
   test(`this version of Node accepts the compiled code of bundle ${name}`, { skip }, () => {
     const filename = join(dist, `${name}.cjs`)
     const cachedData = readFileSync(join(dist, `${name}.cache`))
-    if (name === 'daemon') setFlagsFromString(HEAP_OPTION)
+    if (['daemon', 'check'].includes(name)) setFlagsFromString(HEAP_OPTION)
     const script = new Script(readFileSync(filename, 'latin1'), { filename, cachedData })
     setFlagsFromString('--initial-heap-size=0')
     assert.equal(script.cachedDataRejected, false)
   })
 
-test('bin/userdma starts daemons with the option of Node for which their compiled code is valid', () => {
+test('bin/userdma starts daemons and `check` with the option of Node for which their compiled code is valid', () => {
   const script = readFileSync(userdmaScript, 'latin1')
-  assert.match(script, new RegExp(`^if \\[ "\\$1" = daemon \\]; then userdma_heap=${HEAP_OPTION}; fi$`, 'm'))
+  assert.match(
+    script,
+    new RegExp(`^if \\[ "\\$1" = daemon \\] \\|\\| \\[ "\\$1" = check \\]; then userdma_heap=${HEAP_OPTION}; fi$`, 'm'),
+  )
 })
 
 test('a bundle works without its compiled code, as in packages', { skip }, () => {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { openToolSession } from '../../../src/daemon/client/tool-session.ts'
 import { watch } from '../../../src/host/event-loop/poll.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { accept, close, listen } from '../../../src/host/net/sockets.ts'
@@ -481,6 +482,22 @@ describe('userdma check', {
       assert.match(failed.stderr, /no daemon at/)
       assert.deepEqual(readdirSync(folder), ['sock'], command[0])
     }
+  })
+
+  it('the process is that of its daemon, but not under an inspector or a clock that skips', async t => {
+    const isInside = async (options: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<boolean> => {
+      const words = ['check', ...options, '--', 'sh', '-c', 'echo $PPID $USERDMA_SOCKET; read line']
+      const running = start(t, userdma, words, { env: cleanEnvironment(env), stdio: 'pipe' })
+      const [, parent, socket] = await running.printed(/(\d+) (\/\S+\/sock)\n/)
+      const client = await openToolSession(socket!)
+      client.close()
+      running.child.stdin?.end()
+      assert.equal((await running.ended).status, 1)
+      return client.daemon === Number(parent)
+    }
+    assert.equal(await isInside([]), true)
+    assert.equal(await isInside([], { NODE_OPTIONS: '--inspect=127.0.0.1:0' }), false)
+    assert.equal(await isInside(['--clock', 'skip']), false)
   })
 
   it('after Ctrl-C the findings so far are printed, and the command ends by SIGINT', async t => {
