@@ -1,7 +1,7 @@
 /*
  * `userdma run` for its common case, in a tenth of the time that Node.js needs to start (docs/decisions/starts.md): there is
- * no option but `--socket` and `--private`, a daemon of this version serves the socket or is started here, and the program
- * is one that loads the preload library. All else, messages among it, is left to Node.js: `bin/userdma`, which starts this
+ * no option but `--socket`, `--private` and those of a private daemon, a daemon of this version serves the socket or is started
+ * here, and the program is one that loads the preload library. All else, messages among it, is left to Node.js: `bin/userdma`, which starts this
  * program, is run again. What is done here does the same as src/cli/commands/run.ts; test/system/starts.test.ts compares both.
  *
  * It is linked statically: no preload library of the user, and no C library that differs, keeps it from starting.
@@ -422,6 +422,50 @@ static bool may_start_daemon(void)
     return false;
 }
 
+static bool is_one_of(const char *name, const char *const names[])
+{
+    while (*names && strcmp(name, *names) != 0)
+        names++;
+    return *names != NULL;
+}
+
+static const char *const flags[] = {"--ignore-memlock", "--allow-faults", NULL};
+static const char *const valued[] = {"--link", "--path", "--timers", "--torment", "--torment-kinds", NULL};
+
+/* Whether an option is the daemon's alone: Node.js would pass it on. */
+static bool is_passed(const char *name, const char *value)
+{
+    if (is_one_of(name, valued))
+        return true;
+    /* Node.js says it where the name is an adapter's, and the driver rxe. */
+    if (strcmp(name, "--device") == 0)
+        return strncmp(value, "rxe", 3) == 0 || strstr(value, ",driver=");
+    /* A call site needs stacks. */
+    return strcmp(name, "--fault") == 0 && !strstr(value, "site=");
+}
+
+/* What the daemon gets: options of the command line, each with its value. */
+static char **passed;
+static size_t passed_count;
+
+/* Takes an option of a private daemon, and returns its last argument; NULL: it is another. */
+static char **pass_option(char **option)
+{
+    const size_t length = strcspn(*option, "=");
+    if (is_one_of(*option, flags)) {
+        passed[passed_count++] = *option;
+        return option;
+    }
+    char *const name = strndup(*option, length);
+    char **const last = (*option)[length] ? option : option + 1;
+    char *const value = last == option ? *option + length + 1 : *last;
+    if (!name || !value || !is_passed(name, value))
+        return NULL;
+    passed[passed_count++] = name;
+    passed[passed_count++] = value;
+    return last;
+}
+
 /* In the child. */
 static void become_daemon(const char *socket, int output)
 {
@@ -437,8 +481,14 @@ static void become_daemon(const char *socket, int output)
     const char *own[] = {USERDMA_ENV_TAG, USERDMA_ENV_SOCKET, USERDMA_ENV_CLOCK, "NODE_EXTRA_CA_CERTS", NODE};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         unsetenv(own[i]);
-    execl("/bin/sh", "sh", arguments[0], "daemon", "--background", "--end-with-last-client", "--socket", socket,
-          started.folder ? "--remove-folder" : NULL, NULL);
+    const char *const first[] = {"sh", arguments[0], "daemon", "--background", "--end-with-last-client", "--socket", socket};
+    const size_t count = sizeof first / sizeof *first;
+    const char *words[count + passed_count + 2];
+    memcpy(words, first, sizeof first);
+    memcpy(words + count, passed, passed_count * sizeof *passed);
+    words[count + passed_count] = started.folder ? "--remove-folder" : NULL;
+    words[count + passed_count + 1] = NULL;
+    execv("/bin/sh", (char **)(uintptr_t)words);
     _exit(127);
 }
 
@@ -606,7 +656,7 @@ static int end_as(int status, const sigset_t *waited)
     return 128 + WTERMSIG(status);
 }
 
-/* userdma-run SCRIPT run [--private | --socket PATH] [--] PROGRAM [ARGUMENT...]; SCRIPT: bin/userdma */
+/* userdma-run SCRIPT run [--private [OPTION...] | --socket PATH] [--] PROGRAM [ARGUMENT...]; SCRIPT: bin/userdma */
 int main(int argc, char **argv)
 {
     if (argc < 3)
@@ -615,6 +665,10 @@ int main(int argc, char **argv)
     char **args = argv + 3;
     const char *option = NULL;
     bool is_private = false;
+    /* An argument has two words at most. */
+    passed = calloc(2 * (size_t)argc, sizeof *passed);
+    if (!passed)
+        leave_to_node();
     for (; *args && **args == '-'; args++) {
         if (strcmp(*args, "--") == 0) {
             args++;
@@ -626,10 +680,10 @@ int main(int argc, char **argv)
             option = *++args;
         else if (strcmp(*args, "--private") == 0)
             is_private = true;
-        else
+        else if (!(args = pass_option(args)))
             leave_to_node();
     }
-    if (is_private && option)
+    if (is_private ? option != NULL : passed_count > 0)
         leave_to_node();
     const char *path = *args ? find_program(*args) : NULL;
     if (!path || !loads_libraries(path) || !starts_no_other(path, args + 1) || has_low_limits())

@@ -97,7 +97,26 @@ const CASES: readonly Case[] = [
     line: 'USERDMA_SOCKET= $run --private -- sh end-daemon 2>err; cat err; ls | grep -c private',
   },
   { name: 'the user’s daemon', line: 'mkdir -m 700 userdma-$(id -u); USERDMA_SOCKET= $run -- sh report 3<in' },
-  { name: 'a private daemon with options', line: '$run --private --link none -- true', isLeft: true },
+  {
+    name: 'a private daemon with options',
+    line: 'USERDMA_SOCKET= $run --private --device rxe7@127.0.0.7 --device=mlx5_0@127.0.0.2,driver=mlx5 --fault drop=1% --fault qp=3,dup=1 --timers 0.5 --torment 7 --ignore-memlock -- sh settings',
+  },
+  { name: 'options of a daemon that runs', line: '$run --fault drop=1% -- true', isLeft: true },
+  {
+    name: 'a value that a private daemon refuses',
+    line: 'USERDMA_SOCKET= $run --private --link none -- true',
+    isLeft: true,
+  },
+  {
+    name: 'a driver of which is told',
+    line: 'USERDMA_SOCKET= $run --private --device mlx5_0@127.0.0.1 -- true',
+    isLeft: true,
+  },
+  {
+    name: 'a fault that needs stacks',
+    line: 'USERDMA_SOCKET= $run --private --fault call=any,site=x,errno=EIO -- true',
+    isLeft: true,
+  },
   { name: 'a mark of another clock', line: 'USERDMA_CLOCK=/none $run -- sh report 3<in' },
 ]
 
@@ -106,6 +125,7 @@ const makeFiles = (folder: string): void => {
   const write = (name: string, text: string): void => writeFileSync(join(folder, name), text)
   write('report', REPORT)
   write('in', 'three\n')
+  write('settings', 'ls /sys/class/infiniband; set -- $run; $1 fault show; $1 env | grep -v SOCKET')
   write('42', 'cat; echo error >&2; exit 42')
   for (const name of ['KILL', 'TERM', 'PIPE', 'SEGV']) write(name, `kill -${name} $$`)
   write('script', '#!/bin/sh\necho script\n')
