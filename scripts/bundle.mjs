@@ -12,20 +12,15 @@
  * Packages have all commands as dist/program, with common parts too, instead of the compiled modules of dist/src. It has
  * the library's entry points once more, for drivers from files, which need the daemon's own objects.
  */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
-import { Script } from 'node:vm'
 import { filesBelow, inRoot, modified, say } from './common.mjs'
+import { codeOf, compileBundle, compiledOf, load, optionsOf } from './compile-bundle.cjs'
 
 const ENTRY = inRoot('dist', 'src', 'cli', 'main.js')
 /** The commands of each bundle, by its name. */
 const BUNDLED = inRoot('scripts', 'bundled.json')
-const codeOf = name => inRoot('dist', `${name}.cjs`)
-const compiledOf = name => inRoot('dist', `${name}.cache`)
 
 /** The names of the files in LIBRARY, each with the compiled module that it bundles. */
 const LIBRARY = inRoot('dist', 'lib')
@@ -82,43 +77,6 @@ const WRAPPING = {
   footer: { js: '})' },
 }
 
-/** By bundle, the command whose functions are compiled in advance. `socket`: a path without a daemon. */
-const TYPICAL = {
-  run: socket => ['run', '--socket', socket, '--', 'true'],
-  client: socket => ['devices', '--socket', socket],
-  watch: socket => ['trace', '--socket', socket, '--', 'true'],
-  check: () => ['check', '--', 'true'],
-  // What programs need of it is compiled when they need it.
-  daemon: socket => ['daemon', '--background', '--end-with-last-client', '--socket', socket],
-}
-
-/** V8's options for the commands of a bundle, as bin/userdma has them: a cache is valid for the options of its writer. */
-const optionsOf = name => (['daemon', 'check'].includes(name) ? ['--initial-heap-size=64'] : [])
-
-/** Writes V8's compiled code of a bundle: of the functions of its typical command, or of all, if it has none. */
-const compile = async name => {
-  if (TYPICAL[name] !== undefined) {
-    const folder = mkdtempSync(join(tmpdir(), 'userdma-build-'))
-    const command = TYPICAL[name](join(folder, 'sock'))
-    // It may fail, as where no daemon can start: then fewer functions are compiled.
-    const words = [...optionsOf(name), inRoot('scripts', 'compile-bundle.cjs'), name, ...command]
-    const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'ignore'] })
-    // A daemon is ready with its first line.
-    child.stdout.once('data', () => name === 'daemon' && child.kill())
-    await once(child, 'close')
-    rmSync(folder, { recursive: true, force: true })
-    return
-  }
-  setFlagsFromString('--no-lazy')
-  const script = load(name)
-  setFlagsFromString('--lazy')
-  writeFileSync(compiledOf(name), script.createCachedData())
-}
-
-/** A bundle, as loaded by bin/userdma. */
-const load = (name, cachedData) =>
-  new Script(readFileSync(codeOf(name), 'latin1'), { filename: codeOf(name), cachedData })
-
 const isAccepted = name => {
   for (const option of optionsOf(name)) setFlagsFromString(option)
   try {
@@ -160,7 +118,7 @@ const bundleOne = async (name, commands, newest) => {
       ...WRAPPING,
     })
     renameSync(unfinished, codeOf(name))
-    await compile(name)
+    await compileBundle(name)
     return true
   } catch (error) {
     say(`build: dist/${name}.cjs was not written: ${error.message}`)

@@ -88,8 +88,10 @@ const stageDebian = async (folder, arch, libraries) => {
   gzip([join(doc, 'changelog'), ...filesBelow(join(folder, 'usr', 'share', 'man'), () => true)])
   const files = filesBelow(join(folder, 'usr'), () => true)
   writeBelow(folder, 'DEBIAN/control', control(arch, files))
-  copyFileSync(inRoot('scripts', 'package', 'debian', 'prerm'), join(folder, 'DEBIAN', 'prerm'))
-  chmodSync(join(folder, 'DEBIAN', 'prerm'), 0o755)
+  for (const name of ['postinst', 'prerm']) {
+    copyFileSync(inRoot('scripts', 'package', 'debian', name), join(folder, 'DEBIAN', name))
+    chmodSync(join(folder, 'DEBIAN', name), 0o755)
+  }
   const sums = spawnSync(
     'md5sum',
     files.map(path => relative(folder, path)),

@@ -54,7 +54,14 @@ export const stageProgram = async (home, hasPlugin = false) => {
   const bundles = Object.keys(JSON.parse(readFileSync(inRoot('scripts', 'bundled.json'), 'utf8')))
     .filter(name => hasPlugin || name !== 'device-plugin')
     .map(name => `dist/${name}.cjs`)
-  for (const name of ['bin/package.json', 'scripts/bundled.json', 'dist/page', 'deploy', ...bundles])
+  for (const name of [
+    'bin/package.json',
+    'scripts/bundled.json',
+    'scripts/compile-bundle.cjs',
+    'dist/page',
+    'deploy',
+    ...bundles,
+  ])
     copy(inRoot(name), join(home, name))
   await bundleProgram(join(home, 'dist', 'program'))
   // by `exports` a daemon finds what its drivers import (src/daemon/devices/driver-modules.ts)

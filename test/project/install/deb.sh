@@ -9,6 +9,7 @@ install() {
   command -v ibv_rc_pingpong >/dev/null || sudo apt-get -q update
   sudo apt-get -q install -y --no-install-recommends "$packages"/userdma_*_"$debian".deb ibverbs-utils
   has_files $share /usr/include
+  ls /usr/lib/userdma/dist/check.cache /usr/lib/userdma/dist/daemon.cache
   userdma help how-to/doctor
 }
 

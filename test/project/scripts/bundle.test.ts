@@ -116,7 +116,17 @@ test('bin/userdma starts daemons and `check` with the option of Node for which t
   )
 })
 
-test('a bundle works without its compiled code, as in packages', { skip }, () => {
+test('all bundles are compiled at the installation of a package', { skip }, () => {
+  const { folder } = bareCheckout()
+  const compiled = Object.keys(bundles).map(name => join(folder, 'dist', `${name}.cache`))
+  for (const path of compiled) rmSync(path)
+  const script = join(folder, 'scripts', 'compile-bundle.cjs')
+  cpSync(join(repoRoot, 'scripts', 'compile-bundle.cjs'), script)
+  assert.equal(spawnSync(process.execPath, [script]).status, 0)
+  assert.deepEqual(compiled.filter(existsSync), compiled)
+})
+
+test('a bundle works without its compiled code, as in packages of npm', { skip }, () => {
   const { folder, run } = bareCheckout()
   rmSync(join(folder, 'dist', 'run.cache'))
   assert.equal(run('run', '--bogus', 'true').status, 2)
