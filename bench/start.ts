@@ -20,25 +20,42 @@ const startMs = (program: string, ...args: readonly string[]) => {
   return median(times)
 }
 
-/** `program`: what `userdma run` runs. */
-const row = (command: string, floor: number, aim: number, program: readonly string[] = []): Row => ({
-  name: `start ${command}`,
-  quantity: `\`${['userdma', command, ...program].join(' ')}\` with a running daemon`,
+const start = (name: string, words: string, floor: number, aim: number, prepare: Row['prepare']): Row => ({
+  name: `start ${name}`,
+  quantity: words,
   unit: 'ms',
   better: 'lower',
   cores: 1,
   reference: '`node -e 0`',
   floor,
   aim,
-  prepare: async () => {
-    const { socket, stop } = await startDaemon()
-    return {
-      ours: () => startMs(cli, command, '--socket', socket, ...program),
-      reference: () => startMs(process.execPath, '-e', '0'),
-      note: `${STARTS} starts a round`,
-      close: stop,
-    }
-  },
+  prepare,
 })
 
-export const startRows: readonly Row[] = [row('run', 0.5, 0.2, ['--', 'true']), row('devices', 1.7, 1.3)]
+/** What a row measures. */
+const compare = (...words: readonly string[]) => ({
+  ours: () => startMs(cli, ...words),
+  reference: () => startMs(process.execPath, '-e', '0'),
+  note: `${STARTS} starts a round`,
+})
+
+/** `program`: what `userdma run` runs. */
+const underDaemon = (command: string, floor: number, aim: number, program: readonly string[] = []): Row => {
+  const words = `\`${['userdma', command, ...program].join(' ')}\` with a running daemon`
+  return start(command, words, floor, aim, async () => {
+    const { socket, stop } = await startDaemon()
+    return { ...compare(command, '--socket', socket, ...program), close: stop }
+  })
+}
+
+/** A command that starts its daemon. */
+const alone = (name: string, floor: number, aim: number, ...words: readonly string[]): Row =>
+  start(name, `\`userdma ${words.join(' ')}\``, floor, aim, async () => compare(...words))
+
+export const startRows: readonly Row[] = [
+  underDaemon('run', 0.5, 0.2, ['--', 'true']),
+  underDaemon('devices', 1.7, 1.3),
+  alone('private', 6, 4, 'run', '--private', '--', 'true'),
+  alone('check', 6, 4, 'check', '--', 'true'),
+  alone('trace', 9, 5, 'trace', '--private', '--', 'true'),
+]
