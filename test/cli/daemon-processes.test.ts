@@ -63,7 +63,7 @@ describe('a process for private daemons', () => {
   it('serves no other if a program is left in its clock', async t => {
     const daemon = processesOf(t, { clock: 'skip' })
     const first = await daemon(async ({ client }) => {
-      const left = spawn('sleep', ['1000'], { env: programEnvironment(client.socket), detached: true })
+      const left = spawn('cat', { env: programEnvironment(client.socket), detached: true })
       t.after(() => left.kill('SIGKILL'))
       await until(() => readFileSync(`/proc/${left.pid}/maps`, 'latin1').includes('.clock'))
     })
