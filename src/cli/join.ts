@@ -26,6 +26,7 @@ import {
   type WantedConfig,
   wantedConfig,
 } from './config.ts'
+import { beforeEndBySignal } from './end-signals.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
 import { DaemonProcesses, hasInspector, StartError, type StartedDaemon, startInBackground } from './start.ts'
@@ -62,9 +63,10 @@ const startPrivate = async (
   start: Starter = inBackground,
 ): Promise<Joined> => {
   const folder = privateFolder()
+  const restoreSignals = beforeEndBySignal(() => removeFolder(folder))
   try {
     const socket = join(folder, 'sock')
-    // If this process is killed, only the daemon can remove the folder.
+    // If this process is killed, a process of the daemon's own removes the folder.
     const daemon = await start(socket, fullConfig(wanted))
     const client = await openToolSession(socket, handlers)
     return {
@@ -82,6 +84,8 @@ const startPrivate = async (
   } catch (error) {
     removeFolder(folder)
     throw error
+  } finally {
+    restoreSignals()
   }
 }
 

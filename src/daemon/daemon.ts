@@ -638,6 +638,7 @@ class RunningDaemon implements Daemon {
         () => parts.objects.endServing(),
         ...clients.stopSteps,
         () => events.closeAll(),
+        () => parts.watching.check?.close(),
         () => netlink.closeAll(),
         () => loop.stop(),
         () => interfaces?.close(),

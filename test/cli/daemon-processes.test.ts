@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { type Joined, joinPrivate, privateDaemons } from '../../src/cli/join.ts'
 import { programEnvironment } from '../../src/cli/program/program.ts'
@@ -19,6 +19,15 @@ const processesOf = (t: TestContext, options: Parameters<typeof joinPrivate>[1] 
     } finally {
       await joined.leave()
     }
+  }
+}
+
+/** Of a link; '' if it is gone. */
+const targetOf = (path: string): string => {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return ''
   }
 }
 
@@ -43,6 +52,18 @@ describe('a process for private daemons', () => {
       assert.deepEqual([torment, timers], [options.torment, options.timers])
       await leave()
     }
+  })
+
+  it('has no timers of those that have ended', async t => {
+    const daemon = processesOf(t, { clock: 'skip', check: true })
+    const counts: number[] = []
+    for (let i = 0; i < 3; i++)
+      await daemon(async ({ client }) => {
+        await client.subscribeFindings()
+        const folder = `/proc/${client.daemon}/fd`
+        counts.push(readdirSync(folder).filter(name => targetOf(join(folder, name)).includes('timerfd')).length)
+      })
+    assert.deepEqual(counts, Array(3).fill(counts[0]))
   })
 
   it('serves no two at a time', async t => {

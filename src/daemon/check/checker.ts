@@ -151,6 +151,11 @@ export class DaemonChecker {
     this.lends.ended(session)
   }
 
+  /** The daemon ends: nothing looks any more. */
+  close(): void {
+    for (const looking of [this.waits, this.door, this.lends]) looking.close()
+  }
+
   /** As `CheckerDoor.subscribe`; from now on it is looked what programs wait for. */
   subscribe(receive: (finding: Finding) => void): () => void {
     this.waits.start()

@@ -41,6 +41,7 @@ export class CheckerDoor {
   readonly #findings: Finding[] = []
   readonly #receivers = new Set<(finding: Finding) => void>()
   #areLogsRead = false
+  #reader: NodeJS.Timeout | undefined
   #findsRaces = false
   readonly #sessions = new WeakMap<object, number>()
   #lastSession = 0
@@ -156,7 +157,12 @@ export class CheckerDoor {
       // The search for races reads them.
       this.#checked.recordLogs(!this.#findsRaces)
     })
-    setInterval(read, READ_LOGS_INTERVAL).unref()
+    this.#reader = setInterval(read, READ_LOGS_INTERVAL).unref()
+  }
+
+  /** The daemon ends. */
+  close(): void {
+    clearInterval(this.#reader)
   }
 
   // ---- what it has found ----

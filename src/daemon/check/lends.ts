@@ -49,7 +49,7 @@ export class LendRings {
   readonly #containment: Containment
   readonly #pool = createRingPool()
   readonly #start = monotonicStart()
-  #isRead = false
+  #reader: NodeJS.Timeout | undefined
 
   constructor(sink: LendSink, containment: Containment) {
     this.#sink = sink
@@ -62,12 +62,15 @@ export class LendRings {
     this.#remove(ring => ring.pid === pid)
     const tail = memory.view.getUint32(HEAD.tail, true)
     this.#rings = [...this.#rings, { pid, session, memory, tail, early: new Set(), claimedSince: undefined }]
-    if (this.#isRead) return
-    this.#isRead = true
-    setInterval(
+    this.#reader ??= setInterval(
       this.#containment.guard('the reading of lends', () => this.read()),
       READ_LOGS_INTERVAL,
     ).unref()
+  }
+
+  /** The daemon ends. */
+  close(): void {
+    clearInterval(this.#reader)
   }
 
   /** The session of a process has ended. */

@@ -80,12 +80,21 @@ export const waitOnTimer = (milliseconds: number): Promise<void> =>
     timer.set(milliseconds * 1000)
   })
 
-/** Runs something once after so many milliseconds, by a timer that looks; replaces what was to run. */
-export const createLaterLook = (): ((milliseconds: number, run: () => void) => void) => {
+export interface LaterLook {
+  /** Runs something once after so many milliseconds; replaces what was to run. */
+  after(milliseconds: number, run: () => void): void
+  close(): void
+}
+
+/** By a timer that looks. */
+export const createLaterLook = (): LaterLook => {
   let next = (): void => {}
   const timer = createTimer(() => next(), { looks: true })
-  return (milliseconds, run) => {
-    next = run
-    timer.set(milliseconds * 1000)
+  return {
+    after(milliseconds, run) {
+      next = run
+      timer.set(milliseconds * 1000)
+    },
+    close: timer.close,
   }
 }

@@ -6,6 +6,7 @@
 
 import type { ContextWait } from '../../../core/driver-contract.ts'
 import type { Context, CoreObject } from '../../../core/model.ts'
+import type { LaterLook } from '../../../host/event-loop/timer.ts'
 import { inReportOrder, type Wait } from '../../../spec/check/waits.ts'
 import type { Containment } from '../../containment.ts'
 
@@ -24,28 +25,38 @@ interface Watched extends ContextWait {
   isReported: boolean
 }
 
+/** By a timer of Node.js, which is no deadline. */
+const nodeLook = (): LaterLook => {
+  let timer: NodeJS.Timeout | undefined
+  return {
+    after(milliseconds, run) {
+      timer = setTimeout(run, milliseconds).unref()
+    },
+    close: () => clearTimeout(timer),
+  }
+}
+
 export class WaitWatch {
   readonly #look: () => readonly ContextWait[]
   readonly #now: () => number
   readonly #report: (context: Context, wait: Wait) => void
   readonly #containment: Pick<Containment, 'guard'>
   readonly #isEnded: (context: Context) => boolean
-  readonly #later: (milliseconds: number, run: () => void) => void
+  readonly #later: LaterLook
   /** By context and key. */
   #watched = new Map<string, Watched>()
   /** Microseconds after which a wait is a finding. */
   #reportAfter = Number.POSITIVE_INFINITY
   #isStarted = false
 
-  /** `look`: the present state. `now`: microseconds. `isEnded`: whether the program has ended. `later`: runs something once. */
+  /** `look`: the present state. `now`: microseconds. `isEnded`: whether the program has ended. `later`: when it looks. */
   constructor(
     look: () => readonly ContextWait[],
     now: () => number,
     report: (context: Context, wait: Wait) => void,
     containment: Pick<Containment, 'guard'>,
     isEnded: (context: Context) => boolean,
-    later: (milliseconds: number, run: () => void) => void = (milliseconds, run) =>
-      void setTimeout(run, milliseconds).unref(),
+    later = nodeLook(),
   ) {
     this.#look = look
     this.#now = now
@@ -69,7 +80,11 @@ export class WaitWatch {
       const { user, system } = process.cpuUsage(start)
       this.#lookLater(Math.min(MAX_INTERVAL, Math.max(INTERVAL, (user + system) / 1000 / MAX_SHARE)))
     })
-    this.#later(delay, look)
+    this.#later.after(delay, look)
+  }
+
+  close(): void {
+    this.#later.close()
   }
 
   /** Looks at the present state. */
