@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, open } from '../../../src/library/index.ts'
 import type { LocalNetwork } from '../../../src/library/network/contract.ts'
+import { libraryUrl } from '../../paths.ts'
 import { start } from '../../system/programs.ts'
 import { closeAll, nextCompletion, openTwoInProcess, pair } from '../verbs/endpoints.ts'
 
@@ -117,9 +118,8 @@ test('a closed device gets no more events of the driver', async () => {
 })
 
 test('a program that awaits a connection is kept alive', async t => {
-  const library = new URL('../../../src/library/index.js', import.meta.url)
   const program = `
-    import { connect, createNetwork, open } from '${library}'
+    import { connect, createNetwork, open } from '${libraryUrl}'
     const network = createNetwork({ fault: 'drop=100%' })
     const [device, peer] = [await open({ network }), await open({ network })]
     const signal = AbortSignal.timeout(1000)

@@ -11,7 +11,7 @@ import { createNetwork, open } from '../../../src/library/index.ts'
 import type { SessionEvent } from '../../../src/spec/session-events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { callLine } from '../../../src/tools/trace/calls.ts'
-import { repoRoot } from '../../paths.ts'
+import { libraryUrl } from '../../paths.ts'
 import { runUserdma, temporaryFolder } from '../../system/programs.ts'
 
 const eventsIn = async (file: string): Promise<SessionEvent[]> => {
@@ -74,7 +74,7 @@ test('a recording has the windows of queue pairs: they shrink after a loss, and 
 test('a recorded network is in the file when the process ends', t => {
   const file = join(temporaryFolder(t), 'session.udr')
   const script = `
-    import { createNetwork, open } from ${JSON.stringify(join(repoRoot, 'dist/src/library/index.js'))}
+    import { createNetwork, open } from '${libraryUrl}'
     const record = { file: ${JSON.stringify(file)}, limit: 2 ** 20 }
     const links = { hosts: ['a', 'b'], links: [{ between: ['a', 'b'] }] }
     const network = createNetwork({ record, clock: 'virtual', links })

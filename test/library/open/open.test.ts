@@ -25,11 +25,9 @@ import { parseAddress } from '../../../src/transport/wire/address.ts'
 import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
 import { longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
+import { libraryUrl } from '../../paths.ts'
 import { isEmpty, start, startDaemon, TWO_DEVICES, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../verbs/endpoints.ts'
-
-/** The library for programs and threads of tests. */
-const LIBRARY = new URL('../../../src/library/index.js', import.meta.url)
 
 for (const [link, firstAddress] of [
   ['dgram', 1],
@@ -55,7 +53,7 @@ for (const [link, firstAddress] of [
 
 test('the end of a worker thread closes the sockets of its devices', { skip: !hasNative() }, async () => {
   const address = loopbackText(7)
-  const thread = `import('${LIBRARY}').then(async ({ open }) => {
+  const thread = `import('${libraryUrl}').then(async ({ open }) => {
     await open({ link: 'udp', address: '${address}' })
     process.exit()
   })`
@@ -320,7 +318,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const daemon = await startDaemon(t)
     const program = `
       import { closeSync, openSync } from 'node:fs'
-      import { open } from '${LIBRARY}'
+      import { open } from '${libraryUrl}'
       const socket = '${daemon.socket}'
       const device = await open({ socket })
       const files = []
@@ -359,7 +357,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const daemon = await startDaemon(t)
     const thread = `
       const { parentPort, workerData } = process.getBuiltinModule('node:worker_threads')
-      import('${LIBRARY}').then(async ({ open, openSystem }) => {
+      import('${libraryUrl}').then(async ({ open, openSystem }) => {
         if (workerData === 'system') return openSystem({ socket: '${daemon.socket}' })
         const device = await open({ socket: '${daemon.socket}' })
         device.pd().register(new Uint8Array(64), { remoteWrite: true })
@@ -390,7 +388,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   test('with an open device keeps only a waiting program alive', async t => {
     const { socket } = await startDaemon(t)
     const program = `
-      import { open } from '${LIBRARY}'
+      import { open } from '${libraryUrl}'
       const device = await open({ socket: '${socket}' })
       const cq = device.cq()
       device.onEvent(() => {})
@@ -405,7 +403,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   test('does not keep a program alive whose awaited requests were canceled by a move to RESET', async t => {
     const { socket } = await startDaemon(t)
     const program = `
-      import { open } from '${LIBRARY}'
+      import { open } from '${libraryUrl}'
       const device = await open({ socket: '${socket}' })
       const qp = device.pd().rcQp()
       qp.connect(qp.endpoint)

@@ -18,6 +18,7 @@ import {
   type RemoteMemory,
 } from '../../../src/library/index.ts'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
+import { libraryUrl } from '../../paths.ts'
 import { type Scope, temporaryFolder } from '../../system/programs.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
 import { closeAll, completionText, endpointOn, openTwoInProcess, pair } from '../verbs/endpoints.ts'
@@ -369,10 +370,9 @@ describe('the option `check`', () => {
 })
 
 describe('a program with a checked device', () => {
-  const library = new URL('../../../src/library/index.js', import.meta.url).href
   const run = (scope: Scope, body: string, ...options: string[]) => {
     const file = join(temporaryFolder(scope), 'program.mjs')
-    writeFileSync(file, `import { open } from '${library}'\n${body}\n`)
+    writeFileSync(file, `import { open } from '${libraryUrl}'\n${body}\n`)
     // With NODE_TEST_CONTEXT, node:test in the program would act as a child of this test.
     const { NODE_TEST_CONTEXT: _, ...env } = process.env
     return spawnSync(process.execPath, [...options, file], { encoding: 'utf8', env })

@@ -6,9 +6,8 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { repoRoot } from '../../paths.ts'
+import { libraryUrl, repoRoot } from '../../paths.ts'
 
-const library = new URL('../../../src/library/index.js', import.meta.url).href
 const noEsbuild = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 const drivers = new URL('../../../src/drivers/index.js', import.meta.url).href
 
@@ -25,7 +24,7 @@ for (const [name, lines] of [
     const page = readFileSync(join(repoRoot, 'docs', name), 'utf8')
     const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(match => match[1])
     assert.ok(blocks.length > 0)
-    const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
+    const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${libraryUrl}'`)
     const { code } = transformSync(program, { loader: 'ts', format: 'esm', target: 'node20' })
     const output = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' })
     const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
@@ -36,7 +35,7 @@ for (const [name, lines] of [
 test('the program on the first page runs', () => {
   const page = readFileSync(join(repoRoot, 'README.md'), 'utf8')
   const block = /^```ts\n([\s\S]*?)^```$/m.exec(page)?.[1] ?? ''
-  const program = block.replace("from 'userdma'", `from '${library}'`)
+  const program = block.replace("from 'userdma'", `from '${libraryUrl}'`)
   assert.match(program, /await open/)
   execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
 })
@@ -49,7 +48,7 @@ for (const name of ['reference/ip.md', 'how-to/check.md'])
     for (const program of programs)
       execFileSync(
         process.execPath,
-        ['--input-type=module', '-e', program.replaceAll("from 'userdma'", `from '${library}'`)],
+        ['--input-type=module', '-e', program.replaceAll("from 'userdma'", `from '${libraryUrl}'`)],
         { encoding: 'utf8', stdio: 'pipe' },
       )
   })
@@ -61,7 +60,7 @@ test('a device of the null driver is used as the page about drivers shows', () =
     .find(one => /addDevice/.test(one))
   const program = (block ?? '')
     .replace("from 'userdma/drivers'", `from '${drivers}'`)
-    .replace("from 'userdma'", `from '${library}'`)
+    .replace("from 'userdma'", `from '${libraryUrl}'`)
   const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
   assert.equal(output, '3n\n')
 })

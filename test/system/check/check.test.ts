@@ -12,6 +12,7 @@ import { hasNative } from '../../../src/host/native.ts'
 import { accept, close, listen } from '../../../src/host/net/sockets.ts'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
 import { casesOf, inLongRun, longOnly } from '../../long-run.ts'
+import { libraryUrl } from '../../paths.ts'
 import { compileC } from '../../tools.ts'
 import {
   cleanEnvironment,
@@ -52,8 +53,7 @@ __attribute__((constructor)) static void begin(void)
 /** Writes a program that imports the library, and returns the program's path. `lines`: from line 2 on. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
-  const library = new URL('../../../src/library/index.js', import.meta.url).href
-  writeFileSync(file, [`import { open } from '${library}'`, ...lines].join('\n'))
+  writeFileSync(file, [`import { open } from '${libraryUrl}'`, ...lines].join('\n'))
   return file
 }
 

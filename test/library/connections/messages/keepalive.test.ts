@@ -7,7 +7,6 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, mock, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { pathToFileURL } from 'node:url'
 import { hasNative } from '../../../../src/host/native.ts'
 import {
   connect,
@@ -20,7 +19,7 @@ import {
   reconnect,
 } from '../../../../src/library/index.ts'
 import { loopbackText } from '../../../loopback.ts'
-import { repoRoot } from '../../../paths.ts'
+import { libraryUrl } from '../../../paths.ts'
 import { startDaemon, TWO_DEVICES } from '../../../system/programs.ts'
 import { openTwoInProcess } from '../../verbs/endpoints.ts'
 import { messagePair } from './pairs.ts'
@@ -34,7 +33,7 @@ const noAnswer = (error: RdmaError): boolean => {
 
 /** A program that accepts one connection, calls `messages()` and says so. */
 const peerProgram = (link: string, address: string): string => `
-  import { listen, open } from '${pathToFileURL(`${repoRoot}/dist/src/library/index.js`)}'
+  import { listen, open } from '${libraryUrl}'
   const device = await open({ link: '${link}', address: '${address}' })
   const server = await listen('rdma://${address}:7471', { device })
   console.log('ready')
@@ -80,7 +79,7 @@ test('the end of a process on a daemon closes its connections as the peer', {
   const device = await open({ socket })
   const server = await listen('rdma://0.0.0.0:0', { device })
   const program = `
-    import { connect, open } from '${pathToFileURL(`${repoRoot}/dist/src/library/index.js`)}'
+    import { connect, open } from '${libraryUrl}'
     const device = await open({ socket: '${socket}', device: 'rxe1' })
     const flood = async () => {
       const messages = await (await connect('rdma://${device.address}:${server.port}', { device })).messages()

@@ -5,14 +5,13 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { createNetwork, open } from '../../../../src/library/index.ts'
+import { libraryUrl } from '../../../paths.ts'
 import { closeAll, eachCarrier, openTwoInProcess, pair } from '../endpoints.ts'
-
-const library = new URL('../../../../src/library/index.js', import.meta.url).href
 
 /** Runs a program that imports the library as `userdma`. */
 const run = (program: string, options: readonly string[] = []) => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
-  const text = `const userdma = await import('${library}')\n${program}`
+  const text = `const userdma = await import('${libraryUrl}')\n${program}`
   return spawnSync(process.execPath, [...options, '--input-type=module', '-e', text], { env, encoding: 'utf8' })
 }
 
