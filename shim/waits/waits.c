@@ -1,13 +1,14 @@
 /*
  * A preload library for `userdma check`. It interposes waits without RDMA: reading from sockets and pipes, polls of
- * descriptors, locks, condition variables, semaphores, barriers, joins, ends of processes, and sleeps. It tells the shim
+ * descriptors, locks, condition variables, semaphores, message queues, barriers, joins, ends of processes, signals, and sleeps.
+ * It tells the shim
  *
  *   what a thread waits for, when it is about to block (shim/check/waiting.c): a call that need not wait costs a few
  *   nanoseconds;
  *   for `--races` (shim/check/events.c), when a thread has waited for other threads or programs, and when it creates a
  *   thread.
  *
- * Not seen: stdio (fgets, fread …), which reads inside the C library; message queues and signals.
+ * Not seen: stdio (fgets, fread …), which reads inside the C library; writes to what is full; locks of files.
  *
  * Locks of libibverbs, the rxe provider, librdmacm and our libraries do not count: they do not order the program's
  * accesses.
@@ -17,9 +18,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,7 +30,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -85,6 +91,7 @@ EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size
 EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags);
 EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
                               socklen_t *length);
+EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask);
 
 #define INTERPOSED(X)                                                                                                  \
     X(pthread_create) X(pthread_join) X(pthread_tryjoin_np) X(pthread_timedjoin_np) X(pthread_clockjoin_np)            \
@@ -97,7 +104,9 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_
     X(cnd_wait) X(cnd_timedwait) X(wait) X(waitpid) X(wait3) X(wait4) X(waitid) X(system) X(pclose) X(read)            \
     X(__read_chk) X(readv) X(recv) X(__recv_chk) X(recvfrom) X(__recvfrom_chk) X(recvmsg) X(accept) X(accept4)         \
     X(recvmmsg) X(eventfd_read) X(pthread_cond_signal) X(pthread_cond_broadcast) X(cnd_signal) X(cnd_broadcast)        \
-    X(sem_post) X(poll) X(ppoll) X(select) X(pselect) X(epoll_wait) X(epoll_pwait)  \
+    X(sem_post) X(poll) X(ppoll) X(select) X(pselect) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2)                     \
+    X(mq_receive) X(mq_timedreceive) X(mq_send) X(mq_timedsend) X(msgrcv) X(msgsnd) X(semop) X(semtimedop)             \
+    X(sigwait) X(sigwaitinfo) X(sigtimedwait) X(sigsuspend) X(pause)                                                   \
     X(nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(thrd_sleep)
 
 /* The next library's functions. */
@@ -834,6 +843,94 @@ EXPORT int epoll_pwait(int fd, struct epoll_event *events, int most, int millise
     const int result = NEXT(epoll_pwait)(fd, events, most, milliseconds, mask);
     ends(mark);
     return result;
+}
+
+int epoll_pwait2(int fd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask)
+{
+    void *const mark = begins_on(USERDMA_WAIT_EPOLL, (uint32_t)fd, NULL, 0, timeout ? TIMED : 0, CALLER, false);
+    const int result = NEXT(epoll_pwait2)(fd, events, most, timeout, mask);
+    ends(mark);
+    return result;
+}
+
+/* ---- message queues and semaphores ---- */
+
+EXPORT ssize_t mq_receive(mqd_t queue, char *message, size_t length, unsigned *priority)
+{
+    RETURN_RECEIVED(ssize_t, queue, NEXT(mq_receive)(queue, message, length, priority));
+}
+
+EXPORT ssize_t mq_timedreceive(mqd_t queue, char *message, size_t length, unsigned *priority, const struct timespec *until)
+{
+    RETURN_RECEIVED(ssize_t, queue, NEXT(mq_timedreceive)(queue, message, length, priority, until));
+}
+
+EXPORT int mq_send(mqd_t queue, const char *message, size_t length, unsigned priority)
+{
+    RETURN_RECEIVED(int, queue, NEXT(mq_send)(queue, message, length, priority));
+}
+
+EXPORT int mq_timedsend(mqd_t queue, const char *message, size_t length, unsigned priority, const struct timespec *until)
+{
+    RETURN_RECEIVED(int, queue, NEXT(mq_timedsend)(queue, message, length, priority, until));
+}
+
+/* Returns the result of a call on what System V's `id` names; if it is no error, the thread has waited. */
+#define RETURN_SYSTEM_V(type, kind, id, flags, call)                                                                   \
+    do {                                                                                                               \
+        void *const mark = begins_on(USERDMA_WAIT_##kind, (uint32_t)(id), NULL, 0, flags, CALLER, false);              \
+        const type result = (call);                                                                                    \
+        ends(mark);                                                                                                    \
+        if (result >= 0)                                                                                               \
+            waited(-1);                                                                                                \
+        return result;                                                                                                 \
+    } while (0)
+
+EXPORT ssize_t msgrcv(int queue, void *message, size_t length, long kind, int flags)
+{
+    RETURN_SYSTEM_V(ssize_t, MESSAGE_QUEUE, queue, 0, NEXT(msgrcv)(queue, message, length, kind, flags));
+}
+
+EXPORT int msgsnd(int queue, const void *message, size_t length, int flags)
+{
+    RETURN_SYSTEM_V(int, MESSAGE_QUEUE, queue, 0, NEXT(msgsnd)(queue, message, length, flags));
+}
+
+EXPORT int semop(int set, struct sembuf *operations, size_t count)
+{
+    RETURN_SYSTEM_V(int, SEMAPHORE_SET, set, 0, NEXT(semop)(set, operations, count));
+}
+
+EXPORT int semtimedop(int set, struct sembuf *operations, size_t count, const struct timespec *timeout)
+{
+    RETURN_SYSTEM_V(int, SEMAPHORE_SET, set, timeout ? TIMED : 0, NEXT(semtimedop)(set, operations, count, timeout));
+}
+
+/* ---- signals ---- */
+
+EXPORT int sigwait(const sigset_t *signals, int *number)
+{
+    return NOTED(SIGNAL, NULL, 0, 0, NEXT(sigwait)(signals, number));
+}
+
+EXPORT int sigwaitinfo(const sigset_t *signals, siginfo_t *info)
+{
+    return NOTED(SIGNAL, NULL, 0, 0, NEXT(sigwaitinfo)(signals, info));
+}
+
+EXPORT int sigtimedwait(const sigset_t *signals, siginfo_t *info, const struct timespec *timeout)
+{
+    return NOTED(SIGNAL, NULL, 0, timeout ? TIMED : 0, NEXT(sigtimedwait)(signals, info, timeout));
+}
+
+EXPORT int sigsuspend(const sigset_t *mask)
+{
+    return NOTED(SIGNAL, NULL, 0, 0, NEXT(sigsuspend)(mask));
+}
+
+EXPORT int pause(void)
+{
+    return NOTED(SIGNAL, NULL, 0, 0, NEXT(pause)());
 }
 
 /* ---- sleeps ---- */

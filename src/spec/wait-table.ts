@@ -34,7 +34,7 @@ export const WaitTable = {
  * `object` is the descriptor. MUTEX, RWLOCK: `object` is the address, `owner` the thread that has it; 0: unknown. JOIN:
  * `object` is the thread that is joined; 0: unknown. CONDITION, SEMAPHORE, BARRIER: `object` is the address. CHILD: for
  * the end of the process `object`; 0: of any child. DESCRIPTOR: for `descriptors`; of EPOLL, those of the set of
- * descriptor `object`. SLEEP: for time; `object` counts the sleeps since its last other wait. A loop that polls may sleep, so
+ * descriptor `object`. SEMAPHORE_SET, MESSAGE_QUEUE: of System V; `object` is the identifier. SLEEP: for time; `object` counts the sleeps since its last other wait. A loop that polls may sleep, so
  * a sleep leaves `sequence` alone.
  */
 export const WaitKind = {
@@ -52,6 +52,9 @@ export const WaitKind = {
   DESCRIPTOR: 11,
   EPOLL: 12,
   SLEEP: 13,
+  SIGNAL: 14,
+  SEMAPHORE_SET: 15,
+  MESSAGE_QUEUE: 16,
 } as const
 
 /**

@@ -257,6 +257,32 @@ export const waitKinds: readonly WaitKind[] = [
     isLong: true,
   },
   {
+    kind: 'epoll-pwait2',
+    does: 'waits in epoll_pwait2',
+    told: idle('no completion can come'),
+    thread: 'waits for the set of descriptor',
+  },
+  {
+    kind: 'sigwaitinfo',
+    does: 'waits for a signal',
+    told: idle('no completion can come'),
+    thread: 'waits for a signal',
+  },
+  {
+    kind: 'semop',
+    does: 'takes a semaphore of System V that nobody gives',
+    told: idle('no completion can come'),
+    thread: 'waits for semaphore set',
+    isLong: true,
+  },
+  {
+    kind: 'mq-receive',
+    does: 'waits for a message of a queue (mq_receive)',
+    told: idle('no completion can come'),
+    thread: 'waits for descriptor',
+    isLong: true,
+  },
+  {
     kind: 'other-cq',
     does: 'polls one CQ, and its completions are in another one',
     told: idle('is not polled; of CQ'),

@@ -26,6 +26,21 @@ const calls =
         epoll_pwait: 22,
         wait4: 260,
         clock_nanosleep: 115,
+        epoll_pwait2: 441,
+        mq_timedreceive: 183,
+        mq_timedsend: 182,
+        rt_sigtimedwait: 137,
+        rt_sigsuspend: 133,
+        semop: 193,
+        semtimedop: 192,
+        msgrcv: 188,
+        msgsnd: 189,
+        pselect6: 72,
+        write: 64,
+        sendto: 206,
+        sendmsg: 211,
+        connect: 203,
+        flock: 32,
       }
     : {
         futex: 202,
@@ -40,6 +55,23 @@ const calls =
         epoll_pwait: 281,
         wait4: 61,
         clock_nanosleep: 230,
+        epoll_pwait2: 441,
+        mq_timedreceive: 243,
+        mq_timedsend: 242,
+        rt_sigtimedwait: 128,
+        rt_sigsuspend: 130,
+        pause: 34,
+        semop: 65,
+        semtimedop: 220,
+        msgrcv: 70,
+        msgsnd: 69,
+        select: 23,
+        pselect6: 270,
+        write: 1,
+        sendto: 44,
+        sendmsg: 46,
+        connect: 42,
+        flock: 73,
       }
 const nameOf = (number: number): string | undefined => Object.entries(calls).find(([, value]) => value === number)?.[0]
 
@@ -101,7 +133,10 @@ const foundOf = (pid: number, { call, state }: ThreadStatus): Found => {
   const name = nameOf(number)
   if (name === 'futex') return onWord(pid, args)
   if (name === undefined) return open('system-call', `system call ${number}`, `is in system call ${number}`)
-  if (name.endsWith('poll') && name !== 'epoll_wait') return open('descriptor', name, `waits in ${name}`)
+  if (/poll$|^p?select/.test(name)) return open('descriptor', name, `waits in ${name}`)
+  if (/^rt_sig|^pause$/.test(name)) return open('signal', 'signal', 'waits for a signal')
+  if (/^sem/.test(name)) return open('semaphore', `semaphore set ${args[0]}`, `waits for semaphore set ${args[0]}`)
+  if (/^msg/.test(name)) return open('message-queue', `message queue ${args[0]}`, `waits for message queue ${args[0]}`)
   if (name === 'clock_nanosleep') return open('sleep', 'time', 'sleeps')
   if (name === 'wait4') return open('child', 'child processes', 'waits for the end of a child process')
   return open('descriptor', `descriptor ${args[0]}`, `waits in ${name} for descriptor ${args[0]}`)

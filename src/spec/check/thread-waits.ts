@@ -21,6 +21,8 @@ const threadWaitKinds = [
   'barrier',
   'child',
   'descriptor',
+  'signal',
+  'message-queue',
   'batch',
   'sleep',
   'system-call',

@@ -9,15 +9,18 @@
 #endif
 
 #include <endian.h>
+#include <fcntl.h>
 #ifndef SRD
 #include <infiniband/mlx5dv.h>
 #endif
+#include <mqueue.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/sem.h>
 
 #define MAX_KINDS 64
 
@@ -735,6 +738,55 @@ static void in_stdio(void)
     check(fgets(line, sizeof line, file) == NULL, "fgets");
 }
 
+/* ---- waits without RDMA ---- */
+
+static void by_epoll_pwait2(void)
+{
+    struct epoll_event event;
+    make_pair(&one, &other);
+    const int set = epoll_create1(0);
+    check(set < 0 || epoll_pwait2(set, &event, 1, NULL, NULL) < 0, "epoll_pwait2");
+}
+
+static void by_sigwaitinfo(void)
+{
+    sigset_t signals;
+    make_pair(&one, &other);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    check(sigwaitinfo(&signals, NULL) < 0, "sigwaitinfo");
+}
+
+static void by_semop(void)
+{
+    struct sembuf takes = {.sem_op = -1};
+    const int set = semget(IPC_PRIVATE, 1, 0600);
+    const pid_t waiting = getpid();
+    check(set < 0, "semget");
+    /* It would stay when the process is killed. */
+    if (fork() == 0) {
+        while (getppid() == waiting)
+            usleep(1000);
+        semctl(set, 0, IPC_RMID);
+        _exit(0);
+    }
+    make_pair(&one, &other);
+    check(semop(set, &takes, 1) < 0, "semop");
+}
+
+static void by_message_queue(void)
+{
+    char byte;
+    struct mq_attr attributes = {.mq_maxmsg = 1, .mq_msgsize = 1};
+    char name[32];
+    make_pair(&one, &other);
+    snprintf(name, sizeof name, "/userdma-%d", (int)getpid());
+    const mqd_t queue = mq_open(name, O_CREAT | O_RDWR, 0600, &attributes);
+    check(queue < 0 || mq_unlink(name), "mq_open");
+    check(mq_receive(queue, &byte, 1, NULL) < 0, "mq_receive");
+}
+
 /* The completions of one end are in a CQ that nobody polls. */
 static void other_cq(void)
 {
@@ -1023,6 +1075,10 @@ static const struct kind {
     {"spin", spin},
     {"sleep", sleep_for_word},
     {"stdio", in_stdio},
+    {"epoll-pwait2", by_epoll_pwait2},
+    {"sigwaitinfo", by_sigwaitinfo},
+    {"semop", by_semop},
+    {"mq-receive", by_message_queue},
     {"other-cq", other_cq},
     {"edge-epoll", edge_epoll},
 #ifndef SRD

@@ -478,10 +478,22 @@ class ProcessLook {
       case WaitKind.DESCRIPTOR:
       case WaitKind.EPOLL:
         return this.#descriptors(slot)
+      case WaitKind.SIGNAL:
+        return { kind: 'signal', object: 'signal', action: 'waits for a signal', ...open }
+      case WaitKind.SEMAPHORE_SET:
+        return ofSystemV('semaphore', 'semaphore set', fd)
+      case WaitKind.MESSAGE_QUEUE:
+        return ofSystemV('message-queue', 'message queue', fd)
       default:
         return undefined
     }
   }
+}
+
+/** Any process may end it. */
+const ofSystemV = (kind: ThreadWaitKind, what: string, id: number): Omit<Described, 'stack'> => {
+  const object = `${what} ${id}`
+  return { kind, object, action: `waits for ${object}`, ...open }
 }
 
 /** A thread that sleeps, or has slept since the last look. */
