@@ -190,7 +190,7 @@ interface DaemonProcess {
 export class DaemonProcesses {
   readonly #options: readonly string[]
   readonly #folder = privateFolder()
-  readonly #idle: DaemonProcess[] = []
+  readonly #idle = new Set<DaemonProcess>()
   #count = 0
 
   constructor(options: readonly string[]) {
@@ -208,9 +208,7 @@ export class DaemonProcesses {
       // It has ended.
       child.stdin?.on('error', () => {})
       const own: DaemonProcess = { child, left: MOST_DAEMONS, log, ended: endOf(child) }
-      void own.ended.then(() => {
-        if (this.#idle.includes(own)) this.#idle.splice(this.#idle.indexOf(own), 1)
-      })
+      void own.ended.then(() => this.#idle.delete(own))
       return own
     } finally {
       closeSync(output)
@@ -219,7 +217,8 @@ export class DaemonProcesses {
 
   /** As `startInBackground`. The process has the drivers and the kind of clock of its first daemon. */
   async start(socket: string, config: DaemonConfig): Promise<StartedDaemon> {
-    const own = this.#idle.pop() ?? this.#spawn(config)
+    const own = this.#idle.values().next().value ?? this.#spawn(config)
+    this.#idle.delete(own)
     const { child, log, ended } = own
     child.ref()
     child.stdin?.write(`${JSON.stringify({ socket, config } satisfies NextDaemon)}\n`)
@@ -227,7 +226,7 @@ export class DaemonProcesses {
     const isOver = untilPrinted(child, ENDED_LINE).then(() => {
       own.left--
       if (own.left === 0) child.stdin?.end()
-      else this.#idle.push(own)
+      else this.#idle.add(own)
       child.unref()
     })
     return startedDaemon(child, Promise.race([isOver, ended]), log)
@@ -235,7 +234,7 @@ export class DaemonProcesses {
 
   /** Ends the processes, whose daemons have ended. */
   async close(): Promise<void> {
-    const ends = this.#idle.map(({ child, ended }) => {
+    const ends = [...this.#idle].map(({ child, ended }) => {
       child.ref()
       child.stdin?.end()
       return ended

@@ -62,9 +62,10 @@ const checkUnderDaemon = async (
   const peers = new PeerFindings(onFinding)
   const own = (finding: Finding): void =>
     onFinding(withUnseenThreads(host === undefined ? finding : onHost(finding, host.name)))
-  const { startInside } = await import('../start-inside.ts')
   const all = { ...options, private: isPrivate, check: true }
-  const joined = await joinDaemon(all, { onFinding: own }, 'check', startInside)
+  const joined = await joinDaemon(all, { onFinding: own }, 'check', async (...daemon) =>
+    (await import('../start-inside.ts')).startInside(...daemon),
+  )
   try {
     await record?.start(joined.client)
     const { buffers, adapters: like = [] } = await joined.client.config()

@@ -40,7 +40,6 @@ export class CheckerDoor {
   readonly #checked: CheckedCore
   readonly #findings: Finding[] = []
   readonly #receivers = new Set<(finding: Finding) => void>()
-  #areLogsRead = false
   #reader: NodeJS.Timeout | undefined
   #findsRaces = false
   readonly #sessions = new WeakMap<object, number>()
@@ -150,8 +149,7 @@ export class CheckerDoor {
 
   /** Starts to read the event logs. */
   #readLogs(): void {
-    if (this.#areLogsRead) return
-    this.#areLogsRead = true
+    if (this.#reader !== undefined) return
     const read = this.#containment.guard('the reading of event logs', () => {
       this.event({ event: 'logged' })
       // The search for races reads them.
