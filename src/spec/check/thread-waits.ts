@@ -8,7 +8,7 @@
  * started is open; `sleep`: for time; `runs`: it makes no calls. Of threads that only /proc shows: `system-call`, and without rights
  * `unknown`.
  */
-const threadWaitKinds = [
+export const threadWaitKinds = [
   'channel',
   'poll',
   'cm-event',

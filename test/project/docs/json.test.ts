@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { commands } from '../../../src/cli/command-line/commands.ts'
+import { threadWaitKinds } from '../../../src/spec/check/thread-waits.ts'
 import { fixture, repoRoot } from '../../paths.ts'
 import { lacking, runUserdma, start, startDaemon, suiteScope, temporaryFolder, userdma } from '../../system/programs.ts'
 import { assertValid, readReference, schema } from './json-schema.ts'
@@ -92,6 +93,11 @@ test('the page lists every definition and every command with --json', () => {
   // `stat --qps`, `stat --waits`, `stat --health`, `stat --lent`, `trace -c` and `explain --slow` are outputs of their own.
   // `schema --json` is described elsewhere, and `net walk` prints what `walk` does.
   assert.equal(withJson.length, listed.length - 6 + 2)
+})
+
+test('the kinds of waits are those of the program', () => {
+  const text = JSON.stringify(schema.$defs['stat --waits'])
+  assert.ok(text.includes(`"kind":{"enum":${JSON.stringify(threadWaitKinds)}}`), text)
 })
 
 test('userdma explain FILE --json', async t => {
