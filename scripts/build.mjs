@@ -172,27 +172,41 @@ const testTargets = () => [
   })),
 ]
 
-const buildC = async purpose => {
+/**
+ * Whether tests whose sources have `text` may use a target: they name its folder of build/, or a program itself. A text
+ * with the name of a program as another word gets a program too many.
+ */
+const isNamed = (text, output) => {
+  const [folder] = output.split('/')
+  return text.includes(`'${folder}'`) && (folder !== 'programs' || new RegExp(`\\b${basename(output)}\\b`).test(text))
+}
+
+const buildC = async (purpose, text) => {
   if (isForUse(purpose)) return (await compileStale(nativeTargets(), [])).isComplete
+  if (text !== undefined) {
+    const programs = testTargets().filter(({ output }) => isNamed(text, output))
+    return (await compileStale([...nativeTargets(), ...programs], WARNINGS)).isComplete
+  }
   const areComplete = [await compileForPackages(WARNINGS), (await compileStale(testTargets(), WARNINGS)).isComplete]
   return areComplete.every(Boolean)
 }
 
 /**
  * Builds outdated parts that `purpose` needs; the C parts when `hasCompiler` has resolved. Steps run even after the failure of
- * an earlier step. True on success.
+ * an earlier step. `text`: what the tests that will run consist of (quick-build.mjs); undefined: all may run. True on success.
  */
-export const build = async (purpose, hasCompiler = Promise.resolve()) => {
+export const build = async (purpose, hasCompiler = Promise.resolve(), text = undefined) => {
   // It bundles the sources, and needs no compiled files.
-  const page = step('build: the page of `userdma inspect`', buildPage)
+  const hasPage = text === undefined || /\binspect\b/.test(text)
+  const page = hasPage && step('build: the page of `userdma inspect`', buildPage)
   const successes = [
     await step('build: TypeScript', () => buildTypeScript(purpose)),
     await step('build: bundles', bundle),
-    await page,
+    hasPage ? await page : true,
     generateProtocol(),
   ]
   await hasCompiler
-  successes.push(await step('build: C', () => buildC(purpose)))
+  successes.push(await step('build: C', () => buildC(purpose, text)))
   return successes.every(Boolean)
 }
 

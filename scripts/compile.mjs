@@ -7,10 +7,9 @@
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, relative, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { filesBelow, findProgram, inRoot, modified, root, say } from './common.mjs'
 
 export const sourcesIn = folder => filesBelow(inRoot(folder), path => path.endsWith('.c'))
@@ -19,10 +18,9 @@ export const C_FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
 
 export const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
 
-/** Files whose change makes every target out of date. */
-const SCRIPTS = ['compile.mjs', 'native-targets.mjs', 'build.mjs'].map(name =>
-  fileURLToPath(new URL(name, import.meta.url)),
-)
+/** By the output of each target: the arguments it was compiled with, without those for warnings. */
+const COMMANDS = inRoot('build', 'commands.json')
+const readCommands = () => (existsSync(COMMANDS) ? JSON.parse(readFileSync(COMMANDS, 'utf8')) : {})
 
 const compiler = () =>
   (process.env.CC ? findProgram(process.env.CC) : undefined) ||
@@ -49,24 +47,33 @@ const addIncludes = (path, found) => {
     addIncludes(resolve(dirname(path), name), found)
 }
 
-const isCurrent = target => {
+/** The compiler's arguments, without the output. `flags`: additional ones. */
+const argumentsFor = (target, flags = []) => {
+  const sources = target.sources.map(path => relative(root, path))
+  const includes = (target.includes ?? []).flatMap(path => ['-include', relative(root, path)])
+  return [...target.flags, ...flags, ...includes, ...sources, ...(target.libraries ?? [])]
+}
+
+const commandOf = target => argumentsFor(target).join(' ')
+
+/** `command`: as of COMMANDS; undefined: unknown. */
+const isCurrent = (target, command) => {
   const built = modified(inRoot('build', target.output))
-  const read = new Set(SCRIPTS)
+  const read = new Set()
   for (const source of [...target.sources, ...(target.includes ?? [])]) addIncludes(source, read)
-  return built > 0 && [...read].every(path => modified(path) <= built)
+  const isSame = command === undefined || command === commandOf(target)
+  return isSame && built > 0 && [...read].every(path => modified(path) <= built)
 }
 
 /**
  * Compiles a target: to a temporary name, then renames. This never overwrites a library that a process has mapped.
  * `flags`: additional arguments. True on success.
  */
-const compile = async (cc, target, flags = []) => {
+const compile = async (cc, target, flags) => {
   const output = inRoot('build', target.output)
   const temporary = `${output}.${process.pid}`
   mkdirSync(dirname(output), { recursive: true })
-  const sources = target.sources.map(path => relative(root, path))
-  const includes = (target.includes ?? []).flatMap(path => ['-include', relative(root, path)])
-  const args = [...target.flags, ...flags, ...includes, '-o', temporary, ...sources, ...(target.libraries || [])]
+  const args = ['-o', temporary, ...argumentsFor(target, flags)]
   const hasCompiled = await once(spawn(cc, args, { cwd: root, stdio: 'inherit' }), 'close').then(
     ([status]) => status === 0,
     error => say(`${cc}: ${error.message}`),
@@ -86,7 +93,8 @@ const compile = async (cc, target, flags = []) => {
  * `cc`: the compiler, by default this machine's.
  */
 export const compileStale = async (targets, flags, cc = compiler()) => {
-  const stale = targets.filter(target => !isCurrent(target))
+  const known = readCommands()
+  const stale = targets.filter(target => !isCurrent(target, known[target.output]))
   if (stale.length === 0) return { isComplete: true, blocked: 0 }
   /** Missing prerequisites, with the targets that need them. */
   const missing = []
@@ -110,10 +118,14 @@ export const compileStale = async (targets, flags, cc = compiler()) => {
   const allBlocked = new Set(missing.flatMap(entry => entry.targets))
   const waiting = stale.filter(target => !allBlocked.has(target))
   let isComplete = true
+  const commands = {}
   const compileWaiting = async () => {
-    for (let target = waiting.shift(); target !== undefined; target = waiting.shift())
-      if (!(await compile(cc, target, flags))) isComplete = false
+    for (let target = waiting.shift(); target !== undefined; target = waiting.shift()) {
+      if (await compile(cc, target, flags)) commands[target.output] = commandOf(target)
+      else isComplete = false
+    }
   }
   await Promise.all(Array.from({ length: availableParallelism() }, compileWaiting))
+  writeFileSync(COMMANDS, JSON.stringify({ ...readCommands(), ...commands }))
   return { isComplete, blocked: allBlocked.size }
 }

@@ -1,19 +1,16 @@
 /*
- * Builds only what some tests need, for a checkout that was never built: their first result takes seconds, a full build a
- * minute or more. esbuild puts each test file with all that it imports into its place below dist/; types are not checked.
- * A full build replaces these files.
+ * Builds only what some tests need: their result takes a second, a build of everything a minute or more. esbuild puts each
+ * test file with all that it imports below dist/quick/; types are not checked.
  *
- * Tests that start programs or threads, or read compiled files, need a full build; their sources tell (NEEDS_MORE).
+ * Tests that start programs or threads, or read compiled files, need the compiled sources; their sources tell (NEEDS_MORE),
+ * and which programs of build/ they name.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { inRoot, root, say } from './common.mjs'
 import { compileStale } from './compile.mjs'
 import { nativeTargets } from './native-targets.mjs'
-
-/** The first full build writes this. */
-const FULL_BUILD = inRoot('dist', 'all.tsbuildinfo')
 
 /** What sources have that need other programs or compiled files. */
 const NEEDS_MORE = {
@@ -45,17 +42,17 @@ const compiledUrls = {
 }
 
 /**
- * Builds what the test files `sources`, paths in the checkout, need. False, without a change, if there was a full build,
- * if they need one, or if they do not compile: a full build then says why.
+ * Builds what the test files `sources`, paths in the checkout, need. `files`: the built ones, as paths in the checkout;
+ * undefined if they need the compiled sources, or do not compile: the compiler then says why. `text`: of the files of test/
+ * that they consist of; undefined if it is not known.
  */
 export const quickBuild = async sources => {
-  if (existsSync(FULL_BUILD)) return false
   const esbuild = await import('esbuild').catch(() => undefined)
   const bundle = {
     absWorkingDir: root,
     entryPoints: sources,
     outbase: root,
-    outdir: inRoot('dist'),
+    outdir: inRoot('dist', 'quick'),
     bundle: true,
     packages: 'external',
     platform: 'node',
@@ -68,17 +65,19 @@ export const quickBuild = async sources => {
     plugins: [compiledUrls],
   }
   const built = await esbuild?.build(bundle).catch(() => undefined)
-  if (built === undefined) return false
+  if (built === undefined) return {}
   const read = Object.keys(built.metafile.inputs)
-  if (read.some(needsMore)) return false
+  const tests = read.filter(path => path.startsWith('test/'))
+  const text = tests.map(path => readFileSync(inRoot(path), 'utf8')).join('\n')
+  if (read.some(needsMore)) return { text }
   if (read.includes(NATIVE)) {
     const [native] = nativeTargets()
-    if (!(await compileStale([native], [])).isComplete) return false
+    if (!(await compileStale([native], [])).isComplete) return { text }
   }
   for (const { path, contents } of built.outputFiles) {
     mkdirSync(dirname(path), { recursive: true })
     writeFileSync(path, contents)
   }
   say('built only these tests, without a check of types; `npm run build` builds and checks everything')
-  return true
+  return { text, files: sources.map(path => `dist/quick/${path.replace(/\.ts$/, '.js')}`) }
 }

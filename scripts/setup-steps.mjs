@@ -305,10 +305,10 @@ const installDebian = async purpose => {
   say('continuing without')
 }
 
-/** The build, beside which Debian packages are installed: only its last part needs them. */
-const prepare = async purpose => {
+/** The build, beside which Debian packages are installed: only its last part needs them. `text`: as for `build`. */
+const prepare = async (purpose, text) => {
   const debian = installDebian(purpose)
-  const [isBuilt] = await Promise.all([installPackages().then(() => build(purpose, debian)), debian])
+  const [isBuilt] = await Promise.all([installPackages().then(() => build(purpose, debian, text)), debian])
   if (!isBuilt) throw new StepError('the build failed: the messages above say where')
 }
 
@@ -318,10 +318,12 @@ main(async args => {
   if (at < 0) return prepare(purpose)
   const testArgs = args.slice(at + 1)
   const sources = await chosenSources(testArgs)
-  if (sources === undefined) await prepare(purpose)
-  else {
-    await installPackages()
-    if (!(await quickBuild(sources))) await prepare(purpose)
+  if (sources === undefined) {
+    await prepare(purpose)
+    return runTests(testArgs)
   }
-  return runTests(testArgs)
+  await installPackages()
+  const { files, text } = await quickBuild(sources)
+  if (files === undefined) await prepare(purpose, text)
+  return runTests(testArgs, files)
 })

@@ -96,7 +96,7 @@ export const testFiles = async (isLong, words) =>
 
 /** A test's source path, from the runner's path. */
 const sourceOf = path =>
-  (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
+  (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?:quick\/)?(?=test\/)/, '').replace(/\.js$/, '.ts')
 
 /** The test files that are in the text `page`, but not in `ran`, the output of ran-reporter.cjs. */
 export const namedButNotRun = (page, ran) => {
@@ -214,9 +214,10 @@ export const chosenSources = async args => {
   return jobs === undefined ? sources : undefined
 }
 
-export const runTests = async args => {
+/** `quick`: files of quick-build.mjs, which run instead of the compiled ones. */
+export const runTests = async (args, quick) => {
   const { isLong, names, words, jobs } = readChoice(args)
-  const files = await testFiles(isLong, words)
+  const files = quick ?? (await testFiles(isLong, words))
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   if (jobs !== undefined) return longJobs(await testFiles(isLong, []), jobs, file => runFiles([file], { isLong }))
   const isAll = words.length === 0 && names.length === 0
@@ -230,4 +231,4 @@ export const runTests = async args => {
   return hasSucceeded && isTidy && isComplete && hasMatch ? 0 : 1
 }
 
-if (isMain(import.meta.url)) main(runTests)
+if (isMain(import.meta.url)) main(args => runTests(args))

@@ -4,15 +4,12 @@
  * further arguments are on the caller's stack.
  */
 #define _GNU_SOURCE
-#include "shim.h"
+#include "files/files.h"
 
 #include <sys/syscall.h>
 
 #define TEXT(number) #number
 #define NUMBER(number) TEXT(number)
-
-/* The next function of this name; until it is known, the system call itself. */
-__attribute__((visibility("hidden"))) __typeof__(&syscall) shim_next_syscall = (__typeof__(&syscall))early_syscall;
 
 #ifdef __x86_64__
 __asm__(".text\n"

@@ -2,7 +2,7 @@
  * The functions of shim/include/userdma_check.h, by which a program tells `userdma check --races` what userdma does not see.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "noted.h"
 
 #include <errno.h>
 

@@ -9,7 +9,6 @@
  * command sends to a program that hangs, writes the stacks of all threads, and does not end the program.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
 #include "requests.h"
 
 #include <errno.h>

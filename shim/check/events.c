@@ -8,16 +8,13 @@
  * alive. They stay mapped until another context has this descriptor number.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
-#include "waiting.h"
+#include "noted.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 
-bool shim_logs_events;
-bool shim_finds_races;
 
 /* Maximum yields of a thread for the daemon to read a full log. Then the thread overwrites an entry. */
 #define MAX_YIELDS 10000

@@ -9,7 +9,6 @@
  * parent's, whose memory it shares.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
 #include "../recorder/batches.h"
 #include "../recorder/orders.h"
 #include "requests.h"

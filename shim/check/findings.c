@@ -2,7 +2,7 @@
  * The function behind userdma_finding of shim/include/userdma.h, by which a test learns what `userdma check` has found.
  */
 #define _GNU_SOURCE
-#include "../session/session_internal.h"
+#include "../session/requests.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE
 #include "requests.h"
-#include "waiting.h"
 
 #include <errno.h>
 #include <sched.h>

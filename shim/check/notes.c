@@ -4,7 +4,6 @@
  * daemon. From the reported fields the daemon finds the broken rule.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +19,6 @@
 #include "../recorder/orders.h"
 #include "../recorder/verbs.h"
 #include "requests.h"
-#include "waiting.h"
 
 /* ---- posts ---- */
 

@@ -14,7 +14,6 @@
 #include "../recorder/verbs.h"
 #include "../recorder/objects.h"
 #include "requests.h"
-#include "waiting.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -123,7 +122,7 @@ static void lose_order(struct queue *queue)
     }
 }
 
-/* The queue of a post. `is_ordered`: as in outstanding.h. `is_built`: its position is noted when its batch is complete. */
+/* The queue of a post. `is_ordered`: as in check.h. `is_built`: its position is noted when its batch is complete. */
 struct place {
     int fd;
     uint32_t kind, number;

@@ -2,7 +2,7 @@
  * The functions behind userdma_fault of shim/include/userdma.h, by which a program sets fault rules for itself.
  */
 #define _GNU_SOURCE
-#include "../session/session_internal.h"
+#include "../session/requests.h"
 
 #include <errno.h>
 #include <stdio.h>

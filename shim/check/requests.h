@@ -1,5 +1,5 @@
 /*
- * Outstanding requests, shared by the files of this folder. outstanding.h is the public interface. A slot is the index
+ * Outstanding requests, shared by the files of this folder. check.h has what others call. A slot is the index
  * of a scatter/gather element in `elements`, and of its memory in `ranges`.
  *
  *   ranges.c       memory ranges by slot, and whether a freed block overlaps one
@@ -19,11 +19,10 @@
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H
 
-#include "../shim.h"
+#include "noted.h"
 
 #include <infiniband/verbs.h>
 
-#include "outstanding.h"
 
 /* Maximum scatter/gather elements of outstanding requests. A request without memory also takes one. */
 #define MAX_RANGES 32768
@@ -274,8 +273,6 @@ void pollers_destroyed(const void *object);
 
 /* A list of devices was freed. */
 void devices_freed(const void *list);
-/* The program has opened a device. */
-void devices_opened(const struct ibv_context *context);
 
 /* ---- notes.c ---- */
 

@@ -3,14 +3,12 @@
  * stack and registers into the wait table (struct userdma_wait_sample). Not if the program handles the signal itself.
  */
 #define _GNU_SOURCE
-#include "waiting.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <ucontext.h>
 
-#include "../shim.h"
 #include "../recorder/orders.h"
 #include "requests.h"
 

@@ -1,10 +1,10 @@
 /*
- * Keeps the wait table (waiting.h). A thread writes only its own slot, without locks and without memory of the program's
+ * Keeps the wait table (src/spec/wait-table.ts). A thread writes only its own slot, without locks and without memory of the program's
  * allocator: it may wait inside it. The table exists before a connection: a program's main thread may wait for threads
  * that open devices.
  */
 #define _GNU_SOURCE
-#include "waiting.h"
+#include "noted.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "../recorder/orders.h"
-#include "../shim.h"
 
 #define FILE_BYTES (USERDMA_LEND_RING_OFFSET + USERDMA_LEND_RING_BYTES)
 

@@ -4,7 +4,7 @@
  * descriptors most calls cost one lookup (fd_kind).
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "paths.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <linux/netlink.h>
 #include <sys/syscall.h>
 
-#include "../check/outstanding.h"
+#include "../check/check.h"
 #include "../recorder/refusals.h"
 
 #ifndef NETLINK_RDMA

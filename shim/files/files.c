@@ -3,7 +3,7 @@
  * to the daemon. Other paths pass through.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "paths.h"
 
 #include <errno.h>
 #include <linux/openat2.h>

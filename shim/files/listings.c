@@ -4,7 +4,7 @@
  * /dev/infiniband shows device nodes as character devices.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "paths.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@
  * the tree has it and the machine does not.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "paths.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -115,17 +115,6 @@ bool path_is_parent(const char *folder)
             return true;
     /* Paths relative to the folder of drivers are not redirected (may_lead_to_rdma): its list lacks our drivers. */
     return is_pci_path(folder) && strcmp(folder, "/sys/bus/pci/drivers") != 0;
-}
-
-bool path_of_fd(int fd, char *path, size_t size)
-{
-    const int saved = errno;
-    char link[32];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    const long length = early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, (long)path, (long)size - 1, 0, 0);
-    errno = saved;
-    path[length > 0 ? length : 0] = 0;
-    return length > 0;
 }
 
 /* Whether a path begins with a PCI address: 0000:81:00.0. */

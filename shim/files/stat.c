@@ -3,7 +3,7 @@
  * appear as character devices.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "paths.h"
 
 #include <errno.h>
 #include <linux/magic.h>

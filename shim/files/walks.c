@@ -4,7 +4,7 @@
  * paths without the redirection; a walk of a folder above does not find it.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "paths.h"
 
 #include <string.h>
 

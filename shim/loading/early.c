@@ -4,7 +4,7 @@
  * no allocator calls have no replacement.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "loading.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -3,7 +3,7 @@
  * and not mapped: if a mapped file is truncated, the program gets SIGBUS.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "loading.h"
 
 #include <elf.h>
 #include <string.h>

@@ -5,13 +5,16 @@
  * All functions are looked up at once: dlsym is not safe in a signal handler, which may call write().
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "loading.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <gnu/libc-version.h>
 #include <string.h>
 #include <sys/syscall.h>
+
+/* The next function of this name; until it is known, the system call itself. */
+__attribute__((visibility("hidden"))) __typeof__(&syscall) shim_next_syscall = (__typeof__(&syscall))early_syscall;
 
 int shim_ready;
 bool shim_is_active;
@@ -195,19 +198,11 @@ __attribute__((constructor)) void shim_init(void)
     if (tag)
         strncpy(shim_tag, tag, sizeof shim_tag - 1);
     shim_is_traced = shim_tag[0] != 0;
-    valgrind_detect();
-    messages_detect();
-    crashes_detect();
-    events_detect();
-    if (shim_is_active)
-        path_folder_changed();
-    shim_pid = getpid(); /* other threads compare it as soon as the shim is ready */
+    start_parts();
     /* Libraries' constructors may start threads that come here at once. None waits: it may hold the loader's lock. */
     const bool is_first = __atomic_exchange_n(&shim_ready, 1, __ATOMIC_ACQ_REL) == 0;
     is_looking_up = false;
-    if (is_first && shim_is_active) {
-        session_own_process();
-        received_at_start();
-    }
+    if (is_first && shim_is_active)
+        start_own_process();
     errno = saved;
 }

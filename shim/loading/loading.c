@@ -8,8 +8,7 @@
  * dlopen and dlmopen end with a jump: the C library's functions choose RUNPATH and namespace by the return address.
  */
 #define _GNU_SOURCE
-#include "../check/waiting.h"
-#include "../shim.h"
+#include "loading.h"
 
 #include <errno.h>
 #include <link.h>

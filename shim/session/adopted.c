@@ -11,7 +11,8 @@
  * call is made again (RETRIED).
  */
 #define _GNU_SOURCE
-#include "session_internal.h"
+#include "parts.h"
+#include "requests.h"
 
 #include <errno.h>
 #include <linux/userfaultfd.h>

@@ -9,13 +9,11 @@
  * The arming is forwarded as a call if the CQ has no word, and while the daemon must see every call.
  */
 #define _GNU_SOURCE
-#include "session_internal.h"
+#include "parts.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#include "../recorder/recorder.h"
 
 /* RDMA_VERBS_IOCTL */
 #define VERBS_IOCTL 0xc0181b01u

@@ -5,7 +5,7 @@
 #ifndef USERDMA_CALL_LAYOUT_H
 #define USERDMA_CALL_LAYOUT_H
 
-#include "../shim.h"
+#include "parts.h"
 
 #include <stdint.h>
 

@@ -3,7 +3,6 @@
  * our memory, and maps the page with the parked word (device.c).
  */
 #define _GNU_SOURCE
-#include "../check/waiting.h"
 #include "connection.h"
 
 #include <errno.h>
@@ -85,7 +84,7 @@ static int exchange_hello(const struct shim_guard *guard)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
     else
         session_userfaultfd_refusal = shim_under_valgrind ? ENOSYS : errno;
-    if (shim_under_valgrind) /* ../check/valgrind.c asks what the daemon has written */
+    if (shim_under_valgrind) /* valgrind.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
     const char *calls = getenv(USERDMA_ENV_CALLS);
     /* Valgrind would not see what the daemon has written. */

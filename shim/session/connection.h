@@ -12,7 +12,8 @@
 #ifndef USERDMA_CONNECTION_H
 #define USERDMA_CONNECTION_H
 
-#include "session_internal.h"
+#include "parts.h"
+#include "requests.h"
 
 /* After this many seconds without an answer, signals are unblocked and the lock is released. */
 #define UNBLOCK_SECONDS 2

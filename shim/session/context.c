@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <string.h>
 
-#include "../check/outstanding.h"
 
 static ino_t inode_of(int fd)
 {

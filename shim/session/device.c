@@ -11,7 +11,7 @@
  * A receive makes no command. Only if its queue pair may be in ERR does it ring the doorbell of a sleeping daemon.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "parts.h"
 
 #include <errno.h>
 #include <poll.h>

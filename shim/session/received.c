@@ -8,7 +8,7 @@
  * pidfd_getfd) are recognised at their first RDMA or driver ioctl.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "parts.h"
 
 #include <errno.h>
 #include <string.h>

@@ -21,7 +21,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../check/outstanding.h"
 
 pid_t shim_pid;
 struct session session = {.fd = -1};
@@ -156,14 +155,10 @@ bool session_enter(struct shim_guard *guard)
     return false;
 }
 
-/* Reports a fork without ibv_fork_init: a mistake if an adapter pins registered memory. */
 static void before_fork(void)
 {
-    if (recorder_is_on && !verbs_is_fork_safe()) {
-        /* Without a connection the process has no registered memory that a fork could harm. */
-        event_forked(stack_here());
-        outstanding_fork();
-    }
+    if (recorder_is_on)
+        program_forks();
     adopted_before_fork();
 }
 

@@ -2,7 +2,7 @@
  * Users by number, for messages. In a user namespace, a number may mean another user than for the daemon.
  */
 #define _GNU_SOURCE
-#include "session_internal.h"
+#include "requests.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * refused request, as a provider does that finds its queue full.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "../check/check.h"
 
 #include <errno.h>
 #include <infiniband/verbs.h>

@@ -14,14 +14,12 @@
  * Contexts of other devices are not changed.
  */
 #define _GNU_SOURCE
-#include "../check/waiting.h"
-#include "../shim.h"
+#include "../check/check.h"
 
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <sched.h>
 
-#include "../check/requests.h"
 #include "../recorder/batches.h"
 #include "../recorder/locks.h"
 #include "verbs_ops.h"
@@ -255,9 +253,14 @@ static void forget_queues(int fd, uint32_t qpn)
 /* The program has called ibv_fork_init, or asked and was told that this is not needed. */
 static bool is_fork_initialized;
 
-bool verbs_is_fork_safe(void)
+/* Reports a fork without ibv_fork_init: a mistake if an adapter pins registered memory. */
+void program_forks(void)
 {
-    return is_fork_initialized || getenv("RDMAV_FORK_SAFE") || getenv("IBV_FORK_SAFE");
+    if (is_fork_initialized || getenv("RDMAV_FORK_SAFE") || getenv("IBV_FORK_SAFE"))
+        return;
+    /* Without a connection the process has no registered memory that a fork could harm. */
+    event_forked(stack_here());
+    outstanding_fork();
 }
 
 /*

@@ -12,7 +12,7 @@
  * Objects are allocated with calloc, as by a provider, and destroyed by the program.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "../check/check.h"
 
 #include <dlfcn.h>
 #include <errno.h>

@@ -7,7 +7,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Of the shim (shim/check/waiting.h). */
+/* Of the shim (shim/check/check.h). */
 __attribute__((weak, visibility("default"))) void userdma_handles_signal(int signal);
 
 static int (*next_sigaction)(int, const struct sigaction *, struct sigaction *);

@@ -55,7 +55,7 @@
 __attribute__((weak, visibility("default"))) void userdma_waited(int fd);
 __attribute__((weak, visibility("default"))) void userdma_creates_thread(void);
 
-/* Of the shim (shim/check/waiting.h). */
+/* Of the shim (shim/check/check.h). */
 __attribute__((weak, visibility("default"))) void *userdma_wait_begins(uint32_t kind, uint64_t object, uint32_t owner,
                                                                        uint32_t flags, const void *caller,
                                                                        bool is_certain);

@@ -32,7 +32,7 @@
  *   files are up to date.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
- *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
+ *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/session/valgrind.c).
  * - STACK, BENIGN, UNMAP, WAITS, LENDS, END and the messages of `PreloadEvents` (preload-events.ts), which report what the preload
  *   library sees in its program, are for `userdma check`. STACK gives a stack of the program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
@@ -471,7 +471,7 @@ export const NetlinkOperation = {
  * The mark by which a shim recognizes a descriptor of userdma that another program has passed: the socket's send
  * timeout (SO_SNDTIMEO), which is otherwise unused. The seconds are FIRST + InstallKind for a new descriptor, and FIRST
  * + InstallKind + RDEV × st_rdev for an opened device node. The shim marks doorbell sockets itself, with smaller
- * numbers (shim/files/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency store exactly.
+ * numbers (shim/session/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency store exactly.
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, RDEV: 256, MICROSECONDS: 500000 } as const
 

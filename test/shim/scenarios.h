@@ -86,7 +86,7 @@ UNUSED static int open_device(void)
     return fd;
 }
 
-/* Numbers of hidden sockets begin at FIRST_HIDDEN (HIDDEN_BASE of shim/files/fds.c). */
+/* Numbers of hidden sockets begin at FIRST_HIDDEN (HIDDEN_BASE of shim/session/fds.c). */
 enum { FIRST_HIDDEN = 900, HIDDEN_END = 1200 };
 
 /* The shim's hidden sockets: one of the session, and a doorbell of each device descriptor. */

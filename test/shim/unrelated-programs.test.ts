@@ -185,7 +185,7 @@ test('the shim exports no internal functions', async t => {
   const { stdout } = await runProgram('nm', ['-D', '--defined-only', currentShim(folder)], { PATH: process.env.PATH })
   const names = stdout.split('\n').flatMap(line => line.split(' ')[2] ?? [])
   assert.ok(names.includes('open') && names.includes('ibv_open_device'))
-  const header = readFileSync(join(repoRoot, 'shim', 'shim.h'), 'utf8')
+  const header = readFileSync(join(repoRoot, 'shim', 'loading', 'loading.h'), 'utf8')
   const interposed = new Set([...header.matchAll(/\bX\((\w+)\)/g)].map(match => match[1]))
   // Replacements, some of which only call others, and functions that the other libraries of `userdma check` call.
   const isPublic = (name: string): boolean =>

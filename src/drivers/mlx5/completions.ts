@@ -12,6 +12,7 @@ import {
   CompletionKind,
   DoorbellRecord,
   GENERAL_SYNDROME,
+  receiveSyndromes,
   syndromes,
   vendorSyndromes,
 } from '../../spec/drivers/mlx5-queues.ts'
@@ -207,7 +208,8 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     // the program must not read an earlier time when it has polled this completion
     if (cq.clock?.isReadable === true) cq.clock.tick()
   } else {
-    view.setUint8(at + CompletionEntry.VENDOR_SYNDROME, vendorSyndromes[status] ?? words[Completion.VENDOR]!)
+    const known = kind === CompletionKind.RECEIVE_ERROR ? receiveSyndromes : vendorSyndromes
+    view.setUint8(at + CompletionEntry.VENDOR_SYNDROME, known[status] ?? 0)
     view.setUint8(at + CompletionEntry.SYNDROME, syndromes[status] ?? GENERAL_SYNDROME)
   }
   noteArming(cq)

@@ -209,14 +209,20 @@ export const syndromes: Readonly<Record<number, number>> = {
 }
 /** A syndrome that libmlx5 does not know: ibv_wc_status GENERAL_ERR. */
 export const GENERAL_SYNDROME = 0x7f
-/** Vendor syndromes that adapters report with the most frequent errors, by ibv_wc_status. */
+/**
+ * Vendor syndromes that adapters report, by ibv_wc_status, where one is known for sure (NVIDIA publishes no table; these
+ * stand in logs with their status). All others are 0.
+ */
 export const vendorSyndromes: Readonly<Record<number, number>> = {
   [Wc.WR_FLUSH_ERR]: 0xf9,
   [Wc.RETRY_EXC_ERR]: 0x81,
   [Wc.RNR_RETRY_EXC_ERR]: 0x87,
   [Wc.REM_ACCESS_ERR]: 0x88,
+  [Wc.REM_OP_ERR]: 0x89,
   [Wc.REM_INV_REQ_ERR]: 0x8a,
 }
+/** As vendorSyndromes, of receives: of LOC_PROT_ERR only this side's is known. */
+export const receiveSyndromes: Readonly<Record<number, number>> = { ...vendorSyndromes, [Wc.LOC_PROT_ERR]: 0x32 }
 
 /** The arm word of a doorbell record. SOLICITED: only for solicited completions. TAKEN: the device has taken it. */
 export const ArmWord = { SOLICITED: 1 << 24, INDEX_MASK: 0xff_ffff, TAKEN: 0xffff_ffff } as const

@@ -198,6 +198,19 @@ describe('requests', () => {
     }
   })
 
+  for (const [title, receive, send, ofSender, ofReceiver] of [
+    ['memory of a receive', { lkey: 1 }, {}, [0x14, 0x89], [4, 0x32]],
+    ['a receive that is too short', { length: 4 }, {}, [0x12, 0x8a], [1, 0]],
+    ['memory of a send', {}, { lkey: 1 }, [4, 0], []],
+  ] as const)
+    it(`fail with the vendor syndromes of adapters where they are known, else with 0: ${title}`, () => {
+      const { a, b, qa, qb, wait } = start()
+      qb.receive({ ...b.element(0, 8), ...receive })
+      qa.post({ opcode: SEND, data: [{ ...a.element(0, 8), ...send }] })
+      const pairs = [...wait(a, 1), ...wait(b, ofReceiver.length / 2)].flatMap(one => [one.syndrome, one.vendor])
+      assert.deepEqual(pairs, [...ofSender, ...ofReceiver])
+    })
+
   it('fail with the syndromes of the adapter, and later ones are flushed', () => {
     const { a, b, qa, qb, remote, wait } = start()
     qb.receive(b.element(0, 10))

@@ -277,7 +277,7 @@ static void sending_and_receiving(void)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
     FAILS(send(fd, requests, 0, 0), ENODATA);
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
-    /* Several buffers have at most 16384 bytes together (MAX_GATHERED_BYTES of shim/netlink.c). */
+    /* Several buffers have at most 16384 bytes together (MAX_GATHERED_BYTES of shim/session/netlink.c). */
     static char half_of_too_much[8193];
     const struct iovec too_much[2] = {{half_of_too_much, sizeof half_of_too_much},
                                       {half_of_too_much, sizeof half_of_too_much}};

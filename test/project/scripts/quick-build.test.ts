@@ -1,5 +1,5 @@
 /*
- * scripts/quick-build.mjs: in a checkout that was never built, tests that need little run without a full build.
+ * scripts/quick-build.mjs: tests that need little run without a build of everything.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -23,7 +23,6 @@ const sources: Readonly<Record<string, string>> = {
 const checkout = (): string => {
   const folder = scratchFolder()
   for (const name of ['scripts', 'package.json']) cpSync(join(repoRoot, name), join(folder, name), { recursive: true })
-  symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))
   for (const [path, text] of Object.entries(sources)) {
     mkdirSync(join(folder, path, '..'), { recursive: true })
     writeFileSync(join(folder, path), text)
@@ -31,35 +30,45 @@ const checkout = (): string => {
   return folder
 }
 
-const quickBuild = (folder: string, ...chosen: readonly string[]): string => {
-  const script = `console.log(await (await import(process.argv[1])).quickBuild(process.argv.slice(2)))`
+/** The built files; undefined if the tests need more. */
+const quickBuild = (folder: string, ...chosen: readonly string[]): unknown => {
+  const script = `const { files } = await (await import(process.argv[1])).quickBuild(process.argv.slice(2))
+    process.stdout.write('\\n' + JSON.stringify(files ?? null))`
   const args = ['--input-type=module', '-e', script, join(folder, 'scripts', 'quick-build.mjs')]
   const paths = chosen.map(name => `test/${name}.test.ts`)
-  return spawnSync(process.execPath, [...args, ...paths], { encoding: 'utf8' }).stdout.trim()
+  const { stdout } = spawnSync(process.execPath, [...args, ...paths], { encoding: 'utf8' })
+  return JSON.parse(stdout.split('\n').at(-1) ?? '') ?? undefined
 }
 
-test('builds the tests that were asked for, with what they import', () => {
+test('builds and runs the tests that were asked for, with what they import, also after a full build and a change', () => {
   const folder = checkout()
-  assert.equal(quickBuild(folder, 'near/sum'), 'true')
-  assert.deepEqual(readdirSync(join(folder, 'dist', 'test', 'near')).sort(), ['sum.test.js', 'sum.test.js.map'])
-  const { NODE_TEST_CONTEXT: _context, ...env } = process.env
-  const { stdout } = spawnSync(process.execPath, [join(folder, 'scripts', 'test.mjs'), 'near/sum'], {
-    encoding: 'utf8',
-    env,
-  })
-  assert.match(stdout, /pass 1\n/)
-})
-
-test('tests that need more get a full build, also where one of several does', () => {
-  const folder = checkout()
-  for (const chosen of [['far/spawning'], ['far/built'], ['near/wrong'], ['near/sum', 'far/spawning']])
-    assert.equal(quickBuild(folder, ...chosen), 'false', chosen.join(' '))
-  assert.equal(existsSync(join(folder, 'dist')), false)
-})
-
-test('after a full build there is no quick one', () => {
-  const folder = checkout()
-  mkdirSync(join(folder, 'dist'))
+  const stale = join(folder, 'dist', 'test', 'near', 'sum.test.js')
+  mkdirSync(join(stale, '..'), { recursive: true })
+  writeFileSync(stale, "throw new Error('stale')\n")
   writeFileSync(join(folder, 'dist', 'all.tsbuildinfo'), '')
-  assert.equal(quickBuild(folder, 'near/sum'), 'false')
+  mkdirSync(join(folder, 'node_modules'))
+  for (const name of readdirSync(join(repoRoot, 'node_modules')))
+    symlinkSync(join(repoRoot, 'node_modules', name), join(folder, 'node_modules', name))
+  cpSync(join(repoRoot, 'package-lock.json'), join(folder, 'package-lock.json'))
+  writeFileSync(join(folder, 'node_modules', '.package-lock.json'), '')
+  const { NODE_TEST_CONTEXT: _context, ...env } = process.env
+  const run = (): string => {
+    const args = [join(folder, 'scripts', 'setup.mjs'), '--test', 'near/sum']
+    return spawnSync(process.execPath, args, { encoding: 'utf8', env }).stdout
+  }
+  assert.match(run(), /pass 1\n/)
+  assert.deepEqual(readdirSync(join(folder, 'dist', 'quick', 'test', 'near')).sort(), [
+    'sum.test.js',
+    'sum.test.js.map',
+  ])
+  writeFileSync(join(folder, 'src', 'sum.ts'), 'export const sum = (): number => 4\n')
+  assert.match(run(), /fail 1\n/)
+})
+
+test('tests that need more get the compiled sources, also where one of several does', () => {
+  const folder = checkout()
+  symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))
+  for (const chosen of [['far/spawning'], ['far/built'], ['near/wrong'], ['near/sum', 'far/spawning']])
+    assert.equal(quickBuild(folder, ...chosen), undefined, chosen.join(' '))
+  assert.equal(existsSync(join(folder, 'dist')), false)
 })

@@ -6,7 +6,7 @@
  * on Linux, the answer is available when the call returns.
  */
 #define _GNU_SOURCE
-#include "shim.h"
+#include "parts.h"
 
 #include <errno.h>
 #include <linux/netlink.h>

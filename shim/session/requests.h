@@ -1,11 +1,10 @@
 /*
- * The session's lock, requests and replies: for connection.h, for the other files that send requests (context.c,
- * ../check/stacks.c, ../check/valgrind.c), and for ../files/fds.c, which needs the lock.
+ * The session's lock, requests and replies, for those who send requests of their own.
  */
-#ifndef USERDMA_SESSION_INTERNAL_H
-#define USERDMA_SESSION_INTERNAL_H
+#ifndef USERDMA_SESSION_REQUESTS_H
+#define USERDMA_SESSION_REQUESTS_H
 
-#include "../shim.h"
+#include "session.h"
 
 #include <pthread.h>
 
@@ -86,7 +85,7 @@ uint16_t session_generation(void);
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
-/* With the lock held: like valgrind_mark (shim.h). */
+/* With the lock held: tells valgrind what the daemon has written (valgrind.c). */
 void valgrind_mark_locked(const struct shim_guard *guard);
 
 /* Why the daemon has no userfaultfd of this process, an errno; 0: it has one. */

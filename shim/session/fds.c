@@ -9,8 +9,8 @@
  * A vfork child shares our memory but has its own descriptors: its closes and copies do not change the table.
  */
 #define _GNU_SOURCE
-#include "../check/waiting.h"
-#include "../session/session_internal.h"
+#include "parts.h"
+#include "requests.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -411,4 +411,15 @@ void fd_close_from(unsigned first)
         REAL(closefrom)((int)(first > end ? first : end));
     }
     errno = saved;
+}
+
+bool path_of_fd(int fd, char *path, size_t size)
+{
+    const int saved = errno;
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const long length = early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, (long)path, (long)size - 1, 0, 0);
+    errno = saved;
+    path[length > 0 ? length : 0] = 0;
+    return length > 0;
 }

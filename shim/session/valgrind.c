@@ -6,7 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "../recorder/verbs.h"
-#include "../session/session_internal.h"
+#include "requests.h"
 
 #include <errno.h>
 
