@@ -26,7 +26,7 @@ const compare = async (ours: readonly [mode: string, lends: number, count: numbe
   }
 }
 
-/** `ours`: as of `compare`. */
+/** `ours`: see `compare`. */
 const row = (
   name: string,
   quantity: string,

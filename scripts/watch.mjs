@@ -3,7 +3,7 @@
  * Builds after each change of a source, then runs the tests nearest to it.
  *
  *   npm run watch                   tests that import what changed (affected-tests.mjs), at most MAX_FILES files
- *   npm run watch -- wire core      these tests, as of `npm test -- wire core`, after each change
+ *   npm run watch -- wire core      these tests, those of `npm test -- wire core`, after each change
  */
 import { watch } from 'node:fs'
 import { join, relative } from 'node:path'

@@ -75,8 +75,16 @@ const withLinks = (text, path, page, found) => {
     .join('')
 }
 
+/** Programs of findings, to which docs/findings.md links, with their text: the site's reader need not open each. */
+const withPrograms = text =>
+  text.replace(/^- \[`(\S+\.c)`\]\(findings\/\1\): .*$/gm, (_, name) => {
+    const program = readFileSync(inRoot('docs', 'findings', name), 'utf8').trimEnd()
+    return `\`docs/findings/${name}\`\n\n\`\`\`c\n${program}\n\`\`\`\n`
+  })
+
 /** The links of a folder's list are relative to the root. */
 const textOf = path => {
+  if (path === 'docs/findings.md') return { text: withPrograms(readFileSync(inRoot(path), 'utf8')), base: path }
   if (path.endsWith('.md')) return { text: readFileSync(inRoot(path), 'utf8'), base: path }
   if (statSync(inRoot(path)).isDirectory()) return { text: showFolder(path), base: 'folder' }
   return { text: showFile(path), base: path }

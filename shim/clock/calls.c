@@ -28,7 +28,7 @@ int epoll_pwait2(int, struct epoll_event *, int, const struct timespec *, const 
 
 typedef long call_function(long, ...);
 
-/* A futex operation that waits until `time`, or for so long. The answer as of syscall(2). */
+/* A futex operation that waits until `time`, or for so long. The answer is that of syscall(2). */
 static long wait_futex(call_function *call, long word, long operation, long value, const struct timespec *time, long e,
                        long f)
 {

@@ -525,7 +525,7 @@ static void name_of(pid_t pid, pid_t tid, char name[32])
     name[strcspn(name, "\n")] = 0;
 }
 
-/* A wait with a time limit that the library does not know, as of a static program, or that cannot be ended. */
+/* A wait with a time limit that the library does not know, such as that of a static program, or that cannot be ended. */
 static void note_wait(const struct thread *thread, const struct call *call, bool is_blocked)
 {
     char name[32];

@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Descriptors of a wait that are looked at; one with more counts as of the outside. */
+/* Descriptors of a wait that are looked at; one with more counts as a wait for the outside. */
 #define MAX_FDS 1024
 /* Of epoll within epoll. */
 #define MAX_DEPTH 5

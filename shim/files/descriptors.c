@@ -446,7 +446,7 @@ EXPORT int dup(int fd)
     return copy;
 }
 
-/* Before dup2 or dup3 make `new_fd` a copy of `old_fd`. Result: as of fd_vacate, whether a hidden socket was moved. */
+/* Before dup2 or dup3 make `new_fd` a copy of `old_fd`. Result: see fd_vacate: whether a hidden socket was moved. */
 static bool before_replacing(int old_fd, int new_fd)
 {
     send_reports(fd_kind(new_fd) == FD_CONTEXT);

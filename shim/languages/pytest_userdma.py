@@ -2,7 +2,7 @@
 
     # pyproject.toml: [tool.pytest.ini_options] addopts = "-p pytest_userdma"
     def test_reconnects(userdma):
-        with userdma.fault("drop=100%") as fault:      # as of userdma.py, for programs in this process
+        with userdma.fault("drop=100%") as fault:      # see userdma.py, for programs in this process
             ...
         userdma.run(["./client", userdma.devices[0]])  # programs that the test starts are checked too
 

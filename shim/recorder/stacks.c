@@ -281,7 +281,7 @@ static bool is_own_library(const char *path)
     return strncmp(name ? name + 1 : path, "libuserdma_", sizeof "libuserdma_" - 1) == 0;
 }
 
-/* Writes a native frame, `FILE+0xOFFSET SYMBOL`, and a line feed. Result as of snprintf. */
+/* Writes a native frame, `FILE+0xOFFSET SYMBOL`, and a line feed. Result: see snprintf(3). */
 static int write_native(const char *address, const Dl_info *info, const struct link_map *map, char *text, size_t size)
 {
     char path[256];

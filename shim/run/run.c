@@ -612,7 +612,7 @@ static void end_private(const char *socket, int signals)
 
 /* ---- the program's life ---- */
 
-/* Passes signals on, and says if the daemon ends, until the program ends: its status, as of waitpid(2). */
+/* Passes signals on, and says if the daemon ends, until the program ends. Returns its status, that of waitpid(2). */
 static int wait_for(pid_t child, const char *program, int signals, int session, const char *socket)
 {
     const bool by_terminal = has_terminal();

@@ -39,7 +39,7 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 /* Maximum bytes of a record of an FD_EVENT. All records of a descriptor have one size: 8, 16 or 24. */
 #define MAX_RECORD_BYTES 24
 
-/* Sends the doorbell message of a context. Result as of the write(2) of a doorbell command. */
+/* Sends the doorbell message of a context. Result: that of the write(2) of a doorbell command. */
 static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
 {
     const int saved = errno;

@@ -116,7 +116,7 @@ static void close_connection(int fd)
         close_if_detached(fd);
 }
 
-/* Sends `size` bytes of a request, and the descriptor `attached` unless it is -1. Result as of send(2). */
+/* Sends `size` bytes of a request, and the descriptor `attached` unless it is -1. Result: see send(2). */
 static ssize_t send_request(int fd, const struct request *request, size_t size, int attached)
 {
     union {
@@ -157,7 +157,7 @@ static bool ask(int fd, const struct request *request, int attached, bool *is_in
     return send_all(fd, &call, sizeof call.header, -1);
 }
 
-/* Result as of `receive`. The reply comes by the socket if it has descriptors, or comes late. */
+/* Result: see `receive`. The reply comes by the socket if it has descriptors, or comes late. */
 static ssize_t receive_in_slot(int fd, struct reply *reply)
 {
     spin(look_at_slot, NULL);

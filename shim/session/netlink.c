@@ -33,7 +33,7 @@ static bool is_netlink(int fd)
     return UNLIKELY(fd_kind(fd) == FD_NETLINK);
 }
 
-/* Requests an operation, USERDMA_NETLINK_…. Result as of a system call. */
+/* Requests an operation, USERDMA_NETLINK_…. Result: that of a system call. */
 static long request(int fd, uint32_t operation, uint32_t extra, uint64_t argument)
 {
     return session_call(fd, USERDMA_NETLINK, operation | (uint64_t)extra << 32, argument);

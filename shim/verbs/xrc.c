@@ -102,7 +102,7 @@ static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsig
     return device_write(fd, header, size) == (ssize_t)size;
 }
 
-/* False with errno, as of libibverbs, if `mask` has unknown attributes (`reserved` or above) or lacks `needed` ones. */
+/* False with libibverbs' errno if `mask` has unknown attributes (`reserved` or above) or lacks `needed` ones. */
 static bool has_attributes(uint32_t mask, uint32_t needed, uint32_t reserved)
 {
     if (mask < reserved && (mask & needed) == needed)

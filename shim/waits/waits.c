@@ -676,7 +676,7 @@ EXPORT int pclose(FILE *stream)
 /* ---- sockets and pipes ---- */
 
 /*
- * Whether a call waits is not known before: only its caller is noted, unless it `is_certain`. NULL as of `begins`.
+ * Whether a call waits is not known before: only its caller is noted, unless it `is_certain`. NULL: see `begins`.
  */
 static void *begins_on(uint32_t kind, uint64_t object, const int *fds, uint32_t count, uint32_t flags, void *caller,
                        bool is_certain)

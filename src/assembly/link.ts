@@ -15,7 +15,7 @@ export interface NetworkLink {
   readonly isMemory: boolean
   /** Number of ports of a link of memory; otherwise 0. */
   portCount(): number
-  /** Creates the port of a device; `host`: as of `MemorySwitch.attach`. Throws as `createSocketPort`. */
+  /** Creates the port of a device; `host`: see `MemorySwitch.attach`. Throws as `createSocketPort`. */
   attach(device: DeviceSpec, identity: Identity, host?: number): Port
   /** Creates a port of a link of memory that leads to other processes (fabric/trunk.ts). */
   attachTrunk(): Port

@@ -20,7 +20,16 @@ export const pageNames = (): readonly string[] =>
         .sort()
     : []
 
-const textOf = (name: string): string => readFileSync(join(docs, `${name}.md`), 'utf8')
+/** The page; of findings with the text of the programs to which it links. */
+const textOf = (name: string): string => {
+  const text = readFileSync(join(docs, `${name}.md`), 'utf8')
+  return name !== 'findings'
+    ? text
+    : text.replace(/^- \[`(.+\.c)`\]\(findings\/\1\): .*\n/gm, (line, file: string) => {
+        const path = join(docs, 'findings', file)
+        return existsSync(path) ? `${line}\n\`\`\`c\n${readFileSync(path, 'utf8').trimEnd()}\n\`\`\`\n\n` : line
+      })
+}
 
 /** The heading as links name it. */
 const anchorOf = (heading: string): string =>

@@ -109,7 +109,7 @@ export interface Driver<D = unknown> {
   readonly hasRateControl?: boolean
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
-  /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as of Linux's mlx5. */
+  /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as from Linux's mlx5. */
   readonly hasSpeedEvents?: true
   /** What Linux's driver tells of its adapter in sysfs and netlink. Absent: nothing, as rxe and efa. */
   readonly adapter?: (attributes: RecordOf<typeof DeviceAttributes>) => AdapterTexts

@@ -63,7 +63,7 @@ const explainUnknown = (table: MemoryTable, pd: number, key: number, accessStart
   return { id: isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', args: { key, accessStart } }
 }
 
-/** Arguments as of `resolve`; undefined if the access is permitted. */
+/** Arguments: see `resolve`; undefined if the access is permitted. */
 export const explainKey = (
   table: MemoryTable,
   pd: number,

@@ -20,7 +20,7 @@ import type { OpenContext } from './context/contexts.ts'
 import type { StoredDoorbells } from './loop.ts'
 import type { StoreListener } from './memory/registered-ranges.ts'
 
-/** A program: `watchStores` as of RegisteredRanges. */
+/** A program: `watchStores`: see `RegisteredRanges`. */
 export interface DoorbellProgram {
   watchStores(listener: StoreListener): UserfaultWatch | undefined
 }

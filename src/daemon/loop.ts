@@ -37,11 +37,11 @@ export interface StoredDoorbells {
   arm(): boolean
   /** Protects doorbells that were mapped since `arm`. False if others are not protected, or if it is impossible now. */
   protectNew(): boolean
-  /** Finds stores while the loop is awake, since it returns to the event loop late. `now`: as of `poll`. */
+  /** Finds stores while the loop is awake, since it returns to the event loop late. `now`: see `poll`. */
   find(now: number): void
 }
 
-/** Calls that clients make without waking the daemon (session/polled-slots.ts). `now`: as of `poll`. */
+/** Calls that clients make without waking the daemon (session/polled-slots.ts). `now`: see `poll`. */
 interface AwakeCalls {
   /** Handles waiting calls; true if there were any. */
   poll(now: number): boolean

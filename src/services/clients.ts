@@ -136,17 +136,17 @@ export class Clients {
     return this.#subnet
   }
 
-  /** As of `Subnet`; also false if no InfiniBand port has been made. */
+  /** See `Subnet`; also false if no InfiniBand port has been made. */
   setCable(a: string, b: string, isPlugged: boolean): boolean {
     return this.#subnet?.setCable?.(a, b, isPlugged) ?? false
   }
 
-  /** As of `Subnet`. */
+  /** See `Subnet`. */
   configured(): Promise<void> | undefined {
     return this.#subnet?.configured?.()
   }
 
-  /** As of `Subnet`; also false if no InfiniBand port has been made. */
+  /** See `Subnet`; also false if no InfiniBand port has been made. */
   setConditions(a: string, b: string, conditions: LinkConditions | undefined): boolean {
     return this.#subnet?.setConditions?.(a, b, conditions) ?? false
   }

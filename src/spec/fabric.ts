@@ -263,7 +263,7 @@ export const hasOtherWay = ({ links }: Pick<FabricSpec, 'links'>, link: FabricLi
 
 // ---- the port of a device ----
 
-/** The size of a port's table of partition keys, as of mlx5. */
+/** The size of a port's table of partition keys, that of mlx5. */
 export const MAX_PKEYS = 128
 
 /** An 8-byte GUID as 16 digits. Throws an Error. */

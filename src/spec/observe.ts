@@ -53,7 +53,7 @@ export const ObserveLimits = {
 
 export const RecordKind = {
   PAD: 0,
-  /** A stack, before the first record with its number. The text of its frames follows, as of STACK in session.ts. */
+  /** A stack, before the first record with its number. The text of its frames follows, as those of STACK in session.ts. */
   STACK: 1,
   /** The process has started: by fork (`fd`: the number of the parent's FORK, `fileKind`: the parent) or by exec. Its
    * name follows. */

@@ -320,7 +320,7 @@ export const Messages = {
   /**
    * Where a thread was when it got the signal `waitTable.sampleSignal`. thread: its number, written last; sequence: that of its
    * `waitSlot`; polls: sum of its counts. code: the bytes of the instruction at `pc`, and what follows. registers: u64 each,
-   * in the order of their numbers in instructions, of arm64 with the stack pointer as the last. frames: as of
+   * in the order of their numbers in instructions, of arm64 with the stack pointer as the last. frames: see
    * `waitSlot`.
    */
   waitSample: layout(

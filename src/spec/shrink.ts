@@ -14,7 +14,7 @@ export const shrink = async <T>(
   namings: readonly ((one: T) => string)[] = [],
 ): Promise<readonly T[]> => {
   let left = all
-  /** True: without these it still fails. Undefined: as of `fails`. */
+  /** True: without these it still fails. Undefined: no further experiment is possible. */
   const leaveOut = async (isOut: (one: T, index: number) => boolean): Promise<boolean | undefined> => {
     const fewer = left.filter((one, i) => !isOut(one, i))
     const hasFailed = await fails(fewer)

@@ -84,19 +84,30 @@ test('titles and advice do not end with a full stop, explanations do', () => {
   }
 })
 
+/** A link to a program of docs/findings with what its first comment says; on the site its text (scripts/site/pages.mjs). */
+const linkOfProgram = (name: string): string => {
+  const [, comment] = readFileSync(join(programs, name), 'utf8').match(/^\/\*([\s\S]*?)\*\//) ?? []
+  assert.ok(comment, `${name} begins with a comment`)
+  const [about, options] = comment
+    .replace(/\s*\n \*\s*/g, ' ')
+    .trim()
+    .split(' Options: ')
+  return `- [\`${name}\`](findings/${name}): ${about}${options === undefined ? '' : ` Options: \`${options}\`.`}`
+}
+
 const page = (): string =>
   `${[
     '# Findings',
     '',
-    'The findings that [`userdma check`](reference/cli.md#check) reports. Each has an example program in `docs/findings`, in which the',
-    'line that the finding names is marked; `-DFIXED` compiles the program without the fault. To try one:',
+    'The findings that [`userdma check`](reference/cli.md#check) reports. Each has example programs in `docs/findings`. The line that',
+    'the finding names is marked by `/* FAULT */`. `-DFIXED` compiles the program without the fault. To try one:',
     '',
     '```sh',
     'cc -g -o stale-rkey docs/findings/stale-rkey.c -libverbs',
     'userdma check -- ./stale-rkey',
     '```',
     '',
-    'Programs that include `cm.h` also need `-lrdmacm`.',
+    'Programs that include `cm.h` also need `-lrdmacm`. Some need options of `userdma check`, which stand beside them.',
     '',
     'Error: a request failed, or the program cannot work. Warning: the program works here, but leaks, or fails on other',
     'adapters. Notes are printed with `--notes`, and if their program fails and nothing else was found.',
@@ -126,7 +137,8 @@ const page = (): string =>
         ...(causeNames.length > 0
           ? ['', `[Causes](reference/vendor-errors.md): ${causeNames.map(one => `\`${one}\``).join(', ')}.`]
           : []),
-        ...sourcesOf(id).flatMap(name => ['', '```c', readFileSync(join(programs, name), 'utf8').trimEnd(), '```']),
+        '',
+        ...sourcesOf(id).map(linkOfProgram),
       ]
     }),
     '',
@@ -151,7 +163,7 @@ const assertPage = (name: string, text: string): void => {
   assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, '`npm run docs` regenerates it')
 }
 
-test('docs/findings.md has the tables and the programs', () => {
+test('docs/findings.md has the tables and links to the programs', () => {
   assertPage('findings.md', page())
 })
 

@@ -364,7 +364,7 @@ export class Store {
     }
   }
 
-  /** The devices and objects that existed at a time, as of the newest checkpoint. */
+  /** The devices and objects that existed at a time, by the newest checkpoint. */
   async #readCheckpoint(facts: Facts, time: number): Promise<void> {
     const { events } = await this.session.checkpointBefore(time)
     for (const event of events) if (event.kind !== 'checkpoint') this.#add(facts, event)

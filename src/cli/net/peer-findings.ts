@@ -38,7 +38,7 @@ export class PeerFindings {
     this.#onFinding = onFinding
   }
 
-  /** `sockets`: of the hosts' daemons. `hang`: as of `subscribeFindings`. */
+  /** `sockets`: of the hosts' daemons. `hang`: see `subscribeFindings`. */
   async open(sockets: ReadonlyMap<string, string>, hang: number | undefined): Promise<void> {
     const openOne = async ([host, socket]: readonly [string, string]): Promise<void> => {
       const onFinding = (finding: Finding): void => this.#onFinding(onHost(finding, host))

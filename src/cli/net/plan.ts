@@ -44,7 +44,7 @@ export interface PlannedHost {
   readonly driver: string
   /** Absent: Ethernet. */
   readonly layer?: 'infiniband'
-  /** Settings of its InfiniBand ports, as of `--device`. */
+  /** Settings of its InfiniBand ports, in the words of `--device`. */
   readonly ports?: string
   readonly interfaces: readonly PlannedInterface[]
   /** The fault rules of its daemon; '' for none. */
@@ -72,7 +72,7 @@ export interface PlannedFabric {
   readonly links: readonly (readonly [string, string])[]
   /** The host whose port has the manager. */
   readonly manager?: string
-  /** As of `--fabric`. */
+  /** In the words of `--fabric`. */
   readonly text: string
 }
 

@@ -187,7 +187,7 @@ export interface ProgramEnd {
   readonly isDeadlock?: boolean
 }
 
-/** The exit status of a program that has reached its time limit, as of timeout(1). */
+/** The exit status of a program that has reached its time limit, that of timeout(1). */
 export const LIMIT_STATUS = 124
 
 /** Milliseconds that a program gets after SIGTERM, before SIGKILL. */

@@ -149,7 +149,7 @@ const permits = (memory: AddressSpace, { start, length }: Range, needsWrite: boo
   Number.isSafeInteger(Number(length)) &&
   memory.check(Number(start >> 32n), Number(start & 0xffffffffn), Number(length), needsWrite)
 
-/** Checks that the pages exist and permit the access; returns the length as a Number. `kind`: as of `checkPlace`. */
+/** Checks that the pages exist and permit the access; returns the length as a Number. `kind`: see `checkPlace`. */
 const checkPages = (
   method: string,
   memory: AddressSpace,

@@ -94,7 +94,7 @@ export const createOwned = (
   }
 }
 
-/** Calls a method of an object within `call`, whether it has an owner or not. `args`: as of `createOwned`. */
+/** Calls a method of an object within `call`, whether it has an owner or not. `args`: see `createOwned`. */
 export const callWithin = (
   call: CallContext,
   object: CoreObject,

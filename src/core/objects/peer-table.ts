@@ -83,7 +83,7 @@ export class PeerTable {
   }
 }
 
-/** Reports that something of a peer was dropped. `reason`: as of limits.ts. */
+/** Reports that something of a peer was dropped. `reason`: see limits.ts. */
 export const reportNoShare = (context: Context, subject: string, reason: string, qpn?: number): void => {
   const { device } = context
   const cause = createCause('NO_SHARE', { subject, reason })

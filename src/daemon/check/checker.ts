@@ -37,7 +37,7 @@ interface Parts {
   readonly waits: (threads: ThreadWaits) => Iterable<ContextWait | undefined>
   readonly devices: ThreadWaitSources['devices']
   readonly cm: ThreadWaitSources['cm']
-  /** As of `CheckerSources`. */
+  /** See `CheckerSources`. */
   readonly tormentName?: ((id: number) => string | undefined) | undefined
 }
 type Config = Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link' | 'fabric' | 'clock'>>

@@ -225,7 +225,7 @@ export class CheckerDoor {
     return [checker.ask(LENDS), checker.ask(LEARNT)].flatMap(lends => lends?.rows() ?? [])
   }
 
-  /** Tells what is lent from now on, until the returned function is called. `tag`, `post`: as of `createLendTrace`. */
+  /** Tells what is lent from now on, until the returned function is called. `tag`, `post`: see `createLendTrace`. */
   traceLends(tag: string, post: (record: LendRecord) => void): () => void {
     const { stream, checker } = this.#checked
     const lentRange = (...access: [device: number, rkey: number, address: number, length: number]) => {

@@ -39,7 +39,7 @@ interface Ring {
 interface LendSink {
   readonly stackOf: (pid: number, id: number) => Stack
   readonly event: (event: ProgramEvent) => void
-  /** Microseconds, as of the stream. */
+  /** Microseconds, on the clock of the stream. */
   readonly now: () => number
 }
 

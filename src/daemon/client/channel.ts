@@ -15,7 +15,7 @@ import { daemonCommand, notServed } from './user-socket.ts'
 /** Encodes a request into the buffer, and returns its length; 0 if it does not fit. `header`: of every request. */
 export type WriteRequest = (buffer: MessageBuffer, header: Partial<Header>) => number
 
-/** `length`: as of `recv`; `fault`: why a message of this length is invalid. */
+/** `length`: see `recv`; `fault`: why a message of this length is invalid. */
 interface Received {
   readonly length: number
   /** The caller must close them. */

@@ -112,7 +112,7 @@ export interface Adopter {
   require(address: number, length: number): void
   /** Copies the pages to byte `at` of `to`. Throws CallError EFAULT. */
   copyIn(address: number, length: number, to: Bytes, at: number): void
-  /** The answer of the present call tells the client. `writer`: as of `MappedMemory.adopt`. */
+  /** The answer of the present call tells the client. `writer`: see `MappedMemory.adopt`. */
   adopt(range: AdoptedRange, writer: PageWriter): void
   /** Whether there is a range of which the client was not told yet. */
   readonly isAdopting: boolean

@@ -141,7 +141,7 @@ export const createNetwork = (
   const programFaults = createProgramFaults(rules, roleOf)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const daemonRules = (): FaultRule[] => rules.filter(({ scope }) => scope === undefined)
-  /** `kept`: by rule, as of `FaultPort.setFaults`. */
+  /** `kept`: by rule (see `FaultPort.setFaults`). */
   const replaceRules = (replaced: FaultRule[], kept: readonly (number | undefined)[] | undefined): void => {
     checkRates(replaced)
     rules = replaced

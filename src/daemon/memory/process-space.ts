@@ -254,7 +254,7 @@ export class ProcessSpace implements AddressSpace {
     this.#ranges = undefined
   }
 
-  /** `isSpaceInUse`: as of `isSame`. */
+  /** `isSpaceInUse`: see `isSame`. */
   #isAlive(isSpaceInUse = false): boolean {
     if (this.#isClosed) return false
     if (this.#checkedTurn !== this.#turn()) {

@@ -69,7 +69,7 @@ const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, p
 interface NetlinkSocketParts {
   readonly containment: Containment
   readonly time: ToolShare
-  /** As of `NetlinkSocket`. */
+  /** See `NetlinkSocket`. */
   readonly namespace?: string | undefined
   /** Called with a datagram that bypassed the shim. Returns a promise if the answer takes long. */
   onDatagram(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined

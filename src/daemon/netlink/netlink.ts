@@ -44,7 +44,7 @@ interface Sender {
 
 export interface Netlink {
   /**
-   * A new socket. `time`: for its requests. `namespace`: as of `NetlinkSocket`. The caller passes `peerEnd` to the
+   * A new socket. `time`: for its requests. `namespace`: see `NetlinkSocket`. The caller passes `peerEnd` to the
    * program. Throws CallError EMFILE, ENFILE; SystemError.
    */
   open(type: number, isAdmin: boolean, account: Account, time: ToolShare, namespace?: string): NetlinkSocket

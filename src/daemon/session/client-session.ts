@@ -611,7 +611,7 @@ class ClientSession implements Session, Client, SlotClient {
     return recvGuarded(this.#fd, incoming.bytes, { user: this.account.payer, time })
   }
 
-  /** `undo`: as of `SessionCalls.notMapped`. */
+  /** `undo`: see `SessionCalls.notMapped`. */
   #answer(fds: readonly PassedFd[], undo: (() => void) | undefined): void {
     if (this.request.type === MessageType.NOT_MAPPED && this.#hasGreeted) {
       this.#closePassed(fds)

@@ -260,7 +260,7 @@ export class ToolRequests {
   #queuedReplies = 0
   #isClosed = false
   #recording: DaemonRecording | undefined
-  /** Of the recording, as of the last request from 0 on. */
+  /** Of the recording; those of the last request, from 0 on. */
   #whoLines: Story = []
   #lentRows: readonly LentBytes[] = []
   #healthRows: readonly HealthRow[] = []

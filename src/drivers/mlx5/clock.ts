@@ -41,7 +41,7 @@ const writeInfo = ({ view, at }: MappedChunk, start: number): void => {
 export const clockOf = (context: Context | undefined): ClockPage | undefined => context && contextOf(context).clock
 
 /**
- * Offers the clock to the program of a new context; false if it cannot map these pages. `start`: as of `writeInfo`. Throws
+ * Offers the clock to the program of a new context; false if it cannot map these pages. `start`: see `writeInfo`. Throws
  * CallError ENOMEM.
  */
 export const openClock = (context: Context, now: () => number, start: number): boolean => {

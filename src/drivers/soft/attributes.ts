@@ -1,5 +1,5 @@
 /*
- * Device attributes: as of Linux's rxe (rxe_param.h; `ibv_devinfo -v` in test/fixtures/abi), so that programs choose
+ * Device attributes: those of Linux's rxe (rxe_param.h; `ibv_devinfo -v` in test/fixtures/abi), so that programs choose
  * the same sizes. Some limits are lower than rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr, max_srq_wr),
  * no machine has memory for the rings of rxe's million queue pairs, CQs and SRQs, and max_msg_sz is that of Linux 6.1.
  * rxe allows 512 bytes of inline data, which no attribute reports.
@@ -104,7 +104,7 @@ export const deviceAttributes = (
 const { SEND, RECV, WRITE, READ, ATOMIC, SRQ_RECV, FLUSH, ATOMIC_WRITE } = OdpTransportCaps.values
 const CONNECTED_ODP = SEND | RECV | WRITE | READ | ATOMIC | SRQ_RECV | FLUSH | ATOMIC_WRITE
 
-/** On-demand paging as of Linux 6.15, and regions of the whole address space. */
+/** On-demand paging as in Linux 6.15, and regions of the whole address space. */
 export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> => ({
   odpGeneralCaps: BigInt(OdpCaps.values.SUPPORT | OdpCaps.values.SUPPORT_IMPLICIT),
   odpRcCaps: CONNECTED_ODP,

@@ -103,7 +103,7 @@ const countCompletion = (cq: CompletionQueue, words: Uint32Array): void => {
   cq.lastError = cq.completions
 }
 
-/** Writes the completion `words` (`Completion`); false if the queue is full. `now`: as of `CompletionQueue.write`. */
+/** Writes the completion `words` (`Completion`); false if the queue is full. `now`: see `CompletionQueue.write`. */
 export const pushCompletion = (cq: CompletionQueue, words: Uint32Array, now: () => number = noClock): boolean => {
   if (cq.kind === COUNTING) {
     countCompletion(cq, words)

@@ -117,9 +117,9 @@ export interface DeviceKind<Own> {
   readonly ethernetLink: EthernetLink
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
-  /** As of `regionMemory` (memory.ts). */
+  /** See `regionMemory` (memory.ts). */
   readonly freeKeyStatus?: number
-  /** As of the engine's environment. */
+  /** See the engine's `Environment`. */
   readonly refusesLongDatagrams?: boolean
   /** Called once, when the soft device is complete. */
   readonly own: (soft: SoftState<Own>) => Own

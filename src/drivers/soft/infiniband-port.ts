@@ -33,7 +33,7 @@ const { POLLING, LINK_UP } = PhysState.values
 const { TRAP_SUP, SL_MAP_SUP, SYS_IMAGE_GUID_SUP, EXTENDED_SPEEDS_SUP, CM_SUP, CAP_MASK_NOTICE_SUP, CLIENT_REG_SUP } =
   PortCapFlags.values
 
-/** As of mlx5. */
+/** That of mlx5. */
 const GUIDS = 8
 /** Link-local prefix of GIDs until a manager sets another. */
 const DEFAULT_PREFIX = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0)

@@ -37,7 +37,7 @@ export interface Guest {
   /** `mem`: the descriptor from `openMemory`, for `move`. It must stay open until `close`. */
   useMemory(mem: number): void
   /**
-   * Copies to (`write`) or from the guest's memory. `isFrozen`: as of `Mover.move`. Returns as `Mover.move` for a file
+   * Copies to (`write`) or from the guest's memory. `isFrozen`: see `Mover.move`. Returns as `Mover.move` for a file
    * (`memResult` converts that); -EPERM without `useMemory`.
    */
   move(write: boolean, isFrozen: boolean, ...args: MoveArguments): number

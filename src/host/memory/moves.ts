@@ -22,13 +22,13 @@ import { type MayFreeze, type ResidentPages, residentPages } from './resident.ts
 
 /**
  * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: as for `areResident`; may be as
- * old as the turn of the event loop. `isFrozen`: as of `Mover.move`.
+ * old as the turn of the event loop. `isFrozen`: see `Mover.move`.
  */
 type Move = (...args: [...MoveArguments, now: number, isFrozen?: boolean]) => number
 
 /**
  * Whether the process is the same (`isSame` of process.ts). The answer may be as old as the turn of the event loop.
- * `isSpaceInUse`: as of `isSame`.
+ * `isSpaceInUse`: see `isSame`.
  */
 type IsUnchanged = (isSpaceInUse: boolean) => boolean
 
@@ -116,7 +116,7 @@ const guestMoves = (guest: Guest, isUnchanged: IsUnchanged): Moves => {
 
 /**
  * `handle` must stay open until the copies are closed. `isUnchanged`: asked before each copy. Default: asks the kernel.
- * `mayFreeze`: as of `residentPages`.
+ * `mayFreeze`: see `residentPages`.
  */
 export const createMoves = (
   handle: ProcessHandle,

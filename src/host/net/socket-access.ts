@@ -23,7 +23,7 @@ const Tag = { OWNER: 0x01, USER: 0x02, OWNING_GROUP: 0x04, GROUP: 0x08, MASK: 0x
 const READ_WRITE = 6
 const NO_ID = 0xffff_ffff
 
-/** Numbers, as of this process's user namespace. */
+/** Numbers in this process's user namespace. */
 interface Allowed {
   readonly users: readonly number[]
   readonly groups: readonly number[]

@@ -34,7 +34,7 @@ export type MessageHandler = (
 
 /** Options of `serve`. */
 export interface ServeOptions extends ListenOptions {
-  /** Where to listen, as of `listen`: `rdma://0.0.0.0:7471`, a URL, or `{ host, port }`; port 0 is any free port. */
+  /** Where to listen, as for `listen`: `rdma://0.0.0.0:7471`, a URL, or `{ host, port }`; port 0 is any free port. */
   readonly address: ListenerAddress
   /** Options of each `request.accept`. */
   readonly accept?: Omit<ConnectionOptions, 'signal'> | undefined

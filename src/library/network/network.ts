@@ -624,7 +624,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     return undefined
   })
 
-  /** `kept`: by rule, as of `FaultPort.setFaults`. */
+  /** `kept`: by rule (see `FaultPort.setFaults`). */
   const replaceRules = (replaced: FaultRule[], kept: readonly (number | undefined)[] | undefined): void => {
     rules = replaced
     for (const { port } of attached.values()) port.setFaults(rules, undefined, kept)

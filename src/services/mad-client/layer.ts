@@ -37,7 +37,7 @@ interface MadConsumer<T> {
   receive(message: Uint8Array, from: MadAddress): void
   /** `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
-  /** As of `AgentOwner` (src/services/mad/agent.ts). */
+  /** See `AgentOwner` (src/services/mad/agent.ts). */
   reserve?(bytes: number): boolean
   release?(bytes: number): void
 }

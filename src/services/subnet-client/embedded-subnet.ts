@@ -60,7 +60,7 @@ interface Cabled {
   readonly link: Link
 }
 
-/** As of `#startManager`. */
+/** Arguments of `#startManager`. */
 interface ManagerPlace {
   readonly at: FabricPort
   readonly guid: bigint
@@ -82,7 +82,7 @@ const MAX_TURNS = 256
 const MAX_PACKETS = 32
 /** Packets in the fabric from which on the others wait where they were sent, as without credits. */
 const MAX_CARRIED = 8192
-/** Locally administered, as of an EUI-64. */
+/** Locally administered, as in an EUI-64. */
 const LOCAL_GUID = 0x0200_0000n << 32n
 const CAPABILITIES =
   PortCapability.TRAP |

@@ -297,7 +297,7 @@ const numbered = (attributes: readonly NamedAttribute[]): IoctlAttribute[] =>
 
 /**
  * A driver's own method of one of Linux's objects, the `index`-th. The attributes, from DRIVER_OBJECTS on: the handle, then
- * `inputs` and `outputs`. `call`: as of `IoctlMethod.method`.
+ * `inputs` and `outputs`. `call`: see `IoctlMethod.method`.
  */
 export const driverMethod = (
   name: string,

@@ -29,7 +29,7 @@ export class Checker implements ProgramConsumer {
   readonly requests: RequestWatcher
   /** Number of calls so far. */
   calls = 0
-  /** As of `DetectorServices`. */
+  /** See `DetectorServices`. */
   readonly watchesAccesses: boolean
   readonly #reporter: FindingReporter
   readonly #objects: KnownObjects
@@ -66,12 +66,12 @@ export class Checker implements ProgramConsumer {
     return this.#reporter.counts
   }
 
-  /** As of `DetectorServices`. */
+  /** See `DetectorServices`. */
   ask<T>(topic: Topic<T>): T | undefined {
     return this.#services.ask(topic)
   }
 
-  /** As of `DetectorServices`. */
+  /** See `DetectorServices`. */
   need<T>(topic: Topic<T>): T {
     return this.#services.need(topic)
   }
@@ -103,7 +103,7 @@ export class Checker implements ProgramConsumer {
     else take(told)
   }
 
-  /** As of `ProgramConsumer`. */
+  /** See `ProgramConsumer`. */
   accessed(device: number, rkey: number, hi: number, lo: number, length: number, access: number, qpn: number): void {
     const address = (hi >>> 0) * TWO_32 + (lo >>> 0)
     this.#dispatch.part('accessed', { device, rkey, address, length, access, qpn })

@@ -39,7 +39,7 @@ export interface HostEntry {
   /** Undefined: the default. */
   readonly driver: NamedDriver | undefined
   readonly layer: 'ethernet' | 'infiniband'
-  /** Settings of its InfiniBand ports, as of `--device`: `,guid=…,pkeys=…`. */
+  /** Settings of its InfiniBand ports, in the words of `--device`: `,guid=…,pkeys=…`. */
   readonly ports: string
   readonly complain: Complain
 }

@@ -24,7 +24,7 @@ const kindOf = (field: Field): Kind => {
   }
 }
 
-/** As of a record of the model; the offsets are of no use. */
+/** Like a field of a record of the model; the offsets are not used. */
 const fieldsOf = (struct: Struct): Fields =>
   Object.fromEntries(Object.entries(struct.fields).map(([name, field]) => [name, { offset: 0, type: kindOf(field) }]))
 

@@ -64,7 +64,7 @@ export const declaredMethod = (className: string, method: string, own?: ObjectCl
 export type LayoutByClass = (className: string, link?: LinkName) => CompiledLayout
 
 /**
- * Compiles a layout for each class and link on first use. `name`: of the command or method, for messages. `own`: as of
+ * Compiles a layout for each class and link on first use. `name`: of the command or method, for messages. `own`: see
  * `declaredMethod`.
  */
 export const layoutByClass = (

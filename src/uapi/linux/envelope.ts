@@ -225,7 +225,7 @@ const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   hasMandatoryReferences(entry, call) &&
   hasRecords(entry, call)
 
-/** Empty if the attribute is not passed. `driver`: as of `driverParts`. */
+/** Empty if the attribute is not passed. `driver`: see `driverParts`. */
 const encodedAttributes = (
   attribute: IoctlAttribute,
   call: Call,

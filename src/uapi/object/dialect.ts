@@ -50,7 +50,7 @@ const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 /** Offsets in the header of a message. */
 const HeaderAt = { CLASS_ID: 2, OBJECT_ID: 4, OP_CTRL: 8, FLAGS: 12 } as const
 
-/** Maximum bytes of an indirect record, as of an attribute on Linux. A record may be longer than its known fields. */
+/** Maximum bytes of an indirect record, that of an attribute on Linux. A record may be longer than its known fields. */
 const MAX_RECORD = 0xffff
 
 interface ObjectMessage {

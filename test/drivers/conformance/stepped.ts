@@ -75,7 +75,7 @@ const programFaults = (core: Core) => {
   }
 }
 
-/** `acted`: as of `tormentOf`. */
+/** `acted`: see `tormentOf`. */
 export const stepped = (m: Machine, acted: ReadonlySet<TormentKind>, ends: readonly End[]): Pair => {
   const devices = [m.devices[0]!, m.devices.at(-1)!] as const
   const { setFaults, asking } = programFaults(m.core)

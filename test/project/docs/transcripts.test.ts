@@ -13,6 +13,8 @@ import { cleanEnvironment, lacking, run, temporaryFolder } from '../../system/pr
 /** Pages, and the programs that their commands need. */
 const pages: Readonly<Record<string, readonly string[]>> = {
   'README.md': ['cc'],
+  'docs/start/tour.md': ['cc', 'ibv_devinfo', 'ibv_rc_pingpong'],
+  'docs/reference/five-commands.md': ['cc', 'ibv_devices', 'ibv_rc_pingpong'],
   'docs/start/tutorials/first-ping-pong.md': ['ibv_devinfo', 'ibv_rc_pingpong'],
   'docs/start/tutorials/break-the-network.md': ['ibv_rc_pingpong'],
   'docs/start/tutorials/find-a-race.md': ['cc'],
@@ -40,7 +42,12 @@ const comparable = (line: string): string =>
   line
     .replaceAll(`${repoRoot}/`, '')
     .replace(/0x[0-9a-f]+/g, '0x#')
-    .replace(/\b(process|request|object|CQ) \d+/g, '$1 #')
+    .replace(/\b(pid|process|request|object|CQ) \d+/g, '$1 #')
+    .replace(/\bibv_rc_pingpong \(\d+\)|\b\d+ ibv_rc_pingpong\b/g, 'ibv_rc_pingpong #')
+    .replace(/<\d+\.\d{6}>$/, '<#>')
+    .replace(/\bready on \S+/, 'ready on #')
+    // Columns are as wide as their longest value.
+    .replace(/(?<=\S) {2,}/g, '  ')
     .replace(/^\d+\.\d{6} /, '')
     .replace(/\bverbs\.h:\d+/g, 'verbs.h:#')
     // Either request of the race may be executed first.

@@ -44,6 +44,8 @@ test('each page that a message names is printed from the installed tree', async 
   const section = help('how-to/doctor#kernel')
   assert.match(section, /^## kernel\n\nThe daemon reads/)
   assert.doesNotMatch(section, /\n## /)
+  const leak = readFileSync(join(repoRoot, 'docs', 'findings', 'leak.c'), 'utf8')
+  assert.ok(help('findings#leak').includes(leak), 'the program of a finding, to which the page has a link only')
   for (const name of pageNames())
     assert.equal(
       readFileSync(join(home, 'docs', `${name}.md`), 'utf8'),

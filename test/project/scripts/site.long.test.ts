@@ -16,6 +16,11 @@ test('npm run site makes every page, a search and a menu, without a broken link'
     assert.ok(existsSync(join(repoRoot, 'site', 'out', `${page}.html`)), page)
   const textOf = (page: string): string => readFileSync(join(repoRoot, 'site', 'out', page), 'utf8')
   assert.match(textOf('docs/reference/classes/rc_qp.html'), /<pre class="diagram">stateDiagram/)
+  assert.match(
+    textOf('docs/findings.html'),
+    /A region is never deregistered\..*<[\s\S]*ibv_reg_mr/,
+    'texts of programs',
+  )
   assert.doesNotMatch(textOf('docs/reference/cli.html'), /<pre><code>/, 'a block that does not scroll')
 })
 

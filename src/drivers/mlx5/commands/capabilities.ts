@@ -111,7 +111,7 @@ const atomic: PartOf<typeof atomicCaps> = {
   atomic_req_8B_endianness_mode: 1,
 }
 const connected = { send: 1, receive: 1, write: 1, read: 1, atomic: 1, srq_receive: 1 }
-/** As verbs tell; of DC as of RC. */
+/** As verbs tell; DC has those of RC. */
 const odpServices: PartOf<typeof odpSchemeCap> = {
   rc_odp_caps: connected,
   ud_odp_caps: { send: 1, receive: 1, srq_receive: 1 },

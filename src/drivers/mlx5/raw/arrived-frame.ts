@@ -10,7 +10,7 @@ export interface ArrivedFrame {
   readonly key: FrameKey
   at: number
   length: number
-  /** As of `Engine.onFrame`; read them with `headersOf` (frame-link.ts). */
+  /** See `Engine.onFrame`; read them with `headersOf` (frame-link.ts). */
   headers: number
 }
 

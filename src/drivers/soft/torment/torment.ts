@@ -42,7 +42,7 @@ import { withUndefinedFields } from './undefined-fields.ts'
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
-  /** As of `ObjectNames`. */
+  /** See `ObjectNames`. */
   readonly nameOf: (id: number) => string | undefined
   /** Wraps the port of a new device, before the device is created. */
   port(port: Port, device: string): Port

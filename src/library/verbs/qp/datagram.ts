@@ -121,7 +121,7 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
 export interface UdActivation {
   /** Q_Key, 32 bits: received datagrams with another Q_Key are dropped. Default 0x11111111. */
   readonly qkey?: number | undefined
-  /** As of `ConnectOptions`. */
+  /** Index of the queue pair's partition key in the port's table, on InfiniBand. Default: 0. */
   readonly pkeyIndex?: number | undefined
 }
 

@@ -45,7 +45,7 @@ export interface CountedFinding extends Finding {
   readonly count: number
 }
 
-/** Fields as of the event `lent` (spec/check/program-events.ts). `milliseconds`: 0: until it is taken back. */
+/** Fields: see the event `lent` (spec/check/program-events.ts). `milliseconds`: 0: until it is taken back. */
 interface DeclaredLend extends Pick<ProgramEvent<'lent'>, 'start' | 'end' | 'rights' | 'label' | 'qpn' | 'hash'> {
   readonly milliseconds: number
 }

@@ -21,7 +21,7 @@ import { MAD_BYTES } from '../../wire/mad.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 import { IbAddress, QpAddress } from '../qp/qp.ts'
 
-/** Maximum agents of a channel, as of a umad file on Linux. */
+/** Maximum agents of a channel, as in a umad file on Linux. */
 export const MAD_CHANNEL_AGENTS = 32
 /** Maximum bytes of a message that a program sends. */
 export const MAD_MESSAGE_BYTES = 2 ** 20

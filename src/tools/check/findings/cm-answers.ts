@@ -88,7 +88,7 @@ export const createCmAnswerDetector = (services: DetectorServices): Detector => 
   return {
     on: {
       posted,
-      // libmlx5 refuses it with ENOMEM, as of a full queue.
+      // libmlx5 refuses it with ENOMEM, like a full queue.
       refusedPost(post) {
         const queue = post.queue === PostQueue.SEND ? queueOf(services.objects, post) : undefined
         const event = queue && refused.get(queue.id)

@@ -108,7 +108,7 @@ export interface InjectedFaults {
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Fulfilled when what rules let happen to devices now has happened. */
   untilHappened(): Promise<void>
-  /** A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: as of `ActingRule`. */
+  /** A program has ended its rules: links and cables that they took down are up again, and managers there. `scope`: see `ActingRule`. */
   endOutages(scope: object): void
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean

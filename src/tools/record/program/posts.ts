@@ -25,7 +25,7 @@ export class RecordedPosts {
     this.#put(`${context} ${queue} ${number} ${wrId}`, stack)
   }
 
-  /** Arguments as of `postStack`. */
+  /** Arguments: see `postStack`. */
   stackOf(context: number, queue: number, number: number, wrId: bigint, index: number | undefined): Stack {
     const at = index === undefined ? undefined : this.#stacks.get(`${context} ${queue} ${number} at ${index}`)
     return at ?? this.#stacks.get(`${context} ${queue} ${number} ${wrId}`) ?? NO_STACK

@@ -118,7 +118,7 @@ const dropResponsesFrom = (s: EngineState, base: number, psn: number): void => {
 
 /**
  * Handles a failed pending DMA of a SEND or WRITE. The NAK is for the first packet of the DMA, so later packets are not
- * acknowledged, also not by the response to a later READ. Arguments: as of `DmaFailed`.
+ * acknowledged, also not by the response to a later READ. Arguments: see `DmaFailed`.
  */
 export const onRequestDmaFailed = (
   s: EngineState,

@@ -31,7 +31,7 @@ export interface LateSite {
   now(): number
   /** The longest wait of a request to this queue pair, µs; 0: none may wait. */
   maxWait(qpn: number): number
-  /** As of `LentWatch` (core/memory/region-table.ts). */
+  /** See `LentWatch` (core/memory/region-table.ts). */
   watch(qpn: number, range: LateRange, onUse: () => void): (() => void) | undefined
   /** Reads what programs have declared. */
   update(): void
@@ -54,7 +54,7 @@ interface Held {
   readonly end: HoldEnd
 }
 
-/** The packet at `at`, to a queue pair; `sender`: as of `senderOf`. `object`, `flow`, `psn`: for the identity of a decision. */
+/** The packet at `at`, to a queue pair; `sender`: see `senderOf`. `object`, `flow`, `psn`: for the identity of a decision. */
 interface LatePacket {
   readonly view: DataView
   readonly at: number
