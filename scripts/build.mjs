@@ -78,10 +78,10 @@ const buildTypeScript = async purpose => {
 const generateProtocol = () => {
   const generator = inRoot('scripts', 'generate-protocol.mjs')
   const header = inRoot('shim', 'protocol.h')
-  const sources = sourceNames.map(name => inRoot('dist', 'src', 'spec', `${name}.js`))
+  const sources = sourceNames.map(name => inRoot('dist', 'src', `${name}.js`))
   const missing = sourceNames.filter((_, i) => !existsSync(sources[i]))
   if (missing.length > 0) {
-    const names = missing.map(name => `src/spec/${name}.ts`).join(', ')
+    const names = missing.map(name => `src/${name}.ts`).join(', ')
     say(`build: the headers of shim/ were not generated, since these did not compile: ${names}`)
     return false
   }

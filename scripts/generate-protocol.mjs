@@ -2,7 +2,7 @@
 /*
  * Writes shim/protocol.h, the structs and numbers of the session protocol for C, shim/host/records.h, those of the
  * observation file, and shim/preload_events.h, a function for each event of the preload library, from the compiled modules
- * of src/spec that protocol-sources.json names. The headers are committed; a test compares them with the output of this
+ * that protocol-sources.json names. The headers are committed; a test compares them with the output of this
  * generator.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -346,11 +346,11 @@ ${Object.entries(ObserveStructs)
 `
 }
 
-/** Modules of src/spec. */
+/** Modules, by their paths below src/. */
 const sources = JSON.parse(readFileSync(inRoot('scripts', 'protocol-sources.json'), 'utf8'))
 export const sourceNames = [...sources.protocol, sources.records]
 
-const compiled = name => import(pathToFileURL(inRoot('dist', 'src', 'spec', `${name}.js`)).href)
+const compiled = name => import(pathToFileURL(inRoot('dist', 'src', `${name}.js`)).href)
 
 if (isMain(import.meta.url))
   await main(async () => {
