@@ -14,6 +14,10 @@ import {
   type ServerWritableStream,
   status,
 } from '@grpc/grpc-js'
+import { printable } from '../../spec/printable.ts'
+import { type Edits, KIND } from '../container-edits.ts'
+import { messageOf } from '../fail.ts'
+import { definitionOf } from './definition.ts'
 import {
   type ContainerEdits,
   Health,
@@ -21,11 +25,7 @@ import {
   type MessageOf,
   type PluginMethods,
   type PluginOptions,
-} from '../../spec/device-plugin.ts'
-import { printable } from '../../spec/printable.ts'
-import { type Edits, KIND } from '../container-edits.ts'
-import { messageOf } from '../fail.ts'
-import { definitionOf } from './definition.ts'
+} from './device-plugin.ts'
 import { isOf, preferred, type Resource, sharesOf } from './resources.ts'
 import type { WatchedDaemon } from './watched-daemon.ts'
 

@@ -3,7 +3,6 @@
  * what observes it is src/tools/observe/observe.ts.
  */
 import { roleOf } from '../../host/process-status.ts'
-import { checkHostRule } from '../../spec/faults/host-rules.ts'
 import { createProgramFaults } from '../../spec/faults/program-faults.ts'
 import { parseFaults } from '../../spec/faults/rules.ts'
 import { ObservedFaults, type Observing, observe, type RecordReader } from '../../tools/observe/observe.ts'
@@ -11,6 +10,7 @@ import type { OptionsOf } from '../command-line/option.ts'
 import type { traceOptions } from '../command-line/options.ts'
 import { orUsageError } from '../config.ts'
 import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths.ts'
+import { checkHostRule } from './host-rules.ts'
 import { type ProgramEnd, runProgram } from './program.ts'
 
 export type { RecordReader } from '../../tools/observe/observe.ts'

@@ -15,9 +15,9 @@ import {
   statusesOf,
 } from '../../spec/faults.ts'
 import { roleOf } from '../../spec/methods.ts'
-import type { WalkKind } from '../../spec/walk-kinds.ts'
 import { askedAt } from './asks.ts'
 import { isOfSameSite, sumOf, type WalkSite } from './site.ts'
+import type { WalkKind } from './walk-kinds.ts'
 
 /** How many packets of a role a host has received. */
 export interface RoleCount {

@@ -9,10 +9,10 @@
 import { arm, completed, raiseObjectEvent } from '../../core/events/events.ts'
 import { reportFailure } from '../../core/failures.ts'
 import { createCause } from '../../spec/check/causes.ts'
-import { CompletionEntry, CompletionFlag, CqDoorbell, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcOpcode, WcStatus } from '../../spec/work.ts'
 import { loadDoorbell } from './doorbells.ts'
+import { CompletionEntry, CompletionFlag, CqDoorbell, EfaStatus } from './queue-layout.ts'
 import type { CqObject } from './state.ts'
 
 const { INDEX_MASK, EVENTS_SHIFT, EVENTS_MASK } = CqDoorbell

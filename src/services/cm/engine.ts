@@ -5,10 +5,10 @@
  * in Linux's ib_cm; docs/reference/connection-manager.md lists the differences. Times are microseconds of any monotonic
  * clock.
  */
-import { cmStates } from '../../spec/cm-states.ts'
 import { because } from '../../spec/reason.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { emitCm } from '../../transport/wire/mad/mad.ts'
+import { cmStates } from './cm-states.ts'
 import type { CmConnection, CmOffer, CmPath, CmRequest } from './connection.ts'
 import { CmError } from './error.ts'
 import { type CmCounters, type CmEnvironment, type CmEvent, CmMachine, type CmTransmit } from './machine.ts'

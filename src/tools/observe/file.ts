@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { offsetsOf } from '../../spec/message-layout.ts'
-import { ObserveFile, ObserveStructs } from '../../spec/observe.ts'
+import { ObserveFile, ObserveStructs } from './file-layout.ts'
 import { isPadding, type ObservedRecord, recordOf, sizeOf, timeOf } from './records.ts'
 
 const { rings: RINGS, ringBytes: RING_BYTES, firstRing: FIRST_RING, ringHeader: RING_HEADER } = ObserveFile

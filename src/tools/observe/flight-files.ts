@@ -5,7 +5,7 @@
 import { closeSync, existsSync, openSync, readdirSync, readSync, unlinkSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { offsetsOf } from '../../spec/message-layout.ts'
-import { FlightFile, ObserveFile, ObserveStructs } from '../../spec/observe.ts'
+import { FlightFile, ObserveFile, ObserveStructs } from './file-layout.ts'
 import { isPadding, type ObservedRecord, recordOf, sizeOf } from './records.ts'
 
 const { rings: RINGS, firstRing: FIRST_RING } = FlightFile

@@ -8,6 +8,11 @@
 import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
 import { CallError, callError } from '../../spec/errno.ts'
+import type { PackedSpecs } from '../../spec/linux/layout.ts'
+import { because } from '../../spec/reason.ts'
+import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
+import { viewOf } from '../scalar.ts'
+import { isZero } from './caller.ts'
 import {
   FLOW_ACTION_BYTES,
   FLOW_SPEC_HEADER_BYTES,
@@ -15,12 +20,7 @@ import {
   type FlowFilter,
   flowFilters,
   MAX_FLOW_SPEC_BYTES,
-} from '../../spec/linux/flow.ts'
-import type { PackedSpecs } from '../../spec/linux/layout.ts'
-import { because } from '../../spec/reason.ts'
-import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
-import { viewOf } from '../scalar.ts'
-import { isZero } from './caller.ts'
+} from './flow-layout.ts'
 import { badLegacy } from './legacy.ts'
 
 const { ACTION_TAG, ACTION_DROP } = FlowSpecType.values

@@ -1,13 +1,13 @@
 /*
  * Generates docs/reference/mlx5-commands.md from the table of firmware commands and the syndromes.
  */
+import { CommandStatus, type Syndrome, Syndromes, statusErrno } from '../../../src/drivers/mlx5/commands/status.ts'
 import {
   type CommandName,
   Commands,
   commandLimits,
   type FirmwareCommand,
 } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import { CommandStatus, type Syndrome, Syndromes, statusErrno } from '../../../src/spec/drivers/mlx5-firmware/status.ts'
 
 const hex = (number: number, digits = 0): string => `0x${number.toString(16).padStart(digits, '0')}`
 

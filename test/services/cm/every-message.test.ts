@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
+import { type CmState, cmStates } from '../../../src/services/cm/cm-states.ts'
 import type { CmConnection } from '../../../src/services/cm/connection.ts'
-import { type CmState, cmStates } from '../../../src/spec/cm-states.ts'
 import { aprStatus, type CmMessageName, cmAnswered, cmMessages, rejReason } from '../../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../../src/transport/wire/mad/mad.ts'
 import { enter, type Role, statesAndRoles } from './in-state.ts'

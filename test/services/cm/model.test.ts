@@ -5,9 +5,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { cmStates } from '../../../src/services/cm/cm-states.ts'
 import type { CmConnection } from '../../../src/services/cm/connection.ts'
 import { fromExponent } from '../../../src/services/cm/timeout.ts'
-import { cmStates } from '../../../src/spec/cm-states.ts'
 import { createRandom } from '../../../src/spec/faults/random.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { parseCm } from '../../../src/transport/wire/mad/mad.ts'

@@ -5,10 +5,10 @@
  * and reference tag, or a CRC of 32 bits in hi, or one of 64 bits. The first values come from a PSV (protection
  * signature value), which other requests set.
  */
-import { Bsf, BsfInline, blockSizes, SigKind, sigKinds } from '../../../spec/drivers/mlx5-signature.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { crcOfArena } from '../../../transport/wire/crc.ts'
 import { crc32c, crc64, crcT10, ipChecksum } from './checksums.ts'
+import { Bsf, BsfInline, blockSizes, SigKind, sigKinds } from './layout.ts'
 
 /** A protection signature value of a protection domain. */
 export interface Psv {

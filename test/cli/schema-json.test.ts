@@ -4,12 +4,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { classes } from '../../../src/spec/classes.ts'
-import { CallError } from '../../../src/spec/errno.ts'
-import { declare, describe } from '../../../src/spec/schema/description.ts'
-import { CREATE, enumeration, enumOf, method, objectClass, u32 } from '../../../src/spec/schema/schema.ts'
-import { schemaOf } from '../../../src/spec/schema/schema-json.ts'
-import { classesOf, withoutRoles } from './schema-reader.ts'
+import { schemaOf } from '../../src/cli/schema-json.ts'
+import { classes } from '../../src/spec/classes.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import { declare, describe } from '../../src/spec/schema/description.ts'
+import { CREATE, enumeration, enumOf, method, objectClass, u32 } from '../../src/spec/schema/schema.ts'
+import { classesOf, withoutRoles } from '../spec/schema/schema-reader.ts'
 
 const throughJson = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))
 

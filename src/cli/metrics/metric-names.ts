@@ -3,7 +3,7 @@
  * gives them (node_infiniband_…, labels device and port), so that dashboards of real adapters show them; the collector
  * counts data in bytes. Those of `hw_counters`, which it does not read, are rdma_NAME_total, as in rdma_exporter.
  */
-import type { CounterFile } from './counters.ts'
+import type { CounterFile } from '../../spec/counters.ts'
 
 /** Metrics of node_exporter by counter file. Files without a metric there are absent. */
 export const infinibandMetrics: Readonly<Partial<Record<CounterFile<'counters'>, string>>> = {

@@ -3,7 +3,7 @@
  * clauses 12.9 and 12.11). States and events have the names of Linux's ib_cm.h; docs/reference/connection-manager.md
  * lists the differences from ib_cm. The consumer is rdma_cm (src/services/rdma-cm).
  */
-import type { CmMessageName, rejReason } from './wire/mad.ts'
+import type { CmMessageName, rejReason } from '../../spec/wire/mad.ts'
 
 /**
  * Listeners have no state: a REQ or SIDR_REQ creates a connection in REQ_RCVD or SIDR_REQ_RCVD. LAP and APR change no

@@ -6,7 +6,7 @@
  * that finds no space is dropped and counted: a program never waits for its observer. `head` and `tail` count bytes and
  * never wrap. A record is contiguous, and its size is a multiple of 8; PAD fills the end of a ring.
  */
-import { layout } from './message-layout.ts'
+import { layout } from '../../spec/message-layout.ts'
 
 /** Environment variables. `stacks`: present if calls and posts have stacks. `faults`: the socket for questions. */
 export const ObserveEnv = {

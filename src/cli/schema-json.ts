@@ -3,8 +3,8 @@
  * in other languages (docs/reference/schema.md). Declared numbers have at most 32 bits, so that JSON numbers are exact.
  * test/spec/schema/schema-reader.ts reads it back.
  */
-import type { Attributes, Capability, Enumeration, Fields, Kind, ObjectClass } from './schema.ts'
-import { sizeOf } from './schema.ts'
+import type { Attributes, Capability, Enumeration, Fields, Kind, ObjectClass } from '../spec/schema/schema.ts'
+import { sizeOf } from '../spec/schema/schema.ts'
 
 /** Version of the format. Readers may ignore additions of a later version. */
 const SCHEMA_FORMAT = 1

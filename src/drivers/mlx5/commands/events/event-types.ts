@@ -2,7 +2,7 @@
  * Events of mlx5's firmware to which programs subscribe (MLX5_EVENT_TYPE_…), as far as the device raises them, and the
  * entry that an event channel has for each (mlx5_eqe).
  */
-import { AsyncEventType } from '../../enums.ts'
+import { AsyncEventType } from '../../../../spec/enums.ts'
 
 const { values: Async } = AsyncEventType
 

@@ -2,12 +2,12 @@
  * What fault rules can do to programs on the machine's own devices (`--allow-host-faults`). The preload library sees
  * what a program calls, posts and polls, and no packets.
  */
-import { ioctlMethods } from '../linux/ioctl.ts'
-import { ucmaCommands } from '../linux/ucma.ts'
-import { writeCommands } from '../linux/write.ts'
-import { methodsOfRule } from './program-rules.ts'
-import { type FaultRule, targetOf } from './rule.ts'
-import { formatRule } from './rules.ts'
+import { methodsOfRule } from '../../spec/faults/program-rules.ts'
+import { type FaultRule, targetOf } from '../../spec/faults/rule.ts'
+import { formatRule } from '../../spec/faults/rules.ts'
+import { ioctlMethods } from '../../spec/linux/ioctl.ts'
+import { ucmaCommands } from '../../spec/linux/ucma.ts'
+import { writeCommands } from '../../spec/linux/write.ts'
 
 /** The methods, as `class.method`, that programs call by ioctl and write: others come by read, mmap and netlink. */
 const hostMethods: ReadonlySet<string> = new Set([

@@ -6,7 +6,7 @@
  * The length of the filters, which follows from `size`, differs between versions of Linux's headers. Little-endian,
  * except the filters, which are in the packet's byte order.
  */
-import { FlowSpecType } from '../enums.ts'
+import { FlowSpecType } from '../../spec/enums.ts'
 
 export interface FlowFilter {
   /** Bytes of the filter in Linux 6.1. */

@@ -6,7 +6,7 @@
  * continue at the first block after the last one. Receive requests and those of shared queues have a power of two of
  * bytes. A doorbell record has two counters (u32): of posted receives and blocks, or of polled completions and armings.
  */
-import { WcStatus, WrOpcode } from '../work.ts'
+import { WcStatus, WrOpcode } from '../../spec/work.ts'
 
 export const BLOCK_BYTES = 64
 export const SEGMENT_BYTES = 16

@@ -1,7 +1,7 @@
 /*
  * The device nodes in /dev/infiniband, as programs get them from netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and stat(2).
  */
-import { CM_NAME, ISSM_NAME, UMAD_NAME } from '../session.ts'
+import { CM_NAME, ISSM_NAME, UMAD_NAME } from '../../spec/session.ts'
 
 export interface CharDevice {
   /** Whether there is one node per device, per port, or for the system. */

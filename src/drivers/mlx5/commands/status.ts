@@ -3,7 +3,7 @@
  * and rdma-core derive an errno from it. An adapter's syndromes differ from firmware to firmware, and are not published;
  * those here are this device's own. docs/reference/mlx5-commands.md lists them.
  */
-import type { ErrnoName } from '../../errno.ts'
+import type { ErrnoName } from '../../../spec/errno.ts'
 
 export const CommandStatus = {
   OK: 0x0,
