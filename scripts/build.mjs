@@ -14,7 +14,7 @@
  *   src/tools/check/detector-table.ts    tables of the files of findings/ (generate-findings.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
  *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/preload-events.ts
- *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
+ *   shim/host/records.h                  observation file for C, generated from src/tools/observe/file-layout.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`

@@ -1,6 +1,6 @@
 /*
  * shim/protocol.h and shim/host/records.h are what scripts/generate-protocol.mjs makes of src/spec/session.ts and
- * observe.ts, and a C compiler agrees with the layout of their structs.
+ * src/tools/observe/file-layout.ts, and a C compiler agrees with the layout of their structs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * Services of kubelet's API (spec/device-plugin.ts) as @grpc/grpc-js wants them.
+ * Services of kubelet's API (device-plugin.ts) as @grpc/grpc-js wants them.
  */
 import type { ServiceDefinition } from '@grpc/grpc-js'
 import { Services } from './device-plugin.ts'

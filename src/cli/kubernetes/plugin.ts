@@ -1,5 +1,5 @@
 /*
- * The plugin of a resource: the service that kubelet calls (spec/device-plugin.ts) about the shares of a daemon's devices.
+ * The plugin of a resource: the service that kubelet calls (device-plugin.ts) about the shares of a daemon's devices.
  * Health follows the daemon: its end makes all shares unhealthy, and a device that it no longer has is not listed.
  *
  * Allocate answers environment and mounts, which every kubelet applies, and with `cdi` also the names of the Container

@@ -1,5 +1,5 @@
 /*
- * The metrics of daemons, from their answers to `stat` and the files of their ports (spec/metrics.ts).
+ * The metrics of daemons, from their answers to `stat` and the files of their ports (metric-names.ts).
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

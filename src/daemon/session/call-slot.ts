@@ -1,5 +1,5 @@
 /*
- * The call slot of a session (spec/call-slot.ts, docs/decisions/call-slot.md): a request and its answer in
+ * The call slot of a session (call-slot-layout.ts, docs/decisions/call-slot.md): a request and its answer in
  * memory that the client shares. The client may change it at any time, so each value is read once.
  */
 import type { Account } from '../../core/model.ts'

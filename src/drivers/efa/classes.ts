@@ -1,6 +1,6 @@
 /*
  * The classes of EFA devices: contexts, protection domains, memory regions, address handles and completion queues. The
- * answers have what libefa needs to map the queues (spec/drivers/efa.ts).
+ * answers have what libefa needs to map the queues (abi.ts).
  */
 import { answered, driverClass, withMethods } from '../../core/devices/driver.ts'
 import { getGid } from '../../core/devices/gids.ts'

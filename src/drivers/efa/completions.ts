@@ -1,5 +1,5 @@
 /*
- * Completions in memory that a program polls, and events of completion queues (spec/drivers/efa-queues.ts).
+ * Completions in memory that a program polls, and events of completion queues (queue-layout.ts).
  *
  * A program arms a CQ by a store to its doorbell, and each poll stores the consumer index there too. The second store
  * may hide the first from a device that reads the word now and then. So a CQ with a channel counts as armed after any

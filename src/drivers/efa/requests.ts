@@ -1,5 +1,5 @@
 /*
- * Work requests of EFA, as a program has written them to its rings (spec/drivers/efa-queues.ts). A program can write
+ * Work requests of EFA, as a program has written them to its rings (queue-layout.ts). A program can write
  * anything at any time: everything is read once and checked.
  */
 

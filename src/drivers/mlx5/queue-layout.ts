@@ -183,7 +183,7 @@ export const CompletionKind = {
   RECEIVE_IMM: 3,
   RECEIVE_INVALIDATE: 4,
   RESIZED: 5,
-  /** spec/drivers/mlx5-signature.ts */
+  /** signature/layout.ts */
   SIGNATURE_ERROR: 12,
   REQUEST_ERROR: 13,
   RECEIVE_ERROR: 14,

@@ -1,7 +1,7 @@
 /*
  * The connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O: messages,
  * commands and time go in, messages and events come out. This file has the commands, receive.ts the received messages.
- * Both apply the state table of spec/cm-states.ts. Retransmission, duplicates, stale connections and TIMEWAIT work as
+ * Both apply the state table of cm-states.ts. Retransmission, duplicates, stale connections and TIMEWAIT work as
  * in Linux's ib_cm; docs/reference/connection-manager.md lists the differences. Times are microseconds of any monotonic
  * clock.
  */

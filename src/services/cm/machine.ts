@@ -1,5 +1,5 @@
 /*
- * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by spec/cm-states.ts,
+ * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by cm-states.ts,
  * sending and retransmission of messages, TIMEWAIT, and removal of connections.
  */
 import { coded } from '../../spec/reason.ts'

@@ -1,6 +1,6 @@
 /*
  * Messages received by queue pair 1: finds the connection, reads the contents, and rejects invalid messages (clauses
- * 12.6 and 12.9.8). spec/cm-states.ts has the state transitions.
+ * 12.6 and 12.9.8). cm-states.ts has the state transitions.
  */
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { PERMISSIVE_LID } from '../../spec/wire/subnet.ts'

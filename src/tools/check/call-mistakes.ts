@@ -1,6 +1,6 @@
 /*
- * Mistakes in the order of a program's calls, which the preload library tells by `batchMistaken` and `misordered` (preload-events.ts).
- * shim/protocol.h is generated from this file too.
+ * Mistakes in the order of a program's calls, which the preload library tells by `batchMistaken` and `misordered`
+ * (spec/preload-events.ts). shim/protocol.h is generated from this file too.
  */
 
 /**

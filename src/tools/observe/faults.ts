@@ -1,5 +1,5 @@
 /*
- * Faults of observed programs (`--allow-host-faults`): answers what programs ask before they act (spec/observe.ts), by
+ * Faults of observed programs (`--allow-host-faults`): answers what programs ask before they act (file-layout.ts), by
  * the rules and counts of our own devices' faults. It remembers which rule has acted, until the record of the failed
  * call, post or completion comes.
  */

@@ -53,7 +53,7 @@ export const ObserveLimits = {
 
 export const RecordKind = {
   PAD: 0,
-  /** A stack, before the first record with its number. The text of its frames follows, as of STACK in session.ts. */
+  /** A stack, before the first record with its number. The text of its frames follows, as of STACK in spec/session.ts. */
   STACK: 1,
   /** The process has started: by fork (`fd`: the number of the parent's FORK, `fileKind`: the parent) or by exec. Its
    * name follows. */
@@ -93,7 +93,7 @@ export const RecordKind = {
   FORK: 18,
   /** A call with an object that the program has destroyed was refused. The function's name follows. */
   GONE: 19,
-  /** A library refused a call itself (`refusedByLibrary` in preload-events.ts). The thread's stack is that of the call. */
+  /** A library refused a call itself (`refusedByLibrary` in spec/preload-events.ts). The thread's stack is that of the call. */
   REFUSAL: 20,
   /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batchMistaken` of preload-events.ts. */
   BATCH: 21,
@@ -190,7 +190,7 @@ export const ObserveStructs = {
     ['error', 's32'],
     ['reserved', 'u32'],
   ),
-  /** As `refusedByLibrary` in preload-events.ts. `fd`: of the context; −1: none. */
+  /** As `refusedByLibrary` in spec/preload-events.ts. `fd`: of the context; −1: none. */
   refusalRecord: layout(
     ['fd', 's32'],
     ['error', 'u32'],
@@ -223,7 +223,7 @@ export const ObserveStructs = {
     ['qpn', 'u32'],
     ['flags', 'u32'],
   ),
-  /** As `usedGone` in preload-events.ts. age: nanoseconds since the object was destroyed; of ARGUMENT and GARBAGE, the pointer. */
+  /** As `usedGone` in spec/preload-events.ts. age: nanoseconds since the object was destroyed; of ARGUMENT and GARBAGE, the pointer. */
   goneRecord: layout(
     ['age', 'u64'],
     ['objectKind', 'u32'],

@@ -1,5 +1,5 @@
 /*
- * The files of flight recorders (spec/observe.ts, shim/host/flight.c): copies their rings, which programs go on to
+ * The files of flight recorders (file-layout.ts, shim/host/flight.c): copies their rings, which programs go on to
  * overwrite. What was overwritten during the copy is left out: the ring's tail, read again, says what that is.
  */
 import { closeSync, existsSync, openSync, readdirSync, readSync, unlinkSync, writeSync } from 'node:fs'

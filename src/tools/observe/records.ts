@@ -1,5 +1,5 @@
 /*
- * Records of the observation file (spec/observe.ts) as values.
+ * Records of the observation file (file-layout.ts) as values.
  */
 
 import type { Stack } from '../../spec/check/finding.ts'

@@ -1,5 +1,5 @@
 /*
- * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, spec/linux/flow.ts).
+ * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, flow-layout.ts).
  *
  * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps the size of each spec, the bytes that
  * records do not have (the end of longer filters, padding), and the position of the counters' spec. A spec without a

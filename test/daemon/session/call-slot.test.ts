@@ -1,5 +1,5 @@
 /*
- * Calls in shared memory (spec/call-slot.ts), by a client that fills the slot itself.
+ * Calls in shared memory (daemon/session/call-slot-layout.ts), by a client that fills the slot itself.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /*
  * Every message in every state, on the active and the passive side. The table is written by hand from Linux's cm.c and
- * the InfiniBand specification, not derived from spec/cm-states.ts.
+ * the InfiniBand specification, not derived from services/cm/cm-states.ts.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
