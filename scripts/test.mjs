@@ -69,7 +69,7 @@ const noTestText = async (word, paths) => {
   const names = new Set(files.flatMap(file => [...file.split('/'), file]))
   const folders = new Set(files.map(file => file.split('/')[0]))
   // A checkout that was never built has no such module.
-  const suggest = await import('../dist/src/spec/suggest.js').catch(() => undefined)
+  const suggest = await import('../dist/src/base/suggest.js').catch(() => undefined)
   const near =
     suggest?.didYouMean(word, [...names]) || `; folders and files of test/ are ${[...folders].sort().join(', ')}`
   return `no test file has "${word}" in its path${near}`

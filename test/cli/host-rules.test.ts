@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { checkHostRule } from '../../src/cli/program/host-rules.ts'
-import { parseRule } from '../../src/spec/faults/rules.ts'
+import { parseRule } from '../../src/faults/rules.ts'
 
 describe("fault rules on the machine's own devices", () => {
   it('act on calls, posts and completions', () => {

@@ -7,8 +7,8 @@ import fc from 'fast-check'
 import { schemaOf } from '../../src/cli/schema-json.ts'
 import { classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import { declare, describe } from '../../src/spec/schema/description.ts'
 import { CREATE, enumeration, enumOf, method, objectClass, u32 } from '../../src/spec/schema/schema.ts'
+import { declare, describe } from '../../src/uapi/object/description.ts'
 import { classesOf, withoutRoles } from '../spec/schema/schema-reader.ts'
 
 const throughJson = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))

@@ -1,12 +1,12 @@
 /*
  * The options of all commands.
  */
+import { WHO_RANGES } from '../../settings/who.ts'
 import { adapterNames } from '../../spec/check/adapters.ts'
 import { bufferChecks } from '../../spec/check/requests.ts'
 import { failLimits } from '../../spec/check/severity.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
 import { tormentKindNames } from '../../spec/check/torment.ts'
-import { WHO_RANGES } from '../../spec/check/who.ts'
 import { lentChecks } from '../../spec/lends.ts'
 import { clockKinds, linkKinds, pathKinds } from '../../uapi/tool.ts'
 import { colorChoices } from '../colors.ts'

@@ -4,6 +4,7 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
+import { didYouMean } from '../../base/suggest.ts'
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
 import {
   adviceOfKind,
@@ -14,7 +15,6 @@ import {
   isFindingId,
 } from '../../spec/check/findings.ts'
 import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
 import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../explain/event-meanings.ts'

@@ -11,14 +11,14 @@
  * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by it.
  */
 import os from 'node:os'
+import { shrink } from '../../base/shrink.ts'
+import { counted } from '../../base/text.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { decisionKind, MAX_SEED, type TormentHeld, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
 import { isHolding, type TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import type { TormentRecord } from '../../spec/records.ts'
-import { shrink } from '../../spec/shrink.ts'
-import { counted } from '../../spec/text.ts'
 import { differingLines } from '../../tools/check/story/text.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'

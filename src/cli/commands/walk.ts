@@ -4,9 +4,9 @@
  * found any.
  */
 import os, { availableParallelism } from 'node:os'
+import { counted } from '../../base/text.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
 import type { ClockKind } from '../../uapi/tool.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { paintedWord, paintFor } from '../colors.ts'

@@ -2,9 +2,9 @@
  * Runs a program on the machine's own devices, observed (`--host`): no daemon, and no path is redirected. The door to
  * what observes it is src/tools/observe/observe.ts.
  */
+import { createProgramFaults } from '../../faults/program-faults.ts'
+import { parseFaults } from '../../faults/rules.ts'
 import { roleOf } from '../../host/process-status.ts'
-import { createProgramFaults } from '../../spec/faults/program-faults.ts'
-import { parseFaults } from '../../spec/faults/rules.ts'
 import { ObservedFaults, type Observing, observe, type RecordReader } from '../../tools/observe/observe.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { traceOptions } from '../command-line/options.ts'

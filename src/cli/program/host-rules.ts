@@ -2,9 +2,9 @@
  * What fault rules can do to programs on the machine's own devices (`--allow-host-faults`). The preload library sees
  * what a program calls, posts and polls, and no packets.
  */
-import { methodsOfRule } from '../../spec/faults/program-rules.ts'
-import { type FaultRule, targetOf } from '../../spec/faults/rule.ts'
-import { formatRule } from '../../spec/faults/rules.ts'
+import { methodsOfRule } from '../../faults/program-rules.ts'
+import { type FaultRule, targetOf } from '../../faults/rule.ts'
+import { formatRule } from '../../faults/rules.ts'
 import { ioctlMethods } from '../../spec/linux/ioctl.ts'
 import { ucmaCommands } from '../../spec/linux/ucma.ts'
 import { writeCommands } from '../../spec/linux/write.ts'

@@ -3,9 +3,9 @@
  * let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
  * (spec/faults/survey.ts), and of links and processes before a connection one site per phase.
  */
+import { methodErrnos } from '../../faults/program-rules.ts'
+import { MAX_SITES } from '../../faults/survey.ts'
 import type { ErrnoName } from '../../spec/errno.ts'
-import { methodErrnos } from '../../spec/faults/program-rules.ts'
-import { MAX_SITES } from '../../spec/faults/survey.ts'
 import {
   isRepeatable,
   type ProgramPhase,

@@ -2,9 +2,9 @@
  * The results of a walk as an HTML page (`--html`): by kind, findings first. Each row opens, and tells where, what the
  * program waited for, how long it took to recover, and the command that repeats it.
  */
+import { counted } from '../../base/text.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { escapeHtml } from '../../tools/inspect/page.ts'
 import { htmlDocument } from '../html.ts'

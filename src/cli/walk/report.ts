@@ -1,12 +1,12 @@
 /*
  * The output of a walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
  */
+import { counted } from '../../base/text.ts'
+import { MAX_SITES } from '../../faults/survey.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText, LIBRARY } from '../../spec/check/frames.ts'
 import type { Severity } from '../../spec/check/severity.ts'
-import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { type SarifResult, sarifDocument } from '../check/sarif.ts'
 import { type Paint, unpainted } from '../colors.ts'

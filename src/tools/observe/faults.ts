@@ -4,11 +4,11 @@
  * call, post or completion comes.
  */
 
+import type { FaultSubject, ProgramFaults } from '../../faults/program-faults.ts'
+import { siteOf } from '../../faults/survey.ts'
 import { vendorErrorOf } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { Errno } from '../../spec/errno.ts'
-import type { FaultSubject, ProgramFaults } from '../../spec/faults/program-faults.ts'
-import { siteOf } from '../../spec/faults/survey.ts'
 import type { ActingRule } from '../../spec/faults.ts'
 import { completionNameOf, requestNameOf } from '../../spec/faults.ts'
 import { offsetsOf } from '../../spec/message-layout.ts'

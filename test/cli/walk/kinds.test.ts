@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { type PacketRole, planWalk } from '../../../src/cli/walk/kinds.ts'
 import type { WalkSite } from '../../../src/cli/walk/site.ts'
 import { type WalkKind, walkKindNames } from '../../../src/cli/walk/walk-kinds.ts'
-import { parseRule } from '../../../src/spec/faults/rules.ts'
+import { parseRule } from '../../../src/faults/rules.ts'
 import { site } from './site.ts'
 
 const completion = (others: Partial<WalkSite> = {}): WalkSite =>

@@ -3,10 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { createProgramFaults } from '../../../src/faults/program-faults.ts'
+import { parseFaults } from '../../../src/faults/rules.ts'
 import { vendorErrorOf } from '../../../src/spec/check/causes.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import { createProgramFaults } from '../../../src/spec/faults/program-faults.ts'
-import { parseFaults } from '../../../src/spec/faults/rules.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { ObservedFaults, questionOf } from '../../../src/tools/observe/faults.ts'
 import { AskKind } from '../../../src/tools/observe/file-layout.ts'

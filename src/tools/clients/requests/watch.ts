@@ -4,8 +4,8 @@
 import { noteFault } from '../../../core/attempt.ts'
 import type { CallContext, CoreObject, Device } from '../../../core/model.ts'
 import { allWatchers, type RequestWatcher } from '../../../spec/check/requests.ts'
-import { ConsumerRank } from '../../../spec/check/stream.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
+import { ConsumerRank } from '../../events/stream.ts'
 import { streamOf } from '../check/streams.ts'
 import { RequestFeed } from './feed.ts'
 

@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import type { AllMembers } from '../../../../src/base/wrapper.ts'
 import { createTorment } from '../../../../src/drivers/soft/torment/torment.ts'
-import type { AllMembers } from '../../../../src/spec/wrapper.ts'
 import type {
   Causes,
   Choices,

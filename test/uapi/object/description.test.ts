@@ -8,9 +8,9 @@ import { KindNumber } from '../../../src/spec/classes/device/interface.ts'
 import { classes } from '../../../src/spec/classes.ts'
 import { RxeAttributes } from '../../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import { type Description, declare, describe } from '../../../src/spec/schema/description.ts'
 import { CREATE, method, objectClass } from '../../../src/spec/schema/schema.ts'
-import { withoutRoles } from './schema-reader.ts'
+import { type Description, declare, describe } from '../../../src/uapi/object/description.ts'
+import { withoutRoles } from '../../spec/schema/schema-reader.ts'
 
 test('all classes survive encoding and decoding', () => {
   assert.deepEqual(declare(describe(classes)), withoutRoles(classes))

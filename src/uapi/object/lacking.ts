@@ -2,8 +2,8 @@
  * The error message for a method that the device lacks, for all dialects. The errno is EPROTONOSUPPORT for a Linux
  * ioctl, otherwise EOPNOTSUPP.
  */
-import { classes } from '../classes.ts'
-import type { ObjectClass } from './schema.ts'
+import { classes } from '../../spec/classes.ts'
+import type { ObjectClass } from '../../spec/schema/schema.ts'
 
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 

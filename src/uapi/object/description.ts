@@ -14,8 +14,8 @@ import {
   KindNumber,
   MethodFlags,
   TypeFlags,
-} from '../classes/device/interface.ts'
-import { callError } from '../errno.ts'
+} from '../../spec/classes/device/interface.ts'
+import { callError } from '../../spec/errno.ts'
 import {
   type Attribute,
   type Enumeration,
@@ -26,7 +26,7 @@ import {
   type ObjectClass,
   type Out,
   sizeOf,
-} from './schema.ts'
+} from '../../spec/schema/schema.ts'
 
 export type Description = Out<typeof Interface.methods.query>
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { createRandom, hashOf } from '../../../src/spec/faults/random.ts'
+import { createRandom, hashOf } from '../../src/base/random.ts'
 
 it('seeds give the same sequences in each release, so that a reported seed reproduces a failure', () => {
   const random = createRandom(1)

@@ -4,7 +4,7 @@
  * only. A rule whose effect is possible nowhere is refused.
  */
 
-import { SRQ_CLASSES } from '../classes/ids.ts'
+import { SRQ_CLASSES } from '../spec/classes/ids.ts'
 import {
   completionNames,
   connectionEventNames,
@@ -17,8 +17,8 @@ import {
   postErrnos,
   queuePairClasses,
   statusesOf,
-} from '../faults.ts'
-import { calledClasses } from '../methods.ts'
+} from '../spec/faults.ts'
+import { calledClasses } from '../spec/methods.ts'
 import { type FaultRule, happens } from './rule.ts'
 
 interface KnownMethod {

@@ -3,7 +3,8 @@
  * neither objects nor processes, only what the caller says about them. Every rule that matches acts; of several errors
  * the first rule's counts. A rule counts its matches over all programs.
  */
-import type { ErrnoName } from '../errno.ts'
+import { createRandom, hashOf } from '../base/random.ts'
+import type { ErrnoName } from '../spec/errno.ts'
 import {
   type ActingRule,
   type FaultTarget,
@@ -12,10 +13,9 @@ import {
   type ProgramRuleCounts,
   phaseWord,
   programPhases,
-} from '../faults.ts'
-import { isOfQueuePair, roleOf } from '../methods.ts'
+} from '../spec/faults.ts'
+import { isOfQueuePair, roleOf } from '../spec/methods.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
-import { createRandom, hashOf } from './random.ts'
 import {
   ALL_DEVICES,
   changesDevice,

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { didYouMean } from '../../src/spec/suggest.ts'
+import { didYouMean } from '../../src/base/suggest.ts'
 import { runUserdma } from '../system/programs.ts'
 
 test('the nearest name is suggested, a word unlike all is not', () => {

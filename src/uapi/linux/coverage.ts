@@ -2,10 +2,16 @@
  * Every uverbs call of Linux (R41, R42) with its method here, or the reason why there is none: joins names.ts,
  * write.ts, ioctl.ts and absent.ts.
  */
+import { ioctlMethods } from '../../spec/linux/ioctl.ts'
+import {
+  ExtendedCommands,
+  ioctlNames,
+  LinuxObject,
+  type LinuxObjectName,
+  WriteCommands,
+} from '../../spec/linux/names.ts'
+import { EXTENDED, writeCommands } from '../../spec/linux/write.ts'
 import { absentCommands, absentIoctls } from './absent.ts'
-import { ioctlMethods } from './ioctl.ts'
-import { ExtendedCommands, ioctlNames, LinuxObject, type LinuxObjectName, WriteCommands } from './names.ts'
-import { EXTENDED, writeCommands } from './write.ts'
 
 export interface LinuxCall {
   readonly dialect: 'write' | 'ioctl'

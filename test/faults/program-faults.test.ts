@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { createProgramFaults, type FaultSubject } from '../../../src/spec/faults/program-faults.ts'
-import { noHappening } from '../../../src/spec/faults/rule.ts'
-import { parseFaults, sameRules } from '../../../src/spec/faults/rules.ts'
+import { createProgramFaults, type FaultSubject } from '../../src/faults/program-faults.ts'
+import { noHappening } from '../../src/faults/rule.ts'
+import { parseFaults, sameRules } from '../../src/faults/rules.ts'
 
 const SUBJECT: FaultSubject = { device: 'rxe0', pid: 7, program: () => 'a-long-program-name', site: () => '0000abcd' }
 const faultsOf = (text: string) => createProgramFaults(parseFaults(text))

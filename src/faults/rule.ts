@@ -1,8 +1,8 @@
 /*
  * The record of a fault rule. rules.ts has its text.
  */
-import type { ErrnoName } from '../errno.ts'
-import { type FaultKind, type FaultTarget, faultKinds, type RuleSignal } from '../faults.ts'
+import type { ErrnoName } from '../spec/errno.ts'
+import { type FaultKind, type FaultTarget, faultKinds, type RuleSignal } from '../spec/faults.ts'
 
 export const faultDirections = ['received', 'sent', 'both'] as const
 export type FaultDirection = (typeof faultDirections)[number]

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { createProgramFaults } from '../../../src/spec/faults/program-faults.ts'
-import { createSurvey, siteOf } from '../../../src/spec/faults/survey.ts'
+import { createProgramFaults } from '../../src/faults/program-faults.ts'
+import { createSurvey, siteOf } from '../../src/faults/survey.ts'
 
 const surveyAt = (now = () => 0) => createSurvey(createProgramFaults(), now)
 const program = (pid: number) => ({ pid, program: () => `p${pid}`, device: 'rxe0' })

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { type FaultRule, faultDirections, isActive, noFaults, targetOf } from '../../../src/spec/faults/rule.ts'
-import { formatFaults, formatRule, opcodeNumbers, parseFaults, parseRule } from '../../../src/spec/faults/rules.ts'
-import { opcodes } from '../../../src/spec/wire/opcodes.ts'
+import { type FaultRule, faultDirections, isActive, noFaults, targetOf } from '../../src/faults/rule.ts'
+import { formatFaults, formatRule, opcodeNumbers, parseFaults, parseRule } from '../../src/faults/rules.ts'
+import { opcodes } from '../../src/spec/wire/opcodes.ts'
 
 describe('fault rules', () => {
   it('are parsed with their selectors and effects', () => {

@@ -3,7 +3,7 @@
  * write command is refused with EOPNOTSUPP, an ioctl with EPROTONOSUPPORT: libibverbs then falls back to the write
  * command.
  */
-import type { ExtendedName, ioctlNames, WriteName } from './names.ts'
+import type { ExtendedName, ioctlNames, WriteName } from '../../spec/linux/names.ts'
 
 type Ioctl = {
   [O in keyof typeof ioctlNames]: `${O}.${Extract<keyof (typeof ioctlNames)[O], string>}`

@@ -14,8 +14,8 @@
  *
  * Without switches there are as many as the ports need, in a row. A device without a switch of its own gets the next leaf.
  */
-import { linkQuantities } from './quantities.ts'
-import { didYouMean } from './suggest.ts'
+import { linkQuantities } from '../base/quantities.ts'
+import { didYouMean } from '../base/suggest.ts'
 
 const fabricManagers = ['embedded', 'none'] as const
 /** `{ at }`: at the port of this device. */

@@ -9,10 +9,10 @@
  * - Outputs: the merged class has the fields of both declarations. A field that the device lacks is zero. If the device
  *   lacks a required output, `agreedClass` throws before the call.
  */
-import { CallError, callError } from '../errno.ts'
-import { type Place, the } from '../reason.ts'
+import { CallError, callError } from '../../spec/errno.ts'
+import { type Place, the } from '../../spec/reason.ts'
+import type { Attribute, Attributes, Kind, Method, ObjectClass } from '../../spec/schema/schema.ts'
 import { lacksMethod } from './lacking.ts'
-import type { Attribute, Attributes, Kind, Method, ObjectClass } from './schema.ts'
 
 const mergeKinds = (known: Kind, device: Kind): Kind =>
   (known.kind === 'record' && device.kind === 'record') || (known.kind === 'list' && device.kind === 'list')

@@ -1,7 +1,7 @@
 /*
  * A graph of waits (thread-waits.ts) as text.
  */
-import type { ThreadWait, WaitGraph } from './thread-waits.ts'
+import type { ThreadWait, WaitGraph } from '../../../spec/check/thread-waits.ts'
 
 /** Threads of a finding's sentence. */
 const MAX_NAMED = 6

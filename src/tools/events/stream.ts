@@ -4,8 +4,8 @@
  * concludes from a file is what it concluded when it happened.
  */
 
-import { type ProbeName, type ProgramProbes, probeNames } from './probes.ts'
-import type { ProgramConsumer, ProgramEvent } from './program-events.ts'
+import { type ProbeName, type ProgramProbes, probeNames } from '../../spec/check/probes.ts'
+import type { ProgramConsumer, ProgramEvent } from '../../spec/check/program-events.ts'
 
 /** Microseconds as session files have them. */
 export const eventTime = (microseconds: number): number => Math.round(microseconds * 1000) / 1000

@@ -5,8 +5,17 @@
  * number, and a time without a unit is in milliseconds. program-rules.ts checks what only programs' rules have.
  */
 
-import type { LossByRule } from '../check/probes.ts'
-import { Errno, type ErrnoName } from '../errno.ts'
+import {
+  bitsPerSecond,
+  formatNumber,
+  inRange,
+  milliseconds,
+  parseNumber,
+  probability,
+  type Setting,
+} from '../base/quantities.ts'
+import type { LossByRule } from '../spec/check/probes.ts'
+import { Errno, type ErrnoName } from '../spec/errno.ts'
 import {
   completionNames,
   FaultSettings,
@@ -19,20 +28,11 @@ import {
   requestNames,
   ruleSignals,
   targetsOf,
-} from '../faults.ts'
-import {
-  bitsPerSecond,
-  formatNumber,
-  inRange,
-  milliseconds,
-  parseNumber,
-  probability,
-  type Setting,
-} from '../quantities.ts'
-import { ackNames } from '../wire/headers.ts'
-import { cmMessages } from '../wire/mad.ts'
-import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
-import { WcStatus } from '../work.ts'
+} from '../spec/faults.ts'
+import { ackNames } from '../spec/wire/headers.ts'
+import { cmMessages } from '../spec/wire/mad.ts'
+import { type OpcodeName, opcodes } from '../spec/wire/opcodes.ts'
+import { WcStatus } from '../spec/work.ts'
 import { checkProgramRule, isCallPattern, isClassName, isEventName } from './program-rules.ts'
 import {
   CABLE_ON_WAY,

@@ -3,9 +3,9 @@
  * site and phase. A call site is the program's innermost frame, from which it has called the verbs API. With it what a run
  * shows beside: what programs were told, and when a failure was injected and repaired.
  */
-import type { FailedProgram, FaultTarget, SurveyFacts, SurveySite } from '../faults.ts'
+import { hashOf } from '../base/random.ts'
+import type { FailedProgram, FaultTarget, SurveyFacts, SurveySite } from '../spec/faults.ts'
 import type { FaultSubject, ProgramFaults } from './program-faults.ts'
-import { hashOf } from './random.ts'
 
 /** The dynamic linker runs the destructors of libraries, at exit and when they are unloaded. */
 const DESTRUCTORS = /\/ld-[^/]*\.so/

@@ -1,9 +1,9 @@
 /*
  * Fault rules about the switches of InfiniBand ports, and their subnet manager.
  */
-import { DEFAULT_FABRIC, parseFabric } from '../fabric.ts'
-import { CABLE_ON_WAY, changesFabric, type FaultRule } from './rule.ts'
-import { formatRule } from './rules.ts'
+import { CABLE_ON_WAY, changesFabric, type FaultRule } from '../faults/rule.ts'
+import { formatRule } from '../faults/rules.ts'
+import { DEFAULT_FABRIC, parseFabric } from '../settings/fabric.ts'
 
 /** Links in a message. */
 const MAX_NAMED = 8

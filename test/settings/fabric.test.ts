@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { parseFabric } from '../../src/spec/fabric.ts'
+import { parseFabric } from '../../src/settings/fabric.ts'
 
 describe('a fabric', () => {
   test('has a shape, switches with links, a subnet manager or none', () => {
