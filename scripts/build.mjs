@@ -14,7 +14,7 @@
  *   src/tools/check/detector-table.ts    tables of the files of findings/ (generate-findings.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/preload-events.ts, context-logs.ts, wait-table.ts, lends.ts, clock-page.ts
  *   shim/preload_events.h                a function for each event of the preload library, generated from src/spec/preload-events.ts
- *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
+ *   shim/host/records.h                  observation file for C, generated from src/tools/observe/file-layout.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
@@ -78,10 +78,10 @@ const buildTypeScript = async purpose => {
 const generateProtocol = () => {
   const generator = inRoot('scripts', 'generate-protocol.mjs')
   const header = inRoot('shim', 'protocol.h')
-  const sources = sourceNames.map(name => inRoot('dist', 'src', 'spec', `${name}.js`))
+  const sources = sourceNames.map(name => inRoot('dist', 'src', `${name}.js`))
   const missing = sourceNames.filter((_, i) => !existsSync(sources[i]))
   if (missing.length > 0) {
-    const names = missing.map(name => `src/spec/${name}.ts`).join(', ')
+    const names = missing.map(name => `src/${name}.ts`).join(', ')
     say(`build: the headers of shim/ were not generated, since these did not compile: ${names}`)
     return false
   }

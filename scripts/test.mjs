@@ -42,7 +42,7 @@ const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
  */
 const LONG_TOGETHER = ['library', 'drivers/soft', 'drivers/mlx5']
 const TOGETHER = [
-  ...['core', 'drivers/rings', 'services', 'spec', 'transport', 'uapi', 'web'],
+  ...['base', 'core', 'drivers/rings', 'faults', 'services', 'settings', 'spec', 'transport', 'uapi', 'web'],
   ...['check', 'record', 'trace', 'captures'].map(name => `tools/${name}`),
 ]
 
@@ -69,7 +69,7 @@ const noTestText = async (word, paths) => {
   const names = new Set(files.flatMap(file => [...file.split('/'), file]))
   const folders = new Set(files.map(file => file.split('/')[0]))
   // A checkout that was never built has no such module.
-  const suggest = await import('../dist/src/spec/suggest.js').catch(() => undefined)
+  const suggest = await import('../dist/src/base/suggest.js').catch(() => undefined)
   const near =
     suggest?.didYouMean(word, [...names]) || `; folders and files of test/ are ${[...folders].sort().join(', ')}`
   return `no test file has "${word}" in its path${near}`

@@ -17,10 +17,10 @@ const OTHER_USES: Readonly<Record<string, string>> = {
   'bench/loops.ts': 'computed',
   // Generated pages of docs/reference have them.
   'src/spec/drivers/mlx5-firmware/commands.ts': 'commandLimits',
-  'src/spec/drivers/mlx5-firmware/status.ts': 'statusErrno',
-  'src/spec/linux/umad.ts': 'umadCalls',
+  'src/drivers/mlx5/commands/status.ts': 'statusErrno',
+  'src/uapi/linux/umad-layout.ts': 'umadCalls',
   // scripts/generate-protocol.mjs writes them for C.
-  'src/spec/observe.ts': 'ObserveLimits RangeDirection',
+  'src/tools/observe/file-layout.ts': 'ObserveLimits RangeDirection',
 }
 
 const DECLARATION =

@@ -1,5 +1,5 @@
 /*
- * The call slot: requests and replies in memory that the daemon shares (src/spec/call-slot.ts,
+ * The call slot: requests and replies in memory that the daemon shares (src/daemon/session/call-slot-layout.ts,
  * docs/decisions/call-slot.md). With the session's lock held.
  *
  * The slot gets copies of what a request's pointers name only if that lies on the live stack of the calling thread,

@@ -2,9 +2,9 @@
  * The clock that skips, for commands: the last line, which says how much was skipped, and what kept real time; and deadlocks.
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import { counted } from '../base/text.ts'
 import { ClockPage, clockPageOf } from '../spec/clock-page.ts'
 import { printable } from '../spec/printable.ts'
-import { counted } from '../spec/text.ts'
 
 const HEAD = ClockPage.firstKept + ClockPage.maxReasons * ClockPage.keptBytes
 

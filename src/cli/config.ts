@@ -69,13 +69,13 @@ export const parseTorment = (text: string, kinds: readonly string[] | undefined)
 
 /** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
-  const { formatFaults, parseFaults } = await import('../spec/faults/rules.ts')
+  const { formatFaults, parseFaults } = await import('../faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
 }
 
 /** The text of a fabric. Throws an Error. */
 const checkedFabric = async (text: string): Promise<string> => {
-  const { parseFabric } = await import('../spec/fabric.ts')
+  const { parseFabric } = await import('../settings/fabric.ts')
   try {
     parseFabric(text)
   } catch (error) {

@@ -3,7 +3,7 @@
  * inherit them.
  */
 import { readFileSync } from 'node:fs'
-import { LowLimits } from '../spec/low-limits.ts'
+import { LowLimits } from './low-limits.ts'
 
 /** Limits by their names in /proc/self/limits; `option`: of the shell's ulimit, `unit`: of its value in the file. */
 const LIMITS = [

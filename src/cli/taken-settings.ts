@@ -10,7 +10,7 @@ import { RefusalError } from '../daemon/client/errors.ts'
 import { openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
 import { namedSocket } from '../daemon/client/user-socket.ts'
 import { deviceText, withoutOwnFunction } from '../daemon/devices/device-spec.ts'
-import { OTHER_SWITCHES } from '../spec/fabric.ts'
+import { OTHER_SWITCHES } from '../settings/fabric.ts'
 import type { DeviceSpec, Link } from '../uapi/tool.ts'
 import {
   type ConfigOptions,

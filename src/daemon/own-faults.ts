@@ -6,8 +6,6 @@
 import { isQueuePair } from '../core/driver-contract.ts'
 import type { Account, Device, Limit } from '../core/model.ts'
 import { orRelease, requireShare, take } from '../core/objects/limits.ts'
-import { CallError, callError } from '../spec/errno.ts'
-import { parseFabric } from '../spec/fabric.ts'
 import {
   ALL_DEVICES,
   changesDevice,
@@ -16,8 +14,10 @@ import {
   packetEffects,
   type RuleScope,
   targetOf,
-} from '../spec/faults/rule.ts'
-import { formatRule, parseFaults } from '../spec/faults/rules.ts'
+} from '../faults/rule.ts'
+import { formatRule, parseFaults } from '../faults/rules.ts'
+import { parseFabric } from '../settings/fabric.ts'
+import { CallError, callError } from '../spec/errno.ts'
 import type { InjectedFaults } from '../tools/clients/faults/inject.ts'
 import type { DaemonConfig, ListedDevice } from '../uapi/tool.ts'
 import type { DaemonDevice, Devices } from './devices/devices.ts'

@@ -7,7 +7,7 @@ import { type Driver, driverClass, invokeNow, register, withLinkVariants } from 
 import { Classes } from '../../src/spec/classes.ts'
 import { DevxUmem } from '../../src/spec/drivers/mlx5-devx.ts'
 import { type LinkName, Links } from '../../src/spec/links.ts'
-import { declare } from '../../src/spec/schema/description.ts'
+import { declare } from '../../src/uapi/object/description.ts'
 import { describeDevice, openTestDevice, type TestState, testDriver } from './fixture.ts'
 
 const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes

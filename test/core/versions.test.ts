@@ -28,10 +28,10 @@ import {
   u8,
   u32,
 } from '../../src/spec/schema/schema.ts'
-import { agreedClass } from '../../src/spec/schema/versions.ts'
 import type { Answer, CallerView } from '../../src/uapi/call.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
+import { agreedClass } from '../../src/uapi/object/versions.ts'
 import { describeDevice, testCaller, testDriver } from './fixture.ts'
 
 // ---- releases of a class, and a class that was removed ----

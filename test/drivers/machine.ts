@@ -8,7 +8,7 @@ import { type Core, createCore, type createLocalSpace } from '../../src/core/ind
 import type { CallingProcess } from '../../src/core/model.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
 import type { Torment } from '../../src/drivers/soft/torment/torment.ts'
-import { parseFaults } from '../../src/spec/faults/rules.ts'
+import { parseFaults } from '../../src/faults/rules.ts'
 import { withFaults } from '../../src/transport/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/transport/phy/memory.ts'
 import type { Port } from '../../src/transport/phy/port.ts'

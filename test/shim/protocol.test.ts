@@ -1,22 +1,22 @@
 /*
  * shim/protocol.h and shim/host/records.h are what scripts/generate-protocol.mjs makes of src/spec/session.ts and
- * observe.ts, and a C compiler agrees with the layout of their structs.
+ * src/tools/observe/file-layout.ts, and a C compiler agrees with the layout of their structs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import * as callMistakes from '../../src/spec/call-mistakes.ts'
-import * as callSlot from '../../src/spec/call-slot.ts'
+import * as lowLimits from '../../src/cli/low-limits.ts'
+import * as callSlot from '../../src/daemon/session/call-slot-layout.ts'
 import * as clockPage from '../../src/spec/clock-page.ts'
 import * as logs from '../../src/spec/context-logs.ts'
 import * as lends from '../../src/spec/lends.ts'
-import * as lowLimits from '../../src/spec/low-limits.ts'
-import * as observe from '../../src/spec/observe.ts'
 import * as preloadEvents from '../../src/spec/preload-events.ts'
 import * as sessionOnly from '../../src/spec/session.ts'
 import * as waitTable from '../../src/spec/wait-table.ts'
+import * as callMistakes from '../../src/tools/check/call-mistakes.ts'
+import * as observe from '../../src/tools/observe/file-layout.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 

@@ -10,8 +10,6 @@ import { AttributeFlag } from '../../src/spec/classes/ids.ts'
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { errnoName } from '../../src/spec/errno.ts'
-import { absentCommands, absentIoctls } from '../../src/spec/linux/absent.ts'
-import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import {
   driverAttributes,
   InvokeWrite,
@@ -23,6 +21,8 @@ import { LinuxObject } from '../../src/spec/linux/names.ts'
 import { LinuxObjectClasses } from '../../src/spec/linux/structs.ts'
 import { EXTENDED, writeCommands } from '../../src/spec/linux/write.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { absentCommands, absentIoctls } from '../../src/uapi/linux/absent.ts'
+import { type LinuxCall, linuxCalls } from '../../src/uapi/linux/coverage.ts'
 import { decodeVerbsIoctl } from '../../src/uapi/linux/ioctl.ts'
 import { EntryPoint } from '../../src/uapi/linux/legacy.ts'
 import { decodeWrite } from '../../src/uapi/linux/write.ts'

@@ -3,12 +3,12 @@
  */
 import { FLOW_HEADER_BYTES } from '../../src/spec/classes/flow.ts'
 import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
-import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
 import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { writeCommands } from '../../src/spec/linux/write.ts'
 import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
 import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelope.ts'
+import { type FlowFilter, flowFilters } from '../../src/uapi/linux/flow-layout.ts'
 
 const impliedArguments = ({ form, name }: Pick<Encoding, 'name' | 'form'>): AnyValues =>
   [...(form === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}

@@ -2,10 +2,10 @@
  * The leaks of a report: they come after all other findings, and many of one program are one block, with a line for
  * each kind of object and place of its creation.
  */
+import { counted } from '../../base/text.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import type { Severity } from '../../spec/check/severity.ts'
 import { printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
 import { callersOf, findingText, headText, type Symbols } from '../../tools/check/finding-text.ts'
 
 /** Leaks of a program that are printed one by one. */

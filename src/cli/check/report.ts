@@ -3,12 +3,12 @@
  * (`--sarif`), which CI systems show.
  */
 
+import { counted } from '../../base/text.ts'
 import type { Finding, Moment, Story, StoryLine } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { times } from '../../spec/check/story.ts'
 import type { WaitGraph } from '../../spec/check/thread-waits.ts'
-import { counted } from '../../spec/text.ts'
 import { inlineArgument } from '../../tools/check/arguments.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { sarifDocument } from './sarif.ts'

@@ -3,13 +3,13 @@
  * they come, prints them, and ends with a summary and the exit status.
  */
 import { basename } from 'node:path'
+import { counted } from '../../base/text.ts'
 import type { Finding, Story } from '../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { FOUND_STATUS, type Severity, severities } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols } from '../../tools/check/finding-text.ts'
 import { accessLines, shortStory } from '../../tools/check/story/text.ts'
 import { DEADLOCK_STATUS } from '../clock.ts'

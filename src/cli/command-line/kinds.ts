@@ -2,7 +2,7 @@
  * What values of options are: how a text is read, what is allowed, and what shells complete. A wrong value is a UsageError
  * that names the option, the value and what is allowed.
  */
-import { parseWho, WHO_RANGES } from '../../spec/check/who.ts'
+import { parseWho, WHO_RANGES } from '../../settings/who.ts'
 import { UsageError } from '../fail.ts'
 
 export interface Kind<T> {

@@ -1,17 +1,17 @@
 /*
  * The options of all commands.
  */
+import { WHO_RANGES } from '../../settings/who.ts'
 import { adapterNames } from '../../spec/check/adapters.ts'
 import { bufferChecks } from '../../spec/check/requests.ts'
 import { failLimits } from '../../spec/check/severity.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
 import { tormentKindNames } from '../../spec/check/torment.ts'
-import { WHO_RANGES } from '../../spec/check/who.ts'
-import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { lentChecks } from '../../spec/lends.ts'
-import { walkKinds } from '../../spec/walk-kinds.ts'
 import { clockKinds, linkKinds, pathKinds } from '../../uapi/tool.ts'
 import { colorChoices } from '../colors.ts'
+import { KUBELET_FOLDER } from '../kubernetes/device-plugin.ts'
+import { walkKinds } from '../walk/walk-kinds.ts'
 import { choice, decimal, integer, lines, list, meaning, path, size, text, whoRange } from './kinds.ts'
 import { defaulted, flag, maybeValued, negative, repeated, required, valued } from './option.ts'
 

@@ -3,14 +3,14 @@
  * show, in the words of `userdma explain`.
  */
 import { statSync } from 'node:fs'
+import { counted } from '../../base/text.ts'
+import { parseWho } from '../../settings/who.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { findingIds, findings } from '../../spec/check/findings.ts'
 import { type Frame, NATIVE_FRAME } from '../../spec/check/frames.ts'
 import { LACKING, type Need } from '../../spec/check/needs.ts'
 import type { ProducerFacts } from '../../spec/check/probes.ts'
-import { parseWho } from '../../spec/check/who.ts'
 import type { RecordedFinding, SessionEvent } from '../../spec/session-events.ts'
-import { counted } from '../../spec/text.ts'
 import { Checker } from '../../tools/check/checker.ts'
 import { findingText, type Symbols, stacksOf, v8Frame } from '../../tools/check/finding-text.ts'
 import { RACES } from '../../tools/check/findings/races.ts'

@@ -4,10 +4,10 @@
  * ends as the program, but with 1 instead of 0 if an output file could not be written entirely. If Ctrl-C ended the
  * program, findings do not change the status; if --time-limit did, it is 124.
  */
+import { counted } from '../../base/text.ts'
 import { adapters } from '../../spec/check/adapters.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
-import { counted } from '../../spec/text.ts'
 import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import type { CheckOptions } from '../check/judge.ts'
 import { type Checked, openReportOf, type Report } from '../check/reporting.ts'

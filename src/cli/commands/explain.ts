@@ -4,8 +4,8 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
+import { didYouMean } from '../../base/suggest.ts'
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
-import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../../spec/check/events.ts'
 import {
   adviceOfKind,
   type FindingId,
@@ -14,11 +14,11 @@ import {
   findings,
   isFindingId,
 } from '../../spec/check/findings.ts'
-import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { type ColorOptions, type Paint, paintFor } from '../colors.ts'
+import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../explain/event-meanings.ts'
+import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../explain/statuses.ts'
 import { UsageError } from '../fail.ts'
 
 const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)

@@ -3,8 +3,8 @@
  * immediately.
  */
 
-import { targetOf } from '../../spec/faults/rule.ts'
-import { outageTime, parseRule } from '../../spec/faults/rules.ts'
+import { targetOf } from '../../faults/rule.ts'
+import { outageTime, parseRule } from '../../faults/rules.ts'
 import type { FaultStat } from '../../spec/faults.ts'
 import { FaultTargets } from '../../spec/faults.ts'
 import { jsonText } from '../../spec/printable.ts'

@@ -4,12 +4,12 @@
  */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { didYouMean } from '../../base/suggest.ts'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
 import { keepClock } from '../../daemon/clock.ts'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { jsonText } from '../../spec/printable.ts'
 import { SessionEnv } from '../../spec/session.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
 import { faultsOf, readScenario, type ScenarioHost, type ScenarioNet } from '../../tools/topology/play-file.ts'
 import { countSkipped } from '../clock.ts'

@@ -11,6 +11,8 @@ import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
 import { jsonText } from '../../spec/printable.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
+import type { OptionsOf } from '../command-line/option.ts'
+import type { schemaOptions } from '../command-line/options.ts'
 import {
   type DriversOf,
   type JsonAttribute,
@@ -19,9 +21,7 @@ import {
   type JsonType,
   type Schema,
   schemaOf,
-} from '../../spec/schema/schema-json.ts'
-import type { OptionsOf } from '../command-line/option.ts'
-import type { schemaOptions } from '../command-line/options.ts'
+} from '../schema-json.ts'
 
 type SchemaOptions = OptionsOf<typeof schemaOptions>
 

@@ -5,20 +5,20 @@
  * severity --fail-on or above. The first runs are without torment: if one fails, there is nothing to search. A decision of
  * torment is one moment at which a device does what hardware rarely does (spec/check/torment.ts). Of the seed that fails
  * with the fewest decisions, all are left out that need not be made for the failure: kinds, objects, then single ones
- * (spec/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the order
+ * (base/shrink.ts). Timing decides too, so what two of at most three runs do counts. Then comes the search for the order
  * that decides (cli/check/torment-pair.ts).
  *
  * A signal, or the time of the search, ends it: what was found so far is printed. After a signal the command ends by it.
  */
 import os from 'node:os'
+import { shrink } from '../../base/shrink.ts'
+import { counted } from '../../base/text.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { decisionKind, MAX_SEED, type TormentHeld, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
 import { isHolding, type TormentedRequest } from '../../spec/check/torment-orders.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
 import type { TormentRecord } from '../../spec/records.ts'
-import { shrink } from '../../spec/shrink.ts'
-import { counted } from '../../spec/text.ts'
 import { differingLines } from '../../tools/check/story/text.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { type CheckOptions, createJudge, suppressionFiles } from '../check/judge.ts'

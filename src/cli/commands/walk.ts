@@ -4,10 +4,9 @@
  * found any.
  */
 import os, { availableParallelism } from 'node:os'
+import { counted } from '../../base/text.ts'
 import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { jsonText, printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
-import { walkKindNames } from '../../spec/walk-kinds.ts'
 import type { ClockKind } from '../../uapi/tool.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { paintedWord, paintFor } from '../colors.ts'
@@ -38,6 +37,7 @@ import {
 import { noReport, readReport } from '../walk/since.ts'
 import { commandStage, type Stage } from '../walk/stage.ts'
 import { CleanRunError, walk } from '../walk/walk.ts'
+import { walkKindNames } from '../walk/walk-kinds.ts'
 import { checkProgram } from './run.ts'
 
 /** The options of a walk, also of a net. */

@@ -2,11 +2,11 @@
  * Events of a session as lines of text, and as JSON.
  */
 
+import { hexBytes } from '../../base/text.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { nameIn } from '../../spec/enums.ts'
 import type { PacketsEvent, SessionEvent, SymbolEvent } from '../../spec/session-events.ts'
-import { hexBytes } from '../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { lendEvent } from '../../tools/record/lends.ts'
 import { callersLine, type SessionSymbols } from '../../tools/record/symbols.ts'

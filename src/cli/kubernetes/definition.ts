@@ -1,8 +1,8 @@
 /*
- * Services of kubelet's API (spec/device-plugin.ts) as @grpc/grpc-js wants them.
+ * Services of kubelet's API (device-plugin.ts) as @grpc/grpc-js wants them.
  */
 import type { ServiceDefinition } from '@grpc/grpc-js'
-import { Services } from '../../spec/device-plugin.ts'
+import { Services } from './device-plugin.ts'
 import { decode, encode } from './messages.ts'
 
 /** The definition of a service. Its messages are those of the table. */

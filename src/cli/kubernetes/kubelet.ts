@@ -11,10 +11,10 @@ import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Client, credentials, type ServiceError } from '@grpc/grpc-js'
-import { KUBELET_SOCKET, type RegisterRequest, VERSION } from '../../spec/device-plugin.ts'
 import { printable } from '../../spec/printable.ts'
 import { type ClaimedSocket, claimSocket } from './claimed-socket.ts'
 import { definitionOf } from './definition.ts'
+import { KUBELET_SOCKET, type RegisterRequest, VERSION } from './device-plugin.ts'
 import { PLUGIN_OPTIONS } from './plugin.ts'
 
 /** Milliseconds for kubelet's answer, which first connects to the plugin. */

@@ -1,5 +1,5 @@
 /*
- * The plugin of a resource: the service that kubelet calls (spec/device-plugin.ts) about the shares of a daemon's devices.
+ * The plugin of a resource: the service that kubelet calls (device-plugin.ts) about the shares of a daemon's devices.
  * Health follows the daemon: its end makes all shares unhealthy, and a device that it no longer has is not listed.
  *
  * Allocate answers environment and mounts, which every kubelet applies, and with `cdi` also the names of the Container
@@ -14,6 +14,10 @@ import {
   type ServerWritableStream,
   status,
 } from '@grpc/grpc-js'
+import { printable } from '../../spec/printable.ts'
+import { type Edits, KIND } from '../container-edits.ts'
+import { messageOf } from '../fail.ts'
+import { definitionOf } from './definition.ts'
 import {
   type ContainerEdits,
   Health,
@@ -21,11 +25,7 @@ import {
   type MessageOf,
   type PluginMethods,
   type PluginOptions,
-} from '../../spec/device-plugin.ts'
-import { printable } from '../../spec/printable.ts'
-import { type Edits, KIND } from '../container-edits.ts'
-import { messageOf } from '../fail.ts'
-import { definitionOf } from './definition.ts'
+} from './device-plugin.ts'
 import { isOf, preferred, type Resource, sharesOf } from './resources.ts'
 import type { WatchedDaemon } from './watched-daemon.ts'
 

@@ -8,11 +8,11 @@
  */
 
 import { createHash } from 'node:crypto'
-import type { ContainerPreference } from '../../spec/device-plugin.ts'
 import { DEFAULT_DRIVER } from '../../spec/drivers/known.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import { KIND } from '../container-edits.ts'
 import { UsageError } from '../fail.ts'
+import type { ContainerPreference } from './device-plugin.ts'
 
 export interface Resource {
   readonly name: string

@@ -1,13 +1,13 @@
 /*
- * The metrics of daemons, from their answers to `stat` and the files of their ports (spec/metrics.ts).
+ * The metrics of daemons, from their answers to `stat` and the files of their ports (metric-names.ts).
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFile, DATA_UNIT_BYTES, otherCounts, portCounterFiles } from '../../spec/counters.ts'
-import { infinibandMetrics, portStateMetrics } from '../../spec/metrics.ts'
 import type { DeviceStat, Stat } from '../../uapi/tool.ts'
 import type { Health, ProcessHealth } from '../waits/health.ts'
 import type { Family, Sample } from './exposition.ts'
+import { infinibandMetrics, portStateMetrics } from './metric-names.ts'
 
 /** A daemon's answer. */
 export interface Scraped {

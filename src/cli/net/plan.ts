@@ -13,11 +13,11 @@
  * its device too.
  */
 
+import { linkQuantities } from '../../base/quantities.ts'
+import { didYouMean } from '../../base/suggest.ts'
+import { formatFaults, parseFaults } from '../../faults/rules.ts'
+import { conditionsText, type FabricLink, MAX_FABRIC_DELAY } from '../../settings/fabric.ts'
 import { deviceName } from '../../spec/drivers/known.ts'
-import { conditionsText, type FabricLink, MAX_FABRIC_DELAY } from '../../spec/fabric.ts'
-import { formatFaults, parseFaults } from '../../spec/faults/rules.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import type { Complain, HostEntry, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { ClockKind } from '../../uapi/tool.ts'

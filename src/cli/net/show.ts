@@ -2,8 +2,8 @@
  * The output of `userdma net show`: a row for each interface of a host.
  */
 import { setTimeout } from 'node:timers/promises'
+import { linkQuantities } from '../../base/quantities.ts'
 import { openToolSession } from '../../daemon/client/tool-session.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
 import type { LinkSettings } from '../../tools/topology/net-file.ts'
 import { hasDaemon, type PlannedInterface } from './plan.ts'
 import type { NetFolder, NetState } from './state.ts'

@@ -2,15 +2,15 @@
  * Runs a program on the machine's own devices, observed (`--host`): no daemon, and no path is redirected. The door to
  * what observes it is src/tools/observe/observe.ts.
  */
+import { createProgramFaults } from '../../faults/program-faults.ts'
+import { parseFaults } from '../../faults/rules.ts'
 import { roleOf } from '../../host/process-status.ts'
-import { checkHostRule } from '../../spec/faults/host-rules.ts'
-import { createProgramFaults } from '../../spec/faults/program-faults.ts'
-import { parseFaults } from '../../spec/faults/rules.ts'
 import { ObservedFaults, type Observing, observe, type RecordReader } from '../../tools/observe/observe.ts'
 import type { OptionsOf } from '../command-line/option.ts'
 import type { traceOptions } from '../command-line/options.ts'
 import { orUsageError } from '../config.ts'
 import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths.ts'
+import { checkHostRule } from './host-rules.ts'
 import { type ProgramEnd, runProgram } from './program.ts'
 
 export type { RecordReader } from '../../tools/observe/observe.ts'

@@ -1,7 +1,7 @@
 /*
  * The results of `userdma sim` as a table, CSV and JSON.
  */
-import { linkQuantities } from '../../spec/quantities.ts'
+import { linkQuantities } from '../../base/quantities.ts'
 import type { Result } from '../../tools/sim/scenario.ts'
 
 const significant = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3))

@@ -1,11 +1,11 @@
 /*
  * What happens now to the programs of a daemon: `userdma stat --health`, and /health of `userdma metrics`.
  */
+import { counted, hex } from '../../base/text.ts'
 import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { durationText } from '../../spec/duration.ts'
 import type { HealthRow } from '../../spec/health.ts'
 import { printable } from '../../spec/printable.ts'
-import { counted, hex } from '../../spec/text.ts'
 import { waitBlock } from '../../tools/check/finding-text.ts'
 import { waitGraph } from '../../tools/check/waits/graph.ts'
 import type { QpStat } from '../../uapi/tool.ts'

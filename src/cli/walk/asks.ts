@@ -9,7 +9,7 @@
  * - Objects that another library makes and destroys in one call of the program, in which it neither connects nor transfers:
  *   fi_getinfo.
  */
-import { libraryFrameOf } from '../../spec/faults/survey.ts'
+import { libraryFrameOf } from '../../faults/survey.ts'
 import { isOfQueuePair, roleOf } from '../../spec/methods.ts'
 import { isOfSameProcess, isOfSameSite, sumOf, type WalkSite } from './site.ts'
 

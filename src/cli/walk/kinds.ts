@@ -1,11 +1,11 @@
 /*
  * The kinds of failures of a walk, and its points: from what a run without failures has shown, the fault rules that each
  * let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
- * (spec/faults/survey.ts), and of links and processes before a connection one site per phase.
+ * (faults/survey.ts), and of links and processes before a connection one site per phase.
  */
+import { methodErrnos } from '../../faults/program-rules.ts'
+import { MAX_SITES } from '../../faults/survey.ts'
 import type { ErrnoName } from '../../spec/errno.ts'
-import { methodErrnos } from '../../spec/faults/program-rules.ts'
-import { MAX_SITES } from '../../spec/faults/survey.ts'
 import {
   isRepeatable,
   type ProgramPhase,
@@ -15,9 +15,9 @@ import {
   statusesOf,
 } from '../../spec/faults.ts'
 import { roleOf } from '../../spec/methods.ts'
-import type { WalkKind } from '../../spec/walk-kinds.ts'
 import { askedAt } from './asks.ts'
 import { isOfSameSite, sumOf, type WalkSite } from './site.ts'
+import type { WalkKind } from './walk-kinds.ts'
 
 /** How many packets of a role a host has received. */
 export interface RoleCount {

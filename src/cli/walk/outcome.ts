@@ -1,10 +1,10 @@
 /*
  * What a run of a walk has shown, compared with the run without failures.
  */
+import { libraryFrameOf } from '../../faults/survey.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { QpState } from '../../spec/enums.ts'
-import { libraryFrameOf } from '../../spec/faults/survey.ts'
 import type { FailedProgram, Relapse, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import { roleOf } from '../../spec/methods.ts'
 import type { MethodRole } from '../../spec/schema/schema.ts'

@@ -2,10 +2,9 @@
  * The results of a walk as an HTML page (`--html`): by kind, findings first. Each row opens, and tells where, what the
  * program waited for, how long it took to recover, and the command that repeats it.
  */
+import { counted } from '../../base/text.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
-import { walkKindNames, walkKinds } from '../../spec/walk-kinds.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { escapeHtml } from '../../tools/inspect/page.ts'
 import { htmlDocument } from '../html.ts'
@@ -23,6 +22,7 @@ import {
   whereText,
 } from './report.ts'
 import type { Stage } from './stage.ts'
+import { walkKindNames, walkKinds } from './walk-kinds.ts'
 
 // Rows outside of the screen are not laid out, so 10,000 of them take no time.
 const STYLE = `body{max-width:1100px}

@@ -1,13 +1,12 @@
 /*
  * The output of a walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
  */
+import { counted } from '../../base/text.ts'
+import { MAX_SITES } from '../../faults/survey.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText, LIBRARY } from '../../spec/check/frames.ts'
 import type { Severity } from '../../spec/check/severity.ts'
-import { MAX_SITES } from '../../spec/faults/survey.ts'
 import { printable } from '../../spec/printable.ts'
-import { counted } from '../../spec/text.ts'
-import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import type { Symbols } from '../../tools/check/finding-text.ts'
 import { type SarifResult, sarifDocument } from '../check/sarif.ts'
 import { type Paint, unpainted } from '../colors.ts'
@@ -16,6 +15,7 @@ import type { CrashRecord } from './crashes.ts'
 import type { WalkPlan, WalkPoint } from './kinds.ts'
 import { type Outcome, outcomes, type WalkResult, type WalkRun } from './outcome.ts'
 import type { Stage } from './stage.ts'
+import { type WalkKind, walkKindNames } from './walk-kinds.ts'
 
 /** Outcomes that are findings: title, severity, and what to do. */
 const findings = {

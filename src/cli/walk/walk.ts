@@ -3,7 +3,6 @@
  * confirmed with full timers: it is one if 2 of 3 runs have the same outcome, and else it happens sometimes.
  */
 
-import type { WalkKind } from '../../spec/walk-kinds.ts'
 import type { AttemptResult } from '../attempt.ts'
 import { CLEAN_RUNS, commonRun, isAlike } from './clean.ts'
 import { planWalk, type WalkPlan, type WalkPoint } from './kinds.ts'
@@ -11,6 +10,7 @@ import { inTurns } from './order.ts'
 import { judge, type Outcome, type WalkResult, type WalkRun } from './outcome.ts'
 import { isFindingOutcome } from './report.ts'
 import type { Stage } from './stage.ts'
+import type { WalkKind } from './walk-kinds.ts'
 
 interface WalkLimits {
   readonly kinds: readonly WalkKind[]

@@ -4,7 +4,7 @@
  */
 import { Interface, REASON_BYTES } from '../../spec/classes/device/interface.ts'
 import { encodeReason } from '../../spec/reason.ts'
-import { type Description, describe } from '../../spec/schema/description.ts'
+import { type Description, describe } from '../../uapi/object/description.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type ChainOutcome, runChain } from '../dispatch/chain.ts'
 import type { DispatchTable } from '../model.ts'

@@ -16,7 +16,6 @@
  */
 import { CallError, callError, codedError, gone } from '../../spec/errno.ts'
 import { because, coded, type Noun, type Place, the } from '../../spec/reason.ts'
-import { lacksMethod } from '../../spec/schema/lacking.ts'
 import {
   type AnyValue,
   type AnyValues,
@@ -25,9 +24,10 @@ import {
   type ObjectClass,
   type Out,
 } from '../../spec/schema/schema.ts'
-import { unknownAttribute } from '../../spec/schema/versions.ts'
 import { passesQuickCheck } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
+import { lacksMethod } from '../../uapi/object/lacking.ts'
+import { unknownAttribute } from '../../uapi/object/versions.ts'
 import { problemOf } from '../../uapi/scalar.ts'
 import { prepareWithdrawEvents, setEventHandlers } from '../events/events.ts'
 import {

@@ -7,10 +7,10 @@ import { readSync, writeSync } from 'node:fs'
 import type { Context } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { LoggedEvent, LoggedEvents } from '../../spec/check/probes.ts'
-import { eventTime } from '../../spec/check/stream.ts'
 import { EventLog } from '../../spec/context-logs.ts'
 import { offsetsOf } from '../../spec/message-layout.ts'
 import { Messages } from '../../spec/session.ts'
+import { eventTime } from '../../tools/events/stream.ts'
 import type { Contexts } from '../context/contexts.ts'
 
 /** Milliseconds between reads of the logs of programs. */

@@ -9,12 +9,12 @@
  * begins with the name of its driver, for example ctx0. Only the daemon knows all drivers (`driverOf`).
  */
 
+import { linkQuantities } from '../../base/quantities.ts'
+import { didYouMean } from '../../base/suggest.ts'
 import type { Driver, FabricOptions } from '../../core/driver-contract.ts'
+import { guidBytes, isPartitionKey, MAX_PKEYS, readGuid } from '../../settings/fabric.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
-import { guidBytes, isPartitionKey, MAX_PKEYS, readGuid } from '../../spec/fabric.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 

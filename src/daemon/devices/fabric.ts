@@ -4,7 +4,7 @@
  */
 import type { NetworkLink } from '../../assembly/link.ts'
 import { type Clients, loadSubnet } from '../../services/clients.ts'
-import { parseFabric } from '../../spec/fabric.ts'
+import { parseFabric } from '../../settings/fabric.ts'
 import type { Containment } from '../containment.ts'
 import type { Loop } from '../loop.ts'
 

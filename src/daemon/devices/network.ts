@@ -3,15 +3,12 @@
  * captured.
  */
 import { startCapture } from '../../assembly/capture.ts'
+import { checkFabricRules } from '../../assembly/fabric-rules.ts'
 import type { NetworkLink } from '../../assembly/link.ts'
+import { didYouMean } from '../../base/suggest.ts'
 import type { Identity } from '../../core/devices/identity.ts'
-import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
-import { appendBlock } from '../../host/output-file.ts'
-import { roleOf } from '../../host/process-status.ts'
-import type { LossByRule } from '../../spec/check/probes.ts'
-import { checkFabricRules } from '../../spec/faults/fabric-rules.ts'
-import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
-import type { FaultRule, RuleScope } from '../../spec/faults/rule.ts'
+import { createProgramFaults, type ProgramFaults } from '../../faults/program-faults.ts'
+import type { FaultRule, RuleScope } from '../../faults/rule.ts'
 import {
   checkRates,
   formatFaults,
@@ -20,7 +17,11 @@ import {
   MAX_DAEMON_RULES,
   parseFaults,
   sameRules,
-} from '../../spec/faults/rules.ts'
+} from '../../faults/rules.ts'
+import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
+import { appendBlock } from '../../host/output-file.ts'
+import { roleOf } from '../../host/process-status.ts'
+import type { LossByRule } from '../../spec/check/probes.ts'
 import type { FaultStat } from '../../spec/faults.ts'
 import {
   effectsIn,
@@ -29,7 +30,6 @@ import {
   type ProgramRuleCounts,
   sumFaultRuleCounts,
 } from '../../spec/faults.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { createPcapng } from '../../tools/trace/pcapng.ts'
 import { type FaultPort, withFaults } from '../../transport/phy/faults/layer.ts'
 import type { Port, PortTap } from '../../transport/phy/port.ts'

@@ -7,11 +7,11 @@ import type { Identity } from '../../core/devices/identity.ts'
 import type { Device } from '../../core/model.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { callError } from '../../spec/errno.ts'
-import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { NameAssignType } from '../../spec/linux/nldev.ts'
 import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
+import { type CharDevice, CharDevices, rdevOf } from '../files/chardevs.ts'
 import { hasNode } from '../files/tree.ts'
 import {
   type Answers,

@@ -1,5 +1,5 @@
 /*
- * The call slot of a session (spec/call-slot.ts, docs/decisions/call-slot.md): a request and its answer in
+ * The call slot of a session (call-slot-layout.ts, docs/decisions/call-slot.md): a request and its answer in
  * memory that the client shares. The client may change it at any time, so each value is read once.
  */
 import type { Account } from '../../core/model.ts'
@@ -8,11 +8,11 @@ import { loadWord, setWord } from '../../host/memory/fence.ts'
 import { createRingPool, type Mapping, type RingPool } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../../host/memory/memfd.ts'
 import { close } from '../../host/net/sockets.ts'
-import { AnswerState, CallSlot as Offsets } from '../../spec/call-slot.ts'
 import { CallError } from '../../spec/errno.ts'
 import { offsetsOf } from '../../spec/message-layout.ts'
 import { Messages } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
+import { AnswerState, CallSlot as Offsets } from './call-slot-layout.ts'
 
 const { NONE, SLOT, SOCKET } = AnswerState
 const { address: ADDRESS, length: LENGTH } = offsetsOf(Messages.range)

@@ -5,6 +5,13 @@
 import { arm, completedSome } from '../../core/events/events.ts'
 import type { ClockPage } from '../../core/memory/mappable-memory.ts'
 import { Armed, type CoreObject } from '../../core/model.ts'
+import { CqKind } from '../../spec/enums.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { Completion, DatagramPath } from '../../transport/engine/types.ts'
+import { CompletionQueue } from '../soft/completion-queue.ts'
+import { clockCount } from './clock.ts'
+import type { ProgramRecord, SharedPart } from './program-memory.ts'
 import {
   ArmWord,
   CONSUMED_MASK,
@@ -15,15 +22,8 @@ import {
   receiveSyndromes,
   syndromes,
   vendorSyndromes,
-} from '../../spec/drivers/mlx5-queues.ts'
-import { SignatureError } from '../../spec/drivers/mlx5-signature.ts'
-import { CqKind } from '../../spec/enums.ts'
-import { TWO_32 } from '../../spec/memory.ts'
-import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
-import { Completion, DatagramPath } from '../../transport/engine/types.ts'
-import { CompletionQueue } from '../soft/completion-queue.ts'
-import { clockCount } from './clock.ts'
-import type { ProgramRecord, SharedPart } from './program-memory.ts'
+} from './queue-layout.ts'
+import { SignatureError } from './signature/layout.ts'
 import { SigFault, type SignatureFault } from './signature/signature.ts'
 
 const { SUCCESS } = WcStatus.values

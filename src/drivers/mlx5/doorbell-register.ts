@@ -4,7 +4,7 @@
  * one queue, since the device reads it later than an adapter, and would miss what another queue has overwritten.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { BLOCK_BYTES, blocksOf, ControlSegment, POSTED_MASK } from '../../spec/drivers/mlx5-queues.ts'
+import { BLOCK_BYTES, blocksOf, ControlSegment, POSTED_MASK } from './queue-layout.ts'
 
 /** Offset of the register in the page. */
 const REGISTER = 0x600

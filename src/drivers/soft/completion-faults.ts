@@ -1,13 +1,13 @@
 /*
- * Completions that fault rules fail (spec/faults/program-faults.ts): between the engine and the completion queues. The
+ * Completions that fault rules fail (faults/program-faults.ts): between the engine and the completion queues. The
  * engine has executed the request, and perhaps the peer too, as when an adapter loses the last acknowledgement. The
  * queue pair goes to its error state at the end of the poll (`failQps`); what it completes until then is flushed.
  */
+import { wrapper } from '../../base/wrapper.ts'
 import type { DecideCompletion, InjectedCompletion } from '../../core/driver-contract.ts'
 import { causeOfRule, vendorErrorOf } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
-import { wrapper } from '../../spec/wrapper.ts'
 import { Completion, type Completions, type Environment, Send } from '../../transport/engine/types.ts'
 import type { SoftState } from './state.ts'
 

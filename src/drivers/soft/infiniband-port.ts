@@ -7,6 +7,7 @@ import { setGid } from '../../core/devices/gids.ts'
 import { type DeviceLink, type FabricOptions, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import { raisePort } from '../../core/events/events.ts'
 import type { Device } from '../../core/model.ts'
+import { MAX_PKEYS } from '../../settings/fabric.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import {
   AsyncEventType,
@@ -20,7 +21,6 @@ import {
   PortCapFlags,
   PortState,
 } from '../../spec/enums.ts'
-import { MAX_PKEYS } from '../../spec/fabric.ts'
 import { adapterLink } from '../../spec/link-rate.ts'
 import type { ManagementPath, PortSubnet, SubnetPort, SubnetSettings } from '../../spec/subnet-port.ts'
 import type { PortFabric } from '../../transport/phy/port.ts'

@@ -3,6 +3,7 @@
  * recorded while requests run.
  */
 
+import { counted } from '../../base/text.ts'
 import type { ContextWait } from '../../core/driver-contract.ts'
 import { armedFor } from '../../core/events/events.ts'
 import { Armed, type Context, type ContextProgram, type CoreObject } from '../../core/model.ts'
@@ -10,7 +11,6 @@ import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { counted } from '../../spec/text.ts'
 import { polledCompletions } from './completion-queue.ts'
 import type { ReceiveQueue } from './queues.ts'
 import type { ConnectedPeer, CqObject, QpEnd, QpObject, SoftState, SrqObject } from './state.ts'

@@ -3,6 +3,7 @@
  * get virtual addresses.
  */
 
+import { noDeviceText } from '../../base/suggest.ts'
 import { addEventHandler } from '../../core/devices/clients.ts'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { runTypedChain } from '../../core/dispatch/chain-calls.ts'
@@ -20,7 +21,6 @@ import { loadNativeCopier } from '../../host/memory/copy.ts'
 import { mappedLayout, type RingLayout } from '../../spec/drivers/ring-layout.ts'
 import { coded } from '../../spec/reason.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
-import { noDeviceText } from '../../spec/suggest.ts'
 import type { Result } from '../../uapi/call.ts'
 import { copyOfValue } from '../verbs/arguments/options.ts'
 import {

@@ -3,7 +3,7 @@
  */
 import type { FabricOptions } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
-import { guidBytes, isPartitionKey, MAX_PKEYS, parseFabric, readGuid } from '../../spec/fabric.ts'
+import { guidBytes, isPartitionKey, MAX_PKEYS, parseFabric, readGuid } from '../../settings/fabric.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
 import { checkText, formatValue, invalidArgument } from '../verbs/error.ts'
 import { type LocalPath, NO_PATH } from '../verbs/plan.ts'

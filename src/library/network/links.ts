@@ -3,8 +3,8 @@
  * Functions make the usual ones. Everything is checked when it is compiled for the links (transport/phy/links/).
  */
 
-import { linkQuantities } from '../../spec/quantities.ts'
-import { didYouMean } from '../../spec/suggest.ts'
+import { linkQuantities } from '../../base/quantities.ts'
+import { didYouMean } from '../../base/suggest.ts'
 import { InputError } from '../../tools/topology/input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from '../../tools/topology/link-settings.ts'
 import { Section, shown } from '../../tools/topology/section.ts'

@@ -14,8 +14,10 @@
 
 import { assemble } from '../../assembly/assembly.ts'
 import { countersOf } from '../../assembly/counters.ts'
+import { checkFabricRules } from '../../assembly/fabric-rules.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import { moveGid } from '../../assembly/move-gid.ts'
+import { createRandom } from '../../base/random.ts'
 import { identify } from '../../core/devices/identity.ts'
 import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { NO_EVENT, ScanScope } from '../../core/driver-contract.ts'
@@ -23,6 +25,9 @@ import { expire, raisePort } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { CallingProcess, Core } from '../../core/model.ts'
 import { libraryDriver, type SoftDevice } from '../../drivers/registered.ts'
+import { createProgramFaults } from '../../faults/program-faults.ts'
+import { type FaultRule, noFaults, type RuleScope, targetOf } from '../../faults/rule.ts'
+import { formatRule, lossByRule, parseFaults } from '../../faults/rules.ts'
 import {
   type Clock,
   MAX_TIMER_DELAY,
@@ -47,11 +52,6 @@ import {
 } from '../../spec/check/torment.ts'
 import { LineRate } from '../../spec/congestion.ts'
 import { CallError } from '../../spec/errno.ts'
-import { checkFabricRules } from '../../spec/faults/fabric-rules.ts'
-import { createProgramFaults } from '../../spec/faults/program-faults.ts'
-import { createRandom } from '../../spec/faults/random.ts'
-import { type FaultRule, noFaults, type RuleScope, targetOf } from '../../spec/faults/rule.ts'
-import { formatRule, lossByRule, parseFaults } from '../../spec/faults/rules.ts'
 import { effectsIn, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { injectFaults } from '../../tools/clients/faults/inject.ts'
 import { lossesOf } from '../../tools/clients/faults/losses.ts'

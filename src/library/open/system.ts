@@ -2,6 +2,7 @@
  * The system-wide device (R13, R18): lists the devices of a network in this process or of a daemon, and reports added
  * and removed devices.
  */
+import { noDeviceText } from '../../base/suggest.ts'
 import { addEventHandler } from '../../core/devices/clients.ts'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
@@ -16,10 +17,9 @@ import { SystemClass } from '../../spec/classes/device/system.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { AsyncEventType, NodeType } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'
-import { declare } from '../../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../../spec/session.ts'
-import { noDeviceText } from '../../spec/suggest.ts'
+import { declare } from '../../uapi/object/description.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import { checkNetwork, type LocalNetwork, type Network } from '../network/contract.ts'
 import { checkOptions, type KnownOptions } from '../verbs/arguments/options.ts'

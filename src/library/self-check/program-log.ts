@@ -5,8 +5,8 @@
 
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { LoggedEvent, ProgramProbes } from '../../spec/check/probes.ts'
-import { eventTime } from '../../spec/check/stream.ts'
 import { EventKind } from '../../spec/session.ts'
+import { eventTime } from '../../tools/events/stream.ts'
 import type { LazyStack } from '../verbs/watch/stacks.ts'
 
 /** The search reads the log when it has this number of entries. */

@@ -1,10 +1,10 @@
 /*
  * The state of one connection, or of one service id resolution. The engine changes the state; consumers only read it.
  */
-import type { CmState } from '../../spec/cm-states.ts'
 import type { CmMessageName } from '../../spec/wire/mad.ts'
 import { lidAddress } from '../../transport/wire/address.ts'
 import type { CmMessage } from '../../transport/wire/mad/mad.ts'
+import type { CmState } from './cm-states.ts'
 import type { Timed } from './timer-queue.ts'
 
 /** A path between a local and a remote port, with the path fields of a REQ. */

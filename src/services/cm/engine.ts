@@ -1,14 +1,14 @@
 /*
  * The connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O: messages,
  * commands and time go in, messages and events come out. This file has the commands, receive.ts the received messages.
- * Both apply the state table of spec/cm-states.ts. Retransmission, duplicates, stale connections and TIMEWAIT work as
+ * Both apply the state table of cm-states.ts. Retransmission, duplicates, stale connections and TIMEWAIT work as
  * in Linux's ib_cm; docs/reference/connection-manager.md lists the differences. Times are microseconds of any monotonic
  * clock.
  */
-import { cmStates } from '../../spec/cm-states.ts'
 import { because } from '../../spec/reason.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { emitCm } from '../../transport/wire/mad/mad.ts'
+import { cmStates } from './cm-states.ts'
 import type { CmConnection, CmOffer, CmPath, CmRequest } from './connection.ts'
 import { CmError } from './error.ts'
 import { type CmCounters, type CmEnvironment, type CmEvent, CmMachine, type CmTransmit } from './machine.ts'

@@ -1,12 +1,12 @@
 /*
- * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by spec/cm-states.ts,
+ * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by cm-states.ts,
  * sending and retransmission of messages, TIMEWAIT, and removal of connections.
  */
-import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../../spec/cm-states.ts'
 import { coded } from '../../spec/reason.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../../spec/wire/mad.ts'
 import { addressKey } from '../../transport/wire/address.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../../transport/wire/mad/mad.ts'
+import { type CmCommand, type CmEventName, type CmStep, cmStates } from './cm-states.ts'
 import { CmConnection, type CmPath, type CmPending, peerAddress, type ReceivedMessage } from './connection.ts'
 import { CmError } from './error.ts'
 import * as messages from './messages.ts'

@@ -1,13 +1,13 @@
 /*
  * Messages received by queue pair 1: finds the connection, reads the contents, and rejects invalid messages (clauses
- * 12.6 and 12.9.8). spec/cm-states.ts has the state transitions.
+ * 12.6 and 12.9.8). cm-states.ts has the state transitions.
  */
-import { type CmState, cmStates } from '../../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { PERMISSIVE_LID } from '../../spec/wire/subnet.ts'
 import { isSameAddress } from '../../transport/wire/address.ts'
 import { doPkeysMatch } from '../../transport/wire/bth.ts'
 import { emitCm, viewCm } from '../../transport/wire/mad/mad.ts'
+import { type CmState, cmStates } from './cm-states.ts'
 import { CmConnection, type CmPath, type CmTransport, type ReceivedMessage } from './connection.ts'
 import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'

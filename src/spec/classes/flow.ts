@@ -22,7 +22,7 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** Bytes of the largest filter (spec/linux/flow.ts), that of IPv6. */
+/** Bytes of the largest filter (uapi/linux/flow-layout.ts), that of IPv6. */
 export const FLOW_HEADER_BYTES = 40
 
 /** A header to match in the bits of `mask`, or an action. ACTION_TAG puts `tag` into completions. */

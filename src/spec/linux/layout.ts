@@ -47,7 +47,7 @@ export interface Cell {
   readonly byClass?: true
 }
 
-/** The packed specs after a struct (flow.ts). */
+/** The packed specs after a struct (uapi/linux/flow-layout.ts). */
 export interface PackedSpecs {
   /** Offset of the number of bytes of the specs (u16). */
   readonly sizeAt: number
@@ -74,7 +74,7 @@ export interface Layout {
   readonly tail?: string
   /** Offset of a u32, the log2 of the number of records in `tail`. */
   readonly tailLogAt?: number
-  /** The records of the list `tail` are packed specs (flow.ts). */
+  /** The records of the list `tail` are packed specs (uapi/linux/flow-layout.ts). */
   readonly tailSpecs?: PackedSpecs
 }
 

@@ -33,8 +33,8 @@ export const MAC_BYTES = 6
 
 /**
  * Offsets of the fields of a frame that flow rules match, in a key of KEY_BYTES bytes. Of each header, the fields have
- * the order of Linux's filter (spec/linux/flow.ts). The headers behind a tunnel follow at INNER. PRESENT: bits by
- * `FlowHeader`.
+ * the order of Linux's filter (uapi/linux/flow-layout.ts). The headers behind a tunnel follow at INNER. PRESENT: bits
+ * by `FlowHeader`.
  */
 export const FlowKey = {
   PRESENT: 0,

@@ -82,7 +82,7 @@ export const headers = {
     bytes: 24,
     fields: { resv8: [0, 8], srcQp: [8, 24], epoch: [32, 32], receivedHi: [64, 64], receivedLo: [128, 64] },
   },
-  /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (spec/drivers/efa-queues.ts). */
+  /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (drivers/efa/queue-layout.ts). */
   SRDNAK: { bytes: 12, fields: { status: [0, 8], srcQp: [8, 24], epoch: [32, 32], message: [64, 32] } },
   /**
    * From an initiator of DC to a target, in no specification either. `connection`: its number, of
@@ -99,7 +99,7 @@ export const headers = {
       accessKey: [96, 64],
     },
   },
-  /** A target's answer. `status`: `DcStatus` (spec/drivers/mlx5-dc.ts); `srcQp`: the responder of the connection. */
+  /** A target's answer. `status`: `DcStatus` (drivers/mlx5/dc/answers.ts); `srcQp`: the responder of the connection. */
   DCAETH: {
     bytes: 12,
     fields: { status: [0, 8], initiatorQp: [8, 24], connection: [32, 32], resv8: [64, 8], srcQp: [72, 24] },

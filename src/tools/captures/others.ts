@@ -2,7 +2,7 @@
  * What a capture has beside RoCE, by the number that names it: EtherTypes, IP protocols, UDP ports. An encapsulation that is
  * not decoded is seen there.
  */
-import { etherTypeNames, ipProtocolNames, udpPortNames } from '../../spec/wire/protocol-names.ts'
+import { etherTypeNames, ipProtocolNames, udpPortNames } from './protocol-names.ts'
 
 /** Packets with one number. */
 interface OtherCount {

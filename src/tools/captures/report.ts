@@ -1,9 +1,9 @@
 /*
  * What a capture shows, as text for people and as objects for programs.
  */
+import { counted, hex, hexBytes } from '../../base/text.ts'
 import { type CaptureCause, type CaptureSeverity, captureCause } from '../../spec/captures.ts'
 import { durationText } from '../../spec/duration.ts'
-import { counted, hex, hexBytes } from '../../spec/text.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'

@@ -2,9 +2,9 @@
  * What several captures show together, as text for people and as objects for programs: their clocks, and what was lost
  * and how long it took between the points.
  */
+import { counted, hex } from '../../base/text.ts'
 import { captureCause } from '../../spec/captures.ts'
 import { durationText } from '../../spec/duration.ts'
-import { counted, hex } from '../../spec/text.ts'
 import type { AddressTable } from './addresses.ts'
 import type { LostReport, PathReport } from './paths.ts'
 import type { ReportLine } from './report.ts'

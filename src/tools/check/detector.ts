@@ -3,6 +3,7 @@
  * keeps what others ask for. Its memory must be bounded by the existing requests and objects, or by constants.
  */
 
+import type { WhoRange } from '../../settings/who.ts'
 import type { AdapterName } from '../../spec/check/adapters.ts'
 import type { Moment, Stack } from '../../spec/check/finding.ts'
 import type { FindingId } from '../../spec/check/findings.ts'
@@ -18,7 +19,6 @@ import type {
 } from '../../spec/check/program-events.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { Wait, WaitId } from '../../spec/check/waits.ts'
-import type { WhoRange } from '../../spec/check/who.ts'
 import type { LentCheck } from '../../spec/lends.ts'
 import type { PreloadEventName, PreloadEvents } from '../../spec/preload-events.ts'
 import { PostQueue } from '../../spec/session.ts'

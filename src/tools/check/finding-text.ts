@@ -6,9 +6,9 @@ import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { callerText, type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
 import { STORY_LINES } from '../../spec/check/story.ts'
 import type { WaitGraph } from '../../spec/check/thread-waits.ts'
-import { waitLines } from '../../spec/check/wait-lines.ts'
 import { printable } from '../../spec/printable.ts'
 import { storyLines } from './story/text.ts'
+import { waitLines } from './waits/wait-lines.ts'
 
 export interface Symbols {
   /**

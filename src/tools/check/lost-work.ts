@@ -3,10 +3,10 @@
  * queues of its context do not show it any more.
  */
 
+import { counted } from '../../base/text.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Moment } from '../../spec/check/finding.ts'
 import type { BeginningCall } from '../../spec/check/program-events.ts'
-import { counted } from '../../spec/text.ts'
 import { type KnownObject, type KnownObjects, typeOf } from './objects.ts'
 
 /** Queue pairs that a finding names. */

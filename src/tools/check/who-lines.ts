@@ -1,8 +1,8 @@
 /*
  * The lines that `userdma check --who` tells: of bytes that are watched, or that may turn out to be.
  */
+import { counted } from '../../base/text.ts'
 import type { Program, Stack, Story, StoryEventKind, StoryLine } from '../../spec/check/finding.ts'
-import { counted } from '../../spec/text.ts'
 import { type KnownObject, shortName } from './objects.ts'
 import type { Bytes, Watched, WhoRanges } from './who-ranges.ts'
 

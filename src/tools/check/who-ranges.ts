@@ -2,9 +2,9 @@
  * The bytes that `userdma check --who` watches, which are found as regions are registered, bytes are named and requests are
  * posted; and the bytes of requests.
  */
+import type { WhoRange } from '../../settings/who.ts'
 import type { ProgramEvent } from '../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import type { WhoRange } from '../../spec/check/who.ts'
 import type { DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 

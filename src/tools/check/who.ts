@@ -3,9 +3,9 @@
  * Accesses of peers whose requests the checker sees are told when the request has ended, others when they come. Between
  * two of them a hash tells whether the program has changed the bytes.
  */
+import { MAX_HASHED } from '../../settings/who.ts'
 import type { Stack, Story, StoryEventKind } from '../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
-import { MAX_HASHED } from '../../spec/check/who.ts'
 import { AccessFlags, nameIn } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { isAtomic, remoteRights, returnsData, WcStatus } from '../../spec/work.ts'

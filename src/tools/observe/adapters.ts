@@ -4,8 +4,8 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
-import { FileKind } from '../../spec/observe.ts'
 import { addressText, parseAddress } from '../../transport/wire/address.ts'
+import { FileKind } from './file-layout.ts'
 import type { ObservedDevice, ObservedObject } from './objects.ts'
 import type { DescriptorRecord } from './records.ts'
 

@@ -9,7 +9,6 @@ import { isQueuePairClass } from '../../spec/classes/ids.ts'
 import { Classes } from '../../spec/classes.ts'
 import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
-import { CallEntry, FileKind } from '../../spec/observe.ts'
 import { because, coded } from '../../spec/reason.ts'
 import type { RawAccess, TraceRecord } from '../../spec/records.ts'
 import { CREATE, CREATE_FD } from '../../spec/schema/schema.ts'
@@ -18,6 +17,7 @@ import { messagesOf } from '../trace/call-messages.ts'
 import { netlinkText } from '../trace/netlink.ts'
 import { type Adapters, gidTableOf, SYSTEM } from './adapters.ts'
 import { decodeCall, decodeEvents } from './calls.ts'
+import { CallEntry, FileKind } from './file-layout.ts'
 import {
   type ObservedContext,
   type ObservedDevice,

@@ -5,7 +5,6 @@
 import { Classes } from '../../spec/classes.ts'
 import { knownAbis } from '../../spec/drivers/known.ts'
 import { CallError, callError } from '../../spec/errno.ts'
-import { CallEntry, FileKind } from '../../spec/observe.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import {
   type Answer,
@@ -21,6 +20,7 @@ import { IoctlHeader } from '../../uapi/linux/ioctl-message.ts'
 import { decodeUcma } from '../../uapi/linux/ucma.ts'
 import { decodeUmadIoctl, decodeUmadRead, decodeUmadWrite, type UmadMode } from '../../uapi/linux/umad.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
+import { CallEntry, FileKind } from './file-layout.ts'
 import type { ObservedContext } from './objects.ts'
 import type { MemoryRange, ObservedCall } from './records.ts'
 

@@ -1,19 +1,19 @@
 /*
- * Faults of observed programs (`--allow-host-faults`): answers what programs ask before they act (spec/observe.ts), by
+ * Faults of observed programs (`--allow-host-faults`): answers what programs ask before they act (file-layout.ts), by
  * the rules and counts of our own devices' faults. It remembers which rule has acted, until the record of the failed
  * call, post or completion comes.
  */
 
+import type { FaultSubject, ProgramFaults } from '../../faults/program-faults.ts'
+import { siteOf } from '../../faults/survey.ts'
 import { vendorErrorOf } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { Errno } from '../../spec/errno.ts'
-import type { FaultSubject, ProgramFaults } from '../../spec/faults/program-faults.ts'
-import { siteOf } from '../../spec/faults/survey.ts'
 import type { ActingRule } from '../../spec/faults.ts'
 import { completionNameOf, requestNameOf } from '../../spec/faults.ts'
 import { offsetsOf } from '../../spec/message-layout.ts'
-import { AskKind, ObserveStructs } from '../../spec/observe.ts'
 import { SendFlags, WcStatus } from '../../spec/work.ts'
+import { AskKind, ObserveStructs } from './file-layout.ts'
 import type { ObservedContext, ObservedObject } from './objects.ts'
 import type { ObservedPost } from './records.ts'
 

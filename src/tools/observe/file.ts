@@ -1,10 +1,10 @@
 /*
- * The observation file of a command (spec/observe.ts): creates it, and reads what programs record. A record is read once
+ * The observation file of a command (file-layout.ts): creates it, and reads what programs record. A record is read once
  * all records that happened before it can be read: those that were complete when the reading began.
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { offsetsOf } from '../../spec/message-layout.ts'
-import { ObserveFile, ObserveStructs } from '../../spec/observe.ts'
+import { ObserveFile, ObserveStructs } from './file-layout.ts'
 import { isPadding, type ObservedRecord, recordOf, sizeOf, timeOf } from './records.ts'
 
 const { rings: RINGS, ringBytes: RING_BYTES, firstRing: FIRST_RING, ringHeader: RING_HEADER } = ObserveFile

@@ -1,11 +1,11 @@
 /*
- * The files of flight recorders (spec/observe.ts, shim/host/flight.c): copies their rings, which programs go on to
+ * The files of flight recorders (file-layout.ts, shim/host/flight.c): copies their rings, which programs go on to
  * overwrite. What was overwritten during the copy is left out: the ring's tail, read again, says what that is.
  */
 import { closeSync, existsSync, openSync, readdirSync, readSync, unlinkSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { offsetsOf } from '../../spec/message-layout.ts'
-import { FlightFile, ObserveFile, ObserveStructs } from '../../spec/observe.ts'
+import { FlightFile, ObserveFile, ObserveStructs } from './file-layout.ts'
 import { isPadding, type ObservedRecord, recordOf, sizeOf } from './records.ts'
 
 const { rings: RINGS, firstRing: FIRST_RING } = FlightFile

@@ -5,8 +5,8 @@
 import type { Stack } from '../../spec/check/finding.ts'
 import type { CheckedCall, ObjectName, ProgramConsumer } from '../../spec/check/program-events.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
-import type { ProgramStream } from '../../spec/check/stream.ts'
 import type { FailureRecord, TraceRecord } from '../../spec/records.ts'
+import type { ProgramStream } from '../events/stream.ts'
 import type { ObservedFaults } from './faults.ts'
 import type { ObservedContext, ObservedProcess } from './objects.ts'
 

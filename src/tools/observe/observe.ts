@@ -6,9 +6,9 @@
  */
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { ObserveEnv } from '../../spec/observe.ts'
 import { type ObservedFaults, type ObservedQuestion, questionOf } from './faults.ts'
 import { ObservationFile } from './file.ts'
+import { ObserveEnv } from './file-layout.ts'
 import type { ObservedRecord } from './records.ts'
 
 export { ObservedFaults } from './faults.ts'

@@ -4,8 +4,8 @@
  */
 import { commandName } from '../../host/process-status.ts'
 import type { ContextEnd } from '../../spec/check/program-events.ts'
-import { FileKind } from '../../spec/observe.ts'
 import { type Adapters, adapterOf } from './adapters.ts'
+import { FileKind } from './file-layout.ts'
 import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'
 import type { DescriptorRecord, ObservedRecord } from './records.ts'
 

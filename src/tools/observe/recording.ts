@@ -7,8 +7,8 @@
  */
 
 import type { CheckedCall } from '../../spec/check/program-events.ts'
-import type { ProgramStream } from '../../spec/check/stream.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
+import type { ProgramStream } from '../events/stream.ts'
 import { recordProgramEvents } from '../record/program/journal.ts'
 import { RecordedObjects, recordedRequests } from '../record/program/objects.ts'
 import type { SessionWriter } from '../record/writer.ts'

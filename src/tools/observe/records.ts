@@ -1,13 +1,13 @@
 /*
- * Records of the observation file (spec/observe.ts) as values.
+ * Records of the observation file (file-layout.ts) as values.
  */
 
 import type { Stack } from '../../spec/check/finding.ts'
 import type { Misorder, MistakenBatch } from '../../spec/check/program-events.ts'
 import type { RequestElement } from '../../spec/check/requests.ts'
 import { offsetsOf } from '../../spec/message-layout.ts'
-import { ObserveStructs, RecordKind } from '../../spec/observe.ts'
 import { Messages } from '../../spec/session.ts'
+import { ObserveStructs, RecordKind } from './file-layout.ts'
 
 /** A range of the program's memory, as the kernel read it (before the call) or left it (after the call). */
 export interface MemoryRange {

@@ -2,8 +2,8 @@
  * The settings of a link: `{ rate: 40gbit, delay: 1us, queue: 2mb, mark: 5kb-200kb-1%, loss: 0%, mtu: 9000 }`.
  */
 
+import { linkQuantities } from '../../base/quantities.ts'
 import { LineRate, Marking } from '../../spec/congestion.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
 import type { LinkSettings } from '../../transport/phy/links/graph.ts'
 import { type Section, SIZES, withUnit } from './section.ts'
 

@@ -27,9 +27,9 @@ import {
   parseDocument,
   type YAMLMap,
 } from 'yaml'
-import { type FabricShape, fabricShapes, type ShapeName, shapeOf } from '../../spec/fabric.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
-import { didYouMean } from '../../spec/suggest.ts'
+import { linkQuantities } from '../../base/quantities.ts'
+import { didYouMean } from '../../base/suggest.ts'
+import { type FabricShape, fabricShapes, type ShapeName, shapeOf } from '../../settings/fabric.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'

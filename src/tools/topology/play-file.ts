@@ -4,12 +4,12 @@
  * watched. An error names the setting by its path, the value as written, and what is allowed.
  */
 import { basename } from 'node:path'
-import { type LinkConditions, parseConditions } from '../../spec/fabric.ts'
-import type { FaultRule } from '../../spec/faults/rule.ts'
-import { parseFaults, parseRule } from '../../spec/faults/rules.ts'
+import { linkQuantities } from '../../base/quantities.ts'
+import { didYouMean } from '../../base/suggest.ts'
+import type { FaultRule } from '../../faults/rule.ts'
+import { parseFaults, parseRule } from '../../faults/rules.ts'
+import { type LinkConditions, parseConditions } from '../../settings/fabric.ts'
 import { MAX_LINK_TIME } from '../../spec/faults.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { UnreadableFile } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { documentOf } from './links-file.ts'

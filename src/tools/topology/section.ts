@@ -3,9 +3,9 @@
  * path, the value as written, and what is allowed; of a file, also line and column.
  */
 
+import { linkQuantities } from '../../base/quantities.ts'
+import { didYouMean } from '../../base/suggest.ts'
 import { LineRate } from '../../spec/congestion.ts'
-import { linkQuantities } from '../../spec/quantities.ts'
-import { didYouMean } from '../../spec/suggest.ts'
 import { InputError } from './input-error.ts'
 
 /** One hour, µs. */

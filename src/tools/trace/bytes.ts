@@ -1,7 +1,7 @@
 /*
  * Bytes and addresses as text, bounded in length.
  */
-import { hexBytes } from '../../spec/text.ts'
+import { hexBytes } from '../../base/text.ts'
 import { isMappedIpv4 } from '../../transport/wire/address.ts'
 
 /** Default maximum of shown bytes. */

@@ -3,7 +3,7 @@
  *
  *   REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c
  */
-import { hexBytes } from '../../spec/text.ts'
+import { hexBytes } from '../../base/text.ts'
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../../transport/wire/mad/mad.ts'
 

@@ -2,9 +2,9 @@
  * Selects calls of a trace: those of given classes, and those that failed (`userdma trace --class`, `--errors`).
  */
 import { classes } from '../../spec/classes.ts'
-import { linuxCalls } from '../../spec/linux/coverage.ts'
 import { ucmaCommands } from '../../spec/linux/ucma.ts'
 import type { TraceRecord } from '../../spec/records.ts'
+import { linuxCalls } from '../../uapi/linux/coverage.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
 import { isFailed } from './failed.ts'

@@ -4,8 +4,8 @@
  * (`ABRIDGED`).
  */
 
+import { hexBytes } from '../../base/text.ts'
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../../spec/schema/schema.ts'
-import { hexBytes } from '../../spec/text.ts'
 import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
 
 /** Names of hexadecimal numbers: keys, QP numbers, PSNs, masks. Numbers of 24 bits are always hexadecimal. */

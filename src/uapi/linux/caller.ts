@@ -9,7 +9,6 @@ import type { LinkName } from '../../spec/links.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import { DriverQpTypes, typeTables } from '../../spec/linux/structs.ts'
 import { the } from '../../spec/reason.ts'
-import { lacksMethod } from '../../spec/schema/lacking.ts'
 import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../../spec/schema/schema.ts'
 import {
   type Answer,
@@ -21,6 +20,7 @@ import {
   type NewDescriptor,
   type Result,
 } from '../call.ts'
+import { lacksMethod } from '../object/lacking.ts'
 import { viewOf } from '../scalar.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 

@@ -8,11 +8,10 @@
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
-import { linuxCall } from '../../spec/linux/coverage.ts'
 import { COMMAND_MASK, EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/write.ts'
-import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { AnyValues, Method } from '../../spec/schema/schema.ts'
 import type { Answer, Call, CallerView, Result } from '../call.ts'
+import { lacksMethod } from '../object/lacking.ts'
 import {
   callOf,
   classNameOf,
@@ -34,6 +33,7 @@ import {
   writeDriverPart,
 } from './caller.ts'
 import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
+import { linuxCall } from './coverage.ts'
 import { badLegacy } from './legacy.ts'
 import { clearTail, readTail, restoreTail } from './tail.ts'
 

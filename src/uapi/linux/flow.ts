@@ -1,5 +1,5 @@
 /*
- * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, spec/linux/flow.ts).
+ * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, flow-layout.ts).
  *
  * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps the size of each spec, the bytes that
  * records do not have (the end of longer filters, padding), and the position of the counters' spec. A spec without a
@@ -8,6 +8,11 @@
 import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
 import { CallError, callError } from '../../spec/errno.ts'
+import type { PackedSpecs } from '../../spec/linux/layout.ts'
+import { because } from '../../spec/reason.ts'
+import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
+import { viewOf } from '../scalar.ts'
+import { isZero } from './caller.ts'
 import {
   FLOW_ACTION_BYTES,
   FLOW_SPEC_HEADER_BYTES,
@@ -15,12 +20,7 @@ import {
   type FlowFilter,
   flowFilters,
   MAX_FLOW_SPEC_BYTES,
-} from '../../spec/linux/flow.ts'
-import type { PackedSpecs } from '../../spec/linux/layout.ts'
-import { because } from '../../spec/reason.ts'
-import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
-import { viewOf } from '../scalar.ts'
-import { isZero } from './caller.ts'
+} from './flow-layout.ts'
 import { badLegacy } from './legacy.ts'
 
 const { ACTION_TAG, ACTION_DROP } = FlowSpecType.values

@@ -13,7 +13,6 @@
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import type { LinuxAbi } from '../../spec/drivers/linux-abi.ts'
 import { CallError, callError } from '../../spec/errno.ts'
-import { linuxCall } from '../../spec/linux/coverage.ts'
 import {
   DRIVER_OBJECTS,
   driverAttributes,
@@ -23,11 +22,12 @@ import {
 } from '../../spec/linux/ioctl.ts'
 import { layout } from '../../spec/linux/layout.ts'
 import { because } from '../../spec/reason.ts'
-import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { CallerView } from '../call.ts'
+import { lacksMethod } from '../object/lacking.ts'
 import { viewOf } from '../scalar.ts'
 import { hasMethodOnDevice, isZero, layoutByClass, type UserBuffer } from './caller.ts'
 import type { CompiledLayout } from './cells.ts'
+import { linuxCall } from './coverage.ts'
 
 /** Offsets of the fields of struct ib_uverbs_ioctl_hdr, and the struct's size. */
 export const IoctlHeader = {

@@ -10,7 +10,6 @@ import {
 } from '../../spec/classes/mad/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError, callError } from '../../spec/errno.ts'
-import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
 import { because } from '../../spec/reason.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
@@ -18,6 +17,7 @@ import { RMPP_HEADER_END } from '../../spec/wire/management.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, callOf, refuse } from './caller.ts'
+import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from './umad-layout.ts'
 
 /** One opened file. */
 export interface UmadFile {

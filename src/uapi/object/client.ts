@@ -6,7 +6,6 @@ import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { type CallError, callError } from '../../spec/errno.ts'
 import type { Place } from '../../spec/reason.ts'
 import { type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
-import { checkKnown } from '../../spec/schema/versions.ts'
 import { passesQuickCheck } from '../argument-check.ts'
 import type { Call, Result } from '../call.ts'
 import { checkValue, viewOf, writeBytes } from '../scalar.ts'
@@ -25,6 +24,7 @@ import {
   WRITTEN_SHIFT,
   writePayload,
 } from './format.ts'
+import { checkKnown } from './versions.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 

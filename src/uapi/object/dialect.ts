@@ -21,7 +21,6 @@
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { because, type Place } from '../../spec/reason.ts'
-import { lacksCall } from '../../spec/schema/lacking.ts'
 import { type AnyValue, type AnyValues, type Kind, type ObjectClass, sizeOf } from '../../spec/schema/schema.ts'
 import { isValid } from '../argument-check.ts'
 import type { Answer, Call, CallerView, Decoded, Install, Result } from '../call.ts'
@@ -42,6 +41,7 @@ import {
   WRITTEN_SHIFT,
   writePayload,
 } from './format.ts'
+import { lacksCall } from './lacking.ts'
 
 export { callOfRequest, HEADER, ioctlRequest } from './format.ts'
 

@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import { declaredSchema, schemaText } from '../../../src/cli/commands/schema.ts'
+import { type Schema, schemaOf } from '../../../src/cli/schema-json.ts'
 import { DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
 import { classes } from '../../../src/spec/classes.ts'
-import { type Schema, schemaOf } from '../../../src/spec/schema/schema-json.ts'
 import { classesOf, withoutRoles } from '../../spec/schema/schema-reader.ts'
 import { lacking, runUserdma, startDaemon } from '../../system/programs.ts'
 

@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import protobuf from 'protobufjs'
+import { type MessageTable, Services } from '../../../src/cli/kubernetes/device-plugin.ts'
 import { decode, encode } from '../../../src/cli/kubernetes/messages.ts'
-import { type MessageTable, Services } from '../../../src/spec/device-plugin.ts'
 import { repoRoot } from '../../paths.ts'
 
 const proto = new protobuf.Root().loadSync(join(repoRoot, 'test/system/kubelet.proto'), { keepCase: true })

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { type PacketRole, planWalk } from '../../../src/cli/walk/kinds.ts'
 import type { WalkSite } from '../../../src/cli/walk/site.ts'
-import { parseRule } from '../../../src/spec/faults/rules.ts'
-import { type WalkKind, walkKindNames } from '../../../src/spec/walk-kinds.ts'
+import { type WalkKind, walkKindNames } from '../../../src/cli/walk/walk-kinds.ts'
+import { parseRule } from '../../../src/faults/rules.ts'
 import { site } from './site.ts'
 
 const completion = (others: Partial<WalkSite> = {}): WalkSite =>

@@ -6,8 +6,8 @@ import { describe, it } from 'node:test'
 import { type PacketRole, planWalk, type WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import { inTurns } from '../../../src/cli/walk/order.ts'
 import type { WalkSite } from '../../../src/cli/walk/site.ts'
+import { type WalkKind, walkKindNames } from '../../../src/cli/walk/walk-kinds.ts'
 import { programPhases } from '../../../src/spec/faults.ts'
-import { type WalkKind, walkKindNames } from '../../../src/spec/walk-kinds.ts'
 import { site } from './site.ts'
 
 /** Two processes, in each phase five lines with two calls each. */

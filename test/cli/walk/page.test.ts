@@ -7,7 +7,7 @@ import type { WalkPoint } from '../../../src/cli/walk/kinds.ts'
 import type { Outcome, WalkResult } from '../../../src/cli/walk/outcome.ts'
 import { walkHtml } from '../../../src/cli/walk/page.ts'
 import type { Stage } from '../../../src/cli/walk/stage.ts'
-import type { WalkKind } from '../../../src/spec/walk-kinds.ts'
+import type { WalkKind } from '../../../src/cli/walk/walk-kinds.ts'
 import type { Symbols } from '../../../src/tools/check/finding-text.ts'
 
 const HOSTILE = `</style><script>"&'\u001b[31m\u202e`

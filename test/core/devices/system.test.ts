@@ -22,8 +22,8 @@ import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
 import { UVERBS_ABI } from '../../../src/spec/classes/device/system.ts'
 import { Classes, classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType, NodeType } from '../../../src/spec/enums.ts'
-import { declare } from '../../../src/spec/schema/description.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { declare } from '../../../src/uapi/object/description.ts'
 import { describeDevice, errnoOf, testCaller, testClasses, testDriver } from '../fixture.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values

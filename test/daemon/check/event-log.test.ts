@@ -9,10 +9,10 @@ import { EventLogs } from '../../../src/daemon/check/event-log.ts'
 import type { Contexts } from '../../../src/daemon/context/contexts.ts'
 import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
-import { eventTime } from '../../../src/spec/check/stream.ts'
 import { EventLog } from '../../../src/spec/context-logs.ts'
 import { offsetsOf } from '../../../src/spec/message-layout.ts'
 import { ContextFile, EventKind, Messages } from '../../../src/spec/session.ts'
+import { eventTime } from '../../../src/tools/events/stream.ts'
 
 const ENTRY = offsetsOf(Messages.event)
 const HEADER = offsetsOf(Messages.eventLog)

@@ -1,5 +1,5 @@
 /*
- * Calls in shared memory (spec/call-slot.ts), by a client that fills the slot itself.
+ * Calls in shared memory (daemon/session/call-slot-layout.ts), by a client that fills the slot itself.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -7,10 +7,10 @@ import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import { dispatch } from '../../../src/core/dispatch/dispatch.ts'
 import { startDaemon } from '../../../src/daemon/daemon.ts'
+import { AnswerState, CallSlot } from '../../../src/daemon/session/call-slot-layout.ts'
 import { EAGAIN } from '../../../src/host/errno.ts'
 import { createRingPool, type Mapping } from '../../../src/host/memory/mapping.ts'
 import { close, connect, send } from '../../../src/host/net/sockets.ts'
-import { AnswerState, CallSlot } from '../../../src/spec/call-slot.ts'
 import { HelloWants, Messages } from '../../../src/spec/session.ts'
 import {
   messageBuffer,

@@ -32,7 +32,7 @@ import {
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import { declare } from '../../../src/spec/schema/description.ts'
+import { declare } from '../../../src/uapi/object/description.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { decode, flatCaller, openClient, receive, setWord } from './client.ts'

@@ -2,6 +2,12 @@
  * Gives firmware commands (DEVX) as a program of machine.ts does through libmlx5's mlx5dv_devx_…: by structs of fields.
  */
 import assert from 'node:assert/strict'
+import {
+  CommandStatus,
+  type StatusName,
+  type SyndromeName,
+  Syndromes,
+} from '../../../src/drivers/mlx5/commands/status.ts'
 import { contextOf } from '../../../src/drivers/mlx5/context.ts'
 import { Devx, DevxObj, DevxUmem } from '../../../src/spec/drivers/mlx5-devx.ts'
 import { answerHeader, commandHeader, type FirmwareCommand } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
@@ -13,12 +19,6 @@ import {
   type Struct,
   struct,
 } from '../../../src/spec/drivers/mlx5-firmware/fields.ts'
-import {
-  CommandStatus,
-  type StatusName,
-  type SyndromeName,
-  Syndromes,
-} from '../../../src/spec/drivers/mlx5-firmware/status.ts'
 import { AnsweredError, CallError, type ErrnoName } from '../../../src/spec/errno.ts'
 import { decodeFields, encodeFields, encodeFieldsInto } from '../../../src/uapi/firmware/fields.ts'
 import type { Program } from './machine.ts'

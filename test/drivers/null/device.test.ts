@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { createCore, invokeNow, openContext, unregister } from '../../../src/core/index.ts'
 import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { declare } from '../../../src/spec/schema/description.ts'
+import { declare } from '../../../src/uapi/object/description.ts'
 import { errnoOf, testCaller } from '../../core/fixture.ts'
 import { repoRoot } from '../../paths.ts'
 

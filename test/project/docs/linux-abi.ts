@@ -2,12 +2,12 @@
  * Generates docs/reference/linux-abi.md from the tables of spec/linux, and from the recorded answers of Linux's rxe
  * (every-call.ts).
  */
-import { type LinuxCall, linuxCalls } from '../../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../../src/spec/linux/ioctl.ts'
 import { type NldevCommand, NldevCommands } from '../../../src/spec/linux/nldev.ts'
 import { absentUcmaCommands, ucmaCommands } from '../../../src/spec/linux/ucma.ts'
-import { umadCalls } from '../../../src/spec/linux/umad.ts'
 import { EXTENDED } from '../../../src/spec/linux/write.ts'
+import { type LinuxCall, linuxCalls } from '../../../src/uapi/linux/coverage.ts'
+import { umadCalls } from '../../../src/uapi/linux/umad-layout.ts'
 import { departures, onLinux } from '../../every-call.ts'
 import { additionKinds, additions, methodSince } from './linux-additions.ts'
 

@@ -1,13 +1,13 @@
 /*
  * Generates docs/reference/mlx5-commands.md from the table of firmware commands and the syndromes.
  */
+import { CommandStatus, type Syndrome, Syndromes, statusErrno } from '../../../src/drivers/mlx5/commands/status.ts'
 import {
   type CommandName,
   Commands,
   commandLimits,
   type FirmwareCommand,
 } from '../../../src/spec/drivers/mlx5-firmware/commands.ts'
-import { CommandStatus, type Syndrome, Syndromes, statusErrno } from '../../../src/spec/drivers/mlx5-firmware/status.ts'
 
 const hex = (number: number, digits = 0): string => `0x${number.toString(16).padStart(digits, '0')}`
 
@@ -35,7 +35,7 @@ export const mlx5CommandsPage = (): string => `# Firmware commands of mlx5 devic
 Programs give these commands by \`mlx5dv_devx_…\` of libmlx5, in a context opened with \`MLX5DV_CONTEXT_FLAGS_DEVX\`. Their
 structs are those of mlx5_ifc.h. [A record](../decisions/mlx5-firmware-commands.md) says how they map to objects.
 
-\`npm run docs\` writes this page, from \`src/spec/drivers/mlx5-firmware/\`.
+\`npm run docs\` writes this page, from \`src/spec/drivers/mlx5-firmware/\` and \`src/drivers/mlx5/commands/status.ts\`.
 
 ## Commands
 

@@ -2,12 +2,12 @@
  * Generates docs/reference/classes from the declarations and their comments (R13).
  */
 import { callText, declaredSchema, describedDevices, namedBy, typeText } from '../../../src/cli/commands/schema.ts'
+import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../../src/cli/schema-json.ts'
+import { schemaOf } from '../../../src/cli/schema-json.ts'
 import { QpState } from '../../../src/spec/enums.ts'
-import { linuxCalls } from '../../../src/spec/linux/coverage.ts'
 import { type QpStateName, type QpTypeName, qpTransitions, type Transition } from '../../../src/spec/qp-states.ts'
 import { CREATE, CREATE_FD, DESTROY } from '../../../src/spec/schema/schema.ts'
-import type { JsonAttribute, JsonClass, JsonField, JsonMethod, JsonType } from '../../../src/spec/schema/schema-json.ts'
-import { schemaOf } from '../../../src/spec/schema/schema-json.ts'
+import { linuxCalls } from '../../../src/uapi/linux/coverage.ts'
 import { type ClassComments, commentOfEnumeration, commentsOf } from './comments.ts'
 
 const code = (text: string): string => `\`${text}\``

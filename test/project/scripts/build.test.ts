@@ -15,7 +15,7 @@ const smallCheckout = (): string => {
   const { protocol, records }: { readonly protocol: readonly string[]; readonly records: string } = JSON.parse(
     readFileSync(join(repoRoot, 'scripts', 'protocol-sources.json'), 'utf8'),
   )
-  const sources = [...protocol, records].map(name => `src/spec/${name}.ts`)
+  const sources = [...protocol, records].map(name => `src/${name}.ts`)
   for (const name of ['scripts', 'tsconfig.json', 'package.json', ...sources])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
   symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
-import { formatFaults, parseFaults } from '../../../src/spec/faults/rules.ts'
+import { formatFaults, parseFaults } from '../../../src/faults/rules.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { createPcapng, packetJson, packetLine } from '../../../src/tools/trace/index.ts'

@@ -3,6 +3,7 @@
  * queue pair 1. Identifiers and connections must be bounded, and none may remain at the end.
  */
 import assert from 'node:assert/strict'
+import { createRandom } from '../../../src/base/random.ts'
 import type { MadAddress } from '../../../src/core/driver-contract.ts'
 import {
   closeContext,
@@ -25,7 +26,6 @@ import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import type { SocketAddress } from '../../../src/spec/classes/connections/cm_parameters.ts'
 import { AsyncEventType, CmPortSpace, QpState } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { UCMA_HEADER_BYTES, type UcmaCommand, ucmaCommands } from '../../../src/spec/linux/ucma.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES, rejReason } from '../../../src/spec/wire/mad.ts'

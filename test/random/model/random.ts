@@ -1,7 +1,7 @@
 /*
  * Random values for tests: a seed determines all of them.
  */
-import { createRandom } from '../../../src/spec/faults/random.ts'
+import { createRandom } from '../../../src/base/random.ts'
 
 export type RandomSource = ReturnType<typeof createRandomSource>
 

@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { createRandom } from '../../../src/spec/faults/random.ts'
+import { createRandom } from '../../../src/base/random.ts'
 import { type KindName, kindNames, kindOf } from './kinds.ts'
 import { type Program, programs } from './programs.ts'
 import { type Edit, type LineRange, linesOfEdit, searchable } from './source.ts'

@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
+import { createRandom } from '../../../src/base/random.ts'
 import type { CmConnection, CmPath } from '../../../src/services/cm/connection.ts'
 import { fromExponent } from '../../../src/services/cm/timeout.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { aprStatus, cmAnswered, failoverAccepted, rejReason, sidrStatus } from '../../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../../src/transport/wire/mad/mad.ts'
 import { established, gid, Host, offer, Pair, parsed, pathTo, peerOf, request, SERVICE } from './pair.ts'

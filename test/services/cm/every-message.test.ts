@@ -1,11 +1,11 @@
 /*
  * Every message in every state, on the active and the passive side. The table is written by hand from Linux's cm.c and
- * the InfiniBand specification, not derived from spec/cm-states.ts.
+ * the InfiniBand specification, not derived from services/cm/cm-states.ts.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
+import { type CmState, cmStates } from '../../../src/services/cm/cm-states.ts'
 import type { CmConnection } from '../../../src/services/cm/connection.ts'
-import { type CmState, cmStates } from '../../../src/spec/cm-states.ts'
 import { aprStatus, type CmMessageName, cmAnswered, cmMessages, rejReason } from '../../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../../src/transport/wire/mad/mad.ts'
 import { enter, type Role, statesAndRoles } from './in-state.ts'

@@ -2,8 +2,8 @@
  * Connections in each state of the connection manager.
  */
 import assert from 'node:assert/strict'
+import type { CmState } from '../../../src/services/cm/cm-states.ts'
 import type { CmConnection } from '../../../src/services/cm/connection.ts'
-import type { CmState } from '../../../src/spec/cm-states.ts'
 import { established, type Host, offer, type Pair, pathTo, request, SERVICE } from './pair.ts'
 
 export type Role = 'active' | 'passive'

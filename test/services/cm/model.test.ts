@@ -5,10 +5,10 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createRandom } from '../../../src/base/random.ts'
+import { cmStates } from '../../../src/services/cm/cm-states.ts'
 import type { CmConnection } from '../../../src/services/cm/connection.ts'
 import { fromExponent } from '../../../src/services/cm/timeout.ts'
-import { cmStates } from '../../../src/spec/cm-states.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { parseCm } from '../../../src/transport/wire/mad/mad.ts'
 import { Host, type OnWire, offer, pathTo, request, SERVICE } from './pair.ts'

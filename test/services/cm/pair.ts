@@ -1,11 +1,11 @@
 /*
  * Connection managers in virtual time. Messages wait in `wire` until the test delivers, loses or repeats them.
  */
+import { createRandom } from '../../../src/base/random.ts'
 import type { CmConnection, CmOffer, CmPath, CmRequest } from '../../../src/services/cm/connection.ts'
 import { CmEngine } from '../../../src/services/cm/engine.ts'
 import type { CmEvent } from '../../../src/services/cm/machine.ts'
 import { Mtu } from '../../../src/spec/enums.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { type CmMessage, parseCm } from '../../../src/transport/wire/mad/mad.ts'
 
 /** ::ffff:10.0.0.HOST */

@@ -4,10 +4,10 @@
  * Retransmissions must occur without a command.
  */
 import assert from 'node:assert/strict'
+import { createRandom } from '../../../src/base/random.ts'
 import type { CmConnection, CmPath } from '../../../src/services/cm/connection.ts'
 import { CmEngine } from '../../../src/services/cm/engine.ts'
 import type { CmEvent } from '../../../src/services/cm/machine.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { GSI_QPN, rejReason } from '../../../src/spec/wire/mad.ts'
 import { type CmMessage, emitCm, parseCm } from '../../../src/transport/wire/mad/mad.ts'
 import { type Loss, readConversation, type Side } from '../../transport/engine/captures/conversation.ts'

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
+import { cmStates } from '../../../src/services/cm/cm-states.ts'
 import { CmError } from '../../../src/services/cm/error.ts'
-import { cmStates } from '../../../src/spec/cm-states.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../../src/transport/wire/mad/mad.ts'
 import { enter, statesAndRoles } from './in-state.ts'

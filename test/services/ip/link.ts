@@ -2,9 +2,9 @@
  * IP interfaces on a link in virtual time. Packets wait in `wire` until the test delivers, loses or changes them.
  */
 
+import { createRandom } from '../../../src/base/random.ts'
 import { IpInterface } from '../../../src/services/ip/interface.ts'
 import type { IpEnd, SocketProtocol } from '../../../src/services/ip/sockets.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { MULTICAST_QPN } from '../../../src/spec/wire/headers.ts'
 import { addressText, parseAddress } from '../../../src/transport/wire/address.ts'
 import type { LinkAddress } from '../../../src/transport/wire/ipoib.ts'

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { createRandom } from '../../../src/base/random.ts'
 import { MAD_RECEIVED_SEGMENTS } from '../../../src/spec/classes/mad/mad_channel.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import {
   MAD_HEADER_BYTES,

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { createRandom } from '../../../src/base/random.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
-import { createRandom } from '../../../src/spec/faults/random.ts'
 import {
   CM_CLASS,
   CM_CLASS_VERSION,

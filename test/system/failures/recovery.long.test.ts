@@ -13,7 +13,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, normalize } from 'node:path'
 import { before, describe, it } from 'node:test'
-import { walkKinds } from '../../../src/spec/walk-kinds.ts'
+import { walkKinds } from '../../../src/cli/walk/walk-kinds.ts'
 import { repoRoot } from '../../paths.ts'
 import { lacking, ownProgram, runUserdma, suiteScope, temporaryFolder } from '../programs.ts'
 

@@ -4,9 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { CharDevices, rdevOf } from '../../../src/daemon/files/chardevs.ts'
 import { MAD_MESSAGE_BYTES } from '../../../src/spec/classes/mad/mad_channel.ts'
-import { CharDevices, rdevOf } from '../../../src/spec/linux/chardevs.ts'
-import { RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
 import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import {
   CLASS_PORT_INFO,
@@ -19,6 +18,7 @@ import {
   RmppFlag,
   RmppType,
 } from '../../../src/spec/wire/management.ts'
+import { RegisterAgent2, UmadHeader } from '../../../src/uapi/linux/umad-layout.ts'
 import {
   assertFaultsInjected,
   isEmpty,

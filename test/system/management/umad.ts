@@ -2,9 +2,9 @@
  * The program test/programs/connections/umad.c, which makes calls on umad files as a test requests.
  */
 import assert from 'node:assert/strict'
-import { RegisterAgent, RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
 import { MAD_BASE_VERSION, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { VENDOR_OUI_OFFSET } from '../../../src/spec/wire/management.ts'
+import { RegisterAgent, RegisterAgent2, UmadHeader } from '../../../src/uapi/linux/umad-layout.ts'
 import { ownProgram, type Scope, type TestDaemon } from '../programs.ts'
 import { StepProgram } from '../steps.ts'
 

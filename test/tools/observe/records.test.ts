@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { RecordKind } from '../../../src/spec/observe.ts'
+import { RecordKind } from '../../../src/tools/observe/file-layout.ts'
 import { type ObservedRecord, recordOf } from '../../../src/tools/observe/records.ts'
 import { recordBytes, structBytes } from './structs.ts'
 

@@ -1,7 +1,7 @@
 /*
  * Records of the observation file, as the preload library writes them.
  */
-import { ObserveStructs } from '../../../src/spec/observe.ts'
+import { ObserveStructs } from '../../../src/tools/observe/file-layout.ts'
 
 type StructName = keyof typeof ObserveStructs
 

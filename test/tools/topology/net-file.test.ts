@@ -6,7 +6,7 @@ import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
 import { type Plan, planNet } from '../../../src/cli/net/plan.ts'
 import { networkDrivers } from '../../../src/drivers/registered.ts'
-import { parseFabric } from '../../../src/spec/fabric.ts'
+import { parseFabric } from '../../../src/settings/fabric.ts'
 import { InputError } from '../../../src/tools/topology/input-error.ts'
 import { parseTopology } from '../../../src/tools/topology/net-file.ts'
 

@@ -1,7 +1,7 @@
 /*
  * A link between two nodes, in virtual time, with random faults. Packets that are due together are one burst.
  */
-import { createRandom as createIntegers } from '../../../src/spec/faults/random.ts'
+import { createRandom as createIntegers } from '../../../src/base/random.ts'
 import type { TestNode } from './node.ts'
 
 const MAX_RUN_PACKETS = 20

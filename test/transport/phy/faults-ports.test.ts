@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { after, describe, it } from 'node:test'
+import { parseFaults } from '../../../src/faults/rules.ts'
 import { hasNative } from '../../../src/host/native.ts'
-import { parseFaults } from '../../../src/spec/faults/rules.ts'
 import { type FaultPort, withFaults } from '../../../src/transport/phy/faults/layer.ts'
 import { createUdpPort } from '../../../src/transport/phy/udp/port.ts'
 import { loopback } from '../../loopback.ts'

@@ -3,6 +3,7 @@
  * waits for, a request that no program has got, events that were delivered and not read, and threads that wait for an
  * event of a channel for which none can come.
  */
+import { counted } from '../../../base/text.ts'
 import type { ContextWait } from '../../../core/driver-contract.ts'
 import type { Context } from '../../../core/model.ts'
 import { readDescriptors } from '../../../host/process-status.ts'
@@ -10,7 +11,6 @@ import type { Identifier, IdState } from '../../../services/rdma-cm/identifier.t
 import type { RdmaCm } from '../../../services/rdma-cm/rdma-cm.ts'
 import type { Wait } from '../../../spec/check/waits.ts'
 import { CmEventType, nameIn } from '../../../spec/enums.ts'
-import { counted } from '../../../spec/text.ts'
 import { rejectText } from '../../../spec/wire/mad.ts'
 import { addressText, isSameAddress } from '../../../transport/wire/address.ts'
 import { EventSocket } from '../../context/event-socket.ts'

@@ -2,6 +2,7 @@
  * What a program waits for of which no other rule knows a reason: the first rule that applies to the requests, queues and
  * completions of its context says why none of them can complete, or what is outstanding. For devices of any driver.
  */
+import { counted, hex } from '../../../base/text.ts'
 import {
   type ContextWait,
   isQueuePair,
@@ -12,7 +13,6 @@ import type { Context, CoreObject } from '../../../core/model.ts'
 import type { Wait } from '../../../spec/check/waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { nameIn, QpState } from '../../../spec/enums.ts'
-import { counted, hex } from '../../../spec/text.ts'
 import { cqsOf, isCq } from '../../context/queues.ts'
 import { type DaemonDevice, type Devices, devicesWith } from '../../devices/devices.ts'
 

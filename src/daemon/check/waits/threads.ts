@@ -4,6 +4,7 @@
  * one if its counts grow from look to look, and no completion comes.
  */
 import { existsSync, readlinkSync, statSync } from 'node:fs'
+import { counted, hex } from '../../../base/text.ts'
 import { type ContextWait, isQueuePair, type QueuePairObject } from '../../../core/driver-contract.ts'
 import type { Context, CoreObject } from '../../../core/model.ts'
 import { findHandle } from '../../../core/objects/handles.ts'
@@ -13,7 +14,6 @@ import type { RdmaCm } from '../../../services/rdma-cm/rdma-cm.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { Ender, GraphProcess, GraphThread, ThreadWaitKind, WaitGraph } from '../../../spec/check/thread-waits.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
-import { counted, hex } from '../../../spec/text.ts'
 import { WaitFlag, WaitKind } from '../../../spec/wait-table.ts'
 import { waitGraphs } from '../../../tools/check/waits/graph.ts'
 import { isOnStack, loadOf } from '../../../tools/check/waits/loads.ts'

@@ -1,7 +1,6 @@
 /*
  * The sending half of SRD (docs/decisions/srd.md): packets of requests, until they are acknowledged, refused or given up.
  */
-import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { timerFactor } from '../../../spec/work.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
@@ -11,6 +10,7 @@ import { endSend, notReadyDelay } from '../ending.ts'
 import { ENDLESS, MAX_TRANSFER, timeoutOf, WAIT } from '../engine-common.ts'
 import { copyRange, gather, memoryOf, setRange } from '../memory.ts'
 import { commit } from '../peers.ts'
+import { EfaOperation, EfaStatus } from '../queue-layout.ts'
 import { type Pair, type Peer, pairKey, type Request } from '../state.ts'
 import {
   ackEpoch,

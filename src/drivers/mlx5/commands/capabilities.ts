@@ -4,7 +4,6 @@
 import { hasLids } from '../../../core/devices/gids.ts'
 import type { Device } from '../../../core/model.ts'
 import { CORE_CLOCK_KHZ, MAX_INDIRECT_ENTRIES, MAX_RESERVED_QPNS } from '../../../spec/drivers/mlx5.ts'
-import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { CapabilityModifier } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import {
   type atomicCaps,
@@ -24,6 +23,7 @@ import {
 import { MAX_COPY_BYTES } from '../../../spec/work.ts'
 import type { QueueLimits } from '../../soft/attributes.ts'
 import { objectLimits } from '../attributes.ts'
+import { MAX_LOG_STREAMS } from '../dc/answers.ts'
 import { MAX_HEADER_BYTES, MAX_SETTINGS } from '../raw/matcher-flows.ts'
 import type { Mlx5Soft } from '../state.ts'
 import { COUNTER_BULKS, MAX_LOG_COUNTERS } from './flows.ts'

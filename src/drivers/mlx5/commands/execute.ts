@@ -15,13 +15,13 @@ import {
   GENERAL_COMMANDS,
 } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { FieldValues } from '../../../spec/drivers/mlx5-firmware/fields.ts'
-import { CommandStatus, Syndromes } from '../../../spec/drivers/mlx5-firmware/status.ts'
 import { AnsweredError, CallError, callError } from '../../../spec/errno.ts'
 import { because, the } from '../../../spec/reason.ts'
 import { decodeFields, encodeFieldsInto } from '../../../uapi/firmware/fields.ts'
 import { contextOf } from '../context.ts'
 import { CommandRefused, type Given, type Made, refuseCommand, type Subject } from './handler.ts'
 import type { Identity } from './identity.ts'
+import { CommandStatus, Syndromes } from './status.ts'
 import { handlers } from './table.ts'
 
 export interface Executed {

@@ -7,7 +7,7 @@
 import type { CallContext, CoreObject } from '../../../core/model.ts'
 import type { CommandName, Commands, FirmwareCommand } from '../../../spec/drivers/mlx5-firmware/commands.ts'
 import type { PartOf, RecordOf, Struct } from '../../../spec/drivers/mlx5-firmware/fields.ts'
-import { type Syndrome, type SyndromeName, Syndromes } from '../../../spec/drivers/mlx5-firmware/status.ts'
+import { type Syndrome, type SyndromeName, Syndromes } from './status.ts'
 
 /** The device refuses a command. */
 export class CommandRefused extends Error {

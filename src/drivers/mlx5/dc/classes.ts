@@ -8,7 +8,6 @@ import type { DriverClass, MethodAdditions } from '../../../core/driver-contract
 import type { CallContext } from '../../../core/model.ts'
 import { DciQp, DctQp } from '../../../spec/classes/qp/dc_qp.ts'
 import { Mlx5Attributes, Mlx5QpFlags, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
-import { MAX_LOG_STREAMS } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { callError } from '../../../spec/errno.ts'
 import { the } from '../../../spec/reason.ts'
@@ -17,6 +16,7 @@ import { qpClass, UNSUPPORTED_ATTRIBUTES, useGid } from '../../soft/classes/qp-c
 import type { CqObject, QueuePair, SrqObject } from '../../soft/state.ts'
 import { blockFormat, checkStaticRate } from '../format.ts'
 import { stateOf } from '../state.ts'
+import { MAX_LOG_STREAMS } from './answers.ts'
 
 const { RESET, RTR, ERR } = QpState.values
 const NO_QUEUE = { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 }

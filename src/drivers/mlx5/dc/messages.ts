@@ -3,7 +3,6 @@
  * few, and a lost one is repeated by its initiator.
  */
 
-import { DC_MAX_CONNECTIONS } from '../../../spec/drivers/mlx5-dc.ts'
 import { ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -20,6 +19,7 @@ import {
 import { checkPacket } from '../../../transport/wire/packet.ts'
 import type { PathBack } from '../../soft/address/path.ts'
 import type { SoftState } from '../../soft/state.ts'
+import { DC_MAX_CONNECTIONS } from './answers.ts'
 
 export const DcOpcode = {
   CONNECT: opcodeNumber.DC_CONNECT,

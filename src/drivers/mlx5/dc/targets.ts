@@ -7,7 +7,6 @@
 
 import type { Context } from '../../../core/model.ts'
 import { PeerTable } from '../../../core/objects/peer-table.ts'
-import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
@@ -19,6 +18,7 @@ import { emptySendQueue } from '../../soft/queues.ts'
 import { noPsns, type QpObject, type QueuePair, type SoftState } from '../../soft/state.ts'
 import { Limits } from '../attributes.ts'
 import type { CompletedQueues } from '../completions.ts'
+import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from './answers.ts'
 import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values

@@ -11,10 +11,10 @@
 import type { Bytes } from '../../../core/memory/address-space.ts'
 import { type Configurable, IndirectSpace } from '../../../core/memory/indirect.ts'
 import type { Accessor, MemoryTable } from '../../../core/memory/region-table.ts'
-import { LARGEST_BLOCK, LARGEST_SIGNATURE } from '../../../spec/drivers/mlx5-signature.ts'
 import { Errno } from '../../../spec/errno.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
+import { LARGEST_BLOCK, LARGEST_SIGNATURE } from './layout.ts'
 import {
   compareValues,
   computeValue,

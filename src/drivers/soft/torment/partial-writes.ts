@@ -12,10 +12,10 @@
  * The key is checked again for each partial write, so a deregistered region is never written. If the memory of a
  * payload cannot be written, the payload is not divided, and the engine gets the error.
  */
+import { wrapper } from '../../../base/wrapper.ts'
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
-import { wrapper } from '../../../spec/wrapper.ts'
 import { upperWord } from '../../../transport/engine/address.ts'
 import { Access, type Memory } from '../../../transport/engine/types.ts'
 import type { Decision, Decisions, HoldEnd } from '../../../transport/phy/faults/torment-decisions.ts'

@@ -7,11 +7,11 @@
  * device is removed. Delays of completions end before the engine raises an asynchronous event.
  */
 
+import { wrapper } from '../../../base/wrapper.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { armedFor, completed } from '../../../core/events/events.ts'
 import { Armed, type CoreObject, type Device } from '../../../core/model.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
-import { wrapper } from '../../../spec/wrapper.ts'
 import {
   Completion,
   type Completions,

@@ -4,11 +4,11 @@
  */
 
 import type { EventEmitter } from 'node:events'
+import { shrink } from '../../../base/shrink.ts'
+import type { FaultRule } from '../../../faults/rule.ts'
+import { formatFaults, formatRule } from '../../../faults/rules.ts'
 import { nextTurn } from '../../../host/event-loop/next-turn.ts'
 import { decisionKind } from '../../../spec/check/torment.ts'
-import type { FaultRule } from '../../../spec/faults/rule.ts'
-import { formatFaults, formatRule } from '../../../spec/faults/rules.ts'
-import { shrink } from '../../../spec/shrink.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import type { Device } from '../../verbs/device.ts'
 import {

@@ -3,8 +3,8 @@
  * that die. Each fault is a rule with a packet number (`nth`), so that a fault can be left out without a change of the
  * others, and a list is a text for `createNetwork({ fault })`.
  */
-import { createRandom, hashOf } from '../../../spec/faults/random.ts'
-import { type FaultRule, noFaults } from '../../../spec/faults/rule.ts'
+import { createRandom, hashOf } from '../../../base/random.ts'
+import { type FaultRule, noFaults } from '../../../faults/rule.ts'
 
 /** Packets that each device has received in the run without faults, by its name. */
 export type ReceivedPackets = ReadonlyMap<string, number>

@@ -2,7 +2,7 @@
  * The hosts of a network with links: each has one soft device.
  */
 
-import { didYouMean } from '../../../spec/suggest.ts'
+import { didYouMean } from '../../../base/suggest.ts'
 import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'
 import { formatValue, invalidArgument, refused } from '../../verbs/error.ts'
 

@@ -2,6 +2,7 @@
  * The carrier (library/verbs/carrier.ts) of devices in a daemon. Calls are messages, rings are in the context's memory file,
  * buffers have their real addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
  */
+import { noDeviceText } from '../../../base/suggest.ts'
 import { realClock } from '../../../host/event-loop/clock.ts'
 import { yieldProcessor } from '../../../host/event-loop/yield.ts'
 import { loadWord } from '../../../host/memory/fence.ts'
@@ -15,10 +16,9 @@ import { CompChannel } from '../../../spec/classes/events/comp_channel.ts'
 import { mappedLayout } from '../../../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { type ErrnoName, errnoName } from '../../../spec/errno.ts'
-import { declare } from '../../../spec/schema/description.ts'
 import type { AnyValues, ObjectClass } from '../../../spec/schema/schema.ts'
 import { Messages, OpenWants, ParkedPage, PostInline, PostQueue, UNKNOWN_OPCODE } from '../../../spec/session.ts'
-import { noDeviceText } from '../../../spec/suggest.ts'
+import { declare } from '../../../uapi/object/description.ts'
 import { writeRequest } from '../../../uapi/session-codec.ts'
 import {
   type AnyCall,

@@ -1,7 +1,7 @@
 /*
  * The request that a NAK refused, as its packets say it.
  */
-import { counted, hex } from '../../../spec/text.ts'
+import { counted, hex } from '../../../base/text.ts'
 import {
   headerAt,
   OP_READ,

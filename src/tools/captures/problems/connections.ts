@@ -1,7 +1,7 @@
 /*
  * What the messages of the connection manager show: connections that were rejected, given up, or never answered.
  */
-import { counted, hex, hexBytes } from '../../../spec/text.ts'
+import { counted, hex, hexBytes } from '../../../base/text.ts'
 import { cmAnswered, rejectText, rejReason, sidrStatusText } from '../../../spec/wire/mad.ts'
 import type { CaptureConnection, LoneReject, SeenMessage } from '../connections.ts'
 import { frameList, nanoText, type ProblemList, times } from './list.ts'

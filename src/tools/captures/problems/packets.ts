@@ -1,7 +1,7 @@
 /*
  * What packets themselves show, and what belongs to no queue pair.
  */
-import { counted, hex } from '../../../spec/text.ts'
+import { counted, hex } from '../../../base/text.ts'
 import { SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
 import { transportBits } from '../../../spec/wire/opcodes.ts'
 import { BurstCause } from '../flows/bursts.ts'

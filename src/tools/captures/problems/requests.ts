@@ -1,9 +1,9 @@
 /*
  * Whether the requests of a flow failed, by their answers or by their silence.
  */
+import { counted, hex } from '../../../base/text.ts'
 import type { CaptureCause } from '../../../spec/captures.ts'
 import { refusalOf } from '../../../spec/naks.ts'
-import { counted, hex } from '../../../spec/text.ts'
 import { nakCode } from '../../../spec/wire/headers.ts'
 import { FULL_MEMBER } from '../../../spec/wire/subnet.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'

@@ -2,8 +2,8 @@
  * Why the requests of a flow took long.
  */
 
+import { counted } from '../../../base/text.ts'
 import { durationText } from '../../../spec/duration.ts'
-import { counted } from '../../../spec/text.ts'
 import { BurstCause, type BurstFacts, type Repeats } from '../flows/bursts.ts'
 import type { Flow } from '../flows/flow.ts'
 import { copiesIn, frameList, nanoText, type ProblemList, rangeText } from './list.ts'

@@ -6,8 +6,8 @@
  * destination. Other senders become devices of their own.
  */
 
+import { hexBytes } from '../../../base/text.ts'
 import type { DeviceEvent, ObjectEvent, SessionEvent } from '../../../spec/session-events.ts'
-import { hexBytes } from '../../../spec/text.ts'
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { headers } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes } from '../../../spec/wire/opcodes.ts'

@@ -7,13 +7,13 @@
  * request is posted when its first packet is seen, and ended when its last PSN is acknowledged.
  */
 
+import { hexBytes } from '../../../base/text.ts'
 import { captureCause } from '../../../spec/captures.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { Mtu, QpState } from '../../../spec/enums.ts'
 import { mtuBytes } from '../../../spec/mtu.ts'
 import { refusalOf, Verdict, verdictOf } from '../../../spec/naks.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { hexBytes } from '../../../spec/text.ts'
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import { headers, ICRC_BYTES, SYNDROME_VALUE_MASK } from '../../../spec/wire/headers.ts'
 import {

@@ -1,7 +1,7 @@
 /*
  * Finding array-too-short: a poll of more completions than its array on the stack has room for.
  */
-import { counted } from '../../../spec/text.ts'
+import { counted } from '../../../base/text.ts'
 import { reportsEach } from '../detector.ts'
 import { hex } from '../objects.ts'
 

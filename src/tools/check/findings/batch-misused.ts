@@ -3,14 +3,14 @@
  * and advice of each.
  */
 
-import { BatchCall, BatchMistake } from '../../../spec/call-mistakes.ts'
+import { counted } from '../../../base/text.ts'
 import type { Moment } from '../../../spec/check/finding.ts'
 import type { MistakenBatch } from '../../../spec/check/program-events.ts'
 import type { Severity } from '../../../spec/check/severity.ts'
 import { nameIn } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { returnsData, WrOpcode } from '../../../spec/work.ts'
+import { BatchCall, BatchMistake } from '../call-mistakes.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { type KnownObject, moment, queueOf } from '../objects.ts'
 

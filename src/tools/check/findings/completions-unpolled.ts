@@ -1,8 +1,8 @@
 /*
  * Completions that are left in a CQ that is destroyed, unless all were flushed.
  */
+import { counted } from '../../../base/text.ts'
 import { nameIn } from '../../../spec/enums.ts'
-import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'

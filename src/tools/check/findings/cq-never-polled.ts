@@ -2,7 +2,7 @@
  * Finding cq-never-polled: a CQ was full that no thread has ever polled, though its program polls others. One that posts more
  * than the CQ has entries before its first poll needs a larger CQ, which cq-overrun says.
  */
-import { counted } from '../../../spec/text.ts'
+import { counted } from '../../../base/text.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { getOrAdd, type KnownObject } from '../objects.ts'
 

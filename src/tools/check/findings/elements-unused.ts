@@ -1,8 +1,8 @@
 /*
  * Requests with num_sge 0, and an element all the same.
  */
+import { counted } from '../../../base/text.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { reportsEach } from '../detector.ts'
 import { POSTED } from '../reporting.ts'
 

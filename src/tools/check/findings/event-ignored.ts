@@ -7,6 +7,7 @@
  * - the status of DISCONNECTED.
  */
 
+import { counted } from '../../../base/text.ts'
 import type { CheckedCall, ContextEnd, ProgramEvent, RefusedAttempt } from '../../../spec/check/program-events.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import type { Severity } from '../../../spec/check/severity.ts'
@@ -15,7 +16,6 @@ import { Errno, errnoName } from '../../../spec/errno.ts'
 import { roleOf } from '../../../spec/methods.ts'
 import type { MethodRole } from '../../../spec/schema/schema.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { addressText } from '../../../transport/wire/address.ts'
 import { cmFunctionIn } from '../advice.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'

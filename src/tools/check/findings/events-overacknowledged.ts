@@ -1,8 +1,8 @@
 /*
  * Finding events-overacknowledged: a program acknowledges more events of an object than it has read.
  */
+import { counted } from '../../../base/text.ts'
 import type { ProgramEvent } from '../../../spec/check/program-events.ts'
-import { counted } from '../../../spec/text.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
 

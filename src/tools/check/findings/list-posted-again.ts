@@ -1,8 +1,8 @@
 /*
  * Finding list-posted-again: a list of requests that was taken in part is posted again from its head.
  */
+import { counted } from '../../../base/text.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { reportsEach } from '../detector.ts'
 import { POSTED } from '../reporting.ts'
 

@@ -3,12 +3,12 @@
  * (`misordered` in spec/preload-events.ts): the finding, sentence, severity and advice of each.
  */
 
-import { CompletionField, OrderCall, OrderMistake } from '../../../spec/call-mistakes.ts'
 import type { Moment } from '../../../spec/check/finding.ts'
 import type { FindingId } from '../../../spec/check/findings.ts'
 import type { Misorder } from '../../../spec/check/program-events.ts'
 import type { Severity } from '../../../spec/check/severity.ts'
 import { ObjectKind } from '../../../spec/session.ts'
+import { CompletionField, OrderCall, OrderMistake } from '../call-mistakes.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { type KnownObject, moment } from '../objects.ts'
 

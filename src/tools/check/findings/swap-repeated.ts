@@ -3,10 +3,10 @@
  * (swap-writers.ts) tells why: a lock whose holder has ended, or a word in the byte order of the network. The word itself is
  * read when a wait is looked for.
  */
+import { counted, hex } from '../../../base/text.ts'
 import type { RequestElement } from '../../../spec/check/requests.ts'
 import type { Wait } from '../../../spec/check/waits.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
-import { counted, hex } from '../../../spec/text.ts'
 import { remoteRights, WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'

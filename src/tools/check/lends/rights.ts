@@ -1,9 +1,9 @@
 /*
  * What peers may do with lent memory, and do with any, in words: of findings, and of recordings as text.
  */
+import { hex } from '../../../base/text.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { LendRight } from '../../../spec/lends.ts'
-import { hex } from '../../../spec/text.ts'
 import type { Lend } from './table.ts'
 
 const words: readonly (readonly [right: number, word: string, noun: string])[] = [

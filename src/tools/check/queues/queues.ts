@@ -3,9 +3,9 @@
  * events of CQs (wakeups.ts), limits of SRQs, queue pairs that fail again, and completions that are not polled.
  */
 
+import { counted } from '../../../base/text.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices, Topic } from '../detector.ts'

@@ -3,9 +3,9 @@
  * - a receive that is posted after the first message came for it;
  * - messages that wait for a receive later: receives are the credits of the sender.
  */
+import { counted } from '../../../base/text.ts'
 import type { Moment } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
-import { counted } from '../../../spec/text.ts'
 import { requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'

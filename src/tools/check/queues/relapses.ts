@@ -6,11 +6,11 @@
  * the program knew when it posted it. Requests that were outstanding at the failure have none, and what a program posts
  * while it works through a list of completions has one.
  */
+import { counted } from '../../../base/text.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
 import type { Relapse } from '../../../spec/faults.ts'
-import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'

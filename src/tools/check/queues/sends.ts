@@ -7,12 +7,12 @@
  *   device, or ends. What is outstanding then is lost. What is complete is not lost, but the program has not polled it.
  */
 
+import { counted } from '../../../base/text.ts'
 import type { Moment } from '../../../spec/check/finding.ts'
 import type { BeginningCall, CheckedCall, ContextEnd } from '../../../spec/check/program-events.ts'
 import type { RequestCompletion, WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { DEFINED_SEND_FLAGS, SendFlags, takesReceive, WcStatus } from '../../../spec/work.ts'
 import { isRead, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'

@@ -1,7 +1,7 @@
 /*
  * What queues tell about waits: what was posted, armed and lost before.
  */
-import { counted } from '../../../spec/text.ts'
+import { counted } from '../../../base/text.ts'
 import { ADVICE_FOR_SOLICITED } from '../advice.ts'
 import { requestText } from '../buffers.ts'
 import type { Detector, DetectorServices } from '../detector.ts'

@@ -1,9 +1,9 @@
 /*
  * Findings about events of CQs: CQs that are never armed (ibv_req_notify_cq), or armed with unpolled completions.
  */
+import { counted } from '../../../base/text.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { RequestCompletion } from '../../../spec/check/requests.ts'
-import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { ADVICE_FOR_SOLICITED } from '../advice.ts'
 import type { DetectorServices } from '../detector.ts'

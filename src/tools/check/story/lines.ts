@@ -3,6 +3,7 @@
  * those that they are connected with, what happened to them in the order of time, with repeats as one line.
  */
 
+import { counted } from '../../../base/text.ts'
 import { requestName } from '../../../spec/check/causes.ts'
 import type { Stack, Story, StoryEventKind, StoryLine } from '../../../spec/check/finding.ts'
 import { type FindingId, findings } from '../../../spec/check/findings.ts'
@@ -11,7 +12,6 @@ import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState } from '../../../spec/enums.ts'
 import { errnoName } from '../../../spec/errno.ts'
 import { PostQueue, UNKNOWN_NUMBER } from '../../../spec/session.ts'
-import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'
 import { callName } from '../c-words.ts'
 import type { DetectorServices, Topic } from '../detector.ts'

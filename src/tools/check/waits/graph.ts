@@ -6,7 +6,7 @@
  * finding, and threads that wait long for a client, a clock or a person do neither.
  */
 import type { Ender, GraphProcess, GraphThread, ThreadWait, WaitGraph } from '../../../spec/check/thread-waits.ts'
-import { processKey as keyOf } from '../../../spec/check/wait-lines.ts'
+import { processKey as keyOf } from './wait-lines.ts'
 
 /** Threads of a graph that are kept. */
 const MAX_THREADS = 200

@@ -1,8 +1,8 @@
 /*
  * The registered memory that a thread reads in a loop, and who may write there: what it waits for may come from a peer.
  */
+import { counted } from '../../../base/text.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
-import { counted } from '../../../spec/text.ts'
 import { SendKind, sendOperations } from '../../../spec/work.ts'
 import { requestText } from '../buffers.ts'
 import { hasReachedRtr } from '../connection.ts'

@@ -6,12 +6,12 @@ import type { LentWatch } from '../../../core/memory/region-table.ts'
 import type { KeyedMemory } from '../../../spec/check/probes.ts'
 import type { ProgramConsumer, ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
-import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { returnsData } from '../../../spec/work.ts'
 import type { Checker } from '../../check/checker.ts'
 import type { Lends, LentRange } from '../../check/lends/lends.ts'
+import { ConsumerRank, type ProgramStream } from '../../events/stream.ts'
 
 /** Bytes for which a request waits. */
 interface Watched {

@@ -2,7 +2,7 @@
  * The stream of program events of a core: its producer (check-client.ts) and its consumers find it here.
  */
 import type { Core } from '../../../core/model.ts'
-import { ProgramStream } from '../../../spec/check/stream.ts'
+import { ProgramStream } from '../../events/stream.ts'
 
 const streams = new WeakMap<Core, ProgramStream>()
 

@@ -1,5 +1,5 @@
 /*
- * Injects the faults of rules for programs (spec/faults/program-faults.ts): into calls, and events, by a hook of each device;
+ * Injects the faults of rules for programs (faults/program-faults.ts): into calls, and events, by a hook of each device;
  * into completions and accesses to pages by taps. While no such rule exists, there is no hook or tap. Posts are decided here for the carriers.
  */
 import { registerClient } from '../../../core/devices/clients.ts'
@@ -21,6 +21,15 @@ import type {
   FdObject,
   Hook,
 } from '../../../core/model.ts'
+import type {
+  CallFault,
+  FaultSubject,
+  NoticeFault,
+  PostDetails,
+  ProgramFaults,
+} from '../../../faults/program-faults.ts'
+import { CABLE_ON_WAY, changesDevice, changesFabric, type Happening, happens } from '../../../faults/rule.ts'
+import { createSurvey, type Survey, siteOf } from '../../../faults/survey.ts'
 import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
 import { causeOfRule } from '../../../spec/check/causes.ts'
 import { type Failure, failureText, isNote } from '../../../spec/check/failures.ts'
@@ -28,15 +37,6 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import { ClassId, isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { AsyncEventType, CmEventType, nameIn, QpState, QpType } from '../../../spec/enums.ts'
 import { CallError, codedError, Errno, type ErrnoName, isInjected } from '../../../spec/errno.ts'
-import type {
-  CallFault,
-  FaultSubject,
-  NoticeFault,
-  PostDetails,
-  ProgramFaults,
-} from '../../../spec/faults/program-faults.ts'
-import { CABLE_ON_WAY, changesDevice, changesFabric, type Happening, happens } from '../../../spec/faults/rule.ts'
-import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
 import {
   type ActingRule,
   COMPLETION_NOTICE,

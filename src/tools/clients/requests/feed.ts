@@ -20,13 +20,13 @@ import { type Context, type CoreObject, type Device, Lifecycle } from '../../../
 import { pdOf } from '../../../core/resources.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
-import { eventTime } from '../../../spec/check/stream.ts'
 import { isSrqClass } from '../../../spec/classes/ids.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { isOfDriver, SendKind, sendOperations, takesReceive, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
 import { GRH_BYTES } from '../../../transport/wire/ip.ts'
+import { eventTime } from '../../events/stream.ts'
 import { copyTo, createDigest } from './digest.ts'
 
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values

@@ -4,8 +4,8 @@
 import { noteFault } from '../../../core/attempt.ts'
 import type { CallContext, CoreObject, Device } from '../../../core/model.ts'
 import { allWatchers, type RequestWatcher } from '../../../spec/check/requests.ts'
-import { ConsumerRank } from '../../../spec/check/stream.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
+import { ConsumerRank } from '../../events/stream.ts'
 import { streamOf } from '../check/streams.ts'
 import { RequestFeed } from './feed.ts'
 
@@ -45,7 +45,7 @@ const shared = new WeakMap<Device, SharedFeed>()
 
 /**
  * Reports the device's requests to `watcher` too, until `end` of the result is called. `scratch`: a buffer of
- * SCRATCH_BYTES; that of the first watcher is used. `rank`: ConsumerRank (spec/check/stream.ts).
+ * SCRATCH_BYTES; that of the first watcher is used. `rank`: ConsumerRank (tools/events/stream.ts).
  */
 export const watchRequests = (
   device: Device,

@@ -3,7 +3,7 @@
  * checker asks about them, each answer after its event. Requests are recorded with every depth.
  */
 import { type ProbeName, probes } from '../../../spec/check/probes.ts'
-import { ConsumerRank, type ProgramStream } from '../../../spec/check/stream.ts'
+import { ConsumerRank, type ProgramStream } from '../../events/stream.ts'
 import type { SessionWriter } from '../writer.ts'
 import { plainValue, probeKey } from './values.ts'
 

@@ -2,13 +2,13 @@
  * The objects and failures of programs as events of a session file, made of calls and failures as the stream of program
  * events has them (spec/check/program-events.ts).
  */
+import { hexBytes } from '../../../base/text.ts'
 import type { CheckedCall, CheckedFailure, ObjectName } from '../../../spec/check/program-events.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
 import { isQueuePairClass } from '../../../spec/classes/ids.ts'
 import { changesNothing, roleOf } from '../../../spec/methods.ts'
 import { failureRecord } from '../../../spec/records.ts'
 import type { ObjectDetails, ObjectEvent } from '../../../spec/session-events.ts'
-import { hexBytes } from '../../../spec/text.ts'
 import type { SessionWriter } from '../writer.ts'
 
 /** Maximum bytes of a value in hexadecimal. */

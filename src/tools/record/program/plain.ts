@@ -2,6 +2,7 @@
  * Program events of recordings of depth `plain`, of observed programs and of older releases: made of their objects, calls
  * and failures. What the preload library has seen, waits, hashes of memory and event logs are not in such files.
  */
+import { bytesOfHex } from '../../../base/text.ts'
 import { type CauseName, causes, requestName } from '../../../spec/check/causes.ts'
 import type { Failure, FailureJson } from '../../../spec/check/failures.ts'
 import type { ObjectName, ProgramEvent } from '../../../spec/check/program-events.ts'
@@ -12,7 +13,6 @@ import { Errno } from '../../../spec/errno.ts'
 import { asReason, reasonFrom } from '../../../spec/reason.ts'
 import { CM_NAME } from '../../../spec/session.ts'
 import type { CallEvent, FailureEvent, ObjectEvent } from '../../../spec/session-events.ts'
-import { bytesOfHex } from '../../../spec/text.ts'
 import { WcStatus, WrOpcode } from '../../../spec/work.ts'
 
 /** Digits of a GID in hexadecimal. */

@@ -7,9 +7,9 @@
 import type { ProgramProbes } from '../../../spec/check/probes.ts'
 import type { ObjectName, ProgramConsumer, ProgramEvent } from '../../../spec/check/program-events.ts'
 import type { RequestWatcher, WorkRequest } from '../../../spec/check/requests.ts'
-import { eventTime } from '../../../spec/check/stream.ts'
 import type { SessionEvent, SessionHeader } from '../../../spec/session-events.ts'
 import { parseAddress } from '../../../transport/wire/address.ts'
+import { eventTime } from '../../events/stream.ts'
 import { SessionReplay } from './replay.ts'
 import { isObjectName } from './values.ts'
 

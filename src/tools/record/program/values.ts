@@ -2,9 +2,9 @@
  * Program events as JSON, with the values that JSON lacks: 64-bit numbers, bytes, names of objects, maps, reasons, infinity.
  */
 
+import { bytesOfHex, hexBytes } from '../../../base/text.ts'
 import type { ObjectName } from '../../../spec/check/program-events.ts'
 import { Reason, reasonFrom } from '../../../spec/reason.ts'
-import { bytesOfHex, hexBytes } from '../../../spec/text.ts'
 
 export const isObjectName = (value: object): value is ObjectName =>
   'id' in value && 'handle' in value && 'class' in value

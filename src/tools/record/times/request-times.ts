@@ -8,11 +8,11 @@
  * the phase `program` also has what the program did until then.
  */
 
+import { hexBytes } from '../../../base/text.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { Verdict, verdictOf } from '../../../spec/naks.ts'
 import type { PacketsEvent, SessionEvent } from '../../../spec/session-events.ts'
-import { hexBytes } from '../../../spec/text.ts'
 import type { PacketFlow } from '../../../spec/wire/flow.ts'
 import {
   headerAt,

@@ -3,11 +3,11 @@
  * descriptor as lines.
  */
 
+import { hex, hexBytes } from '../../../base/text.ts'
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../../spec/drivers/ctx.ts'
 import type { TraceRecord } from '../../../spec/records.ts'
 import { type AnyRecord, type Fields, recordSize, sizeOf } from '../../../spec/schema/schema.ts'
-import { hex, hexBytes } from '../../../spec/text.ts'
 import { callOfRequest } from '../../../uapi/object/format.ts'
 import { bytesText } from '../bytes.ts'
 

@@ -2,8 +2,8 @@
  * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`).
  */
 
+import { hex } from '../../../base/text.ts'
 import type { RawAccess } from '../../../spec/records.ts'
-import { hex } from '../../../spec/text.ts'
 import { bytesText } from '../bytes.ts'
 import { fromBase64 } from '../decode.ts'
 import type { Style } from '../values.ts'

@@ -3,15 +3,15 @@
  * of structs, and the memory that the call has read and written. layout-text.ts has the object dialect and drivers.
  * Calls that cannot be decoded are shown too. Nothing throws.
  */
+import { hex, hexBytes } from '../../../base/text.ts'
 import { CallError } from '../../../spec/errno.ts'
-import { linuxCall } from '../../../spec/linux/coverage.ts'
 import { InvokeWrite, UHW_IN, UHW_OUT } from '../../../spec/linux/ioctl.ts'
 import { requestStruct, responseStruct } from '../../../spec/linux/names.ts'
 import { absentUcmaCommands, UCMA_HEADER_BYTES, ucmaCommands } from '../../../spec/linux/ucma.ts'
 import { COMMAND_MASK, EXTENDED } from '../../../spec/linux/write.ts'
 import type { TraceRecord } from '../../../spec/records.ts'
-import { hex, hexBytes } from '../../../spec/text.ts'
 import { findCommand } from '../../../uapi/linux/command.ts'
+import { linuxCall } from '../../../uapi/linux/coverage.ts'
 import { findMethod } from '../../../uapi/linux/ioctl-message.ts'
 import { requestStart, WriteHeader } from '../../../uapi/linux/write.ts'
 import { viewOf } from '../../../uapi/scalar.ts'

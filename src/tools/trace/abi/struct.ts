@@ -2,8 +2,8 @@
  * Linux's structs in memory (`userdma trace --abi`, R46): lines with offset, name and value of the cells in spec/linux
  * and of the attribute mask.
  */
+import { hex } from '../../../base/text.ts'
 import type { Cell } from '../../../spec/linux/layout.ts'
-import { hex } from '../../../spec/text.ts'
 import type { BoundCell, CompiledLayout } from '../../../uapi/linux/cells.ts'
 import { readScalar, readUint, viewOf } from '../../../uapi/scalar.ts'
 import { type Style, valueText } from '../values.ts'

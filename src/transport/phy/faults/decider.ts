@@ -4,7 +4,7 @@
  * the device's name and the direction. The decisions of a rule therefore do not depend on other rules' decisions.
  */
 
-import { createRandom, hashOf } from '../../../spec/faults/random.ts'
+import { createRandom, hashOf } from '../../../base/random.ts'
 import {
   type FaultDirection,
   type FaultRule,
@@ -13,8 +13,8 @@ import {
   type LengthRange,
   type RuleScope,
   targetOf,
-} from '../../../spec/faults/rule.ts'
-import { opcodeNumbers } from '../../../spec/faults/rules.ts'
+} from '../../../faults/rule.ts'
+import { opcodeNumbers } from '../../../faults/rules.ts'
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../../spec/faults.ts'
 import { ackNames, headers, ICRC_BYTES, SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
 import { headerAt, opcodeByNumber, opcodeNumber } from '../../../spec/wire/opcodes.ts'

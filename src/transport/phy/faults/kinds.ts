@@ -3,7 +3,7 @@
  * needs a row in spec/faults.ts and its effect here.
  */
 
-import { createRandom } from '../../../spec/faults/random.ts'
+import { createRandom } from '../../../base/random.ts'
 import {
   type FaultCounters,
   type FaultKind,

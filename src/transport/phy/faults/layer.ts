@@ -6,9 +6,9 @@
  * Randomness comes from seeds (decider.ts), time from the caller through `onTimeout`.
  */
 
-import { type FaultRule, noFaults } from '../../../spec/faults/rule.ts'
+import type { AllMembers } from '../../../base/wrapper.ts'
+import { type FaultRule, noFaults } from '../../../faults/rule.ts'
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../../spec/faults.ts'
-import type { AllMembers } from '../../../spec/wrapper.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
 import { createFaultDecider, type FaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'

@@ -2,7 +2,7 @@
  * The packets that fault rules lost, damaged or delayed lately, by the queue pair that they were for: so that a request
  * without an answer can name the rule. Outlives the rules. Bounded: the latest of the queue pairs that share a slot.
  */
-import type { FaultRule } from '../../../spec/faults/rule.ts'
+import type { FaultRule } from '../../../faults/rule.ts'
 
 const SLOTS = 1024
 

@@ -10,6 +10,7 @@
  * What a decision holds may also be held until an event (`TormentHold`): `occurred` tells that it has come.
  */
 
+import { createRandom, hashOf } from '../../../base/random.ts'
 import {
   decisionKind,
   MAX_HOLD,
@@ -21,7 +22,6 @@ import {
   type TormentSetting,
   tormentKinds,
 } from '../../../spec/check/torment.ts'
-import { createRandom, hashOf } from '../../../spec/faults/random.ts'
 
 /** The probability that a kind acts at an opportunity: a seed chooses one for each kind. */
 const PROBABILITIES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]

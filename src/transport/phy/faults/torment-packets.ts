@@ -5,8 +5,8 @@
  * late-requests.ts.
  */
 
+import { wrapper } from '../../../base/wrapper.ts'
 import { opcodeByNumber, opcodes } from '../../../spec/wire/opcodes.ts'
-import { wrapper } from '../../../spec/wrapper.ts'
 import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import type { Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'

@@ -12,7 +12,7 @@
  * front of its link has no limit and no marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that
  * ports of a switch share, and the time that a switch takes.
  */
-import { createRandom } from '../../../spec/faults/random.ts'
+import { createRandom } from '../../../base/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
 import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
 import { type LinkTopology, type Routes, routesOf } from './graph.ts'

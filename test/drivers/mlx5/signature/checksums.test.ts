@@ -5,13 +5,13 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { crc32c, crc64, crcT10, ipChecksum } from '../../../../src/drivers/mlx5/signature/checksums.ts'
+import { SigKind } from '../../../../src/drivers/mlx5/signature/layout.ts'
 import {
   computeValue,
   type Domain,
   decodeValue,
   encodeValue,
 } from '../../../../src/drivers/mlx5/signature/signature.ts'
-import { SigKind } from '../../../../src/spec/drivers/mlx5-signature.ts'
 import { arenaOver } from '../../../../src/transport/wire/arena.ts'
 
 const digits = new TextEncoder().encode('x123456789x')

@@ -11,7 +11,7 @@ import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../../src/spec/classes.ts'
 import { AccessFlags } from '../../../../src/spec/enums.ts'
-import { declare } from '../../../../src/spec/schema/description.ts'
+import { declare } from '../../../../src/uapi/object/description.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import {
   assertNothingLeft,

@@ -8,6 +8,7 @@ import { type Device, invokeNow, unregister } from '../../../../src/core/index.t
 import { bindWindow } from '../../../../src/core/memory/windows.ts'
 import { Limits } from '../../../../src/drivers/soft/attributes.ts'
 import { createTorment } from '../../../../src/drivers/soft/torment/torment.ts'
+import { parseFaults } from '../../../../src/faults/rules.ts'
 import {
   MAX_HOLD,
   type TormentDecision,
@@ -20,7 +21,6 @@ import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../../src/spec/classes/mw.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, MwType } from '../../../../src/spec/enums.ts'
-import { parseFaults } from '../../../../src/spec/faults/rules.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import type { Path } from '../../../../src/transport/phy/memory.ts'
 import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'

@@ -26,9 +26,9 @@ import { createCalls } from '../../../../src/library/verbs/remote/messages.ts'
 import type { OpenedCarrier } from '../../../../src/library/verbs/watch/watch.ts'
 import { Interface } from '../../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../../src/spec/classes.ts'
-import { declare } from '../../../../src/spec/schema/description.ts'
 import { Block, method, type ObjectClass, optional, u32 } from '../../../../src/spec/schema/schema.ts'
 import type { Answer } from '../../../../src/uapi/call.ts'
+import { declare } from '../../../../src/uapi/object/description.ts'
 import {
   messageBuffer,
   newReply,

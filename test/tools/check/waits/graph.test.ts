@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { GraphProcess, GraphThread } from '../../../../src/spec/check/thread-waits.ts'
-import { deadlockText, waitLines } from '../../../../src/spec/check/wait-lines.ts'
 import { waitGraph, waitGraphs } from '../../../../src/tools/check/waits/graph.ts'
+import { deadlockText, waitLines } from '../../../../src/tools/check/waits/wait-lines.ts'
 
 const thread = (pid: number, tid: number, fields: Partial<GraphThread>): GraphThread => ({
   pid,

@@ -2,7 +2,7 @@
  * Mutants of recorded packets, and of the packets that our engine receives. Every run makes the same mutants: a hash of
  * names chooses the recorded packet that is mutated.
  */
-import { hashOf } from '../../../../src/spec/faults/random.ts'
+import { hashOf } from '../../../../src/base/random.ts'
 import { ICRC_BYTES } from '../../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../../src/transport/wire/packet.ts'
 import type { Recorded, RecordedStream, StreamKind } from './compare.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { parseFaults } from '../../../../src/spec/faults/rules.ts'
+import { parseFaults } from '../../../../src/faults/rules.ts'
 import { noFaultRuleCounts } from '../../../../src/spec/faults.ts'
 import { opcodeNumber, opcodes } from '../../../../src/spec/wire/opcodes.ts'
 import { createFaultDecider, type FaultDecider } from '../../../../src/transport/phy/faults/decider.ts'

@@ -4,10 +4,10 @@
 import { driverClass } from '../../../../core/devices/driver.ts'
 import type { CallContext, CoreObject, SignalFd } from '../../../../core/model.ts'
 import { ChannelFlags, DevxAsyncEventFd } from '../../../../spec/drivers/mlx5-devx.ts'
-import { deviceEventTypes, MAX_EVENT_TYPES, objectEventTypes } from '../../../../spec/drivers/mlx5-firmware/events.ts'
 import { callError } from '../../../../spec/errno.ts'
 import { the } from '../../../../spec/reason.ts'
 import { contextOf } from '../../context.ts'
+import { deviceEventTypes, MAX_EVENT_TYPES, objectEventTypes } from './event-types.ts'
 import {
   type EventChannel,
   type EventChannelFd,

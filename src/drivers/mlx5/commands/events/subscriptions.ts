@@ -6,15 +6,8 @@
 import { addEventHandler } from '../../../../core/devices/clients.ts'
 import { postRecord, setEventHandlers } from '../../../../core/events/events.ts'
 import type { Context, CoreObject, DeviceEvent, FdObject, SignalFd } from '../../../../core/model.ts'
-import {
-  CQ_OVERRUN,
-  DeviceEvents,
-  EventRecord,
-  ObjectEvents,
-  PortChange,
-  typeOfEvent,
-} from '../../../../spec/drivers/mlx5-firmware/events.ts'
 import { AsyncEventType } from '../../../../spec/enums.ts'
+import { CQ_OVERRUN, DeviceEvents, EventRecord, ObjectEvents, PortChange, typeOfEvent } from './event-types.ts'
 
 /** Of an object, and of a context for events of the port. */
 const MAX_SUBSCRIPTIONS = 1024

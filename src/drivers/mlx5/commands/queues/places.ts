@@ -5,12 +5,12 @@
 
 import type { CallContext, CoreObject } from '../../../../core/model.ts'
 import { addParent } from '../../../../core/objects/lifetime.ts'
-import type { SyndromeName } from '../../../../spec/drivers/mlx5-firmware/status.ts'
-import { DoorbellRecord } from '../../../../spec/drivers/mlx5-queues.ts'
 import type { CqObject, SrqObject } from '../../../soft/state.ts'
+import { DoorbellRecord } from '../../queue-layout.ts'
 import { stateOf } from '../../state.ts'
 import { refuseCommand } from '../handler.ts'
 import { findUmem } from '../lookup.ts'
+import type { SyndromeName } from '../status.ts'
 import { placeInUmem } from '../umem.ts'
 
 /** Unit of `page_offset`. */
