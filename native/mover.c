@@ -113,9 +113,9 @@ static int64_t microseconds(void)
 }
 
 /*
- * Waits a little while for *word not to be `value`, and lets others run meanwhile; whether it is not. Whoever yields while
- * others compete for the processor waits for a time slice of each of them: longer than for a wake-up. `yield_from`: of
- * the calling process, in microseconds.
+ * Waits a little while for *word not to be `value`, and lets others run meanwhile; whether it is not. Whoever yields
+ * while others compete for the processor waits for a time slice of each of them: longer than for a wake-up.
+ * `yield_from`: of the calling process, in microseconds.
  */
 static int yield_while(const uint32_t *word, uint32_t value, int64_t *yield_from)
 {
@@ -203,8 +203,8 @@ static void reap(void)
 
 /*
  * Starts a mover that keeps our descriptors `first` and `second` (-1: none), or, if `first` is ALL_FDS, a closer, which
- * makes no calls: its end makes the last closes of descriptors that we have closed meanwhile. Returns the mover or -errno: -ETIMEDOUT if
- * MAX_ABANDONED movers of this user cannot die. `user` -1: without this limit.
+ * makes no calls: its end makes the last closes of descriptors that we have closed meanwhile. Returns the mover or
+ * -errno: -ETIMEDOUT if MAX_ABANDONED movers of this user cannot die. `user` -1: without this limit.
  */
 EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
 {
@@ -333,9 +333,9 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
 /*
  * Copies `total` bytes, at least one, between `remote` in a program and our memory: chunks of `chunk` bytes, `stride`
  * bytes apart, the first at `local`. `is_write`: to the program. `pid` -1: `remote` is an offset in file `fd`, a
- * descriptor of the mover.
- * Each system call copies at most BUFFER_BYTES, and may wait `timeout_us` microseconds for a page. `is_frozen`: a page may
- * permit no writes for a moment (docs/decisions/adopted-pages.md), so a write to it is tried for `timeout_us`. Returns
+ * descriptor of the mover. Each system call copies at most BUFFER_BYTES, and may wait `timeout_us` microseconds for a
+ * page. `is_frozen`: a page may permit no writes for a moment (docs/decisions/adopted-pages.md), so a write to it is
+ * tried for `timeout_us`. Returns
  *
  *   the number of bytes copied; fewer than `total` if a later page does not permit the access
  *   -errno if the first page does not permit the access

@@ -1,6 +1,6 @@
 /*
- * Waits until a time of a given clock: functions that the C library's headers do not declare, or only the headers of newer
- * ones.
+ * Waits until a time of a given clock: functions that the C library's headers do not declare, or only the headers of
+ * newer ones.
  */
 #ifndef USERDMA_CLOCKWAITS_H
 #define USERDMA_CLOCKWAITS_H

@@ -1,7 +1,7 @@
 /*
  * The C library's functions at the versions that glibc 2.28 has. The libraries of users are compiled with `-include` of
- * this file, so that they load with 2.28 too if a newer glibc links them. The build refuses a library that needs a newer
- * version: then its function belongs here, or must be looked up with dlsym.
+ * this file, so that they load with 2.28 too if a newer glibc links them. The build refuses a library that needs a
+ * newer version: then its function belongs here, or must be looked up with dlsym.
  *
  * The functions were in libdl and libpthread, which the libraries therefore need by name. Newer glibcs keep both as
  * empty libraries.

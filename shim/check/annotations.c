@@ -1,5 +1,6 @@
 /*
- * The functions of shim/include/userdma_check.h, by which a program tells `userdma check --races` what userdma does not see.
+ * The functions of shim/include/userdma_check.h, by which a program tells `userdma check --races` what userdma does not
+ * see.
  */
 #define _GNU_SOURCE
 #include "noted.h"

@@ -84,9 +84,9 @@ void devices_opened(const struct ibv_context *context);
 /* ---- for shim/waits/waits.c, and notes.c ---- */
 
 /*
- * This thread is about to wait: `kind`, `object`, `owner`, `flags` as of the struct userdma_wait_slot. `caller`: the return
- * address of the program's call. `is_certain`: it blocks, so there is time to take its stack; else only `caller` is
- * noted. Returns NULL if this is a part of a wait that is noted already, or is not noted. Preserve errno.
+ * This thread is about to wait: `kind`, `object`, `owner`, `flags` as of the struct userdma_wait_slot. `caller`: the
+ * return address of the program's call. `is_certain`: it blocks, so there is time to take its stack; else only `caller`
+ * is noted. Returns NULL if this is a part of a wait that is noted already, or is not noted. Preserve errno.
  */
 EXPORT void *userdma_wait_begins(uint32_t kind, uint64_t object, uint32_t owner, uint32_t flags, const void *caller,
                                  bool is_certain);

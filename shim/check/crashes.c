@@ -4,9 +4,10 @@
  * with a handler of its own is left alone. The handler runs on a stack of its own, and a fault while it walks the
  * program's stack ends the walk: so an overflow of the stack, and a stack that was overwritten, are told too.
  *
- * For walks, and for deadlocks with `--clock skip`, stacks are also appended to the file that USERDMA_CRASHES names. Each record has a
- * line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty line. SIGQUIT, which the
- * command sends to a program that hangs, writes the stacks of all threads, and does not end the program.
+ * For walks, and for deadlocks with `--clock skip`, stacks are also appended to the file that USERDMA_CRASHES names.
+ * Each record has a line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty line.
+ * SIGQUIT, which the command sends to a program that hangs, writes the stacks of all threads, and does not end the
+ * program.
  */
 #define _GNU_SOURCE
 #include "requests.h"

@@ -16,7 +16,9 @@
 /* The lock is given up after this many yields: a signal handler may have left its holder. */
 #define MAX_YIELDS 10000
 
-/* A device of a list. `device`: NULL: a free entry. `list`: NULL: it was freed, at `freed` in nanoseconds, by `stack`. */
+/*
+ * A device of a list. `device`: NULL: a free entry. `list`: NULL: it was freed, at `freed` in nanoseconds, by `stack`.
+ */
 struct listed {
     const struct ibv_device *device;
     const void *list;

@@ -1,6 +1,7 @@
 /*
- * Memory of outstanding requests, and registered memory, in stack frames that have returned. When the program calls a post or poll, all frames
- * at lower addresses than the caller's have returned. Outstanding memory there is reported if this thread posted it.
+ * Memory of outstanding requests, and registered memory, in stack frames that have returned. When the program calls a
+ * post or poll, all frames at lower addresses than the caller's have returned. Outstanding memory there is reported if
+ * this thread posted it.
  *
  * Coroutines may have stacks within their thread's stack. The address of the outermost frame distinguishes them.
  */
@@ -66,8 +67,8 @@ static void thread_ends(void *id)
 }
 
 /*
- * Whether the program has made the stack of this thread (pthread_attr_setstack), and may keep it: the C library puts a guard
- * before those that it makes, unless it is told not to.
+ * Whether the program has made the stack of this thread (pthread_attr_setstack), and may keep it: the C library puts a
+ * guard before those that it makes, unless it is told not to.
  */
 static bool is_own_stack(void)
 {
@@ -80,7 +81,9 @@ static bool is_own_stack(void)
     return guard == 0;
 }
 
-/* Calls thread_ends at the end of this thread, unless it is the main one, whose stack stays, as one of the program may. */
+/*
+ * Calls thread_ends at the end of this thread, unless it is the main one, whose stack stays, as one of the program may.
+ */
 static void watch_end(void)
 {
     static uint32_t has_begun;

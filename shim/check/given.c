@@ -1,6 +1,6 @@
 /*
- * Memory that the program gives back while it is registered. A block is given back if the region lies in it: of a larger
- * region, as registration caches have, parts are free and in use again at any time.
+ * Memory that the program gives back while it is registered. A block is given back if the region lies in it: of a
+ * larger region, as registration caches have, parts are free and in use again at any time.
  *
  * A freed block is kept, and freed later: until then an access of a device is one to free memory, whatever the program
  * has allocated since. Memory on a stack is given back when its function returns, which the next post or poll of the
@@ -211,8 +211,8 @@ unsigned given_block(void *block, size_t bytes, bool by_realloc, bool is_whole)
 }
 
 /*
- * Called by shim/frees/frees.c before a block grows. Whether a region lies in it: then the block is moved, as realloc may
- * do, so that what is wrong is told each time. A block that was freed before is kept no longer.
+ * Called by shim/frees/frees.c before a block grows. Whether a region lies in it: then the block is moved, as realloc
+ * may do, so that what is wrong is told each time. A block that was freed before is kept no longer.
  */
 EXPORT bool userdma_moves(const void *block, size_t bytes);
 bool userdma_moves(const void *block, size_t bytes)

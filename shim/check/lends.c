@@ -1,8 +1,8 @@
 /*
- * The functions behind shim/include/userdma.h, by which a program tells `userdma check` which bytes peers may access, and
- * from when until when. Each is an entry of the ring of lends (src/spec/lends.ts), without a lock, so that a signal handler
- * may declare too. The daemon reads the ring before it judges an access: what was declared before a message was posted
- * is known when the peer's request comes.
+ * The functions behind shim/include/userdma.h, by which a program tells `userdma check` which bytes peers may access,
+ * and from when until when. Each is an entry of the ring of lends (src/spec/lends.ts), without a lock, so that a signal
+ * handler may declare too. The daemon reads the ring before it judges an access: what was declared before a message was
+ * posted is known when the peer's request comes.
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -20,7 +20,9 @@ EXPORT void userdma_check_name(const void *memory, size_t length, const char *na
 
 #define ALL_RIGHTS (USERDMA_LEND_RIGHT_READ | USERDMA_LEND_RIGHT_WRITE | USERDMA_LEND_RIGHT_ATOMIC)
 
-/* Times that a thread asks the daemon to read a full ring. Then the thread overwrites an entry, and the daemon says so. */
+/*
+ * Times that a thread asks the daemon to read a full ring. Then the thread overwrites an entry, and the daemon says so.
+ */
 #define MAX_ASKED 1000
 
 /* The number of the last lend, and that of the last one of the parent. */

@@ -50,8 +50,8 @@ void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct i
 /* A request that ibv_wr_* functions build. `sends`: the device sends the bytes of its elements. */
 void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends, bool is_ordered);
 /*
- * The last `count` requests that were built for the queue pair are posted now, by the function that `stack` calls: notes
- * their positions, and hashes their buffers (hashes.c). With the lock of the queue.
+ * The last `count` requests that were built for the queue pair are posted now, by the function that `stack` calls:
+ * notes their positions, and hashes their buffers (hashes.c). With the lock of the queue.
  */
 void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uint32_t stack);
 /*
@@ -59,7 +59,10 @@ void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count, uin
  * creation or RESET; 0: none, or unknown.
  */
 uint32_t outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
-/* A request of a batch lacks a setter. libmlx5 posts none then, and other providers do: its queue's positions are unknown. */
+/*
+ * A request of a batch lacks a setter. libmlx5 posts none then, and other providers do: its queue's positions are
+ * unknown.
+ */
 void outstanding_lacks_setter(int fd, uint32_t number);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);

@@ -87,9 +87,9 @@ static bool may_report(unsigned *reports)
     } while (0)
 
 /*
- * Reports requests of a list that follow each other, have different wr_ids, and the same elements: one struct ibv_sge was
- * filled for each. `is_alike`: whether `at` and the one after it are of one kind. `of`: the queue. `operation`: the opcode
- * of `list`; 0 for receives.
+ * Reports requests of a list that follow each other, have different wr_ids, and the same elements: one struct ibv_sge
+ * was filled for each. `is_alike`: whether `at` and the one after it are of one kind. `of`: the queue. `operation`: the
+ * opcode of `list`; 0 for receives.
  */
 #define CHECK_SHARED(fd, of, qpn, list, is_alike, operation, stack)                                                    \
     do {                                                                                                               \
@@ -338,7 +338,9 @@ static bool is_raised(void *const *frames, unsigned depth)
 }
 #endif
 
-/* A poll in a signal handler waits for the lock of the CQ if the signal has interrupted a poll or post of its thread. */
+/*
+ * A poll in a signal handler waits for the lock of the CQ if the signal has interrupted a poll or post of its thread.
+ */
 static void check_handler(const struct ibv_cq *cq, uintptr_t frame)
 {
 #if defined(__x86_64__) || defined(__aarch64__)

@@ -411,7 +411,10 @@ static void complete_shared(int fd, const struct queue *receives, uint64_t wr_id
 /* Reports of polled completions of queue pairs without requests. */
 #define MAX_POLLED_GONE 100
 
-/* A completion was polled whose queue has no requests: its queue pair was destroyed, or this process has not posted to it. */
+/*
+ * A completion was polled whose queue has no requests: its queue pair was destroyed, or this process has not posted to
+ * it.
+ */
 static void polled_gone(int fd, uint32_t kind, uint32_t qpn, uint64_t wr_id)
 {
     static unsigned reports;

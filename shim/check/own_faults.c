@@ -19,7 +19,10 @@ EXPORT int userdma_inject_version(void);
 /* Of the functions: userdma.h compares it with its own. */
 #define VERSION 1
 
-/* Between two looks at a count, nanoseconds: as many at first, and at most. By a clock that skips: this part of the wait so far. */
+/*
+ * Between two looks at a count, nanoseconds: as many at first, and at most. By a clock that skips: this part of the
+ * wait so far.
+ */
 #define FIRST_NAP 200000
 #define LONGEST_NAP 5000000
 #define PART_OF_WAIT 64

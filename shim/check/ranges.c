@@ -96,9 +96,10 @@ static bool may_overlap(uintptr_t start, uintptr_t end)
 }
 
 /*
- * Called by shim/frees/frees.c before a block is freed, or `by_realloc` moved and freed, and after a realloc() that gave back
- * memory (`latest` as in outstanding_freed: requests of another thread may already use it; else UINT64_MAX). `bytes`: not
- * 0. Returns how often the block is to be freed now: 0 if it is kept (given.c), 2 if it was kept and is freed again.
+ * Called by shim/frees/frees.c before a block is freed, or `by_realloc` moved and freed, and after a realloc() that
+ * gave back memory (`latest` as in outstanding_freed: requests of another thread may already use it; else UINT64_MAX).
+ * `bytes`: not 0. Returns how often the block is to be freed now: 0 if it is kept (given.c), 2 if it was kept and is
+ * freed again.
  */
 EXPORT unsigned userdma_freed(void *block, size_t bytes, uint64_t latest, bool by_realloc);
 unsigned userdma_freed(void *block, size_t bytes, uint64_t latest, bool by_realloc)

@@ -1,6 +1,6 @@
 /*
- * Reports of outstanding requests to the daemon (preload_events.h). Nothing is sent inside free(): reports are kept until
- * the next post, poll, call, fork without ibv_fork_init, or close of a context, or the end of the process.
+ * Reports of outstanding requests to the daemon (preload_events.h). Nothing is sent inside free(): reports are kept
+ * until the next post, poll, call, fork without ibv_fork_init, or close of a context, or the end of the process.
  */
 #define _GNU_SOURCE
 #include "requests.h"

@@ -95,7 +95,9 @@ struct queue {
     uint32_t first, last;
     /* Number of requests since creation or RESET, without refused ones. */
     uint32_t posted;
-    /* The order of `posted` may not be that of the device's queue (../recorder/locks.h): nothing is noted by position. */
+    /*
+     * The order of `posted` may not be that of the device's queue (../recorder/locks.h): nothing is noted by position.
+     */
     bool is_unordered;
     /* Of the receives of a queue pair that takes them from an SRQ. */
     bool has_shared;
@@ -176,8 +178,8 @@ void given_deregistered(const struct region *region);
 /* As userdma_freed. `is_whole`: the block is not freed yet. */
 unsigned given_block(void *block, size_t bytes, bool by_realloc, bool is_whole);
 /*
- * Frames of `thread` below `frame` have returned, whose outermost frame is at `outermost`. Returns the start of the lowest
- * region of the thread that is alive, or 0.
+ * Frames of `thread` below `frame` have returned, whose outermost frame is at `outermost`. Returns the start of the
+ * lowest region of the thread that is alive, or 0.
  */
 uintptr_t given_by_return(uint32_t thread, uintptr_t frame, uintptr_t outermost);
 /* A thread ends, and another one begins with the stack from `bottom` to `top`. */
@@ -276,7 +278,10 @@ void devices_freed(const void *list);
 
 /* ---- notes.c ---- */
 
-/* ibv_wr_* have set elements: reports those in a returned stack frame, or if the list `is_own` of the program, that it is. */
+/*
+ * ibv_wr_* have set elements: reports those in a returned stack frame, or if the list `is_own` of the program, that it
+ * is.
+ */
 void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, int count, uintptr_t frame, bool is_own);
 
 /* ---- outstanding.c ---- */

@@ -1,7 +1,7 @@
 /*
- * The registered memory of this process, and memory that the program unmaps while it is registered, for `userdma check`:
- * the daemon learns of the unmapping by a userfaultfd, and of the caller's stack by a message before it (UNMAP in
- * spec/session.ts).
+ * The registered memory of this process, and memory that the program unmaps while it is registered, for `userdma
+ * check`: the daemon learns of the unmapping by a userfaultfd, and of the caller's stack by a message before it (UNMAP
+ * in spec/session.ts).
  *
  * munmap is called by allocators, with their locks held: nothing here allocates. The table of regions is read without a
  * lock. What a reader misses lacks only the stack.

@@ -1,7 +1,7 @@
 /*
- * Keeps the wait table (src/spec/wait-table.ts). A thread writes only its own slot, without locks and without memory of the program's
- * allocator: it may wait inside it. The table exists before a connection: a program's main thread may wait for threads
- * that open devices.
+ * Keeps the wait table (src/spec/wait-table.ts). A thread writes only its own slot, without locks and without memory of
+ * the program's allocator: it may wait inside it. The table exists before a connection: a program's main thread may
+ * wait for threads that open devices.
  */
 #define _GNU_SOURCE
 #include "noted.h"

@@ -85,7 +85,9 @@ static long start(long number, long child, long a)
     return child;
 }
 
-/* The kernel's numbers of timers are the C library's, but for those with SIGEV_THREAD, which the kernel does not have. */
+/*
+ * The kernel's numbers of timers are the C library's, but for those with SIGEV_THREAD, which the kernel does not have.
+ */
 static timer_t timer_of(long id)
 {
     return (timer_t)(intptr_t)(int)id;

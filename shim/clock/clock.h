@@ -1,6 +1,6 @@
 /*
- * A clock that skips, for `--clock skip` (docs/decisions/clock-that-skips.md): all processes of a session and their daemon,
- * or the daemons of a net, share a page. The time of each is the machine's, plus the offset in the page.
+ * A clock that skips, for `--clock skip` (docs/decisions/clock-that-skips.md): all processes of a session and their
+ * daemon, or the daemons of a net, share a page. The time of each is the machine's, plus the offset in the page.
  *
  * page.c      the page; who takes part, and what its threads wait for
  * readers.c   reads of clocks
@@ -25,8 +25,8 @@
 #include "../protocol.h"
 
 /*
- * The signal that ends a wait. It is one of the C library's own, so that no program has a handler for it or blocks it with
- * the library's functions. The library's handler ignores it unless the process itself has sent it.
+ * The signal that ends a wait. It is one of the C library's own, so that no program has a handler for it or blocks it
+ * with the library's functions. The library's handler ignores it unless the process itself has sent it.
  */
 #define WAKE_SIGNAL 33
 
@@ -297,8 +297,8 @@ bool clock_wait_ends(struct wait *wait);
 #define BEGINS(wait, deadline) clock_wait_begins(wait, deadline, __builtin_frame_address(0))
 
 /*
- * Adds a process of the session. `stack`: where that of its first thread begins, if it loads this library, which is another
- * place after an exec; else 0. False: it is known.
+ * Adds a process of the session. `stack`: where that of its first thread begins, if it loads this library, which is
+ * another place after an exec; else 0. False: it is known.
  */
 bool clock_add_process(pid_t pid, uint64_t stack);
 extern void *__libc_stack_end;
@@ -315,8 +315,8 @@ uint64_t clock_namespace(void);
 /* Frees a slot of this owner, whose thread is gone; nothing if another thread has it meanwhile. */
 void clock_free_slot(struct slot *slot, uint64_t owner);
 /*
- * Before a wait without limit of the calling thread, whose caller has the frame `frame`: forgets a wait that it has left by
- * siglongjmp(3).
+ * Before a wait without limit of the calling thread, whose caller has the frame `frame`: forgets a wait that it has
+ * left by siglongjmp(3).
  */
 void clock_forget_left_wait(void *frame);
 /* Whether the thread waits above the wait of its slot, which it has left so. */
@@ -359,7 +359,10 @@ struct spinner {
 };
 extern struct spinner clock_spinners[MAX_MEMBERS];
 extern uint32_t clock_spinner_count;
-/* A number that changes when any thread of a program that does not spin has run between two looks; `all`: of a daemon too. */
+/*
+ * A number that changes when any thread of a program that does not spin has run between two looks; `all`: of a daemon
+ * too.
+ */
 uint64_t clock_runs(bool all);
 /* The earliest deadline of a wait that the last look has seen. */
 extern int64_t clock_first_seen;
@@ -373,7 +376,9 @@ void clock_make_grant(const struct spinner *spinners, uint32_t count, uint32_t d
 void clock_end_grant(void);
 /* Whether a process, in the image that it has now, loads this library. */
 bool clock_is_joined(const struct process *process);
-/* Whether a socket of another process has the time limit `option`, SO_RCVTIMEO or SO_SNDTIMEO, or it must not be known. */
+/*
+ * Whether a socket of another process has the time limit `option`, SO_RCVTIMEO or SO_SNDTIMEO, or it must not be known.
+ */
 bool clock_has_limit(pid_t pid, int fd, int option);
 /* Whether the thread is in a wait without limit. */
 bool clock_waits_without_limit(pid_t pid, pid_t tid);
@@ -422,7 +427,9 @@ bool clock_read_timerfd(pid_t pid, int fd, struct timerfd *read);
 bool clock_find_timerfd(struct timer *timer, int64_t end);
 /* The least of all threads of programs, which all sleep. */
 uint32_t clock_stuck(void);
-/* Whether anything can be on its way that no thread waits for in the kernel: on links with queues, by TCP, to a disk. */
+/*
+ * Whether anything can be on its way that no thread waits for in the kernel: on links with queues, by TCP, to a disk.
+ */
 bool clock_has_ways(void);
 /* A copy of a descriptor of another process; -1: there is none, or errno says what forbids it (clock_is_refused()). */
 int clock_take(pid_t pid, int fd);

@@ -1,7 +1,7 @@
 /*
- * Which programs and libraries have instructions that read the processor's counter, which no clock can move: told at the end
- * of a process if the command asks for it. Compilers put the two halves of rdtsc together at once, by a shift of 32 bits, so that
- * it is not taken for other instructions' bytes.
+ * Which programs and libraries have instructions that read the processor's counter, which no clock can move: told at
+ * the end of a process if the command asks for it. Compilers put the two halves of rdtsc together at once, by a shift
+ * of 32 bits, so that it is not taken for other instructions' bytes.
  */
 #define _GNU_SOURCE
 #include "clock.h"

@@ -1,7 +1,7 @@
 /*
  * The keeper: a thread of the daemon, or of the player of a net, that lets the clock jump to the earliest deadline when
- * everything sleeps, and ends the waits whose time is over. It looks while there is a deadline: soon after a jump, and rarely
- * while programs work, which pay nothing. A successor goes on with timers when the keeper's process has ended.
+ * everything sleeps, and ends the waits whose time is over. It looks while there is a deadline: soon after a jump, and
+ * rarely while programs work, which pay nothing. A successor goes on with timers when the keeper's process has ended.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -40,7 +40,10 @@ static int64_t jump_at, woken_at;
 /* Jumps since any thread of a program has run, and what clock_runs() was then. */
 static unsigned idle_jumps;
 static uint64_t idle_runs;
-/* After so many, timers of daemons that look for what programs wait for are no deadlines: a wait is known after two looks. */
+/*
+ * After so many, timers of daemons that look for what programs wait for are no deadlines: a wait is known after two
+ * looks.
+ */
 #define LOOKS 3
 
 static int64_t now_real(void)
@@ -56,8 +59,8 @@ static bool change(struct slot *slot, uint32_t from, uint32_t to)
 }
 
 /*
- * Sends a thread the signal that ends its wait, or none (0). 0, or an error. The C library's handler ignores the signal by
- * its code, or by its sender if that is another process.
+ * Sends a thread the signal that ends its wait, or none (0). 0, or an error. The C library's handler ignores the signal
+ * by its code, or by its sender if that is another process.
  */
 static int send_wake(uint32_t pid, uint32_t tid, int signal)
 {
@@ -72,8 +75,8 @@ static int send_wake(uint32_t pid, uint32_t tid, int signal)
 }
 
 /*
- * Ends a wait that is in the state `from`, if its time is over: since the caller looked, its thread may have begun another.
- * While the state is WAKING, the thread does not leave the wait.
+ * Ends a wait that is in the state `from`, if its time is over: since the caller looked, its thread may have begun
+ * another. While the state is WAKING, the thread does not leave the wait.
  */
 static void wake(struct slot *slot, uint32_t from)
 {
@@ -121,7 +124,10 @@ static void end_waits(int64_t now)
     }
 }
 
-/* Threads that were woken, and do not run yet. Not those that a signal of the program has interrupted, whose handler waits. */
+/*
+ * Threads that were woken, and do not run yet. Not those that a signal of the program has interrupted, whose handler
+ * waits.
+ */
 static bool is_anyone_woken(void)
 {
     bool found = false;
@@ -188,8 +194,8 @@ static bool set_to(int fd, int64_t left, int64_t interval)
 }
 
 /*
- * A timerfd that ends again and again may have ended and not been read, and forgets this when it is set. A kernel that cannot be
- * told it (CONFIG_CHECKPOINT_RESTORE) is left alone until it was read. False: it is no timerfd any more.
+ * A timerfd that ends again and again may have ended and not been read, and forgets this when it is set. A kernel that
+ * cannot be told it (CONFIG_CHECKPOINT_RESTORE) is left alone until it was read. False: it is no timerfd any more.
  */
 static bool set_periodic(int fd, int64_t left, int64_t interval)
 {
@@ -224,8 +230,8 @@ enum { MAX_LOST = 16 };
 static uint32_t lost_count;
 
 /*
- * Sets a timerfd to what is left until its deadline, which the caller has read: meanwhile a process that runs may set the timer
- * itself. The descriptor may be another file's now.
+ * Sets a timerfd to what is left until its deadline, which the caller has read: meanwhile a process that runs may set
+ * the timer itself. The descriptor may be another file's now.
  */
 static void set_again(struct timer *timer, int64_t deadline, int64_t offset)
 {
@@ -264,8 +270,8 @@ static void expect_daemon(const struct timer *timer)
 }
 
 /*
- * Whether the last signal of a timer still waits, as it is blocked. Of several timers with one signal it is not known whose
- * waits: each has had one, since none waited.
+ * Whether the last signal of a timer still waits, as it is blocked. Of several timers with one signal it is not known
+ * whose waits: each has had one, since none waited.
  */
 static bool is_pending(struct timer *timer)
 {
@@ -595,9 +601,9 @@ static bool any_program_is_left(void)
 }
 
 /*
- * A process that shares the memory of the keeper's, `parent`, and outlives it, however it ends: timers with signals would never
- * end then. The clock goes on as the machine's until no program is left. While the parent lives it only waits, by system calls that
- * succeed: it has the thread-local storage of its first thread. It keeps no descriptors.
+ * A process that shares the memory of the keeper's, `parent`, and outlives it, however it ends: timers with signals
+ * would never end then. The clock goes on as the machine's until no program is left. While the parent lives it only
+ * waits, by system calls that succeed: it has the thread-local storage of its first thread. It keeps no descriptors.
  */
 static int succeed(void *parent)
 {

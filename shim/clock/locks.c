@@ -20,8 +20,8 @@ EXPORT void userdma_clock_looks(void)
 }
 
 /*
- * Returns the result of `call`, which waits until `limit`, a time of `clock`. `again`: whether a result is that of a wait
- * that has ended before its time: after the machine's clock was set, or because a jump has interrupted it.
+ * Returns the result of `call`, which waits until `limit`, a time of `clock`. `again`: whether a result is that of a
+ * wait that has ended before its time: after the machine's clock was set, or because a jump has interrupted it.
  */
 #define UNTIL(clock, time, again, call)                                                                                \
     do {                                                                                                               \

@@ -1,11 +1,11 @@
 /*
  * Whether all threads of all processes of the session sleep.
  *
- * /proc/PID/task/TID/syscall is the proof for one thread: the kernel writes a system call only of a thread that has left
- * its processor and was not woken since; else it writes "running". The state in /proc/PID/task/TID/stat tells a stopped
- * thread from one that waits; schedstat tells how often a thread has got a processor, and for how long. The first look reads
- * this of all threads; the second reads the system call and then this again. If nothing has changed, the thread slept from
- * the one to the other. So between the looks nobody ran who could have woken another.
+ * /proc/PID/task/TID/syscall is the proof for one thread: the kernel writes a system call only of a thread that has
+ * left its processor and was not woken since; else it writes "running". The state in /proc/PID/task/TID/stat tells a
+ * stopped thread from one that waits; schedstat tells how often a thread has got a processor, and for how long. The
+ * first look reads this of all threads; the second reads the system call and then this again. If nothing has changed,
+ * the thread slept from the one to the other. So between the looks nobody ran who could have woken another.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -123,8 +123,8 @@ enum file {
 };
 
 /*
- * Open ones, by the number of the thread: to open a file takes three times as long as to read it. Of a thread that has ended they give
- * nothing, also if another has its number now.
+ * Open ones, by the number of the thread: to open a file takes three times as long as to read it. Of a thread that has
+ * ended they give nothing, also if another has its number now.
  */
 enum { MAX_OPEN = 256 };
 static struct files {
@@ -198,7 +198,10 @@ static bool runs_of(pid_t pid, pid_t tid, struct runs *runs)
     memset(runs, 0, sizeof *runs);
     if (read_of(pid, tid, SCHEDSTAT, runs->text, sizeof runs->text) > 0 && runs->text[0] != '0')
         return true;
-    /* A kernel without this statistics has others, at the end of a longer file: how often the thread has left a processor. */
+    /*
+     * A kernel without this statistics has others, at the end of a longer file: how often the thread has left a
+     * processor.
+     */
     snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
     if (read_file(path, text, sizeof text) <= 0)
         return false;
@@ -505,8 +508,8 @@ static bool look_at(struct thread *thread, struct process *process, pid_t tid)
 }
 
 /*
- * Whether a process that has ended has woken its parent. The kernel does so after its state has changed, under a lock that
- * each look takes before it begins: at the second look at most.
+ * Whether a process that has ended has woken its parent. The kernel does so after its state has changed, under a lock
+ * that each look takes before it begins: at the second look at most.
  */
 static bool has_told_parent(struct process *process)
 {
@@ -525,7 +528,9 @@ static void name_of(pid_t pid, pid_t tid, char name[32])
     name[strcspn(name, "\n")] = 0;
 }
 
-/* A wait with a time limit that the library does not know, such as that of a static program, or that cannot be ended. */
+/*
+ * A wait with a time limit that the library does not know, such as that of a static program, or that cannot be ended.
+ */
 static void note_wait(const struct thread *thread, const struct call *call, bool is_blocked)
 {
     char name[32];
@@ -606,7 +611,10 @@ static bool has_slept(const struct thread *thread)
     return kind == ENDLESS || (kind == LIMITED && is_noted);
 }
 
-/* A thread that has spun in this time may do so, and wait for a processor: with ten programs on one, it waits for some 30 ms. */
+/*
+ * A thread that has spun in this time may do so, and wait for a processor: with ten programs on one, it waits for some
+ * 30 ms.
+ */
 #define SPIN_TIME (100 * MILLISECOND)
 
 /*

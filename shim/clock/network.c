@@ -1,7 +1,8 @@
 /*
- * Whether anything is on its way: TCP connections of the session have sent what is not acknowledged (it may be held back by
- * Nagle's algorithm or a delayed acknowledgement), or the kernel has received packets of this machine that it has not
- * delivered yet, or packets wait in the queue of a net's link, or a disk works for requests that no thread waits for.
+ * Whether anything is on its way: TCP connections of the session have sent what is not acknowledged (it may be held
+ * back by Nagle's algorithm or a delayed acknowledgement), or the kernel has received packets of this machine that it
+ * has not delivered yet, or packets wait in the queue of a net's link, or a disk works for requests that no thread
+ * waits for.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -34,8 +35,8 @@ EXPORT int socket(int family, int type, int protocol)
 #define WINDOW 228
 
 /*
- * Whether a socket of TCP has sent something that is not acknowledged, or holds back what the peer has room for, by TCP_CORK
- * or MSG_MORE. False: it is another socket too.
+ * Whether a socket of TCP has sent something that is not acknowledged, or holds back what the peer has room for, by
+ * TCP_CORK or MSG_MORE. False: it is another socket too.
  */
 static bool is_in_flight(int fd)
 {
@@ -61,7 +62,10 @@ static bool is_in_flight_by(const char *path, unsigned long inode)
     char line[256];
     bool found = false;
     while (table && !found && fgets(line, sizeof line, table)) {
-        /* number: address, address, state (2: SYN_SENT), bytes that are not acknowledged:received, …, the inode as the 10th */
+        /*
+         * number: address, address, state (2: SYN_SENT), bytes that are not acknowledged:received, …, the inode as the
+         * 10th
+         */
         unsigned state, unacknowledged;
         unsigned long number;
         found = sscanf(line, " %*u: %*s %*s %x %x:%*x %*s %*s %*s %*s %lu", &state, &unacknowledged, &number) == 3 &&
@@ -157,8 +161,8 @@ static int watched[MAX_NAMESPACES];
 static uint32_t watched_count;
 
 /*
- * Of the process of the keeper, before this begins: links of the network namespace at `path` have queues. 0, or -errno. The
- * calling thread is in this namespace for a moment.
+ * Of the process of the keeper, before this begins: links of the network namespace at `path` have queues. 0, or -errno.
+ * The calling thread is in this namespace for a moment.
  */
 EXPORT int userdma_clock_watch(const char *path)
 {

@@ -1,6 +1,6 @@
 /*
- * Timers that start a thread (SIGEV_THREAD). To the keeper they are timers with a signal, for a thread of this library that
- * starts the others, as one of the C library does.
+ * Timers that start a thread (SIGEV_THREAD). To the keeper they are timers with a signal, for a thread of this library
+ * that starts the others, as one of the C library does.
  */
 #define _GNU_SOURCE
 #include "clock.h"

@@ -190,8 +190,8 @@ static bool is_of_session(uint32_t pid)
 }
 
 /*
- * Whether a handler of this process ends its wait for itself, by a pipe, when somebody ends the program. Signals that runtimes
- * handle for themselves do not count.
+ * Whether a handler of this process ends its wait for itself, by a pipe, when somebody ends the program. Signals that
+ * runtimes handle for themselves do not count.
  */
 static bool handles_end(pid_t pid)
 {
@@ -295,8 +295,8 @@ static uint32_t outside_of_select(pid_t pid, const uint64_t *arguments)
 }
 
 /*
- * Whether an address is in memory that a process of another session may map: of a file that has a name, or with a key of
- * System V.
+ * Whether an address is in memory that a process of another session may map: of a file that has a name, or with a key
+ * of System V.
  */
 static bool is_in_named_memory(pid_t pid, uint64_t address)
 {

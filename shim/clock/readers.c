@@ -1,5 +1,6 @@
 /*
- * Reads of clocks: the machine's time plus what was skipped. CPU clocks and the counter of the processor are the machine's.
+ * Reads of clocks: the machine's time plus what was skipped. CPU clocks and the counter of the processor are the
+ * machine's.
  */
 #define _GNU_SOURCE
 #include "clock.h"

@@ -1,7 +1,7 @@
 /*
- * Waits with a time limit: sleeps, descriptors, signals, messages. Each makes the machine's wait with its full length, so
- * that a keeper that has ended costs only time; the keeper ends it earlier when the clock jumps, and then the call looks
- * once more, without waiting.
+ * Waits with a time limit: sleeps, descriptors, signals, messages. Each makes the machine's wait with its full length,
+ * so that a keeper that has ended costs only time; the keeper ends it earlier when the clock jumps, and then the call
+ * looks once more, without waiting.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -51,7 +51,9 @@ static int sleep_for(const struct timespec *time, struct timespec *rest, void *f
 
 #define FRAME __builtin_frame_address(0)
 
-/* After a wait that was not noted: of no time if it `is_look`, which then may have found `nothing`, else without limit. */
+/*
+ * After a wait that was not noted: of no time if it `is_look`, which then may have found `nothing`, else without limit.
+ */
 static void waited(bool is_look, bool nothing)
 {
     if (!clock_page)
@@ -123,7 +125,9 @@ EXPORT unsigned sleep(unsigned seconds)
         return NEXT(sleep)(seconds);
     const struct timespec time = {.tv_sec = seconds};
     struct timespec rest = {0};
-    /* As the C library's: a second that has begun counts as over, or `while (left) left = sleep(left)` might not end. */
+    /*
+     * As the C library's: a second that has begun counts as over, or `while (left) left = sleep(left)` might not end.
+     */
     return nanosleep(&time, &rest) == 0 ? 0 : (unsigned)rest.tv_sec;
 }
 
@@ -428,8 +432,8 @@ EXPORT int semtimedop(int id, struct sembuf *operations, size_t count, const str
 }
 
 /*
- * The kernel restarts the wait, with the time in the slot, which then is past. Without a time the wait has no limit; the header
- * says otherwise to compilers.
+ * The kernel restarts the wait, with the time in the slot, which then is past. Without a time the wait has no limit;
+ * the header says otherwise to compilers.
  */
 #define QUEUED(time, call)                                                                                             \
     do {                                                                                                               \

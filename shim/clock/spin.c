@@ -1,13 +1,13 @@
 /*
- * Spinning: each read of a clock, sched_yield, wait of no time and empty poll of a completion queue adds a microsecond to the
- * clock while nothing else runs.
+ * Spinning: each read of a clock, sched_yield, wait of no time and empty poll of a completion queue adds a microsecond
+ * to the clock while nothing else runs.
  *
- * Each thread that makes such calls counts them in the page. Once all other threads sleep (looks.c) and nothing is on its
- * way, the keeper grants time to those that spin, its members, until the earliest deadline. The time that was granted is a
- * microsecond for each call that every member has made since: the least of their counts. So a member that works, waits or
- * has no processor stops the clock, without being looked at. A member ends the grant by whatever may wake another thread, after
- * it (clock_acts), and so does a thread that wakes, also the daemon's. What is not seen, such as a write inside of the C library,
- * the keeper finds at its next look.
+ * Each thread that makes such calls counts them in the page. Once all other threads sleep (looks.c) and nothing is on
+ * its way, the keeper grants time to those that spin, its members, until the earliest deadline. The time that was
+ * granted is a microsecond for each call that every member has made since: the least of their counts. So a member that
+ * works, waits or has no processor stops the clock, without being looked at. A member ends the grant by whatever may
+ * wake another thread, after it (clock_acts), and so does a thread that wakes, also the daemon's. What is not seen,
+ * such as a write inside of the C library, the keeper finds at its next look.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -24,8 +24,8 @@
 /* Calls are counted in steps of so many, so that members seldom read each other's counts. */
 #define STEP 8
 /*
- * A thread that does nothing but read a clock may compare it with the processor's counter, as perftest does for 0.2 s: its reads
- * count if it has polled before so few, or has read so often.
+ * A thread that does nothing but read a clock may compare it with the processor's counter, as perftest does for 0.2 s:
+ * its reads count if it has polled before so few, or has read so often.
  */
 #define FEW_READS 64
 #define MANY_READS 10000000
@@ -63,8 +63,8 @@ void clock_daemon_wakes(void)
 }
 
 /*
- * Adds the time that all members have spun since the grant. `own`: the index of the calling thread's slot. False: there is no
- * grant.
+ * Adds the time that all members have spun since the grant. `own`: the index of the calling thread's slot. False: there
+ * is no grant.
  */
 static bool add_time(uint32_t own)
 {

@@ -1,6 +1,6 @@
 /*
- * Timers. A timerfd stays the kernel's: the keeper sets it again after a jump. Those with signals are the keeper's, which
- * sends the signal as the kernel would. After its end its successor does (keeper.c).
+ * Timers. A timerfd stays the kernel's: the keeper sets it again after a jump. Those with signals are the keeper's,
+ * which sends the signal as the kernel would. After its end its successor does (keeper.c).
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -92,8 +92,8 @@ static bool is_armed(const struct itimerspec *value)
 }
 
 /*
- * Of a timerfd that this process has set: others that have set it too, as parent and child, have no other time. True: there are
- * any.
+ * Of a timerfd that this process has set: others that have set it too, as parent and child, have no other time. True:
+ * there are any.
  */
 static bool tell_others(int fd, int64_t deadline, int64_t interval)
 {
@@ -249,8 +249,8 @@ EXPORT useconds_t ualarm(useconds_t length, useconds_t interval)
 }
 
 /*
- * A timer of timer_create. Its timer_t is that of a kernel's timer which is never set, so that ids stay unique and deletion
- * works; the program's clock and signal are those of the page.
+ * A timer of timer_create. Its timer_t is that of a kernel's timer which is never set, so that ids stay unique and
+ * deletion works; the program's clock and signal are those of the page.
  */
 static int id_of(timer_t timer)
 {

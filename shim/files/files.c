@@ -465,8 +465,8 @@ EXPORT char *canonicalize_file_name(const char *path)
 }
 
 /*
- * The path that the program gets is shorter than that in the tree. So if the C library's getcwd finds a buffer of `size`
- * bytes too short (NULL with ERANGE), the path may fit.
+ * The path that the program gets is shorter than that in the tree. So if the C library's getcwd finds a buffer of
+ * `size` bytes too short (NULL with ERANGE), the path may fit.
  */
 static char *without_root_in(char *resolved, char *buffer, size_t size)
 {

@@ -9,7 +9,8 @@
 /* ---- paths.c ---- */
 
 /*
- * IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR: minor numbers of umadN begin at 0, of issmN at 64, of uverbsN at 192.
+ * IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR: minor numbers of umadN begin at 0, of issmN at 64, of uverbsN at
+ * 192.
  */
 #define UMAD_MINORS 64
 #define ISSM_MINOR 64

@@ -1,6 +1,6 @@
 /*
- * Calls on descriptors of RDMA: ioctl and write. The memory that a call may read is copied before it, the memory that it
- * may have written after it. The kernel copies (process_vm_readv): an invalid pointer is the kernel's to refuse.
+ * Calls on descriptors of RDMA: ioctl and write. The memory that a call may read is copied before it, the memory that
+ * it may have written after it. The kernel copies (process_vm_readv): an invalid pointer is the kernel's to refuse.
  */
 #define _GNU_SOURCE
 #include "../recorder/refusals.h"

@@ -1,7 +1,7 @@
 /*
  * The flight recorder (src/tools/observe/file-layout.ts): posts and polls of a process go to a file of its own, in
- * memory, whose oldest records are overwritten. Nobody reads it while all is well; the observer copies it when something
- * has failed.
+ * memory, whose oldest records are overwritten. Nobody reads it while all is well; the observer copies it when
+ * something has failed.
  *
  * A thread is the only writer of its ring. Before a record it moves `tail` over the records that it overwrites: so a
  * reader that copies a ring, and then looks at `tail`, knows from where on its copy is whole.

@@ -12,9 +12,9 @@
  *   stacks.c       records of stacks (../recorder/)
  *   faults.c       faults of calls, posts and completions (--allow-host-faults)
  *
- * Rules for all files: a program behaves as without the library, unless a fault rule acts. So errno is kept, and nothing
- * waits but a post or poll for that of another thread in the same queue (../recorder/locks.h), as in the provider. No
- * call of the system is added to another post or poll while no rule may act on it.
+ * Rules for all files: a program behaves as without the library, unless a fault rule acts. So errno is kept, and
+ * nothing waits but a post or poll for that of another thread in the same queue (../recorder/locks.h), as in the
+ * provider. No call of the system is added to another post or poll while no rule may act on it.
  */
 #ifndef USERDMA_HOST_H
 #define USERDMA_HOST_H

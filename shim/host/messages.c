@@ -23,7 +23,9 @@ static void add_vector(struct ranges *ranges, const struct iovec *vector, size_t
 
 /* ---- reads ---- */
 
-/* What a read or receive on the descriptor is to be recorded as; 0: not. An event costs no further call of the system. */
+/*
+ * What a read or receive on the descriptor is to be recorded as; 0: not. An event costs no further call of the system.
+ */
 static uint32_t kind_for_read(int fd)
 {
     const uint32_t kind = kind_of(fd);

@@ -8,8 +8,8 @@
  *   elf.c      the libraries that a library needs
  *
  * Each folder has a header with what others may call. A folder calls those below it: recorder, loading, session, check,
- * verbs and files, and then the files beside the folders (test/shim/floors.test.ts). What a folder calls in one above it
- * stands at the end of its header.
+ * verbs and files, and then the files beside the folders (test/shim/floors.test.ts). What a folder calls in one above
+ * it stands at the end of its header.
  *
  * Rules for all files:
  * - Calls that have nothing to do with RDMA cost a few comparisons.
@@ -128,8 +128,8 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
 /* ---- init.c ---- */
 
 /*
- * The next functions after the shim's: the C library's, or those of another preload library; before shim_init, early.c's.
- * Used by REAL(name).
+ * The next functions after the shim's: the C library's, or those of another preload library; before shim_init,
+ * early.c's. Used by REAL(name).
  */
 struct real {
 #define X(name) __typeof__(&name) name;
@@ -153,8 +153,8 @@ extern char shim_tag[sizeof(((struct userdma_hello *)0)->tag)];
 extern bool shim_is_traced;
 
 /*
- * Initialises the shim unless it is ready. Several threads may call it at once. A recursive call does nothing: REAL then
- * gives early.c's versions.
+ * Initialises the shim unless it is ready. Several threads may call it at once. A recursive call does nothing: REAL
+ * then gives early.c's versions.
  */
 void shim_init(void);
 

@@ -25,15 +25,15 @@ int around_rdma_get_cm_event(int (*original)(struct rdma_event_channel *, struct
 /* ---- of each library ---- */
 
 /*
- * This thread is about to wait for an event of descriptor `fd`, and no longer waits. `kind`: USERDMA_WAIT_. `wait`: what
- * the first has returned; NULL: it is not noted. Preserve errno.
+ * This thread is about to wait for an event of descriptor `fd`, and no longer waits. `kind`: USERDMA_WAIT_. `wait`:
+ * what the first has returned; NULL: it is not noted. Preserve errno.
  */
 void *note_wait_begins(uint32_t kind, int fd);
 void note_wait_ends(void *wait);
 
 /*
- * The caller acknowledges more events than it has read, with the arguments of the events of the same names (PreloadEvents
- * of src/spec/session.ts). `fd`: of the context.
+ * The caller acknowledges more events than it has read, with the arguments of the events of the same names
+ * (PreloadEvents of src/spec/session.ts). `fd`: of the context.
  */
 void note_overacknowledged(int fd, uint32_t cq, uint32_t acknowledged, uint32_t read, uint32_t other);
 void note_async_overacknowledged(int fd, uint32_t queue, uint32_t number, uint32_t read);

@@ -39,8 +39,8 @@ static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t addr
 }
 
 /*
- * NAME_missing, instead of NULL if the queue pair lacks the function: reports the call, and crashes, as the program does
- * without userdma. `opcode`: of a function that adds a request, else -1.
+ * NAME_missing, instead of NULL if the queue pair lacks the function: reports the call, and crashes, as the program
+ * does without userdma. `opcode`: of a function that adds a request, else -1.
  */
 #define MISSING_(name, call, opcode, type, parameters, arguments)                                                      \
     static void name##_missing parameters                                                                              \

@@ -99,7 +99,10 @@ bool object_lacks_argument(const char *function, uint32_t position, const void *
 /* Reports an argument, or a part of one, that is wrong. `value`: a pointer or a number. */
 void object_tell_argument(const char *function, uint32_t position, uint64_t value);
 
-/* Whether a pointer, which may be NULL, is that of no object of the kind, or of a destroyed one; then that was reported. */
+/*
+ * Whether a pointer, which may be NULL, is that of no object of the kind, or of a destroyed one; then that was
+ * reported.
+ */
 bool object_is_garbage(const char *function, uint32_t kind, const void *object);
 
 /* For posts and polls: whether the object is gone; then it was reported. */

@@ -1,6 +1,6 @@
 /*
- * The state of each extended CQ's poll, from ibv_start_poll to ibv_end_poll (ibv_create_cq_ex(3)), and the mistakes that
- * it shows. Only the first mistake of a poll is reported: others follow from it.
+ * The state of each extended CQ's poll, from ibv_start_poll to ibv_end_poll (ibv_create_cq_ex(3)), and the mistakes
+ * that it shows. Only the first mistake of a poll is reported: others follow from it.
  *
  * A poll is written only by the thread that has started it, which holds the provider's lock of the CQ.
  */
@@ -197,8 +197,8 @@ static bool is_open(const struct poll *poll, uint32_t number)
 }
 
 /*
- * The provider's lock of the CQ is held by the poll of another thread, mostly for microseconds. If the poll does not end
- * within a second, that is reported; then the provider waits.
+ * The provider's lock of the CQ is held by the poll of another thread, mostly for microseconds. If the poll does not
+ * end within a second, that is reported; then the provider waits.
  */
 static void wait_for(struct poll *poll, uint32_t call)
 {

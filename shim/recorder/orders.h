@@ -1,6 +1,6 @@
 /*
- * Calls on queues in a wrong order, or by threads that were excluded. Called only if recorder_is_on. `caller`: the return
- * address of the program's call. `call`: USERDMA_ORDER_CALL_.
+ * Calls on queues in a wrong order, or by threads that were excluded. Called only if recorder_is_on. `caller`: the
+ * return address of the program's call. `call`: USERDMA_ORDER_CALL_.
  *
  *   orders.c     polls of extended CQs, from ibv_start_poll to ibv_end_poll
  *   reads.c      the functions that read a completion of an extended CQ, wrapped

@@ -39,7 +39,9 @@ static struct userdma_refused_post sends_refused(const struct ibv_qp *qp, const 
 /* Positions for parts of requests (src/tools/check/arguments.ts). */
 enum { BAD_WR = 3, SG_LIST = 17, UD_AH = 18, NEXT = 19, NUM_SGE = 20 };
 
-/* Whether a list is a ring; then that was reported. A provider fills its queue with it, and note_sends would not end. */
+/*
+ * Whether a list is a ring; then that was reported. A provider fills its queue with it, and note_sends would not end.
+ */
 #define IS_RING(function, list)                                                                                        \
     ({                                                                                                                 \
         __typeof__(list) at = (list), earlier = at;                                                                    \

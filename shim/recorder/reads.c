@@ -1,6 +1,6 @@
 /*
- * The functions by which a program reads the completion in hand of an extended CQ, wrapped. A provider leaves those NULL
- * that it was not asked for (wc_flags): the call is reported, and crashes, as without userdma.
+ * The functions by which a program reads the completion in hand of an extended CQ, wrapped. A provider leaves those
+ * NULL that it was not asked for (wc_flags): the call is reported, and crashes, as without userdma.
  */
 #include "orders.h"
 #include "slots.h"

@@ -83,7 +83,9 @@ void refusals_leave(const struct object_call *call, int error, const uint64_t *f
         strncpy(refusal.function, call->function, sizeof refusal.function - 1);
         innermost.refusal = refusal;
     } else if (strncmp(innermost.refusal.function, call->function, strlen(call->function)) == 0) {
-        /* rdma_create_qp calls rdma_create_qp_ex, and ibv_reg_mr ibv_reg_mr_iova2: the program knows the shorter one. */
+        /*
+         * rdma_create_qp calls rdma_create_qp_ex, and ibv_reg_mr ibv_reg_mr_iova2: the program knows the shorter one.
+         */
         memset(innermost.refusal.function, 0, sizeof innermost.refusal.function);
         strncpy(innermost.refusal.function, call->function, sizeof innermost.refusal.function - 1);
     }

@@ -1,6 +1,6 @@
 /*
- * Where the functions of providers are wrapped: in a context's table, when the provider has filled it (verbs_set_ops), or
- * when the program gets the context; in a queue pair, when it is created (here); in a CQ, likewise (polls.c).
+ * Where the functions of providers are wrapped: in a context's table, when the provider has filled it (verbs_set_ops),
+ * or when the program gets the context; in a queue pair, when it is created (here); in a CQ, likewise (polls.c).
  *
  * libibverbs is not linked: the program has it, or loads it later.
  */

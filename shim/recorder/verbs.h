@@ -1,5 +1,6 @@
 /*
- * The functions of providers, wrapped (verbs.c, polls.c, posts.c, builders.c): what each library does around them, and what it notes of them.
+ * The functions of providers, wrapped (verbs.c, polls.c, posts.c, builders.c): what each library does around them, and
+ * what it notes of them.
  */
 #ifndef USERDMA_RECORDER_VERBS_H
 #define USERDMA_RECORDER_VERBS_H
@@ -23,7 +24,9 @@ void *verbs_missing(void);
 /* Wraps the functions of a new extended CQ or QP. `operations`: IBV_QP_EX_WITH_… of the queue pair. */
 void verbs_wrap_cq(struct ibv_cq_ex *cq);
 void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations);
-/* Functions of providers' libraries (own.c), as mlx5dv_create_qp. `own`: the provider's attributes, of `bytes` or any. */
+/*
+ * Functions of providers' libraries (own.c), as mlx5dv_create_qp. `own`: the provider's attributes, of `bytes` or any.
+ */
 typedef struct ibv_qp *create_own_qp_function(struct ibv_context *, struct ibv_qp_init_attr_ex *, void *own, uint32_t bytes);
 typedef struct ibv_cq_ex *create_own_cq_function(struct ibv_context *, struct ibv_cq_init_attr_ex *, void *own,
                                                  uint32_t bytes);
@@ -156,8 +159,8 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
 void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
                    uint32_t stack, bool is_ordered);
 /*
- * Still with the lock: the last `count` noted requests were refused; `refused`: the first of them, of a batch of ibv_wr_*
- * the last; `stack`: of the post. Then, without it, that is told.
+ * Still with the lock: the last `count` noted requests were refused; `refused`: the first of them, of a batch of
+ * ibv_wr_* the last; `stack`: of the post. Then, without it, that is told.
  */
 void note_refused(int fd, struct userdma_refused_post *refused, uint32_t count, uint32_t stack);
 void tell_refused(int fd, const struct userdma_refused_post *refused, uint32_t stack);

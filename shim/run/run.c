@@ -1,9 +1,9 @@
 /*
- * `userdma run` for its common case, in a tenth of the time that Node.js needs to start (docs/decisions/starts.md): there is
- * no option but `--socket`, `--private` and those of a private daemon, a daemon of this version serves the socket or is
- * started here, and the program is one that loads the preload library. All else, messages among it, is left to Node.js:
- * `bin/userdma`, which starts this program, is run again. What is done here does the same as src/cli/commands/run.ts;
- * test/system/starts.test.ts compares both.
+ * `userdma run` for its common case, in a tenth of the time that Node.js needs to start (docs/decisions/starts.md):
+ * there is no option but `--socket`, `--private` and those of a private daemon, a daemon of this version serves the
+ * socket or is started here, and the program is one that loads the preload library. All else, messages among it, is
+ * left to Node.js: `bin/userdma`, which starts this program, is run again. What is done here does the same as
+ * src/cli/commands/run.ts; test/system/starts.test.ts compares both.
  *
  * It is linked statically: no preload library of the user, and no C library that differs, keeps it from starting.
  */

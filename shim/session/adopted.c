@@ -7,8 +7,8 @@
  *
  * While pages are replaced, stores of other threads to them wait in the kernel (write protection by a userfaultfd):
  * doorbell records of many queues share a page. Where the kernel refuses that, such a store may be lost. Stores by the
- * kernel itself, for example in read(2), wait too if the process is privileged; otherwise they fail with EFAULT, and the
- * call is made again (RETRIED).
+ * kernel itself, for example in read(2), wait too if the process is privileged; otherwise they fail with EFAULT, and
+ * the call is made again (RETRIED).
  */
 #define _GNU_SOURCE
 #include "parts.h"
@@ -48,8 +48,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct adopted *ranges;
 static size_t count, capacity;
 /*
- * Our userfaultfd; -1: none yet. It stays open, hidden from the program: closing one looks at all mappings of the process,
- * which may be ten thousands.
+ * Our userfaultfd; -1: none yet. It stays open, hidden from the program: closing one looks at all mappings of the
+ * process, which may be ten thousands.
  */
 static int watcher = -1;
 /* How often pages have been protected. */

@@ -138,8 +138,8 @@ static bool arm(int fd, struct notify notify)
 }
 
 /*
- * Whether a command of `size` bytes lies in the stack frames of our callers, as libibverbs' commands do. A command at any
- * other address is the daemon's to read: it may not be mapped.
+ * Whether a command of `size` bytes lies in the stack frames of our callers, as libibverbs' commands do. A command at
+ * any other address is the daemon's to read: it may not be mapped.
  */
 #define IS_ON_STACK(address, size)                                                                                     \
     ((uintptr_t)(address) - (uintptr_t)__builtin_frame_address(0) < MIN_STACK - (size))

@@ -93,7 +93,9 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
         return -1;
     }
     const ssize_t result = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
-    /* The requests are in the ring, and an awake daemon executes them whatever the handle is: so must one that sleeps. */
+    /*
+     * The requests are in the ring, and an awake daemon executes them whatever the handle is: so must one that sleeps.
+     */
     return rings && result < 0 && errno == ENOENT ? ring_doorbell(fd, NO_QP) : result;
 }
 

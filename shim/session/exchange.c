@@ -1,6 +1,7 @@
 /*
  * One request to the daemon and its reply (protocol.h), in the call slot (slot.c) or by messages. Most replies arrive
- * within microseconds, so the thread polls before it sleeps. After UNBLOCK_SECONDS without an answer, the thread waits without the lock (detached.c).
+ * within microseconds, so the thread polls before it sleeps. After UNBLOCK_SECONDS without an answer, the thread waits
+ * without the lock (detached.c).
  */
 #define _GNU_SOURCE
 #include "connection.h"

@@ -148,7 +148,10 @@ struct fd_entry {
     uint16_t generation;
     /* FD_CONTEXT: the doorbell socket. FD_HIDDEN: a doorbell socket's context descriptor; -1 for a session's socket. */
     int32_t partner;
-    /* FD_CONTEXT, FD_CM, FD_UMAD: the daemon's number, or 0 of a passed channel. FD_RECEIVED, if `is_inherited`: low bits of the file's inode. */
+    /*
+     * FD_CONTEXT, FD_CM, FD_UMAD: the daemon's number, or 0 of a passed channel. FD_RECEIVED, if `is_inherited`: low
+     * bits of the file's inode.
+     */
     uint32_t context;
     /* FD_CONTEXT, FD_UMAD: st_rdev as fstat shows it. */
     uint32_t rdev;
@@ -251,8 +254,8 @@ extern bool adopted_is_replacing;
 /* Waits until no pages are being replaced, but not for long. */
 void adopted_wait(void);
 /*
- * After a call has failed: whether to make it again, because it may have failed with EFAULT while pages were replaced. Waits as
- * adopted_wait.
+ * After a call has failed: whether to make it again, because it may have failed with EFAULT while pages were replaced.
+ * Waits as adopted_wait.
  */
 bool adopted_froze(struct frozen_call *call);
 /* The result of `call`, which begins when no pages are being replaced, and is made again as adopted_froze says. */

@@ -77,8 +77,8 @@ static __thread uintptr_t stack_top __attribute__((tls_model("initial-exec")));
 static __thread uintptr_t stack_limit __attribute__((tls_model("initial-exec")));
 
 /*
- * Not pthread_getattr_np, which calls malloc: a signal handler that has interrupted malloc may call. The C library has a
- * thread's data at the top of its stack.
+ * Not pthread_getattr_np, which calls malloc: a signal handler that has interrupted malloc may call. The C library has
+ * a thread's data at the top of its stack.
  */
 static void find_stack(void)
 {

@@ -1,7 +1,7 @@
 /*
- * Posts that fault rules refuse (`--fault post=ENOMEM`). While such rules exist, the daemon has set a word of the parked
- * page, and each request is announced to it (message POST) before the provider gets it. A list is posted up to the
- * refused request, as a provider does that finds its queue full.
+ * Posts that fault rules refuse (`--fault post=ENOMEM`). While such rules exist, the daemon has set a word of the
+ * parked page, and each request is announced to it (message POST) before the provider gets it. A list is posted up to
+ * the refused request, as a provider does that finds its queue full.
  */
 #define _GNU_SOURCE
 #include "../check/check.h"

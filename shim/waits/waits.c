@@ -1,7 +1,7 @@
 /*
  * A preload library for `userdma check`. It interposes waits without RDMA: reading from sockets and pipes, polls of
- * descriptors, locks, condition variables, semaphores, message queues, barriers, joins, ends of processes, signals, and sleeps.
- * It tells the shim
+ * descriptors, locks, condition variables, semaphores, message queues, barriers, joins, ends of processes, signals, and
+ * sleeps. It tells the shim
  *
  *   what a thread waits for, when it is about to block (shim/check/waiting.c): a call that need not wait costs a few
  *   nanoseconds;
@@ -67,7 +67,9 @@ __attribute__((weak, visibility("default"))) void userdma_wait_descriptors(void 
 __attribute__((weak, visibility("default"))) void userdma_looked(void);
 __attribute__((weak, visibility("default"))) void userdma_signals(const void *object, const void *caller);
 
-/* Of a clock that skips (shim/clock/locks.c): the next wait of this thread has no deadline, whatever its time limit is. */
+/*
+ * Of a clock that skips (shim/clock/locks.c): the next wait of this thread has no deadline, whatever its time limit is.
+ */
 __attribute__((weak, visibility("default"))) void userdma_clock_looks(void);
 
 /* Races are searched, or recorded: the shim wants to know when a thread has waited. */
@@ -120,7 +122,10 @@ static void *find_next(const char *name)
 {
     void *const found = dlsym(RTLD_NEXT, name);
 #ifdef __x86_64__
-    /* These have two versions. Before glibc 2.36, dlsym finds the old one. A function of another preload library is kept. */
+    /*
+     * These have two versions. Before glibc 2.36, dlsym finds the old one. A function of another preload library is
+     * kept.
+     */
     if (strncmp(name, "pthread_cond_", 13) == 0 && found == dlvsym(RTLD_NEXT, name, "GLIBC_2.2.5")) {
         void *const newer = dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2");
         return newer ? newer : found;
@@ -135,8 +140,8 @@ static __typeof__(&_dl_find_object) find_object;
 #endif
 
 /*
- * glibc's __libc_single_threaded; NULL: it is older. With one thread its locks need no atomic operations, but its attempts
- * to lock have them.
+ * glibc's __libc_single_threaded; NULL: it is older. With one thread its locks need no atomic operations, but its
+ * attempts to lock have them.
  */
 static const char *single_threaded;
 
@@ -304,7 +309,8 @@ static inline void pause_briefly(void)
 
 /*
  * Returns the result of a lock that waits, after some attempts. `timed`: an expression that waits until `until`, after
- * which the owner may be another one; `endless`: the same without limit, for a clock that jumps. `owner`: an expression.
+ * which the owner may be another one; `endless`: the same without limit, for a clock that jumps. `owner`: an
+ * expression.
  */
 #define WAIT_LOCKED(kind, lock, owner, flags, caller, attempt, timed, endless)                                             \
     do {                                                                                                               \
