@@ -8,14 +8,14 @@
  *   elf.c      the libraries that a library needs
  *
  * Each folder has a header with what others may call. A folder calls those below it: recorder, loading, session, check,
- * verbs and files, and then the files beside the folders (test/shim/floors.test.ts). What a folder calls in one above
- * it stands at the end of its header.
+ * verbs and files, and then the files beside the folders (test/architecture-shim.test.ts). What a folder calls in one
+ * above it stands at the end of its header.
  *
  * Rules for all files:
  * - Calls that have nothing to do with RDMA cost a few comparisons.
  * - Successful calls preserve errno.
- * - Memory is static, on the stack or mapped, except XRC's objects (verbs/xrc.c), the lists of scandir
- *   (files/listings.c), and folders that are read at the program's end (session/providers.c).
+ * - Memory is static, on the stack or mapped, except XRC's objects (../verbs/xrc.c), the lists of scandir
+ *   (../files/listings.c), and folders that are read at the program's end (../session/providers.c).
  * - A vfork child shares its parent's memory, so it does not change the table of descriptors.
  */
 #ifndef USERDMA_LOADING_H
