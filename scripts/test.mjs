@@ -42,7 +42,7 @@ const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
  */
 const LONG_TOGETHER = ['library', 'drivers/soft', 'drivers/mlx5']
 const TOGETHER = [
-  ...['core', 'drivers/rings', 'services', 'spec', 'transport', 'uapi', 'web'],
+  ...['base', 'core', 'drivers/rings', 'faults', 'services', 'settings', 'spec', 'transport', 'uapi', 'web'],
   ...['check', 'record', 'trace', 'captures'].map(name => `tools/${name}`),
 ]
 

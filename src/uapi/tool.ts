@@ -82,7 +82,7 @@ export type ClockKind = keyof typeof clockKinds
 /** A daemon's configuration. A command that requests another configuration cannot join the daemon. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
-  /** Fault rules as text (spec/faults/rules.ts); empty for none. */
+  /** Fault rules as text (faults/rules.ts); empty for none. */
   readonly fault: string
   readonly link: Link
   /** Default: direct. */
@@ -101,7 +101,7 @@ export interface DaemonConfig {
   readonly buffers?: BufferCheck
   /** What is known of lent memory; default: learnt. */
   readonly lent?: LentCheck
-  /** The bytes whose accesses are told (spec/check/who.ts). */
+  /** The bytes whose accesses are told (settings/who.ts). */
   readonly who?: string
   /** Times of retries and of the connection manager are multiplied by it; absent: 1. */
   readonly timers?: number
@@ -109,7 +109,7 @@ export interface DaemonConfig {
   readonly clock?: ClockKind
   /** With a clock that skips: spinning takes real time. Absent: it lets time go on. */
   readonly clockSpin?: false
-  /** The switches of InfiniBand ports as text (spec/fabric.ts); absent: as many as they need, with a subnet manager. */
+  /** The switches of InfiniBand ports as text (settings/fabric.ts); absent: as many as needed, and a subnet manager. */
   readonly fabric?: string
   /** Absolute paths of the files of `--driver`. */
   readonly drivers?: readonly string[]
@@ -139,7 +139,7 @@ export type ToolRequest =
   | { readonly kind: 'fault-matches'; readonly matches: readonly RuleMatches[] }
   /** Takes the link of a device, or those between two switches (`device` is `a:b`), down or up. `milliseconds`: down for so long. */
   | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
-  /** What the links between two switches do to packets (`conditionsText` of spec/fabric.ts), for so long or from now on. */
+  /** What the links between switches do to packets (`conditionsText` of settings/fabric.ts), for so long or from now on. */
   | {
       readonly kind: 'conditions'
       readonly between: readonly [string, string]

@@ -1,5 +1,5 @@
 /*
- * Completions that fault rules fail (spec/faults/program-faults.ts): between the engine and the completion queues. The
+ * Completions that fault rules fail (faults/program-faults.ts): between the engine and the completion queues. The
  * engine has executed the request, and perhaps the peer too, as when an adapter loses the last acknowledgement. The
  * queue pair goes to its error state at the end of the poll (`failQps`); what it completes until then is flushed.
  */

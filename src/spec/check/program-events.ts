@@ -2,7 +2,8 @@
  * The stream of program events: what happens to programs and their objects, as `ProgramEvent`s in the order of their
  * times, and the events of requests, which stay calls with numbers (requests.ts), because they are the data path.
  * Producers are our own devices (tools/clients/check/), observed adapters (tools/observe/) and session files
- * (tools/replay/); consumers are the checker and recordings. Neither knows which others there are (stream.ts).
+ * (tools/replay/); consumers are the checker and recordings. Neither knows which others there are
+ * (tools/events/stream.ts).
  *
  * Events have ids and handles, and no object of core: an `ObjectName` has the three fields that a consumer may read.
  */

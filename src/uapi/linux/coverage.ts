@@ -1,6 +1,6 @@
 /*
  * Every uverbs call of Linux (R41, R42) with its method here, or the reason why there is none: joins names.ts,
- * write.ts, ioctl.ts and absent.ts.
+ * write.ts and ioctl.ts of spec/linux with absent.ts.
  */
 import { ioctlMethods } from '../../spec/linux/ioctl.ts'
 import {

@@ -105,7 +105,7 @@ export const methodByCall = (cls: ObjectClass, call: number): CompiledMethod | u
   return calls.get(call)
 }
 
-/** The method of a call: the class's, or the call's own, if its declaration differs (spec/schema/versions.ts). */
+/** The method of a call: the class's, or the call's own, if its declaration differs (versions.ts). */
 export const methodOfCall = ({ class: cls, methodName, method }: Call): CompiledMethod => {
   const found = methodByCall(cls, method.call)
   return found?.method === method ? found : compileMethod(cls, methodName, method)

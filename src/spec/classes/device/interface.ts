@@ -2,7 +2,7 @@
  * Class `interface`: the device's description of its classes (R13). The only object is object 0, which no call creates.
  *
  * `query` returns lists of small records that refer to each other by index: classes, methods, attributes, types,
- * enumerations and names. spec/schema/description.ts converts between declarations and records. The records of a list
+ * enumerations and names. uapi/object/description.ts converts between declarations and records. The records of a list
  * never grow: a later release adds a new list, which older clients do not request (R47).
  */
 import {

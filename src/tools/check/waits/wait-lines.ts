@@ -1,5 +1,5 @@
 /*
- * A graph of waits (thread-waits.ts) as text.
+ * A graph of waits (spec/check/thread-waits.ts) as text.
  */
 import type { ThreadWait, WaitGraph } from '../../../spec/check/thread-waits.ts'
 

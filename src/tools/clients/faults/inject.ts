@@ -1,5 +1,5 @@
 /*
- * Injects the faults of rules for programs (spec/faults/program-faults.ts): into calls, and events, by a hook of each device;
+ * Injects the faults of rules for programs (faults/program-faults.ts): into calls, and events, by a hook of each device;
  * into completions and accesses to pages by taps. While no such rule exists, there is no hook or tap. Posts are decided here for the carriers.
  */
 import { registerClient } from '../../../core/devices/clients.ts'

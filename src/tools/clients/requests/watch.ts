@@ -45,7 +45,7 @@ const shared = new WeakMap<Device, SharedFeed>()
 
 /**
  * Reports the device's requests to `watcher` too, until `end` of the result is called. `scratch`: a buffer of
- * SCRATCH_BYTES; that of the first watcher is used. `rank`: ConsumerRank (spec/check/stream.ts).
+ * SCRATCH_BYTES; that of the first watcher is used. `rank`: ConsumerRank (tools/events/stream.ts).
  */
 export const watchRequests = (
   device: Device,
