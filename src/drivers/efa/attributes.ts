@@ -4,10 +4,10 @@
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { PortAttributes } from '../../spec/classes/device/port.ts'
+import { EfaCaps } from '../../spec/drivers/efa.ts'
 import { LinkLayer, LinkSpeed, LinkWidth, PhysState, PortState } from '../../spec/enums.ts'
 import { MAX_MTU_BYTES, mtuEnum } from '../../spec/mtu.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
-import { EfaCaps } from './abi.ts'
 
 const PciIds = { vendor: 0x1d0f, device: 0xefa1 } as const
 

@@ -1,6 +1,6 @@
 /*
  * The classes of EFA devices: contexts, protection domains, memory regions, address handles and completion queues. The
- * answers have what libefa needs to map the queues (abi.ts).
+ * answers have what libefa needs to map the queues (spec/drivers/efa.ts).
  */
 import { answered, driverClass, withMethods } from '../../core/devices/driver.ts'
 import { getGid } from '../../core/devices/gids.ts'
@@ -13,11 +13,17 @@ import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { QpAddress } from '../../spec/classes/qp/qp.ts'
+import {
+  EFA_CQ_HAS_DOORBELL,
+  EfaAttributes,
+  EfaCqFlags,
+  EfaResponses,
+  queryInterconnects,
+} from '../../spec/drivers/efa.ts'
 import { AccessFlags, CqKind } from '../../spec/enums.ts'
 import { CallError, callError } from '../../spec/errno.ts'
 import { coded, outOfRange, the } from '../../spec/reason.ts'
 import { type In, zeroRecord } from '../../spec/schema/schema.ts'
-import { EFA_CQ_HAS_DOORBELL, EfaAttributes, EfaCqFlags, EfaResponses, queryInterconnects } from './abi.ts'
 import { capabilities, Limits } from './attributes.ts'
 import { type EfaState, stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'

@@ -314,6 +314,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/swap-writers.ts MAX_WRITES': { because: 'the latest writes explain a wait' },
   'src/tools/check/waits/graph.ts MAX_CHAINS': { because: 'the block has the threads of the others too' },
   'src/tools/check/waits/graph.ts MAX_THREADS': { because: 'a report says how many more there are' },
+  'src/tools/check/waits/wait-lines.ts MAX_NAMED': { because: 'the sentence says how many more there are' },
   'src/tools/check/waits/memory.ts MAX_WRITERS': { because: 'the text says how many more there are' },
   'src/tools/check/who.ts MAX_COMPLETED': { because: '`--who` tells fewer polls' },
   'src/tools/check/who-lines.ts MAX_FRAMES': { because: 'the report shows where it was cut' },

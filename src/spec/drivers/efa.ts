@@ -3,11 +3,11 @@
  * dialect attributes with ids from 0x8000, in Linux's dialects the driver's bytes of requests and responses. Offsets for
  * mmap(2) are those of the context's file.
  */
-import { ClassId } from '../../spec/classes/ids.ts'
-import type { DriverLayout, LinuxAbi } from '../../spec/drivers/linux-abi.ts'
-import { driverMethod } from '../../spec/linux/ioctl.ts'
-import { layout, value, zero } from '../../spec/linux/layout.ts'
-import { Block, method, objectClass, optional, u8, u16, u32, u64 } from '../../spec/schema/schema.ts'
+import { ClassId } from '../classes/ids.ts'
+import { driverMethod } from '../linux/ioctl.ts'
+import { layout, value, zero } from '../linux/layout.ts'
+import { Block, method, objectClass, optional, u8, u16, u32, u64 } from '../schema/schema.ts'
+import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 
 /** RDMA_DRIVER_EFA */
 export const EFA_DRIVER_ID = 17
