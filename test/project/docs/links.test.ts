@@ -55,6 +55,20 @@ test('code refers to existing documents', () => {
   assert.deepEqual(wrong, [])
 })
 
+test('the glossary names existing files and folders, its words in order', () => {
+  const text = read('docs/start/words.md')
+  const paths = [...text.matchAll(/`((?:src|shim|native)\/[^`]*)`/g)].map(([, path]) => path)
+  assert.ok(paths.length > 30)
+  assert.deepEqual(
+    paths.filter(path => !existsSync(join(repoRoot, path))),
+    [],
+  )
+  const [table] = text.split('\n## ')
+  const words = [...table.matchAll(/^\| ([^|]+?) \|/gm)].slice(2).map(([, word]) => word)
+  assert.ok(words.includes('lend') && words.includes('walk'))
+  assert.deepEqual(words, [...words].sort())
+})
+
 test('each page is in the index, each decision in the index of decisions', () => {
   const index = read('docs/README.md')
   const decisions = read('docs/decisions/README.md')
