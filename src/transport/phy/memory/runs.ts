@@ -16,7 +16,7 @@ import { allocateRecord, createRunRecords, freeRecord, type RunRecords } from '.
 
 /** Reservations up to this size, mostly for ACKs, get a small buffer if one is free. */
 export const SMALL_RUN_BYTES = 2048
-/** Buffers guaranteed to each port; with many ports fewer (runs/pool.ts). */
+/** Buffers guaranteed to each port; with many ports fewer (transport/phy/runs/pool.ts). */
 const GUARANTEED_BUFFERS = 4
 const GUARANTEED_SMALL_BUFFERS = 32
 
