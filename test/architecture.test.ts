@@ -104,7 +104,18 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   assembly: {
     floor: 4,
-    imports: ['spec', 'host', 'uapi', 'transport/wire', 'core', 'transport/phy', 'tools/trace', 'drivers', 'services'],
+    imports: [
+      'spec',
+      'spec/faults',
+      'host',
+      'uapi',
+      'transport/wire',
+      'core',
+      'transport/phy',
+      'tools/trace',
+      'drivers',
+      'services',
+    ],
     node: 'all',
   },
   'library/verbs': {

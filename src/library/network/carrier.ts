@@ -37,11 +37,11 @@ import type { DeviceCheck, OpenedCarrier } from '../verbs/watch/watch.ts'
 import type { AttachedDevice, DevicePlace, LocalNetwork } from './contract.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile, ownFile } from './file.ts'
-import { ownProcess } from './network.ts'
+import { ownProcess } from './rules.ts'
 import { stallWatch } from './stalls.ts'
 
 /** Starts the check of a context (library/self-check/device-check.ts). */
-export type StartCheck = (context: Context) => DeviceCheck
+export type StartCheck = (context: Context, lossTo: LocalNetwork['lossTo']) => DeviceCheck
 
 /** Arguments of a call whose method is known only at run time. */
 type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
@@ -106,7 +106,7 @@ const carrierOn = (
 ): OpenedCarrier => {
   const mapped = layout === 'mapped' ? findableMemory() : undefined
   const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
-  const check = startCheck?.(context)
+  const check = startCheck?.(context, network.lossTo)
   const ownRings = soft && openLocalRings(context)
   const watch = soft && check && stallWatch(soft.network, context, network.core.now, check)
   if (watch !== undefined) network.stallWatches.add(watch)

@@ -6,6 +6,7 @@
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
 import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
+import type { LossByRule } from '../../spec/check/probes.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
 import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
@@ -264,6 +265,8 @@ export interface AttachedDevice {
 export interface LocalNetwork extends Network {
   /** Fault rules for programs. */
   readonly faults: InjectedFaults
+  /** As `NetworkFaults.lossTo`. */
+  lossTo(qpns: readonly number[], time: number): LossByRule | undefined
   /** Whether a fault rule may refuse posts. */
   hasPostFaults: boolean
   /** Adds fault rules for a device, which `setFaults` does not replace. Throws RdmaError EINVAL. */
@@ -286,7 +289,7 @@ export interface LocalNetwork extends Network {
   /** Ends the recording; undefined: there is none yet. */
   endRecording: (() => Promise<void>) | undefined
   /** Number of soft devices that were added, including removed ones. */
-  devicesAdded: number
+  devicesAdded(): number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string, place: DevicePlace): AttachedDevice
   /** Resolves when the InfiniBand ports are ACTIVE that a manager configures, at the latest after ten seconds. */

@@ -71,7 +71,8 @@ const openSoftDevice = async (
   removed?: () => Promise<void> | undefined,
 ): Promise<Device> => {
   if (options.layer === 'infiniband') await loadSubnet()
-  const { devicesAdded, core } = network
+  const { core } = network
+  const devicesAdded = network.devicesAdded()
   const {
     address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
     name = firstFree(
