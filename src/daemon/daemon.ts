@@ -131,11 +131,11 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const undo: (() => void)[] = []
   let listening: Listening | undefined
   try {
-    await loadFor(config.devices)
     const fabric = await loadFabric(config.fabric)
     const parts = createParts(options, interfaces, parkedPage, lifetime, undo, fabric)
     const { devices, subnet } = parts.objects
     undo.push(() => devices.removeAll())
+    await loadFor(config.devices, parts.objects.clients)
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
     await (subnet?.settled() ?? untilConfigured(parts.objects.clients))

@@ -11,7 +11,7 @@ import { isLinked, type LinkedDevice, type NetworkDevice, type RegisteredDriver 
 import type { Core, Device } from '../../core/model.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/processors.ts'
-import { loadSubnet } from '../../services/clients.ts'
+import type { Clients } from '../../services/clients.ts'
 import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../spec/suggest.ts'
 import { lidOf } from '../../transport/wire/address.ts'
@@ -96,8 +96,8 @@ export interface Devices {
 }
 
 /** Loads what such devices need. Call before `Devices.add`. */
-export const loadFor = async (specs: readonly DeviceSpec[]): Promise<void> => {
-  if (specs.some(({ layer }) => layer === 'infiniband')) await loadSubnet()
+export const loadFor = async (specs: readonly DeviceSpec[], clients: Pick<Clients, 'loadSubnet'>): Promise<void> => {
+  if (specs.some(({ layer }) => layer === 'infiniband')) await clients.loadSubnet()
 }
 
 /** Throws an Error if the machine has the device's PCI function itself, or lacks the NUMA node. */

@@ -292,6 +292,8 @@ export interface LocalNetwork extends Network {
   devicesAdded(): number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string, place: DevicePlace): AttachedDevice
+  /** Before the first InfiniBand port is added. */
+  loadSubnet(): Promise<void>
   /** Resolves when the InfiniBand ports are ACTIVE that a manager configures, at the latest after ten seconds. */
   untilConfigured(): Promise<void>
   /** Whether a soft device has this IP address. */

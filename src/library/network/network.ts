@@ -173,6 +173,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     overdueTurn,
     awaitsNextTurn,
     add: (...device) => softDevices.add(...device),
+    loadSubnet: () => clients.loadSubnet(),
     async untilConfigured() {
       const configured = clients.configured()
       if (configured === undefined) return
