@@ -106,7 +106,10 @@ main(args => {
     throw new StepError(`usage: node scripts/count-lines.mjs [--save]; got: ${args.join(' ')}`)
   const counted = Object.keys(rooms).map(countedRoom)
   const rows = [...counted, sumOf('src + shim', counted.slice(0, 2)), sumOf('check', counted.slice(OUTER))]
-  const long = counted.slice(0, OUTER).flatMap(room => room.long).sort((a, b) => b.count - a.count)
+  const long = counted
+    .slice(0, OUTER)
+    .flatMap(room => room.long)
+    .sort((a, b) => b.count - a.count)
   if (args.length === 1) {
     const lines = rows.map(({ name, files, count }) => `${name}\t${files}\t${count}`)
     writeFileSync(TABLE, ['room\tfiles\tlines', ...lines, ''].join('\n'))

@@ -96,7 +96,9 @@ export const testFiles = async (isLong, words) =>
 
 /** A test's source path, from the runner's path. */
 const sourceOf = path =>
-  (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?:quick\/)?(?=test\/)/, '').replace(/\.js$/, '.ts')
+  (path.startsWith(root) ? relative(root, path) : path)
+    .replace(/^(.*\/)?dist\/(?:quick\/)?(?=test\/)/, '')
+    .replace(/\.js$/, '.ts')
 
 /** The test files that are in the text `page`, but not in `ran`, the output of ran-reporter.cjs. */
 export const namedButNotRun = (page, ran) => {

@@ -98,9 +98,7 @@ describe('shim/', () => {
         const home = homes.get(name)
         if (home === undefined || home === folder || ofPrograms.has(name)) return []
         const calls = FOLDERS[folder]?.calls ?? []
-        const isDeclared = calls.includes(home)
-          ? isPublic(calls, name)
-          : declares(folder, filesOf(folder, '.h'), name)
+        const isDeclared = calls.includes(home) ? isPublic(calls, name) : declares(folder, filesOf(folder, '.h'), name)
         return isDeclared ? [] : [`${folder} calls ${name} of ${home}`]
       }),
     )

@@ -4,7 +4,8 @@
  */
 import type { Identity } from '../core/devices/identity.ts'
 import { mapArena } from '../host/memory/mapping.ts'
-import { createMemorySwitch, memorySwitchBytes, type Transit } from '../transport/phy/memory.ts'
+import type { Transit } from '../transport/phy/memory/run-queue.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../transport/phy/memory.ts'
 import type { Port } from '../transport/phy/port.ts'
 import { type Arena, plainArena } from '../transport/wire/arena.ts'
 import type { DeviceSpec, Link, Path } from '../uapi/tool.ts'

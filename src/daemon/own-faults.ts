@@ -142,7 +142,7 @@ export class OwnFaults {
   /** How often the rules have acted; undefined: there is no such id. */
   count(id: number): number | undefined {
     const set = this.#sets.get(id)
-    return set && this.#daemon.network.effectsOf(set.scope)
+    return set && this.#daemon.network.rules.effectsOf(set.scope)
   }
 
   close(): void {

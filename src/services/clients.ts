@@ -38,7 +38,7 @@ const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[
     new IbCm(
       clients.use('mad'),
       clients.environment,
-      (device, mads) => new (requireLoaded().Routes)(device, mads, clients.environment.random),
+      (device, mads) => new clients.subnetCode.Routes(device, mads, clients.environment.random),
     ),
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('ib_cm'), clients.environment),
   ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
@@ -46,21 +46,17 @@ const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[
 /** In the order of their start. */
 export const clientNames = Object.keys(starters) as readonly ClientName[]
 
-let loaded: { readonly Subnet: typeof EmbeddedSubnet; readonly Routes: typeof SubnetRoutes } | undefined
-/**
- * Loads the subnet and what asks it, which takes 30 ms and which only InfiniBand ports need. Call before the first such port
- * is made.
- */
-export const loadSubnet = async (): Promise<void> => {
-  if (loaded !== undefined) return
-  const { EmbeddedSubnet: Subnet } = await import('./subnet-client/embedded-subnet.ts')
-  const { SubnetRoutes: Routes } = await import('./ib-sa/port.ts')
-  loaded = { Subnet, Routes }
+/** The subnet and what asks it, which only InfiniBand ports need. */
+interface SubnetCode {
+  readonly Subnet: typeof EmbeddedSubnet
+  readonly Routes: typeof SubnetRoutes
 }
 
-const requireLoaded = (): NonNullable<typeof loaded> => {
-  if (loaded === undefined) throw new Error('an InfiniBand port was made before loadSubnet')
-  return loaded
+/** Takes 30 ms. */
+export const importSubnet = async (): Promise<SubnetCode> => {
+  const { EmbeddedSubnet: Subnet } = await import('./subnet-client/embedded-subnet.ts')
+  const { SubnetRoutes: Routes } = await import('./ib-sa/port.ts')
+  return { Subnet, Routes }
 }
 
 /** What InfiniBand ports are cabled to. */
@@ -98,6 +94,7 @@ export class Clients {
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []
   #subnet: Subnet | undefined
+  #subnetCode: SubnetCode | undefined
 
   constructor(core: Core, environment: ClientEnvironment) {
     this.core = core
@@ -127,10 +124,25 @@ export class Clients {
     return client
   }
 
+  /** Before the first InfiniBand port is made. */
+  async loadSubnet(): Promise<void> {
+    this.#subnetCode ??= await importSubnet()
+  }
+
+  /** Throws an Error before `loadSubnet`. */
+  get subnetCode(): SubnetCode {
+    if (this.#subnetCode === undefined) throw new Error('an InfiniBand port was made before loadSubnet')
+    return this.#subnetCode
+  }
+
+  set subnetCode(code: SubnetCode) {
+    this.#subnetCode = code
+  }
+
   /** The subnet of InfiniBand ports, which starts with the first use. */
   get subnet(): Subnet {
     if (this.#subnet === undefined) {
-      this.#subnet = this.environment.subnet ?? new (requireLoaded().Subnet)(this.environment)
+      this.#subnet = this.environment.subnet ?? new this.subnetCode.Subnet(this.environment)
       this.#timed.push(this.#subnet)
     }
     return this.#subnet

@@ -286,7 +286,9 @@ test('functions that the C library has replaced by a newer version are looked up
   if (!shimIsPossible(t) || !requireTool('readelf', t, 'binutils')) return
   const output = (program: string, ...args: string[]): string => spawnSync(program, args, { encoding: 'utf8' }).stdout
   const symbols = output('readelf', '-W', '--dyn-syms', output('cc', '-print-file-name=libc.so.6').trim())
-  const [header, source] = ['loading/loading.h', 'loading/init.c'].map(path => readFileSync(join(repoRoot, 'shim', path), 'utf8'))
+  const [header, source] = ['loading/loading.h', 'loading/init.c'].map(path =>
+    readFileSync(join(repoRoot, 'shim', path), 'utf8'),
+  )
   assert.match(symbols, / openat@@GLIBC/)
   // an old version is NAME@VERSION, the newest is NAME@@VERSION
   const replaced = new Map<string, string>() // addresses of old versions

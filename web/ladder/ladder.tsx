@@ -82,6 +82,63 @@ const Head = ({
   </div>
 )
 
+/** Shows and hides kinds of rows. `hidden`: of the route. */
+const Kinds = ({ hidden }: { readonly hidden: string }) => (
+  <span class="chips kinds">
+    {KINDS.map(([kind, label]) => {
+      const isHidden = hidden.split(',').includes(kind)
+      const rest = hidden.split(',').filter(one => one !== kind && one !== '')
+      return (
+        <button
+          type="button"
+          key={kind}
+          class="chip"
+          aria-pressed={!isHidden}
+          onClick={() => setParam('hide', (isHidden ? rest : [...rest, kind]).join(','))}
+        >
+          {label}
+        </button>
+      )
+    })}
+  </span>
+)
+
+/** Goes to the rows that are remarkable. */
+const Problems = ({
+  count,
+  losses,
+  isDisabled,
+}: {
+  readonly count: number
+  readonly losses: ReturnType<typeof lossesOf>
+  readonly isDisabled: boolean
+}) => (
+  <span class="problems">
+    <button
+      type="button"
+      class="chip"
+      disabled={isDisabled}
+      onClick={() => sendKey('p')}
+      aria-label="Previous problem, loss or repetition (p)"
+    >
+      ↑
+    </button>
+    <span>
+      <span class={count > 0 ? 'bad' : 'quiet'}>{plural(count, 'problem')}</span>
+      {losses.lost > 0 && <span class="quiet">, {lostText(losses)}</span>}
+    </span>
+    <button
+      type="button"
+      class="chip"
+      disabled={isDisabled}
+      onClick={() => sendKey('n')}
+      aria-label="Next problem, loss or repetition (n)"
+    >
+      ↓
+    </button>
+  </span>
+)
+
 export const Ladder = ({ store, route }: { readonly store: Store; readonly route: Route }) => {
   const version = useStore(store)
   const { facts } = store
@@ -178,47 +235,8 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
               ))}
             </datalist>
           </FilterForm>
-          <span class="chips kinds">
-            {KINDS.map(([kind, label]) => {
-              const isHidden = hidden.split(',').includes(kind)
-              const rest = hidden.split(',').filter(one => one !== kind && one !== '')
-              return (
-                <button
-                  type="button"
-                  key={kind}
-                  class="chip"
-                  aria-pressed={!isHidden}
-                  onClick={() => setParam('hide', (isHidden ? rest : [...rest, kind]).join(','))}
-                >
-                  {label}
-                </button>
-              )
-            })}
-          </span>
-          <span class="problems">
-            <button
-              type="button"
-              class="chip"
-              disabled={!hasRemarkable}
-              onClick={() => sendKey('p')}
-              aria-label="Previous problem, loss or repetition (p)"
-            >
-              ↑
-            </button>
-            <span>
-              <span class={problems > 0 ? 'bad' : 'quiet'}>{plural(problems, 'problem')}</span>
-              {losses.lost > 0 && <span class="quiet">, {lostText(losses)}</span>}
-            </span>
-            <button
-              type="button"
-              class="chip"
-              disabled={!hasRemarkable}
-              onClick={() => sendKey('n')}
-              aria-label="Next problem, loss or repetition (n)"
-            >
-              ↓
-            </button>
-          </span>
+          <Kinds hidden={hidden} />
+          <Problems count={problems} losses={losses} isDisabled={!hasRemarkable} />
         </div>
         <FilterProblem problem={problem} />
         <WaitsOf store={store} objects={[connection.left.object.id, connection.right?.object.id ?? 0]} />

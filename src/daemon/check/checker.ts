@@ -10,6 +10,7 @@ import { commandName, isCopiedByFork, isEnding, lockLimit, privateFileAt } from 
 import { OTHER_SWITCHES } from '../../settings/fabric.ts'
 import { parseWho } from '../../settings/who.ts'
 import type { Finding } from '../../spec/check/finding.ts'
+import type { ProgramProbes } from '../../spec/check/probes.ts'
 import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import type { Containment } from '../containment.ts'
@@ -39,6 +40,7 @@ interface Parts {
   readonly cm: ThreadWaitSources['cm']
   /** See `CheckerSources`. */
   readonly tormentName?: ((id: number) => string | undefined) | undefined
+  readonly lossTo?: ProgramProbes['lossTo']
 }
 type Config = Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'lent' | 'who' | 'link' | 'fabric' | 'clock'>>
 
@@ -100,7 +102,7 @@ export class DaemonChecker {
   /** What the checker asks. */
   #sources(
     logs: EventLogs,
-    { tormentName }: Parts,
+    { tormentName, lossTo }: Parts,
     { adapters = [], buffers = 'sampled', lent = 'learnt', who, link, fabric }: Config,
   ): ConstructorParameters<typeof CheckerDoor>[3] {
     const range = who === undefined ? undefined : parseWho(who)
@@ -122,6 +124,7 @@ export class DaemonChecker {
       lent,
       ...(range && { who: range }),
       ...(tormentName && { tormentName }),
+      ...(lossTo && { lossTo }),
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
       privateFile: ({ pid }, address) => privateFileAt(pid, address),

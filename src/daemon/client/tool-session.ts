@@ -338,8 +338,16 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     if ('error' in reply) throw new RefusalError(socket, askedText(toolRequest), reply.error)
     return reply
   }
-  const unexpectedReply = (what: string): Error =>
-    new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
+  /** The reply with a member `key`. */
+  const ask = async <K extends string>(
+    key: K,
+    toolRequest: ToolRequest,
+    ...others: [fds?: readonly number[], onReply?: (reply: Reply) => void]
+  ): Promise<Extract<ToolReply, { readonly [_ in K]: unknown }>> => {
+    const answer = await request(toolRequest, ...others)
+    if (key in answer) return answer as Extract<ToolReply, { readonly [_ in K]: unknown }>
+    throw new Error(`the daemon at ${socket} gave an unexpected reply to ${toolRequest.kind}`)
+  }
   const subscribe = async <T extends Topic>(
     topic: T,
     options: TopicOptions<T>,
@@ -347,18 +355,19 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
   ): Promise<Subscription> => {
     const { pcap, ...others }: { readonly pcap?: number | undefined } = options
     const subscribeRequest = { ...others, kind: 'subscribe', topic, pcap: pcap !== undefined } as ToolRequest
-    const answer = await request(subscribeRequest, pcap === undefined ? [] : [pcap], ({ text }) => {
-      const reply = JSON.parse(text) as ToolReply
-      if ('subscribed' in reply) receivers.set(reply.subscribed, on as (record: TopicRecord) => void)
-    })
-    if (!('subscribed' in answer)) throw unexpectedReply('subscribe')
-    const id = answer.subscribed
+    const { subscribed: id } = await ask(
+      'subscribed',
+      subscribeRequest,
+      pcap === undefined ? [] : [pcap],
+      ({ text }) => {
+        const reply = JSON.parse(text) as ToolReply
+        if ('subscribed' in reply) receivers.set(reply.subscribed, on as (record: TopicRecord) => void)
+      },
+    )
     return {
       id,
       async end() {
-        const ending = await request({ kind: 'unsubscribe', id }, [], () => receivers.delete(id))
-        if ('unsubscribed' in ending) return ending.lost
-        throw unexpectedReply('unsubscribe')
+        return (await ask('unsubscribed', { kind: 'unsubscribe', id }, [], () => receivers.delete(id))).lost
       },
     }
   }
@@ -375,19 +384,13 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     request: (toolRequest, fds) => request(toolRequest, fds),
     subscribe,
     async config() {
-      const answer = await request({ kind: 'config' })
-      if ('config' in answer) return answer.config
-      throw unexpectedReply('config')
+      return (await ask('config', { kind: 'config' })).config
     },
     async stat() {
-      const listed = await request({ kind: 'config' })
-      if (!('config' in listed)) throw unexpectedReply('config')
+      const listed = await ask('config', { kind: 'config' })
       const names = listed.config.devices.map(({ name }) => name)
-      const part = async (first: number): Promise<Stat> => {
-        const answer = await request({ kind: 'stat', devices: names.slice(first, first + DEVICES_PER_STAT) })
-        if ('stat' in answer) return answer.stat
-        throw unexpectedReply('stat')
-      }
+      const part = async (first: number): Promise<Stat> =>
+        (await ask('stat', { kind: 'stat', devices: names.slice(first, first + DEVICES_PER_STAT) })).stat
       const stat = await part(0)
       const devices = [...stat.devices]
       for (let first = DEVICES_PER_STAT; first < names.length; first += DEVICES_PER_STAT)
@@ -397,34 +400,24 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     async qps() {
       const qps: QpStat[] = []
       for (let cursor: QpCursor | undefined; ; ) {
-        const answer = await request({ kind: 'qps', ...(cursor && { cursor }) })
-        if (!('qps' in answer)) throw unexpectedReply('qps')
+        const answer = await ask('qps', { kind: 'qps', ...(cursor && { cursor }) })
         qps.push(...answer.qps)
         if (answer.next === undefined) return qps
         cursor = answer.next
       }
     },
     async waits() {
-      const answer = await request({ kind: 'waits' })
-      if ('waits' in answer) return answer.waits
-      throw unexpectedReply('waits')
+      return (await ask('waits', { kind: 'waits' })).waits
     },
     async threadWaits() {
-      const answer = await request({ kind: 'thread-waits' })
-      if ('processes' in answer) return answer.processes
-      throw unexpectedReply('thread-waits')
+      return (await ask('processes', { kind: 'thread-waits' })).processes
     },
     async faults(set, keeps = false) {
-      const answer = await request(
-        set === undefined ? { kind: 'fault' } : { kind: 'fault', set, ...(keeps && { keeps }) },
-      )
-      if ('faults' in answer) return answer.faults
-      throw unexpectedReply('fault')
+      const change = set === undefined ? undefined : { set, ...(keeps && { keeps }) }
+      return (await ask('faults', { kind: 'fault', ...change })).faults
     },
     async untilMatched(matches) {
-      const answer = await request({ kind: 'fault-matches', matches })
-      if ('faults' in answer) return answer.faults
-      throw unexpectedReply('fault-matches')
+      return (await ask('faults', { kind: 'fault-matches', matches })).faults
     },
     async setLink(device, up, milliseconds) {
       await request({ kind: 'link', device, up, ...(milliseconds !== undefined && { milliseconds }) })
@@ -439,22 +432,17 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     async survey() {
       const sites: SurveySite[] = []
       for (;;) {
-        const answer = await request({ kind: 'sites', from: sites.length })
-        if (!('sites' in answer)) throw unexpectedReply('sites')
+        const answer = await ask('sites', { kind: 'sites', from: sites.length })
         sites.push(...answer.sites)
         if (sites.length >= answer.total || answer.sites.length === 0)
           return { sites, failed: answer.failed, facts: answer.facts ?? { told: [], retries: 0, relapses: [] } }
       }
     },
     async changeDevices(change) {
-      const answer = await request({ kind: 'device', ...change })
-      if ('devices' in answer) return answer.devices
-      throw unexpectedReply('device')
+      return (await ask('devices', { kind: 'device', ...change })).devices
     },
     async borrowDevices() {
-      const answer = await request({ kind: 'borrow' })
-      if ('borrowed' in answer) return answer.borrowed
-      throw unexpectedReply('borrow')
+      return (await ask('borrowed', { kind: 'borrow' })).borrowed
     },
     async trace(tag, pcap, abi = false) {
       await subscribe('trace', { tag, pcap, abi }, record => {
@@ -466,29 +454,22 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       })
     },
     async traceStatus() {
-      const answer = await request({ kind: 'capture' })
-      if ('captureError' in answer) return { captureError: answer.captureError ?? undefined }
-      throw unexpectedReply('capture')
+      const { captureError } = await ask('captureError', { kind: 'capture' })
+      return { captureError: captureError ?? undefined }
     },
     async record(fd, options) {
-      const answer = await request({ kind: 'record', ...options }, [fd])
-      if (!('recording' in answer)) throw unexpectedReply('record')
+      await ask('recording', { kind: 'record', ...options }, [fd])
     },
     recordedFrames: () =>
       allParts(async from => {
-        const answer = await request({ kind: 'record-frames', from })
-        if (!('frames' in answer)) throw unexpectedReply('record-frames')
-        return { part: answer.frames, total: answer.total }
+        const { frames: part, total } = await ask('frames', { kind: 'record-frames', from })
+        return { part, total }
       }),
     async addSymbols(symbols) {
-      const answer = await request({ kind: 'record-symbols', symbols })
-      if ('hasRoom' in answer) return answer.hasRoom
-      throw unexpectedReply('record-symbols')
+      return (await ask('hasRoom', { kind: 'record-symbols', symbols })).hasRoom
     },
     async endRecording(program) {
-      const answer = await request({ kind: 'end-record', ...(program && { program }) })
-      if ('recorded' in answer) return answer.recorded
-      throw unexpectedReply('end-record')
+      return (await ask('recorded', { kind: 'end-record', ...(program && { program }) })).recorded
     },
     async subscribeFindings(hang, fresh = false) {
       await subscribe('findings', { ...(hang !== undefined && { hang }), ...(fresh && { fresh }) }, record => {
@@ -499,34 +480,26 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     async reportWaits() {
       await request({ kind: 'report-waits' })
     },
-    async counts() {
-      const answer = await request({ kind: 'counts' })
-      if ('counts' in answer) return answer
-      throw unexpectedReply('counts')
-    },
+    counts: () => ask('counts', { kind: 'counts' }),
     who: () =>
       allParts(async from => {
-        const answer = await request({ kind: 'who', from })
-        if (!('who' in answer)) throw unexpectedReply('who')
-        return { part: answer.who, total: answer.total }
+        const { who: part, total } = await ask('who', { kind: 'who', from })
+        return { part, total }
       }),
     health: () =>
       allParts(async from => {
-        const answer = await request({ kind: 'health', from })
-        if (!('health' in answer)) throw unexpectedReply('health')
-        return { part: answer.health, total: answer.total }
+        const { health: part, total } = await ask('health', { kind: 'health', from })
+        return { part, total }
       }),
     lent: () =>
       allParts(async from => {
-        const answer = await request({ kind: 'lent', from })
-        if (!('lent' in answer)) throw unexpectedReply('lent')
-        return { part: answer.lent, total: answer.total }
+        const { lent: part, total } = await ask('lent', { kind: 'lent', from })
+        return { part, total }
       }),
     orders: () =>
       allParts(async from => {
-        const answer = await request({ kind: 'orders', from })
-        if (!('orders' in answer)) throw unexpectedReply('orders')
-        return { part: answer.orders, total: answer.total }
+        const { orders: part, total } = await ask('orders', { kind: 'orders', from })
+        return { part, total }
       }),
     close: () => finish(daemonEnded()),
   }

@@ -5,22 +5,14 @@
 
 import type { Assembly } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
-import { moveGid } from '../../assembly/move-gid.ts'
 import { noDeviceText } from '../../base/suggest.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
-import {
-  isLinked,
-  type LinkedDevice,
-  type NetworkDevice,
-  NO_EVENT,
-  type RegisteredDriver,
-} from '../../core/driver-contract.ts'
-import { raisePort } from '../../core/events/events.ts'
+import { isLinked, type LinkedDevice, type NetworkDevice, type RegisteredDriver } from '../../core/driver-contract.ts'
 import type { Core, Device } from '../../core/model.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/processors.ts'
-import { loadSubnet } from '../../services/clients.ts'
+import type { Clients } from '../../services/clients.ts'
 import { CallError } from '../../spec/errno.ts'
 import { lidOf } from '../../transport/wire/address.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
@@ -98,16 +90,14 @@ export interface Devices {
   remove(name: string): void
   /** Renames a device; open contexts continue. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
-  /** A fault takes the device's link down or up. Nothing for a device without link. */
-  setLink(device: DaemonDevice, isUp: boolean): void
-  /** A fault moves the device's own GID (`moveGid`). Nothing for a device without link. */
-  moveGid(device: DaemonDevice, by: number): void
+  /** Call this when the state of a device's port has changed. */
+  changed(device: Device): void
   removeAll(): void
 }
 
 /** Loads what such devices need. Call before `Devices.add`. */
-export const loadFor = async (specs: readonly DeviceSpec[]): Promise<void> => {
-  if (specs.some(({ layer }) => layer === 'infiniband')) await loadSubnet()
+export const loadFor = async (specs: readonly DeviceSpec[], clients: Pick<Clients, 'loadSubnet'>): Promise<void> => {
+  if (specs.some(({ layer }) => layer === 'infiniband')) await clients.loadSubnet()
 }
 
 /** Throws an Error if the machine has the device's PCI function itself, or lacks the NUMA node. */
@@ -235,16 +225,9 @@ export const createDevices = (
       found.spec = { ...found.spec, name }
       notify(listener => listener.renamed?.(found, previous))
     },
-    setLink(found, isUp) {
-      const { network: linked, device, spec } = found
-      if (!isLinked(linked)) return
-      network.setLink(spec.name, isUp)
-      const event = linked.link.setCarrier(isUp)
-      notify(listener => listener.changed?.(found))
-      if (event !== undefined && event !== NO_EVENT) raisePort(device, 1, event)
-    },
-    moveGid(found, by) {
-      if (isLinked(found.network)) moveGid(found.network, by, () => notify(listener => listener.changed?.(found)))
+    changed(device) {
+      const found = devices.of(device)
+      if (found !== undefined) notify(listener => listener.changed?.(found))
     },
     removeAll() {
       for (const { spec } of [...all].reverse()) devices.remove(spec.name)

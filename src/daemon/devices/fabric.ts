@@ -3,7 +3,7 @@
  * switches (`--fabric …,serve=PATH`). What that needs is loaded only then.
  */
 import type { NetworkLink } from '../../assembly/link.ts'
-import { type Clients, loadSubnet } from '../../services/clients.ts'
+import { type Clients, importSubnet } from '../../services/clients.ts'
 import { parseFabric } from '../../settings/fabric.ts'
 import type { Containment } from '../containment.ts'
 import type { Loop } from '../loop.ts'
@@ -38,7 +38,7 @@ export const loadFabric = async (text: string | undefined) => {
   const remote =
     socket === undefined ? undefined : (await import('../../assembly/fabric/remote-subnet.ts')).RemoteSubnet
   const served = serve === undefined ? undefined : (await import('../../assembly/fabric/served-ports.ts')).ServedPorts
-  if (served !== undefined) await loadSubnet()
+  const code = served && (await importSubnet())
   const partsOf = ({ link, loop, containment, log }: FabricParts) => ({
     attach: () => link.attachTrunk(),
     kick: () => loop.kick(),
@@ -53,8 +53,9 @@ export const loadFabric = async (text: string | undefined) => {
       return { subnet, settled: () => subnet.settled(MAX_WAIT) }
     },
     /** Serves ports of other daemons, if this one is to. Throws SystemError if another process serves them. */
-    serve(parts: FabricParts, clients: Pick<Clients, 'subnet'>): Close {
-      if (served === undefined) return () => {}
+    serve(parts: FabricParts, clients: Pick<Clients, 'subnet' | 'subnetCode'>): Close {
+      if (served === undefined || code === undefined) return () => {}
+      clients.subnetCode = code
       const { loop } = parts
       const ports = new served(serve!, {
         ...partsOf(parts),

@@ -228,7 +228,7 @@ export interface ToolParts extends SubscribedParts, RecordedParts {
   readonly contexts: Contexts
   /** Fault rules for programs. */
   readonly faults: InjectedFaults
-  readonly clients: Pick<Clients, 'setCable' | 'setConditions'>
+  readonly clients: Pick<Clients, 'setCable' | 'setConditions' | 'loadSubnet'>
   readonly lent: LentDevices
   /** Resolves when the objects of the user's already closed contexts are destroyed. */
   untilContextsDestroyed(user: number): Promise<void>
@@ -348,7 +348,7 @@ export class ToolRequests {
       this.#answerLater(this.#daemon.network.untilMatched(toolRequest.matches).then(() => reply()))
     else if (toolRequest?.kind === 'device' && toolRequest.add !== undefined && isTrusted)
       this.#answerLater(
-        loadFor([toolRequest.add])
+        loadFor([toolRequest.add], this.#daemon.clients)
           .then(() => this.#session.time.run(this.#daemon.devices.removing()))
           .then(() => reply()),
       )

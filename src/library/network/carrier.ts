@@ -37,11 +37,11 @@ import type { DeviceCheck, OpenedCarrier } from '../verbs/watch/watch.ts'
 import type { AttachedDevice, DevicePlace, LocalNetwork } from './contract.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile, ownFile } from './file.ts'
-import { ownProcess } from './network.ts'
+import { ownProcess } from './rules.ts'
 import { stallWatch } from './stalls.ts'
 
 /** Starts the check of a context (library/self-check/device-check.ts). */
-export type StartCheck = (context: Context) => DeviceCheck
+export type StartCheck = (context: Context, lossTo: LocalNetwork['lossTo']) => DeviceCheck
 
 /** Arguments of a call whose method is known only at run time. */
 type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
@@ -92,6 +92,34 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
   })
 }
 
+/** Registered buffers, with their addresses and the number of registrations of each. */
+class Registrations {
+  readonly #memory: ReturnType<typeof createLocalSpace>
+  readonly #buffers = new Map<Uint8Array, { readonly address: number; count: number }>()
+
+  constructor(memory: ReturnType<typeof createLocalSpace>) {
+    this.#memory = memory
+  }
+
+  /** Returns the buffer's address. Throws CallError. */
+  add(buffer: Uint8Array): bigint {
+    let registration = this.#buffers.get(buffer)
+    if (registration === undefined) {
+      registration = { address: this.#memory.add(buffer), count: 0 }
+      this.#buffers.set(buffer, registration)
+    }
+    registration.count++
+    return BigInt(registration.address)
+  }
+
+  remove(buffer: Uint8Array): void {
+    const registration = this.#buffers.get(buffer)
+    if (registration === undefined || --registration.count > 0) return
+    this.#buffers.delete(buffer)
+    this.#memory.remove(registration.address)
+  }
+}
+
 /**
  * A context on a device of this process. `soft`: the device if it is a soft device, otherwise undefined. `onClosed`:
  * called when everything in the context is destroyed.
@@ -106,15 +134,14 @@ const carrierOn = (
 ): OpenedCarrier => {
   const mapped = layout === 'mapped' ? findableMemory() : undefined
   const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
-  const check = startCheck?.(context)
+  const check = startCheck?.(context, network.lossTo)
   const ownRings = soft && openLocalRings(context)
   const watch = soft && check && stallWatch(soft.network, context, network.core.now, check)
   if (watch !== undefined) network.stallWatches.add(watch)
   const rings = mapped === undefined ? (ownRings as SlabRings) : ringsIn(mapped)
   // Only ports with sockets have packet memory that native code can access.
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
-  /** Registered buffers, with their addresses and the number of registrations of each. */
-  const registrations = new Map<Uint8Array, { readonly address: number; count: number }>()
+  const registrations = new Registrations(memory)
   const caller: Caller = {
     memory,
     process: ownProcess,
@@ -263,21 +290,8 @@ const carrierOn = (
       : () => network.drive(),
     overdueTurn: () => network.overdueTurn(),
     awaitsNextTurn: () => network.awaitsNextTurn(),
-    addressOf(buffer, callName) {
-      let registration = registrations.get(buffer)
-      if (registration === undefined) {
-        registration = { address: rethrow(callName, () => memory.add(buffer)), count: 0 }
-        registrations.set(buffer, registration)
-      }
-      registration.count++
-      return BigInt(registration.address)
-    },
-    forget(buffer) {
-      const registration = registrations.get(buffer)
-      if (registration === undefined || --registration.count > 0) return
-      registrations.delete(buffer)
-      memory.remove(registration.address)
-    },
+    addressOf: (buffer, callName) => rethrow(callName, () => registrations.add(buffer)),
+    forget: buffer => registrations.remove(buffer),
     targets: undefined,
     close() {
       isClosed = true

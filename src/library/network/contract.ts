@@ -6,11 +6,12 @@
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
 import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
+import type { LossByRule } from '../../spec/check/probes.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
 import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
 import type { LinkSettings } from '../../transport/phy/links/graph.ts'
-import type { Path } from '../../transport/phy/memory.ts'
+import type { Path } from '../../transport/phy/memory/port.ts'
 import type { Link } from '../../uapi/tool.ts'
 import type { CheckOptions } from '../self-check/options.ts'
 import type { CarriedFault, DeviceCounters } from '../verbs/carrier.ts'
@@ -264,6 +265,8 @@ export interface AttachedDevice {
 export interface LocalNetwork extends Network {
   /** Fault rules for programs. */
   readonly faults: InjectedFaults
+  /** As `NetworkFaults.lossTo`. */
+  lossTo(qpns: readonly number[], time: number): LossByRule | undefined
   /** Whether a fault rule may refuse posts. */
   hasPostFaults: boolean
   /** Adds fault rules for a device, which `setFaults` does not replace. Throws RdmaError EINVAL. */
@@ -286,9 +289,11 @@ export interface LocalNetwork extends Network {
   /** Ends the recording; undefined: there is none yet. */
   endRecording: (() => Promise<void>) | undefined
   /** Number of soft devices that were added, including removed ones. */
-  devicesAdded: number
+  devicesAdded(): number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string, place: DevicePlace): AttachedDevice
+  /** Before the first InfiniBand port is added. */
+  loadSubnet(): Promise<void>
   /** Resolves when the InfiniBand ports are ACTIVE that a manager configures, at the latest after ten seconds. */
   untilConfigured(): Promise<void>
   /** Whether a soft device has this IP address. */

@@ -4,7 +4,6 @@
  */
 
 import { libraryDriver } from '../../drivers/registered.ts'
-import { loadSubnet } from '../../services/clients.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { deviceName } from '../../spec/drivers/known.ts'
@@ -70,8 +69,9 @@ const openSoftDevice = async (
   startCheck: StartCheck | undefined,
   removed?: () => Promise<void> | undefined,
 ): Promise<Device> => {
-  if (options.layer === 'infiniband') await loadSubnet()
-  const { devicesAdded, core } = network
+  if (options.layer === 'infiniband') await network.loadSubnet()
+  const { core } = network
+  const devicesAdded = network.devicesAdded()
   const {
     address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
     name = firstFree(

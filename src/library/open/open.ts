@@ -100,7 +100,7 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
   const { readCheckOptions } = await import('../self-check/options.ts')
   const options = readCheckOptions('open', copy)
   const { checkContext } = await import('../self-check/device-check.ts')
-  return context => checkContext(context, options)
+  return (context, lossTo) => checkContext(context, options, lossTo)
 }
 
 /**

@@ -10,6 +10,7 @@ import type { Context, Core } from '../../core/model.ts'
 import type { AdapterName } from '../../spec/check/adapters.ts'
 import type { Finding } from '../../spec/check/finding.ts'
 import { omissionText } from '../../spec/check/omissions.ts'
+import type { ProgramProbes } from '../../spec/check/probes.ts'
 import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { FOUND_STATUS, isFailure } from '../../spec/check/severity.ts'
 import { findingText, type Symbols, v8Frame } from '../../tools/check/finding-text.ts'
@@ -70,8 +71,11 @@ let lastLend = 0
 
 const checks = new WeakMap<Core, NetworkCheck>()
 
+/** As in `ProgramProbes`. */
+type LossTo = ProgramProbes['lossTo']
+
 /** The check of a network, created with its first checked device. */
-const networkCheck = (core: Core): NetworkCheck => {
+const networkCheck = (core: Core, lossTo?: LossTo): NetworkCheck => {
   const known = checks.get(core)
   if (known !== undefined) return known
   const devices = new Map<Context, CheckedDevice>()
@@ -99,6 +103,7 @@ const networkCheck = (core: Core): NetworkCheck => {
     postStack: (context, queue, number, wrId) => devices.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
     adapters,
     findsWaits: true,
+    ...(lossTo && { lossTo }),
     events: log,
   })
   const check = { ...checked, log, devices, adapters }
@@ -133,9 +138,9 @@ const onExit = (status: number): void => {
     }
 }
 
-export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
+export const checkContext = (context: Context, options: CheckOptions, lossTo: LossTo): DeviceCheck => {
   const { core, name } = context.device
-  const { checker, stream, log, devices, adapters, originOf, waits, watchAccesses } = networkCheck(core)
+  const { checker, stream, log, devices, adapters, originOf, waits, watchAccesses } = networkCheck(core, lossTo)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.ask(RACES)?.begin()
   for (const adapter of options.like ?? []) if (!adapters.includes(adapter)) adapters.push(adapter)

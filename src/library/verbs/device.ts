@@ -276,6 +276,63 @@ const drain = async ({ carrier, sources, waiters }: DeviceContext, signal: Abort
   }
 }
 
+/** `onEvent`: of the device. `state`: whether it is open. */
+const deviceEvents = (
+  context: DeviceContext,
+  state: FinalizerState,
+  onEvent: Device['onEvent'],
+  options: AbortOptions = {},
+): AsyncGenerator<DeviceEvent> => {
+  checkAbortOptions('device.events', options)
+  const { signal } = options
+  // Collects events from this call on, not from the first `next()`.
+  const mailbox = createMailbox<DeviceEvent>(context, 'device')
+  const removeHandler = onEvent(mailbox.put)
+  const stop = (): void => {
+    removeHandler()
+    mailbox.end()
+  }
+  const iterate = async function* (): AsyncGenerator<DeviceEvent> {
+    try {
+      for await (const event of mailbox.arrivals({ signal })) {
+        // Like a handler, an iteration gets no events after the close.
+        if (!state.isOpen) return
+        yield event
+      }
+    } finally {
+      stop()
+    }
+  }
+  const events = iterate()
+  const endIteration = events.return
+  // A generator that has not begun runs no `finally`.
+  events.return = value => {
+    stop()
+    return endIteration.call(events, value)
+  }
+  return events
+}
+
+/** Checks the arguments of `call` and `callAsync`; returns the handle of the object, or the given number. */
+const checkedHandle = (
+  context: DeviceContext,
+  call: string,
+  cls: ObjectClass,
+  method: string,
+  args: object,
+  object: ObjectReference | number,
+): number => {
+  checkClass(call, cls)
+  checkText(call, 'method', method)
+  const name = `${cls.name}.${method}`
+  checkRecord(name, 'its arguments', args, 'give {} where there are none')
+  if (typeof object !== 'number') checkObject(context, name, 'object', object)
+  const handle = typeof object === 'number' ? object : object.handle
+  // In a message to a daemon another number would become the handle of another object. Carriers refuse CLOSED.
+  if (handle !== CLOSED) checkU32(name, 'object', handle)
+  return handle
+}
+
 const createDevice = (carrier: OpenedCarrier, name: string, address: string, path: LocalPath): Device => {
   const { check } = carrier
   const sources: DeviceContext['sources'] = new Map()
@@ -308,54 +365,6 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
   const state: FinalizerState = { name, isOpen: true }
 
   const onEvent: Device['onEvent'] = handler => handlers.add('device.onEvent', handler)
-  const events = (options: AbortOptions = {}): AsyncGenerator<DeviceEvent> => {
-    checkAbortOptions('device.events', options)
-    const { signal } = options
-    // Collects events from this call on, not from the first `next()`.
-    const mailbox = createMailbox<DeviceEvent>(context, 'device')
-    const removeHandler = onEvent(mailbox.put)
-    const stop = (): void => {
-      removeHandler()
-      mailbox.end()
-    }
-    const iterate = async function* (): AsyncGenerator<DeviceEvent> {
-      try {
-        for await (const event of mailbox.arrivals({ signal })) {
-          // Like a handler, an iteration gets no events after the close.
-          if (!state.isOpen) return
-          yield event
-        }
-      } finally {
-        stop()
-      }
-    }
-    const events = iterate()
-    const endIteration = events.return
-    // A generator that has not begun runs no `finally`.
-    events.return = value => {
-      stop()
-      return endIteration.call(events, value)
-    }
-    return events
-  }
-  /** Checks the arguments of `call` and `callAsync`; returns the handle of the object, or the given number. */
-  const checkedHandle = (
-    call: string,
-    cls: ObjectClass,
-    method: string,
-    args: object,
-    object: ObjectReference | number,
-  ): number => {
-    checkClass(call, cls)
-    checkText(call, 'method', method)
-    const name = `${cls.name}.${method}`
-    checkRecord(name, 'its arguments', args, 'give {} where there are none')
-    if (typeof object !== 'number') checkObject(context, name, 'object', object)
-    const handle = typeof object === 'number' ? object : object.handle
-    // In a message to a daemon another number would become the handle of another object. Carriers refuse CLOSED.
-    if (handle !== CLOSED) checkU32(name, 'object', handle)
-    return handle
-  }
   const faults = new Set<Fault>()
   /** Settles when the objects are destroyed, after `close`. */
   let closed: Promise<void> | undefined
@@ -425,10 +434,10 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     driverInterfaces: () => interfaceNames(context),
     create: (cls, args) => make(context, objectPlan(context, 'device.create', cls, args)),
     call: (cls, method, args, object = 0) =>
-      carrier.call(cls, method, checkedHandle('device.call', cls, method, args, object), args).out,
+      carrier.call(cls, method, checkedHandle(context, 'device.call', cls, method, args, object), args).out,
     async callAsync(cls, method, args, object = 0, options = {}) {
       checkAbortOptions('device.callAsync', options)
-      const handle = checkedHandle('device.callAsync', cls, method, args, object)
+      const handle = checkedHandle(context, 'device.callAsync', cls, method, args, object)
       const wait = carrier.callAsync(cls, method, handle, args, options.signal)
       return (await carrier.clock.watch('device.callAsync', wait)).out
     },
@@ -443,7 +452,7 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     },
     chain: chains.run,
     onEvent,
-    events,
+    events: options => deviceEvents(context, state, onEvent, options),
     get findings() {
       return check?.findings ?? []
     },

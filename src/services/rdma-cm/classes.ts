@@ -146,46 +146,45 @@ interface Membership {
   leave: (() => void) | undefined
 }
 
-/** `service` returns rdma_cm, and starts it if necessary. */
-export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
-  const channelClass = driverClass(CmChannel, {
-    create: () => ({}),
-    query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
-    destroy({ device: { core } }, object) {
-      core.runJob(destroyIdsOf(object as FdObject))
-      return {}
-    },
-    getEvent(call, object) {
-      const [event] = readEventsFor(call, object as FdObject) as CmEventRecord[]
-      const { details, userHandle, handle, type, id, member, request } = event!
-      if (id !== undefined) id.unreadEvents--
-      if (member !== undefined) member.readGroupEvents++
-      const listener = request?.listener
-      request?.removeFromBacklog()
-      onUndelivered(call, () => {
-        if (id !== undefined) id.unreadEvents++
-        if (member !== undefined) member.readGroupEvents--
-        if (request === undefined) return
-        request.listener = listener
-        listener?.unreadRequests.add(request)
-      })
-      const { status = 0, connection, datagram, ece, argument } = details
-      if (id !== undefined) id.lastRead = { type, status }
-      return {
-        userHandle,
-        object: handle,
-        type,
-        status: status >>> 0,
-        unread: (object as FdObject).sink.unread(),
-        ...(connection && { connection }),
-        ...(datagram && { datagram }),
-        ...(ece && { ece }),
-        ...(argument !== undefined && { argument }),
-      }
-    },
-  })
+const channelClass = driverClass(CmChannel, {
+  create: () => ({}),
+  query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
+  destroy({ device: { core } }, object) {
+    core.runJob(destroyIdsOf(object as FdObject))
+    return {}
+  },
+  getEvent(call, object) {
+    const [event] = readEventsFor(call, object as FdObject) as CmEventRecord[]
+    const { details, userHandle, handle, type, id, member, request } = event!
+    if (id !== undefined) id.unreadEvents--
+    if (member !== undefined) member.readGroupEvents++
+    const listener = request?.listener
+    request?.removeFromBacklog()
+    onUndelivered(call, () => {
+      if (id !== undefined) id.unreadEvents++
+      if (member !== undefined) member.readGroupEvents--
+      if (request === undefined) return
+      request.listener = listener
+      listener?.unreadRequests.add(request)
+    })
+    const { status = 0, connection, datagram, ece, argument } = details
+    if (id !== undefined) id.lastRead = { type, status }
+    return {
+      userHandle,
+      object: handle,
+      type,
+      status: status >>> 0,
+      unread: (object as FdObject).sink.unread(),
+      ...(connection && { connection }),
+      ...(datagram && { datagram }),
+      ...(ece && { ece }),
+      ...(argument !== undefined && { argument }),
+    }
+  },
+})
 
-  const idClass = driverClass<typeof CmId, Identifier>(CmId, {
+const idClass = (service: () => RdmaCm): DriverClass =>
+  driverClass<typeof CmId, Identifier>(CmId, {
     create({ device }, object, { channel, userHandle, portSpace, qpType = 0 }) {
       const cm = service()
       const onlyDevice = cm.devices.forDevice(device)
@@ -319,8 +318,9 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
   })
 
+const multicastClass = (): DriverClass => {
   const joins = createLimit('memberships of multicast groups', MAX_MEMBERSHIPS, { advice: 'leave some groups' })
-  const multicastClass = driverClass<typeof CmMulticast, Membership>(CmMulticast, {
+  return driverClass<typeof CmMulticast, Membership>(CmMulticast, {
     create(call, object, { id: handle, userHandle, address, flags = 0 }) {
       const method = 'cm_multicast.create'
       const id = identifierOf(call, handle)
@@ -374,9 +374,14 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       return { events }
     },
   })
-
-  return [channelClass, refusedAfterRemoval(idClass), multicastClass]
 }
+
+/** `service` returns rdma_cm, and starts it if necessary. */
+export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => [
+  channelClass,
+  refusedAfterRemoval(idClass(service)),
+  multicastClass(),
+]
 
 /** The identifier with the handle that a call of cm_multicast.create names. Throws CallError ENOENT, EINVAL. */
 const identifierOf = ({ context }: CallContext, handle: number): Identifier => {

@@ -114,8 +114,6 @@ export class Identifier implements PortHolder, ConnectionEnd {
   unreadEvents = 0
   /** Number of events of multicast memberships that the program has read, also of memberships that it has left. */
   readGroupEvents = 0
-  /** During a call on the identifier: how it fails, though it returns 0. */
-  injected: InjectedEvent | undefined
   /** RDMA_OPTION_ID_REUSEADDR. */
   reuseAddress = false
   /** RDMA_OPTION_ID_AFONLY. */
@@ -132,6 +130,7 @@ export class Identifier implements PortHolder, ConnectionEnd {
   readonly startingPsn: number
   /** Core's object of a program's identifier; undefined if the identifier belongs to code in this process. */
   object: CoreObject | undefined
+  #injected: InjectedEvent | undefined
 
   constructor(
     owner: IdOwner,
@@ -156,6 +155,30 @@ export class Identifier implements PortHolder, ConnectionEnd {
   /** After `connect` and `accept`. */
   setQpn(parameters: ConnectionParameters | undefined): void {
     if (parameters !== undefined && !this.isDatagram) this.qpn = parameters.qpNum & 0xff_ffff
+  }
+
+  /** Whether a call of this method can lead to an event (a name of `CmEventType`) of the connection. */
+  canFailBy(method: string, event: string): boolean {
+    // The answer to a SIDR_REQ has no answer, and its refusal is UNREACHABLE.
+    if (method === 'connect') return !this.isDatagram || event === 'UNREACHABLE'
+    // The active side accepts a connection that exists.
+    if (method === 'accept') return !this.isDatagram && (this.isRequest || event === 'DISCONNECTED')
+    return true
+  }
+
+  /** Until `endCall`: how the call fails that begins now on the identifier, though it returns 0. */
+  failCall(injected: InjectedEvent): void {
+    this.#injected = injected
+  }
+
+  /** The event of `failCall` until it comes. */
+  get injected(): InjectedEvent | undefined {
+    return this.#injected
+  }
+
+  /** The call has ended, or its event comes. */
+  endCall(): void {
+    this.#injected = undefined
   }
 
   get isListening(): boolean {
@@ -186,3 +209,7 @@ export class Identifier implements PortHolder, ConnectionEnd {
     return true
   }
 }
+
+/** The identifier of an object; undefined: it has none, or no more. */
+export const identifierIn = (object: CoreObject | undefined): Identifier | undefined =>
+  object?.state instanceof Identifier ? object.state : undefined

@@ -485,7 +485,7 @@ export class RdmaCm {
   #raiseInjected(id: Identifier, type: number, details: EventDetails = { status: -Errno.ETIMEDOUT }): boolean {
     const { injected } = id
     if (injected?.type !== type) return false
-    id.injected = undefined
+    id.endCall()
     injected.report()
     this.#notify(id, type, details)
     return true

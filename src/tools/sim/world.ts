@@ -100,6 +100,7 @@ const KEY = 1
 /** A uniform 32-bit hash, for the UDP source port that ECMP looks at. */
 const hashOf = (flow: number): number => Math.imul(flow + 1, 0x9e37_79b1) >>> 0
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: one table of engines on links
 export const createWorld = (options: WorldOptions): World => {
   const { topology, flows, control, seed, mtu, window, timeout, granularity } = options
   const { hosts } = topology

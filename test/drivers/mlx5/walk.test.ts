@@ -11,10 +11,7 @@ import { completionsOf } from '../machine.ts'
 import { machine, program, RDMA_WRITE } from './machine.ts'
 
 const page = readFileSync(join(repoRoot, 'ARCHITECTURE.md'), 'utf8')
-const walk = page.slice(
-  page.indexOf('A WRITE over mlx5 goes down'),
-  page.indexOf('Faults of packets act at step 5'),
-)
+const walk = page.slice(page.indexOf('A WRITE over mlx5 goes down'), page.indexOf('Faults of packets act at step 5'))
 const files = [...walk.matchAll(/`src\/([^`]+)\.ts`/g)].flatMap(([, file = '']) =>
   file.startsWith('daemon/') ? [] : file,
 )

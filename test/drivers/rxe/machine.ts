@@ -31,12 +31,8 @@ import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, Mtu, QpState } from '../../../src/spec/enums.ts'
 import type { In } from '../../../src/spec/schema/schema.ts'
 import { type FaultPort, withFaults } from '../../../src/transport/phy/faults/layer.ts'
-import {
-  createMemorySwitch,
-  type MemorySwitch,
-  memorySwitchBytes,
-  type Path,
-} from '../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../src/transport/phy/memory/port.ts'
+import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../../src/transport/phy/memory.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { type MappedRing, mapRing, type TestRings, testRings } from './provider.ts'
 

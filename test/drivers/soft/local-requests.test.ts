@@ -13,7 +13,7 @@ import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import type { Path } from '../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../src/transport/phy/memory/port.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import {
   connectQps,

@@ -9,7 +9,7 @@ import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { RingHeader, SendWqe } from '../../../src/spec/drivers/mapped-rings.ts'
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { SRQN_SHIFT, WcOpcode, WrOpcode } from '../../../src/spec/work.ts'
-import type { Path } from '../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../src/transport/phy/memory/port.ts'
 import {
   cap,
   type Machine,

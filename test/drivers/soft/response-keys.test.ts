@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { WcOpcode, WcStatus } from '../../../src/spec/work.ts'
-import type { Path } from '../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../src/transport/phy/memory/port.ts'
 import { connectQps, machine, makeCq, makeQp, program, Qps, query, register } from '../rxe/machine.ts'
 import { completions, sgeOf } from '../rxe/pair.ts'
 import { postSend, Wr } from '../rxe/provider.ts'

@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import { identify } from '../../../src/core/devices/identity.ts'
 import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
-import { loadSubnet } from '../../../src/services/clients.ts'
+import { importSubnet } from '../../../src/services/clients.ts'
 import { setOption } from '../../../src/services/rdma-cm/options.ts'
 import { pathRecord } from '../../../src/services/rdma-cm/path-record.ts'
 import { Family, ipAddress } from '../../../src/services/socket-address.ts'
@@ -21,7 +21,7 @@ import { inLongRun } from '../../long-run.ts'
 import { attributesOf, byGid, type Host, ip4, parametersOf, VirtualNetwork } from './hosts.ts'
 import { Program } from './program.ts'
 
-await loadSubnet()
+const subnetCode = await importSubnet()
 const { ACTIVE } = PortState.values
 const { TCP, IB } = CmPortSpace.values
 const SECOND = 1_000_000
@@ -30,6 +30,7 @@ const SECOND = 1_000_000
 const infinibandHost = (ports = 2, pkeys?: readonly number[]) => {
   const network = new VirtualNetwork()
   const host = network.host()
+  host.clients.subnetCode = subnetCode
   const devices = Array.from({ length: ports }, (_, i): RxeDevice => {
     const name = `rxe${i + 1}`
     const identity = identify(ipv4(10, 0, 0, i + 1), { name: 'lo', index: 1 })

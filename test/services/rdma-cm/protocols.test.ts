@@ -339,9 +339,7 @@ describe('a device whose driver has connections and no datagrams', () => {
   it('can be failed by a fault rule in `connect` and `accept`', () => {
     const { a, b } = twoEnds()
     const listener = b.listen(ip4(2, PORT))
-    const fail = (id: Identifier) => {
-      id.injected = { type: UNREACHABLE, report() {} }
-    }
+    const fail = (id: Identifier) => id.failCall({ type: UNREACHABLE, report() {} })
     const active = a.create()
     a.resolve(active, ip4(2, PORT))
     fail(active)

@@ -165,6 +165,44 @@ const checkTransitionAttributes = (
 /** Attributes that `modify` refuses for all types, with the reason. */
 export const UNSUPPORTED_ATTRIBUTES = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
+/** The attributes of all types. */
+const attributesOf = (device: SoftState, state: QueuePair): Record<string, unknown> => {
+  device.catchUp(state.row)
+  const { send, receive, attributeBits } = state
+  const current = device.engine().query(state.row)
+  return {
+    state: current.state,
+    curState: current.state,
+    enSqdAsyncNotify: attributeBits & AttributeBits.SQD_EVENT ? 1 : 0,
+    accessFlags: current.access,
+    pkeyIndex: current.pkeyIndex,
+    port: attributeBits & AttributeBits.PORT ? 1 : 0,
+    qkey: current.qkey,
+    ...device.paths.answer(state.address ?? device.paths.none),
+    pathMtu: mtuEnum(current.pathMtu),
+    timeout: current.timeout,
+    retryCnt: current.retryCnt,
+    rnrRetry: current.rnrRetry,
+    rqPsn: current.rqPsn,
+    maxRdAtomic: current.maxRdAtomic,
+    ...device.paths.noAlternate(),
+    minRnrTimer: current.minRnrTimer,
+    sqPsn: current.sqPsn,
+    maxDestRdAtomic: current.maxDestRdAtomic,
+    pathMigState: 0,
+    destQpn: current.destQpn,
+    cap: {
+      maxSendWr: send.capacity,
+      maxRecvWr: receive.isShared ? 0 : receive.capacity,
+      maxSendSge: send.maxSge,
+      maxRecvSge: receive.isShared ? 0 : receive.maxSge,
+      maxInlineData: send.maxInline,
+    },
+    sqDraining: current.isDraining ? 1 : 0,
+    sqSigAll: current.sqSigAll ? 1 : 0,
+  }
+}
+
 /** The driver class of one type of queue pair. The handlers are typed for all attributes (`AnyQp`), `cls` has fewer. */
 export const qpClass = (
   cls: ObjectClass,
@@ -245,41 +283,7 @@ export const qpClass = (
     },
 
     query(call, { state }) {
-      const device = stateOf(call)
-      device.catchUp(state.row)
-      const { send, receive, attributeBits } = state
-      const current = device.engine().query(state.row)
-      const attributes = {
-        state: current.state,
-        curState: current.state,
-        enSqdAsyncNotify: attributeBits & AttributeBits.SQD_EVENT ? 1 : 0,
-        accessFlags: current.access,
-        pkeyIndex: current.pkeyIndex,
-        port: attributeBits & AttributeBits.PORT ? 1 : 0,
-        qkey: current.qkey,
-        ...device.paths.answer(state.address ?? device.paths.none),
-        pathMtu: mtuEnum(current.pathMtu),
-        timeout: current.timeout,
-        retryCnt: current.retryCnt,
-        rnrRetry: current.rnrRetry,
-        rqPsn: current.rqPsn,
-        maxRdAtomic: current.maxRdAtomic,
-        ...device.paths.noAlternate(),
-        minRnrTimer: current.minRnrTimer,
-        sqPsn: current.sqPsn,
-        maxDestRdAtomic: current.maxDestRdAtomic,
-        pathMigState: 0,
-        destQpn: current.destQpn,
-        cap: {
-          maxSendWr: send.capacity,
-          maxRecvWr: receive.isShared ? 0 : receive.capacity,
-          maxSendSge: send.maxSge,
-          maxRecvSge: receive.isShared ? 0 : receive.maxSge,
-          maxInlineData: send.maxInline,
-        },
-        sqDraining: current.isDraining ? 1 : 0,
-        sqSigAll: current.sqSigAll ? 1 : 0,
-      }
+      const attributes = attributesOf(stateOf(call), state)
       const { out } = cls.methods.query
       return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as never
     },

@@ -76,6 +76,7 @@ export interface PartialWrites {
 }
 
 /** `scratch`: memory that `table`'s address spaces can read. `isSuspended`: whether nothing may be delayed now. */
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: one queue of writes that wait
 export const createPartialWrites = (
   inner: Memory,
   table: MemoryTable,

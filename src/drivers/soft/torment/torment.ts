@@ -225,6 +225,7 @@ const createLatePosts = (decisions: Decisions, sink: PostSink) => {
 export const TORMENT_SCRATCH_BYTES = 0x1_0000
 
 /** `scratch`: TORMENT_SCRATCH_BYTES of memory, which native code can read if the process has native code. */
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: wrappers share decisions and devices
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
   const devices = new Set<DeviceParts>()

@@ -75,6 +75,7 @@ export interface VirtualClock extends Clock {
   stop(): void
 }
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: they decide together when time passes
 export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   let now = 0
   const timers = new VirtualTimers()

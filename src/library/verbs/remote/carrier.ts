@@ -119,6 +119,7 @@ const openContext = (session: Session, name: string | undefined) => {
 }
 
 /** Opens the device with this name, or the first device with a network, of the daemon at `socket`. Throws RdmaError. */
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: one session and context
 export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const session = joinDaemon(socket, 'open')
   let opened: ReturnType<typeof openContext>

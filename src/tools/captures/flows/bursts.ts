@@ -25,6 +25,8 @@ export interface RequestPacket {
   /** Bytes of the message, as its RETH says; -1: it has none, or it was not captured. */
   length: number
   identification: number
+  /** Equal for a packet and its repetition. */
+  identity: number
   time: number
   frame: number
   /** Nanoseconds since its PSN was sent, or the READ one of whose responses has it; -1: not known. */

@@ -52,6 +52,7 @@ export class RequestTracker {
     payload: 0,
     length: -1,
     identification: 0,
+    identity: 0,
     time: 0,
     frame: 0,
     since: -1,
@@ -114,9 +115,20 @@ export class RequestTracker {
       return true
     }
     const isNew = isExpected || ahead > 0 || isJump
-    if (!isNew || flow.repeats?.isWaiting)
-      this.#describe(flow, located, opcode, kind, psn, end, payload, length, identity, time, frame, isNew)
-    if (flow.repeats?.isWaiting) this.#decide(flow, flow.repeats, this.#packet, isNew)
+    const packet = this.#packet
+    packet.opcode = opcode
+    packet.kind = kind
+    packet.psn = psn
+    packet.end = end
+    packet.bytes = located.length
+    packet.payload = payload
+    packet.length = length
+    packet.identification = located.identification
+    packet.identity = identity
+    packet.time = time
+    packet.frame = frame
+    this.#compare(flow, packet, isNew)
+    if (flow.repeats?.isWaiting) this.#decide(flow, flow.repeats, packet, isNew)
     if (isJump) {
       if (flow.jumps++ === 0) flow.jumpFrame = frame
       flow.formerPsn = flow.nextPsn
@@ -139,7 +151,7 @@ export class RequestTracker {
       flow.nextPsn = end
       flow.isNextUncertain = isSpanUnknown || located.hasMore
       if (startsMessage[opcode] === 1) flow.startPsn = psn
-      this.#countMessage(flow, opcode, kind, psn, length, payload, frame, located.isInferred, isInOrder)
+      this.#countMessage(flow, packet, located.isInferred, isInOrder)
       const isAnswered = kind >= READ
       if (isAnswered) {
         flow.readRequests++
@@ -158,13 +170,13 @@ export class RequestTracker {
       if (view.getUint8(located.at + 8) >= 0x80 || isAnswered)
         this.#outstanding(flow, psn, time, isRead ? Math.max(0, length) : flow.partBytes)
       if (located.length > flow.sentLength) flow.sentLength = located.length
-      this.#remember(flow, opcode, psn, flow.startPsn, identity, payload, length, time, frame, view, located)
+      this.#remember(flow, packet, flow.startPsn, view, located)
     } else {
       const start = this.#startOf(flow, opcode, psn)
-      const isMissing = this.#isMissing(flow, this.#packet)
-      if (isMissing) this.#remember(flow, opcode, psn, start, identity, payload, length, time, frame, view, located)
-      if (!this.#repeats.add(flow, this.#packet, isMissing)) return true
-      this.#remember(flow, opcode, psn, start, identity, payload, length, time, frame, view, located)
+      const isMissing = this.#isMissing(flow, packet)
+      if (isMissing) this.#remember(flow, packet, start, view, located)
+      if (!this.#repeats.add(flow, packet, isMissing)) return true
+      this.#remember(flow, packet, start, view, located)
     }
     flow.lastPsn = (end - 1) & 0xff_ffff
     flow.lastRequestFrame = frame
@@ -186,43 +198,19 @@ export class RequestTracker {
     if (flow.repeats?.isWaiting) this.#decide(flow, flow.repeats, undefined, true)
   }
 
-  /** Fills the object that describes a packet. */
-  #describe(
-    flow: Flow,
-    located: Located,
-    opcode: number,
-    kind: number,
-    psn: number,
-    end: number,
-    payload: number,
-    length: number,
-    identity: number,
-    time: number,
-    frame: number,
-    isNew: boolean,
-  ): void {
-    const packet = this.#packet
-    packet.opcode = opcode
-    packet.kind = kind
-    packet.psn = psn
-    packet.end = end
-    packet.bytes = located.length
-    packet.payload = payload
-    packet.length = length
-    packet.identification = located.identification
-    packet.time = time
-    packet.frame = frame
+  /** Compares a packet with the one before of its PSN, if it is not new. */
+  #compare(flow: Flow, packet: RequestPacket, isNew: boolean): void {
     packet.since = -1
     packet.isKnown = false
     packet.isSame = false
     if (isNew) return
     const recent = this.#recent
-    const before = recent.find(flow.number, Sent.REQUEST, psn)
+    const before = recent.find(flow.number, Sent.REQUEST, packet.psn)
     packet.isKnown = before >= 0
-    packet.isSame = before >= 0 && recent.identityOf(before) === identity
+    packet.isSame = before >= 0 && recent.identityOf(before) === packet.identity
     // A READ may be repeated from any of its responses on.
-    const sent = before < 0 && kind === READ ? requestWith(recent, flow.number, psn) : before
-    if (sent >= 0) packet.since = time - recent.timeOf(sent)
+    const sent = before < 0 && packet.kind === READ ? requestWith(recent, flow.number, packet.psn) : before
+    if (sent >= 0) packet.since = packet.time - recent.timeOf(sent)
   }
 
   #isDoubledDatagram(flow: Flow, psn: number, identity: number, time: number, frame: number): boolean {
@@ -257,16 +245,11 @@ export class RequestTracker {
     return previous < 0 ? -1 : this.#recent.startOf(previous)
   }
 
+  /** `start`: the first PSN of its message. */
   #remember(
     flow: Flow,
-    opcode: number,
-    psn: number,
+    { opcode, psn, identity, payload, length, time, frame }: RequestPacket,
     start: number,
-    identity: number,
-    payload: number,
-    length: number,
-    time: number,
-    frame: number,
     view: DataView,
     { at, captured, isInferred }: Located,
   ): void {
@@ -297,12 +280,7 @@ export class RequestTracker {
 
   #countMessage(
     flow: Flow,
-    opcode: number,
-    kind: number,
-    psn: number,
-    length: number,
-    payload: number,
-    frame: number,
+    { opcode, kind, psn, length, payload, frame }: RequestPacket,
     isInferred: boolean,
     inOrder: boolean,
   ): void {

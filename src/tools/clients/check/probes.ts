@@ -7,7 +7,6 @@ import type { Stack } from '../../../spec/check/finding.ts'
 import type { ProgramProbes } from '../../../spec/check/probes.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { lidOf } from '../../../transport/wire/address.ts'
-import { lossesOf } from '../faults/losses.ts'
 import { hashRange } from '../requests/digest.ts'
 import { keyMemory } from './key-memory.ts'
 import type { HostSources } from './sources.ts'
@@ -33,7 +32,7 @@ const deviceWithGid =
 export const probesOf = (
   core: Core,
   watched: WatchedDevices,
-  { postStack, postHash, lockLimit, isCopiedByFork, privateFile, unmapStack, events, scratch }: HostSources,
+  { postStack, postHash, lockLimit, lossTo, isCopiedByFork, privateFile, unmapStack, events, scratch }: HostSources,
 ): ProgramProbes => ({
   deviceName: index => watched.device(index)?.name ?? '',
   deviceWithGid: deviceWithGid(core),
@@ -74,7 +73,7 @@ export const probesOf = (
     const device = watched.device(index)
     return device && hashRange(device.memory, scratch, device.driver.requests, { address, length, lkey })
   },
-  lossTo: (qpns, time) => lossesOf.get(core)?.(qpns, time),
+  ...(lossTo && { lossTo }),
   memoryOf: keyMemory(index => watched.device(index)),
   ...(events && {
     logStack: (process: number, stack: number) => events.logStack(process, stack),

@@ -21,6 +21,7 @@ export interface HostSources
     | 'findsWaits'
     | 'isClosed'
     | 'lockLimit'
+    | 'lossTo'
     | 'isCopiedByFork'
     | 'privateFile'
     | 'unmapStack'

@@ -131,6 +131,7 @@ interface RecordedDevice {
 }
 
 /** Starts recording, also of devices that are added later. */
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: hooks and taps share one writer
 export const startRecorder = (core: Core, writer: SessionWriter, sources: RecorderSources): Recorder => {
   const { now, clock = realClock } = sources
   const scratch = plainArena(SCRATCH_BYTES)

@@ -76,6 +76,77 @@ const accessors: AllMembers<AccessorProperties> & ThisType<LayerState> = {
   },
 }
 
+/** Decides what happens to the packets of a port: by the rules, or while its link is down all are lost. */
+class LayerDeciders {
+  /** These decide. They are not those of the rules while the link is down. */
+  received: FaultDecider
+  sent: FaultDecider
+  isUp = true
+  #receivedRules: FaultDecider
+  #sentRules: FaultDecider
+  #rules: readonly FaultRule[] = []
+  #device: string
+  readonly #maxPackets: number
+  readonly #noteLoss: ReturnType<typeof createRecentLosses>['add']
+
+  constructor(
+    device: string,
+    maxPackets: number,
+    noteLoss: ReturnType<typeof createRecentLosses>['add'],
+    ownDecider: FaultDecider | undefined,
+  ) {
+    this.#device = device
+    this.#maxPackets = maxPackets
+    this.#noteLoss = noteLoss
+    this.#receivedRules = ownDecider ?? this.#ofRules('received', [])
+    this.#sentRules = this.#ofRules('sent', [])
+    this.received = this.#receivedRules
+    this.sent = this.#sentRules
+  }
+
+  /** As `FaultPort.setFaults`, before `choose`. */
+  setRules(rules: readonly FaultRule[], device = this.#device, kept: readonly (number | undefined)[] = []): void {
+    this.#rules = rules
+    this.#device = device
+    this.#receivedRules = this.#next('received', this.#receivedRules, kept)
+    this.#sentRules = this.#next('sent', this.#sentRules, kept)
+  }
+
+  /** Chooses `received` and `sent`. */
+  choose(): void {
+    this.received = this.isUp ? this.#receivedRules : this.#ofRules('received', LINK_DOWN)
+    this.sent = this.isUp ? this.#sentRules : this.#ofRules('sent', LINK_DOWN)
+  }
+
+  /** From now on nothing happens to packets. */
+  clear(): void {
+    this.#rules = []
+    this.received = this.#ofRules('received', [])
+    this.sent = this.#ofRules('sent', [])
+  }
+
+  /** As `FaultPort.ruleCounts`. */
+  counts(): FaultRuleCounts[] {
+    return this.#rules.map((_, i) =>
+      sumFaultRuleCounts(
+        [this.#receivedRules, this.#sentRules].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
+      ),
+    )
+  }
+
+  #ofRules(direction: 'sent' | 'received', rules: readonly FaultRule[]): FaultDecider {
+    return createFaultDecider(rules, this.#device, direction, this.#maxPackets)
+  }
+
+  /** The decider of the rules after `before`. */
+  #next(direction: 'sent' | 'received', before: FaultDecider, kept: readonly (number | undefined)[]): FaultDecider {
+    return createFaultDecider(this.#rules, this.#device, direction, this.#maxPackets, this.#noteLoss, index => {
+      const earlier = kept[index]
+      return earlier === undefined ? undefined : before.stateOf(earlier)
+    })
+  }
+}
+
 /**
  * Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. `ownDecider`: decides about received
  * packets instead of rules, until `setFaults`.
@@ -89,37 +160,17 @@ export const withFaults = (
 ): FaultPort => {
   const losses = createRecentLosses(now)
   const faults = noFaultCounts()
-  let rules: readonly FaultRule[] = []
-  let deviceName = device
-  const deciderFor = (direction: 'sent' | 'received', ofRules = rules) =>
-    createFaultDecider(ofRules, deviceName, direction, port.maxPackets, ofRules === rules ? losses.add : undefined)
-  /** The decider of the rules after `before`. */
-  const nextDecider = (
-    direction: 'sent' | 'received',
-    before: FaultDecider,
-    kept: readonly (number | undefined)[],
-  ): FaultDecider =>
-    createFaultDecider(rules, deviceName, direction, port.maxPackets, losses.add, index => {
-      const earlier = kept[index]
-      return earlier === undefined ? undefined : before.stateOf(earlier)
-    })
-  // Those of the rules.
-  let receivedRules = ownDecider ?? deciderFor('received')
-  let sentRules = deciderFor('sent')
-  // Those that decide: they differ while the link is down.
-  let receivedDecider = receivedRules
-  let sentDecider = sentRules
-  let isUp = true
+  const deciders = new LayerDeciders(device, port.maxPackets, losses.add, ownDecider)
   /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
   const flows: FlowAddress[] = []
 
-  const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.ownTap)
-  const sending = createFaultySending(port, sentDecider, faults, flow => flows[flow])
+  const receiving = createFaultyReceiving(port, deciders.received, faults, () => layer.ownTap)
+  const sending = createFaultySending(port, deciders.sent, faults, flow => flows[flow])
 
   /** Connects each direction with its half of the layer, or, if there is nothing to do, directly with the port. */
   const connect = (): void => {
-    const receivesThroughLayer = receivedDecider.hasRules || !receiving.isIdle()
-    const sendsThroughLayer = sentDecider.hasRules || !sending.isIdle()
+    const receivesThroughLayer = deciders.received.hasRules || !receiving.isIdle()
+    const sendsThroughLayer = deciders.sent.hasRules || !sending.isIdle()
     // Faults apply to packets only, so messages must not be passed without packets (`Port.receiverOf`).
     port.receiver = receivesThroughLayer ? null : layer.ownReceiver
     layer.receiverOf = sendsThroughLayer ? noReceiver : port.receiverOf
@@ -142,16 +193,16 @@ export const withFaults = (
   const receive = (run: ReceivedRun): boolean => {
     if (receiving.receive(run)) return true
     // Nothing was delivered, so no `release` may follow.
-    if (!receivedDecider.hasRules && receiving.isIdle()) connect()
+    if (!deciders.received.hasRules && receiving.isIdle()) connect()
     return false
   }
   const release = (): void => {
     receiving.release()
-    if (!receivedDecider.hasRules && receiving.isIdle()) connect()
+    if (!deciders.received.hasRules && receiving.isIdle()) connect()
   }
   const flush = (): void => {
     sending.flush()
-    if (!sentDecider.hasRules && sending.isIdle()) connect()
+    if (!deciders.sent.hasRules && sending.isIdle()) connect()
   }
   const nextTimeout = (): number => Math.min(port.nextTimeout(), receiving.nextTimeout(), sending.nextTimeout())
   const onTimeout = (now: number): void => {
@@ -161,24 +212,16 @@ export const withFaults = (
   }
 
   const setDeciders = (): void => {
-    const didChangeBytes = receivedDecider.changesBytes
-    receivedDecider = isUp ? receivedRules : deciderFor('received', LINK_DOWN)
-    sentDecider = isUp ? sentRules : deciderFor('sent', LINK_DOWN)
-    const { changesBytes } = receivedDecider
+    const didChangeBytes = deciders.received.changesBytes
+    deciders.choose()
+    const { changesBytes } = deciders.received
     if (changesBytes !== didChangeBytes) port.requireSeal(changesBytes ? 1 : -1)
-    receiving.setDecider(receivedDecider)
-    sending.setDecider(sentDecider)
+    receiving.setDecider(deciders.received)
+    sending.setDecider(deciders.sent)
     connect()
   }
-  const setFaults = (
-    newRules: readonly FaultRule[],
-    device = deviceName,
-    kept: readonly (number | undefined)[] = [],
-  ): void => {
-    rules = newRules
-    deviceName = device
-    receivedRules = nextDecider('received', receivedRules, kept)
-    sentRules = nextDecider('sent', sentRules, kept)
+  const setFaults: FaultPort['setFaults'] = (...rules) => {
+    deciders.setRules(...rules)
     setDeciders()
   }
 
@@ -201,16 +244,11 @@ export const withFaults = (
     hasGroupSockets: port.hasGroupSockets,
     setFaults,
     setLink: isNowUp => {
-      if (isNowUp === isUp) return
-      isUp = isNowUp
+      if (isNowUp === deciders.isUp) return
+      deciders.isUp = isNowUp
       setDeciders()
     },
-    ruleCounts: () =>
-      rules.map((_, i) =>
-        sumFaultRuleCounts(
-          [receivedRules, sentRules].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
-        ),
-      ),
+    ruleCounts: () => deciders.counts(),
     lossTo: losses.since,
 
     addAddress: port.addAddress,
@@ -244,10 +282,8 @@ export const withFaults = (
     nextTimeout: port.nextTimeout,
     onTimeout: port.onTimeout,
     close: () => {
-      if (receivedDecider.changesBytes) port.requireSeal(-1)
-      rules = []
-      receivedDecider = deciderFor('received')
-      sentDecider = deciderFor('sent')
+      if (deciders.received.changesBytes) port.requireSeal(-1)
+      deciders.clear()
       receiving.close()
       sending.close()
       port.close()

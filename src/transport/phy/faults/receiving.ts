@@ -43,6 +43,7 @@ interface Tag {
 }
 
 /** `tap` returns the current tap, which gets each packet with its outcome. */
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: per packet, with one queue
 export const createFaultyReceiving = (
   port: Port,
   initialDecider: FaultDecider,

@@ -128,6 +128,7 @@ const mix = (hash: number, salt: number): number => {
   return (h ^ (h >>> 16)) >>> 0
 }
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: per packet, with one table of slots
 export const createLinks = ({
   topology,
   seed,

@@ -4,7 +4,7 @@
  * other buffers are first come, first served.
  */
 
-interface RunPool {
+export interface RunPool {
   /** Takes a buffer; -1 if there is none for this owner. */
   take(owner: number): number
   /** Frees a buffer. Throws an Error if it is free. */

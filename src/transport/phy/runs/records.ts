@@ -3,7 +3,7 @@
  * the free list. The arrays are replaced when they grow, so read them from the table each time.
  */
 
-interface RunRecords {
+export interface RunRecords {
   /** Number of the buffer (transport/phy/runs/pool.ts) that contains the run. */
   buffer: Int32Array
   /** Offset of the first packet in the arena. */

@@ -87,10 +87,11 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     needsIdentifications: () => sealReasons > 0,
   })
 
-  const onReady = (_readable: boolean, writable: boolean): void => {
-    if (isClosed) return
-    if (writable) sending.sendQueued()
-    port.wake?.()
+  const noAddress = (address: Uint8Array): RangeError => {
+    const own = addresses.filter((ownAddress, i) => sockets[i] !== undefined && !isMulticast(ownAddress))
+    return new RangeError(
+      `flow: this port has no address ${addressText(address)}; it has ${own.map(addressText).join(', ') || 'none'}`,
+    )
   }
 
   const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
@@ -124,7 +125,11 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
       const number = addressTable.setSocket(address, socket)
-      watches[number] = watch(socket.fd, { readable: true }, onReady)
+      watches[number] = watch(socket.fd, { readable: true }, (_readable, writable) => {
+        if (isClosed) return
+        if (writable) sending.sendQueued()
+        port.wake?.()
+      })
     },
     removeAddress: address => {
       const number = numberOf(address)
@@ -166,14 +171,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     },
     openFlow: address => {
       const socketNumber = numberOf(address.source)
-      if (sockets[socketNumber] === undefined) {
-        const ownAddresses = addresses
-          .filter((ownAddress, i) => sockets[i] !== undefined && !isMulticast(ownAddress))
-          .map(addressText)
-        throw new RangeError(
-          `flow: this port has no address ${addressText(address.source)}; it has ${ownAddresses.join(', ') || 'none'}`,
-        )
-      }
+      if (sockets[socketNumber] === undefined) throw noAddress(address.source)
       const flow = flows.open(ONLY_PORT, address)
       const refuse = (error: Error): Error => {
         flows.close(ONLY_PORT, flow)

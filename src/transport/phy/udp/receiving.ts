@@ -38,6 +38,7 @@ const POLL_PACKETS = 124
 /** Value of `checkedIdentification` for a packet that was not checked yet. */
 const NOT_CHECKED = -2
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: per packet, with the state of a poll
 export const createUdpReceiving = (
   { arena, receive, bufferAt, lengths, segments: segmentBytes, ...batches }: UdpBatches,
   sockets: readonly (UdpSocket | undefined)[],

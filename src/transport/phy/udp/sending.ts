@@ -57,6 +57,7 @@ export const FLUSH_EARLY_PACKETS = 62
 /** Instead of a socket's number: no socket's buffer is full. */
 const NOT_BLOCKED = -1
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: per packet, with one queue of messages
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
   sockets: readonly (UdpSocket | undefined)[],

@@ -19,7 +19,7 @@ import { Srq, XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
 import { MwType } from '../../../../src/spec/enums.ts'
 import type { ObjectClass } from '../../../../src/spec/schema/schema.ts'
-import type { Path } from '../../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../../src/transport/phy/memory/port.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { inLongRun } from '../../../long-run.ts'
 import {

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
-import type { Path } from '../../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../../src/transport/phy/memory/port.ts'
 import {
   assertNothingLeft,
   connectQps,

@@ -22,7 +22,7 @@ import { Mw } from '../../../../src/spec/classes/mw.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, MwType } from '../../../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
-import type { Path } from '../../../../src/transport/phy/memory.ts'
+import type { Path } from '../../../../src/transport/phy/memory/port.ts'
 import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'
 import { inLongRun } from '../../../long-run.ts'
 import {

@@ -1,0 +1,147 @@
+/*
+ * What a port of a memory link on a host sends to other hosts and receives from them, by the carrier of the link
+ * (transport/phy/links/packet-carrier.ts), which copies packets.
+ */
+import { ECN_MASK } from '../../wire/flow.ts'
+import { sealIcrc } from '../../wire/icrc.ts'
+import { MAX_PACKET_BYTES, type PacketCarrier } from '../links/packet-carrier.ts'
+import type { PortTap } from '../port.ts'
+import { RUN_BYTES } from '../runs/limits.ts'
+import { allocateRecord } from '../runs/records.ts'
+import { GROUP, type MemoryRoutes, NOWHERE } from './routes.ts'
+import type { RunQueue } from './run-queue.ts'
+import type { MemoryRuns } from './runs.ts'
+
+export class HostTraffic {
+  readonly #runs: MemoryRuns
+  readonly #routes: MemoryRoutes
+  readonly #carrier: PacketCarrier
+  readonly #host: number
+  readonly #portNumber: number
+  /** The host of a port; undefined: the port is closed. */
+  readonly #hostOf: (portNumber: number) => number | undefined
+  /**
+   * The committed run whose packets the carrier gets at the next call of `reserve`, `commit` or `flush`, as a layer may
+   * change them until then; -1: none. And its route.
+   */
+  #pending = -1
+  #pendingRoute = NOWHERE
+  /** Whether `reserve` has failed because the host's link has enough to send. */
+  #wasFull = false
+
+  constructor(
+    runs: MemoryRuns,
+    routes: MemoryRoutes,
+    carrier: PacketCarrier,
+    portNumber: number,
+    hostOf: (portNumber: number) => number | undefined,
+  ) {
+    this.#runs = runs
+    this.#routes = routes
+    this.#carrier = carrier
+    this.#host = hostOf(portNumber)!
+    this.#portNumber = portNumber
+    this.#hostOf = hostOf
+  }
+
+  /** Whether the host's link has enough to send: then the port has a timeout. */
+  isFull(now: number): boolean {
+    if (this.#carrier.fullUntil(this.#host) <= now) return false
+    this.#wasFull = true
+    return true
+  }
+
+  nextTimeout(): number {
+    return this.#wasFull ? this.#carrier.fullUntil(this.#host) : Number.POSITIVE_INFINITY
+  }
+
+  onTimeout(): void {
+    this.#wasFull = false
+  }
+
+  hasArrived(): boolean {
+    return this.#carrier.hasArrived(this.#host)
+  }
+
+  sendLater(run: number, destination: number): void {
+    this.#pending = run
+    this.#pendingRoute = destination
+    this.#runs.flows.retain(this.#runs.records.flow[run])
+  }
+
+  sendPending(): void {
+    const run = this.#pending
+    if (run < 0) return
+    this.#pending = -1
+    const flow = this.#runs.records.flow[run]
+    if (this.#pendingRoute > GROUP) this.#send(run, this.#pendingRoute)
+    else
+      for (const member of this.#routes.membersOf(this.#pendingRoute, flow))
+        if (member !== this.#portNumber) this.#send(run, member)
+    this.#runs.flows.release(flow)
+    this.#runs.release(run)
+  }
+
+  #send(run: number, portNumber: number): void {
+    const runs = this.#runs
+    const { records, flows } = runs
+    const to = this.#hostOf(portNumber)
+    if (to === undefined) return
+    const flow = flows.recordOf(records.flow[run])
+    const hash = this.#carrier.hashOf(flow)
+    const ecn = flow.trafficClass & ECN_MASK
+    for (let i = 0; i < records.count[run]; i++) {
+      const packet = allocateRecord(records)
+      records.flow[packet] = records.flow[run]
+      records.isSealed[packet] = records.isSealed[run]
+      records.identification[packet] = (records.identification[run] + i) & 0xffff
+      flows.retain(records.flow[run])
+      const at = runs.packetOffset(run, i)
+      this.#carrier.send(packet, this.#host, to, hash, ecn, runs.arena.bytes, at, runs.packetLength(run, i))
+    }
+  }
+
+  /** Takes packets that have arrived, as many as fit in a buffer. None while no buffer is free. */
+  receive(queue: RunQueue): void {
+    const runs = this.#runs
+    const { records } = runs
+    const by = this.#carrier
+    if (!by.hasArrived(this.#host)) return
+    const buffer = runs.takeBuffer(this.#portNumber, RUN_BYTES)
+    if (buffer < 0) return
+    const end = runs.endOf(buffer)
+    let at = runs.startOf(buffer)
+    while (at + MAX_PACKET_BYTES <= end) {
+      const packet = by.receive(this.#host, runs.arena.bytes, at)
+      if (packet < 0) break
+      const destination = this.#routes.route(records.flow[packet])
+      // The device that had the address was removed, and another one has its host.
+      if (destination !== this.#portNumber && destination > GROUP) {
+        runs.releaseCarried(packet)
+        continue
+      }
+      records.buffer[packet] = buffer
+      runs.retainBuffer(buffer)
+      records.offset[packet] = at
+      records.packetBytes[packet] = by.length
+      records.count[packet] = 1
+      records.lastBytes[packet] = by.length
+      records.isMarked[packet] = by.isMarked ? 1 : 0
+      queue.append(packet, 0)
+      at += (by.length + 15) & ~15
+    }
+    runs.releaseBuffer(buffer)
+  }
+
+  /** Shows a tap a packet that the carrier has lost, and whose bytes it has at `offset`. */
+  showLost(tap: PortTap, packet: number, offset: number, length: number): void {
+    const { records, flows, sealReasons } = this.#runs
+    const { arena } = this.#carrier.links
+    const identification = records.identification[packet]
+    if (sealReasons > 0 && !records.isSealed[packet])
+      sealIcrc(arena, offset, length, flows.icrcFlowOf(records.flow[packet]), identification)
+    const flow = flows.recordOf(records.flow[packet])
+    const shown = { direction: 'received', outcome: 'dropped', arena, offset, count: 1, flow } as const
+    tap({ ...shown, packetBytes: length, lastBytes: length, identification })
+  }
+}
