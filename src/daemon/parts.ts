@@ -9,7 +9,7 @@ import { createLimit } from '../core/objects/limits.ts'
 import { registeredDrivers } from '../drivers/registered.ts'
 import { EMFILE, ENFILE } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
-import { watch } from '../host/event-loop/poll.ts'
+import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { waitOnTimer } from '../host/event-loop/timer.ts'
 import { addToWord, setWord } from '../host/memory/fence.ts'
@@ -382,8 +382,13 @@ export const createServices = (parts: Parts, socket: string, served: Served) => 
   return { netlink, hotPlug, sessionParts }
 }
 
+interface Accepting {
+  readonly listener: Watch
+  readonly reserve: ReturnType<typeof createReserve>
+}
+
 /** Accepts connections and starts their sessions. `onSessionEnd` is called after each session's end. */
-export const acceptSessions = (daemon: SessionParts, listening: number, onSessionEnd: () => void) => {
+export const acceptSessions = (daemon: SessionParts, listening: number, onSessionEnd: () => void): Accepting => {
   const { containment, sessions } = daemon
   const startSession = (fd: number): void => {
     const start = (): void => {
