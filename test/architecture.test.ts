@@ -49,6 +49,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   'tools/check': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'tools/trace': { floor: 2, imports: ['spec', 'uapi', 'transport/wire'], node: [], isTimeless: true },
   'tools/record': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'tools/logs': { floor: 2, imports: ['spec'], node: [], isTimeless: true },
   drivers: {
     floor: 3,
     imports: ['spec', 'spec/faults', 'host', 'uapi', 'transport/wire', 'core', 'transport/engine', 'transport/phy'],
@@ -203,6 +204,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       'tools/observe',
       'tools/topology',
       'tools/captures',
+      'tools/logs',
       'tools/sim',
       'daemon',
       'tools/inspect',
