@@ -183,6 +183,28 @@ const candidatesOf = (words: readonly number[]): readonly KnownShape[] =>
     ? shapesOf[words[0]!]!
     : [...new Set(words.flatMap(word => shapesOf[word]!))].sort((a, b) => a.place - b.place)
 
+/** Lines that are known by all but their times and processes. */
+const FLOODS = 4096
+/** Numbers that differ between lines which say the same: of times, processes, threads; not those in names and addresses. */
+const VOLATILE = /(?<=[:[ T,])\d+(?:\.\d+)?(?![\w.-])/g
+
+/** Of requests and objects: failures are not told apart by them. */
+const POINTER = /0x[0-9a-f]{8,}/g
+
+/** What a line says, without its times and processes; undefined if it says several things, or too much. */
+const keyOf = ({ text, words }: FoundLine): string | undefined => {
+  if (text.length > 1000) return undefined
+  for (const { shape } of candidatesOf(words)) {
+    const { form } = shape
+    form.lastIndex = 0
+    const match = form.exec(text)
+    if (match === null) continue
+    if (form.exec(text) !== null) return undefined
+    return `${words.join()}\n${match[0].replace(POINTER, '')}\n${text.slice(0, match.index).replace(VOLATILE, '#')}`
+  }
+  return undefined
+}
+
 export class LogAnalysis {
   readonly failures: Failure[] = []
   readonly facts: Fact[] = []
@@ -196,6 +218,8 @@ export class LogAnalysis {
   readonly #cut = new Set<string>()
   readonly #factCounts = new Map<string, number>()
   readonly #factKeys = new Set<string>()
+  /** Failures by what lines have that differ in their times and processes only. */
+  readonly #floods = new Map<string, Failure>()
   #order = 0
   /** Lines that were folded, since there were too many kinds. */
   folded = 0
@@ -270,10 +294,18 @@ export class LogAnalysis {
 
   /** Returns how many of the following lines are wanted. */
   #line(state: SourceState, found: FoundLine, pending: Pending, recent: Recent): number {
+    const key = keyOf(found)
+    const before = key === undefined ? undefined : this.#floods.get(key)
+    // Of a flood, each 256th line is read whole, for its time.
+    if (before !== undefined && (before.count & 255) !== 0) {
+      before.count++
+      return 0
+    }
     const line = parseLine(found.text)
     this.#time(state, line)
     let wanted = 0
     let rank: number | undefined
+    let last: Failure | undefined
     /** Where shapes were found in the line: what one has read, no other reads again. */
     const spans: (readonly [from: number, to: number])[] = []
     for (const known of candidatesOf(found.words)) {
@@ -292,6 +324,7 @@ export class LogAnalysis {
         spans.push([index, end])
         const failure = this.#found(state, found, known, present(match.groups), { ...line, ...header }, recent)
         if (failure === undefined) continue
+        last = failure
         if (known.shape.dump !== undefined) {
           pending.dump = { kind: known.shape.dump, row: 0, failure, left: DUMP_LINES }
           wanted = DUMP_LINES
@@ -301,6 +334,10 @@ export class LogAnalysis {
           wanted = Math.max(wanted, 1)
         }
       }
+    }
+    if (key !== undefined && spans.length === 1 && wanted === 0 && last !== undefined && last.role !== 'fact') {
+      if (this.#floods.size >= FLOODS) this.#floods.clear()
+      this.#floods.set(key, last)
     }
     return wanted
   }
