@@ -371,7 +371,7 @@ describe('the source tree', () => {
 
   it('lets the page import only what runs in browsers, and of its server the protocol, without cycles', () => {
     const allowed =
-      /^src\/(?:spec|transport\/wire|tools\/trace|tools\/record)\/|^src\/tools\/inspect\/protocol\.ts$|^web\//
+      /^src\/(?:spec|transport\/wire|tools\/trace|tools\/record|tools\/logs)\/|^src\/tools\/inspect\/protocol\.ts$|^web\//
     const sources = readSources('web', ['.ts', '.tsx'])
     assert.deepEqual(cyclesIn(new Map(sources)), [])
     assert.deepEqual(importsOf(readFileSync(join(repoRoot, 'src/tools/inspect/protocol.ts'), 'utf8')), [])
